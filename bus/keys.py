@@ -1,0 +1,159 @@
+"""The only place that spells a Redis key.
+
+All keys of one agent carry the hash tag `{agent_id}`: one cluster slot, so that a script may touch any of them.
+Conversation keys end in the conversation's id, session keys in the peer's owner and device.
+"""
+
+JOBS_GROUP = "workers"
+REPLIES_GROUP = "supervisors"
+
+
+class Keys:
+    """Key names of one agent."""
+
+    def __init__(self, agent_id: str) -> None:
+        self.agent_id = agent_id
+        self._prefix = f"hashee:{{{agent_id}}}:"
+
+    def _key(self, *parts: str) -> str:
+        return self._prefix + ":".join(parts)
+
+    # Whole agent
+
+    @property
+    def generation(self) -> str:
+        """Counter of writing scripts; a lower value than one remembered means that Redis went back."""
+        return self._key("gen")
+
+    @property
+    def epoch(self) -> str:
+        """Raised when Redis went back; sessions of an older epoch are read with, never sent with."""
+        return self._key("epoch")
+
+    @property
+    def cursor(self) -> str:
+        """message_id up to which every polled message is taken in."""
+        return self._key("cursor")
+
+    @property
+    def jobs(self) -> str:
+        """Stream: at most one entry per conversation, the job that may run now."""
+        return self._key("jobs")
+
+    @property
+    def replies(self) -> str:
+        """Stream: at most one entry per conversation, the head of its out-box."""
+        return self._key("replies")
+
+    @property
+    def due(self) -> str:
+        """Sorted set conversation → time at which its failed job runs again."""
+        return self._key("due")
+
+    @property
+    def dead(self) -> str:
+        """Stream of dead letters."""
+        return self._key("dead")
+
+    @property
+    def outbox(self) -> str:
+        """Sorted set conversation → time at which its unconfirmed record is sent again."""
+        return self._key("outbox")
+
+    @property
+    def acks(self) -> str:
+        """Hash client_message_id → conversation, for acknowledgements heard by another connection."""
+        return self._key("acks")
+
+    @property
+    def rate(self) -> str:
+        """Token bucket of the agent's sends, shared by its supervisors."""
+        return self._key("rate")
+
+    @property
+    def quarantine(self) -> str:
+        """Sorted set message_id → time of what could not be read."""
+        return self._key("quarantine")
+
+    def quarantined(self, message_id: str) -> str:
+        """Hash: one message that could not be read."""
+        return self._key("quarantined", message_id)
+
+    @property
+    def reclaimer(self) -> str:
+        """Holder of the reclaimer's office, with an expiry."""
+        return self._key("reclaimer")
+
+    @property
+    def consumers(self) -> str:
+        """Sorted set of living worker consumers → last time seen."""
+        return self._key("consumers")
+
+    @property
+    def live_channel(self) -> str:
+        """Publish/subscribe channel for what is worth nothing later: deltas, typing."""
+        return self._key("live")
+
+    # One conversation
+
+    def conversation(self, conversation_id: str) -> str:
+        """Hash: next, entry, reply, pins, …"""
+        return self._key("conv", conversation_id)
+
+    def ids(self, conversation_id: str) -> str:
+        """String of 8-byte prefixes: the signed ids that were taken in."""
+        return self._key("ids", conversation_id)
+
+    def taken(self, conversation_id: str) -> str:
+        """Sorted set of our own messages' seqs at or above `next`."""
+        return self._key("taken", conversation_id)
+
+    def mailbox(self, conversation_id: str) -> str:
+        """Sorted set by seq: jobs that wait for the running one."""
+        return self._key("box", conversation_id)
+
+    def emitted(self, conversation_id: str) -> str:
+        """Hash of the running job: place → 1."""
+        return self._key("emitted", conversation_id)
+
+    def out_box(self, conversation_id: str) -> str:
+        """List: replies in the order in which they leave."""
+        return self._key("out", conversation_id)
+
+    def sent(self, conversation_id: str) -> str:
+        """Hash: the one outbox record that waits for its acknowledgement."""
+        return self._key("sent", conversation_id)
+
+    def sent_message(self, message_id: str) -> str:
+        """Conversation of a message that we sent, kept 7 days for recall and quote."""
+        return self._key("message", message_id)
+
+    # Keys and peers (sealed with the state key)
+
+    def session(self, owner_id: str, device_id: str) -> str:
+        """Hash v, b, e: version, sealed device record, epoch."""
+        return self._key("session", owner_id, device_id)
+
+    def owner(self, owner_id: str) -> str:
+        """Hash v, b: one row of the grant ledger with pins and devices."""
+        return self._key("owner", owner_id)
+
+    @property
+    def owners(self) -> str:
+        """Set of the owner ids that have a row."""
+        return self._key("owners")
+
+    @property
+    def signed_prekeys(self) -> str:
+        """Hash id → sealed private half."""
+        return self._key("signed_prekeys")
+
+    @property
+    def one_time_prekeys(self) -> str:
+        """Hash id → sealed private half; erased in the commit that uses it."""
+        return self._key("one_time_prekeys")
+
+    @property
+    def prekey_state(self) -> str:
+        """Hash: next ids, time of the last rotation."""
+        return self._key("prekey_state")

@@ -1,0 +1,86 @@
+"""Leases: what a process holds of a stream is renewed by a thread that no handler starves (DESIGN rule 7).
+
+A lease is an entry's idle time in its consumer group. Only a holder renews; an entry that another has meanwhile is lost, and
+the owner is told.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import cast
+
+import trio
+from redis.exceptions import ResponseError
+
+from bus.lua import Scripts
+from bus.wire import Command, RedisUnavailable, Wire
+
+LEASE_SECONDS = 15.0
+RENEW_SECONDS = 5.0
+
+
+class LeaseKeeper:
+    """Renews the leases of held entries from a thread and a connection of its own."""
+
+    def __init__(self, url: str, scripts: Scripts, *, stream: str, group: str, consumer: str) -> None:
+        self._wire = Wire(url, scripts, answer_timeout_seconds=RENEW_SECONDS)
+        self._renew = scripts["renew"]
+        self._stream = stream
+        self._group = group
+        self._consumer = consumer
+        self._held: set[str] = set()
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._token = trio.lowlevel.current_trio_token()
+        self._thread = threading.Thread(target=self._run, name="redis-leases", daemon=True)
+        self.on_lost: Callable[[str], None] = _nobody_asked
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def hold(self, entry_id: str) -> None:
+        """Renew from now on."""
+        with self._lock:
+            self._held.add(entry_id)
+
+    def release(self, entry_id: str) -> None:
+        """Renew no more."""
+        with self._lock:
+            self._held.discard(entry_id)
+
+    async def close(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(self._thread.join, RENEW_SECONDS, abandon_on_cancel=True)
+
+    def _run(self) -> None:
+        while not self._stop.wait(RENEW_SECONDS):
+            with self._lock:
+                held = list(self._held)
+            if not held:
+                continue
+            command: Command = ("EVALSHA", self._renew.sha1, 1, self._stream, self._group, self._consumer, *held)
+            try:
+                answer = self._wire.call([command])[0]
+            except RedisUnavailable:
+                continue  # the reclaimer waits for one lease of unbroken connection, so that we come first
+            if isinstance(answer, ResponseError):
+                self._wire.close()  # a new connection loads the scripts again
+                continue
+            for entry_id in cast("list[bytes]", answer):
+                self._lost(entry_id.decode())
+        self._wire.close()
+
+    def _lost(self, entry_id: str) -> None:
+        with self._lock:
+            if entry_id not in self._held:
+                return  # it ended while we asked
+            self._held.discard(entry_id)
+        with contextlib.suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self.on_lost, entry_id)
+
+
+def _nobody_asked(_entry_id: str) -> None:
+    """Until the owner has said what to do when a lease is lost."""

@@ -1,0 +1,42 @@
+"""A child that ends when its parent does, even when the parent is killed with SIGKILL.
+
+The kernel's parent-death signal is tied to the thread that forked, and a parent may die before the child asks for it:
+fork from the main thread, and compare the parent afterwards. Run as a script (`python parent_death.py PARENT_PID
+PROGRAM ARGUMENT…`) it arms itself and becomes the program, so that no Python runs between fork and exec in a
+process with threads. It imports the standard library only and stays cheap.
+"""
+
+import ctypes
+import os
+import resource
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
+PARENT_IS_GONE = 70
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """From now on SIGKILL arrives when the parent ends. Ends the process at once if it has ended already."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    if os.getppid() != parent_pid:
+        os._exit(PARENT_IS_GONE)
+
+
+def command(parent_pid: int, argv: list[str]) -> list[str]:
+    """The argument list that starts `argv` as a child that dies with `parent_pid`."""
+    return [sys.executable, "-I", "-S", __file__, str(parent_pid), *argv]
+
+
+def main() -> None:
+    parent_pid, *argv = sys.argv[1:]
+    die_with_parent(int(parent_pid))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold what may stand nowhere
+    os.execvp(argv[0], argv)  # noqa: S606
+
+
+if __name__ == "__main__":
+    main()

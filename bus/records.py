@@ -1,0 +1,223 @@
+"""The records that lie in Redis, and what a handler is given.
+
+A record is a msgpack list: its schema version first, then what scripts and people may read (ids, seqs, times), then the
+sealed body. Lua treats records as opaque bytes. One schema version back is read.
+"""
+
+from typing import Literal, TypeVar
+
+import msgspec
+
+from bus.sealing import BusKey, SealBroken
+
+SCHEMA_VERSION = 1
+
+Payload = dict[str, object]
+
+
+class BadRecord(Exception):
+    """A record in Redis that this program cannot read; the message names the kind and why."""
+
+
+class InboundMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """What a handler sees of a message (PROTOCOL §4)."""
+
+    message_id: str
+    conversation_id: str
+    conversation_type: str
+    sender_id: str
+    sender_type: str
+    sender_display_name: str | None = None
+    payload: Payload
+    mentions: list[str] = msgspec.field(default_factory=list)
+    mention_all: bool = False
+    reply_to: str | None = None
+    hop_count: int = 0
+    created_at: str = ""
+    client_message_id: str = ""
+    group_metadata: Payload | None = None
+    attachments: list[Payload] = msgspec.field(default_factory=list)
+    envelope_version: str = ""
+
+    def __repr__(self) -> str:
+        return f"InboundMessage(message_id={self.message_id!r}, conversation_id={self.conversation_id!r}, …)"
+
+    @property
+    def text(self) -> str:
+        """The text of a text message, else an empty string."""
+        text = self.payload.get("text", self.payload.get("content", ""))
+        return text if isinstance(text, str) else ""
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One message to handle. `entry_id` is the fencing token (DESIGN rule 6)."""
+
+    entry_id: str
+    job_id: str
+    conversation_id: str
+    attempt: int
+    deliveries: int
+    accepted_ms: int
+    message_ms: int
+    message: InboundMessage
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """What a handler sends at one place of its job."""
+
+    kind: Literal["message", "stream_start", "stream_done"]
+    content_type: str
+    payload: Payload
+    stream_id: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Reply(kind={self.kind!r}, content_type={self.content_type!r}, …)"
+
+
+class JobRecord(msgspec.Struct, frozen=True, array_like=True):
+    """A job as it lies in a mailbox and in `jobs`. `message_ms`: time in the inbound client_message_id (ULID)."""
+
+    schema: int
+    job_id: str
+    conversation_id: str
+    seq: int
+    accepted_ms: int
+    message_ms: int
+    sealed: bytes
+
+
+class ReplyRecord(msgspec.Struct, frozen=True, array_like=True):
+    """A reply as it lies in an out-box and in `replies`."""
+
+    schema: int
+    job_id: str
+    conversation_id: str
+    place: str
+    message_ms: int
+    emitted_ms: int
+    sealed: bytes
+
+
+class OutboxRecord(msgspec.Struct, frozen=True, array_like=True):
+    """The exact bytes of one committed send, until the relay has acknowledged them."""
+
+    schema: int
+    client_message_id: str
+    conversation_id: str
+    content_type: str
+    encrypted_payload: str
+    stream_id: str | None
+    conversation_type: str
+    payload_type: str
+    emitted_ms: int
+
+
+def pack_job(
+    message: InboundMessage, *, seq: int, accepted_ms: int, message_ms: int, key: BusKey, agent_id: str
+) -> bytes:
+    """Seal a message into the record that `accept` puts into the mailbox."""
+    sealed = key.seal(msgspec.msgpack.encode(message), "job", agent_id, message.message_id)
+    record = JobRecord(
+        SCHEMA_VERSION, message.message_id, message.conversation_id, seq, accepted_ms, message_ms, sealed
+    )
+    return msgspec.msgpack.encode(record)
+
+
+def unpack_job(packed: bytes, *, entry_id: str, attempt: int, deliveries: int, key: BusKey, agent_id: str) -> Job:
+    """Open a record of `jobs`; raises BadRecord."""
+    record = decode_job_record(packed)
+    try:
+        body = key.open(record.sealed, "job", agent_id, record.job_id)
+        message = msgspec.msgpack.decode(body, type=InboundMessage)
+    except (SealBroken, msgspec.DecodeError) as error:
+        raise BadRecord(f"job {record.job_id}: {error}") from None
+    return Job(
+        entry_id=entry_id,
+        job_id=record.job_id,
+        conversation_id=record.conversation_id,
+        attempt=attempt,
+        deliveries=deliveries,
+        accepted_ms=record.accepted_ms,
+        message_ms=record.message_ms,
+        message=message,
+    )
+
+
+def decode_job_record(packed: bytes) -> JobRecord:
+    """The readable part of a job's record; raises BadRecord."""
+    return _decode(packed, JobRecord, "job")
+
+
+def pack_reply(job: Job, place: str, reply: Reply, *, emitted_ms: int, key: BusKey, agent_id: str) -> bytes:
+    """Seal a reply into the record that `emit` puts into the out-box."""
+    sealed = key.seal(msgspec.msgpack.encode(reply), "reply", agent_id, job.job_id, place)
+    record = ReplyRecord(SCHEMA_VERSION, job.job_id, job.conversation_id, place, job.message_ms, emitted_ms, sealed)
+    return msgspec.msgpack.encode(record)
+
+
+def decode_reply_record(packed: bytes) -> ReplyRecord:
+    """The readable part of a reply's record; raises BadRecord."""
+    return _decode(packed, ReplyRecord, "reply")
+
+
+def open_reply(record: ReplyRecord, *, key: BusKey, agent_id: str) -> Reply:
+    """The reply itself; raises BadRecord."""
+    try:
+        body = key.open(record.sealed, "reply", agent_id, record.job_id, record.place)
+        return msgspec.msgpack.decode(body, type=Reply)
+    except (SealBroken, msgspec.DecodeError) as error:
+        raise BadRecord(f"reply {record.place} of job {record.job_id}: {error}") from None
+
+
+def decode_outbox_record(packed: bytes) -> OutboxRecord:
+    """An outbox record; raises BadRecord."""
+    return _decode(packed, OutboxRecord, "outbox")
+
+
+Record = TypeVar("Record", JobRecord, ReplyRecord, OutboxRecord)
+
+
+def _decode(packed: bytes, shape: type[Record], kind: str) -> Record:
+    try:
+        record = msgspec.msgpack.decode(packed, type=shape)
+    except msgspec.DecodeError as error:
+        raise BadRecord(f"{kind}: {error}") from None
+    if not SCHEMA_VERSION - 1 <= record.schema <= SCHEMA_VERSION:
+        raise BadRecord(f"{kind}: schema version {record.schema} is not known to this program")
+    return record
+
+
+class LiveDelta(msgspec.Struct, frozen=True, tag="delta"):
+    """A piece of a streamed text on its way to the supervisor that started the stream."""
+
+    conversation_id: str
+    stream_id: str
+    seq: int
+    text: str
+
+    def __repr__(self) -> str:
+        return f"LiveDelta(stream_id={self.stream_id!r}, seq={self.seq}, …)"
+
+
+class LiveTyping(msgspec.Struct, frozen=True, tag="typing"):
+    """A handler works (or has stopped working) on an answer."""
+
+    conversation_id: str
+    active: bool
+
+
+Live = LiveDelta | LiveTyping
+
+
+def pack_live(live: Live, *, key: BusKey, agent_id: str) -> bytes:
+    """Seal what goes over the live channel."""
+    return key.seal(msgspec.msgpack.encode(live), "live", agent_id)
+
+
+def unpack_live(packed: bytes, *, key: BusKey, agent_id: str) -> Live:
+    """Open what came over the live channel; raises BadRecord."""
+    try:
+        live: Live = msgspec.msgpack.decode(key.open(packed, "live", agent_id), type=LiveDelta | LiveTyping)
+        return live
+    except (SealBroken, msgspec.DecodeError) as error:
+        raise BadRecord(f"live: {error}") from None

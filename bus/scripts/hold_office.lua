@@ -1,0 +1,8 @@
+-- The reclaimer's office is held by one supervisor at a time, and renewed by it.
+-- KEYS 1 reclaimer
+-- ARGV 1 consumer  2 lease (ms)
+-- -> 1 mine | 0 another's
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+if holder then redis.call('PEXPIRE', KEYS[1], ARGV[2]) else redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
+return 1

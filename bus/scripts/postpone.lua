@@ -1,0 +1,7 @@
+-- The relay has refused an outbox record for now (429, 5xx): it is sent again after a while.
+-- KEYS 1 outbox  2 sent
+-- ARGV 1 conversation_id  2 client_message_id  3 after (ms)
+-- -> 1 | 0 not outstanding any more
+if redis.call('HGET', KEYS[2], 'cmid') ~= ARGV[2] then return 0 end
+redis.call('ZADD', KEYS[1], 'XX', now_ms() + tonumber(ARGV[3]), ARGV[1])
+return 1

@@ -1,0 +1,14 @@
+-- An outbox record whose time has come, or whose connection died, is taken to be sent again: the same bytes.
+-- KEYS 1 outbox  2 sent  3 gen
+-- ARGV 1 conversation_id  2 consumer  3 resend after (ms)  4 '1': at once (a new connection), if held by 5  5 former holder
+-- -> false | outbox record
+local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if not score then return false end
+local sent = redis.call('HMGET', KEYS[2], 'r', 'holder')
+if not sent[1] then return false end
+local now = now_ms()
+if tonumber(score) > now and not (ARGV[4] == '1' and sent[2] == ARGV[5]) then return false end
+redis.call('INCR', KEYS[3])
+redis.call('ZADD', KEYS[1], now + tonumber(ARGV[3]), ARGV[1])
+redis.call('HSET', KEYS[2], 'holder', ARGV[2])
+return sent[1]

@@ -1,0 +1,26 @@
+"""ULIDs: 48 bits of time in ms and 80 bits of randomness, as 26 upper-case characters of Crockford's base32."""
+
+ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+CHARS = 26
+RANDOM_BYTES = 10
+MAX_TIME_MS = 2**48 - 1
+
+_VALUES = {character: value for value, character in enumerate(ALPHABET)}
+
+
+def make(time_ms: int, randomness: bytes) -> str:
+    """The ULID of a time (0 to 2⁴⁸−1 ms) and 10 bytes."""
+    if not 0 <= time_ms <= MAX_TIME_MS or len(randomness) != RANDOM_BYTES:
+        raise ValueError("a ULID has a time of 0 to 2^48-1 ms and 10 random bytes")
+    number = (time_ms << 80) | int.from_bytes(randomness, "big")
+    return "".join(ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5))
+
+
+def time_ms(text: str) -> int | None:
+    """The time in a ULID; None for what is none."""
+    if len(text) != CHARS or text[0] > "7" or not all(character in _VALUES for character in text):
+        return None
+    number = 0
+    for character in text[:10]:
+        number = number << 5 | _VALUES[character]
+    return number

@@ -1,0 +1,131 @@
+"""One blocking connection to Redis, used by one thread at a time; the only user of redis-py.
+
+redis-py repeats commands silently by default, so that an XADD runs twice (TRAPS.md): here nothing is repeated. A connection
+that fails is closed; the next call makes a new one and loads all scripts first. RESP2, since RESP3 changes shapes.
+"""
+
+from collections.abc import Sequence
+from typing import cast
+
+from redis.backoff import NoBackoff
+from redis.connection import ConnectionInterface, ConnectionPool
+from redis.exceptions import (
+    BusyLoadingError,
+    MasterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+from redis.retry import Retry
+
+from bus.lua import Scripts
+
+Argument = bytes | str | int | float
+Command = tuple[Argument, ...]
+Value = bytes | int | list["Value"] | None
+Answer = Value | ResponseError
+
+CONNECT_TIMEOUT_SECONDS = 3.0
+
+
+class RedisUnavailable(Exception):
+    """Redis cannot serve us now (gone, loading, read-only, stalled); whether the command ran is not known."""
+
+
+class RedisFull(RedisUnavailable):
+    """Redis refuses writes: memory is full, or it cannot persist (MISCONF)."""
+
+
+class RedisRefused(Exception):
+    """Redis answered with an error that waiting does not mend; a defect of ours or of the set-up."""
+
+
+class Wire:
+    """A connection with its scripts loaded."""
+
+    def __init__(self, url: str, scripts: Scripts, *, answer_timeout_seconds: float | None) -> None:
+        """`answer_timeout_seconds`: None for readers, which block in Redis."""
+        self._scripts = scripts
+        self._pool = ConnectionPool.from_url(
+            url,
+            protocol=2,
+            socket_timeout=answer_timeout_seconds,
+            socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+            health_check_interval=0,
+        )
+        self._connection: ConnectionInterface | None = None
+        self.connects = 0
+        self.client_id = 0
+
+    def call(self, commands: Sequence[Command]) -> list[Answer]:
+        """Send all, then read all answers. An error of Redis stands in its place in the list.
+
+        Raises RedisUnavailable; then any number of the commands may have run.
+        """
+        try:
+            connection = self._connection or self._connect()
+            return self._exchange(connection, commands)
+        except (RedisError, OSError) as error:
+            self.close()
+            raise RedisUnavailable(f"{type(error).__name__}: {error}") from None
+
+    def read_for(self, seconds: float) -> Answer:
+        """The next message of a connection that has subscribed, None if there is none; raises RedisUnavailable."""
+        if self._connection is None:
+            raise RedisUnavailable("not connected")
+        try:
+            if not self._connection.can_read(timeout=seconds):
+                return None
+            return cast(Answer, self._connection.read_response(disable_decoding=True))
+        except (RedisError, OSError) as error:
+            self.close()
+            raise RedisUnavailable(f"{type(error).__name__}: {error}") from None
+
+    def close(self) -> None:
+        """Close the connection; the next call opens a new one."""
+        if self._connection is not None:
+            self._connection.disconnect()
+            self._connection = None
+
+    def _connect(self) -> ConnectionInterface:
+        connection = self._pool.make_connection()
+        try:
+            connection.connect()
+            loads: list[Command] = [("SCRIPT", "LOAD", script.text) for script in self._scripts.all()]
+            answers = self._exchange(connection, [("CLIENT", "ID"), *loads])
+        except BaseException:
+            connection.disconnect()
+            raise
+        for answer in answers:
+            if isinstance(answer, ResponseError):
+                connection.disconnect()
+                raise RedisUnavailable(str(failure(answer)))
+        self.client_id = cast(int, answers[0])
+        self.connects += 1
+        self._connection = connection
+        return connection
+
+    @staticmethod
+    def _exchange(connection: ConnectionInterface, commands: Sequence[Command]) -> list[Answer]:
+        connection.send_packed_command(connection.pack_commands(commands))
+        answers: list[Answer] = []
+        for _ in commands:
+            try:
+                answers.append(cast(Answer, connection.read_response(disable_decoding=True)))
+            except ResponseError as error:
+                answers.append(error)
+        return answers
+
+
+def failure(error: ResponseError) -> Exception:
+    """Our exception for an error answer."""
+    text = str(error)
+    if isinstance(error, OutOfMemoryError) or "MISCONF" in text or "OOM" in text:
+        return RedisFull(text)
+    if isinstance(error, BusyLoadingError | ReadOnlyError | MasterDownError) or text.startswith(
+        ("LOADING", "BUSY ", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
+    ):
+        return RedisUnavailable(text)
+    return RedisRefused(text)

@@ -1,0 +1,86 @@
+"""Why something could not be read: the closed set of PROTOCOL §5.10, and the errors that carry it.
+
+Everything that comes from outside fails as `Unreadable` and as nothing else. No error text, repr or detail
+holds a key, a plaintext or any other content.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from crypto.records import DeviceRecord
+
+
+class Reason(StrEnum):
+    """PROTOCOL §5.10, in its order. `DUPLICATE` is not a failure."""
+
+    MALFORMED = "malformed"
+    UNSUPPORTED_VERSION = "unsupported_version"
+    NOT_FOR_US = "not_for_us"
+    NO_GRANT = "no_grant"
+    NO_SCOPE = "no_scope"
+    UNKNOWN_SENDER = "unknown_sender"
+    KEY_CHANGED = "key_changed"
+    BAD_SIGNATURE = "bad_signature"
+    DUPLICATE = "duplicate"
+    STALE = "stale"
+    NO_SESSION = "no_session"
+    UNKNOWN_PREKEY = "unknown_prekey"
+    UNKNOWN_GROUP_KEY = "unknown_group_key"
+    TOO_MANY_SKIPPED = "too_many_skipped"
+    KEY_USED = "key_used"
+    BAD_CIPHERTEXT = "bad_ciphertext"
+    BAD_PADDING = "bad_padding"
+    BAD_PAYLOAD = "bad_payload"
+
+
+class Unreadable(Exception):
+    """Something from outside could not be read.
+
+    `reason` is one of §5.10; `detail` says which part, in words that hold no content and no secret.
+    """
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}" if self.detail else str(self.reason)
+
+
+class BadContent(Unreadable):
+    """`bad_padding` or `bad_payload` after the content's tag was good (§5.4).
+
+    The ratchet has moved on: the shell commits `record` (and erases `used_one_time_prekey`) and quarantines
+    `opened_plaintext`, sealed. The repr shows neither.
+    """
+
+    def __init__(
+        self,
+        reason: Reason,
+        detail: str,
+        *,
+        opened_plaintext: bytes,
+        record: DeviceRecord,
+        used_one_time_prekey: int | None,
+    ) -> None:
+        super().__init__(reason, detail)
+        self.opened_plaintext = opened_plaintext
+        self.record = record
+        self.used_one_time_prekey = used_one_time_prekey
+
+
+class CannotSend(Exception):
+    """There is no session with this device that may be sent on: start one first (`start_session`)."""
+
+
+class TooLarge(Exception):
+    """What should be sent does not fit into an envelope of 1 MiB; sending it again would not help."""
+
+
+def malformed(detail: str) -> Unreadable:
+    """The commonest failure: the bytes do not have the shape of PROTOCOL §5."""
+    return Unreadable(Reason.MALFORMED, detail)

@@ -1,0 +1,364 @@
+"""Sessions with one peer device (PROTOCOL §5.4, §5.5): starting, choosing, answering, dropping, renegotiating.
+
+Every function takes a record and returns another. What comes from outside is computed on a candidate, and the
+caller keeps the result only if the content's tag fits too; on any error it keeps the record it had.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from crypto.chains import SALT_BYTES, open_under, seal_under
+from crypto.errors import CannotSend, Reason, Unreadable, malformed
+from crypto.handshake import Handshake, associated_data, initiate, respond, session_id
+from crypto.identity import LocalDevice, PublicIdentity
+from crypto.prekeys import Bundle, PrekeyLookup, check_bundle
+from crypto.primitives import Random
+from crypto.ratchet import (
+    Header,
+    ReceiveStep,
+    decode_header,
+    initiator_ratchet,
+    receive_step,
+    responder_ratchet,
+    send_step,
+)
+from crypto.records import (
+    DROPPED_ID_BYTES,
+    EMPTY_RECORD,
+    MAX_SESSIONS,
+    DeviceRecord,
+    Session,
+    bounded,
+    replace_session,
+)
+from crypto.skipped import SkippedChains, day_of, drop_expired, find_chain, park, replace_chain
+from crypto.wraps import RatchetWrap
+
+MAX_ACCEPTED_PER_DAY: Final = 20
+"""New sessions that one device may make us keep in a day: each costs a one-time prekey and four agreements."""
+
+MAX_AHEAD_MS: Final = 86_400_000
+"""How far in our future a session may claim to have started; further ahead it would be sent on for ever."""
+
+PING_AFTER: Final = 50
+"""Unanswered messages after which we ask for an answer, so that the sending chain is renewed."""
+
+RENEGOTIATIONS_PER_DAY: Final = 5
+RENEGOTIATION_INTERVAL_MS: Final = 3_600_000
+_RENEGOTIABLE: Final = frozenset(
+    (
+        Reason.NO_SESSION,
+        Reason.UNKNOWN_PREKEY,
+        Reason.TOO_MANY_SKIPPED,
+        Reason.KEY_USED,
+        Reason.BAD_CIPHERTEXT,
+    )
+)
+
+
+class Unwrapped(msgspec.Struct, frozen=True, gc=False):
+    """A content key out of its ratchet wrap. `record` counts once the content's tag fits too."""
+
+    record: DeviceRecord
+    content_key: bytes
+    used_one_time_prekey: int | None = None
+
+    def __repr__(self) -> str:
+        return "Unwrapped()"
+
+
+def start_session(
+    record: DeviceRecord,
+    device: LocalDevice,
+    bundle: Bundle,
+    *,
+    epoch: int,
+    now_ms: int,
+    random: Random,
+) -> DeviceRecord:
+    """The record with a new session of ours to send on.
+
+    The caller has compared the bundle with the pinned pair (`check_bundle`); the prekey's signature is checked
+    here again, before any agreement. Raises Unreadable as `check_bundle` does.
+    """
+    check_bundle(bundle, bundle.identity)
+    record = _for_peer(record, bundle.identity)
+    started = now_ms
+    if record.sessions:
+        started = max(now_ms, 1 + record.sessions[-1].started)
+    shared_secret, ephemeral_key = initiate(device.identity, bundle, random)
+    ad = associated_data(device.identity.public, bundle.identity)
+    session = Session(
+        id=session_id(ad, ephemeral_key, started),
+        started=started,
+        epoch=epoch,
+        is_initiator=True,
+        ratchet=initiator_ratchet(shared_secret, bundle.signed_prekey),
+        signed_prekey_id=bundle.signed_prekey_id,
+        one_time_prekey_id=bundle.one_time_prekey_id,
+        handshake_key=ephemeral_key,
+    )
+    return _with_session(record, session)
+
+
+def wrap_key(
+    record: DeviceRecord,
+    device: LocalDevice,
+    device_id: str,
+    content_key: bytes,
+    content_id: bytes,
+    *,
+    epoch: int,
+    now_ms: int,
+    random: Random,
+) -> tuple[DeviceRecord, RatchetWrap]:
+    """The content key for peer device `device_id`, by the session to send on, and the record after it.
+
+    Raises CannotSend where `record.may_send` is False.
+    """
+    session, peer = record.current, record.peer
+    if session is None or peer is None or not session.may_send(epoch, now_ms):
+        raise CannotSend("no session that may be sent on: start one first")
+    step = send_step(session.ratchet, random)
+    salt = random(SALT_BYTES)
+    aad = _associated_data(session, device, peer) + step.header + content_id
+    handshake = None
+    if session.handshake_key is not None:
+        handshake = Handshake(
+            device.identity.public.agreement_key,
+            device.identity.public.signing_key,
+            session.handshake_key,
+            session.started,
+            session.signed_prekey_id,
+            session.one_time_prekey_id,
+        )
+    wrap = RatchetWrap(
+        device_id,
+        session.id,
+        step.header,
+        salt,
+        seal_under(step.message_key, salt, content_key, aad),
+        handshake,
+    )
+    after = Session(
+        session.id,
+        session.started,
+        session.epoch,
+        session.is_initiator,
+        step.ratchet,
+        session.signed_prekey_id,
+        session.one_time_prekey_id,
+        session.handshake_key,
+        session.sending_since_ms if step.ratchet.send_count > 1 else now_ms,
+        session.skipped,
+    )
+    return replace_session(record, after), wrap
+
+
+def unwrap_key(  # noqa: PLR0917 - the wrap, whom it is for, whom it is from, and what opens it
+    record: DeviceRecord,
+    device: LocalDevice,
+    peer_pinned: PublicIdentity,
+    wrap: RatchetWrap,
+    content_id: bytes,
+    prekeys: PrekeyLookup,
+    *,
+    epoch: int,
+    now_ms: int,
+) -> Unwrapped:
+    """The content key of a wrap for us, and the record as it will be if the content's tag fits too.
+
+    Raises Unreadable `key_changed`, `malformed`, `no_session`, `unknown_prekey`, `too_many_skipped`,
+    `key_used` or `bad_ciphertext`; the record that was passed in is then still the right one.
+    """
+    if wrap.handshake is not None and not wrap.handshake.is_by(peer_pinned):
+        raise Unreadable(Reason.KEY_CHANGED, "the handshake has another identity pair than the pinned one")
+    record = _for_peer(record, peer_pinned)
+    header = decode_header(wrap.header)
+    session = record.find(wrap.session)
+    if session is not None:
+        aad = _associated_data(session, device, peer_pinned) + wrap.header + content_id
+        opened, content_key = _open_in(session, wrap, header, aad, now_ms)
+        after = replace_session(record, opened)
+        if opened.skipped or session.skipped:
+            after = bounded(after, day_of(now_ms))
+        return Unwrapped(after, content_key)
+    if wrap.handshake is None:
+        raise Unreadable(Reason.NO_SESSION, "unknown session, no handshake")
+    ad = associated_data(peer_pinned, device.identity.public)
+    _check_handshake(record, wrap.session, wrap.handshake, ad, now_ms)
+    fresh = _respond(device, wrap.session, wrap.handshake, prekeys, epoch)
+    opened, content_key = _open_in(fresh, wrap, header, ad + wrap.header + content_id, now_ms)
+    counted = msgspec.structs.replace(record, accepted=record.accepted.plus_one(day_of(now_ms)))
+    return Unwrapped(
+        bounded(_with_session(counted, opened), day_of(now_ms)), content_key, wrap.handshake.one_time_prekey_id
+    )
+
+
+def ping_due(record: DeviceRecord) -> bool:
+    """Whether to send a `session.ping` now: after every 50th message in a row without an answer."""
+    session = record.current
+    if session is None or session.ratchet.send_chain is None:
+        return False
+    count = session.ratchet.send_count
+    return count >= PING_AFTER and count % PING_AFTER == 0
+
+
+def may_renegotiate(record: DeviceRecord, reason: Reason, now_ms: int) -> bool:
+    """Whether a signed, new envelope that failed for `reason` may make us start a session (§5.4).
+
+    Never while our last session is unanswered; at most once an hour and five times a day. `bad_ciphertext`
+    counts only where it came from a ratchet wrap, which is the caller's to know.
+    """
+    if reason not in _RENEGOTIABLE:
+        return False
+    ours = [session for session in record.sessions if session.is_initiator]
+    if ours and ours[-1].ratchet.receive_chain is None:
+        return False
+    if record.renegotiated_ms and now_ms - record.renegotiated_ms < RENEGOTIATION_INTERVAL_MS:
+        return False
+    return record.renegotiated.used_on(day_of(now_ms)) < RENEGOTIATIONS_PER_DAY
+
+
+def noted(record: DeviceRecord, now_ms: int) -> DeviceRecord:
+    """The record after a renegotiation, for the limits."""
+    return msgspec.structs.replace(
+        record, renegotiated=record.renegotiated.plus_one(day_of(now_ms)), renegotiated_ms=now_ms
+    )
+
+
+def forget_prekey(record: DeviceRecord, signed_prekey_id: int) -> DeviceRecord:
+    """The record without what is remembered for a signed prekey that has been erased."""
+    kept = tuple(entry for entry in record.dropped if entry[0] != signed_prekey_id)
+    return record if len(kept) == len(record.dropped) else msgspec.structs.replace(record, dropped=kept)
+
+
+def _associated_data(session: Session, device: LocalDevice, peer: PublicIdentity) -> bytes:
+    own = device.identity.public
+    return associated_data(own, peer) if session.is_initiator else associated_data(peer, own)
+
+
+def _for_peer(record: DeviceRecord, peer: PublicIdentity) -> DeviceRecord:
+    """A record of this pair: sessions with another pair of the same owner are worth nothing any more."""
+    if record.peer == peer:
+        return record
+    if record.peer is None:
+        return msgspec.structs.replace(record, peer=peer)
+    return DeviceRecord(peer, (), record.accepted, record.renegotiated, record.renegotiated_ms)
+
+
+def _check_handshake(record: DeviceRecord, told_session: bytes, handshake: Handshake, ad: bytes, now_ms: int) -> None:
+    """Whether a handshake may make a session: its id fits, it is new, and the day's limit is not used up."""
+    if told_session != session_id(ad, handshake.ephemeral_key, handshake.started):
+        raise malformed("session: not the id of its handshake")
+    if handshake.started > now_ms + MAX_AHEAD_MS:
+        raise malformed("handshake: started more than a day from now")
+    if record.has_dropped(told_session):
+        raise Unreadable(Reason.NO_SESSION, "the session has been dropped")
+    if record.accepted.used_on(day_of(now_ms)) >= MAX_ACCEPTED_PER_DAY:
+        raise Unreadable(Reason.NO_SESSION, f"over {MAX_ACCEPTED_PER_DAY} new sessions today")
+
+
+def _respond(
+    device: LocalDevice, told_session: bytes, handshake: Handshake, prekeys: PrekeyLookup, epoch: int
+) -> Session:
+    """The session that a handshake asks for, before anything in it has been opened."""
+    signed = prekeys.signed(handshake.signed_prekey_id)
+    if signed is None:
+        raise Unreadable(Reason.UNKNOWN_PREKEY, "the signed prekey is gone")
+    one_time = None
+    if handshake.one_time_prekey_id is not None:
+        one_time = prekeys.one_time(handshake.one_time_prekey_id)
+        if one_time is None:
+            raise Unreadable(Reason.UNKNOWN_PREKEY, "the one-time prekey is gone")
+    shared_secret = respond(device.identity, handshake, signed, one_time)
+    return Session(
+        id=told_session,
+        started=handshake.started,
+        epoch=epoch,
+        is_initiator=False,
+        ratchet=responder_ratchet(shared_secret, signed.private, signed.public),
+        signed_prekey_id=handshake.signed_prekey_id,
+    )
+
+
+def _open_in(session: Session, wrap: RatchetWrap, header: Header, aad: bytes, now_ms: int) -> tuple[Session, bytes]:
+    """The session after opening the wrap in it, and the content key."""
+    skipped = session.skipped
+    if skipped:
+        skipped = drop_expired(skipped, day_of(now_ms))
+        index = find_chain(skipped, header.ratchet_key)
+        ratchet = session.ratchet
+        is_current = header.ratchet_key == ratchet.their_public
+        if index >= 0 and not (is_current and header.number >= ratchet.receive_count):
+            place = skipped[index].find(header.number)
+            if place < 0:
+                raise Unreadable(Reason.KEY_USED, "the message key is gone")
+            message_key = skipped[index].message_key(place)
+            content_key = open_under(message_key, wrap.salt, wrap.wrapped_key, aad)
+            skipped = replace_chain(skipped, index, skipped[index].without(place))
+            return msgspec.structs.replace(session, skipped=skipped), content_key
+    step = receive_step(session.ratchet, header)
+    content_key = open_under(step.message_key, wrap.salt, wrap.wrapped_key, aad)
+    if step.parked:
+        skipped = park(skipped, step.parked, day_of(now_ms))
+    return _answered(session, step, skipped), content_key
+
+
+def _answered(session: Session, step: ReceiveStep, skipped: SkippedChains) -> Session:
+    return Session(
+        session.id,
+        session.started,
+        session.epoch,
+        session.is_initiator,
+        step.ratchet,
+        session.signed_prekey_id,
+        session.one_time_prekey_id,
+        None,
+        session.sending_since_ms,
+        skipped,
+    )
+
+
+def _with_session(record: DeviceRecord, session: Session) -> DeviceRecord:
+    """The record with a new session; the sixth is dropped and those not sent on any more are stripped."""
+    ordered = sorted((*record.sessions, session), key=lambda one: one.order)
+    kept, dropped = ordered[-MAX_SESSIONS:], ordered[:-MAX_SESSIONS]
+    retired = [_retired(one) for one in kept[:-1]]
+    remembered = record.dropped
+    for one in dropped:
+        if not one.is_initiator:
+            remembered = _remember(remembered, one)
+    return msgspec.structs.replace(record, sessions=(*retired, kept[-1]), dropped=remembered)
+
+
+def _retired(session: Session) -> Session:
+    """A session that will not be sent on again: its sending chain is erased, an answer is still read."""
+    if session.ratchet.send_chain is None and session.handshake_key is None:
+        return session
+    ratchet = msgspec.structs.replace(session.ratchet, send_chain=None, own_public=None)
+    return msgspec.structs.replace(session, ratchet=ratchet, handshake_key=None, sending_since_ms=0)
+
+
+def _remember(remembered: tuple[tuple[int, bytes], ...], session: Session) -> tuple[tuple[int, bytes], ...]:
+    by_prekey = dict(remembered)
+    known = by_prekey.get(session.signed_prekey_id, b"")
+    by_prekey[session.signed_prekey_id] = known + session.id[:DROPPED_ID_BYTES]
+    return tuple(by_prekey.items())
+
+
+__all__ = [
+    "EMPTY_RECORD",
+    "DeviceRecord",
+    "Unwrapped",
+    "forget_prekey",
+    "may_renegotiate",
+    "noted",
+    "ping_due",
+    "start_session",
+    "unwrap_key",
+    "wrap_key",
+]

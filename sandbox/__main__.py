@@ -1,0 +1,84 @@
+"""`python -m sandbox relay | proxy | demo`: reads the command line, nothing else. Each command imports what it needs."""
+
+from contextlib import suppress
+from pathlib import Path
+
+import click
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """A local relay with simulated people: first steps and tests without the real platform."""
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="A loopback address; others are refused.")
+@click.option("--port", default=0, show_default=True, help="0: a free one, printed as JSON when it accepts.")
+@click.option("--state", "state_file", type=click.Path(path_type=Path), help="Keep everything in this SQLite file.")
+@click.option("--ready-file", type=click.Path(path_type=Path), help="Also write the JSON line here.")
+@click.option("--announce-fd", type=int, help="Also write the JSON line to this descriptor and close it.")
+@click.option("--exit-with-parent", "parent_pid", type=int, metavar="PID", help="End when this parent process ends.")
+@click.option("--enforce-rate", is_flag=True, help="Refuse an agent's sixth message a second, not only count it.")
+@click.option("--ping-seconds", default=30.0, show_default=True, help="Heartbeat; three silent ones are the end.")
+@click.option("--stream-seconds", default=300.0, show_default=True, help="How long a stream may last.")
+@click.option("--stream-orphan-seconds", default=30.0, show_default=True, help="How long a stream may be silent.")
+def relay(
+    *,
+    host: str,
+    port: int,
+    state_file: Path | None,
+    ready_file: Path | None,
+    announce_fd: int | None,
+    parent_pid: int | None,
+    enforce_rate: bool,
+    ping_seconds: float,
+    stream_seconds: float,
+    stream_orphan_seconds: float,
+) -> None:
+    """The relay: REST and WebSocket on one loopback port. Prints {"url": …} when it accepts connections."""
+    from sandbox.relay.serve import NotLoopback, RelayOptions, run_relay  # noqa: PLC0415 - only for this command
+
+    options = RelayOptions(
+        host=host,
+        port=port,
+        state_file=state_file,
+        ready_file=ready_file,
+        announce_fd=announce_fd,
+        parent_pid=parent_pid,
+        enforce_rate=enforce_rate,
+        ping_seconds=ping_seconds,
+        stream_seconds=stream_seconds,
+        stream_orphan_seconds=stream_orphan_seconds,
+    )
+    try:
+        run_relay(options)
+    except (NotLoopback, OSError) as error:
+        raise click.ClickException(str(error)) from None
+
+
+@main.command()
+@click.option("--target", required=True, metavar="HOST:PORT", help="Where the connections are carried to.")
+@click.option("--port", default=0, show_default=True, help="0: a free one, printed as JSON.")
+@click.option("--exit-with-parent", "parent_pid", type=int, metavar="PID", help="End when this parent process ends.")
+def proxy(*, target: str, port: int, parent_pid: int | None) -> None:
+    """A bad network in front of the relay.
+
+    Reads one JSON object a line, {"do": "cut" | "reset" | "stall" | "resume" | "delay" | "throttle" | "refuse" |
+    "accept" | "state", "value": NUMBER}, and answers each with one.
+    """
+    import trio  # noqa: PLC0415 - only for this command
+
+    from bus.parent_death import die_with_parent  # noqa: PLC0415
+    from sandbox.chaos_proxy import run_proxy  # noqa: PLC0415
+
+    host, separator, target_port = target.rpartition(":")
+    if not separator or not target_port.isdigit():
+        raise click.BadParameter("HOST:PORT is wanted", param_hint="--target")
+    if parent_pid is not None:
+        die_with_parent(parent_pid)
+    with suppress(KeyboardInterrupt):
+        trio.run(run_proxy, host, int(target_port), port)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m sandbox")

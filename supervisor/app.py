@@ -1,0 +1,170 @@
+"""The supervisor put together: what it is made of, in which order it starts, how it drains.
+
+Nothing is decided here about messages; each part's rules stand in its own file. A part that fails unexpectedly ends the process,
+and the keeper starts another: state is in Redis, so that nothing is lost by it.
+"""
+
+import os
+import signal
+import socket
+
+import structlog
+import trio
+
+from bus.client import RedisClient, RedisUnavailable, open_redis
+from bus.sealing import StoreKeys
+from crypto.identity import IdentityKeys, LocalDevice
+from supervisor.config import SupervisorSettings
+from supervisor.connection import RelayAddress
+from supervisor.health import Health
+from supervisor.http import start_http
+from supervisor.instance import Instance
+from supervisor.keeper_link import KeeperLink
+from supervisor.metrics import Metrics
+from supervisor.parts import Parts, open_parts
+from supervisor.pool import HandlerUnusable
+from supervisor.redis_check import RedisUnfit, check_redis
+from supervisor.rest import open_rest
+from supervisor.secrets import load_or_make_store_secret
+
+EXIT_CONFIGURATION = 78
+REDIS_RETRY_SECONDS = 0.5
+REDIS_REPORT_EVERY = 10
+SETTLE_POLL_SECONDS = 0.05
+
+log = structlog.get_logger()
+
+
+async def run_supervisor(settings: SupervisorSettings, keeper: KeeperLink | None) -> int:
+    """From settings to the exit code. Without a keeper it listens and obeys signals by itself."""
+    url = _redis_url(settings, keeper)
+    store_secret = settings.store_key or load_or_make_store_secret(settings.state_dir)
+    keys = StoreKeys.derive(store_secret.reveal())
+    metrics, health = Metrics(), Health()
+    start_http(_listener(settings, keeper), health, metrics)
+    identity = IdentityKeys.from_private(settings.x25519_private.reveal(), settings.ed25519_seed.reveal())
+    device = LocalDevice(settings.agent_id, settings.agent_id, identity)
+    address = RelayAddress(settings.base_url, settings.agent_id, settings.agent_token)
+    async with open_redis(url) as client, open_rest(settings.base_url, settings.agent_id, settings.agent_token) as rest:
+        try:
+            await _wait_for_redis(client, settings)
+        except RedisUnfit as error:
+            log.error("redis: not fit", reason=str(error))
+            return EXIT_CONFIGURATION
+        async with open_parts(
+            settings=settings,
+            client=client,
+            rest=rest,
+            device=device,
+            address=address,
+            keys=keys,
+            instance=Instance.of_this_process(),
+            metrics=metrics,
+        ) as parts:
+            return await _Run(settings, keeper, parts, health).run()
+
+
+class _Run:
+    """One life: start everything, wait for the order to drain, drain."""
+
+    def __init__(self, settings: SupervisorSettings, keeper: KeeperLink | None, parts: Parts, health: Health) -> None:
+        self._settings = settings
+        self._keeper = keeper
+        self._parts = parts
+        self._health = health
+        self._drained = trio.Event()
+        self._exit_code = 0
+
+    async def run(self) -> int:
+        parts = self._parts
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._health.run, parts.checks)
+            nursery.start_soon(self._run_pool, nursery.cancel_scope)
+            nursery.start_soon(self._announce)
+            for part in parts.tasks():
+                nursery.start_soon(part)
+            await self._wait_for_drain(nursery)
+            await self._drain()
+            nursery.cancel_scope.cancel()
+        return self._exit_code
+
+    async def _run_pool(self, everything: trio.CancelScope) -> None:
+        try:
+            await self._parts.pool.run()
+        except HandlerUnusable as error:
+            log.error("handler: cannot be used", handler=self._settings.handler, reason=str(error))
+            self._exit_code = EXIT_CONFIGURATION
+            everything.cancel()
+
+    async def _announce(self) -> None:
+        await self._parts.pool.wait_until_ready()
+        if self._keeper is not None:
+            await self._keeper.ready()
+        await self._parts.connection.wait_connected()
+        log.info("up; waiting for messages...")
+
+    async def _wait_for_drain(self, nursery: trio.Nursery) -> None:
+        if self._keeper is not None:
+            await self._keeper.wait_for_drain()
+            return
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for _ in signals:
+                break
+        nursery.start_soon(_leave_at_the_second_signal)
+
+    async def _drain(self) -> None:
+        """Running jobs finish, replies are sent and acknowledged, the connection closes, what came last is taken in."""
+        parts = self._parts
+        log.info("drain: begins", seconds=self._settings.drain_seconds)
+        with trio.move_on_after(self._settings.drain_seconds):
+            await parts.pool.drain()
+            with trio.move_on_after(self._settings.drain_seconds / 2):
+                await self._wait_until_sent()
+        await parts.connection.close()
+        with trio.move_on_after(self._settings.drain_seconds / 5):
+            await parts.take_in_the_last()
+        log.info("drain: done")
+
+    async def _wait_until_sent(self) -> None:
+        while True:
+            try:
+                if await self._parts.nothing_to_send():
+                    return
+            except RedisUnavailable:
+                return
+            await trio.sleep(SETTLE_POLL_SECONDS)
+
+
+async def _leave_at_the_second_signal() -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            os._exit(1)
+
+
+async def _wait_for_redis(client: RedisClient, settings: SupervisorSettings) -> None:
+    attempts = 0
+    while True:
+        try:
+            version = await check_redis(client, settings.redis_trust)
+        except RedisUnavailable as error:
+            if attempts % REDIS_REPORT_EVERY == 0:
+                log.warning("redis: not there yet", reason=str(error))
+            attempts += 1
+            await trio.sleep(REDIS_RETRY_SECONDS)
+        else:
+            log.info("redis: connected", server=version)
+            return
+
+
+def _redis_url(settings: SupervisorSettings, keeper: KeeperLink | None) -> str:
+    if settings.redis_url is not None:
+        return settings.redis_url.reveal()
+    if keeper is None or keeper.redis_url is None:
+        raise RuntimeError("without a keeper the settings name a Redis")
+    return keeper.redis_url
+
+
+def _listener(settings: SupervisorSettings, keeper: KeeperLink | None) -> socket.socket:
+    if keeper is not None and keeper.http_socket is not None:
+        return keeper.http_socket
+    return socket.create_server((settings.http_host, settings.http_port), reuse_port=False)

@@ -1,0 +1,71 @@
+"""The command line. Each command is a file, imported when it is asked for: the keeper must stay small.
+
+A configuration that cannot work ends with status 78 and one line that names the setting, without a traceback.
+"""
+
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from typing import NoReturn
+
+import click
+
+from supervisor.cli.ending import EXIT_INTERRUPTED, ending_of
+
+COMMANDS: Mapping[str, str] = {
+    "up": "supervisor.cli.up:up",
+    "supervisor": "supervisor.cli.supervisor:supervisor",
+    "worker": "supervisor.cli.worker:worker",
+    "sandbox": "supervisor.cli.sandbox:sandbox",
+    "demo": "supervisor.cli.sandbox:demo",
+    "healthcheck": "supervisor.cli.healthcheck:healthcheck",
+    "version": "supervisor.cli.version:version",
+    "check-settings": "supervisor.cli.check_settings:check_settings",
+}
+
+
+class LazyGroup(click.Group):
+    """Knows the names of its commands, and imports one when it is used."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
+        place = COMMANDS.get(cmd_name)
+        if place is None:
+            return None
+        module, _, name = place.partition(":")
+        command = getattr(import_module(module), name)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{place} is not a command")
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Run an end-to-end-encrypted Hashee agent on your own server.
+
+    \b
+    First steps:      hashee-agent demo
+    All on one host:  hashee-agent up
+    In parts:         hashee-agent supervisor, hashee-agent worker
+
+    Settings come from the environment: docs/settings.md lists them all.
+    """
+
+
+def main() -> NoReturn:
+    """The console script."""
+    try:
+        status = cli.main(standalone_mode=False)
+    except click.ClickException as problem:
+        problem.show()
+        sys.exit(problem.exit_code)
+    except click.Abort:
+        sys.exit(EXIT_INTERRUPTED)
+    except (Exception, KeyboardInterrupt, BaseExceptionGroup) as problem:  # noqa: BLE001  # the process' edge
+        ending = ending_of(problem)
+        if ending.line is not None:
+            click.echo(f"hashee-agent: {ending.line}", err=True)
+        sys.exit(ending.status)
+    sys.exit(status if isinstance(status, int) else 0)

@@ -1,0 +1,16 @@
+"""`hashee-agent check-settings`: reads all settings as the supervisor would, and ends."""
+
+import os
+
+import click
+
+from supervisor.cli.shadow import refuse_shadows
+from supervisor.config import SupervisorSettings
+
+
+@click.command(short_help="Check the settings and end.")
+def check_settings() -> int:
+    """Check every setting. Ends with 0, or with 78 and one line that names what is wrong; no value is shown."""
+    refuse_shadows()
+    SupervisorSettings.from_environ(os.environ)
+    return 0

@@ -1,0 +1,70 @@
+"""What a command that failed says, and its exit status.
+
+A refused configuration is 78 and names the setting, however many nurseries it came through. Anything else is a crash:
+its types and places are shown and its text is not, since an exception's text may quote a message or a key.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from traceback import extract_tb
+
+from bus.embedded import RuntimeDirectoryUnsafe, ServerMissing
+from supervisor.cli.shadow import PackageShadowed
+from supervisor.secrets import StoreSecretDamaged
+from supervisor.settings_reader import SettingsError
+from supervisor.state_directory import AlreadyRunning
+
+EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h: starting again does not help
+EXIT_CRASHED = 70  # EX_SOFTWARE
+EXIT_INTERRUPTED = 130
+PLACES_SHOWN = 8
+REFUSALS = (
+    SettingsError,
+    AlreadyRunning,
+    ServerMissing,
+    RuntimeDirectoryUnsafe,
+    PackageShadowed,
+    StoreSecretDamaged,
+)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """`line` is for stderr; None where nothing is to be said."""
+
+    status: int
+    line: str | None
+
+
+def ending_of(problem: BaseException) -> Ending:
+    """How the process ends after `problem`, which may be a group."""
+    leaves = list(_leaves(problem))
+    for leaf in leaves:
+        if isinstance(leaf, REFUSALS):
+            return Ending(EXIT_CONFIGURATION, _one_line(str(leaf)))
+    if any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves):
+        return Ending(EXIT_INTERRUPTED, None)
+    return Ending(EXIT_CRASHED, "crashed: " + "; ".join(map(_type_and_places, leaves)))
+
+
+def _leaves(problem: BaseException) -> Iterator[BaseException]:
+    if isinstance(problem, BaseExceptionGroup):
+        for inner in problem.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield problem
+
+
+def _type_and_places(problem: BaseException) -> str:
+    frames = [frame for frame in extract_tb(problem.__traceback__) if not frame.filename.startswith("<frozen ")]
+    frames = frames[-PLACES_SHOWN:]
+    places = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames)]
+    what = type(problem).__name__
+    if isinstance(problem, ImportError):
+        what += f" ({_one_line(str(problem))})"  # names of modules, and nothing that passed through them
+    return f"{what} at {' < '.join(places) or 'no place'}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,58 @@
+"""`hashee-agent supervisor`: the process with the keys, alone or as the keeper's child.
+
+The keeper's descriptors and its Redis come as hidden options; everything else comes from the environment.
+"""
+
+import os
+import resource
+import socket
+
+import click
+import trio
+from setproctitle import setproctitle
+
+from supervisor.app import run_supervisor
+from supervisor.cli.shadow import refuse_shadows
+from supervisor.config import REDIS_URL, SettingsError, SupervisorSettings
+from supervisor.keeper_link import open_keeper_link
+from supervisor.logs import configure_logging
+
+
+@click.command(short_help="Run the supervisor alone, with its workers.")
+@click.option("--keeper-fds", hidden=True, help="HTTP socket and control socket, as the keeper passes them.")
+@click.option("--keeper-redis", hidden=True, help="The URL of the keeper's private Redis.")
+def supervisor(keeper_fds: str | None, keeper_redis: str | None) -> int:
+    """Run the supervisor and its workers against a Redis of your own (HASHEE_REDIS_URL), as the Procfile does."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold keys
+    setproctitle("hashee-agent: supervisor")
+    refuse_shadows()
+    settings = SupervisorSettings.from_environ(os.environ)
+    if settings.redis_url is None and keeper_redis is None:
+        raise SettingsError(REDIS_URL.name, REDIS_URL.expectation, missing=True)
+    configure_logging(settings.log, "supervisor")
+    if keeper_fds is None:
+        return trio.run(run_supervisor, settings, None)
+    http_fd, control_fd = _descriptors(keeper_fds)
+    return trio.run(_under_keeper, settings, http_fd, control_fd, keeper_redis)
+
+
+async def _under_keeper(settings: SupervisorSettings, http_fd: int, control_fd: int, keeper_redis: str | None) -> int:
+    control, http_socket = _adopt(control_fd), _adopt(http_fd)
+    with http_socket:
+        async with open_keeper_link(control, http_socket, keeper_redis) as link:
+            return await run_supervisor(settings, link)
+
+
+def _adopt(descriptor: int) -> socket.socket:
+    """A socket that our own children do not inherit: a worker that kept one would hide our end from the keeper."""
+    adopted = socket.socket(fileno=descriptor)
+    adopted.set_inheritable(False)
+    return adopted
+
+
+def _descriptors(text: str) -> tuple[int, int]:
+    try:
+        http_fd, control_fd = (int(part) for part in text.split(","))
+    except ValueError:
+        raise click.BadParameter("two numbers with a comma", param_hint="--keeper-fds") from None
+    return http_fd, control_fd

@@ -1,0 +1,52 @@
+"""`hashee-agent up`: the keeper, and through it everything that one host needs.
+
+The settings are checked by a child that reads the secrets and ends, so that the keeper itself never does.
+"""
+
+import os
+import subprocess
+import sys
+from functools import partial
+
+import click
+import trio
+from setproctitle import setproctitle
+
+from supervisor.cli.shadow import refuse_shadows
+from supervisor.config import KeeperSettings
+from supervisor.keeper import run_keeper
+from supervisor.logs import configure_logging
+from supervisor.supervision import SupervisorArguments
+
+
+@click.command(short_help="Run everything on this host.")
+@click.option("--workers", metavar="N", help="Worker processes (HASHEE_WORKERS, default 2).")
+@click.option("--handler", metavar="MODULE:NAME", help="Your agent (HASHEE_HANDLER).")
+def up(workers: str | None, handler: str | None) -> int:
+    """Run everything on this host: a private Redis (unless HASHEE_REDIS_URL names one), the supervisor, the workers.
+
+    It is the main process: TERM or INT drains and ends it, a second one ends it at once. Status page and metrics are
+    on http://127.0.0.1:9090 (HASHEE_HTTP_HOST, HASHEE_HTTP_PORT).
+    """
+    given = {"HASHEE_WORKERS": workers, "HASHEE_HANDLER": handler}
+    environ = {**os.environ, **{name: value for name, value in given.items() if value is not None}}
+    setproctitle("hashee-agent: keeper")  # early: it also overwrites what /proc shows of the environment
+    settings = KeeperSettings.from_environ(environ)
+    refuse_shadows()
+    check = [*_program(), "check-settings"]
+    status = subprocess.run(check, env=environ, stdin=subprocess.DEVNULL, check=False).returncode
+    if status != 0:
+        return status if status > 0 else 128 - status
+    configure_logging(settings.log, "keeper")
+    return trio.run(partial(run_keeper, settings, supervisor_command, environ))
+
+
+def supervisor_command(arguments: SupervisorArguments) -> list[str]:
+    command = [*_program(), "supervisor", "--keeper-fds", f"{arguments.http_fd},{arguments.control_fd}"]
+    if arguments.redis_url is not None:
+        command += ["--keeper-redis", arguments.redis_url]
+    return command
+
+
+def _program() -> list[str]:
+    return [sys.executable, "-m", "supervisor"]

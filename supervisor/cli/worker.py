@@ -1,0 +1,41 @@
+"""`hashee-agent worker`: becomes `python -m workers` against the same Redis, here or on another host.
+
+Whatever the environment holds of the supervisor's secrets is taken out before: a worker has no use for them.
+"""
+
+import base64
+import os
+import sys
+from collections.abc import Mapping
+
+import click
+
+from supervisor.cli.shadow import refuse_shadows
+from supervisor.config import ALL_SETTINGS, BUS_KEY, REDIS_URL, WorkerSettings
+
+
+@click.command(short_help="Run one worker away from its supervisor.")
+@click.option("--handler", metavar="MODULE:NAME", help="Your agent (HASHEE_HANDLER).")
+@click.option("--concurrency", metavar="N", help="Jobs at a time (HASHEE_CONCURRENCY, default 16).")
+def worker(handler: str | None, concurrency: str | None) -> None:
+    """Run one worker process that takes jobs from the Redis of a supervisor, on this host or another.
+
+    It needs HASHEE_AGENT_ID, HASHEE_REDIS_URL and HASHEE_BUS_KEY (or HASHEE_BUS_KEY_FILE), and none of the agent's
+    own keys.
+    """
+    refuse_shadows()
+    given = {"HASHEE_HANDLER": handler, "HASHEE_CONCURRENCY": concurrency}
+    environ = {**os.environ, **{name: value for name, value in given.items() if value is not None}}
+    settings = WorkerSettings.from_environ(environ)
+    argv = [sys.executable, "-m", "workers", "--handler", settings.handler]
+    argv += ["--concurrency", str(settings.concurrency)]
+    os.execve(sys.executable, argv, worker_environment(settings, environ))  # noqa: S606
+
+
+def worker_environment(settings: WorkerSettings, environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment without any secret of ours but the two that a worker away from its supervisor needs."""
+    secret = {name for setting in ALL_SETTINGS if setting.secret for name in (setting.name, f"{setting.name}_FILE")}
+    kept = {name: value for name, value in environ.items() if name not in secret | {"CREDENTIALS_DIRECTORY"}}
+    kept[REDIS_URL.name] = settings.redis_url.reveal()
+    kept[BUS_KEY.name] = base64.b64encode(settings.bus_key.reveal()).decode()
+    return kept

@@ -1,0 +1,263 @@
+"""The connection to the relay (PROTOCOL §2): open, authenticate, keep alive, open again. Carries frames, decides nothing of them.
+
+The reader never waits for work: whoever is given a frame puts it somewhere and returns. Deaf is noticed: what has been silent
+for 15 s is dead, whatever TCP believes.
+"""
+
+import enum
+import random
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import msgspec
+import structlog
+import trio
+
+from supervisor.frames import (
+    Auth,
+    AuthError,
+    AuthOk,
+    Frame,
+    FromRelay,
+    MalformedFrame,
+    Ping,
+    Pong,
+    UnknownFrame,
+    decode_from_relay,
+    encode,
+)
+from supervisor.metrics import Metrics
+from supervisor.secrets import Secret
+from supervisor.websocket import BinaryMessageRefused, ConnectFailed, ConnectionLost, WebSocket, open_websocket
+
+AUTH_SECONDS = 5.0
+SILENCE_SECONDS = 10.0
+PING_ANSWER_SECONDS = 5.0
+SEND_SECONDS = 10.0
+BACKOFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+REFUSED_RETRY_SECONDS = 60.0
+LIMIT_RETRY_SECONDS = 1.0
+
+log = structlog.get_logger()
+
+
+class State(enum.Enum):
+    """Of the connection; what the status page shows."""
+
+    DISCONNECTED = "disconnected"
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+
+
+class NotConnected(Exception):
+    """There is no authenticated connection to send over."""
+
+
+class _Refused(Exception):
+    """The relay has refused our authentication."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class RelayAddress(msgspec.Struct, frozen=True):
+    """Where the relay is, and who we are there."""
+
+    base_url: str
+    agent_id: str
+    token: Secret[str]
+
+    @property
+    def websocket_url(self) -> str:
+        """The agent's WebSocket."""
+        parts = urlsplit(self.base_url)
+        scheme = {"http": "ws", "https": "wss"}[parts.scheme]
+        return f"{scheme}://{parts.netloc}{parts.path}/ws/agent?agent_id={self.agent_id}"
+
+
+class Connection:
+    """One supervisor's connection. `number` counts authenticated connections; it changes with each."""
+
+    def __init__(
+        self,
+        address: RelayAddress,
+        metrics: Metrics,
+        *,
+        on_frame: Callable[[FromRelay], None],
+        on_connected: Callable[[], None],
+    ) -> None:
+        """Both callbacks run in the reader and must return at once."""
+        self._address = address
+        self._metrics = metrics
+        self._on_frame = on_frame
+        self._on_connected = on_connected
+        self._socket: WebSocket | None = None
+        self._send_lock = trio.Lock()
+        self._authenticated = trio.Event()
+        self._draining = False
+        self._closed_by_us = trio.Event()
+        self.state = State.DISCONNECTED
+        self.number = 0
+        self.refusal: str | None = None
+        """Why the relay last refused us; None once it accepted."""
+
+    @property
+    def heard_seconds_ago(self) -> float | None:
+        """How long the relay has been silent; None while disconnected."""
+        return None if self._socket is None else trio.current_time() - self._socket.heard_at
+
+    async def wait_connected(self) -> int:
+        """Wait for an authenticated connection; its number."""
+        while self.state is not State.CONNECTED:
+            await self._authenticated.wait()
+        return self.number
+
+    async def send(self, frame: Frame) -> None:
+        """Send over the authenticated connection; raises NotConnected."""
+        async with self._send_lock:
+            if self._socket is None or self.state is not State.CONNECTED:
+                raise NotConnected
+            socket = self._socket
+            try:
+                with trio.fail_after(SEND_SECONDS):
+                    await socket.send(encode(frame))
+            except (ConnectionLost, trio.TooSlowError):
+                raise NotConnected from None
+
+    async def run(self) -> None:
+        """Keep a connection until cancelled."""
+        failures = 0
+        while not self._draining:
+            before = self.number
+            pause = await self._run_once(failures)
+            self._disconnected()
+            if self._draining:
+                break
+            failures = 1 if self.number != before else failures + 1
+            backoff = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS)) - 1]
+            await trio.sleep(pause if pause is not None else random.uniform(0, backoff))  # noqa: S311 - jitter
+        self._closed_by_us.set()
+
+    async def close(self) -> None:
+        """Close with 1000 and stay closed; returns after the peer's close frame, or the adapter's bound."""
+        self._draining = True
+        if self._socket is None:
+            return
+        await self._socket.close(1000, "draining")
+        await self._closed_by_us.wait()
+
+    async def _run_once(self, failures: int) -> float | None:
+        """One connection from start to end; how long to wait before the next, None for the usual backoff."""
+        self._set_state(State.CONNECTING, attempt=failures + 1)
+        try:
+            async with open_websocket(self._address.websocket_url) as socket:
+                await self._authenticate(socket)
+                self._connected(socket)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._heartbeat, socket, nursery.cancel_scope)
+                    lost = await self._read_until_lost(socket)
+                    self._note_lost(lost)
+                    nursery.cancel_scope.cancel()
+        except ConnectFailed as error:
+            log.warning("connection: failed", reason=error.reason)
+        except ConnectionLost as error:
+            log.warning("connection: lost", code=error.code, reason=error.reason)
+        except trio.TooSlowError:
+            log.warning("connection: failed", reason=f"no answer to authentication within {AUTH_SECONDS:.0f} s")
+        except _Refused as error:
+            return self._refused(error.reason)
+        return None
+
+    def _refused(self, reason: str) -> float:
+        if reason != self.refusal:
+            log.error("connection: refused", reason=reason, remedy=_REMEDIES.get(reason, "see the relay's message"))
+        self.refusal = reason
+        return LIMIT_RETRY_SECONDS if reason == "connection_limit" else REFUSED_RETRY_SECONDS
+
+    async def _authenticate(self, socket: WebSocket) -> None:
+        with trio.fail_after(AUTH_SECONDS):
+            await socket.send(encode(Auth(token=self._address.token.reveal(), agent_id=self._address.agent_id)))
+            while True:
+                frame = self._decode(await socket.receive())
+                if isinstance(frame, AuthOk):
+                    return
+                if isinstance(frame, AuthError):
+                    raise _Refused(frame.reason[:64])
+
+    def _connected(self, socket: WebSocket) -> None:
+        self._socket = socket
+        self.number += 1
+        self.refusal = None
+        self._set_state(State.CONNECTED, connection=self.number)
+        self._authenticated.set()
+        self._on_connected()
+
+    def _disconnected(self) -> None:
+        if self.state is State.CONNECTED:
+            self._metrics.reconnects.inc()
+            self._authenticated = trio.Event()
+        self._socket = None
+        self.state = State.DISCONNECTED
+        self._metrics.connection_status.set(0)
+
+    async def _read_until_lost(self, socket: WebSocket) -> ConnectionLost:
+        while True:
+            try:
+                await self._hear(self._decode(await socket.receive()))
+            except BinaryMessageRefused:
+                self._metrics.frames_dropped.labels("binary").inc()
+            except ConnectionLost as error:
+                return error
+
+    def _note_lost(self, lost: ConnectionLost) -> None:
+        if self._draining:
+            log.info("connection: closed", code=lost.code)
+        else:
+            log.warning("connection: lost", code=lost.code, reason=lost.reason)
+
+    async def _hear(self, frame: FromRelay | None) -> None:
+        if isinstance(frame, Ping):
+            try:
+                await self.send(Pong())
+            except NotConnected:
+                return  # the read that follows says so too
+        elif frame is not None and not isinstance(frame, Pong):
+            self._on_frame(frame)
+
+    def _decode(self, text: str) -> FromRelay | None:
+        try:
+            frame = decode_from_relay(text)
+        except MalformedFrame as error:
+            self._metrics.frames_dropped.labels("malformed").inc()
+            log.warning("frame: malformed", frame_type=error.frame_type, field=error.field)
+            return None
+        if isinstance(frame, UnknownFrame):
+            self._metrics.frames_dropped.labels("unknown_type").inc()
+            return None
+        return frame
+
+    async def _heartbeat(self, socket: WebSocket, scope: trio.CancelScope) -> None:
+        while True:
+            silence = trio.current_time() - socket.heard_at
+            if silence < SILENCE_SECONDS:
+                await trio.sleep(SILENCE_SECONDS - silence)
+                continue
+            try:
+                with trio.fail_after(PING_ANSWER_SECONDS):
+                    await socket.ping()
+            except (trio.TooSlowError, ConnectionLost):
+                log.warning("connection: silent", seconds=round(trio.current_time() - socket.heard_at, 1))
+                scope.cancel()
+                return
+
+    def _set_state(self, state: State, **facts: int) -> None:
+        self.state = state
+        self._metrics.connection_status.set(1 if state is State.CONNECTED else 0)
+        log.info(f"connection: {state.value}", **facts)
+
+
+_REMEDIES = {
+    "invalid_token": "check HASHEE_AGENT_ID and HASHEE_AGENT_TOKEN",
+    "connection_limit": "another three supervisors of this agent are connected; waiting for one to leave",
+}

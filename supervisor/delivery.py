@@ -1,0 +1,111 @@
+"""What happens to a committed record until the relay has acknowledged it (DESIGN rules 12 and 13).
+
+Acknowledgements may arrive at any connection of the agent. A record without one is sent again after 10 s, or at once on a new
+connection when its sender was this process before, or a process that is gone: the same bytes.
+"""
+
+import structlog
+import trio
+
+from bus.client import RedisUnavailable
+from bus.store import Store, now_ms
+from supervisor.connection import Connection, NotConnected
+from supervisor.frames import MessageAck, MessageError
+from supervisor.instance import Instance
+from supervisor.metrics import Metrics
+from supervisor.outbound import resend_frame
+
+SCAN_SECONDS = 1.0
+REFUSED_AGAIN_SECONDS = 5.0
+QUEUE_LENGTH = 1000
+
+log = structlog.get_logger()
+
+
+class Delivery:
+    """Acknowledgements, refusals and resends of one supervisor."""
+
+    def __init__(self, store: Store, connection: Connection, instance: Instance, metrics: Metrics) -> None:
+        self._store = store
+        self._connection = connection
+        self._instance = instance
+        self._metrics = metrics
+        self._send, self._receive = trio.open_memory_channel[MessageAck | MessageError](QUEUE_LENGTH)
+
+    def heard(self, answer: MessageAck | MessageError) -> None:
+        """An answer of the relay. One too many is passed over: the resend brings it again."""
+        try:
+            self._send.send_nowait(answer)
+        except trio.WouldBlock:
+            self._metrics.frames_dropped.labels("ack_overflow").inc()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._hear)
+            nursery.start_soon(self._resend)
+
+    async def _hear(self) -> None:
+        async for answer in self._receive:
+            try:
+                await (self._confirm(answer) if isinstance(answer, MessageAck) else self._refused(answer))
+            except RedisUnavailable as error:
+                log.warning("ack: waits for Redis", reason=str(error))  # the resend is acknowledged again
+
+    async def _confirm(self, ack: MessageAck) -> None:
+        conversation = await self._store.conversation_of(ack.client_message_id)
+        if conversation is None:
+            return
+        sent = await self._store.confirm(conversation, ack.client_message_id, ack.message_id, ack.conversation_seq)
+        if sent is not None:
+            duration_ms = max(0, now_ms() - sent.emitted_ms)
+            self._metrics.outbound(sent.conversation_type, sent.payload_type, duration_ms)
+
+    async def _refused(self, refusal: MessageError) -> None:
+        conversation = await self._store.conversation_of(refusal.client_message_id)
+        if conversation is None:
+            return
+        code = refusal.code[:64]
+        if _is_temporary(code):
+            after = refusal.retry_after if refusal.retry_after is not None else REFUSED_AGAIN_SECONDS
+            await self._store.postpone(conversation, refusal.client_message_id, int(after * 1000))
+            log.warning("message: refused for now", conversation_id=conversation, code=code, again_in_seconds=after)
+        elif await self._store.drop_reply(conversation, f"refused_{code}", client_message_id=refusal.client_message_id):
+            self._metrics.dead_letters.labels("reply").inc()
+            log.error("message: refused", conversation_id=conversation, code=code)
+
+    async def _resend(self) -> None:
+        number = 0
+        while True:
+            connected = await self._connection.wait_connected()
+            try:
+                if connected != number:
+                    await self._resend_orphans()
+                    number = connected
+                for conversation in await self._store.outbox_due():
+                    await self._resend_one(conversation, None)
+            except RedisUnavailable as error:
+                log.warning("outbox: waits for Redis", reason=str(error))
+            except NotConnected:
+                continue
+            await trio.sleep(SCAN_SECONDS)
+
+    async def _resend_orphans(self) -> None:
+        """At once: what this process sent over an earlier connection, or a process that is gone."""
+        for conversation in await self._store.outbox_all():
+            holder = await self._store.holder_of(conversation)
+            if holder is not None and (holder == self._store.consumer or self._instance.knows_dead(holder)):
+                await self._resend_one(conversation, holder)
+
+    async def _resend_one(self, conversation_id: str, former_holder: str | None) -> None:
+        record = await self._store.resend(conversation_id, former_holder=former_holder)
+        if record is not None:
+            self._metrics.resent.inc()
+            await self._connection.send(resend_frame(record))
+
+
+def _is_temporary(code: str) -> bool:
+    """429 and 5xx by number or by name; anything else is final."""
+    return code in ("rate_limited", "too_many_requests", "internal_error", "unavailable", "429") or (
+        len(code) == 3 and code.startswith("5")
+    )

@@ -1,0 +1,56 @@
+"""What is proven of this process (DESIGN P7). Liveness: our own loop turns. Readiness: the whole path, with a reason.
+
+The loop writes a snapshot twice a second; the HTTP thread only reads it, so that a stuck loop is seen from outside.
+"""
+
+import time
+from collections.abc import Callable
+
+import msgspec
+import trio
+
+TICK_SECONDS = 0.5
+STUCK_SECONDS = 10.0
+SILENT_SECONDS = 20.0
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One thing that must hold: `ok`, or the reason why not."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """The state at one turn of the loop. `turned_at`: time.monotonic()."""
+
+    turned_at: float
+    checks: tuple[Check, ...]
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every check holds."""
+        return all(check.ok for check in self.checks)
+
+
+class Health:
+    """The latest snapshot, and whether it is fresh."""
+
+    def __init__(self) -> None:
+        self._latest = Snapshot(time.monotonic(), (Check("start", ok=False, detail="starting"),))
+
+    async def run(self, checks: Callable[[], tuple[Check, ...]]) -> None:
+        """Take snapshots until cancelled."""
+        while True:
+            self._latest = Snapshot(time.monotonic(), checks())
+            await trio.sleep(TICK_SECONDS)
+
+    def liveness(self) -> Check:
+        """Whether the loop turns."""
+        behind = time.monotonic() - self._latest.turned_at
+        return Check("loop", ok=behind < STUCK_SECONDS, detail=f"last turn {behind:.1f} s ago")
+
+    def readiness(self) -> tuple[Check, ...]:
+        """Every check, the loop's own first."""
+        return (self.liveness(), *self._latest.checks)

@@ -1,0 +1,95 @@
+"""Status page, metrics and probes, from a thread and an event loop of their own.
+
+So a stuck supervisor still answers, with the truth, and its exit never waits for a client that has stopped reading.
+"""
+
+import html
+import socket
+import threading
+from typing import cast
+
+import msgspec
+import structlog
+import trio
+from hypercorn.config import Config
+from hypercorn.trio import serve
+from hypercorn.typing import Framework
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from supervisor.health import Check, Health
+from supervisor.metrics import Metrics
+
+log = structlog.get_logger()
+
+
+def start_http(listener: socket.socket, health: Health, metrics: Metrics) -> None:
+    """Serve on a listening socket for as long as the process lives."""
+    pages = Pages(health, metrics)
+    app = Starlette(
+        routes=[
+            Route("/", pages.status),
+            Route("/healthz", pages.healthz),
+            Route("/readyz", pages.readyz),
+            Route("/metrics", pages.metrics),
+        ]
+    )
+    config = Config()
+    config.bind = [f"fd://{listener.fileno()}"]
+    config.accesslog = None
+    config.errorlog = None
+    config.include_server_header = False
+    threading.Thread(target=_run, args=(app, config), name="http", daemon=True).start()
+
+
+class Pages:
+    """What is answered."""
+
+    def __init__(self, health: Health, metrics: Metrics) -> None:
+        self._health = health
+        self._metrics = metrics
+
+    async def healthz(self, _request: Request) -> Response:
+        """Does our own loop turn? Never fails for what a restart cannot mend."""
+        return _answer((self._health.liveness(),))
+
+    async def readyz(self, _request: Request) -> Response:
+        """Is the whole path proven?"""
+        return _answer(self._health.readiness())
+
+    async def metrics(self, _request: Request) -> Response:
+        """Everything counted, for Prometheus."""
+        return Response(generate_latest(self._metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def status(self, _request: Request) -> Response:
+        """The same for a person."""
+        rows = "".join(
+            f"<tr><td>{'ok' if check.ok else 'NOT OK'}</td><td>{html.escape(check.name)}</td>"
+            f"<td>{html.escape(check.detail)}</td></tr>"
+            for check in self._health.readiness()
+        )
+        return HTMLResponse(
+            "<!doctype html><title>hashee-agent</title><h1>hashee-agent</h1>"
+            f"<table>{rows}</table><p><a href='/metrics'>metrics</a> <a href='/readyz'>readyz</a> "
+            "<a href='/healthz'>healthz</a></p>"
+        )
+
+
+def _answer(checks: tuple[Check, ...]) -> Response:
+    ok = all(check.ok for check in checks)
+    body = msgspec.json.encode({"ok": ok, "checks": checks})
+    return Response(body, status_code=200 if ok else 503, media_type="application/json")
+
+
+def _run(app: Starlette, config: Config) -> None:
+    try:
+        trio.run(_serve, app, config)
+    except Exception as error:  # noqa: BLE001 - the thread's end must not be silent
+        log.error("http: ended", exception=type(error).__name__)
+
+
+async def _serve(app: Starlette, config: Config) -> None:
+    await serve(cast(Framework, app), config, shutdown_trigger=trio.sleep_forever)

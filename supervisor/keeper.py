@@ -1,0 +1,202 @@
+"""`hashee-agent up`: the main process, which owns what must outlive a supervisor and knows no key.
+
+It holds the state directory's lock, the private Redis and the status page's socket, and has a supervisor run on
+them. It never reads a message nor a secret: the environment passes through it unread. When it dies, everything that
+it started dies too; when it is asked to stop, it lets the supervisor drain first.
+"""
+
+import os
+import signal
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+from structlog import get_logger
+
+from bus import embedded
+from supervisor.config import KeeperSettings
+from supervisor.keeper_children import Backoff, Children
+from supervisor.keeper_link import FORWARDED
+from supervisor.notify import Notifier
+from supervisor.redis_server import PrivateRedis, RedisDoesNotStart
+from supervisor.state_directory import listen, make_private, take_lock
+from supervisor.supervision import EXIT_FAILURE, Supervision, SupervisorCommand
+
+SIGNAL_EXIT_BASE = 128
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+REFUSED = (signal.SIGHUP, signal.SIGUSR2)
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Every duration of the keeper, in seconds."""
+
+    drain_margin: float = 5.0
+    redis_stop: float = 10.0
+    redis_stop_at_once: float = 2.0
+    backoff_base: float = 0.5
+    backoff_cap: float = 30.0
+    healthy_after: float = 60.0
+    sync_interval: float = embedded.SYNC_INTERVAL_SECONDS
+
+    def backoff(self) -> Backoff:
+        return Backoff(self.backoff_base, self.backoff_cap, self.healthy_after)
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How the keeper ends. `at_once`: nobody waits for a drain any more."""
+
+    status: int
+    at_once: bool = False
+
+
+async def run_keeper(
+    settings: KeeperSettings,
+    command: SupervisorCommand,
+    environ: Mapping[str, str],
+    timings: Timings | None = None,
+) -> int:
+    """The exit status. Call it from the main thread.
+
+    `command` makes the supervisor's argument list; `environ` is passed on to it unread. Raises, before anything is
+    started: SettingsError, AlreadyRunning, ServerMissing, RuntimeDirectoryUnsafe.
+    """
+    timings = timings or Timings()
+    make_private(settings.state_dir)
+    server = embedded.find_server() if settings.redis_is_private else None
+    layout = embedded.prepare(settings.state_dir, settings.runtime_dir)
+    lock_fd = take_lock(settings.state_dir)
+    try:
+        with (
+            listen(settings.http_host, settings.http_port) as http_socket,
+            trio.open_signal_receiver(*STOP_SIGNALS, *REFUSED, *FORWARDED) as signals,
+        ):
+            notifier = Notifier.from_environ(environ)
+            get_logger().info("keeper: status page and metrics", url=_url(http_socket))
+            async with _open_children() as children:
+                redis = (
+                    None
+                    if server is None
+                    else PrivateRedis(
+                        server,
+                        layout,
+                        fsync=settings.fsync,
+                        sync_interval_seconds=timings.sync_interval,
+                        lock_fd=lock_fd,
+                        children=children,
+                        backoff=timings.backoff(),
+                    )
+                )
+                supervision = Supervision(
+                    command,
+                    environ,
+                    http_socket=http_socket,
+                    redis_url=redis.url if redis is not None else None,
+                    children=children,
+                    notifier=notifier,
+                    backoff=timings.backoff(),
+                )
+                keeper = Keeper(settings, timings, redis, supervision, notifier)
+                ending = await keeper.run(signals)
+    finally:
+        os.close(lock_fd)
+    get_logger().info("keeper: ended", status=ending.status)
+    return ending.status
+
+
+class Keeper:
+    """The order of things: Redis before the supervisor, the supervisor's end before Redis' end."""
+
+    def __init__(
+        self,
+        settings: KeeperSettings,
+        timings: Timings,
+        redis: PrivateRedis | None,
+        supervision: Supervision,
+        notifier: Notifier,
+    ) -> None:
+        self._settings = settings
+        self._timings = timings
+        self._redis = redis
+        self._supervision = supervision
+        self._notifier = notifier
+        self._supervising = False
+        self._draining = False
+        self._ending = Exit(0)
+        self._log = get_logger()
+
+    async def run(self, signals: AsyncIterator[int]) -> Exit:
+        async with trio.open_nursery() as redis_nursery:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._obey_signals, signals, nursery)
+                self._ending = await self._work(redis_nursery)
+                nursery.cancel_scope.cancel()
+            if self._redis is not None:
+                at_once = self._timings.redis_stop_at_once
+                await self._redis.stop(at_once if self._ending.at_once else self._timings.redis_stop)
+            redis_nursery.cancel_scope.cancel()
+        return self._ending
+
+    async def _work(self, redis_nursery: trio.Nursery) -> Exit:
+        if self._redis is not None:
+            try:
+                await self._redis.start()
+            except (RedisDoesNotStart, OSError) as problem:
+                self._log.error("redis: does not start", why=str(problem))
+                return Exit(EXIT_FAILURE)
+            redis_nursery.start_soon(self._redis.keep)
+            redis_nursery.start_soon(self._redis.watch_files)
+        self._supervising = True
+        return Exit(await self._supervision.run())
+
+    async def _obey_signals(self, signals: AsyncIterator[int], nursery: trio.Nursery) -> None:
+        async for number in signals:
+            received = signal.Signals(number)
+            if received in FORWARDED:
+                await self._supervision.forward(received)
+            elif received in REFUSED:
+                self._log.warning("keeper: this signal does nothing yet", signal=received.name)
+            elif self._draining:
+                self._log.warning("keeper: ends at once", signal=received.name)
+                self._ending = Exit(SIGNAL_EXIT_BASE + number, at_once=True)
+                nursery.cancel_scope.cancel()
+            else:
+                self._stop(received, nursery)
+
+    def _stop(self, received: signal.Signals, nursery: trio.Nursery) -> None:
+        bound = self._settings.drain_seconds + self._timings.drain_margin
+        self._log.info("keeper: draining; again to end at once", signal=received.name, at_most_seconds=bound)
+        self._notifier.stopping("draining", bound + self._timings.redis_stop)
+        self._draining = True
+        if self._supervising:
+            nursery.start_soon(self._drain, bound)
+        else:
+            nursery.cancel_scope.cancel()
+
+    async def _drain(self, bound_seconds: float) -> None:
+        """Cancelled when the supervisor has ended."""
+        with trio.move_on_after(bound_seconds):
+            await self._supervision.drain()
+            await trio.sleep_forever()
+        self._log.error("keeper: the drain took too long and was cut")
+        await self._supervision.kill()
+
+
+@asynccontextmanager
+async def _open_children() -> AsyncGenerator[Children]:
+    async with trio.open_nursery() as nursery:
+        children = Children(nursery)
+        nursery.start_soon(children.reap_strangers_on_signal)
+        try:
+            yield children
+        finally:
+            children.kill_all_now()
+            nursery.cancel_scope.cancel()
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}/" if listener.family == socket.AF_INET6 else f"http://{host}:{port}/"

@@ -1,0 +1,123 @@
+"""A child of the keeper: started from the main thread, waited for by pidfd, ended in steps, reaped by us alone.
+
+The keeper may be pid 1 of a container and then also inherits strangers' orphans; they are reaped here without ever
+taking the exit status of a child that someone waits for.
+"""
+
+import os
+import random
+import signal
+import subprocess
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import trio
+
+BACKOFF_BASE_SECONDS = 0.5
+BACKOFF_CAP_SECONDS = 30.0
+HEALTHY_AFTER_SECONDS = 60.0
+
+
+@dataclass
+class Child:
+    """A running child. `ended` is set once it was reaped; `returncode` is then its status, -N for signal N."""
+
+    process: subprocess.Popen[bytes]
+    started_at: float
+    ended: trio.Event = field(default_factory=trio.Event)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self.process.returncode
+
+    async def wait(self) -> int:
+        """Its exit status. Cancelling stops the waiting, not the child."""
+        await self.ended.wait()
+        assert self.process.returncode is not None  # noqa: S101  # reaped
+        return self.process.returncode
+
+    def send_signal(self, number: signal.Signals) -> None:
+        if not self.ended.is_set():
+            self.process.send_signal(number)
+
+    async def end(self, within_seconds: float) -> None:
+        """TERM, and KILL when that time is over; returns when it is reaped, whatever cancels us."""
+        self.send_signal(signal.SIGTERM)
+        with trio.move_on_after(within_seconds):
+            await self.ended.wait()
+        await self.kill()
+
+    async def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+        with trio.CancelScope(shield=True):
+            await self.ended.wait()
+
+
+class Children:
+    """All children of this process. `adopt` before anything else may reap; strangers are reaped on SIGCHLD."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self._running: dict[int, Child] = {}
+
+    def adopt(self, process: subprocess.Popen[bytes]) -> Child:
+        child = Child(process, trio.current_time())
+        self._running[process.pid] = child
+        self._nursery.start_soon(self._wait, child)
+        return child
+
+    async def reap_strangers_on_signal(self) -> None:
+        with trio.open_signal_receiver(signal.SIGCHLD) as arrivals:
+            async for _ in arrivals:
+                self._reap_strangers()
+
+    def kill_all_now(self) -> None:
+        """The last resort on the way out of a failure: no waiting, no reaping."""
+        for child in list(self._running.values()):
+            with suppress(ProcessLookupError):
+                child.process.kill()
+
+    async def _wait(self, child: Child) -> None:
+        descriptor = os.pidfd_open(child.pid)
+        try:
+            await trio.lowlevel.wait_readable(descriptor)
+        finally:
+            os.close(descriptor)
+        child.process.wait()
+        del self._running[child.pid]
+        child.ended.set()
+        self._reap_strangers()
+
+    def _reap_strangers(self) -> None:
+        while True:
+            try:
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if found is None or found.si_pid in self._running:
+                return  # its own waiter reaps it, and comes back here
+            os.waitid(os.P_PID, found.si_pid, os.WEXITED | os.WNOHANG)
+
+
+@dataclass
+class Backoff:
+    """How long to wait before the next start: full jitter under a doubling ceiling; forgotten after good health."""
+
+    base_seconds: float = BACKOFF_BASE_SECONDS
+    cap_seconds: float = BACKOFF_CAP_SECONDS
+    healthy_after_seconds: float = HEALTHY_AFTER_SECONDS
+    uniform: Callable[[float, float], float] = random.uniform
+    failures: int = 0
+
+    def after_death(self, lived_seconds: float) -> float:
+        """`lived_seconds`: how long it was good; 0 when it never was."""
+        if lived_seconds >= self.healthy_after_seconds:
+            self.failures = 0
+        ceiling = min(self.cap_seconds, self.base_seconds * 2.0 ** min(self.failures, 32))
+        self.failures += 1
+        return self.uniform(0.0, ceiling)

@@ -1,0 +1,104 @@
+"""The metrics of one supervisor, in a registry of their own. Label values are from closed, small sets; nothing personal.
+
+The six names of the platform's deployment page come first; what a label may say is bounded here, since the relay's words are not.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+CONVERSATION_TYPES = frozenset({"h2a", "group", "h2h"})
+PAYLOAD_TYPES = frozenset({"text", "image", "video", "audio", "file", "artifact", "system"})
+SEND_BUCKETS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000)
+LLM_BUCKETS_MS = (100, 250, 500, 1000, 2500, 5000, 10000, 20000, 30000, 60000, 120000, 300000)
+MOST_MODELS = 20
+OTHER = "other"
+
+
+class Metrics:
+    """All metrics of a supervisor."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        registry = self.registry
+        self.connection_status = Gauge(
+            "hashee_connection_status", "1 while the relay connection is authenticated, else 0", registry=registry
+        )
+        self._inbound = Counter(
+            "hashee_message_inbound", "Messages taken in", ["conv_type", "payload_type"], registry=registry
+        )
+        self._outbound = Counter(
+            "hashee_message_outbound",
+            "Messages that the relay has acknowledged",
+            ["conv_type", "payload_type"],
+            registry=registry,
+        )
+        self.decrypt_failure = Counter(
+            "hashee_decrypt_failure", "Messages that could not be read", ["reason"], registry=registry
+        )
+        self._send_duration = Histogram(
+            "hashee_send_duration_ms",
+            "From a handler's reply to the relay's acknowledgement, in milliseconds",
+            ["conv_type"],
+            buckets=SEND_BUCKETS_MS,
+            registry=registry,
+        )
+        self._llm_duration = Histogram(
+            "business_llm_duration_ms",
+            "Duration of a language model's answer, in milliseconds",
+            ["model"],
+            buckets=LLM_BUCKETS_MS,
+            registry=registry,
+        )
+        self.duplicates = Counter("hashee_message_duplicate", "Messages that were known already", registry=registry)
+        self.late = Counter(
+            "hashee_message_late", "Messages taken in after a later one of their conversation", registry=registry
+        )
+        self.frames_dropped = Counter("hashee_frame_dropped", "Frames passed over", ["reason"], registry=registry)
+        self.reconnects = Counter("hashee_reconnect", "Relay connections that ended", registry=registry)
+        self.resent = Counter("hashee_message_resent", "Sends repeated with the same bytes", registry=registry)
+        self.reclaimed = Counter(
+            "hashee_lease_reclaimed", "Jobs and replies taken from a dead or silent holder", ["kind"], registry=registry
+        )
+        self.dead_letters = Counter("hashee_dead_letter", "Jobs and replies given up", ["kind"], registry=registry)
+        self.devices_left_out = Counter(
+            "hashee_device_left_out", "Devices without a usable key at a send", registry=registry
+        )
+        self.worker_deaths = Counter(
+            "hashee_worker_death", "Worker processes that ended by themselves", registry=registry
+        )
+        self.workers_ready = Gauge("hashee_workers_ready", "Worker processes that take jobs", registry=registry)
+        self.redis_round_trip = Gauge(
+            "hashee_redis_round_trip_seconds", "Duration of the last Redis command", registry=registry
+        )
+        self.one_time_prekeys_left = Gauge(
+            "hashee_one_time_prekeys_left", "One-time prekeys that the relay can still hand out", registry=registry
+        )
+        self._models: set[str] = set()
+
+    def inbound(self, conversation_type: str, payload_type: str) -> None:
+        """A message was taken in."""
+        self._inbound.labels(_bounded(conversation_type, CONVERSATION_TYPES), _payload(payload_type)).inc()
+
+    def outbound(self, conversation_type: str, payload_type: str, duration_ms: float) -> None:
+        """The relay has acknowledged a message."""
+        kind = _bounded(conversation_type, CONVERSATION_TYPES)
+        self._outbound.labels(kind, _payload(payload_type)).inc()
+        self._send_duration.labels(kind).observe(duration_ms)
+
+    def observe(self, metric: str, labels: dict[str, str], value: float) -> None:
+        """What a worker measured; an unknown metric is passed over, since workers may be newer than we are."""
+        if metric == "business_llm_duration_ms":
+            self._llm_duration.labels(self._model(labels.get("model", OTHER))).observe(value)
+
+    def _model(self, name: str) -> str:
+        if name not in self._models and len(self._models) >= MOST_MODELS:
+            return OTHER
+        self._models.add(name)
+        return name
+
+
+def _bounded(value: str, known: frozenset[str]) -> str:
+    return value if value in known else OTHER
+
+
+def _payload(payload_type: str) -> str:
+    return _bounded(payload_type, PAYLOAD_TYPES)

@@ -1,0 +1,50 @@
+"""What systemd is told (sd_notify). Only the keeper speaks: it is the main process, and NotifyAccess=main holds.
+
+Without NOTIFY_SOCKET nothing is sent. A socket that does not take a datagram at once is no reason to wait or to fail:
+a service must not hang on whoever watches it.
+"""
+
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+STATUS_LIMIT_CHARACTERS = 200
+WATCHER_VARIABLES = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"})
+
+
+@dataclass(frozen=True)
+class Notifier:
+    """`address` is a path, or "@name" in the abstract namespace; None where nobody asked to be told."""
+
+    address: str | None
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> "Notifier":
+        return cls(environ.get("NOTIFY_SOCKET") or None)
+
+    def ready(self, status: str) -> None:
+        self._send("READY=1", _status_line(status))
+
+    def status(self, status: str) -> None:
+        self._send(_status_line(status))
+
+    def stopping(self, status: str, extend_seconds: float) -> None:
+        """Stopping may take that long: systemd extends its own limit by it."""
+        self._send("STOPPING=1", f"EXTEND_TIMEOUT_USEC={int(extend_seconds * 1_000_000)}", _status_line(status))
+
+    def _send(self, *lines: str) -> None:
+        if self.address is None:
+            return
+        address = f"\0{self.address[1:]}" if self.address.startswith("@") else self.address
+        message = "\n".join(lines).encode()
+        with (
+            suppress(OSError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender,
+        ):
+            sender.setblocking(False)
+            sender.sendto(message, address)
+
+
+def _status_line(status: str) -> str:
+    return "STATUS=" + " ".join(status.split())[:STATUS_LIMIT_CHARACTERS]

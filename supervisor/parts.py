@@ -1,0 +1,313 @@
+"""What a supervisor is made of, wired together: each part gets what it needs through its constructor.
+
+Also the only place where a frame of the relay meets the part that it is for.
+"""
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import structlog
+import trio
+
+from bus.client import RedisClient, RedisUnavailable
+from bus.control import Observation
+from bus.keys import REPLIES_GROUP, Keys
+from bus.leases import LeaseKeeper
+from bus.readers import LiveSubscriber, StreamReader
+from bus.recovery import Recovery
+from bus.sealing import StoreKeys
+from bus.store import Store
+from bus.vault import Vault
+from crypto.identity import LocalDevice
+from supervisor.catchup import Catchup
+from supervisor.config import SupervisorSettings
+from supervisor.connection import Connection, RelayAddress, State
+from supervisor.delivery import Delivery
+from supervisor.frames import (
+    ArtifactResponse,
+    FromRelay,
+    MessageAck,
+    MessageError,
+    MessageNew,
+    PrekeysLow,
+    Relation,
+    RelationEstablished,
+    RelationRestored,
+    RelationRevoked,
+    RelationSuspended,
+)
+from supervisor.health import SILENT_SECONDS, Check
+from supervisor.inbound import Inbound
+from supervisor.instance import Instance
+from supervisor.metrics import Metrics
+from supervisor.outbound import Outbound
+from supervisor.owners import Owners
+from supervisor.pool import Pool, PoolSettings
+from supervisor.prekeys import Prekeys
+from supervisor.process import WorkerOrder
+from supervisor.reclaimer import Reclaimer
+from supervisor.rest import Rest, RestFailed
+from supervisor.sealer import Sealer
+from supervisor.sessions import Sessions
+from supervisor.streams import Streams
+
+REFRESH_RETRY_SECONDS = 5.0
+REDIS_ROUND_TRIP_SECONDS = 5.0
+PING_SECONDS = 1.0
+RELATIONS_QUEUE = 1000
+
+log = structlog.get_logger()
+
+
+class Parts:
+    """The parts of one supervisor; made by `open_parts`."""
+
+    def __init__(
+        self,
+        *,
+        settings: SupervisorSettings,
+        client: RedisClient,
+        rest: Rest,
+        device: LocalDevice,
+        address: RelayAddress,
+        keys: StoreKeys,
+        instance: Instance,
+        metrics: Metrics,
+    ) -> None:
+        names = Keys(settings.agent_id)
+        self._client = client
+        self._metrics = metrics
+        self._pinged_at = trio.current_time()
+        self._connected_number = trio.Event()
+        self._relations_send, self._relations = trio.open_memory_channel[tuple[Relation, str]](RELATIONS_QUEUE)
+        self.store = Store(client, settings.agent_id, instance.name)
+        vault = Vault(client, names, keys.state)
+        self.connection = Connection(address, metrics, on_frame=self._on_frame, on_connected=self._on_connected)
+        self.owners = Owners(vault, rest)
+        sessions = Sessions(vault)
+        self.prekeys = Prekeys(vault, names.signed_prekeys, names.one_time_prekeys, device, rest)
+        self.sealer = Sealer(sessions, self.owners, device, metrics)
+        self.streams = Streams(device, keys.bus, self.connection, metrics)
+        self.inbound = Inbound(
+            store=self.store,
+            sessions=sessions,
+            owners=self.owners,
+            prekeys=self.prekeys,
+            device=device,
+            bus_key=keys.bus,
+            state_key=keys.state,
+            metrics=metrics,
+            ask_for_poll=self._ask_for_poll,
+        )
+        self.catchup = Catchup(self.store, rest, self.inbound, metrics, settings.first_sync_seconds)
+        self.reader = StreamReader(client, stream=names.replies, group=REPLIES_GROUP, consumer=instance.name)
+        self.leases = LeaseKeeper(
+            client.url, client.scripts, stream=names.replies, group=REPLIES_GROUP, consumer=instance.name
+        )
+        self.live = LiveSubscriber(client, names.live_channel, self.streams.heard)
+        self.outbound = Outbound(
+            store=self.store,
+            reader=self.reader,
+            leases=self.leases,
+            keys=keys,
+            owners=self.owners,
+            sealer=self.sealer,
+            streams=self.streams,
+            connection=self.connection,
+            metrics=metrics,
+            send_rate_per_second=settings.send_rate_per_second,
+        )
+        self.delivery = Delivery(self.store, self.connection, instance, metrics)
+        self.recovery = Recovery(client, names, instance.name)
+        self.reclaimer = Reclaimer(client, self.store, self.recovery, instance, metrics)
+        order = WorkerOrder(
+            agent_id=settings.agent_id,
+            redis_url=client.url,
+            bus_key=keys.bus,
+            handler=settings.handler,
+            concurrency=settings.concurrency,
+            environ=os.environ,
+        )
+        self.pool = Pool(
+            PoolSettings(workers=settings.workers, order=order, drain_seconds=settings.drain_seconds),
+            consumer_of=instance.worker_name,
+            on_death=self._on_worker_death,
+            on_observation=self._on_observation,
+            log=log,
+        )
+
+    async def prepare(self) -> None:
+        """What Redis must have before anything starts; waits for it."""
+        while True:
+            try:
+                await self.recovery.make_groups()
+                self.inbound.epoch = self.sealer.epoch = await self.store.epoch()
+            except RedisUnavailable as error:
+                log.warning("redis: away", reason=str(error))
+                await trio.sleep(PING_SECONDS)
+            else:
+                return
+
+    def tasks(self) -> list[Callable[[], Awaitable[None]]]:
+        """What runs from start to end."""
+        return [
+            self.inbound.run,
+            self.catchup.run,
+            self.outbound.run,
+            self.streams.run,
+            self.delivery.run,
+            self.reclaimer.run,
+            self._keep_prekeys,
+            self._keep_relations,
+            self._refresh_on_connect,
+            self._ping_redis,
+            self._connect_when_published,
+        ]
+
+    def checks(self) -> tuple[Check, ...]:
+        """What must hold for readiness, each with its reason."""
+        return (self._relay_check(), self._redis_check(), self._workers_check())
+
+    async def nothing_to_send(self) -> bool:
+        """Whether every reply was sent and acknowledged."""
+        queued = await self._client.command("XLEN", self.store.keys.replies)
+        return queued == 0 and not await self.store.outbox_all()
+
+    async def take_in_the_last(self) -> None:
+        """After the close frame: what the relay pushed in the last instant is found by one poll (DESIGN rule 5)."""
+        try:
+            await self.catchup.poll_until_empty()
+        except (RestFailed, RedisUnavailable) as error:
+            log.warning("poll: failed", reason=str(error))
+
+    # Tasks
+
+    async def _connect_when_published(self) -> None:
+        await self.prekeys.published.wait()
+        await self.connection.run()
+
+    async def _keep_prekeys(self) -> None:
+        await self.prekeys.keep(self._metrics)
+
+    async def _refresh_on_connect(self) -> None:
+        """After every auth.ok: relations (frames may have been missed), then everything that was pushed meanwhile."""
+        while True:
+            await self._connected_number.wait()
+            self._connected_number = trio.Event()
+            try:
+                await self.owners.refresh()
+            except (RestFailed, RedisUnavailable) as error:
+                log.warning("relations: not read", reason=str(error))
+                self._connected_number.set()
+                await trio.sleep(REFRESH_RETRY_SECONDS)
+            self.catchup.ask()
+
+    async def _keep_relations(self) -> None:
+        async for relation, status in self._relations:
+            try:
+                await self.owners.note(relation, status)
+            except RedisUnavailable:
+                self._connected_number.set()  # read them all again
+
+    async def _ping_redis(self) -> None:
+        while True:
+            try:
+                await self._client.command("PING")
+            except RedisUnavailable:
+                self._metrics.redis_round_trip.set(float("nan"))
+            else:
+                self._pinged_at = trio.current_time()
+                self._metrics.redis_round_trip.set(self._client.round_trip_seconds)
+            await trio.sleep(PING_SECONDS)
+
+    # Frames and events
+
+    def _on_frame(self, frame: FromRelay) -> None:
+        match frame:
+            case MessageNew() | ArtifactResponse():
+                self.inbound.push(frame)
+            case MessageAck() | MessageError():
+                self.delivery.heard(frame)
+            case RelationEstablished() | RelationRestored():
+                self._note(frame.payload, "active")
+            case RelationSuspended():
+                self._note(frame.payload, "suspended")
+            case RelationRevoked():
+                self._note(frame.payload, "revoked")
+            case PrekeysLow():
+                self.prekeys.refill_soon()
+
+    def _note(self, relation: Relation, status: str) -> None:
+        try:
+            self._relations_send.send_nowait((relation, status))
+        except trio.WouldBlock:
+            self._connected_number.set()
+
+    def _ask_for_poll(self) -> None:
+        self.catchup.ask()
+
+    def _on_connected(self) -> None:
+        self._connected_number.set()
+
+    async def _on_worker_death(self, consumer: str, abnormal: bool) -> None:
+        if abnormal:
+            self._metrics.worker_deaths.inc()
+        await self.reclaimer.worker_died(consumer)
+
+    def _on_observation(self, observation: Observation) -> None:
+        self._metrics.observe(observation.metric, observation.labels, observation.value)
+
+    # Readiness
+
+    def _relay_check(self) -> Check:
+        silent = self.connection.heard_seconds_ago
+        if self.connection.state is not State.CONNECTED or silent is None:
+            refusal = self.connection.refusal
+            return Check("relay", ok=False, detail=f"refused: {refusal}" if refusal else self.connection.state.value)
+        return Check("relay", ok=silent < SILENT_SECONDS, detail=f"heard {silent:.0f} s ago")
+
+    def _redis_check(self) -> Check:
+        ago = trio.current_time() - self._pinged_at
+        return Check("redis", ok=ago < REDIS_ROUND_TRIP_SECONDS, detail=f"answered {ago:.1f} s ago")
+
+    def _workers_check(self) -> Check:
+        ready = self.pool.ready
+        self._metrics.workers_ready.set(ready)
+        return Check("workers", ok=ready > 0, detail=f"{ready} ready")
+
+
+@asynccontextmanager
+async def open_parts(
+    *,
+    settings: SupervisorSettings,
+    client: RedisClient,
+    rest: Rest,
+    device: LocalDevice,
+    address: RelayAddress,
+    keys: StoreKeys,
+    instance: Instance,
+    metrics: Metrics,
+) -> AsyncIterator[Parts]:
+    """The parts, their threads started; the threads end with the block."""
+    parts = Parts(
+        settings=settings,
+        client=client,
+        rest=rest,
+        device=device,
+        address=address,
+        keys=keys,
+        instance=instance,
+        metrics=metrics,
+    )
+    await parts.prepare()
+    parts.reader.start()
+    parts.leases.start()
+    parts.live.start()
+    try:
+        yield parts
+    finally:
+        with trio.CancelScope(shield=True):
+            await parts.outbound.give_back(await parts.reader.close())
+            await parts.leases.close()
+            await parts.live.close()

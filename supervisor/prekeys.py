@@ -1,0 +1,123 @@
+"""Our own prekeys (PROTOCOL §5.5): made, stored, published, rotated, refilled; found again for a handshake.
+
+A private half is durable before its public half is published; a one-time prekey is erased by the commit that uses it; ids are
+reserved by an atomic counter, so that no two supervisors use one twice.
+"""
+
+import os
+
+import msgspec
+import structlog
+import trio
+
+from bus.client import RedisUnavailable
+from bus.store import now_ms
+from bus.vault import Vault
+from crypto.identity import LocalDevice
+from crypto.prekeys import OneTimePrekey, SignedPrekey, make_one_time_prekeys, make_signed_prekey, prekeys_to_json
+from supervisor.metrics import Metrics
+from supervisor.rest import Rest, RestFailed
+
+ONE_TIME_PUBLISHED = 100
+ONE_TIME_REFILL_UNDER = 25
+ROTATE_MS = 7 * 86400 * 1000
+KEEP_PREVIOUS_MS = 30 * 86400 * 1000
+UPKEEP_SECONDS = 3600.0
+RETRY_SECONDS = 10.0
+
+log = structlog.get_logger()
+
+
+class FoundPrekeys(msgspec.Struct, frozen=True):
+    """The private halves that one handshake names; None where they are unknown or used."""
+
+    signed_prekey: SignedPrekey | None
+    one_time_prekey: OneTimePrekey | None
+
+    def signed(self, prekey_id: int) -> SignedPrekey | None:
+        """The signed prekey of this id."""
+        found = self.signed_prekey
+        return found if found is not None and found.id == prekey_id else None
+
+    def one_time(self, prekey_id: int) -> OneTimePrekey | None:
+        """The one-time prekey of this id."""
+        found = self.one_time_prekey
+        return found if found is not None and found.id == prekey_id else None
+
+
+NO_PREKEYS = FoundPrekeys(None, None)
+
+
+class Prekeys:
+    """The prekeys of one agent."""
+
+    def __init__(self, vault: Vault, signed_key: str, one_time_key: str, device: LocalDevice, rest: Rest) -> None:
+        """`signed_key`, `one_time_key`: the hashes of the private halves."""
+        self._vault = vault
+        self._signed_key = signed_key
+        self._one_time_key = one_time_key
+        self._device = device
+        self._rest = rest
+        self._wanted = trio.Event()
+        self.published = trio.Event()
+        """Set once the relay has our prekeys."""
+
+    async def find(self, signed_id: int, one_time_id: int | None) -> FoundPrekeys:
+        """The private halves that a handshake names."""
+        signed = await self._vault.prekey(self._signed_key, signed_id)
+        one_time = None if one_time_id is None else await self._vault.prekey(self._one_time_key, one_time_id)
+        return FoundPrekeys(
+            None if signed is None else SignedPrekey.decode(signed),
+            None if one_time is None else OneTimePrekey.decode(one_time),
+        )
+
+    def refill_soon(self) -> None:
+        """The relay says that few are left."""
+        self._wanted.set()
+
+    async def keep(self, metrics: Metrics) -> None:
+        """Publish, rotate and refill until cancelled; a relay that does not answer is asked again."""
+        while True:
+            self._wanted = trio.Event()
+            try:
+                left = await self.publish()
+            except (RestFailed, RedisUnavailable) as error:
+                log.warning("prekeys: not published", reason=str(error))
+                await trio.sleep(RETRY_SECONDS)
+                continue
+            metrics.one_time_prekeys_left.set(left)
+            self.published.set()
+            with trio.move_on_after(UPKEEP_SECONDS):
+                await self._wanted.wait()
+
+    async def publish(self) -> int:
+        """Publish the signed prekey and, where few are left, new one-time prekeys; how many the relay holds then."""
+        signed = await self._current_signed()
+        unused = await self._vault.prekeys_left(self._one_time_key)
+        left = await self._register(signed, [] if unused else await self._new_one_time(ONE_TIME_PUBLISHED))
+        if left < ONE_TIME_REFILL_UNDER:
+            left = await self._register(signed, await self._new_one_time(ONE_TIME_PUBLISHED - left))
+        return left
+
+    async def _current_signed(self) -> SignedPrekey:
+        kept = [SignedPrekey.decode(encoded) for encoded in (await self._vault.prekeys(self._signed_key)).values()]
+        newest = max(kept, key=lambda prekey: prekey.id, default=None)
+        now = now_ms()
+        if newest is not None and now - newest.created_ms < ROTATE_MS:
+            return newest
+        prekey_id = await self._vault.next_prekey_ids("signed", 1)
+        made = make_signed_prekey(self._device, prekey_id, now, os.urandom)
+        await self._vault.put_prekeys(self._signed_key, {made.id: made.encode()})
+        too_old = [prekey.id for prekey in kept if now - prekey.created_ms > ROTATE_MS + KEEP_PREVIOUS_MS]
+        await self._vault.erase_prekeys(self._signed_key, too_old)
+        log.info("prekeys: signed prekey made", prekey_id=made.id)
+        return made
+
+    async def _new_one_time(self, count: int) -> list[OneTimePrekey]:
+        first = await self._vault.next_prekey_ids("one_time", count)
+        made = make_one_time_prekeys(first, count, os.urandom)
+        await self._vault.put_prekeys(self._one_time_key, {prekey.id: prekey.encode() for prekey in made})
+        return made
+
+    async def _register(self, signed: SignedPrekey, one_time: list[OneTimePrekey]) -> int:
+        return await self._rest.register_keys(prekeys_to_json(self._device, signed, one_time))

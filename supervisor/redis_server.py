@@ -1,0 +1,118 @@
+"""The private Redis as long as the keeper lives: started, synced, and started again on the same files when it dies.
+
+What the server is told and when it counts as ready stands in bus/embedded.py; here is only its life.
+"""
+
+import trio
+from structlog import get_logger
+
+from bus import embedded
+from supervisor.keeper_children import Backoff, Child, Children
+
+
+class RedisDoesNotStart(Exception):
+    """The private Redis ended before it had ever answered; the text shows its own last words."""
+
+    def __init__(self, status: int, last_lines: list[str]) -> None:
+        super().__init__(f"the private Redis ended with status {status}: " + " | ".join(last_lines))
+
+
+class PrivateRedis:
+    """`lock_fd`: the state directory's lock, which the server inherits and so holds as long as it runs."""
+
+    def __init__(
+        self,
+        binary: embedded.ServerBinary,
+        layout: embedded.Layout,
+        *,
+        fsync: str,
+        sync_interval_seconds: float,
+        lock_fd: int,
+        children: Children,
+        backoff: Backoff,
+    ) -> None:
+        self._binary = binary
+        self._layout = layout
+        self._fsync = fsync
+        self._lock_fd = lock_fd
+        self._children = children
+        self._backoff = backoff
+        self._sync = embedded.FileSync(layout, sync_interval_seconds)
+        self._child: Child | None = None
+        self._stopping = False
+        self._log = get_logger()
+
+    @property
+    def url(self) -> str:
+        return self._layout.url
+
+    async def start(self) -> None:
+        """Returns when it answers, however long its file takes to load. Raises `RedisDoesNotStart`, OSError."""
+        if former := embedded.note_version(self._binary, self._layout):
+            self._log.warning("redis: another server than before", before=former, now=str(self._binary))
+        child = await self._start_once()
+        if child.ended.is_set():
+            raise RedisDoesNotStart(await child.wait(), embedded.last_log_lines(self._layout))
+        self._sync.start()
+        self._log.info("redis: ready", server=str(self._binary), pid_of_server=child.pid)
+
+    async def keep(self) -> None:
+        """Starts it again whenever it ends, until `stop`. Call it after `start`."""
+        child = self._child
+        while True:
+            lived_seconds = 0.0
+            if child is not None:
+                status = await child.wait()
+                lived_seconds = trio.current_time() - child.started_at
+                if self._stopping:
+                    return
+                self._log.error("redis: died; it is started again", status=status)
+            await trio.sleep(self._backoff.after_death(lived_seconds))
+            if self._stopping:
+                return
+            child = await self._start_again()
+
+    async def watch_files(self) -> None:
+        """Daily rewrites, and a warning when the disk refuses to sync."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(embedded.rewrite_daily, self._layout)
+            complained = False
+            while True:
+                await trio.sleep(self._sync.interval_seconds)
+                failure = self._sync.failure
+                if failure is not None and not complained:
+                    self._log.error("redis: its file cannot be synced to the disk", errno=failure.errno)
+                complained = failure is not None
+
+    async def stop(self, within_seconds: float) -> None:
+        """The server writes out what it has and ends; then the last sync."""
+        self._stopping = True
+        if self._child is not None:
+            await self._child.end(within_seconds)
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(self._sync.stop)
+
+    async def _start_again(self) -> Child | None:
+        try:
+            child = await self._start_once()
+        except OSError as problem:
+            self._log.error("redis: cannot be started", errno=problem.errno)
+            return None
+        if not child.ended.is_set():
+            self._log.info("redis: ready again", pid_of_server=child.pid)
+        return child
+
+    async def _start_once(self) -> Child:
+        """Returns when it answers or has ended."""
+        process = embedded.start(self._binary, self._layout, self._fsync, self._lock_fd)
+        child = self._child = self._children.adopt(process)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_when_ended, child, nursery.cancel_scope)
+            await embedded.wait_ready(self._layout)
+            nursery.cancel_scope.cancel()
+        return child
+
+
+async def _cancel_when_ended(child: Child, scope: trio.CancelScope) -> None:
+    await child.ended.wait()
+    scope.cancel()

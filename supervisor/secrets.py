@@ -1,0 +1,95 @@
+"""Values that must never be shown.
+
+A `Secret` prints as `Secret(hidden)` wherever it is formatted, logged or shown in a traceback; only
+`reveal()` gives the value, so that every place that touches one can be found by its name. The store secret's
+file is made here too: it is the only thing that opens what stands in Redis.
+"""
+
+import hmac
+import os
+import secrets
+import tempfile
+from pathlib import Path
+from typing import Generic, NoReturn, TypeVar, final
+
+STORE_SECRET_BYTES = 32
+STORE_SECRET_FILE = "store.secret"  # noqa: S105  # a file name
+
+Value = TypeVar("Value", str, bytes)
+
+
+@final
+class Secret(Generic[Value]):
+    """One secret text or byte string. Compared in constant time, never hashed, never pickled."""
+
+    __slots__ = ("_value",)
+    __hash__ = None  # type: ignore[assignment]  # a secret is no key of a dictionary
+
+    def __init__(self, value: Value) -> None:
+        self._value: Value = value
+
+    def reveal(self) -> Value:
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(hidden)"
+
+    __str__ = __repr__
+
+    def __format__(self, format_spec: str) -> str:
+        return repr(self)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return hmac.compare_digest(_as_bytes(self._value), _as_bytes(other.reveal()))
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret is not pickled")
+
+
+def _as_bytes(value: str | bytes) -> bytes:
+    return value.encode() if isinstance(value, str) else value
+
+
+class StoreSecretDamaged(Exception):
+    """The store secret's file does not hold 32 bytes. Never replaced: what Redis holds would be lost."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} does not hold {STORE_SECRET_BYTES} bytes; restore it from a backup")
+        self.path = path
+
+
+def load_or_make_store_secret(state_dir: Path) -> Secret[bytes]:
+    """The 32-byte store secret of the private Redis, made on first start (PROTOCOL §5.11), mode 0600.
+
+    Made under another name and linked into place: it is whole or absent, and the first of two makers wins.
+    Raises `StoreSecretDamaged`; OSError when the directory cannot be written.
+    """
+    path = state_dir / STORE_SECRET_FILE
+    if not path.exists():
+        _make_store_secret(path)
+    value = path.read_bytes()
+    if len(value) != STORE_SECRET_BYTES:
+        raise StoreSecretDamaged(path)
+    return Secret(value)
+
+
+def _make_store_secret(path: Path) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".store.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(STORE_SECRET_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return
+    finally:
+        Path(temporary).unlink()
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

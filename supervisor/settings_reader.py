@@ -1,0 +1,186 @@
+"""How a setting is found and checked.
+
+Precedence: the variable itself, then a file named by `NAME_FILE` (secrets only), then systemd's credential of
+that name (secrets only), then aliases, then the default. Empty is unset. Every error is collected, so that
+one start names them all; no error ever holds a value, since the wrong variable may well contain the token.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+SECRET_FILE_LIMIT_BYTES = 65536
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One name in the environment. `expectation` completes the sentence "NAME should be …"."""
+
+    name: str
+    expectation: str
+    default: str | None = None
+    secret: bool = False
+    aliases: tuple[str, ...] = ()
+
+
+class SettingsError(Exception):
+    """One or more settings are missing or malformed. Its text is one line and holds no value."""
+
+    def __init__(self, name: str, expectation: str, others: tuple[str, ...] = (), *, missing: bool = False) -> None:
+        fault = "is not set; it" if missing else "is not as it"
+        text = f"{name} {fault} should be {expectation}"
+        if others:
+            text += f" (and {len(others)} more: {', '.join(others)})"
+        super().__init__(text)
+        self.name = name
+        self.expectation = expectation
+        self.others = others
+        self.missing = missing
+
+
+class Malformed(Exception):
+    """A parser's verdict on a text; it carries nothing of it, at most a closer expectation."""
+
+    def __init__(self, expectation: str | None = None) -> None:
+        super().__init__(expectation or "malformed")
+        self.expectation = expectation
+
+
+Parser = Callable[[str], Value]
+
+
+@dataclass
+class Reader:
+    """Reads settings one after the other; `finish()` raises if any of them was wrong."""
+
+    environ: Mapping[str, str]
+    _errors: list[SettingsError] = field(default_factory=list)
+
+    def required(self, setting: Setting, parse: Parser[Value], placeholder: Value) -> Value:
+        """The parsed value; on a fault `placeholder`, which no one sees, since `finish` raises."""
+        value = self.optional(setting, parse)
+        if value is None:
+            if not any(error.name.startswith(setting.name) for error in self._errors):
+                self.refuse(setting, missing=True)
+            return placeholder
+        return value
+
+    def optional(self, setting: Setting, parse: Parser[Value]) -> Value | None:
+        text = self._find(setting)
+        if text is None:
+            return None
+        try:
+            return parse(text)
+        except Malformed as problem:
+            self._errors.append(SettingsError(setting.name, problem.expectation or setting.expectation))
+            return None
+
+    def is_given(self, setting: Setting) -> bool:
+        """Whether it is set anywhere, without opening a file that may hold a secret."""
+        names = (setting.name, f"{setting.name}_FILE", *setting.aliases)
+        return any(self.environ.get(name, "").strip() for name in names) or self.credential_path(setting) is not None
+
+    def refuse(self, setting: Setting, *, missing: bool = False) -> None:
+        self._errors.append(SettingsError(setting.name, setting.expectation, missing=missing))
+
+    def finish(self) -> None:
+        if self._errors:
+            first, *rest = self._errors
+            others = tuple(error.name for error in rest)
+            raise SettingsError(first.name, first.expectation, others, missing=first.missing)
+
+    def credential_path(self, setting: Setting) -> Path | None:
+        """systemd's credential (LoadCredential=) for a secret, in lower or upper case, if there is one."""
+        directory = self.environ.get("CREDENTIALS_DIRECTORY")
+        if not directory or not setting.secret:
+            return None
+        candidates = (Path(directory, setting.name.lower()), Path(directory, setting.name))
+        return next((path for path in candidates if path.is_file()), None)
+
+    def _find(self, setting: Setting) -> str | None:
+        if text := self.environ.get(setting.name, "").strip():
+            return text
+        if setting.secret:
+            if path := self.environ.get(f"{setting.name}_FILE", "").strip():
+                return self._read(f"{setting.name}_FILE", Path(path))
+            if credential := self.credential_path(setting):
+                return self._read(setting.name, credential)
+        for alias in setting.aliases:
+            if text := self.environ.get(alias, "").strip():
+                return text
+        return setting.default
+
+    def _read(self, name: str, path: Path) -> str | None:
+        try:
+            with path.open("rb") as file:
+                text = file.read(SECRET_FILE_LIMIT_BYTES).decode("ascii").strip()
+        except OSError as problem:
+            self._errors.append(SettingsError(name, f"the path of a readable file ({problem.strerror})"))
+            return None
+        except UnicodeDecodeError:
+            self._errors.append(SettingsError(name, "the path of a file with the secret as text"))
+            return None
+        if not text:
+            self._errors.append(SettingsError(name, "the path of a file that is not empty"))
+            return None
+        return text
+
+
+def whole_number(minimum: int, maximum: int) -> Parser[int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,12}", text) or not minimum <= int(text) <= maximum:
+            raise Malformed
+        return int(text)
+
+    return parse
+
+
+def number(minimum: float, maximum: float) -> Parser[float]:
+    def parse(text: str) -> float:
+        if not re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,6})?", text) or not minimum <= float(text) <= maximum:
+            raise Malformed
+        return float(text)
+
+    return parse
+
+
+def one_of(choices: Iterable[str]) -> Parser[str]:
+    allowed = frozenset(choices)
+
+    def parse(text: str) -> str:
+        if text.lower() not in allowed:
+            raise Malformed
+        return text.lower()
+
+    return parse
+
+
+def base64_bytes(lengths: frozenset[int]) -> Parser[bytes]:
+    """Standard padded base64 that re-encodes to itself, of one of these lengths."""
+
+    def parse(text: str) -> bytes:
+        try:
+            value = base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError):
+            raise Malformed from None
+        if len(value) not in lengths or base64.b64encode(value).decode() != text:
+            raise Malformed
+        return value
+
+    return parse
+
+
+def matching(pattern: str) -> Parser[str]:
+    compiled = re.compile(pattern)
+
+    def parse(text: str) -> str:
+        if not compiled.fullmatch(text):
+            raise Malformed
+        return text
+
+    return parse

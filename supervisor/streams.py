@@ -1,0 +1,143 @@
+"""Streamed answers while they grow (PROTOCOL §5.8, DESIGN rule 15): best effort. What counts is the message at the end.
+
+A stream belongs to the connection that sent `stream.start`; its key lives here, in memory, and ends with it. Deltas come over
+the live channel and may overtake the start: they wait for it a moment.
+"""
+
+import os
+from collections.abc import Callable
+
+import structlog
+import trio
+
+from bus import ulid
+from bus.records import BadRecord, LiveDelta, LiveTyping, unpack_live
+from bus.sealing import BusKey
+from bus.store import now_ms
+from crypto.identity import LocalDevice
+from crypto.streams import StreamKey, seal_delta
+from supervisor.connection import Connection, NotConnected, State
+from supervisor.frames import Frame, StreamAbort, StreamDelta, TypingStart, TypingStop
+from supervisor.metrics import Metrics
+
+MOST_WAITING = 500
+MOST_STREAM_SECONDS = 300.0
+EARLY_SECONDS = 5.0
+MOST_EARLY_DELTAS = 200
+
+log = structlog.get_logger()
+
+
+class LiveStream:
+    """One stream that this supervisor has started."""
+
+    def __init__(self, stream_id: str, conversation_id: str, to: str, key: StreamKey, connection_number: int) -> None:
+        self.stream_id = stream_id
+        self.conversation_id = conversation_id
+        self.to = to
+        self.key = key
+        self.connection_number = connection_number
+        self.next_seq = 0
+        self.started_at = trio.current_time()
+
+
+class Streams:
+    """The streams of one supervisor, and what goes over the live channel."""
+
+    def __init__(self, device: LocalDevice, bus_key: BusKey, connection: Connection, metrics: Metrics) -> None:
+        self._device = device
+        self._bus_key = bus_key
+        self._connection = connection
+        self._metrics = metrics
+        self._by_conversation: dict[str, LiveStream] = {}
+        self._early: dict[str, tuple[float, list[LiveDelta]]] = {}
+        self._send, self._receive = trio.open_memory_channel[bytes](MOST_WAITING)
+
+    def heard(self, packed: bytes) -> None:
+        """A message of the live channel; too many at once are passed over."""
+        try:
+            self._send.send_nowait(packed)
+        except trio.WouldBlock:
+            self._metrics.frames_dropped.labels("live_overflow").inc()
+
+    async def run(self) -> None:
+        """Pass on what is heard until cancelled."""
+        async for packed in self._receive:
+            try:
+                live = unpack_live(packed, key=self._bus_key, agent_id=self._device.owner_id)
+            except BadRecord as error:
+                log.warning("live: not readable", reason=str(error))
+                continue
+            if isinstance(live, LiveTyping):
+                await self._type(live)
+            else:
+                await self._grow(live)
+
+    async def begin(self, stream: LiveStream) -> None:
+        """`stream.start` was sent: what came early goes now; an older stream of the conversation is over."""
+        await self.abort(stream.conversation_id)
+        self._by_conversation[stream.conversation_id] = stream
+        _, early = self._early.pop(stream.stream_id, (0.0, []))
+        for delta in early:
+            await self._grow(delta)
+
+    def end(self, conversation_id: str, stream_id: str) -> bool:
+        """The whole text goes now. True: as the stream's end; False: as a plain message, its stream was never here or is gone."""
+        stream = self._by_conversation.get(conversation_id)
+        if stream is None or stream.stream_id != stream_id:
+            return False
+        del self._by_conversation[conversation_id]
+        return self._is_alive(stream)
+
+    async def abort(self, conversation_id: str) -> None:
+        """A stream that was begun and will not be ended as one."""
+        stream = self._by_conversation.pop(conversation_id, None)
+        if stream is not None and self._is_alive(stream):
+            await self._try_send(StreamAbort(stream.stream_id, conversation_id))
+
+    def _is_alive(self, stream: LiveStream) -> bool:
+        return (
+            stream.connection_number == self._connection.number
+            and trio.current_time() - stream.started_at < MOST_STREAM_SECONDS
+        )
+
+    async def _grow(self, delta: LiveDelta) -> None:
+        stream = self._by_conversation.get(delta.conversation_id)
+        if stream is None or stream.stream_id != delta.stream_id:
+            self._keep_early(delta)
+            return
+        if delta.seq != stream.next_seq:
+            # A gap: the text would be wrong until the end. The whole message comes anyway.
+            await self.abort(delta.conversation_id)
+            return
+        stream.next_seq += 1
+        payload = seal_delta(
+            self._device,
+            stream.key,
+            to=stream.to,
+            conversation_id=stream.conversation_id,
+            client_message_id=ulid.make(now_ms(), os.urandom(ulid.RANDOM_BYTES)),
+            stream_id=stream.stream_id,
+            seq=delta.seq,
+            text=delta.text,
+            random=os.urandom,
+        )
+        if self._is_alive(stream):
+            await self._try_send(StreamDelta(stream.stream_id, stream.conversation_id, delta.seq, payload))
+
+    def _keep_early(self, delta: LiveDelta) -> None:
+        now = trio.current_time()
+        self._early = {key: kept for key, kept in self._early.items() if now - kept[0] < EARLY_SECONDS}
+        if sum(len(deltas) for _, deltas in self._early.values()) < MOST_EARLY_DELTAS:
+            self._early.setdefault(delta.stream_id, (now, []))[1].append(delta)
+
+    async def _type(self, live: LiveTyping) -> None:
+        frame: Callable[[str], Frame] = TypingStart if live.active else TypingStop
+        if self._connection.state is State.CONNECTED:
+            await self._try_send(frame(live.conversation_id))
+
+    async def _try_send(self, frame: Frame) -> None:
+        try:
+            await self._connection.send(frame)
+        except NotConnected:
+            return  # best effort: the next connection shows what comes then

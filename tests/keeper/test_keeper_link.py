@@ -1,0 +1,118 @@
+"""The line between keeper and supervisor, and the backoff: what is understood, what is passed over, what ends it."""
+
+import signal
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+import trio
+import trio.testing
+from structlog.testing import capture_logs
+
+from supervisor.keeper_children import Backoff
+from supervisor.keeper_link import (
+    LINE_LIMIT_BYTES,
+    KeeperLink,
+    Lines,
+    LineTooLong,
+    State,
+    decode_state,
+    encode_state,
+    open_keeper_link,
+)
+
+pytestmark = pytest.mark.pure
+
+
+@dataclass
+class Ends:
+    link: KeeperLink
+    keeper: trio.SocketStream
+    keeper_gone: trio.Event
+
+
+@asynccontextmanager
+async def both_ends() -> AsyncGenerator[Ends]:
+    ours, theirs = socket.socketpair()
+    keeper = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+    gone = trio.Event()
+    with trio.fail_after(5):
+        async with keeper, open_keeper_link(theirs, None, "unix:///r.sock", gone.set) as link:
+            yield Ends(link, keeper, gone)
+
+
+async def test_a_drain_is_heard_even_if_it_comes_in_pieces() -> None:
+    async with both_ends() as ends:
+        await ends.keeper.send_all(b"dra")
+        await trio.testing.wait_all_tasks_blocked()
+        await ends.keeper.send_all(b"in\n")
+        await ends.link.wait_for_drain()
+
+
+async def test_signals_arrive_in_order_and_unknown_lines_are_passed_over() -> None:
+    async with both_ends() as ends:
+        with capture_logs() as logs:
+            await ends.keeper.send_all(b"signal SIGTTIN\nsignal SIGKILL\ndance\nsignal SIGTTOU\n")
+            assert await ends.link.next_signal() is signal.SIGTTIN
+            assert await ends.link.next_signal() is signal.SIGTTOU
+        assert [line["event"] for line in logs] == ["keeper: an unknown line was passed over"] * 2
+
+
+async def test_signals_that_nobody_asks_for_do_not_hold_up_the_drain() -> None:
+    async with both_ends() as ends:
+        with capture_logs():
+            await ends.keeper.send_all(b"signal SIGTTIN\n" * 50 + b"drain\n")
+            await ends.link.wait_for_drain()
+
+
+async def test_the_end_of_the_line_means_that_the_keeper_is_gone() -> None:
+    async with both_ends() as ends:
+        await ends.keeper.aclose()
+        await ends.keeper_gone.wait()
+        with capture_logs() as logs:
+            await ends.link.report("ready")
+            await ends.link.report("ready")
+        assert logs[-1]["event"] == "keeper: is gone"
+
+
+async def test_what_the_supervisor_reports_reaches_the_keeper_whole() -> None:
+    async with both_ends() as ends:
+        await ends.link.ready("2 workers")
+        await ends.link.report("connected")
+        lines = Lines()
+        heard: list[State] = []
+        while len(heard) < 2:
+            heard += [decode_state(line) for line in lines.feed(bytes(await ends.keeper.receive_some()))]
+    assert heard == [State("ready", "2 workers"), State("connected")]
+
+
+def test_a_state_is_one_line_whatever_its_detail_says() -> None:
+    assert encode_state(State("ready", "two\nlines")).count(b"\n") == 1
+
+
+def test_a_line_without_end_is_refused() -> None:
+    lines = Lines()
+    lines.feed(b"x" * LINE_LIMIT_BYTES)
+    with pytest.raises(LineTooLong):
+        lines.feed(b"x")
+
+
+def test_the_backoff_doubles_up_to_its_cap_with_full_jitter_and_forgets_after_good_health() -> None:
+    drawn: list[tuple[float, float]] = []
+
+    def draw(low: float, high: float) -> float:
+        drawn.append((low, high))
+        return high
+
+    backoff = Backoff(uniform=draw)
+    waits = [backoff.after_death(lived_seconds=59.9) for _ in range(8)]
+    assert waits == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+    assert {low for low, _ in drawn} == {0.0}
+    assert backoff.after_death(lived_seconds=60.0) == 0.5
+
+
+def test_a_thousand_deaths_are_still_a_number_of_seconds() -> None:
+    backoff = Backoff()
+    assert all(0.0 <= backoff.after_death(0.0) <= 30.0 for _ in range(1100))

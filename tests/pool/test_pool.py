@@ -1,0 +1,111 @@
+"""A pool of real workers: what ends is started again, what cannot start is said once, and a drain has an end."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from supervisor.pool import HandlerUnusable, PoolSettings
+from supervisor.process import Stage, WorkerTimes
+from tests.bus.builders import open_bus
+from tests.pool.builders import ask, is_gone, make_pool, order_of, running_pool, text_answer, until
+from tests.redis_server import redis_server
+
+
+async def test_a_killed_worker_is_replaced_and_its_death_is_told_at_once(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with running_pool(order_of(url), workers=2) as run:
+            with trio.fail_after(20):
+                await run.pool.wait_until_ready(2)
+            first = run.pool.statuses()[0]
+            assert (first.number, first.stage) == (1, Stage.READY)
+            assert first.pid is not None
+            os.kill(first.pid, signal.SIGKILL)
+            await until(lambda: run.deaths, seconds=2)
+            assert run.deaths == [(first.consumer, True)]
+            await until(lambda: run.pool.ready == 2)
+            assert run.pool.statuses()[0].consumer == "worker-3"
+
+
+async def test_a_drain_lets_the_running_job_finish_and_ends_the_pool(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with open_bus(url) as bus, running_pool(order_of(url), workers=2) as run:
+            await ask(bus, "sleep 1")
+            await until(lambda: any(status.running for status in run.pool.statuses()))
+            with trio.fail_after(10):
+                await run.pool.drain()
+            assert await text_answer(bus) == "slept"
+            assert run.pool.statuses() == ()
+            await until(lambda: len(run.deaths) == 2)
+            assert not any(abnormal for _consumer, abnormal in run.deaths)
+
+
+@pytest.mark.parametrize("hurried", [False, True])
+async def test_drain_timeout_hands_the_job_back(tmp_path: Path, hurried: bool) -> None:
+    with redis_server(tmp_path) as url:
+        order = order_of(url, times=WorkerTimes(terminate_seconds=5))
+        async with open_bus(url) as bus, running_pool(order, drain_seconds=60 if hurried else 0.5) as run:
+            await ask(bus, "sleep 600")
+            await until(lambda: any(status.running for status in run.pool.statuses()))
+            with trio.fail_after(10):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(run.pool.drain)
+                    if hurried:
+                        await trio.testing.wait_all_tasks_blocked()
+                        run.pool.hurry()
+            assert "worker: does not drain, stopped" in run.lines.events()
+            assert await bus.client.command("XPENDING", bus.keys.jobs, "workers") == [0, None, None, None]
+
+
+async def test_a_worker_that_cannot_be_stopped_is_killed_at_the_end_of_a_drain(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with open_bus(url) as bus, running_pool(order_of(url), drain_seconds=0.5) as run:
+            await ask(bus, "spin")
+            await until(lambda: any(status.running for status in run.pool.statuses()))
+            [status] = run.pool.statuses()
+            with trio.fail_after(10):
+                await run.pool.drain()
+            assert status.pid is not None
+            assert is_gone(status.pid)
+
+
+async def test_a_handler_that_no_worker_can_import_ends_the_pool_and_is_said_once(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("import nothing_like_this\n")
+    run = make_pool(order_of("unix:///nowhere", handler="broken:agent", directory=tmp_path), workers=2)
+    with trio.fail_after(20), pytest.raises(HandlerUnusable, match=r"nothing_like_this.*broken.py:1"):
+        await run.pool.run()
+    assert run.lines.events().count("worker: cannot use the handler") == 1
+
+
+async def test_an_idle_worker_killed_again_and_again_comes_back_each_time(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with running_pool(order_of(url), backoff_last_seconds=0.01) as run:
+            for kills in range(1, 6):
+                with trio.fail_after(20):
+                    await run.pool.wait_until_ready()
+                [status] = run.pool.statuses()
+                assert status.pid is not None
+                os.kill(status.pid, signal.SIGKILL)
+                await until(lambda kills=kills: len(run.deaths) == kills)  # type: ignore[misc]  # binds the loop's value
+            assert len({consumer for consumer, _abnormal in run.deaths}) == 5
+
+
+async def test_a_cancelled_pool_leaves_no_process(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with running_pool(order_of(url), workers=2) as run:
+            with trio.fail_after(20):
+                await run.pool.wait_until_ready(2)
+            pids = [status.pid for status in run.pool.statuses()]
+    assert all(pid is not None and is_gone(pid) for pid in pids)
+
+
+def test_the_defaults_are_what_the_documents_say() -> None:
+    settings = PoolSettings(workers=1, order=order_of("u"))
+    assert (settings.backoff_first_seconds, settings.backoff_last_seconds, settings.healthy_seconds) == (0.5, 30, 60)
+    assert settings.drain_seconds == 25
+    times = WorkerTimes()
+    assert (times.load_seconds, times.silence_seconds) == (60, 10)
+    assert (times.dump_seconds, times.terminate_seconds) == (1, 2)

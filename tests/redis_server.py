@@ -1,0 +1,95 @@
+"""A real Redis for a test: on a unix socket in the test's directory, gone when the block is left."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import redis
+
+START_SECONDS = 10.0
+LONGEST_SOCKET_PATH_BYTES = 107
+
+
+class RedisServer:
+    """`redis-server` as a child. `kill` and `start` may be called again and again; the data stay."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._short = tempfile.TemporaryDirectory(prefix="redis-")
+        socket = directory / "redis.sock"
+        if len(os.fsencode(socket)) > LONGEST_SOCKET_PATH_BYTES:
+            socket = Path(self._short.name) / "redis.sock"
+        self.socket = socket
+        self.url = f"unix://{socket}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of the running server."""
+        if self._process is None:
+            raise RuntimeError("this Redis does not run")
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start and wait until it answers."""
+        self._process = subprocess.Popen(
+            [  # noqa: S607 - the one on PATH
+                "redis-server",
+                *("--port", "0", "--unixsocket", str(self.socket), "--unixsocketperm", "700"),
+                *("--dir", str(self._directory), "--appendonly", "yes", "--appendfsync", "no", "--save", ""),
+                *("--maxmemory-policy", "noeviction", "--logfile", str(self._directory / "redis.log")),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            process_group=0,
+        )
+        deadline = time.monotonic() + START_SECONDS
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError(f"redis-server did not start, see {self._directory / 'redis.log'}")
+            time.sleep(0.01)
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """End it, by default with nothing saved but what the kernel has."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.send_signal(number)
+            self._process.wait()
+            self._process = None
+
+    def close(self) -> None:
+        """For good."""
+        self.kill()
+        self._short.cleanup()
+
+    def _answers(self) -> bool:
+        try:
+            with contextlib.closing(redis.Redis(unix_socket_path=str(self.socket))) as client:
+                return bool(client.ping())
+        except redis.exceptions.RedisError:
+            return False
+
+
+@contextlib.contextmanager
+def running_redis(directory: Path) -> Iterator[RedisServer]:
+    """A server that a test may kill and start again."""
+    server = RedisServer(directory)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@contextlib.contextmanager
+def redis_server(directory: Path) -> Iterator[str]:
+    """The URL of a Redis of this test's own."""
+    with running_redis(directory) as server:
+        yield server.url

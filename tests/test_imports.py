@@ -1,0 +1,80 @@
+"""Imports point down only, and the keeper stays small: what may not know of each other does not."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+OURS = frozenset({"crypto", "bus", "workers", "supervisor", "sandbox", "tests", "bench", "examples"})
+ALLOWED = {
+    "crypto": {"crypto"},
+    "bus": {"bus"},
+    "workers": {"workers", "bus"},
+    "supervisor": {"supervisor", "crypto", "bus"},
+    "sandbox": {"sandbox", "crypto", "bus", "supervisor.frames", "supervisor.websocket"},
+    "examples": {"examples", "workers"},
+}
+KEYS_AND_MESSAGES = ("crypto", "httpx2", "openai", "trio_websocket", "supervisor.app", "workers", "sandbox")
+
+
+def imported_names(path: Path) -> Iterator[str]:
+    package = path.relative_to(ROOT).with_suffix("").parts
+    for node in ast.walk(ast.parse(path.read_bytes(), str(path))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join([*package[: len(package) - node.level], *([node.module] if node.module else [])])
+            module = base if node.level else node.module or ""
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def is_allowed(name: str, allowed: set[str]) -> bool:
+    if name.split(".", maxsplit=1)[0] not in OURS:
+        return True
+    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in allowed)
+
+
+@pytest.mark.pure
+@pytest.mark.parametrize("package", sorted(ALLOWED))
+def test_imports_point_down_only(package: str) -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in sorted((ROOT / package).rglob("*.py"))
+        for name in imported_names(path)
+        if not is_allowed(name, ALLOWED[package])
+    ]
+    assert wrong == []
+
+
+@pytest.mark.pure
+def test_only_the_adapter_imports_trio_websocket() -> None:
+    users = {
+        str(path.relative_to(ROOT))
+        for package in ALLOWED
+        for path in (ROOT / package).rglob("*.py")
+        if any(name.split(".")[0] == "trio_websocket" for name in imported_names(path))
+    }
+    assert users <= {"supervisor/websocket.py"}
+
+
+@pytest.mark.pure
+def test_crypto_does_no_io() -> None:
+    forbidden = {"trio", "redis", "socket", "time", "os", "random", "secrets", "asyncio", "threading", "subprocess"}
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in (ROOT / "crypto").rglob("*.py")
+        for name in imported_names(path)
+        if name.split(".")[0] in forbidden
+    ]
+    assert wrong == []
+
+
+def test_the_keeper_loads_nothing_that_deals_with_keys_or_messages() -> None:
+    program = "import sys, supervisor.cli.up; print(*sorted(sys.modules), sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert loaded.isdisjoint(KEYS_AND_MESSAGES)

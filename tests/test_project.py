@@ -1,0 +1,126 @@
+"""The project as a whole: what its pages promise is in the code, and nothing of any one machine is in its files."""
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from supervisor.config import ALL_SETTINGS, default_handler
+from workers.builtin import default_handler as workers_default_handler
+
+pytestmark = pytest.mark.pure
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("crypto", "bus", "workers", "supervisor", "sandbox")
+NOT_OURS = frozenset({".git", ".venv", "build", "dist", "node_modules"})
+TEXT_SUFFIXES = frozenset(
+    {"", ".py", ".md", ".toml", ".lock", ".lua", ".txt", ".yml", ".yaml", ".json", ".service", ".conf", ".sh", ".html"}
+)
+LINE_LIMIT = 400
+MACHINE_PATHS = re.compile("|".join(["/" + "work/", "/" + r"root/\w", "/" + "tmp/spec", r"\." + "pyenv"]))
+REGISTRIES = re.compile(r"https?://|--(extra-)?index-url|--find-links|file:")
+
+
+def project() -> dict[str, object]:
+    loaded = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    table = loaded["project"]
+    assert isinstance(table, dict)
+    return table
+
+
+def requirement_names(requirements: object) -> set[str]:
+    assert isinstance(requirements, list)
+    return {match[0] for text in requirements if (match := re.match(r"[A-Za-z0-9._-]+", text))}
+
+
+def all_requirements() -> set[str]:
+    extras = project()["optional-dependencies"]
+    assert isinstance(extras, dict)
+    names = requirement_names(project()["dependencies"])
+    return names.union(*(requirement_names(extra) for extra in extras.values()))
+
+
+def pins(name: str) -> dict[str, str]:
+    found = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", (ROOT / name).read_text(), re.MULTILINE)
+    return {package.lower(): version for package, version in found}
+
+
+def text_files() -> Iterator[Path]:
+    for path in ROOT.rglob("*"):
+        parts = path.relative_to(ROOT).parts
+        hidden_cache = any(part in NOT_OURS or part.endswith(("_cache", ".egg-info")) for part in parts)
+        if path.is_file() and not hidden_cache and path.suffix in TEXT_SUFFIXES and parts[0] != ".hypothesis":
+            yield path
+
+
+def test_no_file_names_a_path_of_one_machine() -> None:
+    wrong = {
+        str(path.relative_to(ROOT)): found[0]
+        for path in text_files()
+        if "__pycache__" not in path.parts and (found := MACHINE_PATHS.search(path.read_text(errors="replace")))
+    }
+    assert wrong == {}
+
+
+def test_the_dependencies_page_has_a_line_for_each_and_for_nothing_else() -> None:
+    described = re.findall(r"^\| `([^`]+)` \| \S", (ROOT / "docs/dependencies.md").read_text(), re.MULTILINE)
+    assert sorted(described) == sorted(all_requirements())
+
+
+def test_the_settings_page_is_what_the_program_reads() -> None:
+    rows = {}
+    for line in (ROOT / "docs/settings.md").read_text().splitlines():
+        if found := re.match(r"\| `([A-Z0-9_]+)`( 🔑)? \| (.+?) \| (.+?) \| .+ \|$", line):
+            rows[found[1]] = (bool(found[2]), found[3], found[4])
+    assert rows == {
+        setting.name: (setting.secret, setting.expectation, f"`{setting.default}`" if setting.default else "–")
+        for setting in ALL_SETTINGS
+    }
+
+
+def test_the_lock_files_pin_every_dependency_with_hashes_and_name_no_registry() -> None:
+    for name in ("requirements.lock", "requirements-dev.lock", "requirements-valkey.lock"):
+        text = (ROOT / name).read_text()
+        assert not REGISTRIES.search(text), name
+        blocks = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)
+        assert all("--hash=sha256:" in block for block in blocks if "==" in block), name
+
+
+def test_the_dev_lock_is_the_runtime_lock_and_more() -> None:
+    runtime, dev = pins("requirements.lock"), pins("requirements-dev.lock")
+    assert runtime.items() <= dev.items()
+    assert {name.lower() for name in requirement_names(project()["dependencies"])} <= {
+        name.replace("_", "-") for name in runtime
+    }
+
+
+def test_the_private_server_is_pinned_where_its_extra_says() -> None:
+    extras = project()["optional-dependencies"]
+    assert isinstance(extras, dict)
+    assert [f"{name}=={version}" for name, version in pins("requirements-valkey.lock").items()] == extras["valkey"]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_each_file_opens_with_its_rule_and_stays_short(package: str) -> None:
+    wrong = []
+    for path in sorted((ROOT / package).rglob("*.py")):
+        text = path.read_text()
+        if text.strip() and not ast.get_docstring(ast.parse(text)):
+            wrong.append(f"{path.relative_to(ROOT)} has no docstring")
+        if text.count("\n") > LINE_LIMIT:
+            wrong.append(f"{path.relative_to(ROOT)} has more than {LINE_LIMIT} lines")
+    assert wrong == []
+
+
+def test_the_readme_links_to_pages_that_exist() -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text())
+    assert links
+    assert all((ROOT / link).exists() for link in links)
+
+
+@pytest.mark.parametrize("environ", [{}, {"OPENAI_API_KEY": "k"}, {"OPENAI_BASE_URL": "http://localhost/v1"}])
+def test_supervisor_and_workers_agree_on_the_handler_of_an_owner_who_named_none(environ: dict[str, str]) -> None:
+    assert default_handler(environ) == workers_default_handler(environ)

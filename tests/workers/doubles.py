@@ -1,0 +1,129 @@
+# ruff: noqa: ARG002 - the bus asks for more than a double needs
+"""A bus in memory: what the runner and a chat ask of Redis, with the answers that a test wants."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from bus.jobs import Emitted, Failed, Finished
+from bus.records import InboundMessage, Job, Reply
+from bus.wire import RedisUnavailable
+
+
+def job_of(text: str = "hi", *, number: int = 1, attempt: int = 1, deliveries: int = 1) -> Job:
+    message = InboundMessage(
+        message_id=f"message-{number}",
+        conversation_id=f"conversation-{number}",
+        conversation_type="h2a",
+        sender_id="person",
+        sender_type="human",
+        payload={"type": "text", "text": text},
+    )
+    return Job(
+        entry_id=f"{number}-0",
+        job_id=message.message_id,
+        conversation_id=message.conversation_id,
+        attempt=attempt,
+        deliveries=deliveries,
+        accepted_ms=1,
+        message_ms=1,
+        message=message,
+    )
+
+
+@dataclass
+class MemoryBus:
+    """Keeps WorkerBus. `away` makes every operation fail as a Redis that is gone."""
+
+    emitted_before: frozenset[str] = frozenset()
+    away: bool = False
+    emit_answers: dict[str, Emitted] = field(default_factory=dict)
+    replies: list[tuple[str, Reply]] = field(default_factory=list)
+    deltas: list[tuple[str, int, str]] = field(default_factory=list)
+    typing: list[tuple[float, bool]] = field(default_factory=list)
+    finished: list[str] = field(default_factory=list)
+    failed: list[tuple[str, str, int | None]] = field(default_factory=list)
+    handed_back: list[str] = field(default_factory=list)
+    held: set[str] = field(default_factory=set)
+    lost: Callable[[str], None] | None = None
+
+    def __post_init__(self) -> None:
+        self._send, self._receive = trio.open_memory_channel[Job](100)
+        self.changed = trio.Event()
+
+    def give(self, *jobs: Job) -> None:
+        for job in jobs:
+            self._send.send_nowait(job)
+
+    def lose(self, job: Job) -> None:
+        assert self.lost is not None
+        self.lost(job.entry_id)
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        with trio.fail_after(60):
+            while not condition():
+                await self.changed.wait()
+
+    @contextmanager
+    def _operation(self) -> Iterator[None]:
+        if self.away:
+            raise RedisUnavailable("away")
+        yield
+        self.changed.set()
+        self.changed = trio.Event()
+
+    async def take(self, count: int) -> list[Job]:
+        with self._operation():
+            return [await self._receive.receive()]
+
+    async def seen(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def emitted(self, job: Job) -> frozenset[str]:
+        with self._operation():
+            return self.emitted_before
+
+    async def emit(self, job: Job, place: str, reply: Reply) -> Emitted:
+        await trio.lowlevel.checkpoint()
+        with self._operation():
+            answer = self.emit_answers.get(place, Emitted.QUEUED)
+            if answer is Emitted.QUEUED:
+                self.replies.append((place, reply))
+            return answer
+
+    async def finish(self, job: Job) -> Finished:
+        with self._operation():
+            self.finished.append(job.job_id)
+            return Finished.DONE
+
+    async def fail(self, job: Job, reason: str, retry_after_ms: int | None) -> Failed:
+        with self._operation():
+            self.failed.append((job.job_id, reason, retry_after_ms))
+            return Failed.DEAD if retry_after_ms is None else Failed.RETRY
+
+    async def hand_back(self, job: Job) -> None:
+        with self._operation():
+            self.handed_back.append(job.job_id)
+
+    async def publish_delta(self, job: Job, stream_id: str, seq: int, text: str) -> None:
+        with self._operation():
+            self.deltas.append((stream_id, seq, text))
+
+    async def publish_typing(self, job: Job, active: bool) -> None:
+        with self._operation():
+            self.typing.append((trio.current_time(), active))
+
+    def hold(self, job: Job) -> None:
+        self.held.add(job.entry_id)
+
+    def release(self, job: Job) -> None:
+        self.held.discard(job.entry_id)
+
+    def on_fenced(self, callback: Callable[[str], None]) -> None:
+        self.lost = callback
+
+
+def texts(bus: MemoryBus) -> list[tuple[str, object]]:
+    return [(place, reply.payload.get("text")) for place, reply in bus.replies]

@@ -1,0 +1,43 @@
+"""The examples run as they stand."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import trio.testing
+
+from workers import Agent
+from workers.testing import conversation
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def load(name: str) -> Agent:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    agent = module.agent
+    assert isinstance(agent, Agent)
+    return agent
+
+
+async def test_the_first_agent_says_it_back() -> None:
+    [reply] = await conversation(load("first_agent")).say("hello")
+    assert reply.text == "You said: hello"
+
+
+async def test_the_story_is_streamed(autojump_clock: trio.testing.MockClock) -> None:
+    [reply] = await conversation(load("story_agent")).say("keys")
+    assert reply.text.startswith("About keys: Once upon a time")
+    assert len(reply.deltas) >= 3
+
+
+async def test_the_shop_refuses_what_is_no_text_and_needs_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SHOP_URL", raising=False)
+    chat = conversation(load("shop_agent"))
+    [reply] = await chat.send({"type": "image", "attachment_id": "x"})
+    assert "image" in reply.text
+    with pytest.raises(KeyError):
+        await chat.say("bread")

@@ -1,0 +1,107 @@
+"""`python -m workers`: one worker process. A fresh interpreter with few imports.
+
+In this order: tie the process to its parent, start the heartbeat, load the handler, run. Nothing that leads to its end is shown
+as a traceback, since the owner's exceptions may quote what a person wrote.
+"""
+
+import contextlib
+import faulthandler
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import setproctitle
+import trio
+
+from bus.control import StartFailed, encode
+from workers.control_link import ControlLink
+from workers.errors import CannotStart
+from workers.lifeline import EXIT_ORPHANED, die_with_parent
+from workers.loading import CannotLoad, load_agent
+from workers.logs import Log, kind, where, worker_log
+from workers.process import Worker
+from workers.settings import SettingsError, WorkerSettings, parse_options, read_settings
+
+EXIT_CONFIGURATION = 78
+EXIT_CRASHED = 70
+LAST_WORDS_SECONDS = 2.0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The process' exit code."""
+    options = parse_options(arguments)
+    if options.parent_pid is not None:
+        die_with_parent(options.parent_pid)
+    for descriptor in (options.control_fd, options.bus_key_fd):
+        if descriptor is not None:
+            os.set_inheritable(descriptor, False)
+    # The one way to see where a thread stands that never lets go of the interpreter.
+    with contextlib.suppress(RuntimeError, OSError, ValueError):
+        faulthandler.register(signal.SIGQUIT, all_threads=True)
+    try:
+        settings = read_settings(options, os.environ)
+    except SettingsError as error:
+        print(f"hashee-agent worker: {error}", file=sys.stderr)  # noqa: T201 - before there is a log
+        _send_last_words(options.control_fd, "settings", error)
+        return EXIT_CONFIGURATION
+    setproctitle.setproctitle(f"hashee-agent: worker {settings.consumer}")
+    log = worker_log(os.environ, settings.consumer)
+    worker = Worker(settings, log)
+    link = _link(settings, worker)
+    try:
+        return _run(worker, settings, log)
+    finally:
+        if link is not None:
+            link.close(LAST_WORDS_SECONDS)
+
+
+def _run(worker: Worker, settings: WorkerSettings, log: Log) -> int:
+    try:
+        agent = load_agent(settings.handler, Path.cwd())
+        trio.run(worker.run, agent)
+    except CannotLoad as error:
+        return _refuse(error.report, worker, settings, log)
+    except CannotStart as error:
+        report = StartFailed(kind="lifespan", exception=kind(error), file="", line=0, last_line=str(error))
+        return _refuse(report, worker, settings, log)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a traceback would show values
+        log.warning("worker: crashed", exception=kind(error), at=where(error))
+        return EXIT_CRASHED
+    return 0
+
+
+def _refuse(report: StartFailed, worker: Worker, settings: WorkerSettings, log: Log) -> int:
+    worker.tell(report)
+    if settings.control_fd is None:  # A supervisor says it once for all its workers.
+        place = f"{report.file}:{report.line}" if report.file else "unknown"
+        log.warning(f"worker: cannot use the handler {settings.handler}: {report.last_line}", at=place)
+    return EXIT_CONFIGURATION
+
+
+def _link(settings: WorkerSettings, worker: Worker) -> ControlLink | None:
+    if settings.control_fd is None:
+        return None
+    link = ControlLink(
+        socket.socket(fileno=settings.control_fd),
+        pulse=worker.vitals.heartbeat,
+        on_command=worker.command,
+        on_end=lambda: os._exit(EXIT_ORPHANED),
+    )
+    worker.attach(link)
+    link.start()
+    return link
+
+
+def _send_last_words(control_fd: int | None, what: str, error: SettingsError) -> None:
+    if control_fd is None:
+        return
+    report = StartFailed(kind=what, exception="SettingsError", file="", line=0, last_line=str(error))
+    with contextlib.suppress(OSError), socket.socket(fileno=control_fd) as connection:
+        connection.sendall(encode(report))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

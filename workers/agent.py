@@ -1,0 +1,140 @@
+"""The object that an owner's code hangs its handlers on. It holds functions and nothing else.
+
+What is wrong with a handler is said when it is registered, not when the first message comes.
+"""
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
+
+from bus.records import InboundMessage
+from workers.errors import BadHandler
+
+HandlerFunction: TypeAlias = Callable[..., object] | Callable[..., Awaitable[object]]
+Function = TypeVar("Function", bound=HandlerFunction)
+Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[object]]
+
+# PROTOCOL §4. A filter by another name would never match.
+PAYLOAD_TYPES = ("text", "image", "video", "audio", "file", "artifact", "system")
+
+
+@dataclass(frozen=True)
+class Handler:
+    """A registered function: how it is called, and for which payload types (none named: for all others)."""
+
+    function: HandlerFunction
+    is_async: bool
+    takes_job: bool
+    payload_types: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return getattr(self.function, "__qualname__", type(self.function).__qualname__)
+
+    async def call(self, message: InboundMessage, chat: object, job: object) -> None:
+        """Await an async handler."""
+        result = self.function(*((message, chat, job) if self.takes_job else (message, chat)))
+        if inspect.isawaitable(result):
+            await result
+
+    def call_blocking(self, message: InboundMessage, chat: object, job: object) -> None:
+        """Call a sync handler; it runs in a thread."""
+        self.function(*((message, chat, job) if self.takes_job else (message, chat)))
+
+
+class Agent:
+    """An agent's handlers.
+
+    `lifespan` is a function that gives an async context manager: entered before the first job and left after the last one,
+    in each worker process, for connections that all jobs share.
+    """
+
+    def __init__(self, *, lifespan: Lifespan | None = None) -> None:
+        self._handlers: list[Handler] = []
+        self._lifespan = lifespan
+
+    def on_message(self, *payload_types: str) -> Callable[[Function], Function]:
+        """Register a function `(message, chat)` or `(message, chat, job)`, sync or async, for messages.
+
+        Named payload types restrict it to these; a function without any takes what no other one takes. Raises BadHandler.
+        """
+        if payload_types and callable(payload_types[0]):
+            raise BadHandler("write @agent.on_message() with the parentheses")
+        if unknown := [name for name in payload_types if name not in PAYLOAD_TYPES]:
+            raise BadHandler(f"payload types are {', '.join(PAYLOAD_TYPES)}, not {', '.join(map(str, unknown))}")
+
+        def register(function: Function) -> Function:
+            handler = _handler(function, payload_types)
+            self._refuse_a_second(handler)
+            self._handlers.append(handler)
+            return function
+
+        return register
+
+    @property
+    def handlers(self) -> tuple[Handler, ...]:
+        return tuple(self._handlers)
+
+    def handler_for(self, payload_type: str) -> Handler | None:
+        """The function that names the type, else the one that names none, else None."""
+        for handler in self._handlers:
+            if payload_type in handler.payload_types:
+                return handler
+        return next((handler for handler in self._handlers if not handler.payload_types), None)
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        """Hold what the jobs share."""
+        if self._lifespan is None:
+            yield
+            return
+        async with self._lifespan():
+            yield
+
+    def _refuse_a_second(self, new: Handler) -> None:
+        for known in self._handlers:
+            if not known.payload_types and not new.payload_types:
+                raise BadHandler(f"{new.name}: {known.name} already takes all messages that no other handler takes")
+            if both := set(known.payload_types) & set(new.payload_types):
+                raise BadHandler(f"{new.name}: {known.name} already takes {', '.join(sorted(both))}")
+
+
+def _handler(function: HandlerFunction, payload_types: tuple[str, ...]) -> Handler:
+    name = getattr(function, "__qualname__", repr(type(function)))
+    if not callable(function):
+        raise BadHandler(f"{name} cannot be called")
+    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        raise BadHandler(f"{name} contains a yield; send with chat.reply() or chat.stream() instead")
+    return Handler(
+        function=function,
+        is_async=_is_async(function),
+        takes_job=_takes_job(function, name),
+        payload_types=payload_types,
+    )
+
+
+def _is_async(function: HandlerFunction) -> bool:
+    # An object with an async __call__ is not a coroutine function itself.
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004
+    )
+
+
+def _takes_job(function: HandlerFunction, name: str) -> bool:
+    signature = inspect.signature(function)
+    two, three = _accepts(signature, 2), _accepts(signature, 3)
+    if two and three:  # A third parameter with a default is the owner's own, unless it is called job.
+        return "job" in signature.parameters
+    if two or three:
+        return three
+    raise BadHandler(f"{name}{signature} must take (message, chat) or (message, chat, job)")
+
+
+def _accepts(signature: inspect.Signature, count: int) -> bool:
+    try:
+        signature.bind(*range(count))
+    except TypeError:
+        return False
+    return True

@@ -1,0 +1,75 @@
+"""The chat of a sync handler: the same calls, without `await`. They run in the event loop and block the handler's thread.
+
+When the job is cancelled or lost, the next call raises trio.Cancelled in the handler; let it pass. Only the thread that the
+handler was called in may use it.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+import trio
+
+from workers.chat import Chat
+from workers.stream import Stream
+
+
+class BlockingStream:
+    """Made by `chat.stream()` in a sync handler."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def __enter__(self) -> Self:
+        trio.from_thread.run(self._stream.__aenter__)
+        return self
+
+    def write(self, text: str) -> None:
+        """As Stream.write."""
+        trio.from_thread.run(self._stream.write, text)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        trio.from_thread.run(self._stream.__aexit__, kind, error, traceback)
+
+
+class BlockingChat:
+    """As Chat, for sync handlers."""
+
+    def __init__(self, chat: Chat) -> None:
+        self._chat = chat
+
+    def __repr__(self) -> str:
+        return repr(self._chat)
+
+    @property
+    def conversation_id(self) -> str:
+        return self._chat.conversation_id
+
+    def reply(self, text: str, *, markdown: bool = False, key: str | None = None) -> None:
+        """As Chat.reply."""
+        trio.from_thread.run(partial(self._chat.reply, text, markdown=markdown, key=key))
+
+    def send(self, payload: Mapping[str, object], *, key: str | None = None) -> None:
+        """As Chat.send."""
+        trio.from_thread.run(partial(self._chat.send, payload, key=key))
+
+    def stream(self, *, markdown: bool = False, key: str | None = None) -> BlockingStream:
+        """As Chat.stream, with a plain `with`."""
+        return BlockingStream(self._chat.stream(markdown=markdown, key=key))
+
+    @contextmanager
+    def typing(self) -> Iterator[None]:
+        """As Chat.typing, with a plain `with`."""
+        typing = self._chat.typing()
+        trio.from_thread.run(typing.__aenter__)
+        try:
+            yield
+        finally:
+            trio.from_thread.run(typing.__aexit__, None, None, None)

@@ -1,0 +1,111 @@
+"""The worker's end of the pipe to its supervisor: two threads, so that neither a handler nor the event loop can starve it.
+
+One sends heartbeats and what else is queued, one receives. Sending never blocks the caller: what finds the queue full is
+dropped and counted. The end of the pipe is the end of the supervisor, and of this process.
+"""
+
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+from bus.control import (
+    HEARTBEAT_SECONDS,
+    BadControlMessage,
+    FromWorker,
+    Heartbeat,
+    Lines,
+    ToWorker,
+    decode_to_worker,
+    encode,
+)
+
+QUEUE_LIMIT = 1000
+RECEIVE_BYTES = 65536
+
+
+class ControlLink:
+    """Heartbeats out, commands in.
+
+    `pulse(dropped)` makes a heartbeat, `on_command` gets each command and `on_end` the end of the pipe: all three are called
+    in this link's threads.
+    """
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        *,
+        pulse: Callable[[int], Heartbeat],
+        on_command: Callable[[ToWorker], None],
+        on_end: Callable[[], None],
+    ) -> None:
+        self._connection = connection
+        self._pulse = pulse
+        self._on_command = on_command
+        self._on_end = on_end
+        self._outgoing: queue.Queue[FromWorker | None] = queue.Queue(QUEUE_LIMIT)
+        self._dropped = 0
+        self._closing = False
+        self._writer = threading.Thread(target=self._write, name="control-writer", daemon=True)
+        self._reader = threading.Thread(target=self._read, name="control-reader", daemon=True)
+
+    def start(self) -> None:
+        """Start both threads; the first heartbeat leaves at once."""
+        self._connection.setblocking(True)
+        self._writer.start()
+        self._reader.start()
+
+    def send(self, message: FromWorker) -> None:
+        """Queue a message."""
+        try:
+            self._outgoing.put_nowait(message)
+        except queue.Full:
+            self._dropped += 1
+
+    def close(self, within_seconds: float) -> None:
+        """Send what is queued, then end the pipe."""
+        self._closing = True
+        try:
+            self._outgoing.put(None, timeout=within_seconds)
+        except queue.Full:
+            return
+        self._writer.join(within_seconds)
+        try:
+            self._connection.shutdown(socket.SHUT_RDWR)  # Wakes the reader too.
+        except OSError:
+            return  # The supervisor was first.
+        self._reader.join(within_seconds)
+        self._connection.close()
+
+    def _write(self) -> None:
+        try:
+            next_beat = time.monotonic()
+            while True:
+                now = time.monotonic()
+                if now >= next_beat:
+                    self._connection.sendall(encode(self._pulse(self._dropped)))
+                    next_beat = now + HEARTBEAT_SECONDS
+                try:
+                    message = self._outgoing.get(timeout=max(0.0, next_beat - time.monotonic()))
+                except queue.Empty:
+                    continue
+                if message is None:
+                    return
+                self._connection.sendall(encode(message))
+        except OSError:
+            self._ended()
+
+    def _read(self) -> None:
+        lines = Lines()
+        try:
+            while data := self._connection.recv(RECEIVE_BYTES):
+                for line in lines.feed(data):
+                    self._on_command(decode_to_worker(line))
+        except (OSError, BadControlMessage):
+            pass  # A supervisor that cannot be understood is as good as gone.
+        self._ended()
+
+    def _ended(self) -> None:
+        if not self._closing:
+            self._on_end()

@@ -1,0 +1,60 @@
+"""What a handler may raise, and what it is told when it asks for something impossible.
+
+A text or a payload never stands in one of these messages: they reach logs and tracebacks.
+"""
+
+import re
+
+_REASON = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+class HandlerError(Exception):
+    """Base of what the worker's API raises at a handler."""
+
+
+class BadHandler(HandlerError):
+    """A function that cannot be a message handler, or two for the same payload type."""
+
+
+class BadReply(HandlerError):
+    """A reply that cannot be sent: too long, not JSON, without a type, or a key that was used before."""
+
+
+class TextTooLong(BadReply):
+    """A text over the platform's limit."""
+
+    def __init__(self, length: int, limit: int) -> None:
+        super().__init__(f"a text has at most {limit} characters, this one has {length}: send it in parts")
+        self.length = length
+        self.limit = limit
+
+
+class Outcome(Exception):
+    """Base of what a handler raises to say how its job ends."""
+
+
+class Retry(Outcome):
+    """Run this job again after a while, at most 20 times in all. It is counted apart from the handler's failures."""
+
+    def __init__(self, after_seconds: float = 1.0) -> None:
+        if not 0 <= after_seconds <= 86_400:
+            raise ValueError("Retry(after_seconds=…) takes 0 to 86400 seconds")
+        super().__init__(f"retry after {after_seconds} s")
+        self.after_seconds = after_seconds
+
+
+class Fail(Outcome):
+    """End this job now, as a dead letter. `reason` is a short code, since it is stored and counted in the clear."""
+
+    def __init__(self, reason: str = "handler_refused") -> None:
+        if not _REASON.fullmatch(reason):
+            raise ValueError("Fail(reason) takes a code like 'no_such_order' (a-z, 0-9, _), not a sentence")
+        super().__init__(reason)
+        self.reason = reason
+
+
+class CannotStart(Exception):
+    """Raise it in an agent's lifespan when trying again will not help, such as a missing setting.
+
+    The text is shown to the operator; no worker starts, and the process ends with exit code 78.
+    """

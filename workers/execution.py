@@ -1,0 +1,84 @@
+"""One run of one job: find the handler, give it its chat, and hold what it started until it has ended.
+
+The runner and the test harness both run handlers through here, so a handler behaves in a test as it does in a worker.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from bus.records import Job
+from workers.agent import Agent, Handler
+from workers.blocking import BlockingChat
+from workers.chat import Chat
+from workers.context import JobContext, Observe
+from workers.errors import Outcome
+from workers.outlet import Outlet
+from workers.sending import Sending
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all jobs of a worker are run with. `threads` bounds the sync handlers that run at once."""
+
+    agent: Agent
+    outlet: Outlet
+    threads: trio.CapacityLimiter
+    observe: Observe
+
+
+async def run_handler(bench: Bench, job: Job, emitted: frozenset[str], lost: Callable[[], None]) -> bool:
+    """Run the job's handler to its end; False if the agent has none for this payload type.
+
+    Raises what the handler raised; a group of exceptions that holds one Retry or Fail as that.
+    """
+    handler = bench.agent.handler_for(str(job.message.payload.get("type", "")))
+    if handler is None:
+        return False
+    raised: BaseException | None = None
+    async with trio.open_nursery() as helpers:
+        sending = Sending(job, bench.outlet, emitted=emitted, helpers=helpers, lost=lost)
+        try:
+            await _call(bench, handler, job, emitted, Chat(sending))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - raised again outside of the helpers' nursery
+            raised = error
+        helpers.cancel_scope.cancel()
+    if raised is not None:
+        raise _plain(raised)
+    return True
+
+
+async def _call(bench: Bench, handler: Handler, job: Job, emitted: frozenset[str], chat: Chat) -> None:
+    context = JobContext(
+        idempotency_key=job.job_id,
+        attempt=job.attempt,
+        deliveries=job.deliveries,
+        emitted=emitted,
+        _observe=bench.observe,
+    )
+    if handler.is_async:
+        await handler.call(job.message, chat, context)
+        return
+    # Not abandoned on cancel: a thread cannot be stopped, so its slot is not free before it has ended.
+    await trio.to_thread.run_sync(
+        handler.call_blocking, job.message, BlockingChat(chat), context, limiter=bench.threads
+    )
+
+
+def _plain(error: BaseException) -> BaseException:
+    if isinstance(error, BaseExceptionGroup):
+        leaves = list(_leaves(error))
+        for leaf in leaves:
+            if isinstance(leaf, Outcome):
+                return leaf
+        if len(leaves) == 1:
+            return leaves[0]
+    return error
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found.extend(_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
+    return found

@@ -1,0 +1,84 @@
+"""Finds the owner's agent: `module:attribute`, with the current directory first.
+
+Everything that can be wrong with it comes out as one `CannotLoad`, which says what and where in a line.
+"""
+
+import importlib
+import importlib.machinery
+import sys
+import traceback
+from pathlib import Path
+
+from bus.control import StartFailed
+from workers.agent import Agent
+from workers.logs import kind
+
+OUR_PACKAGES = ("workers", "crypto", "bus", "supervisor")
+
+
+class CannotLoad(Exception):
+    """The handler cannot be used; `report` goes to the supervisor."""
+
+    def __init__(self, report: StartFailed) -> None:
+        super().__init__(report.last_line)
+        self.report = report
+
+
+def load_agent(handler: str, directory: Path) -> Agent:
+    """Raises CannotLoad."""
+    _refuse_shadows(directory)
+    sys.path.insert(0, str(directory))
+    module_name, _, attribute = handler.partition(":")
+    if not module_name or not attribute:
+        raise _refusal("handler", f"a handler is named MODULE:ATTRIBUTE, not {handler!r}")
+    try:
+        module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, it is reported
+        raise CannotLoad(_report_of(error, directory)) from None
+    file = getattr(module, "__file__", None) or module_name
+    agent = getattr(module, attribute, None)
+    if agent is None:
+        raise _refusal("attribute", f"{module_name} has no {attribute}", file)
+    if not isinstance(agent, Agent):
+        raise _refusal("attribute", f"{handler} is a {type(agent).__name__}, not an Agent", file)
+    if not agent.handlers:
+        raise _refusal("no_handlers", f"{handler} has no handler; write one under @agent.on_message()", file)
+    return agent
+
+
+def _refuse_shadows(directory: Path) -> None:
+    for name in OUR_PACKAGES:
+        found = importlib.machinery.PathFinder.find_spec(name, [str(directory)])
+        ours = Path(__file__).resolve().parent.parent / name
+        if found is None or found.origin is None:
+            continue
+        if Path(found.origin).resolve().parent != ours:
+            raise _refusal("shadowed", f"{found.origin} hides the package {name}; give it another name", found.origin)
+
+
+def _refusal(what: str, sentence: str, file: str = "", line: int = 0) -> CannotLoad:
+    return CannotLoad(StartFailed(kind=what, exception="", file=file, line=line, last_line=sentence))
+
+
+def _report_of(error: BaseException, directory: Path) -> StartFailed:
+    last_line = traceback.format_exception_only(error)[-1].strip()
+    if isinstance(error, SyntaxError):
+        return StartFailed(
+            kind="import",
+            exception=kind(error),
+            file=error.filename or "",
+            line=error.lineno or 0,
+            last_line=last_line,
+        )
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+    owners = [frame for frame in frames if Path(frame.filename).is_relative_to(directory)]
+    frame = (owners or frames)[-1]
+    # Our own line here means that the module itself was not found.
+    is_ours = frame.filename == __file__
+    return StartFailed(
+        kind="import",
+        exception=kind(error),
+        file="" if is_ours else frame.filename,
+        line=0 if is_ours else frame.lineno or 0,
+        last_line=last_line,
+    )

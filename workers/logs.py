@@ -1,0 +1,84 @@
+"""A worker's log lines, on stderr: `[hashee] event name=value`, or JSON. Values are ids, names, counts and times, never content.
+
+The owner's own logging is the owner's: nothing is set on the root logger.
+"""
+
+import json
+import logging
+import os
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_OURS = str(Path(__file__).parent)
+
+
+class Log:
+    """Writes events with named values."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+
+    def info(self, event: str, **values: object) -> None:
+        self._logger.info(event, extra={"values": values})
+
+    def warning(self, event: str, **values: object) -> None:
+        self._logger.warning(event, extra={"values": values})
+
+
+def worker_log(environ: Mapping[str, str], consumer: str) -> Log:
+    """The log of this process, as HASHEE_LOG_LEVEL and HASHEE_LOG_FORMAT say."""
+    logger = logging.Logger("hashee.worker", LEVELS.get(environ.get("HASHEE_LOG_LEVEL", ""), logging.INFO))
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter(consumer, as_json=_wants_json(environ)))
+    logger.addHandler(handler)
+    return Log(logger)
+
+
+def where(error: BaseException) -> str:
+    """`file.py:12`: the innermost line of the owner's code, else of any code, that the exception came through."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return "unknown"
+    owners = [
+        frame
+        for frame in frames
+        if not frame.filename.startswith((_OURS, "<")) and "site-packages" not in frame.filename
+    ]
+    frame = (owners or list(frames))[-1]
+    return f"{Path(frame.filename).name}:{frame.lineno}"
+
+
+def kind(error: BaseException) -> str:
+    """The exception's type, with the types in a group."""
+    if isinstance(error, BaseExceptionGroup):
+        return f"{type(error).__name__}[{', '.join(map(kind, error.exceptions))}]"
+    return type(error).__name__
+
+
+class _Formatter(logging.Formatter):
+    def __init__(self, consumer: str, *, as_json: bool) -> None:
+        super().__init__()
+        self._consumer = consumer
+        self._as_json = as_json
+
+    def format(self, record: logging.LogRecord) -> str:
+        values: dict[str, object] = {"worker": self._consumer} | getattr(record, "values", {})
+        if self._as_json:
+            stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            line = {"event": record.getMessage(), "level": record.levelname.lower()} | values
+            return json.dumps(line | {"timestamp": f"{stamp}.{int(record.msecs):03d}Z", "pid": os.getpid()})
+        prefix = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+        return f"[hashee] {prefix}{record.getMessage()}" + "".join(f" {k}={v}" for k, v in values.items())
+
+
+def _wants_json(environ: Mapping[str, str]) -> bool:
+    chosen = environ.get("HASHEE_LOG_FORMAT", "auto")
+    if chosen in {"json", "console"}:
+        return chosen == "json"
+    return not sys.stderr.isatty() and "JOURNAL_STREAM" not in environ

@@ -1,0 +1,74 @@
+"""What the worker needs of the bus, as the two interfaces that JobStore, the tests' double and the test harness keep.
+
+`Outlet` is a handler's half, `WorkerBus` the runner's. Redis' absence is not a handler's concern: what must arrive is
+repeated here until it has (each operation is idempotent), what is worth nothing later is dropped.
+"""
+
+import random
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+import trio
+
+from bus.jobs import Emitted, Failed, Finished
+from bus.records import Job, Reply
+from bus.wire import RedisUnavailable
+
+BACKOFF_FIRST_SECONDS = 0.1
+BACKOFF_LAST_SECONDS = 5.0
+
+Result = TypeVar("Result")
+
+
+class Outlet(Protocol):
+    """Where a job's replies go."""
+
+    async def emit(self, job: Job, place: str, reply: Reply) -> Emitted: ...
+    async def publish_delta(self, job: Job, stream_id: str, seq: int, text: str) -> None: ...
+    async def publish_typing(self, job: Job, active: bool) -> None: ...
+
+
+class WorkerBus(Outlet, Protocol):
+    """Where jobs come from and end."""
+
+    async def seen(self) -> None: ...
+    async def take(self, count: int) -> list[Job]: ...
+    async def emitted(self, job: Job) -> frozenset[str]: ...
+    async def finish(self, job: Job) -> Finished: ...
+    async def fail(self, job: Job, reason: str, retry_after_ms: int | None) -> Failed: ...
+    async def hand_back(self, job: Job) -> None: ...
+    def hold(self, job: Job) -> None: ...
+    def release(self, job: Job) -> None: ...
+    def on_fenced(self, callback: Callable[[str], None]) -> None: ...
+
+
+class Backoff:
+    """Waits that double up to a cap, each cut by a random share so that workers do not come back all at once."""
+
+    def __init__(self, first: float = BACKOFF_FIRST_SECONDS, last: float = BACKOFF_LAST_SECONDS) -> None:
+        self._first = first
+        self._last = last
+        self._failures = 0
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether nothing has failed since the start or the last reset: say it once, not at every try."""
+        return self._failures == 0
+
+    def reset(self) -> None:
+        self._failures = 0
+
+    async def wait(self) -> None:
+        longest = min(self._last, self._first * 2.0 ** min(self._failures, 30))
+        self._failures += 1
+        await trio.sleep(longest * random.uniform(0.5, 1))  # noqa: S311 - spreads load, guards nothing
+
+
+async def until_redis_answers(operation: Callable[[], Awaitable[Result]]) -> Result:
+    """Repeat an idempotent operation until Redis has done it."""
+    backoff = Backoff()
+    while True:
+        try:
+            return await operation()
+        except RedisUnavailable:
+            await backoff.wait()

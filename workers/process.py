@@ -1,0 +1,153 @@
+"""The life of a worker process: what it does at its start, when it is told to stop, and how it ends.
+
+Commands come from three sides (the supervisor's pipe, in a thread; signals; the runner's own end) and meet in `Worker`, which
+brings them into the event loop.
+"""
+
+import os
+import signal
+import sys
+import threading
+
+import trio
+
+from bus.control import Drain, Drained, DumpStacks, Observation, Ready, Stacks, StartFailed, Stop, ToWorker
+from bus.jobs import JobStore
+from bus.wire import RedisUnavailable
+from workers import stacks
+from workers.agent import Agent
+from workers.control_link import ControlLink
+from workers.logs import Log
+from workers.outlet import Backoff
+from workers.runner import Runner, RunnerSettings
+from workers.settings import WorkerSettings
+from workers.vitals import Vitals
+
+EXIT_STOPPED_HARD = 75
+# After a stop at once, a sync handler's thread may still run: the process does not wait for it.
+STOP_WITHIN_SECONDS = 5.0
+
+
+class Worker:
+    """One process' runner with what reaches it from outside of the event loop."""
+
+    def __init__(self, settings: WorkerSettings, log: Log) -> None:
+        self._settings = settings
+        self._log = log
+        self._vitals = Vitals()
+        self._link: ControlLink | None = None
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._root: trio.lowlevel.Task | None = None
+        self._runner: Runner | None = None
+        self._opening = trio.CancelScope()
+        self._ending: type[Drain | Stop] | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def vitals(self) -> Vitals:
+        return self._vitals
+
+    def attach(self, link: ControlLink) -> None:
+        """Tell a supervisor from now on."""
+        self._link = link
+
+    def tell(self, message: Ready | Observation | Stacks | Drained | StartFailed) -> None:
+        """Nothing happens without a supervisor."""
+        if self._link is not None:
+            self._link.send(message)
+
+    def command(self, command: ToWorker) -> None:
+        """From any thread."""
+        if isinstance(command, DumpStacks):
+            self.tell(Stacks(text=stacks.dump(self._root)))
+            return
+        with self._lock:
+            self._ending = type(command) if self._ending is not Stop else Stop
+            token = self._token
+        if token is not None:
+            try:
+                token.run_sync_soon(self._obey)
+            except trio.RunFinishedError:
+                return  # It has ended already.
+
+    async def run(self, agent: Agent) -> None:
+        """Open the bus, say ready, run jobs until told to end."""
+        self._root = trio.lowlevel.current_root_task()
+        self._vitals.watch_loop()
+        with self._lock:
+            self._token = trio.lowlevel.current_trio_token()
+        self._obey()
+        # The lifespan outside of the nursery: what it raises must not come in a group.
+        async with agent.lifespan(), trio.open_nursery() as nursery:
+            nursery.start_soon(self._hear_signals)
+            await self._work(agent)
+            nursery.cancel_scope.cancel()
+
+    async def _work(self, agent: Agent) -> None:
+        settings = self._settings
+        store: JobStore | None = None
+        with self._opening:
+            store = await self._open_store()
+        if store is None:
+            self.tell(Drained(handed_back=0))
+            return
+        self._runner = Runner(
+            agent,
+            store,
+            RunnerSettings(concurrency=settings.concurrency),
+            vitals=self._vitals,
+            log=self._log,
+            observe=self.tell,
+        )
+        try:
+            self._obey()
+            self.tell(_ready(settings))
+            self._log.info("worker: ready", handler=settings.handler, pid=os.getpid())
+            await self._runner.run()
+        finally:
+            with trio.CancelScope(shield=True):
+                await store.close()
+        self.tell(Drained(handed_back=self._runner.handed_back))
+
+    async def _open_store(self) -> JobStore:
+        settings, backoff = self._settings, Backoff()
+        while True:
+            store = JobStore(settings.redis_url, settings.agent_id, settings.bus_key, settings.consumer)
+            try:
+                await store.open()
+            except RedisUnavailable:
+                if backoff.is_fresh:
+                    self._log.warning("worker: Redis is away, waiting for it")
+                await backoff.wait()
+            else:
+                return store
+
+    def _obey(self) -> None:
+        """In the event loop: what was asked for so far, to whoever can do it by now."""
+        if self._ending is None:
+            return
+        self._opening.cancel()
+        if self._ending is Stop:
+            _exit_soon(STOP_WITHIN_SECONDS, EXIT_STOPPED_HARD)
+        if self._runner is not None:
+            (self._runner.stop if self._ending is Stop else self._runner.drain)()
+
+    async def _hear_signals(self) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for _signal in signals:
+                self.command(Drain() if self._ending is None else Stop())
+
+
+def _ready(settings: WorkerSettings) -> Ready:
+    return Ready(
+        handler=settings.handler,
+        pid=os.getpid(),
+        python=".".join(map(str, sys.version_info[:3])),
+        concurrency=settings.concurrency,
+    )
+
+
+def _exit_soon(seconds: float, code: int) -> None:
+    timer = threading.Timer(seconds, os._exit, (code,))
+    timer.daemon = True
+    timer.start()

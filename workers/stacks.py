@@ -1,0 +1,52 @@
+"""Where every thread and every trio task stands, for a worker that does not answer. File, line and function; no values.
+
+It is read from another thread while the loop hangs, so it takes what it can get and never waits.
+"""
+
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from types import CoroutineType, FrameType
+
+import trio
+
+MOST_TASKS = 500
+
+
+def dump(root: trio.lowlevel.Task | None) -> str:
+    """All threads, then all tasks below `root`."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    blocks = [
+        _block(f"thread {names.get(ident, ident)}", traceback.StackSummary.extract(traceback.walk_stack(frame)))
+        for ident, frame in sys._current_frames().items()
+    ]
+    for count, task in enumerate(_tasks(root)):
+        if count == MOST_TASKS:
+            blocks.append(f"more than {MOST_TASKS} tasks")
+            break
+        blocks.append(_block(f"task {task.name}", _task_stack(task)))
+    return "\n".join(blocks)
+
+
+def _block(title: str, stack: traceback.StackSummary) -> str:
+    lines = [f"  {frame.filename}:{frame.lineno} {frame.name}" for frame in stack]
+    return "\n".join([title, *lines])
+
+
+def _tasks(root: trio.lowlevel.Task | None) -> Iterator[trio.lowlevel.Task]:
+    waiting = [root] if root is not None else []
+    while waiting:
+        task = waiting.pop()
+        yield task
+        for nursery in list(task.child_nurseries):
+            waiting.extend(list(nursery.child_tasks))
+
+
+def _task_stack(task: trio.lowlevel.Task) -> traceback.StackSummary:
+    frames: list[tuple[FrameType, int]] = []
+    coroutine: object = task.coro
+    while isinstance(coroutine, CoroutineType) and coroutine.cr_frame is not None:
+        frames.append((coroutine.cr_frame, coroutine.cr_frame.f_lineno))
+        coroutine = coroutine.cr_await
+    return traceback.StackSummary.extract(iter(frames), lookup_lines=False)

@@ -1,0 +1,93 @@
+"""What a worker knows of its own health. Written by the event loop, read by the thread that sends heartbeats.
+
+Nothing here waits for a handler: a loop that hangs shows as a lag that grows.
+"""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import trio
+
+from bus.control import Heartbeat, RunningJob
+from bus.records import Job
+
+
+class Vitals:
+    """Counters and running jobs of this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: dict[str, RunningJob] = {}
+        self._done = 0
+        self._failed = 0
+        self._probe = _LoopProbe()
+
+    def watch_loop(self) -> None:
+        """Measure the lag of the event loop that this is called in, from now on."""
+        self._probe.watch(trio.lowlevel.current_trio_token())
+
+    def started(self, job: Job) -> None:
+        with self._lock:
+            self._running[job.entry_id] = RunningJob(job.entry_id, job.job_id, time.time_ns() // 1_000_000)
+
+    def ended(self, job: Job) -> None:
+        with self._lock:
+            self._running.pop(job.entry_id, None)
+
+    def count_done(self) -> None:
+        self._done += 1
+
+    def count_failed(self) -> None:
+        self._failed += 1
+
+    def heartbeat(self, observations_dropped: int) -> Heartbeat:
+        """For the heartbeat thread."""
+        with self._lock:
+            running = tuple(self._running.values())
+        return Heartbeat(
+            loop_lag_ms=self._probe.lag_ms(),
+            running=running,
+            rss_bytes=rss_bytes(),
+            jobs_done=self._done,
+            jobs_failed=self._failed,
+            observations_dropped=observations_dropped,
+        )
+
+
+def rss_bytes() -> int:
+    """Memory that this process holds now (not its peak)."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+class _LoopProbe:
+    """Asks the loop for a sign of life at each reading; the lag is how long the last one took, or has taken so far."""
+
+    def __init__(self) -> None:
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._asked_at = 0.0
+        self._waiting = False
+        self._lag_ms = 0.0
+
+    def watch(self, token: trio.lowlevel.TrioToken) -> None:
+        self._token = token
+
+    def lag_ms(self) -> float | None:
+        if self._token is None:
+            return None
+        now = time.monotonic()
+        if self._waiting:
+            return (now - self._asked_at) * 1000
+        measured = self._lag_ms
+        self._waiting, self._asked_at = True, now
+        try:
+            self._token.run_sync_soon(self._answer, idempotent=True)
+        except trio.RunFinishedError:
+            self._token = None
+            self._waiting = False
+        return measured
+
+    def _answer(self) -> None:
+        self._lag_ms = (time.monotonic() - self._asked_at) * 1000
+        self._waiting = False
