@@ -10,12 +10,15 @@ import time
 from collections.abc import Callable
 from typing import cast
 
+import trio
+
 from bus.client import RedisClient
 from bus.keys import JOBS_GROUP, Keys
 from bus.leases import LeaseKeeper
 from bus.lua import Scripts
 from bus.readers import Entry, StreamReader
 from bus.records import (
+    MOST_DELIVERIES,
     BadRecord,
     Job,
     LiveDelta,
@@ -99,14 +102,16 @@ class JobStore:
     async def take(self, count: int) -> list[Job]:
         """Wait for at least one job, take at most `count`; raises RedisUnavailable. Cancelling it loses nothing."""
         while True:
-            entries = await self._reader.read(count)
-            jobs = [await self._open(entry) for entry in entries if entry.id not in self._in_hand]
-            taken = [job for job in jobs if job is not None]
-            if taken:
+            entries = [entry for entry in await self._reader.read(count) if entry.id not in self._in_hand]
+            jobs = [self._open(entry) for entry in entries]
+            with trio.CancelScope(shield=True):  # what was opened is ours: it must reach the caller
+                for entry, job in zip(entries, jobs, strict=True):
+                    if job is None:
+                        await self._give_up(entry)
+            if taken := [job for job in jobs if job is not None]:
                 return taken
 
-    async def _open(self, entry: Entry) -> Job | None:
-        self._in_hand.add(entry.id)
+    def _open(self, entry: Entry) -> Job | None:
         try:
             job = unpack_job(
                 entry.fields["r"],
@@ -117,11 +122,16 @@ class JobStore:
                 agent_id=self._agent_id,
             )
         except BadRecord:
-            record = decode_job_record(entry.fields["r"])
-            await self._fail(entry.id, record.conversation_id, "unreadable_record", None)
             return None
+        self._in_hand.add(entry.id)
         self.hold(job)
         return job
+
+    async def _give_up(self, entry: Entry) -> None:
+        """A record that does not open is a dead letter; if even that fails, its lease runs out and it comes again."""
+        with contextlib.suppress(RedisUnavailable, BadRecord):
+            conversation = decode_job_record(entry.fields["r"]).conversation_id
+            await self._fail(entry.id, conversation, "unreadable_record", None)
 
     def hold(self, job: Job) -> None:
         """Renew the job's lease from now on."""
@@ -203,6 +213,7 @@ class JobStore:
             conversation,
             "" if retry_after_ms is None else retry_after_ms,
             reason,
+            MOST_DELIVERIES,
         )
         return Failed(answer)
 

@@ -11,6 +11,7 @@ import msgspec
 from bus.sealing import BusKey, SealBroken
 
 SCHEMA_VERSION = 1
+MOST_DELIVERIES = 20  # of all kinds together (DESIGN rule 8): what comes back more often is a dead letter
 
 Payload = dict[str, object]
 

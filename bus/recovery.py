@@ -10,10 +10,9 @@ import msgspec
 
 from bus.client import RedisClient
 from bus.keys import JOBS_GROUP, REPLIES_GROUP, Keys
-from bus.records import decode_job_record, decode_reply_record
+from bus.records import MOST_DELIVERIES, decode_job_record, decode_reply_record
 from bus.wire import RedisRefused, Value
 
-MOST_DELIVERIES = 20
 SCAN_COUNT = 100
 
 

@@ -1,5 +1,8 @@
 """ULIDs: 48 bits of time in ms and 80 bits of randomness, as 26 upper-case characters of Crockford's base32."""
 
+import os
+import time
+
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 CHARS = 26
 RANDOM_BYTES = 10
@@ -14,6 +17,11 @@ def make(time_ms: int, randomness: bytes) -> str:
         raise ValueError("a ULID has a time of 0 to 2^48-1 ms and 10 random bytes")
     number = (time_ms << 80) | int.from_bytes(randomness, "big")
     return "".join(ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5))
+
+
+def new() -> str:
+    """A fresh one: now, and random bytes of the system."""
+    return make(time.time_ns() // 1_000_000, os.urandom(RANDOM_BYTES))
 
 
 def time_ms(text: str) -> int | None:

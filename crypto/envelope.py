@@ -7,7 +7,7 @@ the exact bytes that were sent, so there is no canonical form to argue about.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Final
 
 import msgspec
@@ -132,12 +132,17 @@ def parse_envelope(encrypted_payload: str, expected: Expected, *, allow_v1: bool
 
     Raises Unreadable `malformed`, `unsupported_version` or `not_for_us`. v1 is refused unless allowed.
     """
+    envelope = read_envelope(encrypted_payload, allow_v1=allow_v1)
+    _check_expected(envelope, expected)
+    return envelope
+
+
+def read_envelope(encrypted_payload: str, *, allow_v1: bool) -> Envelope:
+    """As `parse_envelope` for what did not come in a frame (a group's key): nothing is compared with one."""
     if len(encrypted_payload) > MAX_ENVELOPE_CHARS:
         raise malformed("envelope: over 1 MiB")
     outer = _outer.read(strict_base64.decode(encrypted_payload))
-    envelope = _read_body(outer.body, outer.signature, allow_v1)
-    _check_expected(envelope, expected)
-    return envelope
+    return _read_body(outer.body, outer.signature, allow_v1)
 
 
 def check_recipient(envelope: Envelope, owner_id: str, group_id: str | None = None) -> None:
@@ -253,7 +258,7 @@ def seal_ratchet(
     return Sealed(sign_envelope(device, ids, content, wraps), after)
 
 
-def sign_envelope(device: LocalDevice, ids: ContentIds, content: SealedContent, wraps: list[Wrap]) -> str:
+def sign_envelope(device: LocalDevice, ids: ContentIds, content: SealedContent, wraps: Sequence[Wrap]) -> str:
     """The `encrypted_payload` of a sealed content and its wraps. Raises TooLarge."""
     body = msgpack.encode(
         Body(

@@ -2,7 +2,7 @@
 
 Every HMAC, HKDF, AEAD, agreement and signature of the project goes through here, so that the Wycheproof
 vectors and the nonce recorder of the tests see what really runs. Symmetric work is done by `cryptography`,
-X25519 and Ed25519 by libsodium (PyNaCl), as measured in docs/protocol.md. Nothing else imports either of them.
+X25519 and Ed25519 by libsodium (PyNaCl), as measured in docs/protocol.md. Nothing else in crypto imports either.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from nacl.exceptions import BadSignatureError
 from nacl.exceptions import RuntimeError as SodiumError
@@ -69,6 +70,12 @@ def hmac_sha256_pair(key: bytes, first: bytes, second: bytes) -> tuple[bytes, by
 def hkdf_sha256(ikm: bytes, salt: bytes, info: bytes, length: int) -> bytes:
     """HKDF-SHA256 (RFC 5869), extract and expand; an empty salt is 32 zero bytes, as the RFC says."""
     return HKDF(_SHA256, length, salt, info).derive(ikm)
+
+
+def argon2id(secret: bytes, salt: bytes, *, memory_kib: int, iterations: int, lanes: int) -> bytes:
+    """Argon2id (RFC 9106), 32 bytes: a key from a passphrase."""
+    kdf = Argon2id(salt=salt, length=KEY_BYTES, iterations=iterations, lanes=lanes, memory_cost=memory_kib)
+    return kdf.derive(secret)
 
 
 def sha256(data: bytes) -> bytes:

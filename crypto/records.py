@@ -96,13 +96,15 @@ class Quota(msgspec.Struct, frozen=True, array_like=True):
 
 
 class DeviceRecord(msgspec.Struct, frozen=True, gc=False):
-    """Every session with one peer device, rising by `Session.order`, and what limits need remembered."""
+    """Every session with one peer device, rising by `Session.order`, and what limits need remembered.
+
+    `dropped` holds, by signed prekey id, the ids of dropped sessions that a handshake naming it could repeat.
+    """
 
     peer: PublicIdentity | None = None
     sessions: tuple[Session, ...] = ()
     accepted: Quota = Quota()
-    renegotiated: Quota = Quota()
-    renegotiated_ms: int = 0
+    renegotiated_seconds: tuple[int, ...] = ()
     dropped: tuple[tuple[int, bytes], ...] = ()
 
     def __repr__(self) -> str:
@@ -143,8 +145,7 @@ class DeviceRecord(msgspec.Struct, frozen=True, gc=False):
                 _VERSION,
                 b"" if self.peer is None else self.peer.pair,
                 self.accepted,
-                self.renegotiated,
-                self.renegotiated_ms,
+                self.renegotiated_seconds,
                 [_store(session) for session in self.sessions],
                 self.dropped,
             )
@@ -163,8 +164,7 @@ class DeviceRecord(msgspec.Struct, frozen=True, gc=False):
             _load_peer(stored.peer),
             tuple([_load(session) for session in stored.sessions]),
             stored.accepted,
-            stored.renegotiated,
-            stored.renegotiated_ms,
+            stored.renegotiated_seconds,
             stored.dropped,
         )
         _check_bounds(record)
@@ -182,9 +182,7 @@ def replace_session(record: DeviceRecord, session: Session) -> DeviceRecord:
         after = (*sessions[:-1], session)
     else:
         after = tuple([session if old.id == session.id else old for old in sessions])
-    return DeviceRecord(
-        record.peer, after, record.accepted, record.renegotiated, record.renegotiated_ms, record.dropped
-    )
+    return DeviceRecord(record.peer, after, record.accepted, record.renegotiated_seconds, record.dropped)
 
 
 def bounded(record: DeviceRecord, today: int) -> DeviceRecord:
@@ -268,8 +266,7 @@ class _StoredRecord(msgspec.Struct, array_like=True, forbid_unknown_fields=True)
     version: int
     peer: bytes
     accepted: Quota
-    renegotiated: Quota
-    renegotiated_ms: _Natural
+    renegotiated_seconds: tuple[_Natural, ...]
     sessions: list[_StoredSession]
     dropped: tuple[tuple[_Natural, bytes], ...]
 

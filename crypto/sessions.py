@@ -47,7 +47,8 @@ PING_AFTER: Final = 50
 """Unanswered messages after which we ask for an answer, so that the sending chain is renewed."""
 
 RENEGOTIATIONS_PER_DAY: Final = 5
-RENEGOTIATION_INTERVAL_MS: Final = 3_600_000
+RENEGOTIATION_INTERVAL_SECONDS: Final = 3_600
+DAY_SECONDS: Final = 86_400
 _RENEGOTIABLE: Final = frozenset(
     (
         Reason.NO_SESSION,
@@ -218,16 +219,22 @@ def may_renegotiate(record: DeviceRecord, reason: Reason, now_ms: int) -> bool:
     ours = [session for session in record.sessions if session.is_initiator]
     if ours and ours[-1].ratchet.receive_chain is None:
         return False
-    if record.renegotiated_ms and now_ms - record.renegotiated_ms < RENEGOTIATION_INTERVAL_MS:
+    recent = _recent_renegotiations(record, now_ms)
+    if recent and now_ms // 1000 - recent[-1] < RENEGOTIATION_INTERVAL_SECONDS:
         return False
-    return record.renegotiated.used_on(day_of(now_ms)) < RENEGOTIATIONS_PER_DAY
+    return len(recent) < RENEGOTIATIONS_PER_DAY
 
 
 def noted(record: DeviceRecord, now_ms: int) -> DeviceRecord:
     """The record after a renegotiation, for the limits."""
-    return msgspec.structs.replace(
-        record, renegotiated=record.renegotiated.plus_one(day_of(now_ms)), renegotiated_ms=now_ms
-    )
+    recent = (*_recent_renegotiations(record, now_ms), now_ms // 1000)
+    return msgspec.structs.replace(record, renegotiated_seconds=recent)
+
+
+def _recent_renegotiations(record: DeviceRecord, now_ms: int) -> tuple[int, ...]:
+    """When they were, within the last 24 hours."""
+    since = now_ms // 1000 - DAY_SECONDS
+    return tuple(at for at in record.renegotiated_seconds if at > since)
 
 
 def forget_prekey(record: DeviceRecord, signed_prekey_id: int) -> DeviceRecord:
@@ -247,7 +254,7 @@ def _for_peer(record: DeviceRecord, peer: PublicIdentity) -> DeviceRecord:
         return record
     if record.peer is None:
         return msgspec.structs.replace(record, peer=peer)
-    return DeviceRecord(peer, (), record.accepted, record.renegotiated, record.renegotiated_ms)
+    return DeviceRecord(peer, (), record.accepted, record.renegotiated_seconds)
 
 
 def _check_handshake(record: DeviceRecord, told_session: bytes, handshake: Handshake, ad: bytes, now_ms: int) -> None:

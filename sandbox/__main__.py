@@ -1,5 +1,6 @@
 """`python -m sandbox relay | proxy | demo`: reads the command line, nothing else. Each command imports what it needs."""
 
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -78,6 +79,15 @@ def proxy(*, target: str, port: int, parent_pid: int | None) -> None:
         die_with_parent(parent_pid)
     with suppress(KeyboardInterrupt):
         trio.run(run_proxy, host, int(target_port), port)
+
+
+@main.command()
+@click.option("--scripted", is_flag=True, help="Play the scripted conversation, also on a terminal.")
+def demo(*, scripted: bool) -> None:
+    """Everything on this machine: a chat on a terminal, otherwise a scripted conversation of 20 messages."""
+    from sandbox.demo import run_demo  # noqa: PLC0415 - only for this command
+
+    sys.exit(run_demo(scripted=scripted or not (sys.stdin.isatty() and sys.stdout.isatty())))
 
 
 if __name__ == "__main__":

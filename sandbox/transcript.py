@@ -50,3 +50,8 @@ class Transcript:
         """Returns once `condition()` holds. The caller bounds the wait."""
         while not condition():
             await self._changed.wait()
+
+    async def more(self, conversation_id: str, than: int) -> tuple[Line, ...]:
+        """The lines after the first `than`, once there are any."""
+        await self.until(lambda: len(self._lines.get(conversation_id, ())) > than)
+        return self.lines(conversation_id)[than:]

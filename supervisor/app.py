@@ -91,8 +91,7 @@ class _Run:
     async def _run_pool(self, everything: trio.CancelScope) -> None:
         try:
             await self._parts.pool.run()
-        except HandlerUnusable as error:
-            log.error("handler: cannot be used", handler=self._settings.handler, reason=str(error))
+        except HandlerUnusable:  # the pool has said which and why
             self._exit_code = EXIT_CONFIGURATION
             everything.cancel()
 
@@ -116,10 +115,11 @@ class _Run:
         """Running jobs finish, replies are sent and acknowledged, the connection closes, what came last is taken in."""
         parts = self._parts
         log.info("drain: begins", seconds=self._settings.drain_seconds)
-        with trio.move_on_after(self._settings.drain_seconds):
-            await parts.pool.drain()
-            with trio.move_on_after(self._settings.drain_seconds / 2):
-                await self._wait_until_sent()
+        began = trio.current_time()
+        await parts.pool.drain()  # bounded by itself: what does not finish is handed back
+        left = max(self._settings.drain_seconds / 5, self._settings.drain_seconds - (trio.current_time() - began))
+        with trio.move_on_after(left):
+            await self._wait_until_sent()
         await parts.connection.close()
         with trio.move_on_after(self._settings.drain_seconds / 5):
             await parts.take_in_the_last()

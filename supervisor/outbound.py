@@ -28,6 +28,7 @@ from supervisor.sealer import Addressed, NoUsableDevice, SealedFor, Sealer
 from supervisor.streams import LiveStream, Streams
 
 SLOTS = 64
+STREAM_START = ":start"
 RETRY_SECONDS = 1.0
 
 log = structlog.get_logger()
@@ -150,7 +151,7 @@ class Outbound:
         if stream_key is not None:
             await self._begin_stream(head, owner, stream_key, sealed.encrypted_payload)
         else:
-            await self._send(self._final_frame(head, addressed.client_message_id, sealed.encrypted_payload))
+            await self._send(await self._final_frame(head, addressed.client_message_id, sealed.encrypted_payload))
 
     def _addressed(self, head: _Head, owner: Owner, kind: str, stream_key: StreamKey | None) -> Addressed:
         record, reply = head.record, head.reply
@@ -211,11 +212,15 @@ class Outbound:
         conversation, stream_id = head.record.conversation_id, head.reply.stream_id or ""
         number = self._connection.number
         if await self._send(StreamStart(stream_id, conversation, encrypted_payload)):
-            await self._streams.begin(LiveStream(stream_id, conversation, owner.owner_id, key, number))
+            answer = (head.record.job_id, head.record.place.removesuffix(STREAM_START))
+            await self._streams.begin(
+                LiveStream(stream_id, conversation, answer=answer, to=owner.owner_id, key=key, connection_number=number)
+            )
 
-    def _final_frame(self, head: _Head, client_message_id: str, encrypted_payload: str) -> Frame:
+    async def _final_frame(self, head: _Head, client_message_id: str, encrypted_payload: str) -> Frame:
         conversation, reply = head.record.conversation_id, head.reply
-        if reply.stream_id is not None and self._streams.end(conversation, reply.stream_id):
+        answer = (head.record.job_id, head.record.place)
+        if await self._streams.end(conversation, answer, reply.stream_id) and reply.stream_id is not None:
             return StreamDone(reply.stream_id, conversation, client_message_id, reply.content_type, encrypted_payload)
         return MessageSend(client_message_id, conversation, reply.content_type, encrypted_payload)
 

@@ -31,12 +31,23 @@ log = structlog.get_logger()
 class LiveStream:
     """One stream that this supervisor has started."""
 
-    def __init__(self, stream_id: str, conversation_id: str, to: str, key: StreamKey, connection_number: int) -> None:
+    def __init__(
+        self,
+        stream_id: str,
+        conversation_id: str,
+        *,
+        answer: tuple[str, str],
+        to: str,
+        key: StreamKey,
+        connection_number: int,
+    ) -> None:
+        """`answer`: job id and place of the reply that it shows; `connection_number`: of the connection that began it."""
         self.stream_id = stream_id
         self.conversation_id = conversation_id
         self.to = to
         self.key = key
         self.connection_number = connection_number
+        self.answer = answer
         self.next_seq = 0
         self.started_at = trio.current_time()
 
@@ -81,10 +92,15 @@ class Streams:
         for delta in early:
             await self._grow(delta)
 
-    def end(self, conversation_id: str, stream_id: str) -> bool:
-        """The whole text goes now. True: as the stream's end; False: as a plain message, its stream was never here or is gone."""
+    async def end(self, conversation_id: str, answer: tuple[str, str], stream_id: str | None) -> bool:
+        """The whole text goes now. True: as its stream's end. False: as a plain message; a stream that a first run of the
+        job had begun for it is aborted.
+        """
         stream = self._by_conversation.get(conversation_id)
-        if stream is None or stream.stream_id != stream_id:
+        if stream is None or stream.answer != answer:
+            return False
+        if stream.stream_id != stream_id:
+            await self.abort(conversation_id)
             return False
         del self._by_conversation[conversation_id]
         return self._is_alive(stream)

@@ -79,8 +79,8 @@ class World:
     def http_url(self) -> str:
         return f"http://127.0.0.1:{self.environment['HASHEE_HTTP_PORT']}"
 
-    def metrics(self) -> str:
-        text = _get(self.http_url + "/metrics")
+    def page(self, path: str) -> str:
+        text = _get(self.http_url + path)
         assert text is not None, "the status page does not answer"
         return text
 

@@ -16,10 +16,10 @@ from pathlib import Path
 import setproctitle
 import trio
 
+from bus import parent_death
 from bus.control import StartFailed, encode
 from workers.control_link import ControlLink
 from workers.errors import CannotStart
-from workers.lifeline import EXIT_ORPHANED, die_with_parent
 from workers.loading import CannotLoad, load_agent
 from workers.logs import Log, kind, where, worker_log
 from workers.process import Worker
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     """The process' exit code."""
     options = parse_options(arguments)
     if options.parent_pid is not None:
-        die_with_parent(options.parent_pid)
+        parent_death.die_with_parent(options.parent_pid)
     for descriptor in (options.control_fd, options.bus_key_fd):
         if descriptor is not None:
             os.set_inheritable(descriptor, False)
@@ -88,7 +88,7 @@ def _link(settings: WorkerSettings, worker: Worker) -> ControlLink | None:
         socket.socket(fileno=settings.control_fd),
         pulse=worker.vitals.heartbeat,
         on_command=worker.command,
-        on_end=lambda: os._exit(EXIT_ORPHANED),
+        on_end=lambda: os._exit(parent_death.PARENT_IS_GONE),
     )
     worker.attach(link)
     link.start()

@@ -9,11 +9,11 @@ from typing import Self
 
 import trio
 
+from bus import ulid
 from bus.records import Reply
 from workers.errors import BadReply
 from workers.payloads import check_text, text_payload
 from workers.sending import Sending
-from workers.ulid import new_ulid
 
 # PROTOCOL §5.8: merged for at least this long, so that the lengths of tokens do not show.
 DELTA_MERGE_SECONDS = 0.2
@@ -96,7 +96,7 @@ class _Show:
     """The deltas of one stream: a task that sends what has gathered, never more often than the merge time."""
 
     def __init__(self, sending: Sending) -> None:
-        self.stream_id = new_ulid()
+        self.stream_id = ulid.new()
         self.scope = trio.CancelScope()
         self._sending = sending
         self._gathered = ""

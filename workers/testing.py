@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 import msgspec
 import trio
 
+from bus import ulid
 from bus.control import Observation
 from bus.jobs import Emitted
 from bus.records import InboundMessage, Job, Payload, Reply
 from workers.agent import Agent
 from workers.execution import Bench, run_handler
-from workers.ulid import new_ulid
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Conversation:
         self._agent = agent
         self._sender_id = sender_id
         self._display_name = display_name
-        self._id = new_ulid()
+        self._id = ulid.new()
         self._job: Job | None = None
         self._desk = _Desk()
         self.observations: list[Observation] = []
@@ -93,7 +93,7 @@ class Conversation:
         if self._job is None:
             raise ValueError("say something first")
         again = self._job.attempt + 1
-        return await self._run(msgspec.structs.replace(self._job, entry_id=new_ulid(), attempt=again, deliveries=again))
+        return await self._run(msgspec.structs.replace(self._job, entry_id=ulid.new(), attempt=again, deliveries=again))
 
     async def _run(self, job: Job) -> list[Said]:
         self._job = job
@@ -120,7 +120,7 @@ class Conversation:
     def _make_job(self, payload: Payload) -> Job:
         now_ms = time.time_ns() // 1_000_000
         message = InboundMessage(
-            message_id=new_ulid(),
+            message_id=ulid.new(),
             conversation_id=self._id,
             conversation_type="h2a",
             sender_id=self._sender_id,
@@ -128,11 +128,11 @@ class Conversation:
             sender_display_name=self._display_name,
             payload=payload,
             created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            client_message_id=new_ulid(),
+            client_message_id=ulid.new(),
             envelope_version="hashee-envelope-v1.2",
         )
         return Job(
-            entry_id=new_ulid(),
+            entry_id=ulid.new(),
             job_id=message.message_id,
             conversation_id=self._id,
             attempt=1,

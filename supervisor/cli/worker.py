@@ -27,7 +27,7 @@ def worker(handler: str | None, concurrency: str | None) -> None:
     given = {"HASHEE_HANDLER": handler, "HASHEE_CONCURRENCY": concurrency}
     environ = {**os.environ, **{name: value for name, value in given.items() if value is not None}}
     settings = WorkerSettings.from_environ(environ)
-    argv = [sys.executable, "-m", "workers", "--handler", settings.handler]
+    argv = [sys.executable, "-P", "-m", "workers", "--handler", settings.handler]
     argv += ["--concurrency", str(settings.concurrency)]
     os.execve(sys.executable, argv, worker_environment(settings, environ))  # noqa: S606
 

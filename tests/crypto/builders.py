@@ -7,9 +7,12 @@ crypto core tells it to commit.
 from __future__ import annotations
 
 import random as seeded
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from crypto import msgpack, strict_base64
 from crypto.envelope import (
+    Body,
     Envelope,
     Expected,
     Opened,
@@ -20,6 +23,7 @@ from crypto.envelope import (
     seal_ratchet,
     verify_signature,
 )
+from crypto.errors import Reason, Unreadable
 from crypto.identity import IdentityKeys, LocalDevice
 from crypto.prekeys import (
     Bundle,
@@ -32,6 +36,7 @@ from crypto.prekeys import (
 from crypto.primitives import Random
 from crypto.records import EMPTY_RECORD, DeviceRecord
 from crypto.sessions import start_session
+from crypto.wraps import RatchetWrap
 
 NOW_MS = 1_750_000_000_000
 DAY_MS = 86_400_000
@@ -164,3 +169,37 @@ def make_peer(seed: int, *, owner: str | None = None, one_time: int = 5) -> Peer
     signed = make_signed_prekey(device, 1, NOW_MS, random)
     keys = make_one_time_prekeys(1, one_time, random)
     return Peer(device, random, {1: signed}, {key.id: key for key in keys})
+
+
+def talking_pair() -> tuple[Peer, Peer]:
+    """Two devices in one session that both have been heard in: (who began it, who was asked)."""
+    alice, agent = make_peer(1), make_peer(2)
+    agent.open(alice, alice.seal(agent, "hello"))
+    alice.open(agent, agent.seal(alice, "welcome"))
+    return alice, agent
+
+
+def reason_of(action: Callable[[], object]) -> Reason:
+    """The reason for which `action` fails; it must fail as Unreadable."""
+    try:
+        action()
+    except Unreadable as error:
+        return error.reason
+    raise AssertionError("nothing was refused")
+
+
+def resign(sender: Peer, encrypted_payload: str, **changes: object) -> str:
+    """The envelope with parts of its body changed, signed again by its own sender: what a bad peer can do."""
+    envelope = parse_envelope(encrypted_payload, Expected(CONVERSATION, sender.device.owner_id))
+    fields = {name: getattr(envelope, name) for name in Body.__struct_fields__} | changes
+    body = msgpack.encode(Body(**fields))
+    signature = sender.device.identity.sign(b"hashee-sign-v1\x00" + body)
+    return strict_base64.encode(msgpack.encode([body, signature]))
+
+
+def only_wrap(peer: Peer, encrypted_payload: str) -> RatchetWrap:
+    """The one ratchet wrap of an envelope of `peer`."""
+    envelope = parse_envelope(encrypted_payload, Expected(CONVERSATION, peer.device.owner_id))
+    (wrap,) = envelope.wraps
+    assert isinstance(wrap, RatchetWrap)
+    return wrap

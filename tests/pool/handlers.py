@@ -1,6 +1,7 @@
 """Handlers for workers in tests: each does one good or bad thing, chosen by the text of the message."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -30,6 +31,8 @@ async def act(message: InboundMessage, chat: Chat) -> None:
         case "spin":
             while True:
                 pass
+        case "hold":
+            re.match(r"(a+)+$", "a" * 60 + "b")  # Years, in C, without letting any other thread run.
         case "block":
             time.sleep(float(rest))  # noqa: ASYNC251 - the mistake itself
             await chat.reply("blocked")

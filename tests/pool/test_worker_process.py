@@ -107,6 +107,18 @@ async def test_a_handler_that_holds_the_loop_starves_neither_heartbeat_nor_stack
     assert "task " in stacks
 
 
+async def test_a_hung_worker_is_dumped_before_it_is_killed_even_if_no_thread_of_it_runs(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with redis_server(tmp_path) as url:
+        async with open_bus(url) as bus, running_worker(order_of(url)) as worker:
+            await ask(bus, "hold")
+            await until(lambda: worker.exit)
+    assert worker.exit is not None
+    assert (worker.exit.returncode, worker.exit.abnormal) == (-signal.SIGKILL, False)
+    assert "handlers.py" in capfd.readouterr().err
+
+
 async def test_what_a_worker_started_ends_with_it(tmp_path: Path) -> None:
     with redis_server(tmp_path) as url:
         async with open_bus(url) as bus, running_worker(order_of(url)) as worker:

@@ -7,7 +7,6 @@ import pytest
 from workers import Agent, BadHandler, BadReply, Fail, Retry, TextTooLong
 from workers.builtin import default_handler
 from workers.payloads import checked_payload, text_payload
-from workers.ulid import new_ulid
 
 pytestmark = pytest.mark.pure
 
@@ -101,10 +100,3 @@ def test_a_model_is_the_default_only_where_an_endpoint_is_set() -> None:
     assert default_handler({}) == "workers.builtin.echo:agent"
     assert default_handler({"OPENAI_API_KEY": "x"}) == "workers.builtin.llm:agent"
     assert default_handler({"OPENAI_BASE_URL": "x"}) == "workers.builtin.llm:agent"
-
-
-def test_a_ulid_has_26_characters_and_sorts_by_time() -> None:
-    first, second = new_ulid(), new_ulid()
-    assert len(first) == 26
-    assert first[:10] <= second[:10]
-    assert first != second

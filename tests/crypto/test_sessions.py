@@ -1,0 +1,293 @@
+"""Which session is sent on, which are kept, and when a new one may be started (PROTOCOL §5.4)."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from crypto.errors import CannotSend, Reason
+from crypto.prekeys import make_signed_prekey
+from crypto.ratchet import MAX_SKIPPED_PER_STEP
+from crypto.records import MAX_UNANSWERED
+from crypto.sessions import forget_prekey, may_renegotiate, noted, ping_due, wrap_key
+from tests.crypto.builders import (
+    DAY_MS,
+    NOW_MS,
+    Peer,
+    make_peer,
+    only_wrap,
+    reason_of,
+    resign,
+    talking_pair,
+)
+
+pytestmark = pytest.mark.pure
+
+
+def _start_and_deliver(sender: Peer, receiver: Peer, words: str = "x") -> None:
+    sender.start(receiver)
+    receiver.open(sender, sender.seal(receiver, words))
+
+
+def test_900_unanswered_messages_end_a_session_for_sending() -> None:
+    alice, agent = make_peer(1), make_peer(2)
+    alice.start(agent)
+    for number in range(MAX_UNANSWERED):
+        assert alice.record(agent).may_send(0, NOW_MS), number
+        sealed = alice.seal(agent, "x")
+    assert not alice.record(agent).may_send(0, NOW_MS)
+    with pytest.raises(CannotSend):
+        wrap_key(
+            alice.record(agent),
+            alice.device,
+            agent.id,
+            bytes(32),
+            bytes(32),
+            epoch=0,
+            now_ms=NOW_MS,
+            random=alice.random,
+        )
+    assert agent.open(alice, sealed) == "x", "a peer that lost all the others still follows"
+    assert agent.record(alice).skipped_count() == MAX_UNANSWERED - 1
+
+
+def test_an_answer_makes_a_session_good_for_another_900() -> None:
+    alice, agent = talking_pair()
+    for _ in range(MAX_UNANSWERED - 1):
+        sealed = alice.seal(agent, "x")
+    agent.open(alice, sealed)
+    alice.open(agent, agent.seal(alice, "still here"))
+    assert alice.record(agent).may_send(0, NOW_MS)
+    assert len(alice.record(agent).sessions) == 1
+
+
+def test_30_days_without_an_answer_end_a_session_for_sending() -> None:
+    alice, agent = talking_pair()
+    alice.seal(agent, "x")
+    assert alice.record(agent).may_send(0, NOW_MS + 30 * DAY_MS)
+    assert not alice.record(agent).may_send(0, NOW_MS + 30 * DAY_MS + 1)
+    quiet = agent.record(alice)
+    assert quiet.may_send(0, NOW_MS + 30 * DAY_MS)
+
+
+def test_a_session_of_an_older_epoch_is_read_with_and_never_sent_with() -> None:
+    alice, agent = talking_pair()
+    agent.epoch = 1
+    assert not agent.record(alice).may_send(1, NOW_MS)
+    assert agent.open(alice, alice.seal(agent, "under way")) == "under way"
+    assert not agent.record(alice).may_send(1, NOW_MS)
+    answer = agent.seal(alice, "in a new session")
+    assert only_wrap(agent, answer).handshake is not None
+    assert alice.open(agent, answer) == "in a new session"
+    assert agent.open(alice, alice.seal(agent, "follows")) == "follows"
+
+
+def test_started_rises_above_every_known_session() -> None:
+    alice, agent = talking_pair()
+    known = agent.record(alice).current
+    agent.now_ms -= 10 * DAY_MS
+    agent.start(alice)
+    started = agent.record(alice).current
+    assert known is not None
+    assert started is not None
+    assert started.started == known.started + 1
+
+
+def test_a_session_started_more_than_a_day_from_now_is_malformed() -> None:
+    alice, agent = make_peer(1), make_peer(2)
+    alice.now_ms += DAY_MS + 1
+    sealed = alice.seal(agent, "from the future")
+    assert reason_of(lambda: agent.try_open(alice, sealed)) is Reason.MALFORMED
+    agent.now_ms += 1
+    assert agent.open(alice, sealed) == "from the future"
+
+
+def test_a_session_id_that_is_not_its_handshakes_is_malformed() -> None:
+    alice, agent = make_peer(1), make_peer(2)
+    sealed = alice.seal(agent, "x")
+    wrap = msgspec.structs.replace(only_wrap(alice, sealed), session=bytes(16))
+    forged = resign(alice, sealed, wraps=(wrap,))
+    assert reason_of(lambda: agent.try_open(alice, forged)) is Reason.MALFORMED
+
+
+def test_an_unknown_session_without_a_handshake_is_no_session() -> None:
+    alice, agent = talking_pair()
+    agent.records.clear()
+    sealed = alice.seal(agent, "x")
+    assert reason_of(lambda: agent.try_open(alice, sealed)) is Reason.NO_SESSION
+
+
+def test_an_envelope_that_leaves_us_out_is_no_session_and_two_wraps_are_malformed() -> None:
+    alice, agent = talking_pair()
+    sealed = alice.seal(agent, "x")
+    wrap = only_wrap(alice, sealed)
+    left_out = resign(alice, sealed, wraps=())
+    assert reason_of(lambda: agent.try_open(alice, left_out)) is Reason.NO_SESSION
+    twice = resign(alice, sealed, wraps=(wrap, wrap))
+    assert reason_of(lambda: agent.try_open(alice, twice)) is Reason.MALFORMED
+
+
+def test_missing_prekeys_are_unknown_prekey() -> None:
+    alice, agent = make_peer(1), make_peer(2)
+    sealed = alice.seal(agent, "x")
+    one_time, signed = agent.one_time, agent.signed
+    agent.one_time = {}
+    assert reason_of(lambda: agent.try_open(alice, sealed)) is Reason.UNKNOWN_PREKEY
+    agent.one_time, agent.signed = one_time, {}
+    assert reason_of(lambda: agent.try_open(alice, sealed)) is Reason.UNKNOWN_PREKEY
+    agent.signed = signed
+    assert agent.open(alice, sealed) == "x"
+
+
+def test_five_sessions_are_kept_and_the_smallest_dropped() -> None:
+    alice, agent = make_peer(1, one_time=0), make_peer(2, one_time=0)
+    for number in range(7):
+        alice.now_ms = NOW_MS + number
+        _start_and_deliver(alice, agent)
+    kept = agent.record(alice)
+    assert [session.started for session in kept.sessions] == [NOW_MS + number for number in range(2, 7)]
+    assert sum(len(ids) for _, ids in kept.dropped) == 2 * 8
+
+
+def test_a_dropped_id_is_remembered_until_its_prekey_is_erased() -> None:
+    alice, agent = make_peer(1, one_time=0), make_peer(2, one_time=0)
+    alice.start(agent)
+    first = alice.seal(agent, "first")
+    agent.open(alice, first)
+    for number in range(1, 6):
+        alice.now_ms = NOW_MS + number
+        _start_and_deliver(alice, agent)
+    assert reason_of(lambda: agent.try_open(alice, first)) is Reason.NO_SESSION
+    agent.records[alice.id] = forget_prekey(agent.record(alice), 1)
+    assert agent.record(alice).dropped == ()
+    del agent.signed[1]
+    assert reason_of(lambda: agent.try_open(alice, first)) is Reason.UNKNOWN_PREKEY
+
+
+def test_the_first_message_of_a_session_older_than_all_kept_ones_is_read_once() -> None:
+    alice, agent = make_peer(1, one_time=0), make_peer(2, one_time=0)
+    alice.start(agent)
+    late = alice.seal(agent, "late")
+    for number in range(1, 6):
+        alice.now_ms = NOW_MS + number
+        _start_and_deliver(alice, agent)
+    assert agent.open(alice, late) == "late"
+    assert len(agent.record(alice).sessions) == 5
+    assert reason_of(lambda: agent.try_open(alice, late)) is Reason.NO_SESSION
+
+
+def test_20_new_sessions_a_day_and_no_more() -> None:
+    alice, agent = make_peer(1, one_time=0), make_peer(2, one_time=0)
+    for number in range(20):
+        alice.now_ms = NOW_MS + number
+        _start_and_deliver(alice, agent)
+    alice.now_ms = NOW_MS + 20
+    alice.start(agent)
+    sealed = alice.seal(agent, "one too many")
+    assert reason_of(lambda: agent.try_open(alice, sealed)) is Reason.NO_SESSION
+    agent.now_ms += DAY_MS
+    assert agent.open(alice, sealed) == "one too many"
+
+
+def test_a_reinstalled_peer_starts_a_session_and_both_go_on_in_it() -> None:
+    alice, agent = talking_pair()
+    alice.records.clear()
+    alice.now_ms += 1_000
+    assert agent.open(alice, alice.seal(agent, "new phone")) == "new phone"
+    assert alice.open(agent, agent.seal(alice, "hello again")) == "hello again"
+
+
+def test_a_changed_and_accepted_pair_drops_the_sessions_of_the_old_one() -> None:
+    alice, agent = talking_pair()
+    renewed = make_peer(11, owner=alice.device.owner_id)
+    renewed.device = type(alice.device)(alice.device.owner_id, alice.id, renewed.device.identity)
+    renewed.signed = {1: make_signed_prekey(renewed.device, 1, NOW_MS, renewed.random)}
+    assert agent.open(renewed, renewed.seal(agent, "new keys")) == "new keys"
+    record = agent.record(renewed)
+    assert record.peer == renewed.device.identity.public
+    assert len(record.sessions) == 1
+
+
+def test_a_ping_is_due_after_every_50th_message_in_a_row() -> None:
+    alice, agent = talking_pair()
+    due = []
+    for number in range(1, 121):
+        sealed = alice.seal(agent, "x")
+        if ping_due(alice.record(agent)):
+            due.append(number)
+    assert due == [50, 100]
+    agent.open(alice, sealed)
+    alice.open(agent, agent.seal(alice, "pong"))
+    assert not ping_due(alice.record(agent))
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+def test_only_the_reasons_of_a_desync_renegotiate(reason: Reason) -> None:
+    _, agent = talking_pair()
+    allowed = {"no_session", "unknown_prekey", "too_many_skipped", "key_used", "bad_ciphertext"}
+    assert may_renegotiate(next(iter(agent.records.values())), reason, NOW_MS) == (reason in allowed)
+
+
+def test_renegotiation_is_once_an_hour_and_never_while_ours_is_unanswered() -> None:
+    alice, agent = talking_pair()
+    record = agent.record(alice)
+    assert may_renegotiate(record, Reason.KEY_USED, NOW_MS)
+    record = noted(record, NOW_MS)
+    assert not may_renegotiate(record, Reason.KEY_USED, NOW_MS + 3_599_000)
+    assert may_renegotiate(record, Reason.KEY_USED, NOW_MS + 3_600_000)
+    agent.now_ms += 1
+    agent.start(alice)
+    answered = agent.seal(alice, "session.renewed")
+    assert not may_renegotiate(agent.record(alice), Reason.KEY_USED, NOW_MS + DAY_MS)
+    alice.open(agent, answered)
+    agent.open(alice, alice.seal(agent, "answer"))
+    assert may_renegotiate(agent.record(alice), Reason.KEY_USED, NOW_MS + DAY_MS)
+
+
+def test_a_desync_recovers_by_renegotiation() -> None:
+    alice, agent = talking_pair()
+    agent.records.clear()
+    lost = alice.seal(agent, "lost")
+    assert reason_of(lambda: agent.try_open(alice, lost)) is Reason.NO_SESSION
+    assert may_renegotiate(agent.record(alice), Reason.NO_SESSION, NOW_MS)
+    agent.now_ms += 10
+    agent.start(alice)
+    assert alice.open(agent, agent.seal(alice, "session.renewed")) == "session.renewed"
+    assert agent.open(alice, alice.seal(agent, "again")) == "again"
+
+
+def test_the_gap_is_counted_over_the_old_chain_and_the_new_one() -> None:
+    alice, agent = talking_pair()
+    last_of_old = [alice.seal(agent, "x") for _ in range(600)][-1]
+    agent_answer = agent.seal(alice, "crossing")
+    alice.open(agent, agent_answer)
+    in_new = [alice.seal(agent, str(number)) for number in range(402)]
+    assert reason_of(lambda: agent.try_open(alice, in_new[401])) is Reason.TOO_MANY_SKIPPED
+    assert agent.open(alice, in_new[400]) == "400"
+    assert agent.record(alice).skipped_count() == MAX_SKIPPED_PER_STEP
+    assert agent.open(alice, last_of_old) == "x"
+
+
+def test_nothing_but_the_session_and_the_used_key_changes_on_a_late_message() -> None:
+    alice, agent = talking_pair()
+    sealed = [alice.seal(agent, str(number)) for number in range(5)]
+    agent.open(alice, sealed[4])
+    before = agent.record(alice)
+    agent.open(alice, sealed[1])
+    after = agent.record(alice)
+    assert after.sessions[0].ratchet == before.sessions[0].ratchet
+    assert after.skipped_count() == before.skipped_count() - 1
+    assert reason_of(lambda: agent.try_open(alice, sealed[1])) is Reason.KEY_USED
+
+
+def test_a_new_ratchet_key_is_made_on_the_next_send_only() -> None:
+    alice, agent = talking_pair()
+    agent.open(alice, alice.seal(agent, "x"))
+    current = agent.record(alice).current
+    assert current is not None
+    assert current.ratchet.own_private is None
+    assert current.ratchet.send_chain is None
+    agent.seal(alice, "y")
+    current = agent.record(alice).current
+    assert current is not None
+    assert current.ratchet.own_private is not None

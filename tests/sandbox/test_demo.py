@@ -1,0 +1,203 @@
+"""The demo as a newcomer meets it: real processes from one command, and nothing of it left afterwards."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import trio
+
+from sandbox.children import relay_process, running
+from tests.sandbox.relay import until
+
+DEMO = [sys.executable, "-m", "sandbox", "demo"]
+
+
+def processes_with(mark: str) -> list[int]:
+    """Pids of processes, ours or our children's, that carry this environment mark."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                environment = (folder / "environ").read_bytes()
+            except OSError:
+                continue  # it has ended meanwhile
+            if mark.encode() in environment and int(folder.name) != os.getpid():
+                found.append(int(folder.name))
+    return found
+
+
+def environment(tmp_path: Path) -> dict[str, str]:
+    """The demo's: a mark by which its processes are found again, and a place for its folder."""
+    return {**os.environ, "TMPDIR": str(tmp_path), "DEMO_MARK": mark(tmp_path)}
+
+
+def mark(tmp_path: Path) -> str:
+    return f"demo-of-{tmp_path}"
+
+
+def nothing_is_left(tmp_path: Path) -> bool:
+    return not processes_with(mark(tmp_path)) and not list(tmp_path.glob("hashee-demo-*"))
+
+
+def test_the_scripted_conversation_is_answered_whole_and_leaves_nothing(tmp_path: Path) -> None:
+    result = subprocess.run(
+        DEMO, stdin=subprocess.DEVNULL, capture_output=True, env=environment(tmp_path), timeout=60, check=False
+    )
+    assert result.returncode == 0, result.stdout.decode() + result.stderr.decode()
+    outcome = json.loads(result.stdout.decode().splitlines()[-1])
+    expected = {"sent": 20, "answered": 20, "lost": 0, "duplicated": 0, "reordered": 0}
+    assert expected.items() <= outcome.items()
+    assert outcome["encrypted"] == "hashee-envelope-v1.2"
+    assert (outcome["people"], outcome["streamed"], outcome["reconnects"] >= 1) == (3, 1, True)
+    assert nothing_is_left(tmp_path)
+
+
+class Terminal:
+    """The other end of a pseudo-terminal."""
+
+    def __init__(self, descriptor: int, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self._descriptor = descriptor
+        self._seen = ""
+
+    def type(self, text: str) -> None:
+        os.write(self._descriptor, text.encode())
+
+    def expect(self, text: str, seconds: float = 30.0) -> None:
+        """Reads until this text has been seen after the last one."""
+        deadline = time.monotonic() + seconds
+        while text not in self._seen:
+            assert time.monotonic() < deadline, self._seen
+            self._seen += os.read(self._descriptor, 65536).decode(errors="replace")
+        self._seen = self._seen.split(text, 1)[1]
+
+    def drain(self) -> None:
+        try:
+            while os.read(self._descriptor, 65536):
+                pass
+        except OSError:
+            return  # the end of a terminal whose other side is closed
+
+
+@contextmanager
+def demo_on_a_terminal(tmp_path: Path) -> Iterator[Terminal]:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        DEMO, stdin=theirs, stdout=theirs, stderr=theirs, env=environment(tmp_path), start_new_session=True
+    )
+    os.close(theirs)
+    try:
+        yield Terminal(ours, process)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        os.close(ours)
+
+
+def test_on_a_terminal_a_chat_shows_the_stream_and_quits(tmp_path: Path) -> None:
+    with demo_on_a_terminal(tmp_path) as terminal:
+        terminal.expect("you ›")
+        terminal.type("hello\n")
+        terminal.expect("echo: hello")
+        terminal.type("/stream one two three four\n")
+        terminal.expect("typing…")
+        terminal.expect("echo: one two")
+        terminal.expect("echo: one two three four")
+        terminal.type("/quit\n")
+        terminal.drain()
+        assert terminal.process.wait(20) == 0
+    assert nothing_is_left(tmp_path)
+
+
+def test_the_end_of_input_ends_the_chat(tmp_path: Path) -> None:
+    with demo_on_a_terminal(tmp_path) as terminal:
+        terminal.expect("you ›")
+        terminal.type("\x04")
+        terminal.drain()
+        assert terminal.process.wait(20) == 0
+    assert nothing_is_left(tmp_path)
+
+
+def test_an_interrupt_ends_the_chat_with_exit_code_0(tmp_path: Path) -> None:
+    with demo_on_a_terminal(tmp_path) as terminal:
+        terminal.expect("you ›")
+        terminal.process.send_signal(signal.SIGINT)
+        terminal.drain()
+        assert terminal.process.wait(20) == 0
+    assert nothing_is_left(tmp_path)
+
+
+async def test_a_killed_demo_leaves_no_process(tmp_path: Path) -> None:
+    log = tmp_path / "demo.log"
+    async with running("demo", [*DEMO, "--scripted"], log_path=log, environment=environment(tmp_path)) as demo:
+
+        async def talks() -> bool:
+            return "hello" in log.read_text()
+
+        await until(talks, seconds=30)
+        await demo.end(signal.SIGKILL, 5)
+
+        async def alone() -> bool:
+            return not processes_with(mark(tmp_path))
+
+        await until(alone, seconds=10)
+
+
+async def test_an_interrupted_script_drains_and_says_so_by_its_exit_code(tmp_path: Path) -> None:
+    log = tmp_path / "demo.log"
+    async with running("demo", [*DEMO, "--scripted"], log_path=log, environment=environment(tmp_path)) as demo:
+
+        async def talks() -> bool:
+            return "hello" in log.read_text()
+
+        await until(talks, seconds=30)
+        assert await demo.end(signal.SIGINT, 20) == 130
+    assert nothing_is_left(tmp_path)
+
+
+async def test_a_failed_start_shows_what_the_agent_said(tmp_path: Path) -> None:
+    log = tmp_path / "demo.log"
+    settings = {**environment(tmp_path), "HASHEE_WORKERS": "none"}
+    async with running("demo", [*DEMO, "--scripted"], log_path=log, environment=settings) as demo:
+        with trio.fail_after(30):
+            assert await demo.wait() == 1
+    assert "HASHEE_WORKERS" in log.read_text()
+    assert nothing_is_left(tmp_path)
+
+
+async def test_the_relay_ends_at_once_on_a_signal_though_clients_are_connected(tmp_path: Path) -> None:
+    async with relay_process(log_path=tmp_path / "log") as (relay, url):
+        host, port = url.removeprefix("http://").split(":")
+        async with await trio.open_tcp_stream(host, int(port)):
+            assert await relay.end(signal.SIGTERM, 2) == -signal.SIGTERM
+
+
+async def test_the_relay_dies_with_its_parent(tmp_path: Path) -> None:
+    parent = (
+        "import os, subprocess, sys, time\n"
+        "command = [sys.executable, '-m', 'sandbox', 'relay', '--exit-with-parent', str(os.getpid())]\n"
+        "subprocess.Popen(command)\n"
+        "time.sleep(600)\n"
+    )
+    log = tmp_path / "log"
+    argv = [sys.executable, "-c", parent]
+    async with running("parent", argv, log_path=log, environment=environment(tmp_path)) as process:
+
+        async def is_up() -> bool:
+            return "url" in log.read_text()
+
+        await until(is_up, seconds=10)
+        await process.end(signal.SIGKILL, 5)
+
+        async def alone() -> bool:
+            return not processes_with(mark(tmp_path))
+
+        await until(alone, seconds=5)
