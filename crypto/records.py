@@ -35,7 +35,7 @@ DROPPED_ID_BYTES: Final = 8
 MAX_UNANSWERED: Final = 900
 """Under the 1,000 that a receiver may step over, so that a peer who lost all of them can still follow."""
 
-MAX_UNANSWERED_MS: Final = 30 * 86_400_000
+MAX_UNANSWERED_SECONDS: Final = 30 * 86_400
 """As long as a peer keeps skipped keys and replaced prekeys: what is older it could not read anyway."""
 
 _VERSION: Final = 1
@@ -48,8 +48,8 @@ class Session(msgspec.Struct, frozen=True, gc=False):
     """One session with one device. The repr shows no key.
 
     `handshake_key` is our ephemeral public key while we are the initiator and nothing has been decrypted;
-    the prekey ids are those that the initiator named. `sending_since_ms` is when the running sending chain's
-    first message was sealed (0: none).
+    the prekey ids are those that the initiator named. `sending_since_seconds` is when the running sending
+    chain's first message was sealed (0: none).
     """
 
     id: bytes
@@ -60,7 +60,7 @@ class Session(msgspec.Struct, frozen=True, gc=False):
     signed_prekey_id: int
     one_time_prekey_id: int | None = None
     handshake_key: bytes | None = None
-    sending_since_ms: int = 0
+    sending_since_seconds: int = 0
     skipped: SkippedChains = ()
 
     def __repr__(self) -> str:
@@ -77,7 +77,10 @@ class Session(msgspec.Struct, frozen=True, gc=False):
             return False
         if self.ratchet.send_chain is None:
             return True
-        return self.ratchet.send_count < MAX_UNANSWERED and now_ms - self.sending_since_ms <= MAX_UNANSWERED_MS
+        return (
+            self.ratchet.send_count < MAX_UNANSWERED
+            and now_ms // 1000 - self.sending_since_seconds <= MAX_UNANSWERED_SECONDS
+        )
 
 
 class Quota(msgspec.Struct, frozen=True, array_like=True):
@@ -236,7 +239,6 @@ def _size(record: DeviceRecord) -> int:
 # in tests/vectors.
 
 _Natural = Annotated[int, Meta(ge=0)]
-_SessionId = Annotated[bytes, Meta(min_length=SESSION_ID_BYTES, max_length=SESSION_ID_BYTES)]
 
 _IS_INITIATOR: Final = 1
 _HAS_OWN_PRIVATE: Final = 2
@@ -248,15 +250,14 @@ _HAS_HANDSHAKE_KEY: Final = 64
 
 
 class _StoredSession(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    id: _SessionId
     started: _Natural
     epoch: _Natural
     shape: Annotated[int, Meta(ge=0, le=127)]
-    keys: bytes
+    id_and_keys: bytes
     send_count: _Natural
     previous_chain_length: _Natural
     receive_count: _Natural
-    sending_since_ms: _Natural
+    sending_since_seconds: _Natural
     signed_prekey_id: _Natural
     one_time_prekey_id: _Natural | None
     skipped: tuple[SkippedChain, ...]
@@ -278,7 +279,7 @@ _decode = msgspec.msgpack.Decoder(_StoredRecord).decode
 def _store(session: Session) -> _StoredSession:
     ratchet = session.ratchet
     shape = _IS_INITIATOR if session.is_initiator else 0
-    keys = ratchet.root_key
+    id_and_keys = session.id + ratchet.root_key
     for flag, key in (
         (_HAS_OWN_PRIVATE, ratchet.own_private),
         (_HAS_OWN_PUBLIC, ratchet.own_public),
@@ -289,17 +290,16 @@ def _store(session: Session) -> _StoredSession:
     ):
         if key is not None:
             shape |= flag
-            keys += key
+            id_and_keys += key
     return _StoredSession(
-        session.id,
         session.started,
         session.epoch,
         shape,
-        keys,
+        id_and_keys,
         ratchet.send_count,
         ratchet.previous_chain_length,
         ratchet.receive_count,
-        session.sending_since_ms,
+        session.sending_since_seconds,
         session.signed_prekey_id,
         session.one_time_prekey_id,
         session.skipped,
@@ -307,7 +307,7 @@ def _store(session: Session) -> _StoredSession:
 
 
 def _load(stored: _StoredSession) -> Session:
-    shape, keys = stored.shape, stored.keys
+    shape, keys = stored.shape, stored.id_and_keys[SESSION_ID_BYTES:]
     if len(keys) != KEY_BYTES * (1 + (shape >> 1).bit_count()):
         raise malformed("device record: wrong length of keys")
     at = 0
@@ -320,7 +320,7 @@ def _load(stored: _StoredSession) -> Session:
             found.append(None)
     own_private, own_public, their_public, send_chain, receive_chain, handshake_key = found
     return Session(
-        stored.id,
+        stored.id_and_keys[:SESSION_ID_BYTES],
         stored.started,
         stored.epoch,
         bool(shape & _IS_INITIATOR),
@@ -338,7 +338,7 @@ def _load(stored: _StoredSession) -> Session:
         stored.signed_prekey_id,
         stored.one_time_prekey_id,
         handshake_key,
-        stored.sending_since_ms,
+        stored.sending_since_seconds,
         stored.skipped,
     )
 

@@ -153,7 +153,7 @@ def wrap_key(
         session.signed_prekey_id,
         session.one_time_prekey_id,
         session.handshake_key,
-        session.sending_since_ms if step.ratchet.send_count > 1 else now_ms,
+        session.sending_since_seconds if step.ratchet.send_count > 1 else now_ms // 1000,
         session.skipped,
     )
     return replace_session(record, after), wrap
@@ -325,7 +325,7 @@ def _answered(session: Session, step: ReceiveStep, skipped: SkippedChains) -> Se
         session.signed_prekey_id,
         session.one_time_prekey_id,
         None,
-        session.sending_since_ms,
+        session.sending_since_seconds,
         skipped,
     )
 
@@ -346,8 +346,12 @@ def _retired(session: Session) -> Session:
     """A session that will not be sent on again: its sending chain is erased, an answer is still read."""
     if session.ratchet.send_chain is None and session.handshake_key is None:
         return session
-    ratchet = msgspec.structs.replace(session.ratchet, send_chain=None, own_public=None)
-    return msgspec.structs.replace(session, ratchet=ratchet, handshake_key=None, sending_since_ms=0)
+    ratchet = msgspec.structs.replace(
+        session.ratchet, send_chain=None, own_public=None, send_count=0, previous_chain_length=0
+    )
+    return msgspec.structs.replace(
+        session, ratchet=ratchet, handshake_key=None, one_time_prekey_id=None, sending_since_seconds=0
+    )
 
 
 def _remember(remembered: tuple[tuple[int, bytes], ...], session: Session) -> tuple[tuple[int, bytes], ...]:

@@ -45,9 +45,7 @@ def _full_record(*, skipped: int = 0, chains: int = 1, dropped: int = 0) -> Devi
     for _ in range(chains if skipped else 0):
         run = Parked(random(32), 4_000_000_000, tuple(random(32) for _ in range(skipped // chains)))
         entries = park(entries, (run,), TODAY)
-    sessions = tuple(
-        msgspec.structs.replace(session, signed_prekey_id=2**32 - 1) for session in record.sessions[:-1]
-    )
+    sessions = tuple(msgspec.structs.replace(session, signed_prekey_id=2**32 - 1) for session in record.sessions[:-1])
     last = msgspec.structs.replace(last, signed_prekey_id=2**32 - 1, skipped=entries)
     remembered = ((2**32 - 1, random(8 * dropped)),) if dropped else ()
     return msgspec.structs.replace(record, sessions=(*sessions, last), dropped=remembered)
@@ -56,9 +54,7 @@ def _full_record(*, skipped: int = 0, chains: int = 1, dropped: int = 0) -> Devi
 def test_a_record_without_skipped_keys_fits_into_1_kib() -> None:
     record = _full_record()
     seconds = NOW_MS // 1000
-    busy = msgspec.structs.replace(
-        record, renegotiated_seconds=tuple(seconds + number * 3600 for number in range(5))
-    )
+    busy = msgspec.structs.replace(record, renegotiated_seconds=tuple(seconds + number * 3600 for number in range(5)))
     assert len(busy.sessions) == 5
     assert len(busy.encode()) <= 1024
 

@@ -65,7 +65,7 @@ def test_30_days_without_an_answer_end_a_session_for_sending() -> None:
     alice, agent = talking_pair()
     alice.seal(agent, "x")
     assert alice.record(agent).may_send(0, NOW_MS + 30 * DAY_MS)
-    assert not alice.record(agent).may_send(0, NOW_MS + 30 * DAY_MS + 1)
+    assert not alice.record(agent).may_send(0, NOW_MS + 30 * DAY_MS + 1_000)
     quiet = agent.record(alice)
     assert quiet.may_send(0, NOW_MS + 30 * DAY_MS)
 
@@ -258,14 +258,14 @@ def test_a_desync_recovers_by_renegotiation() -> None:
 
 def test_the_gap_is_counted_over_the_old_chain_and_the_new_one() -> None:
     alice, agent = talking_pair()
-    last_of_old = [alice.seal(agent, "x") for _ in range(600)][-1]
-    agent_answer = agent.seal(alice, "crossing")
-    alice.open(agent, agent_answer)
-    in_new = [alice.seal(agent, str(number)) for number in range(402)]
-    assert reason_of(lambda: agent.try_open(alice, in_new[401])) is Reason.TOO_MANY_SKIPPED
-    assert agent.open(alice, in_new[400]) == "400"
+    old = [alice.seal(agent, "old") for _ in range(600)]
+    agent.open(alice, old[0])
+    alice.open(agent, agent.seal(alice, "turns the ratchet"))
+    new = [alice.seal(agent, str(number)) for number in range(403)]
+    assert reason_of(lambda: agent.try_open(alice, new[402])) is Reason.TOO_MANY_SKIPPED
+    assert agent.open(alice, new[401]) == "401"
     assert agent.record(alice).skipped_count() == MAX_SKIPPED_PER_STEP
-    assert agent.open(alice, last_of_old) == "x"
+    assert agent.open(alice, old[599]) == "old"
 
 
 def test_nothing_but_the_session_and_the_used_key_changes_on_a_late_message() -> None:

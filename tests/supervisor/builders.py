@@ -1,0 +1,324 @@
+"""One agent's core on a real Redis, and people with real keys who talk to it; the relay is a double."""
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from bus import ulid
+from bus.client import RedisClient, open_redis
+from bus.jobs import JobStore
+from bus.keys import REPLIES_GROUP, Keys
+from bus.leases import LeaseKeeper
+from bus.readers import StreamReader
+from bus.records import Reply
+from bus.recovery import Recovery
+from bus.sealing import StoreKeys
+from bus.store import Intake, Store, now_ms
+from bus.vault import Vault
+from crypto import strict_base64
+from crypto.envelope import Expected
+from crypto.identity import IdentityKeys, LocalDevice
+from crypto.prekeys import bundle_from_json
+from sandbox.device_state import DeviceState
+from supervisor.catchup import Catchup
+from supervisor.delivery import Delivery
+from supervisor.frames import ArtifactResponse, Frame, MessageNew, MessageSend, Relation
+from supervisor.inbound import Inbound
+from supervisor.instance import Instance
+from supervisor.metrics import Metrics
+from supervisor.outbound import Outbound
+from supervisor.owners import Owners
+from supervisor.prekeys import Prekeys
+from supervisor.sealer import Sealer
+from supervisor.sessions import Sessions
+from supervisor.streams import Streams
+from tests.supervisor.doubles import FakeConnection, FakeRest
+
+AGENT = "01906abc-0000-7000-8000-000000000001"
+PERSON = "01906abc-0000-7000-8000-0000000000a1"
+CONVERSATION = "01906abc-0000-7000-8000-0000000000c1"
+KEYS = StoreKeys.derive(bytes(range(32)))
+IDENTITY = IdentityKeys.generate(os.urandom)
+WAIT_SECONDS = 5.0
+
+
+class Person:
+    """A person's one device. What they say is sealed with the agent's published keys."""
+
+    def __init__(self, rest: FakeRest, user_id: str = PERSON, *, device_id: str = "phone") -> None:
+        self.user_id = user_id
+        self.identity = IdentityKeys.generate(os.urandom)
+        self.device = LocalDevice(user_id, device_id, self.identity)
+        self.state = DeviceState(self.device)
+        self._rest = rest
+        self._seq = 0
+        entry = self.state.registration(1)
+        first = entry.pop("one_time_prekeys")
+        assert isinstance(first, list)
+        self.bundle: dict[str, object] = {**entry, "one_time_prekey": first[0]}
+
+    def meet(self, *, status: str = "active") -> Relation:
+        """The relay knows of the relation and of the device from now on."""
+        relation = relation_of(self, status=status)
+        self._rest.related.append(relation)
+        self._rest.bundles[self.user_id] = [self.bundle]
+        return relation
+
+    def say(
+        self,
+        text: str = "hello",
+        *,
+        seq: int | None = None,
+        conversation: str = CONVERSATION,
+        payload: dict[str, object] | None = None,
+    ) -> MessageNew:
+        """The frame by which the relay hands over one message."""
+        if not self.state.may_send(AGENT, AGENT):
+            self.state.start_session(bundle_from_json(agent_bundle(self._rest), AGENT))
+        cmid = ulid.make(now_ms(), os.urandom(ulid.RANDOM_BYTES))
+        sealed = self.state.seal(AGENT, [AGENT], conversation, cmid, payload or {"type": "text", "text": text})
+        self._seq = self._seq + 1 if seq is None else seq
+        return message_frame(sealed, self.user_id, seq=self._seq, conversation=conversation)
+
+    def read(self, frame: Frame) -> dict[str, object]:
+        """What the agent said to us in a frame of its."""
+        assert isinstance(frame, MessageSend)
+        expected = Expected(frame.conversation_id, AGENT, AGENT)
+        return self.state.open(frame.encrypted_payload, expected).payload
+
+
+def message_frame(
+    encrypted_payload: str, sender_id: str = PERSON, *, seq: int = 1, conversation: str = CONVERSATION
+) -> MessageNew:
+    """A `message.new` with an id of its own."""
+    return MessageNew(
+        conversation_id=conversation,
+        message_id=f"{conversation[-2:]}-{seq}-{os.urandom(4).hex()}",
+        sender_id=sender_id,
+        sender_type="human",
+        content_type="text",
+        encrypted_payload=encrypted_payload,
+        conversation_seq=seq,
+        created_at="2026-01-01T00:00:00Z",
+    )
+
+
+def relation_of(person: Person, *, status: str | None = None, scopes: tuple[str, ...] = ()) -> Relation:
+    """The relation as the relay tells of it."""
+    public = person.identity.public
+    return Relation(
+        user_id=person.user_id,
+        public_key=strict_base64.encode(public.agreement_key),
+        signing_public_key=strict_base64.encode(public.signing_key),
+        scopes=scopes,
+        status=status,
+    )
+
+
+def agent_bundle(rest: FakeRest) -> dict[str, object]:
+    """What the relay gives out for the agent: the latest signed prekey, each one-time prekey once."""
+    entry = dict(rest.registered[-1])
+    for body in rest.registered:
+        offered = body["one_time_prekeys"]
+        assert isinstance(offered, list)
+        if offered:
+            entry["one_time_prekey"] = offered.pop(0)
+            break
+    del entry["one_time_prekeys"]
+    return entry
+
+
+@dataclass
+class Core:
+    """The parts of one supervisor that take in and send; `polls_asked` counts."""
+
+    url: str
+    client: RedisClient
+    rest: FakeRest
+    store: Store
+    vault: Vault
+    owners: Owners
+    sessions: Sessions
+    prekeys: Prekeys
+    inbound: Inbound
+    catchup: Catchup
+    connection: FakeConnection
+    outbound: Outbound
+    delivery: Delivery
+    streams: Streams
+    recovery: Recovery
+    metrics: Metrics
+    instance: Instance
+    asked: list[str] = field(default_factory=list)
+
+    @property
+    def keys(self) -> Keys:
+        return self.store.keys
+
+    @property
+    def polls_asked(self) -> int:
+        return len(self.asked)
+
+    def count(self, name: str, **labels: str) -> float:
+        """A counter or gauge as Prometheus would read it."""
+        return self.metrics.registry.get_sample_value(f"hashee_{name}", labels) or 0.0
+
+    async def push(self, frame: MessageNew | ArtifactResponse) -> None:
+        """A pushed frame, until its lane is done with it."""
+        self.inbound.push(frame)
+        with trio.fail_after(WAIT_SECONDS):
+            while self.inbound.under_way:
+                await trio.sleep(0.001)
+
+    async def polled(self, frame: MessageNew | ArtifactResponse) -> Intake | None:
+        """A polled frame, until it has its outcome."""
+        with trio.fail_after(WAIT_SECONDS):
+            item = await self.inbound.poll(frame)
+            await item.done.wait()
+        return item.outcome
+
+    async def quarantined(self, frame: MessageNew | ArtifactResponse) -> str | None:
+        """The reason under which a message stands in quarantine."""
+        why = await self.client.command("HGET", self.keys.quarantined(frame.message_id), "why")
+        return why.decode() if isinstance(why, bytes) else None
+
+    async def jobs(self) -> list[str]:
+        """The texts of what is ready to run or waits for its turn, oldest first."""
+        entries = await self.client.command("XLEN", self.keys.jobs)
+        assert isinstance(entries, int)
+        texts: list[str] = []
+        async with worker(self, "reader-of-jobs") as jobs:
+            while entries:
+                [job] = await jobs.take(1)
+                texts.append(job.message.text)
+                await jobs.finish(job)
+                jobs.release(job)
+                left = await self.client.command("XLEN", self.keys.jobs)
+                assert isinstance(left, int)
+                entries = left
+        return texts
+
+
+@asynccontextmanager
+async def open_core(url: str, rest: FakeRest, instance: Instance | None = None) -> AsyncIterator[Core]:
+    """A supervisor's core; inbound runs, the sending parts when the test starts them (`sending`)."""
+    who = instance or Instance.of_this_process()
+    async with open_redis(url) as client:
+        core = _wire(url, client, rest, who)
+        await core.recovery.make_groups()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(core.inbound.run)
+            try:
+                yield core
+            finally:
+                nursery.cancel_scope.cancel()
+
+
+def _wire(url: str, client: RedisClient, rest: FakeRest, instance: Instance) -> Core:
+    metrics, names = Metrics(), Keys(AGENT)
+    device = LocalDevice(AGENT, AGENT, IDENTITY)
+    store, vault = Store(client, AGENT, instance.name), Vault(client, names, KEYS.state)
+    owners, sessions = Owners(vault, rest), Sessions(vault)
+    prekeys = Prekeys(vault, names.signed_prekeys, names.one_time_prekeys, device, rest)
+    connection, asked = FakeConnection(), list[str]()
+    inbound = Inbound(
+        store=store,
+        sessions=sessions,
+        owners=owners,
+        prekeys=prekeys,
+        device=device,
+        bus_key=KEYS.bus,
+        state_key=KEYS.state,
+        metrics=metrics,
+        ask_for_poll=lambda: asked.append("poll"),
+    )
+    streams = Streams(device, KEYS.bus, connection, metrics)
+    stream = {"stream": names.replies, "group": REPLIES_GROUP, "consumer": instance.name}
+    outbound = Outbound(
+        store=store,
+        reader=StreamReader(client, **stream),
+        leases=LeaseKeeper(client.url, client.scripts, **stream),
+        keys=KEYS,
+        owners=owners,
+        sealer=Sealer(sessions, owners, device, metrics),
+        streams=streams,
+        connection=connection,
+        metrics=metrics,
+        send_rate_per_second=0,
+    )
+    return Core(
+        url=url,
+        client=client,
+        rest=rest,
+        store=store,
+        vault=vault,
+        owners=owners,
+        sessions=sessions,
+        prekeys=prekeys,
+        inbound=inbound,
+        catchup=Catchup(store, rest, inbound, metrics, first_sync_seconds=86400),
+        connection=connection,
+        outbound=outbound,
+        delivery=Delivery(store, connection, instance, metrics),
+        streams=streams,
+        recovery=Recovery(client, names, instance.name),
+        metrics=metrics,
+        instance=instance,
+        asked=asked,
+    )
+
+
+@asynccontextmanager
+async def sending(core: Core) -> AsyncIterator[None]:
+    """Outbound and delivery run; their threads end with the block."""
+    reader, leases = core.outbound._reader, core.outbound._leases
+    reader.start()
+    leases.start()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(core.outbound.run)
+            nursery.start_soon(core.delivery.run)
+            try:
+                yield
+            finally:
+                nursery.cancel_scope.cancel()
+    finally:
+        with trio.CancelScope(shield=True):
+            await core.outbound.give_back(await reader.close())
+            await leases.close()
+
+
+@asynccontextmanager
+async def worker(core: Core, name: str = "worker-1") -> AsyncIterator[JobStore]:
+    """A worker's half of the bus."""
+    jobs = JobStore(core.url, AGENT, KEYS.bus, name)
+    await jobs.open()
+    try:
+        yield jobs
+    finally:
+        await jobs.close()
+
+
+async def reply_to_next(core: Core, *texts: str) -> None:
+    """A worker takes the next job and answers it with these texts."""
+    async with worker(core) as jobs:
+        with trio.fail_after(WAIT_SECONDS):
+            [job] = await jobs.take(1)
+        for place, text in enumerate(texts):
+            await jobs.emit(job, str(place), text_reply(text))
+        await jobs.finish(job)
+        jobs.release(job)
+
+
+def text_reply(text: str) -> Reply:
+    return Reply(kind="message", content_type="text", payload={"type": "text", "text": text})
+
+
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = WAIT_SECONDS) -> None:
+    """Asks again and again, of a Redis that can signal nothing here, until it is so."""
+    with trio.fail_after(seconds):
+        while not await condition():
+            await trio.sleep(0.005)

@@ -1,0 +1,122 @@
+"""The relay as the supervisor's core sees it, in memory: its REST side and a connection, both obeying the test."""
+
+from collections.abc import Sequence
+
+import trio
+
+from supervisor.connection import Connection, NotConnected, State
+from supervisor.frames import Frame, FromRelay, Relation
+from supervisor.rest import Json, Page, Rest, RestFailed
+
+
+class FakeRest(Rest):
+    """Answers from its fields. `fail_next` makes the next calls of one kind fail, each once."""
+
+    def __init__(self) -> None:
+        self.related: list[Relation] = []
+        self.bundles: dict[str, list[Json]] = {}
+        self.registered: list[Json] = []
+        self.left: int | None = None
+        self.history: list[FromRelay] = []
+        self.page_length = 100
+        self.polled_with: list[str | None] = []
+        self.calls: list[str] = []
+        self._failures: dict[str, list[RestFailed]] = {}
+        self._held: dict[str, trio.Event] = {}
+
+    def fail_next(self, call: str, *failures: RestFailed) -> None:
+        self._failures.setdefault(call, []).extend(failures or [RestFailed(call, 503, "unavailable")])
+
+    def hold_next(self, call: str) -> trio.Event:
+        """The next call of this kind has its answer ready and gives it when the event is set."""
+        self._held[call] = trio.Event()
+        return self._held[call]
+
+    async def _called(self, call: str) -> None:
+        self.calls.append(call)
+        await trio.lowlevel.checkpoint()
+        if self._failures.get(call):
+            raise self._failures[call].pop(0)
+
+    async def _let_go(self, call: str) -> None:
+        held = self._held.pop(call, None)
+        if held is not None:
+            await held.wait()
+
+    async def register_keys(self, body: Json) -> int:
+        await self._called("register_keys")
+        self.registered.append(body)
+        return self.left if self.left is not None else sum(len(_list(one["one_time_prekeys"])) for one in self.registered)
+
+    async def devices(self, user_id: str) -> list[Json]:
+        await self._called("devices")
+        answer = list(self.bundles.get(user_id, []))
+        await self._let_go("devices")
+        return answer
+
+    async def relations(self) -> tuple[Relation, ...]:
+        await self._called("relations")
+        answer = tuple(self.related)
+        await self._let_go("relations")
+        return answer
+
+    async def poll(self, cursor: str | None) -> Page:
+        await self._called("poll")
+        self.polled_with.append(cursor)
+        ids = [message_id_of(frame) for frame in self.history]
+        start = ids.index(cursor) + 1 if cursor in ids else 0
+        frames = self.history[start : start + self.page_length]
+        return Page(list(frames), message_id_of(frames[-1]) if frames else None)
+
+
+class FakeConnection(Connection):
+    """Connected and disconnected by the test; keeps what was sent."""
+
+    def __init__(self) -> None:
+        self.state = State.DISCONNECTED
+        self.number = 0
+        self.refusal = None
+        self.sent: list[Frame] = []
+        self.on_send: trio.Event | None = None
+        self._changed = trio.Event()
+
+    def connect(self) -> None:
+        self.state = State.CONNECTED
+        self.number += 1
+        self._notify()
+
+    def disconnect(self) -> None:
+        self.state = State.DISCONNECTED
+        self._notify()
+
+    async def wait_connected(self) -> int:
+        while self.state is not State.CONNECTED:
+            await self._changed.wait()
+        return self.number
+
+    async def send(self, frame: Frame) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.state is not State.CONNECTED:
+            raise NotConnected
+        self.sent.append(frame)
+        self._notify()
+
+    async def wait_sent(self, count: int, seconds: float = 5.0) -> list[Frame]:
+        """The first `count` frames, as soon as there are so many."""
+        with trio.fail_after(seconds):
+            while len(self.sent) < count:
+                await self._changed.wait()
+        return self.sent[:count]
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+def message_id_of(frame: FromRelay) -> str:
+    return str(getattr(frame, "message_id", ""))
+
+
+def _list(value: object) -> Sequence[object]:
+    assert isinstance(value, list)
+    return value
