@@ -6,20 +6,21 @@ libraries with everything prepared. Peers do 1 KiB through the ratchet alone, in
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 import time
 from collections.abc import Callable
 from typing import Any
 
-from bench.crypto_floor import Floor
-from bench.crypto_peers import double_ratchet_us, vodozemac_us
-from bench.crypto_scene import Pair
+from bench._crypto_floor import Floor
+from bench._crypto_peers import double_ratchet_us, vodozemac_us
+from bench._crypto_scene import Pair
 from crypto.records import DeviceRecord
 from crypto.sessions import unwrap_key, wrap_key
 
-ROUNDS = 25
-BATCH = 200
+ROUNDS = 75
+BATCH = 60
 MESSAGE = os.urandom(1024)
 KEY = os.urandom(32)
 CONTENT_ID = os.urandom(32)
@@ -186,3 +187,7 @@ def _floor_once(bare: Floor) -> Figures:
         "envelope_decrypt_us": _each_us(bare.envelope_decrypt),
         "pingpong_us": _each_us(bare.pingpong),
     }
+
+
+if __name__ == "__main__":
+    print(json.dumps(run()))

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from crypto import msgpack
-from crypto.errors import Reason, Unreadable
+from crypto.errors import ForgedContent, Reason, Unreadable
 from crypto.primitives import KEY_BYTES, NONCE_BYTES, Random, aead_open, aead_seal, sha256
 
 MIN_PADDED_BYTES: Final = 256
@@ -22,6 +22,13 @@ MAX_JSON_NESTING: Final = 32
 
 MAX_JSON_VALUES: Final = 32_768
 """An artifact of 64 KB has a few thousand; 260,000 empty lists would take 15 MB and 40 ms to build."""
+
+MAX_NUMBER_CHARS: Final = 400
+"""A double has at most 309 digits before its point; 180 integers of 4,300 digits would take 18 ms to read."""
+
+MIN_INTEGER: Final = -(2**63)
+MAX_INTEGER: Final = 2**64 - 1
+"""What every msgpack holds: a payload goes on to a handler as msgpack, and any person may send one."""
 
 _PAD: Final = b"\x80"
 
@@ -93,7 +100,7 @@ def open_content(content_key: bytes, nonce: bytes, ciphertext: bytes, aad: bytes
     try:
         return aead_open(content_key, nonce, ciphertext, aad)
     except Unreadable:
-        raise Unreadable(Reason.BAD_CIPHERTEXT, "the content's tag does not fit") from None
+        raise ForgedContent(Reason.BAD_CIPHERTEXT, "the content's tag does not fit") from None
 
 
 def read_plaintext(plaintext: bytes) -> dict[str, object]:
@@ -178,8 +185,19 @@ def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _finite(text: str) -> float:
+    if len(text) > MAX_NUMBER_CHARS:
+        raise ValueError
     number = float(text)
     if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+def _bounded(text: str) -> int:
+    if len(text) > MAX_NUMBER_CHARS:
+        raise ValueError
+    number = int(text)
+    if not MIN_INTEGER <= number <= MAX_INTEGER:
         raise ValueError
     return number
 
@@ -189,4 +207,6 @@ def _refused(_: str) -> object:
 
 
 _encoder: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-_decoder: Final = json.JSONDecoder(object_pairs_hook=_without_repeats, parse_float=_finite, parse_constant=_refused)
+_decoder: Final = json.JSONDecoder(
+    object_pairs_hook=_without_repeats, parse_float=_finite, parse_int=_bounded, parse_constant=_refused
+)

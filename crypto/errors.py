@@ -73,6 +73,10 @@ class BadContent(Unreadable):
         self.used_one_time_prekey = used_one_time_prekey
 
 
+class ForgedContent(Unreadable):
+    """`bad_ciphertext` of the content, under a wrap that was good: the sessions are in step, so nothing is renegotiated."""
+
+
 class CannotSend(Exception):
     """There is no session with this device that may be sent on: start one first (`start_session`)."""
 

@@ -72,7 +72,7 @@ class Attachment(msgspec.Struct, frozen=True):
             told = msgspec.convert(entry, _AttachmentEntry)
             key = strict_base64.decode(told.key, KEY_BYTES)
             prefix = strict_base64.decode(told.nonce_prefix, NONCE_PREFIX_BYTES)
-        except (msgspec.ValidationError, Unreadable, RecursionError):
+        except (msgspec.ValidationError, Unreadable, RecursionError, UnicodeError):
             raise Unreadable(Reason.BAD_PAYLOAD, "attachment") from None
         is_hex = len(told.sha256) == 64 and not set(told.sha256) - set("0123456789abcdef")
         if not is_hex or not 0 <= told.size <= MAX_FILE_BYTES:

@@ -141,7 +141,7 @@ def open_group_key(envelope: Envelope, device: LocalDevice) -> GroupKey:
         told = msgspec.convert(event, _KeyEvent)
         key = GroupKey(told.group_id, told.key_version, strict_base64.decode(told.key, KEY_BYTES), told.members)
         check_ids(*key.members)
-    except (msgspec.ValidationError, Unreadable):
+    except (msgspec.ValidationError, Unreadable, UnicodeError):
         raise Unreadable(Reason.BAD_PAYLOAD, "not a group's key") from None
     if key.group_id != envelope.to:
         raise Unreadable(Reason.BAD_PAYLOAD, "the key of another group")

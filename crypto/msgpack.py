@@ -167,7 +167,10 @@ T = TypeVar("T")
 
 
 class Typed(Generic[T]):
-    """Reads one type by the strict rules. Made once per type; holds nothing of what it has read."""
+    """Reads one type by the strict rules. Made once per type; holds nothing of what it has read.
+
+    A type with optional keys leaves them out when it is written (`omit_defaults`).
+    """
 
     __slots__ = ("_decode",)
 

@@ -204,12 +204,13 @@ def bundle_from_json(entry: Mapping[str, object], owner_id: str) -> Bundle:
     """
     try:
         parsed = msgspec.convert(entry, _JsonBundle)
-    except (msgspec.ValidationError, RecursionError):
+        device_id_bytes = len(parsed.device_id.encode())
+    except (msgspec.ValidationError, RecursionError, UnicodeError):
         raise malformed("bundle: not the shape of a device's entry") from None
     told_owner = entry.get("owner_id", owner_id)
     if told_owner != owner_id:
         raise malformed("bundle: another owner than the one asked for")
-    if len(parsed.device_id.encode(errors="replace")) > msgpack.MAX_ID_BYTES:
+    if device_id_bytes > msgpack.MAX_ID_BYTES:
         raise malformed("bundle: device_id too long")
     one_time = parsed.one_time_prekey
     return Bundle(

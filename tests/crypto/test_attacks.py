@@ -231,6 +231,9 @@ def test_a_forged_header_kills_no_session() -> None:
         changed = msgspec.structs.replace(wrap, header=encode_header(forged_header))
         forged = resign(alice, sealed, wraps=(changed,))
         assert reason_of(lambda forged=forged: agent.try_open(alice, forged)) is Reason.BAD_CIPHERTEXT  # type: ignore[misc]
+    not_canonical = msgspec.structs.replace(wrap, header=encode_header(Header(b"\xff" * 32, 0, 5_000)))
+    forged = resign(alice, sealed, wraps=(not_canonical,))
+    assert reason_of(lambda: agent.try_open(alice, forged)) is Reason.MALFORMED
     too_far = msgspec.structs.replace(wrap, header=encode_header(Header(header.ratchet_key, 0, 5_000)))
     forged = resign(alice, sealed, wraps=(too_far,))
     assert reason_of(lambda: agent.try_open(alice, forged)) is Reason.TOO_MANY_SKIPPED

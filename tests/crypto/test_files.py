@@ -1,0 +1,152 @@
+"""Files in chunks: whole or not at all, in bounded memory (PROTOCOL §5.9)."""
+
+from __future__ import annotations
+
+import hashlib
+import tracemalloc
+
+import msgspec
+import pytest
+
+from crypto.errors import Reason, Unreadable
+from crypto.files import (
+    CHUNK_BYTES,
+    MAX_FILE_BYTES,
+    Attachment,
+    FileKey,
+    FileOpener,
+    FileSealer,
+    sealed_size,
+)
+from crypto.primitives import aead_seal
+from tests.crypto.builders import CONVERSATION, reason_of, stream
+
+pytestmark = pytest.mark.pure
+
+SEALED = CHUNK_BYTES + 16
+
+
+def _seal(content: bytes, piece_bytes: int = 300_000) -> tuple[Attachment, bytes]:
+    key = FileKey.generate(stream(1))
+    sealer = FileSealer(key, CONVERSATION, "upload-1")
+    sealed = b"".join(
+        chunk
+        for start in range(0, len(content), piece_bytes)
+        for chunk in sealer.feed(content[start : start + piece_bytes])
+    )
+    sealed += sealer.finish()
+    attachment = Attachment("file-1", "upload-1", key, sealer.size, sealer.sha256, "text/plain", "a.txt")
+    return attachment, sealed
+
+
+def _open(attachment: Attachment, sealed: bytes, piece_bytes: int = 700_000) -> bytes:
+    opener = FileOpener(attachment, CONVERSATION)
+    opened = b"".join(
+        chunk
+        for start in range(0, len(sealed), piece_bytes)
+        for chunk in opener.feed(sealed[start : start + piece_bytes])
+    )
+    return opened + opener.finish()
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES])
+def test_a_file_comes_back_as_it_was(size: int) -> None:
+    content = stream(2)(size)
+    attachment, sealed = _seal(content)
+    assert len(sealed) == sealed_size(size)
+    assert attachment.sha256 == hashlib.sha256(sealed).hexdigest()
+    assert _open(attachment, sealed) == content
+    assert _open(attachment, sealed, piece_bytes=10 * CHUNK_BYTES) == content
+
+
+def _refused(attachment: Attachment, sealed: bytes) -> None:
+    """Refused even where the payload's hash would fit: the chunks themselves must not."""
+    told = msgspec.structs.replace(attachment, sha256=hashlib.sha256(sealed).hexdigest())
+    assert reason_of(lambda: _open(told, sealed)) is Reason.BAD_CIPHERTEXT
+
+
+def test_chunks_cannot_be_cut_off_reordered_repeated_or_left_out() -> None:
+    attachment, sealed = _seal(stream(3)(3 * CHUNK_BYTES + 100))
+    one, two, three, last = (
+        sealed[:SEALED],
+        sealed[SEALED : 2 * SEALED],
+        sealed[2 * SEALED : 3 * SEALED],
+        sealed[3 * SEALED :],
+    )
+    for changed in (
+        one + two + three,
+        one + two,
+        b"",
+        sealed[:-1],
+        two + one + three + last,
+        one + three + last,
+        one + one + two + three + last,
+        sealed + last,
+        sealed + b"x",
+    ):
+        _refused(attachment, changed)
+
+
+def test_a_file_of_another_conversation_upload_hash_or_size_is_refused() -> None:
+    attachment, sealed = _seal(b"content")
+    opener = FileOpener(attachment, "another conversation")
+    assert list(opener.feed(sealed)) == []
+    assert reason_of(opener.finish) is Reason.BAD_CIPHERTEXT
+    for changes in ({"file_id": "upload-2"}, {"sha256": "0" * 64}, {"size": 8}):
+        changed = msgspec.structs.replace(attachment, **changes)
+        assert reason_of(lambda changed=changed: _open(changed, sealed)) is Reason.BAD_CIPHERTEXT  # type: ignore[misc]
+
+
+def test_an_empty_last_chunk_after_others_is_refused() -> None:
+    attachment, _ = _seal(b"")
+    content = bytes(CHUNK_BYTES)
+    key = attachment.file_key
+    opener = FileOpener(attachment, CONVERSATION)
+    first = aead_seal(key.key, key.nonce_prefix + bytes(5), content, opener._aad)
+    last = aead_seal(key.key, key.nonce_prefix + b"\0\0\0\x01\x01", b"", opener._aad)
+    told = msgspec.structs.replace(attachment, size=CHUNK_BYTES)
+    _refused(told, first + last)
+
+
+def test_100_mb_pass_in_4_mib_both_ways() -> None:
+    """A quarter of it is enough to see that memory does not grow with the file."""
+    key = FileKey.generate(stream(4))
+    sealer = FileSealer(key, CONVERSATION, "upload-1")
+    opener = FileOpener(Attachment("f", "upload-1", key, 0, "", "", ""), CONVERSATION)
+    piece = bytes(CHUNK_BYTES)
+    tracemalloc.start()
+    try:
+        for _ in range(25):
+            for sealed in sealer.feed(piece):
+                for _opened in opener.feed(sealed):
+                    pass
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * 4 * 1024 * 1024, "sealing and opening at the same time"
+
+
+def test_a_file_over_100_mb_is_refused_before_it_is_sealed() -> None:
+    sealer = FileSealer(FileKey.generate(stream(5)), CONVERSATION, "upload-1")
+    sealer.size = MAX_FILE_BYTES
+    with pytest.raises(ValueError, match="100 MB"):
+        list(sealer.feed(b"x"))
+
+
+def test_an_attachment_round_trips_through_the_payload() -> None:
+    attachment, _ = _seal(b"content")
+    entry = attachment.to_payload()
+    assert Attachment.from_payload(entry) == attachment
+    assert repr(attachment.file_key.key)[2:-1] not in repr(attachment)
+    for key, value in (
+        ("key", "AAAA"),
+        ("nonce_prefix", "x"),
+        ("sha256", "A" * 64),
+        ("size", -1),
+        ("size", "1"),
+        ("filename", None),
+    ):
+        changed = entry | {key: value}
+        with pytest.raises(Unreadable) as refused:
+            Attachment.from_payload(changed)
+        assert refused.value.reason is Reason.BAD_PAYLOAD

@@ -1,0 +1,79 @@
+"""`python -m tests.fuzz [--seconds N] [--target NAME]`: the longer run of the decoder fuzzing.
+
+With `atheris` installed, its coverage guides the search; without it, the same targets are run on mutated
+samples. Either way the first input that breaks the rule of tests/fuzz/decoders.py is printed and ends it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import random
+import sys
+import time
+from collections import Counter
+
+from tests.fuzz.decoders import MAX_SECONDS, Target, run, targets
+from tests.fuzz.mutate import mutate
+
+
+def main() -> None:
+    """Fuzz all decoders, or one."""
+    known = targets()
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
+    parser.add_argument("--seconds", type=int, default=60, help="for all decoders together")
+    parser.add_argument("--target", choices=sorted(known))
+    arguments = parser.parse_args()
+    chosen = {arguments.target: known[arguments.target]} if arguments.target else known
+    seconds = arguments.seconds / len(chosen)
+    if importlib.util.find_spec("atheris") and arguments.target:
+        _guided(chosen[arguments.target], arguments.seconds)
+        return
+    for name, target in chosen.items():
+        print(f"{name:20} {_mutated(target, seconds)}", flush=True)
+
+
+def _mutated(target: Target, seconds: float) -> str:
+    chance = random.Random()
+    outcomes: Counter[str] = Counter()
+    slowest = 0.0
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        data = mutate(chance.choice(target.samples), chance)
+        begin = time.perf_counter()
+        try:
+            outcomes[str(run(target, data))] += 1
+        except BaseException:
+            print(f"input: {data.hex()}", file=sys.stderr)
+            raise
+        took = time.perf_counter() - begin
+        if took > MAX_SECONDS:
+            took = min(took, _again(target, data))
+        slowest = max(slowest, took)
+        if slowest > MAX_SECONDS:
+            print(f"input: {data.hex()}", file=sys.stderr)
+            raise SystemExit(f"took {slowest * 1000:.1f} ms")
+    counted = ", ".join(f"{name} {count}" for name, count in outcomes.most_common())
+    return f"{sum(outcomes.values())} inputs, slowest {slowest * 1000:.2f} ms: {counted}"
+
+
+def _again(target: Target, data: bytes) -> float:
+    """A second look at a slow input: another process may have had the core."""
+    times = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        run(target, data)
+        times.append(time.perf_counter() - begin)
+    return min(times)
+
+
+def _guided(target: Target, seconds: int) -> None:
+    atheris = importlib.import_module("atheris")
+    atheris.instrument_all()
+    atheris.Setup([sys.argv[0], f"-max_total_time={seconds}"], lambda data: run(target, data))
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
