@@ -41,6 +41,11 @@ class SealingKey:
     def __repr__(self) -> str:
         return f"{type(self).__name__}(…)"
 
+    @property
+    def epoch(self) -> int:
+        """Key epoch: how often the store secret was rotated before this key. Every sealed value tells its own."""
+        return self._epoch
+
     def seal(self, plaintext: bytes, *place: str | int) -> bytes:
         """Seal `plaintext` to the place named by `place`; 45 bytes longer than the plaintext."""
         header = bytes([FORMAT_VERSION]) + self._epoch.to_bytes(4, "big")
@@ -86,8 +91,8 @@ class StoreKeys:
         return "StoreKeys(…)"
 
     @classmethod
-    def derive(cls, store_secret: bytes) -> Self:
-        """From the 32-byte store secret."""
+    def derive(cls, store_secret: bytes, epoch: int = 0) -> Self:
+        """From the 32-byte store secret, for sealing under this key epoch (which the store tells: bus/seal.py)."""
         if len(store_secret) != KEY_BYTES:
             raise ValueError(f"a store secret has {KEY_BYTES} bytes, not {len(store_secret)}")
 
@@ -95,7 +100,19 @@ class StoreKeys:
             info = f"hashee-store-{name}-v1".encode()
             return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info).derive(store_secret)
 
-        return cls(StateKey(derived("state")), BusKey(derived("bus")), derived("id"), derived("ledger"))
+        state, bus = StateKey(derived("state"), epoch), BusKey(derived("bus"), epoch)
+        return cls(state, bus, derived("id"), derived("ledger"))
+
+    def carrying(self, identifier: bytes, ledger: bytes) -> "StoreKeys":
+        """These sealing keys with the identifier and ledger keys that the store was begun with."""
+        return StoreKeys(self.state, self.bus, identifier, ledger)
+
+
+def epoch_of(sealed: bytes) -> int:
+    """The key epoch that a sealed value tells. Raises SealBroken."""
+    if len(sealed) < HEADER_BYTES or sealed[0] != FORMAT_VERSION:
+        raise SealBroken("not a sealed value of a version that this program knows")
+    return int.from_bytes(sealed[1:HEADER_BYTES], "big")
 
 
 def _place(place: tuple[str | int, ...]) -> bytes:

@@ -5,23 +5,17 @@ all. Which names there are, what each should look like and what it is without be
 below and nowhere else; docs/settings.md is compared with it by a test. Look-up: settings_reader.py.
 """
 
-import ipaddress
-import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from nacl.bindings import crypto_sign_seed_keypair
-
+from supervisor import settings_parsers as parsers
 from supervisor.secrets import Secret
 from supervisor.settings_reader import (
-    Malformed,
     Reader,
     Setting,
     SettingsError,
-    base64_bytes,
     matching,
     number,
     one_of,
@@ -35,7 +29,6 @@ HANDLER_PATTERN = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 HANDLER_IS = "module:attribute, for example my_agent:agent"
 ECHO_HANDLER = "workers.builtin.echo:agent"
 LLM_HANDLER = "workers.builtin.llm:agent"
-TRUSTABLE = frozenset({"eviction", "persistence"})
 
 AGENT_ID = Setting("HASHEE_AGENT_ID", "the agent's id, a UUID in lower case")
 AGENT_TOKEN = Setting("HASHEE_AGENT_TOKEN", "the agent's token, hsk_ and 40 letters or digits", secret=True)
@@ -45,6 +38,7 @@ ED25519_PRIVATE = Setting(
     "base64 of the 32 bytes of the seed, or of 64 bytes seed and public key",
     secret=True,
 )
+KEYSTORE = Setting("HASHEE_KEYSTORE", "the absolute path of a keystore.json of this agent")
 STORE_KEY = Setting(
     "HASHEE_STORE_KEY", "base64 of 32 random bytes, the same for every process of the agent", secret=True
 )
@@ -61,11 +55,13 @@ CONNECTION_MODE = Setting("HASHEE_CONNECTION_MODE", "websocket", default="websoc
 HANDLER = Setting("HASHEE_HANDLER", HANDLER_IS)
 WORKERS = Setting("HASHEE_WORKERS", "a whole number from 0 to 256 (0 = they run elsewhere)", default="2")
 CONCURRENCY = Setting("HASHEE_CONCURRENCY", "a whole number from 1 to 1024", default="16")
+BACKUP_PASSPHRASE_FILE = Setting("HASHEE_BACKUP_PASSPHRASE_FILE", "the absolute path of a file with the passphrase")
 STATE_DIR = Setting("HASHEE_STATE_DIR", "the absolute path of a directory of this agent alone")
 HTTP_HOST = Setting("HASHEE_HTTP_HOST", "an IP address or host name to listen on", default="127.0.0.1")
 HTTP_PORT = Setting("HASHEE_HTTP_PORT", "a free port, 0 to 65535 (0 = any)", default="9090", aliases=("PORT",))
 SEND_RATE = Setting("HASHEE_SEND_RATE", "messages per second, 0 to 1000 (0 = no limit)", default="5")
 DRAIN_SECONDS = Setting("HASHEE_DRAIN_SECONDS", "seconds, 0 to 3600", default="25")
+KEY_CHANGE = Setting("HASHEE_KEY_CHANGE", "hold, accept or refuse", default="hold")
 FSYNC = Setting("HASHEE_FSYNC", "second or always", default="second")
 FIRST_SYNC_SECONDS = Setting("HASHEE_FIRST_SYNC_SECONDS", "seconds, 0 to 31536000", default="86400")
 LOG_LEVEL = Setting("HASHEE_LOG_LEVEL", "debug, info, warning or error", default="info")
@@ -76,6 +72,7 @@ ALL_SETTINGS = (
     AGENT_TOKEN,
     X25519_PRIVATE,
     ED25519_PRIVATE,
+    KEYSTORE,
     BASE_URL,
     CONNECTION_MODE,
     HANDLER,
@@ -85,6 +82,7 @@ ALL_SETTINGS = (
     REDIS_TRUST,
     STORE_KEY,
     BUS_KEY,
+    BACKUP_PASSPHRASE_FILE,
     STATE_DIR,
     FSYNC,
     HTTP_HOST,
@@ -92,6 +90,7 @@ ALL_SETTINGS = (
     SEND_RATE,
     DRAIN_SECONDS,
     FIRST_SYNC_SECONDS,
+    KEY_CHANGE,
     LOG_LEVEL,
     LOG_FORMAT,
 )
@@ -121,14 +120,14 @@ class KeeperSettings:
     def from_environ(cls, environ: Mapping[str, str]) -> "KeeperSettings":
         """Raises SettingsError."""
         reader = Reader(environ)
-        agent_id = _agent_id(reader)
+        agent_id = agent_id_of(reader)
         settings = cls(
             agent_id=agent_id,
-            state_dir=_state_dir(reader, agent_id),
-            runtime_dir=_runtime_dir(environ),
+            state_dir=state_dir_of(reader, agent_id),
+            runtime_dir=runtime_dir_of(environ),
             redis_is_private=not reader.is_given(REDIS_URL),
             fsync=reader.required(FSYNC, one_of(("second", "always")), ""),
-            http_host=reader.required(HTTP_HOST, _host, ""),
+            http_host=reader.required(HTTP_HOST, parsers.host, ""),
             http_port=reader.required(HTTP_PORT, whole_number(0, 65535), 0),
             drain_seconds=reader.required(DRAIN_SECONDS, number(0, 3600), 0.0),
             log=_log_settings(reader),
@@ -158,32 +157,38 @@ class SupervisorSettings:
     send_rate_per_second: float
     drain_seconds: float
     first_sync_seconds: int
+    key_change: str
     log: LogSettings
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "SupervisorSettings":
         """Raises SettingsError: also when Redis is a given one and there is no store key (PROTOCOL §5.11)."""
         reader = Reader(environ)
-        agent_id = _agent_id(reader)
-        redis_url = reader.optional(REDIS_URL, _redis_url)
+        agent_id = agent_id_of(reader)
+        redis_url = reader.optional(REDIS_URL, parsers.redis_url)
+        # The keeper imports this file and loads nothing that knows keys.
+        from supervisor.key_settings import find_private_keys  # noqa: PLC0415
+
+        private_keys = find_private_keys(reader, agent_id)
         settings = cls(
             agent_id=agent_id,
-            agent_token=reader.required(AGENT_TOKEN, _agent_token, Secret("")),
-            x25519_private=reader.required(X25519_PRIVATE, _secret_bytes, Secret(b"")),
-            ed25519_seed=reader.required(ED25519_PRIVATE, _ed25519_seed, Secret(b"")),
-            base_url=reader.required(BASE_URL, _base_url, ""),
+            agent_token=reader.required(AGENT_TOKEN, parsers.agent_token, Secret("")),
+            x25519_private=private_keys.x25519_private,
+            ed25519_seed=private_keys.ed25519_seed,
+            base_url=reader.required(BASE_URL, parsers.base_url, ""),
             handler=reader.optional(HANDLER, matching(HANDLER_PATTERN)) or default_handler(environ),
             workers=reader.required(WORKERS, whole_number(0, 256), 1),
             concurrency=reader.required(CONCURRENCY, whole_number(1, 1024), 1),
             redis_url=redis_url,
-            redis_trust=reader.optional(REDIS_TRUST, _redis_trust) or frozenset(),
-            store_key=reader.optional(STORE_KEY, _secret_bytes),
-            state_dir=_state_dir(reader, agent_id),
-            http_host=reader.required(HTTP_HOST, _host, ""),
+            redis_trust=reader.optional(REDIS_TRUST, parsers.redis_trust) or frozenset(),
+            store_key=reader.optional(STORE_KEY, parsers.secret_bytes),
+            state_dir=state_dir_of(reader, agent_id),
+            http_host=reader.required(HTTP_HOST, parsers.host, ""),
             http_port=reader.required(HTTP_PORT, whole_number(0, 65535), 0),
             send_rate_per_second=reader.required(SEND_RATE, number(0, 1000), 0.0),
             drain_seconds=reader.required(DRAIN_SECONDS, number(0, 3600), 0.0),
             first_sync_seconds=reader.required(FIRST_SYNC_SECONDS, whole_number(0, 31_536_000), 0),
+            key_change=reader.required(KEY_CHANGE, one_of(("hold", "accept", "refuse")), ""),
             log=_log_settings(reader),
         )
         reader.required(CONNECTION_MODE, one_of(("websocket",)), "")
@@ -209,9 +214,9 @@ class WorkerSettings:
         """Raises SettingsError."""
         reader = Reader(environ)
         settings = cls(
-            agent_id=_agent_id(reader),
-            redis_url=reader.required(REDIS_URL, _redis_url, Secret("")),
-            bus_key=reader.required(BUS_KEY, _secret_bytes, Secret(b"")),
+            agent_id=agent_id_of(reader),
+            redis_url=reader.required(REDIS_URL, parsers.redis_url, Secret("")),
+            bus_key=reader.required(BUS_KEY, parsers.secret_bytes, Secret(b"")),
             handler=reader.optional(HANDLER, matching(HANDLER_PATTERN)) or default_handler(environ),
             concurrency=reader.required(CONCURRENCY, whole_number(1, 1024), 1),
             log=_log_settings(reader),
@@ -231,7 +236,7 @@ def log_settings(environ: Mapping[str, str]) -> LogSettings:
 def http_address(environ: Mapping[str, str]) -> tuple[str, int]:
     """Where the status page listens. Raises SettingsError."""
     reader = Reader(environ)
-    address = (reader.required(HTTP_HOST, _host, ""), reader.required(HTTP_PORT, whole_number(0, 65535), 0))
+    address = (reader.required(HTTP_HOST, parsers.host, ""), reader.required(HTTP_PORT, whole_number(0, 65535), 0))
     reader.finish()
     return address
 
@@ -243,7 +248,7 @@ def default_handler(environ: Mapping[str, str]) -> str:
     return ECHO_HANDLER
 
 
-def _agent_id(reader: Reader) -> str:
+def agent_id_of(reader: Reader) -> str:
     return reader.required(AGENT_ID, matching(UUID_PATTERN), "")
 
 
@@ -254,91 +259,20 @@ def _log_settings(reader: Reader) -> LogSettings:
     )
 
 
-def _state_dir(reader: Reader, agent_id: str) -> Path:
+def state_dir_of(reader: Reader, agent_id: str) -> Path:
     """HASHEE_STATE_DIR, else systemd's StateDirectory=, else the user's own state directory."""
-    given = reader.optional(STATE_DIR, _absolute_path)
+    given = reader.optional(STATE_DIR, parsers.absolute_path)
     if given is not None:
         return given
     if systemd := reader.environ.get("STATE_DIRECTORY"):
         return Path(systemd.split(":", maxsplit=1)[0])
-    return _home(reader.environ) / ".local" / "state" / "hashee-agent" / agent_id
+    return home_of(reader.environ) / ".local" / "state" / "hashee-agent" / agent_id
 
 
-def _runtime_dir(environ: Mapping[str, str]) -> Path:
+def runtime_dir_of(environ: Mapping[str, str]) -> Path:
     systemd = environ.get("RUNTIME_DIRECTORY", "").split(":", maxsplit=1)[0]
     return Path(systemd or environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
 
 
-def _home(environ: Mapping[str, str]) -> Path:
+def home_of(environ: Mapping[str, str]) -> Path:
     return Path(environ.get("HOME") or Path.home())
-
-
-def _absolute_path(text: str) -> Path:
-    path = Path(text)
-    if not path.is_absolute() or "\0" in text:
-        raise Malformed
-    return path
-
-
-def _agent_token(text: str) -> Secret[str]:
-    return Secret(matching(r"hsk_[0-9A-Za-z]{40}")(text))
-
-
-def _secret_bytes(text: str) -> Secret[bytes]:
-    return Secret(base64_bytes(frozenset({32}))(text))
-
-
-def _ed25519_seed(text: str) -> Secret[bytes]:
-    value = base64_bytes(frozenset({32, 64}))(text)
-    seed = value[:32]
-    if len(value) == 64 and crypto_sign_seed_keypair(seed)[0] != value[32:]:
-        raise Malformed("base64 of 64 bytes whose last 32 are the public key of the first 32")
-    return Secret(seed)
-
-
-def _redis_url(text: str) -> Secret[str]:
-    parts = urlsplit(text)
-    network = parts.scheme in {"redis", "rediss"} and _valid_authority(text)
-    local = parts.scheme == "unix" and parts.path.startswith("/")
-    if not network and not local:
-        raise Malformed
-    return Secret(text)
-
-
-def _redis_trust(text: str) -> frozenset[str]:
-    names = frozenset(name.strip().lower() for name in text.split(",") if name.strip())
-    if not names <= TRUSTABLE:
-        raise Malformed
-    return names
-
-
-def _base_url(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in {"http", "https"} or not _valid_authority(text):
-        raise Malformed
-    if parts.username is not None or parts.query or parts.fragment:
-        raise Malformed
-    if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
-        raise Malformed  # the token would travel in the clear
-    return text.rstrip("/")
-
-
-def _valid_authority(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        return bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        return False
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _host(text: str) -> str:
-    if not re.fullmatch(r"[0-9A-Za-z.:_-]{1,253}", text):
-        raise Malformed
-    return text

@@ -6,14 +6,16 @@ file is made here too: it is the only thing that opens what stands in Redis.
 """
 
 import hmac
-import os
 import secrets
-import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Generic, NoReturn, TypeVar, final
 
+from supervisor.private_files import write_new
+
 STORE_SECRET_BYTES = 32
 STORE_SECRET_FILE = "store.secret"  # noqa: S105  # a file name
+NEXT_STORE_SECRET_FILE = "store.secret.next"  # noqa: S105  # there while `keys rotate-store` is under way
 
 Value = TypeVar("Value", str, bytes)
 
@@ -60,36 +62,39 @@ class StoreSecretDamaged(Exception):
         self.path = path
 
 
+class RotationUnfinished(Exception):
+    """`keys rotate-store` was interrupted: some of the store opens with the old secret, some with the new one."""
+
+    def __init__(self) -> None:
+        super().__init__("a rotation of the store secret was interrupted; finish it: hashee-agent keys rotate-store")
+
+
 def load_or_make_store_secret(state_dir: Path) -> Secret[bytes]:
     """The 32-byte store secret of the private Redis, made on first start (PROTOCOL §5.11), mode 0600.
 
-    Made under another name and linked into place: it is whole or absent, and the first of two makers wins.
-    Raises `StoreSecretDamaged`; OSError when the directory cannot be written.
+    Raises as `load_store_secret`; OSError when the directory cannot be written.
     """
-    path = state_dir / STORE_SECRET_FILE
-    if not path.exists():
-        _make_store_secret(path)
-    value = path.read_bytes()
+    found = load_store_secret(state_dir)
+    if found is not None:
+        return found
+    with suppress(FileExistsError):  # the first of two makers wins
+        write_new(state_dir / STORE_SECRET_FILE, secrets.token_bytes(STORE_SECRET_BYTES))
+    return load_or_make_store_secret(state_dir)
+
+
+def load_store_secret(state_dir: Path) -> Secret[bytes] | None:
+    """The store secret, None where none was made yet. Raises `StoreSecretDamaged`, `RotationUnfinished`."""
+    if (state_dir / NEXT_STORE_SECRET_FILE).exists():
+        raise RotationUnfinished
+    return read_store_secret(state_dir / STORE_SECRET_FILE)
+
+
+def read_store_secret(path: Path) -> Secret[bytes] | None:
+    """One such file. Raises `StoreSecretDamaged`."""
+    try:
+        value = path.read_bytes()
+    except FileNotFoundError:
+        return None
     if len(value) != STORE_SECRET_BYTES:
         raise StoreSecretDamaged(path)
     return Secret(value)
-
-
-def _make_store_secret(path: Path) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".store.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(STORE_SECRET_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return
-    finally:
-        Path(temporary).unlink()
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

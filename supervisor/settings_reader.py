@@ -85,6 +85,14 @@ class Reader:
         names = (setting.name, f"{setting.name}_FILE", *setting.aliases)
         return any(self.environ.get(name, "").strip() for name in names) or self.credential_path(setting) is not None
 
+    def place(self, setting: Setting) -> str:
+        """Where the value of a setting that is given stands, for people."""
+        if self.environ.get(setting.name, "").strip():
+            return setting.name
+        if self.environ.get(f"{setting.name}_FILE", "").strip():
+            return f"{setting.name}_FILE"
+        return f"systemd's credential {setting.name.lower()}"
+
     def refuse(self, setting: Setting, *, missing: bool = False) -> None:
         self._errors.append(SettingsError(setting.name, setting.expectation, missing=missing))
 

@@ -5,12 +5,12 @@ A configuration that cannot work ends with status 78 and one line that names the
 
 import sys
 from collections.abc import Mapping
-from importlib import import_module
 from typing import NoReturn
 
 import click
 
 from supervisor.cli.ending import EXIT_INTERRUPTED, ending_of
+from supervisor.cli.lazy import LazyGroup
 
 COMMANDS: Mapping[str, str] = {
     "up": "supervisor.cli.up:up",
@@ -20,28 +20,12 @@ COMMANDS: Mapping[str, str] = {
     "demo": "supervisor.cli.sandbox:demo",
     "healthcheck": "supervisor.cli.healthcheck:healthcheck",
     "version": "supervisor.cli.version:version",
+    "keys": "supervisor.cli.keys:keys",
     "check-settings": "supervisor.cli.check_settings:check_settings",
 }
 
 
-class LazyGroup(click.Group):
-    """Knows the names of its commands, and imports one when it is used."""
-
-    def list_commands(self, _ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
-        place = COMMANDS.get(cmd_name)
-        if place is None:
-            return None
-        module, _, name = place.partition(":")
-        command = getattr(import_module(module), name)
-        if not isinstance(command, click.Command):
-            raise TypeError(f"{place} is not a command")
-        return command
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, places=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
     """Run an end-to-end-encrypted Hashee agent on your own server.
 

@@ -11,7 +11,7 @@ from traceback import extract_tb
 
 from bus.embedded import RuntimeDirectoryUnsafe, ServerMissing
 from supervisor.cli.shadow import PackageShadowed
-from supervisor.secrets import StoreSecretDamaged
+from supervisor.secrets import RotationUnfinished, StoreSecretDamaged
 from supervisor.settings_reader import SettingsError
 from supervisor.state_directory import AlreadyRunning
 
@@ -26,6 +26,7 @@ REFUSALS = (
     RuntimeDirectoryUnsafe,
     PackageShadowed,
     StoreSecretDamaged,
+    RotationUnfinished,
 )
 
 

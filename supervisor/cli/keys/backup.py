@@ -1,0 +1,158 @@
+"""`keys backup` and `keys restore`: identity keys and store secret in one file under a passphrase.
+
+A wrong passphrase writes nothing. What a restore would put in the place of something else is refused, or with --force kept
+beside it under another name: without its store secret a store opens never again.
+"""
+
+import os
+import unicodedata
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from crypto.keystore import Keystore, encode_keystore, open_backup, seal_backup
+from supervisor.cli.keys.telling import told
+from supervisor.config import AGENT_ID, BACKUP_PASSPHRASE_FILE, SettingsError
+from supervisor.key_settings import KeySettings, read_private_keys
+from supervisor.keystore_files import BackupContents, decode_contents, encode_contents
+from supervisor.private_files import make_folder, write_new, write_over
+from supervisor.secrets import STORE_SECRET_FILE, StoreSecretDamaged, load_store_secret
+from supervisor.state_directory import make_private, take_lock
+
+MOST_BYTES = 1 << 20
+
+
+@click.command(short_help="Save keys and store secret under a passphrase.")
+@click.argument("file", type=click.Path(path_type=Path))
+def backup(file: Path) -> None:
+    """Write the agent's private keys and the store secret to FILE, under a passphrase.
+
+    The passphrase is asked for twice, or read from the file that HASHEE_BACKUP_PASSPHRASE_FILE names. Messages and sessions
+    are not in it: they are in Redis, and the store secret opens them.
+    """
+    settings = KeySettings.from_environ(os.environ)
+    found = read_private_keys(os.environ)
+    store_secret = settings.store_key or load_store_secret(settings.state_dir)
+    contents = BackupContents(Keystore(settings.agent_id, found.identity), store_secret)
+    passphrase = _passphrase(settings, confirm=True)
+    with told():
+        if file.exists():
+            raise FileExistsError(0, "", str(file))
+        write_new(file, seal_backup(encode_contents(contents), passphrase, os.urandom))
+    click.echo(f"{file} holds the keys of agent {settings.agent_id}{' and the store secret' if store_secret else ''}")
+    if store_secret is None:
+        click.echo(
+            "It holds no store secret, since there is none yet: make another one after the first start.", err=True
+        )
+
+
+@dataclass(frozen=True)
+class _Target:
+    """A file that a restore writes. `former` is what stands there now."""
+
+    path: Path
+    data: bytes
+    former: bytes | None
+
+    @property
+    def is_done(self) -> bool:
+        return self.former == self.data
+
+    @property
+    def is_other(self) -> bool:
+        return self.former is not None and self.former != self.data
+
+
+@click.command(short_help="Bring keys and store secret back.")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--force", is_flag=True, help="Also in place of other keys, which are kept beside under another name.")
+def restore(file: Path, force: bool) -> None:
+    """Write keystore.json and the state directory's store secret from FILE. No agent may run on that state directory."""
+    with told(), file.open("rb") as opened:
+        sealed = opened.read(MOST_BYTES)
+    environ = dict(os.environ)
+    settings = None if not environ.get(AGENT_ID.name) else KeySettings.from_environ(environ)
+    passphrase = _passphrase(settings or _without_agent(environ), confirm=False)
+    with told():
+        contents = decode_contents(open_backup(sealed, passphrase))
+    agent_id = contents.keystore.agent_id
+    if settings is None:
+        settings = KeySettings.from_environ({**environ, AGENT_ID.name: agent_id})
+    if settings.agent_id != agent_id:
+        raise click.ClickException(
+            f"{file} is of agent {agent_id}, and {AGENT_ID.name} names another; nothing was written"
+        )
+    _write(settings, contents, force=force)
+
+
+def _write(settings: KeySettings, contents: BackupContents, *, force: bool) -> None:
+    make_private(settings.state_dir)
+    lock = take_lock(settings.state_dir, patience_seconds=0.0)
+    try:
+        with suppress(StoreSecretDamaged):  # which is what a restore is for
+            load_store_secret(settings.state_dir)  # raises while a rotation is unfinished
+        with told():
+            targets = _targets(settings, contents)
+            others = [str(target.path) for target in targets if target.is_other]
+            if others and not force:
+                raise click.ClickException(
+                    f"{' and '.join(others)}: there is something else; nothing was written (--force)"
+                )
+            for target in targets:
+                _put(target)
+    finally:
+        os.close(lock)
+    click.echo(f"agent {settings.agent_id} is back; compare its fingerprint: hashee-agent keys show")
+    if settings.redis_url is not None and contents.store_secret not in (None, settings.store_key):
+        click.echo(f"With a Redis of your own, HASHEE_STORE_KEY is the base64 of {targets[-1].path}.", err=True)
+
+
+def _targets(settings: KeySettings, contents: BackupContents) -> list[_Target]:
+    secret = contents.store_secret
+    files = [(settings.keystore, encode_keystore(contents.keystore))]
+    files += [] if secret is None else [(settings.state_dir / STORE_SECRET_FILE, secret.reveal())]
+    return [_Target(path, data, path.read_bytes() if path.exists() else None) for path, data in files]
+
+
+def _put(target: _Target) -> None:
+    if target.is_done:
+        click.echo(f"{target.path} is there already, the same")
+        return
+    make_folder(target.path.parent)
+    if target.former is None:
+        write_new(target.path, target.data)
+    else:
+        kept = target.path.with_name(f"{target.path.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}")
+        write_new(kept, target.former)
+        write_over(target.path, target.data)
+        click.echo(f"what was there is kept as {kept}")
+    click.echo(f"{target.path} is written")
+
+
+def _without_agent(environ: dict[str, str]) -> KeySettings:
+    """The settings before it is known which agent the backup is of."""
+    return KeySettings.from_environ({**environ, AGENT_ID.name: "00000000-0000-0000-0000-000000000000"})
+
+
+def _passphrase(settings: KeySettings, *, confirm: bool) -> str:
+    if settings.passphrase_file is None:
+        _refuse_without_terminal()
+        text: str = click.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True)
+    else:
+        try:
+            text = settings.passphrase_file.read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError):
+            raise SettingsError(BACKUP_PASSPHRASE_FILE.name, "the path of a file that can be read, in UTF-8") from None
+    return unicodedata.normalize("NFC", text)  # keyboards differ in how they spell the same letter
+
+
+def _refuse_without_terminal() -> None:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR))
+    except OSError:
+        raise click.ClickException(
+            f"there is no terminal to ask for the passphrase on: name a file by {BACKUP_PASSPHRASE_FILE.name}"
+        ) from None

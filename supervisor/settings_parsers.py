@@ -1,0 +1,84 @@
+"""What a setting's text may look like, a parser each; a refusal carries nothing of the text (settings_reader.py)."""
+
+import ipaddress
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from nacl.bindings import crypto_sign_seed_keypair
+
+from supervisor.secrets import Secret
+from supervisor.settings_reader import Malformed, base64_bytes, matching
+
+TRUSTABLE = frozenset({"eviction", "persistence"})
+
+
+def absolute_path(text: str) -> Path:
+    path = Path(text)
+    if not path.is_absolute() or "\0" in text:
+        raise Malformed
+    return path
+
+
+def agent_token(text: str) -> Secret[str]:
+    return Secret(matching(r"hsk_[0-9A-Za-z]{40}")(text))
+
+
+def secret_bytes(text: str) -> Secret[bytes]:
+    return Secret(base64_bytes(frozenset({32}))(text))
+
+
+def ed25519_seed(text: str) -> Secret[bytes]:
+    value = base64_bytes(frozenset({32, 64}))(text)
+    seed = value[:32]
+    if len(value) == 64 and crypto_sign_seed_keypair(seed)[0] != value[32:]:
+        raise Malformed("base64 of 64 bytes whose last 32 are the public key of the first 32")
+    return Secret(seed)
+
+
+def redis_url(text: str) -> Secret[str]:
+    parts = urlsplit(text)
+    network = parts.scheme in {"redis", "rediss"} and _valid_authority(text)
+    local = parts.scheme == "unix" and parts.path.startswith("/")
+    if not network and not local:
+        raise Malformed
+    return Secret(text)
+
+
+def redis_trust(text: str) -> frozenset[str]:
+    names = frozenset(name.strip().lower() for name in text.split(",") if name.strip())
+    if not names <= TRUSTABLE:
+        raise Malformed
+    return names
+
+
+def base_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not _valid_authority(text):
+        raise Malformed
+    if parts.username is not None or parts.query or parts.fragment:
+        raise Malformed
+    if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+        raise Malformed  # the token would travel in the clear
+    return text.rstrip("/")
+
+
+def _valid_authority(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def host(text: str) -> str:
+    if not re.fullmatch(r"[0-9A-Za-z.:_-]{1,253}", text):
+        raise Malformed
+    return text

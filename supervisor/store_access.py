@@ -1,0 +1,151 @@
+"""How a command reaches the store: a Redis that is given, the private one that runs, or the private one started for this command.
+
+Started here it holds the state directory's lock like the keeper's, dies with this process, and is ended with the block.
+"""
+
+import os
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import cast
+
+import trio
+
+from bus import embedded
+from bus.client import RedisClient, RedisUnavailable
+from bus.keys import JOBS_GROUP, REPLIES_GROUP, Keys
+from bus.store import Store
+from bus.wire import RedisRefused, Value
+from supervisor.key_settings import KeySettings
+from supervisor.redis_server import RedisDoesNotStart
+from supervisor.state_directory import LOCK_PATIENCE_SECONDS, AlreadyRunning, take_lock
+
+POLL_SECONDS = 0.02
+STOP_SECONDS = 10.0
+QUIET_MS = 4000  # a reader asks again after two seconds
+SEEN_MS = 12_000  # a worker says that it lives every five seconds
+QUIET_PATIENCE_SECONDS = 15.0
+
+
+class NoStore(Exception):
+    """There is nothing to open yet."""
+
+
+@asynccontextmanager
+async def private_redis(
+    settings: KeySettings, patience_seconds: float = LOCK_PATIENCE_SECONDS
+) -> AsyncIterator[embedded.Layout]:
+    """The private Redis, while nothing else runs on its state directory. Call it from the main thread.
+
+    Raises NoStore, AlreadyRunning, ServerMissing, RuntimeDirectoryUnsafe, RedisDoesNotStart, OSError.
+    """
+    if not (settings.state_dir / "redis").is_dir():
+        raise NoStore(f"there is no store in {settings.state_dir} yet; the first start makes it")
+    server = embedded.find_server()
+    layout = embedded.prepare(settings.state_dir, settings.runtime_dir)
+    lock_fd = take_lock(settings.state_dir, patience_seconds)
+    try:
+        process = embedded.start(server, layout, settings.fsync, lock_fd)
+        try:
+            await _wait_ready(process, layout)
+            yield layout
+        finally:
+            await _end(process)
+    finally:
+        os.close(lock_fd)
+
+
+@asynccontextmanager
+async def reach_store(settings: KeySettings) -> AsyncIterator[str]:
+    """The URL of the store's Redis, whoever runs it. Raises as `private_redis`, but for AlreadyRunning."""
+    if settings.redis_url is not None:
+        yield settings.redis_url.reveal()
+        return
+    try:
+        async with private_redis(settings, patience_seconds=0.0) as layout:
+            yield layout.url
+    except AlreadyRunning:
+        yield embedded.prepare(settings.state_dir, settings.runtime_dir).url
+
+
+async def who_is_connected(client: RedisClient, names: Keys) -> str | None:
+    """A supervisor or a worker that still uses this Redis, after some patience for those that have just ended."""
+    someone = await _someone(client, names)
+    with trio.move_on_after(QUIET_PATIENCE_SECONDS):
+        while someone is not None:
+            await trio.sleep(0.5)
+            someone = await _someone(client, names)
+    return someone
+
+
+async def _someone(client: RedisClient, names: Keys) -> str | None:
+    reclaimer = cast("bytes | None", await client.command("GET", names.reclaimer))
+    if reclaimer is not None:
+        return f"supervisor {reclaimer.decode()}"
+    for stream, group, kind in ((names.replies, REPLIES_GROUP, "supervisor"), (names.jobs, JOBS_GROUP, "worker")):
+        for consumer in await _consumers(client, stream, group):
+            if cast(int, consumer["idle"]) < QUIET_MS:
+                return f"{kind} {cast(bytes, consumer['name']).decode()}"
+    since = await Store(client, names.agent_id, "").now_ms() - SEEN_MS
+    seen = cast("list[bytes]", await client.command("ZRANGEBYSCORE", names.consumers, since, "+inf", "LIMIT", 0, 1))
+    return f"worker {seen[0].decode()}" if seen else None
+
+
+async def _consumers(client: RedisClient, stream: str, group: str) -> list[dict[str, Value]]:
+    try:
+        rows = cast("list[list[Value]]", await client.command("XINFO", "CONSUMERS", stream, group))
+    except RedisRefused:
+        return []  # no stream or no group yet
+    return [{cast(bytes, row[at]).decode(): row[at + 1] for at in range(0, len(row), 2)} for row in rows]
+
+
+async def rewrite_and_sync(client: RedisClient, layout: embedded.Layout) -> None:
+    """What stood in the append-only file before is gone, what stands in it now is on the disk.
+
+    Raises RedisUnavailable, OSError.
+    """
+    try:
+        await client.command("BGREWRITEAOF")
+    except RedisRefused as problem:
+        if "already in progress" not in str(problem):
+            raise
+    while True:
+        info = cast(bytes, await client.command("INFO", "persistence")).decode()
+        state = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
+        if state["aof_rewrite_in_progress"] == state["aof_rewrite_scheduled"] == "0":
+            break
+        await trio.sleep(POLL_SECONDS)
+    if state["aof_last_bgrewrite_status"] != "ok":
+        raise RedisUnavailable("the append-only file could not be rewritten (is the disk full?)")
+    await trio.to_thread.run_sync(embedded.sync_files, layout)
+
+
+async def _wait_ready(process: subprocess.Popen[bytes], layout: embedded.Layout) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def cancel_when_ended() -> None:
+            await _ended(process)
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(cancel_when_ended)
+        await embedded.wait_ready(layout)
+        nursery.cancel_scope.cancel()
+    if process.poll() is not None:
+        raise RedisDoesNotStart(process.returncode, embedded.last_log_lines(layout))
+
+
+async def _ended(process: subprocess.Popen[bytes]) -> None:
+    descriptor = os.pidfd_open(process.pid)
+    try:
+        await trio.lowlevel.wait_readable(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+async def _end(process: subprocess.Popen[bytes]) -> None:
+    with trio.CancelScope(shield=True):
+        process.terminate()
+        with trio.move_on_after(STOP_SECONDS):
+            await _ended(process)
+        process.kill()
+        process.wait()

@@ -1,0 +1,166 @@
+"""`keys rotate-store`: a new store secret, everything sealed under it, the old one forgotten (PROTOCOL §5.11).
+
+The order makes it safe to kill at any moment: the new secret is on the disk before the first value is sealed under it, and the
+old one is forgotten after the last value is, durably. In between, no supervisor and no worker opens the store (bus/seal.py).
+"""
+
+import base64
+import binascii
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from bus.client import RedisClient
+from bus.keys import Keys
+from bus.reseal import Resealer, Tally
+from bus.seal import Rotation, StoreSeal
+from supervisor.private_files import sync_folder, write_new
+from supervisor.secrets import (
+    NEXT_STORE_SECRET_FILE,
+    STORE_SECRET_BYTES,
+    STORE_SECRET_FILE,
+    Secret,
+    read_store_secret,
+)
+
+MOST_WALKS = 20
+MOST_NAMED = 5
+
+
+class RotationRefused(Exception):
+    """The rotation cannot begin or end; the text says why and what helps. Nothing is lost, both secrets are kept."""
+
+
+class NewSecretPlace(Protocol):
+    """Where the new secret is kept from before the first value is sealed under it."""
+
+    def pending(self) -> Secret[bytes] | None:
+        """That of a rotation which was interrupted. Raises RotationRefused, StoreSecretDamaged, OSError."""
+
+    def keep(self, new: Secret[bytes]) -> None:
+        """On the disk when it returns. Raises OSError."""
+
+    def forget_old(self) -> None:
+        """The new secret is the store's. Raises OSError."""
+
+
+class InStateDirectory:
+    """`store.secret.next` beside `store.secret`; in the end it takes its name."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._current = state_dir / STORE_SECRET_FILE
+        self._next = state_dir / NEXT_STORE_SECRET_FILE
+
+    def pending(self) -> Secret[bytes] | None:
+        """See NewSecretPlace."""
+        return read_store_secret(self._next)
+
+    def keep(self, new: Secret[bytes]) -> None:
+        """See NewSecretPlace."""
+        write_new(self._next, new.reveal())
+
+    def forget_old(self) -> None:
+        """See NewSecretPlace."""
+        self._next.replace(self._current)
+        sync_folder(self._current.parent)
+
+
+class InNamedFile:
+    """For a store secret that is given from outside: base64 in a file that HASHEE_STORE_KEY_FILE may name afterwards."""
+
+    def __init__(self, path: Path, current: Secret[bytes]) -> None:
+        self._path = path
+        self._current = current
+
+    def pending(self) -> Secret[bytes] | None:
+        """See NewSecretPlace."""
+        try:
+            value = base64.b64decode(self._path.read_bytes().strip(), validate=True)
+        except FileNotFoundError:
+            return None
+        except binascii.Error:
+            value = b""
+        if len(value) != STORE_SECRET_BYTES:
+            raise RotationRefused(f"{self._path} is there already and holds no store secret; name another file")
+        if Secret(value) == self._current:
+            raise RotationRefused(f"{self._path} holds the present store secret; name another file for the new one")
+        return Secret(value)
+
+    def keep(self, new: Secret[bytes]) -> None:
+        """See NewSecretPlace."""
+        write_new(self._path, base64.b64encode(new.reveal()) + b"\n")
+
+    def forget_old(self) -> None:
+        """Whoever gave the old one forgets it."""
+
+
+@dataclass(frozen=True)
+class Rotated:
+    """What was done."""
+
+    values: int
+    key_epoch: int
+    unreadable: int
+
+
+class StoreRotation:
+    """From one store secret to a new one; a rotation that was interrupted goes on where it was."""
+
+    def __init__(self, old: Secret[bytes], place: NewSecretPlace) -> None:
+        self._old = old
+        self._place = place
+
+    async def run(
+        self,
+        client: RedisClient,
+        names: Keys,
+        *,
+        make_durable: Callable[[], Awaitable[None]],
+        leave_unreadable: bool = False,
+    ) -> Rotated:
+        """To the end. `make_durable` returns when what Redis holds is on the disk and what it held is not.
+
+        Raises RotationRefused, StoreSealed, StoreSecretDamaged, RedisUnavailable, OSError; then run it again.
+        """
+        pending = self._place.pending()
+        new = pending or Secret(secrets.token_bytes(STORE_SECRET_BYTES))
+        seal = StoreSeal(client, names)
+        rotation = await seal.plan(self._old.reveal(), new.reveal())
+        resealer = Resealer(client, names, rotation.old, rotation.new)
+        found = await resealer.survey()
+        _refuse_unreadable(found, leave_unreadable=leave_unreadable)
+        if not rotation.turned:
+            if pending is None:
+                self._place.keep(new)
+            await seal.begin(rotation)
+            await _turn_all(resealer)
+        await seal.finish(rotation)
+        await make_durable()
+        self._place.forget_old()
+        return _report(rotation, found)
+
+
+async def _turn_all(resealer: Resealer) -> None:
+    for _ in range(MOST_WALKS):
+        if (await resealer.turn()).turned == 0:
+            return
+    raise RotationRefused("something still writes under the old store secret: end every worker, then run it again")
+
+
+def _refuse_unreadable(found: Tally, *, leave_unreadable: bool) -> None:
+    if found.unknown:
+        kinds = ", ".join(sorted(found.unknown))
+        raise RotationRefused(f"this Redis holds keys of kinds that this program does not know: {kinds}")
+    if found.unreadable and not leave_unreadable:
+        named = ", ".join(sorted(set(found.unreadable))[:MOST_NAMED])
+        raise RotationRefused(
+            f"{len(found.unreadable)} values do not open with this store secret ({named}); nothing was changed. "
+            "Find the right secret, or leave them behind with --leave-unreadable"
+        )
+
+
+def _report(rotation: Rotation, found: Tally) -> Rotated:
+    unreadable = len(found.unreadable) + found.unreadable_dead_letters
+    return Rotated(found.turned + found.current, rotation.new.state.epoch, unreadable)

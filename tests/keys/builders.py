@@ -1,0 +1,250 @@
+"""A store with a value of every sealed kind, and a look at all of them that knows nothing of rotations."""
+
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import cast
+
+from bus.client import RedisClient
+from bus.jobs import JobStore
+from bus.keys import REPLIES_GROUP, Keys
+from bus.outbox import Committed, Outbox
+from bus.readers import Entry, StreamReader
+from bus.records import (
+    SCHEMA_VERSION,
+    BadRecord,
+    InboundMessage,
+    OutboxRecord,
+    Reply,
+    ReplyRecord,
+    decode_outbox_record,
+    decode_reply_record,
+    open_reply,
+    pack_job,
+    unpack_job,
+)
+from bus.reseal import job_or_reply
+from bus.sealing import StoreKeys
+from bus.store import Arrival, SessionWrite, Source, Store
+from bus.vault import LedgerStep, Vault
+from tests.keeper.environment import AGENT_ID
+
+CONSUMER = "supervisor-of-the-test"
+LEDGER_MACS = (bytes(32), b"\x01" * 32, b"\x02" * 32)
+ONE_TIME_PREKEYS = 3
+
+
+async def fill(client: RedisClient, keys: StoreKeys, *, sessions: int = 2) -> None:
+    """Jobs running, waiting, due and dead; replies waiting, committed and dropped; sessions, owners, prekeys, quarantine."""
+    filling = _Filling(client, keys)
+    replies = StreamReader(client, stream=filling.names.replies, group=REPLIES_GROUP, consumer=CONSUMER)
+    await replies.make_group()
+    worker = JobStore(client.url, AGENT_ID, keys.bus, "worker-of-the-test")
+    await worker.open()
+    replies.start()
+    try:
+        await filling.jobs(worker)
+        await filling.replies(replies)
+    finally:
+        await replies.close()
+        await worker.close()
+    await filling.values(sessions)
+
+
+@dataclass
+class _Filling:
+    client: RedisClient
+    keys: StoreKeys
+    names: Keys = field(default_factory=lambda: Keys(AGENT_ID))
+
+    @property
+    def store(self) -> Store:
+        return Store(self.client, AGENT_ID, CONSUMER)
+
+    @property
+    def outbox(self) -> Outbox:
+        return Outbox(self.client, AGENT_ID, CONSUMER)
+
+    async def jobs(self, worker: JobStore) -> None:
+        for conversation in ("busy", "due", "dead", "answered"):
+            for seq in (1, 2, 3):
+                await self.accept(conversation, seq)
+        held: dict[str, Callable[[], Awaitable[object]]] = {}
+        jobs = {job.conversation_id: job for job in [*await worker.take(2), *await worker.take(2)]}
+        for conversation in ("busy", "answered", "dead"):
+            for number in (1, 2, 3):
+                await worker.emit(jobs[conversation], str(number), _reply(f"reply {number} in {conversation}"))
+        held["due"] = lambda: worker.fail(jobs["due"], "handler", 3_600_000)
+        held["dead"] = lambda: worker.fail(jobs["dead"], "handler", None)
+        for end in held.values():
+            await end()
+
+    async def replies(self, reader: StreamReader) -> None:
+        taken: dict[str, Entry] = {}
+        while len(taken) < 3:
+            for entry in await reader.read(10):
+                taken[decode_reply_record(entry.fields["r"]).conversation_id] = entry
+        await self.commit(taken["answered"], "answered")
+        await self.outbox.drop_reply("dead", "too_large", entry_id=taken["dead"].id)
+        [again] = await reader.read(1)
+        await self.commit(again, "dead")
+        await self.outbox.drop_reply("dead", "refused", client_message_id="dead-1")
+
+    async def values(self, sessions: int) -> None:
+        vault = Vault(self.client, self.names, self.keys.state)
+        for number in range(sessions):
+            peer = ("person", f"device:{number}")
+            write = vault.seal_session(*peer, 0, b"record %d" % number)
+            key = self.names.session(*peer)
+            await self.client.command("HSET", key, "v", write.version + 1, "b", write.sealed, "e", 0)
+        await vault.put_member("member", await vault.member("member"), b"a member's pair")
+        await vault.put_group("group", await vault.group("group"), b"a group's keys")
+        await vault.put_owner("person", await vault.owner("person"), b"row of a person")
+        for previous, mac in pairwise(LEDGER_MACS):
+            step = LedgerStep(previous, b"entry before " + mac[:1], mac)
+            assert await vault.put_grant("other", await vault.owner("other"), b"row", step)
+        signed = await vault.next_prekey_ids("signed", 1)
+        await vault.put_prekeys(self.names.signed_prekeys, {signed: b"signed prekey"})
+        first = await vault.next_prekey_ids("one_time", ONE_TIME_PREKEYS)
+        made = {first + number: b"one-time %d" % number for number in range(ONE_TIME_PREKEYS)}
+        await vault.put_prekeys(self.names.one_time_prekeys, made)
+        sealed = self.keys.state.seal(b"unusable content", "quarantine", AGENT_ID, "message-q")
+        arrival = Arrival(
+            conversation_id="busy",
+            source=Source.POLL,
+            seq=9,
+            signed_id=os.urandom(8),
+            message_ms=1,
+            peer=("person", "q"),
+        )
+        await self.store.quarantine(
+            arrival, message_id="message-q", reason="bad_payload", frame=b"{}", plaintext=sealed
+        )
+
+    async def accept(self, conversation: str, seq: int) -> None:
+        message = InboundMessage(
+            message_id=f"{conversation}-{seq}",
+            conversation_id=conversation,
+            conversation_type="h2a",
+            sender_id="person",
+            sender_type="human",
+            payload={"type": "text", "text": f"message {seq} in {conversation}"},
+        )
+        job = pack_job(message, seq=seq, accepted_ms=1, message_ms=seq, key=self.keys.bus, agent_id=AGENT_ID)
+        arrival = Arrival(
+            conversation_id=conversation,
+            source=Source.PUSH,
+            seq=seq,
+            signed_id=os.urandom(8),
+            message_ms=seq,
+            peer=("person", conversation),
+            person="person",
+        )
+        outcome = await self.store.accept(arrival, job)
+        assert outcome.is_new
+
+    async def commit(self, entry: Entry, conversation: str) -> None:
+        message_id = f"{conversation}-1"
+        record = OutboxRecord(SCHEMA_VERSION, message_id, conversation, "text", "ciphertext", None, "h2a", "text", 1)
+        commit = await self.outbox.commit(
+            entry_id=entry.id,
+            reply_record=entry.fields["r"],
+            conversation_id=conversation,
+            client_message_id=message_id,
+            record=record,
+            sessions=[SessionWrite("person", f"of {conversation}", 0, self.session_of(conversation))],
+            epoch=0,
+            rate_per_second=0,
+        )
+        assert commit.outcome is Committed.COMMITTED
+
+    def session_of(self, conversation: str) -> bytes:
+        return self.keys.state.seal(b"a session", self.names.session("person", f"of {conversation}"), 1)
+
+
+async def opened(client: RedisClient, keys: StoreKeys) -> dict[str, object]:
+    """Everything that is sealed, opened with these keys, by where it belongs. Raises SealBroken, BadRecord."""
+    names, vault = Keys(AGENT_ID), Vault(client, Keys(AGENT_ID), keys.state)
+    found: dict[str, object] = {
+        "signed": await vault.prekeys(names.signed_prekeys),
+        "one time": await vault.prekeys(names.one_time_prekeys),
+        "grants": await vault.grant_log(),
+    }
+    for raw in sorted(cast("list[bytes]", await client.command("KEYS", names.pattern))):
+        key = raw.decode()
+        kind, ids = names.split(key)
+        if kind == "session":
+            owner, _, device = ids.partition(":")
+            version, sealed = cast("list[bytes]", await client.command("HMGET", key, "v", "b"))
+            found[key] = vault.open_session(owner, device, int(version), sealed)
+        elif kind == "owner":
+            found[key] = await vault.owner(ids)
+        elif kind == "member":
+            found[key] = await vault.member(ids)
+        elif kind == "group":
+            found[key] = await vault.group(ids)
+        elif kind == "box":
+            rows = cast("list[bytes]", await client.command("ZRANGE", key, 0, -1, "WITHSCORES"))
+            found[key] = [(_text(packed, keys), float(seq)) for packed, seq in zip(rows[::2], rows[1::2], strict=True)]
+        elif kind == "out":
+            found[key] = [
+                _text(packed, keys) for packed in cast("list[bytes]", await client.command("LRANGE", key, 0, -1))
+            ]
+        elif kind == "conv":
+            retry = cast("bytes | None", await client.command("HGET", key, "retry"))
+            found[key] = None if retry is None else _text(retry, keys)
+        elif kind == "quarantined":
+            sealed = cast(bytes, await client.command("HGET", key, "plaintext"))
+            found[key] = keys.state.open(sealed, "quarantine", AGENT_ID, ids)
+        elif kind == "sent":
+            found[key] = await client.command("HGETALL", key)
+    found["jobs"] = sorted(_text(packed, keys) for _, packed in await _stream(client, names.jobs))
+    found["replies"] = sorted(_text(packed, keys) for _, packed in await _stream(client, names.replies))
+    found["dead"] = [
+        (letter.id, letter.reason, letter.died_ms, _text(letter.record, keys))
+        for letter in await Store(client, AGENT_ID, CONSUMER).dead_letters()
+    ]
+    return found
+
+
+async def kinds(client: RedisClient) -> set[str]:
+    """Of the keys that are there."""
+    names = Keys(AGENT_ID)
+    return {names.split(raw.decode())[0] for raw in cast("list[bytes]", await client.command("KEYS", names.pattern))}
+
+
+async def loose_ends(client: RedisClient) -> list[str]:
+    """Conversations whose job or reply under way is not what stands in the stream."""
+    names, wrong = Keys(AGENT_ID), []
+    jobs, replies = dict(await _stream(client, names.jobs)), dict(await _stream(client, names.replies))
+    for raw in cast("list[bytes]", await client.command("KEYS", names.conversation("*"))):
+        conversation = names.split(raw.decode())[1]
+        entry, reply = cast("list[bytes | None]", await client.command("HMGET", raw, "entry", "reply"))
+        if entry not in (None, b"due") and entry not in jobs:
+            wrong.append(f"job of {conversation}")
+        head = await client.command("LINDEX", names.out_box(conversation), 0)
+        if reply not in (None, b"sent") and (reply is None or replies.get(reply) != head):
+            wrong.append(f"reply of {conversation}")
+    return wrong
+
+
+def _text(packed: bytes, keys: StoreKeys) -> str:
+    """What a record says."""
+    try:
+        return decode_outbox_record(packed).encrypted_payload
+    except BadRecord:
+        record = job_or_reply(packed)
+    if isinstance(record, ReplyRecord):
+        reply = open_reply(record, key=keys.bus, agent_id=AGENT_ID)
+        return f"{record.emitted_ms} {record.place} {reply.payload['text']}"
+    return unpack_job(packed, entry_id="", attempt=1, deliveries=1, key=keys.bus, agent_id=AGENT_ID).message.text
+
+
+async def _stream(client: RedisClient, key: str) -> list[tuple[bytes, bytes]]:
+    rows = cast("list[tuple[bytes, list[bytes]]]", await client.command("XRANGE", key, "-", "+"))
+    return [(entry, dict(zip(flat[::2], flat[1::2], strict=True))[b"r"]) for entry, flat in rows]
+
+
+def _reply(text: str) -> Reply:
+    return Reply(kind="message", content_type="text", payload={"type": "text", "text": text})
