@@ -24,11 +24,13 @@ from bus.records import (
     LiveDelta,
     LiveTyping,
     Reply,
+    ReplyPlace,
     decode_job_record,
     pack_live,
     pack_reply,
     unpack_job,
 )
+from bus.seal import StoreSeal
 from bus.sealing import BusKey
 from bus.wire import RedisUnavailable
 
@@ -72,9 +74,10 @@ class JobStore:
         self._in_hand: set[str] = set()
 
     async def open(self) -> None:
-        """Connect, load the scripts, make the group; raises RedisUnavailable."""
+        """Connect, load the scripts, make the group; raises RedisUnavailable, StoreSealed (another store's bus key)."""
         self._client.start()
         try:
+            self._bus_key = await StoreSeal(self._client, self._keys).adopt_bus_key(self._bus_key)
             await self._reader.make_group()
             await self.seen()
         except BaseException:
@@ -154,9 +157,8 @@ class JobStore:
     async def emit(self, job: Job, place: str, reply: Reply) -> Emitted:
         """Send a reply at a place of the job."""
         keys, conversation = self._keys, job.conversation_id
-        packed = pack_reply(
-            job, place, reply, emitted_ms=int(time.time() * 1000), key=self._bus_key, agent_id=self._agent_id
-        )
+        at = ReplyPlace(job.job_id, conversation, place, job.message_ms)
+        packed = pack_reply(at, reply, emitted_ms=int(time.time() * 1000), key=self._bus_key, agent_id=self._agent_id)
         answer = await self._client.script(
             "emit",
             [

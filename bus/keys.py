@@ -7,6 +7,21 @@ Conversation keys end in the conversation's id, session keys in the peer's owner
 JOBS_GROUP = "workers"
 REPLIES_GROUP = "supervisors"
 
+# Every kind of key stands in one of these two. What is sealed is re-sealed when the store secret is rotated (bus/reseal.py).
+SEALED_KINDS = frozenset(
+    {
+        *("session", "owner", "member", "group", "signed_prekeys", "one_time_prekeys", "quarantined", "seal"),
+        *("conv", "box", "out", "jobs", "replies", "dead", "dead_copy", "grant_log"),
+    }
+)
+PLAIN_KINDS = frozenset(
+    {
+        *("gen", "epoch", "cursor", "first_sync", "rate", "reclaimer", "consumers", "live"),
+        *("due", "outbox", "acks", "quarantine", "owners", "prekey_state", "grant_head"),
+        *("ids", "taken", "emitted", "sent", "message"),
+    }
+)
+
 
 class Keys:
     """Key names of one agent."""
@@ -17,6 +32,16 @@ class Keys:
 
     def _key(self, *parts: str) -> str:
         return self._prefix + ":".join(parts)
+
+    @property
+    def pattern(self) -> str:
+        """Matches every key of this agent, for SCAN."""
+        return self._prefix + "*"
+
+    def split(self, key: str) -> tuple[str, str]:
+        """Kind of a key of this agent, and the ids in it ('' where it has none)."""
+        kind, _, ids = key.removeprefix(self._prefix).partition(":")
+        return kind, ids
 
     # Whole agent
 
@@ -34,6 +59,11 @@ class Keys:
     def cursor(self) -> str:
         """message_id up to which every polled message is taken in."""
         return self._key("cursor")
+
+    @property
+    def first_sync(self) -> str:
+        """When this agent first polled with this store (ms), or `ended`: until then, what is much older is skipped."""
+        return self._key("first_sync")
 
     @property
     def jobs(self) -> str:
@@ -54,6 +84,11 @@ class Keys:
     def dead(self) -> str:
         """Stream of dead letters."""
         return self._key("dead")
+
+    @property
+    def dead_copy(self) -> str:
+        """Stream: the dead letters that take the place of the present ones when the store secret is rotated."""
+        return self._key("dead_copy")
 
     @property
     def outbox(self) -> str:
@@ -138,10 +173,33 @@ class Keys:
         """Hash v, b: one row of the grant ledger with pins and devices."""
         return self._key("owner", owner_id)
 
+    def member(self, owner_id: str) -> str:
+        """Hash v, b: the pair under which we know somebody who talks to us in a group only."""
+        return self._key("member", owner_id)
+
+    def group(self, group_id: str) -> str:
+        """Hash v, b: the kept versions of a group's key."""
+        return self._key("group", group_id)
+
+    @property
+    def seal(self) -> str:
+        """Hash: which store secret opens this store (bus/seal.py)."""
+        return self._key("seal")
+
     @property
     def owners(self) -> str:
         """Set of the owner ids that have a row."""
         return self._key("owners")
+
+    @property
+    def grant_log(self) -> str:
+        """List: every change of a grant, each its MAC (64 hex digits) and the sealed entry."""
+        return self._key("grant_log")
+
+    @property
+    def grant_head(self) -> str:
+        """MAC of the last entry, in hex."""
+        return self._key("grant_head")
 
     @property
     def signed_prekeys(self) -> str:
@@ -155,5 +213,5 @@ class Keys:
 
     @property
     def prekey_state(self) -> str:
-        """Hash: next ids, time of the last rotation."""
+        """Hash: last id of each kind; `rotate_through`: signed prekeys up to this id are to be replaced."""
         return self._key("prekey_state")

@@ -64,12 +64,16 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """What a handler sends at one place of its job."""
+    """What a handler sends at one place of its job, or what we say by ourselves (`system`).
 
-    kind: Literal["message", "stream_start", "stream_done"]
+    `new_session_with`: a device with which a new session is to be started for it.
+    """
+
+    kind: Literal["message", "stream_start", "stream_done", "system"]
     content_type: str
     payload: Payload
     stream_id: str | None = None
+    new_session_with: str | None = None
 
     def __repr__(self) -> str:
         return f"Reply(kind={self.kind!r}, content_type={self.content_type!r}, …)"
@@ -149,10 +153,19 @@ def decode_job_record(packed: bytes) -> JobRecord:
     return _decode(packed, JobRecord, "job")
 
 
-def pack_reply(job: Job, place: str, reply: Reply, *, emitted_ms: int, key: BusKey, agent_id: str) -> bytes:
+class ReplyPlace(msgspec.Struct, frozen=True):
+    """Where a reply belongs. `message_ms`: time of the inbound message that it answers."""
+
+    job_id: str
+    conversation_id: str
+    place: str
+    message_ms: int
+
+
+def pack_reply(at: ReplyPlace, reply: Reply, *, emitted_ms: int, key: BusKey, agent_id: str) -> bytes:
     """Seal a reply into the record that `emit` puts into the out-box."""
-    sealed = key.seal(msgspec.msgpack.encode(reply), "reply", agent_id, job.job_id, place)
-    record = ReplyRecord(SCHEMA_VERSION, job.job_id, job.conversation_id, place, job.message_ms, emitted_ms, sealed)
+    sealed = key.seal(msgspec.msgpack.encode(reply), "reply", agent_id, at.job_id, at.place)
+    record = ReplyRecord(SCHEMA_VERSION, at.job_id, at.conversation_id, at.place, at.message_ms, emitted_ms, sealed)
     return msgspec.msgpack.encode(record)
 
 

@@ -10,8 +10,11 @@ import msgspec
 
 from bus.client import RedisClient
 from bus.keys import Keys
-from bus.sealing import StateKey
+from bus.prekey_wish import ROTATE_THROUGH
+from bus.sealing import SealBroken, StateKey
 from bus.store import SessionWrite
+
+MAC_BYTES = 32
 
 
 class Versioned(msgspec.Struct, frozen=True):
@@ -25,6 +28,17 @@ class Versioned(msgspec.Struct, frozen=True):
         return f"Versioned(version={self.version}, …)"
 
 
+class LedgerStep(msgspec.Struct, frozen=True):
+    """An entry of the grant log, its MAC and that of the entry before (zeros for the first), 32 bytes each."""
+
+    previous: bytes
+    entry: bytes
+    mac: bytes
+
+    def __repr__(self) -> str:
+        return "LedgerStep(…)"
+
+
 class Vault:
     """Sealed values of one agent."""
 
@@ -33,44 +47,100 @@ class Vault:
         self._keys = keys
         self._state_key = state_key
 
-    async def session(self, owner_id: str, device_id: str) -> Versioned:
-        """The record of a peer device; raises SealBroken."""
+    async def read_session(self, owner_id: str, device_id: str) -> tuple[int, bytes | None, int]:
+        """The record of a peer device: version, sealed record, epoch."""
         key = self._keys.session(owner_id, device_id)
         version, sealed, epoch = cast("list[bytes | None]", await self._client.command("HMGET", key, "v", "b", "e"))
-        return self.open_session(owner_id, device_id, int(version or 0), sealed, int(epoch or 0))
+        return int(version or 0), sealed, int(epoch or 0)
 
-    def open_session(self, owner_id: str, device_id: str, version: int, sealed: bytes | None, epoch: int) -> Versioned:
-        """Open a record that was read together with other things; raises SealBroken."""
-        if sealed is None:
-            return Versioned(version, None)
-        key = self._keys.session(owner_id, device_id)
-        return Versioned(version, self._state_key.open(sealed, key, version), epoch)
+    def open_session(self, owner_id: str, device_id: str, version: int, sealed: bytes) -> bytes:
+        """Open a record; raises SealBroken."""
+        return self._state_key.open(sealed, self._keys.session(owner_id, device_id), version)
 
-    def seal_session(self, owner_id: str, device_id: str, read: Versioned, record: bytes) -> SessionWrite:
-        """Seal a device record as the successor of the one read."""
+    def seal_session(self, owner_id: str, device_id: str, version: int, record: bytes) -> SessionWrite:
+        """Seal a device record as the successor of `version`."""
         key = self._keys.session(owner_id, device_id)
-        sealed = self._state_key.seal(record, key, read.version + 1)
-        return SessionWrite(owner_id, device_id, read.version, sealed)
+        return SessionWrite(owner_id, device_id, version, self._state_key.seal(record, key, version + 1))
 
     async def owner(self, owner_id: str) -> Versioned:
         """The row of an owner; raises SealBroken."""
-        key = self._keys.owner(owner_id)
-        version, sealed = cast("list[bytes | None]", await self._client.command("HMGET", key, "v", "b"))
-        if sealed is None:
-            return Versioned(0, None)
-        return Versioned(int(version or 0), self._state_key.open(sealed, key, int(version or 0)))
+        return await self._read(self._keys.owner(owner_id))
 
     async def put_owner(self, owner_id: str, read: Versioned, row: bytes) -> bool:
-        """Replace the row that was read; False when another has changed it."""
+        """Replace the row that was read, when no grant changes; False when another has changed it."""
+        return await self._replace(self._keys.owner(owner_id), read, row, name=owner_id)
+
+    async def member(self, owner_id: str) -> Versioned:
+        """The pair under which somebody is known in groups; a damaged one is as good as lost: no value at its version."""
+        return await self._read_or_lost(self._keys.member(owner_id))
+
+    async def put_member(self, owner_id: str, read: Versioned, member: bytes) -> bool:
+        """Replace what was read; False when another has changed it."""
+        return await self._replace(self._keys.member(owner_id), read, member)
+
+    async def group(self, group_id: str) -> Versioned:
+        """The kept keys of a group; damaged ones are as good as lost: no value at their version."""
+        return await self._read_or_lost(self._keys.group(group_id))
+
+    async def put_group(self, group_id: str, read: Versioned, keys: bytes) -> bool:
+        """Replace what was read; False when another has changed it."""
+        return await self._replace(self._keys.group(group_id), read, keys)
+
+    async def _read(self, key: str) -> Versioned:
+        version, sealed = await self._hash(key)
+        return Versioned(version, None if sealed is None else self._state_key.open(sealed, key, version))
+
+    async def _read_or_lost(self, key: str) -> Versioned:
+        version, sealed = await self._hash(key)
+        try:
+            return Versioned(version, None if sealed is None else self._state_key.open(sealed, key, version))
+        except SealBroken:
+            return Versioned(version, None)
+
+    async def _hash(self, key: str) -> tuple[int, bytes | None]:
+        version, sealed = cast("list[bytes | None]", await self._client.command("HMGET", key, "v", "b"))
+        return int(version or 0), sealed
+
+    async def _replace(self, key: str, read: Versioned, value: bytes, *, name: str = "") -> bool:
+        """`name`: as which it stands in the index of owners."""
+        sealed = self._state_key.seal(value, key, read.version + 1)
+        keys = [key, self._keys.owners, self._keys.generation]
+        return await self._client.script("put_sealed", keys, read.version, sealed, name) == 1
+
+    async def put_grant(self, owner_id: str, read: Versioned, row: bytes, change: LedgerStep) -> bool:
+        """Replace the row that was read together with its log entry; False when either has changed meanwhile."""
         key = self._keys.owner(owner_id)
         sealed = self._state_key.seal(row, key, read.version + 1)
-        keys = [key, self._keys.owners, self._keys.generation]
-        return await self._client.script("put_sealed", keys, read.version, sealed, owner_id) == 1
+        entry = self._state_key.seal(change.entry, self._keys.grant_log, change.previous.hex())
+        keys = [key, self._keys.owners, self._keys.grant_log, self._keys.grant_head, self._keys.generation]
+        previous = change.previous.hex() if any(change.previous) else ""
+        arguments = (read.version, sealed, owner_id, previous, change.mac.hex(), entry)
+        return await self._client.script("put_grant", keys, *arguments) == 1
+
+    async def grant_head(self) -> bytes:
+        """MAC of the last entry of the grant log, 32 bytes; zeros for an empty one."""
+        head = cast("bytes | None", await self._client.command("GET", self._keys.grant_head))
+        return bytes(MAC_BYTES) if head is None else bytes.fromhex(head.decode())
+
+    async def grant_log(self) -> list[tuple[bytes, bytes]]:
+        """Every entry with its MAC, oldest first; raises SealBroken."""
+        rows = cast("list[bytes]", await self._client.command("LRANGE", self._keys.grant_log, 0, -1))
+        log, previous = [], bytes(MAC_BYTES)
+        for row in rows:
+            mac = bytes.fromhex(row[: 2 * MAC_BYTES].decode())
+            log.append((self._state_key.open(row[2 * MAC_BYTES :], self._keys.grant_log, previous.hex()), mac))
+            previous = mac
+        return log
 
     async def next_prekey_ids(self, kind: str, count: int) -> int:
         """Reserve `count` ids of a kind ('signed' or 'one_time'), never used before; the first of them."""
         last = await self._client.command("HINCRBY", self._keys.prekey_state, kind, count)
         return cast(int, last) - count + 1
+
+    async def signed_prekeys_to_replace(self) -> int:
+        """Signed prekeys up to this id are to be replaced (bus/prekey_wish.py); 0: none is."""
+        wished = await self._client.command("HGET", self._keys.prekey_state, ROTATE_THROUGH)
+        return int(cast("bytes | None", wished) or 0)
 
     async def put_prekeys(self, key: str, prekeys: dict[int, bytes]) -> None:
         """Store private halves (`key`: one of `Keys`' prekey hashes); durable before the public halves are published."""

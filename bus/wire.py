@@ -10,8 +10,10 @@ from typing import cast
 from redis.backoff import NoBackoff
 from redis.connection import ConnectionInterface, ConnectionPool
 from redis.exceptions import (
+    AuthenticationError,
     BusyLoadingError,
     MasterDownError,
+    NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
@@ -29,7 +31,11 @@ Answer = Value | ResponseError
 CONNECT_TIMEOUT_SECONDS = 3.0
 
 
-class RedisUnavailable(Exception):
+class RedisFailed(Exception):
+    """What Redis did not do for us, for whatever reason; a loop that must survive catches this one."""
+
+
+class RedisUnavailable(RedisFailed):
     """Redis cannot serve us now (gone, loading, read-only, stalled); whether the command ran is not known."""
 
 
@@ -37,7 +43,7 @@ class RedisFull(RedisUnavailable):
     """Redis refuses writes: memory is full, or it cannot persist (MISCONF)."""
 
 
-class RedisRefused(Exception):
+class RedisRefused(RedisFailed):
     """Redis answered with an error that waiting does not mend; a defect of ours or of the set-up."""
 
 
@@ -67,6 +73,9 @@ class Wire:
         try:
             connection = self._connection or self._connect()
             return self._exchange(connection, commands)
+        except (AuthenticationError, NoPermissionError) as error:
+            self.close()
+            raise RedisRefused(f"{type(error).__name__}: {error}") from None
         except (RedisError, OSError) as error:
             self.close()
             raise RedisUnavailable(f"{type(error).__name__}: {error}") from None
@@ -101,7 +110,7 @@ class Wire:
         for answer in answers:
             if isinstance(answer, ResponseError):
                 connection.disconnect()
-                raise RedisUnavailable(str(failure(answer)))
+                raise failure(answer)
         self.client_id = cast(int, answers[0])
         self.connects += 1
         self._connection = connection

@@ -134,18 +134,21 @@ class Person:
         return self._outgoing.unacknowledged
 
     async def _send(self, conversation_id: str, payload: dict[str, object], text: str | None = None) -> str:
-        agent_id = self._agents[conversation_id]
         client_message_id = new_ulid()
         async with self._sealing:
-            if not self._state.may_send(agent_id, agent_id):
-                await self._start_session(agent_id)
-            sealed = self._state.seal(agent_id, [agent_id], conversation_id, client_message_id, payload)
+            sealed = await self._seal(conversation_id, client_message_id, payload)
             if text is not None:
                 line = Line("out", text, client_message_id, None, trio.current_time())
                 self.transcript.add(conversation_id, line)
             frame = MessageSend(client_message_id, conversation_id, str(payload["type"]), sealed)
             self._outgoing.add(client_message_id, encode(frame))
         return client_message_id
+
+    async def _seal(self, conversation_id: str, client_message_id: str, payload: dict[str, object]) -> str:
+        agent_id = self._agents[conversation_id]
+        if not self._state.may_send(agent_id, agent_id):
+            await self._start_session(agent_id)
+        return self._state.seal(agent_id, [agent_id], conversation_id, client_message_id, payload)
 
     async def _start_session(self, agent_id: str) -> None:
         entry = await self._api.call("GET", f"/keys/agents/{agent_id}", dict[str, object])

@@ -11,8 +11,11 @@ import socket
 import structlog
 import trio
 
-from bus.client import RedisClient, RedisUnavailable, open_redis
+from bus.client import RedisClient, open_redis
+from bus.keys import Keys
+from bus.seal import StoreSeal, StoreSealed
 from bus.sealing import StoreKeys
+from bus.wire import RedisFailed
 from crypto.identity import IdentityKeys, LocalDevice
 from supervisor.config import SupervisorSettings
 from supervisor.connection import RelayAddress
@@ -25,7 +28,7 @@ from supervisor.parts import Parts, open_parts
 from supervisor.pool import HandlerUnusable
 from supervisor.redis_check import RedisUnfit, check_redis
 from supervisor.rest import open_rest
-from supervisor.secrets import load_or_make_store_secret
+from supervisor.secrets import Secret, load_or_make_store_secret
 
 EXIT_CONFIGURATION = 78
 REDIS_RETRY_SECONDS = 0.5
@@ -39,7 +42,6 @@ async def run_supervisor(settings: SupervisorSettings, keeper: KeeperLink | None
     """From settings to the exit code. Without a keeper it listens and obeys signals by itself."""
     url = _redis_url(settings, keeper)
     store_secret = settings.store_key or load_or_make_store_secret(settings.state_dir)
-    keys = StoreKeys.derive(store_secret.reveal())
     metrics, health = Metrics(), Health()
     start_http(_listener(settings, keeper), health, metrics)
     identity = IdentityKeys.from_private(settings.x25519_private.reveal(), settings.ed25519_seed.reveal())
@@ -48,8 +50,12 @@ async def run_supervisor(settings: SupervisorSettings, keeper: KeeperLink | None
     async with open_redis(url) as client, open_rest(settings.base_url, settings.agent_id, settings.agent_token) as rest:
         try:
             await _wait_for_redis(client, settings)
+            keys = await _open_store(client, settings.agent_id, store_secret)
         except RedisUnfit as error:
             log.error("redis: not fit", reason=str(error))
+            return EXIT_CONFIGURATION
+        except StoreSealed as error:
+            log.error("store: does not open", reason=str(error))
             return EXIT_CONFIGURATION
         async with open_parts(
             settings=settings,
@@ -130,7 +136,7 @@ class _Run:
             try:
                 if await self._parts.nothing_to_send():
                     return
-            except RedisUnavailable:
+            except RedisFailed:
                 return
             await trio.sleep(SETTLE_POLL_SECONDS)
 
@@ -146,7 +152,7 @@ async def _wait_for_redis(client: RedisClient, settings: SupervisorSettings) -> 
     while True:
         try:
             version = await check_redis(client, settings.redis_trust)
-        except RedisUnavailable as error:
+        except RedisFailed as error:
             if attempts % REDIS_REPORT_EVERY == 0:
                 log.warning("redis: not there yet", reason=str(error))
             attempts += 1
@@ -154,6 +160,16 @@ async def _wait_for_redis(client: RedisClient, settings: SupervisorSettings) -> 
         else:
             log.info("redis: connected", server=version)
             return
+
+
+async def _open_store(client: RedisClient, agent_id: str, store_secret: Secret[bytes]) -> StoreKeys:
+    """The keys of what Redis holds. Waits for Redis; raises StoreSealed."""
+    while True:
+        try:
+            return await StoreSeal(client, Keys(agent_id)).adopt(store_secret.reveal())
+        except RedisFailed as error:
+            log.warning("redis: away", reason=str(error))
+            await trio.sleep(REDIS_RETRY_SECONDS)
 
 
 def _redis_url(settings: SupervisorSettings, keeper: KeeperLink | None) -> str:

@@ -4,13 +4,14 @@ The cursor moves once per page, by compare-and-set from the value that the page 
 the page is accepted, known or quarantined (DESIGN rule 2). Pushes never move it.
 """
 
+import math
 from datetime import datetime
 
 import structlog
 import trio
 
-from bus.client import RedisUnavailable
-from bus.store import Intake, Store, now_ms
+from bus.store import Store
+from bus.wire import RedisFailed
 from supervisor.frames import ArtifactResponse, MessageNew
 from supervisor.inbound import Inbound, MessageFrame
 from supervisor.metrics import Metrics
@@ -32,6 +33,7 @@ class Catchup:
         self._metrics = metrics
         self._first_sync_ms = first_sync_seconds * 1000
         self._wanted = trio.Event()
+        self._first_sync_ended = False
 
     def ask(self) -> None:
         """Poll as soon as possible."""
@@ -45,7 +47,7 @@ class Catchup:
             self._wanted = trio.Event()
             try:
                 complete = await self.poll_until_empty()
-            except (RestFailed, RedisUnavailable) as error:
+            except (RestFailed, RedisFailed) as error:
                 log.warning("poll: failed", reason=str(error))
                 complete = False
             if not complete:
@@ -57,29 +59,59 @@ class Catchup:
         while True:
             cursor = await self._store.cursor()
             page = await self._rest.poll(cursor)
-            if page.last_id is None:
+            if not page.frames:
+                await self._end_first_sync()
                 return True
-            if not await self._take_in(page, is_first=cursor is None):
+            if not await self._take_in(page):
                 return False
+            if page.last_id is None:
+                log.warning("poll: a page without ids", frames=len(page.frames))
+                return True
             await self._store.advance_cursor(cursor, page.last_id)
 
-    async def _take_in(self, page: Page, *, is_first: bool) -> bool:
-        frames: list[MessageFrame] = []
+    async def _take_in(self, page: Page) -> bool:
+        conversations: dict[str, list[MessageFrame]] = {}
+        skip_before_ms = await self._skip_before_ms()
         for frame in page.frames:
-            if not isinstance(frame, MessageNew | ArtifactResponse):
+            if frame is None:
+                self._metrics.frames_dropped.labels("malformed").inc()
+            elif not isinstance(frame, MessageNew | ArtifactResponse):
                 self._metrics.frames_dropped.labels("unknown_type").inc()
-            elif is_first and self._is_old(frame):
+            elif _created_ms(frame) < skip_before_ms:
                 self._metrics.frames_dropped.labels("before_first_start").inc()
             else:
-                frames.append(frame)
-        polled = [await self._inbound.poll(frame) for frame in frames]
-        for item in polled:
-            await item.done.wait()
-        return all(item.outcome is not None and item.outcome is not Intake.GAP for item in polled)
+                conversations.setdefault(frame.conversation_id, []).append(frame)
+        taken: list[bool] = []
+        async with trio.open_nursery() as nursery:
+            for frames in conversations.values():
+                nursery.start_soon(self._take_in_order, frames, taken)
+        return all(taken)
 
-    def _is_old(self, frame: MessageFrame) -> bool:
-        try:
-            created_ms = datetime.fromisoformat(frame.created_at).timestamp() * 1000
-        except ValueError:
-            return False
-        return now_ms() - created_ms > self._first_sync_ms
+    async def _skip_before_ms(self) -> float:
+        """Until the first sync has ended, what is older than HASHEE_FIRST_SYNC_SECONDS was never meant for this agent."""
+        if self._first_sync_ended:
+            return -math.inf
+        began_ms = await self._store.first_sync_began_ms()
+        return -math.inf if began_ms is None else began_ms - self._first_sync_ms
+
+    async def _end_first_sync(self) -> None:
+        if not self._first_sync_ended:
+            await self._store.end_first_sync()
+            self._first_sync_ended = True
+
+    async def _take_in_order(self, frames: list[MessageFrame], taken: list[bool]) -> None:
+        """One conversation's messages of a page; after one that could not be taken in, the others wait for it (P3)."""
+        for frame in frames:
+            outcome = await self._inbound.poll(frame)
+            if outcome is None or not outcome.is_settled:
+                taken.append(False)
+                return
+        taken.append(True)
+
+
+def _created_ms(frame: MessageFrame) -> float:
+    """When the relay stored it; what has no readable time is as good as new."""
+    try:
+        return datetime.fromisoformat(frame.created_at).timestamp() * 1000
+    except (ValueError, OverflowError):
+        return math.inf

@@ -123,6 +123,8 @@ class Connection:
                 with trio.fail_after(SEND_SECONDS):
                     await socket.send(encode(frame))
             except (ConnectionLost, trio.TooSlowError):
+                if self._socket is socket:
+                    self._disconnected()  # now, not when its closing handshake has ended
                 raise NotConnected from None
 
     async def run(self) -> None:
@@ -153,6 +155,8 @@ class Connection:
         try:
             async with open_websocket(self._address.websocket_url) as socket:
                 await self._authenticate(socket)
+                if self._draining:
+                    return None
                 self._connected(socket)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._heartbeat, socket, nursery.cancel_scope)
@@ -179,7 +183,7 @@ class Connection:
         with trio.fail_after(AUTH_SECONDS):
             await socket.send(encode(Auth(token=self._address.token.reveal(), agent_id=self._address.agent_id)))
             while True:
-                frame = self._decode(await socket.receive())
+                frame = await self._receive(socket)
                 if isinstance(frame, AuthOk):
                     return
                 if isinstance(frame, AuthError):
@@ -204,9 +208,7 @@ class Connection:
     async def _read_until_lost(self, socket: WebSocket) -> ConnectionLost:
         while True:
             try:
-                await self._hear(self._decode(await socket.receive()))
-            except BinaryMessageRefused:
-                self._metrics.frames_dropped.labels("binary").inc()
+                await self._hear(await self._receive(socket))
             except ConnectionLost as error:
                 return error
 
@@ -224,6 +226,14 @@ class Connection:
                 return  # the read that follows says so too
         elif frame is not None and not isinstance(frame, Pong):
             self._on_frame(frame)
+
+    async def _receive(self, socket: WebSocket) -> FromRelay | None:
+        """The next frame; None for one that is passed over. Raises ConnectionLost."""
+        try:
+            return self._decode(await socket.receive())
+        except BinaryMessageRefused:
+            self._metrics.frames_dropped.labels("binary").inc()
+            return None
 
     def _decode(self, text: str) -> FromRelay | None:
         try:

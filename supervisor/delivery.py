@@ -7,13 +7,16 @@ connection when its sender was this process before, or a process that is gone: t
 import structlog
 import trio
 
-from bus.client import RedisUnavailable
-from bus.store import Store, now_ms
+from bus.outbox import Outbox
+from bus.records import BadRecord
+from bus.store import now_ms
+from bus.wire import RedisFailed
 from supervisor.connection import Connection, NotConnected
 from supervisor.frames import MessageAck, MessageError
 from supervisor.instance import Instance
 from supervisor.metrics import Metrics
 from supervisor.outbound import resend_frame
+from supervisor.rest import bounded_seconds
 
 SCAN_SECONDS = 1.0
 REFUSED_AGAIN_SECONDS = 5.0
@@ -25,8 +28,8 @@ log = structlog.get_logger()
 class Delivery:
     """Acknowledgements, refusals and resends of one supervisor."""
 
-    def __init__(self, store: Store, connection: Connection, instance: Instance, metrics: Metrics) -> None:
-        self._store = store
+    def __init__(self, outbox: Outbox, connection: Connection, instance: Instance, metrics: Metrics) -> None:
+        self._outbox = outbox
         self._connection = connection
         self._instance = instance
         self._metrics = metrics
@@ -49,28 +52,32 @@ class Delivery:
         async for answer in self._receive:
             try:
                 await (self._confirm(answer) if isinstance(answer, MessageAck) else self._refused(answer))
-            except RedisUnavailable as error:
+            except RedisFailed as error:
                 log.warning("ack: waits for Redis", reason=str(error))  # the resend is acknowledged again
+            except BadRecord as error:
+                log.error("outbox: confirmed, and not readable", reason=str(error))
 
     async def _confirm(self, ack: MessageAck) -> None:
-        conversation = await self._store.conversation_of(ack.client_message_id)
+        conversation = await self._outbox.conversation_of(ack.client_message_id)
         if conversation is None:
             return
-        sent = await self._store.confirm(conversation, ack.client_message_id, ack.message_id, ack.conversation_seq)
+        sent = await self._outbox.confirm(conversation, ack.client_message_id, ack.message_id, ack.conversation_seq)
         if sent is not None:
             duration_ms = max(0, now_ms() - sent.emitted_ms)
             self._metrics.outbound(sent.conversation_type, sent.payload_type, duration_ms)
 
     async def _refused(self, refusal: MessageError) -> None:
-        conversation = await self._store.conversation_of(refusal.client_message_id)
+        conversation = await self._outbox.conversation_of(refusal.client_message_id)
         if conversation is None:
             return
         code = refusal.code[:64]
         if _is_temporary(code):
-            after = refusal.retry_after if refusal.retry_after is not None else REFUSED_AGAIN_SECONDS
-            await self._store.postpone(conversation, refusal.client_message_id, int(after * 1000))
+            after = bounded_seconds(refusal.retry_after) or REFUSED_AGAIN_SECONDS
+            await self._outbox.postpone(conversation, refusal.client_message_id, int(after * 1000))
             log.warning("message: refused for now", conversation_id=conversation, code=code, again_in_seconds=after)
-        elif await self._store.drop_reply(conversation, f"refused_{code}", client_message_id=refusal.client_message_id):
+        elif await self._outbox.drop_reply(
+            conversation, f"refused_{code}", client_message_id=refusal.client_message_id
+        ):
             self._metrics.dead_letters.labels("reply").inc()
             log.error("message: refused", conversation_id=conversation, code=code)
 
@@ -82,23 +89,27 @@ class Delivery:
                 if connected != number:
                     await self._resend_orphans()
                     number = connected
-                for conversation in await self._store.outbox_due():
+                for conversation in await self._outbox.due():
                     await self._resend_one(conversation, None)
-            except RedisUnavailable as error:
+            except RedisFailed as error:
                 log.warning("outbox: waits for Redis", reason=str(error))
             except NotConnected:
-                continue
+                pass  # the next connection sends it
             await trio.sleep(SCAN_SECONDS)
 
     async def _resend_orphans(self) -> None:
         """At once: what this process sent over an earlier connection, or a process that is gone."""
-        for conversation in await self._store.outbox_all():
-            holder = await self._store.holder_of(conversation)
-            if holder is not None and (holder == self._store.consumer or self._instance.knows_dead(holder)):
+        for conversation in await self._outbox.all():
+            holder = await self._outbox.holder_of(conversation)
+            if holder is not None and (holder == self._outbox.consumer or self._instance.knows_dead(holder)):
                 await self._resend_one(conversation, holder)
 
     async def _resend_one(self, conversation_id: str, former_holder: str | None) -> None:
-        record = await self._store.resend(conversation_id, former_holder=former_holder)
+        try:
+            record = await self._outbox.resend(conversation_id, former_holder=former_holder)
+        except BadRecord as error:  # its conversation waits, visibly, and no other
+            log.error("outbox: not readable", conversation_id=conversation_id, reason=str(error))
+            return
         if record is not None:
             self._metrics.resent.inc()
             await self._connection.send(resend_frame(record))

@@ -352,21 +352,13 @@ def frame_from_polled(entry: object) -> FromRelay | UnknownFrame:
     return decode_from_relay(msgspec.json.encode(entry))
 
 
-def relations_from_json(entries: object) -> tuple[Relation, ...]:
-    """The `data` of `GET /agents/:id/relations`, already parsed from JSON. Raises `MalformedFrame`."""
-    try:
-        return msgspec.convert(entries, type=tuple[Relation, ...])
-    except msgspec.ValidationError as error:
-        raise MalformedFrame("relations", _field_of(error)) from None
-
-
 _T = TypeVar("_T")
 
 
 def _decode(decoder: msgspec.json.Decoder[_T], text: str | bytes) -> _T | UnknownFrame:
     try:
         return decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         return _unknown(text, error, decoder)
 
 
@@ -374,7 +366,7 @@ def _unknown(text: str | bytes, error: Exception, decoder: msgspec.json.Decoder[
     """The slow way after a failed decoding: an unknown type, or a known one that is malformed."""
     try:
         frame_type = msgspec.json.decode(text, type=_TypeOnly).type
-    except (msgspec.DecodeError, UnicodeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         raise MalformedFrame("unknown", "$") from None
     if frame_type in _tags(decoder.type):
         raise MalformedFrame(frame_type, _field_of(error)) from None

@@ -27,7 +27,7 @@ log = structlog.get_logger()
 
 
 def start_http(listener: socket.socket, health: Health, metrics: Metrics) -> None:
-    """Serve on a listening socket for as long as the process lives."""
+    """Serve on a listening socket, which is taken over, for as long as the process lives."""
     pages = Pages(health, metrics)
     app = Starlette(
         routes=[
@@ -38,7 +38,7 @@ def start_http(listener: socket.socket, health: Health, metrics: Metrics) -> Non
         ]
     )
     config = Config()
-    config.bind = [f"fd://{listener.fileno()}"]
+    config.bind = [f"fd://{listener.detach()}"]  # the server's from now on
     config.accesslog = None
     config.errorlog = None
     config.include_server_header = False

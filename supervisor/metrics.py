@@ -59,6 +59,15 @@ class Metrics:
             "hashee_lease_reclaimed", "Jobs and replies taken from a dead or silent holder", ["kind"], registry=registry
         )
         self.dead_letters = Counter("hashee_dead_letter", "Jobs and replies given up", ["kind"], registry=registry)
+        self.renegotiations = Counter(
+            "hashee_session_renewed", "Sessions started because the sender's was out of step", registry=registry
+        )
+        self.group_keys_refused = Counter(
+            "hashee_group_key_refused",
+            "Keys of groups that were fetched and not accepted",
+            ["reason"],
+            registry=registry,
+        )
         self.devices_left_out = Counter(
             "hashee_device_left_out", "Devices without a usable key at a send", registry=registry
         )
@@ -68,6 +77,11 @@ class Metrics:
         self.workers_ready = Gauge("hashee_workers_ready", "Worker processes that take jobs", registry=registry)
         self.redis_round_trip = Gauge(
             "hashee_redis_round_trip_seconds", "Duration of the last Redis command", registry=registry
+        )
+        self.grant_ledger_holds = Gauge(
+            "hashee_grant_ledger_holds",
+            "1 while the chain of the grant ledger verified at start, else 0",
+            registry=registry,
         )
         self.one_time_prekeys_left = Gauge(
             "hashee_one_time_prekeys_left", "One-time prekeys that the relay can still hand out", registry=registry

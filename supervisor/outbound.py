@@ -10,26 +10,32 @@ import msgspec
 import structlog
 import trio
 
-from bus.client import RedisUnavailable
 from bus.leases import LeaseKeeper
+from bus.outbox import Commit, Committed, Outbox
 from bus.readers import Entry, StreamReader
 from bus.records import SCHEMA_VERSION, BadRecord, OutboxRecord, Reply, ReplyRecord, decode_reply_record, open_reply
 from bus.sealing import StoreKeys
-from bus.store import Commit, Committed, Store
-from crypto.errors import TooLarge
+from bus.store import Store
+from bus.wire import RedisFailed
+from crypto.envelope import V1_1, V1_2
+from crypto.groups import GroupKeys
 from crypto.streams import StreamKey, stream_start_payload
+from supervisor.addressing import GROUP
 from supervisor.connection import Connection, NotConnected, State
 from supervisor.frames import Frame, MessageSend, StreamDone, StreamStart
+from supervisor.groups import Groups
 from supervisor.metrics import Metrics
+from supervisor.own_words import OwnWords
 from supervisor.owners import Owner, Owners
 from supervisor.payloads import payload_type_of, reply_id, reply_message_id
 from supervisor.rest import RestFailed
-from supervisor.sealer import Addressed, NoUsableDevice, SealedFor, Sealer
+from supervisor.sealer import Addressed, CannotSeal, SealedFor, Sealer
 from supervisor.streams import LiveStream, Streams
 
 SLOTS = 64
 STREAM_START = ":start"
 RETRY_SECONDS = 1.0
+MOST_MEMBERS_WITH_STREAMS = 200
 
 log = structlog.get_logger()
 
@@ -53,10 +59,12 @@ class Outbound:
         self,
         *,
         store: Store,
+        outbox: Outbox,
         reader: StreamReader,
         leases: LeaseKeeper,
         keys: StoreKeys,
         owners: Owners,
+        groups: Groups,
         sealer: Sealer,
         streams: Streams,
         connection: Connection,
@@ -64,125 +72,179 @@ class Outbound:
         send_rate_per_second: float,
     ) -> None:
         self._store = store
+        self._outbox = outbox
         self._reader = reader
         self._leases = leases
         self._keys = keys
         self._owners = owners
+        self._groups = groups
         self._sealer = sealer
         self._streams = streams
         self._connection = connection
         self._metrics = metrics
         self._rate = send_rate_per_second
         self._slots = trio.Semaphore(SLOTS, max_value=SLOTS)
+        self._under_way: dict[str, trio.CancelScope] = {}
         self._turn = trio.Lock()
         self._agent_id = store.keys.agent_id
+        self._words = OwnWords(keys.bus, self._agent_id)
 
     async def run(self) -> None:
         """Take replies while connected, until cancelled."""
+        self._leases.on_lost = self._lease_lost
         async with trio.open_nursery() as nursery:
             while True:
                 await self._connection.wait_connected()
-                await self._slots.acquire()
-                self._slots.release()
+                async with self._slots:
+                    free = self._slots.value + 1
                 try:
-                    entries = await self._reader.read(max(1, self._slots.value))
-                except RedisUnavailable:
+                    entries = await self._reader.read(free)
+                except RedisFailed:
                     await trio.sleep(RETRY_SECONDS)
                     continue
                 for entry in entries:
-                    await self._slots.acquire()
-                    nursery.start_soon(self._send_entry, entry)
+                    if entry.id not in self._under_way:
+                        self._under_way[entry.id] = trio.CancelScope()
+                        nursery.start_soon(self._send_entry, entry)
+
+    def _lease_lost(self, entry_id: str) -> None:
+        """Another has the reply: whatever we did would change nothing."""
+        if entry_id in self._under_way:
+            self._under_way[entry_id].cancel()
 
     async def give_back(self, entries: list[Entry]) -> None:
         """What was read and nobody has begun to send is offered again."""
         for entry in entries:
             try:
                 conversation = decode_reply_record(entry.fields["r"]).conversation_id
-                await self._store.give_back_reply(entry.id, conversation)
-            except (BadRecord, RedisUnavailable) as error:
+                await self._outbox.give_back_reply(entry.id, conversation)
+            except (BadRecord, RedisFailed) as error:
                 log.warning("reply: not given back", entry=entry.id, reason=str(error))  # its lease runs out
 
     async def _send_entry(self, entry: Entry) -> None:
-        """One entry of `replies`; whatever happens, its slot is given back and nothing is lost."""
+        """One entry of `replies`, until it is sent, given up or given back. While it waits it holds its lease and no slot."""
         self._leases.hold(entry.id)
         try:
-            record = decode_reply_record(entry.fields["r"])
-            await self._send_record(entry, record)
-        except BadRecord as error:
-            log.error("reply: not readable", entry=entry.id, reason=str(error))
-            await self._drop_unreadable(entry)
-        except RedisUnavailable as error:
-            log.warning("reply: waits for Redis", entry=entry.id, reason=str(error))  # its lease runs out
+            with self._under_way[entry.id]:
+                pause = await self._attempt(entry)
+                while pause is not None:
+                    await trio.sleep(pause)
+                    pause = await self._attempt(entry)
         finally:
             self._leases.release(entry.id)
-            self._slots.release()
+            del self._under_way[entry.id]
+
+    async def _attempt(self, entry: Entry) -> float | None:
+        """Send it; None when that is done with, else after how many seconds to try again: every step may be repeated."""
+        async with self._slots:
+            try:
+                record = decode_reply_record(entry.fields["r"])
+                await self._send_record(entry, record)
+            except BadRecord as error:
+                log.error("reply: not readable", entry=entry.id, reason=str(error))
+                await self._drop_unreadable(entry)
+            except RedisFailed as error:
+                log.warning("reply: waits for Redis", entry=entry.id, reason=str(error))
+                return RETRY_SECONDS
+            except RestFailed as error:
+                log.warning("reply: waits for the relay", entry=entry.id, reason=str(error))
+                return max(RETRY_SECONDS, error.retry_after_seconds)
+        return None
 
     async def _send_record(self, entry: Entry, record: ReplyRecord) -> None:
         if self._connection.state is not State.CONNECTED:
-            await self._store.give_back_reply(entry.id, record.conversation_id)
+            await self._outbox.give_back_reply(entry.id, record.conversation_id)
             return
         head = _Head(
             entry.id, entry.fields["r"], record, open_reply(record, key=self._keys.bus, agent_id=self._agent_id)
         )
         try:
             await self._encrypt_and_send(head)
-        except NoUsableDevice:
-            await self._drop(head, "no_usable_device")
-        except TooLarge:
-            await self._drop(head, "too_large")
-        except ValueError:
-            await self._drop(head, "payload_without_json_form")
+        except CannotSeal as error:
+            await self._drop(head, error.reason)
         except RestFailed as error:
-            log.warning("reply: waits for the relay", entry=entry.id, reason=str(error))
-            await trio.sleep(max(RETRY_SECONDS, error.retry_after_seconds))
-            await self._store.give_back_reply(entry.id, record.conversation_id)
+            if not error.is_gone:
+                raise
+            await self._drop(head, "no_usable_device")
 
     async def _encrypt_and_send(self, head: _Head) -> None:
-        pins = await self._store.pins(head.record.conversation_id)
-        owner = None if pins is None else await self._owners.find(pins[1])
-        if pins is None or owner is None or not owner.is_active:
-            await self._drop(head, "no_grant")
+        kind, recipient = await self._recipient(head.record.conversation_id)
+        if recipient is None:
+            await self._drop(head, "no_group_key" if kind == GROUP else "no_grant")
             return
         stream_key = StreamKey.generate(os.urandom) if head.reply.kind == "stream_start" else None
-        addressed = self._addressed(head, owner, pins[0], stream_key)
+        addressed = self._addressed(head, recipient, kind, stream_key)
         sealed = await self._commit(head, addressed)
         if sealed is None:
             return
-        if stream_key is not None:
-            await self._begin_stream(head, owner, stream_key, sealed.encrypted_payload)
-        else:
+        if stream_key is None:
             await self._send(await self._final_frame(head, addressed.client_message_id, sealed.encrypted_payload))
+        elif shows_streams(recipient):
+            await self._begin_stream(head, addressed, stream_key, sealed.encrypted_payload)
+        await self._ask_for_an_answer(head, sealed)
 
-    def _addressed(self, head: _Head, owner: Owner, kind: str, stream_key: StreamKey | None) -> Addressed:
+    async def _recipient(self, conversation_id: str) -> tuple[str, Owner | GroupKeys | None]:
+        """The conversation's pinned kind, and to whom a reply in it goes; None: nobody may be written to."""
+        pins = await self._store.pins(conversation_id)
+        if pins is None:
+            return "", None
+        kind, person = pins
+        if kind == GROUP:
+            keys = await self._groups.to_write(person)
+            return kind, None if keys.current is None else keys
+        owner = await self._owners.find(person)
+        return kind, owner if owner is not None and owner.is_active else None
+
+    def _addressed(
+        self, head: _Head, recipient: Owner | GroupKeys, kind: str, stream_key: StreamKey | None
+    ) -> Addressed:
         record, reply = head.record, head.reply
         identifier = reply_id(self._keys.identifier, record.job_id, record.place)
         payload = reply.payload
         if stream_key is not None:
             payload = stream_start_payload(reply.stream_id or "", stream_key)
-        return Addressed(owner, record.conversation_id, kind, reply_message_id(identifier, record.message_ms), payload)
+        return Addressed(
+            recipient,
+            record.conversation_id,
+            kind,
+            reply_message_id(identifier, record.message_ms),
+            payload,
+            reply.new_session_with,
+        )
 
     async def _commit(self, head: _Head, addressed: Addressed) -> SealedFor | None:
         """Encrypt and commit, again when the sessions have moved meanwhile; None when there is nothing to send."""
-        sealed: SealedFor | None = None
         while True:
-            peers = await self._sealer.peers(addressed.owner)
-            bundles = await self._sealer.missing(addressed.owner, peers)
+            peers = await self._sealer.peers(addressed.recipient)
+            bundles = await self._sealer.missing(addressed, peers)
             async with self._sealer.locked(peers):
-                if sealed is None:
-                    sealed = await self._sealer.seal(addressed, peers, bundles)
+                sealed = await self._sealer.seal(addressed, peers, bundles)
                 commit = await self._try_commit(head, addressed, sealed)
+            while commit.outcome is Committed.WAIT:
+                async with self._turn:  # the one that waits for the rate is the next to send
+                    await trio.sleep(commit.wait_ms / 1000)
+                async with self._sealer.locked(peers):
+                    commit = await self._try_commit(head, addressed, sealed)
             if commit.outcome is Committed.COMMITTED:
                 self._sealer.committed(sealed)
                 return sealed
             if commit.outcome is Committed.STALE:
-                sealed = None  # encrypted with a state that is no longer: never sent
-            elif commit.outcome is Committed.WAIT:
-                async with self._turn:  # the one that waits for the rate is the next to send
-                    await trio.sleep(commit.wait_ms / 1000)
-            else:
-                if commit.stored is not None:
-                    await self._send(resend_frame(commit.stored))
-                return None
+                continue  # encrypted with a state that is no longer: never sent
+            if commit.stored is not None:
+                await self._send(resend_frame(commit.stored))
+            return None
+
+    async def _ask_for_an_answer(self, head: _Head, sealed: SealedFor) -> None:
+        """A device that has not answered for long is asked to (PROTOCOL §5.4), so that its chain is renewed."""
+        unanswered = self._sealer.unanswered(sealed)
+        if not unanswered:
+            return
+        record = head.record
+        ping = self._words.ping(record.job_id, record.conversation_id, record.message_ms, unanswered)
+        try:
+            await self._outbox.post(record.conversation_id, ping)
+        except RedisFailed as error:
+            log.warning("session: not pinged", reason=str(error))  # the next message asks again
 
     async def _try_commit(self, head: _Head, addressed: Addressed, sealed: SealedFor) -> Commit:
         record, reply = head.record, head.reply
@@ -197,24 +259,32 @@ class Outbound:
             payload_type_of(reply.payload),
             record.emitted_ms,
         )
-        return await self._store.commit(
+        return await self._outbox.commit(
             entry_id=head.entry_id,
             reply_record=head.packed,
             conversation_id=record.conversation_id,
             client_message_id=addressed.client_message_id,
             record=None if reply.kind == "stream_start" else outbox,
-            sessions=self._sealer.writes(sealed),
+            sessions=sealed.writes,
             epoch=self._sealer.epoch,
             rate_per_second=self._rate,
         )
 
-    async def _begin_stream(self, head: _Head, owner: Owner, key: StreamKey, encrypted_payload: str) -> None:
+    async def _begin_stream(self, head: _Head, addressed: Addressed, key: StreamKey, encrypted_payload: str) -> None:
         conversation, stream_id = head.record.conversation_id, head.reply.stream_id or ""
         number = self._connection.number
         if await self._send(StreamStart(stream_id, conversation, encrypted_payload)):
             answer = (head.record.job_id, head.record.place.removesuffix(STREAM_START))
             await self._streams.begin(
-                LiveStream(stream_id, conversation, answer=answer, to=owner.owner_id, key=key, connection_number=number)
+                LiveStream(
+                    stream_id,
+                    conversation,
+                    answer=answer,
+                    to=addressed.recipient_id,
+                    v=V1_1 if addressed.conversation_type == GROUP else V1_2,
+                    key=key,
+                    connection_number=number,
+                )
             )
 
     async def _final_frame(self, head: _Head, client_message_id: str, encrypted_payload: str) -> Frame:
@@ -233,17 +303,24 @@ class Outbound:
 
     async def _drop(self, head: _Head, reason: str) -> None:
         record = head.record
-        if await self._store.drop_reply(record.conversation_id, reason, entry_id=head.entry_id):
+        if await self._outbox.drop_reply(record.conversation_id, reason, entry_id=head.entry_id):
             self._metrics.dead_letters.labels("reply").inc()
             log.error("reply: dead letter", job_id=record.job_id, place=record.place, reason=reason)
 
     async def _drop_unreadable(self, entry: Entry) -> None:
         try:
             conversation = decode_reply_record(entry.fields["r"]).conversation_id
-            if await self._store.drop_reply(conversation, "unreadable_record", entry_id=entry.id):
+            if await self._outbox.drop_reply(conversation, "unreadable_record", entry_id=entry.id):
                 self._metrics.dead_letters.labels("reply").inc()
-        except (BadRecord, RedisUnavailable) as error:
+        except (BadRecord, RedisFailed) as error:
             log.error("reply: stays pending", entry=entry.id, reason=str(error))
+
+
+def shows_streams(recipient: Owner | GroupKeys) -> bool:
+    """Streams are disabled in large groups (PROTOCOL §1): there only the whole message goes out."""
+    if not isinstance(recipient, GroupKeys):
+        return True
+    return recipient.current is not None and len(recipient.current.members) <= MOST_MEMBERS_WITH_STREAMS
 
 
 def resend_frame(record: OutboxRecord) -> Frame:

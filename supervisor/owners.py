@@ -1,8 +1,10 @@
 """Who may talk to this agent, and the keys under which we know them (PROTOCOL §5 "Identity", §5.7).
 
-A row per owner: grant, pinned pair, devices. The pair is pinned at first sight and survives revocation; another pair never
-replaces it here. Rows change by compare-and-set, since several supervisors hear the same relations.
+A row per owner: the grant with its pinned pair, and what we know of the devices. What a relation changes, `crypto.grants` decides;
+a change is stored together with its entry in the ledger, by compare-and-set, since several supervisors hear the same relations.
 """
+
+from collections.abc import Iterator
 
 import msgspec
 import structlog
@@ -12,52 +14,84 @@ from bus.store import now_ms
 from bus.vault import Vault, Versioned
 from crypto import strict_base64
 from crypto.errors import Unreadable
+from crypto.grants import (
+    Change,
+    Entry,
+    Grant,
+    KeyChangePolicy,
+    Status,
+    check_grant,
+    devices_seen,
+    keys_seen,
+    relation_changed,
+)
 from crypto.identity import PublicIdentity
 from crypto.prekeys import Bundle, bundle_from_json, check_bundle
 from supervisor.frames import Relation
+from supervisor.grant_ledger import GrantLedger
+from supervisor.members import Member, find_member
 from supervisor.rest import Rest, RestFailed
 
 DEVICES_FRESH_MS = 24 * 3600 * 1000
-UNLISTED_FETCH_MS = 60 * 1000
+UNLISTED_FETCH_SECONDS = 60.0
 REFRESH_AGAIN_SECONDS = 1.0
 MOST_DEVICES = 5
+
+CHANGES = {
+    "active": Change.ESTABLISHED,
+    "suspended": Change.SUSPENDED,
+    "revoked": Change.REVOKED,
+    "terminated": Change.REVOKED,  # the older name
+}
 
 log = structlog.get_logger()
 
 
 class Owner(msgspec.Struct, frozen=True):
-    """One row. `status`: active, suspended or revoked; keys of 32 bytes each."""
+    """One row."""
 
-    owner_id: str
-    status: str
-    agreement_key: bytes
-    signing_key: bytes
-    scopes: list[str]
-    display_name: str | None
-    devices: list[str]
-    devices_fetched_ms: int
-    since_ms: int
-    changed_ms: int
+    grant: Grant
+    devices_fetched_ms: int = 0
+
+    @property
+    def owner_id(self) -> str:
+        """Whose row it is."""
+        return self.grant.owner_id
 
     @property
     def pinned(self) -> PublicIdentity:
-        """The pair of this owner."""
-        return PublicIdentity(self.agreement_key, self.signing_key)
+        """The pair of an owner who may talk to us; raises Unreadable (no_grant, unknown_sender, key_changed)."""
+        return check_grant(self.grant)
 
     @property
     def is_active(self) -> bool:
-        """Whether the owner may talk to us now."""
-        return self.status == "active"
+        """Whether the owner may be talked to now."""
+        return self.grant.status is Status.ACTIVE and self.grant.pinned is not None and self.grant.held is None
+
+    def encode(self) -> bytes:
+        """For sealed storage."""
+        return msgspec.msgpack.encode((self.grant.encode(), self.devices_fetched_ms))
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Owner":
+        """The inverse of `encode`."""
+        grant, devices_fetched_ms = msgspec.msgpack.decode(data, type=tuple[bytes, int])
+        return cls(Grant.decode(grant), devices_fetched_ms)
 
 
 class Owners:
     """The rows of one agent."""
 
-    def __init__(self, vault: Vault, rest: Rest) -> None:
+    def __init__(self, vault: Vault, ledger: GrantLedger, rest: Rest, policy: KeyChangePolicy) -> None:
+        """`policy`: what happens when an owner shows another pair than the pinned one."""
         self._vault = vault
+        self._ledger = ledger
         self._rest = rest
+        self._policy = policy
         self._refreshed_at = -REFRESH_AGAIN_SECONDS
         self._refreshing = trio.Lock()
+        self._unlisted_until: dict[str, float] = {}
+        self._noted_meanwhile: set[str] = set()
 
     async def find(self, owner_id: str) -> Owner | None:
         """The row of an owner."""
@@ -72,28 +106,44 @@ class Owners:
         return await self.find(owner_id)
 
     async def refresh(self) -> None:
-        """Read all relations from the relay; at most one request a second. Raises RestFailed."""
+        """Read all relations from the relay, by a reading that begins now or later; one a second. Raises RestFailed."""
+        asked_at = trio.current_time()
         async with self._refreshing:
-            if trio.current_time() - self._refreshed_at < REFRESH_AGAIN_SECONDS:
+            if self._refreshed_at > asked_at:
                 return
-            for relation in await self._rest.relations():
-                await self.note(relation, relation.status or "active")
+            await trio.sleep_until(self._refreshed_at + REFRESH_AGAIN_SECONDS)
             self._refreshed_at = trio.current_time()
+            self._noted_meanwhile = set()
+            for relation in await self._rest.relations():
+                if relation.user_id not in self._noted_meanwhile:  # a frame is newer than the answer that we read
+                    await self._note(relation, relation.status or "active")
 
     async def note(self, relation: Relation, status: str) -> None:
-        """The relay says that an owner's relation has this status."""
+        """A frame says that an owner's relation has this status; what is not known to be active lets nobody in."""
+        self._noted_meanwhile.add(relation.user_id)
+        await self._note(relation, status)
+
+    async def _note(self, relation: Relation, status: str) -> None:
+        change = CHANGES.get(status)
+        if change is None:
+            log.warning("relation: unknown status, suspended", owner=relation.user_id)
+            change = Change.SUSPENDED
         while True:
             read = await self._vault.owner(relation.user_id)
-            row = _noted(_decode(read), relation, status, now_ms())
-            if row is None or await self._put(read, row):
+            known = _decode(read)
+            member = await find_member(self._vault, relation.user_id)
+            entry = next(self._entries(known, relation, change, member), None)
+            if entry is None:
                 return
+            if await self._put(read, known, entry):
+                log.info("grant: changed", owner=relation.user_id, change=entry.change.value)
 
     async def bundles(self, owner: Owner) -> dict[str, Bundle]:
         """The owner's devices by id, fetched now, each with a valid signed prekey under the pinned pair."""
         bundles = {}
-        for entry in (await self._rest.devices(owner.owner_id))[:MOST_DEVICES]:
+        for listed in (await self._rest.devices(owner.owner_id))[:MOST_DEVICES]:
             try:
-                bundle = bundle_from_json(entry, owner.owner_id)
+                bundle = bundle_from_json(listed, owner.owner_id)
                 check_bundle(bundle, owner.pinned)
             except Unreadable as error:
                 log.warning("device: not usable", owner=owner.owner_id, reason=error.reason.value)
@@ -104,22 +154,53 @@ class Owners:
 
     async def devices(self, owner: Owner) -> list[str]:
         """The ids of the owner's devices, fetched again after 24 h."""
-        if owner.devices and now_ms() - owner.devices_fetched_ms < DEVICES_FRESH_MS:
-            return owner.devices
+        listed = list(owner.grant.devices)
+        if listed and now_ms() - owner.devices_fetched_ms < DEVICES_FRESH_MS:
+            return listed
         try:
             return sorted(await self.bundles(owner))
         except RestFailed:
-            if owner.devices:
-                return owner.devices  # better the devices of yesterday than no answer
+            if listed:
+                return listed  # better the devices of yesterday than no answer
             raise
 
-    async def has_device(self, owner: Owner, device_id: str) -> bool:
-        """Whether a device is the owner's; the list is fetched again for an unlisted one, once a minute."""
-        if device_id in owner.devices:
+    async def admits(self, owner: Owner, device_id: str) -> bool:
+        """Whether a device that signed a message counts: listed, with a valid signed prekey under the pinned pair. For an
+        unlisted one the list is fetched again, at most once a minute per owner. Raises RestFailed.
+        """
+        now = trio.current_time()
+        if device_id in owner.grant.devices:
             return True
-        if now_ms() - owner.devices_fetched_ms < UNLISTED_FETCH_MS and owner.devices:
+        if now < self._unlisted_until.get(owner.owner_id, 0.0):
             return False
-        return device_id in await self.bundles(owner)
+        self._unlisted_until = {known: until for known, until in self._unlisted_until.items() if until > now}
+        admitted = device_id in await self.bundles(owner)
+        if owner.devices_fetched_ms:  # the first fetch is not an extra one
+            self._unlisted_until[owner.owner_id] = now + UNLISTED_FETCH_SECONDS
+        return admitted
+
+    def _entries(
+        self, known: Owner | None, relation: Relation, change: Change, member: Member | None
+    ) -> Iterator[Entry]:
+        """What a relation changes: the status or the scopes first, then the keys. Who is known from a group has a pin already.
+
+        A new row comes with its pin at once, so that no message falls between the two.
+        """
+        grant = None if known is None else known.grant
+        scopes = relation.scopes or None
+        entry = relation_changed(grant, relation.user_id, change, now_ms=now_ms(), scopes=scopes)
+        unpinned = grant is None or grant.pinned is None
+        shown = member.pinned if unpinned and member is not None else _pair_of(relation)
+        if grant is None:
+            pin = None if shown is None else keys_seen(entry.grant, shown, self._policy, entry.at_ms)
+            yield entry if pin is None else Entry(entry.at_ms, entry.change, pin.grant)
+            return
+        if (entry.grant.status, entry.grant.scopes) != (grant.status, grant.scopes):
+            yield entry
+            return
+        keys = None if shown is None else keys_seen(grant, shown, self._policy, now_ms())
+        if keys is not None:
+            yield keys
 
     async def _note_devices(self, owner_id: str, devices: list[str]) -> None:
         while True:
@@ -127,44 +208,29 @@ class Owners:
             row = _decode(read)
             if row is None:
                 return
-            fetched = msgspec.structs.replace(row, devices=devices, devices_fetched_ms=now_ms())
-            if await self._put(read, fetched):
+            fetched = msgspec.structs.replace(row, devices_fetched_ms=now_ms())
+            entry = devices_seen(row.grant, devices, now_ms())
+            if await self._put(read, fetched, entry):
                 return
 
-    async def _put(self, read: Versioned, row: Owner) -> bool:
-        return await self._vault.put_owner(row.owner_id, read, msgspec.msgpack.encode(row))
+    async def _put(self, read: Versioned, row: Owner | None, entry: Entry | None) -> bool:
+        if entry is None:
+            return row is None or await self._vault.put_owner(row.owner_id, read, row.encode())
+        changed = Owner(entry.grant, 0 if row is None else row.devices_fetched_ms)
+        return await self._ledger.put(changed.owner_id, read, changed.encode(), entry.encode())
 
 
 def _decode(read: Versioned) -> Owner | None:
-    return None if read.value is None else msgspec.msgpack.decode(read.value, type=Owner)
+    return None if read.value is None else Owner.decode(read.value)
 
 
-def _noted(known: Owner | None, relation: Relation, status: str, now_ms: int) -> Owner | None:
-    """The row after a relation; None when it changes nothing or names no usable keys."""
-    if known is not None:
-        scopes = list(relation.scopes) or known.scopes
-        name = relation.display_name or known.display_name
-        changed = msgspec.structs.replace(known, status=status, scopes=scopes, display_name=name, changed_ms=now_ms)
-        same = msgspec.structs.replace(changed, changed_ms=known.changed_ms) == known
-        return None if same else changed
+def _pair_of(relation: Relation) -> PublicIdentity | None:
     if relation.public_key is None or relation.signing_public_key is None:
         return None
     try:
-        pinned = PublicIdentity.checked(
+        return PublicIdentity.checked(
             strict_base64.decode(relation.public_key), strict_base64.decode(relation.signing_public_key)
         )
     except Unreadable as error:
         log.warning("relation: keys not usable", owner=relation.user_id, reason=error.reason.value)
         return None
-    return Owner(
-        owner_id=relation.user_id,
-        status=status,
-        agreement_key=pinned.agreement_key,
-        signing_key=pinned.signing_key,
-        scopes=list(relation.scopes),
-        display_name=relation.display_name,
-        devices=[],
-        devices_fetched_ms=0,
-        since_ms=now_ms,
-        changed_ms=now_ms,
-    )

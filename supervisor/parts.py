@@ -10,15 +10,18 @@ from contextlib import asynccontextmanager
 import structlog
 import trio
 
-from bus.client import RedisClient, RedisUnavailable
+from bus.client import RedisClient
 from bus.control import Observation
 from bus.keys import REPLIES_GROUP, Keys
 from bus.leases import LeaseKeeper
+from bus.outbox import Outbox
 from bus.readers import LiveSubscriber, StreamReader
 from bus.recovery import Recovery
 from bus.sealing import StoreKeys
 from bus.store import Store
 from bus.vault import Vault
+from bus.wire import RedisFailed
+from crypto.grants import KeyChangePolicy
 from crypto.identity import LocalDevice
 from supervisor.catchup import Catchup
 from supervisor.config import SupervisorSettings
@@ -27,6 +30,7 @@ from supervisor.delivery import Delivery
 from supervisor.frames import (
     ArtifactResponse,
     FromRelay,
+    GroupKeyRotated,
     MessageAck,
     MessageError,
     MessageNew,
@@ -37,9 +41,12 @@ from supervisor.frames import (
     RelationRevoked,
     RelationSuspended,
 )
+from supervisor.grant_ledger import GrantLedger
+from supervisor.groups import Groups
 from supervisor.health import SILENT_SECONDS, Check
 from supervisor.inbound import Inbound
 from supervisor.instance import Instance
+from supervisor.members import Members
 from supervisor.metrics import Metrics
 from supervisor.outbound import Outbound
 from supervisor.owners import Owners
@@ -82,17 +89,28 @@ class Parts:
         self._connected_number = trio.Event()
         self._relations_send, self._relations = trio.open_memory_channel[tuple[Relation, str]](RELATIONS_QUEUE)
         self.store = Store(client, settings.agent_id, instance.name)
+        self.outbox = Outbox(client, settings.agent_id, instance.name)
         vault = Vault(client, names, keys.state)
         self.connection = Connection(address, metrics, on_frame=self._on_frame, on_connected=self._on_connected)
-        self.owners = Owners(vault, rest)
+        self.ledger = GrantLedger(vault, keys.ledger, settings.state_dir)
+        self.owners = Owners(vault, self.ledger, rest, KeyChangePolicy(settings.key_change))
         sessions = Sessions(vault)
         self.prekeys = Prekeys(vault, names.signed_prekeys, names.one_time_prekeys, device, rest)
+        self.groups = Groups(
+            vault=vault,
+            rest=rest,
+            owners=self.owners,
+            members=Members(vault, rest, KeyChangePolicy(settings.key_change)),
+            device=device,
+            metrics=metrics,
+        )
         self.sealer = Sealer(sessions, self.owners, device, metrics)
         self.streams = Streams(device, keys.bus, self.connection, metrics)
         self.inbound = Inbound(
             store=self.store,
             sessions=sessions,
             owners=self.owners,
+            groups=self.groups,
             prekeys=self.prekeys,
             device=device,
             bus_key=keys.bus,
@@ -108,17 +126,19 @@ class Parts:
         self.live = LiveSubscriber(client, names.live_channel, self.streams.heard)
         self.outbound = Outbound(
             store=self.store,
+            outbox=self.outbox,
             reader=self.reader,
             leases=self.leases,
             keys=keys,
             owners=self.owners,
+            groups=self.groups,
             sealer=self.sealer,
             streams=self.streams,
             connection=self.connection,
             metrics=metrics,
             send_rate_per_second=settings.send_rate_per_second,
         )
-        self.delivery = Delivery(self.store, self.connection, instance, metrics)
+        self.delivery = Delivery(self.outbox, self.connection, instance, metrics)
         self.recovery = Recovery(client, names, instance.name)
         self.reclaimer = Reclaimer(client, self.store, self.recovery, instance, metrics)
         order = WorkerOrder(
@@ -143,16 +163,21 @@ class Parts:
             try:
                 await self.recovery.make_groups()
                 self.inbound.epoch = self.sealer.epoch = await self.store.epoch()
-            except RedisUnavailable as error:
+                wrong = await self.ledger.verify()
+            except RedisFailed as error:
                 log.warning("redis: away", reason=str(error))
                 await trio.sleep(PING_SECONDS)
             else:
+                self._metrics.grant_ledger_holds.set(0 if wrong else 1)
+                if wrong:
+                    log.error("grants: the ledger does not hold", reason=wrong, remedy="docs/security.md")
                 return
 
     def tasks(self) -> list[Callable[[], Awaitable[None]]]:
         """What runs from start to end."""
         return [
             self.inbound.run,
+            self.groups.run,
             self.catchup.run,
             self.outbound.run,
             self.streams.run,
@@ -172,13 +197,13 @@ class Parts:
     async def nothing_to_send(self) -> bool:
         """Whether every reply was sent and acknowledged."""
         queued = await self._client.command("XLEN", self.store.keys.replies)
-        return queued == 0 and not await self.store.outbox_all()
+        return queued == 0 and not await self.outbox.all()
 
     async def take_in_the_last(self) -> None:
         """After the close frame: what the relay pushed in the last instant is found by one poll (DESIGN rule 5)."""
         try:
             await self.catchup.poll_until_empty()
-        except (RestFailed, RedisUnavailable) as error:
+        except (RestFailed, RedisFailed) as error:
             log.warning("poll: failed", reason=str(error))
 
     # Tasks
@@ -197,7 +222,7 @@ class Parts:
             self._connected_number = trio.Event()
             try:
                 await self.owners.refresh()
-            except (RestFailed, RedisUnavailable) as error:
+            except (RestFailed, RedisFailed) as error:
                 log.warning("relations: not read", reason=str(error))
                 self._connected_number.set()
                 await trio.sleep(REFRESH_RETRY_SECONDS)
@@ -207,14 +232,14 @@ class Parts:
         async for relation, status in self._relations:
             try:
                 await self.owners.note(relation, status)
-            except RedisUnavailable:
+            except RedisFailed:
                 self._connected_number.set()  # read them all again
 
     async def _ping_redis(self) -> None:
         while True:
             try:
                 await self._client.command("PING")
-            except RedisUnavailable:
+            except RedisFailed:
                 self._metrics.redis_round_trip.set(float("nan"))
             else:
                 self._pinged_at = trio.current_time()
@@ -235,6 +260,8 @@ class Parts:
                 self._note(frame.payload, "suspended")
             case RelationRevoked():
                 self._note(frame.payload, "revoked")
+            case GroupKeyRotated():
+                self.groups.rotated(frame)
             case PrekeysLow():
                 self.prekeys.refill_soon()
 
@@ -248,6 +275,7 @@ class Parts:
         self.catchup.ask()
 
     def _on_connected(self) -> None:
+        self.groups.connected()
         self._connected_number.set()
 
     async def _on_worker_death(self, consumer: str, abnormal: bool) -> None:

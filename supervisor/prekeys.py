@@ -4,26 +4,36 @@ A private half is durable before its public half is published; a one-time prekey
 reserved by an atomic counter, so that no two supervisors use one twice.
 """
 
+import contextlib
 import os
 
 import msgspec
 import structlog
 import trio
 
-from bus.client import RedisUnavailable
 from bus.store import now_ms
 from bus.vault import Vault
+from bus.wire import RedisFailed
 from crypto.identity import LocalDevice
-from crypto.prekeys import OneTimePrekey, SignedPrekey, make_one_time_prekeys, make_signed_prekey, prekeys_to_json
+from crypto.prekeys import (
+    OneTimePrekey,
+    SignedPrekey,
+    expired_prekeys,
+    make_one_time_prekeys,
+    make_signed_prekey,
+    prekeys_to_json,
+    rotation_is_due,
+)
 from supervisor.metrics import Metrics
 from supervisor.rest import Rest, RestFailed
 
 ONE_TIME_PUBLISHED = 100
 ONE_TIME_REFILL_UNDER = 25
-ROTATE_MS = 7 * 86400 * 1000
-KEEP_PREVIOUS_MS = 30 * 86400 * 1000
 UPKEEP_SECONDS = 3600.0
 RETRY_SECONDS = 10.0
+PAUSE_SECONDS = 5.0  # whatever the relay says of how many are left
+MOST_UNUSED = 1000  # private halves; a relay that takes them without handing them out gets no more
+WISH_SECONDS = 2.0
 
 log = structlog.get_logger()
 
@@ -59,6 +69,7 @@ class Prekeys:
         self._device = device
         self._rest = rest
         self._wanted = trio.Event()
+        self._newest_id = 0
         self.published = trio.Event()
         """Set once the relay has our prekeys."""
 
@@ -81,13 +92,24 @@ class Prekeys:
             self._wanted = trio.Event()
             try:
                 left = await self.publish()
-            except (RestFailed, RedisUnavailable) as error:
+            except (RestFailed, RedisFailed) as error:
                 log.warning("prekeys: not published", reason=str(error))
                 await trio.sleep(RETRY_SECONDS)
                 continue
             metrics.one_time_prekeys_left.set(left)
             self.published.set()
+            published_at = trio.current_time()
             with trio.move_on_after(UPKEEP_SECONDS):
+                await self._until_wanted()
+            await trio.sleep_until(published_at + PAUSE_SECONDS)
+
+    async def _until_wanted(self) -> None:
+        """Until few are left, or somebody wishes for a new signed prekey (`keys rotate-prekeys`)."""
+        while not self._wanted.is_set():
+            with contextlib.suppress(RedisFailed):
+                if await self._vault.signed_prekeys_to_replace() >= self._newest_id:
+                    return
+            with trio.move_on_after(WISH_SECONDS):
                 await self._wanted.wait()
 
     async def publish(self) -> int:
@@ -95,7 +117,7 @@ class Prekeys:
         signed = await self._current_signed()
         unused = await self._vault.prekeys_left(self._one_time_key)
         left = await self._register(signed, [] if unused else await self._new_one_time(ONE_TIME_PUBLISHED))
-        if left < ONE_TIME_REFILL_UNDER:
+        if left < ONE_TIME_REFILL_UNDER and unused < MOST_UNUSED:
             left = await self._register(signed, await self._new_one_time(ONE_TIME_PUBLISHED - left))
         return left
 
@@ -103,13 +125,15 @@ class Prekeys:
         kept = [SignedPrekey.decode(encoded) for encoded in (await self._vault.prekeys(self._signed_key)).values()]
         newest = max(kept, key=lambda prekey: prekey.id, default=None)
         now = now_ms()
-        if newest is not None and now - newest.created_ms < ROTATE_MS:
+        through = await self._vault.signed_prekeys_to_replace()
+        if newest is not None and not rotation_is_due(newest, now) and newest.id > through:
+            self._newest_id = newest.id
             return newest
         prekey_id = await self._vault.next_prekey_ids("signed", 1)
         made = make_signed_prekey(self._device, prekey_id, now, os.urandom)
         await self._vault.put_prekeys(self._signed_key, {made.id: made.encode()})
-        too_old = [prekey.id for prekey in kept if now - prekey.created_ms > ROTATE_MS + KEEP_PREVIOUS_MS]
-        await self._vault.erase_prekeys(self._signed_key, too_old)
+        self._newest_id = made.id
+        await self._vault.erase_prekeys(self._signed_key, list(expired_prekeys([*kept, made], now)))
         log.info("prekeys: signed prekey made", prekey_id=made.id)
         return made
 

@@ -7,10 +7,12 @@ connection, so that after an outage the living renew first.
 import structlog
 import trio
 
-from bus.client import RedisClient, RedisUnavailable
+from bus.client import RedisClient
 from bus.leases import LEASE_SECONDS
-from bus.recovery import Held, Recovery
+from bus.records import BadRecord
+from bus.recovery import Held, Pending, Recovery
 from bus.store import Store
+from bus.wire import RedisFailed
 from supervisor.instance import Instance
 from supervisor.metrics import Metrics
 
@@ -45,15 +47,16 @@ class Reclaimer:
                 if await self._recovery.hold_office(int(OFFICE_SECONDS * 1000)):
                     await self._work(turn)
                 turn += 1
-            except RedisUnavailable as error:
-                log.warning("reclaimer: Redis is away", reason=str(error))
+            except RedisFailed as error:
+                log.warning("reclaimer: Redis failed", reason=str(error))
+                connects = -1  # whatever it was, the groups may be gone
             await trio.sleep(INTERVAL_SECONDS)
 
     async def worker_died(self, consumer: str) -> None:
         """The pool saw a worker end: its jobs go on at once."""
         try:
             await self._release_all(self._recovery.jobs, consumer)
-        except RedisUnavailable:
+        except RedisFailed:
             return  # its leases run out
 
     async def _work(self, turn: int) -> None:
@@ -73,12 +76,20 @@ class Reclaimer:
 
     async def _release_all(self, held: Held, consumer: str) -> None:
         for pending in await self._recovery.pending(held, consumer=consumer):
-            self._count(held, await self._recovery.reclaim(held, pending, idle_ms=0), pending.consumer)
+            await self._release(held, pending, 0)
 
     async def _release_silent(self, held: Held) -> None:
         lease_ms = int(LEASE_SECONDS * 1000)
         for pending in await self._recovery.pending(held, idle_ms=lease_ms):
-            self._count(held, await self._recovery.reclaim(held, pending, idle_ms=lease_ms), pending.consumer)
+            await self._release(held, pending, lease_ms)
+
+    async def _release(self, held: Held, pending: Pending, idle_ms: int) -> None:
+        try:
+            outcome = await self._recovery.reclaim(held, pending, idle_ms=idle_ms)
+        except BadRecord as error:  # it stays pending, visibly, and holds up nothing else
+            log.error("lease: record not readable", entry=pending.entry_id, reason=str(error))
+            return
+        self._count(held, outcome, pending.consumer)
 
     def _count(self, held: Held, outcome: str, consumer: str) -> None:
         kind = "job" if held is self._recovery.jobs else "reply"

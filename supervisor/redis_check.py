@@ -19,7 +19,12 @@ class RedisUnfit(Exception):
 
 async def check_redis(client: RedisClient, trust: frozenset[str]) -> str:
     """Its name and version. Raises RedisUnfit, RedisUnavailable."""
-    info = await _info(client)
+    try:
+        info = await _info(client)
+    except RedisRefused as error:
+        raise RedisUnfit(
+            f"Redis refuses us ({error}); its ACL must allow +@all but @dangerous, +info and +script"
+        ) from None
     version = info.get("valkey_version") or info.get("redis_version", "0")
     if "valkey_version" not in info and _numbers(version) < OLDEST_VERSION:
         raise RedisUnfit(f"Redis {version} is too old: version 7.0 or newer is needed")

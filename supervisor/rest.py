@@ -1,17 +1,20 @@
 """The relay's REST side, as the agent uses it (PROTOCOL §3). Knows addresses and shapes, keeps no state, repeats nothing."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import cast
+from urllib.parse import quote
 
 import httpx2
 import msgspec
+import trio
 
-from supervisor.frames import FromRelay, Relation, UnknownFrame, frame_from_polled, relations_from_json
+from supervisor.frames import FromRelay, MalformedFrame, Relation, UnknownFrame, frame_from_polled
 from supervisor.secrets import Secret
 
 TIMEOUT_SECONDS = 15.0
 POLL_LIMIT = 100
+MOST_RETRY_AFTER_SECONDS = 300.0
 
 Json = dict[str, object]
 
@@ -27,14 +30,19 @@ class RestFailed(Exception):
 
     @property
     def is_final(self) -> bool:
-        """Whether waiting does not help (4xx but 408 and 429)."""
+        """Whether asking again does not help (4xx but 408 and 429)."""
         return 400 <= self.status < 500 and self.status not in (408, 429)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether what was asked for does not exist (any more): waiting does not help."""
+        return self.status in (404, 410)
 
 
 class Page(msgspec.Struct, frozen=True):
-    """One polled page, oldest first. `last_id`: the cursor after it, None for an empty page."""
+    """One polled page, oldest first; None in the place of a malformed frame. `last_id`: the cursor after it."""
 
-    frames: list[FromRelay | UnknownFrame]
+    frames: list[FromRelay | UnknownFrame | None]
     last_id: str | None
 
 
@@ -53,8 +61,21 @@ class Rest:
 
     async def devices(self, user_id: str) -> list[Json]:
         """A person's devices with their bundles, as they stand in the answer."""
-        data = await self._call("GET", f"/keys/users/{user_id}/devices")
-        return [cast(Json, item) for item in data if isinstance(item, dict)] if isinstance(data, list) else []
+        data = await self._call("GET", f"/keys/users/{quote(user_id, safe='')}/devices")
+        if not isinstance(data, list):
+            raise RestFailed("devices", 200, "not a list")
+        return [cast(Json, item) for item in data if isinstance(item, dict)]
+
+    async def agent_keys(self, agent_id: str) -> Json:
+        """Another agent's one bundle, as it stands in the answer."""
+        data = await self._call("GET", f"/keys/agents/{quote(agent_id, safe='')}")
+        return cast(Json, data) if isinstance(data, dict) else {}
+
+    async def group_key(self, group_id: str) -> str:
+        """The signed envelope with a group's current key; empty when the relay's answer has none."""
+        data = await self._call("GET", f"/keys/groups/{quote(group_id, safe='')}")
+        envelope = data.get("envelope") if isinstance(data, dict) else None
+        return envelope if isinstance(envelope, str) else ""
 
     async def relations(self) -> tuple[Relation, ...]:
         """Everybody who may, or might once, talk to this agent."""
@@ -66,37 +87,61 @@ class Rest:
         if cursor is not None:
             parameters["cursor"] = cursor
         data = await self._call("GET", f"/agents/{self._agent_id}/messages/poll", parameters=parameters)
-        entries = data if isinstance(data, list) else []
-        last = entries[-1].get("message_id") if entries and isinstance(entries[-1], dict) else None
-        return Page([frame_from_polled(entry) for entry in entries], last if isinstance(last, str) else None)
+        if not isinstance(data, list):
+            raise RestFailed("poll", 200, "not a list")
+        ids = [entry.get("message_id") for entry in data if isinstance(entry, dict)]
+        named = [message_id for message_id in ids if isinstance(message_id, str)]
+        return Page([_frame_or_none(entry) for entry in data], named[-1] if named else None)
 
     async def _call(
         self, method: str, path: str, *, body: Json | None = None, parameters: dict[str, str | int] | None = None
     ) -> object:
         call = f"{method} {path}"
         try:
-            answer = await self._client.request(method, path, json=body, params=parameters)
+            with trio.fail_after(TIMEOUT_SECONDS):  # of the whole answer; httpx counts each read alone
+                answer = await self._client.request(method, path, json=body, params=parameters)
         except httpx2.HTTPError as error:
             raise RestFailed(call, 0, type(error).__name__) from None
+        except trio.TooSlowError:
+            raise RestFailed(call, 0, f"no whole answer within {TIMEOUT_SECONDS:.0f} s") from None
         try:
-            content: object = answer.json()
-        except ValueError:
-            raise RestFailed(call, answer.status_code, "not JSON") from None
-        if not isinstance(content, dict):
-            raise RestFailed(call, answer.status_code, "not an object")
+            content = msgspec.json.decode(answer.content, type=dict[str, object])
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            raise RestFailed(call, answer.status_code, "not a JSON object") from None
         if answer.is_success and "data" in content:
             return content["data"]
-        error_part = content.get("error")
-        code = error_part.get("code", "") if isinstance(error_part, dict) else ""
-        retry_after = content.get("retry_after", 0)
-        if isinstance(error_part, dict):
-            retry_after = error_part.get("retry_after", retry_after)
-        raise RestFailed(
-            call,
-            answer.status_code,
-            str(code)[:64],
-            float(retry_after) if isinstance(retry_after, int | float) else 0.0,
-        )
+        said = content.get("error")
+        error_part: Json = said if isinstance(said, dict) else {}
+        retry_after = bounded_seconds(error_part.get("retry_after", content.get("retry_after")))
+        raise RestFailed(call, answer.status_code, str(error_part.get("code", ""))[:64], retry_after)
+
+
+def relations_from_json(entries: object) -> tuple[Relation, ...]:
+    """The `data` of `GET /agents/:id/relations`, already parsed from JSON; a malformed one hides no other.
+
+    Raises RestFailed for what is no list.
+    """
+    if not isinstance(entries, list):
+        raise RestFailed("relations", 200, "not a list")
+    relations = []
+    for entry in entries:
+        with suppress(msgspec.ValidationError):
+            relations.append(msgspec.convert(entry, type=Relation))
+    return tuple(relations)
+
+
+def bounded_seconds(value: object) -> float:
+    """A `retry_after` as it may be believed: 0 to 300 s; 0 for what is no such number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or value <= 0:  # noqa: PLR0124 - NaN
+        return 0.0
+    return float(min(value, MOST_RETRY_AFTER_SECONDS))
+
+
+def _frame_or_none(entry: object) -> FromRelay | UnknownFrame | None:
+    try:
+        return frame_from_polled(entry)
+    except (MalformedFrame, RecursionError):
+        return None
 
 
 @asynccontextmanager

@@ -1,52 +1,64 @@
-"""Encrypts one payload for every device of a person, with the sessions as they stand, and hands over what the commit needs.
+"""Encrypts one payload for every device of a person, with the sessions as they stand, or once for a group under its key.
 
-The caller holds the locks of the records from reading to commit. A device without a usable key is left out and counted;
+Hands over what the commit needs. The caller holds the locks of the records from reading to commit. A device without a usable key is left out and counted;
 a person without any is an error.
 """
 
 import os
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
 
 import msgspec
 
 from bus.records import Payload
 from bus.store import SessionWrite, now_ms
 from crypto.envelope import seal_ratchet
-from crypto.errors import Unreadable
+from crypto.errors import CannotSend, TooLarge, Unreadable
+from crypto.groups import GroupKeys, seal_group_message
 from crypto.identity import LocalDevice
 from crypto.prekeys import Bundle
-from crypto.sessions import DeviceRecord, start_session
+from crypto.sessions import DeviceRecord, ping_due, start_session
 from supervisor.metrics import Metrics
 from supervisor.owners import Owner, Owners
 from supervisor.sessions import Loaded, Peer, Sessions
 
 
-class NoUsableDevice(Exception):
-    """The person has no device with a valid signed prekey or a session."""
+class CannotSeal(Exception):
+    """A reply that can never be encrypted. `reason`: no_usable_device, too_large, no_group_key, payload_without_json_form."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class SealedFor(msgspec.Struct, frozen=True):
-    """One envelope, and the records that making it moved."""
+    """One envelope, the records that making it moved, and the same sealed for its commit."""
 
     encrypted_payload: str
-    moved: list[tuple[Peer, Loaded, DeviceRecord]]
+    moved: list[DeviceRecord]
+    writes: list[SessionWrite]
 
     def __repr__(self) -> str:
         return f"SealedFor({len(self.moved)} devices)"
 
 
 class Addressed(msgspec.Struct, frozen=True):
-    """A payload and where it goes."""
+    """A payload and where it goes: to a person's devices, or to a group under its highest key."""
 
-    owner: Owner
+    recipient: Owner | GroupKeys
     conversation_id: str
     conversation_type: str
     client_message_id: str
     payload: Payload
+    new_session_with: str | None = None
 
     def __repr__(self) -> str:
         return f"Addressed(conversation_id={self.conversation_id!r}, client_message_id={self.client_message_id!r}, …)"
+
+    @property
+    def recipient_id(self) -> str:
+        """What stands in the envelope's `to`."""
+        return self.recipient.group_id if isinstance(self.recipient, GroupKeys) else self.recipient.owner_id
 
 
 class Sealer:
@@ -63,58 +75,94 @@ class Sealer:
         """Hold the records of these devices from reading to commit."""
         return self._sessions.locked(peers)
 
-    async def peers(self, owner: Owner) -> list[Peer]:
-        """The devices to encrypt for."""
+    async def peers(self, recipient: Owner | GroupKeys) -> list[Peer]:
+        """The devices to encrypt for; none for a group, whose messages move no session."""
+        if isinstance(recipient, GroupKeys):
+            return []
+        owner = recipient
         return [(owner.owner_id, device_id) for device_id in await self._owners.devices(owner)]
 
-    async def missing(self, owner: Owner, peers: list[Peer]) -> dict[str, Bundle]:
-        """Bundles of the owner's devices, fetched only when one of them has no session to send on."""
-        now = now_ms()
+    async def missing(self, to: Addressed, peers: list[Peer]) -> dict[str, Bundle]:
+        """Bundles of the owner's devices, fetched only when one of them has no session to send on, or shall have a new one."""
+        if isinstance(to.recipient, GroupKeys):
+            return {}
+        owner, now = to.recipient, now_ms()
         for peer in peers:
-            if not (await self._sessions.load(peer)).record.may_send(self.epoch, now):
+            if peer[1] == to.new_session_with or not (await self._sessions.load(peer)).record.may_send(self.epoch, now):
                 return await self._owners.bundles(owner)
         return {}
 
     async def seal(self, to: Addressed, peers: list[Peer], bundles: Mapping[str, Bundle]) -> SealedFor:
-        """Encrypt; the caller holds the peers' locks. Raises NoUsableDevice."""
+        """Encrypt; the caller holds the peers' locks. Raises CannotSeal."""
+        try:
+            if isinstance(to.recipient, GroupKeys):
+                return self._seal_for_group(to, to.recipient)
+            return await self._seal_for_person(to, peers, bundles)
+        except TooLarge:
+            raise CannotSeal("too_large") from None
+        except CannotSend:
+            raise CannotSeal("no_group_key" if isinstance(to.recipient, GroupKeys) else "no_usable_device") from None
+
+    async def _seal_for_person(self, to: Addressed, peers: list[Peer], bundles: Mapping[str, Bundle]) -> SealedFor:
         loaded: dict[str, Loaded] = {}
         records: dict[str, DeviceRecord] = {}
         for peer in peers:
             read = await self._sessions.load(peer)
-            record = self._sendable(read.record, bundles.get(peer[1]))
+            record = self._sendable(read.record, bundles.get(peer[1]), is_renewed=peer[1] == to.new_session_with)
             if record is None:
                 self._metrics.devices_left_out.inc()
                 continue
             loaded[peer[1]], records[peer[1]] = read, record
         if not records:
-            raise NoUsableDevice
-        sealed = seal_ratchet(
-            self._device,
-            to=to.owner.owner_id,
-            conversation_id=to.conversation_id,
-            client_message_id=to.client_message_id,
-            payload=to.payload,
-            records=records,
-            epoch=self.epoch,
-            now_ms=now_ms(),
-            random=os.urandom,
-        )
-        owner_id = to.owner.owner_id
-        moved = [((owner_id, device), loaded[device], record) for device, record in sealed.records.items()]
-        return SealedFor(sealed.encrypted_payload, moved)
+            raise CannotSeal("no_usable_device")
+        with _json_form():
+            sealed = seal_ratchet(
+                self._device,
+                to=to.recipient_id,
+                conversation_id=to.conversation_id,
+                client_message_id=to.client_message_id,
+                payload=to.payload,
+                records=records,
+                epoch=self.epoch,
+                now_ms=now_ms(),
+                random=os.urandom,
+            )
+        moved = list(sealed.records.values())
+        writes = [
+            self._sessions.seal((to.recipient_id, device), loaded[device], record)
+            for device, record in sealed.records.items()
+        ]
+        return SealedFor(sealed.encrypted_payload, moved, writes)
 
-    def writes(self, sealed: SealedFor) -> list[SessionWrite]:
-        """The records for the commit."""
-        return [self._sessions.seal(peer, read, record) for peer, read, record in sealed.moved]
+    def _seal_for_group(self, to: Addressed, keys: GroupKeys) -> SealedFor:
+        with _json_form():
+            sealed = seal_group_message(
+                self._device,
+                keys,
+                conversation_id=to.conversation_id,
+                client_message_id=to.client_message_id,
+                payload=to.payload,
+                random=os.urandom,
+            )
+        return SealedFor(sealed, [], [])
+
+    def unanswered(self, sealed: SealedFor) -> int:
+        """How many messages went to a device without an answer, when it is time to ask for one; else 0."""
+        for record in sealed.moved:
+            session = record.current
+            if session is not None and ping_due(record):
+                return session.ratchet.send_count
+        return 0
 
     def committed(self, sealed: SealedFor) -> None:
         """The commit has happened."""
-        for peer, read, record in sealed.moved:
-            self._sessions.committed(peer, read, record)
+        for write, record in zip(sealed.writes, sealed.moved, strict=True):
+            self._sessions.committed(write, record)
 
-    def _sendable(self, record: DeviceRecord, bundle: Bundle | None) -> DeviceRecord | None:
+    def _sendable(self, record: DeviceRecord, bundle: Bundle | None, *, is_renewed: bool) -> DeviceRecord | None:
         now = now_ms()
-        if record.may_send(self.epoch, now):
+        may_send = record.may_send(self.epoch, now)
+        if may_send and not (is_renewed and bundle is not None):
             return record
         if bundle is None:
             return None
@@ -122,3 +170,11 @@ class Sealer:
             return start_session(record, self._device, bundle, epoch=self.epoch, now_ms=now, random=os.urandom)
         except Unreadable:
             return None
+
+
+@contextmanager
+def _json_form() -> Iterator[None]:
+    try:
+        yield
+    except ValueError:
+        raise CannotSeal("payload_without_json_form") from None

@@ -1,7 +1,7 @@
 """The ratchet sessions as the supervisor holds them: read, decode, seal; one unanswered commit per record (DESIGN rule 3).
 
-A record is one peer device with all its sessions. Decoded records are kept by version, so that a conversation that stays here
-decodes nothing; what another supervisor has changed has another version and is read again.
+A record is one peer device with all its sessions. Decoded records are kept, so that a conversation that stays here decodes nothing;
+what another supervisor has changed has other bytes and is read again.
 """
 
 from collections import OrderedDict
@@ -9,13 +9,18 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
+import structlog
 import trio
 
+from bus.sealing import SealBroken
 from bus.store import Look, SessionWrite
-from bus.vault import Vault, Versioned
+from bus.vault import Vault
+from crypto.errors import Unreadable
 from crypto.sessions import EMPTY_RECORD, DeviceRecord
 
 MOST_DECODED = 2000
+
+log = structlog.get_logger()
 
 Peer = tuple[str, str]
 """owner_id, device_id."""
@@ -38,7 +43,7 @@ class Sessions:
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
         self._locks: dict[Peer, trio.Lock] = {}
-        self._decoded: OrderedDict[Peer, tuple[int, DeviceRecord]] = OrderedDict()
+        self._decoded: OrderedDict[Peer, tuple[bytes, DeviceRecord]] = OrderedDict()
 
     @asynccontextmanager
     async def locked(self, peers: Iterable[Peer]) -> AsyncIterator[None]:
@@ -50,33 +55,40 @@ class Sessions:
 
     async def load(self, peer: Peer) -> Loaded:
         """The record as it stands in Redis now."""
-        return self._decode(peer, await self._vault.session(*peer))
+        return self._open(peer, *await self._vault.read_session(*peer))
 
     def looked_up(self, peer: Peer, look: Look) -> Loaded:
         """The record that was read together with a look at the conversation."""
-        kept = self._decoded.get(peer)
-        if kept is not None and kept[0] == look.session_version:
-            return Loaded(kept[1], look.session_version, look.session_epoch)
-        read = self._vault.open_session(*peer, look.session_version, look.session_sealed, look.session_epoch)
-        return self._decode(peer, read)
+        return self._open(peer, look.session_version, look.session_sealed, look.session_epoch)
 
     def seal(self, peer: Peer, read: Loaded, record: DeviceRecord) -> SessionWrite:
         """The record as the successor of the one read; becomes true with its commit."""
-        return self._vault.seal_session(*peer, Versioned(read.version, b"", read.epoch), record.encode())
+        return self._vault.seal_session(*peer, read.version, record.encode())
 
-    def committed(self, peer: Peer, read: Loaded, record: DeviceRecord) -> None:
+    def committed(self, write: SessionWrite, record: DeviceRecord) -> None:
         """The commit has happened: keep the record decoded."""
-        self._decoded[peer] = (read.version + 1, record)
+        peer = (write.owner_id, write.device_id)
+        self._decoded[peer] = (write.sealed, record)
         self._decoded.move_to_end(peer)
         while len(self._decoded) > MOST_DECODED:
             self._decoded.popitem(last=False)
 
-    def _decode(self, peer: Peer, read: Versioned) -> Loaded:
+    def _open(self, peer: Peer, version: int, sealed: bytes | None, epoch: int) -> Loaded:
+        if sealed is None:
+            return Loaded(EMPTY_RECORD, version, epoch)
         kept = self._decoded.get(peer)
-        if kept is not None and kept[0] == read.version:
-            return Loaded(kept[1], read.version, read.epoch)
-        record = EMPTY_RECORD if read.value is None else DeviceRecord.decode(read.value)
-        return Loaded(record, read.version, read.epoch)
+        if (
+            kept is not None and kept[0] == sealed
+        ):  # by its bytes: after Redis went back, a version alone may be another's
+            return Loaded(kept[1], version, epoch)
+        try:
+            record = DeviceRecord.decode(self._vault.open_session(*peer, version, sealed))
+        except (SealBroken, Unreadable) as error:
+            # The store secret as a whole was proven at start: this record is damaged, and as good as lost. Its sessions are
+            # started again, which costs the messages under way in them.
+            log.error("session: the stored record does not open", owner=peer[0], device=peer[1], reason=str(error))
+            record = EMPTY_RECORD
+        return Loaded(record, version, epoch)
 
     def _lock(self, peer: Peer) -> trio.Lock:
         lock = self._locks.get(peer)

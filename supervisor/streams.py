@@ -14,6 +14,8 @@ from bus import ulid
 from bus.records import BadRecord, LiveDelta, LiveTyping, unpack_live
 from bus.sealing import BusKey
 from bus.store import now_ms
+from crypto.envelope import V1_2
+from crypto.errors import TooLarge
 from crypto.identity import LocalDevice
 from crypto.streams import StreamKey, seal_delta
 from supervisor.connection import Connection, NotConnected, State
@@ -40,11 +42,13 @@ class LiveStream:
         to: str,
         key: StreamKey,
         connection_number: int,
+        v: str = V1_2,
     ) -> None:
         """`answer`: job id and place of the reply that it shows; `connection_number`: of the connection that began it."""
         self.stream_id = stream_id
         self.conversation_id = conversation_id
         self.to = to
+        self.v = v
         self.key = key
         self.connection_number = connection_number
         self.answer = answer
@@ -62,6 +66,7 @@ class Streams:
         self._metrics = metrics
         self._by_conversation: dict[str, LiveStream] = {}
         self._early: dict[str, tuple[float, list[LiveDelta]]] = {}
+        self._order = trio.Lock()
         self._send, self._receive = trio.open_memory_channel[bytes](MOST_WAITING)
 
     def heard(self, packed: bytes) -> None:
@@ -82,15 +87,19 @@ class Streams:
             if isinstance(live, LiveTyping):
                 await self._type(live)
             else:
-                await self._grow(live)
+                async with self._order:
+                    await self._grow(live)
 
     async def begin(self, stream: LiveStream) -> None:
         """`stream.start` was sent: what came early goes now; an older stream of the conversation is over."""
-        await self.abort(stream.conversation_id)
-        self._by_conversation[stream.conversation_id] = stream
-        _, early = self._early.pop(stream.stream_id, (0.0, []))
-        for delta in early:
-            await self._grow(delta)
+        async with self._order:
+            await self.abort(stream.conversation_id)
+            # One that is never ended, since its job was given up, does not keep its key for ever.
+            self._by_conversation = {key: kept for key, kept in self._by_conversation.items() if self._is_alive(kept)}
+            self._by_conversation[stream.conversation_id] = stream
+            _, early = self._early.pop(stream.stream_id, (0.0, []))
+            for delta in early:
+                await self._grow(delta)
 
     async def end(self, conversation_id: str, answer: tuple[str, str], stream_id: str | None) -> bool:
         """The whole text goes now. True: as its stream's end. False: as a plain message; a stream that a first run of the
@@ -127,9 +136,19 @@ class Streams:
             await self.abort(delta.conversation_id)
             return
         stream.next_seq += 1
-        payload = seal_delta(
+        try:
+            payload = self._seal(stream, delta)
+        except (TooLarge, ValueError):
+            await self.abort(delta.conversation_id)
+            return
+        if self._is_alive(stream):
+            await self._try_send(StreamDelta(stream.stream_id, stream.conversation_id, delta.seq, payload))
+
+    def _seal(self, stream: LiveStream, delta: LiveDelta) -> str:
+        return seal_delta(
             self._device,
             stream.key,
+            v=stream.v,
             to=stream.to,
             conversation_id=stream.conversation_id,
             client_message_id=ulid.make(now_ms(), os.urandom(ulid.RANDOM_BYTES)),
@@ -138,8 +157,6 @@ class Streams:
             text=delta.text,
             random=os.urandom,
         )
-        if self._is_alive(stream):
-            await self._try_send(StreamDelta(stream.stream_id, stream.conversation_id, delta.seq, payload))
 
     def _keep_early(self, delta: LiveDelta) -> None:
         now = trio.current_time()

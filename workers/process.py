@@ -13,6 +13,7 @@ import trio
 
 from bus.control import Drain, Drained, DumpStacks, Observation, Ready, Stacks, StartFailed, Stop, ToWorker
 from bus.jobs import JobStore
+from bus.seal import StoreSealed
 from bus.wire import RedisUnavailable
 from workers import stacks
 from workers.agent import Agent
@@ -119,6 +120,9 @@ class Worker:
                 if backoff.is_fresh:
                     self._log.warning("worker: Redis is away, waiting for it")
                 await backoff.wait()
+            except StoreSealed as error:
+                self._log.warning(f"worker: cannot use this bus key: {error}")
+                raise
             else:
                 return store
 

@@ -8,6 +8,7 @@ local sent = redis.call('HMGET', KEYS[2], 'r', 'holder')
 if not sent[1] then return false end
 local now = now_ms()
 if tonumber(score) > now and not (ARGV[4] == '1' and sent[2] == ARGV[5]) then return false end
+redis.call('ZREM', KEYS[1], ARGV[1]) -- the first write, so that a full Redis still sends what is committed (rule 16)
 redis.call('INCR', KEYS[3])
 redis.call('ZADD', KEYS[1], now + tonumber(ARGV[3]), ARGV[1])
 redis.call('HSET', KEYS[2], 'holder', ARGV[2])

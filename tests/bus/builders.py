@@ -9,11 +9,12 @@ import msgspec
 from bus.client import RedisClient, open_redis
 from bus.jobs import JobStore
 from bus.keys import REPLIES_GROUP, Keys
+from bus.outbox import Commit, Outbox
 from bus.readers import Entry, StreamReader
 from bus.records import SCHEMA_VERSION, InboundMessage, OutboxRecord, Reply, pack_job
 from bus.recovery import Recovery
 from bus.sealing import BusKey
-from bus.store import Arrival, Commit, Intake, SessionWrite, Source, Store
+from bus.store import Arrival, Intake, SessionWrite, Source, Store
 
 AGENT = "01906abc-0000-7000-8000-000000000001"
 PEER = ("person", "device")
@@ -28,6 +29,7 @@ class Bus:
     url: str
     client: RedisClient
     store: Store
+    outbox: Outbox
     recovery: Recovery
     replies: StreamReader
     session_version: int = 0
@@ -54,7 +56,7 @@ class Bus:
     async def commit(self, entry: Entry, cmid: str, *, version: int | None = None, rate: float = 0) -> Commit:
         """Commit the reply of an entry, as if it had been encrypted with the session of `version`."""
         read = self.session_version if version is None else version
-        commit = await self.store.commit(
+        commit = await self.outbox.commit(
             entry_id=entry.id,
             reply_record=entry.fields["r"],
             conversation_id=CONVERSATION,
@@ -77,7 +79,9 @@ async def open_bus(url: str, supervisor: str = "supervisor-1") -> AsyncIterator[
         await replies.make_group()
         replies.start()
         try:
-            yield Bus(url, client, store, Recovery(client, store.keys, supervisor), replies)
+            yield Bus(
+                url, client, store, Outbox(client, AGENT, supervisor), Recovery(client, store.keys, supervisor), replies
+            )
         finally:
             await replies.close()
 
@@ -107,6 +111,7 @@ def arrival_of(
         signed_id=signed_id or signed_id_of(seq, conversation),
         message_ms=seq,
         session=SessionWrite(*PEER, session_version, b"sealed"),
+        session_version=session_version,
         peer=PEER,
         person=PEER[0],
     )

@@ -6,8 +6,9 @@ import pytest
 import trio
 
 from bus.jobs import Emitted, Failed, Finished
+from bus.outbox import Committed
 from bus.readers import Entry
-from bus.store import Committed, Intake, Source
+from bus.store import Intake, Source
 from tests.bus.builders import (
     CONVERSATION,
     PEER,
@@ -170,12 +171,12 @@ async def test_rule_12_the_next_reply_starts_at_confirm_whoever_hears_the_ack(tm
             first = await next_reply(bus)
             assert (await bus.commit(first, "c0")).outcome is Committed.COMMITTED
             assert await bus.client.command("XLEN", bus.keys.replies) == 0
-            assert await other.store.conversation_of("c0") == CONVERSATION
-            sent = await other.store.confirm(CONVERSATION, "c0", "m", 2)
+            assert await other.outbox.conversation_of("c0") == CONVERSATION
+            sent = await other.outbox.confirm(CONVERSATION, "c0", "m", 2)
             assert sent is not None
             assert sent.encrypted_payload == "bytes of c0"
             assert text_of((await next_reply(bus)).fields["r"]) == "1"
-            assert await other.store.confirm(CONVERSATION, "c0", "m", 2) is None
+            assert await other.outbox.confirm(CONVERSATION, "c0", "m", 2) is None
 
 
 async def test_rule_12_an_own_message_takes_its_seq_also_when_the_ack_overtakes_a_push(tmp_path: Path) -> None:
@@ -185,7 +186,7 @@ async def test_rule_12_an_own_message_takes_its_seq_also_when_the_ack_overtakes_
             [job] = await worker.take(1)
             await worker.emit(job, "0", reply("answer"))
             await bus.commit(await next_reply(bus), "c0")
-            await bus.store.confirm(CONVERSATION, "c0", "m", 3)  # the person's seq 2 is still on its way
+            await bus.outbox.confirm(CONVERSATION, "c0", "m", 3)  # the person's seq 2 is still on its way
             assert await bus.accept(2) is Intake.ACCEPTED
             assert await bus.accept(4) is Intake.ACCEPTED
 
@@ -211,10 +212,10 @@ async def test_rule_13_what_can_never_be_sent_is_a_dead_letter_and_blocks_nothin
             for place in ("0", "1", "2"):
                 await worker.emit(job, place, reply(place))
             first = await next_reply(bus)
-            assert await bus.store.drop_reply(CONVERSATION, "no_grant", entry_id=first.id)
+            assert await bus.outbox.drop_reply(CONVERSATION, "no_grant", entry_id=first.id)
             second = await next_reply(bus)
             await bus.commit(second, "c1")
-            assert await bus.store.drop_reply(CONVERSATION, "refused_413", client_message_id="c1")
+            assert await bus.outbox.drop_reply(CONVERSATION, "refused_413", client_message_id="c1")
             assert text_of((await next_reply(bus)).fields["r"]) == "2"
             assert [letter.reason for letter in await bus.store.dead_letters()] == ["no_grant", "refused_413"]
 
@@ -229,7 +230,7 @@ async def test_rule_14_a_repeated_commit_answers_with_the_stored_bytes_and_a_sta
             await worker.emit(job, "0", reply("answer"))
             entry = await next_reply(bus)
             assert (await bus.commit(entry, "c0", version=0)).outcome is Committed.STALE
-            assert await bus.store.outbox_all() == []
+            assert await bus.outbox.all() == []
             assert (await bus.commit(entry, "c0")).outcome is Committed.COMMITTED
             again = await bus.commit(entry, "c0")
             assert again.outcome is Committed.ALREADY
@@ -251,7 +252,7 @@ async def test_rule_14_the_rate_bucket_is_shared_and_empties(tmp_path: Path) -> 
                 if commit.outcome is Committed.WAIT:
                     assert 0 < commit.wait_ms <= 500
                     break
-                await bus.store.confirm(CONVERSATION, f"c{place}", "m", place + 2)
+                await bus.outbox.confirm(CONVERSATION, f"c{place}", "m", place + 2)
             assert outcomes == [Committed.COMMITTED, Committed.COMMITTED, Committed.WAIT]
 
 

@@ -1,17 +1,23 @@
 """One agent's core on a real Redis, and people with real keys who talk to it; the relay is a double."""
 
+import contextlib
 import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import trio
 
 from bus import ulid
-from bus.client import RedisClient, open_redis
+from bus.client import RedisClient, RedisUnavailable, open_redis
 from bus.jobs import JobStore
 from bus.keys import REPLIES_GROUP, Keys
 from bus.leases import LeaseKeeper
+from bus.outbox import Outbox
 from bus.readers import StreamReader
 from bus.records import Reply
 from bus.recovery import Recovery
@@ -20,14 +26,18 @@ from bus.store import Intake, Store, now_ms
 from bus.vault import Vault
 from crypto import strict_base64
 from crypto.envelope import Expected
+from crypto.grants import KeyChangePolicy
 from crypto.identity import IdentityKeys, LocalDevice
 from crypto.prekeys import bundle_from_json
 from sandbox.device_state import DeviceState
 from supervisor.catchup import Catchup
 from supervisor.delivery import Delivery
 from supervisor.frames import ArtifactResponse, Frame, MessageNew, MessageSend, Relation
+from supervisor.grant_ledger import GrantLedger
+from supervisor.groups import Groups
 from supervisor.inbound import Inbound
 from supervisor.instance import Instance
+from supervisor.members import Members
 from supervisor.metrics import Metrics
 from supervisor.outbound import Outbound
 from supervisor.owners import Owners
@@ -139,8 +149,11 @@ class Core:
     client: RedisClient
     rest: FakeRest
     store: Store
+    outbox: Outbox
     vault: Vault
+    ledger: GrantLedger
     owners: Owners
+    groups: Groups
     sessions: Sessions
     prekeys: Prekeys
     inbound: Inbound
@@ -176,9 +189,7 @@ class Core:
     async def polled(self, frame: MessageNew | ArtifactResponse) -> Intake | None:
         """A polled frame, until it has its outcome."""
         with trio.fail_after(WAIT_SECONDS):
-            item = await self.inbound.poll(frame)
-            await item.done.wait()
-        return item.outcome
+            return await self.inbound.poll(frame)
 
     async def quarantined(self, frame: MessageNew | ArtifactResponse) -> str | None:
         """The reason under which a message stands in quarantine."""
@@ -221,13 +232,18 @@ def _wire(url: str, client: RedisClient, rest: FakeRest, instance: Instance) -> 
     metrics, names = Metrics(), Keys(AGENT)
     device = LocalDevice(AGENT, AGENT, IDENTITY)
     store, vault = Store(client, AGENT, instance.name), Vault(client, names, KEYS.state)
-    owners, sessions = Owners(vault, rest), Sessions(vault)
+    outbox = Outbox(client, AGENT, instance.name)
+    ledger = GrantLedger(vault, KEYS.ledger, Path(urlsplit(url).path).parent)
+    owners, sessions = Owners(vault, ledger, rest, KeyChangePolicy.HOLD), Sessions(vault)
     prekeys = Prekeys(vault, names.signed_prekeys, names.one_time_prekeys, device, rest)
+    members = Members(vault, rest, KeyChangePolicy.HOLD)
+    groups = Groups(vault=vault, rest=rest, owners=owners, members=members, device=device, metrics=metrics)
     connection, asked = FakeConnection(), list[str]()
     inbound = Inbound(
         store=store,
         sessions=sessions,
         owners=owners,
+        groups=groups,
         prekeys=prekeys,
         device=device,
         bus_key=KEYS.bus,
@@ -239,10 +255,12 @@ def _wire(url: str, client: RedisClient, rest: FakeRest, instance: Instance) -> 
     stream = {"stream": names.replies, "group": REPLIES_GROUP, "consumer": instance.name}
     outbound = Outbound(
         store=store,
+        outbox=outbox,
         reader=StreamReader(client, **stream),
         leases=LeaseKeeper(client.url, client.scripts, **stream),
         keys=KEYS,
         owners=owners,
+        groups=groups,
         sealer=Sealer(sessions, owners, device, metrics),
         streams=streams,
         connection=connection,
@@ -254,15 +272,18 @@ def _wire(url: str, client: RedisClient, rest: FakeRest, instance: Instance) -> 
         client=client,
         rest=rest,
         store=store,
+        outbox=outbox,
         vault=vault,
+        ledger=ledger,
         owners=owners,
+        groups=groups,
         sessions=sessions,
         prekeys=prekeys,
         inbound=inbound,
         catchup=Catchup(store, rest, inbound, metrics, first_sync_seconds=86400),
         connection=connection,
         outbound=outbound,
-        delivery=Delivery(store, connection, instance, metrics),
+        delivery=Delivery(outbox, connection, instance, metrics),
         streams=streams,
         recovery=Recovery(client, names, instance.name),
         metrics=metrics,
@@ -317,8 +338,18 @@ def text_reply(text: str) -> Reply:
     return Reply(kind="message", content_type="text", payload={"type": "text", "text": text})
 
 
+def dead_instance() -> Instance:
+    """A supervisor of this host that is gone."""
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    return Instance(Instance.of_this_process().host, child.pid, 1)
+
+
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float = WAIT_SECONDS) -> None:
-    """Asks again and again, of a Redis that can signal nothing here, until it is so."""
+    """Asks again and again, of a Redis that can signal nothing here and may be away, until it is so."""
     with trio.fail_after(seconds):
-        while not await condition():
+        while True:
+            with contextlib.suppress(RedisUnavailable):
+                if await condition():
+                    return
             await trio.sleep(0.005)

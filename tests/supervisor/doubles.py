@@ -15,6 +15,8 @@ class FakeRest(Rest):
     def __init__(self) -> None:
         self.related: list[Relation] = []
         self.bundles: dict[str, list[Json]] = {}
+        self.agents: dict[str, Json] = {}
+        self.group_keys: dict[str, str] = {}
         self.registered: list[Json] = []
         self.left: int | None = None
         self.history: list[FromRelay] = []
@@ -46,12 +48,28 @@ class FakeRest(Rest):
     async def register_keys(self, body: Json) -> int:
         await self._called("register_keys")
         self.registered.append(body)
-        return self.left if self.left is not None else sum(len(_list(one["one_time_prekeys"])) for one in self.registered)
+        return (
+            self.left if self.left is not None else sum(len(_list(one["one_time_prekeys"])) for one in self.registered)
+        )
 
     async def devices(self, user_id: str) -> list[Json]:
         await self._called("devices")
         answer = list(self.bundles.get(user_id, []))
         await self._let_go("devices")
+        return answer
+
+    async def agent_keys(self, agent_id: str) -> Json:
+        await self._called("agent_keys")
+        if agent_id not in self.agents:
+            raise RestFailed("agent_keys", 404, "NOT_FOUND")
+        return self.agents[agent_id]
+
+    async def group_key(self, group_id: str) -> str:
+        await self._called("group_key")
+        if group_id not in self.group_keys:
+            raise RestFailed("group_key", 404, "NOT_FOUND")
+        answer = self.group_keys[group_id]
+        await self._let_go("group_key")
         return answer
 
     async def relations(self) -> tuple[Relation, ...]:

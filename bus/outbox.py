@@ -1,0 +1,199 @@
+"""What leaves: a committed send, its exact bytes, until the relay has acknowledged it (DESIGN rules 12 to 14).
+
+At most one record of a conversation is unconfirmed. Whoever hears the acknowledgement confirms; whoever finds a record due sends it
+again, the same bytes. Every operation may be repeated.
+"""
+
+import enum
+from collections.abc import Sequence
+from typing import cast
+
+import msgspec
+
+from bus.client import RedisClient
+from bus.keys import Keys
+from bus.records import OutboxRecord, decode_outbox_record
+from bus.store import SessionWrite, text_or_none
+from bus.wire import Value
+
+RESEND_SECONDS = 10.0
+SCAN_COUNT = 100
+KEPT_MESSAGE_SECONDS = 7 * 86400
+
+
+class Committed(enum.Enum):
+    """What became of a commit."""
+
+    COMMITTED = b"committed"
+    ALREADY = b"already"
+    DONE_BEFORE = b"done_before"
+    NOT_HEAD = b"not_head"
+    FENCED = b"fenced"
+    STALE = b"stale"
+    WAIT = b"wait"
+
+
+class Commit(msgspec.Struct, frozen=True):
+    """A commit's outcome; `stored` with ALREADY, `wait_ms` with WAIT."""
+
+    outcome: Committed
+    stored: OutboxRecord | None = None
+    wait_ms: int = 0
+
+
+class Outbox:
+    """Committed sends of one agent, as one supervisor (`consumer`: unique per process start)."""
+
+    def __init__(self, client: RedisClient, agent_id: str, consumer: str) -> None:
+        self._client = client
+        self._keys = Keys(agent_id)
+        self.consumer = consumer
+
+    async def commit(
+        self,
+        *,
+        entry_id: str,
+        reply_record: bytes,
+        conversation_id: str,
+        client_message_id: str,
+        record: OutboxRecord | None,
+        sessions: Sequence[SessionWrite],
+        epoch: int,
+        rate_per_second: float,
+    ) -> Commit:
+        """Sessions move and the bytes stand in the outbox (`record` None: nothing to acknowledge)."""
+        keys = [
+            self._keys.conversation(conversation_id),
+            self._keys.out_box(conversation_id),
+            self._keys.replies,
+            self._keys.sent(conversation_id),
+            self._keys.outbox,
+            self._keys.acks,
+            self._keys.rate,
+            self._keys.generation,
+            *(self._keys.session(s.owner_id, s.device_id) for s in sessions),
+        ]
+        versions: list[int | bytes] = []
+        for session in sessions:
+            versions += [session.version, session.sealed]
+        answer = cast(
+            "list[Value]",
+            await self._client.script(
+                "commit",
+                keys,
+                entry_id,
+                self.consumer,
+                reply_record,
+                conversation_id,
+                client_message_id,
+                b"" if record is None else msgspec.msgpack.encode(record),
+                int(RESEND_SECONDS * 1000),
+                rate_per_second,
+                max(1.0, rate_per_second),
+                epoch,
+                *versions,
+            ),
+        )
+        outcome = Committed(answer[0])
+        if outcome is Committed.ALREADY:
+            return Commit(outcome, stored=decode_outbox_record(cast(bytes, answer[1])))
+        return Commit(outcome, wait_ms=cast(int, answer[1]) if outcome is Committed.WAIT else 0)
+
+    async def post(self, conversation_id: str, reply_record: bytes) -> None:
+        """Queue a reply of our own beside any job."""
+        keys = [
+            self._keys.conversation(conversation_id),
+            self._keys.out_box(conversation_id),
+            self._keys.replies,
+            self._keys.generation,
+        ]
+        await self._client.script("post", keys, reply_record)
+
+    async def confirm(
+        self, conversation_id: str, client_message_id: str, message_id: str, seq: int
+    ) -> OutboxRecord | None:
+        """The relay has stored it: what it was; None when that was known already."""
+        keys = [
+            self._keys.conversation(conversation_id),
+            self._keys.taken(conversation_id),
+            self._keys.out_box(conversation_id),
+            self._keys.replies,
+            self._keys.sent(conversation_id),
+            self._keys.outbox,
+            self._keys.acks,
+            self._keys.generation,
+            self._keys.sent_message(message_id),
+        ]
+        answer = await self._client.script(
+            "confirm", keys, conversation_id, client_message_id, seq, message_id, KEPT_MESSAGE_SECONDS
+        )
+        return None if answer is None else decode_outbox_record(cast(bytes, answer))
+
+    async def conversation_of(self, client_message_id: str) -> str | None:
+        """Whose acknowledgement this is, when another connection or process sent it."""
+        return text_or_none(await self._client.command("HGET", self._keys.acks, client_message_id))
+
+    async def holder_of(self, conversation_id: str) -> str | None:
+        """The supervisor that sent the outbox record last; None when there is no record."""
+        return text_or_none(await self._client.command("HGET", self._keys.sent(conversation_id), "holder"))
+
+    async def due(self) -> list[str]:
+        """Conversations whose outbox record is to be sent again."""
+        now = _milliseconds(await self._client.command("TIME"))
+        found = await self._client.command("ZRANGEBYSCORE", self._keys.outbox, "-inf", now, "LIMIT", 0, SCAN_COUNT)
+        return [item.decode() for item in cast("list[bytes]", found)]
+
+    async def all(self) -> list[str]:
+        """Conversations that have an outbox record."""
+        return [
+            item.decode()
+            for item in cast("list[bytes]", await self._client.command("ZRANGE", self._keys.outbox, 0, -1))
+        ]
+
+    async def resend(self, conversation_id: str, *, former_holder: str | None = None) -> OutboxRecord | None:
+        """Take a record that is due, or at once one that `former_holder` was sending; None when another was first."""
+        keys = [self._keys.outbox, self._keys.sent(conversation_id), self._keys.generation]
+        answer = await self._client.script(
+            "resend",
+            keys,
+            conversation_id,
+            self.consumer,
+            int(RESEND_SECONDS * 1000),
+            "0" if former_holder is None else "1",
+            former_holder or "",
+        )
+        return None if answer is None else decode_outbox_record(cast(bytes, answer))
+
+    async def postpone(self, conversation_id: str, client_message_id: str, after_ms: int) -> None:
+        """The relay has refused for now."""
+        keys = [self._keys.outbox, self._keys.sent(conversation_id)]
+        await self._client.script("postpone", keys, conversation_id, client_message_id, after_ms)
+
+    async def drop_reply(
+        self, conversation_id: str, reason: str, *, entry_id: str = "", client_message_id: str = ""
+    ) -> bool:
+        """A reply (by its entry, or once committed by its client_message_id) becomes a dead letter."""
+        keys = [
+            self._keys.conversation(conversation_id),
+            self._keys.out_box(conversation_id),
+            self._keys.replies,
+            self._keys.sent(conversation_id),
+            self._keys.outbox,
+            self._keys.acks,
+            self._keys.dead,
+            self._keys.generation,
+        ]
+        answer = await self._client.script(
+            "drop_reply", keys, conversation_id, entry_id, self.consumer, client_message_id, reason
+        )
+        return answer == b"dropped"
+
+    async def give_back_reply(self, entry_id: str, conversation_id: str) -> None:
+        """A reply that was taken and not committed is offered again."""
+        keys = [self._keys.replies, self._keys.conversation(conversation_id), self._keys.generation]
+        await self._client.script("reclaim_reply", keys, entry_id, self.consumer, 0)
+
+
+def _milliseconds(time: Value) -> int:
+    seconds, micros = cast("tuple[bytes, bytes]", time)
+    return int(seconds) * 1000 + int(micros) // 1000

@@ -1,0 +1,43 @@
+"""For whom an envelope may be: the version that the kind of its conversation asks for, `to`, and the pins (PROTOCOL §5, §5.1).
+
+Pure. A conversation's kind is the pinned one, else the frame's word, else what the signed version says; whatever the relay says
+of a conversation that is pinned must agree with the pin.
+"""
+
+from typing import Final
+
+from bus.store import Look
+from crypto.envelope import V1_1, Envelope, check_recipient
+from crypto.errors import Reason, Unreadable
+from supervisor.frames import ArtifactResponse, MessageNew
+
+GROUP: Final = "group"
+KINDS: Final = frozenset({"h2a", GROUP, "h2h"})
+
+
+def check_addressed(frame: MessageNew | ArtifactResponse, envelope: Envelope, look: Look, agent_id: str) -> None:
+    """Raises Unreadable `unsupported_version` (v1.1 outside a group, anything else in one) or `not_for_us`."""
+    told = told_kind(frame)
+    kind = look.kind or told or (GROUP if envelope.v == V1_1 else "h2a")
+    if (envelope.v == V1_1) != (kind == GROUP):
+        raise Unreadable(Reason.UNSUPPORTED_VERSION, f"{envelope.v} in a conversation of kind {kind}")
+    if kind == GROUP:
+        _check_group(envelope, look, agent_id)
+    else:
+        check_recipient(envelope, agent_id)
+        if look.kind is not None and look.person != envelope.sender_id:
+            raise Unreadable(Reason.NOT_FOR_US, "another person than this conversation's")
+    if look.kind is not None and told not in (None, look.kind):
+        raise Unreadable(Reason.NOT_FOR_US, "another kind than this conversation's")
+
+
+def told_kind(frame: MessageNew | ArtifactResponse) -> str | None:
+    """The kind that the relay says a conversation has; an artifact_response says none."""
+    kind = frame.conversation_type if isinstance(frame, MessageNew) else None
+    return kind if kind in KINDS else None
+
+
+def _check_group(envelope: Envelope, look: Look, agent_id: str) -> None:
+    if envelope.to == agent_id:
+        raise Unreadable(Reason.NOT_FOR_US, "not addressed to the group")
+    check_recipient(envelope, agent_id, envelope.to if look.person is None else look.person)

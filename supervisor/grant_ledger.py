@@ -1,0 +1,67 @@
+"""The log of every change of a grant (PROTOCOL §5.7): a chain of MACs in Redis, whose head also stands in the state directory.
+
+It proves what this host recorded: an edited entry, a missing one and a cut tail show when it is verified, at every start.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+import structlog
+
+from bus.sealing import SealBroken
+from bus.vault import LedgerStep, Vault, Versioned
+from crypto.grants import FIRST_PREVIOUS, MAC_BYTES, entry_mac, verify_ledger
+
+HEAD_FILE = "grants.head"
+
+log = structlog.get_logger()
+
+
+class GrantLedger:
+    """The log of one agent."""
+
+    def __init__(self, vault: Vault, ledger_key: bytes, state_dir: Path) -> None:
+        self._vault = vault
+        self._ledger_key = ledger_key
+        self._head_file = state_dir / HEAD_FILE
+
+    async def put(self, owner_id: str, read: Versioned, row: bytes, entry: bytes) -> bool:
+        """Replace a row together with its entry; False when the row or the log has changed meanwhile."""
+        previous = await self._vault.grant_head()
+        step = LedgerStep(previous, entry, entry_mac(self._ledger_key, previous, entry))
+        if not await self._vault.put_grant(owner_id, read, row, step):
+            return False
+        self._write_head(step.mac)
+        return True
+
+    async def verify(self) -> str | None:
+        """What is wrong with the log; None if all of it holds. Another supervisor may have gone on since our head."""
+        try:
+            entries = await self._vault.grant_log()
+        except (SealBroken, ValueError):
+            return "an entry of the grant log does not open"
+        head = await self._vault.grant_head()
+        wrong = verify_ledger(self._ledger_key, entries, head)
+        if wrong is not None:
+            return f"the grant log does not hold from entry {wrong} on"
+        ours = self._read_head()
+        if ours != FIRST_PREVIOUS and ours not in [mac for _, mac in entries]:
+            return f"the grant log has lost its tail: the head in {self._head_file} is not in it"
+        self._write_head(head)
+        return None
+
+    def _read_head(self) -> bytes:
+        try:
+            head = bytes.fromhex(self._head_file.read_text().strip())
+        except FileNotFoundError:
+            return FIRST_PREVIOUS
+        except ValueError:
+            return b""
+        return head if len(head) == MAC_BYTES else b""
+
+    def _write_head(self, head: bytes) -> None:
+        self._head_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=self._head_file.parent, prefix=HEAD_FILE, delete=False) as file:
+            file.write(head.hex() + "\n")
+        os.replace(file.name, self._head_file)  # noqa: PTH105 - a Path of the same directory

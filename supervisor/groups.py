@@ -1,0 +1,239 @@
+"""What this agent knows of its groups (PROTOCOL §5.6): who speaks, under which key, and the key to answer under.
+
+The relay hands keys out and cannot choose one: a key counts by its maker's signature and by the maker's membership in the version
+before. Versions only rise; they are stored sealed by compare-and-set, since several supervisors fetch the same ones.
+"""
+
+import contextlib
+from typing import Final
+
+import msgspec
+import structlog
+import trio
+
+from bus.client import RedisUnavailable
+from bus.records import InboundMessage
+from bus.store import Look, now_ms
+from bus.vault import Vault, Versioned
+from bus.wire import RedisFailed
+from crypto.envelope import Envelope, verify_signature
+from crypto.errors import Reason, Unreadable, malformed
+from crypto.grants import Status
+from crypto.groups import (
+    GroupKey,
+    GroupKeys,
+    accept_group_key,
+    group_key_version,
+    open_group_key,
+    open_group_message,
+    read_group_key_envelope,
+)
+from crypto.identity import LocalDevice
+from supervisor.addressing import GROUP
+from supervisor.frames import ArtifactResponse, GroupKeyRotated, MessageNew
+from supervisor.members import Members
+from supervisor.metrics import Metrics
+from supervisor.owners import Owner, Owners
+from supervisor.payloads import inbound_message, message_ms
+from supervisor.rest import Rest, RestFailed
+
+KEY_WAIT_SECONDS: Final = 5.0
+"""How long a message waits for its key while the relay does not answer, before it is quarantined (DESIGN rule 2)."""
+
+AGAIN_SECONDS: Final = 1.0
+MOST_ROTATIONS_WAITING: Final = 1000
+
+MOST_AHEAD_MS: Final = 24 * 3600 * 1000
+"""A message dated later than this would, once forgotten, make everything before that day `stale`."""
+
+log = structlog.get_logger()
+
+
+class OpenedInGroup(msgspec.Struct, frozen=True):
+    """A message that was read, and the version under which it was written."""
+
+    payload: dict[str, object]
+    key: GroupKey
+
+    def __repr__(self) -> str:
+        return "OpenedInGroup(…)"
+
+    def message(self, frame: MessageNew | ArtifactResponse, envelope: Envelope) -> InboundMessage:
+        """What the handler sees of it."""
+        metadata: dict[str, object] = {
+            "group_id": self.key.group_id,
+            "group_key_version": self.key.key_version,
+            "members": list(self.key.members),
+        }
+        seen = inbound_message(frame, envelope, self.payload)
+        return msgspec.structs.replace(seen, conversation_type=GROUP, group_metadata=metadata)
+
+
+def sent_ms(envelope: Envelope) -> int:
+    """The time in the client_message_id; 1 for an id without any, so that it too counts as old once ids have been forgotten."""
+    return max(1, message_ms(envelope.client_message_id))
+
+
+def check_not_stale(envelope: Envelope, look: Look) -> None:
+    """Nothing but the memory of ids keeps a v1.1 envelope from being read twice (PROTOCOL §5.1).
+
+    Raises Unreadable `stale` (it may be one that was forgotten) or `malformed` (dated in the future).
+    """
+    sent = sent_ms(envelope)
+    if sent <= look.dropped_ms:
+        raise Unreadable(Reason.STALE, "not later than what was forgotten")
+    if sent > now_ms() + MOST_AHEAD_MS:
+        raise malformed("client_message_id: more than a day ahead")
+
+
+class Groups:
+    """The groups of one agent."""
+
+    def __init__(
+        self, *, vault: Vault, rest: Rest, owners: Owners, members: Members, device: LocalDevice, metrics: Metrics
+    ) -> None:
+        self._vault = vault
+        self._rest = rest
+        self._owners = owners
+        self._members = members
+        self._device = device
+        self._metrics = metrics
+        self._asked_since_connected: set[str] = set()
+        self._send, self._rotations = trio.open_memory_channel[GroupKeyRotated](MOST_ROTATIONS_WAITING)
+
+    async def authenticate(self, envelope: Envelope) -> None:
+        """The sender's grant, where there is one, and the signature under the pinned pair.
+
+        Raises Unreadable `no_grant` (suspended or revoked), `unknown_sender`, `key_changed`, `bad_signature`; RestFailed.
+        """
+        owner = await self._owners.find(envelope.sender_id)
+        if owner is not None and owner.grant.status is not Status.ACTIVE:
+            raise Unreadable(Reason.NO_GRANT, "the sender's grant is not active")
+        await self._verify(envelope, owner)
+
+    async def open(self, envelope: Envelope) -> OpenedInGroup:
+        """Read a verified message; for an unknown version the group's key is fetched once. Raises Unreadable."""
+        version = group_key_version(envelope)
+        keys = await self._kept(envelope.to)
+        current = keys.current
+        if keys.find(version) is None and (current is None or version > current.key_version):
+            await self._fetch_within(envelope.to, KEY_WAIT_SECONDS)
+            keys = await self._kept(envelope.to)
+        payload = open_group_message(envelope, keys)
+        key = keys.find(version)
+        if key is None:
+            raise Unreadable(Reason.UNKNOWN_GROUP_KEY, "no key of this version")
+        return OpenedInGroup(payload, key)
+
+    async def to_write(self, group_id: str) -> GroupKeys:
+        """The keys to write under. A rotation may have been missed while nobody listened: once per connection the relay is asked.
+
+        Raises RestFailed when there is no key and the relay does not say whether there is one.
+        """
+        kept = await self._kept(group_id)
+        if group_id in self._asked_since_connected and kept.current is not None:
+            return kept
+        try:
+            fetched = await self._fetch(group_id)
+        except RestFailed as error:
+            if kept.current is None and not error.is_final:
+                raise
+            log.warning("group: key not fetched", group=group_id, reason=str(error))
+            return kept
+        self._asked_since_connected.add(group_id)
+        return fetched or kept
+
+    def connected(self) -> None:
+        """A new connection: rotations may have been missed."""
+        self._asked_since_connected.clear()
+
+    def rotated(self, frame: GroupKeyRotated) -> None:
+        """The relay says that there is a new version. One frame too many is passed over: the next message brings it up again."""
+        try:
+            self._send.send_nowait(frame)
+        except trio.WouldBlock:
+            self._metrics.frames_dropped.labels("rotation_overflow").inc()
+
+    async def run(self) -> None:
+        """Fetch what was rotated, until cancelled."""
+        async for frame in self._rotations:
+            try:
+                current = (await self._kept(frame.group_id)).current
+                if current is None or frame.key_version > current.key_version:
+                    await self._fetch(frame.group_id)
+            except (RestFailed, RedisFailed) as error:
+                log.warning("group: key not fetched", group=frame.group_id, reason=str(error))
+                if isinstance(error, RedisUnavailable) or (isinstance(error, RestFailed) and not error.is_final):
+                    self.rotated(frame)
+                    await trio.sleep(AGAIN_SECONDS)
+
+    # Keys
+
+    async def _fetch_within(self, group_id: str, seconds: float) -> None:
+        """One fetch; asked again for this long while the relay does not answer."""
+        with trio.move_on_after(seconds):
+            while True:
+                try:
+                    await self._fetch(group_id)
+                except RestFailed as error:
+                    log.warning("group: key not fetched", group=group_id, reason=str(error))
+                    if not error.is_final:
+                        await trio.sleep(max(AGAIN_SECONDS, error.retry_after_seconds))
+                        continue
+                return
+
+    async def _fetch(self, group_id: str) -> GroupKeys | None:
+        """All kept keys after the relay's was accepted; None when it may not be. Raises RestFailed."""
+        sealed = await self._rest.group_key(group_id)
+        try:
+            envelope = read_group_key_envelope(sealed, group_id)
+            await self._verify(envelope, await self._owners.find(envelope.sender_id))
+            return await self._keep(open_group_key(envelope, self._device), envelope.sender_id)
+        except Unreadable as error:
+            self._metrics.group_keys_refused.labels(error.reason.value).inc()
+            log.warning("group: key refused", group=group_id, reason=error.reason.value, detail=error.detail)
+            return None
+
+    async def _keep(self, key: GroupKey, maker_id: str) -> GroupKeys:
+        while True:
+            read = await self._vault.group(key.group_id)
+            known = _decode(read, key.group_id)
+            keys = accept_group_key(known, key, maker_id)
+            if keys is known:
+                return known
+            if await self._vault.put_group(key.group_id, read, keys.encode()):
+                log.info("group: key accepted", group=key.group_id, version=key.key_version, maker=maker_id)
+                return keys
+
+    async def _kept(self, group_id: str) -> GroupKeys:
+        return _decode(await self._vault.group(group_id), group_id)
+
+    # Who signed
+
+    async def _verify(self, envelope: Envelope, owner: Owner | None) -> None:
+        """Under the pair of the owner's row, else under the member's pin."""
+        if envelope.sender_id == self._device.owner_id:
+            raise Unreadable(Reason.NOT_FOR_US, "signed in our own name")  # nobody else shows us our own pair
+        grant = None if owner is None else owner.grant
+        if grant is not None and grant.held is not None:
+            raise Unreadable(Reason.KEY_CHANGED, "a changed identity pair awaits a decision")
+        if grant is not None and grant.pinned is not None:
+            verify_signature(envelope, grant.pinned)
+            return
+        pinned = await self._members.pair(envelope.sender_id)
+        try:
+            verify_signature(envelope, pinned)
+        except Unreadable:
+            changed = await self._members.changed_pair(envelope.sender_id)
+            if changed is None:
+                raise
+            verify_signature(envelope, changed)
+
+
+def _decode(read: Versioned, group_id: str) -> GroupKeys:
+    if read.value is not None:
+        with contextlib.suppress(Unreadable):
+            return GroupKeys.decode(read.value)
+    if read.version:
+        log.error("group: the stored keys do not open", group=group_id)
+    return GroupKeys(group_id)

@@ -1,0 +1,194 @@
+"""Polling: the cursor moves over a page that was taken in whole, and over nothing else."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+import trio.testing
+
+from supervisor.frames import MessageAck, MessageNew
+from supervisor.rest import RestFailed
+from tests.redis_server import redis_server, running_redis
+from tests.supervisor.builders import CONVERSATION, WAIT_SECONDS, Core, Person, message_frame, open_core, until
+from tests.supervisor.doubles import FakeRest
+
+OTHER_CONVERSATION = "01906abc-0000-7000-8000-0000000000c2"
+
+
+@asynccontextmanager
+async def scene(tmp_path: Path) -> AsyncIterator[tuple[Core, Person]]:
+    rest = FakeRest()
+    with redis_server(tmp_path) as url:
+        async with open_core(url, rest) as core:
+            await core.prekeys.publish()
+            ada = Person(rest)
+            ada.meet()
+            yield core, ada
+
+
+def recent(frame: MessageNew, *, hours_ago: float = 0) -> MessageNew:
+    created = datetime.now(UTC) - timedelta(hours=hours_ago)
+    return msgspec.structs.replace(frame, created_at=created.isoformat())
+
+
+async def poll(core: Core) -> bool:
+    with trio.fail_after(WAIT_SECONDS):
+        return await core.catchup.poll_until_empty()
+
+
+async def test_everything_after_the_cursor_is_taken_in_page_by_page(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        core.rest.page_length = 2
+        core.rest.history += [recent(ada.say(f"{number}")) for number in range(5)]
+        assert await poll(core)
+        assert await core.store.cursor() == message_id(core, 4)
+        assert core.rest.polled_with == [None, message_id(core, 1), message_id(core, 3), message_id(core, 4)]
+        assert await core.jobs() == [f"{number}" for number in range(5)]
+
+
+async def test_a_page_with_a_message_that_could_not_be_taken_in_is_asked_again(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        core.rest.page_length = 2
+        bob = Person(core.rest, "01906abc-0000-7000-8000-0000000000b1")
+        bob.meet()
+        core.rest.history += [
+            recent(ada.say("one")),
+            recent(bob.say("hello", conversation=OTHER_CONVERSATION)),
+            recent(ada.say("two")),
+        ]
+        await core.owners.note(core.rest.related[0], "active")
+        core.rest.fail_next("relations")
+        assert not await poll(core)
+        assert await core.store.cursor() is None
+        assert await poll(core)
+        assert await core.store.cursor() == message_id(core, 2)
+        assert sorted(await core.jobs()) == ["hello", "one", "two"]
+
+
+async def test_what_is_known_or_quarantined_does_not_hold_the_page(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        pushed = recent(ada.say("pushed before"))
+        await core.push(pushed)
+        core.rest.history += [pushed, recent(message_frame("no envelope", seq=2)), recent(ada.say("after", seq=3))]
+        assert await poll(core)
+        assert await core.store.cursor() == message_id(core, 2)
+        assert await core.jobs() == ["pushed before", "after"]
+
+
+async def test_pushes_never_move_the_cursor(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        await core.push(ada.say())
+        assert await core.store.cursor() is None
+
+
+async def test_the_first_sync_skips_what_is_too_old_and_answers_the_rest(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        core.rest.history += [recent(ada.say("too old"), hours_ago=25), recent(ada.say("young"), hours_ago=23)]
+        assert await poll(core)
+        assert core.count("frame_dropped_total", reason="before_first_start") == 1
+        assert await core.jobs() == ["young"]
+
+
+async def test_after_the_first_sync_nothing_is_too_old(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        core.rest.history.append(recent(ada.say("first")))
+        assert await poll(core)
+        core.rest.history.append(recent(ada.say("late, but not lost"), hours_ago=100))
+        assert await poll(core)
+        assert await core.jobs() == ["first", "late, but not lost"]
+
+
+async def test_a_time_that_cannot_be_read_is_not_old(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        for created_at in ("", "yesterday", "0001-01-01T00:00:00"):
+            frame = msgspec.structs.replace(ada.say(created_at), created_at=created_at)
+            core.rest.history.append(frame)
+        assert await poll(core)
+        assert await core.jobs() == ["", "yesterday", "0001-01-01T00:00:00"]
+
+
+async def test_what_a_page_holds_beside_messages_is_counted_and_passed_over(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        core.rest.history += [MessageAck("c", "an-ack", 1), recent(ada.say())]
+        assert await poll(core)
+        assert core.count("frame_dropped_total", reason="unknown_type") == 1
+        assert await core.jobs() == ["hello"]
+
+
+async def test_two_supervisors_that_poll_the_same_page_take_each_message_in_once(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada), open_core(core.url, core.rest) as other:
+        core.rest.history += [recent(ada.say(f"{number}")) for number in range(10)]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(poll, core)
+            nursery.start_soon(poll, other)
+        assert await core.store.cursor() == message_id(core, 9)
+        assert await core.jobs() == [f"{number}" for number in range(10)]
+
+
+async def test_it_polls_when_asked_and_again_until_the_relay_and_redis_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.catchup.RETRY_SECONDS", 0.02)
+    rest = FakeRest()
+    with running_redis(tmp_path) as server:
+        async with open_core(server.url, rest) as core, trio.open_nursery() as nursery:
+            await core.prekeys.publish()
+            ada = Person(rest)
+            ada.meet()
+            rest.history.append(recent(ada.say()))
+            rest.fail_next("poll", RestFailed("poll", 0, "ConnectError"), RestFailed("poll", 500))
+            nursery.start_soon(core.catchup.run)
+            await trio.testing.wait_all_tasks_blocked()
+            assert rest.calls.count("poll") == 0
+            server.kill()
+            core.catchup.ask()
+            server.start()
+
+            async def moved() -> bool:
+                return await core.store.cursor() is not None
+
+            await until(moved)
+            assert await core.jobs() == ["hello"]
+            nursery.cancel_scope.cancel()
+
+
+async def test_it_polls_once_a_minute_without_being_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supervisor.catchup.INTERVAL_SECONDS", 0.02)
+    async with scene(tmp_path) as (core, ada), trio.open_nursery() as nursery:
+        nursery.start_soon(core.catchup.run)
+        core.rest.history.append(recent(ada.say()))
+
+        async def moved() -> bool:
+            return await core.store.cursor() is not None
+
+        await until(moved)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_push_and_a_poll_of_the_same_messages_at_once_keep_their_order(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        frames = [recent(ada.say(f"{number}")) for number in range(20)]
+        core.rest.history += frames
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(poll, core)
+            for frame in frames:
+                core.inbound.push(frame)
+                await trio.lowlevel.checkpoint()
+
+        async def idle() -> bool:
+            return core.inbound.under_way == 0
+
+        await until(idle)
+        assert await poll(core)
+        assert await core.jobs() == [f"{number}" for number in range(20)]
+
+
+def message_id(core: Core, at: int) -> str:
+    frame = core.rest.history[at]
+    assert isinstance(frame, MessageNew)
+    assert frame.conversation_id in (CONVERSATION, OTHER_CONVERSATION)
+    return frame.message_id

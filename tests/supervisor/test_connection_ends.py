@@ -1,0 +1,176 @@
+"""How connections end and come again: deaf ones, refused ones, pauses with jitter, drains."""
+
+import pytest
+import trio
+import trio.testing
+
+from supervisor.connection import Connection, NotConnected, State
+from supervisor.frames import MessageSend, TypingStart
+from tests.sandbox.raw_server import CLOSE, Peer
+from tests.supervisor.test_connection import accepted, connecting, read_for_ever, serve, text
+
+
+async def send_for_ever(connection: Connection, frame: MessageSend) -> None:
+    while True:
+        await connection.send(frame)
+
+
+async def test_a_deaf_connection_is_given_up_5_s_after_the_ping(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.connection.random.uniform", lambda _low, _high: 0.1)
+
+    async def script(peer: Peer) -> None:
+        await accepted(peer)
+        await read_for_ever(peer, pongs=False)
+
+    async with connecting(script) as scene:
+        await scene.until(lambda: scene.connection.number >= 2)
+        first, second = scene.connected_at[:2]
+        assert 15 <= second - first < 18  # with the close, which waits for the peer's frame
+        assert scene.count("reconnect_total") == 1
+
+
+async def test_a_peer_that_reads_nothing_ends_the_connection_and_not_the_sender(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def script(peer: Peer) -> None:
+        await accepted(peer)
+        await trio.sleep_forever()
+
+    async with connecting(script) as scene:
+        await scene.connection.wait_connected()
+        big = MessageSend("c", "conversation", "text", "A" * 1_000_000)
+        with trio.fail_after(30), pytest.raises(NotConnected):
+            await send_for_ever(scene.connection, big)
+        await scene.until(lambda: scene.connection.number >= 2)
+
+
+async def test_the_pauses_double_to_30_s_with_full_jitter_and_auth_ok_resets_them(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[float, float]] = []
+
+    def uniform(low: float, high: float) -> float:
+        asked.append((low, high))
+        return high / 2
+
+    monkeypatch.setattr("supervisor.connection.random.uniform", uniform)
+    attempts = 0
+
+    async def script(peer: Peer) -> None:
+        nonlocal attempts
+        attempts += 1
+        await peer.read_frame()
+        if attempts == 8:
+            await text(peer, '{"type":"auth.ok"}')
+
+    async with connecting(script) as scene:
+        await scene.until(lambda: attempts >= 9)
+        assert asked[:8] == [(0, pause) for pause in (1, 2, 4, 8, 16, 30, 30, 1)]
+
+
+async def test_a_server_that_refuses_the_upgrade_is_tried_again(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+
+    def uniform(_low: float, high: float) -> float:
+        asked.append(high)
+        return high
+
+    monkeypatch.setattr("supervisor.connection.random.uniform", uniform)
+    answer = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    async with connecting(serve, answer=answer) as scene:
+        await scene.until(lambda: len(asked) >= 3)
+        assert asked[:3] == [1.0, 2.0, 4.0]
+
+
+async def test_a_drain_closes_with_1000_and_stays_closed(autojump_clock: trio.testing.MockClock) -> None:
+    closes: list[int] = []
+
+    async def script(peer: Peer) -> None:
+        await accepted(peer)
+        opcode, payload = await peer.read_frame()
+        assert opcode == CLOSE
+        closes.append(int.from_bytes(payload[:2], "big"))
+        await peer.frame(CLOSE, payload)
+
+    async with connecting(script) as scene:
+        await scene.connection.wait_connected()
+        await scene.connection.close()
+        assert closes == [1000]
+        assert scene.connection.state is State.DISCONNECTED
+        await trio.sleep(120)
+        assert (scene.connection.number, closes) == (1, [1000])
+
+
+async def test_a_drain_does_not_wait_for_a_peer_that_does_not_answer_the_close(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def script(peer: Peer) -> None:
+        await accepted(peer)
+        await trio.sleep_forever()
+
+    async with connecting(script) as scene:
+        await scene.connection.wait_connected()
+        with trio.fail_after(3):
+            await scene.connection.close()
+
+
+async def test_a_drain_between_two_attempts_ends_them(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    attempts = 0
+
+    async def script(peer: Peer) -> None:
+        nonlocal attempts
+        attempts += 1
+
+    async with connecting(script) as scene:
+        await scene.until(lambda: attempts >= 1)
+        await scene.connection.close()
+        made = attempts
+        await trio.sleep(120)
+        assert attempts <= made + 1
+
+
+async def test_a_drain_while_a_connection_is_being_made_leaves_no_connection(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    asked = trio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.read_frame()
+        asked.set()
+        await trio.sleep(1)
+        await text(peer, '{"type":"auth.ok"}')
+        await read_for_ever(peer)
+
+    async with connecting(script) as scene:
+        await asked.wait()
+        await scene.connection.close()
+        await trio.sleep(60)
+        assert scene.connection.number == 0
+
+
+async def test_a_lost_connection_is_no_connection_while_its_socket_is_being_closed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Else delivery's loop, told NotConnected, finds itself connected and asks again without a pause."""
+
+    async def script(peer: Peer) -> None:
+        await accepted(peer)
+        while True:
+            await peer.read_frame()
+
+    async with connecting(script) as scene:
+        await scene.connection.wait_connected()
+        with trio.fail_after(30):
+            while True:
+                try:
+                    await scene.connection.send(TypingStart("c"))
+                except NotConnected:
+                    break
+                await trio.sleep(0.05)
+        assert scene.connection.state.value != "connected"

@@ -1,0 +1,148 @@
+"""What was committed until it is acknowledged: resends of the same bytes, refusals, other processes' leavings."""
+
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from supervisor.connection import NotConnected
+from supervisor.frames import Frame, MessageAck, MessageError
+from supervisor.instance import Instance
+from tests.redis_server import redis_server
+from tests.supervisor.builders import dead_instance, open_core, reply_to_next, sending, until
+from tests.supervisor.doubles import FakeRest
+from tests.supervisor.test_outbound import acknowledge, dead_reasons, greeted, outbox, scene, sent_message
+
+
+async def test_a_resend_after_the_time_is_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bus.outbox.RESEND_SECONDS", 0.05)
+    monkeypatch.setattr("supervisor.delivery.SCAN_SECONDS", 0.02)
+    async with scene(tmp_path) as (core, _):
+        core.connection.connect()
+        await reply_to_next(core, "an answer")
+        async with sending(core):
+            first, second, third = await core.connection.wait_sent(3)
+            assert first == second == third
+            assert core.count("message_resent_total") >= 2
+            acknowledge(core, first, 2)
+
+
+async def test_what_was_committed_and_not_sent_goes_at_once_over_the_next_connection(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        core.connection.connect()
+        send = core.connection.send
+
+        async def lose(frame: Frame) -> None:
+            core.connection.send = send  # type: ignore[method-assign]
+            core.connection.disconnect()
+            raise NotConnected
+
+        core.connection.send = lose  # type: ignore[method-assign]  # gone between commit and send
+        await reply_to_next(core, "an answer")
+        async with sending(core):
+
+            async def committed() -> bool:
+                return await outbox(core) is not None
+
+            await until(committed)
+            stored = await outbox(core)
+            assert core.connection.sent == []
+            core.connection.connect()
+            [frame] = await core.connection.wait_sent(1, seconds=2)  # the scan alone would take 10 s
+        assert frame == stored
+        assert ada.read(frame)["text"] == "an answer"
+
+
+async def test_what_was_sent_and_not_acknowledged_goes_again_over_the_next_connection(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, _):
+        core.connection.connect()
+        await reply_to_next(core, "an answer")
+        async with sending(core):
+            await core.connection.wait_sent(1)
+            core.connection.disconnect()
+            await trio.testing.wait_all_tasks_blocked()
+            core.connection.connect()
+            first, second = await core.connection.wait_sent(2, seconds=2)
+        assert first == second
+
+
+async def test_what_a_dead_process_committed_is_sent_at_once_by_the_next(tmp_path: Path) -> None:
+    dead, rest = dead_instance(), FakeRest()
+    with redis_server(tmp_path) as url:
+        async with open_core(url, rest, dead) as former:
+            ada = await greeted(former)
+            former.connection.connect()
+            await reply_to_next(former, "an answer")
+            async with sending(former):
+                [first] = await former.connection.wait_sent(1)
+        async with open_core(url, rest) as core:
+            core.connection.connect()
+            async with sending(core):
+                [again] = await core.connection.wait_sent(1, seconds=2)
+                assert again == first
+                acknowledge(core, again, 2)
+                await core.push(ada.say())
+                await reply_to_next(core, "the next")
+                assert ada.read((await core.connection.wait_sent(2))[1])["text"] == "the next"
+
+
+async def test_what_a_living_process_committed_waits_for_its_own_resend(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, _):
+        other_instance = Instance("00000000", 1, 1)
+        async with open_core(core.url, core.rest, other_instance) as other:
+            other.connection.connect()
+            await reply_to_next(other, "an answer")
+            async with sending(other):
+                await other.connection.wait_sent(1)
+            core.connection.connect()
+            async with sending(core):
+                await core.delivery._resend_orphans()
+                assert core.connection.sent == []
+
+
+async def test_a_429_postpones_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supervisor.delivery.SCAN_SECONDS", 0.02)
+    async with scene(tmp_path) as (core, _):
+        core.connection.connect()
+        await reply_to_next(core, "an answer", "the next")
+        async with sending(core):
+            [first] = await core.connection.wait_sent(1)
+            cmid = sent_message(first).client_message_id
+            core.delivery.heard(MessageError("429", cmid, "too many", retry_after=0.05))
+            first, second = await core.connection.wait_sent(2, seconds=2)
+            assert first == second
+            acknowledge(core, second, 2)
+            await core.connection.wait_sent(3)
+        assert await dead_reasons(core) == []
+
+
+@pytest.mark.parametrize("code", ["413", "not_found", "forbidden"])
+async def test_a_final_refusal_is_a_dead_letter_and_the_next_reply_goes_on(tmp_path: Path, code: str) -> None:
+    async with scene(tmp_path) as (core, ada):
+        core.connection.connect()
+        await reply_to_next(core, "refused", "the next")
+        async with sending(core):
+            [refused] = await core.connection.wait_sent(1)
+            core.delivery.heard(MessageError(code, sent_message(refused).client_message_id))
+            _, following = await core.connection.wait_sent(2)
+        assert ada.read(following)["text"] == "the next"
+        assert await dead_reasons(core) == [f"refused_{code}"]
+        assert core.count("dead_letter_total", kind="reply") == 1
+
+
+async def test_answers_to_what_is_not_outstanding_change_nothing(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, _):
+        core.connection.connect()
+        await reply_to_next(core, "one", "two")
+        async with sending(core):
+            [first] = await core.connection.wait_sent(1)
+            for answer in (MessageAck("unknown", "m", 9), MessageError("413", "unknown"), MessageError("429", "")):
+                core.delivery.heard(answer)
+            acknowledge(core, first, 2)
+            await core.connection.wait_sent(2)
+            acknowledge(core, first, 2)
+            core.delivery.heard(MessageError("413", sent_message(first).client_message_id))
+            await trio.testing.wait_all_tasks_blocked(0.05)
+        assert await dead_reasons(core) == []
+        assert len(await core.outbox.all()) == 1

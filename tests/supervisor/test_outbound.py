@@ -1,0 +1,341 @@
+"""Replies on their way out: committed before they are sent, the same bytes at every resend, one of a conversation at a time."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+import structlog
+import trio
+import trio.testing
+
+from bus.records import decode_outbox_record
+from supervisor.frames import Frame, MessageAck, MessageError, MessageSend
+from supervisor.instance import Instance
+from supervisor.rest import RestFailed
+from tests.redis_server import redis_server, running_redis
+from tests.supervisor.builders import (
+    CONVERSATION,
+    PERSON,
+    WAIT_SECONDS,
+    Core,
+    Person,
+    open_core,
+    reply_to_next,
+    sending,
+    text_reply,
+    until,
+    worker,
+)
+from tests.supervisor.doubles import FakeRest
+
+OTHER_CONVERSATION = "01906abc-0000-7000-8000-0000000000c2"
+
+
+@asynccontextmanager
+async def scene(tmp_path: Path) -> AsyncIterator[tuple[Core, Person]]:
+    """A message of Ada's waits for its answer."""
+    rest = FakeRest()
+    with redis_server(tmp_path) as url:
+        async with open_core(url, rest) as core:
+            ada = await greeted(core)
+            yield core, ada
+
+
+async def greeted(core: Core) -> Person:
+    await core.prekeys.publish()
+    ada = Person(core.rest)
+    ada.meet()
+    await core.push(ada.say())
+    return ada
+
+
+async def outbox(core: Core, conversation: str = CONVERSATION) -> MessageSend | None:
+    """The bytes that stand in the outbox."""
+    packed = await core.client.command("HGET", core.keys.sent(conversation), "r")
+    if packed is None:
+        return None
+    assert isinstance(packed, bytes)
+    record = decode_outbox_record(packed)
+    return MessageSend(record.client_message_id, conversation, record.content_type, record.encrypted_payload)
+
+
+def sent_message(frame: Frame) -> MessageSend:
+    assert isinstance(frame, MessageSend)
+    return frame
+
+
+def acknowledge(core: Core, frame: Frame, seq: int) -> None:
+    """As the relay does when it has stored a message."""
+    core.delivery.heard(MessageAck(sent_message(frame).client_message_id, f"relay's-{seq}", seq))
+
+
+async def dead_reasons(core: Core) -> list[str]:
+    return [letter.reason for letter in await core.store.dead_letters()]
+
+
+async def test_a_reply_is_in_the_outbox_before_it_is_sent_and_its_person_can_read_it(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        core.connection.connect()
+        stored: list[MessageSend | None] = []
+        send = core.connection.send
+
+        async def look_first(frame: Frame) -> None:
+            stored.append(await outbox(core))
+            await send(frame)
+
+        core.connection.send = look_first  # type: ignore[method-assign]  # looks before it sends
+        await reply_to_next(core, "an answer")
+        async with sending(core):
+            [frame] = await core.connection.wait_sent(1)
+        assert stored == [frame]
+        assert ada.read(frame) == {"type": "text", "text": "an answer"}
+
+
+async def test_replies_of_a_conversation_leave_in_order_each_after_the_acknowledgement_of_the_one_before(
+    tmp_path: Path,
+) -> None:
+    async with scene(tmp_path) as (core, ada):
+        core.connection.connect()
+        await reply_to_next(core, "one", "two", "three")
+        async with sending(core):
+            for number in range(3):
+                frames = await core.connection.wait_sent(number + 1)
+                assert len(core.connection.sent) == number + 1
+                acknowledge(core, frames[-1], number + 2)
+            assert [ada.read(frame)["text"] for frame in frames] == ["one", "two", "three"]
+
+            async def confirmed() -> bool:
+                return await core.outbox.all() == []
+
+            await until(confirmed)
+        count = core.metrics.registry.get_sample_value(
+            "hashee_message_outbound_total", {"conv_type": "h2a", "payload_type": "text"}
+        )
+        assert count == 3
+
+
+async def test_conversations_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        await core.push(ada.say("elsewhere", seq=1, conversation=OTHER_CONVERSATION))
+        core.connection.connect()
+        await reply_to_next(core, "here, never acknowledged", "here again")
+        await reply_to_next(core, "there")
+        async with sending(core):
+            frames = await core.connection.wait_sent(2)
+        assert {sent_message(frame).conversation_id for frame in frames} == {CONVERSATION, OTHER_CONVERSATION}
+
+
+async def test_a_session_that_moved_between_encryption_and_commit_makes_it_encrypt_again(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada), open_core(core.url, core.rest) as other:
+        core.connection.connect()
+        commit, frames = core.outbox.commit, [ada.say("in between")]
+        outcomes = []
+
+        async def moved(**arguments: object) -> object:
+            if frames:
+                await other.polled(frames.pop())
+            answer = await commit(**arguments)  # type: ignore[arg-type]
+            outcomes.append(answer.outcome.value)
+            return answer
+
+        core.outbox.commit = moved  # type: ignore[method-assign,assignment]
+        await reply_to_next(core, "an answer")
+        async with sending(core):
+            [frame] = await core.connection.wait_sent(1)
+        assert outcomes == [b"stale", b"committed"]
+        assert ada.read(frame)["text"] == "an answer"
+        assert ada.say("readable") is not None
+
+
+async def test_a_person_without_a_usable_device_costs_that_reply_only(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, _):
+        bob = Person(core.rest, "01906abc-0000-7000-8000-0000000000b1")
+        await core.owners.note(bob.meet(), "active")
+        await core.push(bob.say("hello", seq=1, conversation=OTHER_CONVERSATION))
+        owner = await core.owners.find(PERSON)
+        assert owner is not None
+        core.rest.bundles[PERSON] = []
+        await core.owners.bundles(owner)
+        core.connection.connect()
+        await reply_to_next(core, "to Ada")
+        await reply_to_next(core, "to Bob")
+        async with sending(core):
+            [frame] = await core.connection.wait_sent(1)
+            assert bob.read(frame)["text"] == "to Bob"
+
+            async def dropped() -> bool:
+                return await dead_reasons(core) == ["no_usable_device"]
+
+            await until(dropped)
+
+
+@pytest.mark.parametrize("status", ["revoked", "suspended"])
+async def test_a_reply_to_somebody_without_a_grant_is_a_dead_letter(tmp_path: Path, status: str) -> None:
+    async with scene(tmp_path) as (core, _):
+        core.connection.connect()
+        await core.owners.note(core.rest.related[0], status)
+        await reply_to_next(core, "too late")
+        async with sending(core):
+
+            async def dropped() -> bool:
+                return await dead_reasons(core) == ["no_grant"]
+
+            await until(dropped)
+        assert core.connection.sent == []
+
+
+async def test_what_is_too_large_or_has_no_json_form_is_a_dead_letter_and_the_next_reply_goes_on(
+    tmp_path: Path,
+) -> None:
+    async with scene(tmp_path) as (core, ada):
+        core.connection.connect()
+        await reply_to_next(core, "A" * 1_100_000, "the next")
+        async with sending(core):
+            [frame] = await core.connection.wait_sent(1)
+        assert ada.read(frame)["text"] == "the next"
+        assert await dead_reasons(core) == ["too_large"]
+
+
+async def test_a_relay_that_does_not_tell_devices_makes_a_reply_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.outbound.RETRY_SECONDS", 0.02)
+    async with scene(tmp_path) as (core, ada):
+        tomorrow = 86_400_000 * 400_000
+        monkeypatch.setattr("supervisor.owners.now_ms", lambda: tomorrow)
+        owner = await core.owners.find(PERSON)
+        assert owner is not None
+        core.rest.bundles[PERSON] = []
+        await core.owners.bundles(owner)  # nothing is listed any more
+        core.rest.bundles[PERSON] = [ada.bundle]
+        core.rest.fail_next("devices", RestFailed("devices", 429, retry_after_seconds=0.05), RestFailed("devices", 0))
+        core.connection.connect()
+        await reply_to_next(core, "an answer")
+        async with sending(core):
+            [frame] = await core.connection.wait_sent(1)
+        assert ada.read(frame)["text"] == "an answer"
+        assert await dead_reasons(core) == []
+
+
+async def test_one_device_without_a_usable_key_is_left_out_and_counted(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        tablet = Person(core.rest, device_id="tablet")
+        tablet.identity, tablet.device = ada.identity, tablet.device
+        owner = await core.owners.find(PERSON)
+        assert owner is not None
+        grant = msgspec.structs.replace(owner.grant, devices=("phone", "tablet"))
+        listed = msgspec.structs.replace(owner, grant=grant)
+        assert await core.vault.put_owner(PERSON, await core.vault.owner(PERSON), listed.encode())
+        core.connection.connect()
+        await reply_to_next(core, "an answer")
+        async with sending(core):
+            [frame] = await core.connection.wait_sent(1)
+        assert ada.read(frame)["text"] == "an answer"
+        assert core.count("device_left_out_total") == 1
+
+
+async def test_nothing_is_taken_while_disconnected_and_what_was_read_is_given_back(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada), sending(core):
+        core.connection.connect()
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        core.connection.disconnect()
+        await reply_to_next(core, "an answer")
+
+        async def given_back() -> bool:
+            return await core.client.command("XLEN", core.keys.replies) == 1 and not await core.recovery.holders(
+                core.recovery.replies
+            )
+
+        await until(given_back)
+        assert await outbox(core) is None
+        core.connection.connect()
+        [frame] = await core.connection.wait_sent(1)
+        assert ada.read(frame)["text"] == "an answer"
+
+
+async def test_a_redis_that_comes_back_with_its_data_loses_no_reply_and_repeats_none(tmp_path: Path) -> None:
+    rest = FakeRest()
+    with running_redis(tmp_path) as server:
+        async with open_core(server.url, rest) as core:
+            ada = await greeted(core)
+            core.connection.connect()
+            await reply_to_next(core, "one", "two")
+            async with sending(core):
+                [first] = await core.connection.wait_sent(1)
+                server.kill()
+                acknowledge(core, first, 2)
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                server.start()
+                core.connection.disconnect()
+                core.connection.connect()
+                with trio.fail_after(WAIT_SECONDS):
+                    while len(core.connection.sent) < 2:
+                        await core.connection.wait_sent(len(core.connection.sent) + 1)
+                assert core.connection.sent[1] == first
+                acknowledge(core, first, 2)
+                with trio.fail_after(WAIT_SECONDS):
+                    while sent_message(core.connection.sent[-1]) == first:
+                        await core.connection.wait_sent(len(core.connection.sent) + 1)
+                texts = [ada.read(frame)["text"] for frame in (first, core.connection.sent[-1])]
+                assert texts == ["one", "two"]
+
+
+async def test_two_supervisors_share_the_replies_and_send_each_once(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada), open_core(core.url, core.rest, Instance("00000000", 1, 1)) as other:
+        conversations = [f"01906abc-0000-7000-8000-0000000001{number:02d}" for number in range(10)]
+        for conversation in conversations:
+            await core.polled(ada.say("hello", seq=1, conversation=conversation))
+        for _ in range(11):
+            await reply_to_next(core, "an answer")
+        async with sending(core), sending(other):
+            core.connection.connect()
+            other.connection.connect()
+
+            async def all_sent() -> bool:
+                return len(core.connection.sent) + len(other.connection.sent) >= 11
+
+            await until(all_sent)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+        frames = core.connection.sent + other.connection.sent
+        assert len({sent_message(frame).client_message_id for frame in frames}) == len(frames) == 11
+        for frame in frames:
+            assert ada.read(frame)["text"] == "an answer"
+
+
+async def test_no_log_line_holds_what_was_answered(tmp_path: Path) -> None:
+    secret = "the very particular answer"
+    with structlog.testing.capture_logs() as lines:
+        async with scene(tmp_path) as (core, _):
+            core.connection.connect()
+            await reply_to_next(core, secret, secret + "A" * 1_100_000)
+            async with sending(core):
+                [first] = await core.connection.wait_sent(1)
+                core.delivery.heard(MessageError("413", sent_message(first).client_message_id))
+
+                async def both_dead() -> bool:
+                    return len(await dead_reasons(core)) == 2
+
+                await until(both_dead)
+    assert secret not in str(lines)
+    for file in (tmp_path / "appendonlydir").iterdir():
+        assert secret.encode() not in file.read_bytes()
+
+
+async def test_a_reply_that_was_sent_has_the_same_id_when_its_job_runs_again(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, _):
+        core.connection.connect()
+        async with worker(core, "first") as jobs:
+            [job] = await jobs.take(1)
+            await jobs.emit(job, "0", text_reply("once"))
+            jobs.release(job)
+            async with sending(core):
+                [frame] = await core.connection.wait_sent(1)
+                acknowledge(core, frame, 2)
+                [pending] = await core.recovery.pending(core.recovery.jobs, consumer="first")
+                assert await core.recovery.reclaim(core.recovery.jobs, pending, idle_ms=0) == "restarted"
+                await reply_to_next(core, "twice", "and more")
+                _, second = await core.connection.wait_sent(2)
+        assert sent_message(second).client_message_id != sent_message(frame).client_message_id
+        assert len(core.connection.sent) == 2

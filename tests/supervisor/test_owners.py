@@ -1,0 +1,207 @@
+"""Who may talk to us and under which keys: pins at first sight, rows by compare-and-set, devices that count."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+import structlog
+import trio
+
+from crypto.errors import Unreadable
+from crypto.grants import Status
+from supervisor.owners import DEVICES_FRESH_MS, Owner, Owners
+from supervisor.rest import RestFailed
+from tests.redis_server import redis_server
+from tests.supervisor.builders import PERSON, Core, Person, open_core, relation_of
+from tests.supervisor.doubles import FakeRest
+
+
+@asynccontextmanager
+async def scene(tmp_path: Path) -> AsyncIterator[tuple[Core, Person]]:
+    rest = FakeRest()
+    with redis_server(tmp_path) as url:
+        async with open_core(url, rest) as core:
+            yield core, Person(rest)
+
+
+async def found(owners: Owners, owner_id: str = PERSON) -> Owner:
+    owner = await owners.find(owner_id)
+    assert owner is not None
+    return owner
+
+
+async def test_a_relation_pins_the_pair_at_first_sight(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        assert await core.owners.find(PERSON) is None
+        await core.owners.note(relation_of(ada, scopes=("chat",)), "active")
+        owner = await found(core.owners)
+        assert owner.pinned == ada.identity.public
+        assert (owner.is_active, owner.grant.scopes) == (True, ("chat",))
+
+
+async def test_another_pair_never_replaces_the_pinned_one_and_holds_the_owner(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        await core.owners.note(relation_of(ada), "active")
+        await core.owners.note(relation_of(Person(core.rest)), "active")
+        owner = await found(core.owners)
+        assert owner.grant.pinned == ada.identity.public
+        assert not owner.is_active
+        with pytest.raises(Unreadable, match="key_changed"):
+            _ = owner.pinned
+
+
+async def test_the_pin_survives_a_revocation(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        await core.owners.note(relation_of(ada), "active")
+        await core.owners.note(relation_of(ada), "revoked")
+        await core.owners.note(relation_of(Person(core.rest)), "active")
+        assert (await found(core.owners)).grant.pinned == ada.identity.public
+
+
+async def test_a_revocation_needs_no_keys_in_its_frame(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        await core.owners.note(relation_of(ada, scopes=("chat",)), "active")
+        bare = msgspec.structs.replace(relation_of(ada), public_key=None, signing_public_key=None)
+        await core.owners.note(bare, "revoked")
+        owner = await found(core.owners)
+        assert (owner.grant.status, owner.grant.scopes) == (Status.REVOKED, ("chat",))
+        assert owner.grant.pinned == ada.identity.public
+
+
+@pytest.mark.parametrize("key", [None, "", "AAAA", "not base64"])
+async def test_a_relation_without_usable_keys_pins_nothing(tmp_path: Path, key: str | None) -> None:
+    async with scene(tmp_path) as (core, ada):
+        for field in ("public_key", "signing_public_key"):
+            await core.owners.note(msgspec.structs.replace(relation_of(ada), **{field: key}), "active")
+        owner = await found(core.owners)
+        assert not owner.is_active
+        with pytest.raises(Unreadable, match="unknown_sender"):
+            _ = owner.pinned
+
+
+async def test_what_changes_nothing_writes_nothing(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        await core.owners.note(relation_of(ada), "active")
+        before = await core.client.command("GET", core.keys.generation)
+        await core.owners.note(relation_of(ada), "active")
+        assert await core.client.command("GET", core.keys.generation) == before
+
+
+async def test_two_supervisors_that_hear_different_things_at_once_lose_neither(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada), open_core(core.url, core.rest) as other:
+        ada.meet()
+        await core.owners.note(relation_of(ada), "active")
+        owner = await found(core.owners)
+        async with trio.open_nursery() as nursery:
+            for owners in (core.owners, other.owners):
+                nursery.start_soon(owners.bundles, owner)
+            nursery.start_soon(core.owners.note, relation_of(ada), "suspended")
+        after = await found(other.owners)
+        assert (after.grant.status, after.grant.devices) == (Status.SUSPENDED, ("phone",))
+
+
+async def test_a_row_is_sealed_and_does_not_open_under_another_name(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        await core.owners.note(msgspec.structs.replace(relation_of(ada), display_name="Ada Lovelace"), "active")
+        sealed = await core.client.command("HGET", core.keys.owner(PERSON), "b")
+        assert isinstance(sealed, bytes)
+        assert b"Ada" not in sealed
+        assert ada.identity.public.agreement_key not in sealed
+
+
+async def test_an_unknown_sender_makes_us_read_the_relations_once_a_second(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        ada.meet()
+        assert await core.owners.find_or_refresh(PERSON) is not None
+        assert await core.owners.find_or_refresh(PERSON) is not None
+        assert core.rest.calls.count("relations") == 1
+
+
+async def test_a_failed_reading_of_relations_is_not_taken_for_one(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        ada.meet()
+        core.rest.fail_next("relations")
+        with pytest.raises(RestFailed):
+            await core.owners.find_or_refresh(PERSON)
+        assert await core.owners.find_or_refresh(PERSON) is not None
+
+
+async def test_only_devices_with_a_signed_prekey_under_the_pinned_pair_count(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        ada.meet()
+        impostor = Person(core.rest, device_id="impostor's")
+        core.rest.bundles[PERSON] += [impostor.bundle, {"device_id": "broken"}, {**ada.bundle, "device_id": "copied"}]
+        await core.owners.refresh()
+        with structlog.testing.capture_logs() as lines:
+            assert set(await core.owners.bundles(await found(core.owners))) == {"phone"}
+        assert sorted(line["reason"] for line in lines) == ["bad_signature", "key_changed", "malformed"]
+        assert (await found(core.owners)).grant.devices == ("phone",)
+
+
+async def test_more_than_five_devices_are_left_out(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        ada.meet()
+        core.rest.bundles[PERSON] = [{**ada.bundle, "device_id": f"d{number}"} for number in range(9)] + [ada.bundle]
+        await core.owners.refresh()
+        assert await core.owners.bundles(await found(core.owners)) == {}
+
+
+async def test_the_device_list_is_fetched_again_after_a_day_and_kept_when_the_relay_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scene(tmp_path) as (core, ada):
+        ada.meet()
+        await core.owners.refresh()
+        assert await core.owners.devices(await found(core.owners)) == ["phone"]
+        fresh = await found(core.owners)
+        assert await core.owners.devices(fresh) == ["phone"]
+        assert core.rest.calls.count("devices") == 1
+        tomorrow = fresh.devices_fetched_ms + DEVICES_FRESH_MS
+        monkeypatch.setattr("supervisor.owners.now_ms", lambda: tomorrow)
+        core.rest.fail_next("devices")
+        assert await core.owners.devices(fresh) == ["phone"]
+        core.rest.bundles[PERSON] = []
+        assert await core.owners.devices(fresh) == []
+
+
+async def test_an_owner_whose_devices_were_never_fetched_waits_for_the_relay(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        ada.meet()
+        await core.owners.refresh()
+        core.rest.fail_next("devices")
+        with pytest.raises(RestFailed):
+            await core.owners.devices(await found(core.owners))
+
+
+async def test_a_message_of_an_unlisted_device_has_the_list_fetched_again_once_a_minute(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        ada.meet()
+        await core.owners.refresh()
+        for _ in range(3):
+            assert not await core.owners.admits(await found(core.owners), "tablet")
+        assert core.rest.calls.count("devices") == 2  # the first list of all, then one for what is not in it
+        assert await core.owners.admits(await found(core.owners), "phone")
+        assert core.rest.calls.count("devices") == 2
+
+
+async def test_a_device_list_that_cannot_be_fetched_leaves_the_message_for_later(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        ada.meet()
+        await core.owners.refresh()
+        core.rest.fail_next("devices")
+        with pytest.raises(RestFailed):
+            await core.owners.admits(await found(core.owners), "phone")
+        assert await core.owners.admits(await found(core.owners), "phone")
+
+
+async def test_every_change_stands_in_the_log_and_the_log_holds(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada), open_core(core.url, core.rest) as other:
+        bob = Person(core.rest, "01906abc-0000-7000-8000-0000000000b1")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(core.owners.note, relation_of(ada), "active")
+            nursery.start_soon(other.owners.note, relation_of(bob), "active")
+            nursery.start_soon(other.owners.note, relation_of(ada), "active")
+        assert await core.ledger.verify() is None
+        assert len(await core.vault.grant_log()) == 2  # each came with its pin

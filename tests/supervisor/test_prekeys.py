@@ -1,0 +1,182 @@
+"""Our own prekeys: durable before they are published, never two of one id, refilled, rotated, erased when used."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from crypto.prekeys import SIGNED_PREKEY_ROTATION_MS, bundle_from_json, check_bundle
+from supervisor.prekeys import Prekeys
+from supervisor.rest import Json, RestFailed
+from tests.redis_server import redis_server, running_redis
+from tests.supervisor.builders import AGENT, IDENTITY, WAIT_SECONDS, Core, open_core
+from tests.supervisor.doubles import FakeRest
+
+DAY_MS = 86_400_000
+
+
+@asynccontextmanager
+async def scene(tmp_path: Path) -> AsyncIterator[Core]:
+    with redis_server(tmp_path) as url:
+        async with open_core(url, FakeRest()) as core:
+            yield core
+
+
+def one_time_ids(body: Json) -> list[int]:
+    offered = body["one_time_prekeys"]
+    assert isinstance(offered, list)
+    return [entry["id"] for entry in offered]
+
+
+def signed_id(body: Json) -> int:
+    signed = body["signed_prekey"]
+    assert isinstance(signed, dict)
+    number: int = signed["id"]
+    return number
+
+
+async def test_the_first_publishing_offers_100_one_time_prekeys_under_a_signed_one_that_counts(tmp_path: Path) -> None:
+    async with scene(tmp_path) as core:
+        assert await core.prekeys.publish() == 100
+        [body] = core.rest.registered
+        assert one_time_ids(body) == list(range(1, 101))
+        bundle = bundle_from_json({**body, "one_time_prekey": None}, AGENT)
+        check_bundle(bundle, IDENTITY.public)
+
+
+async def test_private_halves_are_durable_before_the_public_ones_are_shown(tmp_path: Path) -> None:
+    async with scene(tmp_path) as core:
+        shown = core.rest.register_keys
+
+        async def check(body: Json) -> int:
+            for prekey_id in one_time_ids(body):
+                assert (await core.prekeys.find(signed_id(body), prekey_id)).one_time(prekey_id) is not None
+            assert (await core.prekeys.find(signed_id(body), None)).signed(signed_id(body)) is not None
+            return await shown(body)
+
+        core.rest.register_keys = check  # type: ignore[method-assign]  # looks before it shows
+        assert await core.prekeys.publish() == 100
+
+
+async def test_a_second_publishing_offers_nothing_new(tmp_path: Path) -> None:
+    async with scene(tmp_path) as core:
+        await core.prekeys.publish()
+        await core.prekeys.publish()
+        first, second = core.rest.registered
+        assert signed_id(second) == signed_id(first)
+        assert one_time_ids(second) == []
+
+
+async def test_under_25_left_they_are_refilled_to_100_with_new_ids(tmp_path: Path) -> None:
+    async with scene(tmp_path) as core:
+        await core.prekeys.publish()
+        core.rest.left = 24
+        await core.prekeys.publish()
+        assert one_time_ids(core.rest.registered[-1]) == list(range(101, 177))
+        core.rest.left = 25
+        await core.prekeys.publish()
+        assert one_time_ids(core.rest.registered[-1]) == []
+
+
+async def test_two_supervisors_never_use_an_id_twice(tmp_path: Path) -> None:
+    async with scene(tmp_path) as core, open_core(core.url, core.rest) as other:
+        async with trio.open_nursery() as nursery:
+            for prekeys in (core.prekeys, other.prekeys, core.prekeys, other.prekeys):
+                nursery.start_soon(prekeys.publish)
+        ids = [prekey_id for body in core.rest.registered for prekey_id in one_time_ids(body)]
+        assert len(ids) == len(set(ids))
+        for prekey_id in ids:
+            assert (await core.prekeys.find(1, prekey_id)).one_time(prekey_id) is not None
+        last = signed_id(core.rest.registered[-1])
+        assert (await core.prekeys.find(last, None)).signed(last) is not None
+
+
+async def test_the_signed_prekey_is_rotated_weekly_and_the_previous_one_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scene(tmp_path) as core:
+        await core.prekeys.publish()
+        made = (await core.prekeys.find(1, None)).signed(1)
+        assert made is not None
+        for week in range(1, 5):
+            monkeypatch.setattr(
+                "supervisor.prekeys.now_ms", lambda week=week: made.created_ms + week * SIGNED_PREKEY_ROTATION_MS
+            )
+            await core.prekeys.publish()
+            assert signed_id(core.rest.registered[-1]) == week + 1
+        assert (await core.prekeys.find(1, None)).signed(1) == made
+
+
+async def test_a_signed_prekey_is_erased_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with scene(tmp_path) as core:
+        await core.prekeys.publish()
+        made = (await core.prekeys.find(1, None)).signed(1)
+        assert made is not None
+        for days in (7, 46):
+            monkeypatch.setattr("supervisor.prekeys.now_ms", lambda days=days: made.created_ms + days * DAY_MS)
+            await core.prekeys.publish()
+        assert (await core.prekeys.find(1, None)).signed(1) is None
+
+
+async def test_private_halves_lie_sealed_and_open_only_under_their_id(tmp_path: Path) -> None:
+    async with scene(tmp_path) as core:
+        await core.prekeys.publish()
+        found = (await core.prekeys.find(1, 1)).one_time(1)
+        assert found is not None
+        sealed = await core.client.command("HGET", core.keys.one_time_prekeys, 1)
+        assert isinstance(sealed, bytes)
+        assert found.private not in sealed
+        assert found.private.hex() not in repr(found)
+        body = repr(core.rest.registered)
+        assert found.private.hex() not in body
+
+
+async def test_what_a_handshake_does_not_name_is_not_found(tmp_path: Path) -> None:
+    async with scene(tmp_path) as core:
+        await core.prekeys.publish()
+        found = await core.prekeys.find(1, 1)
+        assert (found.signed(2), found.one_time(2)) == (None, None)
+        gone = await core.prekeys.find(2, 999)
+        assert (gone.signed(2), gone.one_time(999)) == (None, None)
+        assert (await core.prekeys.find(1, None)).one_time(1) is None
+
+
+async def keep_until_published(core: Core, prekeys: Prekeys) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(prekeys.keep, core.metrics)
+        with trio.fail_after(WAIT_SECONDS):
+            await prekeys.published.wait()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_relay_and_a_redis_that_are_away_are_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.prekeys.RETRY_SECONDS", 0.05)
+    rest = FakeRest()
+    rest.fail_next("register_keys", RestFailed("register", 0, "ConnectError"), RestFailed("register", 500))
+    with running_redis(tmp_path) as server:
+        async with open_core(server.url, rest) as core:
+            server.kill()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(keep_until_published, core, core.prekeys)
+                await trio.lowlevel.checkpoint()
+                server.start()
+            assert core.count("one_time_prekeys_left") == 100
+            assert rest.calls.count("register_keys") >= 3
+
+
+async def test_the_relays_word_that_few_are_left_refills_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supervisor.prekeys.PAUSE_SECONDS", 0.05)
+    async with scene(tmp_path) as core, trio.open_nursery() as nursery:
+        nursery.start_soon(core.prekeys.keep, core.metrics)
+        with trio.fail_after(WAIT_SECONDS):
+            await core.prekeys.published.wait()
+            core.rest.left = 10
+            core.prekeys.refill_soon()
+            while len(core.rest.registered) < 3:
+                await trio.sleep(0.005)
+        assert len(one_time_ids(core.rest.registered[-1])) == 90
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,212 @@
+"""What the dead and the silent held goes on: a known death at once, silence after a lease of unbroken connection."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from bus.keys import JOBS_GROUP
+from bus.records import Job
+from supervisor.instance import Instance
+from supervisor.reclaimer import Reclaimer
+from tests.redis_server import redis_server, running_redis
+from tests.supervisor.builders import (
+    WAIT_SECONDS,
+    Core,
+    Person,
+    dead_instance,
+    open_core,
+    reply_to_next,
+    sending,
+    until,
+    worker,
+)
+from tests.supervisor.doubles import FakeRest
+
+LONG_SECONDS = 60.0
+
+
+@contextmanager
+def quick(monkeypatch: pytest.MonkeyPatch, *, lease_seconds: float) -> Iterator[None]:
+    monkeypatch.setattr("supervisor.reclaimer.INTERVAL_SECONDS", 0.02)
+    monkeypatch.setattr("supervisor.reclaimer.LEASE_SECONDS", lease_seconds)
+    yield
+
+
+@asynccontextmanager
+async def scene(url: str) -> AsyncIterator[Core]:
+    """One job is ready to be taken."""
+    rest = FakeRest()
+    async with open_core(url, rest) as core:
+        await core.prekeys.publish()
+        ada = Person(rest)
+        ada.meet()
+        await core.push(ada.say())
+        yield core
+
+
+def reclaimer(core: Core) -> Reclaimer:
+    return Reclaimer(core.client, core.store, core.recovery, core.instance, core.metrics)
+
+
+async def taken_and_left(core: Core, consumer: str) -> None:
+    """A worker takes the job and is heard no more: nobody renews."""
+    command = ("XREADGROUP", "GROUP", JOBS_GROUP, consumer, "COUNT", 1, "STREAMS", core.keys.jobs, ">")
+    assert await core.client.command(*command)
+
+
+async def next_job(core: Core, name: str = "new") -> Job:
+    async with worker(core, name) as jobs:
+        with trio.fail_after(WAIT_SECONDS):
+            [job] = await jobs.take(1)
+        await jobs.finish(job)
+        jobs.release(job)
+    return job
+
+
+async def test_the_jobs_of_a_dead_process_of_this_host_go_on_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with quick(monkeypatch, lease_seconds=LONG_SECONDS), redis_server(tmp_path) as url:
+        async with scene(url) as core, trio.open_nursery() as nursery:
+            await taken_and_left(core, dead_instance().worker_name(1))
+            nursery.start_soon(reclaimer(core).run)
+            job = await next_job(core)
+            assert job.deliveries == 2
+            assert core.count("lease_reclaimed_total", kind="job") == 1
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_worker_that_the_pool_saw_die_is_acted_on_without_the_office(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with scene(url) as core:
+            name = core.instance.worker_name(7)
+            await taken_and_left(core, name)
+            await reclaimer(core).worker_died(name)
+            assert (await next_job(core)).deliveries == 2
+
+
+async def test_a_death_that_is_told_while_redis_is_away_breaks_nothing(tmp_path: Path) -> None:
+    with running_redis(tmp_path) as server:
+        async with scene(server.url) as core:
+            server.kill()
+            await reclaimer(core).worker_died("whoever")
+
+
+async def test_a_silent_holder_elsewhere_keeps_its_job_for_a_lease_and_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with quick(monkeypatch, lease_seconds=0.3), redis_server(tmp_path) as url:
+        async with scene(url) as core, trio.open_nursery() as nursery:
+            await taken_and_left(core, "00000000-1-1/1")
+            start = trio.current_time()
+            nursery.start_soon(reclaimer(core).run)
+            job = await next_job(core)
+            assert trio.current_time() - start > 0.2
+            assert job.deliveries == 2
+            nursery.cancel_scope.cancel()
+
+
+async def test_silence_counts_only_after_a_lease_of_unbroken_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with quick(monkeypatch, lease_seconds=0.4), running_redis(tmp_path) as server:
+        async with scene(server.url) as core, trio.open_nursery() as nursery:
+            await taken_and_left(core, "00000000-1-1/1")
+            server.kill()
+            nursery.start_soon(reclaimer(core).run)
+            await trio.sleep(0.5)  # the outage is longer than the lease
+            server.start()
+
+            async def connected() -> bool:
+                return core.client.connected_since is not None
+
+            await until(connected)
+            since = core.client.connected_since
+            assert since is not None
+            await next_job(core)
+            assert trio.current_time() - since >= 0.4
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_holder_that_renews_keeps_its_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bus.leases.RENEW_SECONDS", 0.05)
+    with quick(monkeypatch, lease_seconds=0.3), redis_server(tmp_path) as url:
+        async with scene(url) as core, worker(core, "00000000-1-1/1") as jobs, trio.open_nursery() as nursery:
+            [job] = await jobs.take(1)
+            nursery.start_soon(reclaimer(core).run)
+            await trio.sleep(0.6)  # two leases
+            assert (await jobs.finish(job)).value == b"done"
+            jobs.release(job)
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_failed_job_runs_again_when_its_time_has_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with quick(monkeypatch, lease_seconds=LONG_SECONDS), redis_server(tmp_path) as url:
+        async with scene(url) as core, trio.open_nursery() as nursery:
+            async with worker(core) as jobs:
+                [job] = await jobs.take(1)
+                await jobs.fail(job, "broke", retry_after_ms=50)
+                jobs.release(job)
+            nursery.start_soon(reclaimer(core).run)
+            assert (await next_job(core)).attempt == 2
+            nursery.cancel_scope.cancel()
+
+
+async def test_one_office_at_a_time_and_another_takes_over_when_its_holder_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.reclaimer.OFFICE_SECONDS", 0.1)
+    with quick(monkeypatch, lease_seconds=LONG_SECONDS), redis_server(tmp_path) as url:
+        async with scene(url) as core, open_core(url, core.rest, Instance("00000000", 1, 1)) as other:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(reclaimer(core).run)
+
+                async def held() -> bool:
+                    return await core.client.command("GET", core.keys.reclaimer) == core.instance.name.encode()
+
+                await until(held)
+                assert not await other.recovery.hold_office(100)
+                nursery.cancel_scope.cancel()
+
+            async def mine() -> bool:
+                return await other.recovery.hold_office(100)
+
+            await until(mine)
+
+
+async def test_a_reply_that_a_dead_supervisor_took_is_offered_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with quick(monkeypatch, lease_seconds=LONG_SECONDS), redis_server(tmp_path) as url:
+        async with scene(url) as core, trio.open_nursery() as nursery:
+            await reply_to_next(core, "an answer")
+            dead = dead_instance().name
+            command = ("XREADGROUP", "GROUP", "supervisors", dead, "COUNT", 1, "STREAMS", core.keys.replies, ">")
+            assert await core.client.command(*command)
+            nursery.start_soon(reclaimer(core).run)
+            core.connection.connect()
+            async with sending(core):
+                assert len(await core.connection.wait_sent(1)) == 1
+            assert core.count("lease_reclaimed_total", kind="reply") == 1
+            nursery.cancel_scope.cancel()
+
+
+async def test_while_redis_is_away_it_waits_and_a_group_that_is_gone_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with quick(monkeypatch, lease_seconds=LONG_SECONDS), running_redis(tmp_path) as server:
+        async with scene(server.url) as core, trio.open_nursery() as nursery:
+            nursery.start_soon(reclaimer(core).run)
+            server.kill()
+            for file in (tmp_path / "appendonlydir").iterdir():
+                file.unlink()
+            server.start()  # empty
+
+            async def groups_again() -> bool:
+                return await core.client.command("EXISTS", core.keys.jobs) == 1
+
+            await until(groups_again)
+            nursery.cancel_scope.cancel()

@@ -1,0 +1,171 @@
+"""Device records as the supervisor holds them: sealed, versioned, one holder of a record at a time."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from bus.store import SessionWrite
+from crypto.identity import IdentityKeys, LocalDevice
+from crypto.prekeys import bundle_from_json
+from crypto.records import EMPTY_RECORD, DeviceRecord
+from crypto.sessions import start_session
+from supervisor import sessions as module
+from supervisor.sessions import Loaded, Sessions
+from tests.redis_server import redis_server
+from tests.supervisor.builders import PERSON, Core, Person, open_core
+from tests.supervisor.doubles import FakeRest
+
+PEER = (PERSON, "phone")
+
+
+@asynccontextmanager
+async def scene(tmp_path: Path) -> AsyncIterator[Core]:
+    with redis_server(tmp_path) as url:
+        async with open_core(url, FakeRest()) as core:
+            yield core
+
+
+def some_record() -> DeviceRecord:
+    """A record with one session."""
+    person = Person(FakeRest())
+    device = LocalDevice("agent", "agent", IdentityKeys.generate(os.urandom))
+    return start_session(
+        EMPTY_RECORD, device, bundle_from_json(person.bundle, PERSON), epoch=0, now_ms=1, random=os.urandom
+    )
+
+
+async def put(core: Core, read: Loaded, record: DeviceRecord) -> SessionWrite:
+    """As a commit does."""
+    write = core.sessions.seal(PEER, read, record)
+    key = core.keys.session(*PEER)
+    await core.client.command("HSET", key, "v", write.version + 1, "b", write.sealed, "e", 0)
+    return write
+
+
+async def test_what_was_never_stored_is_an_empty_record_of_version_0(tmp_path: Path) -> None:
+    async with scene(tmp_path) as core:
+        loaded = await core.sessions.load(PEER)
+        assert (loaded.record, loaded.version) == (EMPTY_RECORD, 0)
+
+
+async def test_a_record_is_read_as_it_was_stored_by_any_supervisor(tmp_path: Path) -> None:
+    async with scene(tmp_path) as core:
+        record = some_record()
+        await put(core, await core.sessions.load(PEER), record)
+        for sessions in (core.sessions, Sessions(core.vault)):
+            assert await sessions.load(PEER) == Loaded(record, 1, 0)
+
+
+async def test_what_another_has_changed_is_read_again(tmp_path: Path) -> None:
+    async with scene(tmp_path) as core:
+        first, second = some_record(), some_record()
+        read = await core.sessions.load(PEER)
+        core.sessions.committed(await put(core, read, first), first)
+        await put(core, await core.sessions.load(PEER), second)
+        assert (await core.sessions.load(PEER)).record == second
+        look = await core.store.look("conversation", PEER, b"12345678")
+        assert core.sessions.looked_up(PEER, look).record == second
+
+
+@pytest.mark.parametrize("field", ["version", "owner", "device"])
+async def test_a_record_that_does_not_open_at_its_place_is_as_good_as_lost(tmp_path: Path, field: str) -> None:
+    async with scene(tmp_path) as core:
+        await put(core, await core.sessions.load(PEER), some_record())
+        key = core.keys.session(*PEER)
+        peer = {"version": PEER, "owner": ("other", "phone"), "device": (PERSON, "other")}[field]
+        if field == "version":
+            await core.client.command("HSET", key, "v", 2)
+        else:
+            await core.client.command("COPY", key, core.keys.session(*peer))
+        loaded = await core.sessions.load(peer)
+        assert loaded.record == EMPTY_RECORD
+        assert loaded.version == (2 if field == "version" else 1)  # so that its successor takes its place
+
+
+async def test_one_holder_of_a_record_at_a_time_and_different_records_do_not_wait(tmp_path: Path) -> None:
+    async with scene(tmp_path) as core:
+        order: list[str] = []
+
+        async def hold(name: str, peer: tuple[str, str], entered: trio.Event, leave: trio.Event) -> None:
+            async with core.sessions.locked([peer]):
+                order.append(name)
+                entered.set()
+                await leave.wait()
+
+        events = [trio.Event() for _ in range(6)]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hold, "first", PEER, events[0], events[1])
+            await events[0].wait()
+            nursery.start_soon(hold, "second", PEER, events[2], events[3])
+            nursery.start_soon(hold, "other", (PERSON, "tablet"), events[4], events[5])
+            await events[4].wait()
+            assert order == ["first", "other"]
+            events[1].set()
+            await events[2].wait()
+            events[3].set()
+            events[5].set()
+
+
+async def test_locks_of_several_records_are_taken_in_one_order_and_never_deadlock(tmp_path: Path) -> None:
+    async with scene(tmp_path) as core:
+        peers = [(PERSON, f"device-{number}") for number in range(4)]
+
+        async def hold(wanted: list[tuple[str, str]]) -> None:
+            for _ in range(20):
+                async with core.sessions.locked(wanted):
+                    await trio.lowlevel.checkpoint()
+
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                for start in range(4):
+                    wanted = peers[start:] + peers[:start]
+                    nursery.start_soon(hold, [*wanted, wanted[0]])
+
+
+async def wait_in_vain(core: Core) -> None:
+    """Another task cannot have the record now."""
+    with trio.move_on_after(0.01) as scope:
+        async with core.sessions.locked([PEER]):
+            pytest.fail("held twice")
+    assert scope.cancelled_caught
+
+
+async def test_a_cancelled_waiter_leaves_the_lock_to_the_next(tmp_path: Path) -> None:
+    async with scene(tmp_path) as core:
+        async with core.sessions.locked([PEER]), trio.open_nursery() as nursery:
+            nursery.start_soon(wait_in_vain, core)
+        with trio.fail_after(1):
+            async with core.sessions.locked([PEER]):
+                assert core.sessions._lock(PEER).locked()
+
+
+async def test_locks_and_decoded_records_do_not_grow_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_DECODED", 10)
+    async with scene(tmp_path) as core:
+        read = Loaded(EMPTY_RECORD, 0, 0)
+        async with core.sessions.locked([PEER]):
+            for number in range(50):
+                peer = (PERSON, f"device-{number}")
+                async with core.sessions.locked([peer]):
+                    core.sessions.committed(core.sessions.seal(peer, read, EMPTY_RECORD), EMPTY_RECORD)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait_in_vain, core)
+        assert len(core.sessions._locks) <= 11
+        assert len(core.sessions._decoded) <= 10
+
+
+async def test_no_repr_shows_a_key(tmp_path: Path) -> None:
+    async with scene(tmp_path) as core:
+        record = some_record()
+        assert record.current is not None
+        read = await core.sessions.load(PEER)
+        write = core.sessions.seal(PEER, read, record)
+        shown = repr((Loaded(record, 1, 0), write, read, core.vault, core.sessions))
+        assert repr(record.current.ratchet.root_key)[2:-1] not in shown
+        assert "sealed=" not in shown

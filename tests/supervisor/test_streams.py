@@ -1,0 +1,139 @@
+"""Streamed answers while they grow: in order, over the connection that began them, best effort."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+
+from bus.records import LiveDelta, LiveTyping, pack_live
+from crypto.identity import LocalDevice
+from crypto.streams import StreamKey
+from supervisor.frames import Frame, StreamAbort, StreamDelta, TypingStart, TypingStop
+from supervisor.metrics import Metrics
+from supervisor.streams import MOST_WAITING, LiveStream, Streams
+from tests.supervisor.builders import AGENT, CONVERSATION, IDENTITY, KEYS, PERSON
+from tests.supervisor.doubles import FakeConnection
+
+pytestmark = pytest.mark.pure
+
+ANSWER = ("job", "0")
+
+
+class Scene:
+    def __init__(self) -> None:
+        self.connection = FakeConnection()
+        self.metrics = Metrics()
+        self.streams = Streams(LocalDevice(AGENT, AGENT, IDENTITY), KEYS.bus, self.connection, self.metrics)
+
+    def stream(self, stream_id: str = "stream") -> LiveStream:
+        return LiveStream(
+            stream_id,
+            CONVERSATION,
+            answer=ANSWER,
+            to=PERSON,
+            key=StreamKey(bytes(32)),
+            connection_number=self.connection.number,
+        )
+
+    async def hear(self, *live: LiveDelta | LiveTyping) -> None:
+        for one in live:
+            self.streams.heard(pack_live(one, key=KEYS.bus, agent_id=AGENT))
+        await trio.testing.wait_all_tasks_blocked()
+
+
+def delta(seq: int, stream_id: str = "stream") -> LiveDelta:
+    return LiveDelta(CONVERSATION, stream_id, seq, "text")
+
+
+def seqs(frames: list[Frame]) -> list[int]:
+    return [frame.seq for frame in frames if isinstance(frame, StreamDelta)]
+
+
+@asynccontextmanager
+async def scene() -> AsyncIterator[Scene]:
+    made = Scene()
+    made.connection.connect()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(made.streams.run)
+        yield made
+        nursery.cancel_scope.cancel()
+
+
+async def test_deltas_go_out_in_order_and_early_ones_wait_for_the_start() -> None:
+    async with scene() as made:
+        await made.hear(delta(0), delta(1))
+        assert made.connection.sent == []
+        await made.streams.begin(made.stream())
+        await made.hear(delta(2))
+        assert seqs(made.connection.sent) == [0, 1, 2]
+
+
+async def test_a_gap_aborts_the_stream_and_the_rest_is_not_shown() -> None:
+    async with scene() as made:
+        await made.streams.begin(made.stream())
+        await made.hear(delta(0), delta(2), delta(3))
+        assert made.connection.sent[1:] == [StreamAbort("stream", CONVERSATION)]
+        assert not await made.streams.end(CONVERSATION, ANSWER, "stream")
+
+
+async def test_the_whole_message_ends_its_own_stream_once() -> None:
+    async with scene() as made:
+        await made.streams.begin(made.stream())
+        assert not await made.streams.end(CONVERSATION, ("another job", "0"), "stream")
+        assert await made.streams.end(CONVERSATION, ANSWER, "stream")
+        assert not await made.streams.end(CONVERSATION, ANSWER, "stream")
+
+
+async def test_an_answer_without_its_stream_aborts_what_a_first_run_had_begun() -> None:
+    async with scene() as made:
+        await made.streams.begin(made.stream())
+        assert not await made.streams.end(CONVERSATION, ANSWER, None)
+        assert made.connection.sent == [StreamAbort("stream", CONVERSATION)]
+
+
+async def test_after_a_reconnect_a_stream_is_over_and_its_end_a_plain_message() -> None:
+    async with scene() as made:
+        await made.streams.begin(made.stream())
+        made.connection.disconnect()
+        made.connection.connect()
+        await made.hear(delta(0))
+        assert made.connection.sent == []
+        assert not await made.streams.end(CONVERSATION, ANSWER, "stream")
+
+
+async def test_a_new_stream_of_a_conversation_ends_the_older_one() -> None:
+    async with scene() as made:
+        await made.streams.begin(made.stream("older"))
+        await made.streams.begin(made.stream("newer"))
+        assert made.connection.sent == [StreamAbort("older", CONVERSATION)]
+
+
+async def test_early_deltas_of_streams_that_never_start_do_not_pile_up() -> None:
+    async with scene() as made:
+        for number in range(300):
+            await made.hear(delta(0, f"stream-{number}"))
+        assert sum(len(kept) for _, kept in made.streams._early.values()) <= 200
+
+
+async def test_typing_is_passed_on_while_connected_only() -> None:
+    async with scene() as made:
+        await made.hear(LiveTyping(CONVERSATION, active=True), LiveTyping(CONVERSATION, active=False))
+        assert made.connection.sent == [TypingStart(CONVERSATION), TypingStop(CONVERSATION)]
+        made.connection.disconnect()
+        await made.hear(LiveTyping(CONVERSATION, active=True))
+        assert len(made.connection.sent) == 2
+
+
+async def test_what_does_not_open_and_what_is_too_much_is_passed_over() -> None:
+    async with scene() as made:
+        await made.streams.begin(made.stream())
+        made.streams.heard(b"no sealed value")
+        await made.hear(delta(0))
+        assert seqs(made.connection.sent) == [0]
+        for _ in range(MOST_WAITING + 100):
+            made.streams.heard(b"")
+        dropped = made.metrics.registry.get_sample_value("hashee_frame_dropped_total", {"reason": "live_overflow"})
+        assert dropped is not None
+        assert dropped >= 99  # one may be in hand already

@@ -1,0 +1,97 @@
+"""A group of two people and the agent, through real processes: its key changes hands and what follows is read, by members only."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from bus.client import open_redis
+from bus.keys import Keys
+from crypto.envelope import V1_1
+from crypto.errors import Reason
+from sandbox.api import Group
+from sandbox.group_people import GroupPerson, make_group_person
+from sandbox.people import connected
+from tests.world import World, world
+
+WAIT_SECONDS = 20.0
+
+
+@asynccontextmanager
+async def group_of_two(tmp_path: Path) -> AsyncIterator[tuple[World, Group, GroupPerson, GroupPerson]]:
+    """Ada, Ben and the agent in a group; neither of the two has a relation with the agent."""
+    async with world(tmp_path, people=()) as w:
+        ada, ben = [await make_group_person(w.relay_url, name) for name in ("Ada", "Ben")]
+        async with connected(ada, ben):
+            yield w, await ada.make_group(agent_of(w), ben), ada, ben
+
+
+def agent_of(w: World) -> str:
+    return w.environment["HASHEE_AGENT_ID"]
+
+
+def ids(w: World, *people: GroupPerson) -> list[str]:
+    return [*(one.account.user_id for one in people), agent_of(w)]
+
+
+async def both_hear(group: Group, text: str, *people: GroupPerson) -> None:
+    with trio.fail_after(WAIT_SECONDS):
+        for one in people:
+            transcript = one.transcript
+            await transcript.until(lambda transcript=transcript: text in transcript.heard(group.conversation_id))  # type: ignore[misc]
+
+
+async def quarantine_reasons(w: World) -> list[str]:
+    keys = Keys(agent_of(w))
+    async with open_redis(f"unix://{w.state_dir}/redis/redis.sock") as client:
+        ids = await client.command("ZRANGE", keys.quarantine, 0, -1)
+        assert isinstance(ids, list)
+        reasons = [
+            await client.command("HGET", keys.quarantined(str(i, "ascii")), "why") for i in ids if isinstance(i, bytes)
+        ]
+    return [reason.decode() for reason in reasons if isinstance(reason, bytes)]
+
+
+async def test_a_group_talks_with_the_agent_over_rotations_and_without_who_was_removed(tmp_path: Path) -> None:
+    async with group_of_two(tmp_path) as (w, group, ada, ben):
+        conversation = group.conversation_id
+        await ada.rotate_key(group, ids(w, ada, ben))
+        await ada.say(conversation, "one")
+        await both_hear(group, "echo: one", ada, ben)
+        await ben.say(conversation, "two")
+        await both_hear(group, "echo: two", ada, ben)
+
+        await ben.rotate_key(group, ids(w, ada, ben))
+        await w.until(lambda: (w.directory / "up.log").read_text().count("group: key accepted") == 2)
+        await ben.say(conversation, "three")
+        await both_hear(group, "echo: three", ada, ben)
+        assert (ada.versions, ben.versions) == ({V1_1}, {V1_1})
+        assert not ada.unreadable
+        assert not ben.unreadable
+
+        key = await ada.rotate_key(group, ids(w, ada))
+        await ada.say(conversation, "without Ben")
+        await both_hear(group, "echo: without Ben", ada)
+        with trio.fail_after(WAIT_SECONDS):  # neither what she said nor the answer: the new key has no wrap for him
+            await ben.transcript.until(lambda: ben.unreadable == {Reason.NOT_FOR_US: 2})
+        ben.take_key(group, key, ada.account.user_id)  # whoever gave it to him: he is no member of this version
+        await ben.say(conversation, "still here")
+        await ada.say(conversation, "last")
+        await both_hear(group, "echo: last", ada)
+        assert "echo: still here" not in ada.transcript.heard(conversation)
+        assert await quarantine_reasons(w) == [Reason.NO_GRANT]
+        assert 'hashee_message_inbound_total{conv_type="group",payload_type="text"} 5.0' in w.page("/metrics")
+
+
+async def test_an_answer_grows_before_the_eyes_of_everybody_in_the_group(tmp_path: Path) -> None:
+    async with group_of_two(tmp_path) as (w, group, ada, ben):
+        await ada.rotate_key(group, ids(w, ada, ben))
+        await ada.say(group.conversation_id, "hello")
+        await both_hear(group, "hello", ben)
+        await ada.say(group.conversation_id, "/stream slowly it grows word by word")
+        await both_hear(group, "echo: slowly it grows word by word", ada, ben)
+        for one in (ada, ben):
+            assert one.counts["streams"] == 1
+            assert one.counts["deltas"] > 1
+            assert not one.unreadable
