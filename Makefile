@@ -1,15 +1,18 @@
 # make run     a first conversation, with all that it needs (ARGS=--scripted plays one by itself)
 # make test    every test          make check   the quick ones          make lint    style and types
+# make fuzz    every decoder on mutated input, guided by coverage (SECONDS=120 in all)
+# make mutants switch each guard of crypto/ off in turn: some test must notice (about 3 minutes)
 # make lock    pin the dependencies anew (needs the network)            make clean   back to a fresh clone
 
 PYTHON ?= python3
+SECONDS ?= 120
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/set-up
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
-.PHONY: setup run check test lint lock bench clean
+.PHONY: setup run check test lint lock bench fuzz mutants clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -49,6 +52,17 @@ lock: setup
 		--output-file requirements-dev.lock >/dev/null
 	sed -n 's/^valkey = \["\(.*\)"\]$$/\1/p' pyproject.toml \
 		| $(UV_COMPILE) --no-deps --no-annotate - --output-file requirements-valkey.lock >/dev/null
+	sed -n 's/^fuzz = \["\(.*\)"\]$$/\1/p' pyproject.toml \
+		| $(UV_COMPILE) --no-deps --no-annotate - --output-file requirements-fuzz.lock >/dev/null
+
+fuzz: setup
+	@$(BIN)/python -c 'import atheris' 2>/dev/null \
+		|| $(PIP) install --quiet --require-hashes --no-deps -r requirements-fuzz.lock \
+		|| echo "no atheris for this Python and machine; going on with mutated samples, unguided" >&2
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+
+mutants: setup
+	$(BIN)/python -m tests.mutants
 
 bench: setup
 	@set -e; for file in bench/[a-z]*.py; do \

@@ -24,7 +24,6 @@ NONCE_PREFIX_BYTES: Final = 7
 MAX_FILE_BYTES: Final = 100 * 1024 * 1024
 
 _SEALED_CHUNK_BYTES: Final = CHUNK_BYTES + TAG_BYTES
-_PART_BYTES: Final = 64 * 1024
 _LABEL: Final = "hashee-file-v1"
 
 
@@ -116,7 +115,7 @@ class FileSealer:
     def __init__(self, file_key: FileKey, conversation_id: str, file_id: str) -> None:
         self._key = file_key
         self._aad = file_aad(conversation_id, file_id)
-        self._waiting = bytearray()
+        self._waiting = _Chunk(CHUNK_BYTES)
         self._index = 0
         self._hash = hashlib.sha256()
         self.size = 0
@@ -129,24 +128,23 @@ class FileSealer:
         self.size += len(piece)
         if self.size > MAX_FILE_BYTES:
             raise ValueError("a file has at most 100 MB")
-        for part in _parts(piece):
-            self._waiting += part
-            if len(self._waiting) > CHUNK_BYTES:
-                yield self._seal(bytes(self._waiting[:CHUNK_BYTES]), last=False)
-                del self._waiting[:CHUNK_BYTES]
+        rest = memoryview(piece)
+        while rest:
+            if self._waiting.is_full:
+                yield self._seal(self._waiting.content, last=False)
+                self._waiting.length = 0
+            rest = rest[self._waiting.take(rest) :]
 
     def finish(self) -> bytes:
         """The last sealed chunk."""
-        last = self._seal(bytes(self._waiting), last=True)
-        self._waiting.clear()
-        return last
+        return self._seal(self._waiting.content, last=True)
 
     @property
     def sha256(self) -> str:
         """Of the ciphertext so far, lower-case hex."""
         return self._hash.hexdigest()
 
-    def _seal(self, chunk: bytes, *, last: bool) -> bytes:
+    def _seal(self, chunk: memoryview, *, last: bool) -> bytes:
         nonce = _nonce(self._key, self._index, last=last)
         sealed = aead_seal(self._key.key, nonce, chunk, self._aad)
         self._index += 1
@@ -163,30 +161,31 @@ class FileOpener:
     def __init__(self, attachment: Attachment, conversation_id: str) -> None:
         self._attachment = attachment
         self._aad = file_aad(conversation_id, attachment.file_id)
-        self._waiting = bytearray()
+        self._waiting = _Chunk(_SEALED_CHUNK_BYTES)
         self._index = 0
         self._hash = hashlib.sha256()
         self._size = 0
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
         """Opened chunks that are not the last, to be iterated to the end. Raises Unreadable `bad_ciphertext`."""
-        for part in _parts(piece):
-            self._hash.update(part)
-            self._waiting += part
-            if len(self._waiting) > _SEALED_CHUNK_BYTES:
-                yield self._open(bytes(self._waiting[:_SEALED_CHUNK_BYTES]), last=False)
-                del self._waiting[:_SEALED_CHUNK_BYTES]
+        rest = memoryview(piece)
+        self._hash.update(rest)
+        while rest:
+            if self._waiting.is_full:
+                yield self._open(self._waiting.content, last=False)
+                self._waiting.length = 0
+            rest = rest[self._waiting.take(rest) :]
 
     def finish(self) -> bytes:
         """The last chunk, once everything fits. Raises Unreadable `bad_ciphertext` at a cut or a change."""
-        chunk = self._open(bytes(self._waiting), last=True)
+        chunk = self._open(self._waiting.content, last=True)
         if not chunk and self._index > 1:
             raise Unreadable(Reason.BAD_CIPHERTEXT, "file: an empty last chunk after others")
         if self._hash.hexdigest() != self._attachment.sha256 or self._size != self._attachment.size:
             raise Unreadable(Reason.BAD_CIPHERTEXT, "file: another hash or size than the payload says")
         return chunk
 
-    def _open(self, sealed: bytes, *, last: bool) -> bytes:
+    def _open(self, sealed: memoryview, *, last: bool) -> bytes:
         nonce = _nonce(self._attachment.file_key, self._index, last=last)
         try:
             chunk = aead_open(self._attachment.file_key.key, nonce, sealed, self._aad)
@@ -197,11 +196,27 @@ class FileOpener:
         return chunk
 
 
-def _parts(piece: bytes) -> Iterator[memoryview]:
-    """A piece in small parts, so that a large one is not copied whole."""
-    view = memoryview(piece)
-    for start in range(0, len(view), _PART_BYTES):
-        yield view[start : start + _PART_BYTES]
+class _Chunk:
+    """One chunk as it fills: its memory is taken once, since growing would hold it twice for a moment."""
+
+    def __init__(self, size: int) -> None:
+        self._bytes = memoryview(bytearray(size))
+        self.length = 0
+
+    @property
+    def is_full(self) -> bool:
+        return self.length == len(self._bytes)
+
+    @property
+    def content(self) -> memoryview:
+        return self._bytes[: self.length]
+
+    def take(self, piece: memoryview) -> int:
+        """Fill up from the piece; how many bytes fitted."""
+        count = min(len(piece), len(self._bytes) - self.length)
+        self._bytes[self.length : self.length + count] = piece[:count]
+        self.length += count
+        return count
 
 
 def _nonce(file_key: FileKey, index: int, *, last: bool) -> bytes:

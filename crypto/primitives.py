@@ -83,12 +83,12 @@ def sha256(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-def aead_seal(key: bytes, nonce: bytes, plaintext: bytes, aad: bytes) -> bytes:
+def aead_seal(key: bytes, nonce: bytes, plaintext: bytes | memoryview, aad: bytes) -> bytes:
     """AES-256-GCM: ciphertext ‖ tag 16, under a key of 32 and a nonce of 12 bytes."""
     return AESGCM(key).encrypt(nonce, plaintext, aad)
 
 
-def aead_open(key: bytes, nonce: bytes, ciphertext: bytes, aad: bytes) -> bytes:
+def aead_open(key: bytes, nonce: bytes, ciphertext: bytes | memoryview, aad: bytes) -> bytes:
     """The plaintext of `aead_seal`. Raises Unreadable `bad_ciphertext`."""
     try:
         return AESGCM(key).decrypt(nonce, ciphertext, aad)

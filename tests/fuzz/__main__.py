@@ -10,9 +10,12 @@ import argparse
 import importlib
 import importlib.util
 import random
+import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
+from pathlib import Path
 
 from tests.fuzz.decoders import MAX_SECONDS, Target, run, targets
 from tests.fuzz.mutate import mutate
@@ -27,8 +30,11 @@ def main() -> None:
     arguments = parser.parse_args()
     chosen = {arguments.target: known[arguments.target]} if arguments.target else known
     seconds = arguments.seconds / len(chosen)
-    if importlib.util.find_spec("atheris") and arguments.target:
-        _guided(chosen[arguments.target], arguments.seconds)
+    if importlib.util.find_spec("atheris"):
+        if arguments.target:
+            _guided(chosen[arguments.target], arguments.seconds)
+        else:
+            _guided_each(list(known), max(1, int(seconds)))
         return
     for name, target in chosen.items():
         print(f"{name:20} {_mutated(target, seconds)}", flush=True)
@@ -68,11 +74,27 @@ def _again(target: Target, data: bytes) -> float:
     return min(times)
 
 
+def _guided_each(names: list[str], seconds: int) -> None:
+    """A process for each decoder: a guided run ends its process."""
+    failed = []
+    for name in names:
+        print(f"== {name}", flush=True)
+        command = [sys.executable, "-m", "tests.fuzz", "--target", name, "--seconds", str(seconds)]
+        if subprocess.run(command, check=False).returncode != 0:
+            failed.append(name)
+    if failed:
+        raise SystemExit(f"broken: {', '.join(failed)}")
+
+
 def _guided(target: Target, seconds: int) -> None:
     atheris = importlib.import_module("atheris")
     atheris.instrument_all()
-    atheris.Setup([sys.argv[0], f"-max_total_time={seconds}"], lambda data: run(target, data))
-    atheris.Fuzz()
+    with tempfile.TemporaryDirectory() as corpus:
+        for number, sample in enumerate(target.samples):
+            Path(corpus, str(number)).write_bytes(sample)
+        options = [f"-max_total_time={seconds}", "-timeout=5", "-print_final_stats=1", "-verbosity=0"]
+        atheris.Setup([sys.argv[0], *options, corpus], lambda data: run(target, data))
+        atheris.Fuzz()
 
 
 if __name__ == "__main__":
