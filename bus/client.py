@@ -13,7 +13,7 @@ import trio
 from redis.exceptions import ResponseError
 
 from bus.lua import Script, Scripts
-from bus.wire import Answer, Argument, Command, RedisUnavailable, Value, Wire, failure
+from bus.wire import Answer, Argument, Command, RedisFull, RedisUnavailable, Value, Wire, failure
 
 __all__ = ["RedisClient", "RedisUnavailable", "open_redis"]
 
@@ -61,6 +61,16 @@ class RedisClient:
     def connects(self) -> int:
         """How many connections were made; a change means that Redis was away."""
         return self._wire.connects
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    @property
+    def thread_name(self) -> str:
+        """As it is named in the process."""
+        return self._thread.name
 
     def start(self) -> None:
         """Start the writer thread."""
@@ -136,13 +146,18 @@ class RedisClient:
         return failure(answer)
 
     def _deliver(self, batch: list[_Request]) -> None:
-        if any(isinstance(request.answer, RedisUnavailable) for request in batch):
+        if any(_is_away(request.answer) for request in batch):
             self.connected_since = None
         elif self.connected_since is None or self._connects_seen != self._wire.connects:
             self.connected_since = trio.current_time()
             self._connects_seen = self._wire.connects
         for request in batch:
             request.done.set()
+
+
+def _is_away(answer: Value | Exception) -> bool:
+    """A full Redis is there: it answers, and leases in it run on."""
+    return isinstance(answer, RedisUnavailable) and not isinstance(answer, RedisFull)
 
 
 @asynccontextmanager

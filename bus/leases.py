@@ -35,6 +35,16 @@ class LeaseKeeper:
         self._thread = threading.Thread(target=self._run, name="redis-leases", daemon=True)
         self.on_lost: Callable[[str], None] = _nobody_asked
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    @property
+    def thread_name(self) -> str:
+        """As it is named in the process."""
+        return self._thread.name
+
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()

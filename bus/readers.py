@@ -48,6 +48,16 @@ class StreamReader:
         self._reread_pending = False
         self.groups_made_again = 0
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    @property
+    def thread_name(self) -> str:
+        """As it is named in the process."""
+        return self._thread.name
+
     def start(self) -> None:
         """Start the reader thread."""
         self._thread.start()
@@ -154,6 +164,16 @@ class LiveSubscriber:
         self._token = trio.lowlevel.current_trio_token()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="redis-live", daemon=True)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    @property
+    def thread_name(self) -> str:
+        """As it is named in the process."""
+        return self._thread.name
 
     def start(self) -> None:
         """Start the subscriber thread."""

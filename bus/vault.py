@@ -7,6 +7,7 @@ another value nor an older one can be put in its place.
 from typing import cast
 
 import msgspec
+import structlog
 
 from bus.client import RedisClient
 from bus.keys import Keys
@@ -15,6 +16,8 @@ from bus.sealing import SealBroken, StateKey
 from bus.store import SessionWrite
 
 MAC_BYTES = 32
+
+log = structlog.get_logger()
 
 
 class Versioned(msgspec.Struct, frozen=True):
@@ -63,7 +66,7 @@ class Vault:
         return SessionWrite(owner_id, device_id, version, self._state_key.seal(record, key, version + 1))
 
     async def owner(self, owner_id: str) -> Versioned:
-        """The row of an owner; raises SealBroken."""
+        """The row of an owner. A damaged value is as good as lost here and below: none, at its version."""
         return await self._read(self._keys.owner(owner_id))
 
     async def put_owner(self, owner_id: str, read: Versioned, row: bytes) -> bool:
@@ -71,16 +74,16 @@ class Vault:
         return await self._replace(self._keys.owner(owner_id), read, row, name=owner_id)
 
     async def member(self, owner_id: str) -> Versioned:
-        """The pair under which somebody is known in groups; a damaged one is as good as lost: no value at its version."""
-        return await self._read_or_lost(self._keys.member(owner_id))
+        """The pair under which somebody is known in groups."""
+        return await self._read(self._keys.member(owner_id))
 
     async def put_member(self, owner_id: str, read: Versioned, member: bytes) -> bool:
         """Replace what was read; False when another has changed it."""
         return await self._replace(self._keys.member(owner_id), read, member)
 
     async def group(self, group_id: str) -> Versioned:
-        """The kept keys of a group; damaged ones are as good as lost: no value at their version."""
-        return await self._read_or_lost(self._keys.group(group_id))
+        """The kept keys of a group."""
+        return await self._read(self._keys.group(group_id))
 
     async def put_group(self, group_id: str, read: Versioned, keys: bytes) -> bool:
         """Replace what was read; False when another has changed it."""
@@ -88,13 +91,10 @@ class Vault:
 
     async def _read(self, key: str) -> Versioned:
         version, sealed = await self._hash(key)
-        return Versioned(version, None if sealed is None else self._state_key.open(sealed, key, version))
-
-    async def _read_or_lost(self, key: str) -> Versioned:
-        version, sealed = await self._hash(key)
         try:
             return Versioned(version, None if sealed is None else self._state_key.open(sealed, key, version))
         except SealBroken:
+            log.error("store: a value does not open, and is as good as lost", key=key)
             return Versioned(version, None)
 
     async def _hash(self, key: str) -> tuple[int, bytes | None]:

@@ -99,7 +99,8 @@ class Wire:
             self._connection = None
 
     def _connect(self) -> ConnectionInterface:
-        connection = self._pool.make_connection()
+        # Not `make_connection`: the pool counts what it has made and is never told what has ended; after a hundred it refuses.
+        connection: ConnectionInterface = self._pool.connection_class(**self._pool.connection_kwargs)
         try:
             connection.connect()
             loads: list[Command] = [("SCRIPT", "LOAD", script.text) for script in self._scripts.all()]

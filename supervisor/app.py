@@ -84,7 +84,7 @@ class _Run:
     async def run(self) -> int:
         parts = self._parts
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._health.run, parts.checks)
+            nursery.start_soon(self._health.run, parts.checks, parts.dead_threads)
             nursery.start_soon(self._run_pool, nursery.cancel_scope)
             nursery.start_soon(self._announce)
             for part in parts.tasks():

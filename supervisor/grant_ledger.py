@@ -61,6 +61,12 @@ class GrantLedger:
         return head if len(head) == MAC_BYTES else b""
 
     def _write_head(self, head: bytes) -> None:
+        try:
+            self._replace_head(head)
+        except OSError as error:  # a full disk: the chain in Redis holds, and the next change writes the head
+            log.error("grants: the head was not written", file=str(self._head_file), reason=error.strerror)
+
+    def _replace_head(self, head: bytes) -> None:
         self._head_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=self._head_file.parent, prefix=HEAD_FILE, delete=False) as file:
             file.write(head.hex() + "\n")

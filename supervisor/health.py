@@ -27,6 +27,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     turned_at: float
     checks: tuple[Check, ...]
+    dead_threads: tuple[str, ...] = ()
 
     @property
     def is_ready(self) -> bool:
@@ -40,15 +41,18 @@ class Health:
     def __init__(self) -> None:
         self._latest = Snapshot(time.monotonic(), (Check("start", ok=False, detail="starting"),))
 
-    async def run(self, checks: Callable[[], tuple[Check, ...]]) -> None:
+    async def run(self, checks: Callable[[], tuple[Check, ...]], dead_threads: Callable[[], list[str]]) -> None:
         """Take snapshots until cancelled."""
         while True:
-            self._latest = Snapshot(time.monotonic(), checks())
+            self._latest = Snapshot(time.monotonic(), checks(), tuple(dead_threads()))
             await trio.sleep(TICK_SECONDS)
 
     def liveness(self) -> Check:
-        """Whether the loop turns."""
-        behind = time.monotonic() - self._latest.turned_at
+        """Whether our own loops turn: the event loop, and the threads that talk to Redis."""
+        latest = self._latest
+        behind = time.monotonic() - latest.turned_at
+        if latest.dead_threads:
+            return Check("loop", ok=False, detail=f"threads have ended: {', '.join(latest.dead_threads)}")
         return Check("loop", ok=behind < STUCK_SECONDS, detail=f"last turn {behind:.1f} s ago")
 
     def readiness(self) -> tuple[Check, ...]:

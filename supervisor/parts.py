@@ -95,7 +95,14 @@ class Parts:
         self.ledger = GrantLedger(vault, keys.ledger, settings.state_dir)
         self.owners = Owners(vault, self.ledger, rest, KeyChangePolicy(settings.key_change))
         sessions = Sessions(vault)
-        self.prekeys = Prekeys(vault, names.signed_prekeys, names.one_time_prekeys, device, rest)
+        self.prekeys = Prekeys(
+            vault,
+            names.signed_prekeys,
+            names.one_time_prekeys,
+            device=device,
+            rest=rest,
+            on_kept=sessions.keep_only_dropped_of,
+        )
         self.groups = Groups(
             vault=vault,
             rest=rest,
@@ -187,12 +194,17 @@ class Parts:
             self._keep_relations,
             self._refresh_on_connect,
             self._ping_redis,
-            self._connect_when_published,
+            self.connection.run,
         ]
 
     def checks(self) -> tuple[Check, ...]:
         """What must hold for readiness, each with its reason."""
-        return (self._relay_check(), self._redis_check(), self._workers_check())
+        return (self._relay_check(), self._prekeys_check(), self._redis_check(), self._workers_check())
+
+    def dead_threads(self) -> list[str]:
+        """Which of our threads have ended, which only a defect does: without them nothing is taken, or leases run out."""
+        threads = (self._client, self.reader, self.leases, self.live)
+        return [thread.thread_name for thread in threads if not thread.is_alive]
 
     async def nothing_to_send(self) -> bool:
         """Whether every reply was sent and acknowledged."""
@@ -207,10 +219,6 @@ class Parts:
             log.warning("poll: failed", reason=str(error))
 
     # Tasks
-
-    async def _connect_when_published(self) -> None:
-        await self.prekeys.published.wait()
-        await self.connection.run()
 
     async def _keep_prekeys(self) -> None:
         await self.prekeys.keep(self._metrics)
@@ -294,6 +302,10 @@ class Parts:
             refusal = self.connection.refusal
             return Check("relay", ok=False, detail=f"refused: {refusal}" if refusal else self.connection.state.value)
         return Check("relay", ok=silent < SILENT_SECONDS, detail=f"heard {silent:.0f} s ago")
+
+    def _prekeys_check(self) -> Check:
+        published = self.prekeys.published.is_set()
+        return Check("prekeys", ok=published, detail="published" if published else self.prekeys.problem)
 
     def _redis_check(self) -> Check:
         ago = trio.current_time() - self._pinged_at

@@ -6,6 +6,7 @@ reserved by an atomic counter, so that no two supervisors use one twice.
 
 import contextlib
 import os
+from collections.abc import Callable
 
 import msgspec
 import structlog
@@ -61,17 +62,28 @@ NO_PREKEYS = FoundPrekeys(None, None)
 class Prekeys:
     """The prekeys of one agent."""
 
-    def __init__(self, vault: Vault, signed_key: str, one_time_key: str, device: LocalDevice, rest: Rest) -> None:
-        """`signed_key`, `one_time_key`: the hashes of the private halves."""
+    def __init__(
+        self,
+        vault: Vault,
+        signed_key: str,
+        one_time_key: str,
+        *,
+        device: LocalDevice,
+        rest: Rest,
+        on_kept: Callable[[frozenset[int]], None],
+    ) -> None:
+        """`signed_key`, `one_time_key`: the hashes of the private halves. `on_kept` is told which signed prekeys are left."""
         self._vault = vault
         self._signed_key = signed_key
         self._one_time_key = one_time_key
         self._device = device
         self._rest = rest
+        self._on_kept = on_kept
         self._wanted = trio.Event()
         self._newest_id = 0
         self.published = trio.Event()
         """Set once the relay has our prekeys."""
+        self.problem = "not published yet"
 
     async def find(self, signed_id: int, one_time_id: int | None) -> FoundPrekeys:
         """The private halves that a handshake names."""
@@ -93,7 +105,8 @@ class Prekeys:
             try:
                 left = await self.publish()
             except (RestFailed, RedisFailed) as error:
-                log.warning("prekeys: not published", reason=str(error))
+                self.problem = str(error)
+                log.warning("prekeys: not published", reason=self.problem)
                 await trio.sleep(RETRY_SECONDS)
                 continue
             metrics.one_time_prekeys_left.set(left)
@@ -128,12 +141,15 @@ class Prekeys:
         through = await self._vault.signed_prekeys_to_replace()
         if newest is not None and not rotation_is_due(newest, now) and newest.id > through:
             self._newest_id = newest.id
+            self._on_kept(frozenset(prekey.id for prekey in kept))
             return newest
         prekey_id = await self._vault.next_prekey_ids("signed", 1)
         made = make_signed_prekey(self._device, prekey_id, now, os.urandom)
         await self._vault.put_prekeys(self._signed_key, {made.id: made.encode()})
         self._newest_id = made.id
-        await self._vault.erase_prekeys(self._signed_key, list(expired_prekeys([*kept, made], now)))
+        expired = expired_prekeys([*kept, made], now)
+        await self._vault.erase_prekeys(self._signed_key, list(expired))
+        self._on_kept(frozenset(prekey.id for prekey in (*kept, made)).difference(expired))
         log.info("prekeys: signed prekey made", prekey_id=made.id)
         return made
 

@@ -16,7 +16,7 @@ from bus.sealing import SealBroken
 from bus.store import Look, SessionWrite
 from bus.vault import Vault
 from crypto.errors import Unreadable
-from crypto.sessions import EMPTY_RECORD, DeviceRecord
+from crypto.sessions import EMPTY_RECORD, DeviceRecord, forget_prekey
 
 MOST_DECODED = 2000
 
@@ -43,6 +43,7 @@ class Sessions:
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
         self._locks: dict[Peer, trio.Lock] = {}
+        self._kept_signed_prekeys: frozenset[int] | None = None
         self._decoded: OrderedDict[Peer, tuple[bytes, DeviceRecord]] = OrderedDict()
 
     @asynccontextmanager
@@ -63,7 +64,18 @@ class Sessions:
 
     def seal(self, peer: Peer, read: Loaded, record: DeviceRecord) -> SessionWrite:
         """The record as the successor of the one read; becomes true with its commit."""
-        return self._vault.seal_session(*peer, read.version, record.encode())
+        return self._vault.seal_session(*peer, read.version, self._without_erased(record).encode())
+
+    def keep_only_dropped_of(self, signed_prekeys: frozenset[int]) -> None:
+        """These signed prekeys are left: dropped sessions of others need not be remembered any more."""
+        self._kept_signed_prekeys = signed_prekeys
+
+    def _without_erased(self, record: DeviceRecord) -> DeviceRecord:
+        """A dropped session is remembered until the prekey that it named is erased (PROTOCOL §5.4)."""
+        if self._kept_signed_prekeys is not None:
+            for prekey_id in {prekey_id for prekey_id, _ in record.dropped} - self._kept_signed_prekeys:
+                record = forget_prekey(record, prekey_id)
+        return record
 
     def committed(self, write: SessionWrite, record: DeviceRecord) -> None:
         """The commit has happened: keep the record decoded."""

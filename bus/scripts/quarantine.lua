@@ -8,7 +8,10 @@
 -- Invariant: nothing that the relay has shown is dropped; an unauthentic copy never makes the genuine message known.
 local seq = tonumber(ARGV[4])
 if ARGV[1] ~= '' and id_is_known(KEYS[2], ARGV[1]) then return { 'duplicate' } end
-if redis.call('EXISTS', KEYS[8]) == 1 then return { 'duplicate' } end
+-- An unsigned copy that came first does not stand in the way of the genuine message.
+if redis.call('EXISTS', KEYS[8]) == 1 and (ARGV[1] == '' or redis.call('HGET', KEYS[8], 'signed') == '1') then
+  return { 'duplicate' }
+end
 if ARGV[1] ~= '' and not session_is_current(KEYS[4], ARGV[5]) then return { 'conflict' } end
 local next = next_seq(KEYS[1])
 if ARGV[3] == 'push' and seq > next then return { 'gap', next } end
@@ -25,7 +28,8 @@ if ARGV[1] ~= '' then
 end
 take_seq(KEYS[1], KEYS[3], seq)
 local now = now_ms()
-redis.call('HSET', KEYS[8], 'why', ARGV[10], 'frame', ARGV[11], 'plaintext', ARGV[12], 'at', now)
+redis.call('HSET', KEYS[8], 'why', ARGV[10], 'frame', ARGV[11], 'plaintext', ARGV[12], 'at', now,
+  'signed', ARGV[1] == '' and 0 or 1)
 redis.call('ZADD', KEYS[7], now, ARGV[9])
 if ARGV[13] ~= '' then
   redis.call('RPUSH', KEYS[9], ARGV[13])

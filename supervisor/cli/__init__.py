@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, str] = {
     "demo": "supervisor.cli.sandbox:demo",
     "healthcheck": "supervisor.cli.healthcheck:healthcheck",
     "version": "supervisor.cli.version:version",
+    "grants": "supervisor.cli.grants:grants",
     "keys": "supervisor.cli.keys:keys",
     "check-settings": "supervisor.cli.check_settings:check_settings",
 }

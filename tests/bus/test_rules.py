@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 
@@ -308,3 +309,19 @@ async def test_the_id_memory_is_bounded_and_remembers_at_least_the_last_1024(tmp
             look = await bus.store.look(CONVERSATION, PEER, signed_id_of(1))
             assert look.known == (busy == 20)
             assert look.dropped_ms == (0 if busy == 20 else 512)
+
+
+async def test_an_unsigned_copy_in_quarantine_does_not_stand_in_the_way_of_the_genuine_message(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with open_bus(url) as bus:
+            forged = msgspec.structs.replace(arrival_of(1, 0, source=Source.POLL), session=None, signed_id=b"")
+            genuine = msgspec.structs.replace(arrival_of(1, 0, source=Source.POLL), session=None)
+            for arrival, frame, outcome in (
+                (forged, b"forged", Intake.ACCEPTED),
+                (forged, b"forged again", Intake.DUPLICATE),
+                (genuine, b"genuine", Intake.LATE),
+                (genuine, b"genuine", Intake.DUPLICATE),
+            ):
+                taken = await bus.store.quarantine(arrival, message_id="m", reason="no_session", frame=frame)
+                assert taken is outcome
+            assert await bus.client.command("HGET", bus.keys.quarantined("m"), "frame") == b"genuine"

@@ -30,6 +30,8 @@ BAD_PAYLOADS = {
     "Infinity": b'{"a":-Infinity}',
     "a number that becomes infinite": b'{"a":1e999}',
     "a number of 401 digits": b'{"a":' + b"1" * 401 + b"}",
+    "an integer over 2^64-1": b'{"a":18446744073709551616}',
+    "an integer under -2^63": b'{"a":-9223372036854775809}',
     "a fraction of 401 characters": b'{"a":1.' + b"1" * 399 + b"}",
     "repeated names": b'{"a":1,"a":2}',
     "repeated names inside": b'{"x":{"a":1,"b":2,"a":2}}',

@@ -205,7 +205,14 @@ async def test_a_running_supervisor_makes_a_new_signed_prekey_when_asked(
         environ = environ_of(tmp_path, HASHEE_REDIS_URL=url, HASHEE_STORE_KEY=STORE_KEY)
         async with open_redis(url) as client, trio.open_nursery() as nursery:
             rest, vault = FakeRest(), Vault(client, names, keys.state)
-            prekeys = Prekeys(vault, names.signed_prekeys, names.one_time_prekeys, device, rest)
+            prekeys = Prekeys(
+                vault,
+                names.signed_prekeys,
+                names.one_time_prekeys,
+                device=device,
+                rest=rest,
+                on_kept=lambda _: None,
+            )
             nursery.start_soon(prekeys.keep, Metrics())
             with trio.fail_after(5):
                 await prekeys.published.wait()
@@ -233,7 +240,14 @@ async def test_without_a_supervisor_the_wish_is_kept_for_the_next_one(tmp_path: 
 
             def started() -> Prekeys:
                 vault = Vault(client, names, keys.state)
-                return Prekeys(vault, names.signed_prekeys, names.one_time_prekeys, device, rest)
+                return Prekeys(
+                    vault,
+                    names.signed_prekeys,
+                    names.one_time_prekeys,
+                    device=device,
+                    rest=rest,
+                    on_kept=lambda _: None,
+                )
 
             await started().publish()
             done = run("keys", "rotate-prekeys", environ=environ, cwd=tmp_path)

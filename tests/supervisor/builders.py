@@ -235,7 +235,14 @@ def _wire(url: str, client: RedisClient, rest: FakeRest, instance: Instance) -> 
     outbox = Outbox(client, AGENT, instance.name)
     ledger = GrantLedger(vault, KEYS.ledger, Path(urlsplit(url).path).parent)
     owners, sessions = Owners(vault, ledger, rest, KeyChangePolicy.HOLD), Sessions(vault)
-    prekeys = Prekeys(vault, names.signed_prekeys, names.one_time_prekeys, device, rest)
+    prekeys = Prekeys(
+        vault,
+        names.signed_prekeys,
+        names.one_time_prekeys,
+        device=device,
+        rest=rest,
+        on_kept=sessions.keep_only_dropped_of,
+    )
     members = Members(vault, rest, KeyChangePolicy.HOLD)
     groups = Groups(vault=vault, rest=rest, owners=owners, members=members, device=device, metrics=metrics)
     connection, asked = FakeConnection(), list[str]()

@@ -25,6 +25,7 @@ class Probes:
         self.port = port
         self.metrics = Metrics()
         self.health = Health()
+        self.dead_threads: list[str] = []
         self.checks: tuple[Check, ...] = (Check("relay", ok=True, detail="heard 1 s ago"),)
 
     def get(self, path: str) -> tuple[int, str]:
@@ -56,7 +57,7 @@ async def probing(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Probes]:
     start_http(listener, probes.health, probes.metrics)
     listener.detach()  # the server has the descriptor now
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(probes.health.run, lambda: probes.checks)
+        nursery.start_soon(probes.health.run, lambda: probes.checks, lambda: probes.dead_threads)
         yield probes
         nursery.cancel_scope.cancel()
 
@@ -125,3 +126,10 @@ async def test_model_names_do_not_grow_the_metrics_without_end() -> None:
         metrics.observe("business_llm_duration_ms", {"model": f"model-{number}"}, 1)
     count = metrics.registry.get_sample_value("business_llm_duration_ms_count", {"model": "other"})
     assert count == 80
+
+
+async def test_a_thread_that_has_ended_is_not_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with probing(monkeypatch) as probes:
+        await probes.until("/healthz", 200)
+        probes.dead_threads.append("redis-leases")
+        assert "redis-leases" in await probes.until("/healthz", 503)

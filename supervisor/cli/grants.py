@@ -1,0 +1,135 @@
+"""`hashee-agent grants …`: who may talk to this agent, and the decision about a person whose keys have changed (PROTOCOL §5.7).
+
+The rows are the supervisor's; a decision is stored by compare-and-set together with its entry in the ledger, so that it may be
+made while one runs.
+"""
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import NamedTuple, cast
+
+import click
+import trio
+
+from bus.client import open_redis
+from bus.keys import Keys
+from bus.seal import StoreSeal, StoreSealed
+from bus.store import now_ms
+from bus.vault import Vault
+from bus.wire import RedisFailed
+from crypto.grants import decide_key_change
+from crypto.identity import PublicIdentity
+from crypto.keystore import fingerprint_hex, fingerprint_words
+from supervisor.cli.keys.telling import told
+from supervisor.cli.lazy import LazyGroup
+from supervisor.grant_ledger import GrantLedger
+from supervisor.key_settings import KeySettings
+from supervisor.owners import Owner
+from supervisor.redis_server import RedisDoesNotStart
+from supervisor.secrets import load_store_secret
+from supervisor.store_access import NoStore, reach_store
+
+COMMANDS: Mapping[str, str] = {
+    "list": "supervisor.cli.grants:list_grants",
+    "accept": "supervisor.cli.grants:accept",
+    "refuse": "supervisor.cli.grants:refuse",
+}
+REFUSALS = (StoreSealed, NoStore, RedisDoesNotStart, RedisFailed)
+
+
+class NothingHeld(Exception):
+    """There is nothing to decide about this owner."""
+
+
+class _Rows(NamedTuple):
+    vault: Vault
+    ledger: GrantLedger
+    owner_ids: list[str]
+
+
+@click.group(cls=LazyGroup, places=COMMANDS, short_help="Who may talk to this agent; decide about changed keys.")
+def grants() -> None:
+    """Show who may talk to this agent, and decide about people whose keys have changed (HASHEE_KEY_CHANGE=hold)."""
+
+
+@click.command("list", short_help="Everybody who may talk to this agent.")
+def list_grants() -> None:
+    """Show each owner's grant, fingerprint, and whether a changed pair of keys waits for your decision.
+
+    Compare fingerprints with the person by another way than this one before you accept.
+    """
+    with told(*REFUSALS):
+        for owner in trio.run(_all):
+            _show(owner)
+
+
+@click.command(short_help="Pin the changed keys of an owner.")
+@click.argument("owner_id")
+def accept(owner_id: str) -> None:
+    """Trust the keys that OWNER_ID shows now; the former ones count no more."""
+    _decide(owner_id, accepted=True)
+    click.echo(f"the new keys of {owner_id} are pinned")
+
+
+@click.command(short_help="Go on with the pinned keys of an owner.")
+@click.argument("owner_id")
+def refuse(owner_id: str) -> None:
+    """Keep the keys that are pinned for OWNER_ID; what was signed with others stays unread."""
+    _decide(owner_id, accepted=False)
+    click.echo(f"the pinned keys of {owner_id} stay")
+
+
+def _show(owner: Owner) -> None:
+    grant = owner.grant
+    click.echo(f"{grant.owner_id}  {grant.status.value}  scopes: {', '.join(grant.scopes) or 'none'}")
+    for name, pair in (("pinned", grant.pinned), ("CHANGED", grant.held)):
+        if pair is not None:
+            click.echo(f"  {name}: {_fingerprint(grant.owner_id, pair)}")
+    if grant.held is not None:
+        click.echo(f"  decide: hashee-agent grants accept {grant.owner_id}   or   refuse {grant.owner_id}")
+
+
+def _fingerprint(owner_id: str, pair: PublicIdentity) -> str:
+    fingerprint = pair.fingerprint(owner_id)
+    return f"{fingerprint_words(fingerprint)}  ({fingerprint_hex(fingerprint)})"
+
+
+def _decide(owner_id: str, *, accepted: bool) -> None:
+    with told(*REFUSALS, NothingHeld):
+        trio.run(_put_decision, owner_id, accepted)
+
+
+async def _all() -> list[Owner]:
+    async with _rows() as rows:
+        found = [(await rows.vault.owner(owner_id)).value for owner_id in rows.owner_ids]
+    return [Owner.decode(value) for value in found if value is not None]
+
+
+async def _put_decision(owner_id: str, accepted: bool) -> None:
+    async with _rows() as rows:
+        while True:
+            read = await rows.vault.owner(owner_id)
+            owner = None if read.value is None else Owner.decode(read.value)
+            if owner is None or owner.grant.held is None:
+                raise NothingHeld(f"no changed keys of {owner_id} wait for a decision: hashee-agent grants list")
+            entry = decide_key_change(owner.grant, owner.grant.held, accept=accepted, now_ms=now_ms())
+            row = Owner(entry.grant, 0 if accepted else owner.devices_fetched_ms)
+            if await rows.ledger.put(owner_id, read, row.encode(), entry.encode()):
+                return
+
+
+@asynccontextmanager
+async def _rows() -> AsyncIterator[_Rows]:
+    settings = KeySettings.from_environ(os.environ)
+    secret = settings.store_key or load_store_secret(settings.state_dir)
+    if secret is None:
+        raise NoStore("there is no store secret yet; the first start of `hashee-agent up` makes it")
+    names = Keys(settings.agent_id)
+    async with reach_store(settings) as url, open_redis(url) as client:
+        keys = await StoreSeal(client, names).adopt(secret.reveal())
+        vault = Vault(client, names, keys.state)
+        listed = cast("list[bytes]", await client.command("SMEMBERS", names.owners))
+        yield _Rows(
+            vault, GrantLedger(vault, keys.ledger, settings.state_dir), sorted(owner.decode() for owner in listed)
+        )

@@ -1,0 +1,51 @@
+"""`hashee-agent grants`: a changed pair of keys is held until somebody decides, and the decision stands in the ledger."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from bus.client import open_redis
+from bus.seal import StoreSeal
+from bus.vault import Vault
+from crypto.grants import KeyChangePolicy
+from crypto.identity import IdentityKeys
+from crypto.strict_base64 import encode
+from supervisor.frames import Relation
+from supervisor.grant_ledger import GrantLedger
+from supervisor.owners import Owner, Owners
+from tests.keys.running import NAMES, environ_of, run
+from tests.redis_server import redis_server
+from tests.supervisor.doubles import FakeRest
+
+ADA = "01906abc-0000-7000-8000-0000000000a1"
+STORE_KEY = encode(bytes(range(32)))
+
+
+def shown(identity: IdentityKeys) -> Relation:
+    public = identity.public
+    return Relation(ADA, public_key=encode(public.agreement_key), signing_public_key=encode(public.signing_key))
+
+
+@pytest.mark.parametrize("decision", ["accept", "refuse"])
+async def test_a_changed_pair_is_held_until_the_operator_decides(tmp_path: Path, decision: str) -> None:
+    first, second = IdentityKeys.generate(os.urandom), IdentityKeys.generate(os.urandom)
+    with redis_server(tmp_path) as url:
+        environ = environ_of(tmp_path, HASHEE_REDIS_URL=url, HASHEE_STORE_KEY=STORE_KEY)
+        async with open_redis(url) as client:
+            keys = await StoreSeal(client, NAMES).adopt(bytes(range(32)))
+            vault = Vault(client, NAMES, keys.state)
+            ledger = GrantLedger(vault, keys.ledger, tmp_path / "state")
+            owners = Owners(vault, ledger, FakeRest(), KeyChangePolicy.HOLD)
+            for identity in (first, second):
+                await owners.note(shown(identity), "active")
+            listed = run("grants", "list", environ=environ, cwd=tmp_path)
+            assert f"grants accept {ADA}" in listed.stdout
+            done = run("grants", decision, ADA, environ=environ, cwd=tmp_path)
+            assert (done.returncode, done.stderr) == (0, "")
+            value = (await vault.owner(ADA)).value
+            assert value is not None
+            assert Owner.decode(value).pinned == (second if decision == "accept" else first).public
+            assert await ledger.verify() is None
+        again = run("grants", decision, ADA, environ=environ, cwd=tmp_path)
+        assert (again.returncode, "wait for a decision" in again.stderr) == (1, True)
