@@ -143,12 +143,18 @@ def prepare(state_dir: Path, runtime_dir: Path) -> Layout:
     data_dir = state_dir / "redis"
     data_dir.mkdir(mode=PRIVATE_MODE, parents=True, exist_ok=True)
     data_dir.chmod(PRIVATE_MODE)
-    socket_path = data_dir / "redis.sock"
-    if len(os.fsencode(socket_path)) > SOCKET_PATH_LIMIT_BYTES:
-        name = hashlib.sha256(os.fsencode(state_dir.resolve())).hexdigest()[:16]
-        folder = _private_folder(runtime_dir / f"hashee-agent-{name}")
-        socket_path = folder / "redis.sock"
-    return Layout(data_dir, socket_path)
+    return Layout(data_dir, socket_path(data_dir / "redis.sock", state_dir, runtime_dir))
+
+
+def socket_path(wanted: Path, state_dir: Path, runtime_dir: Path) -> Path:
+    """`wanted`, or if that is too long its name in a private folder of this state directory under `runtime_dir`.
+
+    Raises `RuntimeDirectoryUnsafe`, OSError.
+    """
+    if len(os.fsencode(wanted)) <= SOCKET_PATH_LIMIT_BYTES:
+        return wanted
+    name = hashlib.sha256(os.fsencode(state_dir.resolve())).hexdigest()[:16]
+    return _private_folder(runtime_dir / f"hashee-agent-{name}") / wanted.name
 
 
 def _private_folder(path: Path) -> Path:

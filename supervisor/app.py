@@ -19,9 +19,11 @@ from bus.wire import RedisFailed
 from crypto.identity import IdentityKeys, LocalDevice
 from supervisor.config import SupervisorSettings
 from supervisor.connection import RelayAddress
+from supervisor.control_socket import Answer, Request
 from supervisor.health import Health
 from supervisor.http import start_http
 from supervisor.instance import Instance
+from supervisor.keeper_control import Stopping, raw
 from supervisor.keeper_link import KeeperLink
 from supervisor.metrics import Metrics
 from supervisor.parts import Parts, open_parts
@@ -29,6 +31,8 @@ from supervisor.pool import HandlerUnusable
 from supervisor.redis_check import RedisUnfit, check_redis
 from supervisor.rest import open_rest
 from supervisor.secrets import Secret, load_or_make_store_secret
+from supervisor.status import StatusDesk
+from supervisor.supervisor_control import SupervisorControl
 
 EXIT_CONFIGURATION = 78
 REDIS_RETRY_SECONDS = 0.5
@@ -42,7 +46,7 @@ async def run_supervisor(settings: SupervisorSettings, keeper: KeeperLink | None
     """From settings to the exit code. Without a keeper it listens and obeys signals by itself."""
     url = _redis_url(settings, keeper)
     store_secret = settings.store_key or load_or_make_store_secret(settings.state_dir)
-    metrics, health = Metrics(), Health()
+    metrics, health, instance = Metrics(), Health(), Instance.of_this_process()
     start_http(_listener(settings, keeper), health, metrics)
     identity = IdentityKeys.from_private(settings.x25519_private.reveal(), settings.ed25519_seed.reveal())
     device = LocalDevice(settings.agent_id, settings.agent_id, identity)
@@ -64,20 +68,24 @@ async def run_supervisor(settings: SupervisorSettings, keeper: KeeperLink | None
             device=device,
             address=address,
             keys=keys,
-            instance=Instance.of_this_process(),
+            instance=instance,
             metrics=metrics,
         ) as parts:
-            return await _Run(settings, keeper, parts, health).run()
+            return await _Run(settings, keeper, parts, health, StatusDesk(parts, instance.name)).run()
 
 
 class _Run:
     """One life: start everything, wait for the order to drain, drain."""
 
-    def __init__(self, settings: SupervisorSettings, keeper: KeeperLink | None, parts: Parts, health: Health) -> None:
+    def __init__(
+        self, settings: SupervisorSettings, keeper: KeeperLink | None, parts: Parts, health: Health, desk: StatusDesk
+    ) -> None:
         self._settings = settings
         self._keeper = keeper
         self._parts = parts
         self._health = health
+        self._desk = desk
+        self._asked_to_stop = trio.Event()
         self._drained = trio.Event()
         self._exit_code = 0
 
@@ -87,6 +95,7 @@ class _Run:
             nursery.start_soon(self._health.run, parts.checks, parts.dead_threads)
             nursery.start_soon(self._run_pool, nursery.cancel_scope)
             nursery.start_soon(self._announce)
+            nursery.start_soon(self._serve_control)
             for part in parts.tasks():
                 nursery.start_soon(part)
             await self._wait_for_drain(nursery)
@@ -112,10 +121,33 @@ class _Run:
         if self._keeper is not None:
             await self._keeper.wait_for_drain()
             return
+        async with trio.open_nursery() as waiting:
+            waiting.start_soon(self._hear_stop_signal)
+            await self._asked_to_stop.wait()
+            waiting.cancel_scope.cancel()
+        nursery.start_soon(_leave_at_the_second_signal)
+
+    async def _hear_stop_signal(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for _ in signals:
-                break
-        nursery.start_soon(_leave_at_the_second_signal)
+                self._asked_to_stop.set()
+
+    # The control socket
+
+    async def _serve_control(self) -> None:
+        if self._keeper is not None:
+            await SupervisorControl({"status": self._status}).answer_keeper(self._keeper)
+        else:
+            control = SupervisorControl({"status": self._status, "stop": self._stop})
+            await control.serve_alone(self._settings)
+
+    async def _status(self, _request: Request) -> Answer:
+        return Answer(ok=True, result=raw(await self._desk.gather()))
+
+    async def _stop(self, _request: Request) -> Answer:
+        self._asked_to_stop.set()
+        await trio.lowlevel.checkpoint()
+        return Answer(ok=True, result=raw(Stopping(self._settings.drain_seconds * 1.4)))
 
     async def _drain(self) -> None:
         """Running jobs finish, replies are sent and acknowledged, the connection closes, what came last is taken in."""

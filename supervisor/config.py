@@ -152,6 +152,7 @@ class SupervisorSettings:
     redis_trust: frozenset[str]
     store_key: Secret[bytes] | None
     state_dir: Path
+    runtime_dir: Path
     http_host: str
     http_port: int
     send_rate_per_second: float
@@ -183,6 +184,7 @@ class SupervisorSettings:
             redis_trust=reader.optional(REDIS_TRUST, parsers.redis_trust) or frozenset(),
             store_key=reader.optional(STORE_KEY, parsers.secret_bytes),
             state_dir=state_dir_of(reader, agent_id),
+            runtime_dir=runtime_dir_of(environ),
             http_host=reader.required(HTTP_HOST, parsers.host, ""),
             http_port=reader.required(HTTP_PORT, whole_number(0, 65535), 0),
             send_rate_per_second=reader.required(SEND_RATE, number(0, 1000), 0.0),
@@ -231,6 +233,14 @@ def log_settings(environ: Mapping[str, str]) -> LogSettings:
     settings = _log_settings(reader)
     reader.finish()
     return settings
+
+
+def control_directories(environ: Mapping[str, str]) -> tuple[Path, Path]:
+    """State and runtime directory, one of which holds the control socket. Raises SettingsError."""
+    reader = Reader(environ)
+    directory = state_dir_of(reader, agent_id_of(reader))
+    reader.finish()
+    return directory, runtime_dir_of(environ)
 
 
 def http_address(environ: Mapping[str, str]) -> tuple[str, int]:

@@ -17,7 +17,9 @@ from structlog import get_logger
 
 from bus import embedded
 from supervisor.config import KeeperSettings
+from supervisor.control_socket import control_path, listen_control, serve_control
 from supervisor.keeper_children import Backoff, Children
+from supervisor.keeper_control import KeeperControl
 from supervisor.keeper_link import FORWARDED
 from supervisor.notify import Notifier
 from supervisor.redis_server import PrivateRedis, RedisDoesNotStart
@@ -26,7 +28,7 @@ from supervisor.supervision import EXIT_FAILURE, Supervision, SupervisorCommand
 
 SIGNAL_EXIT_BASE = 128
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-REFUSED = (signal.SIGHUP, signal.SIGUSR2)
+REFUSED = (signal.SIGUSR2,)
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Timings:
     backoff_base: float = 0.5
     backoff_cap: float = 30.0
     healthy_after: float = 60.0
+    status: float = 5.0
     sync_interval: float = embedded.SYNC_INTERVAL_SECONDS
 
     def backoff(self) -> Backoff:
@@ -62,7 +65,7 @@ async def run_keeper(
     """The exit status. Call it from the main thread.
 
     `command` makes the supervisor's argument list; `environ` is passed on to it unread. Raises, before anything is
-    started: SettingsError, AlreadyRunning, ServerMissing, RuntimeDirectoryUnsafe.
+    started: SettingsError, AlreadyRunning, ControlTaken, ServerMissing, RuntimeDirectoryUnsafe.
     """
     timings = timings or Timings()
     make_private(settings.state_dir)
@@ -72,6 +75,7 @@ async def run_keeper(
     try:
         with (
             listen(settings.http_host, settings.http_port) as http_socket,
+            listen_control(control_path(settings.state_dir, settings.runtime_dir)) as control_socket,
             trio.open_signal_receiver(*STOP_SIGNALS, *REFUSED, *FORWARDED) as signals,
         ):
             notifier = Notifier.from_environ(environ)
@@ -100,7 +104,7 @@ async def run_keeper(
                     backoff=timings.backoff(),
                 )
                 keeper = Keeper(settings, timings, redis, supervision, notifier)
-                ending = await keeper.run(signals)
+                ending = await keeper.run(signals, control_socket)
     finally:
         os.close(lock_fd)
     get_logger().info("keeper: ended", status=ending.status)
@@ -125,12 +129,15 @@ class Keeper:
         self._notifier = notifier
         self._supervising = False
         self._draining = False
+        self._work_nursery: trio.Nursery | None = None
         self._ending = Exit(0)
         self._log = get_logger()
 
-    async def run(self, signals: AsyncIterator[int]) -> Exit:
+    async def run(self, signals: AsyncIterator[int], control_socket: socket.socket) -> Exit:
         async with trio.open_nursery() as redis_nursery:
+            redis_nursery.start_soon(serve_control, control_socket, self._control().answer)  # until Redis has ended too
             async with trio.open_nursery() as nursery:
+                self._work_nursery = nursery
                 nursery.start_soon(self._obey_signals, signals, nursery)
                 self._ending = await self._work(redis_nursery)
                 nursery.cancel_scope.cancel()
@@ -139,6 +146,15 @@ class Keeper:
                 await self._redis.stop(at_once if self._ending.at_once else self._timings.redis_stop)
             redis_nursery.cancel_scope.cancel()
         return self._ending
+
+    def _control(self) -> KeeperControl:
+        return KeeperControl(
+            ask=self._supervision.ask,
+            stop=self._stop_as_asked,
+            state=lambda: "draining" if self._draining else "running" if self._supervising else "starting",
+            redis="given" if self._redis is None else "private",
+            patience_seconds=self._timings.status,
+        )
 
     async def _work(self, redis_nursery: trio.Nursery) -> Exit:
         if self._redis is not None:
@@ -164,11 +180,16 @@ class Keeper:
                 self._ending = Exit(SIGNAL_EXIT_BASE + number, at_once=True)
                 nursery.cancel_scope.cancel()
             else:
-                self._stop(received, nursery)
+                self._stop(received.name, nursery)
 
-    def _stop(self, received: signal.Signals, nursery: trio.Nursery) -> None:
+    def _stop_as_asked(self) -> float:
+        if not self._draining and self._work_nursery is not None:
+            self._stop("stop", self._work_nursery)
+        return self._settings.drain_seconds + self._timings.drain_margin + self._timings.redis_stop
+
+    def _stop(self, asked_by: str, nursery: trio.Nursery) -> None:
         bound = self._settings.drain_seconds + self._timings.drain_margin
-        self._log.info("keeper: draining; again to end at once", signal=received.name, at_most_seconds=bound)
+        self._log.info("keeper: draining; again to end at once", asked_by=asked_by, at_most_seconds=bound)
         self._notifier.stopping("draining", bound + self._timings.redis_stop)
         self._draining = True
         if self._supervising:

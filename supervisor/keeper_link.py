@@ -1,7 +1,7 @@
 """The line between the keeper and its supervisor: the messages both ways, and the supervisor's end of it.
 
-One socket pair. Down come lines of text: `drain`, `signal NAME`. Up go lines of JSON: the state to show and to tell
-systemd. Its end means that the other is gone: a supervisor whose keeper is gone has no Redis either and ends at once
+One socket pair. Down come lines of text: `drain`, `signal NAME`, `ask NUMBER JSON` (a request of the control socket). Up go
+lines of JSON: the state to show and to tell systemd, and what was answered. Its end means that the other is gone: a supervisor whose keeper is gone has no Redis either and ends at once
 (the parent-death signal has usually done that already).
 """
 
@@ -11,49 +11,61 @@ import socket
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
 
 import msgspec
 import trio
 from structlog import get_logger
 
+from supervisor.control_socket import Answer, Request
+from supervisor.line import Lines
+
 DRAIN = "drain"
-LINE_LIMIT_BYTES = 4096
 SIGNAL_QUEUE = 16
+QUESTION_QUEUE = 64
 KEEPER_IS_GONE = 70
-FORWARDED = (signal.SIGTTIN, signal.SIGTTOU, signal.SIGQUIT)
+FORWARDED = (signal.SIGTTIN, signal.SIGTTOU, signal.SIGQUIT, signal.SIGHUP)
+KNOWN_SIGNALS = {forwarded.name: forwarded for forwarded in FORWARDED}
+_Item = TypeVar("_Item")
 
 
-class State(msgspec.Struct, frozen=True):
+class State(msgspec.Struct, frozen=True, tag="state"):
     """What the supervisor says of itself. `ready`: configuration, Redis and a worker are good."""
 
     state: str
     detail: str = ""
 
 
-class LineTooLong(Exception):
-    """The other side sent more than LINE_LIMIT_BYTES without ending the line."""
+class Answered(msgspec.Struct, frozen=True, tag="answer"):
+    """The answer to question `number`, as the control socket gives it."""
+
+    number: int
+    answer: msgspec.Raw
 
 
-class Lines:
-    """Takes bytes as they come and gives whole lines."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def feed(self, data: bytes) -> list[bytes]:
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > LINE_LIMIT_BYTES:
-            raise LineTooLong
-        return [line for line in lines if line]
+FromSupervisor: TypeAlias = State | Answered
 
 
-def encode_state(state: State) -> bytes:
-    return msgspec.json.encode(state) + b"\n"
+@dataclass(frozen=True)
+class Question:
+    """A request of the control socket, to be answered under its number."""
+
+    number: int
+    request: Request
 
 
-def decode_state(line: bytes) -> State:
+def encode(message: FromSupervisor) -> bytes:
+    return msgspec.json.encode(message) + b"\n"
+
+
+def decode(line: bytes) -> FromSupervisor:
     """Raises msgspec.DecodeError."""
-    return msgspec.json.decode(line, type=State)
+    message: FromSupervisor = msgspec.json.decode(line, type=FromSupervisor)
+    return message
+
+
+def question_line(number: int, request: Request) -> str:
+    return f"ask {number} {msgspec.json.encode(request).decode()}"
 
 
 def end_process() -> None:
@@ -69,6 +81,7 @@ class KeeperLink:
     _stream: trio.SocketStream
     _drain: trio.Event
     _signals: trio.MemoryReceiveChannel[signal.Signals]
+    _questions: trio.MemoryReceiveChannel[Question]
     _sending: trio.Lock
 
     async def ready(self, detail: str = "") -> None:
@@ -77,9 +90,16 @@ class KeeperLink:
 
     async def report(self, state: str, detail: str = "") -> None:
         """Shown in systemd's status. No content and no secret may be in it."""
+        await self._send(State(state, detail[:1024]))
+
+    async def answer(self, number: int, answer: Answer) -> None:
+        """To a question."""
+        await self._send(Answered(number, msgspec.Raw(msgspec.json.encode(answer))))
+
+    async def _send(self, message: FromSupervisor) -> None:
         async with self._sending:
             try:
-                await self._stream.send_all(encode_state(State(state, detail[:1024])))
+                await self._stream.send_all(encode(message))
             except trio.BrokenResourceError:
                 get_logger().warning("keeper: is gone")
 
@@ -87,8 +107,12 @@ class KeeperLink:
         await self._drain.wait()
 
     async def next_signal(self) -> signal.Signals:
-        """TTIN, TTOU or QUIT, as the keeper got it. Whoever does not ask loses nothing but these."""
+        """HUP, TTIN, TTOU or QUIT, as the keeper got it. Whoever does not ask loses nothing but these."""
         return await self._signals.receive()
+
+    async def next_question(self) -> Question:
+        """What somebody asks over the control socket. Each has to be answered."""
+        return await self._questions.receive()
 
 
 @asynccontextmanager
@@ -100,20 +124,17 @@ async def open_keeper_link(
 ) -> AsyncGenerator[KeeperLink]:
     """The link over an inherited socket; it is read as long as the block runs, and closed after it."""
     send_signal, signals = trio.open_memory_channel[signal.Signals](SIGNAL_QUEUE)
+    send_question, questions = trio.open_memory_channel[Question](QUESTION_QUEUE)
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(control))
-    link = KeeperLink(http_socket, redis_url, stream, trio.Event(), signals, trio.Lock())
-    async with stream, send_signal, signals, trio.open_nursery() as nursery:
-        nursery.start_soon(_listen, link, stream, send_signal, on_keeper_gone)
+    link = KeeperLink(http_socket, redis_url, stream, trio.Event(), signals, questions, trio.Lock())
+    desk = _Desk(link, send_signal, send_question)
+    async with stream, send_signal, signals, send_question, questions, trio.open_nursery() as nursery:
+        nursery.start_soon(_listen, stream, desk, on_keeper_gone)
         yield link
         nursery.cancel_scope.cancel()
 
 
-async def _listen(
-    link: KeeperLink,
-    stream: trio.SocketStream,
-    signals: trio.MemorySendChannel[signal.Signals],
-    on_keeper_gone: Callable[[], None],
-) -> None:
+async def _listen(stream: trio.SocketStream, desk: "_Desk", on_keeper_gone: Callable[[], None]) -> None:
     lines = Lines()
     while True:
         try:
@@ -124,19 +145,38 @@ async def _listen(
             on_keeper_gone()
             return
         for line in lines.feed(data):
-            _obey(line.decode("ascii", "replace"), link, signals)
+            desk.obey(line.decode("utf-8", "replace"))
 
 
-def _obey(line: str, link: KeeperLink, signals: trio.MemorySendChannel[signal.Signals]) -> None:
-    if line == DRAIN:
-        link._drain.set()
-        return
-    verb, _, name = line.partition(" ")
-    known = {forwarded.name: forwarded for forwarded in FORWARDED}
-    if verb != "signal" or name not in known:
-        get_logger().warning("keeper: an unknown line was passed over")
-        return
+@dataclass
+class _Desk:
+    """Where each line of the keeper goes."""
+
+    link: KeeperLink
+    signals: trio.MemorySendChannel[signal.Signals]
+    questions: trio.MemorySendChannel[Question]
+
+    def obey(self, line: str) -> None:
+        verb, _, rest = line.partition(" ")
+        if verb == DRAIN:
+            self.link._drain.set()
+        elif verb == "signal" and (found := KNOWN_SIGNALS.get(rest)) is not None:
+            self._put(self.signals, found, rest)
+        elif verb == "ask" and (question := _question(rest)) is not None:
+            self._put(self.questions, question, question.request.command)
+        else:
+            get_logger().warning("keeper: an unknown line was passed over")
+
+    def _put(self, channel: trio.MemorySendChannel[_Item], item: _Item, name: str) -> None:
+        try:
+            channel.send_nowait(item)
+        except trio.WouldBlock:
+            get_logger().warning("keeper: a line was passed over", of=name)
+
+
+def _question(text: str) -> Question | None:
+    number, _, body = text.partition(" ")
     try:
-        signals.send_nowait(known[name])
-    except trio.WouldBlock:
-        get_logger().warning("keeper: a signal was passed over", signal=name)
+        return Question(int(number), msgspec.json.decode(body, type=Request))
+    except (ValueError, msgspec.DecodeError):
+        return None

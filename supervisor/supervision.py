@@ -16,9 +16,12 @@ import trio
 from structlog import get_logger
 
 from bus import parent_death
+from supervisor.control_socket import Answer, Request
 from supervisor.keeper_children import Backoff, Child, Children
-from supervisor.keeper_link import DRAIN, Lines, LineTooLong, State, decode_state
+from supervisor.keeper_link import DRAIN, State, decode
+from supervisor.line import Lines, LineTooLong
 from supervisor.notify import WATCHER_VARIABLES, Notifier
+from supervisor.questions import ENDED, Questions
 
 EXIT_CONFIGURATION = 78
 EXIT_FAILURE = 1
@@ -59,9 +62,11 @@ class Supervision:
         self._backoff = backoff
         self._child: Child | None = None
         self._control: trio.SocketStream | None = None
+        self._questions: Questions | None = None
         self._ready_at: float | None = None
         self._ever_ready = False
         self._draining = trio.Event()
+        self._saying = trio.Lock()
         self._log = get_logger()
 
     async def run(self) -> int:
@@ -89,6 +94,10 @@ class Supervision:
         """Over the line, not as a signal: TTIN would stop a supervisor that does not listen to it yet."""
         await self._say(f"signal {number.name}")
 
+    async def ask(self, request: Request) -> Answer:
+        """What the running supervisor answers to a request of the control socket."""
+        return ENDED if self._questions is None else await self._questions.ask(request)
+
     async def kill(self) -> None:
         if self._child is not None:
             await self._child.kill()
@@ -97,9 +106,10 @@ class Supervision:
         if self._control is None:
             return
         try:
-            await self._control.send_all(f"{line}\n".encode())
-        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
-            self._log.warning("supervisor: could not be told", line=line)
+            async with self._saying:
+                await self._control.send_all(f"{line}\n".encode())
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._log.warning("supervisor: could not be told", line=line.partition(" ")[0])
 
     async def _run_once(self) -> int:
         """Its exit status; EXIT_FAILURE when the system has no process to give."""
@@ -110,14 +120,16 @@ class Supervision:
             self._log.error("supervisor: cannot be started", errno=problem.errno)
             return EXIT_FAILURE
         control = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
-        self._child, self._control = child, control
+        questions = Questions(self._say)
+        self._child, self._control, self._questions = child, control, questions
         try:
             async with control, trio.open_nursery() as nursery:
-                nursery.start_soon(self._listen, control)
+                nursery.start_soon(self._listen, control, questions)
                 status = await child.wait()
                 nursery.cancel_scope.cancel()
         finally:
             self._control = None
+            questions.end()
             await child.kill()
         return status
 
@@ -140,12 +152,16 @@ class Supervision:
             raise
         return self._children.adopt(process), ours
 
-    async def _listen(self, control: trio.SocketStream) -> None:
+    async def _listen(self, control: trio.SocketStream, questions: Questions) -> None:
         lines = Lines()
         try:
             while data := await control.receive_some():
                 for line in lines.feed(data):
-                    self._hear(decode_state(line))
+                    message = decode(line)
+                    if isinstance(message, State):
+                        self._hear(message)
+                    else:
+                        questions.heard(message)
         except (trio.BrokenResourceError, LineTooLong, msgspec.DecodeError):
             self._log.error("supervisor: its line is broken")
 

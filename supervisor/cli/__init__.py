@@ -16,6 +16,8 @@ COMMANDS: Mapping[str, str] = {
     "up": "supervisor.cli.up:up",
     "supervisor": "supervisor.cli.supervisor:supervisor",
     "worker": "supervisor.cli.worker:worker",
+    "status": "supervisor.cli.status:status",
+    "stop": "supervisor.cli.stop:stop",
     "sandbox": "supervisor.cli.sandbox:sandbox",
     "demo": "supervisor.cli.sandbox:demo",
     "healthcheck": "supervisor.cli.healthcheck:healthcheck",

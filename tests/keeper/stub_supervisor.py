@@ -10,8 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import trio
 
+from supervisor.control_socket import Answer
 from supervisor.keeper_link import KeeperLink, open_keeper_link
 
 
@@ -23,6 +25,7 @@ async def live(plan: dict[str, object], link: KeeperLink) -> int:
         return int(str(plan["exit_after_ready"]))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(note_signals, plan, link)
+        nursery.start_soon(answer_questions, plan, link)
         await link.wait_for_drain()
         if plan.get("ignore_drain"):
             await trio.sleep_forever()
@@ -34,6 +37,16 @@ async def live(plan: dict[str, object], link: KeeperLink) -> int:
 async def note_signals(plan: dict[str, object], link: KeeperLink) -> None:
     while True:
         write(plan, {"signal": (await link.next_signal()).name})
+
+
+async def answer_questions(plan: dict[str, object], link: KeeperLink) -> None:
+    while True:
+        question = await link.next_question()
+        write(plan, {"asked": question.request.command})
+        if question.request.command == "die":
+            os._exit(3)
+        if question.request.command == "status":
+            await link.answer(question.number, Answer(ok=True, result=msgspec.Raw(b'{"pid":%d}' % os.getpid())))
 
 
 def write(plan: dict[str, object], line: dict[str, object]) -> None:

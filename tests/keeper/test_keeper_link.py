@@ -12,16 +12,8 @@ import trio.testing
 from structlog.testing import capture_logs
 
 from supervisor.keeper_children import Backoff
-from supervisor.keeper_link import (
-    LINE_LIMIT_BYTES,
-    KeeperLink,
-    Lines,
-    LineTooLong,
-    State,
-    decode_state,
-    encode_state,
-    open_keeper_link,
-)
+from supervisor.keeper_link import FromSupervisor, KeeperLink, State, decode, encode, open_keeper_link
+from supervisor.line import LINE_LIMIT_BYTES, Lines, LineTooLong
 
 pytestmark = pytest.mark.pure
 
@@ -82,14 +74,14 @@ async def test_what_the_supervisor_reports_reaches_the_keeper_whole() -> None:
         await ends.link.ready("2 workers")
         await ends.link.report("connected")
         lines = Lines()
-        heard: list[State] = []
+        heard: list[FromSupervisor] = []
         while len(heard) < 2:
-            heard += [decode_state(line) for line in lines.feed(bytes(await ends.keeper.receive_some()))]
+            heard += [decode(line) for line in lines.feed(bytes(await ends.keeper.receive_some()))]
     assert heard == [State("ready", "2 workers"), State("connected")]
 
 
 def test_a_state_is_one_line_whatever_its_detail_says() -> None:
-    assert encode_state(State("ready", "two\nlines")).count(b"\n") == 1
+    assert encode(State("ready", "two\nlines")).count(b"\n") == 1
 
 
 def test_a_line_without_end_is_refused() -> None:

@@ -1,0 +1,65 @@
+"""What `status`, `stop`, `reload` and `scale` share: one request to the process that runs, and its answers.
+
+Nobody there, or a refusal, is status 1 and one line that says what helps.
+"""
+
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from typing import NoReturn
+
+import click
+import msgspec
+
+from bus.embedded import RuntimeDirectoryUnsafe
+from supervisor.config import control_directories
+from supervisor.control_socket import Answer, Request, control_path
+from supervisor.line import Lines
+
+RECEIVE_BYTES = 65536
+CONNECT_SECONDS = 5.0
+
+
+def ask(request: Request) -> Iterator[Answer]:
+    """The answers, as they come, until the other side ends the connection or the caller has enough."""
+    state_dir, runtime_dir = control_directories(os.environ)
+    if not state_dir.is_dir():
+        give_up(
+            f"no agent runs here: {state_dir} is not there (start one with hashee-agent up, or set HASHEE_STATE_DIR)"
+        )
+    lines = Lines()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(CONNECT_SECONDS)
+        try:
+            connection.connect(str(control_path(state_dir, runtime_dir)))
+        except PermissionError:
+            give_up(f"the agent of {state_dir} belongs to another user; run this as that user")
+        except (OSError, RuntimeDirectoryUnsafe):
+            give_up(f"no agent runs on {state_dir} (start one with hashee-agent up, or set HASHEE_STATE_DIR)")
+        connection.settimeout(None)
+        try:
+            connection.sendall(msgspec.json.encode(request) + b"\n")
+            while data := connection.recv(RECEIVE_BYTES):
+                for line in lines.feed(data):
+                    yield msgspec.json.decode(line, type=Answer)
+        except ConnectionError:
+            return
+
+
+def ask_once(request: Request) -> Answer:
+    """The first answer, if it is a good one."""
+    return accepted(next(ask(request), None))
+
+
+def accepted(answer: Answer | None) -> Answer:
+    if answer is None:
+        give_up("the agent ended before it answered")
+    if not answer.ok:
+        give_up(answer.error)
+    return answer
+
+
+def give_up(why: str) -> NoReturn:
+    click.echo(f"hashee-agent: {why}", err=True)
+    sys.exit(1)

@@ -1,0 +1,27 @@
+"""`hashee-agent stop`: the agent of this state directory drains and ends; waits until it has."""
+
+import click
+import msgspec
+
+from supervisor.cli.control import accepted, ask
+from supervisor.control_socket import Request
+from supervisor.keeper_control import Stopping
+
+
+@click.command(short_help="Drain and end the agent that runs here.")
+@click.option("--no-wait", is_flag=True, help="Do not wait until it has ended.")
+def stop(no_wait: bool) -> int:
+    """Ask the agent to drain and to end: no new jobs, running ones finish, replies are sent. Waits for its end.
+
+    A second `stop` changes nothing; a second TERM or Ctrl-C at the process itself ends it at once.
+    """
+    answers = ask(Request("stop"))
+    answer = accepted(next(answers, None))
+    if no_wait:
+        return 0
+    seconds = msgspec.json.decode(answer.result, type=Stopping).at_most_seconds
+    click.echo(f"draining, at most {seconds:.0f} s")
+    for _ in answers:
+        continue  # its end is the end of the connection
+    click.echo("stopped")
+    return 0

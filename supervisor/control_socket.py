@@ -1,0 +1,131 @@
+"""The control socket: how `hashee-agent status|stop|reload|scale` reach the process that runs.
+
+A Unix socket that only its owner can open. A request is one line of JSON, its answer one line; `status` with `every_seconds`
+answers again and again. Whoever serves it decides what a request does; nothing here knows.
+"""
+
+import errno
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+import trio
+
+from bus.embedded import socket_path
+from supervisor.line import Lines, LineTooLong
+
+SOCKET_NAME = "control.sock"
+SOCKET_MODE = 0o600
+BACKLOG = 16
+MOST_CLIENTS = 32
+RECEIVE_BYTES = 4096
+SHORTEST_EVERY_SECONDS = 0.1
+
+
+class Request(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is wanted: `command`, and for `scale` how many `workers`: "N" or "MIN:MAX"."""
+
+    command: str
+    workers: str = ""
+    every_seconds: float | None = None
+
+
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`error` says why not, and what helps. `result` is a JSON object, its fields the command's."""
+
+    ok: bool
+    error: str = ""
+    result: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+Answerer = Callable[[Request], Awaitable[Answer]]
+
+
+class ControlTaken(Exception):
+    """Another process that lives serves this socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"another hashee-agent is running on this state directory: it serves {path}")
+
+
+def control_path(state_dir: Path, runtime_dir: Path) -> Path:
+    """In the state directory; where that makes it too long, where the private Redis has its own in that case."""
+    return socket_path(state_dir / SOCKET_NAME, state_dir, runtime_dir)
+
+
+def listen_control(path: Path) -> socket.socket:
+    """A listening socket, mode 0600 from its first instant. What a dead process left is taken over.
+
+    Raises ControlTaken, OSError.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        os.fchmod(listener.fileno(), SOCKET_MODE)  # before bind: Linux makes the file with it
+        try:
+            listener.bind(str(path))
+        except OSError as problem:
+            if problem.errno != errno.EADDRINUSE:
+                raise
+            if _is_served(path):
+                raise ControlTaken(path) from None
+            path.unlink(missing_ok=True)
+            listener.bind(str(path))
+        listener.listen(BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _is_served(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except BlockingIOError:
+            return True  # its backlog is full
+        except OSError:
+            return False
+    return True
+
+
+async def serve_control(listener: socket.socket, answer: Answerer) -> None:
+    """Until cancelled; then every connection ends, which is how `stop` knows that all is over."""
+    room = trio.CapacityLimiter(MOST_CLIENTS)
+
+    async def serve(stream: trio.SocketStream) -> None:
+        async with room, stream:
+            try:
+                await _serve(stream, answer)
+            except (trio.BrokenResourceError, LineTooLong):
+                return
+
+    await trio.serve_listeners(serve, [trio.SocketListener(trio.socket.from_stdlib_socket(listener))])
+
+
+async def _serve(stream: trio.SocketStream, answer: Answerer) -> None:
+    lines = Lines()
+    while data := await stream.receive_some(RECEIVE_BYTES):
+        for line in lines.feed(bytes(data)):
+            try:
+                request = msgspec.json.decode(line, type=Request)
+            except msgspec.DecodeError:
+                await _send(stream, Answer(ok=False, error="this is no request; is hashee-agent another version here?"))
+                return
+            await _send(stream, await answer(request))
+            if request.every_seconds is not None:
+                await _repeat(stream, request, answer)
+
+
+async def _repeat(stream: trio.SocketStream, request: Request, answer: Answerer) -> None:
+    """Until the other side hangs up."""
+    assert request.every_seconds is not None  # noqa: S101 - the caller has looked
+    while True:
+        await trio.sleep(max(SHORTEST_EVERY_SECONDS, request.every_seconds))
+        await _send(stream, await answer(request))
+
+
+async def _send(stream: trio.SocketStream, answer: Answer) -> None:
+    await stream.send_all(msgspec.json.encode(answer) + b"\n")

@@ -1,0 +1,70 @@
+"""What the keeper answers on the control socket: it stops by itself, and asks its supervisor for everything else.
+
+It has no keys and no Redis client: what stands in there, only the supervisor can tell.
+"""
+
+import os
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import trio
+
+from supervisor.control_socket import Answer, Request
+
+SILENT = Answer(ok=False, error="the supervisor does not answer; its log says more")
+
+
+class KeeperStatus(msgspec.Struct, frozen=True):
+    """`state`: starting, running, draining. `redis`: private or given."""
+
+    pid: int
+    uptime_seconds: float
+    state: str
+    redis: str
+
+
+class Stopping(msgspec.Struct, frozen=True):
+    """Accepted; the connection ends when all is over."""
+
+    at_most_seconds: float
+
+
+class KeeperControl:
+    """`stop` begins a drain and says how long it may take; `state` is the keeper's own."""
+
+    def __init__(
+        self,
+        *,
+        ask: Callable[[Request], Awaitable[Answer]],
+        stop: Callable[[], float],
+        state: Callable[[], str],
+        redis: str,
+        patience_seconds: float,
+    ) -> None:
+        """`patience_seconds`: how long `status` waits for the supervisor's part."""
+        self._ask = ask
+        self._stop = stop
+        self._state = state
+        self._redis = redis
+        self._patience_seconds = patience_seconds
+        self._began_at = trio.current_time()
+
+    async def answer(self, request: Request) -> Answer:
+        if request.command == "stop":
+            return Answer(ok=True, result=raw(Stopping(self._stop())))
+        if request.command == "status":
+            return await self._status(request)
+        return await self._ask(request)
+
+    async def _status(self, request: Request) -> Answer:
+        told = SILENT
+        with trio.move_on_after(self._patience_seconds):
+            told = await self._ask(request)
+        uptime = trio.current_time() - self._began_at
+        keeper = KeeperStatus(os.getpid(), round(uptime, 1), self._state(), self._redis)
+        whole = {"keeper": keeper, "supervisor": told.result if told.ok else None, "problem": told.error}
+        return Answer(ok=True, result=raw(whole))
+
+
+def raw(value: object) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(value))

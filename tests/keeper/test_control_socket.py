@@ -1,0 +1,127 @@
+"""The control socket of a real keeper: who may ask, what is answered while things die, and how its end is seen."""
+
+import json
+import os
+import signal
+import socket
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from supervisor.control_socket import ControlTaken, control_path, listen_control
+from tests.keeper.environment import process_environ
+from tests.keeper.running import Running, running_keeper
+from tests.keeper.test_command_line import run
+
+
+async def ask(path: Path, *requests: dict[str, object], answers: int | None = None) -> list[dict[str, Any]]:
+    """All requests over one connection; as many answers as requests unless told otherwise."""
+    wanted = len(requests) if answers is None else answers
+    with trio.fail_after(15):
+        async with await trio.open_unix_socket(str(path)) as stream:
+            await stream.send_all(b"".join(json.dumps(request).encode() + b"\n" for request in requests))
+            heard = b""
+            while heard.count(b"\n") < wanted:
+                data = await stream.receive_some()
+                assert data, heard
+                heard += data
+    return [json.loads(line) for line in heard.splitlines()]
+
+
+def socket_of(keeper: Running) -> Path:
+    return keeper.state_dir / "control.sock"
+
+
+async def test_only_the_owner_can_open_it_and_status_comes_from_keeper_and_supervisor(tmp_path: Path) -> None:
+    async with running_keeper(tmp_path) as keeper:
+        await keeper.until_ready()
+        assert stat.S_IMODE(socket_of(keeper).stat().st_mode) == 0o600
+        [answer] = await ask(socket_of(keeper), {"command": "status"})
+        assert answer["ok"]
+        assert answer["result"]["keeper"]["pid"] == keeper.process.pid
+        assert answer["result"]["keeper"]["state"] == "running"
+        assert answer["result"]["supervisor"] == {"pid": keeper.supervisor_pids[0]}
+        watched = await ask(socket_of(keeper), {"command": "status", "every_seconds": 0.1}, answers=3)
+        assert [one["result"]["supervisor"]["pid"] for one in watched] == keeper.supervisor_pids * 3
+
+
+@pytest.mark.parametrize("nonsense", ["not json", "{}", '{"command":1}'])
+async def test_what_is_no_request_is_refused_and_the_keeper_lives(tmp_path: Path, nonsense: str) -> None:
+    async with running_keeper(tmp_path) as keeper:
+        await keeper.until_ready()
+        async with await trio.open_unix_socket(str(socket_of(keeper))) as stream:
+            await stream.send_all(nonsense.encode() + b"\n")
+            assert json.loads(await stream.receive_some())["ok"] is False
+        assert (await ask(socket_of(keeper), {"command": "status"}))[0]["ok"]
+
+
+async def test_a_supervisor_that_dies_over_a_question_is_an_answer_and_status_goes_on(tmp_path: Path) -> None:
+    async with running_keeper(tmp_path) as keeper:
+        await keeper.until_ready()
+        [answer] = await ask(socket_of(keeper), {"command": "die"})
+        assert (answer["ok"], "ended" in answer["error"]) == (False, True)
+        await keeper.until_ready(lives=2)
+        [answer] = await ask(socket_of(keeper), {"command": "status"})
+        assert answer["result"]["supervisor"]["pid"] == keeper.supervisor_pids[1]
+
+
+async def test_a_stopped_supervisor_costs_status_its_part_and_not_the_keepers(tmp_path: Path) -> None:
+    async with running_keeper(tmp_path, plan={"timings": {"status": 0.3}}) as keeper:
+        await keeper.until_ready()
+        os.kill(keeper.supervisor_pids[0], signal.SIGSTOP)
+        [answer] = await ask(socket_of(keeper), {"command": "status"})
+        assert answer["result"]["supervisor"] is None
+        assert "does not answer" in answer["result"]["problem"]
+        os.kill(keeper.supervisor_pids[0], signal.SIGCONT)
+
+
+async def test_stop_drains_and_its_connection_ends_when_all_is_over(tmp_path: Path) -> None:
+    async with running_keeper(tmp_path) as keeper:
+        await keeper.until_ready()
+        async with await trio.open_unix_socket(str(socket_of(keeper))) as stream:
+            await stream.send_all(b'{"command":"stop"}\n')
+            assert json.loads(await stream.receive_some())["result"]["at_most_seconds"] > 25
+            with trio.fail_after(15):
+                assert await stream.receive_some() == b""
+        assert await keeper.status() == 0
+        assert keeper.lines("drained") == [str(keeper.supervisor_pids[0])]
+
+
+async def test_what_a_killed_keeper_left_is_taken_over(tmp_path: Path) -> None:
+    async with running_keeper(tmp_path) as keeper:
+        await keeper.until_ready()
+        keeper.process.kill()
+        keeper.process.wait()
+        assert socket_of(keeper).exists()
+    async with running_keeper(tmp_path, name="next") as successor:
+        await successor.until_ready()
+        assert (await ask(socket_of(successor), {"command": "status"}))[0]["ok"]
+
+
+def test_a_socket_that_is_served_is_not_taken_away(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    with listen_control(path), pytest.raises(ControlTaken, match="it serves"):
+        listen_control(path)
+    listen_control(path).close()
+
+
+def test_a_path_that_is_too_long_for_a_socket_goes_to_the_runtime_directory(tmp_path: Path) -> None:
+    deep = tmp_path / ("long" * 30)
+    deep.mkdir()
+    path = control_path(deep, tmp_path)
+    assert path.parent.parent == tmp_path
+    with listen_control(path), socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["stop"]])
+def test_without_an_agent_a_command_says_so_and_what_helps(tmp_path: Path, arguments: Sequence[str]) -> None:
+    for state_dir in (tmp_path / "never", tmp_path):
+        done = run(*arguments, environ=process_environ(state_dir), cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "no agent runs" in done.stderr
+        assert "hashee-agent up" in done.stderr
