@@ -2,6 +2,7 @@
 # make test    every test          make check   the quick ones          make lint    style and types
 # make fuzz    every decoder on mutated input, guided by coverage (SECONDS=120 in all)
 # make mutants switch each guard of crypto/ off in turn: some test must notice (about 3 minutes)
+# make bench   how fast the parts are, beside peers (docs/benchmarks.md; about 3 minutes)
 # make lock    pin the dependencies anew (needs the network)            make clean   back to a fresh clone
 
 PYTHON ?= python3
@@ -54,6 +55,7 @@ lock: setup
 		| $(UV_COMPILE) --no-deps --no-annotate - --output-file requirements-valkey.lock >/dev/null
 	sed -n 's/^fuzz = \["\(.*\)"\]$$/\1/p' pyproject.toml \
 		| $(UV_COMPILE) --no-deps --no-annotate - --output-file requirements-fuzz.lock >/dev/null
+	for peer in bench/peers/*.in; do $(UV_COMPILE) --no-annotate "$$peer" --output-file "$${peer%.in}.txt" >/dev/null; done
 
 fuzz: setup
 	@$(BIN)/python -c 'import atheris' 2>/dev/null \
@@ -66,8 +68,7 @@ mutants: setup
 
 bench: setup
 	@set -e; for file in bench/[a-z]*.py; do \
-		test -e "$$file" || { echo "no benchmarks yet"; break; }; \
-		name=$$(basename "$$file" .py); echo "== $$name"; $(BIN)/python -m "bench.$$name" $(ARGS); \
+		name=$$(basename "$$file" .py); echo "== $$name"; $(BIN)/python -m bench "$$name" $(ARGS); \
 	done
 
 clean:

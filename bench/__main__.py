@@ -1,4 +1,4 @@
-"""`python -m bench NAME [--json]`: one benchmark, its figures as JSON or as a table."""
+"""`python -m bench NAME [--json] [OPTIONS]`: one benchmark, its figures as one line of JSON or laid out for reading."""
 
 from __future__ import annotations
 
@@ -6,20 +6,18 @@ import argparse
 import importlib
 import json
 
-BENCHMARKS = ("crypto",)
+BENCHMARKS = ("crypto", "hop")
 
 
 def main() -> None:
-    """Run one benchmark by name; each is a module here with `run() -> dict`."""
-    parser = argparse.ArgumentParser(prog="python -m bench")
+    """Run one benchmark by name; each is a module here with `run(arguments) -> dict`, which reads its own options."""
+    parser = argparse.ArgumentParser(prog="python -m bench", epilog="what follows the name belongs to the benchmark")
     parser.add_argument("name", choices=BENCHMARKS)
-    parser.add_argument("--json", action="store_true", help="one JSON object on one line")
-    arguments = parser.parse_args()
-    figures = importlib.import_module(f"bench.{arguments.name}").run()
-    if arguments.json:
-        print(json.dumps(figures))
-        return
-    print(json.dumps(figures, indent=2))
+    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="[--json] [OPTIONS]")
+    chosen = parser.parse_args()
+    options = [option for option in chosen.rest if option != "--json"]
+    figures = importlib.import_module(f"bench.{chosen.name}").run(options)
+    print(json.dumps(figures) if "--json" in chosen.rest else json.dumps(figures, indent=2))
 
 
 if __name__ == "__main__":

@@ -6,11 +6,13 @@ libraries with everything prepared. Peers do 1 KiB through the ratchet alone, in
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from bench._crypto_floor import Floor
@@ -28,8 +30,9 @@ CONTENT_ID = os.urandom(32)
 Figures = dict[str, float]
 
 
-def run() -> dict[str, Any]:
+def run(arguments: Sequence[str] = ()) -> dict[str, Any]:
     """All figures, in µs but for `p99_ms`; medians over interleaved rounds."""
+    argparse.ArgumentParser(prog="python -m bench crypto").parse_args(arguments)
     ours: dict[str, list[float]] = {}
     floor: dict[str, list[float]] = {}
     bare = Floor(MESSAGE)
@@ -190,4 +193,4 @@ def _floor_once(bare: Floor) -> Figures:
 
 
 if __name__ == "__main__":
-    print(json.dumps(run()))
+    print(json.dumps(run(sys.argv[1:])))

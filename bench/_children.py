@@ -1,0 +1,91 @@
+"""Processes that a benchmark starts and measures: each dies with the benchmark, is ended by its id, and says what CPU it took."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from bus import parent_death
+
+END_SECONDS = 5.0
+LAST_LINES = 12
+TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+class BenchmarkFailed(Exception):
+    """A process did not do its part; carries the last lines of its log."""
+
+
+@contextmanager
+def child(argv: Sequence[str], *, log: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """A process with pipes for its input and output and a process group of its own, ended with the block."""
+    with log.open("ab") as errors:
+        process = subprocess.Popen(
+            parent_death.command(os.getpid(), list(argv)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=dict(environment),
+            process_group=0,
+        )
+    try:
+        yield process
+    finally:
+        end(process)
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Close its pipes and ask it; after a while its group is killed, for a master may leave workers behind."""
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+    family = [process.pid, *descendants(process.pid)]
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    for pid in family[1:]:
+        try:
+            if os.getpgid(pid) == process.pid:
+                os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue  # ended with its master, as it should
+
+
+def last_lines(log: Path) -> str:
+    """The end of a log."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-LAST_LINES:]) if log.exists() else ""
+
+
+def descendants(pid: int) -> list[int]:
+    """Children of all its threads, and theirs."""
+    found = []
+    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = [int(text) for text in listed.read_text().split()]
+        except OSError:
+            continue  # it has just ended
+        for one in children:
+            found += [one, *descendants(one)]
+    return found
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """User and system time of processes and all their descendants, to 10 ms."""
+    return sum(_cpu_seconds(each) for pid in pids for each in (pid, *descendants(pid)))
+
+
+def _cpu_seconds(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / TICKS_A_SECOND

@@ -1,0 +1,219 @@
+"""Our bus with every guarantee on, as supervisor and workers use it, without cryptography of messages and without a relay.
+
+A job: sealed, `accept` with the write of its sender's session, taken by a worker under a lease, `emit`, `finish`; the reply read,
+opened, `commit` with the write of the session and the outbox record, `confirm`. It is back when it is confirmed, for only then may
+its conversation go on; `result_p50_ms` says when the reply was in hand. One conversation and one person a lane.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import uuid
+from dataclasses import dataclass, field
+
+import trio
+
+from bench.peers.driver import PAYLOAD, answer, check, orders, percentiles
+from bus.client import open_redis
+from bus.jobs import Finished, JobStore
+from bus.keys import REPLIES_GROUP
+from bus.leases import LeaseKeeper
+from bus.outbox import Committed, Outbox
+from bus.readers import Entry, StreamReader
+from bus.records import (
+    SCHEMA_VERSION,
+    InboundMessage,
+    Job,
+    OutboxRecord,
+    Reply,
+    decode_reply_record,
+    open_reply,
+    pack_job,
+)
+from bus.sealing import StoreKeys
+from bus.store import Arrival, Intake, SessionWrite, Source, Store
+
+AGENT = "01906abc-0000-7000-8000-000000000001"
+SUPERVISOR = "supervisor-1"
+KEYS = StoreKeys.derive(bytes(32))
+DEVICE_RECORD = bytes(700)
+"""About what a device's record with one session takes (crypto/records.py)."""
+ENCRYPTED_PAYLOAD = "A" * 2400
+"""About what an envelope with 1 KiB of text for one device takes."""
+SLOTS = 32
+READ_COUNT = 64
+
+
+@dataclass
+class Lane:
+    """One person with one conversation, and the job that is under way in it."""
+
+    conversation: str
+    person: tuple[str, str]
+    seq: int = 1
+    version: int = 0
+    sent_ns: int = 0
+    back: trio.Event = field(default_factory=trio.Event)
+
+    def session(self, version: int) -> SessionWrite:
+        owner, device = self.person
+        return SessionWrite(owner, device, version, KEYS.state.seal(DEVICE_RECORD, owner, device, version + 1))
+
+
+class Supervisor:
+    """The producer: takes messages in and sends replies out."""
+
+    def __init__(self, store: Store, outbox: Outbox, replies: StreamReader, leases: LeaseKeeper) -> None:
+        self._store, self._outbox, self._replies, self._leases = store, outbox, replies, leases
+        self._lanes: dict[str, Lane] = {}
+        self._latencies: list[int] = []
+        self._results: list[int] = []
+
+    async def serve(self) -> None:
+        """Everything the benchmark asks for."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._hear)
+            await self._run(1, 0.0)
+            asked = orders()
+            while order := await trio.to_thread.run_sync(next, asked, None):
+                seconds = await self._run(*order)
+                more = {f"result_{name}": value for name, value in percentiles(self._results).items()}
+                answer(seconds, self._latencies, **more)
+            nursery.cancel_scope.cancel()
+
+    async def _run(self, in_flight: int, seconds: float) -> float:
+        self._latencies, self._results = [], []
+        began = time.perf_counter_ns()
+        async with trio.open_nursery() as nursery:
+            for _ in range(in_flight):
+                lane = Lane(uuid.uuid4().hex, (uuid.uuid4().hex, uuid.uuid4().hex))
+                self._lanes[lane.conversation] = lane
+                nursery.start_soon(self._talk, lane, began + int(seconds * 1e9))
+        return (time.perf_counter_ns() - began) / 1e9
+
+    async def _talk(self, lane: Lane, end: int) -> None:
+        while True:
+            await self._send(lane)
+            await lane.back.wait()
+            if time.perf_counter_ns() >= end:
+                break
+        del self._lanes[lane.conversation]
+
+    async def _send(self, lane: Lane) -> None:
+        lane.back = trio.Event()
+        lane.sent_ns = time.perf_counter_ns()
+        now_ms = time.time_ns() // 1_000_000
+        message = InboundMessage(
+            message_id=uuid.uuid4().hex,
+            conversation_id=lane.conversation,
+            conversation_type="h2a",
+            sender_id=lane.person[0],
+            sender_type="human",
+            payload={"type": "text", "text": PAYLOAD},
+        )
+        job = pack_job(message, seq=lane.seq, accepted_ms=now_ms, message_ms=now_ms, key=KEYS.bus, agent_id=AGENT)
+        arrival = Arrival(
+            conversation_id=lane.conversation,
+            source=Source.PUSH,
+            seq=lane.seq,
+            signed_id=os.urandom(8),
+            message_ms=now_ms,
+            session=lane.session(lane.version),
+            session_version=lane.version,
+            peer=lane.person,
+            person=lane.person[0],
+        )
+        lane.version += 1  # before the answer: the reply may overtake it
+        assert await self._store.accept(arrival, job) is Intake.ACCEPTED
+
+    async def _hear(self) -> None:
+        async with trio.open_nursery() as nursery:
+            while True:
+                for entry in await self._replies.read(READ_COUNT):
+                    nursery.start_soon(self._reply, entry)
+
+    async def _reply(self, entry: Entry) -> None:
+        self._leases.hold(entry.id)
+        packed = entry.fields["r"]
+        record = decode_reply_record(packed)
+        lane = self._lanes[record.conversation_id]
+        check(open_reply(record, key=KEYS.bus, agent_id=AGENT).payload["text"])
+        self._results.append(time.perf_counter_ns() - lane.sent_ns)
+        name = uuid.uuid4().hex
+        commit = await self._outbox.commit(
+            entry_id=entry.id,
+            reply_record=packed,
+            conversation_id=lane.conversation,
+            client_message_id=name,
+            record=OutboxRecord(
+                SCHEMA_VERSION,
+                name,
+                lane.conversation,
+                "text",
+                ENCRYPTED_PAYLOAD,
+                None,
+                "h2a",
+                "text",
+                record.emitted_ms,
+            ),
+            sessions=[lane.session(lane.version)],
+            epoch=0,
+            rate_per_second=0,
+        )
+        assert commit.outcome is Committed.COMMITTED, commit
+        lane.version += 1
+        assert await self._outbox.confirm(lane.conversation, name, f"message-{name}", lane.seq + 1) is not None
+        self._leases.release(entry.id)
+        lane.seq += 2
+        self._latencies.append(time.perf_counter_ns() - lane.sent_ns)
+        lane.back.set()
+
+
+async def produce(url: str) -> None:
+    async with open_redis(url) as client:
+        store = Store(client, AGENT, SUPERVISOR)
+        stream, group = store.keys.replies, REPLIES_GROUP
+        replies = StreamReader(client, stream=stream, group=group, consumer=SUPERVISOR)
+        leases = LeaseKeeper(url, client.scripts, stream=stream, group=group, consumer=SUPERVISOR)
+        await replies.make_group()
+        replies.start()
+        leases.start()
+        try:
+            await Supervisor(store, Outbox(client, AGENT, SUPERVISOR), replies, leases).serve()
+        finally:
+            await replies.close()
+            await leases.close()
+
+
+async def work(url: str, name: str) -> None:
+    """A worker as `workers/runner.py` uses the bus; the handler gives back what it got."""
+    jobs = JobStore(url, AGENT, KEYS.bus, name)
+    await jobs.open()
+    slots = trio.Semaphore(SLOTS)
+
+    async def run(job: Job) -> None:
+        reply = Reply(kind="message", content_type="text", payload={"type": "text", "text": job.message.text})
+        earlier = await jobs.emitted(job)
+        if "0" not in earlier:
+            await jobs.emit(job, "0", reply)
+        assert await jobs.finish(job) is Finished.DONE
+        jobs.release(job)
+        slots.release()
+
+    async with trio.open_nursery() as nursery:
+        while True:
+            await slots.acquire()
+            slots.release()
+            for job in await jobs.take(slots.value):
+                await slots.acquire()
+                nursery.start_soon(run, job)
+
+
+if __name__ == "__main__":
+    address = os.environ["BENCH_REDIS_URL"]
+    if sys.argv[1] == "worker":
+        trio.run(work, address, sys.argv[2])
+    else:
+        trio.run(produce, address)

@@ -1,0 +1,42 @@
+"""Each benchmark runs, at a size that says nothing about speed, and prints the figures that its page names."""
+
+import json
+import subprocess
+import sys
+
+NO_TIME = 60.0
+SIDES = {"producer_cpu_us", "workers_cpu_us", "redis_cpu_us"}
+TIMES = {"rate_per_second", "p50_ms", "p99_ms"}
+
+
+def figures_of(*arguments: str) -> dict[str, object]:
+    command = [sys.executable, "-m", "bench", *arguments, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=NO_TIME, check=False)
+    assert done.returncode == 0, done.stderr
+    [line] = done.stdout.splitlines()
+    figures = json.loads(line)
+    assert isinstance(figures, dict)
+    return figures
+
+
+def test_hop_measures_our_bus_and_the_floor() -> None:
+    figures = figures_of("hop", "--peers", "none", "--rounds", "1", "--seconds", "0.2")
+    for contender in ("ours", "floor"):
+        loads = figures[contender]
+        assert isinstance(loads, dict)
+        assert set(loads) == {"in_flight_64", "one_at_a_time"}
+        for load in loads.values():
+            assert load.keys() >= TIMES | SIDES
+            assert load["rate_per_second"] > 0
+            assert 0 < load["p50_ms"] <= load["p99_ms"]
+    assert figures["peers"] == {}
+    ratios = figures["ratios"]
+    assert isinstance(ratios, dict)
+    assert ratios["rate_to_floor"] > 0
+
+
+def test_hop_names_a_peer_that_it_does_not_know_as_missing() -> None:
+    figures = figures_of("hop", "--peers", "nobody", "--rounds", "1", "--seconds", "0.2")
+    assert figures["peers"] == {
+        "nobody": {"missing": "no peer of this name; there are dramatiq, taskiq, arq, faststream"}
+    }
