@@ -19,6 +19,7 @@ PLAIN_KINDS = frozenset(
         *("gen", "epoch", "cursor", "first_sync", "rate", "reclaimer", "consumers", "live"),
         *("due", "outbox", "acks", "quarantine", "owners", "prekey_state", "grant_head"),
         *("ids", "taken", "emitted", "sent", "message"),
+        *("slot", "slots", "ghosts", "ghost_poll", "standby"),
     }
 )
 
@@ -118,6 +119,30 @@ class Keys:
     def reclaimer(self) -> str:
         """Holder of the reclaimer's office, with an expiry."""
         return self._key("reclaimer")
+
+    @property
+    def slots(self) -> str:
+        """Hash slot number → record of its last holder, which outlives the slot's lease."""
+        return self._key("slots")
+
+    def slot(self, number: int) -> str:
+        """Name of the supervisor that may be connected as number 1, 2, …, with an expiry."""
+        return self._key("slot", str(number))
+
+    @property
+    def ghosts(self) -> str:
+        """Sorted set of supervisors that went without giving up their slot → time until which the relay may believe in them."""
+        return self._key("ghosts")
+
+    @property
+    def ghost_poll(self) -> str:
+        """Who polled last on account of a ghost, with an expiry."""
+        return self._key("ghost_poll")
+
+    @property
+    def standby(self) -> str:
+        """A supervisor that waits for a slot, with an expiry."""
+        return self._key("standby")
 
     @property
     def consumers(self) -> str:

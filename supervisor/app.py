@@ -159,6 +159,7 @@ class _Run:
         with trio.move_on_after(left):
             await self._wait_until_sent()
         await parts.connection.close()
+        await parts.slots.give_up_for_good()  # only now: the relay has heard the close and counts us no longer
         with trio.move_on_after(self._settings.drain_seconds / 5):
             await parts.take_in_the_last()
         log.info("drain: done")

@@ -60,6 +60,7 @@ STATE_DIR = Setting("HASHEE_STATE_DIR", "the absolute path of a directory of thi
 HTTP_HOST = Setting("HASHEE_HTTP_HOST", "an IP address or host name to listen on", default="127.0.0.1")
 HTTP_PORT = Setting("HASHEE_HTTP_PORT", "a free port, 0 to 65535 (0 = any)", default="9090", aliases=("PORT",))
 SEND_RATE = Setting("HASHEE_SEND_RATE", "messages per second, 0 to 1000 (0 = no limit)", default="5")
+MAX_CONNECTIONS = Setting("HASHEE_MAX_CONNECTIONS", "a whole number from 1 to 3", default="3")
 DRAIN_SECONDS = Setting("HASHEE_DRAIN_SECONDS", "seconds, 0 to 3600", default="25")
 KEY_CHANGE = Setting("HASHEE_KEY_CHANGE", "hold, accept or refuse", default="hold")
 FSYNC = Setting("HASHEE_FSYNC", "second or always", default="second")
@@ -88,6 +89,7 @@ ALL_SETTINGS = (
     HTTP_HOST,
     HTTP_PORT,
     SEND_RATE,
+    MAX_CONNECTIONS,
     DRAIN_SECONDS,
     FIRST_SYNC_SECONDS,
     KEY_CHANGE,
@@ -156,6 +158,7 @@ class SupervisorSettings:
     http_host: str
     http_port: int
     send_rate_per_second: float
+    max_connections: int
     drain_seconds: float
     first_sync_seconds: int
     key_change: str
@@ -188,6 +191,7 @@ class SupervisorSettings:
             http_host=reader.required(HTTP_HOST, parsers.host, ""),
             http_port=reader.required(HTTP_PORT, whole_number(0, 65535), 0),
             send_rate_per_second=reader.required(SEND_RATE, number(0, 1000), 0.0),
+            max_connections=reader.required(MAX_CONNECTIONS, whole_number(1, 3), 1),
             drain_seconds=reader.required(DRAIN_SECONDS, number(0, 3600), 0.0),
             first_sync_seconds=reader.required(FIRST_SYNC_SECONDS, whole_number(0, 31_536_000), 0),
             key_change=reader.required(KEY_CHANGE, one_of(("hold", "accept", "refuse")), ""),

@@ -7,6 +7,7 @@ for 15 s is dead, whatever TCP believes.
 import enum
 import random
 from collections.abc import Callable
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import msgspec
@@ -36,7 +37,9 @@ PING_ANSWER_SECONDS = 5.0
 SEND_SECONDS = 10.0
 BACKOFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 REFUSED_RETRY_SECONDS = 60.0
-LIMIT_RETRY_SECONDS = 1.0
+LIMIT_RETRY_SECONDS = 0.5
+FAILURES_WITH_SLOT = 3
+"""After so many in a row a slot is worth more to another supervisor, which may reach the relay."""
 
 log = structlog.get_logger()
 
@@ -76,6 +79,22 @@ class RelayAddress(msgspec.Struct, frozen=True):
         return f"{scheme}://{parts.netloc}{parts.path}/ws/agent?agent_id={self.agent_id}"
 
 
+class Slot(Protocol):
+    """What allows this supervisor to be connected (supervisor/slots.py)."""
+
+    async def take(self) -> None:
+        """Wait until it is held."""
+
+    async def lost(self) -> None:
+        """Wait until it is held no longer."""
+
+    async def give_up(self) -> None:
+        """Others may have it."""
+
+    def note_connected(self, connected: bool) -> None:
+        """The connection is authenticated, or no longer."""
+
+
 class Connection:
     """One supervisor's connection. `number` counts authenticated connections; it changes with each."""
 
@@ -83,6 +102,7 @@ class Connection:
         self,
         address: RelayAddress,
         metrics: Metrics,
+        slot: Slot,
         *,
         on_frame: Callable[[FromRelay], None],
         on_connected: Callable[[], None],
@@ -90,13 +110,16 @@ class Connection:
         """Both callbacks run in the reader and must return at once."""
         self._address = address
         self._metrics = metrics
+        self._slot = slot
         self._on_frame = on_frame
         self._on_connected = on_connected
         self._socket: WebSocket | None = None
         self._send_lock = trio.Lock()
         self._authenticated = trio.Event()
         self._draining = False
-        self._closed_by_us = trio.Event()
+        self._running = trio.CancelScope()
+        self._ended = trio.Event()
+        self._ended.set()
         self.state = State.DISCONNECTED
         self.number = 0
         self.refusal: str | None = None
@@ -128,26 +151,42 @@ class Connection:
                 raise NotConnected from None
 
     async def run(self) -> None:
-        """Keep a connection until cancelled."""
+        """Keep a connection while a slot is held, until closed or cancelled."""
+        self._ended = trio.Event()
+        try:
+            with self._running:
+                await self._keep()
+        finally:
+            self._ended.set()
+
+    async def _keep(self) -> None:
         failures = 0
         while not self._draining:
+            await self._slot.take()
             before = self.number
             pause = await self._run_once(failures)
             self._disconnected()
             if self._draining:
-                break
+                return
             failures = 1 if self.number != before else failures + 1
-            backoff = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS)) - 1]
-            await trio.sleep(pause if pause is not None else random.uniform(0, backoff))  # noqa: S311 - jitter
-        self._closed_by_us.set()
+            if pause is None:
+                backoff = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS)) - 1]
+                pause = random.uniform(0, backoff)  # noqa: S311 - jitter
+            if pause > LIMIT_RETRY_SECONDS and failures > FAILURES_WITH_SLOT:
+                await self._slot.give_up()
+            await trio.sleep(pause)
 
     async def close(self) -> None:
-        """Close with 1000 and stay closed; returns after the peer's close frame, or the adapter's bound."""
+        """Close with 1000 and stay closed; returns after the peer's close frame, or the adapter's bound.
+
+        A connection that is only being tried is given up.
+        """
         self._draining = True
-        if self._socket is None:
-            return
-        await self._socket.close(1000, "draining")
-        await self._closed_by_us.wait()
+        if self._socket is not None:
+            await self._socket.close(1000, "draining")
+        else:
+            self._running.cancel()
+        await self._ended.wait()
 
     async def _run_once(self, failures: int) -> float | None:
         """One connection from start to end; how long to wait before the next, None for the usual backoff."""
@@ -160,6 +199,7 @@ class Connection:
                 self._connected(socket)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._heartbeat, socket, nursery.cancel_scope)
+                    nursery.start_soon(self._leave_without_slot, socket)
                     lost = await self._read_until_lost(socket)
                     self._note_lost(lost)
                     nursery.cancel_scope.cancel()
@@ -172,6 +212,11 @@ class Connection:
         except _Refused as error:
             return self._refused(error.reason)
         return None
+
+    async def _leave_without_slot(self, socket: WebSocket) -> None:
+        await self._slot.lost()
+        log.warning("connection: another supervisor has the slot")
+        await socket.close(1000, "standby")
 
     def _refused(self, reason: str) -> float:
         if reason != self.refusal:
@@ -194,12 +239,14 @@ class Connection:
         self.number += 1
         self.refusal = None
         self._set_state(State.CONNECTED, connection=self.number)
+        self._slot.note_connected(True)
         self._authenticated.set()
         self._on_connected()
 
     def _disconnected(self) -> None:
         if self.state is State.CONNECTED:
             self._metrics.reconnects.inc()
+            self._slot.note_connected(False)
             self._authenticated = trio.Event()
         self._socket = None
         self.state = State.DISCONNECTED
@@ -269,5 +316,5 @@ class Connection:
 
 _REMEDIES = {
     "invalid_token": "check HASHEE_AGENT_ID and HASHEE_AGENT_TOKEN",
-    "connection_limit": "another three supervisors of this agent are connected; waiting for one to leave",
+    "connection_limit": "the relay counts other connections of this agent, maybe dead ones; tried again twice a second",
 }

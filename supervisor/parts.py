@@ -18,6 +18,7 @@ from bus.outbox import Outbox
 from bus.readers import LiveSubscriber, StreamReader
 from bus.recovery import Recovery
 from bus.sealing import StoreKeys
+from bus.slots import SlotStore
 from bus.store import Store
 from bus.vault import Vault
 from bus.wire import RedisFailed
@@ -57,6 +58,7 @@ from supervisor.reclaimer import Reclaimer
 from supervisor.rest import Rest, RestFailed
 from supervisor.sealer import Sealer
 from supervisor.sessions import Sessions
+from supervisor.slots import Slots
 from supervisor.streams import Streams
 
 REFRESH_RETRY_SECONDS = 5.0
@@ -91,7 +93,11 @@ class Parts:
         self.store = Store(client, settings.agent_id, instance.name)
         self.outbox = Outbox(client, settings.agent_id, instance.name)
         vault = Vault(client, names, keys.state)
-        self.connection = Connection(address, metrics, on_frame=self._on_frame, on_connected=self._on_connected)
+        slot_store = SlotStore(client, names, settings.max_connections)
+        self.slots = Slots(slot_store, instance, ask_for_poll=self._ask_for_poll)
+        self.connection = Connection(
+            address, metrics, self.slots, on_frame=self._on_frame, on_connected=self._on_connected
+        )
         self.ledger = GrantLedger(vault, keys.ledger, settings.state_dir)
         self.owners = Owners(vault, self.ledger, rest, KeyChangePolicy(settings.key_change))
         sessions = Sessions(vault)
@@ -112,7 +118,7 @@ class Parts:
             metrics=metrics,
         )
         self.sealer = Sealer(sessions, self.owners, device, metrics)
-        self.streams = Streams(device, keys.bus, self.connection, metrics)
+        self.streams = Streams(device, keys.bus, self.connection, metrics, speaks=lambda: self.slots.speaks)
         self.inbound = Inbound(
             store=self.store,
             sessions=sessions,
@@ -194,6 +200,7 @@ class Parts:
             self._keep_relations,
             self._refresh_on_connect,
             self._ping_redis,
+            self.slots.run,
             self.connection.run,
         ]
 
@@ -298,6 +305,8 @@ class Parts:
 
     def _relay_check(self) -> Check:
         silent = self.connection.heard_seconds_ago
+        if self.slots.is_standby:
+            return Check("relay", ok=True, detail=self.slots.detail)
         if self.connection.state is not State.CONNECTED or silent is None:
             refusal = self.connection.refusal
             return Check("relay", ok=False, detail=f"refused: {refusal}" if refusal else self.connection.state.value)

@@ -25,7 +25,9 @@ from supervisor.metrics import Metrics
 MOST_WAITING = 500
 MOST_STREAM_SECONDS = 300.0
 EARLY_SECONDS = 5.0
-MOST_EARLY_DELTAS = 200
+MOST_EARLY_DELTAS = 200  # of one stream
+MOST_EARLY_STREAMS = 200
+"""Most of them are other supervisors' streams: every supervisor hears every delta, and one of them sends it."""
 
 log = structlog.get_logger()
 
@@ -59,11 +61,21 @@ class LiveStream:
 class Streams:
     """The streams of one supervisor, and what goes over the live channel."""
 
-    def __init__(self, device: LocalDevice, bus_key: BusKey, connection: Connection, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        device: LocalDevice,
+        bus_key: BusKey,
+        connection: Connection,
+        metrics: Metrics,
+        *,
+        speaks: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`speaks`: whether typing, which every supervisor hears of, goes out from this one."""
         self._device = device
         self._bus_key = bus_key
         self._connection = connection
         self._metrics = metrics
+        self._speaks = speaks
         self._by_conversation: dict[str, LiveStream] = {}
         self._early: dict[str, tuple[float, list[LiveDelta]]] = {}
         self._order = trio.Lock()
@@ -161,12 +173,13 @@ class Streams:
     def _keep_early(self, delta: LiveDelta) -> None:
         now = trio.current_time()
         self._early = {key: kept for key, kept in self._early.items() if now - kept[0] < EARLY_SECONDS}
-        if sum(len(deltas) for _, deltas in self._early.values()) < MOST_EARLY_DELTAS:
-            self._early.setdefault(delta.stream_id, (now, []))[1].append(delta)
+        _, deltas = self._early.get(delta.stream_id, (now, []))
+        if len(deltas) < MOST_EARLY_DELTAS and (deltas or len(self._early) < MOST_EARLY_STREAMS):
+            self._early.setdefault(delta.stream_id, (now, deltas))[1].append(delta)
 
     async def _type(self, live: LiveTyping) -> None:
         frame: Callable[[str], Frame] = TypingStart if live.active else TypingStop
-        if self._connection.state is State.CONNECTED:
+        if self._connection.state is State.CONNECTED and self._speaks():
             await self._try_send(frame(live.conversation_id))
 
     async def _try_send(self, frame: Frame) -> None:

@@ -131,6 +131,33 @@ class FakeConnection(Connection):
         self._changed = trio.Event()
 
 
+class FreeSlot:
+    """A slot that is always held until the test takes it away; `given_up` counts."""
+
+    def __init__(self) -> None:
+        self.given_up = 0
+        self.is_connected = False
+        self._taken_away = trio.Event()
+
+    async def take(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self._taken_away.is_set():
+            await trio.sleep_forever()
+
+    async def lost(self) -> None:
+        await self._taken_away.wait()
+
+    async def give_up(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self.given_up += 1
+
+    def note_connected(self, connected: bool) -> None:
+        self.is_connected = connected
+
+    def take_away(self) -> None:
+        self._taken_away.set()
+
+
 def message_id_of(frame: FromRelay) -> str:
     return str(getattr(frame, "message_id", ""))
 

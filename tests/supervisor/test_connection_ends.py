@@ -174,3 +174,47 @@ async def test_a_lost_connection_is_no_connection_while_its_socket_is_being_clos
                     break
                 await trio.sleep(0.05)
         assert scene.connection.state.value != "connected"
+
+
+async def test_who_loses_the_slot_closes_with_1000_and_stands_by(autojump_clock: trio.testing.MockClock) -> None:
+    closes: list[bytes] = []
+
+    async def script(peer: Peer) -> None:
+        await accepted(peer)
+        while True:
+            opcode, payload = await peer.read_frame()
+            if opcode == CLOSE:
+                closes.append(payload[:2])
+                await peer.frame(CLOSE, payload)
+                return
+
+    async with connecting(script) as scene:
+        await scene.connection.wait_connected()
+        assert scene.slot.is_connected
+        scene.slot.take_away()
+        await scene.until(lambda: scene.connection.state is State.DISCONNECTED)
+        assert closes == [(1000).to_bytes(2, "big")]
+        assert not scene.slot.is_connected
+        await trio.testing.wait_all_tasks_blocked()
+        assert scene.connection.number == 1
+
+
+async def test_a_slot_that_leads_nowhere_is_given_up_for_the_pause(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.connection.random.uniform", lambda _low, high: high)
+
+    async def script(peer: Peer) -> None:
+        await peer.read_frame()
+
+    async with connecting(script) as scene:
+        await scene.until(lambda: scene.slot.given_up >= 2)
+
+
+async def test_a_standby_can_be_closed(autojump_clock: trio.testing.MockClock) -> None:
+    async with connecting(serve) as scene:
+        await scene.connection.wait_connected()
+        scene.slot.take_away()
+        await scene.until(lambda: scene.connection.state is State.DISCONNECTED)
+        with trio.fail_after(5):
+            await scene.connection.close()

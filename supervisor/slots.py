@@ -1,0 +1,181 @@
+"""The supervisor's slot: held while it is connected or tries to be, renewed, lost only when another holder is read there (DESIGN §4).
+
+Without a slot this supervisor is a warm standby and looks several times a second whether one is free. While Redis is away nothing
+changes: nobody is disconnected by an outage. The event loop itself renews: a supervisor that hangs loses its slot.
+"""
+
+import socket
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+
+import msgspec
+import structlog
+import trio
+
+from bus.slots import Held, Holder, SlotStore
+from bus.wire import RedisFailed
+from supervisor.instance import Instance
+
+RENEW_SECONDS = 0.5
+LOOK_SECONDS = 0.2
+ABANDONED_SECONDS = 0.8
+"""A lease that ran out, in an outage say, is renewed by then by a holder that lives."""
+
+log = structlog.get_logger()
+
+
+class Slots:
+    """One supervisor's part in the slots of its agent."""
+
+    def __init__(self, store: SlotStore, instance: Instance, *, ask_for_poll: Callable[[], None]) -> None:
+        self._store = store
+        self._instance = instance
+        self._ask_for_poll = ask_for_poll
+        self._me = Holder(instance.name, socket.gethostname()[:64], version("hashee-agent"), 0)
+        self._wanted = False
+        self._over = False
+        self._order = trio.Lock()
+        self._wake = trio.Event()
+        self._changed = trio.Event()
+        self._seen: Held | None = None
+        self._expired: dict[str, float] = {}
+        self.number = 0
+        """The slot that is held; 0 without one."""
+
+    @property
+    def is_standby(self) -> bool:
+        """It wants a slot, and others have them all."""
+        return self._wanted and self.number == 0 and self._seen is not None
+
+    @property
+    def detail(self) -> str:
+        """For people."""
+        if self._seen is None:
+            return "the slots are not known yet"
+        others = ", ".join(f"{holder.host} ({holder.version})" for holder in self._others())
+        return f"standby: every slot is taken by {others}" if self.is_standby else f"slot {self.number}"
+
+    @property
+    def speaks(self) -> bool:
+        """Whether what must go out once, and is worth nothing later (typing), goes out here: the lowest connected slot."""
+        lower = (
+            (slot.holder for slot in self._seen.slots if slot.leased and slot.number < self.number)
+            if self._seen
+            else ()
+        )
+        return self.number > 0 and not any(holder is not None and holder.connected for holder in lower)
+
+    @property
+    def has_successor(self) -> bool:
+        """Another supervisor is connected, or will be as soon as this one's slot is free."""
+        return self._seen is not None and (
+            self._seen.standby_waits or any(holder.connected for holder in self._others())
+        )
+
+    async def run(self) -> None:
+        """Hold, renew and look until cancelled."""
+        while True:
+            answered = await self._hold() if self._wanted else True
+            with trio.move_on_after(RENEW_SECONDS if answered and self.number else LOOK_SECONDS):
+                await self._wake.wait()
+            self._wake = trio.Event()
+
+    async def take(self) -> None:
+        """Wait until a slot is held; for ever once it was given up for good."""
+        self._wanted = not self._over
+        self._wake.set()
+        while self.number == 0:
+            await self._changed.wait()
+
+    async def lost(self) -> None:
+        """Wait until no slot is held."""
+        while self.number:
+            await self._changed.wait()
+
+    def note_connected(self, connected: bool) -> None:
+        """What the others are told with the next renewal, which is at once."""
+        self._me = msgspec.structs.replace(self._me, connected=connected)
+        self._wake.set()
+
+    async def give_up_for_good(self) -> None:
+        """No other is wanted any more."""
+        self._over = True
+        await self.give_up()
+
+    async def give_up(self) -> None:
+        """Nothing of ours is connected any more: another may be. Waits for Redis no longer than the lease would last."""
+        async with self._order:
+            number, self._wanted = self.number, False
+            self._set(0)
+            if number == 0:
+                return
+            try:
+                await self._store.give_up(self._me.holder, number)
+            except RedisFailed as error:
+                log.warning("slot: not given up, its lease runs out", reason=str(error))
+            else:
+                log.info("slot: given up", slot=number)
+
+    async def _hold(self) -> bool:
+        """Whether Redis has answered."""
+        async with self._order:
+            if not self._wanted:
+                return True
+            try:
+                held = await self._store.hold(self._me, self._abandoned())
+                if await self._free_the_dead(held):
+                    held = await self._store.hold(self._me)
+            except RedisFailed as error:
+                log.debug("slot: Redis failed", reason=str(error))
+                return False
+            self._note(held)
+            return True
+
+    def _abandoned(self) -> list[str]:
+        now = trio.current_time()
+        return [holder for holder, since in self._expired.items() if now - since >= ABANDONED_SECONDS]
+
+    async def _free_the_dead(self, held: Held) -> bool:
+        """What a process of this host held that is gone is free at once."""
+        freed = False
+        for slot in held.slots:
+            name = self._me.holder if slot.holder is None else slot.holder.holder
+            if name == self._me.holder or not self._instance.knows_dead(name):
+                continue
+            if await self._store.free_dead(name, slot.number):
+                log.warning("slot: its holder is gone", slot=slot.number, holder=name)
+                freed = True
+        return freed
+
+    def _note(self, held: Held) -> None:
+        now = trio.current_time()
+        expired = {slot.holder.holder for slot in held.slots if slot.holder is not None and not slot.leased}
+        self._expired = {holder: self._expired.get(holder, now) for holder in expired - {self._me.holder}}
+        first, self._seen = self._seen is None, held
+        before = self.number
+        if held.number != before:
+            self._set(held.number)
+            if held.number == 0:
+                log.warning("slot: lost, another has it", slot=before)
+            else:
+                log.info("slot: held", slot=held.number)
+        elif first and held.number == 0:
+            log.info("slot: standby", waits_for=[holder.host for holder in self._others()])
+        if held.poll:
+            self._ask_for_poll()
+
+    def _others(self) -> list[Holder]:
+        slots = self._seen.slots if self._seen is not None else ()
+        return [
+            slot.holder
+            for slot in slots
+            if slot.leased and slot.holder is not None and slot.holder.holder != self._me.holder
+        ]
+
+    def _set(self, number: int) -> None:
+        if number and not self.number:
+            self._me = msgspec.structs.replace(self._me, since_ms=int(time.time() * 1000))
+        self.number = number
+        self._changed.set()
+        self._changed = trio.Event()

@@ -1,0 +1,123 @@
+"""Slots on a real Redis: at most so many holders, whatever order things happen in."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from bus.client import RedisClient, open_redis
+from bus.keys import Keys
+from bus.slots import Holder, SlotStore
+from tests.redis_server import redis_server
+
+AGENT = "01906abc-0000-7000-8000-000000000001"
+KEYS = Keys(AGENT)
+WAIT_SECONDS = 20.0
+
+
+def called(name: str, *, connected: bool = False) -> Holder:
+    return Holder(name, "host", "1.0", 1, connected)
+
+
+@asynccontextmanager
+async def slots(directory: Path, most: int = 3) -> AsyncIterator[tuple[RedisClient, SlotStore]]:
+    with redis_server(directory) as url:
+        async with open_redis(url) as client:
+            yield client, SlotStore(client, KEYS, most)
+
+
+async def run_out(client: RedisClient, slot: int) -> None:
+    """The lease of a slot ends as if its holder had been silent."""
+    await client.command("PEXPIRE", KEYS.slot(slot), 1)
+    with trio.fail_after(WAIT_SECONDS):
+        while await client.command("EXISTS", KEYS.slot(slot)):
+            await trio.sleep(0.002)
+
+
+async def test_three_hold_a_slot_each_and_the_fourth_stands_by(tmp_path: Path) -> None:
+    async with slots(tmp_path) as (_, store):
+        taken = [(await store.hold(called(name))).number for name in ("a", "b", "c", "d")]
+        assert taken == [1, 2, 3, 0]
+        assert [(await store.hold(called(name))).number for name in ("c", "b", "a")] == [3, 2, 1]
+        assert (await store.hold(called("a"))).standby_waits
+
+
+async def test_a_slot_that_is_given_up_is_free_at_once_and_leaves_no_ghost(tmp_path: Path) -> None:
+    async with slots(tmp_path, most=1) as (client, store):
+        await store.hold(called("a"))
+        assert not await store.give_up("b", 1), "only its holder gives it up"
+        assert await store.give_up("a", 1)
+        assert (await store.hold(called("b"))).number == 1
+        assert await client.command("ZCARD", KEYS.ghosts) == 0
+
+
+async def test_a_lease_that_ran_out_is_its_holders_still_until_it_is_known_as_abandoned(tmp_path: Path) -> None:
+    async with slots(tmp_path, most=1) as (client, store):
+        await store.hold(called("a"))
+        await run_out(client, 1)
+        seen = await store.hold(called("b"))
+        assert seen.number == 0
+        assert seen.slots[0].leased is False
+        assert seen.slots[0].holder == called("a")
+        assert (await store.hold(called("a"))).number == 1, "after an outage the holder goes on"
+        await run_out(client, 1)
+        assert (await store.hold(called("b"), ["a"])).number == 1
+        assert (await store.hold(called("a"))).number == 0, "it wakes, and another has it"
+
+
+async def test_who_went_without_giving_up_leaves_a_ghost_that_one_supervisor_polls_for(tmp_path: Path) -> None:
+    async with slots(tmp_path) as (client, store):
+        for name in ("a", "b", "c"):
+            await store.hold(called(name))
+        await run_out(client, 1)
+        polls = [(await store.hold(called(name), ["a"])).poll for name in ("b", "c", "b")]
+        assert polls == [True, False, False]
+        await client.command("DEL", KEYS.ghost_poll)  # 5 s later
+        assert (await store.hold(called("c"))).poll
+        await client.command("ZADD", KEYS.ghosts, 1, "a")  # 90 s later
+        await client.command("DEL", KEYS.ghost_poll)
+        assert not (await store.hold(called("c"))).poll
+        assert await client.command("ZCARD", KEYS.ghosts) == 0
+
+
+async def test_who_is_known_dead_is_freed_at_once_and_leaves_a_ghost(tmp_path: Path) -> None:
+    async with slots(tmp_path, most=1) as (_, store):
+        await store.hold(called("a"))
+        assert await store.free_dead("a", 1)
+        assert not await store.free_dead("a", 1)
+        held = await store.hold(called("b"))
+        assert held.number == 1
+        assert held.poll
+        assert not await store.free_dead("a", 1), "it is another's by now"
+
+
+async def test_a_full_redis_renews_and_gives_slots(tmp_path: Path) -> None:
+    async with slots(tmp_path) as (client, store):
+        await store.hold(called("a"))
+        await store.hold(called("b"))
+        await client.command("CONFIG", "SET", "maxmemory", 1)
+        assert (await store.hold(called("a", connected=True))).number == 1
+        assert (await store.hold(called("c"))).number == 3
+        assert (await store.hold(called("d"))).number == 0
+        await run_out(client, 2)
+        assert (await store.hold(called("d"), ["b"])).number == 2
+        assert await store.give_up("a", 1)
+
+
+async def test_a_holder_goes_on_as_itself_when_the_number_of_slots_shrinks(tmp_path: Path) -> None:
+    async with slots(tmp_path) as (client, three):
+        assert (await three.hold(called("a"))).number == 1
+        one = SlotStore(client, KEYS, 1)
+        assert (await one.hold(called("a"))).number == 1
+        assert (await one.hold(called("b"))).number == 0
+
+
+async def test_a_record_of_another_time_keeps_its_slot(tmp_path: Path) -> None:
+    async with slots(tmp_path, most=1) as (client, store):
+        await client.command("SET", KEYS.slot(1), "new", "PX", 60000)
+        await client.command("HSET", KEYS.slots, 1, '{"holder": "new", "since_ms": "noon"}')
+        seen = await store.hold(called("b"))
+        assert seen.number == 0
+        assert seen.slots[0].leased
+        assert seen.slots[0].holder is None
