@@ -6,7 +6,7 @@ import argparse
 import importlib
 import json
 
-BENCHMARKS = ("crypto", "hop")
+BENCHMARKS = ("crypto", "hop", "pipeline")
 
 
 def main() -> None:

@@ -44,7 +44,7 @@ def end(process: subprocess.Popen[str]) -> None:
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             pipe.close()
-    family = [process.pid, *descendants(process.pid)]
+    processes = family(process.pid)
     if process.poll() is None:
         process.terminate()
         try:
@@ -52,7 +52,7 @@ def end(process: subprocess.Popen[str]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-    for pid in family[1:]:
+    for pid in processes[1:]:
         try:
             if os.getpgid(pid) == process.pid:
                 os.kill(pid, signal.SIGKILL)
@@ -65,22 +65,22 @@ def last_lines(log: Path) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-LAST_LINES:]) if log.exists() else ""
 
 
-def descendants(pid: int) -> list[int]:
-    """Children of all its threads, and theirs."""
-    found = []
+def family(pid: int) -> list[int]:
+    """The process, the children of all its threads, and theirs."""
+    found = [pid]
     for listed in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
             children = [int(text) for text in listed.read_text().split()]
         except OSError:
             continue  # it has just ended
-        for one in children:
-            found += [one, *descendants(one)]
+        for child_pid in children:
+            found += family(child_pid)
     return found
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """User and system time of processes and all their descendants, to 10 ms."""
-    return sum(_cpu_seconds(each) for pid in pids for each in (pid, *descendants(pid)))
+    """User and system time of these processes, to 10 ms; those that are gone count nothing."""
+    return sum(_cpu_seconds(pid) for pid in pids)
 
 
 def _cpu_seconds(pid: int) -> float:

@@ -21,7 +21,7 @@ from typing import Any, cast
 
 import redis
 
-from bench._children import BenchmarkFailed, child, cpu_seconds, last_lines
+from bench._children import BenchmarkFailed, child, cpu_seconds, family, last_lines
 from bus import embedded
 
 READY_SECONDS = 30.0
@@ -70,8 +70,8 @@ def turn(contender: Contender, loads: Sequence[Load], fsync: str) -> dict[str, F
         try:
             _line(producer, READY_SECONDS)  # it has got a first result
             pids = {
-                "producer": [producer.pid],
-                "workers": [worker.pid for worker in workers],
+                "producer": family(producer.pid),
+                "workers": [pid for worker in workers for pid in family(worker.pid)],
                 "redis": [redis_pid],
             }
             return {load.name: _measure(producer, load, pids) for load in loads}

@@ -4,6 +4,11 @@ import json
 import subprocess
 import sys
 
+import pytest
+
+from bench._children import BenchmarkFailed
+from bench._hop_peers import peer
+
 NO_TIME = 60.0
 SIDES = {"producer_cpu_us", "workers_cpu_us", "redis_cpu_us"}
 TIMES = {"rate_per_second", "p50_ms", "p99_ms"}
@@ -35,8 +40,17 @@ def test_hop_measures_our_bus_and_the_floor() -> None:
     assert ratios["rate_to_floor"] > 0
 
 
-def test_hop_names_a_peer_that_it_does_not_know_as_missing() -> None:
-    figures = figures_of("hop", "--peers", "nobody", "--rounds", "1", "--seconds", "0.2")
-    assert figures["peers"] == {
-        "nobody": {"missing": "no peer of this name; there are dramatiq, taskiq, arq, faststream"}
-    }
+def test_a_peer_that_cannot_run_says_why() -> None:
+    with pytest.raises(BenchmarkFailed, match="no peer of this name; there are dramatiq, taskiq, arq, faststream"):
+        peer("nobody")
+
+
+def test_pipeline_measures_every_process_on_a_message_s_way() -> None:
+    figures = figures_of("pipeline", "--people", "2", "--rounds", "1", "--messages", "2")
+    parts = {f"{part}_cpu_ms" for part in ("supervisor", "workers", "redis", "relay", "keeper", "people")}
+    for load in (figures["everybody"], figures["somebody"]):
+        assert isinstance(load, dict)
+        assert load.keys() == TIMES | parts
+        assert load["rate_per_second"] > 0
+        assert 0 < load["p50_ms"] <= load["p99_ms"]
+        assert all(load[part] >= 0 for part in parts)

@@ -1,0 +1,142 @@
+"""What a message costs on its whole way: person → relay → supervisor → worker → supervisor → relay → person, in real processes.
+
+The house is the sandbox's (relay, `hashee-agent up` with two workers, echo), without a limit of sends; the people are this process.
+Everybody at once tells the throughput, somebody alone the latency. CPU of each process is what the kernel has counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from bench._children import cpu_seconds, family
+from bench.peers.driver import percentiles
+from bus.embedded import find_server
+from sandbox.people import Person, connected, make_person
+from sandbox.stage import Stage, stage
+
+WANTED_SUPERVISOR_CPU_MS = 1.0
+ANSWER_SECONDS = 60.0
+WARM_UP_MESSAGES = 3
+TEXT = "What one person says to an agent, of an ordinary length. " * 4
+
+Figures = dict[str, float]
+
+
+class House:
+    """The people with their conversations, and the processes that serve them."""
+
+    def __init__(self, house: Stage, conversations: dict[Person, str]) -> None:
+        self._conversations = conversations
+        titles = {pid: _title(pid) for pid in family(house.agent.pid)[1:]}
+        self.processes = {
+            "supervisor": [pid for pid, title in titles.items() if "supervisor" in title],
+            "workers": [pid for pid, title in titles.items() if "worker" in title],
+            "redis": [pid for pid, title in titles.items() if "redis-server" in title or "valkey-server" in title],
+            "relay": [house.relay.pid],
+            "keeper": [house.agent.pid],
+            "people": [os.getpid()],
+        }
+
+    async def everybody(self, messages: int) -> Figures:
+        """Each says so many, one after the other, all people at the same time."""
+        return await self._measure(list(self._conversations), messages)
+
+    async def somebody(self, messages: int) -> Figures:
+        """One person says so many, while the others are silent."""
+        return await self._measure(list(self._conversations)[:1], messages)
+
+    async def _measure(self, people: Sequence[Person], messages: int) -> Figures:
+        latencies: list[int] = []
+        before = {part: cpu_seconds(pids) for part, pids in self.processes.items()}
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for person in people:
+                nursery.start_soon(self._converse, person, messages, latencies)
+        seconds = trio.current_time() - began
+        figures = {"rate_per_second": round(len(latencies) / seconds, 1), **percentiles(latencies)}
+        for part, pids in self.processes.items():
+            figures[f"{part}_cpu_ms"] = round((cpu_seconds(pids) - before[part]) / len(latencies) * 1000, 3)
+        return figures
+
+    async def _converse(self, person: Person, messages: int, latencies: list[int]) -> None:
+        conversation, transcript = self._conversations[person], person.transcript
+        heard = len(transcript.heard(conversation))
+        for number in range(heard + 1, heard + messages + 1):
+            began = trio.current_time()
+            await person.say(conversation, TEXT)
+            with trio.fail_after(ANSWER_SECONDS):
+                await transcript.until(partial(_has_heard, person, conversation, number))
+            latencies.append(int((trio.current_time() - began) * 1e9))
+
+
+def run(arguments: Sequence[str] = ()) -> dict[str, Any]:
+    """Rates in messages a second, times in ms, CPU in ms a round trip; medians of the rounds."""
+    options = _options(arguments)
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        everybody, somebody = trio.run(_rounds, Path(folder), options)
+    supervisor = everybody["supervisor_cpu_ms"]
+    return {
+        "redis": str(find_server()),
+        "cores": os.cpu_count(),
+        "people": options.people,
+        "rounds": options.rounds,
+        "everybody": everybody,
+        "somebody": somebody,
+        "supervisor_cpu_ms": supervisor,
+        "wanted_supervisor_cpu_ms": WANTED_SUPERVISOR_CPU_MS,
+    }
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench pipeline")
+    parser.add_argument("--people", type=int, default=24)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--messages", type=int, default=30, help="of each person in a round; alone three times as many")
+    return parser.parse_args(arguments)
+
+
+async def _rounds(folder: Path, options: argparse.Namespace) -> tuple[Figures, Figures]:
+    settings = {"HASHEE_SEND_RATE": "0", "HASHEE_HANDLER": "workers.builtin.echo:agent", "HASHEE_WORKERS": "2"}
+    everybody, somebody = [], []
+    async with stage(folder, settings=settings) as made:
+        conversations = {}
+        for number in range(options.people):
+            person = await make_person(made.relay_url, f"P{number}")
+            conversations[person] = await person.meet(made.agent_id)
+        async with connected(*conversations):
+            house = House(made, conversations)
+            await house.everybody(WARM_UP_MESSAGES)
+            for _ in range(options.rounds):
+                everybody.append(await house.everybody(options.messages))
+                somebody.append(await house.somebody(3 * options.messages))
+    return _medians(everybody), _medians(somebody)
+
+
+def _medians(rounds: list[Figures]) -> Figures:
+    return {name: round(statistics.median(one[name] for one in rounds), 3) for name in rounds[0]}
+
+
+def _has_heard(person: Person, conversation: str, count: int) -> bool:
+    return len(person.transcript.heard(conversation)) >= count
+
+
+def _title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+if __name__ == "__main__":
+    print(json.dumps(run(sys.argv[1:])))
