@@ -38,6 +38,7 @@ SEND_SECONDS = 10.0
 BACKOFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 REFUSED_RETRY_SECONDS = 60.0
 LIMIT_RETRY_SECONDS = 0.5
+NORMAL = 1000
 FAILURES_WITH_SLOT = 3
 """After so many in a row a slot is worth more to another supervisor, which may reach the relay."""
 
@@ -260,7 +261,7 @@ class Connection:
                 return error
 
     def _note_lost(self, lost: ConnectionLost) -> None:
-        if self._draining:
+        if self._draining or lost.code == NORMAL:
             log.info("connection: closed", code=lost.code)
         else:
             log.warning("connection: lost", code=lost.code, reason=lost.reason)

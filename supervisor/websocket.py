@@ -204,8 +204,10 @@ class WebSocket:
             with trio.move_on_after(self._close_timeout_seconds, shield=True):
                 await self._closing_handshake(code, reason)
         finally:
-            await self._stream.end()
-            self._closed.set()
+            try:
+                await self._stream.end()
+            finally:  # ending the stream raises when we are cancelled, and others wait for us
+                self._closed.set()
 
     async def _closing_handshake(self, code: int, reason: str) -> None:
         self._stream.held_open = True
