@@ -20,6 +20,7 @@ from crypto.identity import IdentityKeys, LocalDevice
 from supervisor.config import SupervisorSettings
 from supervisor.connection import RelayAddress
 from supervisor.control_socket import Answer, Request
+from supervisor.drain import drain
 from supervisor.health import Health
 from supervisor.http import start_http
 from supervisor.instance import Instance
@@ -37,7 +38,6 @@ from supervisor.supervisor_control import SupervisorControl
 EXIT_CONFIGURATION = 78
 REDIS_RETRY_SECONDS = 0.5
 REDIS_REPORT_EVERY = 10
-SETTLE_POLL_SECONDS = 0.05
 
 log = structlog.get_logger()
 
@@ -86,7 +86,6 @@ class _Run:
         self._health = health
         self._desk = desk
         self._asked_to_stop = trio.Event()
-        self._drained = trio.Event()
         self._exit_code = 0
 
     async def run(self) -> int:
@@ -99,7 +98,7 @@ class _Run:
             for part in parts.tasks():
                 nursery.start_soon(part)
             await self._wait_for_drain(nursery)
-            await self._drain()
+            await drain(parts, self._settings.drain_seconds)
             nursery.cancel_scope.cancel()
         return self._exit_code
 
@@ -148,30 +147,6 @@ class _Run:
         self._asked_to_stop.set()
         await trio.lowlevel.checkpoint()
         return Answer(ok=True, result=raw(Stopping(self._settings.drain_seconds * 1.4)))
-
-    async def _drain(self) -> None:
-        """Running jobs finish, replies are sent and acknowledged, the connection closes, what came last is taken in."""
-        parts = self._parts
-        log.info("drain: begins", seconds=self._settings.drain_seconds)
-        began = trio.current_time()
-        await parts.pool.drain()  # bounded by itself: what does not finish is handed back
-        left = max(self._settings.drain_seconds / 5, self._settings.drain_seconds - (trio.current_time() - began))
-        with trio.move_on_after(left):
-            await self._wait_until_sent()
-        await parts.connection.close()
-        await parts.slots.give_up_for_good()  # only now: the relay has heard the close and counts us no longer
-        with trio.move_on_after(self._settings.drain_seconds / 5):
-            await parts.take_in_the_last()
-        log.info("drain: done")
-
-    async def _wait_until_sent(self) -> None:
-        while True:
-            try:
-                if await self._parts.nothing_to_send():
-                    return
-            except RedisFailed:
-                return
-            await trio.sleep(SETTLE_POLL_SECONDS)
 
 
 async def _leave_at_the_second_signal() -> None:

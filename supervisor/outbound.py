@@ -85,27 +85,47 @@ class Outbound:
         self._rate = send_rate_per_second
         self._slots = trio.Semaphore(SLOTS, max_value=SLOTS)
         self._under_way: dict[str, trio.CancelScope] = {}
+        self._taking = trio.CancelScope()
         self._turn = trio.Lock()
         self._agent_id = store.keys.agent_id
         self._words = OwnWords(keys.bus, self._agent_id)
 
     async def run(self) -> None:
-        """Take replies while connected, until cancelled."""
+        """Take replies while connected, until cancelled, or told to stop and done with what was taken."""
         self._leases.on_lost = self._lease_lost
         async with trio.open_nursery() as nursery:
-            while True:
-                await self._connection.wait_connected()
-                async with self._slots:
-                    free = self._slots.value + 1
-                try:
-                    entries = await self._reader.read(free)
-                except RedisFailed:
-                    await trio.sleep(RETRY_SECONDS)
-                    continue
-                for entry in entries:
-                    if entry.id not in self._under_way:
-                        self._under_way[entry.id] = trio.CancelScope()
-                        nursery.start_soon(self._send_entry, entry)
+            with self._taking:
+                await self._take(nursery)
+
+    async def stop_taking(self) -> None:
+        """Others take what comes from now on; what was read and not begun is theirs too."""
+        self._taking.cancel()
+        await self.give_back(await self._reader.close())
+
+    @property
+    def has_stopped_taking(self) -> bool:
+        """Its reader has ended, as it should."""
+        return self._taking.cancel_called
+
+    @property
+    def under_way(self) -> int:
+        """Replies that were taken and are not committed, given up or given back."""
+        return len(self._under_way)
+
+    async def _take(self, nursery: trio.Nursery) -> None:
+        while True:
+            await self._connection.wait_connected()
+            async with self._slots:
+                free = self._slots.value + 1
+            try:
+                entries = await self._reader.read(free)
+            except RedisFailed:
+                await trio.sleep(RETRY_SECONDS)
+                continue
+            for entry in entries:
+                if entry.id not in self._under_way:
+                    self._under_way[entry.id] = trio.CancelScope()
+                    nursery.start_soon(self._send_entry, entry)
 
     def _lease_lost(self, entry_id: str) -> None:
         """Another has the reply: whatever we did would change nothing."""

@@ -210,13 +210,25 @@ class Parts:
 
     def dead_threads(self) -> list[str]:
         """Which of our threads have ended, which only a defect does: without them nothing is taken, or leases run out."""
-        threads = (self._client, self.reader, self.leases, self.live)
-        return [thread.thread_name for thread in threads if not thread.is_alive]
+        threads = (self._client, self.leases, self.live)
+        ended = [thread.thread_name for thread in threads if not thread.is_alive]
+        if not self.reader.is_alive and not self.outbound.has_stopped_taking:
+            ended.append(self.reader.thread_name)
+        return ended
 
     async def nothing_to_send(self) -> bool:
         """Whether every reply was sent and acknowledged."""
         queued = await self._client.command("XLEN", self.store.keys.replies)
         return queued == 0 and not await self.outbox.all()
+
+    async def nothing_in_hand(self) -> bool:
+        """Whether every reply that this process took was sent and acknowledged."""
+        if self.outbound.under_way:
+            return False
+        for conversation in await self.outbox.all():
+            if await self.outbox.holder_of(conversation) == self.outbox.consumer:
+                return False
+        return True
 
     async def take_in_the_last(self) -> None:
         """After the close frame: what the relay pushed in the last instant is found by one poll (DESIGN rule 5)."""

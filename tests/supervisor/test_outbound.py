@@ -339,3 +339,26 @@ async def test_a_reply_that_was_sent_has_the_same_id_when_its_job_runs_again(tmp
                 _, second = await core.connection.wait_sent(2)
         assert sent_message(second).client_message_id != sent_message(frame).client_message_id
         assert len(core.connection.sent) == 2
+
+
+async def test_who_leaves_finishes_what_is_in_hand_and_leaves_the_rest_to_others(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        async with sending(core):
+            core.connection.connect()
+            await reply_to_next(core, "first")
+            [sent] = await core.connection.wait_sent(1)
+            await core.outbound.stop_taking()
+            assert core.outbound.under_way == 0
+            await core.push(ada.say(seq=2))
+            await reply_to_next(core, "second")
+            assert isinstance(sent, MessageSend)
+            core.delivery.heard(MessageAck(sent.client_message_id, "m", 3))
+            await until(lambda: _has_entries(core, 1))
+            assert core.connection.sent == [sent]
+        entries = await core.client.command("XPENDING", core.keys.replies, "supervisors")
+        assert isinstance(entries, list)
+        assert entries[0] == 0, "another may take it at once"
+
+
+async def _has_entries(core: Core, count: int) -> bool:
+    return await core.client.command("XLEN", core.keys.replies) == count

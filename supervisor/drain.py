@@ -1,0 +1,49 @@
+"""How a supervisor leaves: jobs finish, replies are sent and acknowledged, the connection closes, the slot goes, one last poll.
+
+In this order: until the relay's close frame it reads and accepts, and its slot is its own; what the relay pushed in the last
+instant is found by the poll (DESIGN rules 1 and 5). What another supervisor can do is left to it, so that a leave is short.
+"""
+
+import structlog
+import trio
+
+from bus.wire import RedisFailed
+from supervisor.parts import Parts
+
+SETTLE_POLL_SECONDS = 0.05
+LEAST_SHARE = 0.2
+"""Of the drain's time, for what comes after the jobs, also when those took all of it."""
+
+log = structlog.get_logger()
+
+
+async def drain(parts: Parts, seconds: float) -> None:
+    """Bounded: about `seconds` for jobs and replies together, and a fifth of it more for each of the last steps."""
+    log.info("drain: begins", seconds=seconds)
+    began = trio.current_time()
+    await parts.pool.drain()  # bounded by itself: what does not finish is handed back
+    spent = trio.current_time() - began
+    with trio.move_on_after(max(seconds * LEAST_SHARE, seconds - spent)) as patience:
+        await _wait_until_sent(parts)
+    if patience.cancelled_caught:
+        log.warning("drain: not everything is acknowledged; it stands in Redis and is sent by the next supervisor")
+    await parts.connection.close()
+    await parts.slots.give_up_for_good()  # only now: the relay has heard the close and counts us no longer
+    with trio.move_on_after(seconds * LEAST_SHARE):
+        await parts.take_in_the_last()
+    log.info("drain: done", took_seconds=round(trio.current_time() - began, 1))
+
+
+async def _wait_until_sent(parts: Parts) -> None:
+    """Alone: until every reply is acknowledged. With a successor: until what this process has in hand is."""
+    left_to_others = False
+    while True:
+        if not left_to_others and parts.slots.has_successor:
+            left_to_others = True
+            await parts.outbound.stop_taking()
+        try:
+            if await (parts.nothing_in_hand() if left_to_others else parts.nothing_to_send()):
+                return
+        except RedisFailed:
+            return
+        await trio.sleep(SETTLE_POLL_SECONDS)
