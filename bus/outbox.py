@@ -5,6 +5,7 @@ again, the same bytes. Every operation may be repeated.
 """
 
 import enum
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import cast
 
@@ -19,6 +20,7 @@ from bus.wire import Value
 RESEND_SECONDS = 10.0
 SCAN_COUNT = 100
 KEPT_MESSAGE_SECONDS = 7 * 86400
+MOST_REMEMBERED = 10_000  # of our own sends whose acknowledgement has not come: more than a relay would ever owe us
 
 
 class Committed(enum.Enum):
@@ -48,6 +50,7 @@ class Outbox:
         self._client = client
         self._keys = Keys(agent_id)
         self.consumer = consumer
+        self._conversations: OrderedDict[str, str] = OrderedDict()
 
     async def commit(
         self,
@@ -62,6 +65,7 @@ class Outbox:
         rate_per_second: float,
     ) -> Commit:
         """Sessions move and the bytes stand in the outbox (`record` None: nothing to acknowledge)."""
+        self._remember(client_message_id, conversation_id)
         keys = [
             self._keys.conversation(conversation_id),
             self._keys.out_box(conversation_id),
@@ -124,13 +128,26 @@ class Outbox:
             self._keys.generation,
             self._keys.sent_message(message_id),
         ]
+        self._conversations.pop(client_message_id, None)
         answer = await self._client.script(
             "confirm", keys, conversation_id, client_message_id, seq, message_id, KEPT_MESSAGE_SECONDS
         )
         return None if answer is None else decode_outbox_record(cast(bytes, answer))
 
+    def _remember(self, client_message_id: str, conversation_id: str) -> None:
+        self._conversations[client_message_id] = conversation_id
+        while len(self._conversations) > MOST_REMEMBERED:
+            self._conversations.popitem(last=False)
+
+    def own_conversation_of(self, client_message_id: str) -> str | None:
+        """Whose acknowledgement this is, when it is of a message that this process committed."""
+        return self._conversations.get(client_message_id)
+
     async def conversation_of(self, client_message_id: str) -> str | None:
         """Whose acknowledgement this is, when another connection or process sent it."""
+        own = self.own_conversation_of(client_message_id)
+        if own is not None:
+            return own
         return text_or_none(await self._client.command("HGET", self._keys.acks, client_message_id))
 
     async def holder_of(self, conversation_id: str) -> str | None:

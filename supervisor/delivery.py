@@ -21,6 +21,8 @@ from supervisor.rest import bounded_seconds
 SCAN_SECONDS = 1.0
 REFUSED_AGAIN_SECONDS = 5.0
 QUEUE_LENGTH = 1000
+MOST_AT_ONCE = 64  # acknowledgements being confirmed; those of one conversation come one at a time anyhow
+SETTLE_SECONDS = 2.0
 
 log = structlog.get_logger()
 
@@ -34,6 +36,8 @@ class Delivery:
         self._instance = instance
         self._metrics = metrics
         self._send, self._receive = trio.open_memory_channel[MessageAck | MessageError](QUEUE_LENGTH)
+        self._slots = trio.Semaphore(MOST_AT_ONCE)
+        self._unsettled: dict[str, trio.Event] = {}
 
     def heard(self, answer: MessageAck | MessageError) -> None:
         """An answer of the relay. One too many is passed over: the resend brings it again."""
@@ -41,6 +45,20 @@ class Delivery:
             self._send.send_nowait(answer)
         except trio.WouldBlock:
             self._metrics.frames_dropped.labels("ack_overflow").inc()
+            return
+        conversation = self._outbox.own_conversation_of(answer.client_message_id)
+        if conversation is not None:
+            self._unsettled.setdefault(conversation, trio.Event())
+
+    async def settled(self, conversation_id: str) -> None:
+        """Returns when what the relay has said of our last message there is confirmed, or cannot be for now.
+
+        The next message of a person who answers at once is in sequence only after it (DESIGN rule 1).
+        """
+        unsettled = self._unsettled.get(conversation_id)
+        if unsettled is not None:
+            with trio.move_on_after(SETTLE_SECONDS):
+                await unsettled.wait()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -49,13 +67,23 @@ class Delivery:
             nursery.start_soon(self._resend)
 
     async def _hear(self) -> None:
-        async for answer in self._receive:
-            try:
-                await (self._confirm(answer) if isinstance(answer, MessageAck) else self._refused(answer))
-            except RedisFailed as error:
-                log.warning("ack: waits for Redis", reason=str(error))  # the resend is acknowledged again
-            except BadRecord as error:
-                log.error("outbox: confirmed, and not readable", reason=str(error))
+        async with trio.open_nursery() as nursery:
+            async for answer in self._receive:
+                await self._slots.acquire()
+                nursery.start_soon(self._settle, answer)
+
+    async def _settle(self, answer: MessageAck | MessageError) -> None:
+        conversation = self._outbox.own_conversation_of(answer.client_message_id)
+        try:
+            await (self._confirm(answer) if isinstance(answer, MessageAck) else self._refused(answer))
+        except RedisFailed as error:
+            log.warning("ack: waits for Redis", reason=str(error))  # the resend is acknowledged again
+        except BadRecord as error:
+            log.error("outbox: confirmed, and not readable", reason=str(error))
+        finally:
+            self._slots.release()
+            if conversation is not None and conversation in self._unsettled:
+                self._unsettled.pop(conversation).set()
 
     async def _confirm(self, ack: MessageAck) -> None:
         conversation = await self._outbox.conversation_of(ack.client_message_id)

@@ -4,7 +4,7 @@ A conversation's messages are taken one after the other; different conversations
 reader only puts a frame into its lane.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 import structlog
@@ -55,6 +55,10 @@ class Waiting:
         self.outcome: Intake | None = None
 
 
+async def _at_once(_conversation_id: str) -> None:
+    """Where nobody hears acknowledgements."""
+
+
 class _Opened(msgspec.Struct, frozen=True):
     """A message that was read, and the state that reading it left."""
 
@@ -82,7 +86,10 @@ class Inbound:
         state_key: StateKey,
         metrics: Metrics,
         ask_for_poll: Callable[[], None],
+        acks_settled: Callable[[str], Awaitable[None]] = _at_once,
     ) -> None:
+        """`acks_settled`: returns when the acknowledgements heard for a conversation have taken their place in its sequence."""
+        self._acks_settled = acks_settled
         self._store = store
         self._sessions = sessions
         self._owners = owners
@@ -124,6 +131,8 @@ class Inbound:
     async def _work(self, waiting: Waiting) -> None:
         frame = waiting.frame
         try:
+            if waiting.source is Source.PUSH:
+                await self._acks_settled(frame.conversation_id)
             waiting.outcome = await self._take(frame, waiting.source)
         except RedisFailed:
             self._metrics.frames_dropped.labels("redis_away").inc()

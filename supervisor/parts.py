@@ -130,6 +130,7 @@ class Parts:
             state_key=keys.state,
             metrics=metrics,
             ask_for_poll=self._ask_for_poll,
+            acks_settled=self._acks_settled,
         )
         self.catchup = Catchup(self.store, rest, self.inbound, metrics, settings.first_sync_seconds)
         self.reader = StreamReader(client, stream=names.replies, group=REPLIES_GROUP, consumer=instance.name)
@@ -300,6 +301,9 @@ class Parts:
 
     def _ask_for_poll(self) -> None:
         self.catchup.ask()
+
+    async def _acks_settled(self, conversation_id: str) -> None:
+        await self.delivery.settled(conversation_id)
 
     def _on_connected(self) -> None:
         self.groups.connected()

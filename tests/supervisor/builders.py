@@ -246,6 +246,7 @@ def _wire(url: str, client: RedisClient, rest: FakeRest, instance: Instance) -> 
     members = Members(vault, rest, KeyChangePolicy.HOLD)
     groups = Groups(vault=vault, rest=rest, owners=owners, members=members, device=device, metrics=metrics)
     connection, asked = FakeConnection(), list[str]()
+    delivery = Delivery(outbox, connection, instance, metrics)
     inbound = Inbound(
         store=store,
         sessions=sessions,
@@ -257,6 +258,7 @@ def _wire(url: str, client: RedisClient, rest: FakeRest, instance: Instance) -> 
         state_key=KEYS.state,
         metrics=metrics,
         ask_for_poll=lambda: asked.append("poll"),
+        acks_settled=delivery.settled,
     )
     streams = Streams(device, KEYS.bus, connection, metrics)
     stream = {"stream": names.replies, "group": REPLIES_GROUP, "consumer": instance.name}
@@ -290,7 +292,7 @@ def _wire(url: str, client: RedisClient, rest: FakeRest, instance: Instance) -> 
         catchup=Catchup(store, rest, inbound, metrics, first_sync_seconds=86400),
         connection=connection,
         outbound=outbound,
-        delivery=Delivery(outbox, connection, instance, metrics),
+        delivery=delivery,
         streams=streams,
         recovery=Recovery(client, names, instance.name),
         metrics=metrics,

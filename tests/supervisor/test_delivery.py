@@ -6,6 +6,7 @@ import pytest
 import trio
 import trio.testing
 
+from bus.records import OutboxRecord
 from supervisor.connection import NotConnected
 from supervisor.frames import Frame, MessageAck, MessageError
 from supervisor.instance import Instance
@@ -26,6 +27,34 @@ async def test_a_resend_after_the_time_is_the_same_bytes(tmp_path: Path, monkeyp
             assert first == second == third
             assert core.count("message_resent_total") >= 2
             acknowledge(core, first, 2)
+
+
+async def test_what_a_person_says_right_after_our_answer_waits_for_its_acknowledgement_to_be_confirmed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scene(tmp_path) as (core, ada):
+        core.connection.connect()
+        await reply_to_next(core, "an answer")
+        confirm, may_confirm = core.outbox.confirm, trio.Event()
+
+        async def slow_confirm(*arguments: str | int) -> OutboxRecord | None:
+            await may_confirm.wait()
+            return await confirm(*arguments)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(core.outbox, "confirm", slow_confirm)
+        async with sending(core):
+            [answer] = await core.connection.wait_sent(1)
+            acknowledge(core, answer, 2)
+            core.inbound.push(ada.say("and what follows at once", seq=3))
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            may_confirm.set()
+
+            async def taken_in() -> bool:
+                return core.inbound.under_way == 0
+
+            await until(taken_in)
+            assert await core.jobs() == ["and what follows at once"]
+            assert core.polls_asked == 0
 
 
 async def test_what_was_committed_and_not_sent_goes_at_once_over_the_next_connection(tmp_path: Path) -> None:
