@@ -24,13 +24,17 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
 
 
 class Ready(_Message, frozen=True, tag="ready"):
-    """The worker's imports are done, its handler is loaded, Redis was reached; it takes jobs from now on."""
+    """The worker's imports are done, its handler is loaded, Redis was reached; it takes jobs from now on.
+
+    `files`: the owner's, from which the handler was loaded, if that was asked for.
+    """
 
     handler: str
     pid: int
     python: str
     concurrency: int
     policies: dict[str, str] = {}
+    files: tuple[str, ...] = ()
 
 
 class RunningJob(msgspec.Struct, frozen=True):
@@ -70,6 +74,13 @@ class StartFailed(_Message, frozen=True, tag="start_failed"):
     last_line: str
 
 
+class Crashed(_Message, frozen=True, tag="crashed"):
+    """The worker ends for an exception of this type, raised at `file.py:12`; its text may be content and is not here."""
+
+    exception: str
+    at: str
+
+
 class Stacks(_Message, frozen=True, tag="stacks"):
     """Where every thread and task stands: file, line and function, no values."""
 
@@ -94,7 +105,7 @@ class Stop(_Message, frozen=True, tag="stop"):
     """Cancel what runs, hand it back, exit 0."""
 
 
-FromWorker: TypeAlias = Ready | Heartbeat | Observation | StartFailed | Stacks | Drained
+FromWorker: TypeAlias = Ready | Heartbeat | Observation | StartFailed | Crashed | Stacks | Drained
 ToWorker: TypeAlias = Drain | DumpStacks | Stop
 
 

@@ -10,12 +10,14 @@ import time
 from collections.abc import Callable
 from typing import cast
 
+import msgspec
 import trio
 
 from bus.client import RedisClient
 from bus.keys import JOBS_GROUP, Keys
 from bus.leases import LeaseKeeper
 from bus.lua import Scripts
+from bus.overview import PRESENCE_SECONDS, Presence
 from bus.readers import Entry, StreamReader
 from bus.records import (
     MOST_DELIVERIES,
@@ -95,11 +97,15 @@ class JobStore:
                     await self._hand_back(entry.id, decode_job_record(entry.fields["r"]).conversation_id)
         with contextlib.suppress(RedisUnavailable):
             await self._client.command("ZREM", self._keys.consumers, self._consumer)
+            await self._client.command("DEL", self._keys.presence(self._consumer))
         await self._leases.close()
         await self._client.aclose()
 
-    async def seen(self) -> None:
-        """Say that this consumer lives; called every few seconds."""
+    async def seen(self, presence: Presence | None = None) -> None:
+        """Say that this consumer lives, and how it does; called every few seconds."""
+        if presence is not None:
+            told = msgspec.json.encode(presence)
+            await self._client.command("SET", self._keys.presence(self._consumer), told, "EX", PRESENCE_SECONDS)
         await self._client.command("ZADD", self._keys.consumers, int(time.time() * 1000), self._consumer)
 
     async def take(self, count: int) -> list[Job]:

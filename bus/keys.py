@@ -16,7 +16,7 @@ SEALED_KINDS = frozenset(
 )
 PLAIN_KINDS = frozenset(
     {
-        *("gen", "epoch", "cursor", "first_sync", "rate", "reclaimer", "consumers", "live"),
+        *("gen", "epoch", "cursor", "first_sync", "rate", "reclaimer", "consumers", "presence", "live"),
         *("due", "outbox", "acks", "quarantine", "owners", "prekey_state", "grant_head"),
         *("ids", "taken", "emitted", "sent", "message"),
         *("slot", "slots", "ghosts", "ghost_poll", "standby"),
@@ -148,6 +148,10 @@ class Keys:
     def consumers(self) -> str:
         """Sorted set of living worker consumers → last time seen."""
         return self._key("consumers")
+
+    def presence(self, consumer: str) -> str:
+        """What a living worker says of itself, with an expiry."""
+        return self._key("presence", consumer)
 
     @property
     def live_channel(self) -> str:

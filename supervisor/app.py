@@ -27,8 +27,9 @@ from supervisor.instance import Instance
 from supervisor.keeper_control import Stopping, raw
 from supervisor.keeper_link import KeeperLink
 from supervisor.metrics import Metrics
+from supervisor.operator import OBEYED, Operator
 from supervisor.parts import Parts, open_parts
-from supervisor.pool import HandlerUnusable
+from supervisor.pool_settings import HandlerUnusable
 from supervisor.redis_check import RedisUnfit, check_redis
 from supervisor.rest import open_rest
 from supervisor.secrets import Secret, load_or_make_store_secret
@@ -85,6 +86,7 @@ class _Run:
         self._parts = parts
         self._health = health
         self._desk = desk
+        self._operator = Operator(parts.pool, parts.workforce.reloading)
         self._asked_to_stop = trio.Event()
         self._exit_code = 0
 
@@ -95,6 +97,7 @@ class _Run:
             nursery.start_soon(self._run_pool, nursery.cancel_scope)
             nursery.start_soon(self._announce)
             nursery.start_soon(self._serve_control)
+            nursery.start_soon(self._obey_signals)
             for part in parts.tasks():
                 nursery.start_soon(part)
             await self._wait_for_drain(nursery)
@@ -134,11 +137,20 @@ class _Run:
     # The control socket
 
     async def _serve_control(self) -> None:
+        commands = {"status": self._status, **self._operator.commands}
         if self._keeper is not None:
-            await SupervisorControl({"status": self._status}).answer_keeper(self._keeper)
+            await SupervisorControl(commands).answer_keeper(self._keeper)
         else:
-            control = SupervisorControl({"status": self._status, "stop": self._stop})
-            await control.serve_alone(self._settings)
+            await SupervisorControl({**commands, "stop": self._stop}).serve_alone(self._settings)
+
+    async def _obey_signals(self) -> None:
+        async with trio.open_nursery() as nursery:
+            if self._keeper is not None:
+                while True:
+                    nursery.start_soon(self._operator.obey, await self._keeper.next_signal())
+            with trio.open_signal_receiver(*OBEYED) as signals:
+                async for number in signals:
+                    nursery.start_soon(self._operator.obey, signal.Signals(number))
 
     async def _status(self, _request: Request) -> Answer:
         return Answer(ok=True, result=raw(await self._desk.gather()))

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor import settings_parsers as parsers
+from supervisor.autoscale import Bounds
+from supervisor.recycling import RecycleLimits
 from supervisor.secrets import Secret
 from supervisor.settings_reader import (
     Reader,
@@ -53,7 +55,10 @@ REDIS_TRUST = Setting("HASHEE_REDIS_TRUST", "eviction, persistence, or both with
 BASE_URL = Setting("HASHEE_BASE_URL", "https://host (http:// only on loopback)", default="https://api.hashee.ai")
 CONNECTION_MODE = Setting("HASHEE_CONNECTION_MODE", "websocket", default="websocket")
 HANDLER = Setting("HASHEE_HANDLER", HANDLER_IS)
-WORKERS = Setting("HASHEE_WORKERS", "a whole number from 0 to 256 (0 = they run elsewhere)", default="2")
+WORKERS = Setting("HASHEE_WORKERS", "N or MIN:MAX, from 0 to 256 (0 = they run elsewhere)", default="2")
+WORKER_MAX_JOBS = Setting("HASHEE_WORKER_MAX_JOBS", "a whole number from 0 to 1000000000 (0 = no limit)", default="0")
+WORKER_MAX_AGE_SECONDS = Setting("HASHEE_WORKER_MAX_AGE_SECONDS", "seconds, 0 to 31536000 (0 = no limit)", default="0")
+WORKER_MEMORY = Setting("HASHEE_WORKER_MEMORY", "SOFT or SOFT:HARD in MiB, 0 to 1048576 (0 = no limit)", default="0")
 CONCURRENCY = Setting("HASHEE_CONCURRENCY", "a whole number from 1 to 1024", default="16")
 BACKUP_PASSPHRASE_FILE = Setting("HASHEE_BACKUP_PASSPHRASE_FILE", "the absolute path of a file with the passphrase")
 STATE_DIR = Setting("HASHEE_STATE_DIR", "the absolute path of a directory of this agent alone")
@@ -78,6 +83,9 @@ ALL_SETTINGS = (
     CONNECTION_MODE,
     HANDLER,
     WORKERS,
+    WORKER_MAX_JOBS,
+    WORKER_MAX_AGE_SECONDS,
+    WORKER_MEMORY,
     CONCURRENCY,
     REDIS_URL,
     REDIS_TRUST,
@@ -148,7 +156,8 @@ class SupervisorSettings:
     ed25519_seed: Secret[bytes]
     base_url: str
     handler: str
-    workers: int
+    workers: Bounds
+    recycle: RecycleLimits
     concurrency: int
     redis_url: Secret[str] | None
     redis_trust: frozenset[str]
@@ -181,7 +190,8 @@ class SupervisorSettings:
             ed25519_seed=private_keys.ed25519_seed,
             base_url=reader.required(BASE_URL, parsers.base_url, ""),
             handler=reader.optional(HANDLER, matching(HANDLER_PATTERN)) or default_handler(environ),
-            workers=reader.required(WORKERS, whole_number(0, 256), 1),
+            workers=reader.required(WORKERS, parsers.bounds, Bounds(1, 1)),
+            recycle=_recycle_limits(reader),
             concurrency=reader.required(CONCURRENCY, whole_number(1, 1024), 1),
             redis_url=redis_url,
             redis_trust=reader.optional(REDIS_TRUST, parsers.redis_trust) or frozenset(),
@@ -264,6 +274,16 @@ def default_handler(environ: Mapping[str, str]) -> str:
 
 def agent_id_of(reader: Reader) -> str:
     return reader.required(AGENT_ID, matching(UUID_PATTERN), "")
+
+
+def _recycle_limits(reader: Reader) -> RecycleLimits:
+    soft, hard = reader.required(WORKER_MEMORY, parsers.memory_bytes, (0, 0))
+    return RecycleLimits(
+        jobs=reader.required(WORKER_MAX_JOBS, whole_number(0, 1_000_000_000), 0),
+        age_seconds=reader.required(WORKER_MAX_AGE_SECONDS, number(0, 31_536_000), 0.0),
+        soft_bytes=soft,
+        hard_bytes=hard,
+    )
 
 
 def _log_settings(reader: Reader) -> LogSettings:

@@ -3,6 +3,8 @@
 The six names of the platform's deployment page come first; what a label may say is bounded here, since the relay's words are not.
 """
 
+from collections.abc import Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 CONVERSATION_TYPES = frozenset({"h2a", "group", "h2h"})
@@ -71,6 +73,29 @@ class Metrics:
         self.devices_left_out = Counter(
             "hashee_device_left_out", "Devices without a usable key at a send", registry=registry
         )
+        self.worker_ends = Counter(
+            "hashee_worker_end", "Worker processes that ended, by reason", ["reason"], registry=registry
+        )
+        self.worker_restarts = Counter(
+            "hashee_worker_restart", "Workers started in place of another, by reason", ["reason"], registry=registry
+        )
+        self.workers_wanted = Gauge("hashee_workers_wanted", "Worker processes that there should be", registry=registry)
+        self.worker_slots = Gauge(
+            "hashee_worker_slots", "Jobs that the ready workers can run at a time", registry=registry
+        )
+        self.worker_crash_loop = Gauge(
+            "hashee_worker_crash_loop", "1 while workers die faster than starting them again helps", registry=registry
+        )
+        self._worker_memory = Gauge(
+            "hashee_worker_memory_bytes", "Resident memory of a worker, by its place", ["worker"], registry=registry
+        )
+        self._worker_lag = Gauge(
+            "hashee_worker_loop_lag_seconds",
+            "Lag of a worker's event loop, by its place",
+            ["worker"],
+            registry=registry,
+        )
+        self._workers: set[str] = set()
         self.worker_deaths = Counter(
             "hashee_worker_death", "Worker processes that ended by themselves", registry=registry
         )
@@ -97,6 +122,17 @@ class Metrics:
         kind = _bounded(conversation_type, CONVERSATION_TYPES)
         self._outbound.labels(kind, _payload(payload_type)).inc()
         self._send_duration.labels(kind).observe(duration_ms)
+
+    def workers(self, vitals: Sequence[tuple[int, int, float]]) -> None:
+        """Place, memory in bytes and lag in seconds of each worker that there is; at most 256 places."""
+        seen = {str(place) for place, _memory, _lag in vitals}
+        for gone in self._workers - seen:
+            self._worker_memory.remove(gone)
+            self._worker_lag.remove(gone)
+        for place, memory, lag in vitals:
+            self._worker_memory.labels(str(place)).set(memory)
+            self._worker_lag.labels(str(place)).set(lag)
+        self._workers = seen
 
     def observe(self, metric: str, labels: dict[str, str], value: float) -> None:
         """What a worker measured; an unknown metric is passed over, since workers may be newer than we are."""

@@ -3,7 +3,6 @@
 Also the only place where a frame of the relay meets the part that it is for.
 """
 
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -11,10 +10,10 @@ import structlog
 import trio
 
 from bus.client import RedisClient
-from bus.control import Observation
 from bus.keys import REPLIES_GROUP, Keys
 from bus.leases import LeaseKeeper
 from bus.outbox import Outbox
+from bus.overview import Overview
 from bus.readers import LiveSubscriber, StreamReader
 from bus.recovery import Recovery
 from bus.sealing import StoreKeys
@@ -51,15 +50,15 @@ from supervisor.members import Members
 from supervisor.metrics import Metrics
 from supervisor.outbound import Outbound
 from supervisor.owners import Owners
-from supervisor.pool import Pool, PoolSettings
 from supervisor.prekeys import Prekeys
-from supervisor.process import WorkerOrder
+from supervisor.process import WorkerExit
 from supervisor.reclaimer import Reclaimer
 from supervisor.rest import Rest, RestFailed
 from supervisor.sealer import Sealer
 from supervisor.sessions import Sessions
 from supervisor.slots import Slots
 from supervisor.streams import Streams
+from supervisor.workforce import Workforce
 
 REFRESH_RETRY_SECONDS = 5.0
 REDIS_ROUND_TRIP_SECONDS = 5.0
@@ -153,23 +152,19 @@ class Parts:
             send_rate_per_second=settings.send_rate_per_second,
         )
         self.delivery = Delivery(self.outbox, self.connection, instance, metrics)
+        self.overview = Overview(client, names)
         self.recovery = Recovery(client, names, instance.name)
         self.reclaimer = Reclaimer(client, self.store, self.recovery, instance, metrics)
-        order = WorkerOrder(
-            agent_id=settings.agent_id,
+        self.workforce = Workforce(
+            settings,
             redis_url=client.url,
             bus_key=keys.bus,
-            handler=settings.handler,
-            concurrency=settings.concurrency,
-            environ=os.environ,
-        )
-        self.pool = Pool(
-            PoolSettings(workers=settings.workers, order=order, drain_seconds=settings.drain_seconds),
-            consumer_of=instance.worker_name,
+            overview=self.overview,
+            instance=instance,
+            metrics=metrics,
             on_death=self._on_worker_death,
-            on_observation=self._on_observation,
-            log=log,
         )
+        self.pool = self.workforce.pool
 
     async def prepare(self) -> None:
         """What Redis must have before anything starts; waits for it."""
@@ -207,7 +202,7 @@ class Parts:
 
     def checks(self) -> tuple[Check, ...]:
         """What must hold for readiness, each with its reason."""
-        return (self._relay_check(), self._prekeys_check(), self._redis_check(), self._workers_check())
+        return (self._relay_check(), self._prekeys_check(), self._redis_check(), self.workforce.check())
 
     def dead_threads(self) -> list[str]:
         """Which of our threads have ended, which only a defect does: without them nothing is taken, or leases run out."""
@@ -309,13 +304,8 @@ class Parts:
         self.groups.connected()
         self._connected_number.set()
 
-    async def _on_worker_death(self, consumer: str, abnormal: bool) -> None:
-        if abnormal:
-            self._metrics.worker_deaths.inc()
-        await self.reclaimer.worker_died(consumer)
-
-    def _on_observation(self, observation: Observation) -> None:
-        self._metrics.observe(observation.metric, observation.labels, observation.value)
+    async def _on_worker_death(self, exited: WorkerExit) -> None:
+        await self.reclaimer.worker_died(exited.consumer)
 
     # Readiness
 
@@ -335,11 +325,6 @@ class Parts:
     def _redis_check(self) -> Check:
         ago = trio.current_time() - self._pinged_at
         return Check("redis", ok=ago < REDIS_ROUND_TRIP_SECONDS, detail=f"answered {ago:.1f} s ago")
-
-    def _workers_check(self) -> Check:
-        ready = self.pool.ready
-        self._metrics.workers_ready.set(ready)
-        return Check("workers", ok=ready > 0, detail=f"{ready} ready")
 
 
 @asynccontextmanager

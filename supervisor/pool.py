@@ -1,61 +1,29 @@
-"""Keeps N workers running: what ends is started again, later and later while it keeps ending, and everything ends in a drain.
+"""Keeps the workers running: what ends is started again, later and later while it keeps ending, and everything ends in a drain.
 
-Each place in the pool is a task of its own, so that one that crashes for ever takes nothing from the others. Deaths are told
-at once, so that a dead worker's jobs go on without waiting for their leases.
+Each place in the pool is a task of its own, so that one that crashes for ever takes nothing from the others. A worker is replaced
+(worn, or by new code) only when its successor takes jobs. Deaths are told at once, so that a dead worker's jobs go on without
+waiting for their leases.
 """
 
 import random
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 
 import trio
 from structlog.typing import FilteringBoundLogger
 
-from bus.control import FromWorker, Observation, Ready, StartFailed
-from supervisor.process import Stage, WorkerExit, WorkerOrder, WorkerProcess
+from bus.control import FromWorker, Heartbeat, Observation, Ready, StartFailed
+from supervisor.autoscale import Autoscale, Bounds, Load
+from supervisor.crash_loop import CrashLoop, CrashLoopStatus, death_of
+from supervisor.keeper_children import Backoff
+from supervisor.places import Life, Place, WorkerStatus, status_of, use_of, why_not
+from supervisor.pool_settings import RELOAD, HandlerUnusable, PoolEvents, PoolSettings, Waiting, nothing_waits
+from supervisor.process import ExitReason, WorkerExit, WorkerProcess
+from supervisor.recycling import Worn
+from supervisor.worker_order import WorkerOrder
 
 # Told deaths wait for Redis; at the end of a drain they do not wait for ever.
 LAST_DEATHS_SECONDS = 5.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class PoolSettings:
-    """A pool's size and patience. Backoff doubles from first to last and starts anew after `healthy_seconds` of work."""
-
-    workers: int
-    order: WorkerOrder
-    drain_seconds: float = 25.0
-    backoff_first_seconds: float = 0.5
-    backoff_last_seconds: float = 30.0
-    healthy_seconds: float = 60.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkerStatus:
-    """One worker, as `status` and /readyz show it. Times in seconds, None where it has not said yet."""
-
-    number: int
-    consumer: str
-    pid: int | None
-    stage: Stage
-    running: int
-    loop_lag_ms: float | None
-    rss_bytes: int | None
-    jobs_done: int
-    jobs_failed: int
-
-
-class HandlerUnusable(Exception):
-    """No worker could ever start, for a reason that trying again does not mend: exit code 78."""
-
-    def __init__(self, failure: StartFailed) -> None:
-        place = f" ({failure.file}:{failure.line})" if failure.file else ""
-        super().__init__(f"{failure.last_line}{place}")
-        self.failure = failure
-
-
-OnDeath = Callable[[str, bool], Awaitable[None]]
-"""Told of each end with the consumer's name and whether it was abnormal; waits for Redis by itself, never raises."""
 
 
 class Pool:
@@ -66,161 +34,345 @@ class Pool:
         settings: PoolSettings,
         *,
         consumer_of: Callable[[int], str],
-        on_death: OnDeath,
-        on_observation: Callable[[Observation], None],
+        events: PoolEvents,
         log: FilteringBoundLogger,
+        waiting: Waiting = nothing_waits,
     ) -> None:
         """`consumer_of` names the worker of start number 1, 2, …: a name is never used twice."""
         self._settings = settings
         self._consumer_of = consumer_of
-        self._on_death = on_death
-        self._on_observation = on_observation
+        self._events = events
+        self._waiting = waiting
         self._log = log
-        self._processes: dict[int, WorkerProcess] = {}
-        self._failures: dict[int, StartFailed] = {}
+        self._order = settings.order
+        self.bounds = settings.bounds
+        self._target = settings.bounds.least
+        self._autoscale = Autoscale(settings.autoscale)
+        self._crash_loop = CrashLoop(settings.crash_loop)
+        self._places: dict[int, Place] = {}
+        self._lives: list[Life] = []
+        self._nursery: trio.Nursery | None = None
+        self._deaths: trio.Nursery | None = None
+        self._rolling = trio.Lock()
         self._reported: set[StartFailed] = set()
         self._was_ready = False
         self._changed = trio.Event()
         self._draining = trio.Event()
         self._ended = trio.Event()
         self._patience = trio.CancelScope()
-        self._slots = trio.CancelScope()
+        self._everything = trio.CancelScope()
         self._starts = 0
-        self.restarts = 0
+        self.last_words: tuple[str, ...] = ()
+        """What the last worker that died wrote; may carry content."""
 
     @property
     def ready(self) -> int:
         """How many workers take jobs."""
-        return sum(process.stage is Stage.READY for process in self._processes.values())
+        return sum(life.is_ready for life in self._lives)
+
+    @property
+    def target(self) -> int:
+        """How many there should be."""
+        return self._target
+
+    @property
+    def crash_loop(self) -> CrashLoopStatus | None:
+        """None while there is none."""
+        return self._crash_loop.status(trio.current_time())
+
+    @property
+    def is_draining(self) -> bool:
+        return self._draining.is_set()
 
     def statuses(self) -> tuple[WorkerStatus, ...]:
-        """Every worker process that there is now, by its number."""
-        return tuple(_status(number, process) for number, process in sorted(self._processes.items()))
+        """Every worker process that there is now, by its place."""
+        now = trio.current_time()
+        return tuple(status_of(life, now) for life in sorted(self._lives, key=lambda life: life.number))
+
+    def handler_files(self) -> tuple[str, ...]:
+        """From where the workers' code came, as far as they were asked to report it."""
+        files = {file for life in self._lives if life.process.ready for file in life.process.ready.files}
+        files.update(place.failure.file for place in self._places.values() if place.failure and place.failure.file)
+        return tuple(sorted(files))
 
     async def wait_until_ready(self, count: int = 1) -> None:
         """Until `count` workers take jobs."""
         while self.ready < count:
             await self._changed.wait()
 
+    # Life of the pool
+
     async def run(self) -> None:
         """Until drained. Raises HandlerUnusable if no worker could ever start. Cancelled, it kills all workers."""
         async with trio.open_nursery() as deaths:
+            self._deaths = deaths
             try:
-                with self._slots:
-                    async with trio.open_nursery() as slots:
-                        for number in range(1, self._settings.workers + 1):
-                            slots.start_soon(self._keep, number, deaths)
+                with self._everything:
+                    async with trio.open_nursery() as nursery:
+                        self._nursery = nursery
+                        nursery.start_soon(self._tend)
+                        self._fit()
             finally:
+                self._nursery = None
                 self._ended.set()
             deaths.cancel_scope.deadline = trio.current_time() + LAST_DEATHS_SECONDS
-        if self._slots.cancelled_caught:
-            raise HandlerUnusable(next(iter(self._failures.values())))
+        if self._everything.cancelled_caught:
+            raise HandlerUnusable(next(place.failure for place in self._places.values() if place.failure))
 
     async def drain(self) -> None:
         """No new jobs; what runs has `drain_seconds`, then it is stopped, then killed. Returns when all are gone."""
         self._draining.set()
-        for process in self._processes.values():
-            process.drain()
+        for place in self._places.values():
+            place.wake()
+        for life in self._lives:
+            life.retire()
         with self._patience:
             self._patience.deadline = trio.current_time() + self._settings.drain_seconds
             await self._ended.wait()
-        for process in self._processes.values():
-            self._log.warning("worker: does not drain, stopped", worker=process.consumer)
-            process.stop()
-        with trio.move_on_after(self._settings.order.times.terminate_seconds):
+        for life in self._lives:
+            self._log.warning("worker: does not drain, stopped", worker=life.process.consumer)
+            life.process.stop()
+        with trio.move_on_after(self._order.times.terminate_seconds):
             await self._ended.wait()
-        for process in self._processes.values():
-            process.kill()
+        for life in self._lives:
+            life.process.kill()
         await self._ended.wait()
+
+    def dump_stacks(self) -> None:
+        """Ask every worker where it stands; the answers go to the log."""
+        for life in self._lives:
+            life.process.dump_stacks()
 
     def hurry(self) -> None:
         """A drain waits no longer for what runs."""
         self._patience.cancel()
 
-    async def _keep(self, number: int, deaths: trio.Nursery) -> None:
-        failures = 0
-        while not self._draining.is_set():
-            exited = await self._live(number)
-            if exited is not None:
-                deaths.start_soon(self._on_death, exited.consumer, exited.abnormal)
-                self._consider(number, exited)
-            if self._draining.is_set():
-                return
-            is_healthy = exited is not None and exited.ready_seconds >= self._settings.healthy_seconds
-            failures = 1 if is_healthy else failures + 1
-            with trio.move_on_after(self._backoff_seconds(failures)):
-                await self._draining.wait()
-            self.restarts += 1
+    # Size
 
-    async def _live(self, number: int) -> WorkerExit | None:
-        """One process from start to end; None if it could not be forked."""
+    def scale(self, bounds: Bounds) -> None:
+        """From now on so many workers. One that goes finishes what it runs."""
+        self.bounds = bounds
+        self._resize(bounds.clamp(self._target))
+
+    def _resize(self, target: int) -> None:
+        if target != self._target:
+            self._log.info("workers: number", before=self._target, now=target)
+        self._target = target
+        self._autoscale = Autoscale(self._settings.autoscale)
+        self._fit()
+
+    def _fit(self) -> None:
+        if self._nursery is None or self.is_draining:
+            return
+        while len(self._places) < self._target:
+            place = Place(self._free_number(), self._new_backoff())
+            self._places[place.number] = place
+            self._nursery.start_soon(self._keep, place)
+        for place in sorted(self._places.values(), key=use_of)[: len(self._places) - self._target]:
+            del self._places[place.number]
+            place.leave()
+
+    def _free_number(self) -> int:
+        taken = self._places.keys() | {life.number for life in self._lives}
+        return next(number for number in range(1, len(taken) + 2) if number not in taken)
+
+    async def _tend(self) -> None:
+        """Once a second: the right number, and none that is worn."""
+        while not self.is_draining:
+            with trio.move_on_after(self._settings.tend_seconds):
+                await self._draining.wait()
+                return
+            if not self.bounds.is_fixed:
+                await self._follow_load()
+            for place in list(self._places.values()):
+                life = place.life
+                if life is not None and (why := self._worn(life)) and not self._rolling.locked():
+                    await self._recycle(place, life, why)
+
+    async def _follow_load(self) -> None:
+        ready = [life for life in self._lives if life.is_ready]
+        load = Load(
+            waiting=await self._waiting(),
+            busy=sum(len(life.process.heartbeat.running) for life in ready if life.process.heartbeat),
+            slots=sum(life.order.concurrency for life in ready),
+            starting=len(self._places) - len(ready),
+        )
+        now = trio.current_time()
+        self._autoscale, wanted = self._autoscale.step(now, self.bounds, self._target, load, self._order.concurrency)
+        if wanted != self._target:
+            self._resize(wanted)
+
+    # Replacing
+
+    def _worn(self, life: Life) -> Worn | None:
+        now, beat = trio.current_time(), life.process.heartbeat
+        if not life.is_ready or beat is None or now < life.rest_until:
+            return None
+        return life.limits.worn(beat, now - life.process.began_at)
+
+    async def _recycle(self, place: Place, life: Life, why: Worn) -> None:
+        async with self._rolling:
+            self._log.info("worker: is replaced", worker=life.process.consumer, reason=why.value)
+            failed = await self._replace(place, self._order, why.value)
+            if failed is not None:
+                self._log.error("worker: its successor does not come up, it stays", reason=failed)
+                life.rest_until = trio.current_time() + self._settings.backoff_last_seconds
+
+    async def reload(self, order: WorkerOrder) -> str | None:
+        """New code and settings, one worker after the other; no job is interrupted.
+
+        None, or why not: then those that were not replaced stay as they are. With the first successor that takes jobs the order
+        holds for all that are started from then on.
+        """
+        async with self._rolling:
+            replaced, self._reported = 0, set()
+            for place in list(self._places.values()):
+                if place.left:
+                    continue
+                failed = await self._replace(place, order, RELOAD)
+                if self.is_draining:
+                    return "the supervisor ends"
+                if failed is not None:
+                    kept = len(self._places) - replaced
+                    self._log.error("reload: failed, the old workers stay", reason=failed, replaced=replaced, kept=kept)
+                    return failed
+                self._order, replaced = order, replaced + 1
+            self._order = order
+            self._crash_loop.forget()
+            self._log.info("reload: done", workers=replaced)
+            return None
+
+    async def _replace(self, place: Place, order: WorkerOrder, reason: str) -> str | None:
+        """None once a successor has taken over; else why it has not, and the former worker was not touched."""
+        successor = self._begin(place.number, order, is_successor=True)
+        if successor is None:
+            return "the system has no process to give"
+        await successor.settled.wait()
+        if successor.exit is not None:
+            return why_not(successor.exit)
+        if place.left or self.is_draining:
+            successor.retire()
+            return None
+        place.take_over(successor)
+        self._events.worker_restarts(reason)
+        return None
+
+    # Places
+
+    async def _keep(self, place: Place) -> None:
+        while not (self.is_draining or place.left):
+            if place.life is None:
+                place.life = self._begin(place.number, self._order, is_successor=False)
+            life = place.life
+            if life is not None:
+                await life.ended.wait()
+                if place.life is not life:
+                    continue  # Its successor has taken over.
+                place.life = None
+            if self.is_draining or place.left:
+                return
+            exited = None if life is None else life.exit
+            await place.pause(self._pause_seconds(place, exited))
+            if place.life is None and not (self.is_draining or place.left):
+                self._events.worker_restarts("fork" if exited is None else exited.reason.value)
+
+    def _pause_seconds(self, place: Place, exited: WorkerExit | None) -> float:
+        seconds = place.backoff.after_death(0.0 if exited is None else exited.ready_seconds)
+        if self.crash_loop is None:
+            return seconds
+        return max(seconds, self._settings.backoff_last_seconds * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load
+
+    def _new_backoff(self) -> Backoff:
+        settings = self._settings
+        return Backoff(settings.backoff_first_seconds, settings.backoff_last_seconds, settings.healthy_seconds)
+
+    # Lives
+
+    def _begin(self, number: int, order: WorkerOrder, *, is_successor: bool) -> Life | None:
+        """A process, supervised from its first instant; None if it could not be forked."""
+        if self._nursery is None:
+            return None
         self._starts += 1
-        process = WorkerProcess(self._settings.order, self._consumer_of(self._starts), self._log)
+        process = WorkerProcess(order, self._consumer_of(self._starts), self._log, number)
         try:
             process.start()
         except OSError as error:
             self._log.error("worker: cannot be started", number=number, error=error.strerror)
             return None
-        self._processes[number] = process
+        life = Life(process, number, order, self._settings.recycle.drawn(), is_successor)
+        self._lives.append(life)
+        self._nursery.start_soon(self._live, life)
+        return life
+
+    async def _live(self, life: Life) -> None:
         try:
-            return await process.supervise(self._hear)
+            life.exit = await life.process.supervise(partial(self._hear, life))
+            self._consider(life, life.exit)
         finally:
-            del self._processes[number]
+            self._lives.remove(life)
+            life.settled.set()
+            life.ended.set()
             self._notify()
 
-    def _hear(self, message: FromWorker) -> None:
+    def _hear(self, life: Life, message: FromWorker) -> None:
         match message:
             case Ready():
                 self._was_ready = True
+                if (place := self._places.get(life.number)) is not None and place.life is life:
+                    place.failure = None
+                life.settled.set()
                 self._notify()
+            case Heartbeat() if life.limits.is_too_large(message):
+                self._log.error("worker: too large, killed", worker=life.process.consumer, rss_bytes=message.rss_bytes)
+                life.process.kill(ExitReason.MEMORY)
             case Observation():
-                self._on_observation(message)
+                self._events.observed(message)
             case StartFailed() if message not in self._reported:
                 self._reported.add(message)
                 self._log.error(
                     "worker: cannot use the handler",
-                    handler=self._settings.order.handler,
+                    handler=life.order.handler,
                     exception=message.exception,
                     at=f"{message.file}:{message.line}",
                     error=message.last_line,
                 )
 
-    def _consider(self, number: int, exited: WorkerExit) -> None:
+    def _consider(self, life: Life, exited: WorkerExit) -> None:
         """What an end means for the pool."""
-        if exited.failure is None:
-            self._failures.pop(number, None)
-            if exited.abnormal:
-                self._log.error(
-                    "worker: died",
-                    worker=exited.consumer,
-                    status=exited.returncode,
-                    running=len(exited.running),
-                )
+        if self._deaths is not None:
+            self._deaths.start_soon(self._events.worker_ended, exited)
+        if exited.last_words:
+            self.last_words = exited.last_words
+        if exited.reason in {ExitReason.DRAINED, ExitReason.KILLED}:
             return
-        self._failures[number] = exited.failure
-        if not self._was_ready and len(self._failures) == self._settings.workers:
-            self._slots.cancel()
+        if exited.failure is None:
+            self._log.error(
+                "worker: died",
+                worker=exited.consumer,
+                status=exited.returncode,
+                reason=exited.reason.value,
+                exception=exited.exception,
+                at=exited.at,
+                running=len(exited.running),
+            )
+        if life.is_successor or self.is_draining:
+            return
+        self._count_death(exited)
+        if exited.failure is not None:
+            self._note_failure(life.number, exited.failure)
 
-    def _backoff_seconds(self, failures: int) -> float:
-        settings = self._settings
-        longest = min(settings.backoff_last_seconds, settings.backoff_first_seconds * 2.0 ** min(failures - 1, 30))
-        return longest * random.uniform(0.5, 1)  # noqa: S311 - spreads load, guards nothing
+    def _count_death(self, exited: WorkerExit) -> None:
+        if self._crash_loop.note(trio.current_time(), death_of(exited)):
+            self._log.error("workers: crash loop, started again slowly from now on", why=str(self.crash_loop))
+
+    def _note_failure(self, number: int, failure: StartFailed) -> None:
+        if (place := self._places.get(number)) is not None:
+            place.failure = failure
+        if self._was_ready or self._settings.waits_for_code:
+            return
+        if all(place.failure is not None for place in self._places.values()):
+            self._everything.cancel()
 
     def _notify(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
-
-
-def _status(number: int, process: WorkerProcess) -> WorkerStatus:
-    beat = process.heartbeat
-    return WorkerStatus(
-        number=number,
-        consumer=process.consumer,
-        pid=process.pid,
-        stage=process.stage,
-        running=len(beat.running) if beat else 0,
-        loop_lag_ms=beat.loop_lag_ms if beat else None,
-        rss_bytes=beat.rss_bytes if beat else None,
-        jobs_done=beat.jobs_done if beat else 0,
-        jobs_failed=beat.jobs_failed if beat else 0,
-    )

@@ -1,25 +1,22 @@
 """One worker process, from its start to its last breath: start, ready, heartbeat, drain, terminate, kill.
 
-It is forked from the main thread (the child's death signal is tied to the thread that forked, TRAPS), has a process group of
-its own that ends with it, and is waited for by its pidfd. What it was doing when it ended is in `WorkerExit`.
+It has a process group of its own that ends with it, and is waited for by its pidfd. What it was doing when it ended, and why it
+ended, is in `WorkerExit`.
 """
 
 import enum
 import os
 import signal
 import socket
-import subprocess
-import sys
-import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 import trio
 from structlog.typing import FilteringBoundLogger
 
 from bus.control import (
     BadControlMessage,
+    Crashed,
     Drain,
     Drained,
     DumpStacks,
@@ -35,38 +32,13 @@ from bus.control import (
     decode_from_worker,
     encode,
 )
-from bus.sealing import BusKey
-from supervisor.environment import worker_environment
+from supervisor.last_words import LastWords
+from supervisor.worker_order import Spawned, WorkerOrder, spawn
 
 RECEIVE_BYTES = 65536
 # After the process has ended, its last words are still in the pipe.
 LAST_WORDS_SECONDS = 1.0
 REAP_SECONDS = 5.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkerTimes:
-    """How long a worker may take for what. `load_seconds` counts until its event loop runs, not the wait for Redis."""
-
-    load_seconds: float = 60.0
-    silence_seconds: float = 10.0
-    dump_seconds: float = 1.0
-    terminate_seconds: float = 2.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkerOrder:
-    """What every worker of a pool is started with. `environ` is the supervisor's; it is scrubbed for the worker."""
-
-    agent_id: str
-    redis_url: str = field(repr=False)
-    bus_key: BusKey
-    handler: str
-    concurrency: int
-    environ: Mapping[str, str] = field(repr=False)
-    directory: Path | None = None
-    python: str = sys.executable
-    times: WorkerTimes = WorkerTimes()
 
 
 class Stage(enum.Enum):
@@ -90,79 +62,100 @@ _NEXT: Mapping[Stage, frozenset[Stage]] = {
 }
 
 
+class ExitReason(enum.Enum):
+    """Why a worker ended: the closed set for log, status and metrics."""
+
+    DRAINED = "drained"
+    CRASHED = "crashed"
+    UNUSABLE = "unusable"
+    SILENT = "silent"
+    SLOW_START = "slow_start"
+    OVERRUN = "overrun"
+    MEMORY = "memory"
+    NONSENSE = "nonsense"
+    KILLED = "killed"
+
+
 @dataclass(frozen=True)
 class WorkerExit:
-    """How a worker ended. `abnormal`: by itself, neither asked nor killed by us, nor for want of a usable handler."""
+    """How a worker ended. `abnormal`: by itself, neither asked nor killed by us, nor for want of a usable handler.
+
+    `running`: by its last heartbeat; `overdue` those of them that were over their limit. `exception` and `at` (`file.py:12`) where
+    they are known. `last_words` may carry content: for the control socket alone.
+    """
 
     consumer: str
     pid: int
     returncode: int
     stage: Stage
+    reason: ExitReason
     abnormal: bool
     running: tuple[RunningJob, ...]
+    overdue: tuple[RunningJob, ...]
     failure: StartFailed | None
     ready_seconds: float
+    exception: str = ""
+    at: str = ""
+    last_words: tuple[str, ...] = ()
 
 
 class WorkerProcess:
     """Made by the pool, one for each process start."""
 
-    def __init__(self, order: WorkerOrder, consumer: str, log: FilteringBoundLogger) -> None:
+    def __init__(self, order: WorkerOrder, consumer: str, log: FilteringBoundLogger, number: int = 1) -> None:
+        """`number`: its place in the pool, for people."""
         self.consumer = consumer
         self.stage = Stage.STARTING
         self.ready: Ready | None = None
         self.heartbeat: Heartbeat | None = None
         self.failure: StartFailed | None = None
         self.drained: Drained | None = None
+        self.crashed: Crashed | None = None
+        self.began_at = trio.current_time()
+        self.last_words = LastWords()
         self._order = order
+        self._number = number
         self._log = log.bind(worker=consumer)
-        self._began_at = self._heard_at = trio.current_time()
+        self._heard_at = self.began_at
         self._ready_at: float | None = None
+        self._running_since: dict[str, float] = {}
+        self._reason: ExitReason | None = None
         self._stacks = trio.Event()
         self._ended = trio.Event()
         self._heard_all = trio.Event()
-        self._popen: subprocess.Popen[bytes] | None = None
-        self._pidfd = -1
+        self._spawned: Spawned | None = None
         self._pipe: trio.socket.SocketType | None = None
         self._sender: socket.socket | None = None
 
     @property
     def pid(self) -> int | None:
-        return None if self._popen is None else self._popen.pid
+        return None if self._spawned is None else self._spawned.process.pid
+
+    @property
+    def loop_runs(self) -> bool:
+        """Its imports are done and its event loop has begun; before, it cannot have a job."""
+        return self.heartbeat is not None and self.heartbeat.loop_lag_ms is not None
 
     def start(self) -> None:
         """Fork and execute; from the main thread. Raises OSError."""
-        if threading.current_thread() is not threading.main_thread():
-            raise RuntimeError("a worker is forked from the main thread, or it dies with the thread that did")
-        ours, theirs = socket.socketpair()
-        key_reader, key_writer = os.pipe()
-        try:
-            with theirs:
-                os.write(key_writer, self._order.bus_key.export())
-                self._popen = self._fork(theirs.fileno(), key_reader)
-            self._pidfd = os.pidfd_open(self._popen.pid)
-        except OSError:
-            ours.close()
-            self._abandon()
-            raise
-        finally:
-            os.close(key_reader)
-            os.close(key_writer)
-        self._began_at = self._heard_at = trio.current_time()
-        ours.setblocking(False)
-        self._sender = ours
-        self._pipe = trio.socket.from_stdlib_socket(ours)
+        self._spawned = spawn(self._order, self.consumer, self._number)
+        self.began_at = self._heard_at = trio.current_time()
+        self._sender = self._spawned.control
+        self._sender.setblocking(False)
+        self._pipe = trio.socket.from_stdlib_socket(self._sender)
 
     async def supervise(self, tell: Callable[[FromWorker], None]) -> WorkerExit:
-        """Give each message to `tell`, end the worker if it falls silent; returns when it is gone and reaped.
+        """Give each message to `tell`, end the worker if it hangs; returns when it is gone and reaped.
 
         Cancelled, it kills the worker and whatever that has started.
         """
+        spawned = self._running
         try:
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.last_words.read, spawned.stderr_fd)
                 nursery.start_soon(self._receive, tell)
                 nursery.start_soon(self._watch)
-                await trio.lowlevel.wait_readable(self._pidfd)
+                await trio.lowlevel.wait_readable(spawned.pidfd)
                 self._ended.set()
                 with trio.move_on_after(LAST_WORDS_SECONDS):
                     await self._heard_all.wait()
@@ -190,9 +183,10 @@ class WorkerProcess:
         if self._advance(Stage.TERMINATING):
             self._signal(signal.SIGTERM)
 
-    def kill(self) -> None:
+    def kill(self, reason: ExitReason = ExitReason.KILLED) -> None:
         """SIGKILL to the process and its group."""
         if self._advance(Stage.KILLED):
+            self._reason = self._reason or reason
             self._kill_group()
 
     # The pipe
@@ -207,7 +201,7 @@ class WorkerProcess:
             pass  # Its end was closed with something of ours unread: it is gone.
         except BadControlMessage as error:
             self._log.error("worker: spoke nonsense", error=str(error))
-            self.kill()
+            self.kill(ExitReason.NONSENSE)
         self._heard_all.set()
 
     def _hear(self, message: FromWorker, tell: Callable[[FromWorker], None]) -> None:
@@ -220,6 +214,9 @@ class WorkerProcess:
                     self._advance(Stage.READY)
             case Heartbeat():
                 self.heartbeat = message
+                self._note_running(message)
+            case Crashed():
+                self.crashed = message
             case StartFailed():
                 self.failure = message
             case Drained():
@@ -250,14 +247,45 @@ class WorkerProcess:
             if now - before > 2 * tick:
                 self._heard_at = now  # We were asleep ourselves: what it said meanwhile is still unread.
             before = now
-            if now - self._heard_at > times.silence_seconds:
-                self._log.error("worker: silent", seconds=round(now - self._heard_at, 1))
+            reason = self._hangs(now)
+            if reason is not None:
                 break
-            is_loading = self.heartbeat is None or self.heartbeat.loop_lag_ms is None
-            if self.stage is Stage.STARTING and is_loading and now - self._began_at > times.load_seconds:
-                self._log.error("worker: does not come up", seconds=round(now - self._began_at, 1))
-                break
+        self._reason = reason
+        self._log.error(
+            "worker: hangs, is ended",
+            reason=reason.value,
+            silent_seconds=round(now - self._heard_at, 1),
+            overdue=[job.job_id for job in self._overdue(now)],
+        )
         await self._end_a_hung_one()
+
+    def _hangs(self, now: float) -> ExitReason | None:
+        times = self._order.times
+        if now - self._heard_at > times.silence_seconds:
+            return ExitReason.SILENT
+        if self.stage is Stage.STARTING and not self.loop_runs and now - self.began_at > times.load_seconds:
+            return ExitReason.SLOW_START
+        if self._overdue(now) or (
+            times.job_seconds and self._loop_lag_seconds > times.job_seconds + times.grace_seconds
+        ):
+            return ExitReason.OVERRUN
+        return None
+
+    def _overdue(self, now: float) -> tuple[RunningJob, ...]:
+        """By the heartbeats that named it, not by its own clock: clocks are set."""
+        times = self._order.times
+        if not times.job_seconds or self.heartbeat is None:
+            return ()
+        latest = now - times.job_seconds - times.grace_seconds
+        return tuple(job for job in self.heartbeat.running if self._running_since.get(job.entry_id, now) < latest)
+
+    def _note_running(self, beat: Heartbeat) -> None:
+        since = self._running_since
+        self._running_since = {job.entry_id: since.get(job.entry_id, self._heard_at) for job in beat.running}
+
+    @property
+    def _loop_lag_seconds(self) -> float:
+        return (self.heartbeat.loop_lag_ms or 0.0) / 1000 if self.heartbeat is not None else 0.0
 
     async def _end_a_hung_one(self) -> None:
         times = self._order.times
@@ -265,10 +293,11 @@ class WorkerProcess:
         with trio.move_on_after(times.dump_seconds):
             await self._stacks.wait()
         if not self._stacks.is_set():
-            # The interpreter lets no thread run: faulthandler answers this one without it, on stderr.
+            # The interpreter lets no thread run: faulthandler answers this one without it, on descriptor 2.
             self._signal(signal.SIGQUIT)
             with trio.move_on_after(times.dump_seconds):
                 await self._ended.wait()
+            self._log.warning("worker: stacks", stacks=self.last_words.stacks())
         self.terminate()
         with trio.move_on_after(times.terminate_seconds):
             await self._ended.wait()
@@ -276,39 +305,18 @@ class WorkerProcess:
 
     # The process
 
-    def _fork(self, control_fd: int, bus_key_fd: int) -> subprocess.Popen[bytes]:
-        order = self._order
-        # -P: a `workers` in the current directory must not be taken for ours.
-        command = [order.python, "-P", "-m", "workers", "--handler", order.handler]
-        command += ["--concurrency", str(order.concurrency), "--consumer", self.consumer]
-        command += ["--control-fd", str(control_fd), "--bus-key-fd", str(bus_key_fd)]
-        command += ["--parent-pid", str(os.getpid())]
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            pass_fds=(control_fd, bus_key_fd),
-            env=worker_environment(order.environ, agent_id=order.agent_id, redis_url=order.redis_url),
-            cwd=order.directory,
-            process_group=0,
-        )
-
-    def _abandon(self) -> None:
-        """A child that cannot be waited for must not live."""
-        if self._popen is not None:
-            self._popen.kill()
-            self._popen.wait()
-
     async def _bury(self) -> int:
         """Kill what is left of its group, reap it, close its descriptors."""
+        spawned = self._running
         with trio.CancelScope(shield=True):
             if self.stage is not Stage.EXITED and not self._ended.is_set():
                 self._advance(Stage.KILLED)
             # Before it is reaped: until then its pid is the name of its group and of nobody else.
             self._kill_group()
             with trio.move_on_after(REAP_SECONDS):
-                await trio.lowlevel.wait_readable(self._pidfd)
-            code = self._process.poll()
-        os.close(self._pidfd)
+                await trio.lowlevel.wait_readable(spawned.pidfd)
+            code = spawned.process.poll()
+        os.close(spawned.pidfd)
         self._connection.close()
         self._sender = None
         return -signal.SIGKILL if code is None else code
@@ -317,18 +325,33 @@ class WorkerProcess:
         stage = self.stage
         self._advance(Stage.EXITED)
         by_itself = stage in {Stage.STARTING, Stage.READY} or (stage is Stage.DRAINING and returncode != 0)
+        # One that a person has sent SIGTERM drains and says so.
+        abnormal = by_itself and self.failure is None and self.drained is None and self._reason is None
         now = trio.current_time()
         return WorkerExit(
             consumer=self.consumer,
-            pid=self._process.pid,
+            pid=self._running.process.pid,
             returncode=returncode,
             stage=stage,
-            # One that a person has sent SIGTERM drains and says so.
-            abnormal=by_itself and self.failure is None and self.drained is None,
+            reason=self._why(stage, abnormal=abnormal),
+            abnormal=abnormal,
             running=self.heartbeat.running if self.heartbeat else (),
+            overdue=self._overdue(now),
             failure=self.failure,
             ready_seconds=0.0 if self._ready_at is None else now - self._ready_at,
+            exception=_exception(self.crashed, returncode),
+            at=self.crashed.at if self.crashed else self.last_words.place(),
+            last_words=self.last_words.shown(),
         )
+
+    def _why(self, stage: Stage, *, abnormal: bool) -> ExitReason:
+        if self._reason is not None:
+            return self._reason
+        if abnormal:
+            return ExitReason.CRASHED
+        if self.failure is not None:
+            return ExitReason.UNUSABLE
+        return ExitReason.KILLED if stage is Stage.KILLED else ExitReason.DRAINED
 
     def _advance(self, to: Stage) -> bool:
         """Into a later stage; False if it is there or beyond."""
@@ -339,24 +362,34 @@ class WorkerProcess:
 
     def _signal(self, number: signal.Signals) -> None:
         try:
-            signal.pidfd_send_signal(self._pidfd, number)
+            signal.pidfd_send_signal(self._running.pidfd, number)
         except ProcessLookupError:
             return  # It was faster.
 
     def _kill_group(self) -> None:
         try:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            os.killpg(self._running.process.pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
             return
 
     @property
-    def _process(self) -> subprocess.Popen[bytes]:
-        if self._popen is None:
+    def _running(self) -> Spawned:
+        if self._spawned is None:
             raise RuntimeError("this worker was not started")
-        return self._popen
+        return self._spawned
 
     @property
     def _connection(self) -> trio.socket.SocketType:
         if self._pipe is None:
             raise RuntimeError("this worker was not started")
         return self._pipe
+
+
+def _exception(crashed: Crashed | None, returncode: int) -> str:
+    """The exception's type, or the signal's name."""
+    if crashed is not None:
+        return crashed.exception
+    try:
+        return signal.Signals(-returncode).name if returncode < 0 else ""
+    except ValueError:
+        return f"signal {-returncode}"

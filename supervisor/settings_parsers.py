@@ -7,9 +7,12 @@ from urllib.parse import urlsplit
 
 from nacl.bindings import crypto_sign_seed_keypair
 
+from supervisor.autoscale import Bounds
 from supervisor.secrets import Secret
-from supervisor.settings_reader import Malformed, base64_bytes, matching
+from supervisor.settings_reader import Malformed, base64_bytes, matching, whole_number
 
+MIB = 1 << 20
+MOST_MIB = 1 << 20
 TRUSTABLE = frozenset({"eviction", "persistence"})
 
 
@@ -18,6 +21,23 @@ def absolute_path(text: str) -> Path:
     if not path.is_absolute() or "\0" in text:
         raise Malformed
     return path
+
+
+def bounds(text: str) -> Bounds:
+    try:
+        return Bounds.parse(text)
+    except ValueError:
+        raise Malformed from None
+
+
+def memory_bytes(text: str) -> tuple[int, int]:
+    """Soft and hard limit: SOFT:HARD in MiB; SOFT alone has no hard one."""
+    soft, colon, hard = text.partition(":")
+    parse = whole_number(0, MOST_MIB)
+    soft_mib, hard_mib = parse(soft), parse(hard) if colon else 0
+    if colon and soft_mib > hard_mib > 0:
+        raise Malformed
+    return soft_mib * MIB, hard_mib * MIB
 
 
 def agent_token(text: str) -> Secret[str]:

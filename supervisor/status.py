@@ -11,7 +11,7 @@ import msgspec
 import trio
 
 from supervisor.health import Check
-from supervisor.pool import WorkerStatus
+from supervisor.places import WorkerStatus
 
 if TYPE_CHECKING:
     from supervisor.parts import Parts

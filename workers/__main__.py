@@ -13,13 +13,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import setproctitle
 import trio
 
 from bus import parent_death
-from bus.control import StartFailed, encode
+from bus.control import Crashed, StartFailed, encode
+from bus.seal import StoreSealed
 from workers.control_link import ControlLink
 from workers.errors import CannotStart
+from workers.last_words import STDERR, LastWords, divert_log, dump_on_fatal_signals
 from workers.loading import CannotLoad, load_agent
 from workers.logs import Log, kind, where, worker_log
 from workers.process import Worker
@@ -38,27 +39,32 @@ def main(arguments: Sequence[str]) -> int:
     for descriptor in (options.control_fd, options.bus_key_fd):
         if descriptor is not None:
             os.set_inheritable(descriptor, False)
-    # The one way to see where a thread stands that never lets go of the interpreter.
     with contextlib.suppress(RuntimeError, OSError, ValueError):
-        faulthandler.register(signal.SIGQUIT, all_threads=True)
+        # The one way to see where a thread stands that never lets go of the interpreter.
+        faulthandler.register(signal.SIGQUIT, file=STDERR, all_threads=True)
+        dump_on_fatal_signals()
+    if options.log_fd is not None:
+        divert_log(options.log_fd)
     try:
         settings = read_settings(options, os.environ)
     except SettingsError as error:
         print(f"hashee-agent worker: {error}", file=sys.stderr)  # noqa: T201 - before there is a log
         _send_last_words(options.control_fd, "settings", error)
         return EXIT_CONFIGURATION
-    setproctitle.setproctitle(f"hashee-agent: worker {settings.consumer}")
     log = worker_log(os.environ, settings.consumer)
+    last_words = LastWords(log, is_heard=options.log_fd is not None)
+    last_words.install()
     worker = Worker(settings, log)
+    worker.show_title()
     link = _link(settings, worker)
     try:
-        return _run(worker, settings, log)
+        return _run(worker, settings, log, last_words)
     finally:
         if link is not None:
             link.close(LAST_WORDS_SECONDS)
 
 
-def _run(worker: Worker, settings: WorkerSettings, log: Log) -> int:
+def _run(worker: Worker, settings: WorkerSettings, log: Log, last_words: LastWords) -> int:
     try:
         agent = load_agent(settings.handler, Path.cwd())
         trio.run(worker.run, agent)
@@ -67,17 +73,29 @@ def _run(worker: Worker, settings: WorkerSettings, log: Log) -> int:
     except CannotStart as error:
         report = StartFailed(kind="lifespan", exception=kind(error), file="", line=0, last_line=str(error))
         return _refuse(report, worker, settings, log)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a traceback would show values
-        log.warning("worker: crashed", exception=kind(error), at=where(error))
+    except (Exception, SystemExit, BaseExceptionGroup) as error:  # noqa: BLE001 - a traceback would show values
+        if sealed := _find(error, StoreSealed):
+            report = StartFailed(kind="bus_key", exception=kind(sealed), file="", line=0, last_line=str(sealed))
+            return _refuse(report, worker, settings, log)
+        last_words.of_the_end(error)
+        worker.tell(Crashed(exception=kind(error), at=where(error)))
         return EXIT_CRASHED
     return 0
+
+
+def _find(error: BaseException, wanted: type[BaseException]) -> BaseException | None:
+    """In the groups that it came through."""
+    if isinstance(error, BaseExceptionGroup):
+        return next((found for inner in error.exceptions if (found := _find(inner, wanted))), None)
+    return error if isinstance(error, wanted) else None
 
 
 def _refuse(report: StartFailed, worker: Worker, settings: WorkerSettings, log: Log) -> int:
     worker.tell(report)
     if settings.control_fd is None:  # A supervisor says it once for all its workers.
-        place = f"{report.file}:{report.line}" if report.file else "unknown"
-        log.warning(f"worker: cannot use the handler {settings.handler}: {report.last_line}", at=place)
+        what = "bus key" if report.kind == "bus_key" else f"handler {settings.handler}"
+        place = {"at": f"{report.file}:{report.line}"} if report.file else {}
+        log.warning(f"worker: cannot use the {what}: {report.last_line}", **place)
     return EXIT_CONFIGURATION
 
 
@@ -86,7 +104,7 @@ def _link(settings: WorkerSettings, worker: Worker) -> ControlLink | None:
         return None
     link = ControlLink(
         socket.socket(fileno=settings.control_fd),
-        pulse=worker.vitals.heartbeat,
+        pulse=worker.pulse,
         on_command=worker.command,
         on_end=lambda: os._exit(parent_death.PARENT_IS_GONE),
     )

@@ -46,6 +46,20 @@ def load_agent(handler: str, directory: Path) -> Agent:
     return agent
 
 
+def owners_files(directory: Path) -> tuple[str, ...]:
+    """The loaded modules' files that stand below `directory` and in no installation."""
+    ours = Path(__file__).resolve().parent.parent
+    found: set[str] = set()
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if not file or "site-packages" in file or not Path(file).is_relative_to(directory):
+            continue
+        inside = Path(file).resolve()
+        if not any(inside.is_relative_to(ours / name) for name in OUR_PACKAGES):
+            found.add(file)
+    return tuple(sorted(found))
+
+
 def _refuse_shadows(directory: Path) -> None:
     for name in OUR_PACKAGES:
         found = importlib.machinery.PathFinder.find_spec(name, [str(directory)])

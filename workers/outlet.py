@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 import trio
 
 from bus.jobs import Emitted, Failed, Finished
+from bus.overview import Presence
 from bus.records import Job, Reply
 from bus.wire import RedisUnavailable
 
@@ -31,7 +32,7 @@ class Outlet(Protocol):
 class WorkerBus(Outlet, Protocol):
     """Where jobs come from and end."""
 
-    async def seen(self) -> None: ...
+    async def seen(self, presence: Presence | None = None) -> None: ...
     async def take(self, count: int) -> list[Job]: ...
     async def emitted(self, job: Job) -> frozenset[str]: ...
     async def finish(self, job: Job) -> Finished: ...

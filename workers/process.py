@@ -8,16 +8,30 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 
+import setproctitle
 import trio
 
-from bus.control import Drain, Drained, DumpStacks, Observation, Ready, Stacks, StartFailed, Stop, ToWorker
+from bus import stacks
+from bus.control import (
+    Crashed,
+    Drain,
+    Drained,
+    DumpStacks,
+    Heartbeat,
+    Observation,
+    Ready,
+    Stacks,
+    StartFailed,
+    Stop,
+    ToWorker,
+)
 from bus.jobs import JobStore
-from bus.seal import StoreSealed
 from bus.wire import RedisUnavailable
-from workers import stacks
 from workers.agent import Agent
 from workers.control_link import ControlLink
+from workers.loading import owners_files
 from workers.logs import Log
 from workers.outlet import Backoff
 from workers.runner import Runner, RunnerSettings
@@ -36,6 +50,7 @@ class Worker:
         self._settings = settings
         self._log = log
         self._vitals = Vitals()
+        self._vitals.introduce(consumer=settings.consumer, handler=settings.handler, concurrency=settings.concurrency)
         self._link: ControlLink | None = None
         self._token: trio.lowlevel.TrioToken | None = None
         self._root: trio.lowlevel.Task | None = None
@@ -52,7 +67,19 @@ class Worker:
         """Tell a supervisor from now on."""
         self._link = link
 
-    def tell(self, message: Ready | Observation | Stacks | Drained | StartFailed) -> None:
+    def pulse(self, dropped: int) -> Heartbeat:
+        """For the thread that sends heartbeats."""
+        beat = self._vitals.heartbeat(dropped)
+        self.show_title(len(beat.running))
+        return beat
+
+    def show_title(self, running: int = 0) -> None:
+        """What `ps` shows."""
+        name = self._settings.consumer if self._settings.number is None else self._settings.number
+        jobs = "1 job" if running == 1 else f"{running} jobs"
+        setproctitle.setproctitle(f"hashee-agent: worker {name} ({jobs})")
+
+    def tell(self, message: Ready | Observation | Stacks | Drained | StartFailed | Crashed) -> None:
         """Nothing happens without a supervisor."""
         if self._link is not None:
             self._link.send(message)
@@ -120,9 +147,6 @@ class Worker:
                 if backoff.is_fresh:
                     self._log.warning("worker: Redis is away, waiting for it")
                 await backoff.wait()
-            except StoreSealed as error:
-                self._log.warning(f"worker: cannot use this bus key: {error}")
-                raise
             else:
                 return store
 
@@ -148,6 +172,7 @@ def _ready(settings: WorkerSettings) -> Ready:
         pid=os.getpid(),
         python=".".join(map(str, sys.version_info[:3])),
         concurrency=settings.concurrency,
+        files=owners_files(Path.cwd()) if settings.report_files else (),
     )
 
 

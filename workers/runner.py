@@ -197,9 +197,12 @@ class Runner:
             hand.scope.cancel()
 
     async def _be_seen(self) -> None:
+        late_seconds = 0.0
         while True:
             try:
-                await self._bus.seen()
+                await self._bus.seen(self._vitals.presence(late_seconds * 1000))
             except RedisUnavailable:
                 self._log.info("worker: could not say that it lives")
-            await trio.sleep(SEEN_SECONDS)
+            due = trio.current_time() + SEEN_SECONDS
+            await trio.sleep_until(due)
+            late_seconds = trio.current_time() - due

@@ -31,7 +31,10 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSettings:
-    """Everything that a worker process needs. `control_fd` and `parent_pid` are None for one without a supervisor."""
+    """Everything that a worker process needs. `control_fd` and `parent_pid` are None for one without a supervisor.
+
+    `number`: its place in the supervisor's pool, None without one.
+    """
 
     agent_id: str
     redis_url: str = field(repr=False)
@@ -41,6 +44,8 @@ class WorkerSettings:
     consumer: str
     control_fd: int | None = None
     parent_pid: int | None = None
+    number: int | None = None
+    report_files: bool = False
 
 
 def read_settings(options: argparse.Namespace, environ: MutableMapping[str, str]) -> WorkerSettings:
@@ -63,6 +68,8 @@ def read_settings(options: argparse.Namespace, environ: MutableMapping[str, str]
         consumer=options.consumer or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
         control_fd=options.control_fd,
         parent_pid=options.parent_pid,
+        number=options.number,
+        report_files=options.report_files,
     )
 
 
@@ -81,6 +88,9 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
         "--bus-key-fd", type=int, metavar="FD", help="32 raw bytes (else HASHEE_BUS_KEY[_FILE], base64)"
     )
     parser.add_argument("--control-fd", type=int, metavar="FD", help="the pipe to the supervisor")
+    parser.add_argument("--log-fd", type=int, metavar="FD", help="where the log goes (else to stderr)")
+    parser.add_argument("--number", type=int, metavar="N", help="its place in the supervisor's pool")
+    parser.add_argument("--report-files", action="store_true", help="tell which files the handler came from")
     parser.add_argument("--parent-pid", type=int, metavar="PID", help="die with this parent")
     return parser.parse_args(arguments)
 

@@ -4,13 +4,17 @@ Nothing here waits for a handler: a loop that hangs shows as a lag that grows.
 """
 
 import os
+import socket
 import threading
 import time
+from importlib.metadata import version
 from pathlib import Path
 
+import msgspec
 import trio
 
 from bus.control import Heartbeat, RunningJob
+from bus.overview import Presence
 from bus.records import Job
 
 
@@ -23,10 +27,41 @@ class Vitals:
         self._done = 0
         self._failed = 0
         self._probe = _LoopProbe()
+        self._identity: Presence | None = None
 
     def watch_loop(self) -> None:
         """Measure the lag of the event loop that this is called in, from now on."""
         self._probe.watch(trio.lowlevel.current_trio_token())
+
+    def introduce(self, *, consumer: str, handler: str, concurrency: int) -> None:
+        """Who this worker is, for those who look into Redis."""
+        self._identity = Presence(
+            consumer=consumer,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=version("hashee-agent"),
+            handler=handler,
+            concurrency=concurrency,
+            started_ms=time.time_ns() // 1_000_000,
+            running=0,
+            jobs_done=0,
+            jobs_failed=0,
+            rss_bytes=0,
+            loop_lag_ms=0.0,
+        )
+
+    def presence(self, loop_lag_ms: float) -> Presence | None:
+        """How it does now; None before it was introduced."""
+        if self._identity is None:
+            return None
+        return msgspec.structs.replace(
+            self._identity,
+            running=len(self._running),
+            jobs_done=self._done,
+            jobs_failed=self._failed,
+            rss_bytes=rss_bytes(),
+            loop_lag_ms=round(loop_lag_ms, 1),
+        )
 
     def started(self, job: Job) -> None:
         with self._lock:

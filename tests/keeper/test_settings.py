@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from nacl.signing import SigningKey
 
+from supervisor.autoscale import Bounds
 from supervisor.config import (
     ALL_SETTINGS,
     KeeperSettings,
@@ -36,7 +37,7 @@ def test_four_values_are_enough_and_the_rest_has_defaults() -> None:
     settings = supervisor()
     assert settings.agent_id == AGENT_ID
     assert settings.base_url == "https://api.hashee.ai"
-    assert (settings.workers, settings.concurrency, settings.drain_seconds) == (2, 16, 25.0)
+    assert (settings.workers, settings.concurrency, settings.drain_seconds) == (Bounds(2, 2), 16, 25.0)
     assert (settings.http_host, settings.http_port) == ("127.0.0.1", 9090)
     assert (settings.send_rate_per_second, settings.first_sync_seconds) == (5.0, 86400)
     assert settings.handler == "workers.builtin.echo:agent"
@@ -67,6 +68,10 @@ def test_four_values_are_enough_and_the_rest_has_defaults() -> None:
         ("HASHEE_HANDLER", "no_attribute"),
         ("HASHEE_HANDLER", "my-agent:agent"),
         ("HASHEE_WORKERS", "257"),
+        ("HASHEE_WORKERS", "4:2"),
+        ("HASHEE_WORKERS", "0:2"),
+        ("HASHEE_WORKER_MEMORY", "512:256"),
+        ("HASHEE_WORKER_MAX_AGE_SECONDS", "soon"),
         ("HASHEE_WORKERS", "two"),
         ("HASHEE_CONCURRENCY", "-1"),
         ("HASHEE_STATE_DIR", "relative/path"),

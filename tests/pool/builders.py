@@ -2,9 +2,10 @@
 
 import dataclasses
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -14,8 +15,11 @@ import trio
 from bus.control import FromWorker, Observation
 from bus.records import Reply, decode_reply_record, open_reply, pack_job
 from bus.store import Arrival, Source
-from supervisor.pool import Pool, PoolSettings
-from supervisor.process import WorkerExit, WorkerOrder, WorkerProcess, WorkerTimes
+from supervisor.autoscale import Bounds
+from supervisor.pool import Pool
+from supervisor.pool_settings import PoolSettings, Waiting, nothing_waits
+from supervisor.process import WorkerExit, WorkerProcess
+from supervisor.worker_order import WorkerOrder, WorkerTimes
 from tests.bus.builders import AGENT, BUS_KEY, PEER, Bus, arrival_of, message_of
 
 QUICK = WorkerTimes(load_seconds=20, silence_seconds=2.5, dump_seconds=0.3, terminate_seconds=0.5)
@@ -97,47 +101,71 @@ class PoolRun:
 
     pool: Pool
     lines: Lines
-    deaths: list[tuple[str, bool]] = field(default_factory=list)
+    exits: list[WorkerExit] = field(default_factory=list)
+    restarts: list[str] = field(default_factory=list)
     observations: list[Observation] = field(default_factory=list)
+    on_death: Callable[[str], Awaitable[None]] | None = None
+
+    async def worker_ended(self, exited: WorkerExit) -> None:
+        self.exits.append(exited)
+        if self.on_death is not None:
+            await self.on_death(exited.consumer)
+        await trio.lowlevel.checkpoint()
+
+    def worker_restarts(self, reason: str) -> None:
+        self.restarts.append(reason)
+
+    def observed(self, observation: Observation) -> None:
+        self.observations.append(observation)
+
+    @property
+    def deaths(self) -> list[tuple[str, bool]]:
+        return [(exited.consumer, exited.abnormal) for exited in self.exits]
+
+    def pids(self) -> list[int]:
+        return [status.pid for status in self.pool.statuses() if status.pid is not None]
 
 
 def make_pool(
-    order: WorkerOrder, workers: int = 1, *, drain_seconds: float = 5, backoff_last_seconds: float = 30
+    order: WorkerOrder, workers: int | Bounds = 1, *, waiting: Waiting = nothing_waits, **changes: object
 ) -> PoolRun:
-    deaths: list[tuple[str, bool]] = []
-    observations: list[Observation] = []
-
-    async def on_death(consumer: str, abnormal: bool) -> None:
-        await trio.lowlevel.checkpoint()
-        deaths.append((consumer, abnormal))
-
-    lines = Lines()
     settings = PoolSettings(
-        workers=workers,
+        bounds=workers if isinstance(workers, Bounds) else Bounds(workers, workers),
         order=order,
-        drain_seconds=drain_seconds,
+        drain_seconds=5,
         backoff_first_seconds=0.01,
-        backoff_last_seconds=backoff_last_seconds,
+        tend_seconds=0.05,
     )
-    pool = Pool(
-        settings,
-        consumer_of="worker-{}".format,
-        on_death=on_death,
-        on_observation=observations.append,
-        log=lines.log,
-    )
-    return PoolRun(pool, lines, deaths, observations)
+    settings = dataclasses.replace(settings, **changes)  # type: ignore[arg-type]  # names and types are the test's concern
+    lines = Lines()
+    run = PoolRun(None, lines)  # type: ignore[arg-type]  # in the next line
+    run.pool = Pool(settings, consumer_of="worker-{}".format, events=run, log=lines.log, waiting=waiting)
+    return run
 
 
 @asynccontextmanager
 async def running_pool(
-    order: WorkerOrder, workers: int = 1, *, drain_seconds: float = 5, backoff_last_seconds: float = 30
+    order: WorkerOrder,
+    workers: int | Bounds = 1,
+    *,
+    waiting: Waiting = nothing_waits,
+    bus: Bus | None = None,
+    **changes: object,
 ) -> AsyncIterator[PoolRun]:
-    run = make_pool(order, workers, drain_seconds=drain_seconds, backoff_last_seconds=backoff_last_seconds)
+    """With a bus, what a dead worker held goes on at once, as under a supervisor."""
+    run = make_pool(order, workers, waiting=waiting, **changes)
+    if bus is not None:
+        run.on_death = partial(release, bus)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run.pool.run)
         yield run
         nursery.cancel_scope.cancel()
+
+
+async def release(bus: Bus, consumer: str) -> None:
+    """What the reclaimer does when it hears of a death."""
+    for pending in await bus.recovery.pending(bus.recovery.jobs, consumer=consumer):
+        await bus.recovery.reclaim(bus.recovery.jobs, pending, idle_ms=0)
 
 
 async def ask(bus: Bus, text: str, seq: int = 1, conversation: str = "conversation") -> None:

@@ -5,6 +5,7 @@ import pytest
 from bus.control import (
     MAX_LINE_BYTES,
     BadControlMessage,
+    Crashed,
     Drain,
     Drained,
     DumpStacks,
@@ -29,6 +30,7 @@ FROM_WORKER: list[FromWorker] = [
     Heartbeat(loop_lag_ms=None, running=(RunningJob("1-0", "job", 5),), rss_bytes=9, jobs_done=1, jobs_failed=2),
     Observation(metric="m", labels={"model": "x"}, value=1.5),
     StartFailed(kind="import", exception="KeyError", file="a.py", line=3, last_line="KeyError: 'x'"),
+    Crashed(exception="KeyError", at="a.py:1"),
     Stacks(text="thread\n  a.py:1 f"),
     Drained(handed_back=2),
 ]

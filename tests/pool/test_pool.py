@@ -8,8 +8,13 @@ import pytest
 import trio
 import trio.testing
 
-from supervisor.pool import HandlerUnusable, PoolSettings
-from supervisor.process import Stage, WorkerTimes
+from bus.control import HEARTBEAT_SECONDS
+from supervisor.autoscale import AutoscaleTimes, Bounds
+from supervisor.crash_loop import CrashLoopLimits
+from supervisor.pool_settings import HandlerUnusable, PoolSettings
+from supervisor.process import Stage
+from supervisor.recycling import RecycleLimits
+from supervisor.worker_order import WorkerTimes
 from tests.bus.builders import open_bus
 from tests.pool.builders import ask, is_gone, make_pool, order_of, running_pool, text_answer, until
 from tests.redis_server import redis_server
@@ -103,9 +108,14 @@ async def test_a_cancelled_pool_leaves_no_process(tmp_path: Path) -> None:
 
 
 def test_the_defaults_are_what_the_documents_say() -> None:
-    settings = PoolSettings(workers=1, order=order_of("u"))
+    settings = PoolSettings(bounds=Bounds(1, 1), order=order_of("u"))
     assert (settings.backoff_first_seconds, settings.backoff_last_seconds, settings.healthy_seconds) == (0.5, 30, 60)
-    assert settings.drain_seconds == 25
+    assert (settings.drain_seconds, settings.tend_seconds) == (25, 1)
+    assert settings.crash_loop == CrashLoopLimits(deaths=5, window_seconds=60, quiet_seconds=60)
+    assert settings.recycle == RecycleLimits(jobs=0, age_seconds=0, soft_bytes=0, hard_bytes=0, rest_seconds=30)
+    assert settings.autoscale == AutoscaleTimes(up_after_seconds=2, down_after_seconds=60)
     times = WorkerTimes()
     assert (times.load_seconds, times.silence_seconds) == (60, 10)
+    assert (times.job_seconds, times.grace_seconds) == (600, 10)
     assert (times.dump_seconds, times.terminate_seconds) == (1, 2)
+    assert HEARTBEAT_SECONDS == 1

@@ -13,7 +13,7 @@ import trio
 
 from bus.control import Drained, Heartbeat, Ready, StartFailed
 from supervisor.environment import worker_environment
-from supervisor.process import Stage
+from supervisor.process import ExitReason, Stage
 from tests.bus.builders import AGENT, BUS_KEY, open_bus, open_worker
 from tests.pool.builders import ask, is_gone, order_of, running_worker, text_answer, until
 from tests.redis_server import redis_server, running_redis
@@ -90,7 +90,7 @@ async def test_a_stopped_worker_is_killed_after_its_silence_and_that_is_not_abno
             await until(lambda: worker.exit)
     assert worker.exit is not None
     assert (worker.exit.returncode, worker.exit.abnormal) == (-signal.SIGKILL, False)
-    assert "worker: silent" in worker.lines.events()
+    assert worker.lines.of("worker: hangs, is ended")["reason"] == "silent"
 
 
 @pytest.mark.parametrize("command", ["spin", "block 6"])
@@ -107,16 +107,15 @@ async def test_a_handler_that_holds_the_loop_starves_neither_heartbeat_nor_stack
     assert "task " in stacks
 
 
-async def test_a_hung_worker_is_dumped_before_it_is_killed_even_if_no_thread_of_it_runs(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+async def test_a_hung_worker_is_dumped_before_it_is_killed_even_if_no_thread_of_it_runs(tmp_path: Path) -> None:
     with redis_server(tmp_path) as url:
         async with open_bus(url) as bus, running_worker(order_of(url)) as worker:
             await ask(bus, "hold")
             await until(lambda: worker.exit)
     assert worker.exit is not None
     assert (worker.exit.returncode, worker.exit.abnormal) == (-signal.SIGKILL, False)
-    assert "handlers.py" in capfd.readouterr().err
+    assert worker.exit.reason is ExitReason.SILENT
+    assert "handlers.py" in str(worker.lines.of("worker: stacks")["stacks"])
 
 
 async def test_what_a_worker_started_ends_with_it(tmp_path: Path) -> None:
@@ -236,7 +235,7 @@ def start(*arguments: str, environ: Mapping[str, str] | None = None) -> subproce
 PARENT = """
 import os, sys, trio
 from tests.pool.builders import order_of, running_worker, until
-from supervisor.process import Stage
+from supervisor.process import ExitReason, Stage
 
 async def main():
     async with running_worker(order_of(sys.argv[1])) as worker:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import trio
 
 from bus.jobs import Emitted, Failed, Finished
+from bus.overview import Presence
 from bus.records import InboundMessage, Job, Reply
 from bus.wire import RedisUnavailable
 
@@ -78,7 +79,7 @@ class MemoryBus:
         with self._operation():
             return [await self._receive.receive()]
 
-    async def seen(self) -> None:
+    async def seen(self, presence: Presence | None = None) -> None:
         await trio.lowlevel.checkpoint()
 
     async def emitted(self, job: Job) -> frozenset[str]:

@@ -1,0 +1,125 @@
+"""What stands in Redis for one agent, in numbers: for `status`, for the size of the pool. It reads only, and only what is cheap.
+
+Workers say who they are by a small record with an expiry (`Presence`), so that those elsewhere are seen too.
+"""
+
+from typing import cast
+
+import msgspec
+
+from bus.client import RedisClient
+from bus.keys import JOBS_GROUP, Keys
+from bus.wire import RedisRefused
+
+PRESENCE_SECONDS = 20
+MOST_WORKERS_SHOWN = 1000
+
+
+class Presence(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker by its own word, every few seconds. Names, counts and times, no content. `started_ms`: Unix time."""
+
+    consumer: str
+    host: str
+    pid: int
+    version: str
+    handler: str
+    concurrency: int
+    started_ms: int
+    running: int
+    jobs_done: int
+    jobs_failed: int
+    rss_bytes: int
+    loop_lag_ms: float
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """Jobs: `queued` for a worker, `running`, `due` again later. Replies: `unsent`, `unacknowledged`. Then what waits for people."""
+
+    queued: int
+    running: int
+    due: int
+    unsent: int
+    unacknowledged: int
+    dead_letters: int
+    quarantined: int
+
+
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    """The Redis itself. `most_bytes` 0: no limit of its own."""
+
+    version: str
+    used_bytes: int
+    most_bytes: int
+    uptime_seconds: int
+    clients: int
+
+
+class Overview:
+    """Of one agent; raises RedisFailed."""
+
+    def __init__(self, client: RedisClient, keys: Keys) -> None:
+        self._client = client
+        self._keys = keys
+
+    async def jobs_not_taken(self) -> int:
+        """Jobs that lie in the stream because every slot is taken."""
+        return max(0, await self._number("XLEN", self._keys.jobs) - await self._jobs_taken())
+
+    async def counts(self) -> Counts:
+        keys = self._keys
+        running = await self._jobs_taken()
+        return Counts(
+            queued=max(0, await self._number("XLEN", keys.jobs) - running),
+            running=running,
+            due=await self._number("ZCARD", keys.due),
+            unsent=await self._number("XLEN", keys.replies),
+            unacknowledged=await self._number("ZCARD", keys.outbox),
+            dead_letters=await self._number("XLEN", keys.dead),
+            quarantined=await self._number("ZCARD", keys.quarantine),
+        )
+
+    async def server(self) -> Server:
+        """By INFO; what it does not say (some providers hide it) is 0."""
+        text = cast(bytes, await self._client.command("INFO")).decode("utf-8", "replace")
+        said = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+        name = "valkey" if "valkey_version" in said else "redis"
+        return Server(
+            version=f"{name} {said.get('valkey_version') or said.get('redis_version', 'unknown')}",
+            used_bytes=_whole(said.get("used_memory")),
+            most_bytes=_whole(said.get("maxmemory")),
+            uptime_seconds=_whole(said.get("uptime_in_seconds")),
+            clients=_whole(said.get("connected_clients")),
+        )
+
+    async def workers(self) -> tuple[Presence, ...]:
+        """Every worker of the agent that said something within PRESENCE_SECONDS, wherever it is."""
+        names = cast(
+            "list[bytes]", await self._client.command("ZREVRANGE", self._keys.consumers, 0, MOST_WORKERS_SHOWN)
+        )
+        if not names:
+            return ()
+        found = await self._client.command("MGET", *(self._keys.presence(name.decode()) for name in names))
+        return tuple(presence for text in cast("list[bytes | None]", found) if (presence := _presence(text)))
+
+    async def _jobs_taken(self) -> int:
+        try:
+            answer = await self._client.command("XPENDING", self._keys.jobs, JOBS_GROUP)
+        except RedisRefused:
+            return 0  # No group: nobody has taken anything yet.
+        return cast("list[int]", answer)[0]
+
+    async def _number(self, *command: str) -> int:
+        return cast(int, await self._client.command(*command))
+
+
+def _presence(text: bytes | None) -> Presence | None:
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(text, type=Presence)
+    except msgspec.DecodeError:
+        return None  # Of another version: it cannot be shown.
+
+
+def _whole(text: str | None) -> int:
+    return int(text) if text is not None and text.isdecimal() else 0

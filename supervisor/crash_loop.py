@@ -1,0 +1,89 @@
+"""When workers die faster than that starting them again could help. Pure: times come in, a judgement goes out."""
+
+from collections import deque
+from dataclasses import dataclass
+
+from supervisor.process import WorkerExit
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrashLoopLimits:
+    """`deaths` within `window_seconds` are a crash loop (0 = never); it is over after `quiet_seconds` without one."""
+
+    deaths: int = 5
+    window_seconds: float = 60.0
+    quiet_seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class Death:
+    """What is known of one, for people: exit status, exception type and `file.py:12`, or empty."""
+
+    status: int
+    reason: str
+    exception: str
+    at: str
+
+
+def death_of(exited: WorkerExit) -> Death:
+    failure = exited.failure
+    if failure is None:
+        return Death(exited.returncode, exited.reason.value, exited.exception, exited.at)
+    at = f"{failure.file.rpartition('/')[2]}:{failure.line}" if failure.file else ""
+    return Death(exited.returncode, exited.reason.value, failure.exception, at)
+
+
+@dataclass(frozen=True)
+class CrashLoopStatus:
+    """A crash loop that goes on."""
+
+    since_seconds: float
+    deaths: int
+    last: Death
+
+    def __str__(self) -> str:
+        last = self.last
+        what = " ".join(part for part in (last.exception, last.at and f"at {last.at}") if part)
+        return f"crash loop: {self.deaths} deaths, the last one with status {last.status}" + (
+            f" ({what})" if what else ""
+        )
+
+
+class CrashLoop:
+    """Of one pool."""
+
+    def __init__(self, limits: CrashLoopLimits) -> None:
+        self._limits = limits
+        self._deaths: deque[float] = deque(maxlen=max(1, limits.deaths))
+        self._began_at: float | None = None
+        self._last: Death | None = None
+        self._count = 0
+
+    def note(self, now: float, death: Death) -> bool:
+        """True if this death begins a loop."""
+        was_on = self.status(now) is not None
+        self._deaths.append(now)
+        self._last = death
+        self._count += 1
+        limits = self._limits
+        if was_on or not limits.deaths or len(self._deaths) < limits.deaths:
+            return False
+        if now - self._deaths[0] > limits.window_seconds:
+            return False
+        self._began_at = now
+        self._count = len(self._deaths)
+        return True
+
+    def status(self, now: float) -> CrashLoopStatus | None:
+        """None while there is none."""
+        if self._began_at is None or self._last is None:
+            return None
+        if now - self._deaths[-1] > self._limits.quiet_seconds:
+            self.forget()
+            return None
+        return CrashLoopStatus(round(now - self._began_at, 1), self._count, self._last)
+
+    def forget(self) -> None:
+        """New code may not die."""
+        self._began_at = None
+        self._deaths.clear()

@@ -1,0 +1,56 @@
+"""What a worker wrote to its descriptor 2: the interpreter's fatal errors, C libraries, tracebacks.
+
+It may carry content. So it is kept in memory, its last lines only, shown over the control socket and nowhere else; what leaves
+for the log are lines of faulthandler's own form, which are files, lines and functions.
+"""
+
+import re
+from collections import deque
+
+import trio
+
+LINES_KEPT = 400  # faulthandler shows up to 100 frames of each thread
+LINES_SHOWN = 20
+LINE_LIMIT_CHARACTERS = 300
+RECEIVE_BYTES = 65536
+# A traceback's line has a comma before `in`; faulthandler's has none.
+_STACK = re.compile(r'(?:Current thread|Thread) 0x[0-9a-f]+|  File "[^"]*", line \d+ in ')
+_PLACE = re.compile(r'  File "([^"]*)", line (\d+) in ')
+
+
+class LastWords:
+    """The last lines, oldest first."""
+
+    def __init__(self) -> None:
+        self._lines: deque[str] = deque(maxlen=LINES_KEPT)
+        self._rest = b""
+
+    async def read(self, descriptor: int) -> None:
+        """Until its end; the descriptor is closed."""
+        async with trio.lowlevel.FdStream(descriptor) as stream:
+            while data := await stream.receive_some(RECEIVE_BYTES):
+                self.feed(bytes(data))
+
+    def feed(self, data: bytes) -> None:
+        *lines, rest = (self._rest + data).split(b"\n")
+        self._lines.extend(line.decode("utf-8", "replace")[:LINE_LIMIT_CHARACTERS] for line in lines)
+        self._rest = rest[:LINE_LIMIT_CHARACTERS]
+
+    def shown(self) -> tuple[str, ...]:
+        """For the owner, over the control socket."""
+        return tuple(self._lines)[-LINES_SHOWN:]
+
+    def stacks(self) -> str:
+        """Where faulthandler found each thread; empty if it was not asked or did not answer. No values."""
+        return "\n".join(line for line in self._lines if _STACK.match(line))
+
+    def place(self) -> str:
+        """`file.py:12`, the innermost frame of the last stack that faulthandler wrote; empty if there is none."""
+        innermost, begins = "", False
+        for line in self._lines:
+            found = _PLACE.match(line)
+            if found is None:
+                begins = line.startswith("Current thread")
+            elif begins:
+                innermost, begins = f"{found[1].rpartition('/')[2]}:{found[2]}", False
+        return innermost

@@ -1,0 +1,64 @@
+"""What a person can ask of a running supervisor, by signal or over the control socket: reload, more or fewer workers, its stacks."""
+
+import signal
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import structlog
+import trio
+
+from bus import stacks
+from supervisor.autoscale import Bounds
+from supervisor.control_socket import Answer, Request
+from supervisor.keeper_control import raw
+from supervisor.pool import Pool
+from supervisor.reloading import Reloading
+
+OBEYED = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGQUIT)
+
+log = structlog.get_logger()
+
+
+class Scaled(msgspec.Struct, frozen=True):
+    """`workers`: "N" or "MIN:MAX", as it holds now."""
+
+    workers: str
+
+
+class Operator:
+    """Of one supervisor."""
+
+    def __init__(self, pool: Pool, reloading: Reloading) -> None:
+        self._pool = pool
+        self._reloading = reloading
+
+    @property
+    def commands(self) -> dict[str, Callable[[Request], Awaitable[Answer]]]:
+        """Of the control socket."""
+        return {"reload": self._reload, "scale": self._scale}
+
+    async def obey(self, number: signal.Signals) -> None:
+        """A signal."""
+        await trio.lowlevel.checkpoint()
+        match number:
+            case signal.SIGHUP:
+                await self._reloading.reload()
+            case signal.SIGTTIN:
+                self._pool.scale(self._pool.bounds.moved(1))
+            case signal.SIGTTOU:
+                self._pool.scale(self._pool.bounds.moved(-1))
+            case signal.SIGQUIT:
+                log.warning("supervisor: stacks", stacks=stacks.dump(trio.lowlevel.current_root_task()))
+                self._pool.dump_stacks()
+
+    async def _reload(self, _request: Request) -> Answer:
+        problem = await self._reloading.reload()
+        return Answer(ok=not problem, error=problem and f"the old workers stay: {problem}")
+
+    async def _scale(self, request: Request) -> Answer:
+        await trio.lowlevel.checkpoint()
+        try:
+            self._pool.scale(Bounds.parse(request.workers))
+        except ValueError:
+            return Answer(ok=False, error="the number of workers is N or MIN:MAX, from 0 to 256")
+        return Answer(ok=True, result=raw(Scaled(str(self._pool.bounds))))

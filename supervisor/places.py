@@ -1,0 +1,120 @@
+"""The places of a pool, and the lives in them: in each place one worker takes jobs, and now and then its successor comes up."""
+
+from dataclasses import dataclass, field
+
+import trio
+
+from bus.control import StartFailed
+from supervisor.keeper_children import Backoff
+from supervisor.process import Stage, WorkerExit, WorkerProcess
+from supervisor.recycling import RecycleLimits
+from supervisor.worker_order import WorkerOrder
+
+
+@dataclass(eq=False)
+class Life:
+    """One worker process. `settled`: it takes jobs, or has ended. `exit`: how, once it is buried."""
+
+    process: WorkerProcess
+    number: int
+    order: WorkerOrder
+    limits: RecycleLimits
+    is_successor: bool
+    settled: trio.Event = field(default_factory=trio.Event)
+    ended: trio.Event = field(default_factory=trio.Event)
+    exit: WorkerExit | None = None
+    rest_until: float = 0.0
+
+    @property
+    def is_ready(self) -> bool:
+        return self.process.stage is Stage.READY
+
+    def retire(self) -> None:
+        """Finish and go. One that still imports has no job and nothing to finish."""
+        if self.process.stage is Stage.STARTING and not self.process.loop_runs:
+            self.process.kill()
+        else:
+            self.process.drain()
+
+
+@dataclass(eq=False)
+class Place:
+    """`life`: who takes its jobs, None between two. `left`: the pool has become smaller."""
+
+    number: int
+    backoff: Backoff
+    life: Life | None = None
+    failure: StartFailed | None = None
+    left: bool = False
+    woken: trio.Event = field(default_factory=trio.Event)
+
+    def wake(self) -> None:
+        """End a pause before the next start."""
+        self.woken.set()
+
+    async def pause(self, seconds: float) -> None:
+        with trio.move_on_after(seconds):
+            await self.woken.wait()
+        self.woken = trio.Event()
+
+    def leave(self) -> None:
+        self.left = True
+        self.wake()
+        if self.life is not None:
+            self.life.retire()
+
+    def take_over(self, successor: Life) -> None:
+        """From now on this one takes the jobs, and the former finishes."""
+        former, self.life = self.life, successor
+        successor.is_successor = False
+        self.wake()
+        if former is not None:
+            former.retire()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerStatus:
+    """One worker, as `status` and /readyz show it. Times in seconds, None where it has not said yet."""
+
+    number: int
+    consumer: str
+    pid: int | None
+    stage: Stage
+    uptime_seconds: float
+    running: int
+    concurrency: int
+    loop_lag_ms: float | None
+    rss_bytes: int | None
+    jobs_done: int
+    jobs_failed: int
+
+
+def status_of(life: Life, now: float) -> WorkerStatus:
+    beat = life.process.heartbeat
+    return WorkerStatus(
+        number=life.number,
+        consumer=life.process.consumer,
+        pid=life.process.pid,
+        stage=life.process.stage,
+        uptime_seconds=round(now - life.process.began_at, 1),
+        running=len(beat.running) if beat else 0,
+        concurrency=life.order.concurrency,
+        loop_lag_ms=round(beat.loop_lag_ms, 1) if beat and beat.loop_lag_ms is not None else None,
+        rss_bytes=beat.rss_bytes if beat else None,
+        jobs_done=beat.jobs_done if beat else 0,
+        jobs_failed=beat.jobs_failed if beat else 0,
+    )
+
+
+def use_of(place: Place) -> tuple[bool, int, int]:
+    """Whom to let go first: who does not work, then who has least to do, then the last."""
+    life = place.life
+    beat = life.process.heartbeat if life is not None else None
+    return (life is not None and life.process.stage is Stage.READY, len(beat.running) if beat else 0, -place.number)
+
+
+def why_not(exited: WorkerExit) -> str:
+    failure = exited.failure
+    if failure is None:
+        return f"the new worker ended with status {exited.returncode} ({exited.reason.value})"
+    return f"{failure.last_line} ({failure.file}:{failure.line})" if failure.file else failure.last_line

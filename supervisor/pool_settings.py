@@ -1,0 +1,67 @@
+"""What a pool is told, and whom it tells: its settings, its one way to give up, and who hears of what happens in it."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import trio
+
+from bus.control import Observation, StartFailed
+from supervisor.autoscale import AutoscaleTimes, Bounds
+from supervisor.crash_loop import CrashLoopLimits
+from supervisor.process import WorkerExit
+from supervisor.recycling import RecycleLimits
+from supervisor.worker_order import WorkerOrder
+
+RELOAD = "reload"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolSettings:
+    """A pool's size and patience. Backoff doubles from first to last and starts anew after `healthy_seconds` of work.
+
+    `waits_for_code`: a handler that cannot be used is no reason to end, since somebody is about to change it.
+    """
+
+    bounds: Bounds
+    order: WorkerOrder
+    drain_seconds: float = 25.0
+    backoff_first_seconds: float = 0.5
+    backoff_last_seconds: float = 30.0
+    healthy_seconds: float = 60.0
+    tend_seconds: float = 1.0
+    crash_loop: CrashLoopLimits = field(default_factory=CrashLoopLimits)
+    recycle: RecycleLimits = field(default_factory=RecycleLimits)
+    autoscale: AutoscaleTimes = field(default_factory=AutoscaleTimes)
+    waits_for_code: bool = False
+
+
+class HandlerUnusable(Exception):
+    """No worker could ever start, for a reason that trying again does not mend: exit code 78."""
+
+    def __init__(self, failure: StartFailed) -> None:
+        place = f" ({failure.file}:{failure.line})" if failure.file else ""
+        super().__init__(f"{failure.last_line}{place}")
+        self.failure = failure
+
+
+class PoolEvents(Protocol):
+    """Who hears of what happens in a pool. Nothing here may raise."""
+
+    async def worker_ended(self, exited: WorkerExit) -> None:
+        """A worker is gone; what it held may go on. Waits for Redis by itself."""
+
+    def worker_restarts(self, reason: str) -> None:
+        """A worker is started in place of one that ended for this: an ExitReason, a Worn, or RELOAD."""
+
+    def observed(self, observation: Observation) -> None:
+        """A worker measured something."""
+
+
+Waiting = Callable[[], Awaitable[int]]
+"""How many jobs no worker has taken; only asked with a MIN:MAX size. Never raises."""
+
+
+async def nothing_waits() -> int:
+    await trio.lowlevel.checkpoint()
+    return 0

@@ -1,0 +1,94 @@
+"""New code and settings for the workers, while the old ones work: by HUP, by `hashee-agent reload`, or when a file changes.
+
+The supervisor itself goes on with the settings of its start: only what workers are made of is read again.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+from structlog.typing import FilteringBoundLogger
+
+from supervisor.autoscale import Bounds
+from supervisor.pool import Pool
+from supervisor.settings_reader import SettingsError
+from supervisor.worker_order import WorkerOrder
+
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the settings say now."""
+
+    order: WorkerOrder
+    bounds: Bounds
+
+
+class Reloading:
+    """`read` looks at the settings anew; it raises SettingsError."""
+
+    def __init__(self, pool: Pool, read: Callable[[], Wanted], log: FilteringBoundLogger, bounds: Bounds) -> None:
+        self._pool = pool
+        self._read = read
+        self._log = log
+        self._bounds = bounds
+        self._turn = trio.Lock()
+        self._is_next = False
+        self.is_under_way = False
+        self.problem = ""
+        """Why the last one failed; empty when it did not."""
+
+    async def reload(self) -> str:
+        """Empty, or why the old workers stay."""
+        if self._is_next:
+            return "a reload is under way, and the next one waits already"
+        self._is_next = True
+        async with self._turn:
+            self._is_next = False
+            self.is_under_way = True
+            try:
+                self.problem = await self._reload()
+            finally:
+                self.is_under_way = False
+        return self.problem
+
+    async def _reload(self) -> str:
+        self._log.info("reload: begins")
+        try:
+            wanted = self._read()
+        except SettingsError as error:
+            self._log.error("reload: failed, the old workers stay", reason=str(error))
+            return str(error)
+        problem = await self._pool.reload(wanted.order)
+        if problem is not None:
+            return problem
+        if wanted.bounds != self._bounds:  # as the settings were before: what `scale` said since stays otherwise
+            self._bounds = wanted.bounds
+            self._pool.scale(wanted.bounds)
+        return ""
+
+    async def watch_files(self) -> None:
+        """In development: reload whenever one of the handler's files changes. Until cancelled."""
+        before = _times(self._pool.handler_files())
+        while True:
+            await trio.sleep(POLL_SECONDS)
+            now = _times(self._pool.handler_files())
+            changed = [file for file, when in now.items() if before.get(file, when) != when]
+            before = now
+            if changed:
+                self._log.info("reload: files have changed", first=Path(changed[0]).name, count=len(changed))
+                await self.reload()
+
+
+def _times(files: tuple[str, ...]) -> Mapping[str, int | None]:
+    """None for one that is not there: editors replace files."""
+    return {file: _changed_ns(Path(file)) for file in files}
+
+
+def _changed_ns(path: Path) -> int | None:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None

@@ -1,0 +1,121 @@
+"""What a worker is started with, how long it may take for what, and the start itself: descriptors, environment, fork.
+
+A worker gets by inherited descriptors what nobody else may read: the pipe of its control messages, the bus key. Its descriptor 2
+is a pipe to us, since what an interpreter writes there in its last moment may carry content; its log goes to our own stderr.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bus.sealing import BusKey
+from supervisor.environment import worker_environment
+
+STDERR = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerTimes:
+    """How long a worker may take for what.
+
+    `load_seconds` counts until its event loop runs, not the wait for Redis. A job that is still running `grace_seconds` after its
+    limit (`job_seconds`, 0 = none) was not ended by its own worker, which therefore hangs.
+    """
+
+    load_seconds: float = 60.0
+    silence_seconds: float = 10.0
+    job_seconds: float = 600.0
+    grace_seconds: float = 10.0
+    dump_seconds: float = 1.0
+    terminate_seconds: float = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerOrder:
+    """What every worker of a pool is started with. `environ` is the supervisor's; it is scrubbed for the worker.
+
+    `report_files`: it says from which files of the owner its handler was loaded.
+    """
+
+    agent_id: str
+    redis_url: str = field(repr=False)
+    bus_key: BusKey
+    handler: str
+    concurrency: int
+    environ: Mapping[str, str] = field(repr=False)
+    directory: Path | None = None
+    python: str = sys.executable
+    times: WorkerTimes = WorkerTimes()
+    report_files: bool = False
+
+
+@dataclass(frozen=True)
+class Spawned:
+    """A process that runs, and our ends of what it was given."""
+
+    process: subprocess.Popen[bytes]
+    pidfd: int
+    control: socket.socket
+    stderr_fd: int
+
+
+def spawn(order: WorkerOrder, consumer: str, number: int) -> Spawned:
+    """Fork and execute; from the main thread: the child's death signal is tied to the thread that forked. Raises OSError."""
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("a worker is forked from the main thread, or it dies with the thread that did")
+    theirs: list[int] = []
+    ours, control = socket.socketpair()
+    stderr_fd = -1
+    try:
+        theirs.append(control.detach())
+        key_fd, key_writer = os.pipe()
+        theirs.append(key_fd)
+        with os.fdopen(key_writer, "wb") as key_pipe:
+            key_pipe.write(order.bus_key.export())
+        stderr_fd, stderr_writer = os.pipe()
+        theirs.append(stderr_writer)
+        os.set_blocking(stderr_writer, False)  # a full pipe costs words, never a handler's time
+        theirs.append(log_fd := os.dup(STDERR))
+        command = _command(order, consumer, number, control_fd=theirs[0], key_fd=key_fd, log_fd=log_fd)
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stderr=stderr_writer,
+            pass_fds=(theirs[0], key_fd, log_fd),
+            env=worker_environment(order.environ, agent_id=order.agent_id, redis_url=order.redis_url),
+            cwd=order.directory,
+            process_group=0,
+        )
+        pidfd = _pidfd(process)
+    except OSError:
+        ours.close()
+        if stderr_fd >= 0:
+            os.close(stderr_fd)
+        raise
+    finally:
+        for descriptor in theirs:
+            os.close(descriptor)
+    return Spawned(process, pidfd, ours, stderr_fd)
+
+
+def _command(order: WorkerOrder, consumer: str, number: int, *, control_fd: int, key_fd: int, log_fd: int) -> list[str]:
+    # -P: a `workers` in the current directory must not be taken for ours.
+    command = [order.python, "-P", "-m", "workers", "--handler", order.handler]
+    command += ["--concurrency", str(order.concurrency), "--consumer", consumer, "--number", str(number)]
+    command += ["--control-fd", str(control_fd), "--bus-key-fd", str(key_fd), "--log-fd", str(log_fd)]
+    command += ["--parent-pid", str(os.getpid())]
+    return [*command, "--report-files"] if order.report_files else command
+
+
+def _pidfd(process: subprocess.Popen[bytes]) -> int:
+    try:
+        return os.pidfd_open(process.pid)
+    except OSError:  # a child that cannot be waited for must not live
+        process.kill()
+        process.wait()
+        raise

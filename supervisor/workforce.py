@@ -1,0 +1,89 @@
+"""The workers of a supervisor, put together from its settings: the pool, its reload, and what health and metrics see of it."""
+
+import os
+from collections.abc import Mapping
+
+import structlog
+
+from bus.overview import Overview
+from bus.sealing import BusKey
+from bus.wire import RedisFailed
+from supervisor.config import SupervisorSettings
+from supervisor.health import Check
+from supervisor.instance import Instance
+from supervisor.metrics import Metrics
+from supervisor.pool import Pool
+from supervisor.pool_settings import PoolSettings
+from supervisor.process import Stage
+from supervisor.reloading import Reloading, Wanted
+from supervisor.worker_events import OnDeath, WorkerEvents
+from supervisor.worker_order import WorkerOrder
+
+log = structlog.get_logger()
+
+
+class Workforce:
+    """`on_death` hears of every end of a worker, at once."""
+
+    def __init__(
+        self,
+        settings: SupervisorSettings,
+        *,
+        redis_url: str,
+        bus_key: BusKey,
+        overview: Overview,
+        instance: Instance,
+        metrics: Metrics,
+        on_death: OnDeath,
+    ) -> None:
+        self._redis_url = redis_url
+        self._bus_key = bus_key
+        self._overview = overview
+        self._metrics = metrics
+        self.pool = Pool(
+            PoolSettings(
+                bounds=settings.workers,
+                order=self._order(settings, os.environ),
+                drain_seconds=settings.drain_seconds,
+                recycle=settings.recycle,
+            ),
+            consumer_of=instance.worker_name,
+            events=WorkerEvents(metrics, on_death),
+            log=log,
+            waiting=self._waiting_jobs,
+        )
+        self.reloading = Reloading(self.pool, self._wanted, log, settings.workers)
+
+    def check(self) -> Check:
+        """Whether jobs are taken; the metrics follow."""
+        ready, loop = self.pool.ready, self.pool.crash_loop
+        self._measure()
+        return Check("workers", ok=ready > 0, detail=f"{ready} ready" if loop is None else f"{ready} ready; {loop}")
+
+    def _measure(self) -> None:
+        pool, metrics, statuses = self.pool, self._metrics, self.pool.statuses()
+        metrics.workers_ready.set(pool.ready)
+        metrics.workers_wanted.set(pool.target)
+        metrics.worker_slots.set(sum(one.concurrency for one in statuses if one.stage is Stage.READY))
+        metrics.worker_crash_loop.set(pool.crash_loop is not None)
+        metrics.workers([(one.number, one.rss_bytes or 0, (one.loop_lag_ms or 0) / 1000) for one in statuses])
+
+    def _order(self, settings: SupervisorSettings, environ: Mapping[str, str]) -> WorkerOrder:
+        return WorkerOrder(
+            agent_id=settings.agent_id,
+            redis_url=self._redis_url,
+            bus_key=self._bus_key,
+            handler=settings.handler,
+            concurrency=settings.concurrency,
+            environ=environ,
+        )
+
+    def _wanted(self) -> Wanted:
+        settings = SupervisorSettings.from_environ(os.environ)
+        return Wanted(self._order(settings, os.environ), settings.workers)
+
+    async def _waiting_jobs(self) -> int:
+        try:
+            return await self._overview.jobs_not_taken()
+        except RedisFailed:
+            return 0

@@ -1,0 +1,72 @@
+"""Where a worker's text goes: its log and the owner's own to the supervisor's stderr, what leads to its end to the supervisor itself.
+
+A traceback may quote what a person wrote. So the log gets an exception's type and place, and the traceback goes to descriptor 2,
+a pipe whose last lines the supervisor shows to its owner alone. A worker without a supervisor shows no traceback at all.
+"""
+
+import faulthandler
+import io
+import os
+import sys
+import threading
+import traceback
+from types import TracebackType
+
+from workers.logs import Log, kind, where
+
+STDERR = 2
+
+
+def divert_log(log_fd: int) -> None:
+    """`sys.stderr` is the given descriptor from now on; descriptor 2 stays what the parent made it."""
+    os.set_inheritable(log_fd, False)
+    sys.stderr = sys.__stderr__ = io.TextIOWrapper(  # type: ignore[misc]  # it is what it was, elsewhere
+        os.fdopen(log_fd, "wb", buffering=0), errors="backslashreplace", line_buffering=True, write_through=True
+    )
+
+
+def dump_on_fatal_signals() -> None:
+    """A crash in C shows file, line and function on descriptor 2, no values."""
+    faulthandler.enable(file=STDERR, all_threads=False)
+
+
+class LastWords:
+    """What uncaught exceptions say. `is_heard`: a supervisor reads descriptor 2."""
+
+    def __init__(self, log: Log, *, is_heard: bool) -> None:
+        self._log = log
+        self._is_heard = is_heard
+
+    def install(self) -> None:
+        """For threads and finalizers of the owner's, which end nothing but themselves."""
+        threading.excepthook = self._of_thread
+        sys.unraisablehook = self._unraisable
+
+    def of_the_end(self, error: BaseException) -> None:
+        """The worker ends for this."""
+        self._log.warning("worker: crashed", exception=kind(error), at=where(error))
+        self._whisper(error, error.__traceback__)
+
+    def _of_thread(self, uncaught: threading.ExceptHookArgs) -> None:
+        if uncaught.exc_value is None:
+            return
+        name = uncaught.thread.name if uncaught.thread is not None else "unknown"
+        error = uncaught.exc_value
+        self._log.warning("worker: a thread ended", thread=name, exception=kind(error), at=where(error))
+        self._whisper(error, uncaught.exc_traceback)
+
+    def _unraisable(self, uncaught: "sys.UnraisableHookArgs") -> None:
+        if uncaught.exc_value is None:
+            return
+        error = uncaught.exc_value
+        self._log.warning("worker: an exception nobody could catch", exception=kind(error), at=where(error))
+        self._whisper(error, uncaught.exc_traceback)
+
+    def _whisper(self, error: BaseException, place: TracebackType | None) -> None:
+        if not self._is_heard:
+            return
+        text = "".join(traceback.format_exception(type(error), error, place))
+        try:
+            os.write(STDERR, text.encode("utf-8", "replace"))
+        except OSError:
+            return  # The pipe is full or its reader gone: nobody would see it.
