@@ -22,10 +22,10 @@ from supervisor.connection import RelayAddress
 from supervisor.control_socket import Answer, Request
 from supervisor.drain import drain
 from supervisor.health import Health
-from supervisor.http import start_http
+from supervisor.http import HttpServer, start_http
 from supervisor.instance import Instance
 from supervisor.keeper_control import Stopping, raw
-from supervisor.keeper_link import KeeperLink
+from supervisor.keeper_link import CONNECTED, STANDBY, KeeperLink
 from supervisor.metrics import Metrics
 from supervisor.operator import OBEYED, Operator
 from supervisor.parts import Parts, open_parts
@@ -48,7 +48,9 @@ async def run_supervisor(settings: SupervisorSettings, keeper: KeeperLink | None
     url = _redis_url(settings, keeper)
     store_secret = settings.store_key or load_or_make_store_secret(settings.state_dir)
     metrics, health, instance = Metrics(), Health(), Instance.of_this_process()
-    start_http(_listener(settings, keeper), health, metrics)
+    http = _Http(_listener(settings, keeper), health, metrics)
+    if keeper is None or not keeper.beside_another:
+        http.start()
     identity = IdentityKeys.from_private(settings.x25519_private.reveal(), settings.ed25519_seed.reveal())
     device = LocalDevice(settings.agent_id, settings.agent_id, identity)
     address = RelayAddress(settings.base_url, settings.agent_id, settings.agent_token)
@@ -72,14 +74,42 @@ async def run_supervisor(settings: SupervisorSettings, keeper: KeeperLink | None
             instance=instance,
             metrics=metrics,
         ) as parts:
-            return await _Run(settings, keeper, parts, health, StatusDesk(parts, instance.name)).run()
+            desk = StatusDesk(parts, instance.name)
+            return await _Run(settings, keeper, parts, health=health, desk=desk, http=http).run()
+
+
+class _Http:
+    """Status page and probes: beside an older generation, which answers meanwhile, only from when this one serves."""
+
+    def __init__(self, listener: socket.socket, health: Health, metrics: Metrics) -> None:
+        self._listener = listener
+        self._health = health
+        self._metrics = metrics
+        self._server: HttpServer | None = None
+
+    def start(self) -> None:
+        """Once is enough."""
+        if self._server is None:
+            self._server = start_http(self._listener, self._health, self._metrics)
+
+    def stop(self) -> None:
+        """Accept nothing more."""
+        if self._server is not None:
+            self._server.stop()
 
 
 class _Run:
     """One life: start everything, wait for the order to drain, drain."""
 
     def __init__(
-        self, settings: SupervisorSettings, keeper: KeeperLink | None, parts: Parts, health: Health, desk: StatusDesk
+        self,
+        settings: SupervisorSettings,
+        keeper: KeeperLink | None,
+        parts: Parts,
+        *,
+        health: Health,
+        desk: StatusDesk,
+        http: "_Http",
     ) -> None:
         self._settings = settings
         self._keeper = keeper
@@ -87,6 +117,7 @@ class _Run:
         self._health = health
         self._desk = desk
         self._operator = Operator(parts.pool, parts.workforce.reloading)
+        self._http = http
         self._asked_to_stop = trio.Event()
         self._exit_code = 0
 
@@ -113,15 +144,31 @@ class _Run:
             everything.cancel()
 
     async def _announce(self) -> None:
-        await self._parts.pool.wait_until_ready()
-        if self._keeper is not None:
-            await self._keeper.ready()
-        await self._parts.connection.wait_connected()
+        parts, keeper = self._parts, self._keeper
+        await parts.pool.wait_until_ready()
+        if keeper is not None:
+            await keeper.ready()
+        async with trio.open_nursery() as either:
+            either.start_soon(self._announce_standby)
+            await parts.connection.wait_connected()
+            either.cancel_scope.cancel()
+        self._http.start()
+        if keeper is not None:
+            await keeper.report(CONNECTED)
         log.info("up; waiting for messages...")
+
+    async def _announce_standby(self) -> None:
+        await self._parts.slots.wait_standby()
+        self._http.start()
+        if self._keeper is not None:
+            await self._keeper.report(STANDBY, self._parts.slots.detail)
+        log.info("standby; waiting for a slot...")
 
     async def _wait_for_drain(self, nursery: trio.Nursery) -> None:
         if self._keeper is not None:
             await self._keeper.wait_for_drain()
+            if self._keeper.retired:
+                self._http.stop()  # the new generation answers
             return
         async with trio.open_nursery() as waiting:
             waiting.start_soon(self._hear_stop_signal)

@@ -25,9 +25,10 @@ SHORTEST_EVERY_SECONDS = 0.1
 
 
 class Request(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is wanted: `command`, and for `scale` how many `workers`: "N" or "MIN:MAX"."""
+    """What is wanted: `command`, for `scale` how many `workers` ("N" or "MIN:MAX"), for `upgrade` whether to `wait` for its end."""
 
     command: str
+    wait: bool = False
     workers: str = ""
     every_seconds: float | None = None
 

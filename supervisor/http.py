@@ -6,6 +6,7 @@ So a stuck supervisor still answers, with the truth, and its exit never waits fo
 import html
 import socket
 import threading
+from contextlib import suppress
 from typing import cast
 
 import msgspec
@@ -23,11 +24,35 @@ from starlette.routing import Route
 from supervisor.health import Check, Health
 from supervisor.metrics import Metrics
 
+STOP_WAIT_SECONDS = 1.0
+
 log = structlog.get_logger()
 
 
-def start_http(listener: socket.socket, health: Health, metrics: Metrics) -> None:
-    """Serve on a listening socket, which is taken over, for as long as the process lives."""
+class HttpServer:
+    """The thread that serves; it ends with the process, or when it is told to stop."""
+
+    def __init__(self) -> None:
+        self._begun = threading.Event()
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._stop = trio.Event()
+
+    def stop(self) -> None:
+        """Accept nothing more; what is being answered is."""
+        if self._begun.wait(STOP_WAIT_SECONDS) and self._token is not None:
+            with suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._stop.set)
+
+    async def stopped(self) -> None:
+        """In the thread: until told to stop."""
+        self._token = trio.lowlevel.current_trio_token()
+        self._begun.set()
+        await self._stop.wait()
+
+
+def start_http(listener: socket.socket, health: Health, metrics: Metrics) -> HttpServer:
+    """Serve on a listening socket, which is taken over, for as long as the process lives or until stopped."""
+    server = HttpServer()
     pages = Pages(health, metrics)
     app = Starlette(
         routes=[
@@ -42,7 +67,8 @@ def start_http(listener: socket.socket, health: Health, metrics: Metrics) -> Non
     config.accesslog = None
     config.errorlog = None
     config.include_server_header = False
-    threading.Thread(target=_run, args=(app, config), name="http", daemon=True).start()
+    threading.Thread(target=_run, args=(app, config, server), name="http", daemon=True).start()
+    return server
 
 
 class Pages:
@@ -84,12 +110,12 @@ def _answer(checks: tuple[Check, ...]) -> Response:
     return Response(body, status_code=200 if ok else 503, media_type="application/json")
 
 
-def _run(app: Starlette, config: Config) -> None:
+def _run(app: Starlette, config: Config, server: HttpServer) -> None:
     try:
-        trio.run(_serve, app, config)
+        trio.run(_serve, app, config, server)
     except Exception as error:  # noqa: BLE001 - the thread's end must not be silent
         log.error("http: ended", exception=type(error).__name__)
 
 
-async def _serve(app: Starlette, config: Config) -> None:
-    await serve(cast(Framework, app), config, shutdown_trigger=trio.sleep_forever)
+async def _serve(app: Starlette, config: Config, server: HttpServer) -> None:
+    await serve(cast(Framework, app), config, shutdown_trigger=server.stopped)

@@ -24,11 +24,10 @@ from supervisor.keeper_link import FORWARDED
 from supervisor.notify import Notifier
 from supervisor.redis_server import PrivateRedis, RedisDoesNotStart
 from supervisor.state_directory import listen, make_private, take_lock
-from supervisor.supervision import EXIT_FAILURE, Supervision, SupervisorCommand
+from supervisor.supervision import EXIT_FAILURE, Supervision, SupervisorCommand, UpgradeFailed
 
 SIGNAL_EXIT_BASE = 128
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-REFUSED = (signal.SIGUSR2,)
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,7 @@ class Timings:
     backoff_base: float = 0.5
     backoff_cap: float = 30.0
     healthy_after: float = 60.0
+    upgrade: float = 60.0
     status: float = 5.0
     sync_interval: float = embedded.SYNC_INTERVAL_SECONDS
 
@@ -76,7 +76,7 @@ async def run_keeper(
         with (
             listen(settings.http_host, settings.http_port) as http_socket,
             listen_control(control_path(settings.state_dir, settings.runtime_dir)) as control_socket,
-            trio.open_signal_receiver(*STOP_SIGNALS, *REFUSED, *FORWARDED) as signals,
+            trio.open_signal_receiver(*STOP_SIGNALS, signal.SIGUSR2, *FORWARDED) as signals,
         ):
             notifier = Notifier.from_environ(environ)
             get_logger().info("keeper: status page and metrics", url=_url(http_socket))
@@ -102,6 +102,8 @@ async def run_keeper(
                     children=children,
                     notifier=notifier,
                     backoff=timings.backoff(),
+                    upgrade_seconds=timings.upgrade,
+                    drain_seconds=settings.drain_seconds + timings.drain_margin,
                 )
                 keeper = Keeper(settings, timings, redis, supervision, notifier)
                 ending = await keeper.run(signals, control_socket)
@@ -151,6 +153,8 @@ class Keeper:
         return KeeperControl(
             ask=self._supervision.ask,
             stop=self._stop_as_asked,
+            upgrade=self._supervision.begin_upgrade,
+            last_upgrade=lambda: self._supervision.last_upgrade,
             state=lambda: "draining" if self._draining else "running" if self._supervising else "starting",
             redis="given" if self._redis is None else "private",
             patience_seconds=self._timings.status,
@@ -173,14 +177,20 @@ class Keeper:
             received = signal.Signals(number)
             if received in FORWARDED:
                 await self._supervision.forward(received)
-            elif received in REFUSED:
-                self._log.warning("keeper: this signal does nothing yet", signal=received.name)
+            elif received is signal.SIGUSR2:
+                self._upgrade_as_asked()
             elif self._draining:
                 self._log.warning("keeper: ends at once", signal=received.name)
                 self._ending = Exit(SIGNAL_EXIT_BASE + number, at_once=True)
                 nursery.cancel_scope.cancel()
             else:
                 self._stop(received.name, nursery)
+
+    def _upgrade_as_asked(self) -> None:
+        try:
+            self._supervision.begin_upgrade()  # it tells of its end by itself
+        except UpgradeFailed as failed:
+            self._log.warning("keeper: no upgrade", reason=str(failed))
 
     def _stop_as_asked(self) -> float:
         if not self._draining and self._work_nursery is not None:

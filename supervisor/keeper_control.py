@@ -1,4 +1,4 @@
-"""What the keeper answers on the control socket: it stops by itself, and asks its supervisor for everything else.
+"""What the keeper answers on the control socket: it stops and upgrades by itself, and asks its supervisor for everything else.
 
 It has no keys and no Redis client: what stands in there, only the supervisor can tell.
 """
@@ -10,17 +10,19 @@ import msgspec
 import trio
 
 from supervisor.control_socket import Answer, Request
+from supervisor.supervision import Upgrade, UpgradeFailed
 
 SILENT = Answer(ok=False, error="the supervisor does not answer; its log says more")
 
 
 class KeeperStatus(msgspec.Struct, frozen=True):
-    """`state`: starting, running, draining. `redis`: private or given."""
+    """`state`: starting, running, draining. `redis`: private or given. `upgrade`: how the last one went."""
 
     pid: int
     uptime_seconds: float
     state: str
     redis: str
+    upgrade: str = ""
 
 
 class Stopping(msgspec.Struct, frozen=True):
@@ -37,6 +39,8 @@ class KeeperControl:
         *,
         ask: Callable[[Request], Awaitable[Answer]],
         stop: Callable[[], float],
+        upgrade: Callable[[], Upgrade],
+        last_upgrade: Callable[[], str],
         state: Callable[[], str],
         redis: str,
         patience_seconds: float,
@@ -44,6 +48,8 @@ class KeeperControl:
         """`patience_seconds`: how long `status` waits for the supervisor's part."""
         self._ask = ask
         self._stop = stop
+        self._upgrade = upgrade
+        self._last_upgrade = last_upgrade
         self._state = state
         self._redis = redis
         self._patience_seconds = patience_seconds
@@ -52,16 +58,27 @@ class KeeperControl:
     async def answer(self, request: Request) -> Answer:
         if request.command == "stop":
             return Answer(ok=True, result=raw(Stopping(self._stop())))
+        if request.command == "upgrade":
+            return await self._begin_upgrade(wait=request.wait)
         if request.command == "status":
             return await self._status(request)
         return await self._ask(request)
+
+    async def _begin_upgrade(self, *, wait: bool) -> Answer:
+        try:
+            upgrade = self._upgrade()
+            if wait:
+                await upgrade.wait()
+        except UpgradeFailed as failed:
+            return Answer(ok=False, error=f"not upgraded: {failed}")
+        return Answer(ok=True)
 
     async def _status(self, request: Request) -> Answer:
         told = SILENT
         with trio.move_on_after(self._patience_seconds):
             told = await self._ask(request)
         uptime = trio.current_time() - self._began_at
-        keeper = KeeperStatus(os.getpid(), round(uptime, 1), self._state(), self._redis)
+        keeper = KeeperStatus(os.getpid(), round(uptime, 1), self._state(), self._redis, self._last_upgrade())
         whole = {"keeper": keeper, "supervisor": told.result if told.ok else None, "problem": told.error}
         return Answer(ok=True, result=raw(whole))
 

@@ -1,6 +1,6 @@
 """The line between the keeper and its supervisor: the messages both ways, and the supervisor's end of it.
 
-One socket pair. Down come lines of text: `drain`, `signal NAME`, `ask NUMBER JSON` (a request of the control socket). Up go
+One socket pair. Down come lines of text: `drain`, `retire`, `signal NAME`, `ask NUMBER JSON` (a request of the control socket). Up go
 lines of JSON: the state to show and to tell systemd, and what was answered. Its end means that the other is gone: a supervisor whose keeper is gone has no Redis either and ends at once
 (the parent-death signal has usually done that already).
 """
@@ -21,6 +21,12 @@ from supervisor.control_socket import Answer, Request
 from supervisor.line import Lines
 
 DRAIN = "drain"
+RETIRE = "retire"
+"""Drain, and stop accepting HTTP first: a new generation serves."""
+
+READY, CONNECTED, STANDBY = "ready", "connected", "standby"
+"""States that the keeper acts on, said in this order."""
+
 SIGNAL_QUEUE = 16
 QUESTION_QUEUE = 64
 KEEPER_IS_GONE = 70
@@ -83,10 +89,14 @@ class KeeperLink:
     _signals: trio.MemoryReceiveChannel[signal.Signals]
     _questions: trio.MemoryReceiveChannel[Question]
     _sending: trio.Lock
+    beside_another: bool = False
+    """An older generation serves until we do."""
+    retired: bool = False
+    """Known when `wait_for_drain` returns: a new generation has taken over."""
 
     async def ready(self, detail: str = "") -> None:
         """Configuration, Redis and a worker are good: the keeper tells systemd READY=1, once."""
-        await self.report("ready", detail)
+        await self.report(READY, detail)
 
     async def report(self, state: str, detail: str = "") -> None:
         """Shown in systemd's status. No content and no secret may be in it."""
@@ -121,12 +131,14 @@ async def open_keeper_link(
     http_socket: socket.socket | None,
     redis_url: str | None,
     on_keeper_gone: Callable[[], None] = end_process,
+    *,
+    beside_another: bool = False,
 ) -> AsyncGenerator[KeeperLink]:
     """The link over an inherited socket; it is read as long as the block runs, and closed after it."""
     send_signal, signals = trio.open_memory_channel[signal.Signals](SIGNAL_QUEUE)
     send_question, questions = trio.open_memory_channel[Question](QUESTION_QUEUE)
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(control))
-    link = KeeperLink(http_socket, redis_url, stream, trio.Event(), signals, questions, trio.Lock())
+    link = KeeperLink(http_socket, redis_url, stream, trio.Event(), signals, questions, trio.Lock(), beside_another)
     desk = _Desk(link, send_signal, send_question)
     async with stream, send_signal, signals, send_question, questions, trio.open_nursery() as nursery:
         nursery.start_soon(_listen, stream, desk, on_keeper_gone)
@@ -159,6 +171,9 @@ class _Desk:
     def obey(self, line: str) -> None:
         verb, _, rest = line.partition(" ")
         if verb == DRAIN:
+            self.link._drain.set()
+        elif verb == RETIRE:
+            self.link.retired = True
             self.link._drain.set()
         elif verb == "signal" and (found := KNOWN_SIGNALS.get(rest)) is not None:
             self._put(self.signals, found, rest)

@@ -88,6 +88,11 @@ class Slots:
         while self.number == 0:
             await self._changed.wait()
 
+    async def wait_standby(self) -> None:
+        """Wait until it is known that others have every slot."""
+        while not self.is_standby:
+            await self._changed.wait()
+
     async def lost(self) -> None:
         """Wait until no slot is held."""
         while self.number:
@@ -162,6 +167,7 @@ class Slots:
                 log.info("slot: held", slot=held.number)
         elif first and held.number == 0:
             log.info("slot: standby", waits_for=[holder.host for holder in self._others()])
+            self._set(0)
         if held.poll:
             self._ask_for_poll()
 

@@ -1,42 +1,47 @@
-"""One supervisor after the other: started, listened to, started again with a backoff, asked to drain.
+"""Generations of supervisors: one after the other when it dies, two at a time during an upgrade (DESIGN §4).
 
-The keeper's half of the line in keeper_link.py. Only this file decides whether a dead supervisor gets a successor:
-always, unless it was draining, or refused its configuration before one was ever ready.
+Only this file decides whether a dead supervisor gets a successor: always, unless it was draining, or refused its configuration
+before one was ever ready. An upgrade starts the code that is on disk now beside the old one, which leaves only when the new one
+serves; whatever goes wrong with the new one, the old one goes on.
 """
 
-import os
 import signal
 import socket
-import subprocess
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-import msgspec
 import trio
 from structlog import get_logger
 
-from bus import parent_death
 from supervisor.control_socket import Answer, Request
-from supervisor.keeper_children import Backoff, Child, Children
-from supervisor.keeper_link import DRAIN, State, decode
-from supervisor.line import Lines, LineTooLong
+from supervisor.generation import Generation, SupervisorArguments, SupervisorCommand, Workshop, start_generation
+from supervisor.keeper_children import Backoff, Children
+from supervisor.keeper_link import DRAIN, READY, RETIRE, State
 from supervisor.notify import WATCHER_VARIABLES, Notifier
-from supervisor.questions import ENDED, Questions
+from supervisor.questions import ENDED
+
+__all__ = ["EXIT_FAILURE", "Supervision", "SupervisorArguments", "SupervisorCommand", "UpgradeFailed"]
 
 EXIT_CONFIGURATION = 78
 EXIT_FAILURE = 1
 
 
-@dataclass(frozen=True)
-class SupervisorArguments:
-    """What a supervisor's command line is made of."""
-
-    http_fd: int
-    control_fd: int
-    redis_url: str | None
+class UpgradeFailed(Exception):
+    """The old generation goes on; the text says why and what helps."""
 
 
-SupervisorCommand = Callable[[SupervisorArguments], list[str]]
+@dataclass
+class Upgrade:
+    """One upgrade, from its beginning until the old generation has left. `problem`: why the old one goes on."""
+
+    done: trio.Event = field(default_factory=trio.Event)
+    problem: str = ""
+
+    async def wait(self) -> None:
+        """Raises UpgradeFailed. Cancelled, the upgrade goes on."""
+        await self.done.wait()
+        if self.problem:
+            raise UpgradeFailed(self.problem)
 
 
 class Supervision:
@@ -52,32 +57,135 @@ class Supervision:
         children: Children,
         notifier: Notifier,
         backoff: Backoff,
+        upgrade_seconds: float,
+        drain_seconds: float,
     ) -> None:
-        self._command = command
-        self._environ = {name: value for name, value in environ.items() if name not in WATCHER_VARIABLES}
-        self._http_socket = http_socket
-        self._redis_url = redis_url
-        self._children = children
+        """`upgrade_seconds`: in which a new generation has to serve; `drain_seconds`: in which an old one has to leave."""
+        handed_on = {name: value for name, value in environ.items() if name not in WATCHER_VARIABLES}
+        self._shop = Workshop(command, handed_on, http_socket, redis_url, children)
         self._notifier = notifier
         self._backoff = backoff
-        self._child: Child | None = None
-        self._control: trio.SocketStream | None = None
-        self._questions: Questions | None = None
-        self._ready_at: float | None = None
+        self._upgrade_seconds = upgrade_seconds
+        self._drain_seconds = drain_seconds
+        self._current: Generation | None = None
+        self._candidate: Generation | None = None
+        self._generations: set[Generation] = set()
+        self._nursery: trio.Nursery | None = None
+        self._upgrade: Upgrade | None = None
         self._ever_ready = False
         self._draining = trio.Event()
-        self._saying = trio.Lock()
         self._log = get_logger()
+        self.last_upgrade = ""
+        """How the last one went, for people."""
 
     async def run(self) -> int:
         """The keeper's exit status: when the drain is over, or 78 when the configuration was refused."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            status = await self._keep_one()
+            for generation in set(self._generations):  # an old one that still leaves
+                await generation.ended.wait()
+            nursery.cancel_scope.cancel()
+        return status
+
+    async def drain(self) -> None:
+        """Asks all that run to drain; no other is started."""
+        self._draining.set()
+        for generation in set(self._generations):
+            await generation.say(DRAIN)
+
+    async def forward(self, number: signal.Signals) -> None:
+        """Over the line, not as a signal: TTIN would stop a supervisor that does not listen to it yet."""
+        if self._current is not None:
+            await self._current.say(f"signal {number.name}")
+
+    async def ask(self, request: Request) -> Answer:
+        """What the running supervisor answers to a request of the control socket."""
+        return ENDED if self._current is None else await self._current.ask(request)
+
+    async def kill(self) -> None:
+        for generation in set(self._generations):
+            await generation.kill()
+
+    def begin_upgrade(self) -> "Upgrade":
+        """Replace the running generation by one of the code on disk. Raises UpgradeFailed where that cannot even begin."""
+        if self._nursery is None or self._draining.is_set():
+            raise UpgradeFailed("this agent is starting or stopping")
+        if self._upgrade is not None and not self._upgrade.done.is_set():
+            raise UpgradeFailed("an upgrade is under way; hashee-agent status shows how far it is")
+        self._upgrade = Upgrade()
+        self._nursery.start_soon(self._run_upgrade, self._upgrade)
+        return self._upgrade
+
+    async def _run_upgrade(self, upgrade: "Upgrade") -> None:
+        self._tell("upgrade: the new generation starts")
+        try:
+            await self._replace_current()
+        except UpgradeFailed as failed:
+            upgrade.problem = str(failed)
+            self._tell(f"upgrade failed, the old generation goes on: {failed}", bad=True)
+        finally:
+            self._candidate = None
+            upgrade.done.set()
+
+    async def _replace_current(self) -> None:
+        try:
+            new = self._start(beside_another=True)
+        except OSError as error:
+            raise UpgradeFailed(f"no process could be started (errno {error.errno})") from None
+        self._candidate = new
+        await self._wait_until_it_serves(new)
+        old, self._current, self._candidate = self._current, new, None
+        self._ever_ready = True
+        self._notifier.status(new.last_words)
+        if old is None or old is new or old.ended.is_set():
+            self._tell("upgraded; the old generation had ended by itself")
+            return
+        self._tell("upgrade: the new generation serves, the old one leaves")
+        await old.say(RETIRE)
+        if await old.end_within(self._drain_seconds):
+            self._tell(
+                "upgraded" if old.status == 0 else f"upgraded; the old generation ended with status {old.status}"
+            )
+        else:
+            self._tell("upgraded; the old generation took too long to leave and was killed", bad=True)
+
+    async def _wait_until_it_serves(self, new: Generation) -> None:
+        """Raises UpgradeFailed; then it is gone."""
+        with trio.move_on_after(self._upgrade_seconds) as patience:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_cancel_after, new.ended, nursery.cancel_scope)
+                nursery.start_soon(_cancel_after, self._draining, nursery.cancel_scope)
+                await new.serving.wait()
+                nursery.cancel_scope.cancel()
+        if new.serving.is_set() and not new.ended.is_set():
+            return
+        if new.ended.is_set():
+            raise UpgradeFailed(f"the new one ended with status {new.status}; its log says why")
+        await new.kill()
+        if not patience.cancelled_caught:
+            raise UpgradeFailed("this agent was stopped meanwhile")
+        said = f"its last word was {new.last_words!r}" if new.last_words else "it said nothing"
+        raise UpgradeFailed(f"the new one did not serve within {self._upgrade_seconds:.0f} s; {said}")
+
+    def _tell(self, text: str, *, bad: bool = False) -> None:
+        self.last_upgrade = text
+        self._notifier.status(text)
+        (self._log.error if bad else self._log.info)(f"keeper: {text}")
+
+    # One after the other
+
+    async def _keep_one(self) -> int:
         while True:
-            status = await self._run_once()
+            status, healthy_seconds = await self._run_current()
             if self._draining.is_set():
                 return 0 if status == 0 else EXIT_FAILURE
             if status == EXIT_CONFIGURATION and not self._ever_ready:
                 return EXIT_CONFIGURATION
-            healthy_seconds = 0.0 if self._ready_at is None else trio.current_time() - self._ready_at
+            if self._candidate is not None and not self._candidate.ended.is_set():
+                self._log.error("supervisor: died during an upgrade; the new generation goes on", status=status)
+                self._current = self._candidate
+                continue
             wait_seconds = self._backoff.after_death(healthy_seconds)
             self._notifier.status(f"the supervisor ended with status {status}; it is started again")
             self._log.error("supervisor: died; it is started again", status=status, in_seconds=round(wait_seconds, 2))
@@ -85,91 +193,46 @@ class Supervision:
                 await self._draining.wait()
                 return 0
 
-    async def drain(self) -> None:
-        """Asks the running one to drain; no other is started."""
-        self._draining.set()
-        await self._say(DRAIN)
+    async def _run_current(self) -> tuple[int, float]:
+        """Until the generation that is the current one has ended: its status, and for how long it was ready."""
+        if self._current is None or self._current.ended.is_set():
+            try:
+                self._current = self._start(beside_another=False)
+            except OSError as problem:
+                self._log.error("supervisor: cannot be started", errno=problem.errno)
+                return EXIT_FAILURE, 0.0
+        while True:
+            current = self._current
+            await current.ended.wait()
+            if self._current is current:
+                ready_at = current.ready_at
+                return current.status, 0.0 if ready_at is None else trio.current_time() - ready_at
 
-    async def forward(self, number: signal.Signals) -> None:
-        """Over the line, not as a signal: TTIN would stop a supervisor that does not listen to it yet."""
-        await self._say(f"signal {number.name}")
+    def _start(self, *, beside_another: bool) -> Generation:
+        """Raises OSError."""
+        assert self._nursery is not None  # noqa: S101 - `run` has opened it
+        generation = start_generation(self._shop, self._hear, beside_another=beside_another)
+        self._generations.add(generation)
+        self._nursery.start_soon(self._accompany, generation)
+        return generation
 
-    async def ask(self, request: Request) -> Answer:
-        """What the running supervisor answers to a request of the control socket."""
-        return ENDED if self._questions is None else await self._questions.ask(request)
-
-    async def kill(self) -> None:
-        if self._child is not None:
-            await self._child.kill()
-
-    async def _say(self, line: str) -> None:
-        if self._control is None:
-            return
+    async def _accompany(self, generation: Generation) -> None:
         try:
-            async with self._saying:
-                await self._control.send_all(f"{line}\n".encode())
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._log.warning("supervisor: could not be told", line=line.partition(" ")[0])
-
-    async def _run_once(self) -> int:
-        """Its exit status; EXIT_FAILURE when the system has no process to give."""
-        self._ready_at = None
-        try:
-            child, ours = self._start()
-        except OSError as problem:
-            self._log.error("supervisor: cannot be started", errno=problem.errno)
-            return EXIT_FAILURE
-        control = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
-        questions = Questions(self._say)
-        self._child, self._control, self._questions = child, control, questions
-        try:
-            async with control, trio.open_nursery() as nursery:
-                nursery.start_soon(self._listen, control, questions)
-                status = await child.wait()
-                nursery.cancel_scope.cancel()
+            await generation.run()
         finally:
-            self._control = None
-            questions.end()
-            await child.kill()
-        return status
+            self._generations.discard(generation)
 
-    def _start(self) -> tuple[Child, socket.socket]:
-        """In a process group of its own, with the two sockets; it dies with this process. Raises OSError."""
-        ours, theirs = socket.socketpair()
-        http_fd = self._http_socket.fileno()
-        try:
-            with theirs:
-                arguments = SupervisorArguments(http_fd, theirs.fileno(), self._redis_url)
-                process = subprocess.Popen(
-                    parent_death.command(os.getpid(), self._command(arguments)),
-                    stdin=subprocess.DEVNULL,
-                    env=self._environ,
-                    pass_fds=(http_fd, theirs.fileno()),
-                    process_group=0,
-                )
-        except OSError:
-            ours.close()
-            raise
-        return self._children.adopt(process), ours
-
-    async def _listen(self, control: trio.SocketStream, questions: Questions) -> None:
-        lines = Lines()
-        try:
-            while data := await control.receive_some():
-                for line in lines.feed(data):
-                    message = decode(line)
-                    if isinstance(message, State):
-                        self._hear(message)
-                    else:
-                        questions.heard(message)
-        except (trio.BrokenResourceError, LineTooLong, msgspec.DecodeError):
-            self._log.error("supervisor: its line is broken")
-
-    def _hear(self, state: State) -> None:
-        status = f"{state.state}: {state.detail}" if state.detail else state.state
-        if state.state == "ready" and self._ready_at is None:
-            self._ready_at = trio.current_time()
+    def _hear(self, generation: Generation, state: State) -> None:
+        if generation is not self._current:
+            return
+        if generation.ready_at is not None:
             self._ever_ready = True
-            self._notifier.ready(status)
+        if state.state == READY:
+            self._notifier.ready(generation.last_words)
         else:
-            self._notifier.status(status)
+            self._notifier.status(generation.last_words)
+
+
+async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()

@@ -16,6 +16,7 @@ COMMANDS: Mapping[str, str] = {
     "up": "supervisor.cli.up:up",
     "supervisor": "supervisor.cli.supervisor:supervisor",
     "worker": "supervisor.cli.worker:worker",
+    "upgrade": "supervisor.cli.upgrade:upgrade",
     "status": "supervisor.cli.status:status",
     "stop": "supervisor.cli.stop:stop",
     "sandbox": "supervisor.cli.sandbox:sandbox",

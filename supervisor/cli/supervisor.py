@@ -20,8 +20,9 @@ from supervisor.logs import configure_logging
 
 @click.command(short_help="Run the supervisor alone, with its workers.")
 @click.option("--keeper-fds", hidden=True, help="HTTP socket and control socket, as the keeper passes them.")
+@click.option("--beside-another", hidden=True, is_flag=True, help="An older generation runs and leaves when we serve.")
 @click.option("--keeper-redis", hidden=True, help="The URL of the keeper's private Redis.")
-def supervisor(keeper_fds: str | None, keeper_redis: str | None) -> int:
+def supervisor(keeper_fds: str | None, keeper_redis: str | None, beside_another: bool) -> int:
     """Run the supervisor and its workers against a Redis of your own (HASHEE_REDIS_URL), as the Procfile does."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold keys
     setproctitle("hashee-agent: supervisor")
@@ -33,13 +34,15 @@ def supervisor(keeper_fds: str | None, keeper_redis: str | None) -> int:
     if keeper_fds is None:
         return trio.run(run_supervisor, settings, None)
     http_fd, control_fd = _descriptors(keeper_fds)
-    return trio.run(_under_keeper, settings, http_fd, control_fd, keeper_redis)
+    return trio.run(_under_keeper, settings, http_fd, control_fd, keeper_redis, beside_another)
 
 
-async def _under_keeper(settings: SupervisorSettings, http_fd: int, control_fd: int, keeper_redis: str | None) -> int:
+async def _under_keeper(
+    settings: SupervisorSettings, http_fd: int, control_fd: int, keeper_redis: str | None, beside_another: bool
+) -> int:
     control, http_socket = _adopt(control_fd), _adopt(http_fd)
     with http_socket:
-        async with open_keeper_link(control, http_socket, keeper_redis) as link:
+        async with open_keeper_link(control, http_socket, keeper_redis, beside_another=beside_another) as link:
             return await run_supervisor(settings, link)
 
 

@@ -1,6 +1,7 @@
 """A supervisor that does what its plan says: `python stub_supervisor.py PLAN.json HTTP_FD CONTROL_FD REDIS_URL`.
 
-It writes one JSON line per life into `<plan>.lives`, so that a test can find its pid and what it was given.
+It writes one JSON line per life into `<plan>.lives`, so that a test can find its pid and what it was given. What the plan says
+under "second" holds for every life but the first.
 """
 
 import json
@@ -20,17 +21,22 @@ from supervisor.keeper_link import KeeperLink, open_keeper_link
 async def live(plan: dict[str, object], link: KeeperLink) -> int:
     if "exit" in plan:
         return int(str(plan["exit"]))
+    if plan.get("never_ready"):
+        await link.report("waiting", "for what never comes")
+        await trio.sleep_forever()
     await link.ready("stub")
+    await link.report("connected")
     if "exit_after_ready" in plan:
         return int(str(plan["exit_after_ready"]))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(note_signals, plan, link)
         nursery.start_soon(answer_questions, plan, link)
         await link.wait_for_drain()
+        write(plan, {"told_to_drain": os.getpid()})
         if plan.get("ignore_drain"):
             await trio.sleep_forever()
         nursery.cancel_scope.cancel()
-    write(plan, {"drained": os.getpid()})
+    write(plan, {"drained": os.getpid(), "retired": link.retired})
     return 0
 
 
@@ -70,5 +76,12 @@ async def main(plan: dict[str, object]) -> int:
         return await live(plan, link)
 
 
+def plan_of_this_life() -> dict[str, object]:
+    plan: dict[str, object] = json.loads(Path(sys.argv[1]).read_text())
+    second = plan.pop("second", {})
+    assert isinstance(second, dict)
+    return {**plan, **second} if Path(str(plan["lives"])).exists() else plan
+
+
 if __name__ == "__main__":
-    sys.exit(trio.run(main, json.loads(Path(sys.argv[1]).read_text())))
+    sys.exit(trio.run(main, plan_of_this_life()))

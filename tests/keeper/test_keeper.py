@@ -145,14 +145,6 @@ async def test_signals_for_the_supervisor_are_forwarded(tmp_path: Path, number: 
         assert await keeper.end() == 0
 
 
-async def test_usr2_does_no_harm_yet(tmp_path: Path) -> None:
-    async with running_keeper(tmp_path) as keeper:
-        await keeper.until_ready()
-        keeper.process.send_signal(signal.SIGUSR2)
-        await keeper.until(lambda: keeper.log.count("does nothing yet") == 1)
-        assert await keeper.end() == 0
-
-
 async def test_a_given_redis_means_no_private_one(tmp_path: Path) -> None:
     async with running_keeper(tmp_path, HASHEE_REDIS_URL="redis://127.0.0.1:1") as keeper:
         await keeper.until(lambda: keeper.supervisor_pids)

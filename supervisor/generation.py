@@ -1,0 +1,145 @@
+"""One supervisor process as the keeper sees it: started, listened to, told and asked things, ended. Never started twice."""
+
+import os
+import socket
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+import trio
+from structlog import get_logger
+
+from bus import parent_death
+from supervisor.control_socket import Answer, Request
+from supervisor.keeper_children import Child, Children
+from supervisor.keeper_link import CONNECTED, READY, STANDBY, State, decode
+from supervisor.line import Lines, LineTooLong
+from supervisor.questions import Questions
+
+
+@dataclass(frozen=True)
+class SupervisorArguments:
+    """What a supervisor's command line is made of."""
+
+    http_fd: int
+    control_fd: int
+    redis_url: str | None
+    beside_another: bool = False
+
+
+SupervisorCommand = Callable[[SupervisorArguments], list[str]]
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What every generation is started with. `environ` is passed on unread."""
+
+    command: SupervisorCommand
+    environ: Mapping[str, str]
+    http_socket: socket.socket
+    redis_url: str | None
+    children: Children
+
+
+class Generation:
+    """A running supervisor and the keeper's end of its line; made by `start_generation`."""
+
+    def __init__(
+        self, child: Child, control: trio.SocketStream, on_state: Callable[["Generation", State], None]
+    ) -> None:
+        self.ready_at: float | None = None
+        self.serving = trio.Event()
+        """It is ready, and connected or with nothing to do but to wait for a slot."""
+        self.last_words = ""
+        self.ended = trio.Event()
+        self.status = 0
+        """Its exit status once it has ended."""
+        self._child = child
+        self._control = control
+        self._on_state = on_state
+        self._questions = Questions(self.say)
+        self._saying = trio.Lock()
+        self._log = get_logger()
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    async def run(self) -> None:
+        """Listen until it has ended. Cancelled, it is killed."""
+        try:
+            async with self._control, trio.open_nursery() as nursery:
+                nursery.start_soon(self._listen)
+                self.status = await self._child.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._questions.end()
+            await self._child.kill()
+            self.ended.set()
+
+    async def say(self, line: str) -> None:
+        try:
+            async with self._saying:
+                await self._control.send_all(f"{line}\n".encode())
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._log.warning("supervisor: could not be told", line=line.partition(" ")[0], pid_of_supervisor=self.pid)
+
+    async def ask(self, request: Request) -> Answer:
+        """What it answers to a request of the control socket."""
+        return await self._questions.ask(request)
+
+    async def kill(self) -> None:
+        await self._child.kill()
+
+    async def end_within(self, seconds: float) -> bool:
+        """Whether it ended by itself in that time; after it, it is killed."""
+        with trio.move_on_after(seconds):
+            await self.ended.wait()
+            return True
+        await self.kill()
+        return False
+
+    async def _listen(self) -> None:
+        lines = Lines()
+        try:
+            while data := await self._control.receive_some():
+                for line in lines.feed(data):
+                    message = decode(line)
+                    if isinstance(message, State):
+                        self._hear(message)
+                    else:
+                        self._questions.heard(message)
+        except (trio.BrokenResourceError, LineTooLong, msgspec.DecodeError):
+            self._log.error("supervisor: its line is broken", pid_of_supervisor=self.pid)
+
+    def _hear(self, state: State) -> None:
+        self.last_words = f"{state.state}: {state.detail}" if state.detail else state.state
+        if state.state == READY and self.ready_at is None:
+            self.ready_at = trio.current_time()
+        if state.state in (CONNECTED, STANDBY):
+            self.serving.set()
+        self._on_state(self, state)
+
+
+def start_generation(
+    shop: Workshop, on_state: Callable[[Generation, State], None], *, beside_another: bool
+) -> Generation:
+    """In a process group of its own, with its two sockets; it dies with this process. Raises OSError."""
+    ours, theirs = socket.socketpair()
+    http_fd = shop.http_socket.fileno()
+    try:
+        with theirs:
+            arguments = SupervisorArguments(http_fd, theirs.fileno(), shop.redis_url, beside_another)
+            process = subprocess.Popen(
+                parent_death.command(os.getpid(), shop.command(arguments)),
+                stdin=subprocess.DEVNULL,
+                env=shop.environ,
+                pass_fds=(http_fd, theirs.fileno()),
+                process_group=0,
+            )
+    except OSError:
+        ours.close()
+        raise
+    control = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+    return Generation(shop.children.adopt(process), control, on_state)
