@@ -13,6 +13,9 @@ from bus.wire import RedisRefused
 
 PRESENCE_SECONDS = 20
 MOST_WORKERS_SHOWN = 1000
+SCAN_COUNT = 1000
+MOST_KEYS_WALKED = 50_000
+KEYS_SAMPLED = 5
 
 
 class Presence(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +57,13 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     clients: int
 
 
+class Kind(msgspec.Struct, frozen=True, kw_only=True):
+    """All keys of a kind (bus/keys.py): how many, and about how large together, from a sample."""
+
+    keys: int
+    about_bytes: int
+
+
 class Overview:
     """Of one agent; raises RedisFailed."""
 
@@ -77,6 +87,29 @@ class Overview:
             dead_letters=await self._number("XLEN", keys.dead),
             quarantined=await self._number("ZCARD", keys.quarantine),
         )
+
+    async def kinds(self) -> tuple[dict[str, Kind], bool]:
+        """Keys by kind, and whether all were looked at: a large store is not walked to its end for a status."""
+        found: dict[str, list[str]] = {}
+        cursor, seen = b"0", 0
+        while True:
+            answer = await self._client.command("SCAN", cursor, "MATCH", self._keys.pattern, "COUNT", SCAN_COUNT)
+            cursor, names = cast("tuple[bytes, list[bytes]]", answer)
+            for name in names:
+                found.setdefault(self._keys.split(name.decode())[0], []).append(name.decode())
+            seen += SCAN_COUNT
+            if cursor == b"0" or seen >= MOST_KEYS_WALKED:
+                break
+        return {kind: await self._size(names) for kind, names in sorted(found.items())}, cursor == b"0"
+
+    async def _size(self, names: list[str]) -> Kind:
+        sample = names[:KEYS_SAMPLED]
+        sizes = [await self._number("MEMORY", "USAGE", name) for name in sample]
+        return Kind(keys=len(names), about_bytes=sum(sizes) * len(names) // len(sample))
+
+    async def people(self) -> int:
+        """How many have a row in the grant ledger."""
+        return await self._number("SCARD", self._keys.owners)
 
     async def server(self) -> Server:
         """By INFO; what it does not say (some providers hide it) is 0."""
@@ -109,7 +142,7 @@ class Overview:
         return cast("list[int]", answer)[0]
 
     async def _number(self, *command: str) -> int:
-        return cast(int, await self._client.command(*command))
+        return cast("int | None", await self._client.command(*command)) or 0
 
 
 def _presence(text: bytes | None) -> Presence | None:

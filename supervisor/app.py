@@ -74,7 +74,7 @@ async def run_supervisor(settings: SupervisorSettings, keeper: KeeperLink | None
             instance=instance,
             metrics=metrics,
         ) as parts:
-            desk = StatusDesk(parts, instance.name)
+            desk = StatusDesk(parts, metrics, instance.name)
             return await _Run(settings, keeper, parts, health=health, desk=desk, http=http).run()
 
 
@@ -129,6 +129,9 @@ class _Run:
             nursery.start_soon(self._announce)
             nursery.start_soon(self._serve_control)
             nursery.start_soon(self._obey_signals)
+            nursery.start_soon(self._desk.run)
+            if self._settings.reload_on_change:
+                nursery.start_soon(parts.workforce.reloading.watch_files)
             for part in parts.tasks():
                 nursery.start_soon(part)
             await self._wait_for_drain(nursery)

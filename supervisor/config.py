@@ -59,6 +59,7 @@ WORKERS = Setting("HASHEE_WORKERS", "N or MIN:MAX, from 0 to 256 (0 = they run e
 WORKER_MAX_JOBS = Setting("HASHEE_WORKER_MAX_JOBS", "a whole number from 0 to 1000000000 (0 = no limit)", default="0")
 WORKER_MAX_AGE_SECONDS = Setting("HASHEE_WORKER_MAX_AGE_SECONDS", "seconds, 0 to 31536000 (0 = no limit)", default="0")
 WORKER_MEMORY = Setting("HASHEE_WORKER_MEMORY", "SOFT or SOFT:HARD in MiB, 0 to 1048576 (0 = no limit)", default="0")
+RELOAD = Setting("HASHEE_RELOAD", "0 or 1", default="0")
 CONCURRENCY = Setting("HASHEE_CONCURRENCY", "a whole number from 1 to 1024", default="16")
 BACKUP_PASSPHRASE_FILE = Setting("HASHEE_BACKUP_PASSPHRASE_FILE", "the absolute path of a file with the passphrase")
 STATE_DIR = Setting("HASHEE_STATE_DIR", "the absolute path of a directory of this agent alone")
@@ -86,6 +87,7 @@ ALL_SETTINGS = (
     WORKER_MAX_JOBS,
     WORKER_MAX_AGE_SECONDS,
     WORKER_MEMORY,
+    RELOAD,
     CONCURRENCY,
     REDIS_URL,
     REDIS_TRUST,
@@ -158,6 +160,7 @@ class SupervisorSettings:
     handler: str
     workers: Bounds
     recycle: RecycleLimits
+    reload_on_change: bool
     concurrency: int
     redis_url: Secret[str] | None
     redis_trust: frozenset[str]
@@ -192,6 +195,7 @@ class SupervisorSettings:
             handler=reader.optional(HANDLER, matching(HANDLER_PATTERN)) or default_handler(environ),
             workers=reader.required(WORKERS, parsers.bounds, Bounds(1, 1)),
             recycle=_recycle_limits(reader),
+            reload_on_change=reader.required(RELOAD, whole_number(0, 1), 0) == 1,
             concurrency=reader.required(CONCURRENCY, whole_number(1, 1024), 1),
             redis_url=redis_url,
             redis_trust=reader.optional(REDIS_TRUST, parsers.redis_trust) or frozenset(),

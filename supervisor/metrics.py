@@ -112,13 +112,17 @@ class Metrics:
             "hashee_one_time_prekeys_left", "One-time prekeys that the relay can still hand out", registry=registry
         )
         self._models: set[str] = set()
+        self.received = 0
+        self.sent = 0
 
     def inbound(self, conversation_type: str, payload_type: str) -> None:
         """A message was taken in."""
+        self.received += 1
         self._inbound.labels(_bounded(conversation_type, CONVERSATION_TYPES), _payload(payload_type)).inc()
 
     def outbound(self, conversation_type: str, payload_type: str, duration_ms: float) -> None:
         """The relay has acknowledged a message."""
+        self.sent += 1
         kind = _bounded(conversation_type, CONVERSATION_TYPES)
         self._outbound.labels(kind, _payload(payload_type)).inc()
         self._send_duration.labels(kind).observe(duration_ms)

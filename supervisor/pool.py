@@ -20,7 +20,7 @@ from supervisor.places import Life, Place, WorkerStatus, status_of, use_of, why_
 from supervisor.pool_settings import RELOAD, HandlerUnusable, PoolEvents, PoolSettings, Waiting, nothing_waits
 from supervisor.process import ExitReason, WorkerExit, WorkerProcess
 from supervisor.recycling import Worn
-from supervisor.worker_order import WorkerOrder
+from supervisor.worker_order import WorkerOrder, module_files
 
 # Told deaths wait for Redis; at the end of a drain they do not wait for ever.
 LAST_DEATHS_SECONDS = 5.0
@@ -55,6 +55,7 @@ class Pool:
         self._deaths: trio.Nursery | None = None
         self._rolling = trio.Lock()
         self._reported: set[StartFailed] = set()
+        self._failed_files: set[str] = set()
         self._was_ready = False
         self._changed = trio.Event()
         self._draining = trio.Event()
@@ -92,8 +93,7 @@ class Pool:
     def handler_files(self) -> tuple[str, ...]:
         """From where the workers' code came, as far as they were asked to report it."""
         files = {file for life in self._lives if life.process.ready for file in life.process.ready.files}
-        files.update(place.failure.file for place in self._places.values() if place.failure and place.failure.file)
-        return tuple(sorted(files))
+        return tuple(sorted(files | self._failed_files | set(module_files(self._order))))
 
     async def wait_until_ready(self, count: int = 1) -> None:
         """Until `count` workers take jobs."""
@@ -225,7 +225,7 @@ class Pool:
         holds for all that are started from then on.
         """
         async with self._rolling:
-            replaced, self._reported = 0, set()
+            replaced, self._reported, self._failed_files = 0, set(), set()
             for place in list(self._places.values()):
                 if place.left:
                     continue
@@ -329,6 +329,7 @@ class Pool:
                 self._events.observed(message)
             case StartFailed() if message not in self._reported:
                 self._reported.add(message)
+                self._failed_files.add(message.file)
                 self._log.error(
                     "worker: cannot use the handler",
                     handler=life.order.handler,

@@ -1,65 +1,183 @@
 """What `hashee-agent status` shows of a supervisor, gathered where it is known. Names and numbers, never content.
 
-The field names are the JSON that scripts read: they are added to, never changed.
+The field names are the JSON that scripts read: they are added to, never changed. Only `last_words` may carry content: what the last
+worker that died wrote in its last moment. It stands nowhere else, and only the agent's own user can open the control socket.
 """
 
 import os
+from collections import deque
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import msgspec
 import trio
 
+from bus.overview import Counts, Kind, Overview, Presence, Server
+from bus.wire import RedisFailed
+from supervisor.crash_loop import CrashLoopStatus
 from supervisor.health import Check
+from supervisor.metrics import Metrics
 from supervisor.places import WorkerStatus
 
 if TYPE_CHECKING:
     from supervisor.parts import Parts
 
+RATE_SECONDS = 60.0
+SAMPLE_SECONDS = 5.0
+KINDS_SECONDS = 30.0
+REDIS_SECONDS = 3.0
+
 
 class ConnectionStatus(msgspec.Struct, frozen=True):
-    """`connections`: how many were authenticated since the start."""
+    """`slot` 0: none is held. `connections`: how many were authenticated since the start."""
 
     state: str
+    slot: int
+    standby: bool
+    detail: str
     refusal: str | None
     heard_seconds_ago: float | None
     connections: int
 
 
+class Rates(msgspec.Struct, frozen=True):
+    """Messages since the start, and a minute of late (less after a start)."""
+
+    received: int
+    sent: int
+    received_per_minute: float
+    sent_per_minute: float
+
+
+class PoolStatus(msgspec.Struct, frozen=True):
+    """`size`: "N" or "MIN:MAX". `reload_problem`: why the last reload failed."""
+
+    size: str
+    wanted: int
+    ready: int
+    draining: bool
+    reloading: bool
+    reload_problem: str
+    crash_loop: CrashLoopStatus | None
+    last_words: tuple[str, ...]
+
+
+class RedisStatus(msgspec.Struct, frozen=True):
+    """`kinds`: keys by kind, looked at twice a minute; `kinds_complete`: all of them were."""
+
+    server: Server
+    round_trip_ms: float
+    kinds: dict[str, Kind]
+    kinds_complete: bool
+
+
 class SupervisorStatus(msgspec.Struct, frozen=True):
-    """Everything of one supervisor process."""
+    """Everything of one supervisor process. What stands in Redis is None while that does not answer."""
 
     pid: int
     version: str
     instance: str
     uptime_seconds: float
-    connection: ConnectionStatus
     checks: tuple[Check, ...]
+    connection: ConnectionStatus
+    rates: Rates
+    people: int | None
+    sessions: int | None
+    prekeys_left: int | None
+    work: Counts | None
+    pool: PoolStatus
     workers: tuple[WorkerStatus, ...]
+    workers_elsewhere: tuple[Presence, ...]
+    redis: RedisStatus | None
 
 
 class StatusDesk:
     """Gathers it."""
 
-    def __init__(self, parts: "Parts", instance: str) -> None:
+    def __init__(self, parts: "Parts", metrics: Metrics, instance: str) -> None:
         self._parts = parts
+        self._metrics = metrics
         self._instance = instance
         self._began_at = trio.current_time()
+        self._samples: deque[tuple[float, int, int]] = deque(maxlen=int(RATE_SECONDS / SAMPLE_SECONDS))
+        self._kinds: tuple[dict[str, Kind], bool] = ({}, True)
+        self._kinds_at = float("-inf")
+
+    async def run(self) -> None:
+        """Remember what was counted a minute ago. Until cancelled."""
+        while True:
+            self._samples.append((trio.current_time(), self._metrics.received, self._metrics.sent))
+            await trio.sleep(SAMPLE_SECONDS)
 
     async def gather(self) -> SupervisorStatus:
         parts = self._parts
-        connection = parts.connection
+        work = redis = people = None
+        elsewhere: tuple[Presence, ...] = ()
+        with trio.move_on_after(REDIS_SECONDS):
+            try:
+                redis = await self._redis(parts.overview)
+                people, work = await parts.overview.people(), await parts.overview.counts()
+                elsewhere = await parts.overview.workers()
+            except RedisFailed:
+                pass  # Then it is None, and a check says why.
+        sessions = redis.kinds.get("session") if redis is not None else None
+        left = self._metrics.registry.get_sample_value("hashee_one_time_prekeys_left")
         return SupervisorStatus(
             pid=os.getpid(),
             version=version("hashee-agent"),
             instance=self._instance,
             uptime_seconds=round(trio.current_time() - self._began_at, 1),
-            connection=ConnectionStatus(
-                state=connection.state.value,
-                refusal=connection.refusal,
-                heard_seconds_ago=connection.heard_seconds_ago,
-                connections=connection.number,
-            ),
             checks=parts.checks(),
+            connection=self._connection(),
+            rates=self._rates(),
+            people=people,
+            sessions=None if redis is None else sessions.keys if sessions is not None else 0,
+            prekeys_left=int(left) if parts.prekeys.published.is_set() and left is not None else None,
+            work=work,
+            pool=self._pool(),
             workers=parts.pool.statuses(),
+            workers_elsewhere=tuple(one for one in elsewhere if not one.consumer.startswith(f"{self._instance}/")),
+            redis=redis,
         )
+
+    def _connection(self) -> ConnectionStatus:
+        connection, slots = self._parts.connection, self._parts.slots
+        return ConnectionStatus(
+            state=connection.state.value,
+            slot=slots.number,
+            standby=slots.is_standby,
+            detail=slots.detail,
+            refusal=connection.refusal,
+            heard_seconds_ago=connection.heard_seconds_ago,
+            connections=connection.number,
+        )
+
+    def _rates(self) -> Rates:
+        now, received, sent = trio.current_time(), self._metrics.received, self._metrics.sent
+        then, received_then, sent_then = self._samples[0] if self._samples else (self._began_at, 0, 0)
+        minutes = max(now - then, 1.0) / 60
+        return Rates(
+            received, sent, round((received - received_then) / minutes, 1), round((sent - sent_then) / minutes, 1)
+        )
+
+    def _pool(self) -> PoolStatus:
+        pool, reloading = self._parts.pool, self._parts.workforce.reloading
+        return PoolStatus(
+            size=str(pool.bounds),
+            wanted=pool.target,
+            ready=pool.ready,
+            draining=pool.is_draining,
+            reloading=reloading.is_under_way,
+            reload_problem=reloading.problem,
+            crash_loop=pool.crash_loop,
+            last_words=pool.last_words,
+        )
+
+    async def _redis(self, overview: Overview) -> RedisStatus:
+        server = await overview.server()
+        now = trio.current_time()
+        if now - self._kinds_at >= KINDS_SECONDS:
+            self._kinds, self._kinds_at = await overview.kinds(), now
+        kinds, complete = self._kinds
+        trip = self._metrics.registry.get_sample_value("hashee_redis_round_trip_seconds") or 0.0
+        return RedisStatus(server, round(trip * 1000, 2), kinds, complete)

@@ -119,3 +119,9 @@ def _pidfd(process: subprocess.Popen[bytes]) -> int:
         process.kill()
         process.wait()
         raise
+
+
+def module_files(order: WorkerOrder) -> tuple[str, ...]:
+    """Where the handler's module should be, whether or not it is."""
+    base = (order.directory or Path.cwd()) / order.handler.partition(":")[0].replace(".", "/")
+    return str(base.with_suffix(".py")), str(base / "__init__.py")

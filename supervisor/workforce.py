@@ -46,6 +46,7 @@ class Workforce:
                 order=self._order(settings, os.environ),
                 drain_seconds=settings.drain_seconds,
                 recycle=settings.recycle,
+                waits_for_code=settings.reload_on_change,
             ),
             consumer_of=instance.worker_name,
             events=WorkerEvents(metrics, on_death),
@@ -76,6 +77,7 @@ class Workforce:
             handler=settings.handler,
             concurrency=settings.concurrency,
             environ=environ,
+            report_files=settings.reload_on_change,
         )
 
     def _wanted(self) -> Wanted:

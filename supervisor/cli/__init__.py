@@ -18,6 +18,8 @@ COMMANDS: Mapping[str, str] = {
     "worker": "supervisor.cli.worker:worker",
     "upgrade": "supervisor.cli.upgrade:upgrade",
     "status": "supervisor.cli.status:status",
+    "reload": "supervisor.cli.reload:reload",
+    "scale": "supervisor.cli.scale:scale",
     "stop": "supervisor.cli.stop:stop",
     "sandbox": "supervisor.cli.sandbox:sandbox",
     "demo": "supervisor.cli.sandbox:demo",

@@ -1,9 +1,12 @@
 """`hashee-agent status`: what the agent of this state directory is doing, for a person or as JSON."""
 
 import click
+import msgspec
+from rich.console import Console
 
 from supervisor.cli.control import accepted, ask
-from supervisor.control_socket import Request
+from supervisor.cli.status_page import page
+from supervisor.control_socket import Answer, Request
 
 EVERY_SECONDS = 1.0
 
@@ -13,8 +16,18 @@ EVERY_SECONDS = 1.0
 @click.option("--watch", is_flag=True, help="Again every second, until Ctrl-C.")
 def status(as_json: bool, watch: bool) -> int:
     """Show connection, work, workers, Redis and what waits for a decision. Ends with 1 when no agent runs here."""
+    console = Console(highlight=False)
     for answer in ask(Request("status", every_seconds=EVERY_SECONDS if watch else None)):
-        click.echo(bytes(accepted(answer).result).decode() if as_json else bytes(accepted(answer).result))
+        _show(accepted(answer), console, as_json=as_json, clear=watch)
         if not watch:
             return 0
     return accepted(None).ok
+
+
+def _show(answer: Answer, console: Console, *, as_json: bool, clear: bool) -> None:
+    if as_json:
+        click.echo(bytes(answer.result).decode())
+        return
+    if clear and console.is_terminal:
+        console.clear()
+    console.print(page(msgspec.json.decode(answer.result)))

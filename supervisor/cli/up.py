@@ -20,15 +20,18 @@ from supervisor.supervision import SupervisorArguments
 
 
 @click.command(short_help="Run everything on this host.")
-@click.option("--workers", metavar="N", help="Worker processes (HASHEE_WORKERS, default 2).")
+@click.option("--workers", metavar="N|MIN:MAX", help="Worker processes (HASHEE_WORKERS, default 2).")
 @click.option("--handler", metavar="MODULE:NAME", help="Your agent (HASHEE_HANDLER).")
-def up(workers: str | None, handler: str | None) -> int:
+@click.option("--concurrency", metavar="N", help="Jobs at a time in one worker (HASHEE_CONCURRENCY, default 16).")
+@click.option("--reload", is_flag=True, help="For development: new workers whenever a file of your handler changes.")
+def up(workers: str | None, handler: str | None, concurrency: str | None, reload: bool) -> int:
     """Run everything on this host: a private Redis (unless HASHEE_REDIS_URL names one), the supervisor, the workers.
 
     It is the main process: TERM or INT drains and ends it, a second one ends it at once. Status page and metrics are
     on http://127.0.0.1:9090 (HASHEE_HTTP_HOST, HASHEE_HTTP_PORT).
     """
-    given = {"HASHEE_WORKERS": workers, "HASHEE_HANDLER": handler}
+    given = {"HASHEE_WORKERS": workers, "HASHEE_HANDLER": handler, "HASHEE_CONCURRENCY": concurrency}
+    given["HASHEE_RELOAD"] = "1" if reload else None
     environ = {**os.environ, **{name: value for name, value in given.items() if value is not None}}
     setproctitle("hashee-agent: keeper")  # early: it also overwrites what /proc shows of the environment
     settings = KeeperSettings.from_environ(environ)

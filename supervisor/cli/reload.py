@@ -1,0 +1,17 @@
+"""`hashee-agent reload`: new workers with the code and the settings that are there now, one after the other."""
+
+import click
+
+from supervisor.cli.control import ask_once
+from supervisor.control_socket import Request
+
+
+@click.command(short_help="Replace the workers, with new code and settings.")
+def reload() -> int:
+    """Start new workers with fresh code and settings, each taking over from an old one when it takes jobs.
+
+    No job is interrupted. If the new ones do not start, the old ones stay: status 1 and the reason.
+    """
+    ask_once(Request("reload"))
+    click.echo("reloaded")
+    return 0

@@ -1,0 +1,146 @@
+"""The status for a person: plain tables from the JSON that scripts get."""
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+MIB = 1 << 20
+Json = Mapping[str, Any]  # what the agent said; another version of it may say less or more
+
+
+def page(status: Json) -> Group:
+    """`status`: with `keeper`, `supervisor` and `problem`."""
+    supervisor = status.get("supervisor")
+    if not supervisor:
+        return Group(_facts(_keeper(status.get("keeper"))), Text(str(status.get("problem") or "no supervisor")))
+    return Group(*_parts(status, supervisor))
+
+
+def _parts(status: Json, supervisor: Json) -> Iterable[RenderableType]:
+    yield _facts([*_keeper(status.get("keeper")), *_supervisor(supervisor), *_work(supervisor), *_redis(supervisor)])
+    yield ""
+    yield _workers(supervisor)
+    pool = supervisor.get("pool", {})
+    if pool.get("crash_loop") and pool.get("last_words"):
+        yield "\nThe last lines of the worker that died last:"
+        yield Text("\n".join(pool["last_words"]))
+
+
+def _facts(rows: Iterable[tuple[str, str]]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for name, value in rows:
+        table.add_row(Text(name), Text(value))
+    return table
+
+
+def _keeper(keeper: Json | None) -> list[tuple[str, str]]:
+    if keeper is None:
+        return []
+    facts = f"pid {keeper['pid']}, {keeper['state']}, up {_span(keeper['uptime_seconds'])}, {keeper['redis']} Redis"
+    rows = [("keeper", facts)]
+    if keeper.get("upgrade"):
+        rows.append(("upgrade", keeper["upgrade"]))
+    return rows
+
+
+def _supervisor(status: Json) -> list[tuple[str, str]]:
+    connection, rates = status["connection"], status["rates"]
+    heard = connection["heard_seconds_ago"]
+    said = "" if heard is None else f", heard {heard:.0f} s ago"
+    refused = f", refused: {connection['refusal']}" if connection["refusal"] else ""
+    bad = [f"{check['name']}: {check['detail']}" for check in status["checks"] if not check["ok"]]
+    return [
+        ("supervisor", f"pid {status['pid']}, version {status['version']}, up {_span(status['uptime_seconds'])}"),
+        ("ready", "yes" if not bad else "; ".join(bad)),
+        ("connection", f"{connection['state']}, {connection['detail']}{said}{refused}"),
+        ("people", f"{_count(status['people'])}, sessions {_count(status['sessions'])}"),
+        ("messages", f"{rates['received']} received, {rates['sent']} sent"),
+        ("per minute", f"{rates['received_per_minute']:g} received, {rates['sent_per_minute']:g} sent"),
+        ("prekeys left", _count(status["prekeys_left"])),
+    ]
+
+
+def _work(status: Json) -> list[tuple[str, str]]:
+    work = status["work"]
+    if work is None:
+        return [("work", "unknown while Redis does not answer")]
+    waiting = work.get("waiting", work["queued"])
+    return [
+        ("jobs", f"{waiting} waiting, {work['running']} running, {work['due']} to be tried again"),
+        ("replies", f"{work['unsent']} to be sent, {work['unacknowledged']} not acknowledged"),
+        ("given up", f"{work['dead_letters']} dead letters, {work['quarantined']} in quarantine"),
+    ]
+
+
+def _redis(status: Json) -> list[tuple[str, str]]:
+    redis = status["redis"]
+    if redis is None:
+        return [("redis", "does not answer")]
+    server = redis["server"]
+    most = f" of {server['most_bytes'] // MIB} MiB" if server["most_bytes"] else ""
+    kinds = sorted(redis["kinds"].items(), key=lambda kind: -kind[1]["about_bytes"])[:5]
+    shown = ", ".join(f"{name} {kind['keys']} (~{kind['about_bytes'] // 1024} KiB)" for name, kind in kinds)
+    used = f"{server['used_bytes'] / MIB:.1f} MiB{most}"
+    return [
+        ("redis", f"{server['version']}, {used}, {redis['round_trip_ms']:g} ms, up {_span(server['uptime_seconds'])}"),
+        ("keys", shown + ("" if redis["kinds_complete"] else ", and more")),
+    ]
+
+
+def _workers(status: Json) -> RenderableType:
+    pool = status["pool"]
+    heading = f"workers: {pool['ready']} ready of {pool['wanted']} (size {pool['size']})"
+    if pool["reloading"]:
+        heading += ", reloading"
+    if pool["reload_problem"]:
+        heading += f"\nthe last reload failed, the old workers stay: {pool['reload_problem']}"
+    if loop := pool["crash_loop"]:
+        last = loop["last"]
+        what = " ".join(part for part in (last["exception"], last["at"]) if part)
+        heading += f"\ncrash loop: {loop['deaths']} deaths, the last one with status {last['status']} {what}".rstrip()
+    table = Table(box=None, pad_edge=False, header_style="")
+    for column in ("worker", "host", "pid", "state", "up", "jobs", "done", "failed", "memory", "lag"):
+        table.add_column(column, justify="left" if column in {"worker", "host", "state"} else "right")
+    for worker in status["workers"]:
+        table.add_row(*_worker(worker, str(worker["number"]), "here", worker["stage"]), _lag(worker))
+    for elsewhere in status["workers_elsewhere"]:
+        worker = {**elsewhere, "uptime_seconds": max(0.0, time.time() - elsewhere["started_ms"] / 1000)}
+        table.add_row(*_worker(worker, worker["consumer"], worker["host"], "ready"), _lag(worker))
+    return Group(Text(heading), table)
+
+
+def _worker(worker: Json, name: str, host: str, state: str) -> list[str]:
+    uptime = worker.get("uptime_seconds")
+    return [
+        name,
+        host,
+        str(worker["pid"] or "-"),
+        state,
+        "-" if uptime is None else _span(uptime),
+        f"{worker['running']}/{worker['concurrency']}",
+        str(worker["jobs_done"]),
+        str(worker["jobs_failed"]),
+        "-" if worker["rss_bytes"] is None else f"{worker['rss_bytes'] / MIB:.0f} MiB",
+    ]
+
+
+def _lag(worker: Json) -> str:
+    lag = worker["loop_lag_ms"]
+    return "-" if lag is None else f"{lag:.0f} ms"
+
+
+def _count(value: int | None) -> str:
+    return "unknown" if value is None else str(value)
+
+
+def _span(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
