@@ -138,6 +138,8 @@ class Keeper:
     async def run(self, signals: AsyncIterator[int], control_socket: socket.socket) -> Exit:
         async with trio.open_nursery() as redis_nursery:
             redis_nursery.start_soon(serve_control, control_socket, self._control().answer)  # until Redis has ended too
+            if self._notifier.watchdog_seconds is not None:
+                redis_nursery.start_soon(self._say_alive, self._notifier.watchdog_seconds / 3)
             async with trio.open_nursery() as nursery:
                 self._work_nursery = nursery
                 nursery.start_soon(self._obey_signals, signals, nursery)
@@ -171,6 +173,12 @@ class Keeper:
             redis_nursery.start_soon(self._redis.watch_files)
         self._supervising = True
         return Exit(await self._supervision.run())
+
+    async def _say_alive(self, every_seconds: float) -> None:
+        """systemd's watchdog ends a keeper whose loop no longer turns."""
+        while True:
+            self._notifier.alive()
+            await trio.sleep(every_seconds)
 
     async def _obey_signals(self, signals: AsyncIterator[int], nursery: trio.Nursery) -> None:
         async for number in signals:

@@ -15,19 +15,28 @@ WATCHER_VARIABLES = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}
 
 @dataclass(frozen=True)
 class Notifier:
-    """`address` is a path, or "@name" in the abstract namespace; None where nobody asked to be told."""
+    """`address` is a path, or "@name" in the abstract namespace; None where nobody asked to be told.
+
+    `watchdog_seconds`: within it systemd must hear `alive` again and again, or it ends the service; None: no watchdog.
+    """
 
     address: str | None
+    watchdog_seconds: float | None = None
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "Notifier":
-        return cls(environ.get("NOTIFY_SOCKET") or None)
+        usec = environ.get("WATCHDOG_USEC", "")
+        return cls(environ.get("NOTIFY_SOCKET") or None, int(usec) / 1_000_000 if usec.isdecimal() else None)
 
     def ready(self, status: str) -> None:
         self._send("READY=1", _status_line(status))
 
     def status(self, status: str) -> None:
         self._send(_status_line(status))
+
+    def alive(self) -> None:
+        """The loop that calls this turns."""
+        self._send("WATCHDOG=1")
 
     def stopping(self, status: str, extend_seconds: float) -> None:
         """Stopping may take that long: systemd extends its own limit by it."""

@@ -180,6 +180,19 @@ async def test_systemd_is_told_ready_and_stopping_by_the_keeper(tmp_path: Path) 
             assert told.startswith("STOPPING=1\nEXTEND_TIMEOUT_USEC=")
 
 
+async def test_systemds_watchdog_hears_the_keeper_again_and_again(tmp_path: Path) -> None:
+    address = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(address))
+        listener.setblocking(False)
+        async with running_keeper(tmp_path, NOTIFY_SOCKET=str(address), WATCHDOG_USEC="300000"):
+            heard = 0
+            with trio.fail_after(15):
+                while heard < 5:
+                    await trio.lowlevel.wait_readable(listener)
+                    heard += listener.recv(4096) == b"WATCHDOG=1"
+
+
 async def test_strangers_that_end_are_reaped_and_our_own_children_keep_their_status(tmp_path: Path) -> None:
     async with running_keeper(tmp_path, plan={"orphan": True}) as keeper:
         await keeper.until_ready()

@@ -1,0 +1,149 @@
+"""A throw-away machine with a real systemd as its pid 1: an overlay of this one's root, booted by systemd-nspawn.
+
+What is written there is gone with it. It shares this machine's loopback, so that a relay here is reached from there.
+Needs root, overlayfs and the packages systemd and systemd-container; without them the test is skipped, visibly.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCE = "/mnt/source"
+BOOT_SECONDS = 90.0
+PATIENCE_SECONDS = 90.0
+PASSED_ON = ("PIP_", "SSL_", "LANG")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """`leader`: the machine's pid 1, as this machine sees it."""
+
+    leader: int
+    root: Path
+
+    def run(self, *command: str, check: bool = True, seconds: float = 600) -> subprocess.CompletedProcess[str]:
+        """A command there, as root; its output is kept."""
+        environ = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
+        environ |= {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
+        done = subprocess.run(
+            [
+                shutil.which("nsenter") or "nsenter",
+                "-t",
+                str(self.leader),
+                "-m",
+                "-u",
+                "-i",
+                "-n",
+                "-p",
+                "--",
+                *command,
+            ],
+            env=environ,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=seconds,
+            check=False,
+        )
+        assert not check or done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def show(self, unit: str, name: str) -> str:
+        """A property of a unit."""
+        return self.run("systemctl", "show", "--value", "-p", name, unit).stdout.strip()
+
+    def journal(self, unit: str) -> list[str]:
+        """What the unit has said, oldest first."""
+        return self.run("journalctl", "--no-pager", "--quiet", "-o", "cat", "-u", unit).stdout.splitlines()
+
+    def until(self, what: str, condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> float:
+        """How long it took."""
+        began = time.monotonic()
+        while not condition():
+            assert time.monotonic() - began < seconds, f"not within {seconds} s: {what}"
+            time.sleep(0.05)
+        return time.monotonic() - began
+
+
+@contextlib.contextmanager
+def booted_machine(folder: Path) -> Iterator[Machine]:
+    """Booted, and gone with the block."""
+    _skip_where_it_cannot_run()
+    upper, root = folder / "upper", folder / "root"
+    upper.mkdir()
+    root.mkdir()
+    with contextlib.ExitStack() as stack:
+        _mount(stack, "-t", "tmpfs", "tmpfs", upper)
+        for name in ("changes", "work"):
+            (upper / name).mkdir()
+        layers = f"lowerdir=/,upperdir={upper}/changes,workdir={upper}/work"
+        _mount(stack, "-t", "overlay", "overlay", "-o", layers, root)
+        console = stack.enter_context((folder / "console.log").open("wb"))
+        process = subprocess.Popen(
+            [
+                *("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--link-journal=no"),
+                *("-D", str(root), f"--bind-ro={ROOT}:{SOURCE}", "-b", "--console=read-only"),
+                "systemd.unit=basic.target",  # none of this machine's own services
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=console,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        stack.callback(_end, process)
+        yield _wait_until_booted(process, root, folder / "console.log")
+
+
+def _wait_until_booted(process: subprocess.Popen[bytes], root: Path, console: Path) -> Machine:
+    deadline = time.monotonic() + BOOT_SECONDS
+    state = "no pid 1"
+    while time.monotonic() < deadline and process.poll() is None:
+        if leader := _grandchild(process.pid):
+            machine = Machine(leader, root)
+            state = machine.run("systemctl", "is-system-running", check=False).stdout.strip()
+            if state in {"running", "degraded"}:  # degraded: a service of this machine's own did not start there
+                return machine
+        time.sleep(0.2)
+    pytest.fail(f"the machine did not boot: {state}\n{console.read_text(errors='replace')[-2000:]}")
+
+
+def _grandchild(pid: int) -> int | None:
+    for _ in range(2):
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        if not children:
+            return None
+        pid = int(children[0])
+    return pid
+
+
+def _mount(stack: contextlib.ExitStack, *arguments: object) -> None:
+    done = subprocess.run(["mount", *map(str, arguments)], capture_output=True, text=True, check=False)  # noqa: S607
+    if done.returncode != 0:
+        pytest.skip(f"this machine cannot mount what the test needs: {done.stderr.strip()}")
+    stack.callback(subprocess.run, ["umount", "--lazy", str(arguments[-1])], check=False)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if leader := _grandchild(process.pid) if process.poll() is None else None:
+        os.kill(leader, signal.SIGKILL)  # pid 1 of a namespace: everything in it dies with it
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(10)
+    process.kill()
+    process.wait()
+
+
+def _skip_where_it_cannot_run() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("a real systemd is started by root only")
+    for program, package in (("systemd-nspawn", "systemd-container"), ("nsenter", "util-linux")):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is missing: apt-get install {package}")
