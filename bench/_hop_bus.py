@@ -143,6 +143,7 @@ class Supervisor:
         self._results.append(time.perf_counter_ns() - lane.sent_ns)
         name = uuid.uuid4().hex
         commit = await self._outbox.commit(
+            answers=(record.job_id, record.place),
             entry_id=entry.id,
             reply_record=packed,
             conversation_id=lane.conversation,
@@ -176,7 +177,9 @@ async def produce(url: str) -> None:
         store = Store(client, AGENT, SUPERVISOR)
         stream, group = store.keys.replies, REPLIES_GROUP
         replies = StreamReader(client, stream=stream, group=group, consumer=SUPERVISOR)
-        leases = LeaseKeeper(url, client.scripts, stream=stream, group=group, consumer=SUPERVISOR)
+        leases = LeaseKeeper(
+            url, client.scripts, stream=stream, group=group, consumer=SUPERVISOR, interrupted=store.keys.interrupted
+        )
         await replies.make_group()
         replies.start()
         leases.start()
@@ -195,8 +198,7 @@ async def work(url: str, name: str) -> None:
 
     async def run(job: Job) -> None:
         reply = Reply(kind="message", content_type="text", payload={"type": "text", "text": job.message.text})
-        earlier = await jobs.emitted(job)
-        if "0" not in earlier:
+        if "0" not in (await jobs.start(job)).places:
             await jobs.emit(job, "0", reply)
         assert await jobs.finish(job) is Finished.DONE
         jobs.release(job)

@@ -7,8 +7,8 @@ Leases are renewed by a thread with a connection of its own, so that no handler 
 import contextlib
 import enum
 import time
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Sequence
+from typing import Literal, cast
 
 import msgspec
 import trio
@@ -18,23 +18,30 @@ from bus.keys import JOBS_GROUP, Keys
 from bus.leases import LeaseKeeper
 from bus.lua import Scripts
 from bus.overview import PRESENCE_SECONDS, Presence
-from bus.readers import Entry, StreamReader
+from bus.policies import Policies, PolicyStore
+from bus.readers import Entry, LiveSubscriber, StreamReader
 from bus.records import (
     MOST_DELIVERIES,
     BadRecord,
+    InboundMessage,
     Job,
+    Live,
+    LiveAbort,
     LiveDelta,
     LiveTyping,
     Reply,
     ReplyPlace,
     decode_job_record,
+    open_job,
     pack_live,
     pack_reply,
     unpack_job,
 )
 from bus.seal import StoreSeal
 from bus.sealing import BusKey
-from bus.wire import RedisUnavailable
+from bus.wire import Argument, RedisUnavailable, Value
+
+APOLOGY_PLACE = "!apology"
 
 
 class Emitted(enum.Enum):
@@ -56,23 +63,47 @@ class Failed(enum.Enum):
     """What became of a job that failed."""
 
     RETRY = b"retry"
+    SUPERSEDED = b"superseded"
     DEAD = b"dead"
     FENCED = b"fenced"
+
+
+class Started(msgspec.Struct, frozen=True):
+    """What a worker learns when it begins with a job.
+
+    `places`: what earlier runs have emitted. `together`: later messages that are handled with it, in order.
+    """
+
+    outcome: Literal["started", "superseded", "fenced"]
+    places: frozenset[str] = frozenset()
+    together: tuple[InboundMessage, ...] = ()
 
 
 class JobStore:
     """Jobs of one agent, taken as one consumer."""
 
-    def __init__(self, url: str, agent_id: str, bus_key: BusKey, consumer: str) -> None:
+    def __init__(
+        self, url: str, agent_id: str, bus_key: BusKey, consumer: str, *, policies: Policies | None = None
+    ) -> None:
         """`consumer`: unique per process start; its pending entries are what this process answers for."""
         self._keys = Keys(agent_id)
         self._agent_id = agent_id
         self._bus_key = bus_key
         self._consumer = consumer
+        self._policies = policies or Policies()
         scripts = Scripts.load()
         self._client = RedisClient(url, scripts)
         self._reader = StreamReader(self._client, stream=self._keys.jobs, group=JOBS_GROUP, consumer=consumer)
-        self._leases = LeaseKeeper(url, scripts, stream=self._keys.jobs, group=JOBS_GROUP, consumer=consumer)
+        self._leases = LeaseKeeper(
+            url,
+            scripts,
+            stream=self._keys.jobs,
+            group=JOBS_GROUP,
+            consumer=consumer,
+            interrupted=self._keys.interrupted,
+        )
+        self._interrupts: LiveSubscriber | None = None
+        self._superseded: Callable[[str], None] = _nobody_asked
         self._in_hand: set[str] = set()
 
     async def open(self) -> None:
@@ -81,12 +112,18 @@ class JobStore:
         try:
             self._bus_key = await StoreSeal(self._client, self._keys).adopt_bus_key(self._bus_key)
             await self._reader.make_group()
+            await PolicyStore(self._client, self._keys, self._bus_key).publish(self._policies)
             await self.seen()
         except BaseException:
             await self._client.aclose()
             raise
         self._reader.start()
         self._leases.start()
+        if self._policies.busy == "interrupt":
+            self._interrupts = LiveSubscriber(
+                self._client, self._keys.interrupts, lambda entry: self._superseded(entry.decode())
+            )
+            self._interrupts.start()
 
     async def close(self) -> None:
         """Hand back what was read and not taken, then end the threads."""
@@ -94,11 +131,14 @@ class JobStore:
         for entry in leftover:
             if entry.id not in self._in_hand:
                 with contextlib.suppress(RedisUnavailable, BadRecord):  # its lease runs out
-                    await self._hand_back(entry.id, decode_job_record(entry.fields["r"]).conversation_id)
+                    record = decode_job_record(entry.fields["r"])
+                    await self._hand_back(entry.id, record.conversation_id, record.job_id)
         with contextlib.suppress(RedisUnavailable):
             await self._client.command("ZREM", self._keys.consumers, self._consumer)
             await self._client.command("DEL", self._keys.presence(self._consumer))
         await self._leases.close()
+        if self._interrupts is not None:
+            await self._interrupts.close()
         await self._client.aclose()
 
     async def seen(self, presence: Presence | None = None) -> None:
@@ -127,6 +167,7 @@ class JobStore:
                 entry_id=entry.id,
                 attempt=int(entry.fields["a"]),
                 deliveries=int(entry.fields["d"]),
+                strikes=int(entry.fields.get("s", 0)),
                 key=self._bus_key,
                 agent_id=self._agent_id,
             )
@@ -139,8 +180,8 @@ class JobStore:
     async def _give_up(self, entry: Entry) -> None:
         """A record that does not open is a dead letter; if even that fails, its lease runs out and it comes again."""
         with contextlib.suppress(RedisUnavailable, BadRecord):
-            conversation = decode_job_record(entry.fields["r"]).conversation_id
-            await self._fail(entry.id, conversation, "unreadable_record", None)
+            record = decode_job_record(entry.fields["r"])
+            await self._fail(entry.id, record.conversation_id, record.job_id, "unreadable_record")
 
     def hold(self, job: Job) -> None:
         """Renew the job's lease from now on."""
@@ -155,85 +196,71 @@ class JobStore:
         """Call `callback(entry_id)` in the trio thread when a held lease is lost."""
         self._leases.on_lost = callback
 
-    async def emitted(self, job: Job) -> frozenset[str]:
-        """The places that earlier runs of this job have emitted."""
-        places = await self._client.command("HKEYS", self._keys.emitted(job.conversation_id))
-        return frozenset(place.decode() for place in cast("list[bytes]", places))
+    def on_superseded(self, callback: Callable[[str], None]) -> None:
+        """Call `callback(entry_id)` in the trio thread when a later message interrupts a job; more than once, perhaps."""
+        self._superseded = self._leases.on_superseded = callback
+
+    async def start(self, job: Job) -> Started:
+        """Begin with a job that was taken: whether to, and what earlier runs have done."""
+        coalesce = "1" if self._policies.busy == "coalesce" else "0"
+        answer = cast("list[Value]", await self._on_job("start", job, job.job_id, coalesce))
+        outcome = cast(bytes, answer[0]).decode()
+        if outcome != "started":
+            return Started(cast("Literal['superseded', 'fenced']", outcome))
+        places = frozenset(place.decode() for place in cast("list[bytes]", answer[1]))
+        return Started("started", places, self._open_all(cast("list[bytes]", answer[2])))
+
+    def _open_all(self, records: Sequence[bytes]) -> tuple[InboundMessage, ...]:
+        return tuple(open_job(record, key=self._bus_key, agent_id=self._agent_id) for record in records)
 
     async def emit(self, job: Job, place: str, reply: Reply) -> Emitted:
         """Send a reply at a place of the job."""
-        keys, conversation = self._keys, job.conversation_id
-        at = ReplyPlace(job.job_id, conversation, place, job.message_ms)
-        packed = pack_reply(at, reply, emitted_ms=int(time.time() * 1000), key=self._bus_key, agent_id=self._agent_id)
-        answer = await self._client.script(
-            "emit",
-            [
-                keys.jobs,
-                keys.conversation(conversation),
-                keys.emitted(conversation),
-                keys.out_box(conversation),
-                keys.replies,
-                keys.generation,
-            ],
-            job.entry_id,
-            self._consumer,
-            place,
-            packed,
-        )
-        return Emitted(answer)
+        return Emitted(await self._on_job("emit", job, place, self._pack(job, place, reply), job.job_id))
 
-    async def finish(self, job: Job) -> Finished:
+    def _pack(self, job: Job, place: str, reply: Reply) -> bytes:
+        at = ReplyPlace(job.job_id, job.conversation_id, place, job.message_ms)
+        return pack_reply(at, reply, emitted_ms=int(time.time() * 1000), key=self._bus_key, agent_id=self._agent_id)
+
+    async def finish(self, job: Job, outcome: Literal["done", "superseded", "no_handler"] = "done") -> Finished:
         """The job has ended well."""
-        keys, conversation = self._keys, job.conversation_id
-        answer = await self._client.script(
-            "finish",
-            [
-                keys.jobs,
-                keys.conversation(conversation),
-                keys.mailbox(conversation),
-                keys.emitted(conversation),
-                keys.generation,
-            ],
-            job.entry_id,
-            self._consumer,
-        )
-        return Finished(answer)
+        return Finished(await self._on_job("finish", job, job.job_id, outcome))
 
-    async def fail(self, job: Job, reason: str, retry_after_ms: int | None) -> Failed:
-        """The job has failed: again after a while, or (None) a dead letter with this reason."""
-        return await self._fail(job.entry_id, job.conversation_id, reason, retry_after_ms)
-
-    async def _fail(self, entry_id: str, conversation: str, reason: str, retry_after_ms: int | None) -> Failed:
-        keys = self._keys
-        answer = await self._client.script(
-            "fail",
-            [
-                keys.jobs,
-                keys.conversation(conversation),
-                keys.mailbox(conversation),
-                keys.emitted(conversation),
-                keys.due,
-                keys.dead,
-                keys.generation,
-            ],
-            entry_id,
-            self._consumer,
-            conversation,
-            "" if retry_after_ms is None else retry_after_ms,
-            reason,
-            MOST_DELIVERIES,
+    async def fail(self, job: Job, reason: str, retry_after_ms: int | None, apology: Reply | None = None) -> Failed:
+        """The job has failed: again after a while, or (None) a dead letter with this reason, and the sender is told."""
+        packed = b"" if apology is None else self._pack(job, APOLOGY_PLACE, apology)
+        return await self._fail(
+            job.entry_id, job.conversation_id, job.job_id, reason, retry_after_ms=retry_after_ms, apology=packed
         )
-        return Failed(answer)
+
+    async def _fail(
+        self,
+        entry_id: str,
+        conversation: str,
+        job_id: str,
+        reason: str,
+        *,
+        retry_after_ms: int | None = None,
+        apology: bytes = b"",
+    ) -> Failed:
+        after = "" if retry_after_ms is None else retry_after_ms
+        arguments = (conversation, entry_id, self._consumer, job_id, after, reason, MOST_DELIVERIES, apology)
+        return Failed(await self._client.script("fail", self._keys.board(conversation), *arguments))
 
     async def hand_back(self, job: Job) -> None:
-        """The job was not started: as if never taken."""
-        await self._hand_back(job.entry_id, job.conversation_id)
+        """The job was not finished: it goes to another, and the attempt does not count."""
+        await self._hand_back(job.entry_id, job.conversation_id, job.job_id)
 
-    async def _hand_back(self, entry_id: str, conversation: str) -> None:
-        keys = self._keys
-        await self._client.script(
-            "hand_back", [keys.jobs, keys.conversation(conversation), keys.generation], entry_id, self._consumer
-        )
+    async def _hand_back(self, entry_id: str, conversation: str, job_id: str) -> None:
+        arguments = (conversation, entry_id, self._consumer, job_id)
+        await self._client.script("hand_back", self._keys.board(conversation), *arguments)
+
+    async def _on_job(self, script: str, job: Job, *arguments: Argument) -> Value:
+        keys = self._keys.board(job.conversation_id)
+        return await self._client.script(script, keys, job.conversation_id, job.entry_id, self._consumer, *arguments)
+
+    async def publish_abort(self, job: Job) -> None:
+        """The stream that the job was showing is over; best effort."""
+        await self._publish(LiveAbort(job.conversation_id))
 
     async def publish_delta(self, job: Job, stream_id: str, seq: int, text: str) -> None:
         """A piece of a streamed text; best effort."""
@@ -243,6 +270,10 @@ class JobStore:
         """The handler works on an answer, or no longer; best effort."""
         await self._publish(LiveTyping(job.conversation_id, active))
 
-    async def _publish(self, live: LiveDelta | LiveTyping) -> None:
+    async def _publish(self, live: Live) -> None:
         packed = pack_live(live, key=self._bus_key, agent_id=self._agent_id)
         await self._client.command("PUBLISH", self._keys.live_channel, packed)
+
+
+def _nobody_asked(_entry_id: str) -> None:
+    """Until the runner has said what to do with a superseded job."""

@@ -1,8 +1,11 @@
 """The only place that spells a Redis key.
 
 All keys of one agent carry the hash tag `{agent_id}`: one cluster slot, so that a script may touch any of them.
-Conversation keys end in the conversation's id, session keys in the peer's owner and device.
+Conversation keys end in the conversation's id, session keys in the peer's owner and device. What most scripts need is the
+*board*: the keys of one conversation and those that all conversations share, in one fixed order (bus/scripts/_library.lua).
 """
+
+from functools import cached_property
 
 JOBS_GROUP = "workers"
 REPLIES_GROUP = "supervisors"
@@ -11,13 +14,14 @@ REPLIES_GROUP = "supervisors"
 SEALED_KINDS = frozenset(
     {
         *("session", "owner", "member", "group", "signed_prekeys", "one_time_prekeys", "quarantined", "seal"),
-        *("conv", "box", "out", "jobs", "replies", "dead", "dead_copy", "grant_log"),
+        *("conv", "box", "parked", "together", "out", "jobs", "replies", "dead", "dead_copy", "grant_log", "policy"),
     }
 )
 PLAIN_KINDS = frozenset(
     {
-        *("gen", "epoch", "cursor", "first_sync", "rate", "reclaimer", "consumers", "presence", "live"),
-        *("due", "outbox", "acks", "quarantine", "owners", "prekey_state", "grant_head"),
+        *("gen", "epoch", "cursor", "first_sync", "rate", "reclaimer", "consumers", "presence", "live", "ledger"),
+        *("due", "outbox", "acks", "quarantine", "wanted", "owners", "prekey_state", "grant_head"),
+        *("busy", "waiting", "interrupted", "interrupts", "streams"),
         *("ids", "taken", "emitted", "sent", "message"),
         *("slot", "slots", "ghosts", "ghost_poll", "standby"),
     }
@@ -33,6 +37,41 @@ class Keys:
 
     def _key(self, *parts: str) -> str:
         return self._prefix + ":".join(parts)
+
+    def board(self, conversation_id: str) -> list[str]:
+        """KEYS of every script about a conversation, in the order that `_library.lua` gives them names."""
+        return [
+            self.conversation(conversation_id),
+            self.ids(conversation_id),
+            self.taken(conversation_id),
+            self.mailbox(conversation_id),
+            self.parked(conversation_id),
+            self.together(conversation_id),
+            self.emitted(conversation_id),
+            self.out_box(conversation_id),
+            self.sent(conversation_id),
+            *self._shared,
+        ]
+
+    @cached_property
+    def _shared(self) -> list[str]:
+        return [
+            self.jobs,
+            self.replies,
+            self.due,
+            self.dead,
+            self.outbox,
+            self.acks,
+            self.busy,
+            self.waiting,
+            self.interrupted,
+            self.interrupts,
+            self.streams,
+            self.policy,
+            self.epoch,
+            self.generation,
+            self.ledger,
+        ]
 
     @property
     def pattern(self) -> str:
@@ -82,6 +121,41 @@ class Keys:
         return self._key("due")
 
     @property
+    def busy(self) -> str:
+        """Sorted set: conversations with a job or a reply under way → time since when."""
+        return self._key("busy")
+
+    @property
+    def waiting(self) -> str:
+        """Counter: jobs in all mailboxes (what is parked is not counted)."""
+        return self._key("waiting")
+
+    @property
+    def interrupted(self) -> str:
+        """Set: entries of `jobs` that a later message supersedes."""
+        return self._key("interrupted")
+
+    @property
+    def interrupts(self) -> str:
+        """Publish/subscribe channel (no key): entries of `jobs` at the moment in which they are superseded."""
+        return self._key("interrupts")
+
+    @property
+    def streams(self) -> str:
+        """Hash conversation → stream_id, space, supervisor: streams that were started and not ended."""
+        return self._key("streams")
+
+    @property
+    def policy(self) -> str:
+        """Hash: what the handler's code declares for busy and full conversations (bus/policies.py)."""
+        return self._key("policy")
+
+    @property
+    def ledger(self) -> str:
+        """Stream: what happened to each message, without content (bus/trace.py)."""
+        return self._key("ledger")
+
+    @property
     def dead(self) -> str:
         """Stream of dead letters."""
         return self._key("dead")
@@ -110,6 +184,11 @@ class Keys:
     def quarantine(self) -> str:
         """Sorted set message_id → time of what could not be read."""
         return self._key("quarantine")
+
+    @property
+    def wanted(self) -> str:
+        """Set: message_ids in quarantine that are to be tried again now."""
+        return self._key("wanted")
 
     def quarantined(self, message_id: str) -> str:
         """Hash: one message that could not be read."""
@@ -161,7 +240,7 @@ class Keys:
     # One conversation
 
     def conversation(self, conversation_id: str) -> str:
-        """Hash: next, entry, reply, pins, …"""
+        """Hash: next, entry, reply, pins, … (docs/design.md lists them)."""
         return self._key("conv", conversation_id)
 
     def ids(self, conversation_id: str) -> str:
@@ -175,6 +254,14 @@ class Keys:
     def mailbox(self, conversation_id: str) -> str:
         """Sorted set by seq: jobs that wait for the running one."""
         return self._key("box", conversation_id)
+
+    def parked(self, conversation_id: str) -> str:
+        """Sorted set by seq: jobs for which the mailbox has no room."""
+        return self._key("parked", conversation_id)
+
+    def together(self, conversation_id: str) -> str:
+        """List: jobs that are handled together with the running one."""
+        return self._key("together", conversation_id)
 
     def emitted(self, conversation_id: str) -> str:
         """Hash of the running job: place → 1."""

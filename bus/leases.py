@@ -22,18 +22,21 @@ RENEW_SECONDS = 5.0
 class LeaseKeeper:
     """Renews the leases of held entries from a thread and a connection of its own."""
 
-    def __init__(self, url: str, scripts: Scripts, *, stream: str, group: str, consumer: str) -> None:
+    def __init__(self, url: str, scripts: Scripts, *, stream: str, group: str, consumer: str, interrupted: str) -> None:
+        """`interrupted`: key of the set of superseded entries."""
         self._wire = Wire(url, scripts, answer_timeout_seconds=RENEW_SECONDS)
         self._renew = scripts["renew"]
         self._stream = stream
         self._group = group
         self._consumer = consumer
+        self._interrupted = interrupted
         self._held: set[str] = set()
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._token = trio.lowlevel.current_trio_token()
         self._thread = threading.Thread(target=self._run, name="redis-leases", daemon=True)
         self.on_lost: Callable[[str], None] = _nobody_asked
+        self.on_superseded: Callable[[str], None] = _nobody_asked
 
     @property
     def is_alive(self) -> bool:
@@ -71,7 +74,8 @@ class LeaseKeeper:
                 held = list(self._held)
             if not held:
                 continue
-            command: Command = ("EVALSHA", self._renew.sha1, 1, self._stream, self._group, self._consumer, *held)
+            keys = (self._stream, self._interrupted)
+            command: Command = ("EVALSHA", self._renew.sha1, len(keys), *keys, self._group, self._consumer, *held)
             try:
                 answer = self._wire.call([command])[0]
             except RedisUnavailable:
@@ -79,8 +83,11 @@ class LeaseKeeper:
             if isinstance(answer, ResponseError):
                 self._wire.close()  # a new connection loads the scripts again
                 continue
-            for entry_id in cast("list[bytes]", answer):
+            lost, superseded = cast("list[list[bytes]]", answer)
+            for entry_id in lost:
                 self._lost(entry_id.decode())
+            for entry_id in superseded:
+                self._tell(self.on_superseded, entry_id.decode())
         self._wire.close()
 
     def _lost(self, entry_id: str) -> None:
@@ -88,9 +95,12 @@ class LeaseKeeper:
             if entry_id not in self._held:
                 return  # it ended while we asked
             self._held.discard(entry_id)
+        self._tell(self.on_lost, entry_id)
+
+    def _tell(self, callback: Callable[[str], None], entry_id: str) -> None:
         with contextlib.suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(self.on_lost, entry_id)
+            self._token.run_sync_soon(callback, entry_id)
 
 
 def _nobody_asked(_entry_id: str) -> None:
-    """Until the owner has said what to do when a lease is lost."""
+    """Until the owner has said what to do about an entry."""

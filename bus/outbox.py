@@ -12,6 +12,7 @@ from typing import cast
 import msgspec
 
 from bus.client import RedisClient
+from bus.generation import Generation
 from bus.keys import Keys
 from bus.records import OutboxRecord, decode_outbox_record
 from bus.store import SessionWrite, text_or_none
@@ -32,6 +33,8 @@ class Committed(enum.Enum):
     NOT_HEAD = b"not_head"
     FENCED = b"fenced"
     STALE = b"stale"
+    EPOCH = b"epoch"
+    WENT_BACK = b"went_back"
     WAIT = b"wait"
 
 
@@ -46,9 +49,10 @@ class Commit(msgspec.Struct, frozen=True):
 class Outbox:
     """Committed sends of one agent, as one supervisor (`consumer`: unique per process start)."""
 
-    def __init__(self, client: RedisClient, agent_id: str, consumer: str) -> None:
+    def __init__(self, client: RedisClient, agent_id: str, consumer: str, generation: Generation | None = None) -> None:
         self._client = client
         self._keys = Keys(agent_id)
+        self._generation = generation or Generation()
         self.consumer = consumer
         self._conversations: OrderedDict[str, str] = OrderedDict()
 
@@ -59,22 +63,21 @@ class Outbox:
         reply_record: bytes,
         conversation_id: str,
         client_message_id: str,
+        answers: tuple[str, str],
         record: OutboxRecord | None,
         sessions: Sequence[SessionWrite],
         epoch: int,
         rate_per_second: float,
+        stream_id: str | None = None,
     ) -> Commit:
-        """Sessions move and the bytes stand in the outbox (`record` None: nothing to acknowledge)."""
+        """Sessions move and the bytes stand in the outbox (`record` None: nothing to acknowledge, a stream begins).
+
+        `answers`: job id and place. `epoch`: under which it was encrypted. `stream_id`: of the stream that begins or ends with it.
+        """
         self._remember(client_message_id, conversation_id)
         keys = [
-            self._keys.conversation(conversation_id),
-            self._keys.out_box(conversation_id),
-            self._keys.replies,
-            self._keys.sent(conversation_id),
-            self._keys.outbox,
-            self._keys.acks,
+            *self._keys.board(conversation_id),
             self._keys.rate,
-            self._keys.generation,
             *(self._keys.session(s.owner_id, s.device_id) for s in sessions),
         ]
         versions: list[int | bytes] = []
@@ -85,53 +88,37 @@ class Outbox:
             await self._client.script(
                 "commit",
                 keys,
-                entry_id,
-                self.consumer,
-                reply_record,
-                conversation_id,
-                client_message_id,
+                *(conversation_id, entry_id, self.consumer, reply_record, client_message_id),
                 b"" if record is None else msgspec.msgpack.encode(record),
+                " ".join(answers),
                 int(RESEND_SECONDS * 1000),
-                rate_per_second,
-                max(1.0, rate_per_second),
-                epoch,
+                *(rate_per_second, max(1.0, rate_per_second)),
+                *(epoch, self._generation.highest, stream_id or ""),
                 *versions,
             ),
         )
+        return self._committed(answer)
+
+    def _committed(self, answer: list[Value]) -> Commit:
         outcome = Committed(answer[0])
+        if outcome is Committed.COMMITTED:
+            self._generation.seen(cast(int, answer[1]))
         if outcome is Committed.ALREADY:
             return Commit(outcome, stored=decode_outbox_record(cast(bytes, answer[1])))
         return Commit(outcome, wait_ms=cast(int, answer[1]) if outcome is Committed.WAIT else 0)
 
     async def post(self, conversation_id: str, reply_record: bytes) -> None:
         """Queue a reply of our own beside any job."""
-        keys = [
-            self._keys.conversation(conversation_id),
-            self._keys.out_box(conversation_id),
-            self._keys.replies,
-            self._keys.generation,
-        ]
-        await self._client.script("post", keys, reply_record)
+        await self._client.script("post", self._keys.board(conversation_id), conversation_id, reply_record)
 
     async def confirm(
-        self, conversation_id: str, client_message_id: str, message_id: str, seq: int
+        self, conversation_id: str, client_message_id: str, message_id: str, seq: int, *, sent_ms: int | None = None
     ) -> OutboxRecord | None:
-        """The relay has stored it: what it was; None when that was known already."""
-        keys = [
-            self._keys.conversation(conversation_id),
-            self._keys.taken(conversation_id),
-            self._keys.out_box(conversation_id),
-            self._keys.replies,
-            self._keys.sent(conversation_id),
-            self._keys.outbox,
-            self._keys.acks,
-            self._keys.generation,
-            self._keys.sent_message(message_id),
-        ]
+        """The relay has stored it: what it was; None when that was known already. `sent_ms`: when it went out, if we know."""
         self._conversations.pop(client_message_id, None)
-        answer = await self._client.script(
-            "confirm", keys, conversation_id, client_message_id, seq, message_id, KEPT_MESSAGE_SECONDS
-        )
+        keys = [*self._keys.board(conversation_id), self._keys.sent_message(message_id)]
+        arguments = (conversation_id, client_message_id, seq, message_id, KEPT_MESSAGE_SECONDS)
+        answer = await self._client.script("confirm", keys, *arguments, "" if sent_ms is None else sent_ms)
         return None if answer is None else decode_outbox_record(cast(bytes, answer))
 
     def _remember(self, client_message_id: str, conversation_id: str) -> None:
@@ -187,28 +174,30 @@ class Outbox:
         await self._client.script("postpone", keys, conversation_id, client_message_id, after_ms)
 
     async def drop_reply(
-        self, conversation_id: str, reason: str, *, entry_id: str = "", client_message_id: str = ""
+        self, conversation_id: str, reason: str, *, job_id: str = "", entry_id: str = "", client_message_id: str = ""
     ) -> bool:
         """A reply (by its entry, or once committed by its client_message_id) becomes a dead letter."""
-        keys = [
-            self._keys.conversation(conversation_id),
-            self._keys.out_box(conversation_id),
-            self._keys.replies,
-            self._keys.sent(conversation_id),
-            self._keys.outbox,
-            self._keys.acks,
-            self._keys.dead,
-            self._keys.generation,
-        ]
-        answer = await self._client.script(
-            "drop_reply", keys, conversation_id, entry_id, self.consumer, client_message_id, reason
-        )
+        arguments = (conversation_id, entry_id, self.consumer, client_message_id, reason, job_id)
+        answer = await self._client.script("drop_reply", self._keys.board(conversation_id), *arguments)
         return answer == b"dropped"
 
     async def give_back_reply(self, entry_id: str, conversation_id: str) -> None:
         """A reply that was taken and not committed is offered again."""
-        keys = [self._keys.replies, self._keys.conversation(conversation_id), self._keys.generation]
-        await self._client.script("reclaim_reply", keys, entry_id, self.consumer, 0)
+        keys = self._keys.board(conversation_id)
+        await self._client.script("reclaim_reply", keys, conversation_id, entry_id, self.consumer, 0)
+
+    async def publish_live(self, packed: bytes) -> None:
+        """To every supervisor; best effort."""
+        await self._client.command("PUBLISH", self._keys.live_channel, packed)
+
+    async def open_streams(self) -> dict[str, str]:
+        """Streams that were started and not ended: conversation → stream_id, space, the supervisor that sent its start."""
+        flat = cast("list[bytes]", await self._client.command("HGETALL", self._keys.streams))
+        return {one.decode(): other.decode() for one, other in zip(flat[::2], flat[1::2], strict=True)}
+
+    async def end_stream(self, conversation_id: str, stream: str) -> bool:
+        """It will not be ended as one; True for the one who is to tell the relay."""
+        return await self._client.script("end_stream", [self._keys.streams], conversation_id, stream) == 1
 
 
 def _milliseconds(time: Value) -> int:

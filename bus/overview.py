@@ -36,10 +36,11 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """Jobs: `queued` for a worker, `running`, `due` again later. Replies: `unsent`, `unacknowledged`. Then what waits for people."""
+    """Jobs: `queued` for a worker, `running`, `waiting` behind another of their conversation, `due` again later. Replies: `unsent`, `unacknowledged`. Then what waits for people."""
 
     queued: int
     running: int
+    waiting: int
     due: int
     unsent: int
     unacknowledged: int
@@ -81,6 +82,7 @@ class Overview:
         return Counts(
             queued=max(0, await self._number("XLEN", keys.jobs) - running),
             running=running,
+            waiting=await self._number("GET", keys.waiting),
             due=await self._number("ZCARD", keys.due),
             unsent=await self._number("XLEN", keys.replies),
             unacknowledged=await self._number("ZCARD", keys.outbox),
@@ -142,7 +144,7 @@ class Overview:
         return cast("list[int]", answer)[0]
 
     async def _number(self, *command: str) -> int:
-        return cast("int | None", await self._client.command(*command)) or 0
+        return int(cast("bytes | int | None", await self._client.command(*command)) or 0)
 
 
 def _presence(text: bytes | None) -> Presence | None:

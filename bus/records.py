@@ -51,7 +51,10 @@ class InboundMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One message to handle. `entry_id` is the fencing token (DESIGN rule 6)."""
+    """One message to handle. `entry_id` is the fencing token (DESIGN rule 6).
+
+    `strikes`: how many workers have died by themselves while they ran it (rule 8); one with a strike runs alone.
+    """
 
     entry_id: str
     job_id: str
@@ -61,6 +64,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     accepted_ms: int
     message_ms: int
     message: InboundMessage
+    strikes: int = 0
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,14 +132,12 @@ def pack_job(
     return msgspec.msgpack.encode(record)
 
 
-def unpack_job(packed: bytes, *, entry_id: str, attempt: int, deliveries: int, key: BusKey, agent_id: str) -> Job:
+def unpack_job(
+    packed: bytes, *, entry_id: str, attempt: int, deliveries: int, key: BusKey, agent_id: str, strikes: int = 0
+) -> Job:
     """Open a record of `jobs`; raises BadRecord."""
     record = decode_job_record(packed)
-    try:
-        body = key.open(record.sealed, "job", agent_id, record.job_id)
-        message = msgspec.msgpack.decode(body, type=InboundMessage)
-    except (SealBroken, msgspec.DecodeError) as error:
-        raise BadRecord(f"job {record.job_id}: {error}") from None
+    message = _open_message(record, key, agent_id)
     return Job(
         entry_id=entry_id,
         job_id=record.job_id,
@@ -145,7 +147,21 @@ def unpack_job(packed: bytes, *, entry_id: str, attempt: int, deliveries: int, k
         accepted_ms=record.accepted_ms,
         message_ms=record.message_ms,
         message=message,
+        strikes=strikes,
     )
+
+
+def open_job(packed: bytes, *, key: BusKey, agent_id: str) -> InboundMessage:
+    """The message in a job's record; raises BadRecord."""
+    return _open_message(decode_job_record(packed), key, agent_id)
+
+
+def _open_message(record: JobRecord, key: BusKey, agent_id: str) -> InboundMessage:
+    try:
+        body = key.open(record.sealed, "job", agent_id, record.job_id)
+        return msgspec.msgpack.decode(body, type=InboundMessage)
+    except (SealBroken, msgspec.DecodeError) as error:
+        raise BadRecord(f"job {record.job_id}: {error}") from None
 
 
 def decode_job_record(packed: bytes) -> JobRecord:
@@ -220,7 +236,13 @@ class LiveTyping(msgspec.Struct, frozen=True, tag="typing"):
     active: bool
 
 
-Live = LiveDelta | LiveTyping
+class LiveAbort(msgspec.Struct, frozen=True, tag="abort"):
+    """The stream that a conversation was shown is over: its job was interrupted, or lost its worker."""
+
+    conversation_id: str
+
+
+Live = LiveDelta | LiveTyping | LiveAbort
 
 
 def pack_live(live: Live, *, key: BusKey, agent_id: str) -> bytes:
@@ -231,7 +253,7 @@ def pack_live(live: Live, *, key: BusKey, agent_id: str) -> bytes:
 def unpack_live(packed: bytes, *, key: BusKey, agent_id: str) -> Live:
     """Open what came over the live channel; raises BadRecord."""
     try:
-        live: Live = msgspec.msgpack.decode(key.open(packed, "live", agent_id), type=LiveDelta | LiveTyping)
+        live: Live = msgspec.msgpack.decode(key.open(packed, "live", agent_id), type=Live)
         return live
     except (SealBroken, msgspec.DecodeError) as error:
         raise BadRecord(f"live: {error}") from None

@@ -4,14 +4,15 @@ One office for the whole agent, held by one supervisor at a time. Nothing is cla
 acknowledged and deleted, a new one added, so that the former holder is fenced.
 """
 
+from collections.abc import Callable
 from typing import cast
 
 import msgspec
 
 from bus.client import RedisClient
 from bus.keys import JOBS_GROUP, REPLIES_GROUP, Keys
-from bus.records import MOST_DELIVERIES, decode_job_record, decode_reply_record
-from bus.wire import RedisRefused, Value
+from bus.records import MOST_DELIVERIES, JobRecord, decode_job_record, decode_reply_record
+from bus.wire import Argument, RedisRefused, Value
 
 SCAN_COUNT = 100
 
@@ -29,6 +30,28 @@ class Held(msgspec.Struct, frozen=True):
 
     stream: str
     group: str
+
+
+class Reclaim(msgspec.Struct, frozen=True, kw_only=True):
+    """Why an entry is taken from its holder. `idle_ms`: silent for so long (0: known to be gone).
+
+    `is_strike`: a worker that died by itself. `ends_as`: the job ends now, as a dead letter with this reason.
+    `apology` makes the reply for the sender of a job that becomes a dead letter.
+    """
+
+    idle_ms: int = 0
+    is_strike: bool = False
+    ends_as: str | None = None
+    apology: Callable[[JobRecord], bytes] | None = None
+
+
+class Reclaimed(msgspec.Struct, frozen=True):
+    """`outcome`: kept, restarted, or dead for a `reason`."""
+
+    outcome: str
+    conversation_id: str = ""
+    job_id: str = ""
+    reason: str = ""
 
 
 class Recovery:
@@ -70,30 +93,31 @@ class Recovery:
         rows = cast("list[tuple[bytes, bytes, int, int]]", answer)
         return [Pending(entry.decode(), holder.decode(), idle) for entry, holder, idle, _ in rows]
 
-    async def reclaim(self, held: Held, pending: Pending, *, idle_ms: int) -> str:
-        """Offer again what was silent for `idle_ms` (0: its holder is known dead): kept, restarted or dead."""
+    async def reclaim(self, held: Held, pending: Pending, how: Reclaim) -> Reclaimed:
+        """Offer again what its holder does not work on any more."""
         packed = await self._record(held, pending.entry_id)
-        if held is self.jobs:
-            conversation = "" if packed is None else decode_job_record(packed).conversation_id
-            return await self._reclaim_job(pending, conversation, idle_ms)
-        conversation = "" if packed is None else decode_reply_record(packed).conversation_id
-        keys = [self._keys.replies, self._keys.conversation(conversation), self._keys.generation]
-        answer = await self._client.script("reclaim_reply", keys, pending.entry_id, pending.consumer, idle_ms)
-        return cast(bytes, answer).decode()
-
-    async def _reclaim_job(self, pending: Pending, conversation: str, idle_ms: int) -> str:
-        keys = [
-            self._keys.jobs,
-            self._keys.conversation(conversation),
-            self._keys.mailbox(conversation),
-            self._keys.emitted(conversation),
-            self._keys.dead,
-            self._keys.generation,
-        ]
-        answer = await self._client.script(
-            "reclaim", keys, pending.entry_id, pending.consumer, idle_ms, MOST_DELIVERIES
+        if packed is None:
+            return Reclaimed("kept")
+        if held is self.replies:
+            reply = decode_reply_record(packed)
+            arguments = (reply.conversation_id, pending.entry_id, pending.consumer, how.idle_ms)
+            return await self._reclaim("reclaim_reply", reply.conversation_id, reply.job_id, arguments)
+        job = decode_job_record(packed)
+        apology = b"" if how.apology is None else how.apology(job)
+        return await self._reclaim(
+            "reclaim",
+            job.conversation_id,
+            job.job_id,
+            (
+                *(job.conversation_id, pending.entry_id, pending.consumer, job.job_id, how.idle_ms, MOST_DELIVERIES),
+                *("1" if how.is_strike else "0", how.ends_as or "", apology),
+            ),
         )
-        return cast(bytes, answer).decode()
+
+    async def _reclaim(self, script: str, conversation: str, job_id: str, arguments: tuple[Argument, ...]) -> Reclaimed:
+        answer = await self._client.script(script, self._keys.board(conversation), *arguments)
+        outcome, *reason = [part.decode() for part in cast("list[bytes]", answer)]
+        return Reclaimed(outcome, conversation, job_id, *reason)
 
     async def _record(self, held: Held, entry_id: str) -> bytes | None:
         rows = cast(
@@ -107,9 +131,24 @@ class Recovery:
         started = 0
         for raw in cast("list[bytes]", found):
             conversation = raw.decode()
-            keys = [self._keys.due, self._keys.conversation(conversation), self._keys.jobs, self._keys.generation]
-            started += cast(int, await self._client.script("due", keys, conversation))
+            started += cast(int, await self._client.script("due", self._keys.board(conversation), conversation))
         return started
+
+    async def audit(self, busy_since_ms: int) -> int:
+        """Start conversations again that are busy since before then with nothing under way; how many things were mended."""
+        mended, position = 0, 0
+        while True:
+            range_ = ("ZRANGEBYSCORE", self._keys.busy, "-inf", busy_since_ms, "LIMIT", position, SCAN_COUNT)
+            found = [raw.decode() for raw in cast("list[bytes]", await self._client.command(*range_))]
+            for conversation in found:
+                mended += cast(int, await self._client.script("audit", self._keys.board(conversation), conversation))
+            if len(found) < SCAN_COUNT:
+                return mended
+            position += len(found)
+
+    async def trim_ledger(self, before_ms: int) -> None:
+        """What is older leaves the ledger."""
+        await self._client.command("XTRIM", self._keys.ledger, "MINID", "~", before_ms)
 
     async def forget_idle_consumers(self) -> int:
         """Remove consumers with nothing pending that were not heard for a minute; how many."""

@@ -14,6 +14,7 @@ import trio
 
 from bus.client import RedisClient
 from bus.keys import JOBS_GROUP, PLAIN_KINDS, REPLIES_GROUP, Keys
+from bus.policies import PolicyStore
 from bus.records import (
     BadRecord,
     JobRecord,
@@ -69,6 +70,10 @@ class Turner:
         else:
             sealed = self._body(record.sealed, "reply", record.job_id, record.place)
         return None if sealed is None else msgspec.msgpack.encode(msgspec.structs.replace(record, sealed=sealed))
+
+    def policy(self, sealed: bytes, name: str) -> bytes | None:
+        """A text of the policies, re-sealed; None where it is already. Raises SealBroken."""
+        return _turned(self._old.bus, self._new.bus, sealed, PolicyStore.place(self._agent_id, name))
 
     def _body(self, sealed: bytes, kind: str, *place: str) -> bytes | None:
         return _turned(self._old.bus, self._new.bus, sealed, (kind, self._agent_id, *place))
@@ -173,8 +178,12 @@ class _Walk:
                     await self._field(key, "plaintext", sealed, ("quarantine", self._names.agent_id, ids))
             case "conv":
                 await self._retry(key)
-            case "box":
+            case "box" | "parked":
                 await self._mailbox(key)
+            case "together":
+                await self._together(key)
+            case "policy":
+                await self._policy(key)
             case "out":
                 await self._out_box(key, ids)
             case "grant_log":
@@ -203,6 +212,26 @@ class _Walk:
             turned = self._record(key, packed)
             if turned is not None:
                 await self._put("reseal_member", [key, self._names.generation], packed, turned)
+
+    async def _together(self, key: str) -> None:
+        for index, packed in enumerate(cast("list[bytes]", await self._client.command("LRANGE", key, 0, -1))):
+            turned = self._record(key, packed)
+            if turned is not None:
+                await self._put("reseal_item", [key, self._names.generation], index, packed, turned)
+
+    async def _policy(self, key: str) -> None:
+        """Its texts; workers publish them anew at their start."""
+        for name in ("refusal", "apology"):
+            sealed = (await self._hash(key)).get(name.encode(), b"")
+            if not sealed:
+                continue
+            try:
+                turned = self._turner.policy(sealed, name)
+            except SealBroken:
+                continue  # nobody can read it, and nothing is lost
+            self._count(turned)
+            if turned is not None:
+                await self._put("reseal_field", [key, self._names.generation], name, sealed, turned)
 
     async def _out_box(self, key: str, conversation_id: str) -> None:
         names = self._names

@@ -11,17 +11,20 @@ from typing import cast
 import msgspec
 
 from bus.client import RedisClient
+from bus.generation import Generation
 from bus.keys import Keys
 from bus.wire import Value
 
 FIRST_SYNC_ENDED = b"ended"
+MOST_WAITING_IN_ALL = 10_000  # jobs of all conversations; beyond it nothing is accepted, and the cursor waits (rule 11)
 
 
 class Source(enum.Enum):
-    """How a message came: pushed frames are accepted only in sequence, polled ones may jump."""
+    """How a message came: pushed frames are accepted only in sequence, polled ones may jump; some come out of quarantine."""
 
     PUSH = "push"
     POLL = "poll"
+    QUARANTINE = "quarantine"
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -48,6 +51,10 @@ class Intake(enum.Enum):
     DUPLICATE = b"duplicate"
     CONFLICT = b"conflict"
     GAP = b"gap"
+    REFUSED = b"refused"
+    FULL = b"full"
+    HOLD = b"hold"
+    GONE = b"gone"
 
     @property
     def is_settled(self) -> bool:
@@ -56,8 +63,8 @@ class Intake(enum.Enum):
 
     @property
     def is_new(self) -> bool:
-        """Taken in now: in sequence, by a jump, or late (below `next`)."""
-        return self in (Intake.ACCEPTED, Intake.LATE)
+        """Taken in now: in sequence, by a jump, late (below `next`), or with a refusal as its answer."""
+        return self in (Intake.ACCEPTED, Intake.LATE, Intake.REFUSED)
 
 
 class SessionWrite(msgspec.Struct, frozen=True):
@@ -90,34 +97,34 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     used_one_time_prekey: int | None = None
     kind: str = "h2a"
     person: str = ""
-
-
-class DeadLetter(msgspec.Struct, frozen=True):
-    """What was given up, by its entry in `dead`."""
-
-    id: str
-    reason: str
-    record: bytes
-    attempt: int
-    deliveries: int
-    died_ms: int
+    message_id: str = ""
+    received_ms: int = 0
 
 
 class Store:
     """Operations of one agent, as one supervisor (`consumer`: unique per process start)."""
 
-    def __init__(self, client: RedisClient, agent_id: str, consumer: str) -> None:
+    def __init__(
+        self,
+        client: RedisClient,
+        agent_id: str,
+        consumer: str,
+        generation: Generation | None = None,
+        most_waiting_in_all: int = MOST_WAITING_IN_ALL,
+    ) -> None:
         self.client = client
         self.keys = Keys(agent_id)
         self.consumer = consumer
+        self._generation = generation or Generation()
+        self._most_waiting = most_waiting_in_all
 
     # Inbound
 
     async def look(self, conversation_id: str, peer: tuple[str, str], signed_id: bytes) -> Look:
         """What is known of a message and of its sender's sessions."""
-        keys = [self.keys.conversation(conversation_id), self.keys.ids(conversation_id), self.keys.session(*peer)]
+        keys = [*self.keys.board(conversation_id), self.keys.session(*peer)]
         known, next_seq, dropped, version, sealed, epoch, kind, person = cast(
-            "list[Value]", await self.client.script("look", keys, signed_id)
+            "list[Value]", await self.client.script("look", keys, conversation_id, signed_id)
         )
         return Look(
             known == 1,
@@ -130,25 +137,21 @@ class Store:
             text_or_none(person),
         )
 
-    async def accept(self, arrival: Arrival, job: bytes | None, *, answer: bytes = b"") -> Intake:
-        """Take a message in; `job` None for one that no handler sees. `answer`: a reply of our own to it."""
-        conversation = arrival.conversation_id
-        keys = [
-            self.keys.conversation(conversation),
-            self.keys.ids(conversation),
-            self.keys.taken(conversation),
-            self.keys.mailbox(conversation),
-            self.keys.session(*arrival.peer),
-            self.keys.one_time_prekeys,
-            self.keys.jobs,
-            self.keys.generation,
-            self.keys.emitted(conversation),
-            self.keys.out_box(conversation),
-            self.keys.replies,
-        ]
-        return _intake(
+    async def accept(
+        self, arrival: Arrival, job: bytes | None, *, answer: bytes = b"", refusal: bytes = b"", opened_ms: int = 0
+    ) -> Intake:
+        """Take a message in; `job` None for one that no handler sees. `answer`: a reply of our own to it.
+
+        FULL: its mailbox is, and nothing was changed; call it again with a `refusal` (a reply record). HOLD: nothing is taken in now.
+        """
+        keys = [*self.keys.board(arrival.conversation_id), self.keys.session(*arrival.peer), self.keys.one_time_prekeys]
+        return self._intake(
             await self.client.script(
-                "accept", keys, *_arguments(arrival), job or b"", arrival.kind, arrival.person, answer
+                "accept",
+                keys,
+                *_arguments(arrival),
+                *(arrival.kind, arrival.person, job or b"", answer, arrival.message_id),
+                *(arrival.received_ms, opened_ms, self._most_waiting, refusal),
             )
         )
 
@@ -156,28 +159,46 @@ class Store:
         self,
         arrival: Arrival,
         *,
-        message_id: str,
         reason: str,
         frame: bytes,
         plaintext: bytes = b"",
         answer: bytes = b"",
+        sender_id: str = "",
     ) -> Intake:
         """Keep a message that cannot be read; `plaintext` sealed. `answer`: a reply of our own to it."""
-        conversation = arrival.conversation_id
         keys = [
-            self.keys.conversation(conversation),
-            self.keys.ids(conversation),
-            self.keys.taken(conversation),
+            *self.keys.board(arrival.conversation_id),
             self.keys.session(*arrival.peer),
             self.keys.one_time_prekeys,
-            self.keys.generation,
             self.keys.quarantine,
-            self.keys.quarantined(message_id),
-            self.keys.out_box(conversation),
-            self.keys.replies,
+            self.keys.quarantined(arrival.message_id),
         ]
-        arguments = (*_arguments(arrival), message_id, reason, frame, plaintext, answer, arrival.kind, arrival.person)
-        return _intake(await self.client.script("quarantine", keys, *arguments))
+        arguments = (
+            *_arguments(arrival),
+            *(arrival.kind, arrival.person, arrival.message_id, reason, frame, plaintext, answer),
+            *(sender_id, arrival.received_ms),
+        )
+        return self._intake(await self.client.script("quarantine", keys, *arguments))
+
+    async def requeue(self, arrival: Arrival, job: bytes | None) -> Intake:
+        """A quarantined message can be read now (`arrival.source` does not matter): GONE when it is no longer there."""
+        keys = [
+            *self.keys.board(arrival.conversation_id),
+            self.keys.session(*arrival.peer),
+            self.keys.one_time_prekeys,
+            self.keys.quarantine,
+            self.keys.quarantined(arrival.message_id),
+            self.keys.wanted,
+        ]
+        conversation, signed_id, message_ms, _, *rest = _arguments(arrival)
+        arguments = (conversation, signed_id, message_ms, *rest, arrival.kind, arrival.person, job or b"")
+        return self._intake(await self.client.script("requeue", keys, *arguments, arrival.message_id))
+
+    def _intake(self, answer: Value) -> Intake:
+        outcome, *rest = cast("list[Value]", answer)
+        if outcome in (b"accepted", b"refused"):
+            self._generation.seen(cast(int, rest[-1]))
+        return Intake.LATE if outcome == b"accepted" and rest[0] == b"late" else Intake(outcome)
 
     async def cursor(self) -> str | None:
         """message_id up to which everything polled is taken in."""
@@ -212,31 +233,6 @@ class Store:
         seconds, micros = cast("tuple[bytes, bytes]", await self.client.command("TIME"))
         return int(seconds) * 1000 + int(micros) // 1000
 
-    async def epoch(self) -> int:
-        """Raised when Redis went back in time."""
-        return int(cast("bytes | None", await self.client.command("GET", self.keys.epoch)) or 0)
-
-    async def dead_letters(self, count: int = 1000) -> list[DeadLetter]:
-        """The oldest `count` dead letters."""
-        rows = cast(
-            "list[tuple[bytes, list[bytes]]]",
-            await self.client.command("XRANGE", self.keys.dead, "-", "+", "COUNT", count),
-        )
-        letters = []
-        for entry, flat in rows:
-            fields = dict(zip(flat[::2], flat[1::2], strict=True))
-            letters.append(
-                DeadLetter(
-                    entry.decode(),
-                    fields[b"why"].decode(),
-                    fields[b"r"],
-                    int(fields[b"a"]),
-                    int(fields[b"d"]),
-                    int(fields[b"at"]),
-                )
-            )
-        return letters
-
     async def waiting_jobs(self) -> int:
         """Entries in `jobs`: running or ready to run."""
         return cast(int, await self.client.command("XLEN", self.keys.jobs))
@@ -250,6 +246,7 @@ def now_ms() -> int:
 def _arguments(arrival: Arrival) -> tuple[bytes | int | str, ...]:
     session = arrival.session
     return (
+        arrival.conversation_id,
         arrival.signed_id,
         arrival.message_ms,
         arrival.source.value,
@@ -264,8 +261,3 @@ def _arguments(arrival: Arrival) -> tuple[bytes | int | str, ...]:
 def text_or_none(value: Value) -> str | None:
     """A string answer."""
     return None if value is None else cast(bytes, value).decode()
-
-
-def _intake(answer: Value) -> Intake:
-    outcome, *rest = cast("list[Value]", answer)
-    return Intake.LATE if outcome == b"accepted" and rest == [b"late"] else Intake(outcome)

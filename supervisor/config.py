@@ -60,6 +60,12 @@ WORKER_MAX_JOBS = Setting("HASHEE_WORKER_MAX_JOBS", "a whole number from 0 to 10
 WORKER_MAX_AGE_SECONDS = Setting("HASHEE_WORKER_MAX_AGE_SECONDS", "seconds, 0 to 31536000 (0 = no limit)", default="0")
 WORKER_MEMORY = Setting("HASHEE_WORKER_MEMORY", "SOFT or SOFT:HARD in MiB, 0 to 1048576 (0 = no limit)", default="0")
 RELOAD = Setting("HASHEE_RELOAD", "0 or 1", default="0")
+JOB_SECONDS = Setting("HASHEE_JOB_SECONDS", "seconds, 0.1 to 86400", default="600")
+RETRY_SECONDS = Setting(
+    "HASHEE_RETRY_SECONDS", "up to 19 waits in seconds (to 86400) with commas, or none", default="1,5,30"
+)
+RETRY_TIMEOUTS = Setting("HASHEE_RETRY_TIMEOUTS", "on or off", default="off")
+STRIKES = Setting("HASHEE_STRIKES", "on or off", default="on")
 CONCURRENCY = Setting("HASHEE_CONCURRENCY", "a whole number from 1 to 1024", default="16")
 BACKUP_PASSPHRASE_FILE = Setting("HASHEE_BACKUP_PASSPHRASE_FILE", "the absolute path of a file with the passphrase")
 STATE_DIR = Setting("HASHEE_STATE_DIR", "the absolute path of a directory of this agent alone")
@@ -89,6 +95,10 @@ ALL_SETTINGS = (
     WORKER_MEMORY,
     RELOAD,
     CONCURRENCY,
+    JOB_SECONDS,
+    RETRY_SECONDS,
+    RETRY_TIMEOUTS,
+    STRIKES,
     REDIS_URL,
     REDIS_TRUST,
     STORE_KEY,
@@ -162,6 +172,8 @@ class SupervisorSettings:
     recycle: RecycleLimits
     reload_on_change: bool
     concurrency: int
+    job_seconds: float
+    counts_strikes: bool
     redis_url: Secret[str] | None
     redis_trust: frozenset[str]
     store_key: Secret[bytes] | None
@@ -197,6 +209,8 @@ class SupervisorSettings:
             recycle=_recycle_limits(reader),
             reload_on_change=reader.required(RELOAD, whole_number(0, 1), 0) == 1,
             concurrency=reader.required(CONCURRENCY, whole_number(1, 1024), 1),
+            job_seconds=reader.required(JOB_SECONDS, number(0.1, 86_400), 600.0),
+            counts_strikes=reader.required(STRIKES, one_of(("on", "off")), "on") == "on",
             redis_url=redis_url,
             redis_trust=reader.optional(REDIS_TRUST, parsers.redis_trust) or frozenset(),
             store_key=reader.optional(STORE_KEY, parsers.secret_bytes),
@@ -211,6 +225,8 @@ class SupervisorSettings:
             key_change=reader.required(KEY_CHANGE, one_of(("hold", "accept", "refuse")), ""),
             log=_log_settings(reader),
         )
+        reader.required(RETRY_SECONDS, parsers.waits, tuple[float, ...]())  # both are read by the workers
+        reader.required(RETRY_TIMEOUTS, one_of(("on", "off")), "off")
         reader.required(CONNECTION_MODE, one_of(("websocket",)), "")
         if redis_url is not None and not reader.is_given(STORE_KEY):
             reader.refuse(STORE_KEY, missing=True)

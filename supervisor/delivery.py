@@ -12,11 +12,12 @@ from bus.records import BadRecord
 from bus.store import now_ms
 from bus.wire import RedisFailed
 from supervisor.connection import Connection, NotConnected
-from supervisor.frames import MessageAck, MessageError
+from supervisor.frames import MessageAck, MessageError, StreamAbort
 from supervisor.instance import Instance
 from supervisor.metrics import Metrics
 from supervisor.outbound import resend_frame
 from supervisor.rest import bounded_seconds
+from supervisor.sent_times import SentTimes
 
 SCAN_SECONDS = 1.0
 REFUSED_AGAIN_SECONDS = 5.0
@@ -30,10 +31,13 @@ log = structlog.get_logger()
 class Delivery:
     """Acknowledgements, refusals and resends of one supervisor."""
 
-    def __init__(self, outbox: Outbox, connection: Connection, instance: Instance, metrics: Metrics) -> None:
+    def __init__(
+        self, outbox: Outbox, connection: Connection, instance: Instance, sent_times: SentTimes, metrics: Metrics
+    ) -> None:
         self._outbox = outbox
         self._connection = connection
         self._instance = instance
+        self._sent_times = sent_times
         self._metrics = metrics
         self._send, self._receive = trio.open_memory_channel[MessageAck | MessageError](QUEUE_LENGTH)
         self._slots = trio.Semaphore(MOST_AT_ONCE)
@@ -86,10 +90,13 @@ class Delivery:
                 self._unsettled.pop(conversation).set()
 
     async def _confirm(self, ack: MessageAck) -> None:
+        sent_ms = self._sent_times.take(ack.client_message_id)
         conversation = await self._outbox.conversation_of(ack.client_message_id)
         if conversation is None:
             return
-        sent = await self._outbox.confirm(conversation, ack.client_message_id, ack.message_id, ack.conversation_seq)
+        sent = await self._outbox.confirm(
+            conversation, ack.client_message_id, ack.message_id, ack.conversation_seq, sent_ms=sent_ms
+        )
         if sent is not None:
             duration_ms = max(0, now_ms() - sent.emitted_ms)
             self._metrics.outbound(sent.conversation_type, sent.payload_type, duration_ms)
@@ -114,6 +121,7 @@ class Delivery:
         while True:
             connected = await self._connection.wait_connected()
             try:
+                await self._end_orphaned_streams(is_new_connection=connected != number)
                 if connected != number:
                     await self._resend_orphans()
                     number = connected
@@ -132,6 +140,15 @@ class Delivery:
             if holder is not None and (holder == self._outbox.consumer or self._instance.knows_dead(holder)):
                 await self._resend_one(conversation, holder)
 
+    async def _end_orphaned_streams(self, *, is_new_connection: bool) -> None:
+        """A stream whose connection or supervisor is gone is shown no further; its text comes as a plain message (rule 15)."""
+        for conversation, stream in (await self._outbox.open_streams()).items():
+            stream_id, _, holder = stream.partition(" ")
+            is_ours = holder == self._outbox.consumer
+            is_orphan = is_new_connection if is_ours else self._instance.knows_dead(holder)
+            if is_orphan and await self._outbox.end_stream(conversation, stream):
+                await self._connection.send(StreamAbort(stream_id, conversation))
+
     async def _resend_one(self, conversation_id: str, former_holder: str | None) -> None:
         try:
             record = await self._outbox.resend(conversation_id, former_holder=former_holder)
@@ -140,6 +157,7 @@ class Delivery:
             return
         if record is not None:
             self._metrics.resent.inc()
+            self._sent_times.note(record.client_message_id)
             await self._connection.send(resend_frame(record))
 
 

@@ -7,7 +7,12 @@ unless listed here, and so is what systemd gives the main process alone. The bus
 from collections.abc import Mapping
 
 # What a worker reads; every other HASHEE_* stays here, its _FILE form too.
-OURS_FOR_WORKERS = frozenset({"HASHEE_AGENT_ID", "HASHEE_LOG_LEVEL", "HASHEE_LOG_FORMAT"})
+OURS_FOR_WORKERS = frozenset(
+    {
+        *("HASHEE_AGENT_ID", "HASHEE_LOG_LEVEL", "HASHEE_LOG_FORMAT"),
+        *("HASHEE_JOB_SECONDS", "HASHEE_RETRY_SECONDS", "HASHEE_RETRY_TIMEOUTS"),
+    }
+)
 OURS_FOR_HANDLERS = "HASHEE_LLM_"
 OURS = "HASHEE_"
 OF_THE_MAIN_PROCESS = frozenset(

@@ -5,6 +5,7 @@ before. Versions only rise; they are stored sealed by compare-and-set, since sev
 """
 
 import contextlib
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -90,14 +91,24 @@ class Groups:
     """The groups of one agent."""
 
     def __init__(
-        self, *, vault: Vault, rest: Rest, owners: Owners, members: Members, device: LocalDevice, metrics: Metrics
+        self,
+        *,
+        vault: Vault,
+        rest: Rest,
+        owners: Owners,
+        members: Members,
+        device: LocalDevice,
+        metrics: Metrics,
+        on_key: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_key` is called when a key was accepted."""
         self._vault = vault
         self._rest = rest
         self._owners = owners
         self._members = members
         self._device = device
         self._metrics = metrics
+        self._on_key = on_key
         self._asked_since_connected: set[str] = set()
         self._send, self._rotations = trio.open_memory_channel[GroupKeyRotated](MOST_ROTATIONS_WAITING)
 
@@ -203,6 +214,7 @@ class Groups:
                 return known
             if await self._vault.put_group(key.group_id, read, keys.encode()):
                 log.info("group: key accepted", group=key.group_id, version=key.key_version, maker=maker_id)
+                self._on_key()
                 return keys
 
     async def _kept(self, group_id: str) -> GroupKeys:

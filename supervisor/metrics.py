@@ -54,6 +54,18 @@ class Metrics:
         self.late = Counter(
             "hashee_message_late", "Messages taken in after a later one of their conversation", registry=registry
         )
+        self.refused = Counter(
+            "hashee_message_refused", "Messages answered with a refusal, since too many waited", registry=registry
+        )
+        self.requeued = Counter(
+            "hashee_message_requeued", "Messages that came out of quarantine", ["reason"], registry=registry
+        )
+        self.audited = Counter(
+            "hashee_conversation_restarted", "Conversations that were busy with nothing under way", registry=registry
+        )
+        self.went_back = Counter(
+            "hashee_redis_went_back", "How often Redis was found to hold an older state", registry=registry
+        )
         self.frames_dropped = Counter("hashee_frame_dropped", "Frames passed over", ["reason"], registry=registry)
         self.reconnects = Counter("hashee_reconnect", "Relay connections that ended", registry=registry)
         self.resent = Counter("hashee_message_resent", "Sends repeated with the same bytes", registry=registry)

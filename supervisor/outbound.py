@@ -30,10 +30,12 @@ from supervisor.owners import Owner, Owners
 from supervisor.payloads import payload_type_of, reply_id, reply_message_id
 from supervisor.rest import RestFailed
 from supervisor.sealer import Addressed, CannotSeal, SealedFor, Sealer
+from supervisor.sent_times import SentTimes
 from supervisor.streams import LiveStream, Streams
+from supervisor.time_guard import TimeGuard
 
 SLOTS = 64
-STREAM_START = ":start"
+STREAM_START = ":start:"
 RETRY_SECONDS = 1.0
 MOST_MEMBERS_WITH_STREAMS = 200
 
@@ -69,6 +71,8 @@ class Outbound:
         streams: Streams,
         connection: Connection,
         metrics: Metrics,
+        guard: TimeGuard,
+        sent_times: SentTimes,
         send_rate_per_second: float,
     ) -> None:
         self._store = store
@@ -82,6 +86,8 @@ class Outbound:
         self._streams = streams
         self._connection = connection
         self._metrics = metrics
+        self._guard = guard
+        self._sent_times = sent_times
         self._rate = send_rate_per_second
         self._slots = trio.Semaphore(SLOTS, max_value=SLOTS)
         self._under_way: dict[str, trio.CancelScope] = {}
@@ -250,6 +256,9 @@ class Outbound:
                 return sealed
             if commit.outcome is Committed.STALE:
                 continue  # encrypted with a state that is no longer: never sent
+            if commit.outcome in (Committed.WENT_BACK, Committed.EPOCH):
+                await self._guard.look_again()
+                continue
             if commit.stored is not None:
                 await self._send(resend_frame(commit.stored))
             return None
@@ -284,17 +293,19 @@ class Outbound:
             reply_record=head.packed,
             conversation_id=record.conversation_id,
             client_message_id=addressed.client_message_id,
+            answers=(record.job_id, record.place),
             record=None if reply.kind == "stream_start" else outbox,
             sessions=sealed.writes,
-            epoch=self._sealer.epoch,
+            epoch=sealed.epoch,
             rate_per_second=self._rate,
+            stream_id=reply.stream_id,
         )
 
     async def _begin_stream(self, head: _Head, addressed: Addressed, key: StreamKey, encrypted_payload: str) -> None:
         conversation, stream_id = head.record.conversation_id, head.reply.stream_id or ""
         number = self._connection.number
         if await self._send(StreamStart(stream_id, conversation, encrypted_payload)):
-            answer = (head.record.job_id, head.record.place.removesuffix(STREAM_START))
+            answer = (head.record.job_id, head.record.place.rpartition(STREAM_START)[0])
             await self._streams.begin(
                 LiveStream(
                     stream_id,
@@ -315,6 +326,8 @@ class Outbound:
         return MessageSend(client_message_id, conversation, reply.content_type, encrypted_payload)
 
     async def _send(self, frame: Frame) -> bool:
+        if isinstance(frame, MessageSend | StreamDone):
+            self._sent_times.note(frame.client_message_id)
         try:
             await self._connection.send(frame)
         except NotConnected:
@@ -323,14 +336,16 @@ class Outbound:
 
     async def _drop(self, head: _Head, reason: str) -> None:
         record = head.record
-        if await self._outbox.drop_reply(record.conversation_id, reason, entry_id=head.entry_id):
+        if await self._outbox.drop_reply(record.conversation_id, reason, job_id=record.job_id, entry_id=head.entry_id):
             self._metrics.dead_letters.labels("reply").inc()
             log.error("reply: dead letter", job_id=record.job_id, place=record.place, reason=reason)
 
     async def _drop_unreadable(self, entry: Entry) -> None:
         try:
-            conversation = decode_reply_record(entry.fields["r"]).conversation_id
-            if await self._outbox.drop_reply(conversation, "unreadable_record", entry_id=entry.id):
+            record = decode_reply_record(entry.fields["r"])
+            if await self._outbox.drop_reply(
+                record.conversation_id, "unreadable_record", job_id=record.job_id, entry_id=entry.id
+            ):
                 self._metrics.dead_letters.labels("reply").inc()
         except (BadRecord, RedisFailed) as error:
             log.error("reply: stays pending", entry=entry.id, reason=str(error))

@@ -4,7 +4,7 @@ A row per owner: the grant with its pinned pair, and what we know of the devices
 a change is stored together with its entry in the ledger, by compare-and-set, since several supervisors hear the same relations.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 import structlog
@@ -82,12 +82,20 @@ class Owner(msgspec.Struct, frozen=True):
 class Owners:
     """The rows of one agent."""
 
-    def __init__(self, vault: Vault, ledger: GrantLedger, rest: Rest, policy: KeyChangePolicy) -> None:
-        """`policy`: what happens when an owner shows another pair than the pinned one."""
+    def __init__(
+        self,
+        vault: Vault,
+        ledger: GrantLedger,
+        rest: Rest,
+        policy: KeyChangePolicy,
+        on_change: Callable[[str], None] = lambda _owner_id: None,
+    ) -> None:
+        """`policy`: what happens when an owner shows another pair than the pinned one. `on_change` is told whose grant changed."""
         self._vault = vault
         self._ledger = ledger
         self._rest = rest
         self._policy = policy
+        self._on_change = on_change
         self._refreshed_at = -REFRESH_AGAIN_SECONDS
         self._refreshing = trio.Lock()
         self._unlisted_until: dict[str, float] = {}
@@ -137,6 +145,7 @@ class Owners:
                 return
             if await self._put(read, known, entry):
                 log.info("grant: changed", owner=relation.user_id, change=entry.change.value)
+                self._on_change(relation.user_id)
 
     async def bundles(self, owner: Owner) -> dict[str, Bundle]:
         """The owner's devices by id, fetched now, each with a valid signed prekey under the pinned pair."""

@@ -10,10 +10,13 @@ import structlog
 import trio
 
 from bus.client import RedisClient
+from bus.generation import Generation
 from bus.keys import REPLIES_GROUP, Keys
 from bus.leases import LeaseKeeper
+from bus.letters import Quarantine
 from bus.outbox import Outbox
 from bus.overview import Overview
+from bus.policies import PolicyStore
 from bus.readers import LiveSubscriber, StreamReader
 from bus.recovery import Recovery
 from bus.sealing import StoreKeys
@@ -25,7 +28,7 @@ from crypto.grants import KeyChangePolicy
 from crypto.identity import LocalDevice
 from supervisor.catchup import Catchup
 from supervisor.config import SupervisorSettings
-from supervisor.connection import Connection, RelayAddress, State
+from supervisor.connection import Connection, RelayAddress
 from supervisor.delivery import Delivery
 from supervisor.frames import (
     ArtifactResponse,
@@ -35,7 +38,6 @@ from supervisor.frames import (
     MessageError,
     MessageNew,
     PrekeysLow,
-    Relation,
     RelationEstablished,
     RelationRestored,
     RelationRevoked,
@@ -43,27 +45,32 @@ from supervisor.frames import (
 )
 from supervisor.grant_ledger import GrantLedger
 from supervisor.groups import Groups
-from supervisor.health import SILENT_SECONDS, Check
+from supervisor.health import Check
 from supervisor.inbound import Inbound
 from supervisor.instance import Instance
 from supervisor.members import Members
 from supervisor.metrics import Metrics
 from supervisor.outbound import Outbound
+from supervisor.own_words import OwnWords
 from supervisor.owners import Owners
 from supervisor.prekeys import Prekeys
 from supervisor.process import WorkerExit
+from supervisor.readiness import prekeys_check, relay_check
+from supervisor.reading import Reader
 from supervisor.reclaimer import Reclaimer
+from supervisor.redis_watch import RedisWatch
+from supervisor.relations import Relations
 from supervisor.rest import Rest, RestFailed
 from supervisor.sealer import Sealer
+from supervisor.second_chances import SecondChances
+from supervisor.sent_times import SentTimes
 from supervisor.sessions import Sessions
 from supervisor.slots import Slots
 from supervisor.streams import Streams
+from supervisor.time_guard import TimeGuard
 from supervisor.workforce import Workforce
 
-REFRESH_RETRY_SECONDS = 5.0
-REDIS_ROUND_TRIP_SECONDS = 5.0
-PING_SECONDS = 1.0
-RELATIONS_QUEUE = 1000
+REDIS_RETRY_SECONDS = 1.0
 
 log = structlog.get_logger()
 
@@ -86,11 +93,20 @@ class Parts:
         names = Keys(settings.agent_id)
         self._client = client
         self._metrics = metrics
-        self._pinged_at = trio.current_time()
-        self._connected_number = trio.Event()
-        self._relations_send, self._relations = trio.open_memory_channel[tuple[Relation, str]](RELATIONS_QUEUE)
-        self.store = Store(client, settings.agent_id, instance.name)
-        self.outbox = Outbox(client, settings.agent_id, instance.name)
+        self.generation = Generation()
+        self.store = Store(client, settings.agent_id, instance.name, self.generation)
+        self.outbox = Outbox(client, settings.agent_id, instance.name, self.generation)
+        self.guard = TimeGuard(
+            client,
+            names,
+            self.generation,
+            metrics,
+            state_dir=settings.state_dir,
+            is_private=settings.redis_url is None,
+        )
+        policies = PolicyStore(client, names, keys.bus)
+        words = OwnWords(keys.bus, settings.agent_id)
+        sent_times = SentTimes()
         vault = Vault(client, names, keys.state)
         slot_store = SlotStore(client, names, settings.max_connections)
         self.slots = Slots(slot_store, instance, ask_for_poll=self._ask_for_poll)
@@ -98,7 +114,10 @@ class Parts:
             address, metrics, self.slots, on_frame=self._on_frame, on_connected=self._on_connected
         )
         self.ledger = GrantLedger(vault, keys.ledger, settings.state_dir)
-        self.owners = Owners(vault, self.ledger, rest, KeyChangePolicy(settings.key_change))
+        self.owners = Owners(
+            vault, self.ledger, rest, KeyChangePolicy(settings.key_change), on_change=self._on_grant_changed
+        )
+        self.relations = Relations(self.owners, on_read=self._ask_for_poll)
         sessions = Sessions(vault)
         self.prekeys = Prekeys(
             vault,
@@ -115,26 +134,44 @@ class Parts:
             members=Members(vault, rest, KeyChangePolicy(settings.key_change)),
             device=device,
             metrics=metrics,
+            on_key=self._on_group_key,
         )
-        self.sealer = Sealer(sessions, self.owners, device, metrics)
-        self.streams = Streams(device, keys.bus, self.connection, metrics, speaks=lambda: self.slots.speaks)
+        self.sealer = Sealer(sessions, self.owners, device, metrics, self.generation)
+        self.streams = Streams(
+            device, keys.bus, self.connection, self.outbox, metrics, speaks=lambda: self.slots.speaks
+        )
         self.inbound = Inbound(
             store=self.store,
+            reader=Reader(
+                store=self.store,
+                sessions=sessions,
+                owners=self.owners,
+                groups=self.groups,
+                prekeys=self.prekeys,
+                device=device,
+                bus_key=keys.bus,
+                state_key=keys.state,
+                generation=self.generation,
+            ),
             sessions=sessions,
-            owners=self.owners,
-            groups=self.groups,
-            prekeys=self.prekeys,
-            device=device,
-            bus_key=keys.bus,
-            state_key=keys.state,
+            policies=policies,
+            words=words,
             metrics=metrics,
             ask_for_poll=self._ask_for_poll,
+            on_session=self._on_session,
             acks_settled=self._acks_settled,
         )
+        self.redis_watch = RedisWatch(client, metrics, self.inbound.hold)
+        self.second_chances = SecondChances(Quarantine(client, names), self.inbound, metrics)
         self.catchup = Catchup(self.store, rest, self.inbound, metrics, settings.first_sync_seconds)
         self.reader = StreamReader(client, stream=names.replies, group=REPLIES_GROUP, consumer=instance.name)
         self.leases = LeaseKeeper(
-            client.url, client.scripts, stream=names.replies, group=REPLIES_GROUP, consumer=instance.name
+            client.url,
+            client.scripts,
+            stream=names.replies,
+            group=REPLIES_GROUP,
+            consumer=instance.name,
+            interrupted=names.interrupted,
         )
         self.live = LiveSubscriber(client, names.live_channel, self.streams.heard)
         self.outbound = Outbound(
@@ -149,12 +186,24 @@ class Parts:
             streams=self.streams,
             connection=self.connection,
             metrics=metrics,
+            guard=self.guard,
+            sent_times=sent_times,
             send_rate_per_second=settings.send_rate_per_second,
         )
-        self.delivery = Delivery(self.outbox, self.connection, instance, metrics)
+        self.delivery = Delivery(self.outbox, self.connection, instance, sent_times, metrics)
         self.overview = Overview(client, names)
         self.recovery = Recovery(client, names, instance.name)
-        self.reclaimer = Reclaimer(client, self.store, self.recovery, instance, metrics)
+        self.reclaimer = Reclaimer(
+            client=client,
+            store=self.store,
+            recovery=self.recovery,
+            instance=instance,
+            policies=policies,
+            words=words,
+            metrics=metrics,
+            counts_strikes=settings.counts_strikes,
+            end_stream=self.streams.job_lost,
+        )
         self.workforce = Workforce(
             settings,
             redis_url=client.url,
@@ -171,11 +220,11 @@ class Parts:
         while True:
             try:
                 await self.recovery.make_groups()
-                self.inbound.epoch = self.sealer.epoch = await self.store.epoch()
+                await self.guard.begin()
                 wrong = await self.ledger.verify()
             except RedisFailed as error:
                 log.warning("redis: away", reason=str(error))
-                await trio.sleep(PING_SECONDS)
+                await trio.sleep(REDIS_RETRY_SECONDS)
             else:
                 self._metrics.grant_ledger_holds.set(0 if wrong else 1)
                 if wrong:
@@ -186,6 +235,8 @@ class Parts:
         """What runs from start to end."""
         return [
             self.inbound.run,
+            self.second_chances.run,
+            self.guard.run,
             self.groups.run,
             self.catchup.run,
             self.outbound.run,
@@ -193,16 +244,20 @@ class Parts:
             self.delivery.run,
             self.reclaimer.run,
             self._keep_prekeys,
-            self._keep_relations,
-            self._refresh_on_connect,
-            self._ping_redis,
+            self.relations.run,
+            self.redis_watch.run,
             self.slots.run,
             self.connection.run,
         ]
 
     def checks(self) -> tuple[Check, ...]:
         """What must hold for readiness, each with its reason."""
-        return (self._relay_check(), self._prekeys_check(), self._redis_check(), self.workforce.check())
+        return (
+            relay_check(self.connection, self.slots),
+            prekeys_check(self.prekeys),
+            self.redis_watch.check(),
+            self.workforce.check(),
+        )
 
     def dead_threads(self) -> list[str]:
         """Which of our threads have ended, which only a defect does: without them nothing is taken, or leases run out."""
@@ -238,37 +293,6 @@ class Parts:
     async def _keep_prekeys(self) -> None:
         await self.prekeys.keep(self._metrics)
 
-    async def _refresh_on_connect(self) -> None:
-        """After every auth.ok: relations (frames may have been missed), then everything that was pushed meanwhile."""
-        while True:
-            await self._connected_number.wait()
-            self._connected_number = trio.Event()
-            try:
-                await self.owners.refresh()
-            except (RestFailed, RedisFailed) as error:
-                log.warning("relations: not read", reason=str(error))
-                self._connected_number.set()
-                await trio.sleep(REFRESH_RETRY_SECONDS)
-            self.catchup.ask()
-
-    async def _keep_relations(self) -> None:
-        async for relation, status in self._relations:
-            try:
-                await self.owners.note(relation, status)
-            except RedisFailed:
-                self._connected_number.set()  # read them all again
-
-    async def _ping_redis(self) -> None:
-        while True:
-            try:
-                await self._client.command("PING")
-            except RedisFailed:
-                self._metrics.redis_round_trip.set(float("nan"))
-            else:
-                self._pinged_at = trio.current_time()
-                self._metrics.redis_round_trip.set(self._client.round_trip_seconds)
-            await trio.sleep(PING_SECONDS)
-
     # Frames and events
 
     def _on_frame(self, frame: FromRelay) -> None:
@@ -278,21 +302,15 @@ class Parts:
             case MessageAck() | MessageError():
                 self.delivery.heard(frame)
             case RelationEstablished() | RelationRestored():
-                self._note(frame.payload, "active")
+                self.relations.note(frame.payload, "active")
             case RelationSuspended():
-                self._note(frame.payload, "suspended")
+                self.relations.note(frame.payload, "suspended")
             case RelationRevoked():
-                self._note(frame.payload, "revoked")
+                self.relations.note(frame.payload, "revoked")
             case GroupKeyRotated():
                 self.groups.rotated(frame)
             case PrekeysLow():
                 self.prekeys.refill_soon()
-
-    def _note(self, relation: Relation, status: str) -> None:
-        try:
-            self._relations_send.send_nowait((relation, status))
-        except trio.WouldBlock:
-            self._connected_number.set()
 
     def _ask_for_poll(self) -> None:
         self.catchup.ask()
@@ -302,29 +320,20 @@ class Parts:
 
     def _on_connected(self) -> None:
         self.groups.connected()
-        self._connected_number.set()
+        self.relations.read_all()
+
+    def _on_grant_changed(self, owner_id: str) -> None:
+        self.second_chances.owner_changed(owner_id)
+
+    def _on_group_key(self) -> None:
+        self.second_chances.group_key_came()
+
+    def _on_session(self, owner_id: str) -> None:
+        self.second_chances.session_began(owner_id)
 
     async def _on_worker_death(self, exited: WorkerExit) -> None:
-        await self.reclaimer.worker_died(exited.consumer)
-
-    # Readiness
-
-    def _relay_check(self) -> Check:
-        silent = self.connection.heard_seconds_ago
-        if self.slots.is_standby:
-            return Check("relay", ok=True, detail=self.slots.detail)
-        if self.connection.state is not State.CONNECTED or silent is None:
-            refusal = self.connection.refusal
-            return Check("relay", ok=False, detail=f"refused: {refusal}" if refusal else self.connection.state.value)
-        return Check("relay", ok=silent < SILENT_SECONDS, detail=f"heard {silent:.0f} s ago")
-
-    def _prekeys_check(self) -> Check:
-        published = self.prekeys.published.is_set()
-        return Check("prekeys", ok=published, detail="published" if published else self.prekeys.problem)
-
-    def _redis_check(self) -> Check:
-        ago = trio.current_time() - self._pinged_at
-        return Check("redis", ok=ago < REDIS_ROUND_TRIP_SECONDS, detail=f"answered {ago:.1f} s ago")
+        overran = frozenset(job.entry_id for job in exited.overdue)
+        await self.reclaimer.worker_died(exited.consumer, by_itself=exited.abnormal, overran=overran)
 
 
 @asynccontextmanager

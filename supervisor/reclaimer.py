@@ -4,21 +4,28 @@ A death that is known (a process of this host that is gone) is acted on at once;
 connection, so that after an outage the living renew first.
 """
 
+from collections.abc import Awaitable, Callable
+
+import msgspec
 import structlog
 import trio
 
 from bus.client import RedisClient
 from bus.leases import LEASE_SECONDS
-from bus.records import BadRecord
-from bus.recovery import Held, Pending, Recovery
+from bus.policies import PolicyStore
+from bus.records import BadRecord, JobRecord
+from bus.recovery import Held, Pending, Reclaim, Reclaimed, Recovery
 from bus.store import Store
+from bus.trace import KEPT_SECONDS
 from bus.wire import RedisFailed
 from supervisor.instance import Instance
 from supervisor.metrics import Metrics
+from supervisor.own_words import OwnWords
 
 INTERVAL_SECONDS = 1.0
 OFFICE_SECONDS = 5.0
-FORGET_EVERY = 60
+UPKEEP_EVERY = 60
+AUDIT_AFTER_MS = 60_000  # a conversation that has been busy for so long is looked at
 
 log = structlog.get_logger()
 
@@ -27,13 +34,28 @@ class Reclaimer:
     """The office of one supervisor; idle while another holds it."""
 
     def __init__(
-        self, client: RedisClient, store: Store, recovery: Recovery, instance: Instance, metrics: Metrics
+        self,
+        *,
+        client: RedisClient,
+        store: Store,
+        recovery: Recovery,
+        instance: Instance,
+        policies: PolicyStore,
+        words: OwnWords,
+        metrics: Metrics,
+        counts_strikes: bool = True,
+        end_stream: Callable[[str], Awaitable[None]],
     ) -> None:
+        """`end_stream` is called with the conversation of a job that lost its worker: what it was showing is over."""
         self._client = client
         self._store = store
         self._recovery = recovery
         self._instance = instance
+        self._policies = policies
+        self._words = words
         self._metrics = metrics
+        self._counts_strikes = counts_strikes
+        self._end_stream = end_stream
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -52,23 +74,38 @@ class Reclaimer:
                 connects = -1  # whatever it was, the groups may be gone
             await trio.sleep(INTERVAL_SECONDS)
 
-    async def worker_died(self, consumer: str) -> None:
-        """The pool saw a worker end: its jobs go on at once."""
+    async def worker_died(
+        self, consumer: str, *, by_itself: bool = False, overran: frozenset[str] = frozenset()
+    ) -> None:
+        """The pool saw a worker end: its jobs go on at once. `by_itself` is a strike for what it was running (DESIGN rule 8);
+        `overran`: entries of jobs for whose time limit it was killed, which end now.
+        """
+        how = Reclaim(is_strike=by_itself and self._counts_strikes)
         try:
-            await self._release_all(self._recovery.jobs, consumer)
+            for pending in await self._recovery.pending(self._recovery.jobs, consumer=consumer):
+                is_over = pending.entry_id in overran
+                await self._release(
+                    self._recovery.jobs, pending, Reclaim(ends_as="timeout", idle_ms=0) if is_over else how
+                )
         except RedisFailed:
             return  # its leases run out
 
     async def _work(self, turn: int) -> None:
-        await self._recovery.start_due(await self._store.now_ms())
+        now = await self._store.now_ms()
+        await self._recovery.start_due(now)
         for held in (self._recovery.jobs, self._recovery.replies):
             for consumer in await self._recovery.holders(held):
                 if self._instance.knows_dead(consumer):
                     await self._release_all(held, consumer)
             if self._connected_for_a_lease():
                 await self._release_silent(held)
-        if turn % FORGET_EVERY == 0:
+        if turn % UPKEEP_EVERY == 0:
             await self._recovery.forget_idle_consumers()
+            await self._recovery.trim_ledger(now - KEPT_SECONDS * 1000)
+            mended = await self._recovery.audit(now - AUDIT_AFTER_MS)
+            if mended:
+                self._metrics.audited.inc(mended)
+                log.error("audit: conversations were busy with nothing under way; started again", mended=mended)
 
     def _connected_for_a_lease(self) -> bool:
         since = self._client.connected_since
@@ -76,26 +113,38 @@ class Reclaimer:
 
     async def _release_all(self, held: Held, consumer: str) -> None:
         for pending in await self._recovery.pending(held, consumer=consumer):
-            await self._release(held, pending, 0)
+            await self._release(held, pending, Reclaim())
 
     async def _release_silent(self, held: Held) -> None:
-        lease_ms = int(LEASE_SECONDS * 1000)
-        for pending in await self._recovery.pending(held, idle_ms=lease_ms):
-            await self._release(held, pending, lease_ms)
+        silent = Reclaim(idle_ms=int(LEASE_SECONDS * 1000))
+        for pending in await self._recovery.pending(held, idle_ms=silent.idle_ms):
+            await self._release(held, pending, silent)
 
-    async def _release(self, held: Held, pending: Pending, idle_ms: int) -> None:
+    async def _release(self, held: Held, pending: Pending, how: Reclaim) -> None:
         try:
-            outcome = await self._recovery.reclaim(held, pending, idle_ms=idle_ms)
+            if held is self._recovery.jobs:
+                how = msgspec.structs.replace(how, apology=await self._apology())
+            reclaimed = await self._recovery.reclaim(held, pending, how)
         except BadRecord as error:  # it stays pending, visibly, and holds up nothing else
             log.error("lease: record not readable", entry=pending.entry_id, reason=str(error))
             return
-        self._count(held, outcome, pending.consumer)
+        if reclaimed.outcome == "kept":
+            return
+        self._count(held, reclaimed, pending.consumer)
+        if held is self._recovery.jobs:
+            await self._end_stream(reclaimed.conversation_id)
 
-    def _count(self, held: Held, outcome: str, consumer: str) -> None:
+    async def _apology(self) -> Callable[[JobRecord], bytes] | None:
+        text = await self._policies.apology()
+        if text is None:
+            return None
+        return lambda job: self._words.apology(job.job_id, job.conversation_id, job.message_ms, text)
+
+    def _count(self, held: Held, reclaimed: Reclaimed, consumer: str) -> None:
         kind = "job" if held is self._recovery.jobs else "reply"
-        if outcome == "restarted":
+        if reclaimed.outcome == "restarted":
             self._metrics.reclaimed.labels(kind).inc()
-            log.info("lease: reclaimed", kind=kind, holder=consumer)
-        elif outcome == "dead":
+            log.info("lease: reclaimed", kind=kind, job_id=reclaimed.job_id, holder=consumer)
+        else:
             self._metrics.dead_letters.labels(kind).inc()
-            log.error("job: dead letter", reason="deliveries", holder=consumer)
+            log.error("job: dead letter", job_id=reclaimed.job_id, reason=reclaimed.reason, holder=consumer)

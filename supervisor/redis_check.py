@@ -37,6 +37,13 @@ async def check_redis(client: RedisClient, trust: frozenset[str]) -> str:
     return f"{'valkey' if 'valkey_version' in info else 'redis'} {version}"
 
 
+async def memory(client: RedisClient) -> tuple[int, int]:
+    """Bytes used and maxmemory (0: no limit). Raises RedisFailed."""
+    text = cast(bytes, await client.command("INFO", "memory")).decode()
+    facts = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    return int(facts["used_memory"]), int(facts.get("maxmemory", 0))
+
+
 def _complaint(setting: str, found: str | None, wanted: str, trust: str) -> str:
     if found is None:
         return f"Redis does not let us read {setting}; if it is {wanted}, say HASHEE_REDIS_TRUST={trust}"

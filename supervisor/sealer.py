@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, contextmanager
 
 import msgspec
 
+from bus.generation import Generation
 from bus.records import Payload
 from bus.store import SessionWrite, now_ms
 from crypto.envelope import seal_ratchet
@@ -32,11 +33,12 @@ class CannotSeal(Exception):
 
 
 class SealedFor(msgspec.Struct, frozen=True):
-    """One envelope, the records that making it moved, and the same sealed for its commit."""
+    """One envelope, the records that making it moved, the same sealed for its commit, and the epoch they are of."""
 
     encrypted_payload: str
     moved: list[DeviceRecord]
     writes: list[SessionWrite]
+    epoch: int
 
     def __repr__(self) -> str:
         return f"SealedFor({len(self.moved)} devices)"
@@ -64,12 +66,14 @@ class Addressed(msgspec.Struct, frozen=True):
 class Sealer:
     """Encrypts for one agent."""
 
-    def __init__(self, sessions: Sessions, owners: Owners, device: LocalDevice, metrics: Metrics) -> None:
+    def __init__(
+        self, sessions: Sessions, owners: Owners, device: LocalDevice, metrics: Metrics, generation: Generation
+    ) -> None:
         self._sessions = sessions
         self._owners = owners
         self._device = device
         self._metrics = metrics
-        self.epoch = 0
+        self._generation = generation
 
     def locked(self, peers: list[Peer]) -> AbstractAsyncContextManager[None]:
         """Hold the records of these devices from reading to commit."""
@@ -88,7 +92,9 @@ class Sealer:
             return {}
         owner, now = to.recipient, now_ms()
         for peer in peers:
-            if peer[1] == to.new_session_with or not (await self._sessions.load(peer)).record.may_send(self.epoch, now):
+            if peer[1] == to.new_session_with or not (await self._sessions.load(peer)).record.may_send(
+                self._generation.epoch, now
+            ):
                 return await self._owners.bundles(owner)
         return {}
 
@@ -104,11 +110,13 @@ class Sealer:
             raise CannotSeal("no_group_key" if isinstance(to.recipient, GroupKeys) else "no_usable_device") from None
 
     async def _seal_for_person(self, to: Addressed, peers: list[Peer], bundles: Mapping[str, Bundle]) -> SealedFor:
+        epoch = self._generation.epoch
         loaded: dict[str, Loaded] = {}
         records: dict[str, DeviceRecord] = {}
         for peer in peers:
             read = await self._sessions.load(peer)
-            record = self._sendable(read.record, bundles.get(peer[1]), is_renewed=peer[1] == to.new_session_with)
+            is_renewed = peer[1] == to.new_session_with
+            record = self._sendable(read.record, bundles.get(peer[1]), epoch, is_renewed=is_renewed)
             if record is None:
                 self._metrics.devices_left_out.inc()
                 continue
@@ -123,7 +131,7 @@ class Sealer:
                 client_message_id=to.client_message_id,
                 payload=to.payload,
                 records=records,
-                epoch=self.epoch,
+                epoch=epoch,
                 now_ms=now_ms(),
                 random=os.urandom,
             )
@@ -132,7 +140,7 @@ class Sealer:
             self._sessions.seal((to.recipient_id, device), loaded[device], record)
             for device, record in sealed.records.items()
         ]
-        return SealedFor(sealed.encrypted_payload, moved, writes)
+        return SealedFor(sealed.encrypted_payload, moved, writes, epoch)
 
     def _seal_for_group(self, to: Addressed, keys: GroupKeys) -> SealedFor:
         with _json_form():
@@ -144,7 +152,7 @@ class Sealer:
                 payload=to.payload,
                 random=os.urandom,
             )
-        return SealedFor(sealed, [], [])
+        return SealedFor(sealed, [], [], self._generation.epoch)
 
     def unanswered(self, sealed: SealedFor) -> int:
         """How many messages went to a device without an answer, when it is time to ask for one; else 0."""
@@ -159,15 +167,17 @@ class Sealer:
         for write, record in zip(sealed.writes, sealed.moved, strict=True):
             self._sessions.committed(write, record)
 
-    def _sendable(self, record: DeviceRecord, bundle: Bundle | None, *, is_renewed: bool) -> DeviceRecord | None:
+    def _sendable(
+        self, record: DeviceRecord, bundle: Bundle | None, epoch: int, *, is_renewed: bool
+    ) -> DeviceRecord | None:
         now = now_ms()
-        may_send = record.may_send(self.epoch, now)
+        may_send = record.may_send(epoch, now)
         if may_send and not (is_renewed and bundle is not None):
             return record
         if bundle is None:
             return None
         try:
-            return start_session(record, self._device, bundle, epoch=self.epoch, now_ms=now, random=os.urandom)
+            return start_session(record, self._device, bundle, epoch=epoch, now_ms=now, random=os.urandom)
         except Unreadable:
             return None
 

@@ -13,6 +13,8 @@ from supervisor.settings_reader import Malformed, base64_bytes, matching, whole_
 
 MIB = 1 << 20
 MOST_MIB = 1 << 20
+MOST_RETRIES = 19  # a job is delivered at most 20 times
+LONGEST_WAIT_SECONDS = 86_400
 TRUSTABLE = frozenset({"eviction", "persistence"})
 
 
@@ -102,3 +104,16 @@ def host(text: str) -> str:
     if not re.fullmatch(r"[0-9A-Za-z.:_-]{1,253}", text):
         raise Malformed
     return text
+
+
+def waits(text: str) -> tuple[float, ...]:
+    """Seconds with commas, `none` for an empty list."""
+    if text == "none":
+        return ()
+    parts = text.split(",")
+    if len(parts) > MOST_RETRIES or not all(re.fullmatch(r"[0-9]{1,5}(\.[0-9]{1,3})?", part) for part in parts):
+        raise Malformed
+    seconds = tuple(float(part) for part in parts)
+    if max(seconds) > LONGEST_WAIT_SECONDS:
+        raise Malformed
+    return seconds

@@ -11,9 +11,11 @@ import structlog
 import trio
 
 from bus import ulid
-from bus.records import BadRecord, LiveDelta, LiveTyping, unpack_live
+from bus.outbox import Outbox
+from bus.records import BadRecord, LiveAbort, LiveDelta, LiveTyping, pack_live, unpack_live
 from bus.sealing import BusKey
 from bus.store import now_ms
+from bus.wire import RedisFailed
 from crypto.envelope import V1_2
 from crypto.errors import TooLarge
 from crypto.identity import LocalDevice
@@ -66,12 +68,14 @@ class Streams:
         device: LocalDevice,
         bus_key: BusKey,
         connection: Connection,
+        outbox: Outbox,
         metrics: Metrics,
         *,
         speaks: Callable[[], bool] = lambda: True,
     ) -> None:
         """`speaks`: whether typing, which every supervisor hears of, goes out from this one."""
         self._device = device
+        self._outbox = outbox
         self._bus_key = bus_key
         self._connection = connection
         self._metrics = metrics
@@ -98,6 +102,9 @@ class Streams:
                 continue
             if isinstance(live, LiveTyping):
                 await self._type(live)
+            elif isinstance(live, LiveAbort):
+                async with self._order:
+                    await self.abort(live.conversation_id)
             else:
                 async with self._order:
                     await self._grow(live)
@@ -129,8 +136,24 @@ class Streams:
     async def abort(self, conversation_id: str) -> None:
         """A stream that was begun and will not be ended as one."""
         stream = self._by_conversation.pop(conversation_id, None)
-        if stream is not None and self._is_alive(stream):
+        if stream is None:
+            return
+        try:
+            await self._outbox.end_stream(conversation_id, f"{stream.stream_id} {self._outbox.consumer}")
+        except RedisFailed as error:
+            log.info("stream: its end is not noted", reason=str(error))  # the next connection tells the relay once more
+        if self._is_alive(stream):
             await self._try_send(StreamAbort(stream.stream_id, conversation_id))
+
+    async def job_lost(self, conversation_id: str) -> None:
+        """Its job has lost its worker: what was shown is over, whichever supervisor showed it."""
+        async with self._order:
+            await self.abort(conversation_id)
+        packed = pack_live(LiveAbort(conversation_id), key=self._bus_key, agent_id=self._device.owner_id)
+        try:
+            await self._outbox.publish_live(packed)
+        except RedisFailed as error:
+            log.info("stream: its end is not told", reason=str(error))
 
     def _is_alive(self, stream: LiveStream) -> bool:
         return (

@@ -17,7 +17,7 @@ from supervisor.pool_settings import PoolSettings
 from supervisor.process import Stage
 from supervisor.reloading import Reloading, Wanted
 from supervisor.worker_events import OnDeath, WorkerEvents
-from supervisor.worker_order import WorkerOrder
+from supervisor.worker_order import WorkerOrder, WorkerTimes
 
 log = structlog.get_logger()
 
@@ -78,6 +78,7 @@ class Workforce:
             concurrency=settings.concurrency,
             environ=environ,
             report_files=settings.reload_on_change,
+            times=WorkerTimes(job_seconds=settings.job_seconds),
         )
 
     def _wanted(self) -> Wanted:

@@ -4,11 +4,12 @@ What is wrong with a handler is said when it is registered, not when the first m
 """
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar, get_args
 
+from bus.policies import MOST_WAITING, REFUSAL, Busy, Full, Policies
 from bus.records import InboundMessage
 from workers.errors import BadHandler
 
@@ -16,6 +17,8 @@ HandlerFunction: TypeAlias = Callable[..., object] | Callable[..., Awaitable[obj
 Function = TypeVar("Function", bound=HandlerFunction)
 Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[object]]
 
+MOST_WAITING_EVER = 10_000
+MOST_POLICY_CHARACTERS = 2000
 # PROTOCOL §4. A filter by another name would never match.
 PAYLOAD_TYPES = ("text", "image", "video", "audio", "file", "artifact", "system")
 
@@ -45,15 +48,33 @@ class Handler:
 
 
 class Agent:
-    """An agent's handlers.
+    """An agent's handlers, and what becomes of messages that come faster than they are answered.
 
     `lifespan` is a function that gives an async context manager: entered before the first job and left after the last one,
     in each worker process, for connections that all jobs share.
+    `when_busy`: a message that comes while another of its conversation is handled waits for it (`queue`), cancels it
+    (`interrupt`), or is handled together with all that wait when the next run starts (`coalesce`: see `job.messages`).
+    `most_waiting`: so many messages of one conversation may wait; what comes then is answered with the text `refusal` (`refuse`) or
+    waits outside (`park`).
+    `apology`: a text for the sender of a message that was given up; without one they hear nothing.
     """
 
-    def __init__(self, *, lifespan: Lifespan | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        lifespan: Lifespan | None = None,
+        when_busy: Busy = "queue",
+        most_waiting: int = MOST_WAITING,
+        when_full: Full = "refuse",
+        refusal: str = REFUSAL,
+        apology: str | None = None,
+    ) -> None:
         self._handlers: list[Handler] = []
         self._lifespan = lifespan
+        _check_policies(when_busy, most_waiting, when_full, (refusal, apology))
+        self.policies = Policies(
+            busy=when_busy, most_waiting=most_waiting, full=when_full, refusal=refusal, apology=apology
+        )
 
     def on_message(self, *payload_types: str) -> Callable[[Function], Function]:
         """Register a function `(message, chat)` or `(message, chat, job)`, sync or async, for messages.
@@ -99,6 +120,18 @@ class Agent:
                 raise BadHandler(f"{new.name}: {known.name} already takes all messages that no other handler takes")
             if both := set(known.payload_types) & set(new.payload_types):
                 raise BadHandler(f"{new.name}: {known.name} already takes {', '.join(sorted(both))}")
+
+
+def _check_policies(when_busy: str, most_waiting: int, when_full: str, texts: Iterable[str | None]) -> None:
+    if when_busy not in get_args(Busy):
+        raise BadHandler(f"when_busy is one of {', '.join(get_args(Busy))}, not {when_busy!r}")
+    if when_full not in get_args(Full):
+        raise BadHandler(f"when_full is one of {', '.join(get_args(Full))}, not {when_full!r}")
+    if not 1 <= most_waiting <= MOST_WAITING_EVER:
+        raise BadHandler(f"most_waiting is a number from 1 to {MOST_WAITING_EVER}, not {most_waiting!r}")
+    for text in texts:
+        if text is not None and not 1 <= len(text) <= MOST_POLICY_CHARACTERS:
+            raise BadHandler(f"refusal and apology have 1 to {MOST_POLICY_CHARACTERS} characters")
 
 
 def _handler(function: HandlerFunction, payload_types: tuple[str, ...]) -> Handler:

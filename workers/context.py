@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from bus.control import Observation
+from bus.records import InboundMessage
 
 Observe: TypeAlias = Callable[[Observation], None]
 
@@ -22,12 +23,15 @@ class JobContext:
 
     `idempotency_key` is the same in every run of the job and in no other job: give it to the services that the handler
     calls, so that a second run does not order twice. `attempt` counts from 1, `emitted` names the places an earlier run sent.
+    `messages`: the one that the handler is given last, after those that are handled together with it (`when_busy="coalesce"`);
+    the same in every run.
     """
 
     idempotency_key: str
     attempt: int
     deliveries: int = 1
     emitted: frozenset[str] = frozenset()
+    messages: tuple[InboundMessage, ...] = field(default=(), repr=False)
     _observe: Observe = field(default=observe_nothing, repr=False)
 
     def observe(self, metric: str, value: float, **labels: str) -> None:

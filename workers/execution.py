@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import trio
 
-from bus.records import Job
+from bus.records import InboundMessage, Job
 from workers.agent import Agent, Handler
 from workers.blocking import BlockingChat
 from workers.chat import Chat
@@ -28,19 +28,33 @@ class Bench:
     observe: Observe
 
 
-async def run_handler(bench: Bench, job: Job, emitted: frozenset[str], lost: Callable[[], None]) -> bool:
+@dataclass(frozen=True)
+class Run:
+    """One run of a job. `messages`: all that are handled in it, oldest first; `emitted`: places of earlier runs."""
+
+    job: Job
+    messages: tuple[InboundMessage, ...]
+    emitted: frozenset[str] = frozenset()
+
+    @property
+    def message(self) -> InboundMessage:
+        """The one that the handler is given: the newest."""
+        return self.messages[-1]
+
+
+async def run_handler(bench: Bench, run: Run, lost: Callable[[], None]) -> bool:
     """Run the job's handler to its end; False if the agent has none for this payload type.
 
     Raises what the handler raised; a group of exceptions that holds one Retry or Fail as that.
     """
-    handler = bench.agent.handler_for(str(job.message.payload.get("type", "")))
+    handler = bench.agent.handler_for(str(run.message.payload.get("type", "")))
     if handler is None:
         return False
     raised: BaseException | None = None
     async with trio.open_nursery() as helpers:
-        sending = Sending(job, bench.outlet, emitted=emitted, helpers=helpers, lost=lost)
+        sending = Sending(run.job, bench.outlet, emitted=run.emitted, helpers=helpers, lost=lost)
         try:
-            await _call(bench, handler, job, emitted, Chat(sending))
+            await _call(bench, handler, run, Chat(sending))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - raised again outside of the helpers' nursery
             raised = error
         helpers.cancel_scope.cancel()
@@ -49,20 +63,22 @@ async def run_handler(bench: Bench, job: Job, emitted: frozenset[str], lost: Cal
     return True
 
 
-async def _call(bench: Bench, handler: Handler, job: Job, emitted: frozenset[str], chat: Chat) -> None:
+async def _call(bench: Bench, handler: Handler, run: Run, chat: Chat) -> None:
+    job = run.job
     context = JobContext(
         idempotency_key=job.job_id,
         attempt=job.attempt,
         deliveries=job.deliveries,
-        emitted=emitted,
+        emitted=run.emitted,
+        messages=run.messages,
         _observe=bench.observe,
     )
     if handler.is_async:
-        await handler.call(job.message, chat, context)
+        await handler.call(run.message, chat, context)
         return
     # Not abandoned on cancel: a thread cannot be stopped, so its slot is not free before it has ended.
     await trio.to_thread.run_sync(
-        handler.call_blocking, job.message, BlockingChat(chat), context, limiter=bench.threads
+        handler.call_blocking, run.message, BlockingChat(chat), context, limiter=bench.threads
     )
 
 

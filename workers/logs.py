@@ -28,6 +28,9 @@ class Log:
     def warning(self, event: str, **values: object) -> None:
         self._logger.warning(event, extra={"values": values})
 
+    def error(self, event: str, **values: object) -> None:
+        self._logger.error(event, extra={"values": values})
+
 
 def worker_log(environ: Mapping[str, str], consumer: str) -> Log:
     """The log of this process, as HASHEE_LOG_LEVEL and HASHEE_LOG_FORMAT say."""

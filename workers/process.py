@@ -115,14 +115,19 @@ class Worker:
         settings = self._settings
         store: JobStore | None = None
         with self._opening:
-            store = await self._open_store()
+            store = await self._open_store(agent)
         if store is None:
             self.tell(Drained(handed_back=0))
             return
         self._runner = Runner(
             agent,
             store,
-            RunnerSettings(concurrency=settings.concurrency),
+            RunnerSettings(
+                concurrency=settings.concurrency,
+                retry_after_seconds=settings.retry_after_seconds,
+                job_seconds=settings.job_seconds,
+                retries_timeouts=settings.retries_timeouts,
+            ),
             vitals=self._vitals,
             log=self._log,
             observe=self.tell,
@@ -137,10 +142,12 @@ class Worker:
                 await store.close()
         self.tell(Drained(handed_back=self._runner.handed_back))
 
-    async def _open_store(self) -> JobStore:
+    async def _open_store(self, agent: Agent) -> JobStore:
         settings, backoff = self._settings, Backoff()
         while True:
-            store = JobStore(settings.redis_url, settings.agent_id, settings.bus_key, settings.consumer)
+            store = JobStore(
+                settings.redis_url, settings.agent_id, settings.bus_key, settings.consumer, policies=agent.policies
+            )
             try:
                 await store.open()
             except RedisUnavailable:

@@ -5,45 +5,55 @@ bus's business: it never gives two jobs of one conversation at once.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import trio
 
-from bus.jobs import Failed, Finished
-from bus.records import Job
+from bus.jobs import Failed, Finished, Started
+from bus.records import MOST_DELIVERIES, Job, Reply
 from bus.wire import RedisUnavailable
 from workers.agent import Agent
 from workers.context import Observe, observe_nothing
 from workers.errors import Fail, Retry
-from workers.execution import Bench, run_handler
+from workers.execution import Bench, Run, run_handler
 from workers.logs import Log, kind, where
 from workers.outlet import Backoff, WorkerBus, until_redis_answers
+from workers.payloads import text_payload
+from workers.slots import Slots
 from workers.vitals import Vitals
 
 # Three tries more after a failure, then a dead letter: a passing fault of a service is over by then, a defect is not.
 RETRY_AFTER_SECONDS = (1.0, 5.0, 30.0)
-# DESIGN rule 8: deliveries of all kinds are bounded.
-MOST_DELIVERIES = 20
+# Longer than any answer of a language model takes; what runs longer hangs.
+JOB_SECONDS = 600.0
 SEEN_SECONDS = 5.0
-HAND_BACK_SECONDS = 2.0
+LAST_WORD_SECONDS = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunnerSettings:
-    """`retry_after_seconds`: the wait after the first, second, … failure of a handler; then the job is a dead letter."""
+    """`retry_after_seconds`: the wait after the first, second, … failure of a handler; then the job is a dead letter.
+
+    `job_seconds`: the longest run; over it the job is a dead letter `timeout`, or with `retries_timeouts` a failure like others.
+    """
 
     concurrency: int
     retry_after_seconds: Sequence[float] = RETRY_AFTER_SECONDS
+    job_seconds: float = JOB_SECONDS
+    retries_timeouts: bool = False
 
 
 @dataclass(eq=False)
 class _Hand:
-    """A job that was taken: the scope that ends it, and whether its handler was begun."""
+    """A job that was taken: the scope that ends it, whether its handler was begun, and whether it has had its end in Redis."""
 
     job: Job
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     begun: bool = False
+    superseded: bool = False
+    ended: bool = False
 
 
 class Runner:
@@ -63,7 +73,7 @@ class Runner:
         self._settings = settings
         self._vitals = vitals
         self._log = log
-        self._slots = trio.CapacityLimiter(settings.concurrency)
+        self._slots = Slots(settings.concurrency)
         threads = trio.CapacityLimiter(settings.concurrency)
         self._bench = Bench(agent=agent, outlet=bus, threads=threads, observe=observe)
         self._hands: dict[str, _Hand] = {}
@@ -75,6 +85,7 @@ class Runner:
     async def run(self) -> None:
         """Until `drain` or `stop`, and until what was taken has ended."""
         self._bus.on_fenced(self._lost)
+        self._bus.on_superseded(self._superseded)
         async with trio.open_nursery() as company:
             company.start_soon(self._be_seen)
             async with trio.open_nursery() as nursery:
@@ -85,9 +96,7 @@ class Runner:
     def drain(self) -> None:
         """Take no more; finish what runs; hand back what was taken and not begun."""
         self._taking.cancel()
-        for hand in self._hands.values():
-            if not hand.begun:
-                hand.scope.cancel()
+        self._clear_the_way()
 
     def stop(self) -> None:
         """Cancel what runs and hand it back."""
@@ -99,7 +108,7 @@ class Runner:
     async def _take(self, nursery: trio.Nursery) -> None:
         backoff = Backoff()
         while True:
-            while (free := self._settings.concurrency - len(self._hands)) <= 0:
+            while (free := self._free()) <= 0:
                 self._room = trio.Event()
                 await self._room.wait()
             try:
@@ -113,87 +122,174 @@ class Runner:
             for job in jobs:
                 hand = self._hands[job.entry_id] = _Hand(job)
                 self._bus.hold(job)
-                if self._taking.cancel_called:
-                    hand.scope.cancel()
                 nursery.start_soon(self._carry, hand)
+            self._clear_the_way()
+
+    def _free(self) -> int:
+        """How many more jobs to take; none while one must run alone."""
+        if any(hand.job.strikes for hand in self._hands.values()):
+            return 0
+        return self._settings.concurrency - len(self._hands)
+
+    def _clear_the_way(self) -> None:
+        """What cannot begin now goes to other workers: all when draining, all but the suspect where one is to run alone."""
+        suspect = next((hand for hand in self._hands.values() if hand.job.strikes), None)
+        for hand in self._hands.values():
+            if not hand.begun and (self._taking.cancel_called or (suspect is not None and hand is not suspect)):
+                hand.scope.cancel()
 
     async def _carry(self, hand: _Hand) -> None:
         """From taking to letting go."""
         try:
             with hand.scope:
-                async with self._slots:
+                async with self._slots.alone() if hand.job.strikes else self._slots.one():
                     hand.begun = True
                     self._vitals.started(hand.job)
                     await self._run(hand)
-            if hand.scope.cancelled_caught and (self._stopping or not hand.begun):
-                await self._hand_back(hand.job)
+            if not hand.ended:
+                await self._end_cancelled(hand)
         finally:
             self._vitals.ended(hand.job)
             self._bus.release(hand.job)
             del self._hands[hand.job.entry_id]
             self._room.set()
 
+    async def _end_cancelled(self, hand: _Hand) -> None:
+        """Cancelled before it came to its end: interrupted, to be handed back, or lost."""
+        if hand.superseded:
+            await self._end_superseded(hand)
+        elif self._stopping or not hand.begun:
+            with trio.move_on_after(LAST_WORD_SECONDS, shield=True):
+                try:
+                    await self._bus.hand_back(hand.job)
+                except RedisUnavailable:
+                    return  # its lease runs out
+                self.handed_back += 1
+
+    async def _end_superseded(self, hand: _Hand) -> None:
+        with trio.CancelScope(shield=True):
+            await until_redis_answers(lambda: self._bus.finish(hand.job, "superseded"))
+        self._log.info("job: superseded by a later message", job=hand.job.job_id)
+
     async def _run(self, hand: _Hand) -> None:
         job = hand.job
-        emitted = await until_redis_answers(lambda: self._bus.emitted(job))
+        started = await until_redis_answers(lambda: self._bus.start(job))
+        if started.outcome == "fenced":
+            hand.ended = True
+            self._log.warning("job: lost to another worker", job=job.job_id)
+            return
+        if started.outcome == "superseded":
+            hand.superseded = True
+            return
         try:
-            handled = await run_handler(self._bench, job, emitted, hand.scope.cancel)
+            async with self._limited(hand):
+                handled = await self._handle(hand, started)
         except Retry as asked:
-            await self._retry_as_asked(job, asked)
+            await self._retry_as_asked(hand, asked)
         except Fail as refused:
-            await self._fail(job, refused.reason, None)
+            await self._fail(hand, refused.reason, None)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the rule of this room: a handler never ends the worker
-            await self._fail_by(job, error)
+            await self._fail_by(hand, error)
         else:
-            if not handled:
-                payload_type = str(job.message.payload.get("type", ""))[:32]
-                self._log.info("job: no handler for this type", job=job.job_id, payload_type=payload_type)
-            if await until_redis_answers(lambda: self._bus.finish(job)) is Finished.FENCED:
-                self._log.warning("job: lost to another worker", job=job.job_id)
-            else:
-                self._vitals.count_done()
+            await self._finish(hand, handled=handled)
 
-    async def _retry_as_asked(self, job: Job, asked: Retry) -> None:
-        if job.deliveries >= MOST_DELIVERIES:
-            await self._fail(job, "deliveries", None)
+    async def _handle(self, hand: _Hand, started: Started) -> bool:
+        messages = (hand.job.message, *started.together)
+        return await run_handler(self._bench, Run(hand.job, messages, started.places), hand.scope.cancel)
+
+    @asynccontextmanager
+    async def _limited(self, hand: _Hand) -> AsyncIterator[None]:
+        """What runs over its time ends in Redis at once; its handler when it lets itself be cancelled (a thread does not)."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._end_overrun, hand)
+            raised: BaseException | None = None
+            try:
+                yield
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - raised again outside of the nursery, not in a group
+                raised = error
+            nursery.cancel_scope.cancel()
+        if raised is not None:
+            raise raised
+
+    async def _end_overrun(self, hand: _Hand) -> None:
+        await trio.sleep(self._settings.job_seconds)
+        self._log.error("job: over its time limit", job=hand.job.job_id, seconds=self._settings.job_seconds)
+        with trio.CancelScope(shield=True):
+            wait = self._wait_after(hand.job) if self._settings.retries_timeouts else None
+            await self._fail(hand, "timeout", wait)
+        hand.scope.cancel()
+
+    async def _finish(self, hand: _Hand, *, handled: bool) -> None:
+        if hand.ended:
+            return
+        job = hand.job
+        if not handled:
+            payload_type = str(job.message.payload.get("type", ""))[:32]
+            self._log.info("job: no handler for this type", job=job.job_id, payload_type=payload_type)
+        finished = await until_redis_answers(lambda: self._bus.finish(job, "done" if handled else "no_handler"))
+        hand.ended = True
+        if finished is Finished.FENCED:
+            self._log.warning("job: lost to another worker", job=job.job_id)
         else:
-            await self._fail(job, "retry_asked", asked.after_seconds)
+            self._vitals.count_done()
 
-    async def _fail_by(self, job: Job, error: BaseException) -> None:
-        waits = self._settings.retry_after_seconds
-        wait = waits[job.attempt - 1] if job.attempt <= len(waits) else None
+    async def _retry_as_asked(self, hand: _Hand, asked: Retry) -> None:
+        if hand.job.deliveries >= MOST_DELIVERIES:
+            await self._fail(hand, "deliveries", None)
+        else:
+            await self._fail(hand, "retry_asked", asked.after_seconds)
+
+    async def _fail_by(self, hand: _Hand, error: BaseException) -> None:
+        wait = self._wait_after(hand.job)
         # The exception's text may quote the conversation, so it is not shown.
         self._log.warning(
             "job: the handler failed",
-            job=job.job_id,
-            attempt=job.attempt,
+            job=hand.job.job_id,
+            attempt=hand.job.attempt,
             exception=kind(error),
             at=where(error),
-            ends="dead letter" if wait is None else f"again in about {wait:g} s",
+            ends="dead letter" if wait is None else f"again in about {wait:.1f} s",
         )
-        spread = random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, guards nothing
-        await self._fail(job, "handler_error", None if wait is None else wait * spread)
+        await self._fail(hand, "handler_error", wait)
 
-    async def _fail(self, job: Job, reason: str, retry_after_seconds: float | None) -> None:
+    def _wait_after(self, job: Job) -> float | None:
+        """How long until the next try, with a random share so that not all come back at once; None: there is none."""
+        waits = self._settings.retry_after_seconds
+        spread = random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, guards nothing
+        return waits[job.attempt - 1] * spread if job.attempt <= len(waits) else None
+
+    async def _fail(self, hand: _Hand, reason: str, retry_after_seconds: float | None) -> None:
+        if hand.ended:
+            return
+        job, apology = hand.job, self._apology()
         after_ms = None if retry_after_seconds is None else int(retry_after_seconds * 1000)
-        failed = await until_redis_answers(lambda: self._bus.fail(job, reason, after_ms))
+        failed = await until_redis_answers(lambda: self._bus.fail(job, reason, after_ms, apology))
+        hand.ended = True
         if failed is Failed.FENCED:
             self._log.warning("job: lost to another worker", job=job.job_id)
             return
+        if failed is Failed.DEAD:
+            self._log.error("job: dead letter", job=job.job_id, reason=reason)
         if reason != "retry_asked":
             self._vitals.count_failed()
 
-    async def _hand_back(self, job: Job) -> None:
-        with trio.move_on_after(HAND_BACK_SECONDS, shield=True):
-            try:
-                await self._bus.hand_back(job)
-            except RedisUnavailable:
-                return  # Its lease runs out.
-            self.handed_back += 1
+    def _apology(self) -> Reply | None:
+        text = self._bench.agent.policies.apology
+        return (
+            None
+            if text is None
+            else Reply(kind="message", content_type="text", payload=text_payload(text, markdown=False))
+        )
 
     def _lost(self, entry_id: str) -> None:
         if hand := self._hands.get(entry_id):
             self._log.warning("job: lost to another worker", job=hand.job.job_id)
+            hand.ended = True
+            hand.scope.cancel()
+
+    def _superseded(self, entry_id: str) -> None:
+        if hand := self._hands.get(entry_id):
+            hand.superseded = True
             hand.scope.cancel()
 
     async def _be_seen(self) -> None:

@@ -16,6 +16,8 @@ from bus.wire import RedisUnavailable
 from workers.errors import BadReply
 from workers.outlet import Outlet, until_redis_answers
 
+# A stream's end must not hang on a Redis that is away.
+ABORT_SECONDS = 1.0
 _KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -91,3 +93,13 @@ class Sending:
             await self._outlet.publish_typing(self.job, active)
         except RedisUnavailable:
             return
+
+    async def abort_stream(self) -> None:
+        """The stream that was shown will not be ended by a whole text; soon or never."""
+        if self._is_lost:
+            return
+        with trio.move_on_after(ABORT_SECONDS, shield=True):
+            try:
+                await self._outlet.publish_abort(self.job)
+            except RedisUnavailable:
+                return  # the relay ends it after half a minute without a delta

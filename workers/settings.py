@@ -16,9 +16,12 @@ from pathlib import Path
 
 from bus.sealing import KEY_BYTES, BusKey
 from workers.builtin import default_handler
+from workers.runner import JOB_SECONDS, RETRY_AFTER_SECONDS
 
 DEFAULT_CONCURRENCY = 16
 MOST_CONCURRENCY = 1024
+MOST_RETRIES = 19
+LONGEST_WAIT_SECONDS = 86_400
 
 
 class SettingsError(Exception):
@@ -41,6 +44,9 @@ class WorkerSettings:
     bus_key: BusKey
     handler: str
     concurrency: int = DEFAULT_CONCURRENCY
+    retry_after_seconds: tuple[float, ...] = RETRY_AFTER_SECONDS
+    job_seconds: float = JOB_SECONDS
+    retries_timeouts: bool = False
     consumer: str
     control_fd: int | None = None
     parent_pid: int | None = None
@@ -65,6 +71,9 @@ def read_settings(options: argparse.Namespace, environ: MutableMapping[str, str]
         bus_key=key,
         handler=options.handler or environ.get("HASHEE_HANDLER") or default_handler(environ),
         concurrency=_concurrency(options.concurrency, environ),
+        retry_after_seconds=parse_waits(environ.get("HASHEE_RETRY_SECONDS", ""), RETRY_AFTER_SECONDS),
+        job_seconds=parse_job_seconds(environ.get("HASHEE_JOB_SECONDS", ""), JOB_SECONDS),
+        retries_timeouts=environ.get("HASHEE_RETRY_TIMEOUTS") == "on",
         consumer=options.consumer or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
         control_fd=options.control_fd,
         parent_pid=options.parent_pid,
@@ -93,6 +102,32 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--report-files", action="store_true", help="tell which files the handler came from")
     parser.add_argument("--parent-pid", type=int, metavar="PID", help="die with this parent")
     return parser.parse_args(arguments)
+
+
+def parse_waits(text: str, default: tuple[float, ...]) -> tuple[float, ...]:
+    """HASHEE_RETRY_SECONDS: seconds with commas, `none` for no retry. Raises SettingsError."""
+    if not text:
+        return default
+    if text == "none":
+        return ()
+    try:
+        waits = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        waits = (-1.0,)
+    if len(waits) > MOST_RETRIES or not all(0 <= wait <= LONGEST_WAIT_SECONDS for wait in waits):
+        raise SettingsError("HASHEE_RETRY_SECONDS", "up to 19 waits in seconds (to 86400) with commas, or none")
+    return waits
+
+
+def parse_job_seconds(text: str, default: float) -> float:
+    """HASHEE_JOB_SECONDS. Raises SettingsError."""
+    try:
+        seconds = float(text or default)
+    except ValueError:
+        seconds = 0.0
+    if not 0.1 <= seconds <= LONGEST_WAIT_SECONDS:
+        raise SettingsError("HASHEE_JOB_SECONDS", "seconds, 0.1 to 86400")
+    return seconds
 
 
 def _concurrency(given: int | None, environ: Mapping[str, str]) -> int:

@@ -1,7 +1,7 @@
 """A reply that a person sees grow. What was written is merged into deltas; the whole text is sent when the block is left.
 
-Deltas are a courtesy: they may be lost, the whole text may not. A stream is shown at most once: a second run of a job whose
-first run had begun to show one sends the whole text as a plain message, since nobody knows how much of it was seen.
+Deltas are a courtesy: they may be lost, the whole text may not. A run that does not come to its end ends its stream (a worker that
+died has it ended by its supervisor); the next run begins another.
 """
 
 from types import TracebackType
@@ -70,15 +70,16 @@ class Stream:
             self._show.scope.cancel()
         if error is None and self._parts:
             await self._send_whole()
+        elif self._show is not None:
+            await self._sending.abort_stream()
 
     def _may_be_shown(self) -> bool:
-        place = self._place
-        return not (self._sending.was_emitted(place) or self._sending.was_emitted(_start_of(place)))
+        return not self._sending.was_emitted(self._place)
 
     async def _begin(self, show: "_Show") -> None:
         start = Reply(kind="stream_start", content_type="text", payload={}, stream_id=show.stream_id)
         async with self._sending.turn():
-            await self._sending.emit(_start_of(self._place), start)
+            await self._sending.emit(f"{self._place}:start:{self._sending.job.deliveries}", start)
         self._sending.helpers.start_soon(show.run)
 
     async def _send_whole(self) -> None:
@@ -120,7 +121,3 @@ class _Show:
                 else:
                     self._gathered = text + self._gathered
                     self._more.set()
-
-
-def _start_of(place: str) -> str:
-    return f"{place}:start"

@@ -19,7 +19,7 @@ from bus.control import Observation
 from bus.jobs import Emitted
 from bus.records import InboundMessage, Job, Payload, Reply
 from workers.agent import Agent
-from workers.execution import Bench, run_handler
+from workers.execution import Bench, Run, run_handler
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,9 @@ class _Desk:
     async def publish_typing(self, job: Job, active: bool) -> None:  # noqa: ARG002
         await trio.lowlevel.checkpoint()
         self.typing.append(active)
+
+    async def publish_abort(self, job: Job) -> None:  # noqa: ARG002
+        await trio.lowlevel.checkpoint()
 
 
 class Conversation:
@@ -105,7 +108,7 @@ class Conversation:
             observe=self.observations.append,
         )
         async with self._agent.lifespan():
-            if not await run_handler(bench, job, before, _never_lost):
+            if not await run_handler(bench, Run(job, (job.message,), before), _never_lost):
                 raise LookupError(f"no handler takes a payload of type {job.message.payload.get('type')!r}")
         return [
             self._said(place, reply)

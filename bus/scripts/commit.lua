@@ -1,44 +1,50 @@
--- A reply has been encrypted: sessions move, the exact bytes stand in the outbox, the reply's entry goes (P4; rules 12, 14).
--- KEYS 1 conversation  2 out-box  3 replies  4 sent  5 outbox  6 acks  7 rate  8 gen  9… one session a device
--- ARGV 1 entry  2 consumer  3 reply record (the head that was encrypted)  4 conversation_id  5 client_message_id
---      6 outbox record, or '' for what needs no acknowledgement (stream.start)
---      7 resend after (ms)  8 sends a second (0: no limit)  9 burst  10 epoch  11… session version read, sealed session
--- -> already, stored outbox record | done_before | not_head | fenced | stale | wait, ms | committed
+-- A reply has been encrypted: sessions move, the exact bytes stand in the outbox, the reply's entry goes (P4; rules 12, 14, 17).
+-- KEYS board, rate, one session a device…
+-- ARGV 1 conversation_id  2 entry  3 consumer  4 reply record (the head that was encrypted)  5 client_message_id
+--      6 outbox record, or '' for what needs no acknowledgement (stream.start)  7 job id and place, with a space
+--      8 resend after (ms)  9 sends a second (0: no limit)  10 burst  11 epoch  12 highest gen seen
+--      13 stream_id: started (outbox record '') or ended by it, or ''  14… session version read, sealed session
+-- -> already, stored outbox record | done_before | not_head | fenced | went_back | epoch, current | stale | wait, ms
+--    | committed, gen
 -- Invariant: at most one outbox record a conversation; ciphertext exists only together with the state that made it.
-local reply = redis.call('HGET', KEYS[1], 'reply')
+local RATE, SESSIONS, VERSIONS = KEYS[OWN], OWN + 1, 14
+local reply = redis.call('HGET', CONVERSATION, 'reply')
 if reply == 'sent' then
-  local sent = redis.call('HMGET', KEYS[4], 'cmid', 'r')
+  local sent = redis.call('HMGET', SENT, 'cmid', 'r')
   if sent[1] == ARGV[5] then return { 'already', sent[2] } end
 end
-if reply ~= ARGV[1] then return { 'done_before' } end
-if redis.call('LINDEX', KEYS[2], 0) ~= ARGV[3] then return { 'not_head' } end
-if not lease_is_mine(KEYS[3], REPLIES_GROUP, ARGV[1], ARGV[2]) then return { 'fenced' } end
-for i = 9, #KEYS do
-  if not session_is_current(KEYS[i], ARGV[11 + (i - 9) * 2]) then return { 'stale' } end
+if reply ~= ARGV[2] then return { 'done_before' } end
+if redis.call('LINDEX', OUT_BOX, 0) ~= ARGV[4] then return { 'not_head' } end
+if not lease_is_mine(REPLIES, REPLIES_GROUP, ARGV[2], ARGV[3]) then return { 'fenced' } end
+if tonumber(redis.call('GET', GENERATION) or 0) < tonumber(ARGV[12]) then return { 'went_back' } end
+local epoch = redis.call('GET', EPOCH) or '0'
+if epoch ~= ARGV[11] then return { 'epoch', tonumber(epoch) } end
+for i = SESSIONS, #KEYS do
+  if not session_is_current(KEYS[i], ARGV[VERSIONS + (i - SESSIONS) * 2]) then return { 'stale' } end
 end
 local now = now_ms()
-local rate, burst, tokens = tonumber(ARGV[8]), tonumber(ARGV[9]), 0
+local rate, burst, tokens = tonumber(ARGV[9]), tonumber(ARGV[10]), 0
 if rate > 0 and ARGV[6] ~= '' then
-  local bucket = redis.call('HMGET', KEYS[7], 'tokens', 'at')
+  local bucket = redis.call('HMGET', RATE, 'tokens', 'at')
   tokens = math.min(burst, tonumber(bucket[1] or burst) + math.max(0, now - tonumber(bucket[2] or now)) * rate / 1000)
   if tokens < 1 then return { 'wait', math.ceil((1 - tokens) * 1000 / rate) } end
 end
 
-settle(KEYS[3], REPLIES_GROUP, ARGV[1])
-redis.call('INCR', KEYS[8])
-redis.call('LPOP', KEYS[2])
-for i = 9, #KEYS do
-  local at = 11 + (i - 9) * 2
-  store_session(KEYS[i], ARGV[at], ARGV[at + 1], ARGV[10])
+settle(REPLIES, REPLIES_GROUP, ARGV[2])
+local generation = count_write()
+redis.call('LPOP', OUT_BOX)
+for i = SESSIONS, #KEYS do
+  local at = VERSIONS + (i - SESSIONS) * 2
+  store_session(KEYS[i], ARGV[at], ARGV[at + 1], ARGV[11])
 end
+note('encrypted', string.match(ARGV[7], '^%S*'), string.match(ARGV[7], '%S*$') .. ' ' .. ARGV[5])
 if ARGV[6] == '' then
-  redis.call('HDEL', KEYS[1], 'reply')
-  start_next_reply(KEYS[3], KEYS[1], KEYS[2])
-  return { 'committed' }
+  redis.call('HDEL', CONVERSATION, 'reply')
+  redis.call('HSET', STREAMS, CONVERSATION_ID, ARGV[13] .. ' ' .. ARGV[3])
+  start_next_reply()
+  return { 'committed', generation }
 end
-redis.call('HSET', KEYS[1], 'reply', 'sent')
-redis.call('HSET', KEYS[4], 'cmid', ARGV[5], 'r', ARGV[6], 'holder', ARGV[2])
-redis.call('ZADD', KEYS[5], now + tonumber(ARGV[7]), ARGV[4])
-redis.call('HSET', KEYS[6], ARGV[5], ARGV[4])
-if rate > 0 then redis.call('HSET', KEYS[7], 'tokens', tostring(tokens - 1), 'at', now) end
-return { 'committed' }
+if ARGV[13] ~= '' then redis.call('HDEL', STREAMS, CONVERSATION_ID) end
+put_sent(ARGV[5], ARGV[6], ARGV[3], ARGV[7], now + tonumber(ARGV[8]))
+if rate > 0 then redis.call('HSET', RATE, 'tokens', tostring(tokens - 1), 'at', now) end
+return { 'committed', generation }

@@ -1,18 +1,27 @@
 -- A job has failed: it waits in `due` (its conversation stays busy), or becomes a dead letter and the next one starts.
--- KEYS 1 jobs  2 conversation  3 mailbox  4 emitted  5 due  6 dead  7 gen
--- ARGV 1 entry (fencing token)  2 consumer  3 conversation_id  4 delay (ms), or '' for a dead letter  5 reason
---      6 most deliveries
--- -> fenced | retry | dead
-if not lease_is_mine(KEYS[1], JOBS_GROUP, ARGV[1], ARGV[2]) then return 'fenced' end
-local fields = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])[1][2]
-local record, attempt, deliveries = fields[2], fields[4], fields[6]
-settle(KEYS[1], JOBS_GROUP, ARGV[1])
-redis.call('INCR', KEYS[7])
-if ARGV[4] == '' or tonumber(deliveries) >= tonumber(ARGV[6]) then
-  bury(KEYS[6], record, ARGV[5], attempt, deliveries)
-  start_next_job(KEYS[1], KEYS[2], KEYS[3], KEYS[4])
+-- KEYS board
+-- ARGV 1 conversation_id  2 entry (fencing token)  3 consumer  4 job_id  5 delay (ms), or '' for a dead letter  6 reason
+--      7 most deliveries  8 an apology (reply record) if it becomes a dead letter, or ''
+-- -> fenced | retry | superseded (by a later message, which runs instead of the retry) | dead
+if not lease_is_mine(JOBS, JOBS_GROUP, ARGV[2], ARGV[3]) then return 'fenced' end
+local job = fields_of(JOBS, ARGV[2])
+if not job then return 'fenced' end -- its entry is lost; the audit starts the conversation again
+settle(JOBS, JOBS_GROUP, ARGV[2])
+count_write()
+if ARGV[5] == '' or tonumber(job.d) >= tonumber(ARGV[7]) then
+  bury_job(job, ARGV[6])
+  note('dead', ARGV[4], ARGV[6])
+  if ARGV[8] ~= '' then say(ARGV[8]) end
+  start_next_job(ARGV[2])
   return 'dead'
 end
-redis.call('HSET', KEYS[2], 'entry', 'due', 'retry', record, 'retry_a', attempt + 1, 'retry_d', deliveries + 1)
-redis.call('ZADD', KEYS[5], now_ms() + tonumber(ARGV[4]), ARGV[3])
+if redis.call('SISMEMBER', INTERRUPTED, ARGV[2]) == 1 then
+  note('superseded', ARGV[4])
+  start_next_job(ARGV[2])
+  return 'superseded'
+end
+note('failed', ARGV[4], ARGV[6] .. ' ' .. ARGV[5])
+redis.call('HSET', CONVERSATION, 'entry', 'due', 'retry', job.r, 'retry_a', job.a + 1, 'retry_d', job.d + 1,
+  'retry_s', job.s or 0, 'retry_j', ARGV[4])
+redis.call('ZADD', DUE, now_ms() + tonumber(ARGV[5]), CONVERSATION_ID)
 return 'retry'

@@ -1,10 +1,13 @@
--- A job that was taken but not started goes back as if never taken; nothing is counted against it.
--- KEYS 1 jobs  2 conversation  3 gen
--- ARGV 1 entry (fencing token)  2 consumer
+-- A job that was taken and not finished goes back; its attempt is not counted.
+-- KEYS board
+-- ARGV 1 conversation_id  2 entry (fencing token)  3 consumer  4 job_id
 -- -> fenced | done
-if not lease_is_mine(KEYS[1], JOBS_GROUP, ARGV[1], ARGV[2]) then return 'fenced' end
-local fields = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])[1][2]
-settle(KEYS[1], JOBS_GROUP, ARGV[1])
-redis.call('INCR', KEYS[3])
-start_job(KEYS[1], KEYS[2], fields[2], fields[4], fields[6])
+if not lease_is_mine(JOBS, JOBS_GROUP, ARGV[2], ARGV[3]) then return 'fenced' end
+local job = fields_of(JOBS, ARGV[2])
+if not job then return 'fenced' end
+settle(JOBS, JOBS_GROUP, ARGV[2])
+count_write()
+note('handed_back', ARGV[4], ARGV[3])
+local started = start_job(job.r, job.a, job.d, job.s or 0)
+if redis.call('SREM', INTERRUPTED, ARGV[2]) == 1 then interrupt(started) end
 return 'done'

@@ -1,19 +1,35 @@
 -- A job whose worker is gone (lease expired, or its death was seen) runs again under a new entry: the old one is fenced.
--- KEYS 1 jobs  2 conversation  3 mailbox  4 emitted  5 dead  6 gen
--- ARGV 1 entry  2 consumer that held it  3 idle time (ms) from which it counts as lost (0: its death was seen)
---      4 most deliveries
--- -> kept | restarted | dead
-local pending = redis.call('XPENDING', KEYS[1], JOBS_GROUP, ARGV[1], ARGV[1], 1, ARGV[2])
-if #pending == 0 or pending[1][3] < tonumber(ARGV[3]) then return 'kept' end
-local entry = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])[1]
-settle(KEYS[1], JOBS_GROUP, ARGV[1])
-if not entry then return 'kept' end
-redis.call('INCR', KEYS[6])
-local record, attempt, deliveries = entry[2][2], entry[2][4], tonumber(entry[2][6])
-if deliveries >= tonumber(ARGV[4]) then
-  bury(KEYS[5], record, 'deliveries', attempt, deliveries)
-  start_next_job(KEYS[1], KEYS[2], KEYS[3], KEYS[4])
-  return 'dead'
+-- KEYS board
+-- ARGV 1 conversation_id  2 entry  3 consumer that held it  4 job_id
+--      5 idle time (ms) from which it counts as lost (0: its death was seen)  6 most deliveries
+--      7 '1': the worker died by itself, which is a strike for what it was running (rule 8)
+--      8 why it ends now ('timeout'), or ''  9 an apology (reply record) if it becomes a dead letter, or ''
+-- -> kept | restarted | dead, reason
+local pending = redis.call('XPENDING', JOBS, JOBS_GROUP, ARGV[2], ARGV[2], 1, ARGV[3])
+if #pending == 0 or pending[1][3] < tonumber(ARGV[5]) then return { 'kept' } end
+local job = fields_of(JOBS, ARGV[2])
+local began = redis.call('HGET', CONVERSATION, 'began') == ARGV[2]
+settle(JOBS, JOBS_GROUP, ARGV[2])
+if not job then return { 'kept' } end
+count_write()
+local strikes = tonumber(job.s or 0)
+if ARGV[7] == '1' and began then strikes = strikes + 1 end
+local reason
+if strikes >= 2 then
+  reason = 'poison'
+elseif ARGV[8] ~= '' then
+  reason = ARGV[8]
+elseif tonumber(job.d) >= tonumber(ARGV[6]) then
+  reason = 'deliveries'
 end
-start_job(KEYS[1], KEYS[2], record, attempt, deliveries + 1)
-return 'restarted'
+if reason then
+  bury_job(job, reason)
+  note('dead', ARGV[4], reason)
+  if ARGV[9] ~= '' then say(ARGV[9]) end
+  start_next_job(ARGV[2])
+  return { 'dead', reason }
+end
+note('reclaimed', ARGV[4], ARGV[3])
+local started = start_job(job.r, job.a, job.d + 1, strikes)
+if redis.call('SREM', INTERRUPTED, ARGV[2]) == 1 then interrupt(started) end
+return { 'restarted' }

@@ -9,9 +9,10 @@ import msgspec
 from bus.client import RedisClient, open_redis
 from bus.jobs import JobStore
 from bus.keys import REPLIES_GROUP, Keys
+from bus.letters import DeadLetters
 from bus.outbox import Commit, Outbox
 from bus.readers import Entry, StreamReader
-from bus.records import SCHEMA_VERSION, InboundMessage, OutboxRecord, Reply, pack_job
+from bus.records import SCHEMA_VERSION, InboundMessage, OutboxRecord, Reply, decode_reply_record, pack_job
 from bus.recovery import Recovery
 from bus.sealing import BusKey
 from bus.store import Arrival, Intake, SessionWrite, Source, Store
@@ -35,6 +36,10 @@ class Bus:
     session_version: int = 0
 
     @property
+    def dead(self) -> DeadLetters:
+        return DeadLetters(self.client, self.keys)
+
+    @property
     def keys(self) -> Keys:
         return self.store.keys
 
@@ -56,7 +61,9 @@ class Bus:
     async def commit(self, entry: Entry, cmid: str, *, version: int | None = None, rate: float = 0) -> Commit:
         """Commit the reply of an entry, as if it had been encrypted with the session of `version`."""
         read = self.session_version if version is None else version
+        record = decode_reply_record(entry.fields["r"])
         commit = await self.outbox.commit(
+            answers=(record.job_id, record.place),
             entry_id=entry.id,
             reply_record=entry.fields["r"],
             conversation_id=CONVERSATION,
@@ -114,6 +121,8 @@ def arrival_of(
         session_version=session_version,
         peer=PEER,
         person=PEER[0],
+        message_id=f"{conversation}-{seq}",
+        received_ms=1,
     )
 
 

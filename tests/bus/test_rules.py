@@ -9,6 +9,7 @@ import trio
 from bus.jobs import Emitted, Failed, Finished
 from bus.outbox import Committed
 from bus.readers import Entry
+from bus.recovery import Reclaim
 from bus.store import Intake, Source
 from tests.bus.builders import (
     CONVERSATION,
@@ -91,7 +92,7 @@ async def test_rule_6_a_fenced_worker_changes_nothing(tmp_path: Path) -> None:
             await bus.accept(1)
             [lost] = await old.take(1)
             [pending] = await bus.recovery.pending(bus.recovery.jobs, consumer="old")
-            assert await bus.recovery.reclaim(bus.recovery.jobs, pending, idle_ms=0) == "restarted"
+            assert (await bus.recovery.reclaim(bus.recovery.jobs, pending, Reclaim())).outcome == "restarted"
             assert await old.emit(lost, "0", reply("late")) is Emitted.FENCED
             assert await old.finish(lost) is Finished.FENCED
             assert await old.fail(lost, "late", 0) is Failed.FENCED
@@ -107,11 +108,11 @@ async def test_rule_6_a_stopped_worker_that_wakes_does_not_take_its_job_back(tmp
             async with open_worker(url, "old") as old:
                 [lost] = await old.take(1)
                 [pending] = await bus.recovery.pending(bus.recovery.jobs, consumer="old")
-                await bus.recovery.reclaim(bus.recovery.jobs, pending, idle_ms=0)
+                await bus.recovery.reclaim(bus.recovery.jobs, pending, Reclaim())
                 [job] = await new.take(1)
-                keys = [bus.keys.jobs]
+                keys = [bus.keys.jobs, bus.keys.interrupted]
                 renewed = await bus.client.script("renew", keys, "workers", "old", lost.entry_id, job.entry_id)
-                assert renewed == [lost.entry_id.encode(), job.entry_id.encode()]
+                assert renewed == [[lost.entry_id.encode(), job.entry_id.encode()], []]
                 assert await new.finish(job) is Finished.DONE
 
 
@@ -121,12 +122,14 @@ async def test_rule_7_a_renewed_lease_is_kept_and_a_silent_one_is_reclaimed(tmp_
             await bus.accept(1)
             [job] = await worker.take(1)
             [pending] = await bus.recovery.pending(bus.recovery.jobs)
-            await bus.client.script("renew", [bus.keys.jobs], "workers", "worker-1", job.entry_id)
-            assert await bus.recovery.reclaim(bus.recovery.jobs, pending, idle_ms=5000) == "kept"
+            await bus.client.script("renew", [bus.keys.jobs, bus.keys.interrupted], "workers", "worker-1", job.entry_id)
+            assert (await bus.recovery.reclaim(bus.recovery.jobs, pending, Reclaim(idle_ms=5000))).outcome == "kept"
             with trio.fail_after(WAIT_SECONDS):
                 while not (silent := await bus.recovery.pending(bus.recovery.jobs, idle_ms=30)):
                     await trio.sleep(0.01)
-            assert await bus.recovery.reclaim(bus.recovery.jobs, silent[0], idle_ms=30) == "restarted"
+            assert (
+                await bus.recovery.reclaim(bus.recovery.jobs, silent[0], Reclaim(idle_ms=30))
+            ).outcome == "restarted"
 
 
 async def test_rule_8_deliveries_of_all_kinds_are_bounded(tmp_path: Path) -> None:
@@ -138,9 +141,9 @@ async def test_rule_8_deliveries_of_all_kinds_are_bounded(tmp_path: Path) -> Non
                 [job] = await worker.take(1)
                 worker.release(job)
                 [pending] = await bus.recovery.pending(bus.recovery.jobs)
-                outcome = await bus.recovery.reclaim(bus.recovery.jobs, pending, idle_ms=0)
-            assert outcome == "dead"
-            [letter] = await bus.store.dead_letters()
+                reclaimed = await bus.recovery.reclaim(bus.recovery.jobs, pending, Reclaim())
+            assert (reclaimed.outcome, reclaimed.reason) == ("dead", "deliveries")
+            [letter] = await bus.dead.first()
             assert (letter.reason, letter.deliveries) == ("deliveries", 20)
             [job] = await worker.take(1)
             assert job.message.text == "message 2"
@@ -156,7 +159,7 @@ async def test_rule_10_a_second_run_adds_nothing_to_an_emitted_place(tmp_path: P
             assert await bus.recovery.start_due(await bus.store.now_ms()) == 1
             [again] = await worker.take(1)
             assert again.attempt == 2
-            assert await worker.emitted(again) == {"0"}
+            assert (await worker.start(again)).places == {"0"}
             assert await worker.emit(again, "0", reply("twice")) is Emitted.ALREADY
             assert await worker.emit(again, "1", reply("more")) is Emitted.QUEUED
             assert await bus.client.command("LLEN", bus.keys.out_box(CONVERSATION)) == 2
@@ -200,7 +203,7 @@ async def test_rule_13_a_reply_of_a_dead_supervisor_is_offered_again_and_the_dea
             await worker.emit(job, "0", reply("answer"))
             taken = await next_reply(bus)
             [pending] = await bus.recovery.pending(bus.recovery.replies)
-            assert await bus.recovery.reclaim(bus.recovery.replies, pending, idle_ms=0) == "restarted"
+            assert (await bus.recovery.reclaim(bus.recovery.replies, pending, Reclaim())).outcome == "restarted"
             assert (await bus.commit(taken, "c0")).outcome is Committed.DONE_BEFORE
             assert (await bus.commit(await next_reply(bus), "c0")).outcome is Committed.COMMITTED
 
@@ -218,7 +221,7 @@ async def test_rule_13_what_can_never_be_sent_is_a_dead_letter_and_blocks_nothin
             await bus.commit(second, "c1")
             assert await bus.outbox.drop_reply(CONVERSATION, "refused_413", client_message_id="c1")
             assert text_of((await next_reply(bus)).fields["r"]) == "2"
-            assert [letter.reason for letter in await bus.store.dead_letters()] == ["no_grant", "refused_413"]
+            assert [letter.reason for letter in await bus.dead.first()] == ["no_grant", "refused_413"]
 
 
 async def test_rule_14_a_repeated_commit_answers_with_the_stored_bytes_and_a_stale_one_changes_nothing(
@@ -300,7 +303,8 @@ async def test_the_id_memory_is_bounded_and_remembers_at_least_the_last_1024(tmp
     with redis_server(tmp_path) as url:
         async with open_bus(url) as bus:
             for seq in range(1, busy + 1):
-                assert await bus.accept(seq) is Intake.ACCEPTED
+                arrival = msgspec.structs.replace(arrival_of(seq, 0), session=None)
+                assert await bus.store.accept(arrival, None) is Intake.ACCEPTED
             size = await bus.client.command("STRLEN", bus.keys.ids(CONVERSATION))
             assert isinstance(size, int)
             assert size <= (1024 if busy == 20 else 16 * 1024)
@@ -314,14 +318,16 @@ async def test_the_id_memory_is_bounded_and_remembers_at_least_the_last_1024(tmp
 async def test_an_unsigned_copy_in_quarantine_does_not_stand_in_the_way_of_the_genuine_message(tmp_path: Path) -> None:
     with redis_server(tmp_path) as url:
         async with open_bus(url) as bus:
-            forged = msgspec.structs.replace(arrival_of(1, 0, source=Source.POLL), session=None, signed_id=b"")
-            genuine = msgspec.structs.replace(arrival_of(1, 0, source=Source.POLL), session=None)
+            forged = msgspec.structs.replace(
+                arrival_of(1, 0, source=Source.POLL), session=None, signed_id=b"", message_id="m"
+            )
+            genuine = msgspec.structs.replace(arrival_of(1, 0, source=Source.POLL), session=None, message_id="m")
             for arrival, frame, outcome in (
                 (forged, b"forged", Intake.ACCEPTED),
                 (forged, b"forged again", Intake.DUPLICATE),
                 (genuine, b"genuine", Intake.LATE),
                 (genuine, b"genuine", Intake.DUPLICATE),
             ):
-                taken = await bus.store.quarantine(arrival, message_id="m", reason="no_session", frame=frame)
+                taken = await bus.store.quarantine(arrival, reason="no_session", frame=frame)
                 assert taken is outcome
             assert await bus.client.command("HGET", bus.keys.quarantined("m"), "frame") == b"genuine"

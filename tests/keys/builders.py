@@ -9,7 +9,9 @@ from typing import cast
 from bus.client import RedisClient
 from bus.jobs import JobStore
 from bus.keys import REPLIES_GROUP, Keys
+from bus.letters import DeadLetters
 from bus.outbox import Committed, Outbox
+from bus.policies import Policies, PolicyStore
 from bus.readers import Entry, StreamReader
 from bus.records import (
     SCHEMA_VERSION,
@@ -98,6 +100,11 @@ class _Filling:
             write = vault.seal_session(*peer, 0, b"record %d" % number)
             key = self.names.session(*peer)
             await self.client.command("HSET", key, "v", write.version + 1, "b", write.sealed, "e", 0)
+        apart = self._packed("busy", 7), self._packed("busy", 8)
+        await self.client.command("ZADD", self.names.parked("busy"), 7, apart[0])
+        await self.client.command("RPUSH", self.names.together("busy"), apart[1])
+        policies = Policies(refusal="too many", apology="sorry")
+        await PolicyStore(self.client, self.names, self.keys.bus).publish(policies)
         await vault.put_member("member", await vault.member("member"), b"a member's pair")
         await vault.put_group("group", await vault.group("group"), b"a group's keys")
         await vault.put_owner("person", await vault.owner("person"), b"row of a person")
@@ -117,21 +124,12 @@ class _Filling:
             signed_id=os.urandom(8),
             message_ms=1,
             peer=("person", "q"),
+            message_id="message-q",
         )
-        await self.store.quarantine(
-            arrival, message_id="message-q", reason="bad_payload", frame=b"{}", plaintext=sealed
-        )
+        await self.store.quarantine(arrival, reason="bad_payload", frame=b"{}", plaintext=sealed)
 
     async def accept(self, conversation: str, seq: int) -> None:
-        message = InboundMessage(
-            message_id=f"{conversation}-{seq}",
-            conversation_id=conversation,
-            conversation_type="h2a",
-            sender_id="person",
-            sender_type="human",
-            payload={"type": "text", "text": f"message {seq} in {conversation}"},
-        )
-        job = pack_job(message, seq=seq, accepted_ms=1, message_ms=seq, key=self.keys.bus, agent_id=AGENT_ID)
+        job = self._packed(conversation, seq)
         arrival = Arrival(
             conversation_id=conversation,
             source=Source.PUSH,
@@ -144,10 +142,22 @@ class _Filling:
         outcome = await self.store.accept(arrival, job)
         assert outcome.is_new
 
+    def _packed(self, conversation: str, seq: int) -> bytes:
+        message = InboundMessage(
+            message_id=f"{conversation}-{seq}",
+            conversation_id=conversation,
+            conversation_type="h2a",
+            sender_id="person",
+            sender_type="human",
+            payload={"type": "text", "text": f"message {seq} in {conversation}"},
+        )
+        return pack_job(message, seq=seq, accepted_ms=1, message_ms=seq, key=self.keys.bus, agent_id=AGENT_ID)
+
     async def commit(self, entry: Entry, conversation: str) -> None:
         message_id = f"{conversation}-1"
         record = OutboxRecord(SCHEMA_VERSION, message_id, conversation, "text", "ciphertext", None, "h2a", "text", 1)
         commit = await self.outbox.commit(
+            answers=(message_id, "0"),
             entry_id=entry.id,
             reply_record=entry.fields["r"],
             conversation_id=conversation,
@@ -184,10 +194,13 @@ async def opened(client: RedisClient, keys: StoreKeys) -> dict[str, object]:
             found[key] = _present(await vault.member(ids))
         elif kind == "group":
             found[key] = _present(await vault.group(ids))
-        elif kind == "box":
+        elif kind in ("box", "parked"):
             rows = cast("list[bytes]", await client.command("ZRANGE", key, 0, -1, "WITHSCORES"))
             found[key] = [(_text(packed, keys), float(seq)) for packed, seq in zip(rows[::2], rows[1::2], strict=True)]
-        elif kind == "out":
+        elif kind == "policy":
+            policies = PolicyStore(client, names, keys.bus)
+            found[key] = (await policies.refusal(), await policies.apology())
+        elif kind in ("out", "together"):
             found[key] = [
                 _text(packed, keys) for packed in cast("list[bytes]", await client.command("LRANGE", key, 0, -1))
             ]
@@ -203,7 +216,7 @@ async def opened(client: RedisClient, keys: StoreKeys) -> dict[str, object]:
     found["replies"] = sorted(_text(packed, keys) for _, packed in await _stream(client, names.replies))
     found["dead"] = [
         (letter.id, letter.reason, letter.died_ms, _text(letter.record, keys))
-        for letter in await Store(client, AGENT_ID, CONSUMER).dead_letters()
+        for letter in await DeadLetters(client, names).first()
     ]
     return found
 

@@ -14,6 +14,7 @@ import trio
 
 from bus.control import FromWorker, Observation
 from bus.records import Reply, decode_reply_record, open_reply, pack_job
+from bus.recovery import Reclaim
 from bus.store import Arrival, Source
 from supervisor.autoscale import Bounds
 from supervisor.pool import Pool
@@ -165,7 +166,7 @@ async def running_pool(
 async def release(bus: Bus, consumer: str) -> None:
     """What the reclaimer does when it hears of a death."""
     for pending in await bus.recovery.pending(bus.recovery.jobs, consumer=consumer):
-        await bus.recovery.reclaim(bus.recovery.jobs, pending, idle_ms=0)
+        await bus.recovery.reclaim(bus.recovery.jobs, pending, Reclaim())
 
 
 async def ask(bus: Bus, text: str, seq: int = 1, conversation: str = "conversation") -> None:

@@ -14,10 +14,13 @@ import trio
 
 from bus import ulid
 from bus.client import RedisClient, RedisUnavailable, open_redis
+from bus.generation import Generation
 from bus.jobs import JobStore
 from bus.keys import REPLIES_GROUP, Keys
 from bus.leases import LeaseKeeper
+from bus.letters import DeadLetters
 from bus.outbox import Outbox
+from bus.policies import PolicyStore
 from bus.readers import StreamReader
 from bus.records import Reply
 from bus.recovery import Recovery
@@ -40,11 +43,15 @@ from supervisor.instance import Instance
 from supervisor.members import Members
 from supervisor.metrics import Metrics
 from supervisor.outbound import Outbound
+from supervisor.own_words import OwnWords
 from supervisor.owners import Owners
 from supervisor.prekeys import Prekeys
+from supervisor.reading import Reader
 from supervisor.sealer import Sealer
+from supervisor.sent_times import SentTimes
 from supervisor.sessions import Sessions
 from supervisor.streams import Streams
+from supervisor.time_guard import TimeGuard
 from tests.supervisor.doubles import FakeConnection, FakeRest
 
 AGENT = "01906abc-0000-7000-8000-000000000001"
@@ -165,11 +172,19 @@ class Core:
     recovery: Recovery
     metrics: Metrics
     instance: Instance
+    generation: Generation
+    guard: TimeGuard
+    policies: PolicyStore
+    words: OwnWords
     asked: list[str] = field(default_factory=list)
 
     @property
     def keys(self) -> Keys:
         return self.store.keys
+
+    @property
+    def dead(self) -> DeadLetters:
+        return DeadLetters(self.client, self.keys)
 
     @property
     def polls_asked(self) -> int:
@@ -231,9 +246,12 @@ async def open_core(url: str, rest: FakeRest, instance: Instance | None = None) 
 def _wire(url: str, client: RedisClient, rest: FakeRest, instance: Instance) -> Core:
     metrics, names = Metrics(), Keys(AGENT)
     device = LocalDevice(AGENT, AGENT, IDENTITY)
-    store, vault = Store(client, AGENT, instance.name), Vault(client, names, KEYS.state)
-    outbox = Outbox(client, AGENT, instance.name)
-    ledger = GrantLedger(vault, KEYS.ledger, Path(urlsplit(url).path).parent)
+    generation, state_dir = Generation(), Path(urlsplit(url).path).parent
+    store, vault = Store(client, AGENT, instance.name, generation), Vault(client, names, KEYS.state)
+    outbox = Outbox(client, AGENT, instance.name, generation)
+    policies, words, sent_times = PolicyStore(client, names, KEYS.bus), OwnWords(KEYS.bus, AGENT), SentTimes()
+    guard = TimeGuard(client, names, generation, metrics, state_dir=state_dir, is_private=True)
+    ledger = GrantLedger(vault, KEYS.ledger, state_dir)
     owners, sessions = Owners(vault, ledger, rest, KeyChangePolicy.HOLD), Sessions(vault)
     prekeys = Prekeys(
         vault,
@@ -245,9 +263,9 @@ def _wire(url: str, client: RedisClient, rest: FakeRest, instance: Instance) -> 
     )
     members = Members(vault, rest, KeyChangePolicy.HOLD)
     groups = Groups(vault=vault, rest=rest, owners=owners, members=members, device=device, metrics=metrics)
-    connection, asked = FakeConnection(), list[str]()
-    delivery = Delivery(outbox, connection, instance, metrics)
-    inbound = Inbound(
+    connection, asked, began = FakeConnection(), list[str](), list[str]()
+    delivery = Delivery(outbox, connection, instance, sent_times, metrics)
+    reader = Reader(
         store=store,
         sessions=sessions,
         owners=owners,
@@ -256,24 +274,35 @@ def _wire(url: str, client: RedisClient, rest: FakeRest, instance: Instance) -> 
         device=device,
         bus_key=KEYS.bus,
         state_key=KEYS.state,
+        generation=generation,
+    )
+    inbound = Inbound(
+        store=store,
+        reader=reader,
+        sessions=sessions,
+        policies=policies,
+        words=words,
         metrics=metrics,
         ask_for_poll=lambda: asked.append("poll"),
+        on_session=began.append,
         acks_settled=delivery.settled,
     )
-    streams = Streams(device, KEYS.bus, connection, metrics)
+    streams = Streams(device, KEYS.bus, connection, outbox, metrics)
     stream = {"stream": names.replies, "group": REPLIES_GROUP, "consumer": instance.name}
     outbound = Outbound(
         store=store,
         outbox=outbox,
         reader=StreamReader(client, **stream),
-        leases=LeaseKeeper(client.url, client.scripts, **stream),
+        leases=LeaseKeeper(client.url, client.scripts, **stream, interrupted=names.interrupted),
         keys=KEYS,
         owners=owners,
         groups=groups,
-        sealer=Sealer(sessions, owners, device, metrics),
+        sealer=Sealer(sessions, owners, device, metrics, generation),
         streams=streams,
         connection=connection,
         metrics=metrics,
+        guard=guard,
+        sent_times=sent_times,
         send_rate_per_second=0,
     )
     return Core(
@@ -297,6 +326,10 @@ def _wire(url: str, client: RedisClient, rest: FakeRest, instance: Instance) -> 
         recovery=Recovery(client, names, instance.name),
         metrics=metrics,
         instance=instance,
+        generation=generation,
+        guard=guard,
+        policies=policies,
+        words=words,
         asked=asked,
     )
 

@@ -37,9 +37,9 @@ async def test_what_a_person_says_right_after_our_answer_waits_for_its_acknowled
         await reply_to_next(core, "an answer")
         confirm, may_confirm = core.outbox.confirm, trio.Event()
 
-        async def slow_confirm(*arguments: str | int) -> OutboxRecord | None:
+        async def slow_confirm(*arguments: str | int, sent_ms: int | None) -> OutboxRecord | None:
             await may_confirm.wait()
-            return await confirm(*arguments)  # type: ignore[arg-type]
+            return await confirm(*arguments, sent_ms=sent_ms)  # type: ignore[arg-type]
 
         monkeypatch.setattr(core.outbox, "confirm", slow_confirm)
         async with sending(core):

@@ -81,7 +81,7 @@ async def test_a_reply_to_a_group_whose_key_is_gone_is_a_dead_letter(tmp_path: P
         await reply_to_next(core, "to nobody")
 
         async def is_dead() -> bool:
-            return [letter.reason for letter in await core.store.dead_letters()] == ["no_group_key"]
+            return [letter.reason for letter in await core.dead.first()] == ["no_group_key"]
 
         await until(is_dead)
         assert core.connection.sent == []
@@ -93,7 +93,7 @@ async def streamed(core: Core, *words: str) -> None:
         with trio.fail_after(WAIT_SECONDS):
             [job] = await jobs.take(1)
         start = Reply(kind="stream_start", content_type="text", payload={}, stream_id="s1")
-        await jobs.emit(job, "0:start", start)
+        await jobs.emit(job, "0:start:1", start)
         for seq, word in enumerate(words):
             delta = LiveDelta(CONVERSATION, "s1", seq, word)
             core.streams.heard(pack_live(delta, key=KEYS.bus, agent_id=AGENT))

@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from bus.records import decode_outbox_record
+from bus.recovery import Reclaim
 from supervisor.frames import Frame, MessageAck, MessageError, MessageSend
 from supervisor.instance import Instance
 from supervisor.rest import RestFailed
@@ -72,7 +73,7 @@ def acknowledge(core: Core, frame: Frame, seq: int) -> None:
 
 
 async def dead_reasons(core: Core) -> list[str]:
-    return [letter.reason for letter in await core.store.dead_letters()]
+    return [letter.reason for letter in await core.dead.first()]
 
 
 async def test_a_reply_is_in_the_outbox_before_it_is_sent_and_its_person_can_read_it(tmp_path: Path) -> None:
@@ -334,7 +335,7 @@ async def test_a_reply_that_was_sent_has_the_same_id_when_its_job_runs_again(tmp
                 [frame] = await core.connection.wait_sent(1)
                 acknowledge(core, frame, 2)
                 [pending] = await core.recovery.pending(core.recovery.jobs, consumer="first")
-                assert await core.recovery.reclaim(core.recovery.jobs, pending, idle_ms=0) == "restarted"
+                assert (await core.recovery.reclaim(core.recovery.jobs, pending, Reclaim())).outcome == "restarted"
                 await reply_to_next(core, "twice", "and more")
                 _, second = await core.connection.wait_sent(2)
         assert sent_message(second).client_message_id != sent_message(frame).client_message_id

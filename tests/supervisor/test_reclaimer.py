@@ -48,7 +48,16 @@ async def scene(url: str) -> AsyncIterator[Core]:
 
 
 def reclaimer(core: Core) -> Reclaimer:
-    return Reclaimer(core.client, core.store, core.recovery, core.instance, core.metrics)
+    return Reclaimer(
+        client=core.client,
+        store=core.store,
+        recovery=core.recovery,
+        instance=core.instance,
+        policies=core.policies,
+        words=core.words,
+        metrics=core.metrics,
+        end_stream=core.streams.job_lost,
+    )
 
 
 async def taken_and_left(core: Core, consumer: str) -> None:

@@ -7,6 +7,7 @@ import pytest
 import trio
 import trio.testing
 
+from bus.outbox import Outbox
 from bus.records import LiveDelta, LiveTyping, pack_live
 from crypto.identity import LocalDevice
 from crypto.streams import StreamKey
@@ -21,11 +22,26 @@ pytestmark = pytest.mark.pure
 ANSWER = ("job", "0")
 
 
+class EndsOfStreams(Outbox):
+    """Notes which streams were given up."""
+
+    def __init__(self) -> None:
+        self.consumer = "supervisor"
+        self.ended: list[str] = []
+
+    async def end_stream(self, conversation_id: str, stream: str) -> bool:  # noqa: ARG002 - as Outbox
+        await trio.lowlevel.checkpoint()
+        self.ended.append(stream)
+        return True
+
+
 class Scene:
     def __init__(self) -> None:
         self.connection = FakeConnection()
         self.metrics = Metrics()
-        self.streams = Streams(LocalDevice(AGENT, AGENT, IDENTITY), KEYS.bus, self.connection, self.metrics)
+        self.outbox = EndsOfStreams()
+        device = LocalDevice(AGENT, AGENT, IDENTITY)
+        self.streams = Streams(device, KEYS.bus, self.connection, self.outbox, self.metrics)
 
     def stream(self, stream_id: str = "stream") -> LiveStream:
         return LiveStream(

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 import trio
 
-from bus.jobs import Emitted, Failed, Finished
+from bus.jobs import Emitted, Failed, Finished, Started
 from bus.overview import Presence
 from bus.records import InboundMessage, Job, Reply
 from bus.wire import RedisUnavailable
 
 
-def job_of(text: str = "hi", *, number: int = 1, attempt: int = 1, deliveries: int = 1) -> Job:
+def job_of(text: str = "hi", *, number: int = 1, attempt: int = 1, deliveries: int = 1, strikes: int = 0) -> Job:
     message = InboundMessage(
         message_id=f"message-{number}",
         conversation_id=f"conversation-{number}",
@@ -31,6 +31,7 @@ def job_of(text: str = "hi", *, number: int = 1, attempt: int = 1, deliveries: i
         accepted_ms=1,
         message_ms=1,
         message=message,
+        strikes=strikes,
     )
 
 
@@ -44,11 +45,16 @@ class MemoryBus:
     replies: list[tuple[str, Reply]] = field(default_factory=list)
     deltas: list[tuple[str, int, str]] = field(default_factory=list)
     typing: list[tuple[float, bool]] = field(default_factory=list)
+    started: list[str] = field(default_factory=list)
+    together: tuple[InboundMessage, ...] = ()
+    aborted: list[str] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
+    outcomes: list[str] = field(default_factory=list)
     failed: list[tuple[str, str, int | None]] = field(default_factory=list)
     handed_back: list[str] = field(default_factory=list)
     held: set[str] = field(default_factory=set)
     lost: Callable[[str], None] | None = None
+    superseded: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
         self._send, self._receive = trio.open_memory_channel[Job](100)
@@ -82,9 +88,10 @@ class MemoryBus:
     async def seen(self, presence: Presence | None = None) -> None:
         await trio.lowlevel.checkpoint()
 
-    async def emitted(self, job: Job) -> frozenset[str]:
+    async def start(self, job: Job) -> Started:
         with self._operation():
-            return self.emitted_before
+            self.started.append(job.job_id)
+            return Started("started", self.emitted_before, self.together)
 
     async def emit(self, job: Job, place: str, reply: Reply) -> Emitted:
         await trio.lowlevel.checkpoint()
@@ -94,13 +101,16 @@ class MemoryBus:
                 self.replies.append((place, reply))
             return answer
 
-    async def finish(self, job: Job) -> Finished:
+    async def finish(self, job: Job, outcome: str = "done") -> Finished:
         with self._operation():
             self.finished.append(job.job_id)
+            self.outcomes.append(outcome)
             return Finished.DONE
 
-    async def fail(self, job: Job, reason: str, retry_after_ms: int | None) -> Failed:
+    async def fail(self, job: Job, reason: str, retry_after_ms: int | None, apology: Reply | None = None) -> Failed:
         with self._operation():
+            if retry_after_ms is None and apology is not None:
+                self.replies.append(("!apology", apology))
             self.failed.append((job.job_id, reason, retry_after_ms))
             return Failed.DEAD if retry_after_ms is None else Failed.RETRY
 
@@ -116,6 +126,10 @@ class MemoryBus:
         with self._operation():
             self.typing.append((trio.current_time(), active))
 
+    async def publish_abort(self, job: Job) -> None:
+        with self._operation():
+            self.aborted.append(job.job_id)
+
     def hold(self, job: Job) -> None:
         self.held.add(job.entry_id)
 
@@ -124,6 +138,13 @@ class MemoryBus:
 
     def on_fenced(self, callback: Callable[[str], None]) -> None:
         self.lost = callback
+
+    def on_superseded(self, callback: Callable[[str], None]) -> None:
+        self.superseded = callback
+
+    def supersede(self, job: Job) -> None:
+        assert self.superseded is not None
+        self.superseded(job.entry_id)
 
 
 def texts(bus: MemoryBus) -> list[tuple[str, object]]:

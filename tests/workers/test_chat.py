@@ -10,14 +10,15 @@ from tests.workers.doubles import MemoryBus, job_of, texts
 from workers import Agent, BadReply, Chat, Fail, InboundMessage, Retry
 from workers.blocking import BlockingChat
 from workers.context import JobContext, observe_nothing
-from workers.execution import Bench, run_handler
+from workers.execution import Bench, Run, run_handler
 
 
 async def run(agent: Agent, bus: MemoryBus, job: Job | None = None) -> bool:
     """Run a job as the runner does; True if it was not lost."""
     bench = Bench(agent=agent, outlet=bus, threads=trio.CapacityLimiter(4), observe=observe_nothing)
     with trio.CancelScope() as scope:
-        await run_handler(bench, job or job_of(), bus.emitted_before, scope.cancel)
+        one = job or job_of()
+        await run_handler(bench, Run(one, (one.message,), bus.emitted_before), scope.cancel)
     return not scope.cancelled_caught
 
 
@@ -109,7 +110,7 @@ async def test_a_stream_starts_shows_merged_deltas_and_ends_whole(autojump_clock
     bus = MemoryBus()
     await run(streaming(100, 0.05), bus)
     start, done = bus.replies
-    assert (start[0], start[1].kind) == ("0:start", "stream_start")
+    assert (start[0], start[1].kind) == ("0:start:1", "stream_start")
     assert (done[0], done[1].kind) == ("0", "stream_done")
     whole = "".join(f"{number} " for number in range(100))
     assert done[1].payload["text"] == whole
@@ -122,17 +123,18 @@ async def test_a_stream_starts_shows_merged_deltas_and_ends_whole(autojump_clock
 
 
 async def test_a_stream_on_an_emitted_place_shows_nothing() -> None:
-    bus = MemoryBus(emitted_before=frozenset({"0:start", "0"}))
+    bus = MemoryBus(emitted_before=frozenset({"0:start:1", "0"}))
     await run(streaming(3, 0), bus)
     assert not bus.replies
     assert not bus.deltas
 
 
-async def test_a_stream_whose_first_run_was_cut_off_comes_whole_as_a_plain_message() -> None:
-    bus = MemoryBus(emitted_before=frozenset({"0:start"}))
-    await run(streaming(3, 0), bus)
-    [(place, reply)] = bus.replies
-    assert (place, reply.kind, reply.payload["text"], reply.stream_id) == ("0", "message", "0 1 2 ", None)
+async def test_a_stream_whose_first_run_was_cut_off_is_begun_anew_by_the_second_one() -> None:
+    bus = MemoryBus(emitted_before=frozenset({"0:start:1"}))
+    await run(streaming(3, 0), bus, job_of(attempt=2, deliveries=2))
+    (start, begun), (place, done) = bus.replies
+    assert (start, begun.kind, place, done.kind) == ("0:start:2", "stream_start", "0", "stream_done")
+    assert (done.payload["text"], done.stream_id) == ("0 1 2 ", begun.stream_id)
 
 
 async def test_a_stream_nobody_wrote_to_and_one_left_by_an_exception_send_no_message() -> None:
@@ -149,7 +151,8 @@ async def test_a_stream_nobody_wrote_to_and_one_left_by_an_exception_send_no_mes
     bus = MemoryBus()
     with pytest.raises(LookupError):
         await run(agent, bus)
-    assert [(place, reply.kind) for place, reply in bus.replies] == [("1:start", "stream_start")]
+    assert [(place, reply.kind) for place, reply in bus.replies] == [("1:start:1", "stream_start")]
+    assert bus.aborted == ["message-1"]
 
 
 async def test_deltas_that_redis_missed_come_with_the_next_one(autojump_clock: trio.testing.MockClock) -> None:
@@ -192,7 +195,7 @@ async def test_a_sync_handler_has_the_same_chat_without_await() -> None:
 
     bus = MemoryBus()
     await run(agent, bus)
-    assert texts(bus) == [("0", "hi message-1 1"), ("1:start", None), ("1", "streamed"), ("key:k", "sent")]
+    assert texts(bus) == [("0", "hi message-1 1"), ("1:start:1", None), ("1", "streamed"), ("key:k", "sent")]
     assert bus.typing[-1][1] is False
 
 

@@ -1,0 +1,33 @@
+-- A busy conversation with nothing under way is started again: nothing of ours leaves one so, but a stream may be lost or trimmed.
+-- KEYS board
+-- ARGV 1 conversation_id
+-- -> how many things were mended
+local mended = 0
+local state = redis.call('HMGET', CONVERSATION, 'entry', 'reply', 'retry')
+local entry, reply = state[1], state[2]
+local lost = entry and entry ~= 'due' and not fields_of(JOBS, entry)
+if lost or (entry == 'due' and not state[3]) or (not entry and redis.call('ZCARD', MAILBOX) > 0) then
+  count_write()
+  redis.call('ZREM', DUE, CONVERSATION_ID)
+  note('lost', '', CONVERSATION_ID)
+  start_next_job(entry or '')
+  mended = mended + 1
+elseif entry == 'due' and not redis.call('ZSCORE', DUE, CONVERSATION_ID) then
+  redis.call('ZADD', DUE, now_ms(), CONVERSATION_ID)
+  mended = mended + 1
+end
+if reply == 'sent' and redis.call('EXISTS', SENT) == 1 then
+  if not redis.call('ZSCORE', OUTBOX, CONVERSATION_ID) then
+    redis.call('ZADD', OUTBOX, now_ms(), CONVERSATION_ID)
+    mended = mended + 1
+  end
+elseif reply and (reply == 'sent' or not fields_of(REPLIES, reply)) then
+  redis.call('HDEL', CONVERSATION, 'reply')
+  start_next_reply()
+  mended = mended + 1
+elseif not reply and redis.call('LLEN', OUT_BOX) > 0 then
+  start_next_reply()
+  mended = mended + 1
+end
+rest_if_idle()
+return mended

@@ -1,0 +1,30 @@
+-- A quarantined message can be read now: out of quarantine and into the mailbox, without asking the id memory (its id stands there
+-- since it was quarantined, if its signature had verified then).
+-- KEYS board, session, one-time prekeys, quarantine, quarantined message, wanted
+-- ARGV 1 conversation_id  2 signed id  3 its ULID time (ms)  4 seq
+--      5 session version read  6 sealed session or '' (unchanged)  7 epoch  8 one-time prekey used or ''
+--      9 kind and  10 person, pinned at first sight  11 job record or '' (nothing for a handler)  12 message_id
+-- -> gone | duplicate | conflict | accepted, gen
+local SESSION, PREKEYS, QUARANTINE, MESSAGE, WANTED = unpack(KEYS, OWN, OWN + 4)
+local signed = redis.call('HGET', MESSAGE, 'signed')
+if not signed then return { 'gone' } end
+if ARGV[6] ~= '' and not session_is_current(SESSION, ARGV[5]) then return { 'conflict' } end
+if ARGV[8] ~= '' and redis.call('HEXISTS', PREKEYS, ARGV[8]) == 0 then return { 'conflict' } end
+local pins = redis.call('HMGET', CONVERSATION, 'kind', 'person')
+if pins[1] and (pins[1] ~= ARGV[9] or pins[2] ~= ARGV[10]) then return { 'conflict' } end
+local known = signed == '0' and id_is_known(ARGV[2])
+
+redis.call('DEL', MESSAGE)
+redis.call('ZREM', QUARANTINE, ARGV[12])
+redis.call('SREM', WANTED, ARGV[12])
+local generation = count_write()
+if known then return { 'duplicate', generation } end -- the genuine one has come meanwhile; this was a copy
+if ARGV[6] ~= '' then store_session(SESSION, ARGV[5], ARGV[6], ARGV[7]) end
+if ARGV[8] ~= '' then redis.call('HDEL', PREKEYS, ARGV[8]) end
+redis.call('HSETNX', CONVERSATION, 'kind', ARGV[9])
+redis.call('HSETNX', CONVERSATION, 'person', ARGV[10])
+if signed == '0' then remember_id(ARGV[2], tonumber(ARGV[3])) end
+note('requeued', ARGV[12], CONVERSATION_ID)
+if ARGV[11] ~= '' then deliver(tonumber(ARGV[4]), ARGV[11]) end
+rest_if_idle()
+return { 'accepted', generation }

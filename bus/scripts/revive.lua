@@ -1,0 +1,21 @@
+-- A dead letter comes back to life: a job into the mailbox, a reply into the out-box, a committed send into the outbox.
+-- KEYS board
+-- ARGV 1 conversation_id  2 entry of the dead letters  3 'job', 'reply' or 'sent'  4 job_id  5 seq (of a job)
+--      6 client_message_id (of a committed send)  7 consumer
+-- -> gone | busy (another reply of the conversation is on its way: later) | revived
+-- Invariant: what the job had emitted before stays emitted (P2).
+local letter = fields_of(DEAD, ARGV[2])
+if not letter then return 'gone' end
+if ARGV[3] == 'sent' and redis.call('HEXISTS', CONVERSATION, 'reply') == 1 then return 'busy' end
+redis.call('XDEL', DEAD, ARGV[2])
+count_write()
+note('revived', ARGV[4], letter.why)
+if ARGV[3] == 'job' then
+  if (letter.p or '') ~= '' then redis.call('HSET', CONVERSATION, 'p:' .. ARGV[4], letter.p) end
+  deliver(tonumber(ARGV[5]), letter.r)
+elseif ARGV[3] == 'reply' then
+  say(letter.r)
+else
+  put_sent(ARGV[6], letter.r, ARGV[7], ARGV[4] .. ' ', now_ms())
+end
+return 'revived'

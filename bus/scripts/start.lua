@@ -1,0 +1,23 @@
+-- A worker begins with a job that it has taken.
+-- KEYS board
+-- ARGV 1 conversation_id  2 entry (fencing token)  3 consumer  4 job_id  5 '1': together with all that waits (coalesce)
+-- -> fenced | superseded | started, places emitted by earlier runs, records that are handled together with it
+-- Invariant: what is handled together is fixed by the first start of a job and the same in every run of it (rule 9).
+if not lease_is_mine(JOBS, JOBS_GROUP, ARGV[2], ARGV[3]) then return { 'fenced' } end
+local job = fields_of(JOBS, ARGV[2])
+if not job then return { 'fenced' } end
+if redis.call('SISMEMBER', INTERRUPTED, ARGV[2]) == 1 then return { 'superseded' } end
+local kept = 'p:' .. ARGV[4] -- of a dead letter that was brought back: what it had emitted
+local places = redis.call('HGET', CONVERSATION, kept)
+redis.call('HDEL', CONVERSATION, kept) -- the first write: a full Redis drains only if jobs run (rule 16)
+for place in string.gmatch(places or '', '%S+') do redis.call('HSET', EMITTED, place, 1) end
+if redis.call('HSETNX', CONVERSATION, 'frozen', 1) == 1 and ARGV[5] == '1' then
+  local waiting = redis.call('ZPOPMIN', MAILBOX, redis.call('ZCARD', MAILBOX))
+  for i = 1, #waiting, 2 do redis.call('RPUSH', TOGETHER, waiting[i]) end
+  redis.call('DECRBY', WAITING, #waiting / 2)
+  unpark()
+end
+redis.call('HSET', CONVERSATION, 'began', ARGV[2])
+count_write()
+note('started', ARGV[4], ARGV[3] .. ' ' .. job.a)
+return { 'started', redis.call('HKEYS', EMITTED), redis.call('LRANGE', TOGETHER, 0, -1) }

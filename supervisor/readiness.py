@@ -1,0 +1,23 @@
+"""What must hold of the relay's side for a supervisor to be ready, each with its reason."""
+
+from supervisor.connection import Connection, State
+from supervisor.health import SILENT_SECONDS, Check
+from supervisor.prekeys import Prekeys
+from supervisor.slots import Slots
+
+
+def relay_check(connection: Connection, slots: Slots) -> Check:
+    """An authenticated connection that is heard; or a standby, to whom the relay says nothing."""
+    silent = connection.heard_seconds_ago
+    if slots.is_standby:
+        return Check("relay", ok=True, detail=slots.detail)
+    if connection.state is not State.CONNECTED or silent is None:
+        refusal = connection.refusal
+        return Check("relay", ok=False, detail=f"refused: {refusal}" if refusal else connection.state.value)
+    return Check("relay", ok=silent < SILENT_SECONDS, detail=f"heard {silent:.0f} s ago")
+
+
+def prekeys_check(prekeys: Prekeys) -> Check:
+    """Without published prekeys nobody can begin a session with us."""
+    published = prekeys.published.is_set()
+    return Check("prekeys", ok=published, detail="published" if published else prekeys.problem)

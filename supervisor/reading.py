@@ -1,0 +1,254 @@
+"""From a frame to what is to be stored of it: check in the order of PROTOCOL §5.10, open. Reads Redis, writes nothing.
+
+Whether it could be read or not, and how it came (pushed, polled, out of quarantine), what comes out names the versions that it was
+judged with; supervisor/inbound.py commits it.
+"""
+
+from contextlib import AbstractAsyncContextManager, nullcontext
+
+import msgspec
+
+from bus.generation import Generation
+from bus.records import InboundMessage, Payload, pack_job
+from bus.sealing import BusKey, StateKey
+from bus.store import Arrival, Look, Source, Store, now_ms
+from crypto.envelope import V1_1, Envelope, Expected, handshake_prekeys, open_ratchet, parse_envelope, verify_signature
+from crypto.errors import BadContent, ForgedContent, Reason, Unreadable
+from crypto.identity import LocalDevice
+from crypto.sessions import DeviceRecord, may_renegotiate, noted
+from supervisor.addressing import GROUP, check_addressed
+from supervisor.frames import ArtifactResponse, MessageNew
+from supervisor.groups import Groups, check_not_stale, sent_ms
+from supervisor.own_words import PING, OwnWords, system_event
+from supervisor.owners import Owner, Owners
+from supervisor.payloads import conversation_kind, inbound_message, message_ms
+from supervisor.prekeys import NO_PREKEYS, Prekeys
+from supervisor.sessions import Loaded, Sessions
+
+MessageFrame = MessageNew | ArtifactResponse
+
+
+class Incoming(msgspec.Struct, frozen=True):
+    """A frame and how it came. `is_known`: its id stands in the memory since it was quarantined, which does not count now."""
+
+    frame: MessageFrame
+    source: Source
+    received_ms: int
+    is_known: bool = False
+
+    def arrival(self) -> Arrival:
+        """As long as nothing of the envelope is authentic: only the relay's message_id names it."""
+        frame = self.frame
+        return Arrival(
+            conversation_id=frame.conversation_id,
+            source=self.source,
+            seq=frame.conversation_seq,
+            signed_id=b"",
+            message_ms=0,
+            message_id=frame.message_id,
+            received_ms=self.received_ms,
+        )
+
+
+class Readable(msgspec.Struct, frozen=True):
+    """It was read. `job` None: nothing for a handler. `answer`: a reply of our own. `record`: what its session becomes."""
+
+    arrival: Arrival
+    payload: Payload
+    job: bytes | None
+    answer: bytes = b""
+    record: DeviceRecord | None = None
+    begins_session: bool = False
+
+    def __repr__(self) -> str:
+        return f"Readable(message_id={self.arrival.message_id!r}, …)"
+
+
+class Unread(msgspec.Struct, frozen=True):
+    """It was not. `plaintext`: sealed, where something was decrypted. `answer`: the first message of a new session."""
+
+    arrival: Arrival
+    error: Unreadable
+    plaintext: bytes = b""
+    answer: bytes = b""
+    record: DeviceRecord | None = None
+
+    def __repr__(self) -> str:
+        return f"Unread(message_id={self.arrival.message_id!r}, reason={self.error.reason.value!r}, …)"
+
+
+class Known(msgspec.Struct, frozen=True):
+    """It was taken in before, or is our own by way of another connection."""
+
+
+Reading = Readable | Unread | Known
+
+
+class Reader:
+    """Reads for one agent."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        sessions: Sessions,
+        owners: Owners,
+        groups: Groups,
+        prekeys: Prekeys,
+        device: LocalDevice,
+        bus_key: BusKey,
+        state_key: StateKey,
+        generation: Generation,
+    ) -> None:
+        self._store = store
+        self._sessions = sessions
+        self._owners = owners
+        self._groups = groups
+        self._prekeys = prekeys
+        self._device = device
+        self._bus_key = bus_key
+        self._state_key = state_key
+        self._generation = generation
+        self._words = OwnWords(bus_key, device.owner_id)
+
+    def parse(self, incoming: Incoming) -> Envelope | Known | Unread:
+        """What can be said of a frame without asking anybody."""
+        frame = incoming.frame
+        if frame.sender_id == self._device.owner_id:
+            return Known()
+        try:
+            return parse_envelope(
+                frame.encrypted_payload, Expected(frame.conversation_id, frame.sender_id, frame.sender_device_id)
+            )
+        except Unreadable as error:
+            return Unread(incoming.arrival(), error)
+
+    def locked(self, envelope: Envelope) -> AbstractAsyncContextManager[None]:
+        """Hold the sender's record from reading to commit (DESIGN rule 3); a group's messages move none."""
+        if envelope.v == V1_1:
+            return nullcontext()
+        return self._sessions.locked([(envelope.sender_id, envelope.sender_device)])
+
+    async def read(self, incoming: Incoming, envelope: Envelope) -> Reading:
+        """One look and one opening; the caller holds the lock. Raises RedisFailed, RestFailed."""
+        peer = (envelope.sender_id, envelope.sender_device)
+        look = await self._store.look(envelope.conversation_id, peer, envelope.replay_id)
+        if incoming.is_known:
+            look = msgspec.structs.replace(look, known=False)
+        if envelope.v == V1_1:
+            return await self._read_in_group(incoming, envelope, look)
+        return await self._read_from_person(incoming, envelope, look)
+
+    # A person's message: the ratchet moves
+
+    async def _read_from_person(self, incoming: Incoming, envelope: Envelope, look: Look) -> Reading:
+        frame = incoming.frame
+        try:
+            owner = await self._authenticate(frame, envelope, look)
+        except Unreadable as error:
+            return Unread(incoming.arrival(), error)
+        if look.known:
+            return Known()
+        peer = (envelope.sender_id, envelope.sender_device)
+        loaded = self._sessions.looked_up(peer, look)
+        arrival = msgspec.structs.replace(
+            incoming.arrival(),
+            signed_id=envelope.replay_id,
+            message_ms=message_ms(envelope.client_message_id),
+            peer=peer,
+            session_version=loaded.version,
+            epoch=self._generation.epoch,
+            kind=conversation_kind(frame),
+            person=owner.owner_id,
+        )
+        if not await self._owners.admits(owner, envelope.sender_device):
+            return Unread(arrival, Unreadable(Reason.UNKNOWN_SENDER, "not a device of this owner"))
+        try:
+            return await self._open(frame, envelope, arrival, owner, loaded)
+        except BadContent as error:
+            return self._opened_in_vain(arrival, loaded, error)
+        except Unreadable as error:
+            return self._out_of_step(arrival, loaded, error)
+
+    async def _authenticate(self, frame: MessageFrame, envelope: Envelope, look: Look) -> Owner:
+        """`to`, conversation pin, grant, pinned key, signature, in the order of PROTOCOL §5.10."""
+        check_addressed(frame, envelope, look, self._device.owner_id)
+        owner = await self._owners.find_or_refresh(envelope.sender_id)
+        if owner is None:
+            raise Unreadable(Reason.NO_GRANT, "no relation with this sender")
+        verify_signature(envelope, owner.pinned)
+        return owner
+
+    async def _open(
+        self, frame: MessageFrame, envelope: Envelope, arrival: Arrival, owner: Owner, loaded: Loaded
+    ) -> Readable:
+        named = handshake_prekeys(envelope, self._device.device_id)
+        prekeys = NO_PREKEYS if named is None else await self._prekeys.find(*named)
+        epoch = self._generation.epoch
+        opened = open_ratchet(
+            envelope, self._device, owner.pinned, loaded.record, prekeys, epoch=epoch, now_ms=now_ms()
+        )
+        write = self._sessions.seal(arrival.peer, loaded, opened.record)
+        arrival = msgspec.structs.replace(arrival, session=write, used_one_time_prekey=opened.used_one_time_prekey)
+        job, answer = None, b""
+        if opened.payload.get("type") != "system":
+            job = self._job(inbound_message(frame, envelope, opened.payload), arrival)
+        elif system_event(opened.payload) == PING:
+            answer = self._words.pong(frame.message_id, arrival.conversation_id, arrival.message_ms)
+        return Readable(arrival, opened.payload, job, answer, opened.record, begins_session=named is not None)
+
+    def _out_of_step(self, arrival: Arrival, loaded: Loaded, error: Unreadable) -> Unread:
+        """The sender is who they say and the sessions are out of step: a new one, within the limits of PROTOCOL §5.4."""
+        now = now_ms()
+        if isinstance(error, ForgedContent) or not may_renegotiate(loaded.record, error.reason, now):
+            return Unread(arrival, error)
+        record = noted(loaded.record, now)
+        counted = msgspec.structs.replace(arrival, session=self._sessions.seal(arrival.peer, loaded, record))
+        answer = self._words.renewed(
+            arrival.message_id, arrival.conversation_id, arrival.message_ms, device_id=arrival.peer[1]
+        )
+        return Unread(counted, error, answer=answer, record=record)
+
+    def _opened_in_vain(self, arrival: Arrival, loaded: Loaded, error: BadContent) -> Unread:
+        """The ratchet has moved although the content is of no use: both are kept (PROTOCOL §5.4)."""
+        write = self._sessions.seal(arrival.peer, loaded, error.record)
+        moved = msgspec.structs.replace(arrival, session=write, used_one_time_prekey=error.used_one_time_prekey)
+        sealed = self._state_key.seal(error.opened_plaintext, "quarantine", self._device.owner_id, arrival.message_id)
+        return Unread(moved, error, plaintext=sealed, record=error.record)
+
+    # A group's message: no session; what cannot be read pins nothing, since its sender may be no member
+
+    async def _read_in_group(self, incoming: Incoming, envelope: Envelope, look: Look) -> Reading:
+        frame = incoming.frame
+        try:
+            check_addressed(frame, envelope, look, self._device.owner_id)
+            await self._groups.authenticate(envelope)
+        except Unreadable as error:
+            return Unread(incoming.arrival(), error)
+        if look.known:
+            return Known()
+        arrival = msgspec.structs.replace(
+            incoming.arrival(), signed_id=envelope.replay_id, message_ms=sent_ms(envelope), kind=""
+        )
+        try:
+            if not incoming.is_known:
+                check_not_stale(envelope, look)
+            opened = await self._groups.open(envelope)
+        except Unreadable as error:
+            return Unread(arrival, error)
+        member = msgspec.structs.replace(arrival, kind=GROUP, person=envelope.to)
+        job = None
+        if opened.payload.get("type") != "system":
+            # Answers are dated by our clock: in a group the sender's might make them stale to everybody else.
+            job = self._job(opened.message(frame, envelope), msgspec.structs.replace(member, message_ms=now_ms()))
+        return Readable(member, opened.payload, job)
+
+    def _job(self, message: InboundMessage, arrival: Arrival) -> bytes:
+        return pack_job(
+            message,
+            seq=arrival.seq,
+            accepted_ms=now_ms(),
+            message_ms=arrival.message_ms,
+            key=self._bus_key,
+            agent_id=self._device.owner_id,
+        )

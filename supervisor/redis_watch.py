@@ -1,0 +1,62 @@
+"""Is Redis there, and has it room? Asked once a second, whatever else goes on.
+
+From 90 % of maxmemory on nothing is taken in, so that what is under way can end (DESIGN rule 16).
+"""
+
+from collections.abc import Callable
+
+import structlog
+import trio
+
+from bus.client import RedisClient
+from bus.wire import RedisFailed
+from supervisor.health import Check
+from supervisor.metrics import Metrics
+from supervisor.redis_check import memory
+
+ASK_SECONDS = 1.0
+LATE_SECONDS = 5.0
+HOLD_FROM = 0.9
+
+log = structlog.get_logger()
+
+
+class RedisWatch:
+    """One supervisor's; `hold` is told whether to take anything in."""
+
+    def __init__(self, client: RedisClient, metrics: Metrics, hold: Callable[[bool], None]) -> None:
+        self._client = client
+        self._metrics = metrics
+        self._hold = hold
+        self._answered_at = trio.current_time()
+        self._is_full = False
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            try:
+                used, most = await memory(self._client)
+            except RedisFailed:
+                self._metrics.redis_round_trip.set(float("nan"))
+            else:
+                self._answered_at = trio.current_time()
+                self._metrics.redis_round_trip.set(self._client.round_trip_seconds)
+                self._consider(used, most)
+            await trio.sleep(ASK_SECONDS)
+
+    def check(self) -> Check:
+        """For readiness."""
+        ago = trio.current_time() - self._answered_at
+        detail = f"answered {ago:.1f} s ago" + ("; nearly full, nothing is taken in" if self._is_full else "")
+        return Check("redis", ok=ago < LATE_SECONDS, detail=detail)
+
+    def _consider(self, used: int, most: int) -> None:
+        is_full = most > 0 and used > most * HOLD_FROM
+        if is_full == self._is_full:
+            return
+        self._is_full = is_full
+        self._hold(is_full)
+        if is_full:
+            log.error("redis: nearly full, nothing is taken in", used_bytes=used, maxmemory_bytes=most)
+        else:
+            log.info("redis: has room again", used_bytes=used, maxmemory_bytes=most)

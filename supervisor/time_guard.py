@@ -1,0 +1,141 @@
+"""A Redis that goes back in time (failover, power loss, a restored backup) must not make the ratchet fork (DESIGN rule 17).
+
+Every commit names the highest write count that this process has seen, so that none is made on an older state unnoticed. What was seen
+stands in the state directory too, for a process that starts after Redis and all supervisors went down together.
+"""
+
+import os
+from pathlib import Path
+
+import msgspec
+import structlog
+import trio
+
+from bus.client import RedisClient
+from bus.generation import Generation
+from bus.keys import Keys
+from bus.wire import RedisFailed
+from supervisor.metrics import Metrics
+
+NOTE_SECONDS = 1.0
+FILE = "redis-seen.json"
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+log = structlog.get_logger()
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What the state directory remembers. `server`: of a Redis that is given, its replication id; `boot`: of this host."""
+
+    count: int = 0
+    epoch: int = 0
+    server: str = ""
+    boot: str = ""
+
+
+class TimeGuard:
+    """One supervisor's; `is_private`: Redis is the keeper's own, on this host's disk."""
+
+    def __init__(
+        self,
+        client: RedisClient,
+        keys: Keys,
+        generation: Generation,
+        metrics: Metrics,
+        *,
+        state_dir: Path,
+        is_private: bool,
+    ) -> None:
+        self._client = client
+        self._keys = keys
+        self._generation = generation
+        self._metrics = metrics
+        self._file = state_dir / FILE
+        self._is_private = is_private
+        self._seen = Seen()
+        self._connects = -1
+        self._looking = trio.Lock()
+
+    async def begin(self) -> None:
+        """Before anything is sent: compare with what was seen before this process. Raises RedisFailed."""
+        self._seen = _read(self._file)
+        self._generation.seen(self._seen.count)
+        self._generation.epoch = max(self._generation.epoch, self._seen.epoch)
+        await self.look_again()
+
+    async def look_again(self) -> None:
+        """A commit found an older count or another epoch, or the connection is a new one. Raises RedisFailed."""
+        async with self._looking:
+            self._connects = self._client.connects
+            server = await self._server()
+            reason = self._certain_reason(server)
+            before = self._generation.highest
+            if await self._generation.check(self._client, self._keys, certainly_back=reason is not None):
+                self._metrics.went_back.inc()
+                log.error(
+                    "redis: went back in time; sessions are started anew",
+                    reason=reason or "fewer writes than were seen",
+                    seen=before,
+                    epoch=self._generation.epoch,
+                )
+            self._note(server)
+
+    async def run(self) -> None:
+        """Note what was seen once a second, look at a server that was away, until cancelled."""
+        while True:
+            await trio.sleep(NOTE_SECONDS)
+            try:
+                if self._client.connects != self._connects:
+                    await self.look_again()
+                else:
+                    await self._generation.check(self._client, self._keys)
+                    self._note(self._seen.server)
+            except RedisFailed as error:
+                log.warning("redis: away", reason=str(error))
+            except OSError as error:
+                log.error("state directory: cannot be written", file=FILE, errno=error.errno)
+
+    def _certain_reason(self, server: str) -> str | None:
+        """What says by itself that writes may be gone which nobody counted."""
+        seen = self._seen
+        if self._is_private:
+            # The file is on the disk once a second only: what the kernel held at a power cut is gone.
+            return "the host was started again" if seen.boot not in ("", _boot_id()) else None
+        return "another server, or one that lost its history" if seen.server not in ("", server) else None
+
+    async def _server(self) -> str:
+        """Its replication id: a failover or a restart from a file changes it."""
+        if self._is_private:
+            return ""
+        text = await self._client.command("INFO", "replication")
+        lines = text.decode().splitlines() if isinstance(text, bytes) else []
+        facts = dict(line.split(":", 1) for line in lines if ":" in line)
+        return facts.get("master_replid", "")
+
+    def _note(self, server: str) -> None:
+        now = Seen(self._generation.highest, self._generation.epoch, server, _boot_id())
+        if now == self._seen:
+            return
+        fresh = self._file.with_suffix(f".{os.getpid()}")
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            os.write(descriptor, msgspec.json.encode(now))
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+        fresh.replace(self._file)
+        self._seen = now
+
+
+def _read(file: Path) -> Seen:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Seen)
+    except FileNotFoundError:
+        return Seen()
+    except (OSError, msgspec.DecodeError):
+        log.error("state directory: what was seen of Redis is not readable", file=file.name)
+        return Seen()
+
+
+def _boot_id() -> str:
+    return BOOT_ID.read_text().strip()

@@ -1,0 +1,41 @@
+"""How many jobs run at once, and who must run alone. First come, first served, also for one that needs every slot."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+
+class Slots:
+    """The slots of one worker."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._free = count
+        self._turn = trio.Lock()
+        self._freed = trio.Event()
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[None]:
+        """A slot beside others."""
+        async with self._take(1):
+            yield
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """All slots: nothing else runs meanwhile."""
+        async with self._take(self._count):
+            yield
+
+    @asynccontextmanager
+    async def _take(self, wanted: int) -> AsyncIterator[None]:
+        async with self._turn:
+            while self._free < wanted:
+                self._freed = trio.Event()
+                await self._freed.wait()
+            self._free -= wanted
+        try:
+            yield
+        finally:
+            self._free += wanted
+            self._freed.set()
