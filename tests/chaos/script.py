@@ -4,7 +4,7 @@ Pure: the handler in the worker and the judge in the test compute the same answe
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -73,6 +73,6 @@ def utterances(*, messages: int, people: int, rate: float, seed: int) -> list[Ut
     return made
 
 
-def expected_answers(said: Sequence[str]) -> list[str]:
+def expected_answers(said: Sequence[str], handling: Callable[[str], Handling] = handling_of) -> list[str]:
     """Everything that one person must hear, in order, for what was said in this order."""
-    return [answer.text for text in said for answer in handling_of(text).answers]
+    return [answer.text for text in said for answer in handling(text).answers]

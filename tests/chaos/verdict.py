@@ -5,11 +5,11 @@ Pure: it is given texts in the order of the relay's numbers, and in the order in
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from tests.chaos.script import expected_answers, handling_of
+from tests.chaos.script import Handling, expected_answers, handling_of
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -23,21 +23,23 @@ class Verdict(msgspec.Struct, frozen=True):
     unexpected: int = 0
 
 
-def judge(conversations: Iterable[tuple[Sequence[str], Sequence[str]]]) -> Verdict:
-    """The sum over conversations of (texts said, answers heard)."""
+def judge(
+    conversations: Iterable[tuple[Sequence[str], Sequence[str]]], handling: Callable[[str], Handling] = handling_of
+) -> Verdict:
+    """The sum over conversations of (texts said, answers heard). `handling`: what the agent does with a text."""
     total: Counter[str] = Counter()
     for said, heard in conversations:
-        total.update(_judge_one(said, heard))
+        total.update(_judge_one(said, heard, handling))
     return Verdict(**total)
 
 
-def _judge_one(said: Sequence[str], heard: Sequence[str]) -> dict[str, int]:
-    places = {text: place for place, text in enumerate(expected_answers(said))}
+def _judge_one(said: Sequence[str], heard: Sequence[str], handling: Callable[[str], Handling]) -> dict[str, int]:
+    places = {text: place for place, text in enumerate(expected_answers(said, handling))}
     times = Counter(heard)
     known = [places[text] for text in dict.fromkeys(heard) if text in places]
     return {
         "sent": len(said),
-        "answered": sum(all(answer.text in times for answer in handling_of(text).answers) for text in said),
+        "answered": sum(all(answer.text in times for answer in handling(text).answers) for text in said),
         "lost": len(places) - len(known),
         "duplicated": sum(times[text] - 1 for text in places if text in times),
         "reordered": sum(place < before for before, place in itertools.pairwise(known)),
