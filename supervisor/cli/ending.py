@@ -12,6 +12,7 @@ from traceback import extract_tb
 from bus.embedded import RuntimeDirectoryUnsafe, ServerMissing
 from supervisor.cli.shadow import PackageShadowed
 from supervisor.control_socket import ControlTaken
+from supervisor.env_files import EnvFileError
 from supervisor.secrets import RotationUnfinished, StoreSecretDamaged
 from supervisor.settings_reader import SettingsError
 from supervisor.state_directory import AlreadyRunning
@@ -22,6 +23,7 @@ EXIT_INTERRUPTED = 130
 PLACES_SHOWN = 8
 REFUSALS = (
     SettingsError,
+    EnvFileError,
     AlreadyRunning,
     ControlTaken,
     ServerMissing,

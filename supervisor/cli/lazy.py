@@ -1,9 +1,18 @@
-"""A group of commands that imports a command when it is used: the keeper must stay small, and a start short."""
+"""A group of commands that imports a command when it is used: the keeper must stay small, and a start short.
 
+Every command and group has the option --env-file, and it is read before anything else of the command runs.
+"""
+
+import os
 from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
 
 import click
+
+from supervisor.env_files import add_env_file
+
+ENV_FILE = "env_file"
 
 
 class LazyGroup(click.Group):
@@ -12,6 +21,7 @@ class LazyGroup(click.Group):
     def __init__(self, places: Mapping[str, str], **attributes: object) -> None:
         super().__init__(**attributes)  # type: ignore[arg-type]  # click's own, passed on
         self._places = places
+        self.params.append(_env_file_option())
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         return list(self._places)
@@ -24,4 +34,24 @@ class LazyGroup(click.Group):
         command = getattr(import_module(module), name)
         if not isinstance(command, click.Command):
             raise TypeError(f"{place} is not a command")
+        if not any(option.name == ENV_FILE for option in command.params):
+            command.params.append(_env_file_option())
         return command
+
+
+def _env_file_option() -> click.Option:
+    return click.Option(
+        ["--env-file", ENV_FILE],
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        multiple=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_read_env_files,
+        help="Settings as NAME=value lines; the environment is stronger, an earlier file than a later one.",
+    )
+
+
+def _read_env_files(_context: click.Context, _option: click.Parameter, paths: tuple[Path, ...]) -> None:
+    for path in paths:
+        add_env_file(path, os.environ)

@@ -19,15 +19,18 @@ from supervisor.logs import configure_logging
 
 
 @click.command(short_help="Run the supervisor alone, with its workers.")
+@click.option("--workers", metavar="N|MIN:MAX", help="Worker processes here; 0: they run elsewhere (HASHEE_WORKERS).")
 @click.option("--keeper-fds", hidden=True, help="HTTP socket and control socket, as the keeper passes them.")
 @click.option("--beside-another", hidden=True, is_flag=True, help="An older generation runs and leaves when we serve.")
 @click.option("--keeper-redis", hidden=True, help="The URL of the keeper's private Redis.")
-def supervisor(keeper_fds: str | None, keeper_redis: str | None, beside_another: bool) -> int:
+def supervisor(workers: str | None, keeper_fds: str | None, keeper_redis: str | None, beside_another: bool) -> int:
     """Run the supervisor and its workers against a Redis of your own (HASHEE_REDIS_URL), as the Procfile does."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold keys
     setproctitle("hashee-agent: supervisor")
     refuse_shadows()
-    settings = SupervisorSettings.from_environ(os.environ)
+    settings = SupervisorSettings.from_environ(
+        {**os.environ, **({} if workers is None else {"HASHEE_WORKERS": workers})}
+    )
     if settings.redis_url is None and keeper_redis is None:
         raise SettingsError(REDIS_URL.name, REDIS_URL.expectation, missing=True)
     configure_logging(settings.log, "supervisor")

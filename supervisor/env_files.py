@@ -1,0 +1,91 @@
+"""Settings in a file: `NAME=value`, one a line. Only its owner may read it, and the environment is stronger.
+
+The rules are those on which the readers of such files agree (systemd's EnvironmentFile=, Compose, Procfile runners): nothing
+is expanded, and what they read differently is refused with the file and the line. No error shows a value.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Iterator, MutableMapping
+from pathlib import Path
+
+SIZE_LIMIT_BYTES = 256 * 1024
+LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
+ESCAPED = re.compile(r"\\(.)")
+OTHERS = 0o077
+
+
+class EnvFileError(Exception):
+    """The file cannot be used; the text names it, the line, and what to do."""
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """Its names and values; the last of a name counts. Raises EnvFileError."""
+    found: dict[str, str] = {}
+    for number, line in _lines(path):
+        match = LINE.fullmatch(line)
+        if match is None:
+            raise EnvFileError(f"{path}, line {number}: NAME=value is wanted")
+        found[match[1]] = _value(match[2], f"{path}, line {number}")
+    return found
+
+
+def add_env_file(path: Path, environ: MutableMapping[str, str]) -> None:
+    """Puts in what `environ` does not have yet; an empty value there counts as not there. Raises EnvFileError."""
+    for name, value in read_env_file(path).items():
+        if not environ.get(name):
+            environ[name] = value
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    try:
+        text = _read(path).decode()
+    except OSError as problem:
+        raise EnvFileError(f"{path} cannot be read: {problem.strerror}") from None
+    except UnicodeDecodeError:
+        raise EnvFileError(f"{path} is not text in UTF-8") from None
+    for number, raw in enumerate(text.splitlines(), 1):
+        line = raw.strip()
+        if line and not line.startswith("#"):
+            yield number, line
+
+
+def _read(path: Path) -> bytes:
+    """Raises OSError, EnvFileError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(file.fileno())  # of what was opened, not of what has its name by now
+        if not stat.S_ISREG(found.st_mode):
+            raise EnvFileError(f"{path} is not a file")
+        if found.st_mode & OTHERS:
+            raise EnvFileError(f"{path} can be read by others than its owner: chmod 600 {path}")
+        if found.st_uid not in (os.geteuid(), 0):
+            raise EnvFileError(f"{path} belongs to another user")
+        if found.st_size > SIZE_LIMIT_BYTES:
+            raise EnvFileError(f"{path} is larger than {SIZE_LIMIT_BYTES // 1024} KiB")
+        return file.read()
+
+
+def _value(text: str, place: str) -> str:
+    quote = text[:1]
+    if quote not in ("'", '"'):
+        if re.search(r"\s#", text):
+            raise EnvFileError(f"{place}: put a value with ' #' in it in quotes, and a comment on a line of its own")
+        return _whole(text, place)
+    if len(text) < 2 or not text.endswith(quote):
+        raise EnvFileError(f"{place}: the quote is not closed at the end of the line")
+    inner = text[1:-1]
+    if quote == '"':
+        if re.search(r'(?<!\\)(\\\\)*"', inner) or re.search(r"(?<!\\)(\\\\)*\\$", inner):
+            raise EnvFileError(f'{place}: a " within double quotes is written \\"')
+        inner = ESCAPED.sub(lambda match: "\n" if match[1] == "n" else match[1], inner)
+    elif "'" in inner:
+        raise EnvFileError(f"{place}: a ' cannot stand within single quotes")
+    return _whole(inner, place)
+
+
+def _whole(value: str, place: str) -> str:
+    if "\0" in value:
+        raise EnvFileError(f"{place}: there is a NUL in the value")
+    return value
