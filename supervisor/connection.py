@@ -6,7 +6,7 @@ for 15 s is dead, whatever TCP believes.
 
 import enum
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -23,12 +23,16 @@ from supervisor.frames import (
     MalformedFrame,
     Ping,
     Pong,
+    StreamDelta,
+    TypingStart,
+    TypingStop,
     UnknownFrame,
     decode_from_relay,
     encode,
 )
 from supervisor.metrics import Metrics
 from supervisor.secrets import Secret
+from supervisor.turnstile import Turnstile
 from supervisor.websocket import BinaryMessageRefused, ConnectFailed, ConnectionLost, WebSocket, open_websocket
 
 AUTH_SECONDS = 5.0
@@ -115,7 +119,7 @@ class Connection:
         self._on_frame = on_frame
         self._on_connected = on_connected
         self._socket: WebSocket | None = None
-        self._send_lock = trio.Lock()
+        self._turnstile = Turnstile()
         self._authenticated = trio.Event()
         self._draining = False
         self._running = trio.CancelScope()
@@ -138,8 +142,8 @@ class Connection:
         return self.number
 
     async def send(self, frame: Frame) -> None:
-        """Send over the authenticated connection; raises NotConnected."""
-        async with self._send_lock:
+        """Send over the authenticated connection, whole messages before deltas before typing; raises NotConnected."""
+        async with self._turnstile.turn(_RANKS.get(type(frame), 0)):
             if self._socket is None or self.state is not State.CONNECTED:
                 raise NotConnected
             socket = self._socket
@@ -314,6 +318,9 @@ class Connection:
         self._metrics.connection_status.set(1 if state is State.CONNECTED else 0)
         log.info(f"connection: {state.value}", **facts)
 
+
+_RANKS: Mapping[type, int] = {StreamDelta: 1, TypingStart: 2, TypingStop: 2}
+"""Who goes first when the line is slow; what is not named comes before all."""
 
 _REMEDIES = {
     "invalid_token": "check HASHEE_AGENT_ID and HASHEE_AGENT_TOKEN",

@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--kill", default=",".join(KINDS), help="which kinds, with commas; empty: none")
     parser.add_argument("--kills", type=int, help="how many in all (default: one in 25 messages, at least 10)")
     parser.add_argument("--rate", type=float, default=10.0, help="messages a second, of all people together")
-    parser.add_argument("--supervisors", type=int, choices=(1, 2, 3), default=1)
+    parser.add_argument("--supervisors", type=int, choices=(1, 2, 3), help="default: by the seed")
     parser.add_argument("--seconds", type=float, default=300.0, help="at the longest, in all")
     parser.add_argument("--keep", type=Path, help="a directory for the logs and the state, kept")
     parser.add_argument("--json", action="store_true", help="one line of JSON (there is no other output)")
@@ -46,7 +46,7 @@ def main() -> int:
         kinds=kinds,
         kills=kills if kinds else 0,
         rate=arguments.rate,
-        supervisors=arguments.supervisors,
+        supervisors=arguments.supervisors or arguments.seed % 3 + 1,
         seconds=arguments.seconds,
     )
     return _run_in(order, arguments.keep)

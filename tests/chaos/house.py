@@ -140,6 +140,7 @@ def _environment(directory: Path, port: int, agent_id: str, token: str) -> dict[
         "HASHEE_STATE_DIR": str(directory / "state"),
         "HASHEE_HTTP_PORT": str(free_port()),
         "HASHEE_HANDLER": HANDLER,
+        "HASHEE_STRIKES": "off",  # our kills look like crashes
         "HASHEE_SEND_RATE": "0",
         "HASHEE_DRAIN_SECONDS": "10",
         "HASHEE_LOG_FORMAT": "console",

@@ -5,6 +5,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -13,6 +14,8 @@ import trio.testing
 from tests.workers.doubles import MemoryBus, job_of, texts
 from workers import Agent, Chat, Fail, InboundMessage, Retry
 from workers.blocking import BlockingChat
+from workers.context import JobContext
+from workers.errors import BadHandler
 from workers.logs import Log
 from workers.runner import Runner, RunnerSettings
 from workers.vitals import Vitals
@@ -35,12 +38,18 @@ def agent_that(raised: BaseException | None = None, *, seconds: float = 0.0) -> 
 
 @asynccontextmanager
 async def running(
-    agent: Agent, bus: MemoryBus, *, concurrency: int = 4, output: io.StringIO | None = None
+    agent: Agent,
+    bus: MemoryBus,
+    *,
+    concurrency: int = 4,
+    output: io.StringIO | None = None,
+    job_seconds: float = 600.0,
+    retries_timeouts: bool = False,
 ) -> AsyncIterator[Runner]:
     logger = logging.Logger("test")
     logger.addHandler(handler := logging.StreamHandler(output or io.StringIO()))
     handler.setFormatter(logging.Formatter("%(message)s %(values)s"))
-    settings = RunnerSettings(concurrency=concurrency)
+    settings = RunnerSettings(concurrency=concurrency, job_seconds=job_seconds, retries_timeouts=retries_timeouts)
     runner = Runner(agent, bus, settings, vitals=Vitals(), log=Log(logger))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(runner.run)
@@ -191,3 +200,120 @@ async def test_sync_handlers_run_side_by_side() -> None:
         bus.give(job_of(number=1), job_of(number=2))
         await bus.until(lambda: len(bus.finished) == 2)
     assert len(bus.replies) == 2
+
+
+async def test_a_superseded_job_is_cancelled_and_ends_as_that(autojump_clock: trio.testing.MockClock) -> None:
+    bus, job = MemoryBus(), job_of()
+    async with running(agent_that(seconds=10), bus):
+        bus.give(job)
+        await bus.until(lambda: bus.started)
+        await trio.sleep(1)
+        bus.supersede(job)
+        bus.supersede(job)  # told by the channel and by the renewal
+        await bus.until(lambda: bus.finished)
+    assert (bus.finished, bus.outcomes) == (["message-1"], ["superseded"])
+    assert not bus.replies
+    assert not bus.failed
+    assert bus.held == set()
+
+
+async def test_what_waits_is_handled_together_and_the_handler_is_given_the_newest() -> None:
+    agent, bus = Agent(when_busy="coalesce"), MemoryBus(together=(job_of("b", number=2).message,))
+    seen: list[object] = []
+
+    @agent.on_message()
+    async def answer(message: InboundMessage, chat: Chat, job: JobContext) -> None:
+        seen.extend([message.text, [one.text for one in job.messages], job.idempotency_key])
+
+    async with running(agent, bus):
+        bus.give(job_of("a"))
+        await bus.until(lambda: bus.finished)
+    assert seen == ["b", ["a", "b"], "message-1"]
+
+
+@pytest.mark.parametrize(("retries", "after_ms"), [(False, None), (True, 1000)])
+async def test_a_job_over_its_time_limit_ends_as_timeout_and_its_handler_is_cancelled(
+    autojump_clock: trio.testing.MockClock, *, retries: bool, after_ms: int | None
+) -> None:
+    bus = MemoryBus()
+    async with running(agent_that(seconds=3600), bus, job_seconds=30, retries_timeouts=retries):
+        bus.give(job_of())
+        await bus.until(lambda: bus.failed)
+        began = trio.current_time()
+        await bus.until(lambda: not bus.held)
+        assert trio.current_time() == pytest.approx(began, abs=1)
+    [(job_id, reason, wait_ms)] = bus.failed
+    assert (job_id, reason) == ("message-1", "timeout")
+    assert wait_ms == (None if after_ms is None else pytest.approx(after_ms, rel=0.25))
+    assert not bus.finished
+
+
+async def test_a_thread_over_its_time_limit_keeps_its_slot_and_what_it_ends_with_changes_nothing() -> None:
+    agent, bus, may_end = Agent(), MemoryBus(), threading.Event()
+
+    @agent.on_message()
+    def answer(message: InboundMessage, chat: BlockingChat) -> None:
+        assert may_end.wait(10)
+
+    async with running(agent, bus, concurrency=1, job_seconds=0.05):
+        bus.give(job_of(number=1))
+        await bus.until(lambda: bus.failed)
+        bus.give(job_of(number=2))
+        assert bus.held == {"1-0"}
+        may_end.set()
+        await bus.until(lambda: len(bus.finished) == 1)
+    assert [reason for _id, reason, _ in bus.failed] == ["timeout"]
+    assert bus.finished == ["message-2"]
+
+
+async def test_a_suspect_runs_alone_and_what_cannot_begin_meanwhile_goes_to_other_workers(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    bus, at_once = MemoryBus(), list[int]()
+    agent, running_now = Agent(), set[str]()
+
+    @agent.on_message()
+    async def answer(message: InboundMessage, chat: Chat) -> None:
+        running_now.add(message.message_id)
+        await trio.sleep(10)
+        at_once.append(len(running_now))
+        running_now.discard(message.message_id)
+
+    async with running(agent, bus, concurrency=3):
+        bus.give(job_of(number=1), job_of(number=2))
+        await bus.until(lambda: len(bus.started) == 2)
+        bus.give(job_of(number=3, strikes=1))
+        await bus.until(lambda: len(bus.held) == 3)
+        bus.give(job_of(number=4))
+        await bus.until(lambda: len(bus.finished) == 4)
+    assert bus.finished[2:] == ["message-3", "message-4"]
+    assert at_once == [2, 1, 1, 1]
+    assert bus.started == ["message-1", "message-2", "message-3", "message-4"]
+
+
+async def test_the_sender_of_a_dead_letter_gets_the_apology_that_the_agent_declares() -> None:
+    agent, bus = Agent(apology="Something went wrong here."), MemoryBus()
+
+    @agent.on_message()
+    async def answer(message: InboundMessage, chat: Chat) -> None:
+        raise Fail("no_such_order")
+
+    async with running(agent, bus):
+        bus.give(job_of())
+        await bus.until(lambda: bus.failed)
+    assert texts(bus) == [("!apology", "Something went wrong here.")]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"when_busy": "sometimes"},
+        {"when_full": "drop"},
+        {"most_waiting": 0},
+        {"refusal": ""},
+        {"apology": "x" * 3000},
+    ],
+)
+def test_a_policy_that_cannot_be_is_refused_where_it_is_declared(wrong: dict[str, Any]) -> None:
+    with pytest.raises(BadHandler):
+        Agent(**wrong)

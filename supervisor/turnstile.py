@@ -1,0 +1,45 @@
+"""Who goes next over a line that takes one at a time: the lowest rank first, within a rank first come, first served."""
+
+import heapq
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import count
+
+import trio
+
+
+class Turnstile:
+    """A lock with ranks. Cancelled while waiting, one leaves the queue."""
+
+    def __init__(self) -> None:
+        self._is_taken = False
+        self._waiting: list[tuple[int, int, trio.Event]] = []
+        self._numbers = count()
+
+    @asynccontextmanager
+    async def turn(self, rank: int) -> AsyncIterator[None]:
+        """Wait for one's turn, hold it for the block."""
+        await self._wait(rank)
+        try:
+            yield
+        finally:
+            self._pass_on()
+
+    async def _wait(self, rank: int) -> None:
+        if not self._is_taken:
+            self._is_taken = True
+            return
+        mine = (rank, next(self._numbers), trio.Event())
+        heapq.heappush(self._waiting, mine)
+        try:
+            await mine[2].wait()
+        except trio.Cancelled:
+            self._waiting.remove(mine)  # it stands there: who has been woken is not cancelled any more
+            heapq.heapify(self._waiting)
+            raise
+
+    def _pass_on(self) -> None:
+        if self._waiting:
+            heapq.heappop(self._waiting)[2].set()
+        else:
+            self._is_taken = False
