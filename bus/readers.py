@@ -1,11 +1,11 @@
-"""Threads that block in Redis: one stream's reader, and the live channel's subscriber.
+"""Those who wait in Redis: one stream's reader, and the live channel's subscriber (a thread).
 
-A read that was cancelled in trio swallows nothing: what the thread has read meanwhile is given to the next read, or handed back
+A read that was cancelled in trio swallows nothing: what Redis answers meanwhile is given to the next read, or handed back
 when the reader closes. After an error the reader reads its own pending entries again from 0; a lost group is made again at 0
 (DESIGN rule 18).
 """
 
-import queue
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import cast
@@ -14,8 +14,9 @@ import msgspec
 import trio
 from redis.exceptions import ResponseError
 
-from bus.client import RedisClient
-from bus.wire import RedisUnavailable, Value, Wire, failure
+from bus.client import ANSWER_TIMEOUT_SECONDS, RedisClient
+from bus.link import Link
+from bus.wire import Answer, RedisFailed, RedisUnavailable, Value, Wire, failure
 
 BLOCK_MS = 2000
 CLOSE_SECONDS = 5.0
@@ -30,37 +31,32 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class StreamReader:
-    """Reads one stream as one consumer of a group."""
+    """Reads one stream as one consumer of a group, over a connection of its own."""
 
     def __init__(self, client: RedisClient, *, stream: str, group: str, consumer: str) -> None:
         self._client = client
         self._stream = stream
         self._group = group
         self._consumer = consumer
-        self._wire = Wire(client.url, client.scripts, answer_timeout_seconds=None)
-        self._requests: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-        self._token = trio.lowlevel.current_trio_token()
-        self._thread = threading.Thread(target=self._run, name=f"redis-reader-{group}", daemon=True)
-        self._stopping = False
-        self._asked = False
-        self._arrived = trio.Event()
-        self._result: list[Entry] | Exception | None = None
+        self._link = Link(client.url, client.scripts)
+        self._is_closed = False
+        self._is_asked = False
+        self._is_being_read = False
         self._reread_pending = False
         self.groups_made_again = 0
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.is_alive()
+        """Whether it can be read from: it has no thread that could end."""
+        return not self._is_closed
 
     @property
     def thread_name(self) -> str:
-        """As it is named in the process."""
-        return self._thread.name
+        """What it is called where threads are listed."""
+        return f"redis-reader-{self._group}"
 
     def start(self) -> None:
-        """Start the reader thread."""
-        self._thread.start()
+        """Nothing is to be started; the first read connects."""
 
     async def make_group(self) -> None:
         """Make the group at 0 if it is not there."""
@@ -72,85 +68,68 @@ class StreamReader:
 
     async def read(self, count: int) -> list[Entry]:
         """At least one entry, at most `count` (more, when pending entries are read again); raises RedisUnavailable."""
-        if not self._asked:
-            self._asked = True
-            self._arrived = trio.Event()
-            self._requests.put(count)
-        await self._arrived.wait()
-        self._asked = False
-        result, self._result = self._result, None
-        if isinstance(result, Exception):
-            raise result
-        return result or []
+        self._is_being_read = True
+        try:
+            while not (entries := await self._read_once(count)):
+                pass
+        except Exception:
+            self._is_asked = False
+            self._reread_pending = True
+            raise
+        finally:
+            self._is_being_read = False
+        return entries
 
     async def close(self) -> list[Entry]:
-        """End the thread; what it had read and nobody took."""
-        self._stopping = True
-        self._requests.put(None)
-        with trio.CancelScope(shield=True):
-            while self._thread.is_alive():
-                if self._wire.client_id:
-                    await self._unblock()
-                with trio.move_on_after(CLOSE_SECONDS) as scope:
-                    await trio.to_thread.run_sync(self._thread.join, 0.05, abandon_on_cancel=True)
-                if scope.cancelled_caught:
-                    break
-            await trio.lowlevel.checkpoint()  # run_sync_soon deliveries come first
-        return self._result if isinstance(self._result, list) else []
+        """Close the connection; what it had read and nobody took."""
+        if self._is_closed:
+            return []
+        self._is_closed = True
+        leftover: list[Entry] = []
+        with trio.move_on_after(CLOSE_SECONDS, shield=True), contextlib.suppress(RedisFailed):
+            if self._is_asked:
+                await self._client.command("CLIENT", "UNBLOCK", self._link.client_id)
+            if self._is_asked and not self._is_being_read:
+                leftover = self._decode(await self._answer())
+        self._link.end()
+        return leftover
 
-    async def _unblock(self) -> None:
-        try:
-            await self._client.command("CLIENT", "UNBLOCK", self._wire.client_id)
-        except RedisUnavailable:
-            return  # the reader's own read fails too, and ends it
+    async def _read_once(self, count: int) -> list[Entry]:
+        if self._is_closed:
+            raise RedisUnavailable("the reader is closed")
+        if not self._is_asked:
+            await self._ask(count)
+        answer = await self._answer()
+        if isinstance(answer, ResponseError):
+            if str(answer).startswith("NOGROUP"):
+                await self._make_group_again()
+                return []
+            if not str(answer).startswith("UNBLOCKED"):
+                raise failure(answer)
+        return self._decode(answer)
 
-    # The reader thread
-
-    def _run(self) -> None:
-        while True:
-            count = self._requests.get()
-            if count is None:
-                break
-            result = self._read_until_some(count)
-            if result is None:
-                break
-            try:
-                self._token.run_sync_soon(self._deliver, result)
-            except trio.RunFinishedError:
-                break
-        self._wire.close()
-
-    def _read_until_some(self, count: int) -> list[Entry] | Exception | None:
-        while not self._stopping:
-            try:
-                entries = self._read_once(count)
-            except Exception as error:  # noqa: BLE001 - handed to the reader's caller
-                self._reread_pending = True
-                return error
-            if entries:
-                return entries
-        return None
-
-    def _read_once(self, count: int) -> list[Entry]:
+    async def _ask(self, count: int) -> None:
+        if not self._link.is_open:
+            await self._link.open()
         start = "0" if self._reread_pending else ">"
         command = ("XREADGROUP", "GROUP", self._group, self._consumer, "COUNT", count)
-        answer = self._wire.call([(*command, "BLOCK", BLOCK_MS, "STREAMS", self._stream, start)])[0]
+        self._link.write((*command, "BLOCK", BLOCK_MS, "STREAMS", self._stream, start))
+        self._is_asked = True
+
+    async def _answer(self) -> Answer:
+        [answer] = await self._link.exchange(BLOCK_MS / 1000 + ANSWER_TIMEOUT_SECONDS)
+        self._is_asked = False
+        return answer
+
+    def _decode(self, answer: Answer) -> list[Entry]:
         if isinstance(answer, ResponseError):
-            if str(answer).startswith(("NOGROUP", "UNBLOCKED")):
-                return self._make_group_again(answer)
-            raise failure(answer)
+            return []
         self._reread_pending = False
         return decode_entries(answer)
 
-    def _make_group_again(self, answer: ResponseError) -> list[Entry]:
-        if str(answer).startswith("NOGROUP"):
-            self._wire.call([("XGROUP", "CREATE", self._stream, self._group, "0", "MKSTREAM")])
-            self.groups_made_again += 1
-        return []
-
-    def _deliver(self, result: list[Entry] | Exception) -> None:
-        self._result = result
-        self._arrived.set()
+    async def _make_group_again(self) -> None:
+        await self.make_group()
+        self.groups_made_again += 1
 
 
 class LiveSubscriber:

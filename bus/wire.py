@@ -4,6 +4,7 @@ redis-py repeats commands silently by default, so that an XADD runs twice (TRAPS
 that fails is closed; the next call makes a new one and loads all scripts first. RESP2, since RESP3 changes shapes.
 """
 
+import socket
 from collections.abc import Sequence
 from typing import cast
 
@@ -98,6 +99,16 @@ class Wire:
             self._connection.disconnect()
             self._connection = None
 
+    def hand_over(self) -> socket.socket:
+        """Connect, load the scripts, and give the socket away; raises RedisUnavailable, RedisRefused."""
+        self.call([("PING",)])
+        connection, self._connection = self._connection, None
+        taken: socket.socket | None = getattr(connection, "_sock", None)
+        if connection is None or taken is None:
+            raise RedisUnavailable("the connection was lost as it was made")
+        connection._sock = None  # type: ignore[attr-defined]  # or it would be closed with the connection object
+        return taken
+
     def _connect(self) -> ConnectionInterface:
         # Not `make_connection`: the pool counts what it has made and is never told what has ended; after a hundred it refuses.
         connection: ConnectionInterface = self._pool.connection_class(**self._pool.connection_kwargs)
@@ -130,12 +141,12 @@ class Wire:
 
 
 def failure(error: ResponseError) -> Exception:
-    """Our exception for an error answer."""
+    """Our exception for an error answer, whether redis-py has made a class of its code or not."""
     text = str(error)
     if isinstance(error, OutOfMemoryError) or "MISCONF" in text or "OOM" in text:
         return RedisFull(text)
     if isinstance(error, BusyLoadingError | ReadOnlyError | MasterDownError) or text.startswith(
-        ("LOADING", "BUSY ", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
+        ("LOADING", "BUSY ", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
     ):
         return RedisUnavailable(text)
     return RedisRefused(text)

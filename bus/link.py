@@ -1,0 +1,155 @@
+"""One connection to Redis for one trio program, without a thread: whoever waits for an answer moves the bytes.
+
+redis-py makes the connection (address, TLS, AUTH, the scripts; in a thread, since it blocks) and hands its socket over; hiredis packs
+and parses. Half the CPU of a thread that pipelines, and a third of the latency (docs/benchmarks.md). Nothing is repeated here.
+Cancelling a call loses no byte: what was half sent is sent on, what was half read is read on by the next call.
+"""
+
+import socket
+import ssl
+import threading
+from typing import cast
+
+import hiredis
+import trio
+from redis.exceptions import ResponseError
+
+from bus.lua import Scripts
+from bus.wire import Answer, Command, RedisUnavailable, Wire
+
+RECEIVE_BYTES = 256 * 1024
+CONNECT_ANSWER_SECONDS = 5.0
+
+
+class Link:
+    """Opened by `open`; closed by `close` or by its own failure, after which `open` makes a new connection; `end`ed once."""
+
+    def __init__(self, url: str, scripts: Scripts) -> None:
+        self._url = url
+        self._scripts = scripts
+        self._socket: socket.socket | None = None
+        self._parser = hiredis.Reader(replyError=ResponseError)
+        self._unsent = bytearray()
+        self._has_ended = False
+        self.connects = 0
+        self.client_id = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        return self._socket is not None
+
+    async def open(self) -> None:
+        """Connect and load the scripts; raises RedisUnavailable, RedisRefused."""
+        attempt = _Attempt(self._url, self._scripts)
+        try:
+            made, self.client_id = await trio.to_thread.run_sync(attempt.run, abandon_on_cancel=True)
+        except trio.Cancelled:
+            attempt.abandon()
+            raise
+        if self._has_ended:
+            made.close()
+            raise RedisUnavailable("the connection was closed while it was made")
+        made.setblocking(False)
+        self._socket = made
+        self._parser = hiredis.Reader(replyError=ResponseError)
+        self._unsent.clear()
+        self.connects += 1
+
+    def write(self, *commands: Command) -> None:
+        """Put commands behind what waits to be sent; `exchange` sends it."""
+        for command in commands:
+            self._unsent += hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub knows no union in a tuple
+
+    async def exchange(self, answer_timeout_seconds: float) -> list[Answer]:
+        """Send what was written, then wait for at least one answer: all that have come, in order.
+
+        Raises RedisUnavailable; then the connection is closed, and any number of the commands may have run.
+        """
+        try:
+            with trio.fail_after(answer_timeout_seconds):
+                await self._send()
+                return await self._receive()
+        except trio.TooSlowError:
+            self.close()
+            raise RedisUnavailable(f"no answer within {answer_timeout_seconds:.0f} s") from None
+        except (OSError, trio.ClosedResourceError, hiredis.ProtocolError) as error:
+            self.close()
+            raise RedisUnavailable(f"{type(error).__name__}: {error}") from None
+
+    def close(self) -> None:
+        """Close the connection; whoever waits on it fails."""
+        if self._socket is not None:
+            trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
+            self._socket = None
+
+    def end(self) -> None:
+        """Close it for good, also one that is only being made."""
+        self._has_ended = True
+        self.close()
+
+    async def _send(self) -> None:
+        while self._unsent:
+            connected = self._connected()
+            try:
+                del self._unsent[: connected.send(self._unsent)]
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                await trio.lowlevel.wait_writable(connected)
+            except ssl.SSLWantReadError:
+                await trio.lowlevel.wait_readable(connected)
+
+    async def _receive(self) -> list[Answer]:
+        while True:
+            connected = self._connected()
+            if not (isinstance(connected, ssl.SSLSocket) and connected.pending()):
+                await trio.lowlevel.wait_readable(connected)
+            try:
+                received = connected.recv(RECEIVE_BYTES)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                continue
+            except ssl.SSLWantWriteError:
+                await trio.lowlevel.wait_writable(connected)
+                continue
+            if not received:
+                raise ConnectionResetError("Redis closed the connection")
+            self._parser.feed(received)
+            if answers := self._parsed():
+                return answers
+
+    def _parsed(self) -> list[Answer]:
+        answers: list[Answer] = []
+        while (answer := self._parser.gets()) is not False:  # False: no whole answer yet; RESP2 has no booleans
+            answers.append(cast(Answer, answer))
+        return answers
+
+    def _connected(self) -> socket.socket:
+        if self._socket is None:
+            raise ConnectionResetError("the connection is closed")
+        return self._socket
+
+
+class _Attempt:
+    """One try to connect, in a thread. One that was given up closes what it makes."""
+
+    def __init__(self, url: str, scripts: Scripts) -> None:
+        self._wire = Wire(url, scripts, answer_timeout_seconds=CONNECT_ANSWER_SECONDS)
+        self._lock = threading.Lock()
+        self._abandoned = False
+        self._made: socket.socket | None = None
+
+    def run(self) -> tuple[socket.socket, int]:
+        """The connected socket and the connection's CLIENT ID."""
+        made = self._wire.hand_over()
+        with self._lock:
+            self._made = made
+            if self._abandoned:
+                made.close()
+        return made, self._wire.client_id
+
+    def abandon(self) -> None:
+        """Nobody takes what is made, now or later."""
+        with self._lock:
+            self._abandoned = True
+            if self._made is not None:
+                self._made.close()
