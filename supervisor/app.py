@@ -15,6 +15,7 @@ from bus.client import RedisClient, open_redis
 from bus.keys import Keys
 from bus.seal import StoreSeal, StoreSealed
 from bus.sealing import StoreKeys
+from bus.strays import reap_strays
 from bus.wire import RedisFailed
 from crypto.identity import IdentityKeys, LocalDevice
 from supervisor.config import SupervisorSettings
@@ -130,6 +131,7 @@ class _Run:
             nursery.start_soon(self._serve_control)
             nursery.start_soon(self._obey_signals)
             nursery.start_soon(self._desk.run)
+            nursery.start_soon(self._reap_orphans)
             if self._settings.reload_on_change:
                 nursery.start_soon(parts.workforce.reloading.watch_files)
             for part in parts.tasks():
@@ -201,6 +203,12 @@ class _Run:
             with trio.open_signal_receiver(*OBEYED) as signals:
                 async for number in signals:
                     nursery.start_soon(self._operator.obey, signal.Signals(number))
+
+    async def _reap_orphans(self) -> None:
+        """What handlers left behind comes to us when its parent ends, and to pid 1 of a container in any case."""
+        with trio.open_signal_receiver(signal.SIGCHLD) as arrivals:
+            async for _ in arrivals:
+                reap_strays(self._parts.pool.is_worker)
 
     async def _status(self, _request: Request) -> Answer:
         return Answer(ok=True, result=raw(await self._desk.gather()))

@@ -25,6 +25,16 @@ class Instance(msgspec.Struct, frozen=True):
         pid = os.getpid()
         return cls(_host(), pid, _start_ticks(pid) or 0)
 
+    @classmethod
+    def identity_of(cls, pid: int) -> str:
+        """Pid and start time, as they stand in a name; a pid alone is used again."""
+        return f"{pid}-{_start_ticks(pid) or 0}"
+
+    @staticmethod
+    def identity_in(consumer: str) -> str:
+        """The same of the supervisor that this name, or the one of its worker, belongs to."""
+        return consumer.partition("/")[0].partition("-")[2]
+
     @property
     def name(self) -> str:
         """Its consumer name in `replies`."""

@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 
 import trio
 
+from bus.strays import become_subreaper, end_strays
+from supervisor.instance import Instance
+
 BACKOFF_BASE_SECONDS = 0.5
 BACKOFF_CAP_SECONDS = 30.0
 HEALTHY_AFTER_SECONDS = 60.0
@@ -25,6 +28,7 @@ class Child:
 
     process: subprocess.Popen[bytes]
     started_at: float
+    identity: str = ""
     ended: trio.Event = field(default_factory=trio.Event)
 
     @property
@@ -64,9 +68,11 @@ class Children:
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
         self._running: dict[int, Child] = {}
+        self._gone: set[str] = set()
+        become_subreaper()
 
     def adopt(self, process: subprocess.Popen[bytes]) -> Child:
-        child = Child(process, trio.current_time())
+        child = Child(process, trio.current_time(), Instance.identity_of(process.pid))
         self._running[process.pid] = child
         self._nursery.start_soon(self._wait, child)
         return child
@@ -90,10 +96,13 @@ class Children:
             os.close(descriptor)
         child.process.wait()
         del self._running[child.pid]
+        self._gone.add(child.identity)
         child.ended.set()
         self._reap_strangers()
 
     def _reap_strangers(self) -> None:
+        # Workers of a dead supervisor, and what their handlers started, have become our children.
+        end_strays(lambda name: Instance.identity_in(name) in self._gone)
         while True:
             try:
                 found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)

@@ -50,7 +50,7 @@ class LastWords:
         for line in self._lines:
             found = _PLACE.match(line)
             if found is None:
-                begins = line.startswith("Current thread")
+                begins = line.startswith(("Current thread", "Stack (most recent"))
             elif begins:
                 innermost, begins = f"{found[1].rpartition('/')[2]}:{found[2]}", False
         return innermost

@@ -13,6 +13,7 @@ import trio
 from structlog.typing import FilteringBoundLogger
 
 from bus.control import FromWorker, Heartbeat, Observation, Ready, StartFailed
+from bus.strays import become_subreaper, end_strays, reap_soon
 from supervisor.autoscale import Autoscale, Bounds, Load
 from supervisor.crash_loop import CrashLoop, CrashLoopStatus, death_of
 from supervisor.keeper_children import Backoff
@@ -22,6 +23,8 @@ from supervisor.process import ExitReason, WorkerExit, WorkerProcess
 from supervisor.recycling import Worn
 from supervisor.worker_order import WorkerOrder, module_files
 
+# What a handler left behind is killed; its end is waited for no longer than this.
+STRAYS_SECONDS = 1.0
 # Told deaths wait for Redis; at the end of a drain they do not wait for ever.
 LAST_DEATHS_SECONDS = 5.0
 
@@ -90,6 +93,10 @@ class Pool:
         now = trio.current_time()
         return tuple(status_of(life, now) for life in sorted(self._lives, key=lambda life: life.number))
 
+    def is_worker(self, pid: int) -> bool:
+        """Whether this child of ours is one that is waited for."""
+        return any(life.process.pid == pid for life in self._lives)
+
     def handler_files(self) -> tuple[str, ...]:
         """From where the workers' code came, as far as they were asked to report it."""
         files = {file for life in self._lives if life.process.ready for file in life.process.ready.files}
@@ -104,6 +111,7 @@ class Pool:
 
     async def run(self) -> None:
         """Until drained. Raises HandlerUnusable if no worker could ever start. Cancelled, it kills all workers."""
+        become_subreaper()
         async with trio.open_nursery() as deaths:
             self._deaths = deaths
             try:
@@ -309,10 +317,12 @@ class Pool:
             life.exit = await life.process.supervise(partial(self._hear, life))
             self._consider(life, life.exit)
         finally:
+            strays = end_strays(lambda name: name == life.process.consumer)
             self._lives.remove(life)
             life.settled.set()
             life.ended.set()
             self._notify()
+        await reap_soon(strays, STRAYS_SECONDS)
 
     def _hear(self, life: Life, message: FromWorker) -> None:
         match message:

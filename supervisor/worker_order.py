@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bus.sealing import BusKey
+from bus.strays import COOKIE
 from supervisor.environment import worker_environment
 
 STDERR = 2
@@ -87,7 +88,8 @@ def spawn(order: WorkerOrder, consumer: str, number: int) -> Spawned:
             stdin=subprocess.DEVNULL,
             stderr=stderr_writer,
             pass_fds=(theirs[0], key_fd, log_fd),
-            env=worker_environment(order.environ, agent_id=order.agent_id, redis_url=order.redis_url),
+            env=worker_environment(order.environ, agent_id=order.agent_id, redis_url=order.redis_url)
+            | {COOKIE: consumer},
             cwd=order.directory,
             process_group=0,
         )

@@ -16,13 +16,13 @@ from pathlib import Path
 import trio
 
 from bus import parent_death
-from bus.control import Crashed, StartFailed, encode
+from bus.control import StartFailed, encode
 from bus.seal import StoreSealed
 from workers.control_link import ControlLink
 from workers.errors import CannotStart
 from workers.last_words import STDERR, LastWords, divert_log, dump_on_fatal_signals
 from workers.loading import CannotLoad, load_agent
-from workers.logs import Log, kind, where, worker_log
+from workers.logs import Log, kind, worker_log
 from workers.process import Worker
 from workers.settings import SettingsError, WorkerSettings, parse_options, read_settings
 
@@ -73,12 +73,11 @@ def _run(worker: Worker, settings: WorkerSettings, log: Log, last_words: LastWor
     except CannotStart as error:
         report = StartFailed(kind="lifespan", exception=kind(error), file="", line=0, last_line=str(error))
         return _refuse(report, worker, settings, log)
-    except (Exception, SystemExit, BaseExceptionGroup) as error:  # noqa: BLE001 - a traceback would show values
+    except BaseException as error:  # noqa: BLE001 - a traceback would show values
         if sealed := _find(error, StoreSealed):
             report = StartFailed(kind="bus_key", exception=kind(sealed), file="", line=0, last_line=str(sealed))
             return _refuse(report, worker, settings, log)
-        last_words.of_the_end(error)
-        worker.tell(Crashed(exception=kind(error), at=where(error)))
+        worker.tell(last_words.of_the_end(error))
         return EXIT_CRASHED
     return 0
 

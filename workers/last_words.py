@@ -12,6 +12,7 @@ import threading
 import traceback
 from types import TracebackType
 
+from bus.control import Crashed
 from workers.logs import Log, kind, where
 
 STDERR = 2
@@ -42,10 +43,13 @@ class LastWords:
         threading.excepthook = self._of_thread
         sys.unraisablehook = self._unraisable
 
-    def of_the_end(self, error: BaseException) -> None:
-        """The worker ends for this."""
-        self._log.warning("worker: crashed", exception=kind(error), at=where(error))
+    def of_the_end(self, error: BaseException) -> Crashed:
+        """The worker ends for this; what its supervisor is to be told."""
+        alone = _alone(error)
+        crashed = Crashed(exception=kind(alone), at=where(alone))
+        self._log.warning("worker: crashed", exception=crashed.exception, at=crashed.at)
         self._whisper(error, error.__traceback__)
+        return crashed
 
     def _of_thread(self, uncaught: threading.ExceptHookArgs) -> None:
         if uncaught.exc_value is None:
@@ -70,3 +74,10 @@ class LastWords:
             os.write(STDERR, text.encode("utf-8", "replace"))
         except OSError:
             return  # The pipe is full or its reader gone: nobody would see it.
+
+
+def _alone(error: BaseException) -> BaseException:
+    """Without the groups that every exception of a task comes in."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

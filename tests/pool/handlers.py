@@ -1,27 +1,52 @@
-"""Handlers for workers in tests: each does one good or bad thing, chosen by the text of the message."""
+"""Handlers for workers in tests: each does one good or bad thing, chosen by the text of the message.
 
+A command with `_once` does it the first time only, which a file that is named last remembers over the death of the worker.
+"""
+
+import ctypes
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import trio
 
-from workers import Agent, Chat, InboundMessage
+from workers import Agent, BlockingChat, Chat, InboundMessage
 
 agent = Agent()
+hoard: list[bytes] = []
 
 
-def grandchild() -> int:
-    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid
+def grandchild(*, own_session: bool = False) -> int:
+    forever = [sys.executable, "-c", "import time; time.sleep(600)"]
+    return subprocess.Popen(forever, start_new_session=own_session).pid
+
+
+def hold_the_interpreter() -> None:
+    re.match(r"(a+)+$", "a" * 60 + "b")  # Years, in C, without letting any other thread run.
+
+
+def is_first_time(path: str) -> bool:
+    try:
+        Path(path).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 @agent.on_message("text")
-async def act(message: InboundMessage, chat: Chat) -> None:
+async def act(  # noqa: PLR0912 - a table
+    message: InboundMessage, chat: Chat
+) -> None:
     """The first word of the text is what to do."""
     command, _, rest = message.text.partition(" ")
+    if command.endswith("_once"):
+        rest, _, path = rest.rpartition(" ")
+        command = command.removesuffix("_once") if is_first_time(path) else "again"
     match command:
         case "environment":
             await chat.reply("\n".join(f"{name}={value}" for name, value in sorted(os.environ.items())))
@@ -32,15 +57,39 @@ async def act(message: InboundMessage, chat: Chat) -> None:
             while True:
                 pass
         case "hold":
-            re.match(r"(a+)+$", "a" * 60 + "b")  # Years, in C, without letting any other thread run.
+            hold_the_interpreter()
         case "block":
             time.sleep(float(rest))  # noqa: ASYNC251 - the mistake itself
             await chat.reply("blocked")
         case "exit":
             os._exit(int(rest))
+        case "interrupt":
+            raise KeyboardInterrupt(rest)
+        case "segfault":
+            ctypes.string_at(0)
+        case "thread":
+            threading.Thread(target=int, args=(rest,), name="owners-thread").start()
+            await chat.reply("started")
         case "stop":
             os.kill(os.getpid(), signal.SIGSTOP)
         case "grandchild":
             await chat.reply(str(grandchild()))
+        case "daemon":
+            await chat.reply(str(grandchild(own_session=True)))
+        case "leak":
+            hoard.append(b"x" * (int(rest) << 20))
+            await chat.reply("leaked")
+        case "leak_and_wait":
+            hoard.append(b"x" * (int(rest) << 20))
+            await trio.sleep_forever()
         case _:
-            await chat.reply(f"re: {message.text}")
+            await chat.reply(f"re: {message.text.partition(' ')[0] if command == 'again' else message.text}")
+
+
+@agent.on_message("system")
+def act_in_a_thread(message: InboundMessage, chat: BlockingChat) -> None:
+    """A sync handler: it runs in a thread."""
+    path = str(message.payload["path"])
+    if is_first_time(path):
+        hold_the_interpreter()
+    chat.reply("re: thread")

@@ -1,0 +1,122 @@
+"""Workers that do not come back: each is asked where it stands, ended, and its job goes on with another one."""
+
+import signal
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from bus.records import pack_job
+from supervisor.process import ExitReason
+from supervisor.worker_order import WorkerTimes
+from tests.bus.builders import AGENT, BUS_KEY, Bus, arrival_of, message_of, open_bus
+from tests.pool.builders import QUICK, PoolRun, ask, is_gone, order_of, running_pool, running_worker, text_answer, until
+from tests.redis_server import redis_server
+
+IMPATIENT = WorkerTimes(
+    load_seconds=20, silence_seconds=2, job_seconds=0.5, grace_seconds=0.5, dump_seconds=0.3, terminate_seconds=0.3
+)
+
+
+def the_one_exit(run: PoolRun, reason: ExitReason) -> None:
+    assert [(exited.reason, exited.abnormal) for exited in run.exits] == [(reason, False)]
+    assert "handlers.py" in str(run.lines.of("worker: stacks")["stacks"])
+
+
+@pytest.mark.parametrize("command", ["hold_once", "stop_once"])
+async def test_hung_worker_is_dumped_killed_and_its_job_goes_on(tmp_path: Path, command: str) -> None:
+    with redis_server(tmp_path) as url:
+        async with open_bus(url) as bus, running_pool(order_of(url), bus=bus) as run:
+            await ask(bus, f"{command} {tmp_path / 'first'}")
+            assert await text_answer(bus) == f"re: {command}"
+            [exited] = run.exits
+            assert (exited.reason, exited.abnormal) == (ExitReason.SILENT, False)
+            assert "worker: stacks" in run.lines.events()
+            if command == "hold_once":
+                the_one_exit(run, ExitReason.SILENT)
+            assert is_gone(exited.pid)
+
+
+async def test_a_handler_over_its_time_limit_that_holds_the_loop_is_dumped_killed_and_its_job_goes_on(
+    tmp_path: Path,
+) -> None:
+    with redis_server(tmp_path) as url:
+        order = order_of(url, times=IMPATIENT)
+        async with open_bus(url) as bus, running_pool(order, bus=bus) as run:
+            await ask(bus, f"spin_once {tmp_path / 'first'}")
+            assert await text_answer(bus) == "re: spin_once"
+            the_one_exit(run, ExitReason.OVERRUN)
+            assert run.exits[0].returncode == -signal.SIGKILL
+            assert len(run.exits[0].overdue) == 1
+
+
+async def test_a_sync_handler_that_holds_the_interpreter_is_killed_and_its_job_goes_on(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with open_bus(url) as bus, running_pool(order_of(url), bus=bus) as run:
+            await ask_system(bus, tmp_path / "first")
+            assert await text_answer(bus) == "re: thread"
+            the_one_exit(run, ExitReason.SILENT)
+
+
+async def test_a_long_job_within_its_limit_is_left_alone_however_long_the_loop_hangs(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        order = order_of(url, times=WorkerTimes(silence_seconds=1.5, job_seconds=60, grace_seconds=1))
+        async with open_bus(url) as bus, running_pool(order, bus=bus) as run:
+            await ask(bus, "block 3")
+            assert await text_answer(bus) == "blocked"
+            assert run.exits == []
+
+
+async def test_a_worker_that_only_imports_for_long_is_not_taken_for_a_silent_one(tmp_path: Path) -> None:
+    write_slow_handler(tmp_path, seconds=2.5)
+    with redis_server(tmp_path) as url:
+        times = WorkerTimes(load_seconds=20, silence_seconds=1.5)
+        order = order_of(url, handler="slow:agent", directory=tmp_path, times=times)
+        async with running_pool(order) as run:
+            with trio.fail_after(20):
+                await run.pool.wait_until_ready()
+            assert run.exits == []
+
+
+async def test_a_worker_that_imports_for_ever_is_dumped_and_killed(tmp_path: Path) -> None:
+    write_slow_handler(tmp_path, seconds=600)
+    times = WorkerTimes(load_seconds=1, silence_seconds=10, dump_seconds=1, terminate_seconds=0.2)
+    order = order_of("unix:///nowhere", handler="slow:agent", directory=tmp_path, times=times)
+    async with running_worker(order) as worker:
+        await until(lambda: worker.exit)
+    assert worker.exit is not None
+    assert (worker.exit.reason, worker.exit.abnormal) == (ExitReason.SLOW_START, False)
+    assert "slow.py:1" in str(worker.lines.of("worker: stacks")["stacks"])
+
+
+async def test_a_supervisor_that_slept_itself_kills_nobody_for_it(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with running_pool(order_of(url, times=QUICK)) as run:
+            with trio.fail_after(20):
+                await run.pool.wait_until_ready()
+            slept_until = run.pool.statuses()[0].uptime_seconds + QUICK.silence_seconds + 0.5
+            block_this_process(QUICK.silence_seconds + 0.5)
+            await until(lambda: run.pool.statuses()[0].uptime_seconds > slept_until + 1)
+            assert run.exits == []
+
+
+def block_this_process(seconds: float) -> None:
+    """As if the machine had slept."""
+    time.sleep(seconds)
+
+
+def write_slow_handler(directory: Path, seconds: float) -> None:
+    (directory / "slow.py").write_text(
+        f"import time; time.sleep({seconds})\n"
+        "from workers import Agent\nagent = Agent()\n"
+        "@agent.on_message()\nasync def act(message, chat): ...\n"
+    )
+
+
+async def ask_system(bus: Bus, path: Path) -> None:
+    """A message of the type that a sync handler takes."""
+    message = msgspec.structs.replace(message_of(1), payload={"type": "system", "path": str(path)})
+    job = pack_job(message, seq=1, accepted_ms=1, message_ms=1, key=BUS_KEY, agent_id=AGENT)
+    assert (await bus.store.accept(arrival_of(1, 0), job)).is_new
