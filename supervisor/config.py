@@ -65,6 +65,7 @@ RETRY_SECONDS = Setting(
     "HASHEE_RETRY_SECONDS", "up to 19 waits in seconds (to 86400) with commas, or none", default="1,5,30"
 )
 RETRY_TIMEOUTS = Setting("HASHEE_RETRY_TIMEOUTS", "on or off", default="off")
+MOST_WAITING = Setting("HASHEE_MOST_WAITING", "a whole number from 1 to 10000000", default="10000")
 STRIKES = Setting("HASHEE_STRIKES", "on or off", default="on")
 CONCURRENCY = Setting("HASHEE_CONCURRENCY", "a whole number from 1 to 1024", default="16")
 BACKUP_PASSPHRASE_FILE = Setting("HASHEE_BACKUP_PASSPHRASE_FILE", "the absolute path of a file with the passphrase")
@@ -98,6 +99,7 @@ ALL_SETTINGS = (
     JOB_SECONDS,
     RETRY_SECONDS,
     RETRY_TIMEOUTS,
+    MOST_WAITING,
     STRIKES,
     REDIS_URL,
     REDIS_TRUST,
@@ -173,6 +175,7 @@ class SupervisorSettings:
     reload_on_change: bool
     concurrency: int
     job_seconds: float
+    most_waiting: int
     counts_strikes: bool
     redis_url: Secret[str] | None
     redis_trust: frozenset[str]
@@ -210,6 +213,7 @@ class SupervisorSettings:
             reload_on_change=reader.required(RELOAD, whole_number(0, 1), 0) == 1,
             concurrency=reader.required(CONCURRENCY, whole_number(1, 1024), 1),
             job_seconds=reader.required(JOB_SECONDS, number(0.1, 86_400), 600.0),
+            most_waiting=reader.required(MOST_WAITING, whole_number(1, 10_000_000), 1),
             counts_strikes=reader.required(STRIKES, one_of(("on", "off")), "on") == "on",
             redis_url=redis_url,
             redis_trust=reader.optional(REDIS_TRUST, parsers.redis_trust) or frozenset(),

@@ -94,7 +94,7 @@ class Parts:
         self._client = client
         self._metrics = metrics
         self.generation = Generation()
-        self.store = Store(client, settings.agent_id, instance.name, self.generation)
+        self.store = Store(client, settings.agent_id, instance.name, self.generation, settings.most_waiting)
         self.outbox = Outbox(client, settings.agent_id, instance.name, self.generation)
         self.guard = TimeGuard(
             client,

@@ -1,8 +1,14 @@
 """Handlers for tests that need more than the built-in ones."""
 
+import os
+from typing import Any
+
+import trio
+
 from bus.records import InboundMessage
 from workers import Agent
 from workers.chat import Chat
+from workers.context import JobContext
 
 talkative = Agent()
 
@@ -12,3 +18,34 @@ async def sixty_lines(_message: InboundMessage, chat: Chat) -> None:
     """Sixty answers to one message."""
     for number in range(60):
         await chat.reply(f"line {number}")
+
+
+async def _hold(message: InboundMessage, chat: Chat) -> bool:
+    """`hold N …` is answered after N seconds, and shown while it waits."""
+    word, _, rest = message.text.partition(" ")
+    if word != "hold":
+        return False
+    async with chat.stream() as stream:
+        await stream.write("held")
+        await trio.sleep(float(rest.partition(" ")[0]))
+    return True
+
+
+def _agent(**policies: Any) -> Agent:
+    made = Agent(**policies)
+
+    @made.on_message()
+    async def answer(message: InboundMessage, chat: Chat, job: JobContext) -> None:
+        if message.text == "die":
+            os._exit(1)
+        if not await _hold(message, chat):
+            await chat.reply("+".join(one.text for one in job.messages))
+
+    return made
+
+
+interrupting = _agent(when_busy="interrupt")
+coalescing = _agent(when_busy="coalesce")
+refusing = _agent(most_waiting=1, refusal="Too many, please wait.")
+parking = _agent(most_waiting=1, when_full="park")
+apologising = _agent(apology="That was too much for me.")
