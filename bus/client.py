@@ -7,6 +7,7 @@ the driving to another when its own has come. A command that was cancelled may s
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 import trio
 from redis.exceptions import ResponseError
@@ -15,10 +16,20 @@ from bus.link import Link
 from bus.lua import Script, Scripts
 from bus.wire import Answer, Argument, Command, RedisFull, RedisUnavailable, Value, failure
 
-__all__ = ["RedisClient", "RedisUnavailable", "open_redis"]
+__all__ = ["Commands", "RedisClient", "RedisUnavailable", "open_redis"]
 
 ANSWER_TIMEOUT_SECONDS = 5.0
 CLOSE_SECONDS = 5.0
+
+
+class Commands(Protocol):
+    """What the typed operations need of a client: tests put one there that dies half-way, or one without a thread."""
+
+    async def command(self, *command: Argument) -> Value:
+        """One command; raises RedisUnavailable, RedisFull or RedisRefused."""
+
+    async def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> Value:
+        """One Lua operation; raises as `command`."""
 
 
 class _Request:

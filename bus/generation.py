@@ -6,7 +6,7 @@ state directory; a Redis that went back raises the epoch, once for all superviso
 
 from typing import cast
 
-from bus.client import RedisClient
+from bus.client import Commands
 from bus.keys import Keys
 from bus.wire import Value
 
@@ -22,7 +22,7 @@ class Generation:
         """A script has answered with this count."""
         self.highest = max(self.highest, count)
 
-    async def check(self, client: RedisClient, keys: Keys, *, certainly_back: bool = False) -> bool:
+    async def check(self, client: Commands, keys: Keys, *, certainly_back: bool = False) -> bool:
         """Compare with what Redis says now; True when it went back and the epoch is raised. Raises RedisFailed."""
         count, epoch = cast("list[bytes | None]", await client.command("MGET", keys.generation, keys.epoch))
         if certainly_back or int(count or 0) < self.highest:
@@ -32,7 +32,7 @@ class Generation:
         self.epoch = max(self.epoch, int(epoch or 0))
         return False
 
-    async def raise_epoch(self, client: RedisClient, keys: Keys) -> None:
+    async def raise_epoch(self, client: Commands, keys: Keys) -> None:
         """Sessions of the epochs so far are no longer sent with. Raises RedisFailed."""
         names = [keys.epoch, keys.generation, keys.interrupted]
         answer = cast("list[Value]", await client.script("raise_epoch", names, self.epoch, self.highest))

@@ -1,98 +1,50 @@
-"""The worker's half of the bus: take jobs, send replies, end jobs, keep leases.
+"""The worker's half of the bus: take jobs, keep their leases, take the steps of bus/job_steps.py with them.
 
-A job's entry id is its fencing token: every operation names it, and changes nothing once another has the job (DESIGN rule 6).
 Leases are renewed by a thread with a connection of its own, so that no handler starves them (rule 7).
 """
 
 import contextlib
-import enum
 import time
-from collections.abc import Callable, Sequence
-from typing import Literal, cast
+from collections.abc import Callable
 
 import msgspec
 import trio
 
 from bus.client import RedisClient
-from bus.keys import JOBS_GROUP, Keys
+from bus.job_steps import APOLOGY_PLACE, Emitted, Failed, Finished, JobSteps, Started
+from bus.keys import JOBS_GROUP
 from bus.leases import LeaseKeeper
 from bus.lua import Scripts
 from bus.overview import PRESENCE_SECONDS, Presence
 from bus.policies import Policies, PolicyStore
 from bus.readers import Entry, LiveSubscriber, StreamReader
 from bus.records import (
-    MOST_DELIVERIES,
     BadRecord,
-    InboundMessage,
     Job,
     Live,
     LiveAbort,
     LiveDelta,
     LiveTyping,
-    Reply,
-    ReplyPlace,
     decode_job_record,
-    open_job,
     pack_live,
-    pack_reply,
-    unpack_job,
 )
 from bus.seal import StoreSeal
 from bus.sealing import BusKey
-from bus.wire import Argument, RedisUnavailable, Value
+from bus.wire import RedisUnavailable
 
-APOLOGY_PLACE = "!apology"
-
-
-class Emitted(enum.Enum):
-    """What became of a reply."""
-
-    QUEUED = b"queued"
-    ALREADY = b"already"
-    FENCED = b"fenced"
+__all__ = ["APOLOGY_PLACE", "Emitted", "Failed", "Finished", "JobStore", "Started"]
 
 
-class Finished(enum.Enum):
-    """What became of a job that ended well."""
-
-    DONE = b"done"
-    FENCED = b"fenced"
-
-
-class Failed(enum.Enum):
-    """What became of a job that failed."""
-
-    RETRY = b"retry"
-    SUPERSEDED = b"superseded"
-    DEAD = b"dead"
-    FENCED = b"fenced"
-
-
-class Started(msgspec.Struct, frozen=True):
-    """What a worker learns when it begins with a job.
-
-    `places`: what earlier runs have emitted. `together`: later messages that are handled with it, in order.
-    """
-
-    outcome: Literal["started", "superseded", "fenced"]
-    places: frozenset[str] = frozenset()
-    together: tuple[InboundMessage, ...] = ()
-
-
-class JobStore:
+class JobStore(JobSteps):
     """Jobs of one agent, taken as one consumer."""
 
     def __init__(
         self, url: str, agent_id: str, bus_key: BusKey, consumer: str, *, policies: Policies | None = None
     ) -> None:
         """`consumer`: unique per process start; its pending entries are what this process answers for."""
-        self._keys = Keys(agent_id)
-        self._agent_id = agent_id
-        self._bus_key = bus_key
-        self._consumer = consumer
-        self._policies = policies or Policies()
         scripts = Scripts.load()
         self._client = RedisClient(url, scripts)
+        super().__init__(self._client, agent_id, bus_key, consumer, policies=policies)
         self._reader = StreamReader(self._client, stream=self._keys.jobs, group=JOBS_GROUP, consumer=consumer)
         self._leases = LeaseKeeper(
             url,
@@ -162,15 +114,7 @@ class JobStore:
 
     def _open(self, entry: Entry) -> Job | None:
         try:
-            job = unpack_job(
-                entry.fields["r"],
-                entry_id=entry.id,
-                attempt=int(entry.fields["a"]),
-                deliveries=int(entry.fields["d"]),
-                strikes=int(entry.fields.get("s", 0)),
-                key=self._bus_key,
-                agent_id=self._agent_id,
-            )
+            job = self.unpack(entry.id, entry.fields)
         except BadRecord:
             return None
         self._in_hand.add(entry.id)
@@ -199,64 +143,6 @@ class JobStore:
     def on_superseded(self, callback: Callable[[str], None]) -> None:
         """Call `callback(entry_id)` in the trio thread when a later message interrupts a job; more than once, perhaps."""
         self._superseded = self._leases.on_superseded = callback
-
-    async def start(self, job: Job) -> Started:
-        """Begin with a job that was taken: whether to, and what earlier runs have done."""
-        coalesce = "1" if self._policies.busy == "coalesce" else "0"
-        answer = cast("list[Value]", await self._on_job("start", job, job.job_id, coalesce))
-        outcome = cast(bytes, answer[0]).decode()
-        if outcome != "started":
-            return Started(cast("Literal['superseded', 'fenced']", outcome))
-        places = frozenset(place.decode() for place in cast("list[bytes]", answer[1]))
-        return Started("started", places, self._open_all(cast("list[bytes]", answer[2])))
-
-    def _open_all(self, records: Sequence[bytes]) -> tuple[InboundMessage, ...]:
-        return tuple(open_job(record, key=self._bus_key, agent_id=self._agent_id) for record in records)
-
-    async def emit(self, job: Job, place: str, reply: Reply) -> Emitted:
-        """Send a reply at a place of the job."""
-        return Emitted(await self._on_job("emit", job, place, self._pack(job, place, reply), job.job_id))
-
-    def _pack(self, job: Job, place: str, reply: Reply) -> bytes:
-        at = ReplyPlace(job.job_id, job.conversation_id, place, job.message_ms)
-        return pack_reply(at, reply, emitted_ms=int(time.time() * 1000), key=self._bus_key, agent_id=self._agent_id)
-
-    async def finish(self, job: Job, outcome: Literal["done", "superseded", "no_handler"] = "done") -> Finished:
-        """The job has ended well."""
-        return Finished(await self._on_job("finish", job, job.job_id, outcome))
-
-    async def fail(self, job: Job, reason: str, retry_after_ms: int | None, apology: Reply | None = None) -> Failed:
-        """The job has failed: again after a while, or (None) a dead letter with this reason, and the sender is told."""
-        packed = b"" if apology is None else self._pack(job, APOLOGY_PLACE, apology)
-        return await self._fail(
-            job.entry_id, job.conversation_id, job.job_id, reason, retry_after_ms=retry_after_ms, apology=packed
-        )
-
-    async def _fail(
-        self,
-        entry_id: str,
-        conversation: str,
-        job_id: str,
-        reason: str,
-        *,
-        retry_after_ms: int | None = None,
-        apology: bytes = b"",
-    ) -> Failed:
-        after = "" if retry_after_ms is None else retry_after_ms
-        arguments = (conversation, entry_id, self._consumer, job_id, after, reason, MOST_DELIVERIES, apology)
-        return Failed(await self._client.script("fail", self._keys.board(conversation), *arguments))
-
-    async def hand_back(self, job: Job) -> None:
-        """The job was not finished: it goes to another, and the attempt does not count."""
-        await self._hand_back(job.entry_id, job.conversation_id, job.job_id)
-
-    async def _hand_back(self, entry_id: str, conversation: str, job_id: str) -> None:
-        arguments = (conversation, entry_id, self._consumer, job_id)
-        await self._client.script("hand_back", self._keys.board(conversation), *arguments)
-
-    async def _on_job(self, script: str, job: Job, *arguments: Argument) -> Value:
-        keys = self._keys.board(job.conversation_id)
-        return await self._client.script(script, keys, job.conversation_id, job.entry_id, self._consumer, *arguments)
 
     async def publish_abort(self, job: Job) -> None:
         """The stream that the job was showing is over; best effort."""

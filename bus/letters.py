@@ -8,7 +8,7 @@ from typing import Literal, cast
 
 import msgspec
 
-from bus.client import RedisClient
+from bus.client import Commands
 from bus.keys import Keys
 from bus.records import (
     BadRecord,
@@ -53,7 +53,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
 class DeadLetters:
     """Of one agent."""
 
-    def __init__(self, client: RedisClient, keys: Keys) -> None:
+    def __init__(self, client: Commands, keys: Keys) -> None:
         self._client = client
         self._keys = keys
 
@@ -141,7 +141,7 @@ class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
 class Quarantine:
     """Of one agent."""
 
-    def __init__(self, client: RedisClient, keys: Keys) -> None:
+    def __init__(self, client: Commands, keys: Keys) -> None:
         self._client = client
         self._keys = keys
 

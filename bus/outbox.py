@@ -11,7 +11,7 @@ from typing import cast
 
 import msgspec
 
-from bus.client import RedisClient
+from bus.client import Commands
 from bus.generation import Generation
 from bus.keys import Keys
 from bus.records import OutboxRecord, decode_outbox_record
@@ -49,7 +49,7 @@ class Commit(msgspec.Struct, frozen=True):
 class Outbox:
     """Committed sends of one agent, as one supervisor (`consumer`: unique per process start)."""
 
-    def __init__(self, client: RedisClient, agent_id: str, consumer: str, generation: Generation | None = None) -> None:
+    def __init__(self, client: Commands, agent_id: str, consumer: str, generation: Generation | None = None) -> None:
         self._client = client
         self._keys = Keys(agent_id)
         self._generation = generation or Generation()

@@ -8,7 +8,7 @@ from typing import Literal, cast
 
 import msgspec
 
-from bus.client import RedisClient
+from bus.client import Commands
 from bus.keys import Keys
 from bus.sealing import BusKey, SealBroken
 
@@ -35,7 +35,7 @@ class Policies(msgspec.Struct, frozen=True, kw_only=True):
 class PolicyStore:
     """Where they are published, for one agent."""
 
-    def __init__(self, client: RedisClient, keys: Keys, bus_key: BusKey) -> None:
+    def __init__(self, client: Commands, keys: Keys, bus_key: BusKey) -> None:
         self._client = client
         self._key = keys.policy
         self._agent_id = keys.agent_id

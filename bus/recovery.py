@@ -9,7 +9,7 @@ from typing import cast
 
 import msgspec
 
-from bus.client import RedisClient
+from bus.client import Commands
 from bus.keys import JOBS_GROUP, REPLIES_GROUP, Keys
 from bus.records import MOST_DELIVERIES, JobRecord, decode_job_record, decode_reply_record
 from bus.wire import Argument, RedisRefused, Value
@@ -57,7 +57,7 @@ class Reclaimed(msgspec.Struct, frozen=True):
 class Recovery:
     """Operations of the office; `consumer`: the supervisor that holds it."""
 
-    def __init__(self, client: RedisClient, keys: Keys, consumer: str) -> None:
+    def __init__(self, client: Commands, keys: Keys, consumer: str) -> None:
         self._client = client
         self._keys = keys
         self._consumer = consumer

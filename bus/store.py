@@ -10,7 +10,7 @@ from typing import cast
 
 import msgspec
 
-from bus.client import RedisClient
+from bus.client import Commands
 from bus.generation import Generation
 from bus.keys import Keys
 from bus.wire import Value
@@ -106,7 +106,7 @@ class Store:
 
     def __init__(
         self,
-        client: RedisClient,
+        client: Commands,
         agent_id: str,
         consumer: str,
         generation: Generation | None = None,

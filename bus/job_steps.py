@@ -1,0 +1,150 @@
+"""What a worker does with a job that it has taken: begin, send, end. No thread and no connection of its own.
+
+A job's entry id is its fencing token: every step names it, and changes nothing once another has the job (DESIGN rule 6). Every step may be
+repeated.
+"""
+
+import enum
+import time
+from collections.abc import Mapping, Sequence
+from typing import Literal, cast
+
+import msgspec
+
+from bus.client import Commands
+from bus.keys import Keys
+from bus.policies import Policies
+from bus.records import (
+    MOST_DELIVERIES,
+    InboundMessage,
+    Job,
+    Reply,
+    ReplyPlace,
+    open_job,
+    pack_reply,
+    unpack_job,
+)
+from bus.sealing import BusKey
+from bus.wire import Argument, Value
+
+APOLOGY_PLACE = "!apology"
+
+
+class Emitted(enum.Enum):
+    """What became of a reply."""
+
+    QUEUED = b"queued"
+    ALREADY = b"already"
+    FENCED = b"fenced"
+
+
+class Finished(enum.Enum):
+    """What became of a job that ended well."""
+
+    DONE = b"done"
+    FENCED = b"fenced"
+
+
+class Failed(enum.Enum):
+    """What became of a job that failed."""
+
+    RETRY = b"retry"
+    SUPERSEDED = b"superseded"
+    DEAD = b"dead"
+    FENCED = b"fenced"
+
+
+class Started(msgspec.Struct, frozen=True):
+    """What a worker learns when it begins with a job.
+
+    `places`: what earlier runs have emitted. `together`: later messages that are handled with it, in order.
+    """
+
+    outcome: Literal["started", "superseded", "fenced"]
+    places: frozenset[str] = frozenset()
+    together: tuple[InboundMessage, ...] = ()
+
+
+class JobSteps:
+    """Steps of one agent's jobs, as one consumer."""
+
+    def __init__(
+        self, commands: Commands, agent_id: str, bus_key: BusKey, consumer: str, *, policies: Policies | None = None
+    ) -> None:
+        """`consumer`: unique per process start; its pending entries are what this process answers for."""
+        self._commands = commands
+        self._keys = Keys(agent_id)
+        self._agent_id = agent_id
+        self._bus_key = bus_key
+        self._consumer = consumer
+        self._policies = policies or Policies()
+
+    def unpack(self, entry_id: str, fields: Mapping[str, bytes]) -> Job:
+        """The job of an entry of `jobs`; raises BadRecord."""
+        return unpack_job(
+            fields["r"],
+            entry_id=entry_id,
+            attempt=int(fields["a"]),
+            deliveries=int(fields["d"]),
+            strikes=int(fields.get("s", 0)),
+            key=self._bus_key,
+            agent_id=self._agent_id,
+        )
+
+    async def start(self, job: Job) -> Started:
+        """Begin with a job that was taken: whether to, and what earlier runs have done."""
+        coalesce = "1" if self._policies.busy == "coalesce" else "0"
+        answer = cast("list[Value]", await self._on_job("start", job, job.job_id, coalesce))
+        outcome = cast(bytes, answer[0]).decode()
+        if outcome != "started":
+            return Started(cast("Literal['superseded', 'fenced']", outcome))
+        places = frozenset(place.decode() for place in cast("list[bytes]", answer[1]))
+        return Started("started", places, self._open_all(cast("list[bytes]", answer[2])))
+
+    def _open_all(self, records: Sequence[bytes]) -> tuple[InboundMessage, ...]:
+        return tuple(open_job(record, key=self._bus_key, agent_id=self._agent_id) for record in records)
+
+    async def emit(self, job: Job, place: str, reply: Reply) -> Emitted:
+        """Send a reply at a place of the job."""
+        return Emitted(await self._on_job("emit", job, place, self._pack(job, place, reply), job.job_id))
+
+    def _pack(self, job: Job, place: str, reply: Reply) -> bytes:
+        at = ReplyPlace(job.job_id, job.conversation_id, place, job.message_ms)
+        return pack_reply(at, reply, emitted_ms=int(time.time() * 1000), key=self._bus_key, agent_id=self._agent_id)
+
+    async def finish(self, job: Job, outcome: Literal["done", "superseded", "no_handler"] = "done") -> Finished:
+        """The job has ended well."""
+        return Finished(await self._on_job("finish", job, job.job_id, outcome))
+
+    async def fail(self, job: Job, reason: str, retry_after_ms: int | None, apology: Reply | None = None) -> Failed:
+        """The job has failed: again after a while, or (None) a dead letter with this reason, and the sender is told."""
+        packed = b"" if apology is None else self._pack(job, APOLOGY_PLACE, apology)
+        return await self._fail(
+            job.entry_id, job.conversation_id, job.job_id, reason, retry_after_ms=retry_after_ms, apology=packed
+        )
+
+    async def _fail(
+        self,
+        entry_id: str,
+        conversation: str,
+        job_id: str,
+        reason: str,
+        *,
+        retry_after_ms: int | None = None,
+        apology: bytes = b"",
+    ) -> Failed:
+        after = "" if retry_after_ms is None else retry_after_ms
+        arguments = (conversation, entry_id, self._consumer, job_id, after, reason, MOST_DELIVERIES, apology)
+        return Failed(await self._commands.script("fail", self._keys.board(conversation), *arguments))
+
+    async def hand_back(self, job: Job) -> None:
+        """The job was not finished: it goes to another, and the attempt does not count."""
+        await self._hand_back(job.entry_id, job.conversation_id, job.job_id)
+
+    async def _hand_back(self, entry_id: str, conversation: str, job_id: str) -> None:
+        arguments = (conversation, entry_id, self._consumer, job_id)
+        await self._commands.script("hand_back", self._keys.board(conversation), *arguments)
+
+    async def _on_job(self, script: str, job: Job, *arguments: Argument) -> Value:
+        keys = self._keys.board(job.conversation_id)
+        return await self._commands.script(script, keys, job.conversation_id, job.entry_id, self._consumer, *arguments)
