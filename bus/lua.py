@@ -1,13 +1,16 @@
-"""The Lua operations: each `.lua` file with the common library in front of it, and its SHA-1.
+"""The Lua operations: each `.lua` file with what it uses of the common library in front of it, and its SHA-1.
 
 Redis keeps scripts only until it restarts: every new connection loads all of them before anything else (DESIGN rule 18).
 """
 
 import hashlib
+import re
 from importlib import resources
 from typing import Self
 
 import msgspec
+
+_FUNCTION = re.compile(r"^(local function (\w+)\(.*?^end\n)", re.MULTILINE | re.DOTALL)
 
 
 class Script(msgspec.Struct, frozen=True):
@@ -28,11 +31,12 @@ class Scripts:
     def load(cls) -> Self:
         """Read the package's `.lua` files."""
         folder = resources.files("bus") / "scripts"
-        library = (folder / "_library.lua").read_bytes()
+        library = (folder / "_library.lua").read_text()
         scripts = {}
         for file in folder.iterdir():
             if file.name.endswith(".lua") and not file.name.startswith("_"):
-                text = library + b"\n" + file.read_bytes()
+                body = file.read_text()
+                text = f"{_used_of(library, body)}\n{body}".encode()
                 name = file.name.removesuffix(".lua")
                 digest = hashlib.sha1(text, usedforsecurity=False).hexdigest()  # Redis names scripts so
                 scripts[name] = Script(name, text, digest.encode())
@@ -44,3 +48,19 @@ class Scripts:
     def all(self) -> list[Script]:
         """Every operation."""
         return list(self._scripts.values())
+
+
+def _used_of(library: str, body: str) -> str:
+    """The library without the functions that this operation does not use: Lua makes all of them anew at every call.
+
+    A function uses only those above it, so from the last to the first it is known what is used.
+    """
+    pieces = _FUNCTION.split(library)  # text, function, its name, text, function, its name, …, text
+    kept, used = [pieces[-1]], body
+    for place in range(len(pieces) - 2, 0, -3):
+        text, function, name = pieces[place - 2 : place + 1]
+        if re.search(rf"\b{name}\b", used):
+            kept.append(function)
+            used += function
+        kept.append(text)
+    return "".join(reversed(kept))

@@ -127,6 +127,7 @@ end
 -- A conversation at work and at rest
 
 local function keep_at_work()
+  if redis.call('ZSCORE', BUSY, CONVERSATION_ID) then return end -- its memory is kept since then
   redis.call('ZADD', BUSY, 'NX', now_ms(), CONVERSATION_ID)
   redis.call('PERSIST', IDS)
   redis.call('PERSIST', TAKEN)
