@@ -73,6 +73,11 @@ class SlotStore:
         )
         return Held(cast(int, number), poll == 1, standby == 1, slots)
 
+    async def connected(self) -> list[str]:
+        """Names of the holders that were connected when they last said so; one of them may be gone."""
+        records = cast("list[bytes]", await self._client.command("HVALS", self._keys.slots))
+        return [holder.holder for record in records if (holder := _holder(record)) is not None and holder.connected]
+
     async def give_up(self, holder: str, number: int) -> bool:
         """Our connection is closed: the slot is free at once."""
         return await self._free(holder, number, 0)

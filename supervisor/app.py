@@ -150,7 +150,7 @@ class _Run:
 
     async def _announce(self) -> None:
         parts, keeper = self._parts, self._keeper
-        await parts.pool.wait_until_ready()
+        await parts.workforce.wait_until_ready()
         if keeper is not None:
             await keeper.ready()
         async with trio.open_nursery() as either:

@@ -10,7 +10,7 @@ import trio
 from bus.outbox import Outbox
 from bus.records import BadRecord
 from bus.store import now_ms
-from bus.wire import RedisFailed
+from bus.wire import RedisFailed, RedisUnavailable
 from supervisor.connection import Connection, NotConnected
 from supervisor.frames import MessageAck, MessageError, StreamAbort
 from supervisor.instance import Instance
@@ -22,6 +22,7 @@ from supervisor.sent_times import SentTimes
 SCAN_SECONDS = 1.0
 REFUSED_AGAIN_SECONDS = 5.0
 QUEUE_LENGTH = 1000
+REDIS_RETRY_SECONDS = 0.2
 MOST_AT_ONCE = 64  # acknowledgements being confirmed; those of one conversation come one at a time anyhow
 SETTLE_SECONDS = 2.0
 
@@ -78,19 +79,31 @@ class Delivery:
 
     async def _settle(self, answer: MessageAck | MessageError) -> None:
         conversation = self._outbox.own_conversation_of(answer.client_message_id)
+        sent_ms = self._sent_times.take(answer.client_message_id)
         try:
-            await (self._confirm(answer) if isinstance(answer, MessageAck) else self._refused(answer))
-        except RedisFailed as error:
-            log.warning("ack: waits for Redis", reason=str(error))  # the resend is acknowledged again
-        except BadRecord as error:
-            log.error("outbox: confirmed, and not readable", reason=str(error))
+            while True:
+                if await self._take_note(answer, sent_ms):
+                    return
+                await trio.sleep(REDIS_RETRY_SECONDS)
         finally:
             self._slots.release()
             if conversation is not None and conversation in self._unsettled:
                 self._unsettled.pop(conversation).set()
 
-    async def _confirm(self, ack: MessageAck) -> None:
-        sent_ms = self._sent_times.take(ack.client_message_id)
+    async def _take_note(self, answer: MessageAck | MessageError, sent_ms: int | None) -> bool:
+        """False while Redis is away: the answer is kept, or its conversation would wait for the resend's."""
+        try:
+            await (self._confirm(answer, sent_ms) if isinstance(answer, MessageAck) else self._refused(answer))
+        except RedisUnavailable as error:
+            log.warning("ack: waits for Redis", reason=str(error))
+            return False
+        except RedisFailed as error:
+            log.error("ack: not noted", reason=str(error))  # the resend is acknowledged again
+        except BadRecord as error:
+            log.error("outbox: confirmed, and not readable", reason=str(error))
+        return True
+
+    async def _confirm(self, ack: MessageAck, sent_ms: int | None) -> None:
         conversation = await self._outbox.conversation_of(ack.client_message_id)
         if conversation is None:
             return

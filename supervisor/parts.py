@@ -247,7 +247,7 @@ class Parts:
             self.relations.run,
             self.redis_watch.run,
             self.slots.run,
-            self.connection.run,
+            self._keep_connected,
         ]
 
     def checks(self) -> tuple[Check, ...]:
@@ -289,6 +289,10 @@ class Parts:
             log.warning("poll: failed", reason=str(error))
 
     # Tasks
+
+    async def _keep_connected(self) -> None:
+        await self.slots.wait_until_fit(self.workforce.wait_until_ready)
+        await self.connection.run()
 
     async def _keep_prekeys(self) -> None:
         await self.prekeys.keep(self._metrics)

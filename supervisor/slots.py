@@ -6,7 +6,7 @@ changes: nobody is disconnected by an outage. The event loop itself renews: a su
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 
 import msgspec
@@ -80,6 +80,22 @@ class Slots:
             with trio.move_on_after(RENEW_SECONDS if answered and self.number else LOOK_SECONDS):
                 await self._wake.wait()
             self._wake = trio.Event()
+
+    async def wait_until_fit(self, ready: Callable[[], Awaitable[None]]) -> None:
+        """Wait for `ready`, unless nobody is connected: a version that cannot work takes no slot from one that can."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_when, ready, nursery.cancel_scope)
+            nursery.start_soon(_cancel_when, self._nobody_is_connected, nursery.cancel_scope)
+
+    async def _nobody_is_connected(self) -> None:
+        """Waits until that is so, as far as is known here."""
+        while True:
+            try:
+                if all(self._instance.knows_dead(holder) for holder in await self._store.connected()):
+                    return
+            except RedisFailed as error:
+                log.debug("slot: Redis failed", reason=str(error))
+            await trio.sleep(LOOK_SECONDS)
 
     async def take(self) -> None:
         """Wait until a slot is held; for ever once it was given up for good."""
@@ -185,3 +201,8 @@ class Slots:
         self.number = number
         self._changed.set()
         self._changed = trio.Event()
+
+
+async def _cancel_when(ready: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:
+    await ready()
+    scope.cancel()

@@ -36,6 +36,7 @@ class Workforce:
         metrics: Metrics,
         on_death: OnDeath,
     ) -> None:
+        self._bounds = settings.workers
         self._redis_url = redis_url
         self._bus_key = bus_key
         self._overview = overview
@@ -54,6 +55,10 @@ class Workforce:
             waiting=self._waiting_jobs,
         )
         self.reloading = Reloading(self.pool, self._wanted, log, settings.workers)
+
+    async def wait_until_ready(self) -> None:
+        """Until a worker takes jobs; not at all where none is to run here."""
+        await self.pool.wait_until_ready(min(1, self._bounds.least))
 
     def check(self) -> Check:
         """Whether jobs are taken; the metrics follow."""

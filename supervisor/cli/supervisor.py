@@ -16,6 +16,7 @@ from supervisor.cli.shadow import refuse_shadows
 from supervisor.config import REDIS_URL, SettingsError, SupervisorSettings
 from supervisor.keeper_link import open_keeper_link
 from supervisor.logs import configure_logging
+from supervisor.state_directory import make_private
 
 
 @click.command(short_help="Run the supervisor alone, with its workers.")
@@ -35,6 +36,7 @@ def supervisor(workers: str | None, keeper_fds: str | None, keeper_redis: str | 
         raise SettingsError(REDIS_URL.name, REDIS_URL.expectation, missing=True)
     configure_logging(settings.log, "supervisor")
     if keeper_fds is None:
+        make_private(settings.state_dir)
         return trio.run(run_supervisor, settings, None)
     http_fd, control_fd = _descriptors(keeper_fds)
     return trio.run(_under_keeper, settings, http_fd, control_fd, keeper_redis, beside_another)

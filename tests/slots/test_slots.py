@@ -11,7 +11,7 @@ from bus.client import RedisClient, open_redis
 from bus.keys import Keys
 from bus.slots import SlotStore
 from supervisor.instance import Instance
-from supervisor.slots import Slots
+from supervisor.slots import LOOK_SECONDS, Slots
 from tests.redis_server import redis_server, running_redis
 from tests.supervisor.builders import dead_instance
 
@@ -144,3 +144,29 @@ async def test_typing_goes_out_from_the_lowest_connected_slot_alone(tmp_path: Pa
             await until(lambda: [slots.speaks for slots in three] == [True, False, False])
             await three[0].give_up_for_good()
             await until(lambda: [slots.speaks for slots in three] == [False, True, False])
+
+
+async def test_who_is_not_ready_waits_while_another_is_connected_and_not_otherwise(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with scene(url, most=3) as made:
+            first, _ = await made.supervisor(instance(1))
+            with trio.fail_after(WAIT_SECONDS):
+                await first.wait_until_fit(trio.sleep_forever)
+            await first.take()
+            first.note_connected(True)
+            second, _ = await made.supervisor(instance(2))
+            await second.take()
+            await until(lambda: second.has_successor)
+            ready = trio.Event()
+            fit: list[bool] = []
+
+            async def wait() -> None:
+                await second.wait_until_fit(ready.wait)
+                fit.append(ready.is_set())
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait)
+                await trio.sleep(3 * LOOK_SECONDS)
+                assert fit == []
+                ready.set()
+            assert fit == [True]
