@@ -4,6 +4,7 @@
 # make mutants switch each guard of crypto/ off in turn: some test must notice (about 3 minutes)
 # make bench   how fast the parts are, beside peers (docs/benchmarks.md; about 3 minutes)
 # make systemd the service under a real systemd, in a throw-away machine (root; 2 minutes)
+# make metrics-page   writes docs/metrics.md from the code
 # make lock    pin the dependencies anew (needs the network)            make clean   back to a fresh clone
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ STAMP := $(VENV)/set-up
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
-.PHONY: setup run check test lint lock bench fuzz mutants systemd clean
+.PHONY: setup run check test lint lock bench fuzz mutants systemd metrics-page clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -69,6 +70,9 @@ mutants: setup
 
 systemd: setup
 	$(BIN)/python -m pytest -q -s tests/deploy/on_systemd.py
+
+metrics-page: setup
+	$(BIN)/python -m tests.deploy.metrics_page
 
 bench: setup
 	@set -e; for file in bench/[a-z]*.py; do \

@@ -134,7 +134,7 @@ class Overview:
         if not names:
             return ()
         found = await self._client.command("MGET", *(self._keys.presence(name.decode()) for name in names))
-        return tuple(presence for text in cast("list[bytes | None]", found) if (presence := _presence(text)))
+        return tuple(presence for text in cast("list[bytes | None]", found) if (presence := presence_of(text)))
 
     async def _jobs_taken(self) -> int:
         try:
@@ -147,7 +147,8 @@ class Overview:
         return int(cast("bytes | int | None", await self._client.command(*command)) or 0)
 
 
-def _presence(text: bytes | None) -> Presence | None:
+def presence_of(text: bytes | None) -> Presence | None:
+    """What a worker said of itself; None where nothing, or nothing that this version can read, stands there."""
     if text is None:
         return None
     try:

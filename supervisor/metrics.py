@@ -7,11 +7,16 @@ from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from supervisor.gauges import Gauges
+
 CONVERSATION_TYPES = frozenset({"h2a", "group", "h2h"})
 PAYLOAD_TYPES = frozenset({"text", "image", "video", "audio", "file", "artifact", "system"})
 SEND_BUCKETS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000)
 LLM_BUCKETS_MS = (100, 250, 500, 1000, 2500, 5000, 10000, 20000, 30000, 60000, 120000, 300000)
+LLM_FIRST_TOKEN_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60)
+LLM_TOKEN_KINDS = frozenset({"prompt", "completion"})
 MOST_MODELS = 20
+LLM_METRICS = frozenset({"business_llm_duration_ms", "business_llm_first_token_seconds", "business_llm_tokens"})
 OTHER = "other"
 
 
@@ -21,6 +26,8 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         registry = self.registry
+        self.gauges = Gauges()
+        registry.register(self.gauges)
         self.connection_status = Gauge(
             "hashee_connection_status", "1 while the relay connection is authenticated, else 0", registry=registry
         )
@@ -49,6 +56,28 @@ class Metrics:
             ["model"],
             buckets=LLM_BUCKETS_MS,
             registry=registry,
+        )
+        self._llm_first_token = Histogram(
+            "business_llm_first_token_seconds",
+            "From a question to a language model to the first piece of its answer",
+            ["model"],
+            buckets=LLM_FIRST_TOKEN_BUCKETS,
+            registry=registry,
+        )
+        self._llm_tokens = Counter(
+            "business_llm_tokens",
+            "Tokens that a language model read (prompt) and wrote (completion)",
+            ["model", "kind"],
+            registry=registry,
+        )
+        self.job_attempts = Counter(
+            "hashee_job_attempt",
+            "Runs of a handler that ended, by outcome: done, failed",
+            ["outcome"],
+            registry=registry,
+        )
+        self.send_rate_waits = Counter(
+            "hashee_send_rate_wait", "Sends that waited, since the agent had sent as much as it may", registry=registry
         )
         self.duplicates = Counter("hashee_message_duplicate", "Messages that were known already", registry=registry)
         self.late = Counter(
@@ -152,8 +181,16 @@ class Metrics:
 
     def observe(self, metric: str, labels: dict[str, str], value: float) -> None:
         """What a worker measured; an unknown metric is passed over, since workers may be newer than we are."""
-        if metric == "business_llm_duration_ms":
-            self._llm_duration.labels(self._model(labels.get("model", OTHER))).observe(value)
+        model = self._model(labels.get("model", OTHER)) if metric in LLM_METRICS else OTHER
+        match metric:
+            case "business_llm_duration_ms":
+                self._llm_duration.labels(model).observe(value)
+            case "business_llm_first_token_seconds":
+                self._llm_first_token.labels(model).observe(value)
+            case "business_llm_tokens":
+                self._llm_tokens.labels(model, _bounded(labels.get("kind", OTHER), LLM_TOKEN_KINDS)).inc(
+                    max(0.0, value)
+                )
 
     def _model(self, name: str) -> str:
         if name not in self._models and len(self._models) >= MOST_MODELS:

@@ -247,6 +247,7 @@ class Outbound:
                 sealed = await self._sealer.seal(addressed, peers, bundles)
                 commit = await self._try_commit(head, addressed, sealed)
             while commit.outcome is Committed.WAIT:
+                self._metrics.send_rate_waits.inc()
                 async with self._turn:  # the one that waits for the rate is the next to send
                     await trio.sleep(commit.wait_ms / 1000)
                 async with self._sealer.locked(peers):

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import structlog
 import trio
 
+from bus.backlog import Backlog
 from bus.client import RedisClient
 from bus.generation import Generation
 from bus.keys import REPLIES_GROUP, Keys
@@ -67,6 +68,7 @@ from supervisor.sent_times import SentTimes
 from supervisor.sessions import Sessions
 from supervisor.slots import Slots
 from supervisor.streams import Streams
+from supervisor.survey import Survey
 from supervisor.time_guard import TimeGuard
 from supervisor.workforce import Workforce
 
@@ -214,6 +216,15 @@ class Parts:
             on_death=self._on_worker_death,
         )
         self.pool = self.workforce.pool
+        self.survey = Survey(
+            backlog=Backlog(client, names),
+            overview=self.overview,
+            workforce=self.workforce,
+            slots=self.slots,
+            metrics=metrics,
+            instance=instance.name,
+            trusted=settings.redis_trust,
+        )
 
     async def prepare(self) -> None:
         """What Redis must have before anything starts; waits for it."""
@@ -248,6 +259,7 @@ class Parts:
             self.redis_watch.run,
             self.slots.run,
             self._keep_connected,
+            self.survey.run,
         ]
 
     def checks(self) -> tuple[Check, ...]:
@@ -256,7 +268,7 @@ class Parts:
             relay_check(self.connection, self.slots),
             prekeys_check(self.prekeys),
             self.redis_watch.check(),
-            self.workforce.check(),
+            self.survey.workers_check(),
         )
 
     def dead_threads(self) -> list[str]:

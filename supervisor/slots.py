@@ -49,6 +49,11 @@ class Slots:
         return self._wanted and self.number == 0 and self._seen is not None
 
     @property
+    def held(self) -> int:
+        """How many slots of the agent are held, ours too, when it last looked."""
+        return sum(slot.leased for slot in self._seen.slots) if self._seen is not None else 0
+
+    @property
     def detail(self) -> str:
         """For people."""
         if self._seen is None:

@@ -9,7 +9,6 @@ from bus.overview import Overview
 from bus.sealing import BusKey
 from bus.wire import RedisFailed
 from supervisor.config import SupervisorSettings
-from supervisor.health import Check
 from supervisor.instance import Instance
 from supervisor.metrics import Metrics
 from supervisor.pool import Pool
@@ -60,13 +59,8 @@ class Workforce:
         """Until a worker takes jobs; not at all where none is to run here."""
         await self.pool.wait_until_ready(min(1, self._bounds.least))
 
-    def check(self) -> Check:
-        """Whether jobs are taken; the metrics follow."""
-        ready, loop = self.pool.ready, self.pool.crash_loop
-        self._measure()
-        return Check("workers", ok=ready > 0, detail=f"{ready} ready" if loop is None else f"{ready} ready; {loop}")
-
-    def _measure(self) -> None:
+    def measure(self) -> None:
+        """What the pool is, for the metrics."""
         pool, metrics, statuses = self.pool, self._metrics, self.pool.statuses()
         metrics.workers_ready.set(pool.ready)
         metrics.workers_wanted.set(pool.target)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Write: TypeAlias = Callable[[str], Awaitable[None]]
 Pieces: TypeAlias = trio.MemorySendChannel[str]
 
+FIRST_TOKEN_METRIC = "business_llm_first_token_seconds"  # noqa: S105  # a name
+TOKENS_METRIC = "business_llm_tokens"
 DURATION_METRIC = "business_llm_duration_ms"
 DEFAULT_MODEL = "gpt-4o-mini"
 DEFAULT_SYSTEM_PROMPT = "You are a helpful agent in a chat. Answer briefly, in the language of the message."
@@ -104,8 +106,14 @@ class _Choice(msgspec.Struct, frozen=True):
     finish_reason: str | None = None
 
 
+class _Usage(msgspec.Struct, frozen=True):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
 class _Chunk(msgspec.Struct, frozen=True):
     choices: list[_Choice] = []
+    usage: _Usage | None = None
 
 
 class EventReader:
@@ -114,6 +122,7 @@ class EventReader:
     def __init__(self) -> None:
         self.is_complete = False
         self.is_broken = False
+        self.usage: _Usage | None = None
         self._rest = b""
 
     def feed(self, data: bytes) -> list[str]:
@@ -129,6 +138,7 @@ class EventReader:
         except msgspec.DecodeError:
             self.is_broken = True
             return []
+        self.usage = chunk.usage or self.usage
         self.is_complete = self.is_complete or any(choice.finish_reason for choice in chunk.choices)
         return [choice.delta.content for choice in chunk.choices if choice.delta.content]
 
@@ -150,23 +160,35 @@ class LLM:
         """Await `write` with each piece of the answer to `turns`, which follow the system prompt.
 
         Raises LLMBusy, LLMRefused, LLMUnreachable, LLMCut, and what `write` raises. The duration, whatever the end, goes to
-        `business_llm_duration_ms{model}`.
+        `business_llm_duration_ms{model}`; beside it the time to the first piece, and the tokens where the endpoint counts them.
         """
-        started = trio.current_time()
-        try:
-            await _pass_on(lambda pieces: self._read(turns, pieces), write)
-        finally:
-            elapsed_ms = (trio.current_time() - started) * 1000
-            job.observe(DURATION_METRIC, elapsed_ms, model=self._settings.model)
-
-    async def _read(self, turns: Sequence[Turn], pieces: Pieces) -> None:
-        client = self._connect()
+        started, model = trio.current_time(), self._settings.model
         events = EventReader()
+        has_begun = False
+
+        async def write_and_note(piece: str) -> None:
+            nonlocal has_begun
+            if not has_begun:
+                has_begun = True
+                job.observe(FIRST_TOKEN_METRIC, trio.current_time() - started, model=model)
+            await write(piece)
+
+        try:
+            await _pass_on(lambda pieces: self._read(turns, pieces, events), write_and_note)
+        finally:
+            job.observe(DURATION_METRIC, (trio.current_time() - started) * 1000, model=model)
+            if events.usage is not None:
+                job.observe(TOKENS_METRIC, events.usage.prompt_tokens, model=model, kind="prompt")
+                job.observe(TOKENS_METRIC, events.usage.completion_tokens, model=model, kind="completion")
+
+    async def _read(self, turns: Sequence[Turn], pieces: Pieces, events: EventReader) -> None:
+        client = self._connect()
         async with _named_errors():
             request = client.chat.completions.with_streaming_response.create(
                 model=self._settings.model,
                 messages=[_as_openai(turn) for turn in (self._system(), *turns)],
                 stream=True,
+                stream_options={"include_usage": True},
             )
             async with request as response:
                 with trio.CancelScope() as patience:

@@ -9,6 +9,7 @@ import socket
 
 import click
 import trio
+from prometheus_client import disable_created_metrics
 from setproctitle import setproctitle
 
 from supervisor.app import run_supervisor
@@ -28,6 +29,7 @@ def supervisor(workers: str | None, keeper_fds: str | None, keeper_redis: str | 
     """Run the supervisor and its workers against a Redis of your own (HASHEE_REDIS_URL), as the Procfile does."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold keys
     setproctitle("hashee-agent: supervisor")
+    disable_created_metrics()  # a series more for each, of no use to anybody here
     refuse_shadows()
     settings = SupervisorSettings.from_environ(
         {**os.environ, **({} if workers is None else {"HASHEE_WORKERS": workers})}

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import trio
 
 
-def events(*pieces: str, finish: bool = True) -> bytes:
-    """Server-sent events of one streamed answer."""
+def events(*pieces: str, finish: bool = True, usage: tuple[int, int] | None = None) -> bytes:
+    """Server-sent events of one streamed answer; `usage`: the tokens read and written, told after its end."""
     chunks: list[dict[str, object]] = [{"delta": {"content": piece}, "finish_reason": None} for piece in pieces]
     if finish:
         chunks.append({"delta": {}, "finish_reason": "stop"})
@@ -25,6 +25,8 @@ def events(*pieces: str, finish: bool = True) -> bytes:
         )
         for chunk in chunks
     ]
+    if usage is not None:
+        lines.append(json.dumps({"choices": [], "usage": {"prompt_tokens": usage[0], "completion_tokens": usage[1]}}))
     if finish:
         lines.append("[DONE]")
     return "".join(f"data: {line}\n\n" for line in lines).encode()

@@ -22,7 +22,7 @@ async def test_an_answer_streams_and_its_duration_is_observed(tmp_path: Path) ->
     prompt = tmp_path / "prompt.txt"
     prompt.write_text("Be brief.\n")
     async with endpoint() as server:
-        server.body = events("Hel", "lo", "!")
+        server.body = events("Hel", "lo", "!", usage=(12, 3))
         chat = talk_to(server, HASHEE_LLM_SYSTEM_PROMPT_FILE=str(prompt))
         with trio.fail_after(WITHIN_SECONDS):
             [reply] = await chat.say("hi")
@@ -34,9 +34,16 @@ async def test_an_answer_streams_and_its_duration_is_observed(tmp_path: Path) ->
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "hi"},
     ]
-    [observation] = chat.observations
-    assert (observation.metric, observation.labels) == ("business_llm_duration_ms", {"model": "small"})
-    assert observation.value > 0
+    first, duration, prompt_tokens, completion_tokens = chat.observations
+    assert (duration.metric, duration.labels) == ("business_llm_duration_ms", {"model": "small"})
+    assert first.metric == "business_llm_first_token_seconds"
+    assert 0 < first.value * 1000 <= duration.value
+    assert (prompt_tokens.metric, prompt_tokens.labels["kind"], prompt_tokens.value) == (
+        "business_llm_tokens",
+        "prompt",
+        12,
+    )
+    assert (completion_tokens.labels["kind"], completion_tokens.value) == ("completion", 3)
 
 
 @pytest.mark.parametrize(("header", "seconds"), [("Retry-After: 7", 7), ("Retry-After: soon", 5), ("X: y", 5)])

@@ -1,0 +1,148 @@
+"""How old what waits is, why messages are in quarantine, and whether Redis is as it should be: for metrics and alerts.
+
+It reads only, and only what is cheap, since every supervisor asks every few seconds. Counts stand in bus/overview.py.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import cast
+
+import msgspec
+
+from bus.client import RedisClient
+from bus.keys import JOBS_GROUP, Keys
+from bus.overview import Presence, presence_of
+from bus.records import BadRecord, decode_outbox_record
+from bus.wire import RedisRefused
+
+MOST_RECORDS_READ = 50
+MOST_QUARANTINED_READ = 500
+SEEN_WITHIN_MS = 12_000  # workers say every 5 s that they live
+MOST_WORKERS = 1000
+
+
+class Ages(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds since the oldest of each; 0 where there is none.
+
+    `untaken`: a job that no worker has taken. `busy`: a conversation with a job or a reply under way. `unacknowledged`: a reply
+    that its handler has made and the relay has not acknowledged. `in_mailboxes`: jobs behind a running one of their conversation.
+    """
+
+    untaken: float
+    busy: float
+    unacknowledged: float
+    in_mailboxes: int
+
+
+class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Of the Redis itself; None where it does not say (some providers hide it)."""
+
+    memory_bytes: int | None
+    limit_bytes: int | None
+    evicted_keys: int | None
+    evicts_nothing: bool | None
+    is_persistent: bool | None
+
+
+class Backlog:
+    """Of one agent; raises RedisFailed."""
+
+    def __init__(self, client: RedisClient, keys: Keys) -> None:
+        self._client = client
+        self._keys = keys
+
+    async def ages(self) -> Ages:
+        now = await self._now_ms()
+        return Ages(
+            untaken=await self._untaken_seconds(now),
+            busy=_since(now, await self._lowest(self._keys.busy)),
+            unacknowledged=await self._unacknowledged_seconds(now),
+            in_mailboxes=max(0, int(cast("bytes | None", await self._client.command("GET", self._keys.waiting)) or 0)),
+        )
+
+    async def quarantine(self) -> Mapping[str, int]:
+        """How many by reason, of the oldest MOST_QUARANTINED_READ."""
+        names = cast(
+            "list[bytes]",
+            await self._client.command("ZRANGE", self._keys.quarantine, 0, MOST_QUARANTINED_READ - 1),
+        )
+        reasons: Counter[str] = Counter()
+        for name in names:
+            reason = await self._client.command("HGET", self._keys.quarantined(name.decode()), "why")
+            if reason is not None:
+                reasons[cast(bytes, reason).decode()] += 1
+        return reasons
+
+    async def server(self) -> ServerFacts:
+        text = cast(bytes, await self._client.command("INFO")).decode("utf-8", "replace")
+        said = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+        policy, appends = said.get("maxmemory_policy"), said.get("aof_enabled")
+        written = said.get("aof_last_write_status", "ok") == "ok"
+        return ServerFacts(
+            memory_bytes=_whole(said.get("used_memory")),
+            limit_bytes=_whole(said.get("maxmemory")),
+            evicted_keys=_whole(said.get("evicted_keys")),
+            evicts_nothing=None if policy is None else policy == "noeviction",
+            is_persistent=None if appends is None else appends == "1" and written,
+        )
+
+    async def workers_elsewhere(self, instance: str) -> tuple[Presence, ...]:
+        """Those that said within 12 s that they live and are not of supervisor `instance`."""
+        since = await self._now_ms() - SEEN_WITHIN_MS
+        found = await self._client.command(
+            "ZRANGEBYSCORE", self._keys.consumers, since, "+inf", "LIMIT", 0, MOST_WORKERS
+        )
+        names = [name.decode() for name in cast("list[bytes]", found)]
+        names = [name for name in names if not name.startswith(f"{instance}/")]
+        if not names:
+            return ()
+        texts = await self._client.command("MGET", *(self._keys.presence(name) for name in names))
+        return tuple(one for text in cast("list[bytes | None]", texts) if (one := presence_of(text)))
+
+    async def _untaken_seconds(self, now_ms: int) -> float:
+        try:
+            groups = cast("list[list[bytes]]", await self._client.command("XINFO", "GROUPS", self._keys.jobs))
+        except RedisRefused:
+            return 0.0  # no stream yet
+        after = b"-"
+        for group in groups:
+            facts = dict(zip(group[::2], group[1::2], strict=True))
+            if facts[b"name"] == JOBS_GROUP.encode():
+                after = b"(" + facts[b"last-delivered-id"]
+        entries = await self._client.command("XRANGE", self._keys.jobs, after, "+", "COUNT", 1)
+        return _since(now_ms, _first_ms(entries))
+
+    async def _unacknowledged_seconds(self, now_ms: int) -> float:
+        entries = await self._client.command("XRANGE", self._keys.replies, "-", "+", "COUNT", 1)
+        oldest = [_first_ms(entries)]
+        conversations = await self._client.command("ZRANGE", self._keys.outbox, 0, MOST_RECORDS_READ - 1)
+        for conversation in cast("list[bytes]", conversations):
+            packed = await self._client.command("HGET", self._keys.sent(conversation.decode()), "r")
+            if packed is not None:
+                try:
+                    oldest.append(decode_outbox_record(cast(bytes, packed)).emitted_ms)
+                except BadRecord:
+                    continue  # whoever sends it says so
+        return max(_since(now_ms, began) for began in oldest)
+
+    async def _lowest(self, key: str) -> int | None:
+        found = cast("list[bytes]", await self._client.command("ZRANGE", key, 0, 0, "WITHSCORES"))
+        return int(float(found[1])) if found else None
+
+    async def _now_ms(self) -> int:
+        seconds, micros = cast("list[bytes]", await self._client.command("TIME"))
+        return int(seconds) * 1000 + int(micros) // 1000
+
+
+def _first_ms(entries: object) -> int | None:
+    """The time in the id of the first of a stream's entries."""
+    found = cast("list[tuple[bytes, object]]", entries)
+    return int(found[0][0].split(b"-")[0]) if found else None
+
+
+def _since(now_ms: int, then_ms: int | None) -> float:
+    return 0.0 if then_ms is None else max(0.0, (now_ms - then_ms) / 1000)
+
+
+def _whole(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdecimal() else None

@@ -1,0 +1,80 @@
+"""Gauges of what stands in Redis and of the processes: measured every two seconds by supervisor/survey.py, shown at a scrape.
+
+What is about the whole agent (the first part of the table) every supervisor tells alike: use max() over them, not sum().
+Events are counted where they happen, in supervisor/metrics.py.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+Values = Mapping[str, float]
+"""By the value of the one label; under "" where the gauge has none."""
+
+
+@dataclass(frozen=True)
+class Gauge:
+    name: str
+    text: str
+    label: str = ""
+
+
+JOBS_QUEUED = Gauge("hashee_jobs_queued", "Jobs of the whole agent that no worker has taken")
+JOBS_WAITING = Gauge("hashee_jobs_waiting", "Jobs of the whole agent behind a running one of their conversation")
+JOBS_RUNNING = Gauge("hashee_jobs_running", "Jobs of the whole agent that workers have taken")
+JOBS_DUE = Gauge("hashee_jobs_due", "Failed jobs of the whole agent that run again later")
+OLDEST_UNTAKEN = Gauge("hashee_jobs_oldest_untaken_seconds", "Age of the oldest job that no worker has taken")
+OLDEST_BUSY = Gauge("hashee_conversations_oldest_busy_seconds", "Since when the longest busy conversation is busy")
+REPLIES_UNSENT = Gauge("hashee_replies_unsent", "Replies of the whole agent that are not encrypted yet")
+REPLIES_UNACKNOWLEDGED = Gauge("hashee_outbox", "Sent replies of the whole agent that the relay has not acknowledged")
+OUTBOX_OLDEST = Gauge("hashee_outbox_oldest_seconds", "Age of the oldest reply that the relay has not acknowledged")
+DEAD_LETTERS = Gauge("hashee_dead_letters", "Dead letters that wait for a decision")
+QUARANTINE = Gauge("hashee_quarantine", "Messages in quarantine, by the reason why they could not be read", "reason")
+SLOTS_HELD = Gauge("hashee_slots_held", "Connections to the relay that supervisors of the agent hold")
+WORKERS_ELSEWHERE = Gauge("hashee_workers_elsewhere", "Living workers that belong to no or another supervisor")
+REDIS_MEMORY = Gauge("hashee_redis_memory_bytes", "Memory that Redis uses")
+REDIS_LIMIT = Gauge("hashee_redis_memory_limit_bytes", "maxmemory of Redis, 0 for none")
+REDIS_EVICTED = Gauge("hashee_redis_evicted_keys", "Keys that Redis has thrown away since its start; must be 0")
+REDIS_FIT = Gauge("hashee_redis_fit", "1 while Redis is set as it must be: eviction off, persistence on", "setting")
+SLOT = Gauge("hashee_slot", "Number of the slot that this supervisor holds, 0 without one")
+STANDBY = Gauge("hashee_standby", "1 while this supervisor waits for a slot, ready")
+PROCESS_MEMORY = Gauge("hashee_memory_bytes", "Resident memory of this host's processes, by role", "process")
+LOOP_LAG = Gauge("hashee_loop_lag_seconds", "How late the supervisor's event loop woke last")
+BUILD = Gauge("hashee_build", "1, with the version that runs", "version")
+STARTED = Gauge("hashee_start_time_seconds", "When this supervisor started, Unix time")
+
+ALL_GAUGES = (
+    *(JOBS_QUEUED, JOBS_WAITING, JOBS_RUNNING, JOBS_DUE, OLDEST_UNTAKEN, OLDEST_BUSY),
+    *(REPLIES_UNSENT, REPLIES_UNACKNOWLEDGED, OUTBOX_OLDEST, DEAD_LETTERS, QUARANTINE),
+    *(SLOTS_HELD, WORKERS_ELSEWHERE, REDIS_MEMORY, REDIS_LIMIT, REDIS_EVICTED, REDIS_FIT),
+    *(SLOT, STANDBY, PROCESS_MEMORY, LOOP_LAG, BUILD, STARTED),
+)
+
+
+class Gauges(Collector):
+    """Shows the latest measurement, whole. The scraping thread only reads it."""
+
+    def __init__(self) -> None:
+        self._latest: Mapping[Gauge, Values] = {}
+
+    def show(self, measured: Mapping[Gauge, Values]) -> None:
+        """In place of the former measurement; what is missing in it is not shown, since an old value would lie."""
+        self._latest = measured
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        for gauge in ALL_GAUGES:
+            yield _family(gauge)
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        latest = self._latest
+        for gauge in ALL_GAUGES:
+            family = _family(gauge)
+            for label, value in latest.get(gauge, {}).items():
+                family.add_metric([label] if gauge.label else [], value)
+            yield family
+
+
+def _family(gauge: Gauge) -> GaugeMetricFamily:
+    return GaugeMetricFamily(gauge.name, gauge.text, labels=[gauge.label] if gauge.label else [])

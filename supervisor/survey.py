@@ -1,0 +1,178 @@
+"""Looks around every two seconds: what waits in Redis, which workers live elsewhere, what the processes hold.
+
+The gauges come from here, and two answers for readiness: whether anybody takes jobs, and whether those who should do not (DESIGN P7).
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import trio
+
+from bus.backlog import Ages, Backlog, ServerFacts
+from bus.overview import Counts, Overview, Presence
+from bus.wire import RedisFailed
+from supervisor import gauges
+from supervisor.gauges import Gauge, Values
+from supervisor.health import Check
+from supervisor.metrics import Metrics
+from supervisor.places import WorkerStatus
+from supervisor.process import Stage
+from supervisor.slots import Slots
+from supervisor.workforce import Workforce
+
+LOOK_SECONDS = 2.0
+DEAF_SECONDS = 10.0
+"""A job that lies for so long while workers have room: they do not hear."""
+
+QUARANTINE_EVERY = 15
+MOST_REASONS = 50
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+class Survey:
+    """One supervisor's."""
+
+    def __init__(
+        self,
+        *,
+        backlog: Backlog,
+        overview: Overview,
+        workforce: Workforce,
+        slots: Slots,
+        metrics: Metrics,
+        instance: str,
+        trusted: frozenset[str] = frozenset(),
+    ) -> None:
+        """`trusted`: settings of Redis that its provider hides and the owner vouches for."""
+        self._backlog = backlog
+        self._overview = overview
+        self._workforce = workforce
+        self._pool = workforce.pool
+        self._slots = slots
+        self._metrics = metrics
+        self._instance = instance
+        self._trusted = trusted
+        self._began_at = time.time()
+        self._elsewhere: tuple[Presence, ...] = ()
+        self._quarantine: Mapping[str, int] = {}
+        self._deaf_seconds = 0.0
+        self._counted: dict[str, tuple[int, int]] = {}
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        turn, late_seconds = 0, 0.0
+        while True:
+            measured = self._of_this_process(late_seconds)
+            try:
+                measured |= await self._of_the_agent(turn)
+            except RedisFailed:
+                self._elsewhere, self._deaf_seconds = (), 0.0  # not known; readiness says that Redis is away
+            self._workforce.measure()
+            self._count_attempts()
+            self._metrics.gauges.show(measured)
+            turn += 1
+            due = trio.current_time() + LOOK_SECONDS
+            await trio.sleep_until(due)
+            late_seconds = trio.current_time() - due
+
+    def workers_check(self) -> Check:
+        """Whether jobs are taken: by workers of our own if there should be any, else by those elsewhere."""
+        ready, elsewhere, loop = self._pool.ready, len(self._elsewhere), self._pool.crash_loop
+        detail = f"{ready} ready" + (f", {elsewhere} elsewhere" if elsewhere else "") + (f"; {loop}" if loop else "")
+        if self._deaf_seconds >= DEAF_SECONDS:
+            return Check("workers", ok=False, detail=f"{detail}; a job was not taken for {self._deaf_seconds:.0f} s")
+        return Check("workers", ok=ready > 0 if self._pool.target else elsewhere > 0, detail=detail)
+
+    async def _of_the_agent(self, turn: int) -> dict[Gauge, Values]:
+        counts, ages = await self._overview.counts(), await self._backlog.ages()
+        self._elsewhere = await self._backlog.workers_elsewhere(self._instance)
+        self._deaf_seconds = ages.untaken if counts.running < self._room() else 0.0
+        if turn % QUARANTINE_EVERY == 0 or counts.quarantined != sum(self._quarantine.values()):
+            self._quarantine = await self._backlog.quarantine()
+        return {
+            **_waiting(counts, ages),
+            **self._server(await self._backlog.server()),
+            gauges.QUARANTINE: dict(sorted(self._quarantine.items())[:MOST_REASONS]),
+            gauges.SLOTS_HELD: {"": self._slots.held},
+            gauges.WORKERS_ELSEWHERE: {"": len(self._elsewhere)},
+        }
+
+    def _of_this_process(self, late_seconds: float) -> dict[Gauge, Values]:
+        workers = sum(status.rss_bytes or 0 for status in self._pool.statuses())
+        memory = {"supervisor": _rss_bytes("self"), "workers": workers}
+        if (keeper := _keeper_pid()) is not None:
+            memory["keeper"] = _rss_bytes(str(keeper))
+        return {
+            gauges.SLOT: {"": self._slots.number},
+            gauges.STANDBY: {"": self._slots.is_standby},
+            gauges.PROCESS_MEMORY: memory,
+            gauges.LOOP_LAG: {"": max(0.0, late_seconds)},
+            gauges.BUILD: {version("hashee-agent"): 1},
+            gauges.STARTED: {"": self._began_at},
+        }
+
+    def _server(self, facts: ServerFacts) -> dict[Gauge, Values]:
+        fit = {"eviction": facts.evicts_nothing, "persistence": facts.is_persistent}
+        numbers = {
+            gauges.REDIS_MEMORY: facts.memory_bytes,
+            gauges.REDIS_LIMIT: facts.limit_bytes,
+            gauges.REDIS_EVICTED: facts.evicted_keys,
+        }
+        return {
+            **{gauge: {"": value} for gauge, value in numbers.items() if value is not None},
+            gauges.REDIS_FIT: {
+                name: float(good) for name, good in fit.items() if good is not None and name not in self._trusted
+            },
+        }
+
+    def _room(self) -> int:
+        """How many jobs the workers can run at a time."""
+        ours = sum(one.concurrency for one in self._pool.statuses() if one.stage is Stage.READY)
+        return ours + sum(one.concurrency for one in self._elsewhere)
+
+    def _count_attempts(self) -> None:
+        """What workers count since their start becomes one counter; one that is gone keeps what it had added."""
+        workers: list[WorkerStatus | Presence] = [*self._pool.statuses(), *self._elsewhere]
+        counted: dict[str, tuple[int, int]] = {}
+        for worker in workers:
+            done, failed = self._counted.get(worker.consumer, (0, 0))
+            self._metrics.job_attempts.labels("done").inc(max(0, worker.jobs_done - done))
+            self._metrics.job_attempts.labels("failed").inc(max(0, worker.jobs_failed - failed))
+            counted[worker.consumer] = (worker.jobs_done, worker.jobs_failed)
+        self._counted = counted
+
+
+def _waiting(counts: Counts, ages: Ages) -> dict[Gauge, Values]:
+    numbers: dict[Gauge, float] = {
+        gauges.JOBS_QUEUED: counts.queued,
+        gauges.JOBS_WAITING: ages.in_mailboxes,
+        gauges.JOBS_RUNNING: counts.running,
+        gauges.JOBS_DUE: counts.due,
+        gauges.OLDEST_UNTAKEN: ages.untaken,
+        gauges.OLDEST_BUSY: ages.busy,
+        gauges.REPLIES_UNSENT: counts.unsent,
+        gauges.REPLIES_UNACKNOWLEDGED: counts.unacknowledged,
+        gauges.OUTBOX_OLDEST: ages.unacknowledged,
+        gauges.DEAD_LETTERS: counts.dead_letters,
+    }
+    return {gauge: {"": value} for gauge, value in numbers.items()}
+
+
+def _rss_bytes(pid: str) -> float:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
+    except (OSError, IndexError):
+        return 0.0
+
+
+def _keeper_pid() -> int | None:
+    """Our parent, if that is a keeper."""
+    parent = os.getppid()
+    try:
+        title = Path(f"/proc/{parent}/cmdline").read_bytes()
+    except OSError:
+        return None
+    return parent if title.startswith(b"hashee-agent: keeper") else None

@@ -1,0 +1,112 @@
+"""The metrics as Prometheus sees them: named by its rules, on their page, bounded, and true of a real Redis."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import trio
+from prometheus_client import disable_created_metrics, enable_created_metrics, generate_latest
+
+from bus.backlog import Backlog
+from supervisor import gauges
+from supervisor.gauges import ALL_GAUGES, Gauges
+from supervisor.metrics import Metrics
+from tests.bus.builders import CONVERSATION, Bus, open_bus, open_worker
+from tests.deploy.metrics_page import PAGE, page
+from tests.redis_server import redis_server
+
+SEED_NAMES = (
+    "hashee_connection_status",
+    "hashee_message_inbound_total",
+    "hashee_message_outbound_total",
+    "hashee_decrypt_failure_total",
+    "hashee_send_duration_ms",
+    "business_llm_duration_ms",
+)
+DOCUMENTED_WITH_A_UNIT = {"hashee_send_duration_ms", "business_llm_duration_ms"}
+
+
+def everything_set() -> Metrics:
+    metrics = Metrics()
+    metrics.inbound("h2a", "text")
+    metrics.outbound("h2a", "text", 12)
+    metrics.observe("business_llm_duration_ms", {"model": "m"}, 5)
+    metrics.observe("business_llm_first_token_seconds", {"model": "m"}, 0.5)
+    metrics.observe("business_llm_tokens", {"model": "m", "kind": "prompt"}, 7)
+    metrics.gauges.show({gauge: {"x" if gauge.label else "": 1} for gauge in ALL_GAUGES})
+    return metrics
+
+
+@pytest.mark.pure
+def test_the_page_is_what_the_code_says() -> None:
+    assert PAGE.read_text() == page(), "write it anew: make metrics-page"
+
+
+@pytest.mark.pure
+def test_the_six_documented_names_are_there() -> None:
+    text = generate_latest(everything_set().registry).decode()
+    assert [name for name in SEED_NAMES if f"# TYPE {name} " not in text] == []
+
+
+def test_promtool_has_nothing_to_say_but_of_the_two_documented_names() -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is missing: apt-get install prometheus")
+    disable_created_metrics()  # as the supervisor does
+    text = generate_latest(everything_set().registry)
+    enable_created_metrics()
+    done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, check=False)
+    said = set((done.stdout + done.stderr).decode().splitlines())
+    assert {line.split()[0] for line in said} == DOCUMENTED_WITH_A_UNIT
+    assert all("abbreviated units" in line for line in said)
+
+
+@pytest.mark.pure
+def test_a_gauge_that_was_not_measured_is_not_shown() -> None:
+    shown = Gauges()
+    shown.show({gauges.QUARANTINE: {"no_session": 2}})
+    shown.show({gauges.SLOT: {"": 1}})
+    samples = {sample.name for family in shown.collect() for sample in family.samples}
+    assert samples == {"hashee_slot"}
+
+
+@pytest.mark.pure
+def test_tokens_of_an_unknown_kind_and_of_too_many_models_are_other() -> None:
+    metrics = Metrics()
+    for number in range(30):
+        metrics.observe("business_llm_tokens", {"model": f"m{number}", "kind": "of the future"}, 1)
+    value = metrics.registry.get_sample_value("business_llm_tokens_total", {"model": "other", "kind": "other"})
+    assert value == 10
+
+
+async def test_ages_and_facts_come_from_a_real_redis(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with open_bus(url) as b:
+            await the_backlog_is_true(b)
+
+
+async def the_backlog_is_true(b: Bus) -> None:
+    backlog = Backlog(b.client, b.keys)
+    nothing = await backlog.ages()
+    assert (nothing.untaken, nothing.busy, nothing.unacknowledged, nothing.in_mailboxes) == (0, 0, 0, 0)
+    await b.accept(1)
+    await b.accept(2)
+    await b.accept(1, conversation="another")
+    with trio.fail_after(5):
+        while not (waiting := await backlog.ages()).untaken:
+            await trio.sleep(0.001)
+    assert waiting.untaken > 0
+    assert waiting.busy > 0
+    assert waiting.in_mailboxes == 1
+    async with open_worker(b.url) as worker:
+        (job, *_) = await worker.take(2)
+        taken = await backlog.ages()
+        assert job.conversation_id == CONVERSATION
+        assert taken.untaken == 0
+    facts = await backlog.server()
+    assert facts.evicts_nothing is True
+    assert facts.is_persistent is True
+    assert facts.memory_bytes
+    await b.client.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    assert (await backlog.server()).evicts_nothing is False
