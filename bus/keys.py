@@ -22,7 +22,7 @@ PLAIN_KINDS = frozenset(
         *("gen", "epoch", "cursor", "first_sync", "rate", "reclaimer", "consumers", "presence", "live", "ledger"),
         *("due", "outbox", "acks", "quarantine", "wanted", "owners", "prekey_state", "grant_head"),
         *("busy", "waiting", "interrupted", "interrupts", "streams"),
-        *("ids", "taken", "emitted", "sent", "message"),
+        *("ids", "taken", "emitted", "sent"),
         *("slot", "slots", "ghosts", "ghost_poll", "standby"),
     }
 )
@@ -274,10 +274,6 @@ class Keys:
     def sent(self, conversation_id: str) -> str:
         """Hash: the one outbox record that waits for its acknowledgement."""
         return self._key("sent", conversation_id)
-
-    def sent_message(self, message_id: str) -> str:
-        """Conversation of a message that we sent, kept 7 days for recall and quote."""
-        return self._key("message", message_id)
 
     # Keys and peers (sealed with the state key)
 

@@ -20,7 +20,6 @@ from bus.wire import Value
 
 RESEND_SECONDS = 10.0
 SCAN_COUNT = 100
-KEPT_MESSAGE_SECONDS = 7 * 86400
 MOST_REMEMBERED = 10_000  # of our own sends whose acknowledgement has not come: more than a relay would ever owe us
 
 
@@ -116,9 +115,8 @@ class Outbox:
     ) -> OutboxRecord | None:
         """The relay has stored it: what it was; None when that was known already. `sent_ms`: when it went out, if we know."""
         self._conversations.pop(client_message_id, None)
-        keys = [*self._keys.board(conversation_id), self._keys.sent_message(message_id)]
-        arguments = (conversation_id, client_message_id, seq, message_id, KEPT_MESSAGE_SECONDS)
-        answer = await self._client.script("confirm", keys, *arguments, "" if sent_ms is None else sent_ms)
+        arguments = (conversation_id, client_message_id, seq, message_id, "" if sent_ms is None else sent_ms)
+        answer = await self._client.script("confirm", self._keys.board(conversation_id), *arguments)
         return None if answer is None else decode_outbox_record(cast(bytes, answer))
 
     def _remember(self, client_message_id: str, conversation_id: str) -> None:

@@ -1,7 +1,7 @@
 -- The relay has stored what we sent: the outbox record goes, the next reply of the conversation starts.
--- KEYS board, sent message
--- ARGV 1 conversation_id  2 client_message_id  3 conversation_seq of the ack  4 message_id  5 kept for (s)
---      6 when it went out last (ms), '' if another process sent it
+-- KEYS board
+-- ARGV 1 conversation_id  2 client_message_id  3 conversation_seq of the ack  4 message_id (which the ledger keeps)
+--      5 when it went out last (ms), '' if another process sent it
 -- -> false (done before) | the outbox record
 local sent = redis.call('HMGET', SENT, 'cmid', 'r', 'what')
 if sent[1] ~= ARGV[2] then
@@ -10,7 +10,6 @@ if sent[1] ~= ARGV[2] then
 end
 drop_sent(ARGV[2])
 count_write()
-redis.call('SET', KEYS[OWN], CONVERSATION_ID, 'EX', ARGV[5]) -- for recall and quote
 local seq, next = tonumber(ARGV[3]), next_seq()
 if seq == next then
   take_seq(seq)
@@ -18,7 +17,7 @@ elseif seq > next then
   redis.call('ZADD', TAKEN, seq, seq)
 end
 note('acknowledged', string.match(sent[3] or '', '^%S*'),
-  string.match(sent[3] or '', '%S*$') .. ' ' .. ARGV[4] .. ' ' .. ARGV[6])
+  string.match(sent[3] or '', '%S*$') .. ' ' .. ARGV[4] .. ' ' .. ARGV[5])
 redis.call('HDEL', CONVERSATION, 'reply')
 start_next_reply()
 return sent[2]
