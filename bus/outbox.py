@@ -38,11 +38,12 @@ class Committed(enum.Enum):
 
 
 class Commit(msgspec.Struct, frozen=True):
-    """A commit's outcome; `stored` with ALREADY, `wait_ms` with WAIT."""
+    """A commit's outcome; `stored` with ALREADY, `wait_ms` with WAIT. `stream_id`: of the stream that it ends, whoever began it."""
 
     outcome: Committed
     stored: OutboxRecord | None = None
     wait_ms: int = 0
+    stream_id: str = ""
 
 
 class Outbox:
@@ -102,6 +103,7 @@ class Outbox:
         outcome = Committed(answer[0])
         if outcome is Committed.COMMITTED:
             self._generation.seen(cast(int, answer[1]))
+            return Commit(outcome, stream_id=cast(bytes, answer[2]).decode().partition(" ")[0])
         if outcome is Committed.ALREADY:
             return Commit(outcome, stored=decode_outbox_record(cast(bytes, answer[1])))
         return Commit(outcome, wait_ms=cast(int, answer[1]) if outcome is Committed.WAIT else 0)

@@ -22,7 +22,7 @@ from crypto.groups import GroupKeys
 from crypto.streams import StreamKey, stream_start_payload
 from supervisor.addressing import GROUP
 from supervisor.connection import Connection, NotConnected, State
-from supervisor.frames import Frame, MessageSend, StreamDone, StreamStart
+from supervisor.frames import Frame, MessageSend, StreamAbort, StreamDone, StreamStart
 from supervisor.groups import Groups
 from supervisor.metrics import Metrics
 from supervisor.own_words import OwnWords
@@ -200,12 +200,14 @@ class Outbound:
             return
         stream_key = StreamKey.generate(os.urandom) if head.reply.kind == "stream_start" else None
         addressed = self._addressed(head, recipient, kind, stream_key)
-        sealed = await self._commit(head, addressed)
-        if sealed is None:
+        committed = await self._commit(head, addressed)
+        if committed is None:
             return
+        sealed, shown = committed
         if stream_key is None:
-            await self._send(await self._final_frame(head, addressed.client_message_id, sealed.encrypted_payload))
-        elif shows_streams(recipient):
+            frame = await self._final_frame(head, addressed.client_message_id, sealed.encrypted_payload, shown)
+            await self._send(frame)
+        else:
             await self._begin_stream(head, addressed, stream_key, sealed.encrypted_payload)
         await self._ask_for_an_answer(head, sealed)
 
@@ -238,8 +240,11 @@ class Outbound:
             reply.new_session_with,
         )
 
-    async def _commit(self, head: _Head, addressed: Addressed) -> SealedFor | None:
-        """Encrypt and commit, again when the sessions have moved meanwhile; None when there is nothing to send."""
+    async def _commit(self, head: _Head, addressed: Addressed) -> tuple[SealedFor, str] | None:
+        """Encrypt and commit, again when the sessions have moved meanwhile; with it the stream that it ends, or ''.
+
+        None when there is nothing to send.
+        """
         while True:
             peers = await self._sealer.peers(addressed.recipient)
             bundles = await self._sealer.missing(addressed, peers)
@@ -254,7 +259,7 @@ class Outbound:
                     commit = await self._try_commit(head, addressed, sealed)
             if commit.outcome is Committed.COMMITTED:
                 self._sealer.committed(sealed)
-                return sealed
+                return sealed, commit.stream_id
             if commit.outcome is Committed.STALE:
                 continue  # encrypted with a state that is no longer: never sent
             if commit.outcome in (Committed.WENT_BACK, Committed.EPOCH):
@@ -305,7 +310,10 @@ class Outbound:
     async def _begin_stream(self, head: _Head, addressed: Addressed, key: StreamKey, encrypted_payload: str) -> None:
         conversation, stream_id = head.record.conversation_id, head.reply.stream_id or ""
         number = self._connection.number
-        if await self._send(StreamStart(stream_id, conversation, encrypted_payload)):
+        start = StreamStart(stream_id, conversation, encrypted_payload)
+        if not shows_streams(addressed.recipient) or not await self._send(start):
+            await self._outbox.end_stream(conversation, f"{stream_id} {self._outbox.consumer}")
+        else:
             answer = (head.record.job_id, head.record.place.rpartition(STREAM_START)[0])
             await self._streams.begin(
                 LiveStream(
@@ -319,10 +327,16 @@ class Outbound:
                 )
             )
 
-    async def _final_frame(self, head: _Head, client_message_id: str, encrypted_payload: str) -> Frame:
+    async def _final_frame(
+        self, head: _Head, client_message_id: str, encrypted_payload: str, shown_stream_id: str
+    ) -> Frame:
+        """As the end of its stream, also when another supervisor shows that; a first run's stream is over."""
         conversation, reply = head.record.conversation_id, head.reply
         answer = (head.record.job_id, head.record.place)
-        if await self._streams.end(conversation, answer, reply.stream_id) and reply.stream_id is not None:
+        is_ours = await self._streams.end(conversation, answer, reply.stream_id)
+        if shown_stream_id not in ("", reply.stream_id):
+            await self._send(StreamAbort(shown_stream_id, conversation))
+        if reply.stream_id is not None and (is_ours or shown_stream_id == reply.stream_id):
             return StreamDone(reply.stream_id, conversation, client_message_id, reply.content_type, encrypted_payload)
         return MessageSend(client_message_id, conversation, reply.content_type, encrypted_payload)
 

@@ -5,7 +5,7 @@
 --      8 resend after (ms)  9 sends a second (0: no limit)  10 burst  11 epoch  12 highest gen seen
 --      13 stream_id: started (outbox record '') or ended by it, or ''  14… session version read, sealed session
 -- -> already, stored outbox record | done_before | not_head | fenced | went_back | epoch, current | stale | wait, ms
---    | committed, gen
+--    | committed, gen, the stream that this ends: its stream_id, space, the supervisor that started it, or ''
 -- Invariant: at most one outbox record a conversation; ciphertext exists only together with the state that made it.
 local RATE, SESSIONS, VERSIONS = KEYS[OWN], OWN + 1, 14
 local reply = redis.call('HGET', CONVERSATION, 'reply')
@@ -42,9 +42,10 @@ if ARGV[6] == '' then
   redis.call('HDEL', CONVERSATION, 'reply')
   redis.call('HSET', STREAMS, CONVERSATION_ID, ARGV[13] .. ' ' .. ARGV[3])
   start_next_reply()
-  return { 'committed', generation }
+  return { 'committed', generation, '' }
 end
-if ARGV[13] ~= '' then redis.call('HDEL', STREAMS, CONVERSATION_ID) end
+local stream = ARGV[13] ~= '' and redis.call('HGET', STREAMS, CONVERSATION_ID) or ''
+if stream ~= '' then redis.call('HDEL', STREAMS, CONVERSATION_ID) end
 put_sent(ARGV[5], ARGV[6], ARGV[3], ARGV[7], now + tonumber(ARGV[8]))
 if rate > 0 then redis.call('HSET', RATE, 'tokens', tostring(tokens - 1), 'at', now) end
-return { 'committed', generation }
+return { 'committed', generation, stream }

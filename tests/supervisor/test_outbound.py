@@ -268,19 +268,15 @@ async def test_a_redis_that_comes_back_with_its_data_loses_no_reply_and_repeats_
                 server.kill()
                 acknowledge(core, first, 2)
                 await trio.testing.wait_all_tasks_blocked(0.05)
-                server.start()
-                core.connection.disconnect()
-                core.connection.connect()
-                with trio.fail_after(WAIT_SECONDS):
-                    while len(core.connection.sent) < 2:
-                        await core.connection.wait_sent(len(core.connection.sent) + 1)
-                assert core.connection.sent[1] == first
-                acknowledge(core, first, 2)
+                server.start()  # the acknowledgement was kept meanwhile: nothing waits for a resend
                 with trio.fail_after(WAIT_SECONDS):
                     while sent_message(core.connection.sent[-1]) == first:
                         await core.connection.wait_sent(len(core.connection.sent) + 1)
                 texts = [ada.read(frame)["text"] for frame in (first, core.connection.sent[-1])]
                 assert texts == ["one", "two"]
+                assert all(frame == first for frame in core.connection.sent[:-1]), (
+                    "what is sent again has the same bytes"
+                )
 
 
 async def test_two_supervisors_share_the_replies_and_send_each_once(tmp_path: Path) -> None:
