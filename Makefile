@@ -3,6 +3,7 @@
 # make fuzz    every decoder on mutated input, guided by coverage (SECONDS=120 in all)
 # make mutants switch each guard of crypto/ off in turn: some test must notice (about 3 minutes)
 # make bench   how fast the parts are, beside peers (docs/benchmarks.md; about 3 minutes)
+# make soak    10 minutes at 100 messages a second: nothing grows with what was answered
 # make systemd the service under a real systemd, in a throw-away machine (root; 2 minutes)
 # make metrics-page   writes docs/metrics.md from the code
 # make lock    pin the dependencies anew (needs the network)            make clean   back to a fresh clone
@@ -15,7 +16,7 @@ STAMP := $(VENV)/set-up
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
-.PHONY: setup run check test lint lock bench fuzz mutants systemd metrics-page clean
+.PHONY: setup run check test lint lock bench fuzz mutants soak systemd metrics-page clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -67,6 +68,9 @@ fuzz: setup
 
 mutants: setup
 	$(BIN)/python -m tests.mutants
+
+soak: setup
+	$(BIN)/python -m tests.soak --minutes 10 --rate 100 $(ARGS)
 
 systemd: setup
 	$(BIN)/python -m pytest -q -s tests/deploy/on_systemd.py
