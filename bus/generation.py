@@ -24,8 +24,9 @@ class Generation:
 
     async def check(self, client: Commands, keys: Keys, *, certainly_back: bool = False) -> bool:
         """Compare with what Redis says now; True when it went back and the epoch is raised. Raises RedisFailed."""
+        highest = self.highest  # before asking: others hear later counts while we wait for this answer
         count, epoch = cast("list[bytes | None]", await client.command("MGET", keys.generation, keys.epoch))
-        if certainly_back or int(count or 0) < self.highest:
+        if certainly_back or int(count or 0) < highest:
             await self.raise_epoch(client, keys)
             return True
         self.seen(int(count or 0))

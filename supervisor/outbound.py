@@ -247,8 +247,11 @@ class Outbound:
         """
         while True:
             peers = await self._sealer.peers(addressed.recipient)
+            epoch = self._sealer.epoch
             bundles = await self._sealer.missing(addressed, peers)
             async with self._sealer.locked(peers):
+                if self._sealer.epoch != epoch:
+                    continue  # sessions that could be sent with no longer can, and nobody has asked for their bundles
                 sealed = await self._sealer.seal(addressed, peers, bundles)
                 commit = await self._try_commit(head, addressed, sealed)
             while commit.outcome is Committed.WAIT:

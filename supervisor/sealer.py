@@ -86,6 +86,11 @@ class Sealer:
         owner = recipient
         return [(owner.owner_id, device_id) for device_id in await self._owners.devices(owner)]
 
+    @property
+    def epoch(self) -> int:
+        """Of the sessions that may be sent with; it is raised when Redis went back."""
+        return self._generation.epoch
+
     async def missing(self, to: Addressed, peers: list[Peer]) -> dict[str, Bundle]:
         """Bundles of the owner's devices, fetched only when one of them has no session to send on, or shall have a new one."""
         if isinstance(to.recipient, GroupKeys):

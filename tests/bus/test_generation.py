@@ -1,0 +1,46 @@
+"""Redis went back only if it counts less than was seen before it was asked."""
+
+from pathlib import Path
+
+import pytest
+
+from bus.client import RedisClient, open_redis
+from bus.generation import Generation
+from bus.keys import Keys
+from bus.wire import Argument, Value
+from tests.bus.builders import AGENT
+from tests.redis_server import redis_server
+
+KEYS = Keys(AGENT)
+
+
+async def test_counts_that_others_hear_while_we_wait_do_not_make_redis_go_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with redis_server(tmp_path) as url:
+        async with open_redis(url) as client:
+            await client.command("SET", KEYS.generation, 5)
+            generation = Generation(highest=5)
+            ask = client.command
+
+            async def while_others_write(*command: Argument) -> Value:
+                answer = await ask(*command)
+                generation.seen(6)  # another task hears the answer to a script that ran after our question
+                return answer
+
+            monkeypatch.setattr(client, "command", while_others_write)
+            assert not await generation.check(client, KEYS)
+            assert (generation.highest, generation.epoch) == (6, 0)
+
+
+async def test_a_redis_that_counts_less_than_was_seen_has_gone_back(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with open_redis(url) as client:
+            await count(client, 5)
+            generation = Generation(highest=6)
+            assert await generation.check(client, KEYS)
+            assert generation.epoch == 1
+
+
+async def count(client: RedisClient, writes: int) -> None:
+    await client.command("SET", KEYS.generation, writes)
