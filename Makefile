@@ -2,6 +2,8 @@
 # make test    every test          make check   the quick ones          make lint    style and types
 # make fuzz    every decoder on mutated input, guided by coverage (SECONDS=120 in all)
 # make mutants switch each guard of crypto/ off in turn: some test must notice (about 3 minutes)
+# make chaos   a conversation of many people while everything is killed, stopped and cut (SEED=1; 90 s)
+# make nightly the same five times as long as it takes: 2,000 messages, 80 kills, seeds 1 to 5 (25 minutes)
 # make bench   how fast the parts are, beside peers (docs/benchmarks.md; about 3 minutes)
 # make soak    10 minutes at 100 messages a second: nothing grows with what was answered
 # make systemd the service under a real systemd, in a throw-away machine (root; 2 minutes)
@@ -10,13 +12,14 @@
 
 PYTHON ?= python3
 SECONDS ?= 120
+SEED ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/set-up
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
-.PHONY: setup run check test lint lock bench fuzz mutants soak systemd metrics-page clean
+.PHONY: setup run check test lint lock bench fuzz mutants chaos nightly soak systemd metrics-page clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -71,6 +74,14 @@ mutants: setup
 
 soak: setup
 	$(BIN)/python -m tests.soak --minutes 10 --rate 100 $(ARGS)
+
+chaos: setup
+	$(BIN)/python -m tests.chaos --messages 450 --people 12 --seed $(SEED) --seconds 280 --json $(ARGS)
+
+nightly: setup
+	@set -e; for seed in 1 2 3 4 5; do \
+		$(BIN)/python -m tests.chaos --messages 2000 --people 20 --seed $$seed --seconds 1800 --json $(ARGS); \
+	done
 
 systemd: setup
 	$(BIN)/python -m pytest -q -s tests/deploy/on_systemd.py
