@@ -7,6 +7,7 @@
 # make bench   how fast the parts are, beside peers (docs/benchmarks.md; about 3 minutes)
 # make soak    10 minutes at 100 messages a second: nothing grows with what was answered
 # make systemd the service under a real systemd, in a throw-away machine (root; 2 minutes)
+# make prometheus  a real Prometheus scrapes a real agent (needs the package prometheus)
 # make metrics-page   writes docs/metrics.md from the code
 # make lock    pin the dependencies anew (needs the network)            make clean   back to a fresh clone
 
@@ -20,6 +21,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
 .PHONY: setup run check test lint lock bench fuzz mutants chaos nightly soak systemd metrics-page clean
+.PHONY: setup run check test lint lock bench fuzz mutants soak clean
+.PHONY: systemd containers prometheus metrics-page
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -85,6 +88,9 @@ nightly: setup
 
 systemd: setup
 	$(BIN)/python -m pytest -q -s tests/deploy/on_systemd.py
+
+prometheus: setup
+	$(BIN)/python -m pytest -q -s tests/deploy/with_prometheus.py
 
 metrics-page: setup
 	$(BIN)/python -m tests.deploy.metrics_page
