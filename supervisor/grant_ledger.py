@@ -38,10 +38,9 @@ class GrantLedger:
     async def verify(self) -> str | None:
         """What is wrong with the log; None if all of it holds. Another supervisor may have gone on since our head."""
         try:
-            entries = await self._vault.grant_log()
+            entries, head = await self._entries_and_head()
         except (SealBroken, ValueError):
             return "an entry of the grant log does not open"
-        head = await self._vault.grant_head()
         wrong = verify_ledger(self._ledger_key, entries, head)
         if wrong is not None:
             return f"the grant log does not hold from entry {wrong} on"
@@ -50,6 +49,14 @@ class GrantLedger:
             return f"the grant log has lost its tail: the head in {self._head_file} is not in it"
         self._write_head(head)
         return None
+
+    async def _entries_and_head(self) -> tuple[list[tuple[bytes, bytes]], bytes]:
+        """Of one moment: another supervisor may be writing."""
+        while True:
+            head = await self._vault.grant_head()
+            entries = await self._vault.grant_log()
+            if await self._vault.grant_head() == head:
+                return entries, head
 
     def _read_head(self) -> bytes:
         try:
