@@ -15,6 +15,7 @@ from bus.records import MOST_DELIVERIES, JobRecord, decode_job_record, decode_re
 from bus.wire import Argument, RedisRefused, Value
 
 SCAN_COUNT = 100
+FORGOTTEN_AFTER_MS = 60_000
 
 
 class Pending(msgspec.Struct, frozen=True):
@@ -150,9 +151,10 @@ class Recovery:
         """What is older leaves the ledger."""
         await self._client.command("XTRIM", self._keys.ledger, "MINID", "~", before_ms)
 
-    async def forget_idle_consumers(self) -> int:
-        """Remove consumers with nothing pending that were not heard for a minute; how many."""
+    async def forget_idle_consumers(self, idle_ms: int = FORGOTTEN_AFTER_MS) -> int:
+        """Remove consumers with nothing pending that were not heard for so long; how many."""
         removed = 0
         for held in (self.jobs, self.replies):
-            removed += cast(int, await self._client.script("forget_consumers", [held.stream], held.group))
+            answer = await self._client.script("forget_consumers", [held.stream], held.group, idle_ms)
+            removed += cast(int, answer)
         return removed

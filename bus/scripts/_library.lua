@@ -184,15 +184,19 @@ local function start_next_job(entry)
   if policy('busy') == 'interrupt' and redis.call('EXISTS', MAILBOX) == 1 then interrupt(started) end
 end
 
--- Into the mailbox, in the order of seqs; behind what is parked only where that is earlier.
+-- Into the mailbox, in the order of seqs. Under `park` the latest of all that wait is parked where there is no room for it.
 local function enqueue(seq, record)
   local parked = redis.call('ZRANGE', PARKED, 0, 0, 'WITHSCORES')
-  if (parked[2] and tonumber(parked[2]) < seq) or (room_in_mailbox() <= 0 and policy('full') == 'park') then
+  if parked[2] and tonumber(parked[2]) < seq then
     redis.call('ZADD', PARKED, seq, record)
     return
   end
   redis.call('ZADD', MAILBOX, seq, record)
   redis.call('INCR', WAITING)
+  if policy('full') ~= 'park' or room_in_mailbox() >= 0 then return end
+  local last = redis.call('ZPOPMAX', MAILBOX)
+  redis.call('ZADD', PARKED, last[2], last[1])
+  redis.call('DECR', WAITING)
 end
 
 local function bury(record, reason, attempt, deliveries, places)
@@ -200,8 +204,16 @@ local function bury(record, reason, attempt, deliveries, places)
     'p', places or '')
 end
 
+-- A dead letter that was brought back had emitted something before: its job goes on from there (P2).
+local function recall_places(job)
+  local places = redis.call('HGET', CONVERSATION, 'p:' .. job)
+  redis.call('HDEL', CONVERSATION, 'p:' .. job)
+  for place in string.gmatch(places or '', '%S+') do redis.call('HSET', EMITTED, place, 1) end
+end
+
 -- The running job, and those that were handled together with it, become dead letters.
-local function bury_job(fields, reason)
+local function bury_job(fields, reason, job)
+  recall_places(job) -- it may never have begun
   local places = table.concat(redis.call('HKEYS', EMITTED), ' ')
   bury(fields.r, reason, fields.a, fields.d, places)
   for _, record in ipairs(redis.call('LRANGE', TOGETHER, 0, -1)) do bury(record, reason, 1, 1) end

@@ -6,6 +6,7 @@
 if not lease_is_mine(JOBS, JOBS_GROUP, ARGV[2], ARGV[3]) then return 'fenced' end
 settle(JOBS, JOBS_GROUP, ARGV[2])
 count_write()
+redis.call('HDEL', CONVERSATION, 'p:' .. ARGV[4]) -- of one that was superseded before it began
 note(ARGV[5], ARGV[4])
 start_next_job(ARGV[2])
 return 'done'

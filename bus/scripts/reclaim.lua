@@ -23,7 +23,7 @@ elseif tonumber(job.d) >= tonumber(ARGV[6]) then
   reason = 'deliveries'
 end
 if reason then
-  bury_job(job, reason)
+  bury_job(job, reason, ARGV[4])
   note('dead', ARGV[4], reason)
   if ARGV[9] ~= '' then say(ARGV[9]) end
   start_next_job(ARGV[2])

@@ -7,10 +7,7 @@ if not lease_is_mine(JOBS, JOBS_GROUP, ARGV[2], ARGV[3]) then return { 'fenced' 
 local job = fields_of(JOBS, ARGV[2])
 if not job then return { 'fenced' } end
 if redis.call('SISMEMBER', INTERRUPTED, ARGV[2]) == 1 then return { 'superseded' } end
-local kept = 'p:' .. ARGV[4] -- of a dead letter that was brought back: what it had emitted
-local places = redis.call('HGET', CONVERSATION, kept)
-redis.call('HDEL', CONVERSATION, kept) -- the first write: a full Redis drains only if jobs run (rule 16)
-for place in string.gmatch(places or '', '%S+') do redis.call('HSET', EMITTED, place, 1) end
+recall_places(ARGV[4]) -- begins with HDEL: a full Redis drains only if jobs run (rule 16)
 if redis.call('HSETNX', CONVERSATION, 'frozen', 1) == 1 and ARGV[5] == '1' then
   local waiting = redis.call('ZPOPMIN', MAILBOX, redis.call('ZCARD', MAILBOX))
   for i = 1, #waiting, 2 do redis.call('RPUSH', TOGETHER, waiting[i]) end

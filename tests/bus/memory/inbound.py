@@ -1,0 +1,176 @@
+"""Messages on their way in (DESIGN §3, `accept`, `quarantine`, `requeue`; rules 1 to 4, 9, 11, 17)."""
+
+from collections.abc import Iterable
+
+from bus.generation import Generation
+from bus.letters import Quarantined
+from bus.store import MOST_WAITING_IN_ALL, Arrival, Intake, Look, Source
+from tests.bus.memory.world import MOST_UNSAID, Conversation, World
+
+
+class MemoryStore:
+    """As `bus.store.Store`."""
+
+    def __init__(self, world: World, generation: Generation, most_waiting_in_all: int = MOST_WAITING_IN_ALL) -> None:
+        self._world = world
+        self._generation = generation
+        self._most_waiting = most_waiting_in_all
+
+    async def look(self, conversation_id: str, peer: tuple[str, str], signed_id: bytes) -> Look:
+        at, session = self._world.conversation(conversation_id), self._world.session(peer)
+        known = at.knows(signed_id)
+        return Look(
+            known, at.next_seq, at.dropped_ms, session.version, session.sealed, session.epoch, at.kind, at.person
+        )
+
+    async def accept(
+        self, arrival: Arrival, job: bytes | None, *, answer: bytes = b"", refusal: bytes = b"", opened_ms: int = 0
+    ) -> Intake:
+        world, at = self._world, self._world.conversation(arrival.conversation_id)
+        if at.knows(arrival.signed_id):
+            return Intake.DUPLICATE
+        if self._conflicts(at, arrival):
+            return Intake.CONFLICT
+        if arrival.source is Source.PUSH and arrival.seq > at.next_seq:
+            return Intake.GAP
+        is_full = job is not None and world.is_full(at)
+        if job is not None:
+            if world.waiting_in_all() + await self.waiting_jobs() >= self._most_waiting:
+                return Intake.HOLD
+            if is_full and not refusal:
+                return Intake.FULL
+        was_late = arrival.seq < at.next_seq
+        self._take_in(at, arrival)
+        at.pin(arrival.kind, arrival.person)
+        if answer:
+            world.say(at, answer)
+        if is_full and job is not None:
+            if len(at.out_box) < MOST_UNSAID:
+                world.say(at, refusal)
+            else:
+                world.bury(job, "refused")
+            return Intake.REFUSED
+        if job is not None:
+            world.deliver(at, arrival.seq, job)
+        return Intake.LATE if was_late else Intake.ACCEPTED
+
+    async def quarantine(
+        self,
+        arrival: Arrival,
+        *,
+        reason: str,
+        frame: bytes,
+        plaintext: bytes = b"",
+        answer: bytes = b"",
+        sender_id: str = "",
+    ) -> Intake:
+        world, at = self._world, self._world.conversation(arrival.conversation_id)
+        is_signed = arrival.signed_id != b""
+        former = world.quarantine.get(arrival.message_id)
+        if (is_signed and at.knows(arrival.signed_id)) or (former and (former.is_signed or not is_signed)):
+            return Intake.DUPLICATE
+        if is_signed and world.session(arrival.peer).version != arrival.session_version:
+            return Intake.CONFLICT
+        if arrival.source is Source.PUSH and arrival.seq > at.next_seq:
+            return Intake.GAP
+        was_late = arrival.seq < at.next_seq
+        self._take_in(at, arrival)
+        if is_signed and arrival.kind:
+            at.pin(arrival.kind, arrival.person)
+        world.quarantine[arrival.message_id] = Quarantined(
+            message_id=arrival.message_id,
+            reason=reason,
+            conversation_id=arrival.conversation_id,
+            sender_id=sender_id,
+            since_ms=world.now_ms,
+            is_signed=is_signed,
+            frame=frame,
+            plaintext=plaintext,
+        )
+        if answer:
+            world.say(at, answer)
+        return Intake.LATE if was_late else Intake.ACCEPTED
+
+    async def requeue(self, arrival: Arrival, job: bytes | None) -> Intake:
+        world, at = self._world, self._world.conversation(arrival.conversation_id)
+        kept = world.quarantine.get(arrival.message_id)
+        if kept is None:
+            return Intake.GONE
+        if self._conflicts(at, arrival):
+            return Intake.CONFLICT
+        del world.quarantine[arrival.message_id]
+        world.wanted.discard(arrival.message_id)
+        if not kept.is_signed and at.knows(arrival.signed_id):
+            world.wrote()
+            return Intake.DUPLICATE
+        self._move_session(arrival)
+        at.pin(arrival.kind, arrival.person)
+        if not kept.is_signed:
+            at.remember(arrival.signed_id, arrival.message_ms)
+        if job is not None:
+            world.deliver(at, arrival.seq, job)
+        self._generation.seen(world.wrote())
+        return Intake.ACCEPTED
+
+    def _conflicts(self, at: Conversation, arrival: Arrival) -> bool:
+        stale = arrival.session is not None and self._world.session(arrival.peer).version != arrival.session_version
+        prekey = arrival.used_one_time_prekey
+        used_up = prekey is not None and prekey not in self._world.one_time_prekeys
+        return stale or used_up or not at.pins_allow(arrival.kind, arrival.person)
+
+    def _take_in(self, at: Conversation, arrival: Arrival) -> None:
+        self._move_session(arrival)
+        if arrival.signed_id:
+            at.remember(arrival.signed_id, arrival.message_ms)
+        at.take_seq(arrival.seq)
+        self._generation.seen(self._world.wrote())
+
+    def _move_session(self, arrival: Arrival) -> None:
+        if arrival.session is not None:
+            session = self._world.session(arrival.peer)
+            session.version, session.sealed = arrival.session_version + 1, arrival.session.sealed
+            session.epoch = arrival.epoch
+        if arrival.used_one_time_prekey is not None:
+            self._world.one_time_prekeys.discard(arrival.used_one_time_prekey)
+
+    async def cursor(self) -> str | None:
+        return self._world.cursor
+
+    async def advance_cursor(self, read: str | None, to: str) -> bool:
+        if self._world.cursor != read:
+            return False
+        self._world.cursor = to
+        self._world.wrote()
+        return True
+
+    async def now_ms(self) -> int:
+        return self._world.now_ms
+
+    async def waiting_jobs(self) -> int:
+        return sum(at.job is not None for at in self._world.conversations.values())
+
+
+class MemoryQuarantine:
+    """As `bus.letters.Quarantine`."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def count(self) -> int:
+        return len(self._world.quarantine)
+
+    async def find(self, message_id: str) -> Quarantined | None:
+        return self._world.quarantine.get(message_id)
+
+    async def want(self, message_ids: Iterable[str]) -> None:
+        self._world.wanted.update(message_ids)
+
+    async def wanted(self) -> list[str]:
+        return sorted(self._world.wanted)
+
+    async def tried(self, message_id: str) -> None:
+        self._world.wanted.discard(message_id)
+
+    async def drop(self, message_id: str) -> bool:
+        self._world.wanted.discard(message_id)
+        return self._world.quarantine.pop(message_id, None) is not None

@@ -1,0 +1,127 @@
+"""Second chances (DESIGN §3, `due`, `reclaim`, `audit`; rules 6 to 8), and what was given up and may come back."""
+
+from collections.abc import Iterator
+
+from bus.keys import JOBS_GROUP, REPLIES_GROUP
+from bus.letters import DeadLetter, Revived
+from bus.records import MOST_DELIVERIES, JobRecord, OutboxRecord, ReplyRecord, decode_job_record, decode_reply_record
+from bus.recovery import Held, Pending, Reclaim, Reclaimed
+from tests.bus.memory.world import Conversation, Entry, Sent, World
+
+MOST_STRIKES = 2
+
+
+class MemoryRecovery:
+    """As `bus.recovery.Recovery`."""
+
+    def __init__(self, world: World, consumer: str) -> None:
+        self._world = world
+        self._consumer = consumer
+        self.jobs = Held("jobs", JOBS_GROUP)
+        self.replies = Held("replies", REPLIES_GROUP)
+
+    async def hold_office(self, lease_ms: int) -> bool:
+        holder, until_ms = self._world.office
+        if holder != self._consumer and until_ms > self._world.now_ms:
+            return False
+        self._world.office = (self._consumer, self._world.now_ms + lease_ms)
+        return True
+
+    def _taken(self, held: Held) -> Iterator[tuple[str, Conversation, Entry, str]]:
+        for name, at in self._world.conversations.items():
+            entry = at.job if held is self.jobs else at.reply
+            if entry is not None and entry.holder is not None:
+                yield name, at, entry, entry.holder
+
+    async def holders(self, held: Held) -> list[str]:
+        return sorted({holder for *_, holder in self._taken(held)})
+
+    async def pending(self, held: Held, *, idle_ms: int = 0, consumer: str | None = None) -> list[Pending]:
+        now = self._world.now_ms
+        found = [Pending(entry.id, holder, now - entry.renewed_ms) for *_, entry, holder in self._taken(held)]
+        return [one for one in found if one.idle_ms >= idle_ms and consumer in (None, one.consumer)]
+
+    async def reclaim(self, held: Held, pending: Pending, how: Reclaim) -> Reclaimed:
+        for name, at, entry, holder in list(self._taken(held)):
+            silent_ms = self._world.now_ms - entry.renewed_ms
+            if (entry.id, holder) == (pending.entry_id, pending.consumer) and silent_ms >= how.idle_ms:
+                return self._reclaim_job(name, at, entry, how) if held is self.jobs else self._offer(name, at, entry)
+        return Reclaimed("kept")
+
+    def _offer(self, name: str, at: Conversation, entry: Entry) -> Reclaimed:
+        self._world.wrote()
+        at.reply = self._world.new_entry(entry.record)
+        return Reclaimed("restarted", name, decode_reply_record(entry.record).job_id)
+
+    def _reclaim_job(self, name: str, at: Conversation, entry: Entry, how: Reclaim) -> Reclaimed:
+        record = decode_job_record(entry.record)
+        strikes = entry.strikes + (how.is_strike and entry.began)
+        reason = how.ends_as
+        if strikes >= MOST_STRIKES:
+            reason = "poison"
+        elif reason is None and entry.deliveries >= MOST_DELIVERIES:
+            reason = "deliveries"
+        self._world.wrote()
+        if reason is None:
+            self._world.run_again(at, entry, deliveries=entry.deliveries + 1, strikes=strikes)
+            return Reclaimed("restarted", name, record.job_id)
+        self._world.bury_job(at, entry, record.job_id, reason)
+        if how.apology is not None:
+            self._world.say(at, how.apology(record))
+        self._world.end_job(at)
+        return Reclaimed("dead", name, record.job_id, reason)
+
+    async def start_due(self, now_ms: int) -> int:
+        started = 0
+        for at in self._world.conversations.values():
+            retry = at.retry
+            if retry is not None and retry.due_ms <= min(now_ms, self._world.now_ms):
+                self._world.wrote()
+                at.job = self._world.new_entry(retry.record, retry.attempt, retry.deliveries, retry.strikes)
+                at.retry = None
+                started += 1
+        return started
+
+    async def audit(self, busy_since_ms: int) -> int:
+        """Nothing in memory is ever lost."""
+        return 0
+
+
+class MemoryLetters:
+    """As `bus.letters.DeadLetters`."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def count(self) -> int:
+        return len(self._world.dead)
+
+    async def first(self, count: int = 1000) -> list[DeadLetter]:
+        return list(self._world.dead.values())[:count]
+
+    async def find(self, letter_id: str) -> DeadLetter | None:
+        return self._world.dead.get(letter_id)
+
+    async def retry(self, letter: DeadLetter, consumer: str = "") -> Revived:
+        if letter.id not in self._world.dead:
+            return "gone"
+        record = letter.decoded()
+        at = self._world.conversation(record.conversation_id)
+        is_sending = at.reply is not None or at.sent is not None
+        if isinstance(record, OutboxRecord) and is_sending:
+            return "busy"
+        del self._world.dead[letter.id]
+        self._world.wrote()
+        match record:
+            case JobRecord():
+                if letter.places:
+                    at.emitted_before_death[record.job_id] = set(letter.places.split())
+                self._world.deliver(at, record.seq, letter.record)
+            case ReplyRecord():
+                self._world.say(at, letter.record)
+            case OutboxRecord():
+                at.sent = Sent(record.client_message_id, letter.record, consumer, self._world.now_ms)
+        return "revived"
+
+    async def drop(self, letter_id: str) -> bool:
+        return self._world.dead.pop(letter_id, None) is not None

@@ -1,0 +1,128 @@
+"""Jobs in a worker's hands (DESIGN §3, `emit`, `finish`, `fail`; rules 6, 8, 9, 10): every step names the token it holds."""
+
+import time
+from typing import Literal
+
+from bus.job_steps import APOLOGY_PLACE, Emitted, Failed, Finished, Started
+from bus.policies import Policies
+from bus.records import MOST_DELIVERIES, Job, Reply, ReplyPlace, open_job, pack_reply, unpack_job
+from bus.sealing import BusKey
+from tests.bus.memory.world import Conversation, Entry, Retry, World
+
+
+class MemorySteps:
+    """As `bus.job_steps.JobSteps`."""
+
+    def __init__(self, world: World, agent_id: str, bus_key: BusKey, consumer: str, policies: Policies) -> None:
+        self._world = world
+        self._agent_id = agent_id
+        self._bus_key = bus_key
+        self._consumer = consumer
+        self._policies = policies
+
+    async def take(self) -> Job | None:
+        """The oldest entry that nobody holds."""
+        free = [at.job for at in self._world.conversations.values() if at.job is not None and at.job.holder is None]
+        if not free:
+            return None
+        entry = min(free, key=lambda entry: int(entry.id.partition("-")[0]))
+        entry.holder, entry.renewed_ms = self._consumer, self._world.now_ms
+        return unpack_job(
+            entry.record,
+            entry_id=entry.id,
+            attempt=entry.attempt,
+            deliveries=entry.deliveries,
+            strikes=entry.strikes,
+            key=self._bus_key,
+            agent_id=self._agent_id,
+        )
+
+    async def renew(self, *entry_ids: str) -> tuple[list[str], list[str]]:
+        """Those that are lost, those that are superseded."""
+        held = {
+            at.job.id: at.job
+            for at in self._world.conversations.values()
+            if at.job is not None and at.job.holder == self._consumer
+        }
+        for entry_id in entry_ids:
+            if entry_id in held:
+                held[entry_id].renewed_ms = self._world.now_ms
+        superseded = [entry_id for entry_id in entry_ids if entry_id in held and held[entry_id].interrupted]
+        return [entry_id for entry_id in entry_ids if entry_id not in held], superseded
+
+    def _held(self, job: Job) -> tuple[Conversation, Entry] | None:
+        at = self._world.conversation(job.conversation_id)
+        entry = at.job
+        if entry is None or entry.id != job.entry_id or entry.holder != self._consumer:
+            return None
+        return at, entry
+
+    async def start(self, job: Job) -> Started:
+        held = self._held(job)
+        if held is None:
+            return Started("fenced")
+        at, entry = held
+        if entry.interrupted:
+            return Started("superseded")
+        at.emitted |= at.emitted_before_death.pop(job.job_id, set())
+        if not at.frozen and self._policies.busy == "coalesce":
+            taken = self._world.mailbox(at)
+            at.together = [record for _, record in taken]
+            at.waiting = at.waiting[len(taken) :]
+        at.frozen = entry.began = True
+        self._world.wrote()
+        together = [open_job(record, key=self._bus_key, agent_id=self._agent_id) for record in at.together]
+        return Started("started", frozenset(at.emitted), tuple(together))
+
+    async def emit(self, job: Job, place: str, reply: Reply) -> Emitted:
+        held = self._held(job)
+        if held is None:
+            return Emitted.FENCED
+        at, _ = held
+        if place in at.emitted:
+            return Emitted.ALREADY
+        at.emitted.add(place)
+        self._world.wrote()
+        self._world.say(at, self._pack(job, place, reply))
+        return Emitted.QUEUED
+
+    def _pack(self, job: Job, place: str, reply: Reply) -> bytes:
+        at = ReplyPlace(job.job_id, job.conversation_id, place, job.message_ms)
+        return pack_reply(at, reply, emitted_ms=int(time.time() * 1000), key=self._bus_key, agent_id=self._agent_id)
+
+    async def finish(self, job: Job, outcome: Literal["done", "superseded", "no_handler"] = "done") -> Finished:
+        held = self._held(job)
+        if held is None:
+            return Finished.FENCED
+        at, _ = held
+        at.emitted_before_death.pop(job.job_id, None)
+        self._world.wrote()
+        self._world.end_job(at)
+        return Finished.DONE
+
+    async def fail(self, job: Job, reason: str, retry_after_ms: int | None, apology: Reply | None = None) -> Failed:
+        held = self._held(job)
+        if held is None:
+            return Failed.FENCED
+        at, entry = held
+        self._world.wrote()
+        if retry_after_ms is None or entry.deliveries >= MOST_DELIVERIES:
+            self._world.bury_job(at, entry, job.job_id, reason)
+            if apology is not None:
+                self._world.say(at, self._pack(job, APOLOGY_PLACE, apology))
+            self._world.end_job(at)
+            return Failed.DEAD
+        if entry.interrupted:
+            at.emitted_before_death.pop(job.job_id, None)
+            self._world.end_job(at)
+            return Failed.SUPERSEDED
+        due_ms = self._world.now_ms + retry_after_ms
+        at.job, at.retry = None, Retry(entry.record, entry.attempt + 1, entry.deliveries + 1, entry.strikes, due_ms)
+        return Failed.RETRY
+
+    async def hand_back(self, job: Job) -> None:
+        held = self._held(job)
+        if held is not None:
+            at, entry = held
+            self._world.wrote()
+            self._world.run_again(at, entry, deliveries=entry.deliveries, strikes=entry.strikes)

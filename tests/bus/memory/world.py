@@ -1,0 +1,205 @@
+"""All that an agent's bus keeps, and what happens to a conversation: its jobs one at a time, its replies one at a time.
+
+Everything that can be computed is: a conversation is busy because something of it is under way, not because a set says so.
+"""
+
+from dataclasses import dataclass, field
+
+from bus.letters import DeadLetter, Quarantined
+from bus.policies import Policies
+
+IDS_KEPT = 1024
+IDS_TRIM_AT = 1536
+MOST_UNSAID = 100  # replies of a conversation beyond which no more refusals are queued
+
+
+@dataclass
+class Entry:
+    """Of the jobs or the replies under way. Its id is the fencing token of whoever holds it."""
+
+    id: str
+    record: bytes
+    attempt: int = 1
+    deliveries: int = 1
+    strikes: int = 0
+    began: bool = False
+    interrupted: bool = False
+    holder: str | None = None
+    renewed_ms: int = 0
+
+
+@dataclass
+class Retry:
+    """A failed job that waits for its time."""
+
+    record: bytes
+    attempt: int
+    deliveries: int
+    strikes: int
+    due_ms: int
+
+
+@dataclass
+class Sent:
+    """A committed send that waits for its acknowledgement."""
+
+    client_message_id: str
+    record: bytes
+    holder: str
+    due_ms: int
+
+
+@dataclass
+class Conversation:
+    """One at a time: `job` or `retry`, `reply` or `sent`."""
+
+    next_seq: int = 1
+    kind: str | None = None
+    person: str | None = None
+    ids: list[tuple[bytes, int]] = field(default_factory=list)
+    dropped_ms: int = 0
+    own_seqs: set[int] = field(default_factory=set)
+    job: Entry | None = None
+    retry: Retry | None = None
+    frozen: bool = False
+    together: list[bytes] = field(default_factory=list)
+    emitted: set[str] = field(default_factory=set)
+    emitted_before_death: dict[str, set[str]] = field(default_factory=dict)
+    waiting: list[tuple[int, bytes]] = field(default_factory=list)
+    out_box: list[bytes] = field(default_factory=list)
+    reply: Entry | None = None
+    sent: Sent | None = None
+    stream: str | None = None
+
+    @property
+    def has_job(self) -> bool:
+        return self.job is not None or self.retry is not None
+
+    def knows(self, signed_id: bytes) -> bool:
+        return any(known == signed_id for known, _ in self.ids)
+
+    def remember(self, signed_id: bytes, message_ms: int) -> None:
+        self.ids.append((signed_id, message_ms))
+        if len(self.ids) >= IDS_TRIM_AT:
+            forgotten, self.ids = self.ids[:-IDS_KEPT], self.ids[-IDS_KEPT:]
+            self.dropped_ms = max(self.dropped_ms, *(ms for _, ms in forgotten))
+
+    def take_seq(self, seq: int) -> None:
+        if seq >= self.next_seq:
+            self.next_seq = seq + 1
+            while self.next_seq in self.own_seqs:
+                self.next_seq += 1
+        self.own_seqs = {own for own in self.own_seqs if own >= self.next_seq}
+
+    def pins_allow(self, kind: str, person: str) -> bool:
+        return self.kind is None or (self.kind, self.person) == (kind, person)
+
+    def pin(self, kind: str, person: str) -> None:
+        if self.kind is None:
+            self.kind, self.person = kind, person
+
+
+@dataclass
+class Session:
+    version: int = 0
+    sealed: bytes | None = None
+    epoch: int = 0
+
+
+@dataclass
+class World:
+    """Copying it deeply and putting the copy back is what a Redis does that goes back in time."""
+
+    now_ms: int = 1_000_000
+    generation: int = 0
+    epoch: int = 0
+    entries: int = 0
+    conversations: dict[str, Conversation] = field(default_factory=dict)
+    sessions: dict[tuple[str, str], Session] = field(default_factory=dict)
+    one_time_prekeys: set[int] = field(default_factory=set)
+    cursor: str | None = None
+    policies: Policies = field(default_factory=Policies)
+    office: tuple[str, int] = ("", 0)
+    quarantine: dict[str, Quarantined] = field(default_factory=dict)
+    wanted: set[str] = field(default_factory=set)
+    dead: dict[str, DeadLetter] = field(default_factory=dict)
+    tokens: float | None = None
+    tokens_at_ms: int = 0
+
+    def conversation(self, conversation_id: str) -> Conversation:
+        return self.conversations.setdefault(conversation_id, Conversation())
+
+    def session(self, peer: tuple[str, str]) -> Session:
+        return self.sessions.setdefault(peer, Session())
+
+    def wrote(self) -> int:
+        self.generation += 1
+        return self.generation
+
+    def new_entry(self, record: bytes, attempt: int = 1, deliveries: int = 1, strikes: int = 0) -> Entry:
+        self.entries += 1
+        return Entry(f"{self.entries}-0", record, attempt, deliveries, strikes)
+
+    # What waits: the mailbox, and under `park` what has no room in it
+
+    def mailbox(self, at: Conversation) -> list[tuple[int, bytes]]:
+        return at.waiting[: self.policies.most_waiting] if self.policies.full == "park" else at.waiting
+
+    def is_full(self, at: Conversation) -> bool:
+        return at.has_job and self.policies.full == "refuse" and len(at.waiting) >= self.policies.most_waiting
+
+    def waiting_in_all(self) -> int:
+        return sum(len(self.mailbox(at)) for at in self.conversations.values())
+
+    # Jobs
+
+    def deliver(self, at: Conversation, seq: int, record: bytes) -> None:
+        """To the handler: at once, or behind what is under way, in order."""
+        if not at.has_job:
+            at.job = self.new_entry(record)
+            return
+        at.waiting.append((seq, record))
+        at.waiting.sort(key=lambda item: item[0])
+        if self.policies.busy == "interrupt":
+            if at.job is not None:
+                at.job.interrupted = True
+            else:
+                self.end_job(at)
+
+    def run_again(self, at: Conversation, entry: Entry, *, deliveries: int, strikes: int) -> None:
+        """The same job under a new token."""
+        at.job = self.new_entry(entry.record, entry.attempt, deliveries, strikes)
+        at.job.interrupted = entry.interrupted
+
+    def end_job(self, at: Conversation) -> None:
+        """It is over, however: the next one, or none."""
+        at.job = at.retry = None
+        at.frozen = False
+        at.together, at.emitted = [], set()
+        if at.waiting:
+            at.job = self.new_entry(at.waiting.pop(0)[1])
+            at.job.interrupted = bool(at.waiting) and self.policies.busy == "interrupt"
+
+    def bury(
+        self, record: bytes, reason: str, *, attempt: int = 0, deliveries: int = 0, places: set[str] | None = None
+    ) -> None:
+        letter = DeadLetter(
+            self.new_entry(record).id, reason, record, attempt, deliveries, self.now_ms, " ".join(places or ())
+        )
+        self.dead[letter.id] = letter
+
+    def bury_job(self, at: Conversation, entry: Entry, job_id: str, reason: str) -> None:
+        places = at.emitted | at.emitted_before_death.pop(job_id, set())
+        self.bury(entry.record, reason, attempt=entry.attempt, deliveries=entry.deliveries, places=places)
+        for record in at.together:
+            self.bury(record, reason, attempt=1, deliveries=1)
+
+    # Replies
+
+    def say(self, at: Conversation, record: bytes) -> None:
+        at.out_box.append(record)
+        self.start_next_reply(at)
+
+    def start_next_reply(self, at: Conversation) -> None:
+        if at.reply is None and at.sent is None and at.out_box:
+            at.reply = self.new_entry(at.out_box[0])

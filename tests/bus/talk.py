@@ -1,0 +1,140 @@
+"""A supervisor at work, in the words of the tests: it takes messages in, commits replies, hears acknowledgements."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from bus.outbox import Commit, Committed
+from bus.policies import Policies
+from bus.readers import Entry
+from bus.records import SCHEMA_VERSION, OutboxRecord, decode_reply_record
+from bus.recovery import Reclaim, Reclaimed
+from bus.store import Intake, SessionWrite, Source
+from tests.bus.builders import CONVERSATION, PEER, arrival_of, job_of, reply, signed_id_of, text_of
+from tests.bus.scenes import Scene, Supervisor, Worker
+
+
+class Talk:
+    """With one peer, each step with the version of its session that is current."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+
+    async def version(self, conversation: str = CONVERSATION) -> int:
+        return (await self.supervisor.store.look(conversation, PEER, bytes(8))).session_version
+
+    async def accept(
+        self,
+        seq: int,
+        *,
+        source: Source = Source.PUSH,
+        conversation: str = CONVERSATION,
+        signed_id: bytes | None = None,
+        refusal: bytes = b"",
+    ) -> Intake:
+        version = await self.version()
+        arrival = arrival_of(seq, version, source=source, conversation=conversation, signed_id=signed_id)
+        return await self.supervisor.store.accept(arrival, job_of(seq, conversation), refusal=refusal)
+
+    async def quarantine(self, seq: int, *, source: Source = Source.POLL, is_signed: bool = True) -> Intake:
+        arrival = msgspec.structs.replace(arrival_of(seq, await self.version(), source=source), session=None)
+        if not is_signed:
+            arrival = msgspec.structs.replace(arrival, signed_id=b"")
+        return await self.supervisor.store.quarantine(arrival, reason="no_session", frame=b"frame")
+
+    async def requeue(self, seq: int) -> Intake:
+        return await self.supervisor.store.requeue(arrival_of(seq, await self.version()), job_of(seq))
+
+    async def knows(self, seq: int) -> bool:
+        return (await self.supervisor.store.look(CONVERSATION, PEER, signed_id_of(seq))).known
+
+    async def next_seq(self) -> int:
+        return (await self.supervisor.store.look(CONVERSATION, PEER, bytes(8))).next_seq
+
+    async def take_reply(self) -> Entry:
+        entry = await self.supervisor.take_reply()
+        assert entry is not None
+        return entry
+
+    async def commit(
+        self,
+        entry: Entry,
+        cmid: str,
+        *,
+        version: int | None = None,
+        rate: float = 0,
+        epoch: int | None = None,
+        sessions: Sequence[SessionWrite] | None = None,
+        ends_stream: str | None = None,
+    ) -> Commit:
+        """As if it had been encrypted with the session of `version`."""
+        record = decode_reply_record(entry.fields["r"])
+        read = await self.version() if version is None else version
+        return await self.supervisor.outbox.commit(
+            entry_id=entry.id,
+            reply_record=entry.fields["r"],
+            conversation_id=record.conversation_id,
+            client_message_id=cmid,
+            answers=(record.job_id, record.place),
+            record=outbox_record(cmid, record.conversation_id),
+            sessions=[SessionWrite(*PEER, read, b"sealed")] if sessions is None else sessions,
+            epoch=self.supervisor.generation.epoch if epoch is None else epoch,
+            rate_per_second=rate,
+            stream_id=ends_stream,
+        )
+
+    async def start_stream(self, entry: Entry, stream_id: str) -> Commit:
+        """Commit what needs no acknowledgement."""
+        record = decode_reply_record(entry.fields["r"])
+        return await self.supervisor.outbox.commit(
+            entry_id=entry.id,
+            reply_record=entry.fields["r"],
+            conversation_id=record.conversation_id,
+            client_message_id=f"start of {stream_id}",
+            answers=(record.job_id, record.place),
+            record=None,
+            sessions=[],
+            epoch=0,
+            rate_per_second=0,
+            stream_id=stream_id,
+        )
+
+    async def send(self, cmid: str, seq: int) -> str:
+        """The whole way of the next reply; its place."""
+        entry = await self.take_reply()
+        assert (await self.commit(entry, cmid)).outcome is Committed.COMMITTED
+        conversation = decode_reply_record(entry.fields["r"]).conversation_id
+        assert await self.supervisor.outbox.confirm(conversation, cmid, f"message of {cmid}", seq) is not None
+        return text_of(entry.fields["r"])
+
+    async def reclaim(self, how: Reclaim | None = None) -> list[Reclaimed]:
+        """Every job that a worker holds."""
+        office, why = self.supervisor.recovery, how or Reclaim()
+        found = await office.pending(office.jobs, idle_ms=why.idle_ms)
+        return [await office.reclaim(office.jobs, pending, why) for pending in found]
+
+    async def start_due(self) -> int:
+        return await self.supervisor.recovery.start_due(await self.supervisor.store.now_ms())
+
+
+def outbox_record(cmid: str, conversation: str = CONVERSATION) -> OutboxRecord:
+    return OutboxRecord(SCHEMA_VERSION, cmid, conversation, "text", f"bytes of {cmid}", None, "h2a", "text", 1)
+
+
+async def answer(worker: Worker, *places: str) -> str:
+    """Take the next job, reply at these places, finish it; the message's text."""
+    job = await worker.take()
+    assert job is not None
+    assert (await worker.steps.start(job)).outcome == "started"
+    for place in places:
+        await worker.steps.emit(job, place, reply(place))
+    await worker.steps.finish(job)
+    return job.message.text
+
+
+async def talk_of(scene: Scene, name: str = "supervisor-1") -> Talk:
+    return Talk(await scene.supervisor(name))
+
+
+async def talk_and_worker(scene: Scene, policies: Policies | None = None) -> tuple[Talk, Worker]:
+    return await talk_of(scene), await scene.worker("worker-1", policies)

@@ -1,0 +1,169 @@
+"""DESIGN §3, rules 1 to 3 and 11: what is taken in, and what waits (test_rules.py says where the others are)."""
+
+import msgspec
+
+from bus.policies import Policies
+from bus.records import ReplyPlace, pack_reply
+from bus.store import Intake, Source
+from tests.bus.builders import (
+    AGENT,
+    BUS_KEY,
+    CONVERSATION,
+    arrival_of,
+    job_of,
+    reply,
+    signed_id_of,
+)
+from tests.bus.scenes import Scene
+from tests.bus.talk import Talk, answer, talk_and_worker, talk_of
+
+REFUSAL = pack_reply(
+    ReplyPlace("refused", CONVERSATION, "!refusal", 1), reply("later"), emitted_ms=1, key=BUS_KEY, agent_id=AGENT
+)
+
+
+async def test_rule_1_a_known_signed_id_is_a_duplicate_whatever_its_seq(scene: Scene) -> None:
+    talk = await talk_of(scene)
+    assert await talk.accept(1) is Intake.ACCEPTED
+    assert await talk.accept(2, signed_id=signed_id_of(1)) is Intake.DUPLICATE
+    assert await talk.accept(2) is Intake.ACCEPTED
+
+
+async def test_rule_1_a_duplicate_is_one_before_anything_else_is_found_wrong_with_it(scene: Scene) -> None:
+    talk = await talk_of(scene)
+    await talk.accept(1)
+    stale = arrival_of(7, session_version=0)
+    wrong_person = msgspec.structs.replace(stale, signed_id=signed_id_of(1), person="another")
+    assert await talk.supervisor.store.accept(wrong_person, job_of(7)) is Intake.DUPLICATE
+    assert await talk.quarantine(1) is Intake.DUPLICATE
+
+
+async def test_rule_1_a_pushed_message_out_of_sequence_changes_nothing_and_a_polled_one_jumps(scene: Scene) -> None:
+    talk = await talk_of(scene)
+    assert await talk.accept(1) is Intake.ACCEPTED
+    before = await scene.facts()
+    assert await talk.accept(3) is Intake.GAP
+    assert (await scene.facts(), await talk.next_seq()) == (before, 2)
+    assert await talk.accept(3, source=Source.POLL) is Intake.ACCEPTED
+    assert await talk.next_seq() == 4
+
+
+async def test_rule_1_an_unknown_id_below_next_is_taken_in_late_and_in_its_place(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    for seq in (1, 4, 3):
+        outcome = await talk.accept(seq, source=Source.POLL)
+    assert outcome is Intake.LATE
+    assert [await answer(worker) for _ in range(3)] == ["message 1", "message 3", "message 4"]
+
+
+async def test_rule_2_the_cursor_moves_only_from_the_value_that_was_read(scene: Scene) -> None:
+    store = (await talk_of(scene)).supervisor.store
+    assert await store.advance_cursor(None, "m1")
+    assert not await store.advance_cursor(None, "m2")
+    assert await store.cursor() == "m1"
+
+
+async def test_rule_2_what_is_quarantined_is_known_and_comes_back_in_its_place(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    assert await talk.quarantine(2) is Intake.ACCEPTED
+    assert await talk.accept(2) is Intake.DUPLICATE
+    assert await talk.accept(3) is Intake.ACCEPTED
+    assert await talk.requeue(2) is Intake.ACCEPTED
+    assert await talk.requeue(2) is Intake.GONE
+    assert [await answer(worker) for _ in range(3)] == ["message 1", "message 2", "message 3"]
+
+
+async def test_rule_2_an_unsigned_copy_in_quarantine_is_no_obstacle_to_the_genuine_message(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    assert await talk.quarantine(1, is_signed=False) is Intake.ACCEPTED
+    assert await talk.quarantine(1, is_signed=False) is Intake.DUPLICATE
+    assert await talk.accept(1) is Intake.LATE
+    assert await talk.requeue(1) is Intake.DUPLICATE
+    assert await talk.supervisor.quarantine.count() == 0
+    assert await answer(worker) == "message 1"
+    assert await worker.take() is None
+
+
+async def test_rule_3_an_accept_with_a_stale_session_changes_nothing(scene: Scene) -> None:
+    talk = await talk_of(scene)
+    assert await talk.accept(1) is Intake.ACCEPTED
+    before = await scene.facts()
+    assert await talk.supervisor.store.accept(arrival_of(2, session_version=0), job_of(2)) is Intake.CONFLICT
+    assert await scene.facts() == before
+    assert not await talk.knows(2)
+    assert await talk.accept(2) is Intake.ACCEPTED
+
+
+async def test_rule_3_a_one_time_prekey_is_used_once(scene: Scene) -> None:
+    talk = await talk_of(scene)
+    await scene.add_prekey(7)
+    for seq, outcome in ((1, Intake.ACCEPTED), (2, Intake.CONFLICT)):
+        arrival = msgspec.structs.replace(arrival_of(seq, await talk.version()), used_one_time_prekey=7)
+        assert await talk.supervisor.store.accept(arrival, job_of(seq)) is outcome
+
+
+async def test_rule_3_a_conversation_keeps_its_kind_and_its_person(scene: Scene) -> None:
+    talk = await talk_of(scene)
+    await talk.accept(1)
+    for changed in ({"kind": "group"}, {"person": "another"}):
+        other = msgspec.structs.replace(arrival_of(2, await talk.version()), **changed)
+        assert await talk.supervisor.store.accept(other, job_of(2)) is Intake.CONFLICT
+
+
+async def test_rule_11_beyond_its_room_a_conversation_is_refused_with_a_reply_and_goes_on(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene, Policies(most_waiting=2))
+    for seq in (1, 2, 3):
+        await talk.accept(seq)
+    before = await scene.facts()
+    assert await talk.accept(4) is Intake.FULL
+    assert await scene.facts() == before
+    assert not await talk.knows(4)
+    assert await talk.accept(4, refusal=REFUSAL) is Intake.REFUSED
+    assert await talk.accept(4) is Intake.DUPLICATE
+    assert await talk.accept(1, conversation="another") is Intake.ACCEPTED
+    assert await talk.send("c0", 5) == "!refusal"
+    assert [await answer(worker) for _ in range(2)] == ["message 1", "message 1"]
+    assert await talk.accept(6) is Intake.ACCEPTED
+    assert [await answer(worker) for _ in range(3)] == ["message 2", "message 3", "message 6"]
+
+
+async def test_rule_11_not_even_refusals_pile_up(scene: Scene) -> None:
+    talk, _ = await talk_and_worker(scene, Policies(most_waiting=1))
+    await talk.accept(1)
+    await talk.accept(2)
+    for seq in range(3, 104):
+        assert await talk.accept(seq, refusal=REFUSAL) is Intake.REFUSED
+    assert [letter.reason for letter in await talk.supervisor.dead.first()] == ["refused"]
+
+
+async def test_rule_11_what_is_parked_comes_up_in_order_and_nothing_is_lost(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene, Policies(most_waiting=2, full="park"))
+    for seq in (1, 2, 3, 4, 5, 6):
+        assert await talk.accept(seq) is Intake.ACCEPTED
+    assert (await scene.facts()).waiting == 2
+    assert [await answer(worker) for _ in range(6)] == [f"message {seq}" for seq in range(1, 7)]
+    assert await scene.leftovers() == []
+
+
+async def test_rule_11_a_late_message_is_handled_before_later_ones_also_when_those_fill_the_mailbox(
+    scene: Scene,
+) -> None:
+    talk, worker = await talk_and_worker(scene, Policies(most_waiting=2, full="park"))
+    for seq in (1, 3, 4, 5, 2):
+        await talk.accept(seq, source=Source.POLL)
+    assert (await scene.facts()).waiting == 2
+    assert [await answer(worker) for _ in range(5)] == [f"message {seq}" for seq in range(1, 6)]
+
+
+async def test_rule_11_beyond_its_room_the_whole_agent_takes_nothing_in_until_some_are_answered(scene: Scene) -> None:
+    worker = await scene.worker("worker-1")
+    talk = Talk(await scene.supervisor("supervisor-1", most_waiting_in_all=3))
+    for conversation in ("one", "two", "three"):
+        assert await talk.accept(1, conversation=conversation) is Intake.ACCEPTED
+    before = await scene.facts()
+    assert await talk.accept(1, conversation="four") is Intake.HOLD
+    assert await talk.accept(1, conversation="one") is Intake.DUPLICATE
+    assert await scene.facts() == before
+    await answer(worker)
+    assert await talk.accept(1, conversation="four") is Intake.ACCEPTED

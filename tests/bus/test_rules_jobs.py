@@ -1,0 +1,313 @@
+"""DESIGN §3, rules 6 to 10: a job is run by one worker at a time, to its one end (test_rules.py says where the others are)."""
+
+import pytest
+
+from bus.job_steps import Emitted, Failed, Finished
+from bus.policies import Policies
+from bus.records import MOST_DELIVERIES
+from bus.recovery import Reclaim
+from tests.bus.builders import (
+    reply,
+)
+from tests.bus.scenes import Scene
+from tests.bus.talk import answer, talk_and_worker
+
+LEASE_MS = 15_000
+STRIKE = Reclaim(is_strike=True)
+
+
+async def test_rule_6_a_fenced_worker_changes_nothing(scene: Scene) -> None:
+    talk, old = await talk_and_worker(scene)
+    new = await scene.worker("new")
+    await talk.accept(1)
+    lost = await old.take()
+    assert lost is not None
+    assert [one.outcome for one in await talk.reclaim()] == ["restarted"]
+    before = await scene.facts()
+    assert (await old.steps.start(lost)).outcome == "fenced"
+    assert await old.steps.emit(lost, "0", reply("late")) is Emitted.FENCED
+    assert await old.steps.finish(lost) is Finished.FENCED
+    assert await old.steps.fail(lost, "late", 0) is Failed.FENCED
+    await old.steps.hand_back(lost)
+    assert await scene.facts() == before
+    job = await new.take()
+    assert job is not None
+    assert (job.job_id, job.attempt, job.deliveries) == (lost.job_id, 1, 2)
+    assert await new.steps.emit(job, "0", reply("in time")) is Emitted.QUEUED
+
+
+async def test_rule_6_a_stopped_worker_that_wakes_does_not_take_its_job_back(scene: Scene) -> None:
+    talk, old = await talk_and_worker(scene)
+    new = await scene.worker("new")
+    await talk.accept(1)
+    lost = await old.take()
+    await talk.reclaim()
+    job = await new.take()
+    assert lost is not None
+    assert job is not None
+    assert await old.renew(lost.entry_id, job.entry_id) == ([lost.entry_id, job.entry_id], [])
+    assert await new.steps.finish(job) is Finished.DONE
+
+
+async def test_rule_6_what_is_handed_back_is_a_new_entry_and_the_same_attempt(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    first = await worker.take()
+    assert first is not None
+    await worker.steps.hand_back(first)
+    again = await worker.take()
+    assert again is not None
+    assert again.entry_id != first.entry_id
+    assert (again.job_id, again.attempt) == (first.job_id, 1)
+
+
+async def test_rule_7_a_renewed_lease_is_kept_and_a_silent_one_is_reclaimed(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    job = await worker.take()
+    assert job is not None
+    await scene.time_passes(LEASE_MS - 5000)
+    assert await worker.renew(job.entry_id) == ([], [])
+    await scene.time_passes(LEASE_MS - 5000)
+    assert await talk.reclaim(Reclaim(idle_ms=LEASE_MS)) == []
+    await scene.time_passes(5000)
+    assert [one.outcome for one in await talk.reclaim(Reclaim(idle_ms=LEASE_MS))] == ["restarted"]
+
+
+async def test_rule_7_what_was_renewed_since_it_was_seen_to_be_silent_is_kept(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    office = talk.supervisor.recovery
+    await talk.accept(1)
+    job = await worker.take()
+    assert job is not None
+    await scene.time_passes(LEASE_MS)
+    [silent] = await office.pending(office.jobs, idle_ms=LEASE_MS)
+    await worker.renew(job.entry_id)
+    assert (await office.reclaim(office.jobs, silent, Reclaim(idle_ms=LEASE_MS))).outcome == "kept"
+
+
+async def test_rule_7_one_reclaimer_at_a_time(scene: Scene) -> None:
+    first, second = await scene.supervisor("supervisor-1"), await scene.supervisor("supervisor-2")
+    assert await first.recovery.hold_office(LEASE_MS)
+    assert not await second.recovery.hold_office(LEASE_MS)
+    await scene.time_passes(LEASE_MS - 5000)
+    assert await first.recovery.hold_office(LEASE_MS)
+    await scene.time_passes(LEASE_MS - 5000)
+    assert not await second.recovery.hold_office(LEASE_MS)
+    await scene.time_passes(5000)
+    assert await second.recovery.hold_office(LEASE_MS)
+
+
+async def test_rule_8_what_kills_its_worker_twice_is_poison(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    for strikes, outcome, reason in ((0, "restarted", ""), (1, "dead", "poison")):
+        job = await worker.take()
+        assert job is not None
+        assert job.strikes == strikes
+        await worker.steps.start(job)
+        [reclaimed] = await talk.reclaim(STRIKE)
+        assert (reclaimed.outcome, reclaimed.reason) == (outcome, reason)
+
+
+async def test_rule_8_what_was_taken_and_not_begun_is_no_suspect(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    for _ in range(5):
+        job = await worker.take()
+        assert job is not None
+        assert job.strikes == 0
+        assert [one.outcome for one in await talk.reclaim(STRIKE)] == ["restarted"]
+
+
+async def test_rule_8_a_lease_that_ran_out_is_no_strike(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    for _ in range(5):
+        job = await worker.take()
+        assert job is not None
+        assert job.strikes == 0
+        await worker.steps.start(job)
+        await scene.time_passes(LEASE_MS)
+        await talk.reclaim(Reclaim(idle_ms=LEASE_MS))
+
+
+async def test_rule_8_a_job_over_its_own_time_limit_ends_there(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    await talk.accept(2)
+    job = await worker.take()
+    assert job is not None
+    await worker.steps.start(job)
+    [reclaimed] = await talk.reclaim(Reclaim(ends_as="timeout"))
+    assert (reclaimed.outcome, reclaimed.reason) == ("dead", "timeout")
+    assert await answer(worker) == "message 2"
+
+
+async def test_rule_8_deliveries_of_all_kinds_are_bounded(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    await talk.accept(2)
+    for round_ in range(MOST_DELIVERIES - 1):
+        job = await worker.take()
+        assert job is not None
+        if round_ % 2:
+            assert await worker.steps.fail(job, "broke", 0) is Failed.RETRY
+            assert await talk.start_due() == 1
+        else:
+            await talk.reclaim()
+    assert await worker.take() is not None
+    [reclaimed] = await talk.reclaim()
+    assert (reclaimed.outcome, reclaimed.reason) == ("dead", "deliveries")
+    [letter] = await talk.supervisor.dead.first()
+    assert (letter.reason, letter.deliveries) == ("deliveries", MOST_DELIVERIES)
+    assert await answer(worker) == "message 2"
+
+
+async def test_rule_9_a_message_that_interrupts_marks_the_running_job_and_starts_when_it_has_ended(
+    scene: Scene,
+) -> None:
+    talk, worker = await talk_and_worker(scene, Policies(busy="interrupt"))
+    await talk.accept(1)
+    running = await worker.take()
+    assert running is not None
+    await worker.steps.start(running)
+    assert await worker.renew(running.entry_id) == ([], [])
+    await talk.accept(2)
+    assert await worker.renew(running.entry_id) == ([], [running.entry_id])
+    assert await worker.take() is None
+    assert await worker.steps.finish(running, "superseded") is Finished.DONE
+    assert await answer(worker) == "message 2"
+
+
+async def test_rule_9_an_interrupted_job_that_loses_its_worker_is_not_begun_again(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene, Policies(busy="interrupt"))
+    await talk.accept(1)
+    running = await worker.take()
+    assert running is not None
+    await worker.steps.start(running)
+    await talk.accept(2)
+    await talk.reclaim()
+    again = await worker.take()
+    assert again is not None
+    assert (await worker.steps.start(again)).outcome == "superseded"
+    await worker.steps.finish(again, "superseded")
+    assert await answer(worker) == "message 2"
+
+
+async def test_rule_9_of_several_that_wait_the_last_is_answered(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene, Policies(busy="interrupt"))
+    for seq in (1, 2, 3):
+        await talk.accept(seq)
+    outcomes = []
+    for _ in range(3):
+        job = await worker.take()
+        assert job is not None
+        outcomes.append((await worker.steps.start(job)).outcome)
+        await worker.steps.finish(job)
+    assert outcomes == ["superseded", "superseded", "started"]
+
+
+@pytest.mark.parametrize("fails_first", [True, False])
+async def test_rule_9_what_would_be_retried_is_superseded_instead(scene: Scene, fails_first: bool) -> None:
+    talk, worker = await talk_and_worker(scene, Policies(busy="interrupt"))
+    await talk.accept(1)
+    job = await worker.take()
+    assert job is not None
+    await worker.steps.start(job)
+    if fails_first:
+        assert await worker.steps.fail(job, "broke", 1000) is Failed.RETRY
+        await talk.accept(2)
+    else:
+        await talk.accept(2)
+        assert await worker.steps.fail(job, "broke", 1000) is Failed.SUPERSEDED
+    assert await answer(worker) == "message 2"
+    await scene.time_passes(1000)
+    assert await talk.start_due() == 0
+    assert await scene.leftovers() == []
+
+
+async def test_rule_9_coalesced_messages_are_fixed_at_the_first_start_and_the_same_in_every_run(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene, Policies(busy="coalesce"))
+    for seq in (1, 2, 3):
+        await talk.accept(seq)
+    seen = []
+    for round_ in range(3):
+        job = await worker.take()
+        assert job is not None
+        started = await worker.steps.start(job)
+        seen.append([message.text for message in started.together])
+        await talk.accept(4)
+        if round_ == 0:
+            await talk.reclaim()
+        elif round_ == 1:
+            await worker.steps.fail(job, "broke", 0)
+            await talk.start_due()
+        else:
+            await worker.steps.finish(job)
+    assert seen == [["message 2", "message 3"]] * 3
+    assert await answer(worker) == "message 4"
+    assert await worker.take() is None
+
+
+async def test_rule_9_what_was_handled_together_becomes_dead_letters_together_and_each_can_come_back(
+    scene: Scene,
+) -> None:
+    talk, worker = await talk_and_worker(scene, Policies(busy="coalesce"))
+    for seq in (1, 2, 3):
+        await talk.accept(seq)
+    job = await worker.take()
+    assert job is not None
+    await worker.steps.start(job)
+    assert await worker.steps.fail(job, "broke", None) is Failed.DEAD
+    letters = await talk.supervisor.dead.first()
+    assert [letter.reason for letter in letters] == ["broke"] * 3
+    assert [await talk.supervisor.dead.retry(letter) for letter in letters] == ["revived"] * 3
+    again = await worker.take()
+    assert again is not None
+    started = await worker.steps.start(again)
+    assert [again.message.text, *(one.text for one in started.together)] == ["message 1", "message 2", "message 3"]
+
+
+async def test_rule_10_a_second_run_adds_nothing_to_an_emitted_place(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    job = await worker.take()
+    assert job is not None
+    assert await worker.steps.emit(job, "0", reply("once")) is Emitted.QUEUED
+    assert await worker.steps.fail(job, "broke", retry_after_ms=1000) is Failed.RETRY
+    assert await talk.start_due() == 0
+    await scene.time_passes(1000)
+    assert await talk.start_due() == 1
+    again = await worker.take()
+    assert again is not None
+    assert again.attempt == 2
+    assert (await worker.steps.start(again)).places == {"0"}
+    assert await worker.steps.emit(again, "0", reply("twice")) is Emitted.ALREADY
+    assert await worker.steps.emit(again, "1", reply("more")) is Emitted.QUEUED
+    await worker.steps.finish(again)
+    assert [await talk.send("c0", 2), await talk.send("c1", 3)] == ["0", "1"]
+    assert await talk.supervisor.take_reply() is None
+    assert await scene.leftovers() == []
+
+
+async def test_rule_10_what_a_dead_letter_had_sent_stays_sent_however_often_it_is_given_up(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    job = await worker.take()
+    assert job is not None
+    await worker.steps.emit(job, "0", reply("once"))
+    await worker.steps.fail(job, "broke", None)
+    [letter] = await talk.supervisor.dead.first()
+    assert letter.places == "0"
+    await talk.supervisor.dead.retry(letter)
+    assert await worker.take() is not None
+    await talk.reclaim(Reclaim(ends_as="timeout"))  # it was never begun
+    [letter] = await talk.supervisor.dead.first()
+    await talk.supervisor.dead.retry(letter)
+    again = await worker.take()
+    assert again is not None
+    assert (await worker.steps.start(again)).places == {"0"}
+    await worker.steps.finish(again)
+    await talk.send("c0", 2)
+    assert await scene.leftovers() == []
