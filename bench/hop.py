@@ -94,10 +94,16 @@ def _ratios(
             "fastest_peer": fastest,
             "times_fastest_peer": round(rate / peers[fastest][THROUGHPUT]["rate_per_second"], 2),
             "wanted_times_fastest_peer": WANTED_TIMES_FASTEST_PEER,
+            "cpu_to_fastest_peer": round(_cpu_us(mine[THROUGHPUT]) / _cpu_us(peers[fastest][THROUGHPUT]), 2),
             "quickest_peer": quickest,
             "p50_to_quickest_peer": round(mine[LATENCY]["p50_ms"] / peers[quickest][LATENCY]["p50_ms"], 2),
         }
     return ratios
+
+
+def _cpu_us(load: Figures) -> float:
+    """Of all processes, a job."""
+    return float(sum(value for name, value in load.items() if name.endswith("_cpu_us")))
 
 
 if __name__ == "__main__":
