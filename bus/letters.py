@@ -24,10 +24,11 @@ PAGE = 100
 
 Record = JobRecord | ReplyRecord | OutboxRecord
 Revived = Literal["gone", "busy", "revived"]
+GivenUp = Literal["operator", "copy"]
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """What was given up, by its entry in `dead`. `places`: what the job had emitted."""
+    """What was given up, by its entry in `dead`. `places`: what a job had emitted. `answers`: of a reply, job id and place."""
 
     id: str
     reason: str
@@ -36,9 +37,21 @@ class DeadLetter(msgspec.Struct, frozen=True):
     deliveries: int
     died_ms: int
     places: str = ""
+    answers: str = ""
 
     def __repr__(self) -> str:
         return f"DeadLetter(id={self.id!r}, reason={self.reason!r}, …)"
+
+    @property
+    def job_id(self) -> str:
+        """The message that it is about; '' where that is not known."""
+        if self.answers.strip():
+            return self.answers.split(" ")[0]
+        try:
+            record = self.decoded()
+        except BadRecord:
+            return ""
+        return "" if isinstance(record, OutboxRecord) else record.job_id
 
     def decoded(self) -> Record:
         """The readable part of its record: of a job, a reply, or a committed send. Raises BadRecord."""
@@ -96,10 +109,10 @@ class DeadLetters:
         answer = cast(bytes, await self._client.script("revive", keys, *arguments)).decode()
         return cast(Revived, answer)
 
-    async def drop(self, letter_id: str) -> bool:
+    async def drop(self, letter: DeadLetter) -> bool:
         """Give it up for good; False if it is not there."""
-        keys = [self._keys.dead, self._keys.dead, self._keys.wanted, self._keys.generation]
-        return await self._client.script("release", keys, letter_id, "dead") == 1
+        keys = [self._keys.dead, self._keys.dead, self._keys.wanted, self._keys.generation, self._keys.ledger]
+        return await self._client.script("release", keys, letter.id, "dead", letter.job_id, "operator") == 1
 
     async def _range(self, start: str, end: str, count: int) -> list[DeadLetter]:
         command = ("XRANGE", self._keys.dead, start, end, "COUNT", count)
@@ -116,6 +129,7 @@ def _letter(entry: str, fields: dict[bytes, bytes]) -> DeadLetter:
         int(fields[b"d"]),
         int(fields[b"at"]),
         fields.get(b"p", b"").decode(),
+        fields.get(b"w", b"").decode(),
     )
 
 
@@ -194,12 +208,13 @@ class Quarantine:
         """It was tried, and stays for now or is gone."""
         await self._client.command("SREM", self._keys.wanted, message_id)
 
-    async def drop(self, message_id: str) -> bool:
-        """Give it up for good; False if it is not there."""
+    async def drop(self, message_id: str, why: GivenUp = "operator") -> bool:
+        """Give it up for good; False if it is not there. `copy`: the genuine message was taken in."""
         keys = [
             self._keys.quarantine,
             self._keys.quarantined(message_id),
             self._keys.wanted,
             self._keys.generation,
+            self._keys.ledger,
         ]
-        return await self._client.script("release", keys, message_id, "quarantine") == 1
+        return await self._client.script("release", keys, message_id, "quarantine", message_id, why) == 1

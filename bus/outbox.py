@@ -174,10 +174,16 @@ class Outbox:
         await self._client.script("postpone", keys, conversation_id, client_message_id, after_ms)
 
     async def drop_reply(
-        self, conversation_id: str, reason: str, *, job_id: str = "", entry_id: str = "", client_message_id: str = ""
+        self,
+        conversation_id: str,
+        reason: str,
+        *,
+        answers: tuple[str, str] = ("", ""),
+        entry_id: str = "",
+        client_message_id: str = "",
     ) -> bool:
-        """A reply (by its entry, or once committed by its client_message_id) becomes a dead letter."""
-        arguments = (conversation_id, entry_id, self.consumer, client_message_id, reason, job_id)
+        """A reply (by its entry, and then with job id and place; once committed by its client_message_id) becomes a dead letter."""
+        arguments = (conversation_id, entry_id, self.consumer, client_message_id, reason, *answers)
         answer = await self._client.script("drop_reply", self._keys.board(conversation_id), *arguments)
         return answer == b"dropped"
 

@@ -4,6 +4,8 @@ Acknowledgements may arrive at any connection of the agent. A record without one
 connection when its sender was this process before, or a process that is gone: the same bytes.
 """
 
+import re
+
 import structlog
 import trio
 
@@ -25,6 +27,9 @@ QUEUE_LENGTH = 1000
 REDIS_RETRY_SECONDS = 0.2
 MOST_AT_ONCE = 64  # acknowledgements being confirmed; those of one conversation come one at a time anyhow
 SETTLE_SECONDS = 2.0
+
+# The relay's word goes into logs, dead letters and the ledger of messages.
+_OTHER_THAN_A_CODE = re.compile(r"[^A-Za-z0-9_.-]")
 
 log = structlog.get_logger()
 
@@ -118,7 +123,7 @@ class Delivery:
         conversation = await self._outbox.conversation_of(refusal.client_message_id)
         if conversation is None:
             return
-        code = refusal.code[:64]
+        code = _OTHER_THAN_A_CODE.sub("_", refusal.code[:64])
         if _is_temporary(code):
             after = bounded_seconds(refusal.retry_after) or REFUSED_AGAIN_SECONDS
             await self._outbox.postpone(conversation, refusal.client_message_id, int(after * 1000))

@@ -354,15 +354,17 @@ class Outbound:
 
     async def _drop(self, head: _Head, reason: str) -> None:
         record = head.record
-        if await self._outbox.drop_reply(record.conversation_id, reason, job_id=record.job_id, entry_id=head.entry_id):
+        answers = (record.job_id, record.place)
+        if await self._outbox.drop_reply(record.conversation_id, reason, answers=answers, entry_id=head.entry_id):
             self._metrics.dead_letters.labels("reply").inc()
             log.error("reply: dead letter", job_id=record.job_id, place=record.place, reason=reason)
 
     async def _drop_unreadable(self, entry: Entry) -> None:
         try:
             record = decode_reply_record(entry.fields["r"])
+            answers = (record.job_id, record.place)
             if await self._outbox.drop_reply(
-                record.conversation_id, "unreadable_record", job_id=record.job_id, entry_id=entry.id
+                record.conversation_id, "unreadable_record", answers=answers, entry_id=entry.id
             ):
                 self._metrics.dead_letters.labels("reply").inc()
         except (BadRecord, RedisFailed) as error:

@@ -30,8 +30,12 @@ local function count_write()
 end
 
 -- The ledger: one event of a message, without content. All entries have the same fields, which Redis then stores once.
+local function note_in(ledger, event, job, detail)
+  redis.call('XADD', ledger, 'MAXLEN', '~', LEDGER_KEPT, '*', 'e', event, 'j', job, 'x', detail or '')
+end
+
 local function note(event, job, detail)
-  redis.call('XADD', LEDGER, 'MAXLEN', '~', LEDGER_KEPT, '*', 'e', event, 'j', job, 'x', detail or '')
+  note_in(LEDGER, event, job, detail)
 end
 
 -- The fencing token: is this entry pending at this consumer? (DESIGN rule 6)
@@ -199,9 +203,10 @@ local function enqueue(seq, record)
   redis.call('DECR', WAITING)
 end
 
-local function bury(record, reason, attempt, deliveries, places)
+-- `places`: what a job had emitted. `what`: job id and place that a committed send answers; its record does not say.
+local function bury(record, reason, attempt, deliveries, places, what)
   redis.call('XADD', DEAD, '*', 'r', record, 'why', reason, 'a', attempt, 'd', deliveries, 'at', now_ms(),
-    'p', places or '')
+    'p', places or '', 'w', what or '')
 end
 
 -- A dead letter that was brought back had emitted something before: its job goes on from there (P2).

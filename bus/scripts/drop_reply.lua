@@ -1,9 +1,10 @@
 -- A reply that can never be committed or sent becomes a dead letter; nothing blocks a conversation for ever (rule 13).
 -- KEYS board
 -- ARGV 1 conversation_id  2 entry of `replies` or ''  3 consumer  4 client_message_id (when it was committed) or ''  5 reason
---      6 job_id
+--      6 job_id  7 place (of what was committed both are known here)
 -- -> done_before | dropped
 local record
+local what = ARGV[6] .. ' ' .. ARGV[7]
 if ARGV[2] ~= '' then
   if redis.call('HGET', CONVERSATION, 'reply') ~= ARGV[2] then return 'done_before' end
   if not lease_is_mine(REPLIES, REPLIES_GROUP, ARGV[2], ARGV[3]) then return 'done_before' end
@@ -11,12 +12,13 @@ if ARGV[2] ~= '' then
   record = redis.call('LPOP', OUT_BOX)
 else
   if redis.call('HGET', SENT, 'cmid') ~= ARGV[4] then return 'done_before' end
-  record = redis.call('HGET', SENT, 'r')
+  local sent = redis.call('HMGET', SENT, 'r', 'what')
+  record, what = sent[1], sent[2] or what
   drop_sent(ARGV[4])
 end
 count_write()
-if record then bury(record, ARGV[5], 0, 0) end
-note('dropped', ARGV[6], ARGV[5])
+if record then bury(record, ARGV[5], 0, 0, '', what) end
+note('dropped', string.match(what, '^%S*'), string.match(what, '%S*$') .. ' ' .. ARGV[5])
 redis.call('HDEL', CONVERSATION, 'reply')
 start_next_reply()
 return 'dropped'

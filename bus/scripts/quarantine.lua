@@ -33,7 +33,7 @@ local now = now_ms()
 redis.call('HSET', MESSAGE, 'why', ARGV[13], 'frame', ARGV[14], 'plaintext', ARGV[15], 'at', now,
   'signed', ARGV[2] == '' and 0 or 1, 'from', ARGV[17], 'conversation', CONVERSATION_ID)
 redis.call('ZADD', QUARANTINE, now, ARGV[12])
-note('quarantined', ARGV[12], CONVERSATION_ID .. ' ' .. ARGV[18] .. ' ' .. ARGV[13])
+note('quarantined', ARGV[12], CONVERSATION_ID .. ' ' .. ARGV[18] .. ' ' .. ARGV[13] .. ' ' .. ARGV[5])
 if ARGV[16] ~= '' then say(ARGV[16]) end
 rest_if_idle()
 return { 'accepted', how_taken(seq, next), generation }

@@ -18,7 +18,10 @@ redis.call('DEL', MESSAGE)
 redis.call('ZREM', QUARANTINE, ARGV[12])
 redis.call('SREM', WANTED, ARGV[12])
 local generation = count_write()
-if known then return { 'duplicate', generation } end -- the genuine one has come meanwhile; this was a copy
+if known then -- the genuine one has come meanwhile; this was a copy
+  note('given_up', ARGV[12], 'copy')
+  return { 'duplicate', generation }
+end
 if ARGV[6] ~= '' then store_session(SESSION, ARGV[5], ARGV[6], ARGV[7]) end
 if ARGV[8] ~= '' then redis.call('HDEL', PREKEYS, ARGV[8]) end
 redis.call('HSETNX', CONVERSATION, 'kind', ARGV[9])

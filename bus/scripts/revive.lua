@@ -9,13 +9,13 @@ if not letter then return 'gone' end
 if ARGV[3] == 'sent' and redis.call('HEXISTS', CONVERSATION, 'reply') == 1 then return 'busy' end
 redis.call('XDEL', DEAD, ARGV[2])
 count_write()
-note('revived', ARGV[4], letter.why)
+note('revived', ARGV[4] ~= '' and ARGV[4] or string.match(letter.w or '', '^%S*'), letter.why)
 if ARGV[3] == 'job' then
   if (letter.p or '') ~= '' then redis.call('HSET', CONVERSATION, 'p:' .. ARGV[4], letter.p) end
   deliver(tonumber(ARGV[5]), letter.r)
 elseif ARGV[3] == 'reply' then
   say(letter.r)
 else
-  put_sent(ARGV[6], letter.r, ARGV[7], ARGV[4] .. ' ', now_ms())
+  put_sent(ARGV[6], letter.r, ARGV[7], letter.w or ' ', now_ms())
 end
 return 'revived'

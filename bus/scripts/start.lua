@@ -16,5 +16,5 @@ if redis.call('HSETNX', CONVERSATION, 'frozen', 1) == 1 and ARGV[5] == '1' then
 end
 redis.call('HSET', CONVERSATION, 'began', ARGV[2])
 count_write()
-note('started', ARGV[4], ARGV[3] .. ' ' .. job.a)
+note('started', ARGV[4], ARGV[3] .. ' ' .. job.a .. ' ' .. job.d)
 return { 'started', redis.call('HKEYS', EMITTED), redis.call('LRANGE', TOGETHER, 0, -1) }
