@@ -12,7 +12,7 @@ import trio
 
 from bus.letters import Quarantined
 from bus.policies import PolicyStore
-from bus.store import Intake, Source, Store, now_ms
+from bus.store import Arrival, Intake, Source, Store, now_ms
 from bus.wire import RedisFailed
 from crypto.envelope import Envelope
 from supervisor.lanes import LaneFull, Lanes
@@ -24,6 +24,7 @@ from supervisor.rest import RestFailed
 from supervisor.sessions import Sessions
 
 MOST_CONFLICTS = 20
+NO_PEER = ("", "")
 
 __all__ = ["Inbound", "MessageFrame", "Waiting"]
 
@@ -156,11 +157,18 @@ class Inbound:
             case Unread():
                 waiting.reason = reading.error.reason.value
                 if waiting.incoming.source is Source.QUARANTINE:
-                    return Intake.GONE  # it stays where it is
+                    return Intake.CONFLICT if await self._has_moved(reading.arrival) else Intake.GONE
                 outcome = await self._quarantine(waiting.incoming, reading)
         if outcome.is_new and reading.arrival.session is not None and reading.record is not None:
             self._sessions.committed(reading.arrival.session, reading.record)
         return outcome
+
+    async def _has_moved(self, arrival: Arrival) -> bool:
+        """Whether another supervisor has moved the session meanwhile by which a message out of quarantine was judged unreadable."""
+        if not arrival.signed_id or arrival.peer == NO_PEER:
+            return False
+        look = await self._store.look(arrival.conversation_id, arrival.peer, arrival.signed_id)
+        return look.session_version != arrival.session_version
 
     async def _accept(self, incoming: Incoming, read: Readable) -> Intake:
         arrival = read.arrival

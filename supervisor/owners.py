@@ -220,6 +220,8 @@ class Owners:
             fetched = msgspec.structs.replace(row, devices_fetched_ms=now_ms())
             entry = devices_seen(row.grant, devices, now_ms())
             if await self._put(read, fetched, entry):
+                if entry is not None:
+                    self._on_change(owner_id)
                 return
 
     async def _put(self, read: Versioned, row: Owner | None, entry: Entry | None) -> bool:

@@ -164,7 +164,7 @@ class Parts:
             acks_settled=self._acks_settled,
         )
         self.redis_watch = RedisWatch(client, metrics, self.inbound.hold)
-        self.second_chances = SecondChances(Quarantine(client, names), self.inbound, metrics)
+        self.second_chances = SecondChances(Quarantine(client, names), self.inbound, self.owners, metrics)
         self.catchup = Catchup(self.store, rest, self.inbound, metrics, settings.first_sync_seconds)
         self.reader = StreamReader(client, stream=names.replies, group=REPLIES_GROUP, consumer=instance.name)
         self.leases = LeaseKeeper(

@@ -1,68 +1,65 @@
 """Messages in quarantine are tried again when what they lacked has come: a relation, a group's key, a session, the operator's word.
 
-What still cannot be read stays where it is; nothing is tried again by the clock alone, since nothing would have changed.
+What still cannot be read stays where it is; nothing is tried again by the clock alone, since nothing would have changed. A start
+counts as all of these, since a process that was killed may have heard of them and marked nothing.
 """
 
-import msgspec
+from collections.abc import Awaitable, Callable
+
 import structlog
 import trio
 
 from bus.letters import Quarantine, Quarantined
 from bus.store import Intake
 from bus.wire import RedisFailed
-from crypto.errors import Reason
-from supervisor.frames import ArtifactResponse, MalformedFrame, MessageNew, decode_from_relay
 from supervisor.inbound import Inbound, MessageFrame
+from supervisor.mending import (
+    GROUP_REASONS,
+    OWNER_REASONS,
+    SESSION_REASONS,
+    Hope,
+    kept_frame,
+    mark,
+    owner_changed,
+)
 from supervisor.metrics import Metrics
+from supervisor.owners import Owners
 
 LOOK_SECONDS = 1.0
 MOST_EVENTS = 1000
 
-OWNER_REASONS = frozenset(
-    reason.value for reason in (Reason.NO_GRANT, Reason.UNKNOWN_SENDER, Reason.KEY_CHANGED, Reason.NO_SCOPE)
-)
-GROUP_REASONS = frozenset(reason.value for reason in (Reason.UNKNOWN_GROUP_KEY, Reason.NO_GRANT))
-SESSION_REASONS = frozenset(reason.value for reason in (Reason.NO_SESSION, Reason.UNKNOWN_PREKEY))
-
 log = structlog.get_logger()
-
-
-class _Hope(msgspec.Struct, frozen=True):
-    """What has come: of a sender (None: of anybody), it may mend these reasons."""
-
-    reasons: frozenset[str]
-    sender_id: str | None = None
-
-    def is_for(self, message: Quarantined) -> bool:
-        return message.reason in self.reasons and self.sender_id in (None, message.sender_id)
 
 
 class SecondChances:
     """Of one supervisor; others may try the same message, and one of them gets it through."""
 
-    def __init__(self, quarantine: Quarantine, inbound: Inbound, metrics: Metrics) -> None:
+    def __init__(self, quarantine: Quarantine, inbound: Inbound, owners: Owners, metrics: Metrics) -> None:
         self._quarantine = quarantine
         self._inbound = inbound
+        self._owners = owners
         self._metrics = metrics
-        self._send, self._hopes = trio.open_memory_channel[_Hope](MOST_EVENTS)
+        self._send, self._hopes = trio.open_memory_channel[Hope](MOST_EVENTS)
+        self._has_missed = False
+        self._marked = trio.Event()
 
     def owner_changed(self, owner_id: str) -> None:
-        """A relation was established or restored, or a decision about keys was made."""
-        self._expect(_Hope(OWNER_REASONS, owner_id))
+        """A relation was established or restored, a device is listed, or a decision about keys was made."""
+        self._expect(owner_changed(owner_id))
 
     def group_key_came(self) -> None:
         """A group has a new key."""
-        self._expect(_Hope(GROUP_REASONS))
+        self._expect(Hope(GROUP_REASONS))
 
     def session_began(self, owner_id: str) -> None:
         """The owner's device has started a session that works."""
-        self._expect(_Hope(SESSION_REASONS, owner_id))
+        self._expect(Hope(SESSION_REASONS, owner_id))
 
-    def _expect(self, hope: _Hope) -> None:
+    def _expect(self, hope: Hope) -> None:
         try:
             self._send.send_nowait(hope)
         except trio.WouldBlock:
-            log.warning("quarantine: too much has come at once; hashee-agent quarantine retry")
+            self._has_missed = True
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -70,51 +67,92 @@ class SecondChances:
             nursery.start_soon(self._hear)
             nursery.start_soon(self._obey)
 
-    async def _hear(self) -> None:
-        async for hope in self._hopes:
-            while True:
-                try:
-                    await self._quarantine.want(
-                        [message.message_id async for message in self._quarantine.all() if hope.is_for(message)]
-                    )
-                    break
-                except RedisFailed as error:
-                    log.warning("quarantine: waits for Redis", reason=str(error))
-                    await trio.sleep(LOOK_SECONDS)
+    # What has come is marked in Redis, so that a kill forgets nothing and a command line can ask
 
-    async def _obey(self) -> None:
-        """What is wanted stands in Redis, so that a kill forgets nothing and a command line can ask."""
+    async def _hear(self) -> None:
+        await self._until_marked(self._mark_what_may_be_mended)
+        async for hope in self._hopes:
+
+            async def marked(hope: Hope = hope) -> int:
+                return await mark(self._quarantine, hope)
+
+            await self._until_marked(marked)
+            if self._has_missed:
+                self._has_missed = False
+                await self._until_marked(self._mark_what_may_be_mended)
+
+    async def _until_marked(self, marking: Callable[[], Awaitable[int]]) -> None:
         while True:
             try:
-                for message_id in await self._quarantine.wanted():
-                    await self._try(message_id)
+                if await marking():
+                    self._marked.set()
             except RedisFailed as error:
                 log.warning("quarantine: waits for Redis", reason=str(error))
-            await trio.sleep(LOOK_SECONDS)
+                await trio.sleep(LOOK_SECONDS)
+            else:
+                return
 
-    async def _try(self, message_id: str) -> None:
+    async def _mark_what_may_be_mended(self) -> int:
+        """Whatever may have come unheard. Of strangers nothing: each would have the relations read.
+
+        All messages of an owner are judged alike, whatever comes meanwhile, since a later one must not overtake.
+        """
+        found, active = list[str](), dict[str, bool]()
+        async for message in self._quarantine.all():
+            sender, is_mended = message.sender_id, message.reason in GROUP_REASONS | SESSION_REASONS
+            if message.reason in OWNER_REASONS:
+                if sender not in active:
+                    owner = await self._owners.find(sender)
+                    active[sender] = owner is not None and owner.is_active
+                is_mended = active[sender]
+            if is_mended:
+                found.append(message.message_id)
+        await self._quarantine.want(found)
+        return len(found)
+
+    # What is marked is tried
+
+    async def _obey(self) -> None:
+        while True:
+            self._marked = trio.Event()
+            try:
+                await self._try_all()
+            except RedisFailed as error:
+                log.warning("quarantine: waits for Redis", reason=str(error))
+            with trio.move_on_after(LOOK_SECONDS):
+                await self._marked.wait()
+
+    async def _try_all(self) -> None:
+        """In the order of each conversation; behind one that cannot be tried now, the later ones wait."""
+        waiting: set[str] = set()
+        for conversation, _, message_id in sorted([await self._place(one) for one in await self._quarantine.wanted()]):
+            if conversation not in waiting and not await self._is_tried(message_id):
+                waiting.add(conversation)
+
+    async def _place(self, message_id: str) -> tuple[str, int, str]:
         message = await self._quarantine.find(message_id)
-        frame = None if message is None else _frame(message)
-        if message is None or frame is None:
+        frame = None if message is None else kept_frame(message)
+        return ("", 0, message_id) if frame is None else (frame.conversation_id, frame.conversation_seq, message_id)
+
+    async def _is_tried(self, message_id: str) -> bool:
+        """False when it could not be: Redis or the relay was away, or nothing is taken in now. It is still wanted then."""
+        message = await self._quarantine.find(message_id)
+        frame = None if message is None else kept_frame(message)
+        if message is not None and frame is not None and not await self._try(message, frame):
+            return False
+        if not self._marked.is_set():  # else something has come meanwhile: it is tried once more, knowing that
             await self._quarantine.tried(message_id)
-            return
+        return True
+
+    async def _try(self, message: Quarantined, frame: MessageFrame) -> bool:
         waiting = await self._inbound.retry(message, frame)
         if waiting.outcome is None or waiting.outcome in (Intake.HOLD, Intake.CONFLICT):
-            return  # Redis or the relay was away: it is still wanted
+            return False
         if waiting.outcome.is_new:
             self._metrics.requeued.labels(message.reason).inc()
-            log.info("quarantine: a message can be read now", message_id=message_id, reason=message.reason)
-        elif waiting.outcome is Intake.DUPLICATE and waiting.reason is None and not message.is_signed:
-            await self._quarantine.drop(message_id)  # a copy: the genuine one was taken in
-        else:
-            log.info("quarantine: still not readable", message_id=message_id, reason=waiting.reason or message.reason)
-        await self._quarantine.tried(message_id)
-
-
-def _frame(message: Quarantined) -> MessageFrame | None:
-    try:
-        frame = decode_from_relay(message.frame)
-    except MalformedFrame as error:
-        log.error("quarantine: the kept frame is not readable", message_id=message.message_id, field=error.field)
-        return None
-    return frame if isinstance(frame, MessageNew | ArtifactResponse) else None
+            log.info("quarantine: a message can be read now", message_id=message.message_id, reason=message.reason)
+        elif waiting.outcome is Intake.DUPLICATE and not message.is_signed:
+            await self._quarantine.drop(message.message_id, "copy")  # the genuine one was taken in
+        elif waiting.reason is not None:
+            log.info("quarantine: still not readable", message_id=message.message_id, reason=waiting.reason)
+        return True

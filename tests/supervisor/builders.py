@@ -18,7 +18,7 @@ from bus.generation import Generation
 from bus.jobs import JobStore
 from bus.keys import REPLIES_GROUP, Keys
 from bus.leases import LeaseKeeper
-from bus.letters import DeadLetters
+from bus.letters import DeadLetters, Quarantine
 from bus.outbox import Outbox
 from bus.policies import PolicyStore
 from bus.readers import StreamReader
@@ -48,6 +48,7 @@ from supervisor.owners import Owners
 from supervisor.prekeys import Prekeys
 from supervisor.reading import Reader
 from supervisor.sealer import Sealer
+from supervisor.second_chances import SecondChances
 from supervisor.sent_times import SentTimes
 from supervisor.sessions import Sessions
 from supervisor.streams import Streams
@@ -65,9 +66,11 @@ WAIT_SECONDS = 5.0
 class Person:
     """A person's one device. What they say is sealed with the agent's published keys."""
 
-    def __init__(self, rest: FakeRest, user_id: str = PERSON, *, device_id: str = "phone") -> None:
+    def __init__(
+        self, rest: FakeRest, user_id: str = PERSON, *, device_id: str = "phone", identity: IdentityKeys | None = None
+    ) -> None:
         self.user_id = user_id
-        self.identity = IdentityKeys.generate(os.urandom)
+        self.identity = identity or IdentityKeys.generate(os.urandom)
         self.device = LocalDevice(user_id, device_id, self.identity)
         self.state = DeviceState(self.device)
         self._rest = rest
@@ -164,6 +167,7 @@ class Core:
     sessions: Sessions
     prekeys: Prekeys
     inbound: Inbound
+    second_chances: SecondChances
     catchup: Catchup
     connection: FakeConnection
     outbound: Outbound
@@ -185,6 +189,10 @@ class Core:
     @property
     def dead(self) -> DeadLetters:
         return DeadLetters(self.client, self.keys)
+
+    @property
+    def quarantine(self) -> Quarantine:
+        return Quarantine(self.client, self.keys)
 
     @property
     def polls_asked(self) -> int:
@@ -252,7 +260,14 @@ def _wire(url: str, client: RedisClient, rest: FakeRest, instance: Instance) -> 
     policies, words, sent_times = PolicyStore(client, names, KEYS.bus), OwnWords(KEYS.bus, AGENT), SentTimes()
     guard = TimeGuard(client, names, generation, metrics, state_dir=state_dir, is_private=True)
     ledger = GrantLedger(vault, KEYS.ledger, state_dir)
-    owners, sessions = Owners(vault, ledger, rest, KeyChangePolicy.HOLD), Sessions(vault)
+    owners = Owners(
+        vault,
+        ledger,
+        rest,
+        KeyChangePolicy.HOLD,
+        on_change=lambda owner_id: chances.owner_changed(owner_id),  # noqa: PLW0108 - it is made below
+    )
+    sessions = Sessions(vault)
     prekeys = Prekeys(
         vault,
         names.signed_prekeys,
@@ -262,8 +277,16 @@ def _wire(url: str, client: RedisClient, rest: FakeRest, instance: Instance) -> 
         on_kept=sessions.keep_only_dropped_of,
     )
     members = Members(vault, rest, KeyChangePolicy.HOLD)
-    groups = Groups(vault=vault, rest=rest, owners=owners, members=members, device=device, metrics=metrics)
-    connection, asked, began = FakeConnection(), list[str](), list[str]()
+    groups = Groups(
+        vault=vault,
+        rest=rest,
+        owners=owners,
+        members=members,
+        device=device,
+        metrics=metrics,
+        on_key=lambda: chances.group_key_came(),  # noqa: PLW0108 - it is made below
+    )
+    connection, asked = FakeConnection(), list[str]()
     delivery = Delivery(outbox, connection, instance, sent_times, metrics)
     reader = Reader(
         store=store,
@@ -284,9 +307,10 @@ def _wire(url: str, client: RedisClient, rest: FakeRest, instance: Instance) -> 
         words=words,
         metrics=metrics,
         ask_for_poll=lambda: asked.append("poll"),
-        on_session=began.append,
+        on_session=lambda owner_id: chances.session_began(owner_id),  # noqa: PLW0108 - it is made below
         acks_settled=delivery.settled,
     )
+    chances = SecondChances(Quarantine(client, names), inbound, owners, metrics)
     streams = Streams(device, KEYS.bus, connection, outbox, metrics)
     stream = {"stream": names.replies, "group": REPLIES_GROUP, "consumer": instance.name}
     outbound = Outbound(
@@ -318,6 +342,7 @@ def _wire(url: str, client: RedisClient, rest: FakeRest, instance: Instance) -> 
         sessions=sessions,
         prekeys=prekeys,
         inbound=inbound,
+        second_chances=chances,
         catchup=Catchup(store, rest, inbound, metrics, first_sync_seconds=86400),
         connection=connection,
         outbound=outbound,

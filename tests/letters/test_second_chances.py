@@ -1,0 +1,238 @@
+"""What stands in quarantine is tried again when what it lacked has come, and only then; in order, once, whatever dies meanwhile."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+import structlog
+import trio
+
+from bus.trace import Ledger
+from supervisor.frames import GroupKeyRotated, MessageNew
+from supervisor.rest import RestFailed
+from tests.redis_server import running_redis
+from tests.supervisor.builders import PERSON, Core, Person, open_core, relation_of, until
+from tests.supervisor.doubles import FakeRest
+from tests.supervisor.group_scene import GROUP
+from tests.supervisor.group_scene import scene as group_scene
+from tests.supervisor.test_inbound import OTHER_CONVERSATION, scene
+
+BEN = "01906abc-0000-7000-8000-0000000000b1"
+
+
+@asynccontextmanager
+async def second_chances(core: Core) -> AsyncIterator[None]:
+    """They run as long as the block."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(core.second_chances.run)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+async def held_back(core: Core) -> list[str]:
+    return [f"{message.reason} {message.sender_id}" async for message in core.quarantine.all()]
+
+
+async def until_nothing_is_held_back(core: Core) -> None:
+    async def empty() -> bool:
+        return await core.quarantine.count() == 0
+
+    await until(empty)
+
+
+async def until_tried(core: Core) -> None:
+    async def nothing_wanted() -> bool:
+        return not await core.quarantine.wanted()
+
+    await until(nothing_wanted)
+
+
+async def suspend(core: Core, person: Person) -> None:
+    core.rest.related = [relation_of(person, status="suspended")]
+    await core.owners.refresh()
+
+
+async def restore(core: Core, person: Person) -> None:
+    core.rest.related = [relation_of(person, status="active")]
+    await core.owners.note(relation_of(person), "active")
+
+
+async def say_unheard(core: Core, person: Person, *texts: str) -> list[MessageNew]:
+    said = [person.say(text) for text in texts]
+    for frame in said:
+        await core.polled(frame)
+        assert await core.quarantined(frame) is not None
+    return said
+
+
+async def test_a_restored_relation_brings_this_persons_messages_back_in_order_and_no_strangers(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        stranger = Person(core.rest, BEN)
+        await suspend(core, ada)
+        await say_unheard(core, ada, "one", "two", "three")
+        await core.polled(stranger.say(conversation=OTHER_CONVERSATION))
+        async with second_chances(core):
+            with structlog.testing.capture_logs() as lines:
+                await restore(core, ada)
+                await until(lambda: count_is(core, 1))
+                await until_tried(core)
+        assert await held_back(core) == [f"no_grant {BEN}"]
+        assert not [line for line in lines if "still not" in str(line["event"])]
+        assert await core.jobs() == ["one", "two", "three"]
+        assert core.count("message_requeued_total", reason="no_grant") == 3
+
+
+async def count_is(core: Core, count: int) -> bool:
+    return await core.quarantine.count() == count
+
+
+async def test_a_groups_key_brings_back_what_was_said_under_it_and_nothing_else(tmp_path: Path) -> None:
+    async with group_scene(tmp_path) as (core, circle, ada, _):
+        sealed = core.rest.group_keys.pop(GROUP)
+        for text in ("one", "two"):
+            await core.polled(circle.say(ada, text))
+        stranger = Person(core.rest, "01906abc-0000-7000-8000-0000000000d1")
+        await core.polled(stranger.say(conversation=OTHER_CONVERSATION))
+        assert [line.split()[0] for line in await held_back(core)] == ["unknown_group_key"] * 2 + ["no_grant"]
+        async with second_chances(core), trio.open_nursery() as nursery:
+            nursery.start_soon(core.groups.run)
+            await until_tried(core)
+            relations_read = core.rest.calls.count("relations")
+            core.rest.group_keys[GROUP] = sealed
+            core.groups.rotated(GroupKeyRotated(GROUP, 1))
+            await until(lambda: count_is(core, 1))
+            nursery.cancel_scope.cancel()
+        assert core.rest.calls.count("relations") == relations_read
+        assert await core.jobs() == ["one", "two"]
+
+
+async def test_a_new_session_has_what_was_said_without_one_tried_again(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        await core.polled(ada.say("the session begins"))
+        session, kept = core.keys.session(PERSON, "phone"), "kept"
+        await core.client.command("RENAME", session, kept)
+        [frame] = await say_unheard(core, ada, "said in it")
+        assert (await core.quarantined(frame)) in ("no_session", "unknown_prekey")
+        await core.client.command("RENAME", kept, session)
+        async with second_chances(core):
+            core.second_chances.session_began(BEN)
+            core.second_chances.session_began(PERSON)
+            await until_nothing_is_held_back(core)
+        assert await core.jobs() == ["the session begins", "said in it"]
+
+
+async def test_a_session_that_begins_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with scene(tmp_path) as (core, ada):
+        told = list[str]()
+        monkeypatch.setattr(core.second_chances, "session_began", told.append)
+        await core.polled(ada.say())
+        assert told == [PERSON]
+
+
+async def test_a_device_that_is_listed_later_has_its_messages_tried_again(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        tablet = Person(core.rest, device_id="tablet", identity=ada.identity)
+        await core.polled(ada.say("from the phone"))
+        said = tablet.say("from the tablet", seq=2)
+        await core.polled(said)
+        assert await core.quarantined(said) == "unknown_sender"
+        core.rest.bundles[PERSON].append(tablet.bundle)
+        owner = await core.owners.find(PERSON)
+        assert owner is not None
+        async with second_chances(core):
+            await core.owners.bundles(owner)
+            await until_nothing_is_held_back(core)
+        assert await core.jobs() == ["from the phone", "from the tablet"]
+
+
+async def test_a_copy_of_a_genuine_message_leaves_the_quarantine_unanswered(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        await suspend(core, ada)
+        [genuine] = await say_unheard(core, ada, "once")
+        copy = msgspec.structs.replace(genuine, message_id="a-copy", conversation_seq=2)
+        await core.polled(copy)
+        assert await core.quarantine.count() == 2
+        async with second_chances(core):
+            await restore(core, ada)
+            await until_nothing_is_held_back(core)
+        assert await core.jobs() == ["once"]
+        [last] = [event for event in await Ledger(core.client, core.keys).trace("a-copy") if event.name == "given_up"]
+        assert last.facts == {"by": "copy"}
+
+
+async def test_behind_a_message_for_which_the_relay_is_away_the_later_ones_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.second_chances.LOOK_SECONDS", 0.01)
+    async with scene(tmp_path) as (core, ada):
+        await suspend(core, ada)
+        await say_unheard(core, ada, "one", "two")
+        core.rest.fail_next("devices", *[RestFailed("devices", 503)] * 2)
+        async with second_chances(core):
+            await restore(core, ada)
+            await until_nothing_is_held_back(core)
+        assert core.rest.calls.count("devices") == 3
+        assert await core.jobs() == ["one", "two"]
+
+
+async def test_what_comes_while_redis_is_away_is_marked_when_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.second_chances.LOOK_SECONDS", 0.01)
+    rest = FakeRest()
+    with running_redis(tmp_path) as server:
+        async with open_core(server.url, rest) as core:
+            await core.prekeys.publish()
+            ada = Person(rest)
+            ada.meet()
+            await suspend(core, ada)
+            await say_unheard(core, ada, "one", "two")
+            await restore(core, ada)  # before anybody listens
+            server.kill()
+            with structlog.testing.capture_logs() as lines:
+                async with second_chances(core):
+
+                    async def waits() -> bool:
+                        return len([line for line in lines if line["event"] == "quarantine: waits for Redis"]) > 1
+
+                    await until(waits)
+                    server.start()
+                    await until_nothing_is_held_back(core)
+            assert await core.jobs() == ["one", "two"]
+
+
+@pytest.mark.parametrize("marked", [False, True])
+async def test_a_supervisor_that_is_killed_between_leaves_it_to_the_next_one(tmp_path: Path, marked: bool) -> None:
+    async with scene(tmp_path) as (core, ada):
+        await suspend(core, ada)
+        said = await say_unheard(core, ada, "one", "two")
+        await restore(core, ada)  # heard and stored; then it was killed, before or after the marks
+        if marked:
+            await core.quarantine.want(frame.message_id for frame in said)
+        async with open_core(core.url, core.rest) as following, second_chances(following):
+            await until_nothing_is_held_back(following)
+        assert await core.jobs() == ["one", "two"]
+
+
+async def test_two_supervisors_that_try_the_same_message_queue_it_once(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        await suspend(core, ada)
+        await say_unheard(core, ada, "one", "two", "three")
+        async with open_core(core.url, core.rest) as other, second_chances(core), second_chances(other):
+            await restore(core, ada)
+            other.second_chances.owner_changed(PERSON)
+            await until_nothing_is_held_back(core)
+        assert await core.jobs() == ["one", "two", "three"]
+
+
+async def test_what_still_cannot_be_read_stays_and_is_not_tried_for_ever(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        await suspend(core, ada)
+        [frame] = await say_unheard(core, ada, "one")
+        async with second_chances(core):
+            await core.quarantine.want([frame.message_id, "never-heard-of"])
+            await until_tried(core)
+        assert await core.quarantined(frame) == "no_grant"
+        assert await core.jobs() == []
