@@ -78,10 +78,16 @@ async def who_is_connected(client: RedisClient, names: Keys) -> str | None:
     return someone
 
 
-async def _someone(client: RedisClient, names: Keys) -> str | None:
+async def running_supervisor(client: RedisClient, names: Keys) -> str | None:
+    """The one that holds the reclaimer's office; it outlives one that was killed by five seconds."""
     reclaimer = cast("bytes | None", await client.command("GET", names.reclaimer))
+    return None if reclaimer is None else reclaimer.decode()
+
+
+async def _someone(client: RedisClient, names: Keys) -> str | None:
+    reclaimer = await running_supervisor(client, names)
     if reclaimer is not None:
-        return f"supervisor {reclaimer.decode()}"
+        return f"supervisor {reclaimer}"
     for stream, group, kind in ((names.replies, REPLIES_GROUP, "supervisor"), (names.jobs, JOBS_GROUP, "worker")):
         for consumer in await _consumers(client, stream, group):
             if cast(int, consumer["idle"]) < QUIET_MS:

@@ -4,7 +4,6 @@ The rows are the supervisor's; a decision is stored by compare-and-set together 
 made while one runs.
 """
 
-import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import NamedTuple, cast
@@ -12,30 +11,24 @@ from typing import NamedTuple, cast
 import click
 import trio
 
-from bus.client import open_redis
-from bus.keys import Keys
-from bus.seal import StoreSeal, StoreSealed
+from bus.letters import Quarantine
 from bus.store import now_ms
 from bus.vault import Vault
-from bus.wire import RedisFailed
 from crypto.grants import decide_key_change
 from crypto.identity import PublicIdentity
 from crypto.keystore import fingerprint_hex, fingerprint_words
 from supervisor.cli.keys.telling import told
 from supervisor.cli.lazy import LazyGroup
+from supervisor.cli.store import REFUSALS, OpenStore, open_store, when_tried
 from supervisor.grant_ledger import GrantLedger
-from supervisor.key_settings import KeySettings
+from supervisor.mending import mark, owner_changed
 from supervisor.owners import Owner
-from supervisor.redis_server import RedisDoesNotStart
-from supervisor.secrets import load_store_secret
-from supervisor.store_access import NoStore, reach_store
 
 COMMANDS: Mapping[str, str] = {
     "list": "supervisor.cli.grants:list_grants",
     "accept": "supervisor.cli.grants:accept",
     "refuse": "supervisor.cli.grants:refuse",
 }
-REFUSALS = (StoreSealed, NoStore, RedisDoesNotStart, RedisFailed)
 
 
 class NothingHeld(Exception):
@@ -43,6 +36,7 @@ class NothingHeld(Exception):
 
 
 class _Rows(NamedTuple):
+    store: OpenStore
     vault: Vault
     ledger: GrantLedger
     owner_ids: list[str]
@@ -68,16 +62,14 @@ def list_grants() -> None:
 @click.argument("owner_id")
 def accept(owner_id: str) -> None:
     """Trust the keys that OWNER_ID shows now; the former ones count no more."""
-    _decide(owner_id, accepted=True)
-    click.echo(f"the new keys of {owner_id} are pinned")
+    _decide(owner_id, accepted=True, said=f"the new keys of {owner_id} are pinned")
 
 
 @click.command(short_help="Go on with the pinned keys of an owner.")
 @click.argument("owner_id")
 def refuse(owner_id: str) -> None:
     """Keep the keys that are pinned for OWNER_ID; what was signed with others stays unread."""
-    _decide(owner_id, accepted=False)
-    click.echo(f"the pinned keys of {owner_id} stay")
+    _decide(owner_id, accepted=False, said=f"the pinned keys of {owner_id} stay")
 
 
 def _show(owner: Owner) -> None:
@@ -95,9 +87,10 @@ def _fingerprint(owner_id: str, pair: PublicIdentity) -> str:
     return f"{fingerprint_words(fingerprint)}  ({fingerprint_hex(fingerprint)})"
 
 
-def _decide(owner_id: str, *, accepted: bool) -> None:
+def _decide(owner_id: str, *, accepted: bool, said: str) -> None:
     with told(*REFUSALS, NothingHeld):
-        trio.run(_put_decision, owner_id, accepted)
+        count, when = trio.run(_put_decision, owner_id, accepted)
+    click.echo(said + (f"; {count} in quarantine are tried again ({when})" if count else ""))
 
 
 async def _all() -> list[Owner]:
@@ -106,7 +99,8 @@ async def _all() -> list[Owner]:
     return [Owner.decode(value) for value in found if value is not None]
 
 
-async def _put_decision(owner_id: str, accepted: bool) -> None:
+async def _put_decision(owner_id: str, accepted: bool) -> tuple[int, str]:
+    """How many messages are tried again because of it, and when."""
     async with _rows() as rows:
         while True:
             read = await rows.vault.owner(owner_id)
@@ -116,20 +110,15 @@ async def _put_decision(owner_id: str, accepted: bool) -> None:
             entry = decide_key_change(owner.grant, owner.grant.held, accept=accepted, now_ms=now_ms())
             row = Owner(entry.grant, 0 if accepted else owner.devices_fetched_ms)
             if await rows.ledger.put(owner_id, read, row.encode(), entry.encode()):
-                return
+                held_back = Quarantine(rows.store.client, rows.store.names)
+                return await mark(held_back, owner_changed(owner_id)), await when_tried(rows.store)
 
 
 @asynccontextmanager
 async def _rows() -> AsyncIterator[_Rows]:
-    settings = KeySettings.from_environ(os.environ)
-    secret = settings.store_key or load_store_secret(settings.state_dir)
-    if secret is None:
-        raise NoStore("there is no store secret yet; the first start of `hashee-agent up` makes it")
-    names = Keys(settings.agent_id)
-    async with reach_store(settings) as url, open_redis(url) as client:
-        keys = await StoreSeal(client, names).adopt(secret.reveal())
-        vault = Vault(client, names, keys.state)
-        listed = cast("list[bytes]", await client.command("SMEMBERS", names.owners))
+    async with open_store() as store:
+        vault = Vault(store.client, store.names, store.keys.state)
+        listed = cast("list[bytes]", await store.client.command("SMEMBERS", store.names.owners))
         yield _Rows(
-            vault, GrantLedger(vault, keys.ledger, settings.state_dir), sorted(owner.decode() for owner in listed)
+            store, vault, GrantLedger(vault, store.keys.ledger, store.state_dir), sorted(one.decode() for one in listed)
         )

@@ -1,0 +1,215 @@
+"""`hashee-agent quarantine …`: messages that could not be read: see why, have them tried again, give them up.
+
+Only their circumstances are shown. Of a message that was decrypted in vain the plaintext is kept, sealed, and shown when asked for.
+"""
+
+import json
+from collections.abc import Mapping
+
+import click
+import trio
+
+from bus.letters import Quarantine, Quarantined
+from bus.sealing import SealBroken, StateKey
+from supervisor.cli.keys.telling import told
+from supervisor.cli.lazy import LazyGroup
+from supervisor.cli.store import (
+    REFUSALS,
+    Choice,
+    NotThere,
+    OpenStore,
+    confirm,
+    facts,
+    open_store,
+    shown,
+    time_of,
+    when_tried,
+)
+from supervisor.frames import MessageNew
+from supervisor.mending import kept_frame
+from supervisor.remedies import quarantine_remedy
+
+COMMANDS: Mapping[str, str] = {
+    name: f"supervisor.cli.quarantine:{name}_quarantined" for name in ("list", "show", "retry", "drop")
+}
+PLAINTEXT_WARNING = "what follows is the plaintext of somebody's message; nothing else of this program shows it"
+
+
+@click.group(cls=LazyGroup, places=COMMANDS, short_help="Messages that could not be read.")
+def quarantine() -> None:
+    """Messages that could not be read: why, and what to do with them (docs/messages.md has every reason)."""
+
+
+@click.command("list", short_help="Every message in quarantine, oldest first.")
+@click.option("--reason", help="Only those with this reason.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON array.")
+def list_quarantined(reason: str | None, as_json: bool) -> None:
+    """Show every message in quarantine with its reason, sender and conversation, oldest first."""
+    with told(*REFUSALS):
+        found = trio.run(_listed, reason)
+    if as_json:
+        click.echo(json.dumps([_row(message) for message in found], indent=2))
+        return
+    for message in found:
+        click.echo(
+            f"{shown(message.message_id)}  {message.reason}  from {shown(message.sender_id)}"
+            f"  in {shown(message.conversation_id)}  since {time_of(message.since_ms)}"
+        )
+    if not found:
+        click.echo("nothing is in quarantine" + ("" if reason is None else f" with the reason {reason}"), err=True)
+
+
+@click.command("show", short_help="One message: everything but its content.")
+@click.argument("message_id")
+@click.option("--plaintext", is_flag=True, help="Also the content, where it was decrypted (bad_payload, bad_padding).")
+@click.option("--json", "as_json", is_flag=True, help="A JSON object.")
+def show_quarantined(message_id: str, plaintext: bool, as_json: bool) -> None:
+    """Show what is known of MESSAGE_ID, why it could not be read, and what helps."""
+    with told(*REFUSALS):
+        row = trio.run(_shown, message_id, plaintext)
+    if "plaintext" in row:
+        click.echo(f"WARNING: {PLAINTEXT_WARNING}", err=True)
+    if as_json:
+        click.echo(json.dumps(row, indent=2))
+        return
+    row["since"] = time_of(int(str(row.pop("since_ms"))))
+    facts(list(row.items()))
+
+
+@click.command("retry", short_help="Have messages tried again.")
+@click.argument("message_ids", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every one.")
+@click.option("--reason", help="Every one with this reason.")
+def retry_quarantined(message_ids: tuple[str, ...], everything: bool, reason: str | None) -> None:
+    """Have MESSAGE_IDS tried again. What still cannot be read stays in quarantine; what can goes to your handler."""
+    choice = Choice(message_ids, everything, reason)
+    choice.check()
+    with told(*REFUSALS):
+        count, when = trio.run(_retry, choice)
+    click.echo(f"{count} to be tried again" + (f"; {when}" if count else ""))
+
+
+@click.command("drop", short_help="Give messages up for good.")
+@click.argument("message_ids", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every one.")
+@click.option("--reason", help="Every one with this reason.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def drop_quarantined(message_ids: tuple[str, ...], everything: bool, reason: str | None, yes: bool) -> None:
+    """Give MESSAGE_IDS up: the only copies that this agent has are deleted, and nobody is told."""
+    choice = Choice(message_ids, everything, reason)
+    choice.check()
+    with told(*REFUSALS):
+        chosen = trio.run(_chosen_now, choice)
+        if chosen:
+            confirm(
+                f"{len(chosen)} would be lost for good, unread and unanswered; their senders hear nothing of it:\n"
+                + "\n".join(f"  {shown(one.message_id)}  {one.reason}  from {shown(one.sender_id)}" for one in chosen),
+                yes=yes,
+            )
+        dropped = trio.run(_drop, chosen)
+    click.echo(f"{dropped} dropped")
+
+
+async def _listed(reason: str | None) -> list[Quarantined]:
+    async with open_store() as store:
+        return await _chosen(store, Choice((), reason is None, reason))
+
+
+async def _chosen_now(choice: Choice) -> list[Quarantined]:
+    async with open_store() as store:
+        return await _chosen(store, choice)
+
+
+async def _chosen(store: OpenStore, choice: Choice) -> list[Quarantined]:
+    kept = Quarantine(store.client, store.names)
+    if not choice.ids:
+        return [light(one) async for one in kept.all() if choice.reason in (None, one.reason)]
+    return [light(await _find(kept, message_id)) for message_id in choice.ids]
+
+
+async def _find(kept: Quarantine, message_id: str) -> Quarantined:
+    found = await kept.find(message_id)
+    if found is None:
+        raise NotThere(f"no message {shown(message_id)} is in quarantine: hashee-agent quarantine list, or trace")
+    return found
+
+
+async def _shown(message_id: str, with_plaintext: bool) -> dict[str, object]:
+    async with open_store() as store:
+        kept = Quarantine(store.client, store.names)
+        message = await _find(kept, message_id)
+        row = _details(message, is_wanted=message_id in await kept.wanted())
+        if with_plaintext:
+            row["plaintext"] = _plaintext(message, store.keys.state, store.names.agent_id)
+        return row
+
+
+async def _retry(choice: Choice) -> tuple[int, str]:
+    async with open_store() as store:
+        chosen = await _chosen(store, choice)
+        await Quarantine(store.client, store.names).want(one.message_id for one in chosen)
+        return len(chosen), await when_tried(store)
+
+
+async def _drop(chosen: list[Quarantined]) -> int:
+    async with open_store() as store:
+        kept = Quarantine(store.client, store.names)
+        return sum([await kept.drop(one.message_id) for one in chosen])
+
+
+def light(message: Quarantined) -> Quarantined:
+    """Without what may be a mebibyte."""
+    return Quarantined(
+        message_id=message.message_id,
+        reason=message.reason,
+        conversation_id=message.conversation_id,
+        sender_id=message.sender_id,
+        since_ms=message.since_ms,
+        is_signed=message.is_signed,
+        frame=b"",
+    )
+
+
+def _row(message: Quarantined) -> dict[str, object]:
+    return {
+        "message_id": message.message_id,
+        "reason": message.reason,
+        "sender_id": message.sender_id,
+        "conversation_id": message.conversation_id,
+        "since_ms": message.since_ms,
+    }
+
+
+def _details(message: Quarantined, *, is_wanted: bool) -> dict[str, object]:
+    row = _row(message)
+    frame = kept_frame(message)
+    if frame is not None:
+        row |= {
+            "sender_device_id": frame.sender_device_id,
+            "conversation_seq": frame.conversation_seq,
+            "created_at": frame.created_at,
+            "encrypted_characters": len(frame.encrypted_payload),
+        }
+    if isinstance(frame, MessageNew):
+        row |= {"conversation_type": frame.conversation_type, "content_type": frame.content_type}
+    why = quarantine_remedy(message.reason)
+    return {
+        **row,
+        "signature": "verified" if message.is_signed else "not verified: the sender's name is the relay's word",
+        "decrypted": "yes: --plaintext shows it" if message.plaintext else "no",
+        "to_be_tried": is_wanted,
+        "meaning": why.meaning,
+        "remedy": why.remedy,
+    }
+
+
+def _plaintext(message: Quarantined, key: StateKey, agent_id: str) -> str:
+    """The bytes as text. Raises NotThere where nothing was decrypted."""
+    if not message.plaintext:
+        why = quarantine_remedy(message.reason)
+        raise NotThere(f"it was never decrypted ({message.reason}: {why.meaning}); what helps: {why.remedy}")
+    try:
+        opened = key.open(message.plaintext, "quarantine", agent_id, message.message_id)
+    except SealBroken:
+        raise NotThere("the kept plaintext does not open with this store secret") from None
+    return opened.decode(errors="backslashreplace")

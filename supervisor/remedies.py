@@ -1,0 +1,165 @@
+"""Each reason of the quarantine and of the dead letters: what it means, and what an operator can do. The commands say the second;
+docs/messages.md has both, and a test holds the two together.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from crypto.errors import Reason
+
+
+class Remedy(NamedTuple):
+    """One row of docs/messages.md."""
+
+    meaning: str
+    remedy: str
+
+
+WAIT = "nothing: it is tried again by itself"
+
+QUARANTINE: Mapping[Reason, Remedy] = {
+    Reason.MALFORMED: Remedy(
+        "it is not what the protocol says a message is, or it is dated more than a day ahead",
+        "look at the sender's client; drop it when that is mended",
+    ),
+    Reason.UNSUPPORTED_VERSION: Remedy(
+        "its version is not the one for its kind of conversation",
+        "the sender's client, or this agent, needs a newer version; then retry",
+    ),
+    Reason.NOT_FOR_US: Remedy(
+        "it is addressed to somebody else, or comes from somebody else than the conversation's person",
+        "drop it; when it comes often, the relay mixes up conversations",
+    ),
+    Reason.NO_GRANT: Remedy(
+        "the sender has no active relation with this agent",
+        f"{WAIT} when the relation is established or restored at the relay; otherwise drop it",
+    ),
+    Reason.NO_SCOPE: Remedy(
+        "the relation does not cover what the message asks for",
+        f"{WAIT} when the relation's scopes change; otherwise drop it",
+    ),
+    Reason.UNKNOWN_SENDER: Remedy(
+        "the sending device is not among those that the relay shows for the sender",
+        f"{WAIT} when the device is listed; of a group's member: retry when the relay shows the member's devices",
+    ),
+    Reason.KEY_CHANGED: Remedy(
+        "the sender shows other keys than the pinned ones, and you have not decided",
+        f"compare fingerprints, then hashee-agent grants accept or refuse; {WAIT} after that",
+    ),
+    Reason.BAD_SIGNATURE: Remedy(
+        "it was not signed with the sender's pinned keys",
+        f"if the sender has new keys, {WAIT} when the relation shows them; otherwise it is a forgery: drop it",
+    ),
+    Reason.STALE: Remedy(
+        "in a group: it is so old that nobody can tell any more whether it was read before",
+        "drop it; the sender can say it again",
+    ),
+    Reason.NO_SESSION: Remedy(
+        "it was encrypted in a session that is not known here, as after a lost store",
+        f"a new session was offered to the sender; {WAIT} when one begins, but what the lost session held stays lost: "
+        "ask the sender to say it again, then drop it",
+    ),
+    Reason.UNKNOWN_PREKEY: Remedy(
+        "it begins a session with a prekey that is not there any more",
+        f"a new session was offered to the sender; {WAIT} when one begins; then ask for it again and drop it",
+    ),
+    Reason.UNKNOWN_GROUP_KEY: Remedy(
+        "the group's key of this version did not come, or may not be accepted",
+        f"{WAIT} when an acceptable key comes; the log says why one was refused",
+    ),
+    Reason.TOO_MANY_SKIPPED: Remedy(
+        "more messages than are kept for were missing before it",
+        "a new session was offered to the sender; ask for it again and drop it",
+    ),
+    Reason.KEY_USED: Remedy(
+        "its message key was used already: a copy, or a device that fell back to an old state",
+        "a new session was offered to the sender; ask for it again and drop it",
+    ),
+    Reason.BAD_CIPHERTEXT: Remedy(
+        "it was changed on its way, or the two sides are out of step",
+        "ask the sender to say it again, then drop it",
+    ),
+    Reason.BAD_PADDING: Remedy(
+        "it was decrypted, and its padding is not the protocol's",
+        "look at it with show --plaintext; the sender's client is at fault; drop it",
+    ),
+    Reason.BAD_PAYLOAD: Remedy(
+        "it was decrypted, and what is in it is no payload",
+        "look at it with show --plaintext; the sender's client is at fault; drop it",
+    ),
+}
+
+HANDLER_REASON = "any other code"
+REFUSED_CODE = "refused_CODE"
+
+DEAD: Mapping[str, Remedy] = {
+    "handler_error": Remedy(
+        "the handler raised an exception, also in the last of its tries (HASHEE_RETRY_SECONDS)",
+        "the log has the exception's type and place; mend the handler, hashee-agent reload, then retry",
+    ),
+    "timeout": Remedy(
+        "one run took longer than HASHEE_JOB_SECONDS",
+        "make the handler faster or the limit longer, then retry",
+    ),
+    "poison": Remedy(
+        "two workers died while they ran it, the second with nothing else in hand",
+        "find out what in it ends the process (hashee-agent status, its last words) before you retry",
+    ),
+    "deliveries": Remedy(
+        "it was handed out 20 times, by deaths, lost leases or Retry, and never came to an end",
+        "look for what ends the workers, then retry",
+    ),
+    "retry_asked": Remedy(
+        "the handler asked for another try (Retry) when there was none left",
+        "mend what the handler waits for, then retry",
+    ),
+    "refused": Remedy(
+        "too many messages of its conversation waited, and as many refusals could not be sent",
+        "retry when the conversation is answered again",
+    ),
+    "handler_refused": Remedy("the handler raised Fail without a reason", "the handler knows why; retry or drop"),
+    HANDLER_REASON: Remedy("the handler raised Fail with this reason", "the handler knows why; retry or drop"),
+    "unreadable_record": Remedy(
+        "what stands in Redis does not open: it is damaged, or of another store secret or version",
+        "with the right secret and version retry; otherwise drop it",
+    ),
+    "no_grant": Remedy(
+        "a reply to somebody who may not be written to: the relation is not active, or changed keys wait for a decision",
+        "restore the relation, or decide (hashee-agent grants), then retry",
+    ),
+    "too_large": Remedy(
+        "a reply that does not fit into an envelope of 1 MiB",
+        "the handler must send less or a file; retry does not help: drop it",
+    ),
+    "no_usable_device": Remedy(
+        "a reply to somebody none of whose devices has usable keys",
+        "retry when the person has opened their client again",
+    ),
+    "no_group_key": Remedy(
+        "a reply to a group whose key is not known here, or does not include this agent",
+        "retry when a member has made a key that does",
+    ),
+    "payload_without_json_form": Remedy(
+        "a reply with something in it that JSON does not have",
+        "mend the handler; retry does not help: drop it",
+    ),
+    REFUSED_CODE: Remedy(
+        "the relay refused for good what was sent, with this code",
+        "the code says why; when that is mended retry sends the same bytes",
+    ),
+}
+
+
+def quarantine_remedy(reason: str) -> Remedy:
+    """Of a reason as it stands in Redis."""
+    try:
+        return QUARANTINE[Reason(reason)]
+    except (ValueError, KeyError):
+        return Remedy("a reason of another version of this program", "retry; otherwise drop it")
+
+
+def dead_remedy(reason: str, *, is_committed: bool) -> Remedy:
+    """Likewise of a dead letter; what was committed can only be refused by the relay."""
+    if is_committed:
+        return DEAD[REFUSED_CODE]
+    return DEAD.get(reason, DEAD[HANDLER_REASON])
