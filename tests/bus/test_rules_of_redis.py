@@ -99,7 +99,7 @@ async def test_rule_16_a_full_redis_drains(redis: RedisScene) -> None:
     assert await outbox.resend(CONVERSATION) is not None
     assert await outbox.confirm(CONVERSATION, "c2", "m", 7) is not None
     assert await talk.supervisor.check(certainly_back=True)
-    assert [await talk.supervisor.dead.drop(letter.id) for letter in await talk.supervisor.dead.first()] == [True, True]
+    assert [await talk.supervisor.dead.drop(letter) for letter in await talk.supervisor.dead.first()] == [True, True]
     assert await redis.leftovers() == []
 
 

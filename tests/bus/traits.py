@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, Protocol
 
 from bus.job_steps import Emitted, Failed, Finished, Started
-from bus.letters import DeadLetter, Quarantined, Revived
+from bus.letters import DeadLetter, GivenUp, Quarantined, Revived
 from bus.outbox import Commit
 from bus.records import Job, OutboxRecord, Reply
 from bus.recovery import Held, Pending, Reclaim, Reclaimed
@@ -90,7 +90,13 @@ class Outbound(Protocol):
     async def postpone(self, conversation_id: str, client_message_id: str, after_ms: int) -> None: ...
 
     async def drop_reply(
-        self, conversation_id: str, reason: str, *, job_id: str = "", entry_id: str = "", client_message_id: str = ""
+        self,
+        conversation_id: str,
+        reason: str,
+        *,
+        answers: tuple[str, str] = ("", ""),
+        entry_id: str = "",
+        client_message_id: str = "",
     ) -> bool: ...
 
     async def give_back_reply(self, entry_id: str, conversation_id: str) -> None: ...
@@ -129,7 +135,7 @@ class Letters(Protocol):
 
     async def retry(self, letter: DeadLetter, consumer: str = "") -> Revived: ...
 
-    async def drop(self, letter_id: str) -> bool: ...
+    async def drop(self, letter: DeadLetter) -> bool: ...
 
 
 class Unread(Protocol):
@@ -143,4 +149,4 @@ class Unread(Protocol):
 
     async def tried(self, message_id: str) -> None: ...
 
-    async def drop(self, message_id: str) -> bool: ...
+    async def drop(self, message_id: str, why: GivenUp = "operator") -> bool: ...

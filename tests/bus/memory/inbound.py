@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from bus.generation import Generation
-from bus.letters import Quarantined
+from bus.letters import GivenUp, Quarantined
 from bus.store import MOST_WAITING_IN_ALL, Arrival, Intake, Look, Source
 from tests.bus.memory.world import MOST_UNSAID, Conversation, World
 
@@ -171,6 +171,6 @@ class MemoryQuarantine:
     async def tried(self, message_id: str) -> None:
         self._world.wanted.discard(message_id)
 
-    async def drop(self, message_id: str) -> bool:
+    async def drop(self, message_id: str, why: GivenUp = "operator") -> bool:
         self._world.wanted.discard(message_id)
         return self._world.quarantine.pop(message_id, None) is not None

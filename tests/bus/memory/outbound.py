@@ -152,7 +152,13 @@ class MemoryOutbox:
             sent.due_ms = self._world.now_ms + after_ms
 
     async def drop_reply(
-        self, conversation_id: str, reason: str, *, job_id: str = "", entry_id: str = "", client_message_id: str = ""
+        self,
+        conversation_id: str,
+        reason: str,
+        *,
+        answers: tuple[str, str] = ("", ""),
+        entry_id: str = "",
+        client_message_id: str = "",
     ) -> bool:
         at = self._world.conversation(conversation_id)
         if entry_id:

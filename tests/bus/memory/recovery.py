@@ -123,5 +123,5 @@ class MemoryLetters:
                 at.sent = Sent(record.client_message_id, letter.record, consumer, self._world.now_ms)
         return "revived"
 
-    async def drop(self, letter_id: str) -> bool:
-        return self._world.dead.pop(letter_id, None) is not None
+    async def drop(self, letter: DeadLetter) -> bool:
+        return self._world.dead.pop(letter.id, None) is not None
