@@ -77,9 +77,16 @@ class Recovery:
                     raise
         return made
 
-    async def hold_office(self, lease_ms: int) -> bool:
+    async def office_holder(self) -> str | None:
+        """Who holds the office now."""
+        holder = cast("bytes | None", await self._client.command("GET", self._keys.reclaimer))
+        return None if holder is None else holder.decode()
+
+    async def hold_office(self, lease_ms: int, *, instead_of: str = "") -> bool:
         """Be the one reclaimer for `lease_ms`; False while another is."""
-        return await self._client.script("hold_office", [self._keys.reclaimer], self._consumer, lease_ms) == 1
+        return (
+            await self._client.script("hold_office", [self._keys.reclaimer], self._consumer, lease_ms, instead_of) == 1
+        )
 
     async def holders(self, held: Held) -> list[str]:
         """The consumers that hold something."""

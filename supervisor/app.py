@@ -18,6 +18,7 @@ from bus.sealing import StoreKeys
 from bus.strays import reap_strays
 from bus.wire import RedisFailed
 from crypto.identity import IdentityKeys, LocalDevice
+from supervisor.bulletin import Bulletin
 from supervisor.config import SupervisorSettings
 from supervisor.connection import RelayAddress
 from supervisor.control_socket import Answer, Request
@@ -132,6 +133,8 @@ class _Run:
             nursery.start_soon(self._obey_signals)
             nursery.start_soon(self._desk.run)
             nursery.start_soon(self._reap_orphans)
+            if self._keeper is not None:
+                nursery.start_soon(Bulletin(self._keeper, parts, self._health).run)
             if self._settings.reload_on_change:
                 nursery.start_soon(parts.workforce.reloading.watch_files)
             for part in parts.tasks():

@@ -14,6 +14,8 @@ SETTLE_POLL_SECONDS = 0.05
 LEAST_SHARE = 0.2
 """Of the drain's time, for what comes after the jobs, also when those took all of it."""
 
+SAY_SECONDS = 2.0
+
 log = structlog.get_logger()
 
 
@@ -21,10 +23,13 @@ async def drain(parts: Parts, seconds: float) -> None:
     """Bounded: about `seconds` for jobs and replies together, and a fifth of it more for each of the last steps."""
     log.info("drain: begins", seconds=seconds)
     began = trio.current_time()
-    await parts.pool.drain()  # bounded by itself: what does not finish is handed back
-    spent = trio.current_time() - began
-    with trio.move_on_after(max(seconds * LEAST_SHARE, seconds - spent)) as patience:
-        await _wait_until_sent(parts)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_say_what_it_waits_for, parts, began + seconds)
+        await parts.pool.drain()  # bounded by itself: what does not finish is handed back
+        spent = trio.current_time() - began
+        with trio.move_on_after(max(seconds * LEAST_SHARE, seconds - spent)) as patience:
+            await _wait_until_sent(parts)
+        nursery.cancel_scope.cancel()
     if patience.cancelled_caught:
         log.warning("drain: not everything is acknowledged; it stands in Redis and is sent by the next supervisor")
     await parts.connection.close()
@@ -32,6 +37,15 @@ async def drain(parts: Parts, seconds: float) -> None:
     with trio.move_on_after(seconds * LEAST_SHARE):
         await parts.take_in_the_last()
     log.info("drain: done", took_seconds=round(trio.current_time() - began, 1))
+
+
+async def _say_what_it_waits_for(parts: Parts, until: float) -> None:
+    """For whoever has pressed Ctrl-C."""
+    while True:
+        await trio.sleep(SAY_SECONDS)
+        running = sum(status.running for status in parts.pool.statuses())
+        what = f"{running} jobs in {len(parts.pool.statuses())} workers" if parts.pool.statuses() else "unsent replies"
+        log.info(f"drain: waiting for {what}; again to end at once", seconds_left=round(until - trio.current_time()))
 
 
 async def _wait_until_sent(parts: Parts) -> None:

@@ -7,13 +7,15 @@ is expanded, and what they read differently is refused with the file and the lin
 import os
 import re
 import stat
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 
 SIZE_LIMIT_BYTES = 256 * 1024
 LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
 ESCAPED = re.compile(r"\\(.)")
 OTHERS = 0o077
+FILES = "HASHEE_ENV_FILES"
+NAMES = "HASHEE_ENV_FILES_NAMES"
 
 
 class EnvFileError(Exception):
@@ -32,10 +34,34 @@ def read_env_file(path: Path) -> dict[str, str]:
 
 
 def add_env_file(path: Path, environ: MutableMapping[str, str]) -> None:
-    """Puts in what `environ` does not have yet; an empty value there counts as not there. Raises EnvFileError."""
-    for name, value in read_env_file(path).items():
-        if not environ.get(name):
-            environ[name] = value
+    """Puts in what `environ` does not have yet; an empty value there counts as not there. Raises EnvFileError.
+
+    It also notes there what came from where, so that `environ_anew` can read the file again.
+    """
+    added = {name: value for name, value in read_env_file(path).items() if not environ.get(name)}
+    environ.update(added)
+    _note(environ, FILES, os.pathsep, [str(path.absolute())])
+    _note(environ, NAMES, ",", added)
+
+
+def environ_anew(environ: Mapping[str, str]) -> dict[str, str]:
+    """`environ` as it would be if its files were read now. Raises EnvFileError."""
+    from_files = frozenset(environ.get(NAMES, "").split(","))
+    anew = {name: value for name, value in environ.items() if name not in {*from_files, FILES, NAMES}}
+    for path in filter(None, environ.get(FILES, "").split(os.pathsep)):
+        add_env_file(Path(path), anew)
+    return anew
+
+
+def claim(environ: MutableMapping[str, str], given: Mapping[str, str]) -> None:
+    """What the command line says is stronger than any file, also when that is read again."""
+    environ.update(given)
+    if NAMES in environ:
+        environ[NAMES] = ",".join(name for name in environ[NAMES].split(",") if name not in given)
+
+
+def _note(environ: MutableMapping[str, str], where: str, separator: str, more: Iterable[str]) -> None:
+    environ[where] = separator.join([*filter(None, [environ.get(where, "")]), *more])
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

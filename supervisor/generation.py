@@ -1,6 +1,7 @@
 """One supervisor process as the keeper sees it: started, listened to, told and asked things, ended. Never started twice."""
 
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Callable, Mapping
@@ -13,9 +14,12 @@ from structlog import get_logger
 from bus import parent_death
 from supervisor.control_socket import Answer, Request
 from supervisor.keeper_children import Child, Children
-from supervisor.keeper_link import CONNECTED, READY, STANDBY, State, decode
+from supervisor.keeper_link import CONNECTED, PULSE, READY, STANDBY, State, decode
 from supervisor.line import Lines, LineTooLong
 from supervisor.questions import Questions
+
+STACKS_SECONDS = 1.0
+"""For a hung supervisor's faulthandler to write where each thread stands."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +44,18 @@ class Workshop:
     http_socket: socket.socket
     redis_url: str | None
     children: Children
+    silence_seconds: float
 
 
 class Generation:
     """A running supervisor and the keeper's end of its line; made by `start_generation`."""
 
     def __init__(
-        self, child: Child, control: trio.SocketStream, on_state: Callable[["Generation", State], None]
+        self,
+        child: Child,
+        control: trio.SocketStream,
+        on_state: Callable[["Generation", State], None],
+        silence_seconds: float,
     ) -> None:
         self.ready_at: float | None = None
         self.serving = trio.Event()
@@ -58,6 +67,8 @@ class Generation:
         self._child = child
         self._control = control
         self._on_state = on_state
+        self._silence_seconds = silence_seconds
+        self._pulse_at: float | None = None
         self._questions = Questions(self.say)
         self._saying = trio.Lock()
         self._log = get_logger()
@@ -71,6 +82,7 @@ class Generation:
         try:
             async with self._control, trio.open_nursery() as nursery:
                 nursery.start_soon(self._listen)
+                nursery.start_soon(self._watch)
                 self.status = await self._child.wait()
                 nursery.cancel_scope.cancel()
         finally:
@@ -113,7 +125,31 @@ class Generation:
         except (trio.BrokenResourceError, LineTooLong, msgspec.DecodeError):
             self._log.error("supervisor: its line is broken", pid_of_supervisor=self.pid)
 
+    async def _watch(self) -> None:
+        """One whose loops no longer turn answers nobody: it shows where it stands, and is started anew."""
+        tick = self._silence_seconds / 8
+        before = trio.current_time()
+        while True:
+            await trio.sleep(tick)
+            now = trio.current_time()
+            if self._pulse_at is not None and now - before > 2 * tick:
+                self._pulse_at = now  # we were asleep ourselves: what it said meanwhile is still unread
+            before = now
+            if self._pulse_at is not None and now - self._pulse_at > self._silence_seconds:
+                break
+        self._log.error("supervisor: hangs, is ended", pid_of_supervisor=self.pid, seconds=self._silence_seconds)
+        self._child.send_signal(signal.SIGQUIT)
+        await trio.sleep(STACKS_SECONDS)
+        await self.kill()
+
     def _hear(self, state: State) -> None:
+        if state.state == PULSE:
+            self._pulse_at = trio.current_time()
+            if self.last_words == state.detail:
+                return
+            self.last_words = state.detail
+            self._on_state(self, state)
+            return
         self.last_words = f"{state.state}: {state.detail}" if state.detail else state.state
         if state.state == READY and self.ready_at is None:
             self.ready_at = trio.current_time()
@@ -142,4 +178,4 @@ def start_generation(
         ours.close()
         raise
     control = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
-    return Generation(shop.children.adopt(process), control, on_state)
+    return Generation(shop.children.adopt(process), control, on_state, shop.silence_seconds)

@@ -42,6 +42,7 @@ class Timings:
     healthy_after: float = 60.0
     upgrade: float = 60.0
     status: float = 5.0
+    silence: float = 20.0
     sync_interval: float = embedded.SYNC_INTERVAL_SECONDS
 
     def backoff(self) -> Backoff:
@@ -104,6 +105,7 @@ async def run_keeper(
                     backoff=timings.backoff(),
                     upgrade_seconds=timings.upgrade,
                     drain_seconds=settings.drain_seconds + timings.drain_margin,
+                    silence_seconds=timings.silence,
                 )
                 keeper = Keeper(settings, timings, redis, supervision, notifier)
                 ending = await keeper.run(signals, control_socket)

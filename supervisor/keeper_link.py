@@ -25,6 +25,7 @@ RETIRE = "retire"
 """Drain, and stop accepting HTTP first: a new generation serves."""
 
 READY, CONNECTED, STANDBY = "ready", "connected", "standby"
+PULSE, RELOADING = "pulse", "reloading"
 """States that the keeper acts on, said in this order."""
 
 SIGNAL_QUEUE = 16

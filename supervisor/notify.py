@@ -5,6 +5,7 @@ a service must not hang on whoever watches it.
 """
 
 import socket
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,6 +38,11 @@ class Notifier:
     def alive(self) -> None:
         """The loop that calls this turns."""
         self._send("WATCHDOG=1")
+
+    def reloading(self, status: str) -> None:
+        """`ready` again when it is over."""
+        now_usec = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self._send("RELOADING=1", f"MONOTONIC_USEC={now_usec}", _status_line(status))
 
     def stopping(self, status: str, extend_seconds: float) -> None:
         """Stopping may take that long: systemd extends its own limit by it."""

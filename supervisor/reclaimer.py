@@ -66,7 +66,7 @@ class Reclaimer:
                 if self._client.connects != connects and await self._recovery.make_groups():
                     log.warning("redis: a consumer group was gone and is made again")
                 connects = self._client.connects
-                if await self._recovery.hold_office(int(OFFICE_SECONDS * 1000)):
+                if await self._hold_office():
                     await self._work(turn)
                 turn += 1
             except RedisFailed as error:
@@ -106,6 +106,16 @@ class Reclaimer:
             if mended:
                 self._metrics.audited.inc(mended)
                 log.error("audit: conversations were busy with nothing under way; started again", mended=mended)
+
+    async def _hold_office(self) -> bool:
+        """Ours, or now ours: of one that died on this host nobody has to wait for the lease."""
+        lease_ms = int(OFFICE_SECONDS * 1000)
+        if await self._recovery.hold_office(lease_ms):
+            return True
+        holder = await self._recovery.office_holder()
+        if holder is None or not self._instance.knows_dead(holder):
+            return False
+        return await self._recovery.hold_office(lease_ms, instead_of=holder)
 
     def _connected_for_a_lease(self) -> bool:
         since = self._client.connected_since

@@ -11,6 +11,7 @@ import trio
 from structlog.typing import FilteringBoundLogger
 
 from supervisor.autoscale import Bounds
+from supervisor.env_files import EnvFileError
 from supervisor.pool import Pool
 from supervisor.settings_reader import SettingsError
 from supervisor.worker_order import WorkerOrder
@@ -27,7 +28,7 @@ class Wanted:
 
 
 class Reloading:
-    """`read` looks at the settings anew; it raises SettingsError."""
+    """`read` looks at the settings anew; it raises SettingsError, EnvFileError."""
 
     def __init__(self, pool: Pool, read: Callable[[], Wanted], log: FilteringBoundLogger, bounds: Bounds) -> None:
         self._pool = pool
@@ -58,7 +59,7 @@ class Reloading:
         self._log.info("reload: begins")
         try:
             wanted = self._read()
-        except SettingsError as error:
+        except (SettingsError, EnvFileError) as error:
             self._log.error("reload: failed, the old workers stay", reason=str(error))
             return str(error)
         problem = await self._pool.reload(wanted.order)

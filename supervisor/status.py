@@ -112,12 +112,10 @@ class StatusDesk:
     async def gather(self) -> SupervisorStatus:
         parts = self._parts
         work = redis = people = None
-        elsewhere: tuple[Presence, ...] = ()
         with trio.move_on_after(REDIS_SECONDS):
             try:
                 redis = await self._redis(parts.overview)
                 people, work = await parts.overview.people(), await parts.overview.counts()
-                elsewhere = await parts.overview.workers()
             except RedisFailed:
                 pass  # Then it is None, and a check says why.
         sessions = redis.kinds.get("session") if redis is not None else None
@@ -136,7 +134,7 @@ class StatusDesk:
             work=work,
             pool=self._pool(),
             workers=parts.pool.statuses(),
-            workers_elsewhere=tuple(one for one in elsewhere if not one.consumer.startswith(f"{self._instance}/")),
+            workers_elsewhere=parts.survey.elsewhere,
             redis=redis,
         )
 

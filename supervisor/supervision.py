@@ -16,7 +16,7 @@ from structlog import get_logger
 from supervisor.control_socket import Answer, Request
 from supervisor.generation import Generation, SupervisorArguments, SupervisorCommand, Workshop, start_generation
 from supervisor.keeper_children import Backoff, Children
-from supervisor.keeper_link import DRAIN, READY, RETIRE, State
+from supervisor.keeper_link import DRAIN, READY, RELOADING, RETIRE, State
 from supervisor.notify import WATCHER_VARIABLES, Notifier
 from supervisor.questions import ENDED
 
@@ -59,10 +59,13 @@ class Supervision:
         backoff: Backoff,
         upgrade_seconds: float,
         drain_seconds: float,
+        silence_seconds: float,
     ) -> None:
-        """`upgrade_seconds`: in which a new generation has to serve; `drain_seconds`: in which an old one has to leave."""
+        """`upgrade_seconds`: in which a new generation has to serve; `drain_seconds`: in which an old one has to leave;
+        one that was heard and then is silent for `silence_seconds` is ended.
+        """
         handed_on = {name: value for name, value in environ.items() if name not in WATCHER_VARIABLES}
-        self._shop = Workshop(command, handed_on, http_socket, redis_url, children)
+        self._shop = Workshop(command, handed_on, http_socket, redis_url, children, silence_seconds)
         self._notifier = notifier
         self._backoff = backoff
         self._upgrade_seconds = upgrade_seconds
@@ -229,6 +232,8 @@ class Supervision:
             self._ever_ready = True
         if state.state == READY:
             self._notifier.ready(generation.last_words)
+        elif state.state == RELOADING:
+            self._notifier.reloading(generation.last_words)
         else:
             self._notifier.status(generation.last_words)
 

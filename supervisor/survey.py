@@ -78,6 +78,11 @@ class Survey:
             await trio.sleep_until(due)
             late_seconds = trio.current_time() - due
 
+    @property
+    def elsewhere(self) -> tuple[Presence, ...]:
+        """The agent's workers under another supervisor or none, as they said themselves."""
+        return self._elsewhere
+
     def workers_check(self) -> Check:
         """Whether jobs are taken: by workers of our own if there should be any, else by those elsewhere."""
         ready, elsewhere, loop = self._pool.ready, len(self._elsewhere), self._pool.crash_loop

@@ -9,6 +9,7 @@ from bus.overview import Overview
 from bus.sealing import BusKey
 from bus.wire import RedisFailed
 from supervisor.config import SupervisorSettings
+from supervisor.env_files import environ_anew
 from supervisor.instance import Instance
 from supervisor.metrics import Metrics
 from supervisor.pool import Pool
@@ -81,8 +82,9 @@ class Workforce:
         )
 
     def _wanted(self) -> Wanted:
-        settings = SupervisorSettings.from_environ(os.environ)
-        return Wanted(self._order(settings, os.environ), settings.workers)
+        environ = environ_anew(os.environ)
+        settings = SupervisorSettings.from_environ(environ)
+        return Wanted(self._order(settings, environ), settings.workers)
 
     async def _waiting_jobs(self) -> int:
         try:

@@ -24,6 +24,7 @@ from sandbox.people import Person, connected, make_person
 READY_SECONDS = 20.0
 DRAIN_SECONDS = 20.0
 ANSWER_SECONDS = 60.0
+UP = (sys.executable, "-m", "supervisor", "up")
 
 
 @dataclass
@@ -37,6 +38,7 @@ class World:
     people: list[Person]
     conversations: dict[Person, str] = field(default_factory=dict)
     up: Child | None = None
+    program: Sequence[str] = UP
 
     @property
     def state_dir(self) -> Path:
@@ -49,14 +51,14 @@ class World:
         return self.up.pid
 
     def supervisor_pid(self) -> int | None:
-        return next(iter(self._children(self.keeper_pid, b"supervisor")), None)
+        return next(iter(self._children(self.keeper_pid, b"hashee-agent: supervisor")), None)
 
     def redis_pid(self) -> int | None:
         return next(iter(self._children(self.keeper_pid, b"redis-server", b"valkey-server")), None)
 
     def worker_pids(self) -> list[int]:
         supervisor = self.supervisor_pid()
-        return [] if supervisor is None else self._children(supervisor, b"worker")
+        return [] if supervisor is None else self._children(supervisor, b"hashee-agent: worker")
 
     async def kill(self, pid: int | None) -> None:
         """SIGKILL, and wait until it is gone."""
@@ -94,6 +96,10 @@ class World:
         assert heard == {person.name: texts for person, texts in expected.items()}, self.last_lines()
         assert not any(person.unreadable for person in expected), [person.unreadable for person in expected]
 
+    def log(self) -> str:
+        """Everything that the agent has written so far."""
+        return (self.directory / "up.log").read_text()
+
     def last_lines(self) -> str:
         return "" if self.up is None else self.up.last_lines()
 
@@ -105,8 +111,14 @@ class World:
 
 
 @asynccontextmanager
-async def world(directory: Path, *, people: Sequence[str] = ("Ada",), **settings: str) -> AsyncIterator[World]:
-    """A relay and people with conversations; start the agent with `agent(world)`."""
+async def world(
+    directory: Path,
+    *,
+    people: Sequence[str] = ("Ada",),
+    program: Sequence[str] = UP,
+    **settings: str,
+) -> AsyncIterator[World]:
+    """A relay and people with conversations; start the agent with `agent(world)`. `program`: `up`, or what stands for it."""
     async with (
         relay_process(log_path=directory / "relay.log") as (_, url),
         RelayApi(url) as api,
@@ -127,7 +139,7 @@ async def world(directory: Path, *, people: Sequence[str] = ("Ada",), **settings
             **settings,
         }
         persons = [await make_person(url, name) for name in people]
-        made = World(directory, url, api, environment, persons)
+        made = World(directory, url, api, environment, persons, program=program)
         async with agent(made):
             for person in persons:
                 made.conversations[person] = await person.meet(account.agent_id)
@@ -141,7 +153,7 @@ async def agent(world: World) -> AsyncIterator[Child]:
     """`hashee-agent up`, drained at the end."""
     async with running(
         "up",
-        [sys.executable, "-m", "supervisor", "up"],
+        list(world.program),
         log_path=world.directory / "up.log",
         environment=world.environment,
         stop_seconds=DRAIN_SECONDS,

@@ -1,10 +1,10 @@
 -- The reclaimer's office is held by one supervisor at a time, and renewed by it.
 -- KEYS 1 reclaimer
--- ARGV 1 consumer  2 lease (ms)
+-- ARGV 1 consumer  2 lease (ms)  3 a holder that is known to be dead, or ''
 -- -> 1 mine | 0 another's
 local holder = redis.call('GET', KEYS[1])
-if holder and holder ~= ARGV[1] then return 0 end
-if holder then
+if holder and holder ~= ARGV[1] and holder ~= ARGV[3] then return 0 end
+if holder == ARGV[1] then
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
 else
   redis.call('DEL', KEYS[1]) -- the first write: a full Redis refuses SET, and then nothing is ever reclaimed (rule 16)

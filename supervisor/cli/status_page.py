@@ -68,7 +68,7 @@ def _work(status: Json) -> list[tuple[str, str]]:
     work = status["work"]
     if work is None:
         return [("work", "unknown while Redis does not answer")]
-    waiting = work.get("waiting", work["queued"])
+    waiting = work["waiting"] + work["queued"]
     return [
         ("jobs", f"{waiting} waiting, {work['running']} running, {work['due']} to be tried again"),
         ("replies", f"{work['unsent']} to be sent, {work['unacknowledged']} not acknowledged"),

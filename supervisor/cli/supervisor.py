@@ -3,8 +3,10 @@
 The keeper's descriptors and its Redis come as hidden options; everything else comes from the environment.
 """
 
+import faulthandler
 import os
 import resource
+import signal
 import socket
 
 import click
@@ -15,6 +17,7 @@ from setproctitle import setproctitle
 from supervisor.app import run_supervisor
 from supervisor.cli.shadow import refuse_shadows
 from supervisor.config import REDIS_URL, SettingsError, SupervisorSettings
+from supervisor.env_files import claim
 from supervisor.keeper_link import open_keeper_link
 from supervisor.logs import configure_logging
 from supervisor.state_directory import make_private
@@ -31,9 +34,8 @@ def supervisor(workers: str | None, keeper_fds: str | None, keeper_redis: str | 
     setproctitle("hashee-agent: supervisor")
     disable_created_metrics()  # a series more for each, of no use to anybody here
     refuse_shadows()
-    settings = SupervisorSettings.from_environ(
-        {**os.environ, **({} if workers is None else {"HASHEE_WORKERS": workers})}
-    )
+    claim(os.environ, {} if workers is None else {"HASHEE_WORKERS": workers})
+    settings = SupervisorSettings.from_environ(os.environ)
     if settings.redis_url is None and keeper_redis is None:
         raise SettingsError(REDIS_URL.name, REDIS_URL.expectation, missing=True)
     configure_logging(settings.log, "supervisor")
@@ -47,6 +49,7 @@ def supervisor(workers: str | None, keeper_fds: str | None, keeper_redis: str | 
 async def _under_keeper(
     settings: SupervisorSettings, http_fd: int, control_fd: int, keeper_redis: str | None, beside_another: bool
 ) -> int:
+    faulthandler.register(signal.SIGQUIT, all_threads=True)  # for a keeper that finds us hanging
     control, http_socket = _adopt(control_fd), _adopt(http_fd)
     with http_socket:
         async with open_keeper_link(control, http_socket, keeper_redis, beside_another=beside_another) as link:

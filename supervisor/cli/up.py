@@ -14,6 +14,7 @@ from setproctitle import setproctitle
 
 from supervisor.cli.shadow import refuse_shadows
 from supervisor.config import KeeperSettings
+from supervisor.env_files import claim
 from supervisor.keeper import run_keeper
 from supervisor.logs import configure_logging
 from supervisor.supervision import SupervisorArguments
@@ -32,7 +33,8 @@ def up(workers: str | None, handler: str | None, concurrency: str | None, reload
     """
     given = {"HASHEE_WORKERS": workers, "HASHEE_HANDLER": handler, "HASHEE_CONCURRENCY": concurrency}
     given["HASHEE_RELOAD"] = "1" if reload else None
-    environ = {**os.environ, **{name: value for name, value in given.items() if value is not None}}
+    environ = dict(os.environ)
+    claim(environ, {name: value for name, value in given.items() if value is not None})
     setproctitle("hashee-agent: keeper")  # early: it also overwrites what /proc shows of the environment
     settings = KeeperSettings.from_environ(environ)
     refuse_shadows()

@@ -50,9 +50,19 @@ async def act(  # noqa: PLR0912 - a table
     match command:
         case "environment":
             await chat.reply("\n".join(f"{name}={value}" for name, value in sorted(os.environ.items())))
+        case "wait":
+            while not await trio.Path(rest).exists():
+                await trio.sleep(0.02)
+            await chat.reply("waited")
         case "sleep":
             await trio.sleep(float(rest))
             await chat.reply("slept")
+        case "mark":
+            path, _, seconds = rest.partition(" ")
+            async with await trio.open_file(path, "a") as file:
+                await file.write("x")
+            await trio.sleep(float(seconds))
+            await chat.reply("marked")
         case "spin":
             while True:
                 pass

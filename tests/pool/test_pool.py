@@ -38,11 +38,13 @@ async def test_a_killed_worker_is_replaced_and_its_death_is_told_at_once(tmp_pat
 async def test_a_drain_lets_the_running_job_finish_and_ends_the_pool(tmp_path: Path) -> None:
     with redis_server(tmp_path) as url:
         async with open_bus(url) as bus, running_pool(order_of(url), workers=2) as run:
-            await ask(bus, "sleep 1")
+            await ask(bus, f"wait {tmp_path / 'go'}")
             await until(lambda: any(status.running for status in run.pool.statuses()))
-            with trio.fail_after(10):
-                await run.pool.drain()
-            assert await text_answer(bus) == "slept"
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(run.pool.drain)
+                await until(lambda: [status.stage for status in run.pool.statuses()] == [Stage.DRAINING])
+                (tmp_path / "go").touch()
+            assert await text_answer(bus) == "waited"
             assert run.pool.statuses() == ()
             await until(lambda: len(run.deaths) == 2)
             assert not any(abnormal for _consumer, abnormal in run.deaths)

@@ -19,10 +19,11 @@ async def test_scaling_down_lets_the_one_that_goes_finish_its_job(tmp_path: Path
             with trio.fail_after(20):
                 await run.pool.wait_until_ready(2)
             for conversation in ("one", "two"):
-                await ask(bus, "sleep 1.5", conversation=conversation)
+                await ask(bus, f"wait {tmp_path / 'go'}", conversation=conversation)
             await until(lambda: sum(status.running for status in run.pool.statuses()) == 2)
             run.pool.scale(Bounds(1, 1))
-            assert [await text_answer(bus) for _ in range(2)] == ["slept", "slept"]
+            (tmp_path / "go").touch()
+            assert [await text_answer(bus) for _ in range(2)] == ["waited", "waited"]
             await until(lambda: len(run.pool.statuses()) == 1)
             assert [(exited.reason, exited.returncode) for exited in run.exits] == [(ExitReason.DRAINED, 0)]
             run.pool.scale(Bounds(2, 2))
@@ -41,10 +42,11 @@ async def test_waiting_jobs_bring_workers_up_to_the_most_and_quiet_takes_them_do
 
             async with running_pool(order, Bounds(1, 3), waiting=waiting, autoscale=times) as run:
                 for number in range(5):
-                    await ask(bus, "sleep 1", conversation=f"conversation {number}")
+                    await ask(bus, f"wait {tmp_path / 'go'}", conversation=f"conversation {number}")
                 await until(lambda: run.pool.ready == 3)
+                (tmp_path / "go").touch()
                 for _ in range(5):
-                    assert await text_answer(bus) == "slept"
+                    assert await text_answer(bus) == "waited"
                 await until(lambda: len(run.pool.statuses()) == 1)
                 assert {exited.reason for exited in run.exits} == {ExitReason.DRAINED}
 

@@ -38,10 +38,11 @@ async def test_a_worker_comes_up_answers_and_drains(tmp_path: Path) -> None:
 async def test_a_drain_waits_for_the_running_job(tmp_path: Path) -> None:
     with redis_server(tmp_path) as url:
         async with open_bus(url) as bus, running_worker(order_of(url)) as worker:
-            await ask(bus, "sleep 1")
+            await ask(bus, f"wait {tmp_path / 'go'}")
             await until(lambda: worker.process.heartbeat and worker.process.heartbeat.running)
             worker.process.drain()
-            assert await text_answer(bus) == "slept"
+            (tmp_path / "go").touch()
+            assert await text_answer(bus) == "waited"
             await until(lambda: worker.exit)
     assert worker.exit is not None
     assert worker.exit.returncode == 0

@@ -186,6 +186,24 @@ async def test_one_office_at_a_time_and_another_takes_over_when_its_holder_is_go
             await until(mine)
 
 
+async def test_the_office_of_a_supervisor_that_died_on_this_host_is_taken_over_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with quick(monkeypatch, lease_seconds=LONG_SECONDS), redis_server(tmp_path) as url:
+        async with scene(url) as core, trio.open_nursery() as nursery:
+            minute_ms = 60_000
+            assert await core.client.command("SET", core.keys.reclaimer, dead_instance().name, "PX", minute_ms)
+            nursery.start_soon(reclaimer(core).run)
+
+            async def held() -> bool:
+                return await core.client.command("GET", core.keys.reclaimer) == core.instance.name.encode()
+
+            await until(held)
+            assert await core.client.command("SET", core.keys.reclaimer, "elsewhere-1-1", "PX", minute_ms)
+            assert not await core.recovery.hold_office(100)
+            nursery.cancel_scope.cancel()
+
+
 async def test_a_reply_that_a_dead_supervisor_took_is_offered_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,26 @@
+"""`hashee-agent up` with short times: `python quick_keeper.py`. Everything else is the real thing."""
+
+import os
+import sys
+from functools import partial
+
+import trio
+from setproctitle import setproctitle
+
+from supervisor.cli.up import supervisor_command
+from supervisor.config import KeeperSettings
+from supervisor.keeper import Timings, run_keeper
+from supervisor.logs import configure_logging
+
+
+def main() -> int:
+    environ = dict(os.environ)
+    setproctitle("hashee-agent: keeper")
+    settings = KeeperSettings.from_environ(environ)
+    configure_logging(settings.log, "keeper")
+    timings = Timings(backoff_base=0.02, backoff_cap=0.05, silence=3.0)
+    return trio.run(partial(run_keeper, settings, supervisor_command, environ, timings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
