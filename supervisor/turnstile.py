@@ -34,8 +34,11 @@ class Turnstile:
         try:
             await mine[2].wait()
         except trio.Cancelled:
-            self._waiting.remove(mine)  # it stands there: who has been woken is not cancelled any more
-            heapq.heapify(self._waiting)
+            if mine in self._waiting:
+                self._waiting.remove(mine)
+                heapq.heapify(self._waiting)
+            else:
+                self._pass_on()  # the turn came between our cancellation and this line
             raise
 
     def _pass_on(self) -> None:

@@ -38,3 +38,25 @@ async def test_the_lowest_rank_goes_first_and_within_a_rank_the_first_that_came(
 @pytest.mark.parametrize("cancelled", [0, 1, 2])
 async def test_one_that_gives_up_waiting_holds_up_nobody(cancelled: int) -> None:
     assert await passed([1, 0, 1], cancelled=cancelled) == [n for n in (1, 0, 2) if n != cancelled]
+
+
+async def test_one_that_gives_up_as_its_turn_comes_passes_it_on() -> None:
+    turnstile, scope, later = Turnstile(), trio.CancelScope(), trio.Event()
+
+    async def give_up() -> None:
+        with scope:
+            async with turnstile.turn(0):
+                raise AssertionError("it was cancelled before")
+
+    async def come_later() -> None:
+        async with turnstile.turn(1):
+            later.set()
+
+    async with trio.open_nursery() as nursery:
+        async with turnstile.turn(0):
+            nursery.start_soon(give_up)
+            nursery.start_soon(come_later)
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()  # and, before that is delivered to the task, the turn is passed to it
+        with trio.fail_after(5):
+            await later.wait()
