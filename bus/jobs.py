@@ -122,7 +122,10 @@ class JobStore(JobSteps):
         return job
 
     async def _give_up(self, entry: Entry) -> None:
-        """A record that does not open is a dead letter; if even that fails, its lease runs out and it comes again."""
+        """A record that does not open is a dead letter; if even that fails, its lease runs out and it comes again.
+
+        So does one that a later version wrote, for a worker of that version: it is given up by nobody.
+        """
         with contextlib.suppress(RedisUnavailable, BadRecord):
             record = decode_job_record(entry.fields["r"])
             await self._fail(entry.id, record.conversation_id, record.job_id, "unreadable_record")

@@ -4,6 +4,7 @@ A record is a msgpack list: its schema version first, then what scripts and peop
 sealed body. Lua treats records as opaque bytes. One schema version back is read.
 """
 
+import contextlib
 from typing import Literal, TypeVar
 
 import msgspec
@@ -18,6 +19,10 @@ Payload = dict[str, object]
 
 class BadRecord(Exception):
     """A record in Redis that this program cannot read; the message names the kind and why."""
+
+
+class NewerRecord(BadRecord):
+    """A later version of this program wrote it: it is left for that version, and is not damaged."""
 
 
 class InboundMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -211,10 +216,27 @@ def _decode(packed: bytes, shape: type[Record], kind: str) -> Record:
     try:
         record = msgspec.msgpack.decode(packed, type=shape)
     except msgspec.DecodeError as error:
-        raise BadRecord(f"{kind}: {error}") from None
+        raise _newer(packed, kind) or BadRecord(f"{kind}: {error}") from None
     if not SCHEMA_VERSION - 1 <= record.schema <= SCHEMA_VERSION:
-        raise BadRecord(f"{kind}: schema version {record.schema} is not known to this program")
+        unknown = BadRecord(f"{kind}: schema version {record.schema} is not known to this program")
+        raise _newer(packed, kind) or unknown
     return record
+
+
+class _Schema(msgspec.Struct, array_like=True):
+    """What every record begins with."""
+
+    schema: int
+
+
+def _newer(packed: bytes, kind: str) -> NewerRecord | None:
+    with contextlib.suppress(msgspec.DecodeError):
+        schema = msgspec.msgpack.decode(packed, type=_Schema).schema
+        if schema > SCHEMA_VERSION:
+            return NewerRecord(
+                f"{kind}: of schema {schema}, and this version of hashee-agent reads up to {SCHEMA_VERSION}"
+            )
+    return None
 
 
 class LiveDelta(msgspec.Struct, frozen=True, tag="delta"):

@@ -14,6 +14,7 @@ from bus.keys import Keys
 from bus.prekey_wish import ROTATE_THROUGH
 from bus.sealing import SealBroken, StateKey
 from bus.store import SessionWrite
+from bus.wire import RedisFailed
 
 MAC_BYTES = 32
 
@@ -40,6 +41,10 @@ class LedgerStep(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return "LedgerStep(…)"
+
+
+class StoreIsNewer(RedisFailed):
+    """A value that a later version of this program wrote: what needs it waits, as if Redis were away, for that version."""
 
 
 class Vault:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+import msgspec
+
 if TYPE_CHECKING:
     from crypto.records import DeviceRecord
 
@@ -83,6 +85,27 @@ class CannotSend(Exception):
 
 class TooLarge(Exception):
     """What should be sent does not fit into an envelope of 1 MiB; sending it again would not help."""
+
+
+class NewerFormat(Exception):
+    """Stored bytes of a later version of this program: not damaged, and not to be replaced by this one."""
+
+
+class _Versioned(msgspec.Struct, array_like=True):
+    """What every stored form begins with; whatever follows is not looked at."""
+
+    version: int
+
+
+def stored_unreadable(data: bytes, known_version: int, what: str) -> Unreadable | NewerFormat:
+    """What to raise for a stored form that this program cannot decode."""
+    try:
+        version = msgspec.msgpack.decode(data, type=_Versioned).version
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return malformed(what)
+    if version > known_version:
+        return NewerFormat(f"{what} of format {version}, and this version of hashee-agent reads up to {known_version}")
+    return malformed(f"{what}: unknown version")
 
 
 def malformed(detail: str) -> Unreadable:

@@ -15,7 +15,7 @@ import msgspec
 from crypto import msgpack, strict_base64
 from crypto.content import ContentIds, content_id, open_content, read_plaintext, seal_content
 from crypto.envelope import V1, V1_1, Envelope, read_envelope, sign_envelope
-from crypto.errors import CannotSend, Reason, Unreadable, malformed
+from crypto.errors import CannotSend, Reason, Unreadable, malformed, stored_unreadable
 from crypto.identity import LocalDevice
 from crypto.msgpack import Bytes32, Unsigned32, check_ids
 from crypto.primitives import KEY_BYTES, Random
@@ -63,13 +63,15 @@ class GroupKeys(msgspec.Struct, frozen=True):
 
     @classmethod
     def decode(cls, data: bytes) -> GroupKeys:
-        """The inverse of `encode`. Raises Unreadable `malformed`."""
+        """The inverse of `encode`. Raises Unreadable `malformed`, NewerFormat."""
         try:
             stored = _decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise malformed("stored group keys") from None
-        if stored.version != _STORED_VERSION or len(stored.versions) > KEPT_VERSIONS:
-            raise malformed("stored group keys: unknown version or too many")
+            raise stored_unreadable(data, _STORED_VERSION, "stored group keys") from None
+        if stored.version != _STORED_VERSION:
+            raise stored_unreadable(data, _STORED_VERSION, "stored group keys")
+        if len(stored.versions) > KEPT_VERSIONS:
+            raise malformed("stored group keys: too many")
         return cls(stored.group_id, stored.versions)
 
 

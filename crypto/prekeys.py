@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from crypto import msgpack, strict_base64
-from crypto.errors import Reason, Unreadable, malformed
+from crypto.errors import Reason, Unreadable, malformed, stored_unreadable
 from crypto.identity import LocalDevice, PublicIdentity
 from crypto.primitives import (
     KEY_BYTES,
@@ -286,9 +286,9 @@ def _decode_stored(data: bytes, kind: type[_Stored]) -> _Stored:
     try:
         stored = msgspec.msgpack.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise malformed("stored prekey") from None
+        raise stored_unreadable(data, _STORED_VERSION, "stored prekey") from None
     if stored.version != _STORED_VERSION:
-        raise malformed("stored prekey: unknown version")
+        raise stored_unreadable(data, _STORED_VERSION, "stored prekey")
     return stored
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from crypto.errors import malformed
+from crypto.errors import malformed, stored_unreadable
 from crypto.handshake import SESSION_ID_BYTES
 from crypto.identity import PublicIdentity
 from crypto.primitives import KEY_BYTES
@@ -156,13 +156,13 @@ class DeviceRecord(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def decode(cls, data: bytes) -> DeviceRecord:
-        """The inverse of `encode`, from any version ever written. Raises Unreadable `malformed`."""
+        """The inverse of `encode`, from any version ever written. Raises Unreadable `malformed`, NewerFormat."""
         try:
             stored = _decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise malformed("device record") from None
+            raise stored_unreadable(data, _VERSION, "device record") from None
         if stored.version != _VERSION:
-            raise malformed("device record: unknown version")
+            raise stored_unreadable(data, _VERSION, "device record")
         record = cls(
             _load_peer(stored.peer),
             tuple([_load(session) for session in stored.sessions]),

@@ -4,7 +4,6 @@ The relay hands keys out and cannot choose one: a key counts by its maker's sign
 before. Versions only rise; they are stored sealed by compare-and-set, since several supervisors fetch the same ones.
 """
 
-import contextlib
 from collections.abc import Callable
 from typing import Final
 
@@ -15,10 +14,10 @@ import trio
 from bus.client import RedisUnavailable
 from bus.records import InboundMessage
 from bus.store import Look, now_ms
-from bus.vault import Vault, Versioned
+from bus.vault import StoreIsNewer, Vault, Versioned
 from bus.wire import RedisFailed
 from crypto.envelope import Envelope, verify_signature
-from crypto.errors import Reason, Unreadable, malformed
+from crypto.errors import NewerFormat, Reason, Unreadable, malformed
 from crypto.grants import Status
 from crypto.groups import (
     GroupKey,
@@ -244,8 +243,12 @@ class Groups:
 
 def _decode(read: Versioned, group_id: str) -> GroupKeys:
     if read.value is not None:
-        with contextlib.suppress(Unreadable):
+        try:
             return GroupKeys.decode(read.value)
+        except NewerFormat as error:
+            raise StoreIsNewer(f"group {group_id}: {error}; upgrade this one") from None
+        except Unreadable:
+            pass  # said below
     if read.version:
         log.error("group: the stored keys do not open", group=group_id)
     return GroupKeys(group_id)

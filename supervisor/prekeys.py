@@ -6,15 +6,16 @@ reserved by an atomic counter, so that no two supervisors use one twice.
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 import structlog
 import trio
 
 from bus.store import now_ms
-from bus.vault import Vault
+from bus.vault import StoreIsNewer, Vault
 from bus.wire import RedisFailed
+from crypto.errors import NewerFormat
 from crypto.identity import LocalDevice
 from crypto.prekeys import (
     OneTimePrekey,
@@ -89,10 +90,11 @@ class Prekeys:
         """The private halves that a handshake names."""
         signed = await self._vault.prekey(self._signed_key, signed_id)
         one_time = None if one_time_id is None else await self._vault.prekey(self._one_time_key, one_time_id)
-        return FoundPrekeys(
-            None if signed is None else SignedPrekey.decode(signed),
-            None if one_time is None else OneTimePrekey.decode(one_time),
-        )
+        with _newer_waits():
+            return FoundPrekeys(
+                None if signed is None else SignedPrekey.decode(signed),
+                None if one_time is None else OneTimePrekey.decode(one_time),
+            )
 
     def refill_soon(self) -> None:
         """The relay says that few are left."""
@@ -135,7 +137,9 @@ class Prekeys:
         return left
 
     async def _current_signed(self) -> SignedPrekey:
-        kept = [SignedPrekey.decode(encoded) for encoded in (await self._vault.prekeys(self._signed_key)).values()]
+        stored = await self._vault.prekeys(self._signed_key)
+        with _newer_waits():
+            kept = [SignedPrekey.decode(encoded) for encoded in stored.values()]
         newest = max(kept, key=lambda prekey: prekey.id, default=None)
         now = now_ms()
         through = await self._vault.signed_prekeys_to_replace()
@@ -161,3 +165,11 @@ class Prekeys:
 
     async def _register(self, signed: SignedPrekey, one_time: list[OneTimePrekey]) -> int:
         return await self._rest.register_keys(prekeys_to_json(self._device, signed, one_time))
+
+
+@contextlib.contextmanager
+def _newer_waits() -> Iterator[None]:
+    try:
+        yield
+    except NewerFormat as error:
+        raise StoreIsNewer(f"{error}; upgrade this one") from None

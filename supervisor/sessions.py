@@ -14,8 +14,8 @@ import trio
 
 from bus.sealing import SealBroken
 from bus.store import Look, SessionWrite
-from bus.vault import Vault
-from crypto.errors import Unreadable
+from bus.vault import StoreIsNewer, Vault
+from crypto.errors import NewerFormat, Unreadable
 from crypto.sessions import EMPTY_RECORD, DeviceRecord, forget_prekey
 
 MOST_DECODED = 2000
@@ -95,6 +95,8 @@ class Sessions:
             return Loaded(kept[1], version, epoch)
         try:
             record = DeviceRecord.decode(self._vault.open_session(*peer, version, sealed))
+        except NewerFormat as error:
+            raise StoreIsNewer(f"session with {peer[0]}: {error}; upgrade this one") from None
         except (SealBroken, Unreadable) as error:
             # The store secret as a whole was proven at start: this record is damaged, and as good as lost. Its sessions are
             # started again, which costs the messages under way in them.

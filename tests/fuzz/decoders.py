@@ -1,6 +1,6 @@
 """Every decoder of what comes from outside, as a function of bytes, with genuine samples to start from.
 
-Any bytes give a value or an `Unreadable` with a reason of PROTOCOL §5.10 (a `KeystoreError` for keystores):
+Any bytes give a value or an `Unreadable` with a reason of PROTOCOL §5.10 (a `KeystoreError` for keystores, `NewerFormat` for stored forms):
 never another exception, never more than 4 MiB or 20 ms.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 from crypto import msgpack, strict_base64
 from crypto.content import decode_payload, encode_payload, pad, read_plaintext
 from crypto.envelope import Expected, parse_envelope
-from crypto.errors import Reason, Unreadable
+from crypto.errors import NewerFormat, Reason, Unreadable
 from crypto.files import Attachment
 from crypto.grants import Change, Entry, Grant, relation_changed
 from crypto.groups import GroupKey, GroupKeys, read_group_key_envelope
@@ -49,7 +49,7 @@ def run_prepared(target: Target, prepared: object) -> Reason | None:
         target.decode(prepared)
     except Unreadable as error:
         return error.reason
-    except KeystoreError:
+    except (KeystoreError, NewerFormat):
         return Reason.MALFORMED
     return None
 
