@@ -14,7 +14,17 @@ from redis.exceptions import ResponseError
 
 from bus.link import Link
 from bus.lua import Script, Scripts
-from bus.wire import Answer, Argument, Command, RedisFull, RedisUnavailable, Value, failure
+from bus.wire import (
+    Answer,
+    Argument,
+    Command,
+    ConnectionReplaced,
+    RedisFull,
+    RedisUnavailable,
+    Value,
+    failure,
+    is_replica,
+)
 
 __all__ = ["Commands", "RedisClient", "RedisUnavailable", "open_redis"]
 
@@ -33,13 +43,14 @@ class Commands(Protocol):
 
 
 class _Request:
-    """`waits`: the task's wake-up while it does not drive. `answer` counts once `is_done`."""
+    """`waits`: the task's wake-up while it does not drive. `answer` counts once `is_done`. `connection`: the only one to run on."""
 
-    __slots__ = ("answer", "command", "is_done", "script", "waits")
+    __slots__ = ("answer", "command", "connection", "is_done", "script", "waits")
 
-    def __init__(self, command: Command, script: Script | None = None) -> None:
+    def __init__(self, command: Command, script: Script | None = None, connection: int | None = None) -> None:
         self.command = command
         self.script = script
+        self.connection = connection
         self.waits: trio.Event | None = None
         self.is_done = False
         self.answer: Value | Exception = None
@@ -67,8 +78,18 @@ class RedisClient:
 
     async def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> Value:
         """One Lua operation; raises as `command`."""
+        return await self._run(None, name, keys, arguments)
+
+    def on_connection(self, number: int) -> "Commands":
+        """Commands that run on the connection of this number (`connects`) or raise ConnectionReplaced."""
+        return _OnConnection(self, number)
+
+    async def _run(
+        self, connection: int | None, name: str, keys: Sequence[str], arguments: Sequence[Argument]
+    ) -> Value:
         script = self.scripts[name]
-        return await self._ask(_Request(("EVALSHA", script.sha1, len(keys), *keys, *arguments), script))
+        command = ("EVALSHA", script.sha1, len(keys), *keys, *arguments)
+        return await self._ask(_Request(command, script, connection))
 
     @property
     def connects(self) -> int:
@@ -147,6 +168,8 @@ class RedisClient:
             if not self._link.is_open:
                 await self._link.open()
             self._send_queued()
+            if not self._sent:
+                return  # nothing of it was for this connection
             answers = await self._link.exchange(ANSWER_TIMEOUT_SECONDS)
         except Exception as error:  # noqa: BLE001 - handed to every waiter, or all but us would wait for ever
             self._fail(error)
@@ -156,12 +179,18 @@ class RedisClient:
             self._connects_seen = self.connects
         for answer in answers:
             self._hand_out(self._sent.popleft(), answer)
+        if any(map(is_replica, answers)):
+            self._link.close()
+            self._fail(RedisUnavailable("this server is a replica now"))
 
     def _send_queued(self) -> None:
         queued, self._queued = self._queued, []
         for request in queued:
+            if request.connection not in (None, self.connects):
+                _done(request, ConnectionReplaced("Redis was away since this was decided"))
+                continue
             self._link.write(request.command)
-        self._sent.extend(queued)
+            self._sent.append(request)
 
     def _hand_out(self, request: _Request, answer: Answer) -> None:
         if not isinstance(answer, ResponseError):
@@ -185,6 +214,20 @@ class RedisClient:
         self._queued = []
         for request in failed:
             _done(request, error)
+
+
+class _OnConnection:
+    """What `RedisClient.on_connection` returns."""
+
+    def __init__(self, client: RedisClient, number: int) -> None:
+        self._client = client
+        self._number = number
+
+    async def command(self, *command: Argument) -> Value:
+        return await self._client._ask(_Request(command, None, self._number))
+
+    async def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> Value:
+        return await self._client._run(self._number, name, keys, arguments)
 
 
 def _done(request: _Request, answer: Value | Exception) -> None:

@@ -16,7 +16,7 @@ from bus.generation import Generation
 from bus.keys import Keys
 from bus.records import OutboxRecord, decode_outbox_record
 from bus.store import SessionWrite, text_or_none
-from bus.wire import Value
+from bus.wire import ConnectionReplaced, Value
 
 RESEND_SECONDS = 10.0
 SCAN_COUNT = 100
@@ -74,6 +74,8 @@ class Outbox:
 
         `answers`: job id and place. `epoch`: under which it was encrypted. `stream_id`: of the stream that begins or ends with it.
         """
+        if self._generation.is_doubted:
+            return Commit(Committed.WENT_BACK)
         self._remember(client_message_id, conversation_id)
         keys = [
             *self._keys.board(conversation_id),
@@ -83,21 +85,20 @@ class Outbox:
         versions: list[int | bytes] = []
         for session in sessions:
             versions += [session.version, session.sealed]
-        answer = cast(
-            "list[Value]",
-            await self._client.script(
-                "commit",
-                keys,
-                *(conversation_id, entry_id, self.consumer, reply_record, client_message_id),
-                b"" if record is None else msgspec.msgpack.encode(record),
-                " ".join(answers),
-                int(RESEND_SECONDS * 1000),
-                *(rate_per_second, max(1.0, rate_per_second)),
-                *(epoch, self._generation.highest, stream_id or ""),
-                *versions,
-            ),
+        arguments = (
+            *(conversation_id, entry_id, self.consumer, reply_record, client_message_id),
+            b"" if record is None else msgspec.msgpack.encode(record),
+            " ".join(answers),
+            int(RESEND_SECONDS * 1000),
+            *(rate_per_second, max(1.0, rate_per_second)),
+            *(epoch, self._generation.highest, stream_id or ""),
+            *versions,
         )
-        return self._committed(answer)
+        client = self._generation.looked_at or self._client
+        try:
+            return self._committed(cast("list[Value]", await client.script("commit", keys, *arguments)))
+        except ConnectionReplaced:
+            return Commit(Committed.WENT_BACK)  # perhaps: whoever looks will know
 
     def _committed(self, answer: list[Value]) -> Commit:
         outcome = Committed(answer[0])

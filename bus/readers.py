@@ -16,7 +16,7 @@ from redis.exceptions import ResponseError
 
 from bus.client import ANSWER_TIMEOUT_SECONDS, RedisClient
 from bus.link import Link
-from bus.wire import Answer, RedisFailed, RedisUnavailable, Value, Wire, failure
+from bus.wire import Answer, RedisFailed, RedisUnavailable, Value, Wire, failure, is_replica
 
 BLOCK_MS = 2000
 CLOSE_SECONDS = 5.0
@@ -104,6 +104,8 @@ class StreamReader:
             if str(answer).startswith("NOGROUP"):
                 await self._make_group_again()
                 return []
+            if is_replica(answer):
+                self._link.close()
             if not str(answer).startswith("UNBLOCKED"):
                 raise failure(answer)
         return self._decode(answer)

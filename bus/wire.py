@@ -40,6 +40,10 @@ class RedisUnavailable(RedisFailed):
     """Redis cannot serve us now (gone, loading, read-only, stalled); whether the command ran is not known."""
 
 
+class ConnectionReplaced(RedisUnavailable):
+    """The connection is another than the one that was named; the command did not run."""
+
+
 class RedisFull(RedisUnavailable):
     """Redis refuses writes: memory is full, or it cannot persist (MISCONF)."""
 
@@ -138,6 +142,13 @@ class Wire:
             except ResponseError as error:
                 answers.append(error)
         return answers
+
+
+def is_replica(answer: Answer) -> bool:
+    """The server that was our master serves another now: only a new connection finds the new master."""
+    return isinstance(answer, ResponseError) and (
+        isinstance(answer, ReadOnlyError | MasterDownError) or str(answer).startswith(("READONLY", "MASTERDOWN"))
+    )
 
 
 def failure(error: ResponseError) -> Exception:

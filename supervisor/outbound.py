@@ -245,14 +245,21 @@ class Outbound:
 
         None when there is nothing to send.
         """
+        fetches = False
         while True:
             peers = await self._sealer.peers(addressed.recipient)
             epoch = self._sealer.epoch
-            bundles = await self._sealer.missing(addressed, peers)
+            bundles = await (self._sealer.bundles(addressed) if fetches else self._sealer.missing(addressed, peers))
             async with self._sealer.locked(peers):
                 if self._sealer.epoch != epoch:
                     continue  # sessions that could be sent with no longer can, and nobody has asked for their bundles
-                sealed = await self._sealer.seal(addressed, peers, bundles)
+                try:
+                    sealed = await self._sealer.seal(addressed, peers, bundles)
+                except CannotSeal as error:
+                    if error.reason != "no_usable_device" or bundles or fetches:
+                        raise
+                    fetches = True  # a session that was there is gone: Redis went back, or another has ended it
+                    continue
                 commit = await self._try_commit(head, addressed, sealed)
             while commit.outcome is Committed.WAIT:
                 self._metrics.send_rate_waits.inc()

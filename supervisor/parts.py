@@ -120,7 +120,7 @@ class Parts:
             vault, self.ledger, rest, KeyChangePolicy(settings.key_change), on_change=self._on_grant_changed
         )
         self.relations = Relations(self.owners, on_read=self._ask_for_poll)
-        sessions = Sessions(vault)
+        sessions = Sessions(vault, self.generation)
         self.prekeys = Prekeys(
             vault,
             names.signed_prekeys,

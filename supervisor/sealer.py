@@ -97,11 +97,15 @@ class Sealer:
             return {}
         owner, now = to.recipient, now_ms()
         for peer in peers:
-            if peer[1] == to.new_session_with or not (await self._sessions.load(peer)).record.may_send(
+            if peer[1] == to.new_session_with or not (await self._sessions.peek(peer)).record.may_send(
                 self._generation.epoch, now
             ):
                 return await self._owners.bundles(owner)
         return {}
+
+    async def bundles(self, to: Addressed) -> dict[str, Bundle]:
+        """Of all devices of the owner; none for a group."""
+        return {} if isinstance(to.recipient, GroupKeys) else await self._owners.bundles(to.recipient)
 
     async def seal(self, to: Addressed, peers: list[Peer], bundles: Mapping[str, Bundle]) -> SealedFor:
         """Encrypt; the caller holds the peers' locks. Raises CannotSeal."""

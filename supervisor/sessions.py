@@ -12,6 +12,7 @@ import msgspec
 import structlog
 import trio
 
+from bus.generation import Generation
 from bus.sealing import SealBroken
 from bus.store import Look, SessionWrite
 from bus.vault import StoreIsNewer, Vault
@@ -37,14 +38,27 @@ class Loaded(msgspec.Struct, frozen=True):
         return f"Loaded(version={self.version}, epoch={self.epoch}, …)"
 
 
+class _Kept(msgspec.Struct, frozen=True):
+    """A record as this process has committed it, and under which epoch."""
+
+    sealed: bytes
+    record: DeviceRecord
+    version: int
+    epoch: int
+
+    def __repr__(self) -> str:
+        return f"_Kept(version={self.version}, epoch={self.epoch}, …)"
+
+
 class Sessions:
     """The records of one agent."""
 
-    def __init__(self, vault: Vault) -> None:
+    def __init__(self, vault: Vault, generation: Generation) -> None:
         self._vault = vault
+        self._generation = generation
         self._locks: dict[Peer, trio.Lock] = {}
         self._kept_signed_prekeys: frozenset[int] | None = None
-        self._decoded: OrderedDict[Peer, tuple[bytes, DeviceRecord]] = OrderedDict()
+        self._decoded: OrderedDict[Peer, _Kept] = OrderedDict()
 
     @asynccontextmanager
     async def locked(self, peers: Iterable[Peer]) -> AsyncIterator[None]:
@@ -54,13 +68,27 @@ class Sessions:
                 await stack.enter_async_context(self._lock(peer))
             yield
 
-    async def load(self, peer: Peer) -> Loaded:
-        """The record as it stands in Redis now."""
+    async def peek(self, peer: Peer) -> Loaded:
+        """The record as it stood in Redis a moment ago: others may move it while it is read."""
         return self._open(peer, *await self._vault.read_session(*peer))
 
+    async def load(self, peer: Peer) -> Loaded:
+        """The record as it stands in Redis now; the caller holds its lock."""
+        version, sealed, epoch = await self._vault.read_session(*peer)
+        self._doubt_what_is_older(peer, version)
+        return self._open(peer, version, sealed, epoch)
+
     def looked_up(self, peer: Peer, look: Look) -> Loaded:
-        """The record that was read together with a look at the conversation."""
+        """The record that was read together with a look at the conversation; the caller holds its lock."""
+        self._doubt_what_is_older(peer, look.session_version)
         return self._open(peer, look.session_version, look.session_sealed, look.session_epoch)
+
+    def _doubt_what_is_older(self, peer: Peer, version: int) -> None:
+        """What this process has committed is gone: sent with, the session would use its keys a second time (P4)."""
+        kept = self._decoded.get(peer)
+        if kept is not None and version < kept.version and kept.epoch == self._generation.epoch:
+            log.error("session: older than what was stored", owner=peer[0], device=peer[1], version=version)
+            self._generation.is_doubted = True
 
     def seal(self, peer: Peer, read: Loaded, record: DeviceRecord) -> SessionWrite:
         """The record as the successor of the one read; becomes true with its commit."""
@@ -80,7 +108,7 @@ class Sessions:
     def committed(self, write: SessionWrite, record: DeviceRecord) -> None:
         """The commit has happened: keep the record decoded."""
         peer = (write.owner_id, write.device_id)
-        self._decoded[peer] = (write.sealed, record)
+        self._decoded[peer] = _Kept(write.sealed, record, write.version + 1, self._generation.epoch)
         self._decoded.move_to_end(peer)
         while len(self._decoded) > MOST_DECODED:
             self._decoded.popitem(last=False)
@@ -88,11 +116,9 @@ class Sessions:
     def _open(self, peer: Peer, version: int, sealed: bytes | None, epoch: int) -> Loaded:
         if sealed is None:
             return Loaded(EMPTY_RECORD, version, epoch)
-        kept = self._decoded.get(peer)
-        if (
-            kept is not None and kept[0] == sealed
-        ):  # by its bytes: after Redis went back, a version alone may be another's
-            return Loaded(kept[1], version, epoch)
+        kept = self._decoded.get(peer)  # compared by its bytes: after Redis went back, a version alone may be another's
+        if kept is not None and kept.sealed == sealed:
+            return Loaded(kept.record, version, epoch)
         try:
             record = DeviceRecord.decode(self._vault.open_session(*peer, version, sealed))
         except NewerFormat as error:

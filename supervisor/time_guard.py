@@ -1,7 +1,8 @@
 """A Redis that goes back in time (failover, power loss, a restored backup) must not make the ratchet fork (DESIGN rule 17).
 
-Every commit names the highest write count that this process has seen, so that none is made on an older state unnoticed. What was seen
-stands in the state directory too, for a process that starts after Redis and all supervisors went down together.
+Every commit names the highest write count that this process has seen, and runs only on a connection on which was looked: so none is made
+on an older state unnoticed. What was seen stands in the state directory too, for a process that starts after Redis and all supervisors
+went down together.
 """
 
 import os
@@ -52,52 +53,58 @@ class TimeGuard:
         self._metrics = metrics
         self._file = state_dir / FILE
         self._is_private = is_private
-        self._seen = Seen()
-        self._connects = -1
+        self._seen: Seen | None = Seen()
+        self._noted = Seen()
+        self._has_begun = False
         self._looking = trio.Lock()
 
     async def begin(self) -> None:
         """Before anything is sent: compare with what was seen before this process. Raises RedisFailed."""
-        self._seen = _read(self._file)
-        self._generation.seen(self._seen.count)
-        self._generation.epoch = max(self._generation.epoch, self._seen.epoch)
+        self._seen = await trio.to_thread.run_sync(_read, self._file)
+        if self._seen is not None:
+            self._generation.seen(self._seen.count)
+            self._generation.epoch = max(self._generation.epoch, self._seen.epoch)
         await self.look_again()
 
     async def look_again(self) -> None:
         """A commit found an older count or another epoch, or the connection is a new one. Raises RedisFailed."""
         async with self._looking:
-            self._connects = self._client.connects
+            connection = (
+                self._client.connects
+            )  # one that is made while we look is another: then who commits looks again
             server = await self._server()
             reason = self._certain_reason(server)
-            before = self._generation.highest
-            if await self._generation.check(self._client, self._keys, certainly_back=reason is not None):
+            highest, epoch = self._generation.highest, self._generation.epoch
+            is_back = await self._generation.check(self._client, self._keys, certainly_back=reason is not None)
+            if is_back or (
+                self._has_begun and self._generation.epoch > epoch
+            ):  # found here, or by another supervisor first
                 self._metrics.went_back.inc()
                 log.error(
                     "redis: went back in time; sessions are started anew",
-                    reason=reason or "fewer writes than were seen",
-                    seen=before,
+                    reason=reason or ("an older state than was seen" if is_back else "another supervisor says so"),
+                    seen=highest,
                     epoch=self._generation.epoch,
                 )
-            self._note(server)
+            self._generation.looked_at = self._client.on_connection(connection)
+            self._has_begun = True
+            self._seen = Seen(self._generation.highest, self._generation.epoch, server, _boot_id())
+            await self._note(self._seen)
 
     async def run(self) -> None:
-        """Note what was seen once a second, look at a server that was away, until cancelled."""
+        """Look once a second and note what was seen, until cancelled."""
         while True:
             await trio.sleep(NOTE_SECONDS)
             try:
-                if self._client.connects != self._connects:
-                    await self.look_again()
-                else:
-                    await self._generation.check(self._client, self._keys)
-                    self._note(self._seen.server)
+                await self.look_again()
             except RedisFailed as error:
                 log.warning("redis: away", reason=str(error))
-            except OSError as error:
-                log.error("state directory: cannot be written", file=FILE, errno=error.errno)
 
     def _certain_reason(self, server: str) -> str | None:
         """What says by itself that writes may be gone which nobody counted."""
         seen = self._seen
+        if seen is None:
+            return "what was seen before is not readable"
         if self._is_private:
             # The file is on the disk once a second only: what the kernel held at a power cut is gone.
             return "the host was started again" if seen.boot not in ("", _boot_id()) else None
@@ -112,29 +119,38 @@ class TimeGuard:
         facts = dict(line.split(":", 1) for line in lines if ":" in line)
         return facts.get("master_replid", "")
 
-    def _note(self, server: str) -> None:
-        now = Seen(self._generation.highest, self._generation.epoch, server, _boot_id())
-        if now == self._seen:
+    async def _note(self, now: Seen) -> None:
+        """In a thread: a disk that is slow must not hold up the loop. One that is full costs the memory of this second only."""
+        if now == self._noted:
             return
-        fresh = self._file.with_suffix(f".{os.getpid()}")
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
-            os.write(descriptor, msgspec.json.encode(now))
-            os.fdatasync(descriptor)
-        finally:
-            os.close(descriptor)
-        fresh.replace(self._file)
-        self._seen = now
+            await trio.to_thread.run_sync(_write, self._file, now)
+        except OSError as error:
+            log.error("state directory: cannot be written", file=FILE, errno=error.errno)
+        else:
+            self._noted = now
 
 
-def _read(file: Path) -> Seen:
+def _write(file: Path, seen: Seen) -> None:
+    fresh = file.with_suffix(f".{os.getpid()}")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(descriptor, msgspec.json.encode(seen))
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
+    fresh.replace(file)
+
+
+def _read(file: Path) -> Seen | None:
+    """None: it is there and cannot be read, which is as bad as the worst that could stand in it."""
     try:
         return msgspec.json.decode(file.read_bytes(), type=Seen)
     except FileNotFoundError:
         return Seen()
     except (OSError, msgspec.DecodeError):
         log.error("state directory: what was seen of Redis is not readable", file=file.name)
-        return Seen()
+        return None
 
 
 def _boot_id() -> str:

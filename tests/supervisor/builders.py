@@ -267,7 +267,7 @@ def _wire(url: str, client: RedisClient, rest: FakeRest, instance: Instance) -> 
         KeyChangePolicy.HOLD,
         on_change=lambda owner_id: chances.owner_changed(owner_id),  # noqa: PLW0108 - it is made below
     )
-    sessions = Sessions(vault)
+    sessions = Sessions(vault, generation)
     prekeys = Prekeys(
         vault,
         names.signed_prekeys,

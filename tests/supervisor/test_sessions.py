@@ -56,7 +56,7 @@ async def test_a_record_is_read_as_it_was_stored_by_any_supervisor(tmp_path: Pat
     async with scene(tmp_path) as core:
         record = some_record()
         await put(core, await core.sessions.load(PEER), record)
-        for sessions in (core.sessions, Sessions(core.vault)):
+        for sessions in (core.sessions, Sessions(core.vault, core.generation)):
             assert await sessions.load(PEER) == Loaded(record, 1, 0)
 
 
