@@ -7,6 +7,7 @@
 # make bench   how fast the parts are, beside peers (docs/benchmarks.md; about 3 minutes)
 # make soak    10 minutes at 100 messages a second: nothing grows with what was answered
 # make systemd the service under a real systemd, in a throw-away machine (root; 2 minutes)
+# make containers the image and compose.yaml's services under podman (root; podman, runc, debootstrap; 3 minutes)
 # make prometheus  a real Prometheus scrapes a real agent (needs the package prometheus)
 # make metrics-page   writes docs/metrics.md from the code
 # make lock    pin the dependencies anew (needs the network)            make clean   back to a fresh clone
@@ -88,6 +89,9 @@ nightly: setup
 
 systemd: setup
 	$(BIN)/python -m pytest -q -s tests/deploy/on_systemd.py
+
+containers: setup
+	$(BIN)/python -m pytest -q -s tests/deploy/in_containers.py
 
 prometheus: setup
 	$(BIN)/python -m pytest -q -s tests/deploy/with_prometheus.py

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import trio
 
-from sandbox.api import RelayApi
+from sandbox.api import ApiRefused, RelayApi
 from sandbox.children import relay_process
 from sandbox.people import Person, connected, make_person
 from sandbox.stage import free_port
@@ -32,8 +32,16 @@ class Talk:
         return self.settings["HASHEE_AGENT_ID"]
 
     async def say(self, text: str) -> None:
+        """The first message waits until the agent has published its keys."""
+        with trio.fail_after(ANSWER_SECONDS):
+            while True:
+                try:
+                    await self.person.say(self.conversation, text)
+                except ApiRefused:
+                    await trio.sleep(0.1)
+                else:
+                    break
         self.said.append(text)
-        await self.person.say(self.conversation, text)
 
     async def until_answered(self) -> float:
         """Everything said was answered once, in order, by the echo; how long that took."""
