@@ -30,6 +30,7 @@ class SupervisorArguments:
     control_fd: int
     redis_url: str | None
     beside_another: bool = False
+    number: int = 1
 
 
 SupervisorCommand = Callable[[SupervisorArguments], list[str]]
@@ -159,14 +160,14 @@ class Generation:
 
 
 def start_generation(
-    shop: Workshop, on_state: Callable[[Generation, State], None], *, beside_another: bool
+    shop: Workshop, on_state: Callable[[Generation, State], None], *, beside_another: bool, number: int
 ) -> Generation:
     """In a process group of its own, with its two sockets; it dies with this process. Raises OSError."""
     ours, theirs = socket.socketpair()
     http_fd = shop.http_socket.fileno()
     try:
         with theirs:
-            arguments = SupervisorArguments(http_fd, theirs.fileno(), shop.redis_url, beside_another)
+            arguments = SupervisorArguments(http_fd, theirs.fileno(), shop.redis_url, beside_another, number)
             process = subprocess.Popen(
                 parent_death.command(os.getpid(), shop.command(arguments)),
                 stdin=subprocess.DEVNULL,

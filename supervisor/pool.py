@@ -19,7 +19,7 @@ from supervisor.crash_loop import CrashLoop, CrashLoopStatus, death_of
 from supervisor.keeper_children import Backoff
 from supervisor.places import Life, Place, WorkerStatus, status_of, use_of, why_not
 from supervisor.pool_settings import RELOAD, HandlerUnusable, PoolEvents, PoolSettings, Waiting, nothing_waits
-from supervisor.process import ExitReason, WorkerExit, WorkerProcess
+from supervisor.process import ExitReason, Stage, WorkerExit, WorkerProcess
 from supervisor.recycling import Worn
 from supervisor.worker_order import WorkerOrder, module_files
 
@@ -332,7 +332,7 @@ class Pool:
                     place.failure = None
                 life.settled.set()
                 self._notify()
-            case Heartbeat() if life.limits.is_too_large(message):
+            case Heartbeat() if life.limits.is_too_large(message) and life.process.stage is not Stage.KILLED:
                 self._log.error("worker: too large, killed", worker=life.process.consumer, rss_bytes=message.rss_bytes)
                 life.process.kill(ExitReason.MEMORY)
             case Observation():
@@ -352,10 +352,10 @@ class Pool:
         """What an end means for the pool."""
         if self._deaths is not None:
             self._deaths.start_soon(self._events.worker_ended, exited)
-        if exited.last_words:
-            self.last_words = exited.last_words
         if exited.reason in {ExitReason.DRAINED, ExitReason.KILLED}:
             return
+        if exited.last_words:
+            self.last_words = exited.last_words
         if exited.failure is None:
             self._log.error(
                 "worker: died",
@@ -381,7 +381,7 @@ class Pool:
             place.failure = failure
         if self._was_ready or self._settings.waits_for_code:
             return
-        if all(place.failure is not None for place in self._places.values()):
+        if self._places and all(place.failure is not None for place in self._places.values()):
             self._everything.cancel()
 
     def _notify(self) -> None:

@@ -60,8 +60,9 @@ class Reloading:
         try:
             wanted = self._read()
         except (SettingsError, EnvFileError) as error:
-            self._log.error("reload: failed, the old workers stay", reason=str(error))
-            return str(error)
+            return self._refuse(str(error))
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with the settings now, what runs goes on
+            return self._refuse(f"the settings cannot be read ({type(error).__name__})")
         problem = await self._pool.reload(wanted.order)
         if problem is not None:
             return problem
@@ -69,6 +70,10 @@ class Reloading:
             self._bounds = wanted.bounds
             self._pool.scale(wanted.bounds)
         return ""
+
+    def _refuse(self, reason: str) -> str:
+        self._log.error("reload: failed, the old workers stay", reason=reason)
+        return reason
 
     async def watch_files(self) -> None:
         """In development: reload whenever one of the handler's files changes. Until cancelled."""

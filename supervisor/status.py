@@ -4,6 +4,7 @@ The field names are the JSON that scripts read: they are added to, never changed
 worker that died wrote in its last moment. It stands nowhere else, and only the agent's own user can open the control socket.
 """
 
+import math
 import os
 from collections import deque
 from importlib.metadata import version
@@ -177,5 +178,6 @@ class StatusDesk:
         if now - self._kinds_at >= KINDS_SECONDS:
             self._kinds, self._kinds_at = await overview.kinds(), now
         kinds, complete = self._kinds
-        trip = self._metrics.registry.get_sample_value("hashee_redis_round_trip_seconds") or 0.0
-        return RedisStatus(server, round(trip * 1000, 2), kinds, complete)
+        trip = self._metrics.registry.get_sample_value("hashee_redis_round_trip_seconds")
+        known = trip is not None and not math.isnan(trip)
+        return RedisStatus(server, round(trip * 1000, 2) if known and trip else 0.0, kinds, complete)

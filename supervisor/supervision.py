@@ -76,6 +76,7 @@ class Supervision:
         self._nursery: trio.Nursery | None = None
         self._upgrade: Upgrade | None = None
         self._ever_ready = False
+        self._starts = 0
         self._draining = trio.Event()
         self._log = get_logger()
         self.last_upgrade = ""
@@ -214,7 +215,8 @@ class Supervision:
     def _start(self, *, beside_another: bool) -> Generation:
         """Raises OSError."""
         assert self._nursery is not None  # noqa: S101 - `run` has opened it
-        generation = start_generation(self._shop, self._hear, beside_another=beside_another)
+        self._starts += 1
+        generation = start_generation(self._shop, self._hear, beside_another=beside_another, number=self._starts)
         self._generations.add(generation)
         self._nursery.start_soon(self._accompany, generation)
         return generation

@@ -124,3 +124,18 @@ def test_the_readme_links_to_pages_that_exist() -> None:
 @pytest.mark.parametrize("environ", [{}, {"OPENAI_API_KEY": "k"}, {"OPENAI_BASE_URL": "http://localhost/v1"}])
 def test_supervisor_and_workers_agree_on_the_handler_of_an_owner_who_named_none(environ: dict[str, str]) -> None:
     assert default_handler(environ) == workers_default_handler(environ)
+
+
+def test_every_test_that_the_operators_page_names_exists() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "operate.md").read_text()))
+    there = {
+        name for path in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
+    }
+    assert len(named) > 40
+    assert named - there == set()
+
+
+def test_every_row_of_the_operators_table_is_held_by_a_test() -> None:
+    rows = [line for line in (ROOT / "docs" / "operate.md").read_text().splitlines() if line.startswith("| ")][2:]
+    assert len(rows) > 25
+    assert [row for row in rows if "`test_" not in row] == []

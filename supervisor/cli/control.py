@@ -19,10 +19,14 @@ from supervisor.line import Lines
 
 RECEIVE_BYTES = 65536
 CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 30.0
 
 
-def ask(request: Request) -> Iterator[Answer]:
-    """The answers, as they come, until the other side ends the connection or the caller has enough."""
+def ask(request: Request, *, patience_seconds: float | None = ANSWER_SECONDS) -> Iterator[Answer]:
+    """The answers, as they come, until the other side ends the connection or the caller has enough.
+
+    `patience_seconds`: for each answer; None for as long as it takes.
+    """
     state_dir, runtime_dir = control_directories(os.environ)
     if not state_dir.is_dir():
         give_up(
@@ -37,19 +41,21 @@ def ask(request: Request) -> Iterator[Answer]:
             give_up(f"the agent of {state_dir} belongs to another user; run this as that user")
         except (OSError, RuntimeDirectoryUnsafe):
             give_up(f"no agent runs on {state_dir} (start one with hashee-agent up, or set HASHEE_STATE_DIR)")
-        connection.settimeout(None)
+        connection.settimeout(patience_seconds)
         try:
             connection.sendall(msgspec.json.encode(request) + b"\n")
             while data := connection.recv(RECEIVE_BYTES):
                 for line in lines.feed(data):
                     yield msgspec.json.decode(line, type=Answer)
+        except TimeoutError:
+            give_up(f"the agent has not answered for {patience_seconds:.0f} s; its log, or QUIT to it, says more")
         except ConnectionError:
             return
 
 
-def ask_once(request: Request) -> Answer:
+def ask_once(request: Request, *, patience_seconds: float | None = ANSWER_SECONDS) -> Answer:
     """The first answer, if it is a good one."""
-    return accepted(next(ask(request), None))
+    return accepted(next(ask(request, patience_seconds=patience_seconds), None))
 
 
 def accepted(answer: Answer | None) -> Answer:

@@ -12,6 +12,6 @@ def reload() -> int:
 
     No job is interrupted. If the new ones do not start, the old ones stay: status 1 and the reason.
     """
-    ask_once(Request("reload"))
+    ask_once(Request("reload"), patience_seconds=None)
     click.echo("reloaded")
     return 0

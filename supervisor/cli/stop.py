@@ -15,7 +15,7 @@ def stop(no_wait: bool) -> int:
 
     A second `stop` changes nothing; a second TERM or Ctrl-C at the process itself ends it at once.
     """
-    answers = ask(Request("stop"))
+    answers = ask(Request("stop"), patience_seconds=None)
     answer = accepted(next(answers, None))
     if no_wait:
         return 0

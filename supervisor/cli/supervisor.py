@@ -27,11 +27,14 @@ from supervisor.state_directory import make_private
 @click.option("--workers", metavar="N|MIN:MAX", help="Worker processes here; 0: they run elsewhere (HASHEE_WORKERS).")
 @click.option("--keeper-fds", hidden=True, help="HTTP socket and control socket, as the keeper passes them.")
 @click.option("--beside-another", hidden=True, is_flag=True, help="An older generation runs and leaves when we serve.")
+@click.option("--number", hidden=True, type=int, default=1, help="Which start of a supervisor under this keeper it is.")
 @click.option("--keeper-redis", hidden=True, help="The URL of the keeper's private Redis.")
-def supervisor(workers: str | None, keeper_fds: str | None, keeper_redis: str | None, beside_another: bool) -> int:
+def supervisor(
+    workers: str | None, keeper_fds: str | None, keeper_redis: str | None, beside_another: bool, number: int
+) -> int:
     """Run the supervisor and its workers against a Redis of your own (HASHEE_REDIS_URL), as the Procfile does."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold keys
-    setproctitle("hashee-agent: supervisor")
+    setproctitle(f"hashee-agent: supervisor {number}")
     disable_created_metrics()  # a series more for each, of no use to anybody here
     refuse_shadows()
     claim(os.environ, {} if workers is None else {"HASHEE_WORKERS": workers})

@@ -50,6 +50,7 @@ def supervisor_command(arguments: SupervisorArguments) -> list[str]:
     command = [*_program(), "supervisor", "--keeper-fds", f"{arguments.http_fd},{arguments.control_fd}"]
     if arguments.redis_url is not None:
         command += ["--keeper-redis", arguments.redis_url]
+    command += ["--number", str(arguments.number)]
     return [*command, "--beside-another"] if arguments.beside_another else command
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import click
 
+from supervisor.cli.as_init import run_as_init
 from supervisor.cli.shadow import refuse_shadows
 from supervisor.config import ALL_SETTINGS, BUS_KEY, REDIS_URL, WorkerSettings
 
@@ -29,7 +30,10 @@ def worker(handler: str | None, concurrency: str | None) -> None:
     settings = WorkerSettings.from_environ(environ)
     argv = [sys.executable, "-P", "-m", "workers", "--handler", settings.handler]
     argv += ["--concurrency", str(settings.concurrency)]
-    os.execve(sys.executable, argv, worker_environment(settings, environ))  # noqa: S606
+    handed_on = worker_environment(settings, environ)
+    if os.getpid() == 1:
+        sys.exit(run_as_init([*argv, "--parent-pid", "1"], handed_on))
+    os.execve(sys.executable, argv, handed_on)  # noqa: S606
 
 
 def worker_environment(settings: WorkerSettings, environ: Mapping[str, str]) -> dict[str, str]:

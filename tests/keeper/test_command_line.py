@@ -143,3 +143,13 @@ def test_healthcheck_ends_with_1_and_the_reason_until_the_path_is_proven(tmp_pat
     assert (ready.returncode, ready.stdout) == (1, "no worker is ready\n")
     assert (live.returncode, live.stdout) == (0, "ok\n")
     assert run("healthcheck", environ=environ, cwd=tmp_path).returncode == 1
+
+
+def test_a_handler_that_cannot_be_imported_ends_up_with_78_and_is_said_once_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("import nothing_like_this\n")
+    settings = {"HASHEE_HANDLER": "broken:agent", "HASHEE_BASE_URL": "http://127.0.0.1:9"}
+    done = run("up", environ=process_environ(tmp_path / "state", **settings), cwd=tmp_path)
+    assert done.returncode == 78
+    [said] = [line for line in done.stderr.splitlines() if "nothing_like_this" in line]
+    assert "ModuleNotFoundError" in said
+    assert "broken.py:1" in said

@@ -3,8 +3,14 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +18,7 @@ from typing import Any
 import trio
 
 from tests.pool.builders import is_gone
-from tests.world import World, world
+from tests.world import UP, World, world
 
 Ran = subprocess.CompletedProcess[str]
 
@@ -59,8 +65,35 @@ def title(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_text().strip("\0 ")
 
 
+@dataclass
+class Systemd:
+    """What a service manager is told, as it comes."""
+
+    told: str = ""
+
+    async def listen(self, listener: socket.socket) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(listener)
+            self.told += listener.recv(4096).decode() + "\n"
+
+
+@asynccontextmanager
+async def systemd(address: Path) -> AsyncIterator[Systemd]:
+    manager = Systemd()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(address))
+        listener.setblocking(False)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(manager.listen, listener)
+            yield manager
+            nursery.cancel_scope.cancel()
+
+
 async def test_status_reload_scale_signals_and_stop_of_a_running_agent(tmp_path: Path) -> None:
-    async with world(tmp_path) as agent:
+    address = tmp_path / "notify"
+    async with systemd(address) as manager, world(tmp_path, NOTIFY_SOCKET=str(address)) as agent:
+        await agent.until(lambda: "STATUS=connected; 2 of 2 workers, 0 jobs" in manager.told)
+        assert manager.told.count("READY=1") == 1
         await say(agent, "hello")
         await answered(agent, ["echo: hello"])
 
@@ -79,7 +112,7 @@ async def test_status_reload_scale_signals_and_stop_of_a_running_agent(tmp_path:
         assert "2 ready of 2" in shown
 
         assert title(agent.keeper_pid) == "hashee-agent: keeper"
-        assert title(supervisor["pid"]).startswith("hashee-agent: supervisor")
+        assert title(supervisor["pid"]) == "hashee-agent: supervisor 1"
         assert sorted(map(title, agent.worker_pids())) == [
             "hashee-agent: worker 1 (0 jobs)",
             "hashee-agent: worker 2 (0 jobs)",
@@ -98,6 +131,7 @@ async def test_status_reload_scale_signals_and_stop_of_a_running_agent(tmp_path:
         before = await workers(agent, 3)
         os.kill(agent.keeper_pid, signal.SIGHUP)
         await agent.until(lambda: not set(before) & set(agent.worker_pids()))
+        await agent.until(lambda: "READY=1" in manager.told.partition("RELOADING=1\nMONOTONIC_USEC=")[2])
 
         os.kill(agent.keeper_pid, signal.SIGQUIT)
         await agent.until(lambda: agent.log().count("worker: stacks") == 3 and "supervisor: stacks" in agent.log())
@@ -106,6 +140,7 @@ async def test_status_reload_scale_signals_and_stop_of_a_running_agent(tmp_path:
         await say(agent, "still there?")
         await answered(agent, ["echo: hello", "echo: still there?"])
         assert (await command(agent, "stop")).stdout.endswith("stopped\n")
+        assert "STOPPING=1\nEXTEND_TIMEOUT_USEC=" in manager.told
         assert agent.supervisor_pid() is None
         assert "no agent runs" in (await command(agent, "status", status=1)).stderr
 
@@ -189,3 +224,64 @@ async def test_a_worker_elsewhere_joins_is_listed_and_leaves(tmp_path: Path) -> 
         finally:
             alone.kill()
             alone.wait()
+
+
+async def test_a_crash_loop_is_shown_in_readyz_status_metrics_and_log(tmp_path: Path) -> None:
+    async with world(tmp_path, HASHEE_HANDLER=OURS) as agent:
+        for death in range(1, 6):
+            await agent.until(agent.worker_pids)
+            os.kill(agent.worker_pids()[0], signal.SIGKILL)
+            await agent.until(lambda: agent.log().count("worker: died") == death)  # noqa: B023  # awaited here
+        assert "workers: crash loop, started again slowly from now on" in agent.log()
+        pool = (await status_of(agent))["supervisor"]["pool"]
+        assert (pool["crash_loop"]["deaths"], pool["crash_loop"]["last"]["status"]) == (5, -signal.SIGKILL)
+        assert "crash loop: 5 deaths" in (await command(agent, "status")).stdout
+        await agent.until(lambda: "hashee_worker_crash_loop 1.0" in agent.page("/metrics"))
+        assert 'hashee_worker_end_total{reason="crashed"} 5.0' in agent.page("/metrics")
+        await agent.until(lambda: "crash loop: 5 deaths, the last one with status -9" in readyz(agent))
+        os.kill(agent.keeper_pid, signal.SIGHUP)  # a reload waits for no backoff
+        await agent.until_ready()
+
+
+def readyz(agent: World) -> str:
+    """Also when it is not ready."""
+    try:
+        with urllib.request.urlopen(f"{agent.http_url}/readyz", timeout=2) as answer:  # noqa: S310 - loopback
+            text: str = answer.read().decode()
+            return text
+    except urllib.error.HTTPError as refused:
+        return refused.read().decode()
+
+
+async def test_a_reload_reads_the_settings_file_again_and_ctrl_c_says_what_it_waits_for(tmp_path: Path) -> None:
+    settings = tmp_path / "env"
+    write_private(settings, "OWNERS_WORD=one")
+    async with world(tmp_path, program=(*UP, "--env-file", str(settings)), HASHEE_HANDLER=OURS) as agent:
+        await say(agent, "environment")
+        await agent.until(lambda: heard(agent))
+        assert "OWNERS_WORD=one" in heard(agent)[0].splitlines()
+        write_private(settings, "OWNERS_WORD=two")
+        await command(agent, "reload")
+        await say(agent, "environment")
+        await agent.until(lambda: len(heard(agent)) == 2)
+        assert "OWNERS_WORD=two" in heard(agent)[1].splitlines()
+
+        write_private(settings, "HASHEE_WORKERS=many")
+        before = agent.worker_pids()
+        refused = await command(agent, "reload", status=1)
+        assert "the old workers stay: HASHEE_WORKERS" in refused.stderr
+        assert agent.worker_pids() == before
+        assert (await status_of(agent))["supervisor"]["pool"]["reload_problem"].startswith("HASHEE_WORKERS")
+
+        await say(agent, f"wait {tmp_path / 'go'}")
+        await agent.until(lambda: any("(1 job)" in title(pid) for pid in agent.worker_pids()))
+        os.kill(agent.keeper_pid, signal.SIGINT)
+        await agent.until(lambda: "drain: waiting for 1 jobs in 1 workers; again to end at once" in agent.log())
+        (tmp_path / "go").touch()
+        await agent.until(lambda: len(heard(agent)) == 3)
+        await agent.until(lambda: agent.up is not None and agent.up.exit_code == 0)
+
+
+def write_private(path: Path, text: str) -> None:
+    path.write_text(text + "\n")
+    path.chmod(0o600)

@@ -87,19 +87,6 @@ async def test_a_handler_that_no_worker_can_import_ends_the_pool_and_is_said_onc
     assert run.lines.events().count("worker: cannot use the handler") == 1
 
 
-async def test_an_idle_worker_killed_again_and_again_comes_back_each_time(tmp_path: Path) -> None:
-    with redis_server(tmp_path) as url:
-        async with running_pool(order_of(url), backoff_last_seconds=0.01) as run:
-            for kills in range(1, 6):
-                with trio.fail_after(20):
-                    await run.pool.wait_until_ready()
-                [status] = run.pool.statuses()
-                assert status.pid is not None
-                os.kill(status.pid, signal.SIGKILL)
-                await until(lambda kills=kills: len(run.deaths) == kills)  # type: ignore[misc]  # binds the loop's value
-            assert len({consumer for consumer, _abnormal in run.deaths}) == 5
-
-
 async def test_a_cancelled_pool_leaves_no_process(tmp_path: Path) -> None:
     with redis_server(tmp_path) as url:
         async with running_pool(order_of(url), workers=2) as run:

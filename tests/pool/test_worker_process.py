@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from bus.control import Drained, Heartbeat, Ready, StartFailed
+from bus.seal import StoreSeal
 from supervisor.environment import worker_environment
 from supervisor.process import ExitReason, Stage
 from tests.bus.builders import AGENT, BUS_KEY, open_bus, open_worker
@@ -84,16 +85,6 @@ async def test_a_handler_that_ends_the_process_is_an_abnormal_death_with_its_job
     assert (worker.exit.returncode, worker.exit.abnormal) == (code, True)
 
 
-async def test_a_stopped_worker_is_killed_after_its_silence_and_that_is_not_abnormal(tmp_path: Path) -> None:
-    with redis_server(tmp_path) as url:
-        async with open_bus(url) as bus, running_worker(order_of(url)) as worker:
-            await ask(bus, "stop")
-            await until(lambda: worker.exit)
-    assert worker.exit is not None
-    assert (worker.exit.returncode, worker.exit.abnormal) == (-signal.SIGKILL, False)
-    assert worker.lines.of("worker: hangs, is ended")["reason"] == "silent"
-
-
 @pytest.mark.parametrize("command", ["spin", "block 6"])
 async def test_a_handler_that_holds_the_loop_starves_neither_heartbeat_nor_stacks(tmp_path: Path, command: str) -> None:
     with redis_server(tmp_path) as url:
@@ -106,31 +97,6 @@ async def test_a_handler_that_holds_the_loop_starves_neither_heartbeat_nor_stack
     stacks = str(worker.lines.of("worker: stacks")["stacks"])
     assert "handlers.py:" in stacks
     assert "task " in stacks
-
-
-async def test_a_hung_worker_is_dumped_before_it_is_killed_even_if_no_thread_of_it_runs(tmp_path: Path) -> None:
-    with redis_server(tmp_path) as url:
-        async with open_bus(url) as bus, running_worker(order_of(url)) as worker:
-            await ask(bus, "hold")
-            await until(lambda: worker.exit)
-    assert worker.exit is not None
-    assert (worker.exit.returncode, worker.exit.abnormal) == (-signal.SIGKILL, False)
-    assert worker.exit.reason is ExitReason.SILENT
-    assert "handlers.py" in str(worker.lines.of("worker: stacks")["stacks"])
-
-
-async def test_what_a_worker_started_ends_with_it(tmp_path: Path) -> None:
-    with redis_server(tmp_path) as url:
-        async with open_bus(url) as bus, running_worker(order_of(url)) as worker:
-            await ask(bus, "grandchild")
-            grandchild = int(await text_answer(bus))
-            assert not is_gone(grandchild)
-            assert worker.process.pid is not None
-            os.kill(worker.process.pid, signal.SIGKILL)
-            await until(lambda: worker.exit)
-            await until(lambda: is_gone(grandchild))
-    assert worker.exit is not None
-    assert worker.exit.abnormal
 
 
 async def test_a_worker_gets_the_owners_secrets_and_none_of_ours(tmp_path: Path) -> None:
@@ -282,3 +248,47 @@ async def test_a_worker_alone_runs_from_its_environment_and_ends_on_sigterm(tmp_
         finally:
             alone.kill()
             alone.communicate()
+
+
+async def test_a_worker_with_another_stores_bus_key_ends_with_78_and_says_so(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with open_bus(url) as bus:
+            await StoreSeal(bus.client, bus.keys).adopt(bytes(32))
+            async with running_worker(order_of(url)) as worker:
+                await until(lambda: worker.exit)
+    assert worker.exit is not None
+    assert (worker.exit.returncode, worker.exit.reason, worker.exit.abnormal) == (78, ExitReason.UNUSABLE, False)
+    assert worker.exit.failure is not None
+    assert worker.exit.failure.kind == "bus_key"
+    assert worker.exit.failure.last_line
+
+
+async def test_as_pid_1_of_a_container_a_worker_reaps_what_its_handler_left_and_ends_on_sigterm(tmp_path: Path) -> None:
+    program = "import os, sys; from supervisor.cli.as_init import run_as_init; sys.exit(run_as_init(sys.argv[1:], os.environ))"
+    orphaner = "import subprocess, time; subprocess.run(['sh', '-c', 'sleep 0.2 & echo $!']); time.sleep(600)"
+    namespace = ["unshare", "--fork", "--pid", "--mount-proc", "--kill-child", sys.executable, "-c", program]
+    init = piped([*namespace, sys.executable, "-u", "-c", orphaner])
+    try:
+        assert init.stdout is not None
+        if not await trio.to_thread.run_sync(init.stdout.readline):
+            pytest.skip("this machine allows no pid namespace")
+        [inner] = children(init.pid)
+        await until(lambda: [stat(pid) for pid in children(inner)] == ["S"])  # the child; its orphan was reaped
+        os.kill(inner, signal.SIGTERM)
+        with trio.fail_after(10):
+            assert await trio.to_thread.run_sync(init.wait, abandon_on_cancel=True) == 128 + signal.SIGTERM
+    finally:
+        init.kill()
+        init.communicate()
+
+
+def piped(command: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def stat(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
