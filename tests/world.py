@@ -21,7 +21,7 @@ from sandbox.api import RelayApi
 from sandbox.children import Child, relay_process, running
 from sandbox.people import Person, connected, make_person
 
-READY_SECONDS = 20.0
+READY_SECONDS = 60.0
 DRAIN_SECONDS = 20.0
 ANSWER_SECONDS = 60.0
 UP = (sys.executable, "-m", "supervisor", "up")

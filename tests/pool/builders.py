@@ -24,7 +24,7 @@ from supervisor.worker_order import WorkerOrder, WorkerTimes
 from tests.bus.builders import AGENT, BUS_KEY, PEER, Bus, arrival_of, message_of
 
 QUICK = WorkerTimes(load_seconds=20, silence_seconds=2.5, dump_seconds=0.3, terminate_seconds=0.5)
-WITHIN_SECONDS = 20
+WITHIN_SECONDS = 60
 
 
 def order_of(url: str, *, handler: str = "tests.pool.handlers:agent", **changes: object) -> WorkerOrder:

@@ -267,7 +267,7 @@ async def test_a_reload_reads_the_settings_file_again_and_ctrl_c_says_what_it_wa
         assert "OWNERS_WORD=two" in heard(agent)[1].splitlines()
 
         write_private(settings, "HASHEE_WORKERS=many")
-        before = agent.worker_pids()
+        before = await workers(agent, 2)
         refused = await command(agent, "reload", status=1)
         assert "the old workers stay: HASHEE_WORKERS" in refused.stderr
         assert agent.worker_pids() == before

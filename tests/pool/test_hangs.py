@@ -12,7 +12,18 @@ from bus.records import pack_job
 from supervisor.process import ExitReason
 from supervisor.worker_order import WorkerTimes
 from tests.bus.builders import AGENT, BUS_KEY, Bus, arrival_of, message_of, open_bus
-from tests.pool.builders import QUICK, PoolRun, ask, is_gone, order_of, running_pool, running_worker, text_answer, until
+from tests.pool.builders import (
+    QUICK,
+    WITHIN_SECONDS,
+    PoolRun,
+    ask,
+    is_gone,
+    order_of,
+    running_pool,
+    running_worker,
+    text_answer,
+    until,
+)
 from tests.redis_server import redis_server
 
 IMPATIENT = WorkerTimes(
@@ -75,7 +86,7 @@ async def test_a_worker_that_only_imports_for_long_is_not_taken_for_a_silent_one
         times = WorkerTimes(load_seconds=20, silence_seconds=1.5)
         order = order_of(url, handler="slow:agent", directory=tmp_path, times=times)
         async with running_pool(order) as run:
-            with trio.fail_after(20):
+            with trio.fail_after(WITHIN_SECONDS):
                 await run.pool.wait_until_ready()
             assert run.exits == []
 
@@ -94,7 +105,7 @@ async def test_a_worker_that_imports_for_ever_is_dumped_and_killed(tmp_path: Pat
 async def test_a_supervisor_that_slept_itself_kills_nobody_for_it(tmp_path: Path) -> None:
     with redis_server(tmp_path) as url:
         async with running_pool(order_of(url, times=QUICK)) as run:
-            with trio.fail_after(20):
+            with trio.fail_after(WITHIN_SECONDS):
                 await run.pool.wait_until_ready()
             slept_until = run.pool.statuses()[0].uptime_seconds + QUICK.silence_seconds + 0.5
             block_this_process(QUICK.silence_seconds + 0.5)

@@ -9,14 +9,14 @@ from bus.overview import Overview
 from supervisor.autoscale import Autoscale, AutoscaleTimes, Bounds, Load
 from supervisor.process import ExitReason
 from tests.bus.builders import open_bus
-from tests.pool.builders import ask, order_of, running_pool, text_answer, until
+from tests.pool.builders import WITHIN_SECONDS, ask, order_of, running_pool, text_answer, until
 from tests.redis_server import redis_server
 
 
 async def test_scaling_down_lets_the_one_that_goes_finish_its_job(tmp_path: Path) -> None:
     with redis_server(tmp_path) as url:
         async with open_bus(url) as bus, running_pool(order_of(url), 2) as run:
-            with trio.fail_after(20):
+            with trio.fail_after(WITHIN_SECONDS):
                 await run.pool.wait_until_ready(2)
             for conversation in ("one", "two"):
                 await ask(bus, f"wait {tmp_path / 'go'}", conversation=conversation)

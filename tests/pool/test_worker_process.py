@@ -16,7 +16,7 @@ from bus.seal import StoreSeal
 from supervisor.environment import worker_environment
 from supervisor.process import ExitReason, Stage
 from tests.bus.builders import AGENT, BUS_KEY, open_bus, open_worker
-from tests.pool.builders import ask, is_gone, order_of, running_worker, text_answer, until
+from tests.pool.builders import WITHIN_SECONDS, ask, is_gone, order_of, running_worker, text_answer, until
 from tests.redis_server import redis_server, running_redis
 
 
@@ -243,7 +243,7 @@ async def test_a_worker_alone_runs_from_its_environment_and_ends_on_sigterm(tmp_
                 await ask(bus, "hello")
                 assert await text_answer(bus) == "re: hello"
             alone.terminate()
-            with trio.fail_after(10):
+            with trio.fail_after(WITHIN_SECONDS):
                 assert await trio.to_thread.run_sync(alone.wait, abandon_on_cancel=True) == 0
         finally:
             alone.kill()
@@ -275,7 +275,7 @@ async def test_as_pid_1_of_a_container_a_worker_reaps_what_its_handler_left_and_
         [inner] = children(init.pid)
         await until(lambda: [stat(pid) for pid in children(inner)] == ["S"])  # the child; its orphan was reaped
         os.kill(inner, signal.SIGTERM)
-        with trio.fail_after(10):
+        with trio.fail_after(WITHIN_SECONDS):
             assert await trio.to_thread.run_sync(init.wait, abandon_on_cancel=True) == 128 + signal.SIGTERM
     finally:
         init.kill()
