@@ -30,7 +30,8 @@ class Bulletin:
                 was_reloading = reloading
             elif self._health.liveness().ok:
                 await self._keeper.report(PULSE, self._line())
-            await trio.sleep(PULSE_SECONDS)
+            with trio.move_on_after(PULSE_SECONDS):
+                await self._parts.workforce.reloading.changed.wait()
 
     def _line(self) -> str:
         """The relay's state, the workers', and what is bad."""

@@ -38,6 +38,8 @@ class Reloading:
         self._turn = trio.Lock()
         self._is_next = False
         self.is_under_way = False
+        self.changed = trio.Event()
+        """Set when a reload begins or has ended; another one then takes its place."""
         self.problem = ""
         """Why the last one failed; empty when it did not."""
 
@@ -48,11 +50,11 @@ class Reloading:
         self._is_next = True
         async with self._turn:
             self._is_next = False
-            self.is_under_way = True
+            self._tell(is_under_way=True)
             try:
                 self.problem = await self._reload()
             finally:
-                self.is_under_way = False
+                self._tell(is_under_way=False)
         return self.problem
 
     async def _reload(self) -> str:
@@ -70,6 +72,11 @@ class Reloading:
             self._bounds = wanted.bounds
             self._pool.scale(wanted.bounds)
         return ""
+
+    def _tell(self, *, is_under_way: bool) -> None:
+        self.is_under_way = is_under_way
+        self.changed.set()
+        self.changed = trio.Event()
 
     def _refuse(self, reason: str) -> str:
         self._log.error("reload: failed, the old workers stay", reason=reason)

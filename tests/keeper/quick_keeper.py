@@ -18,7 +18,7 @@ def main() -> int:
     setproctitle("hashee-agent: keeper")
     settings = KeeperSettings.from_environ(environ)
     configure_logging(settings.log, "keeper")
-    timings = Timings(backoff_base=0.02, backoff_cap=0.05, silence=3.0)
+    timings = Timings(backoff_base=0.02, backoff_cap=0.05, silence=float(environ.get("TEST_SILENCE_SECONDS", "60")))
     return trio.run(partial(run_keeper, settings, supervisor_command, environ, timings))
 
 

@@ -23,7 +23,10 @@ from supervisor.process import WorkerExit, WorkerProcess
 from supervisor.worker_order import WorkerOrder, WorkerTimes
 from tests.bus.builders import AGENT, BUS_KEY, PEER, Bus, arrival_of, message_of
 
-QUICK = WorkerTimes(load_seconds=20, silence_seconds=2.5, dump_seconds=0.3, terminate_seconds=0.5)
+PATIENT = WorkerTimes(load_seconds=60, silence_seconds=60, dump_seconds=0.3, terminate_seconds=0.5)
+"""For workers that shall live: a busy machine is no reason to kill one."""
+QUICK = WorkerTimes(load_seconds=60, silence_seconds=3, dump_seconds=0.5, terminate_seconds=0.5)
+"""For those that shall be found hanging."""
 WITHIN_SECONDS = 60
 
 
@@ -36,7 +39,7 @@ def order_of(url: str, *, handler: str = "tests.pool.handlers:agent", **changes:
         concurrency=4,
         environ=dict(os.environ),
         directory=Path.cwd(),
-        times=QUICK,
+        times=PATIENT,
     )
     return dataclasses.replace(order, **changes)  # type: ignore[arg-type]  # names and types are the test's concern
 

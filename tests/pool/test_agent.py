@@ -178,7 +178,7 @@ def heard(agent: World) -> list[str]:
 async def test_what_a_handler_left_behind_ends_with_a_killed_supervisor_and_a_hung_one_is_replaced(
     tmp_path: Path,
 ) -> None:
-    async with world(tmp_path, program=QUICK, HASHEE_HANDLER=OURS) as agent:
+    async with world(tmp_path, program=QUICK, HASHEE_HANDLER=OURS, TEST_SILENCE_SECONDS="4") as agent:
         await say(agent, "daemon")
         await agent.until(lambda: heard(agent))
         daemon, supervisor, old_workers = int(heard(agent)[0]), agent.supervisor_pid(), agent.worker_pids()

@@ -27,7 +27,7 @@ from tests.pool.builders import (
 from tests.redis_server import redis_server
 
 IMPATIENT = WorkerTimes(
-    load_seconds=20, silence_seconds=2, job_seconds=0.5, grace_seconds=0.5, dump_seconds=0.3, terminate_seconds=0.3
+    load_seconds=60, silence_seconds=60, job_seconds=0.5, grace_seconds=0.5, dump_seconds=0.3, terminate_seconds=0.3
 )
 
 
@@ -39,7 +39,7 @@ def the_one_exit(run: PoolRun, reason: ExitReason) -> None:
 @pytest.mark.parametrize("command", ["hold_once", "stop_once"])
 async def test_hung_worker_is_dumped_killed_and_its_job_goes_on(tmp_path: Path, command: str) -> None:
     with redis_server(tmp_path) as url:
-        async with open_bus(url) as bus, running_pool(order_of(url), bus=bus) as run:
+        async with open_bus(url) as bus, running_pool(order_of(url, times=QUICK), bus=bus) as run:
             await ask(bus, f"{command} {tmp_path / 'first'}")
             assert await text_answer(bus) == f"re: {command}"
             [exited] = run.exits
@@ -65,7 +65,7 @@ async def test_a_handler_over_its_time_limit_that_holds_the_loop_is_dumped_kille
 
 async def test_a_sync_handler_that_holds_the_interpreter_is_killed_and_its_job_goes_on(tmp_path: Path) -> None:
     with redis_server(tmp_path) as url:
-        async with open_bus(url) as bus, running_pool(order_of(url), bus=bus) as run:
+        async with open_bus(url) as bus, running_pool(order_of(url, times=QUICK), bus=bus) as run:
             await ask_system(bus, tmp_path / "first")
             assert await text_answer(bus) == "re: thread"
             the_one_exit(run, ExitReason.SILENT)
@@ -73,17 +73,17 @@ async def test_a_sync_handler_that_holds_the_interpreter_is_killed_and_its_job_g
 
 async def test_a_long_job_within_its_limit_is_left_alone_however_long_the_loop_hangs(tmp_path: Path) -> None:
     with redis_server(tmp_path) as url:
-        order = order_of(url, times=WorkerTimes(silence_seconds=1.5, job_seconds=60, grace_seconds=1))
+        order = order_of(url, times=WorkerTimes(silence_seconds=4, job_seconds=60, grace_seconds=1))
         async with open_bus(url) as bus, running_pool(order, bus=bus) as run:
-            await ask(bus, "block 3")
+            await ask(bus, "block 5")
             assert await text_answer(bus) == "blocked"
             assert run.exits == []
 
 
 async def test_a_worker_that_only_imports_for_long_is_not_taken_for_a_silent_one(tmp_path: Path) -> None:
-    write_slow_handler(tmp_path, seconds=2.5)
+    write_slow_handler(tmp_path, seconds=5)
     with redis_server(tmp_path) as url:
-        times = WorkerTimes(load_seconds=20, silence_seconds=1.5)
+        times = WorkerTimes(load_seconds=60, silence_seconds=4)
         order = order_of(url, handler="slow:agent", directory=tmp_path, times=times)
         async with running_pool(order) as run:
             with trio.fail_after(WITHIN_SECONDS):

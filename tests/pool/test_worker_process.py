@@ -85,12 +85,11 @@ async def test_a_handler_that_ends_the_process_is_an_abnormal_death_with_its_job
     assert (worker.exit.returncode, worker.exit.abnormal) == (code, True)
 
 
-@pytest.mark.parametrize("command", ["spin", "block 6"])
-async def test_a_handler_that_holds_the_loop_starves_neither_heartbeat_nor_stacks(tmp_path: Path, command: str) -> None:
+async def test_a_handler_that_holds_the_loop_starves_neither_heartbeat_nor_stacks(tmp_path: Path) -> None:
     with redis_server(tmp_path) as url:
         async with open_bus(url) as bus, running_worker(order_of(url)) as worker:
-            await ask(bus, command)
-            await until(lambda: worker.process.heartbeat and (worker.process.heartbeat.loop_lag_ms or 0) > 2600)
+            await ask(bus, "spin")
+            await until(lambda: worker.process.heartbeat and (worker.process.heartbeat.loop_lag_ms or 0) > 1500)
             assert worker.exit is None
             worker.process.dump_stacks()
             await until(lambda: "worker: stacks" in worker.lines.events())
