@@ -5,6 +5,7 @@ socket: whoever hears the acknowledgement confirms, whoever finds the record unc
 """
 
 import os
+import random
 
 import msgspec
 import structlog
@@ -171,7 +172,7 @@ class Outbound:
                 await self._drop_unreadable(entry)
             except RedisFailed as error:
                 log.warning("reply: waits for Redis", entry=entry.id, reason=str(error))
-                return RETRY_SECONDS
+                return RETRY_SECONDS * random.uniform(0.5, 1.5)  # noqa: S311 - so that they do not all come back at once
             except RestFailed as error:
                 log.warning("reply: waits for the relay", entry=entry.id, reason=str(error))
                 return max(RETRY_SECONDS, error.retry_after_seconds)
