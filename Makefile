@@ -5,6 +5,7 @@
 # make mutants switch each guard of crypto/ off in turn: some test must notice (about 3 minutes)
 # make chaos   a conversation of many people while everything is killed, stopped and cut (SEED=1; 90 s)
 # make nightly the same five times as long as it takes: 2,000 messages, 80 kills, seeds 1 to 5 (25 minutes)
+# make rollout versions change under traffic, each strategy and each trouble once (needs two idle cores; 10 minutes)
 # make bench   how fast the parts are, beside peers (docs/benchmarks.md; about 3 minutes)
 # make soak    10 minutes at 100 messages a second: nothing grows with what was answered
 # make systemd the service under a real systemd, in a throw-away machine (root; 2 minutes)
@@ -22,7 +23,7 @@ STAMP := $(VENV)/set-up
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
-.PHONY: setup run check test test-valkey lint lock bench fuzz mutants chaos nightly soak systemd metrics-page clean
+.PHONY: setup run check test test-valkey lint lock bench fuzz mutants rollout chaos nightly soak systemd metrics-page clean
 .PHONY: setup run check test lint lock bench fuzz mutants soak clean
 .PHONY: systemd containers prometheus metrics-page
 .DEFAULT_GOAL := setup
@@ -81,6 +82,12 @@ fuzz: setup
 
 mutants: setup
 	$(BIN)/python -m tests.mutants
+
+rollout: setup
+	@set -e; for strategy in upgrade systemd kubernetes; do for trouble in "" crash kill-old restart-redis; do \
+		echo "== $$strategy $$trouble"; \
+		$(BIN)/python -m tests.rollout --strategy $$strategy $${trouble:+--trouble $$trouble} --json $(ARGS); \
+	done; done
 
 soak: setup
 	$(BIN)/python -m tests.soak --minutes 10 --rate 100 $(ARGS)

@@ -13,12 +13,11 @@ from pathlib import Path
 import msgspec
 import trio
 
-from tests.rollout.run import Order, Outcome, run
+from tests.rollout.promises import what_is_bad
+from tests.rollout.run import Order, run
 from tests.rollout.strategies import STRATEGIES
 
 EXIT_BAD = 1
-MOST_CONNECTIONS = 3
-LONGEST_GAP_MS = 1500
 TROUBLES = ("crash", "kill-old", "restart-redis")
 
 
@@ -33,6 +32,7 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=40.0, help="messages a second, of all people together")
     parser.add_argument("--rollouts", type=int, default=1, help="one after the other")
     parser.add_argument("--trouble", choices=TROUBLES, default="", help="what goes wrong in it")
+    parser.add_argument("--max-connections", type=int, choices=(1, 2, 3), default=3, help="HASHEE_MAX_CONNECTIONS")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=Path, help="a directory for the logs and the state, kept")
     parser.add_argument("--json", action="store_true", help="one line of JSON (there is no other output)")
@@ -45,12 +45,13 @@ def main() -> int:
         rollouts=given.rollouts,
         trouble=given.trouble,
         seed=given.seed,
+        max_connections=given.max_connections,
     )
     directory = given.keep or Path(tempfile.mkdtemp(prefix="rollout-"))
     directory.mkdir(parents=True, exist_ok=True)
     outcome = trio.run(run, order, directory)
     print(msgspec.json.encode(outcome.figures).decode(), flush=True)
-    bad = _what_is_bad(outcome, order)
+    bad = what_is_bad(outcome, order)
     for line in (*outcome.notes, *bad):
         print(line, file=sys.stderr)
     if bad:
@@ -59,21 +60,6 @@ def main() -> int:
     if given.keep is None:
         shutil.rmtree(directory, ignore_errors=True)
     return 0
-
-
-def _what_is_bad(outcome: Outcome, order: Order) -> list[str]:
-    """A rollout in which nothing goes wrong is never without a connection nor silent; with trouble only what P1 to P3 promise counts."""
-    figures = outcome.figures
-    bad = [
-        f"{name}: {getattr(figures, name)}" for name in ("lost", "duplicated", "reordered") if getattr(figures, name)
-    ]
-    if figures.max_connections > MOST_CONNECTIONS:
-        bad.append(f"{figures.max_connections} connections at a time")
-    if not order.trouble and figures.connectionless_ms:
-        bad.append(f"connectionless for {figures.connectionless_ms} ms")
-    if not order.trouble and figures.max_gap_ms >= LONGEST_GAP_MS:
-        bad.append(f"no reply for {figures.max_gap_ms} ms")
-    return [*bad, *outcome.wrong]
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     rollouts: int
     trouble: str
     seed: int
+    max_connections: int = 3
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,7 +105,9 @@ class Traffic:
 async def run(order: Order, directory: Path) -> Outcome:
     """From nothing to the outcome; all processes are gone when it returns."""
     strategy = STRATEGIES[order.strategy]()
-    async with scene(directory, people=order.people, given_redis=strategy.given_redis) as made:
+    async with scene(
+        directory, people=order.people, given_redis=strategy.given_redis, max_connections=order.max_connections
+    ) as made:
         await strategy.begin(made)
         async with connected(*made.people):
             traffic = Traffic(made, order)

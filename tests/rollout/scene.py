@@ -64,6 +64,7 @@ class Scene:
     releases: Releases
     people: list[Person]
     stack: AsyncExitStack
+    max_connections: int
     redis: RedisServer | None = None
     conversations: dict[Person, str] = field(default_factory=dict)
     started: int = 0
@@ -79,6 +80,7 @@ class Scene:
             "HASHEE_BASE_URL": self.relay_url,
             "HASHEE_HANDLER": HANDLER,
             "HASHEE_SEND_RATE": "0",
+            "HASHEE_MAX_CONNECTIONS": str(self.max_connections),
             "HASHEE_DRAIN_SECONDS": str(DRAIN_SECONDS),
             "HASHEE_LOG_FORMAT": "console",
             **self._keys,
@@ -115,7 +117,7 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(directory: Path, *, people: int, given_redis: bool) -> AsyncIterator[Scene]:
+async def scene(directory: Path, *, people: int, given_redis: bool, max_connections: int) -> AsyncIterator[Scene]:
     """Relay, people with conversations, the first release on disk; everything that was started ends with the block."""
     async with (
         relay_process(log_path=directory / "relay.log") as (_, url),
@@ -123,7 +125,9 @@ async def scene(directory: Path, *, people: int, given_redis: bool) -> AsyncIter
         AsyncExitStack() as stack,
     ):
         persons = [await make_person(url, f"P{number}") for number in range(people)]
-        made = Scene(directory, url, api, await api.add_agent("Rollout"), Releases(directory), persons, stack)
+        made = Scene(
+            directory, url, api, await api.add_agent("Rollout"), Releases(directory), persons, stack, max_connections
+        )
         made.releases.deploy()
         if given_redis:
             (directory / "redis").mkdir()
