@@ -92,6 +92,7 @@ class Outbound:
         self._rate = send_rate_per_second
         self._slots = trio.Semaphore(SLOTS, max_value=SLOTS)
         self._under_way: dict[str, trio.CancelScope] = {}
+        self._committed: set[str] = set()
         self._taking = trio.CancelScope()
         self._turn = trio.Lock()
         self._agent_id = store.keys.agent_id
@@ -135,8 +136,11 @@ class Outbound:
                     nursery.start_soon(self._send_entry, entry)
 
     def _lease_lost(self, entry_id: str) -> None:
-        """Another has the reply: whatever we did would change nothing."""
-        if entry_id in self._under_way:
+        """Another has the reply: whatever we did would change nothing. Once committed it is sent whatever becomes of its entry:
+
+        a send that is cancelled half-way costs the connection.
+        """
+        if entry_id in self._under_way and entry_id not in self._committed:
             self._under_way[entry_id].cancel()
 
     async def give_back(self, entries: list[Entry]) -> None:
@@ -159,6 +163,7 @@ class Outbound:
                     pause = await self._attempt(entry)
         finally:
             self._leases.release(entry.id)
+            self._committed.discard(entry.id)
             del self._under_way[entry.id]
 
     async def _attempt(self, entry: Entry) -> float | None:
@@ -270,6 +275,8 @@ class Outbound:
                     commit = await self._try_commit(head, addressed, sealed)
             if commit.outcome is Committed.COMMITTED:
                 self._sealer.committed(sealed)
+                self._leases.release(head.entry_id)
+                self._committed.add(head.entry_id)
                 return sealed, commit.stream_id
             if commit.outcome is Committed.STALE:
                 continue  # encrypted with a state that is no longer: never sent

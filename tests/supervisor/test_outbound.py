@@ -357,5 +357,31 @@ async def test_who_leaves_finishes_what_is_in_hand_and_leaves_the_rest_to_others
         assert entries[0] == 0, "another may take it at once"
 
 
+async def test_a_lease_that_ends_with_the_commit_does_not_cut_the_send_that_follows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scene(tmp_path) as (core, _):
+        on_the_line, may_go_on, sent = trio.Event(), trio.Event(), list[Frame]()
+
+        async def slow_send(frame: Frame, *_: object) -> None:
+            on_the_line.set()
+            await may_go_on.wait()
+            sent.append(frame)
+
+        monkeypatch.setattr(core.connection, "send", slow_send)
+        async with sending(core):
+            core.connection.connect()
+            await reply_to_next(core, "an answer")
+            with trio.fail_after(WAIT_SECONDS):
+                await on_the_line.wait()
+            [entry_id] = core.outbound._under_way
+            core.outbound._lease_lost(entry_id)  # as a renewal says that asks while the commit's answer is on its way
+            may_go_on.set()
+            with trio.fail_after(WAIT_SECONDS):
+                while core.outbound.under_way:
+                    await trio.sleep(0.005)
+        assert len(sent) == 1
+
+
 async def _has_entries(core: Core, count: int) -> bool:
     return await core.client.command("XLEN", core.keys.replies) == count
