@@ -1,5 +1,7 @@
 """Logs: to stderr, for a person (`[hashee] connection: connected slot=1`) or as JSON, one object a line.
 
+In colours on a terminal (unless NO_COLOR is set), with its priority (`<4>`) in the journal, which hides that and can filter by it.
+
 An exception is shown by its type and place only: its text may carry what a message said. For the same reason the
 lines of other libraries, which come through `logging`, show who speaks and where, and not what.
 """
@@ -7,7 +9,7 @@ lines of other libraries, which come through `logging`, show who speaks and wher
 import logging
 import os
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 from traceback import extract_tb
 from typing import Any, TextIO
@@ -23,6 +25,8 @@ LEVELS: Mapping[str, int] = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
+PRIORITIES: Mapping[str, int] = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+COLOURS: Mapping[str, str] = {"debug": "2", "warning": "33", "error": "31", "critical": "1;31"}
 Event = MutableMapping[str, Any]  # structlog's own type of an event
 
 
@@ -30,7 +34,7 @@ def configure_logging(settings: LogSettings, role: str, stream: TextIO | None = 
     """Once per process, at its edge. `role` is keeper, supervisor, …: JSON lines carry it."""
     output = stream or sys.stderr
     as_json = wants_json(settings.format, is_terminal=output.isatty(), environ=os.environ)
-    renderer = structlog.processors.JSONRenderer() if as_json else console_line
+    renderer = structlog.processors.JSONRenderer() if as_json else _Console(_decoration(output, os.environ))
     structlog.configure(
         processors=[
             structlog.stdlib.add_log_level,
@@ -44,12 +48,58 @@ def configure_logging(settings: LogSettings, role: str, stream: TextIO | None = 
         logger_factory=structlog.WriteLoggerFactory(file=output),
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(
-        level=max(LEVELS[settings.level], logging.WARNING),
-        format="[hashee] %(name)s: %(levelname)s at %(module)s:%(lineno)d",
-        stream=output,
-        force=True,
-    )
+    logging.basicConfig(level=max(LEVELS[settings.level], logging.WARNING), handlers=[_OtherLibraries()], force=True)
+
+
+class _OtherLibraries(logging.Handler):
+    """What comes through `logging` (hypercorn, httpx2, trio-websocket, redis, …) goes the same way, without its text."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        event = f"{record.name}: {record.levelname}"
+        structlog.get_logger().log(record.levelno, event, at=f"{record.module}:{record.lineno}")
+
+
+Decoration = Callable[[str, str], str]
+"""Level and line in, the line as it is written out."""
+
+
+def _decoration(output: TextIO, environ: Mapping[str, str]) -> Decoration:
+    if output.isatty() and not environ.get("NO_COLOR"):
+        return _coloured
+    return _with_priority if is_the_journal(output, environ) else _plain
+
+
+def is_the_journal(output: TextIO, environ: Mapping[str, str]) -> bool:
+    """Whether this very stream goes to the journal: JOURNAL_STREAM is inherited also by who writes elsewhere."""
+    try:
+        found = os.fstat(output.fileno())
+    except (OSError, ValueError):
+        return False
+    return environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
+def _plain(_level: str, line: str) -> str:
+    return line
+
+
+def _with_priority(level: str, line: str) -> str:
+    return f"<{PRIORITIES.get(level, 6)}>{line}"
+
+
+def _coloured(level: str, line: str) -> str:
+    colour = COLOURS.get(level)
+    return line if colour is None else f"\x1b[{colour}m{line}\x1b[0m"
+
+
+class _Console:
+    """structlog's renderer for people."""
+
+    def __init__(self, decorate: Decoration) -> None:
+        self._decorate = decorate
+
+    def __call__(self, logger: object, method: str, event: Event) -> str:
+        level = str(event.get("level", "info"))
+        return self._decorate(level, console_line(logger, method, event))
 
 
 def wants_json(log_format: str, *, is_terminal: bool, environ: Mapping[str, str]) -> bool:

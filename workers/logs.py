@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}
 _OURS = str(Path(__file__).parent)
 
 
@@ -36,7 +37,8 @@ def worker_log(environ: Mapping[str, str], consumer: str) -> Log:
     """The log of this process, as HASHEE_LOG_LEVEL and HASHEE_LOG_FORMAT say."""
     logger = logging.Logger("hashee.worker", LEVELS.get(environ.get("HASHEE_LOG_LEVEL", ""), logging.INFO))
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter(consumer, as_json=_wants_json(environ)))
+    as_json = _wants_json(environ)
+    handler.setFormatter(_Formatter(consumer, as_json=as_json, with_priority=not as_json and _is_the_journal(environ)))
     logger.addHandler(handler)
     return Log(logger)
 
@@ -65,10 +67,11 @@ def kind(error: BaseException) -> str:
 
 
 class _Formatter(logging.Formatter):
-    def __init__(self, consumer: str, *, as_json: bool) -> None:
+    def __init__(self, consumer: str, *, as_json: bool, with_priority: bool) -> None:
         super().__init__()
         self._consumer = consumer
         self._as_json = as_json
+        self._with_priority = with_priority
 
     def format(self, record: logging.LogRecord) -> str:
         values: dict[str, object] = {"worker": self._consumer} | getattr(record, "values", {})
@@ -77,7 +80,20 @@ class _Formatter(logging.Formatter):
             line = {"event": record.getMessage(), "level": record.levelname.lower()} | values
             return json.dumps(line | {"timestamp": f"{stamp}.{int(record.msecs):03d}Z", "pid": os.getpid()})
         prefix = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
-        return f"[hashee] {prefix}{record.getMessage()}" + "".join(f" {k}={v}" for k, v in values.items())
+        if self._with_priority:
+            prefix = f"<{PRIORITIES.get(record.levelno, 6)}>[hashee] {prefix}"
+        else:
+            prefix = f"[hashee] {prefix}"
+        return f"{prefix}{record.getMessage()}" + "".join(f" {k}={v}" for k, v in values.items())
+
+
+def _is_the_journal(environ: Mapping[str, str]) -> bool:
+    """Whether stderr itself goes to the journal, which takes a line's priority from its beginning."""
+    try:
+        found = os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError):
+        return False
+    return environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
 def _wants_json(environ: Mapping[str, str]) -> bool:

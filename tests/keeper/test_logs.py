@@ -3,7 +3,9 @@
 import io
 import json
 import logging
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -76,8 +78,51 @@ def test_bytes_and_secrets_are_hidden(log_format: str) -> None:
 def test_other_libraries_show_who_speaks_and_where_and_not_what() -> None:
     stream = logged("console")
     logging.getLogger("some.library").error("payload was %s", "the person's words")
-    assert stream.getvalue().startswith("[hashee] some.library: ERROR at test_logs:")
+    assert stream.getvalue().startswith("[hashee] error: some.library: ERROR at=test_logs:")
     assert "words" not in stream.getvalue()
+
+
+@pytest.mark.parametrize("library", ["hypercorn.error", "httpx2", "trio-websocket", "redis"])
+def test_other_libraries_come_the_same_way_as_json(library: str) -> None:
+    stream = logged("json")
+    logging.getLogger(library).warning("payload was %s", "the person's words")
+    line = json.loads(stream.getvalue())
+    assert (line["event"], line["level"], line["role"]) == (f"{library}: WARNING", "warning", "keeper")
+    assert "words" not in stream.getvalue()
+
+
+def test_the_journal_gets_priorities_and_a_file_beside_it_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "journal").open("w+") as journal, (tmp_path / "file").open("w+") as file:
+        found = os.fstat(journal.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+        for stream in (journal, file):
+            configure_logging(LogSettings("info", "console"), "keeper", stream)
+            structlog.get_logger().warning("redis: died")
+            structlog.get_logger().info("redis: ready")
+        journal.seek(0)
+        file.seek(0)
+        assert journal.read() == "<4>[hashee] warning: redis: died\n<6>[hashee] redis: ready\n"
+        assert file.read() == "[hashee] warning: redis: died\n[hashee] redis: ready\n"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("no_color", "line"), [("", "\x1b[31m[hashee] error: x\x1b[0m\n"), ("1", "[hashee] error: x\n")]
+)
+def test_a_terminal_gets_colours_unless_it_wants_none(
+    no_color: str, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", no_color)
+    stream = Terminal()
+    configure_logging(LogSettings("info", "auto"), "keeper", stream)
+    structlog.get_logger().error("x")
+    assert stream.getvalue() == line
 
 
 def test_auto_is_for_people_on_a_terminal_and_in_the_journal_and_json_elsewhere() -> None:
