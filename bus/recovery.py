@@ -104,7 +104,8 @@ class Recovery:
     async def reclaim(self, held: Held, pending: Pending, how: Reclaim) -> Reclaimed:
         """Offer again what its holder does not work on any more."""
         packed = await self._record(held, pending.entry_id)
-        if packed is None:
+        if packed is None:  # settled meanwhile; or its stream was trimmed, and the audit starts its conversation again
+            await self._client.command("XACK", held.stream, held.group, pending.entry_id)
             return Reclaimed("kept")
         if held is self.replies:
             reply = decode_reply_record(packed)

@@ -119,6 +119,10 @@ DEAD: Mapping[str, Remedy] = {
     ),
     "handler_refused": Remedy("the handler raised Fail without a reason", "the handler knows why; retry or drop"),
     HANDLER_REASON: Remedy("the handler raised Fail with this reason", "the handler knows why; retry or drop"),
+    "lost": Remedy(
+        "it was handled together with a message whose job somebody has taken out of Redis",
+        "retry",
+    ),
     "unreadable_record": Remedy(
         "what stands in Redis does not open: it is damaged, or of another store secret or version",
         "with the right secret and version retry; otherwise drop it",

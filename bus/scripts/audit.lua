@@ -7,9 +7,9 @@ local state = redis.call('HMGET', CONVERSATION, 'entry', 'reply', 'retry')
 local entry, reply = state[1], state[2]
 local lost = entry and entry ~= 'due' and not fields_of(JOBS, entry)
 if lost or (entry == 'due' and not state[3]) or (not entry and redis.call('ZCARD', MAILBOX) > 0) then
-  count_write()
   redis.call('ZREM', DUE, CONVERSATION_ID)
   note('lost', '', CONVERSATION_ID)
+  for _, record in ipairs(redis.call('LRANGE', TOGETHER, 0, -1)) do bury(record, 'lost', 1, 1) end -- these are still there
   start_next_job(entry or '')
   mended = mended + 1
 elseif entry == 'due' and not redis.call('ZSCORE', DUE, CONVERSATION_ID) then
@@ -29,5 +29,6 @@ elseif not reply and redis.call('LLEN', OUT_BOX) > 0 then
   start_next_reply()
   mended = mended + 1
 end
+if mended > 0 then count_write() end
 rest_if_idle()
 return mended

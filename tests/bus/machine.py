@@ -156,11 +156,14 @@ class BusMachine(RuleBasedStateMachine):
     @precondition(lambda self: any(self._is_unreadable(one) for one in self.history.relay.messages))
     @rule(at=who, is_tried=st.booleans())
     def something_can_be_read_now(self, at: int, is_tried: bool) -> None:
-        """If nobody tries it yet, the relay may show it again before."""
+        """It is tried again, or the relay shows it again before."""
         message = next(one for one in self.history.relay.messages if self._is_unreadable(one))
         self.readable.add(message.id)
+        supervisor = self._reconnected(at)
         if is_tried:
-            self._requeue(self._reconnected(at), message)
+            self._requeue(supervisor, message)
+        else:
+            self._take_in(supervisor, message, Source.POLL)
 
     def _is_unreadable(self, message: Message) -> bool:
         return message.quarantine is not None and message.id not in self.readable
@@ -413,12 +416,30 @@ class BusMachine(RuleBasedStateMachine):
             assert at_once(outbox.drop_reply(conversation, "refused", client_message_id=record.client_message_id))
             self.history.drops += 1
 
-    @rule(first=who, committing=st.sets(who), sending=st.sets(who), hearing=st.sets(who))
-    def all_do_something(self, first: int, committing: set[int], sending: set[int], hearing: set[int]) -> None:
+    @rule(
+        first=who,
+        sent=st.sampled_from([None, None, "signed", "unsigned"]),
+        retried=st.sampled_from([None, True, False]),
+        committing=st.sets(who),
+        sending=st.sets(who),
+        hearing=st.sets(who),
+    )
+    def all_do_something(
+        self,
+        *,
+        first: int,
+        sent: str | None,
+        retried: bool | None,
+        committing: set[int],
+        sending: set[int],
+        hearing: set[int],
+    ) -> None:
         """So that what goes wrong finds much under way."""
         both = (first, 1 - first)
-        self.people_send(CONVERSATIONS[first], 1)
+        self.history.relay.person_sends(CONVERSATIONS[first], sent)
         self.a_page_is_polled(first, None)
+        if retried is not None and any(self._is_unreadable(one) for one in self.history.relay.messages):
+            self.something_can_be_read_now(first, retried)
         for at in both:
             self.a_worker_works(at, 3)
         for at in both:

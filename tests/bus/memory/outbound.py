@@ -150,6 +150,7 @@ class MemoryOutbox:
         sent = self._world.conversation(conversation_id).sent
         if sent is not None and sent.client_message_id == client_message_id:
             sent.due_ms = self._world.now_ms + after_ms
+            self._world.wrote()
 
     async def drop_reply(
         self,
