@@ -19,13 +19,14 @@ GHOST_POLL_SECONDS = 5.0
 
 
 class Holder(msgspec.Struct, frozen=True):
-    """Who holds a slot. `holder`: its name (supervisor/instance.py); `since_ms`: its host's clock, for people."""
+    """Who holds a slot. `holder`: its name (supervisor/instance.py); `since_ms`: its host's clock, for people. `leaves`: it drains."""
 
     holder: str
     host: str
     version: str
     since_ms: int
     connected: bool = False
+    leaves: bool = False
 
 
 class Slot(msgspec.Struct, frozen=True):

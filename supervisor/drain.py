@@ -23,6 +23,7 @@ async def drain(parts: Parts, seconds: float) -> None:
     """Bounded: about `seconds` for jobs and replies together, and a fifth of it more for each of the last steps."""
     log.info("drain: begins", seconds=seconds)
     began = trio.current_time()
+    parts.slots.note_leaving()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_say_what_it_waits_for, parts, began + seconds)
         await parts.pool.drain()  # bounded by itself: what does not finish is handed back

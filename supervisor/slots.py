@@ -75,7 +75,7 @@ class Slots:
     def has_successor(self) -> bool:
         """Another supervisor is connected, or will be as soon as this one's slot is free."""
         return self._seen is not None and (
-            self._seen.standby_waits or any(holder.connected for holder in self._others())
+            self._seen.standby_waits or any(holder.connected and not holder.leaves for holder in self._others())
         )
 
     async def run(self) -> None:
@@ -122,6 +122,11 @@ class Slots:
     def note_connected(self, connected: bool) -> None:
         """What the others are told with the next renewal, which is at once."""
         self._me = msgspec.structs.replace(self._me, connected=connected)
+        self._wake.set()
+
+    def note_leaving(self) -> None:
+        """A drain begins: nobody else who leaves should count on us."""
+        self._me = msgspec.structs.replace(self._me, leaves=True)
         self._wake.set()
 
     async def give_up_for_good(self) -> None:

@@ -112,28 +112,34 @@ async def starts_and_answers(machine: Machine, talk: Talk) -> None:
 
 async def restarts(machine: Machine, talk: Talk) -> None:
     await talk.say("said before the restart")
+    without = await talk.connectionless_ms()
     took = await there(start, machine, "restart")
     answered = await talk.converse("said after the restart")
-    saw("restarted", seconds=f"{took:.1f}", answered_after=f"{answered:.1f}")
+    without = await talk.connectionless_ms() - without
+    saw("restarted", seconds=f"{took:.1f}", answered_after=f"{answered:.1f}", connectionless_ms=without)
 
 
 async def reloads(machine: Machine, talk: Talk) -> None:
     """A new generation takes over under the same main process."""
     before = await there(main_pid, machine)
     await talk.say("said before the reload")
+    without = await talk.connectionless_ms()
     took = await there(start, machine, "reload")
     answered = await talk.converse("said after the reload")
     assert await there(main_pid, machine) == before
-    saw("reloaded", seconds=f"{took:.1f}", answered_after=f"{answered:.1f}")
+    assert await talk.connectionless_ms() == without, "the new generation is connected before the old one leaves"
+    saw("reloaded", seconds=f"{took:.1f}", answered_after=f"{answered:.1f}", connectionless_ms=0)
 
 
 async def comes_back_after_a_kill(machine: Machine, talk: Talk) -> None:
     before = await there(main_pid, machine)
     await talk.say("said before the kill")
+    without = await talk.connectionless_ms()
     await there(machine.run, "kill", "-KILL", str(before))
     took = await there(machine.until, "another main process", lambda: main_pid(machine) not in (0, before))
     answered = await talk.converse("said after the kill")
-    saw("killed", another_after=f"{took:.1f}", answered_after=f"{answered:.1f}")
+    without = await talk.connectionless_ms() - without
+    saw("killed", another_after=f"{took:.1f}", answered_after=f"{answered:.1f}", connectionless_ms=without)
 
 
 async def is_killed_when_wedged(machine: Machine, talk: Talk) -> None:

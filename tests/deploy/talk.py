@@ -53,6 +53,10 @@ class Talk:
         assert not self.person.unreadable
         return trio.current_time() - began
 
+    async def connectionless_ms(self) -> int:
+        """For how long the agent had no connection to the relay, in all, since its first."""
+        return (await self.api.stats()).owners[self.agent_id]["connectionless_ms"]
+
     async def converse(self, *texts: str) -> float:
         """Say them all, wait for all answers."""
         for text in texts:

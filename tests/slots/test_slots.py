@@ -170,3 +170,19 @@ async def test_who_is_not_ready_waits_while_another_is_connected_and_not_otherwi
                 assert fit == []
                 ready.set()
             assert fit == [True]
+
+
+async def test_two_that_leave_at_once_do_not_count_on_each_other(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with scene(url, most=3) as made:
+            first, _ = await made.supervisor(instance(1))
+            second, _ = await made.supervisor(instance(2))
+            for slots in (first, second):
+                await slots.take()
+                slots.note_connected(True)
+            await until(lambda: first.has_successor and second.has_successor)
+            first.note_leaving()
+            await until(lambda: not second.has_successor)
+            assert first.has_successor
+            second.note_leaving()
+            await until(lambda: not first.has_successor)
