@@ -52,6 +52,8 @@ def what_is_bad(outcome: Outcome) -> list[str]:
         bad.append(f"{outcome.unreadable} answers could not be read")
     if outcome.crashes:
         bad.append(f"{outcome.crashes} tracebacks in the logs")
+    if outcome.went_back:
+        bad.append(f"Redis was thought to have gone back {outcome.went_back} times")
     return bad
 
 

@@ -33,7 +33,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """`wrong`: people who did not hear every answer once and in order. `growth`: how much more at the end than at the base, as a share of it."""
+    """`wrong`: people who did not hear every answer once and in order. `growth`: how much more at the end than at the base, as a share of it. `went_back`: how often Redis was thought to have."""
 
     sent: int
     answered: int
@@ -47,6 +47,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     judged_end: dict[str, int]
     growth: dict[str, float]
     crashes: int
+    went_back: int
 
 
 async def run(order: Order, directory: Path) -> Outcome:
@@ -120,6 +121,7 @@ def _outcome(order: Order, made: World, samples: list[Census], said: dict[Person
         judged_end=judged_end,
         growth=growth,
         crashes=sum(path.read_text().count("Traceback") for path in made.directory.glob("*.log")),
+        went_back=made.log().count("went back in time"),
     )
 
 
