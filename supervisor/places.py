@@ -53,9 +53,9 @@ class Place:
         self.woken.set()
 
     async def pause(self, seconds: float) -> None:
+        self.woken = trio.Event()  # an earlier wake was for an earlier pause
         with trio.move_on_after(seconds):
             await self.woken.wait()
-        self.woken = trio.Event()
 
     def leave(self) -> None:
         self.left = True

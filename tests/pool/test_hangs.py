@@ -93,7 +93,7 @@ async def test_a_worker_that_only_imports_for_long_is_not_taken_for_a_silent_one
 
 async def test_a_worker_that_imports_for_ever_is_dumped_and_killed(tmp_path: Path) -> None:
     write_slow_handler(tmp_path, seconds=600)
-    times = WorkerTimes(load_seconds=1, silence_seconds=10, dump_seconds=1, terminate_seconds=0.2)
+    times = WorkerTimes(load_seconds=4, silence_seconds=60, dump_seconds=2, terminate_seconds=0.2)
     order = order_of("unix:///nowhere", handler="slow:agent", directory=tmp_path, times=times)
     async with running_worker(order) as worker:
         await until(lambda: worker.exit)

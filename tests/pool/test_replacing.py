@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 import structlog
 import trio
+import trio.testing
 
 from bus.control import Heartbeat
 from supervisor.autoscale import Bounds
+from supervisor.keeper_children import Backoff
+from supervisor.places import Place
 from supervisor.process import ExitReason, Stage
 from supervisor.recycling import RecycleLimits, Worn
 from supervisor.reloading import Reloading, Wanted
@@ -258,3 +261,12 @@ async def test_settings_that_cannot_be_read_leave_the_old_workers_and_say_why(tm
             assert "HASHEE_WORKERS" in await failing.reload()
             assert "HASHEE_WORKERS" in failing.problem
             assert run.pids() == before
+
+
+@pytest.mark.pure
+async def test_a_wake_that_came_before_a_pause_does_not_shorten_it(autojump_clock: trio.testing.MockClock) -> None:
+    place = Place(1, Backoff())
+    place.wake()
+    began = trio.current_time()
+    await place.pause(30)
+    assert trio.current_time() - began == 30
