@@ -77,14 +77,20 @@ class JobStore(JobSteps):
             )
             self._interrupts.start()
 
-    async def close(self) -> None:
-        """Hand back what was read and not taken, then end the threads."""
-        leftover = await self._reader.close()
-        for entry in leftover:
+    async def stop_taking(self) -> None:
+        """Read no more, and hand back what was read and not taken; what is in hand goes on.
+
+        Without it a question that still waits at Redis would fetch a job that lies here as long as the last one runs.
+        """
+        for entry in await self._reader.close():
             if entry.id not in self._in_hand:
                 with contextlib.suppress(RedisUnavailable, BadRecord):  # its lease runs out
                     record = decode_job_record(entry.fields["r"])
                     await self._hand_back(entry.id, record.conversation_id, record.job_id)
+
+    async def close(self) -> None:
+        """Hand back what was read and not taken, then end the threads."""
+        await self.stop_taking()
         with contextlib.suppress(RedisUnavailable):
             await self._client.command("ZREM", self._keys.consumers, self._consumer)
             await self._client.command("DEL", self._keys.presence(self._consumer))

@@ -91,6 +91,7 @@ class Runner:
             async with trio.open_nursery() as nursery:
                 with self._taking:
                     await self._take(nursery)
+                await self._bus.stop_taking()
             company.cancel_scope.cancel()
 
     def drain(self) -> None:

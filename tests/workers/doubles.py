@@ -85,6 +85,9 @@ class MemoryBus:
         with self._operation():
             return [await self._receive.receive()]
 
+    async def stop_taking(self) -> None:
+        await trio.lowlevel.checkpoint()
+
     async def seen(self, presence: Presence | None = None) -> None:
         await trio.lowlevel.checkpoint()
 
