@@ -3,7 +3,9 @@
 Not part of `make test`: it boots a machine. Each step says what it saw.
 """
 
+import base64
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -13,6 +15,7 @@ from typing import TypeVar
 
 import trio
 
+from sandbox.stage import free_port
 from tests.deploy.machine import SOURCE, Machine, booted_machine
 from tests.deploy.talk import Talk, talking
 
@@ -76,6 +79,50 @@ async def test_the_service_from_its_installation_to_its_removal(tmp_path: Path) 
             await takes_its_secrets_from_credentials(machine, talk)
             await stays_down_with_wrong_settings(machine)
             await is_removed(machine)
+
+
+async def test_two_slots_change_over_on_one_redis_with_a_worker_elsewhere(tmp_path: Path) -> None:
+    """`hashee-agent@blue` and `@green`, and `hashee-agent-worker@1` with settings of its own."""
+    with booted_machine(tmp_path) as machine:
+        async with talking(tmp_path) as talk:
+            await there(machine.run, INSTALL, "--python", "/usr/bin/python3")
+            await has_a_redis_of_its_own(machine, talk)
+            for unit in ("hashee-agent@blue", "hashee-agent-worker@1"):
+                await there(machine.run, "systemctl", "start", unit)
+            await talk.converse("to blue")
+            began = time.monotonic()
+            await there(machine.run, "systemctl", "start", "hashee-agent@green")
+            await talk.say("while both run")
+            await there(machine.run, "systemctl", "stop", "hashee-agent@blue")
+            took = time.monotonic() - began
+            answered = await talk.converse("to green")
+            await there(machine.until, "green is well", lambda: is_well(machine, "green"))
+            status = json.loads(
+                (await there(machine.run, "hashee-agent", "--slot", "green", "status", "--json")).stdout
+            )
+            assert len(status["supervisor"]["workers_elsewhere"]) == 1
+            for unit in ("hashee-agent@green", "hashee-agent-worker@1"):
+                await there(machine.run, "systemctl", "stop", unit)
+                assert await there(machine.show, unit, "Result") == "success"
+            saw("blue to green", seconds=f"{took:.1f}", answered_after=f"{answered:.1f}", workers_elsewhere=1)
+
+
+async def has_a_redis_of_its_own(machine: Machine, talk: Talk) -> None:
+    port, store_key = free_port(), base64.b64encode(os.urandom(32)).decode()
+    options = f"--port {port} --bind 127.0.0.1 --appendonly yes --maxmemory-policy noeviction --dir /tmp"
+    machine.run("systemd-run", "--unit=redis-of-its-own", "redis-server", *options.split())
+    url = {"HASHEE_REDIS_URL": f"redis://127.0.0.1:{port}/0"}
+    write_settings(machine, talk.settings | url | {"HASHEE_STORE_KEY": store_key})
+    for slot in ("blue", "green"):
+        write(machine, f"etc/hashee-agent/{slot}.env", f"HASHEE_HTTP_PORT={free_port()}\n", 0o600)
+    said = (await there(machine.run, "hashee-agent", "keys", "bus")).stdout
+    worker = url | {"HASHEE_AGENT_ID": talk.agent_id}
+    lines = [*(f"{name}={value}" for name, value in worker.items()), said.strip()]
+    write(machine, "etc/hashee-agent/worker.env", "\n".join(lines) + "\n", 0o600)
+
+
+def is_well(machine: Machine, slot: str) -> bool:
+    return machine.run("hashee-agent", "--slot", slot, "healthcheck", check=False).returncode == 0
 
 
 async def is_installed(machine: Machine) -> None:

@@ -16,7 +16,7 @@ from tests.deploy.metrics_page import names
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy/monitoring"
 RUNBOOKS = sorted((ROOT / "docs/runbooks").glob("*.md"))
-DOCS = [*RUNBOOKS, *sorted((ROOT / "docs/deploy").glob("*.md"))]
+DOCS = [*RUNBOOKS, *sorted((ROOT / "docs/deploy").glob("*.md")), ROOT / "docs/security.md"]
 ALERTS = (FOLDER / "alerts.yml").read_text()
 METRIC = re.compile(r"\b(?:hashee|business)_[a-z0-9_]+")
 COMMAND = re.compile(r"(?:^|[ `&(])hashee-agent (?:--slot \w+ )?([a-z][a-z-]*)(?: ([a-z][a-z-]+))?")
