@@ -62,7 +62,9 @@ async def test_a_new_generation_that_does_not_serve_in_time_is_ended(tmp_path: P
         await keeper.until_ready()
         answer = await upgrade(keeper)
         assert answer["error"].startswith("not upgraded: the new one did not serve within")
-        assert [is_alive(pid) for pid in keeper.supervisor_pids] == [True, False]
+        old, *new = keeper.supervisor_pids  # on a busy machine the new one was ended before it could say anything
+        assert is_alive(old)
+        assert not any(is_alive(pid) for pid in new)
 
 
 async def test_a_second_upgrade_at_the_same_time_is_refused(tmp_path: Path) -> None:
@@ -75,7 +77,7 @@ async def test_a_second_upgrade_at_the_same_time_is_refused(tmp_path: Path) -> N
 
 
 async def test_an_old_generation_that_dies_meanwhile_leaves_the_new_one_in_charge(tmp_path: Path) -> None:
-    plan: dict[str, object] = {"second": {"never_ready": True}, "timings": {"upgrade": 1.0, "backoff_base": 60.0}}
+    plan: dict[str, object] = {"second": {"never_ready": True}, "timings": {"upgrade": 5.0, "backoff_base": 60.0}}
     async with running_keeper(tmp_path, plan=plan) as keeper:
         await keeper.until_ready()
         assert (await upgrade(keeper, wait=False))["ok"]
