@@ -3,6 +3,7 @@
 The supervisor itself goes on with the settings of its start: only what workers are made of is read again.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,13 +85,19 @@ class Reloading:
 
     async def watch_files(self) -> None:
         """In development: reload whenever one of the handler's files changes. Until cancelled."""
-        before = _times(self._pool.handler_files())
+        before, loaded_ns = _times(self._pool.handler_files()), time.time_ns()
         while True:
             await trio.sleep(POLL_SECONDS)
             now = _times(self._pool.handler_files())
-            changed = [file for file, when in now.items() if before.get(file, when) != when]
+            # One that was not known yet may have changed since it was loaded.
+            changed = [
+                file
+                for file, when in now.items()
+                if (before[file] != when if file in before else (when or 0) > loaded_ns)
+            ]
             before = now
             if changed:
+                loaded_ns = time.time_ns()
                 self._log.info("reload: files have changed", first=Path(changed[0]).name, count=len(changed))
                 await self.reload()
 
