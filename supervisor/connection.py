@@ -177,7 +177,7 @@ class Connection:
             if pause is None:
                 backoff = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS)) - 1]
                 pause = random.uniform(0, backoff)  # noqa: S311 - jitter
-            if pause > LIMIT_RETRY_SECONDS and failures > FAILURES_WITH_SLOT:
+            if pause > LIMIT_RETRY_SECONDS and (self.refusal is not None or failures > FAILURES_WITH_SLOT):
                 await self._slot.give_up()
             await trio.sleep(pause)
 

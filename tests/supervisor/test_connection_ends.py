@@ -211,6 +211,16 @@ async def test_a_slot_that_leads_nowhere_is_given_up_for_the_pause(
         await scene.until(lambda: scene.slot.given_up >= 2)
 
 
+async def test_whom_the_relay_refuses_leaves_the_slot_to_others(autojump_clock: trio.testing.MockClock) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.read_frame()
+        await text(peer, '{"type":"auth.error","reason":"invalid_token"}')
+        await read_for_ever(peer)
+
+    async with connecting(script) as scene:
+        await scene.until(lambda: scene.slot.given_up == 1, seconds=30)
+
+
 async def test_a_standby_can_be_closed(autojump_clock: trio.testing.MockClock) -> None:
     async with connecting(serve) as scene:
         await scene.connection.wait_connected()
