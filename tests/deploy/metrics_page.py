@@ -17,7 +17,8 @@ Written from the code by `make metrics-page`; a test compares. `http://127.0.0.1
 or one that is bounded (20 models; then `other`). Alert rules, a scrape configuration and a dashboard: `deploy/monitoring/`.
 
 Counters are of one supervisor: add them up, `sum(rate(…))`. The gauges under "the whole agent" are told alike by every supervisor:
-take `max(…)`. What workers away from their supervisor did is in `hashee_job_attempt_total` of every supervisor.
+take `max(…)`. What workers away from their supervisor did is in `hashee_job_attempt_total` of every supervisor; what they measure of
+models (`business_llm_…`) reaches nobody, since they have no line to a supervisor.
 """
 
 

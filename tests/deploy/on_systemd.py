@@ -128,6 +128,10 @@ def is_well(machine: Machine, slot: str) -> bool:
 async def is_installed(machine: Machine) -> None:
     first = await there(machine.run, INSTALL, "--python", "/usr/bin/python3")
     assert "installed   /etc/systemd/system/hashee-agent.service" in first.stdout
+    made = (
+        "hashee-agent keys generate >>/etc/hashee-agent/env; grep -c '^HASHEE_.*PRIVATE_BASE64=.' /etc/hashee-agent/env"
+    )
+    assert (await there(machine.run, "sh", "-c", made)).stdout == "2\n"
     write(machine, "etc/hashee-agent/env", "# the owner's own\n")
     again = await there(machine.run, INSTALL)
     assert "installed   /etc" not in again.stdout
