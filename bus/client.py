@@ -88,7 +88,8 @@ class RedisClient:
         self, connection: int | None, name: str, keys: Sequence[str], arguments: Sequence[Argument]
     ) -> Value:
         script = self.scripts[name]
-        command = ("EVALSHA", script.sha1, len(keys), *keys, *arguments)
+        own = script.keys(keys)
+        command = ("EVALSHA", script.sha1, len(own), *own, *arguments)
         return await self._ask(_Request(command, script, connection))
 
     @property

@@ -58,11 +58,17 @@ class Started(msgspec.Struct, frozen=True):
     """What a worker learns when it begins with a job.
 
     `places`: what earlier runs have emitted. `together`: later messages that are handled with it, in order.
+    `is_noted`: the ledger tells of it.
     """
 
     outcome: Literal["started", "superseded", "fenced"]
     places: frozenset[str] = frozenset()
     together: tuple[InboundMessage, ...] = ()
+    is_noted: bool = True
+
+
+Said = tuple[str, Reply]
+"""A reply and its place."""
 
 
 class JobSteps:
@@ -87,6 +93,7 @@ class JobSteps:
             attempt=int(fields["a"]),
             deliveries=int(fields["d"]),
             strikes=int(fields.get("s", 0)),
+            has_past="k" in fields,
             key=self._bus_key,
             agent_id=self._agent_id,
         )
@@ -112,9 +119,20 @@ class JobSteps:
         at = ReplyPlace(job.job_id, job.conversation_id, place, job.message_ms)
         return pack_reply(at, reply, emitted_ms=int(time.time() * 1000), key=self._bus_key, agent_id=self._agent_id)
 
-    async def finish(self, job: Job, outcome: Literal["done", "superseded", "no_handler"] = "done") -> Finished:
-        """The job has ended well."""
-        return Finished(await self._on_job("finish", job, job.job_id, outcome))
+    async def finish(
+        self,
+        job: Job,
+        outcome: Literal["done", "superseded", "no_handler"] = "done",
+        *,
+        last: Sequence[Said] = (),
+        began_ms: int | None = None,
+    ) -> Finished:
+        """The job has ended well. `last`: what was said at its end; `began_ms`: when, if its start was not noted."""
+        began = "" if began_ms is None else began_ms
+        arguments: list[Argument] = [job.job_id, outcome, job.attempt, job.deliveries, began]
+        for place, reply in last:
+            arguments += [place, self._pack(job, place, reply)]
+        return Finished(await self._on_job("finish", job, *arguments))
 
     async def fail(self, job: Job, reason: str, retry_after_ms: int | None, apology: Reply | None = None) -> Failed:
         """The job has failed: again after a while, or (None) a dead letter with this reason, and the sender is told."""

@@ -5,20 +5,33 @@ Redis keeps scripts only until it restarts: every new connection loads all of th
 
 import hashlib
 import re
+from collections.abc import Sequence
 from importlib import resources
 from typing import Self
 
 import msgspec
 
+_BOARD = re.compile(r"^-- BOARD (.*)$", re.MULTILINE)
 _FUNCTION = re.compile(r"^(local function (\w+)\(.*?^end\n)", re.MULTILINE | re.DOTALL)
 
 
 class Script(msgspec.Struct, frozen=True):
-    """One operation: its text as Redis loads it, and the SHA-1 by which it is called."""
+    """One operation: its text as Redis loads it, and the SHA-1 by which it is called.
+
+    `board`: which keys of the board (bus/keys.py) it uses; none for an operation that is not about a conversation.
+    """
 
     name: str
     text: bytes
     sha1: bytes
+    board: tuple[int, ...] = ()
+    board_size: int = 0
+
+    def keys(self, given: Sequence[str]) -> Sequence[str]:
+        """Of the whole board and the operation's own keys behind it, those that it is called with."""
+        if not self.board:
+            return given
+        return [*[given[place] for place in self.board], *given[self.board_size :]]
 
 
 class Scripts:
@@ -36,10 +49,8 @@ class Scripts:
         for file in folder.iterdir():
             if file.name.endswith(".lua") and not file.name.startswith("_"):
                 body = file.read_text()
-                text = f"{_used_of(library, body)}\n{body}".encode()
                 name = file.name.removesuffix(".lua")
-                digest = hashlib.sha1(text, usedforsecurity=False).hexdigest()  # Redis names scripts so
-                scripts[name] = Script(name, text, digest.encode())
+                scripts[name] = _made(name, library, body)
         return cls(scripts)
 
     def __getitem__(self, name: str) -> Script:
@@ -48,6 +59,17 @@ class Scripts:
     def all(self) -> list[Script]:
         """Every operation."""
         return list(self._scripts.values())
+
+
+def _made(name: str, library: str, body: str) -> Script:
+    names = [one for line in _BOARD.findall(library) for one in line.split()]
+    operation = f"{_used_of(library, body)}\n{body}"
+    code = re.sub(r"--.*", "", operation)
+    board = [place for place, one in enumerate(names) if re.search(rf"\b{one}\b", code)]
+    lines = [f"local {names[place]} = KEYS[{number}]" for number, place in enumerate(board, start=1)]
+    text = "\n".join([*lines, f"local OWN = {len(board) + 1}", operation]).encode()
+    digest = hashlib.sha1(text, usedforsecurity=False).hexdigest()  # Redis names scripts so
+    return Script(name, text, digest.encode(), tuple(board), len(names))
 
 
 def _used_of(library: str, body: str) -> str:

@@ -59,6 +59,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One message to handle. `entry_id` is the fencing token (DESIGN rule 6).
 
     `strikes`: how many workers have died by themselves while they ran it (rule 8); one with a strike runs alone.
+    `has_past`: it may be a dead letter that was brought back, and have sent something before.
     """
 
     entry_id: str
@@ -70,6 +71,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     message_ms: int
     message: InboundMessage
     strikes: int = 0
+    has_past: bool = False
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,7 +140,15 @@ def pack_job(
 
 
 def unpack_job(
-    packed: bytes, *, entry_id: str, attempt: int, deliveries: int, key: BusKey, agent_id: str, strikes: int = 0
+    packed: bytes,
+    *,
+    entry_id: str,
+    attempt: int,
+    deliveries: int,
+    key: BusKey,
+    agent_id: str,
+    strikes: int = 0,
+    has_past: bool = False,
 ) -> Job:
     """Open a record of `jobs`; raises BadRecord."""
     record = decode_job_record(packed)
@@ -153,6 +163,7 @@ def unpack_job(
         message_ms=record.message_ms,
         message=message,
         strikes=strikes,
+        has_past=has_past,
     )
 
 

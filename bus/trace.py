@@ -4,18 +4,21 @@ Kept for 7 days or 200,000 entries. A message is named by its message_id, which 
 quarantined names its conversation in its first word.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import cast
 
 import msgspec
 
 from bus.client import RedisClient
-from bus.keys import Keys
+from bus.keys import JOBS_GROUP, Keys
+from bus.records import decode_job_record
+from bus.wire import RedisRefused
 
 PAGE = 1000
 KEPT_SECONDS = 7 * 86400
 
 _TAKEN_IN = ("conversation", "received_ms", "decrypted_ms", "seq")
+_RUN = ("worker", "attempt", "delivery", "started_ms")  # the last where no `started` was noted
 
 # What each script notes of a message: the words of an entry, in order. One that was not known to whoever noted it is empty.
 WORDS: Mapping[str, tuple[str, ...]] = {
@@ -30,16 +33,17 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     "encrypted": ("place", "client_message_id"),
     "acknowledged": ("place", "message_id", "sent_ms"),
     "dropped": ("place", "reason"),  # a reply that became a dead letter
-    "done": (),
-    "superseded": (),
-    "no_handler": (),
-    "failed": ("reason", "again_after_ms"),
-    "dead": ("reason",),
+    "done": _RUN,
+    "superseded": _RUN,
+    "no_handler": _RUN,
+    "failed": ("reason", "again_after_ms", "worker", "attempt", "delivery"),
+    "dead": ("reason", "worker", "attempt", "delivery"),
     "revived": ("reason",),
     "handed_back": ("worker",),
     "reclaimed": ("worker",),
     "lost": ("conversation",),
 }
+RUNNING = ("worker", "attempt", "delivery")  # of `running`, which is not in the ledger: who has it now
 BEGINNINGS = frozenset({"taken", "queued", "refused", "quarantined", "requeued"})
 NAMED_BY_THE_RELAY = frozenset({"encrypted", "acknowledged"})
 
@@ -55,7 +59,7 @@ class Event(msgspec.Struct, frozen=True):
     @property
     def facts(self) -> dict[str, str]:
         """The details by name, without those that were not known."""
-        words = WORDS.get(self.name, ())
+        words = RUNNING if self.name == "running" else WORDS.get(self.name, ())
         return {name: word for name, word in zip(words, self.details, strict=False) if word}
 
 
@@ -74,7 +78,35 @@ class Ledger:
         found, answered = await self._about({wanted}, wanted)
         if not found and answered:
             found, _ = await self._about(answered, wanted)
-        return found
+        return found + await self._running(found)
+
+    async def _running(self, found: Sequence[Event]) -> list[Event]:
+        """Who works now on those of the messages that are being worked on."""
+        messages = {event.job_id for event in found}
+        conversations = {event.details[0] for event in found if event.name in BEGINNINGS and event.details}
+        running = [await self._running_in(conversation) for conversation in sorted(conversations)]
+        return [event for event in running if event is not None and event.job_id in messages]
+
+    async def _running_in(self, conversation_id: str) -> Event | None:
+        keys = self._keys
+        entry = await self._client.command("HGET", keys.conversation(conversation_id), "entry")
+        if not isinstance(entry, bytes) or entry == b"due":
+            return None
+        try:
+            pending = await self._client.command("XPENDING", keys.jobs, JOBS_GROUP, entry, entry, 1)
+            rows = await self._client.command("XRANGE", keys.jobs, entry, entry)
+        except RedisRefused:
+            return None  # no group yet
+        held = cast("list[tuple[bytes, bytes, int, int]]", pending)
+        [(_, flat)] = cast("list[tuple[bytes, list[bytes]]]", rows) or [(b"", [])]
+        if not held or not flat:
+            return None
+        fields = dict(zip(flat[::2], flat[1::2], strict=True))
+        record = decode_job_record(fields[b"r"])
+        seconds, micros = cast("tuple[bytes, bytes]", await self._client.command("TIME"))
+        now = int(seconds) * 1000 + int(micros) // 1000
+        details = (held[0][1].decode(), fields[b"a"].decode(), fields[b"d"].decode())
+        return Event(now, "running", record.job_id, details)
 
     async def _about(self, messages: set[str], wanted: str) -> tuple[list[Event], set[str]]:
         found: list[Event] = []

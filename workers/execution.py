@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import trio
 
+from bus.job_steps import Said
 from bus.records import InboundMessage, Job
 from workers.agent import Agent, Handler
 from workers.blocking import BlockingChat
@@ -15,17 +16,21 @@ from workers.chat import Chat
 from workers.context import JobContext, Observe
 from workers.errors import Outcome
 from workers.outlet import Outlet
-from workers.sending import Sending
+from workers.sending import Sending, SendSoon
+
+# A run that was cancelled has said something a moment ago: it may still go out.
+LAST_WORDS_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What all jobs of a worker are run with. `threads` bounds the sync handlers that run at once."""
+    """What all jobs of a worker are run with. `threads` bounds the sync handlers that run at once; `soon`: see Sending."""
 
     agent: Agent
     outlet: Outlet
     threads: trio.CapacityLimiter
     observe: Observe
+    soon: SendSoon | None = None
 
 
 @dataclass(frozen=True)
@@ -42,25 +47,39 @@ class Run:
         return self.messages[-1]
 
 
-async def run_handler(bench: Bench, run: Run, lost: Callable[[], None]) -> bool:
-    """Run the job's handler to its end; False if the agent has none for this payload type.
+@dataclass(frozen=True)
+class Ended:
+    """How a run came to its end. `handled`: the agent has a handler for this payload type. `last`: what is still to be sent."""
+
+    handled: bool
+    last: tuple[Said, ...] = ()
+
+
+async def run_handler(bench: Bench, run: Run, lost: Callable[[], None]) -> Ended:
+    """Run the job's handler to its end.
 
     Raises what the handler raised; a group of exceptions that holds one Retry or Fail as that.
     """
     handler = bench.agent.handler_for(str(run.message.payload.get("type", "")))
     if handler is None:
-        return False
+        return Ended(handled=False)
     raised: BaseException | None = None
+    last: tuple[Said, ...] = ()
     async with trio.open_nursery() as helpers:
-        sending = Sending(run.job, bench.outlet, emitted=run.emitted, helpers=helpers, lost=lost)
+        sending = Sending(run.job, bench.outlet, emitted=run.emitted, helpers=helpers, lost=lost, soon=bench.soon)
         try:
             await _call(bench, handler, run, Chat(sending))
+            last = await sending.take_last()
         except (Exception, SystemExit) as error:  # noqa: BLE001 - raised again outside of the helpers' nursery
             raised = error
+            await sending.flush()
+        finally:
+            with trio.move_on_after(LAST_WORDS_SECONDS, shield=True):
+                await sending.flush()  # nothing is left unless we were cancelled
         helpers.cancel_scope.cancel()
     if raised is not None:
         raise _plain(raised)
-    return True
+    return Ended(handled=True, last=last)
 
 
 async def _call(bench: Bench, handler: Handler, run: Run, chat: Chat) -> None:

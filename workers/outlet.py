@@ -5,12 +5,12 @@ repeated here until it has (each operation is idempotent), what is worth nothing
 """
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, Protocol, TypeVar
 
 import trio
 
-from bus.jobs import Emitted, Failed, Finished, Started
+from bus.job_steps import Emitted, Failed, Finished, Said, Started
 from bus.overview import Presence
 from bus.records import Job, Reply
 from bus.wire import RedisUnavailable
@@ -37,7 +37,14 @@ class WorkerBus(Outlet, Protocol):
     async def take(self, count: int) -> list[Job]: ...
     async def stop_taking(self) -> None: ...
     async def start(self, job: Job) -> Started: ...
-    async def finish(self, job: Job, outcome: Literal["done", "superseded", "no_handler"] = "done") -> Finished: ...
+    async def finish(
+        self,
+        job: Job,
+        outcome: Literal["done", "superseded", "no_handler"] = "done",
+        *,
+        last: Sequence[Said] = (),
+        began_ms: int | None = None,
+    ) -> Finished: ...
     async def fail(self, job: Job, reason: str, retry_after_ms: int | None, apology: Reply | None = None) -> Failed: ...
     async def hand_back(self, job: Job) -> None: ...
     def hold(self, job: Job) -> None: ...

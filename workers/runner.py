@@ -5,9 +5,11 @@ bus's business: it never gives two jobs of one conversation at once.
 """
 
 import random
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Literal
 
 import trio
 
@@ -17,10 +19,11 @@ from bus.wire import RedisUnavailable
 from workers.agent import Agent
 from workers.context import Observe, observe_nothing
 from workers.errors import Fail, Retry
-from workers.execution import Bench, Run, run_handler
+from workers.execution import Bench, Ended, Run, run_handler
 from workers.logs import Log, kind, where
 from workers.outlet import Backoff, WorkerBus, until_redis_answers
 from workers.payloads import text_payload
+from workers.sending import SendSoon
 from workers.slots import Slots
 from workers.vitals import Vitals
 
@@ -75,7 +78,8 @@ class Runner:
         self._log = log
         self._slots = Slots(settings.concurrency)
         threads = trio.CapacityLimiter(settings.concurrency)
-        self._bench = Bench(agent=agent, outlet=bus, threads=threads, observe=observe)
+        self._soon = SendSoon()
+        self._bench = Bench(agent=agent, outlet=bus, threads=threads, observe=observe, soon=self._soon)
         self._hands: dict[str, _Hand] = {}
         self._room = trio.Event()
         self._taking = trio.CancelScope()
@@ -88,6 +92,7 @@ class Runner:
         self._bus.on_superseded(self._superseded)
         async with trio.open_nursery() as company:
             company.start_soon(self._be_seen)
+            company.start_soon(self._soon.run)
             async with trio.open_nursery() as nursery:
                 with self._taking:
                     await self._take(nursery)
@@ -174,7 +179,7 @@ class Runner:
 
     async def _run(self, hand: _Hand) -> None:
         job = hand.job
-        started = await until_redis_answers(lambda: self._bus.start(job))
+        started = await self._start(job)
         if started.outcome == "fenced":
             hand.ended = True
             self._log.warning("job: lost to another worker", job=job.job_id)
@@ -182,9 +187,10 @@ class Runner:
         if started.outcome == "superseded":
             hand.superseded = True
             return
+        began_ms = None if started.is_noted else int(time.time() * 1000)
         try:
             async with self._limited(hand):
-                handled = await self._handle(hand, started)
+                ended = await self._handle(hand, started)
         except Retry as asked:
             await self._retry_as_asked(hand, asked)
         except Fail as refused:
@@ -192,9 +198,15 @@ class Runner:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the rule of this room: a handler never ends the worker
             await self._fail_by(hand, error)
         else:
-            await self._finish(hand, handled=handled)
+            await self._finish(hand, ended, began_ms)
 
-    async def _handle(self, hand: _Hand, started: Started) -> bool:
+    async def _start(self, job: Job) -> Started:
+        """There is nothing to ask of a first delivery under the default policy; that it began, its end notes."""
+        if job.deliveries == 1 and not job.has_past and self._bench.agent.policies.busy == "queue":
+            return Started("started", is_noted=False)
+        return await until_redis_answers(lambda: self._bus.start(job))
+
+    async def _handle(self, hand: _Hand, started: Started) -> Ended:
         messages = (hand.job.message, *started.together)
         return await run_handler(self._bench, Run(hand.job, messages, started.places), hand.scope.cancel)
 
@@ -220,14 +232,15 @@ class Runner:
             await self._fail(hand, "timeout", wait)
         hand.scope.cancel()
 
-    async def _finish(self, hand: _Hand, *, handled: bool) -> None:
+    async def _finish(self, hand: _Hand, ended: Ended, began_ms: int | None) -> None:
         if hand.ended:
             return
         job = hand.job
-        if not handled:
+        if not ended.handled:
             payload_type = str(job.message.payload.get("type", ""))[:32]
             self._log.info("job: no handler for this type", job=job.job_id, payload_type=payload_type)
-        finished = await until_redis_answers(lambda: self._bus.finish(job, "done" if handled else "no_handler"))
+        outcome: Literal["done", "no_handler"] = "done" if ended.handled else "no_handler"
+        finished = await until_redis_answers(lambda: self._bus.finish(job, outcome, last=ended.last, began_ms=began_ms))
         hand.ended = True
         if finished is Finished.FENCED:
             self._log.warning("job: lost to another worker", job=job.job_id)

@@ -2,27 +2,68 @@
 
 A place is the number in the order of sending, or the key that the handler gave; a place that an earlier run of the job has sent
 is passed over. After the job is lost to another worker nothing leaves here.
+
+What is said is held for a moment: most handlers end right after it, and then it goes out with the job's end, in one step.
 """
 
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import trio
 
-from bus.jobs import Emitted
+from bus.job_steps import Emitted, Said
 from bus.records import Job, Reply
-from bus.wire import RedisUnavailable
+from bus.wire import RedisFailed, RedisUnavailable
 from workers.errors import BadReply
 from workers.outlet import Outlet, until_redis_answers
 
+# Longer than a handler takes that does nothing more, shorter than anybody sees.
+HELD_SECONDS = 0.005
 # A stream's end must not hang on a Redis that is away.
 ABORT_SECONDS = 1.0
 _KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
+class SendSoon:
+    """Sends what is held and whose handler goes on; one for all jobs of a worker."""
+
+    def __init__(self) -> None:
+        self._waiting: set[Sending] = set()
+        self._more = trio.Event()
+
+    def expect(self, sending: "Sending") -> None:
+        """It holds something."""
+        self._waiting.add(sending)
+        self._more.set()
+
+    def forget(self, sending: "Sending") -> None:
+        """It does not any more."""
+        self._waiting.discard(sending)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                await self._more.wait()
+                await trio.sleep(HELD_SECONDS)
+                due, self._waiting, self._more = self._waiting, set(), trio.Event()
+                for sending in due:
+                    nursery.start_soon(self._send, sending)
+
+    async def _send(self, sending: "Sending") -> None:
+        try:
+            await sending.flush()
+        except RedisFailed:
+            return  # the handler's next word, or its end, meets it again
+
+
 class Sending:
-    """One run of one job, seen from what it sends. `lost` is called when another worker has the job."""
+    """One run of one job, seen from what it sends. `lost` is called when another worker has the job.
+
+    `soon` sends what is held; without it nothing is.
+    """
 
     def __init__(
         self,
@@ -32,13 +73,17 @@ class Sending:
         emitted: frozenset[str],
         helpers: trio.Nursery,
         lost: Callable[[], None],
+        soon: SendSoon | None = None,
     ) -> None:
         self.job = job
         self.helpers = helpers
         self._outlet = outlet
         self._emitted = emitted
         self._lost = lost
+        self._soon = soon
         self._is_lost = False
+        self._held: list[Said] = []
+        self._line = trio.Lock()
         self._turn = trio.Lock()
         self._next_number = 0
         self._used_keys: set[str] = set()
@@ -69,11 +114,31 @@ class Sending:
     async def emit(self, place: str, reply: Reply) -> None:
         """Send, however long Redis is away; nothing if the place was sent or the job is lost."""
         if not self._is_lost and not self.was_emitted(place):
-            emitted = await until_redis_answers(lambda: self._outlet.emit(self.job, place, reply))
-            if emitted is Emitted.FENCED:
-                self._is_lost = True
-                self._lost()
+            self._held.append((place, reply))
+            if self._soon is None or reply.kind == "stream_start":  # whose deltas are on their way
+                await self.flush()
+            else:
+                self._soon.expect(self)
         await trio.lowlevel.checkpoint()
+
+    async def flush(self) -> None:
+        """Send what is held, in its order."""
+        async with self._line:
+            while self._held and not self._is_lost:
+                place, reply = self._held[0]
+                emitted = await until_redis_answers(partial(self._outlet.emit, self.job, place, reply))
+                del self._held[0]
+                if emitted is Emitted.FENCED:
+                    self._is_lost = True
+                    self._lost()
+
+    async def take_last(self) -> tuple[Said, ...]:
+        """What is held when the handler has ended: it goes out with the job's end."""
+        if self._soon is not None:
+            self._soon.forget(self)
+        async with self._line:
+            last, self._held = tuple(self._held), []
+        return last
 
     async def show_delta(self, stream_id: str, seq: int, text: str) -> bool:
         """A piece of a stream; False if it could not be shown now."""

@@ -108,7 +108,7 @@ class Conversation:
             observe=self.observations.append,
         )
         async with self._agent.lifespan():
-            if not await run_handler(bench, Run(job, (job.message,), before), _never_lost):
+            if not (await run_handler(bench, Run(job, (job.message,), before), _never_lost)).handled:
                 raise LookupError(f"no handler takes a payload of type {job.message.payload.get('type')!r}")
         return [
             self._said(place, reply)

@@ -2,12 +2,10 @@
 -- Scripts check everything first and then do only writes that cannot fail (DESIGN rule 18). A full Redis refuses a script whose
 -- first write may take memory: those that drain begin with one that cannot (rule 16).
 --
--- A script about a conversation has the board as its first KEYS, in this order (bus/keys.py `board`), its own ones from OWN on,
--- and the conversation's id as ARGV[1].
-local CONVERSATION, IDS, TAKEN, MAILBOX, PARKED, TOGETHER, EMITTED, OUT_BOX, SENT = unpack(KEYS, 1, 9)
-local JOBS, REPLIES, DUE, DEAD, OUTBOX, ACKS, BUSY, WAITING, INTERRUPTED, INTERRUPTS, STREAMS, POLICY, EPOCH, GENERATION, LEDGER =
-  unpack(KEYS, 10, 24)
-local OWN = 25
+-- A script about a conversation has names for the keys of the board (bus/keys.py `board`, in the same order); bus/lua.py gives it as
+-- KEYS those that it uses, and puts the lines here that name them. Its own keys stand from OWN on, the conversation's id is ARGV[1].
+-- BOARD CONVERSATION IDS TAKEN MAILBOX PARKED TOGETHER EMITTED OUT_BOX SENT JOBS REPLIES DUE DEAD OUTBOX ACKS BUSY WAITING
+-- BOARD INTERRUPTED INTERRUPTS STREAMS POLICY EPOCH GENERATION LEDGER
 local CONVERSATION_ID = ARGV[1]
 
 local JOBS_GROUP = 'workers'
@@ -58,8 +56,8 @@ end
 
 -- Ids and seqs
 
-local function id_is_known(id)
-  local known = redis.call('GET', IDS)
+-- `known`: the id memory as it was read.
+local function id_is_known(known, id)
   if not known then return false end
   local from = 1
   while true do
@@ -72,27 +70,33 @@ end
 
 -- The conversation keeps, for each block of 512 remembered ids, the latest ULID time in it (t0, t1, t2), so that `td`, the latest
 -- time dropped from memory, is exact when the first block goes, and when all of it has expired.
-local function dropped_ms()
+local function dropped_ms(known)
   local times = redis.call('HMGET', CONVERSATION, 'td', 't0', 't1', 't2')
   local dropped = tonumber(times[1] or 0)
-  if redis.call('EXISTS', IDS) == 0 then
+  if not known then
     for i = 2, 4 do dropped = math.max(dropped, tonumber(times[i] or 0)) end
   end
   return dropped
 end
 
-local function remember_id(id, ulid_ms)
-  if redis.call('EXISTS', IDS) == 0 then
-    local dropped = dropped_ms()
+local function time_field(known)
+  return 't' .. math.floor(#(known or '') / IDS_BLOCK)
+end
+
+-- Remember an id after those that are `known`; `latest`: what the conversation has in the time_field of these.
+local function remember_id(known, id, ulid_ms, latest)
+  local field = time_field(known)
+  if not known then
+    local dropped = dropped_ms(known)
     if dropped > 0 then redis.call('HSET', CONVERSATION, 'td', dropped) end
     redis.call('HDEL', CONVERSATION, 't0', 't1', 't2')
+    latest = 0
   end
   local length = redis.call('APPEND', IDS, id)
-  local block = math.floor((length - 1) / IDS_BLOCK)
-  local latest = tonumber(redis.call('HGET', CONVERSATION, 't' .. block) or 0)
-  if ulid_ms > latest then redis.call('HSET', CONVERSATION, 't' .. block, ulid_ms) end
+  redis.call('EXPIRE', IDS, IDLE_SECONDS)
+  if ulid_ms > tonumber(latest or 0) then redis.call('HSET', CONVERSATION, field, ulid_ms) end
   if length >= IDS_TRIM_AT then
-    redis.call('SET', IDS, redis.call('GETRANGE', IDS, length - IDS_KEPT, -1))
+    redis.call('SET', IDS, redis.call('GETRANGE', IDS, length - IDS_KEPT, -1), 'EX', IDLE_SECONDS)
     local times = redis.call('HMGET', CONVERSATION, 'td', 't0', 't1', 't2')
     redis.call('HSET', CONVERSATION, 'td', math.max(tonumber(times[1] or 0), tonumber(times[2] or 0)),
       't0', times[3] or 0, 't1', times[4] or 0)
@@ -100,18 +104,17 @@ local function remember_id(id, ulid_ms)
   end
 end
 
-local function next_seq()
-  return tonumber(redis.call('HGET', CONVERSATION, 'next') or 1)
-end
-
--- A seq is taken in (an inbound message, or one of our own): `next` moves over it and over our own that follow it.
-local function take_seq(seq)
-  local next = next_seq()
-  if seq < next then return end
-  next = seq + 1
+-- A seq is taken in (an inbound message, or one of our own): the next one expected, over our own that follow it.
+local function next_after(seq)
+  local next = seq + 1
+  if redis.call('EXISTS', TAKEN) == 0 then return next end
   while redis.call('ZSCORE', TAKEN, next) do next = next + 1 end
   redis.call('ZREMRANGEBYSCORE', TAKEN, '-inf', next - 1)
-  redis.call('HSET', CONVERSATION, 'next', next)
+  return next
+end
+
+local function take_seq(seq, next)
+  if seq >= next then redis.call('HSET', CONVERSATION, 'next', next_after(seq)) end
 end
 
 local function how_taken(seq, next)
@@ -130,19 +133,17 @@ end
 
 -- A conversation at work and at rest
 
-local function keep_at_work()
-  if redis.call('ZSCORE', BUSY, CONVERSATION_ID) then return end -- its memory is kept since then
-  redis.call('ZADD', BUSY, 'NX', now_ms(), CONVERSATION_ID)
-  redis.call('PERSIST', IDS)
-  redis.call('PERSIST', TAKEN)
+local function is_idle()
+  local under_way = redis.call('HMGET', CONVERSATION, 'entry', 'reply')
+  return not (under_way[1] or under_way[2])
 end
 
-local function rest_if_idle()
-  local under_way = redis.call('HMGET', CONVERSATION, 'entry', 'reply')
-  if under_way[1] or under_way[2] then return end
+local function begin_work()
+  redis.call('ZADD', BUSY, 'NX', now_ms(), CONVERSATION_ID)
+end
+
+local function rest()
   redis.call('ZREM', BUSY, CONVERSATION_ID)
-  redis.call('EXPIRE', IDS, IDLE_SECONDS)
-  redis.call('EXPIRE', TAKEN, IDLE_SECONDS)
 end
 
 local function policy(name)
@@ -157,7 +158,14 @@ end
 local function start_job(record, attempt, deliveries, strikes)
   local entry = redis.call('XADD', JOBS, '*', 'r', record, 'a', attempt, 'd', deliveries, 's', strikes)
   redis.call('HSET', CONVERSATION, 'entry', entry)
-  keep_at_work()
+  return entry
+end
+
+-- Its first delivery. `kept`: how many dead letters that were brought back the conversation has; this may be one (field k).
+local function start_new_job(record, kept)
+  if not kept then return start_job(record, 1, 1, 0) end
+  local entry = redis.call('XADD', JOBS, '*', 'r', record, 'a', 1, 'd', 1, 's', 0, 'k', 1)
+  redis.call('HSET', CONVERSATION, 'entry', entry)
   return entry
 end
 
@@ -178,13 +186,20 @@ end
 -- The job of `entry` has ended: the next of the mailbox, or idle.
 local function start_next_job(entry)
   redis.call('DEL', EMITTED, TOGETHER)
-  redis.call('HDEL', CONVERSATION, 'entry', 'began', 'frozen')
   redis.call('SREM', INTERRUPTED, entry)
-  unpark()
+  redis.call('HDEL', CONVERSATION, 'entry', 'began', 'frozen')
   local head = redis.call('ZPOPMIN', MAILBOX)
-  if #head == 0 then return rest_if_idle() end
+  if #head == 0 and redis.call('EXISTS', PARKED) == 1 then
+    unpark()
+    head = redis.call('ZPOPMIN', MAILBOX)
+  end
+  if #head == 0 then
+    if redis.call('HEXISTS', CONVERSATION, 'reply') == 0 then rest() end
+    return
+  end
   redis.call('DECR', WAITING)
-  local started = start_job(head[1], 1, 1, 0)
+  unpark()
+  local started = start_new_job(head[1], redis.call('HGET', CONVERSATION, 'kept'))
   if policy('busy') == 'interrupt' and redis.call('EXISTS', MAILBOX) == 1 then interrupt(started) end
 end
 
@@ -213,6 +228,7 @@ end
 local function recall_places(job)
   local places = redis.call('HGET', CONVERSATION, 'p:' .. job)
   redis.call('HDEL', CONVERSATION, 'p:' .. job)
+  if places and redis.call('HINCRBY', CONVERSATION, 'kept', -1) <= 0 then redis.call('HDEL', CONVERSATION, 'kept') end
   for place in string.gmatch(places or '', '%S+') do redis.call('HSET', EMITTED, place, 1) end
 end
 
@@ -224,10 +240,9 @@ local function bury_job(fields, reason, job)
   for _, record in ipairs(redis.call('LRANGE', TOGETHER, 0, -1)) do bury(record, reason, 1, 1) end
 end
 
--- A message goes to the handler: at once, or behind the one that is under way.
-local function deliver(seq, record)
-  local entry = redis.call('HGET', CONVERSATION, 'entry')
-  if not entry then return start_job(record, 1, 1, 0) end
+-- A message goes to the handler: at once, or behind the job of `entry`.
+local function deliver(seq, record, entry, kept)
+  if not entry then return start_new_job(record, kept) end
   enqueue(seq, record)
   if policy('busy') ~= 'interrupt' then return end
   if entry ~= 'due' then return interrupt(entry) end
@@ -237,18 +252,19 @@ local function deliver(seq, record)
   start_next_job(entry)
 end
 
--- The head of the out-box into `replies`, unless one is under way already ('reply': its entry, or 'sent').
-local function start_next_reply()
-  if redis.call('HEXISTS', CONVERSATION, 'reply') == 1 then return end
-  local head = redis.call('LINDEX', OUT_BOX, 0)
-  if not head then return rest_if_idle() end
+-- None is under way ('reply': its entry, or 'sent'): the head of the out-box into `replies`. -> whether there was one
+local function start_next_reply(head)
+  head = head or redis.call('LINDEX', OUT_BOX, 0)
+  if not head then return false end
   redis.call('HSET', CONVERSATION, 'reply', redis.call('XADD', REPLIES, '*', 'r', head))
-  keep_at_work()
+  return true
 end
 
+-- Into the out-box of a conversation at work.
 local function say(record)
-  redis.call('RPUSH', OUT_BOX, record)
-  start_next_reply()
+  local length = redis.call('RPUSH', OUT_BOX, record)
+  if redis.call('HEXISTS', CONVERSATION, 'reply') == 1 then return end
+  start_next_reply(length == 1 and record or nil)
 end
 
 -- An outbox record waits for its acknowledgement. `what`: job id and place that it answers.
@@ -257,7 +273,6 @@ local function put_sent(client_message_id, record, holder, what, due_ms)
   redis.call('HSET', SENT, 'cmid', client_message_id, 'r', record, 'holder', holder, 'what', what)
   redis.call('ZADD', OUTBOX, due_ms, CONVERSATION_ID)
   redis.call('HSET', ACKS, client_message_id, CONVERSATION_ID)
-  keep_at_work()
 end
 
 local function drop_sent(client_message_id)

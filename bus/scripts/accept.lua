@@ -10,29 +10,31 @@
 -- Invariant: a signed id is taken in at most once, and never without its session and its job.
 local SESSION, PREKEYS = KEYS[OWN], KEYS[OWN + 1]
 local seq = tonumber(ARGV[5])
-if id_is_known(ARGV[2]) then return { 'duplicate' } end
+local known = redis.call('GET', IDS)
+if id_is_known(known, ARGV[2]) then return { 'duplicate' } end
 if ARGV[7] ~= '' and not session_is_current(SESSION, ARGV[6]) then return { 'conflict' } end
 if ARGV[9] ~= '' and redis.call('HEXISTS', PREKEYS, ARGV[9]) == 0 then return { 'conflict' } end
-local pins = redis.call('HMGET', CONVERSATION, 'kind', 'person')
-if pins[1] and (pins[1] ~= ARGV[10] or pins[2] ~= ARGV[11]) then return { 'conflict' } end
-local next = next_seq()
+local kind, person, next, entry, reply, kept, latest =
+  unpack(redis.call('HMGET', CONVERSATION, 'kind', 'person', 'next', 'entry', 'reply', 'kept', time_field(known)))
+if kind and (kind ~= ARGV[10] or person ~= ARGV[11]) then return { 'conflict' } end
+next = tonumber(next or 1)
 if ARGV[4] == 'push' and seq > next then return { 'gap', next } end
 local is_full = false
 if ARGV[12] ~= '' then
   if tonumber(redis.call('GET', WAITING) or 0) + redis.call('XLEN', JOBS) >= tonumber(ARGV[17]) then return { 'hold' } end
-  is_full = redis.call('HEXISTS', CONVERSATION, 'entry') == 1 and room_in_mailbox() <= 0 and policy('full') ~= 'park'
+  is_full = entry and room_in_mailbox() <= 0 and policy('full') ~= 'park'
   if is_full and ARGV[18] == '' then return { 'full' } end
 end
 
 local generation = count_write()
 if ARGV[7] ~= '' then store_session(SESSION, ARGV[6], ARGV[7], ARGV[8]) end
 if ARGV[9] ~= '' then redis.call('HDEL', PREKEYS, ARGV[9]) end
-redis.call('HSETNX', CONVERSATION, 'kind', ARGV[10])
-redis.call('HSETNX', CONVERSATION, 'person', ARGV[11])
-remember_id(ARGV[2], tonumber(ARGV[3]))
-take_seq(seq)
+if not kind then redis.call('HSET', CONVERSATION, 'kind', ARGV[10], 'person', ARGV[11]) end
+remember_id(known, ARGV[2], tonumber(ARGV[3]), latest)
+take_seq(seq, next)
 local event = is_full and 'refused' or (ARGV[12] == '' and 'taken' or 'queued')
 note(event, ARGV[14], CONVERSATION_ID .. ' ' .. ARGV[15] .. ' ' .. ARGV[16] .. ' ' .. ARGV[5])
+if not (entry or reply) and (ARGV[12] ~= '' or ARGV[13] ~= '') then begin_work() end
 if ARGV[13] ~= '' then say(ARGV[13]) end
 if is_full then
   if redis.call('LLEN', OUT_BOX) < MOST_WAITING then
@@ -41,7 +43,6 @@ if is_full then
     bury(ARGV[12], 'refused', 0, 0) -- not even a refusal could be said for long: kept, visibly
   end
 elseif ARGV[12] ~= '' then
-  deliver(seq, ARGV[12])
+  deliver(seq, ARGV[12], entry, kept)
 end
-rest_if_idle()
 return { is_full and 'refused' or 'accepted', how_taken(seq, next), generation }

@@ -30,5 +30,5 @@ elseif not reply and redis.call('LLEN', OUT_BOX) > 0 then
   mended = mended + 1
 end
 if mended > 0 then count_write() end
-rest_if_idle()
+if is_idle() then rest() else begin_work() end
 return mended

@@ -16,8 +16,9 @@ end
 if reply ~= ARGV[2] then return { 'done_before' } end
 if redis.call('LINDEX', OUT_BOX, 0) ~= ARGV[4] then return { 'not_head' } end
 if not lease_is_mine(REPLIES, REPLIES_GROUP, ARGV[2], ARGV[3]) then return { 'fenced' } end
-if tonumber(redis.call('GET', GENERATION) or 0) < tonumber(ARGV[12]) then return { 'went_back' } end
-local epoch = redis.call('GET', EPOCH) or '0'
+local count, epoch = unpack(redis.call('MGET', GENERATION, EPOCH))
+if tonumber(count or 0) < tonumber(ARGV[12]) then return { 'went_back' } end
+epoch = epoch or '0'
 if epoch ~= ARGV[11] then return { 'epoch', tonumber(epoch) } end
 for i = SESSIONS, #KEYS do
   if not session_is_current(KEYS[i], ARGV[VERSIONS + (i - SESSIONS) * 2]) then return { 'stale' } end
@@ -41,7 +42,7 @@ note('encrypted', string.match(ARGV[7], '^%S*'), string.match(ARGV[7], '%S*$') .
 if ARGV[6] == '' then
   redis.call('HDEL', CONVERSATION, 'reply')
   redis.call('HSET', STREAMS, CONVERSATION_ID, ARGV[13] .. ' ' .. ARGV[3])
-  start_next_reply()
+  if not start_next_reply() and redis.call('HEXISTS', CONVERSATION, 'entry') == 0 then rest() end
   return { 'committed', generation, '' }
 end
 local stream = ARGV[13] ~= '' and redis.call('HGET', STREAMS, CONVERSATION_ID) or ''

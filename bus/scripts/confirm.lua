@@ -10,14 +10,16 @@ if sent[1] ~= ARGV[2] then
 end
 drop_sent(ARGV[2])
 count_write()
-local seq, next = tonumber(ARGV[3]), next_seq()
+local seq, next, entry = tonumber(ARGV[3]), unpack(redis.call('HMGET', CONVERSATION, 'next', 'entry'))
+next = tonumber(next or 1)
 if seq == next then
-  take_seq(seq)
+  take_seq(seq, next)
 elseif seq > next then
   redis.call('ZADD', TAKEN, seq, seq)
+  redis.call('EXPIRE', TAKEN, IDLE_SECONDS)
 end
 note('acknowledged', string.match(sent[3] or '', '^%S*'),
   string.match(sent[3] or '', '%S*$') .. ' ' .. ARGV[4] .. ' ' .. ARGV[5])
 redis.call('HDEL', CONVERSATION, 'reply')
-start_next_reply()
+if not start_next_reply() and not entry then rest() end
 return sent[2]

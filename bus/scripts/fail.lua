@@ -10,7 +10,7 @@ settle(JOBS, JOBS_GROUP, ARGV[2])
 count_write()
 if ARGV[5] == '' or tonumber(job.d) >= tonumber(ARGV[7]) then
   bury_job(job, ARGV[6], ARGV[4])
-  note('dead', ARGV[4], ARGV[6])
+  note('dead', ARGV[4], ARGV[6] .. ' ' .. ARGV[3] .. ' ' .. job.a .. ' ' .. job.d)
   if ARGV[8] ~= '' then say(ARGV[8]) end
   start_next_job(ARGV[2])
   return 'dead'
@@ -21,7 +21,7 @@ if redis.call('SISMEMBER', INTERRUPTED, ARGV[2]) == 1 then
   start_next_job(ARGV[2])
   return 'superseded'
 end
-note('failed', ARGV[4], ARGV[6] .. ' ' .. ARGV[5])
+note('failed', ARGV[4], ARGV[6] .. ' ' .. ARGV[5] .. ' ' .. ARGV[3] .. ' ' .. job.a .. ' ' .. job.d)
 redis.call('HSET', CONVERSATION, 'entry', 'due', 'retry', job.r, 'retry_a', job.a + 1, 'retry_d', job.d + 1,
   'retry_s', job.s or 0, 'retry_j', ARGV[4])
 redis.call('ZADD', DUE, now_ms() + tonumber(ARGV[5]), CONVERSATION_ID)

@@ -1,12 +1,23 @@
--- A job has ended well: its entry goes, the next job of the mailbox starts.
+-- A job has ended well: its entry goes, what its handler said last goes out, the next job of the mailbox starts.
 -- KEYS board
 -- ARGV 1 conversation_id  2 entry (fencing token)  3 consumer  4 job_id  5 outcome: done, superseded or no_handler
+--      6 attempt  7 delivery  8 when its handler began (ms), '' where that is noted already  9… place, reply record
 -- -> fenced | done
 -- Invariant: the conversation is busy or its mailbox is empty. First write is XACK, so that a full Redis drains (rule 16).
+local REPLIES_FROM = 9
 if not lease_is_mine(JOBS, JOBS_GROUP, ARGV[2], ARGV[3]) then return 'fenced' end
 settle(JOBS, JOBS_GROUP, ARGV[2])
 count_write()
-redis.call('HDEL', CONVERSATION, 'p:' .. ARGV[4]) -- of one that was superseded before it began
-note(ARGV[5], ARGV[4])
+if redis.call('HEXISTS', CONVERSATION, 'p:' .. ARGV[4]) == 1 then recall_places(ARGV[4]) end
+if #ARGV >= REPLIES_FROM then
+  local said = redis.call('EXISTS', EMITTED) == 1
+  for i = REPLIES_FROM, #ARGV, 2 do
+    if not (said and redis.call('HEXISTS', EMITTED, ARGV[i]) == 1) then
+      note('replied', ARGV[4], ARGV[i])
+      say(ARGV[i + 1])
+    end
+  end
+end
+note(ARGV[5], ARGV[4], ARGV[3] .. ' ' .. ARGV[6] .. ' ' .. ARGV[7] .. ' ' .. ARGV[8])
 start_next_job(ARGV[2])
 return 'done'

@@ -3,7 +3,8 @@
 -- ARGV 1 conversation_id  2 signed id (8 bytes)
 -- -> known (0/1), next, dropped time (ms), session version, sealed record or false, session epoch,
 --    pinned kind or false, pinned person or false
-local pins = redis.call('HMGET', CONVERSATION, 'kind', 'person')
+local known = redis.call('GET', IDS)
+local pins = redis.call('HMGET', CONVERSATION, 'kind', 'person', 'next')
 local session = redis.call('HMGET', KEYS[OWN], 'v', 'b', 'e')
-return { id_is_known(ARGV[2]) and 1 or 0, next_seq(), dropped_ms(),
+return { id_is_known(known, ARGV[2]) and 1 or 0, tonumber(pins[3] or 1), dropped_ms(known),
   tonumber(session[1] or 0), session[2], tonumber(session[3] or 0), pins[1], pins[2] }

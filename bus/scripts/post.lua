@@ -2,5 +2,6 @@
 -- KEYS board
 -- ARGV 1 conversation_id  2 reply record
 count_write()
+if is_idle() then begin_work() end
 say(ARGV[2])
 return 'queued'

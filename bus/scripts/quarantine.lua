@@ -9,31 +9,35 @@
 -- Invariant: nothing that the relay has shown is dropped; an unauthentic copy never makes the genuine message known.
 local SESSION, PREKEYS, QUARANTINE, MESSAGE = unpack(KEYS, OWN, OWN + 3)
 local seq = tonumber(ARGV[5])
-if ARGV[2] ~= '' and id_is_known(ARGV[2]) then return { 'duplicate' } end
+local known = redis.call('GET', IDS)
+if ARGV[2] ~= '' and id_is_known(known, ARGV[2]) then return { 'duplicate' } end
 -- An unsigned copy that came first does not stand in the way of the genuine message.
 if redis.call('EXISTS', MESSAGE) == 1 and (ARGV[2] == '' or redis.call('HGET', MESSAGE, 'signed') == '1') then
   return { 'duplicate' }
 end
 if ARGV[2] ~= '' and not session_is_current(SESSION, ARGV[6]) then return { 'conflict' } end
-local next = next_seq()
+local next, latest = unpack(redis.call('HMGET', CONVERSATION, 'next', time_field(known)))
+next = tonumber(next or 1)
 if ARGV[4] == 'push' and seq > next then return { 'gap', next } end
 
 local generation = count_write()
 if ARGV[7] ~= '' then store_session(SESSION, ARGV[6], ARGV[7], ARGV[8]) end
 if ARGV[9] ~= '' then redis.call('HDEL', PREKEYS, ARGV[9]) end
 if ARGV[2] ~= '' then
-  remember_id(ARGV[2], tonumber(ARGV[3]))
+  remember_id(known, ARGV[2], tonumber(ARGV[3]), latest)
   if ARGV[10] ~= '' then
     redis.call('HSETNX', CONVERSATION, 'kind', ARGV[10])
     redis.call('HSETNX', CONVERSATION, 'person', ARGV[11])
   end
 end
-take_seq(seq)
+take_seq(seq, next)
 local now = now_ms()
 redis.call('HSET', MESSAGE, 'why', ARGV[13], 'frame', ARGV[14], 'plaintext', ARGV[15], 'at', now,
   'signed', ARGV[2] == '' and 0 or 1, 'from', ARGV[17], 'conversation', CONVERSATION_ID)
 redis.call('ZADD', QUARANTINE, now, ARGV[12])
 note('quarantined', ARGV[12], CONVERSATION_ID .. ' ' .. ARGV[18] .. ' ' .. ARGV[13] .. ' ' .. ARGV[5])
-if ARGV[16] ~= '' then say(ARGV[16]) end
-rest_if_idle()
+if ARGV[16] ~= '' then
+  if is_idle() then begin_work() end
+  say(ARGV[16])
+end
 return { 'accepted', how_taken(seq, next), generation }

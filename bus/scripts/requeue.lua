@@ -12,7 +12,8 @@ if ARGV[6] ~= '' and not session_is_current(SESSION, ARGV[5]) then return { 'con
 if ARGV[8] ~= '' and redis.call('HEXISTS', PREKEYS, ARGV[8]) == 0 then return { 'conflict' } end
 local pins = redis.call('HMGET', CONVERSATION, 'kind', 'person')
 if pins[1] and (pins[1] ~= ARGV[9] or pins[2] ~= ARGV[10]) then return { 'conflict' } end
-local known = signed == '0' and id_is_known(ARGV[2])
+local ids = redis.call('GET', IDS)
+local known = signed == '0' and id_is_known(ids, ARGV[2])
 
 redis.call('DEL', MESSAGE)
 redis.call('ZREM', QUARANTINE, ARGV[12])
@@ -26,8 +27,12 @@ if ARGV[6] ~= '' then store_session(SESSION, ARGV[5], ARGV[6], ARGV[7]) end
 if ARGV[8] ~= '' then redis.call('HDEL', PREKEYS, ARGV[8]) end
 redis.call('HSETNX', CONVERSATION, 'kind', ARGV[9])
 redis.call('HSETNX', CONVERSATION, 'person', ARGV[10])
-if signed == '0' then remember_id(ARGV[2], tonumber(ARGV[3])) end
+if signed == '0' then
+  remember_id(ids, ARGV[2], tonumber(ARGV[3]), redis.call('HGET', CONVERSATION, time_field(ids)))
+end
 note('requeued', ARGV[12], CONVERSATION_ID)
-if ARGV[11] ~= '' then deliver(tonumber(ARGV[4]), ARGV[11]) end
-rest_if_idle()
+if ARGV[11] ~= '' then
+  if is_idle() then begin_work() end
+  deliver(tonumber(ARGV[4]), ARGV[11], unpack(redis.call('HMGET', CONVERSATION, 'entry', 'kept')))
+end
 return { 'accepted', generation }

@@ -20,6 +20,7 @@ NAMES = {
     "failed": "failed, to be tried again",
     "revived": "dead letter tried again",
     "reclaimed": "taken from a worker that is gone",
+    "running": "being worked on",
     "handed_back": "handed back by its worker",
     "requeued": "readable now, queued",
     "no_handler": "done (no handler for this type)",
@@ -101,9 +102,13 @@ def _steps(event: Event) -> Iterator[Step]:
         yield Step(int(facts["received_ms"]), "received", {})
     if "decrypted_ms" in facts:
         yield Step(int(facts["decrypted_ms"]), "decrypted", {})
+    if "started_ms" in facts:
+        run = ("worker", "attempt", "delivery")
+        yield Step(int(facts["started_ms"]), "started", {name: facts[name] for name in run})
+        facts = {name: word for name, word in facts.items() if name not in run}
     if "sent_ms" in facts:
         yield Step(int(facts["sent_ms"]), "sent", {"place": facts.get("place", "")})
-    hidden = {"received_ms", "decrypted_ms", "sent_ms", "conversation", "seq"}
+    hidden = {"received_ms", "decrypted_ms", "sent_ms", "started_ms", "conversation", "seq"}
     yield Step(event.at_ms, event.name, {name: word for name, word in facts.items() if name not in hidden})
 
 

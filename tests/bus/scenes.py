@@ -214,7 +214,8 @@ class DirectClient:
         return self.ask(*command)
 
     async def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> Value:
-        return self.ask("EVALSHA", self._scripts[name].sha1, len(keys), *keys, *arguments)
+        own = self._scripts[name].keys(keys)
+        return self.ask("EVALSHA", self._scripts[name].sha1, len(own), *own, *arguments)
 
     def ask(self, *command: Argument) -> Value:
         [answer] = self.ask_all([command])

@@ -110,13 +110,13 @@ async def test_rule_8_what_kills_its_worker_twice_is_poison(scene: Scene) -> Non
         assert (reclaimed.outcome, reclaimed.reason) == (outcome, reason)
 
 
-async def test_rule_8_what_was_taken_and_not_begun_is_no_suspect(scene: Scene) -> None:
+async def test_rule_8_a_first_delivery_counts_as_begun_a_later_one_when_it_says_so(scene: Scene) -> None:
     talk, worker = await talk_and_worker(scene)
     await talk.accept(1)
-    for _ in range(5):
+    for strikes in (0, 1, 1, 1):
         job = await worker.take()
         assert job is not None
-        assert job.strikes == 0
+        assert job.strikes == strikes
         assert [one.outcome for one in await talk.reclaim(STRIKE)] == ["restarted"]
 
 
@@ -287,6 +287,45 @@ async def test_rule_10_a_second_run_adds_nothing_to_an_emitted_place(scene: Scen
     assert await worker.steps.emit(again, "1", reply("more")) is Emitted.QUEUED
     await worker.steps.finish(again)
     assert [await talk.send("c0", 2), await talk.send("c1", 3)] == ["0", "1"]
+    assert await talk.supervisor.take_reply() is None
+    assert await scene.leftovers() == []
+
+
+async def test_rule_10_what_is_said_last_goes_out_with_the_jobs_end_each_place_once(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    job = await worker.take()
+    assert job is not None
+    await worker.steps.emit(job, "0", reply("first"))
+    await talk.reclaim(Reclaim())
+    again = await worker.take()
+    assert again is not None
+    said = [(place, reply(place)) for place in ("0", "1", "2")]
+    assert await worker.steps.finish(job, last=said) is Finished.FENCED
+    assert await worker.steps.finish(again, last=said) is Finished.DONE
+    assert [await talk.send(f"c{number}", 2 + number) for number in range(3)] == ["0", "1", "2"]
+    assert await talk.supervisor.take_reply() is None
+    assert await scene.leftovers() == []
+
+
+async def test_rule_10_a_dead_letter_that_comes_back_says_so_and_its_end_repeats_nothing(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    for seq in (1, 2):
+        await talk.accept(seq)
+    job = await worker.take()
+    assert job is not None
+    assert not job.has_past
+    await worker.steps.emit(job, "0", reply("once"))
+    await worker.steps.fail(job, "broke", None)
+    [letter] = await talk.supervisor.dead.first()
+    await talk.supervisor.dead.retry(letter)
+    for _ in range(2):
+        again = await worker.take()
+        assert again is not None
+        await worker.steps.finish(
+            again, last=[("0", reply("twice"))] if again.has_past and again.job_id == job.job_id else ()
+        )
+    await talk.send("c0", 3)
     assert await talk.supervisor.take_reply() is None
     assert await scene.leftovers() == []
 

@@ -6,7 +6,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Literal, Protocol
 
-from bus.job_steps import Emitted, Failed, Finished, Started
+from bus.job_steps import Emitted, Failed, Finished, Said, Started
 from bus.letters import DeadLetter, GivenUp, Quarantined, Revived
 from bus.outbox import Commit
 from bus.records import Job, OutboxRecord, Reply
@@ -48,7 +48,14 @@ class Steps(Protocol):
 
     async def emit(self, job: Job, place: str, reply: Reply) -> Emitted: ...
 
-    async def finish(self, job: Job, outcome: Literal["done", "superseded", "no_handler"] = "done") -> Finished: ...
+    async def finish(
+        self,
+        job: Job,
+        outcome: Literal["done", "superseded", "no_handler"] = "done",
+        *,
+        last: Sequence[Said] = (),
+        began_ms: int | None = None,
+    ) -> Finished: ...
 
     async def fail(self, job: Job, reason: str, retry_after_ms: int | None, apology: Reply | None = None) -> Failed: ...
 

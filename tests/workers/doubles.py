@@ -1,13 +1,13 @@
 # ruff: noqa: ARG002 - the bus asks for more than a double needs
 """A bus in memory: what the runner and a chat ask of Redis, with the answers that a test wants."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import trio
 
-from bus.jobs import Emitted, Failed, Finished, Started
+from bus.job_steps import Emitted, Failed, Finished, Said, Started
 from bus.overview import Presence
 from bus.records import InboundMessage, Job, Reply
 from bus.wire import RedisUnavailable
@@ -46,6 +46,8 @@ class MemoryBus:
     deltas: list[tuple[str, int, str]] = field(default_factory=list)
     typing: list[tuple[float, bool]] = field(default_factory=list)
     started: list[str] = field(default_factory=list)
+    began: list[int | None] = field(default_factory=list)
+    last: list[list[str]] = field(default_factory=list)
     together: tuple[InboundMessage, ...] = ()
     aborted: list[str] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
@@ -104,8 +106,13 @@ class MemoryBus:
                 self.replies.append((place, reply))
             return answer
 
-    async def finish(self, job: Job, outcome: str = "done") -> Finished:
+    async def finish(
+        self, job: Job, outcome: str = "done", *, last: Sequence[Said] = (), began_ms: int | None = None
+    ) -> Finished:
         with self._operation():
+            self.replies.extend(last)
+            self.last += [[place for place, _ in last]] if last else []
+            self.began.append(began_ms)
             self.finished.append(job.job_id)
             self.outcomes.append(outcome)
             return Finished.DONE

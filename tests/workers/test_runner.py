@@ -202,11 +202,68 @@ async def test_sync_handlers_run_side_by_side() -> None:
     assert len(bus.replies) == 2
 
 
+async def test_a_first_delivery_begins_without_a_question_and_its_end_tells_when() -> None:
+    bus = MemoryBus()
+    async with running(agent_that(), bus):
+        bus.give(job_of(number=1), job_of(number=2, deliveries=2))
+        await bus.until(lambda: len(bus.finished) == 2)
+    assert bus.started == ["message-2"]
+    assert [began is not None for began in bus.began] == [job == "message-1" for job in bus.finished]
+
+
+async def test_what_a_handler_says_last_goes_out_with_the_jobs_end_and_what_it_says_before_goes_out_before(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    agent, bus = Agent(), MemoryBus()
+
+    @agent.on_message()
+    async def answer(message: InboundMessage, chat: Chat) -> None:
+        await chat.reply("one moment")
+        await trio.sleep(10)
+        assert texts(bus) == [("0", "one moment")]
+        await chat.reply("here it is")
+
+    async with running(agent, bus):
+        bus.give(job_of())
+        await bus.until(lambda: bus.finished)
+    assert texts(bus) == [("0", "one moment"), ("1", "here it is")]
+    assert bus.last == [["1"]]
+
+
+async def test_what_a_handler_has_said_before_it_fails_is_sent() -> None:
+    agent, bus = Agent(), MemoryBus()
+
+    @agent.on_message()
+    async def answer(message: InboundMessage, chat: Chat) -> None:
+        await chat.reply("said")
+        raise LookupError
+
+    async with running(agent, bus):
+        bus.give(job_of())
+        await bus.until(lambda: bus.failed)
+    assert texts(bus) == [("0", "said")]
+
+
+async def test_what_a_handler_has_said_before_it_is_interrupted_is_sent(autojump_clock: trio.testing.MockClock) -> None:
+    agent, bus, job = Agent(), MemoryBus(), job_of()
+
+    @agent.on_message()
+    async def answer(message: InboundMessage, chat: Chat) -> None:
+        await chat.reply("said")
+        bus.supersede(job)
+        await trio.sleep(10)
+
+    async with running(agent, bus):
+        bus.give(job)
+        await bus.until(lambda: bus.finished)
+    assert (texts(bus), bus.outcomes) == ([("0", "said")], ["superseded"])
+
+
 async def test_a_superseded_job_is_cancelled_and_ends_as_that(autojump_clock: trio.testing.MockClock) -> None:
     bus, job = MemoryBus(), job_of()
     async with running(agent_that(seconds=10), bus):
         bus.give(job)
-        await bus.until(lambda: bus.started)
+        await bus.until(lambda: bus.held)
         await trio.sleep(1)
         bus.supersede(job)
         bus.supersede(job)  # told by the channel and by the renewal
@@ -280,14 +337,15 @@ async def test_a_suspect_runs_alone_and_what_cannot_begin_meanwhile_goes_to_othe
 
     async with running(agent, bus, concurrency=3):
         bus.give(job_of(number=1), job_of(number=2))
-        await bus.until(lambda: len(bus.started) == 2)
+        await bus.until(lambda: len(bus.held) == 2)
+        await trio.sleep(1)
         bus.give(job_of(number=3, strikes=1))
         await bus.until(lambda: len(bus.held) == 3)
         bus.give(job_of(number=4))
         await bus.until(lambda: len(bus.finished) == 4)
     assert bus.finished[2:] == ["message-3", "message-4"]
     assert at_once == [2, 1, 1, 1]
-    assert bus.started == ["message-1", "message-2", "message-3", "message-4"]
+    assert bus.handed_back == []
 
 
 async def test_the_sender_of_a_dead_letter_gets_the_apology_that_the_agent_declares() -> None:

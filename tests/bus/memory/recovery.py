@@ -55,7 +55,7 @@ class MemoryRecovery:
 
     def _reclaim_job(self, name: str, at: Conversation, entry: Entry, how: Reclaim) -> Reclaimed:
         record = decode_job_record(entry.record)
-        strikes = entry.strikes + (how.is_strike and entry.began)
+        strikes = entry.strikes + (how.is_strike and (entry.began or entry.deliveries == 1))
         reason = how.ends_as
         if strikes >= MOST_STRIKES:
             reason = "poison"

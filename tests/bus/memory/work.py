@@ -1,9 +1,12 @@
 """Jobs in a worker's hands (DESIGN §3, `emit`, `finish`, `fail`; rules 6, 8, 9, 10): every step names the token it holds."""
 
 import time
+from collections.abc import Sequence
 from typing import Literal
 
-from bus.job_steps import APOLOGY_PLACE, Emitted, Failed, Finished, Started
+import msgspec
+
+from bus.job_steps import APOLOGY_PLACE, Emitted, Failed, Finished, Said, Started
 from bus.policies import Policies
 from bus.records import MOST_DELIVERIES, Job, Reply, ReplyPlace, open_job, pack_reply, unpack_job
 from bus.sealing import BusKey
@@ -27,7 +30,7 @@ class MemorySteps:
             return None
         entry = min(free, key=lambda entry: int(entry.id.partition("-")[0]))
         entry.holder, entry.renewed_ms = self._consumer, self._world.now_ms
-        return unpack_job(
+        job = unpack_job(
             entry.record,
             entry_id=entry.id,
             attempt=entry.attempt,
@@ -36,6 +39,8 @@ class MemorySteps:
             key=self._bus_key,
             agent_id=self._agent_id,
         )
+        past = self._world.conversation(job.conversation_id).emitted_before_death
+        return msgspec.structs.replace(job, has_past=job.job_id in past)
 
     async def renew(self, *entry_ids: str) -> tuple[list[str], list[str]]:
         """Those that are lost, those that are superseded."""
@@ -90,12 +95,22 @@ class MemorySteps:
         at = ReplyPlace(job.job_id, job.conversation_id, place, job.message_ms)
         return pack_reply(at, reply, emitted_ms=int(time.time() * 1000), key=self._bus_key, agent_id=self._agent_id)
 
-    async def finish(self, job: Job, outcome: Literal["done", "superseded", "no_handler"] = "done") -> Finished:
+    async def finish(
+        self,
+        job: Job,
+        outcome: Literal["done", "superseded", "no_handler"] = "done",
+        *,
+        last: Sequence[Said] = (),
+        began_ms: int | None = None,
+    ) -> Finished:
         held = self._held(job)
         if held is None:
             return Finished.FENCED
         at, _ = held
-        at.emitted_before_death.pop(job.job_id, None)
+        at.emitted |= at.emitted_before_death.pop(job.job_id, set())
+        for place, reply in last:
+            if place not in at.emitted:
+                self._world.say(at, self._pack(job, place, reply))
         self._world.wrote()
         self._world.end_job(at)
         return Finished.DONE
