@@ -72,7 +72,15 @@ class Vault:
 
     async def owner(self, owner_id: str) -> Versioned:
         """The row of an owner. A damaged value is as good as lost here and below: none, at its version."""
-        return await self._read(self._keys.owner(owner_id))
+        return self.open_owner(owner_id, *await self.read_owner(owner_id))
+
+    async def read_owner(self, owner_id: str) -> tuple[int, bytes | None]:
+        """The row of an owner as it stands in Redis: version, sealed row."""
+        return await self._hash(self._keys.owner(owner_id))
+
+    def open_owner(self, owner_id: str, version: int, sealed: bytes | None) -> Versioned:
+        """Open what `read_owner` read."""
+        return self._open(self._keys.owner(owner_id), version, sealed)
 
     async def put_owner(self, owner_id: str, read: Versioned, row: bytes) -> bool:
         """Replace the row that was read, when no grant changes; False when another has changed it."""
@@ -95,7 +103,9 @@ class Vault:
         return await self._replace(self._keys.group(group_id), read, keys)
 
     async def _read(self, key: str) -> Versioned:
-        version, sealed = await self._hash(key)
+        return self._open(key, *await self._hash(key))
+
+    def _open(self, key: str, version: int, sealed: bytes | None) -> Versioned:
         try:
             return Versioned(version, None if sealed is None else self._state_key.open(sealed, key, version))
         except SealBroken:

@@ -4,6 +4,7 @@ A row per owner: the grant with its pinned pair, and what we know of the devices
 a change is stored together with its entry in the ledger, by compare-and-set, since several supervisors hear the same relations.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -36,6 +37,7 @@ DEVICES_FRESH_MS = 24 * 3600 * 1000
 UNLISTED_FETCH_SECONDS = 60.0
 REFRESH_AGAIN_SECONDS = 1.0
 MOST_DEVICES = 5
+MOST_DECODED = 2000
 
 CHANGES = {
     "active": Change.ESTABLISHED,
@@ -100,10 +102,21 @@ class Owners:
         self._refreshing = trio.Lock()
         self._unlisted_until: dict[str, float] = {}
         self._noted_meanwhile: set[str] = set()
+        self._decoded: OrderedDict[str, tuple[int, bytes, Owner]] = OrderedDict()
 
     async def find(self, owner_id: str) -> Owner | None:
-        """The row of an owner."""
-        return _decode(await self._vault.owner(owner_id))
+        """The row of an owner as it stands in Redis now; opened and decoded once as long as its bytes are the same."""
+        version, sealed = await self._vault.read_owner(owner_id)
+        kept = self._decoded.get(owner_id)
+        if kept is not None and kept[:2] == (version, sealed):
+            self._decoded.move_to_end(owner_id)
+            return kept[2]
+        owner = _decode(self._vault.open_owner(owner_id, version, sealed))
+        if owner is not None and sealed is not None:
+            self._decoded[owner_id] = (version, sealed, owner)
+            if len(self._decoded) > MOST_DECODED:
+                self._decoded.popitem(last=False)
+        return owner
 
     async def find_or_refresh(self, owner_id: str) -> Owner | None:
         """The row of an owner; for an unknown one the relations are read once more (frames may be missed)."""

@@ -10,11 +10,12 @@ import structlog
 import trio
 
 from crypto.errors import Unreadable
-from crypto.grants import Status
+from crypto.grants import KeyChangePolicy, Status
+from supervisor.grant_ledger import GrantLedger
 from supervisor.owners import DEVICES_FRESH_MS, Owner, Owners
 from supervisor.rest import RestFailed
 from tests.redis_server import redis_server
-from tests.supervisor.builders import PERSON, Core, Person, open_core, relation_of
+from tests.supervisor.builders import KEYS, PERSON, Core, Person, open_core, relation_of
 from tests.supervisor.doubles import FakeRest
 
 
@@ -39,6 +40,28 @@ async def test_a_relation_pins_the_pair_at_first_sight(tmp_path: Path) -> None:
         owner = await found(core.owners)
         assert owner.pinned == ada.identity.public
         assert (owner.is_active, owner.grant.scopes) == (True, ("chat",))
+
+
+async def test_what_another_supervisor_has_changed_is_seen_at_once(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        await core.owners.note(relation_of(ada), "active")
+        assert (await found(core.owners)).is_active
+        other = Owners(core.vault, GrantLedger(core.vault, KEYS.ledger, tmp_path), core.rest, KeyChangePolicy.HOLD)
+        await other.note(relation_of(ada), "revoked")
+        assert not (await found(core.owners)).is_active
+        await core.client.command("DEL", core.keys.owner(PERSON))
+        assert await core.owners.find(PERSON) is None
+
+
+async def test_a_row_that_has_not_changed_is_opened_once(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        await core.owners.note(relation_of(ada), "active")
+        first = await found(core.owners)
+        assert await found(core.owners) is first
+        await core.client.command(
+            "HSET", core.keys.owner(PERSON), "v", 7
+        )  # the same bytes at another version: a broken seal
+        assert await core.owners.find(PERSON) is None
 
 
 async def test_another_pair_never_replaces_the_pinned_one_and_holds_the_owner(tmp_path: Path) -> None:
