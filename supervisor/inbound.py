@@ -160,7 +160,7 @@ class Inbound:
                     return Intake.CONFLICT if await self._has_moved(reading.arrival) else Intake.GONE
                 outcome = await self._quarantine(waiting.incoming, reading)
         if outcome.is_new and reading.arrival.session is not None and reading.record is not None:
-            self._sessions.committed(reading.arrival.session, reading.record)
+            self._sessions.taken_in(reading.arrival.session, reading.record)
         return outcome
 
     async def _has_moved(self, arrival: Arrival) -> bool:

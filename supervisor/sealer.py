@@ -123,7 +123,7 @@ class Sealer:
         loaded: dict[str, Loaded] = {}
         records: dict[str, DeviceRecord] = {}
         for peer in peers:
-            read = await self._sessions.load(peer)
+            read = await self._sessions.load_to_send(peer)
             is_renewed = peer[1] == to.new_session_with
             record = self._sendable(read.record, bundles.get(peer[1]), epoch, is_renewed=is_renewed)
             if record is None:

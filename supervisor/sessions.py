@@ -6,18 +6,20 @@ what another supervisor has changed has other bytes and is read again.
 
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
 import msgspec
 import structlog
 import trio
 
+from bus.client import Commands
 from bus.generation import Generation
 from bus.sealing import SealBroken
 from bus.store import Look, SessionWrite
 from bus.vault import StoreIsNewer, Vault
 from crypto.errors import NewerFormat, Unreadable
 from crypto.sessions import EMPTY_RECORD, DeviceRecord, forget_prekey
+from supervisor.acquire import acquire
 
 MOST_DECODED = 2000
 
@@ -39,12 +41,15 @@ class Loaded(msgspec.Struct, frozen=True):
 
 
 class _Kept(msgspec.Struct, frozen=True):
-    """A record as this process has committed it, and under which epoch."""
+    """A record as this process has committed it, and under which epoch. `looked_at`: when a message did, on which
+    connection had been looked last.
+    """
 
     sealed: bytes
     record: DeviceRecord
     version: int
     epoch: int
+    looked_at: Commands | None = None
 
     def __repr__(self) -> str:
         return f"_Kept(version={self.version}, epoch={self.epoch}, …)"
@@ -63,20 +68,44 @@ class Sessions:
     @asynccontextmanager
     async def locked(self, peers: Iterable[Peer]) -> AsyncIterator[None]:
         """Nobody else of this process reads and commits these records meanwhile. Taken in order, so that nothing deadlocks."""
-        async with AsyncExitStack() as stack:
+        held: list[trio.Lock] = []
+        try:
             for peer in sorted(set(peers)):
-                await stack.enter_async_context(self._lock(peer))
+                lock = self._lock(peer)
+                await acquire(lock)
+                held.append(lock)
             yield
+        finally:
+            for lock in held:
+                lock.release()
 
     async def peek(self, peer: Peer) -> Loaded:
-        """The record as it stood in Redis a moment ago: others may move it while it is read."""
-        return self._open(peer, *await self._vault.read_session(*peer))
+        """The record as it stood a moment ago: others may move it while it is read."""
+        return self._moved_here(peer) or self._open(peer, *await self._vault.read_session(*peer))
 
     async def load(self, peer: Peer) -> Loaded:
         """The record as it stands in Redis now; the caller holds its lock."""
         version, sealed, epoch = await self._vault.read_session(*peer)
         self._doubt_what_is_older(peer, version)
         return self._open(peer, version, sealed, epoch)
+
+    async def load_to_send(self, peer: Peer) -> Loaded:
+        """As a message that this process has just taken in has left it, else as it stands in Redis now; the caller holds its lock.
+
+        Not read, it is right unless another supervisor has moved it since: the commit finds it stale, and the next time it is read.
+        That commit runs on the connection that had been looked at when the message came, or not at all: Redis cannot have gone back.
+        """
+        moved = self._moved_here(peer)
+        if moved is None:
+            return await self.load(peer)
+        self._decoded[peer] = msgspec.structs.replace(self._decoded[peer], looked_at=None)
+        return moved
+
+    def _moved_here(self, peer: Peer) -> Loaded | None:
+        kept, generation = self._decoded.get(peer), self._generation
+        if kept is None or kept.looked_at is None or kept.looked_at is not generation.looked_at:
+            return None
+        return Loaded(kept.record, kept.version, kept.epoch) if kept.epoch == generation.epoch else None
 
     def looked_up(self, peer: Peer, look: Look) -> Loaded:
         """The record that was read together with a look at the conversation; the caller holds its lock."""
@@ -107,8 +136,15 @@ class Sessions:
 
     def committed(self, write: SessionWrite, record: DeviceRecord) -> None:
         """The commit has happened: keep the record decoded."""
+        self._keep(write, record, None)
+
+    def taken_in(self, write: SessionWrite, record: DeviceRecord) -> None:
+        """The same of a message that came: most likely the next to move it is its answer, from here."""
+        self._keep(write, record, self._generation.looked_at)
+
+    def _keep(self, write: SessionWrite, record: DeviceRecord, looked_at: Commands | None) -> None:
         peer = (write.owner_id, write.device_id)
-        self._decoded[peer] = _Kept(write.sealed, record, write.version + 1, self._generation.epoch)
+        self._decoded[peer] = _Kept(write.sealed, record, write.version + 1, self._generation.epoch, looked_at)
         self._decoded.move_to_end(peer)
         while len(self._decoded) > MOST_DECODED:
             self._decoded.popitem(last=False)

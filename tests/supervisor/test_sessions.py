@@ -71,6 +71,35 @@ async def test_what_another_has_changed_is_read_again(tmp_path: Path) -> None:
         assert core.sessions.looked_up(PEER, look).record == second
 
 
+async def test_what_a_message_has_just_moved_is_sent_with_unread_and_only_once(tmp_path: Path) -> None:
+    async with scene(tmp_path) as core:
+        await core.guard.begin()
+        first, second = some_record(), some_record()
+        read = await core.sessions.load(PEER)
+        core.sessions.taken_in(await put(core, read, first), first)
+        await put(core, await core.sessions.load(PEER), second)  # by another supervisor: the commit would find it stale
+        assert await core.sessions.load_to_send(PEER) == Loaded(first, 1, 0)
+        assert (await core.sessions.load_to_send(PEER)).record == second
+
+
+@pytest.mark.parametrize("cause", ["another epoch", "another look", "an answer", "never looked"])
+async def test_a_record_is_read_before_it_is_sent_with(tmp_path: Path, cause: str) -> None:
+    async with scene(tmp_path) as core:
+        if cause != "never looked":
+            await core.guard.begin()
+        first, second = some_record(), some_record()
+        write = await put(core, await core.sessions.load(PEER), first)
+        core.sessions.taken_in(write, first)
+        if cause == "another epoch":
+            core.generation.epoch += 1
+        elif cause == "another look":
+            await core.guard.look_again()
+        elif cause == "an answer":
+            core.sessions.committed(write, first)
+        await put(core, await core.sessions.load(PEER), second)
+        assert (await core.sessions.load_to_send(PEER)).record == second
+
+
 @pytest.mark.parametrize("field", ["version", "owner", "device"])
 async def test_a_record_that_does_not_open_at_its_place_is_as_good_as_lost(tmp_path: Path, field: str) -> None:
     async with scene(tmp_path) as core:
