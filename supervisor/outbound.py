@@ -29,6 +29,7 @@ from supervisor.metrics import Metrics
 from supervisor.own_words import OwnWords
 from supervisor.owners import Owner, Owners
 from supervisor.payloads import payload_type_of, reply_id, reply_message_id
+from supervisor.pins import Pins
 from supervisor.rest import RestFailed
 from supervisor.sealer import Addressed, CannotSeal, SealedFor, Sealer
 from supervisor.sent_times import SentTimes
@@ -76,7 +77,7 @@ class Outbound:
         sent_times: SentTimes,
         send_rate_per_second: float,
     ) -> None:
-        self._store = store
+        self._pins = Pins(store)
         self._outbox = outbox
         self._reader = reader
         self._leases = leases
@@ -219,7 +220,7 @@ class Outbound:
 
     async def _recipient(self, conversation_id: str) -> tuple[str, Owner | GroupKeys | None]:
         """The conversation's pinned kind, and to whom a reply in it goes; None: nobody may be written to."""
-        pins = await self._store.pins(conversation_id)
+        pins = await self._pins.find(conversation_id, self._sealer.epoch)
         if pins is None:
             return "", None
         kind, person = pins
