@@ -328,23 +328,18 @@ class Outbound:
 
     async def _begin_stream(self, head: _Head, addressed: Addressed, key: StreamKey, encrypted_payload: str) -> None:
         conversation, stream_id = head.record.conversation_id, head.reply.stream_id or ""
-        number = self._connection.number
+        stream = LiveStream(
+            stream_id,
+            conversation,
+            answer=(head.record.job_id, head.record.place.rpartition(STREAM_START)[0]),
+            to=addressed.recipient_id,
+            v=V1_1 if addressed.conversation_type == GROUP else V1_2,
+            key=key,
+            connection_number=self._connection.number,
+        )
         start = StreamStart(stream_id, conversation, encrypted_payload)
-        if not shows_streams(addressed.recipient) or not await self._send(start):
+        if not shows_streams(addressed.recipient) or not await self._streams.begin(stream, start):
             await self._outbox.end_stream(conversation, f"{stream_id} {self._outbox.consumer}")
-        else:
-            answer = (head.record.job_id, head.record.place.rpartition(STREAM_START)[0])
-            await self._streams.begin(
-                LiveStream(
-                    stream_id,
-                    conversation,
-                    answer=answer,
-                    to=addressed.recipient_id,
-                    v=V1_1 if addressed.conversation_type == GROUP else V1_2,
-                    key=key,
-                    connection_number=number,
-                )
-            )
 
     async def _final_frame(
         self, head: _Head, client_message_id: str, encrypted_payload: str, shown_stream_id: str

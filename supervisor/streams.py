@@ -20,6 +20,7 @@ from crypto.envelope import V1_2
 from crypto.errors import TooLarge
 from crypto.identity import LocalDevice
 from crypto.streams import StreamKey, seal_delta
+from supervisor.acquire import acquire
 from supervisor.connection import Connection, NotConnected, State
 from supervisor.frames import Frame, StreamAbort, StreamDelta, TypingStart, TypingStop
 from supervisor.metrics import Metrics
@@ -109,24 +110,39 @@ class Streams:
                 async with self._order:
                     await self._grow(live)
 
-    async def begin(self, stream: LiveStream) -> None:
-        """`stream.start` was sent: what came early goes now; an older stream of the conversation is over."""
-        async with self._order:
+    async def begin(self, stream: LiveStream, start: Frame) -> bool:
+        """Send `start`, then what came early; an older stream of the conversation is over. False: there is no connection."""
+        await acquire(self._order)
+        try:
             await self.abort(stream.conversation_id)
             # One that is never ended, since its job was given up, does not keep its key for ever.
             self._by_conversation = {key: kept for key, kept in self._by_conversation.items() if self._is_alive(kept)}
-            self._by_conversation[stream.conversation_id] = stream
+            self._by_conversation[stream.conversation_id] = stream  # before it is sent: its end waits for it
+            if not await self._try_send(start):
+                del self._by_conversation[stream.conversation_id]
+                return False
             _, early = self._early.pop(stream.stream_id, (0.0, []))
             for delta in early:
                 await self._grow(delta)
+            return True
+        finally:
+            self._order.release()
 
     async def end(self, conversation_id: str, answer: tuple[str, str], stream_id: str | None) -> bool:
         """The whole text goes now. True: as its stream's end. False: as a plain message; a stream that a first run of the
-        job had begun for it is aborted.
+        job had begun for it is aborted. Its start, and what has been heard of it, goes first.
         """
-        stream = self._by_conversation.get(conversation_id)
-        if stream is None or stream.answer != answer:
+        if not self._shows(conversation_id, answer):
             return False
+        async with self._order:
+            return self._shows(conversation_id, answer) and await self._end(conversation_id, stream_id)
+
+    def _shows(self, conversation_id: str, answer: tuple[str, str]) -> bool:
+        stream = self._by_conversation.get(conversation_id)
+        return stream is not None and stream.answer == answer
+
+    async def _end(self, conversation_id: str, stream_id: str | None) -> bool:
+        stream = self._by_conversation[conversation_id]
         if stream.stream_id != stream_id:
             await self.abort(conversation_id)
             return False
@@ -205,8 +221,9 @@ class Streams:
         if self._connection.state is State.CONNECTED and self._speaks():
             await self._try_send(frame(live.conversation_id))
 
-    async def _try_send(self, frame: Frame) -> None:
+    async def _try_send(self, frame: Frame) -> bool:
         try:
             await self._connection.send(frame)
         except NotConnected:
-            return  # best effort: the next connection shows what comes then
+            return False  # best effort: the next connection shows what comes then
+        return True

@@ -10,7 +10,7 @@ import trio.testing
 from bus.client import RedisUnavailable
 from bus.records import SCHEMA_VERSION, LiveDelta, OutboxRecord, pack_live
 from crypto.streams import StreamKey
-from supervisor.frames import MessageError, StreamAbort, StreamDelta
+from supervisor.frames import MessageError, StreamAbort, StreamDelta, StreamStart
 from supervisor.rest import RestFailed
 from supervisor.streams import LiveStream
 from tests.supervisor.builders import (
@@ -121,6 +121,9 @@ async def test_waiting_for_the_rate_asks_the_relay_nothing(tmp_path: Path) -> No
         assert core.rest.calls.count("devices") <= 1
 
 
+START = StreamStart("stream", CONVERSATION, "sealed")
+
+
 def live_stream(core: Core) -> LiveStream:
     return LiveStream(
         "stream",
@@ -140,9 +143,9 @@ async def test_a_delta_that_is_too_large_ends_its_stream_and_not_the_process(tmp
     async with scene(tmp_path) as (core, _), trio.open_nursery() as nursery:
         core.connection.connect()
         nursery.start_soon(core.streams.run)
-        await core.streams.begin(live_stream(core))
+        await core.streams.begin(live_stream(core), START)
         core.streams.heard(delta(0, "A" * 2_000_000))
-        assert isinstance((await core.connection.wait_sent(1))[0], StreamAbort)
+        assert isinstance((await core.connection.wait_sent(2))[1], StreamAbort)
         nursery.cancel_scope.cancel()
 
 
@@ -155,7 +158,7 @@ async def test_deltas_that_come_while_the_early_ones_go_out_are_no_gap(tmp_path:
         await trio.testing.wait_all_tasks_blocked()
         for seq in range(3, 6):
             core.streams.heard(delta(seq))
-        await core.streams.begin(live_stream(core))
+        await core.streams.begin(live_stream(core), START)
         await trio.testing.wait_all_tasks_blocked()
         assert [frame.seq for frame in core.connection.sent if isinstance(frame, StreamDelta)] == list(range(6))
         nursery.cancel_scope.cancel()

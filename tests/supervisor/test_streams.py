@@ -11,7 +11,7 @@ from bus.outbox import Outbox
 from bus.records import LiveDelta, LiveTyping, pack_live
 from crypto.identity import LocalDevice
 from crypto.streams import StreamKey
-from supervisor.frames import Frame, StreamAbort, StreamDelta, TypingStart, TypingStop
+from supervisor.frames import Frame, StreamAbort, StreamDelta, StreamStart, TypingStart, TypingStop
 from supervisor.metrics import Metrics
 from supervisor.streams import MOST_WAITING, LiveStream, Streams
 from tests.supervisor.builders import AGENT, CONVERSATION, IDENTITY, KEYS, PERSON
@@ -53,10 +53,17 @@ class Scene:
             connection_number=self.connection.number,
         )
 
+    async def begin(self, stream_id: str = "stream") -> bool:
+        return await self.streams.begin(self.stream(stream_id), start(stream_id))
+
     async def hear(self, *live: LiveDelta | LiveTyping) -> None:
         for one in live:
             self.streams.heard(pack_live(one, key=KEYS.bus, agent_id=AGENT))
         await trio.testing.wait_all_tasks_blocked()
+
+
+def start(stream_id: str = "stream") -> StreamStart:
+    return StreamStart(stream_id, CONVERSATION, "sealed")
 
 
 def delta(seq: int, stream_id: str = "stream") -> LiveDelta:
@@ -81,22 +88,22 @@ async def test_deltas_go_out_in_order_and_early_ones_wait_for_the_start() -> Non
     async with scene() as made:
         await made.hear(delta(0), delta(1))
         assert made.connection.sent == []
-        await made.streams.begin(made.stream())
+        await made.begin()
         await made.hear(delta(2))
         assert seqs(made.connection.sent) == [0, 1, 2]
 
 
 async def test_a_gap_aborts_the_stream_and_the_rest_is_not_shown() -> None:
     async with scene() as made:
-        await made.streams.begin(made.stream())
+        await made.begin()
         await made.hear(delta(0), delta(2), delta(3))
-        assert made.connection.sent[1:] == [StreamAbort("stream", CONVERSATION)]
+        assert made.connection.sent[2:] == [StreamAbort("stream", CONVERSATION)]
         assert not await made.streams.end(CONVERSATION, ANSWER, "stream")
 
 
 async def test_the_whole_message_ends_its_own_stream_once() -> None:
     async with scene() as made:
-        await made.streams.begin(made.stream())
+        await made.begin()
         assert not await made.streams.end(CONVERSATION, ("another job", "0"), "stream")
         assert await made.streams.end(CONVERSATION, ANSWER, "stream")
         assert not await made.streams.end(CONVERSATION, ANSWER, "stream")
@@ -104,26 +111,44 @@ async def test_the_whole_message_ends_its_own_stream_once() -> None:
 
 async def test_an_answer_without_its_stream_aborts_what_a_first_run_had_begun() -> None:
     async with scene() as made:
-        await made.streams.begin(made.stream())
+        await made.begin()
         assert not await made.streams.end(CONVERSATION, ANSWER, None)
-        assert made.connection.sent == [StreamAbort("stream", CONVERSATION)]
+        assert made.connection.sent == [start(), StreamAbort("stream", CONVERSATION)]
 
 
 async def test_after_a_reconnect_a_stream_is_over_and_its_end_a_plain_message() -> None:
     async with scene() as made:
-        await made.streams.begin(made.stream())
+        await made.begin()
         made.connection.disconnect()
         made.connection.connect()
         await made.hear(delta(0))
-        assert made.connection.sent == []
+        assert made.connection.sent == [start()]
         assert not await made.streams.end(CONVERSATION, ANSWER, "stream")
 
 
 async def test_a_new_stream_of_a_conversation_ends_the_older_one() -> None:
     async with scene() as made:
-        await made.streams.begin(made.stream("older"))
-        await made.streams.begin(made.stream("newer"))
-        assert made.connection.sent == [StreamAbort("older", CONVERSATION)]
+        await made.begin("older")
+        await made.begin("newer")
+        assert made.connection.sent == [start("older"), StreamAbort("older", CONVERSATION), start("newer")]
+
+
+async def test_the_end_of_a_stream_waits_for_its_start_and_for_what_was_heard_before() -> None:
+    async with scene() as made, trio.open_nursery() as nursery:
+        await made.hear(delta(0), delta(1))
+        nursery.start_soon(made.begin)
+        while not made.streams._by_conversation:
+            await trio.lowlevel.checkpoint()
+        assert await made.streams.end(CONVERSATION, ANSWER, "stream")
+        assert made.connection.sent[0] == start()
+        assert seqs(made.connection.sent) == [0, 1]
+
+
+async def test_a_stream_whose_start_cannot_be_sent_is_none() -> None:
+    async with scene() as made:
+        made.connection.disconnect()
+        assert not await made.begin()
+        assert not await made.streams.end(CONVERSATION, ANSWER, "stream")
 
 
 async def test_early_deltas_of_streams_that_never_start_do_not_pile_up() -> None:
@@ -144,7 +169,7 @@ async def test_typing_is_passed_on_while_connected_only() -> None:
 
 async def test_what_does_not_open_and_what_is_too_much_is_passed_over() -> None:
     async with scene() as made:
-        await made.streams.begin(made.stream())
+        await made.begin()
         made.streams.heard(b"no sealed value")
         await made.hear(delta(0))
         assert seqs(made.connection.sent) == [0]
