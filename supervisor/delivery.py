@@ -13,6 +13,7 @@ from bus.outbox import Outbox
 from bus.records import BadRecord
 from bus.store import now_ms
 from bus.wire import RedisFailed, RedisUnavailable
+from supervisor.acquire import acquire
 from supervisor.connection import Connection, NotConnected
 from supervisor.frames import MessageAck, MessageError, StreamAbort
 from supervisor.instance import Instance
@@ -45,17 +46,22 @@ class Delivery:
         self._instance = instance
         self._sent_times = sent_times
         self._metrics = metrics
-        self._send, self._receive = trio.open_memory_channel[MessageAck | MessageError](QUEUE_LENGTH)
+        self._early: list[MessageAck | MessageError] = []
+        self._settling: trio.Nursery | None = None
+        self._waiting = 0
         self._slots = trio.Semaphore(MOST_AT_ONCE)
         self._unsettled: dict[str, trio.Event] = {}
 
     def heard(self, answer: MessageAck | MessageError) -> None:
         """An answer of the relay. One too many is passed over: the resend brings it again."""
-        try:
-            self._send.send_nowait(answer)
-        except trio.WouldBlock:
+        if self._waiting >= QUEUE_LENGTH:
             self._metrics.frames_dropped.labels("ack_overflow").inc()
             return
+        self._waiting += 1
+        if self._settling is None:
+            self._early.append(answer)
+        else:
+            self._settling.start_soon(self._settle, answer)
         conversation = self._outbox.own_conversation_of(answer.client_message_id)
         if conversation is not None:
             self._unsettled.setdefault(conversation, trio.Event())
@@ -73,16 +79,17 @@ class Delivery:
     async def run(self) -> None:
         """Until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._hear)
-            nursery.start_soon(self._resend)
-
-    async def _hear(self) -> None:
-        async with trio.open_nursery() as nursery:
-            async for answer in self._receive:
-                await self._slots.acquire()
+            early, self._early = self._early, []
+            for answer in early:
                 nursery.start_soon(self._settle, answer)
+            self._settling = nursery
+            try:
+                await self._resend()
+            finally:
+                self._settling = None
 
     async def _settle(self, answer: MessageAck | MessageError) -> None:
+        await acquire(self._slots)
         conversation = self._outbox.own_conversation_of(answer.client_message_id)
         sent_ms = self._sent_times.take(answer.client_message_id)
         try:
@@ -92,6 +99,7 @@ class Delivery:
                 await trio.sleep(REDIS_RETRY_SECONDS)
         finally:
             self._slots.release()
+            self._waiting -= 1
             if conversation is not None and conversation in self._unsettled:
                 self._unsettled.pop(conversation).set()
 

@@ -21,6 +21,7 @@ from bus.wire import RedisFailed
 from crypto.envelope import V1_1, V1_2
 from crypto.groups import GroupKeys
 from crypto.streams import StreamKey, stream_start_payload
+from supervisor.acquire import acquire
 from supervisor.addressing import GROUP
 from supervisor.connection import Connection, NotConnected, State
 from supervisor.frames import Frame, MessageSend, StreamAbort, StreamDone, StreamStart
@@ -124,8 +125,9 @@ class Outbound:
     async def _take(self, nursery: trio.Nursery) -> None:
         while True:
             await self._connection.wait_connected()
-            async with self._slots:
-                free = self._slots.value + 1
+            await acquire(self._slots)
+            free = self._slots.value + 1
+            self._slots.release()
             try:
                 entries = await self._reader.read(free)
             except RedisFailed:
@@ -169,19 +171,21 @@ class Outbound:
 
     async def _attempt(self, entry: Entry) -> float | None:
         """Send it; None when that is done with, else after how many seconds to try again: every step may be repeated."""
-        async with self._slots:
-            try:
-                record = decode_reply_record(entry.fields["r"])
-                await self._send_record(entry, record)
-            except BadRecord as error:
-                log.error("reply: not readable", entry=entry.id, reason=str(error))
-                await self._drop_unreadable(entry)
-            except RedisFailed as error:
-                log.warning("reply: waits for Redis", entry=entry.id, reason=str(error))
-                return RETRY_SECONDS * random.uniform(0.5, 1.5)  # noqa: S311 - so that they do not all come back at once
-            except RestFailed as error:
-                log.warning("reply: waits for the relay", entry=entry.id, reason=str(error))
-                return max(RETRY_SECONDS, error.retry_after_seconds)
+        await acquire(self._slots)
+        try:
+            record = decode_reply_record(entry.fields["r"])
+            await self._send_record(entry, record)
+        except BadRecord as error:
+            log.error("reply: not readable", entry=entry.id, reason=str(error))
+            await self._drop_unreadable(entry)
+        except RedisFailed as error:
+            log.warning("reply: waits for Redis", entry=entry.id, reason=str(error))
+            return RETRY_SECONDS * random.uniform(0.5, 1.5)  # noqa: S311 - so that they do not all come back at once
+        except RestFailed as error:
+            log.warning("reply: waits for the relay", entry=entry.id, reason=str(error))
+            return max(RETRY_SECONDS, error.retry_after_seconds)
+        finally:
+            self._slots.release()
         return None
 
     async def _send_record(self, entry: Entry, record: ReplyRecord) -> None:
