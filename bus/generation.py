@@ -7,11 +7,14 @@ The count alone does not do: before a supervisor looks, workers may have counted
 runs on a connection that was looked at, or not at all, and a session that is older than the one that was stored is doubt enough.
 """
 
+import secrets
 from typing import cast
 
 from bus.client import Commands
 from bus.keys import Keys
 from bus.wire import Value
+
+FEWEST_IDS = 1 << 16
 
 
 class Generation:
@@ -43,9 +46,15 @@ class Generation:
 
     async def raise_epoch(self, client: Commands, keys: Keys) -> None:
         """Sessions of the epochs so far are no longer sent with. Raises RedisFailed."""
-        names = [keys.epoch, keys.generation, keys.interrupted]
-        answer = cast("list[Value]", await client.script("raise_epoch", names, self.epoch, self.highest))
+        names = [keys.epoch, keys.generation, keys.interrupted, keys.prekey_state]
+        further = (_ids_further(), _ids_further())
+        answer = cast("list[Value]", await client.script("raise_epoch", names, self.epoch, self.highest, *further))
         epoch, count = cast(int, answer[0]), cast(int, answer[1])
         self.epoch = max(self.epoch, epoch)
         self.is_doubted = False
         self.seen(count)
+
+
+def _ids_further() -> int:
+    """Farther than ids were given out in anything that Redis may have forgotten, and far from the end of their 32 bits."""
+    return FEWEST_IDS + secrets.randbelow(FEWEST_IDS)

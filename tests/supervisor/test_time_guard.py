@@ -11,12 +11,13 @@ import pytest
 import redis
 import trio
 
+from bus.generation import FEWEST_IDS
 from bus.wire import RedisUnavailable
 from supervisor import time_guard
 from supervisor.frames import Frame, MessageAck, MessageNew, MessageSend
 from supervisor.instance import Instance
 from supervisor.time_guard import TimeGuard
-from tests.redis_server import RedisServer, running_redis
+from tests.redis_server import RedisServer, redis_server, running_redis
 from tests.supervisor.builders import CONVERSATION, Core, Person, open_core, reply_to_next, sending, until, worker
 from tests.supervisor.doubles import FakeRest
 from tests.supervisor.test_outbound import dead_reasons
@@ -335,3 +336,25 @@ async def test_a_kill_of_redis_alone_is_no_going_back(tmp_path: Path) -> None:
                 with trio.fail_after(5):
                     [job] = await jobs.take(1)
                 assert job.conversation_id == CONVERSATION
+
+
+async def test_prekeys_given_out_since_are_not_made_again_under_their_ids(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with open_core(url, FakeRest()) as core:
+            await core.guard.begin()
+            await core.prekeys.publish()
+            before = await core.vault.next_prekey_ids("one_time", 1)
+            [first] = core.rest.registered
+            core.generation.seen(1_000_000)  # of which Redis knows nothing any more
+            await core.guard.look_again()
+            await core.guard.look_again()
+            await core.prekeys.publish()
+            second = core.rest.registered[-1]
+            assert signed_prekey_id(second) > signed_prekey_id(first) + FEWEST_IDS
+            assert before + FEWEST_IDS < await core.vault.next_prekey_ids("one_time", 1) <= before + 2 * FEWEST_IDS + 1
+
+
+def signed_prekey_id(registered: dict[str, object]) -> int:
+    signed = registered["signed_prekey"]
+    assert isinstance(signed, dict)
+    return int(signed["id"])
