@@ -162,10 +162,14 @@ local function start_job(record, attempt, deliveries, strikes)
 end
 
 -- Its first delivery. `kept`: how many dead letters that were brought back the conversation has; this may be one (field k).
-local function start_new_job(record, kept)
-  if not kept then return start_job(record, 1, 1, 0) end
-  local entry = redis.call('XADD', JOBS, '*', 'r', record, 'a', 1, 'd', 1, 's', 0, 'k', 1)
-  redis.call('HSET', CONVERSATION, 'entry', entry)
+local function start_new_job(seq, record, kept)
+  local entry
+  if kept then
+    entry = redis.call('XADD', JOBS, '*', 'r', record, 'a', 1, 'd', 1, 's', 0, 'k', 1)
+  else
+    entry = redis.call('XADD', JOBS, '*', 'r', record, 'a', 1, 'd', 1, 's', 0)
+  end
+  redis.call('HSET', CONVERSATION, 'entry', entry, 'seq', seq)
   return entry
 end
 
@@ -187,7 +191,7 @@ end
 local function start_next_job(entry)
   redis.call('DEL', EMITTED, TOGETHER)
   redis.call('SREM', INTERRUPTED, entry)
-  redis.call('HDEL', CONVERSATION, 'entry', 'began', 'frozen')
+  redis.call('HDEL', CONVERSATION, 'entry', 'seq', 'began', 'frozen')
   local head = redis.call('ZPOPMIN', MAILBOX)
   if #head == 0 and redis.call('EXISTS', PARKED) == 1 then
     unpark()
@@ -199,7 +203,7 @@ local function start_next_job(entry)
   end
   redis.call('DECR', WAITING)
   unpark()
-  local started = start_new_job(head[1], redis.call('HGET', CONVERSATION, 'kept'))
+  local started = start_new_job(head[2], head[1], redis.call('HGET', CONVERSATION, 'kept'))
   if policy('busy') == 'interrupt' and redis.call('EXISTS', MAILBOX) == 1 then interrupt(started) end
 end
 
@@ -242,9 +246,9 @@ end
 
 -- A message goes to the handler: at once, or behind the job of `entry`.
 local function deliver(seq, record, entry, kept)
-  if not entry then return start_new_job(record, kept) end
+  if not entry then return start_new_job(seq, record, kept) end
   enqueue(seq, record)
-  if policy('busy') ~= 'interrupt' then return end
+  if policy('busy') ~= 'interrupt' or seq < tonumber(redis.call('HGET', CONVERSATION, 'seq') or 0) then return end
   if entry ~= 'due' then return interrupt(entry) end
   redis.call('ZREM', DUE, CONVERSATION_ID) -- what waits for its second run is superseded without it
   note('superseded', redis.call('HGET', CONVERSATION, 'retry_j'))

@@ -6,6 +6,7 @@ from bus.job_steps import Emitted, Failed, Finished
 from bus.policies import Policies
 from bus.records import MOST_DELIVERIES
 from bus.recovery import Reclaim
+from bus.store import Intake, Source
 from tests.bus.builders import (
     reply,
 )
@@ -178,6 +179,20 @@ async def test_rule_9_a_message_that_interrupts_marks_the_running_job_and_starts
     assert await worker.take() is None
     assert await worker.steps.finish(running, "superseded") is Finished.DONE
     assert await answer(worker) == "message 2"
+
+
+async def test_rule_9_an_older_message_that_comes_late_interrupts_nothing(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene, Policies(busy="interrupt"))
+    await talk.accept(5, source=Source.POLL)
+    job = await worker.take()
+    assert job is not None
+    assert await talk.accept(3, source=Source.POLL) is Intake.LATE
+    assert await worker.renew(job.entry_id) == ([], [])
+    assert (await worker.steps.start(job)).outcome == "started"
+    await worker.steps.finish(job)
+    late = await worker.take()
+    assert late is not None
+    assert (late.message.text, (await worker.steps.start(late)).outcome) == ("message 3", "started")
 
 
 async def test_rule_9_an_interrupted_job_that_loses_its_worker_is_not_begun_again(scene: Scene) -> None:

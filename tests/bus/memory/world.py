@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from bus.letters import DeadLetter, Quarantined
 from bus.policies import Policies
+from bus.records import decode_job_record
 
 IDS_KEPT = 1024
 IDS_TRIM_AT = 1536
@@ -160,7 +161,12 @@ class World:
             return
         at.waiting.append((seq, record))
         at.waiting.sort(key=lambda item: item[0])
-        if self.policies.busy == "interrupt":
+        under_way = at.job or at.retry
+        if (
+            self.policies.busy == "interrupt"
+            and under_way is not None
+            and seq > decode_job_record(under_way.record).seq
+        ):
             if at.job is not None:
                 at.job.interrupted = True
             else:
