@@ -40,7 +40,20 @@ RESTING_FIELDS = frozenset({"next", "kind", "person", "t0", "t1", "t2", "td"})
 RESTING_KINDS = frozenset(
     {
         *("conv", "ids", "taken", "session", "message", "one_time_prekeys"),  # of each conversation and peer
-        *("gen", "epoch", "cursor", "policy", "jobs", "replies", "ledger", "dead", "waiting", "rate", "reclaimer"),
+        *(
+            "gen",
+            "epoch",
+            "cursor",
+            "policy",
+            "jobs",
+            "replies",
+            "ledger",
+            "dead",
+            "waiting",
+            "rate",
+            "reclaimer",
+            "prekey_state",
+        ),
     }
 )
 
