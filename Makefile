@@ -23,9 +23,8 @@ STAMP := $(VENV)/set-up
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
-.PHONY: setup run check test test-valkey valkey lint lock bench fuzz mutants rollout chaos nightly soak systemd metrics-page clean
-.PHONY: setup run check test lint lock bench fuzz mutants soak clean
-.PHONY: systemd containers prometheus metrics-page
+.PHONY: setup run check test test-valkey valkey lint lock bench fuzz mutants chaos nightly soak rollout
+.PHONY: systemd containers prometheus metrics-page clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)

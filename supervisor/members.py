@@ -46,6 +46,18 @@ async def find_member(vault: Vault, owner_id: str) -> Member | None:
     return _decode(await vault.member(owner_id), owner_id)
 
 
+async def decide_member(vault: Vault, owner_id: str, *, accepted: bool) -> bool:
+    """The operator's word about a changed pair; False when none waits for it."""
+    while True:
+        read = await vault.member(owner_id)
+        member = _decode(read, owner_id)
+        if member is None or member.held is None:
+            return False
+        decided = Member(member.held if accepted else member.pinned)
+        if await vault.put_member(owner_id, read, decided.encode()):
+            return True
+
+
 class Members:
     """The pins of one agent."""
 

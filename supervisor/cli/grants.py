@@ -21,6 +21,7 @@ from supervisor.cli.keys.telling import told
 from supervisor.cli.lazy import LazyGroup
 from supervisor.cli.store import REFUSALS, OpenStore, open_store, when_tried
 from supervisor.grant_ledger import GrantLedger
+from supervisor.members import decide_member
 from supervisor.mending import mark, owner_changed
 from supervisor.owners import Owner
 
@@ -102,16 +103,24 @@ async def _all() -> list[Owner]:
 async def _put_decision(owner_id: str, accepted: bool) -> tuple[int, str]:
     """How many messages are tried again because of it, and when."""
     async with _rows() as rows:
-        while True:
-            read = await rows.vault.owner(owner_id)
-            owner = None if read.value is None else Owner.decode(read.value)
-            if owner is None or owner.grant.held is None:
-                raise NothingHeld(f"no changed keys of {owner_id} wait for a decision: hashee-agent grants list")
-            entry = decide_key_change(owner.grant, owner.grant.held, accept=accepted, now_ms=now_ms())
-            row = Owner(entry.grant, 0 if accepted else owner.devices_fetched_ms)
-            if await rows.ledger.put(owner_id, read, row.encode(), entry.encode()):
-                held_back = Quarantine(rows.store.client, rows.store.names)
-                return await mark(held_back, owner_changed(owner_id)), await when_tried(rows.store)
+        is_owner = await _decide_owner(rows, owner_id, accepted)
+        if not is_owner and not await decide_member(rows.vault, owner_id, accepted=accepted):
+            raise NothingHeld(f"no changed keys of {owner_id} wait for a decision: hashee-agent grants list")
+        held_back = Quarantine(rows.store.client, rows.store.names)
+        return await mark(held_back, owner_changed(owner_id)), await when_tried(rows.store)
+
+
+async def _decide_owner(rows: _Rows, owner_id: str, accepted: bool) -> bool:
+    """False when no changed keys of an owner with a relation wait; who is known from a group only has a pin (members.py)."""
+    while True:
+        read = await rows.vault.owner(owner_id)
+        owner = None if read.value is None else Owner.decode(read.value)
+        if owner is None or owner.grant.held is None:
+            return False
+        entry = decide_key_change(owner.grant, owner.grant.held, accept=accepted, now_ms=now_ms())
+        row = Owner(entry.grant, 0 if accepted else owner.devices_fetched_ms)
+        if await rows.ledger.put(owner_id, read, row.encode(), entry.encode()):
+            return True
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ import pytest
 
 from bus.store import Intake
 from crypto.grants import KeyChangePolicy
-from supervisor.members import Members
+from supervisor.members import Members, decide_member
 from supervisor.rest import RestFailed
 from tests.supervisor.builders import (
     Person,
@@ -114,6 +114,23 @@ async def test_a_member_with_another_pair_is_held(tmp_path: Path) -> None:
             assert await core.quarantined(said) == "key_changed"
         assert core.rest.calls.count("devices") == 2
         assert await core.jobs() == ["before"]
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+async def test_the_operator_decides_about_a_members_changed_pair(tmp_path: Path, *, accepted: bool) -> None:
+    async with scene(tmp_path) as (core, circle, ada, _):
+        await core.push(circle.say(ada, "before"))
+        assert not await decide_member(core.vault, ada.user_id, accepted=accepted)
+        anew = Person(core.rest)
+        core.rest.bundles[ada.user_id] = [anew.bundle]
+        await core.push(circle.say(anew, "after"))
+        assert await decide_member(core.vault, ada.user_id, accepted=accepted)
+        assert not await decide_member(core.vault, ada.user_id, accepted=accepted)
+        counts = anew if accepted else ada
+        said = circle.say(counts, "read")
+        await core.push(said)
+        assert await core.quarantined(said) is None
+        assert await core.jobs() == ["before", "read"]
 
 
 async def test_a_changed_pair_counts_where_the_policy_accepts_it_and_only_what_the_relay_shows(tmp_path: Path) -> None:
