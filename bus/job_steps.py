@@ -98,10 +98,11 @@ class JobSteps:
             agent_id=self._agent_id,
         )
 
-    async def start(self, job: Job) -> Started:
-        """Begin with a job that was taken: whether to, and what earlier runs have done."""
+    async def start(self, job: Job, *, began_ms: int | None = None) -> Started:
+        """Begin with a job that was taken: whether to, and what earlier runs have done. `began_ms`: if it has begun before."""
         coalesce = "1" if self._policies.busy == "coalesce" else "0"
-        answer = cast("list[Value]", await self._on_job("start", job, job.job_id, coalesce))
+        began = "" if began_ms is None else began_ms
+        answer = cast("list[Value]", await self._on_job("start", job, job.job_id, coalesce, began))
         outcome = cast(bytes, answer[0]).decode()
         if outcome != "started":
             return Started(cast("Literal['superseded', 'fenced']", outcome))

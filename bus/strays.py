@@ -23,9 +23,16 @@ def become_subreaper() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def end_strays(is_gone: Callable[[str], bool]) -> list[int]:
-    """Kill the orphans of workers whose name `is_gone`: those that were killed, to be reaped when they have ended."""
-    strays = [pid for pid in list(_children()) if (name := _worker_of(pid)) is not None and is_gone(name)]
+def end_strays(is_gone: Callable[[str], bool], group: int | None = None) -> list[int]:
+    """Kill the orphans of workers whose name `is_gone`: those that were killed, to be reaped when they have ended.
+
+    `group`: of a worker that is gone; what was killed with its group has no environment to be known by any more.
+    """
+    strays = [
+        pid
+        for pid in list(_children())
+        if ((name := _worker_of(pid)) is not None and is_gone(name)) or (group is not None and _group_of(pid) == group)
+    ]
     for pid in strays:
         with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
@@ -66,6 +73,13 @@ def _worker_of(pid: int) -> str | None:
     prefix = f"{COOKIE}=".encode()
     found = next((part for part in environ.split(b"\0") if part.startswith(prefix)), None)
     return None if found is None else found.removeprefix(prefix).decode("utf-8", "replace")
+
+
+def _group_of(pid: int) -> int | None:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[2])
+    except OSError:
+        return None
 
 
 def _reap(pid: int) -> bool:

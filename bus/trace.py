@@ -28,7 +28,7 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     "quarantined": ("conversation", "received_ms", "reason", "seq"),
     "requeued": ("conversation",),
     "given_up": ("by",),
-    "started": ("worker", "attempt", "delivery"),
+    "started": _RUN,
     "replied": ("place",),
     "encrypted": ("place", "client_message_id"),
     "acknowledged": ("place", "message_id", "sent_ms"),

@@ -317,7 +317,7 @@ class Pool:
             life.exit = await life.process.supervise(partial(self._hear, life))
             self._consider(life, life.exit)
         finally:
-            strays = end_strays(lambda name: name == life.process.consumer)
+            strays = end_strays(lambda name: name == life.process.consumer, group=life.process.pid)
             self._lives.remove(life)
             life.settled.set()
             life.ended.set()

@@ -3,7 +3,7 @@
 The runner and the test harness both run handlers through here, so a handler behaves in a test as it does in a worker.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import trio
@@ -33,13 +33,21 @@ class Bench:
     soon: SendSoon | None = None
 
 
+async def _nothing_to_tell() -> None:
+    """Where it is told already, or there is nobody to tell."""
+
+
 @dataclass(frozen=True)
 class Run:
-    """One run of a job. `messages`: all that are handled in it, oldest first; `emitted`: places of earlier runs."""
+    """One run of a job. `messages`: all that are handled in it, oldest first; `emitted`: places of earlier runs.
+
+    `tell_start` is called before anything is sent while it runs.
+    """
 
     job: Job
     messages: tuple[InboundMessage, ...]
     emitted: frozenset[str] = frozenset()
+    tell_start: Callable[[], Awaitable[None]] = _nothing_to_tell
 
     @property
     def message(self) -> InboundMessage:
@@ -66,7 +74,15 @@ async def run_handler(bench: Bench, run: Run, lost: Callable[[], None]) -> Ended
     raised: BaseException | None = None
     last: tuple[Said, ...] = ()
     async with trio.open_nursery() as helpers:
-        sending = Sending(run.job, bench.outlet, emitted=run.emitted, helpers=helpers, lost=lost, soon=bench.soon)
+        sending = Sending(
+            run.job,
+            bench.outlet,
+            emitted=run.emitted,
+            helpers=helpers,
+            lost=lost,
+            soon=bench.soon,
+            tell_start=run.tell_start,
+        )
         try:
             await _call(bench, handler, run, Chat(sending))
             last = await sending.take_last()

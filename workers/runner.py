@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import trio
@@ -31,6 +32,8 @@ from workers.vitals import Vitals
 RETRY_AFTER_SECONDS = (1.0, 5.0, 30.0)
 # Longer than any answer of a language model takes; what runs longer hangs.
 JOB_SECONDS = 600.0
+# What runs for longer has its start noted while it runs.
+LONG_SECONDS = 0.05
 SEEN_SECONDS = 5.0
 LAST_WORD_SECONDS = 2.0
 
@@ -57,6 +60,8 @@ class _Hand:
     begun: bool = False
     superseded: bool = False
     ended: bool = False
+    began_ms: int | None = None
+    """When its handler began, as long as nobody has been told."""
 
 
 class Runner:
@@ -187,7 +192,7 @@ class Runner:
         if started.outcome == "superseded":
             hand.superseded = True
             return
-        began_ms = None if started.is_noted else int(time.time() * 1000)
+        hand.began_ms = None if started.is_noted else int(time.time() * 1000)
         try:
             async with self._limited(hand):
                 ended = await self._handle(hand, started)
@@ -198,23 +203,31 @@ class Runner:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the rule of this room: a handler never ends the worker
             await self._fail_by(hand, error)
         else:
-            await self._finish(hand, ended, began_ms)
+            await self._finish(hand, ended)
 
     async def _start(self, job: Job) -> Started:
-        """There is nothing to ask of a first delivery under the default policy; that it began, its end notes."""
+        """There is nothing to ask of a first delivery under the default policy: that it began is told when it says something before
+        its end, or takes long, or else with its end.
+        """
         if job.deliveries == 1 and not job.has_past and self._bench.agent.policies.busy == "queue":
             return Started("started", is_noted=False)
         return await until_redis_answers(lambda: self._bus.start(job))
 
     async def _handle(self, hand: _Hand, started: Started) -> Ended:
         messages = (hand.job.message, *started.together)
-        return await run_handler(self._bench, Run(hand.job, messages, started.places), hand.scope.cancel)
+        run = Run(hand.job, messages, started.places, tell_start=partial(self._tell_start, hand))
+        return await run_handler(self._bench, run, hand.scope.cancel)
+
+    async def _tell_start(self, hand: _Hand) -> None:
+        began_ms, hand.began_ms = hand.began_ms, None
+        if began_ms is not None:
+            await until_redis_answers(partial(self._bus.start, hand.job, began_ms=began_ms))
 
     @asynccontextmanager
     async def _limited(self, hand: _Hand) -> AsyncIterator[None]:
         """What runs over its time ends in Redis at once; its handler when it lets itself be cancelled (a thread does not)."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._end_overrun, hand)
+            nursery.start_soon(self._watch, hand)
             raised: BaseException | None = None
             try:
                 yield
@@ -224,18 +237,21 @@ class Runner:
         if raised is not None:
             raise raised
 
-    async def _end_overrun(self, hand: _Hand) -> None:
-        await trio.sleep(self._settings.job_seconds)
+    async def _watch(self, hand: _Hand) -> None:
+        limit = self._settings.job_seconds
+        await trio.sleep(min(LONG_SECONDS, limit))
+        await self._tell_start(hand)
+        await trio.sleep(limit - min(LONG_SECONDS, limit))
         self._log.error("job: over its time limit", job=hand.job.job_id, seconds=self._settings.job_seconds)
         with trio.CancelScope(shield=True):
             wait = self._wait_after(hand.job) if self._settings.retries_timeouts else None
             await self._fail(hand, "timeout", wait)
         hand.scope.cancel()
 
-    async def _finish(self, hand: _Hand, ended: Ended, began_ms: int | None) -> None:
+    async def _finish(self, hand: _Hand, ended: Ended) -> None:
         if hand.ended:
             return
-        job = hand.job
+        job, began_ms = hand.job, hand.began_ms
         if not ended.handled:
             payload_type = str(job.message.payload.get("type", ""))[:32]
             self._log.info("job: no handler for this type", job=job.job_id, payload_type=payload_type)

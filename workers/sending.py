@@ -7,7 +7,7 @@ What is said is held for a moment: most handlers end right after it, and then it
 """
 
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -74,6 +74,7 @@ class Sending:
         helpers: trio.Nursery,
         lost: Callable[[], None],
         soon: SendSoon | None = None,
+        tell_start: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.job = job
         self.helpers = helpers
@@ -81,6 +82,7 @@ class Sending:
         self._emitted = emitted
         self._lost = lost
         self._soon = soon
+        self._tell_start = tell_start
         self._is_lost = False
         self._held: list[Said] = []
         self._line = trio.Lock()
@@ -124,6 +126,8 @@ class Sending:
     async def flush(self) -> None:
         """Send what is held, in its order."""
         async with self._line:
+            if self._held and self._tell_start is not None:
+                await self._tell_start()
             while self._held and not self._is_lost:
                 place, reply = self._held[0]
                 emitted = await until_redis_answers(partial(self._outlet.emit, self.job, place, reply))

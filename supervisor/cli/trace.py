@@ -105,6 +105,8 @@ def _steps(event: Event) -> Iterator[Step]:
     if "started_ms" in facts:
         run = ("worker", "attempt", "delivery")
         yield Step(int(facts["started_ms"]), "started", {name: facts[name] for name in run})
+        if event.name == "started":
+            return
         facts = {name: word for name, word in facts.items() if name not in run}
     if "sent_ms" in facts:
         yield Step(int(facts["sent_ms"]), "sent", {"place": facts.get("place", "")})

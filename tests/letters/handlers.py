@@ -18,6 +18,7 @@ async def answer(message: InboundMessage, chat: Chat, job: JobContext) -> None:
         case "die":
             await chat.reply("before")
             if job.deliveries == 1:
+                await trio.sleep(1)  # what was said is on its way
                 os._exit(1)
             await chat.reply("after")
         case "fail":

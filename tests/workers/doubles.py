@@ -93,7 +93,7 @@ class MemoryBus:
     async def seen(self, presence: Presence | None = None) -> None:
         await trio.lowlevel.checkpoint()
 
-    async def start(self, job: Job) -> Started:
+    async def start(self, job: Job, *, began_ms: int | None = None) -> Started:
         with self._operation():
             self.started.append(job.job_id)
             return Started("started", self.emitted_before, self.together)

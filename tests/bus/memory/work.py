@@ -62,7 +62,7 @@ class MemorySteps:
             return None
         return at, entry
 
-    async def start(self, job: Job) -> Started:
+    async def start(self, job: Job, *, began_ms: int | None = None) -> Started:
         held = self._held(job)
         if held is None:
             return Started("fenced")
