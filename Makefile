@@ -17,6 +17,7 @@
 PYTHON ?= python3
 SECONDS ?= 120
 SEED ?= 1
+JOBS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/set-up
@@ -50,7 +51,8 @@ check: lint
 	$(BIN)/python -m pytest -q tests/test_first_conversation.py
 
 test: setup
-	$(BIN)/python -m pytest $(ARGS)
+	@base=$$(mktemp -d /tmp/h.XXXXXX) && \
+		$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --basetemp=$$base $(ARGS) && rm -rf $$base
 
 valkey: setup
 	@$(BIN)/python -c 'from bus.embedded import find_server; find_server("")' 2>/dev/null \

@@ -26,6 +26,7 @@ import trio
 from bus import parent_death
 
 OLDEST_REDIS = (7, 0)
+SHORT_DIR = Path("/tmp")  # noqa: S108 - only a folder in it that nobody else can enter
 SOCKET_PATH_LIMIT_BYTES = 107  # sockaddr_un holds 108 with the terminator
 PRIVATE_MODE = 0o700
 READY_POLL_SECONDS = 0.02
@@ -147,14 +148,20 @@ def prepare(state_dir: Path, runtime_dir: Path) -> Layout:
 
 
 def socket_path(wanted: Path, state_dir: Path, runtime_dir: Path) -> Path:
-    """`wanted`, or if that is too long its name in a private folder of this state directory under `runtime_dir`.
+    """`wanted`, or if that is too long its name in a private folder of this state directory under `runtime_dir`, or /tmp.
 
     Raises `RuntimeDirectoryUnsafe`, OSError.
     """
-    if len(os.fsencode(wanted)) <= SOCKET_PATH_LIMIT_BYTES:
-        return wanted
     name = hashlib.sha256(os.fsencode(state_dir.resolve())).hexdigest()[:16]
-    return _private_folder(runtime_dir / f"hashee-agent-{name}") / wanted.name
+    elsewhere = Path(f"hashee-agent-{name}", wanted.name)
+    path = next(path for path in (wanted, runtime_dir / elsewhere, SHORT_DIR / elsewhere) if _fits(path))
+    if path != wanted:
+        _private_folder(path.parent)
+    return path
+
+
+def _fits(socket: Path) -> bool:
+    return len(os.fsencode(socket)) <= SOCKET_PATH_LIMIT_BYTES
 
 
 def _private_folder(path: Path) -> Path:

@@ -1,4 +1,7 @@
-"""Promises P1 to P3 with SIGKILL in the middle of a conversation: all answered, once each, in order."""
+"""Promises P1 to P3 with SIGKILL in the middle of a conversation: all answered, once each, in order.
+
+Strikes are off, since our kills look like crashes: a message that loses two workers in a row would be taken for their killer (rule 8).
+"""
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -35,7 +38,7 @@ async def kill_redis(w: World) -> None:
 async def test_all_are_answered_once_and_in_order_when_it_is_killed(
     tmp_path: Path, kill: Callable[[World], Awaitable[None]]
 ) -> None:
-    async with world(tmp_path, people=PEOPLE) as w:
+    async with world(tmp_path, people=PEOPLE, HASHEE_STRIKES="off") as w:
         script = [(person, f"{person.name} {turn}") for turn in range(TURNS) for person in w.people][:20]
         expected: dict[Person, list[str]] = {person: [] for person in w.people}
         async with trio.open_nursery() as nursery:
@@ -50,7 +53,7 @@ async def test_all_are_answered_once_and_in_order_when_it_is_killed(
 
 
 async def test_a_burst_is_answered_in_order_while_everything_is_killed_in_turn(tmp_path: Path) -> None:
-    async with world(tmp_path, people=PEOPLE) as w:
+    async with world(tmp_path, people=PEOPLE, HASHEE_STRIKES="off") as w:
         expected: dict[Person, list[str]] = {person: [] for person in w.people}
         for kill in (kill_supervisor, kill_redis, kill_every_worker):
             for number in range(5):

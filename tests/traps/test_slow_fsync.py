@@ -61,14 +61,7 @@ def kept(server: Path, state_dir: Path, appendfsync: str, shim: Path | None = No
         finally:
             keeper.kill()
             keeper.wait()
-    until_gone(server_pid)
-
-
-def until_gone(pid: int) -> None:
-    deadline = time.monotonic() + WITHIN_SECONDS
-    while Path(f"/proc/{pid}").exists():
-        assert time.monotonic() < deadline, f"{pid} did not end"
-        time.sleep(0.01)
+    until_dead(server_pid)
 
 
 def client_of(state_dir: Path) -> redis.Redis:
