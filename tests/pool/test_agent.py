@@ -210,11 +210,14 @@ async def test_a_worker_elsewhere_joins_is_listed_and_leaves(tmp_path: Path) -> 
             await agent.until_ready()
             await say(agent, "hello")
             await answered(agent, ["echo: hello"])
-            [listed] = (await status_of(agent))["supervisor"]["workers_elsewhere"]
+            with trio.fail_after(30):
+                while not (elsewhere := (await status_of(agent))["supervisor"]["workers_elsewhere"]):
+                    pass
+            [listed] = elsewhere
             assert listed["pid"] == alone.pid
             assert listed["consumer"].startswith(f"{listed['host']}-{alone.pid}-")
             assert str(alone.pid) in (await command(agent, "status")).stdout
-            assert "hashee_workers_elsewhere 1.0" in agent.page("/metrics")
+            await agent.until(lambda: "hashee_workers_elsewhere 1.0" in agent.page("/metrics"))
             alone.terminate()
             await trio.to_thread.run_sync(alone.wait)
             assert alone.returncode == 0
