@@ -4,6 +4,7 @@ hypercorn shields its sends, so a stop could wait for a client that has stopped 
 of its own, and TERM and INT end it at once. With a state file it comes back as it was.
 """
 
+import contextlib
 import ipaddress
 import json
 import os
@@ -12,10 +13,13 @@ import socket
 import sys
 from pathlib import Path
 
+import hypercorn.trio.run
 import msgspec
 import trio
 from hypercorn.config import Config
+from hypercorn.events import Event
 from hypercorn.trio import serve
+from hypercorn.trio.tcp_server import TCPServer
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 
@@ -89,12 +93,21 @@ async def _serve(options: RelayOptions, listener: socket.socket) -> None:
     config.websocket_max_message_size = MAX_WEBSOCKET_MESSAGE_BYTES
     config.keep_alive_timeout = 60
     config.keep_alive_max_requests = 1_000_000
+    hypercorn.trio.run.TCPServer = _Connection  # type: ignore[attr-defined]  # there is no other way in
     async with trio.open_nursery() as nursery:
         hub = Hub(RelayState(storage), Faults(), Stats(), nursery)
         streams = Streams(hub, StreamLimits(options.stream_seconds, options.stream_orphan_seconds))
         nursery.start_soon(streams.watch)
         await nursery.start(serve, application(hub, streams, options), config)
         _announce(options, listener)
+
+
+class _Connection(TCPServer):
+    """hypercorn closes a connection without waiting for what is being sent, and the sender's error would end the whole server."""
+
+    async def protocol_send(self, event: Event) -> None:
+        with contextlib.suppress(trio.BusyResourceError):  # it is being closed: what was to be sent goes with it
+            await super().protocol_send(event)
 
 
 def application(hub: Hub, streams: Streams, options: RelayOptions) -> Starlette:
