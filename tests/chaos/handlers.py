@@ -10,7 +10,7 @@ from workers.context import JobContext
 
 PIECE_SECONDS = 0.06
 
-agent = Agent()
+agent = Agent(when_full="park")  # what waits for long, since everybody was killed, is not refused
 
 
 class FirstRunFails(Exception):
