@@ -5,10 +5,11 @@ Conversation keys end in the conversation's id, session keys in the peer's owner
 *board*: the keys of one conversation and those that all conversations share, in one fixed order (bus/scripts/_library.lua).
 """
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 JOBS_GROUP = "workers"
 REPLIES_GROUP = "supervisors"
+MOST_BOARDS = 1000  # of conversations in which something was said just now
 
 # Every kind of key stands in one of these two. What is sealed is re-sealed when the store secret is rotated (bus/reseal.py).
 SEALED_KINDS = frozenset(
@@ -34,13 +35,17 @@ class Keys:
     def __init__(self, agent_id: str) -> None:
         self.agent_id = agent_id
         self._prefix = f"hashee:{{{agent_id}}}:"
+        self._boards = lru_cache(MOST_BOARDS)(self._board)
 
     def _key(self, *parts: str) -> str:
         return self._prefix + ":".join(parts)
 
-    def board(self, conversation_id: str) -> list[str]:
+    def board(self, conversation_id: str) -> tuple[str, ...]:
         """KEYS of every script about a conversation, in the order that `_library.lua` gives them names."""
-        return [
+        return self._boards(conversation_id)
+
+    def _board(self, conversation_id: str) -> tuple[str, ...]:
+        return (
             self.conversation(conversation_id),
             self.ids(conversation_id),
             self.taken(conversation_id),
@@ -51,7 +56,7 @@ class Keys:
             self.out_box(conversation_id),
             self.sent(conversation_id),
             *self._shared,
-        ]
+        )
 
     @cached_property
     def _shared(self) -> list[str]:

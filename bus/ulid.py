@@ -8,7 +8,9 @@ CHARS = 26
 RANDOM_BYTES = 10
 MAX_TIME_MS = 2**48 - 1
 
-_VALUES = {character: value for value, character in enumerate(ALPHABET)}
+_CHARACTERS = frozenset(ALPHABET)
+_PAIRS = [one + other for one in ALPHABET for other in ALPHABET]
+_PYTHONS_DIGITS = str.maketrans(ALPHABET, "0123456789abcdefghijklmnopqrstuv")
 
 
 def make(time_ms: int, randomness: bytes) -> str:
@@ -16,7 +18,7 @@ def make(time_ms: int, randomness: bytes) -> str:
     if not 0 <= time_ms <= MAX_TIME_MS or len(randomness) != RANDOM_BYTES:
         raise ValueError("a ULID has a time of 0 to 2^48-1 ms and 10 random bytes")
     number = (time_ms << 80) | int.from_bytes(randomness, "big")
-    return "".join(ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5))
+    return "".join([_PAIRS[(number >> shift) & 1023] for shift in range(120, -1, -10)])
 
 
 def new() -> str:
@@ -26,9 +28,6 @@ def new() -> str:
 
 def time_ms(text: str) -> int | None:
     """The time in a ULID; None for what is none."""
-    if len(text) != CHARS or text[0] > "7" or not all(character in _VALUES for character in text):
+    if len(text) != CHARS or text[0] > "7" or not _CHARACTERS.issuperset(text):
         return None
-    number = 0
-    for character in text[:10]:
-        number = number << 5 | _VALUES[character]
-    return number
+    return int(text[:10].translate(_PYTHONS_DIGITS), 32)
