@@ -14,7 +14,7 @@ import msgspec
 from bus.client import Commands
 from bus.generation import Generation
 from bus.keys import Keys
-from bus.records import OutboxRecord, decode_outbox_record
+from bus.records import OutboxRecord, SentNote, decode_outbox_record, decode_sent_note
 from bus.store import SessionWrite, text_or_none
 from bus.wire import ConnectionReplaced, Value
 
@@ -69,10 +69,12 @@ class Outbox:
         epoch: int,
         rate_per_second: float,
         stream_id: str | None = None,
+        owner: tuple[str, int] | None = None,
     ) -> Commit:
         """Sessions move and the bytes stand in the outbox (`record` None: nothing to acknowledge, a stream begins).
 
         `answers`: job id and place. `epoch`: under which it was encrypted. `stream_id`: of the stream that begins or ends with it.
+        `owner`: whose row, in which version, it was addressed by; STALE when that, or a session, is another now.
         """
         if self._generation.is_doubted:
             return Commit(Committed.WENT_BACK)
@@ -80,6 +82,7 @@ class Outbox:
         keys = [
             *self._keys.board(conversation_id),
             self._keys.rate,
+            self._keys.owner("" if owner is None else owner[0]),
             *(self._keys.session(s.owner_id, s.device_id) for s in sessions),
         ]
         versions: list[int | bytes] = []
@@ -92,6 +95,8 @@ class Outbox:
             int(RESEND_SECONDS * 1000),
             *(rate_per_second, max(1.0, rate_per_second)),
             *(epoch, self._generation.highest, stream_id or ""),
+            b"" if record is None else msgspec.msgpack.encode(SentNote.of(record)),
+            "" if owner is None else owner[1],
             *versions,
         )
         client = self._generation.looked_at or self._client
@@ -115,12 +120,15 @@ class Outbox:
 
     async def confirm(
         self, conversation_id: str, client_message_id: str, message_id: str, seq: int, *, sent_ms: int | None = None
-    ) -> OutboxRecord | None:
+    ) -> SentNote | None:
         """The relay has stored it: what it was; None when that was known already. `sent_ms`: when it went out, if we know."""
         self._conversations.pop(client_message_id, None)
         arguments = (conversation_id, client_message_id, seq, message_id, "" if sent_ms is None else sent_ms)
         answer = await self._client.script("confirm", self._keys.board(conversation_id), *arguments)
-        return None if answer is None else decode_outbox_record(cast(bytes, answer))
+        if answer is None:
+            return None
+        note, record = cast("list[bytes]", answer)
+        return decode_sent_note(note) if note else SentNote.of(decode_outbox_record(record))
 
     def _remember(self, client_message_id: str, conversation_id: str) -> None:
         self._conversations[client_message_id] = conversation_id

@@ -128,6 +128,19 @@ class OutboxRecord(msgspec.Struct, frozen=True, array_like=True):
     emitted_ms: int
 
 
+class SentNote(msgspec.Struct, frozen=True, array_like=True):
+    """What is told of a committed send when it is acknowledged: its record, which is long, need not be read again then."""
+
+    emitted_ms: int
+    conversation_type: str
+    payload_type: str
+
+    @classmethod
+    def of(cls, record: OutboxRecord) -> "SentNote":
+        """Of an outbox record."""
+        return cls(record.emitted_ms, record.conversation_type, record.payload_type)
+
+
 def pack_job(
     message: InboundMessage, *, seq: int, accepted_ms: int, message_ms: int, key: BusKey, agent_id: str
 ) -> bytes:
@@ -218,6 +231,14 @@ def open_reply(record: ReplyRecord, *, key: BusKey, agent_id: str) -> Reply:
 def decode_outbox_record(packed: bytes) -> OutboxRecord:
     """An outbox record; raises BadRecord."""
     return _decode(packed, OutboxRecord, "outbox")
+
+
+def decode_sent_note(packed: bytes) -> SentNote:
+    """What was told of a committed send; raises BadRecord."""
+    try:
+        return msgspec.msgpack.decode(packed, type=SentNote)
+    except msgspec.DecodeError as error:
+        raise BadRecord(f"note of a send: {error}") from None
 
 
 Record = TypeVar("Record", JobRecord, ReplyRecord, OutboxRecord)

@@ -38,6 +38,8 @@ class Look(msgspec.Struct, frozen=True):
     session_epoch: int
     kind: str | None
     person: str | None
+    owner_version: int = 0
+    owner_sealed: bytes | None = None
 
     def __repr__(self) -> str:
         return f"Look(known={self.known}, next_seq={self.next_seq}, session_version={self.session_version}, …)"
@@ -121,9 +123,9 @@ class Store:
     # Inbound
 
     async def look(self, conversation_id: str, peer: tuple[str, str], signed_id: bytes) -> Look:
-        """What is known of a message and of its sender's sessions."""
-        keys = [*self.keys.board(conversation_id), self.keys.session(*peer)]
-        known, next_seq, dropped, version, sealed, epoch, kind, person = cast(
+        """What is known of a message, of its sender's sessions, and of its sender (bus/vault.py opens both)."""
+        keys = [*self.keys.board(conversation_id), self.keys.session(*peer), self.keys.owner(peer[0])]
+        known, next_seq, dropped, version, sealed, epoch, kind, person, row_version, row = cast(
             "list[Value]", await self.client.script("look", keys, conversation_id, signed_id)
         )
         return Look(
@@ -135,6 +137,8 @@ class Store:
             cast(int, epoch),
             text_or_none(kind),
             text_or_none(person),
+            cast(int, row_version),
+            cast("bytes | None", row),
         )
 
     async def accept(

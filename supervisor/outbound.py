@@ -19,18 +19,15 @@ from bus.sealing import StoreKeys
 from bus.store import Store
 from bus.wire import RedisFailed
 from crypto.envelope import V1_1, V1_2
-from crypto.groups import GroupKeys
 from crypto.streams import StreamKey, stream_start_payload
 from supervisor.acquire import acquire
 from supervisor.addressing import GROUP
 from supervisor.connection import Connection, NotConnected, State
 from supervisor.frames import Frame, MessageSend, StreamAbort, StreamDone, StreamStart
-from supervisor.groups import Groups
 from supervisor.metrics import Metrics
 from supervisor.own_words import OwnWords
-from supervisor.owners import Owner, Owners
 from supervisor.payloads import payload_type_of, reply_id, reply_message_id
-from supervisor.pins import Pins
+from supervisor.recipients import Recipient, Recipients, row_of, shows_streams
 from supervisor.rest import RestFailed
 from supervisor.sealer import Addressed, CannotSeal, SealedFor, Sealer
 from supervisor.sent_times import SentTimes
@@ -40,7 +37,6 @@ from supervisor.time_guard import TimeGuard
 SLOTS = 64
 STREAM_START = ":start:"
 RETRY_SECONDS = 1.0
-MOST_MEMBERS_WITH_STREAMS = 200
 
 log = structlog.get_logger()
 
@@ -68,8 +64,7 @@ class Outbound:
         reader: StreamReader,
         leases: LeaseKeeper,
         keys: StoreKeys,
-        owners: Owners,
-        groups: Groups,
+        recipients: Recipients,
         sealer: Sealer,
         streams: Streams,
         connection: Connection,
@@ -78,13 +73,11 @@ class Outbound:
         sent_times: SentTimes,
         send_rate_per_second: float,
     ) -> None:
-        self._pins = Pins(store)
+        self._recipients = recipients
         self._outbox = outbox
         self._reader = reader
         self._leases = leases
         self._keys = keys
-        self._owners = owners
-        self._groups = groups
         self._sealer = sealer
         self._streams = streams
         self._connection = connection
@@ -205,7 +198,7 @@ class Outbound:
             await self._drop(head, "no_usable_device")
 
     async def _encrypt_and_send(self, head: _Head) -> None:
-        kind, recipient = await self._recipient(head.record.conversation_id)
+        kind, recipient = await self._recipients.find(head.record.conversation_id)
         if recipient is None:
             await self._drop(head, "no_group_key" if kind == GROUP else "no_grant")
             return
@@ -222,21 +215,7 @@ class Outbound:
             await self._begin_stream(head, addressed, stream_key, sealed.encrypted_payload)
         await self._ask_for_an_answer(head, sealed)
 
-    async def _recipient(self, conversation_id: str) -> tuple[str, Owner | GroupKeys | None]:
-        """The conversation's pinned kind, and to whom a reply in it goes; None: nobody may be written to."""
-        pins = await self._pins.find(conversation_id, self._sealer.epoch)
-        if pins is None:
-            return "", None
-        kind, person = pins
-        if kind == GROUP:
-            keys = await self._groups.to_write(person)
-            return kind, None if keys.current is None else keys
-        owner = await self._owners.find(person)
-        return kind, owner if owner is not None and owner.is_active else None
-
-    def _addressed(
-        self, head: _Head, recipient: Owner | GroupKeys, kind: str, stream_key: StreamKey | None
-    ) -> Addressed:
+    def _addressed(self, head: _Head, recipient: Recipient, kind: str, stream_key: StreamKey | None) -> Addressed:
         record, reply = head.record, head.reply
         identifier = reply_id(self._keys.identifier, record.job_id, record.place)
         payload = reply.payload
@@ -251,6 +230,13 @@ class Outbound:
             reply.new_session_with,
         )
 
+    async def _addressed_anew(self, addressed: Addressed) -> Addressed:
+        """To whom its recipient is now. Raises CannotSeal (no_grant)."""
+        recipient = await self._recipients.read_again(addressed.recipient)
+        if recipient is None:
+            raise CannotSeal("no_grant")
+        return msgspec.structs.replace(addressed, recipient=recipient)
+
     async def _commit(self, head: _Head, addressed: Addressed) -> tuple[SealedFor, str] | None:
         """Encrypt and commit, again when the sessions have moved meanwhile; with it the stream that it ends, or ''.
 
@@ -261,11 +247,13 @@ class Outbound:
             peers = await self._sealer.peers(addressed.recipient)
             epoch = self._sealer.epoch
             bundles = await (self._sealer.bundles(addressed) if fetches else self._sealer.missing(addressed, peers))
+            if bundles is not None:  # asking for them has noted the owner's devices
+                addressed = await self._addressed_anew(addressed)
             async with self._sealer.locked(peers):
                 if self._sealer.epoch != epoch:
                     continue  # sessions that could be sent with no longer can, and nobody has asked for their bundles
                 try:
-                    sealed = await self._sealer.seal(addressed, peers, bundles)
+                    sealed = await self._sealer.seal(addressed, peers, bundles or {})
                 except CannotSeal as error:
                     if error.reason != "no_usable_device" or bundles or fetches:
                         raise
@@ -283,8 +271,9 @@ class Outbound:
                 self._leases.release(head.entry_id)
                 self._committed.add(head.entry_id)
                 return sealed, commit.stream_id
-            if commit.outcome is Committed.STALE:
-                continue  # encrypted with a state that is no longer: never sent
+            if commit.outcome is Committed.STALE:  # encrypted with a state that is no longer: never sent
+                addressed = await self._addressed_anew(addressed)
+                continue
             if commit.outcome in (Committed.WENT_BACK, Committed.EPOCH):
                 await self._guard.look_again()
                 continue
@@ -318,6 +307,7 @@ class Outbound:
             record.emitted_ms,
         )
         return await self._outbox.commit(
+            owner=row_of(addressed.recipient),
             entry_id=head.entry_id,
             reply_record=head.packed,
             conversation_id=record.conversation_id,
@@ -384,13 +374,6 @@ class Outbound:
                 self._metrics.dead_letters.labels("reply").inc()
         except (BadRecord, RedisFailed) as error:
             log.error("reply: stays pending", entry=entry.id, reason=str(error))
-
-
-def shows_streams(recipient: Owner | GroupKeys) -> bool:
-    """Streams are disabled in large groups (PROTOCOL §1): there only the whole message goes out."""
-    if not isinstance(recipient, GroupKeys):
-        return True
-    return recipient.current is not None and len(recipient.current.members) <= MOST_MEMBERS_WITH_STREAMS
 
 
 def resend_frame(record: OutboxRecord) -> Frame:

@@ -11,7 +11,9 @@ import msgspec
 import structlog
 import trio
 
-from bus.store import now_ms
+from bus.client import Commands
+from bus.generation import Generation
+from bus.store import Look, now_ms
 from bus.vault import Vault, Versioned
 from crypto import strict_base64
 from crypto.errors import Unreadable
@@ -50,10 +52,11 @@ log = structlog.get_logger()
 
 
 class Owner(msgspec.Struct, frozen=True):
-    """One row."""
+    """One row. `row_version`: as which it was read; it is no part of it."""
 
     grant: Grant
     devices_fetched_ms: int = 0
+    row_version: int = 0
 
     @property
     def owner_id(self) -> str:
@@ -81,6 +84,17 @@ class Owner(msgspec.Struct, frozen=True):
         return cls(Grant.decode(grant), devices_fetched_ms)
 
 
+class _Decoded(msgspec.Struct, frozen=True):
+    """A row as it was read last, and the connection that had been looked at then."""
+
+    sealed: bytes
+    owner: Owner
+    looked_at: Commands | None
+
+    def __repr__(self) -> str:
+        return f"_Decoded(owner_id={self.owner.owner_id!r}, …)"
+
+
 class Owners:
     """The rows of one agent."""
 
@@ -90,6 +104,8 @@ class Owners:
         ledger: GrantLedger,
         rest: Rest,
         policy: KeyChangePolicy,
+        *,
+        generation: Generation,
         on_change: Callable[[str], None] = lambda _owner_id: None,
     ) -> None:
         """`policy`: what happens when an owner shows another pair than the pinned one. `on_change` is told whose grant changed."""
@@ -97,30 +113,44 @@ class Owners:
         self._ledger = ledger
         self._rest = rest
         self._policy = policy
+        self._generation = generation
         self._on_change = on_change
         self._refreshed_at = -REFRESH_AGAIN_SECONDS
         self._refreshing = trio.Lock()
         self._unlisted_until: dict[str, float] = {}
         self._noted_meanwhile: set[str] = set()
-        self._decoded: OrderedDict[str, tuple[int, bytes, Owner]] = OrderedDict()
+        self._decoded: OrderedDict[str, _Decoded] = OrderedDict()
 
     async def find(self, owner_id: str) -> Owner | None:
         """The row of an owner as it stands in Redis now; opened and decoded once as long as its bytes are the same."""
-        version, sealed = await self._vault.read_owner(owner_id)
-        kept = self._decoded.get(owner_id)
-        if kept is not None and kept[:2] == (version, sealed):
-            self._decoded.move_to_end(owner_id)
-            return kept[2]
-        owner = _decode(self._vault.open_owner(owner_id, version, sealed))
+        return self._opened(owner_id, *await self._vault.read_owner(owner_id))
+
+    async def find_to_write(self, owner_id: str) -> Owner | None:
+        """The row as this process has read it last, else as it stands in Redis now.
+
+        Not read, it is right unless somebody has changed it since: the commit finds it stale, and then it is read. That commit runs on
+        the connection that had been looked at when it was read, or not at all: Redis cannot have gone back.
+        """
+        kept, looked_at = self._decoded.get(owner_id), self._generation.looked_at
+        if kept is not None and looked_at is not None and kept.looked_at is looked_at:
+            return kept.owner
+        return await self.find(owner_id)
+
+    def _opened(self, owner_id: str, version: int, sealed: bytes | None) -> Owner | None:
+        kept, looked_at = self._decoded.pop(owner_id, None), self._generation.looked_at
+        if kept is not None and (kept.owner.row_version, kept.sealed) == (version, sealed):
+            owner: Owner | None = kept.owner
+        else:
+            owner = _decode(self._vault.open_owner(owner_id, version, sealed))
         if owner is not None and sealed is not None:
-            self._decoded[owner_id] = (version, sealed, owner)
+            self._decoded[owner_id] = _Decoded(sealed, owner, looked_at)
             if len(self._decoded) > MOST_DECODED:
                 self._decoded.popitem(last=False)
         return owner
 
-    async def find_or_refresh(self, owner_id: str) -> Owner | None:
-        """The row of an owner; for an unknown one the relations are read once more (frames may be missed)."""
-        known = await self.find(owner_id)
+    async def looked_up(self, owner_id: str, look: Look) -> Owner | None:
+        """The row of an owner as a look has found it; for an unknown one the relations are read once more (frames may be missed)."""
+        known = self._opened(owner_id, look.owner_version, look.owner_sealed)
         if known is not None:
             return known
         await self.refresh()
@@ -245,7 +275,7 @@ class Owners:
 
 
 def _decode(read: Versioned) -> Owner | None:
-    return None if read.value is None else Owner.decode(read.value)
+    return None if read.value is None else msgspec.structs.replace(Owner.decode(read.value), row_version=read.version)
 
 
 def _pair_of(relation: Relation) -> PublicIdentity | None:

@@ -58,6 +58,7 @@ from supervisor.prekeys import Prekeys
 from supervisor.process import WorkerExit
 from supervisor.readiness import prekeys_check, relay_check
 from supervisor.reading import Reader
+from supervisor.recipients import Recipients
 from supervisor.reclaimer import Reclaimer
 from supervisor.redis_watch import RedisWatch
 from supervisor.relations import Relations
@@ -117,7 +118,12 @@ class Parts:
         )
         self.ledger = GrantLedger(vault, keys.ledger, settings.state_dir)
         self.owners = Owners(
-            vault, self.ledger, rest, KeyChangePolicy(settings.key_change), on_change=self._on_grant_changed
+            vault,
+            self.ledger,
+            rest,
+            KeyChangePolicy(settings.key_change),
+            generation=self.generation,
+            on_change=self._on_grant_changed,
         )
         self.relations = Relations(self.owners, on_read=self._ask_for_poll)
         sessions = Sessions(vault, self.generation)
@@ -182,8 +188,7 @@ class Parts:
             reader=self.reader,
             leases=self.leases,
             keys=keys,
-            owners=self.owners,
-            groups=self.groups,
+            recipients=Recipients(self.store, self.owners, self.groups, self.generation),
             sealer=self.sealer,
             streams=self.streams,
             connection=self.connection,

@@ -173,7 +173,7 @@ class Reader:
     async def _authenticate(self, frame: MessageFrame, envelope: Envelope, look: Look) -> Owner:
         """`to`, conversation pin, grant, pinned key, signature, in the order of PROTOCOL §5.10."""
         check_addressed(frame, envelope, look, self._device.owner_id)
-        owner = await self._owners.find_or_refresh(envelope.sender_id)
+        owner = await self._owners.looked_up(envelope.sender_id, look)
         if owner is None:
             raise Unreadable(Reason.NO_GRANT, "no relation with this sender")
         verify_signature(envelope, owner.pinned)

@@ -25,7 +25,7 @@ from supervisor.sessions import Loaded, Peer, Sessions
 
 
 class CannotSeal(Exception):
-    """A reply that can never be encrypted. `reason`: no_usable_device, too_large, no_group_key, payload_without_json_form."""
+    """A reply that can never be encrypted. `reason`: no_grant, no_usable_device, too_large, no_group_key, payload_without_json_form."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -91,17 +91,17 @@ class Sealer:
         """Of the sessions that may be sent with; it is raised when Redis went back."""
         return self._generation.epoch
 
-    async def missing(self, to: Addressed, peers: list[Peer]) -> dict[str, Bundle]:
-        """Bundles of the owner's devices, fetched only when one of them has no session to send on, or shall have a new one."""
+    async def missing(self, to: Addressed, peers: list[Peer]) -> dict[str, Bundle] | None:
+        """Bundles of the owner's devices, fetched when one of them has no session to send on, or shall have a new one; else None."""
         if isinstance(to.recipient, GroupKeys):
-            return {}
+            return None
         owner, now = to.recipient, now_ms()
         for peer in peers:
             if peer[1] == to.new_session_with or not (await self._sessions.peek(peer)).record.may_send(
                 self._generation.epoch, now
             ):
                 return await self._owners.bundles(owner)
-        return {}
+        return None
 
     async def bundles(self, to: Addressed) -> dict[str, Bundle]:
         """Of all devices of the owner; none for a group."""

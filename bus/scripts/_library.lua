@@ -123,8 +123,9 @@ end
 
 -- Sessions
 
-local function session_is_current(session, version)
-  return (redis.call('HGET', session, 'v') or '0') == version
+-- Also of an owner's row.
+local function is_current(hash, version)
+  return (redis.call('HGET', hash, 'v') or '0') == version
 end
 
 local function store_session(session, version, sealed, epoch)
@@ -271,10 +272,10 @@ local function say(record)
   start_next_reply(length == 1 and record or nil)
 end
 
--- An outbox record waits for its acknowledgement. `what`: job id and place that it answers.
-local function put_sent(client_message_id, record, holder, what, due_ms)
+-- An outbox record waits for its acknowledgement. `what`: job id and place that it answers. `told`: for its confirmation.
+local function put_sent(client_message_id, record, holder, what, due_ms, told)
   redis.call('HSET', CONVERSATION, 'reply', 'sent')
-  redis.call('HSET', SENT, 'cmid', client_message_id, 'r', record, 'holder', holder, 'what', what)
+  redis.call('HSET', SENT, 'cmid', client_message_id, 'r', record, 'holder', holder, 'what', what, 'note', told)
   redis.call('ZADD', OUTBOX, due_ms, CONVERSATION_ID)
   redis.call('HSET', ACKS, client_message_id, CONVERSATION_ID)
 end

@@ -12,7 +12,7 @@ local SESSION, PREKEYS = KEYS[OWN], KEYS[OWN + 1]
 local seq = tonumber(ARGV[5])
 local known = redis.call('GET', IDS)
 if id_is_known(known, ARGV[2]) then return { 'duplicate' } end
-if ARGV[7] ~= '' and not session_is_current(SESSION, ARGV[6]) then return { 'conflict' } end
+if ARGV[7] ~= '' and not is_current(SESSION, ARGV[6]) then return { 'conflict' } end
 if ARGV[9] ~= '' and redis.call('HEXISTS', PREKEYS, ARGV[9]) == 0 then return { 'conflict' } end
 local kind, person, next, entry, reply, kept, latest =
   unpack(redis.call('HMGET', CONVERSATION, 'kind', 'person', 'next', 'entry', 'reply', 'kept', time_field(known)))

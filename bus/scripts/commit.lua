@@ -1,13 +1,14 @@
 -- A reply has been encrypted: sessions move, the exact bytes stand in the outbox, the reply's entry goes (P4; rules 12, 14, 17).
--- KEYS board, rate, one session a device…
+-- KEYS board, rate, owner, one session a device…
 -- ARGV 1 conversation_id  2 entry  3 consumer  4 reply record (the head that was encrypted)  5 client_message_id
 --      6 outbox record, or '' for what needs no acknowledgement (stream.start)  7 job id and place, with a space
 --      8 resend after (ms)  9 sends a second (0: no limit)  10 burst  11 epoch  12 highest gen seen
---      13 stream_id: started (outbox record '') or ended by it, or ''  14… session version read, sealed session
+--      13 stream_id: started (outbox record '') or ended by it, or ''  14 note for its confirmation
+--      15 version of the owner's row that it was addressed by ('' for a group)  16… session version read, sealed session
 -- -> already, stored outbox record | done_before | not_head | fenced | went_back | epoch, current | stale | wait, ms
 --    | committed, gen, the stream that this ends: its stream_id, space, the supervisor that started it, or ''
 -- Invariant: at most one outbox record a conversation; ciphertext exists only together with the state that made it.
-local RATE, SESSIONS, VERSIONS = KEYS[OWN], OWN + 1, 14
+local RATE, OWNER, SESSIONS, VERSIONS = KEYS[OWN], KEYS[OWN + 1], OWN + 2, 16
 local reply = redis.call('HGET', CONVERSATION, 'reply')
 if reply == 'sent' then
   local sent = redis.call('HMGET', SENT, 'cmid', 'r')
@@ -20,8 +21,9 @@ local count, epoch = unpack(redis.call('MGET', GENERATION, EPOCH))
 if tonumber(count or 0) < tonumber(ARGV[12]) then return { 'went_back' } end
 epoch = epoch or '0'
 if epoch ~= ARGV[11] then return { 'epoch', tonumber(epoch) } end
+if ARGV[15] ~= '' and not is_current(OWNER, ARGV[15]) then return { 'stale' } end
 for i = SESSIONS, #KEYS do
-  if not session_is_current(KEYS[i], ARGV[VERSIONS + (i - SESSIONS) * 2]) then return { 'stale' } end
+  if not is_current(KEYS[i], ARGV[VERSIONS + (i - SESSIONS) * 2]) then return { 'stale' } end
 end
 local now = now_ms()
 local rate, burst, tokens = tonumber(ARGV[9]), tonumber(ARGV[10]), 0
@@ -33,7 +35,7 @@ end
 
 settle(REPLIES, REPLIES_GROUP, ARGV[2])
 local generation = count_write()
-redis.call('LPOP', OUT_BOX)
+redis.call('LTRIM', OUT_BOX, 1, -1)
 for i = SESSIONS, #KEYS do
   local at = VERSIONS + (i - SESSIONS) * 2
   store_session(KEYS[i], ARGV[at], ARGV[at + 1], ARGV[11])
@@ -47,6 +49,6 @@ if ARGV[6] == '' then
 end
 local stream = ARGV[13] ~= '' and redis.call('HGET', STREAMS, CONVERSATION_ID) or ''
 if stream ~= '' then redis.call('HDEL', STREAMS, CONVERSATION_ID) end
-put_sent(ARGV[5], ARGV[6], ARGV[3], ARGV[7], now + tonumber(ARGV[8]))
+put_sent(ARGV[5], ARGV[6], ARGV[3], ARGV[7], now + tonumber(ARGV[8]), ARGV[14])
 if rate > 0 then redis.call('HSET', RATE, 'tokens', tostring(tokens - 1), 'at', now) end
 return { 'committed', generation, stream }

@@ -2,12 +2,14 @@
 -- KEYS board
 -- ARGV 1 conversation_id  2 client_message_id  3 conversation_seq of the ack  4 message_id (which the ledger keeps)
 --      5 when it went out last (ms), '' if another process sent it
--- -> false (done before) | the outbox record
-local sent = redis.call('HMGET', SENT, 'cmid', 'r', 'what')
+-- -> false (done before) | the note of its commit, the outbox record where there is none
+local sent = redis.call('HMGET', SENT, 'cmid', 'note', 'what')
 if sent[1] ~= ARGV[2] then
   redis.call('HDEL', ACKS, ARGV[2])
   return false
 end
+local has_note = sent[2] and sent[2] ~= ''
+local record = has_note and '' or redis.call('HGET', SENT, 'r') -- its commit was of an older version, or of a dead letter
 drop_sent(ARGV[2])
 count_write()
 local seq, next, entry = tonumber(ARGV[3]), unpack(redis.call('HMGET', CONVERSATION, 'next', 'entry'))
@@ -22,4 +24,4 @@ note('acknowledged', string.match(sent[3] or '', '^%S*'),
   string.match(sent[3] or '', '%S*$') .. ' ' .. ARGV[4] .. ' ' .. ARGV[5])
 redis.call('HDEL', CONVERSATION, 'reply')
 if not start_next_reply() and not entry then rest() end
-return sent[2]
+return { has_note and sent[2] or '', record }

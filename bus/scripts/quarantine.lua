@@ -15,7 +15,7 @@ if ARGV[2] ~= '' and id_is_known(known, ARGV[2]) then return { 'duplicate' } end
 if redis.call('EXISTS', MESSAGE) == 1 and (ARGV[2] == '' or redis.call('HGET', MESSAGE, 'signed') == '1') then
   return { 'duplicate' }
 end
-if ARGV[2] ~= '' and not session_is_current(SESSION, ARGV[6]) then return { 'conflict' } end
+if ARGV[2] ~= '' and not is_current(SESSION, ARGV[6]) then return { 'conflict' } end
 local next, latest = unpack(redis.call('HMGET', CONVERSATION, 'next', time_field(known)))
 next = tonumber(next or 1)
 if ARGV[4] == 'push' and seq > next then return { 'gap', next } end

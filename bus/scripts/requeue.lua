@@ -8,7 +8,7 @@
 local SESSION, PREKEYS, QUARANTINE, MESSAGE, WANTED = unpack(KEYS, OWN, OWN + 4)
 local signed = redis.call('HGET', MESSAGE, 'signed')
 if not signed then return { 'gone' } end
-if ARGV[6] ~= '' and not session_is_current(SESSION, ARGV[5]) then return { 'conflict' } end
+if ARGV[6] ~= '' and not is_current(SESSION, ARGV[5]) then return { 'conflict' } end
 if ARGV[8] ~= '' and redis.call('HEXISTS', PREKEYS, ARGV[8]) == 0 then return { 'conflict' } end
 local pins = redis.call('HMGET', CONVERSATION, 'kind', 'person')
 if pins[1] and (pins[1] ~= ARGV[9] or pins[2] ~= ARGV[10]) then return { 'conflict' } end

@@ -19,6 +19,6 @@ if ARGV[3] == 'job' then
 elseif ARGV[3] == 'reply' then
   say(letter.r)
 else
-  put_sent(ARGV[6], letter.r, ARGV[7], letter.w or ' ', now_ms())
+  put_sent(ARGV[6], letter.r, ARGV[7], letter.w or ' ', now_ms(), '')
 end
 return 'revived'

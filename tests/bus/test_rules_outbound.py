@@ -25,7 +25,7 @@ async def test_rule_12_the_next_reply_starts_at_confirm_whoever_hears_the_ack(sc
     assert await other.conversation_of("c0") == CONVERSATION
     sent = await other.confirm(CONVERSATION, "c0", "m", 2)
     assert sent is not None
-    assert sent.encrypted_payload == "bytes of c0"
+    assert (sent.conversation_type, sent.payload_type) == ("h2a", "text")
     assert text_of((await talk.take_reply()).fields["r"]) == "1"
     assert await other.confirm(CONVERSATION, "c0", "m", 2) is None
 

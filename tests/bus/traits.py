@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 from bus.job_steps import Emitted, Failed, Finished, Said, Started
 from bus.letters import DeadLetter, GivenUp, Quarantined, Revived
 from bus.outbox import Commit
-from bus.records import Job, OutboxRecord, Reply
+from bus.records import Job, OutboxRecord, Reply, SentNote
 from bus.recovery import Held, Pending, Reclaim, Reclaimed
 from bus.store import Arrival, Intake, Look, SessionWrite
 
@@ -82,7 +82,7 @@ class Outbound(Protocol):
 
     async def confirm(
         self, conversation_id: str, client_message_id: str, message_id: str, seq: int, *, sent_ms: int | None = None
-    ) -> OutboxRecord | None: ...
+    ) -> SentNote | None: ...
 
     async def conversation_of(self, client_message_id: str) -> str | None: ...
 

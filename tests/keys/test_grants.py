@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bus.client import open_redis
+from bus.generation import Generation
 from bus.seal import StoreSeal
 from bus.vault import Vault
 from crypto.grants import KeyChangePolicy
@@ -36,7 +37,7 @@ async def test_a_changed_pair_is_held_until_the_operator_decides(tmp_path: Path,
             keys = await StoreSeal(client, NAMES).adopt(bytes(range(32)))
             vault = Vault(client, NAMES, keys.state)
             ledger = GrantLedger(vault, keys.ledger, tmp_path / "state")
-            owners = Owners(vault, ledger, FakeRest(), KeyChangePolicy.HOLD)
+            owners = Owners(vault, ledger, FakeRest(), KeyChangePolicy.HOLD, generation=Generation())
             for identity in (first, second):
                 await owners.note(shown(identity), "active")
             listed = run("grants", "list", environ=environ, cwd=tmp_path)

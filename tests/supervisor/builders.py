@@ -47,6 +47,7 @@ from supervisor.own_words import OwnWords
 from supervisor.owners import Owners
 from supervisor.prekeys import Prekeys
 from supervisor.reading import Reader
+from supervisor.recipients import Recipients
 from supervisor.sealer import Sealer
 from supervisor.second_chances import SecondChances
 from supervisor.sent_times import SentTimes
@@ -265,6 +266,7 @@ def _wire(url: str, client: RedisClient, rest: FakeRest, instance: Instance) -> 
         ledger,
         rest,
         KeyChangePolicy.HOLD,
+        generation=generation,
         on_change=lambda owner_id: chances.owner_changed(owner_id),  # noqa: PLW0108 - it is made below
     )
     sessions = Sessions(vault, generation)
@@ -319,8 +321,7 @@ def _wire(url: str, client: RedisClient, rest: FakeRest, instance: Instance) -> 
         reader=StreamReader(client, **stream),
         leases=LeaseKeeper(client.url, client.scripts, **stream, interrupted=names.interrupted),
         keys=KEYS,
-        owners=owners,
-        groups=groups,
+        recipients=Recipients(store, owners, groups, generation),
         sealer=Sealer(sessions, owners, device, metrics, generation),
         streams=streams,
         connection=connection,

@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from bus.records import OutboxRecord
+from bus.records import SentNote
 from supervisor.connection import NotConnected
 from supervisor.frames import Frame, MessageAck, MessageError
 from supervisor.instance import Instance
@@ -37,7 +37,7 @@ async def test_what_a_person_says_right_after_our_answer_waits_for_its_acknowled
         await reply_to_next(core, "an answer")
         confirm, may_confirm = core.outbox.confirm, trio.Event()
 
-        async def slow_confirm(*arguments: str | int, sent_ms: int | None) -> OutboxRecord | None:
+        async def slow_confirm(*arguments: str | int, sent_ms: int | None) -> SentNote | None:
             await may_confirm.wait()
             return await confirm(*arguments, sent_ms=sent_ms)  # type: ignore[arg-type]
 

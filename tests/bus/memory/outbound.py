@@ -7,7 +7,7 @@ import msgspec
 from bus.generation import Generation
 from bus.outbox import RESEND_SECONDS, Commit, Committed
 from bus.readers import Entry as Read
-from bus.records import OutboxRecord, decode_outbox_record
+from bus.records import OutboxRecord, SentNote, decode_outbox_record
 from bus.store import SessionWrite
 from tests.bus.memory.world import Conversation, Entry, Sent, World
 
@@ -101,7 +101,7 @@ class MemoryOutbox:
 
     async def confirm(
         self, conversation_id: str, client_message_id: str, message_id: str, seq: int, *, sent_ms: int | None = None
-    ) -> OutboxRecord | None:
+    ) -> SentNote | None:
         at = self._world.conversation(conversation_id)
         sent = self._drop_sent(at, client_message_id)
         if sent is None:
@@ -111,7 +111,7 @@ class MemoryOutbox:
         elif seq > at.next_seq:
             at.own_seqs.add(seq)
         self._world.start_next_reply(at)
-        return decode_outbox_record(sent.record)
+        return SentNote.of(decode_outbox_record(sent.record))
 
     def _drop_sent(self, at: Conversation, client_message_id: str) -> Sent | None:
         sent = at.sent
