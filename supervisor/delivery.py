@@ -21,6 +21,7 @@ from supervisor.metrics import Metrics
 from supervisor.outbound import resend_frame
 from supervisor.rest import bounded_seconds
 from supervisor.sent_times import SentTimes
+from supervisor.streams import Streams
 
 SCAN_SECONDS = 1.0
 REFUSED_AGAIN_SECONDS = 5.0
@@ -39,12 +40,20 @@ class Delivery:
     """Acknowledgements, refusals and resends of one supervisor."""
 
     def __init__(
-        self, outbox: Outbox, connection: Connection, instance: Instance, sent_times: SentTimes, metrics: Metrics
+        self,
+        outbox: Outbox,
+        connection: Connection,
+        instance: Instance,
+        *,
+        sent_times: SentTimes,
+        streams: Streams,
+        metrics: Metrics,
     ) -> None:
         self._outbox = outbox
         self._connection = connection
         self._instance = instance
         self._sent_times = sent_times
+        self._streams = streams
         self._metrics = metrics
         self._early: list[MessageAck | MessageError] = []
         self._settling: trio.Nursery | None = None
@@ -147,7 +156,7 @@ class Delivery:
         while True:
             connected = await self._connection.wait_connected()
             try:
-                await self._end_orphaned_streams(is_new_connection=connected != number)
+                await self._end_orphaned_streams()
                 if connected != number:
                     await self._resend_orphans()
                     number = connected
@@ -166,12 +175,14 @@ class Delivery:
             if holder is not None and (holder == self._outbox.consumer or self._instance.knows_dead(holder)):
                 await self._resend_one(conversation, holder)
 
-    async def _end_orphaned_streams(self, *, is_new_connection: bool) -> None:
+    async def _end_orphaned_streams(self) -> None:
         """A stream whose connection or supervisor is gone is shown no further; its text comes as a plain message (rule 15)."""
         for conversation, stream in (await self._outbox.open_streams()).items():
             stream_id, _, holder = stream.partition(" ")
-            is_ours = holder == self._outbox.consumer
-            is_orphan = is_new_connection if is_ours else self._instance.knows_dead(holder)
+            if holder == self._outbox.consumer:
+                is_orphan = not self._streams.is_of_present_connection(stream_id)
+            else:
+                is_orphan = self._instance.knows_dead(holder)
             if is_orphan and await self._outbox.end_stream(conversation, stream):
                 await self._connection.send(StreamAbort(stream_id, conversation))
 

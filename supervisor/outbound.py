@@ -202,7 +202,10 @@ class Outbound:
         if recipient is None:
             await self._drop(head, "no_group_key" if kind == GROUP else "no_grant")
             return
-        stream_key = StreamKey.generate(os.urandom) if head.reply.kind == "stream_start" else None
+        stream_key = None
+        if head.reply.kind == "stream_start":
+            stream_key = StreamKey.generate(os.urandom)
+            self._streams.expect(head.reply.stream_id or "")
         addressed = self._addressed(head, recipient, kind, stream_key)
         committed = await self._commit(head, addressed)
         if committed is None:

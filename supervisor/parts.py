@@ -197,7 +197,14 @@ class Parts:
             sent_times=sent_times,
             send_rate_per_second=settings.send_rate_per_second,
         )
-        self.delivery = Delivery(self.outbox, self.connection, instance, sent_times, metrics)
+        self.delivery = Delivery(
+            self.outbox,
+            self.connection,
+            instance,
+            sent_times=sent_times,
+            streams=self.streams,
+            metrics=metrics,
+        )
         self.overview = Overview(client, names)
         self.recovery = Recovery(client, names, instance.name)
         self.reclaimer = Reclaimer(

@@ -82,6 +82,7 @@ class Streams:
         self._metrics = metrics
         self._speaks = speaks
         self._by_conversation: dict[str, LiveStream] = {}
+        self._expected: dict[str, tuple[int, float]] = {}
         self._early: dict[str, tuple[float, list[LiveDelta]]] = {}
         self._order = trio.Lock()
         self._send, self._receive = trio.open_memory_channel[bytes](MOST_WAITING)
@@ -110,8 +111,19 @@ class Streams:
                 async with self._order:
                     await self._grow(live)
 
+    def expect(self, stream_id: str) -> None:
+        """It is about to stand in Redis, and its start to go over the present connection."""
+        now = trio.current_time()
+        self._expected = {one: kept for one, kept in self._expected.items() if self._is_present(*kept)}
+        self._expected[stream_id] = (self._connection.number, now)
+
+    def is_of_present_connection(self, stream_id: str) -> bool:
+        """Whether it was begun here, on the connection that there is, and not too long ago."""
+        return stream_id in self._expected and self._is_present(*self._expected[stream_id])
+
     async def begin(self, stream: LiveStream, start: Frame) -> bool:
         """Send `start`, then what came early; an older stream of the conversation is over. False: there is no connection."""
+        self.expect(stream.stream_id)
         await acquire(self._order)
         try:
             await self.abort(stream.conversation_id)
@@ -172,10 +184,10 @@ class Streams:
             log.info("stream: its end is not told", reason=str(error))
 
     def _is_alive(self, stream: LiveStream) -> bool:
-        return (
-            stream.connection_number == self._connection.number
-            and trio.current_time() - stream.started_at < MOST_STREAM_SECONDS
-        )
+        return self._is_present(stream.connection_number, stream.started_at)
+
+    def _is_present(self, connection_number: int, since: float) -> bool:
+        return connection_number == self._connection.number and trio.current_time() - since < MOST_STREAM_SECONDS
 
     async def _grow(self, delta: LiveDelta) -> None:
         stream = self._by_conversation.get(delta.conversation_id)

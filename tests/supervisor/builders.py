@@ -289,7 +289,6 @@ def _wire(url: str, client: RedisClient, rest: FakeRest, instance: Instance) -> 
         on_key=lambda: chances.group_key_came(),  # noqa: PLW0108 - it is made below
     )
     connection, asked = FakeConnection(), list[str]()
-    delivery = Delivery(outbox, connection, instance, sent_times, metrics)
     reader = Reader(
         store=store,
         sessions=sessions,
@@ -301,6 +300,8 @@ def _wire(url: str, client: RedisClient, rest: FakeRest, instance: Instance) -> 
         state_key=KEYS.state,
         generation=generation,
     )
+    streams = Streams(device, KEYS.bus, connection, outbox, metrics)
+    delivery = Delivery(outbox, connection, instance, sent_times=sent_times, streams=streams, metrics=metrics)
     inbound = Inbound(
         store=store,
         reader=reader,
@@ -313,7 +314,6 @@ def _wire(url: str, client: RedisClient, rest: FakeRest, instance: Instance) -> 
         acks_settled=delivery.settled,
     )
     chances = SecondChances(Quarantine(client, names), inbound, owners, metrics)
-    streams = Streams(device, KEYS.bus, connection, outbox, metrics)
     stream = {"stream": names.replies, "group": REPLIES_GROUP, "consumer": instance.name}
     outbound = Outbound(
         store=store,
