@@ -190,6 +190,7 @@ def arguments(binary: ServerBinary, layout: Layout, fsync: str) -> list[str]:
         "maxmemory-policy": "noeviction",
         "always-show-logo": "no",
         "timeout": "0",
+        "latency-tracking": "no",
     }
     argv = [str(binary.path)]
     for name, value in options.items():
