@@ -90,6 +90,7 @@ def booted_machine(folder: Path) -> Iterator[Machine]:
         console = stack.enter_context((folder / "console.log").open("wb"))
         process = subprocess.Popen(
             [
+                *("setpriv", "--pdeathsig", "TERM"),  # a test that is killed takes its machine along
                 *("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--link-journal=no"),
                 *("-D", str(root), f"--bind-ro={ROOT}:{SOURCE}", "-b", "--console=read-only"),
                 "systemd.unit=basic.target",  # none of this machine's own services
@@ -107,7 +108,7 @@ def _wait_until_booted(process: subprocess.Popen[bytes], root: Path, console: Pa
     deadline = time.monotonic() + BOOT_SECONDS
     state = "no pid 1"
     while time.monotonic() < deadline and process.poll() is None:
-        if leader := _grandchild(process.pid):
+        if leader := _first_process(process.pid):
             machine = Machine(leader, root)
             state = machine.run("systemctl", "is-system-running", check=False).stdout.strip()
             if state in {"running", "degraded"}:  # degraded: a service of this machine's own did not start there
@@ -116,13 +117,32 @@ def _wait_until_booted(process: subprocess.Popen[bytes], root: Path, console: Pa
     pytest.fail(f"the machine did not boot: {state}\n{console.read_text(errors='replace')[-2000:]}")
 
 
-def _grandchild(pid: int) -> int | None:
+def _first_process(nspawn: int) -> int | None:
+    """The machine's pid 1: below nspawn at first through a process that soon ends, then its child."""
+    below = [nspawn]
     for _ in range(2):
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        if not children:
-            return None
-        pid = int(children[0])
-    return pid
+        below = [child for pid in below for child in _children(pid)]
+        for pid in below:
+            if _is_first(pid):
+                return pid
+    return None
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _is_first(pid: int) -> bool:
+    """Whether it is pid 1 in a namespace of its own."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    [pids] = [line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:")]
+    return len(pids) > 1 and pids[-1] == "1"
 
 
 def _mount(stack: contextlib.ExitStack, *arguments: object) -> None:
@@ -133,7 +153,7 @@ def _mount(stack: contextlib.ExitStack, *arguments: object) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    if leader := _grandchild(process.pid) if process.poll() is None else None:
+    if process.poll() is None and (leader := _first_process(process.pid)):
         os.kill(leader, signal.SIGKILL)  # pid 1 of a namespace: everything in it dies with it
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(10)
@@ -144,6 +164,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _skip_where_it_cannot_run() -> None:
     if os.geteuid() != 0:
         pytest.skip("a real systemd is started by root only")
-    for program, package in (("systemd-nspawn", "systemd-container"), ("nsenter", "util-linux")):
+    for program, package in (
+        ("systemd-nspawn", "systemd-container"),
+        ("nsenter", "util-linux"),
+        ("setpriv", "util-linux"),
+    ):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is missing: apt-get install {package}")
