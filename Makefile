@@ -8,7 +8,7 @@
 # make rollout versions change under traffic, each strategy and each trouble once (needs two idle cores; 10 minutes)
 # make bench   how fast the parts are, beside peers (docs/benchmarks.md; about 3 minutes)
 # make soak    10 minutes at 100 messages a second: nothing grows with what was answered
-# make systemd the service under a real systemd, in a throw-away machine (root; 2 minutes)
+# make systemd the service under a real systemd, in a throw-away machine, alone and under traffic (root; 4 minutes)
 # make containers the image and compose.yaml's services under podman (root; podman, runc, debootstrap; 3 minutes)
 # make prometheus  a real Prometheus scrapes a real agent (needs the package prometheus)
 # make metrics-page   writes docs/metrics.md from the code
@@ -104,7 +104,7 @@ nightly: setup
 	done
 
 systemd: setup
-	$(BIN)/python -m pytest -q -s tests/deploy/on_systemd.py
+	$(BIN)/python -m pytest -q -s tests/deploy/on_systemd.py tests/deploy/systemd_under_traffic.py
 
 containers: setup
 	$(BIN)/python -m pytest -q -s tests/deploy/in_containers.py

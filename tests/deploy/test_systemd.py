@@ -1,4 +1,4 @@
-"""What the units for systemd must say. That they work is tried by `make systemd` (on_systemd.py)."""
+"""What the units for systemd must say. That they work is tried by `make systemd` (on_systemd.py, systemd_under_traffic.py)."""
 
 import re
 import shutil

@@ -19,18 +19,22 @@ BROKEN = '"""A version that crashes at its start."""\n\nraise RuntimeError("this
 
 
 class Releases:
-    """One directory with the owner's module in it. `versions` says which were loaded by workers, in order."""
+    """One directory with the owner's module in it. `versions` says which were loaded by workers, in order.
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory / "code"
+    `log` is where that is read; the module writes to `log_there`, the same file as the agent's machine names it.
+    """
+
+    def __init__(self, directory: Path, log: Path, log_there: Path | None = None) -> None:
+        self.directory = directory
         self.directory.mkdir(exist_ok=True)
-        self._log = directory / "loaded.log"
+        self._log = log
+        self._log_there = log_there or log
         self.number = 0
 
     def deploy(self) -> int:
         """The next version, whole at once as a deployment should be."""
         self.number += 1
-        self._replace(GOOD.format(version=self.number, log=str(self._log)))
+        self._replace(GOOD.format(version=self.number, log=str(self._log_there)))
         return self.number
 
     def deploy_broken(self) -> None:

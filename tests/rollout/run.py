@@ -12,6 +12,7 @@ from sandbox.api import ApiRefused
 from sandbox.people import Person, connected
 from tests.chaos.script import expected_answers
 from tests.chaos.verdict import judge
+from tests.rollout.release import Releases
 from tests.rollout.scene import Scene, scene
 from tests.rollout.script import handling_of
 from tests.rollout.strategies import STRATEGIES, TROUBLES, RolloutFailed, Strategy
@@ -24,7 +25,9 @@ BETWEEN_SECONDS = 1.0
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What the command line asks for. `trouble`: crash, kill-old, restart-redis, or empty."""
+    """What the command line asks for. `trouble`: crash, kill-old, restart-redis, or empty; what else a caller names there is
+    its own doing, and excuses silence too.
+    """
 
     strategy: str
     messages: int
@@ -104,9 +107,18 @@ class Traffic:
 
 async def run(order: Order, directory: Path) -> Outcome:
     """From nothing to the outcome; all processes are gone when it returns."""
-    strategy = STRATEGIES[order.strategy]()
+    releases = Releases(directory / "code", directory / "loaded.log")
+    return await run_with(STRATEGIES[order.strategy](), releases, order, directory)
+
+
+async def run_with(strategy: Strategy, releases: Releases, order: Order, directory: Path) -> Outcome:
+    """The same for any strategy, whose agents find their code where `releases` puts it."""
     async with scene(
-        directory, people=order.people, given_redis=strategy.given_redis, max_connections=order.max_connections
+        directory,
+        releases,
+        people=order.people,
+        given_redis=strategy.given_redis,
+        max_connections=order.max_connections,
     ) as made:
         await strategy.begin(made)
         async with connected(*made.people):

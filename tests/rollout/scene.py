@@ -117,7 +117,9 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(directory: Path, *, people: int, given_redis: bool, max_connections: int) -> AsyncIterator[Scene]:
+async def scene(
+    directory: Path, releases: Releases, *, people: int, given_redis: bool, max_connections: int
+) -> AsyncIterator[Scene]:
     """Relay, people with conversations, the first release on disk; everything that was started ends with the block."""
     async with (
         relay_process(log_path=directory / "relay.log") as (_, url),
@@ -125,9 +127,8 @@ async def scene(directory: Path, *, people: int, given_redis: bool, max_connecti
         AsyncExitStack() as stack,
     ):
         persons = [await make_person(url, f"P{number}") for number in range(people)]
-        made = Scene(
-            directory, url, api, await api.add_agent("Rollout"), Releases(directory), persons, stack, max_connections
-        )
+        account = await api.add_agent("Rollout")
+        made = Scene(directory, url, api, account, releases, persons, stack, max_connections)
         made.releases.deploy()
         if given_redis:
             (directory / "redis").mkdir()
