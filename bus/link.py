@@ -71,7 +71,7 @@ class Link:
         """Send what was written, then wait for at least one answer: all that have come, in order.
 
         Raises RedisUnavailable; then the connection is closed, and any number of the commands may have run. An answer is late
-        up to `WATCH_SECONDS` after its time.
+        once two watches have found it so.
         """
         self._answer_due = trio.current_time() + answer_timeout_seconds
         try:
@@ -86,12 +86,18 @@ class Link:
             self._answer_due = math.inf
 
     async def _watch(self, watched: socket.socket) -> None:
-        """Close a connection whose answer does not come. A deadline for each exchange would cost a tenth of what it guards."""
+        """Close a connection whose answer does not come; ends with the connection, or with the run.
+
+        A task without a parent, since a link has none that outlives an exchange, and a deadline for each exchange would cost a tenth
+        of what it guards. It closes what is overdue at a second look: after a stop of the whole process the answer may lie there unread.
+        """
         while self._socket is watched:
-            if self._answer_due <= trio.current_time():
+            due = self._answer_due
+            is_overdue = due <= trio.current_time()
+            await trio.sleep(WATCH_SECONDS)
+            if is_overdue and due == self._answer_due and self._socket is watched:
                 self._is_overdue = True
                 self.close()
-            await trio.sleep(WATCH_SECONDS)
 
     def close(self) -> None:
         """Close the connection; whoever waits on it fails."""

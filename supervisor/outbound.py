@@ -27,7 +27,7 @@ from supervisor.frames import Frame, MessageSend, StreamAbort, StreamDone, Strea
 from supervisor.metrics import Metrics
 from supervisor.own_words import OwnWords
 from supervisor.payloads import payload_type_of, reply_id, reply_message_id
-from supervisor.recipients import Recipient, Recipients, row_of, shows_streams
+from supervisor.recipients import Recipient, Recipients, has_same_keys, row_of, shows_streams
 from supervisor.rest import RestFailed
 from supervisor.sealer import Addressed, CannotSeal, SealedFor, Sealer
 from supervisor.sent_times import SentTimes
@@ -245,13 +245,21 @@ class Outbound:
 
         None when there is nothing to send.
         """
-        fetches = False
+        fetches = is_again = False
         while True:
+            if is_again:  # what it was made with is no longer so: never sent
+                addressed = await self._addressed_anew(addressed)
+            is_again = True
             peers = await self._sealer.peers(addressed.recipient)
             epoch = self._sealer.epoch
             bundles = await (self._sealer.bundles(addressed) if fetches else self._sealer.missing(addressed, peers))
-            if bundles is not None:  # asking for them has noted the owner's devices
-                addressed = await self._addressed_anew(addressed)
+            if (
+                bundles is not None
+            ):  # asking for them has noted the owner's devices, and they were checked with the pinned keys
+                asked, addressed = addressed, await self._addressed_anew(addressed)
+                if not has_same_keys(asked.recipient, addressed.recipient):
+                    continue
+                peers = self._sealer.now_listed(addressed.recipient, peers)
             async with self._sealer.locked(peers):
                 if self._sealer.epoch != epoch:
                     continue  # sessions that could be sent with no longer can, and nobody has asked for their bundles
@@ -274,8 +282,7 @@ class Outbound:
                 self._leases.release(head.entry_id)
                 self._committed.add(head.entry_id)
                 return sealed, commit.stream_id
-            if commit.outcome is Committed.STALE:  # encrypted with a state that is no longer: never sent
-                addressed = await self._addressed_anew(addressed)
+            if commit.outcome is Committed.STALE:
                 continue
             if commit.outcome in (Committed.WENT_BACK, Committed.EPOCH):
                 await self._guard.look_again()

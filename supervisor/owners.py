@@ -36,6 +36,7 @@ from supervisor.members import Member, find_member
 from supervisor.rest import Rest, RestFailed
 
 DEVICES_FRESH_MS = 24 * 3600 * 1000
+DEVICES_NOTED_AGAIN_MS = 3600 * 1000
 UNLISTED_FETCH_SECONDS = 60.0
 REFRESH_AGAIN_SECONDS = 1.0
 MOST_DEVICES = 5
@@ -85,7 +86,7 @@ class Owner(msgspec.Struct, frozen=True):
 
 
 class _Decoded(msgspec.Struct, frozen=True):
-    """A row as it was read last, and the connection that had been looked at then."""
+    """A row as it was read last, and the look that it was read after."""
 
     sealed: bytes
     owner: Owner
@@ -126,10 +127,10 @@ class Owners:
         return self._opened(owner_id, *await self._vault.read_owner(owner_id))
 
     async def find_to_write(self, owner_id: str) -> Owner | None:
-        """The row as this process has read it last, else as it stands in Redis now.
+        """The row as this process has read it since it looked at Redis last (a second ago at most), else as it stands there now.
 
-        Not read, it is right unless somebody has changed it since: the commit finds it stale, and then it is read. That commit runs on
-        the connection that had been looked at when it was read, or not at all: Redis cannot have gone back.
+        Not read, it is right unless somebody has changed it since: the commit finds it stale, and then it is read. Who commits after
+        another look reads it again: Redis may have gone back.
         """
         kept, looked_at = self._decoded.get(owner_id), self._generation.looked_at
         if kept is not None and looked_at is not None and kept.looked_at is looked_at:
@@ -262,6 +263,8 @@ class Owners:
                 return
             fetched = msgspec.structs.replace(row, devices_fetched_ms=now_ms())
             entry = devices_seen(row.grant, devices, now_ms())
+            if entry is None and now_ms() - row.devices_fetched_ms < DEVICES_NOTED_AGAIN_MS:
+                return  # written, the row would be another, and what was addressed by it made anew
             if await self._put(read, fetched, entry):
                 if entry is not None:
                     self._on_change(owner_id)

@@ -45,6 +45,13 @@ def row_of(recipient: Recipient) -> tuple[str, int] | None:
     return None if isinstance(recipient, GroupKeys) else (recipient.owner_id, recipient.row_version)
 
 
+def has_same_keys(one: Recipient, other: Recipient) -> bool:
+    """Whether an owner's pinned pair is the same; a group's messages are sealed with what stands in the recipient itself."""
+    if isinstance(one, GroupKeys) or isinstance(other, GroupKeys):
+        return True
+    return one.grant.pinned == other.grant.pinned
+
+
 def shows_streams(recipient: Recipient) -> bool:
     """Streams are disabled in large groups (PROTOCOL §1): there only the whole message goes out."""
     if not isinstance(recipient, GroupKeys):

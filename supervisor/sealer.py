@@ -86,6 +86,14 @@ class Sealer:
         owner = recipient
         return [(owner.owner_id, device_id) for device_id in await self._owners.devices(owner)]
 
+    def now_listed(self, recipient: Owner | GroupKeys, peers: list[Peer]) -> list[Peer]:
+        """The devices to encrypt for after their bundles were fetched; one that was listed before (`peers`) and is not now is counted."""
+        if isinstance(recipient, GroupKeys):
+            return []
+        listed = [(recipient.owner_id, device_id) for device_id in recipient.grant.devices]
+        self._metrics.devices_left_out.inc(len(set(peers) - set(listed)))
+        return listed
+
     @property
     def epoch(self) -> int:
         """Of the sessions that may be sent with; it is raised when Redis went back."""

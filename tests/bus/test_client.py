@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,38 @@ async def test_connecting_to_a_redis_that_does_not_answer_is_given_up_at_once(tm
                 assert asking.cancelled_caught
         finally:
             os.kill(server.pid, signal.SIGCONT)
+
+
+async def test_an_answer_that_does_not_come_is_given_up_and_the_next_connection_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bus.client.ANSWER_TIMEOUT_SECONDS", 0.1)
+    with running_redis(tmp_path) as server:
+        async with open_redis(server.url) as client:
+            assert await client.command("PING") == b"PONG"
+            os.kill(server.pid, signal.SIGSTOP)
+            try:
+                with trio.fail_after(WAIT_SECONDS), pytest.raises(RedisUnavailable, match="no answer"):
+                    await client.command("PING")
+            finally:
+                os.kill(server.pid, signal.SIGCONT)
+            monkeypatch.setattr("bus.client.ANSWER_TIMEOUT_SECONDS", WAIT_SECONDS)
+            assert await client.command("PING") == b"PONG"
+            assert client.connects == 2
+
+
+async def test_an_answer_that_came_while_this_process_was_stopped_is_no_late_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bus.client.ANSWER_TIMEOUT_SECONDS", 0.1)
+    with redis_server(tmp_path) as url:
+        async with open_redis(url) as client, trio.open_nursery() as nursery:
+            assert await client.command("PING") == b"PONG"
+            for _ in range(10):
+                nursery.start_soon(client.command, "PING")
+                await trio.lowlevel.checkpoint()
+                time.sleep(0.15)  # noqa: ASYNC251 - nothing of this process runs
+        assert client.connects == 1
 
 
 async def test_what_a_cancelled_read_had_asked_for_goes_to_the_next(tmp_path: Path) -> None:

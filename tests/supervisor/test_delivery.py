@@ -11,7 +11,7 @@ from supervisor.connection import NotConnected
 from supervisor.frames import Frame, MessageAck, MessageError
 from supervisor.instance import Instance
 from tests.redis_server import redis_server
-from tests.supervisor.builders import dead_instance, open_core, reply_to_next, sending, until
+from tests.supervisor.builders import CONVERSATION, Core, dead_instance, open_core, reply_to_next, sending, until
 from tests.supervisor.doubles import FakeRest
 from tests.supervisor.test_outbound import acknowledge, dead_reasons, greeted, outbox, scene, sent_message
 
@@ -175,3 +175,19 @@ async def test_answers_to_what_is_not_outstanding_change_nothing(tmp_path: Path)
             await trio.testing.wait_all_tasks_blocked(0.05)
         assert await dead_reasons(core) == []
         assert len(await core.outbox.all()) == 1
+
+
+async def test_a_send_of_an_older_version_or_of_a_dead_letter_has_no_note_and_is_confirmed_too(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, _):
+        core.connection.connect()
+        await reply_to_next(core, "an answer")
+        async with sending(core):
+            [frame] = await core.connection.wait_sent(1)
+            await core.client.command("HDEL", core.keys.sent(CONVERSATION), "note")
+            acknowledge(core, frame, 2)
+            await until(lambda: is_empty(core), 2)
+        assert core.count("message_outbound_total", conv_type="h2a", payload_type="text") == 1
+
+
+async def is_empty(core: Core) -> bool:
+    return await outbox(core) is None

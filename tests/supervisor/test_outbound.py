@@ -13,6 +13,7 @@ import trio.testing
 from bus.generation import Generation
 from bus.records import decode_outbox_record
 from bus.recovery import Reclaim
+from crypto.errors import Unreadable
 from crypto.grants import KeyChangePolicy
 from supervisor.frames import Frame, MessageAck, MessageError, MessageSend
 from supervisor.grant_ledger import GrantLedger
@@ -253,6 +254,29 @@ async def test_a_reply_goes_to_the_devices_that_another_supervisor_has_just_note
         async with sending(core):
             [frame] = await core.connection.wait_sent(1)
         assert ada.read(frame)["text"] == tablet.read(frame)["text"] == "an answer"
+
+
+async def test_the_fetch_of_bundles_itself_says_who_gets_a_wrap(tmp_path: Path) -> None:
+    """A device that is gone gets none, though its session would do; one that is new gets one (PROTOCOL §5, "Identity")."""
+    async with scene(tmp_path) as (core, ada):
+        stolen = Person(core.rest, device_id="stolen", identity=ada.identity)
+        core.rest.bundles[PERSON] = [ada.bundle, stolen.bundle]
+        owner = await core.owners.find(PERSON)
+        assert owner is not None
+        await core.owners.bundles(owner)
+        await core.push(stolen.say(seq=2))
+        tablet = Person(core.rest, device_id="tablet", identity=ada.identity)
+        tablet.say()
+        core.rest.bundles[PERSON] = [ada.bundle, tablet.bundle]
+        await core.client.command("DEL", core.keys.session(PERSON, "phone"))  # so that bundles are asked for
+        core.connection.connect()
+        await reply_to_next(core, "an answer")
+        async with sending(core):
+            [frame] = await core.connection.wait_sent(1)
+        assert ada.read(frame)["text"] == tablet.read(frame)["text"] == "an answer"
+        with pytest.raises(Unreadable):
+            stolen.read(frame)
+        assert core.count("device_left_out_total") == 1
 
 
 async def remember(core: Core) -> None:
