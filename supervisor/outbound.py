@@ -5,12 +5,12 @@ socket: whoever hears the acknowledgement confirms, whoever finds the record unc
 """
 
 import os
-import random
 
 import msgspec
 import structlog
 import trio
 
+from bus.backoff import Backoff
 from bus.leases import LeaseKeeper
 from bus.outbox import Commit, Committed, Outbox
 from bus.readers import Entry, StreamReader
@@ -116,6 +116,7 @@ class Outbound:
         return len(self._under_way)
 
     async def _take(self, nursery: trio.Nursery) -> None:
+        backoff = Backoff(last=RETRY_SECONDS)
         while True:
             await self._connection.wait_connected()
             await acquire(self._slots)
@@ -124,8 +125,9 @@ class Outbound:
             try:
                 entries = await self._reader.read(free)
             except RedisFailed:
-                await trio.sleep(RETRY_SECONDS)
+                await backoff.wait()
                 continue
+            backoff.reset()
             for entry in entries:
                 if entry.id not in self._under_way:
                     self._under_way[entry.id] = trio.CancelScope()
@@ -153,17 +155,17 @@ class Outbound:
         self._leases.hold(entry.id)
         try:
             with self._under_way[entry.id]:
-                pause = await self._attempt(entry)
-                while pause is not None:
-                    await trio.sleep(pause)
-                    pause = await self._attempt(entry)
+                backoff = Backoff(last=RETRY_SECONDS)
+                while (at_least := await self._attempt(entry)) is not None:
+                    await trio.sleep(at_least)
+                    await backoff.wait()
         finally:
             self._leases.release(entry.id)
             self._committed.discard(entry.id)
             del self._under_way[entry.id]
 
     async def _attempt(self, entry: Entry) -> float | None:
-        """Send it; None when that is done with, else after how many seconds to try again: every step may be repeated."""
+        """Send it; None when that is done with, else how many seconds to wait at least: every step may be repeated."""
         await acquire(self._slots)
         try:
             record = decode_reply_record(entry.fields["r"])
@@ -173,7 +175,7 @@ class Outbound:
             await self._drop_unreadable(entry)
         except RedisFailed as error:
             log.warning("reply: waits for Redis", entry=entry.id, reason=str(error))
-            return RETRY_SECONDS * random.uniform(0.5, 1.5)  # noqa: S311 - so that they do not all come back at once
+            return 0.0
         except RestFailed as error:
             log.warning("reply: waits for the relay", entry=entry.id, reason=str(error))
             return max(RETRY_SECONDS, error.retry_after_seconds)

@@ -4,19 +4,14 @@
 repeated here until it has (each operation is idempotent), what is worth nothing later is dropped.
 """
 
-import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, Protocol, TypeVar
 
-import trio
-
+from bus.backoff import Backoff
 from bus.job_steps import Emitted, Failed, Finished, Said, Started
 from bus.overview import Presence
 from bus.records import Job, Reply
 from bus.wire import RedisUnavailable
-
-BACKOFF_FIRST_SECONDS = 0.1
-BACKOFF_LAST_SECONDS = 5.0
 
 Result = TypeVar("Result")
 
@@ -51,28 +46,6 @@ class WorkerBus(Outlet, Protocol):
     def release(self, job: Job) -> None: ...
     def on_fenced(self, callback: Callable[[str], None]) -> None: ...
     def on_superseded(self, callback: Callable[[str], None]) -> None: ...
-
-
-class Backoff:
-    """Waits that double up to a cap, each cut by a random share so that workers do not come back all at once."""
-
-    def __init__(self, first: float = BACKOFF_FIRST_SECONDS, last: float = BACKOFF_LAST_SECONDS) -> None:
-        self._first = first
-        self._last = last
-        self._failures = 0
-
-    @property
-    def is_fresh(self) -> bool:
-        """Whether nothing has failed since the start or the last reset: say it once, not at every try."""
-        return self._failures == 0
-
-    def reset(self) -> None:
-        self._failures = 0
-
-    async def wait(self) -> None:
-        longest = min(self._last, self._first * 2.0 ** min(self._failures, 30))
-        self._failures += 1
-        await trio.sleep(longest * random.uniform(0.5, 1))  # noqa: S311 - spreads load, guards nothing
 
 
 async def until_redis_answers(operation: Callable[[], Awaitable[Result]]) -> Result:

@@ -14,6 +14,7 @@ import setproctitle
 import trio
 
 from bus import stacks
+from bus.backoff import Backoff
 from bus.control import (
     Crashed,
     Drain,
@@ -33,7 +34,6 @@ from workers.agent import Agent
 from workers.control_link import ControlLink
 from workers.loading import owners_files
 from workers.logs import Log
-from workers.outlet import Backoff
 from workers.runner import Runner, RunnerSettings
 from workers.settings import WorkerSettings
 from workers.vitals import Vitals

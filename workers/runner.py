@@ -14,6 +14,7 @@ from typing import Literal
 
 import trio
 
+from bus.backoff import Backoff
 from bus.jobs import Failed, Finished, Started
 from bus.records import MOST_DELIVERIES, Job, Reply
 from bus.wire import RedisUnavailable
@@ -22,7 +23,7 @@ from workers.context import Observe, observe_nothing
 from workers.errors import Fail, Retry
 from workers.execution import Bench, Ended, Run, run_handler
 from workers.logs import Log, kind, where
-from workers.outlet import Backoff, WorkerBus, until_redis_answers
+from workers.outlet import WorkerBus, until_redis_answers
 from workers.payloads import text_payload
 from workers.sending import SendSoon
 from workers.slots import Slots
