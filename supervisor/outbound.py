@@ -243,7 +243,7 @@ class Outbound:
         return msgspec.structs.replace(addressed, recipient=recipient)
 
     async def _commit(self, head: _Head, addressed: Addressed) -> tuple[SealedFor, str] | None:
-        """Encrypt and commit, again when the sessions have moved meanwhile; with it the stream that it ends, or ''.
+        """Encrypt and commit, again when what it is made with has changed meanwhile; with it the stream that it ends, or ''.
 
         None when there is nothing to send.
         """
@@ -255,9 +255,8 @@ class Outbound:
             peers = await self._sealer.peers(addressed.recipient)
             epoch = self._sealer.epoch
             bundles = await (self._sealer.bundles(addressed) if fetches else self._sealer.missing(addressed, peers))
-            if (
-                bundles is not None
-            ):  # asking for them has noted the owner's devices, and they were checked with the pinned keys
+            if bundles is not None:
+                # Asking for them has noted the owner's devices, and they were checked with the keys pinned then.
                 asked, addressed = addressed, await self._addressed_anew(addressed)
                 if not has_same_keys(asked.recipient, addressed.recipient):
                     continue
