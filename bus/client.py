@@ -6,7 +6,7 @@ the driving to another when its own has come. A command that was cancelled may s
 
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Protocol
 
 import trio
@@ -19,6 +19,7 @@ from bus.wire import (
     Argument,
     Command,
     ConnectionReplaced,
+    RedisFailed,
     RedisFull,
     RedisUnavailable,
     Value,
@@ -43,17 +44,36 @@ class Commands(Protocol):
 
 
 class _Request:
-    """`waits`: the task's wake-up while it does not drive. `answer` counts once `is_done`. `connection`: the only one to run on."""
+    """`waiting`: the task, while another drives. `answer` counts once `is_done`. `connection`: the only one to run on.
 
-    __slots__ = ("answer", "command", "connection", "is_done", "script", "waits")
+    `sent`: trio time.
+    """
+
+    __slots__ = ("answer", "command", "connection", "is_done", "script", "sent", "waiting")
 
     def __init__(self, command: Command, script: Script | None = None, connection: int | None = None) -> None:
         self.command = command
         self.script = script
         self.connection = connection
-        self.waits: trio.Event | None = None
+        self.waiting: trio.lowlevel.Task | None = None
         self.is_done = False
+        self.sent = 0.0
         self.answer: Value | Exception = None
+
+    async def wait(self) -> None:
+        """Until `wake`, without an Event, which would cost as much again for each command."""
+        self.waiting = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._give_up)
+
+    def wake(self) -> None:
+        """Let whoever waits go on."""
+        if self.waiting is not None:
+            trio.lowlevel.reschedule(self.waiting)
+            self.waiting = None
+
+    def _give_up(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self.waiting = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
 
 class RedisClient:
@@ -78,19 +98,18 @@ class RedisClient:
 
     async def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> Value:
         """One Lua operation; raises as `command`."""
-        return await self._run(None, name, keys, arguments)
+        return await self._ask(self._call_of(name, keys, arguments))
 
     def on_connection(self, number: int) -> "Commands":
         """Commands that run on the connection of this number (`connects`) or raise ConnectionReplaced."""
         return _OnConnection(self, number)
 
-    async def _run(
-        self, connection: int | None, name: str, keys: Sequence[str], arguments: Sequence[Argument]
-    ) -> Value:
+    def _call_of(
+        self, name: str, keys: Sequence[str], arguments: Sequence[Argument], connection: int | None = None
+    ) -> _Request:
         script = self.scripts[name]
         own = script.keys(keys)
-        command = ("EVALSHA", script.sha1, len(own), *own, *arguments)
-        return await self._ask(_Request(command, script, connection))
+        return _Request(("EVALSHA", script.sha1, len(own), *own, *arguments), script, connection)
 
     @property
     def connects(self) -> int:
@@ -115,34 +134,27 @@ class RedisClient:
         if self._closed:
             return
         self._closed = True
-        with trio.move_on_after(CLOSE_SECONDS, shield=True):
+        with trio.move_on_after(CLOSE_SECONDS, shield=True), suppress(RedisFailed):
             if self._is_driven or (self._link.is_open and (self._queued or self._sent)):
-                await self._wait_for(_Request(("PING",)))  # answers come in order: what was before it is done
+                await self._ask(_Request(("PING",)), is_last=True)  # answers come in order: what was before it is done
         self._link.end()
 
-    async def _ask(self, request: _Request) -> Value:
-        if self._closed:
+    async def _ask(self, request: _Request, *, is_last: bool = False) -> Value:
+        if self._closed and not is_last:
             raise RedisUnavailable("the client is closed")
-        started = trio.current_time()
-        await self._wait_for(request)
-        if isinstance(request.answer, Exception):
-            raise request.answer
-        self.round_trip_seconds = trio.current_time() - started
-        return request.answer
-
-    async def _wait_for(self, request: _Request) -> None:
         self._queued.append(request)
         try:
             while not request.is_done:
                 if self._is_driven:
-                    request.waits = trio.Event()
-                    await request.waits.wait()
+                    await request.wait()
                 else:
                     await self._drive(request)
         finally:
-            request.waits = None
             if not request.is_done and not self._is_driven:
                 self._wake_next_driver()  # we were cancelled, perhaps when it was our turn to drive
+        if isinstance(request.answer, Exception):
+            raise request.answer
+        return request.answer
 
     # Driving
 
@@ -159,8 +171,8 @@ class RedisClient:
         """One of those who wait for an answer goes on where we stop."""
         for requests in (self._sent, self._queued):
             for request in requests:
-                if request.waits is not None:
-                    request.waits.set()
+                if request.waiting is not None:
+                    request.wake()
                     return
 
     async def _exchange(self) -> None:
@@ -178,6 +190,7 @@ class RedisClient:
         if self.connected_since is None or self._connects_seen != self.connects:
             self.connected_since = trio.current_time()
             self._connects_seen = self.connects
+        self.round_trip_seconds = trio.current_time() - self._sent[0].sent
         for answer in answers:
             self._hand_out(self._sent.popleft(), answer)
         if any(map(is_replica, answers)):
@@ -186,11 +199,13 @@ class RedisClient:
 
     def _send_queued(self) -> None:
         queued, self._queued = self._queued, []
+        now = trio.current_time()
         for request in queued:
             if request.connection not in (None, self.connects):
                 _done(request, ConnectionReplaced("Redis was away since this was decided"))
                 continue
             self._link.write(request.command)
+            request.sent = now
             self._sent.append(request)
 
     def _hand_out(self, request: _Request, answer: Answer) -> None:
@@ -228,14 +243,13 @@ class _OnConnection:
         return await self._client._ask(_Request(command, None, self._number))
 
     async def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> Value:
-        return await self._client._run(self._number, name, keys, arguments)
+        return await self._client._ask(self._client._call_of(name, keys, arguments, self._number))
 
 
 def _done(request: _Request, answer: Value | Exception) -> None:
     request.answer = answer
     request.is_done = True
-    if request.waits is not None:
-        request.waits.set()
+    request.wake()
 
 
 @asynccontextmanager
