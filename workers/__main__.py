@@ -17,6 +17,7 @@ import trio
 
 from bus import parent_death
 from bus.control import StartFailed, encode
+from bus.scheduling import wait_for_a_turn
 from bus.seal import StoreSealed
 from workers.control_link import ControlLink
 from workers.errors import CannotStart
@@ -56,6 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     last_words.install()
     worker = Worker(settings, log)
     worker.show_title()
+    wait_for_a_turn()
     link = _link(settings, worker)
     try:
         return _run(worker, settings, log, last_words)

@@ -15,6 +15,7 @@ import trio
 from prometheus_client import disable_created_metrics
 from setproctitle import setproctitle
 
+from bus.scheduling import wait_for_a_turn
 from supervisor.app import run_supervisor
 from supervisor.cli.shadow import refuse_shadows
 from supervisor.config import REDIS_URL, SettingsError, SupervisorSettings
@@ -46,6 +47,7 @@ def supervisor(
         raise SettingsError(REDIS_URL.name, REDIS_URL.expectation, missing=True)
     configure_logging(settings.log, "supervisor")
     gc.set_threshold(GARBAGE_OBJECTS)
+    wait_for_a_turn()
     if keeper_fds is None:
         make_private(settings.state_dir)
         return trio.run(run_supervisor, settings, None)
