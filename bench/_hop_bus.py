@@ -145,7 +145,6 @@ class Supervisor:
         commit = await self._outbox.commit(
             answers=(record.job_id, record.place),
             entry_id=entry.id,
-            reply_record=packed,
             conversation_id=lane.conversation,
             client_message_id=name,
             record=OutboxRecord(

@@ -5,13 +5,14 @@ Redis keeps scripts only until it restarts: every new connection loads all of th
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Self
 
 import msgspec
 
 _BOARD = re.compile(r"^-- BOARD (.*)$", re.MULTILINE)
+_BODY = ""
 _FUNCTION = re.compile(r"^(local function (\w+)\(.*?^end\n)", re.MULTILINE | re.DOTALL)
 
 
@@ -64,8 +65,8 @@ class Scripts:
 def _made(name: str, library: str, body: str) -> Script:
     names = [one for line in _BOARD.findall(library) for one in line.split()]
     operation = f"{_used_of(library, body)}\n{body}"
-    code = re.sub(r"--.*", "", operation)
-    board = [place for place, one in enumerate(names) if re.search(rf"\b{one}\b", code)]
+    code = _without_comments(operation)
+    board = [place for place, one in enumerate(names) if _is_named(one, code)]
     lines = [f"local {names[place]} = KEYS[{number}]" for number, place in enumerate(board, start=1)]
     text = "\n".join([*lines, f"local OWN = {len(board) + 1}", operation]).encode()
     digest = hashlib.sha1(text, usedforsecurity=False).hexdigest()  # Redis names scripts so
@@ -73,16 +74,36 @@ def _made(name: str, library: str, body: str) -> Script:
 
 
 def _used_of(library: str, body: str) -> str:
-    """The library without the functions that this operation does not use: Lua makes all of them anew at every call.
+    """What this operation uses of the library: Lua makes every function anew at every call, for a tenth of a call's time.
 
-    A function uses only those above it, so from the last to the first it is known what is used.
+    What it does not use is left out; what only one other function uses stands inside of that one, and is made when that one runs.
     """
     pieces = _FUNCTION.split(library)  # text, function, its name, text, function, its name, …, text
-    kept, used = [pieces[-1]], body
-    for place in range(len(pieces) - 2, 0, -3):
-        text, function, name = pieces[place - 2 : place + 1]
-        if re.search(rf"\b{name}\b", used):
-            kept.append(function)
-            used += function
-        kept.append(text)
-    return "".join(reversed(kept))
+    functions = dict(zip(pieces[2::3], pieces[1::3], strict=True))
+    users = _users(functions, body)
+
+    def whole(name: str) -> str:
+        head, newline, rest = functions[name].partition("\n")
+        return head + newline + "".join(whole(other) for other, by in users.items() if by == [name]) + rest
+
+    outermost = [whole(name) if len(by) > 1 or by == [_BODY] else "" for name, by in users.items()]
+    return "".join(text + function for text, function in zip(pieces[::3], [*outermost, ""], strict=True))
+
+
+def _users(functions: Mapping[str, str], body: str) -> dict[str, list[str]]:
+    """Of every function those that use it, if they are used: it uses only those above it, so the last is looked at first."""
+    users: dict[str, list[str]] = {}
+    code = {_BODY: _without_comments(body)}
+    for name, function in reversed(list(functions.items())):
+        users[name] = [user for user, text in code.items() if _is_named(name, text)]
+        if users[name]:
+            code[name] = _without_comments(function)
+    return dict(reversed(list(users.items())))
+
+
+def _without_comments(code: str) -> str:
+    return re.sub(r"--.*", "", code)
+
+
+def _is_named(name: str, code: str) -> bool:
+    return re.search(rf"\b{name}\b", code) is not None

@@ -60,7 +60,6 @@ class Outbox:
         self,
         *,
         entry_id: str,
-        reply_record: bytes,
         conversation_id: str,
         client_message_id: str,
         answers: tuple[str, str],
@@ -73,7 +72,7 @@ class Outbox:
     ) -> Commit:
         """Sessions move and the bytes stand in the outbox (`record` None: nothing to acknowledge, a stream begins).
 
-        `answers`: job id and place. `epoch`: under which it was encrypted. `stream_id`: of the stream that begins or ends with it.
+        `entry_id`: of the reply; NOT_HEAD when another of its conversation is under way. `answers`: job id and place. `epoch`: under which it was encrypted. `stream_id`: of the stream that begins or ends with it.
         `owner`: whose row, in which version, it was addressed by; STALE when that, or a session, is another now.
         """
         if self._generation.is_doubted:
@@ -89,13 +88,12 @@ class Outbox:
         for session in sessions:
             versions += [session.version, session.sealed]
         arguments = (
-            *(conversation_id, entry_id, self.consumer, reply_record, client_message_id),
+            *(conversation_id, entry_id, self.consumer, " ".join(answers), client_message_id),
             b"" if record is None else msgspec.msgpack.encode(record),
-            " ".join(answers),
+            b"" if record is None else msgspec.msgpack.encode(SentNote.of(record)),
             int(RESEND_SECONDS * 1000),
             *(rate_per_second, max(1.0, rate_per_second)),
             *(epoch, self._generation.highest, stream_id or ""),
-            b"" if record is None else msgspec.msgpack.encode(SentNote.of(record)),
             "" if owner is None else owner[1],
             *versions,
         )

@@ -130,9 +130,18 @@ class Ledger:
             command = ("XRANGE", self._keys.ledger, start, "+", "COUNT", PAGE)
             rows = cast("list[tuple[bytes, list[bytes]]]", await self._client.command(*command))
             for entry, flat in rows:
-                _, name, _, job, _, details = flat
-                at_ms = int(entry.partition(b"-")[0])
-                yield Event(at_ms, name.decode(), job.decode(), tuple(details.decode().split(" ")))
+                for event in _events_in(entry, flat):
+                    yield event
             if len(rows) < PAGE:
                 return
             start = f"({rows[-1][0].decode()}"
+
+
+def _events_in(entry: bytes, flat: Sequence[bytes]) -> list[Event]:
+    """The end of a job names, behind its own words, the places of what was replied with it."""
+    _, name, _, job, _, told = (part.decode() for part in flat)
+    at_ms = int(entry.partition(b"-")[0])
+    details = tuple(told.split(" "))
+    places = details[len(_RUN) :] if WORDS.get(name) is _RUN else ()
+    replies = [Event(at_ms, "replied", job, (place,)) for place in places]
+    return [*replies, Event(at_ms, name, job, details[: -len(places)] if places else details)]

@@ -320,7 +320,6 @@ class Outbound:
         return await self._outbox.commit(
             owner=row_of(addressed.recipient),
             entry_id=head.entry_id,
-            reply_record=head.packed,
             conversation_id=record.conversation_id,
             client_message_id=addressed.client_message_id,
             answers=(record.job_id, record.place),

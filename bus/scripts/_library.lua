@@ -14,8 +14,9 @@ local ID_BYTES = 8
 local IDS_TRIM_AT = 1536 * ID_BYTES
 local IDS_KEPT = 1024 * ID_BYTES
 local IDS_BLOCK = 512 * ID_BYTES
-local IDLE_SECONDS = 90 * 86400 -- the id memory of a conversation that says nothing for so long is dropped
-local LEDGER_KEPT = 200000      -- about 20 MB
+local DAY_MS = 86400 * 1000
+local IDLE_SECONDS = 91 * 86400 -- the id memory of a conversation that says nothing for 90 days is dropped
+local LEDGER_KEPT = '200000'    -- about 20 MB; a string, since a number is made one at each call
 local MOST_WAITING = 100        -- in one mailbox, unless the handler's code says otherwise
 
 local function now_ms()
@@ -29,11 +30,16 @@ end
 
 -- The ledger: one event of a message, without content. All entries have the same fields, which Redis then stores once.
 local function note_in(ledger, event, job, detail)
-  redis.call('XADD', ledger, 'MAXLEN', '~', LEDGER_KEPT, '*', 'e', event, 'j', job, 'x', detail or '')
+  redis.call('XADD', ledger, '*', 'e', event, 'j', job, 'x', detail or '')
 end
 
 local function note(event, job, detail)
   note_in(LEDGER, event, job, detail)
+end
+
+-- The first of a message: what is too old goes. A message has so few that they need not all look for it.
+local function note_first(event, job, detail)
+  redis.call('XADD', LEDGER, 'MAXLEN', '~', LEDGER_KEPT, '*', 'e', event, 'j', job, 'x', detail)
 end
 
 -- The fencing token: is this entry pending at this consumer? (DESIGN rule 6)
@@ -84,24 +90,22 @@ local function time_field(known)
 end
 
 -- Remember an id after those that are `known`; `latest`: what the conversation has in the time_field of these.
+-- -> a field of the conversation, and the time that it is to have there. The expiry, months away, is moved once a day.
 local function remember_id(known, id, ulid_ms, latest)
-  local field = time_field(known)
+  latest = known and tonumber(latest or 0) or 0
   if not known then
     local dropped = dropped_ms(known)
     if dropped > 0 then redis.call('HSET', CONVERSATION, 'td', dropped) end
     redis.call('HDEL', CONVERSATION, 't0', 't1', 't2')
-    latest = 0
   end
   local length = redis.call('APPEND', IDS, id)
-  redis.call('EXPIRE', IDS, IDLE_SECONDS)
-  if ulid_ms > tonumber(latest or 0) then redis.call('HSET', CONVERSATION, field, ulid_ms) end
-  if length >= IDS_TRIM_AT then
-    redis.call('SET', IDS, redis.call('GETRANGE', IDS, length - IDS_KEPT, -1), 'EX', IDLE_SECONDS)
-    local times = redis.call('HMGET', CONVERSATION, 'td', 't0', 't1', 't2')
-    redis.call('HSET', CONVERSATION, 'td', math.max(tonumber(times[1] or 0), tonumber(times[2] or 0)),
-      't0', times[3] or 0, 't1', times[4] or 0)
-    redis.call('HDEL', CONVERSATION, 't2')
-  end
+  if not known or math.floor(ulid_ms / DAY_MS) > math.floor(latest / DAY_MS) then redis.call('EXPIRE', IDS, IDLE_SECONDS) end
+  if length < IDS_TRIM_AT then return time_field(known), math.max(latest, ulid_ms) end
+  redis.call('SET', IDS, redis.call('GETRANGE', IDS, length - IDS_KEPT, -1), 'EX', IDLE_SECONDS)
+  local times = redis.call('HMGET', CONVERSATION, 'td', 't0', 't1')
+  redis.call('HSET', CONVERSATION, 'td', math.max(tonumber(times[1] or 0), tonumber(times[2] or 0)), 't0', times[3] or 0)
+  redis.call('HDEL', CONVERSATION, 't2')
+  return 't1', math.max(latest, ulid_ms)
 end
 
 -- A seq is taken in (an inbound message, or one of our own): the next one expected, over our own that follow it.
@@ -163,13 +167,13 @@ local function start_job(record, attempt, deliveries, strikes)
 end
 
 -- Its first delivery. `kept`: how many dead letters that were brought back the conversation has; this may be one (field k).
+local function add_new_job(record, kept)
+  if kept then return redis.call('XADD', JOBS, '*', 'r', record, 'a', '1', 'd', '1', 's', '0', 'k', '1') end
+  return redis.call('XADD', JOBS, '*', 'r', record, 'a', '1', 'd', '1', 's', '0')
+end
+
 local function start_new_job(seq, record, kept)
-  local entry
-  if kept then
-    entry = redis.call('XADD', JOBS, '*', 'r', record, 'a', 1, 'd', 1, 's', 0, 'k', 1)
-  else
-    entry = redis.call('XADD', JOBS, '*', 'r', record, 'a', 1, 'd', 1, 's', 0)
-  end
+  local entry = add_new_job(record, kept)
   redis.call('HSET', CONVERSATION, 'entry', entry, 'seq', seq)
   return entry
 end
@@ -188,8 +192,8 @@ local function unpark()
   redis.call('INCRBY', WAITING, #moved / 2)
 end
 
--- The job of `entry` has ended: the next of the mailbox, or idle.
-local function start_next_job(entry)
+-- The job of `entry` has ended: the next of the mailbox, or idle. `has_reply`: whether one is under way, if that is known.
+local function start_next_job(entry, has_reply)
   redis.call('DEL', EMITTED, TOGETHER)
   redis.call('SREM', INTERRUPTED, entry)
   redis.call('HDEL', CONVERSATION, 'entry', 'seq', 'began', 'frozen')
@@ -199,7 +203,8 @@ local function start_next_job(entry)
     head = redis.call('ZPOPMIN', MAILBOX)
   end
   if #head == 0 then
-    if redis.call('HEXISTS', CONVERSATION, 'reply') == 0 then rest() end
+    if has_reply == nil then has_reply = redis.call('HEXISTS', CONVERSATION, 'reply') == 1 end
+    if not has_reply then rest() end
     return
   end
   redis.call('DECR', WAITING)
@@ -265,11 +270,11 @@ local function start_next_reply(head)
   return true
 end
 
--- Into the out-box of a conversation at work.
-local function say(record)
+-- Into the out-box of a conversation at work. `has_reply`: whether one is under way, if that is known; one is afterwards.
+local function say(record, has_reply)
   local length = redis.call('RPUSH', OUT_BOX, record)
-  if redis.call('HEXISTS', CONVERSATION, 'reply') == 1 then return end
-  start_next_reply(length == 1 and record or nil)
+  if has_reply == nil then has_reply = redis.call('HEXISTS', CONVERSATION, 'reply') == 1 end
+  if not has_reply then start_next_reply(length == 1 and record or nil) end
 end
 
 -- An outbox record waits for its acknowledgement. `what`: job id and place that it answers. `told`: for its confirmation.

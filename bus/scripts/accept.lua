@@ -29,11 +29,23 @@ end
 local generation = count_write()
 if ARGV[7] ~= '' then store_session(SESSION, ARGV[6], ARGV[7], ARGV[8]) end
 if ARGV[9] ~= '' then redis.call('HDEL', PREKEYS, ARGV[9]) end
-if not kind then redis.call('HSET', CONVERSATION, 'kind', ARGV[10], 'person', ARGV[11]) end
-remember_id(known, ARGV[2], tonumber(ARGV[3]), latest)
-take_seq(seq, next)
+local row = { remember_id(known, ARGV[2], tonumber(ARGV[3]), latest) }
+local function put(field, value)
+  row[#row + 1] = field
+  row[#row + 1] = value
+end
+if not kind then
+  put('kind', ARGV[10])
+  put('person', ARGV[11])
+end
+if seq >= next then put('next', next_after(seq)) end
+if not entry and not is_full and ARGV[12] ~= '' then
+  put('entry', add_new_job(ARGV[12], kept))
+  put('seq', seq)
+end
+redis.call('HSET', CONVERSATION, unpack(row))
 local event = is_full and 'refused' or (ARGV[12] == '' and 'taken' or 'queued')
-note(event, ARGV[14], CONVERSATION_ID .. ' ' .. ARGV[15] .. ' ' .. ARGV[16] .. ' ' .. ARGV[5])
+note_first(event, ARGV[14], CONVERSATION_ID .. ' ' .. ARGV[15] .. ' ' .. ARGV[16] .. ' ' .. ARGV[5])
 if not (entry or reply) and (ARGV[12] ~= '' or ARGV[13] ~= '') then begin_work() end
 if ARGV[13] ~= '' then say(ARGV[13]) end
 if is_full then
@@ -42,7 +54,7 @@ if is_full then
   else
     bury(ARGV[12], 'refused', 0, 0) -- not even a refusal could be said for long: kept, visibly
   end
-elseif ARGV[12] ~= '' then
+elseif entry and ARGV[12] ~= '' then
   deliver(seq, ARGV[12], entry, kept)
 end
 return { is_full and 'refused' or 'accepted', how_taken(seq, next), generation }

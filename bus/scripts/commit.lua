@@ -1,27 +1,28 @@
 -- A reply has been encrypted: sessions move, the exact bytes stand in the outbox, the reply's entry goes (P4; rules 12, 14, 17).
 -- KEYS board, rate, owner, one session a device…
--- ARGV 1 conversation_id  2 entry  3 consumer  4 reply record (the head that was encrypted)  5 client_message_id
---      6 outbox record, or '' for what needs no acknowledgement (stream.start)  7 job id and place, with a space
---      8 resend after (ms)  9 sends a second (0: no limit)  10 burst  11 epoch  12 highest gen seen
---      13 stream_id: started (outbox record '') or ended by it, or ''  14 note for its confirmation
---      15 version of the owner's row that it was addressed by ('' for a group)  16… session version read, sealed session
--- -> already, stored outbox record | done_before | not_head | fenced | went_back | epoch, current | stale | wait, ms
+-- ARGV 1 conversation_id  2 entry (of the head that was encrypted)  3 consumer  4 job id and place, with a space
+--      5 client_message_id  6 outbox record, or '' for what needs no acknowledgement (stream.start)
+--      7 note for its confirmation  8 resend after (ms)  9 sends a second (0: no limit)  10 burst  11 epoch  12 highest gen seen
+--      13 stream_id: started (outbox record '') or ended by it, or ''
+--      14 version of the owner's row that it was addressed by ('' for a group)  15… session version read, sealed session
+-- -> already, stored outbox record | done_before | not_head (the entry is mine, and not what is under way) | fenced
+--    | went_back | epoch, current | stale | wait, ms
 --    | committed, gen, the stream that this ends: its stream_id, space, the supervisor that started it, or ''
 -- Invariant: at most one outbox record a conversation; ciphertext exists only together with the state that made it.
-local RATE, OWNER, SESSIONS, VERSIONS = KEYS[OWN], KEYS[OWN + 1], OWN + 2, 16
+local RATE, OWNER, SESSIONS, VERSIONS = KEYS[OWN], KEYS[OWN + 1], OWN + 2, 15
 local reply = redis.call('HGET', CONVERSATION, 'reply')
 if reply == 'sent' then
   local sent = redis.call('HMGET', SENT, 'cmid', 'r')
   if sent[1] == ARGV[5] then return { 'already', sent[2] } end
 end
-if reply ~= ARGV[2] then return { 'done_before' } end
-if redis.call('LINDEX', OUT_BOX, 0) ~= ARGV[4] then return { 'not_head' } end
-if not lease_is_mine(REPLIES, REPLIES_GROUP, ARGV[2], ARGV[3]) then return { 'fenced' } end
+local is_mine = lease_is_mine(REPLIES, REPLIES_GROUP, ARGV[2], ARGV[3])
+if reply ~= ARGV[2] then return { is_mine and 'not_head' or 'done_before' } end
+if not is_mine then return { 'fenced' } end
 local count, epoch = unpack(redis.call('MGET', GENERATION, EPOCH))
 if tonumber(count or 0) < tonumber(ARGV[12]) then return { 'went_back' } end
 epoch = epoch or '0'
 if epoch ~= ARGV[11] then return { 'epoch', tonumber(epoch) } end
-if ARGV[15] ~= '' and not is_current(OWNER, ARGV[15]) then return { 'stale' } end
+if ARGV[14] ~= '' and not is_current(OWNER, ARGV[14]) then return { 'stale' } end
 for i = SESSIONS, #KEYS do
   if not is_current(KEYS[i], ARGV[VERSIONS + (i - SESSIONS) * 2]) then return { 'stale' } end
 end
@@ -40,7 +41,7 @@ for i = SESSIONS, #KEYS do
   local at = VERSIONS + (i - SESSIONS) * 2
   store_session(KEYS[i], ARGV[at], ARGV[at + 1], ARGV[11])
 end
-note('encrypted', string.match(ARGV[7], '^%S*'), string.match(ARGV[7], '%S*$') .. ' ' .. ARGV[5])
+note('encrypted', string.match(ARGV[4], '^%S*'), string.match(ARGV[4], '%S*$') .. ' ' .. ARGV[5])
 if ARGV[6] == '' then
   redis.call('HDEL', CONVERSATION, 'reply')
   redis.call('HSET', STREAMS, CONVERSATION_ID, ARGV[13] .. ' ' .. ARGV[3])
@@ -49,6 +50,6 @@ if ARGV[6] == '' then
 end
 local stream = ARGV[13] ~= '' and redis.call('HGET', STREAMS, CONVERSATION_ID) or ''
 if stream ~= '' then redis.call('HDEL', STREAMS, CONVERSATION_ID) end
-put_sent(ARGV[5], ARGV[6], ARGV[3], ARGV[7], now + tonumber(ARGV[8]), ARGV[14])
+put_sent(ARGV[5], ARGV[6], ARGV[3], ARGV[4], now + tonumber(ARGV[8]), ARGV[7])
 if rate > 0 then redis.call('HSET', RATE, 'tokens', tostring(tokens - 1), 'at', now) end
 return { 'committed', generation, stream }

@@ -2,22 +2,25 @@
 -- KEYS board
 -- ARGV 1 conversation_id  2 entry (fencing token)  3 consumer  4 job_id  5 outcome: done, superseded or no_handler
 --      6 attempt  7 delivery  8 when its handler began (ms), '' where that is noted already  9… place, reply record
--- -> fenced | done
+-- -> fenced | done. One line of the ledger tells of the end and of the places of what was said with it.
 -- Invariant: the conversation is busy or its mailbox is empty. First write is XACK, so that a full Redis drains (rule 16).
 local REPLIES_FROM = 9
 if not lease_is_mine(JOBS, JOBS_GROUP, ARGV[2], ARGV[3]) then return 'fenced' end
 settle(JOBS, JOBS_GROUP, ARGV[2])
 count_write()
-if redis.call('HEXISTS', CONVERSATION, 'p:' .. ARGV[4]) == 1 then recall_places(ARGV[4]) end
+local has_reply, places = unpack(redis.call('HMGET', CONVERSATION, 'reply', 'p:' .. ARGV[4]))
+if places then recall_places(ARGV[4]) end
+local told = ARGV[3] .. ' ' .. ARGV[6] .. ' ' .. ARGV[7] .. ' ' .. ARGV[8]
 if #ARGV >= REPLIES_FROM then
-  local said = redis.call('EXISTS', EMITTED) == 1
+  local has_emitted = redis.call('EXISTS', EMITTED) == 1
   for i = REPLIES_FROM, #ARGV, 2 do
-    if not (said and redis.call('HEXISTS', EMITTED, ARGV[i]) == 1) then
-      note('replied', ARGV[4], ARGV[i])
-      say(ARGV[i + 1])
+    if not (has_emitted and redis.call('HEXISTS', EMITTED, ARGV[i]) == 1) then
+      told = told .. ' ' .. ARGV[i]
+      say(ARGV[i + 1], has_reply)
+      has_reply = true
     end
   end
 end
-note(ARGV[5], ARGV[4], ARGV[3] .. ' ' .. ARGV[6] .. ' ' .. ARGV[7] .. ' ' .. ARGV[8])
-start_next_job(ARGV[2])
+note(ARGV[5], ARGV[4], told)
+start_next_job(ARGV[2], has_reply)
 return 'done'

@@ -24,7 +24,7 @@ local generation = count_write()
 if ARGV[7] ~= '' then store_session(SESSION, ARGV[6], ARGV[7], ARGV[8]) end
 if ARGV[9] ~= '' then redis.call('HDEL', PREKEYS, ARGV[9]) end
 if ARGV[2] ~= '' then
-  remember_id(known, ARGV[2], tonumber(ARGV[3]), latest)
+  redis.call('HSET', CONVERSATION, remember_id(known, ARGV[2], tonumber(ARGV[3]), latest))
   if ARGV[10] ~= '' then
     redis.call('HSETNX', CONVERSATION, 'kind', ARGV[10])
     redis.call('HSETNX', CONVERSATION, 'person', ARGV[11])
@@ -35,7 +35,7 @@ local now = now_ms()
 redis.call('HSET', MESSAGE, 'why', ARGV[13], 'frame', ARGV[14], 'plaintext', ARGV[15], 'at', now,
   'signed', ARGV[2] == '' and 0 or 1, 'from', ARGV[17], 'conversation', CONVERSATION_ID)
 redis.call('ZADD', QUARANTINE, now, ARGV[12])
-note('quarantined', ARGV[12], CONVERSATION_ID .. ' ' .. ARGV[18] .. ' ' .. ARGV[13] .. ' ' .. ARGV[5])
+note_first('quarantined', ARGV[12], CONVERSATION_ID .. ' ' .. ARGV[18] .. ' ' .. ARGV[13] .. ' ' .. ARGV[5])
 if ARGV[16] ~= '' then
   if is_idle() then begin_work() end
   say(ARGV[16])

@@ -2,7 +2,7 @@
 -- KEYS 1 out-box  2 replies  3 conversation  4 gen
 -- ARGV 1 index  2 record read  3 record re-sealed
 -- -> 1 | 0 it has changed
--- Invariant: the entry of a head in `replies` has the head's bytes (commit compares them).
+-- Invariant: the entry of a head in `replies` has the head's bytes.
 if redis.call('LINDEX', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
 local entry = ARGV[1] == '0' and redis.call('HGET', KEYS[3], 'reply')
 redis.call('INCR', KEYS[4])

@@ -65,7 +65,6 @@ class Bus:
         commit = await self.outbox.commit(
             answers=(record.job_id, record.place),
             entry_id=entry.id,
-            reply_record=entry.fields["r"],
             conversation_id=CONVERSATION,
             client_message_id=cmid,
             record=OutboxRecord(SCHEMA_VERSION, cmid, CONVERSATION, "text", f"bytes of {cmid}", None, "h2a", "text", 1),

@@ -337,7 +337,6 @@ class BusMachine(RuleBasedStateMachine):
         commit = at_once(
             supervisor.half.outbox.commit(
                 entry_id=sending.entry.id,
-                reply_record=sending.entry.fields["r"],
                 conversation_id=said.conversation_id,
                 client_message_id=sending.cmid,
                 answers=(said.job_id, said.place),

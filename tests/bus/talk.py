@@ -72,7 +72,6 @@ class Talk:
         read = await self.version() if version is None else version
         return await self.supervisor.outbox.commit(
             entry_id=entry.id,
-            reply_record=entry.fields["r"],
             conversation_id=record.conversation_id,
             client_message_id=cmid,
             answers=(record.job_id, record.place),
@@ -88,7 +87,6 @@ class Talk:
         record = decode_reply_record(entry.fields["r"])
         return await self.supervisor.outbox.commit(
             entry_id=entry.id,
-            reply_record=entry.fields["r"],
             conversation_id=record.conversation_id,
             client_message_id=f"start of {stream_id}",
             answers=(record.job_id, record.place),

@@ -131,7 +131,6 @@ class Life:
         record = msgspec.structs.replace(outbox_record(cmid), encrypted_payload=f"{version}#{next(self.encryptions)}")
         commit = await supervisor.outbox.commit(
             entry_id=entry.id,
-            reply_record=entry.fields["r"],
             conversation_id=CONVERSATION,
             client_message_id=cmid,
             answers=(said.job_id, said.place),

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import pytest
@@ -355,6 +356,21 @@ async def test_the_id_memory_is_bounded_and_remembers_at_least_the_last_1024(tmp
             look = await bus.store.look(CONVERSATION, PEER, signed_id_of(1))
             assert look.known == (busy == 20)
             assert look.dropped_ms == (0 if busy == 20 else 512)
+
+
+async def test_the_id_memory_lives_90_days_beyond_the_last_day_on_which_something_was_said(tmp_path: Path) -> None:
+    day_ms, some_time_ms = 86_400_000, 1_800_000_000_000
+    with redis_server(tmp_path) as url:
+        async with open_bus(url) as bus:
+            lives = []
+            for seq, later in ((1, 0), (2, 1000), (3, day_ms)):
+                arrival = msgspec.structs.replace(arrival_of(seq, 0), session=None, message_ms=some_time_ms + later)
+                assert await bus.store.accept(arrival, None) is Intake.ACCEPTED
+                lives.append(await bus.client.command("TTL", bus.keys.ids(CONVERSATION)))
+                await bus.client.command("EXPIRE", bus.keys.ids(CONVERSATION), 1000)
+            first, same_day, next_day = cast("list[int]", lives)
+            assert same_day <= 1000
+            assert min(first, next_day) > 90 * 86_400
 
 
 async def test_an_unsigned_copy_in_quarantine_does_not_stand_in_the_way_of_the_genuine_message(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import msgspec
 
 from bus.outbox import Committed
-from bus.records import decode_reply_record
 from bus.recovery import Reclaim
 from bus.store import Intake, SessionWrite
 from tests.bus.builders import (
@@ -165,12 +164,15 @@ async def test_rule_14_one_stale_session_of_several_stops_the_whole_commit(scene
 
 async def test_rule_14_what_is_not_the_head_of_its_out_box_is_not_committed(scene: Scene) -> None:
     talk, worker = await talk_and_worker(scene)
-    await talk.accept(1)
-    await answer(worker, "0")
-    entry = await talk.take_reply()
-    other = msgspec.structs.replace(decode_reply_record(entry.fields["r"]), place="1")
-    entry.fields["r"] = msgspec.msgpack.encode(other)
-    assert (await talk.commit(entry, "c0")).outcome is Committed.NOT_HEAD
+    for conversation in ("one", "two"):
+        await talk.accept(1, conversation=conversation)
+        await answer(worker, "0")
+    one, two = await talk.take_reply(), await talk.take_reply()
+    mixed_up = msgspec.structs.replace(
+        one, fields=two.fields
+    )  # held by us, and not what is under way in that conversation
+    assert (await talk.commit(mixed_up, "c0")).outcome is Committed.NOT_HEAD
+    assert (await talk.commit(one, "c0")).outcome is Committed.COMMITTED
 
 
 async def test_rule_14_the_rate_bucket_is_shared_and_fills_again(scene: Scene) -> None:

@@ -67,7 +67,6 @@ class Outbound(Protocol):
         self,
         *,
         entry_id: str,
-        reply_record: bytes,
         conversation_id: str,
         client_message_id: str,
         answers: tuple[str, str],

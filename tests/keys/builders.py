@@ -159,7 +159,6 @@ class _Filling:
         commit = await self.outbox.commit(
             answers=(message_id, "0"),
             entry_id=entry.id,
-            reply_record=entry.fields["r"],
             conversation_id=conversation,
             client_message_id=message_id,
             record=record,

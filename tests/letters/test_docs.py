@@ -89,7 +89,7 @@ def test_every_reason_for_which_something_is_given_up_has_a_row() -> None:
 
 def notes() -> Iterator[str]:
     for path in SCRIPTS.glob("*.lua"):
-        yield from re.findall(r"note(?:_in)?\((?:KEYS\[\d\], )?'(\w+)'", path.read_text())
+        yield from re.findall(r"note(?:_in|_first)?\((?:KEYS\[\d\], )?'(\w+)'", path.read_text())
     yield from re.findall(
         r"'(\w+)'", (SCRIPTS / "accept.lua").read_text().partition("local event =")[2].splitlines()[0]
     )

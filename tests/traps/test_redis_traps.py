@@ -194,7 +194,6 @@ async def pass_through(bus: Bus, worker: JobStore, names: list[str], seq: int) -
         commit = await bus.outbox.commit(
             answers=(record.job_id, record.place),
             entry_id=entry.id,
-            reply_record=entry.fields["r"],
             conversation_id=name,
             client_message_id=cmid,
             record=OutboxRecord(SCHEMA_VERSION, cmid, name, "text", "bytes", None, "h2a", "text", 1),

@@ -32,6 +32,9 @@ class MemoryOutbox:
         entry.holder, entry.renewed_ms = self.consumer, self._world.now_ms
         return Read(entry.id, {"r": entry.record})
 
+    def _holds(self, entry_id: str) -> bool:
+        return any(self._held(at, entry_id) is not None for at in self._world.conversations.values())
+
     def _held(self, at: Conversation, entry_id: str) -> Entry | None:
         entry = at.reply
         return entry if entry is not None and entry.id == entry_id and entry.holder == self.consumer else None
@@ -40,7 +43,6 @@ class MemoryOutbox:
         self,
         *,
         entry_id: str,
-        reply_record: bytes,
         conversation_id: str,
         client_message_id: str,
         answers: tuple[str, str],
@@ -54,9 +56,7 @@ class MemoryOutbox:
         if at.sent is not None and at.sent.client_message_id == client_message_id:
             return Commit(Committed.ALREADY, stored=decode_outbox_record(at.sent.record))
         if at.reply is None or at.reply.id != entry_id:
-            return Commit(Committed.DONE_BEFORE)
-        if at.out_box[0] != reply_record:
-            return Commit(Committed.NOT_HEAD)
+            return Commit(Committed.NOT_HEAD if self._holds(entry_id) else Committed.DONE_BEFORE)
         if self._held(at, entry_id) is None:
             return Commit(Committed.FENCED)
         if world.generation < self._generation.highest:
