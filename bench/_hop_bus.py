@@ -7,6 +7,8 @@ its conversation go on; `result_p50_ms` says when the reply was in hand. One con
 
 from __future__ import annotations
 
+import gc
+import itertools
 import os
 import sys
 import time
@@ -32,6 +34,7 @@ from bus.records import (
     open_reply,
     pack_job,
 )
+from bus.scheduling import wait_for_a_turn
 from bus.sealing import StoreKeys
 from bus.store import Arrival, Intake, SessionWrite, Source, Store
 
@@ -42,6 +45,8 @@ DEVICE_RECORD = bytes(700)
 """About what a device's record with one session takes (crypto/records.py)."""
 ENCRYPTED_PAYLOAD = "A" * 2400
 """About what an envelope with 1 KiB of text for one device takes."""
+GARBAGE_OBJECTS = 10_000
+"""As in supervisor/cli/supervisor.py."""
 SLOTS = 32
 READ_COUNT = 64
 
@@ -55,7 +60,8 @@ class Lane:
     seq: int = 1
     version: int = 0
     sent_ns: int = 0
-    back: trio.Event = field(default_factory=trio.Event)
+    reply: Entry | None = None
+    has_reply: trio.Event = field(default_factory=trio.Event)
 
     def session(self, version: int) -> SessionWrite:
         owner, device = self.person
@@ -70,6 +76,7 @@ class Supervisor:
         self._lanes: dict[str, Lane] = {}
         self._latencies: list[int] = []
         self._results: list[int] = []
+        self._numbers = itertools.count()
 
     async def serve(self) -> None:
         """Everything the benchmark asks for."""
@@ -95,18 +102,20 @@ class Supervisor:
 
     async def _talk(self, lane: Lane, end: int) -> None:
         while True:
+            lane.has_reply = trio.Event()
             await self._send(lane)
-            await lane.back.wait()
+            await lane.has_reply.wait()
+            assert lane.reply is not None
+            await self._reply(lane, lane.reply)
             if time.perf_counter_ns() >= end:
                 break
         del self._lanes[lane.conversation]
 
     async def _send(self, lane: Lane) -> None:
-        lane.back = trio.Event()
         lane.sent_ns = time.perf_counter_ns()
         now_ms = time.time_ns() // 1_000_000
         message = InboundMessage(
-            message_id=uuid.uuid4().hex,
+            message_id=self._new_id(),
             conversation_id=lane.conversation,
             conversation_type="h2a",
             sender_id=lane.person[0],
@@ -129,19 +138,18 @@ class Supervisor:
         assert await self._store.accept(arrival, job) is Intake.ACCEPTED
 
     async def _hear(self) -> None:
-        async with trio.open_nursery() as nursery:
-            while True:
-                for entry in await self._replies.read(READ_COUNT):
-                    nursery.start_soon(self._reply, entry)
+        while True:
+            for entry in await self._replies.read(READ_COUNT):
+                self._leases.hold(entry.id)
+                lane = self._lanes[decode_reply_record(entry.fields["r"]).conversation_id]
+                lane.reply = entry
+                lane.has_reply.set()
 
-    async def _reply(self, entry: Entry) -> None:
-        self._leases.hold(entry.id)
-        packed = entry.fields["r"]
-        record = decode_reply_record(packed)
-        lane = self._lanes[record.conversation_id]
+    async def _reply(self, lane: Lane, entry: Entry) -> None:
+        record = decode_reply_record(entry.fields["r"])
         check(open_reply(record, key=KEYS.bus, agent_id=AGENT).payload["text"])
         self._results.append(time.perf_counter_ns() - lane.sent_ns)
-        name = uuid.uuid4().hex
+        name = self._new_id()
         commit = await self._outbox.commit(
             answers=(record.job_id, record.place),
             entry_id=entry.id,
@@ -168,10 +176,13 @@ class Supervisor:
         self._leases.release(entry.id)
         lane.seq += 2
         self._latencies.append(time.perf_counter_ns() - lane.sent_ns)
-        lane.back.set()
+
+    def _new_id(self) -> str:
+        return f"{next(self._numbers):032x}"
 
 
 async def produce(url: str) -> None:
+    gc.set_threshold(GARBAGE_OBJECTS)
     async with open_redis(url) as client:
         store = Store(client, AGENT, SUPERVISOR)
         stream, group = store.keys.replies, REPLIES_GROUP
@@ -189,30 +200,42 @@ async def produce(url: str) -> None:
             await leases.close()
 
 
-async def work(url: str, name: str) -> None:
-    """A worker as `workers/runner.py` uses the bus; the handler gives back what it got."""
-    jobs = JobStore(url, AGENT, KEYS.bus, name)
-    await jobs.open()
-    slots = trio.Semaphore(SLOTS)
+class Worker:
+    """Takes jobs and answers them as `workers/runner.py` does; the handler gives back what it got."""
 
-    async def run(job: Job) -> None:
+    def __init__(self, jobs: JobStore) -> None:
+        self._jobs = jobs
+        self._in_hand = 0
+        self._room = trio.Event()
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            while True:
+                while self._in_hand >= SLOTS:
+                    self._room = trio.Event()
+                    await self._room.wait()
+                for job in await self._jobs.take(SLOTS - self._in_hand):
+                    self._in_hand += 1
+                    nursery.start_soon(self._answer, job)
+
+    async def _answer(self, job: Job) -> None:
         reply = Reply(kind="message", content_type="text", payload={"type": "text", "text": job.message.text})
         assert job.deliveries == 1  # or it would be begun with a step of its own
         began_ms = int(time.time() * 1000)
-        assert await jobs.finish(job, last=[("0", reply)], began_ms=began_ms) is Finished.DONE
-        jobs.release(job)
-        slots.release()
+        assert await self._jobs.finish(job, last=[("0", reply)], began_ms=began_ms) is Finished.DONE
+        self._jobs.release(job)
+        self._in_hand -= 1
+        self._room.set()
 
-    async with trio.open_nursery() as nursery:
-        while True:
-            await slots.acquire()
-            slots.release()
-            for job in await jobs.take(slots.value):
-                await slots.acquire()
-                nursery.start_soon(run, job)
+
+async def work(url: str, name: str) -> None:
+    jobs = JobStore(url, AGENT, KEYS.bus, name)
+    await jobs.open()
+    await Worker(jobs).run()
 
 
 if __name__ == "__main__":
+    wait_for_a_turn()
     address = os.environ["BENCH_REDIS_URL"]
     if sys.argv[1] == "worker":
         trio.run(work, address, sys.argv[2])
