@@ -7,7 +7,6 @@ its conversation go on; `result_p50_ms` says when the reply was in hand. One con
 
 from __future__ import annotations
 
-import gc
 import itertools
 import os
 import sys
@@ -34,9 +33,9 @@ from bus.records import (
     open_reply,
     pack_job,
 )
-from bus.scheduling import wait_for_a_turn
 from bus.sealing import StoreKeys
 from bus.store import Arrival, Intake, SessionWrite, Source, Store
+from bus.tuning import tune
 
 AGENT = "01906abc-0000-7000-8000-000000000001"
 SUPERVISOR = "supervisor-1"
@@ -45,8 +44,6 @@ DEVICE_RECORD = bytes(700)
 """About what a device's record with one session takes (crypto/records.py)."""
 ENCRYPTED_PAYLOAD = "A" * 2400
 """About what an envelope with 1 KiB of text for one device takes."""
-GARBAGE_OBJECTS = 10_000
-"""As in supervisor/cli/supervisor.py."""
 SLOTS = 32
 READ_COUNT = 64
 
@@ -182,7 +179,6 @@ class Supervisor:
 
 
 async def produce(url: str) -> None:
-    gc.set_threshold(GARBAGE_OBJECTS)
     async with open_redis(url) as client:
         store = Store(client, AGENT, SUPERVISOR)
         stream, group = store.keys.replies, REPLIES_GROUP
@@ -235,7 +231,7 @@ async def work(url: str, name: str) -> None:
 
 
 if __name__ == "__main__":
-    wait_for_a_turn()
+    tune()
     address = os.environ["BENCH_REDIS_URL"]
     if sys.argv[1] == "worker":
         trio.run(work, address, sys.argv[2])

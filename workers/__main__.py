@@ -17,8 +17,8 @@ import trio
 
 from bus import parent_death
 from bus.control import StartFailed, encode
-from bus.scheduling import wait_for_a_turn
 from bus.seal import StoreSealed
+from bus.tuning import tune
 from workers.control_link import ControlLink
 from workers.errors import CannotStart
 from workers.last_words import STDERR, LastWords, divert_log, dump_on_fatal_signals
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     last_words.install()
     worker = Worker(settings, log)
     worker.show_title()
-    wait_for_a_turn()
+    tune()
     link = _link(settings, worker)
     try:
         return _run(worker, settings, log, last_words)

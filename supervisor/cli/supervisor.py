@@ -4,7 +4,6 @@ The keeper's descriptors and its Redis come as hidden options; everything else c
 """
 
 import faulthandler
-import gc
 import os
 import resource
 import signal
@@ -15,7 +14,7 @@ import trio
 from prometheus_client import disable_created_metrics
 from setproctitle import setproctitle
 
-from bus.scheduling import wait_for_a_turn
+from bus.tuning import tune
 from supervisor.app import run_supervisor
 from supervisor.cli.shadow import refuse_shadows
 from supervisor.config import REDIS_URL, SettingsError, SupervisorSettings
@@ -23,8 +22,6 @@ from supervisor.env_files import claim
 from supervisor.keeper_link import open_keeper_link
 from supervisor.logs import configure_logging
 from supervisor.state_directory import make_private
-
-GARBAGE_OBJECTS = 10_000  # containers made and not freed until cycles are looked for; a message leaves hardly any
 
 
 @click.command(short_help="Run the supervisor alone, with its workers.")
@@ -46,8 +43,7 @@ def supervisor(
     if settings.redis_url is None and keeper_redis is None:
         raise SettingsError(REDIS_URL.name, REDIS_URL.expectation, missing=True)
     configure_logging(settings.log, "supervisor")
-    gc.set_threshold(GARBAGE_OBJECTS)
-    wait_for_a_turn()
+    tune()
     if keeper_fds is None:
         make_private(settings.state_dir)
         return trio.run(run_supervisor, settings, None)

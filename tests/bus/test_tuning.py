@@ -1,4 +1,4 @@
-"""Supervisor and workers do not interrupt who runs."""
+"""Our processes do not interrupt who runs."""
 
 import os
 import subprocess
@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from bus.scheduling import wait_for_a_turn
+from bus.tuning import wait_for_a_turn
 
-SAYS = "import os; from bus.scheduling import wait_for_a_turn; print(wait_for_a_turn(), os.sched_getscheduler(0))"
+SAYS = "import os; from bus.tuning import wait_for_a_turn; print(wait_for_a_turn(), os.sched_getscheduler(0))"
 
 
 def test_a_process_and_what_it_starts_wait_for_their_turn() -> None:

@@ -1,10 +1,20 @@
-"""How the kernel shares the cores between supervisor, workers and Redis."""
+"""How our processes use the cores that they share."""
 
+import gc
 import os
+
+GARBAGE_OBJECTS = 10_000
+"""Containers made and not freed until cycles are looked for (Python: 700): a message leaves hardly any, and looking took a twentieth."""
+
+
+def tune() -> None:
+    """Supervisor and workers, at their start."""
+    gc.set_threshold(GARBAGE_OBJECTS)
+    wait_for_a_turn()
 
 
 def wait_for_a_turn() -> bool:
-    """From now on this process, once woken, lets whoever runs finish a turn instead of interrupting it (SCHED_BATCH, sched(7)).
+    """From now on this process, once woken, lets whoever runs finish a turn and does not interrupt it (SCHED_BATCH, sched(7)).
 
     On busy cores a switch of processes costs as much as a message, and what comes meanwhile is handled in one go: a tenth more messages
     (docs/benchmarks.md). On a free core nothing changes. What this process starts inherits it. False where a sandbox refuses it, which
