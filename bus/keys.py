@@ -180,7 +180,7 @@ class Keys:
         """Hash client_message_id → conversation, for acknowledgements heard by another connection."""
         return self._key("acks")
 
-    @property
+    @cached_property
     def rate(self) -> str:
         """Token bucket of the agent's sends, shared by its supervisors."""
         return self._key("rate")
@@ -323,7 +323,7 @@ class Keys:
         """Hash id → sealed private half."""
         return self._key("signed_prekeys")
 
-    @property
+    @cached_property
     def one_time_prekeys(self) -> str:
         """Hash id → sealed private half; erased in the commit that uses it."""
         return self._key("one_time_prekeys")

@@ -44,7 +44,7 @@ end
 
 -- The fencing token: is this entry pending at this consumer? (DESIGN rule 6)
 local function lease_is_mine(stream, group, entry, consumer)
-  return #redis.call('XPENDING', stream, group, entry, entry, 1, consumer) == 1
+  return #redis.call('XPENDING', stream, group, entry, entry, '1', consumer) == 1
 end
 
 local function settle(stream, group, entry)
@@ -85,27 +85,29 @@ local function dropped_ms(known)
   return dropped
 end
 
+local TIME_FIELDS = { 't0', 't1', 't2' }
 local function time_field(known)
-  return 't' .. math.floor(#(known or '') / IDS_BLOCK)
+  return TIME_FIELDS[1 + math.floor(#(known or '') / IDS_BLOCK)]
 end
 
--- Remember an id after those that are `known`; `latest`: what the conversation has in the time_field of these.
+-- Remember an id after those that are `known`; `field`: time_field of these, `latest`: what the conversation has there.
 -- -> a field of the conversation, and the time that it is to have there. The expiry, months away, is moved once a day.
-local function remember_id(known, id, ulid_ms, latest)
-  latest = known and tonumber(latest or 0) or 0
+local function remember_id(known, id, ulid_ms, field, latest)
+  local before, now = known and tonumber(latest or 0) or 0, tonumber(ulid_ms)
   if not known then
     local dropped = dropped_ms(known)
     if dropped > 0 then redis.call('HSET', CONVERSATION, 'td', dropped) end
     redis.call('HDEL', CONVERSATION, 't0', 't1', 't2')
   end
   local length = redis.call('APPEND', IDS, id)
-  if not known or math.floor(ulid_ms / DAY_MS) > math.floor(latest / DAY_MS) then redis.call('EXPIRE', IDS, IDLE_SECONDS) end
-  if length < IDS_TRIM_AT then return time_field(known), math.max(latest, ulid_ms) end
+  if not known or math.floor(now / DAY_MS) > math.floor(before / DAY_MS) then redis.call('EXPIRE', IDS, IDLE_SECONDS) end
+  if before > now then ulid_ms = latest end
+  if length < IDS_TRIM_AT then return field, ulid_ms end
   redis.call('SET', IDS, redis.call('GETRANGE', IDS, length - IDS_KEPT, -1), 'EX', IDLE_SECONDS)
   local times = redis.call('HMGET', CONVERSATION, 'td', 't0', 't1')
   redis.call('HSET', CONVERSATION, 'td', math.max(tonumber(times[1] or 0), tonumber(times[2] or 0)), 't0', times[3] or 0)
   redis.call('HDEL', CONVERSATION, 't2')
-  return 't1', math.max(latest, ulid_ms)
+  return 't1', ulid_ms
 end
 
 -- A seq is taken in (an inbound message, or one of our own): the next one expected, over our own that follow it.
@@ -264,7 +266,7 @@ end
 
 -- None is under way ('reply': its entry, or 'sent'): the head of the out-box into `replies`. -> whether there was one
 local function start_next_reply(head)
-  head = head or redis.call('LINDEX', OUT_BOX, 0)
+  head = head or redis.call('LINDEX', OUT_BOX, '0')
   if not head then return false end
   redis.call('HSET', CONVERSATION, 'reply', redis.call('XADD', REPLIES, '*', 'r', head))
   return true

@@ -14,8 +14,9 @@ local known = redis.call('GET', IDS)
 if id_is_known(known, ARGV[2]) then return { 'duplicate' } end
 if ARGV[7] ~= '' and not is_current(SESSION, ARGV[6]) then return { 'conflict' } end
 if ARGV[9] ~= '' and redis.call('HEXISTS', PREKEYS, ARGV[9]) == 0 then return { 'conflict' } end
+local field = time_field(known)
 local kind, person, next, entry, reply, kept, latest =
-  unpack(redis.call('HMGET', CONVERSATION, 'kind', 'person', 'next', 'entry', 'reply', 'kept', time_field(known)))
+  unpack(redis.call('HMGET', CONVERSATION, 'kind', 'person', 'next', 'entry', 'reply', 'kept', field))
 if kind and (kind ~= ARGV[10] or person ~= ARGV[11]) then return { 'conflict' } end
 next = tonumber(next or 1)
 if ARGV[4] == 'push' and seq > next then return { 'gap', next } end
@@ -29,7 +30,7 @@ end
 local generation = count_write()
 if ARGV[7] ~= '' then store_session(SESSION, ARGV[6], ARGV[7], ARGV[8]) end
 if ARGV[9] ~= '' then redis.call('HDEL', PREKEYS, ARGV[9]) end
-local row = { remember_id(known, ARGV[2], tonumber(ARGV[3]), latest) }
+local row = { remember_id(known, ARGV[2], ARGV[3], field, latest) }
 local function put(field, value)
   row[#row + 1] = field
   row[#row + 1] = value
@@ -41,7 +42,7 @@ end
 if seq >= next then put('next', next_after(seq)) end
 if not entry and not is_full and ARGV[12] ~= '' then
   put('entry', add_new_job(ARGV[12], kept))
-  put('seq', seq)
+  put('seq', ARGV[5])
 end
 redis.call('HSET', CONVERSATION, unpack(row))
 local event = is_full and 'refused' or (ARGV[12] == '' and 'taken' or 'queued')

@@ -36,12 +36,13 @@ end
 
 settle(REPLIES, REPLIES_GROUP, ARGV[2])
 local generation = count_write()
-redis.call('LTRIM', OUT_BOX, 1, -1)
+redis.call('LTRIM', OUT_BOX, '1', '-1')
 for i = SESSIONS, #KEYS do
   local at = VERSIONS + (i - SESSIONS) * 2
   store_session(KEYS[i], ARGV[at], ARGV[at + 1], ARGV[11])
 end
-note('encrypted', string.match(ARGV[4], '^%S*'), string.match(ARGV[4], '%S*$') .. ' ' .. ARGV[5])
+local job, place = string.match(ARGV[4], '^(%S*) ?(.*)$')
+note('encrypted', job, place .. ' ' .. ARGV[5])
 if ARGV[6] == '' then
   redis.call('HDEL', CONVERSATION, 'reply')
   redis.call('HSET', STREAMS, CONVERSATION_ID, ARGV[13] .. ' ' .. ARGV[3])

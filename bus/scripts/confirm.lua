@@ -20,8 +20,8 @@ elseif seq > next then
   redis.call('ZADD', TAKEN, seq, seq)
   redis.call('EXPIRE', TAKEN, IDLE_SECONDS)
 end
-note('acknowledged', string.match(sent[3] or '', '^%S*'),
-  string.match(sent[3] or '', '%S*$') .. ' ' .. ARGV[4] .. ' ' .. ARGV[5])
+local job, place = string.match(sent[3] or '', '^(%S*) ?(.*)$')
+note('acknowledged', job, place .. ' ' .. ARGV[4] .. ' ' .. ARGV[5])
 redis.call('HDEL', CONVERSATION, 'reply')
 if not start_next_reply() and not entry then rest() end
 return { has_note and sent[2] or '', record }

@@ -18,7 +18,8 @@ else
 end
 count_write()
 if record then bury(record, ARGV[5], 0, 0, '', what) end
-note('dropped', string.match(what, '^%S*'), string.match(what, '%S*$') .. ' ' .. ARGV[5])
+local job, place = string.match(what, '^(%S*) ?(.*)$')
+note('dropped', job, place .. ' ' .. ARGV[5])
 redis.call('HDEL', CONVERSATION, 'reply')
 if not start_next_reply() and redis.call('HEXISTS', CONVERSATION, 'entry') == 0 then rest() end
 return 'dropped'

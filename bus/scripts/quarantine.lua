@@ -16,7 +16,8 @@ if redis.call('EXISTS', MESSAGE) == 1 and (ARGV[2] == '' or redis.call('HGET', M
   return { 'duplicate' }
 end
 if ARGV[2] ~= '' and not is_current(SESSION, ARGV[6]) then return { 'conflict' } end
-local next, latest = unpack(redis.call('HMGET', CONVERSATION, 'next', time_field(known)))
+local field = time_field(known)
+local next, latest = unpack(redis.call('HMGET', CONVERSATION, 'next', field))
 next = tonumber(next or 1)
 if ARGV[4] == 'push' and seq > next then return { 'gap', next } end
 
@@ -24,7 +25,7 @@ local generation = count_write()
 if ARGV[7] ~= '' then store_session(SESSION, ARGV[6], ARGV[7], ARGV[8]) end
 if ARGV[9] ~= '' then redis.call('HDEL', PREKEYS, ARGV[9]) end
 if ARGV[2] ~= '' then
-  redis.call('HSET', CONVERSATION, remember_id(known, ARGV[2], tonumber(ARGV[3]), latest))
+  redis.call('HSET', CONVERSATION, remember_id(known, ARGV[2], ARGV[3], field, latest))
   if ARGV[10] ~= '' then
     redis.call('HSETNX', CONVERSATION, 'kind', ARGV[10])
     redis.call('HSETNX', CONVERSATION, 'person', ARGV[11])

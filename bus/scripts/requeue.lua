@@ -28,8 +28,9 @@ if ARGV[8] ~= '' then redis.call('HDEL', PREKEYS, ARGV[8]) end
 redis.call('HSETNX', CONVERSATION, 'kind', ARGV[9])
 redis.call('HSETNX', CONVERSATION, 'person', ARGV[10])
 if signed == '0' then
-  local latest = redis.call('HGET', CONVERSATION, time_field(ids))
-  redis.call('HSET', CONVERSATION, remember_id(ids, ARGV[2], tonumber(ARGV[3]), latest))
+  local field = time_field(ids)
+  local latest = redis.call('HGET', CONVERSATION, field)
+  redis.call('HSET', CONVERSATION, remember_id(ids, ARGV[2], ARGV[3], field, latest))
 end
 note('requeued', ARGV[12], CONVERSATION_ID)
 if ARGV[11] ~= '' then
