@@ -13,19 +13,8 @@ import trio
 from redis.exceptions import ResponseError
 
 from bus.link import Link
-from bus.lua import Script, Scripts
-from bus.wire import (
-    Answer,
-    Argument,
-    Command,
-    ConnectionReplaced,
-    RedisFailed,
-    RedisFull,
-    RedisUnavailable,
-    Value,
-    failure,
-    is_replica,
-)
+from bus.lua import Argument, Script, Scripts
+from bus.wire import Command, ConnectionReplaced, RedisFailed, RedisFull, RedisUnavailable, Value, failure, is_replica
 
 __all__ = ["Commands", "RedisClient", "RedisUnavailable", "open_redis"]
 
@@ -44,26 +33,30 @@ class Commands(Protocol):
 
 
 class _Request:
-    """`waiting`: the task, while another drives. `answer` counts once `is_done`. `connection`: the only one to run on.
+    """`waiting`: the task, while another drives. `answer` counts once `is_done`. `connection`: the only one to run on."""
 
-    `sent`: trio time.
-    """
+    __slots__ = ("answer", "command", "connection", "is_done", "script", "waiting")
 
-    __slots__ = ("answer", "command", "connection", "is_done", "script", "sent", "waiting")
-
-    def __init__(self, command: Command, script: Script | None = None, connection: int | None = None) -> None:
+    def __init__(self, command: Command | bytes, script: Script | None = None, connection: int | None = None) -> None:
         self.command = command
         self.script = script
         self.connection = connection
         self.waiting: trio.lowlevel.Task | None = None
         self.is_done = False
-        self.sent = 0.0
         self.answer: Value | Exception = None
 
     async def wait(self) -> None:
         """Until `wake`, without an Event, which would cost as much again for each command."""
         self.waiting = trio.lowlevel.current_task()
         await trio.lowlevel.wait_task_rescheduled(self._give_up)
+
+    def be_done(self, answer: Value | Exception) -> None:
+        """Hand the answer out."""
+        self.answer = answer
+        self.is_done = True
+        if self.waiting is not None:
+            trio.lowlevel.reschedule(self.waiting)
+            self.waiting = None
 
     def wake(self) -> None:
         """Let whoever waits go on."""
@@ -108,8 +101,7 @@ class RedisClient:
         self, name: str, keys: Sequence[str], arguments: Sequence[Argument], connection: int | None = None
     ) -> _Request:
         script = self.scripts[name]
-        own = script.keys(keys)
-        return _Request(("EVALSHA", script.sha1, len(own), *own, *arguments), script, connection)
+        return _Request(script.call(keys, arguments), script, connection)
 
     @property
     def connects(self) -> int:
@@ -160,9 +152,11 @@ class RedisClient:
 
     async def _drive(self, own: _Request) -> None:
         self._is_driven = True
+        started = trio.current_time()
         try:
             while not own.is_done:
                 await self._exchange()
+            self.round_trip_seconds = trio.current_time() - started
         finally:
             self._is_driven = False
             self._wake_next_driver()
@@ -190,28 +184,29 @@ class RedisClient:
         if self.connected_since is None or self._connects_seen != self.connects:
             self.connected_since = trio.current_time()
             self._connects_seen = self.connects
-        self.round_trip_seconds = trio.current_time() - self._sent[0].sent
+        is_master = True
         for answer in answers:
-            self._hand_out(self._sent.popleft(), answer)
-        if any(map(is_replica, answers)):
+            request = self._sent.popleft()
+            if isinstance(answer, ResponseError):
+                self._refuse(request, answer)
+                is_master = is_master and not is_replica(answer)
+            else:
+                request.be_done(answer)
+        if not is_master:
             self._link.close()
             self._fail(RedisUnavailable("this server is a replica now"))
 
     def _send_queued(self) -> None:
         queued, self._queued = self._queued, []
-        now = trio.current_time()
         for request in queued:
-            if request.connection not in (None, self.connects):
-                _done(request, ConnectionReplaced("Redis was away since this was decided"))
+            if request.connection is not None and request.connection != self.connects:
+                request.be_done(ConnectionReplaced("Redis was away since this was decided"))
                 continue
             self._link.write(request.command)
-            request.sent = now
             self._sent.append(request)
 
-    def _hand_out(self, request: _Request, answer: Answer) -> None:
-        if not isinstance(answer, ResponseError):
-            _done(request, answer)
-        elif request.script is not None and str(answer).startswith("NOSCRIPT"):
+    def _refuse(self, request: _Request, answer: ResponseError) -> None:
+        if request.script is not None and str(answer).startswith("NOSCRIPT"):
             # Somebody flushed the scripts; the command did not run, so running it now is the first time.
             reload = _Request(("SCRIPT", "LOAD", request.script.text))
             request.script = None
@@ -220,7 +215,7 @@ class RedisClient:
             error = failure(answer)
             if isinstance(error, RedisUnavailable) and not isinstance(error, RedisFull):
                 self.connected_since = None  # a full Redis is there: it answers, and leases in it run on
-            _done(request, error)
+            request.be_done(error)
 
     def _fail(self, error: Exception) -> None:
         """The connection is gone, or could not be made: what was sent may have run, what is queued did not."""
@@ -229,7 +224,7 @@ class RedisClient:
         self._sent.clear()
         self._queued = []
         for request in failed:
-            _done(request, error)
+            request.be_done(error)
 
 
 class _OnConnection:
@@ -244,12 +239,6 @@ class _OnConnection:
 
     async def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> Value:
         return await self._client._ask(self._client._call_of(name, keys, arguments, self._number))
-
-
-def _done(request: _Request, answer: Value | Exception) -> None:
-    request.answer = answer
-    request.is_done = True
-    request.wake()
 
 
 @asynccontextmanager

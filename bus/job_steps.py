@@ -13,6 +13,7 @@ import msgspec
 
 from bus.client import Commands
 from bus.keys import Keys
+from bus.lua import Argument
 from bus.policies import Policies
 from bus.records import (
     MOST_DELIVERIES,
@@ -25,7 +26,7 @@ from bus.records import (
     unpack_job,
 )
 from bus.sealing import BusKey
-from bus.wire import Argument, Value
+from bus.wire import Value
 
 APOLOGY_PLACE = "!apology"
 

@@ -9,13 +9,12 @@ import math
 import socket
 import ssl
 import threading
-from typing import cast
 
 import hiredis
 import trio
 from redis.exceptions import ResponseError
 
-from bus.lua import Scripts
+from bus.lua import Scripts, packed
 from bus.wire import Answer, Command, RedisUnavailable, Wire
 
 RECEIVE_BYTES = 256 * 1024
@@ -62,10 +61,9 @@ class Link:
         self.connects += 1
         trio.lowlevel.spawn_system_task(self._watch, made)
 
-    def write(self, *commands: Command) -> None:
-        """Put commands behind what waits to be sent; `exchange` sends it."""
-        for command in commands:
-            self._unsent += hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub knows no union in a tuple
+    def write(self, command: Command | bytes) -> None:
+        """Put a command, or one that is packed, behind what waits to be sent; `exchange` sends it."""
+        self._unsent += command if isinstance(command, bytes) else packed(command)
 
     async def exchange(self, answer_timeout_seconds: float) -> list[Answer]:
         """Send what was written, then wait for at least one answer: all that have come, in order.
@@ -142,7 +140,7 @@ class Link:
     def _parsed(self) -> list[Answer]:
         answers: list[Answer] = []
         while (answer := self._parser.gets()) is not False:  # False: no whole answer yet; RESP2 has no booleans
-            answers.append(cast(Answer, answer))
+            answers.append(answer)
         return answers
 
     def _connected(self) -> socket.socket:

@@ -11,8 +11,9 @@ import msgspec
 
 from bus.client import Commands
 from bus.keys import JOBS_GROUP, REPLIES_GROUP, Keys
+from bus.lua import Argument
 from bus.records import MOST_DELIVERIES, JobRecord, decode_job_record, decode_reply_record
-from bus.wire import Argument, RedisRefused, Value
+from bus.wire import RedisRefused, Value
 
 SCAN_COUNT = 100
 FORGOTTEN_AFTER_MS = 60_000

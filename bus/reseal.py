@@ -14,6 +14,7 @@ import trio
 
 from bus.client import RedisClient
 from bus.keys import JOBS_GROUP, PLAIN_KINDS, REPLIES_GROUP, Keys
+from bus.lua import Argument
 from bus.policies import PolicyStore
 from bus.records import (
     BadRecord,
@@ -25,7 +26,7 @@ from bus.records import (
 )
 from bus.sealing import SealBroken, SealingKey, StoreKeys, epoch_of
 from bus.vault import MAC_BYTES
-from bus.wire import Argument, RedisFailed
+from bus.wire import RedisFailed
 
 PAGE = 200
 MAC_HEX_BYTES = 2 * MAC_BYTES

@@ -22,9 +22,8 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from bus.lua import Scripts
+from bus.lua import Argument, Scripts
 
-Argument = bytes | str | int | float
 Command = tuple[Argument, ...]
 Value = bytes | int | list["Value"] | None
 Answer = Value | ResponseError

@@ -18,14 +18,14 @@ from bus.generation import Generation
 from bus.job_steps import JobSteps
 from bus.keys import JOBS_GROUP, REPLIES_GROUP, Keys
 from bus.letters import DeadLetters, Quarantine
-from bus.lua import Scripts
+from bus.lua import Argument, Scripts
 from bus.outbox import Outbox
 from bus.policies import Policies, PolicyStore
 from bus.readers import Entry, decode_entries
 from bus.records import Job
 from bus.recovery import Recovery
 from bus.store import MOST_WAITING_IN_ALL, Store
-from bus.wire import Argument, Value, Wire, failure
+from bus.wire import Value, Wire, failure
 from tests.bus.builders import AGENT, BUS_KEY
 from tests.bus.memory.inbound import MemoryQuarantine, MemoryStore
 from tests.bus.memory.outbound import MemoryOutbox

@@ -13,12 +13,13 @@ import pytest
 
 from bus.client import Commands
 from bus.job_steps import Finished
+from bus.lua import Argument
 from bus.outbox import Committed
 from bus.policies import Policies
 from bus.records import OutboxRecord, decode_reply_record
 from bus.recovery import Reclaim
 from bus.store import Intake, SessionWrite, Source
-from bus.wire import Argument, Value
+from bus.wire import Value
 from tests.bus.builders import PEER, arrival_of, job_of, reply
 from tests.bus.history import Relay
 from tests.bus.scenes import RedisScene, Supervisor, Worker

@@ -7,7 +7,8 @@ import pytest
 from bus.client import RedisClient, open_redis
 from bus.generation import Generation
 from bus.keys import Keys
-from bus.wire import Argument, Value
+from bus.lua import Argument
+from bus.wire import Value
 from tests.bus.builders import AGENT
 from tests.redis_server import redis_server
 

@@ -2,9 +2,11 @@
 
 import re
 
+import hiredis
 import pytest
 
-from bus.lua import Script, Scripts
+from bus.keys import Keys
+from bus.lua import MOST_PACKED_BOARDS, Argument, Script, Scripts
 
 pytestmark = pytest.mark.pure
 
@@ -16,3 +18,17 @@ def test_a_script_has_every_function_that_it_calls_and_none_that_it_does_not(scr
     assert called <= {"tonumber", "tostring", "unpack", "ipairs", "pairs", "type", "error", "function"}
     for name in re.findall(r"^local function (\w+)\(", text, re.MULTILINE):
         assert len(re.findall(rf"\b{name}\b", text)) > 1, f"{name} is never called"
+
+
+@pytest.mark.parametrize("name", ["accept", "finish", "confirm", "renew"])
+@pytest.mark.parametrize("conversations", [1, MOST_PACKED_BOARDS + 2])
+def test_a_call_is_the_command_that_hiredis_would_pack(name: str, conversations: int) -> None:
+    script = Scripts.load()[name]
+    keys, arguments = Keys("agent"), ("text", b"\x00\xff\r\n", "", 7, 1.5, "ünicode")
+    for number in [*range(conversations), 0]:
+        given = [*keys.board(f"conversation {number}"), keys.session("owner", "device")]
+        for some in (arguments, arguments[:2]):
+            own = script.keys(given)
+            command: tuple[Argument, ...] = ("EVALSHA", script.sha1, len(own), *own, *some)
+            assert script.call(given, some) == hiredis.pack_command(command)  # type: ignore[arg-type]
+    assert len(script.packed_boards) <= MOST_PACKED_BOARDS

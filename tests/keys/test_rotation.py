@@ -8,11 +8,11 @@ import pytest
 
 from bus.client import RedisClient, open_redis
 from bus.keys import PLAIN_KINDS, SEALED_KINDS, Keys
-from bus.lua import Scripts
+from bus.lua import Argument, Scripts
 from bus.reseal import Resealer
 from bus.seal import OtherStoreSecret, RotationUnderWay, StoreSeal
 from bus.sealing import BusKey, SealBroken, StoreKeys
-from bus.wire import Argument, Value
+from bus.wire import Value
 from supervisor.secrets import RotationUnfinished, Secret, load_store_secret
 from supervisor.store_rotation import InNamedFile, InStateDirectory, Rotated, RotationRefused, StoreRotation
 from tests.keeper.environment import AGENT_ID

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from bus.client import RedisClient, open_redis
-from bus.lua import Scripts
-from bus.wire import Argument, RedisUnavailable, Value
+from bus.lua import Argument, Scripts
+from bus.wire import RedisUnavailable, Value
 from supervisor.redis_check import RedisUnfit, check_redis
 from tests.redis_server import running_redis
 
