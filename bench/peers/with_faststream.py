@@ -33,7 +33,9 @@ async def produce() -> None:
 
     @broker.subscriber(stream=stream(RESULTS))
     async def hear(text: str, message: RedisMessage) -> None:
-        waiting.pop(message.correlation_id).set_result(text)
+        future = waiting.pop(message.correlation_id)
+        if not future.done():  # one that was given up, of a first job that came before a worker listened
+            future.set_result(text)
 
     async def ask(text: str, _in_flight: int) -> object:
         name = uuid.uuid4().hex

@@ -202,7 +202,9 @@ async def test_sync_handlers_run_side_by_side() -> None:
     assert len(bus.replies) == 2
 
 
-async def test_a_first_delivery_begins_without_a_question_and_its_end_tells_when() -> None:
+async def test_a_first_delivery_begins_without_a_question_and_its_end_tells_when(
+    autojump_clock: trio.testing.MockClock,  # or a stall of the machine would make it a long run, whose start is told
+) -> None:
     bus = MemoryBus()
     async with running(agent_that(), bus):
         bus.give(job_of(number=1), job_of(number=2, deliveries=2))
