@@ -13,8 +13,8 @@ import trio
 from redis.exceptions import ResponseError
 
 from bus.link import Link
-from bus.lua import Argument, Script, Scripts
-from bus.wire import Command, ConnectionReplaced, RedisFailed, RedisFull, RedisUnavailable, Value, failure, is_replica
+from bus.lua import Argument, Script, Scripts, packed
+from bus.wire import ConnectionReplaced, RedisFailed, RedisFull, RedisUnavailable, Value, failure, is_replica
 
 __all__ = ["Commands", "RedisClient", "RedisUnavailable", "open_redis"]
 
@@ -37,7 +37,7 @@ class _Request:
 
     __slots__ = ("answer", "command", "connection", "is_done", "script", "waiting")
 
-    def __init__(self, command: Command | bytes, script: Script | None = None, connection: int | None = None) -> None:
+    def __init__(self, command: bytes, script: Script | None = None, connection: int | None = None) -> None:
         self.command = command
         self.script = script
         self.connection = connection
@@ -87,7 +87,7 @@ class RedisClient:
 
     async def command(self, *command: Argument) -> Value:
         """One command; raises RedisUnavailable, RedisFull or RedisRefused."""
-        return await self._ask(_Request(command))
+        return await self._ask(_Request(packed(command)))
 
     async def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> Value:
         """One Lua operation; raises as `command`."""
@@ -100,8 +100,7 @@ class RedisClient:
     def _call_of(
         self, name: str, keys: Sequence[str], arguments: Sequence[Argument], connection: int | None = None
     ) -> _Request:
-        script = self.scripts[name]
-        return _Request(script.call(keys, arguments), script, connection)
+        return _Request(self.scripts.call(name, keys, arguments), self.scripts[name], connection)
 
     @property
     def connects(self) -> int:
@@ -126,10 +125,13 @@ class RedisClient:
         if self._closed:
             return
         self._closed = True
-        with trio.move_on_after(CLOSE_SECONDS, shield=True), suppress(RedisFailed):
-            if self._is_driven or (self._link.is_open and (self._queued or self._sent)):
-                await self._ask(_Request(("PING",)), is_last=True)  # answers come in order: what was before it is done
-        self._link.end()
+        try:
+            with trio.move_on_after(CLOSE_SECONDS, shield=True), suppress(RedisFailed):
+                if self._is_driven or (self._link.is_open and (self._queued or self._sent)):
+                    # Answers come in order: what was before it is done.
+                    await self._ask(_Request(packed(("PING",))), is_last=True)
+        finally:
+            self._link.end()
 
     async def _ask(self, request: _Request, *, is_last: bool = False) -> Value:
         if self._closed and not is_last:
@@ -156,7 +158,8 @@ class RedisClient:
         try:
             while not own.is_done:
                 await self._exchange()
-            self.round_trip_seconds = trio.current_time() - started
+            if not isinstance(own.answer, Exception):
+                self.round_trip_seconds = trio.current_time() - started
         finally:
             self._is_driven = False
             self._wake_next_driver()
@@ -179,6 +182,7 @@ class RedisClient:
                 return  # nothing of it was for this connection
             answers = await self._link.exchange(ANSWER_TIMEOUT_SECONDS)
         except Exception as error:  # noqa: BLE001 - handed to every waiter, or all but us would wait for ever
+            self._link.close()  # what it would still answer has nobody waiting
             self._fail(error)
             return
         if self.connected_since is None or self._connects_seen != self.connects:
@@ -208,7 +212,7 @@ class RedisClient:
     def _refuse(self, request: _Request, answer: ResponseError) -> None:
         if request.script is not None and str(answer).startswith("NOSCRIPT"):
             # Somebody flushed the scripts; the command did not run, so running it now is the first time.
-            reload = _Request(("SCRIPT", "LOAD", request.script.text))
+            reload = _Request(packed(("SCRIPT", "LOAD", request.script.text)))
             request.script = None
             self._queued[:0] = [reload, request]
         else:
@@ -235,7 +239,7 @@ class _OnConnection:
         self._number = number
 
     async def command(self, *command: Argument) -> Value:
-        return await self._client._ask(_Request(command, None, self._number))
+        return await self._client._ask(_Request(packed(command), None, self._number))
 
     async def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> Value:
         return await self._client._ask(self._client._call_of(name, keys, arguments, self._number))

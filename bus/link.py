@@ -14,8 +14,8 @@ import hiredis
 import trio
 from redis.exceptions import ResponseError
 
-from bus.lua import Scripts, packed
-from bus.wire import Answer, Command, RedisUnavailable, Wire
+from bus.lua import Scripts
+from bus.wire import Answer, RedisUnavailable, Wire
 
 RECEIVE_BYTES = 256 * 1024
 CONNECT_ANSWER_SECONDS = 5.0
@@ -61,9 +61,9 @@ class Link:
         self.connects += 1
         trio.lowlevel.spawn_system_task(self._watch, made)
 
-    def write(self, command: Command | bytes) -> None:
-        """Put a command, or one that is packed, behind what waits to be sent; `exchange` sends it."""
-        self._unsent += command if isinstance(command, bytes) else packed(command)
+    def write(self, command: bytes) -> None:
+        """Put a command, packed, behind what waits to be sent; `exchange` sends it."""
+        self._unsent += command
 
     async def exchange(self, answer_timeout_seconds: float) -> list[Answer]:
         """Send what was written, then wait for at least one answer: all that have come, in order.

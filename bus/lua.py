@@ -13,7 +13,7 @@ import hiredis
 import msgspec
 
 Argument = bytes | str | int | float
-MOST_PACKED_BOARDS = 256  # a script; of conversations in which something was said just now, 1 to 2 KB each
+MOST_PACKED_BOARDS = 1000  # 1 to 2 KB each, four for a conversation in which something was said just now
 
 _BOARD = re.compile(r"^-- BOARD (.*)$", re.MULTILINE)
 _BODY = ""
@@ -23,8 +23,7 @@ _FUNCTION = re.compile(r"^(local function (\w+)\(.*?^end\n)", re.MULTILINE | re.
 class Script(msgspec.Struct, frozen=True):
     """One operation: its text as Redis loads it, and the SHA-1 by which it is called.
 
-    `board`: which keys of the board (bus/keys.py) it uses; none for an operation that is not about a conversation. `packed_boards`: these
-    keys as they go out, by their first, the conversation's: packing them anew took a fifteenth of what a job takes of us.
+    `board`: which keys of the board (bus/keys.py) it uses; none for an operation that is not about a conversation.
     """
 
     name: str
@@ -32,31 +31,14 @@ class Script(msgspec.Struct, frozen=True):
     sha1: bytes
     board: tuple[int, ...] = ()
     board_size: int = 0
-    packed_boards: dict[str, bytes] = msgspec.field(default_factory=dict)
 
-    def call(self, keys: Sequence[str], arguments: Sequence[Argument]) -> bytes:
-        """The whole command (RESP) that calls it, with the keys that `keys` says."""
-        if not self.board:
-            return packed(("EVALSHA", self.sha1, len(keys), *keys, *arguments))
-        own = keys[self.board_size :]
-        how_many = b"%d" % (len(self.board) + len(own))
-        words = 3 + len(self.board) + len(own) + len(arguments)
-        head = b"*%d\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n$%d\r\n%b\r\n" % (words, self.sha1, len(how_many), how_many)
-        return b"".join((head, self._packed_board(keys), _words((*own, *arguments))))
+    def of_the_board(self, keys: Sequence[str]) -> tuple[str, ...]:
+        """Of the whole board and the operation's own keys behind it, those of the board that it is called with."""
+        return tuple(keys[place] for place in self.board)
 
-    def _packed_board(self, keys: Sequence[str]) -> bytes:
-        board = self.packed_boards.get(keys[0])
-        if board is None:
-            if len(self.packed_boards) >= MOST_PACKED_BOARDS:
-                self.packed_boards.clear()
-            board = self.packed_boards[keys[0]] = _words(tuple(keys[place] for place in self.board))
-        return board
-
-    def keys(self, given: Sequence[str]) -> Sequence[str]:
-        """Of the whole board and the operation's own keys behind it, those that it is called with."""
-        if not self.board:
-            return given
-        return [*[given[place] for place in self.board], *given[self.board_size :]]
+    def own(self, keys: Sequence[str]) -> Sequence[str]:
+        """The operation's own keys: all for one that has no board."""
+        return keys[self.board_size :] if self.board else keys
 
 
 class Scripts:
@@ -64,6 +46,7 @@ class Scripts:
 
     def __init__(self, scripts: dict[str, Script]) -> None:
         self._scripts = scripts
+        self._boards: dict[tuple[str, str], bytes] = {}
 
     @classmethod
     def load(cls) -> Self:
@@ -80,6 +63,27 @@ class Scripts:
 
     def __getitem__(self, name: str) -> Script:
         return self._scripts[name]
+
+    def call(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> bytes:
+        """The command (RESP) that calls an operation with those of `keys` that it uses."""
+        script = self._scripts[name]
+        own = script.own(keys)
+        how_many = b"%d" % (len(script.board) + len(own))
+        words = 3 + len(script.board) + len(own) + len(arguments)
+        head = b"*%d\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n$%d\r\n%b\r\n" % (words, script.sha1, len(how_many), how_many)
+        return b"".join((head, self._board(script, keys), _words((*own, *arguments))))
+
+    def _board(self, script: Script, keys: Sequence[str]) -> bytes:
+        """As it went out last time for this conversation, which its first key names: packing it took a fifteenth of our part of a job."""
+        if not script.board:
+            return b""
+        name = (script.name, keys[0])
+        board = self._boards.get(name)
+        if board is None:
+            if len(self._boards) >= MOST_PACKED_BOARDS:
+                self._boards.clear()
+            board = self._boards[name] = _words(script.of_the_board(keys))
+        return board
 
     def all(self) -> list[Script]:
         """Every operation."""

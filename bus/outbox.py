@@ -72,7 +72,8 @@ class Outbox:
     ) -> Commit:
         """Sessions move and the bytes stand in the outbox (`record` None: nothing to acknowledge, a stream begins).
 
-        `entry_id`: of the reply; NOT_HEAD when another of its conversation is under way. `answers`: job id and place. `epoch`: under which it was encrypted. `stream_id`: of the stream that begins or ends with it.
+        `entry_id`: of the reply; NOT_HEAD when another of its conversation is under way. `answers`: job id and place. `epoch`: under
+        which it was encrypted. `stream_id`: of the stream that begins or ends with it.
         `owner`: whose row, in which version, it was addressed by; STALE when that, or a session, is another now.
         """
         if self._generation.is_doubted:

@@ -16,6 +16,7 @@ from redis.exceptions import ResponseError
 
 from bus.client import ANSWER_TIMEOUT_SECONDS, RedisClient
 from bus.link import Link
+from bus.lua import packed
 from bus.wire import Answer, RedisFailed, RedisUnavailable, Value, Wire, failure, is_replica
 
 BLOCK_MS = 2000
@@ -115,7 +116,7 @@ class StreamReader:
             await self._link.open()
         start = "0" if self._reread_pending else ">"
         command = ("XREADGROUP", "GROUP", self._group, self._consumer, "COUNT", count)
-        self._link.write((*command, "BLOCK", BLOCK_MS, "STREAMS", self._stream, start))
+        self._link.write(packed((*command, "BLOCK", BLOCK_MS, "STREAMS", self._stream, start)))
         self._is_asked = True
 
     async def _answer(self) -> Answer:

@@ -4,14 +4,15 @@ XChaCha20-Poly1305; a sealed value is version u8 ‖ key epoch u32 ‖ nonce 24 
 msgpack list that names where the value belongs, so that a value moved to another place does not open.
 Keys are types of their own; printing one shows nothing.
 
-libsodium is called as nacl.bindings calls it, without what that checks and makes anew at each call, which takes twice as long as a
-message of 1 KiB: here lengths are right by construction, and cffi refuses what is not bytes.
+libsodium is called as nacl.bindings calls it (which makes it ready: it chooses the fastest code for this processor), without what
+that checks and makes anew at each call, which takes twice as long as a message of 1 KiB: here all lengths are right by construction.
 """
 
 import os
 from typing import Self
 
 import msgspec
+import nacl.bindings  # noqa: F401 - libsodium is to be made ready before it is used
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from nacl._sodium import ffi, lib  # type: ignore[import-not-found]  # a compiled module without a stub

@@ -45,7 +45,6 @@ class _Head(msgspec.Struct, frozen=True):
     """A reply that was taken: the head of its conversation's out-box."""
 
     entry_id: str
-    packed: bytes
     record: ReplyRecord
     reply: Reply
 
@@ -187,9 +186,7 @@ class Outbound:
         if self._connection.state is not State.CONNECTED:
             await self._outbox.give_back_reply(entry.id, record.conversation_id)
             return
-        head = _Head(
-            entry.id, entry.fields["r"], record, open_reply(record, key=self._keys.bus, agent_id=self._agent_id)
-        )
+        head = _Head(entry.id, record, open_reply(record, key=self._keys.bus, agent_id=self._agent_id))
         try:
             await self._encrypt_and_send(head)
         except CannotSeal as error:

@@ -14,8 +14,8 @@ local ID_BYTES = 8
 local IDS_TRIM_AT = 1536 * ID_BYTES
 local IDS_KEPT = 1024 * ID_BYTES
 local IDS_BLOCK = 512 * ID_BYTES
-local DAY_MS = 86400 * 1000
-local IDLE_SECONDS = 91 * 86400 -- the id memory of a conversation that says nothing for 90 days is dropped
+local IDLE_SECONDS = 90 * 86400 -- the id memory of a conversation that says nothing for so long is dropped
+local EXPIRY_SECONDS = '7862400' -- a day more: moved again when that day is over
 local LEDGER_KEPT = '200000'    -- about 20 MB; a string, since a number is made one at each call
 local MOST_WAITING = 100        -- in one mailbox, unless the handler's code says otherwise
 
@@ -85,13 +85,13 @@ local function dropped_ms(known)
   return dropped
 end
 
-local TIME_FIELDS = { 't0', 't1', 't2' }
 local function time_field(known)
-  return TIME_FIELDS[1 + math.floor(#(known or '') / IDS_BLOCK)]
+  local length = #(known or '')
+  return length < IDS_BLOCK and 't0' or (length < 2 * IDS_BLOCK and 't1' or 't2')
 end
 
 -- Remember an id after those that are `known`; `field`: time_field of these, `latest`: what the conversation has there.
--- -> a field of the conversation, and the time that it is to have there. The expiry, months away, is moved once a day.
+-- -> a field of the conversation, and the time that it is to have there.
 local function remember_id(known, id, ulid_ms, field, latest)
   local before, now = known and tonumber(latest or 0) or 0, tonumber(ulid_ms)
   if not known then
@@ -100,10 +100,10 @@ local function remember_id(known, id, ulid_ms, field, latest)
     redis.call('HDEL', CONVERSATION, 't0', 't1', 't2')
   end
   local length = redis.call('APPEND', IDS, id)
-  if not known or math.floor(now / DAY_MS) > math.floor(before / DAY_MS) then redis.call('EXPIRE', IDS, IDLE_SECONDS) end
+  if redis.call('TTL', IDS) < IDLE_SECONDS then redis.call('EXPIRE', IDS, EXPIRY_SECONDS) end
   if before > now then ulid_ms = latest end
   if length < IDS_TRIM_AT then return field, ulid_ms end
-  redis.call('SET', IDS, redis.call('GETRANGE', IDS, length - IDS_KEPT, -1), 'EX', IDLE_SECONDS)
+  redis.call('SET', IDS, redis.call('GETRANGE', IDS, length - IDS_KEPT, -1), 'EX', EXPIRY_SECONDS)
   local times = redis.call('HMGET', CONVERSATION, 'td', 't0', 't1')
   redis.call('HSET', CONVERSATION, 'td', math.max(tonumber(times[1] or 0), tonumber(times[2] or 0)), 't0', times[3] or 0)
   redis.call('HDEL', CONVERSATION, 't2')

@@ -40,7 +40,7 @@ if not kind then
   put('person', ARGV[11])
 end
 if seq >= next then put('next', next_after(seq)) end
-if not entry and not is_full and ARGV[12] ~= '' then
+if not entry and ARGV[12] ~= '' then
   put('entry', add_new_job(ARGV[12], kept))
   put('seq', ARGV[5])
 end
@@ -48,10 +48,13 @@ redis.call('HSET', CONVERSATION, unpack(row))
 local event = is_full and 'refused' or (ARGV[12] == '' and 'taken' or 'queued')
 note_first(event, ARGV[14], CONVERSATION_ID .. ' ' .. ARGV[15] .. ' ' .. ARGV[16] .. ' ' .. ARGV[5])
 if not (entry or reply) and (ARGV[12] ~= '' or ARGV[13] ~= '') then begin_work() end
-if ARGV[13] ~= '' then say(ARGV[13]) end
+if ARGV[13] ~= '' then
+  say(ARGV[13], reply)
+  reply = true
+end
 if is_full then
   if redis.call('LLEN', OUT_BOX) < MOST_WAITING then
-    say(ARGV[18])
+    say(ARGV[18], reply)
   else
     bury(ARGV[12], 'refused', 0, 0) -- not even a refusal could be said for long: kept, visibly
   end

@@ -15,6 +15,7 @@ if reply == 'sent' then
   local sent = redis.call('HMGET', SENT, 'cmid', 'r')
   if sent[1] == ARGV[5] then return { 'already', sent[2] } end
 end
+if not reply then return { 'done_before' } end
 local is_mine = lease_is_mine(REPLIES, REPLIES_GROUP, ARGV[2], ARGV[3])
 if reply ~= ARGV[2] then return { is_mine and 'not_head' or 'done_before' } end
 if not is_mine then return { 'fenced' } end

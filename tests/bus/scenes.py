@@ -227,8 +227,9 @@ class DirectClient:
         return self.ask(*command)
 
     async def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> Value:
-        own = self._scripts[name].keys(keys)
-        return self.ask("EVALSHA", self._scripts[name].sha1, len(own), *own, *arguments)
+        script = self._scripts[name]
+        used = (*script.of_the_board(keys), *script.own(keys))
+        return self.ask("EVALSHA", script.sha1, len(used), *used, *arguments)
 
     def ask(self, *command: Argument) -> Value:
         [answer] = self.ask_all([command])

@@ -208,3 +208,18 @@ async def test_a_client_that_is_closed_while_it_connects_leaves_no_connection(tm
             with trio.fail_after(WAIT_SECONDS):
                 while await connections(client) > 1:  # Redis hears of an end a little later
                     await trio.lowlevel.checkpoint()
+
+
+async def test_a_command_that_cannot_be_packed_fails_alone(tmp_path: Path) -> None:
+    async def expect_refused(client: RedisClient) -> None:
+        with pytest.raises((TypeError, UnicodeEncodeError)):
+            await client.command("ECHO", "\ud800")
+
+    with redis_server(tmp_path) as url:
+        async with open_redis(url) as client:
+            async with trio.open_nursery() as nursery:
+                for number in range(5):
+                    nursery.start_soon(expect_echo, client, f"message {number}")
+                    nursery.start_soon(expect_refused, client)
+            await expect_echo(client, "after it")
+        assert client.connects == 1

@@ -358,19 +358,21 @@ async def test_the_id_memory_is_bounded_and_remembers_at_least_the_last_1024(tmp
             assert look.dropped_ms == (0 if busy == 20 else 512)
 
 
-async def test_the_id_memory_lives_90_days_beyond_the_last_day_on_which_something_was_said(tmp_path: Path) -> None:
-    day_ms, some_time_ms = 86_400_000, 1_800_000_000_000
+@pytest.mark.parametrize("dated_ms", [(0, 0, 0), (1_800_000_000_000, 1_900_000_000_000, 1_700_000_000_000)])
+async def test_the_id_memory_lives_90_days_beyond_the_last_message_however_messages_are_dated(
+    tmp_path: Path, dated_ms: tuple[int, ...]
+) -> None:
+    days = 86_400
     with redis_server(tmp_path) as url:
         async with open_bus(url) as bus:
-            lives = []
-            for seq, later in ((1, 0), (2, 1000), (3, day_ms)):
-                arrival = msgspec.structs.replace(arrival_of(seq, 0), session=None, message_ms=some_time_ms + later)
+            ids, lives = bus.keys.ids(CONVERSATION), []
+            for seq, (dated, left) in enumerate(zip(dated_ms, (90.5 * days, 89.9 * days, 90.5 * days), strict=True), 1):
+                arrival = msgspec.structs.replace(arrival_of(seq, 0), session=None, message_ms=dated)
                 assert await bus.store.accept(arrival, None) is Intake.ACCEPTED
-                lives.append(await bus.client.command("TTL", bus.keys.ids(CONVERSATION)))
-                await bus.client.command("EXPIRE", bus.keys.ids(CONVERSATION), 1000)
-            first, same_day, next_day = cast("list[int]", lives)
-            assert same_day <= 1000
-            assert min(first, next_day) > 90 * 86_400
+                lives.append(cast(int, await bus.client.command("TTL", ids)))
+                await bus.client.command("EXPIRE", ids, int(left))
+            assert [life > 90.9 * days for life in lives] == [True, False, True]
+            assert min(lives) > 90 * days
 
 
 async def test_an_unsigned_copy_in_quarantine_does_not_stand_in_the_way_of_the_genuine_message(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Sealed values against PyNaCl's own functions: bus/sealing.py calls libsodium without them."""
 
 import os
+import subprocess
+import sys
 
 import msgspec
 import pytest
@@ -43,9 +45,17 @@ def test_every_changed_byte_every_length_and_another_place_or_key_are_refused() 
             other.open(sealed, *place)
 
 
-def test_only_bytes_are_sealed_and_opened() -> None:
+def test_neither_text_nor_a_buffer_is_sealed_or_opened() -> None:
     key = BusKey(KEY)
     with pytest.raises(TypeError):
         key.seal("text")  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         key.open(bytearray(key.seal(b"")))  # type: ignore[arg-type]
+
+
+def test_libsodium_has_been_made_ready_where_nothing_else_uses_it() -> None:
+    """`sodium_init` says 1 when it was called before."""
+    says = "import bus.sealing; from nacl._sodium import lib; print(lib.sodium_init())"
+    assert subprocess.run([sys.executable, "-c", says], capture_output=True, text=True, check=True).stdout.split() == [
+        "1"
+    ]
