@@ -54,9 +54,7 @@ class _Request:
         """Hand the answer out."""
         self.answer = answer
         self.is_done = True
-        if self.waiting is not None:
-            trio.lowlevel.reschedule(self.waiting)
-            self.waiting = None
+        self.wake()
 
     def wake(self) -> None:
         """Let whoever waits go on."""
