@@ -168,9 +168,7 @@ async def test_rule_14_what_is_not_the_head_of_its_out_box_is_not_committed(scen
         await talk.accept(1, conversation=conversation)
         await answer(worker, "0")
     one, two = await talk.take_reply(), await talk.take_reply()
-    mixed_up = msgspec.structs.replace(
-        one, fields=two.fields
-    )  # held by us, and not what is under way in that conversation
+    mixed_up = msgspec.structs.replace(one, fields=two.fields)  # held by us, not what is under way in that conversation
     assert (await talk.commit(mixed_up, "c0")).outcome is Committed.NOT_HEAD
     assert (await talk.commit(one, "c0")).outcome is Committed.COMMITTED
 

@@ -11,6 +11,7 @@ import pytest
 import trio
 import trio.testing
 
+from bus.records import Job
 from tests.workers.doubles import MemoryBus, job_of, texts
 from workers import Agent, Chat, Fail, InboundMessage, Retry
 from workers.blocking import BlockingChat
@@ -127,6 +128,23 @@ async def test_no_more_jobs_run_at_once_than_there_are_slots(autojump_clock: tri
         bus.give(*(job_of(number=number) for number in range(6)))
         await bus.until(lambda: len(bus.finished) == 6)
     assert trio.current_time() - began == pytest.approx(30)
+
+
+async def test_a_job_that_comes_as_the_drain_begins_is_handed_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    bus = MemoryBus()
+    take = bus.take
+    async with running(agent_that(), bus) as runner:
+
+        async def take_as_the_drain_begins(count: int) -> list[Job]:
+            jobs = await take(count)
+            runner.drain()
+            return jobs
+
+        monkeypatch.setattr(bus, "take", take_as_the_drain_begins)
+        bus.give(job_of())
+        with trio.fail_after(10):
+            await bus.until(lambda: bus.finished or bus.handed_back)
+    assert (bus.finished, bus.handed_back) == ([], ["message-1"])
 
 
 async def test_a_drain_finishes_what_runs_and_takes_nothing_more(autojump_clock: trio.testing.MockClock) -> None:
