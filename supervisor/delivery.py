@@ -9,11 +9,11 @@ import re
 import structlog
 import trio
 
+from bus.acquire import acquire
 from bus.outbox import Outbox
 from bus.records import BadRecord
 from bus.store import now_ms
 from bus.wire import RedisFailed, RedisUnavailable
-from supervisor.acquire import acquire
 from supervisor.connection import Connection, NotConnected
 from supervisor.frames import MessageAck, MessageError, StreamAbort
 from supervisor.instance import Instance

@@ -10,6 +10,7 @@ import msgspec
 import structlog
 import trio
 
+from bus.acquire import acquire
 from bus.backoff import Backoff
 from bus.leases import LeaseKeeper
 from bus.outbox import Commit, Committed, Outbox
@@ -20,7 +21,6 @@ from bus.store import Store
 from bus.wire import RedisFailed
 from crypto.envelope import V1_1, V1_2
 from crypto.streams import StreamKey, stream_start_payload
-from supervisor.acquire import acquire
 from supervisor.addressing import GROUP
 from supervisor.connection import Connection, NotConnected, State
 from supervisor.frames import Frame, MessageSend, StreamAbort, StreamDone, StreamStart

@@ -12,6 +12,7 @@ import msgspec
 import structlog
 import trio
 
+from bus.acquire import acquire
 from bus.client import Commands
 from bus.generation import Generation
 from bus.sealing import SealBroken
@@ -19,7 +20,6 @@ from bus.store import Look, SessionWrite
 from bus.vault import StoreIsNewer, Vault
 from crypto.errors import NewerFormat, Unreadable
 from crypto.sessions import EMPTY_RECORD, DeviceRecord, forget_prekey
-from supervisor.acquire import acquire
 
 MOST_DECODED = 2000
 

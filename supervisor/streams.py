@@ -11,6 +11,7 @@ import structlog
 import trio
 
 from bus import ulid
+from bus.acquire import acquire
 from bus.outbox import Outbox
 from bus.records import BadRecord, LiveAbort, LiveDelta, LiveTyping, pack_live, unpack_live
 from bus.sealing import BusKey
@@ -20,7 +21,6 @@ from crypto.envelope import V1_2
 from crypto.errors import TooLarge
 from crypto.identity import LocalDevice
 from crypto.streams import StreamKey, seal_delta
-from supervisor.acquire import acquire
 from supervisor.connection import Connection, NotConnected, State
 from supervisor.frames import Frame, StreamAbort, StreamDelta, TypingStart, TypingStop
 from supervisor.metrics import Metrics

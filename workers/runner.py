@@ -155,6 +155,9 @@ class Runner:
         try:
             with hand.scope:
                 async with self._slots.alone() if hand.job.strikes else self._slots.one():
+                    await (
+                        trio.lowlevel.checkpoint_if_cancelled()
+                    )  # sent away while the slot came: not begun, so handed back
                     hand.begun = True
                     self._vitals.started(hand.job)
                     await self._run(hand)

@@ -5,6 +5,8 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from bus.acquire import acquire
+
 
 class Slots:
     """The slots of one worker."""
@@ -29,11 +31,14 @@ class Slots:
 
     @asynccontextmanager
     async def _take(self, wanted: int) -> AsyncIterator[None]:
-        async with self._turn:  # a checkpoint: who was cancelled meanwhile does not begin
+        await acquire(self._turn)
+        try:
             while self._free < wanted:
                 self._freed = trio.Event()
                 await self._freed.wait()
             self._free -= wanted
+        finally:
+            self._turn.release()
         try:
             yield
         finally:
