@@ -1,0 +1,38 @@
+"""Our processes do not interrupt who runs."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from bus.tuning import wait_for_a_turn
+
+SAYS = """
+import os, subprocess, sys
+from bus.tuning import wait_for_a_turn
+os.sched_setscheduler(0, {policy}, os.sched_param(0))
+print(wait_for_a_turn(), os.sched_getscheduler(0))
+subprocess.run([sys.executable, "-c", "import os; print(os.sched_getscheduler(0))"], check=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "changes", "after"),
+    [(os.SCHED_OTHER, "True", os.SCHED_BATCH), (os.SCHED_IDLE, "False", os.SCHED_IDLE)],
+)
+def test_a_process_and_what_it_starts_wait_for_their_turn_unless_somebody_chose_otherwise(
+    before: int, changes: str, after: int
+) -> None:
+    command = [sys.executable, "-u", "-c", SAYS.format(policy=before)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said.split() == [changes, str(after), str(after)]
+
+
+def test_where_a_sandbox_refuses_it_the_process_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_getscheduler", lambda _pid: os.SCHED_OTHER)
+    monkeypatch.setattr(os, "sched_setscheduler", refused)
+    assert wait_for_a_turn() is False
