@@ -7,7 +7,6 @@ from pathlib import Path
 import trio
 
 from bus.client import open_redis
-from bus.keys import Keys
 from crypto.envelope import V1_1
 from crypto.errors import Reason
 from sandbox.api import Group
@@ -43,12 +42,13 @@ async def both_hear(group: Group, text: str, *people: GroupPerson) -> None:
 
 
 async def quarantine_reasons(w: World) -> list[str]:
-    keys = Keys(agent_of(w))
-    async with open_redis(f"unix://{w.state_dir}/redis/redis.sock") as client:
-        ids = await client.command("ZRANGE", keys.quarantine, 0, -1)
+    async with open_redis(f"unix://{w.redis_socket}") as client:
+        ids = await client.command("ZRANGE", w.keys.quarantine, 0, -1)
         assert isinstance(ids, list)
         reasons = [
-            await client.command("HGET", keys.quarantined(str(i, "ascii")), "why") for i in ids if isinstance(i, bytes)
+            await client.command("HGET", w.keys.quarantined(str(i, "ascii")), "why")
+            for i in ids
+            if isinstance(i, bytes)
         ]
     return [reason.decode() for reason in reasons if isinstance(reason, bytes)]
 

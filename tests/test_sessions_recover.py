@@ -5,7 +5,6 @@ from pathlib import Path
 import trio
 
 from bus.client import open_redis
-from bus.keys import Keys
 from crypto.errors import Reason
 from sandbox.people import Person, connected
 from tests.world import World, world
@@ -20,18 +19,18 @@ async def heard(person: Person, conversation: str, text: str) -> None:
 
 async def forget_the_session(w: World, person: Person) -> None:
     """As after a lost store: the supervisor's record of the person's device is gone."""
-    keys = Keys(w.environment["HASHEE_AGENT_ID"])
-    async with open_redis(f"unix://{w.state_dir}/redis/redis.sock") as client:
-        assert await client.command("DEL", keys.session(person.account.user_id, person.device.device_id)) == 1
+    async with open_redis(f"unix://{w.redis_socket}") as client:
+        assert await client.command("DEL", w.keys.session(person.account.user_id, person.device.device_id)) == 1
 
 
 async def quarantine_reasons(w: World) -> list[str]:
-    keys = Keys(w.environment["HASHEE_AGENT_ID"])
-    async with open_redis(f"unix://{w.state_dir}/redis/redis.sock") as client:
-        ids = await client.command("ZRANGE", keys.quarantine, 0, -1)
+    async with open_redis(f"unix://{w.redis_socket}") as client:
+        ids = await client.command("ZRANGE", w.keys.quarantine, 0, -1)
         assert isinstance(ids, list)
         reasons = [
-            await client.command("HGET", keys.quarantined(str(i, "ascii")), "why") for i in ids if isinstance(i, bytes)
+            await client.command("HGET", w.keys.quarantined(str(i, "ascii")), "why")
+            for i in ids
+            if isinstance(i, bytes)
         ]
     return [reason.decode() for reason in reasons if isinstance(reason, bytes)]
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import trio
 
+from bus.keys import Keys
 from sandbox.api import RelayApi
 from sandbox.children import Child, relay_process, running
 from sandbox.people import Person, connected, make_person
@@ -43,6 +44,14 @@ class World:
     @property
     def state_dir(self) -> Path:
         return Path(self.environment["HASHEE_STATE_DIR"])
+
+    @property
+    def redis_socket(self) -> Path:
+        return self.state_dir / "redis" / "redis.sock"
+
+    @property
+    def keys(self) -> Keys:
+        return Keys(self.environment["HASHEE_AGENT_ID"])
 
     @property
     def keeper_pid(self) -> int:

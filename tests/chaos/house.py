@@ -65,7 +65,7 @@ class House:
 
     @property
     def look(self) -> Look:
-        return Look(self.world.state_dir / "redis" / "redis.sock", self.world.environment["HASHEE_AGENT_ID"])
+        return Look(self.world.redis_socket, self.world.keys)
 
     def supervisors(self) -> list[int]:
         """The keeper's first, then those beside it."""
@@ -100,7 +100,7 @@ class House:
         secret = (state_dir / "store.secret").read_bytes()
         return {
             **self.world.environment,
-            "HASHEE_REDIS_URL": f"unix://{state_dir}/redis/redis.sock",
+            "HASHEE_REDIS_URL": f"unix://{self.world.redis_socket}",
             "HASHEE_STORE_KEY": base64.b64encode(secret).decode(),
             "HASHEE_STATE_DIR": str(self.directory / name),
             "HASHEE_HTTP_PORT": "0",

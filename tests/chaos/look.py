@@ -20,9 +20,9 @@ class RedisAway(Exception):
 class Look:
     """One agent's keys in the private Redis."""
 
-    def __init__(self, socket: Path, agent_id: str) -> None:
+    def __init__(self, socket: Path, keys: Keys) -> None:
         self._socket = socket
-        self._keys = Keys(agent_id)
+        self._keys = keys
 
     def unfinished(self, said: dict[str, int]) -> list[str]:
         """What is still under way, or was never taken in; `said`: messages by conversation. Raises `RedisAway`."""

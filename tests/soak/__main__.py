@@ -1,8 +1,8 @@
 """`python -m tests.soak --minutes 10 --rate 100 --json` (`make soak`): nothing grows with messages that were answered.
 
 Real processes, nothing is killed. Ends with 1 unless everything was answered, once and in order, and Redis' memory and the resident
-memory of every process of the agent is within 10 % of what it was at minute 2. The ledger and the id memories, which have bounds of their
-own, are shown and subtracted. Progress goes to standard error.
+memory of every process of the agent is within 10 % of what it was at minute 2. It begins with a full ledger; what the ledger and the id
+memories take, which have bounds of their own, is shown. What is bad goes to standard error.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def what_is_bad(outcome: Outcome) -> list[str]:
 def _table(outcome: Outcome) -> str:
     lines = [
         f"{outcome.sent} messages in {outcome.seconds:.0f} s ({outcome.rate_per_second} a second), {outcome.answered} answers",
-        f"subtracted: ledger {outcome.base.ledger_bytes:,} -> {outcome.end.ledger_bytes:,} bytes,"
+        f"within it: ledger {outcome.base.ledger_bytes:,} -> {outcome.end.ledger_bytes:,} bytes,"
         f" id memories {outcome.base.ids_bytes:,} -> {outcome.end.ids_bytes:,} bytes",
     ]
     for what, share in outcome.growth.items():

@@ -1,23 +1,25 @@
-"""What the agent's processes and its Redis hold at a moment. Only reads.
+"""What the agent's processes and its Redis hold at a moment.
 
-Two things may grow with answered messages, each within a bound that a soak does not reach or reaches late: the ledger (200,000 entries)
-and the id memory of each conversation (16 KiB). Both are measured, shown, and subtracted from what is judged.
+Two things may grow with answered messages, each within a bound: the ledger (200,000 entries) and the id memory of each conversation
+(16 KiB). Both are shown. A soak begins with a full ledger, or most of what Redis holds at its end would be the ledger on its way to its
+bound; to subtract it would be to guess, since MEMORY USAGE says 7 % too much for a stream.
 """
 
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from itertools import cycle, islice
 from pathlib import Path
 from typing import cast
 
 import msgspec
 import redis
+from redis.typing import EncodableT, FieldT
 
-from bus.keys import Keys
 from tests.world import World
 
 ANSWER_SECONDS = 10.0
-ALLOWED_TO_GROW = ("ledger", "ids")
+PAGE = 2000
 
 
 class Census(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,23 +33,17 @@ class Census(msgspec.Struct, frozen=True, kw_only=True):
     keys: dict[str, int]
     rss: dict[str, int]
 
-    @property
-    def allowed_bytes(self) -> int:
-        """What may grow, within its bound."""
-        return self.ledger_bytes + self.ids_bytes
-
     def judged(self) -> dict[str, int]:
-        """What must not grow; of Redis without what may."""
-        rss = {part: held - self.allowed_bytes * (part == "redis") for part, held in self.rss.items()}
-        return {"redis_memory": self.redis_bytes - self.allowed_bytes, **{f"{part}_rss": n for part, n in rss.items()}}
+        """What must not grow."""
+        return {"redis_memory": self.redis_bytes, **{f"{part}_rss": held for part, held in self.rss.items()}}
 
 
 class Scales:
     """Weighs one world again and again."""
 
     def __init__(self, world: World) -> None:
-        self._keys = Keys(world.environment["HASHEE_AGENT_ID"])
-        self._socket = world.state_dir / "redis" / "redis.sock"
+        self._keys = world.keys
+        self._socket = world.redis_socket
         supervisor, server = world.supervisor_pid(), world.redis_pid()
         assert supervisor is not None
         assert server is not None
@@ -61,9 +57,7 @@ class Scales:
 
     def weigh(self, at_seconds: float) -> Census:
         """Call it in a thread: it waits for Redis."""
-        with closing(
-            redis.Redis(unix_socket_path=str(self._socket), protocol=2, socket_timeout=ANSWER_SECONDS)
-        ) as client:
+        with self._client() as client:
             counted: Counter[str] = Counter()
             ids_bytes = 0
             for raw in client.scan_iter(match=self._keys.pattern, count=1000):
@@ -81,6 +75,25 @@ class Scales:
                 keys=dict(sorted(counted.items())),
                 rss={part: rss_bytes(pid) for part, pid in self.pids.items()},
             )
+
+    def fill_ledger(self, entries: int) -> None:
+        """Put what is in the ledger there again and again until it has so many entries. Call it in a thread."""
+        with self._client() as client:
+            entries_there = cast("list[tuple[bytes, dict[FieldT, EncodableT]]]", client.xrange(self._keys.ledger))
+            there = [fields for _, fields in entries_there]
+            assert there, "the ledger is empty, there is nothing to fill it with"
+            copies = islice(cycle(there), max(0, entries - len(there)))
+            while page := list(islice(copies, PAGE)):
+                pipeline = client.pipeline(transaction=False)
+                for fields in page:
+                    pipeline.xadd(self._keys.ledger, fields)
+                pipeline.execute()
+
+    @contextmanager
+    def _client(self) -> Iterator[redis.Redis]:
+        client = redis.Redis(unix_socket_path=str(self._socket), protocol=2, socket_timeout=ANSWER_SECONDS)
+        with closing(client):
+            yield client
 
 
 def rss_bytes(pid: int) -> int:

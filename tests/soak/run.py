@@ -15,6 +15,9 @@ from tests.world import World, world
 MOST_UNANSWERED = 30
 """Of one person: who gets no answers waits, so that a slow machine makes the rate smaller and nothing is refused."""
 
+LEDGER_ENTRIES = 200_000
+"""As many as it keeps."""
+
 WORKERS = 2
 WINDOW_SHARE = 0.125
 """Of the time until the base: so long before and after it, and twice as long before the end, is looked at."""
@@ -22,13 +25,14 @@ ANSWER_SECONDS = 60.0
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What the command line asks for. `base_seconds`: from when on nothing may grow."""
+    """What the command line asks for. `base_seconds`: from when on nothing may grow. `ledger_entries`: what the ledger begins with."""
 
     seconds: float
     rate: float
     people: int
     sample_seconds: float = 5.0
     base_seconds: float = 120.0
+    ledger_entries: int = LEDGER_ENTRIES
     seed: int = 1
 
 
@@ -56,7 +60,8 @@ async def run(order: Order, directory: Path) -> Outcome:
     settings = {"HASHEE_WORKERS": str(WORKERS), "HASHEE_LOG_FORMAT": "json"}
     async with world(directory, people=names, **settings) as made:
         scales, samples = Scales(made), list[Census]()
-        said: dict[Person, int] = {}
+        said = await _greet(made)
+        await trio.to_thread.run_sync(scales.fill_ledger, order.ledger_entries)
         began = trio.current_time()
         async with trio.open_nursery() as weighing:
             weighing.start_soon(_weigh, scales, samples, began, order.sample_seconds)
@@ -66,10 +71,24 @@ async def run(order: Order, directory: Path) -> Outcome:
             seconds = trio.current_time() - began
             weighing.cancel_scope.cancel()
         samples.append(await trio.to_thread.run_sync(scales.weigh, seconds))
-        for person, count in said.items():
-            with trio.move_on_after(ANSWER_SECONDS):
-                await person.transcript.until(partial(_has_heard, person, made.conversations[person], count))
+        await _hear_all(made, said)
         return _outcome(order, made, samples, said, seconds)
+
+
+async def _greet(made: World) -> dict[Person, int]:
+    """Everybody says one thing, so that the ledger has what there is of each kind. Returns how much each has said."""
+    said = dict.fromkeys(made.people, 1)
+    for person in said:
+        await person.say(made.conversations[person], _text(0))
+    await _hear_all(made, said)
+    return said
+
+
+async def _hear_all(made: World, said: dict[Person, int]) -> None:
+    """Or give up: what is missing is found by whoever counts."""
+    for person, count in said.items():
+        with trio.move_on_after(ANSWER_SECONDS):
+            await person.transcript.until(partial(_has_heard, person, made.conversations[person], count))
 
 
 async def _talk(made: World, order: Order, number: int, person: Person, said: dict[Person, int]) -> None:
@@ -79,7 +98,6 @@ async def _talk(made: World, order: Order, number: int, person: Person, said: di
     chance = random.Random(f"{order.seed} {number}")
     end = trio.current_time() + order.seconds
     at = trio.current_time() + chance.uniform(0, interval)
-    said[person] = 0
     while at < end:
         await trio.sleep_until(at)
         few = partial(_has_few_unanswered, person, conversation, said)

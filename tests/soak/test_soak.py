@@ -12,7 +12,7 @@ PASSING = frozenset(
 
 
 async def test_nothing_grows_with_messages_that_were_answered(tmp_path: Path) -> None:
-    order = Order(seconds=8, rate=25, people=8, sample_seconds=1, base_seconds=2)
+    order = Order(seconds=8, rate=25, people=8, sample_seconds=1, base_seconds=2, ledger_entries=0)
     outcome = await run(order, tmp_path)
     assert outcome.sent > order.seconds * order.rate / 10, "it said hardly anything"
     assert outcome.answered == outcome.sent
