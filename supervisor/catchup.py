@@ -60,6 +60,7 @@ class Catchup:
             cursor = await self._store.cursor()
             page = await self._rest.poll(cursor)
             if not page.frames:
+                self._inbound.polled()
                 await self._end_first_sync()
                 return True
             if not await self._take_in(page):

@@ -4,6 +4,7 @@ A conversation's messages are taken one after the other; different conversations
 reader only puts a frame into its lane.
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -24,6 +25,10 @@ from supervisor.rest import RestFailed
 from supervisor.sessions import Sessions
 
 MOST_CONFLICTS = 20
+POLL_AFTER = 256
+"""Messages of one conversation that are pushed until a poll is asked for. The cursor stays before them until then, and a poll must not
+bring what is no longer known: 1,024 are remembered of a conversation (PROTOCOL §5.1), and three supervisors may count each for itself.
+"""
 NO_PEER = ("", "")
 
 __all__ = ["Inbound", "MessageFrame", "Waiting"]
@@ -76,6 +81,7 @@ class Inbound:
         self._on_session = on_session
         self._lanes = Lanes(self._work)
         self._is_holding = False
+        self._unpolled: Counter[str] = Counter()
 
     @property
     def under_way(self) -> int:
@@ -85,6 +91,10 @@ class Inbound:
     def hold(self, is_holding: bool) -> None:
         """While Redis is nearly full, nothing is taken in (DESIGN rule 16)."""
         self._is_holding = is_holding
+
+    def polled(self) -> None:
+        """The cursor has caught up with what was pushed."""
+        self._unpolled.clear()
 
     def push(self, frame: MessageFrame) -> None:
         """A pushed frame. A full lane passes it over: polling brings it back."""
@@ -134,7 +144,14 @@ class Inbound:
         elif not outcome.is_settled and waiting.incoming.source is not Source.QUARANTINE:
             self._metrics.frames_dropped.labels("hold" if outcome is Intake.HOLD else "out_of_sequence").inc()
             self._ask_for_poll()
+        if outcome.is_settled and waiting.incoming.source is Source.PUSH:
+            self._note_unpolled(waiting.incoming.frame.conversation_id)
         return outcome
+
+    def _note_unpolled(self, conversation_id: str) -> None:
+        self._unpolled[conversation_id] += 1
+        if self._unpolled[conversation_id] % POLL_AFTER == 0:
+            self._ask_for_poll()
 
     async def _read_and_store(self, waiting: Waiting) -> Intake:
         envelope = self._reader.parse(waiting.incoming)

@@ -86,7 +86,7 @@ class Outbound:
         self._rate = send_rate_per_second
         self._slots = trio.Semaphore(SLOTS, max_value=SLOTS)
         self._under_way: dict[str, trio.CancelScope] = {}
-        self._committed: set[str] = set()
+        self._commit_begun: set[str] = set()
         self._taking = trio.CancelScope()
         self._turn = trio.Lock()
         self._agent_id = store.keys.agent_id
@@ -133,11 +133,12 @@ class Outbound:
                     nursery.start_soon(self._send_entry, entry)
 
     def _lease_lost(self, entry_id: str) -> None:
-        """Another has the reply: whatever we did would change nothing. Once committed it is sent whatever becomes of its entry:
+        """Another has the reply: whatever we did would change nothing.
 
-        a send that is cancelled half-way costs the connection.
+        Once we have begun to commit it, the commit's answer says whose it is: it may be ourselves who have just settled the entry.
+        And a send that is cancelled half-way costs the connection.
         """
-        if entry_id in self._under_way and entry_id not in self._committed:
+        if entry_id in self._under_way and entry_id not in self._commit_begun:
             self._under_way[entry_id].cancel()
 
     async def give_back(self, entries: list[Entry]) -> None:
@@ -160,7 +161,7 @@ class Outbound:
                     await backoff.wait()
         finally:
             self._leases.release(entry.id)
-            self._committed.discard(entry.id)
+            self._commit_begun.discard(entry.id)
             del self._under_way[entry.id]
 
     async def _attempt(self, entry: Entry) -> float | None:
@@ -278,7 +279,6 @@ class Outbound:
             if commit.outcome is Committed.COMMITTED:
                 self._sealer.committed(sealed)
                 self._leases.release(head.entry_id)
-                self._committed.add(head.entry_id)
                 return sealed, commit.stream_id
             if commit.outcome is Committed.STALE:
                 continue
@@ -314,6 +314,7 @@ class Outbound:
             payload_type_of(reply.payload),
             record.emitted_ms,
         )
+        self._commit_begun.add(head.entry_id)
         return await self._outbox.commit(
             owner=row_of(addressed.recipient),
             entry_id=head.entry_id,

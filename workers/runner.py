@@ -54,12 +54,15 @@ class RunnerSettings:
 
 @dataclass(eq=False)
 class _Hand:
-    """A job that was taken: the scope that ends it, whether its handler was begun, and whether it has had its end in Redis."""
+    """A job that was taken: the scope that ends it, whether its handler was begun, whether its end is being told to Redis, whose answer
+    says if it was still ours, and whether it has had it.
+    """
 
     job: Job
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     begun: bool = False
     superseded: bool = False
+    ending: bool = False
     ended: bool = False
     began_ms: int | None = None
     """When its handler began, as long as nobody has been told."""
@@ -174,6 +177,7 @@ class Runner:
         if hand.superseded:
             await self._end_superseded(hand)
         elif self._stopping or not hand.begun:
+            hand.ending = True
             with trio.move_on_after(LAST_WORD_SECONDS, shield=True):
                 try:
                     await self._bus.hand_back(hand.job)
@@ -182,6 +186,7 @@ class Runner:
                 self.handed_back += 1
 
     async def _end_superseded(self, hand: _Hand) -> None:
+        hand.ending = True
         with trio.CancelScope(shield=True):
             await until_redis_answers(lambda: self._bus.finish(hand.job, "superseded"))
         self._log.info("job: superseded by a later message", job=hand.job.job_id)
@@ -260,6 +265,7 @@ class Runner:
             payload_type = str(job.message.payload.get("type", ""))[:32]
             self._log.info("job: no handler for this type", job=job.job_id, payload_type=payload_type)
         outcome: Literal["done", "no_handler"] = "done" if ended.handled else "no_handler"
+        hand.ending = True
         finished = await until_redis_answers(lambda: self._bus.finish(job, outcome, last=ended.last, began_ms=began_ms))
         hand.ended = True
         if finished is Finished.FENCED:
@@ -297,6 +303,7 @@ class Runner:
             return
         job, apology = hand.job, self._apology()
         after_ms = None if retry_after_seconds is None else int(retry_after_seconds * 1000)
+        hand.ending = True
         failed = await until_redis_answers(lambda: self._bus.fail(job, reason, after_ms, apology))
         hand.ended = True
         if failed is Failed.FENCED:
@@ -316,7 +323,9 @@ class Runner:
         )
 
     def _lost(self, entry_id: str) -> None:
-        if hand := self._hands.get(entry_id):
+        """Not ours any more; not news of one whose end Redis has perhaps only just written."""
+        hand = self._hands.get(entry_id)
+        if hand is not None and not hand.ending:
             self._log.warning("job: lost to another worker", job=hand.job.job_id)
             hand.ended = True
             hand.scope.cancel()

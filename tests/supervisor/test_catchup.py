@@ -192,3 +192,26 @@ def message_id(core: Core, at: int) -> str:
     assert isinstance(frame, MessageNew)
     assert frame.conversation_id in (CONVERSATION, OTHER_CONVERSATION)
     return frame.message_id
+
+
+async def test_a_long_conversation_is_polled_before_what_was_taken_in_is_forgotten(tmp_path: Path) -> None:
+    nothing_to_do: dict[str, object] = {"type": "system", "event": {"kind": "unknown"}}
+    async with scene(tmp_path) as (core, ada):
+        polled = 0
+        for _ in range(8):  # of 2,048 messages at least 512 are forgotten
+            said = [recent(ada.say(payload=nothing_to_do)) for _ in range(256)]
+            core.rest.history += said
+            for frame in said:
+                core.inbound.push(frame)
+            await until(lambda: is_idle(core))
+            if core.polls_asked > polled:
+                polled = core.polls_asked
+                assert await poll(core)
+        assert await poll(core)
+        assert await core.store.cursor() == message_id(core, -1)
+        assert await core.client.command("ZCARD", core.keys.quarantine) == 0
+        assert core.count("message_duplicate_total") == len(core.rest.history)
+
+
+async def is_idle(core: Core) -> bool:
+    return core.inbound.under_way == 0

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -10,6 +11,7 @@ import structlog
 import trio
 import trio.testing
 
+from bus.outbox import Commit
 from bus.records import decode_outbox_record
 from bus.recovery import Reclaim
 from supervisor.frames import Frame, MessageAck, MessageError, MessageSend
@@ -381,6 +383,25 @@ async def test_a_lease_that_ends_with_the_commit_does_not_cut_the_send_that_foll
                 while core.outbound.under_way:
                     await trio.sleep(0.005)
         assert len(sent) == 1
+
+
+async def test_a_lease_that_is_gone_with_the_commit_does_not_hold_up_the_send(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scene(tmp_path) as (core, _):
+        commit = core.outbox.commit
+
+        async def commit_and_renew(**named: Any) -> Commit:
+            committed = await commit(**named)
+            core.outbound._lease_lost(named["entry_id"])  # as a renewal says that asks while the answer is on its way
+            await trio.lowlevel.checkpoint()
+            return committed
+
+        monkeypatch.setattr(core.outbox, "commit", commit_and_renew)
+        async with sending(core):
+            core.connection.connect()
+            await reply_to_next(core, "an answer")
+            await core.connection.wait_sent(1)
 
 
 async def _has_entries(core: Core, count: int) -> bool:

@@ -12,6 +12,7 @@ import pytest
 import trio
 import trio.testing
 
+from bus.job_steps import Finished
 from bus.records import Job
 from tests.workers.doubles import MemoryBus, job_of, texts
 from workers import Agent, Chat, Fail, InboundMessage, Retry
@@ -221,6 +222,24 @@ async def test_a_lost_lease_cancels_its_handler_and_ends_the_job_nowhere(
     assert bus.finished == ["message-2"]
     assert not (bus.failed)
     assert not (bus.handed_back)
+
+
+async def test_a_lease_that_is_gone_with_the_end_of_its_job_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    bus, job, output = MemoryBus(), job_of(), io.StringIO()
+    finish = bus.finish
+
+    async def finish_and_renew(job: Job, *arguments: Any, **named: Any) -> Finished:
+        finished = await finish(job, *arguments, **named)
+        bus.lose(job)  # as a renewal says that asks while the answer is on its way
+        await trio.lowlevel.checkpoint()
+        return finished
+
+    monkeypatch.setattr(bus, "finish", finish_and_renew)
+    async with running(agent_that(), bus, output=output) as runner:
+        bus.give(job)
+        await bus.until(lambda: bus.finished and not bus.held)
+    assert runner._vitals.heartbeat(0).jobs_done == 1
+    assert output.getvalue() == ""
 
 
 async def test_redis_may_go_and_come_while_a_job_runs(autojump_clock: trio.testing.MockClock) -> None:
