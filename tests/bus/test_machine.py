@@ -1,4 +1,4 @@
-"""The state machine of machine.py over the bus in memory and over the one in Redis.
+"""The state machine of machine/ over the bus in memory and over the one in Redis.
 
 HASHEE_TEST_EXAMPLES sets how many histories are played, for a long look: the seeds are then not fixed.
 """
@@ -8,7 +8,7 @@ import os
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.bus.machine import BusMachine
+from tests.bus.machine.all_of_it import BusMachine
 from tests.bus.scenes import MemoryScene, RedisScene
 
 WANTED = os.environ.get("HASHEE_TEST_EXAMPLES")
