@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.bus.scenes import MemoryScene, RedisScene, Scene
+from tests.bus.redis_scene import RedisScene
+from tests.bus.scenes import MemoryScene, Scene
 from tests.redis_server import redis_server
 
 

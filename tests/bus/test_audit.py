@@ -7,7 +7,7 @@ import pytest
 from bus.policies import Policies
 from bus.recovery import Reclaim
 from tests.bus.builders import CONVERSATION, reply
-from tests.bus.scenes import RedisScene
+from tests.bus.redis_scene import RedisScene
 from tests.bus.talk import Talk, answer, talk_and_worker
 
 

@@ -22,7 +22,8 @@ from bus.store import Intake, SessionWrite, Source
 from bus.wire import Value
 from tests.bus.builders import PEER, arrival_of, job_of, reply
 from tests.bus.history import Relay
-from tests.bus.scenes import RedisScene, Supervisor, Worker
+from tests.bus.redis_scene import RedisScene
+from tests.bus.scenes import Supervisor, Worker
 from tests.bus.talk import outbox_record
 
 CONVERSATION = "conversation"

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.bus.machine.all_of_it import BusMachine
-from tests.bus.scenes import MemoryScene, RedisScene
+from tests.bus.redis_scene import RedisScene
+from tests.bus.scenes import MemoryScene
 
 WANTED = os.environ.get("HASHEE_TEST_EXAMPLES")
 

@@ -31,7 +31,7 @@ from tests.bus.builders import (
     reply,
     signed_id_of,
 )
-from tests.bus.scenes import RedisScene
+from tests.bus.redis_scene import RedisScene
 from tests.bus.talk import answer, talk_and_worker, talk_of
 from tests.redis_server import redis_server, running_redis
 

@@ -13,10 +13,11 @@ from bus.trace import Ledger
 from supervisor.frames import GroupKeyRotated, MessageNew
 from supervisor.rest import RestFailed
 from tests.redis_server import running_redis
-from tests.supervisor.builders import PERSON, Core, Person, open_core, relation_of, until
+from tests.supervisor.builders import Core, open_core, until
 from tests.supervisor.doubles import FakeRest
 from tests.supervisor.group_scene import GROUP
 from tests.supervisor.group_scene import scene as group_scene
+from tests.supervisor.person import PERSON, Person, relation_of
 from tests.supervisor.test_inbound import OTHER_CONVERSATION, scene
 
 BEN = "01906abc-0000-7000-8000-0000000000b1"

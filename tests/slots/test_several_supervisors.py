@@ -10,8 +10,9 @@ from bus.records import Reply
 from supervisor.frames import MessageAck, MessageSend, StreamDone, StreamStart
 from supervisor.instance import Instance
 from tests.redis_server import redis_server
-from tests.supervisor.builders import WAIT_SECONDS, Core, Person, open_core, reply_to_next, sending, worker
+from tests.supervisor.builders import WAIT_SECONDS, Core, open_core, reply_to_next, sending, worker
 from tests.supervisor.doubles import FakeRest
+from tests.supervisor.person import Person
 
 STREAM = "01J00000000000000000000000"
 

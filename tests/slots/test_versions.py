@@ -15,8 +15,9 @@ from crypto.errors import NewerFormat, Unreadable, stored_unreadable
 from crypto.records import EMPTY_RECORD, DeviceRecord
 from tests.bus.builders import BUS_KEY, CONVERSATION, arrival_of, job_of, open_bus, open_worker
 from tests.redis_server import redis_server
-from tests.supervisor.builders import KEYS, PERSON, Person, open_core, reply_to_next, sending
+from tests.supervisor.builders import KEYS, open_core, reply_to_next, sending
 from tests.supervisor.doubles import FakeRest
+from tests.supervisor.person import PERSON, Person
 
 WAIT_SECONDS = 20.0
 

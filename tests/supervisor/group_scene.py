@@ -21,17 +21,9 @@ from supervisor.frames import (
     StreamStart,
 )
 from tests.redis_server import redis_server
-from tests.supervisor.builders import (
-    AGENT,
-    CONVERSATION,
-    IDENTITY,
-    Core,
-    Person,
-    message_frame,
-    open_core,
-    sending,
-)
+from tests.supervisor.builders import IDENTITY, Core, open_core, sending
 from tests.supervisor.doubles import FakeRest
+from tests.supervisor.person import AGENT, CONVERSATION, Person, message_frame
 
 GROUP = "01906abc-0000-7000-8000-00000000f001"
 OTHER_GROUP = "01906abc-0000-7000-8000-00000000f002"

@@ -13,8 +13,9 @@ import trio.testing
 from supervisor.frames import MessageAck, MessageNew
 from supervisor.rest import RestFailed
 from tests.redis_server import redis_server, running_redis
-from tests.supervisor.builders import CONVERSATION, WAIT_SECONDS, Core, Person, message_frame, open_core, until
+from tests.supervisor.builders import WAIT_SECONDS, Core, open_core, until
 from tests.supervisor.doubles import FakeRest
+from tests.supervisor.person import CONVERSATION, Person, message_frame
 
 OTHER_CONVERSATION = "01906abc-0000-7000-8000-0000000000c2"
 

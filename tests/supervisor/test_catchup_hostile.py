@@ -12,7 +12,8 @@ from bus.store import Intake
 from supervisor.catchup import Catchup
 from supervisor.frames import MessageNew
 from supervisor.rest import Rest
-from tests.supervisor.builders import AGENT, WAIT_SECONDS, Core, Person
+from tests.supervisor.builders import WAIT_SECONDS, Core
+from tests.supervisor.person import AGENT, Person
 from tests.supervisor.test_catchup import poll, recent, scene
 
 

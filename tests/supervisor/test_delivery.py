@@ -11,8 +11,9 @@ from supervisor.connection import NotConnected
 from supervisor.frames import Frame, MessageAck, MessageError
 from supervisor.instance import Instance
 from tests.redis_server import redis_server
-from tests.supervisor.builders import CONVERSATION, Core, dead_instance, open_core, reply_to_next, sending, until
+from tests.supervisor.builders import Core, dead_instance, open_core, reply_to_next, sending, until
 from tests.supervisor.doubles import FakeRest
+from tests.supervisor.person import CONVERSATION
 from tests.supervisor.test_outbound import acknowledge, dead_reasons, greeted, outbox, scene, sent_message
 
 

@@ -10,16 +10,9 @@ import trio.testing
 
 from supervisor.frames import GroupKeyRotated
 from supervisor.rest import RestFailed
-from tests.supervisor.builders import (
-    AGENT,
-    Core,
-    Person,
-    open_core,
-    reply_to_next,
-    sending,
-    until,
-)
+from tests.supervisor.builders import Core, open_core, reply_to_next, sending, until
 from tests.supervisor.group_scene import GROUP, OTHER_GROUP, Circle, fetches, scene
+from tests.supervisor.person import AGENT, Person
 
 
 async def refused(core: Core, circle: Circle, speaker: Person) -> str:

@@ -10,11 +10,8 @@ from bus.store import Intake
 from crypto.grants import KeyChangePolicy
 from supervisor.members import Members, decide_member
 from supervisor.rest import RestFailed
-from tests.supervisor.builders import (
-    Person,
-    relation_of,
-)
 from tests.supervisor.group_scene import scene
+from tests.supervisor.person import Person, relation_of
 
 
 async def test_a_sender_whom_the_relay_does_not_show_is_unknown(tmp_path: Path) -> None:

@@ -13,18 +13,9 @@ from crypto.errors import Unreadable
 from crypto.streams import StreamReader as Growing
 from supervisor.frames import MessageSend, StreamDelta, StreamDone, StreamStart
 from supervisor.payloads import message_ms
-from tests.supervisor.builders import (
-    AGENT,
-    CONVERSATION,
-    KEYS,
-    WAIT_SECONDS,
-    Core,
-    reply_to_next,
-    sending,
-    until,
-    worker,
-)
+from tests.supervisor.builders import KEYS, WAIT_SECONDS, Core, reply_to_next, sending, until, worker
 from tests.supervisor.group_scene import GROUP, fetches, new_id, opened, scene, spoken_to
+from tests.supervisor.person import AGENT, CONVERSATION
 
 
 async def test_a_reply_goes_to_the_group_in_one_envelope_and_moves_no_session(tmp_path: Path) -> None:

@@ -13,12 +13,9 @@ from supervisor.frames import (
     ArtifactResponse,
 )
 from supervisor.groups import MOST_AHEAD_MS
-from tests.supervisor.builders import (
-    AGENT,
-    CONVERSATION,
-    worker,
-)
+from tests.supervisor.builders import worker
 from tests.supervisor.group_scene import GROUP, IDS_KEPT, OTHER_GROUP, fetches, new_id, pins, scene
+from tests.supervisor.person import AGENT, CONVERSATION
 
 
 async def test_a_member_without_a_relation_is_read_and_the_key_is_fetched_once(tmp_path: Path) -> None:

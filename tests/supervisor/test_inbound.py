@@ -13,8 +13,9 @@ import trio
 from bus.store import Intake
 from supervisor.frames import ArtifactResponse, MessageNew
 from tests.redis_server import redis_server, running_redis
-from tests.supervisor.builders import AGENT, Core, Person, message_frame, open_core, until
+from tests.supervisor.builders import Core, open_core, until
 from tests.supervisor.doubles import FakeRest
+from tests.supervisor.person import AGENT, Person, message_frame
 
 OTHER_CONVERSATION = "01906abc-0000-7000-8000-0000000000c2"
 

@@ -9,7 +9,8 @@ import trio.testing
 
 from bus.store import Intake
 from supervisor.rest import Rest
-from tests.supervisor.builders import AGENT, CONVERSATION, Person, open_core, relation_of
+from tests.supervisor.builders import open_core
+from tests.supervisor.person import AGENT, CONVERSATION, Person, relation_of
 from tests.supervisor.test_inbound import OTHER_CONVERSATION, scene
 
 

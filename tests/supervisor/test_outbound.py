@@ -18,20 +18,9 @@ from supervisor.frames import Frame, MessageAck, MessageError, MessageSend
 from supervisor.instance import Instance
 from supervisor.rest import RestFailed
 from tests.redis_server import redis_server, running_redis
-from tests.supervisor.builders import (
-    CONVERSATION,
-    PERSON,
-    WAIT_SECONDS,
-    Core,
-    Person,
-    open_core,
-    reply_to_next,
-    sending,
-    text_reply,
-    until,
-    worker,
-)
+from tests.supervisor.builders import WAIT_SECONDS, Core, open_core, reply_to_next, sending, text_reply, until, worker
 from tests.supervisor.doubles import FakeRest
+from tests.supervisor.person import CONVERSATION, PERSON, Person
 
 OTHER_CONVERSATION = "01906abc-0000-7000-8000-0000000000c2"
 

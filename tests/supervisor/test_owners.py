@@ -16,8 +16,9 @@ from supervisor.grant_ledger import GrantLedger
 from supervisor.owners import DEVICES_FRESH_MS, Owner, Owners
 from supervisor.rest import RestFailed
 from tests.redis_server import redis_server
-from tests.supervisor.builders import CONVERSATION, KEYS, PERSON, Core, Person, open_core, relation_of
+from tests.supervisor.builders import KEYS, Core, open_core
 from tests.supervisor.doubles import FakeRest
+from tests.supervisor.person import CONVERSATION, PERSON, Person, relation_of
 
 
 @asynccontextmanager

@@ -7,8 +7,9 @@ from pathlib import Path
 from supervisor import pins as module
 from supervisor.pins import Pins
 from tests.redis_server import redis_server
-from tests.supervisor.builders import CONVERSATION, PERSON, Core, open_core
+from tests.supervisor.builders import Core, open_core
 from tests.supervisor.doubles import FakeRest
+from tests.supervisor.person import CONVERSATION, PERSON
 
 
 @asynccontextmanager

@@ -11,8 +11,9 @@ from crypto.prekeys import SIGNED_PREKEY_ROTATION_MS, bundle_from_json, check_bu
 from supervisor.prekeys import Prekeys
 from supervisor.rest import Json, RestFailed
 from tests.redis_server import redis_server, running_redis
-from tests.supervisor.builders import AGENT, IDENTITY, WAIT_SECONDS, Core, open_core
+from tests.supervisor.builders import IDENTITY, WAIT_SECONDS, Core, open_core
 from tests.supervisor.doubles import FakeRest
+from tests.supervisor.person import AGENT
 
 DAY_MS = 86_400_000
 

@@ -9,7 +9,8 @@ from crypto.errors import Unreadable
 from crypto.grants import KeyChangePolicy
 from supervisor.grant_ledger import GrantLedger
 from supervisor.owners import Owners
-from tests.supervisor.builders import KEYS, PERSON, Core, Person, relation_of, reply_to_next, sending, until
+from tests.supervisor.builders import KEYS, Core, reply_to_next, sending, until
+from tests.supervisor.person import PERSON, Person, relation_of
 from tests.supervisor.test_outbound import dead_reasons, scene
 
 

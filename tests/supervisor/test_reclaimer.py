@@ -15,7 +15,6 @@ from tests.redis_server import redis_server, running_redis
 from tests.supervisor.builders import (
     WAIT_SECONDS,
     Core,
-    Person,
     dead_instance,
     open_core,
     reply_to_next,
@@ -24,6 +23,7 @@ from tests.supervisor.builders import (
     worker,
 )
 from tests.supervisor.doubles import FakeRest
+from tests.supervisor.person import Person
 
 LONG_SECONDS = 60.0
 

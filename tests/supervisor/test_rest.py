@@ -8,7 +8,7 @@ import pytest
 from supervisor.frames import MessageNew, UnknownFrame
 from supervisor.rest import Rest, RestFailed, open_rest
 from supervisor.secrets import Secret
-from tests.supervisor.builders import AGENT, message_frame
+from tests.supervisor.person import AGENT, message_frame
 
 TOKEN = "hsk_" + "t" * 40
 

@@ -6,7 +6,7 @@ import trio
 
 from supervisor.rest import Rest, RestFailed, open_rest
 from supervisor.secrets import Secret
-from tests.supervisor.builders import AGENT
+from tests.supervisor.person import AGENT
 
 
 def rest(answer: httpx2.Response) -> Rest:

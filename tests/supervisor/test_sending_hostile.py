@@ -13,16 +13,8 @@ from crypto.streams import StreamKey
 from supervisor.frames import MessageError, StreamAbort, StreamDelta, StreamStart
 from supervisor.rest import RestFailed
 from supervisor.streams import LiveStream
-from tests.supervisor.builders import (
-    AGENT,
-    CONVERSATION,
-    KEYS,
-    PERSON,
-    Core,
-    reply_to_next,
-    sending,
-    until,
-)
+from tests.supervisor.builders import KEYS, Core, reply_to_next, sending, until
+from tests.supervisor.person import AGENT, CONVERSATION, PERSON
 from tests.supervisor.test_outbound import OTHER_CONVERSATION, dead_reasons, scene, sent_message
 
 

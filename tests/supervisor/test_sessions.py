@@ -16,8 +16,9 @@ from crypto.sessions import start_session
 from supervisor import sessions as module
 from supervisor.sessions import Loaded, Sessions
 from tests.redis_server import redis_server
-from tests.supervisor.builders import PERSON, Core, Person, open_core
+from tests.supervisor.builders import Core, open_core
 from tests.supervisor.doubles import FakeRest
+from tests.supervisor.person import PERSON, Person
 
 PEER = (PERSON, "phone")
 

@@ -14,8 +14,9 @@ from crypto.streams import StreamKey
 from supervisor.frames import Frame, StreamAbort, StreamDelta, StreamStart, TypingStart, TypingStop
 from supervisor.metrics import Metrics
 from supervisor.streams import MOST_WAITING, LiveStream, Streams
-from tests.supervisor.builders import AGENT, CONVERSATION, IDENTITY, KEYS, PERSON
+from tests.supervisor.builders import IDENTITY, KEYS
 from tests.supervisor.doubles import FakeConnection
+from tests.supervisor.person import AGENT, CONVERSATION, PERSON
 
 pytestmark = pytest.mark.pure
 

@@ -18,8 +18,9 @@ from supervisor.frames import Frame, MessageAck, MessageNew, MessageSend
 from supervisor.instance import Instance
 from supervisor.time_guard import TimeGuard
 from tests.redis_server import RedisServer, redis_server, running_redis
-from tests.supervisor.builders import CONVERSATION, Core, Person, open_core, reply_to_next, sending, until, worker
+from tests.supervisor.builders import Core, open_core, reply_to_next, sending, until, worker
 from tests.supervisor.doubles import FakeRest
+from tests.supervisor.person import CONVERSATION, Person
 from tests.supervisor.test_outbound import dead_reasons
 
 FILES = "appendonlydir"

@@ -16,8 +16,9 @@ from supervisor.http import start_http
 from supervisor.metrics import Metrics
 from supervisor.redis_check import RedisUnfit, check_redis
 from tests.redis_server import redis_server, running_redis
-from tests.supervisor.builders import dead_instance, open_core, relation_of, reply_to_next, sending
+from tests.supervisor.builders import dead_instance, open_core, reply_to_next, sending
 from tests.supervisor.doubles import FakeRest
+from tests.supervisor.person import relation_of
 from tests.supervisor.test_owners import found
 from tests.supervisor.test_owners import scene as owners_scene
 from tests.supervisor.test_prekeys import DAY_MS, signed_id

@@ -1,11 +1,7 @@
 """From taking a job to its one end, on a bus in memory."""
 
 import io
-import logging
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
 import pytest
@@ -14,50 +10,14 @@ import trio.testing
 
 from bus.job_steps import Finished
 from bus.records import Job
+from tests.workers.builders import agent_that, running
 from tests.workers.doubles import MemoryBus, job_of, texts
 from workers import Agent, Chat, Fail, InboundMessage, Retry
 from workers.blocking import BlockingChat
 from workers.context import JobContext
 from workers.errors import BadHandler
-from workers.logs import Log
-from workers.runner import Runner, RunnerSettings
-from workers.vitals import Vitals
 
 SECRET = "the words of a person"
-
-
-def agent_that(raised: BaseException | None = None, *, seconds: float = 0.0) -> Agent:
-    agent = Agent()
-
-    @agent.on_message("text")
-    async def answer(message: InboundMessage, chat: Chat) -> None:
-        await trio.sleep(seconds)
-        if raised is not None:
-            raise raised
-        await chat.reply(f"re: {message.text}")
-
-    return agent
-
-
-@asynccontextmanager
-async def running(
-    agent: Agent,
-    bus: MemoryBus,
-    *,
-    concurrency: int = 4,
-    output: io.StringIO | None = None,
-    job_seconds: float = 600.0,
-    retries_timeouts: bool = False,
-) -> AsyncIterator[Runner]:
-    logger = logging.Logger("test")
-    logger.addHandler(handler := logging.StreamHandler(output or io.StringIO()))
-    handler.setFormatter(logging.Formatter("%(message)s %(values)s"))
-    settings = RunnerSettings(concurrency=concurrency, job_seconds=job_seconds, retries_timeouts=retries_timeouts)
-    runner = Runner(agent, bus, settings, vitals=Vitals(), log=Log(logger))
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(runner.run)
-        yield runner
-        runner.drain()
 
 
 async def test_a_job_is_answered_and_finished_and_let_go() -> None:
@@ -87,7 +47,7 @@ async def test_a_handlers_exception_is_a_retry_then_a_dead_letter_and_the_worker
         assert after_ms is not None
         assert seconds * 800 <= after_ms <= seconds * 1200
     assert "KeyError" in output.getvalue()
-    assert "test_runner.py:" in output.getvalue()
+    assert "builders.py:" in output.getvalue()
     assert SECRET not in output.getvalue()
 
 
@@ -132,80 +92,6 @@ async def test_no_more_jobs_run_at_once_than_there_are_slots(autojump_clock: tri
     assert trio.current_time() - began == pytest.approx(30)
 
 
-class TellingBus(MemoryBus):
-    """Says when it has given something out."""
-
-    def on_taken(self) -> None:
-        """For a test to set."""
-
-    async def take(self, count: int) -> list[Job]:
-        jobs = await super().take(count)
-        self.on_taken()
-        return jobs
-
-
-@pytest.mark.parametrize("turns", range(8))
-async def test_a_job_that_comes_as_the_drain_begins_ends_or_is_handed_back(
-    turns: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def drain_after(turns: int, runner: Runner) -> None:
-        for _ in range(turns):
-            await trio.lowlevel.checkpoint()
-        runner.drain()
-
-    for _ in range(20):  # trio shuffles whose turn it is
-        bus = TellingBus()
-        async with trio.open_nursery() as nursery, running(agent_that(), bus) as runner:
-            monkeypatch.setattr(bus, "on_taken", partial(nursery.start_soon, drain_after, turns, runner))
-            bus.give(job_of())
-            with trio.fail_after(10):
-                await bus.until(lambda bus=bus: bus.finished or bus.handed_back)  # type: ignore[misc]  # binds the loop's value
-        assert [*bus.finished, *bus.handed_back] == ["message-1"]
-
-
-async def test_a_job_whose_slot_falls_free_as_the_drain_begins_is_handed_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    bus = MemoryBus()
-    take_one = bus.take
-
-    async def take_two(count: int) -> list[Job]:  # more than asked for, as when what is pending is read again
-        return [*await take_one(count), *await take_one(count)]
-
-    monkeypatch.setattr(bus, "take", take_two)
-    async with running(agent_that(), bus, concurrency=1) as runner:
-        monkeypatch.setattr(Vitals, "ended", lambda _self, _job: runner.drain())
-        bus.give(job_of(number=1), job_of(number=2))
-        with trio.fail_after(10):
-            await bus.until(lambda: bus.handed_back)
-    assert len(bus.finished) == 1
-    assert {*bus.finished, *bus.handed_back} == {"message-1", "message-2"}
-
-
-async def test_a_drain_finishes_what_runs_and_takes_nothing_more(autojump_clock: trio.testing.MockClock) -> None:
-    bus = MemoryBus()
-    async with running(agent_that(seconds=10), bus) as runner:
-        bus.give(job_of(number=1))
-        await bus.until(lambda: bus.held)
-        await trio.sleep(1)
-        runner.drain()
-        bus.give(job_of(number=2))
-    assert bus.finished == ["message-1"]
-    assert bus.handed_back == []
-
-
-async def test_a_stop_hands_back_what_runs(autojump_clock: trio.testing.MockClock) -> None:
-    bus = MemoryBus()
-    async with running(agent_that(seconds=10), bus) as runner:
-        bus.give(job_of())
-        await bus.until(lambda: bus.held)
-        await trio.sleep(1)
-        runner.stop()
-    assert bus.handed_back == ["message-1"]
-    assert not (bus.finished)
-    assert not (bus.failed)
-    assert not (bus.replies)
-    assert bus.held == set()
-
-
 async def test_a_lost_lease_cancels_its_handler_and_ends_the_job_nowhere(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -237,7 +123,8 @@ async def test_a_lease_that_is_gone_with_the_end_of_its_job_is_not_lost(monkeypa
     monkeypatch.setattr(bus, "finish", finish_and_renew)
     async with running(agent_that(), bus, output=output) as runner:
         bus.give(job)
-        await bus.until(lambda: bus.finished and not bus.held)
+        await bus.until(lambda: bus.finished)
+        await trio.testing.wait_all_tasks_blocked()
     assert runner._vitals.heartbeat(0).jobs_done == 1
     assert output.getvalue() == ""
 
