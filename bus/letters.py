@@ -164,18 +164,12 @@ class Quarantine:
         return cast(int, await self._client.command("ZCARD", self._keys.quarantine))
 
     async def all(self) -> AsyncIterator[Quarantined]:
-        """Oldest first; one that comes or goes meanwhile may be missed."""
-        position = 0
-        while True:
-            command = ("ZRANGE", self._keys.quarantine, position, position + PAGE - 1)
-            page = cast("list[bytes]", await self._client.command(*command))
-            for message_id in page:
-                found = await self.find(message_id.decode())
-                if found is not None:
-                    yield found
-            if len(page) < PAGE:
-                return
-            position += PAGE
+        """Oldest first; one that comes or goes meanwhile may be missed, no other."""
+        ids = cast("list[bytes]", await self._client.command("ZRANGE", self._keys.quarantine, 0, -1))
+        for message_id in ids:
+            found = await self.find(message_id.decode())
+            if found is not None:
+                yield found
 
     async def find(self, message_id: str) -> Quarantined | None:
         """By the relay's message_id."""

@@ -73,6 +73,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     strikes: int = 0
     has_past: bool = False
 
+    @property
+    def is_first_run(self) -> bool:
+        """No handler has begun with it before, so that nothing was sent for it."""
+        return self.deliveries == 1 and not self.has_past
+
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """What a handler sends at one place of its job, or what we say by ourselves (`system`).

@@ -20,9 +20,9 @@ def wait_for_a_turn() -> bool:
     (docs/benchmarks.md). On a free core nothing changes. What this process starts inherits it. False where a sandbox refuses it, which
     costs nothing but speed, or where it was started under another policy than the usual one.
     """
-    if os.sched_getscheduler(0) != os.SCHED_OTHER:
-        return False  # somebody has chosen for us
     try:
+        if os.sched_getscheduler(0) != os.SCHED_OTHER:
+            return False  # somebody has chosen for us
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     except OSError:
         return False

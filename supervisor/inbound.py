@@ -26,8 +26,11 @@ from supervisor.sessions import Sessions
 
 MOST_CONFLICTS = 20
 POLL_AFTER = 256
-"""Messages of one conversation that are pushed until a poll is asked for. The cursor stays before them until then, and a poll must not
-bring what is no longer known: 1,024 are remembered of a conversation (PROTOCOL §5.1), and three supervisors may count each for itself.
+"""Messages of one conversation that are pushed until a poll is asked for: the cursor stays before them until then."""
+
+MOST_UNPOLLED = 320
+"""Pushes of one conversation that are taken in until the cursor moves; later ones come with the poll. It must not bring what is no
+longer known: 1,024 are remembered of a conversation (PROTOCOL §5.1), and three supervisors count each for itself.
 """
 NO_PEER = ("", "")
 
@@ -138,7 +141,7 @@ class Inbound:
             waiting.done.set()
 
     async def _take(self, waiting: Waiting) -> Intake:
-        outcome = Intake.HOLD if self._is_holding else await self._read_and_store(waiting)
+        outcome = Intake.HOLD if self._is_held(waiting.incoming) else await self._read_and_store(waiting)
         if outcome is Intake.DUPLICATE:
             self._metrics.duplicates.inc()
         elif not outcome.is_settled and waiting.incoming.source is not Source.QUARANTINE:
@@ -147,6 +150,10 @@ class Inbound:
         if outcome.is_settled and waiting.incoming.source is Source.PUSH:
             self._note_unpolled(waiting.incoming.frame.conversation_id)
         return outcome
+
+    def _is_held(self, incoming: Incoming) -> bool:
+        is_push = incoming.source is Source.PUSH
+        return self._is_holding or (is_push and self._unpolled[incoming.frame.conversation_id] >= MOST_UNPOLLED)
 
     def _note_unpolled(self, conversation_id: str) -> None:
         self._unpolled[conversation_id] += 1

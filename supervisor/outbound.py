@@ -193,7 +193,7 @@ class Outbound:
         except CannotSeal as error:
             await self._drop(head, error.reason)
         except RestFailed as error:
-            if not error.is_gone:
+            if not error.is_refusal:
                 raise
             await self._drop(head, "no_usable_device")
 

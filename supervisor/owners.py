@@ -38,6 +38,8 @@ from supervisor.rest import Rest, RestFailed
 DEVICES_FRESH_MS = 24 * 3600 * 1000
 DEVICES_NOTED_AGAIN_MS = 3600 * 1000
 UNLISTED_FETCH_SECONDS = 60.0
+LIST_WAIT_SECONDS = 5.0
+LIST_AGAIN_SECONDS = 1.0
 REFRESH_AGAIN_SECONDS = 1.0
 MOST_DEVICES = 5
 MOST_DECODED = 2000
@@ -119,6 +121,7 @@ class Owners:
         self._refreshed_at = -REFRESH_AGAIN_SECONDS
         self._refreshing = trio.Lock()
         self._unlisted_until: dict[str, float] = {}
+        self._unanswered: dict[str, float] = {}
         self._noted_meanwhile: set[str] = set()
         self._decoded: OrderedDict[str, _Decoded] = OrderedDict()
 
@@ -219,7 +222,8 @@ class Owners:
 
     async def admits(self, owner: Owner, device_id: str) -> bool:
         """Whether a device that signed a message counts: listed, with a valid signed prekey under the pinned pair. For an
-        unlisted one the list is fetched again, at most once a minute per owner. Raises RestFailed.
+        unlisted one the list is fetched again, at most once a minute per owner. While the relay does not give it, the message waits
+        5 s, and then it does not count (DESIGN rule 2): `unanswered` names the owner when it is time to try again.
         """
         now = trio.current_time()
         if device_id in owner.grant.devices:
@@ -227,10 +231,33 @@ class Owners:
         if now < self._unlisted_until.get(owner.owner_id, 0.0):
             return False
         self._unlisted_until = {known: until for known, until in self._unlisted_until.items() if until > now}
-        admitted = device_id in await self.bundles(owner)
-        if owner.devices_fetched_ms:  # the first fetch is not an extra one
+        bundles = await self._bundles_within(owner, LIST_WAIT_SECONDS)
+        if bundles is None:
+            self._unanswered[owner.owner_id] = now + UNLISTED_FETCH_SECONDS
+        if bundles is None or owner.devices_fetched_ms:  # the first fetch is not an extra one
             self._unlisted_until[owner.owner_id] = now + UNLISTED_FETCH_SECONDS
-        return admitted
+        return bundles is not None and device_id in bundles
+
+    async def _bundles_within(self, owner: Owner, seconds: float) -> dict[str, Bundle] | None:
+        """Asked again for so long while the relay does not answer; None when it has not."""
+        with trio.move_on_after(seconds):
+            while True:
+                try:
+                    return await self.bundles(owner)
+                except RestFailed as error:
+                    log.warning("devices: not listed", owner=owner.owner_id, reason=str(error))
+                    if error.is_final:
+                        return None
+                    await trio.sleep(max(LIST_AGAIN_SECONDS, error.retry_after_seconds))
+        return None
+
+    def unanswered(self) -> list[str]:
+        """Owners whose devices could not be listed a minute ago; each is named once."""
+        now = trio.current_time()
+        due = [owner_id for owner_id, at in self._unanswered.items() if at <= now]
+        for owner_id in due:
+            del self._unanswered[owner_id]
+        return due
 
     def _entries(
         self, known: Owner | None, relation: Relation, change: Change, member: Member | None

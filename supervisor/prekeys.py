@@ -134,6 +134,8 @@ class Prekeys:
         left = await self._register(signed, [] if unused else await self._new_one_time(ONE_TIME_PUBLISHED))
         if left < ONE_TIME_REFILL_UNDER and unused < MOST_UNUSED:
             left = await self._register(signed, await self._new_one_time(ONE_TIME_PUBLISHED - left))
+        elif left < ONE_TIME_REFILL_UNDER:
+            log.warning("prekeys: no new one-time prekeys, too many were given out and never used", unused=unused)
         return left
 
     async def _current_signed(self) -> SignedPrekey:

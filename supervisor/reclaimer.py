@@ -1,9 +1,10 @@
 """Once a second: what the dead and the silent held goes on, failed jobs whose time has come start (DESIGN rules 6 and 7).
 
 A death that is known (a process of this host that is gone) is acted on at once; silence only after one lease of unbroken Redis
-connection, so that after an outage the living renew first.
+connection and of a clock that runs evenly, so that after an outage or a suspend the living renew first.
 """
 
+import math
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -25,6 +26,7 @@ from supervisor.own_words import OwnWords
 INTERVAL_SECONDS = 1.0
 OFFICE_SECONDS = 5.0
 UPKEEP_EVERY = 60
+JUMP_SECONDS = 2.0
 AUDIT_AFTER_MS = 60_000  # a conversation that has been busy for so long is looked at
 
 log = structlog.get_logger()
@@ -56,6 +58,9 @@ class Reclaimer:
         self._metrics = metrics
         self._counts_strikes = counts_strikes
         self._end_stream = end_stream
+        self._lead_seconds = math.inf
+        """Of Redis' clock over ours, which only counts the time that this host was awake."""
+        self._jumped_at = -math.inf
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -92,12 +97,13 @@ class Reclaimer:
 
     async def _work(self, turn: int) -> None:
         now = await self._store.now_ms()
+        self._watch_clock(now)
         await self._recovery.start_due(now)
         for held in (self._recovery.jobs, self._recovery.replies):
             for consumer in await self._recovery.holders(held):
                 if self._instance.knows_dead(consumer):
                     await self._release_all(held, consumer)
-            if self._connected_for_a_lease():
+            if self._may_judge():
                 await self._release_silent(held)
         if turn % UPKEEP_EVERY == 0:
             await self._recovery.forget_idle_consumers()
@@ -117,9 +123,21 @@ class Reclaimer:
             return False
         return await self._recovery.hold_office(lease_ms, instead_of=holder)
 
-    def _connected_for_a_lease(self) -> bool:
-        since = self._client.connected_since
-        return since is not None and trio.current_time() - since >= LEASE_SECONDS
+    def _may_judge(self) -> bool:
+        """Whether everybody has had the time to renew: connected for one lease, and for one lease Redis' clock has not jumped."""
+        since, now = self._client.connected_since, trio.current_time()
+        return since is not None and now - max(since, self._jumped_at) >= LEASE_SECONDS
+
+    def _watch_clock(self, redis_ms: int) -> None:
+        """After a suspend, or a clock that was put forward, all leases look as if they had run out, and nobody could renew."""
+        lead_seconds = redis_ms / 1000 - trio.current_time()
+        if lead_seconds - self._lead_seconds > JUMP_SECONDS:
+            log.warning(
+                "reclaimer: Redis' clock has jumped, leases are given time",
+                seconds=round(lead_seconds - self._lead_seconds),
+            )
+            self._jumped_at = trio.current_time()
+        self._lead_seconds = lead_seconds
 
     async def _release_all(self, held: Held, consumer: str) -> None:
         for pending in await self._recovery.pending(held, consumer=consumer):

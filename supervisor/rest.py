@@ -15,6 +15,7 @@ from supervisor.secrets import Secret
 TIMEOUT_SECONDS = 15.0
 POLL_LIMIT = 100
 MOST_RETRY_AFTER_SECONDS = 300.0
+UNAUTHORIZED = 401
 
 Json = dict[str, object]
 
@@ -34,9 +35,9 @@ class RestFailed(Exception):
         return 400 <= self.status < 500 and self.status not in (408, 429)
 
     @property
-    def is_gone(self) -> bool:
-        """Whether what was asked for does not exist (any more): waiting does not help."""
-        return self.status in (404, 410)
+    def is_refusal(self) -> bool:
+        """Whether the relay says no to what was asked for, and not to our token: waiting does not help."""
+        return self.is_final and self.status != UNAUTHORIZED
 
 
 class Page(msgspec.Struct, frozen=True):

@@ -115,6 +115,8 @@ class SecondChances:
     async def _obey(self) -> None:
         while True:
             self._marked = trio.Event()
+            for owner_id in self._owners.unanswered():
+                self.owner_changed(owner_id)
             try:
                 await self._try_all()
             except RedisFailed as error:

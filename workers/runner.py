@@ -180,7 +180,7 @@ class Runner:
             hand.ending = True
             with trio.move_on_after(LAST_WORD_SECONDS, shield=True):
                 try:
-                    await self._bus.hand_back(hand.job)
+                    await self._bus.hand_back(hand.job, has_begun=hand.begun)
                 except RedisUnavailable:
                     return  # its lease runs out
                 self.handed_back += 1
@@ -218,7 +218,7 @@ class Runner:
         """There is nothing to ask of a first delivery under the default policy: that it began is told when it says something before
         its end, or takes long, or else with its end.
         """
-        if job.deliveries == 1 and not job.has_past and self._bench.agent.policies.busy == "queue":
+        if job.is_first_run and self._bench.agent.policies.busy == "queue":
             return Started("started", is_noted=False)
         return await until_redis_answers(lambda: self._bus.start(job))
 

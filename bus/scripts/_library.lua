@@ -162,8 +162,10 @@ local function room_in_mailbox()
 end
 
 -- Start a job: one entry of a conversation in `jobs` at a time.
-local function start_job(record, attempt, deliveries, strikes)
-  local entry = redis.call('XADD', JOBS, '*', 'r', record, 'a', attempt, 'd', deliveries, 's', strikes)
+-- `past` (field k): it may be a dead letter that was brought back; told only as long as it is its first delivery.
+local function start_job(record, attempt, deliveries, strikes, past)
+  local entry = redis.call('XADD', JOBS, '*', 'r', record, 'a', attempt, 'd', deliveries, 's', strikes,
+    unpack(past and { 'k', past } or {}))
   redis.call('HSET', CONVERSATION, 'entry', entry)
   return entry
 end

@@ -31,7 +31,9 @@ local now = now_ms()
 local rate, burst, tokens = tonumber(ARGV[9]), tonumber(ARGV[10]), 0
 if rate > 0 and ARGV[6] ~= '' then
   local bucket = redis.call('HMGET', RATE, 'tokens', 'at')
-  tokens = math.min(burst, tonumber(bucket[1] or burst) + math.max(0, now - tonumber(bucket[2] or now)) * rate / 1000)
+  local passed = now - tonumber(bucket[2] or now)
+  -- A clock that was set back counts as a full bucket: who waited for it to come round again would be silent for as long.
+  tokens = passed < 0 and burst or math.min(burst, tonumber(bucket[1] or burst) + passed * rate / 1000)
   if tokens < 1 then return { 'wait', math.ceil((1 - tokens) * 1000 / rate) } end
 end
 

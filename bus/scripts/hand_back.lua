@@ -1,13 +1,20 @@
--- A job that was taken and not finished goes back; its attempt is not counted.
+-- A job that was taken and not finished goes back; its attempt is not counted, its delivery is where it had begun.
 -- KEYS board
--- ARGV 1 conversation_id  2 entry (fencing token)  3 consumer  4 job_id
--- -> fenced | done
+-- ARGV 1 conversation_id  2 entry (fencing token)  3 consumer  4 job_id  5 '1': its handler had begun  6 most deliveries
+-- -> fenced | done | dead
+-- Invariant: who has it next can tell that it may have sent something (rule 10).
 if not lease_is_mine(JOBS, JOBS_GROUP, ARGV[2], ARGV[3]) then return 'fenced' end
 local job = fields_of(JOBS, ARGV[2])
 if not job then return 'fenced' end
 settle(JOBS, JOBS_GROUP, ARGV[2])
 count_write()
+if ARGV[5] == '1' and tonumber(job.d) >= tonumber(ARGV[6]) then
+  bury_job(job, 'deliveries', ARGV[4])
+  note('dead', ARGV[4], 'deliveries ' .. ARGV[3] .. ' ' .. job.a .. ' ' .. job.d)
+  start_next_job(ARGV[2])
+  return 'dead'
+end
 note('handed_back', ARGV[4], ARGV[3])
-local started = start_job(job.r, job.a, job.d, job.s or 0)
+local started = start_job(job.r, job.a, job.d + ARGV[5], job.s or 0, job.k)
 if redis.call('SREM', INTERRUPTED, ARGV[2]) == 1 then interrupt(started) end
 return 'done'

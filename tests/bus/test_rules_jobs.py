@@ -59,7 +59,56 @@ async def test_rule_6_what_is_handed_back_is_a_new_entry_and_the_same_attempt(sc
     again = await worker.take()
     assert again is not None
     assert again.entry_id != first.entry_id
-    assert (again.job_id, again.attempt) == (first.job_id, 1)
+    assert (again.job_id, again.attempt, again.deliveries) == (first.job_id, 1, 1)
+
+
+async def test_rule_8_a_job_that_is_handed_back_in_its_middle_is_a_delivery_and_the_last_is_a_dead_letter(
+    scene: Scene,
+) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    for delivery in range(1, MOST_DELIVERIES + 1):
+        job = await worker.take()
+        assert job is not None
+        assert (job.attempt, job.deliveries) == (1, delivery)
+        await worker.steps.hand_back(job, has_begun=True)
+    assert await worker.take() is None
+    [letter] = await talk.supervisor.dead.first()
+    assert letter.reason == "deliveries"
+    assert (await scene.facts()).busy == frozenset()
+
+
+async def test_rule_10_who_gets_a_job_that_was_handed_back_in_its_middle_hears_what_it_had_sent(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    job = await worker.take()
+    assert job is not None
+    assert job.is_first_run
+    await worker.steps.emit(job, "0", reply("once"))
+    await worker.steps.hand_back(job, has_begun=True)
+    again = await worker.take()
+    assert again is not None
+    assert not again.is_first_run
+    assert (await worker.steps.start(again)).places == {"0"}
+    assert await worker.steps.emit(again, "0", reply("twice")) is Emitted.ALREADY
+
+
+async def test_rule_10_a_dead_letter_that_comes_back_says_so_also_after_it_was_handed_back(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    job = await worker.take()
+    assert job is not None
+    await worker.steps.emit(job, "0", reply("once"))
+    await worker.steps.fail(job, "broke", None)
+    [letter] = await talk.supervisor.dead.first()
+    await talk.supervisor.dead.retry(letter)
+    revived = await worker.take()
+    assert revived is not None
+    await worker.steps.hand_back(revived)
+    again = await worker.take()
+    assert again is not None
+    assert not again.is_first_run
+    assert (await worker.steps.start(again)).places == {"0"}
 
 
 async def test_rule_7_a_renewed_lease_is_kept_and_a_silent_one_is_reclaimed(scene: Scene) -> None:

@@ -215,3 +215,16 @@ async def test_rule_15_the_begin_of_a_stream_waits_for_no_acknowledgement_and_it
     assert await outbox.all() == []
     assert (await talk.commit(await talk.take_reply(), "c1", ends_stream="s1")).outcome is Committed.COMMITTED
     assert await outbox.open_streams() == {}
+
+
+async def test_rule_14_a_clock_that_was_set_back_holds_up_nobody(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    for conversation in ("one", "two", "three"):
+        await talk.accept(1, conversation=conversation)
+        await answer(worker, "0")
+    first, second, third = [await talk.take_reply() for _ in range(3)]
+    assert (await talk.commit(first, first.id, rate=1)).outcome is Committed.COMMITTED
+    assert (await talk.commit(second, second.id, rate=1)).outcome is Committed.WAIT
+    await scene.time_passes(-600_000)
+    assert (await talk.commit(second, second.id, rate=1)).outcome is Committed.COMMITTED
+    assert (await talk.commit(third, third.id, rate=1)).outcome is Committed.WAIT

@@ -36,3 +36,11 @@ def test_where_a_sandbox_refuses_it_the_process_goes_on(monkeypatch: pytest.Monk
     monkeypatch.setattr(os, "sched_getscheduler", lambda _pid: os.SCHED_OTHER)
     monkeypatch.setattr(os, "sched_setscheduler", refused)
     assert wait_for_a_turn() is False
+
+
+def test_a_sandbox_that_refuses_even_the_question_costs_nothing_but_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_pid: int) -> int:
+        raise PermissionError
+
+    monkeypatch.setattr("os.sched_getscheduler", refuse)
+    assert not wait_for_a_turn()

@@ -10,8 +10,10 @@ import pytest
 import trio
 import trio.testing
 
+from supervisor.catchup import Catchup
 from supervisor.frames import MessageAck, MessageNew
-from supervisor.rest import RestFailed
+from supervisor.inbound import MOST_UNPOLLED
+from supervisor.rest import Page, RestFailed
 from tests.redis_server import redis_server, running_redis
 from tests.supervisor.builders import WAIT_SECONDS, Core, open_core, until
 from tests.supervisor.doubles import FakeRest
@@ -212,6 +214,62 @@ async def test_a_long_conversation_is_polled_before_what_was_taken_in_is_forgott
         assert await core.store.cursor() == message_id(core, -1)
         assert await core.client.command("ZCARD", core.keys.quarantine) == 0
         assert core.count("message_duplicate_total") == len(core.rest.history)
+
+
+async def test_a_poll_ends_while_people_talk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing_to_do: dict[str, object] = {"type": "system", "event": {"kind": "unknown"}}
+    async with scene(tmp_path) as (core, ada):
+        rest_poll = core.rest.poll
+
+        async def one_comes_meanwhile(cursor: str | None) -> Page:
+            said = recent(ada.say(payload=nothing_to_do))
+            await core.push(said)
+            core.rest.history.append(said)
+            return await rest_poll(cursor)
+
+        for _ in range(3):
+            await one_comes_meanwhile(None)
+        monkeypatch.setattr(core.rest, "poll", one_comes_meanwhile)
+        assert await poll(core)
+        assert await core.store.cursor() == message_id(core, -1)
+        assert core.catchup._first_sync_ended
+
+
+async def test_what_is_pushed_while_the_cursor_stands_comes_with_the_poll_before_anything_is_forgotten(
+    tmp_path: Path,
+) -> None:
+    nothing_to_do: dict[str, object] = {"type": "system", "event": {"kind": "unknown"}}
+    async with scene(tmp_path) as (core, ada):
+        core.rest.history += [recent(ada.say(payload=nothing_to_do)) for _ in range(MOST_UNPOLLED + 20)]
+        for at in range(0, len(core.rest.history), 200):
+            for frame in core.rest.history[at : at + 200]:
+                assert isinstance(frame, MessageNew)
+                core.inbound.push(frame)
+            await until(lambda: is_idle(core))
+        assert core.count("frame_dropped_total", reason="hold") == 20
+        assert core.polls_asked >= 20
+        assert await poll(core)
+        assert core.count("message_duplicate_total") == MOST_UNPOLLED
+        await core.push(ada.say(payload=nothing_to_do))
+        assert core.count("frame_dropped_total", reason="hold") == 20, "it goes on"
+
+
+async def test_the_relay_says_when_to_poll_again(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_at: list[float] = []
+
+    async def refuse() -> bool:
+        asked_at.append(trio.current_time())
+        await trio.lowlevel.checkpoint()
+        raise RestFailed("poll", 429, "rate_limited", retry_after_seconds=20)
+
+    catchup = Catchup(None, None, None, None, 0)  # type: ignore[arg-type]  # none of them is asked
+    monkeypatch.setattr(catchup, "poll_until_empty", refuse)
+    catchup.ask()
+    with trio.move_on_after(50):
+        await catchup.run()
+    assert asked_at == [0, 20, 40]
 
 
 async def is_idle(core: Core) -> bool:

@@ -141,6 +141,28 @@ async def test_a_session_that_moved_between_encryption_and_commit_makes_it_encry
         assert ada.say("readable") is not None
 
 
+@pytest.mark.parametrize(("status", "is_dropped"), [(403, True), (404, True), (401, False), (429, False), (503, False)])
+async def test_a_reply_waits_for_the_relay_unless_that_says_no(
+    status: int, is_dropped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.outbound.RETRY_SECONDS", 0.01)
+    async with scene(tmp_path) as (core, _):
+        core.sessions._decoded.clear()
+        await core.client.command("DEL", core.keys.session(PERSON, "phone"))
+        core.rest.fail_next("devices", *[RestFailed("devices", status, "no")] * 3)
+        core.connection.connect()
+        await reply_to_next(core, "an answer")
+        async with sending(core):
+            if is_dropped:
+
+                async def dropped() -> bool:
+                    return await dead_reasons(core) == ["no_usable_device"]
+
+                await until(dropped)
+            else:
+                await core.connection.wait_sent(1)
+
+
 async def test_a_person_without_a_usable_device_costs_that_reply_only(tmp_path: Path) -> None:
     async with scene(tmp_path) as (core, _):
         bob = Person(core.rest, "01906abc-0000-7000-8000-0000000000b1")

@@ -16,7 +16,7 @@ from supervisor.grant_ledger import GrantLedger
 from supervisor.owners import DEVICES_FRESH_MS, Owner, Owners
 from supervisor.rest import RestFailed
 from tests.redis_server import redis_server
-from tests.supervisor.builders import KEYS, Core, open_core
+from tests.supervisor.builders import KEYS, Core, open_core, until
 from tests.supervisor.doubles import FakeRest
 from tests.supervisor.person import CONVERSATION, PERSON, Person, relation_of
 
@@ -222,14 +222,49 @@ async def test_a_message_of_an_unlisted_device_has_the_list_fetched_again_once_a
         assert core.rest.calls.count("devices") == 2
 
 
-async def test_a_device_list_that_cannot_be_fetched_leaves_the_message_for_later(tmp_path: Path) -> None:
+async def test_a_device_list_that_cannot_be_fetched_is_asked_for_again_while_the_message_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.owners.LIST_AGAIN_SECONDS", 0.01)
     async with scene(tmp_path) as (core, ada):
         ada.meet()
         await core.owners.refresh()
         core.rest.fail_next("devices")
-        with pytest.raises(RestFailed):
-            await core.owners.admits(await found(core.owners), "phone")
         assert await core.owners.admits(await found(core.owners), "phone")
+        assert core.owners.unanswered() == []
+
+
+@pytest.mark.parametrize("status", [403, 404, 503])
+async def test_one_owner_whose_devices_the_relay_does_not_list_holds_up_nobody_and_is_asked_for_later(
+    status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.owners.LIST_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr("supervisor.owners.LIST_AGAIN_SECONDS", 0.01)
+    async with scene(tmp_path) as (core, ada):
+        ada.meet()
+        await core.owners.refresh()
+        await core.prekeys.publish()
+        core.rest.fail_next("devices", *[RestFailed("devices", status, "no")] * 100)
+        said, later = ada.say("from a tablet", seq=1), ada.say("again", seq=2)
+        assert (outcome := await core.polled(said)) is not None
+        assert outcome.is_settled
+        assert await core.quarantined(said) == "unknown_sender"
+        asked = core.rest.calls.count("devices")
+        assert (outcome := await core.polled(later)) is not None
+        assert outcome.is_settled
+        assert core.rest.calls.count("devices") == asked, "the next one does not wait again"
+        assert core.owners.unanswered() == []
+        core.rest._failures.clear()
+        core.owners._unanswered[PERSON] = core.owners._unlisted_until[PERSON] = trio.current_time()  # a minute later
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(core.second_chances.run)
+            await until(lambda: is_out_of_quarantine(core))
+            nursery.cancel_scope.cancel()
+        assert await core.jobs() == ["from a tablet", "again"]
+
+
+async def is_out_of_quarantine(core: Core) -> bool:
+    return await core.client.command("ZCARD", core.keys.quarantine) == 0
 
 
 async def test_every_change_stands_in_the_log_and_the_log_holds(tmp_path: Path) -> None:

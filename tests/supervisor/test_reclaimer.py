@@ -118,6 +118,32 @@ async def test_a_silent_holder_elsewhere_keeps_its_job_for_a_lease_and_no_longer
             nursery.cancel_scope.cancel()
 
 
+async def test_after_a_suspend_the_living_have_a_lease_to_renew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with quick(monkeypatch, lease_seconds=0.5), redis_server(tmp_path) as url:
+        async with scene(url) as core, trio.open_nursery() as nursery:
+            await trio.sleep(0.6)  # connected for longer than a lease
+            office = reclaimer(core)
+            await office._work(1)
+            await taken_and_left(core, "00000000-1-1/1")
+            [pending] = await core.recovery.pending(core.recovery.jobs)
+            held = (core.keys.jobs, JOBS_GROUP, "00000000-1-1/1", 0, pending.entry_id)
+            await core.client.command("XCLAIM", *held, "IDLE", 3_600_000, "JUSTID")
+            now_ms = core.store.now_ms
+
+            async def an_hour_later() -> int:
+                return await now_ms() + 3_600_000
+
+            monkeypatch.setattr(core.store, "now_ms", an_hour_later)
+            woke_at = trio.current_time()
+            nursery.start_soon(office.run)
+            job = await next_job(core)
+            assert trio.current_time() - woke_at > 0.45
+            assert job.deliveries == 2
+            nursery.cancel_scope.cancel()
+
+
 async def test_silence_counts_only_after_a_lease_of_unbroken_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -124,7 +124,7 @@ class MemoryBus:
             self.failed.append((job.job_id, reason, retry_after_ms))
             return Failed.DEAD if retry_after_ms is None else Failed.RETRY
 
-    async def hand_back(self, job: Job) -> None:
+    async def hand_back(self, job: Job, *, has_begun: bool = False) -> None:
         with self._operation():
             self.handed_back.append(job.job_id)
 

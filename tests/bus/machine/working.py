@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from bus.job_steps import Emitted, Failed, Finished
+from bus.job_steps import Emitted, Failed, Finished, Started
 from bus.records import (
     Job,
 )
@@ -40,7 +40,9 @@ class Working(Company):
         return True
 
     def _start(self, worker: Running, job: Job) -> bool:
-        started = at_once(worker.half.steps.start(job))
+        """As a runner does: of a first run under `queue` there is nothing to ask."""
+        is_asked = not (job.is_first_run and self.policies.busy == "queue")
+        started = at_once(worker.half.steps.start(job)) if is_asked else Started("started", is_noted=False)
         message = self._message(job.job_id)
         if started.outcome == "superseded":
             self._finish(worker, job, is_answered=False)
@@ -59,6 +61,13 @@ class Working(Company):
             self.history.ledger.ends(self._message(job.job_id), together, is_answered=is_answered)
         worker.job = None
 
+    @rule(at=who)
+    def a_job_is_taken_and_not_begun(self, at: int) -> None:
+        worker = self.workers[at]
+        job = None if worker.job else at_once(worker.half.take())
+        if job is not None:
+            at_once(worker.half.steps.hand_back(job))
+
     @precondition(lambda self: any(one.job for one in self.workers))
     @rule(at=who, how=st.sampled_from(["retry", "retry later", "dead", "hand_back", "superseded"]))
     def a_job_does_not_go_well(self, at: int, how: str) -> None:
@@ -67,7 +76,7 @@ class Working(Company):
         if job is None:
             return
         if how == "hand_back":
-            at_once(worker.half.steps.hand_back(job))
+            at_once(worker.half.steps.hand_back(job, has_begun=True))
         elif how == "superseded":
             _, interrupted = at_once(worker.half.renew(job.entry_id))
             if interrupted:

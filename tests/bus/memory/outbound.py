@@ -89,7 +89,8 @@ class MemoryOutbox:
         if rate_per_second <= 0:
             return 0
         tokens = burst if world.tokens is None else world.tokens
-        tokens = min(burst, tokens + (world.now_ms - world.tokens_at_ms) * rate_per_second / 1000)
+        passed = world.now_ms - world.tokens_at_ms
+        tokens = burst if passed < 0 else min(burst, tokens + passed * rate_per_second / 1000)
         if tokens < 1:
             return -int(-(1 - tokens) * 1000 // rate_per_second)
         world.tokens, world.tokens_at_ms = tokens - 1, world.now_ms
