@@ -180,10 +180,13 @@ class Runner:
             hand.ending = True
             with trio.move_on_after(LAST_WORD_SECONDS, shield=True):
                 try:
-                    await self._bus.hand_back(hand.job, has_begun=hand.begun)
+                    is_dead = await self._bus.hand_back(hand.job, has_begun=hand.begun)
                 except RedisUnavailable:
                     return  # its lease runs out
-                self.handed_back += 1
+                if is_dead:
+                    self._log.error("job: dead letter", job=hand.job.job_id, reason="deliveries")
+                else:
+                    self.handed_back += 1
 
     async def _end_superseded(self, hand: _Hand) -> None:
         hand.ending = True

@@ -71,7 +71,7 @@ async def test_rule_8_a_job_that_is_handed_back_in_its_middle_is_a_delivery_and_
         job = await worker.take()
         assert job is not None
         assert (job.attempt, job.deliveries) == (1, delivery)
-        await worker.steps.hand_back(job, has_begun=True)
+        assert await worker.steps.hand_back(job, has_begun=True) is (delivery == MOST_DELIVERIES)
     assert await worker.take() is None
     [letter] = await talk.supervisor.dead.first()
     assert letter.reason == "deliveries"

@@ -9,7 +9,7 @@ import trio
 
 from bus.job_steps import Emitted, Failed, Finished, Said, Started
 from bus.overview import Presence
-from bus.records import InboundMessage, Job, Reply
+from bus.records import MOST_DELIVERIES, InboundMessage, Job, Reply
 from bus.wire import RedisUnavailable
 
 
@@ -54,6 +54,7 @@ class MemoryBus:
     outcomes: list[str] = field(default_factory=list)
     failed: list[tuple[str, str, int | None]] = field(default_factory=list)
     handed_back: list[str] = field(default_factory=list)
+    handed_back_begun: list[str] = field(default_factory=list)
     held: set[str] = field(default_factory=set)
     lost: Callable[[str], None] | None = None
     superseded: Callable[[str], None] | None = None
@@ -124,9 +125,11 @@ class MemoryBus:
             self.failed.append((job.job_id, reason, retry_after_ms))
             return Failed.DEAD if retry_after_ms is None else Failed.RETRY
 
-    async def hand_back(self, job: Job, *, has_begun: bool = False) -> None:
+    async def hand_back(self, job: Job, *, has_begun: bool = False) -> bool:
         with self._operation():
             self.handed_back.append(job.job_id)
+            self.handed_back_begun += [job.job_id] * has_begun
+            return has_begun and job.deliveries >= MOST_DELIVERIES
 
     async def publish_delta(self, job: Job, stream_id: str, seq: int, text: str) -> None:
         with self._operation():

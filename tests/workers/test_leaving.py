@@ -59,6 +59,7 @@ async def test_a_job_whose_slot_falls_free_as_the_drain_begins_is_handed_back(mo
             await bus.until(lambda: bus.handed_back)
     assert len(bus.finished) == 1
     assert {*bus.finished, *bus.handed_back} == {"message-1", "message-2"}
+    assert bus.handed_back_begun == []
 
 
 async def test_a_drain_finishes_what_runs_and_takes_nothing_more(autojump_clock: trio.testing.MockClock) -> None:
@@ -80,7 +81,7 @@ async def test_a_stop_hands_back_what_runs(autojump_clock: trio.testing.MockCloc
         await bus.until(lambda: bus.held)
         await trio.sleep(1)
         runner.stop()
-    assert bus.handed_back == ["message-1"]
+    assert bus.handed_back == bus.handed_back_begun == ["message-1"]
     assert not (bus.finished)
     assert not (bus.failed)
     assert not (bus.replies)

@@ -135,14 +135,15 @@ class MemorySteps:
         at.job, at.retry = None, Retry(entry.record, entry.attempt + 1, entry.deliveries + 1, entry.strikes, due_ms)
         return Failed.RETRY
 
-    async def hand_back(self, job: Job, *, has_begun: bool = False) -> None:
+    async def hand_back(self, job: Job, *, has_begun: bool = False) -> bool:
         held = self._held(job)
         if held is None:
-            return
+            return False
         at, entry = held
         self._world.wrote()
         if has_begun and entry.deliveries >= MOST_DELIVERIES:
             self._world.bury_job(at, entry, job.job_id, "deliveries")
             self._world.end_job(at)
-        else:
-            self._world.run_again(at, entry, deliveries=entry.deliveries + has_begun, strikes=entry.strikes)
+            return True
+        self._world.run_again(at, entry, deliveries=entry.deliveries + has_begun, strikes=entry.strikes)
+        return False
