@@ -157,14 +157,17 @@ class JobSteps:
         arguments = (conversation, entry_id, self._consumer, job_id, after, reason, MOST_DELIVERIES, apology)
         return Failed(await self._commands.script("fail", self._keys.board(conversation), *arguments))
 
-    async def hand_back(self, job: Job, *, has_begun: bool = False) -> bool:
+    async def hand_back(self, job: Job, *, has_begun: bool = False, apology: Reply | None = None) -> bool:
         """The job was not finished: it goes to another, and the attempt does not count. The delivery does where its handler had begun;
-        after the twentieth it is a dead letter: whether it is.
+        after the twentieth it is a dead letter, and the sender is told: whether it is.
         """
-        return await self._hand_back(job.entry_id, job.conversation_id, job.job_id, has_begun=has_begun)
+        packed = b"" if apology is None else self._pack(job, APOLOGY_PLACE, apology)
+        return await self._hand_back(job.entry_id, job.conversation_id, job.job_id, has_begun=has_begun, apology=packed)
 
-    async def _hand_back(self, entry_id: str, conversation: str, job_id: str, *, has_begun: bool = False) -> bool:
-        arguments = (conversation, entry_id, self._consumer, job_id, int(has_begun), MOST_DELIVERIES)
+    async def _hand_back(
+        self, entry_id: str, conversation: str, job_id: str, *, has_begun: bool = False, apology: bytes = b""
+    ) -> bool:
+        arguments = (conversation, entry_id, self._consumer, job_id, int(has_begun), MOST_DELIVERIES, apology)
         return await self._commands.script("hand_back", self._keys.board(conversation), *arguments) == b"dead"
 
     async def _on_job(self, script: str, job: Job, *arguments: Argument) -> Value:

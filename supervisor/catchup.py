@@ -10,7 +10,7 @@ from datetime import datetime
 import structlog
 import trio
 
-from bus.store import Intake, Store
+from bus.store import Store
 from bus.wire import RedisFailed
 from supervisor.frames import ArtifactResponse, MessageNew
 from supervisor.inbound import Inbound, MessageFrame
@@ -34,8 +34,6 @@ class Catchup:
         self._first_sync_ms = first_sync_seconds * 1000
         self._wanted = trio.Event()
         self._first_sync_ended = False
-        self._longest_page = 0
-        """How many frames the relay gives at once, as far as has been seen: it may give fewer than are asked for."""
 
     def ask(self) -> None:
         """Poll as soon as possible."""
@@ -56,33 +54,33 @@ class Catchup:
                 if isinstance(error, RestFailed):
                     retry_seconds = max(RETRY_SECONDS, error.retry_after_seconds)
             if not complete:
+                self._inbound.polled(has_caught_up=False)
                 self._wanted.set()
                 await trio.sleep(retry_seconds)
 
     async def poll_until_empty(self) -> bool:
         """Take in everything after the cursor; False when a page could not be taken in whole.
 
-        The end is an empty page, or a short one that brings nothing new: while people talk, there may never be an empty one.
+        The end is an empty page, or one whose last message was pushed since we began: while people talk there may never be an empty one.
         """
-        while True:
-            cursor = await self._store.cursor()
-            page = await self._rest.poll(cursor)
-            outcomes = await self._take_in(page)
-            if not all(outcome is not None and outcome.is_settled for outcome in outcomes):
-                return False
-            if page.frames and page.last_id is None:
-                log.warning("poll: a page without ids", frames=len(page.frames))
-                return True
-            if page.last_id is not None:
-                await self._store.advance_cursor(cursor, page.last_id)
-            is_short = len(page.frames) < self._longest_page
-            self._longest_page = max(self._longest_page, len(page.frames))
-            if not page.frames or (is_short and all(outcome is Intake.DUPLICATE for outcome in outcomes)):
-                self._inbound.polled()
-                await self._end_first_sync()
-                return True
+        with self._inbound.noting_pushes() as pushed:
+            while True:
+                cursor = await self._store.cursor()
+                page = await self._rest.poll(cursor)
+                if page.frames and not await self._take_in(page):
+                    return False
+                if page.frames and page.last_id is None:
+                    log.warning("poll: a page without ids", frames=len(page.frames))
+                    self._inbound.polled(has_caught_up=False)
+                    return True
+                if page.last_id is not None:
+                    await self._store.advance_cursor(cursor, page.last_id)
+                if not page.frames or page.last_id in pushed:
+                    self._inbound.polled(has_caught_up=True)
+                    await self._end_first_sync()
+                    return True
 
-    async def _take_in(self, page: Page) -> list[Intake | None]:
+    async def _take_in(self, page: Page) -> bool:
         conversations: dict[str, list[MessageFrame]] = {}
         skip_before_ms = await self._skip_before_ms()
         for frame in page.frames:
@@ -94,11 +92,11 @@ class Catchup:
                 self._metrics.frames_dropped.labels("before_first_start").inc()
             else:
                 conversations.setdefault(frame.conversation_id, []).append(frame)
-        outcomes: list[Intake | None] = []
+        taken: list[bool] = []
         async with trio.open_nursery() as nursery:
             for frames in conversations.values():
-                nursery.start_soon(self._take_in_order, frames, outcomes)
-        return outcomes
+                nursery.start_soon(self._take_in_order, frames, taken)
+        return all(taken)
 
     async def _skip_before_ms(self) -> float:
         """Until the first sync has ended, what is older than HASHEE_FIRST_SYNC_SECONDS was never meant for this agent."""
@@ -112,12 +110,14 @@ class Catchup:
             await self._store.end_first_sync()
             self._first_sync_ended = True
 
-    async def _take_in_order(self, frames: list[MessageFrame], outcomes: list[Intake | None]) -> None:
+    async def _take_in_order(self, frames: list[MessageFrame], taken: list[bool]) -> None:
         """One conversation's messages of a page; after one that could not be taken in, the others wait for it (P3)."""
         for frame in frames:
-            outcomes.append(await self._inbound.poll(frame))
-            if outcomes[-1] is None or not outcomes[-1].is_settled:
+            outcome = await self._inbound.poll(frame)
+            if outcome is None or not outcome.is_settled:
+                taken.append(False)
                 return
+        taken.append(True)
 
 
 def _created_ms(frame: MessageFrame) -> float:

@@ -5,7 +5,8 @@ reader only puts a frame into its lane.
 """
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import msgspec
 import structlog
@@ -30,7 +31,8 @@ POLL_AFTER = 256
 
 MOST_UNPOLLED = 320
 """Pushes of one conversation that are taken in until the cursor moves; later ones come with the poll. It must not bring what is no
-longer known: 1,024 are remembered of a conversation (PROTOCOL §5.1), and three supervisors count each for itself.
+longer known: 1,024 are remembered of a conversation (PROTOCOL §5.1), and three supervisors count each for itself. While polling fails
+pushes are taken in all the same: what is forgotten by then comes again into quarantine, and is not answered twice.
 """
 NO_PEER = ("", "")
 
@@ -85,6 +87,8 @@ class Inbound:
         self._lanes = Lanes(self._work)
         self._is_holding = False
         self._unpolled: Counter[str] = Counter()
+        self._cursor_moves = True
+        self._noting: list[set[str]] = []
 
     @property
     def under_way(self) -> int:
@@ -95,12 +99,26 @@ class Inbound:
         """While Redis is nearly full, nothing is taken in (DESIGN rule 16)."""
         self._is_holding = is_holding
 
-    def polled(self) -> None:
-        """The cursor has caught up with what was pushed."""
-        self._unpolled.clear()
+    @contextmanager
+    def noting_pushes(self) -> Iterator[set[str]]:
+        """The ids of what is pushed while a poll runs: when one of them ends a page, the poll has come to the present."""
+        pushed = set[str]()
+        self._noting.append(pushed)
+        try:
+            yield pushed
+        finally:
+            self._noting.remove(pushed)
+
+    def polled(self, *, has_caught_up: bool) -> None:
+        """The cursor is where the pushes are; or it cannot move now, and so does not hold them up: answered late is better than never."""
+        self._cursor_moves = has_caught_up
+        if has_caught_up:
+            self._unpolled.clear()
 
     def push(self, frame: MessageFrame) -> None:
         """A pushed frame. A full lane passes it over: polling brings it back."""
+        for pushed in self._noting:
+            pushed.add(frame.message_id)
         try:
             self._lanes.put(frame.conversation_id, Waiting(Incoming(frame, Source.PUSH, now_ms())))
         except LaneFull:
@@ -152,8 +170,8 @@ class Inbound:
         return outcome
 
     def _is_held(self, incoming: Incoming) -> bool:
-        is_push = incoming.source is Source.PUSH
-        return self._is_holding or (is_push and self._unpolled[incoming.frame.conversation_id] >= MOST_UNPOLLED)
+        waits_for_poll = incoming.source is Source.PUSH and self._cursor_moves
+        return self._is_holding or (waits_for_poll and self._unpolled[incoming.frame.conversation_id] >= MOST_UNPOLLED)
 
     def _note_unpolled(self, conversation_id: str) -> None:
         self._unpolled[conversation_id] += 1

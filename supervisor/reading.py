@@ -20,7 +20,7 @@ from supervisor.addressing import GROUP, check_addressed
 from supervisor.frames import ArtifactResponse, MessageNew
 from supervisor.groups import Groups, check_not_stale, sent_ms
 from supervisor.own_words import PING, OwnWords, system_event
-from supervisor.owners import Owner, Owners
+from supervisor.owners import LIST_WAIT_LONG_SECONDS, LIST_WAIT_SECONDS, Owner, Owners
 from supervisor.payloads import conversation_kind, inbound_message, message_ms
 from supervisor.prekeys import NO_PREKEYS, Prekeys
 from supervisor.sessions import Loaded, Sessions
@@ -161,7 +161,9 @@ class Reader:
             kind=conversation_kind(frame),
             person=owner.owner_id,
         )
-        if not await self._owners.admits(owner, envelope.sender_device):
+        is_alone = incoming.source is Source.QUARANTINE
+        wait_seconds = LIST_WAIT_LONG_SECONDS if is_alone else LIST_WAIT_SECONDS
+        if not await self._owners.admits(owner, envelope.sender_device, wait_seconds):
             return Unread(arrival, Unreadable(Reason.UNKNOWN_SENDER, "not a device of this owner"))
         try:
             return await self._open(frame, envelope, arrival, owner, loaded)

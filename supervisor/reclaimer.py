@@ -71,6 +71,7 @@ class Reclaimer:
                 if self._client.connects != connects and await self._recovery.make_groups():
                     log.warning("redis: a consumer group was gone and is made again")
                 connects = self._client.connects
+                self._watch_clock(await self._store.now_ms())  # by all: after a jump anybody may get the office
                 if await self._hold_office():
                     await self._work(turn)
                 turn += 1
@@ -97,12 +98,12 @@ class Reclaimer:
 
     async def _work(self, turn: int) -> None:
         now = await self._store.now_ms()
-        self._watch_clock(now)
         await self._recovery.start_due(now)
         for held in (self._recovery.jobs, self._recovery.replies):
             for consumer in await self._recovery.holders(held):
                 if self._instance.knows_dead(consumer):
                     await self._release_all(held, consumer)
+            self._watch_clock(await self._store.now_ms())
             if self._may_judge():
                 await self._release_silent(held)
         if turn % UPKEEP_EVERY == 0:

@@ -15,7 +15,8 @@ from supervisor.secrets import Secret
 TIMEOUT_SECONDS = 15.0
 POLL_LIMIT = 100
 MOST_RETRY_AFTER_SECONDS = 300.0
-UNAUTHORIZED = 401
+REFUSALS = frozenset((400, 403, 404, 410, 422))
+NOT_JSON = "not a JSON object"
 
 Json = dict[str, object]
 
@@ -36,8 +37,8 @@ class RestFailed(Exception):
 
     @property
     def is_refusal(self) -> bool:
-        """Whether the relay says no to what was asked for, and not to our token: waiting does not help."""
-        return self.is_final and self.status != UNAUTHORIZED
+        """Whether the relay itself says no to what was asked for: waiting does not help. Not to our token, and not by a proxy's page."""
+        return self.status in REFUSALS and self.code != NOT_JSON
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -108,7 +109,7 @@ class Rest:
         try:
             content = msgspec.json.decode(answer.content, type=dict[str, object])
         except (msgspec.DecodeError, UnicodeError, RecursionError):
-            raise RestFailed(call, answer.status_code, "not a JSON object") from None
+            raise RestFailed(call, answer.status_code, NOT_JSON) from None
         if answer.is_success and "data" in content:
             return content["data"]
         said = content.get("error")

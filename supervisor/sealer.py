@@ -21,6 +21,7 @@ from crypto.prekeys import Bundle
 from crypto.sessions import DeviceRecord, ping_due, start_session
 from supervisor.metrics import Metrics
 from supervisor.owners import Owner, Owners
+from supervisor.rest import RestFailed
 from supervisor.sessions import Loaded, Peer, Sessions
 
 
@@ -108,7 +109,12 @@ class Sealer:
             if peer[1] == to.new_session_with or not (await self._sessions.peek(peer)).record.may_send(
                 self._generation.epoch, now
             ):
-                return await self._owners.bundles(owner)
+                try:
+                    return await self._owners.bundles(owner)
+                except RestFailed as error:
+                    if not error.is_refusal:
+                        raise
+                    return {}  # the sessions that there are will do, if there is one
         return None
 
     async def bundles(self, to: Addressed) -> dict[str, Bundle]:

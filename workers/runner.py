@@ -180,10 +180,11 @@ class Runner:
             hand.ending = True
             with trio.move_on_after(LAST_WORD_SECONDS, shield=True):
                 try:
-                    is_dead = await self._bus.hand_back(hand.job, has_begun=hand.begun)
+                    is_dead = await self._bus.hand_back(hand.job, has_begun=hand.begun, apology=self._apology())
                 except RedisUnavailable:
                     return  # its lease runs out
                 if is_dead:
+                    self._vitals.count_failed()
                     self._log.error("job: dead letter", job=hand.job.job_id, reason="deliveries")
                 else:
                     self.handed_back += 1

@@ -1,6 +1,7 @@
 -- A job that was taken and not finished goes back; its attempt is not counted, its delivery is where it had begun.
 -- KEYS board
 -- ARGV 1 conversation_id  2 entry (fencing token)  3 consumer  4 job_id  5 '1': its handler had begun  6 most deliveries
+--      7 an apology (reply record) if it becomes a dead letter, or ''
 -- -> fenced | done | dead
 -- Invariant: who has it next can tell that it may have sent something (rule 10).
 if not lease_is_mine(JOBS, JOBS_GROUP, ARGV[2], ARGV[3]) then return 'fenced' end
@@ -11,6 +12,7 @@ count_write()
 if ARGV[5] == '1' and tonumber(job.d) >= tonumber(ARGV[6]) then
   bury_job(job, 'deliveries', ARGV[4])
   note('dead', ARGV[4], 'deliveries ' .. ARGV[3] .. ' ' .. job.a .. ' ' .. job.d)
+  if ARGV[7] ~= '' then say(ARGV[7]) end
   start_next_job(ARGV[2])
   return 'dead'
 end

@@ -2,14 +2,12 @@
 
 import pytest
 
-from bus.job_steps import Emitted, Failed, Finished
+from bus.job_steps import APOLOGY_PLACE, Emitted, Failed, Finished
 from bus.policies import Policies
 from bus.records import MOST_DELIVERIES
 from bus.recovery import Reclaim
 from bus.store import Intake, Source
-from tests.bus.builders import (
-    reply,
-)
+from tests.bus.builders import reply, text_of
 from tests.bus.scenes import Scene
 from tests.bus.talk import answer, talk_and_worker
 
@@ -71,11 +69,12 @@ async def test_rule_8_a_job_that_is_handed_back_in_its_middle_is_a_delivery_and_
         job = await worker.take()
         assert job is not None
         assert (job.attempt, job.deliveries) == (1, delivery)
-        assert await worker.steps.hand_back(job, has_begun=True) is (delivery == MOST_DELIVERIES)
+        is_dead = await worker.steps.hand_back(job, has_begun=True, apology=reply("sorry"))
+        assert is_dead is (delivery == MOST_DELIVERIES)
     assert await worker.take() is None
+    assert text_of((await talk.take_reply()).fields["r"]) == APOLOGY_PLACE
     [letter] = await talk.supervisor.dead.first()
     assert letter.reason == "deliveries"
-    assert (await scene.facts()).busy == frozenset()
 
 
 async def test_rule_10_who_gets_a_job_that_was_handed_back_in_its_middle_hears_what_it_had_sent(scene: Scene) -> None:

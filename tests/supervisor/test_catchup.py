@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -254,6 +255,25 @@ async def test_what_is_pushed_while_the_cursor_stands_comes_with_the_poll_before
         assert core.count("frame_dropped_total", reason="hold") == 20, "it goes on"
 
 
+async def test_while_polling_fails_nobody_waits_for_it(tmp_path: Path) -> None:
+    nothing_to_do: dict[str, object] = {"type": "system", "event": {"kind": "unknown"}}
+    async with scene(tmp_path) as (core, ada), trio.open_nursery() as nursery:
+        core.rest.fail_next("poll", *[RestFailed("poll", 503, "unavailable")] * 1000)
+        core.catchup.ask()
+        nursery.start_soon(core.catchup.run)
+        await until(lambda: has_called(core, "poll"))
+        for _ in range(2):
+            for _ in range(200):
+                core.inbound.push(ada.say(payload=nothing_to_do))
+            await until(lambda: is_idle(core))
+        assert core.count("frame_dropped_total", reason="hold") == 0
+        nursery.cancel_scope.cancel()
+
+
+async def has_called(core: Core, call: str) -> bool:
+    return call in core.rest.calls
+
+
 async def test_the_relay_says_when_to_poll_again(
     tmp_path: Path, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,7 +284,8 @@ async def test_the_relay_says_when_to_poll_again(
         await trio.lowlevel.checkpoint()
         raise RestFailed("poll", 429, "rate_limited", retry_after_seconds=20)
 
-    catchup = Catchup(None, None, None, None, 0)  # type: ignore[arg-type]  # none of them is asked
+    inbound = SimpleNamespace(polled=lambda **_: None)
+    catchup = Catchup(None, None, inbound, None, 0)  # type: ignore[arg-type]  # nothing else of them is asked
     monkeypatch.setattr(catchup, "poll_until_empty", refuse)
     catchup.ask()
     with trio.move_on_after(50):

@@ -141,15 +141,25 @@ async def test_a_session_that_moved_between_encryption_and_commit_makes_it_encry
         assert ada.say("readable") is not None
 
 
-@pytest.mark.parametrize(("status", "is_dropped"), [(403, True), (404, True), (401, False), (429, False), (503, False)])
+@pytest.mark.parametrize(
+    ("status", "code", "is_dropped"),
+    [
+        (403, "no", True),
+        (404, "no", True),
+        (403, "not a JSON object", False),  # a proxy's page
+        (401, "invalid_token", False),
+        (429, "rate_limited", False),
+        (503, "unavailable", False),
+    ],
+)
 async def test_a_reply_waits_for_the_relay_unless_that_says_no(
-    status: int, is_dropped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    status: int, code: str, is_dropped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("supervisor.outbound.RETRY_SECONDS", 0.01)
     async with scene(tmp_path) as (core, _):
         core.sessions._decoded.clear()
         await core.client.command("DEL", core.keys.session(PERSON, "phone"))
-        core.rest.fail_next("devices", *[RestFailed("devices", status, "no")] * 3)
+        core.rest.fail_next("devices", *[RestFailed("devices", status, code)] * 3)
         core.connection.connect()
         await reply_to_next(core, "an answer")
         async with sending(core):
@@ -161,6 +171,21 @@ async def test_a_reply_waits_for_the_relay_unless_that_says_no(
                 await until(dropped)
             else:
                 await core.connection.wait_sent(1)
+
+
+async def test_a_device_list_that_is_refused_leaves_the_sessions_that_there_are(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        owner = await core.owners.find(PERSON)
+        assert owner is not None
+        core.rest.bundles[PERSON].append(Person(core.rest, device_id="tablet", identity=ada.identity).bundle)
+        await core.owners.bundles(owner)
+        core.rest.fail_next("devices", *[RestFailed("devices", 403, "no")] * 3)
+        core.connection.connect()
+        await reply_to_next(core, "an answer")
+        async with sending(core):
+            [frame] = await core.connection.wait_sent(1)
+            assert ada.read(frame)["text"] == "an answer"
+        assert core.count("device_left_out_total") == 1
 
 
 async def test_a_person_without_a_usable_device_costs_that_reply_only(tmp_path: Path) -> None:

@@ -238,7 +238,7 @@ async def test_a_device_list_that_cannot_be_fetched_is_asked_for_again_while_the
 async def test_one_owner_whose_devices_the_relay_does_not_list_holds_up_nobody_and_is_asked_for_later(
     status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.owners.LIST_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr("supervisor.reading.LIST_WAIT_SECONDS", 0.05)
     monkeypatch.setattr("supervisor.owners.LIST_AGAIN_SECONDS", 0.01)
     async with scene(tmp_path) as (core, ada):
         ada.meet()

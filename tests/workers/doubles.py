@@ -125,7 +125,7 @@ class MemoryBus:
             self.failed.append((job.job_id, reason, retry_after_ms))
             return Failed.DEAD if retry_after_ms is None else Failed.RETRY
 
-    async def hand_back(self, job: Job, *, has_begun: bool = False) -> bool:
+    async def hand_back(self, job: Job, *, has_begun: bool = False, apology: Reply | None = None) -> bool:
         with self._operation():
             self.handed_back.append(job.job_id)
             self.handed_back_begun += [job.job_id] * has_begun

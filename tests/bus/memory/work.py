@@ -135,7 +135,7 @@ class MemorySteps:
         at.job, at.retry = None, Retry(entry.record, entry.attempt + 1, entry.deliveries + 1, entry.strikes, due_ms)
         return Failed.RETRY
 
-    async def hand_back(self, job: Job, *, has_begun: bool = False) -> bool:
+    async def hand_back(self, job: Job, *, has_begun: bool = False, apology: Reply | None = None) -> bool:
         held = self._held(job)
         if held is None:
             return False
@@ -143,6 +143,8 @@ class MemorySteps:
         self._world.wrote()
         if has_begun and entry.deliveries >= MOST_DELIVERIES:
             self._world.bury_job(at, entry, job.job_id, "deliveries")
+            if apology is not None:
+                self._world.say(at, self._pack(job, APOLOGY_PLACE, apology))
             self._world.end_job(at)
             return True
         self._world.run_again(at, entry, deliveries=entry.deliveries + has_begun, strikes=entry.strikes)
