@@ -61,7 +61,7 @@ async def test_a_stop_hands_the_running_job_back_and_another_worker_has_it(tmp_p
             async with open_worker(url, "worker-2") as other:
                 with trio.fail_after(5):
                     [job] = await other.take(1)
-            assert (job.attempt, job.deliveries) == (1, 1)
+            assert (job.attempt, job.deliveries) == (1, 2)
 
 
 async def test_sigterm_from_outside_is_a_drain_and_no_abnormal_death(tmp_path: Path) -> None:
