@@ -47,7 +47,7 @@ class Catchup:
             self._wanted = trio.Event()
             retry_seconds = RETRY_SECONDS
             try:
-                complete = await self.poll_until_empty()
+                complete = await self.poll_to_the_present()
             except (RestFailed, RedisFailed) as error:
                 log.warning("poll: failed", reason=str(error))
                 complete = False
@@ -58,7 +58,7 @@ class Catchup:
                 self._wanted.set()
                 await trio.sleep(retry_seconds)
 
-    async def poll_until_empty(self) -> bool:
+    async def poll_to_the_present(self) -> bool:
         """Take in everything after the cursor; False when a page could not be taken in whole.
 
         The end is an empty page, or one whose last message was pushed since we began: while people talk there may never be an empty one.

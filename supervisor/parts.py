@@ -308,7 +308,7 @@ class Parts:
     async def take_in_the_last(self) -> None:
         """After the close frame: what the relay pushed in the last instant is found by one poll (DESIGN rule 5)."""
         try:
-            await self.catchup.poll_until_empty()
+            await self.catchup.poll_to_the_present()
         except (RestFailed, RedisFailed) as error:
             log.warning("poll: failed", reason=str(error))
 

@@ -41,7 +41,7 @@ def recent(frame: MessageNew, *, hours_ago: float = 0) -> MessageNew:
 
 async def poll(core: Core) -> bool:
     with trio.fail_after(WAIT_SECONDS):
-        return await core.catchup.poll_until_empty()
+        return await core.catchup.poll_to_the_present()
 
 
 async def test_everything_after_the_cursor_is_taken_in_page_by_page(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ async def test_the_relay_says_when_to_poll_again(
 
     inbound = SimpleNamespace(polled=lambda **_: None)
     catchup = Catchup(None, None, inbound, None, 0)  # type: ignore[arg-type]  # nothing else of them is asked
-    monkeypatch.setattr(catchup, "poll_until_empty", refuse)
+    monkeypatch.setattr(catchup, "poll_to_the_present", refuse)
     catchup.ask()
     with trio.move_on_after(50):
         await catchup.run()

@@ -73,7 +73,7 @@ async def test_a_malformed_frame_in_a_page_is_counted_and_the_rest_is_taken_in(t
         async with relay(core, entries) as client:
             catchup = Catchup(core.store, Rest(client, AGENT), core.inbound, core.metrics, 86400)
             with trio.fail_after(WAIT_SECONDS):
-                assert await catchup.poll_until_empty()
+                assert await catchup.poll_to_the_present()
         assert core.count("frame_dropped_total", reason="malformed") == 1
         assert await core.jobs() == ["hello"]
 
@@ -84,7 +84,7 @@ async def test_a_last_entry_without_an_id_does_not_make_a_page_empty(tmp_path: P
         async with relay(core, entries) as client:
             catchup = Catchup(core.store, Rest(client, AGENT), core.inbound, core.metrics, 86400)
             with trio.move_on_after(1):
-                await catchup.poll_until_empty()
+                await catchup.poll_to_the_present()
         assert await core.jobs() == ["hello"]
 
 
