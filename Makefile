@@ -4,7 +4,7 @@
 # make fuzz    every decoder on mutated input, guided by coverage (SECONDS=120 in all)
 # make mutants switch each guard of crypto/ off in turn: some test must notice (about 3 minutes)
 # make chaos   a conversation of many people while everything is killed, stopped and cut (SEED=1; 90 s)
-# make nightly the same five times as long as it takes: 2,000 messages, 80 kills, seeds 1 to 5 (25 minutes)
+# make nightly the same five times as long as it takes: 2,000 messages, 100 kills, seeds 1 to 5 (25 minutes)
 # make rollout versions change under traffic, each strategy and each trouble once (needs two idle cores; 10 minutes)
 # make bench   how fast the parts are, beside peers (docs/benchmarks.md; about 3 minutes)
 # make soak    10 minutes at 100 messages a second: nothing grows with what was answered
@@ -100,7 +100,7 @@ chaos: setup
 
 nightly: setup
 	@set -e; for seed in 1 2 3 4 5; do \
-		$(BIN)/python -m tests.chaos --messages 2000 --people 20 --seed $$seed --seconds 1800 --json $(ARGS); \
+		$(BIN)/python -m tests.chaos --messages 2000 --people 20 --kills 100 --seed $$seed --seconds 1800 --json $(ARGS); \
 	done
 
 systemd: setup
