@@ -5,6 +5,7 @@ before. Versions only rise; they are stored sealed by compare-and-set, since sev
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -28,17 +29,15 @@ from crypto.groups import (
     open_group_message,
     read_group_key_envelope,
 )
-from crypto.identity import LocalDevice
+from crypto.identity import LocalDevice, PublicIdentity
 from supervisor.addressing import GROUP
+from supervisor.asking import asked
 from supervisor.frames import ArtifactResponse, GroupKeyRotated, MessageNew
 from supervisor.members import Members
 from supervisor.metrics import Metrics
 from supervisor.owners import Owner, Owners
 from supervisor.payloads import inbound_message, message_ms
 from supervisor.rest import Rest, RestFailed
-
-KEY_WAIT_SECONDS: Final = 5.0
-"""How long a message waits for its key while the relay does not answer, before it is quarantined (DESIGN rule 2)."""
 
 AGAIN_SECONDS: Final = 1.0
 MOST_ROTATIONS_WAITING: Final = 1000
@@ -127,7 +126,7 @@ class Groups:
         keys = await self._kept(envelope.to)
         current = keys.current
         if keys.find(version) is None and (current is None or version > current.key_version):
-            await self._fetch_within(envelope.to, KEY_WAIT_SECONDS)
+            await asked(partial(self._fetch, envelope.to))
             keys = await self._kept(envelope.to)
         payload = open_group_message(envelope, keys)
         key = keys.find(version)
@@ -179,19 +178,6 @@ class Groups:
 
     # Keys
 
-    async def _fetch_within(self, group_id: str, seconds: float) -> None:
-        """One fetch; asked again for this long while the relay does not answer."""
-        with trio.move_on_after(seconds):
-            while True:
-                try:
-                    await self._fetch(group_id)
-                except RestFailed as error:
-                    log.warning("group: key not fetched", group=group_id, reason=str(error))
-                    if not error.is_final:
-                        await trio.sleep(max(AGAIN_SECONDS, error.retry_after_seconds))
-                        continue
-                return
-
     async def _fetch(self, group_id: str) -> GroupKeys | None:
         """All kept keys after the relay's was accepted; None when it may not be. Raises RestFailed."""
         sealed = await self._rest.group_key(group_id)
@@ -231,7 +217,7 @@ class Groups:
         if grant is not None and grant.pinned is not None:
             verify_signature(envelope, grant.pinned)
             return
-        pinned = await self._members.pair(envelope.sender_id)
+        pinned = await self._pair(envelope.sender_id)
         try:
             verify_signature(envelope, pinned)
         except Unreadable:
@@ -239,6 +225,15 @@ class Groups:
             if changed is None:
                 raise
             verify_signature(envelope, changed)
+
+    async def _pair(self, owner_id: str) -> PublicIdentity:
+        pair = None
+        if not self._owners.is_unanswered(owner_id):
+            pair = await asked(partial(self._members.pair, owner_id))
+        if pair is None:
+            self._owners.ask_later(owner_id)
+            raise Unreadable(Reason.UNKNOWN_SENDER, "the relay does not show this owner's keys now")
+        return pair
 
 
 def _decode(read: Versioned, group_id: str) -> GroupKeys:

@@ -6,6 +6,7 @@ a change is stored together with its entry in the ledger, by compare-and-set, si
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import msgspec
 import structlog
@@ -30,6 +31,7 @@ from crypto.grants import (
 )
 from crypto.identity import PublicIdentity
 from crypto.prekeys import Bundle, bundle_from_json, check_bundle
+from supervisor.asking import asked
 from supervisor.frames import Relation
 from supervisor.grant_ledger import GrantLedger
 from supervisor.members import Member, find_member
@@ -38,11 +40,6 @@ from supervisor.rest import Rest, RestFailed
 DEVICES_FRESH_MS = 24 * 3600 * 1000
 DEVICES_NOTED_AGAIN_MS = 3600 * 1000
 UNLISTED_FETCH_SECONDS = 60.0
-LIST_WAIT_SECONDS = 5.0
-LIST_WAIT_LONG_SECONDS = 20.0
-"""Where nothing else waits: a relay that is slow answers at last."""
-
-LIST_AGAIN_SECONDS = 1.0
 REFRESH_AGAIN_SECONDS = 1.0
 MOST_DEVICES = 5
 MOST_DECODED = 2000
@@ -160,8 +157,13 @@ class Owners:
         known = self._opened(owner_id, look.owner_version, look.owner_sealed)
         if known is not None:
             return known
-        await self.refresh()
+        if not self.is_unanswered(owner_id) and not await asked(self._is_refreshed):
+            self.ask_later(owner_id)
         return await self.find(owner_id)
+
+    async def _is_refreshed(self) -> bool:
+        await self.refresh()
+        return True
 
     async def refresh(self) -> None:
         """Read all relations from the relay, by a reading that begins now or later; one a second. Raises RestFailed."""
@@ -223,10 +225,10 @@ class Owners:
                 return listed  # better the devices of yesterday than no answer
             raise
 
-    async def admits(self, owner: Owner, device_id: str, wait_seconds: float = LIST_WAIT_SECONDS) -> bool:
+    async def admits(self, owner: Owner, device_id: str, wait_seconds: float | None = None) -> bool:
         """Whether a device that signed a message counts: listed, with a valid signed prekey under the pinned pair. For an
         unlisted one the list is fetched again, at most once a minute per owner. While the relay does not give it, the message waits
-        for so long, and then it does not count (DESIGN rule 2): `unanswered` names the owner when it is time to try again.
+        (supervisor/asking.py), and then it does not count.
         """
         now = trio.current_time()
         if device_id in owner.grant.devices:
@@ -234,28 +236,23 @@ class Owners:
         if now < self._unlisted_until.get(owner.owner_id, 0.0):
             return False
         self._unlisted_until = {known: until for known, until in self._unlisted_until.items() if until > now}
-        bundles = await self._bundles_within(owner, wait_seconds)
+        bundles = await asked(partial(self.bundles, owner), wait_seconds)
         if bundles is None:
-            self._unanswered[owner.owner_id] = now + UNLISTED_FETCH_SECONDS
+            self.ask_later(owner.owner_id)
         if bundles is None or owner.devices_fetched_ms:  # the first fetch is not an extra one
             self._unlisted_until[owner.owner_id] = now + UNLISTED_FETCH_SECONDS
         return bundles is not None and device_id in bundles
 
-    async def _bundles_within(self, owner: Owner, seconds: float) -> dict[str, Bundle] | None:
-        """Asked again for so long while the relay does not answer; None when it has not."""
-        with trio.move_on_after(seconds):
-            while True:
-                try:
-                    return await self.bundles(owner)
-                except RestFailed as error:
-                    log.warning("devices: not listed", owner=owner.owner_id, reason=str(error))
-                    if error.is_final:
-                        return None
-                    await trio.sleep(max(LIST_AGAIN_SECONDS, error.retry_after_seconds))
-        return None
+    def ask_later(self, owner_id: str) -> None:
+        """The relay did not say what a message of this owner needs: that is in quarantine now, and tried again in a minute."""
+        self._unanswered.setdefault(owner_id, trio.current_time() + UNLISTED_FETCH_SECONDS)
+
+    def is_unanswered(self, owner_id: str) -> bool:
+        """Whether the relay was asked in vain less than a minute ago: others of this owner's messages need not wait as long again."""
+        return owner_id in self._unanswered
 
     def unanswered(self) -> list[str]:
-        """Owners whose devices could not be listed a minute ago; each is named once."""
+        """Owners of whom it is time to ask again; each is named once."""
         now = trio.current_time()
         due = [owner_id for owner_id, at in self._unanswered.items() if at <= now]
         for owner_id in due:

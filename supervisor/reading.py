@@ -17,10 +17,11 @@ from crypto.errors import BadContent, ForgedContent, Reason, Unreadable
 from crypto.identity import LocalDevice
 from crypto.sessions import DeviceRecord, may_renegotiate, noted
 from supervisor.addressing import GROUP, check_addressed
+from supervisor.asking import WAIT_LONG_SECONDS
 from supervisor.frames import ArtifactResponse, MessageNew
 from supervisor.groups import Groups, check_not_stale, sent_ms
 from supervisor.own_words import PING, OwnWords, system_event
-from supervisor.owners import LIST_WAIT_LONG_SECONDS, LIST_WAIT_SECONDS, Owner, Owners
+from supervisor.owners import Owner, Owners
 from supervisor.payloads import conversation_kind, inbound_message, message_ms
 from supervisor.prekeys import NO_PREKEYS, Prekeys
 from supervisor.sessions import Loaded, Sessions
@@ -161,8 +162,7 @@ class Reader:
             kind=conversation_kind(frame),
             person=owner.owner_id,
         )
-        is_alone = incoming.source is Source.QUARANTINE
-        wait_seconds = LIST_WAIT_LONG_SECONDS if is_alone else LIST_WAIT_SECONDS
+        wait_seconds = WAIT_LONG_SECONDS if incoming.source is Source.QUARANTINE else None
         if not await self._owners.admits(owner, envelope.sender_device, wait_seconds):
             return Unread(arrival, Unreadable(Reason.UNKNOWN_SENDER, "not a device of this owner"))
         try:

@@ -11,9 +11,11 @@ import pytest
 import trio
 import trio.testing
 
+from crypto.envelope import Envelope
 from supervisor.catchup import Catchup
 from supervisor.frames import MessageAck, MessageNew
 from supervisor.inbound import MOST_UNPOLLED
+from supervisor.reading import Incoming, Reading
 from supervisor.rest import Page, RestFailed
 from tests.redis_server import redis_server, running_redis
 from tests.supervisor.builders import WAIT_SECONDS, Core, open_core, until
@@ -39,6 +41,19 @@ def recent(frame: MessageNew, *, hours_ago: float = 0) -> MessageNew:
     return msgspec.structs.replace(frame, created_at=created.isoformat())
 
 
+def fail_reading_once(core: Core, monkeypatch: pytest.MonkeyPatch, *, of: str) -> None:
+    """The relay is asked for something that the message needs, and does not answer."""
+    read, left = core.inbound._reader.read, [of]
+
+    async def fail_once(incoming: Incoming, envelope: Envelope) -> Reading:
+        if incoming.frame.sender_id in left:
+            left.clear()
+            raise RestFailed("relations", 503, "unavailable")
+        return await read(incoming, envelope)
+
+    monkeypatch.setattr(core.inbound._reader, "read", fail_once)
+
+
 async def poll(core: Core) -> bool:
     with trio.fail_after(WAIT_SECONDS):
         return await core.catchup.poll_to_the_present()
@@ -54,7 +69,9 @@ async def test_everything_after_the_cursor_is_taken_in_page_by_page(tmp_path: Pa
         assert await core.jobs() == [f"{number}" for number in range(5)]
 
 
-async def test_a_page_with_a_message_that_could_not_be_taken_in_is_asked_again(tmp_path: Path) -> None:
+async def test_a_page_with_a_message_that_could_not_be_taken_in_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with scene(tmp_path) as (core, ada):
         core.rest.page_length = 2
         bob = Person(core.rest, "01906abc-0000-7000-8000-0000000000b1")
@@ -65,7 +82,7 @@ async def test_a_page_with_a_message_that_could_not_be_taken_in_is_asked_again(t
             recent(ada.say("two")),
         ]
         await core.owners.note(core.rest.related[0], "active")
-        core.rest.fail_next("relations")
+        fail_reading_once(core, monkeypatch, of=bob.user_id)
         assert not await poll(core)
         assert await core.store.cursor() is None
         assert await poll(core)

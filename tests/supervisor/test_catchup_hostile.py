@@ -14,14 +14,16 @@ from supervisor.frames import MessageNew
 from supervisor.rest import Rest
 from tests.supervisor.builders import WAIT_SECONDS, Core
 from tests.supervisor.person import AGENT, Person
-from tests.supervisor.test_catchup import poll, recent, scene
+from tests.supervisor.test_catchup import fail_reading_once, poll, recent, scene
 
 
-async def test_after_a_message_that_could_not_be_taken_in_its_conversation_waits_for_it(tmp_path: Path) -> None:
+async def test_after_a_message_that_could_not_be_taken_in_its_conversation_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Else the second jumps over the first, which comes late: P3."""
     async with scene(tmp_path) as (core, ada):
         core.rest.history += [recent(ada.say("one")), recent(ada.say("two"))]
-        core.rest.fail_next("relations")
+        fail_reading_once(core, monkeypatch, of=ada.user_id)
         assert not await poll(core)
         assert await poll(core)
         assert core.count("message_late_total") == 0

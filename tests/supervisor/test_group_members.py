@@ -5,11 +5,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import trio
 
 from bus.store import Intake
 from crypto.grants import KeyChangePolicy
 from supervisor.members import Members, decide_member
 from supervisor.rest import RestFailed
+from tests.supervisor.builders import Core, until
 from tests.supervisor.group_scene import scene
 from tests.supervisor.person import Person, relation_of
 
@@ -30,12 +32,42 @@ async def test_a_sender_of_whom_the_relay_shows_two_pairs_is_unknown(tmp_path: P
         assert await core.quarantined(said) == "unknown_sender"
 
 
-async def test_a_message_waits_while_the_relay_does_not_show_its_sender(tmp_path: Path) -> None:
+async def test_a_message_waits_while_the_relay_does_not_show_its_sender(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.asking.AGAIN_SECONDS", 0.01)
     async with scene(tmp_path) as (core, circle, ada, _):
         said = circle.say(ada)
         core.rest.fail_next("devices", RestFailed("devices", 429, "RATE_LIMITED"))
-        assert await core.polled(said) is None
         assert await core.polled(said) is Intake.ACCEPTED
+        assert await core.jobs() == ["hello"]
+
+
+async def test_a_message_does_not_wait_for_ever_for_its_sender_and_is_read_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.asking.AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("supervisor.asking.WAIT_SECONDS", 0.05)
+    async with scene(tmp_path) as (core, circle, ada, _):
+        said, later = circle.say(ada), circle.say(ada, "again")
+        core.rest.fail_next("devices", *[RestFailed("devices", 500, "internal_error")] * 100)
+        await core.polled(said)
+        assert await core.quarantined(said) == "unknown_sender"
+        asked = core.rest.calls.count("devices")
+        await core.polled(later)
+        assert await core.quarantined(later) == "unknown_sender"
+        assert core.rest.calls.count("devices") == asked, "the next one does not wait again"
+        core.rest._failures.clear()
+        core.owners._unanswered[ada.user_id] = trio.current_time()  # a minute later
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(core.second_chances.run)
+            await until(lambda: is_out_of_quarantine(core))
+            nursery.cancel_scope.cancel()
+        assert await core.jobs() == ["hello", "again"]
+
+
+async def is_out_of_quarantine(core: Core) -> bool:
+    return await core.client.command("ZCARD", core.keys.quarantine) == 0
 
 
 async def test_another_agent_in_the_group_is_known_by_its_one_bundle(tmp_path: Path) -> None:

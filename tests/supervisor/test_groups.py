@@ -77,7 +77,7 @@ async def test_a_version_below_the_highest_is_not_asked_for(tmp_path: Path) -> N
 async def test_a_relay_that_does_not_answer_at_once_is_asked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.groups.AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("supervisor.asking.AGAIN_SECONDS", 0.01)
     async with scene(tmp_path) as (core, circle, ada, _):
         core.rest.fail_next("group_key")
         await core.push(circle.say(ada))
@@ -85,7 +85,7 @@ async def test_a_relay_that_does_not_answer_at_once_is_asked_again(
 
 
 async def test_a_message_does_not_wait_for_ever_for_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("supervisor.groups.KEY_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr("supervisor.asking.WAIT_SECONDS", 0.05)
     async with scene(tmp_path) as (core, circle, ada, _):
         core.rest.hold_next("group_key")
         said = circle.say(ada)

@@ -242,14 +242,14 @@ async def test_while_redis_is_away_frames_are_dropped_and_polls_asked_for_and_th
             assert await core.jobs() == ["one", "two"]
 
 
-async def test_a_relay_that_does_not_tell_relations_leaves_the_message_for_later(tmp_path: Path) -> None:
+async def test_a_relay_that_does_not_tell_relations_is_asked_again_while_the_message_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.asking.AGAIN_SECONDS", 0.01)
     async with scene(tmp_path) as (core, ada):
-        said = ada.say()
         core.rest.fail_next("relations")
-        assert await core.polled(said) is None
-        assert core.polls_asked == 1
-        assert await core.quarantined(said) is None
-        assert await core.polled(said) is Intake.ACCEPTED
+        assert await core.polled(ada.say()) is Intake.ACCEPTED
+        assert core.rest.calls.count("relations") == 2
 
 
 async def test_a_replayed_first_message_makes_no_second_session(tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ async def test_a_failed_reading_of_relations_is_not_taken_for_one(tmp_path: Path
         ada.meet()
         core.rest.fail_next("relations")
         with pytest.raises(RestFailed):
-            await find_sender(core)
+            await core.owners.refresh()
         assert await find_sender(core) is not None
 
 
@@ -225,7 +225,7 @@ async def test_a_message_of_an_unlisted_device_has_the_list_fetched_again_once_a
 async def test_a_device_list_that_cannot_be_fetched_is_asked_for_again_while_the_message_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.owners.LIST_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("supervisor.asking.AGAIN_SECONDS", 0.01)
     async with scene(tmp_path) as (core, ada):
         ada.meet()
         await core.owners.refresh()
@@ -238,8 +238,8 @@ async def test_a_device_list_that_cannot_be_fetched_is_asked_for_again_while_the
 async def test_one_owner_whose_devices_the_relay_does_not_list_holds_up_nobody_and_is_asked_for_later(
     status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.reading.LIST_WAIT_SECONDS", 0.05)
-    monkeypatch.setattr("supervisor.owners.LIST_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("supervisor.asking.WAIT_SECONDS", 0.05)
+    monkeypatch.setattr("supervisor.asking.AGAIN_SECONDS", 0.01)
     async with scene(tmp_path) as (core, ada):
         ada.meet()
         await core.owners.refresh()
