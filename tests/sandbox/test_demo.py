@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -74,13 +75,23 @@ class Terminal:
         """Reads until this text has been seen after the last one."""
         deadline = time.monotonic() + seconds
         while text not in self._seen:
-            assert time.monotonic() < deadline, self._seen
-            self._seen += os.read(self._descriptor, 65536).decode(errors="replace")
+            self._seen += self._read(deadline).decode(errors="replace")
         self._seen = self._seen.split(text, 1)[1]
 
-    def drain(self) -> None:
+    def _read(self, deadline: float) -> bytes:
+        is_readable, _, _ = select.select([self._descriptor], [], [], max(0.0, deadline - time.monotonic()))
+        assert is_readable, f"nothing came any more after {self._seen!r}"
+        return os.read(self._descriptor, 65536)
+
+    @property
+    def seen(self) -> str:
+        """What came behind what was expected last."""
+        return self._seen
+
+    def drain(self, seconds: float = 30.0) -> None:
+        deadline = time.monotonic() + seconds
         try:
-            while os.read(self._descriptor, 65536):
+            while self._read(deadline):
                 pass
         except OSError:
             return  # the end of a terminal whose other side is closed
@@ -107,10 +118,11 @@ def test_on_a_terminal_a_chat_shows_the_stream_and_quits(tmp_path: Path) -> None
         terminal.expect("you ›")
         terminal.type("hello\n")
         terminal.expect("echo: hello")
-        terminal.type("/stream one two three four\n")
+        terminal.type(f"/stream one two {'and so on ' * 10}end\n")
         terminal.expect("typing…")
         terminal.expect("echo: one two")
-        terminal.expect("echo: one two three four")
+        assert "end" not in terminal.seen, "it was shown before its end, which is three seconds away"
+        terminal.expect("end")
         terminal.type("/quit\n")
         terminal.drain()
         assert terminal.process.wait(20) == 0
