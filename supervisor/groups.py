@@ -227,11 +227,8 @@ class Groups:
             verify_signature(envelope, changed)
 
     async def _pair(self, owner_id: str) -> PublicIdentity:
-        pair = None
-        if not self._owners.is_unanswered(owner_id):
-            pair = await asked(partial(self._members.pair, owner_id))
+        pair = await self._owners.asked_of(owner_id, partial(self._members.pair, owner_id))
         if pair is None:
-            self._owners.ask_later(owner_id)
             raise Unreadable(Reason.UNKNOWN_SENDER, "the relay does not show this owner's keys now")
         return pair
 

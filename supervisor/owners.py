@@ -5,7 +5,7 @@ a change is stored together with its entry in the ledger, by compare-and-set, si
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 
 import msgspec
@@ -31,7 +31,7 @@ from crypto.grants import (
 )
 from crypto.identity import PublicIdentity
 from crypto.prekeys import Bundle, bundle_from_json, check_bundle
-from supervisor.asking import asked
+from supervisor.asking import Answer, asked
 from supervisor.frames import Relation
 from supervisor.grant_ledger import GrantLedger
 from supervisor.members import Member, find_member
@@ -157,8 +157,7 @@ class Owners:
         known = self._opened(owner_id, look.owner_version, look.owner_sealed)
         if known is not None:
             return known
-        if not self.is_unanswered(owner_id) and not await asked(self._is_refreshed):
-            self.ask_later(owner_id)
+        await self.asked_of(owner_id, self._is_refreshed)
         return await self.find(owner_id)
 
     async def _is_refreshed(self) -> bool:
@@ -236,20 +235,25 @@ class Owners:
         if now < self._unlisted_until.get(owner.owner_id, 0.0):
             return False
         self._unlisted_until = {known: until for known, until in self._unlisted_until.items() if until > now}
-        bundles = await asked(partial(self.bundles, owner), wait_seconds)
+        bundles = await self.asked_of(owner.owner_id, partial(self.bundles, owner), wait_seconds)
         if bundles is None:
-            self.ask_later(owner.owner_id)
-        if bundles is None or owner.devices_fetched_ms:  # the first fetch is not an extra one
+            return False
+        if owner.devices_fetched_ms:  # the first fetch is not an extra one
             self._unlisted_until[owner.owner_id] = now + UNLISTED_FETCH_SECONDS
-        return bundles is not None and device_id in bundles
+        return device_id in bundles
 
-    def ask_later(self, owner_id: str) -> None:
-        """The relay did not say what a message of this owner needs: that is in quarantine now, and tried again in a minute."""
-        self._unanswered.setdefault(owner_id, trio.current_time() + UNLISTED_FETCH_SECONDS)
-
-    def is_unanswered(self, owner_id: str) -> bool:
-        """Whether the relay was asked in vain less than a minute ago: others of this owner's messages need not wait as long again."""
-        return owner_id in self._unanswered
+    async def asked_of(
+        self, owner_id: str, asking: Callable[[], Awaitable[Answer]], seconds: float | None = None
+    ) -> Answer | None:
+        """What the relay says of an owner; None where it was asked in vain, now or less than a minute ago: a message that needs it is in
+        quarantine then, and others of this owner's need not wait as long again. `unanswered` tells when to try.
+        """
+        if owner_id in self._unanswered:
+            return None
+        answer = await asked(asking, seconds)
+        if answer is None:
+            self._unanswered[owner_id] = trio.current_time() + UNLISTED_FETCH_SECONDS
+        return answer
 
     def unanswered(self) -> list[str]:
         """Owners of whom it is time to ask again; each is named once."""

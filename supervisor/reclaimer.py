@@ -71,9 +71,9 @@ class Reclaimer:
                 if self._client.connects != connects and await self._recovery.make_groups():
                     log.warning("redis: a consumer group was gone and is made again")
                 connects = self._client.connects
-                self._watch_clock(await self._store.now_ms())  # by all: after a jump anybody may get the office
+                now_ms = await self._watch_clock()  # by all: after a jump anybody may get the office
                 if await self._hold_office():
-                    await self._work(turn)
+                    await self._work(turn, now_ms)
                 turn += 1
             except RedisFailed as error:
                 log.warning("reclaimer: Redis failed", reason=str(error))
@@ -96,20 +96,19 @@ class Reclaimer:
         except RedisFailed:
             return  # its leases run out
 
-    async def _work(self, turn: int) -> None:
-        now = await self._store.now_ms()
-        await self._recovery.start_due(now)
+    async def _work(self, turn: int, now_ms: int) -> None:
+        await self._recovery.start_due(now_ms)
         for held in (self._recovery.jobs, self._recovery.replies):
             for consumer in await self._recovery.holders(held):
                 if self._instance.knows_dead(consumer):
                     await self._release_all(held, consumer)
-            self._watch_clock(await self._store.now_ms())
+            await self._watch_clock()
             if self._may_judge():
                 await self._release_silent(held)
         if turn % UPKEEP_EVERY == 0:
             await self._recovery.forget_idle_consumers()
-            await self._recovery.trim_ledger(now - KEPT_SECONDS * 1000)
-            mended = await self._recovery.audit(now - AUDIT_AFTER_MS)
+            await self._recovery.trim_ledger(now_ms - KEPT_SECONDS * 1000)
+            mended = await self._recovery.audit(now_ms - AUDIT_AFTER_MS)
             if mended:
                 self._metrics.audited.inc(mended)
                 log.error("audit: conversations were busy with nothing under way; started again", mended=mended)
@@ -129,9 +128,12 @@ class Reclaimer:
         since, now = self._client.connected_since, trio.current_time()
         return since is not None and now - max(since, self._jumped_at) >= LEASE_SECONDS
 
-    def _watch_clock(self, redis_ms: int) -> None:
-        """After a suspend, or a clock that was put forward, all leases look as if they had run out, and nobody could renew."""
-        lead_seconds = redis_ms / 1000 - trio.current_time()
+    async def _watch_clock(self) -> int:
+        """Redis' time (ms). After a suspend, or a clock that was put forward, all leases look as if they had run out, and nobody could
+        renew.
+        """
+        now_ms = await self._store.now_ms()
+        lead_seconds = now_ms / 1000 - trio.current_time()
         if lead_seconds - self._lead_seconds > JUMP_SECONDS:
             log.warning(
                 "reclaimer: Redis' clock has jumped, leases are given time",
@@ -139,6 +141,7 @@ class Reclaimer:
             )
             self._jumped_at = trio.current_time()
         self._lead_seconds = lead_seconds
+        return now_ms
 
     async def _release_all(self, held: Held, consumer: str) -> None:
         for pending in await self._recovery.pending(held, consumer=consumer):

@@ -158,9 +158,8 @@ class Runner:
         try:
             with hand.scope:
                 async with self._slots.alone() if hand.job.strikes else self._slots.one():
-                    await (
-                        trio.lowlevel.checkpoint_if_cancelled()
-                    )  # sent away while the slot came: not begun, so handed back
+                    # Sent away while the slot came: not begun, so handed back.
+                    await trio.lowlevel.checkpoint_if_cancelled()
                     hand.begun = True
                     self._vitals.started(hand.job)
                     await self._run(hand)

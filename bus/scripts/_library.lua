@@ -281,6 +281,14 @@ local function say(record, has_reply)
   if not has_reply then start_next_reply(length == 1 and record or nil) end
 end
 
+-- The job of `entry` becomes a dead letter: the sender is told (`apology`: a reply record, or ''), and the next one starts.
+local function give_up(entry, fields, job, reason, detail, apology)
+  bury_job(fields, reason, job)
+  note('dead', job, detail)
+  if apology ~= '' then say(apology) end
+  start_next_job(entry)
+end
+
 -- An outbox record waits for its acknowledgement. `what`: job id and place that it answers. `told`: for its confirmation.
 local function put_sent(client_message_id, record, holder, what, due_ms, told)
   redis.call('HSET', CONVERSATION, 'reply', 'sent')

@@ -9,10 +9,7 @@ if not job then return 'fenced' end -- its entry is lost; the audit starts the c
 settle(JOBS, JOBS_GROUP, ARGV[2])
 count_write()
 if ARGV[5] == '' or tonumber(job.d) >= tonumber(ARGV[7]) then
-  bury_job(job, ARGV[6], ARGV[4])
-  note('dead', ARGV[4], ARGV[6] .. ' ' .. ARGV[3] .. ' ' .. job.a .. ' ' .. job.d)
-  if ARGV[8] ~= '' then say(ARGV[8]) end
-  start_next_job(ARGV[2])
+  give_up(ARGV[2], job, ARGV[4], ARGV[6], ARGV[6] .. ' ' .. ARGV[3] .. ' ' .. job.a .. ' ' .. job.d, ARGV[8])
   return 'dead'
 end
 if redis.call('SISMEMBER', INTERRUPTED, ARGV[2]) == 1 then

@@ -10,10 +10,7 @@ if not job then return 'fenced' end
 settle(JOBS, JOBS_GROUP, ARGV[2])
 count_write()
 if ARGV[5] == '1' and tonumber(job.d) >= tonumber(ARGV[6]) then
-  bury_job(job, 'deliveries', ARGV[4])
-  note('dead', ARGV[4], 'deliveries ' .. ARGV[3] .. ' ' .. job.a .. ' ' .. job.d)
-  if ARGV[7] ~= '' then say(ARGV[7]) end
-  start_next_job(ARGV[2])
+  give_up(ARGV[2], job, ARGV[4], 'deliveries', 'deliveries ' .. ARGV[3] .. ' ' .. job.a .. ' ' .. job.d, ARGV[7])
   return 'dead'
 end
 note('handed_back', ARGV[4], ARGV[3])

@@ -24,10 +24,7 @@ elseif tonumber(job.d) >= tonumber(ARGV[6]) then
   reason = 'deliveries'
 end
 if reason then
-  bury_job(job, reason, ARGV[4])
-  note('dead', ARGV[4], reason)
-  if ARGV[9] ~= '' then say(ARGV[9]) end
-  start_next_job(ARGV[2])
+  give_up(ARGV[2], job, ARGV[4], reason, reason, ARGV[9])
   return { 'dead', reason }
 end
 note('reclaimed', ARGV[4], ARGV[3])

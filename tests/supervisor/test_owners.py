@@ -255,7 +255,7 @@ async def test_one_owner_whose_devices_the_relay_does_not_list_holds_up_nobody_a
         assert core.rest.calls.count("devices") == asked, "the next one does not wait again"
         assert core.owners.unanswered() == []
         core.rest._failures.clear()
-        core.owners._unanswered[PERSON] = core.owners._unlisted_until[PERSON] = trio.current_time()  # a minute later
+        core.owners._unanswered[PERSON] = trio.current_time()  # a minute later
         async with trio.open_nursery() as nursery:
             nursery.start_soon(core.second_chances.run)
             await until(lambda: is_out_of_quarantine(core))

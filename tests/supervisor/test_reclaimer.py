@@ -125,7 +125,7 @@ async def test_after_a_suspend_the_living_have_a_lease_to_renew(
         async with scene(url) as core, trio.open_nursery() as nursery:
             await trio.sleep(0.6)  # connected for longer than a lease
             office = reclaimer(core)
-            office._watch_clock(await core.store.now_ms())
+            await office._watch_clock()
             await taken_and_left(core, "00000000-1-1/1")
             [pending] = await core.recovery.pending(core.recovery.jobs)
             held = (core.keys.jobs, JOBS_GROUP, "00000000-1-1/1", 0, pending.entry_id)
