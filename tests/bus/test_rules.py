@@ -1,6 +1,6 @@
 """Every rule of DESIGN §3 has a test that is named after it, or one that is named here.
 
-Those of the bus: test_rules_inbound.py, test_rules_jobs.py, test_rules_outbound.py and test_rules_time.py hold the bus in memory and the one in
+Those of the bus: test_rules_inbound.py, test_rules_jobs.py, test_rules_repeats.py, test_rules_outbound.py and test_rules_time.py hold the bus in memory and the one in
 Redis to the same; test_rules_of_redis.py has what only a real server shows.
 """
 

@@ -1,4 +1,4 @@
-"""DESIGN §3, rules 6 to 10: a job is run by one worker at a time, to its one end (test_rules.py says where the others are)."""
+"""DESIGN §3, rules 6 to 9: a job is run by one worker at a time, to its one end (test_rules.py says where the others are)."""
 
 import pytest
 
@@ -75,39 +75,6 @@ async def test_rule_8_a_job_that_is_handed_back_in_its_middle_is_a_delivery_and_
     assert text_of((await talk.take_reply()).fields["r"]) == APOLOGY_PLACE
     [letter] = await talk.supervisor.dead.first()
     assert letter.reason == "deliveries"
-
-
-async def test_rule_10_who_gets_a_job_that_was_handed_back_in_its_middle_hears_what_it_had_sent(scene: Scene) -> None:
-    talk, worker = await talk_and_worker(scene)
-    await talk.accept(1)
-    job = await worker.take()
-    assert job is not None
-    assert job.is_first_run
-    await worker.steps.emit(job, "0", reply("once"))
-    await worker.steps.hand_back(job, has_begun=True)
-    again = await worker.take()
-    assert again is not None
-    assert not again.is_first_run
-    assert (await worker.steps.start(again)).places == {"0"}
-    assert await worker.steps.emit(again, "0", reply("twice")) is Emitted.ALREADY
-
-
-async def test_rule_10_a_dead_letter_that_comes_back_says_so_also_after_it_was_handed_back(scene: Scene) -> None:
-    talk, worker = await talk_and_worker(scene)
-    await talk.accept(1)
-    job = await worker.take()
-    assert job is not None
-    await worker.steps.emit(job, "0", reply("once"))
-    await worker.steps.fail(job, "broke", None)
-    [letter] = await talk.supervisor.dead.first()
-    await talk.supervisor.dead.retry(letter)
-    revived = await worker.take()
-    assert revived is not None
-    await worker.steps.hand_back(revived)
-    again = await worker.take()
-    assert again is not None
-    assert not again.is_first_run
-    assert (await worker.steps.start(again)).places == {"0"}
 
 
 async def test_rule_7_a_renewed_lease_is_kept_and_a_silent_one_is_reclaimed(scene: Scene) -> None:
@@ -330,86 +297,3 @@ async def test_rule_9_what_was_handled_together_becomes_dead_letters_together_an
     assert again is not None
     started = await worker.steps.start(again)
     assert [again.message.text, *(one.text for one in started.together)] == ["message 1", "message 2", "message 3"]
-
-
-async def test_rule_10_a_second_run_adds_nothing_to_an_emitted_place(scene: Scene) -> None:
-    talk, worker = await talk_and_worker(scene)
-    await talk.accept(1)
-    job = await worker.take()
-    assert job is not None
-    assert await worker.steps.emit(job, "0", reply("once")) is Emitted.QUEUED
-    assert await worker.steps.fail(job, "broke", retry_after_ms=1000) is Failed.RETRY
-    assert await talk.start_due() == 0
-    await scene.time_passes(1000)
-    assert await talk.start_due() == 1
-    again = await worker.take()
-    assert again is not None
-    assert again.attempt == 2
-    assert (await worker.steps.start(again)).places == {"0"}
-    assert await worker.steps.emit(again, "0", reply("twice")) is Emitted.ALREADY
-    assert await worker.steps.emit(again, "1", reply("more")) is Emitted.QUEUED
-    await worker.steps.finish(again)
-    assert [await talk.send("c0", 2), await talk.send("c1", 3)] == ["0", "1"]
-    assert await talk.supervisor.take_reply() is None
-    assert await scene.leftovers() == []
-
-
-async def test_rule_10_what_is_said_last_goes_out_with_the_jobs_end_each_place_once(scene: Scene) -> None:
-    talk, worker = await talk_and_worker(scene)
-    await talk.accept(1)
-    job = await worker.take()
-    assert job is not None
-    await worker.steps.emit(job, "0", reply("first"))
-    await talk.reclaim(Reclaim())
-    again = await worker.take()
-    assert again is not None
-    said = [(place, reply(place)) for place in ("0", "1", "2")]
-    assert await worker.steps.finish(job, last=said) is Finished.FENCED
-    assert await worker.steps.finish(again, last=said) is Finished.DONE
-    assert [await talk.send(f"c{number}", 2 + number) for number in range(3)] == ["0", "1", "2"]
-    assert await talk.supervisor.take_reply() is None
-    assert await scene.leftovers() == []
-
-
-async def test_rule_10_a_dead_letter_that_comes_back_says_so_and_its_end_repeats_nothing(scene: Scene) -> None:
-    talk, worker = await talk_and_worker(scene)
-    for seq in (1, 2):
-        await talk.accept(seq)
-    job = await worker.take()
-    assert job is not None
-    assert not job.has_past
-    await worker.steps.emit(job, "0", reply("once"))
-    await worker.steps.fail(job, "broke", None)
-    [letter] = await talk.supervisor.dead.first()
-    await talk.supervisor.dead.retry(letter)
-    for _ in range(2):
-        again = await worker.take()
-        assert again is not None
-        await worker.steps.finish(
-            again, last=[("0", reply("twice"))] if again.has_past and again.job_id == job.job_id else ()
-        )
-    await talk.send("c0", 3)
-    assert await talk.supervisor.take_reply() is None
-    assert await scene.leftovers() == []
-
-
-async def test_rule_10_what_a_dead_letter_had_sent_stays_sent_however_often_it_is_given_up(scene: Scene) -> None:
-    talk, worker = await talk_and_worker(scene)
-    await talk.accept(1)
-    job = await worker.take()
-    assert job is not None
-    await worker.steps.emit(job, "0", reply("once"))
-    await worker.steps.fail(job, "broke", None)
-    [letter] = await talk.supervisor.dead.first()
-    assert letter.places == "0"
-    await talk.supervisor.dead.retry(letter)
-    assert await worker.take() is not None
-    await talk.reclaim(Reclaim(ends_as="timeout"))  # it was never begun
-    [letter] = await talk.supervisor.dead.first()
-    await talk.supervisor.dead.retry(letter)
-    again = await worker.take()
-    assert again is not None
-    assert (await worker.steps.start(again)).places == {"0"}
-    await worker.steps.finish(again)
-    await talk.send("c0", 2)
-    assert await scene.leftovers() == []

@@ -111,9 +111,24 @@ class Core:
     async def push(self, frame: MessageNew | ArtifactResponse) -> None:
         """A pushed frame, until its lane is done with it."""
         self.inbound.push(frame)
+        await self.until_idle()
+
+    async def until_idle(self) -> None:
+        """Until nothing is on its way in."""
         with trio.fail_after(WAIT_SECONDS):
             while self.inbound.under_way:
                 await trio.sleep(0.001)
+
+    async def until_tried_again(self) -> None:
+        """Second chances, until nothing is in quarantine any more."""
+
+        async def is_empty() -> bool:
+            return await self.quarantine.count() == 0
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.second_chances.run)
+            await until(is_empty)
+            nursery.cancel_scope.cancel()
 
     async def polled(self, frame: MessageNew | ArtifactResponse) -> Intake | None:
         """A polled frame, until it has its outcome."""

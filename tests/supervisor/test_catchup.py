@@ -22,6 +22,7 @@ from tests.supervisor.builders import WAIT_SECONDS, Core, open_core, until
 from tests.supervisor.doubles import FakeRest
 from tests.supervisor.person import CONVERSATION, Person, message_frame
 
+NOTHING_TO_DO: dict[str, object] = {"type": "system", "event": {"kind": "unknown"}}
 OTHER_CONVERSATION = "01906abc-0000-7000-8000-0000000000c2"
 
 
@@ -216,31 +217,29 @@ def message_id(core: Core, at: int) -> str:
 
 
 async def test_a_long_conversation_is_polled_before_what_was_taken_in_is_forgotten(tmp_path: Path) -> None:
-    nothing_to_do: dict[str, object] = {"type": "system", "event": {"kind": "unknown"}}
     async with scene(tmp_path) as (core, ada):
         polled = 0
         for _ in range(8):  # of 2,048 messages at least 512 are forgotten
-            said = [recent(ada.say(payload=nothing_to_do)) for _ in range(256)]
+            said = [recent(ada.say(payload=NOTHING_TO_DO)) for _ in range(256)]
             core.rest.history += said
             for frame in said:
                 core.inbound.push(frame)
-            await until(lambda: is_idle(core))
+            await core.until_idle()
             if core.polls_asked > polled:
                 polled = core.polls_asked
                 assert await poll(core)
         assert await poll(core)
         assert await core.store.cursor() == message_id(core, -1)
-        assert await core.client.command("ZCARD", core.keys.quarantine) == 0
+        assert await core.quarantine.count() == 0
         assert core.count("message_duplicate_total") == len(core.rest.history)
 
 
 async def test_a_poll_ends_while_people_talk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nothing_to_do: dict[str, object] = {"type": "system", "event": {"kind": "unknown"}}
     async with scene(tmp_path) as (core, ada):
         rest_poll = core.rest.poll
 
         async def one_comes_meanwhile(cursor: str | None) -> Page:
-            said = recent(ada.say(payload=nothing_to_do))
+            said = recent(ada.say(payload=NOTHING_TO_DO))
             await core.push(said)
             core.rest.history.append(said)
             return await rest_poll(cursor)
@@ -256,24 +255,22 @@ async def test_a_poll_ends_while_people_talk(tmp_path: Path, monkeypatch: pytest
 async def test_what_is_pushed_while_the_cursor_stands_comes_with_the_poll_before_anything_is_forgotten(
     tmp_path: Path,
 ) -> None:
-    nothing_to_do: dict[str, object] = {"type": "system", "event": {"kind": "unknown"}}
     async with scene(tmp_path) as (core, ada):
-        core.rest.history += [recent(ada.say(payload=nothing_to_do)) for _ in range(MOST_UNPOLLED + 20)]
+        core.rest.history += [recent(ada.say(payload=NOTHING_TO_DO)) for _ in range(MOST_UNPOLLED + 20)]
         for at in range(0, len(core.rest.history), 200):
             for frame in core.rest.history[at : at + 200]:
                 assert isinstance(frame, MessageNew)
                 core.inbound.push(frame)
-            await until(lambda: is_idle(core))
+            await core.until_idle()
         assert core.count("frame_dropped_total", reason="hold") == 20
         assert core.polls_asked >= 20
         assert await poll(core)
         assert core.count("message_duplicate_total") == MOST_UNPOLLED
-        await core.push(ada.say(payload=nothing_to_do))
+        await core.push(ada.say(payload=NOTHING_TO_DO))
         assert core.count("frame_dropped_total", reason="hold") == 20, "it goes on"
 
 
 async def test_while_polling_fails_nobody_waits_for_it(tmp_path: Path) -> None:
-    nothing_to_do: dict[str, object] = {"type": "system", "event": {"kind": "unknown"}}
     async with scene(tmp_path) as (core, ada), trio.open_nursery() as nursery:
         core.rest.fail_next("poll", *[RestFailed("poll", 503, "unavailable")] * 1000)
         core.catchup.ask()
@@ -281,8 +278,8 @@ async def test_while_polling_fails_nobody_waits_for_it(tmp_path: Path) -> None:
         await until(lambda: has_called(core, "poll"))
         for _ in range(2):
             for _ in range(200):
-                core.inbound.push(ada.say(payload=nothing_to_do))
-            await until(lambda: is_idle(core))
+                core.inbound.push(ada.say(payload=NOTHING_TO_DO))
+            await core.until_idle()
         assert core.count("frame_dropped_total", reason="hold") == 0
         nursery.cancel_scope.cancel()
 
@@ -308,7 +305,3 @@ async def test_the_relay_says_when_to_poll_again(
     with trio.move_on_after(50):
         await catchup.run()
     assert asked_at == [0, 20, 40]
-
-
-async def is_idle(core: Core) -> bool:
-    return core.inbound.under_way == 0

@@ -11,7 +11,6 @@ from bus.store import Intake
 from crypto.grants import KeyChangePolicy
 from supervisor.members import Members, decide_member
 from supervisor.rest import RestFailed
-from tests.supervisor.builders import Core, until
 from tests.supervisor.group_scene import scene
 from tests.supervisor.person import Person, relation_of
 
@@ -59,15 +58,8 @@ async def test_a_message_does_not_wait_for_ever_for_its_sender_and_is_read_later
         assert core.rest.calls.count("devices") == asked, "the next one does not wait again"
         core.rest._failures.clear()
         core.owners._unanswered[ada.user_id] = trio.current_time()  # a minute later
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(core.second_chances.run)
-            await until(lambda: is_out_of_quarantine(core))
-            nursery.cancel_scope.cancel()
+        await core.until_tried_again()
         assert await core.jobs() == ["hello", "again"]
-
-
-async def is_out_of_quarantine(core: Core) -> bool:
-    return await core.client.command("ZCARD", core.keys.quarantine) == 0
 
 
 async def test_another_agent_in_the_group_is_known_by_its_one_bundle(tmp_path: Path) -> None:

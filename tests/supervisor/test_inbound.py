@@ -13,7 +13,7 @@ import trio
 from bus.store import Intake
 from supervisor.frames import ArtifactResponse, MessageNew
 from tests.redis_server import redis_server, running_redis
-from tests.supervisor.builders import Core, open_core, until
+from tests.supervisor.builders import Core, open_core
 from tests.supervisor.doubles import FakeRest
 from tests.supervisor.person import AGENT, Person, message_frame
 
@@ -38,13 +38,6 @@ def tampered(frame: MessageNew, message_id: str) -> MessageNew:
     raw[-1] ^= 1
     forged = base64.b64encode(bytes(raw)).decode()
     return msgspec.structs.replace(frame, encrypted_payload=forged, message_id=message_id)
-
-
-async def until_idle(core: Core) -> None:
-    async def idle() -> bool:
-        return core.inbound.under_way == 0
-
-    await until(idle)
 
 
 async def test_a_message_in_sequence_becomes_a_job(tmp_path: Path) -> None:
@@ -312,7 +305,7 @@ async def test_a_full_lane_passes_a_push_over_and_asks_for_a_poll(
             core.inbound.push(ada.say(f"{number}"))
         assert core.polls_asked == 2
         assert core.count("frame_dropped_total", reason="lane_full") == 2
-        await until_idle(core)
+        await core.until_idle()
         assert await core.jobs() == ["0", "1", "2"]
 
 

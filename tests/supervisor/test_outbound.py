@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 import structlog
 import trio
@@ -16,11 +15,10 @@ from bus.records import decode_outbox_record
 from bus.recovery import Reclaim
 from supervisor.frames import Frame, MessageAck, MessageError, MessageSend
 from supervisor.instance import Instance
-from supervisor.rest import RestFailed
 from tests.redis_server import redis_server, running_redis
 from tests.supervisor.builders import WAIT_SECONDS, Core, open_core, reply_to_next, sending, text_reply, until, worker
 from tests.supervisor.doubles import FakeRest
-from tests.supervisor.person import CONVERSATION, PERSON, Person
+from tests.supervisor.person import CONVERSATION, Person
 
 OTHER_CONVERSATION = "01906abc-0000-7000-8000-0000000000c2"
 
@@ -141,75 +139,6 @@ async def test_a_session_that_moved_between_encryption_and_commit_makes_it_encry
         assert ada.say("readable") is not None
 
 
-@pytest.mark.parametrize(
-    ("status", "code", "is_dropped"),
-    [
-        (403, "no", True),
-        (404, "no", True),
-        (403, "not a JSON object", False),  # a proxy's page
-        (401, "invalid_token", False),
-        (429, "rate_limited", False),
-        (503, "unavailable", False),
-    ],
-)
-async def test_a_reply_waits_for_the_relay_unless_that_says_no(
-    status: int, code: str, is_dropped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("supervisor.outbound.RETRY_SECONDS", 0.01)
-    async with scene(tmp_path) as (core, _):
-        core.sessions._decoded.clear()
-        await core.client.command("DEL", core.keys.session(PERSON, "phone"))
-        core.rest.fail_next("devices", *[RestFailed("devices", status, code)] * 3)
-        core.connection.connect()
-        await reply_to_next(core, "an answer")
-        async with sending(core):
-            if is_dropped:
-
-                async def dropped() -> bool:
-                    return await dead_reasons(core) == ["no_usable_device"]
-
-                await until(dropped)
-            else:
-                await core.connection.wait_sent(1)
-
-
-async def test_a_device_list_that_is_refused_leaves_the_sessions_that_there_are(tmp_path: Path) -> None:
-    async with scene(tmp_path) as (core, ada):
-        owner = await core.owners.find(PERSON)
-        assert owner is not None
-        core.rest.bundles[PERSON].append(Person(core.rest, device_id="tablet", identity=ada.identity).bundle)
-        await core.owners.bundles(owner)
-        core.rest.fail_next("devices", *[RestFailed("devices", 403, "no")] * 3)
-        core.connection.connect()
-        await reply_to_next(core, "an answer")
-        async with sending(core):
-            [frame] = await core.connection.wait_sent(1)
-            assert ada.read(frame)["text"] == "an answer"
-        assert core.count("device_left_out_total") == 1
-
-
-async def test_a_person_without_a_usable_device_costs_that_reply_only(tmp_path: Path) -> None:
-    async with scene(tmp_path) as (core, _):
-        bob = Person(core.rest, "01906abc-0000-7000-8000-0000000000b1")
-        await core.owners.note(bob.meet(), "active")
-        await core.push(bob.say("hello", seq=1, conversation=OTHER_CONVERSATION))
-        owner = await core.owners.find(PERSON)
-        assert owner is not None
-        core.rest.bundles[PERSON] = []
-        await core.owners.bundles(owner)
-        core.connection.connect()
-        await reply_to_next(core, "to Ada")
-        await reply_to_next(core, "to Bob")
-        async with sending(core):
-            [frame] = await core.connection.wait_sent(1)
-            assert bob.read(frame)["text"] == "to Bob"
-
-            async def dropped() -> bool:
-                return await dead_reasons(core) == ["no_usable_device"]
-
-            await until(dropped)
-
-
 @pytest.mark.parametrize("status", ["revoked", "suspended"])
 async def test_a_reply_to_somebody_without_a_grant_is_a_dead_letter(tmp_path: Path, status: str) -> None:
     async with scene(tmp_path) as (core, _):
@@ -235,44 +164,6 @@ async def test_what_is_too_large_or_has_no_json_form_is_a_dead_letter_and_the_ne
             [frame] = await core.connection.wait_sent(1)
         assert ada.read(frame)["text"] == "the next"
         assert await dead_reasons(core) == ["too_large"]
-
-
-async def test_a_relay_that_does_not_tell_devices_makes_a_reply_wait(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("supervisor.outbound.RETRY_SECONDS", 0.02)
-    async with scene(tmp_path) as (core, ada):
-        tomorrow = 86_400_000 * 400_000
-        monkeypatch.setattr("supervisor.owners.now_ms", lambda: tomorrow)
-        owner = await core.owners.find(PERSON)
-        assert owner is not None
-        core.rest.bundles[PERSON] = []
-        await core.owners.bundles(owner)  # nothing is listed any more
-        core.rest.bundles[PERSON] = [ada.bundle]
-        core.rest.fail_next("devices", RestFailed("devices", 429, retry_after_seconds=0.05), RestFailed("devices", 0))
-        core.connection.connect()
-        await reply_to_next(core, "an answer")
-        async with sending(core):
-            [frame] = await core.connection.wait_sent(1)
-        assert ada.read(frame)["text"] == "an answer"
-        assert await dead_reasons(core) == []
-
-
-async def test_one_device_without_a_usable_key_is_left_out_and_counted(tmp_path: Path) -> None:
-    async with scene(tmp_path) as (core, ada):
-        tablet = Person(core.rest, device_id="tablet")
-        tablet.identity, tablet.device = ada.identity, tablet.device
-        owner = await core.owners.find(PERSON)
-        assert owner is not None
-        grant = msgspec.structs.replace(owner.grant, devices=("phone", "tablet"))
-        listed = msgspec.structs.replace(owner, grant=grant)
-        assert await core.vault.put_owner(PERSON, await core.vault.owner(PERSON), listed.encode())
-        core.connection.connect()
-        await reply_to_next(core, "an answer")
-        async with sending(core):
-            [frame] = await core.connection.wait_sent(1)
-        assert ada.read(frame)["text"] == "an answer"
-        assert core.count("device_left_out_total") == 1
 
 
 async def test_nothing_is_taken_while_disconnected_and_what_was_read_is_given_back(tmp_path: Path) -> None:

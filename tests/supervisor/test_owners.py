@@ -16,7 +16,7 @@ from supervisor.grant_ledger import GrantLedger
 from supervisor.owners import DEVICES_FRESH_MS, Owner, Owners
 from supervisor.rest import RestFailed
 from tests.redis_server import redis_server
-from tests.supervisor.builders import KEYS, Core, open_core, until
+from tests.supervisor.builders import KEYS, Core, open_core
 from tests.supervisor.doubles import FakeRest
 from tests.supervisor.person import CONVERSATION, PERSON, Person, relation_of
 
@@ -256,15 +256,8 @@ async def test_one_owner_whose_devices_the_relay_does_not_list_holds_up_nobody_a
         assert core.owners.unanswered() == []
         core.rest._failures.clear()
         core.owners._unanswered[PERSON] = trio.current_time()  # a minute later
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(core.second_chances.run)
-            await until(lambda: is_out_of_quarantine(core))
-            nursery.cancel_scope.cancel()
+        await core.until_tried_again()
         assert await core.jobs() == ["from a tablet", "again"]
-
-
-async def is_out_of_quarantine(core: Core) -> bool:
-    return await core.client.command("ZCARD", core.keys.quarantine) == 0
 
 
 async def test_every_change_stands_in_the_log_and_the_log_holds(tmp_path: Path) -> None:
