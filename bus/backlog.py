@@ -1,4 +1,4 @@
-"""How old what waits is, why messages are in quarantine, and whether Redis is as it should be: for metrics and alerts.
+"""How old what waits is, why messages are in quarantine, and how full Redis is: for metrics and alerts.
 
 It reads only, and only what is cheap, since every supervisor asks every few seconds. Counts stand in bus/overview.py.
 """
@@ -40,8 +40,6 @@ class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int | None
     limit_bytes: int | None
     evicted_keys: int | None
-    evicts_nothing: bool | None
-    is_persistent: bool | None
 
 
 class Backlog:
@@ -76,14 +74,10 @@ class Backlog:
     async def server(self) -> ServerFacts:
         text = cast(bytes, await self._client.command("INFO")).decode("utf-8", "replace")
         said = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-        policy, appends = said.get("maxmemory_policy"), said.get("aof_enabled")
-        written = said.get("aof_last_write_status", "ok") == "ok"
         return ServerFacts(
             memory_bytes=_whole(said.get("used_memory")),
             limit_bytes=_whole(said.get("maxmemory")),
             evicted_keys=_whole(said.get("evicted_keys")),
-            evicts_nothing=None if policy is None else policy == "noeviction",
-            is_persistent=None if appends is None else appends == "1" and written,
         )
 
     async def workers_elsewhere(self, instance: str) -> tuple[Presence, ...]:

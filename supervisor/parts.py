@@ -169,7 +169,7 @@ class Parts:
             on_session=self._on_session,
             acks_settled=self._acks_settled,
         )
-        self.redis_watch = RedisWatch(client, metrics, self.inbound.hold)
+        self.redis_watch = RedisWatch(client, metrics, self.inbound.hold, settings.redis_trust)
         self.second_chances = SecondChances(Quarantine(client, names), self.inbound, self.owners, metrics)
         self.catchup = Catchup(self.store, rest, self.inbound, metrics, settings.first_sync_seconds)
         self.reader = StreamReader(client, stream=names.replies, group=REPLIES_GROUP, consumer=instance.name)
@@ -235,7 +235,7 @@ class Parts:
             slots=self.slots,
             metrics=metrics,
             instance=instance.name,
-            trusted=settings.redis_trust,
+            redis_faults=lambda: self.redis_watch.faults,
         )
 
     async def prepare(self) -> None:

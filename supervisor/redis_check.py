@@ -1,12 +1,16 @@
 """Whether a Redis is fit to hold what must not be lost (DESIGN rule 20): version, eviction policy, persistence.
 
+All of it is checked at the start; what may be changed while it runs is looked at again every second (supervisor/redis_watch.py).
 What a server forbids us to ask is believed only by name (HASHEE_REDIS_TRUST).
 """
 
+from collections.abc import Mapping
 from typing import cast
 
+import msgspec
+
 from bus.client import RedisClient
-from bus.wire import RedisRefused
+from bus.wire import RedisRefused, Value
 
 OLDEST_VERSION = (7, 0)
 TRUST_EVICTION = "eviction"
@@ -37,11 +41,42 @@ async def check_redis(client: RedisClient, trust: frozenset[str]) -> str:
     return f"{'valkey' if 'valkey_version' in info else 'redis'} {version}"
 
 
-async def memory(client: RedisClient) -> tuple[int, int]:
-    """Bytes used and maxmemory (0: no limit). Raises RedisFailed."""
-    text = cast(bytes, await client.command("INFO", "memory")).decode()
-    facts = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    return int(facts["used_memory"]), int(facts.get("maxmemory", 0))
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What INFO says of a running server. `limit_bytes` 0: no limit; None where it does not say (some providers hide it)."""
+
+    memory_bytes: int
+    limit_bytes: int
+    policy: str | None
+    appends: bool | None
+    is_written: bool
+    """Whether the last write to the append-only file succeeded."""
+
+    def faults(self, trust: frozenset[str]) -> Mapping[str, str]:
+        """By setting, as HASHEE_REDIS_TRUST names them: why messages can be lost by it, empty where they cannot.
+
+        Without those that the server hides or that `trust` vouches for.
+        """
+        found: dict[str, str] = {}
+        if self.policy is not None and TRUST_EVICTION not in trust:
+            evicts = self.policy != "noeviction"
+            found[TRUST_EVICTION] = _complaint("maxmemory-policy", self.policy, "noeviction", "") if evicts else ""
+        if self.appends is not None and TRUST_PERSISTENCE not in trust:
+            failed = "" if self.is_written else "Redis could not write to its disk, which is full or broken"
+            found[TRUST_PERSISTENCE] = failed if self.appends else _complaint("appendonly", "no", "yes", "")
+        return found
+
+
+async def look(client: RedisClient) -> Facts:
+    """How full it is, and how it is set now. Raises RedisFailed."""
+    said = _facts(await client.command("INFO", "memory", "persistence"))
+    appends = said.get("aof_enabled")
+    return Facts(
+        memory_bytes=int(said["used_memory"]),
+        limit_bytes=int(said.get("maxmemory", 0)),
+        policy=said.get("maxmemory_policy"),
+        appends=None if appends is None else appends == "1",
+        is_written=said.get("aof_last_write_status", "ok") == "ok",
+    )
 
 
 def _complaint(setting: str, found: str | None, wanted: str, trust: str) -> str:
@@ -51,7 +86,11 @@ def _complaint(setting: str, found: str | None, wanted: str, trust: str) -> str:
 
 
 async def _info(client: RedisClient) -> dict[str, str]:
-    text = cast(bytes, await client.command("INFO", "server")).decode()
+    return _facts(await client.command("INFO", "server"))
+
+
+def _facts(info: Value) -> dict[str, str]:
+    text = cast(bytes, info).decode("utf-8", "replace")
     return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
 
 

@@ -1,9 +1,9 @@
-"""Is Redis there, and has it room? Asked once a second, whatever else goes on.
+"""Is Redis there, has it room, and is it still set as it must be? Asked once a second, whatever else goes on.
 
 From 90 % of maxmemory on nothing is taken in, so that what is under way can end (DESIGN rule 16).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
 import trio
@@ -12,7 +12,7 @@ from bus.client import RedisClient
 from bus.wire import RedisFailed
 from supervisor.health import Check
 from supervisor.metrics import Metrics
-from supervisor.redis_check import memory
+from supervisor.redis_check import Facts, look
 
 ASK_SECONDS = 1.0
 LATE_SECONDS = 5.0
@@ -24,31 +24,51 @@ log = structlog.get_logger()
 class RedisWatch:
     """One supervisor's; `hold` is told whether to take anything in."""
 
-    def __init__(self, client: RedisClient, metrics: Metrics, hold: Callable[[bool], None]) -> None:
+    def __init__(
+        self, client: RedisClient, metrics: Metrics, hold: Callable[[bool], None], trust: frozenset[str] = frozenset()
+    ) -> None:
+        """`trust`: settings of Redis that its provider hides and the owner vouches for."""
         self._client = client
         self._metrics = metrics
         self._hold = hold
         self._answered_at = trio.current_time()
         self._is_full = False
+        self._trust = trust
+        self.faults: Mapping[str, str] = {}
+        """Of each setting that was looked at, why messages can be lost by it; empty where they cannot."""
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
             try:
-                used, most = await memory(self._client)
+                facts = await look(self._client)
             except RedisFailed:
                 self._metrics.redis_round_trip.set(float("nan"))
             else:
                 self._answered_at = trio.current_time()
                 self._metrics.redis_round_trip.set(self._client.round_trip_seconds)
-                self._consider(used, most)
+                self._consider(facts.memory_bytes, facts.limit_bytes)
+                self._consider_settings(facts)
             await trio.sleep(ASK_SECONDS)
 
     def check(self) -> Check:
         """For readiness."""
         ago = trio.current_time() - self._answered_at
         detail = f"answered {ago:.1f} s ago" + ("; nearly full, nothing is taken in" if self._is_full else "")
-        return Check("redis", ok=ago < LATE_SECONDS, detail=detail)
+        unfit = self._why_unfit()
+        return Check("redis", ok=ago < LATE_SECONDS and not unfit, detail=f"{detail}; {unfit}" if unfit else detail)
+
+    def _why_unfit(self) -> str:
+        return "; ".join(fault for fault in self.faults.values() if fault)
+
+    def _consider_settings(self, facts: Facts) -> None:
+        before = self._why_unfit()
+        self.faults = facts.faults(self._trust)
+        unfit = self._why_unfit()
+        if unfit and unfit != before:
+            log.error("redis: not fit any more", reason=unfit)
+        elif before and not unfit:
+            log.info("redis: fit again")
 
     def _consider(self, used: int, most: int) -> None:
         is_full = most > 0 and used > most * HOLD_FROM

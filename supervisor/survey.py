@@ -5,7 +5,7 @@ The gauges come from here, and two answers for readiness: whether anybody takes 
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -44,9 +44,9 @@ class Survey:
         slots: Slots,
         metrics: Metrics,
         instance: str,
-        trusted: frozenset[str] = frozenset(),
+        redis_faults: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
-        """`trusted`: settings of Redis that its provider hides and the owner vouches for."""
+        """`redis_faults`: of each setting of Redis that is watched, what is wrong with it, empty for nothing."""
         self._backlog = backlog
         self._overview = overview
         self._workforce = workforce
@@ -54,7 +54,7 @@ class Survey:
         self._slots = slots
         self._metrics = metrics
         self._instance = instance
-        self._trusted = trusted
+        self._redis_faults = redis_faults
         self._began_at = time.time()
         self._elsewhere: tuple[Presence, ...] = ()
         self._quarantine: Mapping[str, int] = {}
@@ -120,7 +120,6 @@ class Survey:
         }
 
     def _server(self, facts: ServerFacts) -> dict[Gauge, Values]:
-        fit = {"eviction": facts.evicts_nothing, "persistence": facts.is_persistent}
         numbers = {
             gauges.REDIS_MEMORY: facts.memory_bytes,
             gauges.REDIS_LIMIT: facts.limit_bytes,
@@ -128,9 +127,7 @@ class Survey:
         }
         return {
             **{gauge: {"": value} for gauge, value in numbers.items() if value is not None},
-            gauges.REDIS_FIT: {
-                name: float(good) for name, good in fit.items() if good is not None and name not in self._trusted
-            },
+            gauges.REDIS_FIT: {name: float(not fault) for name, fault in self._redis_faults().items()},
         }
 
     def _room(self) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import trio
 
+from bus.client import open_redis
 from sandbox.people import connected
 from tests.chaos.house import House, house
 
@@ -84,6 +85,12 @@ async def relay_and_redis(folder: Path) -> None:
         with stopped(h.world.redis_pid()):
             assert "answered" in await asked.until_red("redis")
             assert await asked.lives()
+        await asked.until_green()
+        async with open_redis(f"unix://{h.world.redis_socket}") as client:
+            await client.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+            assert "maxmemory-policy allkeys-lru; set it to noeviction" in await asked.until_red("redis")
+            assert await asked.lives()
+            await client.command("CONFIG", "SET", "maxmemory-policy", "noeviction")
         await asked.until_green()
 
 

@@ -1,0 +1,79 @@
+"""A Redis that is set otherwise while it runs: said in readiness, in the log and by a metric, and over when it is mended."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from structlog.testing import capture_logs
+
+from bus.client import RedisClient, open_redis
+from supervisor.health import Check
+from supervisor.metrics import Metrics
+from supervisor.redis_check import TRUST_EVICTION, TRUST_PERSISTENCE, Facts
+from supervisor.redis_watch import RedisWatch
+from tests.redis_server import running_redis
+
+NOTICED_SECONDS = 60.0
+CHANGES = {
+    TRUST_EVICTION: ("maxmemory-policy", "allkeys-lru", "noeviction"),
+    TRUST_PERSISTENCE: ("appendonly", "no", "yes"),
+}
+
+
+@asynccontextmanager
+async def watched(tmp_path: Path, trust: frozenset[str] = frozenset()) -> AsyncIterator[tuple[RedisClient, RedisWatch]]:
+    with running_redis(tmp_path) as server:
+        async with open_redis(server.url) as client, trio.open_nursery() as nursery:
+            watch = RedisWatch(client, Metrics(), lambda _: None, trust)
+            nursery.start_soon(watch.run)
+            yield client, watch
+            nursery.cancel_scope.cancel()
+
+
+async def until(watch: RedisWatch, condition: Callable[[Check], bool]) -> Check:
+    with trio.fail_after(NOTICED_SECONDS):
+        while not condition(watch.check()):
+            await trio.sleep(0.02)
+    return watch.check()
+
+
+@pytest.mark.parametrize("setting", CHANGES)
+async def test_a_setting_that_loses_messages_is_red_with_its_remedy_until_it_is_mended(
+    tmp_path: Path, setting: str
+) -> None:
+    name, bad, good = CHANGES[setting]
+    with capture_logs() as said:
+        async with watched(tmp_path) as (client, watch):
+            await until(watch, lambda _: watch.faults == {TRUST_EVICTION: "", TRUST_PERSISTENCE: ""})
+            assert watch.check().ok
+            await client.command("CONFIG", "SET", name, bad)
+            check = await until(watch, lambda found: not found.ok)
+            assert f"Redis has {name} {bad}; set it to {good}, or messages can be lost" in check.detail
+            assert [known for known, fault in watch.faults.items() if fault] == [setting]
+            await client.command("CONFIG", "SET", name, good)
+            await until(watch, lambda found: found.ok)
+    assert [(line["log_level"], line["event"]) for line in said] == [
+        ("error", "redis: not fit any more"),
+        ("info", "redis: fit again"),
+    ]
+
+
+@pytest.mark.pure
+def test_a_disk_that_was_not_written_is_a_fault_and_what_is_hidden_is_none() -> None:
+    facts = Facts(memory_bytes=1, limit_bytes=0, policy=None, appends=True, is_written=False)
+    assert "disk" in facts.faults(frozenset())[TRUST_PERSISTENCE]
+    hidden = Facts(memory_bytes=1, limit_bytes=0, policy=None, appends=None, is_written=True)
+    assert hidden.faults(frozenset()) == {}
+
+
+@pytest.mark.parametrize("setting", CHANGES)
+async def test_what_the_owner_vouches_for_is_not_watched(tmp_path: Path, setting: str) -> None:
+    name, bad, _ = CHANGES[setting]
+    async with watched(tmp_path, frozenset({setting})) as (client, watch):
+        await client.command("CONFIG", "SET", name, bad)
+        watch.faults = {}
+        await until(watch, lambda _: bool(watch.faults))  # it has looked since
+        assert watch.check().ok
+        assert setting not in watch.faults
