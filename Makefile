@@ -7,6 +7,7 @@
 # make chaos   a conversation of many people while everything is killed, stopped and cut (SEED=1; 90 s)
 # make nightly the same five times as long as it takes: 2,000 messages, 100 kills, seeds 1 to 5 (25 minutes)
 # make rollout versions change under traffic, each strategy and each trouble once (needs two idle cores; 10 minutes)
+# make siege   more than anybody can hold, under the memory limits of the shipped manifests (root, cgroup v1; 30 minutes)
 # make bench   how fast the parts are, beside peers (docs/benchmarks.md; about 3 minutes)
 # make soak    10 minutes at 100 messages a second: nothing grows with what was answered
 # make systemd the service under a real systemd, in a throw-away machine, alone and under traffic (root; 4 minutes)
@@ -26,7 +27,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
 .PHONY: setup run check test test-valkey test-redis valkey lint lock bench fuzz mutants chaos nightly soak rollout
-.PHONY: systemd containers prometheus metrics-page clean
+.PHONY: siege systemd containers prometheus metrics-page clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -101,6 +102,9 @@ soak: setup
 
 chaos: setup
 	$(BIN)/python -m tests.chaos --messages 450 --people 12 --seed $(SEED) --seconds 280 --json $(ARGS)
+
+siege: setup
+	$(BIN)/python -m tests.siege $(ARGS)
 
 nightly: setup
 	@set -e; for seed in 1 2 3 4 5; do \

@@ -27,6 +27,10 @@ class Limits:
         enter = "; ".join(f"echo $$ >{shlex.quote(str(folder / 'cgroup.procs'))}" for folder in self.folders)
         return ["sh", "-c", f'{enter}; exec "$@"', "-", *argv]
 
+    def pids(self) -> list[int]:
+        """Whatever runs in it now."""
+        return [int(pid) for pid in self._read("cgroup.procs").split()]
+
     def cpu_seconds(self) -> float:
         """User and system time of all processes that were ever in it."""
         return int(self._read("cpuacct.usage")) / NANOSECONDS
@@ -40,6 +44,11 @@ class Limits:
         """What they hold now, without the page cache."""
         facts = dict(line.split() for line in self._read("memory.stat").splitlines())
         return int(facts["total_rss"]) >> 20
+
+    def oom_kills(self) -> int:
+        """How many of its processes the kernel has killed for memory."""
+        facts = dict(line.split() for line in self._read("memory.oom_control").splitlines())
+        return int(facts["oom_kill"])
 
     def peak_mib(self) -> int:
         """The most that was charged, the page cache too."""
