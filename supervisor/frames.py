@@ -2,13 +2,16 @@
 
 This room decides what a well-formed frame is and nothing else: it opens no payload, orders nothing. A frame of an
 unknown type is a value (`UnknownFrame`), a malformed one an error that never carries its content.
-Fields that PROTOCOL marks [doc] are required; its [profile] fields are optional on input.
+Fields that PROTOCOL marks [doc] are required; its [profile] fields are optional on input, and what cannot be read of them is absent.
 """
 
 import re
 from typing import Annotated, TypeVar, get_args
 
 import msgspec
+
+from supervisor.answers import UNREADABLE, NotTaken, Text, without_unreadable
+from supervisor.ids import Id, IdOrEmpty, IdOrNone
 
 MAX_SEQ = 2**53 - 1  # sequence numbers are counted in Lua and JSON, which hold integers exactly up to here
 
@@ -43,8 +46,8 @@ class Auth(_Frame, frozen=True, tag="auth"):
     """The first frame of a client: an agent names itself, a person (§6) names the device."""
 
     token: str
-    agent_id: str | None = None
-    device_id: str | None = None
+    agent_id: IdOrNone = None
+    device_id: IdOrNone = None
 
     def __repr__(self) -> str:
         return f"Auth(agent_id={self.agent_id!r}, device_id={self.device_id!r}, token=…)"
@@ -76,34 +79,34 @@ class Pong(_Frame, frozen=True, tag="pong"):
 class MessageNew(_Frame, frozen=True, tag="message.new"):
     """All of it but the envelope is the relay's word: order by `conversation_seq`, decide by nothing else."""
 
-    conversation_id: str
-    message_id: str
-    sender_id: str
+    conversation_id: Id
+    message_id: Id
+    sender_id: Id
     sender_type: str
     content_type: str
     encrypted_payload: str
     conversation_seq: Seq
     created_at: str
     conversation_type: str | None = None
-    sender_device_id: str | None = None
+    sender_device_id: IdOrNone = None
     sender_display_name: str | None = None
 
 
 class ArtifactResponse(_Frame, frozen=True, tag="artifact_response"):
     """A person's answer to an artifact; numbered and ordered like a message."""
 
-    conversation_id: str
-    message_id: str
-    sender_id: str
+    conversation_id: Id
+    message_id: Id
+    sender_id: Id
     encrypted_payload: str
     conversation_seq: Seq
     created_at: str
-    sender_device_id: str | None = None
+    sender_device_id: IdOrNone = None
 
 
 class MessageAck(_Frame, frozen=True, tag="message.ack"):
-    client_message_id: str
-    message_id: str
+    client_message_id: Id
+    message_id: Id
     conversation_seq: Seq
 
 
@@ -111,27 +114,27 @@ class MessageError(_Frame, frozen=True, tag="message.error"):
     """`retry_after` in seconds. `client_message_id` is empty where the refused frame had none."""
 
     code: str
-    client_message_id: str = ""
+    client_message_id: IdOrEmpty = ""
     message: str = ""
     retry_after: float | None = None
 
 
 class MessageRead(_Frame, frozen=True, tag="message.read"):
-    conversation_id: str
-    user_id: str
+    conversation_id: Id
+    user_id: Id
     seq: Seq
 
 
 class MessageRecalled(_Frame, frozen=True, tag="message.recalled"):
-    message_id: str
-    conversation_id: str
-    recalled_by: str
+    message_id: Id
+    conversation_id: Id
+    recalled_by: Id
 
 
 class StreamError(_Frame, frozen=True, tag="stream.error"):
     """`reason` is `timeout` or `limit`."""
 
-    stream_id: str
+    stream_id: Id
     reason: str
 
 
@@ -141,14 +144,14 @@ class Relation(msgspec.Struct, frozen=True, omit_defaults=True):
     `public_key` and `signing_public_key` are base64 as the relay gave them: unchecked.
     """
 
-    user_id: str
+    user_id: Id
     display_name: str | None = None
     avatar_url: str | None = None
     language: str | None = None
     referral_source: str | None = None
     public_key: str | None = None
     signing_public_key: str | None = None
-    conversation_id: str | None = None
+    conversation_id: IdOrNone = None
     scopes: tuple[str, ...] = ()
     status: str | None = None
 
@@ -176,7 +179,7 @@ class RelationRestored(_Frame, frozen=True, tag="relation.restored"):
 
 
 class GroupKeyRotated(_Frame, frozen=True, tag="system.group_key_rotated"):
-    group_id: str
+    group_id: Id
     key_version: Seq
 
 
@@ -208,8 +211,8 @@ PASSED_ON = frozenset(
 
 
 class MessageSend(_Frame, frozen=True, tag="message.send"):
-    client_message_id: str
-    conversation_id: str
+    client_message_id: Id
+    conversation_id: Id
     content_type: str
     encrypted_payload: str
 
@@ -217,54 +220,54 @@ class MessageSend(_Frame, frozen=True, tag="message.send"):
 class ArtifactAnswer(_Frame, frozen=True, tag="artifact_response"):
     """A person's side of `artifact_response`, acknowledged like a `message.send` (§6)."""
 
-    client_message_id: str
-    conversation_id: str
+    client_message_id: Id
+    conversation_id: Id
     encrypted_payload: str
 
 
 class TypingStart(_Frame, frozen=True, tag="typing.start"):
-    conversation_id: str
-    sender_id: str | None = None
+    conversation_id: Id
+    sender_id: IdOrNone = None
 
 
 class TypingStop(_Frame, frozen=True, tag="typing.stop"):
-    conversation_id: str
-    sender_id: str | None = None
+    conversation_id: Id
+    sender_id: IdOrNone = None
 
 
 class StreamStart(_Frame, frozen=True, tag="stream.start"):
-    stream_id: str
-    conversation_id: str
+    stream_id: Id
+    conversation_id: Id
     encrypted_payload: str
-    sender_id: str | None = None
+    sender_id: IdOrNone = None
 
 
 class StreamDelta(_Frame, frozen=True, tag="stream.delta"):
-    stream_id: str
-    conversation_id: str
+    stream_id: Id
+    conversation_id: Id
     seq: Seq
     encrypted_payload: str
-    sender_id: str | None = None
+    sender_id: IdOrNone = None
 
 
 class StreamDone(_Frame, frozen=True, tag="stream.done"):
-    stream_id: str
-    conversation_id: str
-    client_message_id: str
+    stream_id: Id
+    conversation_id: Id
+    client_message_id: Id
     content_type: str
     encrypted_payload: str
-    sender_id: str | None = None
+    sender_id: IdOrNone = None
 
 
 class StreamAbort(_Frame, frozen=True, tag="stream.abort"):
-    stream_id: str
-    conversation_id: str
-    sender_id: str | None = None
+    stream_id: Id
+    conversation_id: Id
+    sender_id: IdOrNone = None
 
 
 class MessageRecall(_Frame, frozen=True, tag="message.recall"):
-    message_id: str
-    conversation_id: str
+    message_id: Id
+    conversation_id: Id
 
 
 # --- who may say what -----------------------------------------------------------------------------
@@ -321,15 +324,15 @@ def encode(frame: Frame) -> str:
     return msgspec.json.encode(frame).decode()
 
 
-def decode_from_relay(text: str | bytes) -> FromRelay | UnknownFrame:
-    """What the relay said to an agent. Raises `MalformedFrame`."""
+def decode_from_relay(text: str | Text) -> FromRelay | UnknownFrame:
+    """What the relay said to an agent, pushed or as an entry of a polled page. Raises `MalformedFrame`."""
     frame = _decode(_TO_AGENT, text)
     if isinstance(frame, _RelationTerminated):
         return RelationRevoked(frame.payload)
     return _passed_on(frame, text) if isinstance(frame, UnknownFrame) else frame
 
 
-def decode_for_person(text: str | bytes) -> ToPerson | UnknownFrame:
+def decode_for_person(text: str | Text) -> ToPerson | UnknownFrame:
     """What the relay said to a person. Raises `MalformedFrame`."""
     frame = _decode(_TO_PERSON, text)
     if isinstance(frame, _RelationTerminated):
@@ -337,46 +340,46 @@ def decode_for_person(text: str | bytes) -> ToPerson | UnknownFrame:
     return _passed_on(frame, text) if isinstance(frame, UnknownFrame) else frame
 
 
-def decode_from_agent(text: str | bytes) -> FromAgent | UnknownFrame:
+def decode_from_agent(text: str | Text) -> FromAgent | UnknownFrame:
     """What an agent said to the relay. Raises `MalformedFrame`."""
     return _decode(_BY_AGENT, text)
 
 
-def decode_from_person(text: str | bytes) -> FromPerson | UnknownFrame:
+def decode_from_person(text: str | Text) -> FromPerson | UnknownFrame:
     """What a person said to the relay. Raises `MalformedFrame`."""
     return _decode(_BY_PERSON, text)
-
-
-def frame_from_polled(entry: object) -> FromRelay | UnknownFrame:
-    """One entry of `GET /agents/:id/messages/poll`, already parsed from JSON. Raises `MalformedFrame`."""
-    return decode_from_relay(msgspec.json.encode(entry))
 
 
 _T = TypeVar("_T")
 
 
-def _decode(decoder: msgspec.json.Decoder[_T], text: str | bytes) -> _T | UnknownFrame:
+def _decode(decoder: msgspec.json.Decoder[_T], text: str | Text) -> _T | UnknownFrame:
     try:
         return decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        return _unknown(text, error, decoder)
+    except UNREADABLE:
+        return _without_what_cannot_be_read(decoder, text)
 
 
-def _unknown(text: str | bytes, error: Exception, decoder: msgspec.json.Decoder[_T]) -> UnknownFrame:
-    """The slow way after a failed decoding: an unknown type, or a known one that is malformed."""
+def _without_what_cannot_be_read(decoder: msgspec.json.Decoder[_T], text: str | Text) -> _T | UnknownFrame:
+    """The slow way after a failed decoding: a frame that has no need of what failed, an unknown type, or a malformed one."""
     try:
-        frame_type = msgspec.json.decode(text, type=_TypeOnly).type
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        readable = without_unreadable(text.encode() if isinstance(text, str) else text)
+        frame_type = msgspec.json.decode(readable, type=_TypeOnly).type
+    except (*UNREADABLE, NotTaken):
         raise MalformedFrame("unknown", "$") from None
-    if frame_type in _tags(decoder.type):
+    if frame_type not in _tags(decoder.type):
+        return UnknownFrame(frame_type[:MAX_TYPE_CHARS])
+    try:
+        return decoder.decode(readable)
+    except UNREADABLE as error:
         raise MalformedFrame(frame_type, _field_of(error)) from None
-    return UnknownFrame(frame_type[:MAX_TYPE_CHARS])
 
 
-def _passed_on(unknown: UnknownFrame, text: str | bytes) -> PlatformEvent | UnknownFrame:
+def _passed_on(unknown: UnknownFrame, text: str | Text) -> PlatformEvent | UnknownFrame:
     if unknown.frame_type not in PASSED_ON:
         return unknown
-    fields = msgspec.json.decode(text, type=dict[str, object])
+    readable = without_unreadable(text.encode() if isinstance(text, str) else text)
+    fields = msgspec.json.decode(readable, type=dict[str, object])
     return PlatformEvent(unknown.frame_type, {name: fields[name] for name in fields if name != "type"})
 
 

@@ -35,6 +35,7 @@ UPKEEP_SECONDS = 3600.0
 RETRY_SECONDS = 10.0
 PAUSE_SECONDS = 5.0  # whatever the relay says of how many are left
 MOST_UNUSED = 1000  # private halves; a relay that takes them without handing them out gets no more
+MOST_AT_ONCE = ONE_TIME_PUBLISHED  # whatever is missing: some 5 ms of the loop
 WISH_SECONDS = 2.0
 
 log = structlog.get_logger()
@@ -133,7 +134,7 @@ class Prekeys:
         unused = await self._vault.prekeys_left(self._one_time_key)
         left = await self._register(signed, [] if unused else await self._new_one_time(ONE_TIME_PUBLISHED))
         if left < ONE_TIME_REFILL_UNDER and unused < MOST_UNUSED:
-            left = await self._register(signed, await self._new_one_time(ONE_TIME_PUBLISHED - left))
+            left = await self._register(signed, await self._new_one_time(min(ONE_TIME_PUBLISHED - left, MOST_AT_ONCE)))
         elif left < ONE_TIME_REFILL_UNDER:
             log.warning("prekeys: no new one-time prekeys, too many were given out and never used", unused=unused)
         return left

@@ -1,6 +1,7 @@
 """The frames of PROTOCOL §2 and §6: what is read, what is refused, and that nothing of their content leaks."""
 
 import json
+import re
 
 import pytest
 
@@ -121,5 +122,37 @@ def test_what_is_encoded_is_read_back_equal() -> None:
     assert decode_from_relay(encode(event)) == event
 
 
-def test_polled_entries_and_relations_are_read_from_parsed_json() -> None:
-    assert isinstance(frames.frame_from_polled(MESSAGE), frames.MessageNew)
+@pytest.mark.parametrize("text", ["x" * 129, "", "zwei\n", "é", "\x7f", 7, None])
+@pytest.mark.parametrize("field", ["message_id", "conversation_id", "sender_id"])
+def test_an_id_is_1_to_128_printable_ascii_characters(field: str, text: object) -> None:
+    with pytest.raises(MalformedFrame, match=re.escape(f"$.{field}")):
+        decode_from_relay(json.dumps({**MESSAGE, field: text}))
+    assert isinstance(decode_from_relay(json.dumps({**MESSAGE, field: "x" * 128})), frames.MessageNew)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        frames.GroupKeyRotated("x" * 70_000, 1),
+        frames.MessageAck("x" * 129, "m", 1),
+        frames.MessageError("code", "x" * 129),
+        frames.RelationEstablished(frames.Relation("x" * 129)),
+        frames.MessageRecalled("m", "c", "\n"),
+    ],
+)
+def test_every_frame_with_an_id_that_is_none_is_malformed(frame: frames.FromRelay) -> None:
+    with pytest.raises(MalformedFrame):
+        decode_from_relay(encode(frame))
+
+
+@pytest.mark.parametrize("unreadable", [r'"\ud800"', "1e400", "[" * 3000 + "]" * 3000, "NaN", '"\x01"', "9" * 5000])
+def test_what_cannot_be_read_of_a_frame_is_absent_where_it_is_not_needed(unreadable: str) -> None:
+    """Else a person who calls himself half a character sends nothing, and hides the end of his own relation."""
+    whole = json.dumps(MESSAGE)
+    assert decode_from_relay(whole[:-1] + f', "sender_display_name": {unreadable}}}') == decode_from_relay(whole)
+    ended = '{"type": "relation.revoked", "payload": {"user_id": "u", "display_name": ' + unreadable + "}}"
+    assert decode_from_relay(ended) == frames.RelationRevoked(frames.Relation("u"))
+    event = '{"type": "group.updated", "a": 1, "b": ' + unreadable + "}"
+    assert decode_from_relay(event) == PlatformEvent("group.updated", {"a": 1})
+    with pytest.raises(MalformedFrame):
+        decode_from_relay(whole.replace('"m"', unreadable))

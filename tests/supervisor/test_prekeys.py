@@ -81,6 +81,15 @@ async def test_under_25_left_they_are_refilled_to_100_with_new_ids(tmp_path: Pat
         assert one_time_ids(core.rest.registered[-1]) == []
 
 
+async def test_however_few_the_relay_says_are_left_no_more_than_100_are_made_at_once(tmp_path: Path) -> None:
+    async with scene(tmp_path) as core:
+        await core.prekeys.publish()
+        core.rest.left = -3_000_000
+        with trio.fail_after(5):
+            await core.prekeys.publish()
+        assert len(one_time_ids(core.rest.registered[-1])) == 100
+
+
 async def test_two_supervisors_never_use_an_id_twice(tmp_path: Path) -> None:
     async with scene(tmp_path) as core, open_core(core.url, core.rest) as other:
         async with trio.open_nursery() as nursery:
