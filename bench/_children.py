@@ -32,6 +32,7 @@ def child(argv: Sequence[str], *, log: Path, environment: Mapping[str, str]) -> 
             text=True,
             env=dict(environment),
             process_group=0,
+            encoding="utf-8",
         )
     try:
         yield process
@@ -62,7 +63,9 @@ def end(process: subprocess.Popen[str]) -> None:
 
 def last_lines(log: Path) -> str:
     """The end of a log."""
-    return "\n".join(log.read_text(errors="replace").splitlines()[-LAST_LINES:]) if log.exists() else ""
+    return (
+        "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]) if log.exists() else ""
+    )
 
 
 def family(pid: int) -> list[int]:
@@ -70,7 +73,7 @@ def family(pid: int) -> list[int]:
     found = [pid]
     for listed in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
-            children = [int(text) for text in listed.read_text().split()]
+            children = [int(text) for text in listed.read_text(encoding="utf-8").split()]
         except OSError:
             continue  # it has just ended
         for child_pid in children:
@@ -85,7 +88,7 @@ def cpu_seconds(pids: Iterable[int]) -> float:
 
 def _cpu_seconds(pid: int) -> float:
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return 0.0
     return (int(fields[11]) + int(fields[12])) / TICKS_A_SECOND

@@ -40,7 +40,7 @@ def _environment(name: str) -> Path:
     wanted = hashlib.sha256(requirements.read_bytes()).hexdigest()
     folder = CACHE / name
     stamp = folder / "made-from"
-    if stamp.exists() and stamp.read_text() == wanted:
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
         return folder
     print(f"installing {name} into {folder}", file=sys.stderr)
     venv.create(folder, clear=True, with_pip=True)
@@ -60,10 +60,11 @@ def _environment(name: str) -> Path:
             capture_output=True,
             text=True,
             timeout=INSTALL_SECONDS,
+            encoding="utf-8",
         )
     except subprocess.TimeoutExpired:
         raise BenchmarkFailed(f"pip took more than {INSTALL_SECONDS:.0f} s") from None
     except subprocess.CalledProcessError as error:
         raise BenchmarkFailed(error.stderr.strip().splitlines()[-1]) from None
-    stamp.write_text(wanted)
+    stamp.write_text(wanted, encoding="utf-8")
     return folder

@@ -57,7 +57,7 @@ class Limits:
     def _read(self, name: str) -> str:
         for folder in self.folders:
             with suppress(FileNotFoundError):
-                return (folder / name).read_text()
+                return (folder / name).read_text(encoding="utf-8")
         raise BenchmarkFailed(f"this kernel does not tell {name}")
 
 
@@ -77,7 +77,7 @@ def limits(name: str, *, cpus: float, memory_mib: int) -> Iterator[Limits]:
                 folder.mkdir()
                 made.append(folder)
                 for file, value in settings.items():
-                    (folder / file).write_text(str(value))
+                    (folder / file).write_text(str(value), encoding="utf-8")
             except OSError as problem:
                 raise BenchmarkFailed(
                     f"no limit of {controller} can be set here ({problem.strerror}): it needs root and cgroup v1"

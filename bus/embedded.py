@@ -130,6 +130,8 @@ def _identify(path: Path) -> ServerBinary | None:
             check=True,
             env=_environment(os.environ),
             stdin=subprocess.DEVNULL,
+            encoding="utf-8",
+            errors="replace",
         )
     except (OSError, subprocess.SubprocessError):
         return None
@@ -220,14 +222,14 @@ def start(binary: ServerBinary, layout: Layout, fsync: str, lock_fd: int | None)
 
 def note_version(binary: ServerBinary, layout: Layout) -> str | None:
     """Writes down which server runs on these files; returns the former one's name if it was another."""
-    former = layout.version_path.read_text().strip() if layout.version_path.exists() else None
-    layout.version_path.write_text(f"{binary}\n")
+    former = layout.version_path.read_text(encoding="utf-8").strip() if layout.version_path.exists() else None
+    layout.version_path.write_text(f"{binary}\n", encoding="utf-8")
     return former if former != str(binary) else None
 
 
 def last_log_lines(layout: Layout, count: int = 5) -> list[str]:
     try:
-        return layout.log_path.read_text(errors="replace").splitlines()[-count:]
+        return layout.log_path.read_text(encoding="utf-8", errors="replace").splitlines()[-count:]
     except FileNotFoundError:
         return []
 

@@ -52,11 +52,11 @@ class Scripts:
     def load(cls) -> Self:
         """Read the package's `.lua` files."""
         folder = resources.files("bus") / "scripts"
-        library = (folder / "_library.lua").read_text()
+        library = (folder / "_library.lua").read_text(encoding="utf-8")
         scripts = {}
         for file in folder.iterdir():
             if file.name.endswith(".lua") and not file.name.startswith("_"):
-                body = file.read_text()
+                body = file.read_text(encoding="utf-8")
                 name = file.name.removesuffix(".lua")
                 scripts[name] = _made(name, library, body)
         return cls(scripts)

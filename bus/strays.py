@@ -62,7 +62,7 @@ def reap_strays(is_ours: Callable[[int], bool]) -> None:
 def _children() -> Iterator[int]:
     for task in Path("/proc/self/task").iterdir():
         with suppress(OSError):
-            yield from map(int, (task / "children").read_text().split())
+            yield from map(int, (task / "children").read_text(encoding="utf-8").split())
 
 
 def _worker_of(pid: int) -> str | None:
@@ -77,7 +77,9 @@ def _worker_of(pid: int) -> str | None:
 
 def _group_of(pid: int) -> int | None:
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[2])
+        return int(
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[2]
+        )
     except OSError:
         return None
 

@@ -61,7 +61,7 @@ class Child:
 
     def last_lines(self) -> str:
         """The end of its log, for a message to a person."""
-        lines = self.log_path.read_text(errors="replace").splitlines()
+        lines = self.log_path.read_text(encoding="utf-8", errors="replace").splitlines()
         return "\n".join(f"  {self.name} | {line}" for line in lines[-LAST_LINES:])
 
 

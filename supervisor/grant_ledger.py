@@ -60,7 +60,7 @@ class GrantLedger:
 
     def _read_head(self) -> bytes:
         try:
-            head = bytes.fromhex(self._head_file.read_text().strip())
+            head = bytes.fromhex(self._head_file.read_text(encoding="utf-8").strip())
         except FileNotFoundError:
             return FIRST_PREVIOUS
         except ValueError:
@@ -75,6 +75,8 @@ class GrantLedger:
 
     def _replace_head(self, head: bytes) -> None:
         self._head_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=self._head_file.parent, prefix=HEAD_FILE, delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            "w", dir=self._head_file.parent, prefix=HEAD_FILE, delete=False, encoding="utf-8"
+        ) as file:
             file.write(head.hex() + "\n")
         os.replace(file.name, self._head_file)  # noqa: PTH105 - a Path of the same directory

@@ -54,7 +54,7 @@ class Instance(msgspec.Struct, frozen=True):
 
 
 def _host() -> str:
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8")
     namespace = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - the link names no file
     return hashlib.sha256(f"{boot}{namespace}".encode()).hexdigest()[:8]
 
@@ -62,7 +62,7 @@ def _host() -> str:
 def _start_ticks(pid: int) -> int | None:
     """Field 22 of /proc/PID/stat; None when there is no such process, or only its zombie is left."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return None
     fields = stat.rpartition(")")[2].split()

@@ -165,7 +165,7 @@ def _waiting(counts: Counts, ages: Ages) -> dict[Gauge, Values]:
 
 def _rss_bytes(pid: str) -> float:
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
+        return int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]) * PAGE_BYTES
     except (OSError, IndexError):
         return 0.0
 

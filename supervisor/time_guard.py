@@ -154,4 +154,4 @@ def _read(file: Path) -> Seen | None:
 
 
 def _boot_id() -> str:
-    return BOOT_ID.read_text().strip()
+    return BOOT_ID.read_text(encoding="utf-8").strip()

@@ -192,14 +192,14 @@ def survived(mutant: Mutant) -> bool:
         shutil.copy(ROOT / "tests" / "__init__.py", copy / "tests")
         shutil.copy(ROOT / "pyproject.toml", copy)
         file = copy / "crypto" / f"{mutant.file}.py"
-        source = file.read_text()
+        source = file.read_text(encoding="utf-8")
         if mutant.old not in source:
             raise ValueError(f"{mutant.name}: the guard is not in {mutant.file}.py as written here")
         changed = source.replace(mutant.old, mutant.new, 1)
         if mutant.name == "header_as_received":
             changed = changed.replace("    decode_header,\n", "    decode_header,\n    encode_header,\n", 1)
         compile(changed, str(file), "exec")
-        file.write_text(changed)
+        file.write_text(changed, encoding="utf-8")
         return _tests_pass(copy)
 
 

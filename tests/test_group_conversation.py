@@ -63,7 +63,7 @@ async def test_a_group_talks_with_the_agent_over_rotations_and_without_who_was_r
         await both_hear(group, "echo: two", ada, ben)
 
         await ben.rotate_key(group, ids(w, ada, ben))
-        await w.until(lambda: (w.directory / "up.log").read_text().count("group: key accepted") == 2)
+        await w.until(lambda: (w.directory / "up.log").read_text(encoding="utf-8").count("group: key accepted") == 2)
         await ben.say(conversation, "three")
         await both_hear(group, "echo: three", ada, ben)
         assert (ada.versions, ben.versions) == ({V1_1}, {V1_1})

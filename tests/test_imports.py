@@ -75,6 +75,8 @@ def test_crypto_does_no_io() -> None:
 
 def test_the_keeper_loads_nothing_that_deals_with_keys_or_messages() -> None:
     program = "import sys, supervisor.cli.up; print(*sorted(sys.modules), sep='\\n')"
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, encoding="utf-8"
+    )
     loaded = set(done.stdout.split())
     assert loaded.isdisjoint(KEYS_AND_MESSAGES)

@@ -25,7 +25,7 @@ REGISTRIES = re.compile(r"https?://|--(extra-)?index-url|--find-links|file:")
 
 
 def project() -> dict[str, object]:
-    loaded = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    loaded = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     table = loaded["project"]
     assert isinstance(table, dict)
     return table
@@ -44,7 +44,7 @@ def all_requirements() -> set[str]:
 
 
 def pins(name: str) -> dict[str, str]:
-    found = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", (ROOT / name).read_text(), re.MULTILINE)
+    found = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)
     return {package.lower(): version for package, version in found}
 
 
@@ -60,19 +60,22 @@ def test_no_file_names_a_path_of_one_machine() -> None:
     wrong = {
         str(path.relative_to(ROOT)): found[0]
         for path in text_files()
-        if "__pycache__" not in path.parts and (found := MACHINE_PATHS.search(path.read_text(errors="replace")))
+        if "__pycache__" not in path.parts
+        and (found := MACHINE_PATHS.search(path.read_text(encoding="utf-8", errors="replace")))
     }
     assert wrong == {}
 
 
 def test_the_dependencies_page_has_a_line_for_each_and_for_nothing_else() -> None:
-    described = re.findall(r"^\| `([^`]+)` \| \S", (ROOT / "docs/dependencies.md").read_text(), re.MULTILINE)
+    described = re.findall(
+        r"^\| `([^`]+)` \| \S", (ROOT / "docs/dependencies.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert sorted(described) == sorted(all_requirements())
 
 
 def test_the_settings_page_is_what_the_program_reads() -> None:
     rows = {}
-    for line in (ROOT / "docs/settings.md").read_text().splitlines():
+    for line in (ROOT / "docs/settings.md").read_text(encoding="utf-8").splitlines():
         if found := re.match(r"\| `([A-Z0-9_]+)`( 🔑)? \| (.+?) \| (.+?) \| .+ \|$", line):
             rows[found[1]] = (bool(found[2]), found[3], found[4])
     assert rows == {
@@ -83,7 +86,7 @@ def test_the_settings_page_is_what_the_program_reads() -> None:
 
 def test_the_lock_files_pin_every_dependency_with_hashes_and_name_no_registry() -> None:
     for name in ("requirements.lock", "requirements-dev.lock", "requirements-valkey.lock"):
-        text = (ROOT / name).read_text()
+        text = (ROOT / name).read_text(encoding="utf-8")
         assert not REGISTRIES.search(text), name
         blocks = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)
         assert all("--hash=sha256:" in block for block in blocks if "==" in block), name
@@ -107,7 +110,7 @@ def test_the_private_server_is_pinned_where_its_extra_says() -> None:
 def test_each_file_opens_with_its_rule_and_stays_short(package: str) -> None:
     wrong = []
     for path in sorted((ROOT / package).rglob("*.py")):
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         if text.strip() and not ast.get_docstring(ast.parse(text)):
             wrong.append(f"{path.relative_to(ROOT)} has no docstring")
         if text.count("\n") > LINE_LIMIT:
@@ -116,7 +119,7 @@ def test_each_file_opens_with_its_rule_and_stays_short(package: str) -> None:
 
 
 def test_the_readme_links_to_pages_that_exist() -> None:
-    links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text())
+    links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert links
     assert all((ROOT / link).exists() for link in links)
 
@@ -127,15 +130,21 @@ def test_supervisor_and_workers_agree_on_the_handler_of_an_owner_who_named_none(
 
 
 def test_every_test_that_the_operators_page_names_exists() -> None:
-    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "operate.md").read_text()))
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "operate.md").read_text(encoding="utf-8")))
     there = {
-        name for path in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"def (test_\w+)", path.read_text(encoding="utf-8"))
     }
     assert len(named) > 40
     assert named - there == set()
 
 
 def test_every_row_of_the_operators_table_is_held_by_a_test() -> None:
-    rows = [line for line in (ROOT / "docs" / "operate.md").read_text().splitlines() if line.startswith("| ")][2:]
+    rows = [
+        line
+        for line in (ROOT / "docs" / "operate.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("| ")
+    ][2:]
     assert len(rows) > 25
     assert [row for row in rows if "`test_" not in row] == []

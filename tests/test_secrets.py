@@ -74,7 +74,7 @@ def test_the_scan_finds_a_secret_in_every_spelling(tmp_path: Path) -> None:
     secret = os.urandom(32)
     for number in range(3):
         (tmp_path / f"base64 {number}").write_bytes(base64.b64encode(b"x" * number + secret + b"tail"))
-    (tmp_path / "hex").write_text(secret.hex())
+    (tmp_path / "hex").write_text(secret.hex(), encoding="utf-8")
     (tmp_path / "raw").write_bytes(b"before" + secret)
     files = {line.partition(":")[0] for line in found_in(tmp_path, list(spellings(secret)))}
     assert files == {"base64 0", "base64 1", "base64 2", "hex", "raw"}

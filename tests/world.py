@@ -107,7 +107,7 @@ class World:
 
     def log(self) -> str:
         """Everything that the agent has written so far."""
-        return (self.directory / "up.log").read_text()
+        return (self.directory / "up.log").read_text(encoding="utf-8")
 
     def last_lines(self) -> str:
         return "" if self.up is None else self.up.last_lines()
@@ -115,7 +115,7 @@ class World:
     @staticmethod
     def _children(parent: int, *titles: bytes) -> list[int]:
         children = Path(f"/proc/{parent}/task/{parent}/children")
-        pids = [int(pid) for pid in children.read_text().split()] if children.exists() else []
+        pids = [int(pid) for pid in children.read_text(encoding="utf-8").split()] if children.exists() else []
         return [pid for pid in pids if any(title in _command_line(pid) for title in titles)]
 
 

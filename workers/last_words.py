@@ -22,7 +22,11 @@ def divert_log(log_fd: int) -> None:
     """`sys.stderr` is the given descriptor from now on; descriptor 2 stays what the parent made it."""
     os.set_inheritable(log_fd, False)
     sys.stderr = sys.__stderr__ = io.TextIOWrapper(  # type: ignore[misc]  # it is what it was, elsewhere
-        os.fdopen(log_fd, "wb", buffering=0), errors="backslashreplace", line_buffering=True, write_through=True
+        os.fdopen(log_fd, "wb", buffering=0),
+        encoding=getattr(sys.stderr, "encoding", None) or "utf-8",  # the same stream as before, the same characters
+        errors="backslashreplace",
+        line_buffering=True,
+        write_through=True,
     )
 
 

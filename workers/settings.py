@@ -167,7 +167,7 @@ def _secret(environ: Mapping[str, str], name: str) -> str | None:
         candidates += [Path(directory) / name, Path(directory) / name.lower()]
     for path in candidates:
         try:
-            return path.read_text().strip()
+            return path.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError):
             continue
     return None

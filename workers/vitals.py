@@ -93,7 +93,7 @@ class Vitals:
 
 def rss_bytes() -> int:
     """Memory that this process holds now (not its peak)."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 class _LoopProbe:

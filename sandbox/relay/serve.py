@@ -129,5 +129,5 @@ def _announce(options: RelayOptions, listener: socket.socket) -> None:
         os.close(options.announce_fd)
     if options.ready_file is not None:
         partial = options.ready_file.with_suffix(".partial")
-        partial.write_text(line)
+        partial.write_text(line, encoding="utf-8")
         partial.rename(options.ready_file)

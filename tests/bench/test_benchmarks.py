@@ -16,7 +16,7 @@ TIMES = {"rate_per_second", "p50_ms", "p99_ms"}
 
 def figures_of(*arguments: str) -> dict[str, object]:
     command = [sys.executable, "-m", "bench", *arguments, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=NO_TIME, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=NO_TIME, check=False, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     [line] = done.stdout.splitlines()
     figures = json.loads(line)

@@ -22,7 +22,7 @@ class Machine:
 
     def write(self, path: Path, text: object) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{text}")
+        path.write_text(f"{text}", encoding="utf-8")
 
     def limited(self, path: str, value: object) -> None:
         self.write(self.cgroups / path, value)

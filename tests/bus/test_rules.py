@@ -24,4 +24,4 @@ OF_THE_SUPERVISOR = {
 def test_each_rule_has_a_test(rule: int) -> None:
     file, _, name = OF_THE_SUPERVISOR.get(rule, f"bus::test_rule_{rule}_").partition("::")
     sources = [TESTS / file] if file.endswith(".py") else list((TESTS / file).glob("test_*.py"))
-    assert any(re.search(rf"^(async )?def {name}", path.read_text(), re.MULTILINE) for path in sources)
+    assert any(re.search(rf"^(async )?def {name}", path.read_text(encoding="utf-8"), re.MULTILINE) for path in sources)

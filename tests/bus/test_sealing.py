@@ -56,6 +56,6 @@ def test_neither_text_nor_a_buffer_is_sealed_or_opened() -> None:
 def test_libsodium_has_been_made_ready_where_nothing_else_uses_it() -> None:
     """`sodium_init` says 1 when it was called before."""
     says = "import bus.sealing; from nacl._sodium import lib; print(lib.sodium_init())"
-    assert subprocess.run([sys.executable, "-c", says], capture_output=True, text=True, check=True).stdout.split() == [
-        "1"
-    ]
+    assert subprocess.run(
+        [sys.executable, "-c", says], capture_output=True, text=True, check=True, encoding="utf-8"
+    ).stdout.split() == ["1"]

@@ -25,7 +25,7 @@ def test_a_process_and_what_it_starts_wait_for_their_turn_unless_somebody_chose_
     before: int, changes: str, after: int
 ) -> None:
     command = [sys.executable, "-u", "-c", SAYS.format(policy=before)]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(command, capture_output=True, text=True, check=True, encoding="utf-8").stdout
     assert said.split() == [changes, str(after), str(after)]
 
 

@@ -87,7 +87,7 @@ class Harmer:
         """A line of chaos.log."""
         now = time.time()
         stamp = time.strftime("%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03}"
-        with self._diary.open("a") as diary:
+        with self._diary.open("a", encoding="utf-8") as diary:
             diary.write(f"{stamp} {text}\n")
 
     # Processes

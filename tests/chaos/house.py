@@ -149,7 +149,7 @@ def _environment(directory: Path, port: int, agent_id: str, token: str) -> dict[
 
 def _children(parent: int, title: bytes) -> list[int]:
     try:
-        pids = [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+        pids = [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="utf-8").split()]
         return [pid for pid in pids if title in Path(f"/proc/{pid}/cmdline").read_bytes()]
     except (FileNotFoundError, ProcessLookupError):
         return []

@@ -149,7 +149,9 @@ def _count(home: House, harmer: Harmer, findings: list[str], seconds: float) -> 
     except RedisAway:
         dead = ["Redis is away"]
     crashes = [
-        f"{path.name}: {count} tracebacks" for path in home.logs() if (count := path.read_text().count("Traceback"))
+        f"{path.name}: {count} tracebacks"
+        for path in home.logs()
+        if (count := path.read_text(encoding="utf-8").count("Traceback"))
     ]
     return Outcome(
         verdict=verdict,

@@ -380,7 +380,7 @@ def _hear(sender: _Side, receiver: _Side, encrypted_payload: str) -> None:
 def main() -> None:
     """Write both files."""
     for path, made in ((DERIVATIONS, derivations()), (TRANSCRIPT, transcript())):
-        path.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n")
+        path.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

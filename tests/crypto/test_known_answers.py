@@ -26,7 +26,7 @@ pytestmark = pytest.mark.pure
 
 
 def _kept(path: Any) -> Any:
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def test_every_derivation_is_as_kept() -> None:

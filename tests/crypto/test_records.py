@@ -132,7 +132,7 @@ def test_the_stored_form_round_trips_and_keeps_its_first_version_readable() -> N
     assert DeviceRecord.decode(EMPTY_RECORD.encode()) == EMPTY_RECORD
     record = _full_record(skipped=20, chains=2, dropped=3)
     assert DeviceRecord.decode(record.encode()) == record
-    kept = bytes.fromhex((FIXTURES / "device_record_v1.hex").read_text())
+    kept = bytes.fromhex((FIXTURES / "device_record_v1.hex").read_text(encoding="utf-8"))
     assert DeviceRecord.decode(kept).encode() == kept
 
 

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 pytestmark = pytest.mark.pure
 
-KEPT = json.loads((Path(__file__).parent.parent / "vectors" / "transcript.json").read_text())
+KEPT = json.loads((Path(__file__).parent.parent / "vectors" / "transcript.json").read_text(encoding="utf-8"))
 pack, unpack = msgspec.msgpack.encode, msgspec.msgpack.decode
 multiply, base = sodium.crypto_scalarmult, sodium.crypto_scalarmult_base
 

@@ -28,7 +28,7 @@ VECTORS = Path(__file__).parent.parent / "vectors" / "wycheproof"
 
 
 def _cases(name: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    document = json.loads((VECTORS / f"{name}_test.json").read_text())
+    document = json.loads((VECTORS / f"{name}_test.json").read_text(encoding="utf-8"))
     for group in document["testGroups"]:
         for case in group["tests"]:
             yield group, case

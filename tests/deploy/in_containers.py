@@ -25,7 +25,7 @@ from tests.deploy.on_systemd import saw, there
 from tests.deploy.talk import Talk, talking
 
 ROOT = Path(__file__).parents[2]
-COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "deploy/docker/compose.yaml").read_text())
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "deploy/docker/compose.yaml").read_text(encoding="utf-8"))
 BASE = "docker.io/library/python:made-here"
 IMAGE = "localhost/hashee-agent:test"
 PODMAN = ("podman", "--cgroup-manager=cgroupfs", "--runtime", "runc")
@@ -43,7 +43,9 @@ class Service:
     started: bool = True
 
     def logs(self) -> str:
-        done = subprocess.run([*PODMAN, "logs", self.container], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*PODMAN, "logs", self.container], capture_output=True, text=True, check=False, encoding="utf-8"
+        )
         return done.stdout + done.stderr
 
 
@@ -100,7 +102,9 @@ FIND_SERVER = "from bus.embedded import find_server; print(find_server().path)"
 
 
 def podman(*arguments: str, seconds: float = 600) -> str:
-    done = subprocess.run([*PODMAN, *arguments], capture_output=True, text=True, timeout=seconds, check=False)
+    done = subprocess.run(
+        [*PODMAN, *arguments], capture_output=True, text=True, timeout=seconds, check=False, encoding="utf-8"
+    )
     assert done.returncode == 0, f"podman {' '.join(arguments)}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -177,7 +181,7 @@ def services(folder: Path, talk: Talk) -> Iterator[Services]:
     (folder / "secrets").mkdir(mode=0o711)
     for name, value in values.items():
         path = folder / "secrets" / name
-        path.write_text(value)
+        path.write_text(value, encoding="utf-8")
         os.chown(path, 10001, 10001)
         path.chmod(0o400)
     made = Services(folder, environment, free_port())
@@ -206,7 +210,9 @@ def bus_key_of(talk: Talk, store_key: str) -> str:
         "HASHEE_REDIS_URL": "redis://127.0.0.1:1/0",
     }
     program = str(ROOT / ".venv/bin/hashee-agent")
-    done = subprocess.run([program, "keys", "bus"], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [program, "keys", "bus"], env=environment, capture_output=True, text=True, check=True, encoding="utf-8"
+    )
     return done.stdout.strip().removeprefix("HASHEE_BUS_KEY=")
 
 

@@ -53,6 +53,7 @@ class Machine:
             stdin=subprocess.DEVNULL,
             timeout=seconds,
             check=False,
+            encoding="utf-8",
         )
         assert not check or done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
@@ -114,7 +115,7 @@ def _wait_until_booted(process: subprocess.Popen[bytes], root: Path, console: Pa
             if state in {"running", "degraded"}:  # degraded: a service of this machine's own did not start there
                 return machine
         time.sleep(0.2)
-    pytest.fail(f"the machine did not boot: {state}\n{console.read_text(errors='replace')[-2000:]}")
+    pytest.fail(f"the machine did not boot: {state}\n{console.read_text(errors='replace', encoding='utf-8')[-2000:]}")
 
 
 def _first_process(nspawn: int) -> int | None:
@@ -130,7 +131,7 @@ def _first_process(nspawn: int) -> int | None:
 
 def _children(pid: int) -> list[int]:
     try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()]
     except (FileNotFoundError, ProcessLookupError):
         return []
 
@@ -138,7 +139,7 @@ def _children(pid: int) -> list[int]:
 def _is_first(pid: int) -> bool:
     """Whether it is pid 1 in a namespace of its own."""
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     except (FileNotFoundError, ProcessLookupError):
         return False
     [pids] = [line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:")]
@@ -146,7 +147,8 @@ def _is_first(pid: int) -> bool:
 
 
 def _mount(stack: contextlib.ExitStack, *arguments: object) -> None:
-    done = subprocess.run(["mount", *map(str, arguments)], capture_output=True, text=True, check=False)  # noqa: S607
+    command = ["mount", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, encoding="utf-8")
     if done.returncode != 0:
         pytest.skip(f"this machine cannot mount what the test needs: {done.stderr.strip()}")
     stack.callback(subprocess.run, ["umount", "--lazy", str(arguments[-1])], check=False)

@@ -236,7 +236,7 @@ async def takes_its_secrets_from_credentials(machine: Machine, talk: Talk) -> No
     for name, file in names.items():
         write(machine, f"etc/hashee-agent/credentials/{file}", talk.settings[name] + "\n", 0o600)
     write_settings(machine, {name: value for name, value in talk.settings.items() if name not in names})
-    text = (Path(__file__).parents[2] / "deploy/systemd/credentials.conf").read_text()
+    text = (Path(__file__).parents[2] / "deploy/systemd/credentials.conf").read_text(encoding="utf-8")
     drop_in(machine, "credentials", text)
     assert (await there(machine.run, "hashee-agent", "check-settings")).returncode == 0
     await there(start, machine)

@@ -14,8 +14,8 @@ pytestmark = pytest.mark.pure
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy/docker"
-DOCKERFILE = (FOLDER / "Dockerfile").read_text()
-COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())
+DOCKERFILE = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
+COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text(encoding="utf-8"))
 SERVICES: dict[str, Any] = COMPOSE["services"]
 OURS = ("supervisor", "worker")
 
@@ -37,7 +37,7 @@ def test_everything_that_is_copied_exists_and_is_not_ignored_and_nothing_else_is
         name for line in re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.MULTILINE) for name in line.split()
     }
     assert all((ROOT / name).exists() for name in copied)
-    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     assert lines[1] == "*"
     assert {line[1:] for line in lines if line.startswith("!")} == copied
 
@@ -76,9 +76,9 @@ def test_secrets_are_files_and_a_worker_has_none_of_the_agents_keys() -> None:
 def test_every_setting_that_is_named_exists() -> None:
     known = {setting.name for setting in ALL_SETTINGS} | {f"{setting.name}_FILE" for setting in ALL_SETTINGS}
     assert {name for one in OURS for name in SERVICES[one]["environment"]} <= known
-    example = set(re.findall(r"^#?([A-Z_]+)=", (FOLDER / ".env.example").read_text(), re.MULTILINE))
+    example = set(re.findall(r"^#?([A-Z_]+)=", (FOLDER / ".env.example").read_text(encoding="utf-8"), re.MULTILINE))
     assert example - known == {"HASHEE_IMAGE"}
-    used = set(re.findall(r"\$\{([A-Z_]+)", (FOLDER / "compose.yaml").read_text()))
+    used = set(re.findall(r"\$\{([A-Z_]+)", (FOLDER / "compose.yaml").read_text(encoding="utf-8")))
     assert used <= example
 
 

@@ -17,7 +17,7 @@ from tests.keeper.test_command_line import run
 
 def env_file(folder: Path, text: str, mode: int = 0o600) -> Path:
     path = folder / "env"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     path.chmod(mode)
     return path
 

@@ -46,7 +46,15 @@ class Asked:
 
     async def _ask(self, *options: str) -> tuple[int, str]:
         command = [sys.executable, "-m", "supervisor", "healthcheck", *options]
-        run = partial(subprocess.run, command, env=self._environment, capture_output=True, text=True, check=False)
+        run = partial(
+            subprocess.run,
+            command,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            encoding="utf-8",
+        )
         done = await trio.to_thread.run_sync(run)
         return done.returncode, done.stdout.strip()
 

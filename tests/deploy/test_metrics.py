@@ -40,7 +40,7 @@ def everything_set() -> Metrics:
 
 @pytest.mark.pure
 def test_the_page_is_what_the_code_says() -> None:
-    assert PAGE.read_text() == page(), "write it anew: make metrics-page"
+    assert PAGE.read_text(encoding="utf-8") == page(), "write it anew: make metrics-page"
 
 
 @pytest.mark.pure

@@ -46,14 +46,14 @@ async def test_supervisor_and_three_workers_run_by_the_procfile(tmp_path: Path) 
                 stop_seconds=STOP_SECONDS,
             ) as child:
                 await talk.converse("one", "two", "three")
-                said = (await trio.Path(tmp_path / "honcho.log").read_text()).splitlines()
+                said = (await trio.Path(tmp_path / "honcho.log").read_text(encoding="utf-8")).splitlines()
                 ready = [line for line in said if "worker: ready" in line]
                 assert len(ready) == 3, child.last_lines()
                 assert any(line.split("|")[0].split()[1] == "supervisor.1" and "up; waiting" in line for line in said)
                 with trio.fail_after(20):
                     while "3 elsewhere" not in (answer := await status_page(port))[1] or answer[0] != "200":
                         await trio.sleep(0.1)
-    ended = await trio.Path(tmp_path / "honcho.log").read_text()
+    ended = await trio.Path(tmp_path / "honcho.log").read_text(encoding="utf-8")
     assert "drain: done" in ended
 
 

@@ -21,7 +21,7 @@ HIGHEST_EXPOSURE = 1.5
 
 def settings(path: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         if "=" in line and not line.startswith("#"):
             name, _, value = line.partition("=")
             found.setdefault(name, []).append(value)
@@ -29,7 +29,7 @@ def settings(path: Path) -> dict[str, list[str]]:
 
 
 def hardening(path: Path) -> str:
-    return path.read_text().partition(HARDENING_BEGINS)[2].partition("[Install]")[0]
+    return path.read_text(encoding="utf-8").partition(HARDENING_BEGINS)[2].partition("[Install]")[0]
 
 
 def test_there_are_the_three_units() -> None:
@@ -50,7 +50,9 @@ def test_a_unit_exposes_little(path: Path) -> None:
     program = shutil.which("systemd-analyze")
     if program is None:
         pytest.skip("systemd-analyze is missing: apt-get install systemd")
-    done = subprocess.run([program, "security", "--offline=true", path], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [program, "security", "--offline=true", path], capture_output=True, text=True, check=False, encoding="utf-8"
+    )
     found = re.search(r"Overall exposure level for .*?: ([0-9.]+)", done.stdout)
     if found is None:
         pytest.skip(f"this systemd-analyze cannot judge a file: {done.stderr.strip()}")
@@ -88,7 +90,7 @@ def test_the_scripts_are_well_formed() -> None:
 
 
 def test_every_file_that_the_installation_names_is_there() -> None:
-    text = (FOLDER / "install.sh").read_text()
+    text = (FOLDER / "install.sh").read_text(encoding="utf-8")
     named = set(re.findall(r"hashee-agent[\w@-]*\.(?:service|sysusers\.conf|tmpfiles\.conf|sh)\b|env\.example", text))
     assert named
     assert all((FOLDER / name).exists() for name in named)

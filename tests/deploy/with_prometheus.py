@@ -30,8 +30,12 @@ async def test_prometheus_scrapes_what_the_page_says_and_no_alert_fires(tmp_path
         await ada.say(w.conversations[ada], "hello")
         await w.all_answered({ada: ["echo: hello"]})
         listens = f"127.0.0.1:{free_port()}"
-        config = (FOLDER / "prometheus.yml").read_text().replace("127.0.0.1:9090", w.http_url.removeprefix("http://"))
-        (tmp_path / "prometheus.yml").write_text(config.replace("15s", "1s"))
+        config = (
+            (FOLDER / "prometheus.yml")
+            .read_text(encoding="utf-8")
+            .replace("127.0.0.1:9090", w.http_url.removeprefix("http://"))
+        )
+        (tmp_path / "prometheus.yml").write_text(config.replace("15s", "1s"), encoding="utf-8")
         shutil.copy(FOLDER / "alerts.yml", tmp_path)
         arguments = [program, f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data"]
         async with running(

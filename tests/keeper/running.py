@@ -29,13 +29,13 @@ class Running:
 
     @property
     def log(self) -> str:
-        return self.log_path.read_text()
+        return self.log_path.read_text(encoding="utf-8")
 
     def lines(self, name: str) -> list[str]:
         """What the stubs wrote under this name, oldest first."""
         if not self.lives_path.exists():
             return []
-        noted = [json.loads(line) for line in self.lives_path.read_text().splitlines()]
+        noted = [json.loads(line) for line in self.lives_path.read_text(encoding="utf-8").splitlines()]
         return [str(line[name]) for line in noted if name in line]
 
     @property
@@ -65,7 +65,7 @@ class Running:
 
 def is_alive(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in {"Z", "X"}
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0] not in {"Z", "X"}
     except FileNotFoundError:
         return False
 
@@ -83,7 +83,7 @@ def start(plan_path: Path, log_path: Path, environ: dict[str, str]) -> subproces
 
 def proc(pid: int, name: str) -> str:
     """A file of /proc/PID, as text."""
-    return Path(f"/proc/{pid}/{name}").read_text(errors="replace")
+    return Path(f"/proc/{pid}/{name}").read_text(encoding="utf-8", errors="replace")
 
 
 def open_files(pid: int) -> set[tuple[int, int]]:
@@ -103,7 +103,7 @@ async def running_keeper(
 ) -> AsyncGenerator[Running]:
     state_dir = state_dir or tmp_path / "state"
     lives_path, plan_path, log_path = (tmp_path / f"{name}.{kind}" for kind in ("lives", "plan", "log"))
-    plan_path.write_text(json.dumps({"lives": str(lives_path), "timings": FAST, **(plan or {})}))
+    plan_path.write_text(json.dumps({"lives": str(lives_path), "timings": FAST, **(plan or {})}), encoding="utf-8")
     process = start(plan_path, log_path, process_environ(state_dir, PYTHONPATH=str(ROOT), **environ))
     running = Running(process, state_dir, lives_path, log_path)
     try:

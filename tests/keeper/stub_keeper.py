@@ -27,7 +27,7 @@ def main() -> int:
     plan_path = sys.argv[1]
     settings = KeeperSettings.from_environ(os.environ)
     configure_logging(settings.log, "keeper")
-    plan = json.loads(Path(plan_path).read_text())
+    plan = json.loads(Path(plan_path).read_text(encoding="utf-8"))
     timings = Timings(**plan.get("timings", {}))
     if "orphan" in plan:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # as if it were pid 1

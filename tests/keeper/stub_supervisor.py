@@ -56,13 +56,15 @@ async def answer_questions(plan: dict[str, object], link: KeeperLink) -> None:
 
 
 def write(plan: dict[str, object], line: dict[str, object]) -> None:
-    with Path(str(plan["lives"])).open("a") as file:
+    with Path(str(plan["lives"])).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
 
 def leave_orphan(plan: dict[str, object]) -> None:
     """A grandchild whose parent ends before it: someone else has to reap it."""
-    shown = subprocess.run(["/bin/sh", "-c", "sleep 0.3 >&2 & echo $!"], capture_output=True, text=True, check=True)
+    shown = subprocess.run(
+        ["/bin/sh", "-c", "sleep 0.3 >&2 & echo $!"], capture_output=True, text=True, check=True, encoding="utf-8"
+    )
     write(plan, {"orphan": shown.stdout.strip()})
 
 
@@ -77,7 +79,7 @@ async def main(plan: dict[str, object]) -> int:
 
 
 def plan_of_this_life() -> dict[str, object]:
-    plan: dict[str, object] = json.loads(Path(sys.argv[1]).read_text())
+    plan: dict[str, object] = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     second = plan.pop("second", {})
     assert isinstance(second, dict)
     return {**plan, **second} if Path(str(plan["lives"])).exists() else plan

@@ -27,6 +27,7 @@ def run(*arguments: str, environ: dict[str, str], cwd: Path) -> subprocess.Compl
         timeout=30,
         stdin=subprocess.DEVNULL,
         check=False,
+        encoding="utf-8",
     )
 
 
@@ -146,7 +147,7 @@ def test_healthcheck_ends_with_1_and_the_reason_until_the_path_is_proven(tmp_pat
 
 
 def test_a_handler_that_cannot_be_imported_ends_up_with_78_and_is_said_once_with_its_place(tmp_path: Path) -> None:
-    (tmp_path / "broken.py").write_text("import nothing_like_this\n")
+    (tmp_path / "broken.py").write_text("import nothing_like_this\n", encoding="utf-8")
     settings = {"HASHEE_HANDLER": "broken:agent", "HASHEE_BASE_URL": "http://127.0.0.1:9"}
     done = run("up", environ=process_environ(tmp_path / "state", **settings), cwd=tmp_path)
     assert done.returncode == 78

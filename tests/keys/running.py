@@ -48,6 +48,7 @@ def run(*arguments: str, environ: dict[str, str], cwd: Path) -> subprocess.Compl
         stdin=subprocess.DEVNULL,
         start_new_session=True,
         check=False,
+        encoding="utf-8",
     )
 
 

@@ -16,7 +16,10 @@ PAGE = ROOT / "docs" / "keys.md"
 
 
 def commands() -> list[str]:
-    return [block.strip() for block in re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)]
+    return [
+        block.strip()
+        for block in re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    ]
 
 
 def test_every_command_of_the_page_works_in_its_order(tmp_path: Path) -> None:
@@ -28,9 +31,9 @@ def test_every_command_of_the_page_works_in_its_order(tmp_path: Path) -> None:
     )
     program = tmp_path / "bin" / "hashee-agent"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m supervisor "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m supervisor "$@"\n', encoding="utf-8")
     program.chmod(0o755)
-    (tmp_path / "passphrase").write_text("correct horse battery staple\n")
+    (tmp_path / "passphrase").write_text("correct horse battery staple\n", encoding="utf-8")
     make_store(environ)
     secret = base64.b64encode((tmp_path / "state" / "store.secret").read_bytes())
     script = "set -e\n"
@@ -47,12 +50,15 @@ def test_every_command_of_the_page_works_in_its_order(tmp_path: Path) -> None:
         timeout=60,
         stdin=subprocess.DEVNULL,
         check=False,
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / ".hashee" / AGENT_ID / "keystore.json").exists()
     assert secret.decode() not in done.stdout + done.stderr
     rotated = environ_of(tmp_path, HASHEE_STORE_KEY_FILE=str(tmp_path / "new-store.key"))
-    assert (tmp_path / "worker.env").read_text() != run("keys", "bus", environ=rotated, cwd=tmp_path).stdout
+    assert (tmp_path / "worker.env").read_text(encoding="utf-8") != run(
+        "keys", "bus", environ=rotated, cwd=tmp_path
+    ).stdout
 
 
 def test_every_command_stands_on_the_page() -> None:

@@ -112,9 +112,11 @@ async def test_a_store_key_from_outside_is_written_to_the_named_file_and_opens_e
             assert (done.returncode, done.stderr) == (0, "")
             assert str(new_key) in done.stdout
             assert new_key.stat().st_mode & 0o777 == 0o600
-            assert new_key.read_text().strip() not in done.stdout
+            assert new_key.read_text(encoding="utf-8").strip() not in done.stdout
             shown = environ_of(tmp_path, HASHEE_STORE_KEY_FILE=str(new_key))
             line = run("keys", "bus", environ=shown, cwd=tmp_path).stdout
-            rotated = await StoreSeal(client, Keys(AGENT_ID)).adopt(base64.b64decode(new_key.read_text()))
+            rotated = await StoreSeal(client, Keys(AGENT_ID)).adopt(
+                base64.b64decode(new_key.read_text(encoding="utf-8"))
+            )
             assert await opened(client, rotated) == before
             assert line == f"HASHEE_BUS_KEY={base64.b64encode(rotated.bus.export()).decode()}\n"

@@ -16,7 +16,7 @@ from workers.errors import Fail
 pytestmark = pytest.mark.pure
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "messages.md").read_text()
+PAGE = (ROOT / "docs" / "messages.md").read_text(encoding="utf-8")
 SCRIPTS = ROOT / "bus" / "scripts"
 # Where a reason of a dead letter is spelled: the calls, and the place of the reason among their arguments.
 CALLS = {
@@ -60,10 +60,10 @@ def spelled(node: ast.expr) -> Iterator[str]:
 
 def reasons_in_python() -> Iterator[str]:
     for (name, function), place in CALLS.items():
-        for node in ast.walk(ast.parse((ROOT / name).read_text())):
+        for node in ast.walk(ast.parse((ROOT / name).read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and name_of(node.func) == function and len(node.args) > place:
                 yield from spelled(node.args[place])
-    for node in ast.walk(ast.parse((ROOT / "supervisor/reclaimer.py").read_text())):
+    for node in ast.walk(ast.parse((ROOT / "supervisor/reclaimer.py").read_text(encoding="utf-8"))):
         if isinstance(node, ast.keyword) and node.arg == "ends_as":
             yield from spelled(node.value)
 
@@ -76,7 +76,7 @@ def name_of(function: ast.expr) -> str:
 
 def reasons_in_lua() -> Iterator[str]:
     for path in SCRIPTS.glob("*.lua"):
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         yield from re.findall(r"bury\([^,]+, '(\w+)'", text)
         yield from re.findall(r"reason = '(\w+)'", text)
 
@@ -89,11 +89,11 @@ def test_every_reason_for_which_something_is_given_up_has_a_row() -> None:
 
 def notes() -> Iterator[str]:
     for path in SCRIPTS.glob("*.lua"):
-        yield from re.findall(r"note(?:_in|_first)?\((?:KEYS\[\d\], )?'(\w+)'", path.read_text())
+        yield from re.findall(r"note(?:_in|_first)?\((?:KEYS\[\d\], )?'(\w+)'", path.read_text(encoding="utf-8"))
     yield from re.findall(
-        r"'(\w+)'", (SCRIPTS / "accept.lua").read_text().partition("local event =")[2].splitlines()[0]
+        r"'(\w+)'", (SCRIPTS / "accept.lua").read_text(encoding="utf-8").partition("local event =")[2].splitlines()[0]
     )
-    outcomes = re.search(r"outcome: (.+)", (SCRIPTS / "finish.lua").read_text())
+    outcomes = re.search(r"outcome: (.+)", (SCRIPTS / "finish.lua").read_text(encoding="utf-8"))
     assert outcomes is not None
     yield from re.split(r", | or ", outcomes[1])
 

@@ -195,6 +195,6 @@ async def text_answer(bus: Bus) -> str:
 def is_gone(pid: int) -> bool:
     """No process of this pid, or only its zombie."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in {"Z", "X"}
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] in {"Z", "X"}
     except (FileNotFoundError, ProcessLookupError):
         return True

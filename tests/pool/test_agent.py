@@ -34,6 +34,7 @@ async def command(agent: World, *arguments: str, status: int = 0) -> Ran:
         timeout=60,
         stdin=subprocess.DEVNULL,
         check=False,
+        encoding="utf-8",
     )
     done: Ran = await trio.to_thread.run_sync(run)
     assert done.returncode == status, done.stderr + agent.last_lines()
@@ -62,7 +63,7 @@ async def workers(agent: World, count: int) -> list[int]:
 
 
 def title(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_text().strip("\0 ")
+    return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8").strip("\0 ")
 
 
 @dataclass
@@ -158,8 +159,8 @@ async def test_supervisor_killed_ten_times_in_a_row_with_running_jobs_loses_and_
             await person.say(agent.conversations[person], f"mark {begun} 1")
         runs = 0
         for _kill in range(10):
-            await agent.until(lambda: len(begun.read_text()) >= runs + 2)  # noqa: B023  # awaited here
-            runs = len(begun.read_text())
+            await agent.until(lambda: len(begun.read_text(encoding="utf-8")) >= runs + 2)  # noqa: B023  # awaited here
+            runs = len(begun.read_text(encoding="utf-8"))
             await agent.kill(agent.supervisor_pid())
         await agent.all_answered({person: ["marked"] for person in agent.people})
         assert agent.redis_pid() == redis
@@ -286,5 +287,5 @@ async def test_a_reload_reads_the_settings_file_again_and_ctrl_c_says_what_it_wa
 
 
 def write_private(path: Path, text: str) -> None:
-    path.write_text(text + "\n")
+    path.write_text(text + "\n", encoding="utf-8")
     path.chmod(0o600)

@@ -122,7 +122,8 @@ def write_slow_handler(directory: Path, seconds: float) -> None:
     (directory / "slow.py").write_text(
         f"import time; time.sleep({seconds})\n"
         "from workers import Agent\nagent = Agent()\n"
-        "@agent.on_message()\nasync def act(message, chat): ...\n"
+        "@agent.on_message()\nasync def act(message, chat): ...\n",
+        encoding="utf-8",
     )
 
 

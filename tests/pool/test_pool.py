@@ -80,7 +80,7 @@ async def test_a_worker_that_cannot_be_stopped_is_killed_at_the_end_of_a_drain(t
 
 
 async def test_a_handler_that_no_worker_can_import_ends_the_pool_and_is_said_once(tmp_path: Path) -> None:
-    (tmp_path / "broken.py").write_text("import nothing_like_this\n")
+    (tmp_path / "broken.py").write_text("import nothing_like_this\n", encoding="utf-8")
     run = make_pool(order_of("unix:///nowhere", handler="broken:agent", directory=tmp_path), workers=2)
     with trio.fail_after(WITHIN_SECONDS), pytest.raises(HandlerUnusable, match=r"nothing_like_this.*broken.py:1"):
         await run.pool.run()

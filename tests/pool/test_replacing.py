@@ -124,7 +124,8 @@ def write_handler(directory: Path, word: str) -> None:
         "async def act(message, chat):\n"
         "    while message.text.startswith('/') and not await trio.Path(message.text).exists():\n"
         "        await trio.sleep(0.02)\n"
-        f"    await chat.reply('{word}')\n"
+        f"    await chat.reply('{word}')\n",
+        encoding="utf-8",
     )
 
 
@@ -167,7 +168,7 @@ async def test_after_an_import_error_on_reload_the_old_workers_stay_with_the_rea
             with trio.fail_after(WITHIN_SECONDS):
                 await run.pool.wait_until_ready(2)
             before = run.pids()
-            (tmp_path / "mine.py").write_text("import nothing_like_this\n")
+            (tmp_path / "mine.py").write_text("import nothing_like_this\n", encoding="utf-8")
             with trio.fail_after(WITHIN_SECONDS):
                 problem = await run.pool.reload(my_order(url, tmp_path))
             assert problem is not None
@@ -215,7 +216,7 @@ async def test_an_old_worker_that_dies_during_a_reload_is_no_gap_for_ever(tmp_pa
 
 
 async def test_a_stop_while_workers_still_start_does_not_wait_for_their_imports(tmp_path: Path) -> None:
-    (tmp_path / "slow.py").write_text("import time; time.sleep(600)\n")
+    (tmp_path / "slow.py").write_text("import time; time.sleep(600)\n", encoding="utf-8")
     order = order_of("unix:///nowhere", handler="slow:agent", directory=tmp_path)
     async with running_pool(order, 2, drain_seconds=600) as run:
         await until(lambda: len(run.pids()) == 2)
@@ -230,7 +231,7 @@ def reloading(run: PoolRun, order: WorkerOrder) -> Reloading:
 
 
 async def test_a_changed_file_of_the_handler_is_a_reload_in_development_also_after_a_mistake(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text("import nothing_like_this\n")
+    (tmp_path / "mine.py").write_text("import nothing_like_this\n", encoding="utf-8")
     with redis_server(tmp_path) as url:
         order = my_order(url, tmp_path, report_files=True)
         async with (
@@ -244,11 +245,11 @@ async def test_a_changed_file_of_the_handler_is_a_reload_in_development_also_aft
             await ask(bus, "hello")
             assert await text_answer(bus) == "mended"
             await until(lambda: str(tmp_path / "mine.py") in run.pool.handler_files())
-            (tmp_path / "helper.py").write_text("word = 'helped'\n")
-            text = (tmp_path / "mine.py").read_text().replace("'mended'", "helper.word")
-            (tmp_path / "mine.py").write_text("import helper\n" + text)
+            (tmp_path / "helper.py").write_text("word = 'helped'\n", encoding="utf-8")
+            text = (tmp_path / "mine.py").read_text(encoding="utf-8").replace("'mended'", "helper.word")
+            (tmp_path / "mine.py").write_text("import helper\n" + text, encoding="utf-8")
             await until(lambda: str(tmp_path / "helper.py") in run.pool.handler_files())
-            (tmp_path / "helper.py").write_text("word = 'helped again'\n")
+            (tmp_path / "helper.py").write_text("word = 'helped again'\n", encoding="utf-8")
             await until_answered(bus, "helped again")
             nursery.cancel_scope.cancel()
 

@@ -141,7 +141,7 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 async def test_a_handler_that_cannot_be_used_is_reported_with_its_place(tmp_path: Path, name: str) -> None:
     text, what, exception = BROKEN[name]
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_text(text, encoding="utf-8")
     order = order_of("unix:///nowhere", handler=f"{name[:-3]}:agent", directory=tmp_path)
     async with running_worker(order) as worker:
         await until(lambda: worker.exit)
@@ -159,7 +159,7 @@ async def test_a_module_that_is_not_there_and_a_package_in_our_way_are_reported(
     async with running_worker(order_of("unix:///nowhere", handler="absent:agent", directory=tmp_path)) as worker:
         await until(lambda: worker.exit)
     assert "absent" in next(m for m in worker.said if isinstance(m, StartFailed)).last_line
-    (tmp_path / "workers.py").write_text("")
+    (tmp_path / "workers.py").write_text("", encoding="utf-8")
     async with running_worker(order_of("unix:///nowhere", handler="absent:agent", directory=tmp_path)) as worker:
         await until(lambda: worker.exit)
     failure = next(m for m in worker.said if isinstance(m, StartFailed))
@@ -196,7 +196,9 @@ async def test_a_worker_waits_for_a_redis_that_is_away_and_goes_on_when_it_is_ba
 
 
 def start(*arguments: str, environ: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, *arguments], env=environ, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, *arguments], env=environ, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+    )
 
 
 PARENT = """
@@ -229,7 +231,7 @@ async def test_a_worker_dies_with_a_supervisor_that_is_killed(tmp_path: Path) ->
 
 async def test_a_worker_alone_runs_from_its_environment_and_ends_on_sigterm(tmp_path: Path) -> None:
     key = tmp_path / "bus.key"
-    key.write_text(base64.b64encode(BUS_KEY.export()).decode())
+    key.write_text(base64.b64encode(BUS_KEY.export()).decode(), encoding="utf-8")
     with redis_server(tmp_path) as url:
         environ = os.environ | {
             "HASHEE_AGENT_ID": AGENT,
@@ -283,12 +285,12 @@ async def test_as_pid_1_of_a_container_a_worker_reaps_what_its_handler_left_and_
 
 
 def piped(command: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8")
 
 
 def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()]
 
 
 def stat(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]

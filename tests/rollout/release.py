@@ -43,10 +43,10 @@ class Releases:
 
     @property
     def versions(self) -> list[int]:
-        lines = self._log.read_text().splitlines() if self._log.exists() else []
+        lines = self._log.read_text(encoding="utf-8").splitlines() if self._log.exists() else []
         return [int(line.split()[0]) for line in lines]
 
     def _replace(self, text: str) -> None:
         new = self.directory / f"{MODULE}.new"
-        new.write_text(text)
+        new.write_text(text, encoding="utf-8")
         new.replace(self.directory / f"{MODULE}.py")

@@ -176,7 +176,7 @@ async def _count(made: Scene, rollout_seconds: float, window: tuple[float, float
     )
     stats = (await made.api.stats()).owners[made.account.agent_id]
     unreadable = sum(person.unreadable.total() for person in made.people)
-    crashes = [path.name for path in made.logs() if "Traceback" in path.read_text()]
+    crashes = [path.name for path in made.logs() if "Traceback" in path.read_text(encoding="utf-8")]
     wrong = [
         *([f"{verdict.unexpected} unexpected answers"] if verdict.unexpected else []),
         *([f"{unreadable} answers could not be read"] if unreadable else []),

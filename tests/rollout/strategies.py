@@ -147,7 +147,7 @@ class Upgrade:
 
     def leaving(self) -> list[int]:
         """The old one, once it was told to."""
-        log = "" if self._up is None else self._up.child.log_path.read_text()
+        log = "" if self._up is None else self._up.child.log_path.read_text(encoding="utf-8")
         told = log.count("the old one leaves") > log.count("keeper: upgraded")
         return self._old if told else []
 
@@ -198,7 +198,7 @@ def supervisors_of(keeper: int) -> list[int]:
 
 def children_of(parent: int, *titles: bytes) -> list[int]:
     try:
-        pids = [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+        pids = [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="utf-8").split()]
         return [pid for pid in pids if any(title in Path(f"/proc/{pid}/cmdline").read_bytes() for title in titles)]
     except (FileNotFoundError, ProcessLookupError):
         return []

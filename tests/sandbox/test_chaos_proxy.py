@@ -99,7 +99,7 @@ async def test_refused_connections_fail_until_accepted_again() -> None:
 
 def test_the_process_obeys_its_lines() -> None:
     argv = [sys.executable, "-m", "sandbox", "proxy", "--target", "127.0.0.1:9", "--exit-with-parent", str(os.getpid())]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8") as process:
         try:
             assert process.stdout is not None
             assert process.stdin is not None

@@ -152,7 +152,7 @@ async def test_a_killed_demo_leaves_no_process(tmp_path: Path) -> None:
     async with running("demo", [*DEMO, "--scripted"], log_path=log, environment=environment(tmp_path)) as demo:
 
         async def talks() -> bool:
-            return "hello" in log.read_text()
+            return "hello" in log.read_text(encoding="utf-8")
 
         await until(talks, seconds=30)
         await demo.end(signal.SIGKILL, 5)
@@ -168,7 +168,7 @@ async def test_an_interrupted_script_drains_and_says_so_by_its_exit_code(tmp_pat
     async with running("demo", [*DEMO, "--scripted"], log_path=log, environment=environment(tmp_path)) as demo:
 
         async def talks() -> bool:
-            return "hello" in log.read_text()
+            return "hello" in log.read_text(encoding="utf-8")
 
         await until(talks, seconds=30)
         assert await demo.end(signal.SIGINT, 20) == 130
@@ -181,7 +181,7 @@ async def test_a_failed_start_shows_what_the_agent_said(tmp_path: Path) -> None:
     async with running("demo", [*DEMO, "--scripted"], log_path=log, environment=settings) as demo:
         with trio.fail_after(30):
             assert await demo.wait() == 1
-    assert "HASHEE_WORKERS" in log.read_text()
+    assert "HASHEE_WORKERS" in log.read_text(encoding="utf-8")
     assert nothing_is_left(tmp_path)
 
 
@@ -204,7 +204,7 @@ async def test_the_relay_dies_with_its_parent(tmp_path: Path) -> None:
     async with running("parent", argv, log_path=log, environment=environment(tmp_path)) as process:
 
         async def is_up() -> bool:
-            return "url" in log.read_text()
+            return "url" in log.read_text(encoding="utf-8")
 
         await until(is_up, seconds=10)
         await process.end(signal.SIGKILL, 5)

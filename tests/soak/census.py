@@ -98,7 +98,7 @@ class Scales:
 
 def rss_bytes(pid: int) -> int:
     """Resident bytes of a process. Raises FileNotFoundError, ProcessLookupError: nothing is killed here, so it has died."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
     raise ProcessLookupError(pid)

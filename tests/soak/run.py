@@ -138,7 +138,7 @@ def _outcome(order: Order, made: World, samples: list[Census], said: dict[Person
         judged_base=judged_base,
         judged_end=judged_end,
         growth=growth,
-        crashes=sum(path.read_text().count("Traceback") for path in made.directory.glob("*.log")),
+        crashes=sum(path.read_text(encoding="utf-8").count("Traceback") for path in made.directory.glob("*.log")),
         went_back=made.log().count("went back in time"),
     )
 

@@ -27,7 +27,7 @@ def process() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def instance_of(pid: int) -> Instance:
-    started = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    started = int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
     return Instance(Instance.of_this_process().host, pid, started)
 
 
@@ -52,7 +52,7 @@ def test_a_zombie_is_dead() -> None:
         other = instance_of(child.pid)
         child.send_signal(signal.SIGKILL)
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-        assert Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        assert Path(f"/proc/{child.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
         assert me.knows_dead(other.name)
 
 

@@ -289,7 +289,7 @@ async def test_a_redis_that_lost_its_epoch_went_back_however_much_was_written_si
 
 
 async def spoilt_by_another_boot(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (state_dir / "boot_id").write_text("another\n")
+    (state_dir / "boot_id").write_text("another\n", encoding="utf-8")
     monkeypatch.setattr(time_guard, "BOOT_ID", state_dir / "boot_id")
 
 

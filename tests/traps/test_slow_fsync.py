@@ -53,7 +53,9 @@ def kept(server: Path, state_dir: Path, appendfsync: str, shim: Path | None = No
             "SLOW_FSYNC_MARK": str(state_dir / "syncs"),
         }
     argv = [sys.executable, "-m", "tests.traps.slow_keeper", str(server), str(state_dir), appendfsync]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=environment, process_group=0) as keeper:
+    with subprocess.Popen(
+        argv, stdout=subprocess.PIPE, text=True, env=environment, process_group=0, encoding="utf-8"
+    ) as keeper:
         try:
             assert keeper.stdout is not None
             server_pid = int(keeper.stdout.readline())
@@ -91,7 +93,7 @@ def until_dead(pid: int) -> None:
     deadline = time.monotonic() + WITHIN_SECONDS
     while True:
         try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+            state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
         except (FileNotFoundError, ProcessLookupError):
             return
         if state in "ZX":

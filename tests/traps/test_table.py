@@ -61,4 +61,6 @@ TABLE = {
 @pytest.mark.parametrize("trap", TABLE)
 def test_the_trap_has_its_test(trap: str) -> None:
     path, _, name = TABLE[trap].partition("::")
-    assert re.search(rf"^(async )?def {re.escape(name)}\(", (TESTS / path).read_text(), re.MULTILINE), TABLE[trap]
+    assert re.search(rf"^(async )?def {re.escape(name)}\(", (TESTS / path).read_text(encoding="utf-8"), re.MULTILINE), (
+        TABLE[trap]
+    )

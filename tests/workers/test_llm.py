@@ -20,7 +20,7 @@ def talk_to(server: Endpoint, **environ: str) -> Conversation:
 
 async def test_an_answer_streams_and_its_duration_is_observed(tmp_path: Path) -> None:
     prompt = tmp_path / "prompt.txt"
-    prompt.write_text("Be brief.\n")
+    prompt.write_text("Be brief.\n", encoding="utf-8")
     async with endpoint() as server:
         server.body = events("Hel", "lo", "!", usage=(12, 3))
         chat = talk_to(server, HASHEE_LLM_SYSTEM_PROMPT_FILE=str(prompt))
