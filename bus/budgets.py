@@ -42,6 +42,11 @@ class Budgets(msgspec.Struct, frozen=True, kw_only=True):
             intake_bytes=_within(SMALLEST_INTAKE_BYTES, limit_bytes // 8, LARGEST_INTAKE_BYTES),
         )
 
+    @classmethod
+    def here(cls, limit_bytes: int | None = None, redis_bytes: int | None = None) -> "Budgets":
+        """Of what this process may use, as far as the owner has not said it."""
+        return cls.of(limit_bytes or memory_limit_bytes(), redis_bytes)
+
 
 def memory_limit_bytes(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
     """The lowest limit of the control groups that this process is in (v2 and v1, every level), else the machine's memory."""

@@ -35,6 +35,11 @@ SYNC_INTERVAL_SECONDS = 1.0
 REWRITE_AFTER_SECONDS = 86400.0  # what was deleted must leave the file within a day
 REWRITE_CHECK_SECONDS = 600.0
 LOG_LIMIT_BYTES = 1 << 20
+LEAST_REWRITE_BYTES = 16 << 20  # of an append-only file; smaller ones are not worth a fork
+MOST_COMMAND_BYTES = 64 << 20  # the last replies of a job go out in one command
+MOST_ANSWER_BYTES = 64 << 20  # of one connection that does not read; sixteen jobs of the largest messages are 23 MB
+MOST_LIVE_BYTES = 8 << 20  # of one that listens to what is worth nothing later
+LIVE_SECONDS = 60
 VERSION_TIMEOUT_SECONDS = 10.0
 HARMLESS_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ")
 NAMES = ("redis-server", "valkey-server")
@@ -175,8 +180,11 @@ def _private_folder(path: Path) -> Path:
     return path
 
 
-def arguments(binary: ServerBinary, layout: Layout, fsync: str) -> list[str]:
-    """The server's whole configuration. `fsync`: "always", or "second" (by `FileSync`, not by the server)."""
+def arguments(binary: ServerBinary, layout: Layout, fsync: str, most_bytes: int = 0) -> list[str]:
+    """The server's whole configuration. `fsync`: "always", or "second" (by `FileSync`, not by the server).
+
+    `most_bytes`: maxmemory, 0 for none. A store that is larger is loaded all the same, and takes nothing in until it has shrunk.
+    """
     options = {
         "daemonize": "no",
         "supervised": "no",
@@ -189,18 +197,25 @@ def arguments(binary: ServerBinary, layout: Layout, fsync: str) -> list[str]:
         "appendonly": "yes",
         "appendfsync": "always" if fsync == "always" else "no",
         "aof-use-rdb-preamble": "no",  # Redis 7.0 cannot read the preamble that Valkey 9.1 writes
+        "maxmemory": str(most_bytes),
         "maxmemory-policy": "noeviction",
+        "auto-aof-rewrite-percentage": "100",  # the file is at most twice what it was made from, and this
+        "auto-aof-rewrite-min-size": str(max(LEAST_REWRITE_BYTES, most_bytes // 4)),
+        "client-query-buffer-limit": str(MOST_COMMAND_BYTES),
+        "client-output-buffer-limit": f"normal {MOST_ANSWER_BYTES} 0 0 pubsub {MOST_LIVE_BYTES} {MOST_LIVE_BYTES // 4} {LIVE_SECONDS}",
         "always-show-logo": "no",
         "timeout": "0",
         "latency-tracking": "no",
     }
     argv = [str(binary.path)]
     for name, value in options.items():
-        argv += [f"--{name}", value]
+        argv += [f"--{name}", *(value.split(" ") if name == "client-output-buffer-limit" else [value])]
     return argv
 
 
-def start(binary: ServerBinary, layout: Layout, fsync: str, lock_fd: int | None) -> subprocess.Popen[bytes]:
+def start(
+    binary: ServerBinary, layout: Layout, fsync: str, lock_fd: int | None, most_bytes: int = 0
+) -> subprocess.Popen[bytes]:
     """Starts the server: call it from the main thread (bus/parent_death.py). It inherits the lock and no secret.
 
     It has a process group of its own: Ctrl-C reaches the whole foreground group and would end it before the drain.
@@ -209,7 +224,7 @@ def start(binary: ServerBinary, layout: Layout, fsync: str, lock_fd: int | None)
         layout.log_path.replace(layout.log_path.with_suffix(".log.1"))
     layout.socket_path.unlink(missing_ok=True)
     return subprocess.Popen(
-        parent_death.command(os.getpid(), arguments(binary, layout, fsync)),
+        parent_death.command(os.getpid(), arguments(binary, layout, fsync, most_bytes)),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

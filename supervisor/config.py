@@ -77,6 +77,8 @@ MAX_CONNECTIONS = Setting("HASHEE_MAX_CONNECTIONS", "a whole number from 1 to 3"
 DRAIN_SECONDS = Setting("HASHEE_DRAIN_SECONDS", "seconds, 0 to 3600", default="25")
 KEY_CHANGE = Setting("HASHEE_KEY_CHANGE", "hold, accept or refuse", default="hold")
 FSYNC = Setting("HASHEE_FSYNC", "second or always", default="second")
+MEMORY = Setting("HASHEE_MEMORY", "MiB, a whole number from 64 to 1048576")
+REDIS_MEMORY = Setting("HASHEE_REDIS_MEMORY", "MiB, a whole number from 24 to 1048576")
 FIRST_SYNC_SECONDS = Setting("HASHEE_FIRST_SYNC_SECONDS", "seconds, 0 to 31536000", default="86400")
 LOG_LEVEL = Setting("HASHEE_LOG_LEVEL", "debug, info, warning or error", default="info")
 LOG_FORMAT = Setting("HASHEE_LOG_FORMAT", "console, json or auto", default="auto")
@@ -108,6 +110,8 @@ ALL_SETTINGS = (
     BACKUP_PASSPHRASE_FILE,
     STATE_DIR,
     FSYNC,
+    MEMORY,
+    REDIS_MEMORY,
     HTTP_HOST,
     HTTP_PORT,
     SEND_RATE,
@@ -135,6 +139,8 @@ class KeeperSettings:
     runtime_dir: Path
     redis_is_private: bool
     fsync: str
+    memory_bytes: int | None
+    redis_memory_bytes: int | None
     http_host: str
     http_port: int
     drain_seconds: float
@@ -151,6 +157,8 @@ class KeeperSettings:
             runtime_dir=runtime_dir_of(environ),
             redis_is_private=not reader.is_given(REDIS_URL),
             fsync=reader.required(FSYNC, one_of(("second", "always")), ""),
+            memory_bytes=reader.optional(MEMORY, parsers.mebibytes(64)),
+            redis_memory_bytes=reader.optional(REDIS_MEMORY, parsers.mebibytes(24)),
             http_host=reader.required(HTTP_HOST, parsers.host, ""),
             http_port=reader.required(HTTP_PORT, whole_number(0, 65535), 0),
             drain_seconds=reader.required(DRAIN_SECONDS, number(0, 3600), 0.0),
@@ -179,6 +187,8 @@ class SupervisorSettings:
     counts_strikes: bool
     redis_url: Secret[str] | None
     redis_trust: frozenset[str]
+    memory_bytes: int | None
+    redis_memory_bytes: int | None
     store_key: Secret[bytes] | None
     state_dir: Path
     runtime_dir: Path
@@ -217,6 +227,8 @@ class SupervisorSettings:
             counts_strikes=reader.required(STRIKES, one_of(("on", "off")), "on") == "on",
             redis_url=redis_url,
             redis_trust=reader.optional(REDIS_TRUST, parsers.redis_trust) or frozenset(),
+            memory_bytes=reader.optional(MEMORY, parsers.mebibytes(64)),
+            redis_memory_bytes=reader.optional(REDIS_MEMORY, parsers.mebibytes(24)),
             store_key=reader.optional(STORE_KEY, parsers.secret_bytes),
             state_dir=state_dir_of(reader, agent_id),
             runtime_dir=runtime_dir_of(environ),

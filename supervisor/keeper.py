@@ -16,6 +16,7 @@ import trio
 from structlog import get_logger
 
 from bus import embedded
+from bus.budgets import Budgets
 from supervisor.config import KeeperSettings
 from supervisor.control_socket import control_path, listen_control, serve_control
 from supervisor.keeper_children import Backoff, Children
@@ -93,6 +94,7 @@ async def run_keeper(
                         server,
                         layout,
                         fsync=settings.fsync,
+                        most_bytes=Budgets.here(settings.memory_bytes, settings.redis_memory_bytes).redis_bytes,
                         sync_interval_seconds=timings.sync_interval,
                         lock_fd=lock_fd,
                         children=children,

@@ -18,7 +18,7 @@ class RedisDoesNotStart(Exception):
 
 
 class PrivateRedis:
-    """`lock_fd`: the state directory's lock, which the server inherits and so holds as long as it runs."""
+    """`lock_fd`: the state directory's lock, which the server inherits and so holds as long as it runs. `most_bytes`: maxmemory."""
 
     def __init__(
         self,
@@ -26,6 +26,7 @@ class PrivateRedis:
         layout: embedded.Layout,
         *,
         fsync: str,
+        most_bytes: int,
         sync_interval_seconds: float,
         lock_fd: int,
         children: Children,
@@ -34,6 +35,7 @@ class PrivateRedis:
         self._binary = binary
         self._layout = layout
         self._fsync = fsync
+        self._most_bytes = most_bytes
         self._lock_fd = lock_fd
         self._children = children
         self._backoff = backoff
@@ -54,7 +56,9 @@ class PrivateRedis:
         if child.ended.is_set():
             raise RedisDoesNotStart(await child.wait(), embedded.last_log_lines(self._layout))
         self._sync.start()
-        self._log.info("redis: ready", server=str(self._binary), pid_of_server=child.pid)
+        self._log.info(
+            "redis: ready", server=str(self._binary), pid_of_server=child.pid, maxmemory_bytes=self._most_bytes
+        )
 
     async def keep(self) -> None:
         """Starts it again whenever it ends, until `stop`. Call it after `start`."""
@@ -104,7 +108,7 @@ class PrivateRedis:
 
     async def _start_once(self) -> Child:
         """Returns when it answers or has ended."""
-        process = embedded.start(self._binary, self._layout, self._fsync, self._lock_fd)
+        process = embedded.start(self._binary, self._layout, self._fsync, self._lock_fd, self._most_bytes)
         child = self._child = self._children.adopt(process)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_when_ended, child, nursery.cancel_scope)

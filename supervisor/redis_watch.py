@@ -1,6 +1,7 @@
 """Is Redis there, has it room, and is it still set as it must be? Asked once a second, whatever else goes on.
 
-From 90 % of maxmemory on nothing is taken in, so that what is under way can end (DESIGN rule 16).
+From 90 % of maxmemory on nothing is taken in, so that what is under way can end (DESIGN rule 16), and until it is under 80 %
+again this supervisor is not ready: the reason is told. Each sender's own bounds (docs/design.md) act long before.
 """
 
 from collections.abc import Callable, Mapping
@@ -8,6 +9,7 @@ from collections.abc import Callable, Mapping
 import structlog
 import trio
 
+from bus.budgets import MIB
 from bus.client import RedisClient
 from bus.wire import RedisFailed
 from supervisor.health import Check
@@ -17,6 +19,7 @@ from supervisor.redis_check import Facts, look
 ASK_SECONDS = 1.0
 LATE_SECONDS = 5.0
 HOLD_FROM = 0.9
+HOLD_UNTIL = 0.8
 
 log = structlog.get_logger()
 
@@ -32,7 +35,7 @@ class RedisWatch:
         self._metrics = metrics
         self._hold = hold
         self._answered_at = trio.current_time()
-        self._is_full = False
+        self._full = ""
         self._trust = trust
         self.faults: Mapping[str, str] = {}
         """Of each setting that was looked at, why messages can be lost by it; empty where they cannot."""
@@ -54,9 +57,9 @@ class RedisWatch:
     def check(self) -> Check:
         """For readiness."""
         ago = trio.current_time() - self._answered_at
-        detail = f"answered {ago:.1f} s ago" + ("; nearly full, nothing is taken in" if self._is_full else "")
-        unfit = self._why_unfit()
-        return Check("redis", ok=ago < LATE_SECONDS and not unfit, detail=f"{detail}; {unfit}" if unfit else detail)
+        wrong = [fault for fault in (self._full, self._why_unfit()) if fault]
+        detail = "; ".join([f"answered {ago:.1f} s ago", *wrong])
+        return Check("redis", ok=ago < LATE_SECONDS and not wrong, detail=detail)
 
     def _why_unfit(self) -> str:
         return "; ".join(fault for fault in self.faults.values() if fault)
@@ -71,10 +74,11 @@ class RedisWatch:
             log.info("redis: fit again")
 
     def _consider(self, used: int, most: int) -> None:
-        is_full = most > 0 and used > most * HOLD_FROM
-        if is_full == self._is_full:
+        was_full = self._full != ""
+        is_full = most > 0 and used > most * (HOLD_UNTIL if was_full else HOLD_FROM)
+        self._full = f"nearly full, nothing is taken in: {used // MIB} of {most // MIB} MiB" if is_full else ""
+        if is_full == was_full:
             return
-        self._is_full = is_full
         self._hold(is_full)
         if is_full:
             log.error("redis: nearly full, nothing is taken in", used_bytes=used, maxmemory_bytes=most)

@@ -9,7 +9,7 @@ from nacl.bindings import crypto_sign_seed_keypair
 
 from supervisor.autoscale import Bounds
 from supervisor.secrets import Secret
-from supervisor.settings_reader import Malformed, base64_bytes, matching, whole_number
+from supervisor.settings_reader import Malformed, Parser, base64_bytes, matching, whole_number
 
 MIB = 1 << 20
 MOST_MIB = 1 << 20
@@ -40,6 +40,15 @@ def memory_bytes(text: str) -> tuple[int, int]:
     if colon and soft_mib > hard_mib > 0:
         raise Malformed
     return soft_mib * MIB, hard_mib * MIB
+
+
+def mebibytes(least: int) -> Parser[int]:
+    """A parser of MiB, from `least` on, that gives bytes."""
+
+    def parse(text: str) -> int:
+        return whole_number(least, MOST_MIB)(text) * MIB
+
+    return parse
 
 
 def agent_token(text: str) -> Secret[str]:

@@ -13,6 +13,7 @@ import redis
 import trio
 
 from bus import embedded
+from bus.budgets import MIB
 from supervisor.state_directory import make_private
 
 
@@ -24,8 +25,8 @@ def fake_server(directory: Path, name: str, version_line: str) -> Path:
 
 
 @asynccontextmanager
-async def running_server(layout: embedded.Layout, fsync: str = "second") -> AsyncGenerator[int]:
-    process = embedded.start(embedded.find_server(), layout, fsync, lock_fd=None)
+async def running_server(layout: embedded.Layout, fsync: str = "second", most_bytes: int = 0) -> AsyncGenerator[int]:
+    process = embedded.start(embedded.find_server(), layout, fsync, lock_fd=None, most_bytes=most_bytes)
     try:
         with trio.fail_after(10):
             await embedded.wait_ready(layout)
@@ -73,6 +74,36 @@ async def test_only_we_can_reach_it_and_it_keeps_the_options_of_the_design(tmp_p
             options = client.config_get("*")
     assert (options["port"], options["appendonly"], options["appendfsync"]) == ("0", "yes", "no")
     assert (options["aof-use-rdb-preamble"], options["maxmemory-policy"], options["save"]) == ("no", "noeviction", "")
+
+
+async def test_a_store_that_is_larger_than_it_may_be_now_starts_takes_nothing_in_and_drains(tmp_path: Path) -> None:
+    layout = embedded.prepare(tmp_path, tmp_path)
+    most_bytes = 24 * MIB
+    async with running_server(layout):
+        with redis.Redis.from_url(layout.url, protocol=2) as client:
+            for number in range(40):
+                client.set(f"key{number}", bytes(MIB))
+    async with running_server(layout, most_bytes=most_bytes):
+        with redis.Redis.from_url(layout.url, protocol=2) as client:
+            assert client.config_get("maxmemory") == {"maxmemory": str(most_bytes)}
+            assert client.dbsize() == 40
+            with pytest.raises(redis.exceptions.OutOfMemoryError):
+                client.set("one", "more")
+            client.delete(*(f"key{number}" for number in range(20)))
+            client.set("one", "more")
+
+
+async def test_its_file_cannot_grow_far_beyond_what_it_holds(tmp_path: Path) -> None:
+    layout = embedded.prepare(tmp_path, tmp_path)
+    async with running_server(layout, most_bytes=32 * MIB):
+        with redis.Redis.from_url(layout.url, protocol=2) as client:
+            for _ in range(100):
+                client.set("key", bytes(MIB))
+                with trio.fail_after(30):
+                    while client.info("persistence")["aof_rewrite_in_progress"]:
+                        await trio.sleep(0.01)
+    written = sum(path.stat().st_size for path in layout.append_only_dir.glob("*.aof"))
+    assert written <= 2 * embedded.LEAST_REWRITE_BYTES
 
 
 async def test_fsync_always_is_the_servers_own(tmp_path: Path) -> None:

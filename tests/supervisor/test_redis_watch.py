@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from bus.client import RedisClient, open_redis
 from supervisor.health import Check
 from supervisor.metrics import Metrics
-from supervisor.redis_check import TRUST_EVICTION, TRUST_PERSISTENCE, Facts
+from supervisor.redis_check import TRUST_EVICTION, TRUST_PERSISTENCE, Facts, look
 from supervisor.redis_watch import RedisWatch
 from tests.redis_server import running_redis
 
@@ -23,10 +23,12 @@ CHANGES = {
 
 
 @asynccontextmanager
-async def watched(tmp_path: Path, trust: frozenset[str] = frozenset()) -> AsyncIterator[tuple[RedisClient, RedisWatch]]:
+async def watched(
+    tmp_path: Path, trust: frozenset[str] = frozenset(), hold: Callable[[bool], None] = lambda _: None
+) -> AsyncIterator[tuple[RedisClient, RedisWatch]]:
     with running_redis(tmp_path) as server:
         async with open_redis(server.url) as client, trio.open_nursery() as nursery:
-            watch = RedisWatch(client, Metrics(), lambda _: None, trust)
+            watch = RedisWatch(client, Metrics(), hold, trust)
             nursery.start_soon(watch.run)
             yield client, watch
             nursery.cancel_scope.cancel()
@@ -58,6 +60,26 @@ async def test_a_setting_that_loses_messages_is_red_with_its_remedy_until_it_is_
         ("error", "redis: not fit any more"),
         ("info", "redis: fit again"),
     ]
+
+
+async def test_nearly_full_is_red_with_the_reason_until_it_is_well_below(tmp_path: Path) -> None:
+    held = list[bool]()
+    async with watched(tmp_path, hold=held.append) as (client, watch):
+
+        async def fill(part: float) -> None:
+            used = (await look(client)).memory_bytes
+            await client.command("CONFIG", "SET", "maxmemory", int(used / part))
+
+        await fill(0.95)
+        check = await until(watch, lambda found: not found.ok)
+        assert "nearly full, nothing is taken in" in check.detail
+        await fill(0.85)
+        watch.faults = {}
+        await until(watch, lambda _: bool(watch.faults))  # it has looked since
+        assert not watch.check().ok
+        await fill(0.5)
+        await until(watch, lambda found: found.ok)
+    assert held == [True, False]
 
 
 @pytest.mark.pure
