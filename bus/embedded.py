@@ -29,6 +29,7 @@ OLDEST_REDIS = (7, 0)
 SHORT_DIR = Path("/tmp")  # noqa: S108 - only a folder in it that nobody else can enter
 SOCKET_PATH_LIMIT_BYTES = 107  # sockaddr_un holds 108 with the terminator
 PRIVATE_MODE = 0o700
+OTHERS = 0o077
 READY_POLL_SECONDS = 0.02
 PING_TIMEOUT_SECONDS = 2.0
 SYNC_INTERVAL_SECONDS = 1.0
@@ -60,7 +61,7 @@ class RuntimeDirectoryUnsafe(Exception):
     """The directory for the socket belongs to someone else or can be entered by others."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(f"{path} is not a directory that only this user can enter")
+        super().__init__(f"{path} is not a directory that only this user can enter; remove it")
         self.path = path
 
 
@@ -175,7 +176,7 @@ def _private_folder(path: Path) -> Path:
     path.mkdir(mode=PRIVATE_MODE, parents=True, exist_ok=True)
     found = path.lstat()
     ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
-    if not ours or stat.S_IMODE(found.st_mode) != PRIVATE_MODE:
+    if not ours or found.st_mode & OTHERS:
         raise RuntimeDirectoryUnsafe(path)  # in a shared /tmp anyone may have made it
     return path
 

@@ -23,6 +23,7 @@ from supervisor.settings_reader import (
     one_of,
     whole_number,
 )
+from supervisor.state_place import state_place
 
 __all__ = ["ALL_SETTINGS", "KeeperSettings", "SettingsError", "SupervisorSettings", "WorkerSettings"]
 
@@ -330,12 +331,12 @@ def _log_settings(reader: Reader) -> LogSettings:
 
 
 def state_dir_of(reader: Reader, agent_id: str) -> Path:
-    """HASHEE_STATE_DIR, else systemd's StateDirectory=, else the user's own state directory."""
+    """HASHEE_STATE_DIR, else systemd's StateDirectory=, else the user's own state directory; in a lent one a folder of ours."""
     given = reader.optional(STATE_DIR, parsers.absolute_path)
+    if given is None and (systemd := reader.environ.get("STATE_DIRECTORY")):
+        given = Path(systemd.split(":", maxsplit=1)[0])
     if given is not None:
-        return given
-    if systemd := reader.environ.get("STATE_DIRECTORY"):
-        return Path(systemd.split(":", maxsplit=1)[0])
+        return state_place(given)
     return home_of(reader.environ) / ".local" / "state" / "hashee-agent" / agent_id
 
 

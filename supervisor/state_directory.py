@@ -8,6 +8,7 @@ import errno
 import fcntl
 import os
 import socket
+import stat
 import time
 from pathlib import Path
 
@@ -18,6 +19,7 @@ LOCK_PATIENCE_SECONDS = 3.0  # a killed keeper's Redis needs a moment to be gone
 LOCK_POLL_SECONDS = 0.05
 LISTEN_BACKLOG = 128
 PRIVATE_MODE = 0o700
+OTHERS = 0o077
 
 
 class AlreadyRunning(Exception):
@@ -28,14 +30,51 @@ class AlreadyRunning(Exception):
 
 
 def make_private(path: Path) -> None:
-    """The directory exists, mode 0700, and is ours to write. Raises SettingsError."""
+    """The directory exists, nobody else can enter it, and it is ours to write. Raises SettingsError that says what helps."""
+    refuse_unusable(path)
     try:
         path.mkdir(mode=PRIVATE_MODE, parents=True, exist_ok=True)
-        path.chmod(PRIVATE_MODE)
+        if _mode(path) & (PRIVATE_MODE | OTHERS) != PRIVATE_MODE:
+            path.chmod(PRIVATE_MODE)
+        mode = _mode(path)
     except OSError as problem:
-        raise SettingsError(STATE_DIR.name, f"a directory that can be written ({problem.strerror})") from None
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise SettingsError(STATE_DIR.name, "a directory that can be written")
+        raise _unusable(f"{path}: {problem.strerror}") from None
+    if mode & OTHERS:
+        raise _unusable(
+            f"{path} keeps mode {mode:04o} although 0700 was set: its file system knows no modes, name another"
+        )
+
+
+def refuse_unusable(path: Path) -> None:
+    """Raises SettingsError where `make_private` certainly would; changes nothing."""
+    there = next((one for one in (path, *path.parents) if os.path.lexists(one)), path)
+    try:
+        found, link = there.stat(), there.lstat()
+    except OSError as problem:
+        raise _unusable(f"{there}: {problem.strerror}") from None
+    if not stat.S_ISDIR(found.st_mode):
+        raise _unusable(f"{there} is no directory")
+    if link.st_uid not in (found.st_uid, os.geteuid(), 0):
+        raise _unusable(f"{there} is a link that another user (uid {link.st_uid}) has made; remove it")
+    us = os.geteuid()
+    whose = (
+        f"{there} belongs to uid {found.st_uid}, mode {stat.S_IMODE(found.st_mode):04o}, and this process is uid {us}"
+    )
+    if not os.access(there, os.W_OK | os.X_OK):
+        remedy = (
+            f"chown it to {us}, a mounted one on its host" if there == path else f"make {path} and chown it to {us}"
+        )
+        raise _unusable(f"{whose}: {remedy}, or name another")
+    if there == path and us not in (found.st_uid, 0):
+        raise _unusable(f"{whose}: remove it, or name another")
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def _unusable(what: str) -> SettingsError:
+    return SettingsError(STATE_DIR.name, f"a directory that this user can write and nobody else can enter ({what})")
 
 
 def take_lock(state_dir: Path, patience_seconds: float = LOCK_PATIENCE_SECONDS) -> int:

@@ -129,6 +129,12 @@ def test_a_runtime_folder_that_others_can_enter_is_refused(tmp_path: Path) -> No
         embedded.prepare(deep, tmp_path)
 
 
+def test_a_runtime_folder_in_a_directory_that_hands_on_its_group_is_as_private(tmp_path: Path) -> None:
+    tmp_path.chmod(0o2700)
+    folder = embedded.prepare(tmp_path / ("long" * 30), tmp_path).socket_path.parent
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o2700
+
+
 async def test_every_acknowledged_write_survives_a_sigkill(tmp_path: Path) -> None:
     layout = embedded.prepare(tmp_path, tmp_path)
     async with running_server(layout):

@@ -1,0 +1,192 @@
+"""The state directory where platforms put it: lent, mounted, read-only, another's. Each works, or ends with 78, its name and the remedy.
+
+As root these make directories of real owners and modes, and drop to another user in a child; else they are skipped.
+"""
+
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from supervisor.state_place import OWN_FOLDER, state_place
+
+ROOT = Path(__file__).parents[2]
+USER = 10001
+CHOSEN = f"""
+import os, sys
+from pathlib import Path
+from supervisor.state_directory import make_private, refuse_unusable, take_lock
+from supervisor.state_place import state_place
+os.setgroups([{USER}]); os.setgid({USER}); os.setuid({USER}); os.umask(int(sys.argv[2], 8))
+given = Path(sys.argv[1])
+try:
+    place = state_place(given)
+    refuse_unusable(place)
+    make_private(place)
+    os.close(take_lock(place))
+    assert state_place(given) == place, "another one, once it is in use"
+except Exception as problem:
+    sys.exit(f"{{type(problem).__name__}}: {{problem}}")
+print(place)
+"""
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: directories of other owners")
+
+
+@pytest.fixture
+def reachable(tmp_path: Path) -> Path:
+    """A directory that another user can reach."""
+    for parent in (tmp_path, *tmp_path.parents[:-1]):
+        if not stat.S_IMODE(parent.stat().st_mode) & stat.S_IXOTH:
+            parent.chmod(0o711)
+    return tmp_path
+
+
+def as_user(given: Path, umask: int = 0o022) -> subprocess.CompletedProcess[str]:
+    """What the state directory comes out as, chosen and taken by another user."""
+    return subprocess.run(
+        [sys.executable, "-c", CHOSEN, str(given), f"{umask:o}"],
+        env={"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"},
+        cwd="/",
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+
+
+def lent(path: Path, mode: int, group: int = USER, owner: int = 0) -> Path:
+    path.mkdir()
+    os.chown(path, owner, group)
+    path.chmod(mode)
+    return path
+
+
+def works(given: Path, umask: int = 0o022) -> Path:
+    done = as_user(given, umask)
+    assert done.returncode == 0, done.stderr
+    place = Path(done.stdout.strip())
+    found = place.stat()
+    assert found.st_uid == USER
+    assert stat.S_IMODE(found.st_mode) & 0o777 == 0o700
+    return place
+
+
+@as_root
+@pytest.mark.parametrize("umask", [0o022, 0o000, 0o077])
+@pytest.mark.parametrize(
+    ("mode", "group"),
+    [(0o2777, USER), (0o2770, USER), (0o777, 0), (0o1777, 0)],
+    ids=["fsgroup", "2770", "0777", "tmpfs"],
+)
+def test_in_a_lent_directory_the_state_has_a_folder_of_its_own(
+    reachable: Path, mode: int, group: int, umask: int
+) -> None:
+    given = lent(reachable / "given", mode, group)
+    assert works(given, umask) == given / OWN_FOLDER
+    assert works(given, umask) == given / OWN_FOLDER, "the second start finds the same"
+    assert stat.S_IMODE(given.stat().st_mode) == mode
+
+
+@as_root
+def test_what_becomes_ours_later_keeps_its_state_where_it_stands(reachable: Path) -> None:
+    given = lent(reachable / "given", 0o2777)
+    works(given)
+    os.chown(given, USER, USER)
+    assert works(given) == given / OWN_FOLDER
+    assert state_place(given) == given / OWN_FOLDER, "root, who looks at it, finds it too"
+
+
+@as_root
+def test_a_directory_of_ours_is_the_state_directory_whatever_stands_in_it(reachable: Path) -> None:
+    given = lent(reachable / "given", 0o755, owner=USER)
+    lent(given / OWN_FOLDER, 0o755, owner=USER)
+    assert works(given) == given
+    (given / OWN_FOLDER / "lock").touch()
+    assert works(given) == given, "in use as it is, it stays as it is"
+
+
+@as_root
+def test_one_that_is_not_there_is_made_private_under_any_umask(reachable: Path) -> None:
+    parent = lent(reachable / "parent", 0o2777)
+    for umask in (0o000, 0o022, 0o077):
+        assert works(parent / f"{umask}" / "state", umask) == parent / f"{umask}" / "state"
+
+
+@as_root
+def test_a_link_to_a_directory_of_ours_is_followed(reachable: Path) -> None:
+    (reachable / "link").symlink_to(lent(reachable / "given", 0o755, owner=USER))
+    assert works(reachable / "link") == reachable / "link"
+
+
+def refused(given: Path) -> str:
+    done = as_user(given)
+    assert done.returncode == 1, done.stdout
+    assert done.stderr.startswith("SettingsError: HASHEE_STATE_DIR "), done.stderr
+    return done.stderr
+
+
+@as_root
+def test_a_mounted_directory_of_roots_is_refused_with_the_chown_that_helps(reachable: Path) -> None:
+    given = lent(reachable / "given", 0o755, group=0)
+    said = refused(given)
+    assert f"{given} belongs to uid 0, mode 0755, and this process is uid {USER}" in said
+    assert f"chown it to {USER}, a mounted one on its host" in said
+
+
+@as_root
+def test_one_that_cannot_be_made_is_refused_with_what_helps(reachable: Path) -> None:
+    parent = lent(reachable / "parent", 0o755, group=0)
+    assert f"make {parent / 'a' / 'b'} and chown it to {USER}" in refused(parent / "a" / "b")
+
+
+@as_root
+def test_what_another_user_made_in_a_lent_directory_is_not_taken(reachable: Path) -> None:
+    given = lent(reachable / "given", 0o777)
+    lent(given / OWN_FOLDER, 0o777, owner=65534)
+    assert "remove it, or name another" in refused(given)
+
+
+@as_root
+def test_another_users_link_in_a_lent_directory_is_not_followed(reachable: Path) -> None:
+    given = lent(reachable / "given", 0o777)
+    (given / OWN_FOLDER).symlink_to(lent(reachable / "ours", 0o755, owner=USER))
+    os.lchown(given / OWN_FOLDER, 65534, 65534)
+    assert "a link that another user (uid 65534) has made" in refused(given)
+    assert stat.S_IMODE((reachable / "ours").stat().st_mode) == 0o755
+
+
+@as_root
+def test_a_file_in_its_place_is_refused(reachable: Path) -> None:
+    (reachable / "given").touch()
+    assert "is no directory" in refused(reachable / "given")
+
+
+@contextmanager
+def mounted(path: Path, *arguments: str) -> Iterator[Path]:
+    path.mkdir()
+    done = subprocess.run(
+        ["/usr/bin/env", "mount", *arguments, str(path)], capture_output=True, encoding="utf-8", check=False
+    )
+    if done.returncode:
+        pytest.skip(f"cannot mount here: {done.stderr.strip()}")
+    try:
+        yield path
+    finally:
+        subprocess.run(["/usr/bin/env", "umount", str(path)], check=True)
+
+
+@as_root
+def test_a_real_tmpfs_is_lent(reachable: Path) -> None:
+    with mounted(reachable / "given", "-t", "tmpfs", "-o", "mode=1777", "tmpfs") as given:
+        assert works(given) == given / OWN_FOLDER
+
+
+@as_root
+def test_a_read_only_file_system_is_refused(reachable: Path) -> None:
+    with mounted(reachable / "given", "-t", "tmpfs", "-o", f"ro,mode=700,uid={USER}", "tmpfs") as given:
+        assert str(given) in refused(given)
