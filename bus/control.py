@@ -1,22 +1,18 @@
 """What a supervisor and a worker process say to each other over their pipe: a small closed set of frozen messages.
 
-One message is one line of JSON, tagged by `type`. Both sides must be able to read the other's whole set; a line that is not
-one of these is `BadControlMessage`, and the reader decides. Nothing here carries content: ids, counts, times, names of files.
+One message is one line of JSON, tagged by `type`; what the other side's release adds is passed over (bus/lines.py). Nothing here
+carries content: ids, counts, times, names of files.
 """
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 import msgspec
 
-# A control line holds at most the stacks of a worker; anything longer is not one of ours.
-MAX_LINE_BYTES = 1024 * 1024
+from bus.lines import json_decoder
 
 # How often a worker says that it lives.
 HEARTBEAT_SECONDS = 1.0
-
-
-class BadControlMessage(Exception):
-    """A line on the pipe that is no control message of the expected side. The line itself is not shown."""
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
@@ -114,39 +110,5 @@ def encode(message: FromWorker | ToWorker) -> bytes:
     return msgspec.json.encode(message) + b"\n"
 
 
-def decode_from_worker(line: bytes) -> FromWorker:
-    """Raises BadControlMessage."""
-    try:
-        message: FromWorker = msgspec.json.decode(line, type=FromWorker)
-    except msgspec.DecodeError as error:
-        raise BadControlMessage(_without_values(error)) from None
-    return message
-
-
-def decode_to_worker(line: bytes) -> ToWorker:
-    """Raises BadControlMessage."""
-    try:
-        message: ToWorker = msgspec.json.decode(line, type=ToWorker)
-    except msgspec.DecodeError as error:
-        raise BadControlMessage(_without_values(error)) from None
-    return message
-
-
-class Lines:
-    """Cuts a byte stream into lines; keeps what has no newline yet."""
-
-    def __init__(self) -> None:
-        self._rest = bytearray()
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """The lines that `data` completes, without newlines. Raises BadControlMessage for an endless line."""
-        self._rest += data
-        *lines, rest = bytes(self._rest).split(b"\n")
-        if len(rest) > MAX_LINE_BYTES:
-            raise BadControlMessage(f"a line of over {MAX_LINE_BYTES} bytes")
-        self._rest = bytearray(rest)
-        return lines
-
-
-def _without_values(error: msgspec.DecodeError) -> str:
-    return type(error).__name__
+from_worker: Callable[[bytes], FromWorker] = json_decoder(FromWorker)
+to_worker: Callable[[bytes], ToWorker] = json_decoder(ToWorker)

@@ -73,7 +73,7 @@ class JobStore(JobSteps):
         self._leases.start()
         if self._policies.busy == "interrupt":
             self._interrupts = LiveSubscriber(
-                self._client, self._keys.interrupts, lambda entry: self._superseded(entry.decode())
+                self._client, self._keys.interrupts, lambda entry: self._superseded(entry.decode("ascii", "replace"))
             )
             self._interrupts.start()
 

@@ -14,7 +14,7 @@ import msgspec
 import trio
 
 from bus.embedded import socket_path
-from supervisor.line import Lines, LineTooLong
+from bus.lines import Lines, Unreadable, json_decoder
 
 SOCKET_NAME = "control.sock"
 SOCKET_MODE = 0o600
@@ -42,6 +42,12 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 Answerer = Callable[[Request], Awaitable[Answer]]
+
+
+UNREADABLE = Answer(ok=False, error="this is no request; is hashee-agent another version here?")
+_request: Callable[[bytes], Request] = json_decoder(Request)
+read_answer: Callable[[bytes], Answer] = json_decoder(Answer)
+"""Raises Unreadable."""
 
 
 class ControlTaken(Exception):
@@ -100,7 +106,7 @@ async def serve_control(listener: socket.socket, answer: Answerer) -> None:
         async with room, stream:
             try:
                 await _serve(stream, answer)
-            except (trio.BrokenResourceError, LineTooLong):
+            except trio.BrokenResourceError:
                 return
 
     await trio.serve_listeners(serve, [trio.SocketListener(trio.socket.from_stdlib_socket(listener))])
@@ -108,16 +114,20 @@ async def serve_control(listener: socket.socket, answer: Answerer) -> None:
 
 async def _serve(stream: trio.SocketStream, answer: Answerer) -> None:
     lines = Lines()
+    answered_too_long = 0
     while data := await stream.receive_some(RECEIVE_BYTES):
         for line in lines.feed(bytes(data)):
             try:
-                request = msgspec.json.decode(line, type=Request)
-            except msgspec.DecodeError:
-                await _send(stream, Answer(ok=False, error="this is no request; is hashee-agent another version here?"))
-                return
+                request = _request(line)
+            except Unreadable:
+                await _send(stream, UNREADABLE)
+                continue
             await _send(stream, await answer(request))
             if request.every_seconds is not None:
                 await _repeat(stream, request, answer)
+        while answered_too_long < lines.too_long:
+            answered_too_long += 1
+            await _send(stream, UNREADABLE)
 
 
 async def _repeat(stream: trio.SocketStream, request: Request, answer: Answerer) -> None:

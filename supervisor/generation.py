@@ -7,15 +7,14 @@ import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import msgspec
 import trio
 from structlog import get_logger
 
 from bus import parent_death
+from bus.lines import LineReader
 from supervisor.control_socket import Answer, Request
 from supervisor.keeper_children import Child, Children
-from supervisor.keeper_link import CONNECTED, PULSE, READY, STANDBY, State, decode
-from supervisor.line import Lines, LineTooLong
+from supervisor.keeper_link import CONNECTED, PULSE, READY, STANDBY, State, from_supervisor
 from supervisor.questions import Questions
 
 STACKS_SECONDS = 1.0
@@ -71,12 +70,18 @@ class Generation:
         self._silence_seconds = silence_seconds
         self._pulse_at: float | None = None
         self._questions = Questions(self.say)
+        self._lines = LineReader(from_supervisor, self._say_passed_over)
         self._saying = trio.Lock()
         self._log = get_logger()
 
     @property
     def pid(self) -> int:
         return self._child.pid
+
+    @property
+    def passed_over(self) -> int:
+        """How many of its messages were none that this release knows."""
+        return self._lines.passed_over
 
     async def run(self) -> None:
         """Listen until it has ended. Cancelled, it is killed."""
@@ -114,17 +119,18 @@ class Generation:
         return False
 
     async def _listen(self) -> None:
-        lines = Lines()
         try:
             while data := await self._control.receive_some():
-                for line in lines.feed(data):
-                    message = decode(line)
+                for message in self._lines.feed(data):
                     if isinstance(message, State):
                         self._hear(message)
                     else:
                         self._questions.heard(message)
-        except (trio.BrokenResourceError, LineTooLong, msgspec.DecodeError):
+        except trio.BrokenResourceError:
             self._log.error("supervisor: its line is broken", pid_of_supervisor=self.pid)
+
+    def _say_passed_over(self, tag: str) -> None:
+        self._log.warning("supervisor: a message was passed over, not known here", tag=tag, pid_of_supervisor=self.pid)
 
     async def _watch(self) -> None:
         """One whose loops no longer turn answers nobody: it shows where it stands, and is started anew."""

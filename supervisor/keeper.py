@@ -165,6 +165,7 @@ class Keeper:
             stop=self._stop_as_asked,
             upgrade=self._supervision.begin_upgrade,
             last_upgrade=lambda: self._supervision.last_upgrade,
+            passed_over=lambda: self._supervision.passed_over,
             state=lambda: "draining" if self._draining else "running" if self._supervising else "starting",
             redis="given" if self._redis is None else "private",
             patience_seconds=self._timings.status,

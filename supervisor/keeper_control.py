@@ -16,13 +16,17 @@ SILENT = Answer(ok=False, error="the supervisor does not answer; its log says mo
 
 
 class KeeperStatus(msgspec.Struct, frozen=True):
-    """`state`: starting, running, draining. `redis`: private or given. `upgrade`: how the last one went."""
+    """`state`: starting, running, draining. `redis`: private or given. `upgrade`: how the last one went.
+
+    `lines_passed_over`: messages of its supervisors that this release does not know.
+    """
 
     pid: int
     uptime_seconds: float
     state: str
     redis: str
     upgrade: str = ""
+    lines_passed_over: int = 0
 
 
 class Stopping(msgspec.Struct, frozen=True):
@@ -41,6 +45,7 @@ class KeeperControl:
         stop: Callable[[], float],
         upgrade: Callable[[], Upgrade],
         last_upgrade: Callable[[], str],
+        passed_over: Callable[[], int],
         state: Callable[[], str],
         redis: str,
         patience_seconds: float,
@@ -50,6 +55,7 @@ class KeeperControl:
         self._stop = stop
         self._upgrade = upgrade
         self._last_upgrade = last_upgrade
+        self._passed_over = passed_over
         self._state = state
         self._redis = redis
         self._patience_seconds = patience_seconds
@@ -78,7 +84,9 @@ class KeeperControl:
         with trio.move_on_after(self._patience_seconds):
             told = await self._ask(request)
         uptime = trio.current_time() - self._began_at
-        keeper = KeeperStatus(os.getpid(), round(uptime, 1), self._state(), self._redis, self._last_upgrade())
+        keeper = KeeperStatus(
+            os.getpid(), round(uptime, 1), self._state(), self._redis, self._last_upgrade(), self._passed_over()
+        )
         whole = {"keeper": keeper, "supervisor": told.result if told.ok else None, "problem": told.error}
         return Answer(ok=True, result=raw(whole))
 

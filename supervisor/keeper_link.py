@@ -1,11 +1,13 @@
 """The line between the keeper and its supervisor: the messages both ways, and the supervisor's end of it.
 
 One socket pair. Down come lines of text: `drain`, `retire`, `signal NAME`, `ask NUMBER JSON` (a request of the control socket). Up go
-lines of JSON: the state to show and to tell systemd, and what was answered. Its end means that the other is gone: a supervisor whose keeper is gone has no Redis either and ends at once
-(the parent-death signal has usually done that already).
+lines of JSON: the state to show and to tell systemd, and what was answered. What the other side's release adds is passed over (bus/lines.py):
+an upgrade leaves the keeper as it is. Its end means that the other is gone: a supervisor whose keeper is gone has no Redis either and
+ends at once (the parent-death signal has usually done that already).
 """
 
 import os
+import re
 import signal
 import socket
 from collections.abc import AsyncGenerator, Callable
@@ -17,8 +19,8 @@ import msgspec
 import trio
 from structlog import get_logger
 
+from bus.lines import LineReader, Unreadable, json_decoder, plain_tag
 from supervisor.control_socket import Answer, Request
-from supervisor.line import Lines
 
 DRAIN = "drain"
 RETIRE = "retire"
@@ -34,6 +36,7 @@ KEEPER_IS_GONE = 70
 FORWARDED = (signal.SIGTTIN, signal.SIGTTOU, signal.SIGQUIT, signal.SIGHUP)
 KNOWN_SIGNALS = {forwarded.name: forwarded for forwarded in FORWARDED}
 _Item = TypeVar("_Item")
+_request = json_decoder(Request)
 
 
 class State(msgspec.Struct, frozen=True, tag="state"):
@@ -65,10 +68,27 @@ def encode(message: FromSupervisor) -> bytes:
     return msgspec.json.encode(message) + b"\n"
 
 
-def decode(line: bytes) -> FromSupervisor:
-    """Raises msgspec.DecodeError."""
-    message: FromSupervisor = msgspec.json.decode(line, type=FromSupervisor)
-    return message
+from_supervisor: Callable[[bytes], FromSupervisor] = json_decoder(FromSupervisor)
+
+
+Order: TypeAlias = str | signal.Signals | Question
+"""What the keeper says: DRAIN or RETIRE, a signal to act on, a question to answer."""
+
+
+def order(line: bytes) -> Order:
+    """A line of the keeper; raises Unreadable."""
+    verb, _, rest = line.decode("utf-8", "replace").partition(" ")
+    if verb in {DRAIN, RETIRE}:
+        return verb
+    if verb == "signal" and rest in KNOWN_SIGNALS:
+        return KNOWN_SIGNALS[rest]
+    number, _, body = rest.partition(" ")
+    if verb == "ask" and re.fullmatch(r"[0-9]{1,18}", number):
+        try:
+            return Question(int(number), _request(body.encode()))
+        except Unreadable:
+            pass  # said by its verb
+    raise Unreadable(plain_tag(verb))
 
 
 def question_line(number: int, request: Request) -> str:
@@ -148,7 +168,7 @@ async def open_keeper_link(
 
 
 async def _listen(stream: trio.SocketStream, desk: "_Desk", on_keeper_gone: Callable[[], None]) -> None:
-    lines = Lines()
+    lines = LineReader(order, _say_passed_over)
     while True:
         try:
             data = await stream.receive_some()
@@ -157,8 +177,12 @@ async def _listen(stream: trio.SocketStream, desk: "_Desk", on_keeper_gone: Call
         if not data:
             on_keeper_gone()
             return
-        for line in lines.feed(data):
-            desk.obey(line.decode("utf-8", "replace"))
+        for said in lines.feed(data):
+            desk.obey(said)
+
+
+def _say_passed_over(tag: str) -> None:
+    get_logger().warning("keeper: a line was passed over, not known here", tag=tag)
 
 
 @dataclass
@@ -169,30 +193,17 @@ class _Desk:
     signals: trio.MemorySendChannel[signal.Signals]
     questions: trio.MemorySendChannel[Question]
 
-    def obey(self, line: str) -> None:
-        verb, _, rest = line.partition(" ")
-        if verb == DRAIN:
-            self.link._drain.set()
-        elif verb == RETIRE:
-            self.link.retired = True
-            self.link._drain.set()
-        elif verb == "signal" and (found := KNOWN_SIGNALS.get(rest)) is not None:
-            self._put(self.signals, found, rest)
-        elif verb == "ask" and (question := _question(rest)) is not None:
-            self._put(self.questions, question, question.request.command)
+    def obey(self, said: Order) -> None:
+        if isinstance(said, Question):
+            self._put(self.questions, said, said.request.command)
+        elif isinstance(said, signal.Signals):
+            self._put(self.signals, said, said.name)
         else:
-            get_logger().warning("keeper: an unknown line was passed over")
+            self.link.retired = self.link.retired or said == RETIRE
+            self.link._drain.set()
 
     def _put(self, channel: trio.MemorySendChannel[_Item], item: _Item, name: str) -> None:
         try:
             channel.send_nowait(item)
         except trio.WouldBlock:
             get_logger().warning("keeper: a line was passed over", of=name)
-
-
-def _question(text: str) -> Question | None:
-    number, _, body = text.partition(" ")
-    try:
-        return Question(int(number), msgspec.json.decode(body, type=Request))
-    except (ValueError, msgspec.DecodeError):
-        return None

@@ -15,23 +15,22 @@ import trio
 from structlog.typing import FilteringBoundLogger
 
 from bus.control import (
-    BadControlMessage,
     Crashed,
     Drain,
     Drained,
     DumpStacks,
     FromWorker,
     Heartbeat,
-    Lines,
     Ready,
     RunningJob,
     Stacks,
     StartFailed,
     Stop,
     ToWorker,
-    decode_from_worker,
     encode,
+    from_worker,
 )
+from bus.lines import LineReader
 from supervisor.last_words import LastWords
 from supervisor.worker_order import Spawned, WorkerOrder, spawn
 
@@ -72,7 +71,6 @@ class ExitReason(enum.Enum):
     SLOW_START = "slow_start"
     OVERRUN = "overrun"
     MEMORY = "memory"
-    NONSENSE = "nonsense"
     KILLED = "killed"
 
 
@@ -123,6 +121,7 @@ class WorkerProcess:
         self._stacks = trio.Event()
         self._ended = trio.Event()
         self._heard_all = trio.Event()
+        self._lines = LineReader(from_worker, self._say_passed_over)
         self._spawned: Spawned | None = None
         self._pipe: trio.socket.SocketType | None = None
         self._sender: socket.socket | None = None
@@ -130,6 +129,11 @@ class WorkerProcess:
     @property
     def pid(self) -> int | None:
         return None if self._spawned is None else self._spawned.process.pid
+
+    @property
+    def passed_over(self) -> int:
+        """How many of its messages were none that this release knows."""
+        return self._lines.passed_over
 
     @property
     def loop_runs(self) -> bool:
@@ -192,20 +196,20 @@ class WorkerProcess:
     # The pipe
 
     async def _receive(self, tell: Callable[[FromWorker], None]) -> None:
-        lines = Lines()
         try:
             while data := await self._connection.recv(RECEIVE_BYTES):
-                for line in lines.feed(data):
-                    self._hear(decode_from_worker(line), tell)
+                if b"\n" in data:
+                    self._heard_at = trio.current_time()  # Whatever it says: a whole line is a sign of life.
+                for message in self._lines.feed(data):
+                    self._hear(message, tell)
         except OSError:
             pass  # Its end was closed with something of ours unread: it is gone.
-        except BadControlMessage as error:
-            self._log.error("worker: spoke nonsense", error=str(error))
-            self.kill(ExitReason.NONSENSE)
         self._heard_all.set()
 
+    def _say_passed_over(self, tag: str) -> None:
+        self._log.warning("worker: a message was passed over, not known here", tag=tag)
+
     def _hear(self, message: FromWorker, tell: Callable[[FromWorker], None]) -> None:
-        self._heard_at = trio.current_time()
         match message:
             case Ready():
                 self.ready = message

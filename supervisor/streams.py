@@ -12,6 +12,7 @@ import trio
 
 from bus import ulid
 from bus.acquire import acquire
+from bus.lines import MOST_TAGS_SAID
 from bus.outbox import Outbox
 from bus.records import BadRecord, LiveAbort, LiveDelta, LiveTyping, pack_live, unpack_live
 from bus.sealing import BusKey
@@ -85,6 +86,7 @@ class Streams:
         self._expected: dict[str, tuple[int, float]] = {}
         self._early: dict[str, tuple[float, list[LiveDelta]]] = {}
         self._order = trio.Lock()
+        self._said: set[str] = set()
         self._send, self._receive = trio.open_memory_channel[bytes](MOST_WAITING)
 
     def heard(self, packed: bytes) -> None:
@@ -100,7 +102,7 @@ class Streams:
             try:
                 live = unpack_live(packed, key=self._bus_key, agent_id=self._device.owner_id)
             except BadRecord as error:
-                log.warning("live: not readable", reason=str(error))
+                self._pass_over(str(error))
                 continue
             if isinstance(live, LiveTyping):
                 await self._type(live)
@@ -110,6 +112,13 @@ class Streams:
             else:
                 async with self._order:
                     await self._grow(live)
+
+    def _pass_over(self, reason: str) -> None:
+        """What a worker of a later release says, or a stranger: said once for each reason."""
+        self._metrics.frames_dropped.labels("live_unreadable").inc()
+        if reason not in self._said and len(self._said) < MOST_TAGS_SAID:
+            self._said.add(reason)
+            log.warning("live: not readable, passed over", reason=reason)
 
     def expect(self, stream_id: str) -> None:
         """It is about to stand in Redis, and its start to go over the present connection."""

@@ -77,10 +77,16 @@ class Supervision:
         self._upgrade: Upgrade | None = None
         self._ever_ready = False
         self._starts = 0
+        self._passed_over_before = 0
         self._draining = trio.Event()
         self._log = get_logger()
         self.last_upgrade = ""
         """How the last one went, for people."""
+
+    @property
+    def passed_over(self) -> int:
+        """How many messages of all its supervisors were none that this release knows."""
+        return self._passed_over_before + sum(generation.passed_over for generation in self._generations)
 
     async def run(self) -> int:
         """The keeper's exit status: when the drain is over, or 78 when the configuration was refused."""
@@ -225,6 +231,7 @@ class Supervision:
         try:
             await generation.run()
         finally:
+            self._passed_over_before += generation.passed_over
             self._generations.discard(generation)
 
     def _hear(self, generation: Generation, state: State) -> None:

@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
     worker = Worker(settings, log)
     worker.show_title()
     tune()
-    link = _link(settings, worker)
+    link = _link(settings, worker, log)
     try:
         return _run(worker, settings, log, last_words)
     finally:
@@ -100,7 +100,7 @@ def _refuse(report: StartFailed, worker: Worker, settings: WorkerSettings, log: 
     return EXIT_CONFIGURATION
 
 
-def _link(settings: WorkerSettings, worker: Worker) -> ControlLink | None:
+def _link(settings: WorkerSettings, worker: Worker, log: Log) -> ControlLink | None:
     if settings.control_fd is None:
         return None
     link = ControlLink(
@@ -108,6 +108,7 @@ def _link(settings: WorkerSettings, worker: Worker) -> ControlLink | None:
         pulse=worker.pulse,
         on_command=worker.command,
         on_end=lambda: os._exit(parent_death.PARENT_IS_GONE),
+        say_passed_over=lambda tag: log.warning("supervisor: a message was passed over, not known here", tag=tag),
     )
     worker.attach(link)
     link.start()

@@ -1,7 +1,7 @@
 """The worker's end of the pipe to its supervisor: two threads, so that neither a handler nor the event loop can starve it.
 
 One sends heartbeats and what else is queued, one receives. Sending never blocks the caller: what finds the queue full is
-dropped and counted. The end of the pipe is the end of the supervisor, and of this process.
+dropped and counted. The end of the pipe is the end of the supervisor, and of this process; nothing that is said over it is.
 """
 
 import queue
@@ -10,16 +10,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from bus.control import (
-    HEARTBEAT_SECONDS,
-    BadControlMessage,
-    FromWorker,
-    Heartbeat,
-    Lines,
-    ToWorker,
-    decode_to_worker,
-    encode,
-)
+from bus.control import HEARTBEAT_SECONDS, FromWorker, Heartbeat, ToWorker, encode, to_worker
+from bus.lines import LineReader
 
 QUEUE_LIMIT = 1000
 RECEIVE_BYTES = 65536
@@ -39,11 +31,14 @@ class ControlLink:
         pulse: Callable[[int], Heartbeat],
         on_command: Callable[[ToWorker], None],
         on_end: Callable[[], None],
+        say_passed_over: Callable[[str], None],
     ) -> None:
+        """`say_passed_over`: with the tag of what a supervisor of another release says, once each."""
         self._connection = connection
         self._pulse = pulse
         self._on_command = on_command
         self._on_end = on_end
+        self._lines = LineReader(to_worker, say_passed_over)
         self._outgoing: queue.Queue[FromWorker | None] = queue.Queue(QUEUE_LIMIT)
         self._dropped = 0
         self._closing = False
@@ -79,32 +74,36 @@ class ControlLink:
         self._connection.close()
 
     def _write(self) -> None:
-        try:
-            next_beat = time.monotonic()
-            while True:
-                now = time.monotonic()
-                if now >= next_beat:
-                    self._connection.sendall(encode(self._pulse(self._dropped)))
-                    next_beat = now + HEARTBEAT_SECONDS
+        next_beat = time.monotonic()
+        while True:
+            message: FromWorker | None
+            if time.monotonic() >= next_beat:
+                next_beat = time.monotonic() + HEARTBEAT_SECONDS
+                message = self._pulse(self._dropped)
+            else:
                 try:
                     message = self._outgoing.get(timeout=max(0.0, next_beat - time.monotonic()))
                 except queue.Empty:
                     continue
-                if message is None:
-                    return
+            if message is None:
+                return
+            try:
                 self._connection.sendall(encode(message))
-        except OSError:
-            self._ended()
+            except OSError:
+                self._ended()
+                return
 
     def _read(self) -> None:
-        lines = Lines()
-        try:
-            while data := self._connection.recv(RECEIVE_BYTES):
-                for line in lines.feed(data):
-                    self._on_command(decode_to_worker(line))
-        except (OSError, BadControlMessage):
-            pass  # A supervisor that cannot be understood is as good as gone.
+        while data := self._receive():
+            for command in self._lines.feed(data):
+                self._on_command(command)
         self._ended()
+
+    def _receive(self) -> bytes:
+        try:
+            return self._connection.recv(RECEIVE_BYTES)
+        except OSError:
+            return b""
 
     def _ended(self) -> None:
         if not self._closing:

@@ -92,8 +92,12 @@ class Vitals:
 
 
 def rss_bytes() -> int:
-    """Memory that this process holds now (not its peak)."""
-    return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    """Memory that this process holds now (not its peak); 0 where a handler has left no descriptor to look with."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 class _LoopProbe:

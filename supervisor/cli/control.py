@@ -13,13 +13,14 @@ import click
 import msgspec
 
 from bus.embedded import RuntimeDirectoryUnsafe
+from bus.lines import Lines, Unreadable
 from supervisor.config import control_directories
-from supervisor.control_socket import Answer, Request, control_path
-from supervisor.line import Lines
+from supervisor.control_socket import Answer, Request, control_path, read_answer
 
 RECEIVE_BYTES = 65536
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
+UNREADABLE = "the agent's answer cannot be read; is hashee-agent another version here?"
 
 
 def ask(request: Request, *, patience_seconds: float | None = ANSWER_SECONDS) -> Iterator[Answer]:
@@ -46,7 +47,11 @@ def ask(request: Request, *, patience_seconds: float | None = ANSWER_SECONDS) ->
             connection.sendall(msgspec.json.encode(request) + b"\n")
             while data := connection.recv(RECEIVE_BYTES):
                 for line in lines.feed(data):
-                    yield msgspec.json.decode(line, type=Answer)
+                    yield read_answer(line)
+                if lines.too_long:
+                    give_up(UNREADABLE)
+        except Unreadable:
+            give_up(UNREADABLE)
         except TimeoutError:
             give_up(f"the agent has not answered for {patience_seconds:.0f} s; its log, or QUIT to it, says more")
         except ConnectionError:

@@ -1,7 +1,7 @@
 """A supervisor that does what its plan says: `python stub_supervisor.py PLAN.json HTTP_FD CONTROL_FD REDIS_URL`.
 
 It writes one JSON line per life into `<plan>.lives`, so that a test can find its pid and what it was given. What the plan says
-under "second" holds for every life but the first.
+under "second" holds for every life but the first. With "newer" it is of a release that says more than this one knows, first and in between.
 """
 
 import json
@@ -26,6 +26,10 @@ async def live(plan: dict[str, object], link: KeeperLink) -> int:
         await trio.sleep_forever()
     await link.ready("stub")
     await link.report("connected")
+    if plan.get("half_a_line"):
+        await link.report("pulse", "well")
+        os.write(int(sys.argv[3]), b'{"type":"sta')
+        await trio.sleep_forever()
     if "exit_after_ready" in plan:
         return int(str(plan["exit_after_ready"]))
     async with trio.open_nursery() as nursery:
@@ -74,8 +78,20 @@ async def main(plan: dict[str, object]) -> int:
     write(plan, {"pid": os.getpid(), "redis_url": redis_url, "port": http_socket.getsockname()[1]})
     if "orphan" in plan:
         leave_orphan(plan)
+    if plan.get("newer"):
+        speak_of_tomorrow(control)
     async with open_keeper_link(control, http_socket, redis_url) as link:
         return await live(plan, link)
+
+
+def speak_of_tomorrow(control: socket.socket) -> None:
+    """What a later release may say: another message, a known one in another shape, a line of 100 MB, and one that was damaged."""
+    control.sendall(b'{"type":"of_tomorrow","x":1}\n' * 3)
+    control.sendall(b'{"type":"state","state":["ready"],"detail":{}}\n')
+    for _ in range(100):
+        control.sendall(b"x" * 1_000_000)
+    control.sendall(b"\n\xff\xfe\n")
+    control.sendall(b'{"type":"state","state":"thinking","detail":"a state of tomorrow","further":[1]}\n')
 
 
 def plan_of_this_life() -> dict[str, object]:

@@ -11,9 +11,9 @@ import trio
 import trio.testing
 from structlog.testing import capture_logs
 
+from bus.lines import LineReader
 from supervisor.keeper_children import Backoff
-from supervisor.keeper_link import FromSupervisor, KeeperLink, State, decode, encode, open_keeper_link
-from supervisor.line import LINE_LIMIT_BYTES, Lines, LineTooLong
+from supervisor.keeper_link import FromSupervisor, KeeperLink, State, encode, from_supervisor, open_keeper_link
 
 pytestmark = pytest.mark.pure
 
@@ -49,7 +49,9 @@ async def test_signals_arrive_in_order_and_unknown_lines_are_passed_over() -> No
             await ends.keeper.send_all(b"signal SIGTTIN\nsignal SIGKILL\ndance\nsignal SIGTTOU\n")
             assert await ends.link.next_signal() is signal.SIGTTIN
             assert await ends.link.next_signal() is signal.SIGTTOU
-        assert [line["event"] for line in logs] == ["keeper: an unknown line was passed over"] * 2
+        assert [(line["event"], line["tag"]) for line in logs] == [
+            ("keeper: a line was passed over, not known here", tag) for tag in ("signal", "dance")
+        ]
 
 
 async def test_signals_that_nobody_asks_for_do_not_hold_up_the_drain() -> None:
@@ -73,22 +75,15 @@ async def test_what_the_supervisor_reports_reaches_the_keeper_whole() -> None:
     async with both_ends() as ends:
         await ends.link.ready("2 workers")
         await ends.link.report("connected")
-        lines = Lines()
+        lines = LineReader(from_supervisor, pytest.fail)
         heard: list[FromSupervisor] = []
         while len(heard) < 2:
-            heard += [decode(line) for line in lines.feed(bytes(await ends.keeper.receive_some()))]
+            heard += lines.feed(bytes(await ends.keeper.receive_some()))
     assert heard == [State("ready", "2 workers"), State("connected")]
 
 
 def test_a_state_is_one_line_whatever_its_detail_says() -> None:
     assert encode(State("ready", "two\nlines")).count(b"\n") == 1
-
-
-def test_a_line_without_end_is_refused() -> None:
-    lines = Lines()
-    lines.feed(b"x" * LINE_LIMIT_BYTES)
-    with pytest.raises(LineTooLong):
-        lines.feed(b"x")
 
 
 def test_the_backoff_doubles_up_to_its_cap_with_full_jitter_and_forgets_after_good_health() -> None:
