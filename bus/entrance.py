@@ -1,39 +1,74 @@
-"""The owner's directory comes first when their handler is imported, and must not hide our own packages.
+"""What every program of ours passes first: nothing of the owner's is taken for ours, and no character ends a command.
 
-A folder `workers/` of theirs would silently be imported in place of ours, in some processes and not in others.
+It is run by its path (`runpy`), before anything of ours is imported by name: beside an owner's `bus.py`, the name would bring
+theirs. So it imports the standard library only. A child that we start has `-P`: Python does not look into the current
+directory for it, its parent has passed here, and a worker reports what is in its handler's way (workers/loading.py).
 """
 
+import io
 import sys
+from collections.abc import Iterable
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-import supervisor
-
-OURS = ("workers", "crypto", "bus", "supervisor")
+PACKAGES = ("workers", "crypto", "bus", "supervisor")  # the sandbox is only ever found by -P
+RUN_AS = "entrance"
+EXIT_CONFIGURATION = 78
+INSTALLED = Path(__file__).resolve().parents[1]
 
 
 class PackageShadowed(Exception):
-    """A file or folder of the current directory has the name of one of our packages."""
+    """A file or folder that Python would find first has the name of one of our packages."""
 
-    def __init__(self, name: str, path: Path) -> None:
-        super().__init__(f"{path} hides hashee-agent's own package {name}: rename it or start from elsewhere")
+    def __init__(self, name: str, path: Path, remedy: str) -> None:
+        super().__init__(f"{path} hides hashee-agent's own package {name}: rename it or {remedy}")
         self.name = name
         self.path = path
 
 
-def refuse_shadows(directory: Path | None = None, installed: Path | None = None) -> None:
+def refuse_shadows(directory: Path, installed: Path = INSTALLED, remedy: str = "start from elsewhere") -> None:
     """Raises `PackageShadowed` when, with `directory` first, one of our packages would be another one.
 
-    `installed` is where our packages are; both default to what this process sees.
+    `installed` is where our packages are.
     """
-    directory = (directory or Path.cwd()).resolve()
-    installed = (installed or Path(supervisor.__path__[0]).parent).resolve()
-    for name in OURS:
+    for name in PACKAGES:
         found = PathFinder.find_spec(name, [str(directory)])
         if found is None:
             continue
         if found.origin is None and str(installed) in sys.path:
             continue  # a folder without __init__.py gives way to a package further down the path
-        path = Path(found.origin) if found.origin else directory / name
+        path = Path(found.origin or directory / name).resolve()
         if installed / name not in (path, path.parent):
-            raise PackageShadowed(name, directory / name if (directory / name).is_dir() else path)
+            raise PackageShadowed(name, directory / name if (directory / name).is_dir() else path, remedy)
+
+
+def enter() -> None:
+    """Ends the process with 78 and one line where something of the owner's hides ours."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a locale cannot show is shown as its number
+            stream.reconfigure(errors="backslashreplace")
+    if sys.flags.safe_path:
+        return
+    try:
+        directory = Path.cwd().resolve()
+        refuse_shadows(directory)
+        for entry in _before_ours(sys.path[1:]):
+            refuse_shadows(entry, remedy=f"take {entry} out of PYTHONPATH")
+    except FileNotFoundError:  # a current directory that was deleted holds nothing
+        return
+    except PackageShadowed as problem:
+        sys.stderr.write(f"hashee-agent: {problem}\n")
+        sys.exit(EXIT_CONFIGURATION)
+    if sys.path[0] in ("", str(directory)) and directory != INSTALLED:
+        del sys.path[0]  # as -P does: a `redis.py` of theirs is not the library
+
+
+def _before_ours(path: Iterable[str]) -> Iterable[Path]:
+    for entry in path:
+        if Path(entry).resolve() == INSTALLED:
+            return
+        yield Path(entry)
+
+
+if __name__ == RUN_AS:
+    enter()

@@ -1,8 +1,11 @@
 """`python -m sandbox relay | proxy | demo`: reads the command line, nothing else. Each command imports what it needs."""
 
+import runpy
 import sys
 from contextlib import suppress
 from pathlib import Path
+
+runpy.run_path(str(Path(__file__).parents[1] / "bus" / "entrance.py"), run_name="entrance")
 
 import click
 

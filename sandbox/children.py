@@ -103,7 +103,7 @@ class _Announcement(msgspec.Struct, frozen=True):
 async def relay_process(*options: str, log_path: Path, ready_seconds: float = 10.0) -> AsyncIterator[tuple[Child, str]]:
     """`python -m sandbox relay …` and its base URL, once it accepts connections. Raises `ChildFailed`."""
     reading, writing = os.pipe()
-    argv = [sys.executable, "-m", "sandbox", "relay", "--exit-with-parent", str(os.getpid())]
+    argv = [sys.executable, "-P", "-m", "sandbox", "relay", "--exit-with-parent", str(os.getpid())]
     argv += ["--announce-fd", str(writing), *options]
     try:
         async with running(

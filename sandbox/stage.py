@@ -88,7 +88,7 @@ async def stage(
         account = await api.add_agent("Sandbox agent")
         port = free_port()
         environment = agent_environment(environ, relay_url, account, folder, port) | dict(settings or {})
-        up = parent_death.command(os.getpid(), [sys.executable, "-m", "supervisor", "up"])
+        up = parent_death.command(os.getpid(), [sys.executable, "-P", "-m", "supervisor", "up"])
         async with running(
             "agent",
             up,

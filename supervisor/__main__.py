@@ -1,5 +1,10 @@
 """`python -m supervisor` is the console script `hashee-agent`."""
 
+import runpy
+from pathlib import Path
+
+runpy.run_path(str(Path(__file__).parents[1] / "bus" / "entrance.py"), run_name="entrance")
+
 from supervisor.cli import main
 
 if __name__ == "__main__":

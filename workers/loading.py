@@ -4,16 +4,14 @@ Everything that can be wrong with it comes out as one `CannotLoad`, which says w
 """
 
 import importlib
-import importlib.machinery
 import sys
 import traceback
 from pathlib import Path
 
 from bus.control import StartFailed
+from bus.entrance import PACKAGES, PackageShadowed, refuse_shadows
 from workers.agent import Agent
 from workers.logs import kind
-
-OUR_PACKAGES = ("workers", "crypto", "bus", "supervisor")
 
 
 class CannotLoad(Exception):
@@ -26,7 +24,10 @@ class CannotLoad(Exception):
 
 def load_agent(handler: str, directory: Path) -> Agent:
     """Raises CannotLoad."""
-    _refuse_shadows(directory)
+    try:
+        refuse_shadows(directory.resolve())
+    except PackageShadowed as error:
+        raise _refusal("shadowed", str(error), str(error.path)) from None
     sys.path.insert(0, str(directory))
     module_name, _, attribute = handler.partition(":")
     if not module_name or not attribute:
@@ -55,19 +56,9 @@ def owners_files(directory: Path) -> tuple[str, ...]:
         if not file or "site-packages" in file or not Path(file).is_relative_to(directory):
             continue
         inside = Path(file).resolve()
-        if not any(inside.is_relative_to(ours / name) for name in OUR_PACKAGES):
+        if not any(inside.is_relative_to(ours / name) for name in PACKAGES):
             found.add(file)
     return tuple(sorted(found))
-
-
-def _refuse_shadows(directory: Path) -> None:
-    for name in OUR_PACKAGES:
-        found = importlib.machinery.PathFinder.find_spec(name, [str(directory)])
-        ours = Path(__file__).resolve().parent.parent / name
-        if found is None or found.origin is None:
-            continue
-        if Path(found.origin).resolve().parent != ours:
-            raise _refusal("shadowed", f"{found.origin} hides the package {name}; give it another name", found.origin)
 
 
 def _refusal(what: str, sentence: str, file: str = "", line: int = 0) -> CannotLoad:

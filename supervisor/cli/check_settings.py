@@ -4,7 +4,6 @@ import os
 
 import click
 
-from supervisor.cli.shadow import refuse_shadows
 from supervisor.config import SupervisorSettings
 from supervisor.state_directory import refuse_unusable
 
@@ -12,6 +11,5 @@ from supervisor.state_directory import refuse_unusable
 @click.command(short_help="Check the settings and end.")
 def check_settings() -> int:
     """Check every setting. Ends with 0, or with 78 and one line that names what is wrong; no value is shown."""
-    refuse_shadows()
     refuse_unusable(SupervisorSettings.from_environ(os.environ).state_dir)
     return 0

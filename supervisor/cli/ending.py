@@ -10,7 +10,6 @@ from pathlib import Path
 from traceback import extract_tb
 
 from bus.embedded import RuntimeDirectoryUnsafe, ServerMissing
-from supervisor.cli.shadow import PackageShadowed
 from supervisor.control_socket import ControlTaken
 from supervisor.env_files import EnvFileError
 from supervisor.secrets import RotationUnfinished, StoreSecretDamaged
@@ -28,7 +27,6 @@ REFUSALS = (
     ControlTaken,
     ServerMissing,
     RuntimeDirectoryUnsafe,
-    PackageShadowed,
     StoreSecretDamaged,
     RotationUnfinished,
 )

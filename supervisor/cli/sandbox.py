@@ -25,4 +25,4 @@ def demo(arguments: tuple[str, ...]) -> None:
 
 
 def _become(arguments: list[str]) -> None:
-    os.execv(sys.executable, [sys.executable, "-m", "sandbox", *arguments])  # noqa: S606
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "sandbox", *arguments])  # noqa: S606

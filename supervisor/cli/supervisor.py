@@ -16,7 +16,6 @@ from setproctitle import setproctitle
 
 from bus.tuning import tune
 from supervisor.app import run_supervisor
-from supervisor.cli.shadow import refuse_shadows
 from supervisor.config import REDIS_URL, SettingsError, SupervisorSettings
 from supervisor.env_files import claim
 from supervisor.keeper_link import open_keeper_link
@@ -37,7 +36,6 @@ def supervisor(
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold keys
     setproctitle(f"hashee-agent: supervisor {number}")
     disable_created_metrics()  # a series more for each, of no use to anybody here
-    refuse_shadows()
     claim(os.environ, {} if workers is None else {"HASHEE_WORKERS": workers})
     settings = SupervisorSettings.from_environ(os.environ)
     if settings.redis_url is None and keeper_redis is None:

@@ -12,7 +12,6 @@ import click
 import trio
 from setproctitle import setproctitle
 
-from supervisor.cli.shadow import refuse_shadows
 from supervisor.config import KeeperSettings
 from supervisor.env_files import claim
 from supervisor.keeper import run_keeper
@@ -37,7 +36,6 @@ def up(workers: str | None, handler: str | None, concurrency: str | None, reload
     claim(environ, {name: value for name, value in given.items() if value is not None})
     setproctitle("hashee-agent: keeper")  # early: it also overwrites what /proc shows of the environment
     settings = KeeperSettings.from_environ(environ)
-    refuse_shadows()
     check = [*_program(), "check-settings"]
     status = subprocess.run(check, env=environ, stdin=subprocess.DEVNULL, check=False).returncode
     if status != 0:
@@ -55,4 +53,4 @@ def supervisor_command(arguments: SupervisorArguments) -> list[str]:
 
 
 def _program() -> list[str]:
-    return [sys.executable, "-m", "supervisor"]
+    return [sys.executable, "-P", "-m", "supervisor"]

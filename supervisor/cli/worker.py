@@ -11,7 +11,6 @@ from collections.abc import Mapping
 import click
 
 from supervisor.cli.as_init import run_as_init
-from supervisor.cli.shadow import refuse_shadows
 from supervisor.config import ALL_SETTINGS, BUS_KEY, REDIS_URL, WorkerSettings
 
 
@@ -24,7 +23,6 @@ def worker(handler: str | None, concurrency: str | None) -> None:
     It needs HASHEE_AGENT_ID, HASHEE_REDIS_URL and HASHEE_BUS_KEY (or HASHEE_BUS_KEY_FILE), and none of the agent's
     own keys.
     """
-    refuse_shadows()
     given = {"HASHEE_HANDLER": handler, "HASHEE_CONCURRENCY": concurrency}
     environ = {**os.environ, **{name: value for name, value in given.items() if value is not None}}
     settings = WorkerSettings.from_environ(environ)

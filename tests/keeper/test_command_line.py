@@ -10,7 +10,6 @@ import pytest
 from click.testing import CliRunner
 
 from supervisor.cli import COMMANDS, cli
-from supervisor.cli.shadow import PackageShadowed, refuse_shadows
 from supervisor.cli.worker import worker_environment
 from supervisor.config import WorkerSettings
 from tests.keeper.environment import AGENT_ID, SECRETS, STORE_KEY, TOKEN, agent_environ, process_environ
@@ -42,35 +41,6 @@ def test_a_malformed_setting_is_78_and_one_line_without_its_value(tmp_path: Path
     assert done.stdout == ""
     assert not any(secret in done.stderr for secret in SECRETS)
     assert not (tmp_path / "state").exists()
-
-
-def test_a_folder_that_hides_one_of_our_packages_is_78_and_named(tmp_path: Path) -> None:
-    (tmp_path / "workers").mkdir()
-    (tmp_path / "workers" / "__init__.py").touch()
-    done = run("check-settings", environ=process_environ(tmp_path / "state"), cwd=tmp_path)
-    assert done.returncode == 78
-    assert str(tmp_path / "workers") in done.stderr
-    assert done.stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize("name", ["workers", "crypto", "bus", "supervisor"])
-def test_a_file_that_hides_one_of_our_packages_is_refused(tmp_path: Path, name: str) -> None:
-    refuse_shadows(tmp_path)
-    (tmp_path / f"{name}.py").touch()
-    with pytest.raises(PackageShadowed, match=rf"{name}\.py hides"):
-        refuse_shadows(tmp_path)
-
-
-def test_our_own_source_tree_hides_nothing() -> None:
-    refuse_shadows(ROOT)
-
-
-def test_a_folder_of_data_hides_a_package_only_where_ours_is_found_later(tmp_path: Path) -> None:
-    (tmp_path / "workers").mkdir()
-    installed = tmp_path / "site-packages"
-    (installed / "workers").mkdir(parents=True)
-    with pytest.raises(PackageShadowed):
-        refuse_shadows(tmp_path, installed)  # it is not on sys.path, as with an editable installation
 
 
 def test_every_command_can_be_loaded_and_explains_itself() -> None:
