@@ -1,7 +1,8 @@
 """What the relay says, taken apart before anything in it is believed: an entry that cannot be read spoils no other.
 
 msgspec reads whole texts, or not at all: half an escaped character in one name, and a page of a hundred messages is no JSON. So a
-list is cut into its entries first, by brackets and commas alone where there is no other way, and each is read for itself.
+list is cut into its entries while it comes (supervisor/listing.py), and an object here, by brackets and commas alone where there is no
+other way; each part is read for itself.
 """
 
 import re
@@ -10,7 +11,7 @@ from typing import Final, TypeVar
 import msgspec
 
 MOST_TOKENS: Final = 500_000
-"""Brackets, commas and strings that are looked at one by one, a fifth of a second: ten thousand relations, and no page that stops the loop."""
+"""Brackets, commas and strings that are looked at one by one, a fifth of a second: no entry stops the loop for longer."""
 
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[][{},]', re.DOTALL)
 _NAME: Final = re.compile(rb'\s*("(?:[^"\\]++|\\.)*+")\s*:\s*', re.DOTALL)
@@ -34,16 +35,6 @@ def members_of(text: Text) -> dict[str, Text]:
         raise NotTaken from None
     except UNREADABLE:
         return dict(_members(bytes(text)))
-
-
-def entries_of(text: Text) -> list[Text]:
-    """The entries of a list, each as it stands there, unread. Raises NotTaken."""
-    try:
-        return list(msgspec.json.decode(text, type=list[msgspec.Raw]))
-    except msgspec.ValidationError:
-        raise NotTaken from None
-    except UNREADABLE:
-        return _parts(bytes(text), b"[]")
 
 
 def value_of(text: Text | None) -> object:
@@ -87,7 +78,7 @@ def _is_readable(text: bytes) -> bool:
 
 def _members(text: bytes) -> list[tuple[str, bytes]]:
     members = []
-    for part in _parts(text, b"{}"):
+    for part in _parts(text):
         named = _NAME.match(part)
         name = value_of(named.group(1)) if named else None
         if named and isinstance(name, str):
@@ -95,10 +86,10 @@ def _members(text: bytes) -> list[tuple[str, bytes]]:
     return members
 
 
-def _parts(text: bytes, brackets: bytes) -> list[bytes]:
-    """What stands between the outermost brackets, cut at its commas."""
+def _parts(text: bytes) -> list[bytes]:
+    """What stands between the brackets of an object, cut at its commas."""
     text = text.strip(_SPACE)
-    if len(text) < len(brackets) or text[:1] + text[-1:] != brackets:
+    if len(text) < 2 or text[:1] + text[-1:] != b"{}":
         raise NotTaken
     parts, start, depth = list[bytes](), 1, 0
     for number, token in enumerate(_TOKEN.finditer(text)):

@@ -1,20 +1,54 @@
-"""The relay's REST side, as the agent uses it (PROTOCOL §3). Knows addresses and shapes, keeps no state, repeats nothing."""
+"""The relay's REST side, as the agent uses it (PROTOCOL §3). Knows addresses and shapes, repeats nothing.
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+Every answer is read in pieces and bounded; of a list every entry is decoded alone, so that a bad one spoils no other.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from http.cookiejar import DefaultCookiePolicy
 from urllib.parse import quote
 
 import httpx2
 import msgspec
 import trio
 
-from supervisor.answers import NotTaken, Text, entries_of, members_of, read_as, value_of
+from supervisor.answers import NotTaken, Text, members_of, read_as, value_of
+from supervisor.bodies import BodyRefused, pieces, whole
 from supervisor.frames import FromRelay, MalformedFrame, Relation, UnknownFrame, decode_from_relay
 from supervisor.ids import id_in
+from supervisor.listing import Limits, Listing
 from supervisor.secrets import Secret
 
 TIMEOUT_SECONDS = 15.0
 POLL_LIMIT = 100
+
+PAGE_BYTES = 8 << 20
+"""What is taken of a page at once; what is behind it is asked for next."""
+
+SMALL_BYTES = 64 << 10
+"""An error, a bundle, a relation: some hundred bytes each, and whatever a proxy has to say."""
+
+ENVELOPE_BYTES = 5 << 18
+"""The largest string that is read: an envelope of 1 MiB (PROTOCOL §5), and what JSON escapes in it."""
+
+SMALL_ENTRY = Limits(entry_bytes=SMALL_BYTES, string_bytes=SMALL_BYTES)
+MESSAGE_ENTRY = Limits(entry_bytes=ENVELOPE_BYTES + SMALL_BYTES, string_bytes=ENVELOPE_BYTES)
+
+POLL_BYTES = 256 << 20
+"""What is looked through for the messages of a page: of one that is far too large only its ids are kept, so that polling comes past it."""
+
+DEVICES_BYTES = 256 << 10
+"""A person has at most 5 devices (PROTOCOL §5). A longer list is a failed call: a part of it would leave devices out."""
+
+RELATIONS_BYTES = 64 << 20
+"""More than 100,000 people."""
+
+ASKED_AT_ONCE = 8
+"""Calls for one message's sake: their answers weigh some 10 MiB at most in all."""
+
+MOST_CONNECTIONS = 2 * ASKED_AT_ONCE
+"""So that polling, relations and prekeys always find one."""
+
 MOST_RETRY_AFTER_SECONDS = 300.0
 REFUSALS = frozenset((400, 403, 404, 410, 422))
 NOT_JSON = "not a JSON object"
@@ -26,6 +60,7 @@ MOST_PREKEYS_TOLD = 1_000_000
 """More than this the relay does not hold of ours, whatever it says."""
 
 Json = dict[str, object]
+Parameters = dict[str, str | int]
 
 
 class RestFailed(Exception):
@@ -55,77 +90,134 @@ class Page(msgspec.Struct, frozen=True):
     last_id: str | None
 
 
+class _Answer(msgspec.Struct, frozen=True):
+    data: msgspec.Raw
+
+
+class _GroupKey(msgspec.Struct, frozen=True):
+    envelope: str
+
+
 class Rest:
     """Calls of one agent; made by `open_rest`."""
 
     def __init__(self, client: httpx2.AsyncClient, agent_id: str) -> None:
         self._client = client
         self._agent_id = agent_id
+        self._page_limit = POLL_LIMIT
+        self._asked = trio.Semaphore(ASKED_AT_ONCE)
 
     async def register_keys(self, body: Json) -> int:
         """Publish our prekeys; how many one-time prekeys the relay holds afterwards, as far as that may be believed."""
-        left = _object(await self._call("POST", f"/agents/{self._agent_id}/keys/register", body=body)).get(
-            "one_time_prekeys_left"
-        )
+        data = await self._data("POST", f"/agents/{self._agent_id}/keys/register", SMALL_BYTES, body=body)
+        left = _object(data).get("one_time_prekeys_left")
         return min(max(left, 0), MOST_PREKEYS_TOLD) if isinstance(left, int) and not isinstance(left, bool) else 0
 
     async def devices(self, user_id: str) -> list[Json]:
         """A person's devices with their bundles, as they stand in the answer; one without an id is left out."""
-        data = await self._call("GET", f"/keys/users/{quote(user_id, safe='')}/devices")
-        listed = _entries("devices", data)[:MOST_DEVICES]
+        path = f"/keys/users/{quote(user_id, safe='')}/devices"
+        async with self._asked, self._listed(path, SMALL_ENTRY, DEVICES_BYTES) as entries:
+            listed = [entry async for entry in entries][:MOST_DEVICES]
         return [_object(entry) for entry in listed if id_in(entry, "device_id")]
 
     async def agent_keys(self, agent_id: str) -> Json:
         """Another agent's one bundle, as it stands in the answer; empty when it names no device."""
-        data = await self._call("GET", f"/keys/agents/{quote(agent_id, safe='')}")
+        async with self._asked:
+            data = await self._data("GET", f"/keys/agents/{quote(agent_id, safe='')}", SMALL_BYTES)
         return _object(data) if id_in(data, "device_id") else {}
 
     async def group_key(self, group_id: str) -> str:
         """The signed envelope with a group's current key; empty when the relay's answer has none."""
-        envelope = _object(await self._call("GET", f"/keys/groups/{quote(group_id, safe='')}")).get("envelope")
-        return envelope if isinstance(envelope, str) else ""
+        async with self._asked:
+            data = await self._data("GET", f"/keys/groups/{quote(group_id, safe='')}", ENVELOPE_BYTES + SMALL_BYTES)
+        found = read_as(_GroupKey, data)
+        return "" if found is None else found.envelope
 
     async def relations(self) -> tuple[Relation, ...]:
-        """Everybody who may, or might once, talk to this agent."""
-        return relations_from(await self._call("GET", f"/agents/{self._agent_id}/relations"))
+        """Everybody who may, or might once, talk to this agent; a malformed entry hides no other."""
+        async with self._listed(f"/agents/{self._agent_id}/relations", SMALL_ENTRY, RELATIONS_BYTES) as entries:
+            found = [read_as(Relation, entry) async for entry in entries]
+        return tuple(relation for relation in found if relation is not None)
 
     async def poll(self, cursor: str | None) -> Page:
-        """The messages after `cursor`."""
-        parameters: dict[str, str | int] = {"limit": POLL_LIMIT}
-        if cursor is not None:
-            parameters["cursor"] = cursor
-        data = await self._call("GET", f"/agents/{self._agent_id}/messages/poll", parameters=parameters)
-        entries = _entries("poll", data)
-        named = (id_in(entry, "message_id") for entry in reversed(entries))
-        return Page([_frame_or_none(entry) for entry in entries], next((found for found in named if found), None))
+        """The messages after `cursor`, as many as may be held at once. After a page that was not taken whole, fewer are asked for."""
+        limit = self._page_limit
+        parameters: Parameters = {"limit": limit} if cursor is None else {"limit": limit, "cursor": cursor}
+        frames, last_id, taken_bytes = list[FromRelay | UnknownFrame | None](), None, 0
+        path = f"/agents/{self._agent_id}/messages/poll"
+        async with self._listed(path, MESSAGE_ENTRY, POLL_BYTES, parameters) as entries:
+            async for entry in entries:
+                if taken_bytes >= PAGE_BYTES or len(frames) >= limit:
+                    break
+                frames.append(_frame_or_none(entry))
+                last_id = id_in(entry, "message_id") or last_id
+                taken_bytes += len(entry)
+        self._page_limit = max(1, len(frames)) if taken_bytes >= PAGE_BYTES else min(POLL_LIMIT, 2 * limit)
+        return Page(frames, last_id)
 
-    async def _call(
-        self, method: str, path: str, *, body: Json | None = None, parameters: dict[str, str | int] | None = None
-    ) -> Text:
-        """The `data` of the answer, unread. Raises RestFailed, whatever went wrong."""
-        call = f"{method} {path}"
+    async def _data(self, method: str, path: str, most_bytes: int, *, body: Json | None = None) -> Text:
+        """The `data` of an answer, unread. Raises RestFailed."""
+        async with self._answered(method, path, body=body) as answer:
+            said = read_as(_Answer, await whole(answer, most_bytes))
+            if said is None:
+                raise BodyRefused(NOT_JSON)
+            return said.data
+
+    @asynccontextmanager
+    async def _listed(
+        self, path: str, limits: Limits, most_bytes: int, parameters: Parameters | None = None
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The entries of a list, each as it stands there, while the answer is read. Raises RestFailed."""
+        async with (
+            self._answered("GET", path, parameters=parameters) as answer,
+            aclosing(_entries(answer, limits, most_bytes)) as entries,
+        ):
+            yield entries
+
+    @asynccontextmanager
+    async def _answered(
+        self, method: str, path: str, *, body: Json | None = None, parameters: Parameters | None = None
+    ) -> AsyncIterator[httpx2.Response]:
+        """An answer of success, its body still to be read in the block. Raises RestFailed for any other and for whatever fails meanwhile."""
+        call, status = f"{method} {path}", 0
         try:
             with trio.fail_after(TIMEOUT_SECONDS):  # of the whole answer; httpx counts each read alone
-                answer = await self._client.request(method, path, json=body, params=parameters)
+                async with self._client.stream(method, path, json=body, params=parameters) as answer:
+                    status = answer.status_code
+                    await _check(call, answer)
+                    yield answer
+        except RestFailed:
+            raise
+        except BodyRefused as error:
+            raise RestFailed(call, status, str(error)) from None
         except trio.TooSlowError:
             raise RestFailed(call, 0, f"no whole answer within {TIMEOUT_SECONDS:.0f} s") from None
         except Exception as error:  # noqa: BLE001 - of httpx, its transport, TLS, or an address that is none: no answer
             raise RestFailed(call, 0, type(error).__name__) from None
-        try:
-            content = members_of(answer.content)
-        except NotTaken:
-            raise RestFailed(call, answer.status_code, NOT_JSON) from None
-        if answer.is_success and "data" in content:
-            return content["data"]
-        error_part = _object(content.get("error"))
-        retry_after = bounded_seconds(error_part.get("retry_after", value_of(content.get("retry_after"))))
-        raise RestFailed(call, answer.status_code, _code(error_part.get("code")), retry_after)
 
 
-def relations_from(data: Text) -> tuple[Relation, ...]:
-    """The `data` of `GET /agents/:id/relations`; a malformed entry hides no other. Raises RestFailed for what is no list."""
-    relations = (read_as(Relation, entry) for entry in _entries("relations", data))
-    return tuple(relation for relation in relations if relation is not None)
+async def _check(call: str, answer: httpx2.Response) -> None:
+    """Raises RestFailed with what an answer says that is no success."""
+    if answer.is_success:
+        return
+    try:
+        said = members_of(await whole(answer, SMALL_BYTES))
+    except (BodyRefused, NotTaken):
+        raise RestFailed(call, answer.status_code, NOT_JSON) from None
+    error_part = _object(said.get("error"))
+    retry_after = bounded_seconds(error_part.get("retry_after", value_of(said.get("retry_after"))))
+    raise RestFailed(call, answer.status_code, _code(error_part.get("code")), retry_after)
+
+
+async def _entries(answer: httpx2.Response, limits: Limits, most_bytes: int) -> AsyncGenerator[bytes]:
+    """The entries of an answer's list. Raises BodyRefused."""
+    listing = Listing(limits)
+    async with aclosing(pieces(answer, most_bytes)) as parts:
+        async for part in parts:
+            for entry in listing.feed(part):
+                yield entry
+    if not listing.is_whole:
+        raise BodyRefused("a list that does not end" if listing.was_found else NOT_A_LIST)
 
 
 def bounded_seconds(value: object) -> float:
@@ -133,13 +225,6 @@ def bounded_seconds(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value or value <= 0:  # noqa: PLR0124 - NaN
         return 0.0
     return float(min(value, MOST_RETRY_AFTER_SECONDS))
-
-
-def _entries(call: str, data: Text) -> list[Text]:
-    try:
-        return entries_of(data)
-    except NotTaken:
-        raise RestFailed(call, 200, NOT_A_LIST) from None
 
 
 def _object(text: Text | None) -> Json:
@@ -166,6 +251,9 @@ def _frame_or_none(entry: Text) -> FromRelay | UnknownFrame | None:
 @asynccontextmanager
 async def open_rest(base_url: str, agent_id: str, token: Secret[str]) -> AsyncIterator[Rest]:
     """A client with its connections, closed with the block."""
-    headers = {"Authorization": f"Bearer {token.reveal()}"}
-    async with httpx2.AsyncClient(base_url=base_url, headers=headers, timeout=TIMEOUT_SECONDS) as client:
+    headers = {"Authorization": f"Bearer {token.reveal()}", "Accept-Encoding": "gzip"}
+    limits = httpx2.Limits(max_connections=MOST_CONNECTIONS, max_keepalive_connections=ASKED_AT_ONCE)
+    async with httpx2.AsyncClient(base_url=base_url, headers=headers, timeout=TIMEOUT_SECONDS, limits=limits) as client:
+        # What answers set would be kept, and sent, for ever.
+        client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         yield Rest(client, agent_id)
