@@ -2,7 +2,7 @@
 
 Every HMAC, HKDF, AEAD, agreement and signature of the project goes through here, so that the Wycheproof
 vectors and the nonce recorder of the tests see what really runs. Symmetric work is done by `cryptography`,
-X25519 and Ed25519 by libsodium (PyNaCl), as measured in docs/protocol.md. Nothing else in crypto imports either.
+X25519 and Ed25519 by libsodium (PyNaCl), as measured in docs/protocol-crypto.md. Nothing else in crypto imports either.
 """
 
 from __future__ import annotations

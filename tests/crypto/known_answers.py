@@ -1,7 +1,7 @@
 """Makes the project's own vectors: every derivation, and a transcript of eight messages with a handshake.
 
 `python -m tests.crypto.known_answers` writes tests/vectors/*.json. The tests compare what the core computes
-now with what stands there; docs/protocol.md explains the files. A change of a vector is a change of protocol.
+now with what stands there; docs/protocol-crypto.md explains the files. A change of a vector is a change of protocol.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The core computes exactly what stands in tests/vectors, and an independent reading of the page agrees.
 
-The second half recomputes each derivation from docs/protocol.md with nothing but hashlib, hmac and raw
+The second half recomputes each derivation from docs/protocol-crypto.md with nothing but hashlib, hmac and raw
 library calls: what another implementation would do.
 """
 
