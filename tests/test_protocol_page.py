@@ -3,6 +3,7 @@
 What fails here names what docs/protocol.md or docs/protocol-crypto.md has to say anew.
 """
 
+import ast
 import importlib
 import json
 import re
@@ -31,6 +32,7 @@ ROOT = Path(__file__).parents[1]
 WIRE = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
 CRYPTO = (ROOT / "docs" / "protocol-crypto.md").read_text(encoding="utf-8")
 PAGE = WIRE + CRYPTO
+ENDPOINT = ROOT / "tests" / "second_endpoint"
 
 
 def section(title: str) -> str:
@@ -196,3 +198,32 @@ def test_the_links_between_the_pages_lead_somewhere() -> None:
         assert re.search(rf"^#+ {re.escape(reference)}\.? ", CRYPTO, re.MULTILINE), reference
     for reference in re.findall(r"wire §(\d+(?:\.\d+)?)", CRYPTO):
         assert re.search(rf"^#+ {re.escape(reference)}\.? ", WIRE, re.MULTILINE), reference
+
+
+def words_of(tree: ast.Module) -> Iterator[str]:
+    """What the endpoint calls things on the wire: keys, paths, labels."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Dict):
+            yield from (key.value for key in node.keys if isinstance(key, ast.Constant) and isinstance(key.value, str))
+        elif (
+            isinstance(node, ast.Subscript)
+            and isinstance(node.slice, ast.Constant)
+            and isinstance(node.slice.value, str)
+        ):
+            yield node.slice.value
+        elif isinstance(node, ast.Compare):
+            yield from (
+                one.value for one in node.comparators if isinstance(one, ast.Constant) and isinstance(one.value, str)
+            )
+        elif isinstance(node, ast.Constant) and isinstance(node.value, bytes) and node.value.startswith(b"hashee"):
+            yield node.value.rstrip(b"\0").decode()
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("hashee"):
+            yield node.value
+
+
+def test_the_second_endpoint_uses_no_word_that_the_pages_do_not_have() -> None:
+    names = [path for path in ENDPOINT.glob("*.py") if not path.name.startswith("test_")]
+    words = {word for path in names for word in words_of(ast.parse(path.read_text(encoding="utf-8")))}
+    assert len(words) > 60
+    ours = {"", "content-type", "application/octet-stream", "previous", "number", "Authorization", "Client"}
+    assert sorted(word for word in words - ours if not re.search(rf'[`"]{re.escape(word)}[`"? ]', PAGE)) == []

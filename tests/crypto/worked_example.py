@@ -242,7 +242,7 @@ def main() -> None:
         for name, values in made.items():
             print(f"{name}\n\n{page_lines(values)}\n")
         return
-    WORKED_EXAMPLE.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n")
+    WORKED_EXAMPLE.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
