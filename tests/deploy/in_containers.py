@@ -7,7 +7,6 @@ option of a container is what compose.yaml says; only the network is the host's,
 import base64
 import json
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,10 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own
 
 from sandbox.stage import free_port
+from tests.deploy.needs import needing
 from tests.deploy.on_systemd import saw, there
 from tests.deploy.talk import Talk, talking
 
@@ -32,6 +31,8 @@ PODMAN = ("podman", "--cgroup-manager=cgroupfs", "--runtime", "runc")
 BUILD_LIMITS = ("--ulimit", "nofile=1024:1024")  # more may not be raised in a container of a container
 RUN_LIMITS = (*BUILD_LIMITS, "--ulimit", "nproc=1000:1000")
 PATIENCE_SECONDS = 60
+
+machine_can = needing({name: name for name in ("podman", "runc", "debootstrap")}, as_root=True)
 
 
 @dataclass
@@ -110,11 +111,6 @@ def podman(*arguments: str, seconds: float = 600) -> str:
 
 
 async def test_the_image_and_the_services_of_compose(tmp_path: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("containers are started by root only here")
-    for program in ("podman", "runc", "debootstrap"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is missing: apt-get install --no-install-recommends {program}")
     await there(build)
     for name, scenario in (("one", everything_in_one), ("parts", in_parts)):
         folder = tmp_path / name

@@ -1,7 +1,7 @@
 """A throw-away machine with a real systemd as its pid 1: an overlay of this one's root, booted by systemd-nspawn.
 
 What is written there is gone with it. It shares this machine's loopback, so that a relay here is reached from there.
-Needs root, overlayfs and the packages systemd and systemd-container; without them the test is skipped, visibly.
+Needs root, overlayfs and the packages systemd and systemd-container; without them the test fails and says how to get them.
 """
 
 import contextlib
@@ -16,10 +16,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.deploy.needs import cannot
+
 ROOT = Path(__file__).parents[2]
 SOURCE = "/mnt/source"
 BOOT_SECONDS = 90.0
 PATIENCE_SECONDS = 90.0
+PROGRAMS = {"systemd-nspawn": "systemd-container", "nsenter": "util-linux", "setpriv": "util-linux", "mount": "mount"}
 PASSED_ON = ("PIP_", "SSL_", "LANG")
 
 
@@ -78,7 +81,6 @@ class Machine:
 @contextlib.contextmanager
 def booted_machine(folder: Path) -> Iterator[Machine]:
     """Booted, and gone with the block."""
-    _skip_where_it_cannot_run()
     upper, root = folder / "upper", folder / "root"
     upper.mkdir()
     root.mkdir()
@@ -150,7 +152,7 @@ def _mount(stack: contextlib.ExitStack, *arguments: object) -> None:
     command = ["mount", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, encoding="utf-8")
     if done.returncode != 0:
-        pytest.skip(f"this machine cannot mount what the test needs: {done.stderr.strip()}")
+        cannot(f"without {' '.join(command)}: {done.stderr.strip()}")
     stack.callback(subprocess.run, ["umount", "--lazy", str(arguments[-1])], check=False)
 
 
@@ -161,15 +163,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait(10)
     process.kill()
     process.wait()
-
-
-def _skip_where_it_cannot_run() -> None:
-    if os.geteuid() != 0:
-        pytest.skip("a real systemd is started by root only")
-    for program, package in (
-        ("systemd-nspawn", "systemd-container"),
-        ("nsenter", "util-linux"),
-        ("setpriv", "util-linux"),
-    ):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is missing: apt-get install {package}")

@@ -16,7 +16,8 @@ from typing import TypeVar
 import trio
 
 from sandbox.stage import free_port
-from tests.deploy.machine import SOURCE, Machine, booted_machine
+from tests.deploy.machine import PROGRAMS, SOURCE, Machine, booted_machine
+from tests.deploy.needs import needing
 from tests.deploy.talk import Talk, talking
 
 INSTALL = f"{SOURCE}/deploy/systemd/install.sh"
@@ -43,6 +44,8 @@ async def answer(message, chat):
     await chat.reply(f"echo: {message.text}")
 """
 Value = TypeVar("Value")
+
+machine_can = needing(PROGRAMS, as_root=True)
 
 
 def start(machine: Machine, *verb: str) -> float:
@@ -107,7 +110,7 @@ async def test_two_slots_change_over_on_one_redis_with_a_worker_elsewhere(tmp_pa
 async def has_a_redis_of_its_own(machine: Machine, talk: Talk) -> None:
     port, store_key = free_port(), base64.b64encode(os.urandom(32)).decode()
     options = f"--port {port} --bind 127.0.0.1 --appendonly yes --maxmemory-policy noeviction --dir /tmp"
-    machine.run("systemd-run", "--unit=redis-of-its-own", "redis-server", *options.split())
+    machine.run("systemd-run", "--unit=redis-of-its-own", server_of(machine), *options.split())
     url = {"HASHEE_REDIS_URL": f"redis://127.0.0.1:{port}/0"}
     write_settings(machine, talk.settings | url | {"HASHEE_STORE_KEY": store_key})
     for slot in ("blue", "green"):
@@ -116,6 +119,12 @@ async def has_a_redis_of_its_own(machine: Machine, talk: Talk) -> None:
     worker = url | {"HASHEE_AGENT_ID": talk.agent_id}
     lines = [*(f"{name}={value}" for name, value in worker.items()), said.strip()]
     write(machine, "etc/hashee-agent/worker.env", "\n".join(lines) + "\n", 0o600)
+
+
+def server_of(machine: Machine) -> str:
+    """The program that the installation there would start."""
+    asked = "from bus.embedded import find_server; print(find_server().path)"
+    return machine.run("/opt/hashee-agent/venv/bin/python", "-P", "-c", asked).stdout.strip()
 
 
 def is_well(machine: Machine, slot: str) -> bool:

@@ -11,7 +11,8 @@ import msgspec
 import trio
 
 from sandbox.stage import free_port
-from tests.deploy.machine import SOURCE, Machine, booted_machine
+from tests.deploy.machine import PROGRAMS, SOURCE, Machine, booted_machine
+from tests.deploy.needs import needing
 from tests.deploy.on_systemd import INSTALL, SEED_LINES, UNIT, main_pid, saw, start, there, write_settings
 from tests.rollout.promises import what_is_bad
 from tests.rollout.release import Releases
@@ -29,6 +30,8 @@ POLL_SECONDS = 0.2
 
 TRAFFIC = Order(strategy="", messages=600, people=200, rate=40.0, rollouts=1, trouble="", seed=1)
 TOO_LONG_SECONDS = 240.0
+
+machine_can = needing(PROGRAMS, as_root=True)
 
 
 async def reload(machine: Machine) -> None:
