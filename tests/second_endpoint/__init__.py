@@ -1,5 +1,5 @@
-"""A person's device and client, written from docs/protocol.md and docs/protocol-crypto.md alone: it imports nothing of ours.
+"""Both ends, a person's and an agent's, written from docs/protocol.md and docs/protocol-crypto.md alone: nothing of ours is imported.
 
-It is the proof that the two pages are whole. What it cannot do, they do not say; so it is mended by mending them first.
-The tests beside it start the agent and the relay, and compare.
+They are the proof that the two pages are whole. What they cannot do, the pages do not say: it is mended by mending those first.
+The tests beside them start the agent and the relay of the product, and compare.
 """

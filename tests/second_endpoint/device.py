@@ -7,7 +7,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tests.second_endpoint import groups, ratchet, streams
 from tests.second_endpoint.encoding import Random, ulid
@@ -134,6 +134,19 @@ class Device:
         ids = self._ids(V1, place, self.new_id())
         self.groups[place.other] = groups.accept_key(known, key, self.owner_id)
         return version, groups.seal_group_key(ids, key, recipients, self.identity, self.random)
+
+    def begin_stream(self, place: Place) -> tuple[streams.Growing, Payload]:
+        """A stream of ours, and the payload of its `stream.start`."""
+        stream_id, key = self.new_id(), self.random(32)
+        v = V1_1 if place.is_group else V1_2
+        begun = streams.Growing(stream_id, key, self._ids(v, place, stream_id))
+        return begun, streams.start_payload(stream_id, key)
+
+    def seal_delta(self, growing: streams.Growing, text: str) -> tuple[streams.Growing, str]:
+        """The stream after its next piece, and the piece."""
+        ids = replace(growing.begun, client_message_id=self.new_id())
+        sealed = streams.seal_delta(ids, growing, text, self.identity, self.random)
+        return replace(growing, text=growing.text + text, pieces=growing.pieces + 1), sealed
 
     def _ids(self, v: str, place: Place, client_message_id: str) -> Ids:
         return Ids(v, place.conversation_id, place.other, self.owner_id, self.device_id, client_message_id)

@@ -193,6 +193,15 @@ def open_group(wrap: Wrap, group_key: bytes, content_id: bytes) -> bytes:
     return unseal(derived, bytes_of(wrap, "wrapped_key", 48), content_id)
 
 
+def stream_wrap(stream_id: str, seq: int, stream_key: bytes, content: Content, random: Random) -> Wrap:
+    """For whoever got the stream's key."""
+    salt = random(16)
+    sealed = seal(
+        _numbered(stream_key, salt, b"hashee-stream-wrap-v1", stream_id, seq), content.key, content.content_id
+    )
+    return {"kind": "stream", "stream_id": stream_id, "seq": seq, "salt": salt, "wrapped_key": sealed}
+
+
 def open_stream(wrap: Wrap, stream_key: bytes, content_id: bytes) -> bytes:
     """The content key. Raises Unreadable."""
     named = text_of(wrap, "stream_id"), integer_of(wrap, "seq")

@@ -2,9 +2,18 @@
 
 from dataclasses import dataclass, replace
 
-from tests.second_endpoint.encoding import from_base64
-from tests.second_endpoint.envelope import Envelope, Ids, Payload, open_stream
+from tests.second_endpoint.encoding import Random, from_base64, to_base64
+from tests.second_endpoint.envelope import (
+    Envelope,
+    Ids,
+    Payload,
+    close_envelope,
+    open_stream,
+    seal_content,
+    stream_wrap,
+)
 from tests.second_endpoint.errors import Unreadable
+from tests.second_endpoint.keys import Identity
 
 
 @dataclass(frozen=True)
@@ -16,6 +25,18 @@ class Growing:
     begun: Ids
     text: str = ""
     pieces: int = 0
+
+
+def start_payload(stream_id: str, key: bytes) -> Payload:
+    """What the envelope of `stream.start` carries."""
+    return {"type": "stream", "stream_id": stream_id, "key": to_base64(key)}
+
+
+def seal_delta(ids: Ids, growing: Growing, text: str, identity: Identity, random: Random) -> str:
+    """The next piece of a stream of ours."""
+    content = seal_content(ids, {"type": "delta", "text": text}, random)
+    wrap = stream_wrap(growing.stream_id, growing.pieces, growing.key, content, random)
+    return close_envelope(ids, content, [wrap], identity)
 
 
 def begin(envelope: Envelope, payload: Payload, stream_id: str) -> Growing:

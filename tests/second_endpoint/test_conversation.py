@@ -12,8 +12,9 @@ from bus.client import open_redis
 from crypto.files import Attachment, FileOpener
 from sandbox.api import RelayApi
 from sandbox.children import relay_process
-from tests.second_endpoint.client import Client, Refused, signed_up
+from tests.second_endpoint.client import Client, signed_up
 from tests.second_endpoint.device import Place, system
+from tests.second_endpoint.end import Refused
 from tests.second_endpoint.errors import Unreadable
 from tests.second_endpoint.files import open_file, seal_file
 from tests.world import World, world

@@ -33,7 +33,9 @@ TEXTS = (
     "files",
     "device",
     "web_socket",
+    "end",
     "client",
+    "agent",
 )
 
 
@@ -150,9 +152,14 @@ def wraps_of(envelope: Envelope) -> list[str]:
     return [pack(wrap).hex() for wrap in envelope.wraps]
 
 
-def test_it_reads_the_delta_of_the_worked_example() -> None:
+def test_it_seals_and_reads_the_delta_of_the_worked_example() -> None:
     told = kept("worked_example")["delta"]
     envelope = read_envelope(told["encrypted_payload"])
+    ours = streams.Growing(told["stream_id"], bytes.fromhex(told["key"]), envelope.ids)
+    random = drawing([told["content_key_and_nonce"], told["salt"]])
+    agent = device_of(kept("transcript")["keys"]["agent"], 0)
+    text = told["payload"]["text"]
+    assert streams.seal_delta(envelope.ids, ours, text, agent.identity, random) == told["encrypted_payload"]
     growing = streams.begin(
         envelope,
         {"type": "stream", "stream_id": told["stream_id"], "key": to_base64(bytes.fromhex(told["key"]))},

@@ -90,5 +90,5 @@ async def open_socket(url: str) -> AsyncIterator[Socket]:
     stream = await trio.open_tcp_stream(parts.hostname, parts.port or 80)
     async with stream:
         socket = Socket(stream)
-        await socket.open(parts.netloc, parts.path)
+        await socket.open(parts.netloc, parts.path + (f"?{parts.query}" if parts.query else ""))
         yield socket
