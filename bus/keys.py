@@ -21,7 +21,7 @@ SEALED_KINDS = frozenset(
 PLAIN_KINDS = frozenset(
     {
         *("gen", "epoch", "cursor", "first_sync", "rate", "reclaimer", "consumers", "presence", "live", "ledger"),
-        *("due", "outbox", "acks", "quarantine", "wanted", "owners", "prekey_state", "grant_head"),
+        *("due", "outbox", "acks", "quarantine", "wanted", "waiting_for", "owners", "prekey_state", "grant_head"),
         *("busy", "waiting", "interrupted", "interrupts", "streams"),
         *("ids", "taken", "emitted", "sent"),
         *("slot", "slots", "ghosts", "ghost_poll", "standby"),
@@ -194,6 +194,11 @@ class Keys:
     def wanted(self) -> str:
         """Set: message_ids in quarantine that are to be tried again now."""
         return self._key("wanted")
+
+    @property
+    def waiting_for(self) -> str:
+        """Sorted set (by name): what each message in quarantine waits for, why it could not be read, its name."""
+        return self._key("waiting_for")
 
     def quarantined(self, message_id: str) -> str:
         """Hash: one message that could not be read."""

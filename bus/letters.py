@@ -3,7 +3,9 @@
 Nothing leaves either without being asked to: a retry puts it back on its way, a drop is the operator's word.
 """
 
-from collections.abc import AsyncIterator, Iterable
+import hashlib
+import re
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Literal, cast
 
 import msgspec
@@ -19,6 +21,7 @@ from bus.records import (
     decode_outbox_record,
     decode_reply_record,
 )
+from bus.wire import Value
 
 PAGE = 100
 
@@ -111,7 +114,14 @@ class DeadLetters:
 
     async def drop(self, letter: DeadLetter) -> bool:
         """Give it up for good; False if it is not there."""
-        keys = [self._keys.dead, self._keys.dead, self._keys.wanted, self._keys.generation, self._keys.ledger]
+        keys = [
+            self._keys.dead,
+            self._keys.dead,
+            self._keys.wanted,
+            self._keys.generation,
+            self._keys.ledger,
+            self._keys.waiting_for,
+        ]
         return await self._client.script("release", keys, letter.id, "dead", letter.job_id, "operator") == 1
 
     async def _range(self, start: str, end: str, count: int) -> list[DeadLetter]:
@@ -134,9 +144,10 @@ def _letter(entry: str, fields: dict[bytes, bytes]) -> DeadLetter:
 
 
 class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
-    """A message that could not be read. `frame`: as the relay sent it; `plaintext`: sealed, '' where nothing was decrypted.
+    """A message that could not be read. `message_id` is its name: the relay's id, or for a second message under one id that and a digest.
 
-    `is_signed`: its signature had verified, and its id is known since.
+    `frame`: as the relay sent it; `plaintext`: sealed, '' where nothing was decrypted; both are empty in a row without content.
+    `is_signed`: its signature had verified. `is_remembered`: its id is known since (older versions). `seq`: None where they wrote none.
     """
 
     message_id: str
@@ -145,15 +156,38 @@ class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
     sender_id: str
     since_ms: int
     is_signed: bool
-    frame: bytes
+    frame: bytes = b""
     plaintext: bytes = b""
+    is_remembered: bool = False
+    seq: int | None = None
+    waits_for: str | None = None
 
     def __repr__(self) -> str:
         return f"Quarantined(message_id={self.message_id!r}, reason={self.reason!r}, …)"
 
 
+CIRCUMSTANCES = ("why", "conversation", "from", "at", "signed", "verified", "seq", "for")
+_BESIDE = re.compile(r"~[0-9a-f]{16}\Z")
+MOST_AT_ONCE = 100  # names in one command
+
+
+def digest_of(conversation_id: str, encrypted_payload: str) -> str:
+    """What tells an envelope from another under the same message_id, however the relay's frame around it differs."""
+    return hashlib.sha256(f"{conversation_id}\x00{encrypted_payload}".encode()).hexdigest()[:16]
+
+
+def name_beside(message_id: str, digest: str) -> str:
+    """The name in quarantine of a message whose message_id another one has there."""
+    return f"{message_id}~{digest}"
+
+
+def message_id_of(name: str) -> str:
+    """The message_id of a message in quarantine, by its name."""
+    return _BESIDE.sub("", name)
+
+
 class Quarantine:
-    """Of one agent."""
+    """Of one agent. Messages go by their names, most of which are their message_ids."""
 
     def __init__(self, client: Commands, keys: Keys) -> None:
         self._client = client
@@ -163,52 +197,99 @@ class Quarantine:
         """How many there are."""
         return cast(int, await self._client.command("ZCARD", self._keys.quarantine))
 
+    async def names(self) -> list[str]:
+        """Of all, oldest first."""
+        return _texts(await self._client.command("ZRANGE", self._keys.quarantine, 0, -1))
+
     async def all(self) -> AsyncIterator[Quarantined]:
-        """Oldest first; one that comes or goes meanwhile may be missed, no other."""
-        ids = cast("list[bytes]", await self._client.command("ZRANGE", self._keys.quarantine, 0, -1))
-        for message_id in ids:
-            found = await self.find(message_id.decode())
-            if found is not None:
-                yield found
+        """Oldest first, without content; one that comes or goes meanwhile may be missed, no other."""
+        names = await self.names()
+        for at in range(0, len(names), MOST_AT_ONCE):
+            for row in await self.rows(names[at : at + MOST_AT_ONCE]):
+                yield row
 
-    async def find(self, message_id: str) -> Quarantined | None:
-        """By the relay's message_id."""
-        flat = cast("list[bytes]", await self._client.command("HGETALL", self._keys.quarantined(message_id)))
-        if not flat:
-            return None
-        fields = {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
-        return Quarantined(
-            message_id=message_id,
-            reason=fields["why"].decode(),
-            conversation_id=fields.get("conversation", b"").decode(),
-            sender_id=fields.get("from", b"").decode(),
-            since_ms=int(fields["at"]),
-            is_signed=fields["signed"] == b"1",
-            frame=fields["frame"],
-            plaintext=fields.get("plaintext", b""),
-        )
+    async def rows(self, names: Sequence[str]) -> list[Quarantined]:
+        """Of those that are there, without content: it may be a mebibyte each."""
+        rows = []
+        for name in names:
+            answer = await self._client.command("HMGET", self._keys.quarantined(name), *CIRCUMSTANCES)
+            values = cast("list[bytes | None]", answer)
+            told = {field: value for field, value in zip(CIRCUMSTANCES, values, strict=True) if value is not None}
+            rows.append(_row(name, told))
+        return [row for row in rows if row is not None]
 
-    async def want(self, message_ids: Iterable[str]) -> None:
+    async def find(self, name: str) -> Quarantined | None:
+        """The whole message."""
+        flat = cast("list[bytes]", await self._client.command("HGETALL", self._keys.quarantined(name)))
+        return _row(name, {field.decode(): value for field, value in zip(flat[::2], flat[1::2], strict=True)})
+
+    async def named_after(self, message_id: str) -> list[str]:
+        """The names of all that came under this message_id."""
+        return [name for name in await self.names() if name == message_id or name.startswith(f"{message_id}~")]
+
+    async def waiting_for(self, things: Iterable[str], reasons: Iterable[str]) -> list[str]:
+        """The names of what waits for one of these (supervisor/mending.py) for one of these reasons."""
+        found = list[str]()
+        for thing in things:
+            for reason in reasons:
+                start = f"{thing}\x00{reason}"
+                command = ("ZRANGEBYLEX", self._keys.waiting_for, f"[{start}\x00", f"({start}\x01")
+                found += [member.rpartition("\x00")[2] for member in _texts(await self._client.command(*command))]
+        return found
+
+    async def list_waiting(self, things: Mapping[str, str]) -> None:
+        """By name, what messages wait for that an older version has put there: found by it from now on."""
+        named = list(things.items())
+        for at in range(0, len(named), MOST_AT_ONCE):
+            some = named[at : at + MOST_AT_ONCE]
+            keys = [self._keys.waiting_for, self._keys.generation, *(self._keys.quarantined(name) for name, _ in some)]
+            await self._client.script("list_waiting", keys, *(word for pair in some for word in pair))
+
+    async def want(self, names: Iterable[str]) -> None:
         """A supervisor is to try these again as soon as it can."""
-        ids = list(message_ids)
-        if ids:
-            await self._client.command("SADD", self._keys.wanted, *ids)
+        ids = list(names)
+        for at in range(0, len(ids), MOST_AT_ONCE):
+            await self._client.command("SADD", self._keys.wanted, *ids[at : at + MOST_AT_ONCE])
 
     async def wanted(self) -> list[str]:
         """Those that are to be tried again."""
-        return [raw.decode() for raw in cast("list[bytes]", await self._client.command("SMEMBERS", self._keys.wanted))]
+        return _texts(await self._client.command("SMEMBERS", self._keys.wanted))
 
-    async def tried(self, message_id: str) -> None:
+    async def tried(self, name: str) -> None:
         """It was tried, and stays for now or is gone."""
-        await self._client.command("SREM", self._keys.wanted, message_id)
+        await self._client.command("SREM", self._keys.wanted, name)
 
-    async def drop(self, message_id: str, why: GivenUp = "operator") -> bool:
+    async def drop(self, name: str, why: GivenUp = "operator") -> bool:
         """Give it up for good; False if it is not there. `copy`: the genuine message was taken in."""
         keys = [
             self._keys.quarantine,
-            self._keys.quarantined(message_id),
+            self._keys.quarantined(name),
             self._keys.wanted,
             self._keys.generation,
             self._keys.ledger,
+            self._keys.waiting_for,
         ]
-        return await self._client.script("release", keys, message_id, "quarantine", message_id, why) == 1
+        return await self._client.script("release", keys, name, "quarantine", message_id_of(name), why) == 1
+
+
+def _row(name: str, fields: Mapping[str, bytes]) -> Quarantined | None:
+    if "why" not in fields:
+        return None
+    is_remembered = fields.get("signed") == b"1"
+    return Quarantined(
+        message_id=name,
+        reason=fields["why"].decode(),
+        conversation_id=fields.get("conversation", b"").decode(),
+        sender_id=fields.get("from", b"").decode(),
+        since_ms=int(fields["at"]),
+        is_signed=is_remembered or fields.get("verified") == b"1",
+        frame=fields.get("copy") or fields.get("frame", b""),
+        plaintext=fields.get("plaintext", b""),
+        is_remembered=is_remembered,
+        seq=int(fields["seq"]) if "seq" in fields else None,
+        waits_for=fields["for"].decode() if "for" in fields else None,
+    )
+
+
+def _texts(answer: Value) -> list[str]:
+    return [raw.decode() for raw in cast("list[bytes]", answer)]

@@ -57,6 +57,7 @@ class Intake(enum.Enum):
     FULL = b"full"
     HOLD = b"hold"
     GONE = b"gone"
+    TAKEN = b"taken"
 
     @property
     def is_settled(self) -> bool:
@@ -101,6 +102,12 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     person: str = ""
     message_id: str = ""
     received_ms: int = 0
+    kept_as: str = ""  # its name in quarantine, where another has its message_id
+
+    @property
+    def name(self) -> str:
+        """Under which it stands in quarantine."""
+        return self.kept_as or self.message_id
 
 
 class Store:
@@ -168,19 +175,26 @@ class Store:
         plaintext: bytes = b"",
         answer: bytes = b"",
         sender_id: str = "",
+        digest: str = "",
+        waits_for: str = "",
     ) -> Intake:
-        """Keep a message that cannot be read; `plaintext` sealed. `answer`: a reply of our own to it."""
+        """Keep a message that cannot be read; `plaintext` sealed. `answer`: a reply of our own to it. `digest`: of its envelope.
+        `waits_for`: whose coming may mend it (supervisor/mending.py).
+
+        TAKEN: another envelope has its name, and nothing was changed; call it again with one of its own (`kept_as`).
+        """
         keys = [
             *self.keys.board(arrival.conversation_id),
             self.keys.session(*arrival.peer),
             self.keys.one_time_prekeys,
             self.keys.quarantine,
-            self.keys.quarantined(arrival.message_id),
+            self.keys.quarantined(arrival.name),
+            self.keys.waiting_for,
         ]
         arguments = (
             *_arguments(arrival),
             *(arrival.kind, arrival.person, arrival.message_id, reason, frame, plaintext, answer),
-            *(sender_id, arrival.received_ms),
+            *(sender_id, arrival.received_ms, arrival.name, digest, waits_for),
         )
         return self._intake(await self.client.script("quarantine", keys, *arguments))
 
@@ -191,12 +205,13 @@ class Store:
             self.keys.session(*arrival.peer),
             self.keys.one_time_prekeys,
             self.keys.quarantine,
-            self.keys.quarantined(arrival.message_id),
+            self.keys.quarantined(arrival.name),
             self.keys.wanted,
+            self.keys.waiting_for,
         ]
         conversation, signed_id, message_ms, _, *rest = _arguments(arrival)
         arguments = (conversation, signed_id, message_ms, *rest, arrival.kind, arrival.person, job or b"")
-        return self._intake(await self.client.script("requeue", keys, *arguments, arrival.message_id))
+        return self._intake(await self.client.script("requeue", keys, *arguments, arrival.message_id, arrival.name))
 
     def _intake(self, answer: Value) -> Intake:
         outcome, *rest = cast("list[Value]", answer)

@@ -97,9 +97,9 @@ class Groups:
         members: Members,
         device: LocalDevice,
         metrics: Metrics,
-        on_key: Callable[[], None] = lambda: None,
+        on_key: Callable[[str], None] = lambda _group_id: None,
     ) -> None:
-        """`on_key` is called when a key was accepted."""
+        """`on_key` is told the group of which a key was accepted."""
         self._vault = vault
         self._rest = rest
         self._owners = owners
@@ -199,7 +199,7 @@ class Groups:
                 return known
             if await self._vault.put_group(key.group_id, read, keys.encode()):
                 log.info("group: key accepted", group=key.group_id, version=key.key_version, maker=maker_id)
-                self._on_key()
+                self._on_key(key.group_id)
                 return keys
 
     async def _kept(self, group_id: str) -> GroupKeys:

@@ -12,11 +12,12 @@ import msgspec
 import structlog
 import trio
 
-from bus.letters import Quarantined
+from bus.letters import Quarantined, digest_of, name_beside
 from bus.policies import PolicyStore
 from bus.store import Arrival, Intake, Source, Store, now_ms
 from bus.wire import RedisFailed
 from crypto.envelope import Envelope
+from crypto.errors import Reason, Unreadable
 from supervisor.lanes import LaneFull, Lanes
 from supervisor.metrics import Metrics
 from supervisor.own_words import OwnWords
@@ -69,10 +70,10 @@ class Inbound:
         words: OwnWords,
         metrics: Metrics,
         ask_for_poll: Callable[[], None],
-        on_session: Callable[[str], None],
+        on_session: Callable[[str, bytes], None],
         acks_settled: Callable[[str], Awaitable[None]] = _at_once,
     ) -> None:
-        """`on_session` is told the owner with whom a session has begun. `acks_settled` returns when the acknowledgements heard for a
+        """`on_session` is told the owner with whom a session has begun, and which. `acks_settled` returns when the acknowledgements heard for a
         conversation have taken their place in its sequence.
         """
         self._acks_settled = acks_settled
@@ -131,7 +132,9 @@ class Inbound:
 
     async def retry(self, quarantined: Quarantined, frame: MessageFrame) -> Waiting:
         """A frame out of quarantine: in its conversation's turn, like any other."""
-        return await self._in_turn(Incoming(frame, Source.QUARANTINE, now_ms(), is_known=quarantined.is_signed))
+        name, is_known = quarantined.message_id, quarantined.is_remembered
+        kept_as = "" if name == frame.message_id else name
+        return await self._in_turn(Incoming(frame, Source.QUARANTINE, now_ms(), is_known=is_known, kept_as=kept_as))
 
     async def _in_turn(self, incoming: Incoming) -> Waiting:
         waiting = Waiting(incoming)
@@ -179,6 +182,17 @@ class Inbound:
             self._ask_for_poll()
 
     async def _read_and_store(self, waiting: Waiting) -> Intake:
+        outcome = await self._stored(waiting)
+        if (
+            outcome is Intake.TAKEN
+        ):  # another one that cannot be read has its message_id in quarantine: it gets a name of its own
+            frame = waiting.incoming.frame
+            name = name_beside(frame.message_id, digest_of(frame.conversation_id, frame.encrypted_payload))
+            waiting.incoming = msgspec.structs.replace(waiting.incoming, kept_as=name)
+            outcome = await self._stored(waiting)
+        return outcome
+
+    async def _stored(self, waiting: Waiting) -> Intake:
         envelope = self._reader.parse(waiting.incoming)
         if not isinstance(envelope, Envelope):
             return await self._settle(waiting, envelope)
@@ -187,7 +201,17 @@ class Inbound:
                 outcome = await self._settle(waiting, await self._reader.read(waiting.incoming, envelope))
                 if outcome is not Intake.CONFLICT:
                     return outcome
-        raise RedisFailed(f"{waiting.incoming.frame.message_id}: changed {MOST_CONFLICTS} times while it was read")
+        return await self._given_up(waiting)
+
+    async def _given_up(self, waiting: Waiting) -> Intake:
+        """It never fits what it is committed to: it holds up nobody else, and is tried again out of quarantine."""
+        error = Unreadable(Reason.NO_SESSION, f"changed {MOST_CONFLICTS} times while it was read")
+        waiting.reason = error.reason.value
+        if waiting.incoming.source is Source.QUARANTINE:
+            return Intake.GONE
+        outcome = await self._quarantine(waiting.incoming, Unread(waiting.incoming.arrival(), error))
+        self._on_session(waiting.incoming.frame.sender_id, b"")  # it is tried once more, beside the others
+        return outcome
 
     async def _settle(self, waiting: Waiting, reading: Reading) -> Intake:
         """One commit; CONFLICT when what it was judged with has changed meanwhile."""
@@ -223,7 +247,7 @@ class Inbound:
         if outcome.is_new:
             self._metrics.inbound(arrival.kind, payload_type_of(read.payload))
             if read.begins_session:
-                self._on_session(arrival.peer[0])
+                self._on_session(arrival.peer[0], read.begins_session)
         if outcome is Intake.LATE:
             self._metrics.late.inc()
         return outcome
@@ -249,12 +273,14 @@ class Inbound:
             plaintext=unread.plaintext,
             answer=unread.answer,
             sender_id=frame.sender_id,
+            digest=digest_of(frame.conversation_id, frame.encrypted_payload),
+            waits_for=unread.waits_for or frame.sender_id,
         )
         if outcome.is_new:
             self._metrics.decrypt_failure.labels(error.reason.value).inc()
             log.warning(
                 "message: quarantined",
-                message_id=frame.message_id,
+                message_id=arrival.name,
                 conversation_id=frame.conversation_id,
                 reason=error.reason.value,
                 detail=error.detail,

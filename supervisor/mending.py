@@ -1,4 +1,8 @@
-"""What may mend which reason of the quarantine: a relation, a group's key, a session. Used by what hears of it, and by commands."""
+"""What may mend which reason of the quarantine: a relation, a group's key, a session. Used by what hears of it, and by commands.
+
+A message waits for one thing: its sender, its group's key, or the one session that its key would come from. So whatever comes touches
+only what it may mend, however much there is besides.
+"""
 
 import msgspec
 import structlog
@@ -19,23 +23,40 @@ log = structlog.get_logger()
 
 
 class Hope(msgspec.Struct, frozen=True):
-    """What has come: of a sender (None: of anybody), it may mend these reasons."""
+    """What has come; what waits for one of these may be mended, if it stands there for one of the reasons."""
 
     reasons: frozenset[str]
-    sender_id: str | None = None
-
-    def is_for(self, message: Quarantined) -> bool:
-        return message.reason in self.reasons and self.sender_id in (None, message.sender_id)
+    things: tuple[str, ...]
 
 
 def owner_changed(owner_id: str) -> Hope:
     """A relation was established or restored, a device is listed, or a decision about keys was made."""
-    return Hope(OWNER_REASONS, owner_id)
+    return Hope(OWNER_REASONS, (owner_id,))
+
+
+def group_key_came(group_id: str) -> Hope:
+    """A group has a new key; what an older version has put there may be of any group."""
+    return Hope(GROUP_REASONS, (group_id, ""))
+
+
+def session_began(owner_id: str, session: bytes) -> Hope:
+    """A session works now; what an older version has put there may be of any session of this owner."""
+    return Hope(SESSION_REASONS, (session_thing(owner_id, session), owner_id))
+
+
+def session_thing(owner_id: str, session: bytes) -> str:
+    """What a message of this session waits for that came before its session."""
+    return f"{owner_id}/{session.hex()}"
+
+
+def thing_of(message: Quarantined) -> str:
+    """What a message waits for that an older version has put there."""
+    return "" if message.reason in GROUP_REASONS else message.sender_id
 
 
 async def mark(quarantine: Quarantine, hope: Hope) -> int:
     """A supervisor is to try these again; how many. Raises RedisFailed."""
-    found = [message.message_id async for message in quarantine.all() if hope.is_for(message)]
+    found = await quarantine.waiting_for(hope.things, sorted(hope.reasons))
     await quarantine.want(found)
     return len(found)
 

@@ -353,11 +353,11 @@ class Parts:
     def _on_grant_changed(self, owner_id: str) -> None:
         self.second_chances.owner_changed(owner_id)
 
-    def _on_group_key(self) -> None:
-        self.second_chances.group_key_came()
+    def _on_group_key(self, group_id: str) -> None:
+        self.second_chances.group_key_came(group_id)
 
-    def _on_session(self, owner_id: str) -> None:
-        self.second_chances.session_began(owner_id)
+    def _on_session(self, owner_id: str, session: bytes) -> None:
+        self.second_chances.session_began(owner_id, session)
 
     async def _on_worker_death(self, exited: WorkerExit) -> None:
         overran = frozenset(job.entry_id for job in exited.overdue)

@@ -12,7 +12,16 @@ from bus.generation import Generation
 from bus.records import InboundMessage, Payload, pack_job
 from bus.sealing import BusKey, StateKey
 from bus.store import Arrival, Look, Source, Store, now_ms
-from crypto.envelope import V1_1, Envelope, Expected, handshake_prekeys, open_ratchet, parse_envelope, verify_signature
+from crypto.envelope import (
+    V1_1,
+    Envelope,
+    Expected,
+    handshake_prekeys,
+    open_ratchet,
+    parse_envelope,
+    ratchet_wrap,
+    verify_signature,
+)
 from crypto.errors import BadContent, ForgedContent, Reason, Unreadable
 from crypto.identity import LocalDevice
 from crypto.sessions import DeviceRecord, may_renegotiate, noted
@@ -20,6 +29,7 @@ from supervisor.addressing import GROUP, check_addressed
 from supervisor.asking import WAIT_LONG_SECONDS
 from supervisor.frames import ArtifactResponse, MessageNew
 from supervisor.groups import Groups, check_not_stale, sent_ms
+from supervisor.mending import session_thing
 from supervisor.own_words import PING, OwnWords, system_event
 from supervisor.owners import Owner, Owners
 from supervisor.payloads import conversation_kind, inbound_message, message_ms
@@ -30,12 +40,16 @@ MessageFrame = MessageNew | ArtifactResponse
 
 
 class Incoming(msgspec.Struct, frozen=True):
-    """A frame and how it came. `is_known`: its id stands in the memory since it was quarantined, which does not count now."""
+    """A frame and how it came. `is_known`: its id stands in the memory since it was quarantined, which does not count now.
+
+    `kept_as`: its name in quarantine where another message has its message_id.
+    """
 
     frame: MessageFrame
     source: Source
     received_ms: int
     is_known: bool = False
+    kept_as: str = ""
 
     def arrival(self) -> Arrival:
         """As long as nothing of the envelope is authentic: only the relay's message_id names it."""
@@ -48,31 +62,39 @@ class Incoming(msgspec.Struct, frozen=True):
             message_ms=0,
             message_id=frame.message_id,
             received_ms=self.received_ms,
+            kept_as=self.kept_as,
         )
 
 
 class Readable(msgspec.Struct, frozen=True):
-    """It was read. `job` None: nothing for a handler. `answer`: a reply of our own. `record`: what its session becomes."""
+    """It was read. `job` None: nothing for a handler. `answer`: a reply of our own. `record`: what its session becomes.
+
+    `begins_session`: the session that begins with it, or b"".
+    """
 
     arrival: Arrival
     payload: Payload
     job: bytes | None
     answer: bytes = b""
     record: DeviceRecord | None = None
-    begins_session: bool = False
+    begins_session: bytes = b""
 
     def __repr__(self) -> str:
         return f"Readable(message_id={self.arrival.message_id!r}, …)"
 
 
 class Unread(msgspec.Struct, frozen=True):
-    """It was not. `plaintext`: sealed, where something was decrypted. `answer`: the first message of a new session."""
+    """It was not. `plaintext`: sealed, where something was decrypted. `answer`: the first message of a new session.
+
+    `waits_for`: whose coming may mend it (supervisor/mending.py); '' for its sender.
+    """
 
     arrival: Arrival
     error: Unreadable
     plaintext: bytes = b""
     answer: bytes = b""
     record: DeviceRecord | None = None
+    waits_for: str = ""
 
     def __repr__(self) -> str:
         return f"Unread(message_id={self.arrival.message_id!r}, reason={self.error.reason.value!r}, …)"
@@ -159,7 +181,7 @@ class Reader:
             peer=peer,
             session_version=loaded.version,
             epoch=self._generation.epoch,
-            kind=conversation_kind(frame),
+            kind=look.kind or conversation_kind(frame),  # what the relay said first is pinned; later it may say nothing
             person=owner.owner_id,
         )
         wait_seconds = WAIT_LONG_SECONDS if incoming.source is Source.QUARANTINE else None
@@ -170,7 +192,9 @@ class Reader:
         except BadContent as error:
             return self._opened_in_vain(arrival, loaded, error)
         except Unreadable as error:
-            return self._out_of_step(arrival, loaded, error)
+            return msgspec.structs.replace(
+                self._out_of_step(arrival, loaded, error), waits_for=self._session_of(envelope)
+            )
 
     async def _authenticate(self, frame: MessageFrame, envelope: Envelope, look: Look) -> Owner:
         """`to`, conversation pin, grant, pinned key, signature, in the order of PROTOCOL §5.10."""
@@ -197,7 +221,17 @@ class Reader:
             job = self._job(inbound_message(frame, envelope, opened.payload), arrival)
         elif system_event(opened.payload) == PING:
             answer = self._words.pong(frame.message_id, arrival.conversation_id, arrival.message_ms)
-        return Readable(arrival, opened.payload, job, answer, opened.record, begins_session=named is not None)
+        session = b"" if named is None else ratchet_wrap(envelope, self._device.device_id).session
+        is_new = named is not None and loaded.record.find(session) is None
+        return Readable(arrival, opened.payload, job, answer, opened.record, begins_session=session if is_new else b"")
+
+    def _session_of(self, envelope: Envelope) -> str:
+        """What a message waits for that is out of step: the session that it names."""
+        try:
+            wrap = ratchet_wrap(envelope, self._device.device_id)
+        except Unreadable:
+            return ""
+        return session_thing(envelope.sender_id, wrap.session)
 
     def _out_of_step(self, arrival: Arrival, loaded: Loaded, error: Unreadable) -> Unread:
         """The sender is who they say and the sessions are out of step: a new one, within the limits of PROTOCOL §5.4."""
@@ -215,7 +249,7 @@ class Reader:
         """The ratchet has moved although the content is of no use: both are kept (PROTOCOL §5.4)."""
         write = self._sessions.seal(arrival.peer, loaded, error.record)
         moved = msgspec.structs.replace(arrival, session=write, used_one_time_prekey=error.used_one_time_prekey)
-        sealed = self._state_key.seal(error.opened_plaintext, "quarantine", self._device.owner_id, arrival.message_id)
+        sealed = self._state_key.seal(error.opened_plaintext, "quarantine", self._device.owner_id, arrival.name)
         return Unread(moved, error, plaintext=sealed, record=error.record)
 
     # A group's message: no session; what cannot be read pins nothing, since its sender may be no member
@@ -237,7 +271,8 @@ class Reader:
                 check_not_stale(envelope, look)
             opened = await self._groups.open(envelope)
         except Unreadable as error:
-            return Unread(arrival, error)
+            waits_for = envelope.to if error.reason is Reason.UNKNOWN_GROUP_KEY else ""
+            return Unread(arrival, error, waits_for=waits_for)
         member = msgspec.structs.replace(arrival, kind=GROUP, person=envelope.to)
         job = None
         if opened.payload.get("type") != "system":

@@ -18,15 +18,21 @@ from supervisor.mending import (
     OWNER_REASONS,
     SESSION_REASONS,
     Hope,
+    group_key_came,
     kept_frame,
     mark,
     owner_changed,
+    session_began,
+    thing_of,
 )
 from supervisor.metrics import Metrics
 from supervisor.owners import Owners
 
 LOOK_SECONDS = 1.0
 MOST_EVENTS = 1000
+TRIED_IN_A_ROW = 20
+REST_SECONDS = 0.1
+"""After so many tries in a row: ten thousand messages of one person are tried beside the others', not before them."""
 
 log = structlog.get_logger()
 
@@ -47,13 +53,13 @@ class SecondChances:
         """A relation was established or restored, a device is listed, or a decision about keys was made."""
         self._expect(owner_changed(owner_id))
 
-    def group_key_came(self) -> None:
+    def group_key_came(self, group_id: str) -> None:
         """A group has a new key."""
-        self._expect(Hope(GROUP_REASONS))
+        self._expect(group_key_came(group_id))
 
-    def session_began(self, owner_id: str) -> None:
+    def session_began(self, owner_id: str, session: bytes) -> None:
         """The owner's device has started a session that works."""
-        self._expect(Hope(SESSION_REASONS, owner_id))
+        self._expect(session_began(owner_id, session))
 
     def _expect(self, hope: Hope) -> None:
         try:
@@ -97,8 +103,10 @@ class SecondChances:
 
         All messages of an owner are judged alike, whatever comes meanwhile, since a later one must not overtake.
         """
-        found, active = list[str](), dict[str, bool]()
+        found, active, unlisted = list[str](), dict[str, bool](), dict[str, str]()
         async for message in self._quarantine.all():
+            if message.waits_for is None:
+                unlisted[message.message_id] = thing_of(message)
             sender, is_mended = message.sender_id, message.reason in GROUP_REASONS | SESSION_REASONS
             if message.reason in OWNER_REASONS:
                 if sender not in active:
@@ -107,6 +115,7 @@ class SecondChances:
                 is_mended = active[sender]
             if is_mended:
                 found.append(message.message_id)
+        await self._quarantine.list_waiting(unlisted)
         await self._quarantine.want(found)
         return len(found)
 
@@ -127,14 +136,21 @@ class SecondChances:
     async def _try_all(self) -> None:
         """In the order of each conversation; behind one that cannot be tried now, the later ones wait."""
         waiting: set[str] = set()
-        for conversation, _, message_id in sorted([await self._place(one) for one in await self._quarantine.wanted()]):
-            if conversation not in waiting and not await self._is_tried(message_id):
+        names = await self._quarantine.wanted()
+        rows = {row.message_id: row for row in await self._quarantine.rows(names)}
+        places = sorted([await self._place(name, rows.get(name)) for name in names])
+        for count, (conversation, _, name) in enumerate(places, start=1):
+            if conversation not in waiting and not await self._is_tried(name):
                 waiting.add(conversation)
+            if count % TRIED_IN_A_ROW == 0:
+                await trio.sleep(REST_SECONDS)
 
-    async def _place(self, message_id: str) -> tuple[str, int, str]:
-        message = await self._quarantine.find(message_id)
+    async def _place(self, name: str, row: Quarantined | None) -> tuple[str, int, str]:
+        if row is not None and row.seq is not None:
+            return row.conversation_id, row.seq, name
+        message = None if row is None else await self._quarantine.find(name)  # an older version's, which wrote no seq
         frame = None if message is None else kept_frame(message)
-        return ("", 0, message_id) if frame is None else (frame.conversation_id, frame.conversation_seq, message_id)
+        return ("", 0, name) if frame is None else (frame.conversation_id, frame.conversation_seq, name)
 
     async def _is_tried(self, message_id: str) -> bool:
         """False when it could not be: Redis or the relay was away, or nothing is taken in now. It is still wanted then."""

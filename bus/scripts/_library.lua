@@ -138,6 +138,17 @@ local function store_session(session, version, sealed, epoch)
   redis.call('HSET', session, 'v', tonumber(version) + 1, 'b', sealed, 'e', epoch)
 end
 
+-- What a message in quarantine waits for: members of one set, found by their beginning
+
+local function waiting_member(thing, why, name)
+  return thing .. '\0' .. why .. '\0' .. name
+end
+
+local function waits_no_longer(waiting_for, message, name)
+  local what = redis.call('HMGET', message, 'for', 'why')
+  if what[1] then redis.call('ZREM', waiting_for, waiting_member(what[1], what[2], name)) end
+end
+
 -- A conversation at work and at rest
 
 local function is_idle()

@@ -123,22 +123,28 @@ async def _chosen_now(choice: Choice) -> list[Quarantined]:
 async def _chosen(store: OpenStore, choice: Choice) -> list[Quarantined]:
     kept = Quarantine(store.client, store.names)
     if not choice.ids:
-        return [light(one) async for one in kept.all() if choice.reason in (None, one.reason)]
-    return [light(await _find(kept, message_id)) for message_id in choice.ids]
+        return [one async for one in kept.all() if choice.reason in (None, one.reason)]
+    return [one for message_id in choice.ids for one in await kept.rows(await _names(kept, message_id))]
 
 
-async def _find(kept: Quarantine, message_id: str) -> Quarantined:
-    found = await kept.find(message_id)
-    if found is None:
+async def _names(kept: Quarantine, message_id: str) -> list[str]:
+    """Of all that came under this id. Raises NotThere."""
+    names = await kept.named_after(message_id)
+    if not names:
         raise NotThere(f"no message {shown(message_id)} is in quarantine: hashee-agent quarantine list, or trace")
-    return found
+    return names
 
 
 async def _shown(message_id: str, with_plaintext: bool) -> dict[str, object]:
     async with open_store() as store:
         kept = Quarantine(store.client, store.names)
-        message = await _find(kept, message_id)
-        row = _details(message, is_wanted=message_id in await kept.wanted())
+        names = await _names(kept, message_id)
+        message = await kept.find(names[0])
+        if message is None:
+            raise NotThere(f"the message {shown(message_id)} has just left the quarantine: hashee-agent trace")
+        row = _details(message, is_wanted=names[0] in await kept.wanted())
+        if len(names) > 1:
+            row["others_of_this_id"] = ", ".join(shown(name) for name in names[1:])
         if with_plaintext:
             row["plaintext"] = _plaintext(message, store.keys.state, store.names.agent_id)
         return row
@@ -155,19 +161,6 @@ async def _drop(chosen: list[Quarantined]) -> int:
     async with open_store() as store:
         kept = Quarantine(store.client, store.names)
         return sum([await kept.drop(one.message_id) for one in chosen])
-
-
-def light(message: Quarantined) -> Quarantined:
-    """Without what may be a mebibyte."""
-    return Quarantined(
-        message_id=message.message_id,
-        reason=message.reason,
-        conversation_id=message.conversation_id,
-        sender_id=message.sender_id,
-        since_ms=message.since_ms,
-        is_signed=message.is_signed,
-        frame=b"",
-    )
 
 
 def _row(message: Quarantined) -> dict[str, object]:

@@ -36,14 +36,18 @@ class Talk:
         arrival = arrival_of(seq, version, source=source, conversation=conversation, signed_id=signed_id)
         return await self.supervisor.store.accept(arrival, job_of(seq, conversation), refusal=refusal)
 
-    async def quarantine(self, seq: int, *, source: Source = Source.POLL, is_signed: bool = True) -> Intake:
+    async def quarantine(
+        self, seq: int, *, source: Source = Source.POLL, is_signed: bool = True, digest: str = "", kept_as: str = ""
+    ) -> Intake:
         arrival = msgspec.structs.replace(arrival_of(seq, await self.version(), source=source), session=None)
         if not is_signed:
             arrival = msgspec.structs.replace(arrival, signed_id=b"")
-        return await self.supervisor.store.quarantine(arrival, reason="no_session", frame=b"frame")
+        arrival = msgspec.structs.replace(arrival, kept_as=kept_as)
+        return await self.supervisor.store.quarantine(arrival, reason="no_session", frame=b"frame", digest=digest)
 
-    async def requeue(self, seq: int) -> Intake:
-        return await self.supervisor.store.requeue(arrival_of(seq, await self.version()), job_of(seq))
+    async def requeue(self, seq: int, kept_as: str = "") -> Intake:
+        arrival = msgspec.structs.replace(arrival_of(seq, await self.version()), kept_as=kept_as)
+        return await self.supervisor.store.requeue(arrival, job_of(seq))
 
     async def knows(self, seq: int) -> bool:
         return (await self.supervisor.store.look(CONVERSATION, PEER, signed_id_of(seq))).known

@@ -63,15 +63,48 @@ async def test_rule_2_the_cursor_moves_only_from_the_value_that_was_read(scene: 
     assert await store.cursor() == "m1"
 
 
-async def test_rule_2_what_is_quarantined_is_known_and_comes_back_in_its_place(scene: Scene) -> None:
+async def test_rule_2_what_is_quarantined_is_kept_once_and_comes_back_in_its_place(scene: Scene) -> None:
     talk, worker = await talk_and_worker(scene)
     await talk.accept(1)
     assert await talk.quarantine(2) is Intake.ACCEPTED
-    assert await talk.accept(2) is Intake.DUPLICATE
+    assert await talk.quarantine(2) is Intake.DUPLICATE
     assert await talk.accept(3) is Intake.ACCEPTED
     assert await talk.requeue(2) is Intake.ACCEPTED
     assert await talk.requeue(2) is Intake.GONE
+    assert await talk.accept(2) is Intake.DUPLICATE
     assert [await answer(worker) for _ in range(3)] == ["message 1", "message 2", "message 3"]
+
+
+async def test_rule_1_only_what_was_taken_in_moves_the_memory_of_ids(scene: Scene) -> None:
+    """Else whoever may write to a group makes everything in it `stale`, by what cannot be read."""
+    talk, _ = await talk_and_worker(scene)
+    assert await talk.quarantine(1) is Intake.ACCEPTED
+    assert not await talk.knows(1)
+    assert await talk.requeue(1) is Intake.ACCEPTED
+    assert await talk.knows(1)
+
+
+async def test_rule_1_what_was_read_when_it_came_again_is_not_answered_out_of_quarantine(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    assert await talk.quarantine(1) is Intake.ACCEPTED
+    assert await talk.accept(1) is Intake.LATE
+    assert await talk.requeue(1) is Intake.DUPLICATE
+    assert await talk.supervisor.quarantine.count() == 0
+    assert await answer(worker) == "message 1"
+    assert await worker.take() is None
+
+
+async def test_rule_2_two_messages_under_one_message_id_are_both_kept(scene: Scene) -> None:
+    talk, _ = await talk_and_worker(scene)
+    assert await talk.quarantine(1, digest="one") is Intake.ACCEPTED
+    before = await scene.facts()
+    assert await talk.quarantine(1, digest="two") is Intake.TAKEN
+    assert await scene.facts() == before
+    assert await talk.quarantine(1, digest="two", kept_as="beside") is Intake.LATE
+    assert await talk.quarantine(1, digest="two", kept_as="beside") is Intake.DUPLICATE
+    assert await talk.supervisor.quarantine.count() == 2
+    assert await talk.requeue(1, kept_as="beside") is Intake.ACCEPTED
+    assert await talk.supervisor.quarantine.count() == 1
 
 
 async def test_rule_2_an_unsigned_copy_in_quarantine_is_no_obstacle_to_the_genuine_message(scene: Scene) -> None:

@@ -382,12 +382,13 @@ async def test_an_unsigned_copy_in_quarantine_does_not_stand_in_the_way_of_the_g
                 arrival_of(1, 0, source=Source.POLL), session=None, signed_id=b"", message_id="m"
             )
             genuine = msgspec.structs.replace(arrival_of(1, 0, source=Source.POLL), session=None, message_id="m")
-            for arrival, frame, outcome in (
-                (forged, b"forged", Intake.ACCEPTED),
-                (forged, b"forged again", Intake.DUPLICATE),
-                (genuine, b"genuine", Intake.LATE),
-                (genuine, b"genuine", Intake.DUPLICATE),
+            for arrival, frame, digest, outcome in (
+                (forged, b"forged", "", Intake.ACCEPTED),
+                (forged, b"forged again", "", Intake.DUPLICATE),
+                (genuine, b"genuine", "", Intake.LATE),
+                (genuine, b"genuine", "", Intake.DUPLICATE),
+                (genuine, b"another", "other", Intake.TAKEN),
             ):
-                taken = await bus.store.quarantine(arrival, reason="no_session", frame=frame)
+                taken = await bus.store.quarantine(arrival, reason="no_session", frame=frame, digest=digest)
                 assert taken is outcome
             assert await bus.client.command("HGET", bus.keys.quarantined("m"), "frame") == b"genuine"

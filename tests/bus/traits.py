@@ -30,6 +30,8 @@ class Inbound(Protocol):
         plaintext: bytes = b"",
         answer: bytes = b"",
         sender_id: str = "",
+        digest: str = "",
+        waits_for: str = "",
     ) -> Intake: ...
 
     async def requeue(self, arrival: Arrival, job: bytes | None) -> Intake: ...

@@ -8,16 +8,21 @@ import msgspec
 import pytest
 import structlog
 import trio
+import trio.testing
 
+from bus.letters import Quarantined
+from bus.store import Arrival, Source
 from bus.trace import Ledger
+from crypto.envelope import Expected, parse_envelope, ratchet_wrap
 from supervisor.frames import GroupKeyRotated, MessageNew
+from supervisor.mending import group_key_came, mark, owner_changed, session_began
 from supervisor.rest import RestFailed
 from tests.redis_server import running_redis
 from tests.supervisor.builders import Core, open_core, until
 from tests.supervisor.doubles import FakeRest
 from tests.supervisor.group_scene import GROUP
 from tests.supervisor.group_scene import scene as group_scene
-from tests.supervisor.person import PERSON, Person, relation_of
+from tests.supervisor.person import AGENT, CONVERSATION, PERSON, Person, relation_of
 from tests.supervisor.test_inbound import OTHER_CONVERSATION, scene
 
 BEN = "01906abc-0000-7000-8000-0000000000b1"
@@ -118,18 +123,116 @@ async def test_a_new_session_has_what_was_said_without_one_tried_again(tmp_path:
         assert (await core.quarantined(frame)) in ("no_session", "unknown_prekey")
         await core.client.command("RENAME", kept, session)
         async with second_chances(core):
-            core.second_chances.session_began(BEN)
-            core.second_chances.session_began(PERSON)
+            core.second_chances.session_began(BEN, b"s")
+            core.second_chances.session_began(PERSON, session_of(frame))
             await until_nothing_is_held_back(core)
         assert await core.jobs() == ["the session begins", "said in it"]
 
 
 async def test_a_session_that_begins_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with scene(tmp_path) as (core, ada):
-        told = list[str]()
-        monkeypatch.setattr(core.second_chances, "session_began", told.append)
-        await core.polled(ada.say())
-        assert told == [PERSON]
+        told = list[tuple[str, bytes]]()
+        monkeypatch.setattr(core.second_chances, "session_began", lambda *session: told.append(session))
+        first, second = ada.say(), ada.say()
+        await core.polled(first)
+        await core.polled(second)
+        assert told == [(PERSON, session_of(first))], "once, although the second names its handshake too"
+
+
+def session_of(frame: MessageNew) -> bytes:
+    envelope = parse_envelope(frame.encrypted_payload, Expected(frame.conversation_id, frame.sender_id, None))
+    return ratchet_wrap(envelope, AGENT).session
+
+
+async def test_what_comes_touches_only_what_it_may_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten thousand messages of one person's in quarantine cost nothing at each of their new sessions."""
+    async with scene(tmp_path) as (core, ada):
+        await core.polled(ada.say("a session begins"))
+        tried = list[str]()
+        find = core.second_chances._quarantine.find
+
+        async def noted(name: str) -> Quarantined | None:
+            tried.append(name)
+            return await find(name)
+
+        async with second_chances(core):
+            await trio.testing.wait_all_tasks_blocked()
+            monkeypatch.setattr(core.second_chances._quarantine, "find", noted)
+            for number in range(200):
+                await core.store.quarantine(
+                    msgspec.structs.replace(blank_arrival(f"m{number}"), seq=number + 2),
+                    reason="no_session",
+                    frame=b"{}",
+                    sender_id=PERSON,
+                    waits_for=f"{PERSON}/another session",
+                )
+            await core.polled(Person(core.rest, BEN).say(conversation=OTHER_CONVERSATION))
+            marked = await mark(core.quarantine, session_began(PERSON, b"yet another"))
+            marked += await mark(core.quarantine, group_key_came("a group"))
+            assert (marked, tried) == (0, [])
+            assert await mark(core.quarantine, owner_changed(BEN)) == 1
+            await until(lambda: is_so(len(tried) > 0))
+            await until_tried(core)
+            assert len(set(tried)) == 1
+
+
+async def is_so(fact: bool) -> bool:
+    await trio.lowlevel.checkpoint()
+    return fact
+
+
+def blank_arrival(message_id: str) -> Arrival:
+    return Arrival(
+        conversation_id=CONVERSATION, source=Source.POLL, seq=1, signed_id=b"", message_ms=0, message_id=message_id
+    )
+
+
+async def test_what_an_older_version_has_put_there_is_listed_at_the_start_and_tried(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        await suspend(core, ada)
+        [frame] = await say_unheard(core, ada, "of an older version")
+        name = core.keys.quarantined(frame.message_id)
+        await core.client.command("HDEL", name, "for", "seq", "verified", "digest")
+        await core.client.command("DEL", core.keys.waiting_for)
+        async with second_chances(core):
+
+            async def is_listed() -> bool:
+                return await core.client.command("ZCARD", core.keys.waiting_for) == 1
+
+            await until(is_listed)
+            await restore(core, ada)
+            await until_nothing_is_held_back(core)
+        assert await core.jobs() == ["of an older version"]
+        assert await core.client.command("ZCARD", core.keys.waiting_for) == 0
+
+
+async def test_two_messages_under_one_message_id_are_both_kept_and_both_tried_again(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        await suspend(core, ada)
+        one, two = ada.say("one"), ada.say("two")
+        two = msgspec.structs.replace(two, message_id=one.message_id)
+        for frame in (one, two, one, two):
+            await core.polled(frame)
+        assert await core.quarantine.count() == 2
+        assert len(await core.quarantine.named_after(one.message_id)) == 2
+        async with second_chances(core):
+            await restore(core, ada)
+            await until_nothing_is_held_back(core)
+        assert await core.jobs() == ["one", "two"]
+
+
+async def test_what_is_beside_another_is_no_frame_to_an_older_version(tmp_path: Path) -> None:
+    """It would take the other one out of quarantine in its place."""
+    async with scene(tmp_path) as (core, ada):
+        await suspend(core, ada)
+        one, two = ada.say("one"), ada.say("two")
+        for frame in (one, msgspec.structs.replace(two, message_id=one.message_id)):
+            await core.polled(frame)
+        frames = [
+            await core.client.command("HGET", core.keys.quarantined(name), "frame")
+            for name in await core.quarantine.named_after(one.message_id)
+        ]
+        assert [frame == b"" for frame in frames] == [False, True]
 
 
 async def test_a_device_that_is_listed_later_has_its_messages_tried_again(tmp_path: Path) -> None:

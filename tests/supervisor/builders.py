@@ -206,7 +206,7 @@ def _wire(url: str, client: RedisClient, rest: FakeRest, instance: Instance) -> 
         members=members,
         device=device,
         metrics=metrics,
-        on_key=lambda: chances.group_key_came(),  # noqa: PLW0108 - it is made below
+        on_key=lambda group_id: chances.group_key_came(group_id),  # noqa: PLW0108 - it is made below
     )
     connection, asked = FakeConnection(), list[str]()
     reader = Reader(
@@ -230,7 +230,7 @@ def _wire(url: str, client: RedisClient, rest: FakeRest, instance: Instance) -> 
         words=words,
         metrics=metrics,
         ask_for_poll=lambda: asked.append("poll"),
-        on_session=lambda owner_id: chances.session_began(owner_id),  # noqa: PLW0108 - it is made below
+        on_session=lambda owner_id, session: chances.session_began(owner_id, session),  # noqa: PLW0108 - it is made below
         acks_settled=delivery.settled,
     )
     chances = SecondChances(Quarantine(client, names), inbound, owners, metrics)

@@ -124,7 +124,7 @@ async def test_a_replay_of_what_was_forgotten_is_stale(tmp_path: Path, cmid: str
         replayed = msgspec.structs.replace(first, conversation_seq=3, message_id="another")
         await core.push(replayed)
         assert await core.quarantined(replayed) == "stale"
-        assert await core.polled(msgspec.structs.replace(replayed, message_id="and another")) is Intake.DUPLICATE
+        assert await core.polled(replayed) is Intake.DUPLICATE, "it stands in quarantine"
         await core.push(
             msgspec.structs.replace(circle.say(ada, "third", cmid=new_id(now_ms() + 2000)), conversation_seq=4)
         )

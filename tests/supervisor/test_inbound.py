@@ -309,7 +309,7 @@ async def test_a_full_lane_passes_a_push_over_and_asks_for_a_poll(
         assert await core.jobs() == ["0", "1", "2"]
 
 
-async def test_a_session_that_never_stands_still_is_given_up_for_now(
+async def test_a_message_that_is_always_in_conflict_is_in_quarantine_and_holds_up_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with scene(tmp_path) as (core, ada):
@@ -319,9 +319,31 @@ async def test_a_session_that_never_stands_still_is_given_up_for_now(
 
         monkeypatch.setattr(core.store, "accept", conflict)
         said = ada.say()
-        assert await core.polled(said) is None
-        monkeypatch.undo()
         assert await core.polled(said) is Intake.ACCEPTED
+        assert await core.quarantined(said) == "no_session"
+        assert core.count("frame_dropped_total", reason="redis_away") == 0
+        monkeypatch.undo()
+        await core.until_tried_again()
+        assert await core.jobs() == ["hello"]
+
+
+async def test_a_kind_that_the_relay_says_first_and_then_no_more_is_no_conflict(tmp_path: Path) -> None:
+    """`conflict` for ever: the cursor stands still for everybody."""
+    async with scene(tmp_path) as (core, ada):
+        first = msgspec.structs.replace(ada.say("one"), conversation_type="h2h")
+        assert await core.polled(first) is Intake.ACCEPTED
+        assert await core.polled(ada.say("two")) is Intake.ACCEPTED
+        assert await core.jobs() == ["one", "two"]
+
+
+async def test_of_two_that_cannot_be_read_under_one_message_id_none_is_a_duplicate(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        one, two = tampered(ada.say("one"), "forged"), tampered(ada.say("two"), "forged as well")
+        two = msgspec.structs.replace(two, message_id=one.message_id)
+        assert await core.polled(one) is Intake.ACCEPTED
+        assert (await core.polled(two)) in (Intake.ACCEPTED, Intake.LATE)
+        assert await core.polled(two) is Intake.DUPLICATE
+        assert await core.quarantine.count() == 2
 
 
 async def test_no_log_line_and_no_sealed_value_holds_what_was_said(tmp_path: Path) -> None:

@@ -63,22 +63,31 @@ class MemoryStore:
         plaintext: bytes = b"",
         answer: bytes = b"",
         sender_id: str = "",
+        digest: str = "",
+        waits_for: str = "",
     ) -> Intake:
         world, at = self._world, self._world.conversation(arrival.conversation_id)
         is_signed = arrival.signed_id != b""
-        former = world.quarantine.get(arrival.message_id)
-        if (is_signed and at.knows(arrival.signed_id)) or (former and (former.is_signed or not is_signed)):
+        former = world.quarantine.get(arrival.name)
+        if is_signed and at.knows(arrival.signed_id):
+            return Intake.DUPLICATE
+        if former and world.digests[arrival.name] != digest:
+            return Intake.TAKEN
+        if former and (former.is_signed or not is_signed):
             return Intake.DUPLICATE
         if is_signed and world.session(arrival.peer).version != arrival.session_version:
             return Intake.CONFLICT
         if arrival.source is Source.PUSH and arrival.seq > at.next_seq:
             return Intake.GAP
         was_late = arrival.seq < at.next_seq
-        self._take_in(at, arrival)
+        self._move_session(arrival)
+        at.take_seq(arrival.seq)
+        self._generation.seen(world.wrote())
         if is_signed and arrival.kind:
             at.pin(arrival.kind, arrival.person)
-        world.quarantine[arrival.message_id] = Quarantined(
-            message_id=arrival.message_id,
+        world.digests[arrival.name] = digest
+        world.quarantine[arrival.name] = Quarantined(
+            message_id=arrival.name,
             reason=reason,
             conversation_id=arrival.conversation_id,
             sender_id=sender_id,
@@ -86,6 +95,8 @@ class MemoryStore:
             is_signed=is_signed,
             frame=frame,
             plaintext=plaintext,
+            seq=arrival.seq,
+            waits_for=waits_for,
         )
         if answer:
             world.say(at, answer)
@@ -93,20 +104,19 @@ class MemoryStore:
 
     async def requeue(self, arrival: Arrival, job: bytes | None) -> Intake:
         world, at = self._world, self._world.conversation(arrival.conversation_id)
-        kept = world.quarantine.get(arrival.message_id)
+        kept = world.quarantine.get(arrival.name)
         if kept is None:
             return Intake.GONE
         if self._conflicts(at, arrival):
             return Intake.CONFLICT
-        del world.quarantine[arrival.message_id]
-        world.wanted.discard(arrival.message_id)
-        if not kept.is_signed and at.knows(arrival.signed_id):
+        del world.quarantine[arrival.name]
+        world.wanted.discard(arrival.name)
+        if at.knows(arrival.signed_id):
             world.wrote()
             return Intake.DUPLICATE
         self._move_session(arrival)
         at.pin(arrival.kind, arrival.person)
-        if not kept.is_signed:
-            at.remember(arrival.signed_id, arrival.message_ms)
+        at.remember(arrival.signed_id, arrival.message_ms)
         if job is not None:
             world.deliver(at, arrival.seq, job)
         self._generation.seen(world.wrote())
@@ -120,8 +130,7 @@ class MemoryStore:
 
     def _take_in(self, at: Conversation, arrival: Arrival) -> None:
         self._move_session(arrival)
-        if arrival.signed_id:
-            at.remember(arrival.signed_id, arrival.message_ms)
+        at.remember(arrival.signed_id, arrival.message_ms)
         at.take_seq(arrival.seq)
         self._generation.seen(self._world.wrote())
 

@@ -122,6 +122,7 @@ class World:
     policies: Policies = field(default_factory=Policies)
     office: tuple[str, int] = ("", 0)
     quarantine: dict[str, Quarantined] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
     wanted: set[str] = field(default_factory=set)
     dead: dict[str, DeadLetter] = field(default_factory=dict)
     tokens: float | None = None

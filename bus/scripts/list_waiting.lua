@@ -1,0 +1,16 @@
+-- Messages that an older version put into quarantine are found by what they wait for, like all others.
+-- KEYS 1 what waits for what  2 gen  3... quarantined messages
+-- ARGV of each its name and what it waits for
+-- -> how many of them are there
+redis.call('INCR', KEYS[2])
+local found = 0
+for place = 1, #ARGV, 2 do
+  local message = KEYS[2 + (place + 1) / 2]
+  local why = redis.call('HGET', message, 'why')
+  if why then
+    redis.call('HSETNX', message, 'for', ARGV[place + 1])
+    redis.call('ZADD', KEYS[1], 0, waiting_member(redis.call('HGET', message, 'for'), why, ARGV[place]))
+    found = found + 1
+  end
+end
+return found
