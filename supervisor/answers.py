@@ -13,6 +13,9 @@ import msgspec
 MOST_TOKENS: Final = 500_000
 """Brackets, commas and strings that are looked at one by one, a fifth of a second: no entry stops the loop for longer."""
 
+MOST_NESTED: Final = 500
+"""Lists and objects in each other. Up to Python 3.13 the interpreter's own limit, of about a thousand, came soon after; later ones have none."""
+
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[][{},]', re.DOTALL)
 _NAME: Final = re.compile(rb'\s*("(?:[^"\\]++|\\.)*+")\s*:\s*', re.DOTALL)
 _SPACE: Final = b" \t\r\n"
@@ -73,7 +76,19 @@ def _is_readable(text: bytes) -> bool:
         msgspec.json.decode(text)
     except UNREADABLE:
         return False
-    return True
+    return _depth(text) <= MOST_NESTED
+
+
+def _depth(text: bytes) -> int:
+    """How deep lists and objects stand in each other; a text with too many tokens is as deep as any."""
+    depth = deepest = 0
+    for number, token in enumerate(_TOKEN.finditer(text)):
+        first = text[token.start()]
+        depth += (first in b"[{") - (first in b"]}")
+        deepest = max(deepest, depth)
+        if number >= MOST_TOKENS:
+            return MOST_TOKENS
+    return deepest
 
 
 def _members(text: bytes) -> list[tuple[str, bytes]]:
