@@ -13,6 +13,7 @@ import trio
 
 from bus.client import RedisClient, open_redis
 from bus.keys import Keys
+from bus.log_stream import drain_streams
 from bus.seal import StoreSeal, StoreSealed
 from bus.sealing import StoreKeys
 from bus.strays import reap_strays
@@ -41,6 +42,7 @@ from supervisor.supervisor_control import SupervisorControl
 EXIT_CONFIGURATION = 78
 REDIS_RETRY_SECONDS = 0.5
 REDIS_REPORT_EVERY = 10
+AT_ONCE_SECONDS = 0.2
 
 log = structlog.get_logger()
 
@@ -225,6 +227,7 @@ class _Run:
 async def _leave_at_the_second_signal() -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for _ in signals:
+            drain_streams(AT_ONCE_SECONDS)
             os._exit(1)
 
 

@@ -1,6 +1,6 @@
 """Logs: to stderr, for a person (`[hashee] connection: connected slot=1`) or as JSON, one object a line.
 
-In colours on a terminal (unless NO_COLOR is set), with its priority (`<4>`) in the journal, which hides that and can filter by it.
+No line waits for its reader (bus/log_stream.py). In colours on a terminal (unless NO_COLOR is set), with its priority (`<4>`) in the journal, which hides that and can filter by it.
 
 An exception is shown by its type and place only: its text may carry what a message said. For the same reason the
 lines of other libraries, which come through `logging`, show who speaks and where, and not what.
@@ -9,13 +9,14 @@ lines of other libraries, which come through `logging`, show who speaks and wher
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from traceback import extract_tb
 from typing import Any, TextIO
 
 import structlog
 
+from bus.log_stream import LINES_LOST, queue_of
 from supervisor.config import LogSettings
 from supervisor.secrets import Secret
 
@@ -35,13 +36,16 @@ def configure_logging(settings: LogSettings, role: str, stream: TextIO | None = 
     output = stream or sys.stderr
     as_json = wants_json(settings.format, is_terminal=output.isatty(), environ=os.environ)
     renderer = structlog.processors.JSONRenderer() if as_json else _Console(_decoration(output, os.environ))
+    role_and_time = [_RoleAndTime(role)] if as_json else []
+    if queue := queue_of(output):
+        queue.tell_lost = _LostLines([*role_and_time, renderer])
     structlog.configure(
         processors=[
             structlog.stdlib.add_log_level,
             structlog.contextvars.merge_contextvars,
             _place_of_exception,
             _hide_secrets,
-            *([_RoleAndTime(role)] if as_json else []),
+            *role_and_time,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[settings.level]),
@@ -57,6 +61,19 @@ class _OtherLibraries(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         event = f"{record.name}: {record.levelname}"
         structlog.get_logger().log(record.levelno, event, at=f"{record.module}:{record.lineno}")
+
+
+class _LostLines:
+    """The line about lines that were lost, as the others look. It comes from the log's own thread."""
+
+    def __init__(self, processors: Sequence[Callable[[object, str, Event], Any]]) -> None:
+        self._processors = processors
+
+    def __call__(self, count: int) -> str:
+        event: Any = {"event": LINES_LOST, "lines": count, "level": "warning"}
+        for processor in self._processors:
+            event = processor(None, "warning", event)
+        return str(event)
 
 
 Decoration = Callable[[str, str], str]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from bus.log_stream import lines_lost
 from supervisor.gauges import Gauges
 
 CONVERSATION_TYPES = frozenset({"h2a", "group", "h2h"})
@@ -96,6 +97,12 @@ class Metrics:
             "hashee_redis_went_back", "How often Redis was found to hold an older state", registry=registry
         )
         self.frames_dropped = Counter("hashee_frame_dropped", "Frames passed over", ["reason"], registry=registry)
+        self.log_lines_lost = Gauge(
+            "hashee_log_lines_lost",
+            "Lines of this supervisor's log that its reader was gone or too slow for, since its start",
+            registry=registry,
+        )
+        self.log_lines_lost.set_function(lines_lost)
         self.reconnects = Counter("hashee_reconnect", "Relay connections that ended", registry=registry)
         self.resent = Counter("hashee_message_resent", "Sends repeated with the same bytes", registry=registry)
         self.reclaimed = Counter(

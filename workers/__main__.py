@@ -17,11 +17,12 @@ import trio
 
 from bus import parent_death
 from bus.control import StartFailed, encode
+from bus.log_stream import open_standard_streams
 from bus.seal import StoreSealed
 from bus.tuning import tune
 from workers.control_link import ControlLink
 from workers.errors import CannotStart
-from workers.last_words import STDERR, LastWords, divert_log, dump_on_fatal_signals
+from workers.last_words import STDERR, LastWords, divert_streams, dump_on_fatal_signals
 from workers.loading import CannotLoad, load_agent
 from workers.logs import Log, kind, worker_log
 from workers.process import Worker
@@ -34,6 +35,7 @@ LAST_WORDS_SECONDS = 2.0
 
 def main(arguments: Sequence[str]) -> int:
     """The process' exit code."""
+    open_standard_streams()
     options = parse_options(arguments)
     if options.parent_pid is not None:
         parent_death.die_with_parent(options.parent_pid)
@@ -44,8 +46,7 @@ def main(arguments: Sequence[str]) -> int:
         # The one way to see where a thread stands that never lets go of the interpreter.
         faulthandler.register(signal.SIGQUIT, file=STDERR, all_threads=True)
         dump_on_fatal_signals()
-    if options.log_fd is not None:
-        divert_log(options.log_fd)
+    divert_streams(options.log_fd)
     try:
         settings = read_settings(options, os.environ)
     except SettingsError as error:

@@ -5,7 +5,6 @@ a pipe whose last lines the supervisor shows to its owner alone. A worker withou
 """
 
 import faulthandler
-import io
 import os
 import sys
 import threading
@@ -13,21 +12,21 @@ import traceback
 from types import TracebackType
 
 from bus.control import Crashed
+from bus.log_stream import divert_stderr, divert_stdout
 from workers.logs import Log, kind, where
 
 STDERR = 2
 
 
-def divert_log(log_fd: int) -> None:
-    """`sys.stderr` is the given descriptor from now on; descriptor 2 stays what the parent made it."""
-    os.set_inheritable(log_fd, False)
-    sys.stderr = sys.__stderr__ = io.TextIOWrapper(  # type: ignore[misc]  # it is what it was, elsewhere
-        os.fdopen(log_fd, "wb", buffering=0),
-        encoding=getattr(sys.stderr, "encoding", None) or "utf-8",  # the same stream as before, the same characters
-        errors="backslashreplace",
-        line_buffering=True,
-        write_through=True,
-    )
+def divert_streams(log_fd: int | None) -> None:
+    """What Python says here goes out by a queue: no `print` of the owner's waits for the log's reader or fails with it.
+
+    `log_fd`: where `sys.stderr` goes then; descriptor 2 stays what the parent made it. None for a worker without a supervisor.
+    """
+    if log_fd is not None:
+        os.set_inheritable(log_fd, False)
+    divert_stderr(STDERR if log_fd is None else log_fd)
+    divert_stdout()
 
 
 def dump_on_fatal_signals() -> None:

@@ -1,4 +1,4 @@
-"""A worker's log lines, on stderr: `[hashee] event name=value`, or JSON. Values are ids, names, counts and times, never content.
+"""A worker's log lines, on stderr (no line waits for its reader): `[hashee] event name=value`, or JSON. Values are ids, names, counts and times, never content.
 
 The owner's own logging is the owner's: nothing is set on the root logger.
 """
@@ -11,6 +11,8 @@ import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
+
+from bus.log_stream import LINES_LOST, queue_of
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}
@@ -38,8 +40,11 @@ def worker_log(environ: Mapping[str, str], consumer: str) -> Log:
     logger = logging.Logger("hashee.worker", LEVELS.get(environ.get("HASHEE_LOG_LEVEL", ""), logging.INFO))
     handler = logging.StreamHandler(sys.stderr)
     as_json = _wants_json(environ)
-    handler.setFormatter(_Formatter(consumer, as_json=as_json, with_priority=not as_json and _is_the_journal(environ)))
+    formatter = _Formatter(consumer, as_json=as_json, with_priority=not as_json and _is_the_journal(environ))
+    handler.setFormatter(formatter)
     logger.addHandler(handler)
+    if queue := queue_of(sys.stderr):
+        queue.tell_lost = formatter.lost_lines
     return Log(logger)
 
 
@@ -72,6 +77,11 @@ class _Formatter(logging.Formatter):
         self._consumer = consumer
         self._as_json = as_json
         self._with_priority = with_priority
+
+    def lost_lines(self, count: int) -> str:
+        """The line about lines that were lost."""
+        values = {"name": "hashee.worker", "levelno": logging.WARNING, "levelname": "WARNING", "msg": LINES_LOST}
+        return self.format(logging.makeLogRecord({**values, "values": {"lines": count}}))
 
     def format(self, record: logging.LogRecord) -> str:
         values: dict[str, object] = {"worker": self._consumer} | getattr(record, "values", {})

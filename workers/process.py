@@ -29,6 +29,7 @@ from bus.control import (
     ToWorker,
 )
 from bus.jobs import JobStore
+from bus.log_stream import drain_streams
 from bus.wire import RedisUnavailable
 from workers.agent import Agent
 from workers.control_link import ControlLink
@@ -184,6 +185,10 @@ def _ready(settings: WorkerSettings) -> Ready:
 
 
 def _exit_soon(seconds: float, code: int) -> None:
-    timer = threading.Timer(seconds, os._exit, (code,))
+    def leave() -> None:
+        drain_streams()
+        os._exit(code)
+
+    timer = threading.Timer(seconds, leave)
     timer.daemon = True
     timer.start()

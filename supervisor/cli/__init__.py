@@ -5,10 +5,12 @@ A configuration that cannot work ends with status 78 and one line that names the
 
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import NoReturn
 
 import click
 
+from bus.log_stream import open_standard_streams
 from supervisor.cli.ending import EXIT_INTERRUPTED, ending_of
 from supervisor.cli.lazy import LazyGroup
 
@@ -49,6 +51,7 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """The console script."""
+    open_standard_streams()
     try:
         status = cli.main(standalone_mode=False)
     except click.ClickException as problem:
@@ -59,6 +62,7 @@ def main() -> NoReturn:
     except (Exception, KeyboardInterrupt, BaseExceptionGroup) as problem:  # noqa: BLE001  # the process' edge
         ending = ending_of(problem)
         if ending.line is not None:
-            click.echo(f"hashee-agent: {ending.line}", err=True)
+            with suppress(OSError):  # nobody reads it any more
+                click.echo(f"hashee-agent: {ending.line}", err=True)
         sys.exit(ending.status)
     sys.exit(status if isinstance(status, int) else 0)

@@ -14,6 +14,7 @@ import trio
 from prometheus_client import disable_created_metrics
 from setproctitle import setproctitle
 
+from bus.log_stream import divert_stderr
 from bus.tuning import tune
 from supervisor.app import run_supervisor
 from supervisor.config import REDIS_URL, SettingsError, SupervisorSettings
@@ -33,6 +34,7 @@ def supervisor(
     workers: str | None, keeper_fds: str | None, keeper_redis: str | None, beside_another: bool, number: int
 ) -> int:
     """Run the supervisor and its workers against a Redis of your own (HASHEE_REDIS_URL), as the Procfile does."""
+    divert_stderr()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold keys
     setproctitle(f"hashee-agent: supervisor {number}")
     disable_created_metrics()  # a series more for each, of no use to anybody here

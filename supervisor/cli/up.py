@@ -12,6 +12,7 @@ import click
 import trio
 from setproctitle import setproctitle
 
+from bus.log_stream import divert_stderr
 from supervisor.config import KeeperSettings
 from supervisor.env_files import claim
 from supervisor.keeper import run_keeper
@@ -30,6 +31,7 @@ def up(workers: str | None, handler: str | None, concurrency: str | None, reload
     It is the main process: TERM or INT drains and ends it, a second one ends it at once. Status page and metrics are
     on http://127.0.0.1:9090 (HASHEE_HTTP_HOST, HASHEE_HTTP_PORT).
     """
+    divert_stderr()
     given = {"HASHEE_WORKERS": workers, "HASHEE_HANDLER": handler, "HASHEE_CONCURRENCY": concurrency}
     given["HASHEE_RELOAD"] = "1" if reload else None
     environ = dict(os.environ)

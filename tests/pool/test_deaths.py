@@ -63,9 +63,16 @@ async def test_an_exception_in_a_thread_of_the_owner_ends_nothing_and_its_text_s
             assert await text_answer(bus) == "started"
             [life] = run.pool._lives
             await until(lambda: SECRET in "\n".join(life.process.last_words.shown()))
+            shown = ""
+
+            def is_logged() -> bool:
+                nonlocal shown
+                shown += "".join(capfd.readouterr())
+                return "a thread ended" in shown
+
+            await until(is_logged)
             assert run.exits == []
-    shown = "".join(capfd.readouterr())
-    assert "a thread ended" in shown
+    shown += "".join(capfd.readouterr())
     assert "ValueError" in shown
     assert SECRET not in shown
 

@@ -1,0 +1,222 @@
+"""The one way that a line of a log leaves one of our processes: by a queue and a thread of its own.
+
+A log's reader may be gone or stall. Whoever writes a line never waits for that and is never told of it: the line may be lost. How
+many were lost is said in the log itself as soon as it takes something again. Nothing here knows what a line looks like or says.
+"""
+
+import atexit
+import io
+import os
+import select
+import sys
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import cast
+
+MOST_WAITING_BYTES = 1 << 20
+"""Thousands of lines: what comes while a reader stalls for a moment is kept, and a process' memory is bounded."""
+
+LAST_WORDS_SECONDS = 1.0
+"""How long the end of a process waits for its last lines to be taken."""
+
+DIRECT_WRITE_SECONDS = 0.1
+
+LINES_LOST = "log: lines were lost, its reader was gone or too slow"
+
+Item = bytes | threading.Event | None
+"""A line; somebody who waits for all lines before; None: here some were lost."""
+
+
+def lost_line(count: int) -> str:
+    """What is said of lost lines where nobody has said how."""
+    return f"[hashee] warning: {LINES_LOST} lines={count}"
+
+
+class LogQueue(io.BufferedIOBase):
+    """What lies under a text stream of a log. Any thread may write, and a signal handler may in the middle of that."""
+
+    def __init__(self, descriptor: int, most_waiting_bytes: int = MOST_WAITING_BYTES) -> None:
+        super().__init__()
+        self.tell_lost: Callable[[int], str] = lost_line
+        """Makes a line of the number of those that were lost."""
+        self.lost = 0
+        """How many lines were lost since the start."""
+        self._descriptor = descriptor
+        self._most_waiting_bytes = most_waiting_bytes
+        self._queue: SimpleQueue[Item] = SimpleQueue()
+        self._lock = threading.RLock()
+        self._thread: threading.Thread | None = None
+        self._waiting_bytes = 0
+        self._untold = 0
+        self._is_direct = False
+        os.register_at_fork(after_in_child=self._be_direct)
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def fileno(self) -> int:
+        """The descriptor that the lines go to in the end."""
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        """Whether they go to a terminal."""
+        return os.isatty(self._descriptor)
+
+    def write(self, data: "bytes | bytearray | memoryview", /) -> int:  # type: ignore[override]  # what a text stream gives
+        """Put it into the queue; it is lost where that is full. Never waits, never raises."""
+        item = bytes(data)
+        if self._is_direct:
+            self._write_directly(item)
+            return len(item)
+        with self._lock:
+            if self._waiting_bytes + len(item) > self._most_waiting_bytes:
+                self._lose(item)
+                return len(item)
+            self._waiting_bytes += len(item)
+            if self._untold:
+                self._queue.put(None)
+            self._queue.put(item)
+            is_served = self._thread is not None or self._start()
+        if not is_served:
+            self._be_direct()
+        return len(item)
+
+    def drain(self, within_seconds: float) -> bool:
+        """Whether everything that was written before has left, or is lost, within that time."""
+        if self._is_direct or self._thread is None:
+            return True
+        passed = threading.Event()
+        self._queue.put(passed)
+        return passed.wait(within_seconds)
+
+    def end(self, within_seconds: float) -> None:
+        """Drain; what is written later goes out directly, if it can at once."""
+        self.drain(within_seconds)
+        self._be_direct()
+
+    def _start(self) -> bool:
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:  # no thread can be started (any more)
+            return False
+        return True
+
+    def _be_direct(self) -> None:
+        """From now on without the thread: after a fork the child has none, and at the end of a process it does not run."""
+        self._is_direct = True
+
+    def _run(self) -> None:
+        while True:
+            item = self._queue.get()
+            if isinstance(item, bytes):
+                has_left = self._write_all(item)
+                with self._lock:
+                    self._waiting_bytes -= len(item)
+                    if not has_left:
+                        self._lose(item)
+                if has_left and self._queue.empty():
+                    self._tell_lost()
+            else:
+                self._tell_lost()
+                if item is not None:
+                    item.set()
+
+    def _tell_lost(self) -> None:
+        untold = self._untold
+        if untold and self._write_all(self.tell_lost(untold).encode(errors="backslashreplace") + b"\n"):
+            with self._lock:
+                self._untold -= untold
+
+    def _write_all(self, data: bytes) -> bool:
+        """Whether it was taken; waits for as long as that needs."""
+        left = memoryview(data)
+        while left:
+            try:
+                left = left[os.write(self._descriptor, left) :]
+            except BlockingIOError:  # whoever shares the descriptor has made it so
+                _wait_writable(self._descriptor, None)
+            except OSError:
+                return False
+        return True
+
+    def _write_directly(self, data: bytes) -> None:
+        if not (_wait_writable(self._descriptor, DIRECT_WRITE_SECONDS) and self._write_all(data)):
+            self._lose(data)
+
+    def _lose(self, item: bytes) -> None:
+        lines = item.count(b"\n")
+        self.lost += lines
+        self._untold += lines
+
+
+def log_stream(descriptor: int, encoding: str = "utf-8") -> io.TextIOWrapper:
+    """A text stream to the descriptor that never waits and never raises; it goes out line by line."""
+    queue = cast(io.BufferedWriter, LogQueue(descriptor))  # a text stream asks no more of it than it has
+    return io.TextIOWrapper(queue, encoding=encoding, errors="backslashreplace", line_buffering=True)
+
+
+def queue_of(stream: object) -> LogQueue | None:
+    """What lies under a stream, if that is one of ours."""
+    found = getattr(stream, "buffer", None)
+    return found if isinstance(found, LogQueue) else None
+
+
+def divert_stderr(descriptor: int = 2) -> None:
+    """What this process writes to `sys.stderr` goes by a queue from now on, and what waits in it goes out at its end."""
+    sys.stderr = sys.__stderr__ = log_stream(descriptor, sys.stderr.encoding)  # type: ignore[misc]  # it is what it was, elsewhere
+    atexit.register(_end_streams)
+
+
+def divert_stdout(descriptor: int = 1) -> None:
+    """Likewise `sys.stdout`; call `divert_stderr` too."""
+    sys.stdout = sys.__stdout__ = log_stream(descriptor, sys.stdout.encoding)  # type: ignore[misc]  # likewise
+
+
+def lines_lost() -> int:
+    """How many lines of its log this process has lost so far."""
+    queue = queue_of(sys.stderr)
+    return 0 if queue is None else queue.lost
+
+
+def drain_streams(within_seconds: float = LAST_WORDS_SECONDS) -> None:
+    """Returns when what this process has said has left it, or its time is over: call it before `os._exit`."""
+    for queue in _queues():
+        queue.drain(within_seconds)
+
+
+def _end_streams() -> None:
+    for queue in _queues():
+        queue.end(LAST_WORDS_SECONDS)
+
+
+def _queues() -> list[LogQueue]:
+    """Those of the standard streams, with all that was written to them."""
+    streams = [stream for stream in (sys.stdout, sys.stderr) if queue_of(stream) is not None]
+    for stream in streams:
+        stream.flush()
+    return [queue for stream in streams if (queue := queue_of(stream)) is not None]
+
+
+def open_standard_streams() -> None:
+    """Descriptors 0, 1 and 2 exist, /dev/null where they were closed: or the next file or socket would take their number.
+
+    Call it before anything is opened.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this one
+            os.set_inheritable(descriptor, True)
+    sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - lives as long as the process
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
+def _wait_writable(descriptor: int, within_seconds: float | None) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return bool(poll.poll(None if within_seconds is None else within_seconds * 1000))
