@@ -16,11 +16,13 @@ import trio.abc
 import trio_websocket
 from wsproto.utilities import LocalProtocolError
 
+from supervisor.guarded_stream import GuardedStream
+
 MAX_MESSAGE_BYTES = 2 * 1024 * 1024
-"""Above the largest envelope (1 MiB after base64) and its frame. Beyond it the library closes with 1009."""
+"""Above the largest envelope (1 MiB after base64) and its frame. What announces more ends the connection with 1009."""
 
 MESSAGE_QUEUE_SIZE = 512
-"""With the library's default of 1, two unread messages stop it from answering pings."""
+"""With the library's default of 1, two unread messages stop it from answering pings. Their bytes are bounded in supervisor/wire_guard.py."""
 
 RECEIVE_BYTES = 64 * 1024
 """One read. The library's 4 KiB makes 512 rounds of a 2 MiB message."""
@@ -75,40 +77,6 @@ class BinaryMessageRefused(WebSocketError):
         self.size_bytes = size_bytes
 
 
-class _HeardStream(trio.abc.Stream):
-    """The transport, which notes when anything at all came (pongs included) and breaks after a torn send."""
-
-    def __init__(self, inner: trio.abc.Stream) -> None:
-        self._inner = inner
-        self.heard_at = trio.current_time()
-        self.held_open = False
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        try:
-            await self._inner.send_all(data)
-        except trio.Cancelled:
-            # Part of a frame may be on the wire: whatever followed would be read as its rest.
-            await trio.aclose_forcefully(self._inner)
-            raise
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._inner.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        data = await self._inner.receive_some(max_bytes)
-        if data:
-            self.heard_at = trio.current_time()
-        return data
-
-    async def aclose(self) -> None:
-        """The library's close. While we wait for the peer's answer to our close frame it must not end the wait."""
-        if not self.held_open:
-            await self._inner.aclose()
-
-    async def end(self) -> None:
-        await trio.aclose_forcefully(self._inner)
-
-
 class _Reader:
     """Stands in for the nursery that the library starts its reader in: runs it, contains it, says when it ended.
 
@@ -140,7 +108,7 @@ class WebSocket:
     def __init__(
         self,
         connection: trio_websocket.WebSocketConnection,
-        stream: _HeardStream,
+        stream: GuardedStream,
         reader: _Reader,
         close_timeout_seconds: float,
     ) -> None:
@@ -153,7 +121,7 @@ class WebSocket:
 
     @property
     def heard_at(self) -> float:
-        """`trio.current_time()` of the last bytes from the peer, whatever they were."""
+        """`trio.current_time()` of the last whole frame from the peer, whatever it was; of a large one also while it comes."""
         return self._stream.heard_at
 
     async def send(self, text: str) -> None:
@@ -171,6 +139,7 @@ class WebSocket:
             message = await self._connection.get_message()
         except trio_websocket.ConnectionClosed:
             raise self._lost() from None
+        self._stream.taken()
         if isinstance(message, bytes):
             raise BinaryMessageRefused(len(message))
         return message
@@ -211,6 +180,7 @@ class WebSocket:
 
     async def _closing_handshake(self, code: int, reason: str) -> None:
         self._stream.held_open = True
+        self._stream.discard()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._cancel_when_ended, nursery.cancel_scope)
             with suppress(*_GONE):
@@ -227,6 +197,9 @@ class WebSocket:
         scope.cancel()
 
     def _lost(self) -> ConnectionLost:
+        refusal = self._stream.refusal
+        if refusal is not None:
+            return ConnectionLost(refusal.code, f"ended by us: {refusal.reason}")
         closed = self._connection.closed
         if closed is None:
             failure = self._reader.failure
@@ -255,7 +228,8 @@ async def open_websocket(
         async with trio.open_nursery() as nursery:
             reader = _Reader(nursery)
             try:
-                stream = await _connect(url, connect_timeout_seconds, ssl_context)
+                transport = await _connect(url, connect_timeout_seconds, ssl_context)
+                stream = GuardedStream(transport, max_message_bytes)
                 try:
                     connection = await _upgrade(
                         url,
@@ -284,14 +258,14 @@ async def open_websocket(
         raise failure
 
 
-async def _connect(url: str, timeout_seconds: float, ssl_context: SSLContext | None) -> _HeardStream:
+async def _connect(url: str, timeout_seconds: float, ssl_context: SSLContext | None) -> trio.abc.Stream:
     parts = urlsplit(url)
     if parts.scheme not in ("ws", "wss") or parts.hostname is None:
         raise ConnectFailed("the address must be ws://host… or wss://host…")
     try:
         with trio.fail_after(timeout_seconds):
             if parts.scheme == "ws":
-                return _HeardStream(await trio.open_tcp_stream(parts.hostname, parts.port or 80))
+                return await trio.open_tcp_stream(parts.hostname, parts.port or 80)
             secure = await trio.open_ssl_over_tcp_stream(
                 parts.hostname,
                 parts.port or 443,
@@ -303,7 +277,7 @@ async def _connect(url: str, timeout_seconds: float, ssl_context: SSLContext | N
             except BaseException:
                 await trio.aclose_forcefully(secure)
                 raise
-            return _HeardStream(secure)
+            return secure
     except trio.TooSlowError:
         raise ConnectFailed("connecting took too long") from None
     except trio.BrokenResourceError as error:
@@ -314,7 +288,7 @@ async def _connect(url: str, timeout_seconds: float, ssl_context: SSLContext | N
 
 async def _upgrade(
     url: str,
-    stream: _HeardStream,
+    stream: GuardedStream,
     reader: _Reader,
     *,
     timeout_seconds: float,
@@ -342,6 +316,8 @@ async def _upgrade(
         return connection
     if scope.cancelled_caught:
         raise ConnectFailed("the server did not answer the upgrade in time")
+    if stream.refusal is not None:
+        raise ConnectFailed(stream.refusal.reason)
     if isinstance(reader.failure, trio_websocket.ConnectionRejected):
         status = reader.failure.status_code
         raise ConnectFailed(f"the server refused the upgrade with HTTP status {status}", status)

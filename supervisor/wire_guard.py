@@ -1,0 +1,149 @@
+"""What a peer may send over a WebSocket, judged by the heads of its frames as their bytes come and before anything is made of them.
+
+The library bounds a message by its characters alone. Here stand the bounds that it has not: bytes, fragments, control frames, the
+answer to the upgrade, and how much may lie unread. Pure: bytes and times in, `WireRefused` out. RFC 6455 §5.2 has the heads.
+"""
+
+from collections import deque
+from typing import Final
+
+UPGRADE_BYTES: Final = 64 * 1024
+"""Head and body of the answer to the upgrade. The library keeps the body of a refusal, however long it is."""
+
+FREE_FRAGMENTS: Final = 64
+FRAGMENT_BYTES: Final = 256
+"""A message may come in FREE_FRAGMENTS, and in one more for each FRAGMENT_BYTES of it. Empty ones cost work and bring nothing."""
+
+CONTROL_FRAMES: Final = 100
+CONTROL_FRAMES_PER_SECOND: Final = 10.0
+"""Pings and pongs at once and in the long run; the relay pings every 30 s (PROTOCOL §2). Each ping has us send."""
+
+MOST_UNREAD_BYTES: Final = 4 * 1024 * 1024
+"""Whole messages that nobody has received yet. Beyond them nothing is read, so that the peer waits. More than one of the largest."""
+
+PROGRESS_BYTES: Final = 16 * 1024
+"""So much of a frame counts as hearing from the peer; a byte now and then does not."""
+
+TOO_BIG: Final = 1009
+POLICY_VIOLATION: Final = 1008
+
+_FIN, _CONTROL, _MASKED, _SIZE = 0x80, 0x08, 0x80, 0x7F
+_SIZE_BYTES: Final = {126: 2, 127: 8}
+_MASK_BYTES: Final = 4
+_HEAD_END: Final = b"\r\n\r\n"
+_SWITCHING: Final = b"HTTP/1.1 101"
+
+
+class WireRefused(Exception):
+    """The peer has sent what it may not; `code` and `reason` are for our close frame."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class WireGuard:
+    """Of one connection."""
+
+    def __init__(self, most_message_bytes: int, now: float) -> None:
+        self._most_message_bytes = most_message_bytes
+        self._upgrade_bytes = 0
+        self._upgrade = bytearray()
+        self._is_upgraded = False
+        self._head = b""
+        self._left = 0
+        self._message_bytes = 0
+        self._fragments = 0
+        self._unread: deque[int] = deque()
+        self._controls = float(CONTROL_FRAMES)
+        self._controls_at = now
+        self._progress = 0
+        self.unread_bytes = 0
+        """Of whole messages that were not taken yet."""
+        self.heard_at = now
+        """When the last frame ended, or a large one went on."""
+
+    def feed(self, data: bytes | bytearray, now: float) -> None:
+        """Looks at what came. Raises WireRefused."""
+        if not self._is_upgraded:
+            data = self._read_upgrade(bytes(data), now)
+        if self._head:
+            data, self._head = self._head + data, b""
+        at = 0
+        while at < len(data):
+            if self._left:
+                at = self._read_payload(at, len(data), now)
+                continue
+            behind = at + _head_bytes(data, at)
+            if behind > len(data):
+                self._head = bytes(data[at:])
+                return
+            self._judge(data[at], _size(data, at), now)
+            at = behind
+
+    def taken(self) -> None:
+        """The oldest whole message was received."""
+        if self._unread:
+            self.unread_bytes -= self._unread.popleft()
+
+    def _read_upgrade(self, data: bytes, now: float) -> bytes:
+        """What of this is behind the answer that switches protocols."""
+        self.heard_at = now
+        self._upgrade_bytes += len(data)
+        self._upgrade += data
+        head, end, behind = bytes(self._upgrade).partition(_HEAD_END)
+        if end and head.startswith(_SWITCHING):
+            self._is_upgraded = True
+            self._upgrade.clear()
+            return behind
+        if self._upgrade_bytes > UPGRADE_BYTES:
+            raise WireRefused(TOO_BIG, f"an answer to the upgrade over {UPGRADE_BYTES} bytes")
+        return b""
+
+    def _read_payload(self, at: int, end: int, now: float) -> int:
+        step = min(self._left, end - at)
+        self._left -= step
+        self._progress += step
+        if not self._left or self._progress >= PROGRESS_BYTES:
+            self.heard_at, self._progress = now, 0
+        return at + step
+
+    def _judge(self, first: int, size: int, now: float) -> None:
+        """A frame begins."""
+        self._left, self._progress = size, 0
+        if not size:
+            self.heard_at = now
+        if first & _CONTROL:
+            self._count_control(now)
+            return
+        self._message_bytes += size
+        self._fragments += 1
+        if self._message_bytes > self._most_message_bytes:
+            raise WireRefused(TOO_BIG, f"a message over {self._most_message_bytes} bytes")
+        if self._fragments > FREE_FRAGMENTS + self._message_bytes // FRAGMENT_BYTES:
+            raise WireRefused(POLICY_VIOLATION, "a message in too many fragments")
+        if first & _FIN:
+            self._unread.append(self._message_bytes)
+            self.unread_bytes += self._message_bytes
+            self._message_bytes = self._fragments = 0
+
+    def _count_control(self, now: float) -> None:
+        refilled = self._controls + (now - self._controls_at) * CONTROL_FRAMES_PER_SECOND
+        self._controls, self._controls_at = min(refilled, CONTROL_FRAMES) - 1, now
+        if self._controls < 0:
+            raise WireRefused(POLICY_VIOLATION, "too many pings and pongs")
+
+
+def _head_bytes(data: bytes | bytearray, at: int) -> int:
+    """How long the frame's head is; at least 2, also where it is not there yet."""
+    if at + 2 > len(data):
+        return 2
+    second = data[at + 1]
+    return 2 + _SIZE_BYTES.get(second & _SIZE, 0) + (_MASK_BYTES if second & _MASKED else 0)
+
+
+def _size(data: bytes | bytearray, at: int) -> int:
+    """How long the payload is that the head announces."""
+    short = data[at + 1] & _SIZE
+    return int.from_bytes(data[at + 2 : at + 2 + _SIZE_BYTES[short]], "big") if short in _SIZE_BYTES else short
