@@ -17,6 +17,10 @@ WITHOUT_REDIS_BYTES = 32 * MIB  # of a quarter of the limit: 96 MiB of 512, 32 M
 SMALLEST_INTAKE_BYTES = 24 * MIB  # a page of the largest messages, and what is made of it
 LARGEST_INTAKE_BYTES = 256 * MIB
 
+EVIDENCE_BYTES = 2048  # what is kept of a message that nobody can read, in Redis
+NOTE_BYTES = 300  # of one that waits at the relay
+LEDGER_ENTRY_BYTES = 100
+
 _FILES_V2: tuple[str, ...] = ("memory.max", "memory.high")
 _FILES_V1 = ("memory.limit_in_bytes",)
 
@@ -46,6 +50,41 @@ class Budgets(msgspec.Struct, frozen=True, kw_only=True):
     def here(cls, limit_bytes: int | None = None, redis_bytes: int | None = None) -> "Budgets":
         """Of what this process may use, as far as the owner has not said it."""
         return cls.of(limit_bytes or memory_limit_bytes(), redis_bytes)
+
+
+class StoreBudgets(msgspec.Struct, frozen=True, kw_only=True):
+    """What each kind may take of a Redis that holds so many bytes. Together seven eighths: from 90 % on nothing is taken in.
+
+    `waiting_bytes`: messages that wait for a handler. `quarantine_bytes`: frames and plaintexts in quarantine, of which
+    `unsigned_bytes` may be of messages that nobody has proven to have signed. `out_bytes`: replies behind another of their
+    conversation. The numbers bound what is small: `most_quarantined` and `most_dead` entries, notes of messages that wait at the
+    relay (`most_held`), entries of the ledger.
+    """
+
+    waiting_bytes: int
+    quarantine_bytes: int
+    unsigned_bytes: int
+    dead_bytes: int
+    out_bytes: int
+    most_quarantined: int
+    most_dead: int
+    most_held: int
+    ledger_entries: int
+
+    @classmethod
+    def of(cls, redis_bytes: int) -> "StoreBudgets":
+        """Of what Redis may hold (maxmemory)."""
+        return cls(
+            waiting_bytes=redis_bytes // 3,
+            quarantine_bytes=redis_bytes // 12,
+            unsigned_bytes=redis_bytes // 48,
+            dead_bytes=redis_bytes // 8,
+            out_bytes=redis_bytes // 8,
+            most_quarantined=_within(1000, redis_bytes // 12 // EVIDENCE_BYTES, 10_000),
+            most_dead=_within(1000, redis_bytes // 8 // EVIDENCE_BYTES, 10_000),
+            most_held=_within(1000, redis_bytes // 32 // NOTE_BYTES, 10_000),
+            ledger_entries=_within(5000, redis_bytes // 12 // LEDGER_ENTRY_BYTES, 200_000),
+        )
 
 
 def memory_limit_bytes(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:

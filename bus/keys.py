@@ -21,7 +21,18 @@ SEALED_KINDS = frozenset(
 PLAIN_KINDS = frozenset(
     {
         *("gen", "epoch", "cursor", "first_sync", "rate", "reclaimer", "consumers", "presence", "live", "ledger"),
-        *("due", "outbox", "acks", "quarantine", "wanted", "waiting_for", "owners", "prekey_state", "grant_head"),
+        *(
+            "due",
+            "outbox",
+            "acks",
+            "quarantine",
+            "wanted",
+            "waiting_for",
+            "kept",
+            "owners",
+            "prekey_state",
+            "grant_head",
+        ),
         *("busy", "waiting", "interrupted", "interrupts", "streams"),
         *("ids", "taken", "emitted", "sent"),
         *("slot", "slots", "ghosts", "ghost_poll", "standby"),
@@ -189,6 +200,11 @@ class Keys:
     def quarantine(self) -> str:
         """Sorted set message_id → time of what could not be read."""
         return self._key("quarantine")
+
+    @property
+    def kept(self) -> str:
+        """Hash: bytes of frames and plaintexts in quarantine: in all (`total`), `unsigned` ones, and of each sender (`s:` and its id)."""
+        return self._key("kept")
 
     @property
     def wanted(self) -> str:

@@ -21,13 +21,13 @@ from bus.records import (
     decode_outbox_record,
     decode_reply_record,
 )
-from bus.wire import Value
+from bus.wire import RedisRefused, Value
 
-PAGE = 100
+PAGE = 10  # letters, which may be a mebibyte each
 
 Record = JobRecord | ReplyRecord | OutboxRecord
 Revived = Literal["gone", "busy", "revived"]
-GivenUp = Literal["operator", "copy"]
+GivenUp = Literal["operator", "copy", "overflow"]
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
@@ -44,6 +44,19 @@ class DeadLetter(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"DeadLetter(id={self.id!r}, reason={self.reason!r}, …)"
+
+    @property
+    def sender_id(self) -> str:
+        """Who sent the message of a job; '' where that is not known, and of replies."""
+        try:
+            record = self.decoded()
+        except BadRecord:
+            return ""
+        return record.sender_id if isinstance(record, JobRecord) else ""
+
+    def light(self) -> "DeadLetter":
+        """Without its record, which may be a mebibyte; it still tells its message."""
+        return msgspec.structs.replace(self, record=b"", answers=self.answers or f"{self.job_id} ")
 
     @property
     def job_id(self) -> str:
@@ -112,7 +125,7 @@ class DeadLetters:
         answer = cast(bytes, await self._client.script("revive", keys, *arguments)).decode()
         return cast(Revived, answer)
 
-    async def drop(self, letter: DeadLetter) -> bool:
+    async def drop(self, letter: DeadLetter, why: GivenUp = "operator") -> bool:
         """Give it up for good; False if it is not there."""
         keys = [
             self._keys.dead,
@@ -121,8 +134,17 @@ class DeadLetters:
             self._keys.generation,
             self._keys.ledger,
             self._keys.waiting_for,
+            self._keys.kept,
         ]
-        return await self._client.script("release", keys, letter.id, "dead", letter.job_id, "operator") == 1
+        return await self._client.script("release", keys, letter.id, "dead", letter.job_id, why) == 1
+
+    async def size_bytes(self) -> int:
+        """What they take in Redis; 0 where it does not say."""
+        try:
+            found = await self._client.command("MEMORY", "USAGE", self._keys.dead, "SAMPLES", 0)
+        except RedisRefused:
+            return 0  # some providers do not let us ask
+        return cast("int | None", found) or 0
 
     async def _range(self, start: str, end: str, count: int) -> list[DeadLetter]:
         command = ("XRANGE", self._keys.dead, start, end, "COUNT", count)
@@ -146,7 +168,9 @@ def _letter(entry: str, fields: dict[bytes, bytes]) -> DeadLetter:
 class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
     """A message that could not be read. `message_id` is its name: the relay's id, or for a second message under one id that and a digest.
 
-    `frame`: as the relay sent it; `plaintext`: sealed, '' where nothing was decrypted; both are empty in a row without content.
+    `frame`: as the relay sent it, empty where it is not kept whole: it stands at the relay behind `cursor` then (None: behind nothing), as
+    long as that keeps it. `plaintext`: sealed, '' where nothing was decrypted or kept. `evidence`: what is known of it in any case
+    (supervisor/evidence.py). All three are empty in a row without content.
     `is_signed`: its signature had verified. `is_remembered`: its id is known since (older versions). `seq`: None where they wrote none.
     """
 
@@ -158,6 +182,8 @@ class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
     is_signed: bool
     frame: bytes = b""
     plaintext: bytes = b""
+    evidence: bytes = b""
+    cursor: str | None = None
     is_remembered: bool = False
     seq: int | None = None
     waits_for: str | None = None
@@ -166,7 +192,7 @@ class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
         return f"Quarantined(message_id={self.message_id!r}, reason={self.reason!r}, …)"
 
 
-CIRCUMSTANCES = ("why", "conversation", "from", "at", "signed", "verified", "seq", "for")
+CIRCUMSTANCES = ("why", "conversation", "from", "at", "signed", "verified", "seq", "for", "cursor")
 _BESIDE = re.compile(r"~[0-9a-f]{16}\Z")
 MOST_AT_ONCE = 100  # names in one command
 
@@ -200,6 +226,10 @@ class Quarantine:
     async def names(self) -> list[str]:
         """Of all, oldest first."""
         return _texts(await self._client.command("ZRANGE", self._keys.quarantine, 0, -1))
+
+    async def oldest(self, count: int) -> list[str]:
+        """The names of those that have been here longest."""
+        return _texts(await self._client.command("ZRANGE", self._keys.quarantine, 0, count - 1))
 
     async def all(self) -> AsyncIterator[Quarantined]:
         """Oldest first, without content; one that comes or goes meanwhile may be missed, no other."""
@@ -268,6 +298,7 @@ class Quarantine:
             self._keys.generation,
             self._keys.ledger,
             self._keys.waiting_for,
+            self._keys.kept,
         ]
         return await self._client.script("release", keys, name, "quarantine", message_id_of(name), why) == 1
 
@@ -285,6 +316,8 @@ def _row(name: str, fields: Mapping[str, bytes]) -> Quarantined | None:
         is_signed=is_remembered or fields.get("verified") == b"1",
         frame=fields.get("copy") or fields.get("frame", b""),
         plaintext=fields.get("plaintext", b""),
+        evidence=fields.get("evidence", b""),
+        cursor=fields.get("cursor", b"").decode() or None,
         is_remembered=is_remembered,
         seq=int(fields["seq"]) if "seq" in fields else None,
         waits_for=fields["for"].decode() if "for" in fields else None,

@@ -96,7 +96,10 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobRecord(msgspec.Struct, frozen=True, array_like=True):
-    """A job as it lies in a mailbox and in `jobs`. `message_ms`: time in the inbound client_message_id (ULID)."""
+    """A job as it lies in a mailbox and in `jobs`. `message_ms`: time in the inbound client_message_id (ULID).
+
+    `sender_id`: whose share of what may wait it takes; a former version did not write it, and passes over it.
+    """
 
     schema: int
     job_id: str
@@ -105,6 +108,7 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True):
     accepted_ms: int
     message_ms: int
     sealed: bytes
+    sender_id: str = ""
 
 
 class ReplyRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -152,7 +156,14 @@ def pack_job(
     """Seal a message into the record that `accept` puts into the mailbox."""
     sealed = key.seal(msgspec.msgpack.encode(message), "job", agent_id, message.message_id)
     record = JobRecord(
-        SCHEMA_VERSION, message.message_id, message.conversation_id, seq, accepted_ms, message_ms, sealed
+        SCHEMA_VERSION,
+        message.message_id,
+        message.conversation_id,
+        seq,
+        accepted_ms,
+        message_ms,
+        sealed,
+        message.sender_id,
     )
     return msgspec.msgpack.encode(record)
 

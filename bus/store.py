@@ -10,6 +10,7 @@ from typing import cast
 
 import msgspec
 
+from bus.budgets import UNLIMITED_REDIS_BYTES, StoreBudgets
 from bus.client import Commands
 from bus.generation import Generation
 from bus.keys import Keys
@@ -126,6 +127,8 @@ class Store:
         self.consumer = consumer
         self._generation = generation or Generation()
         self._most_waiting = most_waiting_in_all
+        self.budgets = StoreBudgets.of(UNLIMITED_REDIS_BYTES)
+        """Of what this Redis may hold (supervisor/redis_watch.py)."""
 
     # Inbound
 
@@ -172,14 +175,16 @@ class Store:
         *,
         reason: str,
         frame: bytes,
+        evidence: bytes = b"",
         plaintext: bytes = b"",
         answer: bytes = b"",
         sender_id: str = "",
         digest: str = "",
         waits_for: str = "",
     ) -> Intake:
-        """Keep a message that cannot be read; `plaintext` sealed. `answer`: a reply of our own to it. `digest`: of its envelope.
-        `waits_for`: whose coming may mend it (supervisor/mending.py).
+        """Keep a message that cannot be read: its `evidence`, and as far as there is room its `frame` (empty where a retry is hopeless)
+        and its `plaintext`, sealed. `answer`: a reply of our own to it. `digest`: of its envelope. `waits_for`: whose coming may mend it
+        (supervisor/mending.py).
 
         TAKEN: another envelope has its name, and nothing was changed; call it again with one of its own (`kept_as`).
         """
@@ -190,11 +195,14 @@ class Store:
             self.keys.quarantine,
             self.keys.quarantined(arrival.name),
             self.keys.waiting_for,
+            self.keys.kept,
+            self.keys.cursor,
         ]
         arguments = (
             *_arguments(arrival),
             *(arrival.kind, arrival.person, arrival.message_id, reason, frame, plaintext, answer),
             *(sender_id, arrival.received_ms, arrival.name, digest, waits_for),
+            *(evidence, self.budgets.quarantine_bytes, self.budgets.unsigned_bytes),
         )
         return self._intake(await self.client.script("quarantine", keys, *arguments))
 
@@ -208,6 +216,7 @@ class Store:
             self.keys.quarantined(arrival.name),
             self.keys.wanted,
             self.keys.waiting_for,
+            self.keys.kept,
         ]
         conversation, signed_id, message_ms, _, *rest = _arguments(arrival)
         arguments = (conversation, signed_id, message_ms, *rest, arrival.kind, arrival.person, job or b"")

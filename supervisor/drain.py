@@ -57,8 +57,24 @@ async def _wait_until_sent(parts: Parts) -> None:
             left_to_others = True
             await parts.outbound.stop_taking()
         try:
-            if await (parts.nothing_in_hand() if left_to_others else parts.nothing_to_send()):
+            if await (_nothing_in_hand(parts) if left_to_others else _nothing_to_send(parts)):
                 return
         except RedisFailed:
             return
         await trio.sleep(SETTLE_POLL_SECONDS)
+
+
+async def _nothing_to_send(parts: Parts) -> bool:
+    """Whether every reply was sent and acknowledged."""
+    queued = await parts.store.client.command("XLEN", parts.store.keys.replies)
+    return queued == 0 and not await parts.outbox.all()
+
+
+async def _nothing_in_hand(parts: Parts) -> bool:
+    """Whether every reply that this process took was sent and acknowledged."""
+    if parts.outbound.under_way:
+        return False
+    for conversation in await parts.outbox.all():
+        if await parts.outbox.holder_of(conversation) == parts.outbox.consumer:
+            return False
+    return True

@@ -18,7 +18,9 @@ from bus.store import Arrival, Intake, Source, Store, now_ms
 from bus.wire import RedisFailed
 from crypto.envelope import Envelope
 from crypto.errors import Reason, Unreadable
+from supervisor.evidence import evidence_of
 from supervisor.lanes import LaneFull, Lanes
+from supervisor.mending import MENDABLE_REASONS
 from supervisor.metrics import Metrics
 from supervisor.own_words import OwnWords
 from supervisor.payloads import payload_type_of
@@ -266,10 +268,12 @@ class Inbound:
 
     async def _quarantine(self, incoming: Incoming, unread: Unread) -> Intake:
         arrival, error, frame = unread.arrival, unread.error, incoming.frame
+        encoded = msgspec.json.encode(frame)
         outcome = await self._store.quarantine(
             arrival,
             reason=error.reason.value,
-            frame=msgspec.json.encode(frame),
+            frame=encoded if error.reason.value in MENDABLE_REASONS else b"",
+            evidence=evidence_of(frame, encoded),
             plaintext=unread.plaintext,
             answer=unread.answer,
             sender_id=frame.sender_id,

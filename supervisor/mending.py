@@ -19,6 +19,9 @@ OWNER_REASONS = frozenset(
 GROUP_REASONS = frozenset((Reason.UNKNOWN_GROUP_KEY.value,))
 SESSION_REASONS = frozenset(reason.value for reason in (Reason.NO_SESSION, Reason.UNKNOWN_PREKEY))
 
+MENDABLE_REASONS = OWNER_REASONS | GROUP_REASONS | SESSION_REASONS
+"""Of these the frame is kept whole, as far as there is room: it may be read later without the relay."""
+
 log = structlog.get_logger()
 
 
@@ -62,7 +65,9 @@ async def mark(quarantine: Quarantine, hope: Hope) -> int:
 
 
 def kept_frame(message: Quarantined) -> MessageNew | ArtifactResponse | None:
-    """The frame as the relay sent it; None where it is not readable, which only a defect makes."""
+    """The frame as the relay sent it; None where it is not kept whole, or is not readable, which only a defect makes."""
+    if not message.frame:
+        return None
     try:
         frame = decode_from_relay(message.frame)
     except MalformedFrame as error:

@@ -109,6 +109,12 @@ class Metrics:
             "hashee_lease_reclaimed", "Jobs and replies taken from a dead or silent holder", ["kind"], registry=registry
         )
         self.dead_letters = Counter("hashee_dead_letter", "Jobs and replies given up", ["kind"], registry=registry)
+        self.overflowed = Counter(
+            "hashee_overflowed",
+            "Dead letters and quarantined messages that were given up, the oldest first, since there were too many",
+            ["kind"],
+            registry=registry,
+        )
         self.renegotiations = Counter(
             "hashee_session_renewed", "Sessions started because the sender's was out of step", registry=registry
         )

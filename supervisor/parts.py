@@ -10,11 +10,12 @@ import structlog
 import trio
 
 from bus.backlog import Backlog
+from bus.budgets import UNLIMITED_REDIS_BYTES, StoreBudgets
 from bus.client import RedisClient
 from bus.generation import Generation
 from bus.keys import REPLIES_GROUP, Keys
 from bus.leases import LeaseKeeper
-from bus.letters import Quarantine
+from bus.letters import DeadLetters, Quarantine
 from bus.outbox import Outbox
 from bus.overview import Overview
 from bus.policies import PolicyStore
@@ -52,6 +53,7 @@ from supervisor.instance import Instance
 from supervisor.members import Members
 from supervisor.metrics import Metrics
 from supervisor.outbound import Outbound
+from supervisor.overflow import Overflow
 from supervisor.own_words import OwnWords
 from supervisor.owners import Owners
 from supervisor.prekeys import Prekeys
@@ -98,6 +100,7 @@ class Parts:
         self._metrics = metrics
         self.generation = Generation()
         self.store = Store(client, settings.agent_id, instance.name, self.generation, settings.most_waiting)
+        self.store.budgets = StoreBudgets.of(settings.redis_memory_bytes or UNLIMITED_REDIS_BYTES)
         self.outbox = Outbox(client, settings.agent_id, instance.name, self.generation)
         self.guard = TimeGuard(
             client,
@@ -169,8 +172,10 @@ class Parts:
             on_session=self._on_session,
             acks_settled=self._acks_settled,
         )
-        self.redis_watch = RedisWatch(client, metrics, self.inbound.hold, settings.redis_trust)
-        self.second_chances = SecondChances(Quarantine(client, names), self.inbound, self.owners, metrics)
+        self.redis_watch = RedisWatch(client, metrics, self.inbound.hold, settings.redis_trust, self._on_redis_limit)
+        quarantine = Quarantine(client, names)
+        self.second_chances = SecondChances(quarantine, self.inbound, self.owners, rest, metrics)
+        self.overflow = Overflow(self.store, quarantine, DeadLetters(client, names), metrics)
         self.catchup = Catchup(self.store, rest, self.inbound, metrics, settings.first_sync_seconds)
         self.reader = StreamReader(client, stream=names.replies, group=REPLIES_GROUP, consumer=instance.name)
         self.leases = LeaseKeeper(
@@ -198,12 +203,7 @@ class Parts:
             send_rate_per_second=settings.send_rate_per_second,
         )
         self.delivery = Delivery(
-            self.outbox,
-            self.connection,
-            instance,
-            sent_times=sent_times,
-            streams=self.streams,
-            metrics=metrics,
+            self.outbox, self.connection, instance, sent_times=sent_times, streams=self.streams, metrics=metrics
         )
         self.overview = Overview(client, names)
         self.recovery = Recovery(client, names, instance.name)
@@ -259,6 +259,7 @@ class Parts:
         return [
             self.inbound.run,
             self.second_chances.run,
+            self.overflow.run,
             self.guard.run,
             self.groups.run,
             self.catchup.run,
@@ -290,20 +291,6 @@ class Parts:
         if not self.reader.is_alive and not self.outbound.has_stopped_taking:
             ended.append(self.reader.thread_name)
         return ended
-
-    async def nothing_to_send(self) -> bool:
-        """Whether every reply was sent and acknowledged."""
-        queued = await self._client.command("XLEN", self.store.keys.replies)
-        return queued == 0 and not await self.outbox.all()
-
-    async def nothing_in_hand(self) -> bool:
-        """Whether every reply that this process took was sent and acknowledged."""
-        if self.outbound.under_way:
-            return False
-        for conversation in await self.outbox.all():
-            if await self.outbox.holder_of(conversation) == self.outbox.consumer:
-                return False
-        return True
 
     async def take_in_the_last(self) -> None:
         """After the close frame: what the relay pushed in the last instant is found by one poll (DESIGN rule 5)."""
@@ -358,6 +345,10 @@ class Parts:
 
     def _on_session(self, owner_id: str, session: bytes) -> None:
         self.second_chances.session_began(owner_id, session)
+
+    def _on_redis_limit(self, most_bytes: int) -> None:
+        if most_bytes > 0:
+            self.store.budgets = StoreBudgets.of(most_bytes)
 
     async def _on_worker_death(self, exited: WorkerExit) -> None:
         overran = frozenset(job.entry_id for job in exited.overdue)

@@ -27,6 +27,7 @@ from crypto.identity import LocalDevice
 from crypto.sessions import DeviceRecord, may_renegotiate, noted
 from supervisor.addressing import GROUP, check_addressed
 from supervisor.asking import WAIT_LONG_SECONDS
+from supervisor.evidence import MOST_PLAINTEXT_BYTES
 from supervisor.frames import ArtifactResponse, MessageNew
 from supervisor.groups import Groups, check_not_stale, sent_ms
 from supervisor.mending import session_thing
@@ -249,7 +250,8 @@ class Reader:
         """The ratchet has moved although the content is of no use: both are kept (PROTOCOL §5.4)."""
         write = self._sessions.seal(arrival.peer, loaded, error.record)
         moved = msgspec.structs.replace(arrival, session=write, used_one_time_prekey=error.used_one_time_prekey)
-        sealed = self._state_key.seal(error.opened_plaintext, "quarantine", self._device.owner_id, arrival.name)
+        plaintext = error.opened_plaintext[:MOST_PLAINTEXT_BYTES]
+        sealed = self._state_key.seal(plaintext, "quarantine", self._device.owner_id, arrival.name)
         return Unread(moved, error, plaintext=sealed, record=error.record)
 
     # A group's message: no session; what cannot be read pins nothing, since its sender may be no member

@@ -28,15 +28,22 @@ class RedisWatch:
     """One supervisor's; `hold` is told whether to take anything in."""
 
     def __init__(
-        self, client: RedisClient, metrics: Metrics, hold: Callable[[bool], None], trust: frozenset[str] = frozenset()
+        self,
+        client: RedisClient,
+        metrics: Metrics,
+        hold: Callable[[bool], None],
+        trust: frozenset[str] = frozenset(),
+        limited: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """`trust`: settings of Redis that its provider hides and the owner vouches for."""
+        """`trust`: settings of Redis that its provider hides and the owner vouches for. `limited` is told maxmemory, also when it changes."""
         self._client = client
         self._metrics = metrics
         self._hold = hold
         self._answered_at = trio.current_time()
         self._full = ""
         self._trust = trust
+        self._limited = limited
+        self._most_bytes = 0
         self.faults: Mapping[str, str] = {}
         """Of each setting that was looked at, why messages can be lost by it; empty where they cannot."""
 
@@ -74,6 +81,9 @@ class RedisWatch:
             log.info("redis: fit again")
 
     def _consider(self, used: int, most: int) -> None:
+        if most != self._most_bytes:
+            self._most_bytes = most
+            self._limited(most)
         was_full = self._full != ""
         is_full = most > 0 and used > most * (HOLD_UNTIL if was_full else HOLD_FROM)
         self._full = f"nearly full, nothing is taken in: {used // MIB} of {most // MIB} MiB" if is_full else ""

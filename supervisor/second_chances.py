@@ -27,6 +27,8 @@ from supervisor.mending import (
 )
 from supervisor.metrics import Metrics
 from supervisor.owners import Owners
+from supervisor.refetch import Refetch
+from supervisor.rest import Rest, RestFailed
 
 LOOK_SECONDS = 1.0
 MOST_EVENTS = 1000
@@ -40,10 +42,11 @@ log = structlog.get_logger()
 class SecondChances:
     """Of one supervisor; others may try the same message, and one of them gets it through."""
 
-    def __init__(self, quarantine: Quarantine, inbound: Inbound, owners: Owners, metrics: Metrics) -> None:
+    def __init__(self, quarantine: Quarantine, inbound: Inbound, owners: Owners, rest: Rest, metrics: Metrics) -> None:
         self._quarantine = quarantine
         self._inbound = inbound
         self._owners = owners
+        self._rest = rest
         self._metrics = metrics
         self._send, self._hopes = trio.open_memory_channel[Hope](MOST_EVENTS)
         self._has_missed = False
@@ -136,11 +139,12 @@ class SecondChances:
     async def _try_all(self) -> None:
         """In the order of each conversation; behind one that cannot be tried now, the later ones wait."""
         waiting: set[str] = set()
+        refetch = Refetch(self._rest)
         names = await self._quarantine.wanted()
         rows = {row.message_id: row for row in await self._quarantine.rows(names)}
         places = sorted([await self._place(name, rows.get(name)) for name in names])
         for count, (conversation, _, name) in enumerate(places, start=1):
-            if conversation not in waiting and not await self._is_tried(name):
+            if conversation not in waiting and not await self._is_tried(name, refetch):
                 waiting.add(conversation)
             if count % TRIED_IN_A_ROW == 0:
                 await trio.sleep(REST_SECONDS)
@@ -152,15 +156,28 @@ class SecondChances:
         frame = None if message is None else kept_frame(message)
         return ("", 0, name) if frame is None else (frame.conversation_id, frame.conversation_seq, name)
 
-    async def _is_tried(self, message_id: str) -> bool:
+    async def _is_tried(self, message_id: str, refetch: Refetch) -> bool:
         """False when it could not be: Redis or the relay was away, or nothing is taken in now. It is still wanted then."""
         message = await self._quarantine.find(message_id)
-        frame = None if message is None else kept_frame(message)
+        try:
+            frame = None if message is None else kept_frame(message) or await self._again(message, refetch)
+        except RestFailed as error:
+            log.warning("quarantine: waits for the relay", message_id=message_id, reason=str(error))
+            return False
         if message is not None and frame is not None and not await self._try(message, frame):
             return False
         if not self._marked.is_set():  # else something has come meanwhile: it is tried once more, knowing that
             await self._quarantine.tried(message_id)
         return True
+
+    async def _again(self, message: Quarantined, refetch: Refetch) -> MessageFrame | None:
+        """One that is not kept whole, from the relay; it stays as it is where the relay has it no more."""
+        if message.frame:
+            return None
+        frame = await refetch.find(message.message_id, message.cursor)
+        if frame is None:
+            log.warning("quarantine: the relay has it no more", message_id=message.message_id, reason=message.reason)
+        return frame
 
     async def _try(self, message: Quarantined, frame: MessageFrame) -> bool:
         waiting = await self._inbound.retry(message, frame)

@@ -149,6 +149,14 @@ local function waits_no_longer(waiting_for, message, name)
   if what[1] then redis.call('ZREM', waiting_for, waiting_member(what[1], what[2], name)) end
 end
 
+-- What is kept whole in quarantine is counted in bytes, in all and of whoever signed it: `message` leaves, or is written anew.
+local function release_kept(kept, message)
+  local payer, bytes = string.match(redis.call('HGET', message, 'kept') or '', '^(.*) (%d+)$')
+  if not payer then return end -- of a former version
+  if redis.call('HINCRBY', kept, payer, -bytes) <= 0 then redis.call('HDEL', kept, payer) end
+  if redis.call('HINCRBY', kept, 'total', -bytes) <= 0 then redis.call('HDEL', kept, 'total') end
+end
+
 -- A conversation at work and at rest
 
 local function is_idle()

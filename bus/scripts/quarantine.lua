@@ -1,14 +1,17 @@
 -- A message that cannot be read is kept, under a name that no other has; the memory of ids is for what is taken in.
--- KEYS board, session, one-time prekeys, quarantine, quarantined message, what waits for what
+-- KEYS board, session, one-time prekeys, quarantine, quarantined message, what waits for what, kept, cursor
 -- ARGV 1 conversation_id  2 signed id, or '' when the signature did not verify (then only the message_id names it)
 --      3 its ULID time (ms)  4 'push' or 'poll'  5 seq  6 session version read  7 sealed session or ''  8 epoch
 --      9 one-time prekey used or ''  10 kind and  11 person, pinned when the signature verified ('': nothing is pinned)
---      12 message_id  13 reason  14 the frame (ciphertext)  15 sealed plaintext or ''
+--      12 message_id  13 reason  14 the frame (ciphertext), or '' where it is of no use any more  15 sealed plaintext or ''
 --      16 reply record of our own (the first message of a new session) or ''  17 sender_id  18 received (ms)
 --      19 the name under which it is kept: the message_id, or one more word behind it  20 digest of the envelope  21 what it waits for
+--      22 what is kept in any case (supervisor/evidence.py)  23 most bytes of frames and plaintexts  24 those of unsigned ones
 -- -> duplicate | conflict | gap, next | taken (another envelope has this name) | accepted, 'next'|'jump'|'late', gen
+-- A sender's frames may take a quarter of what is free; those that nobody has proven to have signed have a bound of their own. What is
+-- not kept whole keeps the cursor instead: it stands at the relay behind it.
 -- Invariant: nothing that the relay has shown is dropped; an unauthentic copy never makes the genuine message known.
-local SESSION, PREKEYS, QUARANTINE, MESSAGE, WAITING_FOR = unpack(KEYS, OWN, OWN + 4)
+local SESSION, PREKEYS, QUARANTINE, MESSAGE, WAITING_FOR, KEPT, CURSOR = unpack(KEYS, OWN, OWN + 6)
 local seq = tonumber(ARGV[5])
 local known = redis.call('GET', IDS)
 if ARGV[2] ~= '' and id_is_known(known, ARGV[2]) then return { 'duplicate' } end
@@ -29,10 +32,29 @@ if ARGV[2] ~= '' and ARGV[10] ~= '' then
 end
 take_seq(seq, next)
 local now = now_ms()
-if signed then waits_no_longer(WAITING_FOR, MESSAGE, ARGV[19]) end
+if signed then
+  waits_no_longer(WAITING_FOR, MESSAGE, ARGV[19])
+  release_kept(KEPT, MESSAGE)
+end
+local payer, bytes = ARGV[2] == '' and 'unsigned' or 's:' .. ARGV[17], #ARGV[14] + #ARGV[15]
+local total, held = unpack(redis.call('HMGET', KEPT, 'total', payer))
+total, held = tonumber(total or 0), tonumber(held or 0)
+local has_room = total + bytes <= tonumber(ARGV[23])
+if ARGV[2] == '' then
+  has_room = has_room and held + bytes <= tonumber(ARGV[24])
+else
+  has_room = has_room and held < (tonumber(ARGV[23]) - total) / 4
+end
+if not has_room then bytes = 0 end
+if bytes > 0 then
+  redis.call('HINCRBY', KEPT, payer, bytes)
+  redis.call('HINCRBY', KEPT, 'total', bytes)
+end
 -- `signed` 1 is what older versions write: its id stands in the memory. A copy beside another is no frame to them, but a field of its own.
 local frame = ARGV[19] == ARGV[12] and 'frame' or 'copy'
-redis.call('HSET', MESSAGE, 'frame', '', frame, ARGV[14], 'why', ARGV[13], 'plaintext', ARGV[15], 'at', now, 'seq', ARGV[5],
+redis.call('HSET', MESSAGE, 'frame', '', frame, bytes > 0 and ARGV[14] or '', 'why', ARGV[13],
+  'plaintext', bytes > 0 and ARGV[15] or '', 'at', now, 'seq', ARGV[5], 'evidence', ARGV[22], 'kept', payer .. ' ' .. bytes,
+  'cursor', (bytes == 0 or ARGV[14] == '') and redis.call('GET', CURSOR) or '',
   'signed', 0, 'verified', ARGV[2] == '' and 0 or 1, 'from', ARGV[17], 'conversation', CONVERSATION_ID,
   'digest', ARGV[20], 'for', ARGV[21])
 redis.call('ZADD', QUARANTINE, now, ARGV[19])

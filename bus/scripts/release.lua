@@ -1,7 +1,7 @@
 -- What stands in quarantine or among the dead letters is given up.
 -- KEYS 1 quarantine or dead letters  2 quarantined message ('' for a dead letter: the same key as 1)  3 wanted  4 gen  5 ledger
---      6 what waits for what
--- ARGV 1 name of the message, or entry of the dead letters  2 'quarantine' or 'dead'  3 message_id  4 why: 'operator' or 'copy'
+--      6 what waits for what  7 kept
+-- ARGV 1 name of the message, or entry of the dead letters  2 'quarantine' or 'dead'  3 message_id  4 why: 'operator', 'copy' or 'overflow'
 -- -> 1 | 0 it is not there
 local gone
 if ARGV[2] == 'dead' then
@@ -9,6 +9,7 @@ if ARGV[2] == 'dead' then
 else
   gone = redis.call('ZREM', KEYS[1], ARGV[1])
   waits_no_longer(KEYS[6], KEYS[2], ARGV[1])
+  release_kept(KEYS[7], KEYS[2])
   redis.call('DEL', KEYS[2])
   redis.call('SREM', KEYS[3], ARGV[1])
 end

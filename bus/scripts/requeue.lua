@@ -1,11 +1,11 @@
 -- A quarantined message can be read now: out of quarantine and into the mailbox, and now its id is remembered.
--- KEYS board, session, one-time prekeys, quarantine, quarantined message, wanted, what waits for what
+-- KEYS board, session, one-time prekeys, quarantine, quarantined message, wanted, what waits for what, kept
 -- ARGV 1 conversation_id  2 signed id  3 its ULID time (ms)  4 seq
 --      5 session version read  6 sealed session or '' (unchanged)  7 epoch  8 one-time prekey used or ''
 --      9 kind and  10 person, pinned at first sight  11 job record or '' (nothing for a handler)  12 message_id
 --      13 the name under which it is kept
 -- -> gone | duplicate | conflict | accepted, gen
-local SESSION, PREKEYS, QUARANTINE, MESSAGE, WANTED, WAITING_FOR = unpack(KEYS, OWN, OWN + 5)
+local SESSION, PREKEYS, QUARANTINE, MESSAGE, WANTED, WAITING_FOR, KEPT = unpack(KEYS, OWN, OWN + 6)
 local signed = redis.call('HGET', MESSAGE, 'signed')
 if not signed then return { 'gone' } end
 if ARGV[6] ~= '' and not is_current(SESSION, ARGV[5]) then return { 'conflict' } end
@@ -15,9 +15,10 @@ if pins[1] and (pins[1] ~= ARGV[9] or pins[2] ~= ARGV[10]) then return { 'confli
 local ids = redis.call('GET', IDS)
 local known = signed == '0' and id_is_known(ids, ARGV[2]) -- '1': an older version remembered it when it was quarantined
 
-waits_no_longer(WAITING_FOR, MESSAGE, ARGV[13])
-redis.call('DEL', MESSAGE)
 redis.call('ZREM', QUARANTINE, ARGV[13])
+waits_no_longer(WAITING_FOR, MESSAGE, ARGV[13])
+release_kept(KEPT, MESSAGE)
+redis.call('DEL', MESSAGE)
 redis.call('SREM', WANTED, ARGV[13])
 local generation = count_write()
 if known then -- the genuine one has come meanwhile; this was a copy

@@ -5,7 +5,7 @@ A dead letter is a job (a message that the handler did not come to an end with),
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 
 import click
 import msgspec
@@ -24,6 +24,7 @@ from supervisor.cli.store import (
     confirm,
     facts,
     open_store,
+    selection,
     shown,
     time_of,
     when_tried,
@@ -49,12 +50,12 @@ def dead() -> None:
 
 
 @click.command("list", short_help="Every dead letter, oldest first.")
-@click.option("--reason", help="Only those with this reason.")
+@selection
 @click.option("--json", "as_json", is_flag=True, help="A JSON array.")
-def list_dead(reason: str | None, as_json: bool) -> None:
+def list_dead(reason: str | None, sender: str | None, older_than: float | None, as_json: bool) -> None:
     """Show every dead letter: its id, what it is, the reason, and the message that it is about; oldest first."""
     with told(*REFUSALS):
-        found = trio.run(_listed, reason)
+        found = trio.run(_listed, Choice((), False, reason, sender, older_than))
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -64,7 +65,9 @@ def list_dead(reason: str | None, as_json: bool) -> None:
             f"  in {shown(str(row['conversation_id'] or '?'))}  since {time_of(int(str(row['died_ms'])))}"
         )
     if not found:
-        click.echo("there are no dead letters" + ("" if reason is None else f" with the reason {reason}"), err=True)
+        click.echo(
+            f"there are no dead letters{' that were asked for' if reason or sender or older_than else ''}", err=True
+        )
 
 
 @click.command("show", short_help="One dead letter: everything but its content.")
@@ -87,13 +90,15 @@ def show_dead(letter_id: str, content: bool, as_json: bool) -> None:
 @click.command("retry", short_help="Put dead letters back on their way.")
 @click.argument("letter_ids", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Every one.")
-@click.option("--reason", help="Every one with this reason.")
-def retry_dead(letter_ids: tuple[str, ...], everything: bool, reason: str | None) -> int:
+@selection
+def retry_dead(
+    letter_ids: tuple[str, ...], everything: bool, *, reason: str | None, sender: str | None, older_than: float | None
+) -> int:
     """A job runs again, and what it had sent is not sent again; a reply is encrypted and sent; a refused send goes out again.
 
     Ends with 1 if any of them stays a dead letter.
     """
-    choice = Choice(letter_ids, everything, reason)
+    choice = Choice(letter_ids, everything, reason, sender, older_than)
     choice.check()
     with told(*REFUSALS):
         done = trio.run(_retry, choice)
@@ -106,40 +111,57 @@ def retry_dead(letter_ids: tuple[str, ...], everything: bool, reason: str | None
 @click.command("drop", short_help="Give dead letters up for good.")
 @click.argument("letter_ids", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Every one.")
-@click.option("--reason", help="Every one with this reason.")
+@selection
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def drop_dead(letter_ids: tuple[str, ...], everything: bool, reason: str | None, yes: bool) -> None:
+def drop_dead(
+    letter_ids: tuple[str, ...],
+    everything: bool,
+    *,
+    reason: str | None,
+    sender: str | None,
+    older_than: float | None,
+    yes: bool,
+) -> None:
     """Delete LETTER_IDS: a message stays unanswered, a reply unsaid, and nobody is told."""
-    choice = Choice(letter_ids, everything, reason)
+    choice = Choice(letter_ids, everything, reason, sender, older_than)
     choice.check()
     with told(*REFUSALS):
         chosen = trio.run(_chosen_now, choice)
         if chosen:
-            rows = [_row(letter) for letter in chosen]
+            rows = [row for _, row in chosen]
             confirm(
                 f"{len(chosen)} would be lost for good; nobody is told:\n"
                 + "\n".join(f"  {row['id']}  {row['kind']}  {shown(str(row['reason']))}" for row in rows),
                 yes=yes,
             )
-        dropped = trio.run(_drop, chosen)
+        dropped = trio.run(_drop, [letter for letter, _ in chosen])
     click.echo(f"{dropped} dropped")
 
 
-async def _listed(reason: str | None) -> list[dict[str, object]]:
+async def _listed(choice: Choice) -> list[dict[str, object]]:
     async with open_store() as store:
-        return [_row(letter) async for letter in _letters(store).all() if reason in (None, letter.reason)]
+        return [_row(letter) async for letter in _selected(_letters(store), choice)]
 
 
-async def _chosen_now(choice: Choice) -> list[DeadLetter]:
+async def _chosen_now(choice: Choice) -> list[tuple[DeadLetter, dict[str, object]]]:
+    """Without their records, which may be a mebibyte each."""
     async with open_store() as store:
-        return await _chosen(store, choice)
+        return [(letter.light(), _row(letter)) async for letter in _chosen(store, choice)]
 
 
-async def _chosen(store: OpenStore, choice: Choice) -> list[DeadLetter]:
+async def _chosen(store: OpenStore, choice: Choice) -> AsyncIterator[DeadLetter]:
     letters = _letters(store)
     if not choice.ids:
-        return [letter async for letter in letters.all() if choice.reason in (None, letter.reason)]
-    return [await _find(letters, letter_id) for letter_id in choice.ids]
+        async for letter in _selected(letters, choice):
+            yield letter
+    for letter_id in choice.ids:
+        yield await _find(letters, letter_id)
+
+
+async def _selected(letters: DeadLetters, choice: Choice) -> AsyncIterator[DeadLetter]:
+    async for letter in letters.all():
+        if choice.is_for(letter.reason, letter.sender_id, letter.died_ms):
+            yield letter
 
 
 async def _find(letters: DeadLetters, letter_id: str) -> DeadLetter:
@@ -163,7 +185,7 @@ async def _shown(letter_id: str, with_content: bool) -> dict[str, object]:
 async def _retry(choice: Choice) -> Told:
     async with open_store() as store:
         letters, revived, problems = _letters(store), 0, list[str]()
-        for letter in await _chosen(store, choice):
+        async for letter in _chosen(store, choice):
             try:
                 outcome = await letters.retry(letter)
             except BadRecord:

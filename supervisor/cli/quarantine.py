@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 
 import click
+import msgspec
 import trio
 
 from bus.letters import Quarantine, Quarantined
@@ -21,10 +22,12 @@ from supervisor.cli.store import (
     confirm,
     facts,
     open_store,
+    selection,
     shown,
     time_of,
     when_tried,
 )
+from supervisor.evidence import decode_evidence
 from supervisor.frames import MessageNew
 from supervisor.mending import kept_frame
 from supervisor.remedies import quarantine_remedy
@@ -41,12 +44,12 @@ def quarantine() -> None:
 
 
 @click.command("list", short_help="Every message in quarantine, oldest first.")
-@click.option("--reason", help="Only those with this reason.")
+@selection
 @click.option("--json", "as_json", is_flag=True, help="A JSON array.")
-def list_quarantined(reason: str | None, as_json: bool) -> None:
+def list_quarantined(reason: str | None, sender: str | None, older_than: float | None, as_json: bool) -> None:
     """Show every message in quarantine with its reason, sender and conversation, oldest first."""
     with told(*REFUSALS):
-        found = trio.run(_listed, reason)
+        found = trio.run(_listed, Choice((), False, reason, sender, older_than))
     if as_json:
         click.echo(json.dumps([_row(message) for message in found], indent=2))
         return
@@ -56,7 +59,9 @@ def list_quarantined(reason: str | None, as_json: bool) -> None:
             f"  in {shown(message.conversation_id)}  since {time_of(message.since_ms)}"
         )
     if not found:
-        click.echo("nothing is in quarantine" + ("" if reason is None else f" with the reason {reason}"), err=True)
+        click.echo(
+            f"nothing is in quarantine{' that was asked for' if reason or sender or older_than else ''}", err=True
+        )
 
 
 @click.command("show", short_help="One message: everything but its content.")
@@ -79,10 +84,12 @@ def show_quarantined(message_id: str, plaintext: bool, as_json: bool) -> None:
 @click.command("retry", short_help="Have messages tried again.")
 @click.argument("message_ids", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Every one.")
-@click.option("--reason", help="Every one with this reason.")
-def retry_quarantined(message_ids: tuple[str, ...], everything: bool, reason: str | None) -> None:
+@selection
+def retry_quarantined(
+    message_ids: tuple[str, ...], everything: bool, *, reason: str | None, sender: str | None, older_than: float | None
+) -> None:
     """Have MESSAGE_IDS tried again. What still cannot be read stays in quarantine; what can goes to your handler."""
-    choice = Choice(message_ids, everything, reason)
+    choice = Choice(message_ids, everything, reason, sender, older_than)
     choice.check()
     with told(*REFUSALS):
         count, when = trio.run(_retry, choice)
@@ -92,11 +99,19 @@ def retry_quarantined(message_ids: tuple[str, ...], everything: bool, reason: st
 @click.command("drop", short_help="Give messages up for good.")
 @click.argument("message_ids", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Every one.")
-@click.option("--reason", help="Every one with this reason.")
+@selection
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def drop_quarantined(message_ids: tuple[str, ...], everything: bool, reason: str | None, yes: bool) -> None:
+def drop_quarantined(
+    message_ids: tuple[str, ...],
+    everything: bool,
+    *,
+    reason: str | None,
+    sender: str | None,
+    older_than: float | None,
+    yes: bool,
+) -> None:
     """Give MESSAGE_IDS up: the only copies that this agent has are deleted, and nobody is told."""
-    choice = Choice(message_ids, everything, reason)
+    choice = Choice(message_ids, everything, reason, sender, older_than)
     choice.check()
     with told(*REFUSALS):
         chosen = trio.run(_chosen_now, choice)
@@ -110,9 +125,9 @@ def drop_quarantined(message_ids: tuple[str, ...], everything: bool, reason: str
     click.echo(f"{dropped} dropped")
 
 
-async def _listed(reason: str | None) -> list[Quarantined]:
+async def _listed(choice: Choice) -> list[Quarantined]:
     async with open_store() as store:
-        return await _chosen(store, Choice((), reason is None, reason))
+        return await _chosen(store, choice)
 
 
 async def _chosen_now(choice: Choice) -> list[Quarantined]:
@@ -123,7 +138,7 @@ async def _chosen_now(choice: Choice) -> list[Quarantined]:
 async def _chosen(store: OpenStore, choice: Choice) -> list[Quarantined]:
     kept = Quarantine(store.client, store.names)
     if not choice.ids:
-        return [one async for one in kept.all() if choice.reason in (None, one.reason)]
+        return [one async for one in kept.all() if choice.is_for(one.reason, one.sender_id, one.since_ms)]
     return [one for message_id in choice.ids for one in await kept.rows(await _names(kept, message_id))]
 
 
@@ -183,6 +198,8 @@ def _details(message: Quarantined, *, is_wanted: bool) -> dict[str, object]:
             "created_at": frame.created_at,
             "encrypted_characters": len(frame.encrypted_payload),
         }
+    elif (evidence := decode_evidence(message.evidence)) is not None:
+        row |= msgspec.to_builtins(evidence)
     if isinstance(frame, MessageNew):
         row |= {"conversation_type": frame.conversation_type, "content_type": frame.content_type}
     why = quarantine_remedy(message.reason)
@@ -190,6 +207,7 @@ def _details(message: Quarantined, *, is_wanted: bool) -> dict[str, object]:
         **row,
         "signature": "verified" if message.is_signed else "not verified: the sender's name is the relay's word",
         "decrypted": "yes: --plaintext shows it" if message.plaintext else "no",
+        "kept_whole": "yes" if frame is not None else "no: a retry asks the relay for it",
         "to_be_tried": is_wanted,
         "meaning": why.meaning,
         "remedy": why.remedy,

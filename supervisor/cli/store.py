@@ -1,11 +1,13 @@
 """What the commands that look into the store share: the way to it, and how they name, ask and tell."""
 
 import os
-from collections.abc import AsyncIterator, Sequence
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import click
 
@@ -18,6 +20,11 @@ from supervisor.key_settings import KeySettings
 from supervisor.redis_server import RedisDoesNotStart
 from supervisor.secrets import load_store_secret
 from supervisor.store_access import NoStore, reach_store, running_supervisor
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+UNIT_SECONDS = {"d": 86_400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 
 
 class NotThere(Exception):
@@ -57,16 +64,52 @@ async def when_tried(store: OpenStore) -> str:
 
 
 class Choice(NamedTuple):
-    """Which ones a command is about."""
+    """Which ones a command is about: those named, or those that are all of what else is said."""
 
-    ids: tuple[str, ...]
-    everything: bool
-    reason: str | None
+    ids: tuple[str, ...] = ()
+    everything: bool = False
+    reason: str | None = None
+    sender: str | None = None
+    older_than_seconds: float | None = None
 
     def check(self) -> None:
-        """Exactly one way of naming them. Raises click.UsageError."""
-        if (len(self.ids) > 0) + self.everything + (self.reason is not None) != 1:
-            raise click.UsageError("name them by id, or with --all, or with --reason REASON")
+        """One way of naming them. Raises click.UsageError."""
+        is_selection = (self.reason, self.sender, self.older_than_seconds) != (None, None, None)
+        if (len(self.ids) > 0) + self.everything + is_selection != 1:
+            raise click.UsageError("name them by id, or with --all, or select by --reason, --sender and --older-than")
+
+    def is_for(self, reason: str, sender: str, since_ms: int) -> bool:
+        """Whether one of this reason and sender, there since then, is selected."""
+        seconds = self.older_than_seconds
+        return (
+            self.reason in (None, reason)
+            and self.sender in (None, sender)
+            and (seconds is None or since_ms <= (time.time() - seconds) * 1000)
+        )
+
+
+class Age(click.ParamType[float]):
+    """A time as people write it: 3d, 12h, 30m, 90s or seconds; in seconds."""
+
+    name = "age"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Raises click.BadParameter."""
+        match = re.fullmatch(r"(\d{1,9})([dhms]?)", str(value))
+        if match is None:
+            self.fail("it should be a number with d, h, m or s behind it, for example 3d", param, ctx)
+        return int(match[1]) * UNIT_SECONDS[match[2] or "s"]
+
+
+def selection(command: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """The options by which a command selects."""
+    for option in (
+        click.option("--older-than", type=Age(), help="Only what is there for so long: 3d, 12h, 30m, or seconds."),
+        click.option("--sender", help="Only what this person or agent has sent, by their id."),
+        click.option("--reason", help="Only what has this reason."),
+    ):
+        command = option(command)
+    return command
 
 
 def confirm(what_is_lost: str, *, yes: bool) -> None:

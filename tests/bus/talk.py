@@ -37,13 +37,26 @@ class Talk:
         return await self.supervisor.store.accept(arrival, job_of(seq, conversation), refusal=refusal)
 
     async def quarantine(
-        self, seq: int, *, source: Source = Source.POLL, is_signed: bool = True, digest: str = "", kept_as: str = ""
+        self,
+        seq: int,
+        *,
+        source: Source = Source.POLL,
+        is_signed: bool = True,
+        digest: str = "",
+        kept_as: str = "",
+        frame: bytes = b"frame",
+        sender: str = PEER[0],
+        conversation: str = CONVERSATION,
     ) -> Intake:
-        arrival = msgspec.structs.replace(arrival_of(seq, await self.version(), source=source), session=None)
+        arrival = msgspec.structs.replace(
+            arrival_of(seq, await self.version(), source=source, conversation=conversation), session=None
+        )
         if not is_signed:
             arrival = msgspec.structs.replace(arrival, signed_id=b"")
         arrival = msgspec.structs.replace(arrival, kept_as=kept_as)
-        return await self.supervisor.store.quarantine(arrival, reason="no_session", frame=b"frame", digest=digest)
+        return await self.supervisor.store.quarantine(
+            arrival, reason="no_session", frame=frame, evidence=b"evidence", sender_id=sender, digest=digest
+        )
 
     async def requeue(self, seq: int, kept_as: str = "") -> Intake:
         arrival = msgspec.structs.replace(arrival_of(seq, await self.version()), kept_as=kept_as)

@@ -6,6 +6,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Literal, Protocol
 
+from bus.budgets import StoreBudgets
 from bus.job_steps import Emitted, Failed, Finished, Said, Started
 from bus.letters import DeadLetter, GivenUp, Quarantined, Revived
 from bus.outbox import Commit
@@ -15,6 +16,8 @@ from bus.store import Arrival, Intake, Look, SessionWrite
 
 
 class Inbound(Protocol):
+    budgets: StoreBudgets
+
     async def look(self, conversation_id: str, peer: tuple[str, str], signed_id: bytes) -> Look: ...
 
     async def accept(
@@ -27,6 +30,7 @@ class Inbound(Protocol):
         *,
         reason: str,
         frame: bytes,
+        evidence: bytes = b"",
         plaintext: bytes = b"",
         answer: bytes = b"",
         sender_id: str = "",

@@ -104,6 +104,14 @@ def test_the_quarantine_is_listed_shown_marked_and_dropped(house: House) -> None
     assert "2 to be tried again; no supervisor runs now" in marked.stdout
     assert trio.run(house.wanted) == ["m1", "m3"]
     assert house.run("quarantine", "retry", "m1", "m9").returncode == 1
+    for nobodys in (("--sender", "somebody else"), ("--older-than", "1h")):
+        assert house.json("quarantine", "list", *nobodys) == []
+    for everybodys in (("--sender", PERSON), ("--older-than", "0s"), ("--sender", PERSON, "--older-than", "0")):
+        listed_again = house.json("quarantine", "list", *everybodys)
+        assert isinstance(listed_again, list)
+        assert len(listed_again) == 3
+    assert house.run("quarantine", "drop", "--older-than", "soon").returncode == 2
+    assert house.run("quarantine", "drop", "m1", "--sender", PERSON).returncode == 2
     assert house.run("quarantine", "retry").returncode == 2
 
     unasked = house.run("quarantine", "drop", "m1")

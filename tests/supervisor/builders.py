@@ -233,7 +233,7 @@ def _wire(url: str, client: RedisClient, rest: FakeRest, instance: Instance) -> 
         on_session=lambda owner_id, session: chances.session_began(owner_id, session),  # noqa: PLW0108 - it is made below
         acks_settled=delivery.settled,
     )
-    chances = SecondChances(Quarantine(client, names), inbound, owners, metrics)
+    chances = SecondChances(Quarantine(client, names), inbound, owners, rest, metrics)
     stream = {"stream": names.replies, "group": REPLIES_GROUP, "consumer": instance.name}
     outbound = Outbound(
         store=store,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from bus.budgets import UNLIMITED_REDIS_BYTES, StoreBudgets
 from bus.generation import Generation
 from bus.letters import GivenUp, Quarantined
 from bus.store import MOST_WAITING_IN_ALL, Arrival, Intake, Look, Source
@@ -15,6 +16,7 @@ class MemoryStore:
         self._world = world
         self._generation = generation
         self._most_waiting = most_waiting_in_all
+        self.budgets = StoreBudgets.of(UNLIMITED_REDIS_BYTES)
 
     async def look(self, conversation_id: str, peer: tuple[str, str], signed_id: bytes) -> Look:
         at, session = self._world.conversation(conversation_id), self._world.session(peer)
@@ -60,6 +62,7 @@ class MemoryStore:
         *,
         reason: str,
         frame: bytes,
+        evidence: bytes = b"",
         plaintext: bytes = b"",
         answer: bytes = b"",
         sender_id: str = "",
@@ -86,6 +89,11 @@ class MemoryStore:
         if is_signed and arrival.kind:
             at.pin(arrival.kind, arrival.person)
         world.digests[arrival.name] = digest
+        world.kept.pop(arrival.name, None)
+        payer = sender_id if is_signed else ""
+        if not world.has_room_for(payer, len(frame) + len(plaintext), self.budgets):
+            frame = plaintext = b""
+        world.kept[arrival.name] = (payer, len(frame) + len(plaintext))
         world.quarantine[arrival.name] = Quarantined(
             message_id=arrival.name,
             reason=reason,
@@ -95,6 +103,8 @@ class MemoryStore:
             is_signed=is_signed,
             frame=frame,
             plaintext=plaintext,
+            evidence=evidence,
+            cursor=None if frame else world.cursor,
             seq=arrival.seq,
             waits_for=waits_for,
         )
@@ -109,7 +119,7 @@ class MemoryStore:
             return Intake.GONE
         if self._conflicts(at, arrival):
             return Intake.CONFLICT
-        del world.quarantine[arrival.name]
+        del world.quarantine[arrival.name], world.kept[arrival.name]
         world.wanted.discard(arrival.name)
         if at.knows(arrival.signed_id):
             world.wrote()
@@ -182,4 +192,5 @@ class MemoryQuarantine:
 
     async def drop(self, message_id: str, why: GivenUp = "operator") -> bool:
         self._world.wanted.discard(message_id)
+        self._world.kept.pop(message_id, None)
         return self._world.quarantine.pop(message_id, None) is not None

@@ -5,6 +5,7 @@ Everything that can be computed is: a conversation is busy because something of 
 
 from dataclasses import dataclass, field
 
+from bus.budgets import StoreBudgets
 from bus.letters import DeadLetter, Quarantined
 from bus.policies import Policies
 from bus.records import decode_job_record
@@ -123,6 +124,8 @@ class World:
     office: tuple[str, int] = ("", 0)
     quarantine: dict[str, Quarantined] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
+    kept: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """By name: who pays for what is kept whole ('' nobody has proven to have signed it), and its bytes."""
     wanted: set[str] = field(default_factory=set)
     dead: dict[str, DeadLetter] = field(default_factory=dict)
     tokens: float | None = None
@@ -141,6 +144,17 @@ class World:
     def new_entry(self, record: bytes, attempt: int = 1, deliveries: int = 1, strikes: int = 0) -> Entry:
         self.entries += 1
         return Entry(f"{self.entries}-0", record, attempt, deliveries, strikes)
+
+    # Quarantine
+
+    def has_room_for(self, payer: str, size: int, budgets: StoreBudgets) -> bool:
+        total = sum(kept for _, kept in self.kept.values())
+        held = sum(kept for by, kept in self.kept.values() if by == payer)
+        if total + size > budgets.quarantine_bytes:
+            return False
+        if not payer:
+            return held + size <= budgets.unsigned_bytes
+        return held < (budgets.quarantine_bytes - total) / 4
 
     # What waits: the mailbox, and under `park` what has no room in it
 

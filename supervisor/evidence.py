@@ -1,0 +1,54 @@
+"""What is kept of a message that could not be read when its frame is not: what an operator can use, in less than a kilobyte and a half.
+
+A frame is kept whole only while a retry may help (supervisor/mending.py) and its sender's share of the quarantine has room.
+"""
+
+import hashlib
+
+import msgspec
+
+from supervisor.frames import ArtifactResponse, MessageNew
+
+HEAD_BYTES = 256
+MOST_PLAINTEXT_BYTES = 16_384
+"""Of a payload that was decrypted in vain: enough to see what it is."""
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Of a frame as the relay sent it: who, when, how large, its SHA-256, its first bytes."""
+
+    sender_device_id: str
+    conversation_seq: int
+    created_at: str
+    encrypted_characters: int
+    frame_bytes: int
+    sha256: str
+    head: str
+    conversation_type: str = ""
+    content_type: str = ""
+
+
+def evidence_of(frame: MessageNew | ArtifactResponse, encoded: bytes) -> bytes:
+    """As it stands in quarantine, from a frame and its bytes."""
+    kind = (frame.conversation_type or "", frame.content_type) if isinstance(frame, MessageNew) else ("", "")
+    return msgspec.json.encode(
+        Evidence(
+            sender_device_id=frame.sender_device_id or "",
+            conversation_seq=frame.conversation_seq,
+            created_at=frame.created_at[:HEAD_BYTES],
+            encrypted_characters=len(frame.encrypted_payload),
+            frame_bytes=len(encoded),
+            sha256=hashlib.sha256(encoded).hexdigest(),
+            head=encoded[:HEAD_BYTES].decode("utf-8", "replace"),
+            conversation_type=kind[0][:HEAD_BYTES],
+            content_type=kind[1][:HEAD_BYTES],
+        )
+    )
+
+
+def decode_evidence(evidence: bytes) -> Evidence | None:
+    """What was kept; None where nothing was (by a former version) or a defect spoiled it."""
+    try:
+        return msgspec.json.decode(evidence, type=Evidence)
+    except msgspec.DecodeError:
+        return None

@@ -1,0 +1,67 @@
+"""Quarantine and dead letters are bounded in number and in bytes: beyond that the oldest leave, seen by everybody who looks.
+
+The ledger says `given_up overflow` of each, the metric counts them, the log warns. Whoever writes there never waits for it.
+"""
+
+from collections.abc import Awaitable, Callable
+
+import structlog
+import trio
+
+from bus.letters import DeadLetters, Quarantine
+from bus.store import Store
+from bus.wire import RedisFailed
+from supervisor.metrics import Metrics
+
+LOOK_SECONDS = 1.0
+AT_ONCE = 100
+
+log = structlog.get_logger()
+
+
+class Overflow:
+    """One supervisor's; several of them take the same ones, each of which goes once."""
+
+    def __init__(self, store: Store, quarantine: Quarantine, dead: DeadLetters, metrics: Metrics) -> None:
+        self._store = store
+        self._quarantine = quarantine
+        self._dead = dead
+        self._metrics = metrics
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            for kind, relieve in (("quarantine", self._relieve_quarantine), ("dead", self._relieve_dead)):
+                await self._relieve(kind, relieve)
+            await trio.sleep(LOOK_SECONDS)
+
+    async def _relieve(self, kind: str, relieve: Callable[[], Awaitable[int]]) -> None:
+        gone = 0
+        try:
+            while left := await relieve():
+                gone += left
+        except RedisFailed as error:
+            log.warning("overflow: waits for Redis", kind=kind, reason=str(error))
+        if gone:
+            self._metrics.overflowed.labels(kind).inc(gone)
+            log.warning("overflow: the oldest were given up, since there are too many", kind=kind, count=gone)
+
+    async def _relieve_quarantine(self) -> int:
+        """How many have left."""
+        over = await self._quarantine.count() - self._store.budgets.most_quarantined
+        if over <= 0:
+            return 0
+        oldest = await self._quarantine.oldest(min(over, AT_ONCE))
+        return sum([await self._quarantine.drop(message_id, "overflow") for message_id in oldest])
+
+    async def _relieve_dead(self) -> int:
+        count = await self._dead.count()
+        if count == 0:
+            return 0
+        over = count - self._store.budgets.most_dead
+        if over <= 0 and await self._dead.size_bytes() > self._store.budgets.dead_bytes:
+            over = 1
+        if over <= 0:
+            return 0
+        oldest = await self._dead.first(min(over, 10))
+        return sum([await self._dead.drop(letter, "overflow") for letter in oldest])
