@@ -42,6 +42,7 @@ MOST_ANSWER_BYTES = 64 << 20  # of one connection that does not read; sixteen jo
 MOST_LIVE_BYTES = 8 << 20  # of one that listens to what is worth nothing later
 LIVE_SECONDS = 60
 VERSION_TIMEOUT_SECONDS = 10.0
+PYTHON_PATH = ("PYTHONPATH",)
 HARMLESS_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ")
 NAMES = ("redis-server", "valkey-server")
 
@@ -115,6 +116,27 @@ def find_server(search_path: str | None = None) -> ServerBinary:
             return binary
         seen.append(f"{path}: {binary or 'does not say its version'}")
     raise ServerMissing(tuple(seen))
+
+
+def find_server_of(python: str) -> ServerBinary:
+    """What another installation finds, asked of its interpreter. Raises `ServerMissing`."""
+    asked = "from bus.embedded import find_server; print(find_server().path)"
+    try:
+        done = subprocess.run(
+            [python, "-P", "-c", asked],
+            capture_output=True,
+            encoding="utf-8",
+            timeout=VERSION_TIMEOUT_SECONDS,
+            check=True,
+            env=_environment(os.environ) | {name: os.environ[name] for name in PYTHON_PATH if name in os.environ},
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.SubprocessError):
+        raise ServerMissing((f"{python}: knows none",)) from None
+    found = _identify(Path(done.stdout.strip()))
+    if found is None:
+        raise ServerMissing((f"{done.stdout.strip()}: does not say its version",))
+    return found
 
 
 def _packaged_binaries() -> list[Path]:
@@ -215,7 +237,13 @@ def arguments(binary: ServerBinary, layout: Layout, fsync: str, most_bytes: int 
 
 
 def start(
-    binary: ServerBinary, layout: Layout, fsync: str, lock_fd: int | None, most_bytes: int = 0
+    binary: ServerBinary,
+    layout: Layout,
+    fsync: str,
+    lock_fd: int | None,
+    most_bytes: int = 0,
+    *,
+    python: str = sys.executable,
 ) -> subprocess.Popen[bytes]:
     """Starts the server: call it from the main thread (bus/parent_death.py). It inherits the lock and no secret.
 
@@ -225,7 +253,7 @@ def start(
         layout.log_path.replace(layout.log_path.with_suffix(".log.1"))
     layout.socket_path.unlink(missing_ok=True)
     return subprocess.Popen(
-        parent_death.command(os.getpid(), arguments(binary, layout, fsync, most_bytes)),
+        parent_death.command(os.getpid(), arguments(binary, layout, fsync, most_bytes), python),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -1,9 +1,9 @@
 """A child that ends when its parent does, even when the parent is killed with SIGKILL.
 
 The kernel's parent-death signal is tied to the thread that forked, and a parent may die before the child asks for it:
-fork from the main thread, and compare the parent afterwards. Run as a script (`python parent_death.py PARENT_PID
-PROGRAM ARGUMENT…`) it arms itself and becomes the program, so that no Python runs between fork and exec in a
-process with threads. It imports the standard library only and stays cheap.
+fork from the main thread, and compare the parent afterwards. Run as a program (`python -c SOURCE PARENT_PID PROGRAM
+ARGUMENT…`) it arms itself and becomes the program, so that no Python runs between fork and exec in a process with
+threads. It imports the standard library only and stays cheap.
 """
 
 import ctypes
@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import sys
+from functools import cache
 
 PR_SET_PDEATHSIG = 1
 PARENT_IS_GONE = 70
@@ -26,9 +27,16 @@ def die_with_parent(parent_pid: int) -> None:
         os._exit(PARENT_IS_GONE)
 
 
-def command(parent_pid: int, argv: list[str]) -> list[str]:
-    """The argument list that starts `argv` as a child that dies with `parent_pid`."""
-    return [sys.executable, "-I", "-S", __file__, str(parent_pid), *argv]
+def command(parent_pid: int, argv: list[str], python: str = sys.executable) -> list[str]:
+    """The argument list that starts `argv` as a child that dies with `parent_pid`; `python` runs in between."""
+    return [python, "-I", "-S", "-c", _source(), str(parent_pid), *argv]
+
+
+@cache
+def _source() -> str:
+    """Of this file, as it was when the first child was started: the release that it came with may be gone since."""
+    with open(__file__, encoding="utf-8") as file:  # noqa: PTH123 - pathlib would be imported before every child
+        return file.read()
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from structlog import get_logger
 
 from bus import parent_death
 from bus.lines import LineReader
+from supervisor.code_place import CodePlace
 from supervisor.control_socket import Answer, Request
 from supervisor.keeper_children import Child, Children
 from supervisor.keeper_link import CONNECTED, PULSE, READY, STANDBY, State, from_supervisor
@@ -28,6 +29,7 @@ class SupervisorArguments:
     http_fd: int
     control_fd: int
     redis_url: str | None
+    python: str
     beside_another: bool = False
     number: int = 1
 
@@ -166,18 +168,25 @@ class Generation:
 
 
 def start_generation(
-    shop: Workshop, on_state: Callable[[Generation, State], None], *, beside_another: bool, number: int
+    shop: Workshop,
+    on_state: Callable[[Generation, State], None],
+    *,
+    place: CodePlace,
+    beside_another: bool,
+    number: int,
 ) -> Generation:
-    """In a process group of its own, with its two sockets; it dies with this process. Raises OSError."""
+    """From this place, in a process group of its own, with its two sockets; it dies with this process. Raises OSError."""
+    python = str(place.python)
     ours, theirs = socket.socketpair()
     http_fd = shop.http_socket.fileno()
     try:
         with theirs:
-            arguments = SupervisorArguments(http_fd, theirs.fileno(), shop.redis_url, beside_another, number)
+            arguments = SupervisorArguments(http_fd, theirs.fileno(), shop.redis_url, python, beside_another, number)
             process = subprocess.Popen(
-                parent_death.command(os.getpid(), shop.command(arguments)),
+                parent_death.command(os.getpid(), shop.command(arguments), python),
                 stdin=subprocess.DEVNULL,
                 env=shop.environ,
+                cwd=place.directory,
                 pass_fds=(http_fd, theirs.fileno()),
                 process_group=0,
             )

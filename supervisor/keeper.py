@@ -17,6 +17,7 @@ from structlog import get_logger
 
 from bus import embedded
 from bus.budgets import Budgets
+from supervisor.code_place import Code
 from supervisor.config import KeeperSettings
 from supervisor.control_socket import control_path, listen_control, serve_control
 from supervisor.keeper_children import Backoff, Children
@@ -74,6 +75,7 @@ async def run_keeper(
     started: SettingsError, AlreadyRunning, ControlTaken, ServerMissing, RuntimeDirectoryUnsafe.
     """
     timings = timings or Timings()
+    code = Code.of_this_process(environ)
     make_private(settings.state_dir)
     server = embedded.find_server() if settings.redis_is_private else None
     layout = embedded.prepare(settings.state_dir, settings.runtime_dir)
@@ -99,11 +101,13 @@ async def run_keeper(
                         lock_fd=lock_fd,
                         children=children,
                         backoff=timings.backoff(),
+                        code=code,
                     )
                 )
                 supervision = Supervision(
                     command,
                     environ,
+                    code=code,
                     http_socket=http_socket,
                     redis_url=redis.url if redis is not None else None,
                     children=children,

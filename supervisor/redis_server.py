@@ -7,6 +7,7 @@ import trio
 from structlog import get_logger
 
 from bus import embedded
+from supervisor.code_place import Code
 from supervisor.keeper_children import Backoff, Child, Children
 
 
@@ -31,6 +32,7 @@ class PrivateRedis:
         lock_fd: int,
         children: Children,
         backoff: Backoff,
+        code: Code,
     ) -> None:
         self._binary = binary
         self._layout = layout
@@ -39,6 +41,7 @@ class PrivateRedis:
         self._lock_fd = lock_fd
         self._children = children
         self._backoff = backoff
+        self._code = code
         self._sync = embedded.FileSync(layout, sync_interval_seconds)
         self._child: Child | None = None
         self._stopping = False
@@ -100,15 +103,23 @@ class PrivateRedis:
         try:
             child = await self._start_once()
         except OSError as problem:
-            self._log.error("redis: cannot be started", errno=problem.errno)
+            self._log.error("redis: cannot be started", errno=problem.errno, reason=problem.strerror)
+            return None
+        except embedded.ServerMissing as problem:
+            self._log.error("redis: cannot be started", reason=str(problem))
             return None
         if not child.ended.is_set():
             self._log.info("redis: ready again", pid_of_server=child.pid)
         return child
 
     async def _start_once(self) -> Child:
-        """Returns when it answers or has ended."""
-        process = embedded.start(self._binary, self._layout, self._fsync, self._lock_fd, self._most_bytes)
+        """Returns when it answers or has ended. Raises OSError, ServerMissing."""
+        python = str(self._code.in_use().python)
+        if not self._binary.path.exists():  # it came with a release that was removed
+            self._binary = await trio.to_thread.run_sync(embedded.find_server_of, python)
+        process = embedded.start(
+            self._binary, self._layout, self._fsync, self._lock_fd, self._most_bytes, python=python
+        )
         child = self._child = self._children.adopt(process)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_when_ended, child, nursery.cancel_scope)

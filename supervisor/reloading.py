@@ -12,6 +12,7 @@ import trio
 from structlog.typing import FilteringBoundLogger
 
 from supervisor.autoscale import Bounds
+from supervisor.code_place import CodeGone
 from supervisor.env_files import EnvFileError
 from supervisor.pool import Pool
 from supervisor.settings_reader import SettingsError
@@ -29,7 +30,7 @@ class Wanted:
 
 
 class Reloading:
-    """`read` looks at the settings anew; it raises SettingsError, EnvFileError."""
+    """`read` looks at the settings anew; it raises SettingsError, EnvFileError, CodeGone."""
 
     def __init__(self, pool: Pool, read: Callable[[], Wanted], log: FilteringBoundLogger, bounds: Bounds) -> None:
         self._pool = pool
@@ -62,7 +63,7 @@ class Reloading:
         self._log.info("reload: begins")
         try:
             wanted = self._read()
-        except (SettingsError, EnvFileError) as error:
+        except (SettingsError, EnvFileError, CodeGone) as error:
             return self._refuse(str(error))
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the settings now, what runs goes on
             return self._refuse(f"the settings cannot be read ({type(error).__name__})")

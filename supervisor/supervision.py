@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import trio
 from structlog import get_logger
 
+from supervisor.code_place import Code, CodeGone, CodePlace
 from supervisor.control_socket import Answer, Request
 from supervisor.generation import Generation, SupervisorArguments, SupervisorCommand, Workshop, start_generation
 from supervisor.keeper_children import Backoff, Children
@@ -52,6 +53,7 @@ class Supervision:
         command: SupervisorCommand,
         environ: Mapping[str, str],
         *,
+        code: Code,
         http_socket: socket.socket,
         redis_url: str | None,
         children: Children,
@@ -65,6 +67,8 @@ class Supervision:
         one that was heard and then is silent for `silence_seconds` is ended.
         """
         handed_on = {name: value for name, value in environ.items() if name not in WATCHER_VARIABLES}
+        code.way.note(handed_on)
+        self._code = code
         self._shop = Workshop(command, handed_on, http_socket, redis_url, children, silence_seconds)
         self._notifier = notifier
         self._backoff = backoff
@@ -140,12 +144,16 @@ class Supervision:
 
     async def _replace_current(self) -> None:
         try:
-            new = self._start(beside_another=True)
+            place = self._code.way.look()
+            new = self._start(place, beside_another=True)
+        except CodeGone as gone:
+            raise UpgradeFailed(str(gone)) from None
         except OSError as error:
             raise UpgradeFailed(f"no process could be started (errno {error.errno})") from None
         self._candidate = new
         await self._wait_until_it_serves(new)
         old, self._current, self._candidate = self._current, new, None
+        self._code.use(place)
         self._ever_ready = True
         self._notifier.status(new.last_words)
         if old is None or old is new or old.ended.is_set():
@@ -207,9 +215,9 @@ class Supervision:
         """Until the generation that is the current one has ended: its status, and for how long it was ready."""
         if self._current is None or self._current.ended.is_set():
             try:
-                self._current = self._start(beside_another=False)
+                self._current = self._start(self._code.in_use(), beside_another=False)
             except OSError as problem:
-                self._log.error("supervisor: cannot be started", errno=problem.errno)
+                self._log.error("supervisor: cannot be started", errno=problem.errno, reason=problem.strerror)
                 return EXIT_FAILURE, 0.0
         while True:
             current = self._current
@@ -218,11 +226,13 @@ class Supervision:
                 ready_at = current.ready_at
                 return current.status, 0.0 if ready_at is None else trio.current_time() - ready_at
 
-    def _start(self, *, beside_another: bool) -> Generation:
+    def _start(self, place: CodePlace, *, beside_another: bool) -> Generation:
         """Raises OSError."""
         assert self._nursery is not None  # noqa: S101 - `run` has opened it
         self._starts += 1
-        generation = start_generation(self._shop, self._hear, beside_another=beside_another, number=self._starts)
+        generation = start_generation(
+            self._shop, self._hear, place=place, beside_another=beside_another, number=self._starts
+        )
         self._generations.add(generation)
         self._nursery.start_soon(self._accompany, generation)
         return generation

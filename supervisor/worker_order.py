@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bus.sealing import BusKey
 from bus.strays import COOKIE
+from supervisor.code_place import CodePlace, Way
 from supervisor.environment import worker_environment
 
 STDERR = 2
@@ -40,7 +41,8 @@ class WorkerTimes:
 class WorkerOrder:
     """What every worker of a pool is started with. `environ` is the supervisor's; it is scrubbed for the worker.
 
-    `report_files`: it says from which files of the owner its handler was loaded.
+    `report_files`: it says from which files of the owner its handler was loaded. `way`: how `python` and `directory` are found when they
+    are gone.
     """
 
     agent_id: str
@@ -51,8 +53,14 @@ class WorkerOrder:
     environ: Mapping[str, str] = field(repr=False)
     directory: Path | None = None
     python: str = sys.executable
+    way: Way | None = None
     times: WorkerTimes = WorkerTimes()
     report_files: bool = False
+
+    def place(self) -> CodePlace:
+        """From where a worker is started. Raises CodeGone."""
+        place = CodePlace(Path(self.python), self.directory)
+        return place if self.way is None or place.is_there else self.way.look()
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,7 @@ def spawn(order: WorkerOrder, consumer: str, number: int) -> Spawned:
     """Fork and execute; from the main thread: the child's death signal is tied to the thread that forked. Raises OSError."""
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("a worker is forked from the main thread, or it dies with the thread that did")
+    place = order.place()
     theirs: list[int] = []
     ours, control = socket.socketpair()
     stderr_fd = -1
@@ -82,7 +91,7 @@ def spawn(order: WorkerOrder, consumer: str, number: int) -> Spawned:
         theirs.append(stderr_writer)
         os.set_blocking(stderr_writer, False)  # a full pipe costs words, never a handler's time
         theirs.append(log_fd := os.dup(STDERR))
-        command = _command(order, consumer, number, control_fd=theirs[0], key_fd=key_fd, log_fd=log_fd)
+        command = _command(order, place, consumer, number, control_fd=theirs[0], key_fd=key_fd, log_fd=log_fd)
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -90,7 +99,7 @@ def spawn(order: WorkerOrder, consumer: str, number: int) -> Spawned:
             pass_fds=(theirs[0], key_fd, log_fd),
             env=worker_environment(order.environ, agent_id=order.agent_id, redis_url=order.redis_url)
             | {COOKIE: consumer},
-            cwd=order.directory,
+            cwd=place.directory,
             process_group=0,
         )
         pidfd = _pidfd(process)
@@ -105,9 +114,11 @@ def spawn(order: WorkerOrder, consumer: str, number: int) -> Spawned:
     return Spawned(process, pidfd, ours, stderr_fd)
 
 
-def _command(order: WorkerOrder, consumer: str, number: int, *, control_fd: int, key_fd: int, log_fd: int) -> list[str]:
+def _command(
+    order: WorkerOrder, place: CodePlace, consumer: str, number: int, *, control_fd: int, key_fd: int, log_fd: int
+) -> list[str]:
     # -P: a `workers` in the current directory must not be taken for ours.
-    command = [order.python, "-P", "-m", "workers", "--handler", order.handler]
+    command = [str(place.python), "-P", "-m", "workers", "--handler", order.handler]
     if order.report_files:
         command.insert(1, "-B")  # Bytecode is told apart by size and second: an edit may be quicker.
     command += ["--concurrency", str(order.concurrency), "--consumer", consumer, "--number", str(number)]

@@ -8,6 +8,7 @@ import structlog
 from bus.overview import Overview
 from bus.sealing import BusKey
 from bus.wire import RedisFailed
+from supervisor.code_place import CodePlace, way_of_this_process
 from supervisor.config import SupervisorSettings
 from supervisor.env_files import environ_anew
 from supervisor.instance import Instance
@@ -36,6 +37,7 @@ class Workforce:
         metrics: Metrics,
         on_death: OnDeath,
     ) -> None:
+        self._way = way_of_this_process(os.environ)
         self._bounds = settings.workers
         self._redis_url = redis_url
         self._bus_key = bus_key
@@ -44,7 +46,7 @@ class Workforce:
         self.pool = Pool(
             PoolSettings(
                 bounds=settings.workers,
-                order=self._order(settings, os.environ),
+                order=self._order(settings, os.environ, CodePlace.of_this_process()),
                 drain_seconds=settings.drain_seconds,
                 recycle=settings.recycle,
                 waits_for_code=settings.reload_on_change,
@@ -69,7 +71,7 @@ class Workforce:
         metrics.worker_crash_loop.set(pool.crash_loop is not None)
         metrics.workers([(one.number, one.rss_bytes or 0, (one.loop_lag_ms or 0) / 1000) for one in statuses])
 
-    def _order(self, settings: SupervisorSettings, environ: Mapping[str, str]) -> WorkerOrder:
+    def _order(self, settings: SupervisorSettings, environ: Mapping[str, str], place: CodePlace) -> WorkerOrder:
         return WorkerOrder(
             agent_id=settings.agent_id,
             redis_url=self._redis_url,
@@ -77,6 +79,9 @@ class Workforce:
             handler=settings.handler,
             concurrency=settings.concurrency,
             environ=environ,
+            directory=place.directory,
+            python=str(place.python),
+            way=self._way,
             report_files=settings.reload_on_change,
             times=WorkerTimes(job_seconds=settings.job_seconds),
         )
@@ -84,7 +89,7 @@ class Workforce:
     def _wanted(self) -> Wanted:
         environ = environ_anew(os.environ)
         settings = SupervisorSettings.from_environ(environ)
-        return Wanted(self._order(settings, environ), settings.workers)
+        return Wanted(self._order(settings, environ, self._way.look()), settings.workers)
 
     async def _waiting_jobs(self) -> int:
         try:

@@ -17,6 +17,7 @@ from setproctitle import setproctitle
 from bus.log_stream import divert_stderr
 from bus.tuning import tune
 from supervisor.app import run_supervisor
+from supervisor.code_place import way_of_this_process
 from supervisor.config import REDIS_URL, SettingsError, SupervisorSettings
 from supervisor.env_files import claim
 from supervisor.keeper_link import open_keeper_link
@@ -37,6 +38,7 @@ def supervisor(
     divert_stderr()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold keys
     setproctitle(f"hashee-agent: supervisor {number}")
+    way_of_this_process(os.environ).note(os.environ)  # early: where the way leads may change
     disable_created_metrics()  # a series more for each, of no use to anybody here
     claim(os.environ, {} if workers is None else {"HASHEE_WORKERS": workers})
     settings = SupervisorSettings.from_environ(os.environ)

@@ -38,7 +38,7 @@ def up(workers: str | None, handler: str | None, concurrency: str | None, reload
     claim(environ, {name: value for name, value in given.items() if value is not None})
     setproctitle("hashee-agent: keeper")  # early: it also overwrites what /proc shows of the environment
     settings = KeeperSettings.from_environ(environ)
-    check = [*_program(), "check-settings"]
+    check = [*_program(sys.executable), "check-settings"]
     status = subprocess.run(check, env=environ, stdin=subprocess.DEVNULL, check=False).returncode
     if status != 0:
         return status if status > 0 else 128 - status
@@ -47,12 +47,12 @@ def up(workers: str | None, handler: str | None, concurrency: str | None, reload
 
 
 def supervisor_command(arguments: SupervisorArguments) -> list[str]:
-    command = [*_program(), "supervisor", "--keeper-fds", f"{arguments.http_fd},{arguments.control_fd}"]
+    command = [*_program(arguments.python), "supervisor", "--keeper-fds", f"{arguments.http_fd},{arguments.control_fd}"]
     if arguments.redis_url is not None:
         command += ["--keeper-redis", arguments.redis_url]
     command += ["--number", str(arguments.number)]
     return [*command, "--beside-another"] if arguments.beside_another else command
 
 
-def _program() -> list[str]:
-    return [sys.executable, "-P", "-m", "supervisor"]
+def _program(python: str) -> list[str]:
+    return [python, "-P", "-m", "supervisor"]
