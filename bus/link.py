@@ -5,6 +5,7 @@ and parses. Half the CPU of a thread that pipelines, and a third of the latency 
 Cancelling a call loses no byte: what was half sent is sent on, what was half read is read on by the next call.
 """
 
+import errno
 import math
 import socket
 import ssl
@@ -15,6 +16,7 @@ import trio
 from redis.exceptions import ResponseError
 
 from bus.lua import Scripts
+from bus.reasons import why
 from bus.wire import Answer, RedisUnavailable, Wire
 
 RECEIVE_BYTES = 256 * 1024
@@ -79,7 +81,7 @@ class Link:
             self.close()
             if self._is_overdue:
                 raise RedisUnavailable(f"no answer within {answer_timeout_seconds:.0f} s") from None
-            raise RedisUnavailable(f"{type(error).__name__}: {error}") from None
+            raise RedisUnavailable(f"the connection was lost: {why(error)}") from None
         finally:
             self._answer_due = math.inf
 
@@ -132,7 +134,7 @@ class Link:
                 await trio.lowlevel.wait_writable(connected)
                 continue
             if not received:
-                raise ConnectionResetError("Redis closed the connection")
+                raise ConnectionResetError(errno.ECONNRESET, "Redis closed the connection")
             self._parser.feed(received)
             if answers := self._parsed():
                 return answers
@@ -145,7 +147,7 @@ class Link:
 
     def _connected(self) -> socket.socket:
         if self._socket is None:
-            raise ConnectionResetError("the connection is closed")
+            raise ConnectionResetError(errno.ECONNRESET, "the connection is closed")
         return self._socket
 
 

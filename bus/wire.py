@@ -4,12 +4,13 @@ redis-py repeats commands silently by default, so that an XADD runs twice (TRAPS
 that fails is closed; the next call makes a new one and loads all scripts first. RESP2, since RESP3 changes shapes.
 """
 
+import re
 import socket
 from collections.abc import Sequence
 from typing import cast
 
 from redis.backoff import NoBackoff
-from redis.connection import ConnectionInterface, ConnectionPool
+from redis.connection import Connection, ConnectionInterface, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
@@ -23,6 +24,8 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from bus.lua import Argument, Scripts
+from bus.reasons import why
+from bus.redis_url import RedisAddress, parse_redis_url
 
 Command = tuple[Argument, ...]
 Value = bytes | int | list["Value"] | None
@@ -55,16 +58,10 @@ class Wire:
     """A connection with its scripts loaded."""
 
     def __init__(self, url: str, scripts: Scripts, *, answer_timeout_seconds: float | None) -> None:
-        """`answer_timeout_seconds`: None for readers, which block in Redis."""
+        """`answer_timeout_seconds`: None for readers, which block in Redis. Raises BadRedisUrl."""
         self._scripts = scripts
-        self._pool = ConnectionPool.from_url(
-            url,
-            protocol=2,
-            socket_timeout=answer_timeout_seconds,
-            socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-            health_check_interval=0,
-        )
+        self._address = parse_redis_url(url)
+        self._answer_timeout_seconds = answer_timeout_seconds
         self._connection: ConnectionInterface | None = None
         self.connects = 0
         self.client_id = 0
@@ -79,10 +76,10 @@ class Wire:
             return self._exchange(connection, commands)
         except (AuthenticationError, NoPermissionError) as error:
             self.close()
-            raise RedisRefused(f"{type(error).__name__}: {error}") from None
+            raise RedisRefused(f"{type(error).__name__}: {_REFUSALS[isinstance(error, NoPermissionError)]}") from None
         except (RedisError, OSError) as error:
             self.close()
-            raise RedisUnavailable(f"{type(error).__name__}: {error}") from None
+            raise self._unavailable(error) from None
 
     def read_for(self, seconds: float) -> Answer:
         """The next message of a connection that has subscribed, None if there is none; raises RedisUnavailable."""
@@ -94,7 +91,12 @@ class Wire:
             return cast(Answer, self._connection.read_response(disable_decoding=True))
         except (RedisError, OSError) as error:
             self.close()
-            raise RedisUnavailable(f"{type(error).__name__}: {error}") from None
+            raise self._unavailable(error) from None
+
+    def _unavailable(self, error: Exception) -> RedisUnavailable:
+        """Not in redis-py's words, which quote what it was given. What a server answered is the server's own text."""
+        text = said(error) if isinstance(error, ResponseError) else why(error)
+        return RedisUnavailable(f"{self._address.shown}: {text}")
 
     def close(self) -> None:
         """Close the connection; the next call opens a new one."""
@@ -113,8 +115,7 @@ class Wire:
         return taken
 
     def _connect(self) -> ConnectionInterface:
-        # Not `make_connection`: the pool counts what it has made and is never told what has ended; after a hundred it refuses.
-        connection: ConnectionInterface = self._pool.connection_class(**self._pool.connection_kwargs)
+        connection = _connection(self._address, self._answer_timeout_seconds)
         try:
             connection.connect()
             loads: list[Command] = [("SCRIPT", "LOAD", script.text) for script in self._scripts.all()]
@@ -143,6 +144,42 @@ class Wire:
         return answers
 
 
+def _connection(address: RedisAddress, answer_timeout_seconds: float | None) -> ConnectionInterface:
+    """Without redis-py's pool, which counts what it has made and is never told what has ended; after a hundred it refuses."""
+    options: dict[str, object] = {
+        "db": address.database,
+        "username": address.username,
+        "password": address.password,
+        "protocol": 2,
+        "socket_timeout": answer_timeout_seconds,
+        "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        "retry": Retry(NoBackoff(), 0),
+        "health_check_interval": 0,
+    }
+    if address.path:
+        kind: type = UnixDomainSocketConnection
+        options |= {"path": address.path}
+    else:
+        kind = Connection if address.tls is None else SSLConnection
+        options |= {"host": address.host, "port": address.port, **(address.tls or {})}
+    return cast(ConnectionInterface, kind(**options))
+
+
+def said(answer: ResponseError) -> str:
+    """What a server's error says, without the name of our user, which is a part of the URL."""
+    text = str(answer)
+    if isinstance(answer, NoPermissionError) or text.startswith("NOPERM"):
+        command = re.search(r"the '([a-z|-]{1,40})' command", text)
+        return f"NOPERM: this user may not do what is needed{f': {command[1]}' if command else ''}"
+    return text
+
+
+_REFUSALS = {
+    False: "Redis does not accept the user name or the password",
+    True: "this user may not do what is needed",
+}
+
+
 def is_replica(answer: Answer) -> bool:
     """The server that was our master serves another now: only a new connection finds the new master."""
     return isinstance(answer, ResponseError) and (
@@ -152,7 +189,7 @@ def is_replica(answer: Answer) -> bool:
 
 def failure(error: ResponseError) -> Exception:
     """Our exception for an error answer, whether redis-py has made a class of its code or not."""
-    text = str(error)
+    text = said(error)
     if isinstance(error, OutOfMemoryError) or "MISCONF" in text or "OOM" in text:
         return RedisFull(text)
     if isinstance(error, BusyLoadingError | ReadOnlyError | MasterDownError) or text.startswith(

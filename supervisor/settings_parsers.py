@@ -3,10 +3,10 @@
 import ipaddress
 import re
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from nacl.bindings import crypto_sign_seed_keypair
 
+from bus.redis_url import BadRedisUrl, parse_redis_url
 from supervisor.autoscale import Bounds
 from supervisor.secrets import Secret
 from supervisor.settings_reader import Malformed, Parser, base64_bytes, matching, whole_number
@@ -15,6 +15,8 @@ MIB = 1 << 20
 MOST_MIB = 1 << 20
 MOST_RETRIES = 19  # a job is delivered at most 20 times
 LONGEST_WAIT_SECONDS = 86_400
+MOST_PORT = 65_535
+NAME = r"[A-Za-z0-9._-]{1,253}"
 TRUSTABLE = frozenset({"eviction", "persistence"})
 
 
@@ -68,11 +70,10 @@ def ed25519_seed(text: str) -> Secret[bytes]:
 
 
 def redis_url(text: str) -> Secret[str]:
-    parts = urlsplit(text)
-    network = parts.scheme in {"redis", "rediss"} and _valid_authority(text)
-    local = parts.scheme == "unix" and parts.path.startswith("/")
-    if not network and not local:
-        raise Malformed
+    try:
+        parse_redis_url(text)
+    except BadRedisUrl as problem:
+        raise Malformed(str(problem)) from None
     return Secret(text)
 
 
@@ -84,25 +85,27 @@ def redis_trust(text: str) -> frozenset[str]:
 
 
 def base_url(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in {"http", "https"} or not _valid_authority(text):
+    """Without user and password, which it has no use for, nor anything that a URL could be read in two ways by."""
+    found = re.fullmatch(
+        rf"(https?)://(\[[0-9A-Fa-f:.]+\]|{NAME})(?::([0-9]{{1,5}}))?((?:/(?:[A-Za-z0-9._~-]|%[0-9A-Fa-f]{{2}})*)*)",
+        text,
+    )
+    if found is None or not _is_host(found[2]) or not 0 < int(found[3] or 1) <= MOST_PORT:
         raise Malformed
-    if parts.username is not None or parts.query or parts.fragment:
-        raise Malformed
-    if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+    if found[1] == "http" and not is_loopback(found[2].strip("[]")):
         raise Malformed  # the token would travel in the clear
     return text.rstrip("/")
 
 
-def _valid_authority(text: str) -> bool:
+def _is_host(text: str) -> bool:
     try:
-        parts = urlsplit(text)
-        return bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        return not text.startswith("[") or bool(ipaddress.IPv6Address(text.strip("[]")))
     except ValueError:
         return False
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host can only be this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

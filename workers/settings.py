@@ -14,6 +14,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bus.redis_url import FORM, BadRedisUrl, parse_redis_url
 from bus.sealing import KEY_BYTES, BusKey
 from workers.builtin import default_handler
 from workers.runner import JOB_SECONDS, RETRY_AFTER_SECONDS
@@ -58,7 +59,11 @@ def read_settings(options: argparse.Namespace, environ: MutableMapping[str, str]
     """Raises SettingsError. Takes our secrets out of `environ`, so that the owner's child processes do not get them."""
     redis_url = options.redis or _secret(environ, "HASHEE_REDIS_URL") or environ.get("REDIS_URL", "")
     if not redis_url:
-        raise SettingsError("HASHEE_REDIS_URL", "redis://host:port/db, rediss://… or unix:///path")
+        raise SettingsError("HASHEE_REDIS_URL", FORM)
+    try:
+        parse_redis_url(redis_url)
+    except BadRedisUrl as problem:
+        raise SettingsError("HASHEE_REDIS_URL", str(problem)) from None
     agent_id = environ.get("HASHEE_AGENT_ID", "")
     if not agent_id:
         raise SettingsError("HASHEE_AGENT_ID", "the agent's id, a UUID in lower case")

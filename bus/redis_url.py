@@ -1,0 +1,152 @@
+"""The one reading of HASHEE_REDIS_URL: what was parsed here is what is connected to, and what may be shown of it.
+
+It is strict, since a URL is a secret: a password with a character that a URL cannot hold would be taken for a host, and shown as
+one. So whatever is not certain is refused, and no refusal holds a part of the text.
+"""
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from urllib.parse import unquote
+
+DEFAULT_PORT = 6379
+MOST_DATABASE = 65_535
+MOST_PORT = 65_535
+MOST_HOST_CHARACTERS = 253
+FORM = "redis://host:port/db, rediss://… or unix:///path"
+ENCODED = (
+    "redis://user:password@host:port/db, where user and password have every character but letters, digits and "
+    "-._~!$&'()*+,;= percent-encoded (@ is %40, # is %23, / is %2F, : is %3A)"
+)
+OPTIONS = (
+    "redis://host:port/db or unix:///path with no other options behind a ? than db, username and password, and with "
+    "rediss:// ssl_cert_reqs (required, optional or none), ssl_check_hostname (true or false), ssl_ca_certs, ssl_certfile "
+    "and ssl_keyfile (absolute paths of readable files)"
+)
+CERTIFICATE_FILES = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
+CREDENTIALS = frozenset({"username", "password"})
+CHOICES: Mapping[str, Mapping[str, "str | bool"]] = MappingProxyType(
+    {
+        "ssl_cert_reqs": {"required": "required", "optional": "optional", "none": "none"},
+        "ssl_check_hostname": {"true": True, "false": False},
+    }
+)
+_TEXT = r"(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})"
+_NETWORK = re.compile(
+    rf"(rediss?)://(?:({_TEXT}*)(?::((?:{_TEXT}|:)*))?@)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{{1,5}}))?(?:/([0-9]{{0,5}}))?(\?.*)?"
+)
+_LOCAL = re.compile(rf"unix://(?:({_TEXT}*)(?::((?:{_TEXT}|:)*))?@)?(/(?:{_TEXT}|[:@/])*)(\?.*)?")
+
+
+class BadRedisUrl(ValueError):
+    """What the URL should be; nothing of what it is."""
+
+
+@dataclass(frozen=True)
+class RedisAddress:
+    """`path` is a Unix socket's, empty for a network address. `tls`: None without TLS, else options that were given for it."""
+
+    host: str = ""
+    port: int = DEFAULT_PORT
+    path: str = ""
+    database: int = 0
+    tls: Mapping[str, str | bool] | None = None
+    username: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+
+    @property
+    def shown(self) -> str:
+        """For people: where it is, without user and password."""
+        if self.path:
+            return self.path
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_redis_url(url: str) -> RedisAddress:
+    """Raises BadRedisUrl."""
+    if found := _NETWORK.fullmatch(url):
+        scheme, username, password, host, port, database, query = found.groups()
+        options = _options(query, with_tls=scheme == "rediss")
+        user, secret = _login(username, password, options)
+        return RedisAddress(
+            host=_host(host),
+            port=_whole_number(port or str(DEFAULT_PORT), 1, MOST_PORT),
+            tls={name: value for name, value in options.items() if name.startswith("ssl_")}
+            if scheme == "rediss"
+            else None,
+            database=_database(database, options),
+            username=user,
+            password=secret,
+        )
+    if found := _LOCAL.fullmatch(url):
+        username, password, path, query = found.groups()
+        options = _options(query, with_tls=False)
+        user, secret = _login(username, password, options)
+        return RedisAddress(path=unquote(path), database=_database(None, options), username=user, password=secret)
+    raise BadRedisUrl(ENCODED if url.startswith(("redis://", "rediss://")) else FORM)
+
+
+def _host(text: str) -> str:
+    host = text.strip("[]")
+    try:
+        if text.startswith("["):
+            ipaddress.IPv6Address(host)
+    except ValueError:
+        raise BadRedisUrl(FORM) from None
+    if len(host) > MOST_HOST_CHARACTERS:
+        raise BadRedisUrl(FORM)
+    return host
+
+
+def _whole_number(text: str, least: int, most: int) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not least <= int(text) <= most:
+        raise BadRedisUrl(FORM)
+    return int(text)
+
+
+def _database(in_path: str | None, options: Mapping[str, str | bool]) -> int:
+    if in_path and "db" in options:
+        raise BadRedisUrl(OPTIONS)
+    return _whole_number(in_path or str(options.get("db", "0")), 0, MOST_DATABASE)
+
+
+def _login(
+    username: str | None, password: str | None, options: Mapping[str, str | bool]
+) -> tuple[str | None, str | None]:
+    given = {"username": username and unquote(username), "password": password and unquote(password)}
+    for name in CREDENTIALS & options.keys():
+        if given[name]:
+            raise BadRedisUrl(OPTIONS)
+        given[name] = str(options[name])
+    return given["username"] or None, given["password"] or None
+
+
+def _options(query: str | None, *, with_tls: bool) -> dict[str, str | bool]:
+    options: dict[str, str | bool] = {}
+    for part in query[1:].split("&") if query else ():
+        name, equals, raw = part.partition("=")
+        if not equals or name in options or not re.fullmatch(rf"(?:{_TEXT}|[:@/])+", raw):
+            raise BadRedisUrl(OPTIONS)
+        options[name] = _option(name, unquote(raw), with_tls=with_tls)
+    return options
+
+
+def _option(name: str, value: str, *, with_tls: bool) -> str | bool:
+    if name in CREDENTIALS or name == "db":
+        return value
+    if with_tls and value in CHOICES.get(name, {}):
+        return CHOICES[name][value]
+    if with_tls and name in CERTIFICATE_FILES and Path(value).is_absolute() and _is_readable(Path(value)):
+        return value
+    raise BadRedisUrl(OPTIONS)
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        with path.open("rb"):
+            return True
+    except OSError:
+        return False
