@@ -121,6 +121,22 @@ async def test_the_page_has_every_call_of_the_agent() -> None:
     assert [call for call in asked if not any(re.fullmatch(pattern, call) for pattern in patterns)] == []
 
 
+def test_what_a_call_takes_and_answers_stands_there() -> None:
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "sandbox" / "relay").glob("rest*.py")]
+    words = {
+        word for source in sources for word in re.findall(r'(?:query_params\.get\(|integer\(request, )"(\w+)"', source)
+    }
+    assert words == {"cursor", "limit", "after_seq"}
+    for node in [node for source in sources for node in ast.walk(ast.parse(source))]:
+        if isinstance(node, ast.Dict):
+            words |= {key.value for key in node.keys if isinstance(key, ast.Constant) and isinstance(key.value, str)}
+        elif isinstance(node, ast.ClassDef) and node.name.endswith("Body"):
+            fields = [field.target for field in node.body if isinstance(field, ast.AnnAssign)]
+            words |= {field.id for field in fields if isinstance(field, ast.Name)}
+    assert {"one_time_prekeys_left", "upload_url", "members"} <= words
+    assert sorted(word for word in words if not re.search(rf'[`"]{word}[`"]', WIRE)) == []
+
+
 def test_the_errors_and_faults_of_the_sandbox_relay_stand_there() -> None:
     sources = [path.read_text(encoding="utf-8") for path in (ROOT / "sandbox" / "relay").glob("*.py")]
     codes = {code for source in sources for code in re.findall(r'Refused\(\d+, "(\w+)"', source)}
