@@ -130,11 +130,10 @@ class Agent(End):
         place = self.places.get(str(frame["conversation_id"]))
         if place is None:
             raise Unreadable("no_grant")
+        device_id = self.device.verified(frame, place).ids.sender_device
+        if device_id not in self.listed.get(place.other, ()) and device_id not in await self.devices(place.other):
+            raise Unreadable("unknown_sender")
         payload = self.device.open(frame, place)
-        if str(frame["sender_device_id"]) not in self.listed.get(place.other, ()):
-            await self.devices(
-                place.other
-            )  # which devices are answered; who is unlisted has not signed with a pinned pair
         if payload == system("session.ping"):
             await self._say(place, system("session.pong"))
         elif payload["type"] == "text" and str(payload["text"]).startswith("/stream "):
