@@ -1,5 +1,6 @@
 # make run     a first conversation, with all that it needs (ARGS=--scripted plays one by itself)
 # make test    every test          make check   the quick ones          make lint    style and types
+# make pure    the tests without process, socket or Redis (with another Python: PYTHON=python3.14 VENV=/some/folder)
 # make test-valkey  the tests of the bus on the Valkey of the wheel
 # make test-redis   the tests of the bus, the keeper and the traps on the redis-server of PATH
 # make fuzz    every decoder on mutated input, guided by coverage (SECONDS=120 in all)
@@ -26,7 +27,7 @@ STAMP := $(VENV)/set-up
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
-.PHONY: setup run check test test-valkey test-redis valkey lint lock bench fuzz mutants chaos nightly soak rollout
+.PHONY: setup run check pure test test-valkey test-redis valkey lint lock bench fuzz mutants chaos nightly soak rollout
 .PHONY: siege systemd containers prometheus metrics-page clean
 .DEFAULT_GOAL := setup
 
@@ -51,6 +52,9 @@ run: setup
 check: lint
 	$(BIN)/python -m pytest -q -m pure $(ARGS)
 	$(BIN)/python -m pytest -q tests/test_first_conversation.py
+
+pure: setup
+	$(BIN)/python -m pytest -q -p no:cacheprovider -m pure $(ARGS)
 
 test: setup
 	@base=$$(mktemp -d /tmp/h.XXXXXX) && \

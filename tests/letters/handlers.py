@@ -1,4 +1,4 @@
-"""A handler that dies, or fails as long as a file is there; for everything else it is an echo."""
+"""A handler that dies, fails, or fails as long as a file is there; for everything else it is an echo."""
 
 import os
 
@@ -26,5 +26,8 @@ async def answer(message: InboundMessage, chat: Chat, job: JobContext) -> None:
             if await trio.Path(rest).exists():
                 raise RuntimeError(message.text)
             await chat.reply("mended")
+        case "break":
+            await chat.reply(rest)
+            raise RuntimeError(message.text)
         case _:
             await chat.reply(f"echo: {message.text}")

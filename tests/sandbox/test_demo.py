@@ -35,8 +35,9 @@ def processes_with(mark: str) -> list[int]:
 
 
 def environment(tmp_path: Path) -> dict[str, str]:
-    """The demo's: a mark by which its processes are found again, and a place for its folder."""
-    return {**os.environ, "TMPDIR": str(tmp_path), "DEMO_MARK": mark(tmp_path)}
+    """The demo's: a mark by which its processes are found again, a place for its folder, and a terminal that shows everything."""
+    terminal = {"TERM": "xterm", "LC_ALL": "C.UTF-8"}
+    return {**os.environ, **terminal, "TMPDIR": str(tmp_path), "DEMO_MARK": mark(tmp_path)}
 
 
 def mark(tmp_path: Path) -> str:
