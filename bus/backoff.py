@@ -5,7 +5,8 @@ import random
 import trio
 
 FIRST_SECONDS = 0.1
-LAST_SECONDS = 5.0
+# What waits goes on within two seconds after Redis can do it again.
+LAST_SECONDS = 1.5
 
 
 class Backoff:

@@ -7,19 +7,29 @@ the driving to another when its own has come. A command that was cancelled may s
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Protocol
+from typing import Protocol, cast
 
 import trio
 from redis.exceptions import ResponseError
 
 from bus.link import Link
 from bus.lua import Argument, Script, Scripts, packed
-from bus.wire import ConnectionReplaced, RedisFailed, RedisFull, RedisUnavailable, Value, failure, is_replica
+from bus.wire import (
+    ConnectionReplaced,
+    RedisDenied,
+    RedisFailed,
+    RedisFull,
+    RedisUnavailable,
+    Value,
+    failure,
+    needs_new_connection,
+)
 
-__all__ = ["Commands", "RedisClient", "RedisUnavailable", "open_redis"]
+__all__ = ["Commands", "RedisClient", "RedisUnavailable", "members_until", "open_redis"]
 
 ANSWER_TIMEOUT_SECONDS = 5.0
 CLOSE_SECONDS = 5.0
+PAGE = 100
 
 
 class Commands(Protocol):
@@ -35,11 +45,12 @@ class Commands(Protocol):
 class _Request:
     """`waiting`: the task, while another drives. `answer` counts once `is_done`. `connection`: the only one to run on."""
 
-    __slots__ = ("answer", "command", "connection", "is_done", "script", "waiting")
+    __slots__ = ("answer", "command", "connection", "is_done", "is_script", "script", "waiting")
 
     def __init__(self, command: bytes, script: Script | None = None, connection: int | None = None) -> None:
         self.command = command
         self.script = script
+        self.is_script = script is not None
         self.connection = connection
         self.waiting: trio.lowlevel.Task | None = None
         self.is_done = False
@@ -186,17 +197,17 @@ class RedisClient:
         if self.connected_since is None or self._connects_seen != self.connects:
             self.connected_since = trio.current_time()
             self._connects_seen = self.connects
-        is_master = True
+        is_of_use = True
         for answer in answers:
             request = self._sent.popleft()
             if isinstance(answer, ResponseError):
                 self._refuse(request, answer)
-                is_master = is_master and not is_replica(answer)
+                is_of_use = is_of_use and not needs_new_connection(answer)
             else:
                 request.be_done(answer)
-        if not is_master:
+        if not is_of_use:
             self._link.close()
-            self._fail(RedisUnavailable("this server is a replica now"))
+            self._fail(RedisUnavailable("this server is a replica now, or wants another password"))
 
     def _send_queued(self) -> None:
         queued, self._queued = self._queued, []
@@ -215,8 +226,8 @@ class RedisClient:
             self._queued[:0] = [reload, request]
         else:
             error = failure(answer)
-            if isinstance(error, RedisUnavailable) and not isinstance(error, RedisFull):
-                self.connected_since = None  # a full Redis is there: it answers, and leases in it run on
+            if _keeps_leases_from_being_renewed(request, error):
+                self.connected_since = None
             request.be_done(error)
 
     def _fail(self, error: Exception) -> None:
@@ -227,6 +238,13 @@ class RedisClient:
         self._queued = []
         for request in failed:
             request.be_done(error)
+
+
+def _keeps_leases_from_being_renewed(request: _Request, error: RedisFailed) -> bool:
+    """A full Redis is there: it answers, and leases in it run on. One that runs no script for us runs none for the workers either."""
+    if isinstance(error, RedisDenied):
+        return request.is_script
+    return isinstance(error, RedisUnavailable) and not isinstance(error, RedisFull)
 
 
 class _OnConnection:
@@ -241,6 +259,17 @@ class _OnConnection:
 
     async def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> Value:
         return await self._client._ask(self._client._call_of(name, keys, arguments, self._number))
+
+
+async def members_until(client: Commands, key: str, score: int) -> list[str]:
+    """All members of a sorted set up to a score, lowest first; asked for page by page, so that no answer holds Redis for long."""
+    found: list[str] = []
+    while True:
+        page = await client.command("ZRANGEBYSCORE", key, "-inf", score, "LIMIT", len(found), PAGE)
+        members = [member.decode() for member in cast("list[bytes]", page)]
+        found += members
+        if len(members) < PAGE:
+            return list(dict.fromkeys(found))  # one may have moved while we asked
 
 
 @asynccontextmanager

@@ -42,7 +42,9 @@ class RunningJob(msgspec.Struct, frozen=True):
 
 
 class Heartbeat(_Message, frozen=True, tag="heartbeat"):
-    """The worker's process lives. `loop_lag_ms` is None until the event loop runs."""
+    """The worker's process lives. `loop_lag_ms` is None until the event loop runs. `trouble`: what keeps it from taking jobs or from
+    keeping them, by names and reasons of ours.
+    """
 
     loop_lag_ms: float | None
     running: tuple[RunningJob, ...]
@@ -50,6 +52,7 @@ class Heartbeat(_Message, frozen=True, tag="heartbeat"):
     jobs_done: int
     jobs_failed: int
     observations_dropped: int = 0
+    trouble: str = ""
 
 
 class Observation(_Message, frozen=True, tag="observation"):

@@ -345,6 +345,11 @@ class FileSync:
         self.failure: OSError | None = None
         self.rounds = 0
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
     def start(self) -> None:
         self._thread.start()
 

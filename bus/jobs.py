@@ -30,7 +30,8 @@ from bus.records import (
 )
 from bus.seal import StoreSeal
 from bus.sealing import BusKey
-from bus.wire import RedisUnavailable
+from bus.trouble import Tell
+from bus.wire import RedisFailed
 
 __all__ = ["APOLOGY_PLACE", "Emitted", "Failed", "Finished", "JobStore", "Started"]
 
@@ -57,9 +58,25 @@ class JobStore(JobSteps):
         self._interrupts: LiveSubscriber | None = None
         self._superseded: Callable[[str], None] = _nobody_asked
         self._in_hand: set[str] = set()
+        self._on_trouble: Tell = _nobody_listens
+
+    @property
+    def dead_threads(self) -> list[str]:
+        """Which of its threads have ended, which only a defect does: without them leases run out, or nobody is interrupted."""
+        return [thread.thread_name for thread in self._threads() if not thread.is_alive]
+
+    @property
+    def trouble(self) -> str:
+        """What keeps a thread or the reader from its work, by its reason; empty while nothing does."""
+        troubles = {thread.thread_name: thread.trouble for thread in self._threads()}
+        troubles[self._reader.thread_name] = self._reader.trouble
+        return ", ".join(f"{who}: {reason}" for who, reason in troubles.items() if reason)
+
+    def _threads(self) -> list[LeaseKeeper | LiveSubscriber]:
+        return [self._leases] if self._interrupts is None else [self._leases, self._interrupts]
 
     async def open(self) -> None:
-        """Connect, load the scripts, make the group; raises RedisUnavailable, StoreSealed (another store's bus key)."""
+        """Connect, load the scripts, make the group; raises RedisFailed, StoreSealed (another store's bus key)."""
         self._client.start()
         try:
             self._bus_key = await StoreSeal(self._client, self._keys).adopt_bus_key(self._bus_key)
@@ -75,6 +92,7 @@ class JobStore(JobSteps):
             self._interrupts = LiveSubscriber(
                 self._client, self._keys.interrupts, lambda entry: self._superseded(entry.decode("ascii", "replace"))
             )
+            self._interrupts.on_trouble = self._on_trouble
             self._interrupts.start()
 
     async def stop_taking(self) -> None:
@@ -84,14 +102,14 @@ class JobStore(JobSteps):
         """
         for entry in await self._reader.close():
             if entry.id not in self._in_hand:
-                with contextlib.suppress(RedisUnavailable, BadRecord):  # its lease runs out
+                with contextlib.suppress(RedisFailed, BadRecord):  # its lease runs out
                     record = decode_job_record(entry.fields["r"])
                     await self._hand_back(entry.id, record.conversation_id, record.job_id)
 
     async def close(self) -> None:
         """Hand back what was read and not taken, then end the threads."""
         await self.stop_taking()
-        with contextlib.suppress(RedisUnavailable):
+        with contextlib.suppress(RedisFailed):
             await self._client.command("ZREM", self._keys.consumers, self._consumer)
             await self._client.command("DEL", self._keys.presence(self._consumer))
         await self._leases.close()
@@ -107,7 +125,7 @@ class JobStore(JobSteps):
         await self._client.command("ZADD", self._keys.consumers, int(time.time() * 1000), self._consumer)
 
     async def take(self, count: int) -> list[Job]:
-        """Wait for at least one job, take at most `count`; raises RedisUnavailable. Cancelling it loses nothing."""
+        """Wait for at least one job, take at most `count`; raises RedisFailed. Cancelling it loses nothing."""
         while True:
             entries = [entry for entry in await self._reader.read(count) if entry.id not in self._in_hand]
             jobs = [self._open(entry) for entry in entries]
@@ -132,7 +150,7 @@ class JobStore(JobSteps):
 
         So does one that a later version wrote, for a worker of that version: it is given up by nobody.
         """
-        with contextlib.suppress(RedisUnavailable, BadRecord):
+        with contextlib.suppress(RedisFailed, BadRecord):
             record = decode_job_record(entry.fields["r"])
             await self._fail(entry.id, record.conversation_id, record.job_id, "unreadable_record")
 
@@ -148,6 +166,10 @@ class JobStore(JobSteps):
     def on_fenced(self, callback: Callable[[str], None]) -> None:
         """Call `callback(entry_id)` in the trio thread when a held lease is lost."""
         self._leases.on_lost = callback
+
+    def on_trouble(self, tell: Tell) -> None:
+        """Tell, in the trio thread, what keeps a thread from its work, and when that is over. Call it before `open`."""
+        self._on_trouble = self._leases.on_trouble = tell
 
     def on_superseded(self, callback: Callable[[str], None]) -> None:
         """Call `callback(entry_id)` in the trio thread when a later message interrupts a job; more than once, perhaps."""
@@ -172,3 +194,7 @@ class JobStore(JobSteps):
 
 def _nobody_asked(_entry_id: str) -> None:
     """Until the runner has said what to do with a superseded job."""
+
+
+def _nobody_listens(_who: str, _reason: str) -> None:
+    """Until the worker wants to hear of trouble."""

@@ -78,7 +78,7 @@ class LogQueue(io.BufferedIOBase):
             if self._untold:
                 self._queue.put(None)
             self._queue.put(item)
-            is_served = self._thread is not None or self._start()
+            is_served = (self._thread is not None and self._thread.is_alive()) or self._start()
         if not is_served:
             self._be_direct()
         return len(item)

@@ -11,7 +11,7 @@ from typing import cast
 
 import msgspec
 
-from bus.client import Commands
+from bus.client import Commands, members_until
 from bus.generation import Generation
 from bus.keys import Keys
 from bus.records import OutboxRecord, SentNote, decode_outbox_record, decode_sent_note
@@ -19,7 +19,6 @@ from bus.store import SessionWrite, text_or_none
 from bus.wire import ConnectionReplaced, Value
 
 RESEND_SECONDS = 10.0
-SCAN_COUNT = 100
 MOST_REMEMBERED = 10_000  # of our own sends whose acknowledgement has not come: more than a relay would ever owe us
 
 
@@ -150,10 +149,9 @@ class Outbox:
         return text_or_none(await self._client.command("HGET", self._keys.sent(conversation_id), "holder"))
 
     async def due(self) -> list[str]:
-        """Conversations whose outbox record is to be sent again."""
+        """All conversations whose outbox record is to be sent again."""
         now = _milliseconds(await self._client.command("TIME"))
-        found = await self._client.command("ZRANGEBYSCORE", self._keys.outbox, "-inf", now, "LIMIT", 0, SCAN_COUNT)
-        return [item.decode() for item in cast("list[bytes]", found)]
+        return await members_until(self._client, self._keys.outbox, now)
 
     async def all(self) -> list[str]:
         """Conversations that have an outbox record."""

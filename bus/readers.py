@@ -1,8 +1,8 @@
 """Those who wait in Redis: one stream's reader, and the live channel's subscriber (a thread).
 
 A read that was cancelled in trio swallows nothing: what Redis answers meanwhile is given to the next read, or handed back
-when the reader closes. After an error the reader reads its own pending entries again from 0; a lost group is made again at 0
-(DESIGN rule 18).
+when the reader closes. After an error the reader reads its own pending entries again from 0, page by page until there are none; a lost
+group is made again at 0 (DESIGN rule 18). Whatever Redis answers, both go on, say what is wrong once, and show it as `trouble`.
 """
 
 import contextlib
@@ -17,11 +17,14 @@ from redis.exceptions import ResponseError
 from bus.client import ANSWER_TIMEOUT_SECONDS, RedisClient
 from bus.link import Link
 from bus.lua import packed
-from bus.wire import Answer, RedisFailed, RedisUnavailable, Value, Wire, failure, is_replica
+from bus.trouble import Tell, Trouble
+from bus.wire import Answer, RedisFailed, RedisUnavailable, Value, Wire, failure, needs_new_connection
 
 BLOCK_MS = 2000
+FROM_THE_FIRST = "0"
 CLOSE_SECONDS = 5.0
-LIVE_RETRY_SECONDS = 0.5
+# So many times nothing was heard within BLOCK_MS, and no answer to the question after it.
+SIGNS_MISSED = 3
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -43,7 +46,11 @@ class StreamReader:
         self._is_closed = False
         self._is_asked = False
         self._is_being_read = False
-        self._reread_pending = False
+        self._reread_from: str | None = None
+        """Entries of our own that may lie behind this one, unread; None when there is none."""
+        self._is_rereading = False
+        self._trouble = Trouble(self.thread_name, self._tell_trouble)
+        self.on_trouble: Tell = _nobody_listens
         self.groups_made_again = 0
 
     @property
@@ -55,6 +62,11 @@ class StreamReader:
     def thread_name(self) -> str:
         """What it is called where threads are listed."""
         return f"redis-reader-{self._group}"
+
+    @property
+    def trouble(self) -> str:
+        """Why it cannot read now; empty while it can."""
+        return self._trouble.reason
 
     def start(self) -> None:
         """Nothing is to be started; the first read connects."""
@@ -68,14 +80,16 @@ class StreamReader:
                 raise
 
     async def read(self, count: int) -> list[Entry]:
-        """At least one entry, at most `count` (more, when pending entries are read again); raises RedisUnavailable."""
+        """At least one entry, at most `count`. Raises RedisFailed; the next read begins with what may have been read and not received."""
         self._is_being_read = True
         try:
             while not (entries := await self._read_once(count)):
                 pass
-        except Exception:
+        except Exception as error:
             self._is_asked = False
-            self._reread_pending = True
+            self._reread_from = FROM_THE_FIRST
+            if isinstance(error, RedisFailed):
+                self._trouble.met(error)
             raise
         finally:
             self._is_being_read = False
@@ -95,6 +109,9 @@ class StreamReader:
         self._link.end()
         return leftover
 
+    def _tell_trouble(self, who: str, reason: str) -> None:
+        self.on_trouble(who, reason)
+
     async def _read_once(self, count: int) -> list[Entry]:
         if self._is_closed:
             raise RedisUnavailable("the reader is closed")
@@ -105,7 +122,7 @@ class StreamReader:
             if str(answer).startswith("NOGROUP"):
                 await self._make_group_again()
                 return []
-            if is_replica(answer):
+            if needs_new_connection(answer):
                 self._link.close()
             if not str(answer).startswith("UNBLOCKED"):
                 raise failure(answer)
@@ -114,7 +131,8 @@ class StreamReader:
     async def _ask(self, count: int) -> None:
         if not self._link.is_open:
             await self._link.open()
-        start = "0" if self._reread_pending else ">"
+        self._is_rereading = self._reread_from is not None
+        start = ">" if self._reread_from is None else self._reread_from
         command = ("XREADGROUP", "GROUP", self._group, self._consumer, "COUNT", count)
         self._link.write(packed((*command, "BLOCK", BLOCK_MS, "STREAMS", self._stream, start)))
         self._is_asked = True
@@ -127,7 +145,10 @@ class StreamReader:
     def _decode(self, answer: Answer) -> list[Entry]:
         if isinstance(answer, ResponseError):
             return []
-        self._reread_pending = False
+        self._trouble.over()
+        if self._is_rereading and self._reread_from is not None:
+            # One page of them; the next question is for those behind it, until there is none.
+            self._reread_from = last_entry_id(answer)
         return decode_entries(answer)
 
     async def _make_group_again(self) -> None:
@@ -136,7 +157,7 @@ class StreamReader:
 
 
 class LiveSubscriber:
-    """Hears the live channel; messages are lost while Redis is away, as is their nature."""
+    """Hears the live channel; messages are lost while Redis is away or refuses, as is their nature."""
 
     def __init__(self, client: RedisClient, channel: str, on_message: Callable[[bytes], None]) -> None:
         """`on_message` is called in the trio thread."""
@@ -146,6 +167,8 @@ class LiveSubscriber:
         self._token = trio.lowlevel.current_trio_token()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="redis-live", daemon=True)
+        self._trouble = Trouble(self._thread.name, self._tell_trouble)
+        self.on_trouble: Tell = _nobody_listens
 
     @property
     def is_alive(self) -> bool:
@@ -156,6 +179,11 @@ class LiveSubscriber:
     def thread_name(self) -> str:
         """As it is named in the process."""
         return self._thread.name
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be heard now; empty while it can."""
+        return self._trouble.reason
 
     def start(self) -> None:
         """Start the subscriber thread."""
@@ -170,19 +198,40 @@ class LiveSubscriber:
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                self._wire.call([("SUBSCRIBE", self._channel)])
+                [answer] = self._wire.call([("SUBSCRIBE", self._channel)])
+                if isinstance(answer, ResponseError):
+                    raise failure(answer)
+                self._trouble.over()
                 self._hear()
-            except RedisUnavailable:
-                self._stop.wait(LIVE_RETRY_SECONDS)
+            except RedisFailed as error:
+                self._wire.close()
+                self._stop.wait(self._trouble.met(error))
             except trio.RunFinishedError:
                 break
         self._wire.close()
 
     def _hear(self) -> None:
+        """Until told to stop. Raises RedisFailed: also when a connection is open and gives no sign of life any more."""
+        unanswered = 0
         while not self._stop.is_set():
             message = self._wire.read_for(BLOCK_MS / 1000)
+            if message is not None:
+                unanswered = 0
+            elif unanswered == SIGNS_MISSED:
+                raise RedisUnavailable("the live channel is silent, also when asked", "silent")
+            else:
+                unanswered += 1
+                self._wire.ask_for_a_sign()
             if isinstance(message, list) and len(message) == 3 and message[0] == b"message":
                 self._token.run_sync_soon(self._on_message, cast(bytes, message[2]))
+
+    def _tell_trouble(self, who: str, reason: str) -> None:
+        with contextlib.suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self.on_trouble, who, reason)
+
+
+def _nobody_listens(_who: str, _reason: str) -> None:
+    """Until the owner wants to hear of trouble."""
 
 
 def decode_entries(answer: Value) -> list[Entry]:
@@ -195,3 +244,11 @@ def decode_entries(answer: Value) -> list[Entry]:
         for entry_id, flat in raw
         if flat
     ]
+
+
+def last_entry_id(answer: Value) -> str | None:
+    """Of the last entry of an XREADGROUP answer, deleted or not; None where there is no entry."""
+    if not answer:
+        return None
+    [[_, raw]] = cast("list[tuple[bytes, list[tuple[bytes, object]]]]", answer)
+    return raw[-1][0].decode() if raw else None

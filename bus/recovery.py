@@ -9,11 +9,11 @@ from typing import cast
 
 import msgspec
 
-from bus.client import Commands
+from bus.client import Commands, members_until
 from bus.keys import JOBS_GROUP, REPLIES_GROUP, Keys
 from bus.lua import Argument
 from bus.records import MOST_DELIVERIES, JobRecord, decode_job_record, decode_reply_record
-from bus.wire import RedisRefused, Value
+from bus.wire import RedisDenied, RedisRefused, Value
 
 SCAN_COUNT = 100
 FORGOTTEN_AFTER_MS = 60_000
@@ -63,6 +63,8 @@ class Recovery:
         self._client = client
         self._keys = keys
         self._consumer = consumer
+        self.on_left: Callable[[str, Exception], None] = _nobody_asked
+        """Called with an entry or conversation that Redis refuses to have given on; it stays as it is."""
         self.jobs = Held(keys.jobs, JOBS_GROUP)
         self.replies = Held(keys.replies, REPLIES_GROUP)
 
@@ -96,14 +98,27 @@ class Recovery:
         return [consumer.decode() for consumer, _ in rows or []]
 
     async def pending(self, held: Held, *, idle_ms: int = 0, consumer: str | None = None) -> list[Pending]:
-        """What was not renewed for `idle_ms`, of one consumer or of all; at most 100 at a time."""
-        command = ("XPENDING", held.stream, held.group, "IDLE", idle_ms, "-", "+", SCAN_COUNT)
-        answer = await self._client.command(*command, *([] if consumer is None else [consumer]))
-        rows = cast("list[tuple[bytes, bytes, int, int]]", answer)
-        return [Pending(entry.decode(), holder.decode(), idle) for entry, holder, idle, _ in rows]
+        """All that was not renewed for `idle_ms`, of one consumer or of all; asked for page by page."""
+        found: list[Pending] = []
+        start = "-"
+        while True:
+            command = ("XPENDING", held.stream, held.group, "IDLE", idle_ms, start, "+", SCAN_COUNT)
+            answer = await self._client.command(*command, *([] if consumer is None else [consumer]))
+            rows = cast("list[tuple[bytes, bytes, int, int]]", answer)
+            found += [Pending(entry.decode(), holder.decode(), idle) for entry, holder, idle, _ in rows]
+            if len(rows) < SCAN_COUNT:
+                return found
+            start = f"({found[-1].entry_id}"
 
     async def reclaim(self, held: Held, pending: Pending, how: Reclaim) -> Reclaimed:
-        """Offer again what its holder does not work on any more."""
+        """Offer again what its holder does not work on any more. Raises BadRecord."""
+        try:
+            return await self._offer(held, pending, how)
+        except RedisRefused as error:
+            self._leave(pending.entry_id, error)
+            return Reclaimed("kept")
+
+    async def _offer(self, held: Held, pending: Pending, how: Reclaim) -> Reclaimed:
         packed = await self._record(held, pending.entry_id)
         if packed is None:  # settled meanwhile; or its stream was trimmed, and the audit starts its conversation again
             await self._client.command("XACK", held.stream, held.group, pending.entry_id)
@@ -136,25 +151,27 @@ class Recovery:
         return rows[0][1][1] if rows else None
 
     async def start_due(self, now_ms: int) -> int:
-        """Start the failed jobs whose time has come; how many."""
-        found = await self._client.command("ZRANGEBYSCORE", self._keys.due, "-inf", now_ms, "LIMIT", 0, SCAN_COUNT)
-        started = 0
-        for raw in cast("list[bytes]", found):
-            conversation = raw.decode()
-            started += cast(int, await self._client.script("due", self._keys.board(conversation), conversation))
-        return started
+        """Start all failed jobs whose time has come; how many."""
+        return await self._for_each("due", await members_until(self._client, self._keys.due, now_ms))
 
     async def audit(self, busy_since_ms: int) -> int:
-        """Start conversations again that are busy since before then with nothing under way; how many things were mended."""
-        mended, position = 0, 0
-        while True:
-            range_ = ("ZRANGEBYSCORE", self._keys.busy, "-inf", busy_since_ms, "LIMIT", position, SCAN_COUNT)
-            found = [raw.decode() for raw in cast("list[bytes]", await self._client.command(*range_))]
-            for conversation in found:
-                mended += cast(int, await self._client.script("audit", self._keys.board(conversation), conversation))
-            if len(found) < SCAN_COUNT:
-                return mended
-            position += len(found)
+        """Start all conversations again that are busy since before then with nothing under way; how many things were mended."""
+        return await self._for_each("audit", await members_until(self._client, self._keys.busy, busy_since_ms))
+
+    async def _for_each(self, script: str, conversations: list[str]) -> int:
+        done = 0
+        for conversation in conversations:
+            try:
+                done += cast(int, await self._client.script(script, self._keys.board(conversation), conversation))
+            except RedisRefused as error:
+                self._leave(conversation, error)
+        return done
+
+    def _leave(self, name: str, error: RedisRefused) -> None:
+        """What Redis refuses of one (a key of a wrong type) holds up none of the others; what it refuses us, concerns them all."""
+        if isinstance(error, RedisDenied):
+            raise error
+        self.on_left(name, error)
 
     async def trim_ledger(self, before_ms: int) -> None:
         """What is older leaves the ledger."""
@@ -167,3 +184,7 @@ class Recovery:
             answer = await self._client.script("forget_consumers", [held.stream], held.group, idle_ms)
             removed += cast(int, answer)
         return removed
+
+
+def _nobody_asked(_name: str, _error: Exception) -> None:
+    """Until the reclaimer says what is left."""

@@ -6,7 +6,7 @@ that fails is closed; the next call makes a new one and loads all scripts first.
 
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from redis.backoff import NoBackoff
@@ -35,11 +35,22 @@ CONNECT_TIMEOUT_SECONDS = 3.0
 
 
 class RedisFailed(Exception):
-    """What Redis did not do for us, for whatever reason; a loop that must survive catches this one."""
+    """What Redis did not do for us, for whatever reason; a loop that must survive catches this one.
+
+    `reason`: one word of a small set, for log and health; the text may say more.
+    """
+
+    reason = "failed"
+
+    def __init__(self, text: str = "", reason: str = "") -> None:
+        super().__init__(text)
+        self.reason = reason or self.reason
 
 
 class RedisUnavailable(RedisFailed):
-    """Redis cannot serve us now (gone, loading, read-only, stalled); whether the command ran is not known."""
+    """Away: Redis cannot serve us now (gone, loading, read-only, stalled); whether the command ran is not known."""
+
+    reason = "away"
 
 
 class ConnectionReplaced(RedisUnavailable):
@@ -49,9 +60,56 @@ class ConnectionReplaced(RedisUnavailable):
 class RedisFull(RedisUnavailable):
     """Redis refuses writes: memory is full, or it cannot persist (MISCONF)."""
 
+    reason = "full"
+
 
 class RedisRefused(RedisFailed):
-    """Redis answered with an error that waiting does not mend; a defect of ours or of the set-up."""
+    """Redis is there and answered with an error that waiting alone does not mend: a defect of ours, of the data or of the set-up."""
+
+    reason = "refused"
+
+
+class RedisDenied(RedisRefused):
+    """This user may not (a changed password, an ACL). It is nothing about what was asked: an operator mends it, and it works again."""
+
+    reason = "forbidden"
+
+
+MENDABLE = (RedisUnavailable, RedisDenied)
+"""What concerns all commands alike, until it is over or an operator has mended it: what must be done is repeated until then."""
+
+_BY_CODE: Mapping[str, tuple[type[RedisFailed], str]] = {
+    "OOM": (RedisFull, "full"),
+    "MISCONF": (RedisFull, "cannot_persist"),
+    "NOREPLICAS": (RedisFull, "no_replicas"),
+    "LOADING": (RedisUnavailable, "loading"),
+    "BUSY": (RedisUnavailable, "busy"),
+    "READONLY": (RedisUnavailable, "read_only"),
+    "MASTERDOWN": (RedisUnavailable, "master_down"),
+    "CLUSTERDOWN": (RedisUnavailable, "cluster_down"),
+    "TRYAGAIN": (RedisUnavailable, "cluster_down"),
+    "NOAUTH": (RedisDenied, "not_authenticated"),
+    "WRONGPASS": (RedisDenied, "not_authenticated"),
+    "NOPERM": (RedisDenied, "forbidden"),
+    "WRONGTYPE": (RedisRefused, "wrong_type"),
+    "NOGROUP": (RedisRefused, "no_group"),
+}
+# redis-py makes classes of some codes and takes them out of the text.
+_BY_CLASS: tuple[tuple[type[RedisError], str], ...] = (
+    (OutOfMemoryError, "OOM"),
+    (BusyLoadingError, "LOADING"),
+    (ReadOnlyError, "READONLY"),
+    (MasterDownError, "MASTERDOWN"),
+    (NoPermissionError, "NOPERM"),
+    (AuthenticationError, "NOAUTH"),
+)
+# What a server before 7.0.5 or so says within a script has its code in the middle, or none.
+_WITHIN = (
+    ("OOM", "OOM"),
+    ("MISCONF", "MISCONF"),
+    ("user executing the script can't", "NOPERM"),
+    ("WRONGTYPE", "WRONGTYPE"),
+)
 
 
 class Wire:
@@ -69,17 +127,17 @@ class Wire:
     def call(self, commands: Sequence[Command]) -> list[Answer]:
         """Send all, then read all answers. An error of Redis stands in its place in the list.
 
-        Raises RedisUnavailable; then any number of the commands may have run.
+        Raises RedisUnavailable, then any number of the commands may have run; RedisDenied.
         """
         try:
             connection = self._connection or self._connect()
             return self._exchange(connection, commands)
-        except (AuthenticationError, NoPermissionError) as error:
+        except RedisFailed:
             self.close()
-            raise RedisRefused(f"{type(error).__name__}: {_REFUSALS[isinstance(error, NoPermissionError)]}") from None
+            raise
         except (RedisError, OSError) as error:
             self.close()
-            raise self._unavailable(error) from None
+            raise self._failed(error) from None
 
     def read_for(self, seconds: float) -> Answer:
         """The next message of a connection that has subscribed, None if there is none; raises RedisUnavailable."""
@@ -91,12 +149,26 @@ class Wire:
             return cast(Answer, self._connection.read_response(disable_decoding=True))
         except (RedisError, OSError) as error:
             self.close()
-            raise self._unavailable(error) from None
+            raise self._failed(error) from None
 
-    def _unavailable(self, error: Exception) -> RedisUnavailable:
+    def ask_for_a_sign(self) -> None:
+        """Of a connection that has subscribed: its answer comes among the messages. Raises RedisUnavailable."""
+        if self._connection is None:
+            raise RedisUnavailable("not connected")
+        try:
+            self._connection.send_packed_command(self._connection.pack_commands([("PING",)]))
+        except (RedisError, OSError) as error:
+            self.close()
+            raise self._failed(error) from None
+
+    def _failed(self, error: RedisError | OSError) -> RedisFailed:
         """Not in redis-py's words, which quote what it was given. What a server answered is the server's own text."""
+        code = _code(error) if isinstance(error, RedisError) else ""
+        kind, reason = _BY_CODE.get(code, (RedisUnavailable, ""))
+        if code in _REFUSALS:
+            return kind(f"{type(error).__name__}: {_REFUSALS[code]}", reason)
         text = said(error) if isinstance(error, ResponseError) else why(error)
-        return RedisUnavailable(f"{self._address.shown}: {text}")
+        return kind(f"{self._address.shown}: {text}", reason)
 
     def close(self) -> None:
         """Close the connection; the next call opens a new one."""
@@ -175,25 +247,29 @@ def said(answer: ResponseError) -> str:
 
 
 _REFUSALS = {
-    False: "Redis does not accept the user name or the password",
-    True: "this user may not do what is needed",
+    "NOAUTH": "Redis does not accept the user name or the password",
+    "WRONGPASS": "Redis does not accept the user name or the password",
+    "NOPERM": "this user may not do what is needed",
 }
 
 
-def is_replica(answer: Answer) -> bool:
-    """The server that was our master serves another now: only a new connection finds the new master."""
-    return isinstance(answer, ResponseError) and (
-        isinstance(answer, ReadOnlyError | MasterDownError) or str(answer).startswith(("READONLY", "MASTERDOWN"))
-    )
+def needs_new_connection(answer: Answer) -> bool:
+    """Only another connection helps: to the new master, where this server serves one now; or with the password of now."""
+    return isinstance(answer, ResponseError) and _code(answer) in {"READONLY", "MASTERDOWN", "NOAUTH"}
 
 
-def failure(error: ResponseError) -> Exception:
+def failure(error: ResponseError) -> RedisFailed:
     """Our exception for an error answer, whether redis-py has made a class of its code or not."""
-    text = said(error)
-    if isinstance(error, OutOfMemoryError) or "MISCONF" in text or "OOM" in text:
-        return RedisFull(text)
-    if isinstance(error, BusyLoadingError | ReadOnlyError | MasterDownError) or text.startswith(
-        ("LOADING", "BUSY ", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
-    ):
-        return RedisUnavailable(text)
-    return RedisRefused(text)
+    kind, reason = _BY_CODE.get(_code(error), (RedisRefused, ""))
+    return kind(said(error), reason)
+
+
+def _code(error: RedisError) -> str:
+    text = str(error)
+    for kind, code in _BY_CLASS:
+        if isinstance(error, kind):
+            return code
+    first = text.partition(" ")[0]
+    if first in _BY_CODE:
+        return first
+    return next((code for words, code in _WITHIN if words in text), "")

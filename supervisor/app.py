@@ -96,6 +96,10 @@ class _Http:
         if self._server is None:
             self._server = start_http(self._listener, self._health, self._metrics)
 
+    def dead_threads(self) -> list[str]:
+        """Its own, if it has ended."""
+        return [] if self._server is None else self._server.dead_threads
+
     def stop(self) -> None:
         """Accept nothing more."""
         if self._server is not None:
@@ -128,7 +132,7 @@ class _Run:
     async def run(self) -> int:
         parts = self._parts
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._health.run, parts.checks, parts.dead_threads)
+            nursery.start_soon(self._health.run, parts.checks, self._dead_threads)
             nursery.start_soon(self._run_pool, nursery.cancel_scope)
             nursery.start_soon(self._announce)
             nursery.start_soon(self._serve_control)
@@ -145,6 +149,9 @@ class _Run:
             await drain(parts, self._settings.drain_seconds)
             nursery.cancel_scope.cancel()
         return self._exit_code
+
+    def _dead_threads(self) -> list[str]:
+        return [*self._parts.dead_threads(), *self._http.dead_threads()]
 
     async def _run_pool(self, everything: trio.CancelScope) -> None:
         try:

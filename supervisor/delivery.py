@@ -13,7 +13,7 @@ from bus.acquire import acquire
 from bus.outbox import Outbox
 from bus.records import BadRecord
 from bus.store import now_ms
-from bus.wire import RedisFailed, RedisUnavailable
+from bus.wire import MENDABLE, RedisFailed
 from supervisor.connection import Connection, NotConnected
 from supervisor.frames import MessageAck, MessageError, StreamAbort
 from supervisor.instance import Instance
@@ -116,7 +116,7 @@ class Delivery:
         """False while Redis is away: the answer is kept, or its conversation would wait for the resend's."""
         try:
             await (self._confirm(answer, sent_ms) if isinstance(answer, MessageAck) else self._refused(answer))
-        except RedisUnavailable as error:
+        except MENDABLE as error:
             log.warning("ack: waits for Redis", reason=str(error))
             return False
         except RedisFailed as error:

@@ -12,11 +12,10 @@ import msgspec
 import structlog
 import trio
 
-from bus.client import RedisUnavailable
 from bus.records import InboundMessage
 from bus.store import Look, now_ms
 from bus.vault import StoreIsNewer, Vault, Versioned
-from bus.wire import RedisFailed
+from bus.wire import MENDABLE, RedisFailed
 from crypto.envelope import Envelope, verify_signature
 from crypto.errors import NewerFormat, Reason, Unreadable, malformed
 from crypto.grants import Status
@@ -172,7 +171,7 @@ class Groups:
                     await self._fetch(frame.group_id)
             except (RestFailed, RedisFailed) as error:
                 log.warning("group: key not fetched", group=frame.group_id, reason=str(error))
-                if isinstance(error, RedisUnavailable) or (isinstance(error, RestFailed) and not error.is_final):
+                if isinstance(error, MENDABLE) or (isinstance(error, RestFailed) and not error.is_final):
                     self.rotated(frame)
                     await trio.sleep(AGAIN_SECONDS)
 

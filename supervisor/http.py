@@ -25,6 +25,7 @@ from supervisor.health import Check, Health
 from supervisor.metrics import Metrics
 
 STOP_WAIT_SECONDS = 1.0
+THREAD = "http"
 
 log = structlog.get_logger()
 
@@ -36,9 +37,22 @@ class HttpServer:
         self._begun = threading.Event()
         self._token: trio.lowlevel.TrioToken | None = None
         self._stop = trio.Event()
+        self._thread: threading.Thread | None = None
+        self._is_wanted = True
+
+    @property
+    def dead_threads(self) -> list[str]:
+        """Its thread, if that has ended and nobody had told it to: probes and metrics would fail for ever."""
+        return [THREAD] if self._is_wanted and self._thread is not None and not self._thread.is_alive() else []
+
+    def start(self, app: Starlette, config: Config) -> None:
+        """In a thread of its own."""
+        self._thread = threading.Thread(target=_run, args=(app, config, self), name=THREAD, daemon=True)
+        self._thread.start()
 
     def stop(self) -> None:
         """Accept nothing more; what is being answered is."""
+        self._is_wanted = False
         if self._begun.wait(STOP_WAIT_SECONDS) and self._token is not None:
             with suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(self._stop.set)
@@ -67,7 +81,7 @@ def start_http(listener: socket.socket, health: Health, metrics: Metrics) -> Htt
     config.accesslog = None
     config.errorlog = None
     config.include_server_header = False
-    threading.Thread(target=_run, args=(app, config, server), name="http", daemon=True).start()
+    server.start(app, config)
     return server
 
 

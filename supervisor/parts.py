@@ -58,7 +58,7 @@ from supervisor.own_words import OwnWords
 from supervisor.owners import Owners
 from supervisor.prekeys import Prekeys
 from supervisor.process import WorkerExit
-from supervisor.readiness import prekeys_check, relay_check
+from supervisor.readiness import bus_check, prekeys_check, relay_check, say_trouble
 from supervisor.reading import Reader
 from supervisor.recipients import Recipients
 from supervisor.reclaimer import Reclaimer
@@ -281,6 +281,7 @@ class Parts:
             relay_check(self.connection, self.slots),
             prekeys_check(self.prekeys),
             self.redis_watch.check(),
+            bus_check(self.leases, self.reader, self.live),
             self.survey.workers_check(),
         )
 
@@ -288,9 +289,8 @@ class Parts:
         """Which of our threads have ended, which only a defect does: without them nothing is taken, or leases run out."""
         threads = (self._client, self.leases, self.live)
         ended = [thread.thread_name for thread in threads if not thread.is_alive]
-        if not self.reader.is_alive and not self.outbound.has_stopped_taking:
-            ended.append(self.reader.thread_name)
-        return ended
+        is_deaf = not self.reader.is_alive and not self.outbound.has_stopped_taking
+        return [*ended, self.reader.thread_name] if is_deaf else ended
 
     async def take_in_the_last(self) -> None:
         """After the close frame: what the relay pushed in the last instant is found by one poll (DESIGN rule 5)."""
@@ -379,7 +379,7 @@ async def open_parts(
         metrics=metrics,
     )
     await parts.prepare()
-    parts.reader.start()
+    parts.reader.on_trouble = parts.leases.on_trouble = parts.live.on_trouble = say_trouble
     parts.leases.start()
     parts.live.start()
     try:

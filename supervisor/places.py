@@ -87,6 +87,8 @@ class WorkerStatus:
     rss_bytes: int | None
     jobs_done: int
     jobs_failed: int
+    trouble: str = ""
+    """What keeps it from taking jobs or from keeping them."""
     lines_passed_over: int = 0
     """Messages of its that this release does not know."""
 
@@ -105,6 +107,7 @@ def status_of(life: Life, now: float) -> WorkerStatus:
         rss_bytes=beat.rss_bytes if beat else None,
         jobs_done=beat.jobs_done if beat else 0,
         jobs_failed=beat.jobs_failed if beat else 0,
+        trouble=beat.trouble if beat else "",
         lines_passed_over=life.process.passed_over,
     )
 

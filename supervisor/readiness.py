@@ -1,9 +1,15 @@
 """What must hold of the relay's side for a supervisor to be ready, each with its reason."""
 
+import structlog
+
+from bus.leases import LeaseKeeper
+from bus.readers import LiveSubscriber, StreamReader
 from supervisor.connection import Connection, State
 from supervisor.health import SILENT_SECONDS, Check
 from supervisor.prekeys import Prekeys
 from supervisor.slots import Slots
+
+log = structlog.get_logger()
 
 
 def relay_check(connection: Connection, slots: Slots) -> Check:
@@ -21,3 +27,21 @@ def prekeys_check(prekeys: Prekeys) -> Check:
     """Without published prekeys nobody can begin a session with us."""
     published = prekeys.published.is_set()
     return Check("prekeys", ok=published, detail="published" if published else prekeys.problem)
+
+
+def bus_check(*parts: LeaseKeeper | StreamReader | LiveSubscriber) -> Check:
+    """Those who wait in Redis with connections of their own: what keeps one from its work, by its reason (RedisFailed.reason)."""
+    troubles = [f"{part.thread_name}: {part.trouble}" for part in parts if part.trouble]
+    return Check(
+        "bus",
+        ok=not troubles,
+        detail=", ".join(troubles) or "leases are renewed, replies and the live channel are read",
+    )
+
+
+def say_trouble(who: str, reason: str) -> None:
+    """Once for each change."""
+    if reason:
+        log.warning("redis: a part cannot do its work there, it tries on", part=who, reason=reason)
+    else:
+        log.info("redis: a part does its work there again", part=who)

@@ -29,6 +29,8 @@ UPKEEP_EVERY = 60
 JUMP_SECONDS = 2.0
 AUDIT_AFTER_MS = 60_000  # a conversation that has been busy for so long is looked at
 
+MOST_SAID = 1000  # of what cannot be given on: then they are said again
+
 log = structlog.get_logger()
 
 
@@ -61,6 +63,8 @@ class Reclaimer:
         self._lead_seconds = math.inf
         """Of Redis' clock over ours, which only counts the time that this host was awake."""
         self._jumped_at = -math.inf
+        self._said: set[str] = set()
+        recovery.on_left = self._say_left
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -113,6 +117,12 @@ class Reclaimer:
                 self._metrics.audited.inc(mended)
                 log.error("audit: conversations were busy with nothing under way; started again", mended=mended)
 
+    def _say_left(self, name: str, error: Exception) -> None:
+        """It stays as it is, visibly: what cannot be read, and what Redis refuses of it alone (a key of a wrong type)."""
+        if name not in self._said:
+            self._said = {name} if len(self._said) >= MOST_SAID else self._said | {name}
+            log.error("lease: this one cannot be given on", of=name, reason=str(error))
+
     async def _hold_office(self) -> bool:
         """Ours, or now ours: of one that died on this host nobody has to wait for the lease."""
         lease_ms = int(OFFICE_SECONDS * 1000)
@@ -153,12 +163,12 @@ class Reclaimer:
             await self._release(held, pending, silent)
 
     async def _release(self, held: Held, pending: Pending, how: Reclaim) -> None:
+        if held is self._recovery.jobs:
+            how = msgspec.structs.replace(how, apology=await self._apology())
         try:
-            if held is self._recovery.jobs:
-                how = msgspec.structs.replace(how, apology=await self._apology())
             reclaimed = await self._recovery.reclaim(held, pending, how)
-        except BadRecord as error:  # it stays pending, visibly, and holds up nothing else
-            log.error("lease: record not readable", entry=pending.entry_id, reason=str(error))
+        except BadRecord as error:
+            self._say_left(pending.entry_id, error)
             return
         if reclaimed.outcome == "kept":
             return

@@ -86,6 +86,10 @@ class PrivateRedis:
             complained = False
             while True:
                 await trio.sleep(self._sync.interval_seconds)
+                if not self._sync.is_alive and not self._stopping:  # which only a defect does
+                    self._log.error("redis: the thread that syncs its file has ended; another is started")
+                    self._sync = embedded.FileSync(self._layout, self._sync.interval_seconds)
+                    self._sync.start()
                 failure = self._sync.failure
                 if failure is not None and not complained:
                     self._log.error("redis: its file cannot be synced to the disk", errno=failure.errno)

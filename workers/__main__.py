@@ -82,7 +82,7 @@ def _run(worker: Worker, settings: WorkerSettings, log: Log, last_words: LastWor
             return _refuse(report, worker, settings, log)
         worker.tell(last_words.of_the_end(error))
         return EXIT_CRASHED
-    return 0
+    return worker.exit_code
 
 
 def _find(error: BaseException, wanted: type[BaseException]) -> BaseException | None:

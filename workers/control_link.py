@@ -45,6 +45,13 @@ class ControlLink:
         self._writer = threading.Thread(target=self._write, name="control-writer", daemon=True)
         self._reader = threading.Thread(target=self._read, name="control-reader", daemon=True)
 
+    @property
+    def dead_threads(self) -> list[str]:
+        """Which of its threads have ended, which only a defect does: without them nobody hears of us, or is heard by us."""
+        if self._closing:
+            return []
+        return [thread.name for thread in (self._writer, self._reader) if not thread.is_alive()]
+
     def start(self) -> None:
         """Start both threads; the first heartbeat leaves at once."""
         self._connection.setblocking(True)

@@ -11,7 +11,7 @@ from bus.backoff import Backoff
 from bus.job_steps import Emitted, Failed, Finished, Said, Started
 from bus.overview import Presence
 from bus.records import Job, Reply
-from bus.wire import RedisUnavailable
+from bus.wire import MENDABLE
 
 Result = TypeVar("Result")
 
@@ -49,10 +49,12 @@ class WorkerBus(Outlet, Protocol):
 
 
 async def until_redis_answers(operation: Callable[[], Awaitable[Result]]) -> Result:
-    """Repeat an idempotent operation until Redis has done it."""
+    """Repeat an idempotent operation until Redis has done it: while it is away, and while we may not. Raises RedisRefused for what no
+    repeating mends.
+    """
     backoff = Backoff()
     while True:
         try:
             return await operation()
-        except RedisUnavailable:
+        except MENDABLE:
             await backoff.wait()

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 import setproctitle
@@ -30,16 +31,20 @@ from bus.control import (
 )
 from bus.jobs import JobStore
 from bus.log_stream import drain_streams
-from bus.wire import RedisUnavailable
+from bus.wire import RedisFailed
 from workers.agent import Agent
 from workers.control_link import ControlLink
 from workers.loading import owners_files
 from workers.logs import Log
+from workers.overrun import OverrunWatch
 from workers.runner import Runner, RunnerSettings
 from workers.settings import WorkerSettings
 from workers.vitals import Vitals
 
 EXIT_STOPPED_HARD = 75
+EXIT_LAMED = 76
+# How often is looked whether every thread lives: a lost lease is found within its 15 s.
+LOOK_SECONDS = 1.0
 # After a stop at once, a sync handler's thread may still run: the process does not wait for it.
 STOP_WITHIN_SECONDS = 5.0
 
@@ -59,6 +64,9 @@ class Worker:
         self._opening = trio.CancelScope()
         self._ending: type[Drain | Stop] | None = None
         self._lock = threading.Lock()
+        self._store: JobStore | None = None
+        self._overrun: OverrunWatch | None = None
+        self.exit_code = 0
 
     @property
     def vitals(self) -> Vitals:
@@ -70,7 +78,7 @@ class Worker:
 
     def pulse(self, dropped: int) -> Heartbeat:
         """For the thread that sends heartbeats."""
-        beat = self._vitals.heartbeat(dropped)
+        beat = self._vitals.heartbeat(dropped, "" if self._store is None else self._store.trouble)
         self.show_title(len(beat.running))
         return beat
 
@@ -107,8 +115,12 @@ class Worker:
             self._token = trio.lowlevel.current_trio_token()
         self._obey()
         # The lifespan outside of the nursery: what it raises must not come in a group.
+        if self._link is None:
+            self._overrun = OverrunWatch(self._vitals, self._log, self._settings.job_seconds, self._leave)
+            self._overrun.start()
         async with agent.lifespan(), trio.open_nursery() as nursery:
             nursery.start_soon(self._hear_signals)
+            nursery.start_soon(self._watch_threads)
             await self._work(agent)
             nursery.cancel_scope.cancel()
 
@@ -133,30 +145,63 @@ class Worker:
             log=self._log,
             observe=self.tell,
         )
+        self._store = store
         try:
             self._obey()
             self.tell(_ready(settings))
             self._log.info("worker: ready", handler=settings.handler, pid=os.getpid())
             await self._runner.run()
         finally:
+            self._store = None  # its threads may end now
             with trio.CancelScope(shield=True):
                 await store.close()
         self.tell(Drained(handed_back=self._runner.handed_back))
 
     async def _open_store(self, agent: Agent) -> JobStore:
-        settings, backoff = self._settings, Backoff()
+        settings, backoff, said = self._settings, Backoff(), ""
         while True:
             store = JobStore(
                 settings.redis_url, settings.agent_id, settings.bus_key, settings.consumer, policies=agent.policies
             )
+            store.on_trouble(self._say_trouble)
             try:
                 await store.open()
-            except RedisUnavailable:
-                if backoff.is_fresh:
-                    self._log.warning("worker: Redis is away, waiting for it")
+            except RedisFailed as error:
+                if error.reason != said:
+                    self._log.warning("worker: Redis cannot be used, waiting for it", reason=error.reason)
+                said = error.reason
                 await backoff.wait()
             else:
                 return store
+
+    def _say_trouble(self, who: str, reason: str) -> None:
+        if reason:
+            self._log.warning("worker: a thread cannot do its work in Redis, it tries on", thread=who, reason=reason)
+        else:
+            self._log.info("worker: a thread does its work in Redis again", thread=who)
+
+    async def _watch_threads(self) -> None:
+        """A worker that has lost a thread of ours (which only a defect does) hands back what runs and leaves, so that a whole one comes."""
+        while not (dead := self._dead_threads()):  # noqa: ASYNC110 - a thread that ends tells nobody
+            await trio.sleep(LOOK_SECONDS)
+        self._log.error("worker: a thread has ended, it leaves for another", threads=dead)
+        self.tell(Crashed(exception="ThreadEnded", at=dead[0]))
+        self.exit_code = EXIT_LAMED
+        self.command(Stop())
+
+    def _leave(self) -> None:
+        """Hand back what lets itself be cancelled, then end, whatever holds the event loop."""
+        self.command(Stop())
+        time.sleep(STOP_WITHIN_SECONDS)
+        drain_streams()
+        os._exit(EXIT_STOPPED_HARD)
+
+    def _dead_threads(self) -> list[str]:
+        return [
+            *([] if self._link is None else self._link.dead_threads),
+            *([] if self._store is None else self._store.dead_threads),
+            *([] if self._overrun is None else self._overrun.dead_threads),
+        ]
 
     def _obey(self) -> None:
         """In the event loop: what was asked for so far, to whoever can do it by now."""

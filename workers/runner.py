@@ -6,7 +6,7 @@ bus's business: it never gives two jobs of one conversation at once.
 
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +17,7 @@ import trio
 from bus.backoff import Backoff
 from bus.jobs import Failed, Finished, Started
 from bus.records import MOST_DELIVERIES, Job, Reply
-from bus.wire import RedisUnavailable
+from bus.wire import RedisFailed, RedisRefused
 from workers.agent import Agent
 from workers.context import Observe, observe_nothing
 from workers.errors import Fail, Retry
@@ -55,7 +55,7 @@ class RunnerSettings:
 @dataclass(eq=False)
 class _Hand:
     """A job that was taken: the scope that ends it, whether its handler was begun, whether its end is being told to Redis, whose answer
-    says if it was still ours, and whether it has had it.
+    says if it was still ours, and whether it has had it, or nothing more can be done about it.
     """
 
     job: Job
@@ -121,19 +121,21 @@ class Runner:
             hand.scope.cancel()
 
     async def _take(self, nursery: trio.Nursery) -> None:
-        backoff = Backoff()
+        backoff, said = Backoff(), ""
         while True:
             while (free := self._free()) <= 0:
                 self._room = trio.Event()
                 await self._room.wait()
             try:
                 jobs = await self._bus.take(free)
-            except RedisUnavailable:
-                if backoff.is_fresh:
-                    self._log.warning("worker: Redis is away, waiting for it")
+            except RedisFailed as error:
+                if error.reason != said:
+                    self._log.warning("worker: Redis gives no jobs, waiting for it", reason=error.reason)
+                said = error.reason
                 await backoff.wait()
                 continue
             backoff.reset()
+            said = ""
             for job in jobs:
                 hand = self._hands[job.entry_id] = _Hand(job)
                 self._bus.hold(job)
@@ -165,6 +167,8 @@ class Runner:
                     await self._run(hand)
             if not hand.ended:
                 await self._end_cancelled(hand)
+        except RedisRefused as refused:
+            self._let_go(hand, refused)
         finally:
             self._vitals.ended(hand.job)
             self._bus.release(hand.job)
@@ -180,7 +184,7 @@ class Runner:
             with trio.move_on_after(LAST_WORD_SECONDS, shield=True):
                 try:
                     is_dead = await self._bus.hand_back(hand.job, has_begun=hand.begun, apology=self._apology())
-                except RedisUnavailable:
+                except RedisFailed:
                     return  # its lease runs out
                 if is_dead:
                     self._vitals.count_failed()
@@ -228,7 +232,10 @@ class Runner:
     async def _handle(self, hand: _Hand, started: Started) -> Ended:
         messages = (hand.job.message, *started.together)
         run = Run(hand.job, messages, started.places, tell_start=partial(self._tell_start, hand))
-        return await run_handler(self._bench, run, hand.scope.cancel)
+        try:
+            return await run_handler(self._bench, run, hand.scope.cancel)
+        finally:
+            self._vitals.ended(hand.job)  # what is left waits for Redis alone
 
     async def _tell_start(self, hand: _Hand) -> None:
         began_ms, hand.began_ms = hand.began_ms, None
@@ -237,9 +244,12 @@ class Runner:
 
     @asynccontextmanager
     async def _limited(self, hand: _Hand) -> AsyncIterator[None]:
-        """What runs over its time ends in Redis at once; its handler when it lets itself be cancelled (a thread does not)."""
+        """What runs over its time is ended at once, whatever Redis does: its handler when it lets itself be cancelled (a thread does
+        not), and its job in Redis as soon as that can be.
+        """
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch, hand)
+            nursery.start_soon(self._unless_refused, hand, self._tell_long_run)
+            nursery.start_soon(self._unless_refused, hand, self._watch)
             raised: BaseException | None = None
             try:
                 yield
@@ -249,15 +259,32 @@ class Runner:
         if raised is not None:
             raise raised
 
-    async def _watch(self, hand: _Hand) -> None:
-        limit = self._settings.job_seconds
-        await trio.sleep(min(LONG_SECONDS, limit))
+    async def _tell_long_run(self, hand: _Hand) -> None:
+        await trio.sleep(LONG_SECONDS)
         await self._tell_start(hand)
-        await trio.sleep(limit - min(LONG_SECONDS, limit))
+
+    async def _watch(self, hand: _Hand) -> None:
+        await trio.sleep(self._settings.job_seconds)
         self._log.error("job: over its time limit", job=hand.job.job_id, seconds=self._settings.job_seconds)
+        hand.ending = True
+        hand.scope.cancel()
         with trio.CancelScope(shield=True):
             wait = self._wait_after(hand.job) if self._settings.retries_timeouts else None
             await self._fail(hand, "timeout", wait)
+
+    async def _unless_refused(self, hand: _Hand, step: Callable[[_Hand], Awaitable[None]]) -> None:
+        try:
+            await step(hand)
+        except RedisRefused as refused:
+            self._let_go(hand, refused)
+
+    def _let_go(self, hand: _Hand, refused: RedisRefused) -> None:
+        """Redis is there, and will not have this step of this job, now or later. Its lease runs out and it comes again, as often as any
+        job may; the worker and its other jobs go on.
+        """
+        if not hand.ended:
+            self._log.error("job: Redis refuses its step, it is let go", job=hand.job.job_id, reason=refused.reason)
+        hand.ended = True
         hand.scope.cancel()
 
     async def _finish(self, hand: _Hand, ended: Ended) -> None:
@@ -343,8 +370,8 @@ class Runner:
         while True:
             try:
                 await self._bus.seen(self._vitals.presence(late_seconds * 1000))
-            except RedisUnavailable:
-                self._log.info("worker: could not say that it lives")
+            except RedisFailed as error:
+                self._log.info("worker: could not say that it lives", reason=error.reason)
             due = trio.current_time() + SEEN_SECONDS
             await trio.sleep_until(due)
             late_seconds = trio.current_time() - due

@@ -15,7 +15,7 @@ import trio
 
 from bus.job_steps import Emitted, Said
 from bus.records import Job, Reply
-from bus.wire import RedisFailed, RedisUnavailable
+from bus.wire import RedisFailed
 from workers.errors import BadReply
 from workers.outlet import Outlet, until_redis_answers
 
@@ -150,7 +150,7 @@ class Sending:
             return True
         try:
             await self._outlet.publish_delta(self.job, stream_id, seq, text)
-        except RedisUnavailable:
+        except RedisFailed:
             return False
         return True
 
@@ -160,7 +160,7 @@ class Sending:
             return
         try:
             await self._outlet.publish_typing(self.job, active)
-        except RedisUnavailable:
+        except RedisFailed:
             return
 
     async def abort_stream(self) -> None:
@@ -170,5 +170,5 @@ class Sending:
         with trio.move_on_after(ABORT_SECONDS, shield=True):
             try:
                 await self._outlet.publish_abort(self.job)
-            except RedisUnavailable:
+            except RedisFailed:
                 return  # the relay ends it after half a minute without a delta

@@ -24,6 +24,7 @@ class Vitals:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running: dict[str, RunningJob] = {}
+        self._since: dict[str, float] = {}
         self._done = 0
         self._failed = 0
         self._probe = _LoopProbe()
@@ -65,11 +66,18 @@ class Vitals:
 
     def started(self, job: Job) -> None:
         with self._lock:
+            self._since[job.entry_id] = time.monotonic()
             self._running[job.entry_id] = RunningJob(job.entry_id, job.job_id, time.time_ns() // 1_000_000)
 
     def ended(self, job: Job) -> None:
         with self._lock:
             self._running.pop(job.entry_id, None)
+            self._since.pop(job.entry_id, None)
+
+    def longest_run_seconds(self) -> float:
+        """For how long the oldest running handler has run; by a clock that nobody sets."""
+        with self._lock:
+            return time.monotonic() - min(self._since.values()) if self._since else 0.0
 
     def count_done(self) -> None:
         self._done += 1
@@ -77,7 +85,7 @@ class Vitals:
     def count_failed(self) -> None:
         self._failed += 1
 
-    def heartbeat(self, observations_dropped: int) -> Heartbeat:
+    def heartbeat(self, observations_dropped: int, trouble: str = "") -> Heartbeat:
         """For the heartbeat thread."""
         with self._lock:
             running = tuple(self._running.values())
@@ -88,6 +96,7 @@ class Vitals:
             jobs_done=self._done,
             jobs_failed=self._failed,
             observations_dropped=observations_dropped,
+            trouble=trouble,
         )
 
 

@@ -132,3 +132,14 @@ async def ask_system(bus: Bus, path: Path) -> None:
     message = msgspec.structs.replace(message_of(1), payload={"type": "system", "path": str(path)})
     job = pack_job(message, seq=1, accepted_ms=1, message_ms=1, key=BUS_KEY, agent_id=AGENT)
     assert (await bus.store.accept(arrival_of(1, 0), job)).is_new
+
+
+async def test_a_worker_whose_lease_thread_has_ended_hands_back_and_another_takes_its_place(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with open_bus(url) as bus, running_pool(order_of(url), bus=bus) as run:
+            await run.pool.wait_until_ready()
+            await ask(bus, f"lame_once now {tmp_path / 'lamed'}")
+            await until(lambda: run.exits)
+            assert (run.exits[0].exception, run.exits[0].at) == ("ThreadEnded", "redis-leases")
+            assert (run.exits[0].returncode, run.exits[0].abnormal) == (76, False)
+            await run.pool.wait_until_ready()

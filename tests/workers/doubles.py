@@ -10,7 +10,7 @@ import trio
 from bus.job_steps import Emitted, Failed, Finished, Said, Started
 from bus.overview import Presence
 from bus.records import MOST_DELIVERIES, InboundMessage, Job, Reply
-from bus.wire import RedisUnavailable
+from bus.wire import RedisFailed, RedisRefused, RedisUnavailable
 
 
 def job_of(text: str = "hi", *, number: int = 1, attempt: int = 1, deliveries: int = 1, strikes: int = 0) -> Job:
@@ -37,10 +37,14 @@ def job_of(text: str = "hi", *, number: int = 1, attempt: int = 1, deliveries: i
 
 @dataclass
 class MemoryBus:
-    """Keeps WorkerBus. `away` makes every operation fail as a Redis that is gone."""
+    """Keeps WorkerBus. `away` makes every operation fail as a Redis that is gone, `fault` with this exception, `refused` those of
+    this name.
+    """
 
     emitted_before: frozenset[str] = frozenset()
     away: bool = False
+    fault: RedisFailed | None = None
+    refused: str = ""
     emit_answers: dict[str, Emitted] = field(default_factory=dict)
     replies: list[tuple[str, Reply]] = field(default_factory=list)
     deltas: list[tuple[str, int, str]] = field(default_factory=list)
@@ -77,15 +81,19 @@ class MemoryBus:
                 await self.changed.wait()
 
     @contextmanager
-    def _operation(self) -> Iterator[None]:
+    def _operation(self, name: str = "") -> Iterator[None]:
         if self.away:
             raise RedisUnavailable("away")
+        if self.fault is not None:
+            raise self.fault
+        if name and name == self.refused:
+            raise RedisRefused("WRONGTYPE", "wrong_type")
         yield
         self.changed.set()
         self.changed = trio.Event()
 
     async def take(self, count: int) -> list[Job]:
-        with self._operation():
+        with self._operation("take"):
             return [await self._receive.receive()]
 
     async def stop_taking(self) -> None:
@@ -93,15 +101,17 @@ class MemoryBus:
 
     async def seen(self, presence: Presence | None = None) -> None:
         await trio.lowlevel.checkpoint()
+        with self._operation("seen"):
+            pass
 
     async def start(self, job: Job, *, began_ms: int | None = None) -> Started:
-        with self._operation():
+        with self._operation("start"):
             self.started.append(job.job_id)
             return Started("started", self.emitted_before, self.together)
 
     async def emit(self, job: Job, place: str, reply: Reply) -> Emitted:
         await trio.lowlevel.checkpoint()
-        with self._operation():
+        with self._operation("emit"):
             answer = self.emit_answers.get(place, Emitted.QUEUED)
             if answer is Emitted.QUEUED:
                 self.replies.append((place, reply))
@@ -110,7 +120,7 @@ class MemoryBus:
     async def finish(
         self, job: Job, outcome: str = "done", *, last: Sequence[Said] = (), began_ms: int | None = None
     ) -> Finished:
-        with self._operation():
+        with self._operation("finish"):
             self.replies.extend(last)
             self.last += [[place for place, _ in last]] if last else []
             self.began.append(began_ms)
@@ -119,28 +129,28 @@ class MemoryBus:
             return Finished.DONE
 
     async def fail(self, job: Job, reason: str, retry_after_ms: int | None, apology: Reply | None = None) -> Failed:
-        with self._operation():
+        with self._operation("fail"):
             if retry_after_ms is None and apology is not None:
                 self.replies.append(("!apology", apology))
             self.failed.append((job.job_id, reason, retry_after_ms))
             return Failed.DEAD if retry_after_ms is None else Failed.RETRY
 
     async def hand_back(self, job: Job, *, has_begun: bool = False, apology: Reply | None = None) -> bool:
-        with self._operation():
+        with self._operation("hand_back"):
             self.handed_back.append(job.job_id)
             self.handed_back_begun += [job.job_id] * has_begun
             return has_begun and job.deliveries >= MOST_DELIVERIES
 
     async def publish_delta(self, job: Job, stream_id: str, seq: int, text: str) -> None:
-        with self._operation():
+        with self._operation("publish_delta"):
             self.deltas.append((stream_id, seq, text))
 
     async def publish_typing(self, job: Job, active: bool) -> None:
-        with self._operation():
+        with self._operation("publish_typing"):
             self.typing.append((trio.current_time(), active))
 
     async def publish_abort(self, job: Job) -> None:
-        with self._operation():
+        with self._operation("publish_abort"):
             self.aborted.append(job.job_id)
 
     def hold(self, job: Job) -> None:

@@ -1,0 +1,51 @@
+"""A worker without a supervisor ends itself when a job hangs it: nobody else would (supervisor/process.py does it from outside).
+
+A job over its time limit has ended in Redis and its handler was cancelled. One that runs on all the same is a thread, or holds the event
+loop: its slot, or the whole worker, is lost until the process ends. The platform starts another.
+"""
+
+import faulthandler
+import sys
+import threading
+from collections.abc import Callable
+
+from workers.logs import Log
+from workers.vitals import Vitals
+
+# As long as a supervisor gives, and as long again: where there is one it is the first to act.
+GRACE_SECONDS = 20.0
+LOOK_SECONDS = 1.0
+
+
+class OverrunWatch:
+    """`leave` is called once, in a thread of its own, when a job has run for `job_seconds` and the grace after it."""
+
+    def __init__(self, vitals: Vitals, log: Log, job_seconds: float, leave: Callable[[], None]) -> None:
+        self._vitals = vitals
+        self._log = log
+        self._most_seconds = job_seconds + GRACE_SECONDS
+        self._leave = leave
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="overrun-watch", daemon=True)
+
+    @property
+    def dead_threads(self) -> list[str]:
+        """Its thread, if that has ended and nobody had told it to."""
+        return [] if self._stop.is_set() or self._thread.is_alive() else [self._thread.name]
+
+    def start(self) -> None:
+        """Look from now on."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stop.set()
+
+    def _run(self) -> None:
+        while not self._stop.wait(LOOK_SECONDS):
+            seconds = self._vitals.longest_run_seconds()
+            if seconds > self._most_seconds:
+                self._log.error("worker: a job hangs it, it leaves for another", seconds=round(seconds))
+                faulthandler.dump_traceback(file=sys.stderr, all_threads=True)  # files, lines and functions; no values
+                self._stop.set()
+                self._leave()
