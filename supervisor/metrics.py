@@ -165,6 +165,11 @@ class Metrics:
         self.one_time_prekeys_left = Gauge(
             "hashee_one_time_prekeys_left", "One-time prekeys that the relay can still hand out", registry=registry
         )
+        self.twin = Gauge(
+            "hashee_twin",
+            "1 while another agent with this identity and another store publishes its keys at the relay, else 0",
+            registry=registry,
+        )
         self._models: set[str] = set()
         self.received = 0
         self.sent = 0

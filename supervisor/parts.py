@@ -73,6 +73,7 @@ from supervisor.slots import Slots
 from supervisor.streams import Streams
 from supervisor.survey import Survey
 from supervisor.time_guard import TimeGuard
+from supervisor.twins import TwinWatch
 from supervisor.workforce import Workforce
 
 REDIS_RETRY_SECONDS = 1.0
@@ -138,6 +139,7 @@ class Parts:
             rest=rest,
             on_kept=sessions.keep_only_dropped_of,
         )
+        self.twins = TwinWatch(self.prekeys, rest, device=device, metrics=metrics, speaks=lambda: self.slots.speaks)
         self.groups = Groups(
             vault=vault,
             rest=rest,
@@ -268,6 +270,7 @@ class Parts:
             self.delivery.run,
             self.reclaimer.run,
             self._keep_prekeys,
+            self.twins.run,
             self.relations.run,
             self.redis_watch.run,
             self.slots.run,
@@ -280,6 +283,7 @@ class Parts:
         return (
             relay_check(self.connection, self.slots),
             prekeys_check(self.prekeys),
+            self.twins.check(),
             self.redis_watch.check(),
             bus_check(self.leases, self.reader, self.live),
             self.survey.workers_check(),

@@ -18,6 +18,7 @@ from bus.wire import RedisFailed
 from crypto.errors import NewerFormat
 from crypto.identity import LocalDevice
 from crypto.prekeys import (
+    Bundle,
     OneTimePrekey,
     SignedPrekey,
     expired_prekeys,
@@ -96,6 +97,17 @@ class Prekeys:
                 None if signed is None else SignedPrekey.decode(signed),
                 None if one_time is None else OneTimePrekey.decode(one_time),
             )
+
+    async def recognises(self, shown: Bundle) -> bool:
+        """Whether this store has the private half of the signed prekey that the relay shows of us.
+
+        Of a one-time prekey of ours that came with it the private half is erased: it was handed out to us, and nobody will name it.
+        """
+        ours = await self.find(shown.signed_prekey_id, shown.one_time_prekey_id)
+        handed_out, signed = ours.one_time_prekey, ours.signed_prekey
+        if handed_out is not None and handed_out.public == shown.one_time_prekey:
+            await self._vault.erase_prekeys(self._one_time_key, [handed_out.id])
+        return signed is not None and signed.public == shown.signed_prekey
 
     def refill_soon(self) -> None:
         """The relay says that few are left."""

@@ -42,4 +42,5 @@ async def the_status_page_tells_of_it(w: World) -> None:
             await trio.sleep(0.05)
     await w.until_ready()
     readiness = json.loads(w.page("/readyz"))
-    assert {check["name"] for check in readiness["checks"]} == {"loop", "relay", "prekeys", "redis", "bus", "workers"}
+    names = {check["name"] for check in readiness["checks"]}
+    assert names == {"loop", "relay", "prekeys", "identity", "redis", "bus", "workers"}
