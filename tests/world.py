@@ -133,20 +133,7 @@ async def world(
         RelayApi(url) as api,
     ):
         account = await api.add_agent("Echo")
-        environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("HASHEE_")},
-            "HASHEE_AGENT_ID": account.agent_id,
-            "HASHEE_AGENT_TOKEN": account.token,
-            "HASHEE_X25519_PRIVATE_BASE64": base64.b64encode(os.urandom(32)).decode(),
-            "HASHEE_ED25519_PRIVATE_BASE64": base64.b64encode(os.urandom(32)).decode(),
-            "HASHEE_BASE_URL": url,
-            "HASHEE_STATE_DIR": str(directory / "state"),
-            "HASHEE_HTTP_PORT": str(_free_port()),
-            "HASHEE_HANDLER": "workers.builtin.echo:agent",
-            "HASHEE_SEND_RATE": "0",
-            "HASHEE_LOG_FORMAT": "console",
-            **settings,
-        }
+        environment = environment_of(directory, url, account.agent_id, account.token, **settings)
         persons = [await make_person(url, name) for name in people]
         made = World(directory, url, api, environment, persons, program=program)
         async with agent(made):
@@ -155,6 +142,24 @@ async def world(
             await made.until_ready()
             async with connected(*persons):
                 yield made
+
+
+def environment_of(directory: Path, url: str, agent_id: str, token: str, **settings: str) -> dict[str, str]:
+    """What an echoing agent at this relay is started with."""
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("HASHEE_")},
+        "HASHEE_AGENT_ID": agent_id,
+        "HASHEE_AGENT_TOKEN": token,
+        "HASHEE_X25519_PRIVATE_BASE64": base64.b64encode(os.urandom(32)).decode(),
+        "HASHEE_ED25519_PRIVATE_BASE64": base64.b64encode(os.urandom(32)).decode(),
+        "HASHEE_BASE_URL": url,
+        "HASHEE_STATE_DIR": str(directory / "state"),
+        "HASHEE_HTTP_PORT": str(_free_port()),
+        "HASHEE_HANDLER": "workers.builtin.echo:agent",
+        "HASHEE_SEND_RATE": "0",
+        "HASHEE_LOG_FORMAT": "console",
+        **settings,
+    }
 
 
 @asynccontextmanager

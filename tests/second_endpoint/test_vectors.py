@@ -36,6 +36,7 @@ TEXTS = (
     "end",
     "client",
     "agent",
+    "relay",
 )
 
 

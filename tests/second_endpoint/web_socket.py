@@ -1,7 +1,7 @@
 """A WebSocket by wsproto over a trio stream: text messages, pings answered. Enough for loopback."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
 import trio
@@ -21,9 +21,9 @@ class Closed(Exception):
 class Socket:
     """One open connection: one task reads, others write."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.SocketStream, *, is_server: bool = False) -> None:
         self._stream = stream
-        self._protocol = WSConnection(ConnectionType.CLIENT)
+        self._protocol = WSConnection(ConnectionType.SERVER if is_server else ConnectionType.CLIENT)
         self._parts: list[str] = []
         self._texts: list[str] = []
         self._writing = trio.Lock()
@@ -39,6 +39,22 @@ class Socket:
                     raise Closed(None)
                 is_open = is_open or isinstance(event, AcceptConnection)
                 self._collect(event)
+
+    async def accept(self, head: bytes) -> str:
+        """The other side of it: what was asked for, from the request's first bytes."""
+        self._protocol.receive_data(head)
+        target = ""
+        for event in self._protocol.events():
+            if isinstance(event, Request):
+                target = event.target
+                await self._write(self._protocol.send(AcceptConnection()))
+            self._collect(event)
+        return target
+
+    async def try_send(self, text: str) -> None:
+        """The same as `send`, for who does not need to know."""
+        with suppress(Closed):
+            await self.send(text)
 
     async def send(self, text: str) -> None:
         """One text message. Raises Closed."""
