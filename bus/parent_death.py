@@ -2,7 +2,7 @@
 
 The kernel's parent-death signal is tied to the thread that forked, and a parent may die before the child asks for it:
 fork from the main thread, and compare the parent afterwards. Run as a program (`python -c SOURCE PARENT_PID PROGRAM
-ARGUMENT…`) it arms itself and becomes the program, so that no Python runs between fork and exec in a process with
+ARGUMENTS`) it arms itself and becomes the program, so that no Python runs between fork and exec in a process with
 threads. It imports the standard library only and stays cheap.
 """
 
@@ -34,8 +34,11 @@ def command(parent_pid: int, argv: list[str], python: str = sys.executable) -> l
 
 @cache
 def _source() -> str:
-    """Of this file, as it was when the first child was started: the release that it came with may be gone since."""
-    with open(__file__, encoding="utf-8") as file:  # noqa: PTH123 - pathlib would be imported before every child
+    """Of this file, as it was when the first child was started: the release that it came with may be gone since.
+
+    ASCII, since it is an argument, and not every locale has a way to write another one.
+    """
+    with open(__file__, encoding="ascii") as file:  # noqa: PTH123 - pathlib would be imported before every child
         return file.read()
 
 

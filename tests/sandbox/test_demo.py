@@ -214,3 +214,12 @@ async def test_the_relay_dies_with_its_parent(tmp_path: Path) -> None:
             return not processes_with(mark(tmp_path))
 
         await until(alone, seconds=5)
+
+
+def test_a_terminal_or_pipe_that_cannot_show_a_character_ends_nothing(tmp_path: Path) -> None:
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    result = subprocess.run(
+        [*DEMO, "--scripted"], capture_output=True, env=environment(tmp_path) | plain, timeout=60, check=False
+    )
+    assert result.returncode == 0, result.stdout.decode() + result.stderr.decode()
+    assert b"two workers \\u2026" in result.stdout
