@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl, urlsplit
 
-import h11
 import trio
 
 from tests.second_endpoint.web_socket import Closed, Socket
@@ -264,51 +263,43 @@ async def relay_here() -> AsyncIterator[Relay]:
 
 
 async def _serve(relay: Relay, stream: trio.SocketStream) -> None:
+    received = b""
     try:
-        head = b""
-        while b"\r\n\r\n" not in head:
-            more = await stream.receive_some()
-            if not more:
+        while True:
+            while b"\r\n\r\n" not in received:
+                received += await _more(stream)
+            if b"upgrade: websocket" in received.lower():
+                socket = Socket(stream, is_server=True)
+                await relay.serve(socket, await socket.accept(received))
                 return
-            head += more
-        if b"upgrade: websocket" in head.lower():
-            socket = Socket(stream, is_server=True)
-            await relay.serve(socket, await socket.accept(head))
-        else:
-            await _serve_rest(relay, stream, head)
-    except (Closed, trio.BrokenResourceError, trio.ClosedResourceError, h11.RemoteProtocolError):
+            head, _, received = received.partition(b"\r\n\r\n")
+            asked, *lines = head.decode("ascii").split("\r\n")
+            headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+            size = int(headers.get("content-length", "0"))
+            while len(received) < size:
+                received += await _more(stream)
+            body, received = received[:size], received[size:]
+            await stream.send_all(await _said(relay, asked, headers.get("authorization", ""), body))
+    except (Closed, trio.BrokenResourceError, trio.ClosedResourceError):
         return
 
 
-async def _serve_rest(relay: Relay, stream: trio.SocketStream, head: bytes) -> None:
-    protocol = h11.Connection(h11.SERVER)
-    protocol.receive_data(head)
-    while True:
-        request, body = None, b""
-        while not isinstance(event := protocol.next_event(), h11.EndOfMessage):
-            if event is h11.NEED_DATA:
-                protocol.receive_data(await stream.receive_some())
-            elif isinstance(event, h11.Request):
-                request = event
-            elif isinstance(event, h11.Data):
-                body += event.data
-            elif isinstance(event, h11.ConnectionClosed):
-                return
-        assert request is not None
-        status, said = await _said(relay, request, body)
-        answer = json.dumps(said).encode()
-        headers = [("content-type", "application/json"), ("content-length", str(len(answer)))]
-        for part in (h11.Response(status_code=status, headers=headers), h11.Data(data=answer), h11.EndOfMessage()):
-            await stream.send_all(protocol.send(part) or b"")
-        protocol.start_next_cycle()
+async def _more(stream: trio.SocketStream) -> bytes:
+    received = await stream.receive_some()
+    if not received:
+        raise Closed(None)
+    return bytes(received)
 
 
-async def _said(relay: Relay, request: h11.Request, body: bytes) -> tuple[int, JsonObject]:
-    headers = dict(request.headers)
-    token = headers.get(b"authorization", b"").decode().removeprefix("Bearer ")
+async def _said(relay: Relay, asked: str, authorization: str, body: bytes) -> bytes:
+    method, target, _ = asked.split(" ")
+    status, said = 200, b""
     try:
         told = json.loads(body) if body else {}
-        data = await relay.answer(request.method.decode(), request.target.decode(), token, told)
+        data = await relay.answer(method, target, authorization.removeprefix("Bearer "), told)
+        said = json.dumps({"data": data, "next_cursor": None} if isinstance(data, list) else {"data": data}).encode()
     except Refusal as refusal:
-        return refusal.status, {"error": {"code": refusal.code, "message": "", "i18n_key": "", "params": {}}}
-    return 200, {"data": data, "next_cursor": None} if isinstance(data, list) else {"data": data}
+        error = {"code": refusal.code, "message": "", "i18n_key": "", "params": {}}
+        status, said = refusal.status, json.dumps({"error": error}).encode()
+    head = f"HTTP/1.1 {status} _\r\ncontent-type: application/json\r\ncontent-length: {len(said)}\r\n\r\n"
+    return head.encode() + said
