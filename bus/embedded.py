@@ -87,7 +87,7 @@ class Layout:
 
     @property
     def url(self) -> str:
-        return f"unix://{quote(str(self.socket_path))}"
+        return f"unix://{quote(os.fsencode(self.socket_path))}"  # its bytes: not every name is text
 
     @property
     def append_only_dir(self) -> Path:

@@ -5,12 +5,13 @@ one. So whatever is not certain is refused, and no refusal holds a part of the t
 """
 
 import ipaddress
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_to_bytes
 
 DEFAULT_PORT = 6379
 MOST_DATABASE = 65_535
@@ -85,7 +86,9 @@ def parse_redis_url(url: str) -> RedisAddress:
         username, password, path, query = found.groups()
         options = _options(query, with_tls=False)
         user, secret = _login(username, password, options)
-        return RedisAddress(path=unquote(path), database=_database(None, options), username=user, password=secret)
+        return RedisAddress(
+            path=os.fsdecode(unquote_to_bytes(path)), database=_database(None, options), username=user, password=secret
+        )
     raise BadRedisUrl(ENCODED if url.startswith(("redis://", "rediss://")) else FORM)
 
 

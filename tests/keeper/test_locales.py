@@ -14,6 +14,7 @@ from tests.world import World, world
 GBK = "zh_CN.GBK"
 IN_GBK = "\u4f60\u597d"
 NOWHERE_BUT_IN_UNICODE = "\u2713 \U0001f642"
+NO_TEXT_ANYWHERE = b"/\xc3\xa9 \xff"  # of a state directory; on Linux any bytes are a name
 WAIT_SECONDS = 60.0
 PROGRAM = (sys.executable, "-m", "supervisor")
 PLAIN_ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -69,7 +70,12 @@ async def test_an_agent_answers_and_every_command_ends_well_in_a_locale(
     monkeypatch.setattr(os, "environ", chosen)
     assert encoding_in(chosen) == {"ASCII": "ascii", GBK: "gbk"}.get(name, "utf-8")
     text = f"{IN_GBK} {NOWHERE_BUT_IN_UNICODE}"
-    settings = {"HASHEE_HANDLER": "tests.letters.handlers:agent", "HASHEE_RETRY_SECONDS": "0.05"}
+    state_dir = os.fsdecode(os.fsencode(tmp_path) + NO_TEXT_ANYWHERE)
+    settings = {
+        "HASHEE_STATE_DIR": state_dir,
+        "HASHEE_HANDLER": "tests.letters.handlers:agent",
+        "HASHEE_RETRY_SECONDS": "0.05",
+    }
     async with world(tmp_path, people=(text,), **settings) as w:
         [person] = w.people
         await person.say(w.conversations[person], f"break {text}")
