@@ -153,8 +153,9 @@ end
 local function release_kept(kept, message)
   local payer, bytes = string.match(redis.call('HGET', message, 'kept') or '', '^(.*) (%d+)$')
   if not payer then return end -- of a former version
-  if redis.call('HINCRBY', kept, payer, -bytes) <= 0 then redis.call('HDEL', kept, payer) end
-  if redis.call('HINCRBY', kept, 'total', -bytes) <= 0 then redis.call('HDEL', kept, 'total') end
+  local less = 0 - bytes -- for 0 bytes `-bytes` would be "-0", which Redis 7.0 takes for no number
+  if redis.call('HINCRBY', kept, payer, less) <= 0 then redis.call('HDEL', kept, payer) end
+  if redis.call('HINCRBY', kept, 'total', less) <= 0 then redis.call('HDEL', kept, 'total') end
 end
 
 -- A conversation at work and at rest
