@@ -29,6 +29,7 @@ PLAIN_KINDS = frozenset(
             "wanted",
             "waiting_for",
             "kept",
+            "old",
             "owners",
             "prekey_state",
             "grant_head",
@@ -215,6 +216,11 @@ class Keys:
     def waiting_for(self) -> str:
         """Sorted set (by name): what each message in quarantine waits for, why it could not be read, its name."""
         return self._key("waiting_for")
+
+    @property
+    def old(self) -> str:
+        """Sorted set: conversation, seq and message_id of what came again and can no longer be read → when."""
+        return self._key("old")
 
     def quarantined(self, message_id: str) -> str:
         """Hash: one message that could not be read."""

@@ -17,6 +17,7 @@ from bus.keys import Keys
 from bus.wire import Value
 
 FIRST_SYNC_ENDED = b"ended"
+MOST_OLD = 5000  # notes of some 150 bytes each
 MOST_WAITING_IN_ALL = 10_000  # jobs of all conversations; beyond it nothing is accepted, and the cursor waits (rule 11)
 
 
@@ -59,11 +60,12 @@ class Intake(enum.Enum):
     HOLD = b"hold"
     GONE = b"gone"
     TAKEN = b"taken"
+    OLD = b"old"
 
     @property
     def is_settled(self) -> bool:
         """Nothing more is to be done about the message: it stands in Redis, now or since before."""
-        return self.is_new or self is Intake.DUPLICATE
+        return self.is_new or self in (Intake.DUPLICATE, Intake.OLD)
 
     @property
     def is_new(self) -> bool:
@@ -222,9 +224,20 @@ class Store:
         arguments = (conversation, signed_id, message_ms, *rest, arrival.kind, arrival.person, job or b"")
         return self._intake(await self.client.script("requeue", keys, *arguments, arrival.message_id, arrival.name))
 
+    async def note_old(self, arrival: Arrival, reason: str) -> Intake:
+        """Note what came again and can no longer be read; the oldest notes go. DUPLICATE when it stands in quarantine, or was noted."""
+        keys = [self.keys.old, self.keys.quarantined(arrival.message_id), self.keys.generation, self.keys.ledger]
+        arguments = (arrival.message_id, arrival.conversation_id, arrival.seq, reason, now_ms(), MOST_OLD)
+        return self._intake(await self.client.script("note_old", keys, *arguments))
+
+    async def heal_times(self, conversation_id: str) -> int:
+        """A memory of ids with times in the future, as older versions could write it, is one of now; the latest time dropped (ms)."""
+        keys = self.keys.board(conversation_id)
+        return cast(int, await self.client.script("heal_times", keys, conversation_id))
+
     def _intake(self, answer: Value) -> Intake:
         outcome, *rest = cast("list[Value]", answer)
-        if outcome in (b"accepted", b"refused"):
+        if outcome in (b"accepted", b"refused", b"old"):
             self._generation.seen(cast(int, rest[-1]))
         return Intake.LATE if outcome == b"accepted" and rest[0] == b"late" else Intake(outcome)
 
@@ -267,7 +280,7 @@ class Store:
 
 
 def now_ms() -> int:
-    """This host's clock, for what people read (records carry it, nothing is decided by it)."""
+    """This host's clock, for what people read; decided by it is only what no time of a message may be later than."""
     return int(time.time() * 1000)
 
 
@@ -276,7 +289,7 @@ def _arguments(arrival: Arrival) -> tuple[bytes | int | str, ...]:
     return (
         arrival.conversation_id,
         arrival.signed_id,
-        arrival.message_ms,
+        min(arrival.message_ms, now_ms()),  # remembered for later than now, it would make what comes until then `stale`
         arrival.source.value,
         arrival.seq,
         arrival.session_version,

@@ -26,6 +26,7 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     "queued": _TAKEN_IN,
     "refused": _TAKEN_IN,
     "quarantined": ("conversation", "received_ms", "reason", "seq"),
+    "old": ("conversation", "reason", "seq"),
     "requeued": ("conversation",),
     "given_up": ("by",),
     "started": _RUN,
@@ -44,7 +45,7 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     "lost": ("conversation",),
 }
 RUNNING = ("worker", "attempt", "delivery")  # of `running`, which is not in the ledger: who has it now
-BEGINNINGS = frozenset({"taken", "queued", "refused", "quarantined", "requeued"})
+BEGINNINGS = frozenset({"taken", "queued", "refused", "quarantined", "old", "requeued"})
 NAMED_BY_THE_RELAY = frozenset({"encrypted", "acknowledged"})
 
 

@@ -1,10 +1,12 @@
 """Polling (PROTOCOL §3): what was pushed while nobody listened, or out of sequence, is never lost.
 
 The cursor moves once per page, by compare-and-set from the value that the page was asked with, and only when every message of
-the page is accepted, known or quarantined (DESIGN rule 2). Pushes never move it.
+the page is accepted, known or quarantined (DESIGN rule 2). Pushes never move it. A page that leads nowhere ends the poll, by name.
 """
 
+import enum
 import math
+import time
 from datetime import datetime
 
 import structlog
@@ -13,14 +15,37 @@ import trio
 from bus.store import Store
 from bus.wire import RedisFailed
 from supervisor.frames import ArtifactResponse, MessageNew
+from supervisor.health import Check
+from supervisor.ids import is_id
 from supervisor.inbound import Inbound, MessageFrame
 from supervisor.metrics import Metrics
 from supervisor.rest import Page, Rest, RestFailed
 
 INTERVAL_SECONDS = 60.0
 RETRY_SECONDS = 1.0
+MOST_RETRY_SECONDS = 60.0
+"""The pause grows up to here while the relay's answers lead nowhere: a mistake of its is not asked for 200 times a second."""
+
+OWN_RETRY_SECONDS = 1.0
+"""While it is Redis that does not take a page in, or one of its messages: it goes on soon after that ends."""
+
+DEAF_AFTER_SECONDS = 180.0
+"""Three polls: what was pushed into a dying connection has not come since."""
+
+UNKNOWN_CURSOR = frozenset((400, 404, 410))
 
 log = structlog.get_logger()
+
+
+class Stop(enum.Enum):
+    """Why polling ended, in words for people."""
+
+    PRESENT = ""
+    NOT_TAKEN = "a message could not be taken in"
+    REDIS = "Redis is away"
+    FAILED = "the relay does not answer"
+    NO_IDS = "the relay's page has no message_id to go on from"
+    NOWHERE = "the relay's page leads back to where polling was: it heeds no cursor"
 
 
 class Catchup:
@@ -33,52 +58,109 @@ class Catchup:
         self._metrics = metrics
         self._first_sync_ms = first_sync_seconds * 1000
         self._wanted = trio.Event()
+        self._connected = trio.Event()
         self._first_sync_ended = False
+        self._caught_up_at: float | None = None
+        self._moved_at = trio.current_time()
+        self._problem = ""
 
     def ask(self) -> None:
         """Poll as soon as possible."""
         self._wanted.set()
 
+    def connected(self) -> None:
+        """A new connection: it may be another relay that answers now, and no pause is waited out."""
+        self._connected.set()
+
+    def check(self) -> Check:
+        """For readiness: whether what the relay keeps for us is here, or coming. A pushed message alone does not prove it."""
+        now = trio.current_time()
+        ago = "not caught up yet" if self._caught_up_at is None else f"caught up {now - self._caught_up_at:.0f} s ago"
+        is_ok = now - self._moved_at < DEAF_AFTER_SECONDS
+        return Check("catch-up", ok=is_ok, detail=ago + (f": {self._problem}" if self._problem else ""))
+
     async def run(self) -> None:
         """Once a minute and whenever asked, until cancelled."""
+        pause = RETRY_SECONDS
         while True:
             with trio.move_on_after(INTERVAL_SECONDS):
                 await self._wanted.wait()
-            self._wanted = trio.Event()
-            retry_seconds = RETRY_SECONDS
+            self._wanted, self._connected = trio.Event(), trio.Event()
+            at_least = 0.0
             try:
-                complete = await self.poll_to_the_present()
-            except (RestFailed, RedisFailed) as error:
+                stopped_by = await self._poll()
+            except RedisFailed as error:
                 log.warning("poll: failed", reason=str(error))
-                complete = False
-                if isinstance(error, RestFailed):
-                    retry_seconds = max(RETRY_SECONDS, error.retry_after_seconds)
-            if not complete:
-                self._inbound.polled(has_caught_up=False)
-                self._wanted.set()
-                await trio.sleep(retry_seconds)
+                stopped_by = Stop.REDIS
+            except RestFailed as error:
+                log.warning("poll: failed", reason=str(error))
+                stopped_by, at_least = Stop.FAILED, error.retry_after_seconds
+            self._problem = stopped_by.value
+            if stopped_by is Stop.PRESENT:
+                pause = RETRY_SECONDS
+                continue
+            self._inbound.polled(has_caught_up=False)
+            self._wanted.set()
+            if stopped_by in (Stop.REDIS, Stop.NOT_TAKEN):
+                await trio.sleep(OWN_RETRY_SECONDS)
+                continue
+            if stopped_by is not Stop.FAILED:
+                log.warning("poll: stopped", reason=stopped_by.value, again_in_seconds=pause)
+            with trio.move_on_after(max(pause, at_least)):
+                await self._connected.wait()
+            pause = min(2 * pause, MOST_RETRY_SECONDS)
 
     async def poll_to_the_present(self) -> bool:
-        """Take in everything after the cursor; False when a page could not be taken in whole.
+        """Take in everything after the cursor; False when a page could not be taken in whole, or leads nowhere."""
+        return await self._poll() is Stop.PRESENT
+
+    async def _poll(self) -> Stop:
+        """Page after page, each of which moves the cursor to where it has not been.
 
         The end is an empty page, or one whose last message was pushed since we began: while people talk there may never be an empty one.
+        Raises RedisFailed, RestFailed.
         """
+        been = set[str]()
         with self._inbound.noting_pushes() as pushed:
             while True:
                 cursor = await self._store.cursor()
-                page = await self._rest.poll(cursor)
-                if page.frames and not await self._take_in(page):
-                    return False
+                page = await self._page_after(cursor)
                 if page.frames and page.last_id is None:
-                    log.warning("poll: a page without ids", frames=len(page.frames))
-                    self._inbound.polled(has_caught_up=False)
-                    return True
+                    return Stop.NO_IDS
+                stays = page.last_id is not None and page.last_id in (cursor, *been)
+                if not page.frames or (
+                    stays and len(page.frames) == 1
+                ):  # the cursor's own message, and nothing after it
+                    return await self._has_caught_up()
+                if stays:
+                    return Stop.NOWHERE
+                if not await self._take_in(page):
+                    return Stop.NOT_TAKEN
                 if page.last_id is not None:
+                    been.add(page.last_id)
                     await self._store.advance_cursor(cursor, page.last_id)
-                if not page.frames or page.last_id in pushed:
-                    self._inbound.polled(has_caught_up=True)
-                    await self._end_first_sync()
-                    return True
+                self._moved_at = trio.current_time()
+                if page.last_id in pushed:
+                    return await self._has_caught_up()
+
+    async def _page_after(self, cursor: str | None) -> Page:
+        """Where the relay does not know the cursor (it keeps messages for so long only), from the oldest that it has."""
+        if cursor is None or not is_id(cursor):
+            return await self._rest.poll(None)
+        try:
+            return await self._rest.poll(cursor)
+        except RestFailed as error:
+            if error.status not in UNKNOWN_CURSOR:
+                raise
+            log.warning("poll: the relay does not know the cursor, so it is asked for the oldest", reason=str(error))
+            return await self._rest.poll(None)
+
+    async def _has_caught_up(self) -> Stop:
+        self._inbound.polled(has_caught_up=True)
+        await self._end_first_sync()
+        self._caught_up_at = self._moved_at = trio.current_time()
+        self._metrics.caught_up.set(time.time())
+        return Stop.PRESENT
 
     async def _take_in(self, page: Page) -> bool:
         conversations: dict[str, list[MessageFrame]] = {}

@@ -24,7 +24,7 @@ from supervisor.mending import MENDABLE_REASONS
 from supervisor.metrics import Metrics
 from supervisor.own_words import OwnWords
 from supervisor.payloads import payload_type_of
-from supervisor.reading import Incoming, Known, MessageFrame, Readable, Reader, Reading, Unread
+from supervisor.reading import Incoming, Known, MessageFrame, Old, Readable, Reader, Reading, Unread
 from supervisor.rest import RestFailed
 from supervisor.sessions import Sessions
 
@@ -220,6 +220,8 @@ class Inbound:
         match reading:
             case Known():
                 return Intake.DUPLICATE
+            case Old():
+                return await self._note_old(reading)
             case Readable():
                 outcome = await self._accept(waiting.incoming, reading)
             case Unread():
@@ -264,6 +266,13 @@ class Inbound:
         if outcome is Intake.REFUSED:
             self._metrics.refused.inc()
             log.warning("message: refused, its conversation is full", conversation_id=arrival.conversation_id)
+        return outcome
+
+    async def _note_old(self, old: Old) -> Intake:
+        outcome = await self._store.note_old(old.arrival, old.reason)
+        if outcome is Intake.OLD:
+            self._metrics.old.inc()
+            log.info("message: old, noted", message_id=old.arrival.message_id, reason=old.reason)
         return outcome
 
     async def _quarantine(self, incoming: Incoming, unread: Unread) -> Intake:

@@ -3,6 +3,7 @@
 The six names of the platform's deployment page come first; what a label may say is bounded here, since the relay's words are not.
 """
 
+import time
 from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -160,6 +161,17 @@ class Metrics:
         self.grant_ledger_holds = Gauge(
             "hashee_grant_ledger_holds",
             "1 while the chain of the grant ledger verified at start, else 0",
+            registry=registry,
+        )
+        self.caught_up = Gauge(
+            "hashee_caught_up_timestamp_seconds",
+            "When the last poll of the relay came to the present, or the start of the process before that",
+            registry=registry,
+        )
+        self.caught_up.set(time.time())
+        self.old = Counter(
+            "hashee_message_old",
+            "Messages below what their conversation has come to that can no longer be read; noted, not kept",
             registry=registry,
         )
         self.one_time_prekeys_left = Gauge(

@@ -284,6 +284,7 @@ class Parts:
             relay_check(self.connection, self.slots),
             prekeys_check(self.prekeys),
             self.twins.check(),
+            self.catchup.check(),
             self.redis_watch.check(),
             bus_check(self.leases, self.reader, self.live),
             self.survey.workers_check(),
@@ -340,6 +341,7 @@ class Parts:
     def _on_connected(self) -> None:
         self.groups.connected()
         self.relations.read_all()
+        self.catchup.connected()
 
     def _on_grant_changed(self, owner_id: str) -> None:
         self.second_chances.owner_changed(owner_id)

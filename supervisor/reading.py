@@ -39,6 +39,14 @@ from supervisor.sessions import Loaded, Sessions
 
 MessageFrame = MessageNew | ArtifactResponse
 
+CLOCKS_APART_MS = 60_000
+"""A time that lies in the future by more than this is not the difference between Redis' clock and ours."""
+
+LONG_AGO = frozenset(
+    (Reason.NO_SESSION, Reason.UNKNOWN_PREKEY, Reason.TOO_MANY_SKIPPED, Reason.KEY_USED, Reason.BAD_CIPHERTEXT)
+)
+"""How a message fails that was read before, and whose id is forgotten (PROTOCOL §5.4)."""
+
 
 class Incoming(msgspec.Struct, frozen=True):
     """A frame and how it came. `is_known`: its id stands in the memory since it was quarantined, which does not count now.
@@ -101,11 +109,18 @@ class Unread(msgspec.Struct, frozen=True):
         return f"Unread(message_id={self.arrival.message_id!r}, reason={self.error.reason.value!r}, …)"
 
 
+class Old(msgspec.Struct, frozen=True):
+    """It lies below what its conversation has come to and can no longer be read: most likely it was answered long ago."""
+
+    arrival: Arrival
+    reason: str
+
+
 class Known(msgspec.Struct, frozen=True):
     """It was taken in before, or is our own by way of another connection."""
 
 
-Reading = Readable | Unread | Known
+Reading = Readable | Unread | Old | Known
 
 
 class Reader:
@@ -193,6 +208,8 @@ class Reader:
         except BadContent as error:
             return self._opened_in_vain(arrival, loaded, error)
         except Unreadable as error:
+            if _is_old(incoming, look) and error.reason in LONG_AGO and not isinstance(error, ForgedContent):
+                return Old(arrival, error.reason.value)
             return msgspec.structs.replace(
                 self._out_of_step(arrival, loaded, error), waits_for=self._session_of(envelope)
             )
@@ -270,9 +287,11 @@ class Reader:
         )
         try:
             if not incoming.is_known:
-                check_not_stale(envelope, look)
+                check_not_stale(envelope, await self._healed(envelope, look))
             opened = await self._groups.open(envelope)
         except Unreadable as error:
+            if error.reason is Reason.STALE and _is_old(incoming, look):
+                return Old(arrival, error.reason.value)
             waits_for = envelope.to if error.reason is Reason.UNKNOWN_GROUP_KEY else ""
             return Unread(arrival, error, waits_for=waits_for)
         member = msgspec.structs.replace(arrival, kind=GROUP, person=envelope.to)
@@ -281,6 +300,12 @@ class Reader:
             # Answers are dated by our clock: in a group the sender's might make them stale to everybody else.
             job = self._job(opened.message(frame, envelope), msgspec.structs.replace(member, message_ms=now_ms()))
         return Readable(member, opened.payload, job)
+
+    async def _healed(self, envelope: Envelope, look: Look) -> Look:
+        """A memory of ids whose times lie in the future makes everything `stale`: older versions could write one."""
+        if look.dropped_ms <= now_ms() + CLOCKS_APART_MS:
+            return look
+        return msgspec.structs.replace(look, dropped_ms=await self._store.heal_times(envelope.conversation_id))
 
     def _job(self, message: InboundMessage, arrival: Arrival) -> bytes:
         return pack_job(
@@ -291,3 +316,8 @@ class Reader:
             key=self._bus_key,
             agent_id=self._device.owner_id,
         )
+
+
+def _is_old(incoming: Incoming, look: Look) -> bool:
+    """Whether it comes again, as far as the relay's order says so; what stands in quarantine was kept and stays."""
+    return incoming.source is not Source.QUARANTINE and incoming.frame.conversation_seq < look.next_seq

@@ -95,7 +95,7 @@ end
 local function remember_id(known, id, ulid_ms, field, latest)
   local before, now = known and tonumber(latest or 0) or 0, tonumber(ulid_ms)
   if not known then
-    local dropped = dropped_ms(known)
+    local dropped = math.min(dropped_ms(known), now_ms())
     if dropped > 0 then redis.call('HSET', CONVERSATION, 'td', dropped) end
     redis.call('HDEL', CONVERSATION, 't0', 't1', 't2')
   end
@@ -105,7 +105,8 @@ local function remember_id(known, id, ulid_ms, field, latest)
   if length < IDS_TRIM_AT then return field, ulid_ms end
   redis.call('SET', IDS, redis.call('GETRANGE', IDS, length - IDS_KEPT, -1), 'EX', EXPIRY_SECONDS)
   local times = redis.call('HMGET', CONVERSATION, 'td', 't0', 't1')
-  redis.call('HSET', CONVERSATION, 'td', math.max(tonumber(times[1] or 0), tonumber(times[2] or 0)), 't0', times[3] or 0)
+  local dropped = math.min(math.max(tonumber(times[1] or 0), tonumber(times[2] or 0)), now_ms())
+  redis.call('HSET', CONVERSATION, 'td', dropped, 't0', times[3] or 0)
   redis.call('HDEL', CONVERSATION, 't2')
   return 't1', ulid_ms
 end

@@ -94,6 +94,18 @@ async def test_rule_1_what_was_read_when_it_came_again_is_not_answered_out_of_qu
     assert await worker.take() is None
 
 
+async def test_what_came_again_and_cannot_be_read_is_noted_once_and_nothing_else_changes(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    await talk.quarantine(2)
+    store = talk.supervisor.store
+    assert await store.note_old(arrival_of(1, 0), "key_used") is Intake.OLD
+    assert await store.note_old(arrival_of(1, 0), "key_used") is Intake.DUPLICATE
+    assert await store.note_old(arrival_of(2, 0), "key_used") is Intake.DUPLICATE, "it stands in quarantine"
+    assert (await talk.next_seq(), await talk.supervisor.quarantine.count()) == (3, 1)
+    assert await answer(worker) == "message 1"
+
+
 async def test_rule_2_two_messages_under_one_message_id_are_both_kept(scene: Scene) -> None:
     talk, _ = await talk_and_worker(scene)
     assert await talk.quarantine(1, digest="one") is Intake.ACCEPTED

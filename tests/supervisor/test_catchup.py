@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from crypto.envelope import Envelope
-from supervisor.catchup import Catchup
+from supervisor.catchup import Catchup, Stop
 from supervisor.frames import MessageAck, MessageNew
 from supervisor.inbound import MOST_UNPOLLED
 from supervisor.reading import Incoming, Reading
@@ -293,14 +293,14 @@ async def test_the_relay_says_when_to_poll_again(
 ) -> None:
     asked_at: list[float] = []
 
-    async def refuse() -> bool:
+    async def refuse() -> Stop:
         asked_at.append(trio.current_time())
         await trio.lowlevel.checkpoint()
         raise RestFailed("poll", 429, "rate_limited", retry_after_seconds=20)
 
     inbound = SimpleNamespace(polled=lambda **_: None)
     catchup = Catchup(None, None, inbound, None, 0)  # type: ignore[arg-type]  # nothing else of them is asked
-    monkeypatch.setattr(catchup, "poll_to_the_present", refuse)
+    monkeypatch.setattr(catchup, "_poll", refuse)
     catchup.ask()
     with trio.move_on_after(50):
         await catchup.run()

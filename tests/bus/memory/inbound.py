@@ -112,6 +112,14 @@ class MemoryStore:
             world.say(at, answer)
         return Intake.LATE if was_late else Intake.ACCEPTED
 
+    async def note_old(self, arrival: Arrival, reason: str) -> Intake:
+        note = (arrival.conversation_id, arrival.seq, arrival.message_id)
+        if arrival.message_id in self._world.quarantine or note in self._world.old:
+            return Intake.DUPLICATE
+        self._world.old[note] = reason
+        self._generation.seen(self._world.wrote())
+        return Intake.OLD
+
     async def requeue(self, arrival: Arrival, job: bytes | None) -> Intake:
         world, at = self._world, self._world.conversation(arrival.conversation_id)
         kept = world.quarantine.get(arrival.name)

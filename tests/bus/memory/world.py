@@ -123,6 +123,7 @@ class World:
     policies: Policies = field(default_factory=Policies)
     office: tuple[str, int] = ("", 0)
     quarantine: dict[str, Quarantined] = field(default_factory=dict)
+    old: dict[tuple[str, int, str], str] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
     kept: dict[str, tuple[str, int]] = field(default_factory=dict)
     """By name: who pays for what is kept whole ('' nobody has proven to have signed it), and its bytes."""

@@ -1,0 +1,252 @@
+"""A loop over the relay's pages comes to the present, or stops by name with a pause that grows: never deaf, never in haste."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx2
+import msgspec
+import pytest
+import structlog
+import trio
+import trio.testing
+
+from supervisor.catchup import DEAF_AFTER_SECONDS, Catchup, Stop
+from supervisor.frames import MessageNew
+from supervisor.inbound import MOST_UNPOLLED
+from supervisor.rest import Page, Rest, RestFailed
+from tests.supervisor.builders import Core, until
+from tests.supervisor.person import AGENT, CONVERSATION
+from tests.supervisor.test_catchup import NOTHING_TO_DO, poll, recent, scene
+
+Answer = Callable[[str | None], Sequence[object] | int]
+"""What a poll with this cursor gives: entries, or a status."""
+
+
+@asynccontextmanager
+async def polling(core: Core, answer: Answer) -> AsyncIterator[tuple[Catchup, list[str | None]]]:
+    """Catch-up with a relay that answers so, over httpx; and the cursors that it was asked with."""
+    asked: list[str | None] = []
+
+    def hear(request: httpx2.Request) -> httpx2.Response:
+        if not request.url.path.endswith("/poll"):
+            return httpx2.Response(200, json={"data": [msgspec.to_builtins(one) for one in core.rest.related]})
+        asked.append(request.url.params.get("cursor"))
+        said = answer(asked[-1])
+        if isinstance(said, int):
+            return httpx2.Response(said, json={"error": {"code": "INVALID_CURSOR"}})
+        return httpx2.Response(200, json={"data": list(said)})
+
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(hear), base_url="http://relay") as client:
+        yield Catchup(core.store, Rest(client, AGENT), core.inbound, core.metrics, 86400), asked
+
+
+def entry(frame: MessageNew) -> object:
+    return msgspec.to_builtins(recent(frame))
+
+
+async def test_a_relay_that_heeds_no_cursor_is_not_asked_in_haste_and_pushes_are_taken_in(tmp_path: Path) -> None:
+    """232 polls a second, then deaf after 321 pushes of a conversation."""
+    async with scene(tmp_path) as (core, ada):
+        entries = [entry(ada.say(payload=NOTHING_TO_DO)) for _ in range(3)]
+        async with polling(core, lambda _cursor: entries) as (catchup, asked), trio.open_nursery() as nursery:
+            catchup.ask()
+            nursery.start_soon(catchup.run)
+            await until(lambda: is_so(len(asked) == 2))
+            for _ in range(MOST_UNPOLLED + 20):
+                core.inbound.push(ada.say(payload=NOTHING_TO_DO))
+                if core.inbound.under_way > 200:
+                    await core.until_idle()
+            await core.until_idle()
+            assert core.count("frame_dropped_total", reason="hold") == 0
+            assert len(asked) <= 4
+            assert "heeds no cursor" in catchup.check().detail
+            nursery.cancel_scope.cancel()
+
+
+async def is_so(fact: bool) -> bool:
+    await trio.lowlevel.checkpoint()
+    return fact
+
+
+async def test_the_pause_grows_while_pages_lead_nowhere_and_a_new_connection_ends_it(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_at: list[float] = []
+    catchup = Catchup(None, None, _Inbound(), None, 0)  # type: ignore[arg-type]  # nothing else of them is asked
+
+    async def leads_nowhere() -> Stop:
+        asked_at.append(trio.current_time())
+        await trio.lowlevel.checkpoint()
+        return Stop.NOWHERE
+
+    monkeypatch.setattr(catchup, "_poll", leads_nowhere)
+    catchup.ask()
+    with structlog.testing.capture_logs() as lines:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(catchup.run)
+            await trio.sleep(200)
+            assert asked_at == [0, 1, 3, 7, 15, 31, 63, 123, 183]
+            catchup.connected()
+            await trio.testing.wait_all_tasks_blocked()
+            assert asked_at[-1] == 200
+            nursery.cancel_scope.cancel()
+    assert {line["reason"] for line in lines} == {Stop.NOWHERE.value}
+
+
+class _Inbound:
+    def polled(self, *, has_caught_up: bool) -> None:
+        assert not has_caught_up
+
+
+async def test_a_page_that_begins_with_the_cursors_own_message_ends(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        entries = [entry(ada.say(f"{number}")) for number in range(5)]
+        ids = [one["message_id"] for one in entries if isinstance(one, dict)]
+
+        def inclusive(cursor: str | None) -> Sequence[object]:
+            at = 0 if cursor is None else ids.index(cursor)
+            return entries[at : at + 2]
+
+        async with polling(core, inclusive) as (catchup, asked):
+            assert await catchup.poll_to_the_present()
+            assert asked == [None, ids[1], ids[2], ids[3], ids[4]]
+            assert catchup.check().detail == "caught up 0 s ago"
+        assert await core.jobs() == ["0", "1", "2", "3", "4"]
+
+
+async def test_pages_that_go_round_in_a_circle_end(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        one, two = [entry(ada.say("one"))], [entry(ada.say("two"))]
+        more = [entry(ada.say("three")), one[0]]
+        pages = iter([one, two, more, two])
+        async with polling(core, lambda _cursor: next(pages)) as (catchup, asked):
+            assert not await catchup.poll_to_the_present()
+            assert len(asked) == 3
+
+
+async def test_a_page_without_ids_ends_the_poll_by_name(tmp_path: Path) -> None:
+    unnamed = [{"type": "message.new"}, 7]
+    async with scene(tmp_path) as (core, _), polling(core, lambda _cursor: unnamed) as (catchup, asked):
+        assert await catchup._poll() is Stop.NO_IDS
+        assert len(asked) == 1
+
+
+@pytest.mark.parametrize("status", [400, 404, 410])
+async def test_a_cursor_that_the_relay_no_longer_knows_is_answered_from_the_oldest_kept(
+    tmp_path: Path, status: int
+) -> None:
+    """Relays purge: deaf for good, restart included."""
+    async with scene(tmp_path) as (core, ada):
+        kept = [entry(ada.say("kept")), entry(ada.say("new"))]
+        ids = [one["message_id"] for one in kept if isinstance(one, dict)]
+        await core.store.advance_cursor(None, "purged")
+
+        def purged(cursor: str | None) -> Sequence[object] | int:
+            if cursor not in (None, *ids):
+                return status
+            return kept[0 if cursor is None else ids.index(cursor) + 1 :]
+
+        async with polling(core, purged) as (catchup, asked):
+            assert await catchup.poll_to_the_present()
+            assert asked == ["purged", None, ids[1]]
+        assert await core.store.cursor() == ids[1]
+        assert await core.jobs() == ["kept", "new"]
+
+
+@pytest.mark.parametrize("cursor", ["x" * 70_000, "zwei\nzeilen", "é"])
+async def test_a_cursor_that_is_no_id_is_none(tmp_path: Path, cursor: str) -> None:
+    """An older version could store one, and ended at each start."""
+    async with scene(tmp_path) as (core, ada):
+        await core.store.advance_cursor(None, cursor)
+        said = entry(ada.say())
+        async with polling(core, lambda asked: [] if asked else [said]) as (catchup, asked):
+            assert await catchup.poll_to_the_present()
+            assert asked[0] is None
+        assert await core.jobs() == ["hello"]
+
+
+async def test_a_relay_that_knows_no_cursor_at_all_is_asked_from_the_oldest_and_then_left_alone(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        entries = [entry(ada.say("one")), entry(ada.say("two"))]
+        async with polling(core, lambda cursor: 400 if cursor else entries) as (catchup, asked):
+            assert await catchup._poll() is Stop.NOWHERE
+            assert len(asked) == 3
+        assert await core.jobs() == ["one", "two"]
+
+
+async def test_what_comes_again_after_a_purge_and_is_forgotten_is_noted_and_neither_kept_nor_answered(
+    tmp_path: Path,
+) -> None:
+    async with scene(tmp_path) as (core, ada):
+        said = [recent(ada.say(f"{number}")) for number in range(4)]
+        core.rest.history += said
+        assert await poll(core)
+        assert await core.jobs() == ["0", "1", "2", "3"]
+        await core.client.command("SET", core.keys.ids(CONVERSATION), b"")  # as after 1,024 more
+        await core.store.advance_cursor(await core.store.cursor(), "purged")
+        for _ in range(2):
+            assert await poll(core)
+            await core.store.advance_cursor(await core.store.cursor(), "purged")
+        assert await core.quarantine.count() == 0
+        assert core.count("message_old_total") == 4
+        assert core.count("session_renewed_total") == 0
+        assert await core.client.command("ZCARD", core.keys.old) == 4
+        assert await core.client.command("LLEN", core.keys.out_box(CONVERSATION)) == 0
+        assert await core.jobs() == []
+
+
+async def test_what_is_not_below_next_and_cannot_be_read_is_no_old_message(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        said = ada.say("one")
+        await core.polled(said)
+        await core.client.command("SET", core.keys.ids(CONVERSATION), b"")
+        again = msgspec.structs.replace(said, message_id="again", conversation_seq=2)
+        await core.polled(again)
+        assert await core.quarantined(again) == "key_used"
+        assert core.count("session_renewed_total") == 1
+
+
+async def test_a_supervisor_that_has_not_caught_up_for_long_is_not_ready_and_says_why(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catchup = Catchup(None, None, _Inbound(), None, 0)  # type: ignore[arg-type]  # nothing else of them is asked
+
+    async def fails() -> Stop:
+        await trio.lowlevel.checkpoint()
+        raise RestFailed("poll", 503, "unavailable")
+
+    monkeypatch.setattr(catchup, "_poll", fails)
+    catchup.ask()
+    assert catchup.check().ok
+    with trio.move_on_after(DEAF_AFTER_SECONDS + 1):
+        await catchup.run()
+    check = catchup.check()
+    assert (check.name, check.ok) == ("catch-up", False)
+    assert check.detail == "not caught up yet: the relay does not answer"
+
+
+async def test_caught_up_is_told_as_a_time(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        before = core.count("caught_up_timestamp_seconds")
+        core.rest.history.append(recent(ada.say()))
+        assert await poll(core)
+        assert core.count("caught_up_timestamp_seconds") > before > 0
+        assert core.catchup.check().ok
+
+
+async def test_pages_that_move_on_are_no_deafness_however_many_there_are(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        core.rest.page_length = 1
+        core.rest.history += [recent(ada.say(payload=NOTHING_TO_DO)) for _ in range(3)]
+        rest_poll, details = core.rest.poll, list[str]()
+
+        async def late(cursor: str | None) -> Page:
+            core.catchup._moved_at -= DEAF_AFTER_SECONDS / 2
+            details.append(core.catchup.check().detail)
+            assert core.catchup.check().ok
+            return await rest_poll(cursor)
+
+        core.rest.poll = late  # type: ignore[method-assign]
+        assert await poll(core)
+        assert details == ["not caught up yet"] * 4
