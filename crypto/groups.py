@@ -24,6 +24,9 @@ from crypto.wraps import DirectWrap, GroupWrap, StreamWrap, open_direct, open_gr
 KEPT_VERSIONS: Final = 6
 """The current version and the last five: as many rotations as a message may have been under way."""
 
+MOST_VERSIONS_AHEAD: Final = 1_000
+"""By how much a version may be above the highest known (PROTOCOL §5.6): a member who makes version 2³²−1 leaves no other to be made."""
+
 _STORED_VERSION: Final = 1
 
 
@@ -160,8 +163,8 @@ class _KeyEvent(msgspec.Struct):
 def accept_group_key(keys: GroupKeys, key: GroupKey, maker_id: str) -> GroupKeys:
     """The kept versions with this one, if its maker was a member of the version before it.
 
-    The first version is trusted on first use. Raises Unreadable `no_grant` (the maker was no member) or
-    `stale` (not above the highest seen; the very same key again changes nothing).
+    The first version is trusted on first use. Raises Unreadable `no_grant` (the maker was no member), `stale`
+    (not above the highest seen; the very same key again changes nothing) or `unknown_group_key` (too far above it).
     """
     current = keys.current
     if key.group_id != keys.group_id:
@@ -171,6 +174,8 @@ def accept_group_key(keys: GroupKeys, key: GroupKey, maker_id: str) -> GroupKeys
             if keys.find(key.key_version) == key:
                 return keys
             raise Unreadable(Reason.STALE, "a group's key version may only rise")
+        if key.key_version > current.key_version + MOST_VERSIONS_AHEAD:
+            raise Unreadable(Reason.UNKNOWN_GROUP_KEY, "a version far above the highest known")
         if maker_id not in current.members:
             raise Unreadable(Reason.NO_GRANT, "the group key's maker was no member")
     return GroupKeys(keys.group_id, (*keys.versions, key)[-KEPT_VERSIONS:])

@@ -4,11 +4,12 @@ Nobody else waits longer for it: a page of polled messages would stand still wit
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar, cast
 
 import structlog
 import trio
 
+from bus.wire import RedisFailed
 from supervisor.rest import RestFailed
 
 WAIT_SECONDS: Final = 5.0
@@ -20,6 +21,8 @@ WAIT_LONG_SECONDS: Final = 20.0
 AGAIN_SECONDS: Final = 1.0
 
 Answer = TypeVar("Answer")
+
+Failure = RestFailed | RedisFailed
 
 log = structlog.get_logger()
 
@@ -36,3 +39,44 @@ async def asked(asking: Callable[[], Awaitable[Answer]], seconds: float | None =
                     return None
                 await trio.sleep(max(AGAIN_SECONDS, error.retry_after_seconds))
     return None
+
+
+class Shared(Generic[Answer]):
+    """One question for all who ask it at a time: they get the answer, or the failure, of an asking that began after they came."""
+
+    def __init__(self, again_seconds: float) -> None:
+        """`again_seconds`: between two askings at least."""
+        self._again_seconds = again_seconds
+        self._began_at = -again_seconds
+        self._number = 0
+        self._turn = trio.Lock()
+        self._answer: Answer | None = None
+        self._failure: Failure | None = None
+        self._is_answered = False
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nobody waits for it, and it need not wait."""
+        return not self._turn.locked() and trio.current_time() >= self._began_at + self._again_seconds
+
+    async def ask(self, asking: Callable[[], Awaitable[Answer]]) -> Answer:
+        """What `asking` gives, now or later. Raises RestFailed, RedisFailed: a failure is everybody's, and nobody takes it for an answer."""
+        number = self._number
+        async with self._turn:
+            if self._number > number and self._is_answered:
+                return self._told()
+            await trio.sleep_until(self._began_at + self._again_seconds)
+            self._began_at, self._is_answered = trio.current_time(), False
+            self._number += 1
+            self._answer = self._failure = None
+            try:
+                self._answer = await asking()
+            except (RestFailed, RedisFailed) as error:
+                self._failure = error
+            self._is_answered = True  # one that was cancelled in the middle leaves it to the next
+            return self._told()
+
+    def _told(self) -> Answer:
+        if self._failure is not None:
+            raise self._failure
+        return cast(Answer, self._answer)

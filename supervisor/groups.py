@@ -4,6 +4,7 @@ The relay hands keys out and cannot choose one: a key counts by its maker's sign
 before. Versions only rise; they are stored sealed by compare-and-set, since several supervisors fetch the same ones.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -20,6 +21,7 @@ from crypto.envelope import Envelope, verify_signature
 from crypto.errors import NewerFormat, Reason, Unreadable, malformed
 from crypto.grants import Status
 from crypto.groups import (
+    MOST_VERSIONS_AHEAD,
     GroupKey,
     GroupKeys,
     accept_group_key,
@@ -30,7 +32,7 @@ from crypto.groups import (
 )
 from crypto.identity import LocalDevice, PublicIdentity
 from supervisor.addressing import GROUP
-from supervisor.asking import asked
+from supervisor.asking import Shared, asked
 from supervisor.frames import ArtifactResponse, GroupKeyRotated, MessageNew
 from supervisor.members import Members
 from supervisor.metrics import Metrics
@@ -45,6 +47,28 @@ MOST_AHEAD_MS: Final = 24 * 3600 * 1000
 """A message dated later than this would, once forgotten, make everything before that day `stale`."""
 
 log = structlog.get_logger()
+
+
+VAIN_SECONDS: Final = 60.0
+"""A version that the relay did not have is not asked for again so soon, however many messages name it; a rotation is heard of."""
+
+FETCH_AGAIN_SECONDS: Final = 5.0
+"""The same of any higher version."""
+
+MOST_GROUPS_NOTED: Final = 1000
+
+
+class _InVain(msgspec.Struct, frozen=True):
+    """The highest version of a group that was asked for in vain, and when."""
+
+    version: int
+    at: float
+
+
+class _Looked(msgspec.Struct, frozen=True):
+    """What came of looking for a changed pair: one, or none."""
+
+    pair: PublicIdentity | None
 
 
 class OpenedInGroup(msgspec.Struct, frozen=True):
@@ -107,6 +131,8 @@ class Groups:
         self._metrics = metrics
         self._on_key = on_key
         self._asked_since_connected: set[str] = set()
+        self._fetching: dict[str, Shared[GroupKeys | None]] = {}
+        self._in_vain: dict[str, _InVain] = {}
         self._send, self._rotations = trio.open_memory_channel[GroupKeyRotated](MOST_ROTATIONS_WAITING)
 
     async def authenticate(self, envelope: Envelope) -> None:
@@ -124,8 +150,8 @@ class Groups:
         version = group_key_version(envelope)
         keys = await self._kept(envelope.to)
         current = keys.current
-        if keys.find(version) is None and (current is None or version > current.key_version):
-            await asked(partial(self._fetch, envelope.to))
+        if keys.find(version) is None and (current is None or 0 < version - current.key_version <= MOST_VERSIONS_AHEAD):
+            await self._ask_for(envelope.to, version)
             keys = await self._kept(envelope.to)
         payload = open_group_message(envelope, keys)
         key = keys.find(version)
@@ -142,7 +168,7 @@ class Groups:
         if group_id in self._asked_since_connected and kept.current is not None:
             return kept
         try:
-            fetched = await self._fetch(group_id)
+            fetched = await self._fetch_once(group_id)
         except RestFailed as error:
             if kept.current is None and not error.is_final:
                 raise
@@ -154,6 +180,7 @@ class Groups:
     def connected(self) -> None:
         """A new connection: rotations may have been missed."""
         self._asked_since_connected.clear()
+        self._in_vain.clear()
 
     def rotated(self, frame: GroupKeyRotated) -> None:
         """The relay says that there is a new version. One frame too many is passed over: the next message brings it up again."""
@@ -163,19 +190,60 @@ class Groups:
             self._metrics.frames_dropped.labels("rotation_overflow").inc()
 
     async def run(self) -> None:
-        """Fetch what was rotated, until cancelled."""
+        """Fetch what was rotated, and what was asked for in vain, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._hear_of_rotations)
+            nursery.start_soon(self._ask_again)
+
+    async def _hear_of_rotations(self) -> None:
         async for frame in self._rotations:
+            self._in_vain.pop(frame.group_id, None)
             try:
                 current = (await self._kept(frame.group_id)).current
                 if current is None or frame.key_version > current.key_version:
-                    await self._fetch(frame.group_id)
+                    await self._fetch_once(frame.group_id)
             except (RestFailed, RedisFailed) as error:
                 log.warning("group: key not fetched", group=frame.group_id, reason=str(error))
                 if isinstance(error, MENDABLE) or (isinstance(error, RestFailed) and not error.is_final):
                     self.rotated(frame)
                     await trio.sleep(AGAIN_SECONDS)
 
+    async def _ask_again(self) -> None:
+        while True:
+            await trio.sleep(AGAIN_SECONDS)
+            now = trio.current_time()
+            for group_id in [one for one, vain in self._in_vain.items() if now >= vain.at + VAIN_SECONDS]:
+                vain = self._in_vain.pop(group_id, None)
+                try:
+                    await self._fetch_once(group_id)
+                except (RestFailed, RedisFailed) as error:
+                    log.warning("group: key not fetched", group=group_id, reason=str(error))
+                    if vain is not None and not (isinstance(error, RestFailed) and error.is_final):
+                        self._note_in_vain(group_id, vain.version)
+
     # Keys
+
+    async def _ask_for(self, group_id: str, version: int) -> None:
+        """One fetch for all messages under a version that is not known, while they wait; none for a minute after one in vain."""
+        vain = self._in_vain.get(group_id)
+        ago = math.inf if vain is None else trio.current_time() - vain.at
+        if vain is not None and ago < (VAIN_SECONDS if version <= vain.version else FETCH_AGAIN_SECONDS):
+            return
+        await asked(partial(self._fetch_once, group_id))
+        if (await self._kept(group_id)).find(version) is None:
+            self._note_in_vain(group_id, version)
+
+    def _note_in_vain(self, group_id: str, version: int) -> None:
+        if len(self._in_vain) >= MOST_GROUPS_NOTED:
+            self._in_vain.clear()
+        self._in_vain[group_id] = _InVain(version, trio.current_time())
+
+    async def _fetch_once(self, group_id: str) -> GroupKeys | None:
+        """As `_fetch`, shared by all who ask at a time."""
+        if len(self._fetching) >= MOST_GROUPS_NOTED:
+            self._fetching = {one: shared for one, shared in self._fetching.items() if not shared.is_free}
+        shared = self._fetching.setdefault(group_id, Shared(0.0))
+        return await shared.ask(partial(self._fetch, group_id))
 
     async def _fetch(self, group_id: str) -> GroupKeys | None:
         """All kept keys after the relay's was accepted; None when it may not be. Raises RestFailed."""
@@ -220,10 +288,16 @@ class Groups:
         try:
             verify_signature(envelope, pinned)
         except Unreadable:
-            changed = await self._members.changed_pair(envelope.sender_id)
+            looked = await self._owners.asked_of(envelope.sender_id, partial(self._changed, envelope.sender_id))
+            if looked is None:
+                raise Unreadable(Reason.UNKNOWN_SENDER, "the relay does not show this owner's keys now") from None
+            changed = looked.pair
             if changed is None:
                 raise
             verify_signature(envelope, changed)
+
+    async def _changed(self, owner_id: str) -> "_Looked":
+        return _Looked(await self._members.changed_pair(owner_id))
 
     async def _pair(self, owner_id: str) -> PublicIdentity:
         pair = await self._owners.asked_of(owner_id, partial(self._members.pair, owner_id))

@@ -90,12 +90,13 @@ class Members:
         self._looked_until = {owner: until for owner, until in self._looked_until.items() if until > now}
         if owner_id in self._looked_until:
             return None
-        self._looked_until[owner_id] = now + LOOK_AGAIN_SECONDS
         known = await find_member(self._vault, owner_id)
         try:
             shown = await self._shown(owner_id)
         except Unreadable:
+            self._looked_until[owner_id] = now + LOOK_AGAIN_SECONDS
             return None
+        self._looked_until[owner_id] = now + LOOK_AGAIN_SECONDS  # only an answer counts: one that failed was no look
         if known is None or shown == known.pinned or self._policy is KeyChangePolicy.REFUSE:
             return None
         log.warning("member: keys changed", owner=owner_id, policy=self._policy.value)

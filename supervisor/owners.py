@@ -31,7 +31,7 @@ from crypto.grants import (
 )
 from crypto.identity import PublicIdentity
 from crypto.prekeys import Bundle, bundle_from_json, check_bundle
-from supervisor.asking import Answer, asked
+from supervisor.asking import Answer, Shared, asked
 from supervisor.frames import Relation
 from supervisor.grant_ledger import GrantLedger
 from supervisor.members import Member, find_member
@@ -118,8 +118,7 @@ class Owners:
         self._policy = policy
         self._generation = generation
         self._on_change = on_change
-        self._refreshed_at = -REFRESH_AGAIN_SECONDS
-        self._refreshing = trio.Lock()
+        self._reading = Shared[None](REFRESH_AGAIN_SECONDS)
         self._unlisted_until: dict[str, float] = {}
         self._unanswered: dict[str, float] = {}
         self._noted_meanwhile: set[str] = set()
@@ -165,17 +164,14 @@ class Owners:
         return True
 
     async def refresh(self) -> None:
-        """Read all relations from the relay, by a reading that begins now or later; one a second. Raises RestFailed."""
-        asked_at = trio.current_time()
-        async with self._refreshing:
-            if self._refreshed_at > asked_at:
-                return
-            await trio.sleep_until(self._refreshed_at + REFRESH_AGAIN_SECONDS)
-            self._refreshed_at = trio.current_time()
-            self._noted_meanwhile = set()
-            for relation in await self._rest.relations():
-                if relation.user_id not in self._noted_meanwhile:  # a frame is newer than the answer that we read
-                    await self._note(relation, relation.status or "active")
+        """Read all relations from the relay, by a reading that begins now or later; one a second. Raises RestFailed, RedisFailed."""
+        await self._reading.ask(self._read_all)
+
+    async def _read_all(self) -> None:
+        self._noted_meanwhile = set()
+        for relation in await self._rest.relations():
+            if relation.user_id not in self._noted_meanwhile:  # a frame is newer than the answer that we read
+                await self._note(relation, relation.status or "active")
 
     async def note(self, relation: Relation, status: str) -> None:
         """A frame says that an owner's relation has this status; what is not known to be active lets nobody in."""
@@ -200,7 +196,7 @@ class Owners:
 
     async def bundles(self, owner: Owner) -> dict[str, Bundle]:
         """The owner's devices by id, fetched now, each with a valid signed prekey under the pinned pair."""
-        bundles = {}
+        bundles: dict[str, Bundle] = {}
         for listed in (await self._rest.devices(owner.owner_id))[:MOST_DEVICES]:
             try:
                 bundle = bundle_from_json(listed, owner.owner_id)

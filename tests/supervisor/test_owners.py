@@ -269,3 +269,52 @@ async def test_every_change_stands_in_the_log_and_the_log_holds(tmp_path: Path) 
             nursery.start_soon(other.owners.note, relation_of(ada), "active")
         assert await core.ledger.verify() is None
         assert len(await core.vault.grant_log()) == 2  # each came with its pin
+
+
+async def test_a_reading_of_relations_that_fails_is_nobodys_answer(tmp_path: Path) -> None:
+    """Else the messages of those who waited for it are `no_grant`, and nobody tries again."""
+    async with scene(tmp_path) as (core, ada):
+        await core.owners.refresh()
+        ada.meet()
+        core.rest.fail_next("relations", RestFailed("relations", 503))
+        outcomes = list[str]()
+
+        async def ask() -> None:
+            try:
+                await core.owners.refresh()
+            except RestFailed:
+                outcomes.append("failed")
+            else:
+                outcomes.append("read" if await core.owners.find(ada.user_id) is not None else "nothing")
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(ask)
+        assert sorted(outcomes) == ["failed"] * 5
+        assert core.rest.calls.count("relations") == 2
+        await ask()
+        assert outcomes[-1] == "read"
+
+
+async def test_who_comes_while_the_relations_are_read_gets_a_reading_that_begins_later(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        held = core.rest.hold_next("relations")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(core.owners.refresh)
+            await trio.testing.wait_all_tasks_blocked()
+            ada.meet()
+            nursery.start_soon(core.owners.refresh)
+            await trio.testing.wait_all_tasks_blocked()
+            held.set()
+        assert await core.owners.find(ada.user_id) is not None
+
+
+async def test_a_reading_that_is_given_up_in_its_middle_is_left_to_the_next(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        ada.meet()
+        core.rest.hold_next("relations")
+        async with trio.open_nursery() as nursery:
+            with trio.move_on_after(0.05):
+                await core.owners.refresh()
+            nursery.start_soon(core.owners.refresh)
+        assert await core.owners.find(ada.user_id) is not None
