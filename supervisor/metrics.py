@@ -183,8 +183,7 @@ class Metrics:
             registry=registry,
         )
         self._models: set[str] = set()
-        self.received = 0
-        self.sent = 0
+        self.received = self.sent = 0
 
     def inbound(self, conversation_type: str, payload_type: str) -> None:
         """A message was taken in."""
