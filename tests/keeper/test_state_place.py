@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 
 from supervisor.state_place import OWN_FOLDER, state_place
+from tests.other_user import USER, as_root, reachable
+
+__all__ = ["reachable"]
 
 ROOT = Path(__file__).parents[2]
-USER = 10001
 CHOSEN = f"""
 import os, sys
 from pathlib import Path
@@ -34,17 +36,6 @@ except Exception as problem:
     sys.exit(f"{{type(problem).__name__}}: {{problem}}")
 print(place)
 """
-
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: directories of other owners")
-
-
-@pytest.fixture
-def reachable(tmp_path: Path) -> Path:
-    """A directory that another user can reach."""
-    for parent in (tmp_path, *tmp_path.parents[:-1]):
-        if not stat.S_IMODE(parent.stat().st_mode) & stat.S_IXOTH:
-            parent.chmod(0o711)
-    return tmp_path
 
 
 def as_user(given: Path, umask: int = 0o022) -> subprocess.CompletedProcess[str]:
