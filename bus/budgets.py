@@ -17,6 +17,9 @@ WITHOUT_REDIS_BYTES = 32 * MIB  # of a quarter of the limit: 96 MiB of 512, 32 M
 SMALLEST_INTAKE_BYTES = 24 * MIB  # a page of the largest messages, and what is made of it
 LARGEST_INTAKE_BYTES = 256 * MIB
 
+READING_COST = 2.5  # a frame, and what parsing makes of it, in bytes of the frame; measured on 1 MB
+OPENING_COST = 6  # the same while it is decrypted, sealed for a worker and sent to Redis
+
 EVIDENCE_BYTES = 2048  # what is kept of a message that nobody can read, in Redis
 NOTE_BYTES = 300  # of one that waits at the relay
 LEDGER_ENTRY_BYTES = 100
@@ -50,6 +53,26 @@ class Budgets(msgspec.Struct, frozen=True, kw_only=True):
     def here(cls, limit_bytes: int | None = None, redis_bytes: int | None = None) -> "Budgets":
         """Of what this process may use, as far as the owner has not said it."""
         return cls.of(limit_bytes or memory_limit_bytes(), redis_bytes)
+
+
+class IntakeBudgets(msgspec.Struct, frozen=True, kw_only=True):
+    """What each stage may hold of what comes from the relay, on its way into Redis. Together, at their worst, `intake_bytes`.
+
+    `lanes_bytes`: frames that wait or are being read, with what is made of them before they are opened (READING_COST). `opening_bytes`: frames that are being opened and stored at once; that takes OPENING_COST as much. `page_bytes`: a polled page.
+    """
+
+    lanes_bytes: int
+    opening_bytes: int
+    page_bytes: int
+
+    @classmethod
+    def of(cls, intake_bytes: int) -> "IntakeBudgets":
+        """Of `Budgets.intake_bytes`."""
+        return cls(
+            lanes_bytes=intake_bytes * 3 // 8,
+            opening_bytes=intake_bytes // 16,
+            page_bytes=intake_bytes * 3 // 32,
+        )
 
 
 class StoreBudgets(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ A conversation's messages are taken one after the other; different conversations
 reader only puts a frame into its lane.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import msgspec
 import structlog
 import trio
 
+from bus.budgets import LARGEST_INTAKE_BYTES, READING_COST, IntakeBudgets
 from bus.letters import Quarantined, digest_of, name_beside
 from bus.policies import PolicyStore
 from bus.store import Arrival, Intake, Source, Store, now_ms
@@ -23,10 +25,10 @@ from supervisor.lanes import LaneFull, Lanes
 from supervisor.mending import MENDABLE_REASONS
 from supervisor.metrics import Metrics
 from supervisor.own_words import OwnWords
-from supervisor.payloads import payload_type_of
 from supervisor.reading import Incoming, Known, MessageFrame, Old, Readable, Reader, Reading, Unread
 from supervisor.rest import RestFailed
 from supervisor.sessions import Sessions
+from supervisor.shares import Place, Room
 
 MOST_CONFLICTS = 20
 POLL_AFTER = 256
@@ -37,6 +39,12 @@ MOST_UNPOLLED = 320
 longer known: 1,024 are remembered of a conversation (PROTOCOL §5.1), and three supervisors count each for itself. While polling fails
 pushes are taken in all the same: what is forgotten by then comes again into quarantine, and is not answered twice.
 """
+MOST_COUNTED = 10_000
+"""Conversations whose pushes are counted, some 2 MiB: beyond them a poll is asked for and counting begins anew."""
+
+WAITING_BYTES = 1024
+"""What a message that waits takes beside its frame, as measured."""
+
 NO_PEER = ("", "")
 
 __all__ = ["Inbound", "MessageFrame", "Waiting"]
@@ -45,14 +53,21 @@ log = structlog.get_logger()
 
 
 class Waiting:
-    """A message on its way in, and its outcome: None when Redis or the relay was away."""
+    """A message on its way in, and its outcome: None when Redis or the relay was away. `place`: where it is opened."""
 
-    def __init__(self, incoming: Incoming) -> None:
+    def __init__(self, incoming: Incoming, room: Room) -> None:
         self.incoming = incoming
+        self.frame_bytes = sum(map(sys.getsizeof, msgspec.structs.astuple(incoming.frame)))
+        self.place = Place(room, self.frame_bytes)
         self.done = trio.Event()
         self.outcome: Intake | None = None
         self.reason: str | None = None
         """Why it could not be read."""
+
+    @property
+    def held_bytes(self) -> int:
+        """What it takes until it is opened."""
+        return WAITING_BYTES + int(self.frame_bytes * READING_COST)
 
 
 async def _at_once(_conversation_id: str) -> None:
@@ -74,6 +89,7 @@ class Inbound:
         ask_for_poll: Callable[[], None],
         on_session: Callable[[str, bytes], None],
         acks_settled: Callable[[str], Awaitable[None]] = _at_once,
+        budgets: IntakeBudgets | None = None,
     ) -> None:
         """`on_session` is told the owner with whom a session has begun, and which. `acks_settled` returns when the acknowledgements heard for a
         conversation have taken their place in its sequence.
@@ -87,7 +103,9 @@ class Inbound:
         self._metrics = metrics
         self._ask_for_poll = ask_for_poll
         self._on_session = on_session
-        self._lanes = Lanes(self._work)
+        budgets = budgets or IntakeBudgets.of(LARGEST_INTAKE_BYTES)
+        self._lanes = Lanes(self._work, budgets.lanes_bytes)
+        self._opening = Room(budgets.opening_bytes)
         self._is_holding = False
         self._unpolled: Counter[str] = Counter()
         self._cursor_moves = True
@@ -97,6 +115,11 @@ class Inbound:
     def under_way(self) -> int:
         """Messages that wait or are being opened."""
         return self._lanes.waiting
+
+    @property
+    def held_bytes(self) -> int:
+        """What they take."""
+        return self._lanes.held_bytes
 
     def hold(self, is_holding: bool) -> None:
         """While Redis is nearly full, nothing is taken in (DESIGN rule 16)."""
@@ -122,8 +145,9 @@ class Inbound:
         """A pushed frame. A full lane passes it over: polling brings it back."""
         for pushed in self._noting:
             pushed.add(frame.message_id)
+        waiting = Waiting(Incoming(frame, Source.PUSH, now_ms()), self._opening)
         try:
-            self._lanes.put(frame.conversation_id, Waiting(Incoming(frame, Source.PUSH, now_ms())))
+            self._lanes.put(frame.conversation_id, waiting, size=waiting.held_bytes, owner=frame.sender_id)
         except LaneFull:
             self._metrics.frames_dropped.labels("lane_full").inc()
             self._ask_for_poll()
@@ -139,8 +163,9 @@ class Inbound:
         return await self._in_turn(Incoming(frame, Source.QUARANTINE, now_ms(), is_known=is_known, kept_as=kept_as))
 
     async def _in_turn(self, incoming: Incoming) -> Waiting:
-        waiting = Waiting(incoming)
-        self._lanes.put(incoming.frame.conversation_id, waiting, even_if_full=True)
+        frame, waiting = incoming.frame, Waiting(incoming, self._opening)
+        size = waiting.held_bytes
+        self._lanes.put(frame.conversation_id, waiting, size=size, owner=frame.sender_id, even_if_full=True)
         await waiting.done.wait()
         return waiting
 
@@ -161,6 +186,7 @@ class Inbound:
             log.warning("message: waits for the relay", message_id=frame.message_id, reason=str(error))
             self._ask_for_poll()
         finally:
+            waiting.place.give_back()
             waiting.done.set()
 
     async def _take(self, waiting: Waiting) -> Intake:
@@ -179,6 +205,9 @@ class Inbound:
         return self._is_holding or (waits_for_poll and self._unpolled[incoming.frame.conversation_id] >= MOST_UNPOLLED)
 
     def _note_unpolled(self, conversation_id: str) -> None:
+        if len(self._unpolled) >= MOST_COUNTED and conversation_id not in self._unpolled:
+            self._unpolled.clear()
+            self._ask_for_poll()
         self._unpolled[conversation_id] += 1
         if self._unpolled[conversation_id] % POLL_AFTER == 0:
             self._ask_for_poll()
@@ -200,7 +229,9 @@ class Inbound:
             return await self._settle(waiting, envelope)
         async with self._reader.locked(envelope):
             for _ in range(MOST_CONFLICTS):
-                outcome = await self._settle(waiting, await self._reader.read(waiting.incoming, envelope))
+                outcome = await self._settle(
+                    waiting, await self._reader.read(waiting.incoming, envelope, waiting.place.take)
+                )
                 if outcome is not Intake.CONFLICT:
                     return outcome
         return await self._given_up(waiting)
@@ -228,6 +259,7 @@ class Inbound:
                 waiting.reason = reading.error.reason.value
                 if waiting.incoming.source is Source.QUARANTINE:
                     return Intake.CONFLICT if await self._has_moved(reading.arrival) else Intake.GONE
+                await waiting.place.take()
                 outcome = await self._quarantine(waiting.incoming, reading)
         if outcome.is_new and reading.arrival.session is not None and reading.record is not None:
             self._sessions.taken_in(reading.arrival.session, reading.record)
@@ -249,7 +281,7 @@ class Inbound:
             if outcome is Intake.FULL:
                 outcome = await self._refuse(read)
         if outcome.is_new:
-            self._metrics.inbound(arrival.kind, payload_type_of(read.payload))
+            self._metrics.inbound(arrival.kind, read.payload_type)
             if read.begins_session:
                 self._on_session(arrival.peer[0], read.begins_session)
         if outcome is Intake.LATE:

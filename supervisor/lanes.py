@@ -1,46 +1,64 @@
 """A queue per conversation (DESIGN P3): a conversation's messages one after the other, different ones never behind each other.
 
-A queue and its task exist only while there is something in it.
+A queue and its task exist only while there is something in it. What waits is counted in bytes, in all and by whom.
 """
 
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Final, Generic, TypeVar
 
 import trio
+
+from supervisor.shares import Shares
 
 Item = TypeVar("Item")
 
 LANE_LENGTH = 256
-MOST_WAITING = 10_000
+
+LANE_BYTES: Final = 6 * 1024
+"""A lane's task and queue, as measured."""
 
 
 class LaneFull(Exception):
-    """Too much waits already, in this lane or in all of them."""
+    """Too much waits already, in this lane, of this sender or in all."""
 
 
 class Lanes(Generic[Item]):
-    """Queues of items, each worked by `work(item)`, which must not raise."""
+    """Queues of items, each worked by `work(item)`, which must not raise. `most_bytes`: what may wait in all or be under way."""
 
-    def __init__(self, work: Callable[[Item], Awaitable[None]]) -> None:
+    def __init__(self, work: Callable[[Item], Awaitable[None]], most_bytes: int) -> None:
         self._work = work
-        self._lanes: dict[str, deque[Item]] = {}
+        self._lanes: dict[str, deque[tuple[Item, int, tuple[Hashable, ...]]]] = {}
+        self._shares = Shares(most_bytes)
         self._started: trio.Nursery | None = None
         self.waiting = 0
         """Items in queues or under way."""
 
-    def put(self, lane: str, item: Item, *, even_if_full: bool = False) -> None:
-        """Behind whatever is in this lane; raises LaneFull."""
+    @property
+    def held_bytes(self) -> int:
+        """What they weigh."""
+        return self._shares.held_bytes
+
+    def put(self, lane: str, item: Item, *, size: int, owner: str, even_if_full: bool = False) -> None:
+        """Behind whatever is in this lane. `size` in bytes; `owner`: who sent it. Raises LaneFull."""
         queue = self._lanes.get(lane)
-        if not even_if_full and (self.waiting >= MOST_WAITING or (queue is not None and len(queue) >= LANE_LENGTH)):
+        size += LANE_BYTES if queue is None else 0
+        holders = (("lane", lane), ("owner", owner))
+        if not even_if_full and not self._has_room(queue, size, holders):
             raise LaneFull
         self.waiting += 1
+        self._shares.take(size, *holders)
         if queue is not None:
-            queue.append(item)
+            queue.append((item, size, holders))
             return
-        self._lanes[lane] = deque([item])
+        self._lanes[lane] = deque([(item, size, holders)])
         if self._started is not None:
             self._started.start_soon(self._run_lane, lane)
+
+    def _has_room(
+        self, queue: deque[tuple[Item, int, tuple[Hashable, ...]]] | None, size: int, holders: tuple[Hashable, ...]
+    ) -> bool:
+        return (queue is None or len(queue) < LANE_LENGTH) and self._shares.admits(size, *holders)
 
     async def run(self) -> None:
         """Work the lanes until cancelled."""
@@ -53,9 +71,11 @@ class Lanes(Generic[Item]):
     async def _run_lane(self, lane: str) -> None:
         queue = self._lanes[lane]
         while queue:
-            item = queue.popleft()
+            item, size, holders = queue.popleft()
             try:
                 await self._work(item)
             finally:
                 self.waiting -= 1
+                self._shares.give_back(size, *holders)
+            del item
         del self._lanes[lane]

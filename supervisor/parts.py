@@ -10,7 +10,7 @@ import structlog
 import trio
 
 from bus.backlog import Backlog
-from bus.budgets import UNLIMITED_REDIS_BYTES, StoreBudgets
+from bus.budgets import UNLIMITED_REDIS_BYTES, Budgets, IntakeBudgets, StoreBudgets
 from bus.client import RedisClient
 from bus.generation import Generation
 from bus.keys import REPLIES_GROUP, Keys
@@ -102,6 +102,8 @@ class Parts:
         self.generation = Generation()
         self.store = Store(client, settings.agent_id, instance.name, self.generation, settings.most_waiting)
         self.store.budgets = StoreBudgets.of(settings.redis_memory_bytes or UNLIMITED_REDIS_BYTES)
+        intake = IntakeBudgets.of(Budgets.here(settings.memory_bytes).intake_bytes)
+        rest.page_bytes = intake.page_bytes
         self.outbox = Outbox(client, settings.agent_id, instance.name, self.generation)
         self.guard = TimeGuard(
             client,
@@ -173,6 +175,7 @@ class Parts:
             ask_for_poll=self._ask_for_poll,
             on_session=self._on_session,
             acks_settled=self._acks_settled,
+            budgets=intake,
         )
         self.redis_watch = RedisWatch(client, metrics, self.inbound.hold, settings.redis_trust, self._on_redis_limit)
         quarantine = Quarantine(client, names)

@@ -4,12 +4,13 @@ Whether it could be read or not, and how it came (pushed, polled, out of quarant
 judged with; supervisor/inbound.py commits it.
 """
 
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 
 import msgspec
 
 from bus.generation import Generation
-from bus.records import InboundMessage, Payload, pack_job
+from bus.records import InboundMessage, pack_job
 from bus.sealing import BusKey, StateKey
 from bus.store import Arrival, Look, Source, Store, now_ms
 from crypto.envelope import (
@@ -33,7 +34,7 @@ from supervisor.groups import Groups, check_not_stale, sent_ms
 from supervisor.mending import session_thing
 from supervisor.own_words import PING, OwnWords, system_event
 from supervisor.owners import Owner, Owners
-from supervisor.payloads import conversation_kind, inbound_message, message_ms
+from supervisor.payloads import conversation_kind, inbound_message, message_ms, payload_type_of
 from supervisor.prekeys import NO_PREKEYS, Prekeys
 from supervisor.sessions import Loaded, Sessions
 
@@ -82,7 +83,7 @@ class Readable(msgspec.Struct, frozen=True):
     """
 
     arrival: Arrival
-    payload: Payload
+    payload_type: str
     job: bytes | None
     answer: bytes = b""
     record: DeviceRecord | None = None
@@ -168,19 +169,24 @@ class Reader:
             return nullcontext()
         return self._sessions.locked([(envelope.sender_id, envelope.sender_device)])
 
-    async def read(self, incoming: Incoming, envelope: Envelope) -> Reading:
-        """One look and one opening; the caller holds the lock. Raises RedisFailed, RestFailed."""
+    async def read(self, incoming: Incoming, envelope: Envelope, make_room: Callable[[], Awaitable[None]]) -> Reading:
+        """One look and one opening; the caller holds the lock. `make_room` is waited for before anything is opened.
+
+        Raises RedisFailed, RestFailed.
+        """
         peer = (envelope.sender_id, envelope.sender_device)
         look = await self._store.look(envelope.conversation_id, peer, envelope.replay_id)
         if incoming.is_known:
             look = msgspec.structs.replace(look, known=False)
         if envelope.v == V1_1:
-            return await self._read_in_group(incoming, envelope, look)
-        return await self._read_from_person(incoming, envelope, look)
+            return await self._read_in_group(incoming, envelope, look, make_room)
+        return await self._read_from_person(incoming, envelope, look, make_room)
 
     # A person's message: the ratchet moves
 
-    async def _read_from_person(self, incoming: Incoming, envelope: Envelope, look: Look) -> Reading:
+    async def _read_from_person(
+        self, incoming: Incoming, envelope: Envelope, look: Look, make_room: Callable[[], Awaitable[None]]
+    ) -> Reading:
         frame = incoming.frame
         try:
             owner = await self._authenticate(frame, envelope, look)
@@ -203,6 +209,7 @@ class Reader:
         wait_seconds = WAIT_LONG_SECONDS if incoming.source is Source.QUARANTINE else None
         if not await self._owners.admits(owner, envelope.sender_device, wait_seconds):
             return Unread(arrival, Unreadable(Reason.UNKNOWN_SENDER, "not a device of this owner"))
+        await make_room()
         try:
             return await self._open(frame, envelope, arrival, owner, loaded)
         except BadContent as error:
@@ -241,7 +248,14 @@ class Reader:
             answer = self._words.pong(frame.message_id, arrival.conversation_id, arrival.message_ms)
         session = b"" if named is None else ratchet_wrap(envelope, self._device.device_id).session
         is_new = named is not None and loaded.record.find(session) is None
-        return Readable(arrival, opened.payload, job, answer, opened.record, begins_session=session if is_new else b"")
+        return Readable(
+            arrival,
+            payload_type_of(opened.payload),
+            job,
+            answer,
+            opened.record,
+            begins_session=session if is_new else b"",
+        )
 
     def _session_of(self, envelope: Envelope) -> str:
         """What a message waits for that is out of step: the session that it names."""
@@ -273,7 +287,9 @@ class Reader:
 
     # A group's message: no session; what cannot be read pins nothing, since its sender may be no member
 
-    async def _read_in_group(self, incoming: Incoming, envelope: Envelope, look: Look) -> Reading:
+    async def _read_in_group(
+        self, incoming: Incoming, envelope: Envelope, look: Look, make_room: Callable[[], Awaitable[None]]
+    ) -> Reading:
         frame = incoming.frame
         try:
             check_addressed(frame, envelope, look, self._device.owner_id)
@@ -288,6 +304,7 @@ class Reader:
         try:
             if not incoming.is_known:
                 check_not_stale(envelope, await self._healed(envelope, look))
+            await make_room()
             opened = await self._groups.open(envelope)
         except Unreadable as error:
             if error.reason is Reason.STALE and _is_old(incoming, look):
@@ -299,7 +316,7 @@ class Reader:
         if opened.payload.get("type") != "system":
             # Answers are dated by our clock: in a group the sender's might make them stale to everybody else.
             job = self._job(opened.message(frame, envelope), msgspec.structs.replace(member, message_ms=now_ms()))
-        return Readable(member, opened.payload, job)
+        return Readable(member, payload_type_of(opened.payload), job)
 
     async def _healed(self, envelope: Envelope, look: Look) -> Look:
         """A memory of ids whose times lie in the future makes everything `stale`: older versions could write one."""

@@ -23,7 +23,7 @@ TIMEOUT_SECONDS = 15.0
 POLL_LIMIT = 100
 
 PAGE_BYTES = 8 << 20
-"""What is taken of a page at once; what is behind it is asked for next."""
+"""What is taken of a page at once, unless the memory limit leaves less or more (bus/budgets.py); what is behind it is asked for next."""
 
 SMALL_BYTES = 64 << 10
 """An error, a bundle, a relation: some hundred bytes each, and whatever a proxy has to say."""
@@ -105,6 +105,7 @@ class Rest:
         self._client = client
         self._agent_id = agent_id
         self._page_limit = POLL_LIMIT
+        self.page_bytes = PAGE_BYTES
         self._asked = trio.Semaphore(ASKED_AT_ONCE)
 
     async def register_keys(self, body: Json) -> int:
@@ -147,12 +148,12 @@ class Rest:
         path = f"/agents/{self._agent_id}/messages/poll"
         async with self._listed(path, MESSAGE_ENTRY, POLL_BYTES, parameters) as entries:
             async for entry in entries:
-                if taken_bytes >= PAGE_BYTES or len(frames) >= limit:
+                if taken_bytes >= self.page_bytes or len(frames) >= limit:
                     break
                 frames.append(_frame_or_none(entry))
                 last_id = id_in(entry, "message_id") or last_id
                 taken_bytes += len(entry)
-        self._page_limit = max(1, len(frames)) if taken_bytes >= PAGE_BYTES else min(POLL_LIMIT, 2 * limit)
+        self._page_limit = max(1, len(frames)) if taken_bytes >= self.page_bytes else min(POLL_LIMIT, 2 * limit)
         return Page(frames, last_id)
 
     async def _data(self, method: str, path: str, most_bytes: int, *, body: Json | None = None) -> Text:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import trio
 
+from bus.budgets import IntakeBudgets
 from bus.client import RedisClient, RedisUnavailable, open_redis
 from bus.generation import Generation
 from bus.jobs import JobStore
@@ -158,11 +159,13 @@ class Core:
 
 
 @asynccontextmanager
-async def open_core(url: str, rest: FakeRest, instance: Instance | None = None) -> AsyncIterator[Core]:
+async def open_core(
+    url: str, rest: FakeRest, instance: Instance | None = None, budgets: IntakeBudgets | None = None
+) -> AsyncIterator[Core]:
     """A supervisor's core; inbound runs, the sending parts when the test starts them (`sending`)."""
     who = instance or Instance.of_this_process()
     async with open_redis(url) as client:
-        core = _wire(url, client, rest, who)
+        core = _wire(url, client, rest, who, budgets)
         await core.recovery.make_groups()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(core.inbound.run)
@@ -172,7 +175,7 @@ async def open_core(url: str, rest: FakeRest, instance: Instance | None = None) 
                 nursery.cancel_scope.cancel()
 
 
-def _wire(url: str, client: RedisClient, rest: FakeRest, instance: Instance) -> Core:
+def _wire(url: str, client: RedisClient, rest: FakeRest, instance: Instance, budgets: IntakeBudgets | None) -> Core:
     metrics, names = Metrics(), Keys(AGENT)
     device = LocalDevice(AGENT, AGENT, IDENTITY)
     generation, state_dir = Generation(), Path(urlsplit(url).path).parent
@@ -232,6 +235,7 @@ def _wire(url: str, client: RedisClient, rest: FakeRest, instance: Instance) -> 
         ask_for_poll=lambda: asked.append("poll"),
         on_session=lambda owner_id, session: chances.session_began(owner_id, session),  # noqa: PLW0108 - it is made below
         acks_settled=delivery.settled,
+        budgets=budgets,
     )
     chances = SecondChances(Quarantine(client, names), inbound, owners, rest, metrics)
     stream = {"stream": names.replies, "group": REPLIES_GROUP, "consumer": instance.name}

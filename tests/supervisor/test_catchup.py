@@ -1,6 +1,6 @@
 """Polling: the cursor moves over a page that was taken in whole, and over nothing else."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -46,11 +46,11 @@ def fail_reading_once(core: Core, monkeypatch: pytest.MonkeyPatch, *, of: str) -
     """The relay is asked for something that the message needs, and does not answer."""
     read, left = core.inbound._reader.read, [of]
 
-    async def fail_once(incoming: Incoming, envelope: Envelope) -> Reading:
+    async def fail_once(incoming: Incoming, envelope: Envelope, make_room: Callable[[], Awaitable[None]]) -> Reading:
         if incoming.frame.sender_id in left:
             left.clear()
             raise RestFailed("relations", 503, "unavailable")
-        return await read(incoming, envelope)
+        return await read(incoming, envelope, make_room)
 
     monkeypatch.setattr(core.inbound._reader, "read", fail_once)
 

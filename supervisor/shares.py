@@ -1,0 +1,99 @@
+"""How many bytes wait, in all and of whom, and how many are in work at once. Pure bookkeeping; what is counted stands elsewhere."""
+
+from collections import deque
+from collections.abc import Hashable
+from typing import Final
+
+import trio
+
+SHARE: Final = 4
+"""Nobody may come to hold more than a quarter of what is free: one who floods leaves room to others, and alone may hold a fifth."""
+
+
+class Shares:
+    """Bytes that are held out of a total, each by several holders (a conversation, a sender)."""
+
+    def __init__(self, total_bytes: int) -> None:
+        self._total_bytes = total_bytes
+        self._held: dict[Hashable, int] = {}
+        self.held_bytes = 0
+
+    def admits(self, size: int, *holders: Hashable) -> bool:
+        """Whether each of the holders may hold so much more."""
+        room = (self._total_bytes - self.held_bytes) // SHARE
+        return all(self._held.get(holder, 0) + size <= room for holder in holders)
+
+    def take(self, size: int, *holders: Hashable) -> None:
+        """They hold so much more, whether or not they may."""
+        self.held_bytes += size
+        for holder in holders:
+            self._held[holder] = self._held.get(holder, 0) + size
+
+    def give_back(self, size: int, *holders: Hashable) -> None:
+        """They hold so much less."""
+        self.held_bytes -= size
+        for holder in holders:
+            left = self._held[holder] - size
+            if left:
+                self._held[holder] = left
+            else:
+                del self._held[holder]
+
+
+class Room:
+    """Bytes that may be in work at once. Who finds too few free waits, first come, first served; what needs more than all goes alone."""
+
+    def __init__(self, total_bytes: int) -> None:
+        self._total_bytes = total_bytes
+        self._free_bytes = total_bytes
+        self._waiting: deque[tuple[int, trio.Event]] = deque()
+
+    async def enter(self, size: int) -> int:
+        """Waits until so many bytes are free and takes them; how many were taken, to be given to `leave`."""
+        size = min(size, self._total_bytes)
+        if not self._waiting and size <= self._free_bytes:
+            self._free_bytes -= size
+            return size
+        mine = (size, trio.Event())
+        self._waiting.append(mine)
+        try:
+            await mine[1].wait()
+        except trio.Cancelled:
+            if mine in self._waiting:
+                self._waiting.remove(mine)
+                self._let_in()
+            else:
+                self.leave(size)  # the turn came between our cancellation and this line
+            raise
+        return size
+
+    def leave(self, size: int) -> None:
+        """So many are free again."""
+        self._free_bytes += size
+        self._let_in()
+
+    def _let_in(self) -> None:
+        while self._waiting and self._waiting[0][0] <= self._free_bytes:
+            size, turn = self._waiting.popleft()
+            self._free_bytes -= size
+            turn.set()
+
+
+class Place:
+    """One piece of work's way into a room: taken at most once, given back at the end."""
+
+    def __init__(self, room: Room, size: int) -> None:
+        self._room = room
+        self._size = size
+        self._taken: int | None = None
+
+    async def take(self) -> None:
+        """Waits for room, the first time."""
+        if self._taken is None:
+            self._taken = await self._room.enter(self._size)
+
+    def give_back(self) -> None:
+        """At the end of the work, whether or not it was taken."""
+        if self._taken is not None:
+            self._room.leave(self._taken)
+            self._taken = None

@@ -1,0 +1,136 @@
+"""Bytes that wait and bytes in work: who may still come, who waits, and that nothing is ever lost count of."""
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bus.budgets import MIB, OPENING_COST, READING_COST, Budgets, IntakeBudgets
+from supervisor.shares import Place, Room, Shares
+
+pytestmark = pytest.mark.pure
+
+offers = st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(1, 300), st.booleans()), max_size=200)
+
+
+@given(offers)
+def test_no_total_is_exceeded_and_nobody_takes_more_than_a_quarter_of_what_was_free(
+    offered: list[tuple[str, int, bool]],
+) -> None:
+    shares, held = Shares(1000), list[tuple[str, int]]()
+    for holder, size, gives_back in offered:
+        of_holder = sum(taken for other, taken in held if other == holder)
+        free = 1000 - sum(taken for _, taken in held)
+        if shares.admits(size, holder):
+            assert of_holder + size <= free / 4
+            shares.take(size, holder)
+            held.append((holder, size))
+        if gives_back and held:
+            other, taken = held.pop(0)
+            shares.give_back(taken, other)
+        assert shares.held_bytes == sum(taken for _, taken in held) <= 1000
+    for holder, taken in held:
+        shares.give_back(taken, holder)
+    assert (shares.held_bytes, shares._held) == (0, {})
+
+
+@pytest.mark.parametrize("limit_mib", [64, 256, 512, 1024, 65_536])
+def test_the_stages_together_stay_within_what_the_intake_may_hold_and_admit_the_largest_frame(limit_mib: int) -> None:
+    intake = Budgets.of(limit_mib * MIB).intake_bytes
+    stages = IntakeBudgets.of(intake)
+    at_worst = stages.lanes_bytes + OPENING_COST * stages.opening_bytes + READING_COST * stages.page_bytes
+    assert at_worst <= intake
+    assert stages.page_bytes > 2 * MIB
+    assert limit_mib < 256 or Shares(stages.lanes_bytes).admits(int(READING_COST * MIB) + 8192, "one")
+
+
+def test_one_who_floods_leaves_room_to_a_newcomer() -> None:
+    shares = Shares(1000)
+    while shares.admits(10, "flood"):
+        shares.take(10, "flood")
+    assert shares.held_bytes == 200
+    assert shares.admits(200, "newcomer")
+
+
+def test_a_holder_of_two_kinds_is_bounded_by_both() -> None:
+    shares = Shares(1000)
+    for number in range(100):
+        if shares.admits(10, ("lane", number), ("owner", "one")):
+            shares.take(10, ("lane", number), ("owner", "one"))
+    assert shares.held_bytes == 200
+
+
+async def test_who_finds_no_room_waits_first_come_first_served_and_one_too_large_goes_alone() -> None:
+    room, order = Room(10), list[int]()
+
+    async def work(number: int, size: int) -> None:
+        taken = await room.enter(size)
+        order.append(number)
+        await trio.lowlevel.checkpoint()
+        room.leave(taken)
+
+    async with trio.open_nursery() as nursery:
+        first = trio.CancelScope()
+
+        async def hold() -> None:
+            with first:
+                taken = await room.enter(6)
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    room.leave(taken)
+
+        nursery.start_soon(hold)
+        await trio.testing.wait_all_tasks_blocked()
+        for number, size in enumerate((100, 7, 7), start=1):
+            nursery.start_soon(work, number, size)
+            await trio.testing.wait_all_tasks_blocked()
+        assert order == []  # the small ones do not overtake: the large one would never come
+        first.cancel()
+    assert order == [1, 2, 3]
+    assert await room.enter(10) == 10
+
+
+async def test_who_is_cancelled_while_waiting_holds_nobody_up_and_takes_nothing() -> None:
+    room = Room(10)
+    taken = await room.enter(10)
+    entered = trio.Event()
+
+    async def enter() -> None:
+        room.leave(await room.enter(1))
+        entered.set()
+
+    async with trio.open_nursery() as nursery:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await room.enter(10)
+        nursery.start_soon(enter)
+        await trio.testing.wait_all_tasks_blocked()
+        room.leave(taken)
+        await entered.wait()
+
+        taken = await room.enter(10)
+        late = trio.CancelScope()
+
+        async def cancelled_at_its_turn() -> None:
+            with late:
+                await room.enter(10)
+
+        nursery.start_soon(cancelled_at_its_turn)
+        await trio.testing.wait_all_tasks_blocked()
+        late.cancel()
+        room.leave(taken)  # its turn, before it has run
+    assert await room.enter(10) == 10
+
+
+async def test_a_place_is_taken_once_and_given_back_whether_or_not_it_was_taken() -> None:
+    room = Room(10)
+    place = Place(room, 6)
+    place.give_back()
+    await place.take()
+    await place.take()
+    assert await room.enter(4) == 4
+    place.give_back()
+    place.give_back()
+    assert await room.enter(6) == 6
