@@ -2,7 +2,7 @@
 
 The keeper's value holds no secret and reading it opens no file that could hold one. The supervisor's holds
 all. Which names there are, what each should look like and what it is without being set stands in the table
-below and nowhere else; docs/settings.md is compared with it by a test. Look-up: settings_reader.py.
+below (those that workers read too: bus/shared_settings.py) and nowhere else; docs/settings.md is compared with it by a test. Look-up: bus/settings_reader.py.
 """
 
 import tempfile
@@ -10,30 +10,49 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from supervisor import settings_parsers as parsers
-from supervisor.autoscale import Bounds
-from supervisor.recycling import RecycleLimits
-from supervisor.secrets import Secret
-from supervisor.settings_reader import (
+from bus import shared_settings as shared
+from bus.settings_reader import (
     Reader,
     Setting,
     SettingsError,
-    matching,
     number,
     one_of,
     whole_number,
 )
+from bus.shared_settings import (
+    AGENT_ID,
+    BUS_KEY,
+    CONCURRENCY,
+    HANDLER,
+    JOB_SECONDS,
+    LOG_FORMAT,
+    LOG_LEVEL,
+    REDIS_URL,
+    RETRY_SECONDS,
+    RETRY_TIMEOUTS,
+    agent_id_of,
+)
+from supervisor import settings_parsers as parsers
+from supervisor.autoscale import Bounds
+from supervisor.recycling import RecycleLimits
+from supervisor.secrets import Secret
 from supervisor.state_place import state_place
 
-__all__ = ["ALL_SETTINGS", "KeeperSettings", "SettingsError", "SupervisorSettings", "WorkerSettings"]
+__all__ = [
+    "AGENT_ID",
+    "ALL_SETTINGS",
+    "BUS_KEY",
+    "REDIS_URL",
+    "KeeperSettings",
+    "SettingsError",
+    "SupervisorSettings",
+    "WorkerSettings",
+    "agent_id_of",
+]
 
-UUID_PATTERN = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-HANDLER_PATTERN = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
-HANDLER_IS = "module:attribute, for example my_agent:agent"
 ECHO_HANDLER = "workers.builtin.echo:agent"
 LLM_HANDLER = "workers.builtin.llm:agent"
 
-AGENT_ID = Setting("HASHEE_AGENT_ID", "the agent's id, a UUID in lower case")
 AGENT_TOKEN = Setting("HASHEE_AGENT_TOKEN", "the agent's token, hsk_ and 40 letters or digits", secret=True)
 X25519_PRIVATE = Setting("HASHEE_X25519_PRIVATE_BASE64", "base64 of the 32 raw bytes of the key", secret=True)
 ED25519_PRIVATE = Setting(
@@ -45,30 +64,16 @@ KEYSTORE = Setting("HASHEE_KEYSTORE", "the absolute path of a keystore.json of t
 STORE_KEY = Setting(
     "HASHEE_STORE_KEY", "base64 of 32 random bytes, the same for every process of the agent", secret=True
 )
-BUS_KEY = Setting("HASHEE_BUS_KEY", "base64 of the 32-byte bus key of this agent", secret=True)
-REDIS_URL = Setting(
-    "HASHEE_REDIS_URL",
-    "redis://host:port/db, rediss://… or unix:///path",
-    secret=True,
-    aliases=("REDIS_URL",),
-)
 REDIS_TRUST = Setting("HASHEE_REDIS_TRUST", "eviction, persistence, or both with a comma", default="")
 BASE_URL = Setting("HASHEE_BASE_URL", "https://host (http:// only on loopback)", default="https://api.hashee.ai")
 CONNECTION_MODE = Setting("HASHEE_CONNECTION_MODE", "websocket", default="websocket")
-HANDLER = Setting("HASHEE_HANDLER", HANDLER_IS)
 WORKERS = Setting("HASHEE_WORKERS", "N or MIN:MAX, from 0 to 256 (0 = they run elsewhere)", default="2")
 WORKER_MAX_JOBS = Setting("HASHEE_WORKER_MAX_JOBS", "a whole number from 0 to 1000000000 (0 = no limit)", default="0")
 WORKER_MAX_AGE_SECONDS = Setting("HASHEE_WORKER_MAX_AGE_SECONDS", "seconds, 0 to 31536000 (0 = no limit)", default="0")
 WORKER_MEMORY = Setting("HASHEE_WORKER_MEMORY", "SOFT or SOFT:HARD in MiB, 0 to 1048576 (0 = no limit)", default="0")
 RELOAD = Setting("HASHEE_RELOAD", "0 or 1", default="0")
-JOB_SECONDS = Setting("HASHEE_JOB_SECONDS", "seconds, 0.1 to 86400", default="600")
-RETRY_SECONDS = Setting(
-    "HASHEE_RETRY_SECONDS", "up to 19 waits in seconds (to 86400) with commas, or none", default="1,5,30"
-)
-RETRY_TIMEOUTS = Setting("HASHEE_RETRY_TIMEOUTS", "on or off", default="off")
 MOST_WAITING = Setting("HASHEE_MOST_WAITING", "a whole number from 1 to 10000000", default="10000")
 STRIKES = Setting("HASHEE_STRIKES", "on or off", default="on")
-CONCURRENCY = Setting("HASHEE_CONCURRENCY", "a whole number from 1 to 1024", default="16")
 BACKUP_PASSPHRASE_FILE = Setting("HASHEE_BACKUP_PASSPHRASE_FILE", "the absolute path of a file with the passphrase")
 STATE_DIR = Setting("HASHEE_STATE_DIR", "the absolute path of a directory of this agent alone")
 HTTP_HOST = Setting("HASHEE_HTTP_HOST", "an IP address or host name to listen on", default="127.0.0.1")
@@ -81,9 +86,6 @@ FSYNC = Setting("HASHEE_FSYNC", "second or always", default="second")
 MEMORY = Setting("HASHEE_MEMORY", "MiB, a whole number from 64 to 1048576")
 REDIS_MEMORY = Setting("HASHEE_REDIS_MEMORY", "MiB, a whole number from 24 to 1048576")
 FIRST_SYNC_SECONDS = Setting("HASHEE_FIRST_SYNC_SECONDS", "seconds, 0 to 31536000", default="86400")
-LOG_LEVEL = Setting("HASHEE_LOG_LEVEL", "debug, info, warning or error", default="info")
-LOG_FORMAT = Setting("HASHEE_LOG_FORMAT", "console, json or auto", default="auto")
-
 ALL_SETTINGS = (
     AGENT_ID,
     AGENT_TOKEN,
@@ -218,12 +220,12 @@ class SupervisorSettings:
             x25519_private=private_keys.x25519_private,
             ed25519_seed=private_keys.ed25519_seed,
             base_url=reader.required(BASE_URL, parsers.base_url, ""),
-            handler=reader.optional(HANDLER, matching(HANDLER_PATTERN)) or default_handler(environ),
+            handler=shared.handler_of(reader) or default_handler(environ),
             workers=reader.required(WORKERS, parsers.bounds, Bounds(1, 1)),
             recycle=_recycle_limits(reader),
             reload_on_change=reader.required(RELOAD, whole_number(0, 1), 0) == 1,
-            concurrency=reader.required(CONCURRENCY, whole_number(1, 1024), 1),
-            job_seconds=reader.required(JOB_SECONDS, number(0.1, 86_400), 600.0),
+            concurrency=shared.concurrency_of(reader),
+            job_seconds=shared.job_seconds_of(reader),
             most_waiting=reader.required(MOST_WAITING, whole_number(1, 10_000_000), 1),
             counts_strikes=reader.required(STRIKES, one_of(("on", "off")), "on") == "on",
             redis_url=redis_url,
@@ -242,8 +244,7 @@ class SupervisorSettings:
             key_change=reader.required(KEY_CHANGE, one_of(("hold", "accept", "refuse")), ""),
             log=_log_settings(reader),
         )
-        reader.required(RETRY_SECONDS, parsers.waits, tuple[float, ...]())  # both are read by the workers
-        reader.required(RETRY_TIMEOUTS, one_of(("on", "off")), "off")
+        shared.retry_seconds_of(reader), shared.retries_timeouts_of(reader)  # both are read by the workers
         reader.required(CONNECTION_MODE, one_of(("websocket",)), "")
         if redis_url is not None and not reader.is_given(STORE_KEY):
             reader.refuse(STORE_KEY, missing=True)
@@ -270,8 +271,8 @@ class WorkerSettings:
             agent_id=agent_id_of(reader),
             redis_url=reader.required(REDIS_URL, parsers.redis_url, Secret("")),
             bus_key=reader.required(BUS_KEY, parsers.secret_bytes, Secret(b"")),
-            handler=reader.optional(HANDLER, matching(HANDLER_PATTERN)) or default_handler(environ),
-            concurrency=reader.required(CONCURRENCY, whole_number(1, 1024), 1),
+            handler=shared.handler_of(reader) or default_handler(environ),
+            concurrency=shared.concurrency_of(reader),
             log=_log_settings(reader),
         )
         reader.finish()
@@ -309,10 +310,6 @@ def default_handler(environ: Mapping[str, str]) -> str:
     return ECHO_HANDLER
 
 
-def agent_id_of(reader: Reader) -> str:
-    return reader.required(AGENT_ID, matching(UUID_PATTERN), "")
-
-
 def _recycle_limits(reader: Reader) -> RecycleLimits:
     soft, hard = reader.required(WORKER_MEMORY, parsers.memory_bytes, (0, 0))
     return RecycleLimits(
@@ -325,8 +322,8 @@ def _recycle_limits(reader: Reader) -> RecycleLimits:
 
 def _log_settings(reader: Reader) -> LogSettings:
     return LogSettings(
-        level=reader.required(LOG_LEVEL, one_of(("debug", "info", "warning", "error")), ""),
-        format=reader.required(LOG_FORMAT, one_of(("console", "json", "auto")), ""),
+        level=shared.log_level_of(reader),
+        format=shared.log_format_of(reader),
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from bus.settings_reader import Malformed, Reader, Setting, one_of
 from crypto.identity import IdentityKeys
 from crypto.keystore import Keystore
 from supervisor import settings_parsers as parsers
@@ -26,7 +27,6 @@ from supervisor.config import (
 )
 from supervisor.keystore_files import KeystoreUnusable, default_keystore, load_keystore
 from supervisor.secrets import Secret
-from supervisor.settings_reader import Malformed, Reader, Setting, one_of
 
 
 @dataclass(frozen=True)

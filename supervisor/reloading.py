@@ -11,11 +11,11 @@ from pathlib import Path
 import trio
 from structlog.typing import FilteringBoundLogger
 
+from bus.settings_reader import SettingsError
 from supervisor.autoscale import Bounds
 from supervisor.code_place import CodeGone
 from supervisor.env_files import EnvFileError
 from supervisor.pool import Pool
-from supervisor.settings_reader import SettingsError
 from supervisor.worker_order import WorkerOrder
 
 POLL_SECONDS = 0.5

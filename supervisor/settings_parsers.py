@@ -1,4 +1,4 @@
-"""What a setting's text may look like, a parser each; a refusal carries nothing of the text (settings_reader.py)."""
+"""What a setting's text may look like, a parser each; a refusal carries nothing of the text (bus/settings_reader.py)."""
 
 import ipaddress
 import re
@@ -6,15 +6,13 @@ from pathlib import Path
 
 from nacl.bindings import crypto_sign_seed_keypair
 
-from bus.redis_url import BadRedisUrl, parse_redis_url
+from bus import shared_settings
+from bus.settings_reader import Malformed, Parser, base64_bytes, matching, whole_number
 from supervisor.autoscale import Bounds
 from supervisor.secrets import Secret
-from supervisor.settings_reader import Malformed, Parser, base64_bytes, matching, whole_number
 
 MIB = 1 << 20
 MOST_MIB = 1 << 20
-MOST_RETRIES = 19  # a job is delivered at most 20 times
-LONGEST_WAIT_SECONDS = 86_400
 MOST_PORT = 65_535
 NAME = r"[A-Za-z0-9._-]{1,253}"
 TRUSTABLE = frozenset({"eviction", "persistence"})
@@ -70,11 +68,7 @@ def ed25519_seed(text: str) -> Secret[bytes]:
 
 
 def redis_url(text: str) -> Secret[str]:
-    try:
-        parse_redis_url(text)
-    except BadRedisUrl as problem:
-        raise Malformed(str(problem)) from None
-    return Secret(text)
+    return Secret(shared_settings.redis_url(text))
 
 
 def redis_trust(text: str) -> frozenset[str]:
@@ -116,16 +110,3 @@ def host(text: str) -> str:
     if not re.fullmatch(r"[0-9A-Za-z.:_-]{1,253}", text):
         raise Malformed
     return text
-
-
-def waits(text: str) -> tuple[float, ...]:
-    """Seconds with commas, `none` for an empty list."""
-    if text == "none":
-        return ()
-    parts = text.split(",")
-    if len(parts) > MOST_RETRIES or not all(re.fullmatch(r"[0-9]{1,5}(\.[0-9]{1,3})?", part) for part in parts):
-        raise Malformed
-    seconds = tuple(float(part) for part in parts)
-    if max(seconds) > LONGEST_WAIT_SECONDS:
-        raise Malformed
-    return seconds

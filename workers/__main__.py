@@ -19,6 +19,7 @@ from bus import parent_death
 from bus.control import StartFailed, encode
 from bus.log_stream import open_standard_streams
 from bus.seal import StoreSealed
+from bus.settings_reader import SettingsError
 from bus.tuning import tune
 from workers.control_link import ControlLink
 from workers.errors import CannotStart
@@ -26,7 +27,7 @@ from workers.last_words import STDERR, LastWords, divert_streams, dump_on_fatal_
 from workers.loading import CannotLoad, load_agent
 from workers.logs import Log, kind, worker_log
 from workers.process import Worker
-from workers.settings import SettingsError, WorkerSettings, parse_options, read_settings
+from workers.settings import WorkerSettings, parse_options, read_settings
 
 EXIT_CONFIGURATION = 78
 EXIT_CRASHED = 70
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"hashee-agent worker: {error}", file=sys.stderr)  # noqa: T201 - before there is a log
         _send_last_words(options.control_fd, "settings", error)
         return EXIT_CONFIGURATION
-    log = worker_log(os.environ, settings.consumer)
+    log = worker_log(os.environ, settings.consumer, level=settings.log_level, line_format=settings.log_format)
     last_words = LastWords(log, is_heard=options.log_fd is not None)
     last_words.install()
     worker = Worker(settings, log)

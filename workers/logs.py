@@ -35,11 +35,11 @@ class Log:
         self._logger.error(event, extra={"values": values})
 
 
-def worker_log(environ: Mapping[str, str], consumer: str) -> Log:
+def worker_log(environ: Mapping[str, str], consumer: str, *, level: str, line_format: str) -> Log:
     """The log of this process, as HASHEE_LOG_LEVEL and HASHEE_LOG_FORMAT say."""
-    logger = logging.Logger("hashee.worker", LEVELS.get(environ.get("HASHEE_LOG_LEVEL", ""), logging.INFO))
+    logger = logging.Logger("hashee.worker", LEVELS[level])
     handler = logging.StreamHandler(sys.stderr)
-    as_json = _wants_json(environ)
+    as_json = _wants_json(environ, line_format)
     formatter = _Formatter(consumer, as_json=as_json, with_priority=not as_json and _is_the_journal(environ))
     handler.setFormatter(formatter)
     logger.addHandler(handler)
@@ -106,8 +106,7 @@ def _is_the_journal(environ: Mapping[str, str]) -> bool:
     return environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
-def _wants_json(environ: Mapping[str, str]) -> bool:
-    chosen = environ.get("HASHEE_LOG_FORMAT", "auto")
+def _wants_json(environ: Mapping[str, str], chosen: str) -> bool:
     if chosen in {"json", "console"}:
         return chosen == "json"
     return not sys.stderr.isatty() and "JOURNAL_STREAM" not in environ

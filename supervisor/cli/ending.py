@@ -10,10 +10,10 @@ from pathlib import Path
 from traceback import extract_tb
 
 from bus.embedded import RuntimeDirectoryUnsafe, ServerMissing
+from bus.settings_reader import SettingsError
 from supervisor.control_socket import ControlTaken
 from supervisor.env_files import EnvFileError
 from supervisor.secrets import RotationUnfinished, StoreSecretDamaged
-from supervisor.settings_reader import SettingsError
 from supervisor.state_directory import AlreadyRunning
 
 EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h: starting again does not help

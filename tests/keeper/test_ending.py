@@ -4,8 +4,8 @@ from types import TracebackType
 
 import pytest
 
+from bus.settings_reader import SettingsError
 from supervisor.cli.ending import ending_of
-from supervisor.settings_reader import SettingsError
 
 pytestmark = pytest.mark.pure
 

@@ -13,13 +13,13 @@ import trio
 import trio.testing
 
 from bus.control import Heartbeat
+from bus.settings_reader import SettingsError
 from supervisor.autoscale import Bounds
 from supervisor.keeper_children import Backoff
 from supervisor.places import Place
 from supervisor.process import ExitReason, Stage
 from supervisor.recycling import RecycleLimits, Worn
 from supervisor.reloading import Reloading, Wanted
-from supervisor.settings_reader import SettingsError
 from supervisor.worker_order import WorkerOrder
 from tests.bus.builders import Bus, open_bus
 from tests.pool.builders import WITHIN_SECONDS, PoolRun, ask, order_of, running_pool, text_answer, until

@@ -4,6 +4,7 @@ import os
 
 import click
 
+from bus.settings_reader import Reader
 from crypto import strict_base64
 from crypto.identity import IdentityKeys, PublicIdentity
 from crypto.keystore import Keystore, environment_lines, fingerprint_hex, fingerprint_words
@@ -12,7 +13,6 @@ from supervisor.config import AGENT_ID, KEYSTORE, agent_id_of
 from supervisor.key_settings import keystore_path, read_private_keys
 from supervisor.keystore_files import write_keystore
 from supervisor.settings_parsers import absolute_path
-from supervisor.settings_reader import Reader
 
 
 @click.command(short_help="Make the agent's private keys.")
