@@ -6,6 +6,7 @@ connection when its sender was this process before, or a process that is gone: t
 
 import re
 
+import msgspec
 import structlog
 import trio
 
@@ -29,6 +30,7 @@ QUEUE_LENGTH = 1000
 REDIS_RETRY_SECONDS = 0.2
 MOST_AT_ONCE = 64  # acknowledgements being confirmed; those of one conversation come one at a time anyhow
 SETTLE_SECONDS = 2.0
+MOST_CODE_CHARS = 64
 
 # The relay's word goes into logs, dead letters and the ledger of messages.
 _OTHER_THAN_A_CODE = re.compile(r"[^A-Za-z0-9_.-]")
@@ -67,6 +69,8 @@ class Delivery:
             self._metrics.frames_dropped.labels("ack_overflow").inc()
             return
         self._waiting += 1
+        if isinstance(answer, MessageError):  # its words are for nobody here, and may be long
+            answer = msgspec.structs.replace(answer, code=answer.code[:MOST_CODE_CHARS], message="")
         if self._settling is None:
             self._early.append(answer)
         else:
@@ -140,7 +144,7 @@ class Delivery:
         conversation = await self._outbox.conversation_of(refusal.client_message_id)
         if conversation is None:
             return
-        code = _OTHER_THAN_A_CODE.sub("_", refusal.code[:64])
+        code = _OTHER_THAN_A_CODE.sub("_", refusal.code[:MOST_CODE_CHARS])
         if _is_temporary(code):
             after = bounded_seconds(refusal.retry_after) or REFUSED_AGAIN_SECONDS
             await self._outbox.postpone(conversation, refusal.client_message_id, int(after * 1000))

@@ -25,6 +25,9 @@ from supervisor.health import Check, Health
 from supervisor.metrics import Metrics
 
 STOP_WAIT_SECONDS = 1.0
+READ_SECONDS = 10
+"""A client that says nothing for so long in the middle of its request is gone; one between two requests after 5 s (hypercorn's own)."""
+
 THREAD = "http"
 
 log = structlog.get_logger()
@@ -80,6 +83,7 @@ def start_http(listener: socket.socket, health: Health, metrics: Metrics) -> Htt
     config.bind = [f"fd://{listener.detach()}"]  # the server's from now on
     config.accesslog = None
     config.errorlog = None
+    config.read_timeout = READ_SECONDS
     config.include_server_header = False
     server.start(app, config)
     return server

@@ -42,6 +42,9 @@ pushes are taken in all the same: what is forgotten by then comes again into qua
 MOST_COUNTED = 10_000
 """Conversations whose pushes are counted, some 2 MiB: beyond them a poll is asked for and counting begins anew."""
 
+MOST_NOTED = 10_000
+"""Ids that are pushed while a poll runs, some 2 MiB."""
+
 WAITING_BYTES = 1024
 """What a message that waits takes beside its frame, as measured."""
 
@@ -144,6 +147,8 @@ class Inbound:
     def push(self, frame: MessageFrame) -> None:
         """A pushed frame. A full lane passes it over: polling brings it back."""
         for pushed in self._noting:
+            if len(pushed) >= MOST_NOTED:
+                pushed.clear()  # the latest count
             pushed.add(frame.message_id)
         waiting = Waiting(Incoming(frame, Source.PUSH, now_ms()), self._opening)
         try:

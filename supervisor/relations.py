@@ -8,6 +8,7 @@ import trio
 from bus.wire import RedisFailed
 from supervisor.frames import Relation
 from supervisor.owners import Owners
+from supervisor.related import essence_of
 from supervisor.rest import RestFailed
 
 RETRY_SECONDS = 5.0
@@ -32,7 +33,7 @@ class Relations:
     def note(self, relation: Relation, status: str) -> None:
         """A frame says so; one too many at once, and the list is read instead."""
         try:
-            self._send.send_nowait((relation, status))
+            self._send.send_nowait((essence_of(relation), status))
         except trio.WouldBlock:
             self.read_all()
 

@@ -17,6 +17,7 @@ from supervisor.bodies import BodyRefused, pieces, whole
 from supervisor.frames import FromRelay, MalformedFrame, Relation, UnknownFrame, decode_from_relay
 from supervisor.ids import id_in
 from supervisor.listing import Limits, Listing
+from supervisor.related import essence_of, held_bytes
 from supervisor.secrets import Secret
 
 TIMEOUT_SECONDS = 15.0
@@ -106,6 +107,7 @@ class Rest:
         self._agent_id = agent_id
         self._page_limit = POLL_LIMIT
         self.page_bytes = PAGE_BYTES
+        self.relations_bytes = RELATIONS_BYTES
         self._asked = trio.Semaphore(ASKED_AT_ONCE)
 
     async def register_keys(self, body: Json) -> int:
@@ -137,8 +139,15 @@ class Rest:
     async def relations(self) -> tuple[Relation, ...]:
         """Everybody who may, or might once, talk to this agent; a malformed entry hides no other."""
         async with self._listed(f"/agents/{self._agent_id}/relations", SMALL_ENTRY, RELATIONS_BYTES) as entries:
-            found = [read_as(Relation, entry) async for entry in entries]
-        return tuple(relation for relation in found if relation is not None)
+            found, held = list[Relation](), 0
+            async for entry in entries:
+                relation = read_as(Relation, entry)
+                if relation is not None:
+                    found.append(essence_of(relation))
+                    held += held_bytes(found[-1])
+                if held > self.relations_bytes:
+                    raise BodyRefused(f"over {len(found)} relations, which HASHEE_MEMORY has no room for")
+        return tuple(found)
 
     async def poll(self, cursor: str | None) -> Page:
         """The messages after `cursor`, as many as may be held at once. After a page that was not taken whole, fewer are asked for."""

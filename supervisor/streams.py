@@ -27,9 +27,11 @@ from supervisor.frames import Frame, StreamAbort, StreamDelta, TypingStart, Typi
 from supervisor.metrics import Metrics
 
 MOST_WAITING = 500
+MOST_WAITING_BYTES = 4 << 20  # a delta is at most 100,000 characters; most are a few words
 MOST_STREAM_SECONDS = 300.0
 EARLY_SECONDS = 5.0
 MOST_EARLY_DELTAS = 200  # of one stream
+MOST_EARLY_CHARACTERS = 1_000_000  # of all streams
 MOST_EARLY_STREAMS = 200
 """Most of them are other supervisors' streams: every supervisor hears every delta, and one of them sends it."""
 
@@ -85,20 +87,27 @@ class Streams:
         self._by_conversation: dict[str, LiveStream] = {}
         self._expected: dict[str, tuple[int, float]] = {}
         self._early: dict[str, tuple[float, list[LiveDelta]]] = {}
+        self._waiting_bytes = 0
         self._order = trio.Lock()
         self._said: set[str] = set()
         self._send, self._receive = trio.open_memory_channel[bytes](MOST_WAITING)
 
     def heard(self, packed: bytes) -> None:
         """A message of the live channel; too many at once are passed over."""
+        has_room = self._waiting_bytes + len(packed) <= MOST_WAITING_BYTES
         try:
-            self._send.send_nowait(packed)
+            if has_room:
+                self._send.send_nowait(packed)
+                self._waiting_bytes += len(packed)
         except trio.WouldBlock:
+            has_room = False
+        if not has_room:
             self._metrics.frames_dropped.labels("live_overflow").inc()
 
     async def run(self) -> None:
         """Pass on what is heard until cancelled."""
         async for packed in self._receive:
+            self._waiting_bytes -= len(packed)
             try:
                 live = unpack_live(packed, key=self._bus_key, agent_id=self._device.owner_id)
             except BadRecord as error:
@@ -234,6 +243,8 @@ class Streams:
         now = trio.current_time()
         self._early = {key: kept for key, kept in self._early.items() if now - kept[0] < EARLY_SECONDS}
         _, deltas = self._early.get(delta.stream_id, (now, []))
+        if sum(len(kept.text) for _, early in self._early.values() for kept in early) > MOST_EARLY_CHARACTERS:
+            return  # the stream has a gap then, and is aborted: its text comes whole
         if len(deltas) < MOST_EARLY_DELTAS and (deltas or len(self._early) < MOST_EARLY_STREAMS):
             self._early.setdefault(delta.stream_id, (now, deltas))[1].append(delta)
 

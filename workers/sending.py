@@ -21,6 +21,8 @@ from workers.outlet import Outlet, until_redis_answers
 
 # Longer than a handler takes that does nothing more, shorter than anybody sees.
 HELD_SECONDS = 0.005
+# Replies, of 100,000 characters at most: a handler that says more at once waits until they are sent.
+MOST_HELD = 16
 # A stream's end must not hang on a Redis that is away.
 ABORT_SECONDS = 1.0
 _KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -117,7 +119,9 @@ class Sending:
         """Send, however long Redis is away; nothing if the place was sent or the job is lost."""
         if not self._is_lost and not self.was_emitted(place):
             self._held.append((place, reply))
-            if self._soon is None or reply.kind == "stream_start":  # whose deltas are on their way
+            if (
+                len(self._held) >= MOST_HELD or self._soon is None or reply.kind == "stream_start"
+            ):  # whose deltas are on their way
                 await self.flush()
             else:
                 self._soon.expect(self)

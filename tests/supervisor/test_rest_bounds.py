@@ -268,3 +268,32 @@ async def test_asking_for_the_sake_of_messages_never_keeps_polling_waiting() -> 
         await rest.relations()
         assert under_way == ASKED_AT_ONCE
         nursery.cancel_scope.cancel()
+
+
+async def test_of_many_relations_only_what_counts_is_held() -> None:
+    """Names of 60 KB each: 60 MB of nobody's concern."""
+    body = response(
+        listed(*[b'{"user_id":"u%d","display_name":"%b","scopes":["chat"]}' % (n, b"x" * 60_000) for n in range(1000)])
+    )
+
+    async def answer(_asked: Asked, stream: trio.SocketStream) -> None:
+        await stream.send_all(memoryview(body))
+
+    async with web_server(answer) as url, open_rest(url, AGENT, TOKEN) as rest:
+        with held_at_most(4 * MIB):
+            found = await rest.relations()
+    assert [(one.user_id, one.scopes, one.display_name) for one in found] == [
+        (f"u{number}", ("chat",), None) for number in range(1000)
+    ]
+
+
+async def test_more_relations_than_there_is_room_for_are_a_failed_call_that_names_the_setting() -> None:
+    body = response(listed(*[b'{"user_id":"u%d"}' % number for number in range(1000)]))
+
+    async def answer(_asked: Asked, stream: trio.SocketStream) -> None:
+        await stream.send_all(body)
+
+    async with web_server(answer) as url, open_rest(url, AGENT, TOKEN) as rest:
+        rest.relations_bytes = 300_000
+        with pytest.raises(RestFailed, match="HASHEE_MEMORY"):
+            await rest.relations()

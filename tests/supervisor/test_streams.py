@@ -13,7 +13,7 @@ from crypto.identity import LocalDevice
 from crypto.streams import StreamKey
 from supervisor.frames import Frame, StreamAbort, StreamDelta, StreamStart, TypingStart, TypingStop
 from supervisor.metrics import Metrics
-from supervisor.streams import MOST_WAITING, LiveStream, Streams
+from supervisor.streams import MOST_EARLY_CHARACTERS, MOST_WAITING, MOST_WAITING_BYTES, LiveStream, Streams
 from tests.supervisor.builders import IDENTITY, KEYS
 from tests.supervisor.doubles import FakeConnection
 from tests.supervisor.person import AGENT, CONVERSATION, PERSON
@@ -179,3 +179,30 @@ async def test_what_does_not_open_and_what_is_too_much_is_passed_over() -> None:
         dropped = made.metrics.registry.get_sample_value("hashee_frame_dropped_total", {"reason": "live_overflow"})
         assert dropped is not None
         assert dropped >= 99  # one may be in hand already
+
+
+async def test_what_waits_to_be_shown_is_bounded_in_bytes_and_taken_up_again_once_there_is_room() -> None:
+    """500 pieces of 400 KB were 200 MB."""
+    made = Scene()
+    made.connection.connect()
+    large = bytes(MOST_WAITING_BYTES // 4)
+    for _ in range(20):
+        made.streams.heard(large)
+    dropped = made.metrics.registry.get_sample_value("hashee_frame_dropped_total", {"reason": "live_overflow"})
+    assert dropped == 16
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(made.streams.run)
+        await trio.testing.wait_all_tasks_blocked()
+        await made.begin()
+        await made.hear(delta(0))
+        assert seqs(made.connection.sent) == [0]
+        nursery.cancel_scope.cancel()
+
+
+async def test_pieces_that_came_before_their_streams_are_bounded_in_characters() -> None:
+    async with scene() as made:
+        text = "x" * 100_000
+        for number in range(100):
+            await made.hear(LiveDelta(CONVERSATION, f"stream-{number}", 0, text))
+        kept = sum(len(one.text) for _, early in made.streams._early.values() for one in early)
+        assert MOST_EARLY_CHARACTERS <= kept <= MOST_EARLY_CHARACTERS + len(text)

@@ -6,11 +6,13 @@ import trio.testing
 
 from bus.jobs import Emitted
 from bus.records import Job
+from tests.workers.builders import running
 from tests.workers.doubles import MemoryBus, job_of, texts
 from workers import Agent, BadReply, Chat, Fail, InboundMessage, Retry
 from workers.blocking import BlockingChat
 from workers.context import JobContext, observe_nothing
 from workers.execution import Bench, Run, run_handler
+from workers.sending import MOST_HELD
 
 
 async def run(agent: Agent, bus: MemoryBus, job: Job | None = None) -> bool:
@@ -223,3 +225,24 @@ async def test_what_a_handler_says_of_its_job_is_found_inside_of_a_group(raised:
 
     with pytest.raises(type(raised)):
         await run(agent, MemoryBus())
+
+
+async def test_a_handler_that_says_more_than_can_be_sent_waits_for_it(autojump_clock: trio.testing.MockClock) -> None:
+    """It would hold everything it says in memory while Redis is away, or slower than it speaks."""
+    agent, said, bus = Agent(), list[int](), MemoryBus(away=True)
+
+    @agent.on_message()
+    async def talk(message: InboundMessage, chat: Chat) -> None:
+        for number in range(5 * MOST_HELD):
+            said.append(number)
+            await chat.reply(str(number))
+
+    bus.give(job_of())
+    async with running(agent, bus):
+        await trio.sleep(1)
+        assert len(said) <= MOST_HELD
+        bus.away = False
+        with trio.fail_after(60):
+            while not bus.finished:
+                await trio.sleep(0.1)
+    assert [text for _, text in texts(bus)] == [str(number) for number in range(5 * MOST_HELD)]
