@@ -4,7 +4,6 @@ It is strict, since a URL is a secret: a password with a character that a URL ca
 one. So whatever is not certain is refused, and no refusal holds a part of the text.
 """
 
-import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -13,15 +12,12 @@ from pathlib import Path
 from types import MappingProxyType
 from urllib.parse import unquote, unquote_to_bytes
 
+from bus.url_parts import HOST, HOW_TO_ENCODE, LOGIN, PORT, TEXT, host_of, netloc, port_of
+
 DEFAULT_PORT = 6379
 MOST_DATABASE = 65_535
-MOST_PORT = 65_535
-MOST_HOST_CHARACTERS = 253
 FORM = "redis://host:port/db, rediss://… or unix:///path"
-ENCODED = (
-    "redis://user:password@host:port/db, where user and password have every character but letters, digits and "
-    "-._~!$&'()*+,;= percent-encoded (@ is %40, # is %23, / is %2F, : is %3A)"
-)
+ENCODED = f"redis://user:password@host:port/db, {HOW_TO_ENCODE}"
 OPTIONS = (
     "redis://host:port/db or unix:///path with no other options behind a ? than db, username and password, and with "
     "rediss:// ssl_cert_reqs (required, optional or none), ssl_check_hostname (true or false), ssl_ca_certs, ssl_certfile "
@@ -35,11 +31,8 @@ CHOICES: Mapping[str, Mapping[str, "str | bool"]] = MappingProxyType(
         "ssl_check_hostname": {"true": True, "false": False},
     }
 )
-_TEXT = r"(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})"
-_NETWORK = re.compile(
-    rf"(rediss?)://(?:({_TEXT}*)(?::((?:{_TEXT}|:)*))?@)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{{1,5}}))?(?:/([0-9]{{0,5}}))?(\?.*)?"
-)
-_LOCAL = re.compile(rf"unix://(?:({_TEXT}*)(?::((?:{_TEXT}|:)*))?@)?(/(?:{_TEXT}|[:@/])*)(\?.*)?")
+_NETWORK = re.compile(rf"(rediss?)://{LOGIN}{HOST}{PORT}(?:/([0-9]{{0,5}}))?(\?.*)?")
+_LOCAL = re.compile(rf"unix://{LOGIN}(/(?:{TEXT}|[:@/])*)(\?.*)?")
 
 
 class BadRedisUrl(ValueError):
@@ -63,18 +56,22 @@ class RedisAddress:
         """For people: where it is, without user and password."""
         if self.path:
             return self.path
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return netloc(self.host, self.port)
 
 
 def parse_redis_url(url: str) -> RedisAddress:
     """Raises BadRedisUrl."""
     if found := _NETWORK.fullmatch(url):
         scheme, username, password, host, port, database, query = found.groups()
+        try:
+            at = host_of(host), port_of(port, DEFAULT_PORT)
+        except ValueError:
+            raise BadRedisUrl(FORM) from None
         options = _options(query, with_tls=scheme == "rediss")
         user, secret = _login(username, password, options)
         return RedisAddress(
-            host=_host(host),
-            port=_whole_number(port or str(DEFAULT_PORT), 1, MOST_PORT),
+            host=at[0],
+            port=at[1],
             tls={name: value for name, value in options.items() if name.startswith("ssl_")}
             if scheme == "rediss"
             else None,
@@ -92,28 +89,13 @@ def parse_redis_url(url: str) -> RedisAddress:
     raise BadRedisUrl(ENCODED if url.startswith(("redis://", "rediss://")) else FORM)
 
 
-def _host(text: str) -> str:
-    host = text.strip("[]")
-    try:
-        if text.startswith("["):
-            ipaddress.IPv6Address(host)
-    except ValueError:
-        raise BadRedisUrl(FORM) from None
-    if len(host) > MOST_HOST_CHARACTERS:
-        raise BadRedisUrl(FORM)
-    return host
-
-
-def _whole_number(text: str, least: int, most: int) -> int:
-    if not re.fullmatch(r"[0-9]{1,5}", text) or not least <= int(text) <= most:
-        raise BadRedisUrl(FORM)
-    return int(text)
-
-
 def _database(in_path: str | None, options: Mapping[str, str | bool]) -> int:
     if in_path and "db" in options:
         raise BadRedisUrl(OPTIONS)
-    return _whole_number(in_path or str(options.get("db", "0")), 0, MOST_DATABASE)
+    text = in_path or str(options.get("db", "0"))
+    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > MOST_DATABASE:
+        raise BadRedisUrl(FORM)
+    return int(text)
 
 
 def _login(
@@ -131,7 +113,7 @@ def _options(query: str | None, *, with_tls: bool) -> dict[str, str | bool]:
     options: dict[str, str | bool] = {}
     for part in query[1:].split("&") if query else ():
         name, equals, raw = part.partition("=")
-        if not equals or name in options or not re.fullmatch(rf"(?:{_TEXT}|[:@/])+", raw):
+        if not equals or name in options or not re.fullmatch(rf"(?:{TEXT}|[:@/])+", raw):
             raise BadRedisUrl(OPTIONS)
         options[name] = _option(name, unquote(raw), with_tls=with_tls)
     return options

@@ -57,8 +57,12 @@ async def run_supervisor(settings: SupervisorSettings, keeper: KeeperLink | None
         http.start()
     identity = IdentityKeys.from_private(settings.x25519_private.reveal(), settings.ed25519_seed.reveal())
     device = LocalDevice(settings.agent_id, settings.agent_id, identity)
-    address = RelayAddress(settings.base_url, settings.agent_id, settings.agent_token)
-    async with open_redis(url) as client, open_rest(settings.base_url, settings.agent_id, settings.agent_token) as rest:
+    address = RelayAddress(settings.base_url, settings.agent_id, settings.agent_token, settings.way)
+    log.info("relay: its address", url=settings.base_url, way=settings.way.shown)
+    async with (
+        open_redis(url) as client,
+        open_rest(settings.base_url, settings.agent_id, settings.agent_token, settings.way) as rest,
+    ):
         try:
             await _wait_for_redis(client, settings)
             keys = await _open_store(client, settings.agent_id, store_secret)

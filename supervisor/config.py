@@ -37,6 +37,7 @@ from supervisor.autoscale import Bounds
 from supervisor.recycling import RecycleLimits
 from supervisor.secrets import Secret
 from supervisor.state_place import state_place
+from supervisor.way import PROXY, Way, find_way
 
 __all__ = [
     "AGENT_ID",
@@ -93,6 +94,7 @@ ALL_SETTINGS = (
     ED25519_PRIVATE,
     KEYSTORE,
     BASE_URL,
+    PROXY,
     CONNECTION_MODE,
     HANDLER,
     WORKERS,
@@ -180,6 +182,7 @@ class SupervisorSettings:
     x25519_private: Secret[bytes]
     ed25519_seed: Secret[bytes]
     base_url: str
+    way: Way
     handler: str
     workers: Bounds
     recycle: RecycleLimits
@@ -210,6 +213,7 @@ class SupervisorSettings:
         reader = Reader(environ)
         agent_id = agent_id_of(reader)
         redis_url = reader.optional(REDIS_URL, parsers.redis_url)
+        base_url = reader.required(BASE_URL, parsers.base_url, "")
         # The keeper imports this file and loads nothing that knows keys.
         from supervisor.key_settings import find_private_keys  # noqa: PLC0415
 
@@ -219,7 +223,8 @@ class SupervisorSettings:
             agent_token=reader.required(AGENT_TOKEN, parsers.agent_token, Secret("")),
             x25519_private=private_keys.x25519_private,
             ed25519_seed=private_keys.ed25519_seed,
-            base_url=reader.required(BASE_URL, parsers.base_url, ""),
+            base_url=base_url,
+            way=find_way(reader, base_url),
             handler=shared.handler_of(reader) or default_handler(environ),
             workers=reader.required(WORKERS, parsers.bounds, Bounds(1, 1)),
             recycle=_recycle_limits(reader),

@@ -33,6 +33,7 @@ from supervisor.frames import (
 from supervisor.metrics import Metrics
 from supervisor.secrets import Secret
 from supervisor.turnstile import Turnstile
+from supervisor.way import DIRECTLY, Way
 from supervisor.websocket import BinaryMessageRefused, ConnectFailed, ConnectionLost, WebSocket, open_websocket
 
 AUTH_SECONDS = 5.0
@@ -70,11 +71,12 @@ class _Refused(Exception):
 
 
 class RelayAddress(msgspec.Struct, frozen=True):
-    """Where the relay is, and who we are there."""
+    """Where the relay is, who we are there, and the way to it."""
 
     base_url: str
     agent_id: str
     token: Secret[str]
+    way: Way = DIRECTLY
 
     @property
     def websocket_url(self) -> str:
@@ -197,7 +199,7 @@ class Connection:
         """One connection from start to end; how long to wait before the next, None for the usual backoff."""
         self._set_state(State.CONNECTING, attempt=failures + 1)
         try:
-            async with open_websocket(self._address.websocket_url) as socket:
+            async with open_websocket(self._address.websocket_url, way=self._address.way) as socket:
                 await self._authenticate(socket)
                 if self._draining:
                     return None

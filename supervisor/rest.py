@@ -3,6 +3,7 @@
 Every answer is read in pieces and bounded; of a list every entry is decoded alone, so that a bad one spoils no other.
 """
 
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from http.cookiejar import DefaultCookiePolicy
@@ -19,6 +20,7 @@ from supervisor.ids import id_in
 from supervisor.listing import Limits, Listing
 from supervisor.related import essence_of, held_bytes
 from supervisor.secrets import Secret
+from supervisor.way import DIRECTLY, Proxy, Way
 
 TIMEOUT_SECONDS = 15.0
 POLL_LIMIT = 100
@@ -203,7 +205,7 @@ class Rest:
         except trio.TooSlowError:
             raise RestFailed(call, 0, f"no whole answer within {TIMEOUT_SECONDS:.0f} s") from None
         except Exception as error:  # noqa: BLE001 - of httpx, its transport, TLS, or an address that is none: no answer
-            raise RestFailed(call, 0, type(error).__name__) from None
+            raise RestFailed(call, 0, _kind(error)) from None
 
 
 async def _check(call: str, answer: httpx2.Response) -> None:
@@ -258,12 +260,30 @@ def _frame_or_none(entry: Text) -> FromRelay | UnknownFrame | None:
         return None
 
 
+def _proxy(way: Way, proxy: Proxy) -> httpx2.Proxy:
+    return httpx2.Proxy(proxy.url, ssl_context=way.tls if proxy.scheme == "https" else None, headers=proxy.headers)
+
+
+def _kind(error: Exception) -> str:
+    """The type, and of a proxy's refusal its status: the rest of the text is somebody else's."""
+    status = re.match("[0-9]{3}", str(error)) if isinstance(error, httpx2.ProxyError) else None
+    return type(error).__name__ + (f" (the proxy answers {status[0]})" if status else "")
+
+
 @asynccontextmanager
-async def open_rest(base_url: str, agent_id: str, token: Secret[str]) -> AsyncIterator[Rest]:
-    """A client with its connections, closed with the block."""
+async def open_rest(base_url: str, agent_id: str, token: Secret[str], way: Way = DIRECTLY) -> AsyncIterator[Rest]:
+    """A client with its connections, closed with the block. It goes the given way, whatever stands in the environment."""
     headers = {"Authorization": f"Bearer {token.reveal()}", "Accept-Encoding": "gzip"}
     limits = httpx2.Limits(max_connections=MOST_CONNECTIONS, max_keepalive_connections=ASKED_AT_ONCE)
-    async with httpx2.AsyncClient(base_url=base_url, headers=headers, timeout=TIMEOUT_SECONDS, limits=limits) as client:
+    async with httpx2.AsyncClient(
+        base_url=base_url,
+        headers=headers,
+        timeout=TIMEOUT_SECONDS,
+        limits=limits,
+        trust_env=False,
+        verify=way.tls or False,  # False: on a way without TLS nothing is to be verified
+        proxy=None if way.proxy is None else _proxy(way, way.proxy),
+    ) as client:
         # What answers set would be kept, and sent, for ever.
         client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         yield Rest(client, agent_id)

@@ -1,6 +1,5 @@
 """What a setting's text may look like, a parser each; a refusal carries nothing of the text (bus/settings_reader.py)."""
 
-import ipaddress
 import re
 from pathlib import Path
 
@@ -8,13 +7,12 @@ from nacl.bindings import crypto_sign_seed_keypair
 
 from bus import shared_settings
 from bus.settings_reader import Malformed, Parser, base64_bytes, matching, whole_number
+from bus.url_parts import HOST, PORT, TEXT, host_of, is_loopback, port_of
 from supervisor.autoscale import Bounds
 from supervisor.secrets import Secret
 
 MIB = 1 << 20
 MOST_MIB = 1 << 20
-MOST_PORT = 65_535
-NAME = r"[A-Za-z0-9._-]{1,253}"
 TRUSTABLE = frozenset({"eviction", "persistence"})
 
 
@@ -80,30 +78,16 @@ def redis_trust(text: str) -> frozenset[str]:
 
 def base_url(text: str) -> str:
     """Without user and password, which it has no use for, nor anything that a URL could be read in two ways by."""
-    found = re.fullmatch(
-        rf"(https?)://(\[[0-9A-Fa-f:.]+\]|{NAME})(?::([0-9]{{1,5}}))?((?:/(?:[A-Za-z0-9._~-]|%[0-9A-Fa-f]{{2}})*)*)",
-        text,
-    )
-    if found is None or not _is_host(found[2]) or not 0 < int(found[3] or 1) <= MOST_PORT:
+    found = re.fullmatch(rf"(https?)://{HOST}{PORT}(?:/(?:/|{TEXT})*)?", text)
+    if found is None:
         raise Malformed
-    if found[1] == "http" and not is_loopback(found[2].strip("[]")):
+    try:
+        host_name, _ = host_of(found[2]), port_of(found[3], 443)
+    except ValueError:
+        raise Malformed from None
+    if found[1] == "http" and not is_loopback(host_name):
         raise Malformed  # the token would travel in the clear
     return text.rstrip("/")
-
-
-def _is_host(text: str) -> bool:
-    try:
-        return not text.startswith("[") or bool(ipaddress.IPv6Address(text.strip("[]")))
-    except ValueError:
-        return False
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host can only be this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def host(text: str) -> str:

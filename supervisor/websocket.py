@@ -7,7 +7,6 @@ behind. It knows nothing of frames, authentication or reconnecting.
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from ssl import SSLContext, create_default_context
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -16,7 +15,10 @@ import trio.abc
 import trio_websocket
 from wsproto.utilities import LocalProtocolError
 
+from bus.reasons import why
 from supervisor.guarded_stream import GuardedStream
+from supervisor.tunnel import TunnelFailed, open_tunnel, secured
+from supervisor.way import DIRECTLY, Way
 
 MAX_MESSAGE_BYTES = 2 * 1024 * 1024
 """Above the largest envelope (1 MiB after base64) and its frame. What announces more ends the connection with 1009."""
@@ -217,9 +219,9 @@ async def open_websocket(
     close_timeout_seconds: float = CLOSE_TIMEOUT_SECONDS,
     max_message_bytes: int = MAX_MESSAGE_BYTES,
     message_queue_size: int = MESSAGE_QUEUE_SIZE,
-    ssl_context: SSLContext | None = None,
+    way: Way = DIRECTLY,
 ) -> AsyncIterator[WebSocket]:
-    """Connects to `url` (ws:// or wss://) and closes on leaving, bounded. Raises `ConnectFailed`.
+    """Connects to `url` (ws://, or wss:// on a way with TLS) and closes on leaving, bounded. Raises `ConnectFailed`.
 
     What the body raises comes out as it is, never in an exception group.
     """
@@ -228,7 +230,7 @@ async def open_websocket(
         async with trio.open_nursery() as nursery:
             reader = _Reader(nursery)
             try:
-                transport = await _connect(url, connect_timeout_seconds, ssl_context)
+                transport = await _connect(url, connect_timeout_seconds, way)
                 stream = GuardedStream(transport, max_message_bytes)
                 try:
                     connection = await _upgrade(
@@ -258,32 +260,27 @@ async def open_websocket(
         raise failure
 
 
-async def _connect(url: str, timeout_seconds: float, ssl_context: SSLContext | None) -> trio.abc.Stream:
+async def _connect(url: str, timeout_seconds: float, way: Way) -> trio.abc.Stream:
     parts = urlsplit(url)
     if parts.scheme not in ("ws", "wss") or parts.hostname is None:
         raise ConnectFailed("the address must be ws://host… or wss://host…")
+    host, port = parts.hostname, parts.port or (80 if parts.scheme == "ws" else 443)
+    through = "" if way.proxy is None else f" through the proxy {way.proxy.url}"
     try:
         with trio.fail_after(timeout_seconds):
-            if parts.scheme == "ws":
-                return await trio.open_tcp_stream(parts.hostname, parts.port or 80)
-            secure = await trio.open_ssl_over_tcp_stream(
-                parts.hostname,
-                parts.port or 443,
-                https_compatible=True,
-                ssl_context=ssl_context or create_default_context(),
-            )
-            try:
-                await secure.do_handshake()
-            except BaseException:
-                await trio.aclose_forcefully(secure)
-                raise
-            return secure
+            if way.proxy is None:
+                stream: trio.abc.Stream = await trio.open_tcp_stream(host, port)
+            else:
+                stream = await open_tunnel(way, way.proxy, host, port)
+            return await secured(stream, way, host) if parts.scheme == "wss" else stream
     except trio.TooSlowError:
-        raise ConnectFailed("connecting took too long") from None
+        raise ConnectFailed(f"connecting{through} took too long") from None
+    except TunnelFailed as error:
+        raise ConnectFailed(str(error)) from None
     except trio.BrokenResourceError as error:
-        raise ConnectFailed(f"TLS handshake failed: {error.__cause__ or 'connection lost'}") from None
+        raise ConnectFailed(f"TLS handshake failed{through}: {why(error)}") from None
     except OSError as error:
-        raise ConnectFailed(f"cannot connect: {error.strerror or error}") from None
+        raise ConnectFailed(f"cannot connect{through}: {why(error)}") from None
 
 
 async def _upgrade(

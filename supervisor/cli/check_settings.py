@@ -10,10 +10,17 @@ from supervisor.state_directory import refuse_unusable
 
 @click.command(short_help="Check the settings and end.")
 @click.option("--worker", is_flag=True, help="Those of `hashee-agent worker`, a worker away from its supervisor.")
-def check_settings(worker: bool) -> int:
-    """Check every setting. Ends with 0, or with 78 and one line that names what is wrong; no value is shown."""
+@click.option("--quiet", is_flag=True, help="Say nothing where all is well.")
+def check_settings(worker: bool, quiet: bool) -> int:
+    """Check every setting. Ends with 0 and how the relay is reached, or with 78 and one line that names what is wrong.
+
+    No secret is shown.
+    """
     if worker:
         WorkerSettings.from_environ(os.environ)
         return 0
-    refuse_unusable(SupervisorSettings.from_environ(os.environ).state_dir)
+    settings = SupervisorSettings.from_environ(os.environ)
+    refuse_unusable(settings.state_dir)
+    if not quiet:
+        click.echo(f"the settings are complete; the relay {settings.base_url} is reached {settings.way.shown}")
     return 0

@@ -38,7 +38,7 @@ def up(workers: str | None, handler: str | None, concurrency: str | None, reload
     claim(environ, {name: value for name, value in given.items() if value is not None})
     setproctitle("hashee-agent: keeper")  # early: it also overwrites what /proc shows of the environment
     settings = KeeperSettings.from_environ(environ)
-    check = [*_program(sys.executable), "check-settings"]
+    check = [*_program(sys.executable), "check-settings", "--quiet"]
     status = subprocess.run(check, env=environ, stdin=subprocess.DEVNULL, check=False).returncode
     if status != 0:
         return status if status > 0 else 128 - status
