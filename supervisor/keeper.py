@@ -25,7 +25,7 @@ from supervisor.keeper_control import KeeperControl
 from supervisor.keeper_link import FORWARDED
 from supervisor.notify import Notifier
 from supervisor.redis_server import PrivateRedis, RedisDoesNotStart
-from supervisor.state_directory import listen, make_private, take_lock
+from supervisor.state_directory import listen, make_private, take_lock, unusable
 from supervisor.supervision import EXIT_FAILURE, Supervision, SupervisorCommand, UpgradeFailed
 
 SIGNAL_EXIT_BASE = 128
@@ -83,7 +83,7 @@ async def run_keeper(
     try:
         with (
             listen(settings.http_host, settings.http_port) as http_socket,
-            listen_control(control_path(settings.state_dir, settings.runtime_dir)) as control_socket,
+            _listen_control(settings) as control_socket,
             trio.open_signal_receiver(*STOP_SIGNALS, signal.SIGUSR2, *FORWARDED) as signals,
         ):
             notifier = Notifier.from_environ(environ)
@@ -247,6 +247,16 @@ async def _open_children() -> AsyncGenerator[Children]:
         finally:
             children.kill_all_now()
             nursery.cancel_scope.cancel()
+
+
+def _listen_control(settings: KeeperSettings) -> socket.socket:
+    """Raises ControlTaken; SettingsError where no socket can be made in the state directory (some mounts have none)."""
+    path = control_path(settings.state_dir, settings.runtime_dir)
+    try:
+        return listen_control(path)
+    except OSError as problem:
+        why = f"no Unix socket can be made at {path} ({problem.strerror})"
+        raise unusable(f"{why}: name a directory on a local disk, in a container a volume") from None
 
 
 def _url(listener: socket.socket) -> str:

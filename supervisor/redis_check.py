@@ -68,10 +68,11 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 async def look(client: RedisClient) -> Facts:
     """How full it is, and how it is set now. Raises RedisFailed."""
-    said = _facts(await client.command("INFO", "memory", "persistence"))
+    # Two questions: of several sections at once not every server that speaks the protocol has heard.
+    said = _facts(await client.command("INFO", "memory")) | _facts(await client.command("INFO", "persistence"))
     appends = said.get("aof_enabled")
     return Facts(
-        memory_bytes=int(said["used_memory"]),
+        memory_bytes=int(said.get("used_memory", 0)),
         limit_bytes=int(said.get("maxmemory", 0)),
         policy=said.get("maxmemory_policy"),
         appends=None if appends is None else appends == "1",

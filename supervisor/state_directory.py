@@ -34,15 +34,17 @@ def make_private(path: Path) -> None:
     refuse_unusable(path)
     try:
         path.mkdir(mode=PRIVATE_MODE, parents=True, exist_ok=True)
-        if _mode(path) & (PRIVATE_MODE | OTHERS) != PRIVATE_MODE:
-            path.chmod(PRIVATE_MODE)
-        mode = _mode(path)
     except OSError as problem:
-        raise _unusable(f"{path}: {problem.strerror}") from None
-    if mode & OTHERS:
-        raise _unusable(
-            f"{path} keeps mode {mode:04o} although 0700 was set: its file system knows no modes, name another"
-        )
+        raise unusable(f"{path}: {problem.strerror}") from None
+    if _mode(path) & (PRIVATE_MODE | OTHERS) == PRIVATE_MODE:
+        return
+    try:
+        path.chmod(PRIVATE_MODE)
+        why = "does not keep mode 0700"
+    except OSError as problem:
+        why = f"refuses mode 0700 ({problem.strerror})"
+    if (mode := _mode(path)) & (PRIVATE_MODE | OTHERS) != PRIVATE_MODE:
+        raise unusable(f"the file system of {path} {why}, it stays {mode:04o}: name one on a local disk")
 
 
 def refuse_unusable(path: Path) -> None:
@@ -51,11 +53,11 @@ def refuse_unusable(path: Path) -> None:
     try:
         found, link = there.stat(), there.lstat()
     except OSError as problem:
-        raise _unusable(f"{there}: {problem.strerror}") from None
+        raise unusable(f"{there}: {problem.strerror}") from None
     if not stat.S_ISDIR(found.st_mode):
-        raise _unusable(f"{there} is no directory")
+        raise unusable(f"{there} is no directory")
     if link.st_uid not in (found.st_uid, os.geteuid(), 0):
-        raise _unusable(f"{there} is a link that another user (uid {link.st_uid}) has made; remove it")
+        raise unusable(f"{there} is a link that another user (uid {link.st_uid}) has made; remove it")
     us = os.geteuid()
     whose = (
         f"{there} belongs to uid {found.st_uid}, mode {stat.S_IMODE(found.st_mode):04o}, and this process is uid {us}"
@@ -64,23 +66,24 @@ def refuse_unusable(path: Path) -> None:
         remedy = (
             f"chown it to {us}, a mounted one on its host" if there == path else f"make {path} and chown it to {us}"
         )
-        raise _unusable(f"{whose}: {remedy}, or name another")
+        raise unusable(f"{whose}: {remedy}, or name another")
     if there == path and us not in (found.st_uid, 0):
-        raise _unusable(f"{whose}: remove it, or name another")
+        raise unusable(f"{whose}: remove it, or name another")
 
 
 def _mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def _unusable(what: str) -> SettingsError:
+def unusable(what: str) -> SettingsError:
+    """The error of a state directory; `what` is wrong with it, and what helps."""
     return SettingsError(STATE_DIR.name, f"a directory that this user can write and nobody else can enter ({what})")
 
 
 def take_lock(state_dir: Path, patience_seconds: float = LOCK_PATIENCE_SECONDS) -> int:
     """The lock's descriptor, held until it is closed here and in every child that inherited it.
 
-    Raises `AlreadyRunning`.
+    Raises `AlreadyRunning`; SettingsError where the file system has no locks.
     """
     descriptor = os.open(state_dir / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     deadline = time.monotonic() + patience_seconds
@@ -93,6 +96,10 @@ def take_lock(state_dir: Path, patience_seconds: float = LOCK_PATIENCE_SECONDS) 
                 os.close(descriptor)
                 raise AlreadyRunning(holder) from None
             time.sleep(LOCK_POLL_SECONDS)
+        except OSError as problem:
+            os.close(descriptor)
+            why = f"the file system of {state_dir} gives no lock ({problem.strerror})"
+            raise unusable(f"{why}: name one on a local disk") from None
         else:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

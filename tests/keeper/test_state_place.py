@@ -3,6 +3,8 @@
 As root these make directories of real owners and modes, and drop to another user in a child; else they are skipped.
 """
 
+import errno
+import fcntl
 import os
 import stat
 import subprocess
@@ -13,7 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from supervisor import keeper
+from supervisor.config import KeeperSettings, SettingsError
+from supervisor.state_directory import make_private, take_lock
 from supervisor.state_place import OWN_FOLDER, state_place
+from tests.keeper.environment import process_environ
 from tests.other_user import USER, as_root, reachable
 
 __all__ = ["reachable"]
@@ -181,3 +187,53 @@ def test_a_real_tmpfs_is_lent(reachable: Path) -> None:
 def test_a_read_only_file_system_is_refused(reachable: Path) -> None:
     with mounted(reachable / "given", "-t", "tmpfs", "-o", f"ro,mode=700,uid={USER}", "tmpfs") as given:
         assert str(given) in refused(given)
+
+
+class Refused(OSError):
+    """As NFS or a FUSE mount says it."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.EPERM, "Operation not permitted")
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise Refused
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o777])
+def test_a_file_system_that_refuses_or_ignores_modes_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    given = tmp_path / "given"
+    given.mkdir()
+    given.chmod(mode)
+    monkeypatch.setattr(Path, "chmod", refuse)
+    with pytest.raises(SettingsError, match=rf"refuses mode 0700 \(Operation not permitted\), it stays {mode:04o}"):
+        make_private(given)
+    monkeypatch.setattr(Path, "chmod", lambda *_: None)
+    with pytest.raises(
+        SettingsError, match=f"HASHEE_STATE_DIR .* does not keep mode 0700, it stays {mode:04o}: name one"
+    ):
+        make_private(given)
+
+
+def test_where_modes_cannot_be_set_a_private_directory_is_good_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = tmp_path / "given"
+    given.mkdir(mode=0o700)
+    monkeypatch.setattr(Path, "chmod", refuse)
+    make_private(given)
+
+
+def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(SettingsError, match=r"gives no lock \(Operation not permitted\): name one on a local disk"):
+        take_lock(tmp_path)
+
+
+async def test_a_file_system_without_sockets_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "listen_control", refuse)
+    settings = KeeperSettings.from_environ(process_environ(tmp_path / "state"))
+    with pytest.raises(SettingsError, match=r"no Unix socket can be made at .*control\.sock"):
+        await keeper.run_keeper(settings, lambda _: [], {})
