@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import redis
 
@@ -31,7 +32,7 @@ class RedisServer:
         if len(os.fsencode(socket)) > LONGEST_SOCKET_PATH_BYTES:
             socket = Path(self._short.name) / "redis.sock"
         self.socket = socket
-        self.url = f"unix://{socket}"
+        self.url = f"unix://{quote(os.fsencode(socket))}"
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

@@ -70,9 +70,10 @@ async def test_only_we_can_reach_it_and_it_keeps_the_options_of_the_design(tmp_p
     async with running_server(layout):
         assert stat.S_IMODE(layout.data_dir.stat().st_mode) == 0o700
         assert stat.S_IMODE(layout.socket_path.stat().st_mode) == 0o700
-        with redis.Redis.from_url(
-            layout.url, protocol=2, decode_responses=True, encoding_errors="replace"
-        ) as client:  # its paths are in the file system's encoding
+        place = str(layout.socket_path)  # its name, like others here, need not be text in UTF-8
+        with redis.Redis(
+            unix_socket_path=place, protocol=2, decode_responses=True, encoding_errors="replace"
+        ) as client:
             options = client.config_get("*")
     assert (options["port"], options["appendonly"], options["appendfsync"]) == ("0", "yes", "no")
     assert (options["aof-use-rdb-preamble"], options["maxmemory-policy"], options["save"]) == ("no", "noeviction", "")

@@ -88,15 +88,14 @@ class Scene:
         self._url = url
         self._account = account
         self._open = open_things
-        self._stores = 0
+        self._stores: dict[str, str] = {}
 
     async def agent(self, store: str) -> Agent:
         """A process on this store; several may be on one."""
-        folder = self._folder / store
-        if not folder.exists():
-            folder.mkdir()
-            self._open.enter_context(redis_server(folder))
-        client = await self._open.enter_async_context(open_redis(f"unix://{folder}/redis.sock"))
+        if store not in self._stores:
+            (folder := self._folder / store).mkdir()
+            self._stores[store] = self._open.enter_context(redis_server(folder))
+        client = await self._open.enter_async_context(open_redis(self._stores[store]))
         token = Secret(self._account.token)
         rest = await self._open.enter_async_context(open_rest(self._url, self._account.agent_id, token))
         return Agent(client, rest, self._account.agent_id)
