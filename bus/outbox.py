@@ -116,6 +116,12 @@ class Outbox:
         """Queue a reply of our own beside any job."""
         await self._client.script("post", self._keys.board(conversation_id), conversation_id, reply_record)
 
+    async def post_before(self, conversation_id: str, entry_id: str, reply_record: bytes) -> bool:
+        """Put a reply of our own before the one that was taken as `entry_id`; False when that is not ours any more."""
+        keys = self._keys.board(conversation_id)
+        answer = await self._client.script("post_before", keys, conversation_id, entry_id, self.consumer, reply_record)
+        return answer == b"queued"
+
     async def confirm(
         self, conversation_id: str, client_message_id: str, message_id: str, seq: int, *, sent_ms: int | None = None
     ) -> SentNote | None:

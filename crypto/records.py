@@ -15,6 +15,7 @@ from msgspec import Meta
 from crypto.errors import malformed, stored_unreadable
 from crypto.handshake import SESSION_ID_BYTES
 from crypto.identity import PublicIdentity
+from crypto.offers import KnownPrekey, Offers, Quota
 from crypto.primitives import KEY_BYTES
 from crypto.ratchet import Ratchet
 from crypto.skipped import ENTRY_BYTES, SkippedChain, SkippedChains, drop_expired, replace_chain
@@ -30,7 +31,7 @@ MAX_RECORD_BYTES: Final = 80 * 1024
 """Read and written for every message while keys are parked: the most that may cost."""
 
 DROPPED_ID_BYTES: Final = 8
-"""Of a dropped session's 16: 740 of them (20 a day, prekeys of 37 days) must fit beside 2,000 keys."""
+"""Of a dropped session's 16: even 3,700 of them (100 a day, prekeys of 37 days) leave room for 1,300 keys."""
 
 MAX_UNANSWERED: Final = 900
 """Under the 1,000 that a receiver may step over, so that a peer who lost all of them can still follow."""
@@ -38,10 +39,11 @@ MAX_UNANSWERED: Final = 900
 MAX_UNANSWERED_SECONDS: Final = 30 * 86_400
 """As long as a peer keeps skipped keys and replaced prekeys: what is older it could not read anyway."""
 
-_VERSION: Final = 1
+_VERSION: Final = 2
+_OLDEST_VERSION: Final = 1
 _SESSION_OVERHEAD_BYTES: Final = 250
 _CHAIN_OVERHEAD_BYTES: Final = 42
-_BASE_BYTES: Final = 150
+_BASE_BYTES: Final = 290
 
 
 class Session(msgspec.Struct, frozen=True, gc=False):
@@ -49,7 +51,7 @@ class Session(msgspec.Struct, frozen=True, gc=False):
 
     `handshake_key` is our ephemeral public key while we are the initiator and nothing has been decrypted;
     the prekey ids are those that the initiator named. `sending_since_seconds` is when the running sending
-    chain's first message was sealed (0: none).
+    chain's first message was sealed (0: none). `is_lost`: the device has said that it cannot read it.
     """
 
     id: bytes
@@ -62,6 +64,7 @@ class Session(msgspec.Struct, frozen=True, gc=False):
     handshake_key: bytes | None = None
     sending_since_seconds: int = 0
     skipped: SkippedChains = ()
+    is_lost: bool = False
 
     def __repr__(self) -> str:
         return f"Session(id={self.id.hex()}, started={self.started}, epoch={self.epoch})"
@@ -70,6 +73,16 @@ class Session(msgspec.Struct, frozen=True, gc=False):
     def order(self) -> tuple[int, bytes]:
         """By what sessions are compared (§5.4): the greatest is sent on, the smallest dropped."""
         return self.started, self.id
+
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether we started it and nothing has been decrypted in it."""
+        return self.is_initiator and self.ratchet.receive_chain is None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the device can follow what is sent on it: it has been heard in it, or finds the handshake beside it."""
+        return not self.is_lost and (self.handshake_key is not None or not self.is_unanswered)
 
     def may_send(self, epoch: int, now_ms: int) -> bool:
         """Not of an older epoch (DESIGN §3 rule 17), not unanswered for 900 messages or 30 days."""
@@ -83,40 +96,31 @@ class Session(msgspec.Struct, frozen=True, gc=False):
         )
 
 
-class Quota(msgspec.Struct, frozen=True, array_like=True):
-    """How often something happened on the UTC day `day`."""
-
-    day: Annotated[int, Meta(ge=0)] = 0
-    used: Annotated[int, Meta(ge=0)] = 0
-
-    def used_on(self, day: int) -> int:
-        """How often on `day`."""
-        return self.used if self.day == day else 0
-
-    def plus_one(self, day: int) -> Quota:
-        """After one more on `day`."""
-        return Quota(day, self.used_on(day) + 1)
-
-
 class DeviceRecord(msgspec.Struct, frozen=True, gc=False):
     """Every session with one peer device, rising by `Session.order`, and what limits need remembered.
 
-    `dropped` holds, by signed prekey id, the ids of dropped sessions that a handshake naming it could repeat.
+    `dropped` holds, by signed prekey id, the ids of dropped sessions that a handshake naming it could repeat. `refused_started`: the
+    latest start of a session of the device whose handshake could not be answered.
     """
 
     peer: PublicIdentity | None = None
     sessions: tuple[Session, ...] = ()
     accepted: Quota = Quota()
-    renegotiated_seconds: tuple[int, ...] = ()
     dropped: tuple[tuple[int, bytes], ...] = ()
+    offers: Offers = Offers()
+    refused_started: int = 0
+    prekey: KnownPrekey | None = None
 
     def __repr__(self) -> str:
         return f"DeviceRecord(sessions={len(self.sessions)})"
 
     @property
     def current(self) -> Session | None:
-        """The session to send on, if any may be: the greatest."""
-        return self.sessions[-1] if self.sessions else None
+        """The session to send on, if any may be: the greatest that the device can follow."""
+        for session in reversed(self.sessions):
+            if session.is_open:
+                return session
+        return None
 
     def find(self, session_id: bytes) -> Session | None:
         """The session with this id."""
@@ -139,7 +143,8 @@ class DeviceRecord(msgspec.Struct, frozen=True, gc=False):
 
     def may_send(self, epoch: int, now_ms: int) -> bool:
         """Whether there is a session to send on (§5.4); else `sessions.start_session` first."""
-        return bool(self.sessions) and self.sessions[-1].may_send(epoch, now_ms)
+        current = self.current
+        return current is not None and current.may_send(epoch, now_ms)
 
     def encode(self) -> bytes:
         """For sealed storage: at most 80 KiB, and 1 KiB when no skipped key is kept."""
@@ -148,9 +153,12 @@ class DeviceRecord(msgspec.Struct, frozen=True, gc=False):
                 _VERSION,
                 b"" if self.peer is None else self.peer.pair,
                 self.accepted,
-                self.renegotiated_seconds,
+                (),
                 [_store(session) for session in self.sessions],
                 self.dropped,
+                self.offers,
+                self.refused_started,
+                self.prekey,
             )
         )
 
@@ -161,14 +169,16 @@ class DeviceRecord(msgspec.Struct, frozen=True, gc=False):
             stored = _decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise stored_unreadable(data, _VERSION, "device record") from None
-        if stored.version != _VERSION:
+        if not _OLDEST_VERSION <= stored.version <= _VERSION:
             raise stored_unreadable(data, _VERSION, "device record")
         record = cls(
             _load_peer(stored.peer),
             tuple([_load(session) for session in stored.sessions]),
             stored.accepted,
-            stored.renegotiated_seconds,
             stored.dropped,
+            stored.offers,
+            stored.refused_started,
+            stored.prekey,
         )
         _check_bounds(record)
         return record
@@ -185,7 +195,15 @@ def replace_session(record: DeviceRecord, session: Session) -> DeviceRecord:
         after = (*sessions[:-1], session)
     else:
         after = tuple([session if old.id == session.id else old for old in sessions])
-    return DeviceRecord(record.peer, after, record.accepted, record.renegotiated_seconds, record.dropped)
+    return DeviceRecord(
+        record.peer,
+        after,
+        record.accepted,
+        record.dropped,
+        record.offers,
+        record.refused_started,
+        record.prekey,
+    )
 
 
 def bounded(record: DeviceRecord, today: int) -> DeviceRecord:
@@ -247,12 +265,14 @@ _HAS_THEIR_PUBLIC: Final = 8
 _HAS_SEND_CHAIN: Final = 16
 _HAS_RECEIVE_CHAIN: Final = 32
 _HAS_HANDSHAKE_KEY: Final = 64
+_IS_LOST: Final = 128
+_KEY_FLAGS: Final = (2, 4, 8, 16, 32, 64)
 
 
 class _StoredSession(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     started: _Natural
     epoch: _Natural
-    shape: Annotated[int, Meta(ge=0, le=127)]
+    shape: Annotated[int, Meta(ge=0, le=255)]
     id_and_keys: bytes
     send_count: _Natural
     previous_chain_length: _Natural
@@ -264,12 +284,17 @@ class _StoredSession(msgspec.Struct, array_like=True, forbid_unknown_fields=True
 
 
 class _StoredRecord(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Version 1 ended with `dropped`; what it noted of renegotiations counts no more, and its place stays empty."""
+
     version: int
     peer: bytes
     accepted: Quota
     renegotiated_seconds: tuple[_Natural, ...]
     sessions: list[_StoredSession]
     dropped: tuple[tuple[_Natural, bytes], ...]
+    offers: Offers = Offers()
+    refused_started: _Natural = 0
+    prekey: KnownPrekey | None = None
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -278,7 +303,7 @@ _decode = msgspec.msgpack.Decoder(_StoredRecord).decode
 
 def _store(session: Session) -> _StoredSession:
     ratchet = session.ratchet
-    shape = _IS_INITIATOR if session.is_initiator else 0
+    shape = (_IS_INITIATOR if session.is_initiator else 0) | (_IS_LOST if session.is_lost else 0)
     id_and_keys = session.id + ratchet.root_key
     for flag, key in (
         (_HAS_OWN_PRIVATE, ratchet.own_private),
@@ -308,11 +333,11 @@ def _store(session: Session) -> _StoredSession:
 
 def _load(stored: _StoredSession) -> Session:
     shape, keys = stored.shape, stored.id_and_keys[SESSION_ID_BYTES:]
-    if len(keys) != KEY_BYTES * (1 + (shape >> 1).bit_count()):
+    if len(keys) != KEY_BYTES * (1 + sum(bool(shape & flag) for flag in _KEY_FLAGS)):
         raise malformed("device record: wrong length of keys")
     at = 0
     found: list[bytes | None] = []
-    for flag in (2, 4, 8, 16, 32, 64):
+    for flag in _KEY_FLAGS:
         if shape & flag:
             at += KEY_BYTES
             found.append(keys[at : at + KEY_BYTES])
@@ -340,6 +365,7 @@ def _load(stored: _StoredSession) -> Session:
         handshake_key,
         stored.sending_since_seconds,
         stored.skipped,
+        bool(shape & _IS_LOST),
     )
 
 
@@ -356,6 +382,9 @@ def _check_bounds(record: DeviceRecord) -> None:
         raise malformed("device record: too many sessions")
     if record.sessions and record.peer is None:
         raise malformed("device record: sessions without a peer")
+    prekey = record.prekey
+    if prekey is not None and (len(prekey.public), len(prekey.signature)) != (KEY_BYTES, 2 * KEY_BYTES):
+        raise malformed("device record: wrong length of a prekey")
     if any(not ids or len(ids) % DROPPED_ID_BYTES for _, ids in record.dropped):
         raise malformed("device record: dropped ids")
     chains = [chain for session in record.sessions for chain in session.skipped]

@@ -34,30 +34,15 @@ from crypto.records import (
     bounded,
     replace_session,
 )
+from crypto.renewal import MAX_AHEAD_MS, heard, with_prekey
 from crypto.skipped import SkippedChains, day_of, drop_expired, find_chain, park, replace_chain
 from crypto.wraps import RatchetWrap
 
-MAX_ACCEPTED_PER_DAY: Final = 20
+MAX_ACCEPTED_PER_DAY: Final = 100
 """New sessions that one device may make us keep in a day: each costs a one-time prekey and four agreements."""
-
-MAX_AHEAD_MS: Final = 86_400_000
-"""How far in our future a session may claim to have started; further ahead it would be sent on for ever."""
 
 PING_AFTER: Final = 50
 """Unanswered messages after which we ask for an answer, so that the sending chain is renewed."""
-
-RENEGOTIATIONS_PER_DAY: Final = 5
-RENEGOTIATION_INTERVAL_SECONDS: Final = 3_600
-DAY_SECONDS: Final = 86_400
-_RENEGOTIABLE: Final = frozenset(
-    (
-        Reason.NO_SESSION,
-        Reason.UNKNOWN_PREKEY,
-        Reason.TOO_MANY_SKIPPED,
-        Reason.KEY_USED,
-        Reason.BAD_CIPHERTEXT,
-    )
-)
 
 
 class Unwrapped(msgspec.Struct, frozen=True, gc=False):
@@ -87,9 +72,9 @@ def start_session(
     """
     check_bundle(bundle, bundle.identity)
     record = _for_peer(record, bundle.identity)
-    started = now_ms
+    started = max(now_ms, 1 + record.refused_started)
     if record.sessions:
-        started = max(now_ms, 1 + record.sessions[-1].started)
+        started = max(started, 1 + record.sessions[-1].started)
     shared_secret, ephemeral_key = initiate(device.identity, bundle, random)
     ad = associated_data(device.identity.public, bundle.identity)
     session = Session(
@@ -102,7 +87,7 @@ def start_session(
         one_time_prekey_id=bundle.one_time_prekey_id,
         handshake_key=ephemeral_key,
     )
-    return _with_session(record, session)
+    return with_prekey(_with_session(record, session), bundle.identity, bundle, now_ms)
 
 
 def wrap_key(
@@ -155,6 +140,7 @@ def wrap_key(
         session.handshake_key,
         session.sending_since_seconds if step.ratchet.send_count > 1 else now_ms // 1000,
         session.skipped,
+        session.is_lost,
     )
     return replace_session(record, after), wrap
 
@@ -186,7 +172,7 @@ def unwrap_key(  # noqa: PLR0917 - the wrap, whom it is for, whom it is from, an
         after = replace_session(record, opened)
         if opened.skipped or session.skipped:
             after = bounded(after, day_of(now_ms))
-        return Unwrapped(after, content_key)
+        return Unwrapped(heard(after), content_key)
     if wrap.handshake is None:
         raise Unreadable(Reason.NO_SESSION, "unknown session, no handshake")
     ad = associated_data(peer_pinned, device.identity.public)
@@ -194,9 +180,8 @@ def unwrap_key(  # noqa: PLR0917 - the wrap, whom it is for, whom it is from, an
     fresh = _respond(device, wrap.session, wrap.handshake, prekeys, epoch)
     opened, content_key = _open_in(fresh, wrap, header, ad + wrap.header + content_id, now_ms)
     counted = msgspec.structs.replace(record, accepted=record.accepted.plus_one(day_of(now_ms)))
-    return Unwrapped(
-        bounded(_with_session(counted, opened), day_of(now_ms)), content_key, wrap.handshake.one_time_prekey_id
-    )
+    after = bounded(heard(_with_session(counted, opened)), day_of(now_ms))
+    return Unwrapped(after, content_key, wrap.handshake.one_time_prekey_id)
 
 
 def ping_due(record: DeviceRecord) -> bool:
@@ -206,35 +191,6 @@ def ping_due(record: DeviceRecord) -> bool:
         return False
     count = session.ratchet.send_count
     return count >= PING_AFTER and count % PING_AFTER == 0
-
-
-def may_renegotiate(record: DeviceRecord, reason: Reason, now_ms: int) -> bool:
-    """Whether a signed, new envelope that failed for `reason` may make us start a session (§5.4).
-
-    Never while our last session is unanswered; at most once an hour and five times a day. `bad_ciphertext`
-    counts only where it came from a ratchet wrap, which is the caller's to know.
-    """
-    if reason not in _RENEGOTIABLE:
-        return False
-    ours = [session for session in record.sessions if session.is_initiator]
-    if ours and ours[-1].ratchet.receive_chain is None:
-        return False
-    recent = _recent_renegotiations(record, now_ms)
-    if recent and now_ms // 1000 - recent[-1] < RENEGOTIATION_INTERVAL_SECONDS:
-        return False
-    return len(recent) < RENEGOTIATIONS_PER_DAY
-
-
-def noted(record: DeviceRecord, now_ms: int) -> DeviceRecord:
-    """The record after a renegotiation, for the limits."""
-    recent = (*_recent_renegotiations(record, now_ms), now_ms // 1000)
-    return msgspec.structs.replace(record, renegotiated_seconds=recent)
-
-
-def _recent_renegotiations(record: DeviceRecord, now_ms: int) -> tuple[int, ...]:
-    """When they were, within the last 24 hours."""
-    since = now_ms // 1000 - DAY_SECONDS
-    return tuple(at for at in record.renegotiated_seconds if at > since)
 
 
 def forget_prekey(record: DeviceRecord, signed_prekey_id: int) -> DeviceRecord:
@@ -254,7 +210,7 @@ def _for_peer(record: DeviceRecord, peer: PublicIdentity) -> DeviceRecord:
         return record
     if record.peer is None:
         return msgspec.structs.replace(record, peer=peer)
-    return DeviceRecord(peer, (), record.accepted, record.renegotiated_seconds)
+    return DeviceRecord(peer, (), record.accepted, offers=record.offers)
 
 
 def _check_handshake(record: DeviceRecord, told_session: bytes, handshake: Handshake, ad: bytes, now_ms: int) -> None:
@@ -327,19 +283,25 @@ def _answered(session: Session, step: ReceiveStep, skipped: SkippedChains) -> Se
         None,
         session.sending_since_seconds,
         skipped,
+        session.is_lost,
     )
 
 
 def _with_session(record: DeviceRecord, session: Session) -> DeviceRecord:
-    """The record with a new session; the sixth is dropped and those not sent on any more are stripped."""
-    ordered = sorted((*record.sessions, session), key=lambda one: one.order)
-    kept, dropped = ordered[-MAX_SESSIONS:], ordered[:-MAX_SESSIONS]
-    retired = [_retired(one) for one in kept[:-1]]
+    """The record with a new session; of six one that is lost is dropped, else the smallest; those not sent on are stripped."""
+    kept = sorted((*record.sessions, session), key=lambda one: one.order)
+    dropped: list[Session] = []
+    while len(kept) > MAX_SESSIONS:
+        dropped.append(min(kept, key=lambda one: (not one.is_lost, one.order)))
+        kept.remove(dropped[-1])
     remembered = record.dropped
     for one in dropped:
         if not one.is_initiator:
             remembered = _remember(remembered, one)
-    return msgspec.structs.replace(record, sessions=(*retired, kept[-1]), dropped=remembered)
+    added = msgspec.structs.replace(record, sessions=tuple(kept), dropped=remembered)
+    current = added.current
+    retired = tuple([one if one is current else _retired(one) for one in kept])
+    return msgspec.structs.replace(added, sessions=retired)
 
 
 def _retired(session: Session) -> Session:
@@ -366,8 +328,6 @@ __all__ = [
     "DeviceRecord",
     "Unwrapped",
     "forget_prekey",
-    "may_renegotiate",
-    "noted",
     "ping_due",
     "start_session",
     "unwrap_key",

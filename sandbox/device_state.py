@@ -15,6 +15,7 @@ from crypto.envelope import (
     handshake_prekeys,
     open_ratchet,
     parse_envelope,
+    ratchet_wrap,
     seal_ratchet,
     verify_signature,
 )
@@ -31,8 +32,10 @@ from crypto.prekeys import (
     prekeys_to_json,
 )
 from crypto.records import EMPTY_RECORD, DeviceRecord
-from crypto.sessions import may_renegotiate, noted, ping_due, start_session
+from crypto.renewal import Renewal, handshake_refused, never_sent_on, offered, renewal_due
+from crypto.sessions import ping_due, start_session
 from crypto.streams import StreamReader
+from crypto.wraps import RatchetWrap
 from sandbox.ulid import now_ms
 
 EPOCH = 0
@@ -150,14 +153,26 @@ class DeviceState:
         received = self.open(encrypted_payload, expected)
         return StreamReader.start(received.envelope, received.payload, stream_id=stream_id)
 
-    def renegotiation_is_due(self, owner_id: str, device_id: str, reason: Reason) -> bool:
-        """Whether to answer this failure with a new session of ours; says so once per limit (§5.4)."""
-        peer = (owner_id, device_id)
+    def renewal_due(self, owner_id: str, reason: Reason, wrap: RatchetWrap | None) -> Renewal:
+        """What a message that could not be read calls for now (§5.4); it counts as done."""
+        peer = (owner_id, owner_id)
         record = self._record(*peer)
-        if not may_renegotiate(record, reason, now_ms()):
-            return False
-        self._records[peer] = noted(record, now_ms())
-        return True
+        if wrap is not None:
+            record = handshake_refused(record, wrap, now_ms())
+        renewal = renewal_due(record, reason, epoch=EPOCH, now_ms=now_ms())
+        self._records[peer] = offered(record, renewal, now_ms())
+        return renewal
+
+    def never_send_on(self, owner_id: str, session_id: bytes) -> None:
+        """The agent has said that it cannot read this session."""
+        self._records[owner_id, owner_id] = never_sent_on(self._record(owner_id, owner_id), session_id)
+
+    def wrap_of(self, encrypted_payload: str, expected: Expected) -> RatchetWrap | None:
+        """The wrap for this device of a signed envelope, if there is one."""
+        try:
+            return ratchet_wrap(self.verified(encrypted_payload, expected), self.device.device_id)
+        except Unreadable:
+            return None
 
     def _record(self, owner_id: str, device_id: str) -> DeviceRecord:
         return self._records.get((owner_id, device_id), EMPTY_RECORD)

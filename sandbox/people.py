@@ -15,14 +15,16 @@ import httpx2
 import msgspec
 import trio
 
+from crypto import strict_base64
 from crypto.envelope import Expected
 from crypto.errors import Reason, Unreadable
 from crypto.identity import IdentityKeys, LocalDevice
 from crypto.prekeys import bundle_from_json
-from crypto.streams import StreamReader
+from crypto.renewal import Renewal
 from sandbox.api import ApiRefused, PersonAccount, RelayApi
 from sandbox.background import background
 from sandbox.device_state import DeviceState, Received
+from sandbox.heard_streams import HeardStreams
 from sandbox.outgoing import Outgoing
 from sandbox.transcript import Line, Transcript
 from sandbox.ulid import new_ulid
@@ -59,13 +61,6 @@ RETRY_500_SECONDS = 0.5
 NO_CONNECTION = (ConnectFailed, ConnectionLost, httpx2.TransportError)
 
 
-class Growing(msgspec.Struct, frozen=True):
-    """A streamed answer as it stands now."""
-
-    reader: StreamReader
-    text: str
-
-
 class Person:
     """Made by `make_person`; connected within `async with connected(person)`."""
 
@@ -77,13 +72,16 @@ class Person:
         self.device = LocalDevice(account.user_id, str(uuid.uuid4()), identity)
         self.transcript = Transcript()
         self.typing: set[str] = set()
-        self.growing: dict[str, Growing] = {}
         self.unreadable: Counter[Reason] = Counter()
         self.versions: set[str] = set()
         self.counts: Counter[str] = Counter()
         self.connected = False
+        self.envelopes: set[str] = set()
+        """Whatever the agent has sent, pushed or fetched."""
         self._api = RelayApi(url, account.access_token)
         self._state = DeviceState(self.device)
+        self._streams = HeardStreams(self._state, self.counts)
+        self.growing = self._streams.growing
         self._outgoing = Outgoing()
         self._agents: dict[str, str] = {}
         self._last_seq: dict[str, int] = {}
@@ -111,7 +109,7 @@ class Person:
         return Person(self.url, self.name, self.account, self.identity)
 
     def forget_sessions(self) -> None:
-        """Loses every ratchet and keeps the keys, as a device does that fell back to an old copy of itself."""
+        """Loses every ratchet and keeps the keys."""
         self._state.forget_sessions()
 
     # --- talking ---
@@ -296,11 +294,12 @@ class Person:
             line = Line("in", text, received.envelope.client_message_id, frame.conversation_seq, trio.current_time())
             self.transcript.add(conversation_id, line)
         elif kind == "system":
-            await self._hear_system(conversation_id, received.payload.get("event"))
+            await self._hear_system(frame, received.payload.get("event"))
         else:
             self.counts[f"payload_{kind}"] += 1
 
     async def _open(self, frame: MessageNew) -> Received | None:
+        self.envelopes.add(frame.encrypted_payload)
         expected = Expected(frame.conversation_id, frame.sender_id, frame.sender_device_id)
         try:
             if not self._state.knows(frame.sender_id):
@@ -320,43 +319,30 @@ class Person:
         agent_id = frame.sender_id
         if self._agents.get(frame.conversation_id) != agent_id:
             return
-        if self._state.renegotiation_is_due(agent_id, agent_id, reason):
+        wrap = self._state.wrap_of(frame.encrypted_payload, Expected(frame.conversation_id, agent_id))
+        renewal = self._state.renewal_due(agent_id, reason, wrap)
+        if renewal is Renewal.NONE:
+            return
+        if renewal is Renewal.NEW:
             async with self._sealing:
                 await self._start_session(agent_id)
-            await self._send(frame.conversation_id, _event("session.renewed"))
+        lost = {} if wrap is None else {"lost": strict_base64.encode(wrap.session)}
+        await self._send(frame.conversation_id, _event("session.renewed", **lost))
 
-    async def _hear_system(self, conversation_id: str, event: object) -> None:
-        kind = event.get("kind") if isinstance(event, dict) else None
+    async def _hear_system(self, frame: MessageNew, event: object) -> None:
+        kind, lost = (event.get("kind"), event.get("lost")) if isinstance(event, dict) else (None, None)
         self.counts[f"event_{kind}"] += 1
         if kind == "session.ping":
-            await self._send(conversation_id, _event("session.pong"))
+            await self._send(frame.conversation_id, _event("session.pong"))
+        elif kind == "session.renewed" and isinstance(lost, str):
+            self._state.never_send_on(frame.sender_id, strict_base64.decode(lost))
 
     def _hear_stream(self, frame: StreamStart | StreamDelta | StreamAbort) -> None:
-        conversation_id = frame.conversation_id
         try:
-            match frame:
-                case StreamStart():
-                    expected = Expected(conversation_id, frame.sender_id or "")
-                    reader = self._state.open_stream(frame.encrypted_payload, expected, frame.stream_id)
-                    self.growing[conversation_id] = Growing(reader, "")
-                    self.counts["streams"] += 1
-                case StreamDelta():
-                    self._grow(frame)
-                case StreamAbort():
-                    self.growing.pop(conversation_id, None)
-                    self.counts["streams_aborted"] += 1
+            self._streams.hear(frame)
         except Unreadable as failure:
             self.unreadable[failure.reason] += 1
         self.transcript.notify()
-
-    def _grow(self, frame: StreamDelta) -> None:
-        growing = self.growing.get(frame.conversation_id)
-        if growing is None or growing.reader.stream_id != frame.stream_id:
-            return
-        envelope = self._state.verified(frame.encrypted_payload, Expected(frame.conversation_id, frame.sender_id or ""))
-        reader, text = growing.reader.read(envelope, seq=frame.seq)
-        self.growing[frame.conversation_id] = Growing(reader, growing.text + text)
-        self.counts["deltas"] += 1
 
     def _hear_typing(self, frame: TypingStart | TypingStop) -> None:
         if isinstance(frame, TypingStart):
@@ -367,8 +353,8 @@ class Person:
         self.transcript.notify()
 
 
-def _event(kind: str) -> dict[str, object]:
-    return {"type": "system", "event": {"kind": kind}}
+def _event(kind: str, **more: str) -> dict[str, object]:
+    return {"type": "system", "event": {"kind": kind, **more}}
 
 
 async def make_person(url: str, name: str) -> Person:

@@ -29,7 +29,7 @@ from supervisor.own_words import OwnWords
 from supervisor.payloads import payload_type_of, reply_id, reply_message_id
 from supervisor.recipients import Recipient, Recipients, has_same_keys, row_of, shows_streams
 from supervisor.rest import RestFailed
-from supervisor.sealer import Addressed, CannotSeal, SealedFor, Sealer
+from supervisor.sealer import Addressed, CannotSeal, OfferFirst, SealedFor, Sealer
 from supervisor.sent_times import SentTimes
 from supervisor.streams import LiveStream, Streams
 from supervisor.time_guard import TimeGuard
@@ -207,7 +207,11 @@ class Outbound:
             stream_key = StreamKey.generate(os.urandom)
             self._streams.expect(head.reply.stream_id or "")
         addressed = self._addressed(head, recipient, kind, stream_key)
-        committed = await self._commit(head, addressed)
+        try:
+            committed = await self._commit(head, addressed)
+        except OfferFirst:
+            await self._offer_before(head)
+            return
         if committed is None:
             return
         sealed, shown = committed
@@ -217,6 +221,13 @@ class Outbound:
         else:
             await self._begin_stream(head, addressed, stream_key, sealed.encrypted_payload)
         await self._ask_for_an_answer(head, sealed)
+
+    async def _offer_before(self, head: _Head) -> None:
+        """Put an offer into the out-box before this reply, which is taken again when that is acknowledged."""
+        record = head.record
+        offer = self._words.renewed(record.job_id, record.conversation_id, record.message_ms)
+        if await self._outbox.post_before(record.conversation_id, head.entry_id, offer):
+            log.info("session: offered anew, since Redis went back", conversation_id=record.conversation_id)
 
     def _addressed(self, head: _Head, recipient: Recipient, kind: str, stream_key: StreamKey | None) -> Addressed:
         record, reply = head.record, head.reply

@@ -5,14 +5,21 @@ They travel as replies do, through the conversation's out-box, so that they are 
 `!`, which no handler's place does.
 """
 
+import os
+
 from bus.jobs import APOLOGY_PLACE
 from bus.records import Payload, Reply, ReplyPlace, pack_reply
 from bus.sealing import BusKey
 from bus.store import now_ms
+from crypto import strict_base64
+from crypto.errors import Unreadable
 
 RENEWED = "session.renewed"
 PING = "session.ping"
 PONG = "session.pong"
+
+OFFER_PLACE = "!renewed-"
+OFFER_BYTES = 10  # as much as is random in a client_message_id
 
 
 class OwnWords:
@@ -22,10 +29,19 @@ class OwnWords:
         self._bus_key = bus_key
         self._agent_id = agent_id
 
-    def renewed(self, message_id: str, conversation_id: str, message_ms: int, device_id: str) -> bytes:
-        """The first message of a new session with a device, since `message_id` could not be read."""
-        at = ReplyPlace(message_id, conversation_id, f"!renewed-{device_id}", message_ms)
-        return self._pack(at, RENEWED, device_id)
+    def renewed(
+        self, message_id: str, conversation_id: str, message_ms: int, *, device_id: str | None = None, lost: bytes = b""
+    ) -> bytes:
+        """An offer (PROTOCOL §5.4): the first message of a session, or the same once more; `lost`: the one that could not be read.
+
+        Its place is random, and so its client_message_id: one that the relay has had before Redis went back would never arrive.
+        """
+        event: Payload = {"kind": RENEWED}
+        if lost:
+            event["lost"] = strict_base64.encode(lost)
+        at = ReplyPlace(message_id, conversation_id, f"{OFFER_PLACE}{os.urandom(OFFER_BYTES).hex()}", message_ms)
+        payload: Payload = {"type": "system", "event": event}
+        return self._seal(at, Reply(kind="system", content_type="system", payload=payload, new_session_with=device_id))
 
     def pong(self, message_id: str, conversation_id: str, message_ms: int) -> bytes:
         """The answer to a session.ping."""
@@ -46,15 +62,24 @@ class OwnWords:
     def _say(self, at: ReplyPlace, text: str) -> bytes:
         return self._seal(at, Reply(kind="message", content_type="text", payload={"type": "text", "text": text}))
 
-    def _pack(self, at: ReplyPlace, kind: str, new_session_with: str | None = None) -> bytes:
+    def _pack(self, at: ReplyPlace, kind: str) -> bytes:
         payload: Payload = {"type": "system", "event": {"kind": kind}}
-        return self._seal(
-            at,
-            Reply(kind="system", content_type="system", payload=payload, new_session_with=new_session_with),
-        )
+        return self._seal(at, Reply(kind="system", content_type="system", payload=payload))
 
     def _seal(self, at: ReplyPlace, reply: Reply) -> bytes:
         return pack_reply(at, reply, emitted_ms=now_ms(), key=self._bus_key, agent_id=self._agent_id)
+
+
+def lost_session(payload: Payload) -> bytes:
+    """The session that an offer names as unreadable (16 bytes); empty where it names none."""
+    event = payload.get("event")
+    lost = event.get("lost") if isinstance(event, dict) else None
+    if not isinstance(lost, str):
+        return b""
+    try:
+        return strict_base64.decode(lost)
+    except Unreadable:
+        return b""
 
 
 def system_event(payload: Payload) -> str | None:

@@ -106,19 +106,16 @@ class Parts:
         rest.page_bytes, rest.relations_bytes = intake.page_bytes, intake.relations_bytes
         self.outbox = Outbox(client, settings.agent_id, instance.name, self.generation)
         self.guard = TimeGuard(
-            client,
-            names,
-            self.generation,
-            metrics,
-            state_dir=settings.state_dir,
-            is_private=settings.redis_url is None,
+            client, names, self.generation, metrics, state_dir=settings.state_dir, is_private=settings.redis_url is None
         )
+        self.guard.on_back = self._ask_for_poll
         policies = PolicyStore(client, names, keys.bus)
         words = OwnWords(keys.bus, settings.agent_id)
         sent_times = SentTimes()
         vault = Vault(client, names, keys.state)
-        slot_store = SlotStore(client, names, settings.max_connections)
-        self.slots = Slots(slot_store, instance, ask_for_poll=self._ask_for_poll)
+        self.slots = Slots(
+            SlotStore(client, names, settings.max_connections), instance, ask_for_poll=self._ask_for_poll
+        )
         self.connection = Connection(
             address, metrics, self.slots, on_frame=self._on_frame, on_connected=self._on_connected
         )

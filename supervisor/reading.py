@@ -25,14 +25,16 @@ from crypto.envelope import (
 )
 from crypto.errors import BadContent, ForgedContent, Reason, Unreadable
 from crypto.identity import LocalDevice
-from crypto.sessions import DeviceRecord, may_renegotiate, noted
+from crypto.records import DeviceRecord
+from crypto.renewal import Renewal, handshake_refused, never_sent_on, offered, renewal_due
+from crypto.wraps import RatchetWrap
 from supervisor.addressing import GROUP, check_addressed
 from supervisor.asking import WAIT_LONG_SECONDS
 from supervisor.evidence import MOST_PLAINTEXT_BYTES
 from supervisor.frames import ArtifactResponse, MessageNew
 from supervisor.groups import Groups, check_not_stale, sent_ms
 from supervisor.mending import session_thing
-from supervisor.own_words import PING, OwnWords, system_event
+from supervisor.own_words import PING, RENEWED, OwnWords, lost_session, system_event
 from supervisor.owners import Owner, Owners
 from supervisor.payloads import conversation_kind, inbound_message, message_ms, payload_type_of
 from supervisor.prekeys import NO_PREKEYS, Prekeys
@@ -217,9 +219,10 @@ class Reader:
         except Unreadable as error:
             if _is_old(incoming, look) and error.reason in LONG_AGO and not isinstance(error, ForgedContent):
                 return Old(arrival, error.reason.value)
-            return msgspec.structs.replace(
-                self._out_of_step(arrival, loaded, error), waits_for=self._session_of(envelope)
-            )
+            wrap = self._wrap_of(envelope)
+            unread = self._out_of_step(arrival, loaded, error, wrap)
+            waits_for = "" if wrap is None else session_thing(envelope.sender_id, wrap.session)
+            return msgspec.structs.replace(unread, waits_for=waits_for)
 
     async def _authenticate(self, frame: MessageFrame, envelope: Envelope, look: Look) -> Owner:
         """`to`, conversation pin, grant, pinned key, signature, in the order of PROTOCOL §5.10."""
@@ -239,7 +242,10 @@ class Reader:
         opened = open_ratchet(
             envelope, self._device, owner.pinned, loaded.record, prekeys, epoch=epoch, now_ms=now_ms()
         )
-        write = self._sessions.seal(arrival.peer, loaded, opened.record)
+        record = opened.record
+        if system_event(opened.payload) == RENEWED:
+            record = never_sent_on(record, lost_session(opened.payload))
+        write = self._sessions.seal(arrival.peer, loaded, record)
         arrival = msgspec.structs.replace(arrival, session=write, used_one_time_prekey=opened.used_one_time_prekey)
         job, answer = None, b""
         if opened.payload.get("type") != "system":
@@ -253,29 +259,34 @@ class Reader:
             payload_type_of(opened.payload),
             job,
             answer,
-            opened.record,
+            record,
             begins_session=session if is_new else b"",
         )
 
-    def _session_of(self, envelope: Envelope) -> str:
-        """What a message waits for that is out of step: the session that it names."""
+    def _wrap_of(self, envelope: Envelope) -> RatchetWrap | None:
+        """The wrap for us, if there is exactly one."""
         try:
-            wrap = ratchet_wrap(envelope, self._device.device_id)
+            return ratchet_wrap(envelope, self._device.device_id)
         except Unreadable:
-            return ""
-        return session_thing(envelope.sender_id, wrap.session)
+            return None
 
-    def _out_of_step(self, arrival: Arrival, loaded: Loaded, error: Unreadable) -> Unread:
-        """The sender is who they say and the sessions are out of step: a new one, within the limits of PROTOCOL §5.4."""
-        now = now_ms()
-        if isinstance(error, ForgedContent) or not may_renegotiate(loaded.record, error.reason, now):
+    def _out_of_step(self, arrival: Arrival, loaded: Loaded, error: Unreadable, wrap: RatchetWrap | None) -> Unread:
+        """The sender is who they say and the sessions are out of step: an offer of one that works, within the limits of PROTOCOL §5.4."""
+        now, renewal = now_ms(), Renewal.NONE
+        record = loaded.record if wrap is None else handshake_refused(loaded.record, wrap, now)
+        if not isinstance(error, ForgedContent):
+            renewal = renewal_due(record, error.reason, epoch=self._generation.epoch, now_ms=now)
+        record = offered(record, renewal, now)
+        if record is loaded.record:
             return Unread(arrival, error)
-        record = noted(loaded.record, now)
-        counted = msgspec.structs.replace(arrival, session=self._sessions.seal(arrival.peer, loaded, record))
+        noted = msgspec.structs.replace(arrival, session=self._sessions.seal(arrival.peer, loaded, record))
+        if renewal is Renewal.NONE:
+            return Unread(noted, error, record=record)
+        lost = b"" if wrap is None else wrap.session
         answer = self._words.renewed(
-            arrival.message_id, arrival.conversation_id, arrival.message_ms, device_id=arrival.peer[1]
+            arrival.message_id, arrival.conversation_id, arrival.message_ms, device_id=arrival.peer[1], lost=lost
         )
-        return Unread(counted, error, answer=answer, record=record)
+        return Unread(noted, error, answer=answer, record=record)
 
     def _opened_in_vain(self, arrival: Arrival, loaded: Loaded, error: BadContent) -> Unread:
         """The ratchet has moved although the content is of no use: both are kept (PROTOCOL §5.4)."""

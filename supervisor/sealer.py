@@ -18,8 +18,11 @@ from crypto.errors import CannotSend, TooLarge, Unreadable
 from crypto.groups import GroupKeys, seal_group_message
 from crypto.identity import LocalDevice
 from crypto.prekeys import Bundle
-from crypto.sessions import DeviceRecord, ping_due, start_session
+from crypto.records import DeviceRecord
+from crypto.renewal import has_open_offer, known_bundle, needs_bundle, session_was_offered
+from crypto.sessions import ping_due, start_session
 from supervisor.metrics import Metrics
+from supervisor.own_words import RENEWED, system_event
 from supervisor.owners import Owner, Owners
 from supervisor.rest import RestFailed
 from supervisor.sessions import Loaded, Peer, Sessions
@@ -31,6 +34,12 @@ class CannotSeal(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class OfferFirst(Exception):
+    """Redis went back: a device has only sessions that are not sent with any more. Their successor is offered in a message of its own
+    before the reply, which the relay may pass over as one that it has had (PROTOCOL §5.4).
+    """
 
 
 class SealedFor(msgspec.Struct, frozen=True):
@@ -57,6 +66,11 @@ class Addressed(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"Addressed(conversation_id={self.conversation_id!r}, client_message_id={self.client_message_id!r}, …)"
+
+    @property
+    def is_offer(self) -> bool:
+        """Whether it opens sessions and says nothing else."""
+        return system_event(self.payload) == RENEWED
 
     @property
     def recipient_id(self) -> str:
@@ -101,21 +115,34 @@ class Sealer:
         return self._generation.epoch
 
     async def missing(self, to: Addressed, peers: list[Peer]) -> dict[str, Bundle] | None:
-        """Bundles of the owner's devices, fetched when one of them has no session to send on, or shall have a new one; else None."""
+        """Bundles of the owner's devices, fetched when one of them needs a session that what we know of it cannot begin; else None.
+
+        Raises OfferFirst; RestFailed where there is nothing to go on with.
+        """
         if isinstance(to.recipient, GroupKeys):
             return None
         owner, now = to.recipient, now_ms()
+        lacking: dict[str, DeviceRecord] = {}
         for peer in peers:
-            if peer[1] == to.new_session_with or not (await self._sessions.peek(peer)).record.may_send(
-                self._generation.epoch, now
-            ):
-                try:
-                    return await self._owners.bundles(owner)
-                except RestFailed as error:
-                    if not error.is_refusal:
-                        raise
-                    return {}  # the sessions that there are will do, if there is one
-        return None
+            record = (await self._sessions.peek(peer)).record
+            if not self._goes_on(record, to, peer[1], now):
+                lacking[peer[1]] = record
+        bundles = None
+        if any(_known(record, owner, device, now) is None for device, record in lacking.items()):
+            bundles = await self._fetched(owner)
+        for device, record in lacking.items():
+            can_begin = device in (bundles or {}) or _known(record, owner, device, now) is not None
+            if can_begin and not to.is_offer and record.sessions and record.sessions[-1].epoch < self._generation.epoch:
+                raise OfferFirst
+        return bundles
+
+    async def _fetched(self, owner: Owner) -> dict[str, Bundle]:
+        try:
+            return await self._owners.bundles(owner)
+        except RestFailed as error:
+            if not error.is_refusal:
+                raise
+            return {}  # the sessions that there are will do, if there is one
 
     async def bundles(self, to: Addressed) -> dict[str, Bundle]:
         """Of all devices of the owner; none for a group."""
@@ -126,20 +153,21 @@ class Sealer:
         try:
             if isinstance(to.recipient, GroupKeys):
                 return self._seal_for_group(to, to.recipient)
-            return await self._seal_for_person(to, peers, bundles)
+            return await self._seal_for_person(to, to.recipient, peers, bundles)
         except TooLarge:
             raise CannotSeal("too_large") from None
         except CannotSend:
             raise CannotSeal("no_group_key" if isinstance(to.recipient, GroupKeys) else "no_usable_device") from None
 
-    async def _seal_for_person(self, to: Addressed, peers: list[Peer], bundles: Mapping[str, Bundle]) -> SealedFor:
+    async def _seal_for_person(
+        self, to: Addressed, owner: Owner, peers: list[Peer], bundles: Mapping[str, Bundle]
+    ) -> SealedFor:
         epoch = self._generation.epoch
         loaded: dict[str, Loaded] = {}
         records: dict[str, DeviceRecord] = {}
         for peer in peers:
             read = await self._sessions.load_to_send(peer)
-            is_renewed = peer[1] == to.new_session_with
-            record = self._sendable(read.record, bundles.get(peer[1]), epoch, is_renewed=is_renewed)
+            record = self._sendable(read.record, to, owner, peer[1], bundles.get(peer[1]))
             if record is None:
                 self._metrics.devices_left_out.inc()
                 continue
@@ -190,19 +218,40 @@ class Sealer:
         for write, record in zip(sealed.writes, sealed.moved, strict=True):
             self._sessions.committed(write, record)
 
+    def _goes_on(self, record: DeviceRecord, to: Addressed, device_id: str, now: int) -> bool:
+        """Whether the device gets this in a session that there is; an offer goes into one that is open already."""
+        epoch = self._generation.epoch
+        if device_id == to.new_session_with:
+            return has_open_offer(record, epoch=epoch, now_ms=now)
+        return record.may_send(epoch, now)
+
     def _sendable(
-        self, record: DeviceRecord, bundle: Bundle | None, epoch: int, *, is_renewed: bool
+        self, record: DeviceRecord, to: Addressed, owner: Owner, device_id: str, fetched: Bundle | None
     ) -> DeviceRecord | None:
-        now = now_ms()
-        may_send = record.may_send(epoch, now)
-        if may_send and not (is_renewed and bundle is not None):
+        """The record with a session to send on; None where none can be begun.
+
+        A session that follows others names no one-time prekey: what was handed out last may be gone at the device.
+        """
+        now, epoch = now_ms(), self._generation.epoch
+        if self._goes_on(record, to, device_id, now):
             return record
+        is_renewal, bundle = bool(record.sessions), fetched or _known(record, owner, device_id, now)
         if bundle is None:
-            return None
+            return record if record.may_send(epoch, now) else None
+        if is_renewal:
+            bundle = msgspec.structs.replace(bundle, one_time_prekey_id=None, one_time_prekey=None)
         try:
-            return start_session(record, self._device, bundle, epoch=epoch, now_ms=now, random=os.urandom)
+            begun = start_session(record, self._device, bundle, epoch=epoch, now_ms=now, random=os.urandom)
         except Unreadable:
             return None
+        return session_was_offered(begun) if is_renewal else begun
+
+
+def _known(record: DeviceRecord, owner: Owner, device_id: str, now: int) -> Bundle | None:
+    """What a session with the device can begin with without asking the relay."""
+    if record.peer != owner.pinned or needs_bundle(record, now):
+        return None
+    return known_bundle(record, owner.owner_id, device_id)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ went down together.
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -53,6 +54,8 @@ class TimeGuard:
         self._metrics = metrics
         self._file = state_dir / FILE
         self._is_private = is_private
+        self.on_back: Callable[[], None] = lambda: None
+        """Told that Redis went back: the cursor did too, and what the relay has since is polled again."""
         self._seen: Seen | None = Seen()
         self._noted = Seen()
         self._has_begun = False
@@ -80,6 +83,7 @@ class TimeGuard:
                 self._has_begun and self._generation.epoch > epoch
             ):  # found here, or by another supervisor first
                 self._metrics.went_back.inc()
+                self.on_back()
                 log.error(
                     "redis: went back in time; sessions are started anew",
                     reason=reason or ("an older state than was seen" if is_back else "another supervisor says so"),

@@ -3,6 +3,7 @@
 import msgspec
 
 from bus.outbox import Committed
+from bus.records import decode_reply_record
 from bus.recovery import Reclaim
 from bus.store import Intake, SessionWrite
 from tests.bus.builders import (
@@ -27,6 +28,27 @@ async def test_rule_12_the_next_reply_starts_at_confirm_whoever_hears_the_ack(sc
     assert (sent.conversation_type, sent.payload_type) == ("h2a", "text")
     assert text_of((await talk.take_reply()).fields["r"]) == "1"
     assert await other.confirm(CONVERSATION, "c0", "m", 2) is None
+
+
+async def test_rule_17_an_offer_goes_out_before_the_reply_that_needs_its_session(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    await answer(worker, "0", "1")
+    taken = await talk.take_reply()
+    offer = msgspec.msgpack.encode(msgspec.structs.replace(decode_reply_record(taken.fields["r"]), place="!renewed-1"))
+    outbox = talk.supervisor.outbox
+    assert not await outbox.post_before(CONVERSATION, "1-1", offer), (
+        "only who holds the head may put something before it"
+    )
+    assert not await (await scene.supervisor("supervisor-2")).outbox.post_before(CONVERSATION, taken.id, offer)
+    assert await outbox.post_before(CONVERSATION, taken.id, offer)
+    assert not await outbox.post_before(CONVERSATION, taken.id, offer)
+    for place in ("!renewed-1", "0", "1"):
+        head = await talk.take_reply()
+        assert decode_reply_record(head.fields["r"]).place == place
+        await talk.commit(head, f"c{place}")
+        await outbox.confirm(CONVERSATION, f"c{place}", "m", 2)
+    assert await talk.supervisor.take_reply() is None
 
 
 async def test_rule_12_an_own_message_takes_its_seq_also_when_the_ack_overtakes_a_push(scene: Scene) -> None:

@@ -125,6 +125,23 @@ class Peer:
         self.records.update(sealed.records)
         return sealed.encrypted_payload
 
+    def seal_payload(
+        self, other: Peer, record: DeviceRecord, payload: dict[str, object], client_message_id: str, now_ms: int
+    ) -> tuple[str, DeviceRecord]:
+        """An envelope with any payload under this record, and the record after it."""
+        sealed = seal_ratchet(
+            self.device,
+            to=other.device.owner_id,
+            conversation_id=CONVERSATION,
+            client_message_id=client_message_id,
+            payload=payload,
+            records={other.id: record},
+            epoch=self.epoch,
+            now_ms=now_ms,
+            random=self.random,
+        )
+        return sealed.encrypted_payload, sealed.records[other.id]
+
     def parse(self, other: Peer, encrypted_payload: str) -> Envelope:
         """As far as the signature."""
         expected = Expected(CONVERSATION, other.device.owner_id, other.id)

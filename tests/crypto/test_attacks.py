@@ -20,9 +20,11 @@ from crypto.groups import (
 )
 from crypto.prekeys import bundle_from_json, check_bundle, make_signed_prekey, prekeys_to_json
 from crypto.ratchet import Header, decode_header, encode_header
-from crypto.sessions import may_renegotiate, noted, start_session
+from crypto.renewal import Renewal, offered, renewal_due
+from crypto.sessions import start_session
 from tests.crypto.builders import (
     CONVERSATION,
+    DAY_MS,
     NOW_MS,
     Peer,
     make_peer,
@@ -264,18 +266,32 @@ def test_a_content_under_another_wrap_does_not_open() -> None:
 
 def test_nobody_can_force_endless_renegotiation() -> None:
     alice, agent = talking_pair()
-    record, now_ms, renegotiated = agent.record(alice), NOW_MS, 0
+    record, made = agent.record(alice), dict.fromkeys(Renewal, 0)
+    now_ms = NOW_MS - NOW_MS % DAY_MS + DAY_MS
+    for _ in range(24 * 60 - 1):
+        now_ms += 60_000
+        renewal = renewal_due(record, Reason.NO_SESSION, epoch=0, now_ms=now_ms)
+        record = offered(record, renewal, now_ms)
+        made[renewal] += 1
+    assert made[Renewal.NEW] == 20, (
+        "the alternative to sending them is that the attacker never answers: then they are repeated"
+    )
+    assert renewal_due(record, Reason.BAD_SIGNATURE, epoch=0, now_ms=now_ms + 10**9) is Renewal.NONE
+    assert renewal_due(record, Reason.MALFORMED, epoch=0, now_ms=now_ms + 10**9) is Renewal.NONE
+
+
+def test_a_device_that_never_answers_costs_a_message_an_hour() -> None:
+    alice, agent = talking_pair()
+    agent.now_ms += 1
+    agent.start(alice)
+    record, now_ms, sent = agent.record(alice), NOW_MS, 0
     for _ in range(24 * 60):
         now_ms += 60_000
-        if may_renegotiate(record, Reason.NO_SESSION, now_ms):
-            record = noted(record, now_ms)
-            renegotiated += 1
-    assert renegotiated == 5
-    assert not may_renegotiate(record, Reason.BAD_SIGNATURE, now_ms + 10**9)
-    assert not may_renegotiate(record, Reason.MALFORMED, now_ms + 10**9)
-    agent.now_ms = now_ms + 10**9
-    agent.start(alice)
-    assert not may_renegotiate(agent.record(alice), Reason.NO_SESSION, agent.now_ms + 10**10)
+        renewal = renewal_due(record, Reason.NO_SESSION, epoch=0, now_ms=now_ms)
+        assert renewal is not Renewal.NEW
+        record = offered(record, renewal, now_ms)
+        sent += renewal is Renewal.REPEAT
+    assert 24 <= sent <= 24 + 9
 
 
 def test_v1_and_unknown_versions_are_no_way_down() -> None:

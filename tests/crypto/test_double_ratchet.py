@@ -29,7 +29,7 @@ from crypto.errors import Reason, Unreadable
 from crypto.handshake import associated_data
 from crypto.identity import IdentityKeys, LocalDevice
 from crypto.prekeys import Prekeys
-from crypto.primitives import agreement_public, hkdf_sha256, hmac_sha256
+from crypto.primitives import KEY_BYTES, agreement_public, hkdf_sha256, hmac_sha256
 from crypto.ratchet import Header, decode_header, encode_header, initiator_ratchet, responder_ratchet
 from crypto.records import DeviceRecord, Session
 from crypto.sessions import unwrap_key, wrap_key
@@ -86,7 +86,8 @@ class Ours:
             if is_initiator
             else responder_ratchet(SHARED_SECRET, PREKEY_PRIVATE, PREKEY)
         )
-        session = Session(SESSION, NOW_MS, 0, is_initiator, ratchet, 1)
+        handshake_key = bytes(KEY_BYTES) if is_initiator else None
+        session = Session(SESSION, NOW_MS, 0, is_initiator, ratchet, 1, handshake_key=handshake_key)
         self.device, self.other = device, other
         self.record = DeviceRecord(other.identity.public, (session,))
         self.random = stream(1_000 + seed)

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from crypto.errors import NewerFormat, Reason
+from crypto.offers import KnownPrekey, Offers, Quota
 from crypto.ratchet import Parked
 from crypto.records import (
     EMPTY_RECORD,
@@ -51,12 +52,18 @@ def _full_record(*, skipped: int = 0, chains: int = 1, dropped: int = 0) -> Devi
     return msgspec.structs.replace(record, sessions=(*sessions, last), dropped=remembered)
 
 
-def test_a_record_without_skipped_keys_fits_into_1_kib() -> None:
+def test_a_record_without_skipped_keys_is_small() -> None:
     record = _full_record()
     seconds = NOW_MS // 1000
-    busy = msgspec.structs.replace(record, renegotiated_seconds=tuple(seconds + number * 3600 for number in range(5)))
+    busy = msgspec.structs.replace(
+        record,
+        offers=Offers(seconds, 3600, Quota(TODAY, 20), 20),
+        refused_started=NOW_MS,
+        prekey=KnownPrekey(2**32 - 1, bytes(32), bytes(64), seconds),
+    )
     assert len(busy.sessions) == 5
-    assert len(busy.encode()) <= 1024
+    assert len(busy.encode()) <= 1024 + 150
+    assert DeviceRecord.decode(busy.encode()) == busy
 
 
 def test_a_record_with_everything_it_may_keep_fits_into_80_kib() -> None:
@@ -128,18 +135,20 @@ def test_a_used_key_is_cut_out() -> None:
     assert left.message_key(left.find(2)) == keys[2]
 
 
-def test_the_stored_form_round_trips_and_keeps_its_first_version_readable() -> None:
+def test_the_stored_form_round_trips_and_keeps_its_versions_readable() -> None:
     assert DeviceRecord.decode(EMPTY_RECORD.encode()) == EMPTY_RECORD
     record = _full_record(skipped=20, chains=2, dropped=3)
     assert DeviceRecord.decode(record.encode()) == record
-    kept = bytes.fromhex((FIXTURES / "device_record_v1.hex").read_text(encoding="utf-8"))
-    assert DeviceRecord.decode(kept).encode() == kept
+    first = bytes.fromhex((FIXTURES / "device_record_v1.hex").read_text(encoding="utf-8"))
+    second = bytes.fromhex((FIXTURES / "device_record_v2.hex").read_text(encoding="utf-8"))
+    assert DeviceRecord.decode(first).encode() == second
+    assert DeviceRecord.decode(second).encode() == second
 
 
 def test_a_later_stored_form_is_told_from_a_broken_one() -> None:
     stored = _full_record(skipped=4, chains=2).encode()
-    assert stored[1] == 1, "the version comes first"
-    later = stored[:1] + b"\x02" + stored[2:]
+    assert stored[1] == 2, "the version comes first"
+    later = stored[:1] + b"\x03" + stored[2:]
     with pytest.raises(NewerFormat):
         DeviceRecord.decode(later)
     for cut in range(0, len(stored), 37):

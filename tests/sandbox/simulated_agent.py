@@ -43,6 +43,10 @@ class SimulatedAgent:
         self._url = url
         self._api = RelayApi(url, account.token)
 
+    def kinds_of_events(self) -> list[object]:
+        """In the order in which they came."""
+        return [event["kind"] for event in self.events if isinstance(event, dict)]
+
     async def register(self) -> None:
         path = f"/agents/{self.account.agent_id}/keys/register"
         await self._api.call("POST", path, dict[str, object], self.state.registration())

@@ -147,7 +147,7 @@ async def test_a_person_whose_sessions_are_gone_makes_a_new_one_by_itself(tmp_pa
             await tablet.say(conversation, "unreadable on the phone")
             with trio.fail_after(5):
                 await phone.transcript.until(lambda: phone.counts["sessions_started"] == 2)
-                while {"kind": "session.renewed"} not in agent.events:
+                while "session.renewed" not in agent.kinds_of_events():
                     await trio.lowlevel.checkpoint()
             await tablet.say(conversation, "after")
             assert await heard(phone, conversation, 2) == ["echo: before", "echo: after"]

@@ -52,8 +52,8 @@ def test_a_newer_record_is_told_from_a_damaged_one_whatever_its_shape() -> None:
 @pytest.mark.pure
 def test_a_newer_session_record_is_told_from_a_damaged_one() -> None:
     _, *rest = msgspec.msgpack.decode(EMPTY_RECORD.encode())
-    with pytest.raises(NewerFormat, match="device record of format 2"):
-        DeviceRecord.decode(msgspec.msgpack.encode([2, *rest, "more"]))
+    with pytest.raises(NewerFormat, match="device record of format 3"):
+        DeviceRecord.decode(msgspec.msgpack.encode([3, *rest, "more"]))
     with pytest.raises(Unreadable):
         DeviceRecord.decode(b"\x93\x01")
     assert isinstance(stored_unreadable(b"", 1, "record"), Unreadable)
@@ -93,7 +93,7 @@ async def test_a_session_of_a_newer_version_holds_its_conversation_and_is_not_ov
             version, sealed, _ = await core.vault.read_session(PERSON, "phone")
             assert sealed is not None
             _, *stored = msgspec.msgpack.decode(core.vault.open_session(PERSON, "phone", version, sealed))
-            newer = KEYS.state.seal(msgspec.msgpack.encode([2, *stored, "more"]), key, version)
+            newer = KEYS.state.seal(msgspec.msgpack.encode([3, *stored, "more"]), key, version)
             await core.client.command("HSET", key, "b", newer)
             core.sessions._decoded.clear()
 

@@ -44,10 +44,10 @@ async def confirmed(core: Core, frame: Frame, seq: int) -> None:
     assert isinstance(frame, MessageSend)
     core.delivery.heard(MessageAck(frame.client_message_id, f"relay's-{seq}", seq))
 
-    async def nothing_outstanding() -> bool:
-        return await core.outbox.all() == []
+    async def is_confirmed() -> bool:
+        return not await core.client.command("HEXISTS", core.keys.acks, frame.client_message_id)
 
-    await until(nothing_outstanding)
+    await until(is_confirmed)
 
 
 def sessions_of(person: Person) -> set[bytes]:
@@ -76,6 +76,18 @@ async def answered(core: Core, text: str, seq: int) -> Frame:
     return frame
 
 
+async def answered_after_an_offer(core: Core, person: Person, text: str, offer_seq: int, seq: int) -> Frame:
+    """The next job's reply, before which a session is offered in a message of its own."""
+    count = len(core.connection.sent)
+    await reply_to_next(core, text)
+    offer = (await core.connection.wait_sent(count + 1))[count]
+    assert person.read(offer) == {"type": "system", "event": {"kind": "session.renewed"}}
+    await confirmed(core, offer, offer_seq)
+    frame = (await core.connection.wait_sent(count + 2))[-1]
+    await confirmed(core, frame, seq)
+    return frame
+
+
 async def test_rule_17_a_redis_that_went_back_is_never_sent_with_an_old_session(tmp_path: Path) -> None:
     rest = FakeRest()
     with running_redis(tmp_path) as server:
@@ -94,16 +106,16 @@ async def test_rule_17_a_redis_that_went_back_is_never_sent_with_an_old_session(
             go_back(server, tmp_path)
 
             await until(lambda: is_settled(core, two))  # the cursor is an older one too: the relay shows it again
-            again = await answered(core, "in other words", 4)
+            again = await answered_after_an_offer(core, ada, "in other words", 6, 4)
             assert core.generation.epoch == 1
             assert isinstance(lost, MessageSend)
             assert isinstance(again, MessageSend)
             assert again.client_message_id == lost.client_message_id, "the relay knows it, and shows it to nobody"
             await until(lambda: is_settled(core, in_flight))  # sealed in the old session: it is read
-            assert ada.read(await answered(core, "answer to three", 6))["text"] == "answer to three"
-            assert len(sessions_of(ada) - old) == 1, "the answer came in a new session"
-            await core.push(ada.say("four", seq=7))
-            assert ada.read(await answered(core, "answer to four", 8))["text"] == "answer to four"
+            assert ada.read(await answered(core, "answer to three", 7))["text"] == "answer to three"
+            assert len(sessions_of(ada) - old) == 1, "the offer began a new session"
+            await core.push(ada.say("four", seq=8))
+            assert ada.read(await answered(core, "answer to four", 9))["text"] == "answer to four"
             assert await dead_reasons(core) == []
             assert core.count("redis_went_back_total") == 1
 
@@ -133,10 +145,13 @@ async def test_workers_that_count_beyond_what_was_seen_hide_nothing(tmp_path: Pa
             again = len(core.connection.sent)
             old = sessions_of(ada)
             await reply_after(core, "second, in other words")
-            await confirmed(core, (await core.connection.wait_sent(again + 1))[-1], 4)
+            offer = (await core.connection.wait_sent(again + 1))[again]
+            assert ada.read(offer)["type"] == "system"
+            await confirmed(core, offer, 5)
+            await confirmed(core, (await core.connection.wait_sent(again + 2))[-1], 4)
             assert core.generation.epoch == 1
-            await core.push(ada.say("three", seq=5))
-            assert ada.read(await answered(core, "third", 6))["text"] == "third"
+            await core.push(ada.say("three", seq=6))
+            assert ada.read(await answered(core, "third", 7))["text"] == "third"
             assert len(sessions_of(ada) - old) == 1
             assert core.count("redis_went_back_total") == 1
 

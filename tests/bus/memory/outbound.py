@@ -100,6 +100,16 @@ class MemoryOutbox:
         self._world.wrote()
         self._world.say(self._world.conversation(conversation_id), reply_record)
 
+    async def post_before(self, conversation_id: str, entry_id: str, reply_record: bytes) -> bool:
+        at = self._world.conversation(conversation_id)
+        if self._held(at, entry_id) is None:
+            return False
+        self._world.wrote()
+        at.reply = None
+        at.out_box.insert(0, reply_record)
+        self._world.start_next_reply(at)
+        return True
+
     async def confirm(
         self, conversation_id: str, client_message_id: str, message_id: str, seq: int, *, sent_ms: int | None = None
     ) -> SentNote | None:
