@@ -119,10 +119,10 @@ def test_finding_one_of_2000_keys_costs_less_than_a_derivation() -> None:
     (chain,) = park((), (Parked(random(32), 5, tuple(random(32) for _ in range(2_000))),), TODAY)
     assert all(chain.find(number) == number - 5 for number in range(5, 2_005))
     assert chain.find(4) == chain.find(2_005) == -1
-    begin = time.perf_counter()
+    begin = time.process_time()  # of this process alone: others may keep it waiting
     for number in range(1_000):
         chain.find(number)
-    assert (time.perf_counter() - begin) / 1_000 < 50e-6
+    assert (time.process_time() - begin) / 1_000 < 50e-6
 
 
 def test_a_used_key_is_cut_out() -> None:
