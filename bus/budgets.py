@@ -20,7 +20,7 @@ LARGEST_INTAKE_BYTES = 256 * MIB
 READING_COST = 2.5  # a frame, and what parsing makes of it, in bytes of the frame; measured on 1 MB
 OPENING_COST = 6  # the same while it is decrypted, sealed for a worker and sent to Redis
 
-EVIDENCE_BYTES = 2048  # what is kept of a message that nobody can read, in Redis
+EVIDENCE_BYTES = 3072  # what is kept of a message that nobody can read, in Redis
 NOTE_BYTES = 300  # of one that waits at the relay
 LEDGER_ENTRY_BYTES = 100
 
@@ -106,7 +106,7 @@ class StoreBudgets(msgspec.Struct, frozen=True, kw_only=True):
             unsigned_bytes=redis_bytes // 48,
             dead_bytes=redis_bytes // 8,
             out_bytes=redis_bytes // 8,
-            most_quarantined=_within(1000, redis_bytes // 12 // EVIDENCE_BYTES, 10_000),
+            most_quarantined=_within(500, redis_bytes // 12 // EVIDENCE_BYTES, 10_000),
             most_dead=_within(1000, redis_bytes // 8 // EVIDENCE_BYTES, 10_000),
             most_held=_within(1000, redis_bytes // 32 // NOTE_BYTES, 10_000),
             ledger_entries=_within(5000, redis_bytes // 12 // LEDGER_ENTRY_BYTES, 200_000),

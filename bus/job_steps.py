@@ -35,6 +35,9 @@ class Emitted(enum.Enum):
     """What became of a reply."""
 
     QUEUED = b"queued"
+    FULL = b"full"
+    """Nothing was changed: too much waits to be sent; again later."""
+
     ALREADY = b"already"
     FENCED = b"fenced"
 
@@ -43,6 +46,9 @@ class Finished(enum.Enum):
     """What became of a job that ended well."""
 
     DONE = b"done"
+    FULL = b"full"
+    """Nothing was changed: too much waits to be sent for what was said at its end; again later."""
+
     FENCED = b"fenced"
 
 

@@ -34,7 +34,7 @@ PLAIN_KINDS = frozenset(
             "prekey_state",
             "grant_head",
         ),
-        *("busy", "waiting", "interrupted", "interrupts", "streams"),
+        *("busy", "waiting", "load", "held", "interrupted", "interrupts", "streams"),
         *("ids", "taken", "emitted", "sent"),
         *("slot", "slots", "ghosts", "ghost_poll", "standby"),
     }
@@ -67,6 +67,7 @@ class Keys:
             self.emitted(conversation_id),
             self.out_box(conversation_id),
             self.sent(conversation_id),
+            self.load_of(conversation_id),
             *self._shared,
         )
 
@@ -88,6 +89,8 @@ class Keys:
             self.epoch,
             self.generation,
             self.ledger,
+            self.load,
+            self.held,
         ]
 
     @property
@@ -146,6 +149,20 @@ class Keys:
     def waiting(self) -> str:
         """Counter: jobs in all mailboxes (what is parked is not counted)."""
         return self._key("waiting")
+
+    @property
+    def load(self) -> str:
+        """Hash: bytes of what waits: messages in all (`total`) and of each sender (`s:` and its id), replies (`out`, at most `most_out`)."""
+        return self._key("load")
+
+    @property
+    def held(self) -> str:
+        """Hash: how many messages wait at the relay, in all (`total`) and of each sender (`s:` and its id)."""
+        return self._key("held")
+
+    def notes(self, sender_id: str) -> str:
+        """Hash message_id → note of a message of this sender that waits at the relay (bus/held.py)."""
+        return self._key("held", sender_id)
 
     @property
     def interrupted(self) -> str:
@@ -306,6 +323,10 @@ class Keys:
     def sent(self, conversation_id: str) -> str:
         """Hash: the one outbox record that waits for its acknowledgement."""
         return self._key("sent", conversation_id)
+
+    def load_of(self, conversation_id: str) -> str:
+        """Hash: this conversation's part of `load`."""
+        return self._key("load", conversation_id)
 
     # Keys and peers (sealed with the state key)
 

@@ -27,6 +27,8 @@ class Source(enum.Enum):
     PUSH = "push"
     POLL = "poll"
     QUARANTINE = "quarantine"
+    HELD = "held"
+    """It has waited at the relay, in its turn."""
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -42,6 +44,8 @@ class Look(msgspec.Struct, frozen=True):
     person: str | None
     owner_version: int = 0
     owner_sealed: bytes | None = None
+    sender_waits: bool = False
+    """Whether messages of this sender wait at the relay."""
 
     def __repr__(self) -> str:
         return f"Look(known={self.known}, next_seq={self.next_seq}, session_version={self.session_version}, …)"
@@ -58,14 +62,16 @@ class Intake(enum.Enum):
     REFUSED = b"refused"
     FULL = b"full"
     HOLD = b"hold"
+    HELD = b"held"
+    NOTED = b"noted"
     GONE = b"gone"
     TAKEN = b"taken"
     OLD = b"old"
 
     @property
     def is_settled(self) -> bool:
-        """Nothing more is to be done about the message: it stands in Redis, now or since before."""
-        return self.is_new or self in (Intake.DUPLICATE, Intake.OLD)
+        """Nothing more is to be done about the message now: it, or the note that it waits at the relay, stands in Redis."""
+        return self.is_new or self in (Intake.DUPLICATE, Intake.OLD, Intake.NOTED)
 
     @property
     def is_new(self) -> bool:
@@ -105,6 +111,7 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     person: str = ""
     message_id: str = ""
     received_ms: int = 0
+    sender_id: str = ""  # who signed it
     kept_as: str = ""  # its name in quarantine, where another has its message_id
 
     @property
@@ -137,8 +144,8 @@ class Store:
     async def look(self, conversation_id: str, peer: tuple[str, str], signed_id: bytes) -> Look:
         """What is known of a message, of its sender's sessions, and of its sender (bus/vault.py opens both)."""
         keys = [*self.keys.board(conversation_id), self.keys.session(*peer), self.keys.owner(peer[0])]
-        known, next_seq, dropped, version, sealed, epoch, kind, person, row_version, row = cast(
-            "list[Value]", await self.client.script("look", keys, conversation_id, signed_id)
+        known, next_seq, dropped, version, sealed, epoch, kind, person, row_version, row, waits = cast(
+            "list[Value]", await self.client.script("look", keys, conversation_id, signed_id, peer[0])
         )
         return Look(
             known == 1,
@@ -151,6 +158,7 @@ class Store:
             text_or_none(person),
             cast(int, row_version),
             cast("bytes | None", row),
+            waits == 1,
         )
 
     async def accept(
@@ -158,7 +166,8 @@ class Store:
     ) -> Intake:
         """Take a message in; `job` None for one that no handler sees. `answer`: a reply of our own to it.
 
-        FULL: its mailbox is, and nothing was changed; call it again with a `refusal` (a reply record). HOLD: nothing is taken in now.
+        FULL: its mailbox is, and nothing was changed; call it again with a `refusal` (a reply record). HELD: nor was anything changed; its
+        sender has too much waiting, and it is to wait at the relay (`hold`). HOLD: nothing is taken in now.
         """
         keys = [*self.keys.board(arrival.conversation_id), self.keys.session(*arrival.peer), self.keys.one_time_prekeys]
         return self._intake(
@@ -168,8 +177,29 @@ class Store:
                 *_arguments(arrival),
                 *(arrival.kind, arrival.person, job or b"", answer, arrival.message_id),
                 *(arrival.received_ms, opened_ms, self._most_waiting, refusal),
+                *(arrival.sender_id, self.budgets.waiting_bytes, self.budgets.ledger_entries),
             )
         )
+
+    async def hold(self, arrival: Arrival, *, has_no_room: bool) -> Intake:
+        """Note that a message waits at the relay: since there was no room for it, or since others of its sender wait there.
+
+        NOTED, now or before. CONFLICT: nothing of its sender waits there any more. HOLD: too many are noted.
+        """
+        keys = [*self.keys.board(arrival.conversation_id), self.keys.notes(arrival.sender_id), self.keys.cursor]
+        return self._intake(
+            await self.client.script(
+                "hold",
+                keys,
+                *_arguments(arrival)[:5],
+                *(arrival.sender_id, arrival.message_id, int(has_no_room), self.budgets.most_held),
+                *(arrival.received_ms, self.budgets.ledger_entries),
+            )
+        )
+
+    async def publish_bounds(self) -> None:
+        """For the scripts that workers call."""
+        await self.client.command("HSET", self.keys.load, "most_out", self.budgets.out_bytes)
 
     async def quarantine(
         self,
@@ -204,7 +234,7 @@ class Store:
             *_arguments(arrival),
             *(arrival.kind, arrival.person, arrival.message_id, reason, frame, plaintext, answer),
             *(sender_id, arrival.received_ms, arrival.name, digest, waits_for),
-            *(evidence, self.budgets.quarantine_bytes, self.budgets.unsigned_bytes),
+            *(evidence, self.budgets.quarantine_bytes, self.budgets.unsigned_bytes, self.budgets.ledger_entries),
         )
         return self._intake(await self.client.script("quarantine", keys, *arguments))
 
@@ -237,7 +267,7 @@ class Store:
 
     def _intake(self, answer: Value) -> Intake:
         outcome, *rest = cast("list[Value]", answer)
-        if outcome in (b"accepted", b"refused", b"old"):
+        if outcome in (b"accepted", b"refused", b"old", b"noted"):
             self._generation.seen(cast(int, rest[-1]))
         return Intake.LATE if outcome == b"accepted" and rest[0] == b"late" else Intake(outcome)
 

@@ -25,6 +25,7 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     "taken": _TAKEN_IN,  # nothing for a handler
     "queued": _TAKEN_IN,
     "refused": _TAKEN_IN,
+    "held": ("conversation", "received_ms", "seq"),  # it waits at the relay
     "quarantined": ("conversation", "received_ms", "reason", "seq"),
     "old": ("conversation", "reason", "seq"),
     "requeued": ("conversation",),
@@ -45,7 +46,7 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     "lost": ("conversation",),
 }
 RUNNING = ("worker", "attempt", "delivery")  # of `running`, which is not in the ledger: who has it now
-BEGINNINGS = frozenset({"taken", "queued", "refused", "quarantined", "old", "requeued"})
+BEGINNINGS = frozenset({"taken", "queued", "refused", "held", "quarantined", "old", "requeued"})
 NAMED_BY_THE_RELAY = frozenset({"encrypted", "acknowledged"})
 
 

@@ -9,6 +9,7 @@ import trio
 
 from bus.wire import RedisFailed
 from supervisor.parts import Parts
+from supervisor.rest import RestFailed
 
 SETTLE_POLL_SECONDS = 0.05
 LEAST_SHARE = 0.2
@@ -36,7 +37,7 @@ async def drain(parts: Parts, seconds: float) -> None:
     await parts.connection.close()
     await parts.slots.give_up_for_good()  # only now: the relay has heard the close and counts us no longer
     with trio.move_on_after(seconds * LEAST_SHARE):
-        await parts.take_in_the_last()
+        await _take_in_the_last(parts)
     log.info("drain: done", took_seconds=round(trio.current_time() - began, 1))
 
 
@@ -78,3 +79,11 @@ async def _nothing_in_hand(parts: Parts) -> bool:
         if await parts.outbox.holder_of(conversation) == parts.outbox.consumer:
             return False
     return True
+
+
+async def _take_in_the_last(parts: Parts) -> None:
+    """After the close frame: what the relay pushed in the last instant is found by one poll (DESIGN rule 5)."""
+    try:
+        await parts.catchup.poll_to_the_present()
+    except (RestFailed, RedisFailed) as error:
+        log.warning("poll: failed", reason=str(error))

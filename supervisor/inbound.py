@@ -25,7 +25,7 @@ from supervisor.lanes import LaneFull, Lanes
 from supervisor.mending import MENDABLE_REASONS
 from supervisor.metrics import Metrics
 from supervisor.own_words import OwnWords
-from supervisor.reading import Incoming, Known, MessageFrame, Old, Readable, Reader, Reading, Unread
+from supervisor.reading import Incoming, Known, MessageFrame, Old, Readable, Reader, Reading, Unread, Waits
 from supervisor.rest import RestFailed
 from supervisor.sessions import Sessions
 from supervisor.shares import Place, Room
@@ -161,6 +161,10 @@ class Inbound:
         """A polled frame: what became of it; None when Redis or the relay was away."""
         return (await self._in_turn(Incoming(frame, Source.POLL, now_ms()))).outcome
 
+    async def fetched(self, frame: MessageFrame) -> Intake | None:
+        """A message that has waited at the relay (supervisor/held.py): what became of it; HELD: it waits on."""
+        return (await self._in_turn(Incoming(frame, Source.HELD, now_ms()))).outcome
+
     async def retry(self, quarantined: Quarantined, frame: MessageFrame) -> Waiting:
         """A frame out of quarantine: in its conversation's turn, like any other."""
         name, is_known = quarantined.message_id, quarantined.is_remembered
@@ -198,7 +202,7 @@ class Inbound:
         outcome = Intake.HOLD if self._is_held(waiting.incoming) else await self._read_and_store(waiting)
         if outcome is Intake.DUPLICATE:
             self._metrics.duplicates.inc()
-        elif not outcome.is_settled and waiting.incoming.source is not Source.QUARANTINE:
+        elif not outcome.is_settled and waiting.incoming.source in (Source.PUSH, Source.POLL):
             self._metrics.frames_dropped.labels("hold" if outcome is Intake.HOLD else "out_of_sequence").inc()
             self._ask_for_poll()
         if outcome.is_settled and waiting.incoming.source is Source.PUSH:
@@ -258,6 +262,8 @@ class Inbound:
                 return Intake.DUPLICATE
             case Old():
                 return await self._note_old(reading)
+            case Waits():
+                return await self._hold(reading.arrival, has_no_room=False)
             case Readable():
                 outcome = await self._accept(waiting.incoming, reading)
             case Unread():
@@ -285,12 +291,21 @@ class Inbound:
             outcome = await self._store.accept(arrival, read.job, answer=read.answer, opened_ms=now_ms())
             if outcome is Intake.FULL:
                 outcome = await self._refuse(read)
+            if outcome is Intake.HELD and incoming.may_wait:
+                outcome = await self._hold(arrival, has_no_room=True)
         if outcome.is_new:
             self._metrics.inbound(arrival.kind, read.payload_type)
             if read.begins_session:
                 self._on_session(arrival.peer[0], read.begins_session)
-        if outcome is Intake.LATE:
+        if outcome is Intake.LATE and incoming.source is not Source.HELD:
             self._metrics.late.inc()
+        return outcome
+
+    async def _hold(self, arrival: Arrival, *, has_no_room: bool) -> Intake:
+        """It waits at the relay: its sender has too much waiting here, and others go on."""
+        outcome = await self._store.hold(arrival, has_no_room=has_no_room)
+        if outcome is Intake.NOTED:
+            self._metrics.held.inc()
         return outcome
 
     async def _refuse(self, read: Readable) -> Intake:

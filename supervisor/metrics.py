@@ -110,12 +110,7 @@ class Metrics:
             "hashee_lease_reclaimed", "Jobs and replies taken from a dead or silent holder", ["kind"], registry=registry
         )
         self.dead_letters = Counter("hashee_dead_letter", "Jobs and replies given up", ["kind"], registry=registry)
-        self.overflowed = Counter(
-            "hashee_overflowed",
-            "Dead letters and quarantined messages that were given up, the oldest first, since there were too many",
-            ["kind"],
-            registry=registry,
-        )
+        self._count_what_is_bounded(registry)
         self.renegotiations = Counter(
             "hashee_session_renewed", "Sessions started because the sender's was out of step", registry=registry
         )
@@ -184,6 +179,22 @@ class Metrics:
         )
         self._models: set[str] = set()
         self.received = self.sent = 0
+
+    def _count_what_is_bounded(self, registry: CollectorRegistry) -> None:
+        self.held = Counter(
+            "hashee_message_held",
+            "Messages that were told to wait at the relay, since their sender has too much waiting",
+            registry=registry,
+        )
+        self.fetched = Counter(
+            "hashee_message_fetched", "Messages that have waited at the relay and were fetched", registry=registry
+        )
+        self.overflowed = Counter(
+            "hashee_overflowed",
+            "Dead letters and quarantined messages that were given up, the oldest first, since there were too many",
+            ["kind"],
+            registry=registry,
+        )
 
     def inbound(self, conversation_type: str, payload_type: str) -> None:
         """A message was taken in."""

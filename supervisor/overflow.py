@@ -30,10 +30,23 @@ class Overflow:
 
     async def run(self) -> None:
         """Until cancelled."""
+        published = 0
         while True:
+            if self._store.budgets.out_bytes != published:
+                published = await self._publish_bounds()
             for kind, relieve in (("quarantine", self._relieve_quarantine), ("dead", self._relieve_dead)):
                 await self._relieve(kind, relieve)
             await trio.sleep(LOOK_SECONDS)
+
+    async def _publish_bounds(self) -> int:
+        """Which were written; 0 where Redis was away."""
+        bound = self._store.budgets.out_bytes
+        try:
+            await self._store.publish_bounds()
+        except RedisFailed as error:
+            log.warning("overflow: waits for Redis", kind="bounds", reason=str(error))
+            return 0
+        return bound
 
     async def _relieve(self, kind: str, relieve: Callable[[], Awaitable[int]]) -> None:
         gone = 0

@@ -13,6 +13,7 @@ from bus.backlog import Backlog
 from bus.budgets import UNLIMITED_REDIS_BYTES, Budgets, IntakeBudgets, StoreBudgets
 from bus.client import RedisClient
 from bus.generation import Generation
+from bus.held import Notes
 from bus.keys import REPLIES_GROUP, Keys
 from bus.leases import LeaseKeeper
 from bus.letters import DeadLetters, Quarantine
@@ -48,6 +49,7 @@ from supervisor.frames import (
 from supervisor.grant_ledger import GrantLedger
 from supervisor.groups import Groups
 from supervisor.health import Check
+from supervisor.held import Held
 from supervisor.inbound import Inbound
 from supervisor.instance import Instance
 from supervisor.members import Members
@@ -64,7 +66,7 @@ from supervisor.recipients import Recipients
 from supervisor.reclaimer import Reclaimer
 from supervisor.redis_watch import RedisWatch
 from supervisor.relations import Relations
-from supervisor.rest import Rest, RestFailed
+from supervisor.rest import Rest
 from supervisor.sealer import Sealer
 from supervisor.second_chances import SecondChances
 from supervisor.sent_times import SentTimes
@@ -178,6 +180,7 @@ class Parts:
         quarantine = Quarantine(client, names)
         self.second_chances = SecondChances(quarantine, self.inbound, self.owners, rest, metrics)
         self.overflow = Overflow(self.store, quarantine, DeadLetters(client, names), metrics)
+        self.held = Held(self.store, Notes(client, names), self.inbound, rest, metrics)
         self.catchup = Catchup(self.store, rest, self.inbound, metrics, settings.first_sync_seconds)
         self.reader = StreamReader(client, stream=names.replies, group=REPLIES_GROUP, consumer=instance.name)
         self.leases = LeaseKeeper(
@@ -262,6 +265,7 @@ class Parts:
             self.inbound.run,
             self.second_chances.run,
             self.overflow.run,
+            self.held.run,
             self.guard.run,
             self.groups.run,
             self.catchup.run,
@@ -296,13 +300,6 @@ class Parts:
         ended = [thread.thread_name for thread in threads if not thread.is_alive]
         is_deaf = not self.reader.is_alive and not self.outbound.has_stopped_taking
         return [*ended, self.reader.thread_name] if is_deaf else ended
-
-    async def take_in_the_last(self) -> None:
-        """After the close frame: what the relay pushed in the last instant is found by one poll (DESIGN rule 5)."""
-        try:
-            await self.catchup.poll_to_the_present()
-        except (RestFailed, RedisFailed) as error:
-            log.warning("poll: failed", reason=str(error))
 
     # Tasks
 

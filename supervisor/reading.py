@@ -63,6 +63,11 @@ class Incoming(msgspec.Struct, frozen=True):
     is_known: bool = False
     kept_as: str = ""
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether it may be told to wait at the relay; what was in quarantine, or has waited there, may not."""
+        return self.source in (Source.PUSH, Source.POLL)
+
     def arrival(self) -> Arrival:
         """As long as nothing of the envelope is authentic: only the relay's message_id names it."""
         frame = self.frame
@@ -119,11 +124,17 @@ class Old(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Waits(msgspec.Struct, frozen=True):
+    """It is authentic and new, and waits at the relay behind others of its sender."""
+
+    arrival: Arrival
+
+
 class Known(msgspec.Struct, frozen=True):
     """It was taken in before, or is our own by way of another connection."""
 
 
-Reading = Readable | Unread | Old | Known
+Reading = Readable | Unread | Old | Waits | Known
 
 
 class Reader:
@@ -207,7 +218,10 @@ class Reader:
             epoch=self._generation.epoch,
             kind=look.kind or conversation_kind(frame),  # what the relay said first is pinned; later it may say nothing
             person=owner.owner_id,
+            sender_id=owner.owner_id,
         )
+        if look.sender_waits and incoming.may_wait:
+            return Waits(arrival)
         wait_seconds = WAIT_LONG_SECONDS if incoming.source is Source.QUARANTINE else None
         if not await self._owners.admits(owner, envelope.sender_device, wait_seconds):
             return Unread(arrival, Unreadable(Reason.UNKNOWN_SENDER, "not a device of this owner"))
@@ -310,11 +324,17 @@ class Reader:
         if look.known:
             return Known()
         arrival = msgspec.structs.replace(
-            incoming.arrival(), signed_id=envelope.replay_id, message_ms=sent_ms(envelope), kind=""
+            incoming.arrival(),
+            signed_id=envelope.replay_id,
+            message_ms=sent_ms(envelope),
+            kind="",
+            sender_id=envelope.sender_id,
         )
         try:
-            if not incoming.is_known:
+            if not incoming.is_known and incoming.source is not Source.HELD:  # which was fresh when it was noted
                 check_not_stale(envelope, await self._healed(envelope, look))
+            if look.sender_waits and incoming.may_wait:
+                return Waits(arrival)
             await make_room()
             opened = await self._groups.open(envelope)
         except Unreadable as error:
@@ -347,5 +367,7 @@ class Reader:
 
 
 def _is_old(incoming: Incoming, look: Look) -> bool:
-    """Whether it comes again, as far as the relay's order says so; what stands in quarantine was kept and stays."""
-    return incoming.source is not Source.QUARANTINE and incoming.frame.conversation_seq < look.next_seq
+    """Whether it comes again, as far as the relay's order says so; what stands in quarantine was kept and stays, and what has waited at
+    the relay was never taken in.
+    """
+    return incoming.may_wait and incoming.frame.conversation_seq < look.next_seq

@@ -47,7 +47,7 @@ class Refetch:
                 return
             yield [frame for frame in page.frames if isinstance(frame, MessageNew | ArtifactResponse)]
             if page.last_id is None or page.last_id == cursor:
-                return
+                raise RestFailed("poll", 200, "no progress")
             cursor = page.last_id
 
 

@@ -113,9 +113,9 @@ DEAD: Mapping[str, Remedy] = {
         "the handler asked for another try (Retry) when there was none left",
         "mend what the handler waits for, then retry",
     ),
-    "refused": Remedy(
-        "too many messages of its conversation waited, and as many refusals could not be sent",
-        "retry when the conversation is answered again",
+    "gone_at_relay": Remedy(
+        "it was to wait at the relay, since its sender had too much waiting, and the relay has it no more",
+        "its content is lost: ask the sender to say it again, then drop it",
     ),
     "handler_refused": Remedy("the handler raised Fail without a reason", "the handler knows why; retry or drop"),
     HANDLER_REASON: Remedy("the handler raised Fail with this reason", "the handler knows why; retry or drop"),

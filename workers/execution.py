@@ -41,13 +41,14 @@ async def _nothing_to_tell() -> None:
 class Run:
     """One run of a job. `messages`: all that are handled in it, oldest first; `emitted`: places of earlier runs.
 
-    `tell_start` is called before anything is sent while it runs.
+    `tell_start` is called before anything is sent while it runs; `waited` is told the seconds for which there was no room for it.
     """
 
     job: Job
     messages: tuple[InboundMessage, ...]
     emitted: frozenset[str] = frozenset()
     tell_start: Callable[[], Awaitable[None]] = _nothing_to_tell
+    waited: Callable[[float], None] = lambda _: None
 
     @property
     def message(self) -> InboundMessage:
@@ -82,6 +83,7 @@ async def run_handler(bench: Bench, run: Run, lost: Callable[[], None]) -> Ended
             lost=lost,
             soon=bench.soon,
             tell_start=run.tell_start,
+            waited=run.waited,
         )
         try:
             await _call(bench, handler, run, Chat(sending))

@@ -25,7 +25,7 @@ from workers.execution import Bench, Ended, Run, run_handler
 from workers.logs import Log, kind, where
 from workers.outlet import WorkerBus, until_redis_answers
 from workers.payloads import text_payload
-from workers.sending import SendSoon
+from workers.sending import ROOM_SECONDS, SendSoon
 from workers.slots import Slots
 from workers.vitals import Vitals
 
@@ -66,6 +66,8 @@ class _Hand:
     ended: bool = False
     began_ms: int | None = None
     """When its handler began, as long as nobody has been told."""
+    waited_seconds: float = 0.0
+    """For room for what it said: that is not of its own time."""
 
 
 class Runner:
@@ -231,7 +233,8 @@ class Runner:
 
     async def _handle(self, hand: _Hand, started: Started) -> Ended:
         messages = (hand.job.message, *started.together)
-        run = Run(hand.job, messages, started.places, tell_start=partial(self._tell_start, hand))
+        tell_start = partial(self._tell_start, hand)
+        run = Run(hand.job, messages, started.places, tell_start=tell_start, waited=partial(self._waited, hand))
         try:
             return await run_handler(self._bench, run, hand.scope.cancel)
         finally:
@@ -265,6 +268,10 @@ class Runner:
 
     async def _watch(self, hand: _Hand) -> None:
         await trio.sleep(self._settings.job_seconds)
+        given = 0.0
+        while hand.waited_seconds > given:
+            more, given = hand.waited_seconds - given, hand.waited_seconds
+            await trio.sleep(more)
         self._log.error("job: over its time limit", job=hand.job.job_id, seconds=self._settings.job_seconds)
         hand.ending = True
         hand.scope.cancel()
@@ -296,12 +303,23 @@ class Runner:
             self._log.info("job: no handler for this type", job=job.job_id, payload_type=payload_type)
         outcome: Literal["done", "no_handler"] = "done" if ended.handled else "no_handler"
         hand.ending = True
-        finished = await until_redis_answers(lambda: self._bus.finish(job, outcome, last=ended.last, began_ms=began_ms))
+        finished = Finished.FULL
+        while finished is Finished.FULL:
+            finished = await until_redis_answers(
+                lambda: self._bus.finish(job, outcome, last=ended.last, began_ms=began_ms)
+            )
+            if finished is Finished.FULL:
+                await trio.sleep(ROOM_SECONDS)
+                self._waited(hand, ROOM_SECONDS)
         hand.ended = True
         if finished is Finished.FENCED:
             self._log.warning("job: lost to another worker", job=job.job_id)
         else:
             self._vitals.count_done()
+
+    def _waited(self, hand: _Hand, seconds: float) -> None:
+        hand.waited_seconds += seconds
+        self._vitals.waited(hand.job, seconds)
 
     async def _retry_as_asked(self, hand: _Hand, asked: Retry) -> None:
         if hand.job.deliveries >= MOST_DELIVERIES:

@@ -23,6 +23,8 @@ from workers.outlet import Outlet, until_redis_answers
 HELD_SECONDS = 0.005
 # Replies, of 100,000 characters at most: a handler that says more at once waits until they are sent.
 MOST_HELD = 16
+# Until it is asked again whether there is room for a reply: the relay is away then, or takes five messages a second.
+ROOM_SECONDS = 1.0
 # A stream's end must not hang on a Redis that is away.
 ABORT_SECONDS = 1.0
 _KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -77,7 +79,9 @@ class Sending:
         lost: Callable[[], None],
         soon: SendSoon | None = None,
         tell_start: Callable[[], Awaitable[None]] | None = None,
+        waited: Callable[[float], None] = lambda _: None,
     ) -> None:
+        """`waited` is told the seconds for which there was no room for what was said."""
         self.job = job
         self.helpers = helpers
         self._outlet = outlet
@@ -85,7 +89,9 @@ class Sending:
         self._lost = lost
         self._soon = soon
         self._tell_start = tell_start
+        self._waited = waited
         self._is_lost = False
+        self._has_no_room = False
         self._held: list[Said] = []
         self._line = trio.Lock()
         self._turn = trio.Lock()
@@ -116,12 +122,11 @@ class Sending:
         return place in self._emitted
 
     async def emit(self, place: str, reply: Reply) -> None:
-        """Send, however long Redis is away; nothing if the place was sent or the job is lost."""
+        """Send, however long Redis is away or has no room; nothing if the place was sent or the job is lost."""
         if not self._is_lost and not self.was_emitted(place):
             self._held.append((place, reply))
-            if (
-                len(self._held) >= MOST_HELD or self._soon is None or reply.kind == "stream_start"
-            ):  # whose deltas are on their way
+            is_now = reply.kind == "stream_start"  # whose deltas are on their way
+            if is_now or self._soon is None or self._has_no_room or len(self._held) >= MOST_HELD:
                 await self.flush()
             else:
                 self._soon.expect(self)
@@ -135,6 +140,11 @@ class Sending:
             while self._held and not self._is_lost:
                 place, reply = self._held[0]
                 emitted = await until_redis_answers(partial(self._outlet.emit, self.job, place, reply))
+                self._has_no_room = emitted is Emitted.FULL
+                if self._has_no_room:
+                    await trio.sleep(ROOM_SECONDS)
+                    self._waited(ROOM_SECONDS)
+                    continue
                 del self._held[0]
                 if emitted is Emitted.FENCED:
                     self._is_lost = True

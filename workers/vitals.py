@@ -69,6 +69,14 @@ class Vitals:
             self._since[job.entry_id] = time.monotonic()
             self._running[job.entry_id] = RunningJob(job.entry_id, job.job_id, time.time_ns() // 1_000_000)
 
+    def waited(self, job: Job, seconds: float) -> None:
+        """For room for what it said: that is not of its own time."""
+        with self._lock:
+            running = self._running.get(job.entry_id)
+            if running is not None:
+                later = running.started_ms + int(seconds * 1000)
+                self._running[job.entry_id] = msgspec.structs.replace(running, started_ms=later)
+
     def ended(self, job: Job) -> None:
         with self._lock:
             self._running.pop(job.entry_id, None)

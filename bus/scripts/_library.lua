@@ -4,8 +4,8 @@
 --
 -- A script about a conversation has names for the keys of the board (bus/keys.py `board`, in the same order); bus/lua.py gives it as
 -- KEYS those that it uses, and puts the lines here that name them. Its own keys stand from OWN on, the conversation's id is ARGV[1].
--- BOARD CONVERSATION IDS TAKEN MAILBOX PARKED TOGETHER EMITTED OUT_BOX SENT JOBS REPLIES DUE DEAD OUTBOX ACKS BUSY WAITING
--- BOARD INTERRUPTED INTERRUPTS STREAMS POLICY EPOCH GENERATION LEDGER
+-- BOARD CONVERSATION IDS TAKEN MAILBOX PARKED TOGETHER EMITTED OUT_BOX SENT LOAD_HERE JOBS REPLIES DUE DEAD OUTBOX ACKS BUSY WAITING
+-- BOARD INTERRUPTED INTERRUPTS STREAMS POLICY EPOCH GENERATION LEDGER LOAD HELD
 local CONVERSATION_ID = ARGV[1]
 
 local JOBS_GROUP = 'workers'
@@ -16,8 +16,9 @@ local IDS_KEPT = 1024 * ID_BYTES
 local IDS_BLOCK = 512 * ID_BYTES
 local IDLE_SECONDS = 90 * 86400 -- the id memory of a conversation that says nothing for so long is dropped
 local EXPIRY_SECONDS = '7862400' -- a day more: moved again when that day is over
-local LEDGER_KEPT = '200000'    -- about 20 MB; a string, since a number is made one at each call
 local MOST_WAITING = 100        -- in one mailbox, unless the handler's code says otherwise
+local UNCOUNTED_BYTES = 4096    -- a running job that is no larger counts for nothing: nearly all are so small, and it costs nothing
+local OVERHEAD_BYTES = 200      -- what Redis needs beside a record that waits
 
 local function now_ms()
   local time = redis.call('TIME')
@@ -37,9 +38,9 @@ local function note(event, job, detail)
   note_in(LEDGER, event, job, detail)
 end
 
--- The first of a message: what is too old goes. A message has so few that they need not all look for it.
-local function note_first(event, job, detail)
-  redis.call('XADD', LEDGER, 'MAXLEN', '~', LEDGER_KEPT, '*', 'e', event, 'j', job, 'x', detail)
+-- The first of a message: what is too old goes (`kept`: how many entries stay). A message has so few that they need not all look for it.
+local function note_first(event, job, detail, kept)
+  redis.call('XADD', LEDGER, 'MAXLEN', '~', kept, '*', 'e', event, 'j', job, 'x', detail)
 end
 
 -- The fencing token: is this entry pending at this consumer? (DESIGN rule 6)
@@ -159,6 +160,112 @@ local function release_kept(kept, message)
   if redis.call('HINCRBY', kept, 'total', less) <= 0 then redis.call('HDEL', kept, 'total') end
 end
 
+-- What waits is counted in bytes: in LOAD in all (`total`), of each sender, and of replies (`out`); in LOAD_HERE what of it is this
+-- conversation's. A record says itself whose it is, so that what was counted when it came is taken off when it goes.
+
+local function take_off_all(payer, bytes)
+  if redis.call('HINCRBY', LOAD, payer, -bytes) <= 0 then redis.call('HDEL', LOAD, payer) end
+end
+
+local function put_on(payer, bytes)
+  redis.call('HINCRBY', LOAD_HERE, payer, bytes)
+  redis.call('HINCRBY', LOAD, payer, bytes)
+  if payer ~= 'out' then redis.call('HINCRBY', LOAD, 'total', bytes) end
+end
+
+-- Never more than this conversation has: what a former version put there was not counted.
+local function take_off(payer, bytes)
+  local here = tonumber(redis.call('HGET', LOAD_HERE, payer) or 0)
+  if bytes > here then bytes = here end
+  if bytes == 0 then return end
+  if redis.call('HINCRBY', LOAD_HERE, payer, -bytes) <= 0 then redis.call('HDEL', LOAD_HERE, payer) end
+  take_off_all(payer, bytes)
+  if payer ~= 'out' then take_off_all('total', bytes) end
+end
+
+-- At rest nothing waits: whatever a former version has left counted goes.
+local function take_off_the_rest()
+  local left = redis.call('HGETALL', LOAD_HERE)
+  for i = 1, #left, 2 do take_off(left[i], tonumber(left[i + 1])) end
+end
+
+local function size_of(record)
+  return #record + OVERHEAD_BYTES
+end
+
+-- Of a record (a msgpack list of fewer than 16 parts) one part that is text; '' where there is none. Redis' own cmsgpack knows no bytes.
+local function part_of(record, number)
+  local head = string.byte(record, 1) or 0
+  if head < 0x90 or head > 0x9f or head - 0x90 < number then return '' end
+  local at = 2
+  for i = 1, number do
+    local kind, a, b, c, d = string.byte(record, at, at + 4)
+    if not kind then return '' end
+    local from, to = at + 1, at
+    if kind >= 0xa0 and kind <= 0xbf then
+      to = at + kind - 0xa0
+    elseif kind == 0xc4 or kind == 0xd9 then
+      from, to = at + 2, at + 1 + a
+    elseif kind == 0xc5 or kind == 0xda then
+      from, to = at + 3, at + 2 + a * 256 + b
+    elseif kind == 0xc6 or kind == 0xdb then
+      from, to = at + 5, at + 4 + ((a * 256 + b) * 256 + c) * 256 + d
+    elseif kind >= 0xcc and kind <= 0xd3 then
+      to = at + 2 ^ (kind % 4)
+    end
+    if i == number then return string.sub(record, from, to) end
+    at = to + 1
+  end
+end
+
+-- Of a job's record: its eighth part is the sender.
+local function payer_of(record)
+  return 's:' .. part_of(record, 8)
+end
+
+local function count_waiting(record)
+  put_on(payer_of(record), size_of(record))
+end
+
+-- A job that runs, and what is handled together with it, is counted as the field `load` says: bytes and whose, a line for each.
+local function as_load(sender, bytes)
+  return bytes .. ' ' .. sender .. '\n'
+end
+
+-- It waited, and runs now.
+local function count_running(record)
+  local sender = payer_of(record)
+  if #record > UNCOUNTED_BYTES then
+    redis.call('HSET', CONVERSATION, 'load', as_load(sender, size_of(record)))
+  else
+    take_off(sender, size_of(record))
+  end
+end
+
+-- It runs at once. -> what its conversation's `load` is to be, or nil where it is not counted
+local function load_of_new(record)
+  if #record <= UNCOUNTED_BYTES then return nil end
+  count_waiting(record)
+  return as_load(payer_of(record), size_of(record))
+end
+
+local function take_off_running()
+  local load = redis.call('HGET', CONVERSATION, 'load')
+  for bytes, sender in string.gmatch(load or '', '(%d+) ([^\n]*)') do take_off(sender, tonumber(bytes)) end
+end
+
+-- Dynamic thresholds (Choudhury and Hahne 1998): who takes less than a quarter of what is free may put something more there.
+local function has_room(sender, most)
+  local all, mine = unpack(redis.call('HMGET', LOAD, 'total', sender))
+  return tonumber(mine or 0) < (most - (all or 0)) / 4
+end
+
+-- May this conversation say more, behind what is under way?
+local function may_say()
+  local out, most = unpack(redis.call('HMGET', LOAD, 'out', 'most_out'))
+  return not most or tonumber(redis.call('HGET', LOAD_HERE, 'out') or 0) < (most - (out or 0)) / 4
+end
+
 -- A conversation at work and at rest
 
 local function is_idle()
@@ -172,6 +279,7 @@ end
 
 local function rest()
   redis.call('ZREM', BUSY, CONVERSATION_ID)
+  take_off_the_rest()
 end
 
 local function policy(name)
@@ -221,7 +329,8 @@ end
 local function start_next_job(entry, has_reply)
   redis.call('DEL', EMITTED, TOGETHER)
   redis.call('SREM', INTERRUPTED, entry)
-  redis.call('HDEL', CONVERSATION, 'entry', 'seq', 'began', 'frozen')
+  take_off_running()
+  redis.call('HDEL', CONVERSATION, 'entry', 'seq', 'began', 'frozen', 'load')
   local head = redis.call('ZPOPMIN', MAILBOX)
   if #head == 0 and redis.call('EXISTS', PARKED) == 1 then
     unpark()
@@ -234,12 +343,14 @@ local function start_next_job(entry, has_reply)
   end
   redis.call('DECR', WAITING)
   unpark()
+  count_running(head[1])
   local started = start_new_job(head[2], head[1], redis.call('HGET', CONVERSATION, 'kept'))
   if policy('busy') == 'interrupt' and redis.call('EXISTS', MAILBOX) == 1 then interrupt(started) end
 end
 
 -- Into the mailbox, in the order of seqs. Under `park` the latest of all that wait is parked where there is no room for it.
 local function enqueue(seq, record)
+  count_waiting(record)
   local parked = redis.call('ZRANGE', PARKED, 0, 0, 'WITHSCORES')
   if parked[2] and tonumber(parked[2]) < seq then
     redis.call('ZADD', PARKED, seq, record)
@@ -277,7 +388,11 @@ end
 
 -- A message goes to the handler: at once, or behind the job of `entry`.
 local function deliver(seq, record, entry, kept)
-  if not entry then return start_new_job(seq, record, kept) end
+  if not entry then
+    local load = load_of_new(record)
+    if load then redis.call('HSET', CONVERSATION, 'load', load) end
+    return start_new_job(seq, record, kept)
+  end
   enqueue(seq, record)
   if policy('busy') ~= 'interrupt' or seq < tonumber(redis.call('HGET', CONVERSATION, 'seq') or 0) then return end
   if entry ~= 'due' then return interrupt(entry) end
@@ -288,9 +403,13 @@ local function deliver(seq, record, entry, kept)
 end
 
 -- None is under way ('reply': its entry, or 'sent'): the head of the out-box into `replies`. -> whether there was one
+-- `head`: where it has not waited, and so is not counted.
 local function start_next_reply(head)
-  head = head or redis.call('LINDEX', OUT_BOX, '0')
-  if not head then return false end
+  if not head then
+    head = redis.call('LINDEX', OUT_BOX, '0')
+    if not head then return false end
+    take_off('out', size_of(head))
+  end
   redis.call('HSET', CONVERSATION, 'reply', redis.call('XADD', REPLIES, '*', 'r', head))
   return true
 end
@@ -299,7 +418,23 @@ end
 local function say(record, has_reply)
   local length = redis.call('RPUSH', OUT_BOX, record)
   if has_reply == nil then has_reply = redis.call('HEXISTS', CONVERSATION, 'reply') == 1 end
+  if has_reply or length > 1 then put_on('out', size_of(record)) end
   if not has_reply then start_next_reply(length == 1 and record or nil) end
+end
+
+-- What we say by ourselves is said once until the relay has it: three thousand pings get one pong. -> whether it is said now
+local function say_once(record, has_reply)
+  local field = 'own:' .. part_of(record, 4) -- its place
+  if has_reply == nil then has_reply = redis.call('HEXISTS', CONVERSATION, 'reply') == 1 end
+  if has_reply and redis.call('HEXISTS', CONVERSATION, field) == 1 then return false end
+  redis.call('HSET', CONVERSATION, field, 1)
+  say(record, has_reply)
+  return true
+end
+
+-- A reply has gone, or never will.
+local function is_said(place)
+  if string.sub(place, 1, 1) == '!' then redis.call('HDEL', CONVERSATION, 'own:' .. place) end
 end
 
 -- The job of `entry` becomes a dead letter: the sender is told (`apology`: a reply record, or ''), and the next one starts.

@@ -1,12 +1,15 @@
 -- A message is taken in: session, id, `next` and job in one step (P4; DESIGN rules 1, 3, 9 and 11).
 -- KEYS board, session, one-time prekeys
--- ARGV 1 conversation_id  2 signed id  3 its ULID time (ms)  4 'push' or 'poll'  5 seq
+-- ARGV 1 conversation_id  2 signed id  3 its ULID time (ms)  4 'push', 'poll' or 'held' (it has waited at the relay)  5 seq
 --      6 session version read  7 sealed session or '' (unchanged)  8 epoch  9 one-time prekey used or ''
 --      10 kind and  11 person (of a group its group_id), pinned at first sight
 --      12 job record or '' (nothing for a handler)  13 reply record of our own (an answer to a session.ping) or ''
 --      14 message_id  15 received (ms)  16 opened (ms)  17 most jobs waiting in all
---      18 a refusal (reply record), once the answer was `full`, or ''
--- -> duplicate | conflict | gap, next | hold | full | accepted, 'next'|'jump'|'late', gen | refused, how, gen
+--      18 a refusal (reply record), once the answer was `full`, or ''  19 sender  20 most bytes that wait for a handler
+--      21 entries of the ledger that are kept
+-- -> duplicate | conflict | gap, next | hold | held (it is to wait at the relay: hold.lua) | full | accepted, 'next'|'jump'|'late', gen
+--    | refused, how, gen
+-- A sender may take a quarter of what is free. A small message for a conversation at rest waits for nobody, and is not counted.
 -- Invariant: a signed id is taken in at most once, and never without its session and its job.
 local SESSION, PREKEYS = KEYS[OWN], KEYS[OWN + 1]
 local seq = tonumber(ARGV[5])
@@ -15,16 +18,22 @@ if id_is_known(known, ARGV[2]) then return { 'duplicate' } end
 if ARGV[7] ~= '' and not is_current(SESSION, ARGV[6]) then return { 'conflict' } end
 if ARGV[9] ~= '' and redis.call('HEXISTS', PREKEYS, ARGV[9]) == 0 then return { 'conflict' } end
 local field = time_field(known)
-local kind, person, next, entry, reply, kept, latest =
-  unpack(redis.call('HMGET', CONVERSATION, 'kind', 'person', 'next', 'entry', 'reply', 'kept', field))
+local kind, person, next, entry, reply, kept, held, latest =
+  unpack(redis.call('HMGET', CONVERSATION, 'kind', 'person', 'next', 'entry', 'reply', 'kept', 'held', field))
 if kind and (kind ~= ARGV[10] or person ~= ARGV[11]) then return { 'conflict' } end
 next = tonumber(next or 1)
 if ARGV[4] == 'push' and seq > next then return { 'gap', next } end
-local is_full = false
+local is_full, has_waited = false, ARGV[4] == 'held'
+if held and not has_waited and redis.call('HEXISTS', HELD, 's:' .. ARGV[19]) == 1 then return { 'held' } end
 if ARGV[12] ~= '' then
   if tonumber(redis.call('GET', WAITING) or 0) + redis.call('XLEN', JOBS) >= tonumber(ARGV[17]) then return { 'hold' } end
+  if (entry or #ARGV[12] > UNCOUNTED_BYTES) and not has_room('s:' .. ARGV[19], tonumber(ARGV[20])) then return { 'held' } end
   is_full = entry and room_in_mailbox() <= 0 and policy('full') ~= 'park'
-  if is_full and ARGV[18] == '' then return { 'full' } end
+  if is_full then
+    -- It is told once: while that is on its way, the next ones wait.
+    if has_waited or (reply and redis.call('HEXISTS', CONVERSATION, 'own:!refused') == 1) then return { 'held' } end
+    if ARGV[18] == '' then return { 'full' } end
+  end
 end
 
 local generation = count_write()
@@ -43,21 +52,16 @@ if seq >= next then put('next', next_after(seq)) end
 if not entry and ARGV[12] ~= '' then
   put('entry', add_new_job(ARGV[12], kept))
   put('seq', ARGV[5])
+  local load = load_of_new(ARGV[12])
+  if load then put('load', load) end
 end
 redis.call('HSET', CONVERSATION, unpack(row))
 local event = is_full and 'refused' or (ARGV[12] == '' and 'taken' or 'queued')
-note_first(event, ARGV[14], CONVERSATION_ID .. ' ' .. ARGV[15] .. ' ' .. ARGV[16] .. ' ' .. ARGV[5])
+note_first(event, ARGV[14], CONVERSATION_ID .. ' ' .. ARGV[15] .. ' ' .. ARGV[16] .. ' ' .. ARGV[5], ARGV[21])
 if not (entry or reply) and (ARGV[12] ~= '' or ARGV[13] ~= '') then begin_work() end
-if ARGV[13] ~= '' then
-  say(ARGV[13], reply)
-  reply = true
-end
+if ARGV[13] ~= '' then say_once(ARGV[13], reply) end
 if is_full then
-  if redis.call('LLEN', OUT_BOX) < MOST_WAITING then
-    say(ARGV[18], reply)
-  else
-    bury(ARGV[12], 'refused', 0, 0) -- not even a refusal could be said for long: kept, visibly
-  end
+  say_once(ARGV[18])
 elseif entry and ARGV[12] ~= '' then
   deliver(seq, ARGV[12], entry, kept)
 end

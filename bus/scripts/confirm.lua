@@ -21,6 +21,7 @@ elseif seq > next then
   redis.call('EXPIRE', TAKEN, IDLE_SECONDS)
 end
 local job, place = string.match(sent[3] or '', '^(%S*) ?(.*)$')
+is_said(place)
 note('acknowledged', job, place .. ' ' .. ARGV[4] .. ' ' .. ARGV[5])
 redis.call('HDEL', CONVERSATION, 'reply')
 if not start_next_reply() and not entry then rest() end

@@ -19,6 +19,7 @@ end
 count_write()
 if record then bury(record, ARGV[5], 0, 0, '', what) end
 local job, place = string.match(what, '^(%S*) ?(.*)$')
+is_said(place)
 note('dropped', job, place .. ' ' .. ARGV[5])
 redis.call('HDEL', CONVERSATION, 'reply')
 if not start_next_reply() and redis.call('HEXISTS', CONVERSATION, 'entry') == 0 then rest() end

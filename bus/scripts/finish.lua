@@ -2,13 +2,14 @@
 -- KEYS board
 -- ARGV 1 conversation_id  2 entry (fencing token)  3 consumer  4 job_id  5 outcome: done, superseded or no_handler
 --      6 attempt  7 delivery  8 when its handler began (ms), '' where that is noted already  9… place, reply record
--- -> fenced | done. One line of the ledger tells of the end and of the places of what was said with it.
+-- -> fenced | full (too much waits to be sent: again later) | done. One line of the ledger tells of the end and of the places of what was said with it.
 -- Invariant: the conversation is busy or its mailbox is empty. First write is XACK, so that a full Redis drains (rule 16).
 local REPLIES_FROM = 9
 if not lease_is_mine(JOBS, JOBS_GROUP, ARGV[2], ARGV[3]) then return 'fenced' end
+local has_reply, places = unpack(redis.call('HMGET', CONVERSATION, 'reply', 'p:' .. ARGV[4]))
+if has_reply and #ARGV >= REPLIES_FROM and not may_say() then return 'full' end
 settle(JOBS, JOBS_GROUP, ARGV[2])
 count_write()
-local has_reply, places = unpack(redis.call('HMGET', CONVERSATION, 'reply', 'p:' .. ARGV[4]))
 if places then recall_places(ARGV[4]) end
 local told = ARGV[3] .. ' ' .. ARGV[6] .. ' ' .. ARGV[7] .. ' ' .. ARGV[8]
 if #ARGV >= REPLIES_FROM then

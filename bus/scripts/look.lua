@@ -1,11 +1,13 @@
 -- What must be known before a message is opened; writes nothing.
 -- KEYS board, session, owner
--- ARGV 1 conversation_id  2 signed id (8 bytes)
+-- ARGV 1 conversation_id  2 signed id (8 bytes)  3 sender
 -- -> known (0/1), next, dropped time (ms), session version, sealed record or false, session epoch,
---    pinned kind or false, pinned person or false, version of the sender's row, sealed row or false
+--    pinned kind or false, pinned person or false, version of the sender's row, sealed row or false,
+--    whether messages of this sender wait at the relay (0/1)
 local known = redis.call('GET', IDS)
 local pins = redis.call('HMGET', CONVERSATION, 'kind', 'person', 'next')
 local session = redis.call('HMGET', KEYS[OWN], 'v', 'b', 'e')
 local owner = redis.call('HMGET', KEYS[OWN + 1], 'v', 'b')
 return { id_is_known(known, ARGV[2]) and 1 or 0, tonumber(pins[3] or 1), dropped_ms(known),
-  tonumber(session[1] or 0), session[2], tonumber(session[3] or 0), pins[1], pins[2], tonumber(owner[1] or 0), owner[2] }
+  tonumber(session[1] or 0), session[2], tonumber(session[3] or 0), pins[1], pins[2], tonumber(owner[1] or 0), owner[2],
+  redis.call('HEXISTS', HELD, 's:' .. ARGV[3]) }

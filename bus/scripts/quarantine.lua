@@ -7,6 +7,7 @@
 --      16 reply record of our own (the first message of a new session) or ''  17 sender_id  18 received (ms)
 --      19 the name under which it is kept: the message_id, or one more word behind it  20 digest of the envelope  21 what it waits for
 --      22 what is kept in any case (supervisor/evidence.py)  23 most bytes of frames and plaintexts  24 those of unsigned ones
+--      25 entries of the ledger that are kept
 -- -> duplicate | conflict | gap, next | taken (another envelope has this name) | accepted, 'next'|'jump'|'late', gen
 -- A sender's frames may take a quarter of what is free; those that nobody has proven to have signed have a bound of their own. What is
 -- not kept whole keeps the cursor instead: it stands at the relay behind it.
@@ -59,9 +60,9 @@ redis.call('HSET', MESSAGE, 'frame', '', frame, bytes > 0 and ARGV[14] or '', 'w
   'digest', ARGV[20], 'for', ARGV[21])
 redis.call('ZADD', QUARANTINE, now, ARGV[19])
 redis.call('ZADD', WAITING_FOR, 0, waiting_member(ARGV[21], ARGV[13], ARGV[19]))
-note_first('quarantined', ARGV[12], CONVERSATION_ID .. ' ' .. ARGV[18] .. ' ' .. ARGV[13] .. ' ' .. ARGV[5])
+note_first('quarantined', ARGV[12], CONVERSATION_ID .. ' ' .. ARGV[18] .. ' ' .. ARGV[13] .. ' ' .. ARGV[5], ARGV[25])
 if ARGV[16] ~= '' then
   if is_idle() then begin_work() end
-  say(ARGV[16])
+  say_once(ARGV[16])
 end
 return { 'accepted', how_taken(seq, next), generation }

@@ -10,7 +10,7 @@ if ARGV[3] == 'sent' and redis.call('HEXISTS', CONVERSATION, 'reply') == 1 then 
 redis.call('XDEL', DEAD, ARGV[2])
 count_write()
 if is_idle() then begin_work() end
-note_first('revived', ARGV[4] ~= '' and ARGV[4] or string.match(letter.w or '', '^%S*'), letter.why)
+note('revived', ARGV[4] ~= '' and ARGV[4] or string.match(letter.w or '', '^%S*'), letter.why)
 if ARGV[3] == 'job' then
   if (letter.p or '') ~= '' and redis.call('HSET', CONVERSATION, 'p:' .. ARGV[4], letter.p) == 1 then
     redis.call('HINCRBY', CONVERSATION, 'kept', 1)

@@ -11,7 +11,12 @@ if redis.call('SISMEMBER', INTERRUPTED, ARGV[2]) == 1 then return { 'superseded'
 recall_places(ARGV[4]) -- begins with HDEL: a full Redis drains only if jobs run (rule 16)
 if redis.call('HSETNX', CONVERSATION, 'frozen', 1) == 1 and ARGV[5] == '1' then
   local waiting = redis.call('ZPOPMIN', MAILBOX, redis.call('ZCARD', MAILBOX))
-  for i = 1, #waiting, 2 do redis.call('RPUSH', TOGETHER, waiting[i]) end
+  local load = redis.call('HGET', CONVERSATION, 'load') or ''
+  for i = 1, #waiting, 2 do
+    redis.call('RPUSH', TOGETHER, waiting[i])
+    load = load .. as_load(payer_of(waiting[i]), size_of(waiting[i]))
+  end
+  if load ~= '' then redis.call('HSET', CONVERSATION, 'load', load) end
   redis.call('DECRBY', WAITING, #waiting / 2)
   unpark()
 end

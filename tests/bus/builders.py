@@ -122,6 +122,7 @@ def arrival_of(
         person=PEER[0],
         message_id=f"{conversation}-{seq}",
         received_ms=1,
+        sender_id=PEER[0],
     )
 
 
@@ -129,19 +130,22 @@ def signed_id_of(seq: int, conversation: str = CONVERSATION) -> bytes:
     return (conversation.encode()[:4] + seq.to_bytes(8, "big"))[-8:]
 
 
-def message_of(seq: int, conversation: str = CONVERSATION) -> InboundMessage:
+def message_of(
+    seq: int, conversation: str = CONVERSATION, *, sender: str = PEER[0], characters: int = 0
+) -> InboundMessage:
     return InboundMessage(
         message_id=f"{conversation}-{seq}",
         conversation_id=conversation,
         conversation_type="h2a",
-        sender_id=PEER[0],
+        sender_id=sender,
         sender_type="human",
-        payload={"type": "text", "text": f"message {seq}"},
+        payload={"type": "text", "text": f"message {seq}".ljust(characters)},
     )
 
 
-def job_of(seq: int, conversation: str = CONVERSATION) -> bytes:
-    return pack_job(message_of(seq, conversation), seq=seq, accepted_ms=1, message_ms=seq, key=BUS_KEY, agent_id=AGENT)
+def job_of(seq: int, conversation: str = CONVERSATION, *, sender: str = PEER[0], characters: int = 0) -> bytes:
+    message = message_of(seq, conversation, sender=sender, characters=characters)
+    return pack_job(message, seq=seq, accepted_ms=1, message_ms=seq, key=BUS_KEY, agent_id=AGENT)
 
 
 def reply(text: str) -> Reply:

@@ -13,7 +13,7 @@ import msgspec
 
 from bus.records import OutboxRecord
 
-REFUSAL_PLACE = "!refusal"
+REFUSAL_PLACE = "!refused"
 
 
 @dataclass(frozen=True)

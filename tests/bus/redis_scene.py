@@ -1,6 +1,7 @@
 """The scene on a real Redis: the same steps as in memory, by the scripts."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast
@@ -9,6 +10,7 @@ from redis.exceptions import ResponseError
 
 from bus.client import Commands
 from bus.generation import Generation
+from bus.held import Notes
 from bus.job_steps import JobSteps
 from bus.keys import JOBS_GROUP, REPLIES_GROUP, Keys
 from bus.letters import DeadLetters, Quarantine
@@ -16,13 +18,14 @@ from bus.lua import Argument, Scripts
 from bus.outbox import Outbox
 from bus.policies import Policies, PolicyStore
 from bus.readers import Entry, decode_entries
-from bus.records import Job
+from bus.records import Job, decode_job_record
 from bus.recovery import Recovery
 from bus.store import MOST_WAITING_IN_ALL, Store
 from bus.wire import Value, Wire, failure
 from tests.bus.builders import AGENT, BUS_KEY
+from tests.bus.memory.world import size_of
 from tests.bus.scenes import RESTING_FIELDS, RESTING_KINDS, Facts, Supervisor, Worker, at_once
-from tests.bus.traits import Inbound, Letters, Office, Outbound, Unread
+from tests.bus.traits import Inbound, Letters, Office, Outbound, Unread, Waiting
 
 
 class DirectClient:
@@ -91,6 +94,7 @@ class RedisSupervisor:
         self.recovery: Office = Recovery(commands, self.keys, name)
         self.dead: Letters = DeadLetters(commands, self.keys)
         self.quarantine: Unread = Quarantine(commands, self.keys)
+        self.notes: Waiting = Notes(commands, self.keys)
 
     async def take_reply(self) -> Entry | None:
         return await read_one(self.commands, self.keys.replies, REPLIES_GROUP, self.name)
@@ -197,7 +201,35 @@ class RedisScene:
             in_mailboxes=sum(cast("list[int]", rest[1::2])),
             busy=frozenset(name.decode() for name in cast("list[bytes]", busy)),
             at_work=frozenset(name for name, two in zip(conversations, under_way, strict=True) if any(two)),
+            counted=self._counted(),
+            waits=self._waits(conversations),
         )
+
+    def _counted(self) -> dict[str, int]:
+        flat = cast("list[bytes]", self.client.ask("HGETALL", self.keys.load))
+        pairs = zip(flat[::2], flat[1::2], strict=True)
+        return {name.decode(): int(value) for name, value in pairs if name != b"most_out"}
+
+    def _waits(self, conversations: Sequence[str]) -> dict[str, int]:
+        """What should be counted, by what lies there."""
+        found, keys = Counter[str](), self.keys
+        for one in conversations:
+            waiting = [
+                *cast("list[bytes]", self.client.ask("ZRANGE", keys.mailbox(one), 0, -1)),
+                *cast("list[bytes]", self.client.ask("ZRANGE", keys.parked(one), 0, -1)),
+            ]
+            loads = [("s:" + decode_job_record(record).sender_id, size_of(record)) for record in waiting]
+            reply, running = cast(
+                "list[bytes | None]", self.client.ask("HMGET", keys.conversation(one), "reply", "load")
+            )
+            lines = (line.split(" ", 1) for line in (running or b"").decode().splitlines())
+            loads += [(sender, int(number)) for number, sender in lines]
+            for sender, size in loads:
+                found[sender] += size
+                found["total"] += size
+            out_box = cast("list[bytes]", self.client.ask("LRANGE", keys.out_box(one), 0, -1))
+            found["out"] += sum(map(size_of, out_box if reply in (None, b"sent") else out_box[1:]))
+        return dict(+found)
 
     def _kind(self, name: bytes) -> str:
         return self.keys.split(name.decode())[0]

@@ -17,12 +17,12 @@ from bus.readers import Entry
 from bus.records import Job
 from bus.store import MOST_WAITING_IN_ALL
 from tests.bus.builders import AGENT, BUS_KEY
-from tests.bus.memory.inbound import MemoryQuarantine, MemoryStore
+from tests.bus.memory.inbound import MemoryNotes, MemoryQuarantine, MemoryStore
 from tests.bus.memory.outbound import MemoryOutbox
 from tests.bus.memory.recovery import MemoryLetters, MemoryRecovery
 from tests.bus.memory.work import MemorySteps
 from tests.bus.memory.world import World
-from tests.bus.traits import Inbound, Letters, Office, Outbound, Steps, Unread
+from tests.bus.traits import Inbound, Letters, Office, Outbound, Steps, Unread, Waiting
 
 Result = TypeVar("Result")
 
@@ -42,6 +42,7 @@ RESTING_KINDS = frozenset(
             "waiting",
             "rate",
             "reclaimer",
+            "load",
             "prekey_state",
         ),
     }
@@ -65,6 +66,8 @@ class Facts(msgspec.Struct, frozen=True):
     in_mailboxes: int
     busy: frozenset[str]
     at_work: frozenset[str]
+    counted: dict[str, int] = {}
+    waits: dict[str, int] = {}
 
 
 class Worker(Protocol):
@@ -87,6 +90,7 @@ class Supervisor(Protocol):
     recovery: Office
     dead: Letters
     quarantine: Unread
+    notes: Waiting
     generation: Generation
 
     async def take_reply(self) -> Entry | None: ...
@@ -142,6 +146,7 @@ class MemorySupervisor:
         self.recovery: Office = MemoryRecovery(world, name)
         self.dead: Letters = MemoryLetters(world)
         self.quarantine: Unread = MemoryQuarantine(world)
+        self.notes: Waiting = MemoryNotes(world)
 
     async def take_reply(self) -> Entry | None:
         return await self._outbox.take()
@@ -190,14 +195,15 @@ class MemoryScene:
             for name, at in world.conversations.items()
             if at.has_job or at.reply is not None or at.sent is not None
         )
-        return Facts(world.generation, world.waiting_in_all(), world.waiting_in_all(), busy, busy)
+        loads = dict(world.loads())
+        return Facts(world.generation, world.waiting_in_all(), world.waiting_in_all(), busy, busy, loads, loads)
 
     async def leftovers(self) -> list[str]:
         return [
             name
             for name, at in self._world.conversations.items()
-            if at.waiting or at.together or at.emitted or at.emitted_before_death or at.out_box or at.stream
-        ]
+            if at.waiting or at.together or at.emitted or at.emitted_before_death or at.out_box or at.stream or at.own
+        ] + list(self._world.notes)
 
     def close(self) -> None:
         """Nothing is open."""

@@ -31,10 +31,15 @@ class Talk:
         conversation: str = CONVERSATION,
         signed_id: bytes | None = None,
         refusal: bytes = b"",
+        sender: str = PEER[0],
+        characters: int = 0,
     ) -> Intake:
+        """`characters`: of its text, where it is to be long."""
         version = await self.version()
         arrival = arrival_of(seq, version, source=source, conversation=conversation, signed_id=signed_id)
-        return await self.supervisor.store.accept(arrival, job_of(seq, conversation), refusal=refusal)
+        arrival = msgspec.structs.replace(arrival, sender_id=sender)
+        job = job_of(seq, conversation, sender=sender, characters=characters)
+        return await self.supervisor.store.accept(arrival, job, refusal=refusal)
 
     async def quarantine(
         self,
@@ -57,6 +62,31 @@ class Talk:
         return await self.supervisor.store.quarantine(
             arrival, reason="no_session", frame=frame, evidence=b"evidence", sender_id=sender, digest=digest
         )
+
+    async def hold(
+        self,
+        seq: int,
+        *,
+        has_no_room: bool = True,
+        source: Source = Source.PUSH,
+        conversation: str = CONVERSATION,
+        sender: str = PEER[0],
+    ) -> Intake:
+        arrival = arrival_of(seq, await self.version(), source=source, conversation=conversation)
+        arrival = msgspec.structs.replace(arrival, sender_id=sender)
+        return await self.supervisor.store.hold(arrival, has_no_room=has_no_room)
+
+    async def fetch(self, sender: str = PEER[0]) -> list[int]:
+        """The seqs of what has waited at the relay and was taken in now, in their order, as long as there was room."""
+        notes, fetched = self.supervisor.notes, list[int]()
+        for note in await notes.of(sender):
+            outcome = await self.accept(note.seq, source=Source.HELD, conversation=note.conversation_id, sender=sender)
+            if outcome is Intake.HELD:
+                break
+            assert outcome.is_settled
+            await notes.forget(sender, note)
+            fetched.append(note.seq)
+        return fetched
 
     async def requeue(self, seq: int, kept_as: str = "") -> Intake:
         arrival = msgspec.structs.replace(arrival_of(seq, await self.version()), kept_as=kept_as)

@@ -28,6 +28,7 @@ from tests.bus.talk import outbox_record
 
 CONVERSATION = "conversation"
 MAIN_STEPS = ("accept", "finish", "commit", "confirm")
+WAITING_STEPS = ("hold", "unhold")
 OTHER_STEPS = ("start", "emit", "fail", "due", "advance_cursor")
 DEATHS = ("lives", "dies before", "dies after")
 
@@ -62,6 +63,9 @@ class Life:
 
     scene: RedisScene
     fails_once: bool
+    waits: bool = False
+    """No message waits behind another: it waits at the relay."""
+
     relay: Relay = field(default_factory=Relay)
     lives: int = 0
     has_failed: bool = False
@@ -71,11 +75,13 @@ class Life:
         """One life, to its death or to where there is nothing left to do. True when it got there."""
         self.lives += 1
         supervisor = await self.scene.supervisor(f"supervisor-{self.lives}")
+        if self.waits:
+            supervisor.store.budgets = msgspec.structs.replace(supervisor.store.budgets, waiting_bytes=0)
         worker = await self.scene.worker(f"worker-{self.lives}", Policies())
         try:
             await self._take_over(supervisor)
             await self._poll(supervisor)
-            while await self._handle(worker) or await self._send(supervisor) or await self._start_due(supervisor):
+            while await self._handle(worker) or await self._send(supervisor) or await self._wake(supervisor):
                 pass
         except Died:
             return False
@@ -100,7 +106,9 @@ class Life:
             version = await self._version(supervisor)
             arrival = arrival_of(message.seq, version, source=Source.POLL)
             outcome = await supervisor.store.accept(arrival, job_of(message.seq))
-            assert outcome in (Intake.ACCEPTED, Intake.DUPLICATE)
+            if outcome is Intake.HELD:
+                outcome = await supervisor.store.hold(arrival, has_no_room=True)
+            assert outcome in (Intake.ACCEPTED, Intake.DUPLICATE, Intake.NOTED)
         if page:
             await supervisor.store.advance_cursor(cursor, page[-1].id)
 
@@ -119,6 +127,21 @@ class Life:
                 await worker.steps.emit(job, place, reply(place))
         assert await worker.steps.finish(job) is Finished.DONE
         return True
+
+    async def _wake(self, supervisor: Supervisor) -> bool:
+        return await self._start_due(supervisor) or await self._fetch(supervisor)
+
+    async def _fetch(self, supervisor: Supervisor) -> bool:
+        """What waits at the relay, as far as there is room; whether a note has gone."""
+        for note in await supervisor.notes.of(PEER[0]):
+            arrival = arrival_of(note.seq, await self._version(supervisor), source=Source.HELD)
+            outcome = await supervisor.store.accept(arrival, job_of(note.seq))
+            if outcome is Intake.HELD:
+                return False
+            assert outcome in (Intake.LATE, Intake.DUPLICATE)
+            await supervisor.notes.forget(PEER[0], note)
+            return True
+        return False
 
     async def _start_due(self, supervisor: Supervisor) -> bool:
         return await supervisor.recovery.start_due(await supervisor.store.now_ms()) > 0
@@ -153,13 +176,13 @@ class Life:
         await supervisor.outbox.confirm(CONVERSATION, ack.cmid, ack.message_id, ack.seq)
 
 
-async def lives_through(url: str, plan: dict[str, str], *, fails_once: bool = False) -> None:
+async def lives_through(url: str, plan: dict[str, str], *, fails_once: bool = False, waits: bool = False) -> None:
     """With these deaths on the way, everything is in the end as it is without them."""
     scene = RedisScene(url)
     mortal = Mortal(scene.client, {step: end for step, end in plan.items() if end != "lives"})
     planned = len(mortal.plan)
     scene.commands = mortal
-    life = Life(scene, fails_once)
+    life = Life(scene, fails_once, waits)
     for _ in range(2):
         life.relay.person_sends(CONVERSATION, None)
     while not await life.goes_on():
@@ -186,6 +209,14 @@ async def test_each_of_accept_finish_commit_and_confirm_may_die_before_and_after
 async def test_so_may_every_other_step_together_with_each_of_them(redis_url: str, step: str) -> None:
     for other, one, two in itertools.product(MAIN_STEPS, DEATHS[1:], DEATHS[1:]):
         await lives_through(redis_url, {step: one, other: two}, fails_once=step in ("fail", "due"))
+
+
+@pytest.mark.parametrize("step", WAITING_STEPS)
+async def test_so_may_every_step_of_a_message_that_waits_at_the_relay(redis_url: str, step: str) -> None:
+    for other, one, two in itertools.product((*MAIN_STEPS, "advance_cursor"), DEATHS[1:], DEATHS[1:]):
+        await lives_through(redis_url, {step: one, other: two}, waits=True)
+    for one, two in itertools.product(DEATHS, DEATHS):
+        await lives_through(redis_url, {"hold": one, "unhold": two}, waits=True)
 
 
 @pytest.mark.parametrize(

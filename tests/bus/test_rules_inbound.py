@@ -18,7 +18,7 @@ from tests.bus.scenes import Scene
 from tests.bus.talk import Talk, answer, talk_and_worker, talk_of
 
 REFUSAL = pack_reply(
-    ReplyPlace("refused", CONVERSATION, "!refusal", 1), reply("later"), emitted_ms=1, key=BUS_KEY, agent_id=AGENT
+    ReplyPlace("refused", CONVERSATION, "!refused", 1), reply("later"), emitted_ms=1, key=BUS_KEY, agent_id=AGENT
 )
 
 
@@ -167,19 +167,28 @@ async def test_rule_11_beyond_its_room_a_conversation_is_refused_with_a_reply_an
     assert await talk.accept(4, refusal=REFUSAL) is Intake.REFUSED
     assert await talk.accept(4) is Intake.DUPLICATE
     assert await talk.accept(1, conversation="another") is Intake.ACCEPTED
-    assert await talk.send("c0", 5) == "!refusal"
+    assert await talk.send("c0", 5) == "!refused"
     assert [await answer(worker) for _ in range(2)] == ["message 1", "message 1"]
     assert await talk.accept(6) is Intake.ACCEPTED
     assert [await answer(worker) for _ in range(3)] == ["message 2", "message 3", "message 6"]
 
 
-async def test_rule_11_not_even_refusals_pile_up(scene: Scene) -> None:
-    talk, _ = await talk_and_worker(scene, Policies(most_waiting=1))
+async def test_rule_11_it_is_said_once_and_while_that_is_on_its_way_the_next_ones_wait_at_the_relay(
+    scene: Scene,
+) -> None:
+    talk, worker = await talk_and_worker(scene, Policies(most_waiting=1))
     await talk.accept(1)
     await talk.accept(2)
-    for seq in range(3, 104):
-        assert await talk.accept(seq, refusal=REFUSAL) is Intake.REFUSED
-    assert [letter.reason for letter in await talk.supervisor.dead.first()] == ["refused"]
+    assert await talk.accept(3, refusal=REFUSAL) is Intake.REFUSED
+    for seq in range(4, 104):
+        assert await talk.accept(seq, refusal=REFUSAL) is Intake.HELD
+        assert await talk.hold(seq) is Intake.NOTED
+    assert await talk.next_seq() == 104
+    assert await talk.send("c0", 104) == "!refused"
+    assert await talk.accept(105, refusal=REFUSAL) is Intake.HELD, "nothing overtakes what waits"
+    assert [await answer(worker) for _ in range(2)] == ["message 1", "message 2"]
+    assert await talk.fetch() == [4, 5]
+    assert await talk.supervisor.dead.first() == []
 
 
 async def test_rule_11_what_is_parked_comes_up_in_order_and_nothing_is_lost(scene: Scene) -> None:

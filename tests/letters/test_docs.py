@@ -83,7 +83,7 @@ def reasons_in_lua() -> Iterator[str]:
 
 def test_every_reason_for_which_something_is_given_up_has_a_row() -> None:
     found = {*reasons_in_python(), *reasons_in_lua(), Fail().reason}
-    assert {"poison", "deliveries", "refused", "timeout", "handler_error", "too_large", REFUSED_CODE} <= found
+    assert {"poison", "deliveries", "gone_at_relay", "timeout", "handler_error", "too_large", REFUSED_CODE} <= found
     assert found == set(DEAD) - {HANDLER_REASON}
 
 

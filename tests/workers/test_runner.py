@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from bus.job_steps import Finished
+from bus.job_steps import Emitted, Finished
 from bus.records import Job
 from tests.workers.builders import agent_that, running
 from tests.workers.doubles import MemoryBus, job_of, texts
@@ -332,3 +332,43 @@ async def test_the_sender_of_a_dead_letter_gets_the_apology_that_the_agent_decla
 def test_a_policy_that_cannot_be_is_refused_where_it_is_declared(wrong: dict[str, Any]) -> None:
     with pytest.raises(BadHandler):
         Agent(**wrong)
+
+
+async def test_while_too_much_waits_to_be_sent_a_reply_waits_and_that_is_not_of_the_jobs_time(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    bus = MemoryBus(emit_answers={"0": Emitted.FULL})
+    agent = Agent()
+
+    @agent.on_message()
+    async def answer(message: Any, chat: Any) -> None:
+        await chat.reply("first")
+        await trio.sleep(1)
+        await chat.reply("second")
+
+    async with running(agent, bus, job_seconds=5.0):
+        bus.give(job_of())
+        await bus.until(lambda: bus.held)
+        await trio.sleep(60)
+        assert (bus.finished, bus.failed, bus.replies) == ([], [], [])
+        bus.emit_answers.clear()
+        await bus.until(lambda: bus.finished)
+    assert [text for _, text in texts(bus)] == ["first", "second"]
+    assert bus.failed == []
+
+
+async def test_an_end_for_which_there_is_no_room_waits_and_loses_nothing(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus, asked = MemoryBus(), list[str]()
+    finish = bus.finish
+
+    async def full_at_first(job: Job, *arguments: Any, **named: Any) -> Finished:
+        asked.append(job.job_id)
+        return Finished.FULL if len(asked) < 30 else await finish(job, *arguments, **named)
+
+    monkeypatch.setattr(bus, "finish", full_at_first)
+    async with running(agent_that(), bus):
+        bus.give(job_of("a"))
+        await bus.until(lambda: bus.finished)
+    assert (texts(bus), len(asked), bus.failed) == ([("0", "re: a")], 30, [])

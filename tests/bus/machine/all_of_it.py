@@ -62,6 +62,7 @@ class BusMachine(Inbound, Working, Outbound, Trouble):
         facts = at_once(self.scene.facts())
         assert facts.waiting == facts.in_mailboxes
         assert facts.busy == facts.at_work
+        assert facts.counted == facts.waits
 
     def teardown(self) -> None:
         try:
@@ -90,6 +91,7 @@ class BusMachine(Inbound, Working, Outbound, Trouble):
                     self._commit(supervisor, supervisor.sending)
                 self._send_all(supervisor)
                 is_done = is_done and not page
+            is_done = not self._fetch(self.supervisors[0]) and is_done
             for message in self.history.relay.messages:
                 if at_once(self.supervisors[0].half.quarantine.find(message.id)) is not None:
                     self._requeue(self.supervisors[0], message)

@@ -80,14 +80,18 @@ class Company(RuleBasedStateMachine):
         busy=st.sampled_from(["queue", "interrupt", "coalesce"]),
         full=st.sampled_from(["refuse", "park"]),
         most=st.sampled_from([1, 2, 100]),
+        waiting_bytes=st.sampled_from([5000, 10_000, 1 << 20]),
     )
-    def begin(self, busy: Busy, full: Full, most: int) -> None:
+    def begin(self, busy: Busy, full: Full, most: int, waiting_bytes: int) -> None:
+        self.waiting_bytes = waiting_bytes
         self.policies = Policies(busy=busy, full=full, most_waiting=most)
         self.supervisors = [self._supervisor() for _ in range(2)]
         self.workers = [self._worker() for _ in range(2)]
 
     def _supervisor(self) -> Connected:
-        return Connected(at_once(self.scene.supervisor(f"supervisor-{next(names)}")))
+        half = at_once(self.scene.supervisor(f"supervisor-{next(names)}"))
+        half.store.budgets = msgspec.structs.replace(half.store.budgets, waiting_bytes=self.waiting_bytes)
+        return Connected(half)
 
     def _worker(self) -> Running:
         return Running(at_once(self.scene.worker(f"worker-{next(names)}", self.policies)))

@@ -88,9 +88,31 @@ class Inbound(Company):
             unread = msgspec.structs.replace(arrival, session=None, signed_id=signed)
             outcome = at_once(supervisor.half.store.quarantine(unread, reason="no_session", frame=b"frame"))
             assert outcome.is_settled
+        elif self._look(supervisor, message).sender_waits:
+            known = at_once(supervisor.half.store.hold(arrival, has_no_room=False))
+            assert known.is_settled
         else:
             outcome = self._accept(supervisor, message, arrival)
             assert outcome.is_settled
+
+    @rule(at=who)
+    def what_waits_at_the_relay_is_fetched(self, at: int) -> None:
+        self._fetch(self._reconnected(at))
+
+    def _fetch(self, supervisor: Connected) -> bool:
+        """In order, as long as there is room; whether something was taken in."""
+        notes = supervisor.half.notes
+        is_any = False
+        for note in at_once(notes.of(PEER[0])):
+            message = next(one for one in self.history.relay.messages if one.id == note.message_id)
+            arrival = self._arrival(message, Source.HELD, self._look(supervisor, message))
+            outcome = self._accept(supervisor, message, arrival)
+            if outcome is Intake.HELD:
+                break
+            assert outcome.is_settled
+            at_once(notes.forget(PEER[0], note))
+            is_any = True
+        return is_any
 
     def _accept(self, supervisor: Connected, message: Message, arrival: Arrival) -> Intake:
         job = job_of(message.seq, message.conversation)
@@ -99,6 +121,8 @@ class Inbound(Company):
             at = ReplyPlace(message.id, message.conversation, REFUSAL_PLACE, 1)
             refusal = pack_reply(at, reply("later"), emitted_ms=1, key=BUS_KEY, agent_id=AGENT)
             outcome = at_once(supervisor.half.store.accept(arrival, job, refusal=refusal))
+        if outcome is Intake.HELD and arrival.source is not Source.HELD:
+            outcome = at_once(supervisor.half.store.hold(arrival, has_no_room=True))
         if outcome is Intake.REFUSED:
             self.history.ledger.refuses(message)
         elif outcome.is_new:

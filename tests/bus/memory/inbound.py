@@ -4,9 +4,10 @@ from collections.abc import Iterable
 
 from bus.budgets import UNLIMITED_REDIS_BYTES, StoreBudgets
 from bus.generation import Generation
+from bus.held import Note
 from bus.letters import GivenUp, Quarantined
 from bus.store import MOST_WAITING_IN_ALL, Arrival, Intake, Look, Source
-from tests.bus.memory.world import MOST_UNSAID, Conversation, World
+from tests.bus.memory.world import UNCOUNTED_BYTES, Conversation, World
 
 
 class MemoryStore:
@@ -22,7 +23,15 @@ class MemoryStore:
         at, session = self._world.conversation(conversation_id), self._world.session(peer)
         known = at.knows(signed_id)
         return Look(
-            known, at.next_seq, at.dropped_ms, session.version, session.sealed, session.epoch, at.kind, at.person
+            known,
+            at.next_seq,
+            at.dropped_ms,
+            session.version,
+            session.sealed,
+            session.epoch,
+            at.kind,
+            at.person,
+            sender_waits=bool(self._world.notes.get(peer[0])),
         )
 
     async def accept(
@@ -35,26 +44,53 @@ class MemoryStore:
             return Intake.CONFLICT
         if arrival.source is Source.PUSH and arrival.seq > at.next_seq:
             return Intake.GAP
+        has_waited, theirs = arrival.source is Source.HELD, world.notes.get(arrival.sender_id)
+        if theirs and not has_waited and world.waits_at_relay(arrival.conversation_id):
+            return Intake.HELD
         is_full = job is not None and world.is_full(at)
         if job is not None:
             if world.waiting_in_all() + await self.waiting_jobs() >= self._most_waiting:
                 return Intake.HOLD
+            is_counted = at.has_job or len(job) > UNCOUNTED_BYTES
+            if is_counted and not world.has_room(arrival.sender_id, self.budgets):
+                return Intake.HELD
+            if is_full and (has_waited or (at.is_sending and "!refused" in at.own)):
+                return Intake.HELD
             if is_full and not refusal:
                 return Intake.FULL
         was_late = arrival.seq < at.next_seq
         self._take_in(at, arrival)
         at.pin(arrival.kind, arrival.person)
         if answer:
-            world.say(at, answer)
+            world.say_once(at, answer)
         if is_full and job is not None:
-            if len(at.out_box) < MOST_UNSAID:
-                world.say(at, refusal)
-            else:
-                world.bury(job, "refused")
+            world.say_once(at, refusal)
             return Intake.REFUSED
         if job is not None:
             world.deliver(at, arrival.seq, job)
         return Intake.LATE if was_late else Intake.ACCEPTED
+
+    async def hold(self, arrival: Arrival, *, has_no_room: bool) -> Intake:
+        world, at = self._world, self._world.conversation(arrival.conversation_id)
+        if at.knows(arrival.signed_id):
+            return Intake.DUPLICATE
+        if arrival.source is Source.PUSH and arrival.seq > at.next_seq:
+            return Intake.GAP
+        notes = world.notes.get(arrival.sender_id, {})
+        if arrival.message_id in notes:
+            return Intake.NOTED
+        if not has_no_room and not notes:
+            return Intake.CONFLICT
+        if sum(map(len, world.notes.values())) >= self.budgets.most_held:
+            return Intake.HOLD
+        note = Note(world.wrote(), arrival.seq, arrival.conversation_id, arrival.message_id, world.cursor)
+        world.notes.setdefault(arrival.sender_id, {})[arrival.message_id] = note
+        at.take_seq(arrival.seq)
+        self._generation.seen(world.generation)
+        return Intake.NOTED
+
+    async def publish_bounds(self) -> None:
+        self._world.most_out = self.budgets.out_bytes
 
     async def quarantine(
         self,
@@ -109,7 +145,7 @@ class MemoryStore:
             waits_for=waits_for,
         )
         if answer:
-            world.say(at, answer)
+            world.say_once(at, answer)
         return Intake.LATE if was_late else Intake.ACCEPTED
 
     async def note_old(self, arrival: Arrival, reason: str) -> Intake:
@@ -175,6 +211,39 @@ class MemoryStore:
 
     async def waiting_jobs(self) -> int:
         return sum(at.job is not None for at in self._world.conversations.values())
+
+
+class MemoryNotes:
+    """As `bus.held.Notes`."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def count(self) -> int:
+        return sum(map(len, self._world.notes.values()))
+
+    async def senders(self) -> list[str]:
+        return list(self._world.notes)
+
+    async def of(self, sender_id: str) -> list[Note]:
+        return sorted(self._world.notes.get(sender_id, {}).values())
+
+    async def may_come(self, sender_id: str, first: Note, budgets: StoreBudgets) -> bool:
+        world, loads = self._world, self._world.loads()
+        if loads["s:" + sender_id] > (budgets.waiting_bytes - loads["total"]) / 8:
+            return False
+        return len(world.mailbox(world.conversation(first.conversation_id))) <= world.policies.most_waiting // 2
+
+    async def forget(self, sender_id: str, note: Note, *, is_gone: bool = False) -> bool:
+        notes = self._world.notes.get(sender_id, {})
+        if notes.pop(note.message_id, None) is None:
+            return False
+        if not notes:
+            del self._world.notes[sender_id]
+        self._world.wrote()
+        if is_gone:
+            self._world.bury(b"", "gone_at_relay")
+        return True
 
 
 class MemoryQuarantine:

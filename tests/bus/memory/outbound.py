@@ -80,7 +80,7 @@ class MemoryOutbox:
         if stream_id is not None:
             at.stream = None
         due_ms = world.now_ms + RESEND_MS
-        at.sent = Sent(client_message_id, msgspec.msgpack.encode(record), self.consumer, due_ms)
+        at.sent = Sent(client_message_id, msgspec.msgpack.encode(record), self.consumer, due_ms, answers[1])
         return Commit(Committed.COMMITTED)
 
     def _take_token(self, rate_per_second: float) -> int:
@@ -130,6 +130,7 @@ class MemoryOutbox:
             return None
         self._world.wrote()
         at.sent = None
+        at.own.discard(sent.place)
         return sent
 
     async def conversation_of(self, client_message_id: str) -> str | None:
@@ -177,6 +178,7 @@ class MemoryOutbox:
             if self._held(at, entry_id) is None:
                 return False
             at.reply = None
+            at.own.discard(answers[1])
             self._world.bury(at.out_box.pop(0), reason)
             self._world.wrote()
         else:

@@ -86,6 +86,8 @@ class MemorySteps:
         at, _ = held
         if place in at.emitted:
             return Emitted.ALREADY
+        if not self._world.may_say(at):
+            return Emitted.FULL
         at.emitted.add(place)
         self._world.wrote()
         self._world.say(at, self._pack(job, place, reply))
@@ -107,6 +109,8 @@ class MemorySteps:
         if held is None:
             return Finished.FENCED
         at, _ = held
+        if last and not self._world.may_say(at):
+            return Finished.FULL
         at.emitted |= at.emitted_before_death.pop(job.job_id, set())
         for place, reply in last:
             if place not in at.emitted:

@@ -3,16 +3,19 @@
 Everything that can be computed is: a conversation is busy because something of it is under way, not because a set says so.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from bus.budgets import StoreBudgets
+from bus.held import Note
 from bus.letters import DeadLetter, Quarantined
 from bus.policies import Policies
-from bus.records import decode_job_record
+from bus.records import decode_job_record, decode_reply_record
 
 IDS_KEPT = 1024
 IDS_TRIM_AT = 1536
-MOST_UNSAID = 100  # replies of a conversation beyond which no more refusals are queued
+UNCOUNTED_BYTES = 4096
+OVERHEAD_BYTES = 200
 
 
 @dataclass
@@ -49,6 +52,7 @@ class Sent:
     record: bytes
     holder: str
     due_ms: int
+    place: str = ""
 
 
 @dataclass
@@ -72,6 +76,17 @@ class Conversation:
     reply: Entry | None = None
     sent: Sent | None = None
     stream: str | None = None
+    own: set[str] = field(default_factory=set)
+    """Places of what we said by ourselves and the relay does not have yet."""
+
+    @property
+    def is_sending(self) -> bool:
+        return self.reply is not None or self.sent is not None
+
+    @property
+    def unsaid(self) -> list[bytes]:
+        """Replies behind the one that is under way."""
+        return self.out_box[1:] if self.reply is not None else self.out_box
 
     @property
     def has_job(self) -> bool:
@@ -128,6 +143,10 @@ class World:
     kept: dict[str, tuple[str, int]] = field(default_factory=dict)
     """By name: who pays for what is kept whole ('' nobody has proven to have signed it), and its bytes."""
     wanted: set[str] = field(default_factory=set)
+    notes: dict[str, dict[str, Note]] = field(default_factory=dict)
+    """By sender and message_id."""
+
+    most_out: int | None = None
     dead: dict[str, DeadLetter] = field(default_factory=dict)
     tokens: float | None = None
     tokens_at_ms: int = 0
@@ -156,6 +175,35 @@ class World:
         if not payer:
             return held + size <= budgets.unsigned_bytes
         return held < (budgets.quarantine_bytes - total) / 4
+
+    # What waits, in bytes
+
+    def loads(self) -> Counter[str]:
+        """Of each sender, in all (`total`), of replies (`out`)."""
+        loads = Counter[str]()
+        for at in self.conversations.values():
+            counted = [record for _, record in at.waiting] + at.together
+            under_way = at.job or at.retry
+            if under_way is not None and len(under_way.record) > UNCOUNTED_BYTES:
+                counted.append(under_way.record)
+            for record in counted:
+                loads["s:" + decode_job_record(record).sender_id] += size_of(record)
+                loads["total"] += size_of(record)
+            loads["out"] += sum(map(size_of, at.unsaid))
+        return +loads
+
+    def waits_at_relay(self, conversation_id: str) -> bool:
+        """Whether a message of this conversation does."""
+        return any(note.conversation_id == conversation_id for notes in self.notes.values() for note in notes.values())
+
+    def has_room(self, sender_id: str, budgets: StoreBudgets) -> bool:
+        loads = self.loads()
+        return loads["s:" + sender_id] < (budgets.waiting_bytes - loads["total"]) / 4
+
+    def may_say(self, at: Conversation) -> bool:
+        if not at.is_sending or self.most_out is None:
+            return True
+        return sum(map(size_of, at.unsaid)) < (self.most_out - self.loads()["out"]) / 4
 
     # What waits: the mailbox, and under `park` what has no room in it
 
@@ -222,6 +270,17 @@ class World:
         at.out_box.append(record)
         self.start_next_reply(at)
 
+    def say_once(self, at: Conversation, record: bytes) -> None:
+        place = decode_reply_record(record).place
+        if not (at.is_sending and place in at.own):
+            at.own.add(place)
+            self.say(at, record)
+
     def start_next_reply(self, at: Conversation) -> None:
         if at.reply is None and at.sent is None and at.out_box:
             at.reply = self.new_entry(at.out_box[0])
+
+
+def size_of(record: bytes) -> int:
+    """As it is counted where it waits."""
+    return len(record) + OVERHEAD_BYTES

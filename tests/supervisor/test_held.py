@@ -1,0 +1,150 @@
+"""A sender with too much waiting here waits at the relay: others go on, and what has waited is fetched in its order, once."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from bus.held import Notes
+from bus.store import Intake
+from bus.trace import Ledger
+from supervisor.frames import MessageNew
+from supervisor.held import Held
+from tests.supervisor.builders import Core, open_core, until, worker
+from tests.supervisor.group_scene import scene as group_scene
+from tests.supervisor.person import PERSON, Person
+from tests.supervisor.test_inbound import OTHER_CONVERSATION, scene
+
+BEN = "01906abc-0000-7000-8000-0000000000b1"
+TEXTS = ["one", "two", "three", "four", "five"]
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supervisor.held.LOOK_SECONDS", 0.01)
+
+
+def let_nothing_wait(core: Core) -> None:
+    """Behind a running message there is room for none."""
+    core.store.budgets = msgspec.structs.replace(core.store.budgets, waiting_bytes=0)
+
+
+def notes_of(core: Core) -> Notes:
+    return Notes(core.client, core.keys)
+
+
+@asynccontextmanager
+async def fetching(core: Core) -> AsyncIterator[None]:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Held(core.store, notes_of(core), core.inbound, core.rest, core.metrics).run)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+async def say(core: Core, person: Person, *texts: str) -> list[MessageNew]:
+    said = [person.say(text) for text in texts]
+    core.rest.history += said
+    for frame in said:
+        await core.push(frame)
+    return said
+
+
+async def handle(core: Core, count: int) -> list[str]:
+    """As many jobs as come, one after the other; their texts."""
+    texts = list[str]()
+    async with worker(core, "slow") as jobs:
+        with trio.fail_after(10):
+            while len(texts) < count:
+                for job in await jobs.take(1):
+                    texts.append(job.message.text)
+                    await jobs.finish(job)
+                    jobs.release(job)
+    return texts
+
+
+async def test_what_waits_at_the_relay_is_fetched_in_order_and_others_do_not_wait(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        let_nothing_wait(core)
+        ben = Person(core.rest, BEN)
+        ben.meet()
+        core.rest.page_length = 2
+        said = await say(core, ada, *TEXTS)
+        assert await notes_of(core).count() == 4
+        other = ben.say("hello", conversation=OTHER_CONVERSATION)
+        core.rest.history.insert(2, other)
+        await core.push(other)
+        assert await core.catchup.poll_to_the_present(), "what is noted is settled: the cursor moves"
+        assert await core.store.cursor() == said[-1].message_id
+        assert core.count("message_held_total") >= 4
+        async with fetching(core):
+            assert sorted(await handle(core, 6)) == sorted([*TEXTS, "hello"])
+            await until(lambda: nothing_waits(core))
+        assert core.count("message_fetched_total") == 4
+        assert core.count("message_late_total") == 0
+        [first, *_] = await Ledger(core.client, core.keys).trace(said[1].message_id)
+        assert first.name == "held"
+
+
+async def nothing_waits(core: Core) -> bool:
+    return await notes_of(core).count() == 0
+
+
+async def test_order_is_kept_across_a_restart(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        let_nothing_wait(core)
+        await say(core, ada, *TEXTS[:3])
+        async with open_core(core.url, core.rest) as successor:
+            await say(successor, ada, *TEXTS[3:])
+            async with fetching(successor):
+                assert await handle(successor, 5) == TEXTS
+
+
+async def test_a_later_message_of_the_same_sender_waits_too_in_every_conversation(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        let_nothing_wait(core)
+        await say(core, ada, "one", "two")
+        elsewhere = ada.say("elsewhere", conversation=OTHER_CONVERSATION, seq=1)
+        core.rest.history.append(elsewhere)
+        assert await core.polled(elsewhere) is Intake.NOTED
+        assert await core.polled(elsewhere) is Intake.NOTED
+        assert await notes_of(core).count() == 2
+        async with fetching(core):
+            assert sorted(await handle(core, 3)) == ["elsewhere", "one", "two"]
+
+
+async def test_what_the_relay_has_no_more_becomes_a_dead_letter_and_the_rest_comes(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        let_nothing_wait(core)
+        said = await say(core, ada, *TEXTS[:3])
+        core.rest.history.remove(said[1])
+        async with fetching(core):
+            assert await handle(core, 2) == ["one", "three"]
+            await until(lambda: nothing_waits(core))
+        [letter] = await core.dead.first()
+        assert (letter.reason, letter.job_id) == ("gone_at_relay", said[1].message_id)
+
+
+async def test_a_relay_that_does_not_answer_is_asked_again(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        let_nothing_wait(core)
+        await say(core, ada, "one", "two")
+        core.rest.fail_next("poll")
+        async with fetching(core):
+            assert await handle(core, 2) == ["one", "two"]
+
+
+async def test_a_member_of_a_group_who_waits_holds_up_no_other_member(tmp_path: Path) -> None:
+    async with group_scene(tmp_path) as (core, circle, ada, ben):
+        let_nothing_wait(core)
+        core.rest.history += [circle.say(ada, "one"), circle.say(ada, "two")]
+        for frame in list(core.rest.history):
+            assert isinstance(frame, MessageNew)
+            await core.polled(frame)
+        assert await notes_of(core).senders() == [PERSON]
+        core.store.budgets = msgspec.structs.replace(core.store.budgets, waiting_bytes=1 << 20)
+        assert await core.polled(circle.say(ben, "mine")) is Intake.ACCEPTED
+        async with fetching(core):
+            assert sorted(await handle(core, 3)) == ["mine", "one", "two"]
