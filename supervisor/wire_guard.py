@@ -18,8 +18,9 @@ CONTROL_FRAMES: Final = 100
 CONTROL_FRAMES_PER_SECOND: Final = 10.0
 """Pings and pongs at once and in the long run; the relay pings every 30 s (PROTOCOL §2). Each ping has us send."""
 
-MOST_UNREAD_BYTES: Final = 4 * 1024 * 1024
-"""Whole messages that nobody has received yet. Beyond them nothing is read, so that the peer waits. More than one of the largest."""
+MOST_UNREAD_BYTES: Final = 2 * 1024 * 1024
+"""Whole messages that nobody has received yet. Beyond them nothing is read, so that the peer waits. As
+much as the largest message; with one wide character in it each byte takes four."""
 
 PROGRESS_BYTES: Final = 16 * 1024
 """So much of a frame counts as hearing from the peer; a byte now and then does not."""

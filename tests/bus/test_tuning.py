@@ -1,12 +1,13 @@
-"""Our processes do not interrupt who runs."""
+"""Our processes do not interrupt who runs, and give back what was large."""
 
+import ctypes
 import os
 import subprocess
 import sys
 
 import pytest
 
-from bus.tuning import wait_for_a_turn
+from bus.tuning import LARGE_BYTES, wait_for_a_turn
 
 SAYS = """
 import os, subprocess, sys
@@ -44,3 +45,34 @@ def test_a_sandbox_that_refuses_even_the_question_costs_nothing_but_speed(monkey
 
     monkeypatch.setattr("os.sched_getscheduler", refuse)
     assert not wait_for_a_turn()
+
+
+ALONE = """
+import ctypes, sys
+from bus.tuning import give_large_memory_back
+
+class Info(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()]
+
+mallinfo = ctypes.CDLL(None).mallinfo2
+mallinfo.restype = Info
+if "tuned" in sys.argv:
+    assert give_large_memory_back()
+bytes(16 << 20)  # once freed, glibc keeps for itself whatever is smaller
+before = mallinfo().hblkhd
+large = b"x" * int(sys.argv[1])
+print(mallinfo().hblkhd - before >= len(large))
+"""
+
+
+def test_a_large_block_stands_alone_and_so_goes_back_to_the_kernel_also_after_larger_ones() -> None:
+    if not hasattr(ctypes.CDLL(None), "mallinfo2"):
+        pytest.skip("no glibc, or one before 2.33")
+
+    def stands_alone(size: int, *how: str) -> bool:
+        command = [sys.executable, "-c", ALONE, str(size), *how]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout == "True\n"
+
+    assert not stands_alone(LARGE_BYTES)
+    assert stands_alone(LARGE_BYTES, "tuned")
+    assert not stands_alone(256 * 1024, "tuned")  # our reads
