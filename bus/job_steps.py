@@ -24,6 +24,7 @@ from bus.records import (
     open_job,
     pack_reply,
     unpack_job,
+    with_hops,
 )
 from bus.sealing import BusKey
 from bus.wire import Value
@@ -144,7 +145,7 @@ class JobSteps:
 
     async def fail(self, job: Job, reason: str, retry_after_ms: int | None, apology: Reply | None = None) -> Failed:
         """The job has failed: again after a while, or (None) a dead letter with this reason, and the sender is told."""
-        packed = b"" if apology is None else self._pack(job, APOLOGY_PLACE, apology)
+        packed = self._pack_apology(job, apology)
         return await self._fail(
             job.entry_id, job.conversation_id, job.job_id, reason, retry_after_ms=retry_after_ms, apology=packed
         )
@@ -167,7 +168,7 @@ class JobSteps:
         """The job was not finished: it goes to another, and the attempt does not count. The delivery does where its handler had begun;
         after the twentieth it is a dead letter, and the sender is told: whether it is.
         """
-        packed = b"" if apology is None else self._pack(job, APOLOGY_PLACE, apology)
+        packed = self._pack_apology(job, apology)
         return await self._hand_back(job.entry_id, job.conversation_id, job.job_id, has_begun=has_begun, apology=packed)
 
     async def _hand_back(
@@ -175,6 +176,13 @@ class JobSteps:
     ) -> bool:
         arguments = (conversation, entry_id, self._consumer, job_id, int(has_begun), MOST_DELIVERIES, apology)
         return await self._commands.script("hand_back", self._keys.board(conversation), *arguments) == b"dead"
+
+    def _pack_apology(self, job: Job, apology: Reply | None) -> bytes:
+        """Two agents that apologize to each other come to an end too."""
+        if apology is None:
+            return b""
+        payload = with_hops(apology.payload, job.message.answering_hops)
+        return self._pack(job, APOLOGY_PLACE, msgspec.structs.replace(apology, payload=payload))
 
     async def _on_job(self, script: str, job: Job, *arguments: Argument) -> Value:
         keys = self._keys.board(job.conversation_id)

@@ -14,6 +14,8 @@ from bus.sealing import BusKey, SealBroken
 SCHEMA_VERSION = 1
 MOST_DELIVERIES = 20  # of all kinds together (DESIGN rule 8): what comes back more often is a dead letter
 
+AGENT_SENDER = "agent"
+
 Payload = dict[str, object]
 
 
@@ -47,6 +49,11 @@ class InboundMessage(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"InboundMessage(message_id={self.message_id!r}, conversation_id={self.conversation_id!r}, …)"
+
+    @property
+    def answering_hops(self) -> int:
+        """The `hop_count` of what answers it."""
+        return answering_hops(self.sender_type, self.hop_count)
 
     @property
     def text(self) -> str:
@@ -207,6 +214,24 @@ def _open_message(record: JobRecord, key: BusKey, agent_id: str) -> InboundMessa
         return msgspec.msgpack.decode(body, type=InboundMessage)
     except (SealBroken, msgspec.DecodeError) as error:
         raise BadRecord(f"job {record.job_id}: {error}") from None
+
+
+def answering_hops(sender_type: str, hop_count: int) -> int:
+    """One more than the message's own where an agent said it, 0 for a person's (PROTOCOL §4)."""
+    return hop_count + 1 if sender_type == AGENT_SENDER or hop_count else 0
+
+
+def hops_of(record: JobRecord, *, key: BusKey, agent_id: str) -> int:
+    """The `hop_count` of what answers the message of a job; 0 where its record does not open."""
+    try:
+        return _open_message(record, key, agent_id).answering_hops
+    except BadRecord:
+        return 0
+
+
+def with_hops(payload: Payload, hops: int) -> Payload:
+    """The payload with so many hops; without any it is as it was."""
+    return {**payload, "hop_count": hops} if hops else payload
 
 
 def decode_job_record(packed: bytes) -> JobRecord:

@@ -8,7 +8,7 @@ They travel as replies do, through the conversation's out-box, so that they are 
 import os
 
 from bus.jobs import APOLOGY_PLACE
-from bus.records import Payload, Reply, ReplyPlace, pack_reply
+from bus.records import JobRecord, Payload, Reply, ReplyPlace, hops_of, pack_reply, with_hops
 from bus.sealing import BusKey
 from bus.store import now_ms
 from crypto import strict_base64
@@ -51,16 +51,18 @@ class OwnWords:
         """Asks for an answer, so that the sending chain is renewed; `unanswered`: how many went without."""
         return self._pack(ReplyPlace(job_id, conversation_id, f"!ping-{unanswered}", message_ms), PING)
 
-    def refusal(self, message_id: str, conversation_id: str, message_ms: int, text: str) -> bytes:
-        """A message that was not taken to a handler, since too many of its conversation wait."""
-        return self._say(ReplyPlace(message_id, conversation_id, "!refused", message_ms), text)
+    def refusal(self, message_id: str, conversation_id: str, message_ms: int, text: str, *, hops: int = 0) -> bytes:
+        """A message that was not taken to a handler, since too many of its conversation wait. `hops`: of the answer (PROTOCOL §4)."""
+        return self._say(ReplyPlace(message_id, conversation_id, "!refused", message_ms), text, hops)
 
-    def apology(self, job_id: str, conversation_id: str, message_ms: int, text: str) -> bytes:
+    def apology(self, job: JobRecord, text: str) -> bytes:
         """A message that was given up."""
-        return self._say(ReplyPlace(job_id, conversation_id, APOLOGY_PLACE, message_ms), text)
+        at = ReplyPlace(job.job_id, job.conversation_id, APOLOGY_PLACE, job.message_ms)
+        return self._say(at, text, hops_of(job, key=self._bus_key, agent_id=self._agent_id))
 
-    def _say(self, at: ReplyPlace, text: str) -> bytes:
-        return self._seal(at, Reply(kind="message", content_type="text", payload={"type": "text", "text": text}))
+    def _say(self, at: ReplyPlace, text: str, hops: int) -> bytes:
+        payload = with_hops({"type": "text", "text": text}, hops)
+        return self._seal(at, Reply(kind="message", content_type="text", payload=payload))
 
     def _pack(self, at: ReplyPlace, kind: str) -> bytes:
         payload: Payload = {"type": "system", "event": {"kind": kind}}

@@ -9,6 +9,8 @@ from crypto.envelope import Envelope
 from supervisor.frames import ArtifactResponse, MessageNew
 
 MOST_HOPS = 2**31 - 1
+LAST_HOP = 3
+"""From here on a message is given to no handler (PROTOCOL §4): two agents that answer each other come to an end."""
 
 
 def inbound_message(frame: MessageNew | ArtifactResponse, envelope: Envelope, payload: Payload) -> InboundMessage:
@@ -19,18 +21,23 @@ def inbound_message(frame: MessageNew | ArtifactResponse, envelope: Envelope, pa
         conversation_id=envelope.conversation_id,
         conversation_type=conversation_kind(frame),
         sender_id=envelope.sender_id,
-        sender_type=said.sender_type if said else "human",
+        sender_type=sender_type_of(frame),
         sender_display_name=said.sender_display_name if said else None,
         payload=_in_new_names(payload),
         mentions=_strings(payload.get("mentions")),
         mention_all=payload.get("mention_all") is True,
         reply_to=_reply_to(payload),
-        hop_count=_hop_count(payload.get("hop_count")),
+        hop_count=hop_count(payload),
         created_at=frame.created_at,
         client_message_id=envelope.client_message_id,
         attachments=_objects(payload.get("attachments")),
         envelope_version=envelope.v,
     )
+
+
+def sender_type_of(frame: MessageNew | ArtifactResponse) -> str:
+    """`human`, `agent` or `system`, by the relay's word."""
+    return frame.sender_type if isinstance(frame, MessageNew) else "human"
 
 
 def conversation_kind(frame: MessageNew | ArtifactResponse) -> str:
@@ -73,8 +80,12 @@ def _reply_to(payload: Payload) -> str | None:
     return message_id if isinstance(message_id, str) else None
 
 
-def _hop_count(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_HOPS else 0
+def hop_count(payload: Payload) -> int:
+    """How many agents have answered an agent before this was said; 0 where nothing, or no number, says so."""
+    value = payload.get("hop_count")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0
+    return int(min(max(value, 0), MOST_HOPS))
 
 
 def _strings(value: object) -> list[str]:

@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 import msgspec
 
 from bus.generation import Generation
-from bus.records import InboundMessage, pack_job
+from bus.records import InboundMessage, Payload, pack_job
 from bus.sealing import BusKey, StateKey
 from bus.store import Arrival, Look, Source, Store, now_ms
 from crypto.envelope import (
@@ -36,7 +36,14 @@ from supervisor.groups import Groups, check_not_stale, sent_ms
 from supervisor.mending import session_thing
 from supervisor.own_words import PING, RENEWED, OwnWords, lost_session, system_event
 from supervisor.owners import Owner, Owners
-from supervisor.payloads import conversation_kind, inbound_message, message_ms, payload_type_of
+from supervisor.payloads import (
+    LAST_HOP,
+    conversation_kind,
+    hop_count,
+    inbound_message,
+    message_ms,
+    payload_type_of,
+)
 from supervisor.prekeys import NO_PREKEYS, Prekeys
 from supervisor.sessions import Loaded, Sessions
 
@@ -86,7 +93,7 @@ class Incoming(msgspec.Struct, frozen=True):
 class Readable(msgspec.Struct, frozen=True):
     """It was read. `job` None: nothing for a handler. `answer`: a reply of our own. `record`: what its session becomes.
 
-    `begins_session`: the session that begins with it, or b"".
+    `begins_session`: the session that begins with it, or b"". `hops`: its hop_count.
     """
 
     arrival: Arrival
@@ -95,6 +102,7 @@ class Readable(msgspec.Struct, frozen=True):
     answer: bytes = b""
     record: DeviceRecord | None = None
     begins_session: bytes = b""
+    hops: int = 0
 
     def __repr__(self) -> str:
         return f"Readable(message_id={self.arrival.message_id!r}, …)"
@@ -262,7 +270,7 @@ class Reader:
         write = self._sessions.seal(arrival.peer, loaded, record)
         arrival = msgspec.structs.replace(arrival, session=write, used_one_time_prekey=opened.used_one_time_prekey)
         job, answer = None, b""
-        if opened.payload.get("type") != "system":
+        if _is_for_a_handler(opened.payload):
             job = self._job(inbound_message(frame, envelope, opened.payload), arrival)
         elif system_event(opened.payload) == PING:
             answer = self._words.pong(frame.message_id, arrival.conversation_id, arrival.message_ms)
@@ -275,6 +283,7 @@ class Reader:
             answer,
             record,
             begins_session=session if is_new else b"",
+            hops=hop_count(opened.payload),
         )
 
     def _wrap_of(self, envelope: Envelope) -> RatchetWrap | None:
@@ -344,10 +353,10 @@ class Reader:
             return Unread(arrival, error, waits_for=waits_for)
         member = msgspec.structs.replace(arrival, kind=GROUP, person=envelope.to)
         job = None
-        if opened.payload.get("type") != "system":
+        if _is_for_a_handler(opened.payload):
             # Answers are dated by our clock: in a group the sender's might make them stale to everybody else.
             job = self._job(opened.message(frame, envelope), msgspec.structs.replace(member, message_ms=now_ms()))
-        return Readable(member, payload_type_of(opened.payload), job)
+        return Readable(member, payload_type_of(opened.payload), job, hops=hop_count(opened.payload))
 
     async def _healed(self, envelope: Envelope, look: Look) -> Look:
         """A memory of ids whose times lie in the future makes everything `stale`: older versions could write one."""
@@ -364,6 +373,10 @@ class Reader:
             key=self._bus_key,
             agent_id=self._device.owner_id,
         )
+
+
+def _is_for_a_handler(payload: Payload) -> bool:
+    return payload.get("type") != "system" and hop_count(payload) < LAST_HOP
 
 
 def _is_old(incoming: Incoming, look: Look) -> bool:

@@ -180,7 +180,7 @@ class Reclaimer:
         text = await self._policies.apology()
         if text is None:
             return None
-        return lambda job: self._words.apology(job.job_id, job.conversation_id, job.message_ms, text)
+        return lambda job: self._words.apology(job, text)
 
     def _count(self, held: Held, reclaimed: Reclaimed, consumer: str) -> None:
         kind = "job" if held is self._recovery.jobs else "reply"

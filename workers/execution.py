@@ -84,6 +84,7 @@ async def run_handler(bench: Bench, run: Run, lost: Callable[[], None]) -> Ended
             soon=bench.soon,
             tell_start=run.tell_start,
             waited=run.waited,
+            hops=max(message.answering_hops for message in run.messages),
         )
         try:
             await _call(bench, handler, run, Chat(sending))

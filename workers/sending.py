@@ -11,10 +11,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
+import msgspec
 import trio
 
 from bus.job_steps import Emitted, Said
-from bus.records import Job, Reply
+from bus.records import Job, Reply, with_hops
 from bus.wire import RedisFailed
 from workers.errors import BadReply
 from workers.outlet import Outlet, until_redis_answers
@@ -80,8 +81,10 @@ class Sending:
         soon: SendSoon | None = None,
         tell_start: Callable[[], Awaitable[None]] | None = None,
         waited: Callable[[float], None] = lambda _: None,
+        hops: int = 0,
     ) -> None:
-        """`waited` is told the seconds for which there was no room for what was said."""
+        """`waited` is told the seconds for which there was no room for what was said; `hops`: the `hop_count` of what is sent."""
+        self._hops = hops
         self.job = job
         self.helpers = helpers
         self._outlet = outlet
@@ -124,6 +127,8 @@ class Sending:
     async def emit(self, place: str, reply: Reply) -> None:
         """Send, however long Redis is away or has no room; nothing if the place was sent or the job is lost."""
         if not self._is_lost and not self.was_emitted(place):
+            if self._hops and reply.kind != "stream_start":  # what that says is a key, and no payload
+                reply = msgspec.structs.replace(reply, payload=with_hops(reply.payload, self._hops))
             self._held.append((place, reply))
             is_now = reply.kind == "stream_start"  # whose deltas are on their way
             if is_now or self._soon is None or self._has_no_room or len(self._held) >= MOST_HELD:
