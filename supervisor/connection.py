@@ -7,6 +7,7 @@ for 15 s is dead, whatever TCP believes.
 import enum
 import random
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -43,6 +44,9 @@ SEND_SECONDS = 10.0
 BACKOFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 REFUSED_RETRY_SECONDS = 60.0
 LIMIT_RETRY_SECONDS = 0.5
+STEADY_SECONDS = 30.0
+"""A connection that ends sooner after auth.ok is a brief one: a single one costs nothing, each further one in a row doubles the pause."""
+
 NORMAL = 1000
 FAILURES_WITH_SLOT = 3
 """After so many in a row a slot is worth more to another supervisor, which may reach the relay."""
@@ -127,6 +131,8 @@ class Connection:
         self._running = trio.CancelScope()
         self._ended = trio.Event()
         self._ended.set()
+        self._pong_wanted = trio.Event()
+        self._connected_at = 0.0
         self.state = State.DISCONNECTED
         self.number = 0
         self.refusal: str | None = None
@@ -167,7 +173,7 @@ class Connection:
             self._ended.set()
 
     async def _keep(self) -> None:
-        failures = 0
+        failures = brief = 0
         while not self._draining:
             await self._slot.take()
             before = self.number
@@ -175,7 +181,12 @@ class Connection:
             self._disconnected()
             if self._draining:
                 return
-            failures = 1 if self.number != before else failures + 1
+            if self.number == before:
+                failures += 1
+            else:  # auth.ok resets the backoff, but a relay that hangs up after each is not asked twice a second for ever
+                is_steady = trio.current_time() - self._connected_at >= STEADY_SECONDS
+                brief = 0 if is_steady else brief + 1
+                failures = max(1, brief)
             if pause is None:
                 backoff = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS)) - 1]
                 pause = random.uniform(0, backoff)  # noqa: S311 - jitter
@@ -206,6 +217,7 @@ class Connection:
                 self._connected(socket)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._heartbeat, socket, nursery.cancel_scope)
+                    nursery.start_soon(self._answer_pings)
                     nursery.start_soon(self._leave_without_slot, socket)
                     lost = await self._read_until_lost(socket)
                     self._note_lost(lost)
@@ -243,6 +255,8 @@ class Connection:
 
     def _connected(self, socket: WebSocket) -> None:
         self._socket = socket
+        self._connected_at = trio.current_time()
+        self._pong_wanted = trio.Event()
         self.number += 1
         self.refusal = None
         self._set_state(State.CONNECTED, connection=self.number)
@@ -262,7 +276,7 @@ class Connection:
     async def _read_until_lost(self, socket: WebSocket) -> ConnectionLost:
         while True:
             try:
-                await self._hear(await self._receive(socket))
+                self._hear(await self._receive(socket))
             except ConnectionLost as error:
                 return error
 
@@ -272,14 +286,21 @@ class Connection:
         else:
             log.warning("connection: lost", code=lost.code, reason=lost.reason)
 
-    async def _hear(self, frame: FromRelay | None) -> None:
+    def _hear(self, frame: FromRelay | None) -> None:
         if isinstance(frame, Ping):
+            self._pong_wanted.set()
+        elif frame is not None and not isinstance(frame, Pong):
+            self._on_frame(frame)
+
+    async def _answer_pings(self) -> None:
+        """One pong for all pings that came while the last one was sent: the reader never waits for a line that is slow the other way."""
+        while True:
+            await self._pong_wanted.wait()
+            self._pong_wanted = trio.Event()
             try:
                 await self.send(Pong())
             except NotConnected:
-                return  # the read that follows says so too
-        elif frame is not None and not isinstance(frame, Pong):
-            self._on_frame(frame)
+                return  # the reader hears of it too
 
     async def _receive(self, socket: WebSocket) -> FromRelay | None:
         """The next frame; None for one that is passed over. Raises ConnectionLost."""
@@ -307,10 +328,10 @@ class Connection:
             if silence < SILENCE_SECONDS:
                 await trio.sleep(SILENCE_SECONDS - silence)
                 continue
-            try:
-                with trio.fail_after(PING_ANSWER_SECONDS):
-                    await socket.ping()
-            except (trio.TooSlowError, ConnectionLost):
+            asked_at = trio.current_time()
+            with trio.move_on_after(PING_ANSWER_SECONDS), suppress(ConnectionLost):
+                await socket.ping()
+            if socket.heard_at < asked_at:  # nor any part of a long message that goes before the answer on a slow line
                 log.warning("connection: silent", seconds=round(trio.current_time() - socket.heard_at, 1))
                 scope.cancel()
                 return

@@ -16,6 +16,7 @@ import trio
 from bus.budgets import LARGEST_INTAKE_BYTES, READING_COST, IntakeBudgets
 from bus.letters import Quarantined, digest_of, name_beside
 from bus.policies import PolicyStore
+from bus.records import answering_hops
 from bus.store import Arrival, Intake, Source, Store, now_ms
 from bus.wire import RedisFailed
 from crypto.envelope import Envelope
@@ -25,6 +26,7 @@ from supervisor.lanes import LaneFull, Lanes
 from supervisor.mending import MENDABLE_REASONS
 from supervisor.metrics import Metrics
 from supervisor.own_words import OwnWords
+from supervisor.payloads import LAST_HOP, sender_type_of
 from supervisor.reading import Incoming, Known, MessageFrame, Old, Readable, Reader, Reading, Unread, Waits
 from supervisor.rest import RestFailed
 from supervisor.sessions import Sessions
@@ -136,7 +138,9 @@ class Inbound:
         try:
             yield pushed
         finally:
-            self._noting.remove(pushed)
+            self._noting = [
+                other for other in self._noting if other is not pushed
+            ]  # by itself: two empty sets are equal
 
     def polled(self, *, has_caught_up: bool) -> None:
         """The cursor is where the pushes are; or it cannot move now, and so does not hold them up: answered late is better than never."""
@@ -290,11 +294,14 @@ class Inbound:
         else:
             outcome = await self._store.accept(arrival, read.job, answer=read.answer, opened_ms=now_ms())
             if outcome is Intake.FULL:
-                outcome = await self._refuse(read)
+                outcome = await self._refuse(incoming, read)
             if outcome is Intake.HELD and incoming.may_wait:
                 outcome = await self._hold(arrival, has_no_room=True)
         if outcome.is_new:
             self._metrics.inbound(arrival.kind, read.payload_type)
+            if read.hops >= LAST_HOP:
+                self._metrics.frames_dropped.labels("hops").inc()
+                log.info("message: agents answer each other, given to no handler", message_id=arrival.message_id)
             if read.begins_session:
                 self._on_session(arrival.peer[0], read.begins_session)
         if outcome is Intake.LATE and incoming.source is not Source.HELD:
@@ -308,11 +315,12 @@ class Inbound:
             self._metrics.held.inc()
         return outcome
 
-    async def _refuse(self, read: Readable) -> Intake:
+    async def _refuse(self, incoming: Incoming, read: Readable) -> Intake:
         """Too many of this conversation wait already: the sender is told so (rule 11)."""
         arrival = read.arrival
         refusal = self._words.refusal(
-            arrival.message_id, arrival.conversation_id, arrival.message_ms, await self._policies.refusal()
+            *(arrival.message_id, arrival.conversation_id, arrival.message_ms, await self._policies.refusal()),
+            hops=answering_hops(sender_type_of(incoming.frame), read.hops),
         )
         outcome = await self._store.accept(arrival, read.job, answer=read.answer, refusal=refusal, opened_ms=now_ms())
         if outcome is Intake.REFUSED:

@@ -357,3 +357,14 @@ async def test_no_log_line_and_no_sealed_value_holds_what_was_said(tmp_path: Pat
     assert secret not in str(lines)
     for file in (tmp_path / "appendonlydir").iterdir():
         assert secret.encode() not in file.read_bytes()
+
+
+async def test_of_two_polls_at_once_each_hears_of_what_is_pushed_until_it_ends(tmp_path: Path) -> None:
+    """Two sets without anything in them are equal: the one that ends must not end the other."""
+    async with scene(tmp_path) as (core, ada):
+        with core.inbound.noting_pushes() as longer:
+            with core.inbound.noting_pushes():
+                pass
+            said = ada.say()
+            await core.push(said)
+            assert longer == {said.message_id}
