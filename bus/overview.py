@@ -109,6 +109,18 @@ class Overview:
         sizes = [await self._number("MEMORY", "USAGE", name) for name in sample]
         return Kind(keys=len(names), about_bytes=sum(sizes) * len(names) // len(sample))
 
+    async def kept_bytes(self) -> int:
+        """About what this agent keeps in Redis that can grow: what waits, quarantine, dead letters, ledger."""
+        waits = await self._client.command("HMGET", self._keys.load, "total", "out")
+        counted = sum(int(one or 0) for one in cast("list[bytes | None]", waits))
+        counted += await self._number("HGET", self._keys.kept, "total")
+        try:
+            return counted + sum(
+                [await self._number("MEMORY", "USAGE", name) for name in (self._keys.dead, self._keys.ledger)]
+            )
+        except RedisRefused:
+            return counted  # some providers do not let us ask
+
     async def people(self) -> int:
         """How many have a row in the grant ledger."""
         return await self._number("SCARD", self._keys.owners)

@@ -176,7 +176,16 @@ class Parts:
             acks_settled=self._acks_settled,
             budgets=intake,
         )
-        self.redis_watch = RedisWatch(client, metrics, self.inbound.hold, settings.redis_trust, self._on_redis_limit)
+        self.overview = Overview(client, names)
+        self.redis_watch = RedisWatch(
+            client,
+            metrics,
+            self.inbound.hold,
+            settings.redis_trust,
+            limited=self._on_redis_limit,
+            own_limit_bytes=settings.redis_memory_bytes or UNLIMITED_REDIS_BYTES,
+            kept_bytes=self.overview.kept_bytes,
+        )
         quarantine = Quarantine(client, names)
         self.second_chances = SecondChances(quarantine, self.inbound, self.owners, rest, metrics)
         self.overflow = Overflow(self.store, quarantine, DeadLetters(client, names), metrics)
@@ -210,7 +219,6 @@ class Parts:
         self.delivery = Delivery(
             self.outbox, self.connection, instance, sent_times=sent_times, streams=self.streams, metrics=metrics
         )
-        self.overview = Overview(client, names)
         self.recovery = Recovery(client, names, instance.name)
         self.reclaimer = Reclaimer(
             client=client,
@@ -273,7 +281,7 @@ class Parts:
             self.streams.run,
             self.delivery.run,
             self.reclaimer.run,
-            self._keep_prekeys,
+            lambda: self.prekeys.keep(self._metrics),
             self.twins.run,
             self.relations.run,
             self.redis_watch.run,
@@ -306,9 +314,6 @@ class Parts:
     async def _keep_connected(self) -> None:
         await self.slots.wait_until_fit(self.workforce.wait_until_ready)
         await self.connection.run()
-
-    async def _keep_prekeys(self) -> None:
-        await self.prekeys.keep(self._metrics)
 
     # Frames and events
 

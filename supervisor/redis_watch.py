@@ -4,7 +4,7 @@ From 90 % of maxmemory on nothing is taken in, so that what is under way can end
 again this supervisor is not ready: the reason is told. Each sender's own bounds (docs/design.md) act long before.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 import trio
@@ -33,9 +33,14 @@ class RedisWatch:
         metrics: Metrics,
         hold: Callable[[bool], None],
         trust: frozenset[str] = frozenset(),
+        *,
         limited: Callable[[int], None] = lambda _: None,
+        own_limit_bytes: int = 0,
+        kept_bytes: Callable[[], Awaitable[int]] | None = None,
     ) -> None:
-        """`trust`: settings of Redis that its provider hides and the owner vouches for. `limited` is told maxmemory, also when it changes."""
+        """`trust`: settings of Redis that its provider hides and the owner vouches for. `limited` is told maxmemory, also when it changes.
+        A Redis without one may hold `own_limit_bytes` of what `kept_bytes` tells of this agent.
+        """
         self._client = client
         self._metrics = metrics
         self._hold = hold
@@ -43,6 +48,8 @@ class RedisWatch:
         self._full = ""
         self._trust = trust
         self._limited = limited
+        self._own_limit_bytes = own_limit_bytes
+        self._kept_bytes = kept_bytes
         self._most_bytes = 0
         self.faults: Mapping[str, str] = {}
         """Of each setting that was looked at, why messages can be lost by it; empty where they cannot."""
@@ -52,14 +59,21 @@ class RedisWatch:
         while True:
             try:
                 facts = await look(self._client)
+                used, most = await self._fullness(facts)
             except RedisFailed:
                 self._metrics.redis_round_trip.set(float("nan"))
             else:
                 self._answered_at = trio.current_time()
                 self._metrics.redis_round_trip.set(self._client.round_trip_seconds)
-                self._consider(facts.memory_bytes, facts.limit_bytes)
+                self._consider(used, most)
                 self._consider_settings(facts)
             await trio.sleep(ASK_SECONDS)
+
+    async def _fullness(self, facts: Facts) -> tuple[int, int]:
+        """Bytes used and how many there may be; of a Redis without a limit of its own, what this agent keeps there counts."""
+        if facts.limit_bytes or not self._own_limit_bytes or self._kept_bytes is None:
+            return facts.memory_bytes, facts.limit_bytes
+        return await self._kept_bytes(), self._own_limit_bytes
 
     def check(self) -> Check:
         """For readiness."""

@@ -9,6 +9,8 @@ import trio
 from structlog.testing import capture_logs
 
 from bus.client import RedisClient, open_redis
+from bus.keys import Keys
+from bus.overview import Overview
 from supervisor.health import Check
 from supervisor.metrics import Metrics
 from supervisor.redis_check import TRUST_EVICTION, TRUST_PERSISTENCE, Facts, look
@@ -79,6 +81,30 @@ async def test_nearly_full_is_red_with_the_reason_until_it_is_well_below(tmp_pat
         assert not watch.check().ok
         await fill(0.5)
         await until(watch, lambda found: found.ok)
+    assert held == [True, False]
+
+
+async def test_of_a_redis_without_a_limit_what_this_agent_keeps_counts(tmp_path: Path) -> None:
+    held, names = list[bool](), Keys("agent")
+    with running_redis(tmp_path) as server:
+        async with open_redis(server.url) as client, trio.open_nursery() as nursery:
+            watch = RedisWatch(
+                client,
+                Metrics(),
+                held.append,
+                own_limit_bytes=1_000_000,
+                kept_bytes=Overview(client, names).kept_bytes,
+            )
+            nursery.start_soon(watch.run)
+            await client.command("SET", "of others", bytes(2_000_000))
+            await until(watch, lambda _: bool(watch.faults))
+            assert watch.check().ok
+            await client.command("HSET", names.load, "total", 500_000, "out", 300_000)
+            await client.command("XADD", names.dead, "*", "r", bytes(200_000))
+            assert "nearly full" in (await until(watch, lambda found: not found.ok)).detail
+            await client.command("DEL", names.load)
+            await until(watch, lambda found: found.ok)
+            nursery.cancel_scope.cancel()
     assert held == [True, False]
 
 
