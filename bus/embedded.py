@@ -59,10 +59,14 @@ class ServerMissing(Exception):
 
 
 class RuntimeDirectoryUnsafe(Exception):
-    """The directory for the socket belongs to someone else or can be entered by others."""
+    """The directory for the socket cannot be made, belongs to someone else or can be entered by others."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(f"{path} is not a directory that only this user can enter; remove it")
+    def __init__(self, path: Path, problem: str = "") -> None:
+        fault = f"cannot be made ({problem})" if problem else "is not a directory that only this user can enter"
+        super().__init__(
+            f"{path} {fault}; it is needed since the path of a socket in the state directory would be too long: "
+            "set HASHEE_STATE_DIR to a shorter one"
+        )
         self.path = path
 
 
@@ -195,8 +199,11 @@ def _fits(socket: Path) -> bool:
 
 
 def _private_folder(path: Path) -> Path:
-    path.mkdir(mode=PRIVATE_MODE, parents=True, exist_ok=True)
-    found = path.lstat()
+    try:
+        path.mkdir(mode=PRIVATE_MODE, parents=True, exist_ok=True)
+        found = path.lstat()
+    except OSError as problem:
+        raise RuntimeDirectoryUnsafe(path, os.strerror(problem.errno or 0)) from None
     ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
     if not ours or found.st_mode & OTHERS:
         raise RuntimeDirectoryUnsafe(path)  # in a shared /tmp anyone may have made it

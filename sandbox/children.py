@@ -15,6 +15,8 @@ from pathlib import Path
 import msgspec
 import trio
 
+from bus.process_end import ProcessEnd
+
 KILL_SECONDS = 5.0
 LAST_LINES = 20
 
@@ -30,7 +32,7 @@ class Child:
         self.name = name
         self.log_path = log_path
         self._process = process
-        self._pidfd = os.pidfd_open(process.pid)
+        self._end = ProcessEnd(process.pid)
 
     @property
     def pid(self) -> int:
@@ -42,7 +44,7 @@ class Child:
         return self._process.poll()
 
     async def wait(self) -> int:
-        await trio.lowlevel.wait_readable(self._pidfd)
+        await self._end.wait()
         return self._process.wait()
 
     async def end(self, number: signal.Signals, seconds: float) -> int:
@@ -57,7 +59,7 @@ class Child:
         return self._process.wait()
 
     def close(self) -> None:
-        os.close(self._pidfd)
+        self._end.close()
 
     def last_lines(self) -> str:
         """The end of its log, for a message to a person."""

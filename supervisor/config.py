@@ -5,12 +5,14 @@ all. Which names there are, what each should look like and what it is without be
 below (those that workers read too: bus/shared_settings.py) and nowhere else; docs/settings.md is compared with it by a test. Look-up: bus/settings_reader.py.
 """
 
-import tempfile
+import os
+import pwd
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from bus import shared_settings as shared
+from bus.embedded import SHORT_DIR
 from bus.settings_reader import (
     Reader,
     Setting,
@@ -339,13 +341,27 @@ def state_dir_of(reader: Reader, agent_id: str) -> Path:
         given = Path(systemd.split(":", maxsplit=1)[0])
     if given is not None:
         return state_place(given)
-    return home_of(reader.environ) / ".local" / "state" / "hashee-agent" / agent_id
+    home = home_of(reader.environ)
+    if home is None:
+        if not reader.is_given(STATE_DIR):
+            reader.refuse(STATE_DIR, missing=True)
+        return Path(os.devnull)  # which no one sees, since `finish` raises
+    return home / ".local" / "state" / "hashee-agent" / agent_id
 
 
 def runtime_dir_of(environ: Mapping[str, str]) -> Path:
+    """Where a socket goes whose path in the state directory would be too long; nothing is looked for there otherwise."""
     systemd = environ.get("RUNTIME_DIRECTORY", "").split(":", maxsplit=1)[0]
-    return Path(systemd or environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+    given = (systemd, environ.get("XDG_RUNTIME_DIR", ""), environ.get("TMPDIR", ""))
+    return next((Path(one) for one in given if Path(one).is_absolute()), SHORT_DIR)
 
 
-def home_of(environ: Mapping[str, str]) -> Path:
-    return Path(environ.get("HOME") or Path.home())
+def home_of(environ: Mapping[str, str]) -> Path | None:
+    """The user's home, by the environment or by their entry in the password file; None where neither says."""
+    given = Path(environ.get("HOME", ""))
+    if given.is_absolute():
+        return given
+    try:
+        return Path(pwd.getpwuid(os.geteuid()).pw_dir)
+    except KeyError:
+        return None

@@ -1,4 +1,4 @@
-"""A child of the keeper: started from the main thread, waited for by pidfd, ended in steps, reaped by us alone.
+"""A child of the keeper: started from the main thread, waited for, ended in steps, reaped by us alone.
 
 The keeper may be pid 1 of a container and then also inherits strangers' orphans; they are reaped here without ever
 taking the exit status of a child that someone waits for.
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+from bus.process_end import ProcessEnd
 from bus.strays import become_subreaper, end_strays
 from supervisor.instance import Instance
 
@@ -89,11 +90,11 @@ class Children:
                 child.process.kill()
 
     async def _wait(self, child: Child) -> None:
-        descriptor = os.pidfd_open(child.pid)
+        end = ProcessEnd(child.pid)
         try:
-            await trio.lowlevel.wait_readable(descriptor)
+            await end.wait()
         finally:
-            os.close(descriptor)
+            end.close()
         child.process.wait()
         del self._running[child.pid]
         self._gone.add(child.identity)

@@ -45,10 +45,10 @@ class FoundKeys:
 
 @dataclass(frozen=True)
 class KeySettings:
-    """Where keys, store and store secret are. `redis_url` is None for the private Redis."""
+    """Where keys, store and store secret are. `redis_url` is None for the private Redis, `keystore` for a user without a home."""
 
     agent_id: str
-    keystore: Path
+    keystore: Path | None
     state_dir: Path
     runtime_dir: Path
     redis_url: Secret[str] | None
@@ -87,7 +87,7 @@ def find_private_keys(reader: Reader, agent_id: str) -> FoundKeys:
     """From the environment, else from the keystore; what is wrong stands in `reader` then."""
     path = keystore_path(reader, agent_id)
     in_environment = reader.is_given(X25519_PRIVATE) or reader.is_given(ED25519_PRIVATE)
-    if in_environment or not (reader.is_given(KEYSTORE) or os.path.lexists(path)):
+    if in_environment or path is None or not (reader.is_given(KEYSTORE) or os.path.lexists(path)):
         return FoundKeys(
             reader.required(X25519_PRIVATE, parsers.secret_bytes, Secret(b"")),
             reader.required(ED25519_PRIVATE, parsers.ed25519_seed, Secret(b"")),
@@ -108,7 +108,10 @@ def find_private_keys(reader: Reader, agent_id: str) -> FoundKeys:
     return FoundKeys(Secret(x25519_private), Secret(ed25519_seed), str(path))
 
 
-def keystore_path(reader: Reader, agent_id: str) -> Path:
-    """HASHEE_KEYSTORE, else the place in the user's home."""
+def keystore_path(reader: Reader, agent_id: str) -> Path | None:
+    """HASHEE_KEYSTORE, else the place in the user's home, if there is one."""
     given = reader.environ.get(KEYSTORE.name, "").strip()
-    return Path(given) if given else default_keystore(home_of(reader.environ), agent_id)
+    if given:
+        return Path(given)
+    home = home_of(reader.environ)
+    return None if home is None else default_keystore(home, agent_id)

@@ -4,6 +4,7 @@ Without NOTIFY_SOCKET nothing is sent. A socket that does not take a datagram at
 a service must not hang on whoever watches it.
 """
 
+import re
 import socket
 import time
 from collections.abc import Mapping
@@ -27,7 +28,8 @@ class Notifier:
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "Notifier":
         usec = environ.get("WATCHDOG_USEC", "")
-        return cls(environ.get("NOTIFY_SOCKET") or None, int(usec) / 1_000_000 if usec.isdecimal() else None)
+        is_asked = re.fullmatch("[1-9][0-9]{3,17}", usec)  # 0: nobody asks, and no loop shall turn without a pause
+        return cls(environ.get("NOTIFY_SOCKET") or None, int(usec) / 1_000_000 if is_asked else None)
 
     def ready(self, status: str) -> None:
         self._send("READY=1", _status_line(status))

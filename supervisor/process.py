@@ -1,6 +1,6 @@
 """One worker process, from its start to its last breath: start, ready, heartbeat, drain, terminate, kill.
 
-It has a process group of its own that ends with it, and is waited for by its pidfd. What it was doing when it ended, and why it
+It has a process group of its own that ends with it, and is waited for without being reaped. What it was doing when it ended, and why it
 ended, is in `WorkerExit`.
 """
 
@@ -159,7 +159,7 @@ class WorkerProcess:
                 nursery.start_soon(self.last_words.read, spawned.stderr_fd)
                 nursery.start_soon(self._receive, tell)
                 nursery.start_soon(self._watch)
-                await trio.lowlevel.wait_readable(spawned.pidfd)
+                await spawned.end.wait()
                 self._ended.set()
                 with trio.move_on_after(LAST_WORDS_SECONDS):
                     await self._heard_all.wait()
@@ -318,9 +318,9 @@ class WorkerProcess:
             # Before it is reaped: until then its pid is the name of its group and of nobody else.
             self._kill_group()
             with trio.move_on_after(REAP_SECONDS):
-                await trio.lowlevel.wait_readable(spawned.pidfd)
+                await spawned.end.wait()
             code = spawned.process.poll()
-        os.close(spawned.pidfd)
+        spawned.end.close()
         self._connection.close()
         self._sender = None
         return -signal.SIGKILL if code is None else code
@@ -366,7 +366,7 @@ class WorkerProcess:
 
     def _signal(self, number: signal.Signals) -> None:
         try:
-            signal.pidfd_send_signal(self._running.pidfd, number)
+            os.kill(self._running.process.pid, number)  # nobody else reaps it: the pid is its own
         except ProcessLookupError:
             return  # It was faster.
 

@@ -14,6 +14,7 @@ import trio
 from bus import embedded
 from bus.client import RedisClient, RedisUnavailable
 from bus.keys import JOBS_GROUP, REPLIES_GROUP, Keys
+from bus.process_end import ProcessEnd
 from bus.store import Store
 from bus.wire import RedisRefused, Value
 from supervisor.key_settings import KeySettings
@@ -141,11 +142,11 @@ async def _wait_ready(process: subprocess.Popen[bytes], layout: embedded.Layout)
 
 
 async def _ended(process: subprocess.Popen[bytes]) -> None:
-    descriptor = os.pidfd_open(process.pid)
+    end = ProcessEnd(process.pid)
     try:
-        await trio.lowlevel.wait_readable(descriptor)
+        await end.wait()
     finally:
-        os.close(descriptor)
+        end.close()
 
 
 async def _end(process: subprocess.Popen[bytes]) -> None:

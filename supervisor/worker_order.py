@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bus.current_directory import current_directory
+from bus.process_end import ProcessEnd
 from bus.sealing import BusKey
 from bus.strays import COOKIE
 from supervisor.code_place import CodePlace, Way
@@ -68,7 +70,7 @@ class Spawned:
     """A process that runs, and our ends of what it was given."""
 
     process: subprocess.Popen[bytes]
-    pidfd: int
+    end: ProcessEnd
     control: socket.socket
     stderr_fd: int
 
@@ -102,7 +104,6 @@ def spawn(order: WorkerOrder, consumer: str, number: int) -> Spawned:
             cwd=place.directory,
             process_group=0,
         )
-        pidfd = _pidfd(process)
     except OSError:
         ours.close()
         if stderr_fd >= 0:
@@ -111,7 +112,7 @@ def spawn(order: WorkerOrder, consumer: str, number: int) -> Spawned:
     finally:
         for descriptor in theirs:
             os.close(descriptor)
-    return Spawned(process, pidfd, ours, stderr_fd)
+    return Spawned(process, ProcessEnd(process.pid), ours, stderr_fd)
 
 
 def _command(
@@ -127,16 +128,7 @@ def _command(
     return [*command, "--report-files"] if order.report_files else command
 
 
-def _pidfd(process: subprocess.Popen[bytes]) -> int:
-    try:
-        return os.pidfd_open(process.pid)
-    except OSError:  # a child that cannot be waited for must not live
-        process.kill()
-        process.wait()
-        raise
-
-
 def module_files(order: WorkerOrder) -> tuple[str, ...]:
     """Where the handler's module should be, whether or not it is."""
-    base = (order.directory or Path.cwd()) / order.handler.partition(":")[0].replace(".", "/")
+    base = (order.directory or current_directory()) / order.handler.partition(":")[0].replace(".", "/")
     return str(base.with_suffix(".py")), str(base / "__init__.py")

@@ -11,12 +11,12 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import trio
 
 from bus import parent_death
 from bus.control import StartFailed, encode
+from bus.current_directory import current_directory
 from bus.log_stream import open_standard_streams
 from bus.seal import StoreSealed
 from bus.settings_reader import SettingsError
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _run(worker: Worker, settings: WorkerSettings, log: Log, last_words: LastWords) -> int:
     try:
-        agent = load_agent(settings.handler, Path.cwd())
+        agent = load_agent(settings.handler, current_directory())
         trio.run(worker.run, agent)
     except CannotLoad as error:
         return _refuse(error.report, worker, settings, log)

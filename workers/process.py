@@ -9,7 +9,6 @@ import signal
 import sys
 import threading
 import time
-from pathlib import Path
 
 import setproctitle
 import trio
@@ -29,6 +28,7 @@ from bus.control import (
     Stop,
     ToWorker,
 )
+from bus.current_directory import current_directory
 from bus.jobs import JobStore
 from bus.log_stream import drain_streams
 from bus.wire import RedisFailed
@@ -225,7 +225,7 @@ def _ready(settings: WorkerSettings) -> Ready:
         pid=os.getpid(),
         python=".".join(map(str, sys.version_info[:3])),
         concurrency=settings.concurrency,
-        files=owners_files(Path.cwd()) if settings.report_files else (),
+        files=owners_files(current_directory()) if settings.report_files else (),
     )
 
 

@@ -5,6 +5,7 @@ import os
 import click
 
 from supervisor.config import SupervisorSettings, WorkerSettings
+from supervisor.control_socket import control_path
 from supervisor.state_directory import refuse_unusable
 
 
@@ -21,6 +22,7 @@ def check_settings(worker: bool, quiet: bool) -> int:
         return 0
     settings = SupervisorSettings.from_environ(os.environ)
     refuse_unusable(settings.state_dir)
+    control_path(settings.state_dir, settings.runtime_dir)
     if not quiet:
         click.echo(f"the settings are complete; the relay {settings.base_url} is reached {settings.way.shown}")
     return 0

@@ -11,7 +11,7 @@ import socket
 
 import click
 import trio
-from prometheus_client import disable_created_metrics
+from prometheus_client import disable_created_metrics, values
 from setproctitle import setproctitle
 
 from bus.log_stream import divert_stderr
@@ -39,7 +39,9 @@ def supervisor(
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold keys
     setproctitle(f"hashee-agent: supervisor {number}")
     way_of_this_process(os.environ).note(os.environ)  # early: where the way leads may change
+    values.ValueClass = values.MutexValue  # $PROMETHEUS_MULTIPROC_DIR is for the owner's own metrics
     disable_created_metrics()  # a series more for each, of no use to anybody here
+    os.environ.pop("SSLKEYLOGFILE", None)  # libraries would write the keys of TLS there
     claim(os.environ, {} if workers is None else {"HASHEE_WORKERS": workers})
     settings = SupervisorSettings.from_environ(os.environ)
     if settings.redis_url is None and keeper_redis is None:

@@ -13,6 +13,9 @@ import click
 from supervisor.cli.as_init import run_as_init
 from supervisor.config import ALL_SETTINGS, BUS_KEY, REDIS_URL, WorkerSettings
 
+NOT_HANDED_ON = frozenset({"CREDENTIALS_DIRECTORY", "SSLKEYLOGFILE"})
+"""The second: libraries would write the keys of TLS there."""
+
 
 @click.command(short_help="Run one worker away from its supervisor.")
 @click.option("--handler", metavar="MODULE:NAME", help="Your agent (HASHEE_HANDLER).")
@@ -37,7 +40,7 @@ def worker(handler: str | None, concurrency: str | None) -> None:
 def worker_environment(settings: WorkerSettings, environ: Mapping[str, str]) -> dict[str, str]:
     """The environment without any secret of ours but the two that a worker away from its supervisor needs."""
     secret = {name for setting in ALL_SETTINGS if setting.secret for name in (setting.name, f"{setting.name}_FILE")}
-    kept = {name: value for name, value in environ.items() if name not in secret | {"CREDENTIALS_DIRECTORY"}}
+    kept = {name: value for name, value in environ.items() if name not in secret | NOT_HANDED_ON}
     kept[REDIS_URL.name] = settings.redis_url.reveal()
     kept[BUS_KEY.name] = base64.b64encode(settings.bus_key.reveal()).decode()
     return kept

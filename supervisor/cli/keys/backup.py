@@ -15,7 +15,7 @@ import click
 
 from crypto.keystore import Keystore, encode_keystore, open_backup, seal_backup
 from supervisor.cli.keys.telling import told
-from supervisor.config import AGENT_ID, BACKUP_PASSPHRASE_FILE, SettingsError
+from supervisor.config import AGENT_ID, BACKUP_PASSPHRASE_FILE, KEYSTORE, SettingsError
 from supervisor.key_settings import KeySettings, read_private_keys
 from supervisor.keystore_files import BackupContents, decode_contents, encode_contents
 from supervisor.private_files import make_folder, write_new, write_over
@@ -112,6 +112,8 @@ def _write(settings: KeySettings, contents: BackupContents, *, force: bool) -> N
 
 def _targets(settings: KeySettings, contents: BackupContents) -> list[_Target]:
     secret = contents.store_secret
+    if settings.keystore is None:
+        raise SettingsError(KEYSTORE.name, KEYSTORE.expectation, missing=True)  # there is no home to put it into
     files = [(settings.keystore, encode_keystore(contents.keystore))]
     files += [] if secret is None else [(settings.state_dir / STORE_SECRET_FILE, secret.reveal())]
     return [_Target(path, data, path.read_bytes() if path.exists() else None) for path, data in files]

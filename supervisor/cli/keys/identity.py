@@ -4,7 +4,7 @@ import os
 
 import click
 
-from bus.settings_reader import Reader
+from bus.settings_reader import Reader, SettingsError
 from crypto import strict_base64
 from crypto.identity import IdentityKeys, PublicIdentity
 from crypto.keystore import Keystore, environment_lines, fingerprint_hex, fingerprint_words
@@ -32,6 +32,8 @@ def generate(into_keystore: bool, agent_id: str | None) -> None:
     reader = Reader({**os.environ, **given})
     agent_id = agent_id_of(reader)
     path = reader.optional(KEYSTORE, absolute_path) or keystore_path(reader, agent_id)
+    if path is None:
+        raise SettingsError(KEYSTORE.name, KEYSTORE.expectation, missing=True)  # there is no home to put it into
     reader.finish()
     with told():
         write_keystore(path, Keystore(agent_id, identity))

@@ -1,0 +1,276 @@
+"""Whatever is wrong with the environment is found at the start, by the same code that check-settings runs, or is done without."""
+
+import ast
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import pytest
+import trio
+
+from tests.keeper.environment import STORE_KEY, process_environ
+from tests.world import UP, world
+
+ROOT = Path(__file__).parents[1]
+WITHOUT_PIDFD = ROOT / "tests" / "keeper" / "without_pidfd.py"
+PROGRAM = (sys.executable, "-P", "-m", "supervisor")
+REDIS = "redis://127.0.0.1:1/0"
+LIVES = ("redis: not there yet", "Redis cannot be used")
+PATIENCE_SECONDS = 30.0
+
+# Who may look into the environment, and why. Everybody else is given what they need.
+READERS = {
+    "supervisor/cli/": "the edge: each command reads its settings there, once",
+    "workers/__main__.py": "the edge of a worker",
+    "workers/builtin/llm.py": "a handler; what it reads is its owner's",
+    "supervisor/workforce.py": "passes the owner's variables on to the workers, and reads the settings anew for a reload",
+    "supervisor/logs.py": "what terminal or journal the log goes to, once at the start",
+    "supervisor/config.py": "the one reading of the settings",
+    "supervisor/way.py": "reads nothing; its name for a deleted file is os.access",
+    "supervisor/code_place.py": "where the code is found, once at the start",
+    "bus/current_directory.py": "where a process stands",
+    "bus/entrance.py": "what of the owner's hides ours, before anything else",
+    "bus/embedded.py": "passes five harmless variables on to Redis",
+    "sandbox/": "for first steps and tests",
+}
+READING = {
+    ("os", "environ"),
+    ("os", "environb"),
+    ("os", "getenv"),
+    ("os", "getcwd"),
+    ("Path", "home"),
+    ("Path", "cwd"),
+    ("tempfile", "gettempdir"),
+    ("ssl", "create_default_context"),
+    ("pwd", "getpwuid"),
+    ("os", "getlogin"),
+}
+NEEDS_A_FOLDER = {"mkstemp", "mkdtemp", "NamedTemporaryFile", "TemporaryDirectory", "TemporaryFile"}
+
+
+def trees() -> Iterator[tuple[str, ast.AST]]:
+    for package in ("bus", "crypto", "workers", "supervisor", "sandbox"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            yield str(path.relative_to(ROOT)), ast.parse(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.pure
+def test_the_environment_is_read_in_few_places_for_a_reason_each() -> None:
+    found = {
+        name
+        for name, tree in trees()
+        for node in ast.walk(tree)
+        if (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and (node.value.id, node.attr) in READING
+        )
+        or (isinstance(node, ast.Attribute) and node.attr in ("expanduser", "home_directory"))
+    }
+    assert [name for name in found if not name.startswith(tuple(READERS))] == []
+
+
+@pytest.mark.pure
+def test_no_temporary_file_is_made_where_the_environment_says() -> None:
+    for name, tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in NEEDS_A_FOLDER:
+                has_folder = any(keyword.arg == "dir" for keyword in node.keywords)
+                assert has_folder or name.startswith("sandbox/"), f"{name}:{node.lineno}"
+
+
+@pytest.mark.pure
+def test_no_client_of_http_looks_into_the_environment() -> None:
+    for name, tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "AsyncClient":
+                given = {keyword.arg: keyword.value for keyword in node.keywords}
+                trusts = cast(ast.Constant, given.get("trust_env", ast.Constant(True))).value
+                assert trusts is False, f"{name}:{node.lineno}"
+
+
+@dataclass(frozen=True)
+class Spoiled:
+    """`names`: of what a refusal has to name one; empty where the thing is to be done without. `code`: runs in every Python."""
+
+    environ: dict[str, str] = field(default_factory=dict)
+    names: str = ""
+    before: tuple[str, ...] = ()
+    code: str = ""
+    home: bool = True
+
+
+NO_PASSWD = "import pwd\ndef getpwuid(uid): raise KeyError(uid)\npwd.getpwuid = getpwuid\n"
+NO_TMP = "import tempfile\ndef gettempdir(): raise FileNotFoundError(2, 'No usable temporary directory')\ntempfile.gettempdir = gettempdir\n"
+IN_A_DELETED = ("/bin/sh", "-c", 'mkdir gone && cd gone && rmdir ../gone && exec "$0" "$@"')
+REFUSED = {"EPERM": errno.EPERM, "ENOSYS": errno.ENOSYS}
+SPOILED = {
+    "a SOCKS proxy": Spoiled({"ALL_PROXY": "socks5://127.0.0.1:1080"}, "ALL_PROXY"),
+    "a malformed port": Spoiled({"HTTP_PROXY": "http://p:port"}),
+    "a malformed port that counts": Spoiled({"HTTPS_PROXY": "http://p:port"}, "HTTPS_PROXY"),
+    "an unknown scheme": Spoiled({"https_proxy": "gopher://p:1"}, "https_proxy"),
+    "no certificates": Spoiled({"SSL_CERT_FILE": "/nowhere/at/all"}, "SSL_CERT_FILE"),
+    "other libraries' variables": Spoiled(
+        {
+            "REQUESTS_CA_BUNDLE": "/nowhere",
+            "SSLKEYLOGFILE": "/nowhere/keys",
+            "PROMETHEUS_MULTIPROC_DIR": "/nowhere/metrics",
+            "PYTHONWARNINGS": "default",
+            "NO_COLOR": "1",
+        }
+    ),
+    "no directory for sockets": Spoiled({"XDG_RUNTIME_DIR": "/nowhere", "TMPDIR": "/nowhere"}, code=NO_TMP),
+    "no home": Spoiled(code=NO_PASSWD, home=False),
+    "a home that is none": Spoiled({"HOME": "relative"}, code=NO_PASSWD, home=False),
+    "a deleted directory": Spoiled(before=IN_A_DELETED),
+    "no pidfd (EPERM)": Spoiled(before=(sys.executable, str(WITHOUT_PIDFD), str(errno.EPERM))),
+    "no pidfd (ENOSYS)": Spoiled(before=(sys.executable, str(WITHOUT_PIDFD), str(errno.ENOSYS))),
+    "no standard streams but stderr": Spoiled(before=("/bin/sh", "-c", 'exec "$0" "$@" <&- >&-')),
+    "a watchdog of no time": Spoiled({"WATCHDOG_USEC": "0", "NOTIFY_SOCKET": "/nowhere"}),
+}
+COMMANDS = (("check-settings",), ("supervisor",), ("worker",), ("status",), ("dead", "list"))
+
+
+def environ_of(spoiled: Spoiled, folder: Path) -> dict[str, str]:
+    (folder / "sitecustomize.py").write_text(spoiled.code, encoding="utf-8")
+    environ = process_environ(
+        folder / "state",
+        HASHEE_BASE_URL="https://relay.test",
+        HASHEE_REDIS_URL=REDIS,
+        HASHEE_STORE_KEY=STORE_KEY,
+        HASHEE_BUS_KEY=STORE_KEY,
+        HASHEE_WORKERS="0",
+        PYTHONPATH=f"{folder}:{ROOT}",
+    )
+    if not spoiled.home:
+        del environ["HOME"]
+    return environ | spoiled.environ
+
+
+async def outcome(command: Sequence[str], spoiled: Spoiled, folder: Path) -> tuple[int | None, str]:
+    """Exit status and what it said; None for one that runs, and waits for Redis."""
+    log_path = folder / f"{command[0]}.log"
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(  # noqa: ASYNC220 - does not block for long
+            [*spoiled.before, *PROGRAM, *command],
+            cwd=folder / command[0],
+            env=environ_of(spoiled, folder),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        with trio.fail_after(PATIENCE_SECONDS):
+            while process.poll() is None:
+                said = log_path.read_text(encoding="utf-8")
+                if any(line in said for line in LIVES):
+                    return None, said
+                await trio.sleep(0.02)
+        return process.returncode, log_path.read_text(encoding="utf-8")
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("name", SPOILED)
+async def test_a_spoiled_environment_is_refused_at_the_start_by_name_or_done_without(name: str, tmp_path: Path) -> None:
+    spoiled, ended = SPOILED[name], dict[str, tuple[int | None, str]]()
+
+    async def run(command: Sequence[str]) -> None:
+        ended[command[0]] = await outcome(command, spoiled, tmp_path)
+
+    async with trio.open_nursery() as nursery:
+        for command in COMMANDS:
+            (tmp_path / command[0]).mkdir()
+            nursery.start_soon(run, command)
+    for status, said in ended.values():
+        assert status not in (70, -6, -11), said
+        assert "crashed" not in said, said
+        assert "Traceback" not in said, said
+    for name_of_command in ("check-settings", "supervisor"):
+        status, said = ended[name_of_command]
+        assert status == (78 if spoiled.names else 0 if name_of_command == "check-settings" else None), said
+        if spoiled.names:
+            assert said.startswith(f"hashee-agent: {spoiled.names} is not ")
+            assert said.count("\n") == 1
+            assert not any(value in said for value in spoiled.environ.values())
+    assert ended["worker"][0] is None, ended["worker"]
+    assert ended["status"][0] == 1, ended["status"]
+    assert ended["dead"][0] == 1, ended["dead"]
+
+
+def test_without_a_home_the_state_directory_has_to_be_named(tmp_path: Path) -> None:
+    environ = environ_of(SPOILED["no home"], tmp_path)
+    del environ["HASHEE_STATE_DIR"]
+    for command in (["check-settings"], ["up"], ["status"]):
+        done = subprocess.run(
+            [*PROGRAM, *command], env=environ, cwd=tmp_path, capture_output=True, encoding="utf-8", check=False
+        )
+        assert done.returncode == 78
+        assert done.stderr.startswith("hashee-agent: HASHEE_STATE_DIR is not set")
+        assert done.stderr.count("\n") == 1
+
+
+def test_a_socket_that_fits_nowhere_is_said_with_the_remedy(tmp_path: Path) -> None:
+    environ = environ_of(Spoiled({"XDG_RUNTIME_DIR": "/proc/nowhere"}), tmp_path)
+    environ["HASHEE_STATE_DIR"] = str(tmp_path / ("long" * 30))
+    for command in ("check-settings", "up"):
+        done = subprocess.run(
+            [*PROGRAM, command], env=environ, cwd=tmp_path, capture_output=True, encoding="utf-8", check=False
+        )
+        assert done.returncode == 78, done.stderr
+        assert "/proc/nowhere" in done.stderr
+        assert "HASHEE_STATE_DIR" in done.stderr
+
+
+@pytest.mark.parametrize("number", REFUSED.values(), ids=REFUSED)
+async def test_an_agent_without_pidfds_answers_survives_kills_and_drains(tmp_path: Path, number: int) -> None:
+    program = (sys.executable, str(WITHOUT_PIDFD), str(number), *UP)
+    async with world(tmp_path, program=program, HASHEE_WORKERS="1") as w:
+        [ada] = w.people
+        await ada.say(w.conversations[ada], "one")
+        await w.all_answered({ada: ["echo: one"]})
+        for kill in (w.worker_pids()[0], w.supervisor_pid(), w.redis_pid()):
+            await w.kill(kill)
+            await w.until(w.worker_pids)
+        await ada.say(w.conversations[ada], "two")
+        await w.all_answered({ada: ["echo: one", "echo: two"]})
+        assert w.up is not None
+        up = w.up
+    assert up.exit_code == 0
+
+
+async def test_an_agent_whose_directory_is_deleted_starts_and_answers(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    program = ("/bin/sh", "-c", f'cd {tmp_path / "here"} && rmdir {tmp_path / "here"} && exec "$0" "$@"', *UP)
+    async with world(tmp_path, program=program, HASHEE_WORKERS="1", PYTHONPATH=str(ROOT)) as w:
+        [ada] = w.people
+        await ada.say(w.conversations[ada], "one")
+        await w.all_answered({ada: ["echo: one"]})
+        await w.kill(w.supervisor_pid())
+        await ada.say(w.conversations[ada], "two")
+        await w.all_answered({ada: ["echo: one", "echo: two"]})
+
+
+def test_python_itself_finds_what_the_table_spoils(tmp_path: Path) -> None:
+    """The injections inject: else the rows above would prove nothing."""
+    (tmp_path / "sitecustomize.py").write_text(NO_PASSWD + NO_TMP, encoding="utf-8")
+    program = "import tempfile, pathlib\nfor call in (tempfile.gettempdir, pathlib.Path.home):\n try: call()\n except (OSError, RuntimeError, KeyError): print('spoiled')"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    assert done.stdout == "spoiled\nspoiled\n"
+    program = "import os\ntry: os.pidfd_open(os.getpid())\nexcept OSError as error: print(error.errno)"
+    for number in REFUSED.values():
+        command = [sys.executable, str(WITHOUT_PIDFD), str(number), sys.executable, "-c", program]
+        done = subprocess.run(command, env=dict(os.environ), capture_output=True, encoding="utf-8", check=True)
+        assert done.stdout == f"{number}\n"
