@@ -1,0 +1,368 @@
+"""The fault table: every loop of the product over something outside of it, and the tests that put each fault that can meet it in its way.
+
+test_table.py compares it with what scan.py finds. A new loop fails there until it has a row here: say of what kind it is, and which
+tests hold it. `HERE` is for loops over our own tasks, clock, signals and children, with the reason why nothing outside can spoil them.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+class Fault(enum.Enum):
+    """What can be wrong with what a loop is over."""
+
+    REDIS_AWAY = "gone, loading, read-only"
+    REDIS_REFUSED = "a changed password, NOPERM, a wrong type"
+    REDIS_FULL = "out of memory, cannot persist"
+    REDIS_SLOW = "stalled with an open connection"
+    RELAY_REFUSED = "4xx"
+    RELAY_LIMITED = "429"
+    RELAY_FAILED = "5xx"
+    RELAY_GONE = "refused, reset, no answer, slow"
+    RELAY_MALFORMED = "no JSON, another shape, huge"
+    MORE_THAN_A_PAGE = "more than one page, more than COUNT"
+    OTHER_VERSION = "a tag or field of another release"
+    TOO_LONG = "a line of any length"
+    CUT = "half a message, then nothing"
+    ENDED = "the other end is gone"
+
+
+class Kind(enum.Enum):
+    """Over what a loop is; its value: which faults can meet it."""
+
+    REDIS = frozenset({Fault.REDIS_AWAY, Fault.REDIS_REFUSED, Fault.REDIS_FULL, Fault.REDIS_SLOW})
+    RELAY = frozenset(
+        {Fault.RELAY_REFUSED, Fault.RELAY_LIMITED, Fault.RELAY_FAILED, Fault.RELAY_GONE, Fault.RELAY_MALFORMED}
+    )
+    PAGES = frozenset({Fault.MORE_THAN_A_PAGE})
+    LINE = frozenset({Fault.OTHER_VERSION, Fault.TOO_LONG, Fault.CUT, Fault.ENDED})
+    STEP = frozenset[Fault]()
+    """Within an operation that raises to its caller, a loop of another kind; it has its end in itself."""
+    HERE = frozenset({None})
+
+
+@dataclass(frozen=True)
+class Row:
+    """`tests`: `path::name` of those that inject the faults of these kinds; `why`: for STEP and HERE."""
+
+    kinds: tuple[Kind, ...]
+    tests: Mapping[Fault, tuple[str, ...]]
+    why: str = ""
+
+
+def held(*groups: tuple[Kind, Mapping[Fault, str] | str]) -> Row:
+    """Each kind with one test for all of its faults, or with one for each."""
+    tests: dict[Fault, tuple[str, ...]] = {}
+    for kind, by in groups:
+        for fault in kind.value:
+            assert isinstance(fault, Fault)
+            tests[fault] = (by,) if isinstance(by, str) else tuple(by[fault].split())
+    return Row(tuple(kind for kind, _ in groups), tests)
+
+
+def step(why: str) -> Row:
+    return Row((Kind.STEP,), {}, why)
+
+
+def here(why: str) -> Row:
+    return Row((Kind.HERE,), {}, why)
+
+
+ALL_LOOPS = "tests/faults/test_redis_loops.py::test_no_loop_over_redis_ends_and_each_goes_on"
+RELAY_LOOPS = "tests/faults/test_redis_loops.py::test_no_loop_over_the_relay_ends_and_each_goes_on"
+WAITING = "tests/bus/test_refusals.py::test_what_waits_in_redis_survives_says_once_and_goes_on_within_two_seconds"
+TAKING = (
+    "tests/workers/test_redis_faults.py::test_a_worker_takes_jobs_again_within_two_seconds_and_says_once_what_was_wrong"
+)
+TELLING = "tests/workers/test_redis_faults.py::test_what_a_job_has_to_say_waits_until_redis_takes_it"
+WORKER_LINES = "tests/pool/test_worker_lines.py"
+KEEPER_LINES = "tests/keeper/test_lines_of_other_releases.py"
+PAGES = "tests/bus/test_more_than_a_page.py"
+
+in_redis = held((Kind.REDIS, ALL_LOOPS))
+waits_in_redis = held((Kind.REDIS, WAITING))
+
+ROWS: dict[str, Row] = {
+    # Over Redis, until cancelled
+    "bus/leases.py:LeaseKeeper._run": waits_in_redis,
+    "bus/readers.py:StreamReader.read": held(
+        (Kind.REDIS, WAITING),
+        (Kind.PAGES, f"{PAGES}::test_jobs_that_were_read_and_not_received_come_again_whatever_the_free_slots_are"),
+    ),
+    "bus/readers.py:LiveSubscriber._run": waits_in_redis,
+    "bus/readers.py:LiveSubscriber._hear": waits_in_redis,
+    "supervisor/delivery.py:Delivery._resend": in_redis,
+    "supervisor/outbound.py:Outbound._take": waits_in_redis,
+    "supervisor/overflow.py:Overflow.run": in_redis,
+    "supervisor/overflow.py:Overflow._relieve": in_redis,
+    "supervisor/reclaimer.py:Reclaimer.run": held(
+        (Kind.REDIS, ALL_LOOPS), (Kind.PAGES, f"{PAGES}::test_all_entries_of_a_dead_consumer_are_found_and_released")
+    ),
+    "supervisor/redis_watch.py:RedisWatch.run": in_redis,
+    "supervisor/second_chances.py:SecondChances._hear": in_redis,
+    "supervisor/second_chances.py:SecondChances._until_marked": in_redis,
+    "supervisor/second_chances.py:SecondChances._obey": in_redis,
+    "supervisor/slots.py:Slots.run": in_redis,
+    "supervisor/time_guard.py:TimeGuard.run": in_redis,
+    "workers/runner.py:Runner._take": held((Kind.REDIS, TAKING)),
+    "workers/runner.py:Runner._be_seen": in_redis,
+    "workers/outlet.py:until_redis_answers": held((Kind.REDIS, TELLING)),
+    # Over the relay
+    "supervisor/catchup.py:Catchup.run": held((Kind.REDIS, ALL_LOOPS), (Kind.RELAY, RELAY_LOOPS)),
+    "supervisor/catchup.py:Catchup._poll": held(
+        (Kind.PAGES, "tests/supervisor/test_catchup.py::test_everything_after_the_cursor_is_taken_in_page_by_page")
+    ),
+    "supervisor/prekeys.py:Prekeys.keep": held((Kind.REDIS, ALL_LOOPS), (Kind.RELAY, RELAY_LOOPS)),
+    "supervisor/relations.py:Relations._read": held((Kind.REDIS, ALL_LOOPS), (Kind.RELAY, RELAY_LOOPS)),
+    # Lines between processes
+    "workers/control_link.py:ControlLink._read": held(
+        (Kind.LINE, f"{WORKER_LINES}::test_a_worker_obeys_a_newer_supervisor_through_all_that_it_does_not_know")
+    ),
+    "supervisor/process.py:WorkerProcess._receive": held(
+        (
+            Kind.LINE,
+            {
+                Fault.OTHER_VERSION: f"{WORKER_LINES}::test_a_newer_worker_takes_jobs_under_an_older_supervisor",
+                Fault.TOO_LONG: f"{WORKER_LINES}::test_a_newer_worker_takes_jobs_under_an_older_supervisor",
+                Fault.CUT: f"{WORKER_LINES}::test_a_worker_that_stops_within_a_line_is_ended_by_its_silence",
+                Fault.ENDED: "tests/pool/test_worker_process.py::test_a_handler_that_ends_the_process_is_an_abnormal_death_with_its_job",
+            },
+        )
+    ),
+    "supervisor/keeper_link.py:_listen": held(
+        (
+            Kind.LINE,
+            {
+                Fault.OTHER_VERSION: f"{KEEPER_LINES}::test_a_supervisor_obeys_a_newer_keeper_through_all_that_it_does_not_know",
+                Fault.TOO_LONG: f"{KEEPER_LINES}::test_a_supervisor_obeys_a_newer_keeper_through_all_that_it_does_not_know",
+                Fault.CUT: "tests/keeper/test_keeper_link.py::test_a_drain_is_heard_even_if_it_comes_in_pieces",
+                Fault.ENDED: "tests/keeper/test_keeper_link.py::test_the_end_of_the_line_means_that_the_keeper_is_gone",
+            },
+        )
+    ),
+    "supervisor/generation.py:Generation._listen": held(
+        (
+            Kind.LINE,
+            {
+                Fault.OTHER_VERSION: f"{KEEPER_LINES}::test_a_keeper_hears_a_newer_supervisor_through_all_that_it_does_not_know",
+                Fault.TOO_LONG: f"{KEEPER_LINES}::test_a_keeper_hears_a_newer_supervisor_through_all_that_it_does_not_know",
+                Fault.CUT: f"{KEEPER_LINES}::test_a_supervisor_that_stops_within_a_line_is_ended_by_its_silence_and_by_nothing_else",
+                Fault.ENDED: "tests/keeper/test_control_socket.py::test_a_supervisor_that_dies_over_a_question_is_an_answer_and_status_goes_on",
+            },
+        )
+    ),
+    "supervisor/control_socket.py:_serve": held(
+        (Kind.LINE, f"{KEEPER_LINES}::test_the_control_socket_answers_each_line_that_it_cannot_read_and_goes_on")
+    ),
+    # Asked for by the page
+    "bus/client.py:members_until": held((Kind.PAGES, f"{PAGES}::test_all_sends_that_are_due_are_sent_again")),
+    "bus/recovery.py:Recovery.pending": held(
+        (Kind.PAGES, f"{PAGES}::test_all_entries_of_a_dead_consumer_are_found_and_released")
+    ),
+    "bus/recovery.py:Recovery._for_each": held(
+        (Kind.PAGES, f"{PAGES}::test_all_failed_jobs_whose_time_has_come_start_at_once")
+    ),
+    "bus/letters.py:DeadLetters.all": held(
+        (Kind.PAGES, "tests/faults/test_walks.py::test_dead_letters_and_ledger_are_walked_to_their_end")
+    ),
+    "bus/trace.py:Ledger._events": held(
+        (Kind.PAGES, "tests/faults/test_walks.py::test_dead_letters_and_ledger_are_walked_to_their_end")
+    ),
+    "bus/overview.py:Overview.kinds": held(
+        (Kind.PAGES, "tests/faults/test_walks.py::test_a_store_of_more_than_a_page_is_counted")
+    ),
+    "bus/reseal.py:Resealer._pages": held(
+        (Kind.PAGES, "tests/faults/test_walks.py::test_a_store_of_more_than_a_page_is_sealed_anew_to_its_end")
+    ),
+}
+
+# Within an operation that raises to its caller, or has its own end and its own tests
+STEPS: dict[str, tuple[str, ...]] = {
+    "raises RedisFailed to who asked; each turn is a command of its own, and the bound of what is looked at is said there": (
+        "bus/backlog.py:Backlog.quarantine",
+        "bus/backlog.py:Backlog._unacknowledged_seconds",
+    ),
+    "raises RedisFailed to its caller, a loop of this table or a command of the operator; it ends with what it walks": (
+        "bus/letters.py:Quarantine.rows",
+        "bus/letters.py:Quarantine.waiting_for",
+        "bus/letters.py:Quarantine.list_waiting",
+        "bus/letters.py:Quarantine.want",
+        "bus/recovery.py:Recovery.make_groups",
+        "bus/recovery.py:Recovery.forget_idle_consumers",
+        "bus/trace.py:Ledger._about",
+        "supervisor/second_chances.py:SecondChances._mark_what_may_be_mended",
+        "supervisor/cli/dead.py:_chosen",
+        "supervisor/cli/dead.py:_selected",
+        "supervisor/cli/dead.py:_retry",
+        "supervisor/cli/grants.py:_decide_owner",
+        "supervisor/grant_ledger.py:GrantLedger._entries_and_head",
+    ),
+    "a walk of a rotation; a failure ends the command, and its next run completes it (tests/keys/test_rotate_store.py)": (
+        "bus/reseal.py:Resealer._walk",
+        "bus/reseal.py:_Walk._mailbox",
+        "bus/reseal.py:_Walk._together",
+        "bus/reseal.py:_Walk._out_box",
+        "bus/reseal.py:_Walk._grant_log",
+        "bus/reseal.py:_Walk.stream",
+        "bus/reseal.py:_Walk.dead_letters",
+        "bus/reseal.py:_Walk._entries",
+    ),
+    "compare and set: a further turn means that another supervisor has moved it; RedisFailed is raised to the loop that asked": (
+        "supervisor/groups.py:Groups._keep",
+        "supervisor/members.py:decide_member",
+        "supervisor/members.py:Members._put",
+        "supervisor/owners.py:Owners._note",
+        "supervisor/owners.py:Owners._note_devices",
+        "supervisor/outbound.py:Outbound._commit",
+        "supervisor/prekeys.py:Prekeys._until_wanted",
+        "supervisor/cli/keys/rotation.py:_ask_for_prekey",
+    ),
+    "one exchange on a connection of ours: it has a time limit, closes the connection and raises RedisUnavailable (tests/bus/test_client.py)": (
+        "bus/client.py:RedisClient._ask",
+        "bus/client.py:RedisClient._drive",
+        "bus/link.py:Link._watch",
+        "bus/link.py:Link._send",
+        "bus/link.py:Link._receive",
+    ),
+    "the reader's entries until one is a job; what the reader raises goes to the runner": (
+        "bus/jobs.py:JobStore.take",
+    ),
+    "at most 5 s for a message; every RestFailed is waited out or raised (tests/supervisor/test_owners.py, test_group_keys.py)": (
+        "supervisor/asking.py:asked",
+    ),
+    "pieces of one answer of the relay, bounded in bytes and time; what fails is a RestFailed (tests/supervisor/test_rest_bounds.py, test_rest_hostile.py)": (
+        "supervisor/bodies.py:pieces",
+        "supervisor/bodies.py:whole",
+        "supervisor/bodies.py:_raw",
+        "supervisor/rest.py:Rest.poll",
+        "supervisor/rest.py:_entries",
+    ),
+    "pages of the relay from one cursor on; it ends at a page without progress and raises RestFailed to second chances": (
+        "supervisor/refetch.py:Refetch.find",
+        "supervisor/refetch.py:Refetch.pages",
+    ),
+    "one private server at its start or one command to it, with the caller's time limit": (
+        "bus/embedded.py:command",
+        "bus/embedded.py:wait_ready",
+    ),
+    "a rotation's wait for the private server: what fails ends the command": (
+        "supervisor/store_access.py:who_is_connected",
+        "supervisor/store_access.py:rewrite_and_sync",
+    ),
+    "one reply, until it is sent, given up or lost; every RedisFailed is a further turn (tests/supervisor/test_outbound.py)": (
+        "supervisor/outbound.py:Outbound._send_entry",
+    ),
+    "one acknowledgement, until it is noted; every RedisFailed is a further turn or the resend's (tests/supervisor/test_delivery.py)": (
+        "supervisor/delivery.py:Delivery._settle",
+    ),
+    "what a handler has said, in its order, by until_redis_answers": ("workers/sending.py:Sending.flush",),
+    "best effort, within the job: what Redis does not take is shown no more or later": (
+        "workers/chat.py:Chat._keep_typing",
+        "workers/stream.py:_Show.run",
+    ),
+    "a language model's stream within the handler that asked; it has limits of its own (tests/workers/test_llm.py)": (
+        "workers/llm.py:LLM._read",
+        "workers/llm.py:_pass_on",
+    ),
+    "before there is any part: waits for Redis twice a second, whatever it answers (RedisFailed), and says so": (
+        "supervisor/app.py:_wait_for_redis",
+        "supervisor/app.py:_open_store",
+        "supervisor/parts.py:Parts.prepare",
+        "workers/process.py:Worker._open_store",
+        "supervisor/slots.py:Slots._nobody_is_connected",
+    ),
+    "one connection to the relay; its faults are in tests/supervisor/test_connection.py, test_connection_ends.py and test_wire_guard.py": (
+        "supervisor/connection.py:Connection._keep",
+        "supervisor/connection.py:Connection._authenticate",
+        "supervisor/connection.py:Connection._read_until_lost",
+        "supervisor/connection.py:Connection._heartbeat",
+        "supervisor/guarded_stream.py:GuardedStream.receive_some",
+        "supervisor/websocket.py:WebSocket._closing_handshake",
+    ),
+    "a command's own line: what cannot be read ends the command with a word (tests/keeper/test_control_socket.py)": (
+        "supervisor/cli/control.py:ask",
+    ),
+    "answers somebody who watches a status, until they hang up": ("supervisor/control_socket.py:_repeat",),
+    "of one drain, bounded by its time; RedisFailed is looked over (tests/supervisor, tests/test_kills.py)": (
+        "supervisor/drain.py:_say_what_it_waits_for",
+        "supervisor/drain.py:_wait_until_sent",
+    ),
+    "groups' rotations: a failure puts it back or leaves it to the next message (tests/supervisor/test_group_keys.py)": (
+        "supervisor/groups.py:Groups._hear_of_rotations",
+        "supervisor/groups.py:Groups._ask_again",
+    ),
+    "relations as frames tell of them: RedisFailed has the whole list read again": (
+        "supervisor/relations.py:Relations._keep",
+    ),
+    "looks every few minutes; a RestFailed or RedisFailed is looked over (tests/supervisor/test_twins.py)": (
+        "supervisor/twins.py:TwinWatch.run",
+    ),
+    "measures once every few seconds; RedisFailed is looked over": ("supervisor/survey.py:Survey.run",),
+    "what comes over the live channel; what is not readable is passed over (tests/supervisor/test_streams.py)": (
+        "supervisor/streams.py:Streams.run",
+    ),
+}
+
+# Over nothing outside
+INSIDE: dict[str, tuple[str, ...]] = {
+    "our own tasks and events": (
+        "bus/log_stream.py:LogQueue._run",
+        "workers/sending.py:SendSoon.run",
+        "workers/slots.py:Slots._take",
+        "supervisor/connection.py:Connection.wait_connected",
+        "supervisor/lanes.py:Lanes._run_lane",
+        "supervisor/pool.py:Pool.wait_until_ready",
+        "supervisor/slots.py:Slots.take",
+        "supervisor/slots.py:Slots.wait_standby",
+        "supervisor/slots.py:Slots.lost",
+        "supervisor/supervisor_control.py:SupervisorControl.answer_keeper",
+    ),
+    "our own clock and what this process knows": (
+        "workers/overrun.py:OverrunWatch._run",
+        "workers/process.py:Worker._watch_threads",
+        "supervisor/bulletin.py:Bulletin.run",
+        "supervisor/health.py:Health.run",
+        "supervisor/status.py:StatusDesk.run",
+        "supervisor/keeper.py:Keeper._say_alive",
+        "supervisor/generation.py:Generation._watch",
+        "supervisor/process.py:WorkerProcess._watch",
+    ),
+    "signals to this process": (
+        "workers/process.py:Worker._hear_signals",
+        "supervisor/app.py:_Run._hear_stop_signal",
+        "supervisor/app.py:_Run._obey_signals",
+        "supervisor/app.py:_leave_at_the_second_signal",
+        "supervisor/keeper.py:Keeper._obey_signals",
+    ),
+    "children of this process, by the kernel's word": (
+        "bus/strays.py:reap_soon",
+        "supervisor/app.py:_Run._reap_orphans",
+        "supervisor/cli/as_init.py:run_as_init",
+        "supervisor/keeper_children.py:Children.reap_strangers_on_signal",
+        "supervisor/keeper_children.py:Children._reap_strangers",
+        "supervisor/pool.py:Pool._tend",
+        "supervisor/pool.py:Pool._keep",
+        "supervisor/supervision.py:Supervision._keep_one",
+        "supervisor/supervision.py:Supervision._run_current",
+        "supervisor/redis_server.py:PrivateRedis.keep",
+    ),
+    "files of this host: what fails is said and tried again (tests/keeper/test_embedded.py, tests/pool/test_replacing.py)": (
+        "bus/embedded.py:rewrite_daily",
+        "bus/embedded.py:FileSync._run",
+        "supervisor/redis_server.py:PrivateRedis.watch_files",
+        "supervisor/reloading.py:Reloading.watch_files",
+        "supervisor/state_directory.py:take_lock",
+    ),
+    "what a worker writes to its descriptor 2, any bytes, the last lines kept": (
+        "supervisor/last_words.py:LastWords.read",
+    ),
+    "sends heartbeats to the supervisor; the end of the pipe ends the process": (
+        "workers/control_link.py:ControlLink._write",
+    ),
+}
+
+ROWS |= {name: step(why) for why, names in STEPS.items() for name in names}
+ROWS |= {name: here(why) for why, names in INSIDE.items() for name in names}

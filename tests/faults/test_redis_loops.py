@@ -1,0 +1,219 @@
+"""Every loop of a supervisor and of a worker over Redis, through every way in which Redis can fail: none ends, each goes on by itself.
+
+All run at once in one scene on a real Redis. A fault stands in the way of every command; which loop met it is known by the context that a
+task inherits. The readers and threads with connections of their own are in tests/bus/test_refusals.py.
+"""
+
+import contextlib
+import io
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import trio
+
+from bus.client import RedisClient
+from bus.jobs import JobStore
+from bus.letters import DeadLetters, Quarantine
+from bus.slots import SlotStore
+from bus.wire import RedisDenied, RedisFailed, RedisFull, RedisRefused, RedisUnavailable
+from supervisor.overflow import Overflow
+from supervisor.redis_watch import RedisWatch
+from supervisor.relations import Relations
+from supervisor.rest import RestFailed
+from supervisor.slots import Slots
+from tests.redis_server import redis_server
+from tests.supervisor.builders import KEYS, Core, open_core
+from tests.supervisor.doubles import FakeRest
+from tests.supervisor.person import AGENT, Person, relation_of
+from tests.supervisor.test_reclaimer import reclaimer
+from tests.workers.builders import agent_that
+from workers.logs import Log
+from workers.runner import Runner, RunnerSettings
+from workers.vitals import Vitals
+
+HANGS_SECONDS = 0.3
+WITHIN_SECONDS = 60.0
+
+FAULTS: dict[str, RedisFailed | None] = {
+    "away": RedisUnavailable("gone"),
+    "loading": RedisUnavailable("LOADING", "loading"),
+    "read_only": RedisUnavailable("READONLY", "read_only"),
+    "full": RedisFull("OOM"),
+    "cannot_persist": RedisFull("MISCONF", "cannot_persist"),
+    "forbidden": RedisDenied("NOPERM"),
+    "not_authenticated": RedisDenied("NOAUTH", "not_authenticated"),
+    "wrong_type": RedisRefused("WRONGTYPE", "wrong_type"),
+    "slow": None,
+}
+
+loop_of: ContextVar[str] = ContextVar("loop_of", default="")
+
+
+@dataclass
+class Fault:
+    """What stands before every command now, and what each loop has met since."""
+
+    error: RedisFailed | None = None
+    is_slow: bool = False
+    status: int | None = None
+    """Of the relay's answers; None while it answers well."""
+    answered: dict[str, int] = field(default_factory=dict)
+    met: dict[str, int] = field(default_factory=dict)
+    served: dict[str, int] = field(default_factory=dict)
+
+    async def stand_in(self) -> None:
+        name = loop_of.get()
+        if (error := self.error) is not None:
+            self.met[name] = self.met.get(name, 0) + 1
+            await trio.lowlevel.checkpoint()
+            raise error
+        if self.is_slow:
+            self.met[name] = self.met.get(name, 0) + 1
+            await trio.sleep(HANGS_SECONDS)
+        self.served[name] = self.served.get(name, 0) + 1
+
+    async def stand_before_the_relay(self, call: str) -> None:
+        name = loop_of.get()
+        await trio.lowlevel.checkpoint()
+        if (status := self.status) is not None:
+            self.met[name] = self.met.get(name, 0) + 1
+            raise RestFailed(call, status, "tried", 0.1)
+        self.answered[name] = self.answered.get(name, 0) + 1
+
+
+@dataclass
+class Loop:
+    """`poke` makes it ask Redis, where it does not by itself within seconds."""
+
+    run: Callable[[], Awaitable[object]]
+    poke: Callable[[], None] = lambda: None
+
+
+REDIS_LOOPS = (
+    "supervisor/catchup.py:Catchup.run",
+    "supervisor/delivery.py:Delivery._resend",
+    "supervisor/overflow.py:Overflow.run",
+    "supervisor/prekeys.py:Prekeys.keep",
+    "supervisor/reclaimer.py:Reclaimer.run",
+    "supervisor/redis_watch.py:RedisWatch.run",
+    "supervisor/relations.py:Relations._read",
+    "supervisor/second_chances.py:SecondChances._obey",
+    "supervisor/slots.py:Slots.run",
+    "supervisor/time_guard.py:TimeGuard.run",
+    "workers/runner.py:Runner._be_seen",
+)
+RELAY_LOOPS = (
+    "supervisor/catchup.py:Catchup.run",
+    "supervisor/prekeys.py:Prekeys.keep",
+    "supervisor/relations.py:Relations._read",
+)
+
+
+def loops_of(core: Core, store: JobStore) -> dict[str, Loop]:
+    slots = Slots(SlotStore(core.client, core.keys, 3), core.instance, ask_for_poll=core.catchup.ask)
+    slots._wanted = True
+    relations = Relations(core.owners, on_read=lambda: None)
+    quarantine, dead = Quarantine(core.client, core.keys), DeadLetters(core.client, core.keys)
+    logger = logging.Logger("worker")
+    logger.addHandler(logging.StreamHandler(io.StringIO()))
+    runner = Runner(agent_that(), store, RunnerSettings(concurrency=1), vitals=Vitals(), log=Log(logger))
+    loops = (
+        Loop(core.catchup.run, core.catchup.ask),
+        Loop(core.delivery.run),
+        Loop(Overflow(core.store, quarantine, dead, core.metrics).run),
+        Loop(lambda: core.prekeys.keep(core.metrics), core.prekeys.refill_soon),
+        Loop(reclaimer(core).run),
+        Loop(RedisWatch(core.client, core.metrics, lambda _: None).run),
+        Loop(relations.run, relations.read_all),
+        Loop(core.second_chances.run),
+        Loop(slots.run),
+        Loop(core.guard.run),
+        Loop(runner.run),
+    )
+    return dict(zip(REDIS_LOOPS, loops, strict=True))
+
+
+@asynccontextmanager
+async def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Fault, dict[str, Loop]]]:
+    """All loops run; what any of them raises fails the test."""
+    fault, ask = Fault(), RedisClient._ask
+
+    async def faulty(client: RedisClient, request: object, **how: bool) -> object:
+        await fault.stand_in()
+        return await ask(client, request, **how)  # type: ignore[arg-type]  # as it came
+
+    # What goes on by itself after seconds or a minute goes on at once: how long it waits is not what is tried.
+    for name, seconds in {
+        "supervisor.prekeys.RETRY_SECONDS": 0.1,
+        "supervisor.relations.RETRY_SECONDS": 0.1,
+        "supervisor.catchup.RETRY_SECONDS": 0.1,
+        "supervisor.prekeys.PAUSE_SECONDS": 0.1,
+        "supervisor.overflow.LOOK_SECONDS": 0.1,
+        "supervisor.second_chances.LOOK_SECONDS": 0.1,
+        "workers.runner.SEEN_SECONDS": 0.1,
+    }.items():
+        monkeypatch.setattr(name, seconds)
+    with redis_server(tmp_path) as url:
+        rest = FakeRest()
+        rest.related = [relation_of(Person(rest))]
+        async with open_core(url, rest) as core:
+            store = JobStore(url, AGENT, KEYS.bus, "worker-1")
+            await store.open()
+            await core.guard.begin()
+            core.connection.connect()
+            loops = loops_of(core, store)
+            monkeypatch.setattr(RedisClient, "_ask", faulty)
+            monkeypatch.setattr(rest, "_called", fault.stand_before_the_relay)
+            async with trio.open_nursery() as nursery:
+                for name, loop in loops.items():
+                    loop_of.set(name)
+                    nursery.start_soon(loop.run, name=name)
+                loop_of.set("")
+                yield fault, loops
+                fault.error, fault.is_slow = None, False
+                nursery.cancel_scope.cancel()
+            with contextlib.suppress(RedisFailed):
+                await store.close()
+
+
+@pytest.mark.parametrize("name", FAULTS)
+async def test_no_loop_over_redis_ends_and_each_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    async with scene(tmp_path, monkeypatch) as (fault, loops):
+        await until(fault.served, loops, 1)
+        fault.error, fault.is_slow = FAULTS[name], name == "slow"
+        await until(fault.met, loops, 2)
+        fault.error, fault.is_slow = None, False
+        fault.served.clear()
+        await until(fault.served, loops, 1)
+
+
+# What every other failure of a call becomes (tests/supervisor/test_rest*.py, test_answers.py): a RestFailed, with 0 for no answer of use.
+@pytest.mark.parametrize("status", [0, 400, 401, 404, 408, 429, 500, 503])
+async def test_no_loop_over_the_relay_ends_and_each_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    async with scene(tmp_path, monkeypatch) as (fault, every):
+        loops = {name: every[name] for name in RELAY_LOOPS}
+        await until(fault.answered, loops, 1)
+        fault.status = status
+        await until(fault.met, loops, 2)
+        fault.status = None
+        fault.answered.clear()
+        await until(fault.answered, loops, 1)
+
+
+async def until(counted: dict[str, int], loops: dict[str, Loop], times: int) -> None:
+    missing = set(loops)
+    with trio.move_on_after(WITHIN_SECONDS):
+        while missing := {name for name in loops if counted.get(name, 0) < times}:
+            for name in missing:
+                loops[name].poke()
+            await trio.sleep(0.05)
+    assert missing == set()

@@ -1,0 +1,53 @@
+"""Walks over what may be more than a page: each comes to its end, with more than one page of it in a real Redis."""
+
+from pathlib import Path
+
+from bus.letters import PAGE as LETTERS_PAGE
+from bus.letters import DeadLetters
+from bus.overview import SCAN_COUNT, Overview
+from bus.reseal import PAGE as KEYS_PAGE
+from bus.reseal import Resealer
+from bus.trace import PAGE as LEDGER_PAGE
+from bus.trace import Ledger
+from tests.bus.builders import Bus, open_bus
+from tests.redis_server import redis_server
+from tests.supervisor.builders import KEYS
+
+
+async def test_dead_letters_and_ledger_are_walked_to_their_end(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with open_bus(url) as bus:
+            letters = 2 * LETTERS_PAGE + 1
+            fields = ("why", "tried", "r", "x", "a", 1, "d", 1, "at", 1)
+            for _ in range(letters):
+                await bus.client.command("XADD", bus.keys.dead, "*", *fields)
+            assert len([letter async for letter in DeadLetters(bus.client, bus.keys).all()]) == letters
+            notes = 2 * LEDGER_PAGE + 1
+            for _ in range(notes):
+                await bus.client.command("XADD", bus.keys.ledger, "*", "e", "began", "c", "job", "d", "")
+            assert len([event async for event in Ledger(bus.client, bus.keys)._events()]) == notes
+
+
+async def test_a_store_of_more_than_a_page_is_counted(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with open_bus(url) as bus:
+            many = 2 * SCAN_COUNT + 1
+            await many_conversations(bus, many)
+            kinds, are_all = await Overview(bus.client, bus.keys).kinds()
+            assert (kinds["conv"].keys, are_all) == (many, True)
+
+
+async def test_a_store_of_more_than_a_page_is_sealed_anew_to_its_end(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with open_bus(url) as bus:
+            many = 2 * KEYS_PAGE + 1
+            await many_conversations(bus, many)
+            pages = [page async for page in Resealer(bus.client, bus.keys, KEYS, KEYS)._pages()]
+            found = {name for page in pages for name in page}
+            assert len([name for name in found if ":conv:" in name]) == many
+            assert len(pages) > 1
+
+
+async def many_conversations(bus: Bus, count: int) -> None:
+    for number in range(count):
+        await bus.client.command("HSET", bus.keys.conversation(f"{number}"), "next", 1)
