@@ -4,7 +4,7 @@
 # make test-valkey  the tests of the bus on the Valkey of the wheel
 # make test-redis   the tests of the bus, the keeper and the traps on the redis-server of PATH
 # make fuzz    every decoder on mutated input, guided by coverage (SECONDS=120 in all)
-# make mutants switch each guard of crypto/ off in turn: some test must notice (about 3 minutes)
+# make mutants switch each guard of crypto/ and of the scripts of bus/ off in turn: some test must notice (about 8 minutes)
 # make chaos   a conversation of many people while everything is killed, stopped and cut (SEED=1; 90 s)
 # make nightly the same five times as long as it takes: 2,000 messages, 100 kills, seeds 1 to 5 (25 minutes)
 # make rollout versions change under traffic, each strategy and each trouble once (needs two idle cores; 10 minutes)

@@ -1,4 +1,4 @@
-"""`python -m tests.mutants [NAME…]`: switches each guard of crypto/ off in turn and shows that a test fails.
+"""`python -m tests.mutants [NAME…]`: switches each guard of crypto/ and of the scripts of bus/ off in turn and shows that a test fails.
 
 A mutant is one small change to one file, named after the guard that it removes and the line of the checklist
 that asks for it. It is applied to a copy in a temporary directory; the tests of crypto run against that copy
@@ -14,8 +14,10 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+
+from tests.mutant import Mutant
+from tests.mutants_of_bus import CONTROL_OF_BUS, MUTANTS_OF_BUS
 
 ROOT = Path(__file__).parent.parent
 SECONDS_PER_MUTANT = 180
@@ -42,16 +44,6 @@ TESTS = [
     "state_machine",
     "fuzz",
 ]
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """In `file`, the first `old` becomes `new`: the guard `name` is gone."""
-
-    name: str
-    file: str
-    old: str
-    new: str
 
 
 MUTANTS = (
@@ -195,25 +187,25 @@ def survived(mutant: Mutant) -> bool:
     """Whether all tests pass without this guard. Raises ValueError if the guard is not where it should be."""
     with tempfile.TemporaryDirectory(prefix="mutant-") as place:
         copy = Path(place)
-        for folder in ("crypto", "tests/crypto", "tests/fuzz", "tests/vectors"):
+        for folder in mutant.folders:
             shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "tests" / "__init__.py", copy / "tests")
         shutil.copy(ROOT / "pyproject.toml", copy)
-        file = copy / "crypto" / f"{mutant.file}.py"
+        file = copy / mutant.path
         source = file.read_text(encoding="utf-8")
         if mutant.old not in source:
-            raise ValueError(f"{mutant.name}: the guard is not in {mutant.file}.py as written here")
+            raise ValueError(f"{mutant.name}: the guard is not in {mutant.path} as written here")
         changed = source.replace(mutant.old, mutant.new, 1)
         if mutant.name == "header_as_received":
             changed = changed.replace("    decode_header,\n", "    decode_header,\n    encode_header,\n", 1)
-        compile(changed, str(file), "exec")
+        if file.suffix == ".py":
+            compile(changed, str(file), "exec")
         file.write_text(changed, encoding="utf-8")
-        return _tests_pass(copy)
+        return _tests_pass(copy, mutant.tests or tuple(f"tests/crypto/test_{name}.py" for name in TESTS))
 
 
-def _tests_pass(copy: Path) -> bool:
-    files = [f"tests/crypto/test_{name}.py" for name in TESTS]
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *files]
+def _tests_pass(copy: Path, files: Sequence[str]) -> bool:
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-k", "not memory", *files]
     environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         ended = subprocess.run(
@@ -228,10 +220,11 @@ def _tests_pass(copy: Path) -> bool:
 
 def main(names: Sequence[str]) -> int:
     """Run the named mutants, or all; the exit code."""
-    if not survived(CONTROL):
-        print("the tests fail without any mutant", flush=True)
-        return 1
-    chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
+    chosen = [mutant for mutant in (*MUTANTS, *MUTANTS_OF_BUS) if not names or mutant.name in names]
+    for control in (CONTROL, CONTROL_OF_BUS):
+        if any(bool(mutant.tests) == bool(control.tests) for mutant in chosen) and not survived(control):
+            print("the tests fail without any mutant", flush=True)
+            return 1
     holes = 0
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for mutant, lives in zip(chosen, pool.map(survived, chosen), strict=True):

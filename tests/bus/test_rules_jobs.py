@@ -35,6 +35,22 @@ async def test_rule_6_a_fenced_worker_changes_nothing(scene: Scene) -> None:
     assert await new.steps.emit(job, "0", reply("in time")) is Emitted.QUEUED
 
 
+async def test_rule_6_an_entry_that_another_holds_is_ended_by_nobody_else(scene: Scene) -> None:
+    talk, other = await talk_and_worker(scene)
+    holder = await scene.worker("new")
+    await talk.accept(1)
+    job = await holder.take()
+    assert job is not None
+    before = await scene.facts()
+    assert (await other.steps.start(job)).outcome == "fenced"
+    assert await other.steps.emit(job, "0", reply("of another")) is Emitted.FENCED
+    assert await other.steps.finish(job) is Finished.FENCED
+    assert await other.steps.fail(job, "of another", 0) is Failed.FENCED
+    await other.steps.hand_back(job, has_begun=True)
+    assert await scene.facts() == before
+    assert await holder.steps.finish(job) is Finished.DONE
+
+
 async def test_rule_6_a_stopped_worker_that_wakes_does_not_take_its_job_back(scene: Scene) -> None:
     talk, old = await talk_and_worker(scene)
     new = await scene.worker("new")
@@ -158,6 +174,31 @@ async def test_rule_8_a_job_over_its_own_time_limit_ends_there(scene: Scene) -> 
     [reclaimed] = await talk.reclaim(Reclaim(ends_as="timeout"))
     assert (reclaimed.outcome, reclaimed.reason) == ("dead", "timeout")
     assert await answer(worker) == "message 2"
+
+
+async def test_rule_8_the_last_delivery_that_fails_is_not_tried_again(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    for _ in range(MOST_DELIVERIES - 1):
+        job = await worker.take()
+        assert job is not None
+        assert await worker.steps.fail(job, "handler_error", 0) is Failed.RETRY
+        assert await talk.start_due() == 1
+    job = await worker.take()
+    assert job is not None
+    assert job.deliveries == MOST_DELIVERIES
+    assert await worker.steps.fail(job, "handler_error", 0) is Failed.DEAD
+
+
+async def test_a_failed_job_waits_for_its_time_by_the_clock_of_redis_whatever_a_supervisor_thinks(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    job = await worker.take()
+    assert job is not None
+    assert await worker.steps.fail(job, "handler_error", 600_000) is Failed.RETRY
+    fast_clock_ms = await talk.supervisor.store.now_ms() + 3_600_000
+    assert await talk.supervisor.recovery.start_due(fast_clock_ms) == 0
+    assert await worker.take() is None
 
 
 async def test_rule_8_deliveries_of_all_kinds_are_bounded(scene: Scene) -> None:

@@ -238,6 +238,7 @@ STEPS: dict[str, tuple[str, ...]] = {
         "supervisor/bodies.py:whole",
         "supervisor/bodies.py:_raw",
         "supervisor/rest.py:Rest.poll",
+        "supervisor/rest.py:Rest.relations",
         "supervisor/rest.py:_entries",
     ),
     "pages of the relay from one cursor on; it ends at a page without progress and raises RestFailed to second chances": (
@@ -296,6 +297,9 @@ STEPS: dict[str, tuple[str, ...]] = {
     ),
     "relations as frames tell of them: RedisFailed has the whole list read again": (
         "supervisor/relations.py:Relations._keep",
+    ),
+    "a proxy's answer to CONNECT, bounded in bytes and by the caller's time limit; it raises TunnelFailed (tests/supervisor)": (
+        "supervisor/tunnel.py:_ask",
     ),
     "looks every few minutes; a RestFailed or RedisFailed is looked over (tests/supervisor/test_twins.py)": (
         "supervisor/twins.py:TwinWatch.run",
