@@ -96,6 +96,7 @@ ROWS: dict[str, Row] = {
     "bus/readers.py:LiveSubscriber._hear": waits_in_redis,
     "supervisor/delivery.py:Delivery._resend": in_redis,
     "supervisor/outbound.py:Outbound._take": waits_in_redis,
+    "supervisor/held.py:Held.run": in_redis,
     "supervisor/overflow.py:Overflow.run": in_redis,
     "supervisor/overflow.py:Overflow._relieve": in_redis,
     "supervisor/reclaimer.py:Reclaimer.run": held(
@@ -244,6 +245,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     "pages of the relay from one cursor on; it ends at a page without progress and raises RestFailed to second chances": (
         "supervisor/refetch.py:Refetch.find",
         "supervisor/refetch.py:Refetch.pages",
+        "supervisor/held.py:Held._fetch",
     ),
     "one private server at its start or one command to it, with the caller's time limit": (
         "bus/embedded.py:command",
@@ -259,7 +261,10 @@ STEPS: dict[str, tuple[str, ...]] = {
     "one acknowledgement, until it is noted; every RedisFailed is a further turn or the resend's (tests/supervisor/test_delivery.py)": (
         "supervisor/delivery.py:Delivery._settle",
     ),
-    "what a handler has said, in its order, by until_redis_answers": ("workers/sending.py:Sending.flush",),
+    "what a handler has said, in its order, and its end, by until_redis_answers": (
+        "workers/sending.py:Sending.flush",
+        "workers/runner.py:Runner._finish",
+    ),
     "best effort, within the job: what Redis does not take is shown no more or later": (
         "workers/chat.py:Chat._keep_typing",
         "workers/stream.py:_Show.run",
@@ -327,6 +332,7 @@ INSIDE: dict[str, tuple[str, ...]] = {
     "our own clock and what this process knows": (
         "workers/overrun.py:OverrunWatch._run",
         "workers/process.py:Worker._watch_threads",
+        "workers/runner.py:Runner._watch",
         "supervisor/bulletin.py:Bulletin.run",
         "supervisor/health.py:Health.run",
         "supervisor/status.py:StatusDesk.run",
