@@ -155,9 +155,13 @@ class RedisClient:
         finally:
             if not request.is_done and not self._is_driven:
                 self._wake_next_driver()  # we were cancelled, perhaps when it was our turn to drive
-        if isinstance(request.answer, Exception):
-            raise request.answer
-        return request.answer
+        answer, request.answer = request.answer, None
+        if isinstance(answer, Exception):
+            try:
+                raise answer
+            finally:
+                del answer  # its traceback holds this frame: with it, both and the command would stay until cycles are looked for
+        return answer
 
     # Driving
 

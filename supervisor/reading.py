@@ -121,6 +121,10 @@ class Unread(msgspec.Struct, frozen=True):
     record: DeviceRecord | None = None
     waits_for: str = ""
 
+    def __post_init__(self) -> None:
+        """Keep why, without the traceback: its frames hold the message, and would hold this, until cycles are looked for."""
+        msgspec.structs.force_setattr(self, "error", Unreadable(self.error.reason, self.error.detail))
+
     def __repr__(self) -> str:
         return f"Unread(message_id={self.arrival.message_id!r}, reason={self.error.reason.value!r}, …)"
 
