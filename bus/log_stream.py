@@ -10,6 +10,7 @@ import os
 import select
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import cast
@@ -44,13 +45,15 @@ class LogQueue(io.BufferedIOBase):
         """How many lines were lost since the start."""
         self._descriptor = descriptor
         self._most_waiting_bytes = most_waiting_bytes
+        self._arrived: deque[bytes] = deque()
         self._queue: SimpleQueue[Item] = SimpleQueue()
         self._lock = threading.RLock()
+        self._admits = 0
         self._thread: threading.Thread | None = None
         self._waiting_bytes = 0
         self._untold = 0
         self._is_direct = False
-        os.register_at_fork(after_in_child=self._be_direct)
+        os.register_at_fork(after_in_child=self._begin_in_child)
 
     def writable(self) -> bool:
         """Always."""
@@ -67,20 +70,8 @@ class LogQueue(io.BufferedIOBase):
     def write(self, data: "bytes | bytearray | memoryview", /) -> int:  # type: ignore[override]  # what a text stream gives
         """Put it into the queue; it is lost where that is full. Never waits, never raises."""
         item = bytes(data)
-        if self._is_direct:
-            self._write_directly(item)
-            return len(item)
-        with self._lock:
-            if self._waiting_bytes + len(item) > self._most_waiting_bytes:
-                self._lose(item)
-                return len(item)
-            self._waiting_bytes += len(item)
-            if self._untold:
-                self._queue.put(None)
-            self._queue.put(item)
-            is_served = (self._thread is not None and self._thread.is_alive()) or self._start()
-        if not is_served:
-            self._be_direct()
+        self._arrived.append(item)
+        self._admit_all()
         return len(item)
 
     def drain(self, within_seconds: float) -> bool:
@@ -94,19 +85,56 @@ class LogQueue(io.BufferedIOBase):
     def end(self, within_seconds: float) -> None:
         """Drain; what is written later goes out directly, if it can at once."""
         self.drain(within_seconds)
-        self._be_direct()
+        with self._lock:  # who is writing now still gets into the queue
+            is_served, self._is_direct = self._thread is not None and not self._is_direct, True
+        if is_served and self._queue.qsize():
+            self._queue.put(passed := threading.Event())
+            passed.wait(within_seconds)
 
-    def _start(self) -> bool:
+    def _admit_all(self) -> None:
+        """What has arrived is let in, by one at a time.
+
+        A signal handler may write in the middle of this, on the same thread: its lines are let in by whom it has interrupted. Counts
+        are changed and the thread is started once, therefore, whatever comes between.
+        """
+        me = threading.get_ident()
+        while self._arrived and self._admits != me:
+            with self._lock:
+                self._admits = me
+                try:
+                    while self._arrived:
+                        self._admit(self._arrived.popleft())
+                finally:
+                    self._admits = 0
+
+    def _admit(self, item: bytes) -> None:
+        if self._is_direct:
+            self._write_directly(item)
+        elif self._waiting_bytes + len(item) > self._most_waiting_bytes:
+            self._lose(item)
+        else:
+            self._waiting_bytes += len(item)
+            if self._untold:
+                self._queue.put(None)
+            self._queue.put(item)
+            if self._thread is None or not self._thread.is_alive():
+                self._start()
+
+    def _start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         try:
             self._thread.start()
         except RuntimeError:  # no thread can be started (any more)
-            return False
-        return True
+            self._is_direct = True
+            while not self._queue.empty():
+                if isinstance(item := self._queue.get(), bytes):
+                    self._write_directly(item)
 
-    def _be_direct(self) -> None:
-        """From now on without the thread: after a fork the child has none, and at the end of a process it does not run."""
+    def _begin_in_child(self) -> None:
+        """After a fork: the child has no thread, and who held the lock is not there; what has arrived is the parent's to write."""
         self._is_direct = True
+        self._lock, self._admits = threading.RLock(), 0
+        self._arrived.clear()
 
     def _run(self) -> None:
         while True:
@@ -143,8 +171,12 @@ class LogQueue(io.BufferedIOBase):
         return True
 
     def _write_directly(self, data: bytes) -> None:
-        if not (_wait_writable(self._descriptor, DIRECT_WRITE_SECONDS) and self._write_all(data)):
-            self._lose(data)
+        """Piece by piece, each as large as a pipe takes at once that is writable: a reader that stalls in the middle holds nobody."""
+        for start in range(0, len(data), select.PIPE_BUF):
+            piece = data[start : start + select.PIPE_BUF]
+            if not (_wait_writable(self._descriptor, DIRECT_WRITE_SECONDS) and self._write_all(piece)):
+                self._lose(data)
+                return
 
     def _lose(self, item: bytes) -> None:
         lines = item.count(b"\n")
