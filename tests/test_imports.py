@@ -1,9 +1,12 @@
 """Imports point down only, and the keeper stays small: what may not know of each other does not."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -48,6 +51,22 @@ def test_imports_point_down_only(package: str) -> None:
         if not is_allowed(name, ALLOWED[package])
     ]
     assert wrong == []
+
+
+@pytest.mark.pure
+def test_whatever_is_imported_is_a_dependency_of_ours_and_not_only_somebody_elses() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = {re.split(r"[\[<>=]", line)[0].lower() for line in project["dependencies"]}
+    providers = packages_distributions()
+    wrong = {
+        f"{path.relative_to(ROOT)} imports {name}"
+        for package in ALLOWED
+        for path in (ROOT / package).rglob("*.py")
+        for name in {name.split(".", maxsplit=1)[0] for name in imported_names(path)}
+        if name not in OURS | sys.stdlib_module_names
+        and not named & {provider.lower().replace("_", "-") for provider in providers.get(name, ())}
+    }
+    assert sorted(wrong) == []
 
 
 @pytest.mark.pure
