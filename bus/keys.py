@@ -157,11 +157,11 @@ class Keys:
 
     @property
     def held(self) -> str:
-        """Hash: how many messages wait at the relay, in all (`total`) and of each sender (`s:` and its id)."""
+        """Hash: how many notes there are of what waits at the relay, in all (`total`) and of each sender (`s:` and its id)."""
         return self._key("held")
 
     def notes(self, sender_id: str) -> str:
-        """Hash message_id → note of a message of this sender that waits at the relay (bus/held.py)."""
+        """Hash message_id (or a separator and a conversation) → note of what of this sender waits at the relay (bus/held.py)."""
         return self._key("held", sender_id)
 
     @property

@@ -193,7 +193,7 @@ class Store:
                 keys,
                 *_arguments(arrival)[:5],
                 *(arrival.sender_id, arrival.message_id, int(has_no_room), self.budgets.most_held),
-                *(arrival.received_ms, self.budgets.ledger_entries),
+                *(arrival.received_ms, self.budgets.ledger_entries, arrival.signed_id.hex()),
             )
         )
 

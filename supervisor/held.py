@@ -47,31 +47,69 @@ class Held:
             await trio.sleep(pause_seconds)
 
     async def _fetch_if_there_is_room(self, sender_id: str) -> None:
+        """An open-ended note begins behind those of single messages, and stands behind a cursor of its own."""
         notes = await self._notes.of(sender_id)
-        if notes and await self._notes.may_come(sender_id, notes[0], self._store.budgets):
-            await self._fetch(sender_id, notes)
+        singles = [note for note in notes if not note.is_open]
+        for walk in [singles] if singles else [[note] for note in notes]:
+            if await self._notes.may_come(sender_id, walk[0], self._store.budgets):
+                await self._fetch(sender_id, walk)
 
     async def _fetch(self, sender_id: str, notes: list[Note]) -> None:
-        wanted = {note.message_id: note for note in notes}
+        wanted = Wanted(sender_id, notes)
         async with aclosing(Refetch(self._rest).pages(notes[0].cursor)) as pages:
             async for page in pages:
-                if not await self._take_in(sender_id, page, wanted) or not wanted:
+                if not await self._take_in(page, wanted) or not wanted.notes:
                     return
-        for note in wanted.values():
+        for note in wanted.notes:
             if await self._notes.forget(sender_id, note, is_gone=True):
-                self._metrics.dead_letters.labels("held").inc()
-                log.error("held: the relay has a message no more that it was to keep", message_id=note.message_id)
+                self._say_gone(note)
 
-    async def _take_in(self, sender_id: str, page: list[MessageFrame], wanted: dict[str, Note]) -> bool:
+    async def _take_in(self, page: list[MessageFrame], wanted: "Wanted") -> bool:
         """What of a page is wanted; False when one of it has to wait on."""
         for frame in page:
-            note = wanted.get(frame.message_id)
+            note = wanted.note_for(frame)
             if note is None:
                 continue
-            outcome = await self._inbound.fetched(frame)
+            outcome = await self._inbound.fetched(frame, note.signed_id)
             if outcome is None or not outcome.is_settled:
                 return False
-            del wanted[frame.message_id]
-            await self._notes.forget(sender_id, note)
             self._metrics.fetched.inc()
+            if not note.is_open:
+                await self._notes.forget(wanted.sender_id, note)
+            elif not await self._notes.reached(wanted.sender_id, note, frame.conversation_seq, frame.message_id):
+                self._say_gone(note)
+            wanted.came(note, frame)
         return True
+
+    def _say_gone(self, note: Note) -> None:
+        self._metrics.dead_letters.labels("held").inc()
+        log.error("held: the relay has a message no more that it was to keep", message_id=note.message_id)
+
+
+class Wanted:
+    """What of a sender is looked for in the relay's pages."""
+
+    def __init__(self, sender_id: str, notes: list[Note]) -> None:
+        self.sender_id = sender_id
+        self._by_message = {note.message_id: note for note in notes if not note.is_open}
+        self._by_conversation = {note.conversation_id: note for note in notes if note.is_open}
+
+    @property
+    def notes(self) -> list[Note]:
+        """Whose messages have not all come yet."""
+        return [*self._by_message.values(), *self._by_conversation.values()]
+
+    def note_for(self, frame: MessageFrame) -> Note | None:
+        """The note that stands for this message."""
+        single = self._by_message.get(frame.message_id)
+        if single is not None or frame.sender_id != self.sender_id:
+            return single
+        note = self._by_conversation.get(frame.conversation_id)
+        return note if note is not None and note.stands_for(frame.conversation_seq) else None
+
+    def came(self, note: Note, frame: MessageFrame) -> None:
+        """One of its messages was taken in."""
+        if not note.is_open:
+            del self._by_message[note.message_id]
+        elif frame.conversation_seq == note.last_seq:
+            del self._by_conversation[note.conversation_id]

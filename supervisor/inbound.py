@@ -165,9 +165,9 @@ class Inbound:
         """A polled frame: what became of it; None when Redis or the relay was away."""
         return (await self._in_turn(Incoming(frame, Source.POLL, now_ms()))).outcome
 
-    async def fetched(self, frame: MessageFrame) -> Intake | None:
-        """A message that has waited at the relay (supervisor/held.py): what became of it; HELD: it waits on."""
-        return (await self._in_turn(Incoming(frame, Source.HELD, now_ms()))).outcome
+    async def fetched(self, frame: MessageFrame, noted: str = "") -> Intake | None:
+        """A message that has waited at the relay (supervisor/held.py): what became of it; HELD: it waits on. `noted`: its note's signed id."""
+        return (await self._in_turn(Incoming(frame, Source.HELD, now_ms(), noted=noted))).outcome
 
     async def retry(self, quarantined: Quarantined, frame: MessageFrame) -> Waiting:
         """A frame out of quarantine: in its conversation's turn, like any other."""

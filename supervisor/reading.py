@@ -61,7 +61,8 @@ LONG_AGO = frozenset(
 class Incoming(msgspec.Struct, frozen=True):
     """A frame and how it came. `is_known`: its id stands in the memory since it was quarantined, which does not count now.
 
-    `kept_as`: its name in quarantine where another message has its message_id.
+    `kept_as`: its name in quarantine where another message has its message_id. `noted`: the signed id (in hex) that was fresh when it was
+    noted that it waits at the relay.
     """
 
     frame: MessageFrame
@@ -69,6 +70,7 @@ class Incoming(msgspec.Struct, frozen=True):
     received_ms: int
     is_known: bool = False
     kept_as: str = ""
+    noted: str = ""
 
     @property
     def may_wait(self) -> bool:
@@ -344,7 +346,7 @@ class Reader:
             sender_id=envelope.sender_id,
         )
         try:
-            if not incoming.is_known and incoming.source is not Source.HELD:  # which was fresh when it was noted
+            if not incoming.is_known and incoming.noted != envelope.replay_id.hex():
                 check_not_stale(envelope, await self._healed(envelope, look))
             if look.sender_waits and incoming.may_wait:
                 return Waits(arrival)

@@ -266,6 +266,28 @@ local function may_say()
   return not most or tonumber(redis.call('HGET', LOAD_HERE, 'out') or 0) < (most - (out or 0)) / 4
 end
 
+-- Of whoever has more than a share of the notes one stands for all further messages in this conversation (bus/held.py): from seq `first`
+-- on, to seq `last`, whose message_id is `id`; `count`: of how many. All of them stand at the relay behind `cursor`.
+local function open_note(notes)
+  local note = redis.call('HGET', notes, '\31' .. CONVERSATION_ID)
+  if not note then return nil end
+  local order, first, cursor, last, id, count = string.match(note, '^(%d+)\31(%d+)\31[^\31]*\31([^\31]*)\31(%d+)\31([^\31]*)\31(%-?%d+)$')
+  return { order = order, first = tonumber(first), cursor = cursor, last = tonumber(last), id = id, count = tonumber(count) }
+end
+
+local function put_open_note(notes, note)
+  redis.call('HSET', notes, '\31' .. CONVERSATION_ID, table.concat({ note.order, string.format('%d', note.first), CONVERSATION_ID,
+    note.cursor, string.format('%d', note.last), note.id, note.count }, '\31'))
+end
+
+-- One note less of a sender.
+local function count_off_note(sender)
+  for _, field in ipairs({ 's:' .. sender, 'total' }) do
+    if redis.call('HINCRBY', HELD, field, -1) <= 0 then redis.call('HDEL', HELD, field) end
+  end
+  if redis.call('HINCRBY', CONVERSATION, 'held', -1) <= 0 then redis.call('HDEL', CONVERSATION, 'held') end
+end
+
 -- A conversation at work and at rest
 
 local function is_idle()
@@ -368,6 +390,12 @@ end
 local function bury(record, reason, attempt, deliveries, places, what)
   redis.call('XADD', DEAD, '*', 'r', record, 'why', reason, 'a', attempt, 'd', deliveries, 'at', now_ms(),
     'p', places or '', 'w', what or '')
+end
+
+-- The content of a message is lost at the relay; that it was is not.
+local function bury_gone(message_id)
+  bury('', 'gone_at_relay', 0, 0, '', message_id .. ' ')
+  note('dead', message_id, 'gone_at_relay')
 end
 
 -- A dead letter that was brought back had emitted something before: its job goes on from there (P2).

@@ -4,12 +4,6 @@
 -- -> 1 | 0 it was not noted
 if redis.call('HDEL', KEYS[OWN], ARGV[2]) == 0 then return 0 end
 count_write()
-for _, field in ipairs({ 's:' .. ARGV[3], 'total' }) do
-  if redis.call('HINCRBY', HELD, field, -1) <= 0 then redis.call('HDEL', HELD, field) end
-end
-if redis.call('HINCRBY', CONVERSATION, 'held', -1) <= 0 then redis.call('HDEL', CONVERSATION, 'held') end
-if ARGV[4] == '1' then
-  bury('', 'gone_at_relay', 0, 0, '', ARGV[2] .. ' ') -- its content is lost; that it was is not
-  note('dead', ARGV[2], 'gone_at_relay')
-end
+count_off_note(ARGV[3])
+if ARGV[4] == '1' then bury_gone(ARGV[2]) end
 return 1

@@ -80,12 +80,16 @@ class Talk:
         """The seqs of what has waited at the relay and was taken in now, in their order, as long as there was room."""
         notes, fetched = self.supervisor.notes, list[int]()
         for note in await notes.of(sender):
-            outcome = await self.accept(note.seq, source=Source.HELD, conversation=note.conversation_id, sender=sender)
-            if outcome is Intake.HELD:
-                break
-            assert outcome.is_settled
-            await notes.forget(sender, note)
-            fetched.append(note.seq)
+            for seq in range(note.seq, (note.last_seq or note.seq) + 1):
+                outcome = await self.accept(seq, source=Source.HELD, conversation=note.conversation_id, sender=sender)
+                if outcome is Intake.HELD:
+                    return fetched
+                assert outcome.is_settled
+                if note.is_open:
+                    await notes.reached(sender, note, seq, f"{note.conversation_id}-{seq}")
+                else:
+                    await notes.forget(sender, note)
+                fetched.append(seq)
         return fetched
 
     async def requeue(self, seq: int, kept_as: str = "") -> Intake:

@@ -66,6 +66,8 @@ class Life:
     waits: bool = False
     """No message waits behind another: it waits at the relay."""
 
+    most_held: int = 1000
+
     relay: Relay = field(default_factory=Relay)
     lives: int = 0
     has_failed: bool = False
@@ -76,7 +78,9 @@ class Life:
         self.lives += 1
         supervisor = await self.scene.supervisor(f"supervisor-{self.lives}")
         if self.waits:
-            supervisor.store.budgets = msgspec.structs.replace(supervisor.store.budgets, waiting_bytes=0)
+            supervisor.store.budgets = msgspec.structs.replace(
+                supervisor.store.budgets, waiting_bytes=0, most_held=self.most_held
+            )
         worker = await self.scene.worker(f"worker-{self.lives}", Policies())
         try:
             await self._take_over(supervisor)
@@ -139,7 +143,10 @@ class Life:
             if outcome is Intake.HELD:
                 return False
             assert outcome in (Intake.LATE, Intake.DUPLICATE)
-            await supervisor.notes.forget(PEER[0], note)
+            if note.is_open:
+                assert await supervisor.notes.reached(PEER[0], note, note.seq, f"{CONVERSATION}-{note.seq}")
+            else:
+                await supervisor.notes.forget(PEER[0], note)
             return True
         return False
 
@@ -176,23 +183,31 @@ class Life:
         await supervisor.outbox.confirm(CONVERSATION, ack.cmid, ack.message_id, ack.seq)
 
 
-async def lives_through(url: str, plan: dict[str, str], *, fails_once: bool = False, waits: bool = False) -> None:
+async def lives_through(
+    url: str,
+    plan: dict[str, str],
+    *,
+    fails_once: bool = False,
+    waits: bool = False,
+    messages: int = 2,
+    most_held: int = 1000,
+) -> None:
     """With these deaths on the way, everything is in the end as it is without them."""
     scene = RedisScene(url)
     mortal = Mortal(scene.client, {step: end for step, end in plan.items() if end != "lives"})
     planned = len(mortal.plan)
     scene.commands = mortal
-    life = Life(scene, fails_once, waits)
-    for _ in range(2):
+    life = Life(scene, fails_once, waits, most_held)
+    for _ in range(messages):
         life.relay.person_sends(CONVERSATION, None)
     while not await life.goes_on():
         assert life.lives <= planned
     assert mortal.plan == {}, "a step was never taken"
-    replies = [f"{CONVERSATION}-{seq}/{place}" for seq in (1, 2) for place in ("0", "1")]
+    replies = [f"{CONVERSATION}-{seq}/{place}" for seq in range(1, messages + 1) for place in ("0", "1")]
     assert life.relay.received == {CONVERSATION: replies}
     assert all(len(made) == 1 for made in life.relay.ciphertexts.values())
     scene.commands = scene.client
-    assert await life._version(await scene.supervisor("last")) == 2 + len(replies)
+    assert await life._version(await scene.supervisor("last")) == messages + len(replies)
     facts = await scene.facts()
     assert (facts.waiting, facts.busy) == (0, frozenset())
     assert await scene.leftovers() == []
@@ -217,6 +232,12 @@ async def test_so_may_every_step_of_a_message_that_waits_at_the_relay(redis_url:
         await lives_through(redis_url, {step: one, other: two}, waits=True)
     for one, two in itertools.product(DEATHS, DEATHS):
         await lives_through(redis_url, {"hold": one, "unhold": two}, waits=True)
+
+
+@pytest.mark.parametrize("step", [*MAIN_STEPS, "hold", "advance_cursor"])
+async def test_so_may_every_step_of_messages_for_which_one_note_stands(redis_url: str, step: str) -> None:
+    for one, two in itertools.product(DEATHS, DEATHS):
+        await lives_through(redis_url, {step: one, "unhold_open": two}, waits=True, messages=5, most_held=2)
 
 
 @pytest.mark.parametrize(

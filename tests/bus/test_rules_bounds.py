@@ -7,7 +7,7 @@ from bus.budgets import EVIDENCE_BYTES, MIB, StoreBudgets
 from bus.job_steps import Emitted, Finished
 from bus.policies import Policies
 from bus.records import ReplyPlace, pack_reply
-from bus.store import Intake
+from bus.store import Intake, Source
 from tests.bus.builders import AGENT, BUS_KEY, CONVERSATION, PEER, arrival_of, reply
 from tests.bus.scenes import Scene
 from tests.bus.talk import Talk, answer, talk_and_worker, talk_of
@@ -204,8 +204,80 @@ async def test_a_note_is_small_and_says_behind_which_cursor_its_message_stands(s
 async def test_beyond_so_many_notes_the_whole_agent_holds(scene: Scene) -> None:
     talk = await talk_of(scene)
     talk.supervisor.store.budgets = msgspec.structs.replace(BUDGETS, most_held=2)
-    assert [await talk.hold(seq) for seq in (1, 2, 3)] == [Intake.NOTED, Intake.NOTED, Intake.HOLD]
+    assert [await talk.hold(seq) for seq in (1, 2, 3)] == [Intake.NOTED] * 3, (
+        "the second note stands for all that follow"
+    )
     assert await talk.hold(1, sender="another", conversation="another") is Intake.HOLD
+
+
+async def few_notes(scene: Scene) -> Talk:
+    talk = await bounded_talk(scene)
+    talk.supervisor.store.budgets = msgspec.structs.replace(BUDGETS, most_held=16)
+    return talk
+
+
+async def test_a_sender_has_a_share_of_the_notes_and_one_more_for_all_that_follows_in_a_conversation(
+    scene: Scene,
+) -> None:
+    talk = await few_notes(scene)
+    notes = talk.supervisor.notes
+    await talk.supervisor.store.advance_cursor(None, "m7")
+    assert [await talk.hold(seq) for seq in range(1, 200)] == [Intake.NOTED] * 199
+    found = await notes.of(PEER[0])
+    singles, [rest] = [note for note in found if not note.is_open], [note for note in found if note.is_open]
+    assert [note.seq for note in singles] == [1, 2, 3, 4]
+    assert (rest.seq, rest.last_seq, rest.message_id, rest.cursor) == (5, 199, f"{CONVERSATION}-199", "m7")
+    before = await scene.facts()
+    for seq in (1, 5, 100, 199):
+        assert await talk.hold(seq, source=Source.POLL) is Intake.NOTED, "the poll brings it too"
+    assert await scene.facts() == before
+    assert await notes.count() == 5
+    assert await talk.hold(1, sender="another", conversation="another") is Intake.NOTED
+    assert (await talk.supervisor.store.look(CONVERSATION, PEER, bytes(8))).next_seq == 200
+
+
+async def test_what_an_open_ended_note_stands_for_is_fetched_in_order_while_more_comes_to_it(scene: Scene) -> None:
+    talk = await few_notes(scene)
+    for seq in range(1, 21):
+        await talk.hold(seq)
+    assert await talk.fetch() == list(range(1, 21)), "in order, once"
+    assert await talk.supervisor.notes.count() == 0
+    assert not (await talk.supervisor.store.look(CONVERSATION, PEER, bytes(8))).sender_waits
+    for seq in range(21, 31):
+        await talk.hold(seq)
+    rest = (await talk.supervisor.notes.of(PEER[0]))[-1]
+    await talk.hold(31)
+    assert await talk.supervisor.notes.reached(PEER[0], rest, 30, f"{CONVERSATION}-30")
+    [*_, rest] = await talk.supervisor.notes.of(PEER[0])
+    assert (rest.seq, rest.last_seq, rest.cursor) == (31, 31, f"{CONVERSATION}-30"), "one has come to it meanwhile"
+    assert not await talk.supervisor.notes.forget(PEER[0], msgspec.structs.replace(rest, last_seq=30), is_gone=True)
+
+
+async def test_what_an_open_ended_note_counted_and_nobody_saw_is_a_dead_letter(scene: Scene) -> None:
+    talk = await few_notes(scene)
+    for seq in range(1, 11):
+        await talk.hold(seq)
+    *singles, rest = await talk.supervisor.notes.of(PEER[0])
+    for note in singles:
+        await talk.supervisor.notes.forget(PEER[0], note)
+    assert await talk.supervisor.notes.reached(PEER[0], rest, 5, f"{CONVERSATION}-5")
+    assert not await talk.supervisor.notes.reached(PEER[0], rest, 10, f"{CONVERSATION}-10"), "6 to 9 never came"
+    assert [letter.reason for letter in await talk.supervisor.dead.first()] == ["gone_at_relay"]
+    assert await talk.supervisor.notes.count() == 0
+    for seq in range(11, 21):
+        await talk.hold(seq)
+    for note in await talk.supervisor.notes.of(PEER[0]):
+        assert await talk.supervisor.notes.forget(PEER[0], note, is_gone=True)
+    assert await talk.supervisor.notes.count() == 0
+
+
+async def test_a_message_that_comes_late_begins_no_open_ended_note(scene: Scene) -> None:
+    """Something behind it may have been taken in: that must not be fetched again."""
+    talk = await few_notes(scene)
+    await talk.accept(30, source=Source.POLL)
+    for seq in range(10, 20):
+        assert await talk.hold(seq) is Intake.NOTED
+    assert not any(note.is_open for note in await talk.supervisor.notes.of(PEER[0]))
 
 
 async def test_what_the_relay_has_no_more_is_a_dead_letter_without_content(scene: Scene) -> None:

@@ -148,3 +148,67 @@ async def test_a_member_of_a_group_who_waits_holds_up_no_other_member(tmp_path: 
         assert await core.polled(circle.say(ben, "mine")) is Intake.ACCEPTED
         async with fetching(core):
             assert sorted(await handle(core, 3)) == ["mine", "one", "two"]
+
+
+def few_notes(core: Core, most_held: int = 16) -> None:
+    core.store.budgets = msgspec.structs.replace(core.store.budgets, most_held=most_held)
+
+
+async def test_one_who_says_very_much_has_few_notes_and_holds_up_nobody(tmp_path: Path) -> None:
+    """Ten times as many messages as there may be notes: the cursor moves, another is answered, and all of it comes once, in order."""
+    async with scene(tmp_path) as (core, ada):
+        let_nothing_wait(core)
+        few_notes(core)
+        ben = Person(core.rest, BEN)
+        ben.meet()
+        texts = [f"{number}" for number in range(160)]
+        for start in range(0, 160, 40):
+            said = await say(core, ada, *texts[start : start + 40])
+            other = ben.say(f"ben {start}", conversation=f"{OTHER_CONVERSATION}{start}", seq=1)
+            core.rest.history.append(other)
+            await core.push(other)
+            assert await core.catchup.poll_to_the_present()
+            assert await core.store.cursor() == other.message_id
+        assert await notes_of(core).count() <= 5
+        assert core.count("message_held_total") >= 159
+        async with open_core(core.url, core.rest) as successor, fetching(successor):
+            let_nothing_wait(successor)
+            few_notes(successor)
+            handled = await handle(successor, 164)
+            assert [text for text in handled if not text.startswith("ben")] == texts
+            await until(lambda: nothing_waits(successor))
+            assert await successor.polled(said[-1]) is Intake.DUPLICATE
+            assert await successor.dead.count() == 0
+            assert await successor.quarantine.count() == 0
+
+
+async def test_what_cannot_be_read_when_it_is_fetched_stands_in_quarantine_with_an_offer(tmp_path: Path) -> None:
+    """It was noted as authentic, and its session was lost meanwhile: it was never answered, so it is not `old`."""
+    async with scene(tmp_path) as (core, ada):
+        await core.push(ada.say("first"))
+        let_nothing_wait(core)
+        waiting = await say(core, ada, "two", "three")
+        assert await notes_of(core).count() == 2
+        await core.client.command("DEL", core.keys.session(PERSON, "phone"))
+        async with open_core(core.url, core.rest) as successor, fetching(successor):
+            await until(lambda: nothing_waits(successor))
+            assert [await successor.quarantined(frame) for frame in waiting] == ["unknown_prekey"] * 2
+            assert successor.count("message_old_total") == 0
+            assert successor.count("session_renewed_total") == 1
+        assert await core.dead.count() == 0
+
+
+async def test_what_the_relay_shows_in_place_of_a_noted_group_message_must_be_fresh(tmp_path: Path) -> None:
+    """A note proves of one signed message that it was fresh, not of whatever comes under its message_id."""
+    async with group_scene(tmp_path) as (core, circle, ada, _):
+        answered = circle.say(ada, "answered long ago")
+        await core.polled(answered)
+        await core.client.command("DEL", core.keys.ids(answered.conversation_id))  # it is forgotten
+        let_nothing_wait(core)
+        noted = circle.say(ada, "noted")
+        assert await core.polled(noted) is Intake.NOTED
+        swapped = msgspec.structs.replace(
+            answered, message_id=noted.message_id, conversation_seq=noted.conversation_seq
+        )
+        assert await core.inbound.fetched(swapped, noted="00") is not Intake.ACCEPTED
+        assert await core.quarantined(swapped) == "stale"

@@ -90,7 +90,7 @@ class Company(RuleBasedStateMachine):
 
     def _supervisor(self) -> Connected:
         half = at_once(self.scene.supervisor(f"supervisor-{next(names)}"))
-        half.store.budgets = msgspec.structs.replace(half.store.budgets, waiting_bytes=self.waiting_bytes)
+        half.store.budgets = msgspec.structs.replace(half.store.budgets, waiting_bytes=self.waiting_bytes, most_held=12)
         return Connected(half)
 
     def _worker(self) -> Running:

@@ -4,6 +4,7 @@ import msgspec
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
+from bus.held import Note
 from bus.records import (
     ReplyPlace,
     pack_reply,
@@ -104,15 +105,28 @@ class Inbound(Company):
         notes = supervisor.half.notes
         is_any = False
         for note in at_once(notes.of(PEER[0])):
-            message = next(one for one in self.history.relay.messages if one.id == note.message_id)
-            arrival = self._arrival(message, Source.HELD, self._look(supervisor, message))
-            outcome = self._accept(supervisor, message, arrival)
-            if outcome is Intake.HELD:
-                break
-            assert outcome.is_settled
-            at_once(notes.forget(PEER[0], note))
-            is_any = True
+            for message in self._that_wait(note):
+                arrival = self._arrival(message, Source.HELD, self._look(supervisor, message))
+                outcome = self._accept(supervisor, message, arrival)
+                if outcome is Intake.HELD:
+                    return is_any
+                assert outcome.is_settled
+                if note.is_open:
+                    assert at_once(notes.reached(PEER[0], note, message.seq, message.id))
+                else:
+                    at_once(notes.forget(PEER[0], note))
+                is_any = True
         return is_any
+
+    def _that_wait(self, note: Note) -> list[Message]:
+        return [
+            one
+            for one in self.history.relay.messages
+            if one.conversation == note.conversation_id
+            and (
+                note.stands_for(one.seq) and not self._is_unreadable(one) if note.is_open else one.id == note.message_id
+            )
+        ]
 
     def _accept(self, supervisor: Connected, message: Message, arrival: Arrival) -> Intake:
         job = job_of(message.seq, message.conversation)

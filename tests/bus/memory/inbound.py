@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable
 
+import msgspec
+
 from bus.budgets import UNLIMITED_REDIS_BYTES, StoreBudgets
 from bus.generation import Generation
-from bus.held import Note
+from bus.held import SEPARATOR, Note
 from bus.letters import GivenUp, Quarantined
 from bus.store import MOST_WAITING_IN_ALL, Arrival, Intake, Look, Source
 from tests.bus.memory.world import UNCOUNTED_BYTES, Conversation, World
@@ -77,14 +79,27 @@ class MemoryStore:
         if arrival.source is Source.PUSH and arrival.seq > at.next_seq:
             return Intake.GAP
         notes = world.notes.get(arrival.sender_id, {})
-        if arrival.message_id in notes:
+        open_field = SEPARATOR + arrival.conversation_id
+        former = notes.get(open_field)
+        is_behind = former is not None and arrival.seq >= former.seq
+        if arrival.message_id in notes or (former is not None and former.stands_for(arrival.seq)):
             return Intake.NOTED
         if not has_no_room and not notes:
             return Intake.CONFLICT
-        if sum(map(len, world.notes.values())) >= self.budgets.most_held:
+        total = sum(map(len, world.notes.values()))
+        if not is_behind and total >= self.budgets.most_held:
             return Intake.HOLD
         note = Note(world.wrote(), arrival.seq, arrival.conversation_id, arrival.message_id, world.cursor)
-        world.notes.setdefault(arrival.sender_id, {})[arrival.message_id] = note
+        if is_behind and former is not None:
+            note = msgspec.structs.replace(former, message_id=arrival.message_id, last_seq=arrival.seq)
+            world.counted[arrival.sender_id, open_field] += 1
+        elif former is None and arrival.seq >= at.next_seq and len(notes) >= (self.budgets.most_held - total) / 4:
+            note = msgspec.structs.replace(note, last_seq=arrival.seq)
+            world.counted[arrival.sender_id, open_field] = 1
+        else:
+            note = msgspec.structs.replace(note, signed_id=arrival.signed_id.hex())
+        field = open_field if note.is_open else arrival.message_id
+        world.notes.setdefault(arrival.sender_id, {})[field] = note
         at.take_seq(arrival.seq)
         self._generation.seen(world.generation)
         return Intake.NOTED
@@ -226,7 +241,7 @@ class MemoryNotes:
         return list(self._world.notes)
 
     async def of(self, sender_id: str) -> list[Note]:
-        return sorted(self._world.notes.get(sender_id, {}).values())
+        return sorted(self._world.notes.get(sender_id, {}).values(), key=lambda note: note.order)
 
     async def may_come(self, sender_id: str, first: Note, budgets: StoreBudgets) -> bool:
         world, loads = self._world, self._world.loads()
@@ -235,6 +250,8 @@ class MemoryNotes:
         return len(world.mailbox(world.conversation(first.conversation_id))) <= world.policies.most_waiting // 2
 
     async def forget(self, sender_id: str, note: Note, *, is_gone: bool = False) -> bool:
+        if note.last_seq is not None:
+            return self._move(sender_id, note, note.last_seq, "") > 0
         notes = self._world.notes.get(sender_id, {})
         if notes.pop(note.message_id, None) is None:
             return False
@@ -244,6 +261,29 @@ class MemoryNotes:
         if is_gone:
             self._world.bury(b"", "gone_at_relay")
         return True
+
+    async def reached(self, sender_id: str, note: Note, seq: int, message_id: str) -> bool:
+        return self._move(sender_id, note, seq, message_id) != 2
+
+    def _move(self, sender_id: str, note: Note, seq: int, message_id: str) -> int:
+        world, field = self._world, SEPARATOR + note.conversation_id
+        notes = world.notes.get(sender_id, {})
+        found = notes.get(field)
+        if found is None or found.last_seq is None or seq < found.seq or (not message_id and seq < found.last_seq):
+            return 0
+        world.wrote()
+        if message_id:
+            world.counted[sender_id, field] -= 1
+        if seq < found.last_seq:
+            notes[field] = msgspec.structs.replace(found, seq=seq + 1, cursor=message_id)
+            return 1
+        del notes[field]
+        if not notes:
+            del world.notes[sender_id]
+        if world.counted.pop((sender_id, field)) <= 0:
+            return 1
+        world.bury(b"", "gone_at_relay")
+        return 2
 
 
 class MemoryQuarantine:

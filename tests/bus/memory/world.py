@@ -144,7 +144,10 @@ class World:
     """By name: who pays for what is kept whole ('' nobody has proven to have signed it), and its bytes."""
     wanted: set[str] = field(default_factory=set)
     notes: dict[str, dict[str, Note]] = field(default_factory=dict)
-    """By sender and message_id."""
+    """By sender and message_id (or SEPARATOR and the conversation)."""
+
+    counted: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """For how many messages each open-ended note stands."""
 
     most_out: int | None = None
     dead: dict[str, DeadLetter] = field(default_factory=dict)

@@ -1,0 +1,20 @@
+-- Of the messages that one open-ended note stands for, all up to a seq wait no more: they were taken in, or the relay has them no more.
+-- KEYS board, notes of their sender
+-- ARGV 1 conversation_id  2 sender  3 the seq  4 message_id of the one with that seq, which was taken in; '' where the relay has no more of them
+-- -> 1 | 2 and what it counted and nobody has seen is a dead letter | 0 it stands for nothing up to there, or for more that has come meanwhile
+-- The note ends with its last message.
+local seq, open = tonumber(ARGV[3]), open_note(KEYS[OWN])
+if not open or seq < open.first then return 0 end
+if ARGV[4] == '' and seq < open.last then return 0 end
+count_write()
+if ARGV[4] ~= '' then open.count = open.count - 1 end
+if seq < open.last then
+  open.first, open.cursor = seq + 1, ARGV[4]
+  put_open_note(KEYS[OWN], open)
+  return 1
+end
+redis.call('HDEL', KEYS[OWN], '\31' .. CONVERSATION_ID)
+count_off_note(ARGV[2])
+if open.count <= 0 then return 1 end
+bury_gone(open.id)
+return 2
