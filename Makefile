@@ -4,7 +4,8 @@
 # make test-valkey  the tests of the bus on the Valkey of the wheel
 # make test-redis   the tests of the bus, the keeper and the traps on the redis-server of PATH
 # make fuzz    every decoder on mutated input, guided by coverage (SECONDS=120 in all)
-# make mutants switch each guard of crypto/ and of the scripts of bus/ off in turn: some test must notice (about 8 minutes)
+# make mutants guards of crypto/, bus/ (its scripts too) and supervisor/ switched off one at a time: some test must notice
+#              (PART=crypto, bus or supervisor: only these)
 # make chaos   a conversation of many people while everything is killed, stopped and cut (SEED=1; 90 s)
 # make nightly the same five times as long as it takes: 2,000 messages, 100 kills, seeds 1 to 5 (25 minutes)
 # make rollout versions change under traffic, each strategy and each trouble once (needs two idle cores; 10 minutes)
@@ -95,7 +96,7 @@ fuzz: setup
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 mutants: setup
-	$(BIN)/python -m tests.mutants
+	$(BIN)/python -m tests.mutants $(PART)
 
 rollout: setup
 	@set -e; for strategy in upgrade systemd kubernetes; do for trouble in "" crash kill-old restart-redis; do \

@@ -200,6 +200,17 @@ async def test_rule_11_what_is_parked_comes_up_in_order_and_nothing_is_lost(scen
     assert await scene.leftovers() == []
 
 
+async def test_rule_11_what_is_handled_together_makes_room_for_what_is_parked(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene, Policies(busy="coalesce", most_waiting=2, full="park"))
+    for seq in (1, 2, 3, 4, 5):
+        assert await talk.accept(seq) is Intake.ACCEPTED
+    job = await worker.take()
+    assert job is not None
+    assert [one.text for one in (await worker.steps.start(job)).together] == ["message 2", "message 3"]
+    facts = await scene.facts()
+    assert (facts.waiting, facts.in_mailboxes) == (2, 2)
+
+
 async def test_rule_11_a_late_message_is_handled_before_later_ones_also_when_those_fill_the_mailbox(
     scene: Scene,
 ) -> None:

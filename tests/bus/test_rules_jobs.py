@@ -152,6 +152,23 @@ async def test_rule_8_a_first_delivery_counts_as_begun_a_later_one_when_it_says_
         assert [one.outcome for one in await talk.reclaim(STRIKE)] == ["restarted"]
 
 
+async def test_rule_8_a_strike_outlives_what_is_handed_back_and_what_is_tried_again(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    for strikes, ending in ((0, "dies"), (1, "hands back"), (1, "fails"), (1, "")):
+        job = await worker.take()
+        assert job is not None
+        assert job.strikes == strikes
+        await worker.steps.start(job)
+        if ending == "dies":
+            await talk.reclaim(STRIKE)
+        elif ending == "hands back":
+            await worker.steps.hand_back(job, has_begun=True)
+        elif ending == "fails":
+            assert await worker.steps.fail(job, "broke", 0) is Failed.RETRY
+            await talk.start_due()
+
+
 async def test_rule_8_a_lease_that_ran_out_is_no_strike(scene: Scene) -> None:
     talk, worker = await talk_and_worker(scene)
     await talk.accept(1)

@@ -73,7 +73,12 @@ def test_the_number_follows_the_load_step_by_step() -> None:
 @pytest.mark.pure
 def test_no_worker_more_while_one_starts_or_none_can() -> None:
     bounds, times = Bounds(1, 4), AutoscaleTimes(up_after_seconds=0)
-    for load in (Load(waiting=9, busy=16, slots=16, starting=1), Load(waiting=9, busy=0, slots=0, starting=0)):
+    some_are_free = Load(waiting=9, busy=15, slots=16, starting=0)
+    for load in (
+        Load(waiting=9, busy=16, slots=16, starting=1),
+        Load(waiting=9, busy=0, slots=0, starting=0),
+        some_are_free,
+    ):
         assert Autoscale(times).step(0, bounds, 1, load, 16)[1] == 1
 
 

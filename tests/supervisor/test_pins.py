@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from supervisor import pins as module
 from supervisor.pins import Pins
 from tests.redis_server import redis_server
@@ -38,6 +40,14 @@ async def test_after_redis_went_back_a_pin_is_asked_for_again(tmp_path: Path) ->
         await pins.find(CONVERSATION, 0)
         await pin(core, "somebody else")
         assert await pins.find(CONVERSATION, 1) == ("h2a", "somebody else")
+
+
+async def test_after_a_while_a_pin_is_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with pinned(tmp_path) as (core, pins):
+        await pins.find(CONVERSATION, 0)
+        await pin(core, "somebody else")
+        monkeypatch.setattr(module, "REMEMBER_SECONDS", 0.0)
+        assert await pins.find(CONVERSATION, 0) == ("h2a", "somebody else")
 
 
 async def test_what_has_no_pin_yet_is_not_remembered(tmp_path: Path) -> None:

@@ -1,0 +1,149 @@
+"""The guards of crypto/, each named after what it prevents and grouped by the line of the checklist that asks for it."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Part, of
+
+# Quick and telling tests first: a run ends at its first failure.
+TESTS = tuple(
+    f"tests/crypto/test_{name}.py"
+    for name in (
+        "attacks",
+        "sessions",
+        "prekeys",
+        "identity",
+        "content",
+        "msgpack",
+        "records",
+        "conversation",
+        "streams",
+        "groups",
+        "grants",
+        "files",
+        "keystore",
+        "wycheproof",
+        "double_ratchet",
+        "known_answers",
+        "state_machine",
+        "fuzz",
+    )
+)
+
+MUTANTS = (
+    # 1: the signed prekey, and the pair as a pair.
+    *of("crypto/prekeys.py", TESTS, ("prekey_signature_in_check", "if not pinned.has_signed(", "if False and not pinned.has_signed(")),
+    *of("crypto/sessions.py", TESTS, ("prekey_signature_in_start", "    check_bundle(bundle, bundle.identity)\n", "")),
+    *of("crypto/prekeys.py", TESTS, ("bundle_pair_is_pinned", "if bundle.identity != pinned:", "if False:")),
+    *of("crypto/prekeys.py", TESTS, ("bundle_signing_key_is_pinned", "if bundle.identity != pinned:", "if bundle.identity.agreement_key != pinned.agreement_key:")),
+    *of("crypto/prekeys.py", TESTS, ("prekey_names_its_owner", "encode([owner_id, device_id,", "encode(['', device_id,")),
+    *of("crypto/prekeys.py", TESTS, ("prekey_names_its_device", "encode([owner_id, device_id,", "encode([owner_id, '',")),
+    *of("crypto/sessions.py", TESTS, ("handshake_pair_is_pinned", "not wrap.handshake.is_by(peer_pinned)", "False")),
+    *of("crypto/handshake.py", TESTS, ("handshake_x25519_is_pinned", "return self.identity_key == pinned.agreement_key and", "return")),
+    # 2: public keys and all-zero results.
+    *of("crypto/primitives.py", TESTS, ("x25519_length", "    if len(key) != KEY_BYTES:\n        raise malformed(\"X25519", "    if False:\n        raise malformed(\"X25519")),
+    *of("crypto/primitives.py", TESTS, ("x25519_canonical", "if top > 0x7F or (", "if False and (")),
+    *of("crypto/primitives.py", TESTS, ("x25519_top_bit", "if top > 0x7F or (", "if (")),
+    *of("crypto/primitives.py", TESTS, ("x25519_all_zero", "        raise malformed(\"X25519: the result is all zero\") from None", "        return bytes(32)")),
+    *of("crypto/primitives.py", TESTS, ("ed25519_canonical", "if y >= _FIELD_PRIME:", "if False:")),
+    *of("crypto/primitives.py", TESTS, ("ed25519_small_order", "if y in _SMALL_ORDER_Y:", "if False:")),
+    *of("crypto/ratchet.py", TESTS, ("ratchet_key_is_checked", "    check_agreement_key(header.ratchet_key)\n", "")),
+    # 3: domain separation and identities.
+    *of("crypto/handshake.py", TESTS, ("x3dh_domain", "ikm=_DOMAIN + agreements", "ikm=agreements")),
+    *of("crypto/sessions.py", TESTS, ("identities_in_the_ad", "associated_data(own, peer) if", "b'' if")),
+    # 4: the header as received.
+    *of("crypto/sessions.py", TESTS, ("header_in_the_ad_sending", "_associated_data(session, device, peer) + step.header +", "_associated_data(session, device, peer) +")),
+    *of("crypto/sessions.py", TESTS, ("header_as_received", "aad = _associated_data(session, device, peer_pinned) + wrap.header + content_id", "aad = _associated_data(session, device, peer_pinned) + __import__(\"crypto.ratchet\").ratchet.encode_header(header) + content_id")),
+    # 5, 6: first messages.
+    *of("crypto/sessions.py", TESTS, ("one_time_prekey_is_reported", "return Unwrapped(after, content_key, wrap.handshake.one_time_prekey_id)", "return Unwrapped(after, content_key, None)")),
+    *of("crypto/sessions.py", TESTS, ("one_time_prekey_must_exist", "        if one_time is None:\n            raise Unreadable(Reason.UNKNOWN_PREKEY, \"the one-time prekey is gone\")\n", "")),
+    *of("crypto/sessions.py", TESTS, ("a_repeated_first_message_finds_its_session", "session = record.find(wrap.session)", "session = None if wrap.handshake else record.find(wrap.session)")),
+    *of("crypto/sessions.py", TESTS, ("dropped_ids_are_remembered", "if record.has_dropped(told_session):", "if False:")),
+    *of("crypto/sessions.py", TESTS, ("session_id_is_its_handshakes", "if told_session != session_id(", "if False and told_session != session_id(")),
+    *of("crypto/sessions.py", TESTS, ("100_new_sessions_a_day", ">= MAX_ACCEPTED_PER_DAY", ">= 10**9")),
+    *of("crypto/sessions.py", TESTS, ("started_not_in_the_future", "if handshake.started > now_ms + MAX_AHEAD_MS:", "if False:")),
+    # 7, 8: the candidate state.
+    *of("crypto/ratchet.py", TESTS, ("new_pair_on_the_next_send", "        their_public=header.ratchet_key,\n        previous", "        own_private=ratchet.own_private,\n        their_public=header.ratchet_key,\n        previous")),
+    *of("crypto/content.py", TESTS, ("content_tag_before_commit", "        raise ForgedContent(Reason.BAD_CIPHERTEXT, \"the content's tag does not fit\") from None", "        return b'{}\\x80'")),
+    *of("crypto/sessions.py", TESTS, ("wrap_is_bound_to_its_content", "ad + wrap.header + content_id, now_ms)", "ad + wrap.header, now_ms)")),
+    # 9: gaps and bounds.
+    *of("crypto/ratchet.py", TESTS, ("gap_is_checked", "if skipped > MAX_SKIPPED_PER_STEP:", "if False:")),
+    *of("crypto/ratchet.py", TESTS, ("gap_counts_the_old_chain", "_check_gap(skipped_in_old + header.number)", "_check_gap(header.number)")),
+    *of("crypto/records.py", TESTS, ("2000_skipped_keys", "record.skipped_count() - MAX_SKIPPED, ", "0, ")),
+    *of("crypto/records.py", TESTS, ("100_chains", "while _chain_count(record) > MAX_CHAINS:", "while False:")),
+    *of("crypto/records.py", TESTS, ("80_kib", "-((MAX_RECORD_BYTES - _size(record)) // ENTRY_BYTES)", "0")),
+    *of("crypto/records.py", TESTS, ("oldest_keys_first", "    return min(\n", "    return max(\n")),
+    *of("crypto/skipped.py", TESTS, ("skipped_keys_for_30_days", "oldest_kept = today - KEPT_DAYS", "oldest_kept = 0")),
+    *of("crypto/sessions.py", TESTS, ("a_used_key_is_erased", "replace_chain(skipped, index, skipped[index].without(place))", "skipped")),
+    # 10: outcomes.
+    *of("crypto/ratchet.py", TESTS, ("key_used", "        raise Unreadable(Reason.KEY_USED, \"the message key is gone\")", "        raise Unreadable(Reason.BAD_CIPHERTEXT, \"\")")),
+    # 12, 13: epochs and the choice of a session.
+    *of("crypto/records.py", TESTS, ("older_epochs_are_not_sent_with", "if self.epoch < epoch:", "if False:")),
+    *of("crypto/sessions.py", TESTS, ("the_greatest_session_is_sent_on", "key=lambda one: one.order", "key=lambda one: one is session")),
+    *of("crypto/sessions.py", TESTS, ("started_rises", "started = max(started, 1 + record.sessions[-1].started)", "pass")),
+    *of("crypto/sessions.py", TESTS, ("fresh_salt", "salt = random(SALT_BYTES)", "salt = bytes(SALT_BYTES)")),
+    *of("crypto/sessions.py", TESTS, ("five_sessions", "while len(kept) > MAX_SESSIONS:", "while False:")),
+    # 14: one-way traffic.
+    *of("crypto/records.py", TESTS, ("900_unanswered", "self.ratchet.send_count < MAX_UNANSWERED", "True")),
+    *of("crypto/records.py", TESTS, ("30_days_unanswered", "<= MAX_UNANSWERED_SECONDS", "<= 10**12")),
+    *of("crypto/sessions.py", TESTS, ("ping_after_50", "return count >= PING_AFTER and", "return False and")),
+    # 15: secrets in sight.
+    *of("crypto/ratchet.py", TESTS, ("ratchet_repr", "    def __repr__(self) -> str:\n        return f\"Ratchet(", "    def shown(self) -> str:\n        return f\"Ratchet(")),
+    *of("crypto/prekeys.py", TESTS, ("prekey_repr", "    def __repr__(self) -> str:\n        return f\"SignedPrekey(", "    def shown(self) -> str:\n        return f\"SignedPrekey(")),
+    *of("crypto/identity.py", TESTS, ("identity_repr", "_agreement_private: bytes = field(repr=False)", "_agreement_private: bytes = field()")),
+    # 17: renegotiation.
+    *of("crypto/renewal.py", TESTS, ("renegotiate_for_these_reasons_only", "if reason not in RENEGOTIABLE:", "if False:")),
+    *of("crypto/renewal.py", TESTS, ("offers_wait", "if now < offers.last_seconds + offers.wait_seconds:", "if False:")),
+    *of("crypto/renewal.py", TESTS, ("an_open_offer_is_repeated", "        return Renewal.REPEAT\n", "        pass\n")),
+    *of("crypto/renewal.py", TESTS, ("20_new_offers_a_day", ">= MAX_NEW_OFFERS_PER_DAY", ">= 10**9")),
+    *of("crypto/renewal.py", TESTS, ("the_wait_is_doubled", "min(2 * offers.wait_seconds, LONGEST_WAIT_SECONDS)", "offers.wait_seconds")),
+    *of("crypto/renewal.py", TESTS, ("the_wait_begins_anew_after_a_day", "< DAY_SECONDS:", "< 10**9:")),
+    *of("crypto/renewal.py", TESTS, ("an_offer_of_our_future_counts_for_nothing", "if 0 <= now - offers.last_seconds <", "if now - offers.last_seconds <")),
+    *of("crypto/sessions.py", TESTS, ("a_new_session_starts_after_a_refused_one", "max(now_ms, 1 + record.refused_started)", "now_ms")),
+    *of("crypto/renewal.py", TESTS, ("an_offer_below_a_refused_one_is_replaced", "and session.started > record.refused_started", "")),
+    *of("crypto/records.py", TESTS, ("a_lost_session_is_not_sent_on", "return not self.is_lost and (", "return (")),
+    *of("crypto/renewal.py", TESTS, ("the_second_in_a_row_fetches", "not is_fresh or record.offers.in_a_row > 0", "not is_fresh")),
+    *of("crypto/renewal.py", TESTS, ("an_old_prekey_is_fetched", "<= PREKEY_FRESH_SECONDS", "<= 10**12")),
+    # 18: what is signed is what counts.
+    *of("crypto/content.py", TESTS, ("forged_content_is_told_apart", "raise ForgedContent(", "raise Unreadable(")),
+    *of("crypto/envelope.py", TESTS, ("the_signature_is_verified", "if not pinned.has_signed(", "if False and not pinned.has_signed(")),
+    *of("crypto/envelope.py", TESTS, ("conversation_equals_the_frames", "if envelope.conversation_id != expected.conversation_id:", "if False:")),
+    *of("crypto/envelope.py", TESTS, ("sender_equals_the_frames", "if envelope.sender_id != expected.sender_id:", "if False:")),
+    *of("crypto/envelope.py", TESTS, ("device_equals_the_frames", "if expected.sender_device is not None and", "if False and")),
+    *of("crypto/envelope.py", TESTS, ("addressed_to_us", "if envelope.to != owner_id and", "if False and")),
+    *of("crypto/envelope.py", TESTS, ("own_envelopes_are_dropped", "        raise Unreadable(Reason.NOT_FOR_US, \"our own envelope\")\n    if envelope.to", "        return\n    if envelope.to")),
+    *of("crypto/envelope.py", TESTS, ("no_v1", "if version == V1 and not allow_v1:", "if False:")),
+    *of("crypto/envelope.py", TESTS, ("kinds_of_the_version", "if type(wrap) not in allowed:", "if False:")),
+    *of("crypto/envelope.py", TESTS, ("one_wrap_each", "if len(ours) + streams > 1:", "if False:")),
+    *of("crypto/envelope.py", TESTS, ("no_delta_outside_its_frame", "    if streams:\n        raise", "    if False:\n        raise")),
+    *of("crypto/envelope.py", TESTS, ("replay_id_names_the_message", "self.sender_device, self.client_message_id])\n        return sha256", "self.sender_device])\n        return sha256")),
+    *of("crypto/groups.py", TESTS, ("group_key_maker_is_a_member", "if maker_id not in current.members:", "if False:")),
+    *of("crypto/groups.py", TESTS, ("group_versions_rise", "if key.key_version <= current.key_version:", "if False:")),
+    *of("crypto/groups.py", TESTS, ("group_sender_is_a_member", "if envelope.sender_id not in key.members:", "if False:")),
+    *of("crypto/groups.py", TESTS, ("group_key_of_this_group", "if envelope.to != group_id:", "if False:")),
+    *of("crypto/streams.py", TESTS, ("deltas_in_order", "if seq != self.next_seq:", "if False:")),
+    *of("crypto/streams.py", TESTS, ("deltas_of_their_sender", "if said != (", "if False and said != (")),
+    # Decoders.
+    *of("crypto/msgpack.py", TESTS, ("duplicate_keys", "if len(result) != count:", "if False:")),
+    *of("crypto/msgpack.py", TESTS, ("the_same_bytes_again", "return value if encode(value) == data else None", "return value")),
+    *of("crypto/msgpack.py", TESTS, ("nesting", "if depth >= MAX_NESTING:", "if depth >= 400:")),
+    *of("crypto/msgpack.py", TESTS, ("number_of_values", "if self.values > MAX_VALUES:", "if False:")),
+    *of("crypto/msgpack.py", TESTS, ("trailing_bytes", "if reader.position != len(data):", "if False:")),
+    *of("crypto/strict_base64.py", TESTS, ("base64_spelling", "if b2a_base64(data, newline=False) != raw:", "if False:")),
+    *of("crypto/content.py", TESTS, ("repeated_names", "if len(built) != len(pairs):", "if False:")),
+    *of("crypto/content.py", TESTS, ("json_nesting", "if depth > MAX_JSON_NESTING:", "if False:")),
+    *of("crypto/content.py", TESTS, ("json_values", "> MAX_JSON_VALUES:", "> 10**9:")),
+    *of("crypto/content.py", TESTS, ("range_of_integers", "if not MIN_INTEGER <= number <= MAX_INTEGER:", "if False:")),
+    *of("crypto/content.py", TESTS, ("escapes", "if b\"\\\\u\" in data and", "if False and")),
+    *of("crypto/content.py", TESTS, ("padding", "if not stripped.endswith(_PAD):", "if False:")),
+    # Files and ledger.
+    *of("crypto/files.py", TESTS, ("last_flag", "(b\"\\x01\" if last else b\"\\x00\")", "b\"\\x00\"")),
+    *of("crypto/files.py", TESTS, ("chunk_number", "index.to_bytes(4", "(0).to_bytes(4")),
+    *of("crypto/files.py", TESTS, ("file_hash_and_size", "if self._hash.hexdigest() != self._attachment.sha256 or", "if False and")),
+    *of("crypto/files.py", TESTS, ("file_conversation", "encode([conversation_id, file_id,", "encode(['', file_id,")),
+    *of("crypto/grants.py", TESTS, ("ledger_chain", "        previous = mac\n", "")),
+    *of("crypto/grants.py", TESTS, ("ledger_head", "return None if equal(previous, head) else count", "return None")),
+    *of("crypto/grants.py", TESTS, ("key_change_is_held", "if grant.held is not None:", "if False:")),
+    *of("crypto/grants.py", TESTS, ("grant_is_active", "if grant is None or grant.status is not Status.ACTIVE:", "if grant is None:")),
+)  # fmt: skip
+
+CRYPTO = Part("crypto", MUTANTS, ("crypto", "tests/crypto", "tests/fuzz", "tests/vectors"))
