@@ -201,6 +201,13 @@ async def test_a_note_is_small_and_says_behind_which_cursor_its_message_stands(s
     assert await talk.supervisor.notes.senders() == [PEER[0]]
 
 
+async def test_what_was_taken_in_is_not_noted(scene: Scene) -> None:
+    talk = await talk_of(scene)
+    await talk.accept(1)
+    assert await talk.hold(1, source=Source.POLL) is Intake.DUPLICATE
+    assert await talk.supervisor.notes.count() == 0
+
+
 async def test_beyond_so_many_notes_the_whole_agent_holds(scene: Scene) -> None:
     talk = await talk_of(scene)
     talk.supervisor.store.budgets = msgspec.structs.replace(BUDGETS, most_held=2)

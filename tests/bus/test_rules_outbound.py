@@ -51,6 +51,15 @@ async def test_rule_17_an_offer_goes_out_before_the_reply_that_needs_its_session
     assert await talk.supervisor.take_reply() is None
 
 
+async def test_rule_12_an_own_message_takes_the_seq_that_is_next(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    await answer(worker, "0")
+    await talk.send("c0", 2)
+    assert await talk.next_seq() == 3
+    assert await talk.accept(3) is Intake.ACCEPTED
+
+
 async def test_rule_12_an_own_message_takes_its_seq_also_when_the_ack_overtakes_a_push(scene: Scene) -> None:
     talk, worker = await talk_and_worker(scene)
     await talk.accept(1)

@@ -41,6 +41,15 @@ async def test_rule_17_supervisors_that_notice_the_same_raise_the_epoch_once(sce
     assert [await who.supervisor.check() for who in (first, second)] == [False, False]
 
 
+async def test_rule_17_an_epoch_that_others_have_raised_further_stays(scene: Scene) -> None:
+    first, second = await talk_of(scene, "supervisor-1"), await talk_of(scene, "supervisor-2")
+    for epoch in (1, 2):
+        assert await first.supervisor.check(certainly_back=True)
+        assert first.supervisor.generation.epoch == epoch
+    assert await second.supervisor.check(certainly_back=True)
+    assert second.supervisor.generation.epoch == 2
+
+
 async def test_rule_17_a_redis_that_forgot_its_epoch_gets_a_higher_one_than_was_ever_used(scene: Scene) -> None:
     talk = await talk_of(scene)
     remembered = await scene.remember()

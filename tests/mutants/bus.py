@@ -86,6 +86,7 @@ OF_JOBS = (
         ("fail_is_bounded_by_deliveries", "or tonumber(job.d) >= tonumber(ARGV[7])", ""),
         ("fail_is_superseded_by_a_later_message", "if redis.call('SISMEMBER', INTERRUPTED, ARGV[2]) == 1 then", "if false then"),
         ("fail_counts_the_attempt", "job.a + 1", "job.a"),
+        ("fail_counts_the_delivery", "job.d + 1", "job.d"),
     ),
     *of(
         script("due"), JOBS,
@@ -98,10 +99,13 @@ OF_JOBS = (
         ("hand_back_is_bounded_by_deliveries", "if ARGV[5] == '1' and tonumber(job.d) >= tonumber(ARGV[6]) then", "if false then"),
         ("hand_back_counts_what_had_begun", "job.d + ARGV[5]", "job.d"),
         ("hand_back_keeps_the_strikes", "job.s or 0", "0"),
+        ("hand_back_remembers_its_past", ", job.k)", ")"),
     ),
+    # Not: whose the entry is. Nobody claims an entry for another consumer, so that it has one from its first delivery to its end.
     *of(
         script("reclaim"), JOBS,
         ("reclaim_leaves_what_is_renewed", "or pending[1][3] < tonumber(ARGV[5])", ""),
+        ("reclaim_counts_a_strike", "strikes = strikes + 1", ""),
         ("reclaim_ends_poison", "if strikes >= 2 then", "if false then"),
         ("reclaim_is_bounded_by_deliveries", "elseif tonumber(job.d) >= tonumber(ARGV[6]) then", "elseif false then"),
     ),
@@ -135,11 +139,17 @@ OF_INTAKE = (
         ("accept_uses_a_prekey_once", "if ARGV[9] ~= '' and redis.call('HEXISTS', PREKEYS, ARGV[9]) == 0 then", "if false then"),
         ("accept_erases_the_prekey", "redis.call('HDEL', PREKEYS, ARGV[9])", "local _"),
         ("accept_pins_the_kind", "kind ~= ARGV[10] or", ""),
+        ("accept_pins_the_person", "or person ~= ARGV[11]", ""),
         ("accept_takes_pushes_in_sequence", "if ARGV[4] == 'push' and seq > next then", "if false then"),
+    ),
+    *of(
+        script("hold"), BYTES,
+        ("hold_knows_duplicates", "if id_is_known(redis.call('GET', IDS), ARGV[2]) then", "if false then"),
     ),
     *of(
         script("unhold"), BYTES,
         ("unhold_counts_once", "if redis.call('HDEL', KEYS[OWN], ARGV[2]) == 0 then return 0 end", "redis.call('HDEL', KEYS[OWN], ARGV[2])"),
+        ("unhold_frees_its_conversation", "if redis.call('HINCRBY', CONVERSATION, 'held', -1) <= 0 then redis.call('HDEL', CONVERSATION, 'held') end", ""),
     ),
     *of(
         script("advance_cursor"), INTAKE,
@@ -148,6 +158,7 @@ OF_INTAKE = (
     *of(
         script("quarantine"), BOUNDS,
         ("quarantine_knows_what_was_taken_in", "if ARGV[2] ~= '' and id_is_known(known, ARGV[2]) then", "if false then"),
+        ("quarantine_keeps_another_of_the_same_name", "if digest and digest ~= ARGV[20] then", "if false then"),
     ),
     *of(
         script("requeue"), INTAKE,
@@ -156,6 +167,7 @@ OF_INTAKE = (
     *of(
         script("note_old"), IDS,
         ("old_is_noted_once", "or redis.call('ZSCORE', KEYS[1], member)", ""),
+        ("old_is_not_what_is_in_quarantine", "redis.call('EXISTS', KEYS[2]) == 1 or", ""),
     ),
     *of(
         script("release"), LETTERS,
@@ -167,6 +179,7 @@ OF_SENDING = (
     *of(
         script("commit"), SENDING,
         ("commit_knows_its_repeat", "if sent[1] == ARGV[5] then", "if false then"),
+        # Not: that there is a reply at all; without one the next check says the same.
         ("commit_is_of_the_head", "if reply ~= ARGV[2] then", "if false then"),
         ("commit_is_fenced", "if not is_mine then", "if false then"),
         ("commit_finds_a_redis_that_went_back", "if tonumber(count or 0) < tonumber(ARGV[12]) then", "if false then"),
@@ -181,10 +194,28 @@ OF_SENDING = (
     *of(
         script("confirm"), SENDING,
         ("confirm_is_of_what_was_sent", "if sent[1] ~= ARGV[2] then", "if false then"),
+        ("confirm_takes_its_seq", "  take_seq(seq, next)\n", ""),
+        ("confirm_remembers_a_seq_ahead", "  redis.call('ZADD', TAKEN, seq, seq)\n", ""),
+    ),
+    *of(
+        script("post_before"), SENDING,
+        ("before_is_fenced", REPLY_MINE, "if false then"),
+    ),
+    *of(
+        script("resend"), SENDING,
+        ("resend_when_it_is_due", "if tonumber(score) > now and not (ARGV[4] == '1' and sent[2] == ARGV[5]) then", "if false then"),
+    ),
+    *of(
+        script("postpone"), SENDING,
+        ("postpone_what_was_sent_only", "if redis.call('HGET', KEYS[2], 'cmid') ~= ARGV[2] then", "if false then"),
     ),
     *of(
         script("end_stream"), SENDING,
         ("a_stream_is_ended_by_one", "if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then", "if false then"),
+    ),
+    *of(
+        script("raise_epoch"), TIME,
+        ("epoch_is_raised_once", "if epoch <= tonumber(ARGV[1]) then", "if true then"),
     ),
 )  # fmt: skip
 

@@ -73,6 +73,7 @@ RELAY = (
     *of(
         module("related"), tests("related"),
         ("keys_are_bounded", "key if key is not None and len(key) <= MOST_KEY_CHARACTERS else None", "key"),
+        ("scopes_are_bounded", "relation.scopes[:MOST_SCOPES]", "relation.scopes"),
     ),
     *of(
         module("way"), tests("way"),
