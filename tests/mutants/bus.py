@@ -149,7 +149,7 @@ OF_INTAKE = (
     *of(
         script("unhold"), BYTES,
         ("unhold_counts_once", "if redis.call('HDEL', KEYS[OWN], ARGV[2]) == 0 then return 0 end", "redis.call('HDEL', KEYS[OWN], ARGV[2])"),
-        ("unhold_frees_its_conversation", "if redis.call('HINCRBY', CONVERSATION, 'held', -1) <= 0 then redis.call('HDEL', CONVERSATION, 'held') end", ""),
+        ("unhold_frees_its_conversation", "count_off_note(ARGV[3])\n", ""),
     ),
     *of(
         script("advance_cursor"), INTAKE,
