@@ -7,6 +7,7 @@ from typing import cast
 
 import msgspec
 
+from bus.budgets import NOTE_BYTES
 from bus.client import RedisClient
 from bus.keys import JOBS_GROUP, Keys
 from bus.wire import RedisRefused
@@ -36,7 +37,7 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """Jobs: `queued` for a worker, `running`, `waiting` behind another of their conversation, `due` again later. Replies: `unsent`, `unacknowledged`. Then what waits for people."""
+    """Jobs: `queued` for a worker, `running`, `waiting` behind another of their conversation, `due` again later. Replies: `unsent`, `unacknowledged`. Then what waits for people, and at the relay: `notes` of messages of so many `held_senders`."""
 
     queued: int
     running: int
@@ -46,6 +47,8 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     unacknowledged: int
     dead_letters: int
     quarantined: int
+    notes: int = 0
+    held_senders: int = 0
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +91,8 @@ class Overview:
             unacknowledged=await self._number("ZCARD", keys.outbox),
             dead_letters=await self._number("XLEN", keys.dead),
             quarantined=await self._number("ZCARD", keys.quarantine),
+            notes=await self._number("HGET", keys.held, "total"),
+            held_senders=max(0, await self._number("HLEN", keys.held) - 1),  # beside `total`
         )
 
     async def kinds(self) -> tuple[dict[str, Kind], bool]:
@@ -111,15 +116,26 @@ class Overview:
 
     async def kept_bytes(self) -> int:
         """About what this agent keeps in Redis that can grow: what waits, quarantine, dead letters, ledger."""
+        kinds = await self.bytes_by_kind()
+        return sum(kinds.values()) - kinds["unsigned"] + await self._usage(self._keys.ledger)
+
+    async def bytes_by_kind(self) -> dict[str, int]:
+        """What each kind that has a budget takes (bus/budgets.py); `unsigned` is a part of `quarantine`."""
         waits = await self._client.command("HMGET", self._keys.load, "total", "out")
-        counted = sum(int(one or 0) for one in cast("list[bytes | None]", waits))
-        counted += await self._number("HGET", self._keys.kept, "total")
+        kept = await self._client.command("HMGET", self._keys.kept, "total", "unsigned")
+        found = [int(one or 0) for one in cast("list[bytes | None]", waits) + cast("list[bytes | None]", kept)]
+        return {
+            **dict(zip(("waiting", "out", "quarantine", "unsigned"), found, strict=True)),
+            "dead": await self._usage(self._keys.dead),
+            "notes": await self._number("HGET", self._keys.held, "total") * NOTE_BYTES,
+        }
+
+    async def _usage(self, name: str) -> int:
+        """0 where Redis does not say: some providers do not let us ask."""
         try:
-            return counted + sum(
-                [await self._number("MEMORY", "USAGE", name) for name in (self._keys.dead, self._keys.ledger)]
-            )
+            return await self._number("MEMORY", "USAGE", name)
         except RedisRefused:
-            return counted  # some providers do not let us ask
+            return 0
 
     async def people(self) -> int:
         """How many have a row in the grant ledger."""

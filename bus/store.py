@@ -135,7 +135,7 @@ class Store:
         self.keys = Keys(agent_id)
         self.consumer = consumer
         self._generation = generation or Generation()
-        self._most_waiting = most_waiting_in_all
+        self.most_waiting = most_waiting_in_all
         self.budgets = StoreBudgets.of(UNLIMITED_REDIS_BYTES)
         """Of what this Redis may hold (supervisor/redis_watch.py)."""
 
@@ -176,7 +176,7 @@ class Store:
                 keys,
                 *_arguments(arrival),
                 *(arrival.kind, arrival.person, job or b"", answer, arrival.message_id),
-                *(arrival.received_ms, opened_ms, self._most_waiting, refusal),
+                *(arrival.received_ms, opened_ms, self.most_waiting, refusal),
                 *(arrival.sender_id, self.budgets.waiting_bytes, self.budgets.ledger_entries),
             )
         )

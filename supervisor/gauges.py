@@ -32,6 +32,13 @@ REPLIES_UNACKNOWLEDGED = Gauge("hashee_outbox", "Sent replies of the whole agent
 OUTBOX_OLDEST = Gauge("hashee_outbox_oldest_seconds", "Age of the oldest reply that the relay has not acknowledged")
 DEAD_LETTERS = Gauge("hashee_dead_letters", "Dead letters that wait for a decision")
 QUARANTINE = Gauge("hashee_quarantine", "Messages in quarantine, by the reason why they could not be read", "reason")
+KEPT_BYTES = Gauge(
+    "hashee_kept_bytes",
+    "Bytes in Redis of what has a budget; unsigned is a part of quarantine, notes are estimated",
+    "kind",
+)
+HELD_NOTES = Gauge("hashee_held_notes", "Notes of messages that wait at the relay; one may stand for many of a sender")
+HELD_SENDERS = Gauge("hashee_held_senders", "Senders with too much waiting, whose next messages wait at the relay")
 SLOTS_HELD = Gauge("hashee_slots_held", "Connections to the relay that supervisors of the agent hold")
 WORKERS_ELSEWHERE = Gauge("hashee_workers_elsewhere", "Living workers that belong to no or another supervisor")
 REDIS_MEMORY = Gauge("hashee_redis_memory_bytes", "Memory that Redis uses")
@@ -48,6 +55,7 @@ STARTED = Gauge("hashee_start_time_seconds", "When this supervisor started, Unix
 ALL_GAUGES = (
     *(JOBS_QUEUED, JOBS_WAITING, JOBS_RUNNING, JOBS_DUE, OLDEST_UNTAKEN, OLDEST_BUSY),
     *(REPLIES_UNSENT, REPLIES_UNACKNOWLEDGED, OUTBOX_OLDEST, DEAD_LETTERS, QUARANTINE),
+    *(KEPT_BYTES, HELD_NOTES, HELD_SENDERS),
     *(SLOTS_HELD, WORKERS_ELSEWHERE, REDIS_MEMORY, REDIS_LIMIT, REDIS_EVICTED, REDIS_FIT),
     *(SLOT, STANDBY, PROCESS_MEMORY, LOOP_LAG, BUILD, STARTED),
 )

@@ -246,6 +246,7 @@ class Parts:
             overview=self.overview,
             workforce=self.workforce,
             slots=self.slots,
+            store=self.store,
             metrics=metrics,
             instance=instance.name,
             redis_faults=lambda: self.redis_watch.faults,
@@ -299,7 +300,7 @@ class Parts:
             self.catchup.check(),
             self.redis_watch.check(),
             bus_check(self.leases, self.reader, self.live),
-            self.survey.workers_check(),
+            *self.survey.checks(),
         )
 
     def dead_threads(self) -> list[str]:

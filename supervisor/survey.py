@@ -13,8 +13,10 @@ import trio
 
 from bus.backlog import Ages, Backlog, ServerFacts
 from bus.overview import Counts, Overview, Presence
+from bus.store import Store
 from bus.wire import RedisFailed
 from supervisor import gauges
+from supervisor.fullness import Fullness
 from supervisor.gauges import Gauge, Values
 from supervisor.health import Check
 from supervisor.metrics import Metrics
@@ -42,6 +44,7 @@ class Survey:
         overview: Overview,
         workforce: Workforce,
         slots: Slots,
+        store: Store,
         metrics: Metrics,
         instance: str,
         redis_faults: Callable[[], Mapping[str, str]] = dict,
@@ -52,6 +55,7 @@ class Survey:
         self._workforce = workforce
         self._pool = workforce.pool
         self._slots = slots
+        self._fullness = Fullness(store)
         self._metrics = metrics
         self._instance = instance
         self._redis_faults = redis_faults
@@ -83,6 +87,10 @@ class Survey:
         """The agent's workers under another supervisor or none, as they said themselves."""
         return self._elsewhere
 
+    def checks(self) -> tuple[Check, ...]:
+        """Whether anything is taken in, and whether jobs are taken."""
+        return self._fullness.check(), self.workers_check()
+
     def workers_check(self) -> Check:
         """Whether jobs are taken: by workers of our own if there should be any, else by those elsewhere."""
         ready, elsewhere, loop = self._pool.ready, len(self._elsewhere), self._pool.crash_loop
@@ -93,6 +101,7 @@ class Survey:
 
     async def _of_the_agent(self, turn: int) -> dict[Gauge, Values]:
         counts, ages = await self._overview.counts(), await self._backlog.ages()
+        self._fullness.consider(counts)
         self._elsewhere = await self._backlog.workers_elsewhere(self._instance)
         self._deaf_seconds = ages.untaken if counts.running < self._room() else 0.0
         if turn % QUARANTINE_EVERY == 0 or counts.quarantined != sum(self._quarantine.values()):
@@ -101,6 +110,7 @@ class Survey:
             **_waiting(counts, ages),
             **self._server(await self._backlog.server()),
             gauges.QUARANTINE: dict(sorted(self._quarantine.items())[:MOST_REASONS]),
+            gauges.KEPT_BYTES: await self._overview.bytes_by_kind(),
             gauges.SLOTS_HELD: {"": self._slots.held},
             gauges.WORKERS_ELSEWHERE: {"": len(self._elsewhere)},
         }
@@ -159,6 +169,8 @@ def _waiting(counts: Counts, ages: Ages) -> dict[Gauge, Values]:
         gauges.REPLIES_UNACKNOWLEDGED: counts.unacknowledged,
         gauges.OUTBOX_OLDEST: ages.unacknowledged,
         gauges.DEAD_LETTERS: counts.dead_letters,
+        gauges.HELD_NOTES: counts.notes,
+        gauges.HELD_SENDERS: counts.held_senders,
     }
     return {gauge: {"": value} for gauge, value in numbers.items()}
 

@@ -43,4 +43,4 @@ async def the_status_page_tells_of_it(w: World) -> None:
     await w.until_ready()
     readiness = json.loads(w.page("/readyz"))
     names = {check["name"] for check in readiness["checks"]}
-    assert names == {"loop", "relay", "prekeys", "identity", "catch-up", "redis", "bus", "workers"}
+    assert names == {"loop", "relay", "prekeys", "identity", "catch-up", "redis", "bus", "intake", "workers"}

@@ -73,6 +73,7 @@ def _work(status: Json) -> list[tuple[str, str]]:
         ("jobs", f"{waiting} waiting, {work['running']} running, {work['due']} to be tried again"),
         ("replies", f"{work['unsent']} to be sent, {work['unacknowledged']} not acknowledged"),
         ("given up", f"{work['dead_letters']} dead letters, {work['quarantined']} in quarantine"),
+        ("at the relay", f"{work['held_senders']} senders wait there, {work['notes']} notes"),
     ]
 
 

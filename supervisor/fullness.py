@@ -1,0 +1,47 @@
+"""Does the whole agent take anything in? Its own bounds are for all senders together, and long before them each sender has one of its own.
+
+Pure: supervisor/survey.py tells it what waits, readiness asks it. What holds is said once for each change.
+"""
+
+import structlog
+
+from bus.overview import Counts
+from bus.store import Store
+from supervisor.health import Check
+
+HOLDS_UNTIL = 0.9
+"""Of a bound: so that what swings around it is one change and not hundreds."""
+
+log = structlog.get_logger()
+
+
+class Fullness:
+    """One supervisor's view. A nearly full Redis is supervisor/redis_watch.py's."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._reasons: dict[str, str] = {}
+
+    def consider(self, counts: Counts) -> None:
+        """What waits now."""
+        jobs = counts.waiting + counts.queued + counts.running
+        self._compare("jobs", jobs, self._store.most_waiting, "jobs wait for workers (HASHEE_MOST_WAITING)")
+        self._compare("notes", counts.notes, self._store.budgets.most_held, "notes of what waits at the relay")
+
+    def check(self) -> Check:
+        """For readiness."""
+        detail = "; ".join(self._reasons.values())
+        return Check("intake", ok=not self._reasons, detail=detail or "each sender has room, or waits at the relay")
+
+    def _compare(self, what: str, count: int, most: int, words: str) -> None:
+        was_full = what in self._reasons
+        if count >= most * (HOLDS_UNTIL if was_full else 1):
+            self._reasons[what] = f"nothing is taken in: {count} of {most} {words}"
+        elif was_full:
+            del self._reasons[what]
+        if (what in self._reasons) == was_full:
+            return
+        if was_full:
+            log.info("intake: has room again", what=what, count=count, most=most)
+        else:
+            log.error("intake: nothing is taken in", what=what, count=count, most=most)
