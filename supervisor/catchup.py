@@ -27,7 +27,9 @@ MOST_RETRY_SECONDS = 60.0
 """The pause grows up to here while the relay's answers lead nowhere: a mistake of its is not asked for 200 times a second."""
 
 OWN_RETRY_SECONDS = 1.0
-"""While it is Redis that does not take a page in, or one of its messages: it goes on soon after that ends."""
+"""While it is Redis that does not take a page in, or one of its messages: it goes on soon after that ends. While Redis is nearly full
+the pause grows as well, and ends with that: a page would be read for nothing.
+"""
 
 DEAF_AFTER_SECONDS = 180.0
 """Three polls: what was pushed into a dying connection has not come since."""
@@ -81,7 +83,7 @@ class Catchup:
 
     async def run(self) -> None:
         """Once a minute and whenever asked, until cancelled."""
-        pause = RETRY_SECONDS
+        pause = holding_pause = RETRY_SECONDS
         while True:
             with trio.move_on_after(INTERVAL_SECONDS):
                 await self._wanted.wait()
@@ -97,12 +99,15 @@ class Catchup:
                 stopped_by, at_least = Stop.FAILED, error.retry_after_seconds
             self._problem = stopped_by.value
             if stopped_by is Stop.PRESENT:
-                pause = RETRY_SECONDS
+                pause = holding_pause = RETRY_SECONDS
                 continue
             self._inbound.polled(has_caught_up=False)
             self._wanted.set()
             if stopped_by in (Stop.REDIS, Stop.NOT_TAKEN):
                 await trio.sleep(OWN_RETRY_SECONDS)
+                with trio.move_on_after(holding_pause):
+                    await self._inbound.wait_for_room()
+                holding_pause = min(2 * holding_pause, MOST_RETRY_SECONDS)
                 continue
             if stopped_by is not Stop.FAILED:
                 log.warning("poll: stopped", reason=stopped_by.value, again_in_seconds=pause)

@@ -112,6 +112,8 @@ class Inbound:
         self._lanes = Lanes(self._work, budgets.lanes_bytes)
         self._opening = Room(budgets.opening_bytes)
         self._is_holding = False
+        self._has_room = trio.Event()
+        self._has_room.set()
         self._unpolled: Counter[str] = Counter()
         self._cursor_moves = True
         self._noting: list[set[str]] = []
@@ -129,6 +131,14 @@ class Inbound:
     def hold(self, is_holding: bool) -> None:
         """While Redis is nearly full, nothing is taken in (DESIGN rule 16)."""
         self._is_holding = is_holding
+        if not is_holding:
+            self._has_room.set()
+        elif self._has_room.is_set():
+            self._has_room = trio.Event()
+
+    async def wait_for_room(self) -> None:
+        """Returns at once unless Redis is nearly full, else when it is so no more."""
+        await self._has_room.wait()
 
     @contextmanager
     def noting_pushes(self) -> Iterator[set[str]]:

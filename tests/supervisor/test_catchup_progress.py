@@ -94,9 +94,39 @@ async def test_the_pause_grows_while_pages_lead_nowhere_and_a_new_connection_end
     assert {line["reason"] for line in lines} == {Stop.NOWHERE.value}
 
 
+async def test_while_redis_is_nearly_full_the_pause_grows_and_ends_with_that(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_at: list[float] = []
+    inbound = _Inbound()
+    catchup = Catchup(None, None, inbound, None, 0)  # type: ignore[arg-type]  # nothing else of them is asked
+
+    async def is_not_taken() -> Stop:
+        asked_at.append(trio.current_time())
+        await trio.lowlevel.checkpoint()
+        return Stop.NOT_TAKEN
+
+    monkeypatch.setattr(catchup, "_poll", is_not_taken)
+    catchup.ask()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(catchup.run)
+        await trio.sleep(200)
+        assert asked_at == [0, 2, 5, 10, 19, 36, 69, 130, 191]
+        inbound.has_room.set()
+        await trio.sleep(0.5)
+        assert asked_at[-1] == 200, "as soon as there is room"
+        nursery.cancel_scope.cancel()
+
+
 class _Inbound:
+    def __init__(self) -> None:
+        self.has_room = trio.Event()
+
     def polled(self, *, has_caught_up: bool) -> None:
         assert not has_caught_up
+
+    async def wait_for_room(self) -> None:
+        await self.has_room.wait()
 
 
 async def test_a_page_that_begins_with_the_cursors_own_message_ends(tmp_path: Path) -> None:
