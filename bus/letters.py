@@ -10,6 +10,7 @@ from typing import Literal, cast
 
 import msgspec
 
+from bus.budgets import StoreBudgets
 from bus.client import Commands
 from bus.keys import Keys
 from bus.records import (
@@ -274,6 +275,16 @@ class Quarantine:
             some = named[at : at + MOST_AT_ONCE]
             keys = [self._keys.waiting_for, self._keys.generation, *(self._keys.quarantined(name) for name, _ in some)]
             await self._client.script("list_waiting", keys, *(word for pair in some for word in pair))
+
+    async def is_charged(self, name: str) -> bool:
+        """Whether its bytes are counted; what a former version has kept are not."""
+        return await self._client.command("HEXISTS", self._keys.quarantined(name), "kept") == 1
+
+    async def charge(self, name: str, evidence: bytes, budgets: StoreBudgets, *, may_be_read: bool) -> bool:
+        """Count what a former version has kept whole; True when there was no room for it, and only the evidence is left."""
+        keys = [self._keys.quarantined(name), self._keys.kept, self._keys.generation]
+        arguments = (evidence, budgets.quarantine_bytes, budgets.unsigned_bytes, int(may_be_read))
+        return await self._client.script("charge_kept", keys, *arguments) == 2
 
     async def want(self, names: Iterable[str]) -> None:
         """A supervisor is to try these again as soon as it can."""

@@ -11,6 +11,8 @@ import trio
 from bus.letters import DeadLetters, Quarantine
 from bus.store import Store
 from bus.wire import RedisFailed
+from supervisor.evidence import evidence_of
+from supervisor.mending import MENDABLE_REASONS, kept_frame
 from supervisor.metrics import Metrics
 
 LOOK_SECONDS = 1.0
@@ -30,10 +32,11 @@ class Overflow:
 
     async def run(self) -> None:
         """Until cancelled."""
-        published = 0
+        published, has_charged = 0, False
         while True:
             if self._store.budgets.out_bytes != published:
                 published = await self._publish_bounds()
+            has_charged = has_charged or await self._charge_former()
             for kind, relieve in (("quarantine", self._relieve_quarantine), ("dead", self._relieve_dead)):
                 await self._relieve(kind, relieve)
             await trio.sleep(LOOK_SECONDS)
@@ -47,6 +50,29 @@ class Overflow:
             log.warning("overflow: waits for Redis", kind="bounds", reason=str(error))
             return 0
         return bound
+
+    async def _charge_former(self) -> bool:
+        """What a former version has kept whole is counted, the newest first, and cut where there is no room; False where Redis was away."""
+        cut = 0
+        try:
+            for name in reversed(await self._quarantine.names()):
+                if not await self._quarantine.is_charged(name):
+                    cut += await self._charge(name)
+        except RedisFailed as error:
+            log.warning("overflow: waits for Redis", kind="former", reason=str(error))
+            return False
+        if cut:
+            log.warning("quarantine: what a former version kept was cut to what an operator can use", count=cut)
+        return True
+
+    async def _charge(self, name: str) -> bool:
+        message = await self._quarantine.find(name)
+        if message is None:
+            return False
+        frame = kept_frame(message)
+        evidence = message.evidence if frame is None else evidence_of(frame, message.frame)
+        may_be_read = message.reason in MENDABLE_REASONS
+        return await self._quarantine.charge(name, evidence, self._store.budgets, may_be_read=may_be_read)
 
     async def _relieve(self, kind: str, relieve: Callable[[], Awaitable[int]]) -> None:
         gone = 0
