@@ -92,7 +92,7 @@ async def test_of_a_message_that_nobody_can_read_evidence_is_kept_and_not_its_fr
         huge = msgspec.structs.replace(ada.say("unread"), encrypted_payload="?" * 1_000_000)
         await core.polled(huge)
         assert await core.quarantined(huge) == "malformed"
-        size = await core.client.command("MEMORY", "USAGE", core.keys.quarantined(huge.message_id))
+        size = await core.client.command("MEMORY", "USAGE", core.keys.quarantined(huge.message_id), "SAMPLES", 0)
         assert isinstance(size, int)
         assert size <= EVIDENCE_BYTES
         found = await core.quarantine.find(huge.message_id)
