@@ -59,13 +59,11 @@ class IntakeBudgets(msgspec.Struct, frozen=True, kw_only=True):
     """What each stage may hold of what comes from the relay, on its way into Redis. Together, at their worst, `intake_bytes`.
 
     `lanes_bytes`: frames that wait or are being read, with what is made of them before they are opened (READING_COST). `opening_bytes`: frames that are being opened and stored at once; that takes OPENING_COST as much. `page_bytes`: a polled page.
-    `relations_bytes`: everybody's, while the list is read, and before anything of them is taken in.
     """
 
     lanes_bytes: int
     opening_bytes: int
     page_bytes: int
-    relations_bytes: int = 64 * MIB
 
     @classmethod
     def of(cls, intake_bytes: int) -> "IntakeBudgets":
@@ -74,7 +72,6 @@ class IntakeBudgets(msgspec.Struct, frozen=True, kw_only=True):
             lanes_bytes=intake_bytes * 3 // 8,
             opening_bytes=intake_bytes // 16,
             page_bytes=intake_bytes * 3 // 32,
-            relations_bytes=intake_bytes * 3 // 8,
         )
 
 

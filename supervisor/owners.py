@@ -169,21 +169,23 @@ class Owners:
 
     async def _read_all(self) -> None:
         self._noted_meanwhile = set()
-        for relation in await self._rest.relations():
-            if relation.user_id not in self._noted_meanwhile:  # a frame is newer than the answer that we read
-                await self._note(relation, relation.status or "active")
+        await self._rest.relations(self._note_listed)
+
+    async def _note_listed(self, relation: Relation) -> None:
+        await self._note(relation, relation.status or "active", lambda: relation.user_id in self._noted_meanwhile)
 
     async def note(self, relation: Relation, status: str) -> None:
         """A frame says that an owner's relation has this status; what is not known to be active lets nobody in."""
         self._noted_meanwhile.add(relation.user_id)
         await self._note(relation, status)
 
-    async def _note(self, relation: Relation, status: str) -> None:
+    async def _note(self, relation: Relation, status: str, is_outdated: Callable[[], bool] = lambda: False) -> None:
+        """`is_outdated`: whether a frame has been heard meanwhile, which is newer than the answer that we read."""
         change = CHANGES.get(status)
         if change is None:
             log.warning("relation: unknown status, suspended", owner=relation.user_id)
             change = Change.SUSPENDED
-        while True:
+        while not is_outdated():  # looked at again after each commit that came too late
             read = await self._vault.owner(relation.user_id)
             known = _decode(read)
             member = await find_member(self._vault, relation.user_id)

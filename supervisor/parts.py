@@ -105,7 +105,7 @@ class Parts:
         self.store = Store(client, settings.agent_id, instance.name, self.generation, settings.most_waiting)
         self.store.budgets = StoreBudgets.of(settings.redis_memory_bytes or UNLIMITED_REDIS_BYTES)
         intake = IntakeBudgets.of(Budgets.here(settings.memory_bytes).intake_bytes)
-        rest.page_bytes, rest.relations_bytes = intake.page_bytes, intake.relations_bytes
+        rest.page_bytes = intake.page_bytes
         self.outbox = Outbox(client, settings.agent_id, instance.name, self.generation)
         self.guard = TimeGuard(
             client, names, self.generation, metrics, state_dir=settings.state_dir, is_private=settings.redis_url is None

@@ -13,9 +13,6 @@ MOST_SCOPE_CHARACTERS: Final = 128
 
 MOST_STATUS_CHARACTERS: Final = 32
 
-RELATION_BYTES: Final = 600
-"""What is kept of one takes 550 bytes, as measured, and its scopes."""
-
 
 def essence_of(relation: Relation) -> Relation:
     """Who it is, under which keys, with which scopes and status. Name and picture are nobody's concern here."""
@@ -28,8 +25,3 @@ def essence_of(relation: Relation) -> Relation:
         scopes=tuple(scope[:MOST_SCOPE_CHARACTERS] for scope in relation.scopes[:MOST_SCOPES]),
         status=None if relation.status is None else relation.status[:MOST_STATUS_CHARACTERS],
     )
-
-
-def held_bytes(essence: Relation) -> int:
-    """What it takes."""
-    return RELATION_BYTES + sum(map(len, essence.scopes))

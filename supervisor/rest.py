@@ -3,8 +3,9 @@
 Every answer is read in pieces and bounded; of a list every entry is decoded alone, so that a bad one spoils no other.
 """
 
+import math
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from http.cookiejar import DefaultCookiePolicy
 from urllib.parse import quote
@@ -18,7 +19,7 @@ from supervisor.bodies import BodyRefused, pieces, whole
 from supervisor.frames import FromRelay, MalformedFrame, Relation, UnknownFrame, decode_from_relay
 from supervisor.ids import id_in
 from supervisor.listing import Limits, Listing
-from supervisor.related import essence_of, held_bytes
+from supervisor.related import essence_of
 from supervisor.secrets import Secret
 from supervisor.way import DIRECTLY, Proxy, Way
 
@@ -109,7 +110,6 @@ class Rest:
         self._agent_id = agent_id
         self._page_limit = POLL_LIMIT
         self.page_bytes = PAGE_BYTES
-        self.relations_bytes = RELATIONS_BYTES
         self._asked = trio.Semaphore(ASKED_AT_ONCE)
 
     async def register_keys(self, body: Json) -> int:
@@ -138,18 +138,24 @@ class Rest:
         found = read_as(_GroupKey, data)
         return "" if found is None else found.envelope
 
-    async def relations(self) -> tuple[Relation, ...]:
-        """Everybody who may, or might once, talk to this agent; a malformed entry hides no other."""
+    async def relations(self, note: Callable[[Relation], Awaitable[None]]) -> None:
+        """`note` is told of everybody who may, or might once, talk to this agent, one by one while the answer is read: none is kept.
+
+        A malformed entry hides no other. What `note` raises is passed on as it is.
+        """
+        failure: Exception | None = None
         async with self._listed(f"/agents/{self._agent_id}/relations", SMALL_ENTRY, RELATIONS_BYTES) as entries:
-            found, held = list[Relation](), 0
             async for entry in entries:
                 relation = read_as(Relation, entry)
-                if relation is not None:
-                    found.append(essence_of(relation))
-                    held += held_bytes(found[-1])
-                if held > self.relations_bytes:
-                    raise BodyRefused(f"over {len(found)} relations, which HASHEE_MEMORY has no room for")
-        return tuple(found)
+                if relation is None:
+                    continue
+                try:
+                    await note(essence_of(relation))
+                except Exception as error:  # noqa: BLE001 - raised below: in here it would be taken for one of the call
+                    failure = error
+                    break
+        if failure is not None:
+            raise failure
 
     async def poll(self, cursor: str | None) -> Page:
         """The messages after `cursor`, as many as may be held at once. After a page that was not taken whole, fewer are asked for."""
@@ -169,7 +175,7 @@ class Rest:
 
     async def _data(self, method: str, path: str, most_bytes: int, *, body: Json | None = None) -> Text:
         """The `data` of an answer, unread. Raises RestFailed."""
-        async with self._answered(method, path, body=body) as answer:
+        async with self._answered(method, path, body=body) as (answer, _):
             said = read_as(_Answer, await whole(answer, most_bytes))
             if said is None:
                 raise BodyRefused(NOT_JSON)
@@ -181,23 +187,26 @@ class Rest:
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """The entries of a list, each as it stands there, while the answer is read. Raises RestFailed."""
         async with (
-            self._answered("GET", path, parameters=parameters) as answer,
-            aclosing(_entries(answer, limits, most_bytes)) as entries,
+            self._answered("GET", path, parameters=parameters) as (answer, within),
+            aclosing(_entries(answer, limits, most_bytes, within)) as entries,
         ):
             yield entries
 
     @asynccontextmanager
     async def _answered(
         self, method: str, path: str, *, body: Json | None = None, parameters: Parameters | None = None
-    ) -> AsyncIterator[httpx2.Response]:
-        """An answer of success, its body still to be read in the block. Raises RestFailed for any other and for whatever fails meanwhile."""
+    ) -> AsyncIterator[tuple[httpx2.Response, trio.CancelScope]]:
+        """An answer of success, its body still to be read in the block, and what bounds that in time.
+
+        Raises RestFailed for any other and for whatever fails meanwhile.
+        """
         call, status = f"{method} {path}", 0
         try:
-            with trio.fail_after(TIMEOUT_SECONDS):  # of the whole answer; httpx counts each read alone
+            with trio.fail_after(TIMEOUT_SECONDS) as within:  # of the whole answer; httpx counts each read alone
                 async with self._client.stream(method, path, json=body, params=parameters) as answer:
                     status = answer.status_code
                     await _check(call, answer)
-                    yield answer
+                    yield answer, within
         except RestFailed:
             raise
         except BodyRefused as error:
@@ -221,13 +230,19 @@ async def _check(call: str, answer: httpx2.Response) -> None:
     raise RestFailed(call, answer.status_code, _code(error_part.get("code")), retry_after)
 
 
-async def _entries(answer: httpx2.Response, limits: Limits, most_bytes: int) -> AsyncGenerator[bytes]:
-    """The entries of an answer's list. Raises BodyRefused."""
+async def _entries(
+    answer: httpx2.Response, limits: Limits, most_bytes: int, within: trio.CancelScope
+) -> AsyncGenerator[bytes]:
+    """The entries of an answer's list. Taking them apart, and what is done with them, is not the relay's time. Raises BodyRefused."""
     listing = Listing(limits)
     async with aclosing(pieces(answer, most_bytes)) as parts:
         async for part in parts:
-            for entry in listing.feed(part):
-                yield entry
+            left_seconds, within.deadline = within.deadline - trio.current_time(), math.inf
+            try:
+                for entry in listing.feed(part):
+                    yield entry
+            finally:
+                within.deadline = trio.current_time() + left_seconds
     if not listing.is_whole:
         raise BodyRefused("a list that does not end" if listing.was_found else NOT_A_LIST)
 

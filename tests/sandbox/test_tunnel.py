@@ -13,6 +13,7 @@ from supervisor.websocket import ConnectFailed, open_websocket
 from tests.sandbox.connect_proxy import BASIC, PASSWORD, USER, ConnectProxy, connect_proxy
 from tests.sandbox.relay import talk
 from tests.sandbox.test_websocket_tls import tls_front, tls_server
+from tests.supervisor.doubles import relations_of
 
 FAILURES = {
     "refuse": "opens no tunnel to relay.test:443: HTTP status 403",
@@ -37,7 +38,7 @@ async def test_rest_and_websocket_go_through_the_proxy_and_it_sees_neither_token
         with trio.fail_after(20):
             token = Secret(made.agent.token)
             async with open_rest("https://relay.test", made.agent.agent_id, token, way) as rest:
-                assert len(await rest.relations()) == 1
+                assert len(await relations_of(rest)) == 1
             assert len(proxy.heads) == 1
             address = f"wss://relay.test/ws/agent?agent_id={made.agent.agent_id}"
             async with open_websocket(address, way=way) as socket:
@@ -63,7 +64,7 @@ async def test_a_proxy_that_opens_no_tunnel_is_named_with_the_reason_and_without
             assert failed.value.reason == f"the proxy {proxy.url} {FAILURES[mood]}"
             async with open_rest("https://relay.test", "agent", Secret("hsk_token"), way) as rest:
                 with pytest.raises(RestFailed) as refused:
-                    await rest.relations()
+                    await relations_of(rest)
         said = str(refused.value)
         assert refused.value.status == 0
         assert ("407" in said) == (mood == "login")
@@ -102,7 +103,7 @@ async def test_the_proxy_itself_may_be_reached_with_tls(tmp_path: Path) -> None:
             way = Way(parse_proxy(f"https://127.0.0.1:{secure_port}"), context)
             with trio.fail_after(20):
                 async with open_rest("https://relay.test", made.agent.agent_id, Secret(made.agent.token), way) as rest:
-                    assert len(await rest.relations()) == 1
+                    assert len(await relations_of(rest)) == 1
                 address = f"wss://relay.test/ws/agent?agent_id={made.agent.agent_id}"
                 async with open_websocket(address, way=way) as socket:
                     await socket.ping()

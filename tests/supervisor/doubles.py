@@ -1,12 +1,23 @@
 """The relay as the supervisor's core sees it, in memory: its REST side and a connection, both obeying the test."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
 from supervisor.connection import Connection, NotConnected, State
 from supervisor.frames import Frame, FromRelay, Relation
 from supervisor.rest import Json, Page, Rest, RestFailed
+
+
+async def relations_of(rest: Rest) -> list[Relation]:
+    """All that it tells of."""
+    told = list[Relation]()
+
+    async def keep(relation: Relation) -> None:
+        told.append(relation)
+
+    await rest.relations(keep)
+    return told
 
 
 class FakeRest(Rest):
@@ -72,11 +83,12 @@ class FakeRest(Rest):
         await self._let_go("group_key")
         return answer
 
-    async def relations(self) -> tuple[Relation, ...]:
+    async def relations(self, note: Callable[[Relation], Awaitable[None]]) -> None:
         await self._called("relations")
         answer = tuple(self.related)
         await self._let_go("relations")
-        return answer
+        for relation in answer:
+            await note(relation)
 
     async def poll(self, cursor: str | None) -> Page:
         await self._called("poll")

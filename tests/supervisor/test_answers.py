@@ -12,6 +12,7 @@ from supervisor.answers import NotTaken
 from supervisor.frames import MessageNew, Relation
 from supervisor.ids import id_in, is_id
 from supervisor.rest import Rest, RestFailed
+from tests.supervisor.doubles import relations_of
 from tests.supervisor.person import AGENT, message_frame
 
 pytestmark = pytest.mark.pure
@@ -70,7 +71,7 @@ async def test_what_is_no_id_never_becomes_the_cursor(message_id: object) -> Non
 @pytest.mark.parametrize("unreadable", [*UNREADABLE, b"7", b"{}", b'{"user_id": "%b"}' % (b"u" * 129)])
 async def test_one_relation_that_cannot_be_read_hides_no_other(unreadable: bytes) -> None:
     body = b'{"data": [{"user_id": "a"}, %b, {"user_id": "b", "display_name": "\\ud800"}]}' % unreadable
-    assert await rest(body).relations() == (Relation("a"), Relation("b"))
+    assert await relations_of(rest(body)) == [Relation("a"), Relation("b")]
 
 
 @pytest.mark.parametrize("unreadable", [*UNREADABLE, b"7", b'{"device_id": "%b"}' % (b"d" * 129)])

@@ -11,6 +11,7 @@ from bus.store import Intake
 from crypto.renewal import Renewal
 from supervisor.rest import Rest
 from tests.supervisor.builders import open_core
+from tests.supervisor.doubles import relations_of
 from tests.supervisor.person import AGENT, CONVERSATION, Person, relation_of
 from tests.supervisor.test_inbound import OTHER_CONVERSATION, scene
 
@@ -95,7 +96,7 @@ async def test_one_malformed_relation_does_not_hide_the_others(tmp_path: Path) -
         return httpx2.Response(200, json={"data": [{"user_id": 7}, {"user_id": "u", "scopes": []}]})
 
     async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer), base_url="http://relay") as client:
-        assert [relation.user_id for relation in await Rest(client, AGENT).relations()] == ["u"]
+        assert [relation.user_id for relation in await relations_of(Rest(client, AGENT))] == ["u"]
 
 
 async def test_two_people_in_a_new_conversation_at_two_supervisors_do_not_share_it(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import structlog
 import trio
 
 from bus.generation import Generation
+from bus.vault import Versioned
 from crypto.errors import Unreadable
 from crypto.grants import KeyChangePolicy, Status
 from supervisor.grant_ledger import GrantLedger
@@ -307,6 +308,28 @@ async def test_who_comes_while_the_relations_are_read_gets_a_reading_that_begins
             await trio.testing.wait_all_tasks_blocked()
             held.set()
         assert await core.owners.find(ada.user_id) is not None
+
+
+async def test_a_frame_that_is_heard_while_the_list_is_being_noted_wins_over_the_older_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scene(tmp_path) as (core, ada):
+        ada.meet()
+        really_read = core.vault.owner
+        reads = 0
+
+        async def read(owner_id: str) -> Versioned:
+            nonlocal reads
+            reads, found = reads + 1, await really_read(owner_id)
+            if reads == 1:
+                await core.owners.note(relation_of(ada), "revoked")
+            return found
+
+        monkeypatch.setattr(core.vault, "owner", read)
+        await core.owners.refresh()
+        found = await core.owners.find(ada.user_id)
+        assert found is not None
+        assert not found.is_active
 
 
 async def test_a_reading_that_is_given_up_in_its_middle_is_left_to_the_next(tmp_path: Path) -> None:

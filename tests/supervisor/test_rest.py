@@ -4,10 +4,14 @@ import json
 
 import httpx2
 import pytest
+import trio
+import trio.testing
 
-from supervisor.frames import MessageNew, UnknownFrame
-from supervisor.rest import Rest, RestFailed, open_rest
+from bus.wire import RedisFailed
+from supervisor.frames import MessageNew, Relation, UnknownFrame
+from supervisor.rest import TIMEOUT_SECONDS, Rest, RestFailed, open_rest
 from supervisor.secrets import Secret
+from tests.supervisor.doubles import relations_of
 from tests.supervisor.person import AGENT, message_frame
 
 TOKEN = "hsk_" + "t" * 40
@@ -89,14 +93,36 @@ async def test_a_refusal_says_its_status_and_whether_waiting_helps(status: int, 
 )
 async def test_no_answer_or_one_of_no_use_is_a_failed_call(given: httpx2.Response | Exception) -> None:
     with pytest.raises(RestFailed) as failed:
-        await Relay(given).rest.relations()
+        await relations_of(Relay(given).rest)
     assert not failed.value.is_final
+
+
+async def test_what_is_done_with_relations_while_they_are_read_is_not_counted_as_the_relays_time(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    told = list[str]()
+
+    async def note(relation: Relation) -> None:
+        await trio.sleep(TIMEOUT_SECONDS)
+        told.append(relation.user_id)
+
+    await Relay(httpx2.Response(200, json={"data": [{"user_id": "a"}, {"user_id": "b"}]})).rest.relations(note)
+    assert told == ["a", "b"]
+    assert trio.current_time() >= 2 * TIMEOUT_SECONDS
+
+
+async def test_what_goes_wrong_with_a_relation_is_not_taken_for_a_failure_of_the_call() -> None:
+    async def note(_relation: Relation) -> None:
+        raise RedisFailed("full")
+
+    with pytest.raises(RedisFailed):
+        await Relay(httpx2.Response(200, json={"data": [{"user_id": "a"}]})).rest.relations(note)
 
 
 async def test_the_token_is_sent_and_shown_nowhere() -> None:
     async with open_rest("http://127.0.0.1:1", AGENT, Secret(TOKEN)) as rest:
         assert rest._client.headers["Authorization"] == f"Bearer {TOKEN}"
         with pytest.raises(RestFailed) as failed:
-            await rest.relations()
+            await relations_of(rest)
     assert TOKEN not in repr(failed.value) + str(failed.value)
     assert failed.value.__cause__ is None

@@ -4,15 +4,17 @@ import gzip
 import json
 import tracemalloc
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 
 import pytest
 import trio
 
-from supervisor.frames import MessageNew
+from supervisor.frames import MessageNew, Relation
 from supervisor.rest import ASKED_AT_ONCE, PAGE_BYTES, POLL_LIMIT, Page, Rest, RestFailed, open_rest
 from supervisor.secrets import Secret
+from tests.supervisor.doubles import relations_of
 from tests.supervisor.person import AGENT
 from tests.supervisor.web_server import Asked, response, web_server
 
@@ -226,7 +228,7 @@ async def test_one_bad_entry_hides_no_other(bad: bytes) -> None:
         await stream.send_all(response(body))
 
     async with web_server(answer) as url, open_rest(url, AGENT, TOKEN) as rest:
-        assert [relation.user_id for relation in await rest.relations()] == ["a", "b"]
+        assert [relation.user_id for relation in await relations_of(rest)] == ["a", "b"]
 
 
 async def test_nothing_that_an_answer_sets_is_kept_or_sent_again() -> None:
@@ -265,7 +267,7 @@ async def test_asking_for_the_sake_of_messages_never_keeps_polling_waiting() -> 
             nursery.start_soon(rest.devices, f"u{number}")
         await asking.wait()
         await rest.poll(None)
-        await rest.relations()
+        await relations_of(rest)
         assert under_way == ASKED_AT_ONCE
         nursery.cancel_scope.cancel()
 
@@ -281,19 +283,31 @@ async def test_of_many_relations_only_what_counts_is_held() -> None:
 
     async with web_server(answer) as url, open_rest(url, AGENT, TOKEN) as rest:
         with held_at_most(4 * MIB):
-            found = await rest.relations()
+            found = await relations_of(rest)
     assert [(one.user_id, one.scopes, one.display_name) for one in found] == [
         (f"u{number}", ("chat",), None) for number in range(1000)
     ]
 
 
-async def test_more_relations_than_there_is_room_for_are_a_failed_call_that_names_the_setting() -> None:
-    body = response(listed(*[b'{"user_id":"u%d"}' % number for number in range(1000)]))
+@pytest.mark.parametrize(("people", "measure"), [(10_000, partial(held_at_most, MIB)), (100_000, nullcontext)])
+async def test_however_many_people_are_told_of_one_by_one_and_none_is_kept(
+    people: int, measure: Callable[[], AbstractContextManager[None]]
+) -> None:
+    """Kept they would take 6 MB, and 60. Measured it takes several times as long: the many are only counted."""
+    body = response(
+        listed(*[b'{"user_id":"u%d","public_key":"%044d","scopes":["chat"]}' % (n, n) for n in range(people)])
+    )
+    told = 0
 
     async def answer(_asked: Asked, stream: trio.SocketStream) -> None:
-        await stream.send_all(body)
+        await stream.send_all(memoryview(body))
+
+    async def note(relation: Relation) -> None:
+        nonlocal told
+        assert relation.user_id == f"u{told}"
+        told += 1
 
     async with web_server(answer) as url, open_rest(url, AGENT, TOKEN) as rest:
-        rest.relations_bytes = 300_000
-        with pytest.raises(RestFailed, match="HASHEE_MEMORY"):
-            await rest.relations()
+        with measure():
+            await rest.relations(note)
+    assert told == people
