@@ -14,6 +14,7 @@ from bus.store import Store
 from bus.wire import RedisFailed
 from supervisor.inbound import Inbound
 from supervisor.metrics import Metrics
+from supervisor.redis_trouble import said_trouble
 from supervisor.refetch import MessageFrame, Refetch
 from supervisor.rest import Rest, RestFailed
 
@@ -34,13 +35,15 @@ class Held:
 
     async def run(self) -> None:
         """Until cancelled."""
+        trouble = said_trouble("held messages")
         while True:
             pause_seconds = LOOK_SECONDS
             try:
                 for sender_id in await self._notes.senders():
                     await self._fetch_if_there_is_room(sender_id)
+                trouble.over()
             except RedisFailed as error:
-                log.warning("held: waits for Redis", reason=str(error))
+                trouble.met(error)
             except RestFailed as error:
                 log.warning("held: waits for the relay", reason=str(error))
                 pause_seconds = max(LOOK_SECONDS, error.retry_after_seconds)

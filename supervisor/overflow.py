@@ -14,6 +14,7 @@ from bus.wire import RedisFailed
 from supervisor.evidence import evidence_of
 from supervisor.mending import MENDABLE_REASONS, kept_frame
 from supervisor.metrics import Metrics
+from supervisor.redis_trouble import said_trouble
 
 LOOK_SECONDS = 1.0
 AT_ONCE = 100
@@ -29,6 +30,9 @@ class Overflow:
         self._quarantine = quarantine
         self._dead = dead
         self._metrics = metrics
+        self._troubles = {
+            kind: said_trouble(f"overflow: {kind}") for kind in ("bounds", "former", "quarantine", "dead")
+        }
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -47,8 +51,9 @@ class Overflow:
         try:
             await self._store.publish_bounds()
         except RedisFailed as error:
-            log.warning("overflow: waits for Redis", kind="bounds", reason=str(error))
+            self._troubles["bounds"].met(error)
             return 0
+        self._troubles["bounds"].over()
         return bound
 
     async def _charge_former(self) -> bool:
@@ -59,8 +64,9 @@ class Overflow:
                 if not await self._quarantine.is_charged(name):
                     cut += await self._charge(name)
         except RedisFailed as error:
-            log.warning("overflow: waits for Redis", kind="former", reason=str(error))
+            self._troubles["former"].met(error)
             return False
+        self._troubles["former"].over()
         if cut:
             log.warning("quarantine: what a former version kept was cut to what an operator can use", count=cut)
         return True
@@ -80,7 +86,9 @@ class Overflow:
             while left := await relieve():
                 gone += left
         except RedisFailed as error:
-            log.warning("overflow: waits for Redis", kind=kind, reason=str(error))
+            self._troubles[kind].met(error)
+        else:
+            self._troubles[kind].over()
         if gone:
             self._metrics.overflowed.labels(kind).inc(gone)
             log.warning("overflow: the oldest were given up, since there are too many", kind=kind, count=gone)

@@ -60,10 +60,11 @@ from supervisor.own_words import OwnWords
 from supervisor.owners import Owners
 from supervisor.prekeys import Prekeys
 from supervisor.process import WorkerExit
-from supervisor.readiness import bus_check, prekeys_check, relay_check, say_trouble
+from supervisor.readiness import bus_check, prekeys_check, relay_check
 from supervisor.reading import Reader
 from supervisor.recipients import Recipients
 from supervisor.reclaimer import Reclaimer
+from supervisor.redis_trouble import say_trouble
 from supervisor.redis_watch import RedisWatch
 from supervisor.relations import Relations
 from supervisor.rest import Rest

@@ -1,15 +1,11 @@
 """What must hold of the relay's side for a supervisor to be ready, each with its reason."""
 
-import structlog
-
 from bus.leases import LeaseKeeper
 from bus.readers import LiveSubscriber, StreamReader
 from supervisor.connection import Connection, State
 from supervisor.health import SILENT_SECONDS, Check
 from supervisor.prekeys import Prekeys
 from supervisor.slots import Slots
-
-log = structlog.get_logger()
 
 
 def relay_check(connection: Connection, slots: Slots) -> Check:
@@ -37,11 +33,3 @@ def bus_check(*parts: LeaseKeeper | StreamReader | LiveSubscriber) -> Check:
         ok=not troubles,
         detail=", ".join(troubles) or "leases are renewed, replies and the live channel are read",
     )
-
-
-def say_trouble(who: str, reason: str) -> None:
-    """Once for each change."""
-    if reason:
-        log.warning("redis: a part cannot do its work there, it tries on", part=who, reason=reason)
-    else:
-        log.info("redis: a part does its work there again", part=who)

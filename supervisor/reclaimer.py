@@ -22,6 +22,7 @@ from bus.wire import RedisFailed
 from supervisor.instance import Instance
 from supervisor.metrics import Metrics
 from supervisor.own_words import OwnWords
+from supervisor.redis_trouble import said_trouble
 
 INTERVAL_SECONDS = 1.0
 OFFICE_SECONDS = 5.0
@@ -68,7 +69,7 @@ class Reclaimer:
 
     async def run(self) -> None:
         """Until cancelled."""
-        turn = 0
+        turn, trouble = 0, said_trouble("reclaimer")
         connects = self._client.connects
         while True:
             try:
@@ -79,8 +80,9 @@ class Reclaimer:
                 if await self._hold_office():
                     await self._work(turn, now_ms)
                 turn += 1
+                trouble.over()
             except RedisFailed as error:
-                log.warning("reclaimer: Redis failed", reason=str(error))
+                trouble.met(error)
                 connects = -1  # whatever it was, the groups may be gone
             await trio.sleep(INTERVAL_SECONDS)
 

@@ -27,6 +27,7 @@ from supervisor.mending import (
 )
 from supervisor.metrics import Metrics
 from supervisor.owners import Owners
+from supervisor.redis_trouble import said_trouble
 from supervisor.refetch import Refetch
 from supervisor.rest import Rest, RestFailed
 
@@ -48,6 +49,7 @@ class SecondChances:
         self._owners = owners
         self._rest = rest
         self._metrics = metrics
+        self._marking, self._trying = said_trouble("quarantine: marking"), said_trouble("quarantine: trying")
         self._send, self._hopes = trio.open_memory_channel[Hope](MOST_EVENTS)
         self._has_missed = False
         self._marked = trio.Event()
@@ -96,9 +98,10 @@ class SecondChances:
                 if await marking():
                     self._marked.set()
             except RedisFailed as error:
-                log.warning("quarantine: waits for Redis", reason=str(error))
+                self._marking.met(error)
                 await trio.sleep(LOOK_SECONDS)
             else:
+                self._marking.over()
                 return
 
     async def _mark_what_may_be_mended(self) -> int:
@@ -132,7 +135,9 @@ class SecondChances:
             try:
                 await self._try_all()
             except RedisFailed as error:
-                log.warning("quarantine: waits for Redis", reason=str(error))
+                self._trying.met(error)
+            else:
+                self._trying.over()
             with trio.move_on_after(LOOK_SECONDS):
                 await self._marked.wait()
 

@@ -18,6 +18,7 @@ from bus.generation import Generation
 from bus.keys import Keys
 from bus.wire import RedisFailed
 from supervisor.metrics import Metrics
+from supervisor.redis_trouble import said_trouble
 
 NOTE_SECONDS = 1.0
 FILE = "redis-seen.json"
@@ -97,12 +98,15 @@ class TimeGuard:
 
     async def run(self) -> None:
         """Look once a second and note what was seen, until cancelled."""
+        trouble = said_trouble("time guard")
         while True:
             await trio.sleep(NOTE_SECONDS)
             try:
                 await self.look_again()
             except RedisFailed as error:
-                log.warning("redis: away", reason=str(error))
+                trouble.met(error)
+            else:
+                trouble.over()
 
     def _certain_reason(self, server: str) -> str | None:
         """What says by itself that writes may be gone which nobody counted."""

@@ -13,6 +13,8 @@ import trio.testing
 from bus.letters import Quarantined
 from bus.store import Arrival, Source
 from bus.trace import Ledger
+from bus.trouble import Trouble
+from bus.wire import RedisFailed
 from crypto.envelope import Expected, parse_envelope, ratchet_wrap
 from supervisor.frames import GroupKeyRotated, MessageNew
 from supervisor.mending import group_key_came, mark, owner_changed, session_began
@@ -295,16 +297,29 @@ async def test_what_comes_while_redis_is_away_is_marked_when_it_is_back(
             await say_unheard(core, ada, "one", "two")
             await restore(core, ada)  # before anybody listens
             server.kill()
+            really_met, tries = Trouble.met, 0
+
+            def met(trouble: Trouble, error: RedisFailed) -> float:
+                nonlocal tries
+                tries += 1
+                return really_met(trouble, error)
+
+            monkeypatch.setattr(Trouble, "met", met)
             with structlog.testing.capture_logs() as lines:
                 async with second_chances(core):
 
                     async def waits() -> bool:
-                        return len([line for line in lines if line["event"] == "quarantine: waits for Redis"]) > 1
+                        return tries > 10
 
                     await until(waits)
                     server.start()
                     await until_nothing_is_held_back(core)
             assert await core.jobs() == ["one", "two"]
+            said = [
+                (line["part"], line["reason"]) for line in lines if line["event"].startswith("redis: a part cannot")
+            ]
+            assert {part for part, _ in said} == {"quarantine: marking", "quarantine: trying"}
+            assert len(said) == len(set(said)), "once for each reason, however often it is tried"
 
 
 @pytest.mark.parametrize("marked", [False, True])
