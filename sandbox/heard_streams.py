@@ -1,6 +1,7 @@
 """The agent's answers as a simulated person sees them grow: one a conversation, from `stream.start` to its end."""
 
 from collections import Counter
+from collections.abc import Callable
 
 import msgspec
 
@@ -18,9 +19,9 @@ class Growing(msgspec.Struct, frozen=True):
 
 
 class HeardStreams:
-    """Of one device. `growing`: by conversation, what is shown at the moment."""
+    """Of one device. `growing`: by conversation, what is shown at the moment. `state`: gives the device's keys and ratchets."""
 
-    def __init__(self, state: DeviceState, counts: Counter[str]) -> None:
+    def __init__(self, state: Callable[[], DeviceState], counts: Counter[str]) -> None:
         self.growing: dict[str, Growing] = {}
         self._state = state
         self._counts = counts
@@ -31,7 +32,7 @@ class HeardStreams:
         match frame:
             case StreamStart():
                 expected = Expected(conversation_id, frame.sender_id or "")
-                reader = self._state.open_stream(frame.encrypted_payload, expected, frame.stream_id)
+                reader = self._state().open_stream(frame.encrypted_payload, expected, frame.stream_id)
                 self.growing[conversation_id] = Growing(reader, "")
                 self._counts["streams"] += 1
             case StreamDelta():
@@ -44,7 +45,8 @@ class HeardStreams:
         growing = self.growing.get(frame.conversation_id)
         if growing is None or growing.reader.stream_id != frame.stream_id:
             return
-        envelope = self._state.verified(frame.encrypted_payload, Expected(frame.conversation_id, frame.sender_id or ""))
+        expected = Expected(frame.conversation_id, frame.sender_id or "")
+        envelope = self._state().verified(frame.encrypted_payload, expected)
         reader, text = growing.reader.read(envelope, seq=frame.seq)
         self.growing[frame.conversation_id] = Growing(reader, growing.text + text)
         self._counts["deltas"] += 1

@@ -80,7 +80,7 @@ class Person:
         """Whatever the agent has sent, pushed or fetched."""
         self._api = RelayApi(url, account.access_token)
         self._state = DeviceState(self.device)
-        self._streams = HeardStreams(self._state, self.counts)
+        self._streams = HeardStreams(lambda: self._state, self.counts)
         self.growing = self._streams.growing
         self._outgoing = Outgoing()
         self._agents: dict[str, str] = {}

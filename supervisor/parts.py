@@ -273,9 +273,7 @@ class Parts:
         """What runs from start to end."""
         return [
             self.inbound.run,
-            self.second_chances.run,
-            self.overflow.run,
-            self.held.run,
+            *(self.second_chances.run, self.overflow.run, self.held.run),
             self.guard.run,
             self.groups.run,
             self.catchup.run,

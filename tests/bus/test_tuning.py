@@ -71,7 +71,7 @@ def test_a_large_block_stands_alone_and_so_goes_back_to_the_kernel_also_after_la
 
     def stands_alone(size: int, *how: str) -> bool:
         command = [sys.executable, "-c", ALONE, str(size), *how]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout == "True\n"
+        return subprocess.run(command, check=True, capture_output=True, encoding="ascii").stdout == "True\n"
 
     assert not stands_alone(LARGE_BYTES)
     assert stands_alone(LARGE_BYTES, "tuned")

@@ -285,6 +285,7 @@ STEPS: dict[str, tuple[str, ...]] = {
         "supervisor/connection.py:Connection._authenticate",
         "supervisor/connection.py:Connection._read_until_lost",
         "supervisor/connection.py:Connection._heartbeat",
+        "supervisor/connection.py:Connection._answer_pings",
         "supervisor/guarded_stream.py:GuardedStream.receive_some",
         "supervisor/websocket.py:WebSocket._closing_handshake",
     ),
@@ -319,6 +320,7 @@ STEPS: dict[str, tuple[str, ...]] = {
 INSIDE: dict[str, tuple[str, ...]] = {
     "our own tasks and events": (
         "bus/log_stream.py:LogQueue._run",
+        "bus/log_stream.py:LogQueue._start",
         "workers/sending.py:SendSoon.run",
         "workers/slots.py:Slots._take",
         "supervisor/connection.py:Connection.wait_connected",
