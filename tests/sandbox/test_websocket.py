@@ -167,7 +167,10 @@ async def test_a_ping_in_flight_ends_when_the_connection_does() -> None:
 
 
 async def test_a_message_over_the_limit_ends_the_connection_with_1009_and_a_reason() -> None:
+    is_open = trio.Event()  # beside the answer to the upgrade it would be read with that, and no connection come about
+
     async def too_much(peer: Peer) -> None:
+        await is_open.wait()
         await peer.frame(TEXT, b"x" * 2000)
         await stay_silent(peer)
 
@@ -175,6 +178,7 @@ async def test_a_message_over_the_limit_ends_the_connection_with_1009_and_a_reas
         raw_server(too_much) as url,
         open_websocket(url, max_message_bytes=1000, close_timeout_seconds=0.1) as socket,
     ):
+        is_open.set()
         with trio.fail_after(5), pytest.raises(ConnectionLost) as lost:
             await socket.receive()
         assert lost.value.code == 1009
