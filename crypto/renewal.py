@@ -13,7 +13,6 @@ from typing import Final
 import msgspec
 
 from crypto.errors import Reason
-from crypto.identity import PublicIdentity
 from crypto.offers import KnownPrekey, Offers
 from crypto.prekeys import Bundle
 from crypto.records import DeviceRecord, Session
@@ -29,6 +28,7 @@ RENEGOTIABLE: Final = frozenset(
         Reason.BAD_CIPHERTEXT,
     )
 )
+"""How a message fails whose session is not ours any more; also one that was read before, and whose id is forgotten."""
 
 FIRST_WAIT_SECONDS: Final = 10
 LONGEST_WAIT_SECONDS: Final = 3_600
@@ -118,11 +118,11 @@ def known_bundle(record: DeviceRecord, owner_id: str, device_id: str) -> Bundle 
     return Bundle(owner_id, device_id, record.peer, prekey.id, prekey.public, prekey.signature, None, None)
 
 
-def with_prekey(record: DeviceRecord, identity: PublicIdentity, bundle: Bundle, now_ms: int) -> DeviceRecord:
+def with_prekey(record: DeviceRecord, bundle: Bundle, now_ms: int) -> DeviceRecord:
     """The record that knows the signed prekey of a bundle which the caller has checked; one that it knew keeps its time."""
     known = record.prekey
     is_known = known is not None and (known.id, known.public) == (bundle.signed_prekey_id, bundle.signed_prekey)
-    if record.peer != identity or is_known:
+    if record.peer != bundle.identity or is_known:
         return record
     fresh = KnownPrekey(bundle.signed_prekey_id, bundle.signed_prekey, bundle.signature, now_ms // 1000)
     return msgspec.structs.replace(record, prekey=fresh)

@@ -87,7 +87,7 @@ def start_session(
         one_time_prekey_id=bundle.one_time_prekey_id,
         handshake_key=ephemeral_key,
     )
-    return with_prekey(_with_session(record, session), bundle.identity, bundle, now_ms)
+    return with_prekey(_with_session(record, session), bundle, now_ms)
 
 
 def wrap_key(

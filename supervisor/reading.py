@@ -26,7 +26,7 @@ from crypto.envelope import (
 from crypto.errors import BadContent, ForgedContent, Reason, Unreadable
 from crypto.identity import LocalDevice
 from crypto.records import DeviceRecord
-from crypto.renewal import Renewal, handshake_refused, never_sent_on, offered, renewal_due
+from crypto.renewal import RENEGOTIABLE, Renewal, handshake_refused, never_sent_on, offered, renewal_due
 from crypto.wraps import RatchetWrap
 from supervisor.addressing import GROUP, check_addressed
 from supervisor.asking import WAIT_LONG_SECONDS
@@ -51,11 +51,6 @@ MessageFrame = MessageNew | ArtifactResponse
 
 CLOCKS_APART_MS = 60_000
 """A time that lies in the future by more than this is not the difference between Redis' clock and ours."""
-
-LONG_AGO = frozenset(
-    (Reason.NO_SESSION, Reason.UNKNOWN_PREKEY, Reason.TOO_MANY_SKIPPED, Reason.KEY_USED, Reason.BAD_CIPHERTEXT)
-)
-"""How a message fails that was read before, and whose id is forgotten (PROTOCOL §5.4)."""
 
 
 class Incoming(msgspec.Struct, frozen=True):
@@ -245,7 +240,7 @@ class Reader:
         except BadContent as error:
             return self._opened_in_vain(arrival, loaded, error)
         except Unreadable as error:
-            if _is_old(incoming, look) and error.reason in LONG_AGO and not isinstance(error, ForgedContent):
+            if _is_old(incoming, look) and error.reason in RENEGOTIABLE and not isinstance(error, ForgedContent):
                 return Old(arrival, error.reason.value)
             wrap = self._wrap_of(envelope)
             unread = self._out_of_step(arrival, loaded, error, wrap)
