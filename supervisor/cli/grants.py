@@ -4,7 +4,7 @@ The rows are the supervisor's; a decision is stored by compare-and-set together 
 made while one runs.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import NamedTuple, cast
 
@@ -32,6 +32,10 @@ COMMANDS: Mapping[str, str] = {
 }
 
 
+PAGE = 500
+"""Rows by one question, some 0.5 ms of Redis."""
+
+
 class NothingHeld(Exception):
     """There is nothing to decide about this owner."""
 
@@ -55,8 +59,7 @@ def list_grants() -> None:
     Compare fingerprints with the person by another way than this one before you accept.
     """
     with told(*REFUSALS):
-        for owner in trio.run(_all):
-            _show(owner)
+        trio.run(_show_all)
 
 
 @click.command(short_help="Pin the changed keys of an owner.")
@@ -73,14 +76,14 @@ def refuse(owner_id: str) -> None:
     _decide(owner_id, accepted=False, said=f"the pinned keys of {owner_id} stay")
 
 
-def _show(owner: Owner) -> None:
+def _lines(owner: Owner) -> Iterator[str]:
     grant = owner.grant
-    click.echo(f"{grant.owner_id}  {grant.status.value}  scopes: {', '.join(grant.scopes) or 'none'}")
+    yield f"{grant.owner_id}  {grant.status.value}  scopes: {', '.join(grant.scopes) or 'none'}"
     for name, pair in (("pinned", grant.pinned), ("CHANGED", grant.held)):
         if pair is not None:
-            click.echo(f"  {name}: {_fingerprint(grant.owner_id, pair)}")
+            yield f"  {name}: {_fingerprint(grant.owner_id, pair)}"
     if grant.held is not None:
-        click.echo(f"  decide: hashee-agent grants accept {grant.owner_id}   or   refuse {grant.owner_id}")
+        yield f"  decide: hashee-agent grants accept {grant.owner_id}   or   refuse {grant.owner_id}"
 
 
 def _fingerprint(owner_id: str, pair: PublicIdentity) -> str:
@@ -94,10 +97,15 @@ def _decide(owner_id: str, *, accepted: bool, said: str) -> None:
     click.echo(said + (f"; {count} in quarantine are tried again ({when})" if count else ""))
 
 
-async def _all() -> list[Owner]:
+async def _show_all() -> None:
+    """A page at a time, as it comes: the first people stand there at once, however many there are."""
     async with _rows() as rows:
-        found = [(await rows.vault.owner(owner_id)).value for owner_id in rows.owner_ids]
-    return [Owner.decode(value) for value in found if value is not None]
+        for start in range(0, len(rows.owner_ids), PAGE):
+            page = await rows.vault.owners(rows.owner_ids[start : start + PAGE])
+            owners = (Owner.decode(read.value) for read in page if read.value is not None)
+            lines = [line for owner in owners for line in _lines(owner)]
+            if lines:
+                click.echo("\n".join(lines))
 
 
 async def _put_decision(owner_id: str, accepted: bool) -> tuple[int, str]:

@@ -8,10 +8,11 @@ import pytest
 from bus.client import open_redis
 from bus.generation import Generation
 from bus.seal import StoreSeal
-from bus.vault import Vault
-from crypto.grants import KeyChangePolicy
+from bus.vault import Vault, Versioned
+from crypto.grants import Grant, KeyChangePolicy, Status
 from crypto.identity import IdentityKeys
 from crypto.strict_base64 import encode
+from supervisor.cli.grants import PAGE
 from supervisor.frames import Relation
 from supervisor.grant_ledger import GrantLedger
 from supervisor.owners import Owner, Owners
@@ -50,3 +51,19 @@ async def test_a_changed_pair_is_held_until_the_operator_decides(tmp_path: Path,
             assert await ledger.verify() is None
         again = run("grants", decision, ADA, environ=environ, cwd=tmp_path)
         assert (again.returncode, "wait for a decision" in again.stderr) == (1, True)
+
+
+async def test_everybody_is_listed_however_many_pages_they_are(tmp_path: Path) -> None:
+    people = [f"person-{number:05}" for number in range(2 * PAGE + 1)]
+    with redis_server(tmp_path) as url:
+        environ = environ_of(tmp_path, HASHEE_REDIS_URL=url, HASHEE_STORE_KEY=STORE_KEY)
+        async with open_redis(url) as client:
+            vault = Vault(client, NAMES, (await StoreSeal(client, NAMES).adopt(bytes(range(32)))).state)
+            for person in people:
+                row = Owner(Grant(person, Status.ACTIVE, 1, 1), 0)
+                assert await vault.put_owner(person, Versioned(0, None), row.encode())
+            await client.command("HSET", NAMES.owner(people[3]), "b", b"damaged")
+        listed = run("grants", "list", environ=environ, cwd=tmp_path)
+    shown_people = [line.split()[0] for line in listed.stdout.splitlines() if line.startswith("person-")]
+    assert shown_people == [*people[:3], *people[4:]]
+    assert NAMES.owner(people[3]) in listed.stdout + listed.stderr
