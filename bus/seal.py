@@ -77,6 +77,10 @@ class StoreSeal:
             await self._note(BUS_CHECK, keys.bus)
         return keys
 
+    async def is_there(self) -> bool:
+        """Whether a secret has opened this store before. Raises RedisUnavailable."""
+        return await self._client.command("EXISTS", self._key) == 1
+
     async def adopt_bus_key(self, bus_key: BusKey) -> BusKey:
         """The bus key with the store's key epoch, for a worker.
 

@@ -35,7 +35,7 @@ from supervisor.parts import Parts, open_parts
 from supervisor.pool_settings import HandlerUnusable
 from supervisor.redis_check import RedisUnfit, check_redis
 from supervisor.rest import open_rest
-from supervisor.secrets import Secret, load_or_make_store_secret
+from supervisor.secrets import Secret, StoreSecretMissing, load_or_make_store_secret, load_store_secret
 from supervisor.status import StatusDesk
 from supervisor.supervisor_control import SupervisorControl
 
@@ -50,7 +50,7 @@ log = structlog.get_logger()
 async def run_supervisor(settings: SupervisorSettings, keeper: KeeperLink | None) -> int:
     """From settings to the exit code. Without a keeper it listens and obeys signals by itself."""
     url = _redis_url(settings, keeper)
-    store_secret = settings.store_key or load_or_make_store_secret(settings.state_dir)
+    store_secret = settings.store_key or load_store_secret(settings.state_dir)
     metrics, health, instance = Metrics(), Health(), Instance.of_this_process()
     http = _Http(_listener(settings, keeper), health, metrics)
     if keeper is None or not keeper.beside_another:
@@ -65,11 +65,11 @@ async def run_supervisor(settings: SupervisorSettings, keeper: KeeperLink | None
     ):
         try:
             await _wait_for_redis(client, settings)
-            keys = await _open_store(client, settings.agent_id, store_secret)
+            keys = await _open_store(client, settings, store_secret)
         except RedisUnfit as error:
             log.error("redis: not fit", reason=str(error))
             return EXIT_CONFIGURATION
-        except StoreSealed as error:
+        except (StoreSealed, StoreSecretMissing) as error:
             log.error("store: does not open", reason=str(error))
             return EXIT_CONFIGURATION
         async with open_parts(
@@ -257,11 +257,18 @@ async def _wait_for_redis(client: RedisClient, settings: SupervisorSettings) -> 
             return
 
 
-async def _open_store(client: RedisClient, agent_id: str, store_secret: Secret[bytes]) -> StoreKeys:
-    """The keys of what Redis holds. Waits for Redis; raises StoreSealed."""
+async def _open_store(client: RedisClient, settings: SupervisorSettings, found: Secret[bytes] | None) -> StoreKeys:
+    """The keys of what Redis holds; a store secret is made for a store that none has opened. Waits for Redis.
+
+    Raises StoreSealed, StoreSecretMissing.
+    """
+    seal = StoreSeal(client, Keys(settings.agent_id))
     while True:
         try:
-            return await StoreSeal(client, Keys(agent_id)).adopt(store_secret.reveal())
+            if found is None and await seal.is_there():
+                raise StoreSecretMissing(settings.state_dir)
+            found = found or load_or_make_store_secret(settings.state_dir)
+            return await seal.adopt(found.reveal())
         except RedisFailed as error:
             log.warning("redis: away", reason=str(error))
             await trio.sleep(REDIS_RETRY_SECONDS)

@@ -62,6 +62,16 @@ class StoreSecretDamaged(Exception):
         self.path = path
 
 
+class StoreSecretMissing(Exception):
+    """The store secret's file is gone, and the store is there. Never made anew: what Redis holds would not open with another."""
+
+    def __init__(self, state_dir: Path) -> None:
+        super().__init__(
+            f"{state_dir / STORE_SECRET_FILE} is missing, and what Redis holds is sealed with it; restore it from a backup "
+            "(without one: move the directory away, which begins a new store)"
+        )
+
+
 class RotationUnfinished(Exception):
     """`keys rotate-store` was interrupted: some of the store opens with the old secret, some with the new one."""
 

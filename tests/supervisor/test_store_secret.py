@@ -1,0 +1,30 @@
+"""A store secret is made for a store that none has opened, and for no other."""
+
+from pathlib import Path
+
+import pytest
+
+from bus.client import open_redis
+from supervisor.app import _open_store
+from supervisor.config import SupervisorSettings
+from supervisor.secrets import STORE_SECRET_FILE, StoreSecretMissing, load_store_secret
+from supervisor.state_directory import make_private
+from tests.keeper.environment import process_environ
+from tests.redis_server import redis_server
+
+
+async def test_a_missing_store_secret_is_not_made_anew_for_a_store_that_is_there(tmp_path: Path) -> None:
+    state_dir = tmp_path / "state"
+    make_private(state_dir)
+    settings = SupervisorSettings.from_environ(process_environ(state_dir, HOME=str(tmp_path)))
+    with redis_server(tmp_path) as url:
+        async with open_redis(url) as client:
+            made = await _open_store(client, settings, None)
+            kept = load_store_secret(settings.state_dir)
+            assert kept is not None
+            place = settings.state_dir / STORE_SECRET_FILE
+            place.unlink()
+            with pytest.raises(StoreSecretMissing, match="restore it from a backup"):
+                await _open_store(client, settings, None)
+            assert not place.exists()
+            assert (await _open_store(client, settings, kept)).bus.export() == made.bus.export()
