@@ -73,7 +73,7 @@ class RedisStatus(msgspec.Struct, frozen=True):
 
 
 class SupervisorStatus(msgspec.Struct, frozen=True):
-    """Everything of one supervisor process. What stands in Redis is None while that does not answer."""
+    """Everything of one supervisor process. What stands in Redis is None while that does not answer; `sessions` also when not all were counted."""
 
     pid: int
     version: str
@@ -119,7 +119,6 @@ class StatusDesk:
                 people, work = await parts.overview.people(), await parts.overview.counts()
             except RedisFailed:
                 pass  # Then it is None, and a check says why.
-        sessions = redis.kinds.get("session") if redis is not None else None
         left = self._metrics.registry.get_sample_value("hashee_one_time_prekeys_left")
         return SupervisorStatus(
             pid=os.getpid(),
@@ -130,7 +129,7 @@ class StatusDesk:
             connection=self._connection(),
             rates=self._rates(),
             people=people,
-            sessions=None if redis is None else sessions.keys if sessions is not None else 0,
+            sessions=_sessions(redis),
             prekeys_left=int(left) if parts.prekeys.published.is_set() and left is not None else None,
             work=work,
             pool=self._pool(),
@@ -181,3 +180,10 @@ class StatusDesk:
         trip = self._metrics.registry.get_sample_value("hashee_redis_round_trip_seconds")
         known = trip is not None and not math.isnan(trip)
         return RedisStatus(server, round(trip * 1000, 2) if known and trip else 0.0, kinds, complete)
+
+
+def _sessions(redis: RedisStatus | None) -> int | None:
+    """A part of them is no number to show."""
+    if redis is None or not redis.kinds_complete:
+        return None
+    return redis.kinds["session"].keys if "session" in redis.kinds else 0

@@ -1,0 +1,39 @@
+"""The numbers of `status` are of all keys, or they are not told."""
+
+from pathlib import Path
+
+import pytest
+
+from bus import overview
+from bus.client import open_redis
+from bus.keys import Keys
+from bus.overview import Kind, Overview, Server
+from supervisor.status import RedisStatus, _sessions
+from tests.redis_server import redis_server
+
+SESSIONS = 60_000
+FILL = "for i = 1, tonumber(ARGV[1]) do redis.call('HSET', KEYS[1] .. i, 'v', 1) end"
+
+
+async def status_of(redis_overview: Overview) -> RedisStatus:
+    return RedisStatus(
+        Server(version="", used_bytes=0, most_bytes=0, uptime_seconds=0, clients=0), 0.0, *await redis_overview.kinds()
+    )
+
+
+async def test_all_sessions_are_counted_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = Keys("agent")
+    with redis_server(tmp_path) as url:
+        async with open_redis(url) as client:
+            seen = Overview(client, names)
+            assert _sessions(await status_of(seen)) == 0
+            await client.command("EVAL", FILL, 1, names.session("person", ""), SESSIONS)
+            await client.command("SET", Keys("another").session("person", "device"), "x")
+            found = await status_of(seen)
+            assert found.kinds == {"session": Kind(keys=SESSIONS, about_bytes=found.kinds["session"].about_bytes)}
+            assert found.kinds["session"].about_bytes > SESSIONS * 30
+            assert _sessions(found) == SESSIONS
+            monkeypatch.setattr(overview, "MOST_KEYS_WALKED", 2000)
+            cut = await status_of(seen)
+            assert (cut.kinds_complete, _sessions(cut)) == (False, None)
+    assert _sessions(None) is None
