@@ -9,7 +9,7 @@
 # make chaos   a conversation of many people while everything is killed, stopped and cut (SEED=1; 90 s)
 # make nightly the same five times as long as it takes: 2,000 messages, 100 kills, seeds 1 to 5 (25 minutes)
 # make rollout versions change under traffic, each strategy and each trouble once (needs two idle cores; 10 minutes)
-# make siege   more than anybody can hold, under the memory limits of the shipped manifests (root, cgroup v1; 30 minutes)
+# make siege   more than anybody can hold, under the memory limits of the shipped manifests (root, cgroup v1; an hour a target)
 # make bench   how fast the parts are, beside peers (docs/benchmarks.md; about 3 minutes)
 # make soak    10 minutes at 100 messages a second: nothing grows with what was answered
 # make systemd the service under a real systemd, in a throw-away machine, alone and under traffic (root; 4 minutes)
