@@ -260,14 +260,14 @@ async def _wait_for_redis(client: RedisClient, settings: SupervisorSettings) -> 
 async def _open_store(client: RedisClient, settings: SupervisorSettings, found: Secret[bytes] | None) -> StoreKeys:
     """The keys of what Redis holds; a store secret is made for a store that none has opened. Waits for Redis.
 
-    Raises StoreSealed, StoreSecretMissing.
+    `found`: the store secret, None where there was none when this process began.
+    Raises StoreSealed, StoreSecretMissing, StoreSecretDamaged, RotationUnfinished.
     """
     seal = StoreSeal(client, Keys(settings.agent_id))
     while True:
         try:
-            if found is None and await seal.is_there():
-                raise StoreSecretMissing(settings.state_dir)
-            found = found or load_or_make_store_secret(settings.state_dir)
+            if found is None:
+                found = load_or_make_store_secret(settings.state_dir, is_sealed=await seal.is_there())
             return await seal.adopt(found.reveal())
         except RedisFailed as error:
             log.warning("redis: away", reason=str(error))

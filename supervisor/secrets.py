@@ -67,8 +67,9 @@ class StoreSecretMissing(Exception):
 
     def __init__(self, state_dir: Path) -> None:
         super().__init__(
-            f"{state_dir / STORE_SECRET_FILE} is missing, and what Redis holds is sealed with it; restore it from a backup "
-            "(without one: move the directory away, which begins a new store)"
+            f"{state_dir / STORE_SECRET_FILE} is missing, and what Redis holds is sealed with it; restore it from a backup: "
+            f"hashee-agent keys restore FILE (without one: move redis and grants.head out of {state_dir}, "
+            "which begins a new store; what is in the old one is lost)"
         )
 
 
@@ -79,14 +80,17 @@ class RotationUnfinished(Exception):
         super().__init__("a rotation of the store secret was interrupted; finish it: hashee-agent keys rotate-store")
 
 
-def load_or_make_store_secret(state_dir: Path) -> Secret[bytes]:
+def load_or_make_store_secret(state_dir: Path, *, is_sealed: bool = False) -> Secret[bytes]:
     """The 32-byte store secret of the private Redis, made on first start (PROTOCOL §5.11), mode 0600.
 
-    Raises as `load_store_secret`; OSError when the directory cannot be written.
+    `is_sealed`: Redis was seen to hold something sealed; whoever seals has written the secret before, so none is made then.
+    Raises as `load_store_secret`; StoreSecretMissing; OSError when the directory cannot be written.
     """
     found = load_store_secret(state_dir)
     if found is not None:
         return found
+    if is_sealed:
+        raise StoreSecretMissing(state_dir)
     with suppress(FileExistsError):  # the first of two makers wins
         write_new(state_dir / STORE_SECRET_FILE, secrets.token_bytes(STORE_SECRET_BYTES))
     return load_or_make_store_secret(state_dir)
