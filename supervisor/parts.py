@@ -155,6 +155,9 @@ class Parts:
         self.streams = Streams(
             device, keys.bus, self.connection, self.outbox, metrics, speaks=lambda: self.slots.speaks
         )
+        self.delivery = Delivery(
+            self.outbox, self.connection, instance, sent_times=sent_times, streams=self.streams, metrics=metrics
+        )
         self.inbound = Inbound(
             store=self.store,
             reader=Reader(
@@ -174,7 +177,7 @@ class Parts:
             metrics=metrics,
             ask_for_poll=self._ask_for_poll,
             on_session=self._on_session,
-            acks_settled=self._acks_settled,
+            acks_settled=self.delivery.settled,
             budgets=intake,
         )
         self.overview = Overview(client, names)
@@ -216,9 +219,6 @@ class Parts:
             guard=self.guard,
             sent_times=sent_times,
             send_rate_per_second=settings.send_rate_per_second,
-        )
-        self.delivery = Delivery(
-            self.outbox, self.connection, instance, sent_times=sent_times, streams=self.streams, metrics=metrics
         )
         self.recovery = Recovery(client, names, instance.name)
         self.reclaimer = Reclaimer(
@@ -273,7 +273,9 @@ class Parts:
         """What runs from start to end."""
         return [
             self.inbound.run,
-            *(self.second_chances.run, self.overflow.run, self.held.run),
+            self.second_chances.run,
+            self.overflow.run,
+            self.held.run,
             self.guard.run,
             self.groups.run,
             self.catchup.run,
@@ -336,9 +338,6 @@ class Parts:
 
     def _ask_for_poll(self) -> None:
         self.catchup.ask()
-
-    async def _acks_settled(self, conversation_id: str) -> None:
-        await self.delivery.settled(conversation_id)
 
     def _on_connected(self) -> None:
         self.groups.connected()
