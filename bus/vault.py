@@ -87,8 +87,8 @@ class Vault:
         """The rows of so many owners, in their order, by one question: a page of them, since Redis does nothing else meanwhile."""
         keys = [self._keys.owner(owner_id) for owner_id in owner_ids]
         flat = cast("list[bytes | None]", await self._client.script("owner_rows", keys))
-        found = zip(keys, flat[::2], flat[1::2], strict=True)
-        return [self._open(key, int(version or 0), sealed) for key, version, sealed in found]
+        found = zip(owner_ids, flat[::2], flat[1::2], strict=True)
+        return [self.open_owner(owner_id, int(version or 0), sealed) for owner_id, version, sealed in found]
 
     async def put_owner(self, owner_id: str, read: Versioned, row: bytes) -> bool:
         """Replace the row that was read, when no grant changes; False when another has changed it."""

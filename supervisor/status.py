@@ -186,4 +186,5 @@ def _sessions(redis: RedisStatus | None) -> int | None:
     """A part of them is no number to show."""
     if redis is None or not redis.kinds_complete:
         return None
-    return redis.kinds["session"].keys if "session" in redis.kinds else 0
+    sessions = redis.kinds.get("session")
+    return 0 if sessions is None else sessions.keys

@@ -31,9 +31,8 @@ COMMANDS: Mapping[str, str] = {
     "refuse": "supervisor.cli.grants:refuse",
 }
 
-
 PAGE = 500
-"""Rows by one question, some 0.5 ms of Redis."""
+"""Rows by one question: 0.6 ms in which Redis does nothing else."""
 
 
 class NothingHeld(Exception):

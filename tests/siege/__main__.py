@@ -14,15 +14,16 @@ from pathlib import Path
 import trio
 
 from bench._children import BenchmarkFailed
+from tests.siege.handlers import SLOW_SECONDS
 from tests.siege.run import Order, as_line, run
 from tests.siege.targets import TARGETS
 
 EXIT_BAD = 1
 EXIT_NOT_HERE = 69  # EX_UNAVAILABLE
 
-
-DRAIN_SECONDS = 4500.0
-"""One writer's 3,000 short texts take the slow handler 3,000 s, one after the other; half as much again for all else."""
+SHORT_TEXTS = 3000
+DRAIN_SECONDS = 1.5 * SHORT_TEXTS * SLOW_SECONDS
+"""The short texts are of one writer, so they are answered one after the other; half as much again for all else."""
 
 
 def main() -> int:
@@ -32,7 +33,7 @@ def main() -> int:
     parser.add_argument("--target", action="append", choices=names, help="default: all, one after the other")
     parser.add_argument("--unreadable", type=int, default=600, help="messages of 1 MB that cannot be opened")
     parser.add_argument("--long-texts", type=int, default=100, help="of each of fourteen writers")
-    parser.add_argument("--short-texts", type=int, default=3000, help="of one writer, to a slow handler")
+    parser.add_argument("--short-texts", type=int, default=SHORT_TEXTS, help="of one writer, to a slow handler")
     parser.add_argument("--pings", type=int, default=3000)
     parser.add_argument("--restarts", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=180.0, help="how long honest people talk")
