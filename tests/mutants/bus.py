@@ -230,5 +230,5 @@ TYPED = (
 
 FOLDERS = ("crypto", "bus", "workers", "supervisor", "sandbox", "tests", "docs", "deploy", "bench", "examples")
 BUS = Part(
-    "bus", (*OF_JOBS, *OF_INTAKE, *OF_SENDING, *OF_THE_LIBRARY, *OF_THE_STORE, *TYPED), FOLDERS, ("-k", "not memory")
+    "bus", (*OF_JOBS, *OF_INTAKE, *OF_SENDING, *OF_THE_LIBRARY, *OF_THE_STORE, *TYPED), FOLDERS, ("-k", "not [memory")
 )
