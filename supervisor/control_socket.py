@@ -15,6 +15,7 @@ import trio
 
 from bus.embedded import socket_path
 from bus.lines import Lines, Unreadable, json_decoder
+from supervisor.bounded_listener import BoundedListener
 
 SOCKET_NAME = "control.sock"
 SOCKET_MODE = 0o600
@@ -100,16 +101,16 @@ def _is_served(path: Path) -> bool:
 
 async def serve_control(listener: socket.socket, answer: Answerer) -> None:
     """Until cancelled; then every connection ends, which is how `stop` knows that all is over."""
-    room = trio.CapacityLimiter(MOST_CLIENTS)
 
     async def serve(stream: trio.SocketStream) -> None:
-        async with room, stream:
+        async with stream:
             try:
                 await _serve(stream, answer)
             except trio.BrokenResourceError:
                 return
 
-    await trio.serve_listeners(serve, [trio.SocketListener(trio.socket.from_stdlib_socket(listener))])
+    accepting = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
+    await BoundedListener(accepting, MOST_CLIENTS).serve(serve)
 
 
 async def _serve(stream: trio.SocketStream, answer: Answerer) -> None:

@@ -7,26 +7,35 @@ import html
 import socket
 import threading
 from contextlib import suppress
+from functools import partial
 from typing import cast
 
 import msgspec
 import structlog
 import trio
 from hypercorn.config import Config
-from hypercorn.trio import serve
-from hypercorn.typing import Framework
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import AppWrapper, ConnectionState, Framework
+from hypercorn.utils import wrap_app
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
+from supervisor.bounded_listener import BoundedListener
 from supervisor.health import Check, Health
 from supervisor.metrics import Metrics
 
 STOP_WAIT_SECONDS = 1.0
 READ_SECONDS = 10
 """A client that says nothing for so long in the middle of its request is gone; one between two requests after 5 s (hypercorn's own)."""
+
+MOST_CLIENTS = 64
+BACKLOG = 128
+CLIENT_SECONDS = 60.0
+"""However slowly a client sends or reads, it has its place no longer; one that asks every few seconds connects again."""
 
 THREAD = "http"
 
@@ -48,9 +57,9 @@ class HttpServer:
         """Its thread, if that has ended and nobody had told it to: probes and metrics would fail for ever."""
         return [THREAD] if self._is_wanted and self._thread is not None and not self._thread.is_alive() else []
 
-    def start(self, app: Starlette, config: Config) -> None:
+    def start(self, app: Starlette, listener: socket.socket) -> None:
         """In a thread of its own."""
-        self._thread = threading.Thread(target=_run, args=(app, config, self), name=THREAD, daemon=True)
+        self._thread = threading.Thread(target=_run, args=(app, listener, self), name=THREAD, daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -79,13 +88,8 @@ def start_http(listener: socket.socket, health: Health, metrics: Metrics) -> Htt
             Route("/metrics", pages.metrics),
         ]
     )
-    config = Config()
-    config.bind = [f"fd://{listener.detach()}"]  # the server's from now on
-    config.accesslog = None
-    config.errorlog = None
-    config.read_timeout = READ_SECONDS
-    config.include_server_header = False
-    server.start(app, config)
+    listener.listen(BACKLOG)
+    server.start(app, socket.socket(fileno=listener.detach()))  # the server's from now on
     return server
 
 
@@ -128,12 +132,33 @@ def _answer(checks: tuple[Check, ...]) -> Response:
     return Response(body, status_code=200 if ok else 503, media_type="application/json")
 
 
-def _run(app: Starlette, config: Config, server: HttpServer) -> None:
+def _run(app: Starlette, listener: socket.socket, server: HttpServer) -> None:
     try:
-        trio.run(_serve, app, config, server)
+        trio.run(_serve, app, listener, server)
     except Exception as error:  # noqa: BLE001 - the thread's end must not be silent
         log.error("http: ended", exception=type(error).__name__)
 
 
-async def _serve(app: Starlette, config: Config, server: HttpServer) -> None:
-    await serve(cast(Framework, app), config, shutdown_trigger=server.stopped)
+async def _serve(app: Starlette, listener: socket.socket, server: HttpServer) -> None:
+    """As hypercorn's own `serve`, which accepts as many clients as come, but for so many of them and so long."""
+    config = Config()
+    config.accesslog = None
+    config.errorlog = None
+    config.read_timeout = READ_SECONDS
+    config.include_server_header = False
+    wrapped = wrap_app(cast(Framework, app), config.wsgi_max_body_size, None)
+    context = WorkerContext(None)
+    accepting = BoundedListener(trio.SocketListener(trio.socket.from_stdlib_socket(listener)), MOST_CLIENTS)
+    async with trio.open_nursery() as clients:
+        async with accepting, trio.open_nursery() as nursery:
+            nursery.start_soon(accepting.serve, partial(_serve_client, wrapped, config, context), clients)
+            await server.stopped()
+            nursery.cancel_scope.cancel()
+        await context.terminated.set()  # what is being answered is; whoever is between two requests is hung up on
+        clients.cancel_scope.deadline = trio.current_time() + config.graceful_timeout
+
+
+async def _serve_client(app: AppWrapper, config: Config, context: WorkerContext, stream: trio.SocketStream) -> None:
+    either = cast("trio.SSLStream[trio.SocketStream]", stream)  # it serves both; its signature names one
+    with trio.move_on_after(CLIENT_SECONDS):
+        await TCPServer(app, config, context, ConnectionState({}), either)

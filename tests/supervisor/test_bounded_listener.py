@@ -1,0 +1,101 @@
+"""A listener has so many clients at once; the others wait outside and are served when there is room."""
+
+import socket
+import time
+import urllib.request
+
+import pytest
+import trio
+import trio.testing
+
+from supervisor import http
+from supervisor.bounded_listener import BoundedListener
+from supervisor.health import Health
+from supervisor.metrics import Metrics
+
+MOST = 3
+CLIENTS = 8
+WAIT_SECONDS = 10.0
+
+
+def _socket() -> tuple[socket.socket, int]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    return listener, listener.getsockname()[1]
+
+
+async def test_as_many_as_there_is_room_for_are_served_and_the_others_after_them() -> None:
+    listener, port = _socket()
+    listener.setblocking(False)
+    accepting = BoundedListener(trio.SocketListener(trio.socket.from_stdlib_socket(listener)), MOST)
+    served: list[int] = []
+    at_once: list[int] = []
+    inside = 0
+
+    async def serve(stream: trio.SocketStream) -> None:
+        nonlocal inside
+        inside += 1
+        at_once.append(inside)
+        said = await stream.receive_some(1)
+        served.append(said[0])
+        inside -= 1
+
+    with trio.fail_after(WAIT_SECONDS):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(accepting.serve, serve)
+            clients = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(CLIENTS)]
+            while inside < MOST:
+                await trio.lowlevel.checkpoint()
+            await trio.testing.wait_all_tasks_blocked()
+            assert inside == MOST
+            for number, client in enumerate(clients):
+                await client.send_all(bytes([number]))
+            while len(served) < CLIENTS:
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+    assert max(at_once) == MOST
+    assert sorted(served) == list(range(CLIENTS))
+    for client in clients:
+        await client.aclose()
+
+
+async def test_a_client_that_fails_or_is_cut_off_leaves_its_place() -> None:
+    listener, port = _socket()
+    listener.setblocking(False)
+    accepting = BoundedListener(trio.SocketListener(trio.socket.from_stdlib_socket(listener)), 1)
+    seen = 0
+
+    async def serve(_stream: trio.SocketStream) -> None:
+        nonlocal seen
+        seen += 1
+        with trio.move_on_after(0):
+            await trio.sleep_forever()
+
+    with trio.fail_after(WAIT_SECONDS):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(accepting.serve, serve)
+            for _ in range(CLIENTS):
+                async with await trio.open_tcp_stream("127.0.0.1", port) as client:
+                    assert await client.receive_some(1) == b""
+            nursery.cancel_scope.cancel()
+    assert seen == CLIENTS
+
+
+def test_who_drips_their_request_holds_the_status_page_for_so_long_and_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http, "MOST_CLIENTS", MOST)
+    monkeypatch.setattr(http, "CLIENT_SECONDS", 1.0)
+    listener, port = _socket()
+    server = http.start_http(listener, Health(), Metrics())
+    drippers = [socket.create_connection(("127.0.0.1", port)) for _ in range(MOST)]
+    for dripper in drippers:
+        dripper.sendall(b"GET /healthz HTTP/1.1\r\nx: ")
+    began = time.monotonic()
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=WAIT_SECONDS) as answer:
+        assert answer.status == 200
+    assert time.monotonic() - began > 0.5  # it waited for a place
+    for dripper in drippers:
+        dripper.settimeout(WAIT_SECONDS)
+        assert dripper.recv(1) == b""
+        dripper.close()
+    server.stop()
