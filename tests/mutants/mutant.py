@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+FOLDERS = ("crypto", "bus", "workers", "supervisor", "sandbox", "tests", "docs", "deploy", "bench", "examples")
+"""What the tests of bus/ and supervisor/ need of the tree."""
+
 
 @dataclass(frozen=True)
 class Mutant:

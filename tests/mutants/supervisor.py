@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants.bus import FOLDERS
-from tests.mutants.mutant import Part, of
+from tests.mutants.mutant import FOLDERS, Part, of
 
 
 def module(name: str) -> str:

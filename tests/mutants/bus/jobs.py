@@ -1,0 +1,104 @@
+"""What is done with a job: taken, answered in places, finished, failed, handed back, reclaimed, found lost."""
+
+from __future__ import annotations
+
+from tests.mutants.bus.places import INTAKE, JOBS, OF_REDIS, script
+from tests.mutants.mutant import of
+
+MINE = "if not lease_is_mine(JOBS, JOBS_GROUP, ARGV[2], ARGV[3]) then"
+
+OF_JOBS = (
+    *of(
+        script("start"), JOBS,
+        ("start_is_fenced", MINE, "if false then"),
+        ("start_leaves_what_is_superseded", "if redis.call('SISMEMBER', INTERRUPTED, ARGV[2]) == 1 then", "if false then"),
+        ("what_is_handled_together_is_frozen", "redis.call('HSETNX', CONVERSATION, 'frozen', 1) == 1 and", ""),
+        ("together_only_where_it_is_wanted", "and ARGV[5] == '1' then", "then"),
+        ("start_goes_on_from_what_was_emitted", "recall_places(ARGV[4]) --", "--"),
+    ),
+    *of(
+        script("start"), INTAKE,
+        ("together_leaves_the_mailbox_room", "  unpark()\n", ""),
+        ("together_counts_no_longer_as_waiting", "redis.call('DECRBY', WAITING, #waiting / 2)", ""),
+    ),
+    *of(
+        script("emit"), JOBS,
+        ("emit_is_fenced", MINE, "if false then"),
+        ("emit_says_a_place_once", "if redis.call('HEXISTS', EMITTED, ARGV[4]) == 1 then return 'already' end", ""),
+        ("emit_remembers_its_place", "redis.call('HSET', EMITTED, ARGV[4], 1)", ""),
+    ),
+    *of(
+        script("emit"), ("tests/bus/test_rules_bounds.py", "tests/supervisor/test_held.py"),
+        ("emit_waits_for_room", "if has_reply and not may_say() then", "if false then"),
+    ),
+    *of(
+        script("finish"), JOBS,
+        ("finish_is_fenced", MINE, "if false then"),
+        ("finish_says_a_place_once", "if not (has_emitted and redis.call('HEXISTS', EMITTED, ARGV[i]) == 1) then", "if true then"),
+        ("finish_knows_what_a_dead_letter_had_said", "if places then recall_places(ARGV[4]) end", ""),
+    ),
+    *of(
+        script("finish"), ("tests/bus/test_rules_bounds.py", "tests/supervisor/test_held.py"),
+        ("finish_waits_for_room", "if has_reply and #ARGV >= REPLIES_FROM and not may_say() then", "if false then"),
+    ),
+    *of(
+        script("fail"), JOBS,
+        ("fail_is_fenced", MINE, "if false then"),
+        ("fail_is_bounded_by_deliveries", "or tonumber(job.d) >= tonumber(ARGV[7])", ""),
+        ("fail_is_superseded_by_a_later_message", "if redis.call('SISMEMBER', INTERRUPTED, ARGV[2]) == 1 then", "if false then"),
+        ("fail_counts_the_attempt", "job.a + 1", "job.a"),
+        ("fail_counts_the_delivery", "job.d + 1", "job.d"),
+        ("fail_keeps_the_strikes", "'retry_s', job.s or 0", "'retry_s', 0"),
+        ("fail_waits_before_it_runs_again", "now_ms() + tonumber(ARGV[5])", "now_ms()"),
+    ),
+    *of(
+        script("due"), JOBS,
+        ("due_waits_for_its_time", "or tonumber(score) > now_ms()", ""),
+        ("due_is_started_by_one", "redis.call('HDEL', CONVERSATION, 'retry', 'retry_a', 'retry_d', 'retry_s', 'retry_j')", ""),
+    ),
+    *of(
+        script("hand_back"), JOBS,
+        ("hand_back_is_fenced", MINE, "if false then"),
+        ("hand_back_is_bounded_by_deliveries", "if ARGV[5] == '1' and tonumber(job.d) >= tonumber(ARGV[6]) then", "if false then"),
+        ("hand_back_counts_what_had_begun", "job.d + ARGV[5]", "job.d"),
+        ("hand_back_keeps_the_strikes", "job.s or 0", "0"),
+        ("hand_back_remembers_its_past", ", job.k)", ")"),
+    ),
+    *of(
+        script("reclaim"), JOBS,
+        ("reclaim_leaves_what_is_renewed", "or pending[1][3] < tonumber(ARGV[5])", ""),
+        ("reclaim_counts_a_strike", "strikes = strikes + 1", ""),
+        ("reclaim_strikes_only_what_had_begun", "if ARGV[7] == '1' and began then", "if ARGV[7] == '1' then"),
+        ("reclaim_strikes_only_a_death", "if ARGV[7] == '1' and began then", "if began then"),
+        ("reclaim_ends_poison", "if strikes >= 2 then", "if false then"),
+        ("reclaim_forgives_the_first_strike", "if strikes >= 2 then", "if strikes >= 1 then"),
+        ("reclaim_is_bounded_by_deliveries", "elseif tonumber(job.d) >= tonumber(ARGV[6]) then", "elseif false then"),
+        ("reclaim_ends_what_took_too_long", "elseif ARGV[8] ~= '' then", "elseif false then"),
+        ("reclaim_counts_the_delivery", "job.d + 1", "job.d"),
+        ("reclaim_stays_superseded", "if redis.call('SREM', INTERRUPTED, ARGV[2]) == 1 then", "if false then"),
+    ),
+    *of(
+        script("renew"), ("tests/bus/test_rules_of_redis.py", *JOBS),
+        ("renew_only_what_is_held", "if lease_is_mine(KEYS[1], ARGV[1], ARGV[i], ARGV[2]) then", "if true then"),
+        ("renew_tells_what_is_superseded", "if redis.call('SISMEMBER', KEYS[2], ARGV[i]) == 1 then", "if false then"),
+    ),
+    *of(
+        script("hold_office"), ("tests/supervisor/test_reclaimer.py", "tests/bus/test_rules_of_redis.py"),
+        ("office_of_one_supervisor", "if holder and holder ~= ARGV[1] and holder ~= ARGV[3] then", "if false then"),
+        ("office_of_the_dead_is_free", "and holder ~= ARGV[3] then", "then"),
+    ),
+    *of(
+        script("forget_consumers"), OF_REDIS,
+        ("consumers_with_pending_entries_stay", "consumer.pending == 0 and", ""),
+        ("consumers_that_were_heard_stay", "and consumer.idle >= tonumber(ARGV[2])", ""),
+    ),
+    *of(
+        script("audit"), OF_REDIS,
+        ("audit_starts_what_was_lost", "if lost or (entry == 'due'", "if (entry == 'due'"),
+        ("audit_leaves_what_is_there", "entry ~= 'due' and not fields_of(JOBS, entry)", "entry ~= 'due'"),
+        ("audit_starts_a_retry_without_its_time", "elseif entry == 'due' and not redis.call('ZSCORE', DUE, CONVERSATION_ID) then", "elseif false then"),
+        ("audit_buries_what_was_handled_together", "bury(record, 'lost', 1, 1)", ""),
+        ("audit_sends_what_has_no_time", "if not redis.call('ZSCORE', OUTBOX, CONVERSATION_ID) then", "if false then"),
+        ("audit_starts_a_lost_reply", "elseif reply and (reply == 'sent' or not fields_of(REPLIES, reply)) then", "elseif false then"),
+    ),
+)  # fmt: skip

@@ -1,0 +1,49 @@
+"""What the scripts have in common: ids and seqs, mailboxes, what is counted, places, the out-box."""
+
+from __future__ import annotations
+
+from tests.mutants.bus.places import IDS, JOBS, PARKING, SENDING, script
+from tests.mutants.mutant import of
+
+OF_THE_LIBRARY = (
+    *of(
+        script("_library"), IDS,
+        ("ids_are_aligned", "if at % ID_BYTES == 1 then return true end", "if true then return true end"),
+        ("ids_are_trimmed", "if length < IDS_TRIM_AT then return field, ulid_ms end", "if true then return field, ulid_ms end"),
+        ("next_never_falls", "if seq >= next then redis.call('HSET', CONVERSATION, 'next', next_after(seq)) end", "redis.call('HSET', CONVERSATION, 'next', next_after(seq))"),
+    ),
+    *of(
+        script("_library"), PARKING,
+        ("parked_moves_up", "for i = 1, #moved, 2 do redis.call('ZADD', MAILBOX, moved[i + 1], moved[i]) end", ""),
+        ("parked_counts_as_waiting_when_it_moves_up", "redis.call('INCRBY', WAITING, #moved / 2)", ""),
+        ("the_latest_is_parked", "redis.call('ZPOPMAX', MAILBOX)", "redis.call('ZPOPMIN', MAILBOX)"),
+        ("the_mailbox_is_in_order", "redis.call('ZADD', MAILBOX, seq, record)", "redis.call('ZADD', MAILBOX, -seq, record)"),
+        ("a_later_message_interrupts", "if entry ~= 'due' then return interrupt(entry) end", "if entry ~= 'due' then return end"),
+        ("an_earlier_message_does_not_interrupt", " or seq < tonumber(redis.call('HGET', CONVERSATION, 'seq') or 0) then return end", " then return end"),
+        ("the_rest_interrupts_too", "if policy('busy') == 'interrupt' and redis.call('EXISTS', MAILBOX) == 1 then", "if false then"),
+    ),
+    *of(
+        script("_library"), JOBS,
+        ("places_end_with_their_job", "redis.call('DEL', EMITTED, TOGETHER)", ""),
+        ("a_job_ended_is_superseded_no_more", "redis.call('SREM', INTERRUPTED, entry)", ""),
+        ("freezing_ends_with_its_job", "'entry', 'seq', 'began', 'frozen', 'load')", "'entry', 'seq', 'began', 'load')"),
+        ("a_dead_letter_keeps_its_places", "local places = table.concat(redis.call('HKEYS', EMITTED), ' ')", "local places = ''"),
+        ("what_was_handled_together_is_buried_too", "do bury(record, reason, 1, 1) end\nend\n\n-- A message goes", "do local _ = record end\nend\n\n-- A message goes"),
+        ("an_apology_is_said", "if apology ~= '' then say(apology) end", ""),
+        ("at_rest_is_noted", "if not has_reply then rest() end\n    return", "return"),
+    ),
+    *of(
+        script("_library"), ("tests/bus/test_rules_bounds.py", "tests/supervisor/test_held.py"),
+        ("a_sender_has_a_quarter_of_the_room", "return tonumber(mine or 0) < (most - (all or 0)) / 4", "return true"),
+        ("a_conversation_has_a_quarter_of_the_way_out", "return not most or", "return true or"),
+        ("what_ended_is_taken_off", "  take_off_running()\n", ""),
+        ("our_own_words_are_said_once", "if has_reply and redis.call('HEXISTS', CONVERSATION, field) == 1 then return false end", ""),
+        ("a_reply_that_waits_is_counted", "if has_reply or length > 1 then put_on('out', size_of(record)) end", ""),
+        ("a_reply_that_waits_no_more_is_taken_off", "    take_off('out', size_of(head))\n", ""),
+    ),
+    *of(
+        script("_library"), (*JOBS, *SENDING),
+        ("one_reply_at_a_time", "if not has_reply then start_next_reply(length == 1 and record or nil) end", "start_next_reply(length == 1 and record or nil)"),
+        ("an_ack_is_known_no_more", "redis.call('HDEL', ACKS, client_message_id)\nend", "end"),
+    ),
+)  # fmt: skip

@@ -1,0 +1,39 @@
+"""What is kept besides messages: grants and sealed values, slots; and the rotation of the key of the store."""
+
+from __future__ import annotations
+
+from tests.mutants.bus.places import GRANTS, ROTATION, SLOTS, script
+from tests.mutants.mutant import of
+
+OF_THE_STORE = (
+    *of(
+        script("put_grant"), GRANTS,
+        ("a_grant_is_of_the_row_that_was_read", "if not is_current(KEYS[1], ARGV[1]) then", "if false then"),
+        ("a_grant_is_of_the_head_that_was_read", "if (redis.call('GET', KEYS[4]) or '') ~= ARGV[4] then", "if false then"),
+    ),
+    *of(
+        script("slot_hold"), SLOTS,
+        ("a_slot_is_its_holders", "elseif not holder and (not former or abandoned[former]) then", "elseif (not former or abandoned[former]) then"),
+        ("a_slot_that_ran_out_waits_for_its_holder", "(not former or abandoned[former])", "true"),
+        ("a_slot_that_was_lost_is_a_ghost", "if former then ghosts[#ghosts + 1] = { slot, former } end", ""),
+        ("a_former_holder_takes_its_own", "  elseif former == ARGV[1] then\n    mine = slot\n", ""),
+        ("one_slot_each", "held > 0 and held or mine > 0 and mine or free", "free > 0 and free or held > 0 and held or mine"),
+        ("a_ghost_is_polled_for_so_long", "redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)", ""),
+        ("a_ghost_is_polled_for_by_one", ", 'NX', 'PX', ARGV[5])", ", 'PX', ARGV[5])"),
+        ("a_slot_is_renewed", "redis.call('PEXPIRE', KEYS[FIRST_LEASE + held], ARGV[3])", ""),
+        ("a_standby_is_known", "redis.call('SET', KEYS[4], ARGV[1], 'PX', ARGV[3])", ""),
+    ),
+    *of(
+        script("slot_free"), SLOTS,
+        ("a_slot_is_freed_by_its_holder", "if holder ~= ARGV[1] then return 0 end", ""),
+        ("a_slot_that_was_not_closed_leaves_a_ghost", "if ARGV[3] ~= '0' then", "if false then"),
+    ),
+    *of(
+        script("reseal_entry"), ROTATION,
+        ("reseal_entry_is_the_conversations", "redis.call('HSET', KEYS[2], ARGV[5], entry)", "local _"),
+    ),
+    *of(
+        script("reseal_reply"), ROTATION,
+        ("reseal_reply_under_way_too", "if entry and entry ~= 'sent' then", "if false then"),
+    ),
+)  # fmt: skip

@@ -1,0 +1,29 @@
+"""What the typed half of bus/ decides by itself."""
+
+from __future__ import annotations
+
+from tests.mutants.bus.places import TIME
+from tests.mutants.mutant import of
+
+TYPED = (
+    *of(
+        "bus/generation.py", TIME,
+        ("a_lower_count_went_back", "or count < highest or", "or"),
+        ("what_is_certain_went_back", "if certainly_back or", "if"),
+        ("the_highest_only_rises", "self.highest = max(self.highest, count)", "self.highest = count"),
+    ),
+    *of(
+        "bus/ulid.py", ("tests/bus/test_ulid.py",),
+        ("a_ulid_has_so_many_characters", "len(text) != CHARS or", ""),
+        ("a_ulid_has_48_bits_of_time", "or text[0] > \"7\"", ""),
+        ("a_ulid_has_its_alphabet", " or not _CHARACTERS.issuperset(text)", ""),
+        ("a_ulid_is_made_of_its_bytes", "or len(randomness) != RANDOM_BYTES", ""),
+    ),
+    *of(
+        "bus/budgets.py", ("tests/bus/test_budgets.py", "tests/bus/test_rules_bounds.py"),
+        ("at_most_so_much", "return max(least, min(wanted, most))", "return max(least, wanted)"),
+        ("the_lowest_limit_counts", "return min(_limits(proc, cgroups),", "return max(_limits(proc, cgroups),"),
+        ("no_limit_is_the_machines", "and 0 < int(text) < machine", ""),
+        ("the_levels_above_count", "        yield level\n        level = level.parent\n", "        level = level.parent\n"),
+    ),
+)  # fmt: skip
