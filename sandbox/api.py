@@ -110,8 +110,9 @@ class RelayApi:
         body = {"user_id": user_id, "agent_id": agent_id, "status": status}
         await self.call("PUT", "/sandbox/relations", dict[str, object], body)
 
-    async def add_group(self, agent_id: str, members: tuple[str, ...]) -> Group:
-        return await self.call("POST", "/sandbox/groups", Group, {"agent_id": agent_id, "members": members})
+    async def add_group(self, agent_id: str, members: tuple[str, ...], other_agents: tuple[str, ...] = ()) -> Group:
+        body = {"agent_id": agent_id, "members": members, "other_agents": other_agents}
+        return await self.call("POST", "/sandbox/groups", Group, body)
 
     async def fault(self, kind: str, **options: object) -> int:
         """Arms a fault (see `FaultRequest`); says how many connections it ended at once."""

@@ -79,10 +79,10 @@ class GroupPerson(Person):
 
     # --- groups and their keys ---
 
-    async def make_group(self, agent_id: str, *others: "GroupPerson") -> Group:
+    async def make_group(self, agent_id: str, *others: "GroupPerson", other_agents: tuple[str, ...] = ()) -> Group:
         """A new group with an agent and others, all of whom take part in it from now on; still without a key."""
         people = (self, *others)
-        group = await self._api.add_group(agent_id, tuple(one.account.user_id for one in people))
+        group = await self._api.add_group(agent_id, tuple(one.account.user_id for one in people), other_agents)
         for one in people:
             await one.join_group(group, agent_id)
         return group

@@ -1,5 +1,6 @@
 """A group of two people and the agent, through real processes: its key changes hands and what follows is read, by members only."""
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,10 +10,10 @@ import trio
 from bus.client import open_redis
 from crypto.envelope import V1_1
 from crypto.errors import Reason
-from sandbox.api import Group
+from sandbox.api import Group, RelayApi
 from sandbox.group_people import GroupPerson, make_group_person
 from sandbox.people import connected
-from tests.world import World, world
+from tests.world import World, agent, environment_of, world
 
 WAIT_SECONDS = 20.0
 
@@ -95,3 +96,24 @@ async def test_an_answer_grows_before_the_eyes_of_everybody_in_the_group(tmp_pat
             assert one.counts["streams"] == 1
             assert one.counts["deltas"] > 1
             assert not one.unreadable
+
+
+async def test_two_agents_in_a_group_answer_each_other_three_times_and_no_more(tmp_path: Path) -> None:
+    """PROTOCOL §4: an answer to an agent is a hop more, and what has three goes to no handler."""
+    async with world(tmp_path, people=()) as w, RelayApi(w.relay_url) as api:
+        second = await api.add_agent("Echo too")
+        place = tmp_path / "second"
+        place.mkdir()
+        environment = environment_of(place, w.relay_url, second.agent_id, second.token)
+        other = World(place, w.relay_url, api, environment, [])
+        ada = await make_group_person(w.relay_url, "Ada")
+        async with agent(other), connected(ada):
+            await other.until_ready()
+            group = await ada.make_group(agent_of(w), other_agents=(second.agent_id,))
+            await ada.rotate_key(group, [*ids(w, ada), second.agent_id])
+            await ada.say(group.conversation_id, "hello")
+            for one in (w, other):
+                await one.until(lambda one=one: 'frame_dropped_total{reason="hops"} 1.0' in one.page("/metrics"))  # type: ignore[misc]
+            await both_hear(group, "echo: echo: echo: echo: hello", ada)
+            heard = Counter(ada.transcript.heard(group.conversation_id))
+            assert heard == {"echo: " * depth + "hello": 2 for depth in (1, 2, 3, 4)}

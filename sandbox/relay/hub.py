@@ -100,8 +100,9 @@ class Hub:
     def deliver(self, message: Message, conversation: Conversation, sender: Connection | None) -> None:
         """Pushes a stored message to everyone in the conversation but the connection that sent it."""
         frame = message.frame()
-        if message.sender_id != conversation.agent_id:
-            self.to_agent(conversation.agent_id, conversation.conversation_id, frame)
+        for agent_id in conversation.agents:
+            if message.sender_id != agent_id:
+                self.to_agent(agent_id, conversation.conversation_id, frame)
         if message.sender_id == conversation.agent_id or conversation.kind == "group":
             self.to_people(conversation, frame, sender)
 

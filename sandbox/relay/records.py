@@ -61,13 +61,19 @@ class RelationRecord(msgspec.Struct, frozen=True):
 
 
 class Conversation(msgspec.Struct, frozen=True):
-    """`kind` is `h2a` or `group`; `members` are the people in it."""
+    """`kind` is `h2a` or `group`; `members` are the people in it. `other_agents`: a group's, besides `agent_id`."""
 
     conversation_id: str
     kind: str
     agent_id: str
     members: tuple[str, ...]
     group_id: str | None = None
+    other_agents: tuple[str, ...] = ()
+
+    @property
+    def agents(self) -> tuple[str, ...]:
+        """All of them."""
+        return (self.agent_id, *self.other_agents)
 
 
 class GroupKey(msgspec.Struct, frozen=True):

@@ -144,7 +144,8 @@ class ProtocolRest(Rest):
             raise Refused(404, "NOT_FOUND", "no such group of this person")
         self.hub.state.put_group_key(GroupKey(group_id, body.key_version, body.envelope))
         rotated = GroupKeyRotated(group_id, body.key_version)
-        self.hub.notify_agent(found[0].agent_id, rotated)
+        for agent_id in found[0].agents:
+            self.hub.notify_agent(agent_id, rotated)
         self.hub.to_people(found[0], rotated)
         return {"key_version": body.key_version}
 

@@ -46,8 +46,11 @@ class RelationStatusBody(msgspec.Struct, frozen=True):
 
 
 class GroupBody(msgspec.Struct, frozen=True):
+    """`members`: people. `other_agents`: who answers in it besides `agent_id`."""
+
     members: tuple[str, ...]
     agent_id: str
+    other_agents: tuple[str, ...] = ()
 
 
 class SandboxRest(Rest):
@@ -93,7 +96,7 @@ class SandboxRest(Rest):
 
     async def add_group(self, request: Request) -> object:
         body = await body_of(request, GroupBody)
-        conversation = self.hub.state.add_group(body.agent_id, body.members)
+        conversation = self.hub.state.add_group(body.agent_id, body.members, body.other_agents)
         return {"conversation_id": conversation.conversation_id, "group_id": conversation.group_id}
 
     async def arm(self, request: Request) -> object:

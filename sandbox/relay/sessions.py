@@ -92,8 +92,9 @@ class Sending:
         recalled = MessageRecalled(message.message_id, message.conversation_id, connection.owner_id)
         connection.push(recalled)
         self.hub.to_people(conversation, recalled, connection)
-        if connection.owner_id != conversation.agent_id:
-            self.hub.to_agent(conversation.agent_id, conversation.conversation_id, recalled)
+        for agent_id in conversation.agents:
+            if connection.owner_id != agent_id:
+                self.hub.to_agent(agent_id, conversation.conversation_id, recalled)
 
     def _check(self, connection: Connection, draft: Draft, *, rate_limited: bool) -> None:
         owner_id = connection.owner_id

@@ -72,7 +72,7 @@ class RelayState:
         self._group_keys: dict[str, GroupKey] = {}
         self._log: dict[str, list[str]] = {}
         self._inbox: dict[str, list[str]] = {}
-        self._place: dict[str, int] = {}
+        self._place: dict[tuple[str, str], int] = {}
         self._sent: dict[tuple[str, str], str] = {}
         for record in storage.load():
             self._index(record)
@@ -165,10 +165,13 @@ class RelayState:
     def relations_of(self, agent_id: str) -> tuple[RelationRecord, ...]:
         return tuple(relation for relation in self._relations.values() if relation.agent_id == agent_id)
 
-    def add_group(self, agent_id: str, members: tuple[str, ...]) -> Conversation:
-        if agent_id not in self.agents or any(member not in self.people for member in members):
+    def add_group(self, agent_id: str, members: tuple[str, ...], other_agents: tuple[str, ...] = ()) -> Conversation:
+        agents = (agent_id, *other_agents)
+        if any(agent not in self.agents for agent in agents) or any(member not in self.people for member in members):
             raise Refused(404, "NOT_FOUND", "no such person or agent")
-        conversation = Conversation(str(uuid.uuid4()), "group", agent_id, members, str(uuid.uuid4()))
+        conversation = Conversation(
+            str(uuid.uuid4()), "group", agent_id, members, str(uuid.uuid4()), other_agents=other_agents
+        )
         self._put(conversation.conversation_id, conversation)
         return conversation
 
@@ -177,7 +180,7 @@ class RelayState:
         conversation = self.conversations.get(conversation_id)
         if conversation is None:
             raise Refused(404, "NOT_FOUND", "no such conversation")
-        if owner_id != conversation.agent_id and owner_id not in conversation.members:
+        if owner_id not in conversation.agents and owner_id not in conversation.members:
             raise Refused(403, "NOT_A_MEMBER", "not a member of this conversation")
         if conversation.kind == "h2a":
             relation = self._relations.get((conversation.agent_id, conversation.members[0]))
@@ -209,9 +212,9 @@ class RelayState:
         start = 0
         if cursor is not None:
             last = self.messages.get(cursor)
-            if last is None or self.conversations[last.conversation_id].agent_id != agent_id:
+            if last is None or agent_id not in self.conversations[last.conversation_id].agents:
                 raise Refused(400, "INVALID_CURSOR", "cursor is not a message of this agent")
-            start = self._place[cursor] + 1
+            start = self._place[agent_id, cursor] + 1
         page: list[Message] = []
         for place in range(start, len(inbox)):
             if len(page) == limit:
@@ -269,12 +272,10 @@ class RelayState:
         if message.message_id not in self.messages:
             self._log.setdefault(message.conversation_id, []).append(message.message_id)
             self._sent[message.sender_id, message.client_message_id] = message.message_id
-            agent_id = self.conversations[message.conversation_id].agent_id
-            inbox = self._inbox.setdefault(agent_id, [])
-            if message.sender_id == agent_id:
+            for agent_id in self.conversations[message.conversation_id].agents:
+                inbox = self._inbox.setdefault(agent_id, [])
+                if message.sender_id != agent_id:
+                    inbox.append(message.message_id)
                 # The agent may use one of its own messages as a cursor: it stands after all that came before it.
-                self._place[message.message_id] = len(inbox) - 1
-            else:
-                self._place[message.message_id] = len(inbox)
-                inbox.append(message.message_id)
+                self._place[agent_id, message.message_id] = len(inbox) - 1
         self.messages[message.message_id] = message
