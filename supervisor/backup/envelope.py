@@ -1,0 +1,190 @@
+"""The outside of a backup: the age format (age-encryption.org/v1), streamed in chunks of 64 KiB, so that its size costs no memory.
+
+It is sealed to recipients' public keys, which is a plain age file that `age -d` opens too; or to a fresh identity that stands, sealed under
+a passphrase (Argon2id in 64 MiB, crypto/keystore.py), in two lines before it. age's own passphrase files are not used: they cannot be
+streamed here, and their scrypt took 1 GiB. What is cut shows only at its end: act on nothing before `open` has returned.
+"""
+
+import io
+import os
+from collections.abc import Sequence
+from typing import Protocol
+
+import pyrage  # type: ignore[import-untyped]  # a compiled module without stubs
+
+from crypto.keystore import KeystoreError, WrongPassphrase, open_backup, seal_backup
+from supervisor.backup.errors import BackupDamaged, NoBackup, WrongKey
+from supervisor.secrets import Secret
+
+AGE_HEAD = b"age-encryption.org/v1\n"
+PASSPHRASE_HEAD = b"hashee-agent-backup/1 under a passphrase\n"
+MOST_SEALED_IDENTITY_BYTES = 4096
+
+
+class Source(Protocol):
+    """What is read from: at most `size` bytes, none at the end."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+class Sink(Protocol):
+    """What is written to, each time whole."""
+
+    def write(self, data: bytes, /) -> int: ...
+
+    def flush(self) -> None: ...
+
+
+class BadRecipient(ValueError):
+    """The text is no age public key."""
+
+
+class BadIdentities(ValueError):
+    """The text holds no age identity; this one says so without a word of it."""
+
+
+class Lock:
+    """To whom a backup is sealed; made by `for_recipients` or `under_passphrase`. The repr shows nothing."""
+
+    def __init__(self, recipients: Sequence[object], head: bytes) -> None:
+        self._recipients = list(recipients)
+        self._head = head
+
+    @classmethod
+    def for_recipients(cls, recipients: Sequence[str]) -> "Lock":
+        """Each may open it; public keys as `age-keygen` shows them (age1…). Raises BadRecipient."""
+        try:
+            return cls([pyrage.x25519.Recipient.from_str(one) for one in recipients], b"")
+        except pyrage.RecipientError:
+            raise BadRecipient("not an age public key (age1…, as age-keygen shows it)") from None
+
+    @classmethod
+    def under_passphrase(cls, passphrase: Secret[str]) -> "Lock":
+        """Raises KeystoreError for an empty one."""
+        identity = pyrage.x25519.Identity.generate()
+        sealed = seal_backup(str(identity).encode(), passphrase.reveal(), os.urandom)
+        return cls([identity.to_public()], PASSPHRASE_HEAD + sealed)
+
+    def seal(self, source: Source, sink: Sink) -> None:
+        """Everything of `source`, sealed, to `sink`. Raises what either of them raises, as it was."""
+        sink.write(self._head)
+        reader, writer = _Reader(source), _Writer(sink)
+        try:
+            pyrage.encrypt_io(reader, writer, self._recipients)
+        except (pyrage.EncryptError, OSError):
+            raise reader.problem or writer.problem or OSError("the backup could not be sealed") from None
+        sink.flush()
+
+
+class Envelope:
+    """A backup of which the head was read, so that it is known what opens it."""
+
+    def __init__(self, source: Source) -> None:
+        """Raises NoBackup, BackupDamaged, and what `source` raises."""
+        head = _exactly(source, len(PASSPHRASE_HEAD))
+        self._source = source
+        self._read = head
+        self._sealed_identity = b""
+        self.is_under_passphrase = head == PASSPHRASE_HEAD
+        if self.is_under_passphrase:
+            self._read = b""
+            self._sealed_identity = _line(source)
+        elif not head.startswith(AGE_HEAD):
+            raise NoBackup("this is not a backup that `hashee-agent backup` wrote")
+
+    def open_with_passphrase(self, passphrase: Secret[str], sink: Sink) -> None:
+        """Everything to `sink`; it is whole when this returns. Raises WrongKey, BackupDamaged, and what source and sink raise."""
+        try:
+            text = open_backup(self._sealed_identity, passphrase.reveal())
+            identity = pyrage.x25519.Identity.from_str(text.decode())
+        except WrongPassphrase:
+            raise WrongKey("the passphrase is wrong, or the backup's first lines have been changed") from None
+        except (KeystoreError, pyrage.IdentityError, UnicodeDecodeError):
+            raise BackupDamaged("the first lines of the backup have been changed") from None
+        self._open([identity], sink)
+
+    def open_with_identities(self, identities: Secret[str], sink: Sink) -> None:
+        """The same, with a text as `age-keygen` writes it: an identity a line, `#` before what is a comment.
+
+        Raises BadIdentities too.
+        """
+        self._open(_identities(identities), sink)
+
+    def _open(self, identities: Sequence[object], sink: Sink) -> None:
+        reader, writer = _Reader(self._source, self._read), _Writer(sink)
+        try:
+            pyrage.decrypt_io(reader, writer, identities)
+        except (pyrage.DecryptError, OSError) as problem:
+            if (own := reader.problem or writer.problem) is not None:
+                raise own from None
+            if "No matching keys" in str(problem):
+                raise WrongKey("the backup is sealed to other keys than the one that was given") from None
+            raise BackupDamaged("the backup is cut short, or its bytes have been changed") from None
+
+
+def check_identities(text: Secret[str]) -> None:
+    """Raises BadIdentities."""
+    _identities(text)
+
+
+def _identities(text: Secret[str]) -> list[object]:
+    lines = [line.strip() for line in text.reveal().splitlines()]
+    try:
+        found = [pyrage.x25519.Identity.from_str(line) for line in lines if line and not line.startswith("#")]
+    except pyrage.IdentityError:
+        raise BadIdentities("a line that is no age identity (AGE-SECRET-KEY-1…, as age-keygen writes it)") from None
+    if not found:
+        raise BadIdentities("no age identity (AGE-SECRET-KEY-1…, as age-keygen writes it)")
+    return found
+
+
+class _Reader:
+    """What pyrage reads from. It makes texts of exceptions: the exception itself is kept here."""
+
+    def __init__(self, source: Source, before: bytes = b"") -> None:
+        self._source = source
+        self._before = io.BytesIO(before)
+        self.problem: BaseException | None = None
+
+    def read(self, size: int) -> bytes:
+        try:
+            return self._before.read(size) or self._source.read(size)
+        except BaseException as problem:
+            self.problem = problem
+            raise
+
+
+class _Writer:
+    """What pyrage writes to, likewise."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self.problem: BaseException | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._sink.write(data)
+        except BaseException as problem:
+            self.problem = problem
+            raise
+
+    def flush(self) -> None:
+        """The sink is flushed when all was written."""
+
+
+def _exactly(source: Source, size: int) -> bytes:
+    parts: list[bytes] = []
+    while size > 0 and (part := source.read(size)):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def _line(source: Source) -> bytes:
+    """Up to the next end of a line. Byte by byte: what follows belongs to somebody else."""
+    found = b""
+    while (byte := source.read(1)) != b"\n":
+        if not byte or len(found) >= MOST_SEALED_IDENTITY_BYTES:
+            raise BackupDamaged("the backup is cut short, or its first lines have been changed")
+        found += byte
+    return found

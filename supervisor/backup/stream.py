@@ -1,0 +1,125 @@
+"""The inside of a backup: frames behind one another, and at the end who made it. Bytes in, frames out; no file is touched here.
+
+    magic and version ‖ frame … ‖ trailer        a frame: 'F' ‖ u32 length ‖ body
+
+age proves no author, since anybody can seal to a public key: so the trailer holds the agent's public pair and its Ed25519 signature over that
+pair and SHA-256 of everything before it ('E' ‖ u32 length ‖ X25519 32 ‖ Ed25519 32 ‖ signature 64), and nothing follows. A frame that was read
+counts only once `finish` has returned.
+"""
+
+import hashlib
+from collections.abc import Iterator
+
+from crypto.errors import Unreadable
+from crypto.identity import IdentityKeys, PublicIdentity
+from crypto.primitives import KEY_BYTES, SIGNATURE_BYTES
+from supervisor.backup.errors import BackupDamaged, NewerBackup, NoBackup
+
+FORMAT_VERSION = 1
+MAGIC = b"hashee-agent-backup\n"
+HEAD = MAGIC + FORMAT_VERSION.to_bytes(2, "big")
+SIGNED_PREFIX = b"hashee-agent-backup-v1\x00"
+FRAME, TRAILER = b"F", b"E"
+BEFORE_BODY_BYTES = 1 + 4
+TRAILER_BYTES = 2 * KEY_BYTES + SIGNATURE_BYTES
+MOST_FRAME_BYTES = 96 << 20
+"""More than one answer of Redis may have (bus/embedded.py MOST_ANSWER_BYTES): whoever reads it has to hold one frame."""
+
+
+class FrameWriter:
+    """Makes the bytes; each call's are written behind those before."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def head(self) -> bytes:
+        """What stands first."""
+        return self._counted(HEAD)
+
+    def frame(self, body: bytes) -> bytes:
+        """One frame."""
+        return self._counted(_framed(FRAME, body))
+
+    def trailer(self, author: IdentityKeys) -> bytes:
+        """What stands last."""
+        signature = author.sign(SIGNED_PREFIX + author.public.pair + self._hash.digest())
+        return _framed(TRAILER, author.public.pair + signature)
+
+    def _counted(self, data: bytes) -> bytes:
+        self._hash.update(data)
+        return data
+
+
+class FrameReader:
+    """Takes the bytes apart as they come, in pieces of any size."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._unread = bytearray()
+        self._has_head = False
+        self._trailer: bytes | None = None
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The frames that are whole now. Raises NoBackup, NewerBackup, BackupDamaged."""
+        self._unread += data
+        if not self._has_head:
+            if len(self._unread) < len(HEAD):
+                return
+            _check_head(self._take(len(HEAD)))
+            self._has_head = True
+        while (frame := self._next_frame()) is not None:
+            yield frame
+
+    def finish(self) -> PublicIdentity:
+        """Who made it, after the last byte: the pair that signed all that was fed. Raises BackupDamaged."""
+        if self._trailer is None or self._unread:
+            raise BackupDamaged("the backup is cut short, or something stands behind its end")
+        keys, signature = self._trailer[: 2 * KEY_BYTES], self._trailer[2 * KEY_BYTES :]
+        try:
+            author = PublicIdentity.checked(keys[:KEY_BYTES], keys[KEY_BYTES:])
+        except Unreadable:
+            raise BackupDamaged("what stands at the end of the backup are no public keys") from None
+        if not author.has_signed(SIGNED_PREFIX + author.pair + self._hash.digest(), signature):
+            raise BackupDamaged("the backup's signature does not fit: it was changed after it was made")
+        return author
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of all that is signed, of what was read so far."""
+        return self._hash.digest()
+
+    def _next_frame(self) -> bytes | None:
+        if len(self._unread) < BEFORE_BODY_BYTES:
+            return None
+        kind, size = bytes(self._unread[:1]), int.from_bytes(self._unread[1:BEFORE_BODY_BYTES], "big")
+        is_last = kind == TRAILER and size == TRAILER_BYTES
+        if self._trailer is not None or not (is_last or (kind == FRAME and size <= MOST_FRAME_BYTES)):
+            raise BackupDamaged("what stands in the backup is no frame of this format")
+        if len(self._unread) < BEFORE_BODY_BYTES + size:
+            return None
+        if not is_last:
+            return self._take(BEFORE_BODY_BYTES + size)[BEFORE_BODY_BYTES:]
+        self._trailer = bytes(self._unread[BEFORE_BODY_BYTES:])[:size]
+        del self._unread[: BEFORE_BODY_BYTES + size]
+        return None
+
+    def _take(self, size: int) -> bytes:
+        taken = bytes(self._unread[:size])
+        del self._unread[:size]
+        self._hash.update(taken)
+        return taken
+
+
+def _framed(kind: bytes, body: bytes) -> bytes:
+    return kind + len(body).to_bytes(4, "big") + body
+
+
+def _check_head(head: bytes) -> None:
+    if not head.startswith(MAGIC):
+        raise NoBackup("this opens, but holds something else than `hashee-agent backup` writes")
+    version = int.from_bytes(head[len(MAGIC) :], "big")
+    if version > FORMAT_VERSION:
+        raise NewerBackup(
+            f"the backup has format {version}, and this version of hashee-agent reads up to {FORMAT_VERSION}: "
+            "restore it with the version that made it, or a later one"
+        )
