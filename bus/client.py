@@ -14,6 +14,7 @@ from redis.exceptions import ResponseError
 
 from bus.link import Link
 from bus.lua import Argument, Script, Scripts, packed
+from bus.refusals import Refusals
 from bus.wire import (
     ConnectionReplaced,
     RedisDenied,
@@ -45,16 +46,25 @@ class Commands(Protocol):
 class _Request:
     """`waiting`: the task, while another drives. `answer` counts once `is_done`. `connection`: the only one to run on."""
 
-    __slots__ = ("answer", "command", "connection", "is_done", "is_script", "script", "waiting")
+    __slots__ = ("answer", "command", "connection", "is_done", "loaded", "script", "waiting")
 
     def __init__(self, command: bytes, script: Script | None = None, connection: int | None = None) -> None:
         self.command = command
         self.script = script
-        self.is_script = script is not None
+        self.loaded = False
         self.connection = connection
         self.waiting: trio.lowlevel.Task | None = None
         self.is_done = False
         self.answer: Value | Exception = None
+
+    @property
+    def name(self) -> str:
+        """Of the operation or command."""
+        return (
+            self.script.name
+            if self.script is not None
+            else self.command.split(b"\r\n", 3)[2].decode("ascii", "replace")
+        )
 
     async def wait(self) -> None:
         """Until `wake`, without an Event, which would cost as much again for each command."""
@@ -92,6 +102,7 @@ class RedisClient:
         self.connected_since: float | None = None
         """trio time of the first answer on the present connection; None while there is none."""
         self.round_trip_seconds = 0.0
+        self.refusals = Refusals()
         self._connects_seen = 0
 
     async def command(self, *command: Argument) -> Value:
@@ -208,6 +219,8 @@ class RedisClient:
                 self._refuse(request, answer)
                 is_of_use = is_of_use and not needs_new_connection(answer)
             else:
+                if self.refusals:
+                    self.refusals.done(request.name)
                 request.be_done(answer)
         if not is_of_use:
             self._link.close()
@@ -223,13 +236,14 @@ class RedisClient:
             self._sent.append(request)
 
     def _refuse(self, request: _Request, answer: ResponseError) -> None:
-        if request.script is not None and str(answer).startswith("NOSCRIPT"):
+        if request.script is not None and not request.loaded and str(answer).startswith("NOSCRIPT"):
             # Somebody flushed the scripts; the command did not run, so running it now is the first time.
             reload = _Request(packed(("SCRIPT", "LOAD", request.script.text)))
-            request.script = None
+            request.loaded = True
             self._queued[:0] = [reload, request]
         else:
             error = failure(answer)
+            self.refusals.note(request.name, error)
             if _keeps_leases_from_being_renewed(request, error):
                 self.connected_since = None
             request.be_done(error)
@@ -247,7 +261,7 @@ class RedisClient:
 def _keeps_leases_from_being_renewed(request: _Request, error: RedisFailed) -> bool:
     """A full Redis is there: it answers, and leases in it run on. One that runs no script for us runs none for the workers either."""
     if isinstance(error, RedisDenied):
-        return request.is_script
+        return request.script is not None
     return isinstance(error, RedisUnavailable) and not isinstance(error, RedisFull)
 
 

@@ -20,7 +20,19 @@ SEALED_KINDS = frozenset(
 )
 PLAIN_KINDS = frozenset(
     {
-        *("gen", "epoch", "cursor", "first_sync", "rate", "reclaimer", "consumers", "presence", "live", "ledger"),
+        *(
+            "gen",
+            "epoch",
+            "cursor",
+            "first_sync",
+            "rate",
+            "reclaimer",
+            "consumers",
+            "presence",
+            "live",
+            "ledger",
+            "probe",
+        ),
         *(
             "due",
             "outbox",
@@ -271,6 +283,10 @@ class Keys:
     def standby(self) -> str:
         """A supervisor that waits for a slot, with an expiry."""
         return self._key("standby")
+
+    def probe(self, supervisor: str) -> str:
+        """Written by a supervisor once a second, to see whether Redis takes anything, with an expiry."""
+        return self._key("probe", supervisor)
 
     @property
     def consumers(self) -> str:

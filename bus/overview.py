@@ -117,7 +117,7 @@ class Overview:
         return {kind: await self._size(samples[kind], keys) for kind, keys in sorted(counted.items())}, cursor == b"0"
 
     async def _size(self, sample: list[str], keys: int) -> Kind:
-        sizes = [await self._number("MEMORY", "USAGE", name) for name in sample]
+        sizes = [await self._usage(name) for name in sample]
         return Kind(keys=keys, about_bytes=sum(sizes) * keys // len(sample))
 
     async def kept_bytes(self) -> int:

@@ -88,6 +88,7 @@ _BY_CODE: Mapping[str, tuple[type[RedisFailed], str]] = {
     "MASTERDOWN": (RedisUnavailable, "master_down"),
     "CLUSTERDOWN": (RedisUnavailable, "cluster_down"),
     "TRYAGAIN": (RedisUnavailable, "cluster_down"),
+    "MAXCLIENTS": (RedisUnavailable, "too_many_clients"),  # a word of our own: the server says it without one
     "NOAUTH": (RedisDenied, "not_authenticated"),
     "WRONGPASS": (RedisDenied, "not_authenticated"),
     "NOPERM": (RedisDenied, "forbidden"),
@@ -109,6 +110,7 @@ _WITHIN = (
     ("MISCONF", "MISCONF"),
     ("user executing the script can't", "NOPERM"),
     ("WRONGTYPE", "WRONGTYPE"),
+    ("max number of clients reached", "MAXCLIENTS"),
 )
 
 

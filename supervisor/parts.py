@@ -186,6 +186,7 @@ class Parts:
             metrics,
             self.inbound.hold,
             settings.redis_trust,
+            probe=names.probe(instance.name),
             limited=self._on_redis_limit,
             own_limit_bytes=settings.redis_memory_bytes or UNLIMITED_REDIS_BYTES,
             kept_bytes=self.overview.kept_bytes,

@@ -1,4 +1,9 @@
-"""Is Redis there, has it room, and is it still set as it must be? Asked once a second, whatever else goes on.
+"""Is Redis there, does it do what we ask, has it room, and is it still set as it must be? Asked once a second, whatever else goes on.
+
+Redis that refuses is red at once, with what it says; one that is away when it was for five seconds. A reading alone proves little: a
+replica, a full one, one that cannot persist answers each. So something is written too; once in a few seconds a connection is made as
+a restart would make it, which a changed password or certificate refuses while those that stand go on; and what was forbidden to anybody on
+this connection counts until it is done (bus/refusals.py).
 
 From 90 % of maxmemory on nothing is taken in, so that what is under way can end (DESIGN rule 16), and until it is under 80 %
 again this supervisor is not ready: the reason is told. Each sender's own bounds (docs/design.md) act long before.
@@ -11,13 +16,17 @@ import trio
 
 from bus.budgets import MIB
 from bus.client import RedisClient
-from bus.wire import RedisFailed
+from bus.lua import Scripts
+from bus.wire import RedisFailed, RedisUnavailable, Wire
 from supervisor.health import Check
 from supervisor.metrics import Metrics
 from supervisor.redis_check import Facts, look
 
 ASK_SECONDS = 1.0
 LATE_SECONDS = 5.0
+KNOCK_SECONDS = 3.0
+KNOCK_ANSWER_SECONDS = 3.0
+PROBE_KEPT_MS = 60_000
 HOLD_FROM = 0.9
 HOLD_UNTIL = 0.8
 
@@ -34,11 +43,13 @@ class RedisWatch:
         hold: Callable[[bool], None],
         trust: frozenset[str] = frozenset(),
         *,
+        probe: str = "probe",
         limited: Callable[[int], None] = lambda _: None,
         own_limit_bytes: int = 0,
         kept_bytes: Callable[[], Awaitable[int]] | None = None,
     ) -> None:
-        """`trust`: settings of Redis that its provider hides and the owner vouches for. `limited` is told maxmemory, also when it changes.
+        """`trust`: settings of Redis that its provider hides and the owner vouches for. `probe`: the key that is written to see whether
+        anything is. `limited` is told maxmemory, also when it changes.
         A Redis without one may hold `own_limit_bytes` of what `kept_bytes` tells of this agent.
         """
         self._client = client
@@ -51,23 +62,52 @@ class RedisWatch:
         self._own_limit_bytes = own_limit_bytes
         self._kept_bytes = kept_bytes
         self._most_bytes = 0
+        self._probe = probe
+        self._failed: RedisFailed | None = None
+        self._locked_out: RedisFailed | None = None
         self.faults: Mapping[str, str] = {}
         """Of each setting that was looked at, why messages can be lost by it; empty where they cannot."""
 
     async def run(self) -> None:
         """Until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._knock)
+            await self._look()
+
+    async def _look(self) -> None:
         while True:
             try:
                 facts = await look(self._client)
                 used, most = await self._fullness(facts)
-            except RedisFailed:
-                self._metrics.redis_round_trip.set(float("nan"))
-            else:
-                self._answered_at = trio.current_time()
-                self._metrics.redis_round_trip.set(self._client.round_trip_seconds)
                 self._consider(used, most)
                 self._consider_settings(facts)
+                await self._client.command("SET", self._probe, "1", "PX", PROBE_KEPT_MS)
+            except RedisFailed as error:
+                self._failed = error
+                self._metrics.redis_round_trip.set(float("nan"))
+            else:
+                self._failed = None
+                self._answered_at = trio.current_time()
+                self._metrics.redis_round_trip.set(self._client.round_trip_seconds)
             await trio.sleep(ASK_SECONDS)
+
+    async def _knock(self) -> None:
+        """Whether a new connection would be let in."""
+        while True:
+            try:
+                await trio.to_thread.run_sync(self._let_in, abandon_on_cancel=True)
+            except RedisFailed as error:
+                self._locked_out = error
+            else:
+                self._locked_out = None
+            await trio.sleep(KNOCK_SECONDS)
+
+    def _let_in(self) -> None:
+        door = Wire(self._client.url, Scripts({}), answer_timeout_seconds=KNOCK_ANSWER_SECONDS)
+        try:
+            door.call([("PING",)])
+        finally:
+            door.close()
 
     async def _fullness(self, facts: Facts) -> tuple[int, int]:
         """Bytes used and how many there may be; of a Redis without a limit of its own, what this agent keeps there counts."""
@@ -78,9 +118,22 @@ class RedisWatch:
     def check(self) -> Check:
         """For readiness."""
         ago = trio.current_time() - self._answered_at
-        wrong = [fault for fault in (self._full, self._why_unfit()) if fault]
+        wrong = [fault for fault in (self._refusal(), self._full, self._why_unfit()) if fault]
+        late = ago >= LATE_SECONDS
+        if late and not wrong and self._failed is not None:
+            wrong = [f"away: {self._failed}"]
         detail = "; ".join([f"answered {ago:.1f} s ago", *wrong])
-        return Check("redis", ok=ago < LATE_SECONDS and not wrong, detail=detail)
+        return Check("redis", ok=not late and not wrong, detail=detail)
+
+    def _refusal(self) -> str:
+        """What it says no to; empty while it does all, and while it is only away."""
+        said = [
+            f"{prefix}{error.reason}: {error}"
+            for prefix, error in (("refuses: ", self._failed), ("refuses new connections: ", self._locked_out))
+            if error is not None and error.reason != RedisUnavailable.reason
+        ]
+        refused = self._client.refusals.now()
+        return "; ".join([*said, f"refused: {refused}"] if refused else said)
 
     def _why_unfit(self) -> str:
         return "; ".join(fault for fault in self.faults.values() if fault)

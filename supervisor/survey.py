@@ -97,7 +97,14 @@ class Survey:
         detail = f"{ready} ready" + (f", {elsewhere} elsewhere" if elsewhere else "") + (f"; {loop}" if loop else "")
         if self._deaf_seconds >= DEAF_SECONDS:
             return Check("workers", ok=False, detail=f"{detail}; a job was not taken for {self._deaf_seconds:.0f} s")
+        if ready and not elsewhere and (trouble := self._trouble_of_all()):
+            return Check("workers", ok=False, detail=f"{detail}; none can work: {trouble}")
         return Check("workers", ok=ready > 0 if self._pool.target else elsewhere > 0, detail=detail)
+
+    def _trouble_of_all(self) -> str:
+        """What keeps every worker of ours from its work in Redis; empty while one works."""
+        troubles = [one.trouble for one in self._pool.statuses() if one.stage is Stage.READY]
+        return troubles[0] if all(troubles) and troubles else ""
 
     async def _of_the_agent(self, turn: int) -> dict[Gauge, Values]:
         counts, ages = await self._overview.counts(), await self._backlog.ages()

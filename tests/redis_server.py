@@ -26,7 +26,7 @@ class RedisServer:
     """The server as a child. `kill` and `start` may be called again and again; the data stay."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
         self._short = tempfile.TemporaryDirectory(prefix="redis-")
         socket = directory / "redis.sock"
         if len(os.fsencode(socket)) > LONGEST_SOCKET_PATH_BYTES:
@@ -42,14 +42,15 @@ class RedisServer:
             raise RuntimeError("this Redis does not run")
         return self._process.pid
 
-    def start(self) -> None:
-        """Start and wait until it answers."""
+    def start(self, *options: str, wait: bool = True) -> None:
+        """Start, with further options, and wait until it answers."""
         self._process = subprocess.Popen(
             [
                 str(server_binary().path),
                 *("--port", "0", "--unixsocket", str(self.socket), "--unixsocketperm", "700"),
-                *("--dir", str(self._directory), "--appendonly", "yes", "--appendfsync", "no", "--save", ""),
-                *("--maxmemory-policy", "noeviction", "--logfile", str(self._directory / "redis.log")),
+                *("--dir", str(self.directory), "--appendonly", "yes", "--appendfsync", "no", "--save", ""),
+                *("--maxmemory-policy", "noeviction", "--logfile", str(self.directory / "redis.log")),
+                *options,
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -57,10 +58,10 @@ class RedisServer:
             process_group=0,
         )
         deadline = time.monotonic() + START_SECONDS
-        while not self._answers():
+        while wait and not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
-                raise RuntimeError(f"the server did not start, see {self._directory / 'redis.log'}")
+                raise RuntimeError(f"the server did not start, see {self.directory / 'redis.log'}")
             time.sleep(0.01)
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:

@@ -102,7 +102,13 @@ ROWS: dict[str, Row] = {
     "supervisor/reclaimer.py:Reclaimer.run": held(
         (Kind.REDIS, ALL_LOOPS), (Kind.PAGES, f"{PAGES}::test_all_entries_of_a_dead_consumer_are_found_and_released")
     ),
-    "supervisor/redis_watch.py:RedisWatch.run": in_redis,
+    "supervisor/redis_watch.py:RedisWatch._look": in_redis,
+    "supervisor/redis_watch.py:RedisWatch._knock": held(
+        (
+            Kind.REDIS,
+            "tests/supervisor/test_redis_watch.py::test_what_redis_refuses_is_red_by_its_reason_until_it_is_mended",
+        )
+    ),
     "supervisor/second_chances.py:SecondChances._hear": in_redis,
     "supervisor/second_chances.py:SecondChances._until_marked": in_redis,
     "supervisor/second_chances.py:SecondChances._obey": in_redis,

@@ -103,7 +103,7 @@ REDIS_LOOPS = (
     "supervisor/overflow.py:Overflow.run",
     "supervisor/prekeys.py:Prekeys.keep",
     "supervisor/reclaimer.py:Reclaimer.run",
-    "supervisor/redis_watch.py:RedisWatch.run",
+    "supervisor/redis_watch.py:RedisWatch._look",
     "supervisor/relations.py:Relations._read",
     "supervisor/second_chances.py:SecondChances._obey",
     "supervisor/slots.py:Slots.run",

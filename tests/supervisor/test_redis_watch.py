@@ -1,21 +1,26 @@
 """A Redis that is set otherwise while it runs: said in readiness, in the log and by a metric, and over when it is mended."""
 
+import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import redis
 import trio
+import trio.testing
 from structlog.testing import capture_logs
 
 from bus.client import RedisClient, open_redis
 from bus.keys import Keys
 from bus.overview import Overview
+from bus.wire import RedisDenied, RedisUnavailable
 from supervisor.health import Check
 from supervisor.metrics import Metrics
 from supervisor.redis_check import TRUST_EVICTION, TRUST_PERSISTENCE, Facts, look
-from supervisor.redis_watch import RedisWatch
-from tests.redis_server import running_redis
+from supervisor.redis_watch import LATE_SECONDS, RedisWatch
+from tests.redis_server import RedisServer, running_redis
 
 NOTICED_SECONDS = 60.0
 CHANGES = {
@@ -106,6 +111,157 @@ async def test_of_a_redis_without_a_limit_what_this_agent_keeps_counts(tmp_path:
             await until(watch, lambda found: found.ok)
             nursery.cancel_scope.cancel()
     assert held == [True, False]
+
+
+# Refused is not away: what a real server says no to is red at once, by its reason, and green again after it was mended
+
+
+class Operator:
+    """Of a Redis whose user is `agent`."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self.server = server
+        self.admin = redis.Redis(unix_socket_path=str(server.socket), protocol=2)
+        self.url = f"unix://agent:first@{server.socket}"
+        self.allow()
+
+    def acl(self, *rules: str) -> None:
+        self.admin.execute_command("ACL", "SETUSER", "agent", *rules)
+
+    def allow(self) -> None:
+        self.acl("reset", "on", ">first", "~*", "&*", "+@all")
+
+    def log_out(self) -> None:
+        self.admin.execute_command("CLIENT", "KILL", "USER", "agent")
+
+    def cannot_save(self) -> None:
+        """As on a full disk: a folder stands where the file is to be put."""
+        (self.server.directory / "dump.rdb").mkdir()
+        self.admin.config_set("save", "1 1")
+        self.admin.bgsave()
+
+    def can_save(self) -> None:
+        (self.server.directory / "dump.rdb").rmdir()
+        self.admin.config_set("save", "")
+        while self.admin.info("persistence")["rdb_last_bgsave_status"] != "ok":
+            with contextlib.suppress(redis.ResponseError):  # one is under way
+                self.admin.bgsave()
+            time.sleep(0.05)
+
+
+def change_password(by: Operator) -> None:
+    by.acl("resetpass", ">second")
+
+
+def change_password_and_restart(by: Operator) -> None:
+    change_password(by)
+    by.log_out()
+
+
+Deed = Callable[[Operator], object]
+REFUSALS: dict[str, tuple[Deed, Deed, str]] = {
+    "a changed password, while we are logged in": (
+        change_password,
+        Operator.allow,
+        "refuses new connections: not_authenticated",
+    ),
+    "a changed password": (change_password_and_restart, Operator.allow, "refuses: not_authenticated"),
+    "no right to look": (lambda by: by.acl("-info"), Operator.allow, "refuses: forbidden"),
+    "no right to write": (lambda by: by.acl("-@write"), Operator.allow, "refuses: forbidden"),
+    "a replica": (
+        lambda by: by.admin.execute_command("REPLICAOF", "127.0.0.1", "1"),
+        lambda by: by.admin.execute_command("REPLICAOF", "NO", "ONE"),
+        "refuses: read_only",
+    ),
+    "full": (
+        lambda by: by.admin.config_set("maxmemory", 1),
+        lambda by: by.admin.config_set("maxmemory", 0),
+        "refuses: full",
+    ),
+    "cannot persist": (Operator.cannot_save, Operator.can_save, "refuses: cannot_persist"),
+    "no replicas": (
+        lambda by: by.admin.config_set("min-replicas-to-write", 1),
+        lambda by: by.admin.config_set("min-replicas-to-write", 0),
+        "refuses: no_replicas",
+    ),
+    "no room for a connection": (
+        lambda by: by.admin.config_set("maxclients", 1),
+        lambda by: by.admin.config_set("maxclients", 1000),
+        "refuses new connections: too_many_clients",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+async def test_what_redis_refuses_is_red_by_its_reason_until_it_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    spoil, mend, words = REFUSALS[name]
+    for seconds in ("ASK_SECONDS", "KNOCK_SECONDS"):
+        monkeypatch.setattr(f"supervisor.redis_watch.{seconds}", 0.02)
+    with running_redis(tmp_path) as server:
+        by = Operator(server)
+        async with open_redis(by.url) as client, trio.open_nursery() as nursery:
+            watch = RedisWatch(client, Metrics(), lambda _: None)
+            nursery.start_soon(watch.run)
+            await until(watch, lambda found: found.ok and bool(watch.faults))
+            spoil(by)
+            check = await until(watch, lambda found: words in found.detail)
+            assert not check.ok
+            assert "first" not in check.detail
+            mend(by)
+            await until(watch, lambda found: found.ok)
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_server_that_loads_is_red_by_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supervisor.redis_watch.ASK_SECONDS", 0.02)
+    with running_redis(tmp_path) as server:
+        async with open_redis(server.url) as client, trio.open_nursery() as nursery:
+            watch = RedisWatch(client, Metrics(), lambda _: None)
+            nursery.start_soon(watch.run)
+            for number in range(4000):
+                await client.command("SET", f"k{number}", number)
+            server.kill()
+            server.start("--key-load-delay", "500", wait=False)
+            await until(watch, lambda found: "refuses: loading" in found.detail and not found.ok)
+            await until(watch, lambda found: found.ok)
+            nursery.cancel_scope.cancel()
+
+
+async def test_what_was_refused_to_anybody_counts_until_it_is_done(tmp_path: Path) -> None:
+    with running_redis(tmp_path) as server:
+        by = Operator(server)
+        async with open_redis(by.url) as client:
+            watch = RedisWatch(client, Metrics(), lambda _: None)
+            by.acl("-xadd", "-memory")
+            for command in (("XADD", "s", "*", "a", "b"), ("MEMORY", "USAGE", "s")):
+                with pytest.raises(RedisDenied):
+                    await client.command(*command)
+            assert not watch.check().ok
+            assert "refused: forbidden (XADD)" in watch.check().detail
+            by.allow()
+            await client.command("XADD", "s", "*", "a", "b")
+            assert watch.check().ok
+
+
+async def test_one_that_is_only_away_has_five_seconds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def away(_client: RedisClient) -> Facts:
+        raise RedisUnavailable("it was reset")
+
+    monkeypatch.setattr("supervisor.redis_watch.look", away)
+    async with open_redis(f"unix://{tmp_path}/none") as client, trio.open_nursery() as nursery:
+        watch = RedisWatch(client, Metrics(), lambda _: None)
+        monkeypatch.setattr(watch, "_let_in", lambda: None)
+        nursery.start_soon(watch.run)
+        await trio.sleep(LATE_SECONDS - 0.5)
+        assert watch.check().ok
+        await trio.sleep(1)
+        assert not watch.check().ok
+        assert "away: it was reset" in watch.check().detail
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.pure
