@@ -136,7 +136,7 @@ class _Run:
     async def run(self) -> int:
         parts = self._parts
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._health.run, parts.checks, self._dead_threads)
+            nursery.start_soon(self._health.run, parts.checks, self._dead_threads, parts.metrics.show_checks)
             nursery.start_soon(self._run_pool, nursery.cancel_scope)
             nursery.start_soon(self._announce)
             nursery.start_soon(self._serve_control)

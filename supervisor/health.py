@@ -41,10 +41,17 @@ class Health:
     def __init__(self) -> None:
         self._latest = Snapshot(time.monotonic(), (Check("start", ok=False, detail="starting"),))
 
-    async def run(self, checks: Callable[[], tuple[Check, ...]], dead_threads: Callable[[], list[str]]) -> None:
-        """Take snapshots until cancelled."""
+    async def run(
+        self,
+        checks: Callable[[], tuple[Check, ...]],
+        dead_threads: Callable[[], list[str]],
+        show: Callable[[tuple[Check, ...]], None] | None = None,
+    ) -> None:
+        """Take snapshots until cancelled. `show`: who else is told each time what was found."""
         while True:
             self._latest = Snapshot(time.monotonic(), checks(), tuple(dead_threads()))
+            if show is not None:
+                show(self._latest.checks)
             await trio.sleep(TICK_SECONDS)
 
     def liveness(self) -> Check:

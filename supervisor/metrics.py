@@ -4,12 +4,13 @@ The six names of the platform's deployment page come first; what a label may say
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from bus.log_stream import lines_lost
 from supervisor.gauges import Gauges
+from supervisor.health import Check
 
 CONVERSATION_TYPES = frozenset({"h2a", "group", "h2h"})
 PAYLOAD_TYPES = frozenset({"text", "image", "video", "audio", "file", "artifact", "system"})
@@ -110,6 +111,7 @@ class Metrics:
             "hashee_lease_reclaimed", "Jobs and replies taken from a dead or silent holder", ["kind"], registry=registry
         )
         self.dead_letters = Counter("hashee_dead_letter", "Jobs and replies given up", ["kind"], registry=registry)
+        self._show_what_holds(registry)
         self._count_what_is_bounded(registry)
         self.renegotiations = Counter(
             "hashee_session_renewed", "Sessions started because the sender's was out of step", registry=registry
@@ -158,12 +160,6 @@ class Metrics:
             "1 while the chain of the grant ledger verified at start, else 0",
             registry=registry,
         )
-        self.caught_up = Gauge(
-            "hashee_caught_up_timestamp_seconds",
-            "When the last poll of the relay came to the present, or the start of the process before that",
-            registry=registry,
-        )
-        self.caught_up.set(time.time())
         self.old = Counter(
             "hashee_message_old",
             "Messages below what their conversation has come to that can no longer be read; noted, not kept",
@@ -179,6 +175,20 @@ class Metrics:
         )
         self._models: set[str] = set()
         self.received = self.sent = 0
+
+    def _show_what_holds(self, registry: CollectorRegistry) -> None:
+        self.caught_up = Gauge(
+            "hashee_caught_up_timestamp_seconds",
+            "When the last poll of the relay came to the present, or the start of the process before that",
+            registry=registry,
+        )
+        self.caught_up.set(time.time())
+        self._check_ok = Gauge(
+            "hashee_check_ok",
+            "1 while this check of readiness holds, else 0; /readyz says why not",
+            ["check"],
+            registry=registry,
+        )
 
     def _count_what_is_bounded(self, registry: CollectorRegistry) -> None:
         self.held = Counter(
@@ -207,6 +217,11 @@ class Metrics:
         kind = _bounded(conversation_type, CONVERSATION_TYPES)
         self._outbound.labels(kind, _payload(payload_type)).inc()
         self._send_duration.labels(kind).observe(duration_ms)
+
+    def show_checks(self, checks: Iterable[Check]) -> None:
+        """What readiness was told."""
+        for check in checks:
+            self._check_ok.labels(check.name).set(check.ok)
 
     def workers(self, vitals: Sequence[tuple[int, int, float]]) -> None:
         """Place, memory in bytes and lag in seconds of each worker that there is; at most 256 places."""

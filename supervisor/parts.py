@@ -101,7 +101,7 @@ class Parts:
     ) -> None:
         names = Keys(settings.agent_id)
         self._client = client
-        self._metrics = metrics
+        self.metrics = metrics
         self.generation = Generation()
         self.store = Store(client, settings.agent_id, instance.name, self.generation, settings.most_waiting)
         self.store.budgets = StoreBudgets.of(settings.redis_memory_bytes or UNLIMITED_REDIS_BYTES)
@@ -265,7 +265,7 @@ class Parts:
                 log.warning("redis: away", reason=str(error))
                 await trio.sleep(REDIS_RETRY_SECONDS)
             else:
-                self._metrics.grant_ledger_holds.set(0 if wrong else 1)
+                self.metrics.grant_ledger_holds.set(0 if wrong else 1)
                 if wrong:
                     log.error("grants: the ledger does not hold", reason=wrong, remedy="docs/security.md")
                 return
@@ -284,7 +284,7 @@ class Parts:
             self.streams.run,
             self.delivery.run,
             self.reclaimer.run,
-            lambda: self.prekeys.keep(self._metrics),
+            lambda: self.prekeys.keep(self.metrics),
             self.twins.run,
             self.relations.run,
             self.redis_watch.run,

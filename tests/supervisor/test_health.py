@@ -57,7 +57,9 @@ async def probing(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Probes]:
     start_http(listener, probes.health, probes.metrics)
     listener.detach()  # the server has the descriptor now
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(probes.health.run, lambda: probes.checks, lambda: probes.dead_threads)
+        nursery.start_soon(
+            probes.health.run, lambda: probes.checks, lambda: probes.dead_threads, probes.metrics.show_checks
+        )
         yield probes
         nursery.cancel_scope.cancel()
 
@@ -80,6 +82,8 @@ async def test_readiness_says_why_not_and_liveness_does_not_care(monkeypatch: py
         probes.checks = (Check("relay", ok=False, detail="refused: invalid_token"), Check("redis", ok=True, detail=""))
         body = json.loads(await probes.until("/readyz", 503))
         assert [check["detail"] for check in body["checks"] if not check["ok"]] == ["refused: invalid_token"]
+        _, shown = await probes.get_soon("/metrics")
+        assert {'hashee_check_ok{check="relay"} 0.0', 'hashee_check_ok{check="redis"} 1.0'} <= set(shown.splitlines())
         assert (await probes.get_soon("/healthz"))[0] == 200
 
 
