@@ -169,15 +169,8 @@ class Outbox:
     async def resend(self, conversation_id: str, *, former_holder: str | None = None) -> OutboxRecord | None:
         """Take a record that is due, or at once one that `former_holder` was sending; None when another was first."""
         keys = [self._keys.outbox, self._keys.sent(conversation_id), self._keys.generation]
-        answer = await self._client.script(
-            "resend",
-            keys,
-            conversation_id,
-            self.consumer,
-            int(RESEND_SECONDS * 1000),
-            "0" if former_holder is None else "1",
-            former_holder or "",
-        )
+        arguments = (conversation_id, self.consumer, int(RESEND_SECONDS * 1000), former_holder or "")
+        answer = await self._client.script("resend", keys, *arguments)
         return None if answer is None else decode_outbox_record(cast(bytes, answer))
 
     async def postpone(self, conversation_id: str, client_message_id: str, after_ms: int) -> None:

@@ -29,7 +29,7 @@ if is_behind then
   put_open_note(NOTES, open)
 else
   local cursor = redis.call('GET', CURSOR) or ''
-  if not open and seq >= next and tonumber(waits or 0) >= (most - total) / 4 then
+  if seq >= next and tonumber(waits or 0) >= (most - total) / 4 then
     put_open_note(NOTES, { order = generation, first = seq, cursor = cursor, last = seq, id = ARGV[7], count = 1 })
   else
     redis.call('HSET', NOTES, ARGV[7], table.concat({ generation, ARGV[5], CONVERSATION_ID, cursor, ARGV[12] }, '\31'))

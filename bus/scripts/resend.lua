@@ -1,13 +1,13 @@
 -- An outbox record whose time has come, or whose connection died, is taken to be sent again: the same bytes.
 -- KEYS 1 outbox  2 sent  3 gen
--- ARGV 1 conversation_id  2 consumer  3 resend after (ms)  4 '1': at once (a new connection), if held by 5  5 former holder
+-- ARGV 1 conversation_id  2 consumer  3 resend after (ms)  4 the former holder, of which it goes out at once (a new connection), or ''
 -- -> false | outbox record
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not score then return false end
 local sent = redis.call('HMGET', KEYS[2], 'r', 'holder')
 if not sent[1] then return false end
 local now = now_ms()
-if tonumber(score) > now and not (ARGV[4] == '1' and sent[2] == ARGV[5]) then return false end
+if tonumber(score) > now and sent[2] ~= ARGV[4] then return false end
 redis.call('ZREM', KEYS[1], ARGV[1]) -- the first write, so that a full Redis still sends what is committed (rule 16)
 redis.call('INCR', KEYS[3])
 redis.call('ZADD', KEYS[1], now + tonumber(ARGV[3]), ARGV[1])

@@ -153,12 +153,12 @@ class MemorySupervisor:
 
     async def check(self, *, certainly_back: bool = False) -> bool:
         world, mine = self._world, self.generation
-        went_back = certainly_back or world.generation < mine.highest
+        went_back = certainly_back or mine.is_doubted or world.generation < mine.highest
         if went_back:
             if world.epoch <= mine.epoch:
                 world.epoch = mine.epoch + 1
             world.generation = max(world.generation, mine.highest) + 1
-        mine.epoch = max(mine.epoch, world.epoch)
+        mine.epoch, mine.is_doubted = max(mine.epoch, world.epoch), False
         mine.seen(world.generation)
         return went_back
 

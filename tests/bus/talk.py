@@ -133,7 +133,7 @@ class Talk:
             stream_id=ends_stream,
         )
 
-    async def start_stream(self, entry: Entry, stream_id: str) -> Commit:
+    async def start_stream(self, entry: Entry, stream_id: str, *, rate: float = 0) -> Commit:
         """Commit what needs no acknowledgement."""
         record = decode_reply_record(entry.fields["r"])
         return await self.supervisor.outbox.commit(
@@ -144,7 +144,7 @@ class Talk:
             record=None,
             sessions=[],
             epoch=0,
-            rate_per_second=0,
+            rate_per_second=rate,
             stream_id=stream_id,
         )
 

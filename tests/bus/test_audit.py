@@ -72,3 +72,20 @@ async def test_a_conversation_that_lost_its_place_in_an_index_gets_it_back(redis
         case _:
             assert await talk.start_due() == 1
     assert await audited(talk) == 0
+
+
+async def test_what_waits_behind_nothing_is_started(redis: RedisScene) -> None:
+    talk, worker = await talk_and_worker(redis)
+    for seq in (1, 2):
+        await talk.accept(seq)
+    job = await worker.take()
+    assert job is not None
+    for place in ("0", "1"):
+        await worker.steps.emit(job, place, reply("answer"))
+    redis.client.ask("HDEL", redis.keys.conversation(CONVERSATION), "entry", "reply")
+    for stream in (redis.keys.jobs, redis.keys.replies):
+        redis.client.ask("XTRIM", stream, "MAXLEN", 0)
+    assert await audited(talk) == 2
+    assert await answer(worker) == "message 2"
+    assert await talk.send("c0", 3) == "0"
+    assert await audited(talk) == 0

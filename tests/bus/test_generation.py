@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from bus.client import RedisClient, open_redis
-from bus.generation import Generation
+from bus.generation import FEWEST_IDS, Generation
 from bus.keys import Keys
 from bus.lua import Argument
+from bus.sealing import StateKey
+from bus.vault import Vault
 from bus.wire import Value
 from tests.bus.builders import AGENT
 from tests.redis_server import redis_server
@@ -45,3 +47,27 @@ async def test_a_redis_that_counts_less_than_was_seen_has_gone_back(tmp_path: Pa
 
 async def count(client: RedisClient, writes: int) -> None:
     await client.command("SET", KEYS.generation, writes)
+
+
+async def test_a_redis_that_forgot_its_epoch_has_gone_back_however_much_it_counts(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with open_redis(url) as client:
+            await count(client, 7)
+            generation = Generation(highest=5)
+            generation.epoch = 2
+            assert await generation.check(client, KEYS)
+            assert generation.epoch == 3
+
+
+async def test_prekeys_go_on_far_beyond_those_that_were_given_out_and_forgotten(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with open_redis(url) as client:
+            vault = Vault(client, KEYS, StateKey(bytes(32)))
+            assert [await vault.next_prekey_ids(kind, 3) for kind in ("signed", "one_time")] == [1, 1]
+            assert await vault.signed_prekeys_to_replace() == 0
+            assert await Generation().check(client, KEYS, certainly_back=True)
+            wished = await vault.signed_prekeys_to_replace()
+            signed, one_time = [await vault.next_prekey_ids(kind, 1) for kind in ("signed", "one_time")]
+            assert wished == signed - 1, "all that may have been given out"
+            assert min(signed, one_time) > FEWEST_IDS
+            assert max(signed, one_time) < 1 << 20, "far from the end of their 32 bits"

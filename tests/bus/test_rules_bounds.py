@@ -28,6 +28,13 @@ async def bounded_talk(scene: Scene) -> Talk:
 
 
 @pytest.mark.pure
+def test_the_smallest_redis_keeps_as_many_as_people_need_and_the_largest_no_more_than_can_be_walked() -> None:
+    smallest, largest = StoreBudgets.of(MIB), StoreBudgets.of(1024 * 1024 * MIB)
+    assert [smallest.most_quarantined, smallest.most_dead, smallest.most_held] == [500, 1000, 1000]
+    assert [largest.most_quarantined, largest.most_dead, largest.most_held] == [10_000] * 3
+
+
+@pytest.mark.pure
 def test_all_kinds_together_leave_room_below_the_point_at_which_nothing_is_taken_in() -> None:
     for redis_mib in (24, 32, 96, 1024):
         budgets = StoreBudgets.of(redis_mib * MIB)
@@ -187,6 +194,24 @@ async def test_who_waits_at_the_relay_holds_up_nobody_and_comes_in_its_order_whe
     assert await scene.leftovers() == []
 
 
+async def test_what_waits_at_the_relay_comes_when_half_of_the_room_is_free(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene, Policies(most_waiting=4))
+    notes, budgets = talk.supervisor.notes, msgspec.structs.replace(BUDGETS, waiting_bytes=100_000)
+    small = msgspec.structs.replace(budgets, waiting_bytes=10_000)
+    for seq in range(1, 6):
+        await talk.accept(seq, characters=1000)
+    await talk.hold(6)
+    [first] = await notes.of(PEER[0])
+    assert not await notes.may_come(PEER[0], first, budgets), "the mailbox is more than half full"
+    for _ in range(2):
+        await answer(worker)
+    assert await notes.may_come(PEER[0], first, budgets)
+    assert not await notes.may_come(PEER[0], first, small), "the sender has more than half of its share"
+    for _ in range(3):
+        await answer(worker)
+    assert await notes.may_come(PEER[0], first, small)
+
+
 async def test_a_note_is_small_and_says_behind_which_cursor_its_message_stands(scene: Scene) -> None:
     talk = await bounded_talk(scene)
     await talk.supervisor.store.advance_cursor(None, "m7")
@@ -249,15 +274,19 @@ async def test_what_an_open_ended_note_stands_for_is_fetched_in_order_while_more
         await talk.hold(seq)
     assert await talk.fetch() == list(range(1, 21)), "in order, once"
     assert await talk.supervisor.notes.count() == 0
+    assert await talk.supervisor.dead.first() == [], "all of them were seen"
     assert not (await talk.supervisor.store.look(CONVERSATION, PEER, bytes(8))).sender_waits
     for seq in range(21, 31):
         await talk.hold(seq)
     rest = (await talk.supervisor.notes.of(PEER[0]))[-1]
     await talk.hold(31)
+    before = await talk.supervisor.notes.of(PEER[0])
+    assert await talk.supervisor.notes.reached(PEER[0], rest, rest.seq - 1, "of another supervisor, which was slower")
+    assert not await talk.supervisor.notes.forget(PEER[0], rest, is_gone=True), "one has come to it meanwhile"
+    assert await talk.supervisor.notes.of(PEER[0]) == before
     assert await talk.supervisor.notes.reached(PEER[0], rest, 30, f"{CONVERSATION}-30")
     [*_, rest] = await talk.supervisor.notes.of(PEER[0])
     assert (rest.seq, rest.last_seq, rest.cursor) == (31, 31, f"{CONVERSATION}-30"), "one has come to it meanwhile"
-    assert not await talk.supervisor.notes.forget(PEER[0], msgspec.structs.replace(rest, last_seq=30), is_gone=True)
 
 
 async def test_what_an_open_ended_note_counted_and_nobody_saw_is_a_dead_letter(scene: Scene) -> None:
@@ -285,6 +314,14 @@ async def test_a_message_that_comes_late_begins_no_open_ended_note(scene: Scene)
     for seq in range(10, 20):
         assert await talk.hold(seq) is Intake.NOTED
     assert not any(note.is_open for note in await talk.supervisor.notes.of(PEER[0]))
+
+
+async def test_what_came_before_an_open_ended_note_has_one_of_its_own(scene: Scene) -> None:
+    talk = await few_notes(scene)
+    for seq in (1, 2, 3, 4, 7, 8, 6):
+        assert await talk.hold(seq, source=Source.POLL) is Intake.NOTED
+    notes = await talk.supervisor.notes.of(PEER[0])
+    assert [(note.seq, note.last_seq) for note in notes[4:]] == [(7, 8), (6, None)]
 
 
 async def test_what_the_relay_has_no_more_is_a_dead_letter_without_content(scene: Scene) -> None:

@@ -202,13 +202,29 @@ async def test_rule_11_what_is_parked_comes_up_in_order_and_nothing_is_lost(scen
 
 async def test_rule_11_what_is_handled_together_makes_room_for_what_is_parked(scene: Scene) -> None:
     talk, worker = await talk_and_worker(scene, Policies(busy="coalesce", most_waiting=2, full="park"))
-    for seq in (1, 2, 3, 4, 5):
+    for seq in (1, 2, 3, 4, 5, 6):
         assert await talk.accept(seq) is Intake.ACCEPTED
     job = await worker.take()
     assert job is not None
     assert [one.text for one in (await worker.steps.start(job)).together] == ["message 2", "message 3"]
     facts = await scene.facts()
     assert (facts.waiting, facts.in_mailboxes) == (2, 2)
+
+
+async def test_rule_11_nothing_overtakes_what_is_parked_when_other_code_has_more_room(scene: Scene) -> None:
+    """The worker that is replaced declares another bound than the one before it."""
+    narrow = Policies(busy="coalesce", most_waiting=2, full="park")
+    talk, _ = await talk_and_worker(scene, narrow)
+    for seq in (1, 2, 3, 4, 5):
+        assert await talk.accept(seq) is Intake.ACCEPTED
+    worker = await scene.worker("worker-2", msgspec.structs.replace(narrow, most_waiting=10))
+    assert await talk.accept(6) is Intake.ACCEPTED
+    handled = list[str]()
+    while (job := await worker.take()) is not None:
+        together = (await worker.steps.start(job)).together
+        handled += [job.message.text, *(one.text for one in together)]
+        await worker.steps.finish(job)
+    assert handled == [f"message {seq}" for seq in range(1, 7)]
 
 
 async def test_rule_11_a_late_message_is_handled_before_later_ones_also_when_those_fill_the_mailbox(

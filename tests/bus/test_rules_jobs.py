@@ -268,14 +268,20 @@ async def test_rule_9_an_older_message_that_comes_late_interrupts_nothing(scene:
     assert (late.message.text, (await worker.steps.start(late)).outcome) == ("message 3", "started")
 
 
-async def test_rule_9_an_interrupted_job_that_loses_its_worker_is_not_begun_again(scene: Scene) -> None:
+@pytest.mark.parametrize("is_handed_back", [False, True])
+async def test_rule_9_an_interrupted_job_that_loses_its_worker_is_not_begun_again(
+    scene: Scene, is_handed_back: bool
+) -> None:
     talk, worker = await talk_and_worker(scene, Policies(busy="interrupt"))
     await talk.accept(1)
     running = await worker.take()
     assert running is not None
     await worker.steps.start(running)
     await talk.accept(2)
-    await talk.reclaim()
+    if is_handed_back:
+        await worker.steps.hand_back(running, has_begun=True)
+    else:
+        await talk.reclaim()
     again = await worker.take()
     assert again is not None
     assert (await worker.steps.start(again)).outcome == "superseded"
@@ -310,6 +316,7 @@ async def test_rule_9_what_would_be_retried_is_superseded_instead(scene: Scene, 
         await talk.accept(2)
         assert await worker.steps.fail(job, "broke", 1000) is Failed.SUPERSEDED
     assert await answer(worker) == "message 2"
+    assert await scene.leftovers() == [], "nothing waits for its time"
     await scene.time_passes(1000)
     assert await talk.start_due() == 0
     assert await scene.leftovers() == []

@@ -1,16 +1,15 @@
 """DESIGN §3, rules 12 to 15: replies leave in order and once (test_rules.py says where the others are)."""
 
 import msgspec
+import pytest
 
-from bus.outbox import Committed
+from bus import outbox as outbox_module
+from bus.outbox import Committed, Outbox
 from bus.records import decode_reply_record
 from bus.recovery import Reclaim
 from bus.store import Intake, SessionWrite
-from tests.bus.builders import (
-    CONVERSATION,
-    PEER,
-    text_of,
-)
+from tests.bus.builders import AGENT, CONVERSATION, PEER, reply, text_of
+from tests.bus.redis_scene import RedisScene
 from tests.bus.scenes import Scene
 from tests.bus.talk import answer, talk_and_worker, talk_of
 
@@ -109,6 +108,9 @@ async def test_rule_13_a_reply_of_a_dead_supervisor_is_offered_again_and_the_dea
     await answer(worker, "0")
     taken = await talk.take_reply()
     [pending] = await office.pending(office.replies)
+    assert (await office.reclaim(office.replies, pending, Reclaim(idle_ms=15_000))).outcome == "kept", (
+        "it is not silent"
+    )
     assert (await office.reclaim(office.replies, pending, Reclaim())).outcome == "restarted"
     assert (await office.reclaim(office.replies, pending, Reclaim())).outcome == "kept"
     assert (await talk.commit(taken, "c0")).outcome is Committed.DONE_BEFORE
@@ -202,6 +204,95 @@ async def test_rule_14_what_is_not_the_head_of_its_out_box_is_not_committed(scen
     mixed_up = msgspec.structs.replace(one, fields=two.fields)  # held by us, not what is under way in that conversation
     assert (await talk.commit(mixed_up, "c0")).outcome is Committed.NOT_HEAD
     assert (await talk.commit(one, "c0")).outcome is Committed.COMMITTED
+
+
+async def test_rule_13_who_holds_the_head_of_one_conversation_ends_nothing_in_another(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    outbox = talk.supervisor.outbox
+    for conversation in ("one", "two"):
+        await talk.accept(1, conversation=conversation)
+        await answer(worker, "0")
+    one, two = await talk.take_reply(), await talk.take_reply()
+    before = await scene.facts()
+    assert not await outbox.drop_reply("two", "no_grant", entry_id=one.id)
+    assert not await outbox.post_before("two", one.id, two.fields["r"])
+    assert (await talk.commit(two, "c2")).outcome is Committed.COMMITTED
+    assert not await outbox.drop_reply("two", "refused_413", client_message_id="another")
+    assert await talk.supervisor.dead.first() == []
+    assert await outbox.confirm("two", "c2", "m", 2) is not None
+    assert (await talk.commit(one, "c1")).outcome is Committed.COMMITTED
+    assert (await scene.facts()).busy == before.busy - {"two"}
+
+
+async def test_a_conversation_is_known_to_be_at_work_as_long_as_anything_of_it_is_under_way(scene: Scene) -> None:
+    """Else the audit would not look at it."""
+    talk, worker = await talk_and_worker(scene)
+    outbox = talk.supervisor.outbox
+
+    async def is_at_work() -> bool:
+        facts = await scene.facts()
+        assert facts.busy == facts.at_work
+        return bool(facts.busy)
+
+    await talk.accept(1)
+    assert await is_at_work()
+    job = await worker.take()
+    assert job is not None
+    await worker.steps.emit(job, "0", reply("sent while it runs"))
+    await talk.send("c0", 2)
+    assert await is_at_work()
+    await worker.steps.emit(job, "1", reply("dropped while it runs"))
+    entry = await talk.take_reply()
+    assert await outbox.drop_reply(CONVERSATION, "no_grant", entry_id=entry.id)
+    assert await is_at_work()
+    await worker.steps.finish(job)
+    assert not await is_at_work()
+    await outbox.post(CONVERSATION, entry.fields["r"])
+    assert await is_at_work()
+    await talk.send("c1", 3)
+    assert not await is_at_work()
+
+
+async def test_rule_14_what_needs_no_acknowledgement_needs_no_token_and_an_hour_of_silence_gives_no_more_of_them(
+    scene: Scene,
+) -> None:
+    talk, worker = await talk_and_worker(scene)
+    for conversation in ("one", "two", "three"):
+        await talk.accept(1, conversation=conversation)
+        await answer(worker, "0")
+    first, second, third = [await talk.take_reply() for _ in range(3)]
+    assert (await talk.commit(first, first.id, rate=1)).outcome is Committed.COMMITTED
+    await scene.time_passes(3_600_000)
+    assert (await talk.commit(second, second.id, rate=1)).outcome is Committed.COMMITTED
+    assert (await talk.commit(third, third.id, rate=1)).outcome is Committed.WAIT
+    assert (await talk.start_stream(third, "s1", rate=1)).outcome is Committed.COMMITTED
+
+
+async def test_rule_17_nothing_is_committed_in_doubt(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    await answer(worker, "0")
+    entry = await talk.take_reply()
+    talk.supervisor.generation.is_doubted = True
+    assert (await talk.commit(entry, "c0")).outcome is Committed.WENT_BACK
+    assert await talk.supervisor.check(), "doubt is enough to raise the epoch"
+    assert (await talk.commit(entry, "c0")).outcome is Committed.COMMITTED
+    assert not await talk.supervisor.check()
+
+
+async def test_of_its_own_sends_a_process_remembers_the_latest(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_module, "MOST_REMEMBERED", 2)
+    scene = RedisScene(redis_url)
+    talk, worker = await talk_and_worker(scene)
+    outbox = Outbox(scene.client, AGENT, talk.supervisor.name, talk.supervisor.generation)
+    talk.supervisor.outbox = outbox
+    for number in range(3):
+        await talk.accept(1, conversation=f"{number}")
+        await answer(worker, "0")
+        assert (await talk.commit(await talk.take_reply(), f"c{number}")).outcome is Committed.COMMITTED
+    assert [outbox.own_conversation_of(f"c{number}") for number in range(3)] == [None, "1", "2"]
+    assert await outbox.conversation_of("c0") == "0", "Redis knows it still"
+    scene.close()
 
 
 async def test_rule_14_the_rate_bucket_is_shared_and_fills_again(scene: Scene) -> None:

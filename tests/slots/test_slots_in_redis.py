@@ -48,8 +48,9 @@ async def test_a_slot_that_is_given_up_is_free_at_once_and_leaves_no_ghost(tmp_p
         await store.hold(called("a"))
         assert not await store.give_up("b", 1), "only its holder gives it up"
         assert await store.give_up("a", 1)
+        assert await client.command("EXISTS", KEYS.ghosts) == 0
         assert (await store.hold(called("b"))).number == 1
-        assert await client.command("ZCARD", KEYS.ghosts) == 0
+        assert await client.command("EXISTS", KEYS.ghosts) == 0
 
 
 async def test_a_lease_that_ran_out_is_its_holders_still_until_it_is_known_as_abandoned(tmp_path: Path) -> None:
@@ -90,6 +91,15 @@ async def test_who_is_known_dead_is_freed_at_once_and_leaves_a_ghost(tmp_path: P
         assert held.number == 1
         assert held.poll
         assert not await store.free_dead("a", 1), "it is another's by now"
+
+
+async def test_who_is_known_dead_is_freed_also_when_its_lease_has_run_out(tmp_path: Path) -> None:
+    async with slots(tmp_path, most=1) as (client, store):
+        await store.hold(called("a"))
+        await run_out(client, 1)
+        assert not await store.free_dead("b", 1)
+        assert await store.free_dead("a", 1)
+        assert (await store.hold(called("b"))).number == 1
 
 
 async def test_a_full_redis_renews_and_gives_slots(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ class MemoryStore:
         if is_behind and former is not None:
             note = msgspec.structs.replace(former, message_id=arrival.message_id, last_seq=arrival.seq)
             world.counted[arrival.sender_id, open_field] += 1
-        elif former is None and arrival.seq >= at.next_seq and len(notes) >= (self.budgets.most_held - total) / 4:
+        elif arrival.seq >= at.next_seq and len(notes) >= (self.budgets.most_held - total) / 4:
             note = msgspec.structs.replace(note, last_seq=arrival.seq)
             world.counted[arrival.sender_id, open_field] = 1
         else:

@@ -53,6 +53,8 @@ class MemoryOutbox:
         stream_id: str | None = None,
     ) -> Commit:
         world, at = self._world, self._world.conversation(conversation_id)
+        if self._generation.is_doubted:
+            return Commit(Committed.WENT_BACK)
         if at.sent is not None and at.sent.client_message_id == client_message_id:
             return Commit(Committed.ALREADY, stored=decode_outbox_record(at.sent.record))
         if at.reply is None or at.reply.id != entry_id:

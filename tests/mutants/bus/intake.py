@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants.bus.places import BOUNDS, BYTES, IDS, INTAKE, JOBS, LETTERS, script
+from tests.mutants.bus.places import BOUNDS, BYTES, FORMER, IDS, INTAKE, JOBS, LETTERS, QUARANTINE, script
 from tests.mutants.mutant import of
 
 OF_INTAKE = (
@@ -83,5 +83,84 @@ OF_INTAKE = (
         script("revive"), (*JOBS, "tests/bus/test_rules_outbound.py"),
         ("revive_waits_for_the_present_reply", "if ARGV[3] == 'sent' and redis.call('HEXISTS', CONVERSATION, 'reply') == 1 then", "if false then"),
         ("revive_remembers_what_was_emitted", "if (letter.p or '') ~= '' and", "if false and"),
+    ),
+    *of(
+        script("accept"), ("tests/bus/test_rules_outbound.py",),
+        ("accept_marks_a_conversation_at_work", "if not (entry or reply) and (ARGV[12] ~= '' or ARGV[13] ~= '') then begin_work() end", ""),
+    ),
+    *of(
+        script("heal_times"), FORMER,
+        ("times_of_the_future_become_now", "if tonumber(redis.call('HGET', CONVERSATION, field) or 0) > now then", "if false then"),
+    ),
+    *of(
+        script("hold"), QUARANTINE,
+        ("hold_takes_pushes_in_sequence", "if ARGV[4] == 'push' and seq > next then", "if false then"),
+    ),
+    *of(
+        script("hold"), ("tests/bus/test_rules_bounds.py",),
+        ("an_open_ended_note_begins_with_the_latest", "if seq >= next and", "if"),
+        ("a_sender_has_a_share_of_the_notes", "tonumber(waits or 0) >= (most - total) / 4", "false"),
+        ("what_an_open_ended_note_stands_for_is_noted", "(is_behind and seq <= open.last) or", ""),
+        ("an_open_ended_note_counts", "open.count + 1", "open.count"),
+        ("what_came_before_an_open_ended_note_is_none_of_its_own", "open and seq >= open.first", "open"),
+    ),
+    *of(
+        script("unhold_open"), ("tests/bus/test_rules_bounds.py",),
+        ("an_open_ended_note_moves_only_on", "if not open or seq < open.first then", "if not open then"),
+        ("an_open_ended_note_is_not_gone_while_more_comes", "if ARGV[4] == '' and seq < open.last then return 0 end", ""),
+        ("what_was_seen_is_counted_off", "if ARGV[4] ~= '' then open.count = open.count - 1 end", ""),
+        ("an_open_ended_note_moves_its_cursor", "open.first, open.cursor = seq + 1, ARGV[4]", "open.first = seq + 1"),
+        ("an_open_ended_note_is_counted_off", "count_off_note(ARGV[2])\n", ""),
+        ("what_was_seen_is_no_dead_letter", "if open.count <= 0 then return 1 end", ""),
+        ("what_nobody_saw_is_a_dead_letter", "if open.count <= 0 then return 1 end", "if true then return 1 end"),
+    ),
+    *of(
+        script("quarantine"), QUARANTINE,
+        ("verified_replaces_unverified", "if signed and (ARGV[2] == '' or signed == '1' or verified == '1') then", "if signed then"),
+        ("quarantine_compares_the_session", "if ARGV[2] ~= '' and not is_current(SESSION, ARGV[6]) then", "if false then"),
+        ("quarantine_takes_pushes_in_sequence", "if ARGV[4] == 'push' and seq > next then", "if false then"),
+        ("quarantine_pins_only_the_signed", "if ARGV[2] ~= '' and ARGV[10] ~= '' then", "if ARGV[10] ~= '' then"),
+        ("a_replaced_copy_is_counted_no_more", "  release_kept(KEPT, MESSAGE)\n", ""),
+    ),
+    *of(
+        script("requeue"), QUARANTINE,
+        ("requeue_compares_the_session", "if ARGV[6] ~= '' and not is_current(SESSION, ARGV[5]) then", "if false then"),
+        ("requeue_uses_a_prekey_once", "if ARGV[8] ~= '' and redis.call('HEXISTS', PREKEYS, ARGV[8]) == 0 then", "if false then"),
+        ("requeue_meets_the_pins", "if pins[1] and (pins[1] ~= ARGV[9] or pins[2] ~= ARGV[10]) then", "if false then"),
+        ("requeue_frees_what_it_kept", "release_kept(KEPT, MESSAGE)", ""),
+        ("requeue_pins", "redis.call('HSETNX', CONVERSATION, 'person', ARGV[10])", ""),
+    ),
+    *of(
+        script("requeue"), FORMER,
+        ("requeue_of_older_versions_is_no_duplicate", "signed == '0' and id_is_known(ids, ARGV[2])", "id_is_known(ids, ARGV[2])"),
+    ),
+    *of(
+        script("note_old"), QUARANTINE,
+        ("old_notes_are_bounded", "redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - tonumber(ARGV[6]))", ""),
+    ),
+    *of(
+        script("list_waiting"), FORMER,
+        ("what_is_gone_waits_for_nothing", "  if why then\n", "  why = why or ''\n  if true then\n"),
+    ),
+    *of(
+        script("charge_kept"), FORMER,
+        ("charged_once", "if kept or redis", "if redis"),
+        ("what_is_gone_is_not_charged", "if kept or redis.call('EXISTS', MESSAGE) == 0 then", "if kept then"),
+        ("charged_to_who_signed_it", "is_signed and 's:' .. (from or '') or 'unsigned'", "'unsigned'"),
+        ("a_former_signature_counts", "signed == '1' or verified == '1'", "signed == '1'"),
+        ("what_can_never_be_read_is_cut", "ARGV[4] == '1' and total", "total"),
+        ("charged_within_the_whole_budget", "and total + bytes <= tonumber(ARGV[2])", ""),
+        ("charged_within_a_senders_share", "theirs < (tonumber(ARGV[2]) - total) / 4", "true"),
+        ("unsigned_is_charged_within_its_own", "theirs + bytes <= tonumber(ARGV[3])", "true"),
+        ("what_is_cut_is_gone", "redis.call('HDEL', MESSAGE, 'frame', 'copy', 'plaintext')", "local _"),
+        ("what_is_charged_is_counted", "redis.call('HINCRBY', KEPT, 'total', bytes)", ""),
+    ),
+    *of(
+        script("release"), QUARANTINE,
+        ("release_tells_only_what_was_there", "if gone == 1 then", "if true then"),
+    ),
+    *of(
+        script("revive"), QUARANTINE,
+        ("revive_once", "if not letter then return 'gone' end", "letter = letter or { r = '', why = '' }"),
     ),
 )  # fmt: skip

@@ -101,4 +101,17 @@ OF_JOBS = (
         ("audit_sends_what_has_no_time", "if not redis.call('ZSCORE', OUTBOX, CONVERSATION_ID) then", "if false then"),
         ("audit_starts_a_lost_reply", "elseif reply and (reply == 'sent' or not fields_of(REPLIES, reply)) then", "elseif false then"),
     ),
+    *of(
+        script("hand_back"), JOBS,
+        ("hand_back_stays_superseded", "if redis.call('SREM', INTERRUPTED, ARGV[2]) == 1 then", "if false then"),
+    ),
+    *of(
+        script("reclaim_reply"), ("tests/bus/test_rules_outbound.py",),
+        ("reclaim_reply_leaves_what_is_renewed", "or pending[1][3] < tonumber(ARGV[4])", ""),
+    ),
+    *of(
+        script("audit"), ("tests/bus/test_audit.py",),
+        ("audit_starts_a_mailbox_without_a_job", "or (not entry and redis.call('ZCARD', MAILBOX) > 0)", ""),
+        ("audit_starts_an_out_box_without_a_reply", "elseif not reply and redis.call('LLEN', OUT_BOX) > 0 then", "elseif false then"),
+    ),
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants.bus.places import IDS, JOBS, PARKING, SENDING, script
+from tests.mutants.bus.places import FORMER, IDS, JOBS, PARKING, SENDING, script
 from tests.mutants.mutant import of
 
 OF_THE_LIBRARY = (
@@ -45,5 +45,30 @@ OF_THE_LIBRARY = (
         script("_library"), (*JOBS, *SENDING),
         ("one_reply_at_a_time", "if not has_reply then start_next_reply(length == 1 and record or nil) end", "start_next_reply(length == 1 and record or nil)"),
         ("an_ack_is_known_no_more", "redis.call('HDEL', ACKS, client_message_id)\nend", "end"),
+    ),
+    *of(
+        script("_library"), ("tests/bus/test_id_memory.py",),
+        ("dropped_times_are_not_of_the_future", "local dropped = math.min(math.max(tonumber(times[1] or 0), tonumber(times[2] or 0)), now_ms())", "local dropped = math.max(tonumber(times[1] or 0), tonumber(times[2] or 0))"),
+        ("dropped_times_only_rise", "math.max(tonumber(times[1] or 0), tonumber(times[2] or 0)), now_ms()", "tonumber(times[2] or 0), now_ms()"),
+        ("a_block_keeps_its_latest_time", "if before > now then ulid_ms = latest end", ""),
+        ("expired_ids_leave_their_times", "for i = 2, 4 do dropped = math.max(dropped, tonumber(times[i] or 0)) end", ""),
+        ("expired_times_are_not_of_the_future", "math.min(dropped_ms(known), now_ms())", "dropped_ms(known)"),
+    ),
+    *of(
+        script("_library"), ("tests/bus/test_rules_outbound.py",),
+        ("our_own_seqs_are_stepped_over", "while redis.call('ZSCORE', TAKEN, next) do next = next + 1 end", ""),
+    ),
+    *of(
+        script("_library"), ("tests/bus/test_rules_inbound.py",),
+        ("parked_only_as_far_as_there_is_room", "redis.call('ZPOPMIN', PARKED, room)", "redis.call('ZPOPMIN', PARKED, 1000)"),
+        ("none_overtakes_what_is_parked", "if parked[2] and tonumber(parked[2]) < seq then", "if false then"),
+    ),
+    *of(
+        script("_library"), ("tests/bus/test_rules_jobs.py",),
+        ("what_waits_for_its_second_run_is_superseded", "redis.call('ZREM', DUE, CONVERSATION_ID) -- what", "-- what"),
+    ),
+    *of(
+        script("_library"), FORMER,
+        ("what_was_not_counted_is_not_taken_off", "if bytes > here then bytes = here end", ""),
     ),
 )  # fmt: skip

@@ -35,6 +35,9 @@ LETTERS = (
     "tests/letters/test_listing.py",
     "tests/bus/test_rules_inbound.py",
 )
+QUARANTINE = ("tests/bus/test_rules_quarantine.py",)
+FORMER = ("tests/bus/test_former_versions.py",)
+RESEALED = ("tests/bus/test_reseal_scripts.py",)
 
 
 def script(name: str) -> str:

@@ -46,8 +46,9 @@ OF_SENDING = (
     ),
     *of(
         script("resend"), SENDING,
-        ("resend_when_it_is_due", "if tonumber(score) > now and not (ARGV[4] == '1' and sent[2] == ARGV[5]) then", "if false then"),
-        ("resend_at_once_only_what_the_dead_held", "and sent[2] == ARGV[5]", ""),
+        ("resend_when_it_is_due", "if tonumber(score) > now and sent[2] ~= ARGV[4] then", "if false then"),
+        ("resend_of_the_dead_at_once", "tonumber(score) > now and sent[2] ~= ARGV[4]", "tonumber(score) > now"),
+        ("resend_at_once_only_what_the_dead_held", "and sent[2] ~= ARGV[4] then", "and ARGV[4] == '' then"),
         ("resend_has_a_next_time", "now + tonumber(ARGV[3])", "now"),
         ("resend_has_a_new_holder", "redis.call('HSET', KEYS[2], 'holder', ARGV[2])", ""),
     ),
@@ -63,5 +64,33 @@ OF_SENDING = (
         script("raise_epoch"), TIME,
         ("epoch_is_raised_once", "if epoch <= tonumber(ARGV[1]) then", "if true then"),
         ("the_count_goes_beyond_what_was_seen", ", tonumber(ARGV[2])) + 1", ", 0) + 1"),
+    ),
+    *of(
+        script("commit"), ("tests/bus/test_rules_outbound.py",),
+        ("the_bucket_has_a_rim", "math.min(burst, tonumber(bucket[1] or burst) + passed * rate / 1000)", "tonumber(bucket[1] or burst) + passed * rate / 1000"),
+        ("what_needs_no_ack_needs_no_token", "if rate > 0 and ARGV[6] ~= '' then", "if rate > 0 then"),
+    ),
+    *of(
+        script("confirm"), ("tests/bus/test_rules_outbound.py",),
+        ("confirm_rests_only_without_a_job", "if not start_next_reply() and not entry then rest() end", "if not start_next_reply() then rest() end"),
+    ),
+    *of(
+        script("drop_reply"), ("tests/bus/test_rules_outbound.py",),
+        ("drop_the_head_only", "if redis.call('HGET', CONVERSATION, 'reply') ~= ARGV[2] then", "if false then"),
+        ("drop_what_was_sent_only", "if redis.call('HGET', SENT, 'cmid') ~= ARGV[4] then", "if false then"),
+        ("drop_rests_only_without_a_job", "and redis.call('HEXISTS', CONVERSATION, 'entry') == 0 then", "then"),
+    ),
+    *of(
+        script("post"), ("tests/bus/test_rules_outbound.py",),
+        ("post_marks_a_conversation_at_work", "if is_idle() then begin_work() end", ""),
+    ),
+    *of(
+        script("post_before"), ("tests/bus/test_rules_outbound.py",),
+        ("before_the_head_only", "if redis.call('HGET', CONVERSATION, 'reply') ~= ARGV[2] then", "if false then"),
+    ),
+    *of(
+        script("raise_epoch"), ("tests/bus/test_generation.py",),
+        ("epoch_replaces_the_signed_prekey", "redis.call('HSET', KEYS[4], 'rotate_through', redis.call('HINCRBY', KEYS[4], 'signed', ARGV[3]))", ""),
+        ("epoch_leaps_over_one_time_prekeys", "redis.call('HINCRBY', KEYS[4], 'one_time', ARGV[4])", ""),
     ),
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants.bus.places import GRANTS, ROTATION, SLOTS, script
+from tests.mutants.bus.places import GRANTS, RESEALED, ROTATION, SLOTS, script
 from tests.mutants.mutant import of
 
 OF_THE_STORE = (
@@ -35,5 +35,40 @@ OF_THE_STORE = (
     *of(
         script("reseal_reply"), ROTATION,
         ("reseal_reply_under_way_too", "if entry and entry ~= 'sent' then", "if false then"),
+    ),
+    *of(
+        script("put_sealed"), ("tests/bus/test_vault.py",),
+        ("a_value_is_of_the_version_that_was_read", "if not is_current(KEYS[1], ARGV[1]) then", "if false then"),
+    ),
+    *of(
+        script("slot_free"), SLOTS,
+        ("a_slot_that_was_closed_leaves_no_ghost", "if ARGV[3] ~= '0' then", "if true then"),
+        ("a_lease_that_ran_out_has_a_record", "holder = record and cjson.decode(record).holder", ""),
+    ),
+    *of(
+        script("reseal_entry"), RESEALED,
+        ("reseal_entry_that_was_read", "if not matches then return 0 end", ""),
+    ),
+    *of(
+        script("reseal_field"), RESEALED,
+        ("reseal_field_that_was_read", "if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then", "if false then"),
+    ),
+    *of(
+        script("reseal_item"), RESEALED,
+        ("reseal_item_that_was_read", "if redis.call('LINDEX', KEYS[1], ARGV[1]) ~= ARGV[2] then", "if false then"),
+    ),
+    *of(
+        script("reseal_member"), RESEALED,
+        ("reseal_member_that_is_there", "if not seq then return 0 end", "seq = seq or 0"),
+    ),
+    *of(
+        script("reseal_reply"), RESEALED,
+        ("reseal_reply_that_was_read", "if redis.call('LINDEX', KEYS[1], ARGV[1]) ~= ARGV[2] then", "if false then"),
+    ),
+    *of(
+        script("reseal_swap"), RESEALED,
+        ("reseal_swap_of_the_same_newest", "newest[1] ~= ARGV[2] or", ""),
+        ("reseal_swap_of_as_many", "if redis.call('XLEN', KEYS[2]) ~= tonumber(ARGV[1]) then return 0 end", ""),
+        ("reseal_swap_of_all", "or redis.call('XLEN', KEYS[1]) ~= tonumber(ARGV[1]) then", "then"),
     ),
 )  # fmt: skip

@@ -26,4 +26,24 @@ TYPED = (
         ("no_limit_is_the_machines", "and 0 < int(text) < machine", ""),
         ("the_levels_above_count", "        yield level\n        level = level.parent\n", "        level = level.parent\n"),
     ),
+    *of(
+        "bus/generation.py", ("tests/bus/test_generation.py", "tests/bus/test_rules_outbound.py"),
+        ("a_lower_epoch_went_back", " or epoch < known:", ":"),
+        ("what_is_doubted_went_back", "or self.is_doubted or", "or"),
+        ("ids_leap_far", "return FEWEST_IDS + secrets.randbelow(FEWEST_IDS)", "return 0"),
+    ),
+    *of(
+        "bus/outbox.py", ("tests/bus/test_rules_outbound.py",),
+        ("nothing_is_committed_in_doubt", "if self._generation.is_doubted:", "if False:"),
+        ("what_is_remembered_of_sends_is_bounded", "while len(self._conversations) > MOST_REMEMBERED:", "while False:"),
+    ),
+    *of(
+        "bus/held.py", ("tests/bus/test_rules_bounds.py",),
+        ("held_come_when_half_is_free", "if theirs > (budgets.waiting_bytes - total) / 8:", "if False:"),
+        ("held_come_when_half_of_a_mailbox_is_free", "return waiting <= int(most or MOST_IN_MAILBOX) // 2", "return True"),
+    ),
+    *of(
+        "bus/budgets.py", ("tests/bus/test_rules_bounds.py",),
+        ("at_least_so_much", "return max(least, min(wanted, most))", "return min(wanted, most)"),
+    ),
 )  # fmt: skip
