@@ -11,47 +11,6 @@ JOBS_GROUP = "workers"
 REPLIES_GROUP = "supervisors"
 MOST_BOARDS = 1000  # of conversations in which something was said just now
 
-# Every kind of key stands in one of these two. What is sealed is re-sealed when the store secret is rotated (bus/reseal.py).
-SEALED_KINDS = frozenset(
-    {
-        *("session", "owner", "member", "group", "signed_prekeys", "one_time_prekeys", "quarantined", "seal"),
-        *("conv", "box", "parked", "together", "out", "jobs", "replies", "dead", "dead_copy", "grant_log", "policy"),
-    }
-)
-PLAIN_KINDS = frozenset(
-    {
-        *(
-            "gen",
-            "epoch",
-            "cursor",
-            "first_sync",
-            "rate",
-            "reclaimer",
-            "consumers",
-            "presence",
-            "live",
-            "ledger",
-            "probe",
-        ),
-        *(
-            "due",
-            "outbox",
-            "acks",
-            "quarantine",
-            "wanted",
-            "waiting_for",
-            "kept",
-            "old",
-            "owners",
-            "prekey_state",
-            "grant_head",
-        ),
-        *("busy", "waiting", "load", "held", "interrupted", "interrupts", "streams"),
-        *("ids", "taken", "emitted", "sent"),
-        *("slot", "slots", "ghosts", "ghost_poll", "standby"),
-    }
-)
-
 
 class Keys:
     """Key names of one agent."""
@@ -109,6 +68,10 @@ class Keys:
     def pattern(self) -> str:
         """Matches every key of this agent, for SCAN."""
         return self._prefix + "*"
+
+    def of(self, kind: str, ids: str = "") -> str:
+        """The key of a kind with these ids: what `split` takes apart."""
+        return self._key(kind, ids) if ids else self._key(kind)
 
     def split(self, key: str) -> tuple[str, str]:
         """Kind of a key of this agent, and the ids in it ('' where it has none)."""
@@ -391,6 +354,16 @@ class Keys:
     def one_time_prekeys(self) -> str:
         """Hash id → sealed private half; erased in the commit that uses it."""
         return self._key("one_time_prekeys")
+
+    @property
+    def restored_signed_prekeys(self) -> str:
+        """The same out of a backup, with an expiry: read with only, never offered."""
+        return self._key("restored_signed_prekeys")
+
+    @cached_property
+    def restored_one_time_prekeys(self) -> str:
+        """The same out of a backup, with an expiry."""
+        return self._key("restored_one_time_prekeys")
 
     @property
     def prekey_state(self) -> str:

@@ -1,7 +1,7 @@
 """Every sealed value of a store, one after the other, from the keys of one store secret to those of the next.
 
 Each is replaced by a script of its own that changes nothing unless it still finds what was read; a value tells its key epoch,
-so that a walk may be broken off anywhere and begun again. Which kinds of key hold sealed values stands in bus/keys.py.
+so that a walk may be broken off anywhere and begun again. Which kinds of key hold sealed values stands in bus/kinds.py.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -13,7 +13,8 @@ import msgspec
 import trio
 
 from bus.client import RedisClient
-from bus.keys import JOBS_GROUP, PLAIN_KINDS, REPLIES_GROUP, Keys
+from bus.keys import JOBS_GROUP, REPLIES_GROUP, Keys
+from bus.kinds import PLAIN_KINDS
 from bus.lua import Argument
 from bus.policies import PolicyStore
 from bus.records import (
@@ -170,7 +171,7 @@ class _Walk:
         match kind:
             case "session" | "owner" | "member" | "group":
                 await self._versioned(key)
-            case "signed_prekeys" | "one_time_prekeys":
+            case "signed_prekeys" | "one_time_prekeys" | "restored_signed_prekeys" | "restored_one_time_prekeys":
                 for prekey_id, sealed in (await self._hash(key)).items():
                     await self._field(key, prekey_id.decode(), sealed, (key, int(prekey_id)))
             case "quarantined":

@@ -4,13 +4,14 @@ A hash beside the data holds a value sealed by the state key, one by the bus key
 A process with another secret is refused here; later it would take good values for broken ones. The headers tell the key epoch.
 """
 
+from collections.abc import Mapping
 from typing import cast
 
 import msgspec
 
 from bus.client import RedisClient
 from bus.keys import Keys
-from bus.sealing import BusKey, SealBroken, SealingKey, StateKey, StoreKeys, epoch_of
+from bus.sealing import BusKey, SealBroken, SealingKey, StoreKeys, epoch_of
 
 STATE_CHECK = "check"
 BUS_CHECK = "bus"
@@ -146,21 +147,25 @@ class StoreSeal:
 
     def _keys(self, store_secret: bytes, found: dict[str, bytes]) -> StoreKeys | None:
         """The keys of the store, if this is its secret."""
-        sealed = found[STATE_CHECK]
-        keys = StoreKeys.derive(store_secret, epoch_of(sealed))
-        if not self._opens(keys.state, STATE_CHECK, sealed):
-            return None
-        return keys.carrying(
-            self._carried(keys.state, found, IDENTIFIER) or keys.identifier,
-            self._carried(keys.state, found, LEDGER) or keys.ledger,
-        )
-
-    def _carried(self, key: StateKey, found: dict[str, bytes], name: str) -> bytes | None:
-        return key.open(found[name], self._key, name) if name in found else None
+        return keys_under(store_secret, self._key, found)
 
     def _opens(self, key: SealingKey, name: str, sealed: bytes) -> bool:
-        try:
-            key.open(sealed, self._key, name)
-        except SealBroken:
-            return False
-        return True
+        return _opens(key, self._key, name, sealed)
+
+
+def keys_under(store_secret: bytes, seal_key: str, found: Mapping[str, bytes]) -> StoreKeys | None:
+    """The keys of a store that has this seal (its fields, under the key `seal_key`); None if this is not its secret."""
+    sealed = found[STATE_CHECK]
+    keys = StoreKeys.derive(store_secret, epoch_of(sealed))
+    if not _opens(keys.state, seal_key, STATE_CHECK, sealed):
+        return None
+    carried = {name: keys.state.open(found[name], seal_key, name) for name in (IDENTIFIER, LEDGER) if name in found}
+    return keys.carrying(carried.get(IDENTIFIER) or keys.identifier, carried.get(LEDGER) or keys.ledger)
+
+
+def _opens(key: SealingKey, seal_key: str, name: str, sealed: bytes) -> bool:
+    try:
+        key.open(sealed, seal_key, name)
+    except SealBroken:
+        return False
+    return True

@@ -78,6 +78,8 @@ RELOAD = Setting("HASHEE_RELOAD", "0 or 1", default="0")
 MOST_WAITING = Setting("HASHEE_MOST_WAITING", "a whole number from 1 to 10000000", default="10000")
 STRIKES = Setting("HASHEE_STRIKES", "on or off", default="on")
 BACKUP_PASSPHRASE_FILE = Setting("HASHEE_BACKUP_PASSPHRASE_FILE", "the absolute path of a file with the passphrase")
+BACKUP_RECIPIENTS = Setting("HASHEE_BACKUP_RECIPIENTS", "age public keys (age1…), with commas between them")
+BACKUP_IDENTITY_FILE = Setting("HASHEE_BACKUP_IDENTITY_FILE", "the absolute path of a file with an age identity")
 STATE_DIR = Setting("HASHEE_STATE_DIR", "the absolute path of a directory of this agent alone")
 HTTP_HOST = Setting("HASHEE_HTTP_HOST", "an IP address or host name to listen on", default="127.0.0.1")
 HTTP_PORT = Setting("HASHEE_HTTP_PORT", "a free port, 0 to 65535 (0 = any)", default="9090", aliases=("PORT",))
@@ -115,6 +117,8 @@ ALL_SETTINGS = (
     STORE_KEY,
     BUS_KEY,
     BACKUP_PASSPHRASE_FILE,
+    BACKUP_RECIPIENTS,
+    BACKUP_IDENTITY_FILE,
     STATE_DIR,
     FSYNC,
     MEMORY,

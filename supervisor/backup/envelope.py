@@ -67,7 +67,8 @@ class Lock:
 
     def seal(self, source: Source, sink: Sink) -> None:
         """Everything of `source`, sealed, to `sink`. Raises what either of them raises, as it was."""
-        sink.write(self._head)
+        if self._head:
+            sink.write(self._head)
         reader, writer = _Reader(source), _Writer(sink)
         try:
             pyrage.encrypt_io(reader, writer, self._recipients)

@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, str] = {
     "dead": "supervisor.cli.dead:dead",
     "grants": "supervisor.cli.grants:grants",
     "keys": "supervisor.cli.keys:keys",
+    "backup": "supervisor.cli.backup:backup",
     "check-settings": "supervisor.cli.check_settings:check_settings",
 }
 

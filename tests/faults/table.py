@@ -73,6 +73,7 @@ def here(why: str) -> Row:
 
 ALL_LOOPS = "tests/faults/test_redis_loops.py::test_no_loop_over_redis_ends_and_each_goes_on"
 RELAY_LOOPS = "tests/faults/test_redis_loops.py::test_no_loop_over_the_relay_ends_and_each_goes_on"
+SAVED_PAGES = "tests/backup/test_snapshot.py::test_a_store_of_more_than_a_page_is_saved_to_its_end"
 WAITING = "tests/bus/test_refusals.py::test_what_waits_in_redis_survives_says_once_and_goes_on_within_two_seconds"
 TAKING = (
     "tests/workers/test_redis_faults.py::test_a_worker_takes_jobs_again_within_two_seconds_and_says_once_what_was_wrong"
@@ -184,6 +185,12 @@ ROWS: dict[str, Row] = {
     "bus/reseal.py:Resealer._pages": held(
         (Kind.PAGES, "tests/faults/test_walks.py::test_a_store_of_more_than_a_page_is_sealed_anew_to_its_end")
     ),
+    "bus/snapshot.py:Snapshot._keys": held((Kind.PAGES, SAVED_PAGES)),
+    "bus/snapshot.py:Snapshot._list": held((Kind.PAGES, SAVED_PAGES)),
+    "bus/snapshot.py:Snapshot._stream": held((Kind.PAGES, SAVED_PAGES)),
+    "bus/snapshot.py:Snapshot._from_the_end": held(
+        (Kind.PAGES, "tests/backup/test_snapshot.py::test_a_conversation_in_which_very_much_waits_is_read_in_parts")
+    ),
 }
 
 # Within an operation that raises to its caller, or has its own end and its own tests
@@ -216,6 +223,18 @@ STEPS: dict[str, tuple[str, ...]] = {
         "bus/reseal.py:_Walk.stream",
         "bus/reseal.py:_Walk.dead_letters",
         "bus/reseal.py:_Walk._entries",
+    ),
+    "a backup is read or made; what fails is raised, ends the command, and leaves no file (tests/backup)": (
+        "bus/snapshot.py:Snapshot.kinds",
+        "bus/snapshot.py:Snapshot.everything",
+        "bus/snapshot.py:Snapshot._hashes",
+        "bus/snapshot.py:Snapshot._scan",
+        "bus/snapshot.py:Snapshot._quarantined",
+        "bus/snapshot.py:Snapshot._conversations",
+        "bus/snapshot.py:Snapshot._in_parts",
+        "supervisor/backup/envelope.py:_exactly",
+        "supervisor/backup/envelope.py:_line",
+        "supervisor/backup/making.py:Making._bytes",
     ),
     "compare and set: a further turn means that another supervisor has moved it; RedisFailed is raised to the loop that asked": (
         "supervisor/groups.py:Groups._keep",

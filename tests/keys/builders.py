@@ -116,6 +116,8 @@ class _Filling:
         first = await vault.next_prekey_ids("one_time", ONE_TIME_PREKEYS)
         made = {first + number: b"one-time %d" % number for number in range(ONE_TIME_PREKEYS)}
         await vault.put_prekeys(self.names.one_time_prekeys, made)
+        await vault.put_prekeys(self.names.restored_signed_prekeys, {7: b"signed prekey of before"})
+        await vault.put_prekeys(self.names.restored_one_time_prekeys, {9: b"one-time prekey of before"})
         sealed = self.keys.state.seal(b"unusable content", "quarantine", AGENT_ID, "message-q")
         arrival = Arrival(
             conversation_id="busy",
@@ -178,6 +180,8 @@ async def opened(client: RedisClient, keys: StoreKeys) -> dict[str, object]:
     found: dict[str, object] = {
         "signed": await vault.prekeys(names.signed_prekeys),
         "one time": await vault.prekeys(names.one_time_prekeys),
+        "restored signed": await vault.prekeys(names.restored_signed_prekeys),
+        "restored one time": await vault.prekeys(names.restored_one_time_prekeys),
         "grants": await vault.grant_log(),
     }
     for raw in sorted(cast("list[bytes]", await client.command("KEYS", names.pattern))):

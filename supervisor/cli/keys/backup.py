@@ -5,7 +5,6 @@ beside it under another name: without its store secret a store opens never again
 """
 
 import os
-import unicodedata
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +14,8 @@ import click
 
 from crypto.keystore import Keystore, encode_keystore, open_backup, seal_backup
 from supervisor.cli.keys.telling import told
-from supervisor.config import AGENT_ID, BACKUP_PASSPHRASE_FILE, KEYSTORE, SettingsError
+from supervisor.cli.passphrase import ask_passphrase
+from supervisor.config import AGENT_ID, KEYSTORE, SettingsError
 from supervisor.key_settings import KeySettings, read_private_keys
 from supervisor.keystore_files import BackupContents, decode_contents, encode_contents
 from supervisor.private_files import make_folder, write_new, write_over
@@ -37,7 +37,7 @@ def backup(file: Path) -> None:
     found = read_private_keys(os.environ)
     store_secret = settings.store_key or load_store_secret(settings.state_dir)
     contents = BackupContents(Keystore(settings.agent_id, found.identity), store_secret)
-    passphrase = _passphrase(settings, confirm=True)
+    passphrase = ask_passphrase(settings.passphrase_file, confirm=True).reveal()
     with told():
         if file.exists():
             raise FileExistsError(0, "", str(file))
@@ -75,7 +75,7 @@ def restore(file: Path, force: bool) -> None:
         sealed = opened.read(MOST_BYTES)
     environ = dict(os.environ)
     settings = None if not environ.get(AGENT_ID.name) else KeySettings.from_environ(environ)
-    passphrase = _passphrase(settings or _without_agent(environ), confirm=False)
+    passphrase = ask_passphrase((settings or _without_agent(environ)).passphrase_file, confirm=False).reveal()
     with told():
         contents = decode_contents(open_backup(sealed, passphrase))
     agent_id = contents.keystore.agent_id
@@ -137,24 +137,3 @@ def _put(target: _Target) -> None:
 def _without_agent(environ: dict[str, str]) -> KeySettings:
     """The settings before it is known which agent the backup is of."""
     return KeySettings.from_environ({**environ, AGENT_ID.name: "00000000-0000-0000-0000-000000000000"})
-
-
-def _passphrase(settings: KeySettings, *, confirm: bool) -> str:
-    if settings.passphrase_file is None:
-        _refuse_without_terminal()
-        text: str = click.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True)
-    else:
-        try:
-            text = settings.passphrase_file.read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError):
-            raise SettingsError(BACKUP_PASSPHRASE_FILE.name, "the path of a file that can be read, in UTF-8") from None
-    return unicodedata.normalize("NFC", text)  # keyboards differ in how they spell the same letter
-
-
-def _refuse_without_terminal() -> None:
-    try:
-        os.close(os.open("/dev/tty", os.O_RDWR))
-    except OSError:
-        raise click.ClickException(
-            f"there is no terminal to ask for the passphrase on: name a file by {BACKUP_PASSPHRASE_FILE.name}"
-        ) from None

@@ -1,0 +1,167 @@
+"""What a backup holds of the store: one line for every kind of key, and the shapes in which values are saved.
+
+A kind without a line is a mistake that a test finds. Saved values are as they lie in Redis, sealed under the store secret, which the backup
+holds too. Each is a msgpack list that begins with its shape's name; a later version appends to it, so that this one reads what it knows.
+"""
+
+import enum
+from collections.abc import Mapping
+
+import msgspec
+
+
+class Fate(enum.Enum):
+    """What becomes of a kind of key in a backup and its restore."""
+
+    SAVED = "saved"
+    WITH_CONVERSATION = "saved with its conversation"
+    REMADE = "made anew from what is saved"
+    LEFT = "not saved"
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """Of one kind of key. `why`: for people, where it is not just saved."""
+
+    fate: Fate
+    why: str = ""
+
+
+def _kinds(fate: Fate, **whys: str) -> dict[str, Kind]:
+    return {name: Kind(fate, why) for name, why in whys.items()}
+
+
+KINDS: Mapping[str, Kind] = {
+    **_kinds(
+        Fate.SAVED,
+        seal="which store secret opens it",
+        session="of an older epoch from the restore on: read with, never sent with",
+        owner="",
+        member="",
+        group="",
+        grant_log="",
+        signed_prekeys="into `restored_signed_prekeys`",
+        one_time_prekeys="into `restored_one_time_prekeys`",
+        quarantined="",
+        dead="under their ids",
+        ledger="",
+        old="",
+        policy="",
+        first_sync="so that nothing counts as too old",
+    ),
+    **_kinds(
+        Fate.WITH_CONVERSATION,
+        conv="its entries under their new names",
+        ids="",
+        taken="",
+        box="",
+        parked="",
+        together="",
+        emitted="",
+        out="",
+        sent="the exact bytes, which go out again",
+        load="",
+        jobs="the entry of each conversation",
+        replies="the entry of each conversation",
+    ),
+    **_kinds(
+        Fate.REMADE,
+        held="the notes are saved, the counts are made from them",
+        owners="from the rows",
+        grant_head="from the log",
+        quarantine="from each message in it",
+        waiting_for="from each message in quarantine",
+        kept="from each message in quarantine",
+        busy="",
+        waiting="",
+        due="what waited for its next run runs at once",
+        outbox="what waited for its acknowledgement goes out at once",
+        acks="",
+        interrupted="",
+        epoch="higher than any in the backup and in what is replaced",
+        gen="goes on from what is replaced",
+        prekey_state="ids begin at a random number",
+    ),
+    **_kinds(
+        Fate.LEFT,
+        cursor="everything that the relay keeps is asked for",
+        rate="",
+        probe="",
+        wanted="what is in quarantine is tried again anyway",
+        streams="a shown stream ends, its whole text comes",
+        restored_signed_prekeys="prekeys of an earlier restore",
+        restored_one_time_prekeys="prekeys of an earlier restore",
+        dead_copy="while the store secret is rotated no backup is made",
+        consumers="",
+        presence="",
+        reclaimer="",
+        slot="",
+        slots="",
+        ghosts="",
+        ghost_poll="",
+        standby="",
+        live="a channel",
+        interrupts="a channel",
+    ),
+}
+
+
+class Value(msgspec.Struct, frozen=True, array_like=True, tag="value"):
+    """A key, or a part of one: what comes for the same key again belongs behind it.
+
+    `shape`: string, hash, list, zset or stream. `parts`: as the commands that read it answer (of a stream entry by entry: id, number of
+    words, words).
+    """
+
+    kind: str
+    ids: str
+    shape: str
+    parts: list[bytes]
+
+    def __repr__(self) -> str:
+        return f"Value(kind={self.kind!r}, ids={self.ids!r}, shape={self.shape!r}, {len(self.parts)} parts)"
+
+
+class Waiting(msgspec.Struct, frozen=True, array_like=True, tag="waiting"):
+    """A part of what waits in a conversation in which very much does; it comes before the conversation. `place`: box, parked, together, out.
+
+    It may hold what the conversation, which was read later, has under way, and what was done with meanwhile.
+    """
+
+    conversation_id: str
+    place: str
+    parts: list[bytes]
+
+    def __repr__(self) -> str:
+        return f"Waiting(conversation_id={self.conversation_id!r}, place={self.place!r}, {len(self.parts)} parts)"
+
+
+class Conversation(msgspec.Struct, frozen=True, array_like=True, tag="conversation"):
+    """A conversation of one moment. Flat lists as Redis answers them; `…_until_ms`: -1 for ever."""
+
+    conversation_id: str
+    row: list[bytes]
+    ids: bytes
+    ids_until_ms: int
+    taken: list[bytes]
+    taken_until_ms: int
+    emitted: list[bytes]
+    sent: list[bytes]
+    load: list[bytes]
+    job: list[bytes]
+    reply: list[bytes]
+    is_superseded: bool
+    box: list[bytes]
+    parked: list[bytes]
+    together: list[bytes]
+    out: list[bytes]
+
+    def __repr__(self) -> str:
+        return f"Conversation(conversation_id={self.conversation_id!r}, …)"
+
+
+Saved = Value | Waiting | Conversation
+
+
+def pairs(flat: list[bytes]) -> list[tuple[bytes, bytes]]:
+    """A flat list two by two."""
+    return list(zip(flat[::2], flat[1::2], strict=True))

@@ -1,0 +1,223 @@
+"""Everything of an agent's store that a backup holds, read while the agent runs, in bounded memory.
+
+One conversation is of one moment, by one script (save_conversation.lua). Between them the agent goes on; so what is used up is read before
+what it becomes, and what comes from two sides is read twice: prekeys before sessions, sessions before conversations, quarantine and dead
+letters before and after them. Whatever moves meanwhile then stands in the backup at least once: a session that is too old reads what its
+conversation knows already as a duplicate; one that is too new could read nothing that the conversation does not know.
+"""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from typing import TypeVar, cast
+
+import trio
+
+from bus.client import RedisClient
+from bus.keys import Keys
+from bus.saved import Conversation, Saved, Value, Waiting
+from bus.store import Store
+from bus.wire import RedisFailed
+from bus.wire import Value as Answer
+
+PAGE = 200
+SCAN_COUNT = 1000
+LETTERS_AT_ONCE = 4  # dead letters, messages in quarantine, jobs: a mebibyte each
+CONVERSATIONS_AT_ONCE = 8
+MOST_CONVERSATION_BYTES = 4 << 20
+"""Of what waits in a conversation that is read whole; eight of them, and the frame that is made of one, are in memory at once."""
+
+Item = TypeVar("Item")
+Read = TypeVar("Read")
+
+
+class Snapshot:
+    """Reads the store of one agent; each method raises RedisFailed."""
+
+    def __init__(
+        self, client: RedisClient, names: Keys, most_conversation_bytes: int = MOST_CONVERSATION_BYTES
+    ) -> None:
+        self._client = client
+        self._names = names
+        self._most_bytes = most_conversation_bytes
+
+    async def everything(self) -> AsyncGenerator[Saved]:
+        """In the order that is said above."""
+        began_ms = await Store(self._client, self._names.agent_id, "").now_ms()
+        last_letter = b"-"
+        for part in (
+            self._agent(),
+            *(self._hashes(kind) for kind in ("group", "member", "owner")),
+            self._list("grant_log", self._names.grant_log),
+            *(self._hashes(kind) for kind in ("session", "held")),
+            self._quarantined(self._scan("quarantined")),
+        ):
+            async with aclosing(part) as values:
+                async for value in values:
+                    yield value
+        async with aclosing(self._stream("dead", self._names.dead, last_letter, LETTERS_AT_ONCE)) as letters:
+            async for letter in letters:
+                last_letter = b"(" + letter.parts[0]
+                yield letter
+        for later in (
+            self._conversations(),
+            self._stream("dead", self._names.dead, last_letter, LETTERS_AT_ONCE),
+            self._quarantined(self._since(began_ms)),
+            self._stream("ledger", self._names.ledger, b"-", PAGE),
+        ):
+            async with aclosing(later) as values:
+                async for saved in values:
+                    yield saved
+
+    async def _agent(self) -> AsyncGenerator[Value]:
+        """What there is once."""
+        for kind in ("seal", "signed_prekeys", "one_time_prekeys", "policy"):
+            yield await self._hash(kind, "")
+        yield Value("old", "", "zset", await self._asked("ZRANGE", self._names.old, 0, -1, "WITHSCORES"))
+        found = await self._client.command("GET", self._names.first_sync)
+        yield Value("first_sync", "", "string", [cast(bytes, found)] if found else [])
+
+    async def kinds(self) -> set[str]:
+        """Of all keys that there are."""
+        found: set[str] = set()
+        async with aclosing(self._keys(self._names.pattern)) as pages:
+            async for keys in pages:
+                found |= {self._names.split(key)[0] for key in keys}
+        return found
+
+    async def _hash(self, kind: str, ids: str) -> Value:
+        return Value(kind, ids, "hash", await self._asked("HGETALL", self._names.of(kind, ids)))
+
+    async def _hashes(self, kind: str) -> AsyncGenerator[Value]:
+        async with aclosing(self._scan(kind)) as pages:
+            async for page in pages:
+                for value in await _all(lambda ids: self._hash(kind, ids), page):
+                    if value.parts:  # it is there still
+                        yield value
+
+    async def _scan(self, kind: str) -> AsyncGenerator[list[str]]:
+        """What stands in the names of all keys of a kind; one may come twice."""
+        async with aclosing(self._keys(self._names.of(kind, "*"))) as pages:
+            async for keys in pages:
+                for at in range(0, len(keys), PAGE):
+                    yield [self._names.split(key)[1] for key in keys[at : at + PAGE]]
+
+    async def _keys(self, pattern: str) -> AsyncGenerator[list[str]]:
+        cursor = b"0"
+        while True:
+            answer = await self._client.command("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)
+            cursor, keys = cast("tuple[bytes, list[bytes]]", answer)
+            yield [key.decode() for key in dict.fromkeys(keys)]
+            if cursor == b"0":
+                return
+
+    async def _list(self, kind: str, key: str) -> AsyncGenerator[Value]:
+        at = 0
+        while page := await self._asked("LRANGE", key, at, at + PAGE - 1):
+            yield Value(kind, "", "list", page)
+            at += len(page)
+
+    async def _stream(self, kind: str, key: str, start: bytes, count: int) -> AsyncGenerator[Value]:
+        """One entry a value."""
+        while True:
+            answer = await self._client.command("XRANGE", key, start, "+", "COUNT", count)
+            rows = cast("list[tuple[bytes, list[bytes]]]", answer)
+            for entry, words in rows:
+                yield Value(kind, "", "stream", [entry, b"%d" % len(words), *words])
+            if len(rows) < count:
+                return
+            start = b"(" + rows[-1][0]
+
+    async def _quarantined(self, names: AsyncGenerator[list[str]]) -> AsyncGenerator[Value]:
+        async with aclosing(names) as pages:
+            async for page in pages:
+                for at in range(0, len(page), LETTERS_AT_ONCE):
+                    some = page[at : at + LETTERS_AT_ONCE]
+                    for value in await _all(lambda name: self._hash("quarantined", name), some):
+                        if value.parts:
+                            yield value
+
+    async def _since(self, began_ms: int) -> AsyncGenerator[list[str]]:
+        """What came into quarantine since: as much as comes while a backup is made."""
+        found = await self._asked("ZRANGEBYSCORE", self._names.quarantine, began_ms, "+inf")
+        yield [name.decode() for name in found]
+
+    async def _conversations(self) -> AsyncGenerator[Saved]:
+        async with aclosing(self._scan("conv")) as pages:
+            async for page in pages:
+                for at in range(0, len(page), CONVERSATIONS_AT_ONCE):
+                    some = page[at : at + CONVERSATIONS_AT_ONCE]
+                    for conversation_id, whole in zip(some, await _all(self._whole, some), strict=True):
+                        if whole is not None:
+                            yield whole
+                            continue
+                        async with aclosing(self._in_parts(conversation_id)) as parts:
+                            async for part in parts:
+                                yield part
+
+    async def _whole(self, conversation_id: str, *, without_waiting: bool = False) -> Conversation | None:
+        """None: too much waits in it."""
+        arguments = (conversation_id, self._most_bytes, int(without_waiting))
+        answer = await self._client.script("save_conversation", self._names.board(conversation_id), *arguments)
+        parts = cast("list[Answer]", answer)
+        if parts == [b"large"]:
+            return None
+        row, ids, ids_until, taken, taken_until, emitted, sent, load, job, reply, superseded, *waiting = parts
+        box, parked, together, out = cast("list[list[bytes]]", waiting)
+        return Conversation(
+            conversation_id,
+            cast("list[bytes]", row),
+            cast(bytes, ids),
+            cast(int, ids_until),
+            cast("list[bytes]", taken),
+            cast(int, taken_until),
+            cast("list[bytes]", emitted),
+            cast("list[bytes]", sent),
+            cast("list[bytes]", load),
+            cast("list[bytes]", job),
+            cast("list[bytes]", reply),
+            superseded == 1,
+            box,
+            parked,
+            together,
+            out,
+        )
+
+    async def _in_parts(self, conversation_id: str) -> AsyncGenerator[Saved]:
+        """From where things leave last to where they leave first, so that nothing moves past us unseen; then the conversation."""
+        for place in ("parked", "box", "out", "together"):
+            async with aclosing(self._from_the_end(conversation_id, place)) as parts:
+                async for part in parts:
+                    yield part
+        whole = await self._whole(conversation_id, without_waiting=True)
+        if whole is not None:
+            yield whole
+
+    async def _from_the_end(self, conversation_id: str, place: str) -> AsyncGenerator[Waiting]:
+        """Counted from its end: what leaves at its beginning moves nothing, what comes at its end is seen a second time."""
+        key, last = self._names.of(place, conversation_id), -1
+        command, options = ("ZRANGE", ("WITHSCORES",)) if place in ("parked", "box") else ("LRANGE", ())
+        while found := await self._asked(command, key, last - LETTERS_AT_ONCE + 1, last, *options):
+            yield Waiting(conversation_id, place, found)
+            last -= LETTERS_AT_ONCE
+
+    async def _asked(self, *command: bytes | str | int) -> list[bytes]:
+        return cast("list[bytes]", await self._client.command(*command))
+
+
+async def _all(read: Callable[[Item], Awaitable[Read]], items: Sequence[Item]) -> list[Read]:
+    """Each of a page, in order; the client sends the questions together."""
+    found: dict[int, Read] = {}
+    problems: list[RedisFailed] = []
+
+    async def one(at: int, item: Item) -> None:
+        try:
+            found[at] = await read(item)
+        except RedisFailed as problem:
+            problems.append(problem)
+
+    async with trio.open_nursery() as nursery:
+        for at, item in enumerate(items):
+            nursery.start_soon(one, at, item)
+    if problems:
+        raise problems[0]
+    return [found[at] for at in range(len(items))]

@@ -1,0 +1,128 @@
+"""Opens every sealed value of a backup with the store secret that it holds, as the supervisor would after a restore; without any Redis."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from bus.keys import Keys
+from bus.records import BadRecord, decode_outbox_record
+from bus.reseal import MAC_HEX_BYTES, Turner
+from bus.saved import Conversation, Saved, Value, Waiting, pairs
+from bus.seal import STATE_CHECK, keys_under
+from bus.sealing import SealBroken, StoreKeys
+from bus.vault import MAC_BYTES
+from crypto.grants import entry_mac
+from supervisor.secrets import Secret
+
+
+class Checking:
+    """Looks at the pieces of one backup. `unreadable`: by kind, how many values do not open; `chain_holds`: of the log of grants."""
+
+    def __init__(self, agent_id: str, store_secret: Secret[bytes]) -> None:
+        self._names = Keys(agent_id)
+        self._secret = store_secret
+        self._keys: StoreKeys | None = None
+        self._turner: Turner | None = None
+        self._previous = bytes(MAC_BYTES)
+        self.unreadable: Counter[str] = Counter()
+        self.opened = 0
+        self.chain_holds = True
+
+    @property
+    def is_sealed_otherwise(self) -> bool:
+        """Whether the store secret in the backup is not the one under which the store in it is sealed."""
+        return self._turner is None
+
+    def look(self, saved: Saved) -> None:
+        """One more piece."""
+        match saved:
+            case Value(kind="seal"):
+                self._seal(dict(pairs(saved.parts)))
+            case Value():
+                self._value(saved)
+            case Waiting():
+                self._records("waiting", _records_in(saved.place, saved.parts))
+            case Conversation():
+                places = (
+                    ("box", saved.box),
+                    ("parked", saved.parked),
+                    ("together", saved.together),
+                    ("out", saved.out),
+                )
+                for place, parts in places:
+                    self._records("conv", _records_in(place, parts))
+                retry = dict(pairs(saved.row)).get(b"retry")
+                entries = [dict(pairs(entry)).get(b"r", b"") for entry in (saved.job, saved.reply) if entry]
+                self._records("conv", [*entries, *([] if retry is None else [retry])])
+
+    def _seal(self, fields: dict[bytes, bytes]) -> None:
+        named = {name.decode(): value for name, value in fields.items()}
+        try:
+            keys = keys_under(self._secret.reveal(), self._names.seal, named) if STATE_CHECK in named else None
+        except SealBroken:
+            keys = None
+        if keys is not None:
+            self._keys, self._turner = keys, Turner(keys, keys, self._names.agent_id)
+
+    def _value(self, value: Value) -> None:
+        key, row = self._names.of(value.kind, value.ids), dict(pairs(value.parts)) if value.shape == "hash" else {}
+        match value.kind:
+            case "session" | "owner" | "member" | "group":
+                if b"b" in row:
+                    self._sealed(value.kind, row[b"b"], key, int(row.get(b"v", 0)))
+            case "signed_prekeys" | "one_time_prekeys":
+                for prekey_id, sealed in row.items():
+                    self._sealed(value.kind, sealed, key, int(prekey_id))
+            case "quarantined":
+                if row.get(b"plaintext"):
+                    self._sealed(value.kind, row[b"plaintext"], "quarantine", self._names.agent_id, value.ids)
+            case "grant_log":
+                for line in value.parts:
+                    self._grant(line)
+            case "dead":
+                record = dict(pairs(value.parts[2:])).get(b"r", b"")
+                self._records("dead", [record] if record and not _is_committed(record) else [])
+
+    def _grant(self, line: bytes) -> None:
+        mac, sealed = line[:MAC_HEX_BYTES], line[MAC_HEX_BYTES:]
+        entry = self._sealed("grant_log", sealed, self._names.grant_log, self._previous.hex())
+        if (
+            entry is None
+            or self._keys is None
+            or entry_mac(self._keys.ledger, self._previous, entry).hex().encode() != mac
+        ):
+            self.chain_holds = False
+        self._previous = bytes.fromhex(mac.decode("ascii", "replace"))
+
+    def _sealed(self, kind: str, sealed: bytes, *place: str | int) -> bytes | None:
+        if self._keys is None:
+            return None
+        try:
+            opened = self._keys.state.open(sealed, *place)
+        except SealBroken:
+            self.unreadable[kind] += 1
+            return None
+        self.opened += 1
+        return opened
+
+    def _records(self, kind: str, records: Iterable[bytes]) -> None:
+        if self._turner is None:
+            return
+        for record in records:
+            try:
+                self._turner.record(record)
+            except (BadRecord, SealBroken):
+                self.unreadable[kind] += 1
+            else:
+                self.opened += 1
+
+
+def _records_in(place: str, parts: list[bytes]) -> list[bytes]:
+    return parts[::2] if place in ("box", "parked") else parts
+
+
+def _is_committed(record: bytes) -> bool:
+    try:
+        decode_outbox_record(record)
+    except BadRecord:
+        return False
+    return True

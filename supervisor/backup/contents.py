@@ -1,0 +1,92 @@
+"""What the frames of a backup say: first what it is and the keys, then the store (bus/saved.py). The repr of a key shows nothing."""
+
+import msgspec
+
+from bus.saved import Conversation, Saved, Value, Waiting
+from crypto.identity import PublicIdentity
+from crypto.keystore import Keystore, KeystoreError, decode_keystore, encode_keystore
+from supervisor.backup.errors import BackupDamaged
+from supervisor.secrets import STORE_SECRET_BYTES, Secret
+
+
+class Manifest(msgspec.Struct, frozen=True, array_like=True, tag="manifest"):
+    """The first frame. Times are of Redis' clock; `writes`: how often scripts had written (`gen`); `epoch`: of sessions."""
+
+    agent_id: str
+    made_ms: int
+    version: str
+    writes: int
+    epoch: int
+
+
+class Keys(msgspec.Struct, frozen=True, array_like=True, tag="keys"):
+    """The second frame: the keystore as a file, and the store secret."""
+
+    keystore: bytes
+    store_secret: bytes
+
+    def __repr__(self) -> str:
+        return "Keys(…)"
+
+    @classmethod
+    def of(cls, keystore: Keystore, store_secret: Secret[bytes]) -> "Keys":
+        """For a backup."""
+        return cls(encode_keystore(keystore), store_secret.reveal())
+
+    def opened(self) -> tuple[Keystore, Secret[bytes]]:
+        """Raises BackupDamaged."""
+        try:
+            keystore = decode_keystore(self.keystore)
+        except KeystoreError as problem:
+            raise BackupDamaged(str(problem)) from None
+        if len(self.store_secret) != STORE_SECRET_BYTES:
+            raise BackupDamaged("the backup's store secret has another length than one has")
+        return keystore, Secret(self.store_secret)
+
+
+Frame = Manifest | Keys | Value | Waiting | Conversation
+
+_encode = msgspec.msgpack.Encoder().encode
+_decoder: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
+
+
+def encode_frame(frame: Manifest | Keys | Saved) -> bytes:
+    """The body of a frame."""
+    return _encode(frame)
+
+
+class Unpacker:
+    """Takes frames in their order: what it is, the keys, then the store."""
+
+    def __init__(self) -> None:
+        self.manifest: Manifest | None = None
+        self.keystore: Keystore | None = None
+        self.store_secret: Secret[bytes] | None = None
+
+    def take(self, body: bytes) -> Saved | None:
+        """One frame's piece of the store, if it is one. Raises BackupDamaged."""
+        try:
+            frame = _decoder.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise BackupDamaged("a frame of the backup is not of a shape that this version knows") from None
+        if self.manifest is None:
+            if not isinstance(frame, Manifest):
+                raise BackupDamaged("the backup does not begin with what it is")
+            self.manifest = frame
+        elif self.keystore is None:
+            if not isinstance(frame, Keys):
+                raise BackupDamaged("the backup's keys are not where they belong")
+            self.keystore, self.store_secret = frame.opened()
+        elif isinstance(frame, Manifest | Keys):
+            raise BackupDamaged("the backup says twice what it is")
+        else:
+            return frame
+        return None
+
+    def check_author(self, author: PublicIdentity) -> Manifest:
+        """It was signed with the keys that it holds; what it is. Raises BackupDamaged."""
+        if self.manifest is None or self.keystore is None:
+            raise BackupDamaged("the backup holds nothing")
+        if self.keystore.agent_id != self.manifest.agent_id or self.keystore.identity.public != author:
+            raise BackupDamaged("the backup was signed with other keys than those that it holds")
+        return self.manifest

@@ -1,0 +1,51 @@
+"""Where a backup is written to: a new file that gets its name once all of it is on the disk, one in a folder of many, or a pipe."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from supervisor.private_files import sync_folder
+
+SUFFIX = ".backup"
+PARTIAL = ".partial"
+FORGOTTEN_AFTER_SECONDS = 86_400.0  # what is not whole and so old was left behind by one that was killed
+
+
+def named_in(folder: Path, agent_id: str) -> Path:
+    """The name of a backup that is made now in a folder of such."""
+    return folder / f"{agent_id}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}{SUFFIX}"
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file, mode 0600, that has its name after the block, and never half. Raises FileExistsError, OSError."""
+    if os.path.lexists(path):
+        raise FileExistsError(0, "", str(path))
+    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(partial, path)
+    finally:
+        partial.unlink()
+    sync_folder(path.parent)
+
+
+def keep_newest(folder: Path, agent_id: str, keep: int) -> list[Path]:
+    """Deletes what is older than the newest `keep` backups of this agent in the folder; which ones. Raises OSError."""
+    made = sorted(folder.glob(f"{agent_id}-*{SUFFIX}"))
+    gone = made[:-keep]
+    now = time.time()
+    left = [
+        one for one in folder.glob(f".{agent_id}-*{PARTIAL}") if now - one.stat().st_mtime > FORGOTTEN_AFTER_SECONDS
+    ]
+    for path in (*gone, *left):
+        path.unlink()
+    return gone

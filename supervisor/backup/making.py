@@ -1,0 +1,97 @@
+"""Makes a backup: reads the store (bus/snapshot.py), frames and signs it, seals it, to whatever takes bytes.
+
+Sealing runs in a thread and asks the loop for the next bytes; so a few frames are in memory at a time, however large the store is.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from importlib.metadata import version as installed_version
+from typing import cast
+
+import trio
+
+from bus.client import RedisClient
+from bus.keys import Keys as Names
+from bus.saved import KINDS
+from bus.snapshot import Snapshot
+from bus.store import Store
+from crypto.keystore import Keystore
+from supervisor.backup.contents import Keys, Manifest, encode_frame
+from supervisor.backup.counts import Counts
+from supervisor.backup.envelope import Lock, Sink
+from supervisor.backup.stream import FrameWriter
+from supervisor.secrets import Secret
+
+
+class StoreChanged(Exception):
+    """The store's secret was rotated, or another store came in its place, while the backup was made."""
+
+    def __init__(self) -> None:
+        super().__init__("the store was rotated or restored meanwhile; make the backup again")
+
+
+class UnknownKinds(Exception):
+    """A later version of this program runs on this store."""
+
+    def __init__(self, kinds: set[str]) -> None:
+        super().__init__(
+            f"this Redis holds keys of kinds that this version does not know ({', '.join(sorted(kinds))}): "
+            "make the backup with the version that runs on it"
+        )
+
+
+class Making:
+    """One backup of one store; the client has it open, and the store secret is the one that opens it."""
+
+    def __init__(self, client: RedisClient, names: Names, keystore: Keystore, store_secret: Secret[bytes]) -> None:
+        self._client = client
+        self._names = names
+        self._keystore = keystore
+        self._store_secret = store_secret
+        self._snapshot = Snapshot(client, names)
+        self.counts = Counts()
+
+    async def write(self, lock: Lock, sink: Sink) -> Counts:
+        """To its end; what is in it. Raises RedisFailed, StoreChanged, UnknownKinds, and what `sink` raises: then `sink` holds nothing of use."""
+        if unknown := await self._snapshot.kinds() - KINDS.keys():
+            raise UnknownKinds(unknown)
+        async with aclosing(self._bytes()) as chunks:
+            await trio.to_thread.run_sync(lock.seal, _Pulled(chunks), sink)
+        return self.counts
+
+    async def _bytes(self) -> AsyncGenerator[bytes]:
+        writer, seal = FrameWriter(), await self._seal()
+        yield writer.head()
+        yield writer.frame(encode_frame(await self._manifest()))
+        yield writer.frame(encode_frame(Keys.of(self._keystore, self._store_secret)))
+        async with aclosing(self._snapshot.everything()) as everything:
+            async for saved in everything:
+                self.counts.add(saved)
+                yield writer.frame(encode_frame(saved))
+        if await self._seal() != seal:
+            raise StoreChanged
+        yield writer.trailer(self._keystore.identity)
+
+    async def _manifest(self) -> Manifest:
+        names = self._names
+        counters = await self._client.command("MGET", names.generation, names.epoch)
+        writes, epoch = (int(value or 0) for value in cast("list[bytes | None]", counters))
+        made_ms = await Store(self._client, names.agent_id, "").now_ms()
+        return Manifest(names.agent_id, made_ms, installed_version("hashee-agent"), writes, epoch)
+
+    async def _seal(self) -> object:
+        return await self._client.command("HGETALL", self._names.seal)
+
+
+class _Pulled:
+    """Bytes that the loop makes, as the sealing thread reads them."""
+
+    def __init__(self, chunks: AsyncGenerator[bytes]) -> None:
+        self._chunks = chunks
+        self._unread = memoryview(b"")
+
+    def read(self, size: int) -> bytes:
+        if not self._unread:
+            self._unread = memoryview(trio.from_thread.run(anext, self._chunks, b""))
+        taken, self._unread = self._unread[:size], self._unread[size:]
+        return bytes(taken)

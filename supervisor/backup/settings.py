@@ -1,0 +1,59 @@
+"""What seals a backup and what opens it, as the settings name it. Needed on hosts without any agent too."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bus.settings_reader import Malformed, Reader
+from supervisor import settings_parsers as parsers
+from supervisor.backup.envelope import BadIdentities, BadRecipient, Lock, check_identities
+from supervisor.config import BACKUP_IDENTITY_FILE, BACKUP_PASSPHRASE_FILE, BACKUP_RECIPIENTS, SettingsError
+from supervisor.secrets import Secret
+
+MOST_IDENTITY_FILE_BYTES = 65_536
+
+
+@dataclass(frozen=True)
+class BackupSettings:
+    """`recipients`: age public keys, none where a passphrase is meant."""
+
+    recipients: tuple[str, ...]
+    passphrase_file: Path | None
+    identity_file: Path | None
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> "BackupSettings":
+        """Raises SettingsError."""
+        reader = Reader(environ)
+        settings = cls(
+            recipients=reader.optional(BACKUP_RECIPIENTS, _recipients) or (),
+            passphrase_file=reader.optional(BACKUP_PASSPHRASE_FILE, parsers.absolute_path),
+            identity_file=reader.optional(BACKUP_IDENTITY_FILE, parsers.absolute_path),
+        )
+        reader.finish()
+        return settings
+
+    def identities(self) -> Secret[str] | None:
+        """The text of the identity file; None where none is named. Raises SettingsError, which quotes nothing of it."""
+        if self.identity_file is None:
+            return None
+        try:
+            with self.identity_file.open(encoding="utf-8") as file:
+                text = Secret(file.read(MOST_IDENTITY_FILE_BYTES))
+            check_identities(text)
+        except (OSError, UnicodeDecodeError):
+            raise SettingsError(BACKUP_IDENTITY_FILE.name, "the path of a file that can be read, in UTF-8") from None
+        except BadIdentities as problem:
+            raise SettingsError(
+                BACKUP_IDENTITY_FILE.name, f"a file of age-keygen, and this one holds {problem}"
+            ) from None
+        return text
+
+
+def _recipients(text: str) -> tuple[str, ...]:
+    found = tuple(part.strip() for part in text.split(",") if part.strip())
+    try:
+        Lock.for_recipients(found)
+    except BadRecipient:
+        raise Malformed from None
+    return found

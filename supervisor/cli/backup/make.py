@@ -1,0 +1,99 @@
+"""`backup FILE|-`: reads the store while the agent runs, or starts its private Redis for it."""
+
+import io
+import os
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import click
+import trio
+
+from crypto.keystore import Keystore, KeystoreError, fingerprint_hex
+from supervisor.backup.counts import Counts
+from supervisor.backup.envelope import BadRecipient, Lock, Sink
+from supervisor.backup.files import keep_newest, named_in, whole_file
+from supervisor.backup.making import Making, StoreChanged, UnknownKinds
+from supervisor.backup.settings import BackupSettings
+from supervisor.cli.keys.telling import told
+from supervisor.cli.passphrase import ask_passphrase
+from supervisor.cli.store import REFUSALS, open_store
+from supervisor.key_settings import KeySettings, read_private_keys
+from supervisor.secrets import Secret, load_store_secret
+from supervisor.store_access import NoStore
+
+STANDARD_OUTPUT = "-"
+
+
+@click.command("make", short_help="Save the whole state (backup FILE).")
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@click.option(
+    "--recipient",
+    "recipients",
+    multiple=True,
+    metavar="AGE1…",
+    help="An age public key that may open it (HASHEE_BACKUP_RECIPIENTS); may be given several times.",
+)
+@click.option(
+    "--keep", type=click.IntRange(1), help="With a folder as FILE: delete all but the newest N backups in it."
+)
+def make(file: Path, recipients: tuple[str, ...], keep: int | None) -> None:
+    """Write the agent's whole state to FILE (- for standard output; into a folder under a name with the time).
+
+    It is sealed to --recipient or HASHEE_BACKUP_RECIPIENTS, else under a passphrase: asked for, or out of the file that
+    HASHEE_BACKUP_PASSPHRASE_FILE names. The agent signs it. It may run meanwhile.
+    """
+    settings = KeySettings.from_environ(os.environ)
+    keystore = Keystore(settings.agent_id, read_private_keys(os.environ).identity)
+    if keep is not None and not file.is_dir():
+        raise click.UsageError("--keep is for a folder as FILE")
+    path = named_in(file, settings.agent_id) if file.is_dir() else file
+    with told(*REFUSALS, StoreChanged, UnknownKinds, BadRecipient):
+        lock = _lock(recipients)
+        is_pipe = str(file) == STANDARD_OUTPUT
+        with nullcontext(_standard_output()) if is_pipe else whole_file(path) as sink:
+            counts = trio.run(_write, settings, keystore, lock, sink)
+        gone = [] if keep is None else keep_newest(file, settings.agent_id, keep)
+    _say("standard output" if is_pipe else str(path), keystore, counts, gone)
+
+
+def _say(place: str, keystore: Keystore, counts: Counts, gone: list[Path]) -> None:
+    """On stderr, since stdout may be the backup."""
+    click.echo(f"{place} holds agent {keystore.agent_id}", err=True)
+    for thing, count in counts.rows():
+        click.echo(f"  {count:>9} {thing}", err=True)
+    fingerprint = fingerprint_hex(keystore.identity.public.fingerprint(keystore.agent_id))
+    click.echo(f"signed by {fingerprint}; note it elsewhere: a restore asks for it", err=True)
+    for path in gone:
+        click.echo(f"deleted {path}", err=True)
+
+
+def _standard_output() -> io.BufferedWriter:
+    output = sys.stdout.buffer
+    if output.isatty():
+        raise click.UsageError("a backup is no text for a terminal: name a file, or pipe it on")
+    if not isinstance(output, io.BufferedWriter):
+        raise click.UsageError("standard output takes no bytes")
+    return output
+
+
+def _lock(recipients: tuple[str, ...]) -> Lock:
+    settings = BackupSettings.from_environ(os.environ)
+    if recipients or settings.recipients:
+        return Lock.for_recipients(recipients or settings.recipients)
+    try:
+        return Lock.under_passphrase(ask_passphrase(settings.passphrase_file, confirm=True))
+    except KeystoreError as problem:
+        raise click.ClickException(str(problem)) from None
+
+
+async def _write(settings: KeySettings, keystore: Keystore, lock: Lock, sink: Sink) -> Counts:
+    async with open_store() as store:
+        return await Making(store.client, store.names, keystore, _secret(settings)).write(lock, sink)
+
+
+def _secret(settings: KeySettings) -> Secret[bytes]:
+    secret = settings.store_key or load_store_secret(settings.state_dir)
+    if secret is None:
+        raise NoStore("there is no store secret yet; the first start of `hashee-agent up` makes it")
+    return secret

@@ -1,0 +1,100 @@
+"""`backup verify FILE`: opens a backup to its end and says what it would bring back. Nothing is touched, no store is needed."""
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import click
+
+from bus.saved import Saved
+from crypto.keystore import fingerprint_hex, fingerprint_words
+from supervisor.backup.checking import Checking
+from supervisor.backup.contents import Manifest
+from supervisor.backup.counts import Counts
+from supervisor.backup.envelope import BadIdentities
+from supervisor.backup.errors import BackupDamaged, BackupUnusable
+from supervisor.backup.reading import Proven, read_backup
+from supervisor.cli.backup.opening import Fingerprint, KeyOfBackup
+from supervisor.cli.keys.telling import told
+from supervisor.secrets import Secret
+
+STANDARD_INPUT = "-"
+
+
+class Checked(NamedTuple):
+    """A backup that was read to its end, and what is in it."""
+
+    proven: Proven
+    counts: Counts
+    checking: Checking
+
+
+@click.command(short_help="Open a backup and say what it would bring back.")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
+@click.option(
+    "--fingerprint",
+    type=Fingerprint(),
+    help="Of the agent that must have made it, as `keys show` tells it; else it is told.",
+)
+def verify(file: Path, fingerprint: bytes | None) -> int:
+    """Open FILE (- for standard input) to its end, check its signature and every value in it, and count them.
+
+    Nothing is written, and no store is needed. Ends with 1 where something in it does not open.
+    """
+    with told(BackupUnusable, BadIdentities):
+        if str(file) == STANDARD_INPUT:
+            checked = _read(sys.stdin.buffer, fingerprint)
+        else:
+            with file.open("rb") as opened:
+                checked = _read(opened, fingerprint)
+    return _say(checked)
+
+
+class _Look:
+    """Counts and opens what passes."""
+
+    def __init__(self) -> None:
+        self.counts = Counts()
+        self.checking: Checking | None = None
+
+    def begin(self, manifest: Manifest, store_secret: Secret[bytes]) -> None:
+        self.checking = Checking(manifest.agent_id, store_secret)
+
+    def take(self, piece: Saved) -> None:
+        self.counts.add(piece)
+        if self.checking is not None:
+            self.checking.look(piece)
+
+
+def _read(source: BinaryIO, fingerprint: bytes | None) -> Checked:
+    look = _Look()
+    proven = read_backup(source, KeyOfBackup(), look, fingerprint)
+    if look.checking is None:
+        raise BackupDamaged("the backup holds nothing")
+    return Checked(proven, look.counts, look.checking)
+
+
+def _say(checked: Checked) -> int:
+    proven, checking = checked.proven, checked.checking
+    manifest = proven.manifest
+    made = datetime.fromtimestamp(manifest.made_ms / 1000, UTC).astimezone()
+    click.echo(f"agent        {manifest.agent_id}")
+    click.echo(f"made         {made.isoformat(sep=' ', timespec='seconds')} by hashee-agent {manifest.version}")
+    words = fingerprint_words(proven.fingerprint).split()
+    click.echo(f"fingerprint  {' '.join(words[:8])}")
+    click.echo(f"             {' '.join(words[8:])}")
+    click.echo(f"             {fingerprint_hex(proven.fingerprint)}")
+    click.echo("it would bring back the agent's identity keys, its store secret, and")
+    for thing, count in checked.counts.rows():
+        click.echo(f"  {count:>9} {thing}")
+    problems = [f"{count} values of kind {kind} do not open" for kind, count in sorted(checking.unreadable.items())]
+    if checking.is_sealed_otherwise:
+        problems = ["the store in it is sealed under another store secret than the one in it"]
+    if not checking.chain_holds:
+        problems.append("the log of grants does not hold")
+    for problem in problems:
+        click.echo(f"hashee-agent: {problem}", err=True)
+    if not problems:
+        click.echo(f"its signature fits, and each of {checking.opened} sealed values opens")
+    return 1 if problems else 0

@@ -1,0 +1,32 @@
+"""Where the passphrase of a backup comes from: the file that HASHEE_BACKUP_PASSPHRASE_FILE names, else the terminal. Never an argument."""
+
+import os
+import unicodedata
+from pathlib import Path
+
+import click
+
+from supervisor.config import BACKUP_PASSPHRASE_FILE, SettingsError
+from supervisor.secrets import Secret
+
+
+def ask_passphrase(file: Path | None, *, confirm: bool) -> Secret[str]:
+    """`confirm`: on a terminal it is asked for twice. Raises SettingsError, click.ClickException."""
+    if file is None:
+        _refuse_without_terminal()
+        text: str = click.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True)
+    else:
+        try:
+            text = file.read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError):
+            raise SettingsError(BACKUP_PASSPHRASE_FILE.name, "the path of a file that can be read, in UTF-8") from None
+    return Secret(unicodedata.normalize("NFC", text))  # keyboards differ in how they spell the same letter
+
+
+def _refuse_without_terminal() -> None:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR))
+    except OSError:
+        raise click.ClickException(
+            f"there is no terminal to ask for the passphrase on: name a file by {BACKUP_PASSPHRASE_FILE.name}"
+        ) from None
