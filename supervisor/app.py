@@ -36,12 +36,11 @@ from supervisor.pool_settings import HandlerUnusable
 from supervisor.redis_check import RedisUnfit, check_redis
 from supervisor.rest import open_rest
 from supervisor.secrets import Secret, StoreSecretMissing, load_or_make_store_secret, load_store_secret
+from supervisor.starting import Patience, answered_while_starting
 from supervisor.status import StatusDesk
 from supervisor.supervisor_control import SupervisorControl
 
 EXIT_CONFIGURATION = 78
-REDIS_RETRY_SECONDS = 0.5
-REDIS_REPORT_EVERY = 10
 AT_ONCE_SECONDS = 0.2
 
 log = structlog.get_logger()
@@ -62,10 +61,11 @@ async def run_supervisor(settings: SupervisorSettings, keeper: KeeperLink | None
     async with (
         open_redis(url) as client,
         open_rest(settings.base_url, settings.agent_id, settings.agent_token, settings.way) as rest,
+        answered_while_starting(health, keeper, settings, http.dead_threads) as starting,
     ):
         try:
-            await _wait_for_redis(client, settings)
-            keys = await _open_store(client, settings, store_secret)
+            await _wait_for_redis(client, settings, starting.failed)
+            keys = await _open_store(client, settings, store_secret, starting.failed)
         except RedisUnfit as error:
             log.error("redis: not fit", reason=str(error))
             return EXIT_CONFIGURATION
@@ -81,9 +81,12 @@ async def run_supervisor(settings: SupervisorSettings, keeper: KeeperLink | None
             keys=keys,
             instance=instance,
             metrics=metrics,
+            failed=starting.failed,
         ) as parts:
+            await starting.over()
             desk = StatusDesk(parts, metrics, instance.name)
             return await _Run(settings, keeper, parts, health=health, desk=desk, http=http).run()
+    return 0  # stopped while it started
 
 
 class _Http:
@@ -242,22 +245,20 @@ async def _leave_at_the_second_signal() -> None:
             os._exit(1)
 
 
-async def _wait_for_redis(client: RedisClient, settings: SupervisorSettings) -> None:
-    attempts = 0
+async def _wait_for_redis(client: RedisClient, settings: SupervisorSettings, failed: Patience) -> None:
     while True:
         try:
             version = await check_redis(client, settings.redis_trust)
         except RedisFailed as error:
-            if attempts % REDIS_REPORT_EVERY == 0:
-                log.warning("redis: not there yet", reason=str(error))
-            attempts += 1
-            await trio.sleep(REDIS_RETRY_SECONDS)
+            await failed(error)
         else:
             log.info("redis: connected", server=version)
             return
 
 
-async def _open_store(client: RedisClient, settings: SupervisorSettings, found: Secret[bytes] | None) -> StoreKeys:
+async def _open_store(
+    client: RedisClient, settings: SupervisorSettings, found: Secret[bytes] | None, failed: Patience
+) -> StoreKeys:
     """The keys of what Redis holds; a store secret is made for a store that none has opened. Waits for Redis.
 
     `found`: the store secret, None where there was none when this process began.
@@ -270,8 +271,7 @@ async def _open_store(client: RedisClient, settings: SupervisorSettings, found: 
                 found = load_or_make_store_secret(settings.state_dir, is_sealed=await seal.is_there())
             return await seal.adopt(found.reveal())
         except RedisFailed as error:
-            log.warning("redis: away", reason=str(error))
-            await trio.sleep(REDIS_RETRY_SECONDS)
+            await failed(error)
 
 
 def _redis_url(settings: SupervisorSettings, keeper: KeeperLink | None) -> str:

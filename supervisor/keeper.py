@@ -37,6 +37,8 @@ class Timings:
     """Every duration of the keeper, in seconds."""
 
     drain_margin: float = 5.0
+    redis_patience: float = 2.0
+    """In which a private Redis usually answers; one that loads a large file takes longer, and the supervisor waits for it."""
     redis_stop: float = 10.0
     redis_stop_at_once: float = 2.0
     backoff_base: float = 0.5
@@ -126,7 +128,7 @@ async def run_keeper(
 
 
 class Keeper:
-    """The order of things: Redis before the supervisor, the supervisor's end before Redis' end."""
+    """The order of things: Redis before the supervisor, unless it loads for long; the supervisor's end before Redis' end."""
 
     def __init__(
         self,
@@ -176,16 +178,32 @@ class Keeper:
         )
 
     async def _work(self, redis_nursery: trio.Nursery) -> Exit:
-        if self._redis is not None:
-            try:
-                await self._redis.start()
-            except (RedisDoesNotStart, OSError) as problem:
-                self._log.error("redis: does not start", why=str(problem))
-                return Exit(EXIT_FAILURE)
-            redis_nursery.start_soon(self._redis.keep)
-            redis_nursery.start_soon(self._redis.watch_files)
-        self._supervising = True
-        return Exit(await self._supervision.run())
+        if self._redis is None:
+            self._supervising = True
+            return Exit(await self._supervision.run())
+        ending = Exit(EXIT_FAILURE)
+        async with trio.open_nursery() as nursery:
+            answers = trio.Event()
+            nursery.start_soon(self._start_redis, self._redis, redis_nursery, answers, nursery.cancel_scope)
+            with trio.move_on_after(self._timings.redis_patience):
+                await answers.wait()
+            self._supervising = True  # it says to whoever asks that it waits for a Redis that still loads
+            ending = Exit(await self._supervision.run())
+            nursery.cancel_scope.cancel()
+        return ending
+
+    async def _start_redis(
+        self, redis: PrivateRedis, nursery: trio.Nursery, answers: trio.Event, everything: trio.CancelScope
+    ) -> None:
+        try:
+            await redis.start()
+        except (RedisDoesNotStart, OSError) as problem:
+            self._log.error("redis: does not start", why=str(problem))
+            everything.cancel()
+            return
+        answers.set()
+        nursery.start_soon(redis.keep)
+        nursery.start_soon(redis.watch_files)
 
     async def _say_alive(self, every_seconds: float) -> None:
         """systemd's watchdog ends a keeper whose loop no longer turns."""

@@ -73,13 +73,12 @@ from supervisor.second_chances import SecondChances
 from supervisor.sent_times import SentTimes
 from supervisor.sessions import Sessions
 from supervisor.slots import Slots
+from supervisor.starting import Patience
 from supervisor.streams import Streams
 from supervisor.survey import Survey
 from supervisor.time_guard import TimeGuard
 from supervisor.twins import TwinWatch
 from supervisor.workforce import Workforce
-
-REDIS_RETRY_SECONDS = 1.0
 
 log = structlog.get_logger()
 
@@ -254,7 +253,7 @@ class Parts:
             redis_faults=lambda: self.redis_watch.faults,
         )
 
-    async def prepare(self) -> None:
+    async def prepare(self, failed: Patience) -> None:
         """What Redis must have before anything starts; waits for it."""
         while True:
             try:
@@ -262,8 +261,7 @@ class Parts:
                 await self.guard.begin()
                 wrong = await self.ledger.verify()
             except RedisFailed as error:
-                log.warning("redis: away", reason=str(error))
-                await trio.sleep(REDIS_RETRY_SECONDS)
+                await failed(error)
             else:
                 self.metrics.grant_ledger_holds.set(0 if wrong else 1)
                 if wrong:
@@ -374,8 +372,9 @@ async def open_parts(
     keys: StoreKeys,
     instance: Instance,
     metrics: Metrics,
+    failed: Patience,
 ) -> AsyncIterator[Parts]:
-    """The parts, their threads started; the threads end with the block."""
+    """The parts, once Redis has what they need, their threads started; the threads end with the block."""
     parts = Parts(
         settings=settings,
         client=client,
@@ -386,7 +385,7 @@ async def open_parts(
         instance=instance,
         metrics=metrics,
     )
-    await parts.prepare()
+    await parts.prepare(failed)
     parts.reader.on_trouble = parts.leases.on_trouble = parts.live.on_trouble = say_trouble
     parts.leases.start()
     parts.live.start()

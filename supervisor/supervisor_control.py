@@ -59,6 +59,7 @@ class SupervisorControl:
 
     async def _answer_alone(self, request: Request) -> Answer:
         answer = await self.answer(request)
-        if request.command != "status" or not answer.ok:
+        if request.command != "status":
             return answer
-        return Answer(ok=True, result=raw({"keeper": None, "supervisor": answer.result, "problem": ""}))
+        known = answer.result if answer.ok else None
+        return Answer(ok=True, result=raw({"keeper": None, "supervisor": known, "problem": answer.error}))

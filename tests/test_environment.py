@@ -159,7 +159,7 @@ async def outcome(command: Sequence[str], spoiled: Spoiled, folder: Path) -> tup
         process = subprocess.Popen(  # noqa: ASYNC220 - does not block for long
             [*spoiled.before, *PROGRAM, *command],
             cwd=folder / command[0],
-            env=environ_of(spoiled, folder),
+            env=environ_of(spoiled, folder) | {"HASHEE_STATE_DIR": str(folder / command[0] / "state")},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -298,7 +298,7 @@ STEPS: dict[str, tuple[str, ...]] = {
         "workers/llm.py:LLM._read",
         "workers/llm.py:_pass_on",
     ),
-    "before there is any part: waits for Redis twice a second, whatever it answers (RedisFailed), and says so": (
+    "before there is any part: waits for Redis, whatever it answers (RedisFailed), and says so (tests/supervisor/test_starting.py)": (
         "supervisor/app.py:_wait_for_redis",
         "supervisor/app.py:_open_store",
         "supervisor/parts.py:Parts.prepare",
@@ -361,6 +361,7 @@ INSIDE: dict[str, tuple[str, ...]] = {
         "workers/process.py:Worker._watch_threads",
         "workers/runner.py:Runner._watch",
         "supervisor/bulletin.py:Bulletin.run",
+        "supervisor/starting.py:Starting._pulse",
         "supervisor/health.py:Health.run",
         "supervisor/status.py:StatusDesk.run",
         "supervisor/keeper.py:Keeper._say_alive",
@@ -371,6 +372,7 @@ INSIDE: dict[str, tuple[str, ...]] = {
         "workers/process.py:Worker._hear_signals",
         "supervisor/app.py:_Run._hear_stop_signal",
         "supervisor/app.py:_Run._obey_signals",
+        "supervisor/starting.py:Starting._hear_a_stop",
         "supervisor/app.py:_leave_at_the_second_signal",
         "supervisor/keeper.py:Keeper._obey_signals",
     ),

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from bus.client import open_redis
+from bus.wire import RedisFailed
 from supervisor.app import _open_store
 from supervisor.config import SupervisorSettings
 from supervisor.secrets import STORE_SECRET_FILE, StoreSecretMissing, load_store_secret
@@ -14,21 +15,25 @@ from tests.keys.running import environ_of, look, make_store, run
 from tests.redis_server import redis_server
 
 
+async def never(error: RedisFailed) -> None:
+    raise error
+
+
 async def test_a_missing_store_secret_is_not_made_anew_for_a_store_that_is_there(tmp_path: Path) -> None:
     state_dir = tmp_path / "state"
     make_private(state_dir)
     settings = SupervisorSettings.from_environ(process_environ(state_dir, HOME=str(tmp_path)))
     with redis_server(tmp_path) as url:
         async with open_redis(url) as client:
-            made = await _open_store(client, settings, None)
+            made = await _open_store(client, settings, None, never)
             kept = load_store_secret(settings.state_dir)
             assert kept is not None
             place = settings.state_dir / STORE_SECRET_FILE
             place.unlink()
             with pytest.raises(StoreSecretMissing, match="restore it from a backup"):
-                await _open_store(client, settings, None)
+                await _open_store(client, settings, None, never)
             assert not place.exists()
-            assert (await _open_store(client, settings, kept)).bus.export() == made.bus.export()
+            assert (await _open_store(client, settings, kept, never)).bus.export() == made.bus.export()
 
 
 async def test_a_store_secret_that_another_made_meanwhile_is_taken(tmp_path: Path) -> None:
@@ -39,8 +44,8 @@ async def test_a_store_secret_that_another_made_meanwhile_is_taken(tmp_path: Pat
     assert found is None
     with redis_server(tmp_path) as url:
         async with open_redis(url) as client:
-            made = await _open_store(client, settings, found)
-            assert (await _open_store(client, settings, found)).bus.export() == made.bus.export()
+            made = await _open_store(client, settings, found, never)
+            assert (await _open_store(client, settings, found, never)).bus.export() == made.bus.export()
 
 
 def test_up_without_the_store_secret_of_its_store_ends_with_78_and_touches_nothing(tmp_path: Path) -> None:
