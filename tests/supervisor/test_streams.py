@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -172,8 +173,12 @@ async def test_what_does_not_open_and_what_is_too_much_is_passed_over() -> None:
     async with scene() as made:
         await made.begin()
         made.streams.heard(b"no sealed value")
+        for later in ({"type": "of a later release"}, {"type": "delta", "seq": "one"}, 7):
+            made.streams.heard(KEYS.bus.seal(msgspec.msgpack.encode(later), "live", AGENT))
         await made.hear(delta(0))
         assert seqs(made.connection.sent) == [0]
+        unreadable = made.metrics.registry.get_sample_value("hashee_frame_dropped_total", {"reason": "live_unreadable"})
+        assert unreadable == 4
         for _ in range(MOST_WAITING + 100):
             made.streams.heard(b"")
         dropped = made.metrics.registry.get_sample_value("hashee_frame_dropped_total", {"reason": "live_overflow"})
