@@ -143,6 +143,13 @@ def refill_count(left: int) -> int:
     return ONE_TIME_PREKEYS_PUBLISHED - left if left < ONE_TIME_PREKEYS_REFILL_UNDER else 0
 
 
+def is_signed_by(prekey: SignedPrekey, device: LocalDevice) -> bool:
+    """Whether this device's present identity has signed it: after a change of the identity nobody takes the earlier ones."""
+    public = device.identity.public
+    message = _signed_message(device.owner_id, device.device_id, public.agreement_key, prekey.id, prekey.public)
+    return public.has_signed(message, prekey.signature)
+
+
 def rotation_is_due(current: SignedPrekey, now_ms: int) -> bool:
     """Whether the current signed prekey is a week old."""
     return now_ms - current.created_ms >= SIGNED_PREKEY_ROTATION_MS

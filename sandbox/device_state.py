@@ -75,6 +75,11 @@ class DeviceState:
         check_bundle(bundle, pinned)
         self._pins[bundle.owner_id] = pinned
 
+    def accept_keys(self, owner_id: str) -> None:
+        """As a person does who was told that an owner's keys have changed: the next pair is pinned, in new sessions."""
+        self._pins.pop(owner_id, None)
+        self._records = {peer: record for peer, record in self._records.items() if peer[0] != owner_id}
+
     def forget_sessions(self) -> None:
         self._records.clear()
 

@@ -108,6 +108,10 @@ class Person:
         """The same person at another device: its own prekeys, sessions and transcript."""
         return Person(self.url, self.name, self.account, self.identity)
 
+    def accept_keys(self, owner_id: str) -> None:
+        """Takes an owner's new keys, as a person does who was told that they have changed."""
+        self._state.accept_keys(owner_id)
+
     def forget_sessions(self) -> None:
         """Loses every ratchet and keeps the keys."""
         self._state.forget_sessions()

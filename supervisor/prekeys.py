@@ -22,6 +22,7 @@ from crypto.prekeys import (
     OneTimePrekey,
     SignedPrekey,
     expired_prekeys,
+    is_signed_by,
     make_one_time_prekeys,
     make_signed_prekey,
     prekeys_to_json,
@@ -87,6 +88,8 @@ class Prekeys:
         self.published = trio.Event()
         """Set once the relay has our prekeys."""
         self.problem = "not published yet"
+        self.identity_since_ms: int | None = None
+        """Since when the identity is another one than before, ms of Unix time; None: it was the same for the last 30 days."""
 
     async def find(self, signed_id: int, one_time_id: int | None) -> FoundPrekeys:
         """The private halves that a handshake names."""
@@ -155,8 +158,10 @@ class Prekeys:
         stored = await self._vault.prekeys(self._signed_key)
         with _newer_waits():
             kept = [SignedPrekey.decode(encoded) for encoded in stored.values()]
-        newest = max(kept, key=lambda prekey: prekey.id, default=None)
+        ours = [prekey for prekey in kept if is_signed_by(prekey, self._device)]
+        newest = max(ours, key=lambda prekey: prekey.id, default=None)
         now = now_ms()
+        self._note_identity(kept, ours, now)
         through = await self._vault.signed_prekeys_to_replace()
         if newest is not None and not rotation_is_due(newest, now) and newest.id > through:
             self._newest_id = newest.id
@@ -171,6 +176,17 @@ class Prekeys:
         self._on_kept(frozenset(prekey.id for prekey in (*kept, made)).difference(expired))
         log.info("prekeys: signed prekey made", prekey_id=made.id)
         return made
+
+    def _note_identity(self, kept: list[SignedPrekey], ours: list[SignedPrekey], now: int) -> None:
+        """Those of another identity are kept as long as any: what was sealed for them before may still come."""
+        was_new = self.identity_since_ms
+        last_of_others = max((prekey.created_ms for prekey in kept if prekey not in ours), default=None)
+        if last_of_others is None:
+            self.identity_since_ms = None
+            return
+        self.identity_since_ms = min((one.created_ms for one in ours if one.created_ms >= last_of_others), default=now)
+        if was_new is None and self.identity_since_ms == now:
+            log.warning("identity: the keys are others than before; people are asked to accept them")
 
     async def _new_one_time(self, count: int) -> list[OneTimePrekey]:
         first = await self._vault.next_prekey_ids("one_time", count)

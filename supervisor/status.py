@@ -73,7 +73,10 @@ class RedisStatus(msgspec.Struct, frozen=True):
 
 
 class SupervisorStatus(msgspec.Struct, frozen=True):
-    """Everything of one supervisor process. What stands in Redis is None while that does not answer; `sessions` also when not all were counted."""
+    """Everything of one supervisor process. What stands in Redis is None while that does not answer; `sessions` also when not all were counted.
+
+    `identity_since_ms`: when other identity keys than before were first used, in ms of Unix time; None if not within 30 days.
+    """
 
     pid: int
     version: str
@@ -85,6 +88,7 @@ class SupervisorStatus(msgspec.Struct, frozen=True):
     people: int | None
     sessions: int | None
     prekeys_left: int | None
+    identity_since_ms: int | None
     work: Counts | None
     pool: PoolStatus
     workers: tuple[WorkerStatus, ...]
@@ -131,6 +135,7 @@ class StatusDesk:
             people=people,
             sessions=_sessions(redis),
             prekeys_left=int(left) if parts.prekeys.published.is_set() and left is not None else None,
+            identity_since_ms=parts.prekeys.identity_since_ms,
             work=work,
             pool=self._pool(),
             workers=parts.pool.statuses(),

@@ -61,6 +61,19 @@ def _supervisor(status: Json) -> list[tuple[str, str]]:
         ("messages", f"{rates['received']} received, {rates['sent']} sent"),
         ("per minute", f"{rates['received_per_minute']:g} received, {rates['sent_per_minute']:g} sent"),
         ("prekeys left", _count(status["prekeys_left"])),
+        *_identity(status.get("identity_since_ms")),
+    ]
+
+
+def _identity(since_ms: int | None) -> list[tuple[str, str]]:
+    if since_ms is None:
+        return []
+    day = time.strftime("%Y-%m-%d %H:%M", time.localtime(since_ms / 1000))
+    return [
+        (
+            "identity",
+            f"new keys since {day}: people see that the agent's keys have changed, and are asked to accept them",
+        )
     ]
 
 
