@@ -1,16 +1,23 @@
 """To whom a reply goes: what is remembered is checked by the commit, what a fetch finds counts at once."""
 
+import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bus.generation import Generation
+from bus.store import Intake
 from crypto.errors import Unreadable
 from crypto.grants import KeyChangePolicy
+from crypto.identity import IdentityKeys
 from supervisor.grant_ledger import GrantLedger
 from supervisor.owners import Owners
+from supervisor.recipients import Recipients, has_same_keys
 from tests.supervisor.builders import KEYS, Core, reply_to_next, sending, until
-from tests.supervisor.person import PERSON, Person, relation_of
+from tests.supervisor.group_scene import GROUP
+from tests.supervisor.group_scene import scene as group_scene
+from tests.supervisor.person import CONVERSATION, PERSON, Person, relation_of
 from tests.supervisor.test_outbound import dead_reasons, scene
 
 
@@ -80,3 +87,25 @@ def other_owners(core: Core, state_dir: Path) -> Owners:
 
 async def has_died(core: Core, reason: str) -> bool:
     return await dead_reasons(core) == [reason]
+
+
+async def test_only_who_has_the_pinned_pair_still_is_the_one_that_was_encrypted_for(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, _):
+        owner = await core.owners.find(PERSON)
+        assert owner is not None
+        other = IdentityKeys.generate(os.urandom).public
+        changed = msgspec.structs.replace(owner, grant=msgspec.structs.replace(owner.grant, pinned=other))
+        renamed = msgspec.structs.replace(owner, row_version=owner.row_version + 1)
+        assert [has_same_keys(owner, one) for one in (owner, renamed, changed)] == [True, True, False]
+
+
+async def test_nobody_is_written_to_in_a_group_without_a_key(tmp_path: Path) -> None:
+    async with group_scene(tmp_path) as (core, circle, ada, _):
+        recipients = Recipients(core.store, core.owners, core.groups, core.generation)
+        assert await core.polled(circle.say(ada)) is Intake.ACCEPTED
+        kind, recipient = await recipients.find(CONVERSATION)
+        assert (kind, recipient is not None) == ("group", True)
+        await core.client.command("DEL", core.keys.group(GROUP))
+        core.groups.connected()
+        core.rest.group_keys.clear()
+        assert await recipients.find(CONVERSATION) == ("group", None)

@@ -11,6 +11,9 @@ from supervisor.shares import Place, Room, Shares
 
 pytestmark = pytest.mark.pure
 
+AT_MOST_SECONDS = 5.0
+"""Of the mock clock, which jumps when all wait: who waits for ever has failed."""
+
 offers = st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(1, 300), st.booleans()), max_size=200)
 
 
@@ -61,76 +64,85 @@ def test_a_holder_of_two_kinds_is_bounded_by_both() -> None:
     assert shares.held_bytes == 200
 
 
-async def test_who_finds_no_room_waits_first_come_first_served_and_one_too_large_goes_alone() -> None:
-    room, order = Room(10), list[int]()
+async def test_who_finds_no_room_waits_first_come_first_served_and_one_too_large_goes_alone(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    with trio.fail_after(AT_MOST_SECONDS):
+        room, order = Room(10), list[int]()
 
-    async def work(number: int, size: int) -> None:
-        taken = await room.enter(size)
-        order.append(number)
-        await trio.lowlevel.checkpoint()
-        room.leave(taken)
+        async def work(number: int, size: int) -> None:
+            taken = await room.enter(size)
+            order.append(number)
+            await trio.lowlevel.checkpoint()
+            room.leave(taken)
 
-    async with trio.open_nursery() as nursery:
-        first = trio.CancelScope()
+        async with trio.open_nursery() as nursery:
+            first = trio.CancelScope()
 
-        async def hold() -> None:
-            with first:
-                taken = await room.enter(6)
-                try:
-                    await trio.sleep_forever()
-                finally:
-                    room.leave(taken)
+            async def hold() -> None:
+                with first:
+                    taken = await room.enter(6)
+                    try:
+                        await trio.sleep_forever()
+                    finally:
+                        room.leave(taken)
 
-        nursery.start_soon(hold)
-        await trio.testing.wait_all_tasks_blocked()
-        for number, size in enumerate((100, 7, 7), start=1):
-            nursery.start_soon(work, number, size)
+            nursery.start_soon(hold)
             await trio.testing.wait_all_tasks_blocked()
-        assert order == []  # the small ones do not overtake: the large one would never come
-        first.cancel()
-    assert order == [1, 2, 3]
-    assert await room.enter(10) == 10
+            for number, size in enumerate((100, 4, 7), start=1):
+                nursery.start_soon(work, number, size)
+                await trio.testing.wait_all_tasks_blocked()
+            assert order == []  # the small ones do not overtake: the large one would never come
+            first.cancel()
+        assert order == [1, 2, 3]
+        assert await room.enter(10) == 10
 
 
-async def test_who_is_cancelled_while_waiting_holds_nobody_up_and_takes_nothing() -> None:
-    room = Room(10)
-    taken = await room.enter(10)
-    entered = trio.Event()
-
-    async def enter() -> None:
-        room.leave(await room.enter(1))
-        entered.set()
-
-    async with trio.open_nursery() as nursery:
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            await room.enter(10)
-        nursery.start_soon(enter)
-        await trio.testing.wait_all_tasks_blocked()
-        room.leave(taken)
-        await entered.wait()
-
+async def test_who_is_cancelled_while_waiting_holds_nobody_up_and_takes_nothing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    with trio.fail_after(AT_MOST_SECONDS):
+        room = Room(10)
         taken = await room.enter(10)
-        late = trio.CancelScope()
+        entered = trio.Event()
 
-        async def cancelled_at_its_turn() -> None:
-            with late:
+        async def enter() -> None:
+            room.leave(await room.enter(1))
+            entered.set()
+
+        async with trio.open_nursery() as nursery:
+            with trio.CancelScope() as scope:
+                scope.cancel()
                 await room.enter(10)
+            nursery.start_soon(enter)
+            await trio.testing.wait_all_tasks_blocked()
+            room.leave(taken)
+            await entered.wait()
 
-        nursery.start_soon(cancelled_at_its_turn)
-        await trio.testing.wait_all_tasks_blocked()
-        late.cancel()
-        room.leave(taken)  # its turn, before it has run
-    assert await room.enter(10) == 10
+            taken = await room.enter(10)
+            late = trio.CancelScope()
+
+            async def cancelled_at_its_turn() -> None:
+                with late:
+                    await room.enter(10)
+
+            nursery.start_soon(cancelled_at_its_turn)
+            await trio.testing.wait_all_tasks_blocked()
+            late.cancel()
+            room.leave(taken)  # its turn, before it has run
+        assert await room.enter(10) == 10
 
 
-async def test_a_place_is_taken_once_and_given_back_whether_or_not_it_was_taken() -> None:
-    room = Room(10)
-    place = Place(room, 6)
-    place.give_back()
-    await place.take()
-    await place.take()
-    assert await room.enter(4) == 4
-    place.give_back()
-    place.give_back()
-    assert await room.enter(6) == 6
+async def test_a_place_is_taken_once_and_given_back_whether_or_not_it_was_taken(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    with trio.fail_after(AT_MOST_SECONDS):
+        room = Room(10)
+        place = Place(room, 6)
+        place.give_back()
+        await place.take()
+        await place.take()
+        assert await room.enter(4) == 4
+        place.give_back()
+        place.give_back()
+        assert await room.enter(6) == 6
