@@ -4,7 +4,7 @@ import pytest
 import trio
 import trio.testing
 
-from supervisor.connection import Connection, NotConnected, State
+from supervisor.connection import FAILURES_WITH_SLOT, Connection, NotConnected, State
 from supervisor.frames import MessageSend, TypingStart
 from tests.sandbox.raw_server import CLOSE, Peer
 from tests.supervisor.test_connection import accepted, connecting, read_for_ever, serve, text
@@ -203,11 +203,15 @@ async def test_a_slot_that_leads_nowhere_is_given_up_for_the_pause(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("supervisor.connection.random.uniform", lambda _low, high: high)
+    attempts = list[Peer]()
 
     async def script(peer: Peer) -> None:
+        attempts.append(peer)
         await peer.read_frame()
 
     async with connecting(script) as scene:
+        await scene.until(lambda: scene.slot.given_up == 1)
+        assert len(attempts) == FAILURES_WITH_SLOT + 1
         await scene.until(lambda: scene.slot.given_up >= 2)
 
 

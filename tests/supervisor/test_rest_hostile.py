@@ -1,10 +1,12 @@
 """REST: answers that end the process, or never end."""
 
+import math
+
 import httpx2
 import pytest
 import trio
 
-from supervisor.rest import Rest, RestFailed, open_rest
+from supervisor.rest import MOST_DEVICES, Rest, RestFailed, bounded_seconds, open_rest
 from supervisor.secrets import Secret
 from tests.supervisor.person import AGENT
 
@@ -21,6 +23,20 @@ async def test_a_retry_after_is_a_bounded_number(value: str) -> None:
     with pytest.raises(RestFailed) as failed:
         await rest(httpx2.Response(429, content=body)).devices("u")
     assert 0 <= failed.value.retry_after_seconds <= 300
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [(2, 2.0), (0.5, 0.5), (10**400, 300.0), (math.inf, 300.0), (math.nan, 0.0), (-1, 0.0), (True, 0.0), ("5", 0.0)],
+)
+def test_only_a_number_of_seconds_is_believed(value: object, seconds: float) -> None:
+    assert bounded_seconds(value) == seconds
+
+
+async def test_of_a_list_of_devices_without_end_so_many_are_taken() -> None:
+    listed = [{"device_id": f"d{number}"} for number in range(MOST_DEVICES + 10)]
+    found = await rest(httpx2.Response(200, json={"data": listed})).devices("u")
+    assert len(found) == MOST_DEVICES
 
 
 async def test_an_answer_nested_without_end_is_a_failed_call() -> None:

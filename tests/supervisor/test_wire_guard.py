@@ -104,6 +104,10 @@ def test_control_frames_are_bounded_in_the_long_run_and_the_relays_pings_never_a
     patient = guard()
     for number in range(10_000):
         patient.feed(frame(FIN | PING, 125), number / CONTROL_FRAMES_PER_SECOND)
+    rested = guard()
+    rested.feed(frame(FIN | PING, 4), 0.0)
+    with pytest.raises(WireRefused, match="pings"):  # a day of silence saves up no more than so many
+        rested.feed(frame(FIN | PING, 4) * (CONTROL_FRAMES + 1), 86_400.0)
 
 
 def test_an_answer_to_the_upgrade_is_bounded_whatever_it_is() -> None:

@@ -1,0 +1,107 @@
+"""What is taken in: for whom it is, what it says, how much of it, what may wait and what is tried again."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import of
+from tests.mutants.supervisor.places import module, tests
+
+INTAKE = (
+    *of(
+        module("addressing"), tests("groups"),
+        ("a_group_wants_its_version", "if (envelope.v == V1_1) != (kind == GROUP):", "if False:"),
+        ("addressed_to_the_group", "if envelope.to == agent_id:", "if False:"),
+        ("addressed_to_this_group", "envelope.to if look.person is None else look.person", "envelope.to"),
+    ),
+    *of(
+        module("addressing"), tests("inbound"),
+        ("the_pinned_kind_wins", "look.kind or told or", "told or look.kind or"),
+        ("another_kind_than_the_pinned_one", "if look.kind is not None and told not in (None, look.kind):", "if False:"),
+    ),
+    *of(
+        module("addressing"), tests("inbound_hostile"),
+        ("another_person_than_the_pinned_one", "if look.kind is not None and look.person != envelope.sender_id:", "if False:"),
+    ),
+    *of(
+        module("payloads"), tests("payloads", "hops"),
+        ("hops_are_no_truth_values", "if isinstance(value, bool) or not isinstance(value, int | float):", "if not isinstance(value, int | float):"),
+        ("hops_are_not_negative", "max(value, 0)", "value"),
+        ("hops_are_bounded", "int(min(max(value, 0), MOST_HOPS))", "int(max(value, 0))"),
+        ("the_former_name_of_text", "if \"text\" not in renamed and", "if"),
+        ("only_known_kinds", "return kind if kind in (\"h2a\", \"group\", \"h2h\") else \"h2a\"", "return kind or \"h2a\""),
+        ("a_place_has_a_reply_of_its_own", "f\"{job_id}\\x00{place}\"", "f\"{job_id}\""),
+        ("mentions_are_words", "if isinstance(item, str)", "if True"),
+        ("mention_all_is_said", "payload.get(\"mention_all\") is True", "bool(payload.get(\"mention_all\"))"),
+    ),
+    *of(
+        module("reading"), tests("inbound"),
+        ("our_own_are_known", "if frame.sender_id == self._device.owner_id:", "if False:"),
+        ("a_persons_signature_is_verified", "        verify_signature(envelope, owner.pinned)\n", ""),
+        ("no_relation_no_grant", "raise Unreadable(Reason.NO_GRANT, \"no relation with this sender\")", "raise Unreadable(Reason.NO_SESSION, \"\")"),
+        ("old_is_below_next", "incoming.frame.conversation_seq < look.next_seq", "True"),
+        ("system_is_for_no_handler", "payload.get(\"type\") != \"system\" and hop_count", "hop_count"),
+        ("the_content_that_came_in_vain_moves_the_session", "moved = msgspec.structs.replace(arrival, session=write, used", "moved = msgspec.structs.replace(arrival, used"),
+    ),
+    *of(
+        module("reading"), tests("inbound_hostile"),
+        ("the_unlisted_device_is_refused", "if not await self._owners.admits(owner, envelope.sender_device, wait_seconds):", "if False:"),
+    ),
+    *of(
+        module("reading"), tests("held"),
+        ("later_ones_wait_behind_others_of_their_sender", "        if look.sender_waits and incoming.may_wait:\n            return Waits(arrival)\n        wait_seconds", "        wait_seconds"),
+        ("what_was_kept_is_not_old", "return incoming.may_wait and incoming.frame", "return incoming.frame"),
+        ("a_stale_one_is_refused", "check_not_stale(envelope, await self._healed(envelope, look))", "pass"),
+    ),
+    *of(
+        module("reading"), tests("group_bounds"),
+        ("times_of_the_future_are_healed", "if look.dropped_ms <= now_ms() + CLOCKS_APART_MS:", "if True:"),
+    ),
+    *of(
+        module("reading"), tests("group_replies"),
+        ("group_answers_are_dated_by_us", "msgspec.structs.replace(member, message_ms=now_ms())", "member"),
+    ),
+    *of(
+        module("reading"), tests("hops"),
+        ("the_third_hop_goes_to_no_handler", "and hop_count(payload) < LAST_HOP", ""),
+    ),
+    *of(
+        module("inbound"), tests("inbound"),
+        ("a_full_lane_is_polled_for", "self._metrics.frames_dropped.labels(\"lane_full\").inc()\n            self._ask_for_poll()", "self._metrics.frames_dropped.labels(\"lane_full\").inc()"),
+        ("conflicts_are_bounded", "MOST_CONFLICTS = 20", "MOST_CONFLICTS = 10**9"),
+        ("a_second_of_one_id_has_a_name", "outcome is Intake.TAKEN\n", "False\n"),
+    ),
+    *of(
+        module("inbound"), tests("catchup_progress"),
+        ("pushes_do_not_wait_for_a_poll_that_fails", "waits_for_poll = incoming.source is Source.PUSH and self._cursor_moves", "waits_for_poll = incoming.source is Source.PUSH"),
+    ),
+    *of(
+        module("inbound"), tests("intake_bounds"),
+        ("what_is_counted_is_bounded", "if len(self._unpolled) >= MOST_COUNTED and conversation_id not in self._unpolled:", "if False:"),
+    ),
+    *of(
+        module("inbound"), tests("held"),
+        ("what_waits_may_be_told_to", "if outcome is Intake.HELD and incoming.may_wait:", "if outcome is Intake.HELD:"),
+    ),
+    *of(
+        module("lanes"), tests("inbound"),
+        ("lanes_are_bounded_in_items", "(queue is None or len(queue) < LANE_LENGTH) and", ""),
+    ),
+    *of(
+        module("lanes"), tests("intake_bounds", "inbound", "shares"),
+        ("lanes_are_bounded_in_bytes", "and self._shares.admits(size, *holders)", ""),
+    ),
+    *of(
+        module("shares"), tests("shares", "intake_bounds"),
+        ("a_share_of_what_is_free", "(self._total_bytes - self.held_bytes) // SHARE", "self._total_bytes - self.held_bytes"),
+        ("of_each_holder", "return all(", "return any("),
+    ),
+    *of(
+        module("mending"), tests("letters/test_second_chances"),
+        ("a_session_mends_prekeys", "(Reason.NO_SESSION, Reason.UNKNOWN_PREKEY)", "(Reason.NO_SESSION,)"),
+    ),
+    *of(
+        module("pins"), tests("pins"),
+        ("pins_are_of_their_epoch", "known[0] == epoch and", ""),
+        ("pins_are_read_again", "and trio.current_time() - known[1] < REMEMBER_SECONDS", ""),
+        ("pins_are_bounded", "if len(self._known) > MOST_REMEMBERED:", "if False:"),
+    ),
+)  # fmt: skip

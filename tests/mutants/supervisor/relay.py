@@ -1,0 +1,116 @@
+"""The relay: what it may say, how it is asked, and how long it is waited for."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import of
+from tests.mutants.supervisor.places import module, tests
+
+RELAY = (
+    *of(
+        module("catchup"), tests("catchup_progress", "catchup_hostile", "catchup"),
+        ("the_cursors_own_message_is_the_present", "stays and len(page.frames) == 1", "False"),
+    ),
+    *of(
+        module("catchup"), tests("catchup_progress"),
+        ("a_page_that_leads_nowhere_ends_it", "                if stays:\n                    return Stop.NOWHERE\n", ""),
+        ("what_was_seen_is_nowhere", "in (cursor, *been)", "in (cursor,)"),
+        ("an_unknown_cursor_falls_back", "if error.status not in UNKNOWN_CURSOR:", "if True:"),
+        ("a_cursor_is_an_id", "if cursor is None or not is_id(cursor):", "if cursor is None:"),
+        ("the_pause_grows", "pause = min(2 * pause, MOST_RETRY_SECONDS)", "pass"),
+        ("the_pause_is_bounded", "pause = min(2 * pause, MOST_RETRY_SECONDS)", "pause = 2 * pause"),
+        ("a_new_connection_ends_the_pause", "await self._connected.wait()", "await trio.sleep_forever()"),
+        ("deaf_is_not_ready", "is_ok = now - self._moved_at < DEAF_AFTER_SECONDS", "is_ok = True"),
+    ),
+    *of(
+        module("catchup"), tests("catchup_hostile"),
+        ("only_taken_in_moves_the_cursor", "if not await self._take_in(page):", "if not await self._take_in(page) and False:"),
+        ("before_the_first_start_is_skipped", "elif _created_ms(frame) < skip_before_ms:", "elif False:"),
+        ("later_ones_wait_for_one_that_failed", "                taken.append(False)\n                return\n", "                taken.append(False)\n"),
+    ),
+    *of(
+        module("catchup"), tests("catchup"),
+        ("pushed_meanwhile_is_the_present", "if page.last_id in pushed:", "if False:"),
+        ("the_relay_says_how_long", "trio.move_on_after(max(pause, at_least))", "trio.move_on_after(pause)"),
+        ("no_time_is_as_good_as_new", "        return math.inf\n", "        return 0.0\n"),
+    ),
+    *of(
+        module("connection"), tests("connection_ends"),
+        ("the_backoff_grows", "min(failures, len(BACKOFF_SECONDS)) - 1", "0"),
+        ("a_slot_is_given_up_after_failures", "(self.refusal is not None or failures > FAILURES_WITH_SLOT)", "False"),
+        ("silence_is_asked", "if socket.heard_at < asked_at:", "if False:"),
+        ("without_a_slot_it_leaves", "nursery.start_soon(self._leave_without_slot, socket)", "pass"),
+    ),
+    *of(
+        module("connection"), tests("connection_patience"),
+        ("brief_ones_count", "brief = 0 if is_steady else brief + 1", "brief = 0"),
+        ("a_steady_one_forgives", "brief = 0 if is_steady else brief + 1", "brief = brief + 1"),
+    ),
+    *of(
+        module("connection"), tests("connection"),
+        ("the_limit_is_tried_soon", "return LIMIT_RETRY_SECONDS if reason == \"connection_limit\" else REFUSED_RETRY_SECONDS", "return REFUSED_RETRY_SECONDS"),
+        ("auth_has_its_time", "with trio.fail_after(AUTH_SECONDS):", "with trio.fail_after(10**9):"),
+    ),
+    *of(
+        module("turnstile"), tests("turnstile"),
+        ("the_lowest_rank_first", "mine = (rank, next(self._numbers), trio.Event())", "mine = (0, next(self._numbers), trio.Event())"),
+        ("who_was_cancelled_passes_on", "                self._pass_on()  # the", "                pass  # the"),
+        ("one_at_a_time", "            self._is_taken = True\n", ""),
+    ),
+    *of(
+        module("wire_guard"), tests("wire_guard"),
+        ("the_upgrade_is_bounded", "if self._upgrade_bytes > UPGRADE_BYTES:", "if False:"),
+        ("a_message_is_bounded", "if self._message_bytes > self._most_message_bytes:", "if False:"),
+        ("fragments_are_bounded", "if self._fragments > FREE_FRAGMENTS + self._message_bytes // FRAGMENT_BYTES:", "if False:"),
+        ("control_frames_are_bounded", "if self._controls < 0:", "if False:"),
+        ("control_frames_are_refilled", "(now - self._controls_at) * CONTROL_FRAMES_PER_SECOND", "0"),
+        ("a_dribble_is_not_hearing", "if not self._left or self._progress >= PROGRESS_BYTES:", "if True:"),
+        ("what_is_unread_is_counted", "self.unread_bytes += self._message_bytes", "pass"),
+    ),
+    *of(
+        module("rest"), tests("answers", "rest_bounds", "rest_hostile", "rest"),
+        ("prekeys_told_are_bounded", "min(max(left, 0), MOST_PREKEYS_TOLD)", "max(left, 0)"),
+    ),
+    *of(
+        module("rest"), tests("answers"),
+        ("prekeys_told_are_not_negative", "min(max(left, 0), MOST_PREKEYS_TOLD)", "min(left, MOST_PREKEYS_TOLD)"),
+        ("devices_without_an_id_are_left_out", "for entry in listed if id_in(entry, \"device_id\")]", "for entry in listed]"),
+    ),
+    *of(
+        module("rest"), tests("rest_bounds"),
+        ("a_page_is_bounded", "if taken_bytes >= self.page_bytes or len(frames) >= limit:", "if len(frames) >= limit:"),
+        ("a_page_has_so_many", "if taken_bytes >= self.page_bytes or len(frames) >= limit:", "if taken_bytes >= self.page_bytes:"),
+        ("after_a_large_page_fewer_are_asked_for", "max(1, len(frames)) if taken_bytes >= self.page_bytes else", ""),
+    ),
+    *of(
+        module("rest"), tests("rest_hostile"),
+        ("retry_after_is_bounded", "float(min(value, MOST_RETRY_AFTER_SECONDS))", "float(value)"),
+        ("an_answer_has_its_time", "with trio.fail_after(TIMEOUT_SECONDS) as within:", "with trio.fail_after(10**9) as within:"),
+        ("a_list_that_does_not_end_is_none", "if not listing.is_whole:", "if False:"),
+    ),
+    *of(
+        module("rest"), tests("outbound_devices"),
+        ("a_proxys_page_is_no_refusal", "and self.code != NOT_JSON", ""),
+    ),
+    *of(
+        module("rest"), tests("rest"),
+        ("too_many_requests_is_not_final", "and self.status not in (408, 429)", ""),
+    ),
+    *of(
+        module("bodies"), tests("rest_bounds", "rest_hostile", "rest"),
+        ("bodies_are_bounded", "if max(came, given) > most_bytes:", "if False:"),
+        ("bodies_are_bounded_as_they_come", "if max(came, given) > most_bytes:", "if given > most_bytes:"),
+    ),
+    *of(
+        module("bodies"), tests("rest_bounds"),
+        ("an_encoding_that_was_not_asked_for", "if named not in ([\"gzip\"], [\"x-gzip\"]):", "if False:"),
+    ),
+    *of(
+        module("related"), tests("related"),
+        ("keys_are_bounded", "key if key is not None and len(key) <= MOST_KEY_CHARACTERS else None", "key"),
+        ("scopes_are_bounded", "relation.scopes[:MOST_SCOPES]", "relation.scopes"),
+    ),
+    *of(
+        module("way"), tests("way"),
+        ("loopback_goes_directly", "if is_loopback(host) or given == NONE:", "if given == NONE:"),
+    ),
+)  # fmt: skip
