@@ -20,6 +20,9 @@ from bus.embedded import ServerBinary, find_server
 
 START_SECONDS = 10.0
 LONGEST_SOCKET_PATH_BYTES = 107
+LOADED_KEYS = 30_000
+LOAD_DELAY_MICROSECONDS = "500"
+"""For each key; while it loads, the server answers after each 1024 of them."""
 
 
 class RedisServer:
@@ -63,6 +66,18 @@ class RedisServer:
                 self.kill()
                 raise RuntimeError(f"the server did not start, see {self.directory / 'redis.log'}")
             time.sleep(0.01)
+
+    def fill(self) -> None:
+        """With what it needs for long to load: see `start_to_load`."""
+        with contextlib.closing(redis.Redis(unix_socket_path=str(self.socket))) as client:
+            many = client.pipeline(transaction=False)
+            for number in range(LOADED_KEYS):
+                many.set(f"loaded:{number}", number)
+            many.execute()
+
+    def start_to_load(self) -> None:
+        """A filled one: it loads for so long that a test sees it, and ends it."""
+        self.start("--key-load-delay", LOAD_DELAY_MICROSECONDS, wait=False)
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """End it, by default with nothing saved but what the kernel has."""

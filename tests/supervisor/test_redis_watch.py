@@ -220,11 +220,12 @@ async def test_a_server_that_loads_is_red_by_that_name(tmp_path: Path, monkeypat
         async with open_redis(server.url) as client, trio.open_nursery() as nursery:
             watch = RedisWatch(client, Metrics(), lambda _: None)
             nursery.start_soon(watch.run)
-            for number in range(4000):
-                await client.command("SET", f"k{number}", number)
+            server.fill()
             server.kill()
-            server.start("--key-load-delay", "500", wait=False)
+            server.start_to_load()
             await until(watch, lambda found: "refuses: loading" in found.detail and not found.ok)
+            server.kill()
+            server.start()
             await until(watch, lambda found: found.ok)
             nursery.cancel_scope.cancel()
 

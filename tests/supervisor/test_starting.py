@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import redis
 import trio
 
 from sandbox.children import Child, running
@@ -61,6 +60,9 @@ class Waiting:
 async def waiting(tmp_path: Path, command: str) -> AsyncIterator[Waiting]:
     (tmp_path / "redis").mkdir()
     server = RedisServer(tmp_path / "redis")
+    server.start()
+    server.fill()
+    server.kill()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     environ = process_environ(
@@ -81,21 +83,17 @@ async def waiting(tmp_path: Path, command: str) -> AsyncIterator[Waiting]:
 
 async def test_a_supervisor_alone_says_what_it_waits_for_and_begins_when_redis_is_there(tmp_path: Path) -> None:
     async with waiting(tmp_path, "supervisor") as w:
-        w.server.start()
-        with redis.Redis(unix_socket_path=str(w.server.socket)) as admin, admin.pipeline(transaction=False) as many:
-            for number in range(4000):
-                many.set(f"k{number}", number)
-            many.execute()
-        w.server.kill()
         await w.until_ready_says(lambda said: f"{WAITING}: away" in said)
         assert w.get("/readyz")[0] == 503
         assert w.get("/healthz")[0] == 200
         known = await w.status()
         assert known["supervisor"] is None
         assert str(known["problem"]).startswith(WAITING)
-        w.server.start("--key-load-delay", "500", wait=False)
+        w.server.start_to_load()
         await w.until_ready_says(lambda said: f"{WAITING}: loading" in said)
         assert w.get("/healthz")[0] == 200
+        w.server.kill()
+        w.server.start()
         await w.until_ready_says(lambda said: '"redis","ok":true' in said)
         assert (await w.status())["supervisor"] is not None
 
