@@ -58,6 +58,22 @@ class RedisAddress:
             return self.path
         return netloc(self.host, self.port)
 
+    @property
+    def described(self) -> str:
+        """For people: where it is, and who proves what to whom there."""
+        if self.tls is None:
+            return f"{self.shown}, without TLS"
+        how = (
+            "its certificate is not checked"
+            if self.tls.get("ssl_cert_reqs") == "none"
+            else "its certificate is checked"
+        )
+        if ca := self.tls.get("ssl_ca_certs"):
+            how += f" with {ca}"
+        if certificate := self.tls.get("ssl_certfile"):
+            how += f", ours is {certificate}"
+        return f"{self.shown}, with TLS: {how}"
+
 
 def parse_redis_url(url: str) -> RedisAddress:
     """Raises BadRedisUrl."""

@@ -5,6 +5,7 @@ One parser for both sides: what a supervisor (or `check-settings`) accepts is wh
 
 import re
 
+from bus.redis_tls import REDIS_CA, REDIS_CERT, REDIS_KEY, redis_url_with_tls
 from bus.redis_url import FORM, BadRedisUrl, parse_redis_url
 from bus.sealing import KEY_BYTES
 from bus.settings_reader import Malformed, Reader, Setting, base64_bytes, matching, number, one_of, whole_number
@@ -32,7 +33,7 @@ LOG_FORMAT = Setting("HASHEE_LOG_FORMAT", "console, json or auto", default="auto
 
 ALL = (
     *(AGENT_ID, REDIS_URL, BUS_KEY, HANDLER, CONCURRENCY, JOB_SECONDS, RETRY_SECONDS, RETRY_TIMEOUTS),
-    *(LOG_LEVEL, LOG_FORMAT),
+    *(LOG_LEVEL, LOG_FORMAT, REDIS_CA, REDIS_CERT, REDIS_KEY),
 )
 
 
@@ -42,7 +43,14 @@ def agent_id_of(reader: Reader) -> str:
 
 def redis_url_of(reader: Reader) -> str:
     """Of one who has none of their own."""
-    return reader.required(REDIS_URL, redis_url, "")
+    return redis_url_with_tls(reader, reader.required(REDIS_URL, redis_url, "")) or ""
+
+
+def given_redis_url_of(reader: Reader) -> str | None:
+    """None where the private Redis is used."""
+    if not reader.is_given(REDIS_URL):
+        return redis_url_with_tls(reader, None)
+    return redis_url_with_tls(reader, reader.optional(REDIS_URL, redis_url) or "") or None
 
 
 def bus_key_of(reader: Reader) -> bytes:

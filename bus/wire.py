@@ -117,10 +117,10 @@ _WITHIN = (
 class Wire:
     """A connection with its scripts loaded."""
 
-    def __init__(self, url: str, scripts: Scripts, *, answer_timeout_seconds: float | None) -> None:
-        """`answer_timeout_seconds`: None for readers, which block in Redis. Raises BadRedisUrl."""
+    def __init__(self, where: str | RedisAddress, scripts: Scripts, *, answer_timeout_seconds: float | None) -> None:
+        """`where`: a URL, or what was read of it. `answer_timeout_seconds`: None for readers, which block in Redis. Raises BadRedisUrl."""
         self._scripts = scripts
-        self._address = parse_redis_url(url)
+        self._address = parse_redis_url(where) if isinstance(where, str) else where
         self._answer_timeout_seconds = answer_timeout_seconds
         self._connection: ConnectionInterface | None = None
         self.connects = 0

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bus import shared_settings as shared
 from bus.embedded import SHORT_DIR
+from bus.redis_tls import REDIS_CA, REDIS_CERT, REDIS_KEY
 from bus.settings_reader import (
     Reader,
     Setting,
@@ -113,6 +114,9 @@ ALL_SETTINGS = (
     MOST_WAITING,
     STRIKES,
     REDIS_URL,
+    REDIS_CA,
+    REDIS_CERT,
+    REDIS_KEY,
     REDIS_TRUST,
     STORE_KEY,
     BUS_KEY,
@@ -218,7 +222,7 @@ class SupervisorSettings:
         """Raises SettingsError: also when Redis is a given one and there is no store key (PROTOCOL §5.11)."""
         reader = Reader(environ)
         agent_id = agent_id_of(reader)
-        redis_url = reader.optional(REDIS_URL, parsers.redis_url)
+        redis_url = parsers.given_redis_url(reader)
         base_url = reader.required(BASE_URL, parsers.base_url, "")
         # The keeper imports this file and loads nothing that knows keys.
         from supervisor.key_settings import find_private_keys  # noqa: PLC0415
@@ -280,7 +284,7 @@ class WorkerSettings:
         reader = Reader(environ)
         settings = cls(
             agent_id=agent_id_of(reader),
-            redis_url=reader.required(REDIS_URL, parsers.redis_url, Secret("")),
+            redis_url=Secret(shared.redis_url_of(reader)),
             bus_key=reader.required(BUS_KEY, parsers.secret_bytes, Secret(b"")),
             handler=shared.handler_of(reader) or default_handler(environ),
             concurrency=shared.concurrency_of(reader),

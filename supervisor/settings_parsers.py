@@ -6,7 +6,7 @@ from pathlib import Path
 from nacl.bindings import crypto_sign_seed_keypair
 
 from bus import shared_settings
-from bus.settings_reader import Malformed, Parser, base64_bytes, matching, whole_number
+from bus.settings_reader import Malformed, Parser, Reader, base64_bytes, matching, whole_number
 from bus.url_parts import HOST, PORT, TEXT, host_of, is_loopback, port_of
 from supervisor.autoscale import Bounds
 from supervisor.secrets import Secret
@@ -65,8 +65,10 @@ def ed25519_seed(text: str) -> Secret[bytes]:
     return Secret(seed)
 
 
-def redis_url(text: str) -> Secret[str]:
-    return Secret(shared_settings.redis_url(text))
+def given_redis_url(reader: Reader) -> Secret[str] | None:
+    """With its certificates; None where the private Redis is used."""
+    url = shared_settings.given_redis_url_of(reader)
+    return None if url is None else Secret(url)
 
 
 def redis_trust(text: str) -> frozenset[str]:

@@ -4,6 +4,7 @@ import os
 
 import click
 
+from bus.redis_url import parse_redis_url
 from supervisor.config import SupervisorSettings, WorkerSettings
 from supervisor.control_socket import control_path
 from supervisor.state_directory import refuse_unusable
@@ -25,4 +26,6 @@ def check_settings(worker: bool, quiet: bool) -> int:
     control_path(settings.state_dir, settings.runtime_dir)
     if not quiet:
         click.echo(f"the settings are complete; the relay {settings.base_url} is reached {settings.way.shown}")
+        if settings.redis_url is not None:
+            click.echo(f"Redis is {parse_redis_url(settings.redis_url.reveal()).described}")
     return 0

@@ -1,0 +1,57 @@
+"""A private certificate authority in a folder, and what it signs: for a Redis with TLS."""
+
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+
+class Authority:
+    """`certificate`: the path of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a private authority")])
+        self.certificate = folder / "ca.pem"
+        self.certificate.write_bytes(_pem(self._signed(self._name, self._key.public_key(), is_authority=True)))
+
+    def sign(self, name: str) -> tuple[Path, Path]:
+        """Paths of a new certificate for 127.0.0.1 and of its key."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        certificate_path, key_path = self.folder / f"{name}.pem", self.folder / f"{name}.key"
+        certificate_path.write_bytes(_pem(self._signed(subject, key.public_key())))
+        key_path.write_bytes(private(key))
+        return certificate_path, key_path
+
+    def _signed(
+        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, is_authority: bool = False
+    ) -> x509.Certificate:
+        now = datetime.now(UTC)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(hours=1))
+            .not_valid_after(now + timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        )
+        return builder.sign(self._key, hashes.SHA256())
+
+
+def private(key: ec.EllipticCurvePrivateKey, passphrase: bytes | None = None) -> bytes:
+    """In PEM."""
+    how = serialization.NoEncryption() if passphrase is None else serialization.BestAvailableEncryption(passphrase)
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, how)
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
