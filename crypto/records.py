@@ -21,7 +21,10 @@ from crypto.ratchet import Ratchet
 from crypto.skipped import ENTRY_BYTES, SkippedChain, SkippedChains, drop_expired, replace_chain
 
 MAX_SESSIONS: Final = 5
-"""Both sides starting at once needs two, a reinstalled peer a third; more is somebody else's fault."""
+"""Of those that the device has started. Both sides starting at once needs two, a reinstalled peer a third; more is somebody else's fault."""
+
+MAX_OWN_SESSIONS: Final = 16
+"""Of those that we have started: one for each 900 answers that go out before anything that the device says to them is read."""
 
 MAX_SKIPPED: Final = 2_000
 MAX_CHAINS: Final = 100
@@ -378,7 +381,7 @@ def _load_peer(pair: bytes) -> PublicIdentity | None:
 
 
 def _check_bounds(record: DeviceRecord) -> None:
-    if len(record.sessions) > MAX_SESSIONS:
+    if len(record.sessions) > MAX_SESSIONS + MAX_OWN_SESSIONS:
         raise malformed("device record: too many sessions")
     if record.sessions and record.peer is None:
         raise malformed("device record: sessions without a peer")

@@ -28,6 +28,7 @@ from crypto.ratchet import (
 from crypto.records import (
     DROPPED_ID_BYTES,
     EMPTY_RECORD,
+    MAX_OWN_SESSIONS,
     MAX_SESSIONS,
     DeviceRecord,
     Session,
@@ -288,12 +289,18 @@ def _answered(session: Session, step: ReceiveStep, skipped: SkippedChains) -> Se
 
 
 def _with_session(record: DeviceRecord, session: Session) -> DeviceRecord:
-    """The record with a new session; of six one that is lost is dropped, else the smallest; those not sent on are stripped."""
+    """The record with a new session; of too many one that is lost is dropped, else the smallest; those not sent on are stripped.
+
+    Those of the device and ours are counted apart: while much of what it says still waits to be read, the sessions that our answers
+    begin meanwhile must not push out the ones in which it waits.
+    """
     kept = sorted((*record.sessions, session), key=lambda one: one.order)
     dropped: list[Session] = []
-    while len(kept) > MAX_SESSIONS:
-        dropped.append(min(kept, key=lambda one: (not one.is_lost, one.order)))
-        kept.remove(dropped[-1])
+    for ours, most in ((False, MAX_SESSIONS), (True, MAX_OWN_SESSIONS)):
+        alike = [one for one in kept if one.is_initiator is ours]
+        if len(alike) > most:
+            dropped.append(min(alike, key=lambda one: (not one.is_lost, one.order)))
+            kept.remove(dropped[-1])
     remembered = record.dropped
     for one in dropped:
         if not one.is_initiator:

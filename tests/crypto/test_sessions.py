@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import msgspec
 import pytest
 
 from crypto.errors import CannotSend, Reason
 from crypto.prekeys import make_signed_prekey
 from crypto.ratchet import MAX_SKIPPED_PER_STEP
-from crypto.records import MAX_UNANSWERED
+from crypto.records import MAX_OWN_SESSIONS, MAX_UNANSWERED, DeviceRecord
 from crypto.sessions import forget_prekey, ping_due, wrap_key
 from tests.crypto.builders import (
     DAY_MS,
@@ -147,6 +149,40 @@ def test_five_sessions_are_kept_and_the_smallest_dropped() -> None:
     kept = agent.record(alice)
     assert [session.started for session in kept.sessions] == [NOW_MS + number for number in range(2, 7)]
     assert sum(len(ids) for _, ids in kept.dropped) == 2 * 8
+
+
+def test_of_our_own_sessions_sixteen_are_kept_and_the_smallest_dropped() -> None:
+    alice, agent = make_peer(1, one_time=0), make_peer(2, one_time=0)
+    for number in range(MAX_OWN_SESSIONS + 2):
+        agent.now_ms = NOW_MS + number
+        agent.start(alice)
+    kept = agent.record(alice)
+    assert [session.started for session in kept.sessions] == [NOW_MS + 2 + n for n in range(MAX_OWN_SESSIONS)]
+    assert kept.dropped == ()
+    assert len(kept.encode()) < 4096
+    assert DeviceRecord.decode(kept.encode()) == kept
+
+
+def test_what_a_device_has_said_in_session_after_session_is_read_however_many_our_late_answers_begin() -> None:
+    """3,500 questions wait; each is read and answered at once, and what the device says to the answers waits behind them."""
+    alice, agent = make_peer(1, one_time=0), make_peer(2, one_time=0)
+    waiting = deque((f"question {number}", alice.seal(agent, f"question {number}")) for number in range(3500))
+    assert len(alice.record(agent).sessions) == 4
+    answers = 0
+    while waiting:
+        said, sealed = waiting.popleft()
+        assert agent.open(alice, sealed) == said
+        if not said.startswith("question"):
+            continue
+        answers += 1
+        agent.epoch += answers in {10, 20, 30}  # three restarts of a Redis that may have lost something
+        agent.now_ms += 1000
+        alice.now_ms = agent.now_ms
+        heard = alice.open(agent, agent.seal(alice, f"answer to {said}"))
+        assert heard == f"answer to {said}"
+        if answers % 50 == 0:
+            waiting.append((f"pong {answers}", alice.seal(agent, f"pong {answers}")))
+    assert answers == 3500
 
 
 def test_a_dropped_id_is_remembered_until_its_prekey_is_erased() -> None:

@@ -23,7 +23,7 @@ from crypto.errors import Reason, Unreadable
 from crypto.identity import IdentityKeys, LocalDevice
 from crypto.prekeys import Bundle, Prekeys, SignedPrekey, make_one_time_prekeys, make_signed_prekey
 from crypto.ratchet import Header, decode_header, encode_header
-from crypto.records import EMPTY_RECORD, MAX_RECORD_BYTES, MAX_SESSIONS, DeviceRecord
+from crypto.records import EMPTY_RECORD, MAX_OWN_SESSIONS, MAX_RECORD_BYTES, MAX_SESSIONS, DeviceRecord
 from crypto.sessions import start_session
 from crypto.wraps import RatchetWrap
 from tests.crypto.builders import CONVERSATION, NOW_MS, text
@@ -363,7 +363,9 @@ class Conversation(RuleBasedStateMachine):
         for device in getattr(self, "devices", ()):
             for record in device.records.values():
                 assert len(record.encode()) <= MAX_RECORD_BYTES
-                assert len(record.sessions) <= MAX_SESSIONS
+                ours = sum(session.is_initiator for session in record.sessions)
+                assert len(record.sessions) - ours <= MAX_SESSIONS
+                assert ours <= MAX_OWN_SESSIONS
 
     @invariant()
     def nothing_was_opened_twice(self) -> None:
