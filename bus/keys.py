@@ -330,6 +330,10 @@ class Keys:
         """Hash: which store secret opens this store (bus/seal.py)."""
         return self._key("seal")
 
+    def restoring(self, kind: str, ids: str) -> str:
+        """What is to take the place of another key, whole, once all of it stands (bus/restore_switch.py)."""
+        return self._key("restoring", kind, *([ids] if ids else []))
+
     @property
     def owners(self) -> str:
         """Set of the owner ids that have a row."""

@@ -38,6 +38,7 @@ PLAIN_KINDS = frozenset(
         ),
         *("busy", "waiting", "load", "held", "interrupted", "interrupts", "streams"),
         *("ids", "taken", "emitted", "sent"),
+        "restoring",
         *("slot", "slots", "ghosts", "ghost_poll", "standby"),
     }
 )

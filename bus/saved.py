@@ -90,6 +90,7 @@ KINDS: Mapping[str, Kind] = {
         streams="a shown stream ends, its whole text comes",
         restored_signed_prekeys="prekeys of an earlier restore",
         restored_one_time_prekeys="prekeys of an earlier restore",
+        restoring="while a store is restored no backup is made",
         dead_copy="while the store secret is rotated no backup is made",
         consumers="",
         presence="",

@@ -16,6 +16,8 @@ from bus.sealing import BusKey, SealBroken, SealingKey, StoreKeys, epoch_of
 STATE_CHECK = "check"
 BUS_CHECK = "bus"
 NEXT_CHECK = "next"
+RESTORING = "restoring"
+"""Field that is there while the store is replaced by one out of a backup (bus/restore_switch.py)."""
 IDENTIFIER = "identifier"
 LEDGER = "ledger"
 CHECKED = b"hashee-store"
@@ -40,6 +42,15 @@ class RotationUnderWay(StoreSealed):
     def __init__(self) -> None:
         super().__init__(
             "a rotation of the store secret is under way or was interrupted; finish it: hashee-agent keys rotate-store"
+        )
+
+
+class RestoreUnderWay(StoreSealed):
+    """Some of the store is gone, some of what takes its place is not there yet."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a restore of this store is under way or was interrupted; finish it: hashee-agent restore --finish"
         )
 
 
@@ -69,8 +80,7 @@ class StoreSeal:
         fresh = StoreKeys.derive(store_secret)
         await self._note(STATE_CHECK, fresh.state)
         found = await self._fields()
-        if NEXT_CHECK in found:
-            raise RotationUnderWay
+        _refuse_half_done(found)
         keys = self._keys(store_secret, found)
         if keys is None:
             raise OtherStoreSecret("store secret (HASHEE_STORE_KEY)")
@@ -88,8 +98,7 @@ class StoreSeal:
         Raises OtherStoreSecret, RotationUnderWay, RedisUnavailable.
         """
         found = await self._fields()
-        if NEXT_CHECK in found:
-            raise RotationUnderWay
+        _refuse_half_done(found)
         sealed = found.get(BUS_CHECK)
         if sealed is None:
             return bus_key  # the first supervisor has not come yet
@@ -151,6 +160,13 @@ class StoreSeal:
 
     def _opens(self, key: SealingKey, name: str, sealed: bytes) -> bool:
         return _opens(key, self._key, name, sealed)
+
+
+def _refuse_half_done(found: Mapping[str, bytes]) -> None:
+    if RESTORING in found:
+        raise RestoreUnderWay
+    if NEXT_CHECK in found:
+        raise RotationUnderWay
 
 
 def keys_under(store_secret: bytes, seal_key: str, found: Mapping[str, bytes]) -> StoreKeys | None:

@@ -107,6 +107,7 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     peer: tuple[str, str] = ("", "")
     epoch: int = 0
     used_one_time_prekey: int | None = None
+    is_restored_prekey: bool = False  # it came out of a backup
     kind: str = "h2a"
     person: str = ""
     message_id: str = ""
@@ -169,7 +170,7 @@ class Store:
         FULL: its mailbox is, and nothing was changed; call it again with a `refusal` (a reply record). HELD: nor was anything changed; its
         sender has too much waiting, and it is to wait at the relay (`hold`). HOLD: nothing is taken in now.
         """
-        keys = [*self.keys.board(arrival.conversation_id), self.keys.session(*arrival.peer), self.keys.one_time_prekeys]
+        keys = [*self.keys.board(arrival.conversation_id), self.keys.session(*arrival.peer), self._prekeys_of(arrival)]
         return self._intake(
             await self.client.script(
                 "accept",
@@ -223,7 +224,7 @@ class Store:
         keys = [
             *self.keys.board(arrival.conversation_id),
             self.keys.session(*arrival.peer),
-            self.keys.one_time_prekeys,
+            self._prekeys_of(arrival),
             self.keys.quarantine,
             self.keys.quarantined(arrival.name),
             self.keys.waiting_for,
@@ -243,7 +244,7 @@ class Store:
         keys = [
             *self.keys.board(arrival.conversation_id),
             self.keys.session(*arrival.peer),
-            self.keys.one_time_prekeys,
+            self._prekeys_of(arrival),
             self.keys.quarantine,
             self.keys.quarantined(arrival.name),
             self.keys.wanted,
@@ -264,6 +265,10 @@ class Store:
         """A memory of ids with times in the future, as older versions could write it, is one of now; the latest time dropped (ms)."""
         keys = self.keys.board(conversation_id)
         return cast(int, await self.client.script("heal_times", keys, conversation_id))
+
+    def _prekeys_of(self, arrival: Arrival) -> str:
+        """Where the one-time prekey stands that the message has used, if it has."""
+        return self.keys.restored_one_time_prekeys if arrival.is_restored_prekey else self.keys.one_time_prekeys
 
     def _intake(self, answer: Value) -> Intake:
         outcome, *rest = cast("list[Value]", answer)

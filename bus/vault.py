@@ -178,6 +178,18 @@ class Vault:
         sealed = cast("bytes | None", await self._client.command("HGET", key, prekey_id))
         return None if sealed is None else self._state_key.open(sealed, key, prekey_id)
 
+    async def restored_prekey(self, key: str, prekey_id: int) -> bytes | None:
+        """The same out of a backup: it is read with for some time, and offered to nobody."""
+        return await self.prekey(self._restored(key), prekey_id)
+
+    async def restored_prekey_ids(self, key: str) -> list[int]:
+        """Which ones out of a backup there are."""
+        return [int(raw) for raw in cast("list[bytes]", await self._client.command("HKEYS", self._restored(key)))]
+
+    def _restored(self, key: str) -> str:
+        is_signed = key == self._keys.signed_prekeys
+        return self._keys.restored_signed_prekeys if is_signed else self._keys.restored_one_time_prekeys
+
     async def prekeys(self, key: str) -> dict[int, bytes]:
         """All private halves of a kind."""
         flat = cast("list[bytes]", await self._client.command("HGETALL", key))

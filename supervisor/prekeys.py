@@ -44,10 +44,13 @@ log = structlog.get_logger()
 
 
 class FoundPrekeys(msgspec.Struct, frozen=True):
-    """The private halves that one handshake names; None where they are unknown or used."""
+    """The private halves that one handshake names; None where they are unknown or used. `is_restored`: the one-time prekey came out of
+    a backup.
+    """
 
     signed_prekey: SignedPrekey | None
     one_time_prekey: OneTimePrekey | None
+    is_restored: bool = False
 
     def signed(self, prekey_id: int) -> SignedPrekey | None:
         """The signed prekey of this id."""
@@ -92,13 +95,20 @@ class Prekeys:
         """Since when the identity is another one than before, ms of Unix time; None: it was the same for the last 30 days."""
 
     async def find(self, signed_id: int, one_time_id: int | None) -> FoundPrekeys:
-        """The private halves that a handshake names."""
-        signed = await self._vault.prekey(self._signed_key, signed_id)
-        one_time = None if one_time_id is None else await self._vault.prekey(self._one_time_key, one_time_id)
+        """The private halves that a handshake names, also those that came out of a backup."""
+        vault, is_restored = self._vault, False
+        signed = await vault.prekey(self._signed_key, signed_id)
+        if signed is None:
+            signed = await vault.restored_prekey(self._signed_key, signed_id)
+        one_time = None if one_time_id is None else await vault.prekey(self._one_time_key, one_time_id)
+        if one_time_id is not None and one_time is None:
+            one_time = await vault.restored_prekey(self._one_time_key, one_time_id)
+            is_restored = one_time is not None
         with _newer_waits():
             return FoundPrekeys(
                 None if signed is None else SignedPrekey.decode(signed),
                 None if one_time is None else OneTimePrekey.decode(one_time),
+                is_restored,
             )
 
     async def recognises(self, shown: Bundle) -> bool:
@@ -108,7 +118,7 @@ class Prekeys:
         """
         ours = await self.find(shown.signed_prekey_id, shown.one_time_prekey_id)
         handed_out, signed = ours.one_time_prekey, ours.signed_prekey
-        if handed_out is not None and handed_out.public == shown.one_time_prekey:
+        if handed_out is not None and not ours.is_restored and handed_out.public == shown.one_time_prekey:
             await self._vault.erase_prekeys(self._one_time_key, [handed_out.id])
         return signed is not None and signed.public == shown.signed_prekey
 
@@ -156,6 +166,7 @@ class Prekeys:
 
     async def _current_signed(self) -> SignedPrekey:
         stored = await self._vault.prekeys(self._signed_key)
+        restored = await self._vault.restored_prekey_ids(self._signed_key)
         with _newer_waits():
             kept = [SignedPrekey.decode(encoded) for encoded in stored.values()]
         ours = [prekey for prekey in kept if is_signed_by(prekey, self._device)]
@@ -165,7 +176,7 @@ class Prekeys:
         through = await self._vault.signed_prekeys_to_replace()
         if newest is not None and not rotation_is_due(newest, now) and newest.id > through:
             self._newest_id = newest.id
-            self._on_kept(frozenset(prekey.id for prekey in kept))
+            self._on_kept(frozenset(prekey.id for prekey in kept).union(restored))
             return newest
         prekey_id = await self._vault.next_prekey_ids("signed", 1)
         made = make_signed_prekey(self._device, prekey_id, now, os.urandom)
@@ -173,7 +184,7 @@ class Prekeys:
         self._newest_id = made.id
         expired = expired_prekeys([*kept, made], now)
         await self._vault.erase_prekeys(self._signed_key, list(expired))
-        self._on_kept(frozenset(prekey.id for prekey in (*kept, made)).difference(expired))
+        self._on_kept(frozenset(prekey.id for prekey in (*kept, made)).difference(expired).union(restored))
         log.info("prekeys: signed prekey made", prekey_id=made.id)
         return made
 

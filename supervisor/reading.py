@@ -44,7 +44,7 @@ from supervisor.payloads import (
     message_ms,
     payload_type_of,
 )
-from supervisor.prekeys import NO_PREKEYS, Prekeys
+from supervisor.prekeys import NO_PREKEYS, FoundPrekeys, Prekeys
 from supervisor.sessions import Loaded, Sessions
 
 MessageFrame = MessageNew | ArtifactResponse
@@ -236,7 +236,10 @@ class Reader:
             return Unread(arrival, Unreadable(Reason.UNKNOWN_SENDER, "not a device of this owner"))
         await make_room()
         try:
-            return await self._open(frame, envelope, arrival, owner, loaded)
+            prekeys = await self._prekeys_named_in(envelope)
+            if prekeys.is_restored:
+                arrival = msgspec.structs.replace(arrival, is_restored_prekey=True)
+            return await self._open(frame, envelope, arrival, owner, loaded, prekeys)
         except BadContent as error:
             return self._opened_in_vain(arrival, loaded, error)
         except Unreadable as error:
@@ -256,11 +259,19 @@ class Reader:
         verify_signature(envelope, owner.pinned)
         return owner
 
-    async def _open(
-        self, frame: MessageFrame, envelope: Envelope, arrival: Arrival, owner: Owner, loaded: Loaded
-    ) -> Readable:
+    async def _prekeys_named_in(self, envelope: Envelope) -> FoundPrekeys:
         named = handshake_prekeys(envelope, self._device.device_id)
-        prekeys = NO_PREKEYS if named is None else await self._prekeys.find(*named)
+        return NO_PREKEYS if named is None else await self._prekeys.find(*named)
+
+    async def _open(  # noqa: PLR0917 - the message, whom it is from, and what opens it
+        self,
+        frame: MessageFrame,
+        envelope: Envelope,
+        arrival: Arrival,
+        owner: Owner,
+        loaded: Loaded,
+        prekeys: FoundPrekeys,
+    ) -> Readable:
         epoch = self._generation.epoch
         opened = open_ratchet(
             envelope, self._device, owner.pinned, loaded.record, prekeys, epoch=epoch, now_ms=now_ms()
@@ -275,6 +286,7 @@ class Reader:
             job = self._job(inbound_message(frame, envelope, opened.payload), arrival)
         elif system_event(opened.payload) == PING:
             answer = self._words.pong(frame.message_id, arrival.conversation_id, arrival.message_ms)
+        named = handshake_prekeys(envelope, self._device.device_id)
         session = b"" if named is None else ratchet_wrap(envelope, self._device.device_id).session
         is_new = named is not None and loaded.record.find(session) is None
         return Readable(

@@ -17,6 +17,8 @@ STORE_SECRET_BYTES = 32
 STORE_SECRET_FILE = "store.secret"  # noqa: S105  # a file name
 NEXT_STORE_SECRET_FILE = "store.secret.next"  # noqa: S105  # there while `keys rotate-store` is under way
 
+RESTORE_JOURNAL_FILE = "restore.journal"  # there from when a restore is decided until it is done
+
 Value = TypeVar("Value", str, bytes)
 
 
@@ -80,6 +82,13 @@ class RotationUnfinished(Exception):
         super().__init__("a rotation of the store secret was interrupted; finish it: hashee-agent keys rotate-store")
 
 
+class RestoreUnfinished(Exception):
+    """A restore of this state directory was decided and is not completed (supervisor/backup/switching.py)."""
+
+    def __init__(self) -> None:
+        super().__init__("a restore of this state directory was interrupted; finish it: hashee-agent restore --finish")
+
+
 def load_or_make_store_secret(state_dir: Path, *, is_sealed: bool = False) -> Secret[bytes]:
     """The 32-byte store secret of the private Redis, made on first start (PROTOCOL §5.11), mode 0600.
 
@@ -97,7 +106,9 @@ def load_or_make_store_secret(state_dir: Path, *, is_sealed: bool = False) -> Se
 
 
 def load_store_secret(state_dir: Path) -> Secret[bytes] | None:
-    """The store secret, None where none was made yet. Raises `StoreSecretDamaged`, `RotationUnfinished`."""
+    """The store secret, None where none was made yet. Raises `StoreSecretDamaged`, `RotationUnfinished`, `RestoreUnfinished`."""
+    if (state_dir / RESTORE_JOURNAL_FILE).exists():
+        raise RestoreUnfinished
     if (state_dir / NEXT_STORE_SECRET_FILE).exists():
         raise RotationUnfinished
     return read_store_secret(state_dir / STORE_SECRET_FILE)

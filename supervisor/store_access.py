@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import cast
 
 import trio
@@ -42,18 +43,28 @@ async def private_redis(
     """
     if not (settings.state_dir / "redis").is_dir():
         raise NoStore(f"there is no store in {settings.state_dir} yet; the first start makes it")
-    server = embedded.find_server()
-    layout = embedded.prepare(settings.state_dir, settings.runtime_dir)
     lock_fd = take_lock(settings.state_dir, patience_seconds)
     try:
-        process = embedded.start(server, layout, settings.fsync, lock_fd)
-        try:
-            await _wait_ready(process, layout)
+        async with server_on(settings.state_dir, settings, lock_fd) as layout:
             yield layout
-        finally:
-            await _end(process)
     finally:
         os.close(lock_fd)
+
+
+@asynccontextmanager
+async def server_on(directory: Path, settings: KeySettings, lock_fd: int) -> AsyncIterator[embedded.Layout]:
+    """A private Redis on the files in a directory, by whoever holds the state directory's lock. Call it from the main thread.
+
+    Raises ServerMissing, RuntimeDirectoryUnsafe, RedisDoesNotStart, OSError.
+    """
+    server = embedded.find_server()
+    layout = embedded.prepare(directory, settings.runtime_dir)
+    process = embedded.start(server, layout, settings.fsync, lock_fd)
+    try:
+        await _wait_ready(process, layout)
+        yield layout
+    finally:
+        await _end(process)
 
 
 @asynccontextmanager

@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, str] = {
     "grants": "supervisor.cli.grants:grants",
     "keys": "supervisor.cli.keys:keys",
     "backup": "supervisor.cli.backup:backup",
+    "restore": "supervisor.cli.restore:restore",
     "check-settings": "supervisor.cli.check_settings:check_settings",
 }
 

@@ -13,7 +13,7 @@ from bus.embedded import RuntimeDirectoryUnsafe, ServerMissing
 from bus.settings_reader import SettingsError
 from supervisor.control_socket import ControlTaken
 from supervisor.env_files import EnvFileError
-from supervisor.secrets import RotationUnfinished, StoreSecretDamaged
+from supervisor.secrets import RestoreUnfinished, RotationUnfinished, StoreSecretDamaged
 from supervisor.state_directory import AlreadyRunning
 
 EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h: starting again does not help
@@ -29,6 +29,7 @@ REFUSALS = (
     RuntimeDirectoryUnsafe,
     StoreSecretDamaged,
     RotationUnfinished,
+    RestoreUnfinished,
 )
 
 

@@ -13,6 +13,7 @@ import trio
 from setproctitle import setproctitle
 
 from bus.log_stream import divert_stderr
+from supervisor.backup.switching import after_interruption
 from supervisor.config import KeeperSettings
 from supervisor.env_files import claim
 from supervisor.keeper import run_keeper
@@ -38,6 +39,9 @@ def up(workers: str | None, handler: str | None, concurrency: str | None, reload
     claim(environ, {name: value for name, value in given.items() if value is not None})
     setproctitle("hashee-agent: keeper")  # early: it also overwrites what /proc shows of the environment
     settings = KeeperSettings.from_environ(environ)
+    after = after_interruption(settings.state_dir) if settings.state_dir.is_dir() else None
+    if after is not None:
+        click.echo(f"hashee-agent: {after.text}", err=True)
     check = [*_program(sys.executable), "check-settings", "--quiet"]
     status = subprocess.run(check, env=environ, stdin=subprocess.DEVNULL, check=False).returncode
     if status != 0:

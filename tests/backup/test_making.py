@@ -1,64 +1,19 @@
 """A backup as a whole: it holds what the store held, in flat memory, and none is left behind of a store that failed meanwhile."""
 
 import io
-import os
 import tracemalloc
 from pathlib import Path
 
-import pyrage  # type: ignore[import-untyped]
 import pytest
 import redis
 
-from bus.client import RedisClient, open_redis
-from bus.keys import Keys
-from bus.saved import Saved
-from bus.seal import StoreSeal
-from crypto.identity import IdentityKeys
-from crypto.keystore import Keystore
-from supervisor.backup.checking import Checking
-from supervisor.backup.contents import Manifest
-from supervisor.backup.counts import Counts
-from supervisor.backup.envelope import Lock
+from bus.client import open_redis
 from supervisor.backup.errors import WrongAuthor
 from supervisor.backup.making import Making, StoreChanged, UnknownKinds
-from supervisor.backup.reading import BackupKey, Proven, read_backup
 from supervisor.secrets import Secret
+from tests.backup.builders import FINGERPRINT, IDENTITY, KEY, KEYSTORE, LOCK, NAMES, SECRET, filled, read
 from tests.keeper.environment import AGENT_ID
-from tests.keys.builders import fill
 from tests.redis_server import redis_server
-
-IDENTITY = IdentityKeys.generate(os.urandom)
-KEYSTORE = Keystore(AGENT_ID, IDENTITY)
-SECRET = Secret(bytes(range(32)))
-AGE = pyrage.x25519.Identity.generate()
-LOCK = Lock.for_recipients([str(AGE.to_public())])
-KEY = BackupKey(identities=Secret(str(AGE)))
-
-
-class Look:
-    """Counts and opens what passes."""
-
-    def __init__(self) -> None:
-        self.counts = Counts()
-        self.checking = Checking(AGENT_ID, Secret(b""))
-
-    def begin(self, manifest: Manifest, store_secret: Secret[bytes]) -> None:
-        self.checking = Checking(manifest.agent_id, store_secret)
-
-    def take(self, piece: Saved) -> None:
-        self.counts.add(piece)
-        self.checking.look(piece)
-
-
-def read(data: bytes, fingerprint: bytes | None = None) -> tuple[Proven, Look]:
-    look = Look()
-    return read_backup(io.BytesIO(data), lambda _: KEY, look, fingerprint), look
-
-
-async def filled(client: RedisClient) -> Making:
-    names = Keys(AGENT_ID)
-    await fill(client, await StoreSeal(client, names).adopt(SECRET.reveal()))
-    return Making(client, names, KEYSTORE, SECRET)
 
 
 async def test_what_was_saved_is_counted_alike_where_it_is_read_and_each_value_opens(tmp_path: Path) -> None:
@@ -66,10 +21,11 @@ async def test_what_was_saved_is_counted_alike_where_it_is_read_and_each_value_o
         async with open_redis(url) as client:
             sink = io.BytesIO()
             made = await (await filled(client)).write(LOCK, sink)
-    proven, look = read(sink.getvalue(), IDENTITY.public.fingerprint(AGENT_ID))
+    proven, look = read(sink.getvalue(), FINGERPRINT)
     assert look.counts.rows() == made.rows()
     assert made["sessions"] == 4
     assert made["dead letters"] == 3
+    assert look.checking is not None
     assert not look.checking.is_sealed_otherwise
     assert set(look.checking.unreadable) <= {"grant_log"}  # whose MACs are none in that store
     assert look.checking.opened > 30
@@ -87,8 +43,10 @@ async def test_a_store_under_another_secret_than_the_one_beside_it_is_told(tmp_p
         async with open_redis(url) as client:
             await filled(client)
             sink = io.BytesIO()
-            await Making(client, Keys(AGENT_ID), KEYSTORE, Secret(bytes(32))).write(LOCK, sink)
-    assert read(sink.getvalue())[1].checking.is_sealed_otherwise
+            await Making(client, NAMES, KEYSTORE, Secret(bytes(32))).write(LOCK, sink)
+    checking = read(sink.getvalue())[1].checking
+    assert checking is not None
+    assert checking.is_sealed_otherwise
 
 
 async def test_of_a_store_that_is_rotated_meanwhile_no_backup_is_made(tmp_path: Path) -> None:
@@ -96,13 +54,13 @@ async def test_of_a_store_that_is_rotated_meanwhile_no_backup_is_made(tmp_path: 
         async with open_redis(url) as client:
             making = await filled(client)
             for number in range(40):  # more than one chunk of what is sealed
-                await client.command("HSET", Keys(AGENT_ID).session("p", f"{number}"), "v", 1, "b", bytes(5000), "e", 0)
+                await client.command("HSET", NAMES.session("p", f"{number}"), "v", 1, "b", bytes(5000), "e", 0)
             other = redis.Redis.from_url(url)
 
             class Rotating(io.BytesIO):
                 def write(self, data: object, /) -> int:
                     if self.tell() > 1:  # the backup is under way
-                        other.hset(Keys(AGENT_ID).seal, "next", "x")
+                        other.hset(NAMES.seal, "next", "x")
                     return super().write(data)  # type: ignore[arg-type]
 
             with pytest.raises(StoreChanged):
@@ -114,7 +72,7 @@ async def test_of_a_store_of_a_later_version_no_backup_is_made(tmp_path: Path) -
     with redis_server(tmp_path) as url:
         async with open_redis(url) as client:
             making = await filled(client)
-            await client.command("SET", Keys(AGENT_ID).of("novelty", "x"), "1")
+            await client.command("SET", NAMES.of("novelty", "x"), "1")
             with pytest.raises(UnknownKinds, match="novelty"):
                 await making.write(LOCK, io.BytesIO())
 
@@ -145,7 +103,7 @@ class Nowhere:
 
 
 async def test_its_memory_does_not_grow_with_the_store(tmp_path: Path) -> None:
-    names, size = Keys(AGENT_ID), 40_000
+    names, size = NAMES, 40_000
     with redis_server(tmp_path) as url:
         async with open_redis(url) as client:
             making = await filled(client)

@@ -236,6 +236,15 @@ STEPS: dict[str, tuple[str, ...]] = {
         "supervisor/backup/envelope.py:_line",
         "supervisor/backup/making.py:Making._bytes",
     ),
+    "a restore into a place that nobody has open: what fails is raised, ends the command, and leaves the old store or a decided step to finish "
+    "(tests/backup/test_restoring.py, test_restore_command.py)": (
+        "bus/restore_switch.py:RestoreSwitch._pages",
+        "bus/restore_switch.py:RestoreSwitch.clean",
+        "bus/restore_switch.py:RestoreSwitch.finish",
+        "bus/restoring.py:Restoring._far_id",
+        "bus/restoring.py:Restoring._those",
+        "bus/restoring.py:Restoring._waiting",
+    ),
     "compare and set: a further turn means that another supervisor has moved it; RedisFailed is raised to the loop that asked": (
         "supervisor/groups.py:Groups._keep",
         "supervisor/members.py:decide_member",

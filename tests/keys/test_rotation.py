@@ -253,7 +253,7 @@ async def test_a_secret_from_outside_is_replaced_by_the_one_in_the_named_file(tm
 
 @pytest.mark.pure
 def test_every_kind_of_key_is_known_as_sealed_or_plain() -> None:
-    arguments = {"session": ("o", "d"), "conversation": ("c",)}
+    arguments = {"session": ("o", "d"), "conversation": ("c",), "restoring": ("conv", "c")}
     spelled = set()
     for name in (
         name for name in vars(Keys) if not name.startswith("_") and name not in ("pattern", "split", "of", "board")

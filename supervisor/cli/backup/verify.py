@@ -7,17 +7,15 @@ from typing import BinaryIO, NamedTuple
 
 import click
 
-from bus.saved import Saved
 from crypto.keystore import fingerprint_hex, fingerprint_words
 from supervisor.backup.checking import Checking
-from supervisor.backup.contents import Manifest
 from supervisor.backup.counts import Counts
 from supervisor.backup.envelope import BadIdentities
 from supervisor.backup.errors import BackupDamaged, BackupUnusable
+from supervisor.backup.looking import Look
 from supervisor.backup.reading import Proven, read_backup
 from supervisor.cli.backup.opening import Fingerprint, KeyOfBackup
 from supervisor.cli.keys.telling import told
-from supervisor.secrets import Secret
 
 STANDARD_INPUT = "-"
 
@@ -51,24 +49,8 @@ def verify(file: Path, fingerprint: bytes | None) -> int:
     return _say(checked)
 
 
-class _Look:
-    """Counts and opens what passes."""
-
-    def __init__(self) -> None:
-        self.counts = Counts()
-        self.checking: Checking | None = None
-
-    def begin(self, manifest: Manifest, store_secret: Secret[bytes]) -> None:
-        self.checking = Checking(manifest.agent_id, store_secret)
-
-    def take(self, piece: Saved) -> None:
-        self.counts.add(piece)
-        if self.checking is not None:
-            self.checking.look(piece)
-
-
 def _read(source: BinaryIO, fingerprint: bytes | None) -> Checked:
-    look = _Look()
+    look = Look()
     proven = read_backup(source, KeyOfBackup(), look, fingerprint)
     if look.checking is None:
         raise BackupDamaged("the backup holds nothing")

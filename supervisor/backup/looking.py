@@ -1,0 +1,28 @@
+"""What `backup verify` does with each piece of a backup, and a restore before it begins: it is counted and opened, and nothing is kept."""
+
+from bus.saved import Saved, Value, pairs
+from supervisor.backup.checking import Checking
+from supervisor.backup.contents import Manifest
+from supervisor.backup.counts import Counts
+from supervisor.secrets import Secret
+
+
+class Look:
+    """Counts and opens what passes, of a backup that is only read."""
+
+    def __init__(self) -> None:
+        self.counts = Counts()
+        self.checking: Checking | None = None
+        self.seal: dict[bytes, bytes] = {}
+
+    def begin(self, manifest: Manifest, store_secret: Secret[bytes]) -> None:
+        """See reading.Visitor."""
+        self.checking = Checking(manifest.agent_id, store_secret)
+
+    def take(self, piece: Saved) -> None:
+        """See reading.Visitor."""
+        self.counts.add(piece)
+        if self.checking is not None:
+            self.checking.look(piece)
+        if isinstance(piece, Value) and piece.kind == "seal":
+            self.seal = dict(pairs(piece.parts))

@@ -1,0 +1,296 @@
+"""Brings a backup back: proves all of it first, prepares the new store beside the old one, then lets it take its place in one step.
+
+Of the private Redis the new store is prepared in a folder of the state directory, by a server of its own (switching.py); in one that is given
+it is prepared under other names (bus/restore_switch.py). Until that step nothing of the old state is touched.
+"""
+
+import base64
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import msgspec
+import trio
+
+from bus.client import RedisClient, open_redis
+from bus.keys import Keys as Names
+from bus.restore_switch import RestoreSwitch
+from bus.restoring import Restoring
+from bus.saved import Saved
+from bus.seal import keys_under
+from bus.wire import RedisFailed
+from crypto.keystore import encode_keystore
+from supervisor.backup import switching
+from supervisor.backup.contents import Manifest
+from supervisor.backup.counts import Counts
+from supervisor.backup.errors import BackupDamaged
+from supervisor.backup.looking import Look
+from supervisor.backup.reading import BackupKey, Proven, read_backup
+from supervisor.grant_ledger import HEAD_FILE
+from supervisor.key_settings import KeySettings
+from supervisor.private_files import FOLDER_MODE, make_folder, write_new
+from supervisor.redis_server import RedisDoesNotStart
+from supervisor.secrets import NEXT_STORE_SECRET_FILE, STORE_SECRET_FILE, RestoreUnfinished, Secret
+from supervisor.store_access import rewrite_and_sync, server_on, who_is_connected
+from supervisor.time_guard import FILE as SEEN_FILE
+
+REDIS_FOLDER = "redis"
+
+
+class RestoreRefused(Exception):
+    """The restore does not begin; the text says why and what helps. Nothing was changed."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the operator has named. `over_newer`: the store that is there may be replaced although it is newer, or does not open."""
+
+    fingerprint: bytes
+    over_newer: bool = False
+    store_key_file: Path | None = None
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What was done, for people."""
+
+    proven: Proven
+    counts: Counts
+    unreadable: int
+    aside: Path | None
+
+    @property
+    def made(self) -> str:
+        """When the backup was made, in local time."""
+        return _time_of(self.proven.manifest.made_ms)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The store that is there now: how often scripts have written, its epoch, when its last line of history was written."""
+
+    writes: int = 0
+    epoch: int = 0
+    last_ms: int = 0
+    is_there: bool = False
+
+
+class Restore:
+    """One backup, into the place that the settings name. `source`: read from its beginning twice."""
+
+    def __init__(
+        self, settings: KeySettings, identity_given: bytes | None, source: BinaryIO, key: Callable[[bool], BackupKey]
+    ) -> None:
+        """`identity_given`: the public pair of the keys that the environment gives, None where it gives none."""
+        self._settings = settings
+        self._identity_given = identity_given
+        self._source = source
+        self._key = key
+        self._look = Look()
+
+    def prove(self, wishes: Wishes) -> Proven:
+        """Reads all of it and touches nothing. Raises BackupUnusable, RestoreRefused, and what reading raises."""
+        self._source.seek(0)
+        proven = read_backup(self._source, self._key, self._look, wishes.fingerprint)
+        checking = self._look.checking
+        if checking is None or checking.is_sealed_otherwise:
+            raise BackupDamaged("the store in the backup is sealed under another store secret than the one in it")
+        agent_id = proven.manifest.agent_id
+        if agent_id != self._settings.agent_id:
+            raise RestoreRefused(f"the backup is of agent {agent_id}, and HASHEE_AGENT_ID names another")
+        self._check_keys(proven, wishes)
+        return proven
+
+    def _check_keys(self, proven: Proven, wishes: Wishes) -> None:
+        """What would stand beside the restored store and not belong to it."""
+        settings = self._settings
+        if self._identity_given not in (None, proven.author.pair):
+            raise RestoreRefused(
+                "the environment or the keystore has other identity keys than the backup: unset them, or move them away"
+            )
+        given = settings.store_key
+        if given is not None and given != proven.store_secret and wishes.store_key_file is None:
+            raise RestoreRefused(
+                "HASHEE_STORE_KEY is another store secret than the backup's: name a new file by --store-key-file, and what is written "
+                "there is what HASHEE_STORE_KEY has to be afterwards"
+            )
+        if given is None and settings.redis_url is not None and wishes.store_key_file is None:
+            raise RestoreRefused(
+                "a Redis of your own needs HASHEE_STORE_KEY: name a new file by --store-key-file, into which the backup's is written"
+            )
+
+    async def run(self, proven: Proven, wishes: Wishes, lock_fd: int) -> Restored:
+        """All of it, while the caller holds the state directory's lock by `lock_fd`. From the main thread.
+
+        Raises RestoreRefused, BackupDamaged, RedisFailed, RedisDoesNotStart, OSError: before the one step the old state stands.
+        """
+        switching.clean(self._settings.state_dir)
+        self._keep_keys(proven, wishes)
+        aside = None
+        if self._settings.redis_url is None:
+            aside = await self._into_private(proven, wishes, lock_fd)
+        else:
+            await self._into_given(self._settings.redis_url.reveal(), proven, wishes)
+        checking = self._look.checking
+        unreadable = 0 if checking is None else sum(checking.unreadable.values())
+        return Restored(proven, self._look.counts, unreadable, aside)
+
+    def _keep_keys(self, proven: Proven, wishes: Wishes) -> None:
+        """Identity keys and a store secret of outside get new files; one of the same content may be there from an earlier attempt."""
+        settings, data = self._settings, encode_keystore(proven.keystore)
+        if self._identity_given is None:
+            if settings.keystore is None:
+                raise RestoreRefused("there is no home to put keystore.json into: name a place by HASHEE_KEYSTORE")
+            make_folder(settings.keystore.parent)
+            _write_once(settings.keystore, data)
+        if wishes.store_key_file is not None:
+            _write_once(wishes.store_key_file, base64.b64encode(proven.store_secret.reveal()) + b"\n")
+
+    async def _into_private(self, proven: Proven, wishes: Wishes, lock_fd: int) -> Path:
+        settings, state_dir = self._settings, self._settings.state_dir
+        standing = await self._private_standing(wishes, lock_fd)
+        _refuse_newer(standing, proven.manifest, wishes)
+        prepared = switching.prepared_place(state_dir)
+        prepared.mkdir(mode=FOLDER_MODE)
+        async with server_on(prepared, settings, lock_fd) as layout, open_redis(layout.url) as client:
+            await self._fill(client, proven, standing, Names(settings.agent_id).of)
+            await rewrite_and_sync(client, layout)
+        names = [REDIS_FOLDER]
+        if settings.store_key is None:
+            write_new(prepared / STORE_SECRET_FILE, proven.store_secret.reveal())
+            names.append(STORE_SECRET_FILE)
+        now = datetime.now(UTC)
+        switching.decide(
+            state_dir,
+            switching.Journal(
+                switching.JOURNAL_FORMAT,
+                f"before-restore-{now:%Y%m%dT%H%M%S%fZ}",
+                names,
+                [HEAD_FILE, SEEN_FILE, NEXT_STORE_SECRET_FILE],
+                f"the backup of {_time_of(proven.manifest.made_ms)}",
+            ),
+        )
+        journal = switching.complete(state_dir)
+        return state_dir / ("" if journal is None else journal.aside)
+
+    async def _private_standing(self, wishes: Wishes, lock_fd: int) -> Standing:
+        state_dir = self._settings.state_dir
+        seen = _seen(state_dir / SEEN_FILE)
+        if not (state_dir / REDIS_FOLDER).is_dir():
+            return Standing(seen.count, seen.epoch)
+        try:
+            async with server_on(state_dir, self._settings, lock_fd) as layout, open_redis(layout.url) as client:
+                return await _standing(client, Names(self._settings.agent_id), seen)
+        except (RedisDoesNotStart, RedisFailed) as problem:
+            if wishes.over_newer:
+                return Standing(seen.count, seen.epoch)
+            raise RestoreRefused(
+                f"the store that is there cannot be looked at ({problem}), so it may be newer than the backup; "
+                "if it is to be replaced all the same: --over-newer-store"
+            ) from None
+
+    async def _into_given(self, url: str, proven: Proven, wishes: Wishes) -> None:
+        names = Names(self._settings.agent_id)
+        async with open_redis(url) as client:
+            switch = RestoreSwitch(client, names)
+            if await switch.is_decided():
+                raise RestoreUnfinished
+            if someone := await who_is_connected(client, names):
+                raise RestoreRefused(f"{someone} is connected to this Redis: end every supervisor and worker first")
+            await switch.clean()
+            standing = await _standing(client, names, _seen(self._settings.state_dir / SEEN_FILE))
+            _refuse_newer(standing, proven.manifest, wishes)
+            await self._fill(client, proven, standing, names.restoring)
+            await switch.decide()
+            await finish_given(client, names, self._settings.state_dir)
+
+    async def _fill(
+        self, client: RedisClient, proven: Proven, standing: Standing, place: Callable[[str, str], str]
+    ) -> None:
+        names = Names(self._settings.agent_id)
+        named = {name.decode(): value for name, value in self._look.seal.items()}
+        keys = keys_under(proven.store_secret.reveal(), names.seal, named)
+        if keys is None:
+            raise BackupDamaged("the store in the backup is sealed under another store secret than the one in it")
+        restoring = Restoring(
+            client, names, keys.state, place=place, least_epoch=standing.epoch, least_writes=standing.writes
+        )
+        await trio.to_thread.run_sync(self._load, restoring, proven)
+        await restoring.finish()
+
+    def _load(self, restoring: Restoring, proven: Proven) -> None:
+        """In a thread: reads the backup a second time, and hands each piece to the loop."""
+        self._source.seek(0)
+        again = read_backup(self._source, self._key, _Handed(restoring), proven.fingerprint)
+        if again.digest != proven.digest:
+            raise BackupDamaged("the backup has changed while it was read")
+
+
+async def finish_given(client: RedisClient, names: Names, state_dir: Path) -> None:
+    """What is left of a decided restore of a Redis that is given, and what this state directory remembers of the former store.
+
+    Raises RedisFailed, OSError.
+    """
+    for name in (HEAD_FILE, SEEN_FILE):
+        (state_dir / name).unlink(missing_ok=True)
+    await RestoreSwitch(client, names).finish()
+
+
+async def _standing(client: RedisClient, names: Names, seen: "_Seen") -> Standing:
+    found = cast("list[bytes | None]", await client.command("MGET", names.generation, names.epoch))
+    writes, epoch = (int(value or 0) for value in found)
+    last = cast("list[tuple[bytes, object]]", await client.command("XREVRANGE", names.ledger, "+", "-", "COUNT", 1))
+    last_ms = int(last[0][0].split(b"-")[0]) if last else 0
+    is_there = bool(found[0]) or bool(last) or await client.command("EXISTS", names.seal) == 1
+    return Standing(max(writes, seen.count), max(epoch, seen.epoch), last_ms, is_there)
+
+
+def _refuse_newer(standing: Standing, backup: Manifest, wishes: Wishes) -> None:
+    is_newer = standing.last_ms > backup.made_ms or standing.writes > backup.writes
+    if standing.is_there and is_newer and not wishes.over_newer:
+        until = f"its last message is of {_time_of(standing.last_ms)}" if standing.last_ms else "more was written to it"
+        raise RestoreRefused(
+            f"the store that is there is newer than the backup of {_time_of(backup.made_ms)}: {until}. What came between would be lost; "
+            "if that is what you want: --over-newer-store"
+        )
+
+
+class _Seen(msgspec.Struct):
+    """Of what the state directory remembers of its store (supervisor/time_guard.py), what the new one has to go beyond."""
+
+    count: int = 0
+    epoch: int = 0
+
+
+def _seen(file: Path) -> _Seen:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=_Seen)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return _Seen()
+
+
+def _write_once(path: Path, data: bytes) -> None:
+    try:
+        write_new(path, data)
+    except FileExistsError:
+        if path.read_bytes() != data:
+            raise RestoreRefused(f"{path} is there and holds something else; move it away") from None
+
+
+def _time_of(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000).astimezone().isoformat(sep=" ", timespec="seconds")
+
+
+class _Handed:
+    """Pieces go to the loop that writes them, one after the other."""
+
+    def __init__(self, restoring: Restoring) -> None:
+        self._restoring = restoring
+
+    def begin(self, manifest: Manifest, _store_secret: Secret[bytes]) -> None:
+        self._restoring.seen_epoch(manifest.epoch)
+
+    def take(self, piece: Saved) -> None:
+        trio.from_thread.run(self._restoring.take, piece)
