@@ -151,7 +151,7 @@ async def besieged(target: Target, folder: Path, relay_url: str, account: AgentA
         environment["HASHEE_STORE_KEY"] = base64.b64encode(os.urandom(32)).decode()
     with ExitStack() as stack:
         groups = {
-            name: stack.enter_context(limits(f"hashee-siege-{name}", cpus=PLENTY_OF_CPUS, memory_mib=mib))
+            name: stack.enter_context(limits(f"hashee-siege-{target.name}-{name}", cpus=PLENTY_OF_CPUS, memory_mib=mib))
             for name, mib in names
         }
         made = Besieged(target, folder, environment, groups)
