@@ -18,6 +18,7 @@ from bus.store import SessionWrite
 from bus.wire import RedisFailed
 
 MAC_BYTES = 32
+ONE_TIME_EPOCH = "one_time_epoch"  # a field of prekey_state
 
 log = structlog.get_logger()
 
@@ -164,6 +165,15 @@ class Vault:
         """Signed prekeys up to this id are to be replaced (bus/prekey_wish.py); 0: none is."""
         wished = await self._client.command("HGET", self._keys.prekey_state, ROTATE_THROUGH)
         return int(cast("bytes | None", wished) or 0)
+
+    async def one_time_prekeys_epoch(self) -> int:
+        """Of the store when all one-time prekeys were last replaced at the relay; 0 before that."""
+        epoch = await self._client.command("HGET", self._keys.prekey_state, ONE_TIME_EPOCH)
+        return int(cast("bytes | None", epoch) or 0)
+
+    async def note_one_time_prekeys_epoch(self, epoch: int) -> None:
+        """They were replaced in this epoch."""
+        await self._client.command("HSET", self._keys.prekey_state, ONE_TIME_EPOCH, epoch)
 
     async def put_prekeys(self, key: str, prekeys: dict[int, bytes]) -> None:
         """Store private halves (`key`: one of `Keys`' prekey hashes); durable before the public halves are published."""

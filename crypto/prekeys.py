@@ -235,10 +235,15 @@ def bundle_from_json(entry: Mapping[str, object], owner_id: str) -> Bundle:
     )
 
 
-def prekeys_to_json(device: LocalDevice, signed: SignedPrekey, one_time: Sequence[OneTimePrekey]) -> dict[str, object]:
-    """The body of `POST /agents/:id/keys/register` and of `POST /users/me/devices`: public halves only."""
+def prekeys_to_json(
+    device: LocalDevice, signed: SignedPrekey, one_time: Sequence[OneTimePrekey], *, replace: bool = False
+) -> dict[str, object]:
+    """The body of `POST /agents/:id/keys/register` and of `POST /users/me/devices`: public halves only.
+
+    `replace`: the relay drops the one-time prekeys that it has; else it adds these.
+    """
     public = device.identity.public
-    return {
+    body: dict[str, object] = {
         "public_key": strict_base64.encode(public.agreement_key),
         "signing_public_key": strict_base64.encode(public.signing_key),
         "device_id": device.device_id,
@@ -251,6 +256,7 @@ def prekeys_to_json(device: LocalDevice, signed: SignedPrekey, one_time: Sequenc
             {"id": prekey.id, "public_key": strict_base64.encode(prekey.public)} for prekey in one_time
         ],
     }
+    return {**body, "replace": True} if replace else body
 
 
 def _signed_message(owner_id: str, device_id: str, identity_key: bytes, prekey_id: int, prekey: bytes) -> bytes:

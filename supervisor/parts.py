@@ -139,6 +139,7 @@ class Parts:
             device=device,
             rest=rest,
             on_kept=sessions.keep_only_dropped_of,
+            epoch=lambda: self.generation.epoch,
         )
         self.twins = TwinWatch(self.prekeys, rest, device=device, metrics=metrics, speaks=lambda: self.slots.speaks)
         self.groups = Groups(

@@ -36,7 +36,9 @@ ONE_TIME_REFILL_UNDER = 25
 UPKEEP_SECONDS = 3600.0
 RETRY_SECONDS = 10.0
 PAUSE_SECONDS = 5.0  # whatever the relay says of how many are left
-MOST_UNUSED = 1000  # private halves; a relay that takes them without handing them out gets no more
+MOST_UNUSED = 1000
+"""Private halves, handed out or not: people fetch some and never write."""
+
 MOST_AT_ONCE = ONE_TIME_PUBLISHED  # whatever is missing: some 5 ms of the loop
 WISH_SECONDS = 2.0
 
@@ -78,6 +80,7 @@ class Prekeys:
         device: LocalDevice,
         rest: Rest,
         on_kept: Callable[[frozenset[int]], None],
+        epoch: Callable[[], int],
     ) -> None:
         """`signed_key`, `one_time_key`: the hashes of the private halves. `on_kept` is told which signed prekeys are left."""
         self._vault = vault
@@ -86,6 +89,7 @@ class Prekeys:
         self._device = device
         self._rest = rest
         self._on_kept = on_kept
+        self._epoch = epoch
         self._wanted = trio.Event()
         self._newest_id = 0
         self.published = trio.Event()
@@ -150,18 +154,34 @@ class Prekeys:
             with contextlib.suppress(RedisFailed):
                 if await self._vault.signed_prekeys_to_replace() >= self._newest_id:
                     return
+                if await self._vault.one_time_prekeys_epoch() < self._epoch():
+                    return
             with trio.move_on_after(WISH_SECONDS):
                 await self._wanted.wait()
 
     async def publish(self) -> int:
-        """Publish the signed prekey and, where few are left, new one-time prekeys; how many the relay holds then."""
+        """Publish the signed prekey and, where few are left, new one-time prekeys; how many the relay holds then.
+
+        Where the relay may hand out some whose private halves this store does not have (the store is new, Redis was lost, or came back
+        older and raised the epoch), whoever gets one could not be read: all of them are replaced there.
+        """
         signed = await self._current_signed()
+        epoch = self._epoch()
+        if await self._vault.one_time_prekeys_epoch() < epoch:
+            return await self._replace(signed, epoch)
         unused = await self._vault.prekeys_left(self._one_time_key)
-        left = await self._register(signed, [] if unused else await self._new_one_time(ONE_TIME_PUBLISHED))
-        if left < ONE_TIME_REFILL_UNDER and unused < MOST_UNUSED:
+        first = [] if unused else await self._new_one_time(ONE_TIME_PUBLISHED)
+        left = await self._register(signed, first, replace=not unused)
+        if left > max(unused, await self._vault.prekeys_left(self._one_time_key)):
+            log.warning("prekeys: the relay has some that this store does not know; all are replaced", there=left)
+            return await self._replace(signed, epoch)
+        if left < ONE_TIME_REFILL_UNDER:
             left = await self._register(signed, await self._new_one_time(min(ONE_TIME_PUBLISHED - left, MOST_AT_ONCE)))
-        elif left < ONE_TIME_REFILL_UNDER:
-            log.warning("prekeys: no new one-time prekeys, too many were given out and never used", unused=unused)
+        return left
+
+    async def _replace(self, signed: SignedPrekey, epoch: int) -> int:
+        left = await self._register(signed, await self._new_one_time(ONE_TIME_PUBLISHED), replace=True)
+        await self._vault.note_one_time_prekeys_epoch(epoch)
         return left
 
     async def _current_signed(self) -> SignedPrekey:
@@ -200,13 +220,22 @@ class Prekeys:
             log.warning("identity: the keys are others than before; people are asked to accept them")
 
     async def _new_one_time(self, count: int) -> list[OneTimePrekey]:
+        await self._make_room(count)
         first = await self._vault.next_prekey_ids("one_time", count)
         made = make_one_time_prekeys(first, count, os.urandom)
         await self._vault.put_prekeys(self._one_time_key, {prekey.id: prekey.encode() for prekey in made})
         return made
 
-    async def _register(self, signed: SignedPrekey, one_time: list[OneTimePrekey]) -> int:
-        return await self._rest.register_keys(prekeys_to_json(self._device, signed, one_time))
+    async def _make_room(self, count: int) -> None:
+        """Erase the oldest that were given out and never used: what is named after that begins with a new session."""
+        unused = await self._vault.prekeys_left(self._one_time_key)
+        if (too_many := unused + count - MOST_UNUSED) > 0:
+            oldest = sorted(await self._vault.prekeys(self._one_time_key))[:too_many]
+            await self._vault.erase_prekeys(self._one_time_key, oldest)
+            log.info("prekeys: the oldest of those that were given out and never used are erased", count=len(oldest))
+
+    async def _register(self, signed: SignedPrekey, one_time: list[OneTimePrekey], *, replace: bool = False) -> int:
+        return await self._rest.register_keys(prekeys_to_json(self._device, signed, one_time, replace=replace))
 
 
 @contextlib.contextmanager

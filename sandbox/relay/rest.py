@@ -27,6 +27,7 @@ class DeviceBody(msgspec.Struct, frozen=True):
     signing_public_key: str
     signed_prekey: SignedPrekey
     one_time_prekeys: tuple[OneTimePrekey, ...] = ()
+    replace: bool = False
 
     def keys_of(self, owner_id: str) -> DeviceKeys:
         return DeviceKeys(
@@ -88,13 +89,13 @@ class ProtocolRest(Rest):
         body = await body_of(request, DeviceBody)
         if body.device_id != agent.agent_id:
             raise Refused(400, "INVALID_REQUEST", "an agent's device_id is its agent_id")
-        keys = self.hub.state.register_device(body.keys_of(agent.agent_id))
+        keys = self.hub.state.register_device(body.keys_of(agent.agent_id), replace=body.replace)
         return {"one_time_prekeys_left": len(keys.one_time_prekeys)}
 
     async def register_device(self, request: Request) -> object:
         person = self.person_of(request)
         body = await body_of(request, DeviceBody)
-        keys = self.hub.state.register_device(body.keys_of(person.user_id))
+        keys = self.hub.state.register_device(body.keys_of(person.user_id), replace=body.replace)
         return {"one_time_prekeys_left": len(keys.one_time_prekeys)}
 
     async def agent_bundle(self, request: Request) -> object:

@@ -105,13 +105,13 @@ class RelayState:
 
     # --- public keys ---
 
-    def register_device(self, keys: DeviceKeys) -> DeviceKeys:
-        """Replaces the signed prekey and adds the one-time prekeys. Raises `Refused` for a sixth device."""
+    def register_device(self, keys: DeviceKeys, *, replace: bool = False) -> DeviceKeys:
+        """Replaces the signed prekey and adds the one-time prekeys, or replaces them too. Raises `Refused` for a sixth device."""
         devices = self._devices.setdefault(keys.owner_id, {})
         known = devices.get(keys.device_id)
         if known is None and len(devices) >= MAX_DEVICES:
             raise Refused(409, "TOO_MANY_DEVICES", f"at most {MAX_DEVICES} devices")
-        if known is not None:
+        if known is not None and not replace:
             fresh = {prekey.id for prekey in keys.one_time_prekeys}
             kept = tuple(prekey for prekey in known.one_time_prekeys if prekey.id not in fresh)
             keys = msgspec.structs.replace(keys, one_time_prekeys=kept + keys.one_time_prekeys)

@@ -212,6 +212,7 @@ async def test_a_running_supervisor_makes_a_new_signed_prekey_when_asked(
                 device=device,
                 rest=rest,
                 on_kept=lambda _: None,
+                epoch=lambda: 0,
             )
             nursery.start_soon(prekeys.keep, Metrics())
             with trio.fail_after(5):
@@ -247,6 +248,7 @@ async def test_without_a_supervisor_the_wish_is_kept_for_the_next_one(tmp_path: 
                     device=device,
                     rest=rest,
                     on_kept=lambda _: None,
+                    epoch=lambda: 0,
                 )
 
             await started().publish()

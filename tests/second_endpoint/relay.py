@@ -127,6 +127,8 @@ class Relay:
         assert isinstance(fresh, list)
         self.devices.setdefault(owner_id, {})[device_id] = {name: body[name] for name in DEVICE_FIELDS}
         left = self.one_time.setdefault((owner_id, device_id), [])
+        if body.get("replace") is True:
+            left.clear()
         left += fresh
         return {"one_time_prekeys_left": len(left)}
 

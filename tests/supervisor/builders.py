@@ -200,6 +200,7 @@ def _wire(url: str, client: RedisClient, rest: FakeRest, instance: Instance, bud
         device=device,
         rest=rest,
         on_kept=sessions.keep_only_dropped_of,
+        epoch=lambda: generation.epoch,
     )
     members = Members(vault, rest, KeyChangePolicy.HOLD)
     groups = Groups(

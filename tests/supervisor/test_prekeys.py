@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from crypto.prekeys import SIGNED_PREKEY_ROTATION_MS, bundle_from_json, check_bundle
-from supervisor.prekeys import Prekeys
+from supervisor.prekeys import MOST_UNUSED, Prekeys
 from supervisor.rest import Json, RestFailed
 from tests.redis_server import redis_server, running_redis
 from tests.supervisor.builders import IDENTITY, WAIT_SECONDS, Core, open_core
@@ -190,3 +190,60 @@ async def test_the_relays_word_that_few_are_left_refills_soon(tmp_path: Path, mo
                 await trio.sleep(0.005)
         assert len(one_time_ids(core.rest.registered[-1])) == 90
         nursery.cancel_scope.cancel()
+
+
+def bodies_that_replace(core: Core) -> list[bool]:
+    return [body.get("replace", False) is True for body in core.rest.registered]
+
+
+async def test_a_relay_with_more_than_the_store_has_gets_all_of_them_replaced(tmp_path: Path) -> None:
+    """As after Redis was lost, or came back older."""
+    async with scene(tmp_path) as core:
+        await core.prekeys.publish()
+        assert bodies_that_replace(core) == [True]  # a store that has none at all cannot know what is there
+        core.rest.left = 100
+        await core.prekeys.publish()
+        assert bodies_that_replace(core) == [True, False]
+        await core.vault.erase_prekeys(core.keys.one_time_prekeys, [100])
+        await core.prekeys.publish()
+        assert bodies_that_replace(core) == [True, False, False, True]
+        assert one_time_ids(core.rest.registered[-1]) == list(range(101, 201))
+
+
+async def test_a_raised_epoch_replaces_them_once(tmp_path: Path) -> None:
+    async with scene(tmp_path) as core:
+        await core.prekeys.publish()
+        epoch = 1
+        prekeys = core.prekeys
+        prekeys._epoch = lambda: epoch
+        for raised, replaced in ((1, [True, True]), (1, [True, True, False]), (2, [True, True, False, True])):
+            epoch = raised
+            await prekeys.publish()
+            assert bodies_that_replace(core) == replaced
+
+
+async def test_a_wish_of_the_epoch_is_heard_while_it_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supervisor.prekeys.WISH_SECONDS", 0.01)
+    monkeypatch.setattr("supervisor.prekeys.PAUSE_SECONDS", 0.01)
+    async with scene(tmp_path) as core, trio.open_nursery() as nursery:
+        epoch = 0
+        core.prekeys._epoch = lambda: epoch
+        nursery.start_soon(core.prekeys.keep, core.metrics)
+        with trio.fail_after(WAIT_SECONDS):
+            await core.prekeys.published.wait()
+            epoch = 1
+            while len(core.rest.registered) < 2:
+                await trio.sleep(0.01)
+        assert bodies_that_replace(core) == [True, True]
+        nursery.cancel_scope.cancel()
+
+
+async def test_of_those_that_were_given_out_and_never_used_the_oldest_leave(tmp_path: Path) -> None:
+    async with scene(tmp_path) as core:
+        for _ in range(12):
+            core.rest.left = 0
+            await core.prekeys.publish()
+        kept = sorted(await core.vault.prekeys(core.keys.one_time_prekeys))
+        assert len(kept) == MOST_UNUSED
+        newest = one_time_ids(core.rest.registered[-1])[-1]
+        assert kept == list(range(newest - MOST_UNUSED + 1, newest + 1))

@@ -58,6 +58,7 @@ class Agent:
             device=device,
             rest=self.rest,
             on_kept=lambda _: None,
+            epoch=lambda: 0,
         )
         self.metrics = Metrics()
         self.speaks = True
