@@ -15,6 +15,8 @@ from bus.wire import RedisRefused, Value
 OLDEST_VERSION = (7, 0)
 TRUST_EVICTION = "eviction"
 TRUST_PERSISTENCE = "persistence"
+ACL_RULES = "+@all -@dangerous +info +script +client|unblock +role ~hashee:* &hashee:*"
+"""What a user of ours needs. A test holds a conversation as one who may do this and nothing else."""
 
 
 class RedisUnfit(Exception):
@@ -26,16 +28,15 @@ async def check_redis(client: RedisClient, trust: frozenset[str]) -> str:
     try:
         info = await _info(client)
     except RedisRefused as error:
-        raise RedisUnfit(
-            f"Redis refuses us ({error}); its ACL must allow +@all but @dangerous, +info and +script"
-        ) from None
+        raise RedisUnfit(f"Redis refuses us ({error}); its ACL must allow {ACL_RULES}") from None
     version = info.get("valkey_version") or info.get("redis_version", "0")
     if "valkey_version" not in info and _numbers(version) < OLDEST_VERSION:
         raise RedisUnfit(f"Redis {version} is too old: version 7.0 or newer is needed")
-    policy = await _setting(client, "maxmemory-policy")
+    facts = await look(client)
+    policy = facts.policy if facts.policy is not None else await _setting(client, "maxmemory-policy")
     if policy != "noeviction" and not (policy is None and TRUST_EVICTION in trust):
         raise RedisUnfit(_complaint("maxmemory-policy", policy, "noeviction", TRUST_EVICTION))
-    appendonly = await _setting(client, "appendonly")
+    appendonly = _yes_or_no(facts.appends) or await _setting(client, "appendonly")
     if appendonly != "yes" and TRUST_PERSISTENCE not in trust:
         raise RedisUnfit(_complaint("appendonly", appendonly, "yes", TRUST_PERSISTENCE))
     return f"{'valkey' if 'valkey_version' in info else 'redis'} {version}"
@@ -78,6 +79,10 @@ async def look(client: RedisClient) -> Facts:
         appends=None if appends is None else appends == "1",
         is_written=said.get("aof_last_write_status", "ok") == "ok",
     )
+
+
+def _yes_or_no(found: bool | None) -> str | None:
+    return None if found is None else "yes" if found else "no"
 
 
 def _complaint(setting: str, found: str | None, wanted: str, trust: str) -> str:

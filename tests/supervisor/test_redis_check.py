@@ -8,7 +8,7 @@ import pytest
 
 from bus.client import RedisClient, open_redis
 from bus.lua import Argument, Scripts
-from bus.wire import RedisUnavailable, Value
+from bus.wire import RedisDenied, RedisUnavailable, Value
 from supervisor.redis_check import RedisUnfit, check_redis
 from tests.redis_server import running_redis, server_binary
 
@@ -43,7 +43,7 @@ class OldRedis(RedisClient):
         self._info = answer
 
     async def command(self, *command: Argument) -> Value:
-        assert command == ("INFO", "server")
+        assert command[0] == "INFO"
         return self._info
 
 
@@ -65,12 +65,37 @@ async def test_a_redis_without_append_only_file_is_refused_unless_trusted_by_nam
         assert await check_redis(client, frozenset({"persistence"}))
 
 
-async def test_where_config_is_forbidden_both_are_believed_only_by_name(tmp_path: Path) -> None:
+class HidingRedis(RedisClient):
+    """Says its version and nothing else, as some providers' do."""
+
+    def __init__(self) -> None:
+        super().__init__("redis://127.0.0.1:1", Scripts({}))
+
+    async def command(self, *command: Argument) -> Value:
+        if command[0] == "CONFIG":
+            raise RedisDenied("NOPERM")
+        return b"# Server\r\nredis_version:7.2.4\r\n"
+
+
+async def test_what_is_neither_said_nor_may_be_asked_is_believed_only_by_name() -> None:
+    client = HidingRedis()
+    for trust, wanted in ((NO_TRUST, "eviction"), (frozenset({"eviction"}), "persistence")):
+        with pytest.raises(RedisUnfit, match=f"HASHEE_REDIS_TRUST={wanted}"):
+            await check_redis(client, trust)
+    assert await check_redis(client, TRUST) == "redis 7.2.4"
+
+
+@pytest.mark.parametrize("setting", [("maxmemory-policy", "allkeys-lru"), ("appendonly", "no")])
+async def test_where_config_is_forbidden_the_server_is_believed_by_what_info_says(
+    tmp_path: Path, setting: tuple[str, str]
+) -> None:
     async with redis_with_user(tmp_path, "-config") as client:
-        for trust, wanted in ((NO_TRUST, "eviction"), (frozenset({"eviction"}), "persistence")):
-            with pytest.raises(RedisUnfit, match=f"HASHEE_REDIS_TRUST={wanted}"):
-                await check_redis(client, trust)
-        assert await check_redis(client, TRUST)
+        assert await check_redis(client, NO_TRUST)
+        path = client.url.partition("@")[2].partition("?")[0]
+        async with open_redis(f"unix://{path}") as admin:
+            await admin.command("CONFIG", "SET", *setting)
+        with pytest.raises(RedisUnfit, match=setting[0]):
+            await check_redis(client, NO_TRUST)
 
 
 @pytest.mark.parametrize("version", [b"6.2.14", b"5.0.7", b"0"])
