@@ -3,6 +3,7 @@
 It reads only, and only what is cheap, since every supervisor asks every few seconds. Counts stand in bus/overview.py.
 """
 
+import time
 from collections import Counter
 from collections.abc import Mapping
 from typing import cast
@@ -11,14 +12,12 @@ import msgspec
 
 from bus.client import RedisClient
 from bus.keys import JOBS_GROUP, Keys
-from bus.overview import Presence, presence_of
+from bus.overview import Presence, living_workers, presence_of
 from bus.records import BadRecord, decode_outbox_record
 from bus.wire import RedisRefused
 
 MOST_RECORDS_READ = 50
 MOST_QUARANTINED_READ = 500
-SEEN_WITHIN_MS = 12_000  # workers say every 5 s that they live
-MOST_WORKERS = 1000
 
 
 class Ages(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +53,7 @@ class Backlog:
         return Ages(
             untaken=await self._untaken_seconds(now),
             busy=_since(now, await self._lowest(self._keys.busy)),
-            unacknowledged=await self._unacknowledged_seconds(now),
+            unacknowledged=max(await self._unsent_seconds(now), await self._unacknowledged_seconds()),
             in_mailboxes=max(0, int(cast("bytes | None", await self._client.command("GET", self._keys.waiting)) or 0)),
         )
 
@@ -81,17 +80,10 @@ class Backlog:
         )
 
     async def workers_elsewhere(self, instance: str) -> tuple[Presence, ...]:
-        """Those that said within 12 s that they live and are not of supervisor `instance`."""
-        since = await self._now_ms() - SEEN_WITHIN_MS
-        found = await self._client.command(
-            "ZRANGEBYSCORE", self._keys.consumers, since, "+inf", "LIMIT", 0, MOST_WORKERS
-        )
-        names = [name.decode() for name in cast("list[bytes]", found)]
-        names = [name for name in names if not name.startswith(f"{instance}/")]
-        if not names:
-            return ()
-        texts = await self._client.command("MGET", *(self._keys.presence(name) for name in names))
-        return tuple(one for text in cast("list[bytes | None]", texts) if (one := presence_of(text)))
+        """Those that live and are not of supervisor `instance`."""
+        living = await living_workers(self._client, self._keys)
+        others = (text for name, text in living.items() if not name.startswith(f"{instance}/"))
+        return tuple(one for text in others if (one := presence_of(text)))
 
     async def _untaken_seconds(self, now_ms: int) -> float:
         try:
@@ -106,18 +98,22 @@ class Backlog:
         entries = await self._client.command("XRANGE", self._keys.jobs, after, "+", "COUNT", 1)
         return _since(now_ms, _first_ms(entries))
 
-    async def _unacknowledged_seconds(self, now_ms: int) -> float:
+    async def _unsent_seconds(self, now_ms: int) -> float:
         entries = await self._client.command("XRANGE", self._keys.replies, "-", "+", "COUNT", 1)
-        oldest = [_first_ms(entries)]
+        return _since(now_ms, _first_ms(entries))
+
+    async def _unacknowledged_seconds(self) -> float:
+        """By our own clock: when a reply was made, its worker said by its own, not by Redis'."""
+        now_ms, ages = int(time.time() * 1000), [0.0]
         conversations = await self._client.command("ZRANGE", self._keys.outbox, 0, MOST_RECORDS_READ - 1)
         for conversation in cast("list[bytes]", conversations):
             packed = await self._client.command("HGET", self._keys.sent(conversation.decode()), "r")
             if packed is not None:
                 try:
-                    oldest.append(decode_outbox_record(cast(bytes, packed)).emitted_ms)
+                    ages.append(_since(now_ms, decode_outbox_record(cast(bytes, packed)).emitted_ms))
                 except BadRecord:
                     continue  # whoever sends it says so
-        return max(_since(now_ms, began) for began in oldest)
+        return max(ages)
 
     async def _lowest(self, key: str) -> int | None:
         found = cast("list[bytes]", await self._client.command("ZRANGE", key, 0, 0, "WITHSCORES"))

@@ -4,13 +4,13 @@ Leases are renewed by a thread with a connection of its own, so that no handler 
 """
 
 import contextlib
-import time
 from collections.abc import Callable
 
 import msgspec
 import trio
 
 from bus.client import RedisClient
+from bus.clock import clock_of
 from bus.job_steps import APOLOGY_PLACE, Emitted, Failed, Finished, JobSteps, Started
 from bus.keys import JOBS_GROUP
 from bus.leases import LeaseKeeper
@@ -34,6 +34,9 @@ from bus.trouble import Tell
 from bus.wire import RedisFailed
 
 __all__ = ["APOLOGY_PLACE", "Emitted", "Failed", "Finished", "JobStore", "Started"]
+
+FORGOTTEN_MS = 86_400_000
+"""Of a worker that was killed so long ago not even the name is kept."""
 
 
 class JobStore(JobSteps):
@@ -118,11 +121,13 @@ class JobStore(JobSteps):
         await self._client.aclose()
 
     async def seen(self, presence: Presence | None = None) -> None:
-        """Say that this consumer lives, and how it does; called every few seconds."""
+        """Say that this consumer lives, and how it does; called every few seconds. When: by Redis' clock, since ours may be another."""
+        redis_ms, ahead_ms = await clock_of(self._client)
         if presence is not None:
-            told = msgspec.json.encode(presence)
+            told = msgspec.json.encode(msgspec.structs.replace(presence, redis_clock_ahead_ms=ahead_ms))
             await self._client.command("SET", self._keys.presence(self._consumer), told, "EX", PRESENCE_SECONDS)
-        await self._client.command("ZADD", self._keys.consumers, int(time.time() * 1000), self._consumer)
+        await self._client.command("ZADD", self._keys.consumers, redis_ms, self._consumer)
+        await self._client.command("ZREMRANGEBYSCORE", self._keys.consumers, "-inf", redis_ms - FORGOTTEN_MS)
 
     async def take(self, count: int) -> list[Job]:
         """Wait for at least one job, take at most `count`; raises RedisFailed. Cancelling it loses nothing."""

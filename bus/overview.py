@@ -13,7 +13,8 @@ from bus.client import RedisClient
 from bus.keys import JOBS_GROUP, Keys
 from bus.wire import RedisRefused
 
-PRESENCE_SECONDS = 20
+PRESENCE_SECONDS = 12
+"""A worker says every 5 s that it lives."""
 MOST_WORKERS_SHOWN = 1000
 SCAN_COUNT = 1000
 MOST_KEYS_WALKED = (
@@ -23,7 +24,7 @@ KEYS_SAMPLED = 5
 
 
 class Presence(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker by its own word, every few seconds. Names, counts and times, no content. `started_ms`: Unix time."""
+    """A worker by its own word, every few seconds. Names, counts and times, no content. `started_ms`: Unix time, by its own clock."""
 
     consumer: str
     host: str
@@ -37,6 +38,8 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
     jobs_failed: int
     rss_bytes: int
     loop_lag_ms: float
+    redis_clock_ahead_ms: int = 0
+    """How far Redis' clock is ahead of this worker's."""
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,13 +165,8 @@ class Overview:
 
     async def workers(self) -> tuple[Presence, ...]:
         """Every worker of the agent that said something within PRESENCE_SECONDS, wherever it is."""
-        names = cast(
-            "list[bytes]", await self._client.command("ZREVRANGE", self._keys.consumers, 0, MOST_WORKERS_SHOWN)
-        )
-        if not names:
-            return ()
-        found = await self._client.command("MGET", *(self._keys.presence(name.decode()) for name in names))
-        return tuple(presence for text in cast("list[bytes | None]", found) if (presence := presence_of(text)))
+        living = await living_workers(self._client, self._keys)
+        return tuple(one for text in living.values() if (one := presence_of(text)))
 
     async def _jobs_taken(self) -> int:
         try:
@@ -179,6 +177,17 @@ class Overview:
 
     async def _number(self, *command: str) -> int:
         return int(cast("bytes | int | None", await self._client.command(*command)) or 0)
+
+
+async def living_workers(client: RedisClient, keys: Keys) -> dict[str, bytes]:
+    """By name what each said last, the latest first: those whose word has not expired.
+
+    By Redis' clock and no other: a worker of a former release dates by its own, which may be wrong. Raises RedisFailed.
+    """
+    found = await client.command("ZREVRANGE", keys.consumers, 0, MOST_WORKERS_SHOWN)
+    names = [name.decode() for name in cast("list[bytes]", found)]
+    texts = await client.command("MGET", *(keys.presence(name) for name in names)) if names else []
+    return {name: text for name, text in zip(names, cast("list[bytes | None]", texts), strict=True) if text is not None}
 
 
 def presence_of(text: bytes | None) -> Presence | None:

@@ -45,6 +45,11 @@ REDIS_MEMORY = Gauge("hashee_redis_memory_bytes", "Memory that Redis uses")
 REDIS_LIMIT = Gauge("hashee_redis_memory_limit_bytes", "maxmemory of Redis, 0 for none")
 REDIS_EVICTED = Gauge("hashee_redis_evicted_keys", "Keys that Redis has thrown away since its start; must be 0")
 REDIS_FIT = Gauge("hashee_redis_fit", "1 while Redis is set as it must be: eviction off, persistence on", "setting")
+REDIS_CLOCK = Gauge(
+    "hashee_redis_clock_ahead_seconds",
+    "How far Redis' clock is ahead of this supervisor's, or of that of a worker elsewhere, the furthest apart",
+    "of",
+)
 SLOT = Gauge("hashee_slot", "Number of the slot that this supervisor holds, 0 without one")
 STANDBY = Gauge("hashee_standby", "1 while this supervisor waits for a slot, ready")
 PROCESS_MEMORY = Gauge("hashee_memory_bytes", "Resident memory of this host's processes, by role", "process")
@@ -56,7 +61,7 @@ ALL_GAUGES = (
     *(JOBS_QUEUED, JOBS_WAITING, JOBS_RUNNING, JOBS_DUE, OLDEST_UNTAKEN, OLDEST_BUSY),
     *(REPLIES_UNSENT, REPLIES_UNACKNOWLEDGED, OUTBOX_OLDEST, DEAD_LETTERS, QUARANTINE),
     *(KEPT_BYTES, HELD_NOTES, HELD_SENDERS),
-    *(SLOTS_HELD, WORKERS_ELSEWHERE, REDIS_MEMORY, REDIS_LIMIT, REDIS_EVICTED, REDIS_FIT),
+    *(SLOTS_HELD, WORKERS_ELSEWHERE, REDIS_MEMORY, REDIS_LIMIT, REDIS_EVICTED, REDIS_FIT, REDIS_CLOCK),
     *(SLOT, STANDBY, PROCESS_MEMORY, LOOP_LAG, BUILD, STARTED),
 )
 

@@ -252,6 +252,7 @@ class Parts:
             metrics=metrics,
             instance=instance.name,
             redis_faults=lambda: self.redis_watch.faults,
+            redis_clock_ahead_ms=lambda: self.redis_watch.clock_ahead_ms,
         )
 
     async def prepare(self, failed: Patience) -> None:

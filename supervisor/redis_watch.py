@@ -16,6 +16,7 @@ import trio
 
 from bus.budgets import MIB
 from bus.client import RedisClient
+from bus.clock import clock_fault, clock_of
 from bus.lua import Scripts
 from bus.redis_url import parse_redis_url
 from bus.wire import RedisFailed, RedisUnavailable, Wire
@@ -67,6 +68,8 @@ class RedisWatch:
         self._probe = probe
         self._failed: RedisFailed | None = None
         self._locked_out: RedisFailed | None = None
+        self.clock_ahead_ms = 0
+        """How far Redis' clock is ahead of ours."""
         self.faults: Mapping[str, str] = {}
         """Of each setting that was looked at, why messages can be lost by it; empty where they cannot."""
 
@@ -84,6 +87,7 @@ class RedisWatch:
                 self._consider(used, most)
                 self._consider_settings(facts)
                 await self._client.command("SET", self._probe, "1", "PX", PROBE_KEPT_MS)
+                _, self.clock_ahead_ms = await clock_of(self._client)
             except RedisFailed as error:
                 self._failed = error
                 self._metrics.redis_round_trip.set(float("nan"))
@@ -124,7 +128,8 @@ class RedisWatch:
         late = ago >= LATE_SECONDS
         if late and not wrong and self._failed is not None:
             wrong = [f"away: {self._failed}"]
-        detail = "; ".join([f"answered {ago:.1f} s ago", *wrong])
+        skew = clock_fault(self.clock_ahead_ms)  # allowed for, so no reason to be red
+        detail = "; ".join([f"answered {ago:.1f} s ago", *wrong, *([skew] if skew else [])])
         return Check("redis", ok=not late and not wrong, detail=detail)
 
     def _refusal(self) -> str:

@@ -64,12 +64,13 @@ class PoolStatus(msgspec.Struct, frozen=True):
 
 
 class RedisStatus(msgspec.Struct, frozen=True):
-    """`kinds`: keys by kind, looked at twice a minute; `kinds_complete`: all of them were."""
+    """`kinds`: keys by kind, looked at twice a minute; `kinds_complete`: all of them were. `clock_ahead_ms`: of this host's."""
 
     server: Server
     round_trip_ms: float
     kinds: dict[str, Kind]
     kinds_complete: bool
+    clock_ahead_ms: int = 0
 
 
 class SupervisorStatus(msgspec.Struct, frozen=True):
@@ -184,7 +185,13 @@ class StatusDesk:
         kinds, complete = self._kinds
         trip = self._metrics.registry.get_sample_value("hashee_redis_round_trip_seconds")
         known = trip is not None and not math.isnan(trip)
-        return RedisStatus(server, round(trip * 1000, 2) if known and trip else 0.0, kinds, complete)
+        return RedisStatus(
+            server,
+            round(trip * 1000, 2) if known and trip else 0.0,
+            kinds,
+            complete,
+            self._parts.redis_watch.clock_ahead_ms,
+        )
 
 
 def _sessions(redis: RedisStatus | None) -> int | None:

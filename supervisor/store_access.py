@@ -15,8 +15,8 @@ import trio
 from bus import embedded
 from bus.client import RedisClient, RedisUnavailable
 from bus.keys import JOBS_GROUP, REPLIES_GROUP, Keys
+from bus.overview import living_workers
 from bus.process_end import ProcessEnd
-from bus.store import Store
 from bus.wire import RedisRefused, Value
 from supervisor.key_settings import KeySettings
 from supervisor.redis_server import RedisDoesNotStart
@@ -25,8 +25,7 @@ from supervisor.state_directory import LOCK_PATIENCE_SECONDS, AlreadyRunning, ta
 POLL_SECONDS = 0.02
 STOP_SECONDS = 10.0
 QUIET_MS = 4000  # a reader asks again after two seconds
-SEEN_MS = 12_000  # a worker says that it lives every five seconds
-QUIET_PATIENCE_SECONDS = 15.0
+QUIET_PATIENCE_SECONDS = 15.0  # the last word of a worker that was killed counts for 12
 
 
 class NoStore(Exception):
@@ -104,9 +103,8 @@ async def _someone(client: RedisClient, names: Keys) -> str | None:
         for consumer in await _consumers(client, stream, group):
             if cast(int, consumer["idle"]) < QUIET_MS:
                 return f"{kind} {cast(bytes, consumer['name']).decode()}"
-    since = await Store(client, names.agent_id, "").now_ms() - SEEN_MS
-    seen = cast("list[bytes]", await client.command("ZRANGEBYSCORE", names.consumers, since, "+inf", "LIMIT", 0, 1))
-    return f"worker {seen[0].decode()}" if seen else None
+    living = await living_workers(client, names)
+    return next((f"worker {name}" for name in living), None)
 
 
 async def _consumers(client: RedisClient, stream: str, group: str) -> list[dict[str, Value]]:

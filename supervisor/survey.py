@@ -48,8 +48,11 @@ class Survey:
         metrics: Metrics,
         instance: str,
         redis_faults: Callable[[], Mapping[str, str]] = dict,
+        redis_clock_ahead_ms: Callable[[], int] = int,
     ) -> None:
-        """`redis_faults`: of each setting of Redis that is watched, what is wrong with it, empty for nothing."""
+        """`redis_faults`: of each setting of Redis that is watched, what is wrong with it, empty for nothing. `redis_clock_ahead_ms`: of
+        this process' clock.
+        """
         self._backlog = backlog
         self._overview = overview
         self._workforce = workforce
@@ -59,6 +62,7 @@ class Survey:
         self._metrics = metrics
         self._instance = instance
         self._redis_faults = redis_faults
+        self._redis_clock_ahead_ms = redis_clock_ahead_ms
         self._began_at = time.time()
         self._elsewhere: tuple[Presence, ...] = ()
         self._quarantine: Mapping[str, int] = {}
@@ -120,7 +124,13 @@ class Survey:
             gauges.KEPT_BYTES: await self._overview.bytes_by_kind(),
             gauges.SLOTS_HELD: {"": self._slots.held},
             gauges.WORKERS_ELSEWHERE: {"": len(self._elsewhere)},
+            gauges.REDIS_CLOCK: self._clocks(),
         }
+
+    def _clocks(self) -> Values:
+        worst = max((one.redis_clock_ahead_ms for one in self._elsewhere), key=abs, default=None)
+        ahead = {"supervisor": self._redis_clock_ahead_ms(), **({} if worst is None else {"workers elsewhere": worst})}
+        return {of: ahead_ms / 1000 for of, ahead_ms in ahead.items()}
 
     def _of_this_process(self, late_seconds: float) -> dict[Gauge, Values]:
         workers = sum(status.rss_bytes or 0 for status in self._pool.statuses())

@@ -8,6 +8,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from bus.clock import clock_fault
+
 MIB = 1 << 20
 Json = Mapping[str, Any]  # what the agent said; another version of it may say less or more
 
@@ -99,8 +101,10 @@ def _redis(status: Json) -> list[tuple[str, str]]:
     kinds = sorted(redis["kinds"].items(), key=lambda kind: -kind[1]["about_bytes"])[:5]
     shown = ", ".join(f"{name} {kind['keys']} (~{kind['about_bytes'] // 1024} KiB)" for name, kind in kinds)
     used = f"{server['used_bytes'] / MIB:.1f} MiB{most}"
+    skew = clock_fault(redis.get("clock_ahead_ms", 0))
+    said = f"{server['version']}, {used}, {redis['round_trip_ms']:g} ms, up {_span(server['uptime_seconds'])}"
     return [
-        ("redis", f"{server['version']}, {used}, {redis['round_trip_ms']:g} ms, up {_span(server['uptime_seconds'])}"),
+        ("redis", f"{said}, {skew}" if skew else said),
         ("keys", shown + ("" if redis["kinds_complete"] else ", and more")),
     ]
 
@@ -121,9 +125,13 @@ def _workers(status: Json) -> RenderableType:
         table.add_column(column, justify="left" if column in {"worker", "host", "state"} else "right")
     for worker in status["workers"]:
         table.add_row(*_worker(worker, str(worker["number"]), "here", worker["stage"]), _lag(worker))
+    ours = (status["redis"] or {}).get("clock_ahead_ms", 0)
     for elsewhere in status["workers_elsewhere"]:
-        worker = {**elsewhere, "uptime_seconds": max(0.0, time.time() - elsewhere["started_ms"] / 1000)}
-        table.add_row(*_worker(worker, worker["consumer"], worker["host"], "ready"), _lag(worker))
+        its_clock = elsewhere.get("redis_clock_ahead_ms", 0) - ours
+        uptime_seconds = time.time() - (elsewhere["started_ms"] + its_clock) / 1000
+        worker = {**elsewhere, "uptime_seconds": max(0.0, uptime_seconds)}
+        state = f"ready, its clock {'behind' if its_clock > 0 else 'ahead'}" if clock_fault(its_clock) else "ready"
+        table.add_row(*_worker(worker, worker["consumer"], worker["host"], state), _lag(worker))
     return Group(Text(heading), table)
 
 
