@@ -122,7 +122,7 @@ def _matches(host: str, port: int, entry: str) -> bool:
 
 def _find_proxy(reader: Reader, host: str, port: int) -> Proxy | None:
     given = reader.optional(PROXY, lambda text: NONE if text == NONE else parse_proxy(text))
-    if is_loopback(host) or given == NONE:
+    if is_loopback(host):
         return None
     if isinstance(given, Proxy) or reader.is_given(PROXY):
         return given if isinstance(given, Proxy) else None

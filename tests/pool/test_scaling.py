@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-import pytest
 import trio
 
 from bus.overview import Overview
-from supervisor.autoscale import Autoscale, AutoscaleTimes, Bounds, Load
+from supervisor.autoscale import AutoscaleTimes, Bounds
 from supervisor.process import ExitReason
 from tests.bus.builders import open_bus
 from tests.pool.builders import WITHIN_SECONDS, ask, order_of, running_pool, text_answer, until
@@ -49,50 +48,3 @@ async def test_waiting_jobs_bring_workers_up_to_the_most_and_quiet_takes_them_do
                     assert await text_answer(bus) == "waited"
                 await until(lambda: len(run.pool.statuses()) == 1)
                 assert {exited.reason for exited in run.exits} == {ExitReason.DRAINED}
-
-
-@pytest.mark.pure
-def test_the_number_follows_the_load_step_by_step() -> None:
-    bounds, times = Bounds(1, 4), AutoscaleTimes(up_after_seconds=2, down_after_seconds=60)
-    full = Load(waiting=40, busy=16, slots=16, starting=0)
-    step, wanted = Autoscale(times).step(0, bounds, 1, full, 16)
-    assert wanted == 1
-    step, wanted = step.step(1, bounds, 1, Load(waiting=0, busy=16, slots=16, starting=0), 16)
-    step, wanted = step.step(2, bounds, 1, full, 16)
-    assert wanted == 1  # it was not full all the time
-    step, wanted = step.step(4, bounds, 1, full, 16)
-    assert wanted == 4
-    quiet = Load(waiting=0, busy=3, slots=64, starting=0)
-    step, wanted = step.step(5, bounds, 4, quiet, 16)
-    step, wanted = step.step(64, bounds, 4, quiet, 16)
-    assert wanted == 4
-    step, wanted = step.step(65, bounds, 4, quiet, 16)
-    assert wanted == 3
-
-
-@pytest.mark.pure
-def test_no_worker_more_while_one_starts_or_none_can() -> None:
-    bounds, times = Bounds(1, 4), AutoscaleTimes(up_after_seconds=0)
-    some_are_free = Load(waiting=9, busy=15, slots=16, starting=0)
-    for load in (
-        Load(waiting=9, busy=16, slots=16, starting=1),
-        Load(waiting=9, busy=0, slots=0, starting=0),
-        some_are_free,
-    ):
-        assert Autoscale(times).step(0, bounds, 1, load, 16)[1] == 1
-
-
-@pytest.mark.pure
-def test_bounds_are_read_moved_and_refused() -> None:
-    assert Bounds.parse("3") == Bounds(3, 3)
-    assert Bounds.parse("2:6") == Bounds(2, 6)
-    assert str(Bounds(2, 6).moved(1)) == "3:7"
-    assert str(Bounds(1, 1).moved(-1)) == "1"
-    assert Bounds(256, 256).moved(1) == Bounds(256, 256)
-
-
-@pytest.mark.pure
-@pytest.mark.parametrize("text", ["", "x", "3:2", "0:2", "257", "1:257", "-1", "1:2:3", "²"])
-def test_what_is_no_number_of_workers_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"^$"):
-        Bounds.parse(text)

@@ -77,6 +77,9 @@ async def test_a_standby_takes_a_slot_that_is_given_up(tmp_path: Path) -> None:
             await first.give_up_for_good()
             await second.take()
             assert (first.number, second.number) == (0, 1)
+            with trio.move_on_after(0):
+                await first.take()
+            assert not first.is_standby, "it wants no other any more"
             assert made.polls == [], "it was given up: nothing is pushed into its connection any more"
 
 

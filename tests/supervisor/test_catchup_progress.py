@@ -94,6 +94,26 @@ async def test_the_pause_grows_while_pages_lead_nowhere_and_a_new_connection_end
     assert {line["reason"] for line in lines} == {Stop.NOWHERE.value}
 
 
+async def test_the_pause_begins_anew_when_the_present_was_reached(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_at: list[float] = []
+    catchup = Catchup(None, None, _Inbound(), None, 0)  # type: ignore[arg-type]  # nothing else of them is asked
+
+    async def the_fourth_time_all_is_well() -> Stop:
+        asked_at.append(trio.current_time())
+        await trio.lowlevel.checkpoint()
+        return Stop.PRESENT if len(asked_at) == 4 else Stop.NOWHERE
+
+    monkeypatch.setattr(catchup, "_poll", the_fourth_time_all_is_well)
+    catchup.ask()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(catchup.run)
+        await trio.sleep(75)
+        assert asked_at == [0, 1, 3, 7, 67, 68, 70, 74]
+        nursery.cancel_scope.cancel()
+
+
 async def test_while_redis_is_nearly_full_the_pause_grows_and_ends_with_that(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +202,16 @@ async def test_a_cursor_that_the_relay_no_longer_knows_is_answered_from_the_olde
             assert asked == ["purged", None, ids[1]]
         assert await core.store.cursor() == ids[1]
         assert await core.jobs() == ["kept", "new"]
+
+
+@pytest.mark.parametrize("status", [401, 429, 503])
+async def test_a_relay_that_does_not_answer_at_all_is_not_asked_for_the_oldest(tmp_path: Path, status: int) -> None:
+    async with scene(tmp_path) as (core, _):
+        await core.store.advance_cursor(None, "known")
+        async with polling(core, lambda _cursor: status) as (catchup, asked):
+            with pytest.raises(RestFailed):
+                await catchup.poll_to_the_present()
+            assert asked == ["known"]
 
 
 @pytest.mark.parametrize("cursor", ["x" * 70_000, "zwei\nzeilen", "é"])

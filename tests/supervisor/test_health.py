@@ -93,6 +93,14 @@ async def test_before_the_first_turn_it_is_alive_and_not_ready(monkeypatch: pyte
     assert not all(check.ok for check in health.readiness())
 
 
+async def test_whose_thread_has_ended_is_neither_alive_nor_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with probing(monkeypatch) as probes:
+        await probes.until("/readyz", 200)
+        probes.dead_threads.append("leases")
+        for path in ("/healthz", "/readyz"):
+            assert "threads have ended: leases" in await probes.until(path, 503)
+
+
 async def test_the_status_page_shows_every_check_and_escapes_what_the_relay_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

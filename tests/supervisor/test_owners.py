@@ -9,6 +9,7 @@ import pytest
 import structlog
 import trio
 
+from bus.client import open_redis
 from bus.generation import Generation
 from bus.vault import Versioned
 from crypto.errors import Unreadable
@@ -60,6 +61,17 @@ async def test_what_another_supervisor_has_changed_is_seen_at_once(tmp_path: Pat
         assert not (await found(core.owners)).is_active
         await core.client.command("DEL", core.keys.owner(PERSON))
         assert await core.owners.find(PERSON) is None
+
+
+async def test_a_row_to_write_by_is_remembered_until_redis_is_looked_at_again(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada), open_redis(core.url) as other_connection:
+        core.generation.looked_at = core.client
+        await core.owners.note(relation_of(ada), "active")
+        remembered = await found(core.owners)
+        await core.client.command("DEL", core.keys.owner(PERSON))  # Redis has gone back, say
+        assert await core.owners.find_to_write(PERSON) is remembered
+        core.generation.looked_at = other_connection
+        assert await core.owners.find_to_write(PERSON) is None
 
 
 async def test_a_row_that_has_not_changed_is_opened_once(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ async def scene(url: str) -> AsyncIterator[Core]:
         yield core
 
 
-def reclaimer(core: Core) -> Reclaimer:
+def reclaimer(core: Core, *, counts_strikes: bool = True) -> Reclaimer:
     return Reclaimer(
         client=core.client,
         store=core.store,
@@ -56,6 +56,7 @@ def reclaimer(core: Core) -> Reclaimer:
         policies=core.policies,
         words=core.words,
         metrics=core.metrics,
+        counts_strikes=counts_strikes,
         end_stream=core.streams.job_lost,
     )
 
@@ -95,6 +96,28 @@ async def test_a_worker_that_the_pool_saw_die_is_acted_on_without_the_office(tmp
             await taken_and_left(core, name)
             await reclaimer(core).worker_died(name)
             assert (await next_job(core)).deliveries == 2
+
+
+@pytest.mark.parametrize(
+    ("by_itself", "counts_strikes", "strikes"), [(True, True, 1), (False, True, 0), (True, False, 0)]
+)
+async def test_a_death_is_a_strike_where_the_worker_died_by_itself_and_strikes_count(
+    tmp_path: Path, by_itself: bool, counts_strikes: bool, strikes: int
+) -> None:
+    with redis_server(tmp_path) as url:
+        async with scene(url) as core:
+            name = core.instance.worker_name(7)
+            await taken_and_left(core, name)
+            await reclaimer(core, counts_strikes=counts_strikes).worker_died(name, by_itself=by_itself)
+            assert (await next_job(core)).strikes == strikes
+
+
+async def test_the_office_of_the_living_is_theirs_and_that_of_the_dead_of_this_host_is_taken(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with scene(url) as core:
+            for holder, is_taken in (("00000000-1-1", False), (dead_instance().name, True)):
+                await core.client.command("SET", core.keys.reclaimer, holder, "PX", 60_000)
+                assert await reclaimer(core)._hold_office() is is_taken
 
 
 async def test_a_death_that_is_told_while_redis_is_away_breaks_nothing(tmp_path: Path) -> None:

@@ -77,6 +77,10 @@ async def test_nearly_full_is_red_with_the_reason_until_it_is_well_below(tmp_pat
             used = (await look(client)).memory_bytes
             await client.command("CONFIG", "SET", "maxmemory", int(used / part))
 
+        await fill(0.85)
+        watch.faults = {}
+        await until(watch, lambda _: bool(watch.faults))  # it has looked since
+        assert watch.check().ok
         await fill(0.95)
         check = await until(watch, lambda found: not found.ok)
         assert "nearly full, nothing is taken in" in check.detail

@@ -7,19 +7,14 @@ from tests.mutants.supervisor.places import module, tests
 
 INTAKE = (
     *of(
-        module("addressing"), tests("groups"),
+        module("addressing"), tests("addressing"),
         ("a_group_wants_its_version", "if (envelope.v == V1_1) != (kind == GROUP):", "if False:"),
+        ("the_pinned_kind_wins", "look.kind or told or", "told or look.kind or"),
+        ("another_person_than_the_pinned_one", "if look.kind is not None and look.person != envelope.sender_id:", "if False:"),
+        ("another_kind_than_the_pinned_one", "if look.kind is not None and told not in (None, look.kind):", "if False:"),
+        ("addressed_to_the_person", "        check_recipient(envelope, agent_id)\n", ""),
         ("addressed_to_the_group", "if envelope.to == agent_id:", "if False:"),
         ("addressed_to_this_group", "envelope.to if look.person is None else look.person", "envelope.to"),
-    ),
-    *of(
-        module("addressing"), tests("inbound"),
-        ("the_pinned_kind_wins", "look.kind or told or", "told or look.kind or"),
-        ("another_kind_than_the_pinned_one", "if look.kind is not None and told not in (None, look.kind):", "if False:"),
-    ),
-    *of(
-        module("addressing"), tests("inbound_hostile"),
-        ("another_person_than_the_pinned_one", "if look.kind is not None and look.person != envelope.sender_id:", "if False:"),
     ),
     *of(
         module("payloads"), tests("payloads", "hops"),
@@ -40,6 +35,13 @@ INTAKE = (
         ("old_is_below_next", "incoming.frame.conversation_seq < look.next_seq", "True"),
         ("system_is_for_no_handler", "payload.get(\"type\") != \"system\" and hop_count", "hop_count"),
         ("the_content_that_came_in_vain_moves_the_session", "moved = msgspec.structs.replace(arrival, session=write, used", "moved = msgspec.structs.replace(arrival, used"),
+    ),
+    *of(
+        module("reading"), tests("reading"),
+        ("known_while_in_quarantine_does_not_count", "if incoming.is_known:", "if False:"),
+        ("old_only_for_these_reasons", " and error.reason in RENEGOTIABLE", ""),
+        ("forged_is_not_old", " and not isinstance(error, ForgedContent):\n                return Old", ":\n                return Old"),
+        ("forged_content_offers_nothing", "        if not isinstance(error, ForgedContent):\n            renewal", "        if True:\n            renewal"),
     ),
     *of(
         module("reading"), tests("inbound_hostile"),
@@ -95,8 +97,12 @@ INTAKE = (
         ("of_each_holder", "return all(", "return any("),
     ),
     *of(
-        module("mending"), tests("letters/test_second_chances"),
+        module("mending"), tests("mending"),
+        ("changed_keys_mend_signatures", "Reason.NO_SCOPE, Reason.BAD_SIGNATURE)", "Reason.NO_SCOPE)"),
         ("a_session_mends_prekeys", "(Reason.NO_SESSION, Reason.UNKNOWN_PREKEY)", "(Reason.NO_SESSION,)"),
+        ("a_session_mends_its_own", "(session_thing(owner_id, session), owner_id)", "(owner_id,)"),
+        ("older_versions_wait_by_owner", "(session_thing(owner_id, session), owner_id)", "(session_thing(owner_id, session),)"),
+        ("a_group_key_mends_its_group", "Hope(GROUP_REASONS, (group_id, \"\"))", "Hope(GROUP_REASONS, (\"\",))"),
     ),
     *of(
         module("pins"), tests("pins"),

@@ -9,6 +9,23 @@ PEOPLE = (
     *of(
         module("owners"), tests("owners"),
         ("a_frame_is_newer_than_the_answer", "lambda: relation.user_id in self._noted_meanwhile", "lambda: False"),
+        ("an_unlisted_device_is_not_fetched_again", "if now < self._unlisted_until.get(owner.owner_id, 0.0):", "if False:"),
+        ("devices_are_fetched_again_after_a_day", "if listed and now_ms() - owner.devices_fetched_ms < DEVICES_FRESH_MS:", "if listed:"),
+        ("devices_are_checked", "                check_bundle(bundle, owner.pinned)\n", ""),
+        ("five_devices_count", "(await self._rest.devices(owner.owner_id))[:MOST_DEVICES]", "(await self._rest.devices(owner.owner_id))"),
+        ("a_decoded_row_is_of_its_bytes", "(kept.owner.row_version, kept.sealed) == (version, sealed)", "True"),
+        ("asked_in_vain_waits", "        if owner_id in self._unanswered:\n            return None\n", ""),
+    ),
+    *of(
+        module("owners"), tests("upkeep_hostile"),
+        ("an_unknown_status_suspends", "change = Change.SUSPENDED", "change = Change.RESTORED"),
+    ),
+    *of(
+        module("members"), tests("group_members"),
+        ("one_pair_only", "if len(pairs) != 1:", "if not pairs:"),
+        ("a_member_is_looked_up_once_a_minute", "if owner_id in self._looked_until:", "if False:"),
+        ("a_changed_pair_is_held", "if known.held is not None and self._policy is KeyChangePolicy.HOLD:", "if False:"),
+        ("a_changed_pair_is_refused", "or self._policy is KeyChangePolicy.REFUSE:", "or False:"),
     ),
     *of(
         module("groups"), tests("group_bounds"),

@@ -108,9 +108,14 @@ RELAY = (
         module("related"), tests("related"),
         ("keys_are_bounded", "key if key is not None and len(key) <= MOST_KEY_CHARACTERS else None", "key"),
         ("scopes_are_bounded", "relation.scopes[:MOST_SCOPES]", "relation.scopes"),
+        ("a_scope_is_bounded", "scope[:MOST_SCOPE_CHARACTERS]", "scope"),
     ),
     *of(
         module("way"), tests("way"),
-        ("loopback_goes_directly", "if is_loopback(host) or given == NONE:", "if given == NONE:"),
+        ("loopback_goes_directly", "if is_loopback(host):", "if False:"),
+        ("exempt_goes_directly", "if is_exempt(host, port, next(filter(None, map(reader.environ.get, NO_PROXY)), \"\")):", "if False:"),
+        ("exempt_with_its_port", "if int(found[2]) != port:", "if False:"),
+        ("exempt_below_a_name", "or host.endswith(f\".{name}\")", ""),
+        ("the_setting_wins", "if isinstance(given, Proxy) or reader.is_given(PROXY):", "if False:"),
     ),
 )  # fmt: skip

@@ -1,0 +1,58 @@
+"""The relay's side of readiness, each state by itself."""
+
+from typing import cast
+
+import pytest
+import trio
+
+from bus.readers import StreamReader
+from supervisor.connection import Connection, State
+from supervisor.health import SILENT_SECONDS, Check
+from supervisor.prekeys import Prekeys
+from supervisor.readiness import bus_check, prekeys_check, relay_check
+from supervisor.slots import Slots
+
+pytestmark = pytest.mark.pure
+
+
+class Facts:
+    """Stands for whatever is asked: it has the fields that were given."""
+
+    def __init__(self, **fields: object) -> None:
+        vars(self).update(fields)
+
+
+def relay(state: State, heard_seconds_ago: float | None, *, refusal: str | None = None, standby: bool = False) -> Check:
+    connection = Facts(state=state, heard_seconds_ago=heard_seconds_ago, refusal=refusal)
+    slots = Facts(is_standby=standby, detail="standby: all slots are taken")
+    return relay_check(cast(Connection, connection), cast(Slots, slots))
+
+
+@pytest.mark.parametrize(
+    ("found", "is_ok", "detail"),
+    [
+        (relay(State.CONNECTED, 1.0), True, "heard 1 s ago"),
+        (relay(State.CONNECTED, SILENT_SECONDS), False, "heard 20 s ago"),
+        (relay(State.CONNECTED, None), False, "connected"),
+        (relay(State.CONNECTING, 1.0), False, "connecting"),
+        (relay(State.DISCONNECTED, None, refusal="invalid_token"), False, "refused: invalid_token"),
+        (relay(State.DISCONNECTED, None, standby=True), True, "standby: all slots are taken"),
+    ],
+)
+def test_the_relay_is_heard_or_nothing_is_to_be_heard(found: Check, is_ok: bool, detail: str) -> None:
+    assert found == Check("relay", ok=is_ok, detail=detail)
+
+
+def test_without_published_prekeys_nobody_is_ready() -> None:
+    published = trio.Event()
+    prekeys = cast(Prekeys, Facts(published=published, problem="HTTP 503"))
+    assert prekeys_check(prekeys) == Check("prekeys", ok=False, detail="HTTP 503")
+    published.set()
+    assert prekeys_check(prekeys) == Check("prekeys", ok=True, detail="published")
+
+
+def test_one_who_waits_in_redis_and_is_kept_from_it_is_named() -> None:
+    parts = [Facts(thread_name=name, trouble=trouble) for name, trouble in (("leases", ""), ("replies", "NOPERM"))]
+    well, ill = (cast(StreamReader, part) for part in parts)
+    assert bus_check(well).ok
+    assert bus_check(well, ill) == Check("bus", ok=False, detail="replies: NOPERM")
