@@ -1,0 +1,55 @@
+"""Modules that decide something and have no mutant, each group with the reason. A folder stands for all that is in it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+EXEMPT: Final[dict[str, tuple[str, ...]]] = {
+    "it carries bytes and decides nothing about a message; real sockets, a real Redis and the fault table hold it": (
+        *("bus/client.py", "bus/link.py", "bus/wire.py", "bus/lines.py", "bus/log_stream.py", "bus/readers.py"),
+        *("bus/leases.py", "bus/lua.py", "bus/backoff.py", "bus/trouble.py", "bus/refusals.py"),
+        *("supervisor/websocket.py", "supervisor/guarded_stream.py", "supervisor/tunnel.py", "supervisor/http.py"),
+        *("supervisor/notify.py", "supervisor/keeper_link.py"),
+        *("supervisor/control_socket.py", "supervisor/redis_trouble.py"),
+    ),
+    "the typed half of scripts: what is checked before something is written stands in these, and is switched off there": (
+        *("bus/store.py", "bus/letters.py", "bus/vault.py", "bus/slots.py", "bus/jobs.py", "bus/job_steps.py"),
+        *("bus/recovery.py", "bus/policies.py", "bus/prekey_wish.py", "bus/scripts/reseal_copy.lua"),
+        *("bus/keys.py",),
+        *("bus/reseal.py", "bus/seal.py"),
+    ),
+    "it starts, watches and ends processes: real ones hold it, which take too long to be run once for each guard": (
+        *("bus/embedded.py", "bus/parent_death.py", "bus/process_end.py", "bus/strays.py", "bus/stacks.py"),
+        *("bus/tuning.py", "supervisor/__main__.py", "supervisor/app.py"),
+        *("supervisor/parts.py", "supervisor/drain.py", "supervisor/generation.py", "supervisor/supervision.py"),
+        *("supervisor/keeper.py", "supervisor/keeper_children.py", "supervisor/keeper_control.py"),
+        *("supervisor/pool.py", "supervisor/pool_settings.py", "supervisor/places.py", "supervisor/process.py"),
+        *("supervisor/redis_server.py", "supervisor/reloading.py", "supervisor/operator.py", "supervisor/questions.py"),
+        *("supervisor/supervisor_control.py", "supervisor/last_words.py", "supervisor/worker_events.py"),
+        *("supervisor/worker_order.py", "supervisor/workforce.py", "supervisor/instance.py", "supervisor/starting.py"),
+    ),
+    "it reads what an owner wrote or finds what the machine has: tables of cases hold it, one for each branch": (
+        *("bus/settings_reader.py", "bus/shared_settings.py", "bus/redis_url.py", "bus/url_parts.py", "bus/entrance.py"),
+        *("bus/reasons.py", "supervisor/config.py", "supervisor/env_files.py", "supervisor/environment.py"),
+        *("supervisor/settings_parsers.py", "supervisor/key_settings.py", "supervisor/code_place.py"),
+        *("supervisor/state_directory.py", "supervisor/state_place.py", "supervisor/private_files.py"),
+        *("supervisor/keystore_files.py", "supervisor/secrets.py", "supervisor/store_access.py"),
+        *("supervisor/store_rotation.py", "bus/redis_tls.py"),
+    ),
+    "it shows what is there and changes nothing of it": (
+        *("bus/backlog.py", "bus/overview.py", "bus/trace.py", "supervisor/cli/", "supervisor/status.py"),
+        *("supervisor/metrics.py", "supervisor/gauges.py", "supervisor/survey.py", "supervisor/logs.py"),
+        *("supervisor/bulletin.py", "supervisor/remedies.py", "supervisor/evidence.py", "supervisor/sent_times.py"),
+    ),
+    "it takes bytes apart that others made: generated and broken ones hold it, each byte turned and each length cut": (
+        *("bus/records.py", "bus/sealing.py", "supervisor/frames.py", "supervisor/answers.py", "supervisor/listing.py"),
+        *("supervisor/ids.py", "supervisor/backup/"),
+    ),
+    "no guard of it is switched off yet; its tests see what it does from outside, by what is sent and kept": (
+        *("supervisor/outbound.py", "supervisor/delivery.py", "supervisor/sealer.py", "supervisor/sessions.py"),
+        *("supervisor/prekeys.py", "supervisor/streams.py", "supervisor/second_chances.py", "supervisor/held.py"),
+        *("supervisor/asking.py", "supervisor/fullness.py", "supervisor/grant_ledger.py", "supervisor/relations.py"),
+        *("supervisor/refetch.py", "supervisor/own_words.py", "bus/snapshot.py", "bus/scripts/save_conversation.lua"),
+        *("bus/restoring.py", "bus/restore_switch.py"),
+    ),
+}  # fmt: skip
