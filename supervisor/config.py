@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bus import shared_settings as shared
-from bus.embedded import SHORT_DIR
 from bus.redis_tls import REDIS_CA, REDIS_CERT, REDIS_KEY
 from bus.settings_reader import (
     Reader,
@@ -35,6 +34,7 @@ from bus.shared_settings import (
     RETRY_TIMEOUTS,
     agent_id_of,
 )
+from bus.socket_place import SHORT_DIR
 from supervisor import settings_parsers as parsers
 from supervisor.autoscale import Bounds
 from supervisor.recycling import RecycleLimits

@@ -13,8 +13,8 @@ from pathlib import Path
 import msgspec
 import trio
 
-from bus.embedded import socket_path
 from bus.lines import Lines, Unreadable, json_decoder
+from bus.socket_place import place_of_socket, socket_path
 from supervisor.bounded_listener import BoundedListener
 
 SOCKET_NAME = "control.sock"
@@ -61,6 +61,11 @@ class ControlTaken(Exception):
 def control_path(state_dir: Path, runtime_dir: Path) -> Path:
     """In the state directory; where that makes it too long, where the private Redis has its own in that case."""
     return socket_path(state_dir / SOCKET_NAME, state_dir, runtime_dir)
+
+
+def control_place(state_dir: Path, runtime_dir: Path) -> Path:
+    """The same for who only looks: nothing is made for it."""
+    return place_of_socket(state_dir / SOCKET_NAME, state_dir, runtime_dir)
 
 
 def listen_control(path: Path) -> socket.socket:

@@ -286,9 +286,11 @@ def _kind(error: Exception) -> str:
 
 
 @asynccontextmanager
-async def open_rest(base_url: str, agent_id: str, token: Secret[str], way: Way = DIRECTLY) -> AsyncIterator[Rest]:
-    """A client with its connections, closed with the block. It goes the given way, whatever stands in the environment."""
-    headers = {"Authorization": f"Bearer {token.reveal()}", "Accept-Encoding": "gzip"}
+async def open_client(base_url: str, token: Secret[str] | None, way: Way) -> AsyncIterator[httpx2.AsyncClient]:
+    """Connections that go the given way, whatever stands in the environment; closed with the block."""
+    headers = {"Accept-Encoding": "gzip"}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token.reveal()}"
     limits = httpx2.Limits(max_connections=MOST_CONNECTIONS, max_keepalive_connections=ASKED_AT_ONCE)
     async with httpx2.AsyncClient(
         base_url=base_url,
@@ -301,4 +303,11 @@ async def open_rest(base_url: str, agent_id: str, token: Secret[str], way: Way =
     ) as client:
         # What answers set would be kept, and sent, for ever.
         client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        yield client
+
+
+@asynccontextmanager
+async def open_rest(base_url: str, agent_id: str, token: Secret[str], way: Way = DIRECTLY) -> AsyncIterator[Rest]:
+    """The calls of one agent, over a client that is closed with the block."""
+    async with open_client(base_url, token, way) as client:
         yield Rest(client, agent_id)

@@ -34,6 +34,7 @@ COMMANDS: Mapping[str, str] = {
     "keys": "supervisor.cli.keys:keys",
     "backup": "supervisor.cli.backup:backup",
     "restore": "supervisor.cli.restore:restore",
+    "doctor": "supervisor.cli.doctor:doctor",
     "check-settings": "supervisor.cli.check_settings:check_settings",
 }
 

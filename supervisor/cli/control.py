@@ -7,15 +7,16 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NoReturn
 
 import click
 import msgspec
 
-from bus.embedded import RuntimeDirectoryUnsafe
 from bus.lines import Lines, Unreadable
+from bus.socket_place import RuntimeDirectoryUnsafe
 from supervisor.config import control_directories
-from supervisor.control_socket import Answer, Request, control_path, read_answer
+from supervisor.control_socket import Answer, Request, control_place, read_answer
 
 RECEIVE_BYTES = 65536
 CONNECT_SECONDS = 5.0
@@ -23,25 +24,40 @@ ANSWER_SECONDS = 30.0
 UNREADABLE = "the agent's answer cannot be read; is hashee-agent another version here?"
 
 
+class NoAnswer(Exception):
+    """Why there is none, and what helps."""
+
+
 def ask(request: Request, *, patience_seconds: float | None = ANSWER_SECONDS) -> Iterator[Answer]:
     """The answers, as they come, until the other side ends the connection or the caller has enough.
 
-    `patience_seconds`: for each answer; None for as long as it takes.
+    `patience_seconds`: for each answer; None for as long as it takes. Ends the process with status 1 where there is none.
     """
-    state_dir, runtime_dir = control_directories(os.environ)
+    try:
+        yield from answers(request, *control_directories(os.environ), patience_seconds=patience_seconds)
+    except NoAnswer as problem:
+        give_up(str(problem))
+
+
+def answers(
+    request: Request, state_dir: Path, runtime_dir: Path, *, patience_seconds: float | None
+) -> Iterator[Answer]:
+    """Like `ask`, of the agent of this state directory; nothing is made on the way. Raises NoAnswer."""
     if not state_dir.is_dir():
-        give_up(
+        raise NoAnswer(
             f"no agent runs here: {state_dir} is not there (start one with hashee-agent up, or set HASHEE_STATE_DIR)"
         )
     lines = Lines()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(CONNECT_SECONDS)
         try:
-            connection.connect(str(control_path(state_dir, runtime_dir)))
+            connection.connect(str(control_place(state_dir, runtime_dir)))
         except PermissionError:
-            give_up(f"the agent of {state_dir} belongs to another user; run this as that user")
+            raise NoAnswer(f"the agent of {state_dir} belongs to another user; run this as that user") from None
         except (OSError, RuntimeDirectoryUnsafe):
-            give_up(f"no agent runs on {state_dir} (start one with hashee-agent up, or set HASHEE_STATE_DIR)")
+            raise NoAnswer(
+                f"no agent runs on {state_dir} (start one with hashee-agent up, or set HASHEE_STATE_DIR)"
+            ) from None
         connection.settimeout(patience_seconds)
         try:
             connection.sendall(msgspec.json.encode(request) + b"\n")
@@ -49,11 +65,13 @@ def ask(request: Request, *, patience_seconds: float | None = ANSWER_SECONDS) ->
                 for line in lines.feed(data):
                     yield read_answer(line)
                 if lines.too_long:
-                    give_up(UNREADABLE)
+                    raise NoAnswer(UNREADABLE)
         except Unreadable:
-            give_up(UNREADABLE)
+            raise NoAnswer(UNREADABLE) from None
         except TimeoutError:
-            give_up(f"the agent has not answered for {patience_seconds:.0f} s; its log, or QUIT to it, says more")
+            raise NoAnswer(
+                f"the agent has not answered for {patience_seconds:.0f} s; its log, or QUIT to it, says more"
+            ) from None
         except ConnectionError:
             return
 

@@ -324,7 +324,7 @@ STEPS: dict[str, tuple[str, ...]] = {
         "supervisor/websocket.py:WebSocket._closing_handshake",
     ),
     "a command's own line: what cannot be read ends the command with a word (tests/keeper/test_control_socket.py)": (
-        "supervisor/cli/control.py:ask",
+        "supervisor/cli/control.py:answers",
     ),
     "answers somebody who watches a status, until they hang up": ("supervisor/control_socket.py:_repeat",),
     "of one drain, bounded by its time; RedisFailed is looked over (tests/supervisor, tests/test_kills.py)": (

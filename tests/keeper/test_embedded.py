@@ -14,6 +14,7 @@ import trio
 
 from bus import embedded
 from bus.budgets import MIB
+from bus.socket_place import SOCKET_PATH_LIMIT_BYTES, RuntimeDirectoryUnsafe
 from supervisor.state_directory import make_private
 
 
@@ -118,7 +119,7 @@ async def test_fsync_always_is_the_servers_own(tmp_path: Path) -> None:
 
 async def test_a_socket_path_that_is_too_long_goes_to_the_runtime_directory(tmp_path: Path) -> None:
     layout = embedded.prepare(tmp_path / ("long" * 30), tmp_path)
-    assert len(os.fsencode(layout.socket_path)) <= embedded.SOCKET_PATH_LIMIT_BYTES
+    assert len(os.fsencode(layout.socket_path)) <= SOCKET_PATH_LIMIT_BYTES
     assert stat.S_IMODE(layout.socket_path.parent.stat().st_mode) == 0o700
     async with running_server(layout):
         assert await embedded.command(layout, "PING") == "+PONG"
@@ -128,7 +129,7 @@ def test_a_runtime_folder_that_others_can_enter_is_refused(tmp_path: Path) -> No
     deep = tmp_path / ("long" * 30)
     folder = embedded.prepare(deep, tmp_path).socket_path.parent
     folder.chmod(0o755)
-    with pytest.raises(embedded.RuntimeDirectoryUnsafe, match=folder.name):
+    with pytest.raises(RuntimeDirectoryUnsafe, match=folder.name):
         embedded.prepare(deep, tmp_path)
 
 

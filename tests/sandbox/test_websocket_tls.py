@@ -18,8 +18,10 @@ from supervisor.way import Way
 from supervisor.websocket import ConnectFailed, open_websocket
 from tests.sandbox.raw_server import CLOSE, Peer, raw_server
 
+ONE_HOUR = timedelta(hours=1)
 
-def certificate(folder: Path) -> tuple[Path, Path]:
+
+def certificate(folder: Path, ends_in: timedelta = ONE_HOUR) -> tuple[Path, Path]:
     """Paths of a self-signed certificate for 127.0.0.1 and relay.test, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, folder.name[:64])])
@@ -30,8 +32,8 @@ def certificate(folder: Path) -> tuple[Path, Path]:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=1))
-        .not_valid_after(now + timedelta(hours=1))
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + ends_in)
         .add_extension(
             x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1")), x509.DNSName("relay.test")]),
             critical=False,
@@ -46,9 +48,9 @@ def certificate(folder: Path) -> tuple[Path, Path]:
 
 
 @asynccontextmanager
-async def tls_front(folder: Path, plain_port: int) -> AsyncIterator[tuple[int, Path]]:
+async def tls_front(folder: Path, plain_port: int, ends_in: timedelta = ONE_HOUR) -> AsyncIterator[tuple[int, Path]]:
     """TLS in front of what listens on a port of this machine: its own port, and the certificate to trust."""
-    cert, key = certificate(folder)
+    cert, key = certificate(folder, ends_in)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
 

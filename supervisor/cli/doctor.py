@@ -1,0 +1,106 @@
+"""`hashee-agent doctor`: everything that could be wrong here, with the command that helps; for people or as JSON."""
+
+import dataclasses
+import os
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+import msgspec
+
+from supervisor.cli.control import NoAnswer, answers
+from supervisor.cli.ending import EXIT_CONFIGURATION
+from supervisor.cli.lazy import ENV_FILE
+from supervisor.cli.store import shown
+from supervisor.control_socket import Request
+from supervisor.doctor.case import Case, read_case
+from supervisor.doctor.findings import Finding, Verdict, worst_first, worst_of
+from supervisor.doctor.looks import LOOKS
+from supervisor.doctor.rounds import examine
+from supervisor.env_files import EnvFileError, add_env_file
+
+STATUS_SECONDS = 8.0  # the keeper itself waits 5 s for its supervisor
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What `--json` shows; its fields are added to, never changed. `at_ms`: Unix time. `worst`: of all verdicts."""
+
+    version: str
+    at_ms: int
+    worst: Verdict
+    findings: list[Finding]
+
+
+def _read_env_files(context: click.Context, _option: click.Parameter, paths: tuple[Path, ...]) -> None:
+    """One that cannot be used is a finding here, and ends nothing."""
+    problems = context.ensure_object(list)
+    for path in paths:
+        try:
+            add_env_file(path, os.environ)
+        except EnvFileError as problem:
+            problems.append(str(problem))
+
+
+@click.command(short_help="Look for what is wrong, and say what helps.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option(
+    "--env-file",
+    ENV_FILE,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    multiple=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_read_env_files,
+    help="Settings as NAME=value lines; one that cannot be read is told among the rest.",
+)
+@click.pass_obj
+def doctor(problems: list[str] | None, as_json: bool) -> int:
+    """Look at settings, key files, clock, relay, Redis, disk and the running agent, and say of each what helps. It changes nothing.
+
+    Ends with 0 when nothing is bad (there may be warnings), with 1 when something is, with 78 when the settings cannot be read. With an
+    agent or without one; no secret is shown. The findings are sorted: what is bad comes first.
+    """
+    case = _asked(read_case(os.environ, tuple(problems or ())))
+    findings = worst_first(examine(case, LOOKS))
+    if as_json:
+        report = Report(
+            version=version("hashee-agent"),
+            at_ms=int(time.time() * 1000),
+            worst=worst_of(findings),
+            findings=findings,
+        )
+        click.echo(msgspec.json.encode(report).decode())
+    else:
+        _tell(findings)
+    if case.settings_problems:
+        return EXIT_CONFIGURATION
+    return 1 if worst_of(findings) is Verdict.BAD else 0
+
+
+def _asked(case: Case) -> Case:
+    """With what the running agent says, or why there is none."""
+    if case.state_dir is None:
+        return dataclasses.replace(case, status_problem="the settings do not say where an agent would be")
+    try:
+        request = Request("status")
+        for answer in answers(request, case.state_dir, case.runtime_dir, patience_seconds=STATUS_SECONDS):
+            if answer.ok:
+                return dataclasses.replace(case, status=msgspec.json.decode(answer.result))
+            return dataclasses.replace(case, status_problem=answer.error)
+    except NoAnswer as problem:
+        return dataclasses.replace(case, status_problem=str(problem))
+    return dataclasses.replace(case, status_problem="the agent ended before it answered")
+
+
+def _tell(findings: list[Finding]) -> None:
+    """A line for each, and one with what helps; nothing is cut, so that it can be searched."""
+    width = max(len(f"{finding.subject}: {finding.name}") for finding in findings)
+    for finding in findings:
+        name = f"{finding.subject}: {finding.name}"
+        click.echo(f"{finding.verdict.value:<8}{name:<{width}}  {shown(finding.said)}")
+        if finding.remedy:
+            click.echo(f"{'':<8}{'':<{width}}  → {shown(finding.remedy)}")
+    counts = [(verdict.value, sum(one.verdict is verdict for one in findings)) for verdict in Verdict]
+    click.echo(", ".join(f"{count} {name}" for name, count in counts if count))

@@ -1,0 +1,80 @@
+"""What the running agent says of itself: readiness, connection and slot, prekeys, workers, what waits for a decision."""
+
+from collections.abc import Iterator
+
+from supervisor.doctor.case import Case, Json
+from supervisor.doctor.findings import Finding, Verdict, at_least, bad, judged, ok, unknown, warn
+from supervisor.prekeys import ONE_TIME_REFILL_UNDER
+
+SUBJECT = "agent"
+RUNBOOKS = {
+    "relay": "docs/runbooks/no-connection.md",
+    "prekeys": "docs/runbooks/prekeys-low.md",
+    "identity": "docs/runbooks/twin.md",
+    "catch-up": "docs/runbooks/not-caught-up.md",
+    "redis": "docs/runbooks/redis.md",
+    "bus": "docs/runbooks/redis.md",
+    "intake": "docs/runbooks/much-comes-in.md",
+    "workers": "docs/runbooks/crash-loop.md, docs/runbooks/deaf.md",
+}
+NOT_READY = "docs/runbooks/not-ready.md"
+
+
+def look_at_agent(case: Case) -> Iterator[Finding]:
+    """All that the status says; that it cannot be asked where no agent runs."""
+    if case.status is None:
+        yield unknown(SUBJECT, "running", case.status_problem or "no agent was asked", "hashee-agent up")
+        return
+    keeper, status = case.status.get("keeper"), case.supervisor
+    if keeper and keeper.get("upgrade"):
+        yield ok(SUBJECT, "upgrade", f"the last one: {keeper['upgrade']}")
+    if not status:
+        said = case.status.get("problem") or "the keeper has no supervisor that answers"
+        yield bad(SUBJECT, "running", str(said), "hashee-agent status; docs/runbooks/no-supervisor.md")
+        return
+    yield ok(SUBJECT, "running", f"supervisor {status['pid']}, for {status['uptime_seconds'] / 60:.0f} minutes")
+    for check in status["checks"]:
+        remedy = f"hashee-agent status; {RUNBOOKS.get(check['name'], NOT_READY)}"
+        verdict = Verdict.OK if check["ok"] else Verdict.BAD
+        yield judged(SUBJECT, f"check {check['name']}", verdict, check["detail"], remedy)
+    yield _connection(status["connection"])
+    yield _one_time_prekeys(status["prekeys_left"])
+    yield from _pool(status["pool"])
+    yield from _decisions(status["work"])
+
+
+def _connection(connection: Json) -> Finding:
+    if connection["standby"]:
+        return ok(SUBJECT, "slot", f"a warm standby: {connection['detail']}")
+    if connection["refusal"]:
+        said = f"the relay refuses: {connection['refusal']}"
+        return bad(SUBJECT, "slot", said, "hashee-agent status; docs/runbooks/no-connection.md")
+    return ok(SUBJECT, "slot", f"slot {connection['slot']}, {connection['state']}, {connection['detail']}")
+
+
+def _one_time_prekeys(left: int | None) -> Finding:
+    if left is None:
+        return unknown(SUBJECT, "one-time prekeys", "not published yet", "hashee-agent status")
+    verdict = at_least(left, warns=ONE_TIME_REFILL_UNDER, spoils=0)
+    return judged(SUBJECT, "one-time prekeys", verdict, f"{left} left at the relay", "docs/runbooks/prekeys-low.md")
+
+
+def _pool(pool: Json) -> Iterator[Finding]:
+    if loop := pool.get("crash_loop"):
+        said = f"workers die again and again: {loop['deaths']} deaths in a minute"
+        yield bad(SUBJECT, "crash loop", said, "hashee-agent status; docs/runbooks/crash-loop.md")
+    if pool.get("reload_problem"):
+        said = "the last reload failed, the old workers stay"
+        yield warn(SUBJECT, "reload", said, "hashee-agent status says why; then: hashee-agent reload")
+
+
+def _decisions(work: Json | None) -> Iterator[Finding]:
+    if work is None:
+        yield unknown(SUBJECT, "what waits", "unknown while Redis does not answer", "docs/runbooks/redis.md")
+        return
+    for field, name, helps in (
+        ("dead_letters", "dead letters", "hashee-agent dead list"),
+        ("quarantined", "quarantine", "hashee-agent quarantine list"),
+    ):
+        verdict = Verdict.WARN if work[field] else Verdict.OK
+        yield judged(SUBJECT, name, verdict, f"{work[field]} wait for a decision", helps)

@@ -1,0 +1,102 @@
+"""What is known before anything is looked at: each setting by itself, so that one that is wrong hides no other, and what the agent says of itself."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bus.settings_reader import Reader, SettingsError, number
+from supervisor import settings_parsers as parsers
+from supervisor.config import (
+    AGENT_TOKEN,
+    BASE_URL,
+    DRAIN_SECONDS,
+    MEMORY,
+    REDIS_MEMORY,
+    REDIS_TRUST,
+    REDIS_URL,
+    STORE_KEY,
+    SupervisorSettings,
+    agent_id_of,
+    runtime_dir_of,
+    state_dir_of,
+)
+from supervisor.key_settings import keystore_path
+from supervisor.secrets import Secret
+from supervisor.way import Way, find_way
+
+Json = Mapping[str, Any]  # what the agent said; another version of it may say less or more
+Value = TypeVar("Value")
+NO_TRUST: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Case:
+    """A setting is None where it is not set or not readable. `status`: what `hashee-agent status --json` shows, None without an agent."""
+
+    environ: Mapping[str, str]
+    settings_problems: tuple[str, ...]
+    agent_id: str | None
+    token: Secret[str] | None
+    base_url: str | None
+    way: Way | None
+    state_dir: Path | None
+    runtime_dir: Path
+    redis_is_private: bool
+    redis_url: Secret[str] | None
+    redis_trust: frozenset[str]
+    store_key_is_given: bool
+    keystore: Path | None
+    drain_seconds: float
+    memory_bytes: int | None
+    redis_memory_bytes: int | None
+    status: Json | None = None
+    status_problem: str = ""
+
+    @property
+    def supervisor(self) -> Json | None:
+        """The running supervisor's part of the status."""
+        return None if self.status is None else self.status.get("supervisor")
+
+    @property
+    def supervisor_pid(self) -> int | None:
+        """Of the supervisor that answered."""
+        return None if self.supervisor is None else self.supervisor.get("pid")
+
+
+def read_case(environ: Mapping[str, str], problems: tuple[str, ...] = ()) -> Case:
+    """`problems`: what was found wrong on the way to these settings. Raises nothing: what is wrong stands in `settings_problems`."""
+
+    def one(read: Callable[[Reader], Value]) -> Value | None:
+        reader = Reader(environ)
+        try:
+            value = read(reader)
+            reader.finish()
+        except SettingsError:
+            return None  # the whole reading below says so
+        return value
+
+    try:
+        SupervisorSettings.from_environ(environ)
+    except SettingsError as problem:
+        problems = (*problems, str(problem))
+    base_url = one(lambda reader: reader.required(BASE_URL, parsers.base_url, ""))
+    agent_id = one(agent_id_of)
+    return Case(
+        environ=environ,
+        settings_problems=problems,
+        agent_id=agent_id,
+        token=one(lambda reader: reader.optional(AGENT_TOKEN, parsers.agent_token)),
+        base_url=base_url,
+        way=None if base_url is None else one(lambda reader: find_way(reader, base_url)),
+        state_dir=one(lambda reader: state_dir_of(reader, agent_id_of(reader))),
+        runtime_dir=runtime_dir_of(environ),
+        redis_is_private=not Reader(environ).is_given(REDIS_URL),
+        redis_url=one(parsers.given_redis_url),
+        redis_trust=one(lambda reader: reader.required(REDIS_TRUST, parsers.redis_trust, NO_TRUST)) or NO_TRUST,
+        store_key_is_given=Reader(environ).is_given(STORE_KEY),
+        keystore=None if agent_id is None else keystore_path(Reader(environ), agent_id),
+        drain_seconds=one(lambda reader: reader.required(DRAIN_SECONDS, number(0, 3600), 0.0)) or 0.0,
+        memory_bytes=one(lambda reader: reader.optional(MEMORY, parsers.mebibytes(64))),
+        redis_memory_bytes=one(lambda reader: reader.optional(REDIS_MEMORY, parsers.mebibytes(24))),
+    )

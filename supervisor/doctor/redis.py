@@ -1,0 +1,124 @@
+"""Redis, whoever runs it: reached, fit, with room, writing to its disk; and our clock against its. Questions only, nothing is written."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import cast
+
+import trio
+
+from bus.budgets import MIB, SMALLEST_REDIS_BYTES
+from bus.client import RedisClient, open_redis
+from bus.embedded import layout_of
+from bus.lua import Scripts
+from bus.socket_place import RuntimeDirectoryUnsafe
+from bus.wire import RedisFailed, RedisUnavailable, Value
+from supervisor.doctor.case import Case
+from supervisor.doctor.clock import skew
+from supervisor.doctor.findings import Finding, Verdict, at_most, bad, judged, ok, unknown, warn
+from supervisor.redis_check import RedisUnfit, check_redis, look
+from supervisor.redis_watch import HOLD_FROM, HOLD_UNTIL
+
+SUBJECT = "redis"
+ANSWER_SECONDS = 6.0
+CLIENTS_UNTIL = 0.8
+RUNBOOK = "docs/runbooks/redis.md"
+ROOM = f"raise maxmemory (HASHEE_REDIS_MEMORY of a private one), or let go: hashee-agent dead list; {RUNBOOK}"
+
+
+def redis_url_of(case: Case) -> str | None:
+    """Of the given Redis or of the private one, whether it runs or not; None where the settings do not say."""
+    if case.redis_url is not None:
+        return case.redis_url.reveal()
+    if not case.redis_is_private or case.state_dir is None:
+        return None
+    try:
+        return layout_of(case.state_dir, case.runtime_dir).url
+    except (OSError, RuntimeDirectoryUnsafe):
+        return None
+
+
+def look_at_redis(case: Case) -> Iterator[Finding]:
+    """Everything that Redis itself can tell."""
+    url = redis_url_of(case)
+    if url is None:
+        yield unknown(SUBJECT, "reached", "the settings do not say where it is", "hashee-agent check-settings")
+        return
+    yield from trio.run(_all, case, url)
+
+
+async def _all(case: Case, url: str) -> list[Finding]:
+    found: list[Finding] = []
+    try:
+        with trio.fail_after(ANSWER_SECONDS):
+            async with open_redis(url, Scripts({})) as client:
+                await _ask(case, client, found)
+    except trio.TooSlowError:
+        found.append(bad(SUBJECT, "reached", f"no answer within {ANSWER_SECONDS:.0f} s", RUNBOOK))
+    except RedisFailed as error:
+        found.append(_unreached(case, error))
+    return found
+
+
+def _unreached(case: Case, error: RedisFailed) -> Finding:
+    away = isinstance(error, RedisUnavailable) and error.reason == RedisUnavailable.reason
+    if away and case.redis_is_private and case.status is None:
+        return unknown(SUBJECT, "reached", "the private Redis does not run, since no agent does", "hashee-agent up")
+    return bad(SUBJECT, "reached", f"{error.reason}: {error}", RUNBOOK)
+
+
+async def _ask(case: Case, client: RedisClient, found: list[Finding]) -> None:
+    """What was found so far stays found when a later question fails. Raises RedisFailed."""
+    began_at = time.time()
+    seconds, micros = cast("tuple[bytes, bytes]", await client.command("TIME"))
+    trip = time.time() - began_at
+    found.append(ok(SUBJECT, "reached", f"answers in {trip * 1000:.1f} ms"))
+    found.append(skew("Redis", began_at + trip / 2 - (int(seconds) + int(micros) / 1e6), trip / 2))
+    try:
+        server = await check_redis(client, case.redis_trust)
+        found.append(ok(SUBJECT, "fit", f"{server}, evicts nothing, writes all down"))
+    except RedisUnfit as problem:
+        found.append(bad(SUBJECT, "fit", str(problem), RUNBOOK))
+    faults = (await look(client)).faults(case.redis_trust)
+    found.extend(bad(SUBJECT, setting, fault, RUNBOOK) for setting, fault in faults.items() if fault)
+    memory = _facts(await client.command("INFO", "memory"))
+    persistence = _facts(await client.command("INFO", "persistence"))
+    clients = _facts(await client.command("INFO", "clients"))
+    replication = _facts(await client.command("INFO", "replication"))
+    found.extend((_room(memory), _persistence(persistence), *_clients(clients)))
+    if replication.get("role") == "slave":
+        said = "this server is a replica: it takes no writes"
+        found.append(bad(SUBJECT, "role", said, "point HASHEE_REDIS_URL to the master"))
+
+
+def _room(facts: Mapping[str, str]) -> Finding:
+    used, most = int(facts.get("used_memory", 0)), int(facts.get("maxmemory", 0))
+    if not most:
+        return ok(SUBJECT, "room", f"{used / MIB:.1f} MiB used, no limit of its own")
+    said = f"{used / MIB:.1f} of {most / MIB:.1f} MiB used ({used / most:.0%})"
+    if most < SMALLEST_REDIS_BYTES:
+        return warn(SUBJECT, "room", f"{said}; less than {SMALLEST_REDIS_BYTES // MIB} MiB is too little", ROOM)
+    return judged(SUBJECT, "room", at_most(used / most, warns=HOLD_UNTIL, spoils=HOLD_FROM), said, ROOM)
+
+
+def _persistence(facts: Mapping[str, str]) -> Finding:
+    if facts.get("loading") == "1":
+        return warn(SUBJECT, "persistence", "it is still reading its file", "wait; hashee-agent status says when")
+    failed = [name for name in ("aof_last_write_status", "aof_last_bgrewrite_status") if facts.get(name, "ok") != "ok"]
+    if failed:
+        said = f"{' and '.join(failed)}: err; its disk is full or broken"
+        return bad(SUBJECT, "persistence", said, "df -h; df -i; the server's own log (redis/redis.log)")
+    size = int(facts.get("aof_current_size", 0))
+    return ok(SUBJECT, "persistence", f"the last write and rewrite succeeded; its file has {size / MIB:.1f} MiB")
+
+
+def _clients(facts: Mapping[str, str]) -> Iterator[Finding]:
+    with suppress(KeyError):  # some servers do not say
+        now, most = int(facts["connected_clients"]), int(facts["maxclients"])
+        verdict = Verdict.WARN if now >= most * CLIENTS_UNTIL else Verdict.OK
+        yield judged(SUBJECT, "clients", verdict, f"{now} of {most}", "raise maxclients, or find who connects")
+
+
+def _facts(info: Value) -> dict[str, str]:
+    text = cast(bytes, info).decode("utf-8", "replace")
+    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)

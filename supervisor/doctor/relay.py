@@ -1,0 +1,130 @@
+"""The way to the relay, as the supervisor goes it: proxy, TLS, certificate, token; and our clock against the relay's.
+
+One request: the list of relations, which the supervisor reads after every connection and which changes nothing. Of its answer only the
+head is taken.
+"""
+
+import ssl
+import time
+from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
+from typing import TypeVar
+
+import httpx2
+import trio
+
+from supervisor.doctor.case import Case
+from supervisor.doctor.clock import skew
+from supervisor.doctor.findings import Finding, at_least, bad, judged, ok, unknown, warn
+from supervisor.rest import open_client
+from supervisor.secrets import Secret
+from supervisor.way import Way
+
+SUBJECT = "relay"
+ANSWER_SECONDS = 6.0
+DATE_SECONDS = 1.0  # the header has whole seconds
+DAY_SECONDS = 86_400.0
+RENEW_DAYS = 14.0  # what is renewed by itself is renewed long before
+LAST_DAYS = 3.0
+TRUST = "give its issuer's certificate: SSL_CERT_FILE=/path/to/ca.pem (docs/settings.md)"
+NETWORK = "look at network, DNS and proxy (HASHEE_PROXY, docs/settings.md); docs/runbooks/no-connection.md"
+ROTATE = "set the present one (HASHEE_AGENT_TOKEN) and restart; docs/runbooks/no-connection.md"
+CERTIFICATE_REMEDIES = {
+    9: "our clock is behind, or the relay's certificate begins later: timedatectl",  # X509_V_ERR_CERT_NOT_YET_VALID
+    10: "the relay's operator (or the proxy's) must renew it; our clock may be ahead: timedatectl",  # …_CERT_HAS_EXPIRED
+    62: "HASHEE_BASE_URL must have a name that the certificate has",  # X509_V_ERR_HOSTNAME_MISMATCH
+    64: "HASHEE_BASE_URL must have an address that the certificate has",  # X509_V_ERR_IP_ADDRESS_MISMATCH
+}
+
+
+def look_at_relay(case: Case) -> Iterator[Finding]:
+    """Whether it is reached, by which way, with which certificate, and what it says to our token."""
+    if case.base_url is None or case.way is None:
+        yield unknown(SUBJECT, "way", "the settings do not say how it is reached", "hashee-agent check-settings")
+        return
+    yield from trio.run(_ask, case.base_url, case.way, case.agent_id or "", case.token)
+
+
+async def _ask(base_url: str, way: Way, agent_id: str, token: Secret[str] | None) -> list[Finding]:
+    where = f"{base_url} {way.shown}"
+    began_at = time.time()
+    try:
+        with trio.fail_after(ANSWER_SECONDS):
+            async with (
+                open_client(base_url, token, way) as client,
+                client.stream("GET", f"/agents/{agent_id}/relations") as answer,
+            ):
+                seconds = time.time() - began_at
+                return [
+                    ok(SUBJECT, "way", f"{where}: answered in {seconds * 1000:.0f} ms"),
+                    *_certificate(answer),
+                    _token(answer.status_code, token),
+                    _clock(answer.headers.get("Date"), began_at, seconds),
+                ]
+    except trio.TooSlowError:
+        return [bad(SUBJECT, "way", f"{where}: no answer within {ANSWER_SECONDS:.0f} s", NETWORK)]
+    except httpx2.ProxyError as error:
+        status = str(error)[:3]
+        said = f" with {status}" if status.isdecimal() else ""
+        return [
+            bad(SUBJECT, "way", f"{where}: the proxy refuses{said}", "its user and password, and what it lets through")
+        ]
+    except (httpx2.HTTPError, OSError) as error:
+        return [_unreached(where, error)]
+
+
+def _unreached(where: str, error: BaseException) -> Finding:
+    refusal = _cause(error, ssl.SSLCertVerificationError)
+    if refusal is not None:
+        said = f"{where}: the certificate is refused: {refusal.verify_message}"
+        return bad(SUBJECT, "certificate", said, CERTIFICATE_REMEDIES.get(refusal.verify_code, TRUST))
+    problem = _cause(error, OSError)
+    why = problem.strerror if problem is not None and problem.strerror else type(error).__name__
+    return bad(SUBJECT, "way", f"{where}: not reached: {why}", NETWORK)
+
+
+Problem = TypeVar("Problem", bound=OSError)
+
+
+def _cause(error: BaseException | None, kind: type[Problem]) -> Problem | None:
+    """Libraries wrap what happened; the innermost knows best. Of several addresses that were tried the first one's."""
+    found = None
+    while error is not None:
+        found = error if isinstance(error, kind) else found
+        error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__ or error.__context__
+    return found
+
+
+def _certificate(answer: httpx2.Response) -> Iterator[Finding]:
+    stream = answer.extensions.get("network_stream")
+    secure = None if stream is None else stream.get_extra_info("ssl_object")
+    if secure is None:
+        yield ok(SUBJECT, "certificate", "none is needed: without TLS, on loopback")
+        return
+    shown = secure.getpeercert()
+    days = (ssl.cert_time_to_seconds(shown["notAfter"]) - time.time()) / DAY_SECONDS
+    names = ", ".join(name for _, name in shown.get("subjectAltName", ())[:3])
+    verdict = at_least(days, warns=RENEW_DAYS, spoils=LAST_DAYS)
+    said = f"{secure.version()}, of {names}: ends in {days:.1f} days"
+    yield judged(SUBJECT, "certificate", verdict, said, "whoever runs the relay must renew it")
+
+
+def _token(status: int, token: Secret[str] | None) -> Finding:
+    if token is None:
+        return unknown(SUBJECT, "token", "the settings have none that can be read", "hashee-agent check-settings")
+    if 200 <= status < 300:
+        return ok(SUBJECT, "token", "accepted")
+    if status in (401, 403, 404):
+        return bad(SUBJECT, "token", f"the relay does not accept token and agent id: HTTP {status}", ROTATE)
+    if status == 429:
+        return warn(SUBJECT, "token", "the relay asks us to slow down: HTTP 429", "hashee-agent status; wait a minute")
+    return unknown(SUBJECT, "token", f"the relay answers HTTP {status}", NETWORK)
+
+
+def _clock(date: str | None, began_at: float, seconds: float) -> Finding:
+    try:
+        theirs = parsedate_to_datetime(date or "").timestamp()
+    except ValueError:
+        return unknown("clock", "relay", "its answer has no time")
+    # It was written between asking and answer, and has lost a part of a second.
+    return skew("relay", began_at + seconds / 2 - (theirs + DATE_SECONDS / 2), (seconds + DATE_SECONDS) / 2)

@@ -1,0 +1,27 @@
+"""Whether the settings can be read, and whether the state directory that they name can be used."""
+
+from collections.abc import Iterator
+
+from supervisor.config import SettingsError
+from supervisor.doctor.case import Case
+from supervisor.doctor.findings import Finding, bad, ok
+from supervisor.state_directory import refuse_unusable
+
+SUBJECT = "settings"
+HELP = "mend it (docs/settings.md), then: hashee-agent check-settings"
+
+
+def look_at_settings(case: Case) -> Iterator[Finding]:
+    """Every reading of the settings that fails, else that all are readable."""
+    for problem in case.settings_problems:
+        yield bad(SUBJECT, "readable", problem, HELP)
+    if not case.settings_problems:
+        yield ok(SUBJECT, "readable", "all settings can be read")
+    if case.state_dir is None:
+        return
+    try:
+        refuse_unusable(case.state_dir)
+    except SettingsError as problem:
+        yield bad(SUBJECT, "state directory", str(problem), HELP)
+    else:
+        yield ok(SUBJECT, "state directory", f"{case.state_dir} can be used")
