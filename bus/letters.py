@@ -213,6 +213,32 @@ def message_id_of(name: str) -> str:
     return _BESIDE.sub("", name)
 
 
+class OldMessage(msgspec.Struct, frozen=True):
+    """What is noted of a message that lay below what its conversation had come to and could not be read: no failure (PROTOCOL §5.4)."""
+
+    message_id: str
+    conversation_id: str
+    seq: int
+    since_ms: int
+
+
+class OldMessages:
+    """The latest of them, of one agent."""
+
+    def __init__(self, client: Commands, keys: Keys) -> None:
+        self._client = client
+        self._keys = keys
+
+    async def all(self) -> list[OldMessage]:
+        """Longest noted first."""
+        flat = cast("list[bytes]", await self._client.command("ZRANGE", self._keys.old, 0, -1, "WITHSCORES"))
+        noted = []
+        for member, when in zip(flat[::2], flat[1::2], strict=True):
+            conversation_id, seq, message_id = member.decode("utf-8", "replace").split("\0", 2)
+            noted.append(OldMessage(message_id, conversation_id, int(seq), int(float(when))))
+        return noted
+
+
 class Quarantine:
     """Of one agent. Messages go by their names, most of which are their message_ids."""
 

@@ -10,7 +10,7 @@ import click
 import msgspec
 import trio
 
-from bus.letters import Quarantine, Quarantined
+from bus.letters import OldMessage, OldMessages, Quarantine, Quarantined
 from bus.sealing import SealBroken, StateKey
 from supervisor.cli.keys.telling import told
 from supervisor.cli.lazy import LazyGroup
@@ -45,9 +45,19 @@ def quarantine() -> None:
 
 @click.command("list", short_help="Every message in quarantine, oldest first.")
 @selection
+@click.option(
+    "--old", is_flag=True, help="Instead what came again long after its conversation went on, and was only noted."
+)
 @click.option("--json", "as_json", is_flag=True, help="A JSON array.")
-def list_quarantined(reason: str | None, sender: str | None, older_than: float | None, as_json: bool) -> None:
+def list_quarantined(
+    reason: str | None, sender: str | None, older_than: float | None, old: bool, as_json: bool
+) -> None:
     """Show every message in quarantine with its reason, sender and conversation, oldest first."""
+    if old:
+        if reason or sender:
+            raise click.UsageError("of an old message neither reason nor sender is kept; --older-than goes with --old")
+        _list_old(Choice((), False, None, None, older_than), as_json=as_json)
+        return
     with told(*REFUSALS):
         found = trio.run(_listed, Choice((), False, reason, sender, older_than))
     if as_json:
@@ -62,6 +72,21 @@ def list_quarantined(reason: str | None, sender: str | None, older_than: float |
         click.echo(
             f"nothing is in quarantine{' that was asked for' if reason or sender or older_than else ''}", err=True
         )
+
+
+def _list_old(choice: Choice, *, as_json: bool) -> None:
+    with told(*REFUSALS):
+        found = trio.run(_old, choice)
+    if as_json:
+        click.echo(json.dumps([msgspec.to_builtins(message) for message in found], indent=2))
+        return
+    for message in found:
+        click.echo(
+            f"{shown(message.message_id)}  seq {message.seq}  in {shown(message.conversation_id)}"
+            f"  since {time_of(message.since_ms)}"
+        )
+    if not found:
+        click.echo("no old message is noted", err=True)
 
 
 @click.command("show", short_help="One message: everything but its content.")
@@ -128,6 +153,12 @@ def drop_quarantined(
 async def _listed(choice: Choice) -> list[Quarantined]:
     async with open_store() as store:
         return await _chosen(store, choice)
+
+
+async def _old(choice: Choice) -> list[OldMessage]:
+    async with open_store() as store:
+        noted = await OldMessages(store.client, store.names).all()
+        return [message for message in noted if choice.is_for("", "", message.since_ms)]
 
 
 async def _chosen_now(choice: Choice) -> list[Quarantined]:

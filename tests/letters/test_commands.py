@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import pytest
@@ -173,3 +174,35 @@ def test_what_the_ledger_does_not_know_is_said_with_its_bounds(house: House) -> 
     assert (unknown.returncode, "7 days" in unknown.stderr, "200,000 entries" in unknown.stderr) == (1, True, True)
     trio.run(forget)
     assert "hashee-agent quarantine show m1" in house.run("trace", "m1").stderr
+
+
+async def test_what_was_only_noted_as_old_is_listed_when_it_is_asked_for(house: House) -> None:
+    assert "no old message" in (await trio.to_thread.run_sync(house.run, "quarantine", "list", "--old")).stderr
+    arrival = Arrival(
+        conversation_id=CONVERSATION,
+        source=Source.POLL,
+        seq=7,
+        signed_id=b"",
+        message_ms=0,
+        message_id="m7\x1b",
+        received_ms=1,
+    )
+    async with house.open() as (store, _):
+        await store.note_old(arrival, "no_session")
+
+    def commands() -> None:
+        [noted] = cast("list[dict[str, object]]", house.json("quarantine", "list", "--old"))
+        assert {**noted, "since_ms": 0} == {
+            "message_id": "m7\x1b",
+            "conversation_id": CONVERSATION,
+            "seq": 7,
+            "since_ms": 0,
+        }
+        said = house.run("quarantine", "list", "--old").stdout
+        assert "m7\\x1b  seq 7  in conversation  since " in said
+        assert "no old message" in house.run("quarantine", "list", "--old", "--older-than", "1h").stderr
+        refused = house.run("quarantine", "list", "--old", "--reason", "no_session")
+        assert (refused.returncode, "neither reason nor sender is kept" in refused.stderr) == (2, True)
+        assert "nothing is in quarantine" in house.run("quarantine", "list").stderr
+
+    await trio.to_thread.run_sync(commands)
