@@ -90,6 +90,11 @@ class Keys:
         """Raised when Redis went back; sessions of an older epoch are read with, never sent with."""
         return self._key("epoch")
 
+    @cached_property
+    def continuity(self) -> str:
+        """Hash: `server` that was looked at last and had lost nothing; `commits`, counted."""
+        return self._key("continuity")
+
     @property
     def cursor(self) -> str:
         """message_id up to which every polled message is taken in."""

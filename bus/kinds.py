@@ -13,6 +13,7 @@ PLAIN_KINDS = frozenset(
         *(
             "gen",
             "epoch",
+            "continuity",
             "cursor",
             "first_sync",
             "rate",

@@ -82,6 +82,7 @@ class Outbox:
             *self._keys.board(conversation_id),
             self._keys.rate,
             self._keys.owner("" if owner is None else owner[0]),
+            self._keys.continuity,
             *(self._keys.session(s.owner_id, s.device_id) for s in sessions),
         ]
         versions: list[int | bytes] = []
@@ -107,8 +108,10 @@ class Outbox:
         outcome = Committed(answer[0])
         if outcome is Committed.COMMITTED:
             self._generation.seen(cast(int, answer[1]))
+            self._generation.committed(cast(int, answer[3]))
             return Commit(outcome, stream_id=cast(bytes, answer[2]).decode().partition(" ")[0])
         if outcome is Committed.ALREADY:
+            self._generation.committed(cast(int, answer[2]))
             return Commit(outcome, stored=decode_outbox_record(cast(bytes, answer[1])))
         return Commit(outcome, wait_ms=cast(int, answer[1]) if outcome is Committed.WAIT else 0)
 
@@ -168,10 +171,14 @@ class Outbox:
 
     async def resend(self, conversation_id: str, *, former_holder: str | None = None) -> OutboxRecord | None:
         """Take a record that is due, or at once one that `former_holder` was sending; None when another was first."""
-        keys = [self._keys.outbox, self._keys.sent(conversation_id), self._keys.generation]
+        keys = [self._keys.outbox, self._keys.sent(conversation_id), self._keys.generation, self._keys.continuity]
         arguments = (conversation_id, self.consumer, int(RESEND_SECONDS * 1000), former_holder or "")
         answer = await self._client.script("resend", keys, *arguments)
-        return None if answer is None else decode_outbox_record(cast(bytes, answer))
+        if answer is None:
+            return None
+        record, commits = cast("tuple[bytes, int]", answer)
+        self._generation.committed(commits)
+        return decode_outbox_record(record)
 
     async def postpone(self, conversation_id: str, client_message_id: str, after_ms: int) -> None:
         """The relay has refused for now."""

@@ -54,6 +54,7 @@ __all__ = [
     "agent_id_of",
 ]
 
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - only a folder in it that nobody else can enter
 ECHO_HANDLER = "workers.builtin.echo:agent"
 LLM_HANDLER = "workers.builtin.llm:agent"
 
@@ -208,6 +209,7 @@ class SupervisorSettings:
     store_key: Secret[bytes] | None
     state_dir: Path
     runtime_dir: Path
+    memory_places: tuple[Path, ...]
     http_host: str
     http_port: int
     send_rate_per_second: float
@@ -250,6 +252,7 @@ class SupervisorSettings:
             store_key=reader.optional(STORE_KEY, parsers.secret_bytes),
             state_dir=state_dir_of(reader, agent_id),
             runtime_dir=runtime_dir_of(environ),
+            memory_places=memory_places_of(environ),
             http_host=reader.required(HTTP_HOST, parsers.host, ""),
             http_port=reader.required(HTTP_PORT, whole_number(0, 65535), 0),
             send_rate_per_second=reader.required(SEND_RATE, number(0, 1000), 0.0),
@@ -362,6 +365,17 @@ def runtime_dir_of(environ: Mapping[str, str]) -> Path:
     systemd = environ.get("RUNTIME_DIRECTORY", "").split(":", maxsplit=1)[0]
     given = (systemd, environ.get("XDG_RUNTIME_DIR", ""), environ.get("TMPDIR", ""))
     return next((Path(one) for one in given if Path(one).is_absolute()), SHORT_DIR)
+
+
+def memory_places_of(environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """Where a file in memory may stand that has to be found again at the next start, whoever starts us; which of them are in memory shows later.
+
+    systemd's RuntimeDirectory= first, which it keeps for us (RuntimeDirectoryPreserve=). /dev/shm before XDG_RUNTIME_DIR, which a login by
+    another way does not have.
+    """
+    systemd = environ.get("RUNTIME_DIRECTORY", "").split(":", maxsplit=1)[0]
+    named = (systemd, str(SHARED_MEMORY), environ.get("XDG_RUNTIME_DIR", ""), environ.get("TMPDIR", ""), str(SHORT_DIR))
+    return tuple(dict.fromkeys(Path(one) for one in named if Path(one).is_absolute()))
 
 
 def home_of(environ: Mapping[str, str]) -> Path | None:

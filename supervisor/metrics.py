@@ -95,9 +95,7 @@ class Metrics:
         self.audited = Counter(
             "hashee_conversation_restarted", "Conversations that were busy with nothing under way", registry=registry
         )
-        self.went_back = Counter(
-            "hashee_redis_went_back", "How often Redis was found to hold an older state", registry=registry
-        )
+        self._count_what_redis_lost(registry)
         self.frames_dropped = Counter("hashee_frame_dropped", "Frames passed over", ["reason"], registry=registry)
         self.log_lines_lost = Gauge(
             "hashee_log_lines_lost",
@@ -187,6 +185,16 @@ class Metrics:
             "hashee_check_ok",
             "1 while this check of readiness holds, else 0; /readyz says why not",
             ["check"],
+            registry=registry,
+        )
+
+    def _count_what_redis_lost(self, registry: CollectorRegistry) -> None:
+        self.went_back = Counter(
+            "hashee_redis_went_back", "How often Redis was found to hold an older state", registry=registry
+        )
+        self.unproven = Counter(
+            "hashee_redis_unproven",
+            "How often nothing proved that Redis had lost nothing, so that sessions were started anew",
             registry=registry,
         )
 

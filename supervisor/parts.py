@@ -76,7 +76,7 @@ from supervisor.slots import Slots
 from supervisor.starting import Patience
 from supervisor.streams import Streams
 from supervisor.survey import Survey
-from supervisor.time_guard import TimeGuard
+from supervisor.time_guard import open_guard
 from supervisor.twins import TwinWatch
 from supervisor.workforce import Workforce
 
@@ -107,9 +107,7 @@ class Parts:
         intake = IntakeBudgets.of(Budgets.here(settings.memory_bytes).intake_bytes)
         rest.page_bytes = intake.page_bytes
         self.outbox = Outbox(client, settings.agent_id, instance.name, self.generation)
-        self.guard = TimeGuard(
-            client, names, self.generation, metrics, state_dir=settings.state_dir, is_private=settings.redis_url is None
-        )
+        self.guard = open_guard(settings, client, names, self.generation, metrics=metrics, store_keys=keys)
         self.guard.on_back = self._ask_for_poll
         policies = PolicyStore(client, names, keys.bus)
         words = OwnWords(keys.bus, settings.agent_id)

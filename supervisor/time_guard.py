@@ -2,7 +2,9 @@
 
 Every commit names the highest write count that this process has seen, and runs only on a connection on which was looked: so none is made
 on an older state unnoticed. What was seen stands in the state directory too, for a process that starts after Redis and all supervisors
-went down together.
+went down together. A copy of that directory brings back both, so a witness in memory has to know the private Redis (supervisor/witness.py);
+one that is given has to be the same server with the same history (supervisor/continuity.py). Where nothing proves that all is there,
+sessions are started anew, as where something shows that it is not.
 """
 
 import os
@@ -13,12 +15,16 @@ import msgspec
 import structlog
 import trio
 
-from bus.client import RedisClient
-from bus.generation import Generation
+from bus.client import Commands, RedisClient
+from bus.generation import Found, Generation, Proof
 from bus.keys import Keys
-from bus.wire import RedisFailed
+from bus.sealing import StoreKeys
+from bus.wire import ConnectionReplaced, RedisFailed
+from supervisor.config import SupervisorSettings
+from supervisor.continuity import LATELY_SECONDS, Server, goes_on, server_of
 from supervisor.metrics import Metrics
 from supervisor.redis_trouble import said_trouble
+from supervisor.witness import NoWitness, Witness, open_witness, witness_name
 
 NOTE_SECONDS = 1.0
 FILE = "redis-seen.json"
@@ -37,7 +43,7 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 class TimeGuard:
-    """One supervisor's; `is_private`: Redis is the keeper's own, on this host's disk."""
+    """One supervisor's; `is_private`: Redis is the keeper's own, on this host's disk. `witness`: of that; None where no place has room for one."""
 
     def __init__(
         self,
@@ -48,6 +54,7 @@ class TimeGuard:
         *,
         state_dir: Path,
         is_private: bool,
+        witness: Witness | None = None,
     ) -> None:
         self._client = client
         self._keys = keys
@@ -55,12 +62,16 @@ class TimeGuard:
         self._metrics = metrics
         self._file = state_dir / FILE
         self._is_private = is_private
+        self._witness = witness
         self.on_back: Callable[[], None] = lambda: None
         """Told that Redis went back: the cursor did too, and what the relay has since is polled again."""
         self._seen: Seen | None = Seen()
         self._noted = Seen()
         self._has_begun = False
         self._looking = trio.Lock()
+        self._server = Server()
+        self._connection = -1
+        self._looked_seconds = float("-inf")
 
     async def begin(self) -> None:
         """Before anything is sent: compare with what was seen before this process. Raises RedisFailed."""
@@ -68,33 +79,50 @@ class TimeGuard:
         if self._seen is not None:
             self._generation.seen(self._seen.count)
             self._generation.epoch = max(self._generation.epoch, self._seen.epoch)
+        if self._witness is not None:
+            self._generation.on_commit = self._witness.note
         await self.look_again()
 
     async def look_again(self) -> None:
         """A commit found an older count or another epoch, or the connection is a new one. Raises RedisFailed."""
         async with self._looking:
-            connection = (
-                self._client.connects
-            )  # one that is made while we look is another: then who commits looks again
-            server = await self._server()
-            reason = self._certain_reason(server)
-            highest, epoch = self._generation.highest, self._generation.epoch
-            is_back = await self._generation.check(self._client, self._keys, certainly_back=reason is not None)
-            if is_back or (
-                self._has_begun and self._generation.epoch > epoch
-            ):  # found here, or by another supervisor first
-                self._metrics.went_back.inc()
-                self.on_back()
-                log.error(
-                    "redis: went back in time; sessions are started anew",
-                    reason=reason or ("an older state than was seen" if is_back else "another supervisor says so"),
-                    seen=highest,
-                    epoch=self._generation.epoch,
-                )
-            self._generation.looked_at = self._client.on_connection(connection)
-            self._has_begun = True
-            self._seen = Seen(self._generation.highest, self._generation.epoch, server, _boot_id())
-            await self._note(self._seen)
+            try:
+                await self._look(self._client.connects)
+            except ConnectionReplaced:  # by this look, perhaps, which found none
+                await self._look(self._client.connects)
+
+    async def _look(self, connection: int) -> None:
+        """At whatever answers on this connection: a server is one process, for as long as a connection to it lasts."""
+        here = self._client.on_connection(connection)
+        server = await self._server_on(here, connection)
+        proof = self._proof_of(server)
+        reason = self._certain_reason()
+        highest, epoch = self._generation.highest, self._generation.epoch
+        found = await self._generation.check(here, self._keys, proof, certainly_back=reason is not None)
+        is_others = self._has_begun and self._generation.epoch > epoch  # another supervisor was first
+        if self._is_unproven(found, proof):
+            self._metrics.unproven.inc()
+            self.on_back()
+            log.warning(
+                "redis: nothing proves that it has lost nothing; sessions are started anew",
+                reason="it was not looked at since this host was started, or by a version that left no witness",
+                epoch=self._generation.epoch,
+            )
+        elif found is not Found.SAME or is_others:
+            self._metrics.went_back.inc()
+            self.on_back()
+            log.error(
+                "redis: went back in time; sessions are started anew",
+                reason=reason or self._reason_of(found),
+                seen=highest,
+                epoch=self._generation.epoch,
+            )
+        self._generation.looked_at = here
+        self._has_begun = True
+        self._server, self._connection, self._looked_seconds = server, connection, trio.current_time()
+        replication = "" if self._is_private else server.replication
+        self._seen = Seen(self._generation.highest, self._generation.epoch, replication, _boot_id())
+        await self._note(self._seen)
 
     async def run(self) -> None:
         """Look once a second and note what was seen, until cancelled."""
@@ -108,24 +136,45 @@ class TimeGuard:
             else:
                 trouble.over()
 
-    def _certain_reason(self, server: str) -> str | None:
+    async def _server_on(self, here: Commands, connection: int) -> Server:
+        """Who answers there. The history of one that is given may change while it runs."""
+        if self._is_private and connection == self._connection:
+            return self._server
+        answer = await here.command("INFO", "server", "replication")
+        return server_of(answer if isinstance(answer, bytes) else b"")
+
+    def _proof_of(self, server: Server) -> Proof:
+        if not self._is_private:
+            is_lately = trio.current_time() - self._looked_seconds < LATELY_SECONDS
+            return Proof(server.name, (self._server.name,) if is_lately and goes_on(self._server, server) else ())
+        if self._witness is None or server == self._server:
+            return Proof(server.name)
+        testimony = self._witness.testimony()
+        self._witness.looks_at(server.name)
+        return Proof(server.name, testimony.servers, testimony.commits)
+
+    def _is_unproven(self, found: Found, proof: Proof) -> bool:
+        """Whether nothing shows that anything was lost: there is only nobody who has seen this state before."""
+        return found is Found.UNPROVEN or (found is Found.OTHER and self._is_private and not proof.may_follow)
+
+    def _certain_reason(self) -> str | None:
         """What says by itself that writes may be gone which nobody counted."""
         seen = self._seen
         if seen is None:
             return "what was seen before is not readable"
-        if self._is_private:
-            # The file is on the disk once a second only: what the kernel held at a power cut is gone.
-            return "the host was started again" if seen.boot not in ("", _boot_id()) else None
-        return "another server, or one that lost its history" if seen.server not in ("", server) else None
+        # The file is on the disk once a second only: what the kernel held at a power cut is gone.
+        return "the host was started again" if self._is_private and seen.boot not in ("", _boot_id()) else None
 
-    async def _server(self) -> str:
-        """Its replication id: a failover or a restart from a file changes it."""
-        if self._is_private:
-            return ""
-        text = await self._client.command("INFO", "replication")
-        lines = text.decode().splitlines() if isinstance(text, bytes) else []
-        facts = dict(line.split(":", 1) for line in lines if ":" in line)
-        return facts.get("master_replid", "")
+    def _reason_of(self, found: Found) -> str:
+        match found:
+            case Found.SAME:
+                return "another supervisor says so"
+            case Found.OLDER:
+                return "an older state than was seen"
+            case _ if self._is_private:
+                return "a state that the witness in memory does not know"
+            case _:
+                return "another server, or one that lost its history"
 
     async def _note(self, now: Seen) -> None:
         """In a thread: a disk that is slow must not hold up the loop. One that is full costs the memory of this second only."""
@@ -137,6 +186,31 @@ class TimeGuard:
             log.error("state directory: cannot be written", file=FILE, errno=error.errno)
         else:
             self._noted = now
+
+
+def open_guard(
+    settings: SupervisorSettings,
+    client: RedisClient,
+    keys: Keys,
+    generation: Generation,
+    *,
+    metrics: Metrics,
+    store_keys: StoreKeys,
+) -> TimeGuard:
+    """The guard of a supervisor with these settings; where Redis is private, with a witness if there is a place for one."""
+    is_private, witness = settings.redis_url is None, None
+    if is_private:
+        try:
+            witness = open_witness(witness_name(store_keys, settings.agent_id), settings.memory_places)
+        except NoWitness as error:
+            log.warning(
+                "witness: none, so that every start of Redis begins all sessions anew",
+                reason=str(error),
+                remedy="docs/security.md",
+            )
+    return TimeGuard(
+        client, keys, generation, metrics, state_dir=settings.state_dir, is_private=is_private, witness=witness
+    )
 
 
 def _write(file: Path, seen: Seen) -> None:

@@ -1,7 +1,7 @@
 -- An outbox record whose time has come, or whose connection died, is taken to be sent again: the same bytes.
--- KEYS 1 outbox  2 sent  3 gen
+-- KEYS 1 outbox  2 sent  3 gen  4 continuity
 -- ARGV 1 conversation_id  2 consumer  3 resend after (ms)  4 the former holder, of which it goes out at once (a new connection), or ''
--- -> false | outbox record
+-- -> false | outbox record, commits
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not score then return false end
 local sent = redis.call('HMGET', KEYS[2], 'r', 'holder')
@@ -12,4 +12,4 @@ redis.call('ZREM', KEYS[1], ARGV[1]) -- the first write, so that a full Redis st
 redis.call('INCR', KEYS[3])
 redis.call('ZADD', KEYS[1], now + tonumber(ARGV[3]), ARGV[1])
 redis.call('HSET', KEYS[2], 'holder', ARGV[2])
-return sent[1]
+return { sent[1], tonumber(redis.call('HGET', KEYS[4], 'commits') or 0) }

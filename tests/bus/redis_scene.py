@@ -9,7 +9,7 @@ from typing import cast
 from redis.exceptions import ResponseError
 
 from bus.client import Commands
-from bus.generation import Generation
+from bus.generation import Found, Generation, Proof
 from bus.held import Notes
 from bus.job_steps import JobSteps
 from bus.keys import JOBS_GROUP, REPLIES_GROUP, Keys
@@ -24,7 +24,7 @@ from bus.store import MOST_WAITING_IN_ALL, Store
 from bus.wire import Value, Wire, failure
 from tests.bus.builders import AGENT, BUS_KEY
 from tests.bus.memory.world import size_of
-from tests.bus.scenes import RESTING_FIELDS, RESTING_KINDS, Facts, Supervisor, Worker, at_once
+from tests.bus.scenes import RESTING_FIELDS, RESTING_KINDS, SERVER, Facts, Supervisor, Worker, at_once
 from tests.bus.traits import Inbound, Letters, Office, Outbound, Unread, Waiting
 
 
@@ -99,8 +99,8 @@ class RedisSupervisor:
     async def take_reply(self) -> Entry | None:
         return await read_one(self.commands, self.keys.replies, REPLIES_GROUP, self.name)
 
-    async def check(self, *, certainly_back: bool = False) -> bool:
-        return await self.generation.check(self.commands, self.keys, certainly_back=certainly_back)
+    async def check(self, proof: Proof = SERVER, *, certainly_back: bool = False) -> Found:
+        return await self.generation.check(self.commands, self.keys, proof, certainly_back=certainly_back)
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 import msgspec
 
-from bus.generation import Generation
+from bus.generation import Found, Generation, Proof
 from bus.policies import Policies
 from bus.readers import Entry
 from bus.records import Job
@@ -26,6 +26,7 @@ from tests.bus.traits import Inbound, Letters, Office, Outbound, Steps, Unread, 
 
 Result = TypeVar("Result")
 
+SERVER = Proof("server")
 RESTING_FIELDS = frozenset({"next", "kind", "person", "t0", "t1", "t2", "td"})
 RESTING_KINDS = frozenset(
     {
@@ -33,6 +34,7 @@ RESTING_KINDS = frozenset(
         *(
             "gen",
             "epoch",
+            "continuity",
             "cursor",
             "policy",
             "jobs",
@@ -95,8 +97,8 @@ class Supervisor(Protocol):
 
     async def take_reply(self) -> Entry | None: ...
 
-    async def check(self, *, certainly_back: bool = False) -> bool:
-        """After a reconnect: has Redis gone back?"""
+    async def check(self, proof: Proof = SERVER, *, certainly_back: bool = False) -> Found:
+        """At the start and after a reconnect: has Redis gone back?"""
 
 
 class Scene(Protocol):
@@ -151,16 +153,29 @@ class MemorySupervisor:
     async def take_reply(self) -> Entry | None:
         return await self._outbox.take()
 
-    async def check(self, *, certainly_back: bool = False) -> bool:
+    async def check(self, proof: Proof = SERVER, *, certainly_back: bool = False) -> Found:
         world, mine = self._world, self.generation
-        went_back = certainly_back or mine.is_doubted or world.generation < mine.highest
-        if went_back:
+        found = Found.OLDER if certainly_back or mine.is_doubted else self._found(proof)
+        world.server = proof.server
+        if found is not Found.SAME:
             if world.epoch <= mine.epoch:
                 world.epoch = mine.epoch + 1
             world.generation = max(world.generation, mine.highest) + 1
+            world.commits = max(world.commits, mine.commits, proof.commits)
         mine.epoch, mine.is_doubted = max(mine.epoch, world.epoch), False
         mine.seen(world.generation)
-        return went_back
+        mine.committed(world.commits)
+        return found
+
+    def _found(self, proof: Proof) -> Found:
+        world, mine = self._world, self.generation
+        if world.generation < mine.highest or world.epoch < mine.epoch or world.commits < mine.commits:
+            return Found.OLDER
+        if world.server == proof.server or (world.server is None and world.generation == 0):
+            return Found.SAME
+        if world.server in proof.may_follow:
+            return Found.OLDER if world.commits < proof.commits else Found.SAME
+        return Found.UNPROVEN if world.server is None else Found.OTHER
 
 
 class MemoryScene:

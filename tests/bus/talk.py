@@ -182,7 +182,10 @@ async def answer(worker: Worker, *places: str) -> str:
 
 
 async def talk_of(scene: Scene, name: str = "supervisor-1") -> Talk:
-    return Talk(await scene.supervisor(name))
+    """A supervisor that has looked at Redis, as each does before anything else."""
+    talk = Talk(await scene.supervisor(name))
+    await talk.supervisor.check()
+    return talk
 
 
 async def talk_and_worker(scene: Scene, policies: Policies | None = None) -> tuple[Talk, Worker]:

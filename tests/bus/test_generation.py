@@ -1,11 +1,12 @@
 """Redis went back only if it counts less than was seen before it was asked."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from bus.client import RedisClient, open_redis
-from bus.generation import FEWEST_IDS, Generation
+from bus.generation import FEWEST_IDS, Found, Generation, Proof
 from bus.keys import Keys
 from bus.lua import Argument
 from bus.sealing import StateKey
@@ -15,6 +16,7 @@ from tests.bus.builders import AGENT
 from tests.redis_server import redis_server
 
 KEYS = Keys(AGENT)
+SERVER = Proof("server")
 
 
 async def test_counts_that_others_hear_while_we_wait_do_not_make_redis_go_back(
@@ -22,17 +24,18 @@ async def test_counts_that_others_hear_while_we_wait_do_not_make_redis_go_back(
 ) -> None:
     with redis_server(tmp_path) as url:
         async with open_redis(url) as client:
-            await client.command("SET", KEYS.generation, 5)
-            generation = Generation(highest=5)
-            ask = client.command
+            generation = Generation()
+            assert await generation.check(client, KEYS, SERVER) is Found.SAME
+            await count(client, 5)
+            ask = client.script
 
-            async def while_others_write(*command: Argument) -> Value:
-                answer = await ask(*command)
+            async def while_others_write(name: str, keys: Sequence[str], *arguments: Argument) -> Value:
+                answer = await ask(name, keys, *arguments)
                 generation.seen(6)  # another task hears the answer to a script that ran after our question
                 return answer
 
-            monkeypatch.setattr(client, "command", while_others_write)
-            assert not await generation.check(client, KEYS)
+            monkeypatch.setattr(client, "script", while_others_write)
+            assert await generation.check(client, KEYS, SERVER) is Found.SAME
             assert (generation.highest, generation.epoch) == (6, 0)
 
 
@@ -41,7 +44,7 @@ async def test_a_redis_that_counts_less_than_was_seen_has_gone_back(tmp_path: Pa
         async with open_redis(url) as client:
             await count(client, 5)
             generation = Generation(highest=6)
-            assert await generation.check(client, KEYS)
+            assert await generation.check(client, KEYS, SERVER) is Found.OLDER
             assert generation.epoch == 1
 
 
@@ -55,7 +58,7 @@ async def test_a_redis_that_forgot_its_epoch_has_gone_back_however_much_it_count
             await count(client, 7)
             generation = Generation(highest=5)
             generation.epoch = 2
-            assert await generation.check(client, KEYS)
+            assert await generation.check(client, KEYS, SERVER) is Found.OLDER
             assert generation.epoch == 3
 
 
@@ -65,7 +68,7 @@ async def test_prekeys_go_on_far_beyond_those_that_were_given_out_and_forgotten(
             vault = Vault(client, KEYS, StateKey(bytes(32)))
             assert [await vault.next_prekey_ids(kind, 3) for kind in ("signed", "one_time")] == [1, 1]
             assert await vault.signed_prekeys_to_replace() == 0
-            assert await Generation().check(client, KEYS, certainly_back=True)
+            assert await Generation().check(client, KEYS, SERVER, certainly_back=True) is Found.OLDER
             wished = await vault.signed_prekeys_to_replace()
             signed, one_time = [await vault.next_prekey_ids(kind, 1) for kind in ("signed", "one_time")]
             assert wished == signed - 1, "all that may have been given out"

@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from bus.client import open_redis
+from bus.generation import Found
 from bus.jobs import Finished
 from bus.keys import JOBS_GROUP, Keys
 from bus.outbox import Committed
@@ -99,7 +100,7 @@ async def test_rule_16_a_full_redis_drains(redis: RedisScene) -> None:
     _set_full(redis, True)
     assert await outbox.resend(CONVERSATION) is not None
     assert await outbox.confirm(CONVERSATION, "c2", "m", 7) is not None
-    assert await talk.supervisor.check(certainly_back=True)
+    assert await talk.supervisor.check(certainly_back=True) is Found.OLDER
     assert [await talk.supervisor.dead.drop(letter) for letter in await talk.supervisor.dead.first()] == [True, True]
     assert await redis.leftovers() == []
 
@@ -151,7 +152,7 @@ async def test_rule_17_what_is_taken_in_and_sent_after_a_restart_from_an_older_f
         server.start()
         _reconnect(scene)
         assert await talk.send("c0", 2) == "0"
-        assert not await talk.supervisor.check()
+        assert await talk.supervisor.check() is Found.SAME
         server.kill()
         shutil.rmtree(files / "appendonlydir")
         shutil.copytree(kept, files / "appendonlydir")
@@ -159,7 +160,7 @@ async def test_rule_17_what_is_taken_in_and_sent_after_a_restart_from_an_older_f
         _reconnect(scene)
         entry = await talk.take_reply()
         assert (await talk.commit(entry, "c0")).outcome is Committed.WENT_BACK
-        assert await talk.supervisor.check()
+        assert await talk.supervisor.check() is Found.OLDER
         assert (await talk.commit(entry, "c0")).outcome is Committed.COMMITTED
         scene.close()
 

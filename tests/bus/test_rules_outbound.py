@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from bus import outbox as outbox_module
+from bus.generation import Found
 from bus.outbox import Committed, Outbox
 from bus.records import decode_reply_record
 from bus.recovery import Reclaim
@@ -275,9 +276,9 @@ async def test_rule_17_nothing_is_committed_in_doubt(scene: Scene) -> None:
     entry = await talk.take_reply()
     talk.supervisor.generation.is_doubted = True
     assert (await talk.commit(entry, "c0")).outcome is Committed.WENT_BACK
-    assert await talk.supervisor.check(), "doubt is enough to raise the epoch"
+    assert await talk.supervisor.check() is Found.OLDER, "doubt is enough to raise the epoch"
     assert (await talk.commit(entry, "c0")).outcome is Committed.COMMITTED
-    assert not await talk.supervisor.check()
+    assert await talk.supervisor.check() is Found.SAME
 
 
 async def test_of_its_own_sends_a_process_remembers_the_latest(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,7 @@ from supervisor.sent_times import SentTimes
 from supervisor.sessions import Sessions
 from supervisor.streams import Streams
 from supervisor.time_guard import TimeGuard
+from supervisor.witness import Witness
 from tests.supervisor.doubles import FakeConnection, FakeRest
 from tests.supervisor.person import AGENT
 
@@ -182,7 +183,9 @@ def _wire(url: str, client: RedisClient, rest: FakeRest, instance: Instance, bud
     store, vault = Store(client, AGENT, instance.name, generation), Vault(client, names, KEYS.state)
     outbox = Outbox(client, AGENT, instance.name, generation)
     policies, words, sent_times = PolicyStore(client, names, KEYS.bus), OwnWords(KEYS.bus, AGENT), SentTimes()
-    guard = TimeGuard(client, names, generation, metrics, state_dir=state_dir, is_private=True)
+    (state_dir / "witness").mkdir(mode=0o700, exist_ok=True)
+    witness = Witness(state_dir / "witness", AGENT)
+    guard = TimeGuard(client, names, generation, metrics, state_dir=state_dir, is_private=True, witness=witness)
     ledger = GrantLedger(vault, KEYS.ledger, state_dir)
     owners = Owners(
         vault,

@@ -191,12 +191,14 @@ async def test_two_supervisors_that_notice_the_same_raise_once(tmp_path: Path) -
             open_core(server.url, rest, Instance(host.host, 1, 1)) as one,
             open_core(server.url, rest, Instance(host.host, 1, 2)) as other,
         ):
+            for core in (one, other):
+                await core.guard.begin()
             await one.prekeys.publish()
             ada = Person(rest)
             ada.meet()
             await one.push(ada.say())
             for core in (one, other):
-                await core.guard.begin()
+                await core.guard.look_again()
             go_back(server, tmp_path)
             for core in (one, other):
                 await look_until_answered(core.guard)
@@ -280,8 +282,9 @@ async def test_what_was_seen_outlives_supervisor_and_redis_together(tmp_path: Pa
     with running_redis(tmp_path) as server:
         keep_a_copy(tmp_path)
         async with open_core(server.url, FakeRest()) as core:
-            await core.client.command("INCRBY", core.keys.generation, 100)
             await core.guard.begin()
+            await core.client.command("INCRBY", core.keys.generation, 100)
+            await core.guard.look_again()
         go_back(server, tmp_path)
         with redis.Redis(unix_socket_path=str(server.socket)) as nothing_left:
             assert nothing_left.dbsize() == 0

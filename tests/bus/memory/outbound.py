@@ -56,6 +56,7 @@ class MemoryOutbox:
         if self._generation.is_doubted:
             return Commit(Committed.WENT_BACK)
         if at.sent is not None and at.sent.client_message_id == client_message_id:
+            self._generation.committed(world.commits)
             return Commit(Committed.ALREADY, stored=decode_outbox_record(at.sent.record))
         if at.reply is None or at.reply.id != entry_id:
             return Commit(Committed.NOT_HEAD if self._holds(entry_id) else Committed.DONE_BEFORE)
@@ -75,6 +76,8 @@ class MemoryOutbox:
             session = world.session((one.owner_id, one.device_id))
             session.version, session.sealed, session.epoch = one.version + 1, one.sealed, epoch
         self._generation.seen(world.wrote())
+        world.commits += 1
+        self._generation.committed(world.commits)
         if record is None:
             at.stream = f"{stream_id} {self.consumer}"
             world.start_next_reply(at)
@@ -158,6 +161,7 @@ class MemoryOutbox:
             return None
         sent.due_ms, sent.holder = self._world.now_ms + RESEND_MS, self.consumer
         self._world.wrote()
+        self._generation.committed(self._world.commits)
         return decode_outbox_record(sent.record)
 
     async def postpone(self, conversation_id: str, client_message_id: str, after_ms: int) -> None:

@@ -130,6 +130,8 @@ class World:
     now_ms: int = 1_000_000
     generation: int = 0
     epoch: int = 0
+    server: str | None = None
+    commits: int = 0
     entries: int = 0
     conversations: dict[str, Conversation] = field(default_factory=dict)
     sessions: dict[tuple[str, str], Session] = field(default_factory=dict)

@@ -61,9 +61,15 @@ OF_SENDING = (
         ("a_stream_is_ended_by_one", "if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then", "if false then"),
     ),
     *of(
-        script("raise_epoch"), TIME,
+        script("prove_continuity"), TIME,
         ("epoch_is_raised_once", "if epoch <= tonumber(ARGV[1]) then", "if true then"),
         ("the_count_goes_beyond_what_was_seen", ", tonumber(ARGV[2])) + 1", ", 0) + 1"),
+        ("a_lower_count_went_back", " or count < tonumber(ARGV[2])", ""),
+        ("a_lower_epoch_went_back", " or epoch < tonumber(ARGV[1])", ""),
+        ("continuity_by_commits_heard", " or commits < tonumber(ARGV[6])", ""),
+        ("continuity_by_commits_witnessed", "if commits < tonumber(ARGV[7]) then found = 'older' end", ""),
+        ("continuity_is_proven", "found = server and 'other' or 'unproven'", "found = 'same'"),
+        ("what_was_witnessed_counts_after_a_raise", ", tonumber(ARGV[7]))", ")"),
     ),
     *of(
         script("commit"), ("tests/bus/test_rules_outbound.py",),
@@ -89,7 +95,7 @@ OF_SENDING = (
         ("before_the_head_only", "if redis.call('HGET', CONVERSATION, 'reply') ~= ARGV[2] then", "if false then"),
     ),
     *of(
-        script("raise_epoch"), ("tests/bus/test_generation.py",),
+        script("prove_continuity"), ("tests/bus/test_generation.py",),
         ("epoch_replaces_the_signed_prekey", "redis.call('HSET', KEYS[4], 'rotate_through', redis.call('HINCRBY', KEYS[4], 'signed', ARGV[3]))", ""),
         ("epoch_leaps_over_one_time_prekeys", "redis.call('HINCRBY', KEYS[4], 'one_time', ARGV[4])", ""),
     ),

@@ -8,8 +8,8 @@ from tests.mutants.mutant import of
 TYPED = (
     *of(
         "bus/generation.py", TIME,
-        ("a_lower_count_went_back", "or count < highest or", "or"),
-        ("what_is_certain_went_back", "if certainly_back or", "if"),
+        ("what_is_certain_went_back", "if certainly_back or self.is_doubted", "if self.is_doubted"),
+        ("commits_are_told_before_they_leave", "        self.on_commit(commits)\n", ""),
         ("the_highest_only_rises", "self.highest = max(self.highest, count)", "self.highest = count"),
     ),
     *of(
@@ -28,8 +28,7 @@ TYPED = (
     ),
     *of(
         "bus/generation.py", ("tests/bus/test_generation.py", "tests/bus/test_rules_outbound.py"),
-        ("a_lower_epoch_went_back", " or epoch < known:", ":"),
-        ("what_is_doubted_went_back", "or self.is_doubted or", "or"),
+        ("what_is_doubted_went_back", "certainly_back or self.is_doubted", "certainly_back"),
         ("ids_leap_far", "return FEWEST_IDS + secrets.randbelow(FEWEST_IDS)", "return 0"),
     ),
     *of(

@@ -1,0 +1,40 @@
+-- Has Redis kept everything since it was looked at last? If that is not proven, sessions of the epochs so far are read with, never sent with
+-- (DESIGN rule 17), prekey ids go on far beyond those that may have been given out since, and the signed prekey is to be replaced.
+-- KEYS 1 epoch  2 gen  3 interrupted  4 prekey_state  5 continuity
+-- ARGV 1 epoch known  2 highest gen seen  3 how far signed and  4 one-time prekey ids go on
+--      5 this server  6 commits that this process has heard of  7 commits that were witnessed  8 '1': it is known that it went back
+--      9… servers that this one may follow with all that they held
+-- -> same | older | other | unproven, epoch, gen, commits
+-- Invariant: supervisors that notice the same thing raise once. Whoever finds this server's name here need not ask what was witnessed:
+-- it was compared when the name was written, and what one process holds in memory does not go back.
+local epoch, count = unpack(redis.call('MGET', KEYS[1], KEYS[2]))
+local server, commits = unpack(redis.call('HMGET', KEYS[5], 'server', 'commits'))
+epoch, count, commits = tonumber(epoch or 0), tonumber(count or 0), tonumber(commits or 0)
+local may_follow = false
+for i = 9, #ARGV do may_follow = may_follow or ARGV[i] == server end
+local found = 'same'
+if ARGV[8] == '1' or count < tonumber(ARGV[2]) or epoch < tonumber(ARGV[1]) or commits < tonumber(ARGV[6]) then
+  found = 'older'
+elseif server == ARGV[5] or (not server and count == 0) then -- nothing was ever written here, so nothing is lost
+  found = 'same'
+elseif may_follow then
+  if commits < tonumber(ARGV[7]) then found = 'older' end
+else
+  found = server and 'other' or 'unproven'
+end
+if found == 'same' and server == ARGV[5] then return { found, epoch, count, commits } end
+
+redis.call('SREM', KEYS[3], '') -- the first write takes no memory: a full Redis may go back too (rule 16)
+redis.call('HSET', KEYS[5], 'server', ARGV[5])
+if found == 'same' then return { found, epoch, count, commits } end
+if epoch <= tonumber(ARGV[1]) then
+  epoch = tonumber(ARGV[1]) + 1
+  redis.call('SET', KEYS[1], epoch)
+  redis.call('HSET', KEYS[4], 'rotate_through', redis.call('HINCRBY', KEYS[4], 'signed', ARGV[3]))
+  redis.call('HINCRBY', KEYS[4], 'one_time', ARGV[4])
+end
+count = math.max(count, tonumber(ARGV[2])) + 1
+redis.call('SET', KEYS[2], count)
+commits = math.max(commits, tonumber(ARGV[6]), tonumber(ARGV[7]))
+redis.call('HSET', KEYS[5], 'commits', commits)
+return { found, epoch, count, commits }
