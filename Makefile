@@ -8,6 +8,7 @@
 #              (PART=crypto, bus or supervisor: only these)
 # make chaos   a conversation of many people while everything is killed, stopped and cut (SEED=1; 90 s)
 # make nightly the same five times as long as it takes: 2,000 messages, 100 kills, seeds 1 to 5 (25 minutes)
+# make drills  something comes back older (a copy of the state, Redis' file): nothing lost, repeated, deaf or forked (1 minute)
 # make rollout versions change under traffic, each strategy and each trouble once (needs two idle cores; 10 minutes)
 # make siege   more than anybody can hold, under the memory limits of the shipped manifests (root, cgroup v1; an hour a target)
 # make bench   how fast the parts are, beside peers (docs/benchmarks.md; about 3 minutes)
@@ -29,7 +30,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
 .PHONY: setup run check pure test test-valkey test-redis valkey lint lock bench fuzz mutants chaos nightly soak rollout
-.PHONY: siege systemd containers prometheus metrics-page clean
+.PHONY: drills siege systemd containers prometheus metrics-page clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -109,6 +110,9 @@ soak: setup
 
 chaos: setup
 	$(BIN)/python -m tests.chaos --messages 450 --people 12 --seed $(SEED) --seconds 280 --json $(ARGS)
+
+drills: setup
+	$(BIN)/python -m tests.drills $(ARGS)
 
 siege: setup
 	$(BIN)/python -m tests.siege $(ARGS)

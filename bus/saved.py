@@ -83,6 +83,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     **_kinds(
         Fate.LEFT,
+        continuity="nothing is proven of a restored store: its sessions are started anew",
         cursor="everything that the relay keeps is asked for",
         rate="",
         probe="",

@@ -1,17 +1,13 @@
 """Redis loses its last seconds (a power cut, a replica that lagged): every conversation goes on by itself, and no ratchet forks."""
 
 import shutil
-from collections import Counter
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import trio
 
-from crypto.envelope import read_envelope
-from crypto.ratchet import decode_header
-from crypto.wraps import RatchetWrap
 from sandbox.people import Person
+from tests.drills.forks import forks
 from tests.world import World, world
 
 ANSWER_SECONDS = 30.0
@@ -37,7 +33,7 @@ async def test_a_question_and_its_answer_in_the_lost_span_leave_nobody_deaf(tmp_
                 await person.say(w.conversations[person], f"after {number}")
             heard = [*heard, f"echo: after {number}"]
             await w.all_answered(dict.fromkeys(w.people, heard), ANSWER_SECONDS)
-        assert forks(w) == []
+        assert forks(envelope for person in w.people for envelope in person.envelopes) == []
 
 
 async def test_sessions_that_began_in_the_lost_span_are_replaced(tmp_path: Path) -> None:
@@ -62,7 +58,7 @@ async def test_sessions_that_began_in_the_lost_span_are_replaced(tmp_path: Path)
                         await person.transcript.until(
                             lambda: f"echo: after {number - 1}" in person.transcript.heard(w.conversations[person])  # noqa: B023
                         )
-        assert forks(w) == []
+        assert forks(envelope for person in w.people for envelope in person.envelopes) == []
 
 
 def has_an_offer(person: Person) -> bool:
@@ -85,17 +81,3 @@ async def go_back(w: World, kept: Path) -> None:
     shutil.copytree(kept, files)
     await w.kill(w.redis_pid())
     await w.until(lambda: "went back in time" in w.log())
-
-
-def forks(w: World) -> list[tuple[bytes, bytes, int]]:
-    """Ratchet positions under which the people here were sent two envelopes: (session, ratchet key, number)."""
-    places = Counter(place for person in w.people for envelope in person.envelopes for place in places_of(envelope))
-    return [place for place, count in places.items() if count > 1]
-
-
-def places_of(encrypted_payload: str) -> Iterator[tuple[bytes, bytes, int]]:
-    """Of each ratchet wrap."""
-    for wrap in read_envelope(encrypted_payload, allow_v1=False).wraps:
-        if isinstance(wrap, RatchetWrap):
-            header = decode_header(wrap.header)
-            yield wrap.session, header.ratchet_key, header.number

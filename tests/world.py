@@ -125,11 +125,12 @@ async def world(
     *,
     people: Sequence[str] = ("Ada",),
     program: Sequence[str] = UP,
+    relay_options: Sequence[str] = (),
     **settings: str,
 ) -> AsyncIterator[World]:
     """A relay and people with conversations; start the agent with `agent(world)`. `program`: `up`, or what stands for it."""
     async with (
-        relay_process(log_path=directory / "relay.log") as (_, url),
+        relay_process(*relay_options, log_path=directory / "relay.log") as (_, url),
         RelayApi(url) as api,
     ):
         account = await api.add_agent("Echo")

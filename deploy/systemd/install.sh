@@ -58,7 +58,7 @@ if [ "$uninstall" = yes ]; then
         done
     fi
     remove "${units[@]/#//etc/systemd/system/}" /etc/sysusers.d/hashee-agent.conf /etc/tmpfiles.d/hashee-agent.conf
-    remove /usr/local/bin/hashee-agent "$home/venv" "$home/docs"
+    remove /usr/local/bin/hashee-agent "$home/venv" "$home/docs" /run/hashee-agent
     ! running || systemctl daemon-reload
     if [ "$purge" = yes ]; then
         for folder in /etc/systemd/system/hashee-agent*.service.d /var/lib/hashee-agent*; do remove "$folder"; done

@@ -10,13 +10,12 @@ from supervisor import witness
 from supervisor.config import memory_places_of
 from supervisor.time_guard import FILE
 from supervisor.witness import MOST_SUPERVISORS, NoWitness, Testimony, Witness, open_witness, witness_name
+from tests.memory import MEMORY, own_memory
 from tests.redis_server import RedisServer, running_redis
 from tests.supervisor.builders import Core, open_core, reply_to_next, sending
 from tests.supervisor.doubles import FakeRest
 from tests.supervisor.person import Person
 from tests.supervisor.test_time_guard import FILES, confirmed, look_until_answered
-
-MEMORY = Path("/dev/shm")  # noqa: S108 - what is made there has a name of its own, and is removed
 
 
 async def talk(core: Core, person: Person, text: str, seq: int) -> None:
@@ -225,17 +224,13 @@ def test_only_what_is_in_memory_is_a_place_for_it(tmp_path: Path) -> None:
 
 
 def test_a_witness_stands_in_memory_in_a_folder_of_ours(tmp_path: Path) -> None:
-    place = MEMORY / tmp_path.name
-    place.mkdir(mode=0o700)
-    try:
+    with own_memory() as place:
         one = open_witness("name", [tmp_path, place])
         one.note(3)
         one.close()
         again = open_witness("name", [tmp_path, place])
         assert again.testimony().commits == 3
         again.close()
-    finally:
-        shutil.rmtree(place)
 
 
 def test_its_name_tells_nothing_and_is_of_one_agent_on_one_store() -> None:
