@@ -7,8 +7,8 @@ from pathlib import Path
 
 import trio
 
+from tests.drills.forks import forks
 from tests.keys.running import PROGRAM
-from tests.test_rollback import forks
 from tests.world import DRAIN_SECONDS, World, agent, world
 
 ANSWER_SECONDS = 30.0
@@ -42,7 +42,7 @@ async def test_a_lost_host_comes_back_older_and_nobody_stays_deaf_nor_hears_anyt
                     with trio.fail_after(ANSWER_SECONDS):
                         await person.transcript.until(lambda: heard(w, person)[f"echo: after {number}"] == 1)  # noqa: B023
             assert {text: count for person in w.people for text, count in heard(w, person).items() if count > 1} == {}
-            assert forks(w) == []
+            assert forks(envelope for person in w.people for envelope in person.envelopes) == []
             await says_what_it_keeps(w)
 
 
