@@ -93,5 +93,15 @@ def demo(*, scripted: bool) -> None:
     sys.exit(run_demo(scripted=scripted or not (sys.stdin.isatty() and sys.stdout.isatty())))
 
 
+@main.command(hidden=True)
+@click.option("--folder", required=True, type=click.Path(path_type=Path), help="With state/ and keystore.json in it.")
+@click.option("--agent-id", required=True, help="Whose they are.")
+def drill(*, folder: Path, agent_id: str) -> None:
+    """A conversation with an agent whose state was restored (hashee-agent backup drill)."""
+    from sandbox.drill import run_drill  # noqa: PLC0415 - only for this command
+
+    sys.exit(run_drill(folder, agent_id))
+
+
 if __name__ == "__main__":
     main(prog_name="python -m sandbox")

@@ -95,8 +95,10 @@ class RelayApi:
         data = msgspec.json.decode(response.content, type=dict[str, msgspec.Raw])["data"]
         return msgspec.json.decode(data, type=answer)
 
-    async def add_agent(self, display_name: str) -> AgentAccount:
-        return await self.call("POST", "/sandbox/agents", AgentAccount, {"display_name": display_name})
+    async def add_agent(self, display_name: str, agent_id: str | None = None) -> AgentAccount:
+        """`agent_id`: of one that has keys and a store already; else a new one."""
+        body = {"display_name": display_name, **({} if agent_id is None else {"agent_id": agent_id})}
+        return await self.call("POST", "/sandbox/agents", AgentAccount, body)
 
     async def add_person(self, display_name: str) -> PersonAccount:
         return await self.call("POST", "/sandbox/users", PersonAccount, {"display_name": display_name})

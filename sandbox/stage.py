@@ -79,15 +79,21 @@ async def stage(
     settings: Mapping[str, str] | None = None,
     relay_options: Sequence[str] = (),
     environ: Mapping[str, str] = os.environ,
+    agent_id: str | None = None,
+    ready_seconds: float = READY_SECONDS,
 ) -> AsyncIterator[Stage]:
-    """Relay and agent, ready (the agent's /readyz says 200). Raises `ChildFailed` with the last lines of what failed."""
+    """Relay and agent, ready (the agent's /readyz says 200). Raises `ChildFailed` with the last lines of what failed.
+
+    `settings`: stronger than what it has otherwise; a name with an empty value is unset. `agent_id`: of an agent that has a store already.
+    """
     async with (
         relay_process(*relay_options, log_path=folder / "relay.log") as (relay, relay_url),
         RelayApi(relay_url) as api,
     ):
-        account = await api.add_agent("Sandbox agent")
+        account = await api.add_agent("Sandbox agent", agent_id)
         port = free_port()
-        environment = agent_environment(environ, relay_url, account, folder, port) | dict(settings or {})
+        merged = agent_environment(environ, relay_url, account, folder, port) | dict(settings or {})
+        environment = {name: value for name, value in merged.items() if value}
         up = parent_death.command(os.getpid(), [sys.executable, "-P", "-m", "supervisor", "up"])
         async with running(
             "agent",
@@ -98,7 +104,7 @@ async def stage(
             stop_seconds=STOP_SECONDS,
         ) as agent:
             http_url = f"http://127.0.0.1:{port}"
-            await until_ready(http_url, agent)
+            await until_ready(http_url, agent, ready_seconds)
             yield Stage(relay_url, account.agent_id, http_url, api, agent, relay)
 
 

@@ -8,7 +8,7 @@ cd "$(dirname "$0")"
 source=$(cd ../.. && pwd)
 home=/opt/hashee-agent
 settings=/etc/hashee-agent
-units=(hashee-agent.service hashee-agent@.service hashee-agent-worker@.service)
+units=(hashee-agent.service hashee-agent@.service hashee-agent-worker@.service hashee-agent-backup.service hashee-agent-backup.timer)
 python=python3
 uninstall=no
 purge=no
@@ -50,8 +50,8 @@ remove() {
 
 if [ "$uninstall" = yes ]; then
     if running; then
-        mapfile -t loaded < <(systemctl list-units --all --plain --no-legend 'hashee-agent*.service' | awk '{print $1}')
-        mapfile -t enabled < <(systemctl list-unit-files --plain --no-legend 'hashee-agent*.service' | awk '$2 == "enabled" {print $1}')
+        mapfile -t loaded < <(systemctl list-units --all --plain --no-legend 'hashee-agent*.service' 'hashee-agent*.timer' | awk '{print $1}')
+        mapfile -t enabled < <(systemctl list-unit-files --plain --no-legend 'hashee-agent*.service' 'hashee-agent*.timer' | awk '$2 == "enabled" {print $1}')
         for unit in "${loaded[@]}" "${enabled[@]}"; do
             systemctl disable --now --quiet "$unit" 2>/dev/null || true
             say "stopped     $unit"

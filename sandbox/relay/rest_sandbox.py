@@ -31,6 +31,12 @@ class NameBody(msgspec.Struct, frozen=True):
     display_name: str = "Sandbox"
 
 
+class AgentBody(NameBody, frozen=True):
+    """`agent_id`: of one that has keys and a store already."""
+
+    agent_id: str | None = None
+
+
 class RelationBody(msgspec.Struct, frozen=True):
     user_id: str
     agent_id: str
@@ -67,7 +73,8 @@ class SandboxRest(Rest):
         ]
 
     async def add_agent(self, request: Request) -> object:
-        agent = self.hub.state.add_agent((await body_of(request, NameBody)).display_name)
+        body = await body_of(request, AgentBody)
+        agent = self.hub.state.add_agent(body.display_name, body.agent_id)
         return {"agent_id": agent.agent_id, "token": agent.token}
 
     async def add_person(self, request: Request) -> object:

@@ -79,9 +79,10 @@ class RelayState:
 
     # --- owners ---
 
-    def add_agent(self, display_name: str) -> Agent:
+    def add_agent(self, display_name: str, agent_id: str | None = None) -> Agent:
+        """`agent_id`: of one that has keys and a store already (a drill of a backup); else a new one."""
         token = "hsk_" + "".join(secrets.choice(BASE62) for _ in range(TOKEN_CHARS))
-        agent = Agent(str(uuid.uuid4()), token, display_name)
+        agent = Agent(agent_id or str(uuid.uuid4()), token, display_name)
         self._put(agent.agent_id, agent)
         return agent
 

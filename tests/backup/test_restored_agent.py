@@ -31,6 +31,7 @@ async def test_a_lost_host_comes_back_older_and_nobody_stays_deaf_nor_hears_anyt
         shutil.rmtree(w.state_dir)
         [ada, *_] = w.people
         await ada.say(w.conversations[ada], "meanwhile")
+        await the_drill_goes_well(w, tmp_path, fingerprint)
         told = await command(w, "restore", str(tmp_path / "agent.backup"), "--fingerprint", fingerprint)
         assert "3 people" in told
         async with agent(w):
@@ -46,6 +47,17 @@ async def test_a_lost_host_comes_back_older_and_nobody_stays_deaf_nor_hears_anyt
             await says_what_it_keeps(w)
 
 
+async def the_drill_goes_well(w: World, directory: Path, fingerprint: str) -> None:
+    """Without any other state, with a relay of its own; and nothing of it is left."""
+    (directory / "s").mkdir()
+    arguments = (str(directory / "agent.backup"), "--fingerprint", fingerprint, "--scratch", str(directory / "s"))
+    told = await command(w, "backup", "drill", *arguments, seconds=60)
+    assert told.count("a newcomer's message was answered") == 2
+    assert "the drill went well" in told
+    assert list((directory / "s").iterdir()) == []
+    assert not w.state_dir.exists()
+
+
 async def says_what_it_keeps(w: World) -> None:
     """The store is whole: the ledger of grants holds, and nothing is in the dead letters."""
     assert "hashee_grant_ledger_holds 1.0" in w.page("/metrics")
@@ -58,9 +70,9 @@ def heard(w: World, person: object) -> Counter[str]:
     return Counter(one.transcript.heard(w.conversations[one]))
 
 
-async def command(w: World, *arguments: str) -> str:
+async def command(w: World, *arguments: str, seconds: float = 30) -> str:
     """What a command says."""
-    with trio.fail_after(30):
+    with trio.fail_after(seconds):
         done = await trio.run_process(
             [*PROGRAM, *arguments],
             env=w.environment,

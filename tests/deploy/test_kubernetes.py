@@ -4,6 +4,7 @@ There is no cluster; a rolling update is acted out by processes elsewhere (tests
 few of kustomize's rules that they use.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ pytestmark = pytest.mark.pure
 FOLDER = Path(__file__).parents[2] / "deploy/kubernetes"
 OVERLAYS = ("single", "ha", "with-redis")
 VERSIONS = ("1.31",)
-POD_OWNERS = {"Deployment", "StatefulSet"}
+POD_OWNERS = {"Deployment", "StatefulSet", "CronJob"}
+BACKUP = "hashee-agent-backup"
 Manifest = dict[str, Any]
 
 
@@ -69,7 +71,9 @@ def merged(target: Any, change: Any) -> Any:
 def pods(manifests: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
     for manifest in manifests:
         if manifest["kind"] in POD_OWNERS:
-            yield manifest["metadata"]["name"], manifest["spec"]["template"]["spec"]
+            spec = manifest["spec"]
+            made_by = spec["jobTemplate"]["spec"] if manifest["kind"] == "CronJob" else spec
+            yield manifest["metadata"]["name"], made_by["template"]["spec"]
 
 
 def every_pod() -> list[Any]:
@@ -112,7 +116,7 @@ def test_a_pod_is_restricted(spec: Manifest) -> None:
         assert "latest" not in container["image"]
 
 
-@pytest.mark.parametrize("spec", [one for one in every_pod() if "redis" not in str(one.id)])
+@pytest.mark.parametrize("spec", [one for one in every_pod() if not re.search("redis$|backup$", str(one.id))])
 def test_our_pods_have_the_platforms_resources_and_longer_to_stop_than_a_drain_takes(spec: Manifest) -> None:
     (container,) = spec["containers"]
     assert container["resources"] == {
@@ -165,9 +169,23 @@ def test_secrets_are_files_and_a_workers_secret_holds_none_of_the_agents_keys() 
         (container,) = spec["containers"]
         files = {one["name"]: one["value"].rpartition("/")[2] for one in container["env"] if one["name"] != "HOME"}
         assert {variable.removesuffix("_FILE") for variable in files} <= secret
-        assert set(files.values()) == secrets[name]
+        assert set(files.values()) == secrets["hashee-agent-supervisor" if name == BACKUP else name]
     (config,) = [one for one in built(FOLDER / "overlays/ha") if one["kind"] == "ConfigMap"]
     assert set(config["data"]) <= names - secret
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_nightly_backup_never_runs_twice_and_writes_to_a_volume(overlay: str) -> None:
+    (job,) = [one for one in built(FOLDER / "overlays" / overlay) if one["kind"] == "CronJob"]
+    assert job["spec"]["concurrencyPolicy"] == "Forbid"
+    spec = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    *command, folder = container["args"]
+    assert command == ["backup", "--keep", "14"]
+    (mount,) = [one for one in container["volumeMounts"] if one["mountPath"] == folder]
+    (volume,) = [one for one in spec["volumes"] if one["name"] == mount["name"]]
+    claims = [identity(one) for one in built(FOLDER / "overlays" / overlay) if one["kind"] == "PersistentVolumeClaim"]
+    assert claims == [("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"])]
 
 
 def test_only_prometheus_comes_in_and_only_our_pods_reach_redis() -> None:

@@ -9,6 +9,7 @@ from supervisor.cli.lazy import LazyGroup
 COMMANDS: Mapping[str, str] = {
     "make": "supervisor.cli.backup.make:make",
     "verify": "supervisor.cli.backup.verify:verify",
+    "drill": "supervisor.cli.backup.drill:drill",
 }
 DEFAULT = "make"
 

@@ -1,0 +1,112 @@
+"""`backup drill FILE`: the whole way back, tried where it harms nothing: a folder of its own, a relay of this machine."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import BinaryIO
+
+import click
+import trio
+
+from bus import parent_death
+from supervisor.backup.envelope import BadIdentities
+from supervisor.backup.errors import BackupUnusable
+from supervisor.backup.looking import Look
+from supervisor.backup.reading import read_backup
+from supervisor.backup.restoring import Restore, Restored, RestoreRefused, Wishes
+from supervisor.cli.backup.opening import Fingerprint, KeyOfBackup
+from supervisor.cli.keys.telling import told
+from supervisor.cli.store import REFUSALS
+from supervisor.config import AGENT_ID, KEYSTORE, STATE_DIR
+from supervisor.key_settings import KeySettings
+from supervisor.state_directory import make_private, take_lock
+
+EXIT_TERMINATED = 143
+KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "HOME", "TMPDIR", "PYTHONPATH")
+
+
+@click.command(short_help="Restore into a scratch folder and hold a conversation.")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--fingerprint", type=Fingerprint(), help="Of the agent that must have made it; else it is only told.")
+@click.option(
+    "--scratch",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="In which folder there is room for the store (default: that of temporary files). All of it is deleted afterwards.",
+)
+def drill(file: Path, fingerprint: bytes | None, scratch: Path | None) -> int:
+    """Bring FILE back in a folder of its own, start the agent there with a relay of this machine and an echo, and have a newcomer talk to it.
+
+    The real relay, the real store and your handler have no part in it. Ends with 0 if the newcomer was answered.
+    """
+    key = KeyOfBackup()
+    with _folder(scratch) as folder, told(*REFUSALS, BackupUnusable, BadIdentities, RestoreRefused):
+        with file.open("rb") as source:
+            restored = _restore(source, key, folder, fingerprint)
+        manifest = restored.proven.manifest
+        click.echo(f"restored agent {manifest.agent_id} as it was at {restored.made}:")
+        for thing, count in restored.counts.rows():
+            click.echo(f"  {count:>9} {thing}")
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "sandbox",
+            "drill",
+            "--folder",
+            str(folder),
+            "--agent-id",
+            manifest.agent_id,
+        ]
+        command = parent_death.command(os.getpid(), command)
+        status = subprocess.run(command, stdin=subprocess.DEVNULL, check=False, env=_environment()).returncode
+    if status != 0:
+        raise click.ClickException("the drill has failed: this backup comes back, and its agent does not answer")
+    click.echo("the drill went well; everything of it is deleted")
+    return 0
+
+
+def _restore(source: BinaryIO, key: KeyOfBackup, folder: Path, fingerprint: bytes | None) -> Restored:
+    proven = read_backup(source, key, Look(), fingerprint)  # whose it is
+    environ = {
+        **_environment(),
+        AGENT_ID.name: proven.manifest.agent_id,
+        STATE_DIR.name: str(folder / "state"),
+        KEYSTORE.name: str(folder / "keystore.json"),
+    }
+    settings = KeySettings.from_environ(environ)
+    make_private(settings.state_dir)
+    restore = Restore(settings, None, source, key)
+    wishes = Wishes(proven.fingerprint)
+    again = restore.prove(wishes)
+    lock = take_lock(settings.state_dir, patience_seconds=0.0)
+    try:
+        return trio.run(restore.run, again, wishes, lock)
+    finally:
+        os.close(lock)
+
+
+def _environment() -> dict[str, str]:
+    """Nothing of the real agent's settings."""
+    return {name: os.environ[name] for name in KEPT if name in os.environ}
+
+
+@contextmanager
+def _folder(scratch: Path | None) -> Iterator[Path]:
+    """Gone afterwards, also when the drill is asked to end: the agent's keys stand in it."""
+    signal.signal(signal.SIGTERM, _leave)
+    folder = Path(tempfile.mkdtemp(prefix="hashee-drill-", dir=scratch))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    sys.exit(EXIT_TERMINATED)
