@@ -110,19 +110,21 @@ class StoreBudgets(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def memory_limit_bytes(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
+def memory_limit_bytes(
+    proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup"), process: str = "self"
+) -> int:
     """The lowest limit of the control groups that this process is in (v2 and v1, every level), else the machine's memory."""
-    return min(_limits(proc, cgroups), default=_machine_bytes(proc))
+    return min(_limits(proc, cgroups, process), default=_machine_bytes(proc))
 
 
 def _within(least: int, wanted: int, most: int) -> int:
     return max(least, min(wanted, most))
 
 
-def _limits(proc: Path, cgroups: Path) -> Iterator[int]:
+def _limits(proc: Path, cgroups: Path, process: str) -> Iterator[int]:
     """Never more than the machine has: v1 says 2⁶³ where there is no limit."""
     machine = _machine_bytes(proc)
-    for line in _text(proc / "self/cgroup").splitlines():
+    for line in _text(proc / process / "cgroup").splitlines():
         _, _, rest = line.partition(":")
         controllers, _, group = rest.partition(":")
         if controllers == "":

@@ -92,6 +92,8 @@ class Prekeys:
         self._epoch = epoch
         self._wanted = trio.Event()
         self._newest_id = 0
+        self.signed_since_ms: int | None = None
+        """When the signed prekey that is published was made, ms of Unix time; None before the first look."""
         self.published = trio.Event()
         """Set once the relay has our prekeys."""
         self.problem = "not published yet"
@@ -195,13 +197,13 @@ class Prekeys:
         self._note_identity(kept, ours, now)
         through = await self._vault.signed_prekeys_to_replace()
         if newest is not None and not rotation_is_due(newest, now) and newest.id > through:
-            self._newest_id = newest.id
+            self._newest_id, self.signed_since_ms = newest.id, newest.created_ms
             self._on_kept(frozenset(prekey.id for prekey in kept).union(restored))
             return newest
         prekey_id = await self._vault.next_prekey_ids("signed", 1)
         made = make_signed_prekey(self._device, prekey_id, now, os.urandom)
         await self._vault.put_prekeys(self._signed_key, {made.id: made.encode()})
-        self._newest_id = made.id
+        self._newest_id, self.signed_since_ms = made.id, made.created_ms
         expired = expired_prekeys([*kept, made], now)
         await self._vault.erase_prekeys(self._signed_key, list(expired))
         self._on_kept(frozenset(prekey.id for prekey in (*kept, made)).difference(expired).union(restored))

@@ -77,6 +77,7 @@ class SupervisorStatus(msgspec.Struct, frozen=True):
     """Everything of one supervisor process. What stands in Redis is None while that does not answer; `sessions` also when not all were counted.
 
     `identity_since_ms`: when other identity keys than before were first used, in ms of Unix time; None if not within 30 days.
+    `signed_prekey_since_ms`: when the signed prekey was made.
     """
 
     pid: int
@@ -90,6 +91,7 @@ class SupervisorStatus(msgspec.Struct, frozen=True):
     sessions: int | None
     prekeys_left: int | None
     identity_since_ms: int | None
+    signed_prekey_since_ms: int | None
     work: Counts | None
     pool: PoolStatus
     workers: tuple[WorkerStatus, ...]
@@ -137,6 +139,7 @@ class StatusDesk:
             sessions=_sessions(redis),
             prekeys_left=int(left) if parts.prekeys.published.is_set() and left is not None else None,
             identity_since_ms=parts.prekeys.identity_since_ms,
+            signed_prekey_since_ms=parts.prekeys.signed_since_ms,
             work=work,
             pool=self._pool(),
             workers=parts.pool.statuses(),

@@ -1,12 +1,16 @@
 """What the running agent says of itself: readiness, connection and slot, prekeys, workers, what waits for a decision."""
 
+import time
 from collections.abc import Iterator
 
+from crypto.prekeys import SIGNED_PREKEY_ROTATION_MS
 from supervisor.doctor.case import Case, Json
-from supervisor.doctor.findings import Finding, Verdict, at_least, bad, judged, ok, unknown, warn
+from supervisor.doctor.findings import Finding, Verdict, at_least, at_most, bad, judged, ok, unknown, warn
 from supervisor.prekeys import ONE_TIME_REFILL_UNDER
 
 SUBJECT = "agent"
+DAY_MS = 86_400_000
+LATE_DAYS = 1.0  # it is looked at every hour, if the relay is there
 RUNBOOKS = {
     "relay": "docs/runbooks/no-connection.md",
     "prekeys": "docs/runbooks/prekeys-low.md",
@@ -39,6 +43,7 @@ def look_at_agent(case: Case) -> Iterator[Finding]:
         yield judged(SUBJECT, f"check {check['name']}", verdict, check["detail"], remedy)
     yield _connection(status["connection"])
     yield _one_time_prekeys(status["prekeys_left"])
+    yield from _signed_prekey(status.get("signed_prekey_since_ms"))
     yield from _pool(status["pool"])
     yield from _decisions(status["work"])
 
@@ -57,6 +62,18 @@ def _one_time_prekeys(left: int | None) -> Finding:
         return unknown(SUBJECT, "one-time prekeys", "not published yet", "hashee-agent status")
     verdict = at_least(left, warns=ONE_TIME_REFILL_UNDER, spoils=0)
     return judged(SUBJECT, "one-time prekeys", verdict, f"{left} left at the relay", "docs/runbooks/prekeys-low.md")
+
+
+def _signed_prekey(since_ms: int | None) -> Iterator[Finding]:
+    """An older release does not say it."""
+    if since_ms is None:
+        return
+    days = (time.time() * 1000 - since_ms) / DAY_MS
+    period = SIGNED_PREKEY_ROTATION_MS / DAY_MS
+    verdict = at_most(days, warns=period + LATE_DAYS, spoils=2 * period)
+    said = f"made {days:.1f} days ago; a new one comes every {period:.0f} days"
+    remedy = "hashee-agent keys rotate-prekeys; docs/runbooks/prekeys-low.md"
+    yield judged(SUBJECT, "signed prekey", verdict, said, remedy)
 
 
 def _pool(pool: Json) -> Iterator[Finding]:

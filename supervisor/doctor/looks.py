@@ -3,12 +3,15 @@
 from collections.abc import Mapping
 
 from supervisor.doctor.agent import look_at_agent
+from supervisor.doctor.descriptors import look_at_descriptors
 from supervisor.doctor.disk import look_at_disk
 from supervisor.doctor.files import look_at_files
+from supervisor.doctor.limits import look_at_limits
 from supervisor.doctor.redis import look_at_redis
 from supervisor.doctor.relay import look_at_relay
 from supervisor.doctor.rounds import Look
 from supervisor.doctor.settings import look_at_settings
+from supervisor.doctor.versions import look_at_versions
 
 LOOKS: Mapping[str, Look] = {
     "settings": look_at_settings,
@@ -16,5 +19,8 @@ LOOKS: Mapping[str, Look] = {
     "relay": look_at_relay,
     "redis": look_at_redis,
     "disk": look_at_disk,
+    "descriptors": look_at_descriptors,
+    "limits": look_at_limits,
+    "versions": look_at_versions,
     "agent": look_at_agent,
 }

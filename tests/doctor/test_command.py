@@ -61,7 +61,8 @@ async def test_beside_a_running_agent_all_is_well_and_after_its_end_what_cannot_
         found = verdicts_of(done)
         assert {name for name, verdict in found.items() if verdict in ("bad", "unknown")} == set(), done.stdout
         assert {
-            "relay: token", "clock: relay", "clock: Redis", "redis: fit", "files: store secret", "agent: check relay"
+            "relay: token", "clock: relay", "clock: Redis", "redis: fit", "files: store secret", "agent: check relay",
+            "descriptors: supervisor", "limits: memory", "versions: workers", "agent: signed prekey"
         } <= set(found)  # fmt: skip
     before = files_of(running.state_dir)
     done = await checked(running)

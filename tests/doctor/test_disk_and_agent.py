@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,10 @@ def test_each_thing_that_is_wrong_is_told_with_its_runbook(tmp_path: Path) -> No
     assert agent(tmp_path, connection=refused)["agent: slot"].verdict == "bad"
     for left, verdict in ((None, "unknown"), (10, "warn"), (25, "ok")):
         assert agent(tmp_path, prekeys_left=left)["agent: one-time prekeys"].verdict == verdict
+    now_ms = int(time.time() * 1000)
+    for days, verdict in ((3, "ok"), (9, "warn"), (20, "bad")):
+        finding = agent(tmp_path, signed_prekey_since_ms=now_ms - days * 86_400_000)["agent: signed prekey"]
+        assert (finding.verdict, f"{days}.0 days ago" in finding.said) == (verdict, True)
     loop = {"crash_loop": {"deaths": 5}, "reload_problem": "SyntaxError"}
     assert agent(tmp_path, pool=loop)["agent: crash loop"].verdict == "bad"
     assert agent(tmp_path, pool=loop)["agent: reload"].verdict == "warn"

@@ -1,0 +1,76 @@
+"""Which versions run beside each other: this command, supervisors and workers wherever they are, Redis. Two of ours beside each other are an upgrade
+under way, or one that was forgotten.
+"""
+
+import platform
+from collections import Counter
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import cast
+
+import msgspec
+import trio
+
+from bus.client import RedisClient, open_redis
+from bus.keys import Keys
+from bus.lua import Scripts
+from bus.overview import Overview
+from bus.slots import Holder
+from bus.wire import RedisFailed
+from supervisor.doctor.case import Case
+from supervisor.doctor.findings import Finding, Verdict, judged, ok, unknown
+from supervisor.doctor.redis import redis_url_of
+
+SUBJECT = "versions"
+ANSWER_SECONDS = 6.0
+MOST_SLOTS = 3
+FORGOTTEN = "an upgrade is under way, or was forgotten: hashee-agent upgrade, and restart the workers elsewhere (docs/upgrade.md)"
+
+
+def look_at_versions(case: Case) -> Iterator[Finding]:
+    """Ours from what each process has written of itself into Redis."""
+    ours = version("hashee-agent")
+    yield ok(SUBJECT, "this command", f"hashee-agent {ours}, python {platform.python_version()}")
+    if case.supervisor is not None:
+        yield _compared("the running supervisor", Counter([str(case.supervisor["version"])]), ours)
+    url = redis_url_of(case)
+    if url is None or case.agent_id is None:
+        return
+    try:
+        supervisors, workers, server = trio.run(_seen, url, Keys(case.agent_id))
+    except (RedisFailed, trio.TooSlowError):
+        yield unknown(SUBJECT, "elsewhere", "unknown without Redis")
+        return
+    yield ok(SUBJECT, "Redis", server)
+    yield _compared("supervisors with a slot", supervisors, ours)
+    yield _compared("workers", workers, ours)
+
+
+async def _seen(url: str, keys: Keys) -> tuple[Counter[str], Counter[str], str]:
+    with trio.fail_after(ANSWER_SECONDS):
+        async with open_redis(url, Scripts({})) as client:
+            overview = Overview(client, keys)
+            workers = Counter(worker.version for worker in await overview.workers())
+            return await _supervisors(client, keys), workers, (await overview.server()).version
+
+
+async def _supervisors(client: RedisClient, keys: Keys) -> Counter[str]:
+    """Of those whose lease holds; records outlive it."""
+    names = await client.command("MGET", *(keys.slot(number) for number in range(1, MOST_SLOTS + 1)))
+    leased = {name.decode() for name in cast("list[bytes | None]", names) if name is not None}
+    records = cast("list[bytes]", await client.command("HVALS", keys.slots))
+    found = Counter[str]()
+    for record in records:
+        try:
+            holder = msgspec.json.decode(record, type=Holder)
+        except msgspec.DecodeError:
+            continue  # of a release that writes it in another way
+        if holder.holder in leased:
+            found[holder.version] += 1
+    return found
+
+
+def _compared(name: str, found: Counter[str], ours: str) -> Finding:
+    others = set(found) - {ours}
+    said = ", ".join(f"{count} × {one}" for one, count in sorted(found.items())) or "none"
+    return judged(SUBJECT, name, Verdict.WARN if others else Verdict.OK, said, FORGOTTEN)
