@@ -31,6 +31,7 @@ __all__ = ["Commands", "RedisClient", "RedisUnavailable", "members_until", "open
 ANSWER_TIMEOUT_SECONDS = 5.0
 CLOSE_SECONDS = 5.0
 PAGE = 100
+MOST_MOVES = 5
 
 
 class Commands(Protocol):
@@ -46,12 +47,13 @@ class Commands(Protocol):
 class _Request:
     """`waiting`: the task, while another drives. `answer` counts once `is_done`. `connection`: the only one to run on."""
 
-    __slots__ = ("answer", "command", "connection", "is_done", "loaded", "script", "waiting")
+    __slots__ = ("answer", "command", "connection", "is_done", "loaded", "moves", "script", "waiting")
 
     def __init__(self, command: bytes, script: Script | None = None, connection: int | None = None) -> None:
         self.command = command
         self.script = script
         self.loaded = False
+        self.moves = 0
         self.connection = connection
         self.waiting: trio.lowlevel.Task | None = None
         self.is_done = False
@@ -65,6 +67,11 @@ class _Request:
             if self.script is not None
             else self.command.split(b"\r\n", 3)[2].decode("ascii", "replace")
         )
+
+    def may_move(self) -> bool:
+        """Whether it goes on to where its keys are now: not one that is for this connection alone, nor in circles."""
+        self.moves += 1
+        return self.connection is None and self.moves <= MOST_MOVES
 
     async def wait(self) -> None:
         """Until `wake`, without an Event, which would cost as much again for each command."""
@@ -213,18 +220,31 @@ class RedisClient:
             self.connected_since = trio.current_time()
             self._connects_seen = self.connects
         is_of_use = True
+        moved: list[_Request] = []
         for answer in answers:
             request = self._sent.popleft()
-            if isinstance(answer, ResponseError):
+            if isinstance(answer, ResponseError) and self._link.moved(answer) and request.may_move():
+                moved.append(request)  # it did not run: another node of the cluster has our slot now
+            elif isinstance(answer, ResponseError):
                 self._refuse(request, answer)
                 is_of_use = is_of_use and not needs_new_connection(answer)
             else:
                 if self.refusals:
                     self.refusals.done(request.name)
                 request.be_done(answer)
-        if not is_of_use:
+        if moved:
+            self._link.close()
+            self._queued[:0] = [*moved, *self._follow_sent()]
+            self.connected_since = None
+        elif not is_of_use:
             self._link.close()
             self._fail(RedisUnavailable("this server is a replica now, or wants another password"))
+
+    def _follow_sent(self) -> list[_Request]:
+        """Those behind one that was moved, in order: of the same slot, so that none of them has run either."""
+        sent = list(self._sent)
+        self._sent.clear()
+        return sent
 
     def _send_queued(self) -> None:
         queued, self._queued = self._queued, []

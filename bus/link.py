@@ -17,7 +17,8 @@ from redis.exceptions import ResponseError
 
 from bus.lua import Scripts
 from bus.reasons import why
-from bus.redis_url import RedisAddress, parse_redis_url
+from bus.redis_url import parse_redis_url
+from bus.route import Route
 from bus.wire import Answer, RedisUnavailable, Wire
 
 RECEIVE_BYTES = 256 * 1024
@@ -29,7 +30,7 @@ class Link:
     """Opened by `open`; closed by `close` or by its own failure, after which `open` makes a new connection; `end`ed once."""
 
     def __init__(self, url: str, scripts: Scripts) -> None:
-        self._address = parse_redis_url(url)
+        self._route = Route(parse_redis_url(url))
         self._scripts = scripts
         self._socket: socket.socket | None = None
         self._parser = hiredis.Reader(replyError=ResponseError)
@@ -47,7 +48,7 @@ class Link:
 
     async def open(self) -> None:
         """Connect and load the scripts; raises RedisUnavailable, RedisRefused."""
-        attempt = _Attempt(self._address, self._scripts)
+        attempt = _Attempt(self._route, self._scripts)
         try:
             made, self.client_id = await trio.to_thread.run_sync(attempt.run, abandon_on_cancel=True)
         except trio.Cancelled:
@@ -99,6 +100,10 @@ class Link:
             if is_overdue and due == self._answer_due and self._socket is watched:
                 self._is_overdue = True
                 self.close()
+
+    def moved(self, answer: ResponseError) -> bool:
+        """Whether it says that another node has our slot: the next connection goes there."""
+        return self._route.moved(answer)
 
     def close(self) -> None:
         """Close the connection; whoever waits on it fails."""
@@ -155,8 +160,8 @@ class Link:
 class _Attempt:
     """One try to connect, in a thread. One that was given up closes what it makes."""
 
-    def __init__(self, address: RedisAddress, scripts: Scripts) -> None:
-        self._wire = Wire(address, scripts, answer_timeout_seconds=CONNECT_ANSWER_SECONDS)
+    def __init__(self, route: Route, scripts: Scripts) -> None:
+        self._wire = Wire(route, scripts, answer_timeout_seconds=CONNECT_ANSWER_SECONDS)
         self._lock = threading.Lock()
         self._abandoned = False
         self._made: socket.socket | None = None

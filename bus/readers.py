@@ -122,6 +122,7 @@ class StreamReader:
             if str(answer).startswith("NOGROUP"):
                 await self._make_group_again()
                 return []
+            self._link.moved(answer)
             if needs_new_connection(answer):
                 self._link.close()
             if not str(answer).startswith("UNBLOCKED"):

@@ -4,9 +4,10 @@ It is strict, since a URL is a secret: a password with a character that a URL ca
 one. So whatever is not certain is refused, and no refusal holds a part of the text.
 """
 
+import enum
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +17,9 @@ from bus.url_parts import HOST, HOW_TO_ENCODE, LOGIN, PORT, TEXT, host_of, netlo
 
 DEFAULT_PORT = 6379
 MOST_DATABASE = 65_535
-FORM = "redis://host:port/db, rediss://… or unix:///path"
+FORM = "redis://host:port/db, rediss://…, unix:///path, redis+sentinel://host:port,host:port/name or redis+cluster://host:port,host:port"
+DEFAULT_SENTINEL_PORT = 26_379
+SENTINEL_LOGIN = frozenset({"sentinel_username", "sentinel_password"})
 ENCODED = f"redis://user:password@host:port/db, {HOW_TO_ENCODE}"
 OPTIONS = (
     "redis://host:port/db or unix:///path with no other options behind a ? than db, username and password, and with "
@@ -32,7 +35,19 @@ CHOICES: Mapping[str, Mapping[str, "str | bool"]] = MappingProxyType(
     }
 )
 _NETWORK = re.compile(rf"(rediss?)://{LOGIN}{HOST}{PORT}(?:/([0-9]{{0,5}}))?(\?.*)?")
+_ONE = HOST.replace("(", "(?:", 1) + PORT.replace("([", "(?:[")
+_MANY = re.compile(
+    rf"(rediss?)\+(sentinel|cluster)://{LOGIN}({_ONE}(?:,{_ONE}){{0,15}})(?:/([A-Za-z0-9._-]{{1,100}})?(?:/([0-9]{{1,5}}))?)?(\?.*)?"
+)
 _LOCAL = re.compile(rf"unix://{LOGIN}(/(?:{TEXT}|[:@/])*)(\?.*)?")
+
+
+class Kind(enum.Enum):
+    """Who says where the Redis is: the URL, sentinels, the nodes of a cluster."""
+
+    FIXED = "fixed"
+    SENTINEL = "sentinel"
+    CLUSTER = "cluster"
 
 
 class BadRedisUrl(ValueError):
@@ -41,7 +56,10 @@ class BadRedisUrl(ValueError):
 
 @dataclass(frozen=True)
 class RedisAddress:
-    """`path` is a Unix socket's, empty for a network address. `tls`: None without TLS, else options that were given for it."""
+    """`path` is a Unix socket's, empty for a network address. `tls`: None without TLS, else options that were given for it.
+
+    `host`, `port` and `further_hosts` are sentinels that know the master named `service`, or nodes of a cluster, if `kind` says so.
+    """
 
     host: str = ""
     port: int = DEFAULT_PORT
@@ -50,13 +68,19 @@ class RedisAddress:
     tls: Mapping[str, str | bool] | None = None
     username: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
+    kind: Kind = Kind.FIXED
+    further_hosts: tuple[tuple[str, int], ...] = ()
+    service: str = ""
+    sentinel_username: str | None = field(default=None, repr=False)
+    sentinel_password: str | None = field(default=None, repr=False)
 
     @property
     def shown(self) -> str:
         """For people: where it is, without user and password."""
         if self.path:
             return self.path
-        return netloc(self.host, self.port)
+        hosts = ",".join(netloc(*one) for one in ((self.host, self.port), *self.further_hosts))
+        return f"{self.service} by sentinel {hosts}" if self.kind is Kind.SENTINEL else hosts
 
     @property
     def described(self) -> str:
@@ -95,6 +119,8 @@ def parse_redis_url(url: str) -> RedisAddress:
             username=user,
             password=secret,
         )
+    if found := _MANY.fullmatch(url):
+        return _of_many(found.groups())
     if found := _LOCAL.fullmatch(url):
         username, password, path, query = found.groups()
         options = _options(query, with_tls=False)
@@ -102,7 +128,44 @@ def parse_redis_url(url: str) -> RedisAddress:
         return RedisAddress(
             path=os.fsdecode(unquote_to_bytes(path)), database=_database(None, options), username=user, password=secret
         )
-    raise BadRedisUrl(ENCODED if url.startswith(("redis://", "rediss://")) else FORM)
+    raise BadRedisUrl(ENCODED if url.startswith(("redis:", "rediss:")) else FORM)
+
+
+def _of_many(groups: Sequence[str | None]) -> RedisAddress:
+    scheme, kind, username, password, hosts, service, database, query = groups
+    assert hosts is not None  # noqa: S101 - the whole has matched
+    is_sentinel = kind == "sentinel"
+    options = _options(query, with_tls=scheme == "rediss", with_sentinel=is_sentinel)
+    user, secret = _login(username, password, options)
+    number = _database(database, options)
+    if (service is None) is is_sentinel or (number and not is_sentinel):
+        raise BadRedisUrl(FORM)  # a cluster has neither names nor databases
+    try:
+        first, *further = [
+            _host_and_port(one, DEFAULT_SENTINEL_PORT if is_sentinel else DEFAULT_PORT) for one in hosts.split(",")
+        ]
+    except ValueError:
+        raise BadRedisUrl(FORM) from None
+    sentinel = {name: str(options[name]) for name in SENTINEL_LOGIN & options.keys()}
+    return RedisAddress(
+        host=first[0],
+        port=first[1],
+        tls={name: value for name, value in options.items() if name.startswith("ssl_")} if scheme == "rediss" else None,
+        database=number,
+        username=user,
+        password=secret,
+        kind=Kind(kind),
+        further_hosts=tuple(further),
+        service=service or "",
+        sentinel_username=sentinel.get("sentinel_username"),
+        sentinel_password=sentinel.get("sentinel_password"),
+    )
+
+
+def _host_and_port(text: str, default: int) -> tuple[str, int]:
+    found = re.fullmatch(HOST + PORT, text)
+    assert found is not None  # noqa: S101 - the whole has matched
+    return host_of(found[1]), port_of(found[2], default)
 
 
 def _database(in_path: str | None, options: Mapping[str, str | bool]) -> int:
@@ -125,13 +188,14 @@ def _login(
     return given["username"] or None, given["password"] or None
 
 
-def _options(query: str | None, *, with_tls: bool) -> dict[str, str | bool]:
+def _options(query: str | None, *, with_tls: bool, with_sentinel: bool = False) -> dict[str, str | bool]:
     options: dict[str, str | bool] = {}
     for part in query[1:].split("&") if query else ():
         name, equals, raw = part.partition("=")
         if not equals or name in options or not re.fullmatch(rf"(?:{TEXT}|[:@/])+", raw):
             raise BadRedisUrl(OPTIONS)
-        options[name] = _option(name, unquote(raw), with_tls=with_tls)
+        value = unquote(raw)
+        options[name] = value if with_sentinel and name in SENTINEL_LOGIN else _option(name, value, with_tls=with_tls)
     return options
 
 

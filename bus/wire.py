@@ -12,20 +12,26 @@ from typing import cast
 from redis.backoff import NoBackoff
 from redis.connection import Connection, ConnectionInterface, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     BusyLoadingError,
+    ClusterDownError,
     MasterDownError,
+    MovedError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 from redis.retry import Retry
 
 from bus.lua import Argument, Scripts
 from bus.reasons import why
 from bus.redis_url import RedisAddress, parse_redis_url
+from bus.route import Route
+from bus.url_parts import netloc
 
 Command = tuple[Argument, ...]
 Value = bytes | int | list["Value"] | None
@@ -89,6 +95,8 @@ _BY_CODE: Mapping[str, tuple[type[RedisFailed], str]] = {
     "CLUSTERDOWN": (RedisUnavailable, "cluster_down"),
     "TRYAGAIN": (RedisUnavailable, "cluster_down"),
     "MAXCLIENTS": (RedisUnavailable, "too_many_clients"),  # a word of our own: the server says it without one
+    "MOVED": (RedisUnavailable, "moved"),
+    "ASK": (RedisUnavailable, "moving"),
     "NOAUTH": (RedisDenied, "not_authenticated"),
     "WRONGPASS": (RedisDenied, "not_authenticated"),
     "NOPERM": (RedisDenied, "forbidden"),
@@ -101,6 +109,10 @@ _BY_CLASS: tuple[tuple[type[RedisError], str], ...] = (
     (BusyLoadingError, "LOADING"),
     (ReadOnlyError, "READONLY"),
     (MasterDownError, "MASTERDOWN"),
+    (ClusterDownError, "CLUSTERDOWN"),
+    (TryAgainError, "TRYAGAIN"),
+    (MovedError, "MOVED"),
+    (AskError, "ASK"),
     (NoPermissionError, "NOPERM"),
     (AuthenticationError, "NOAUTH"),
 )
@@ -117,10 +129,10 @@ _WITHIN = (
 class Wire:
     """A connection with its scripts loaded."""
 
-    def __init__(self, where: str | RedisAddress, scripts: Scripts, *, answer_timeout_seconds: float | None) -> None:
-        """`where`: a URL, or what was read of it. `answer_timeout_seconds`: None for readers, which block in Redis. Raises BadRedisUrl."""
+    def __init__(self, where: str | Route, scripts: Scripts, *, answer_timeout_seconds: float | None) -> None:
+        """`where`: a URL, or the route that was made of it. `answer_timeout_seconds`: None for readers, which block in Redis. Raises BadRedisUrl."""
         self._scripts = scripts
-        self._address = parse_redis_url(where) if isinstance(where, str) else where
+        self._route = Route(parse_redis_url(where)) if isinstance(where, str) else where
         self._answer_timeout_seconds = answer_timeout_seconds
         self._connection: ConnectionInterface | None = None
         self.connects = 0
@@ -133,13 +145,16 @@ class Wire:
         """
         try:
             connection = self._connection or self._connect()
-            return self._exchange(connection, commands)
+            answers = self._exchange(connection, commands)
         except RedisFailed:
             self.close()
             raise
         except (RedisError, OSError) as error:
             self.close()
             raise self._failed(error) from None
+        if any(self._route.moved(answer) for answer in answers if isinstance(answer, ResponseError)):
+            self.close()
+        return answers
 
     def read_for(self, seconds: float) -> Answer:
         """The next message of a connection that has subscribed, None if there is none; raises RedisUnavailable."""
@@ -170,7 +185,7 @@ class Wire:
         if code in _REFUSALS:
             return kind(f"{type(error).__name__}: {_REFUSALS[code]}", reason)
         text = said(error) if isinstance(error, ResponseError) else why(error)
-        return kind(f"{self._address.shown}: {text}", reason)
+        return kind(f"{self._route.shown}: {text}", reason)
 
     def close(self) -> None:
         """Close the connection; the next call opens a new one."""
@@ -189,9 +204,30 @@ class Wire:
         return taken
 
     def _connect(self) -> ConnectionInterface:
-        connection = _connection(self._address, self._answer_timeout_seconds)
+        failed: RedisFailed | None = None
+        for look_up in self._route.addresses(_ask_sentinel):
+            try:
+                return self._connect_to(look_up())
+            except RedisFailed as error:
+                failed = error
+            except (RedisError, OSError) as error:
+                failed = self._failed(error)
+        raise failed or RedisUnavailable(f"{self._route.shown}: nothing to connect to")
+
+    def _connect_to(self, address: RedisAddress, *, is_the_owner: bool = False) -> ConnectionInterface:
+        connection = _connection(address, self._answer_timeout_seconds)
         try:
             connection.connect()
+            if self._route.slot is not None:
+                [slots] = self._exchange(connection, [("CLUSTER", "SLOTS")])
+                known = (
+                    None if isinstance(slots, ResponseError) else self._route.owner(slots, (address.host, address.port))
+                )
+                if known is not None and not is_the_owner:
+                    connection.disconnect()
+                    return self._connect_to(known, is_the_owner=True)
+            if self._route.must_be_master:
+                _refuse_a_replica(self._exchange(connection, [("INFO", "replication")])[0], address)
             loads: list[Command] = [("SCRIPT", "LOAD", script.text) for script in self._scripts.all()]
             answers = self._exchange(connection, [("CLIENT", "ID"), *loads])
         except BaseException:
@@ -216,6 +252,31 @@ class Wire:
             except ResponseError as error:
                 answers.append(error)
         return answers
+
+
+def _ask_sentinel(sentinel: RedisAddress, name: str) -> tuple[str, int]:
+    """Where the master is. Raises RedisUnavailable, RedisError, OSError."""
+    connection = _connection(sentinel, CONNECT_TIMEOUT_SECONDS)
+    try:
+        connection.connect()
+        [found] = Wire._exchange(connection, [("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)])
+    finally:
+        connection.disconnect()
+    if isinstance(found, ResponseError):
+        raise failure(found)
+    if not isinstance(found, list):
+        raise RedisUnavailable(
+            f"the sentinel {netloc(sentinel.host, sentinel.port)} knows no master {name}", "no_master"
+        )
+    host, port = cast("list[bytes]", found)
+    return host.decode(), int(port)
+
+
+def _refuse_a_replica(info: Answer, address: RedisAddress) -> None:
+    if isinstance(info, ResponseError):
+        raise failure(info)
+    if b"role:master" not in cast(bytes, info):
+        raise RedisUnavailable(f"{netloc(address.host, address.port)} is no master (yet)", "read_only")
 
 
 def _connection(address: RedisAddress, answer_timeout_seconds: float | None) -> ConnectionInterface:
@@ -257,7 +318,7 @@ _REFUSALS = {
 
 def needs_new_connection(answer: Answer) -> bool:
     """Only another connection helps: to the new master, where this server serves one now; or with the password of now."""
-    return isinstance(answer, ResponseError) and _code(answer) in {"READONLY", "MASTERDOWN", "NOAUTH"}
+    return isinstance(answer, ResponseError) and _code(answer) in {"READONLY", "MASTERDOWN", "NOAUTH", "MOVED"}
 
 
 def failure(error: ResponseError) -> RedisFailed:

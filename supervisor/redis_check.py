@@ -15,7 +15,7 @@ from bus.wire import RedisRefused, Value
 OLDEST_VERSION = (7, 0)
 TRUST_EVICTION = "eviction"
 TRUST_PERSISTENCE = "persistence"
-ACL_RULES = "+@all -@dangerous +info +script +client|unblock +role ~hashee:* &hashee:*"
+ACL_RULES = "+@all -@dangerous +info +script +client|unblock ~hashee:* &hashee:*"
 """What a user of ours needs. A test holds a conversation as one who may do this and nothing else."""
 
 

@@ -19,6 +19,7 @@ from bus.client import RedisClient
 from bus.clock import clock_fault, clock_of
 from bus.lua import Scripts
 from bus.redis_url import parse_redis_url
+from bus.route import Route
 from bus.wire import RedisFailed, RedisUnavailable, Wire
 from supervisor.health import Check
 from supervisor.metrics import Metrics
@@ -55,7 +56,7 @@ class RedisWatch:
         A Redis without one may hold `own_limit_bytes` of what `kept_bytes` tells of this agent.
         """
         self._client = client
-        self._address = parse_redis_url(client.url)
+        self._route = Route(parse_redis_url(client.url))
         self._metrics = metrics
         self._hold = hold
         self._answered_at = trio.current_time()
@@ -109,7 +110,7 @@ class RedisWatch:
             await trio.sleep(KNOCK_SECONDS)
 
     def _let_in(self) -> None:
-        door = Wire(self._address, Scripts({}), answer_timeout_seconds=KNOCK_ANSWER_SECONDS)
+        door = Wire(self._route, Scripts({}), answer_timeout_seconds=KNOCK_ANSWER_SECONDS)
         try:
             door.call([("PING",)])
         finally:

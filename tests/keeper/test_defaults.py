@@ -17,6 +17,7 @@ pytestmark = pytest.mark.pure
 def test_the_keepers_durations() -> None:
     assert dataclasses.asdict(Timings()) == {
         "drain_margin": 5.0,
+        "redis_patience": 2.0,
         "redis_stop": 10.0,
         "redis_stop_at_once": 2.0,
         "backoff_base": 0.5,
