@@ -20,6 +20,7 @@ from bus.keys import Keys
 from bus.wire import Value
 
 FEWEST_IDS = 1 << 16
+MOST_SLOTS = 3
 
 
 class Found(enum.Enum):
@@ -66,7 +67,8 @@ class Generation:
 
     async def check(self, client: Commands, keys: Keys, proof: Proof, *, certainly_back: bool = False) -> Found:
         """Compare with what Redis says now; unless it is all there the epoch is raised. Raises RedisFailed."""
-        names = [keys.epoch, keys.generation, keys.interrupted, keys.prekey_state, keys.continuity]
+        slots = [keys.slot(number) for number in range(1, MOST_SLOTS + 1)]
+        names = [keys.epoch, keys.generation, keys.interrupted, keys.prekey_state, keys.continuity, *slots]
         arguments = (
             *(self.epoch, self.highest, _ids_further(), _ids_further(), proof.server, self.commits, proof.commits),
             "1" if certainly_back or self.is_doubted else "",

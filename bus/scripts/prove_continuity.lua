@@ -1,6 +1,6 @@
 -- Has Redis kept everything since it was looked at last? If that is not proven, sessions of the epochs so far are read with, never sent with
 -- (DESIGN rule 17), prekey ids go on far beyond those that may have been given out since, and the signed prekey is to be replaced.
--- KEYS 1 epoch  2 gen  3 interrupted  4 prekey_state  5 continuity
+-- KEYS 1 epoch  2 gen  3 interrupted  4 prekey_state  5 continuity  6… all slots
 -- ARGV 1 epoch known  2 highest gen seen  3 how far signed and  4 one-time prekey ids go on
 --      5 this server  6 commits that this process has heard of  7 commits that were witnessed  8 '1': it is known that it went back
 --      9… servers that this one may follow with all that they held
@@ -15,7 +15,8 @@ for i = 9, #ARGV do may_follow = may_follow or ARGV[i] == server end
 local found = 'same'
 if ARGV[8] == '1' or count < tonumber(ARGV[2]) or epoch < tonumber(ARGV[1]) or commits < tonumber(ARGV[6]) then
   found = 'older'
-elseif server == ARGV[5] or (not server and count == 0) then -- nothing was ever written here, so nothing is lost
+elseif server == ARGV[5] or (not server and (count == 0 or redis.call('EXISTS', unpack(KEYS, 6)) > 0)) then
+  -- Nothing was ever written here; or a supervisor of a version that notes no server is connected, which has looked by itself.
   found = 'same'
 elseif may_follow then
   if commits < tonumber(ARGV[7]) then found = 'older' end

@@ -127,6 +127,24 @@ async def test_rule_17_a_store_of_a_version_without_a_witness_is_doubted_once(tm
             server.start()
 
 
+async def test_rule_17_an_upgrade_beside_a_running_version_without_a_witness_is_no_doubt(tmp_path: Path) -> None:
+    """The former release is connected and has looked by itself; what it is told of, it would take for a Redis that went back."""
+    with running_redis(tmp_path) as server:
+        async with open_core(server.url, FakeRest()) as core:
+            await core.client.command("INCR", core.keys.generation)
+            await core.client.command("SET", core.keys.slot(2), "of the former release", "PX", 5000)
+            await core.guard.begin()
+            assert core.generation.epoch == 0
+            await core.client.command("DEL", core.keys.slot(2))
+            await core.guard.look_again()
+            assert core.generation.epoch == 0
+        server.kill()
+        server.start()
+        async with open_core(server.url, FakeRest()) as core:
+            await core.guard.begin()
+            assert core.generation.epoch == 0
+
+
 async def test_rule_17_who_was_killed_between_looking_and_knowing_is_no_alarm(tmp_path: Path) -> None:
     """Redis may name a server whose answer nobody has heard: its name stands in the witness before it is asked."""
     with running_redis(tmp_path) as server:
