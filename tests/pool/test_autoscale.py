@@ -15,6 +15,19 @@ def test_one_less_is_wanted_only_where_the_rest_would_be_half_free() -> None:
         assert step.step(60, bounds, 2, load, 16)[1] == wanted
 
 
+def wanted_after_a_minute(workers: int, load: Load) -> int:
+    bounds, step = Bounds(1, 4), Autoscale(AutoscaleTimes(up_after_seconds=2, down_after_seconds=60))
+    step, _ = step.step(0, bounds, workers, load, 16)
+    return step.step(60, bounds, workers, load, 16)[1]
+
+
+def test_where_something_waits_nobody_goes_and_the_bounds_hold() -> None:
+    assert wanted_after_a_minute(2, Load(waiting=0, busy=0, slots=32, starting=0)) == 1
+    assert wanted_after_a_minute(2, Load(waiting=1, busy=0, slots=32, starting=0)) == 2
+    assert wanted_after_a_minute(1, Load(waiting=0, busy=0, slots=16, starting=0)) == 1
+    assert wanted_after_a_minute(3, Load(waiting=100, busy=48, slots=48, starting=0)) == 4
+
+
 def test_the_number_follows_the_load_step_by_step() -> None:
     bounds, times = Bounds(1, 4), AutoscaleTimes(up_after_seconds=2, down_after_seconds=60)
     full = Load(waiting=40, busy=16, slots=16, starting=0)

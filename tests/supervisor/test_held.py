@@ -127,6 +127,16 @@ async def test_what_the_relay_has_no_more_becomes_a_dead_letter_and_the_rest_com
         assert (letter.reason, letter.job_id) == ("gone_at_relay", said[1].message_id)
 
 
+async def test_what_is_fetched_while_there_is_no_room_waits_on(tmp_path: Path) -> None:
+    """Noted once more it would count as settled, its note would go, and nobody would fetch it again."""
+    async with scene(tmp_path) as (core, ada):
+        await core.push(ada.say("first"))
+        let_nothing_wait(core)
+        [waiting] = await say(core, ada, "two")
+        assert await core.inbound.fetched(waiting) is Intake.HELD
+        assert await notes_of(core).count() == 1
+
+
 async def test_a_relay_that_does_not_answer_is_asked_again(tmp_path: Path) -> None:
     async with scene(tmp_path) as (core, ada):
         let_nothing_wait(core)

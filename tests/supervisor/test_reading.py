@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -13,8 +13,9 @@ from bus.store import Intake, Source
 from crypto import msgpack, strict_base64
 from crypto.content import SealedContent, seal_content
 from crypto.envelope import Body, Expected, parse_envelope, ratchet_wrap
+from crypto.errors import Reason, Unreadable
 from supervisor.frames import MessageNew
-from supervisor.reading import Incoming
+from supervisor.reading import Incoming, Reader, Reading, Unread
 from tests.redis_server import redis_server
 from tests.supervisor.builders import Core, open_core
 from tests.supervisor.doubles import FakeRest
@@ -177,3 +178,24 @@ async def test_what_an_older_version_remembered_when_it_could_not_read_it_is_no_
         assert kept is not None
         assert (await core.inbound.retry(kept, readable)).outcome is Intake.ACCEPTED
         assert await core.jobs() == ["hello"]
+
+
+async def test_what_was_judged_out_of_quarantine_by_a_session_that_has_moved_is_judged_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scene(tmp_path) as (core, ada):
+        frame = ada.say()
+        replay_id = parse_envelope(frame.encrypted_payload, Expected(CONVERSATION, PERSON, None)).replay_id
+        arrival = Incoming(frame, Source.POLL, 1).arrival()
+        arrival = msgspec.structs.replace(arrival, signed_id=replay_id, peer=(PERSON, "phone"), person=PERSON)
+        await core.store.quarantine(arrival, reason="no_session", frame=b"{}")
+        kept = await core.quarantine.find(frame.message_id)
+        assert kept is not None
+        read, error = Reader.read, Unreadable(Reason.NO_SESSION, "the session of another supervisor")
+        judged = [Unread(msgspec.structs.replace(arrival, session_version=7), error)]
+
+        async def by_another_session(self: Reader, *arguments: Any) -> Reading:
+            return judged.pop() if judged else await read(self, *arguments)
+
+        monkeypatch.setattr(Reader, "read", by_another_session)
+        assert (await core.inbound.retry(kept, frame)).outcome is Intake.ACCEPTED

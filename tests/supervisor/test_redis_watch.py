@@ -77,16 +77,19 @@ async def test_nearly_full_is_red_with_the_reason_until_it_is_well_below(tmp_pat
             used = (await look(client)).memory_bytes
             await client.command("CONFIG", "SET", "maxmemory", int(used / part))
 
+        async def until_it_has_looked() -> None:
+            for _ in range(2):  # the first look may have begun before
+                watch.faults = {}
+                await until(watch, lambda _: bool(watch.faults))
+
         await fill(0.85)
-        watch.faults = {}
-        await until(watch, lambda _: bool(watch.faults))  # it has looked since
+        await until_it_has_looked()
         assert watch.check().ok
         await fill(0.95)
         check = await until(watch, lambda found: not found.ok)
         assert "nearly full, nothing is taken in" in check.detail
         await fill(0.85)
-        watch.faults = {}
-        await until(watch, lambda _: bool(watch.faults))  # it has looked since
+        await until_it_has_looked()
         assert not watch.check().ok
         await fill(0.5)
         await until(watch, lambda found: found.ok)

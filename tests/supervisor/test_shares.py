@@ -133,6 +133,30 @@ async def test_who_is_cancelled_while_waiting_holds_nobody_up_and_takes_nothing(
         assert await room.enter(10) == 10
 
 
+async def test_who_is_cancelled_at_the_head_of_those_who_wait_lets_in_who_fits(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    room, large, has_entered = Room(10), trio.CancelScope(), trio.Event()
+
+    async def enter_large() -> None:
+        with large:
+            await room.enter(10)
+
+    async def enter_small() -> None:
+        await room.enter(4)
+        has_entered.set()
+
+    assert await room.enter(6) == 6
+    async with trio.open_nursery() as nursery:
+        for enter in (enter_large, enter_small):
+            nursery.start_soon(enter)
+            await trio.testing.wait_all_tasks_blocked()
+        assert not has_entered.is_set()
+        large.cancel()
+        with trio.fail_after(AT_MOST_SECONDS):
+            await has_entered.wait()
+
+
 async def test_a_place_is_taken_once_and_given_back_whether_or_not_it_was_taken(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

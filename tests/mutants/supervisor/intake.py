@@ -42,6 +42,8 @@ INTAKE = (
         ("old_only_for_these_reasons", " and error.reason in RENEGOTIABLE", ""),
         ("forged_is_not_old", " and not isinstance(error, ForgedContent):\n                return Old", ":\n                return Old"),
         ("forged_content_offers_nothing", "        if not isinstance(error, ForgedContent):\n            renewal", "        if True:\n            renewal"),
+        ("a_ping_is_answered", "elif system_event(opened.payload) == PING:", "elif False:"),
+        ("a_lost_session_is_sent_on_no_more", "if system_event(opened.payload) == RENEWED:", "if False:"),
     ),
     *of(
         module("reading"), tests("inbound_hostile"),
@@ -72,8 +74,14 @@ INTAKE = (
         ("a_second_of_one_id_has_a_name", "outcome is Intake.TAKEN\n", "False\n"),
     ),
     *of(
-        module("inbound"), tests("catchup_progress"),
+        module("inbound"), tests("reading"),
+        ("nothing_is_taken_in_while_held", "return self._is_holding or (", "return ("),
+        ("pushes_wait_for_the_cursor", "and self._unpolled[incoming.frame.conversation_id] >= MOST_UNPOLLED", "and False"),
         ("pushes_do_not_wait_for_a_poll_that_fails", "waits_for_poll = incoming.source is Source.PUSH and self._cursor_moves", "waits_for_poll = incoming.source is Source.PUSH"),
+        ("a_poll_is_asked_for_in_time", "if self._unpolled[conversation_id] % POLL_AFTER == 0:", "if False:"),
+        ("moved_meanwhile_is_tried_again", "return look.session_version != arrival.session_version", "return False"),
+        ("what_nobody_can_read_is_not_kept_whole", "encoded if error.reason.value in MENDABLE_REASONS else b\"\"", "encoded"),
+        ("a_refusal_is_said", "outcome = await self._refuse(incoming, read)", "pass"),
     ),
     *of(
         module("inbound"), tests("intake_bounds"),
@@ -92,9 +100,22 @@ INTAKE = (
         ("lanes_are_bounded_in_bytes", "and self._shares.admits(size, *holders)", ""),
     ),
     *of(
+        module("lanes"), tests("lanes"),
+        ("a_lane_itself_weighs", "size += LANE_BYTES if queue is None else 0", ""),
+        ("what_is_done_is_given_back", "                self._shares.give_back(size, *holders)\n", ""),
+    ),
+    *of(
         module("shares"), tests("shares", "intake_bounds"),
         ("a_share_of_what_is_free", "(self._total_bytes - self.held_bytes) // SHARE", "self._total_bytes - self.held_bytes"),
         ("of_each_holder", "return all(", "return any("),
+    ),
+    *of(
+        module("shares"), tests("shares"),
+        ("more_than_all_goes_alone", "size = min(size, self._total_bytes)", ""),
+        ("first_come_first_served", "if not self._waiting and size <= self._free_bytes:", "if size <= self._free_bytes:"),
+        ("cancelled_gives_its_turn_back", "                self.leave(size)  # the", "                pass  # the"),
+        ("cancelled_lets_others_in", "                self._waiting.remove(mine)\n                self._let_in()", "                self._waiting.remove(mine)"),
+        ("a_place_is_taken_once", "        if self._taken is None:\n", "        if True:\n"),
     ),
     *of(
         module("mending"), tests("mending"),

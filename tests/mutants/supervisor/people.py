@@ -14,6 +14,7 @@ PEOPLE = (
         ("devices_are_checked", "                check_bundle(bundle, owner.pinned)\n", ""),
         ("five_devices_count", "(await self._rest.devices(owner.owner_id))[:MOST_DEVICES]", "(await self._rest.devices(owner.owner_id))"),
         ("a_decoded_row_is_of_its_bytes", "(kept.owner.row_version, kept.sealed) == (version, sealed)", "True"),
+        ("who_looked_again_reads_again", "and kept.looked_at is looked_at", ""),
         ("asked_in_vain_waits", "        if owner_id in self._unanswered:\n            return None\n", ""),
     ),
     *of(
@@ -31,6 +32,7 @@ PEOPLE = (
         module("groups"), tests("group_bounds"),
         ("stale_is_refused", "if sent <= look.dropped_ms:", "if False:"),
         ("versions_ahead_are_bounded", "0 < version - current.key_version <= MOST_VERSIONS_AHEAD", "0 < version - current.key_version"),
+        ("asked_in_vain_is_not_asked_again", "if vain is not None and ago <", "if False and ago <"),
     ),
     *of(
         module("groups"), tests("groups"),
