@@ -10,6 +10,7 @@ import structlog
 import trio
 
 from bus.wire import RedisFailed
+from supervisor.patience import patient_for
 from supervisor.rest import RestFailed
 
 WAIT_SECONDS: Final = 5.0
@@ -28,8 +29,11 @@ log = structlog.get_logger()
 
 
 async def asked(asking: Callable[[], Awaitable[Answer]], seconds: float | None = None) -> Answer | None:
-    """What `asking` gives, asked again for WAIT_SECONDS while it raises RestFailed; None where it never did, or the relay says no."""
-    with trio.move_on_after(WAIT_SECONDS if seconds is None else seconds):
+    """What `asking` gives, asked again for WAIT_SECONDS while it raises RestFailed; None where it never did, or the relay says no.
+
+    The time does not run while the question waits for its turn among our own (supervisor/patience.py).
+    """
+    with patient_for(WAIT_SECONDS if seconds is None else seconds):
         while True:
             try:
                 return await asking()

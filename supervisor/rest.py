@@ -19,6 +19,7 @@ from supervisor.bodies import BodyRefused, pieces, whole
 from supervisor.frames import FromRelay, MalformedFrame, Relation, UnknownFrame, decode_from_relay
 from supervisor.ids import id_in
 from supervisor.listing import Limits, Listing
+from supervisor.patience import in_turn
 from supervisor.related import essence_of
 from supervisor.secrets import Secret
 from supervisor.way import DIRECTLY, Proxy, Way
@@ -112,6 +113,15 @@ class Rest:
         self.page_bytes = PAGE_BYTES
         self._asked = trio.Semaphore(ASKED_AT_ONCE)
 
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        with in_turn():
+            await self._asked.acquire()
+        try:
+            yield
+        finally:
+            self._asked.release()
+
     async def register_keys(self, body: Json) -> int:
         """Publish our prekeys; how many one-time prekeys the relay holds afterwards, as far as that may be believed."""
         data = await self._data("POST", f"/agents/{self._agent_id}/keys/register", SMALL_BYTES, body=body)
@@ -121,19 +131,19 @@ class Rest:
     async def devices(self, user_id: str) -> list[Json]:
         """A person's devices with their bundles, as they stand in the answer; one without an id is left out."""
         path = f"/keys/users/{quote(user_id, safe='')}/devices"
-        async with self._asked, self._listed(path, SMALL_ENTRY, DEVICES_BYTES) as entries:
+        async with self._turn(), self._listed(path, SMALL_ENTRY, DEVICES_BYTES) as entries:
             listed = [entry async for entry in entries][:MOST_DEVICES]
         return [_object(entry) for entry in listed if id_in(entry, "device_id")]
 
     async def agent_keys(self, agent_id: str) -> Json:
         """Another agent's one bundle, as it stands in the answer; empty when it names no device."""
-        async with self._asked:
+        async with self._turn():
             data = await self._data("GET", f"/keys/agents/{quote(agent_id, safe='')}", SMALL_BYTES)
         return _object(data) if id_in(data, "device_id") else {}
 
     async def group_key(self, group_id: str) -> str:
         """The signed envelope with a group's current key; empty when the relay's answer has none."""
-        async with self._asked:
+        async with self._turn():
             data = await self._data("GET", f"/keys/groups/{quote(group_id, safe='')}", ENVELOPE_BYTES + SMALL_BYTES)
         found = read_as(_GroupKey, data)
         return "" if found is None else found.envelope

@@ -22,7 +22,7 @@ TYPED = (
     *of(
         "bus/budgets.py", ("tests/bus/test_budgets.py", "tests/bus/test_rules_bounds.py"),
         ("at_most_so_much", "return max(least, min(wanted, most))", "return max(least, wanted)"),
-        ("the_lowest_limit_counts", "return min(_limits(proc, cgroups),", "return max(_limits(proc, cgroups),"),
+        ("the_lowest_limit_counts", "return min(_limits(proc, cgroups, process),", "return max(_limits(proc, cgroups, process),"),
         ("no_limit_is_the_machines", "and 0 < int(text) < machine", ""),
         ("the_levels_above_count", "        yield level\n        level = level.parent\n", "        level = level.parent\n"),
     ),

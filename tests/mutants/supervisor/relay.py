@@ -7,6 +7,11 @@ from tests.mutants.supervisor.places import module, tests
 
 RELAY = (
     *of(
+        module("patience"), tests("patience"),
+        ("a_turn_of_our_own_does_not_count", "scope.deadline += patience.left_seconds", "waited = 0.0"),
+        ("turns_are_bounded", "        patience.left_seconds -= waited\n", ""),
+    ),
+    *of(
         module("catchup"), tests("catchup_progress", "catchup_hostile", "catchup"),
         ("the_cursors_own_message_is_the_present", "stays and len(page.frames) == 1", "False"),
     ),

@@ -1,0 +1,54 @@
+"""How long a message waits for what the relay is asked: the turns of our own questions do not count, up to a bound.
+
+A thousand people who write for the first time are a thousand questions, eight at a time; that the relay answers each at once
+helps nobody whose time has run out in our own queue.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Final
+
+import trio
+
+MOST_TURN_SECONDS: Final = 30.0
+"""In all, for one message: a relay that answers nobody must not make a page of messages stand still for longer."""
+
+
+class _Patience:
+    """Of one message. `left_seconds`: for how long its time may still stand still."""
+
+    def __init__(self, scope: trio.CancelScope) -> None:
+        self.scope = scope
+        self.left_seconds = MOST_TURN_SECONDS
+
+
+_patience: ContextVar[_Patience | None] = ContextVar("patience", default=None)
+
+
+@contextmanager
+def patient_for(seconds: float) -> Iterator[None]:
+    """The block ends after so many seconds, without an error; those that pass `in_turn` do not count."""
+    with trio.move_on_after(seconds) as scope:
+        token = _patience.set(_Patience(scope))
+        try:
+            yield
+        finally:
+            _patience.reset(token)
+
+
+@contextmanager
+def in_turn() -> Iterator[None]:
+    """Waits for nobody but our own other questions; outside of a `patient_for` nothing stands still."""
+    patience = _patience.get()
+    if patience is None:
+        yield
+        return
+    began, scope = trio.current_time(), patience.scope
+    scope.deadline += patience.left_seconds
+    try:
+        yield
+    finally:
+        waited = min(trio.current_time() - began, patience.left_seconds)
+        scope.deadline -= patience.left_seconds - waited
+        patience.left_seconds -= waited
