@@ -34,8 +34,10 @@ async def test_a_lost_host_comes_back_older_and_nobody_stays_deaf_nor_hears_anyt
         await the_drill_goes_well(w, tmp_path, fingerprint)
         told = await command(w, "restore", str(tmp_path / "agent.backup"), "--fingerprint", fingerprint)
         assert "3 people" in told
+        (w.state_dir / "restoring").mkdir()  # as one that was killed before its step has left it
         async with agent(w):
             await w.until_ready()
+            assert "an interrupted restore had not been decided" in w.log()
             for number in range(2):
                 for person in w.people:
                     await person.say(w.conversations[person], f"after {number}")
