@@ -16,6 +16,7 @@ import msgspec
 import trio
 
 from tests.drills.copied_back import copied_back
+from tests.drills.redis_of_others import cluster_node_dies, cluster_slot_moves, redis_refuses, sentinel_failover
 from tests.drills.redis_rolled_back import redis_rolled_back
 from tests.drills.scene import Order, Outcome
 from tests.memory import own_memory
@@ -23,6 +24,10 @@ from tests.memory import own_memory
 DRILLS: dict[str, Callable[[Path, Order], Awaitable[Outcome]]] = {
     "copied-back": copied_back,
     "redis-rolled-back": redis_rolled_back,
+    "redis-refuses": redis_refuses,
+    "sentinel-failover": sentinel_failover,
+    "cluster-slot-moves": cluster_slot_moves,
+    "cluster-node-dies": cluster_node_dies,
 }
 EXIT_BAD = 1
 
