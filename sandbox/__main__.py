@@ -1,4 +1,4 @@
-"""`python -m sandbox relay | proxy | demo`: reads the command line, nothing else. Each command imports what it needs."""
+"""`python -m sandbox relay | say | proxy | demo`: reads the command line, nothing else. Each command imports what it needs."""
 
 import runpy
 import sys
@@ -58,6 +58,19 @@ def relay(
         run_relay(options)
     except (NotLoopback, OSError) as error:
         raise click.ClickException(str(error)) from None
+
+
+@main.command()
+@click.option("--url", required=True, help="The sandbox relay's address.")
+@click.option("--agent", "agent_id", required=True, help="Whom to talk to.")
+def say(url: str, agent_id: str) -> None:
+    """A new person says what stands on standard input, and waits for an answer. Ends with 1 where there is none."""
+    import trio  # noqa: PLC0415 - only for this command
+
+    from sandbox.say import say_once  # noqa: PLC0415
+
+    if not trio.run(say_once, url, agent_id, sys.stdin.read().strip()):
+        raise click.ClickException("the agent has not answered")
 
 
 @main.command()

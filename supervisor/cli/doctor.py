@@ -12,6 +12,7 @@ import msgspec
 from supervisor.cli.control import NoAnswer, answers
 from supervisor.cli.ending import EXIT_CONFIGURATION
 from supervisor.cli.lazy import ENV_FILE
+from supervisor.cli.leak_test import look_for_leaks
 from supervisor.cli.store import shown
 from supervisor.control_socket import Request
 from supervisor.doctor.case import Case, read_case
@@ -44,6 +45,7 @@ def _read_env_files(context: click.Context, _option: click.Parameter, paths: tup
 
 @click.command(short_help="Look for what is wrong, and say what helps.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--leak-test", is_flag=True, help="Search for a canary that a person sends, and for our secrets.")
 @click.option(
     "--env-file",
     ENV_FILE,
@@ -56,14 +58,17 @@ def _read_env_files(context: click.Context, _option: click.Parameter, paths: tup
     help="Settings as NAME=value lines; one that cannot be read is told among the rest.",
 )
 @click.pass_obj
-def doctor(problems: list[str] | None, as_json: bool) -> int:
+def doctor(problems: list[str] | None, as_json: bool, leak_test: bool) -> int:
     """Look at settings, key files, clock, relay, Redis, disk and the running agent, and say of each what helps. It changes nothing.
 
     Ends with 0 when nothing is bad (there may be warnings), with 1 when something is, with 78 when the settings cannot be read. With an
     agent or without one; no secret is shown. The findings are sorted: what is bad comes first.
+
+    With --leak-test only this: a canary goes through the agent as a message, from a person of a sandbox relay or from a device of yours; then log,
+    Redis, files and processes are searched for it and for token and keys. What is found is named by its place.
     """
     case = _asked(read_case(os.environ, tuple(problems or ())))
-    findings = worst_first(examine(case, LOOKS))
+    findings = worst_first(look_for_leaks(case) if leak_test else examine(case, LOOKS))
     if as_json:
         report = Report(
             version=version("hashee-agent"),

@@ -30,7 +30,7 @@ def look_at_files(case: Case) -> Iterator[Finding]:
         yield from _private(case.keystore, "keystore", "600")
     for path in filter(None, case.environ.get(FILES, "").split(os.pathsep)):
         yield from _private(Path(path), "env file", "600")
-    for name, secret in _secret_files(case):
+    for name, secret in secret_files(case):
         yield from _unread_by_strangers(secret, name)
 
 
@@ -51,7 +51,7 @@ def _store_secret(state_dir: Path) -> Iterator[Finding]:
         yield unknown(SUBJECT, "store secret", "there is none yet; the first start of hashee-agent up makes it")
 
 
-def _secret_files(case: Case) -> Iterator[tuple[str, Path]]:
+def secret_files(case: Case) -> Iterator[tuple[str, Path]]:
     """By the name of the setting that names them."""
     reader = Reader(case.environ)
     for setting in ALL_SETTINGS:

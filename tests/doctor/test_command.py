@@ -64,6 +64,12 @@ async def test_beside_a_running_agent_all_is_well_and_after_its_end_what_cannot_
             "relay: token", "clock: relay", "clock: Redis", "redis: fit", "files: store secret", "agent: check relay",
             "descriptors: supervisor", "limits: memory", "versions: workers", "agent: signed prekey"
         } <= set(found)  # fmt: skip
+        searched = await checked(running, "--leak-test", "--json")
+        assert searched.returncode == 0, searched.stdout
+        leaks = verdicts_of(searched)
+        assert leaks == dict.fromkeys(
+            ("leaks: canary", "leaks: files", "leaks: processes", "leaks: logs", "leaks: Redis"), "ok"
+        )
     before = files_of(running.state_dir)
     done = await checked(running)
     assert files_of(running.state_dir) == before

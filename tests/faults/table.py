@@ -201,6 +201,8 @@ STEPS: dict[str, tuple[str, ...]] = {
     ),
     "raises RedisFailed to its caller, a loop of this table or a command of the operator; it ends with what it walks": (
         "bus/letters.py:Quarantine.rows",
+        "supervisor/doctor/leaks_redis.py:_keys",
+        "supervisor/doctor/leaks_redis.py:_scan",
         "bus/letters.py:Quarantine.waiting_for",
         "bus/letters.py:Quarantine.list_waiting",
         "bus/letters.py:Quarantine.want",
