@@ -1,6 +1,7 @@
 """A backup as a whole: it holds what the store held, in flat memory, and none is left behind of a store that failed meanwhile."""
 
 import io
+import os
 import tracemalloc
 from pathlib import Path
 
@@ -8,12 +9,15 @@ import pytest
 import redis
 
 from bus.client import open_redis
-from supervisor.backup.errors import WrongAuthor
+from crypto.identity import IdentityKeys
+from supervisor.backup.envelope import Envelope
+from supervisor.backup.errors import BackupDamaged, WrongAuthor
 from supervisor.backup.looking import Look
 from supervisor.backup.making import Making, StoreChanged, UnknownKinds
 from supervisor.backup.reading import read_backup
+from supervisor.backup.stream import FrameReader, FrameWriter
 from supervisor.secrets import Secret
-from tests.backup.builders import FINGERPRINT, IDENTITY, KEY, KEYSTORE, LOCK, NAMES, SECRET, filled, read
+from tests.backup.builders import AGE, FINGERPRINT, IDENTITY, KEY, KEYSTORE, LOCK, NAMES, SECRET, filled, read
 from tests.keeper.environment import AGENT_ID
 from tests.redis_server import redis_server
 
@@ -113,3 +117,21 @@ async def test_neither_making_nor_reading_it_takes_memory_for_the_whole_store(tm
                     assert tracemalloc.get_traced_memory()[1] < 100 * size, "a frame or two at a time"
                 finally:
                     tracemalloc.stop()
+
+
+async def test_one_who_seals_and_signs_a_copy_with_keys_of_their_own_is_found_out(tmp_path: Path) -> None:
+    """Whoever can open a backup can make another of it; not one that the agent has signed."""
+    with redis_server(tmp_path) as url:
+        async with open_redis(url) as client:
+            sink = io.BytesIO()
+            await (await filled(client)).write(LOCK, sink)
+    frames = FrameReader()
+    opened = io.BytesIO()
+    Envelope(io.BytesIO(sink.getvalue())).open_with_identities(Secret(str(AGE)), opened)
+    bodies = list(frames.feed(opened.getvalue()))
+    writer, forger = FrameWriter(), IdentityKeys.generate(os.urandom)
+    copied = [writer.head(), *(writer.frame(body) for body in bodies), writer.trailer(forger)]
+    forged = io.BytesIO()
+    LOCK.seal(io.BytesIO(b"".join(copied)), forged)
+    with pytest.raises(BackupDamaged, match="signed with other keys than those that it holds"):
+        read(forged.getvalue())

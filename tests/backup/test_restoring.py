@@ -1,5 +1,6 @@
 """What a restore puts into a store: everything that was saved, whole and fit to go on with, and nothing of what belongs to one store alone."""
 
+import io
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+import trio
 
 from bus.client import RedisClient, open_redis
 from bus.outbox import Outbox
@@ -17,9 +19,12 @@ from bus.seal import RestoreUnderWay, StoreSeal
 from bus.sealing import StoreKeys
 from bus.snapshot import Snapshot
 from bus.store import Intake
-from tests.backup.builders import NAMES, SECRET, filled
+from supervisor.backup.errors import BackupDamaged
+from supervisor.backup.restoring import Restore, Wishes
+from supervisor.key_settings import KeySettings
+from tests.backup.builders import FINGERPRINT, IDENTITY, KEY, NAMES, SECRET, backup_of, filled
 from tests.bus.builders import CONVERSATION, arrival_of, job_of, open_bus, open_worker, reply, text_of
-from tests.keeper.environment import AGENT_ID
+from tests.keeper.environment import AGENT_ID, agent_environ
 from tests.keys.builders import kinds, loose_ends, opened
 from tests.redis_server import redis_server
 from tests.supervisor.builders import KEYS
@@ -113,6 +118,55 @@ async def test_the_loads_are_those_of_what_waits(tmp_path: Path) -> None:
 def pairs_of(flat: object) -> dict[bytes, bytes]:
     words = cast("list[bytes]", flat)
     return dict(zip(words[::2], words[1::2], strict=True))
+
+
+async def test_notes_of_what_waits_at_the_relay_and_a_superseded_job_stay_what_they_are(tmp_path: Path) -> None:
+    with two_servers(tmp_path) as (before_url, after_url):
+        async with open_redis(before_url) as before, open_redis(after_url) as after:
+            await filled(before)
+            for number in (1, 2):
+                note = f"{number}\x1f{number}\x1fbusy\x1f\x1fab"
+                await before.command("HSET", NAMES.notes("person"), f"message-{number}", note)
+            await before.command("HSET", NAMES.notes("other"), "\x1fdue", "3\x1f5\x1fdue\x1f\x1f9\x1fmessage-9\x1f4")
+            await before.command("HSET", NAMES.held, "s:person", 2, "s:other", 1, "total", 3)
+            await before.command("HSET", NAMES.conversation("busy"), "held", 2)
+            await before.command("HSET", NAMES.conversation("due"), "held", 1)
+            await before.command("HSET", NAMES.conversation("dead"), "held", 5)  # which is too much
+            entry = await before.command("HGET", NAMES.conversation("busy"), "entry")
+            await before.command("SADD", NAMES.interrupted, cast(bytes, entry))
+            await before.command("ZADD", NAMES.old, 7, "busy\x1f1\x1fmessage-o")
+            await before.command("ZADD", NAMES.taken("busy"), 12, 12)
+            await restore_into(after, await saved_of(before), KEYS)
+            for key in (NAMES.held, NAMES.notes("person"), NAMES.notes("other")):
+                assert pairs_of(await after.command("HGETALL", key)) == pairs_of(await before.command("HGETALL", key))
+            held = [await after.command("HGET", NAMES.conversation(name), "held") for name in ("busy", "due", "dead")]
+            assert held == [b"2", b"1", None]
+            again = await after.command("HGET", NAMES.conversation("busy"), "entry")
+            assert again not in (None, entry)
+            assert await after.command("SMEMBERS", NAMES.interrupted) == [again]
+            for key in (NAMES.old, NAMES.taken("busy")):
+                assert await same(before, after, "ZRANGE", key, 0, -1, "WITHSCORES")
+
+
+async def test_a_backup_that_changes_between_its_proof_and_its_use_is_not_used(tmp_path: Path) -> None:
+    with two_servers(tmp_path) as (before_url, after_url):
+        async with open_redis(before_url) as before, open_redis(after_url) as after:
+            await filled(before)
+            proven, file = await backup_of(before), io.BytesIO()
+            await before.command("SET", NAMES.first_sync, "ended")
+            other = await backup_of(before)
+            settings = KeySettings.from_environ(agent_environ(HASHEE_STATE_DIR=str(tmp_path / "state")))
+            restore = Restore(settings, IDENTITY.public.pair, file, lambda _: KEY)
+            file.write(proven)
+            found = restore.prove(Wishes(FINGERPRINT))
+            restoring = Restoring(after, NAMES, KEYS.state, place=NAMES.of)
+            await trio.to_thread.run_sync(restore._load, restoring, found)
+            await after.command("FLUSHALL")
+            file.seek(0)
+            file.write(other)
+            file.truncate()
+            with pytest.raises(BackupDamaged, match="has changed while it was read"):
+                await trio.to_thread.run_sync(restore._load, restoring, found)
 
 
 async def test_new_prekeys_get_ids_far_from_those_that_are_restored(tmp_path: Path) -> None:

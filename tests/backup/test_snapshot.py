@@ -92,6 +92,19 @@ async def test_of_a_store_with_everything_in_it_every_key_that_is_to_be_saved_is
     }
 
 
+async def test_what_is_used_up_is_read_before_what_it_becomes(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with open_redis(url) as client:
+            await fill(client, KEYS)
+            await client.command("HSET", NAMES.notes("person"), "message-h", "1\x1f5\x1fbusy\x1f\x1fab")
+            saved = await saved_of(Snapshot(client, NAMES))
+    kinds = ["conv" if isinstance(one, Conversation) else one.kind for one in saved if not isinstance(one, Waiting)]
+    first = {kind: kinds.index(kind) for kind in kinds}
+    assert first["one_time_prekeys"] < first["session"] < first["held"] < first["conv"]
+    assert max(first["quarantined"], first["dead"]) < first["conv"]
+    assert len(kinds) - kinds[::-1].index("quarantined") > first["conv"], "what came meanwhile is read after them"
+
+
 async def test_a_store_of_more_than_a_page_is_saved_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, size in (("PAGE", 3), ("SCAN_COUNT", 5), ("LETTERS_AT_ONCE", 2), ("CONVERSATIONS_AT_ONCE", 2)):
         monkeypatch.setattr(snapshot, name, size)
