@@ -75,7 +75,7 @@ async def test_the_fetch_of_bundles_itself_says_who_gets_a_wrap(tmp_path: Path) 
 
 async def remember(core: Core) -> None:
     """The row is read, on a connection that is looked at: from now on it is not read again to answer."""
-    await core.guard.look_again()
+    core.generation.looked_at = core.client.on_connection(core.client.connects)
     assert await core.owners.find(PERSON) is not None
 
 
