@@ -9,7 +9,7 @@ from redis.exceptions import ResponseError
 
 from bus.keys import Keys
 from bus.lua import Argument, Scripts
-from bus.wire import Answer, RedisFailed, Wire, failure
+from bus.wire import Answer, RedisFailed, Wire, failure, needs_new_connection
 from supervisor.doctor.case import Case
 from supervisor.doctor.findings import Finding, ok, unknown
 from supervisor.doctor.leaks import SUBJECT, told
@@ -34,12 +34,17 @@ def look_into_redis(case: Case, needles: Needles) -> Iterator[Finding]:
 
     def ask(*command: Argument) -> Answer:
         answer = wire.call([command])[0]
+        if isinstance(answer, ResponseError) and needs_new_connection(
+            answer
+        ):  # in a cluster: to the node that has our keys
+            answer = wire.call([command])[0]
         if isinstance(answer, ResponseError):
             raise failure(answer)
         return answer
 
     count = 0
     try:
+        ask("EXISTS", Keys(case.agent_id).epoch)  # what follows names no key, and is asked of the node that has ours
         for key in _keys(ask, Keys(case.agent_id).pattern):
             count += 1
             found = needles.find(key) | needles.find_in(_value(ask, key))
