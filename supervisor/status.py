@@ -77,7 +77,7 @@ class SupervisorStatus(msgspec.Struct, frozen=True):
     """Everything of one supervisor process. What stands in Redis is None while that does not answer; `sessions` also when not all were counted.
 
     `identity_since_ms`: when other identity keys than before were first used, in ms of Unix time; None if not within 30 days.
-    `signed_prekey_since_ms`: when the signed prekey was made.
+    `signed_prekey_since_ms`: when the signed prekey was made. `has_witness`: see supervisor/witness.py; None for a Redis that is given.
     """
 
     pid: int
@@ -92,6 +92,7 @@ class SupervisorStatus(msgspec.Struct, frozen=True):
     prekeys_left: int | None
     identity_since_ms: int | None
     signed_prekey_since_ms: int | None
+    has_witness: bool | None
     work: Counts | None
     pool: PoolStatus
     workers: tuple[WorkerStatus, ...]
@@ -140,6 +141,7 @@ class StatusDesk:
             prekeys_left=int(left) if parts.prekeys.published.is_set() and left is not None else None,
             identity_since_ms=parts.prekeys.identity_since_ms,
             signed_prekey_since_ms=parts.prekeys.signed_since_ms,
+            has_witness=parts.guard.has_witness,
             work=work,
             pool=self._pool(),
             workers=parts.pool.statuses(),

@@ -73,6 +73,11 @@ class TimeGuard:
         self._connection = -1
         self._looked_seconds = float("-inf")
 
+    @property
+    def has_witness(self) -> bool | None:
+        """Whether there is a place in memory for it; None for a Redis that is given, which needs none."""
+        return self._witness is not None if self._is_private else None
+
     async def begin(self) -> None:
         """Before anything is sent: compare with what was seen before this process. Raises RedisFailed."""
         self._seen = await trio.to_thread.run_sync(_read, self._file)

@@ -44,6 +44,7 @@ def look_at_agent(case: Case) -> Iterator[Finding]:
     yield _connection(status["connection"])
     yield _one_time_prekeys(status["prekeys_left"])
     yield from _signed_prekey(status.get("signed_prekey_since_ms"))
+    yield from _witness(status.get("has_witness"))
     yield from _pool(status["pool"])
     yield from _decisions(status["work"])
 
@@ -74,6 +75,18 @@ def _signed_prekey(since_ms: int | None) -> Iterator[Finding]:
     said = f"made {days:.1f} days ago; a new one comes every {period:.0f} days"
     remedy = "hashee-agent keys rotate-prekeys; docs/runbooks/prekeys-low.md"
     yield judged(SUBJECT, "signed prekey", verdict, said, remedy)
+
+
+def _witness(is_there: bool | None) -> Iterator[Finding]:
+    """Nothing where none is needed, nor of an older release."""
+    if is_there is None:
+        return
+    said = "a witness in memory knows what Redis was seen to hold"
+    if is_there:
+        yield ok(SUBJECT, "witness", said)
+        return
+    remedy = "a tmpfs that stays: RuntimeDirectory= with RuntimeDirectoryPreserve=, or /dev/shm (docs/security.md)"
+    yield warn(SUBJECT, "witness", "no place in memory for one: each start of Redis begins all sessions anew", remedy)
 
 
 def _pool(pool: Json) -> Iterator[Finding]:

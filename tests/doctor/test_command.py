@@ -62,7 +62,8 @@ async def test_beside_a_running_agent_all_is_well_and_after_its_end_what_cannot_
         assert {name for name, verdict in found.items() if verdict in ("bad", "unknown")} == set(), done.stdout
         assert {
             "relay: token", "clock: relay", "clock: Redis", "redis: fit", "files: store secret", "agent: check relay",
-            "descriptors: supervisor", "limits: memory", "versions: workers", "agent: signed prekey"
+            "descriptors: supervisor", "limits: memory", "versions: workers", "agent: signed prekey",
+            "agent: witness"
         } <= set(found)  # fmt: skip
         searched = await checked(running, "--leak-test", "--json")
         assert searched.returncode == 0, searched.stdout

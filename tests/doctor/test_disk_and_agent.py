@@ -79,6 +79,9 @@ def test_each_thing_that_is_wrong_is_told_with_its_runbook(tmp_path: Path) -> No
     for days, verdict in ((3, "ok"), (9, "warn"), (20, "bad")):
         finding = agent(tmp_path, signed_prekey_since_ms=now_ms - days * 86_400_000)["agent: signed prekey"]
         assert (finding.verdict, f"{days}.0 days ago" in finding.said) == (verdict, True)
+    assert agent(tmp_path, has_witness=False)["agent: witness"].verdict == "warn"
+    assert agent(tmp_path, has_witness=True)["agent: witness"].verdict == "ok"
+    assert "agent: witness" not in agent(tmp_path, has_witness=None)
     loop = {"crash_loop": {"deaths": 5}, "reload_problem": "SyntaxError"}
     assert agent(tmp_path, pool=loop)["agent: crash loop"].verdict == "bad"
     assert agent(tmp_path, pool=loop)["agent: reload"].verdict == "warn"
