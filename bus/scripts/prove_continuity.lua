@@ -5,7 +5,8 @@
 --      5 this server  6 commits that this process has heard of  7 commits that were witnessed  8 '1': it is known that it went back
 --      9… servers that this one may follow with all that they held
 -- -> same | older | other | unproven, epoch, gen, commits
--- Invariant: supervisors that notice the same thing raise once. Whoever finds this server's name here need not ask what was witnessed:
+-- Invariant: supervisors that notice the same thing raise once: the first writes this server's name, and an epoch above all that others know.
+-- Whoever finds this server's name here need not ask what was witnessed:
 -- it was compared when the name was written, and what one process holds in memory does not go back.
 local epoch, count = unpack(redis.call('MGET', KEYS[1], KEYS[2]))
 local server, commits = unpack(redis.call('HMGET', KEYS[5], 'server', 'commits'))
@@ -28,8 +29,8 @@ if found == 'same' and server == ARGV[5] then return { found, epoch, count, comm
 redis.call('SREM', KEYS[3], '') -- the first write takes no memory: a full Redis may go back too (rule 16)
 redis.call('HSET', KEYS[5], 'server', ARGV[5])
 if found == 'same' then return { found, epoch, count, commits } end
-if epoch <= tonumber(ARGV[1]) then
-  epoch = tonumber(ARGV[1]) + 1
+if server ~= ARGV[5] or epoch <= tonumber(ARGV[1]) then
+  epoch = math.max(epoch, tonumber(ARGV[1])) + 1 -- also for one that knows of no epoch yet: what came back may be of any
   redis.call('SET', KEYS[1], epoch)
   redis.call('HSET', KEYS[4], 'rotate_through', redis.call('HINCRBY', KEYS[4], 'signed', ARGV[3]))
   redis.call('HINCRBY', KEYS[4], 'one_time', ARGV[4])

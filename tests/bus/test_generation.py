@@ -39,6 +39,22 @@ async def test_counts_that_others_hear_while_we_wait_do_not_make_redis_go_back(
             assert (generation.highest, generation.epoch) == (6, 0)
 
 
+@pytest.mark.parametrize("epoch", [0, 1, 3])
+async def test_new_pods_at_another_server_raise_the_epoch_that_stands_there_once(tmp_path: Path, epoch: int) -> None:
+    """Each with an empty state directory: what came back may be of any epoch, whatever they know."""
+    with redis_server(tmp_path) as url:
+        async with open_redis(url) as client:
+            await client.command("MSET", KEYS.epoch, epoch, KEYS.generation, 50)
+            await client.command("HSET", KEYS.continuity, "server", "former", "commits", 40)
+            first, second = Generation(), Generation()
+            assert await first.check(client, KEYS, Proof("present")) is Found.OTHER
+            assert await second.check(client, KEYS, Proof("present")) is Found.SAME
+            assert (first.epoch, second.epoch) == (epoch + 1, epoch + 1)
+            third = Generation()
+            assert await third.check(client, KEYS, Proof("another again")) is Found.OTHER
+            assert third.epoch == epoch + 2
+
+
 async def test_a_redis_that_counts_less_than_was_seen_has_gone_back(tmp_path: Path) -> None:
     with redis_server(tmp_path) as url:
         async with open_redis(url) as client:

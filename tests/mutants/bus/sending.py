@@ -62,7 +62,7 @@ OF_SENDING = (
     ),
     *of(
         script("prove_continuity"), TIME,
-        ("epoch_is_raised_once", "if epoch <= tonumber(ARGV[1]) then", "if true then"),
+        ("epoch_is_raised_once", "if server ~= ARGV[5] or epoch <= tonumber(ARGV[1]) then", "if true then"),
         ("the_count_goes_beyond_what_was_seen", ", tonumber(ARGV[2])) + 1", ", 0) + 1"),
         ("a_lower_count_went_back", " or count < tonumber(ARGV[2])", ""),
         ("a_lower_epoch_went_back", " or epoch < tonumber(ARGV[1])", ""),
@@ -96,6 +96,8 @@ OF_SENDING = (
     ),
     *of(
         script("prove_continuity"), ("tests/bus/test_generation.py",),
+        ("epoch_is_raised_for_one_that_knows_none", "server ~= ARGV[5] or epoch <=", "epoch <="),
+        ("epoch_goes_beyond_what_is_there", "math.max(epoch, tonumber(ARGV[1])) + 1", "tonumber(ARGV[1]) + 1"),
         ("epoch_replaces_the_signed_prekey", "redis.call('HSET', KEYS[4], 'rotate_through', redis.call('HINCRBY', KEYS[4], 'signed', ARGV[3]))", ""),
         ("epoch_leaps_over_one_time_prekeys", "redis.call('HINCRBY', KEYS[4], 'one_time', ARGV[4])", ""),
     ),
