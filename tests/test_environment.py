@@ -124,7 +124,9 @@ SPOILED = {
             "NO_COLOR": "1",
         }
     ),
-    "no directory for sockets": Spoiled({"XDG_RUNTIME_DIR": "/nowhere", "TMPDIR": "/nowhere"}, code=NO_TMP),
+    "no directory for sockets": Spoiled(
+        {"RUNTIME_DIRECTORY": "", "XDG_RUNTIME_DIR": "/nowhere", "TMPDIR": "/nowhere"}, code=NO_TMP
+    ),
     "no home": Spoiled(code=NO_PASSWD, home=False),
     "a home that is none": Spoiled({"HOME": "relative"}, code=NO_PASSWD, home=False),
     "a deleted directory": Spoiled(before=IN_A_DELETED),
@@ -217,7 +219,7 @@ def test_without_a_home_the_state_directory_has_to_be_named(tmp_path: Path) -> N
 
 
 def test_a_socket_that_fits_nowhere_is_said_with_the_remedy(tmp_path: Path) -> None:
-    environ = environ_of(Spoiled({"XDG_RUNTIME_DIR": "/proc/nowhere"}), tmp_path)
+    environ = environ_of(Spoiled({"RUNTIME_DIRECTORY": "", "XDG_RUNTIME_DIR": "/proc/nowhere"}), tmp_path)
     environ["HASHEE_STATE_DIR"] = str(tmp_path / ("long" * 30))
     for command in ("check-settings", "up"):
         done = subprocess.run(

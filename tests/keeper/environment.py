@@ -28,6 +28,7 @@ def process_environ(state_dir: Path, **more: str) -> dict[str, str]:
     """The same for a real process: with PATH, a state directory and any free port."""
     defaults = {
         "PATH": os.environ["PATH"],
+        "RUNTIME_DIRECTORY": os.environ.get("RUNTIME_DIRECTORY", ""),  # in memory, and gone with the tests
         "HASHEE_STATE_DIR": str(state_dir),
         "HASHEE_HTTP_PORT": "0",
         "HASHEE_LOG_FORMAT": "json",
