@@ -24,8 +24,7 @@ MAX_SESSIONS: Final = 5
 """Of those that the device has started. Both sides starting at once needs two, a reinstalled peer a third; more is somebody else's fault."""
 
 MAX_OWN_SESSIONS: Final = 16
-"""Of those that we have started: one for each 900 answers that go out before anything that the device says to them is read."""
-
+"""Of those that we have started: one for each 900 answers that go out before what is said to them is read."""
 MAX_SKIPPED: Final = 2_000
 MAX_CHAINS: Final = 100
 """A device that was off for a day or two; 76 KB of keys, which is what the next bound is made of."""
@@ -42,7 +41,8 @@ MAX_UNANSWERED: Final = 900
 MAX_UNANSWERED_SECONDS: Final = 30 * 86_400
 """As long as a peer keeps skipped keys and replaced prekeys: what is older it could not read anyway."""
 
-_VERSION: Final = 2
+_VERSION: Final = 3
+_VERSION_OF_FEW: Final = 2  # written while there are no more sessions than it knew: an earlier release reads it
 _OLDEST_VERSION: Final = 1
 _SESSION_OVERHEAD_BYTES: Final = 250
 _CHAIN_OVERHEAD_BYTES: Final = 42
@@ -153,7 +153,7 @@ class DeviceRecord(msgspec.Struct, frozen=True, gc=False):
         """For sealed storage: at most 80 KiB, and 1 KiB when no skipped key is kept."""
         return _encode(
             _StoredRecord(
-                _VERSION,
+                _VERSION if len(self.sessions) > MAX_SESSIONS else _VERSION_OF_FEW,
                 b"" if self.peer is None else self.peer.pair,
                 self.accepted,
                 (),

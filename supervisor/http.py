@@ -148,7 +148,8 @@ async def _serve(app: Starlette, listener: socket.socket, server: HttpServer) ->
     config.include_server_header = False
     wrapped = wrap_app(cast(Framework, app), config.wsgi_max_body_size, None)
     context = WorkerContext(None)
-    accepting = BoundedListener(trio.SocketListener(trio.socket.from_stdlib_socket(listener)), MOST_CLIENTS)
+    sockets = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
+    accepting = BoundedListener(sockets, MOST_CLIENTS, hang_up_on_oldest=True)
     async with trio.open_nursery() as clients:
         async with accepting, trio.open_nursery() as nursery:
             nursery.start_soon(accepting.serve, partial(_serve_client, wrapped, config, context), clients)

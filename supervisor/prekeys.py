@@ -90,6 +90,8 @@ class Prekeys:
         self._rest = rest
         self._on_kept = on_kept
         self._epoch = epoch
+        self._keeps_them = False
+        """The relay was told to replace one-time prekeys and did not: it is not told again and again."""
         self._wanted = trio.Event()
         self._newest_id = 0
         self.signed_since_ms: int | None = None
@@ -174,16 +176,25 @@ class Prekeys:
         unused = await self._vault.prekeys_left(self._one_time_key)
         first = [] if unused else await self._new_one_time(ONE_TIME_PUBLISHED)
         left = await self._register(signed, first, replace=not unused)
-        if left > max(unused, await self._vault.prekeys_left(self._one_time_key)):
+        if not self._keeps_them and left > max(unused, await self._vault.prekeys_left(self._one_time_key)):
             log.warning("prekeys: the relay has some that this store does not know; all are replaced", there=left)
             return await self._replace(signed, epoch)
-        if left < ONE_TIME_REFILL_UNDER:
+        if left < ONE_TIME_REFILL_UNDER and unused < MOST_UNUSED:
             left = await self._register(signed, await self._new_one_time(min(ONE_TIME_PUBLISHED - left, MOST_AT_ONCE)))
+        elif left < ONE_TIME_REFILL_UNDER:
+            log.warning("prekeys: no new one-time prekeys, too many were given out and never used", unused=unused)
         return left
 
     async def _replace(self, signed: SignedPrekey, epoch: int) -> int:
+        await self._make_room(ONE_TIME_PUBLISHED)
         left = await self._register(signed, await self._new_one_time(ONE_TIME_PUBLISHED), replace=True)
         await self._vault.note_one_time_prekeys_epoch(epoch)
+        self._keeps_them = left > ONE_TIME_PUBLISHED
+        if self._keeps_them:
+            log.warning(
+                "prekeys: the relay has kept the earlier ones; whoever gets one of them is offered a new session",
+                there=left,
+            )
         return left
 
     async def _current_signed(self) -> SignedPrekey:
@@ -217,19 +228,20 @@ class Prekeys:
         if last_of_others is None:
             self.identity_since_ms = None
             return
-        self.identity_since_ms = min((one.created_ms for one in ours if one.created_ms >= last_of_others), default=now)
+        self.identity_since_ms = min(
+            (one.created_ms for one in ours if one.created_ms >= last_of_others), default=was_new or now
+        )
         if was_new is None and self.identity_since_ms == now:
             log.warning("identity: the keys are others than before; people are asked to accept them")
 
     async def _new_one_time(self, count: int) -> list[OneTimePrekey]:
-        await self._make_room(count)
         first = await self._vault.next_prekey_ids("one_time", count)
         made = make_one_time_prekeys(first, count, os.urandom)
         await self._vault.put_prekeys(self._one_time_key, {prekey.id: prekey.encode() for prekey in made})
         return made
 
     async def _make_room(self, count: int) -> None:
-        """Erase the oldest that were given out and never used: what is named after that begins with a new session."""
+        """Erase the oldest, which the relay will hand out no more; a first message under one that it has handed out is renegotiated."""
         unused = await self._vault.prekeys_left(self._one_time_key)
         if (too_many := unused + count - MOST_UNUSED) > 0:
             oldest = sorted(await self._vault.prekeys(self._one_time_key))[:too_many]

@@ -148,7 +148,7 @@ def test_the_stored_form_round_trips_and_keeps_its_versions_readable() -> None:
 def test_a_later_stored_form_is_told_from_a_broken_one() -> None:
     stored = _full_record(skipped=4, chains=2).encode()
     assert stored[1] == 2, "the version comes first"
-    later = stored[:1] + b"\x03" + stored[2:]
+    later = stored[:1] + b"\x04" + stored[2:]
     with pytest.raises(NewerFormat):
         DeviceRecord.decode(later)
     for cut in range(0, len(stored), 37):

@@ -161,6 +161,10 @@ def test_of_our_own_sessions_sixteen_are_kept_and_the_smallest_dropped() -> None
     assert kept.dropped == ()
     assert len(kept.encode()) < 4096
     assert DeviceRecord.decode(kept.encode()) == kept
+    versions = [
+        msgspec.msgpack.decode(msgspec.structs.replace(kept, sessions=kept.sessions[:n]).encode())[0] for n in (5, 6)
+    ]
+    assert versions == [2, 3], "a release that keeps five takes six for damaged, and a later version for what it is"
 
 
 def test_what_a_device_has_said_in_session_after_session_is_read_however_many_our_late_answers_begin() -> None:

@@ -9,6 +9,7 @@ EXEMPT: Final[dict[str, tuple[str, ...]]] = {
         *("bus/client.py", "bus/link.py", "bus/wire.py", "bus/lines.py", "bus/log_stream.py", "bus/readers.py"),
         *("bus/route.py", "bus/socket_place.py", "bus/leases.py", "bus/lua.py", "bus/backoff.py", "bus/trouble.py", "bus/refusals.py"),
         *("supervisor/websocket.py", "supervisor/guarded_stream.py", "supervisor/tunnel.py", "supervisor/http.py"),
+        *("supervisor/bounded_listener.py",),
         *("supervisor/notify.py", "supervisor/keeper_link.py"),
         *("supervisor/control_socket.py", "supervisor/redis_trouble.py"),
     ),

@@ -59,9 +59,10 @@ class FakeRest(Rest):
     async def register_keys(self, body: Json) -> int:
         await self._called("register_keys")
         self.registered.append(body)
-        return (
-            self.left if self.left is not None else sum(len(_list(one["one_time_prekeys"])) for one in self.registered)
-        )
+        if self.left is not None:
+            return self.left
+        replacing = [number for number, one in enumerate(self.registered) if one.get("replace")]
+        return sum(len(_list(one["one_time_prekeys"])) for one in self.registered[max(replacing, default=0) :])
 
     async def devices(self, user_id: str) -> list[Json]:
         await self._called("devices")

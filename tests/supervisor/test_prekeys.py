@@ -238,12 +238,32 @@ async def test_a_wish_of_the_epoch_is_heard_while_it_waits(tmp_path: Path, monke
         nursery.cancel_scope.cancel()
 
 
-async def test_of_those_that_were_given_out_and_never_used_the_oldest_leave(tmp_path: Path) -> None:
+async def test_whoever_drains_them_makes_the_store_forget_none_that_somebody_may_hold(tmp_path: Path) -> None:
     async with scene(tmp_path) as core:
         for _ in range(12):
             core.rest.left = 0
             await core.prekeys.publish()
+        assert sorted(await core.vault.prekeys(core.keys.one_time_prekeys)) == list(range(1, MOST_UNUSED + 1))
+
+
+async def test_where_all_are_replaced_the_oldest_make_room(tmp_path: Path) -> None:
+    async with scene(tmp_path) as core:
+        for _ in range(10):
+            core.rest.left = 0
+            await core.prekeys.publish()
+        core.prekeys._epoch = lambda: 1
+        core.rest.left = 100
+        await core.prekeys.publish()
         kept = sorted(await core.vault.prekeys(core.keys.one_time_prekeys))
-        assert len(kept) == MOST_UNUSED
         newest = one_time_ids(core.rest.registered[-1])[-1]
         assert kept == list(range(newest - MOST_UNUSED + 1, newest + 1))
+
+
+async def test_a_relay_that_does_not_replace_is_told_once(tmp_path: Path) -> None:
+    async with scene(tmp_path) as core:
+        await core.prekeys.publish()
+        core.rest.left = 5000
+        for _ in range(5):
+            await core.prekeys.publish()
+        assert bodies_that_replace(core).count(True) == 2
+        assert await core.vault.prekeys_left(core.keys.one_time_prekeys) == 200
