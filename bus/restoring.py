@@ -249,10 +249,12 @@ class Restoring:
         """Of what was read in parts, before the conversation: what it has under way, or has done with meanwhile."""
         under_way = {_job_id(record) for record in _jobs_of(one)}
         has_job = bool(one.job) or b"entry" in one.row[::2]
+        if not has_job:  # a conversation at rest: all of it was answered
+            await self._do(
+                *[("DEL", self._place(place, one.conversation_id)) for place in ("box", "parked", "together")]
+            )
         for place in ("box", "parked"):
             key = self._place(place, one.conversation_id)
-            if not has_job:  # a conversation at rest: all of it was answered
-                await self._do(("DEL", key))
             for record in await self._those(key, "ZRANGE", lambda record: _job_id(record) in under_way):
                 await self._do(("ZREM", key, record))
         key, reply, sent = self._place("out", one.conversation_id), dict(pairs(one.reply)), dict(pairs(one.sent))

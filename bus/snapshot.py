@@ -6,15 +6,17 @@ letters before and after them. Whatever moves meanwhile then stands in the backu
 conversation knows already as a duplicate; one that is too new could read nothing that the conversation does not know.
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+import hashlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from typing import TypeVar, cast
 
+import msgspec
 import trio
 
 from bus.client import RedisClient
 from bus.keys import Keys
-from bus.saved import Conversation, Saved, Value, Waiting
+from bus.saved import Conversation, Saved, Value, Waiting, pairs
 from bus.store import Store
 from bus.wire import RedisFailed
 from bus.wire import Value as Answer
@@ -25,6 +27,8 @@ LETTERS_AT_ONCE = 4  # dead letters, messages in quarantine, jobs: a mebibyte ea
 CONVERSATIONS_AT_ONCE = 8
 MOST_CONVERSATION_BYTES = 4 << 20
 """Of what waits in a conversation that is read whole; eight of them, and the frame that is made of one, are in memory at once."""
+NO_LIMIT = 1 << 53
+"""Of what comes in one conversation while it is read: as much as may wait in it (bus/budgets.py), and hardly ever more than a page."""
 
 Item = TypeVar("Item")
 Read = TypeVar("Read")
@@ -154,16 +158,23 @@ class Snapshot:
                             async for part in parts:
                                 yield part
 
-    async def _whole(self, conversation_id: str, *, without_waiting: bool = False) -> Conversation | None:
+    async def _whole(self, conversation_id: str) -> Conversation | None:
         """None: too much waits in it."""
-        arguments = (conversation_id, self._most_bytes, int(without_waiting))
+        found = await self._at_once(conversation_id, self._most_bytes, ())
+        return None if found is None else found[0]
+
+    async def _at_once(
+        self, conversation_id: str, most_bytes: int, read_before: Iterable[str]
+    ) -> tuple[Conversation, int] | None:
+        """The conversation without what was read before (as SHA-1), and how many wait in its out-box in all. None: too much waits in it."""
+        arguments = (conversation_id, most_bytes, "".join(read_before))
         answer = await self._client.script("save_conversation", self._names.board(conversation_id), *arguments)
         parts = cast("list[Answer]", answer)
         if parts == [b"large"]:
             return None
-        row, ids, ids_until, taken, taken_until, emitted, sent, load, job, reply, superseded, *waiting = parts
+        row, ids, ids_until, taken, taken_until, emitted, sent, load, job, reply, superseded, *waiting, said = parts
         box, parked, together, out = cast("list[list[bytes]]", waiting)
-        return Conversation(
+        conversation = Conversation(
             conversation_id,
             cast("list[bytes]", row),
             cast(bytes, ids),
@@ -181,27 +192,62 @@ class Snapshot:
             together,
             out,
         )
+        return conversation, cast(int, said)
 
     async def _in_parts(self, conversation_id: str) -> AsyncGenerator[Saved]:
-        """From where things leave last to where they leave first, so that nothing moves past us unseen; then the conversation."""
+        """What waits by the page; then the conversation, in one step with all that waits in it and stands on none of the pages."""
+        read: set[str] = set()
         for place in ("parked", "box", "out", "together"):
-            async with aclosing(self._from_the_end(conversation_id, place)) as parts:
+            is_sorted = place in ("parked", "box")
+            pages = self._sorted_from_the_end if is_sorted else self._list_from_the_end
+            async with aclosing(pages(self._names.of(place, conversation_id))) as parts:
                 async for part in parts:
-                    yield part
-        whole = await self._whole(conversation_id, without_waiting=True)
-        if whole is not None:
-            yield whole
+                    read |= {_sha1(record) for record in (part[::2] if is_sorted else part)}
+                    yield Waiting(conversation_id, place, part)
+        found = await self._at_once(conversation_id, NO_LIMIT, read)
+        if found is None:
+            return
+        conversation, said = found
+        out, reply = conversation.out, dict(pairs(conversation.reply))
+        if len(out) < said and out[:1] == [
+            reply.get(b"r")
+        ]:  # it came before what stands on the pages (post_before.lua)
+            yield Waiting(conversation_id, "out", out[:1])
+            conversation = msgspec.structs.replace(conversation, out=out[1:])
+        yield conversation
 
-    async def _from_the_end(self, conversation_id: str, place: str) -> AsyncGenerator[Waiting]:
-        """Counted from its end: what leaves at its beginning moves nothing, what comes at its end is seen a second time."""
-        key, last = self._names.of(place, conversation_id), -1
-        command, options = ("ZRANGE", ("WITHSCORES",)) if place in ("parked", "box") else ("LRANGE", ())
-        while found := await self._asked(command, key, last - LETTERS_AT_ONCE + 1, last, *options):
-            yield Waiting(conversation_id, place, found)
+    async def _sorted_from_the_end(self, key: str) -> AsyncGenerator[list[bytes]]:
+        """What leaves at the beginning meanwhile moves nothing; what comes, or leaves at the end, is for whoever reads the conversation."""
+        last = -1
+        while page := await self._asked("ZRANGE", key, last - LETTERS_AT_ONCE + 1, last, "WITHSCORES"):
+            yield page
             last -= LETTERS_AT_ONCE
+
+    async def _list_from_the_end(self, key: str) -> AsyncGenerator[list[bytes]]:
+        """Each page stands right before the one that was read before it, whatever is pushed or leaves meanwhile."""
+        end, first = -1, b""
+        while True:
+            start = end - LETTERS_AT_ONCE
+            page = await self._asked("LRANGE", key, max(start, 0) if end >= 0 else start, end)
+            if first and page[-1:] != [first]:
+                moved = await self._client.command("LPOS", key, first)
+                if not isinstance(moved, int):
+                    return  # it has left, and all before it
+                end = moved
+                continue
+            earlier = page[:-1] if first else page
+            if not earlier:
+                return
+            yield earlier
+            end, first = end - len(page) + 1, page[0]
 
     async def _asked(self, *command: bytes | str | int) -> list[bytes]:
         return cast("list[bytes]", await self._client.command(*command))
+
+
+def _sha1(record: bytes) -> str:
+    """A name of a record, as Redis makes it too."""
+    return hashlib.sha1(record, usedforsecurity=False).hexdigest()
 
 
 async def _all(read: Callable[[Item], Awaitable[Read]], items: Sequence[Item]) -> list[Read]:

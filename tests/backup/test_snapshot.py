@@ -1,6 +1,7 @@
 """What of a store a backup holds: every kind of key has its line, everything that is to be saved is, and what moves meanwhile is not lost."""
 
 from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from typing import cast
@@ -176,13 +177,96 @@ async def test_while_workers_take_and_end_jobs_each_message_stands_somewhere(tmp
             nursery.cancel_scope.cancel()
 
 
+async def test_what_comes_into_a_large_conversation_while_it_is_read_stands_in_the_backup(tmp_path: Path) -> None:
+    """Into the mailbox, to what is parked (between and below what was read), and behind what is to be said, more than a page."""
+    with redis_server(tmp_path) as url:
+        async with open_bus(url) as bus:
+            keys = bus.keys
+            await waiting_jobs(bus, 20)
+            for seq in range(40, 60, 2):
+                await bus.client.command("ZADD", keys.parked(CONVERSATION), seq, job_of(seq))
+                await bus.client.command("RPUSH", keys.out_box(CONVERSATION), f"reply {seq}")
+            changes = {
+                "box": lambda: bus.store.accept(arrival_of(21, 20), job_of(21)),
+                "parked": lambda: bus.client.command(
+                    "ZADD", keys.parked(CONVERSATION), 39, job_of(39), 45, job_of(45), 99, job_of(99)
+                ),
+                "out": lambda: bus.client.command(
+                    "RPUSH", keys.out_box(CONVERSATION), *[f"reply {seq}" for seq in range(60, 80)]
+                ),
+            }
+            saved = await read_while(bus, changes)
+            [*parts, core] = saved
+            assert isinstance(core, Conversation)
+            assert dict(pairs(core.row))[b"next"] == b"22"
+            there = {job for one in saved for job in jobs_in(one)}
+            assert there == {f"{CONVERSATION}-{seq}" for seq in (*range(1, 22), *range(40, 60, 2), 39, 45, 99)}
+            before = [one.parts for one in parts if isinstance(one, Waiting) and one.place == "out"]
+            said = [record for page in reversed(before) for record in page] + core.out
+            assert said == await bus.client.command("LRANGE", keys.out_box(CONVERSATION), 0, -1), "in its order"
+
+
+async def test_what_is_to_be_said_first_and_comes_while_a_conversation_is_read_stays_the_first(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with open_bus(url) as bus:
+            out_box = bus.keys.out_box(CONVERSATION)
+            await waiting_jobs(bus, 2)
+            await bus.client.command("RPUSH", out_box, *[f"reply {number}" for number in range(9)])
+
+            async def offer() -> None:
+                entry = cast(bytes, await bus.client.command("XADD", bus.keys.replies, "*", "r", "offer"))
+                await bus.client.command("HSET", bus.keys.conversation(CONVERSATION), "reply", entry)
+                await bus.client.command("LPUSH", out_box, "offer")
+
+            saved = await read_while(bus, {"end": offer})
+            pages = [one.parts for one in saved if isinstance(one, Waiting) and one.place == "out"]
+            assert pages[-1] == [b"offer"]
+            assert isinstance(saved[-1], Conversation)
+            assert saved[-1].out == []
+
+
+async def test_what_leaves_a_list_while_it_is_read_hides_nothing_of_it(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with open_bus(url) as bus:
+            out_box = bus.keys.out_box(CONVERSATION)
+            await waiting_jobs(bus, 2)
+            await bus.client.command("RPUSH", out_box, *[f"reply {number}" for number in range(20)])
+
+            async def go_on() -> None:
+                await bus.client.command("LPOP", out_box, 7)
+                await bus.client.command("RPUSH", out_box, *[f"reply {number}" for number in range(20, 26)])
+
+            saved = await read_while(bus, {"out": go_on})
+            pages = [one.parts for one in saved if isinstance(one, Waiting) and one.place == "out"]
+            assert isinstance(saved[-1], Conversation)
+            said = [record for page in reversed(pages) for record in page] + saved[-1].out
+            assert said == [b"reply %d" % number for number in range(7, 26)]
+
+
+async def read_while(bus: Bus, changes: Mapping[str, Callable[[], Awaitable[object]]]) -> list[Saved]:
+    """A conversation in parts; each change is made after the first page of its place, one named `end` after the page with the first reply."""
+    saved: list[Saved] = []
+    left = dict(changes)
+    reading = Snapshot(bus.client, bus.keys, most_conversation_bytes=100)
+    async with aclosing(reading._in_parts(CONVERSATION)) as parts:
+        async for part in parts:
+            saved.append(part)
+            place = part.place if isinstance(part, Waiting) else ""
+            if place in left:
+                await left.pop(place)()
+            elif isinstance(part, Waiting) and "end" in left and part.parts[0] == b"reply 0":
+                await left.pop("end")()
+    assert left == {}
+    return saved
+
+
 def jobs_in(saved: Saved) -> list[str]:
     if isinstance(saved, Waiting):
-        records = saved.parts[::2]
+        records = saved.parts[::2] if saved.place in ("box", "parked") else []
     else:
         assert isinstance(saved, Conversation)
         assert bool(saved.job) == (b"entry" in saved.row[::2])
-        records = [*saved.box[::2], *([dict(pairs(saved.job))[b"r"]] if saved.job else [])]
+        records = [*saved.box[::2], *saved.parked[::2], *([dict(pairs(saved.job))[b"r"]] if saved.job else [])]
     return [decode_job_record(record).job_id for record in records]
 
 

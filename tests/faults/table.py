@@ -188,7 +188,10 @@ ROWS: dict[str, Row] = {
     "bus/snapshot.py:Snapshot._keys": held((Kind.PAGES, SAVED_PAGES)),
     "bus/snapshot.py:Snapshot._list": held((Kind.PAGES, SAVED_PAGES)),
     "bus/snapshot.py:Snapshot._stream": held((Kind.PAGES, SAVED_PAGES)),
-    "bus/snapshot.py:Snapshot._from_the_end": held(
+    "bus/snapshot.py:Snapshot._list_from_the_end": held(
+        (Kind.PAGES, "tests/backup/test_snapshot.py::test_a_conversation_in_which_very_much_waits_is_read_in_parts")
+    ),
+    "bus/snapshot.py:Snapshot._sorted_from_the_end": held(
         (Kind.PAGES, "tests/backup/test_snapshot.py::test_a_conversation_in_which_very_much_waits_is_read_in_parts")
     ),
 }
