@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from bus.sealing import StateKey
-from bus.vault import Vault, Versioned
+from bus.vault import LedgerStep, Vault, Versioned
 from tests.bus.redis_scene import RedisScene
 
 
@@ -29,6 +29,19 @@ async def test_what_another_has_replaced_meanwhile_is_not_replaced(redis: RedisS
     assert redis.contents() == before
     assert await vault.group("g") == Versioned(1, b"first")
     assert await vault.put_group("g", Versioned(1, b"first"), b"second")
+
+
+async def test_a_grant_goes_on_from_the_head_and_the_row_that_were_read(redis: RedisScene) -> None:
+    vault, nothing = vault_of(redis), Versioned(0, None)
+    first, second = (
+        LedgerStep(previous, b"entry", mac) for previous, mac in ((bytes(32), b"1" * 32), (b"1" * 32, b"2" * 32))
+    )
+    assert await vault.put_grant("ada", nothing, b"row", first)
+    before = redis.contents()
+    assert not await vault.put_grant("bob", nothing, b"row", first), "another entry has come behind that head"
+    assert not await vault.put_grant("ada", nothing, b"row", second), "the row is another by now"
+    assert redis.contents() == before
+    assert await vault.put_grant("bob", nothing, b"row", second)
 
 
 async def test_a_page_of_rows_is_the_rows_in_their_order(redis: RedisScene) -> None:

@@ -28,7 +28,7 @@ PARKING = (
 )
 SLOTS = ("tests/slots/test_slots_in_redis.py", "tests/slots/test_slots.py")
 ROTATION = ("tests/keys/test_rotate_store.py",)
-GRANTS = ("tests/bus/test_rules_repeats.py", "tests/supervisor/test_owners.py", "tests/keys/test_grants.py")
+GRANTS = ("tests/bus/test_vault.py",)
 LETTERS = (
     "tests/bus/test_rules_bounds.py",
     "tests/bus/test_rules_of_redis.py",
