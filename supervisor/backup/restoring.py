@@ -14,6 +14,8 @@ from typing import BinaryIO, cast
 import msgspec
 import trio
 
+from bus.backlog import Backlog, ServerFacts
+from bus.budgets import MIB
 from bus.client import RedisClient, open_redis
 from bus.keys import Keys as Names
 from bus.restore_switch import RestoreSwitch
@@ -37,6 +39,10 @@ from supervisor.store_access import rewrite_and_sync, server_on, who_is_connecte
 from supervisor.time_guard import FILE as SEEN_FILE
 
 REDIS_FOLDER = "redis"
+CLEAN_SECONDS = 30.0  # a million keys take some seconds
+LEFT_BEHIND = "what was prepared is still in Redis: hashee-agent restore --finish removes it"
+PIECES_BETWEEN_LOOKS = 16  # of up to four mebibytes: then it is asked how full Redis is
+MOST_FULL = 0.9  # of maxmemory, where nothing is taken in any more (bus/budgets.py)
 
 
 class RestoreRefused(Exception):
@@ -127,7 +133,6 @@ class Restore:
         Raises RestoreRefused, BackupDamaged, RedisFailed, RedisDoesNotStart, OSError: before the one step the old state stands.
         """
         switching.clean(self._settings.state_dir)
-        self._keep_keys(proven, wishes)
         aside = None
         if self._settings.redis_url is None:
             aside = await self._into_private(proven, wishes, lock_fd)
@@ -152,6 +157,7 @@ class Restore:
         settings, state_dir = self._settings, self._settings.state_dir
         standing = await self._private_standing(wishes, lock_fd)
         _refuse_newer(standing, proven.manifest, wishes)
+        self._keep_keys(proven, wishes)
         prepared = switching.prepared_place(state_dir)
         prepared.mkdir(mode=FOLDER_MODE)
         async with server_on(prepared, settings, lock_fd) as layout, open_redis(layout.url) as client:
@@ -195,15 +201,23 @@ class Restore:
         names = Names(self._settings.agent_id)
         async with open_redis(url) as client:
             switch = RestoreSwitch(client, names)
-            if await switch.is_decided():
+            if await switch.has_begun():
                 raise RestoreUnfinished
-            if someone := await who_is_connected(client, names):
-                raise RestoreRefused(f"{someone} is connected to this Redis: end every supervisor and worker first")
-            await switch.clean()
+            await _refuse_company(client, names)
             standing = await _standing(client, names, _seen(self._settings.state_dir / SEEN_FILE))
             _refuse_newer(standing, proven.manifest, wishes)
-            await self._fill(client, proven, standing, names.restoring)
-            await switch.decide()
+            if not await switch.begin():
+                raise RestoreUnfinished
+            try:
+                await _refuse_company(client, names)  # who came meanwhile; nobody does any more
+                self._keep_keys(proven, wishes)
+                await self._fill(client, proven, standing, names.restoring)
+                is_decided = await switch.decide()
+            except BaseException as problem:
+                await _clean(switch, problem)
+                raise
+            if not is_decided:
+                raise RestoreRefused("somebody has given this restore up meanwhile (restore --finish): begin again")
             await finish_given(client, names, self._settings.state_dir)
 
     async def _fill(
@@ -217,13 +231,13 @@ class Restore:
         restoring = Restoring(
             client, names, keys.state, place=place, least_epoch=standing.epoch, least_writes=standing.writes
         )
-        await trio.to_thread.run_sync(self._load, restoring, proven)
+        await trio.to_thread.run_sync(self._load, _Handed(restoring, Backlog(client, names)), proven)
         await restoring.finish()
 
-    def _load(self, restoring: Restoring, proven: Proven) -> None:
+    def _load(self, handed: "_Handed", proven: Proven) -> None:
         """In a thread: reads the backup a second time, and hands each piece to the loop."""
         self._source.seek(0)
-        again = read_backup(self._source, self._key, _Handed(restoring), proven.fingerprint)
+        again = read_backup(self._source, self._key, handed, proven.fingerprint)
         if again.digest != proven.digest:
             raise BackupDamaged("the backup has changed while it was read")
 
@@ -236,6 +250,22 @@ async def finish_given(client: RedisClient, names: Names, state_dir: Path) -> No
     for name in (HEAD_FILE, SEEN_FILE):
         (state_dir / name).unlink(missing_ok=True)
     await RestoreSwitch(client, names).finish()
+
+
+async def _refuse_company(client: RedisClient, names: Names) -> None:
+    if someone := await who_is_connected(client, names):
+        raise RestoreRefused(f"{someone} is connected to this Redis: end every supervisor and worker first")
+
+
+async def _clean(switch: RestoreSwitch, problem: BaseException) -> None:
+    """Before `problem` is raised: it says so where something is left."""
+    with trio.move_on_after(CLEAN_SECONDS, shield=True) as cleaning:
+        try:
+            await switch.clean()
+        except RedisFailed as another:
+            problem.add_note(f"{LEFT_BEHIND} ({another})")
+    if cleaning.cancelled_caught:
+        problem.add_note(LEFT_BEHIND)
 
 
 async def _standing(client: RedisClient, names: Names, seen: "_Seen") -> Standing:
@@ -284,13 +314,30 @@ def _time_of(at_ms: int) -> str:
 
 
 class _Handed:
-    """Pieces go to the loop that writes them, one after the other."""
+    """Pieces go to the loop that writes them, one after the other, as long as Redis has room."""
 
-    def __init__(self, restoring: Restoring) -> None:
+    def __init__(self, restoring: Restoring, backlog: Backlog) -> None:
         self._restoring = restoring
+        self._backlog = backlog
+        self._pieces = 0
 
     def begin(self, manifest: Manifest, _store_secret: Secret[bytes]) -> None:
         self._restoring.seen_epoch(manifest.epoch)
 
     def take(self, piece: Saved) -> None:
-        trio.from_thread.run(self._restoring.take, piece)
+        trio.from_thread.run(self._take, piece)
+
+    async def _take(self, piece: Saved) -> None:
+        if self._pieces % PIECES_BETWEEN_LOOKS == 0:
+            _refuse_full(await self._backlog.server())
+        self._pieces += 1
+        await self._restoring.take(piece)
+
+
+def _refuse_full(server: ServerFacts) -> None:
+    used, limit = server.memory_bytes, server.limit_bytes
+    if used and limit and used > MOST_FULL * limit:
+        raise RestoreRefused(
+            f"Redis uses {used / MIB:.0f} MiB of {limit / MIB:.0f} MiB (maxmemory) with what was prepared so far, and the old and the new "
+            "store have to stand beside each other: raise maxmemory, or restore into an empty Redis; the old store stands"
+        )

@@ -99,18 +99,22 @@ def _finish(settings: KeySettings) -> str:
     done = switching.after_interruption(settings.state_dir) if settings.state_dir.is_dir() else None
     if done is not None:
         return done.text
-    if settings.redis_url is not None and trio.run(_finish_given, settings.redis_url.reveal(), settings):
-        return "an interrupted restore was completed: the state is that of the backup"
+    if settings.redis_url is not None and (said := trio.run(_finish_given, settings.redis_url.reveal(), settings)):
+        return said
     return "there is no restore to complete; the state is as it was"
 
 
-async def _finish_given(url: str, settings: KeySettings) -> bool:
+async def _finish_given(url: str, settings: KeySettings) -> str:
+    """Also beside a restore that runs: that one goes on, or is told that it was given up."""
     names = Keys(settings.agent_id)
     async with open_redis(url) as client:
-        if not await RestoreSwitch(client, names).is_decided():
-            return False
+        switch = RestoreSwitch(client, names)
+        if await switch.give_up():
+            return "an interrupted restore had not been decided: the state is the one before it"
+        if not await switch.is_decided():
+            return ""
         await finish_given(client, names, settings.state_dir)
-        return True
+        return "an interrupted restore was completed: the state is that of the backup"
 
 
 def _identity_given(settings: KeySettings) -> bytes | None:

@@ -9,7 +9,9 @@ from typing import cast
 
 import trio
 
+from bus.client import open_redis
 from bus.keys import Keys
+from bus.restore_switch import RestoreSwitch
 from supervisor.state_directory import take_lock
 from tests.backup.test_restoring import THEIR_OWN
 from tests.keeper.environment import AGENT_ID, STORE_KEY
@@ -150,6 +152,24 @@ def test_into_a_redis_of_your_own_under_the_store_secret_of_the_backup(tmp_path:
         again = listed.run("restore", str(file), "--fingerprint", fingerprint)
         assert again.returncode == 0, again.stderr
         assert "no restore to complete" in listed.run("restore", "--finish").stdout
+
+
+def test_killed_while_a_redis_of_your_own_is_filled_it_is_given_up_and_the_old_store_stands(tmp_path: Path) -> None:
+    async def begin(url: str) -> None:
+        async with open_redis(url) as client:
+            await client.command("SET", NAMES.cursor, "old")
+            await RestoreSwitch(client, NAMES).begin()
+            await client.command("SET", NAMES.restoring("epoch", ""), 5)
+
+    async def left(url: str) -> object:
+        async with open_redis(url) as client:
+            return await client.command("KEYS", NAMES.pattern)
+
+    with redis_server(tmp_path) as url:
+        trio.run(begin, url)
+        told = Host(tmp_path / "2", HASHEE_REDIS_URL=url, HASHEE_STORE_KEY=STORE_KEY).run("restore", "--finish")
+        assert (told.returncode, "the state is the one before it" in told.stdout) == (0, True), told.stderr
+        assert trio.run(left, url) == [NAMES.cursor.encode()]
 
 
 def add_to(host: Host, conversation: str) -> None:

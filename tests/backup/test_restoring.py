@@ -2,14 +2,15 @@
 
 import io
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import cast
 
 import pytest
 import trio
 
+from bus.backlog import Backlog
 from bus.client import RedisClient, open_redis
 from bus.outbox import Outbox
 from bus.restore_switch import RestoreSwitch
@@ -20,7 +21,7 @@ from bus.sealing import StoreKeys
 from bus.snapshot import Snapshot
 from bus.store import Intake
 from supervisor.backup.errors import BackupDamaged
-from supervisor.backup.restoring import Restore, Wishes
+from supervisor.backup.restoring import Restore, Wishes, _Handed
 from supervisor.key_settings import KeySettings
 from tests.backup.builders import FINGERPRINT, IDENTITY, KEY, NAMES, SECRET, backup_of, filled
 from tests.bus.builders import CONVERSATION, arrival_of, job_of, open_bus, open_worker, reply, text_of
@@ -159,14 +160,14 @@ async def test_a_backup_that_changes_between_its_proof_and_its_use_is_not_used(t
             restore = Restore(settings, IDENTITY.public.pair, file, lambda _: KEY)
             file.write(proven)
             found = restore.prove(Wishes(FINGERPRINT))
-            restoring = Restoring(after, NAMES, KEYS.state, place=NAMES.of)
-            await trio.to_thread.run_sync(restore._load, restoring, found)
+            handed = _Handed(Restoring(after, NAMES, KEYS.state, place=NAMES.of), Backlog(after, NAMES))
+            await trio.to_thread.run_sync(restore._load, handed, found)
             await after.command("FLUSHALL")
             file.seek(0)
             file.write(other)
             file.truncate()
             with pytest.raises(BackupDamaged, match="has changed while it was read"):
-                await trio.to_thread.run_sync(restore._load, restoring, found)
+                await trio.to_thread.run_sync(restore._load, handed, found)
 
 
 async def test_new_prekeys_get_ids_far_from_those_that_are_restored(tmp_path: Path) -> None:
@@ -243,25 +244,40 @@ class Mortal:
         self.lives -= 1
         return await self._client.command(*command)
 
+    async def script(self, name: str, keys: Sequence[str], *arguments: bytes | str | float) -> object:
+        if self.lives == 0:
+            raise Ended
+        self.lives -= 1
+        return await self._client.script(name, keys, *arguments)
+
+
+async def stage(client: RedisClient, seal: dict[bytes, bytes]) -> None:
+    """A new store beside the old one."""
+    await client.command("HSET", NAMES.restoring("conv", "new"), "next", 1)
+    await client.command("SET", NAMES.restoring("epoch", ""), 5)
+    for name, value in seal.items():
+        await client.command("HSET", NAMES.restoring("seal", ""), name, value)
+
 
 async def test_ended_before_any_command_of_the_switch_the_store_is_the_old_or_becomes_the_new_one(
     tmp_path: Path,
 ) -> None:
     with redis_server(tmp_path) as url:
         async with open_redis(url) as client:
+            undecided = 0
             for lives in range(1000):
                 await client.command("FLUSHALL")
                 await client.command("SET", "somebody-elses", "1")
                 keys = await StoreSeal(client, NAMES).adopt(SECRET.reveal())
                 await client.command("SET", NAMES.cursor, "old")
                 await client.command("HSET", NAMES.conversation("old"), "next", 7)
-                await client.command("HSET", NAMES.restoring("conv", "new"), "next", 1)
-                await client.command("SET", NAMES.restoring("epoch", ""), 5)
-                for name, value in pairs_of(await client.command("HGETALL", NAMES.seal)).items():
-                    await client.command("HSET", NAMES.restoring("seal", ""), name, value)
+                seal = pairs_of(await client.command("HGETALL", NAMES.seal))
+                await client.command("SET", NAMES.restoring("former", ""), "of an attempt that ended")
                 has_ended = False
                 try:
                     switch = RestoreSwitch(cast(RedisClient, Mortal(client, lives)), NAMES)
+                    await switch.begin()
+                    await stage(client, seal)
                     await switch.decide()
                     await switch.finish()
                 except Ended:
@@ -273,14 +289,81 @@ async def test_ended_before_any_command_of_the_switch_the_store_is_the_old_or_be
                     with pytest.raises(RestoreUnderWay):
                         await StoreSeal(client, NAMES).adopt_bus_key(keys.bus)
                     await switch.finish()
-                elif lives == 0:
+                elif has_ended and await client.command("EXISTS", NAMES.cursor) == 1:
+                    undecided += 1
                     assert await client.command("EXISTS", NAMES.cursor, NAMES.conversation("old")) == 2
-                    await switch.clean()
-                    assert await kinds(client) == {"seal", "cursor", "conv"}
+                    if await switch.give_up():
+                        assert await kinds(client) == {"seal", "cursor", "conv"}
+                    await StoreSeal(client, NAMES).adopt(SECRET.reveal())
                     continue
                 await StoreSeal(client, NAMES).adopt(SECRET.reveal())
                 left = {key.decode() for key in cast("list[bytes]", await client.command("KEYS", "*"))}
                 assert left == {"somebody-elses", NAMES.seal, NAMES.epoch, NAMES.conversation("new")}
                 if not has_ended:
                     assert lives > 8
+                    assert undecided > 3
                     return
+
+
+class Slow(RestoreSwitch):
+    """One that stands still before it clears, or moves."""
+
+    def __init__(self, client: RedisClient, before: str) -> None:
+        super().__init__(client, NAMES)
+        self._before = before
+        self.stands, self.goes_on = trio.Event(), trio.Event()
+
+    async def _pages(self, pattern: str) -> AsyncGenerator[list[str]]:
+        async with aclosing(super()._pages(pattern)) as pages:
+            async for page in pages:
+                if pattern == self._before and not self.stands.is_set():
+                    self.stands.set()
+                    await (
+                        self.goes_on.wait()
+                    )  # a slow network, a stopped process, and it holds a page that was true once
+                yield page
+
+
+@pytest.mark.parametrize("before", [NAMES.pattern, NAMES.of("restoring", "*")], ids=["clears", "moves"])
+async def test_two_that_finish_the_same_restore_leave_the_new_store(tmp_path: Path, before: str) -> None:
+    with redis_server(tmp_path) as url:
+        async with open_redis(url) as client, trio.open_nursery() as nursery:
+            await client.command("HSET", NAMES.conversation("new"), "next", 7)  # of the same name in the old store
+            first = Slow(client, NAMES.pattern if before == NAMES.pattern else "nothing yet")
+            assert await first.begin()
+            await stage(client, {b"check": b"x"})
+            assert await first.decide()
+            first._before = before
+            nursery.start_soon(first.finish)
+            await first.stands.wait()
+            await RestoreSwitch(client, NAMES).finish()
+            first.goes_on.set()
+        async with open_redis(url) as client:
+            assert await kinds(client) == {"seal", "epoch", "conv"}
+            assert await client.command("HGET", NAMES.conversation("new"), "next") == b"1"
+            assert not await RestoreSwitch(client, NAMES).has_begun()
+
+
+async def test_what_was_given_up_while_it_was_filled_is_not_decided_and_what_is_decided_not_given_up(
+    tmp_path: Path,
+) -> None:
+    with redis_server(tmp_path) as url:
+        async with open_redis(url) as client:
+            await client.command("SET", NAMES.cursor, "old")
+            first, second = RestoreSwitch(client, NAMES), RestoreSwitch(client, NAMES)
+            assert await first.begin()
+            assert not await second.begin()
+            await stage(client, {b"check": b"x"})
+            await second.clean()
+            assert await client.command("EXISTS", NAMES.restoring("epoch", "")) == 1, "another's is left alone"
+            assert await second.give_up()
+            assert await kinds(client) == {"cursor"}
+            assert not await first.decide()
+            assert await second.begin()
+            await stage(client, {b"check": b"x"})
+            assert await second.decide()
+            for switch in (first, second):
+                await switch.clean()
+                assert not await switch.give_up()
+            await first.finish()
+            assert await kinds(client) == {"seal", "epoch", "conv"}

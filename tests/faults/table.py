@@ -244,7 +244,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     "a restore into a place that nobody has open: what fails is raised, ends the command, and leaves the old store or a decided step to finish "
     "(tests/backup/test_restoring.py, test_restore_command.py)": (
         "bus/restore_switch.py:RestoreSwitch._pages",
-        "bus/restore_switch.py:RestoreSwitch.clean",
+        "bus/restore_switch.py:RestoreSwitch._drop",
         "bus/restore_switch.py:RestoreSwitch.finish",
         "bus/restoring.py:Restoring._far_id",
         "bus/restoring.py:Restoring._those",

@@ -52,6 +52,6 @@ EXEMPT: Final[dict[str, tuple[str, ...]]] = {
         *("supervisor/prekeys.py", "supervisor/streams.py", "supervisor/second_chances.py", "supervisor/held.py"),
         *("supervisor/asking.py", "supervisor/fullness.py", "supervisor/grant_ledger.py", "supervisor/relations.py"),
         *("supervisor/refetch.py", "supervisor/own_words.py", "bus/snapshot.py", "bus/scripts/save_conversation.lua"),
-        *("bus/restoring.py", "bus/restore_switch.py"),
+        *("bus/restoring.py", "bus/restore_switch.py", "bus/scripts/in_step.lua"),
     ),
 }  # fmt: skip

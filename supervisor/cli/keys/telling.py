@@ -15,7 +15,8 @@ def told(*problems: type[Exception]) -> Iterator[None]:
     try:
         yield
     except told_by_text as problem:
-        raise click.ClickException(str(problem)) from None
+        notes: list[str] = getattr(problem, "__notes__", [])
+        raise click.ClickException("\n".join([str(problem), *notes])) from None
     except FileExistsError as problem:
         place = problem.filename2 or problem.filename
         raise click.ClickException(f"{place} is there already; it is left as it is") from None
