@@ -121,6 +121,8 @@ siege: setup
 nightly: setup
 	@set -e; for seed in 1 2 3 4 5; do \
 		$(BIN)/python -m tests.chaos --messages 2000 --people 20 --kills 100 --seed $$seed --seconds 1800 --json $(ARGS); \
+		$(BIN)/python -m tests.chaos --messages 1000 --people 20 --kills 60 --kill supervisor,worker,link,rollback \
+			--seed $$seed --seconds 1800 --json $(ARGS); \
 	done
 
 systemd: setup

@@ -5,11 +5,13 @@ What is done is written to chaos.log with the wall clock's time, to be read besi
 
 import os
 import random
+import shutil
 import signal
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import httpx2
 import msgspec
@@ -17,8 +19,13 @@ import trio
 
 from sandbox.api import ApiRefused
 from tests.chaos.house import House
+from tests.drills.scene import copy, put_back
 
 KINDS = ("supervisor", "worker", "redis", "link", "stop", "relay")
+ROLLBACK = "rollback"
+"""Redis comes back 1 to 30 s older. Asked for by name: what people say on what was lost with it stands in quarantine, as it must."""
+
+ROLLBACK_SECONDS = (1.0, 30.0)
 TARGET_SECONDS = 20.0
 """A process that was killed just now is waited for, with its backoff, for so long."""
 
@@ -66,7 +73,9 @@ class Harmer:
             "link": self._spoil_link,
             "stop": self._stop,
             "relay": self._spoil_relay,
+            ROLLBACK: self._roll_back,
         }
+        self._rolling_back = trio.Lock()
 
     async def run(self, harms: Sequence[Harm]) -> None:
         """Until the last one is over; they may overlap."""
@@ -136,6 +145,24 @@ class Harmer:
                 os.close(descriptor)
             self.note(f"SIGCONT {pid}")
 
+    async def _roll_back(self) -> None:
+        """One at a time: the older file takes the place of the newer one while nothing runs that could start Redis."""
+        world = self._house.world
+        files, kept = world.state_dir / "redis" / "appendonlydir", self._house.directory / "kept"
+        async with self._rolling_back:
+            while not await trio.to_thread.run_sync(_copied, files, kept):
+                await trio.sleep(0.1)  # a rewrite was under way
+            seconds = self._chance.uniform(*ROLLBACK_SECONDS)
+            await trio.sleep(seconds)
+            os.kill(world.keeper_pid, signal.SIGSTOP)
+            try:
+                if (pid := world.redis_pid()) is not None:
+                    await world.kill(pid)
+                await trio.to_thread.run_sync(put_back, kept, files)
+            finally:
+                os.kill(world.keeper_pid, signal.SIGCONT)
+            self._count(ROLLBACK, f"Redis is {seconds:.1f} s older")
+
     def _redis(self) -> list[int]:
         pid = self._house.world.redis_pid()
         return [] if pid is None else [pid]
@@ -201,6 +228,17 @@ class Harmer:
     def _count(self, kind: str, what: str) -> None:
         self.done[kind] += 1
         self.note(f"{kind}: {what}")
+
+
+def _copied(files: Path, kept: Path) -> bool:
+    """Whether a copy was made of files that were the same before and after it."""
+    shutil.rmtree(kept, ignore_errors=True)
+    before = sorted(path.name for path in files.iterdir())
+    try:
+        copy(files, kept)
+    except RuntimeError:
+        return False
+    return before == sorted(path.name for path in files.iterdir())
 
 
 def _signal(pid: int, number: signal.Signals) -> bool:

@@ -65,6 +65,11 @@ class Look:
                 for message in quarantined
             ]
 
+    def quarantined(self) -> frozenset[str]:
+        """The message_ids of what stands in quarantine. Raises `RedisAway`."""
+        with closing(self._client()) as client, _away():
+            return frozenset(one.decode() for one in cast("list[bytes]", client.zrange(self._keys.quarantine, 0, -1)))
+
     def _client(self) -> redis.Redis:
         return redis.Redis(unix_socket_path=str(self._socket), protocol=2, socket_timeout=ANSWER_SECONDS)
 

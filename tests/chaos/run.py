@@ -1,6 +1,7 @@
 """One chaos run: people talk while things break; then everything is healed, waited for and counted."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Container, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -8,13 +9,15 @@ import httpx2
 import msgspec
 import trio
 
+from crypto.errors import Reason
 from sandbox.api import ApiRefused
 from sandbox.people import Person, connected
-from tests.chaos.harm import Harmer, planned_harm
+from tests.chaos.harm import ROLLBACK, Harmer, planned_harm
 from tests.chaos.house import House, house
 from tests.chaos.look import RedisAway
-from tests.chaos.script import Utterance, expected_answers, utterances
+from tests.chaos.script import Utterance, expected_answers, handling_of, quick_text, utterances
 from tests.chaos.verdict import Verdict, judge
+from tests.drills.forks import forks, stored
 
 SAY_AGAIN_SECONDS = 0.2
 LOOK_SECONDS = 0.25
@@ -22,6 +25,7 @@ QUIET_SECONDS = 3.0
 """After the last answer: what is answered twice comes late."""
 
 MOST_FINDINGS = 40
+ANSWER_SECONDS = 30.0
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,12 +42,19 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of it; `findings` say where to look. `crashes` are tracebacks in the logs."""
+    """What became of it; `findings` say where to look. `crashes` are tracebacks in the logs. `forks`: ratchet positions with two envelopes.
+
+    After rollbacks, `unanswered`: people whose next message was not answered within 30 s; `put_aside`: what stands in quarantine since
+    it was said on what was lost, which is no loss: its sender and the operator see it.
+    """
 
     verdict: Verdict
     undecryptable: int
     dead: int
     crashes: int
+    forks: int
+    unanswered: int
+    put_aside: int
     kills: dict[str, int]
     seconds: float
     findings: tuple[str, ...]
@@ -52,7 +63,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     def is_good(self) -> bool:
         verdict = self.verdict
         bad = verdict.lost + verdict.duplicated + verdict.reordered + verdict.unexpected
-        return verdict.answered == verdict.sent and not (bad or self.undecryptable or self.dead or self.crashes)
+        worse = self.undecryptable + self.dead + self.crashes + self.forks + self.unanswered
+        return verdict.answered == verdict.sent and not (bad or worse)
 
 
 async def run(order: Order, directory: Path) -> Outcome:
@@ -65,7 +77,19 @@ async def run(order: Order, directory: Path) -> Outcome:
                 await _talk_and_harm(home, harmer, order)
                 await harmer.heal()
                 findings = await _settle(home, harmer, deadline=began + order.seconds)
-                return _count(home, harmer, findings, trio.current_time() - began)
+                unanswered = list[Person]()
+                if ROLLBACK in order.kinds:
+                    unanswered = await _unanswered(home, order.seed)
+                    findings += await _settle(home, harmer, deadline=began + order.seconds)
+                    findings += [f"{person.name} is not answered" for person in unanswered]
+                return _count(
+                    home,
+                    harmer,
+                    order,
+                    findings,
+                    unanswered=len(unanswered),
+                    seconds=trio.current_time() - began,
+                )
         raise TimeoutError(f"not even counted after {order.seconds:.0f} s")
 
 
@@ -111,6 +135,25 @@ async def _settle(home: House, harmer: Harmer, deadline: float) -> list[str]:
     return [f"still under way: {what}" for what in left] or ["it never became quiet"]
 
 
+async def _unanswered(home: House, seed: int) -> list[Person]:
+    """Who says something now and is not answered within 30 s."""
+    waiting = list(home.world.people)
+
+    async def ask(person: Person) -> None:
+        conversation = home.world.conversations[person]
+        text = quick_text(f"{seed}.next.{person.name}")
+        await person.say(conversation, text)
+        first = handling_of(text).answers[0].text
+        with trio.move_on_after(ANSWER_SECONDS):
+            await person.transcript.until(lambda: first in person.transcript.heard(conversation))
+            waiting.remove(person)
+
+    async with trio.open_nursery() as nursery:
+        for person in home.world.people:
+            nursery.start_soon(ask, person)
+    return waiting
+
+
 def _left(home: House) -> list[str]:
     world = home.world
     unsent = [f"{person.name} has {person.unacknowledged} unsent" for person in world.people if person.unacknowledged]
@@ -118,34 +161,65 @@ def _left(home: House) -> list[str]:
         world.conversations[person]: len(person.transcript.said(world.conversations[person])) for person in world.people
     }
     try:
-        return unsent + home.look.unfinished(said)
+        aside = home.look.quarantined()  # what cannot be read is never taken in
+        return unsent + [what for what in home.look.unfinished(said) if not (aside and "never taken in" in what)]
     except RedisAway:
         return ["Redis is away"]
 
 
-def _conversations(home: House) -> list[tuple[list[str], list[str]]]:
-    """What was said, in the relay's order, and what was heard, in the order of hearing."""
+def _conversations(home: House, put_aside: Container[str] = ()) -> list[tuple[list[str], list[str]]]:
+    """What was said, in the relay's order, and what was heard, in the order of hearing; without what is put aside and not answered whole."""
     conversations = []
     for person in home.world.people:
         lines = person.transcript.lines(home.world.conversations[person])
         out = sorted((line for line in lines if line.direction == "out"), key=lambda line: line.seq or 2**31)
-        conversations.append(([line.text for line in out], [line.text for line in lines if line.direction == "in"]))
+        heard = [line.text for line in lines if line.direction == "in"]
+        aside = [
+            line.text for line in out if line.client_message_id in put_aside and not _is_answered(line.text, heard)
+        ]
+        begun = Counter(answer.text for text in aside for answer in handling_of(text).answers)
+        said = [line.text for line in out if line.text not in aside]
+        conversations.append((said, _without_one_each(heard, begun)))
     return conversations
 
 
-def _count(home: House, harmer: Harmer, findings: list[str], seconds: float) -> Outcome:
+def _is_answered(text: str, heard: Sequence[str]) -> bool:
+    return all(answer.text in heard for answer in handling_of(text).answers)
+
+
+def _without_one_each(heard: Sequence[str], begun: Counter[str]) -> list[str]:
+    """What was heard but for one of each of these: heard twice, it is still heard once, and was not expected."""
+    left = []
+    for text in heard:
+        if begun[text] > 0:
+            begun[text] -= 1
+        else:
+            left.append(text)
+    return left
+
+
+def _count(
+    home: House, harmer: Harmer, order: Order, findings: list[str], *, unanswered: int, seconds: float
+) -> Outcome:
     verdict = Verdict()
-    for person, (said, heard) in zip(home.world.people, _conversations(home), strict=True):
+    messages = stored(home.directory / "relay.db")
+    aside = home.look.quarantined() if ROLLBACK in order.kinds else frozenset()
+    put_aside = {one.client_message_id for one in messages if one.message_id in aside}
+    for person, (said, heard) in zip(home.world.people, _conversations(home, put_aside), strict=True):
         one = judge([(said, heard)])
         verdict = _sum(verdict, one)
         if one.lost or one.duplicated or one.reordered or one.unexpected:
             findings.append(f"{person.name} {home.world.conversations[person]}: {one}")
             findings += _details(said, heard)
-    unreadable = [
-        f"{person.name} could not read: {dict(person.unreadable)}" for person in home.world.people if person.unreadable
-    ]
+    # The end of a stream that was lost with Redis is shown once more; whoever has read its message drops it.
+    dropped = {Reason.DUPLICATE} if ROLLBACK in order.kinds else set[Reason]()
+    counts = {
+        person.name: {why: n for why, n in person.unreadable.items() if why not in dropped}
+        for person in home.world.people
+    }
+    unreadable = [f"{name} could not read: {count}" for name, count in counts.items() if count]
     try:
-        dead = home.look.dead()
+        dead = [what for what in home.look.dead() if not (aside and what.startswith("quarantine"))]
     except RedisAway:
         dead = ["Redis is away"]
     crashes = [
@@ -155,9 +229,12 @@ def _count(home: House, harmer: Harmer, findings: list[str], seconds: float) -> 
     ]
     return Outcome(
         verdict=verdict,
-        undecryptable=sum(person.unreadable.total() for person in home.world.people),
+        undecryptable=sum(sum(count.values()) for count in counts.values()),
         dead=len(dead),
         crashes=len(crashes),
+        forks=len(forks(one.encrypted_payload for one in messages)),
+        unanswered=unanswered,
+        put_aside=len(put_aside),
         kills=dict(sorted(harmer.done.items())),
         seconds=seconds,
         findings=tuple([*findings, *unreadable, *dead, *crashes][:MOST_FINDINGS]),
