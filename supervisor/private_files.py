@@ -3,6 +3,7 @@
 Mode 0600 from the first byte on. A new file never takes the place of another unless that is what was asked for.
 """
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -10,16 +11,33 @@ from pathlib import Path
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
 OTHERS = 0o077
+WITHOUT_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP})
+"""How file systems say that they have no hard links."""
 
 
 def write_new(path: Path, data: bytes) -> None:
     """Raises FileExistsError and leaves the file that is there; OSError."""
     temporary = _write_beside(path, data)
     try:
-        os.link(temporary, path)
+        give_name(temporary, path)
     finally:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def give_name(temporary: Path, path: Path) -> None:
+    """A new name for a file that is whole; the other one may be left. Raises FileExistsError and leaves the file that is there; OSError.
+
+    Where there are no hard links (FAT, some shares of a network) it is renamed after a second look, since nothing better is there.
+    """
+    try:
+        os.link(temporary, path)
+    except OSError as problem:
+        if problem.errno not in WITHOUT_LINKS:
+            raise
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        temporary.rename(path)
 
 
 def write_over(path: Path, data: bytes) -> None:

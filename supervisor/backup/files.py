@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from supervisor.private_files import sync_folder
+from supervisor.private_files import give_name, sync_folder
 
 SUFFIX = ".backup"
 PARTIAL = ".partial"
@@ -32,9 +32,9 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.link(partial, path)
+        give_name(partial, path)
     finally:
-        partial.unlink()
+        partial.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 

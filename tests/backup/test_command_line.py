@@ -1,5 +1,6 @@
 """`hashee-agent backup …` as people and timers call it: files, folders, pipes, and what is said when something is missing."""
 
+import errno
 import os
 import subprocess
 from pathlib import Path
@@ -8,6 +9,7 @@ import pyrage  # type: ignore[import-untyped]
 import pytest
 
 from supervisor.backup.files import SUFFIX, keep_newest, whole_file
+from supervisor.private_files import write_new
 from tests.keeper.environment import AGENT_ID, ED25519_PRIVATE, X25519_PRIVATE
 from tests.keys.running import PROGRAM, environ_of, make_store, run
 
@@ -117,3 +119,24 @@ def write_half(path: Path) -> None:
         file.write(b"half")
         assert not path.exists()
         raise ZeroDivisionError
+
+
+@pytest.mark.pure
+@pytest.mark.parametrize("reason", [errno.EPERM, errno.ENOTSUP])
+def test_where_there_are_no_hard_links_a_file_gets_its_name_and_takes_that_of_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int
+) -> None:
+    def no_link(*_: object) -> None:
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr(os, "link", no_link)
+    path = tmp_path / "agent.backup"
+    with whole_file(path) as file:
+        file.write(b"whole")
+    write_new(tmp_path / "key", b"secret")
+    assert {one.name: one.read_bytes() for one in tmp_path.iterdir()} == {"agent.backup": b"whole", "key": b"secret"}
+    other = tmp_path / "other.backup"
+    with pytest.raises(FileExistsError), whole_file(other):
+        other.write_bytes(b"somebody was quicker")
+    assert other.read_bytes() == b"somebody was quicker"
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["agent.backup", "key", "other.backup"]
