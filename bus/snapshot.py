@@ -208,13 +208,16 @@ class Snapshot:
         if found is None:
             return
         conversation, said = found
+        for place, late in (("box", conversation.box), ("parked", conversation.parked)):
+            for at in range(0, len(late), 2 * LETTERS_AT_ONCE):
+                yield Waiting(conversation_id, place, late[at : at + 2 * LETTERS_AT_ONCE])
         out, reply = conversation.out, dict(pairs(conversation.reply))
         if len(out) < said and out[:1] == [
             reply.get(b"r")
         ]:  # it came before what stands on the pages (post_before.lua)
             yield Waiting(conversation_id, "out", out[:1])
-            conversation = msgspec.structs.replace(conversation, out=out[1:])
-        yield conversation
+            out = out[1:]
+        yield msgspec.structs.replace(conversation, box=[], parked=[], out=out)
 
     async def _sorted_from_the_end(self, key: str) -> AsyncGenerator[list[bytes]]:
         """What leaves at the beginning meanwhile moves nothing; what comes, or leaves at the end, is for whoever reads the conversation."""

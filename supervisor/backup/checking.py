@@ -33,7 +33,7 @@ class Checking:
         return self._turner is None
 
     def look(self, saved: Saved) -> None:
-        """One more piece."""
+        """One more piece. Raises ValueError, OverflowError for one that is not of the form of its kind."""
         match saved:
             case Value(kind="seal"):
                 self._seal(dict(pairs(saved.parts)))
@@ -50,6 +50,8 @@ class Checking:
                 )
                 for place, parts in places:
                     self._records("conv", _records_in(place, parts))
+                for flat in (saved.sent, saved.load):
+                    pairs(flat)
                 retry = dict(pairs(saved.row)).get(b"retry")
                 entries = [dict(pairs(entry)).get(b"r", b"") for entry in (saved.job, saved.reply) if entry]
                 self._records("conv", [*entries, *([] if retry is None else [retry])])
@@ -64,7 +66,8 @@ class Checking:
             self._keys, self._turner = keys, Turner(keys, keys, self._names.agent_id)
 
     def _value(self, value: Value) -> None:
-        key, row = self._names.of(value.kind, value.ids), dict(pairs(value.parts)) if value.shape == "hash" else {}
+        key = self._names.of(value.kind, value.ids)
+        row = dict(pairs(value.parts)) if value.shape in ("hash", "zset") else {}
         match value.kind:
             case "session" | "owner" | "member" | "group":
                 if b"b" in row:
@@ -117,7 +120,12 @@ class Checking:
 
 
 def _records_in(place: str, parts: list[bytes]) -> list[bytes]:
-    return parts[::2] if place in ("box", "parked") else parts
+    if place not in ("box", "parked"):
+        return parts
+    scored = pairs(parts)
+    for _, score in scored:
+        float(score)
+    return [record for record, _ in scored]
 
 
 def _is_committed(record: bytes) -> bool:

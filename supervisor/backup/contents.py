@@ -1,5 +1,7 @@
 """What the frames of a backup say: first what it is and the keys, then the store (bus/saved.py). The repr of a key shows nothing."""
 
+from typing import Annotated
+
 import msgspec
 
 from bus.saved import Conversation, Saved, Value, Waiting
@@ -8,15 +10,18 @@ from crypto.keystore import Keystore, KeystoreError, decode_keystore, encode_key
 from supervisor.backup.errors import BackupDamaged
 from supervisor.secrets import STORE_SECRET_BYTES, Secret
 
+LATEST_MS = 253_370_764_800_000  # the year 9999, the last that has dates
+Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+
 
 class Manifest(msgspec.Struct, frozen=True, array_like=True, tag="manifest"):
     """The first frame. Times are of Redis' clock; `writes`: how often scripts had written (`gen`); `epoch`: of sessions."""
 
     agent_id: str
-    made_ms: int
+    made_ms: Annotated[int, msgspec.Meta(ge=0, le=LATEST_MS)]
     version: str
-    writes: int
-    epoch: int
+    writes: Count
+    epoch: Count
 
 
 class Keys(msgspec.Struct, frozen=True, array_like=True, tag="keys"):

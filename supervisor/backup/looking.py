@@ -4,6 +4,7 @@ from bus.saved import Saved, Value, pairs
 from supervisor.backup.checking import Checking
 from supervisor.backup.contents import Manifest
 from supervisor.backup.counts import Counts
+from supervisor.backup.errors import BackupDamaged
 from supervisor.secrets import Secret
 
 
@@ -20,7 +21,13 @@ class Look:
         self.checking = Checking(manifest.agent_id, store_secret)
 
     def take(self, piece: Saved) -> None:
-        """See reading.Visitor."""
+        """See reading.Visitor. Raises BackupDamaged: whoever can seal and sign one can write anything into it."""
+        try:
+            self._look(piece)
+        except (ValueError, OverflowError):
+            raise BackupDamaged("a value in the backup is not of the form that this program writes") from None
+
+    def _look(self, piece: Saved) -> None:
         self.counts.add(piece)
         if self.checking is not None:
             self.checking.look(piece)

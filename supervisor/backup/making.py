@@ -52,7 +52,7 @@ class Making:
         self.counts = Counts()
 
     async def write(self, lock: Lock, sink: Sink) -> Counts:
-        """To its end; what is in it. Raises RedisFailed, StoreChanged, UnknownKinds, and what `sink` raises: then `sink` holds nothing of use."""
+        """To its end; what is in it. Raises RedisFailed, StoreChanged, UnknownKinds, FrameTooLarge, and what `sink` raises: then `sink` holds nothing of use."""
         if unknown := await self._snapshot.kinds() - KINDS.keys():
             raise UnknownKinds(unknown)
         async with aclosing(self._bytes()) as chunks:

@@ -22,8 +22,17 @@ SIGNED_PREFIX = b"hashee-agent-backup-v1\x00"
 FRAME, TRAILER = b"F", b"E"
 BEFORE_BODY_BYTES = 1 + 4
 TRAILER_BYTES = 2 * KEY_BYTES + SIGNATURE_BYTES
-MOST_FRAME_BYTES = 96 << 20
-"""More than one answer of Redis may have (bus/embedded.py MOST_ANSWER_BYTES): whoever reads it has to hold one frame."""
+MOST_FRAME_BYTES = 32 << 20
+"""Whoever reads it has to hold one frame, whoever has written it. What is read at once is a few mebibytes (bus/snapshot.py)."""
+
+
+class FrameTooLarge(Exception):
+    """What would have to stand in one frame is more than any reader takes."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"one value in the store has more than {MOST_FRAME_BYTES >> 20} MiB, which no restore would take: the backup was not made"
+        )
 
 
 class FrameWriter:
@@ -37,7 +46,9 @@ class FrameWriter:
         return self._counted(HEAD)
 
     def frame(self, body: bytes) -> bytes:
-        """One frame."""
+        """One frame. Raises FrameTooLarge."""
+        if len(body) > MOST_FRAME_BYTES:
+            raise FrameTooLarge
         return self._counted(_framed(FRAME, body))
 
     def trailer(self, author: IdentityKeys) -> bytes:

@@ -124,3 +124,17 @@ async def test_a_redis_without_room_for_both_stores_is_not_filled(tmp_path: Path
             with pytest.raises(RestoreRefused, match=r"MiB of \d+ MiB \(maxmemory\)"):
                 await place.run()
             assert await place.has_old_store()
+
+
+async def test_over_a_newer_store_it_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with open_redis(url) as client:
+            place = Place(client, url, tmp_path / "state")
+            await place.save()
+            await client.command("INCRBY", NAMES.generation, 100)
+            key = tmp_path / "store.key"
+            place.wishes = Wishes(FINGERPRINT, store_key_file=key)
+            with pytest.raises(RestoreRefused, match="--over-newer-store"):
+                await place.run()
+            assert not key.exists()
+            assert await place.has_old_store()

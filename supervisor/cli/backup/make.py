@@ -15,6 +15,7 @@ from supervisor.backup.envelope import BadRecipient, Lock, Sink
 from supervisor.backup.files import keep_newest, named_in, whole_file
 from supervisor.backup.making import Making, StoreChanged, UnknownKinds
 from supervisor.backup.settings import BackupSettings
+from supervisor.backup.stream import FrameTooLarge
 from supervisor.cli.keys.telling import told
 from supervisor.cli.passphrase import ask_passphrase
 from supervisor.cli.store import REFUSALS, open_store
@@ -48,7 +49,7 @@ def make(file: Path, recipients: tuple[str, ...], keep: int | None) -> None:
     if keep is not None and not file.is_dir():
         raise click.UsageError("--keep is for a folder as FILE")
     path = named_in(file, settings.agent_id) if file.is_dir() else file
-    with told(*REFUSALS, StoreChanged, UnknownKinds, BadRecipient):
+    with told(*REFUSALS, StoreChanged, UnknownKinds, FrameTooLarge, BadRecipient):
         lock = _lock(recipients)
         is_pipe = str(file) == STANDARD_OUTPUT
         with nullcontext(_standard_output()) if is_pipe else whole_file(path) as sink:
