@@ -161,6 +161,8 @@ class Restoring:
     async def _waiting(self, saved: Waiting) -> None:
         """The last of them come first, and some twice."""
         key = self._place(saved.place, saved.conversation_id)
+        if await self._client.command("EXISTS", self._place("conv", saved.conversation_id)) == 1:  # it was read twice
+            return
         self._in_parts.add(saved.conversation_id)
         if saved.place in ("box", "parked"):
             await self._do(("ZADD", key, *_swapped(saved.parts)))
@@ -248,6 +250,7 @@ class Restoring:
     async def _without_what_is_done(self, one: Conversation) -> None:
         """Of what was read in parts, before the conversation: what it has under way, or has done with meanwhile."""
         under_way = {_job_id(record) for record in _jobs_of(one)}
+        under_way |= await self._jobs_in(self._place("together", one.conversation_id))
         has_job = bool(one.job) or b"entry" in one.row[::2]
         if not has_job:  # a conversation at rest: all of it was answered
             await self._do(
@@ -279,6 +282,15 @@ class Restoring:
         at = 0
         while page := cast("list[bytes]", await self._client.command(command, key, at, at + PAGE - 1)):
             found += [record for record in page if is_one(record)]
+            at += len(page)
+        return found
+
+    async def _jobs_in(self, key: str) -> set[str]:
+        """Ids of the jobs in a list, read by the page."""
+        found: set[str] = set()
+        at = 0
+        while page := cast("list[bytes]", await self._client.command("LRANGE", key, at, at + PAGE - 1)):
+            found |= {_job_id(record) for record in page}
             at += len(page)
         return found
 

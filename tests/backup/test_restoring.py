@@ -12,10 +12,12 @@ import trio
 
 from bus.backlog import Backlog
 from bus.client import RedisClient, open_redis
+from bus.keys import Keys
 from bus.outbox import Outbox
+from bus.policies import Policies
 from bus.restore_switch import RestoreSwitch
 from bus.restoring import PREKEYS_READ_SECONDS, Restoring
-from bus.saved import KINDS, Fate, Saved
+from bus.saved import KINDS, Fate, Saved, Waiting
 from bus.seal import RestoreUnderWay, StoreSeal
 from bus.sealing import StoreKeys
 from bus.snapshot import Snapshot
@@ -47,9 +49,9 @@ async def saved_of(client: RedisClient, most_conversation_bytes: int = 1 << 22) 
 
 
 async def restore_into(
-    client: RedisClient, saved: list[Saved], keys: StoreKeys, *, epoch: int = 0, writes: int = 0
+    client: RedisClient, saved: list[Saved], keys: StoreKeys, *, epoch: int = 0, writes: int = 0, names: Keys = NAMES
 ) -> Restoring:
-    restoring = Restoring(client, NAMES, keys.state, place=NAMES.of, least_epoch=epoch, least_writes=writes)
+    restoring = Restoring(client, names, keys.state, place=names.of, least_epoch=epoch, least_writes=writes)
     for one in saved:
         await restoring.take(one)
     await restoring.finish()
@@ -212,6 +214,33 @@ async def test_a_job_that_was_under_way_runs_again_and_asks_what_was_sent(tmp_pa
             [entry] = await bus.replies.read(10)
             assert text_of(entry.fields["r"]) == "0"
             assert await bus.recovery.audit(int(time.time() * 1000) + 1) == 0
+
+
+async def test_what_is_read_in_parts_twice_or_moves_meanwhile_waits_once(tmp_path: Path) -> None:
+    """SCAN may name a conversation twice; and what waited when its page was read was taken together with the job that runs."""
+    with two_servers(tmp_path) as (before_url, after_url):
+        async with open_bus(before_url) as bus, open_worker(before_url, policies=Policies(busy="coalesce")) as worker:
+            reading = Snapshot(bus.client, bus.keys, most_conversation_bytes=100)
+            for seq in range(1, 6):
+                await bus.store.accept(arrival_of(seq, seq - 1), job_of(seq))
+            earlier = [one async for one in reading.everything() if isinstance(one, Waiting)]
+            [job] = await worker.take(1)
+            await worker.start(job)
+            await bus.store.accept(arrival_of(6, 5), job_of(6))
+            saved = [*earlier, *[one async for one in reading.everything()]]
+            expected = [await bus.client.command(*command) for command in what_waits(bus.keys)]
+            assert [len(cast("list[bytes]", found)) for found in expected] == [2, 4]
+        async with open_bus(after_url) as bus:
+            await restore_into(bus.client, [*saved, *earlier], KEYS, names=bus.keys)
+            assert [await bus.client.command(*command) for command in what_waits(bus.keys)] == expected
+            assert await bus.client.command("GET", bus.keys.waiting) == b"1"
+
+
+def what_waits(names: Keys) -> list[tuple[str | int, ...]]:
+    return [
+        ("ZRANGE", names.mailbox(CONVERSATION), 0, -1, "WITHSCORES"),
+        ("LRANGE", names.together(CONVERSATION), 0, -1),
+    ]
 
 
 async def test_what_was_sent_and_not_acknowledged_goes_out_again_as_the_same_bytes(tmp_path: Path) -> None:

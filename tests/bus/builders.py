@@ -11,6 +11,7 @@ from bus.jobs import JobStore
 from bus.keys import REPLIES_GROUP, Keys
 from bus.letters import DeadLetters
 from bus.outbox import Commit, Outbox
+from bus.policies import Policies
 from bus.readers import Entry, StreamReader
 from bus.records import SCHEMA_VERSION, InboundMessage, OutboxRecord, Reply, decode_reply_record, pack_job
 from bus.recovery import Recovery
@@ -93,8 +94,8 @@ async def open_bus(url: str, supervisor: str = "supervisor-1") -> AsyncIterator[
 
 
 @asynccontextmanager
-async def open_worker(url: str, name: str = "worker-1") -> AsyncIterator[JobStore]:
-    worker = JobStore(url, AGENT, BUS_KEY, name)
+async def open_worker(url: str, name: str = "worker-1", policies: Policies | None = None) -> AsyncIterator[JobStore]:
+    worker = JobStore(url, AGENT, BUS_KEY, name, policies=policies)
     await worker.open()
     try:
         yield worker

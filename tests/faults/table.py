@@ -247,6 +247,7 @@ STEPS: dict[str, tuple[str, ...]] = {
         "bus/restore_switch.py:RestoreSwitch._drop",
         "bus/restore_switch.py:RestoreSwitch.finish",
         "bus/restoring.py:Restoring._far_id",
+        "bus/restoring.py:Restoring._jobs_in",
         "bus/restoring.py:Restoring._those",
         "bus/restoring.py:Restoring._waiting",
     ),
