@@ -52,8 +52,8 @@ def test_a_newer_record_is_told_from_a_damaged_one_whatever_its_shape() -> None:
 @pytest.mark.pure
 def test_a_newer_session_record_is_told_from_a_damaged_one() -> None:
     _, *rest = msgspec.msgpack.decode(EMPTY_RECORD.encode())
-    with pytest.raises(NewerFormat, match="device record of format 3"):
-        DeviceRecord.decode(msgspec.msgpack.encode([3, *rest, "more"]))
+    with pytest.raises(NewerFormat, match="device record of format 4"):
+        DeviceRecord.decode(msgspec.msgpack.encode([4, *rest, "more"]))
     with pytest.raises(Unreadable):
         DeviceRecord.decode(b"\x93\x01")
     assert isinstance(stored_unreadable(b"", 1, "record"), Unreadable)
