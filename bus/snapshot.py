@@ -25,6 +25,7 @@ PAGE = 200
 SCAN_COUNT = 1000
 LETTERS_AT_ONCE = 4  # dead letters, messages in quarantine, jobs: a mebibyte each
 CONVERSATIONS_AT_ONCE = 8
+SKEW_MS = 60_000
 MOST_CONVERSATION_BYTES = 4 << 20
 """Of what waits in a conversation that is read whole; eight of them, and the frame that is made of one, are in memory at once."""
 NO_LIMIT = 1 << 53
@@ -141,8 +142,8 @@ class Snapshot:
                             yield value
 
     async def _since(self, began_ms: int) -> AsyncGenerator[list[str]]:
-        """What came into quarantine since: as much as comes while a backup is made."""
-        found = await self._asked("ZRANGEBYSCORE", self._names.quarantine, began_ms, "+inf")
+        """What came into quarantine since, by whatever clock that was dated: as much as comes while a backup is made, and a little more."""
+        found = await self._asked("ZRANGEBYSCORE", self._names.quarantine, began_ms - SKEW_MS, "+inf")
         yield [name.decode() for name in found]
 
     async def _conversations(self) -> AsyncGenerator[Saved]:

@@ -93,7 +93,7 @@ async def test_a_session_of_a_newer_version_holds_its_conversation_and_is_not_ov
             version, sealed, _ = await core.vault.read_session(PERSON, "phone")
             assert sealed is not None
             _, *stored = msgspec.msgpack.decode(core.vault.open_session(PERSON, "phone", version, sealed))
-            newer = KEYS.state.seal(msgspec.msgpack.encode([3, *stored, "more"]), key, version)
+            newer = KEYS.state.seal(msgspec.msgpack.encode([4, *stored, "more"]), key, version)
             await core.client.command("HSET", key, "b", newer)
             core.sessions._decoded.clear()
 
