@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from bus.settings_reader import Reader, Setting, SettingsError
 from supervisor.config import ALL_SETTINGS, SupervisorSettings
 from supervisor.config import WorkerSettings as AloneSettings
 from supervisor.environment import OURS_FOR_WORKERS
+from tests.sandbox.test_websocket_tls import certificate
 from workers.settings import WorkerSettings, parse_options, read_settings
 
 pytestmark = pytest.mark.pure
@@ -144,10 +146,13 @@ def as_worker(environ: dict[str, str]) -> Verdict:
 
 
 @pytest.mark.parametrize("setting", shared_settings.ALL, ids=lambda setting: str(setting.name))
-def test_both_sides_read_every_spelling_alike(setting: Setting) -> None:
-    verdicts = []
+def test_both_sides_read_every_spelling_alike(setting: Setting, tmp_path: Path) -> None:
+    verdicts, (whom_to_believe, _) = (
+        [],
+        certificate(tmp_path),
+    )  # one is read sooner than all of the machine's, each time
     for value in VALUES:
-        environ = {**GOOD, setting.name: value}
+        environ = {**GOOD, "SSL_CERT_FILE": str(whom_to_believe), setting.name: value}
         supervisor, worker = as_supervisor(environ), as_worker(environ)
         if (
             setting is shared_settings.BUS_KEY
