@@ -23,7 +23,7 @@
 PYTHON ?= python3
 SECONDS ?= 120
 SEED ?= 1
-JOBS ?= 3
+JOBS ?= 4
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/set-up
