@@ -3,7 +3,6 @@
 It reads only, and only what is cheap, since every supervisor asks every few seconds. Counts stand in bus/overview.py.
 """
 
-import time
 from collections import Counter
 from collections.abc import Mapping
 from typing import cast
@@ -11,9 +10,11 @@ from typing import cast
 import msgspec
 
 from bus.client import RedisClient
+from bus.clock import redis_ms
 from bus.keys import JOBS_GROUP, Keys
 from bus.overview import Presence, living_workers, presence_of
 from bus.records import BadRecord, decode_outbox_record
+from bus.store import now_ms
 from bus.wire import RedisRefused
 
 MOST_RECORDS_READ = 50
@@ -49,7 +50,7 @@ class Backlog:
         self._keys = keys
 
     async def ages(self) -> Ages:
-        now = await self._now_ms()
+        now = await redis_ms(self._client)
         return Ages(
             untaken=await self._untaken_seconds(now),
             busy=_since(now, await self._lowest(self._keys.busy)),
@@ -104,13 +105,13 @@ class Backlog:
 
     async def _unacknowledged_seconds(self) -> float:
         """By our own clock: when a reply was made, its worker said by its own, not by Redis'."""
-        now_ms, ages = int(time.time() * 1000), [0.0]
+        now, ages = now_ms(), [0.0]
         conversations = await self._client.command("ZRANGE", self._keys.outbox, 0, MOST_RECORDS_READ - 1)
         for conversation in cast("list[bytes]", conversations):
             packed = await self._client.command("HGET", self._keys.sent(conversation.decode()), "r")
             if packed is not None:
                 try:
-                    ages.append(_since(now_ms, decode_outbox_record(cast(bytes, packed)).emitted_ms))
+                    ages.append(_since(now, decode_outbox_record(cast(bytes, packed)).emitted_ms))
                 except BadRecord:
                     continue  # whoever sends it says so
         return max(ages)
@@ -118,10 +119,6 @@ class Backlog:
     async def _lowest(self, key: str) -> int | None:
         found = cast("list[bytes]", await self._client.command("ZRANGE", key, 0, 0, "WITHSCORES"))
         return int(float(found[1])) if found else None
-
-    async def _now_ms(self) -> int:
-        seconds, micros = cast("list[bytes]", await self._client.command("TIME"))
-        return int(seconds) * 1000 + int(micros) // 1000
 
 
 def _first_ms(entries: object) -> int | None:

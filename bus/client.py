@@ -5,7 +5,7 @@ the driving to another when its own has come. A command that was cancelled may s
 """
 
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Protocol, cast
 
@@ -308,6 +308,18 @@ async def members_until(client: Commands, key: str, score: int) -> list[str]:
         found += members
         if len(members) < PAGE:
             return list(dict.fromkeys(found))  # one may have moved while we asked
+
+
+async def keys_like(client: Commands, pattern: str, count: int) -> AsyncGenerator[list[str]]:
+    """Keys of a pattern, a page at a time, about `count` of all keys looked at for each; one that is there throughout comes, perhaps twice."""
+    cursor = b"0"
+    while True:
+        answer = await client.command("SCAN", cursor, "MATCH", pattern, "COUNT", count)
+        cursor, found = cast("tuple[bytes, list[bytes]]", answer)
+        if found:
+            yield [key.decode() for key in dict.fromkeys(found)]
+        if cursor == b"0":
+            return
 
 
 @asynccontextmanager

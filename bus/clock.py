@@ -13,13 +13,18 @@ SKEWED_MS = 2000
 """From here on it is said: further than a slow answer or two machines that keep time are apart."""
 
 
+async def redis_ms(client: "Commands") -> int:
+    """Redis' time, Unix, ms. Raises RedisFailed."""
+    seconds, micros = cast("list[bytes]", await client.command("TIME"))
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
 async def clock_of(client: "Commands") -> tuple[int, int]:
     """Redis' time (Unix, ms), and how far it is ahead of ours, give or take half of the answer's time. Raises RedisFailed."""
     before = time.time()
-    seconds, micros = cast("list[bytes]", await client.command("TIME"))
+    now_ms = await redis_ms(client)
     after = time.time()
-    redis_ms = int(seconds) * 1000 + int(micros) // 1000
-    return redis_ms, redis_ms - int((before + after) * 500)
+    return now_ms, now_ms - int((before + after) * 500)
 
 
 def clock_fault(ahead_ms: int) -> str:

@@ -12,6 +12,7 @@ from typing import cast
 import msgspec
 
 from bus.client import Commands, members_until
+from bus.clock import redis_ms
 from bus.generation import Generation
 from bus.keys import Keys
 from bus.records import OutboxRecord, SentNote, decode_outbox_record, decode_sent_note
@@ -159,7 +160,7 @@ class Outbox:
 
     async def due(self) -> list[str]:
         """All conversations whose outbox record is to be sent again."""
-        now = _milliseconds(await self._client.command("TIME"))
+        now = await redis_ms(self._client)
         return await members_until(self._client, self._keys.outbox, now)
 
     async def all(self) -> list[str]:
@@ -217,8 +218,3 @@ class Outbox:
         """It will not be ended as one; True for the one who is to tell the relay."""
         keys = [self._keys.streams, self._keys.generation]
         return await self._client.script("end_stream", keys, conversation_id, stream) == 1
-
-
-def _milliseconds(time: Value) -> int:
-    seconds, micros = cast("tuple[bytes, bytes]", time)
-    return int(seconds) * 1000 + int(micros) // 1000

@@ -28,7 +28,8 @@ KEY_WITHOUT_CERT = "set together with HASHEE_REDIS_CERT, its certificate"
 def redis_url_with_tls(reader: Reader, url: str | None) -> str | None:
     """`url` with what the three settings add to it; what is wrong with them stands in `reader`. None stays None, as for the private Redis."""
     files = {option: found for option, setting in OPTIONS.items() if (found := reader.optional(setting, _pem))}
-    _check_pair(reader, files)
+    if files:
+        _check_pair(reader, files)
     given = {option for option, setting in OPTIONS.items() if reader.is_given(setting)}
     if not given or url == "":  # the URL itself is missing or wrong, which is said already
         return url

@@ -112,9 +112,7 @@ def parse_redis_url(url: str) -> RedisAddress:
         return RedisAddress(
             host=at[0],
             port=at[1],
-            tls={name: value for name, value in options.items() if name.startswith("ssl_")}
-            if scheme == "rediss"
-            else None,
+            tls=_tls(scheme, options),
             database=_database(database, options),
             username=user,
             password=secret,
@@ -129,6 +127,12 @@ def parse_redis_url(url: str) -> RedisAddress:
             path=os.fsdecode(unquote_to_bytes(path)), database=_database(None, options), username=user, password=secret
         )
     raise BadRedisUrl(ENCODED if url.startswith(("redis:", "rediss:")) else FORM)
+
+
+def _tls(scheme: str | None, options: Mapping[str, str | bool]) -> dict[str, str | bool] | None:
+    if scheme != "rediss":
+        return None
+    return {name: value for name, value in options.items() if name.startswith("ssl_")}
 
 
 def _of_many(groups: Sequence[str | None]) -> RedisAddress:
@@ -150,7 +154,7 @@ def _of_many(groups: Sequence[str | None]) -> RedisAddress:
     return RedisAddress(
         host=first[0],
         port=first[1],
-        tls={name: value for name, value in options.items() if name.startswith("ssl_")} if scheme == "rediss" else None,
+        tls=_tls(scheme, options),
         database=number,
         username=user,
         password=secret,

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import msgspec
-import trio
 
-from bus.client import RedisClient
+from bus.at_once import all_of
+from bus.client import RedisClient, keys_like
 from bus.keys import JOBS_GROUP, REPLIES_GROUP, Keys
 from bus.kinds import PLAIN_KINDS
 from bus.lua import Argument
@@ -25,9 +25,9 @@ from bus.records import (
     decode_outbox_record,
     decode_reply_record,
 )
+from bus.saved import pairs
 from bus.sealing import SealBroken, SealingKey, StoreKeys, epoch_of
 from bus.vault import MAC_BYTES
-from bus.wire import RedisFailed
 
 PAGE = 200
 MAC_HEX_BYTES = 2 * MAC_BYTES
@@ -114,7 +114,7 @@ class Resealer:
 
     async def _walk(self, write: Write) -> Tally:
         walk = _Walk(self._client, self._names, self._turner, write)
-        async with aclosing(self._pages()) as pages:
+        async with aclosing(keys_like(self._client, self._names.pattern, PAGE)) as pages:
             async for page in pages:
                 await walk.keys(page)
         # After the out-boxes, whose heads have taken their entries along.
@@ -122,15 +122,6 @@ class Resealer:
         await walk.stream(self._names.jobs, JOBS_GROUP, "entry")
         await walk.dead_letters()
         return walk.tally
-
-    async def _pages(self) -> AsyncGenerator[list[str]]:
-        cursor = b"0"
-        while True:
-            command = ("SCAN", cursor, "MATCH", self._names.pattern, "COUNT", PAGE)
-            cursor, page = cast("tuple[bytes, list[bytes]]", await self._client.command(*command))
-            yield [key.decode() for key in page]
-            if cursor == b"0":
-                return
 
     async def _run_script(self, script: str, keys: Sequence[str], arguments: tuple[Argument, ...]) -> bool:
         return await self._client.script(script, keys, *arguments) == 1
@@ -152,19 +143,7 @@ class _Walk:
 
     async def keys(self, page: list[str]) -> None:
         """Many at once: the client sends them together."""
-        problems: list[RedisFailed] = []
-
-        async def one(key: str) -> None:
-            try:
-                await self._key(key)
-            except RedisFailed as problem:
-                problems.append(problem)
-
-        async with trio.open_nursery() as nursery:
-            for key in page:
-                nursery.start_soon(one, key)
-        if problems:
-            raise problems[0]
+        await all_of(self._key, page)
 
     async def _key(self, key: str) -> None:
         kind, ids = self._names.split(key)
@@ -257,7 +236,7 @@ class _Walk:
         """One entry after the other, so that their order stays."""
         async with aclosing(self._entries(key)) as entries:
             async for entry, fields in entries:
-                packed = dict(_pairs(fields)).get(b"r", b"")
+                packed = dict(pairs(fields)).get(b"r", b"")
                 turned = self._record(key, packed)
                 if turned is not None:
                     conversation = self._names.conversation(job_or_reply(packed).conversation_id)
@@ -271,7 +250,7 @@ class _Walk:
         await self._put("reseal_copy", [names.dead_copy], "")
         async with aclosing(self._entries(names.dead)) as entries:
             async for entry, fields in entries:
-                copy = [part for name, value in _pairs(fields) for part in (name, self._dead_value(name, value))]
+                copy = [part for name, value in pairs(fields) for part in (name, self._dead_value(name, value))]
                 await self._put("reseal_copy", [names.dead_copy], entry, *copy)
                 copied, newest = copied + 1, entry
         if self.tally.turned > before:
@@ -280,7 +259,7 @@ class _Walk:
             await self._put("reseal_copy", [names.dead_copy], "")
 
     def _dead_value(self, name: bytes, value: bytes) -> bytes:
-        if name != b"r" or _is_outbox_record(value):  # which holds ciphertext only
+        if name != b"r" or is_outbox_record(value):  # which holds ciphertext only
             return value
         return self._record(self._names.dead, value) or value
 
@@ -323,17 +302,14 @@ class _Walk:
         self.tally.current += turned is None
 
     async def _hash(self, key: str) -> dict[bytes, bytes]:
-        return dict(_pairs(cast("list[bytes]", await self._client.command("HGETALL", key))))
+        return dict(pairs(cast("list[bytes]", await self._client.command("HGETALL", key))))
 
     async def _put(self, script: str, keys: Sequence[str], *arguments: Argument) -> None:
         await self._write(script, keys, arguments)  # what has changed meanwhile is found by the next walk
 
 
-def _pairs(flat: list[bytes]) -> list[tuple[bytes, bytes]]:
-    return list(zip(flat[::2], flat[1::2], strict=True))
-
-
-def _is_outbox_record(packed: bytes) -> bool:
+def is_outbox_record(packed: bytes) -> bool:
+    """Whether it is what was committed to be sent, and holds ciphertext only."""
     try:
         decode_outbox_record(packed)
     except BadRecord:

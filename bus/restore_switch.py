@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import cast
 
-from bus.client import RedisClient
+from bus.client import RedisClient, keys_like
 from bus.keys import Keys
 from bus.seal import RESTORING
 
@@ -99,13 +99,6 @@ class RestoreSwitch:
         """The command, unless it is another step's time by now; whether it was in its step."""
         return await self._client.script("in_step", (self._names.seal, *keys), step, command, *words) == 1
 
-    async def _pages(self, pattern: str) -> AsyncGenerator[list[str]]:
+    def _pages(self, pattern: str) -> AsyncGenerator[list[str]]:
         """Keys of a pattern; one that is moved while they are walked may come twice, or no more."""
-        cursor = b"0"
-        while True:
-            answer = await self._client.command("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)
-            cursor, keys = cast("tuple[bytes, list[bytes]]", answer)
-            if keys:
-                yield [key.decode() for key in dict.fromkeys(keys)]
-            if cursor == b"0":
-                return
+        return keys_like(self._client, pattern, SCAN_COUNT)

@@ -7,11 +7,10 @@ session is read with and none is sent with; prekeys stand apart for 30 days.
 
 import secrets
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import cast
 
-import trio
-
+from bus.at_once import all_of
 from bus.client import RedisClient
 from bus.keys import Keys
 from bus.lua import Argument
@@ -21,7 +20,6 @@ from bus.saved import Conversation, Saved, Value, Waiting, pairs
 from bus.sealing import SealBroken, StateKey
 from bus.store import now_ms
 from bus.vault import MAC_BYTES
-from bus.wire import RedisFailed
 
 PREKEYS_READ_SECONDS = 30 * 86_400
 MOST_ID = 2**32 - 1
@@ -277,41 +275,22 @@ class Restoring:
             await self._do(("LTRIM", key, at + further, -1))
 
     async def _those(self, key: str, command: str, is_one: Callable[[bytes], bool]) -> list[bytes]:
-        """Of very many those few, read by the page."""
-        found: list[bytes] = []
-        at = 0
-        while page := cast("list[bytes]", await self._client.command(command, key, at, at + PAGE - 1)):
-            found += [record for record in page if is_one(record)]
-            at += len(page)
-        return found
+        """Of very many those few."""
+        return [record async for page in self._pages(command, key) for record in page if is_one(record)]
 
     async def _jobs_in(self, key: str) -> set[str]:
-        """Ids of the jobs in a list, read by the page."""
-        found: set[str] = set()
+        """Ids of the jobs in a list."""
+        return {_job_id(record) async for page in self._pages("LRANGE", key) for record in page}
+
+    async def _pages(self, command: str, key: str) -> AsyncGenerator[list[bytes]]:
         at = 0
-        while page := cast("list[bytes]", await self._client.command("LRANGE", key, at, at + PAGE - 1)):
-            found |= {_job_id(record) for record in page}
+        while page := cast("list[bytes]", await self._client.command(command, key, at, at + PAGE - 1)):
+            yield page
             at += len(page)
-        return found
 
     async def _do(self, *commands: tuple[Argument, ...]) -> None:
         """All of them, sent together; they touch nothing that another of them needs."""
-        if len(commands) == 1:
-            await self._client.command(*commands[0])
-            return
-        problems: list[RedisFailed] = []
-
-        async def one(command: tuple[Argument, ...]) -> None:
-            try:
-                await self._client.command(*command)
-            except RedisFailed as problem:
-                problems.append(problem)
-
-        async with trio.open_nursery() as nursery:
-            for command in commands:
-                nursery.start_soon(one, command)
-        if problems:
-            raise problems[0]
+        await all_of(lambda command: self._client.command(*command), commands)
 
 
 def _swapped(flat: list[bytes]) -> list[bytes]:

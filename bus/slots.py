@@ -69,7 +69,7 @@ class SlotStore:
         )
         number, poll, standby, *rows = cast("list[Value]", answer)
         slots = tuple(
-            Slot(place, leased == 1, _holder(cast(bytes, record)))
+            Slot(place, leased == 1, holder_of(cast(bytes, record)))
             for place, (leased, record) in enumerate(zip(rows[::2], rows[1::2], strict=True), start=1)
         )
         return Held(cast(int, number), poll == 1, standby == 1, slots)
@@ -77,7 +77,7 @@ class SlotStore:
     async def connected(self) -> list[str]:
         """Names of the holders that were connected when they last said so; one of them may be gone."""
         records = cast("list[bytes]", await self._client.command("HVALS", self._keys.slots))
-        return [holder.holder for record in records if (holder := _holder(record)) is not None and holder.connected]
+        return [holder.holder for record in records if (holder := holder_of(record)) is not None and holder.connected]
 
     async def give_up(self, holder: str, number: int) -> bool:
         """Our connection is closed: the slot is free at once."""
@@ -92,7 +92,7 @@ class SlotStore:
         return await self._client.script("slot_free", keys, holder, number, ghost_ms) == 1
 
 
-def _holder(record: bytes) -> Holder | None:
+def holder_of(record: bytes) -> Holder | None:
     """None for none, and for one that a program of another time wrote in another way."""
     try:
         return msgspec.json.decode(record, type=Holder) if record else None

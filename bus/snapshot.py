@@ -7,18 +7,17 @@ conversation knows already as a duplicate; one that is too new could read nothin
 """
 
 import hashlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
-from typing import TypeVar, cast
+from typing import cast
 
 import msgspec
-import trio
 
-from bus.client import RedisClient
+from bus.at_once import all_of
+from bus.client import RedisClient, keys_like
+from bus.clock import redis_ms
 from bus.keys import Keys
 from bus.saved import Conversation, Saved, Value, Waiting, pairs
-from bus.store import Store
-from bus.wire import RedisFailed
 from bus.wire import Value as Answer
 
 PAGE = 200
@@ -30,9 +29,6 @@ MOST_CONVERSATION_BYTES = 4 << 20
 """Of what waits in a conversation that is read whole; eight of them, and the frame that is made of one, are in memory at once."""
 NO_LIMIT = 1 << 53
 """Of what comes in one conversation while it is read: as much as may wait in it (bus/budgets.py), and hardly ever more than a page."""
-
-Item = TypeVar("Item")
-Read = TypeVar("Read")
 
 
 class Snapshot:
@@ -47,7 +43,7 @@ class Snapshot:
 
     async def everything(self) -> AsyncGenerator[Saved]:
         """In the order that is said above."""
-        began_ms = await Store(self._client, self._names.agent_id, "").now_ms()
+        began_ms = await redis_ms(self._client)
         last_letter = b"-"
         for part in (
             self._agent(),
@@ -84,7 +80,7 @@ class Snapshot:
     async def kinds(self) -> set[str]:
         """Of all keys that there are."""
         found: set[str] = set()
-        async with aclosing(self._keys(self._names.pattern)) as pages:
+        async with aclosing(keys_like(self._client, self._names.pattern, SCAN_COUNT)) as pages:
             async for keys in pages:
                 found |= {self._names.split(key)[0] for key in keys}
         return found
@@ -95,25 +91,16 @@ class Snapshot:
     async def _hashes(self, kind: str) -> AsyncGenerator[Value]:
         async with aclosing(self._scan(kind)) as pages:
             async for page in pages:
-                for value in await _all(lambda ids: self._hash(kind, ids), page):
+                for value in await all_of(lambda ids: self._hash(kind, ids), page):
                     if value.parts:  # it is there still
                         yield value
 
     async def _scan(self, kind: str) -> AsyncGenerator[list[str]]:
         """What stands in the names of all keys of a kind; one may come twice."""
-        async with aclosing(self._keys(self._names.of(kind, "*"))) as pages:
+        async with aclosing(keys_like(self._client, self._names.of(kind, "*"), SCAN_COUNT)) as pages:
             async for keys in pages:
                 for at in range(0, len(keys), PAGE):
                     yield [self._names.split(key)[1] for key in keys[at : at + PAGE]]
-
-    async def _keys(self, pattern: str) -> AsyncGenerator[list[str]]:
-        cursor = b"0"
-        while True:
-            answer = await self._client.command("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)
-            cursor, keys = cast("tuple[bytes, list[bytes]]", answer)
-            yield [key.decode() for key in dict.fromkeys(keys)]
-            if cursor == b"0":
-                return
 
     async def _list(self, kind: str, key: str) -> AsyncGenerator[Value]:
         at = 0
@@ -137,7 +124,7 @@ class Snapshot:
             async for page in pages:
                 for at in range(0, len(page), LETTERS_AT_ONCE):
                     some = page[at : at + LETTERS_AT_ONCE]
-                    for value in await _all(lambda name: self._hash("quarantined", name), some):
+                    for value in await all_of(lambda name: self._hash("quarantined", name), some):
                         if value.parts:
                             yield value
 
@@ -151,7 +138,7 @@ class Snapshot:
             async for page in pages:
                 for at in range(0, len(page), CONVERSATIONS_AT_ONCE):
                     some = page[at : at + CONVERSATIONS_AT_ONCE]
-                    for conversation_id, whole in zip(some, await _all(self._whole, some), strict=True):
+                    for conversation_id, whole in zip(some, await all_of(self._whole, some), strict=True):
                         if whole is not None:
                             yield whole
                             continue
@@ -252,22 +239,3 @@ class Snapshot:
 def _sha1(record: bytes) -> str:
     """A name of a record, as Redis makes it too."""
     return hashlib.sha1(record, usedforsecurity=False).hexdigest()
-
-
-async def _all(read: Callable[[Item], Awaitable[Read]], items: Sequence[Item]) -> list[Read]:
-    """Each of a page, in order; the client sends the questions together."""
-    found: dict[int, Read] = {}
-    problems: list[RedisFailed] = []
-
-    async def one(at: int, item: Item) -> None:
-        try:
-            found[at] = await read(item)
-        except RedisFailed as problem:
-            problems.append(problem)
-
-    async with trio.open_nursery() as nursery:
-        for at, item in enumerate(items):
-            nursery.start_soon(one, at, item)
-    if problems:
-        raise problems[0]
-    return [found[at] for at in range(len(items))]

@@ -12,6 +12,7 @@ import msgspec
 
 from bus.budgets import UNLIMITED_REDIS_BYTES, StoreBudgets
 from bus.client import Commands
+from bus.clock import redis_ms
 from bus.generation import Generation
 from bus.keys import Keys
 from bus.wire import Value
@@ -306,8 +307,7 @@ class Store:
 
     async def now_ms(self) -> int:
         """Redis' clock."""
-        seconds, micros = cast("tuple[bytes, bytes]", await self.client.command("TIME"))
-        return int(seconds) * 1000 + int(micros) // 1000
+        return await redis_ms(self.client)
 
     async def waiting_jobs(self) -> int:
         """Entries in `jobs`: running or ready to run."""

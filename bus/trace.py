@@ -10,6 +10,7 @@ from typing import cast
 import msgspec
 
 from bus.client import RedisClient
+from bus.clock import redis_ms
 from bus.keys import JOBS_GROUP, Keys
 from bus.records import decode_job_record
 from bus.wire import RedisRefused
@@ -105,8 +106,7 @@ class Ledger:
             return None
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
         record = decode_job_record(fields[b"r"])
-        seconds, micros = cast("tuple[bytes, bytes]", await self._client.command("TIME"))
-        now = int(seconds) * 1000 + int(micros) // 1000
+        now = await redis_ms(self._client)
         details = (held[0][1].decode(), fields[b"a"].decode(), fields[b"d"].decode())
         return Event(now, "running", record.job_id, details)
 

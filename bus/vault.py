@@ -166,6 +166,12 @@ class Vault:
         wished = await self._client.command("HGET", self._keys.prekey_state, ROTATE_THROUGH)
         return int(cast("bytes | None", wished) or 0)
 
+    async def prekey_wishes(self) -> tuple[int, int]:
+        """Both at once: `signed_prekeys_to_replace`, `one_time_prekeys_epoch`."""
+        found = await self._client.command("HMGET", self._keys.prekey_state, ROTATE_THROUGH, ONE_TIME_EPOCH)
+        through, epoch = (int(one or 0) for one in cast("list[bytes | None]", found))
+        return through, epoch
+
     async def one_time_prekeys_epoch(self) -> int:
         """Of the store when all one-time prekeys were last replaced at the relay; 0 before that."""
         epoch = await self._client.command("HGET", self._keys.prekey_state, ONE_TIME_EPOCH)

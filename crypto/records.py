@@ -2,7 +2,7 @@
 
 What a record is, how it is stored, and how its size stays bounded stand here; what happens to it stands in
 `crypto.sessions`. Stored form: versioned msgpack, a session's keys in one byte string, so that five sessions
-fit into 1 KiB and loading one costs a few microseconds.
+fit into 1 KiB, as many as there may be into 6, and loading one costs a few microseconds.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ class DeviceRecord(msgspec.Struct, frozen=True, gc=False):
         return current is not None and current.may_send(epoch, now_ms)
 
     def encode(self) -> bytes:
-        """For sealed storage: at most 80 KiB, and 1 KiB when no skipped key is kept."""
+        """For sealed storage: at most 80 KiB; without skipped keys 1 KiB for five sessions."""
         return _encode(
             _StoredRecord(
                 _VERSION if len(self.sessions) > MAX_SESSIONS else _VERSION_OF_FEW,

@@ -295,16 +295,14 @@ def _with_session(record: DeviceRecord, session: Session) -> DeviceRecord:
     begin meanwhile must not push out the ones in which it waits.
     """
     kept = sorted((*record.sessions, session), key=lambda one: one.order)
-    dropped: list[Session] = []
-    for ours, most in ((False, MAX_SESSIONS), (True, MAX_OWN_SESSIONS)):
-        alike = [one for one in kept if one.is_initiator is ours]
-        if len(alike) > most:
-            dropped.append(min(alike, key=lambda one: (not one.is_lost, one.order)))
-            kept.remove(dropped[-1])
+    most = MAX_OWN_SESSIONS if session.is_initiator else MAX_SESSIONS
+    alike = [one for one in kept if one.is_initiator is session.is_initiator]
     remembered = record.dropped
-    for one in dropped:
-        if not one.is_initiator:
-            remembered = _remember(remembered, one)
+    if len(alike) > most:
+        dropped = min(alike, key=lambda one: (not one.is_lost, one.order))
+        kept.remove(dropped)
+        if not dropped.is_initiator:
+            remembered = _remember(remembered, dropped)
     added = msgspec.structs.replace(record, sessions=tuple(kept), dropped=remembered)
     current = added.current
     retired = tuple([one if one is current else _retired(one) for one in kept])

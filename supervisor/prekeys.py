@@ -156,9 +156,8 @@ class Prekeys:
         """Until few are left, or somebody wishes for a new signed prekey (`keys rotate-prekeys`)."""
         while not self._wanted.is_set():
             with contextlib.suppress(RedisFailed):
-                if await self._vault.signed_prekeys_to_replace() >= self._newest_id:
-                    return
-                if await self._vault.one_time_prekeys_epoch() < self._epoch():
+                through, epoch = await self._vault.prekey_wishes()
+                if through >= self._newest_id or epoch < self._epoch():
                     return
             with trio.move_on_after(WISH_SECONDS):
                 await self._wanted.wait()

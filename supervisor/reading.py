@@ -286,16 +286,15 @@ class Reader:
             job = self._job(inbound_message(frame, envelope, opened.payload), arrival)
         elif system_event(opened.payload) == PING:
             answer = self._words.pong(frame.message_id, arrival.conversation_id, arrival.message_ms)
-        named = handshake_prekeys(envelope, self._device.device_id)
-        session = b"" if named is None else ratchet_wrap(envelope, self._device.device_id).session
-        is_new = named is not None and loaded.record.find(session) is None
+        wrap = ratchet_wrap(envelope, self._device.device_id)
+        is_new = wrap.handshake is not None and loaded.record.find(wrap.session) is None
         return Readable(
             arrival,
             payload_type_of(opened.payload),
             job,
             answer,
             record,
-            begins_session=session if is_new else b"",
+            begins_session=wrap.session if is_new else b"",
             hops=hop_count(opened.payload),
         )
 

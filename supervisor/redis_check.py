@@ -10,7 +10,7 @@ from typing import cast
 import msgspec
 
 from bus.client import RedisClient
-from bus.wire import RedisRefused, Value
+from bus.wire import RedisRefused
 
 OLDEST_VERSION = (7, 0)
 TRUST_EVICTION = "eviction"
@@ -26,7 +26,7 @@ class RedisUnfit(Exception):
 async def check_redis(client: RedisClient, trust: frozenset[str]) -> str:
     """Its name and version. Raises RedisUnfit, RedisUnavailable."""
     try:
-        info = await _info(client)
+        info = await info_of(client, "server")
     except RedisRefused as error:
         raise RedisUnfit(f"Redis refuses us ({error}); its ACL must allow {ACL_RULES}") from None
     version = info.get("valkey_version") or info.get("redis_version", "0")
@@ -69,8 +69,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 async def look(client: RedisClient) -> Facts:
     """How full it is, and how it is set now. Raises RedisFailed."""
-    # Two questions: of several sections at once not every server that speaks the protocol has heard.
-    said = _facts(await client.command("INFO", "memory")) | _facts(await client.command("INFO", "persistence"))
+    said = await info_of(client, "memory") | await info_of(client, "persistence")
     appends = said.get("aof_enabled")
     return Facts(
         memory_bytes=int(said.get("used_memory", 0)),
@@ -91,12 +90,9 @@ def _complaint(setting: str, found: str | None, wanted: str, trust: str) -> str:
     return f"Redis has {setting} {found}; set it to {wanted}, or messages can be lost"
 
 
-async def _info(client: RedisClient) -> dict[str, str]:
-    return _facts(await client.command("INFO", "server"))
-
-
-def _facts(info: Value) -> dict[str, str]:
-    text = cast(bytes, info).decode("utf-8", "replace")
+async def info_of(client: RedisClient, section: str) -> dict[str, str]:
+    """What INFO says in one section. Of several at once not every server that speaks the protocol has heard. Raises RedisFailed."""
+    text = cast(bytes, await client.command("INFO", section)).decode("utf-8", "replace")
     return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
 
 

@@ -34,7 +34,9 @@ log = structlog.get_logger()
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """What the state directory remembers. `server`: of a Redis that is given, its replication id; `boot`: of this host."""
+    """What the state directory remembers. `boot`: of this host. `server`: of a Redis that is given, its
+    replication id, for an earlier release that is put back; this one reads what stands in Redis.
+    """
 
     count: int = 0
     epoch: int = 0
@@ -145,8 +147,9 @@ class TimeGuard:
         """Who answers there. The history of one that is given may change while it runs."""
         if self._is_private and connection == self._connection:
             return self._server
-        answer = await here.command("INFO", "server", "replication")
-        return server_of(answer if isinstance(answer, bytes) else b"")
+        # Two questions, as in supervisor/redis_check.py.
+        answers = [await here.command("INFO", section) for section in ("server", "replication")]
+        return server_of(b"".join(answer for answer in answers if isinstance(answer, bytes)))
 
     def _proof_of(self, server: Server) -> Proof:
         if not self._is_private:

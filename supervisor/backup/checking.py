@@ -1,16 +1,18 @@
-"""Opens every sealed value of a backup with the store secret that it holds, as the supervisor would after a restore; without any Redis."""
+"""Opens every sealed value of a backup with the store secret that it holds, as the supervisor would after a restore; without any Redis.
+
+Not the policies' two texts: workers publish them anew.
+"""
 
 from collections import Counter
 from collections.abc import Iterable
 
 from bus.keys import Keys
-from bus.records import BadRecord, decode_outbox_record
-from bus.reseal import MAC_HEX_BYTES, Turner
+from bus.records import BadRecord
+from bus.reseal import MAC_HEX_BYTES, Turner, is_outbox_record
 from bus.saved import Conversation, Saved, Value, Waiting, pairs
 from bus.seal import STATE_CHECK, keys_under
 from bus.sealing import SealBroken, StoreKeys
-from bus.vault import MAC_BYTES
-from crypto.grants import entry_mac
+from crypto.grants import FIRST_PREVIOUS, entry_mac
 from supervisor.secrets import Secret
 
 
@@ -22,7 +24,7 @@ class Checking:
         self._secret = store_secret
         self._keys: StoreKeys | None = None
         self._turner: Turner | None = None
-        self._previous = bytes(MAC_BYTES)
+        self._previous = FIRST_PREVIOUS
         self.unreadable: Counter[str] = Counter()
         self.opened = 0
         self.chain_holds = True
@@ -83,7 +85,7 @@ class Checking:
                     self._grant(line)
             case "dead":
                 record = dict(pairs(value.parts[2:])).get(b"r", b"")
-                self._records("dead", [record] if record and not _is_committed(record) else [])
+                self._records("dead", [record] if record and not is_outbox_record(record) else [])
 
     def _grant(self, line: bytes) -> None:
         mac, sealed = line[:MAC_HEX_BYTES], line[MAC_HEX_BYTES:]
@@ -126,11 +128,3 @@ def _records_in(place: str, parts: list[bytes]) -> list[bytes]:
     for _, score in scored:
         float(score)
     return [record for record, _ in scored]
-
-
-def _is_committed(record: bytes) -> bool:
-    try:
-        decode_outbox_record(record)
-    except BadRecord:
-        return False
-    return True

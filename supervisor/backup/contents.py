@@ -1,5 +1,6 @@
 """What the frames of a backup say: first what it is and the keys, then the store (bus/saved.py). The repr of a key shows nothing."""
 
+from datetime import datetime
 from typing import Annotated
 
 import msgspec
@@ -22,6 +23,16 @@ class Manifest(msgspec.Struct, frozen=True, array_like=True, tag="manifest"):
     version: str
     writes: Count
     epoch: Count
+
+    @property
+    def made(self) -> str:
+        """When, for people: local time with its offset."""
+        return time_of(self.made_ms)
+
+
+def time_of(at_ms: int) -> str:
+    """Local time with its offset, to the second."""
+    return datetime.fromtimestamp(at_ms / 1000).astimezone().isoformat(sep=" ", timespec="seconds")
 
 
 class Keys(msgspec.Struct, frozen=True, array_like=True, tag="keys"):

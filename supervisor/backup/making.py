@@ -11,10 +11,10 @@ from typing import cast
 import trio
 
 from bus.client import RedisClient
+from bus.clock import redis_ms
 from bus.keys import Keys as Names
 from bus.saved import KINDS
 from bus.snapshot import Snapshot
-from bus.store import Store
 from crypto.keystore import Keystore
 from supervisor.backup.contents import Keys, Manifest, encode_frame
 from supervisor.backup.counts import Counts
@@ -76,7 +76,7 @@ class Making:
         names = self._names
         counters = await self._client.command("MGET", names.generation, names.epoch)
         writes, epoch = (int(value or 0) for value in cast("list[bytes | None]", counters))
-        made_ms = await Store(self._client, names.agent_id, "").now_ms()
+        made_ms = await redis_ms(self._client)
         return Manifest(names.agent_id, made_ms, installed_version("hashee-agent"), writes, epoch)
 
     async def _seal(self) -> object:

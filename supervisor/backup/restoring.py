@@ -25,7 +25,7 @@ from bus.seal import keys_under
 from bus.wire import RedisFailed
 from crypto.keystore import encode_keystore
 from supervisor.backup import switching
-from supervisor.backup.contents import Manifest
+from supervisor.backup.contents import Manifest, time_of
 from supervisor.backup.counts import Counts
 from supervisor.backup.errors import BackupDamaged
 from supervisor.backup.looking import Look
@@ -70,7 +70,7 @@ class Restored:
     @property
     def made(self) -> str:
         """When the backup was made, in local time."""
-        return _time_of(self.proven.manifest.made_ms)
+        return self.proven.manifest.made
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ class Restore:
                 f"before-restore-{now:%Y%m%dT%H%M%S%fZ}",
                 names,
                 [HEAD_FILE, SEEN_FILE, NEXT_STORE_SECRET_FILE],
-                f"the backup of {_time_of(proven.manifest.made_ms)}",
+                f"the backup of {proven.manifest.made}",
             ),
         )
         journal = switching.complete(state_dir)
@@ -280,9 +280,9 @@ async def _standing(client: RedisClient, names: Names, seen: "_Seen") -> Standin
 def _refuse_newer(standing: Standing, backup: Manifest, wishes: Wishes) -> None:
     is_newer = standing.last_ms > backup.made_ms or standing.writes > backup.writes
     if standing.is_there and is_newer and not wishes.over_newer:
-        until = f"its last message is of {_time_of(standing.last_ms)}" if standing.last_ms else "more was written to it"
+        until = f"its last message is of {time_of(standing.last_ms)}" if standing.last_ms else "more was written to it"
         raise RestoreRefused(
-            f"the store that is there is newer than the backup of {_time_of(backup.made_ms)}: {until}. What came between would be lost; "
+            f"the store that is there is newer than the backup of {backup.made}: {until}. What came between would be lost; "
             "if that is what you want: --over-newer-store"
         )
 
@@ -307,10 +307,6 @@ def _write_once(path: Path, data: bytes) -> None:
     except FileExistsError:
         if path.read_bytes() != data:
             raise RestoreRefused(f"{path} is there and holds something else; move it away") from None
-
-
-def _time_of(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000).astimezone().isoformat(sep=" ", timespec="seconds")
 
 
 class _Handed:

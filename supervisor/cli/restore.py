@@ -19,7 +19,7 @@ from supervisor.backup import switching
 from supervisor.backup.envelope import BadIdentities
 from supervisor.backup.errors import BackupUnusable
 from supervisor.backup.restoring import Restore, Restored, RestoreRefused, Wishes, finish_given
-from supervisor.cli.backup.opening import Fingerprint, KeyOfBackup
+from supervisor.cli.backup.opening import Fingerprint, KeyOfBackup, say_counts
 from supervisor.cli.keys.telling import told
 from supervisor.cli.store import REFUSALS
 from supervisor.config import ED25519_PRIVATE, X25519_PRIVATE
@@ -75,8 +75,7 @@ def restore(
 
 def _say(settings: KeySettings, restored: Restored, store_key_file: Path | None) -> None:
     click.echo(f"agent {settings.agent_id} is back as it was at {restored.made}:")
-    for thing, count in restored.counts.rows():
-        click.echo(f"  {count:>9} {thing}")
+    say_counts(restored.counts)
     if restored.unreadable:
         click.echo(f"{restored.unreadable} values did not open before either (backup verify tells which)", err=True)
     if restored.aside is not None:

@@ -18,7 +18,7 @@ from bus.sealing import StoreKeys
 from bus.wire import RedisFailed
 from supervisor.key_settings import KeySettings
 from supervisor.redis_server import RedisDoesNotStart
-from supervisor.secrets import load_store_secret
+from supervisor.secrets import Secret, load_store_secret
 from supervisor.store_access import NoStore, reach_store, running_supervisor
 
 Arguments = ParamSpec("Arguments")
@@ -40,6 +40,7 @@ class OpenStore(NamedTuple):
     client: RedisClient
     names: Keys
     keys: StoreKeys
+    secret: Secret[bytes]
     state_dir: Path
 
 
@@ -53,7 +54,7 @@ async def open_store() -> AsyncIterator[OpenStore]:
     names = Keys(settings.agent_id)
     async with reach_store(settings) as url, open_redis(url) as client:
         keys = await StoreSeal(client, names).adopt(secret.reveal())
-        yield OpenStore(client, names, keys, settings.state_dir)
+        yield OpenStore(client, names, keys, secret, settings.state_dir)
 
 
 async def when_tried(store: OpenStore) -> str:

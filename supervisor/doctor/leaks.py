@@ -18,7 +18,7 @@ from supervisor.doctor.files import secret_files
 from supervisor.doctor.findings import Finding, bad, ok, unknown
 from supervisor.doctor.limits import unit_of
 from supervisor.doctor.needles import CHUNK_BYTES, Needles
-from supervisor.doctor.process_files import PROC
+from supervisor.doctor.process_files import PROC, is_ours
 from supervisor.env_files import FILES
 from supervisor.key_settings import read_private_keys
 from supervisor.secrets import NEXT_STORE_SECRET_FILE, STORE_SECRET_FILE, RotationUnfinished, StoreSecretDamaged
@@ -132,7 +132,7 @@ def look_into_logs(case: Case, needles: Needles, proc: Path = PROC) -> Iterator[
 def processes_of(case: Case, proc: Path = PROC) -> dict[int, bool]:
     """Keeper, supervisor and all that they have started; whether a process lawfully has secrets in its environment."""
     keeper = (case.status or {}).get("keeper") or {}
-    owners = {pid for pid in (keeper.get("pid"), case.supervisor_pid) if pid is not None and _is_ours(proc, pid)}
+    owners = {pid for pid in (keeper.get("pid"), case.supervisor_pid) if pid is not None and is_ours(pid, proc)}
     children = defaultdict[int, list[int]](list)
     for process in proc.glob("[0-9]*"):
         with suppress(OSError, IndexError, ValueError):
@@ -145,13 +145,6 @@ def processes_of(case: Case, proc: Path = PROC) -> dict[int, bool]:
                 found[child] = False
                 rest.append(child)
     return found
-
-
-def _is_ours(proc: Path, pid: int) -> bool:
-    try:
-        return b"hashee-agent" in (proc / str(pid) / "cmdline").read_bytes()
-    except OSError:
-        return False
 
 
 def _lawful_files(case: Case) -> frozenset[Path]:

@@ -11,10 +11,13 @@ OURS = b"hashee-agent"
 def running_pid(case: Case, proc: Path = PROC) -> int | None:
     """The supervisor, unless it runs where we cannot look: in another container, or under another user."""
     pid = case.supervisor_pid
-    if pid is None:
-        return None
+    # Its number is that of its own namespace, and may be somebody else's here.
+    return pid if pid is not None and is_ours(pid, proc) else None
+
+
+def is_ours(pid: int, proc: Path = PROC) -> bool:
+    """Whether a process that we can see has our title."""
     try:
-        # Its number is that of its own namespace, and may be somebody else's here.
-        return pid if OURS in (proc / str(pid) / "cmdline").read_bytes() else None
+        return OURS in (proc / str(pid) / "cmdline").read_bytes()
     except OSError:
-        return None
+        return False

@@ -13,11 +13,11 @@ from bus.embedded import layout_of
 from bus.keys import Keys
 from bus.lua import Scripts
 from bus.socket_place import RuntimeDirectoryUnsafe
-from bus.wire import RedisFailed, RedisUnavailable, Value
+from bus.wire import RedisFailed, RedisUnavailable
 from supervisor.doctor.case import Case
 from supervisor.doctor.clock import skew
 from supervisor.doctor.findings import Finding, Verdict, at_most, bad, judged, ok, unknown, warn
-from supervisor.redis_check import RedisUnfit, check_redis, look
+from supervisor.redis_check import RedisUnfit, check_redis, info_of, look
 from supervisor.redis_watch import HOLD_FROM, HOLD_UNTIL
 
 SUBJECT = "redis"
@@ -84,10 +84,10 @@ async def _ask(case: Case, client: RedisClient, found: list[Finding]) -> None:
         found.append(bad(SUBJECT, "fit", str(problem), RUNBOOK))
     faults = (await look(client)).faults(case.redis_trust)
     found.extend(bad(SUBJECT, setting, fault, RUNBOOK) for setting, fault in faults.items() if fault)
-    memory = _facts(await client.command("INFO", "memory"))
-    persistence = _facts(await client.command("INFO", "persistence"))
-    clients = _facts(await client.command("INFO", "clients"))
-    replication = _facts(await client.command("INFO", "replication"))
+    memory = await info_of(client, "memory")
+    persistence = await info_of(client, "persistence")
+    clients = await info_of(client, "clients")
+    replication = await info_of(client, "replication")
     found.extend((_room(memory), _persistence(persistence), *_clients(clients)))
     if replication.get("role") == "slave":
         said = "this server is a replica: it takes no writes"
@@ -120,8 +120,3 @@ def _clients(facts: Mapping[str, str]) -> Iterator[Finding]:
         now, most = int(facts["connected_clients"]), int(facts["maxclients"])
         verdict = Verdict.WARN if now >= most * CLIENTS_UNTIL else Verdict.OK
         yield judged(SUBJECT, "clients", verdict, f"{now} of {most}", "raise maxclients, or find who connects")
-
-
-def _facts(info: Value) -> dict[str, str]:
-    text = cast(bytes, info).decode("utf-8", "replace")
-    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)

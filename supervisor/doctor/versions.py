@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import cast
 
-import msgspec
 import trio
 
 from bus.client import RedisClient, open_redis
+from bus.generation import MOST_SLOTS
 from bus.keys import Keys
 from bus.lua import Scripts
 from bus.overview import Overview
-from bus.slots import Holder
+from bus.slots import holder_of
 from bus.wire import RedisFailed
 from supervisor.doctor.case import Case
 from supervisor.doctor.findings import Finding, Verdict, judged, ok, unknown
@@ -23,7 +23,6 @@ from supervisor.doctor.redis import redis_url_of
 
 SUBJECT = "versions"
 ANSWER_SECONDS = 6.0
-MOST_SLOTS = 3
 FORGOTTEN = "an upgrade is under way, or was forgotten: hashee-agent upgrade, and restart the workers elsewhere (docs/upgrade.md)"
 
 
@@ -61,11 +60,8 @@ async def _supervisors(client: RedisClient, keys: Keys) -> Counter[str]:
     records = cast("list[bytes]", await client.command("HVALS", keys.slots))
     found = Counter[str]()
     for record in records:
-        try:
-            holder = msgspec.json.decode(record, type=Holder)
-        except msgspec.DecodeError:
-            continue  # of a release that writes it in another way
-        if holder.holder in leased:
+        holder = holder_of(record)
+        if holder is not None and holder.holder in leased:
             found[holder.version] += 1
     return found
 

@@ -29,7 +29,8 @@ from tests.bus.several_redis import (
 )
 from tests.drills.handlers import COUNT_WHILE
 from tests.drills.scene import Order, Outcome, Scene, relay_state
-from tests.redis_server import RedisServer, running_redis
+from tests.redis_operator import RedisOperator
+from tests.redis_server import running_redis
 from tests.world import world
 
 RED_SECONDS = 5.0
@@ -121,38 +122,15 @@ async def redis_refuses(directory: Path, order: Order) -> Outcome:
             return await at.outcome("redis-refuses", is_noticed=not unnoticed)
 
 
-class Operator:
-    """Of a Redis whose user is `agent`."""
-
-    def __init__(self, server: RedisServer) -> None:
-        self.server = server
-        self.url = f"unix://agent:first@{server.socket}"
-        self.admin = self.ask()
-        self.allow()
+class Operator(RedisOperator):
+    """In the words of the drills."""
 
     def ask(self) -> redis.Redis:
         return redis.Redis(unix_socket_path=str(self.server.socket), protocol=2, decode_responses=True)
 
-    def acl(self, *rules: str) -> None:
-        self.admin.execute_command("ACL", "SETUSER", "agent", *rules)
-
-    def allow(self) -> None:
-        self.acl("reset", "on", ">first", "~*", "&*", "+@all")
-
-    def change_password(self) -> None:
-        self.acl("resetpass", ">second")
-        self.admin.execute_command("CLIENT", "KILL", "USER", "agent")
-
-    def cannot_save(self) -> None:
-        (self.server.directory / "dump.rdb").mkdir()
-        self.admin.config_set("save", "1 1")
-        self.admin.bgsave()
-
-    def can_save(self) -> None:
-        (self.server.directory / "dump.rdb").rmdir()
-        self.admin.config_set("save", "")
-        self.admin.config_set("stop-writes-on-bgsave-error", "no")
-        self.admin.bgsave()
+    def change_password_and_log_out(self) -> None:
+        self.change_password()
+        self.log_out()
 
     def set(self, name: str, value: str) -> None:
         self.admin.config_set(name, value)
@@ -160,7 +138,7 @@ class Operator:
 
 Deed = Callable[[Operator], object]
 FAULTS: dict[str, tuple[Deed, Deed, str]] = {
-    "a changed password": (Operator.change_password, Operator.allow, "not_authenticated"),
+    "a changed password": (Operator.change_password_and_log_out, Operator.allow, "not_authenticated"),
     "NOPERM": (lambda by: by.acl("-evalsha"), Operator.allow, "forbidden"),
     "READONLY": (
         lambda by: by.admin.execute_command("REPLICAOF", "127.0.0.1", "1"),

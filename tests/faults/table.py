@@ -182,10 +182,10 @@ ROWS: dict[str, Row] = {
     "bus/overview.py:Overview.kinds": held(
         (Kind.PAGES, "tests/faults/test_walks.py::test_a_store_of_more_than_a_page_is_counted")
     ),
-    "bus/reseal.py:Resealer._pages": held(
-        (Kind.PAGES, "tests/faults/test_walks.py::test_a_store_of_more_than_a_page_is_sealed_anew_to_its_end")
+    "bus/client.py:keys_like": held(
+        (Kind.PAGES, "tests/faults/test_walks.py::test_a_store_of_more_than_a_page_is_sealed_anew_to_its_end"),
+        (Kind.PAGES, SAVED_PAGES),
     ),
-    "bus/snapshot.py:Snapshot._keys": held((Kind.PAGES, SAVED_PAGES)),
     "bus/snapshot.py:Snapshot._list": held((Kind.PAGES, SAVED_PAGES)),
     "bus/snapshot.py:Snapshot._stream": held((Kind.PAGES, SAVED_PAGES)),
     "bus/snapshot.py:Snapshot._list_from_the_end": held(
@@ -243,12 +243,10 @@ STEPS: dict[str, tuple[str, ...]] = {
     ),
     "a restore into a place that nobody has open: what fails is raised, ends the command, and leaves the old store or a decided step to finish "
     "(tests/backup/test_restoring.py, test_restore_command.py)": (
-        "bus/restore_switch.py:RestoreSwitch._pages",
         "bus/restore_switch.py:RestoreSwitch._drop",
         "bus/restore_switch.py:RestoreSwitch.finish",
         "bus/restoring.py:Restoring._far_id",
-        "bus/restoring.py:Restoring._jobs_in",
-        "bus/restoring.py:Restoring._those",
+        "bus/restoring.py:Restoring._pages",
         "bus/restoring.py:Restoring._waiting",
     ),
     "compare and set: a further turn means that another supervisor has moved it; RedisFailed is raised to the loop that asked": (

@@ -2,16 +2,15 @@
 
 from pathlib import Path
 
+from bus.client import keys_like
 from bus.letters import PAGE as LETTERS_PAGE
 from bus.letters import DeadLetters
 from bus.overview import SCAN_COUNT, Overview
 from bus.reseal import PAGE as KEYS_PAGE
-from bus.reseal import Resealer
 from bus.trace import PAGE as LEDGER_PAGE
 from bus.trace import Ledger
 from tests.bus.builders import Bus, open_bus
 from tests.redis_server import redis_server
-from tests.supervisor.builders import KEYS
 
 
 async def test_dead_letters_and_ledger_are_walked_to_their_end(tmp_path: Path) -> None:
@@ -42,7 +41,7 @@ async def test_a_store_of_more_than_a_page_is_sealed_anew_to_its_end(tmp_path: P
         async with open_bus(url) as bus:
             many = 2 * KEYS_PAGE + 1
             await many_conversations(bus, many)
-            pages = [page async for page in Resealer(bus.client, bus.keys, KEYS, KEYS)._pages()]
+            pages = [page async for page in keys_like(bus.client, bus.keys.pattern, KEYS_PAGE)]
             found = {name for page in pages for name in page}
             assert len([name for name in found if ":conv:" in name]) == many
             assert len(pages) > 1

@@ -84,7 +84,7 @@ MUTANTS = (
     *of(
         "crypto/sessions.py", TESTS,
         ("so_many_sessions", "if len(alike) > most:", "if False:"),
-        ("ours_are_counted_apart", "[one for one in kept if one.is_initiator is ours]", "kept"),
+        ("ours_are_counted_apart", "[one for one in kept if one.is_initiator is session.is_initiator]", "kept"),
     ),
     # 14: one-way traffic.
     *of("crypto/records.py", TESTS, ("900_unanswered", "self.ratchet.send_count < MAX_UNANSWERED", "True")),

@@ -1,7 +1,6 @@
 """Polling: the cursor moves over a page that was taken in whole, and over nothing else."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,24 +16,14 @@ from supervisor.frames import MessageAck, MessageNew
 from supervisor.inbound import MOST_UNPOLLED
 from supervisor.reading import Incoming, Reading
 from supervisor.rest import Page, RestFailed
-from tests.redis_server import redis_server, running_redis
+from tests.redis_server import running_redis
 from tests.supervisor.builders import WAIT_SECONDS, Core, open_core, until
 from tests.supervisor.doubles import FakeRest
 from tests.supervisor.person import CONVERSATION, Person, message_frame
+from tests.supervisor.test_inbound import scene
 
 NOTHING_TO_DO: dict[str, object] = {"type": "system", "event": {"kind": "unknown"}}
 OTHER_CONVERSATION = "01906abc-0000-7000-8000-0000000000c2"
-
-
-@asynccontextmanager
-async def scene(tmp_path: Path) -> AsyncIterator[tuple[Core, Person]]:
-    rest = FakeRest()
-    with redis_server(tmp_path) as url:
-        async with open_core(url, rest) as core:
-            await core.prekeys.publish()
-            ada = Person(rest)
-            ada.meet()
-            yield core, ada
 
 
 def recent(frame: MessageNew, *, hours_ago: float = 0) -> MessageNew:

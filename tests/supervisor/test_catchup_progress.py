@@ -17,7 +17,8 @@ from supervisor.inbound import MOST_UNPOLLED
 from supervisor.rest import Page, Rest, RestFailed
 from tests.supervisor.builders import Core, until
 from tests.supervisor.person import AGENT, CONVERSATION
-from tests.supervisor.test_catchup import NOTHING_TO_DO, poll, recent, scene
+from tests.supervisor.test_catchup import NOTHING_TO_DO, poll, recent
+from tests.supervisor.test_inbound import scene
 
 Answer = Callable[[str | None], Sequence[object] | int]
 """What a poll with this cursor gives: entries, or a status."""

@@ -1,7 +1,5 @@
 """What is decided about one message: what is old, what is renegotiated, what is answered by ourselves, and what waits."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,22 +14,9 @@ from crypto.envelope import Body, Expected, parse_envelope, ratchet_wrap
 from crypto.errors import Reason, Unreadable
 from supervisor.frames import MessageNew
 from supervisor.reading import Incoming, Reader, Reading, Unread
-from tests.redis_server import redis_server
-from tests.supervisor.builders import Core, open_core
-from tests.supervisor.doubles import FakeRest
+from tests.supervisor.builders import Core
 from tests.supervisor.person import AGENT, CONVERSATION, PERSON, Person
-
-
-@asynccontextmanager
-async def scene(tmp_path: Path) -> AsyncIterator[tuple[Core, Person]]:
-    """An agent with published keys, and a person who may talk to it."""
-    rest = FakeRest()
-    with redis_server(tmp_path) as url:
-        async with open_core(url, rest) as core:
-            await core.prekeys.publish()
-            ada = Person(rest)
-            ada.meet()
-            yield core, ada
+from tests.supervisor.test_inbound import scene
 
 
 def resigned(ada: Person, frame: MessageNew, **changes: object) -> MessageNew:

@@ -1,13 +1,10 @@
 """A Redis that is set otherwise while it runs: said in readiness, in the log and by a metric, and over when it is mended."""
 
-import contextlib
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import redis
 import trio
 import trio.testing
 from structlog.testing import capture_logs
@@ -20,7 +17,8 @@ from supervisor.health import Check
 from supervisor.metrics import Metrics
 from supervisor.redis_check import TRUST_EVICTION, TRUST_PERSISTENCE, Facts, look
 from supervisor.redis_watch import LATE_SECONDS, RedisWatch
-from tests.redis_server import RedisServer, running_redis
+from tests.redis_operator import RedisOperator as Operator
+from tests.redis_server import running_redis
 
 NOTICED_SECONDS = 60.0
 CHANGES = {
@@ -123,52 +121,15 @@ async def test_of_a_redis_without_a_limit_what_this_agent_keeps_counts(tmp_path:
 # Refused is not away: what a real server says no to is red at once, by its reason, and green again after it was mended
 
 
-class Operator:
-    """Of a Redis whose user is `agent`."""
-
-    def __init__(self, server: RedisServer) -> None:
-        self.server = server
-        self.admin = redis.Redis(unix_socket_path=str(server.socket), protocol=2)
-        self.url = f"unix://agent:first@{server.socket}"
-        self.allow()
-
-    def acl(self, *rules: str) -> None:
-        self.admin.execute_command("ACL", "SETUSER", "agent", *rules)
-
-    def allow(self) -> None:
-        self.acl("reset", "on", ">first", "~*", "&*", "+@all")
-
-    def log_out(self) -> None:
-        self.admin.execute_command("CLIENT", "KILL", "USER", "agent")
-
-    def cannot_save(self) -> None:
-        """As on a full disk: a folder stands where the file is to be put."""
-        (self.server.directory / "dump.rdb").mkdir()
-        self.admin.config_set("save", "1 1")
-        self.admin.bgsave()
-
-    def can_save(self) -> None:
-        (self.server.directory / "dump.rdb").rmdir()
-        self.admin.config_set("save", "")
-        while self.admin.info("persistence")["rdb_last_bgsave_status"] != "ok":
-            with contextlib.suppress(redis.ResponseError):  # one is under way
-                self.admin.bgsave()
-            time.sleep(0.05)
-
-
-def change_password(by: Operator) -> None:
-    by.acl("resetpass", ">second")
-
-
 def change_password_and_restart(by: Operator) -> None:
-    change_password(by)
+    by.change_password()
     by.log_out()
 
 
 Deed = Callable[[Operator], object]
 REFUSALS: dict[str, tuple[Deed, Deed, str]] = {
     "a changed password, while we are logged in": (
-        change_password,
+        Operator.change_password,
         Operator.allow,
         "refuses new connections: not_authenticated",
     ),

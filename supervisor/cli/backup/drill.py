@@ -21,7 +21,7 @@ from supervisor.backup.errors import BackupUnusable
 from supervisor.backup.looking import Look
 from supervisor.backup.reading import read_backup
 from supervisor.backup.restoring import Restore, Restored, RestoreRefused, Wishes
-from supervisor.cli.backup.opening import Fingerprint, KeyOfBackup
+from supervisor.cli.backup.opening import Fingerprint, KeyOfBackup, say_counts
 from supervisor.cli.keys.telling import told
 from supervisor.cli.store import REFUSALS
 from supervisor.config import AGENT_ID, KEYSTORE, STATE_DIR
@@ -51,8 +51,7 @@ def drill(file: Path, fingerprint: bytes | None, scratch: Path | None) -> int:
             restored = _restore(source, key, folder, fingerprint)
         manifest = restored.proven.manifest
         click.echo(f"restored agent {manifest.agent_id} as it was at {restored.made}:")
-        for thing, count in restored.counts.rows():
-            click.echo(f"  {count:>9} {thing}")
+        say_counts(restored.counts)
         command = [
             sys.executable,
             "-P",

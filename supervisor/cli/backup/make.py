@@ -16,12 +16,11 @@ from supervisor.backup.files import keep_newest, named_in, whole_file
 from supervisor.backup.making import Making, StoreChanged, UnknownKinds
 from supervisor.backup.settings import BackupSettings
 from supervisor.backup.stream import FrameTooLarge
+from supervisor.cli.backup.opening import say_counts
 from supervisor.cli.keys.telling import told
 from supervisor.cli.passphrase import ask_passphrase
 from supervisor.cli.store import REFUSALS, open_store
 from supervisor.key_settings import KeySettings, read_private_keys
-from supervisor.secrets import Secret, load_store_secret
-from supervisor.store_access import NoStore
 
 STANDARD_OUTPUT = "-"
 
@@ -53,7 +52,7 @@ def make(file: Path, recipients: tuple[str, ...], keep: int | None) -> None:
         lock = _lock(recipients)
         is_pipe = str(file) == STANDARD_OUTPUT
         with nullcontext(_standard_output()) if is_pipe else whole_file(path) as sink:
-            counts = trio.run(_write, settings, keystore, lock, sink)
+            counts = trio.run(_write, keystore, lock, sink)
         gone = [] if keep is None else keep_newest(file, settings.agent_id, keep)
     _say("standard output" if is_pipe else str(path), keystore, counts, gone)
 
@@ -61,8 +60,7 @@ def make(file: Path, recipients: tuple[str, ...], keep: int | None) -> None:
 def _say(place: str, keystore: Keystore, counts: Counts, gone: list[Path]) -> None:
     """On stderr, since stdout may be the backup."""
     click.echo(f"{place} holds agent {keystore.agent_id}", err=True)
-    for thing, count in counts.rows():
-        click.echo(f"  {count:>9} {thing}", err=True)
+    say_counts(counts, err=True)
     fingerprint = fingerprint_hex(keystore.identity.public.fingerprint(keystore.agent_id))
     click.echo(f"signed by {fingerprint}; note it elsewhere: a restore asks for it", err=True)
     for path in gone:
@@ -88,13 +86,6 @@ def _lock(recipients: tuple[str, ...]) -> Lock:
         raise click.ClickException(str(problem)) from None
 
 
-async def _write(settings: KeySettings, keystore: Keystore, lock: Lock, sink: Sink) -> Counts:
+async def _write(keystore: Keystore, lock: Lock, sink: Sink) -> Counts:
     async with open_store() as store:
-        return await Making(store.client, store.names, keystore, _secret(settings)).write(lock, sink)
-
-
-def _secret(settings: KeySettings) -> Secret[bytes]:
-    secret = settings.store_key or load_store_secret(settings.state_dir)
-    if secret is None:
-        raise NoStore("there is no store secret yet; the first start of `hashee-agent up` makes it")
-    return secret
+        return await Making(store.client, store.names, keystore, store.secret).write(lock, sink)

@@ -1,4 +1,4 @@
-"""How the commands open a backup: from a file, with what the settings or the terminal give; the fingerprint that its author must have."""
+"""How the commands open a backup, with what the settings or the terminal give; the fingerprint that its author must have; how they say what is in it."""
 
 import os
 import re
@@ -7,12 +7,19 @@ import click
 
 from crypto.identity import FINGERPRINT_BYTES
 from crypto.words import WORDS
+from supervisor.backup.counts import Counts
 from supervisor.backup.reading import BackupKey
 from supervisor.backup.settings import BackupSettings
 from supervisor.cli.passphrase import ask_passphrase
 from supervisor.config import BACKUP_IDENTITY_FILE
 
 NUMBER_OF = {word: number for number, word in enumerate(WORDS)}
+
+
+def say_counts(counts: Counts, *, err: bool = False) -> None:
+    """A line for each kind of thing that a backup holds."""
+    for thing, count in counts.rows():
+        click.echo(f"  {count:>9} {thing}", err=err)
 
 
 class KeyOfBackup:

@@ -1,7 +1,6 @@
 """`backup verify FILE`: opens a backup to its end and says what it would bring back. Nothing is touched, no store is needed."""
 
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -14,7 +13,7 @@ from supervisor.backup.envelope import BadIdentities
 from supervisor.backup.errors import BackupDamaged, BackupUnusable
 from supervisor.backup.looking import Look
 from supervisor.backup.reading import Proven, read_backup
-from supervisor.cli.backup.opening import Fingerprint, KeyOfBackup
+from supervisor.cli.backup.opening import Fingerprint, KeyOfBackup, say_counts
 from supervisor.cli.keys.telling import told
 
 STANDARD_INPUT = "-"
@@ -60,16 +59,14 @@ def _read(source: BinaryIO, fingerprint: bytes | None) -> Checked:
 def _say(checked: Checked) -> int:
     proven, checking = checked.proven, checked.checking
     manifest = proven.manifest
-    made = datetime.fromtimestamp(manifest.made_ms / 1000, UTC).astimezone()
     click.echo(f"agent        {manifest.agent_id}")
-    click.echo(f"made         {made.isoformat(sep=' ', timespec='seconds')} by hashee-agent {manifest.version}")
+    click.echo(f"made         {manifest.made} by hashee-agent {manifest.version}")
     words = fingerprint_words(proven.fingerprint).split()
     click.echo(f"fingerprint  {' '.join(words[:8])}")
     click.echo(f"             {' '.join(words[8:])}")
     click.echo(f"             {fingerprint_hex(proven.fingerprint)}")
     click.echo("it would bring back the agent's identity keys, its store secret, and")
-    for thing, count in checked.counts.rows():
-        click.echo(f"  {count:>9} {thing}")
+    say_counts(checked.counts)
     problems = [f"{count} values of kind {kind} do not open" for kind, count in sorted(checking.unreadable.items())]
     if checking.is_sealed_otherwise:
         problems = ["the store in it is sealed under another store secret than the one in it"]
