@@ -15,6 +15,7 @@ import trio
 from bus.client import open_redis
 from bus.keys import Keys
 from bus.restore_switch import RestoreSwitch
+from bus.settings_reader import Reader
 from supervisor.backup import switching
 from supervisor.backup.envelope import BadIdentities
 from supervisor.backup.errors import BackupUnusable
@@ -118,8 +119,8 @@ async def _finish_given(url: str, settings: KeySettings) -> str:
 
 def _identity_given(settings: KeySettings) -> bytes | None:
     """The public pair of the keys that are there already."""
-    named = [setting.name for setting in (X25519_PRIVATE, ED25519_PRIVATE)]
-    is_given = any(os.environ.get(name) or os.environ.get(f"{name}_FILE") for name in named)
+    reader = Reader(os.environ)
+    is_given = any(reader.is_given(setting) for setting in (X25519_PRIVATE, ED25519_PRIVATE))
     if not is_given and (settings.keystore is None or not settings.keystore.exists()):
         return None
     return read_private_keys(os.environ).identity.public.pair

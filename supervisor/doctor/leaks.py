@@ -21,8 +21,7 @@ from supervisor.doctor.needles import CHUNK_BYTES, Needles
 from supervisor.doctor.process_files import PROC, is_ours
 from supervisor.env_files import FILES
 from supervisor.key_settings import read_private_keys
-from supervisor.secrets import NEXT_STORE_SECRET_FILE, STORE_SECRET_FILE, RotationUnfinished, StoreSecretDamaged
-from supervisor.secrets import load_store_secret as load
+from supervisor.secrets import NEXT_STORE_SECRET_FILE, STORE_SECRET_FILE, StoreSecretDamaged, read_store_secret
 
 SUBJECT = "leaks"
 CANARY = "the canary"
@@ -32,7 +31,7 @@ ELSEWHERE = "search it by hand for leak-test- (docker logs, kubectl logs, where 
 
 
 def needles_of(case: Case, canary: str | None) -> Needles:
-    """The canary, if one was sent, and every secret that the settings and the state directory hold."""
+    """The canary, if one was sent, and the token, the identity keys, and the state directory's store secret."""
     values: dict[str, bytes] = {}
     if canary is not None:
         values[CANARY] = canary.encode()
@@ -42,8 +41,8 @@ def needles_of(case: Case, canary: str | None) -> Needles:
         keys = read_private_keys(case.environ)
         values["the X25519 key"], values["the Ed25519 key"] = keys.x25519_private.reveal(), keys.ed25519_seed.reveal()
     if case.state_dir is not None:
-        with suppress(RotationUnfinished, StoreSecretDamaged, OSError):  # likewise
-            secret = load(case.state_dir)
+        with suppress(StoreSecretDamaged, OSError):  # likewise
+            secret = read_store_secret(case.state_dir / STORE_SECRET_FILE)
             if secret is not None:
                 values["the store secret"] = secret.reveal()
     return Needles(values)

@@ -1,5 +1,6 @@
 """`hashee-agent restore` as an operator calls it: refused where something would be lost, and otherwise all of it is back."""
 
+import base64
 import os
 import signal
 import subprocess
@@ -66,6 +67,22 @@ def test_a_lost_host_comes_back_on_another_one_with_the_keys_and_all_that_waited
     assert without_own(look(found.environ)) == without_own(before)
     left = {path.name for path in found.state_dir.iterdir()}
     assert {name for name in left if "restor" in name} <= {name for name in left if name.startswith("before-restore-")}
+
+
+def test_other_identity_keys_that_systemd_hands_over_are_not_passed_over(tmp_path: Path) -> None:
+    lost, file = Host(tmp_path / "1"), tmp_path / "agent.backup"
+    make_store(lost.environ)
+    fingerprint = lost.backup(file)
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    for name in OWN_KEYS:
+        (credentials / name.lower()).write_bytes(base64.b64encode(os.urandom(32)))
+    found = Host(tmp_path / "2", **dict.fromkeys(OWN_KEYS, ""), CREDENTIALS_DIRECTORY=str(credentials))
+    refused = found.run("restore", str(file), "--fingerprint", fingerprint)
+    assert refused.returncode == 1
+    assert "has other identity keys than the backup" in refused.stderr
+    assert not (found.directory / ".hashee").exists()
+    assert not (found.state_dir / "redis").exists()
 
 
 def test_over_a_newer_store_it_is_refused_unless_that_is_named_and_then_the_old_one_is_kept(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from supervisor.doctor.case import Case
 from supervisor.doctor.findings import Finding
 from supervisor.doctor.leaks import look_into_files, look_into_logs, look_into_processes, needles_of
 from supervisor.doctor.leaks_redis import look_into_redis
+from supervisor.secrets import NEXT_STORE_SECRET_FILE, RESTORE_JOURNAL_FILE
 from tests.doctor.builders import case_of, named
 from tests.doctor.test_command import run, verdicts_of
 from tests.keeper.environment import AGENT_ID, STORE_KEY, TOKEN, X25519_PRIVATE
@@ -38,6 +39,19 @@ def hits(findings: list[Finding]) -> dict[str, str]:
 
 def search(look: Any, case: Case, *where: Path) -> dict[str, str]:
     return hits(list(look(case, needles_of(case, CANARY), *where)))
+
+
+@pytest.mark.pure
+@pytest.mark.parametrize("unfinished", [RESTORE_JOURNAL_FILE, NEXT_STORE_SECRET_FILE])
+def test_the_store_secret_is_searched_for_also_while_a_restore_or_a_rotation_is_unfinished(
+    tmp_path: Path, unfinished: str
+) -> None:
+    secret = os.urandom(32)
+    (tmp_path / "store.secret").write_bytes(secret)
+    (tmp_path / unfinished).write_bytes(b"")
+    (tmp_path / "note").write_bytes(secret)
+    found = search(look_into_files, case_of(tmp_path))
+    assert found == {f"file {tmp_path}/note": "the store secret stands there (as it is)"}
 
 
 @pytest.mark.pure
