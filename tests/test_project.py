@@ -21,6 +21,7 @@ TEXT_SUFFIXES = frozenset(
 )
 LINE_LIMIT = 400
 MACHINE_PATHS = re.compile("|".join(["/" + "work/", "/" + r"root/\w", "/" + "tmp/spec", r"\." + "pyenv"]))
+MERGE_MARKS = re.compile("^(<{7} |>{7} )", re.MULTILINE)
 REGISTRIES = re.compile(r"https?://|--(extra-)?index-url|--find-links|file:")
 
 
@@ -64,6 +65,12 @@ def test_no_file_names_a_path_of_one_machine() -> None:
         and (found := MACHINE_PATHS.search(path.read_text(encoding="utf-8", errors="replace")))
     }
     assert wrong == {}
+
+
+def test_no_file_has_the_marks_of_a_merge() -> None:
+    assert [
+        path for path in text_files() if MERGE_MARKS.search(path.read_text(encoding="utf-8", errors="ignore"))
+    ] == []
 
 
 def test_the_dependencies_page_has_a_line_for_each_and_for_nothing_else() -> None:
