@@ -120,29 +120,28 @@ class Catchup:
         return await self._poll() is Stop.PRESENT
 
     async def _poll(self) -> Stop:
-        """Page after page, each of which moves the cursor to where it has not been.
+        """Page after page, each of which leads to where no page was asked for yet.
 
-        The end is an empty page, or one whose last message was pushed since we began: while people talk there may never be an empty one.
+        Another supervisor may move the cursor meanwhile, into the midst of a page that we have read: a place like any other. The end is an
+        empty page, or one whose last message was pushed since we began: while people talk there may never be an empty one.
         Raises RedisFailed, RestFailed.
         """
-        been = set[str]()
+        asked = set[str | None]()
         with self._inbound.noting_pushes() as pushed:
             while True:
                 cursor = await self._store.cursor()
                 page = await self._page_after(cursor)
                 if page.frames and page.last_id is None:
                     return Stop.NO_IDS
-                stays = page.last_id is not None and page.last_id in (cursor, *been)
-                if not page.frames or (
-                    stays and len(page.frames) == 1
-                ):  # the cursor's own message, and nothing after it
+                is_own = len(page.frames) == 1 and page.last_id == cursor  # the cursor's own message, and nothing after it
+                if not page.frames or is_own:
                     return await self._has_caught_up()
-                if stays:
+                if cursor in asked or page.last_id in (cursor, *asked):
                     return Stop.NOWHERE
+                asked.add(cursor)
                 if not await self._take_in(page):
                     return Stop.NOT_TAKEN
                 if page.last_id is not None:
-                    been.add(page.last_id)
                     await self._store.advance_cursor(cursor, page.last_id)
                 self._moved_at = trio.current_time()
                 if page.last_id in pushed:

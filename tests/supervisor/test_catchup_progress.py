@@ -236,6 +236,50 @@ async def test_a_relay_that_knows_no_cursor_at_all_is_asked_from_the_oldest_and_
         assert await core.jobs() == ["one", "two"]
 
 
+async def test_another_supervisor_that_moves_the_cursor_into_a_page_that_was_read_is_not_taken_for_a_relay_that_errs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pages end elsewhere: how much fits into one depends on its bytes, and on what the relay had when it was asked."""
+    async with scene(tmp_path) as (core, ada):
+        frames = [ada.say(text) for text in ("one", "two", "three")]
+        ids = [frame.message_id for frame in frames]
+        advance = core.store.advance_cursor
+
+        async def both_advance(expected: str | None, new: str) -> bool:
+            if expected is None:
+                await advance(None, ids[0])
+            return await advance(expected, new)
+
+        def after(cursor: str | None) -> list[object]:
+            return [entry(frame) for frame in frames[ids.index(cursor) + 1 if cursor else 0 :]]
+
+        monkeypatch.setattr(core.store, "advance_cursor", both_advance)
+        async with polling(core, after) as (catchup, asked):
+            assert await catchup._poll() is Stop.PRESENT
+            assert asked == [None, ids[0], ids[2]]
+        assert await core.jobs() == ["one", "two", "three"]
+
+
+async def test_two_supervisors_between_which_the_cursor_goes_back_and_forth_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scene(tmp_path) as (core, ada):
+        frames = [ada.say("one"), ada.say("two")]
+        first, second = (frame.message_id for frame in frames)
+        advance = core.store.advance_cursor
+
+        async def other_goes_back(expected: str | None, new: str) -> bool:
+            moved = await advance(expected, new)
+            if expected is not None:
+                await advance(new, first)
+            return moved
+
+        monkeypatch.setattr(core.store, "advance_cursor", other_goes_back)
+        async with polling(core, lambda cursor: [entry(frames[cursor == first])] * 2) as (catchup, asked):
+            assert await catchup._poll() is Stop.NOWHERE
+            assert asked == [None, first, first]
+
+
 async def test_what_comes_again_after_a_purge_and_is_forgotten_is_noted_and_neither_kept_nor_answered(
     tmp_path: Path,
 ) -> None:
