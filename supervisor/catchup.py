@@ -133,8 +133,8 @@ class Catchup:
                 page = await self._page_after(cursor)
                 if page.frames and page.last_id is None:
                     return Stop.NO_IDS
-                is_own = len(page.frames) == 1 and page.last_id == cursor  # the cursor's own message, and nothing after it
-                if not page.frames or is_own:
+                is_only_the_cursor = len(page.frames) == 1 and page.last_id == cursor
+                if not page.frames or is_only_the_cursor:
                     return await self._has_caught_up()
                 if cursor in asked or page.last_id in (cursor, *asked):
                     return Stop.NOWHERE

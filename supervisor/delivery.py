@@ -19,7 +19,7 @@ from supervisor.connection import Connection, NotConnected
 from supervisor.frames import MessageAck, MessageError, StreamAbort
 from supervisor.instance import Instance
 from supervisor.metrics import Metrics
-from supervisor.outbound import resend_frame
+from supervisor.payloads import resend_frame
 from supervisor.rest import bounded_seconds
 from supervisor.sent_times import SentTimes
 from supervisor.streams import Streams

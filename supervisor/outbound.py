@@ -5,6 +5,8 @@ socket: whoever hears the acknowledgement confirms, whoever finds the record unc
 """
 
 import os
+from collections.abc import Mapping
+from functools import partial
 
 import msgspec
 import structlog
@@ -20,17 +22,20 @@ from bus.sealing import StoreKeys
 from bus.store import Store
 from bus.wire import RedisFailed
 from crypto.envelope import V1_1, V1_2
+from crypto.prekeys import Bundle
 from crypto.streams import StreamKey, stream_start_payload
 from supervisor.addressing import GROUP
 from supervisor.connection import Connection, NotConnected, State
 from supervisor.frames import Frame, MessageSend, StreamAbort, StreamDone, StreamStart
 from supervisor.metrics import Metrics
 from supervisor.own_words import OwnWords
-from supervisor.payloads import payload_type_of, reply_id, reply_message_id
+from supervisor.payloads import payload_type_of, reply_id, reply_message_id, resend_frame
+from supervisor.rate_line import RateLine
 from supervisor.recipients import Recipient, Recipients, has_same_keys, row_of, shows_streams
 from supervisor.rest import RestFailed
-from supervisor.sealer import Addressed, CannotSeal, OfferFirst, SealedFor, Sealer
+from supervisor.sealer import Addressed, CannotSeal, EpochRaised, OfferFirst, SealedFor, Sealer
 from supervisor.sent_times import SentTimes
+from supervisor.sessions import Peer
 from supervisor.streams import LiveStream, Streams
 from supervisor.time_guard import TimeGuard
 
@@ -88,7 +93,7 @@ class Outbound:
         self._under_way: dict[str, trio.CancelScope] = {}
         self._commit_begun: set[str] = set()
         self._taking = trio.CancelScope()
-        self._turn = trio.Lock()
+        self._rate_line = RateLine(metrics)
         self._agent_id = store.keys.agent_id
         self._words = OwnWords(keys.bus, self._agent_id)
 
@@ -256,6 +261,7 @@ class Outbound:
 
         None when there is nothing to send.
         """
+        place = self._rate_line.place()
         fetches = is_again = False
         while True:
             if is_again:  # what it was made with is no longer so: never sent
@@ -270,31 +276,23 @@ class Outbound:
                 if not has_same_keys(asked.recipient, addressed.recipient):
                     continue
                 peers = self._sealer.now_listed(addressed.recipient, peers)
-            async with self._sealer.locked(peers):
-                if self._sealer.epoch != epoch:
-                    continue  # sessions that could be sent with no longer can, and nobody has asked for their bundles
-                try:
-                    sealed = await self._sealer.seal(addressed, peers, bundles or {})
-                except CannotSeal as error:
-                    if error.reason != "no_usable_device" or bundles or fetches:
-                        raise
-                    fetches = True  # a session that was there is gone: Redis went back, or another has ended it
-                    continue
-                commit = await self._try_commit(head, addressed, sealed)
-            while commit.outcome is Committed.WAIT:
-                self._metrics.send_rate_waits.inc()
-                async with self._turn:  # the one that waits for the rate is the next to send
-                    await trio.sleep(commit.wait_ms / 1000)
-                async with self._sealer.locked(peers):
-                    commit = await self._try_commit(head, addressed, sealed)
+            attempt = partial(self._seal_and_commit, head, addressed, peers, bundles or {}, epoch=epoch)
+            try:
+                sealed, commit = await self._rate_line.commit(place, attempt)
+            except CannotSeal as error:
+                if error.reason != "no_usable_device" or bundles or fetches:
+                    raise
+                fetches = True  # a session that was there is gone: Redis went back, or another has ended it
+                continue
+            except EpochRaised:
+                continue
             if commit.outcome is Committed.COMMITTED:
                 self._sealer.committed(sealed)
                 self._leases.release(head.entry_id)
                 return sealed, commit.stream_id
-            if commit.outcome is Committed.STALE:
-                continue
             if commit.outcome in (Committed.WENT_BACK, Committed.EPOCH):
                 await self._guard.look_again()
+            if commit.outcome in (Committed.STALE, Committed.WENT_BACK, Committed.EPOCH):
                 continue
             if commit.stored is not None:
                 await self._send(resend_frame(commit.stored))
@@ -311,6 +309,15 @@ class Outbound:
             await self._outbox.post(record.conversation_id, ping)
         except RedisFailed as error:
             log.warning("session: not pinged", reason=str(error))  # the next message asks again
+
+    async def _seal_and_commit(
+        self, head: _Head, addressed: Addressed, peers: list[Peer], bundles: Mapping[str, Bundle], *, epoch: int
+    ) -> tuple[SealedFor, Commit]:
+        async with self._sealer.locked(peers):
+            if self._sealer.epoch != epoch:
+                raise EpochRaised
+            sealed = await self._sealer.seal(addressed, peers, bundles)
+            return sealed, await self._try_commit(head, addressed, sealed)
 
     async def _try_commit(self, head: _Head, addressed: Addressed, sealed: SealedFor) -> Commit:
         record, reply = head.record, head.reply
@@ -377,8 +384,7 @@ class Outbound:
         return True
 
     async def _drop(self, head: _Head, reason: str) -> None:
-        record = head.record
-        answers = (record.job_id, record.place)
+        record, answers = head.record, (head.record.job_id, head.record.place)
         if await self._outbox.drop_reply(record.conversation_id, reason, answers=answers, entry_id=head.entry_id):
             self._metrics.dead_letters.labels("reply").inc()
             log.error("reply: dead letter", job_id=record.job_id, place=record.place, reason=reason)
@@ -386,15 +392,8 @@ class Outbound:
     async def _drop_unreadable(self, entry: Entry) -> None:
         try:
             record = decode_reply_record(entry.fields["r"])
-            answers = (record.job_id, record.place)
-            if await self._outbox.drop_reply(
-                record.conversation_id, "unreadable_record", answers=answers, entry_id=entry.id
-            ):
+            conversation, answers = record.conversation_id, (record.job_id, record.place)
+            if await self._outbox.drop_reply(conversation, "unreadable_record", answers=answers, entry_id=entry.id):
                 self._metrics.dead_letters.labels("reply").inc()
         except (BadRecord, RedisFailed) as error:
             log.error("reply: stays pending", entry=entry.id, reason=str(error))
-
-
-def resend_frame(record: OutboxRecord) -> Frame:
-    """A committed record once more: the same bytes; its stream, if it had one, is over."""
-    return MessageSend(record.client_message_id, record.conversation_id, record.content_type, record.encrypted_payload)

@@ -1,12 +1,12 @@
-"""Payloads (PROTOCOL §4) on their way to a handler, and the ids of what goes back. Pure: values in, values out."""
+"""Payloads (PROTOCOL §4) on their way to a handler, and the ids and frames of what goes back. Pure: values in, values out."""
 
 import hashlib
 import hmac
 
 from bus import ulid
-from bus.records import InboundMessage, Payload
+from bus.records import InboundMessage, OutboxRecord, Payload
 from crypto.envelope import Envelope
-from supervisor.frames import ArtifactResponse, MessageNew
+from supervisor.frames import ArtifactResponse, Frame, MessageNew, MessageSend
 
 MOST_HOPS = 2**31 - 1
 LAST_HOP = 3
@@ -94,3 +94,8 @@ def _strings(value: object) -> list[str]:
 
 def _objects(value: object) -> list[Payload]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def resend_frame(record: OutboxRecord) -> Frame:
+    """A committed record once more: the same bytes; its stream, if it had one, is over."""
+    return MessageSend(record.client_message_id, record.conversation_id, record.content_type, record.encrypted_payload)

@@ -42,6 +42,10 @@ class OfferFirst(Exception):
     """
 
 
+class EpochRaised(Exception):
+    """Redis went back a moment ago: sessions that could be sent with no longer can, and nobody has asked for bundles in their place."""
+
+
 class SealedFor(msgspec.Struct, frozen=True):
     """One envelope, the records that making it moved, the same sealed for its commit, and the epoch they are of."""
 

@@ -16,6 +16,11 @@ class Turnstile:
         self._waiting: list[tuple[int, int, trio.Event]] = []
         self._numbers = count()
 
+    @property
+    def is_taken(self) -> bool:
+        """Somebody holds a turn; who comes now has to wait."""
+        return self._is_taken
+
     @asynccontextmanager
     async def turn(self, rank: int) -> AsyncIterator[None]:
         """Wait for one's turn, hold it for the block."""

@@ -249,6 +249,9 @@ STEPS: dict[str, tuple[str, ...]] = {
         "bus/restoring.py:Restoring._pages",
         "bus/restoring.py:Restoring._waiting",
     ),
+    "one reply that waits for the rate, which Redis counts: RedisFailed ends its turn, and it is tried again (tests/supervisor/test_rate_line.py)": (
+        "supervisor/rate_line.py:RateLine.commit",
+    ),
     "compare and set: a further turn means that another supervisor has moved it; RedisFailed is raised to the loop that asked": (
         "supervisor/groups.py:Groups._keep",
         "supervisor/members.py:decide_member",

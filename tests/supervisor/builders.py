@@ -161,12 +161,17 @@ class Core:
 
 @asynccontextmanager
 async def open_core(
-    url: str, rest: FakeRest, instance: Instance | None = None, budgets: IntakeBudgets | None = None
+    url: str,
+    rest: FakeRest,
+    instance: Instance | None = None,
+    budgets: IntakeBudgets | None = None,
+    *,
+    send_rate_per_second: float = 0,
 ) -> AsyncIterator[Core]:
     """A supervisor's core; inbound runs, the sending parts when the test starts them (`sending`)."""
     who = instance or Instance.of_this_process()
     async with open_redis(url) as client:
-        core = _wire(url, client, rest, who, budgets)
+        core = _wire(url, client, rest, who, budgets, rate=send_rate_per_second)
         await core.recovery.make_groups()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(core.inbound.run)
@@ -176,7 +181,15 @@ async def open_core(
                 nursery.cancel_scope.cancel()
 
 
-def _wire(url: str, client: RedisClient, rest: FakeRest, instance: Instance, budgets: IntakeBudgets | None) -> Core:
+def _wire(
+    url: str,
+    client: RedisClient,
+    rest: FakeRest,
+    instance: Instance,
+    budgets: IntakeBudgets | None,
+    *,
+    rate: float,
+) -> Core:
     metrics, names = Metrics(), Keys(AGENT)
     device = LocalDevice(AGENT, AGENT, IDENTITY)
     generation, state_dir = Generation(), Path(urlsplit(url).path).parent
@@ -256,7 +269,7 @@ def _wire(url: str, client: RedisClient, rest: FakeRest, instance: Instance, bud
         metrics=metrics,
         guard=guard,
         sent_times=sent_times,
-        send_rate_per_second=0,
+        send_rate_per_second=rate,
     )
     return Core(
         url=url,

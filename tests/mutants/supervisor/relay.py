@@ -13,12 +13,14 @@ RELAY = (
     ),
     *of(
         module("catchup"), tests("catchup_progress", "catchup_hostile", "catchup"),
-        ("the_cursors_own_message_is_the_present", "stays and len(page.frames) == 1", "False"),
+        ("the_cursors_own_message_is_the_present", "len(page.frames) == 1 and page.last_id == cursor", "False"),
     ),
     *of(
         module("catchup"), tests("catchup_progress"),
-        ("a_page_that_leads_nowhere_ends_it", "                if stays:\n                    return Stop.NOWHERE\n", ""),
-        ("what_was_seen_is_nowhere", "in (cursor, *been)", "in (cursor,)"),
+        ("a_page_that_leads_nowhere_ends_it", "if cursor in asked or page.last_id in (cursor, *asked):", "if False:"),
+        ("where_was_asked_is_nowhere", "in (cursor, *asked)", "in (cursor,)"),
+        ("a_cursor_that_comes_back_is_nowhere", "if cursor in asked or ", "if "),
+        ("another_ends_its_pages_elsewhere", "                asked.add(cursor)\n", "                asked.update((cursor, page.last_id))\n"),
         ("an_unknown_cursor_falls_back", "if error.status not in UNKNOWN_CURSOR:", "if True:"),
         ("only_an_unknown_cursor_falls_back", "if error.status not in UNKNOWN_CURSOR:", "if False:"),
         ("a_cursor_is_an_id", "if cursor is None or not is_id(cursor):", "if cursor is None:"),

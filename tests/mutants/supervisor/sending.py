@@ -7,6 +7,13 @@ from tests.mutants.supervisor.places import module, tests
 
 SENDING = (
     *of(
+        module("rate_line"), tests("rate_line"),
+        ("who_comes_now_waits_behind_the_others", "if not self._line.is_taken:", "if True:"),
+        ("the_place_is_kept", "self._line.turn(place)", "self._line.turn(self.place())"),
+        ("until_it_is_allowed", "                if commit.outcome is not Committed.WAIT:\n                    return made, commit\n                wait_ms", "                return made, commit\n                wait_ms"),
+        ("the_turn_is_held", "        async with self._line.turn(place):\n", "        if True:\n"),
+    ),
+    *of(
         module("recipients"), tests("recipients", "outbound", "group_replies"),
         ("only_the_active_are_written_to", "return owner if owner is not None and owner.is_active else None", "return owner"),
     ),
