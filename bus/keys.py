@@ -228,6 +228,10 @@ class Keys:
         """Holder of the reclaimer's office, with an expiry."""
         return self._key("reclaimer")
 
+    def office(self, work: str) -> str:
+        """Which supervisor does this work now, with an expiry."""
+        return self._key("office", work)
+
     @property
     def slots(self) -> str:
         """Hash slot number → record of its last holder, which outlives the slot's lease."""

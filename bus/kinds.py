@@ -39,7 +39,7 @@ PLAIN_KINDS = frozenset(
         ),
         *("busy", "waiting", "load", "held", "interrupted", "interrupts", "streams"),
         *("ids", "taken", "emitted", "sent"),
-        "restoring",
+        *("restoring", "office"),
         *("slot", "slots", "ghosts", "ghost_poll", "standby"),
     }
 )

@@ -12,6 +12,7 @@ import msgspec
 from bus.client import Commands, members_until
 from bus.keys import JOBS_GROUP, REPLIES_GROUP, Keys
 from bus.lua import Argument
+from bus.office import Office, nobody_knows
 from bus.records import MOST_DELIVERIES, JobRecord, decode_job_record, decode_reply_record
 from bus.wire import RedisDenied, RedisRefused, Value
 
@@ -57,12 +58,14 @@ class Reclaimed(msgspec.Struct, frozen=True):
 
 
 class Recovery:
-    """Operations of the office; `consumer`: the supervisor that holds it."""
+    """Operations of the office; `consumer`: the supervisor that holds it, `knows_dead` of which others it knows that they are gone."""
 
-    def __init__(self, client: Commands, keys: Keys, consumer: str) -> None:
+    def __init__(
+        self, client: Commands, keys: Keys, consumer: str, *, knows_dead: Callable[[str], bool] = nobody_knows
+    ) -> None:
         self._client = client
         self._keys = keys
-        self._consumer = consumer
+        self.office = Office(client, keys.reclaimer, holder=consumer, knows_dead=knows_dead)
         self.on_left: Callable[[str, Exception], None] = _nobody_asked
         """Called with an entry or conversation that Redis refuses to have given on; it stays as it is."""
         self.jobs = Held(keys.jobs, JOBS_GROUP)
@@ -79,17 +82,6 @@ class Recovery:
                 if "BUSYGROUP" not in str(error):
                     raise
         return made
-
-    async def office_holder(self) -> str | None:
-        """Who holds the office now."""
-        holder = cast("bytes | None", await self._client.command("GET", self._keys.reclaimer))
-        return None if holder is None else holder.decode()
-
-    async def hold_office(self, lease_ms: int, *, instead_of: str = "") -> bool:
-        """Be the one reclaimer for `lease_ms`; False while another is."""
-        return (
-            await self._client.script("hold_office", [self._keys.reclaimer], self._consumer, lease_ms, instead_of) == 1
-        )
 
     async def holders(self, held: Held) -> list[str]:
         """The consumers that hold something."""

@@ -96,6 +96,7 @@ KINDS: Mapping[str, Kind] = {
         consumers="",
         presence="",
         reclaimer="",
+        office="",
         slot="",
         slots="",
         ghosts="",

@@ -7,11 +7,13 @@ the page is accepted, known or quarantined (DESIGN rule 2). Pushes never move it
 import enum
 import math
 import time
+from contextlib import suppress
 from datetime import datetime
 
 import structlog
 import trio
 
+from bus.office import Office
 from bus.store import Store
 from bus.wire import RedisFailed
 from supervisor.frames import ArtifactResponse, MessageNew
@@ -34,6 +36,11 @@ the pause grows as well, and ends with that: a page would be read for nothing.
 DEAF_AFTER_SECONDS = 180.0
 """Three polls: what was pushed into a dying connection has not come since."""
 
+TURN_MS = 3000
+"""So long one page may take before another supervisor no longer waits for it; of one that was killed on another host that is the wait."""
+
+TURN_LOOK_SECONDS = 0.1
+
 UNKNOWN_CURSOR = frozenset((400, 404, 410))
 
 log = structlog.get_logger()
@@ -53,8 +60,11 @@ class Stop(enum.Enum):
 class Catchup:
     """Polls for one supervisor."""
 
-    def __init__(self, store: Store, rest: Rest, inbound: Inbound, metrics: Metrics, first_sync_seconds: int) -> None:
+    def __init__(
+        self, store: Store, office: Office, *, rest: Rest, inbound: Inbound, metrics: Metrics, first_sync_seconds: int
+    ) -> None:
         self._store = store
+        self._office = office
         self._rest = rest
         self._inbound = inbound
         self._metrics = metrics
@@ -126,9 +136,17 @@ class Catchup:
         empty page, or one whose last message was pushed since we began: while people talk there may never be an empty one.
         Raises RedisFailed, RestFailed.
         """
+        try:
+            return await self._pages()
+        finally:
+            with suppress(RedisFailed):  # it ends by itself
+                await self._office.leave()
+
+    async def _pages(self) -> Stop:
         asked = set[str | None]()
         with self._inbound.noting_pushes() as pushed:
             while True:
+                await self._wait_for_turn()
                 cursor = await self._store.cursor()
                 page = await self._page_after(cursor)
                 if page.frames and page.last_id is None:
@@ -146,6 +164,15 @@ class Catchup:
                 self._moved_at = trio.current_time()
                 if page.last_id in pushed:
                     return await self._has_caught_up()
+
+    async def _wait_for_turn(self) -> None:
+        """Until no other supervisor reads pages: two would read the same ones, and what that one takes in moves the cursor for us too."""
+        seen = await self._store.cursor()
+        while not await self._office.hold(TURN_MS):
+            cursor = await self._store.cursor()
+            if cursor != seen:
+                seen, self._moved_at = cursor, trio.current_time()
+            await trio.sleep(TURN_LOOK_SECONDS)
 
     async def _page_after(self, cursor: str | None) -> Page:
         """Where the relay does not know the cursor (it keeps messages for so long only), from the oldest that it has."""

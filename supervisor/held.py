@@ -1,7 +1,7 @@
 """Fetches what waits at the relay as soon as its sender has room again: a poll of its own, from the cursor before the first.
 
 Never moves the agent's cursor. A sender's messages come in their order; behind one for which there is no room the later ones wait on.
-Several supervisors may do this at once: each message is taken in once.
+One of several supervisors does this at a time; where two do, each message is taken in once.
 """
 
 from contextlib import aclosing
@@ -10,6 +10,7 @@ import structlog
 import trio
 
 from bus.held import Note, Notes
+from bus.office import Office
 from bus.store import Store
 from bus.wire import RedisFailed
 from supervisor.inbound import Inbound
@@ -20,14 +21,20 @@ from supervisor.rest import Rest, RestFailed
 
 LOOK_SECONDS = 1.0
 
+OFFICE_MS = 5000
+"""So long one page may take before another supervisor begins as well."""
+
 log = structlog.get_logger()
 
 
 class Held:
     """One supervisor's."""
 
-    def __init__(self, store: Store, notes: Notes, inbound: Inbound, rest: Rest, metrics: Metrics) -> None:
+    def __init__(
+        self, store: Store, office: Office, *, notes: Notes, inbound: Inbound, rest: Rest, metrics: Metrics
+    ) -> None:
         self._store = store
+        self._office = office
         self._notes = notes
         self._inbound = inbound
         self._rest = rest
@@ -39,8 +46,11 @@ class Held:
         while True:
             pause_seconds = LOOK_SECONDS
             try:
-                for sender_id in await self._notes.senders():
+                senders = await self._notes.senders()
+                for sender_id in senders:
                     await self._fetch_if_there_is_room(sender_id)
+                if senders:
+                    await self._office.leave()
                 trouble.over()
             except RedisFailed as error:
                 trouble.met(error)
@@ -54,7 +64,8 @@ class Held:
         notes = await self._notes.of(sender_id)
         singles = [note for note in notes if not note.is_open]
         for walk in [singles] if singles else [[note] for note in notes]:
-            if await self._notes.may_come(sender_id, walk[0], self._store.budgets):
+            has_room = await self._notes.may_come(sender_id, walk[0], self._store.budgets)
+            if has_room and await self._office.hold(OFFICE_MS):
                 await self._fetch(sender_id, walk)
 
     async def _fetch(self, sender_id: str, notes: list[Note]) -> None:
@@ -62,6 +73,8 @@ class Held:
         async with aclosing(Refetch(self._rest).pages(notes[0].cursor)) as pages:
             async for page in pages:
                 if not await self._take_in(page, wanted) or not wanted.notes:
+                    return
+                if not await self._office.hold(OFFICE_MS):  # this page took long, and another goes on
                     return
         for note in wanted.notes:
             if await self._notes.forget(sender_id, note, is_gone=True):

@@ -13,7 +13,6 @@ from bus.backlog import Backlog
 from bus.budgets import UNLIMITED_REDIS_BYTES, Budgets, IntakeBudgets, StoreBudgets
 from bus.client import RedisClient
 from bus.generation import Generation
-from bus.held import Notes
 from bus.keys import REPLIES_GROUP, Keys
 from bus.leases import LeaseKeeper
 from bus.letters import DeadLetters, Quarantine
@@ -29,7 +28,6 @@ from bus.vault import Vault
 from bus.wire import RedisFailed
 from crypto.grants import KeyChangePolicy
 from crypto.identity import LocalDevice
-from supervisor.catchup import Catchup
 from supervisor.config import SupervisorSettings
 from supervisor.connection import Connection, RelayAddress
 from supervisor.delivery import Delivery
@@ -49,7 +47,6 @@ from supervisor.frames import (
 from supervisor.grant_ledger import GrantLedger
 from supervisor.groups import Groups
 from supervisor.health import Check
-from supervisor.held import Held
 from supervisor.inbound import Inbound
 from supervisor.instance import Instance
 from supervisor.members import Members
@@ -69,9 +66,9 @@ from supervisor.redis_watch import RedisWatch
 from supervisor.relations import Relations
 from supervisor.rest import Rest
 from supervisor.sealer import Sealer
-from supervisor.second_chances import SecondChances
 from supervisor.sent_times import SentTimes
 from supervisor.sessions import Sessions
+from supervisor.shared_work import shared_work
 from supervisor.slots import Slots
 from supervisor.starting import Patience
 from supervisor.streams import Streams
@@ -189,11 +186,11 @@ class Parts:
             own_limit_bytes=settings.redis_memory_bytes or UNLIMITED_REDIS_BYTES,
             kept_bytes=self.overview.kept_bytes,
         )
-        quarantine = Quarantine(client, names)
-        self.second_chances = SecondChances(quarantine, self.inbound, self.owners, rest, metrics)
-        self.overflow = Overflow(self.store, quarantine, DeadLetters(client, names), metrics)
-        self.held = Held(self.store, Notes(client, names), self.inbound, rest, metrics)
-        self.catchup = Catchup(self.store, rest, self.inbound, metrics, settings.first_sync_seconds)
+        self.overflow = Overflow(self.store, Quarantine(client, names), DeadLetters(client, names), metrics)
+        first = settings.first_sync_seconds
+        self.second_chances, self.held, self.catchup = shared_work(
+            client, instance, self.store, self.inbound, self.owners, rest=rest, metrics=metrics, sync_seconds=first
+        )
         self.reader = StreamReader(client, stream=names.replies, group=REPLIES_GROUP, consumer=instance.name)
         self.leases = LeaseKeeper(
             client.url,
@@ -219,7 +216,7 @@ class Parts:
             sent_times=sent_times,
             send_rate_per_second=settings.send_rate_per_second,
         )
-        self.recovery = Recovery(client, names, instance.name)
+        self.recovery = Recovery(client, names, instance.name, knows_dead=instance.knows_dead)
         self.reclaimer = Reclaimer(
             client=client,
             store=self.store,

@@ -77,7 +77,7 @@ class Reclaimer:
                     log.warning("redis: a consumer group was gone and is made again")
                 connects = self._client.connects
                 now_ms = await self._watch_clock()  # by all: after a jump anybody may get the office
-                if await self._hold_office():
+                if await self._recovery.office.hold(int(OFFICE_SECONDS * 1000)):
                     await self._work(turn, now_ms)
                 turn += 1
                 trouble.over()
@@ -124,16 +124,6 @@ class Reclaimer:
         if name not in self._said:
             self._said = {name} if len(self._said) >= MOST_SAID else self._said | {name}
             log.error("lease: this one cannot be given on", of=name, reason=str(error))
-
-    async def _hold_office(self) -> bool:
-        """Ours, or now ours: of one that died on this host nobody has to wait for the lease."""
-        lease_ms = int(OFFICE_SECONDS * 1000)
-        if await self._recovery.hold_office(lease_ms):
-            return True
-        holder = await self._recovery.office_holder()
-        if holder is None or not self._instance.knows_dead(holder):
-            return False
-        return await self._recovery.hold_office(lease_ms, instead_of=holder)
 
     def _may_judge(self) -> bool:
         """Whether everybody has had the time to renew: connected for one lease, and for one lease Redis' clock has not jumped."""

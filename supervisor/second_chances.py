@@ -10,6 +10,7 @@ import structlog
 import trio
 
 from bus.letters import Quarantine, Quarantined
+from bus.office import Office
 from bus.store import Intake
 from bus.wire import RedisFailed
 from supervisor.inbound import Inbound, MessageFrame
@@ -37,14 +38,20 @@ TRIED_IN_A_ROW = 20
 REST_SECONDS = 0.1
 """After so many tries in a row: ten thousand messages of one person are tried beside the others', not before them."""
 
+OFFICE_MS = 5000
+"""So long one try may take before another supervisor begins as well."""
+
 log = structlog.get_logger()
 
 
 class SecondChances:
-    """Of one supervisor; others may try the same message, and one of them gets it through."""
+    """Of one supervisor. One of several tries them at a time; where two try the same message, one of them gets it through."""
 
-    def __init__(self, quarantine: Quarantine, inbound: Inbound, owners: Owners, rest: Rest, metrics: Metrics) -> None:
+    def __init__(
+        self, quarantine: Quarantine, office: Office, *, inbound: Inbound, owners: Owners, rest: Rest, metrics: Metrics
+    ) -> None:
         self._quarantine = quarantine
+        self._office = office
         self._inbound = inbound
         self._owners = owners
         self._rest = rest
@@ -146,13 +153,18 @@ class SecondChances:
         waiting: set[str] = set()
         refetch = Refetch(self._rest)
         names = await self._quarantine.wanted()
+        if not names:
+            return
         rows = {row.message_id: row for row in await self._quarantine.rows(names)}
         places = sorted([await self._place(name, rows.get(name)) for name in names])
         for count, (conversation, _, name) in enumerate(places, start=1):
+            if not await self._office.hold(OFFICE_MS):  # another tries them
+                return
             if conversation not in waiting and not await self._is_tried(name, refetch):
                 waiting.add(conversation)
             if count % TRIED_IN_A_ROW == 0:
                 await trio.sleep(REST_SECONDS)
+        await self._office.leave()
 
     async def _place(self, name: str, row: Quarantined | None) -> tuple[str, int, str]:
         if row is not None and row.seq is not None:

@@ -25,7 +25,7 @@ from bus.wire import Value, Wire, failure
 from tests.bus.builders import AGENT, BUS_KEY
 from tests.bus.memory.world import size_of
 from tests.bus.scenes import RESTING_FIELDS, RESTING_KINDS, SERVER, Facts, Supervisor, Worker, at_once
-from tests.bus.traits import Inbound, Letters, Office, Outbound, Unread, Waiting
+from tests.bus.traits import Inbound, Letters, Outbound, Reclaiming, Unread, Waiting
 
 
 class DirectClient:
@@ -91,7 +91,7 @@ class RedisSupervisor:
         self.generation = Generation()
         self.store: Inbound = Store(commands, AGENT, name, self.generation, most_waiting_in_all)
         self.outbox: Outbound = Outbox(commands, AGENT, name, self.generation)
-        self.recovery: Office = Recovery(commands, self.keys, name)
+        self.recovery: Reclaiming = Recovery(commands, self.keys, name)
         self.dead: Letters = DeadLetters(commands, self.keys)
         self.quarantine: Unread = Quarantine(commands, self.keys)
         self.notes: Waiting = Notes(commands, self.keys)

@@ -22,7 +22,7 @@ from tests.bus.memory.outbound import MemoryOutbox
 from tests.bus.memory.recovery import MemoryLetters, MemoryRecovery
 from tests.bus.memory.work import MemorySteps
 from tests.bus.memory.world import World
-from tests.bus.traits import Inbound, Letters, Office, Outbound, Steps, Unread, Waiting
+from tests.bus.traits import Inbound, Letters, Outbound, Reclaiming, Steps, Unread, Waiting
 
 Result = TypeVar("Result")
 
@@ -89,7 +89,7 @@ class Supervisor(Protocol):
     name: str
     store: Inbound
     outbox: Outbound
-    recovery: Office
+    recovery: Reclaiming
     dead: Letters
     quarantine: Unread
     notes: Waiting
@@ -145,7 +145,7 @@ class MemorySupervisor:
         self.store: Inbound = MemoryStore(world, self.generation, most_waiting_in_all)
         self._outbox = MemoryOutbox(world, name, self.generation)
         self.outbox: Outbound = self._outbox
-        self.recovery: Office = MemoryRecovery(world, name)
+        self.recovery: Reclaiming = MemoryRecovery(world, name)
         self.dead: Letters = MemoryLetters(world)
         self.quarantine: Unread = MemoryQuarantine(world)
         self.notes: Waiting = MemoryNotes(world)

@@ -120,14 +120,18 @@ async def test_rule_7_what_was_renewed_since_it_was_seen_to_be_silent_is_kept(sc
 
 async def test_rule_7_one_reclaimer_at_a_time(scene: Scene) -> None:
     first, second = await scene.supervisor("supervisor-1"), await scene.supervisor("supervisor-2")
-    assert await first.recovery.hold_office(LEASE_MS)
-    assert not await second.recovery.hold_office(LEASE_MS)
+    assert await first.recovery.office.hold(LEASE_MS)
+    assert not await second.recovery.office.hold(LEASE_MS)
     await scene.time_passes(LEASE_MS - 5000)
-    assert await first.recovery.hold_office(LEASE_MS)
+    assert await first.recovery.office.hold(LEASE_MS)
     await scene.time_passes(LEASE_MS - 5000)
-    assert not await second.recovery.hold_office(LEASE_MS)
+    assert not await second.recovery.office.hold(LEASE_MS)
     await scene.time_passes(5000)
-    assert await second.recovery.hold_office(LEASE_MS)
+    assert await second.recovery.office.hold(LEASE_MS)
+    await first.recovery.office.leave()
+    assert not await first.recovery.office.hold(LEASE_MS), "it was the other's to leave"
+    await second.recovery.office.leave()
+    assert await first.recovery.office.hold(LEASE_MS)
 
 
 async def test_rule_8_what_kills_its_worker_twice_is_poison(scene: Scene) -> None:

@@ -72,7 +72,7 @@ async def test_rule_16_a_full_redis_drains(redis: RedisScene) -> None:
         await worker.steps.emit(job, place, reply(place))
     _set_full(redis, True)
 
-    assert await office.hold_office(15_000)
+    assert await office.office.hold(15_000)
     assert await worker.renew(job.entry_id) == ([], [])
     assert (await worker.steps.start(job)).outcome == "started"
     assert await worker.steps.finish(job) is Finished.DONE

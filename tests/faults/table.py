@@ -120,7 +120,14 @@ ROWS: dict[str, Row] = {
     "workers/outlet.py:until_redis_answers": held((Kind.REDIS, TELLING)),
     # Over the relay
     "supervisor/catchup.py:Catchup.run": held((Kind.REDIS, ALL_LOOPS), (Kind.RELAY, RELAY_LOOPS)),
-    "supervisor/catchup.py:Catchup._poll": held(
+    "supervisor/catchup.py:Catchup._wait_for_turn": held(
+        (
+            Kind.REDIS,
+            "tests/supervisor/test_shared_work.py::"
+            "test_who_waits_for_another_that_reads_is_deaf_only_when_that_one_comes_no_further",
+        )
+    ),
+    "supervisor/catchup.py:Catchup._pages": held(
         (Kind.PAGES, "tests/supervisor/test_catchup.py::test_everything_after_the_cursor_is_taken_in_page_by_page")
     ),
     "supervisor/prekeys.py:Prekeys.keep": held((Kind.REDIS, ALL_LOOPS), (Kind.RELAY, RELAY_LOOPS)),

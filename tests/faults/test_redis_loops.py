@@ -21,7 +21,6 @@ from bus.jobs import JobStore
 from bus.letters import DeadLetters, Quarantine
 from bus.slots import SlotStore
 from bus.wire import RedisDenied, RedisFailed, RedisFull, RedisRefused, RedisUnavailable
-from supervisor.held import Held
 from supervisor.overflow import Overflow
 from supervisor.redis_watch import RedisWatch
 from supervisor.relations import Relations
@@ -31,7 +30,7 @@ from tests.redis_server import redis_server
 from tests.supervisor.builders import KEYS, Core, open_core
 from tests.supervisor.doubles import FakeRest
 from tests.supervisor.person import AGENT, Person, relation_of
-from tests.supervisor.test_held import notes_of
+from tests.supervisor.test_held import held
 from tests.supervisor.test_reclaimer import reclaimer
 from tests.workers.builders import agent_that
 from workers.logs import Log
@@ -128,7 +127,7 @@ def loops_of(core: Core, store: JobStore) -> dict[str, Loop]:
     loops = (
         Loop(core.catchup.run, core.catchup.ask),
         Loop(core.delivery.run),
-        Loop(Held(core.store, notes_of(core), core.inbound, core.rest, core.metrics).run),
+        Loop(held(core).run),
         Loop(Overflow(core.store, quarantine, dead, core.metrics).run),
         Loop(lambda: core.prekeys.keep(core.metrics), core.prekeys.refill_soon),
         Loop(reclaimer(core).run),

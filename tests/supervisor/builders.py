@@ -48,6 +48,7 @@ from supervisor.sealer import Sealer
 from supervisor.second_chances import SecondChances
 from supervisor.sent_times import SentTimes
 from supervisor.sessions import Sessions
+from supervisor.shared_work import shared_work
 from supervisor.streams import Streams
 from supervisor.time_guard import TimeGuard
 from supervisor.witness import Witness
@@ -254,7 +255,9 @@ def _wire(
         acks_settled=delivery.settled,
         budgets=budgets,
     )
-    chances = SecondChances(Quarantine(client, names), inbound, owners, rest, metrics)
+    chances, _, catchup = shared_work(
+        client, instance, store, inbound, owners, rest=rest, metrics=metrics, sync_seconds=86400
+    )
     stream = {"stream": names.replies, "group": REPLIES_GROUP, "consumer": instance.name}
     outbound = Outbound(
         store=store,
@@ -285,12 +288,12 @@ def _wire(
         prekeys=prekeys,
         inbound=inbound,
         second_chances=chances,
-        catchup=Catchup(store, rest, inbound, metrics, first_sync_seconds=86400),
+        catchup=catchup,
         connection=connection,
         outbound=outbound,
         delivery=delivery,
         streams=streams,
-        recovery=Recovery(client, names, instance.name),
+        recovery=Recovery(client, names, instance.name, knows_dead=instance.knows_dead),
         metrics=metrics,
         instance=instance,
         generation=generation,

@@ -288,7 +288,7 @@ async def test_the_relay_says_when_to_poll_again(
         raise RestFailed("poll", 429, "rate_limited", retry_after_seconds=20)
 
     inbound = SimpleNamespace(polled=lambda **_: None)
-    catchup = Catchup(None, None, inbound, None, 0)  # type: ignore[arg-type]  # nothing else of them is asked
+    catchup = Catchup(None, None, rest=None, inbound=inbound, metrics=None, first_sync_seconds=0)  # type: ignore[arg-type]
     monkeypatch.setattr(catchup, "_poll", refuse)
     catchup.ask()
     with trio.move_on_after(50):

@@ -9,12 +9,12 @@ import pytest
 import trio
 
 from bus.store import Intake
-from supervisor.catchup import Catchup
 from supervisor.frames import MessageNew
 from supervisor.rest import Rest
 from tests.supervisor.builders import WAIT_SECONDS, Core
 from tests.supervisor.person import AGENT, Person
 from tests.supervisor.test_catchup import fail_reading_once, poll, recent
+from tests.supervisor.test_catchup_progress import catchup_of
 from tests.supervisor.test_inbound import scene
 
 
@@ -74,7 +74,7 @@ async def test_a_malformed_frame_in_a_page_is_counted_and_the_rest_is_taken_in(t
         entries = [entry_of(ada.say())]
         entries.insert(place, {"type": "message.new", "message_id": "m", "conversation_seq": "seven"})
         async with relay(core, entries) as client:
-            catchup = Catchup(core.store, Rest(client, AGENT), core.inbound, core.metrics, 86400)
+            catchup = catchup_of(core, Rest(client, AGENT))
             with trio.fail_after(WAIT_SECONDS):
                 assert await catchup.poll_to_the_present()
         assert core.count("frame_dropped_total", reason="malformed") == 1
@@ -85,7 +85,7 @@ async def test_a_last_entry_without_an_id_does_not_make_a_page_empty(tmp_path: P
     async with scene(tmp_path) as (core, ada):
         entries = [entry_of(ada.say()), {"type": "of the future"}]
         async with relay(core, entries) as client:
-            catchup = Catchup(core.store, Rest(client, AGENT), core.inbound, core.metrics, 86400)
+            catchup = catchup_of(core, Rest(client, AGENT))
             with trio.move_on_after(1):
                 await catchup.poll_to_the_present()
         assert await core.jobs() == ["hello"]

@@ -11,6 +11,7 @@ import structlog
 import trio
 import trio.testing
 
+from bus.office import Office
 from supervisor.catchup import DEAF_AFTER_SECONDS, Catchup, Stop
 from supervisor.frames import MessageNew
 from supervisor.inbound import MOST_UNPOLLED
@@ -22,6 +23,17 @@ from tests.supervisor.test_inbound import scene
 
 Answer = Callable[[str | None], Sequence[object] | int]
 """What a poll with this cursor gives: entries, or a status."""
+
+
+def catchup_of(core: Core, rest: Rest) -> Catchup:
+    """Of this supervisor, at another relay."""
+    office = Office(core.client, core.keys.office("poll"), holder=core.instance.name)
+    return Catchup(core.store, office, rest=rest, inbound=core.inbound, metrics=core.metrics, first_sync_seconds=86400)
+
+
+def catchup_alone(inbound: object) -> Catchup:
+    """Of which nothing is asked but of its inbound."""
+    return Catchup(None, None, rest=None, inbound=inbound, metrics=None, first_sync_seconds=0)  # type: ignore[arg-type]
 
 
 @asynccontextmanager
@@ -39,7 +51,7 @@ async def polling(core: Core, answer: Answer) -> AsyncIterator[tuple[Catchup, li
         return httpx2.Response(200, json={"data": list(said)})
 
     async with httpx2.AsyncClient(transport=httpx2.MockTransport(hear), base_url="http://relay") as client:
-        yield Catchup(core.store, Rest(client, AGENT), core.inbound, core.metrics, 86400), asked
+        yield catchup_of(core, Rest(client, AGENT)), asked
 
 
 def entry(frame: MessageNew) -> object:
@@ -74,7 +86,7 @@ async def test_the_pause_grows_while_pages_lead_nowhere_and_a_new_connection_end
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked_at: list[float] = []
-    catchup = Catchup(None, None, _Inbound(), None, 0)  # type: ignore[arg-type]  # nothing else of them is asked
+    catchup = catchup_alone(_Inbound())
 
     async def leads_nowhere() -> Stop:
         asked_at.append(trio.current_time())
@@ -99,7 +111,7 @@ async def test_the_pause_begins_anew_when_the_present_was_reached(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked_at: list[float] = []
-    catchup = Catchup(None, None, _Inbound(), None, 0)  # type: ignore[arg-type]  # nothing else of them is asked
+    catchup = catchup_alone(_Inbound())
 
     async def the_fourth_time_all_is_well() -> Stop:
         asked_at.append(trio.current_time())
@@ -120,7 +132,7 @@ async def test_while_redis_is_nearly_full_the_pause_grows_and_ends_with_that(
 ) -> None:
     asked_at: list[float] = []
     inbound = _Inbound()
-    catchup = Catchup(None, None, inbound, None, 0)  # type: ignore[arg-type]  # nothing else of them is asked
+    catchup = catchup_alone(inbound)
 
     async def is_not_taken() -> Stop:
         asked_at.append(trio.current_time())
@@ -316,7 +328,7 @@ async def test_what_is_not_below_next_and_cannot_be_read_is_no_old_message(tmp_p
 async def test_a_supervisor_that_has_not_caught_up_for_long_is_not_ready_and_says_why(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    catchup = Catchup(None, None, _Inbound(), None, 0)  # type: ignore[arg-type]  # nothing else of them is asked
+    catchup = catchup_alone(_Inbound())
 
     async def fails() -> Stop:
         await trio.lowlevel.checkpoint()

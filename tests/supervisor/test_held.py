@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from bus.held import Notes
+from bus.office import Office
 from bus.store import Intake
 from bus.trace import Ledger
 from supervisor.frames import MessageNew
@@ -32,6 +33,12 @@ def let_nothing_wait(core: Core) -> None:
     core.store.budgets = msgspec.structs.replace(core.store.budgets, waiting_bytes=0)
 
 
+def held(core: Core) -> Held:
+    """What fetches of this supervisor."""
+    office = Office(core.client, core.keys.office("fetch"), holder=core.instance.name)
+    return Held(core.store, office, notes=notes_of(core), inbound=core.inbound, rest=core.rest, metrics=core.metrics)
+
+
 def notes_of(core: Core) -> Notes:
     return Notes(core.client, core.keys)
 
@@ -39,7 +46,7 @@ def notes_of(core: Core) -> Notes:
 @asynccontextmanager
 async def fetching(core: Core) -> AsyncIterator[None]:
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Held(core.store, notes_of(core), core.inbound, core.rest, core.metrics).run)
+        nursery.start_soon(held(core).run)
         yield
         nursery.cancel_scope.cancel()
 

@@ -117,7 +117,7 @@ async def test_the_office_of_the_living_is_theirs_and_that_of_the_dead_of_this_h
         async with scene(url) as core:
             for holder, is_taken in (("00000000-1-1", False), (dead_instance().name, True)):
                 await core.client.command("SET", core.keys.reclaimer, holder, "PX", 60_000)
-                assert await reclaimer(core)._hold_office() is is_taken
+                assert await core.recovery.office.hold(60_000) is is_taken
 
 
 async def test_a_death_that_is_told_while_redis_is_away_breaks_nothing(tmp_path: Path) -> None:
@@ -226,11 +226,11 @@ async def test_one_office_at_a_time_and_another_takes_over_when_its_holder_is_go
                     return await core.client.command("GET", core.keys.reclaimer) == core.instance.name.encode()
 
                 await until(held)
-                assert not await other.recovery.hold_office(100)
+                assert not await other.recovery.office.hold(100)
                 nursery.cancel_scope.cancel()
 
             async def mine() -> bool:
-                return await other.recovery.hold_office(100)
+                return await other.recovery.office.hold(100)
 
             await until(mine)
 
@@ -249,7 +249,7 @@ async def test_the_office_of_a_supervisor_that_died_on_this_host_is_taken_over_a
 
             await until(held)
             assert await core.client.command("SET", core.keys.reclaimer, "elsewhere-1-1", "PX", minute_ms)
-            assert not await core.recovery.hold_office(100)
+            assert not await core.recovery.office.hold(100)
             nursery.cancel_scope.cancel()
 
 

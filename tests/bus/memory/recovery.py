@@ -11,21 +11,33 @@ from tests.bus.memory.world import Conversation, Entry, Sent, World
 MOST_STRIKES = 2
 
 
+class MemoryOffice:
+    """As `bus.office.Office`."""
+
+    def __init__(self, world: World, holder: str) -> None:
+        self._world = world
+        self._holder = holder
+
+    async def hold(self, lease_ms: int) -> bool:
+        holder, until_ms = self._world.office
+        if holder != self._holder and until_ms > self._world.now_ms:
+            return False
+        self._world.office = (self._holder, self._world.now_ms + lease_ms)
+        return True
+
+    async def leave(self) -> None:
+        if self._world.office[0] == self._holder:
+            self._world.office = ("", 0)
+
+
 class MemoryRecovery:
     """As `bus.recovery.Recovery`."""
 
     def __init__(self, world: World, consumer: str) -> None:
         self._world = world
-        self._consumer = consumer
+        self.office = MemoryOffice(world, consumer)
         self.jobs = Held("jobs", JOBS_GROUP)
         self.replies = Held("replies", REPLIES_GROUP)
-
-    async def hold_office(self, lease_ms: int) -> bool:
-        holder, until_ms = self._world.office
-        if holder != self._consumer and until_ms > self._world.now_ms:
-            return False
-        self._world.office = (self._consumer, self._world.now_ms + lease_ms)
-        return True
 
     def _taken(self, held: Held) -> Iterator[tuple[str, Conversation, Entry, str]]:
         for name, at in self._world.conversations.items():

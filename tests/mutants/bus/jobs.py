@@ -88,6 +88,15 @@ OF_JOBS = (
         ("office_of_the_dead_is_free", "and holder ~= ARGV[3] then", "then"),
     ),
     *of(
+        script("leave_office"), ("tests/bus/test_rules_jobs.py",),
+        ("office_is_left_by_its_holder", "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end\n", ""),
+    ),
+    *of(
+        "bus/office.py", ("tests/supervisor/test_reclaimer.py", "tests/supervisor/test_shared_work.py"),
+        ("the_office_of_the_living_is_theirs", "if other is None or not self._knows_dead(other.decode()):", "if other is None:"),
+        ("the_office_of_the_dead_is_taken", "if other is None or not self._knows_dead(other.decode()):", "if True:"),
+    ),
+    *of(
         script("forget_consumers"), OF_REDIS,
         ("consumers_with_pending_entries_stay", "consumer.pending == 0 and", ""),
         ("consumers_that_were_heard_stay", "and consumer.idle >= tonumber(ARGV[2])", ""),

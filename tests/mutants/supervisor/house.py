@@ -62,7 +62,6 @@ HOUSE = (
         ("strikes_only_where_they_count", "is_strike=by_itself and self._counts_strikes", "is_strike=by_itself"),
         ("a_death_that_was_ordered_is_no_strike", "is_strike=by_itself and self._counts_strikes", "is_strike=self._counts_strikes"),
         ("the_dead_of_this_host_wait_for_no_lease", "if self._instance.knows_dead(consumer):", "if False:"),
-        ("the_office_of_the_living_is_theirs", "if holder is None or not self._instance.knows_dead(holder):", "if holder is None:"),
     ),
     *of(
         module("time_guard"), tests("time_guard"),

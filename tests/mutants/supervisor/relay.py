@@ -31,6 +31,21 @@ RELAY = (
         ("deaf_is_not_ready", "is_ok = now - self._moved_at < DEAF_AFTER_SECONDS", "is_ok = True"),
     ),
     *of(
+        module("catchup"), tests("shared_work"),
+        ("one_reads_pages_at_a_time", "while not await self._office.hold(TURN_MS):", "while False:"),
+        ("another_that_gets_on_is_no_deafness", "                seen, self._moved_at = cursor, trio.current_time()\n", "                seen = cursor\n"),
+        ("who_waits_and_sees_nothing_come_is_deaf", "            if cursor != seen:\n                seen,", "            if True:\n                seen,"),
+        ("the_turn_is_given_up", "await self._office.leave()", "pass"),
+    ),
+    *of(
+        module("second_chances"), tests("shared_work"),
+        ("one_tries_at_a_time", "if not await self._office.hold(OFFICE_MS):", "if False:"),
+    ),
+    *of(
+        module("held"), tests("shared_work"),
+        ("one_fetches_at_a_time", "if has_room and await self._office.hold(OFFICE_MS):", "if has_room:"),
+    ),
+    *of(
         module("catchup"), tests("catchup_hostile"),
         ("only_taken_in_moves_the_cursor", "if not await self._take_in(page):", "if not await self._take_in(page) and False:"),
         ("before_the_first_start_is_skipped", "elif _created_ms(frame) < skip_before_ms:", "elif False:"),

@@ -1,0 +1,6 @@
+-- An office is free again, unless it is another's.
+-- KEYS 1 office
+-- ARGV 1 consumer
+-- -> 1 was mine | 0 another's or nobody's
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])

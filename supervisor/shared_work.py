@@ -1,0 +1,59 @@
+"""What one of several supervisors does at a time, since all would do the same: what is missed, what is held, what has failed is read again."""
+
+from functools import partial
+
+from bus.client import RedisClient
+from bus.held import Notes
+from bus.letters import Quarantine
+from bus.office import Office
+from bus.store import Store
+from supervisor.catchup import Catchup
+from supervisor.held import Held
+from supervisor.inbound import Inbound
+from supervisor.instance import Instance
+from supervisor.metrics import Metrics
+from supervisor.owners import Owners
+from supervisor.rest import Rest
+from supervisor.second_chances import SecondChances
+
+
+def shared_work(
+    client: RedisClient,
+    instance: Instance,
+    store: Store,
+    inbound: Inbound,
+    owners: Owners,
+    *,
+    rest: Rest,
+    metrics: Metrics,
+    sync_seconds: int,
+) -> tuple[SecondChances, Held, Catchup]:
+    """The three that read again, each with an office of its own. `sync_seconds`: how far back the first sync goes."""
+    names = store.keys
+    office = partial(Office, client, holder=instance.name, knows_dead=instance.knows_dead)
+    return (
+        SecondChances(
+            Quarantine(client, names),
+            office(names.office("retry")),
+            inbound=inbound,
+            owners=owners,
+            rest=rest,
+            metrics=metrics,
+        ),
+        Held(
+            store,
+            office(names.office("fetch")),
+            notes=Notes(client, names),
+            inbound=inbound,
+            rest=rest,
+            metrics=metrics,
+        ),
+        Catchup(
+            store,
+            office(names.office("poll")),
+            rest=rest,
+            inbound=inbound,
+            metrics=metrics,
+            first_sync_seconds=sync_seconds,
+        ),
+    )

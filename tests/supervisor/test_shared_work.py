@@ -1,0 +1,139 @@
+"""What several supervisors would all read again is read by one at a time; nobody waits for one that is gone."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from bus.budgets import StoreBudgets
+from bus.office import Office
+from supervisor.instance import Instance
+from tests.letters.test_second_chances import say_unheard, second_chances, suspend, until_tried
+from tests.supervisor.builders import Core, dead_instance, open_core, until
+from tests.supervisor.person import PERSON
+from tests.supervisor.test_catchup import recent
+from tests.supervisor.test_held import fetching, let_nothing_wait, nothing_waits, say
+from tests.supervisor.test_inbound import scene
+
+MINUTE_MS = 60_000
+ELSEWHERE = Instance("00000000", 1, 1)
+
+
+@asynccontextmanager
+async def two(core: Core) -> AsyncIterator[Core]:
+    """A second supervisor of another host at the same relay."""
+    async with open_core(core.url, core.rest, ELSEWHERE) as other:
+        yield other
+
+
+def office_of_another(core: Core, work: str) -> Office:
+    return Office(core.client, core.keys.office(work), holder=ELSEWHERE.name)
+
+
+async def test_two_that_catch_up_at_once_read_each_page_once(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada), two(core) as other:
+        core.rest.history = [recent(ada.say(str(number))) for number in range(20)]
+        core.rest.page_length = 2
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(core.catchup.poll_to_the_present)
+            nursery.start_soon(other.catchup.poll_to_the_present)
+        assert len(core.rest.polled_with) == 10 + 2, "ten pages, and each finds the empty end"
+        assert len(set(core.rest.polled_with)) == 11
+        assert await core.jobs() == [str(number) for number in range(20)]
+        assert await office_of_another(core, "poll").hold(MINUTE_MS), "who is done keeps nobody waiting"
+
+
+async def test_one_that_was_killed_on_this_host_is_not_waited_for(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, _):
+        for work in ("poll", "retry", "fetch"):
+            dead = Office(core.client, core.keys.office(work), holder=dead_instance().name)
+            assert await dead.hold(MINUTE_MS)
+            office = Office(
+                core.client, core.keys.office(work), holder=core.instance.name, knows_dead=core.instance.knows_dead
+            )
+            assert await office.hold(MINUTE_MS)
+
+
+async def test_who_waits_for_another_that_reads_is_deaf_only_when_that_one_comes_no_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.catchup.DEAF_AFTER_SECONDS", 0.5)
+    async with scene(tmp_path) as (core, ada):
+        assert await office_of_another(core, "poll").hold(MINUTE_MS)
+        core.rest.history = [recent(ada.say())]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(core.catchup.run)
+
+            async def is_deaf() -> bool:
+                return not core.catchup.check().ok
+
+            async def hears() -> bool:
+                return core.catchup.check().ok
+
+            core.catchup.ask()
+            await until(is_deaf)
+            await core.store.advance_cursor(None, "taken-in-by-the-other")
+            await until(hears)
+            assert core.rest.polled_with == []
+            await office_of_another(core, "poll").leave()
+
+            async def has_polled() -> bool:
+                return core.rest.polled_with != []
+
+            await until(has_polled)
+            nursery.cancel_scope.cancel()
+
+
+async def test_what_stands_in_quarantine_is_tried_by_one_at_a_time(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada), two(core) as other:
+        await suspend(core, ada)
+        said = await say_unheard(core, ada, "one", "two", "three")
+        tried: list[str] = []
+        for each in (core, other):
+
+            async def counted(message: object, frame: object, retry: object = each.inbound.retry) -> object:
+                tried.append(message.message_id)  # type: ignore[attr-defined]
+                return await retry(message, frame)  # type: ignore[operator]
+
+            each.inbound.retry = counted  # type: ignore[method-assign,assignment]
+        assert await office_of_another(core, "retry").hold(MINUTE_MS)
+        async with second_chances(core):
+            core.second_chances.owner_changed(PERSON)
+            await until_it_was_looked(core)
+            assert tried == []
+            async with second_chances(other):
+                await until_tried(core)
+        assert tried[:3] == [frame.message_id for frame in said]
+        assert len(tried) == 3
+
+
+async def test_what_is_held_at_the_relay_is_fetched_by_one_at_a_time(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        let_nothing_wait(core)
+        await say(core, ada, "one", "two")
+        core.store.budgets = StoreBudgets.of(10**9)
+        assert await office_of_another(core, "fetch").hold(MINUTE_MS)
+        async with fetching(core):
+            await until_it_was_looked(core)
+            assert core.rest.polled_with == []
+            await office_of_another(core, "fetch").leave()
+            await until(lambda: nothing_waits(core))
+
+
+async def until_it_was_looked(core: Core) -> None:
+    """It was asked once more since now who does it."""
+    looked = trio.Event()
+    command = core.client.script
+
+    async def watched(name: str, *rest: object) -> object:
+        answer = await command(name, *rest)  # type: ignore[arg-type]
+        if name == "hold_office":
+            looked.set()
+        return answer
+
+    core.client.script = watched  # type: ignore[method-assign,assignment]
+    with trio.fail_after(10):
+        await looked.wait()
+    core.client.script = command  # type: ignore[method-assign]
