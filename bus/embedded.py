@@ -22,6 +22,7 @@ from urllib.parse import quote
 import trio
 
 from bus import parent_death
+from bus.redis_folder import APPEND_ONLY_FOLDER, DATA_FOLDER, LOG_FILE
 from bus.socket_place import PRIVATE_MODE, place_of_socket, socket_path
 
 OLDEST_REDIS = (7, 0)
@@ -78,11 +79,11 @@ class Layout:
 
     @property
     def append_only_dir(self) -> Path:
-        return self.data_dir / "appendonlydir"
+        return self.data_dir / APPEND_ONLY_FOLDER
 
     @property
     def log_path(self) -> Path:
-        return self.data_dir / "redis.log"
+        return self.data_dir / LOG_FILE
 
     @property
     def version_path(self) -> Path:
@@ -158,7 +159,7 @@ def _identify(path: Path) -> ServerBinary | None:
 
 def prepare(state_dir: Path, runtime_dir: Path) -> Layout:
     """Makes the directories, mode 0700. Raises `RuntimeDirectoryUnsafe`, OSError."""
-    data_dir = state_dir / "redis"
+    data_dir = state_dir / DATA_FOLDER
     data_dir.mkdir(mode=PRIVATE_MODE, parents=True, exist_ok=True)
     data_dir.chmod(PRIVATE_MODE)
     return Layout(data_dir, socket_path(data_dir / "redis.sock", state_dir, runtime_dir))
@@ -166,7 +167,7 @@ def prepare(state_dir: Path, runtime_dir: Path) -> Layout:
 
 def layout_of(state_dir: Path, runtime_dir: Path) -> Layout:
     """Where it keeps its things, for who only looks: nothing is made. Raises `RuntimeDirectoryUnsafe`, OSError."""
-    data_dir = state_dir / "redis"
+    data_dir = state_dir / DATA_FOLDER
     return Layout(data_dir, place_of_socket(data_dir / "redis.sock", state_dir, runtime_dir))
 
 

@@ -11,6 +11,8 @@ from typing import Self
 
 import msgspec
 
+from supervisor.boot import boot_id
+
 
 class Instance(msgspec.Struct, frozen=True):
     """One supervisor process: `host` is 8 hex digits, `started` the kernel's start time in clock ticks."""
@@ -54,9 +56,8 @@ class Instance(msgspec.Struct, frozen=True):
 
 
 def _host() -> str:
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8")
     namespace = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - the link names no file
-    return hashlib.sha256(f"{boot}{namespace}".encode()).hexdigest()[:8]
+    return hashlib.sha256(f"{boot_id()}\n{namespace}".encode()).hexdigest()[:8]
 
 
 def _start_ticks(pid: int) -> int | None:

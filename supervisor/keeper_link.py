@@ -30,6 +30,9 @@ READY, CONNECTED, STANDBY = "ready", "connected", "standby"
 PULSE, RELOADING = "pulse", "reloading"
 """States that the keeper acts on, said in this order."""
 
+PULSE_SECONDS = 1.0
+"""How often a supervisor says that it lives (supervisor/supervision.py ends one that is silent)."""
+
 SIGNAL_QUEUE = 16
 QUESTION_QUEUE = 64
 KEEPER_IS_GONE = 70

@@ -17,10 +17,9 @@ from supervisor.config import SupervisorSettings
 from supervisor.control_socket import Answer, Request
 from supervisor.health import Check, Health
 from supervisor.keeper_control import Stopping, raw
-from supervisor.keeper_link import PULSE, KeeperLink
+from supervisor.keeper_link import PULSE, PULSE_SECONDS, KeeperLink
 from supervisor.supervisor_control import SupervisorControl
 
-PULSE_SECONDS = 1.0
 WAITING = "starting: waiting for Redis"
 LEAVE_AFTER_SECONDS = 0.1
 """So that whoever asked for a stop over the control socket has its answer."""

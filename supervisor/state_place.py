@@ -8,8 +8,10 @@ import os
 import stat
 from pathlib import Path
 
+from bus.redis_folder import DATA_FOLDER
+
 OWN_FOLDER = "hashee-agent"
-MARKS = ("lock", "redis", "store.secret", "grants.head", "redis-seen.json", "control.sock")
+MARKS = ("lock", DATA_FOLDER, "store.secret", "grants.head", "redis-seen.json", "control.sock")
 """Of a directory that has been in use, at least one stands in it."""
 
 

@@ -17,6 +17,7 @@ from bus.client import RedisClient, RedisUnavailable
 from bus.keys import JOBS_GROUP, REPLIES_GROUP, Keys
 from bus.overview import living_workers
 from bus.process_end import ProcessEnd
+from bus.redis_folder import DATA_FOLDER
 from bus.wire import RedisRefused, Value
 from supervisor.key_settings import KeySettings
 from supervisor.redis_server import RedisDoesNotStart
@@ -40,7 +41,7 @@ async def private_redis(
 
     Raises NoStore, AlreadyRunning, ServerMissing, RuntimeDirectoryUnsafe, RedisDoesNotStart, OSError.
     """
-    if not (settings.state_dir / "redis").is_dir():
+    if not (settings.state_dir / DATA_FOLDER).is_dir():
         raise NoStore(f"there is no store in {settings.state_dir} yet; the first start makes it")
     lock_fd = take_lock(settings.state_dir, patience_seconds)
     try:

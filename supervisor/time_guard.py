@@ -20,6 +20,7 @@ from bus.generation import Found, Generation, Proof
 from bus.keys import Keys
 from bus.sealing import StoreKeys
 from bus.wire import ConnectionReplaced, RedisFailed
+from supervisor.boot import boot_id
 from supervisor.config import SupervisorSettings
 from supervisor.continuity import LATELY_SECONDS, Server, goes_on, server_of
 from supervisor.metrics import Metrics
@@ -28,7 +29,6 @@ from supervisor.witness import NoWitness, Witness, open_witness, witness_name
 
 NOTE_SECONDS = 1.0
 FILE = "redis-seen.json"
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 log = structlog.get_logger()
 
@@ -80,6 +80,11 @@ class TimeGuard:
         """Whether there is a place in memory for it; None for a Redis that is given, which needs none."""
         return self._witness is not None if self._is_private else None
 
+    @property
+    def witness_noted_ms(self) -> int | None:
+        """When the witness was last written to, Unix time; None without one."""
+        return None if self._witness is None else self._witness.noted_ms
+
     async def begin(self) -> None:
         """Before anything is sent: compare with what was seen before this process. Raises RedisFailed."""
         self._seen = await trio.to_thread.run_sync(_read, self._file)
@@ -128,7 +133,7 @@ class TimeGuard:
         self._has_begun = True
         self._server, self._connection, self._looked_seconds = server, connection, trio.current_time()
         replication = "" if self._is_private else server.replication
-        self._seen = Seen(self._generation.highest, self._generation.epoch, replication, _boot_id())
+        self._seen = Seen(self._generation.highest, self._generation.epoch, replication, boot_id())
         await self._note(self._seen)
 
     async def run(self) -> None:
@@ -171,7 +176,7 @@ class TimeGuard:
         if seen is None:
             return "what was seen before is not readable"
         # The file is on the disk once a second only: what the kernel held at a power cut is gone.
-        return "the host was started again" if self._is_private and seen.boot not in ("", _boot_id()) else None
+        return "the host was started again" if self._is_private and seen.boot not in ("", boot_id()) else None
 
     def _reason_of(self, found: Found) -> str:
         match found:
@@ -241,7 +246,3 @@ def _read(file: Path) -> Seen | None:
     except (OSError, msgspec.DecodeError):
         log.error("state directory: what was seen of Redis is not readable", file=file.name)
         return None
-
-
-def _boot_id() -> str:
-    return BOOT_ID.read_text(encoding="utf-8").strip()

@@ -20,10 +20,10 @@ from pathlib import Path
 import msgspec
 
 from bus.sealing import StoreKeys
+from supervisor.boot import boot_id
 
 MEMORY_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs"})
 MOUNTS = Path("/proc/self/mountinfo")
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 MOST_SUPERVISORS = 16
 """Of one private Redis there are two while they replace each other; a file is free again when its process has ended."""
@@ -88,6 +88,11 @@ class Witness:
         if commits > self._own.commits:
             os.pwrite(self._descriptor, COUNT.pack(commits), 0)
             self._own = Testimony(commits, self._own.servers)
+
+    @property
+    def noted_ms(self) -> int:
+        """When something was last written into this supervisor's file, Unix time: a commit, or its start."""
+        return os.fstat(self._descriptor).st_mtime_ns // 1_000_000
 
     def close(self) -> None:
         """Its file is free for another; what it has seen stays."""
@@ -192,4 +197,4 @@ def _is_in_memory(place: Path) -> bool:
 
 
 def _boot() -> bytes:
-    return BOOT_ID.read_bytes().strip()[:36].ljust(36)
+    return boot_id().encode()[:36].ljust(36)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bus.budgets import MIB
 from bus.embedded import LEAST_REWRITE_BYTES
+from bus.redis_folder import APPEND_ONLY_FOLDER, DATA_FOLDER
 from supervisor.doctor.case import Case
 from supervisor.doctor.findings import Finding, at_least, judged, unknown
 
@@ -23,7 +24,7 @@ def look_at_disk(case: Case, statvfs: Statvfs = os.statvfs) -> Iterator[Finding]
         yield unknown(SUBJECT, "state directory", "the settings do not say where it is", "hashee-agent check-settings")
         return
     places = {"state directory": _there(case.state_dir)}
-    redis_dir = case.state_dir / "redis"
+    redis_dir = case.state_dir / DATA_FOLDER
     if case.redis_is_private and redis_dir.is_dir() and redis_dir.stat().st_dev != _there(case.state_dir).stat().st_dev:
         places["redis"] = redis_dir
     needed = _rewrite_bytes(redis_dir) if case.redis_is_private else LEAST_REWRITE_BYTES
@@ -43,7 +44,7 @@ def _room(name: str, path: Path, needed: int, found: os.statvfs_result) -> Itera
 
 def _rewrite_bytes(redis_dir: Path) -> int:
     """At the worst a second file as large as the present one, and what is written meanwhile."""
-    return LEAST_REWRITE_BYTES + sum(_size(path) for path in (redis_dir / "appendonlydir").glob("*.aof"))
+    return LEAST_REWRITE_BYTES + sum(_size(path) for path in (redis_dir / APPEND_ONLY_FOLDER).glob("*.aof"))
 
 
 def _size(path: Path) -> int:

@@ -5,6 +5,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from bus.redis_folder import APPEND_ONLY_FOLDER, DATA_FOLDER
 from bus.redis_tls import REDIS_KEY
 from bus.settings_reader import Reader
 from supervisor.config import ALL_SETTINGS, BACKUP_IDENTITY_FILE, BACKUP_PASSPHRASE_FILE
@@ -17,7 +18,6 @@ SUBJECT = "files"
 OTHERS = 0o077
 WORLD = 0o007
 NAME_A_SECRET = (BACKUP_PASSPHRASE_FILE, BACKUP_IDENTITY_FILE, REDIS_KEY)
-APPEND_ONLY = "redis/appendonlydir"
 
 
 def look_at_files(case: Case) -> Iterator[Finding]:
@@ -44,7 +44,7 @@ def _store_secret(state_dir: Path) -> Iterator[Finding]:
         if path.stat().st_size != STORE_SECRET_BYTES:
             said = f"{path} does not hold {STORE_SECRET_BYTES} bytes"
             yield bad(SUBJECT, "store secret's length", said, "hashee-agent keys restore FILE")
-    elif any(file.stat().st_size for file in (state_dir / APPEND_ONLY).glob("*.aof")):
+    elif any(file.stat().st_size for file in (state_dir / DATA_FOLDER / APPEND_ONLY_FOLDER).glob("*.aof")):
         said = f"{path} is missing, and what the store holds opens with nothing else"
         yield bad(SUBJECT, "store secret", said, "hashee-agent keys restore FILE")
     else:

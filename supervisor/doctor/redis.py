@@ -12,6 +12,7 @@ from bus.client import RedisClient, open_redis
 from bus.embedded import layout_of
 from bus.keys import Keys
 from bus.lua import Scripts
+from bus.redis_folder import DATA_FOLDER, LOG_FILE
 from bus.socket_place import RuntimeDirectoryUnsafe
 from bus.wire import RedisFailed, RedisUnavailable
 from supervisor.doctor.case import Case
@@ -110,7 +111,7 @@ def _persistence(facts: Mapping[str, str]) -> Finding:
     failed = [name for name in ("aof_last_write_status", "aof_last_bgrewrite_status") if facts.get(name, "ok") != "ok"]
     if failed:
         said = f"{' and '.join(failed)}: err; its disk is full or broken"
-        return bad(SUBJECT, "persistence", said, "df -h; df -i; the server's own log (redis/redis.log)")
+        return bad(SUBJECT, "persistence", said, f"df -h; df -i; the server's own log ({DATA_FOLDER}/{LOG_FILE})")
     size = int(facts.get("aof_current_size", 0))
     return ok(SUBJECT, "persistence", f"the last write and rewrite succeeded; its file has {size / MIB:.1f} MiB")
 

@@ -13,7 +13,7 @@ import trio
 
 from bus.generation import FEWEST_IDS
 from bus.wire import RedisUnavailable
-from supervisor import time_guard
+from supervisor import boot, time_guard
 from supervisor.frames import Frame, MessageAck, MessageNew, MessageSend
 from supervisor.instance import Instance
 from supervisor.time_guard import TimeGuard
@@ -312,7 +312,7 @@ async def test_a_redis_that_lost_its_epoch_went_back_however_much_was_written_si
 
 async def spoilt_by_another_boot(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (state_dir / "boot_id").write_text("another\n", encoding="utf-8")
-    monkeypatch.setattr(time_guard, "BOOT_ID", state_dir / "boot_id")
+    monkeypatch.setattr(boot, "BOOT_ID", state_dir / "boot_id")
 
 
 async def spoilt_by_garbage(state_dir: Path, _monkeypatch: pytest.MonkeyPatch) -> None:

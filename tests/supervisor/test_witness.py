@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bus.sealing import StoreKeys
-from supervisor import witness
+from supervisor import boot, witness
 from supervisor.config import memory_places_of
 from supervisor.time_guard import FILE
 from supervisor.witness import MOST_SUPERVISORS, NoWitness, Testimony, Witness, open_witness, witness_name
@@ -205,7 +205,7 @@ def test_what_was_written_before_the_host_was_started_says_nothing(
     before.note(7)
     before.close()
     (tmp_path / "boot_id").write_text("another\n", encoding="utf-8")
-    monkeypatch.setattr(witness, "BOOT_ID", tmp_path / "boot_id")
+    monkeypatch.setattr(boot, "BOOT_ID", tmp_path / "boot_id")
     after = Witness(tmp_path, "name")
     assert after.testimony() == Testimony()
     after.close()

@@ -67,9 +67,9 @@ HOUSE = (
         module("time_guard"), tests("time_guard"),
         ("back_is_told", "            self._metrics.went_back.inc()\n            self.on_back()\n", "            self._metrics.went_back.inc()\n"),
         ("another_may_have_seen_it_first", "self._has_begun and self._generation.epoch > epoch", "False"),
-        ("another_boot_is_certain", "self._is_private and seen.boot not in (\"\", _boot_id())", "False"),
+        ("another_boot_is_certain", "self._is_private and seen.boot not in (\"\", boot_id())", "False"),
         ("what_was_seen_counts", "self._generation.seen(self._seen.count)", "pass"),
-        ("unreadable_is_the_worst", "        return None\n\n\ndef _boot_id", "        return Seen()\n\n\ndef _boot_id"),
+        ("unreadable_is_the_worst", "is not readable\", file=file.name)\n        return None", "is not readable\", file=file.name)\n        return Seen()"),
     ),
     *of(
         module("time_guard"), tests("witness", "continuity"),
