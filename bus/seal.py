@@ -73,13 +73,14 @@ class StoreSeal:
         self._key = names.seal
 
     async def adopt(self, store_secret: bytes) -> StoreKeys:
-        """The keys of the store that this secret opens; a new store takes this secret.
+        """The keys of the store that this secret opens; a new store takes this secret. One that has a seal opens also while Redis takes no writes.
 
         Raises OtherStoreSecret, RotationUnderWay, RedisUnavailable.
         """
-        fresh = StoreKeys.derive(store_secret)
-        await self._note(STATE_CHECK, fresh.state)
         found = await self._fields()
+        if STATE_CHECK not in found:
+            await self._note(STATE_CHECK, StoreKeys.derive(store_secret).state)
+            found = await self._fields()  # another may have been quicker
         _refuse_half_done(found)
         keys = self._keys(store_secret, found)
         if keys is None:
