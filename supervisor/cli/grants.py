@@ -4,7 +4,7 @@ The rows are the supervisor's; a decision is stored by compare-and-set together 
 made while one runs.
 """
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple, cast
 
@@ -19,7 +19,7 @@ from crypto.identity import PublicIdentity
 from crypto.keystore import fingerprint_hex, fingerprint_words
 from supervisor.cli.keys.telling import told
 from supervisor.cli.lazy import LazyGroup
-from supervisor.cli.store import REFUSALS, OpenStore, open_store, when_tried
+from supervisor.cli.store import REFUSALS, NotThere, OpenStore, open_store, when_tried
 from supervisor.grant_ledger import GrantLedger
 from supervisor.members import decide_member
 from supervisor.mending import mark, owner_changed
@@ -30,6 +30,9 @@ COMMANDS: Mapping[str, str] = {
     "accept": "supervisor.cli.grants:accept",
     "refuse": "supervisor.cli.grants:refuse",
 }
+
+FIRST = 100
+"""What a person reads; with all of 100,000 the list takes two seconds."""
 
 PAGE = 500
 """Rows by one question: 0.6 ms in which Redis does nothing else."""
@@ -43,7 +46,6 @@ class _Rows(NamedTuple):
     store: OpenStore
     vault: Vault
     ledger: GrantLedger
-    owner_ids: list[str]
 
 
 @click.group(cls=LazyGroup, places=COMMANDS, short_help="Who may talk to this agent; decide about changed keys.")
@@ -51,14 +53,21 @@ def grants() -> None:
     """Show who may talk to this agent, and decide about people whose keys have changed (HASHEE_KEY_CHANGE=hold)."""
 
 
-@click.command("list", short_help="Everybody who may talk to this agent.")
-def list_grants() -> None:
-    """Show each owner's grant, fingerprint, and whether a changed pair of keys waits for your decision.
+@click.command("list", short_help="Who may talk to this agent.")
+@click.argument("owner_ids", nargs=-1)
+@click.option("--all", "everybody", is_flag=True, help=f"Everybody, not the first {FIRST} alone.")
+@click.option("--changed", is_flag=True, help="Everybody whose changed keys wait for your decision.")
+def list_grants(owner_ids: tuple[str, ...], everybody: bool, changed: bool) -> None:
+    """Show each owner's grant, fingerprint, and whether a changed pair of keys waits for your decision: of OWNER_IDS, else of all in their order.
 
     Compare fingerprints with the person by another way than this one before you accept.
     """
+    if (len(owner_ids) > 0) + everybody + changed > 1:
+        raise click.UsageError("name owners, or --all, or --changed")
     with told(*REFUSALS):
-        trio.run(_show_all)
+        left = trio.run(_show, owner_ids, None if everybody or changed else FIRST, changed)
+    if left:
+        click.echo(f"and {left} more: --all; those whose changed keys wait for your decision: --changed", err=True)
 
 
 @click.command(short_help="Pin the changed keys of an owner.")
@@ -96,15 +105,28 @@ def _decide(owner_id: str, *, accepted: bool, said: str) -> None:
     click.echo(said + (f"; {count} in quarantine are tried again ({when})" if count else ""))
 
 
-async def _show_all() -> None:
-    """A page at a time, as it comes: the first people stand there at once, however many there are."""
+async def _show(named: Sequence[str], most: int | None, changed: bool) -> int:
+    """A page at a time, as it comes: the first people stand there at once, however many there are. How many were left out."""
     async with _rows() as rows:
-        for start in range(0, len(rows.owner_ids), PAGE):
-            page = await rows.vault.owners(rows.owner_ids[start : start + PAGE])
+        known = await _owner_ids(rows.store)
+        missing = [owner_id for owner_id in named if owner_id not in known]
+        if missing:
+            raise NotThere(f"nobody has a grant under {missing[0]}: hashee-agent grants list --all")
+        wanted = list(named) or sorted(known)
+        shown = wanted if most is None else wanted[:most]
+        for start in range(0, len(shown), PAGE):
+            page = await rows.vault.owners(shown[start : start + PAGE])
             owners = (Owner.decode(read.value) for read in page if read.value is not None)
-            lines = [line for owner in owners for line in _lines(owner)]
+            lines = [line for owner in owners if owner.grant.held or not changed for line in _lines(owner)]
             if lines:
                 click.echo("\n".join(lines))
+        return len(wanted) - len(shown)
+
+
+async def _owner_ids(store: OpenStore) -> set[str]:
+    """Of everybody who has a row."""
+    found = cast("list[bytes]", await store.client.command("SMEMBERS", store.names.owners))
+    return {one.decode() for one in found}
 
 
 async def _put_decision(owner_id: str, accepted: bool) -> tuple[int, str]:
@@ -112,7 +134,7 @@ async def _put_decision(owner_id: str, accepted: bool) -> tuple[int, str]:
     async with _rows() as rows:
         is_owner = await _decide_owner(rows, owner_id, accepted)
         if not is_owner and not await decide_member(rows.vault, owner_id, accepted=accepted):
-            raise NothingHeld(f"no changed keys of {owner_id} wait for a decision: hashee-agent grants list")
+            raise NothingHeld(f"no changed keys of {owner_id} wait for a decision: hashee-agent grants list --changed")
         held_back = Quarantine(rows.store.client, rows.store.names)
         return await mark(held_back, owner_changed(owner_id)), await when_tried(rows.store)
 
@@ -134,7 +156,4 @@ async def _decide_owner(rows: _Rows, owner_id: str, accepted: bool) -> bool:
 async def _rows() -> AsyncIterator[_Rows]:
     async with open_store() as store:
         vault = Vault(store.client, store.names, store.keys.state)
-        listed = cast("list[bytes]", await store.client.command("SMEMBERS", store.names.owners))
-        yield _Rows(
-            store, vault, GrantLedger(vault, store.keys.ledger, store.state_dir), sorted(one.decode() for one in listed)
-        )
+        yield _Rows(store, vault, GrantLedger(vault, store.keys.ledger, store.state_dir))

@@ -90,7 +90,7 @@ def _say(settings: KeySettings, restored: Restored, store_key_file: Path | None)
 NOTICED = (
     "What people notice: mostly nothing; what they write before their client has taken up a new session cannot be read. What came since the backup is asked",
     "for at the relay once more: what can be read is answered, under the ids that the relay knows, so that nothing is shown twice; what cannot be read",
-    "stands in quarantine. Decisions about grants that were made since are forgotten: hashee-agent grants list. Workers elsewhere: restart them.",
+    "stands in quarantine. Decisions about grants that were made since are forgotten: hashee-agent grants list --all. Workers elsewhere: restart them.",
 )
 
 

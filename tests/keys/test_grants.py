@@ -12,7 +12,7 @@ from bus.vault import Vault, Versioned
 from crypto.grants import Grant, KeyChangePolicy, Status
 from crypto.identity import IdentityKeys
 from crypto.strict_base64 import encode
-from supervisor.cli.grants import PAGE
+from supervisor.cli.grants import FIRST, PAGE
 from supervisor.frames import Relation
 from supervisor.grant_ledger import GrantLedger
 from supervisor.owners import Owner, Owners
@@ -41,14 +41,16 @@ async def test_a_changed_pair_is_held_until_the_operator_decides(tmp_path: Path,
             owners = Owners(vault, ledger, FakeRest(), KeyChangePolicy.HOLD, generation=Generation())
             for identity in (first, second):
                 await owners.note(shown(identity), "active")
-            listed = run("grants", "list", environ=environ, cwd=tmp_path)
-            assert f"grants accept {ADA}" in listed.stdout
+            for how in ((), ("--changed",), (ADA,)):
+                listed = run("grants", "list", *how, environ=environ, cwd=tmp_path)
+                assert f"grants accept {ADA}" in listed.stdout
             done = run("grants", decision, ADA, environ=environ, cwd=tmp_path)
             assert (done.returncode, done.stderr) == (0, "")
             value = (await vault.owner(ADA)).value
             assert value is not None
             assert Owner.decode(value).pinned == (second if decision == "accept" else first).public
             assert await ledger.verify() is None
+            assert run("grants", "list", "--changed", environ=environ, cwd=tmp_path).stdout == ""
         again = run("grants", decision, ADA, environ=environ, cwd=tmp_path)
         assert (again.returncode, "wait for a decision" in again.stderr) == (1, True)
 
@@ -63,7 +65,18 @@ async def test_everybody_is_listed_however_many_pages_they_are(tmp_path: Path) -
                 row = Owner(Grant(person, Status.ACTIVE, 1, 1), 0)
                 assert await vault.put_owner(person, Versioned(0, None), row.encode())
             await client.command("HSET", NAMES.owner(people[3]), "b", b"damaged")
-        listed = run("grants", "list", environ=environ, cwd=tmp_path)
-    shown_people = [line.split()[0] for line in listed.stdout.splitlines() if line.startswith("person-")]
-    assert shown_people == [*people[:3], *people[4:]]
+        listed = run("grants", "list", "--all", environ=environ, cwd=tmp_path)
+        first = run("grants", "list", environ=environ, cwd=tmp_path)
+        named = run("grants", "list", people[-1], people[0], environ=environ, cwd=tmp_path)
+        nobody = run("grants", "list", "nobody", environ=environ, cwd=tmp_path)
+        both = run("grants", "list", "nobody", "--all", environ=environ, cwd=tmp_path)
+    assert people_in(listed.stdout) == [*people[:3], *people[4:]]
     assert NAMES.owner(people[3]) in listed.stdout + listed.stderr
+    assert people_in(first.stdout) == [*people[:3], *people[4:FIRST]]
+    assert f"and {2 * PAGE + 1 - FIRST} more" in first.stderr
+    assert (people_in(named.stdout), "more" in named.stderr) == ([people[-1], people[0]], False)
+    assert (nobody.returncode, "nobody has a grant under nobody" in nobody.stderr, both.returncode) == (1, True, 2)
+
+
+def people_in(text: str) -> list[str]:
+    return [line.split()[0] for line in text.splitlines() if line.startswith("person-")]
