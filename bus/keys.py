@@ -344,6 +344,11 @@ class Keys:
         return self._key("restoring", kind, *([ids] if ids else []))
 
     @property
+    def last_backup(self) -> str:
+        """Sorted set with one member: when which backup of this store was made last (bus/last_backup.py)."""
+        return self._key("last_backup")
+
+    @property
     def owners(self) -> str:
         """Set of the owner ids that have a row."""
         return self._key("owners")

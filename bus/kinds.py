@@ -36,6 +36,7 @@ PLAIN_KINDS = frozenset(
             "owners",
             "prekey_state",
             "grant_head",
+            "last_backup",
         ),
         *("busy", "waiting", "load", "held", "interrupted", "interrupts", "streams"),
         *("ids", "taken", "emitted", "sent"),

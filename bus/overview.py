@@ -11,6 +11,7 @@ import msgspec
 from bus.budgets import NOTE_BYTES
 from bus.client import RedisClient
 from bus.keys import JOBS_GROUP, Keys
+from bus.last_backup import LastBackup, last_backup
 from bus.wire import RedisRefused
 
 PRESENCE_SECONDS = 12
@@ -145,6 +146,10 @@ class Overview:
             return await self._number("MEMORY", "USAGE", name)
         except RedisRefused:
             return 0
+
+    async def last_backup(self) -> LastBackup | None:
+        """None where none of this store is known."""
+        return await last_backup(self._client, self._keys)
 
     async def people(self) -> int:
         """How many have a row in the grant ledger."""

@@ -80,6 +80,7 @@ KINDS: Mapping[str, Kind] = {
         epoch="higher than any in the backup and in what is replaced",
         gen="goes on from what is replaced",
         prekey_state="ids begin at a random number",
+        last_backup="it is the one that was restored, with its time",
     ),
     **_kinds(
         Fate.LEFT,

@@ -37,6 +37,7 @@ from bus.shared_settings import (
 from bus.socket_place import SHORT_DIR
 from supervisor import settings_parsers as parsers
 from supervisor.autoscale import Bounds
+from supervisor.backup_age import BACKUP_MAX_AGE_HOURS, BACKUP_RECIPIENTS, backup_max_age_seconds_of
 from supervisor.recycling import RecycleLimits
 from supervisor.secrets import Secret
 from supervisor.state_place import state_place
@@ -80,7 +81,6 @@ RELOAD = Setting("HASHEE_RELOAD", "0 or 1", default="0")
 MOST_WAITING = Setting("HASHEE_MOST_WAITING", "a whole number from 1 to 10000000", default="10000")
 STRIKES = Setting("HASHEE_STRIKES", "on or off", default="on")
 BACKUP_PASSPHRASE_FILE = Setting("HASHEE_BACKUP_PASSPHRASE_FILE", "the absolute path of a file with the passphrase")
-BACKUP_RECIPIENTS = Setting("HASHEE_BACKUP_RECIPIENTS", "age public keys (age1…), with commas between them")
 BACKUP_IDENTITY_FILE = Setting("HASHEE_BACKUP_IDENTITY_FILE", "the absolute path of a file with an age identity")
 STATE_DIR = Setting("HASHEE_STATE_DIR", "the absolute path of a directory of this agent alone")
 HTTP_HOST = Setting("HASHEE_HTTP_HOST", "an IP address or host name to listen on", default="127.0.0.1")
@@ -124,6 +124,7 @@ ALL_SETTINGS = (
     BACKUP_PASSPHRASE_FILE,
     BACKUP_RECIPIENTS,
     BACKUP_IDENTITY_FILE,
+    BACKUP_MAX_AGE_HOURS,
     STATE_DIR,
     FSYNC,
     MEMORY,
@@ -217,6 +218,7 @@ class SupervisorSettings:
     drain_seconds: float
     first_sync_seconds: int
     key_change: str
+    backup_max_age_seconds: float
     log: LogSettings
 
     @classmethod
@@ -260,6 +262,7 @@ class SupervisorSettings:
             drain_seconds=reader.required(DRAIN_SECONDS, number(0, 3600), 0.0),
             first_sync_seconds=reader.required(FIRST_SYNC_SECONDS, whole_number(0, 31_536_000), 0),
             key_change=reader.required(KEY_CHANGE, one_of(("hold", "accept", "refuse")), ""),
+            backup_max_age_seconds=backup_max_age_seconds_of(reader),
             log=_log_settings(reader),
         )
         shared.retry_seconds_of(reader), shared.retries_timeouts_of(reader)  # both are read by the workers

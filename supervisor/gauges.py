@@ -50,6 +50,14 @@ REDIS_CLOCK = Gauge(
     "How far Redis' clock is ahead of this supervisor's, or of that of a worker elsewhere, the furthest apart",
     "of",
 )
+LAST_BACKUP = Gauge(
+    "hashee_last_backup_timestamp_seconds",
+    "When the last backup of this store was made, Unix time by Redis' clock; 0 where none is known",
+)
+BACKUP_MAX_AGE = Gauge(
+    "hashee_backup_max_age_seconds",
+    "How old the last backup may become (HASHEE_BACKUP_MAX_AGE_HOURS); 0 for any age",
+)
 SLOT = Gauge("hashee_slot", "Number of the slot that this supervisor holds, 0 without one")
 STANDBY = Gauge("hashee_standby", "1 while this supervisor waits for a slot, ready")
 PROCESS_MEMORY = Gauge("hashee_memory_bytes", "Resident memory of this host's processes, by role", "process")
@@ -62,6 +70,7 @@ ALL_GAUGES = (
     *(REPLIES_UNSENT, REPLIES_UNACKNOWLEDGED, OUTBOX_OLDEST, DEAD_LETTERS, QUARANTINE),
     *(KEPT_BYTES, HELD_NOTES, HELD_SENDERS),
     *(SLOTS_HELD, WORKERS_ELSEWHERE, REDIS_MEMORY, REDIS_LIMIT, REDIS_EVICTED, REDIS_FIT, REDIS_CLOCK),
+    *(LAST_BACKUP, BACKUP_MAX_AGE),
     *(SLOT, STANDBY, PROCESS_MEMORY, LOOP_LAG, BUILD, STARTED),
 )
 

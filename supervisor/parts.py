@@ -248,6 +248,7 @@ class Parts:
             instance=instance.name,
             redis_faults=lambda: self.redis_watch.faults,
             redis_clock_ahead_ms=lambda: self.redis_watch.clock_ahead_ms,
+            backup_max_age_seconds=settings.backup_max_age_seconds,
         )
 
     async def prepare(self, failed: Patience) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
+from bus.last_backup import LastBackup
 from bus.overview import Counts, Kind, Overview, Presence, Server
 from bus.wire import RedisFailed
 from supervisor.crash_loop import CrashLoopStatus
@@ -78,6 +79,7 @@ class SupervisorStatus(msgspec.Struct, frozen=True):
 
     `identity_since_ms`: when other identity keys than before were first used, in ms of Unix time; None if not within 30 days.
     `signed_prekey_since_ms`: when the signed prekey was made. `has_witness`: see supervisor/witness.py; None for a Redis that is given.
+    `witness_noted_ms`: when it was last written to. `last_backup`: None also where none is known. `backup_max_age_seconds`: 0 for any age.
     """
 
     pid: int
@@ -93,6 +95,9 @@ class SupervisorStatus(msgspec.Struct, frozen=True):
     identity_since_ms: int | None
     signed_prekey_since_ms: int | None
     has_witness: bool | None
+    witness_noted_ms: int | None
+    last_backup: LastBackup | None
+    backup_max_age_seconds: float
     work: Counts | None
     pool: PoolStatus
     workers: tuple[WorkerStatus, ...]
@@ -120,11 +125,12 @@ class StatusDesk:
 
     async def gather(self) -> SupervisorStatus:
         parts = self._parts
-        work = redis = people = None
+        work = redis = people = backup = None
         with trio.move_on_after(REDIS_SECONDS):
             try:
                 redis = await self._redis(parts.overview)
                 people, work = await parts.overview.people(), await parts.overview.counts()
+                backup = await parts.overview.last_backup()
             except RedisFailed:
                 pass  # Then it is None, and a check says why.
         left = self._metrics.registry.get_sample_value("hashee_one_time_prekeys_left")
@@ -142,6 +148,9 @@ class StatusDesk:
             identity_since_ms=parts.prekeys.identity_since_ms,
             signed_prekey_since_ms=parts.prekeys.signed_since_ms,
             has_witness=parts.guard.has_witness,
+            witness_noted_ms=parts.guard.witness_noted_ms,
+            last_backup=backup,
+            backup_max_age_seconds=parts.survey.backup_max_age_seconds,
             work=work,
             pool=self._pool(),
             workers=parts.pool.statuses(),

@@ -29,7 +29,7 @@ LOOK_SECONDS = 2.0
 DEAF_SECONDS = 10.0
 """A job that lies for so long while workers have room: they do not hear."""
 
-QUARANTINE_EVERY = 15
+SELDOM_EVERY = 15
 MOST_REASONS = 50
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -49,9 +49,10 @@ class Survey:
         instance: str,
         redis_faults: Callable[[], Mapping[str, str]] = dict,
         redis_clock_ahead_ms: Callable[[], int] = int,
+        backup_max_age_seconds: float = 0.0,
     ) -> None:
         """`redis_faults`: of each setting of Redis that is watched, what is wrong with it, empty for nothing. `redis_clock_ahead_ms`: of
-        this process' clock.
+        this process' clock. `backup_max_age_seconds`: of the last backup, 0 for any age.
         """
         self._backlog = backlog
         self._overview = overview
@@ -63,6 +64,8 @@ class Survey:
         self._instance = instance
         self._redis_faults = redis_faults
         self._redis_clock_ahead_ms = redis_clock_ahead_ms
+        self.backup_max_age_seconds = backup_max_age_seconds
+        self._last_backup_ms = 0
         self._began_at = time.time()
         self._elsewhere: tuple[Presence, ...] = ()
         self._quarantine: Mapping[str, int] = {}
@@ -115,7 +118,10 @@ class Survey:
         self._fullness.consider(counts)
         self._elsewhere = await self._backlog.workers_elsewhere(self._instance)
         self._deaf_seconds = ages.untaken if counts.running < self._room() else 0.0
-        if turn % QUARANTINE_EVERY == 0 or counts.quarantined != sum(self._quarantine.values()):
+        if turn % SELDOM_EVERY == 0:
+            backup = await self._overview.last_backup()
+            self._last_backup_ms = 0 if backup is None else backup.made_ms
+        if turn % SELDOM_EVERY == 0 or counts.quarantined != sum(self._quarantine.values()):
             self._quarantine = await self._backlog.quarantine()
         return {
             **_waiting(counts, ages),
@@ -125,6 +131,7 @@ class Survey:
             gauges.SLOTS_HELD: {"": self._slots.held},
             gauges.WORKERS_ELSEWHERE: {"": len(self._elsewhere)},
             gauges.REDIS_CLOCK: self._clocks(),
+            gauges.LAST_BACKUP: {"": self._last_backup_ms / 1000},
         }
 
     def _clocks(self) -> Values:
@@ -144,6 +151,7 @@ class Survey:
             gauges.LOOP_LAG: {"": max(0.0, late_seconds)},
             gauges.BUILD: {version("hashee-agent"): 1},
             gauges.STARTED: {"": self._began_at},
+            gauges.BACKUP_MAX_AGE: {"": self.backup_max_age_seconds},
         }
 
     def _server(self, facts: ServerFacts) -> dict[Gauge, Values]:

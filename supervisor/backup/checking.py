@@ -22,17 +22,13 @@ class Checking:
     def __init__(self, agent_id: str, store_secret: Secret[bytes]) -> None:
         self._names = Keys(agent_id)
         self._secret = store_secret
-        self._keys: StoreKeys | None = None
+        self.keys: StoreKeys | None = None
+        """Of the store in the backup; None where the secret in it is not the one under which that store is sealed."""
         self._turner: Turner | None = None
         self._previous = FIRST_PREVIOUS
         self.unreadable: Counter[str] = Counter()
         self.opened = 0
         self.chain_holds = True
-
-    @property
-    def is_sealed_otherwise(self) -> bool:
-        """Whether the store secret in the backup is not the one under which the store in it is sealed."""
-        return self._turner is None
 
     def look(self, saved: Saved) -> None:
         """One more piece. Raises ValueError, OverflowError for one that is not of the form of its kind."""
@@ -65,7 +61,7 @@ class Checking:
         except SealBroken:
             keys = None
         if keys is not None:
-            self._keys, self._turner = keys, Turner(keys, keys, self._names.agent_id)
+            self.keys, self._turner = keys, Turner(keys, keys, self._names.agent_id)
 
     def _value(self, value: Value) -> None:
         key = self._names.of(value.kind, value.ids)
@@ -92,17 +88,17 @@ class Checking:
         entry = self._sealed("grant_log", sealed, self._names.grant_log, self._previous.hex())
         if (
             entry is None
-            or self._keys is None
-            or entry_mac(self._keys.ledger, self._previous, entry).hex().encode() != mac
+            or self.keys is None
+            or entry_mac(self.keys.ledger, self._previous, entry).hex().encode() != mac
         ):
             self.chain_holds = False
         self._previous = bytes.fromhex(mac.decode("ascii", "replace"))
 
     def _sealed(self, kind: str, sealed: bytes, *place: str | int) -> bytes | None:
-        if self._keys is None:
+        if self.keys is None:
             return None
         try:
-            opened = self._keys.state.open(sealed, *place)
+            opened = self.keys.state.open(sealed, *place)
         except SealBroken:
             self.unreadable[kind] += 1
             return None

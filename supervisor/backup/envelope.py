@@ -46,15 +46,17 @@ class BadIdentities(ValueError):
 class Lock:
     """To whom a backup is sealed; made by `for_recipients` or `under_passphrase`. The repr shows nothing."""
 
-    def __init__(self, recipients: Sequence[object], head: bytes) -> None:
+    def __init__(self, recipients: Sequence[object], head: bytes, sealed_to: Sequence[str] = ()) -> None:
         self._recipients = list(recipients)
         self._head = head
+        self.sealed_to = tuple(sealed_to)
+        """The public keys that were named; none where it is under a passphrase."""
 
     @classmethod
     def for_recipients(cls, recipients: Sequence[str]) -> "Lock":
         """Each may open it; public keys as `age-keygen` shows them (age1…). Raises BadRecipient."""
         try:
-            return cls([pyrage.x25519.Recipient.from_str(one) for one in recipients], b"")
+            return cls([pyrage.x25519.Recipient.from_str(one) for one in recipients], b"", recipients)
         except pyrage.RecipientError:
             raise BadRecipient("not an age public key (age1…, as age-keygen shows it)") from None
 

@@ -1,6 +1,6 @@
 """What `backup verify` does with each piece of a backup, and a restore before it begins: it is counted and opened, and nothing is kept."""
 
-from bus.saved import Saved, Value, pairs
+from bus.saved import Saved
 from supervisor.backup.checking import Checking
 from supervisor.backup.contents import Manifest
 from supervisor.backup.counts import Counts
@@ -14,7 +14,6 @@ class Look:
     def __init__(self) -> None:
         self.counts = Counts()
         self.checking: Checking | None = None
-        self.seal: dict[bytes, bytes] = {}
 
     def begin(self, manifest: Manifest, store_secret: Secret[bytes]) -> None:
         """See reading.Visitor."""
@@ -31,5 +30,3 @@ class Look:
         self.counts.add(piece)
         if self.checking is not None:
             self.checking.look(piece)
-        if isinstance(piece, Value) and piece.kind == "seal":
-            self.seal = dict(pairs(piece.parts))

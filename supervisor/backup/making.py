@@ -13,6 +13,7 @@ import trio
 from bus.client import RedisClient
 from bus.clock import redis_ms
 from bus.keys import Keys as Names
+from bus.last_backup import LastBackup, note_backup
 from bus.saved import KINDS
 from bus.snapshot import Snapshot
 from crypto.keystore import Keystore
@@ -50,14 +51,23 @@ class Making:
         self._store_secret = store_secret
         self._snapshot = Snapshot(client, names)
         self.counts = Counts()
+        self._made_ms = self._size_bytes = 0
 
     async def write(self, lock: Lock, sink: Sink) -> Counts:
         """To its end; what is in it. Raises RedisFailed, StoreChanged, UnknownKinds, FrameTooLarge, and what `sink` raises: then `sink` holds nothing of use."""
         if unknown := await self._snapshot.kinds() - KINDS.keys():
             raise UnknownKinds(unknown)
+        counted = _Counted(sink)
         async with aclosing(self._bytes()) as chunks:
-            await trio.to_thread.run_sync(lock.seal, _Pulled(chunks), sink)
+            await trio.to_thread.run_sync(lock.seal, _Pulled(chunks), counted)
+        self._size_bytes = counted.size_bytes
         return self.counts
+
+    async def note(self, lock: Lock, place: str) -> None:
+        """That it was made, once all of it stands in its place, for `status` and `doctor`. Raises RedisFailed."""
+        fingerprint = self._keystore.identity.public.fingerprint(self._keystore.agent_id)
+        made = LastBackup.of(self._made_ms, self._size_bytes, fingerprint, sealed_to=lock.sealed_to, place=place)
+        await note_backup(self._client, self._names.last_backup, made)
 
     async def _bytes(self) -> AsyncGenerator[bytes]:
         writer, seal = FrameWriter(), await self._seal()
@@ -76,11 +86,26 @@ class Making:
         names = self._names
         counters = await self._client.command("MGET", names.generation, names.epoch)
         writes, epoch = (int(value or 0) for value in cast("list[bytes | None]", counters))
-        made_ms = await redis_ms(self._client)
-        return Manifest(names.agent_id, made_ms, installed_version("hashee-agent"), writes, epoch)
+        self._made_ms = await redis_ms(self._client)
+        return Manifest(names.agent_id, self._made_ms, installed_version("hashee-agent"), writes, epoch)
 
     async def _seal(self) -> object:
         return await self._client.command("HGETALL", self._names.seal)
+
+
+class _Counted:
+    """What is written to, and how much was."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self.size_bytes = 0
+
+    def write(self, data: bytes) -> int:
+        self.size_bytes += len(data)
+        return self._sink.write(data)
+
+    def flush(self) -> None:
+        self._sink.flush()
 
 
 class _Pulled:

@@ -5,6 +5,7 @@ it is prepared under other names (bus/restore_switch.py). Until that step nothin
 """
 
 import base64
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,10 +19,12 @@ from bus.backlog import Backlog, ServerFacts
 from bus.budgets import MIB
 from bus.client import RedisClient, open_redis
 from bus.keys import Keys as Names
+from bus.last_backup import LastBackup, note_backup
+from bus.redis_folder import DATA_FOLDER
 from bus.restore_switch import RestoreSwitch
 from bus.restoring import Restoring
 from bus.saved import Saved
-from bus.seal import keys_under
+from bus.sealing import StoreKeys
 from bus.wire import RedisFailed
 from crypto.keystore import encode_keystore
 from supervisor.backup import switching
@@ -38,7 +41,6 @@ from supervisor.secrets import NEXT_STORE_SECRET_FILE, STORE_SECRET_FILE, Restor
 from supervisor.store_access import rewrite_and_sync, server_on, who_is_connected
 from supervisor.time_guard import FILE as SEEN_FILE
 
-REDIS_FOLDER = "redis"
 CLEAN_SECONDS = 30.0  # a million keys take some seconds
 LEFT_BEHIND = "what was prepared is still in Redis: hashee-agent restore --finish removes it"
 PIECES_BETWEEN_LOOKS = 16  # of up to four mebibytes: then it is asked how full Redis is
@@ -100,14 +102,19 @@ class Restore:
         """Reads all of it and touches nothing. Raises BackupUnusable, RestoreRefused, and what reading raises."""
         self._source.seek(0)
         proven = read_backup(self._source, self._key, self._look, wishes.fingerprint)
-        checking = self._look.checking
-        if checking is None or checking.is_sealed_otherwise:
-            raise BackupDamaged("the store in the backup is sealed under another store secret than the one in it")
+        self._store_keys()
         agent_id = proven.manifest.agent_id
         if agent_id != self._settings.agent_id:
             raise RestoreRefused(f"the backup is of agent {agent_id}, and HASHEE_AGENT_ID names another")
         self._check_keys(proven, wishes)
         return proven
+
+    def _store_keys(self) -> StoreKeys:
+        """Of the store in the backup, once it was read to its end. Raises BackupDamaged."""
+        checking = self._look.checking
+        if checking is None or checking.keys is None:
+            raise BackupDamaged("the store in the backup is sealed under another store secret than the one in it")
+        return checking.keys
 
     def _check_keys(self, proven: Proven, wishes: Wishes) -> None:
         """What would stand beside the restored store and not belong to it."""
@@ -163,7 +170,7 @@ class Restore:
         async with server_on(prepared, settings, lock_fd) as layout, open_redis(layout.url) as client:
             await self._fill(client, proven, standing, Names(settings.agent_id).of)
             await rewrite_and_sync(client, layout)
-        names = [REDIS_FOLDER]
+        names = [DATA_FOLDER]
         if settings.store_key is None:
             write_new(prepared / STORE_SECRET_FILE, proven.store_secret.reveal())
             names.append(STORE_SECRET_FILE)
@@ -184,7 +191,7 @@ class Restore:
     async def _private_standing(self, wishes: Wishes, lock_fd: int) -> Standing:
         state_dir = self._settings.state_dir
         seen = _seen(state_dir / SEEN_FILE)
-        if not (state_dir / REDIS_FOLDER).is_dir():
+        if not (state_dir / DATA_FOLDER).is_dir():
             return Standing(seen.count, seen.epoch)
         try:
             async with server_on(state_dir, self._settings, lock_fd) as layout, open_redis(layout.url) as client:
@@ -223,16 +230,19 @@ class Restore:
     async def _fill(
         self, client: RedisClient, proven: Proven, standing: Standing, place: Callable[[str, str], str]
     ) -> None:
-        names = Names(self._settings.agent_id)
-        named = {name.decode(): value for name, value in self._look.seal.items()}
-        keys = keys_under(proven.store_secret.reveal(), names.seal, named)
-        if keys is None:
-            raise BackupDamaged("the store in the backup is sealed under another store secret than the one in it")
+        names, keys = Names(self._settings.agent_id), self._store_keys()
         restoring = Restoring(
             client, names, keys.state, place=place, least_epoch=standing.epoch, least_writes=standing.writes
         )
         await trio.to_thread.run_sync(self._load, _Handed(restoring, Backlog(client, names)), proven)
         await restoring.finish()
+        await note_backup(client, place("last_backup", ""), self._this_backup(proven))
+
+    def _this_backup(self, proven: Proven) -> LastBackup:
+        """With its own time: restored, it is as old as before."""
+        size_bytes, name = self._source.seek(0, os.SEEK_END), getattr(self._source, "name", None)
+        place = name if isinstance(name, str) else "standard input"
+        return LastBackup.of(proven.manifest.made_ms, size_bytes, proven.fingerprint, sealed_to=None, place=place)
 
     def _load(self, handed: "_Handed", proven: Proven) -> None:
         """In a thread: reads the backup a second time, and hands each piece to the loop."""

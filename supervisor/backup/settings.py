@@ -7,7 +7,8 @@ from pathlib import Path
 from bus.settings_reader import Malformed, Reader
 from supervisor import settings_parsers as parsers
 from supervisor.backup.envelope import BadIdentities, BadRecipient, Lock, check_identities
-from supervisor.config import BACKUP_IDENTITY_FILE, BACKUP_PASSPHRASE_FILE, BACKUP_RECIPIENTS, SettingsError
+from supervisor.backup_age import BACKUP_RECIPIENTS
+from supervisor.config import BACKUP_IDENTITY_FILE, BACKUP_PASSPHRASE_FILE, SettingsError
 from supervisor.secrets import Secret
 
 MOST_IDENTITY_FILE_BYTES = 65_536

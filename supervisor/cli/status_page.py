@@ -63,7 +63,21 @@ def _supervisor(status: Json) -> list[tuple[str, str]]:
         ("messages", f"{rates['received']} received, {rates['sent']} sent"),
         ("per minute", f"{rates['received_per_minute']:g} received, {rates['sent_per_minute']:g} sent"),
         ("prekeys left", _count(status["prekeys_left"])),
+        *_backup(status),
         *_identity(status.get("identity_since_ms")),
+    ]
+
+
+def _backup(status: Json) -> list[tuple[str, str]]:
+    """Not of a former release, nor while Redis does not answer; none where none was made and none is expected."""
+    backup, most_hours = status.get("last_backup"), status.get("backup_max_age_seconds", 0) / 3600
+    if backup is None:
+        return [("backup", "none of this store is known")] if most_hours and status["work"] is not None else []
+    now_ms = time.time() * 1000 + (status["redis"] or {}).get("clock_ahead_ms", 0)
+    seconds = (now_ms - backup["made_ms"]) / 1000
+    late = f", older than {most_hours:g} h" if most_hours and seconds > most_hours * 3600 else ""
+    return [
+        ("backup", f"{_span(max(0.0, seconds))} ago{late}, {backup['size_bytes'] / MIB:.1f} MiB, {backup['place']}")
     ]
 
 

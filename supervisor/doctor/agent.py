@@ -44,7 +44,7 @@ def look_at_agent(case: Case) -> Iterator[Finding]:
     yield _connection(status["connection"])
     yield _one_time_prekeys(status["prekeys_left"])
     yield from _signed_prekey(status.get("signed_prekey_since_ms"))
-    yield from _witness(status.get("has_witness"))
+    yield from _witness(status.get("has_witness"), status.get("witness_noted_ms"))
     yield from _pool(status["pool"])
     yield from _decisions(status["work"])
 
@@ -77,13 +77,14 @@ def _signed_prekey(since_ms: int | None) -> Iterator[Finding]:
     yield judged(SUBJECT, "signed prekey", verdict, said, remedy)
 
 
-def _witness(is_there: bool | None) -> Iterator[Finding]:
+def _witness(is_there: bool | None, noted_ms: int | None) -> Iterator[Finding]:
     """Nothing where none is needed, nor of an older release."""
     if is_there is None:
         return
     said = "a witness in memory knows what Redis was seen to hold"
     if is_there:
-        yield ok(SUBJECT, "witness", said)
+        ago = "" if noted_ms is None else f", last written to {max(0.0, time.time() - noted_ms / 1000):.0f} s ago"
+        yield ok(SUBJECT, "witness", f"{said}{ago}")
         return
     remedy = "a tmpfs that stays: RuntimeDirectory= with RuntimeDirectoryPreserve=, or /dev/shm (docs/security.md)"
     yield warn(SUBJECT, "witness", "no place in memory for one: each start of Redis begins all sessions anew", remedy)

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from bus.settings_reader import Reader, SettingsError, number
 from supervisor import settings_parsers as parsers
+from supervisor.backup_age import backup_max_age_seconds_of
 from supervisor.config import (
     AGENT_TOKEN,
     BASE_URL,
@@ -48,6 +49,7 @@ class Case:
     store_key_is_given: bool
     keystore: Path | None
     drain_seconds: float
+    backup_max_age_seconds: float
     memory_bytes: int | None
     redis_memory_bytes: int | None
     status: Json | None = None
@@ -97,6 +99,7 @@ def read_case(environ: Mapping[str, str], problems: tuple[str, ...] = ()) -> Cas
         store_key_is_given=Reader(environ).is_given(STORE_KEY),
         keystore=None if agent_id is None else keystore_path(Reader(environ), agent_id),
         drain_seconds=one(lambda reader: reader.required(DRAIN_SECONDS, number(0, 3600), 0.0)) or 0.0,
+        backup_max_age_seconds=one(backup_max_age_seconds_of) or 0.0,
         memory_bytes=one(lambda reader: reader.optional(MEMORY, parsers.mebibytes(64))),
         redis_memory_bytes=one(lambda reader: reader.optional(REDIS_MEMORY, parsers.mebibytes(24))),
     )

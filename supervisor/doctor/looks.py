@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from supervisor.doctor.agent import look_at_agent
+from supervisor.doctor.backups import look_at_backups
 from supervisor.doctor.descriptors import look_at_descriptors
 from supervisor.doctor.disk import look_at_disk
 from supervisor.doctor.files import look_at_files
@@ -23,4 +24,5 @@ LOOKS: Mapping[str, Look] = {
     "limits": look_at_limits,
     "versions": look_at_versions,
     "agent": look_at_agent,
+    "backup": look_at_backups,
 }

@@ -32,7 +32,7 @@ async def test_what_was_saved_is_counted_alike_where_it_is_read_and_each_value_o
     assert made["sessions"] == 4
     assert made["dead letters"] == 3
     assert look.checking is not None
-    assert not look.checking.is_sealed_otherwise
+    assert look.checking.keys is not None
     assert set(look.checking.unreadable) <= {"grant_log"}  # whose MACs are none in that store
     assert look.checking.opened > 30
     assert (proven.author, proven.store_secret) == (IDENTITY.public, SECRET)
@@ -52,7 +52,7 @@ async def test_a_store_under_another_secret_than_the_one_beside_it_is_told(tmp_p
             await Making(client, NAMES, KEYSTORE, Secret(bytes(32))).write(LOCK, sink)
     checking = read(sink.getvalue())[1].checking
     assert checking is not None
-    assert checking.is_sealed_otherwise
+    assert checking.keys is None
 
 
 async def test_of_a_store_that_is_rotated_meanwhile_no_backup_is_made(tmp_path: Path) -> None:

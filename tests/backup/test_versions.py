@@ -7,7 +7,7 @@ from bus.client import open_redis
 from bus.keys import Keys
 from bus.restoring import Restoring
 from bus.saved import Saved
-from bus.seal import StoreSeal, keys_under
+from bus.seal import StoreSeal
 from supervisor.backup.contents import Manifest
 from supervisor.backup.looking import Look
 from supervisor.backup.reading import BackupKey, read_backup
@@ -52,7 +52,7 @@ async def test_a_backup_of_version_1_comes_back(tmp_path: Path) -> None:
         6,
         3,
     )
-    keys = keys_under(kept.secret.reveal(), NAMES.seal, {name.decode(): sealed for name, sealed in kept.seal.items()})
+    keys = kept.checking.keys
     assert keys is not None
     with redis_server(tmp_path) as url:
         async with open_redis(url) as client:

@@ -5,13 +5,15 @@ import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import trio
 
+from bus.wire import RedisFailed
 from crypto.keystore import Keystore, KeystoreError, fingerprint_hex
 from supervisor.backup.counts import Counts
-from supervisor.backup.envelope import BadRecipient, Lock, Sink
+from supervisor.backup.envelope import BadRecipient, Lock
 from supervisor.backup.files import keep_newest, named_in, whole_file
 from supervisor.backup.making import Making, StoreChanged, UnknownKinds
 from supervisor.backup.settings import BackupSettings
@@ -23,6 +25,14 @@ from supervisor.cli.store import REFUSALS, open_store
 from supervisor.key_settings import KeySettings, read_private_keys
 
 STANDARD_OUTPUT = "-"
+
+
+class _Made(NamedTuple):
+    """`not_noted`: why Redis does not know of it."""
+
+    place: str
+    counts: Counts
+    not_noted: str = ""
 
 
 @click.command("make", short_help="Save the whole state (backup FILE).")
@@ -50,21 +60,22 @@ def make(file: Path, recipients: tuple[str, ...], keep: int | None) -> None:
     path = named_in(file, settings.agent_id) if file.is_dir() else file
     with told(*REFUSALS, StoreChanged, UnknownKinds, FrameTooLarge, BadRecipient):
         lock = _lock(recipients)
-        is_pipe = str(file) == STANDARD_OUTPUT
-        with nullcontext(_standard_output()) if is_pipe else whole_file(path) as sink:
-            counts = trio.run(_write, keystore, lock, sink)
+        made = trio.run(_make, keystore, lock, None if str(file) == STANDARD_OUTPUT else path.absolute())
         gone = [] if keep is None else keep_newest(file, settings.agent_id, keep)
-    _say("standard output" if is_pipe else str(path), keystore, counts, gone)
+    _say(made, keystore, gone)
 
 
-def _say(place: str, keystore: Keystore, counts: Counts, gone: list[Path]) -> None:
+def _say(made: _Made, keystore: Keystore, gone: list[Path]) -> None:
     """On stderr, since stdout may be the backup."""
-    click.echo(f"{place} holds agent {keystore.agent_id}", err=True)
-    say_counts(counts, err=True)
+    click.echo(f"{made.place} holds agent {keystore.agent_id}", err=True)
+    say_counts(made.counts, err=True)
     fingerprint = fingerprint_hex(keystore.identity.public.fingerprint(keystore.agent_id))
     click.echo(f"signed by {fingerprint}; note it elsewhere: a restore asks for it", err=True)
     for path in gone:
         click.echo(f"deleted {path}", err=True)
+    if made.not_noted:
+        said = f"the backup is whole; that it was made could not be noted in Redis ({made.not_noted}): "
+        click.echo(f"{said}status and doctor tell the age of the one before", err=True)
 
 
 def _standard_output() -> io.BufferedWriter:
@@ -86,6 +97,15 @@ def _lock(recipients: tuple[str, ...]) -> Lock:
         raise click.ClickException(str(problem)) from None
 
 
-async def _write(keystore: Keystore, lock: Lock, sink: Sink) -> Counts:
+async def _make(keystore: Keystore, lock: Lock, path: Path | None) -> _Made:
+    """To standard output without a path. It is noted once it has its name: a backup of a Redis that takes no writes is one all the same."""
+    place = "standard output" if path is None else str(path)
     async with open_store() as store:
-        return await Making(store.client, store.names, keystore, store.secret).write(lock, sink)
+        making = Making(store.client, store.names, keystore, store.secret)
+        with nullcontext(_standard_output()) if path is None else whole_file(path) as sink:
+            counts = await making.write(lock, sink)
+        try:
+            await making.note(lock, place)
+        except RedisFailed as problem:
+            return _Made(place, counts, str(problem))
+    return _Made(place, counts)

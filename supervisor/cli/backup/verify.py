@@ -68,7 +68,7 @@ def _say(checked: Checked) -> int:
     click.echo("it would bring back the agent's identity keys, its store secret, and")
     say_counts(checked.counts)
     problems = [f"{count} values of kind {kind} do not open" for kind, count in sorted(checking.unreadable.items())]
-    if checking.is_sealed_otherwise:
+    if checking.keys is None:
         problems = ["the store in it is sealed under another store secret than the one in it"]
     if not checking.chain_holds:
         problems.append("the log of grants does not hold")

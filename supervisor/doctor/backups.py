@@ -1,0 +1,67 @@
+"""The age of the last backup, by the note in Redis (bus/last_backup.py), against how old it may become."""
+
+from collections.abc import Iterator
+
+import trio
+
+from bus.budgets import MIB
+from bus.client import open_redis
+from bus.clock import redis_ms
+from bus.keys import Keys
+from bus.last_backup import LastBackup, last_backup
+from bus.lua import Scripts
+from bus.wire import RedisFailed
+from supervisor.doctor.case import Case
+from supervisor.doctor.findings import Finding, at_most, judged, ok, unknown, warn
+from supervisor.doctor.redis import redis_url_of
+
+SUBJECT = "backup"
+ANSWER_SECONDS = 6.0
+HOUR_MS = 3_600_000
+SPOILS_AFTER = 3  # times the age that it may have: then it was missed again and again
+RUNBOOK = "docs/runbooks/backup.md"
+MAKE_ONE = f"hashee-agent backup FILE; systemctl list-timers hashee-agent-backup; {RUNBOOK}"
+
+
+def look_at_backups(case: Case) -> Iterator[Finding]:
+    """By Redis' clock, by which it was noted."""
+    url = redis_url_of(case)
+    if url is None or case.agent_id is None:
+        yield unknown(SUBJECT, "age", "the settings do not say where it would be noted", "hashee-agent check-settings")
+        return
+    try:
+        backup, now_ms = trio.run(_noted, url, Keys(case.agent_id))
+    except (RedisFailed, trio.TooSlowError):
+        yield unknown(SUBJECT, "age", "unknown without Redis, where it is noted", "docs/runbooks/redis.md")
+        return
+    yield _age(backup, now_ms, case.backup_max_age_seconds / 3600)
+
+
+async def _noted(url: str, keys: Keys) -> tuple[LastBackup | None, int]:
+    with trio.fail_after(ANSWER_SECONDS):
+        async with open_redis(url, Scripts({})) as client:
+            return await last_backup(client, keys), await redis_ms(client)
+
+
+def _age(backup: LastBackup | None, now_ms: int, most_hours: float) -> Finding:
+    allowed = f"it may be {most_hours:g} h old (HASHEE_BACKUP_MAX_AGE_HOURS)"
+    if backup is None:
+        said = "none of this store is known"
+        if most_hours:
+            return warn(SUBJECT, "age", f"{said}, and {allowed}", MAKE_ONE)
+        return ok(SUBJECT, "age", f"{said}, and none is expected (HASHEE_BACKUP_MAX_AGE_HOURS, docs/disaster.md)")
+    hours = (now_ms - backup.made_ms) / HOUR_MS
+    said = f"made {hours:.1f} h ago, {backup.size_bytes / MIB:.1f} MiB, {sealed(backup.sealed_to)}: {backup.place}"
+    if not most_hours:
+        return ok(SUBJECT, "age", said)
+    verdict = at_most(hours, warns=most_hours, spoils=SPOILS_AFTER * most_hours)
+    return judged(SUBJECT, "age", verdict, f"{said}; {allowed}", MAKE_ONE)
+
+
+def sealed(recipients: tuple[str, ...] | None) -> str:
+    """To whom, in words; age public keys are no secrets, and too long for a line."""
+    if recipients is None:
+        return "the one that was restored"
+    if not recipients:
+        return "under a passphrase"
+    return f"sealed to {len(recipients)} age key{'s' if len(recipients) > 1 else ''}"
