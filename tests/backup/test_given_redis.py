@@ -126,12 +126,19 @@ async def test_a_redis_without_room_for_both_stores_is_not_filled(tmp_path: Path
             assert await place.has_old_store()
 
 
-async def test_over_a_newer_store_it_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "newer",
+    [("INCRBY", NAMES.generation, 100), ("XADD", NAMES.ledger, "9000000000000-0", "e", "taken")],
+    ids=["more was written", "its history goes on"],
+)
+async def test_over_a_newer_store_it_is_refused_before_anything_is_written(
+    tmp_path: Path, newer: tuple[str | int, ...]
+) -> None:
     with redis_server(tmp_path) as url:
         async with open_redis(url) as client:
             place = Place(client, url, tmp_path / "state")
             await place.save()
-            await client.command("INCRBY", NAMES.generation, 100)
+            await client.command(*newer)
             key = tmp_path / "store.key"
             place.wishes = Wishes(FINGERPRINT, store_key_file=key)
             with pytest.raises(RestoreRefused, match="--over-newer-store"):

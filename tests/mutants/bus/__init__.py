@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.mutants.bus.backups import OF_BACKUPS
 from tests.mutants.bus.intake import OF_INTAKE
 from tests.mutants.bus.jobs import OF_JOBS
 from tests.mutants.bus.library import OF_THE_LIBRARY
@@ -10,5 +11,5 @@ from tests.mutants.bus.store import OF_THE_STORE
 from tests.mutants.bus.typed import TYPED
 from tests.mutants.mutant import FOLDERS, Part
 
-MUTANTS = (*OF_JOBS, *OF_INTAKE, *OF_SENDING, *OF_THE_LIBRARY, *OF_THE_STORE, *TYPED)
+MUTANTS = (*OF_JOBS, *OF_INTAKE, *OF_SENDING, *OF_THE_LIBRARY, *OF_THE_STORE, *OF_BACKUPS, *TYPED)
 BUS = Part("bus", MUTANTS, FOLDERS, ("-k", "not [memory"))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from tests.mutants.mutant import FOLDERS, Part
+from tests.mutants.supervisor.backup import BACKUP
 from tests.mutants.supervisor.house import HOUSE
 from tests.mutants.supervisor.intake import INTAKE
 from tests.mutants.supervisor.people import PEOPLE
 from tests.mutants.supervisor.relay import RELAY
 from tests.mutants.supervisor.sending import SENDING
 
-SUPERVISOR = Part("supervisor", (*INTAKE, *SENDING, *RELAY, *PEOPLE, *HOUSE), FOLDERS)
+SUPERVISOR = Part("supervisor", (*INTAKE, *SENDING, *RELAY, *PEOPLE, *HOUSE, *BACKUP), FOLDERS)

@@ -1,0 +1,43 @@
+"""What a restore counts on from: epochs above all that were, ids of prekeys far from all that were given out."""
+
+import secrets
+from pathlib import Path
+
+import pytest
+
+from bus.client import open_redis
+from bus.restoring import FEWEST_ROOM, Restoring
+from bus.saved import Value
+from tests.backup.builders import NAMES
+from tests.redis_server import redis_server
+from tests.supervisor.builders import KEYS
+
+FAR = 50 + FEWEST_ROOM
+
+
+async def test_an_id_near_a_restored_one_is_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = iter((100, 100 + FEWEST_ROOM, 0, 100 + FEWEST_ROOM))
+    monkeypatch.setattr(secrets, "randbelow", lambda _: next(drawn))
+    with redis_server(tmp_path) as url:
+        async with open_redis(url) as client:
+            sealed = KEYS.state.seal(bytes(32), NAMES.signed_prekeys, FAR)
+            restoring = Restoring(client, NAMES, KEYS.state, place=NAMES.of)
+            await restoring.take(Value("signed_prekeys", "", "hash", [b"%d" % FAR, sealed]))
+            await restoring.finish()
+            found = await client.command("HMGET", NAMES.prekey_state, "signed", "one_time")
+            assert found == [b"%d" % (100 + 2 * FEWEST_ROOM)] * 2
+    assert list(drawn) == []
+
+
+@pytest.mark.parametrize(("least", "of_backup", "of_session"), [(30, 20, 10), (20, 30, 10), (10, 20, 30)])
+async def test_the_epoch_is_above_any_that_is_replaced_or_stands_in_the_backup(
+    tmp_path: Path, least: int, of_backup: int, of_session: int
+) -> None:
+    with redis_server(tmp_path) as url:
+        async with open_redis(url) as client:
+            restoring = Restoring(client, NAMES, KEYS.state, place=NAMES.of, least_epoch=least)
+            restoring.seen_epoch(of_backup)
+            row = [b"v", b"1", b"b", b"x", b"e", b"%d" % of_session]
+            await restoring.take(Value("session", "person:device", "hash", row))
+            await restoring.finish()
+            assert await client.command("GET", NAMES.epoch) == b"31"
