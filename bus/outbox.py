@@ -15,7 +15,7 @@ from bus.client import Commands, members_until
 from bus.clock import redis_ms
 from bus.generation import Generation
 from bus.keys import Keys
-from bus.records import OutboxRecord, SentNote, decode_outbox_record, decode_sent_note
+from bus.records import OutboxRecord, SentNote, decode_outbox_record, decode_sent_note, encode_record
 from bus.store import SessionWrite, text_or_none
 from bus.wire import ConnectionReplaced, Value
 
@@ -69,12 +69,14 @@ class Outbox:
         rate_per_second: float,
         stream_id: str | None = None,
         owner: tuple[str, int] | None = None,
+        trace: str = "",
     ) -> Commit:
         """Sessions move and the bytes stand in the outbox (`record` None: nothing to acknowledge, a stream begins).
 
         `entry_id`: of the reply; NOT_HEAD when another of its conversation is under way. `answers`: job id and place. `epoch`: under
         which it was encrypted. `stream_id`: of the stream that begins or ends with it.
-        `owner`: whose row, in which version, it was addressed by; STALE when that, or a session, is another now.
+        `owner`: whose row, in which version, it was addressed by; STALE when that, or a session, is another now. `trace`: of the span that
+        said it, told to whoever hears the acknowledgement.
         """
         if self._generation.is_doubted:
             return Commit(Committed.WENT_BACK)
@@ -92,7 +94,7 @@ class Outbox:
         arguments = (
             *(conversation_id, entry_id, self.consumer, " ".join(answers), client_message_id),
             b"" if record is None else msgspec.msgpack.encode(record),
-            b"" if record is None else msgspec.msgpack.encode(SentNote.of(record)),
+            b"" if record is None else encode_record(SentNote.of(record, trace)),
             int(RESEND_SECONDS * 1000),
             *(rate_per_second, max(1.0, rate_per_second)),
             *(epoch, self._generation.highest, stream_id or ""),

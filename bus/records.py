@@ -67,6 +67,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     `strikes`: how many workers have died by themselves while they ran it (rule 8); one with a strike runs alone.
     `has_past`: it may be a dead letter that was brought back, and have sent something before.
+    `trace`: the span that it, and what is said in it, belongs under (bus/telemetry/traces.py); '' where nobody traces.
     """
 
     entry_id: str
@@ -79,6 +80,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     message: InboundMessage
     strikes: int = 0
     has_past: bool = False
+    trace: str = ""
 
     @property
     def is_first_run(self) -> bool:
@@ -105,7 +107,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 class JobRecord(msgspec.Struct, frozen=True, array_like=True):
     """A job as it lies in a mailbox and in `jobs`. `message_ms`: time in the inbound client_message_id (ULID).
 
-    `sender_id`: whose share of what may wait it takes; a former version did not write it, and passes over it.
+    `sender_id`: whose share of what may wait it takes; a former version did not write it, and passes over it, as it does over `trace`: the
+    W3C traceparent of the span that brought it, '' and not written where nobody traces.
     """
 
     schema: int
@@ -116,10 +119,11 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True):
     message_ms: int
     sealed: bytes
     sender_id: str = ""
+    trace: str = ""
 
 
 class ReplyRecord(msgspec.Struct, frozen=True, array_like=True):
-    """A reply as it lies in an out-box and in `replies`."""
+    """A reply as it lies in an out-box and in `replies`. `trace`: of the span that said it, as in JobRecord."""
 
     schema: int
     job_id: str
@@ -128,6 +132,7 @@ class ReplyRecord(msgspec.Struct, frozen=True, array_like=True):
     message_ms: int
     emitted_ms: int
     sealed: bytes
+    trace: str = ""
 
 
 class OutboxRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -145,20 +150,37 @@ class OutboxRecord(msgspec.Struct, frozen=True, array_like=True):
 
 
 class SentNote(msgspec.Struct, frozen=True, array_like=True):
-    """What is told of a committed send when it is acknowledged: its record, which is long, need not be read again then."""
+    """What is told of a committed send when it is acknowledged: its record, which is long, need not be read again then.
+
+    `trace`: of the span that said it, as in JobRecord.
+    """
 
     emitted_ms: int
     conversation_type: str
     payload_type: str
+    trace: str = ""
 
     @classmethod
-    def of(cls, record: OutboxRecord) -> "SentNote":
+    def of(cls, record: OutboxRecord, trace: str = "") -> "SentNote":
         """Of an outbox record."""
-        return cls(record.emitted_ms, record.conversation_type, record.payload_type)
+        return cls(record.emitted_ms, record.conversation_type, record.payload_type, trace)
+
+
+def encode_record(record: JobRecord | ReplyRecord | SentNote) -> bytes:
+    """A record as it lies in Redis; where nobody traces, to the byte as a version that knew no `trace` wrote it."""
+    parts = msgspec.structs.astuple(record)
+    return msgspec.msgpack.encode(parts if record.trace else parts[:-1])
 
 
 def pack_job(
-    message: InboundMessage, *, seq: int, accepted_ms: int, message_ms: int, key: BusKey, agent_id: str
+    message: InboundMessage,
+    *,
+    seq: int,
+    accepted_ms: int,
+    message_ms: int,
+    key: BusKey,
+    agent_id: str,
+    trace: str = "",
 ) -> bytes:
     """Seal a message into the record that `accept` puts into the mailbox."""
     sealed = key.seal(msgspec.msgpack.encode(message), "job", agent_id, message.message_id)
@@ -171,8 +193,9 @@ def pack_job(
         message_ms,
         sealed,
         message.sender_id,
+        trace,
     )
-    return msgspec.msgpack.encode(record)
+    return encode_record(record)
 
 
 def unpack_job(
@@ -200,6 +223,7 @@ def unpack_job(
         message=message,
         strikes=strikes,
         has_past=has_past,
+        trace=record.trace,
     )
 
 
@@ -248,11 +272,13 @@ class ReplyPlace(msgspec.Struct, frozen=True):
     message_ms: int
 
 
-def pack_reply(at: ReplyPlace, reply: Reply, *, emitted_ms: int, key: BusKey, agent_id: str) -> bytes:
+def pack_reply(at: ReplyPlace, reply: Reply, *, emitted_ms: int, key: BusKey, agent_id: str, trace: str = "") -> bytes:
     """Seal a reply into the record that `emit` puts into the out-box."""
     sealed = key.seal(msgspec.msgpack.encode(reply), "reply", agent_id, at.job_id, at.place)
-    record = ReplyRecord(SCHEMA_VERSION, at.job_id, at.conversation_id, at.place, at.message_ms, emitted_ms, sealed)
-    return msgspec.msgpack.encode(record)
+    record = ReplyRecord(
+        SCHEMA_VERSION, at.job_id, at.conversation_id, at.place, at.message_ms, emitted_ms, sealed, trace
+    )
+    return encode_record(record)
 
 
 def decode_reply_record(packed: bytes) -> ReplyRecord:

@@ -24,6 +24,7 @@ from bus.records import (
     decode_job_record,
     decode_outbox_record,
     decode_reply_record,
+    encode_record,
 )
 from bus.saved import pairs
 from bus.sealing import SealBroken, SealingKey, StoreKeys, epoch_of
@@ -71,7 +72,7 @@ class Turner:
             sealed = self._body(record.sealed, "job", record.job_id)
         else:
             sealed = self._body(record.sealed, "reply", record.job_id, record.place)
-        return None if sealed is None else msgspec.msgpack.encode(msgspec.structs.replace(record, sealed=sealed))
+        return None if sealed is None else encode_record(msgspec.structs.replace(record, sealed=sealed))
 
     def policy(self, sealed: bytes, name: str) -> bytes | None:
         """A text of the policies, re-sealed; None where it is already. Raises SealBroken."""

@@ -115,6 +115,7 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     received_ms: int = 0
     sender_id: str = ""  # who signed it
     kept_as: str = ""  # its name in quarantine, where another has its message_id
+    trace: str = ""  # of the span that brings it (bus/telemetry/traces.py)
 
     @property
     def name(self) -> str:

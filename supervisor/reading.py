@@ -57,7 +57,7 @@ class Incoming(msgspec.Struct, frozen=True):
     """A frame and how it came. `is_known`: its id stands in the memory since it was quarantined, which does not count now.
 
     `kept_as`: its name in quarantine where another message has its message_id. `noted`: the signed id (in hex) that was fresh when it was
-    noted that it waits at the relay.
+    noted that it waits at the relay. `trace`: of the span that brings it.
     """
 
     frame: MessageFrame
@@ -66,6 +66,7 @@ class Incoming(msgspec.Struct, frozen=True):
     is_known: bool = False
     kept_as: str = ""
     noted: str = ""
+    trace: str = ""
 
     @property
     def may_wait(self) -> bool:
@@ -84,6 +85,7 @@ class Incoming(msgspec.Struct, frozen=True):
             message_id=frame.message_id,
             received_ms=self.received_ms,
             kept_as=self.kept_as,
+            trace=self.trace,
         )
 
 
@@ -192,10 +194,7 @@ class Reader:
         return self._sessions.locked([(envelope.sender_id, envelope.sender_device)])
 
     async def read(self, incoming: Incoming, envelope: Envelope, make_room: Callable[[], Awaitable[None]]) -> Reading:
-        """One look and one opening; the caller holds the lock. `make_room` is waited for before anything is opened.
-
-        Raises RedisFailed, RestFailed.
-        """
+        """One look and one opening; the caller holds the lock. `make_room` is waited for before anything is opened. Raises RedisFailed, RestFailed."""
         peer = (envelope.sender_id, envelope.sender_device)
         look = await self._store.look(envelope.conversation_id, peer, envelope.replay_id)
         if incoming.is_known:
@@ -384,6 +383,7 @@ class Reader:
             message_ms=arrival.message_ms,
             key=self._bus_key,
             agent_id=self._device.owner_id,
+            trace=arrival.trace,
         )
 
 

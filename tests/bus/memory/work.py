@@ -95,7 +95,14 @@ class MemorySteps:
 
     def _pack(self, job: Job, place: str, reply: Reply) -> bytes:
         at = ReplyPlace(job.job_id, job.conversation_id, place, job.message_ms)
-        return pack_reply(at, reply, emitted_ms=int(time.time() * 1000), key=self._bus_key, agent_id=self._agent_id)
+        return pack_reply(
+            at,
+            reply,
+            emitted_ms=int(time.time() * 1000),
+            key=self._bus_key,
+            agent_id=self._agent_id,
+            trace=job.trace,
+        )
 
     async def finish(
         self,
