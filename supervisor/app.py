@@ -39,6 +39,7 @@ from supervisor.secrets import Secret, StoreSecretMissing, load_or_make_store_se
 from supervisor.starting import Patience, answered_while_starting
 from supervisor.status import StatusDesk
 from supervisor.supervisor_control import SupervisorControl
+from supervisor.tracing import open_traces, trace_messages
 
 EXIT_CONFIGURATION = 78
 AT_ONCE_SECONDS = 0.2
@@ -58,34 +59,36 @@ async def run_supervisor(settings: SupervisorSettings, keeper: KeeperLink | None
     device = LocalDevice(settings.agent_id, settings.agent_id, identity)
     address = RelayAddress(settings.base_url, settings.agent_id, settings.agent_token, settings.way)
     log.info("relay: its address", url=settings.base_url, way=settings.way.shown)
-    async with (
-        open_redis(url) as client,
-        open_rest(settings.base_url, settings.agent_id, settings.agent_token, settings.way) as rest,
-        answered_while_starting(health, keeper, settings, http.dead_threads) as starting,
-    ):
-        try:
-            await _wait_for_redis(client, settings, starting.failed)
-            keys = await _open_store(client, settings, store_secret, starting.failed)
-        except RedisUnfit as error:
-            log.error("redis: not fit", reason=str(error))
-            return EXIT_CONFIGURATION
-        except (StoreSealed, StoreSecretMissing) as error:
-            log.error("store: does not open", reason=str(error))
-            return EXIT_CONFIGURATION
-        async with open_parts(
-            settings=settings,
-            client=client,
-            rest=rest,
-            device=device,
-            address=address,
-            keys=keys,
-            instance=instance,
-            metrics=metrics,
-            failed=starting.failed,
-        ) as parts:
-            await starting.over()
-            desk = StatusDesk(parts, metrics, instance.name)
-            return await _Run(settings, keeper, parts, health=health, desk=desk, http=http).run()
+    with open_traces(settings.telemetry, metrics, instance.name) as traces:
+        async with (
+            open_redis(url) as client,
+            open_rest(settings.base_url, settings.agent_id, settings.agent_token, settings.way) as rest,
+            answered_while_starting(health, keeper, settings, http.dead_threads) as starting,
+        ):
+            try:
+                await _wait_for_redis(client, settings, starting.failed)
+                keys = await _open_store(client, settings, store_secret, starting.failed)
+            except RedisUnfit as error:
+                log.error("redis: not fit", reason=str(error))
+                return EXIT_CONFIGURATION
+            except (StoreSealed, StoreSecretMissing) as error:
+                log.error("store: does not open", reason=str(error))
+                return EXIT_CONFIGURATION
+            async with open_parts(
+                settings=settings,
+                client=client,
+                rest=rest,
+                device=device,
+                address=address,
+                keys=keys,
+                instance=instance,
+                metrics=metrics,
+                failed=starting.failed,
+            ) as parts:
+                trace_messages(parts, traces)
+                await starting.over()
+                desk = StatusDesk(parts, metrics, instance.name)
+                return await _Run(settings, keeper, parts, health=health, desk=desk, http=http).run()
     return 0  # stopped while it started
 
 

@@ -35,6 +35,8 @@ from bus.shared_settings import (
     agent_id_of,
 )
 from bus.socket_place import SHORT_DIR
+from bus.telemetry.settings import ALL as TELEMETRY_SETTINGS
+from bus.telemetry.settings import TelemetrySettings, telemetry_of
 from supervisor import settings_parsers as parsers
 from supervisor.autoscale import Bounds
 from supervisor.backup_age import BACKUP_MAX_AGE_HOURS, BACKUP_RECIPIENTS, backup_max_age_seconds_of
@@ -138,6 +140,7 @@ ALL_SETTINGS = (
     KEY_CHANGE,
     LOG_LEVEL,
     LOG_FORMAT,
+    *TELEMETRY_SETTINGS,
 )
 
 
@@ -220,6 +223,7 @@ class SupervisorSettings:
     key_change: str
     backup_max_age_seconds: float
     log: LogSettings
+    telemetry: TelemetrySettings | None
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "SupervisorSettings":
@@ -264,6 +268,7 @@ class SupervisorSettings:
             key_change=reader.required(KEY_CHANGE, one_of(("hold", "accept", "refuse")), ""),
             backup_max_age_seconds=backup_max_age_seconds_of(reader),
             log=_log_settings(reader),
+            telemetry=telemetry_of(reader),
         )
         shared.retry_seconds_of(reader), shared.retries_timeouts_of(reader)  # both are read by the workers
         reader.required(CONNECTION_MODE, one_of(("websocket",)), "")
@@ -296,6 +301,7 @@ class WorkerSettings:
             concurrency=shared.concurrency_of(reader),
             log=_log_settings(reader),
         )
+        telemetry_of(reader)  # is read by `python -m workers`
         reader.finish()
         return settings
 

@@ -23,6 +23,7 @@ from supervisor.payloads import resend_frame
 from supervisor.rest import bounded_seconds
 from supervisor.sent_times import SentTimes
 from supervisor.streams import Streams
+from supervisor.tracing import MessageTraces
 
 SCAN_SECONDS = 1.0
 REFUSED_AGAIN_SECONDS = 5.0
@@ -57,6 +58,7 @@ class Delivery:
         self._sent_times = sent_times
         self._streams = streams
         self._metrics = metrics
+        self.traces = MessageTraces()
         self._early: list[MessageAck | MessageError] = []
         self._settling: trio.Nursery | None = None
         self._waiting = 0
@@ -139,6 +141,7 @@ class Delivery:
         if sent is not None:
             duration_ms = max(0, now_ms() - sent.emitted_ms)
             self._metrics.outbound(sent.conversation_type, sent.payload_type, duration_ms)
+            self.traces.acknowledged(ack.client_message_id, conversation, sent, sent_ms)
 
     async def _refused(self, refusal: MessageError) -> None:
         conversation = await self._outbox.conversation_of(refusal.client_message_id)
@@ -153,6 +156,7 @@ class Delivery:
             conversation, f"refused_{code}", client_message_id=refusal.client_message_id
         ):
             self._metrics.dead_letters.labels("reply").inc()
+            self.traces.refused(refusal.client_message_id, f"refused_{code}")
             log.error("message: refused", conversation_id=conversation, code=code)
 
     async def _resend(self) -> None:

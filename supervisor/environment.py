@@ -6,6 +6,8 @@ unless listed here, and so is what systemd gives the main process alone. The bus
 
 from collections.abc import Mapping
 
+from bus.telemetry.settings import headers_to_hand_on
+
 # What a worker reads; every other HASHEE_* stays here, its _FILE form too.
 OURS_FOR_WORKERS = frozenset(
     {
@@ -30,7 +32,7 @@ OF_THE_MAIN_PROCESS = frozenset(
 
 def worker_environment(environ: Mapping[str, str], *, agent_id: str, redis_url: str) -> dict[str, str]:
     """What is left of `environ` for a worker of this agent."""
-    kept = {name: value for name, value in environ.items() if _may_go(name)}
+    kept = {name: value for name, value in environ.items() if _may_go(name)} | headers_to_hand_on(environ)
     return kept | {"HASHEE_AGENT_ID": agent_id, "HASHEE_REDIS_URL": redis_url}
 
 

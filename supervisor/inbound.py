@@ -5,6 +5,7 @@ reader only puts a frame into its lane.
 """
 
 import sys
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from supervisor.reading import Incoming, Known, MessageFrame, Old, Readable, Rea
 from supervisor.rest import RestFailed
 from supervisor.sessions import Sessions
 from supervisor.shares import Place, Room
+from supervisor.tracing import MessageTraces
 
 MOST_CONFLICTS = 20
 POLL_AFTER = 256
@@ -65,6 +67,7 @@ class Waiting:
         self.frame_bytes = sum(map(sys.getsizeof, msgspec.structs.astuple(incoming.frame)))
         self.place = Place(room, self.frame_bytes)
         self.done = trio.Event()
+        self.began_ns = time.time_ns()
         self.outcome: Intake | None = None
         self.reason: str | None = None
         """Why it could not be read."""
@@ -99,6 +102,7 @@ class Inbound:
         """`on_session` is told the owner with whom a session has begun, and which. `acks_settled` returns when the acknowledgements heard for a
         conversation have taken their place in its sequence.
         """
+        self.traces = MessageTraces()
         self._acks_settled = acks_settled
         self._store = store
         self._reader = reader
@@ -164,7 +168,8 @@ class Inbound:
             if len(pushed) >= MOST_NOTED:
                 pushed.clear()  # the latest count
             pushed.add(frame.message_id)
-        waiting = Waiting(Incoming(frame, Source.PUSH, now_ms()), self._opening)
+        incoming = Incoming(frame, Source.PUSH, now_ms(), trace=self.traces.arrived())
+        waiting = Waiting(incoming, self._opening)
         try:
             self._lanes.put(frame.conversation_id, waiting, size=waiting.held_bytes, owner=frame.sender_id)
         except LaneFull:
@@ -173,17 +178,21 @@ class Inbound:
 
     async def poll(self, frame: MessageFrame) -> Intake | None:
         """A polled frame: what became of it; None when Redis or the relay was away."""
-        return (await self._in_turn(Incoming(frame, Source.POLL, now_ms()))).outcome
+        return (await self._in_turn(Incoming(frame, Source.POLL, now_ms(), trace=self.traces.arrived()))).outcome
 
     async def fetched(self, frame: MessageFrame, noted: str = "") -> Intake | None:
         """A message that has waited at the relay (supervisor/held.py): what became of it; HELD: it waits on. `noted`: its note's signed id."""
-        return (await self._in_turn(Incoming(frame, Source.HELD, now_ms(), noted=noted))).outcome
+        incoming = Incoming(frame, Source.HELD, now_ms(), noted=noted, trace=self.traces.arrived())
+        return (await self._in_turn(incoming)).outcome
 
     async def retry(self, quarantined: Quarantined, frame: MessageFrame) -> Waiting:
         """A frame out of quarantine: in its conversation's turn, like any other."""
         name, is_known = quarantined.message_id, quarantined.is_remembered
         kept_as = "" if name == frame.message_id else name
-        return await self._in_turn(Incoming(frame, Source.QUARANTINE, now_ms(), is_known=is_known, kept_as=kept_as))
+        trace = self.traces.arrived()
+        return await self._in_turn(
+            Incoming(frame, Source.QUARANTINE, now_ms(), is_known=is_known, kept_as=kept_as, trace=trace)
+        )
 
     async def _in_turn(self, incoming: Incoming) -> Waiting:
         frame, waiting = incoming.frame, Waiting(incoming, self._opening)
@@ -197,6 +206,13 @@ class Inbound:
         await self._lanes.run()
 
     async def _work(self, waiting: Waiting) -> None:
+        frame, span = waiting.incoming.frame, waiting.incoming.trace
+        with self.traces.current(span):
+            await self._settle_in_turn(waiting)
+        ids = frame.message_id, frame.conversation_id
+        self.traces.received(span, waiting.began_ns, ids, waiting.outcome, waiting.reason)
+
+    async def _settle_in_turn(self, waiting: Waiting) -> None:
         frame = waiting.incoming.frame
         try:
             if waiting.incoming.source is Source.PUSH:

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 import structlog
 
 from bus.log_stream import LINES_LOST, queue_of
+from bus.telemetry.traces import of_log_line
 from supervisor.config import LogSettings
 from supervisor.secrets import Secret
 
@@ -43,6 +44,7 @@ def configure_logging(settings: LogSettings, role: str, stream: TextIO | None = 
         processors=[
             structlog.stdlib.add_log_level,
             structlog.contextvars.merge_contextvars,
+            _span_of_line,
             _place_of_exception,
             _hide_secrets,
             *role_and_time,
@@ -149,6 +151,10 @@ def _place_of_exception(_logger: object, _method: str, event: Event) -> Event:
         if places := extract_tb(exception.__traceback__):
             event["at"] = f"{Path(places[-1].filename).name}:{places[-1].lineno}"
     return event
+
+
+def _span_of_line(_logger: object, _method: str, event: Event) -> Event:
+    return {**event, **span} if (span := of_log_line()) else event
 
 
 def _hide_secrets(_logger: object, _method: str, event: Event) -> Event:

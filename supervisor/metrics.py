@@ -103,6 +103,11 @@ class Metrics:
             registry=registry,
         )
         self.log_lines_lost.set_function(lines_lost)
+        self.spans_lost = Gauge(
+            "hashee_trace_spans_lost",
+            "Spans of this supervisor that OpenTelemetry's receiver never took, since its start",
+            registry=registry,
+        )
         self.reconnects = Counter("hashee_reconnect", "Relay connections that ended", registry=registry)
         self.resent = Counter("hashee_message_resent", "Sends repeated with the same bytes", registry=registry)
         self.reclaimed = Counter(

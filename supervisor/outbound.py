@@ -17,7 +17,7 @@ from bus.backoff import Backoff
 from bus.leases import LeaseKeeper
 from bus.outbox import Commit, Committed, Outbox
 from bus.readers import Entry, StreamReader
-from bus.records import SCHEMA_VERSION, BadRecord, OutboxRecord, Reply, ReplyRecord, decode_reply_record, open_reply
+from bus.records import SCHEMA_VERSION, BadRecord, OutboxRecord, ReplyRecord, decode_reply_record, open_reply
 from bus.sealing import StoreKeys
 from bus.store import Store
 from bus.wire import RedisFailed
@@ -28,6 +28,7 @@ from supervisor.addressing import GROUP
 from supervisor.connection import Connection, NotConnected, State
 from supervisor.frames import Frame, MessageSend, StreamAbort, StreamDone, StreamStart
 from supervisor.metrics import Metrics
+from supervisor.outgoing import Head
 from supervisor.own_words import OwnWords
 from supervisor.payloads import payload_type_of, reply_id, reply_message_id, resend_frame
 from supervisor.rate_line import RateLine
@@ -38,23 +39,13 @@ from supervisor.sent_times import SentTimes
 from supervisor.sessions import Peer
 from supervisor.streams import LiveStream, Streams
 from supervisor.time_guard import TimeGuard
+from supervisor.tracing import MessageTraces
 
 SLOTS = 64
 STREAM_START = ":start:"
 RETRY_SECONDS = 1.0
 
 log = structlog.get_logger()
-
-
-class _Head(msgspec.Struct, frozen=True):
-    """A reply that was taken: the head of its conversation's out-box."""
-
-    entry_id: str
-    record: ReplyRecord
-    reply: Reply
-
-    def __repr__(self) -> str:
-        return f"_Head(entry_id={self.entry_id!r}, job_id={self.record.job_id!r}, place={self.record.place!r})"
 
 
 class Outbound:
@@ -95,6 +86,7 @@ class Outbound:
         self._taking = trio.CancelScope()
         self._rate_line = RateLine(metrics)
         self._agent_id = store.keys.agent_id
+        self.traces = MessageTraces()
         self._words = OwnWords(keys.bus, self._agent_id)
 
     async def run(self) -> None:
@@ -192,17 +184,20 @@ class Outbound:
         if self._connection.state is not State.CONNECTED:
             await self._outbox.give_back_reply(entry.id, record.conversation_id)
             return
-        head = _Head(entry.id, record, open_reply(record, key=self._keys.bus, agent_id=self._agent_id))
-        try:
-            await self._encrypt_and_send(head)
-        except CannotSeal as error:
-            await self._drop(head, error.reason)
-        except RestFailed as error:
-            if not error.is_refusal:
-                raise
-            await self._drop(head, "no_usable_device")
+        reply = open_reply(record, key=self._keys.bus, agent_id=self._agent_id)
+        identifier = reply_id(self._keys.identifier, record.job_id, record.place)
+        head = Head(entry.id, record, reply, reply_message_id(identifier, record.message_ms))
+        with self.traces.current(self.traces.reply_read(head.trace, head.client_message_id, record.conversation_id)):
+            try:
+                await self._encrypt_and_send(head)
+            except CannotSeal as error:
+                await self._drop(head, error.reason)
+            except RestFailed as error:
+                if not error.is_refusal:
+                    raise
+                await self._drop(head, "no_usable_device")
 
-    async def _encrypt_and_send(self, head: _Head) -> None:
+    async def _encrypt_and_send(self, head: Head) -> None:
         kind, recipient = await self._recipients.find(head.record.conversation_id)
         if recipient is None:
             await self._drop(head, "no_group_key" if kind == GROUP else "no_grant")
@@ -227,24 +222,23 @@ class Outbound:
             await self._begin_stream(head, addressed, stream_key, sealed.encrypted_payload)
         await self._ask_for_an_answer(head, sealed)
 
-    async def _offer_before(self, head: _Head) -> None:
+    async def _offer_before(self, head: Head) -> None:
         """Put an offer into the out-box before this reply, which is taken again when that is acknowledged."""
         record = head.record
         offer = self._words.renewed(record.job_id, record.conversation_id, record.message_ms)
         if await self._outbox.post_before(record.conversation_id, head.entry_id, offer):
             log.info("session: offered anew, since Redis went back", conversation_id=record.conversation_id)
 
-    def _addressed(self, head: _Head, recipient: Recipient, kind: str, stream_key: StreamKey | None) -> Addressed:
-        record, reply = head.record, head.reply
-        identifier = reply_id(self._keys.identifier, record.job_id, record.place)
+    def _addressed(self, head: Head, recipient: Recipient, kind: str, stream_key: StreamKey | None) -> Addressed:
+        reply = head.reply
         payload = reply.payload
         if stream_key is not None:
             payload = stream_start_payload(reply.stream_id or "", stream_key)
         return Addressed(
             recipient,
-            record.conversation_id,
+            head.record.conversation_id,
             kind,
-            reply_message_id(identifier, record.message_ms),
+            head.client_message_id,
             payload,
             reply.new_session_with,
         )
@@ -256,7 +250,7 @@ class Outbound:
             raise CannotSeal("no_grant")
         return msgspec.structs.replace(addressed, recipient=recipient)
 
-    async def _commit(self, head: _Head, addressed: Addressed) -> tuple[SealedFor, str] | None:
+    async def _commit(self, head: Head, addressed: Addressed) -> tuple[SealedFor, str] | None:
         """Encrypt and commit, again when what it is made with has changed meanwhile; with it the stream that it ends, or ''.
 
         None when there is nothing to send.
@@ -288,6 +282,7 @@ class Outbound:
                 continue
             if commit.outcome is Committed.COMMITTED:
                 self._sealer.committed(sealed)
+                self.traces.committed(head.client_message_id)
                 self._leases.release(head.entry_id)
                 return sealed, commit.stream_id
             if commit.outcome in (Committed.WENT_BACK, Committed.EPOCH):
@@ -298,7 +293,7 @@ class Outbound:
                 await self._send(resend_frame(commit.stored))
             return None
 
-    async def _ask_for_an_answer(self, head: _Head, sealed: SealedFor) -> None:
+    async def _ask_for_an_answer(self, head: Head, sealed: SealedFor) -> None:
         """A device that has not answered for long is asked to (PROTOCOL §5.4), so that its chain is renewed."""
         unanswered = self._sealer.unanswered(sealed)
         if not unanswered:
@@ -311,7 +306,7 @@ class Outbound:
             log.warning("session: not pinged", reason=str(error))  # the next message asks again
 
     async def _seal_and_commit(
-        self, head: _Head, addressed: Addressed, peers: list[Peer], bundles: Mapping[str, Bundle], *, epoch: int
+        self, head: Head, addressed: Addressed, peers: list[Peer], bundles: Mapping[str, Bundle], *, epoch: int
     ) -> tuple[SealedFor, Commit]:
         async with self._sealer.locked(peers):
             if self._sealer.epoch != epoch:
@@ -319,7 +314,7 @@ class Outbound:
             sealed = await self._sealer.seal(addressed, peers, bundles)
             return sealed, await self._try_commit(head, addressed, sealed)
 
-    async def _try_commit(self, head: _Head, addressed: Addressed, sealed: SealedFor) -> Commit:
+    async def _try_commit(self, head: Head, addressed: Addressed, sealed: SealedFor) -> Commit:
         record, reply = head.record, head.reply
         outbox = OutboxRecord(
             SCHEMA_VERSION,
@@ -344,9 +339,10 @@ class Outbound:
             epoch=sealed.epoch,
             rate_per_second=self._rate,
             stream_id=reply.stream_id,
+            trace=head.trace,
         )
 
-    async def _begin_stream(self, head: _Head, addressed: Addressed, key: StreamKey, encrypted_payload: str) -> None:
+    async def _begin_stream(self, head: Head, addressed: Addressed, key: StreamKey, encrypted_payload: str) -> None:
         conversation, stream_id = head.record.conversation_id, head.reply.stream_id or ""
         stream = LiveStream(
             stream_id,
@@ -362,7 +358,7 @@ class Outbound:
             await self._outbox.end_stream(conversation, f"{stream_id} {self._outbox.consumer}")
 
     async def _final_frame(
-        self, head: _Head, client_message_id: str, encrypted_payload: str, shown_stream_id: str
+        self, head: Head, client_message_id: str, encrypted_payload: str, shown_stream_id: str
     ) -> Frame:
         """As the end of its stream, also when another supervisor shows that; a first run's stream is over."""
         conversation, reply = head.record.conversation_id, head.reply
@@ -383,10 +379,11 @@ class Outbound:
             return False  # its record stands in the outbox: the next connection sends it
         return True
 
-    async def _drop(self, head: _Head, reason: str) -> None:
+    async def _drop(self, head: Head, reason: str) -> None:
         record, answers = head.record, (head.record.job_id, head.record.place)
         if await self._outbox.drop_reply(record.conversation_id, reason, answers=answers, entry_id=head.entry_id):
             self._metrics.dead_letters.labels("reply").inc()
+            self.traces.refused(head.client_message_id, reason)
             log.error("reply: dead letter", job_id=record.job_id, place=record.place, reason=reason)
 
     async def _drop_unreadable(self, entry: Entry) -> None:

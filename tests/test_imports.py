@@ -56,7 +56,8 @@ def test_imports_point_down_only(package: str) -> None:
 @pytest.mark.pure
 def test_whatever_is_imported_is_a_dependency_of_ours_and_not_only_somebody_elses() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    named = {re.split(r"[\[<>=]", line)[0].lower() for line in project["dependencies"]}
+    requirements = [*project["dependencies"], *project["optional-dependencies"]["otel"]]
+    named = {re.split(r"[\[<>=]", line)[0].lower() for line in requirements}
     providers = packages_distributions()
     wrong = {
         f"{path.relative_to(ROOT)} imports {name}"

@@ -28,6 +28,7 @@ from workers.loading import CannotLoad, load_agent
 from workers.logs import Log, kind, worker_log
 from workers.process import Worker
 from workers.settings import WorkerSettings, parse_options, read_settings
+from workers.tracing import open_tracing
 
 EXIT_CONFIGURATION = 78
 EXIT_CRASHED = 70
@@ -57,13 +58,15 @@ def main(arguments: Sequence[str]) -> int:
     log = worker_log(os.environ, settings.consumer, level=settings.log_level, line_format=settings.log_format)
     last_words = LastWords(log, is_heard=options.log_fd is not None)
     last_words.install()
-    worker = Worker(settings, log)
+    tracing = open_tracing(settings, log)
+    worker = Worker(settings, log, tracing)
     worker.show_title()
     tune()
     link = _link(settings, worker, log)
     try:
         return _run(worker, settings, log, last_words)
     finally:
+        tracing.close()
         if link is not None:
             link.close(LAST_WORDS_SECONDS)
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bus.log_stream import LINES_LOST, queue_of
+from bus.telemetry.traces import of_log_line
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}
@@ -84,7 +85,7 @@ class _Formatter(logging.Formatter):
         return self.format(logging.makeLogRecord({**values, "values": {"lines": count}}))
 
     def format(self, record: logging.LogRecord) -> str:
-        values: dict[str, object] = {"worker": self._consumer} | getattr(record, "values", {})
+        values: dict[str, object] = {"worker": self._consumer} | getattr(record, "values", {}) | of_log_line()
         if self._as_json:
             stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
             line = {"event": record.getMessage(), "level": record.levelname.lower()} | values

@@ -39,6 +39,7 @@ from workers.logs import Log
 from workers.overrun import OverrunWatch
 from workers.runner import Runner, RunnerSettings
 from workers.settings import WorkerSettings
+from workers.tracing import JobTracing
 from workers.vitals import Vitals
 
 EXIT_STOPPED_HARD = 75
@@ -52,9 +53,10 @@ STOP_WITHIN_SECONDS = 5.0
 class Worker:
     """One process' runner with what reaches it from outside of the event loop."""
 
-    def __init__(self, settings: WorkerSettings, log: Log) -> None:
+    def __init__(self, settings: WorkerSettings, log: Log, tracing: JobTracing) -> None:
         self._settings = settings
         self._log = log
+        self._tracing = tracing
         self._vitals = Vitals()
         self._vitals.introduce(consumer=settings.consumer, handler=settings.handler, concurrency=settings.concurrency)
         self._link: ControlLink | None = None
@@ -144,6 +146,7 @@ class Worker:
             vitals=self._vitals,
             log=self._log,
             observe=self.tell,
+            tracing=self._tracing,
         )
         self._store = store
         try:

@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -22,11 +22,13 @@ from workers.agent import Agent
 from workers.context import Observe, observe_nothing
 from workers.errors import Fail, Retry
 from workers.execution import Bench, Ended, Run, run_handler
+from workers.hand import Hand
 from workers.logs import Log, kind, where
 from workers.outlet import WorkerBus, until_redis_answers
 from workers.payloads import text_payload
 from workers.sending import ROOM_SECONDS, SendSoon
 from workers.slots import Slots
+from workers.tracing import JobTracing
 from workers.vitals import Vitals
 
 # Three tries more after a failure, then a dead letter: a passing fault of a service is over by then, a defect is not.
@@ -52,24 +54,6 @@ class RunnerSettings:
     retries_timeouts: bool = False
 
 
-@dataclass(eq=False)
-class _Hand:
-    """A job that was taken: the scope that ends it, whether its handler was begun, whether its end is being told to Redis, whose answer
-    says if it was still ours, and whether it has had it, or nothing more can be done about it.
-    """
-
-    job: Job
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    begun: bool = False
-    superseded: bool = False
-    ending: bool = False
-    ended: bool = False
-    began_ms: int | None = None
-    """When its handler began, as long as nobody has been told."""
-    waited_seconds: float = 0.0
-    """For room for what it said: that is not of its own time."""
-
-
 class Runner:
     """One worker's jobs."""
 
@@ -82,16 +66,18 @@ class Runner:
         vitals: Vitals,
         log: Log,
         observe: Observe = observe_nothing,
+        tracing: JobTracing | None = None,
     ) -> None:
         self._bus = bus
         self._settings = settings
         self._vitals = vitals
         self._log = log
+        self._tracing = tracing or JobTracing()
         self._slots = Slots(settings.concurrency)
         threads = trio.CapacityLimiter(settings.concurrency)
         self._soon = SendSoon()
         self._bench = Bench(agent=agent, outlet=bus, threads=threads, observe=observe, soon=self._soon)
-        self._hands: dict[str, _Hand] = {}
+        self._hands: dict[str, Hand] = {}
         self._room = trio.Event()
         self._taking = trio.CancelScope()
         self._stopping = False
@@ -139,7 +125,7 @@ class Runner:
             backoff.reset()
             said = ""
             for job in jobs:
-                hand = self._hands[job.entry_id] = _Hand(job)
+                hand = self._hands[job.entry_id] = Hand(job)
                 self._bus.hold(job)
                 nursery.start_soon(self._carry, hand)
             self._clear_the_way()
@@ -157,14 +143,14 @@ class Runner:
             if not hand.begun and (self._taking.cancel_called or (suspect is not None and hand is not suspect)):
                 hand.scope.cancel()
 
-    async def _carry(self, hand: _Hand) -> None:
+    async def _carry(self, hand: Hand) -> None:
         """From taking to letting go."""
         try:
             with hand.scope:
                 async with self._slots.alone() if hand.job.strikes else self._slots.one():
                     # Sent away while the slot came: not begun, so handed back.
                     await trio.lowlevel.checkpoint_if_cancelled()
-                    hand.begun = True
+                    hand.begin(self._tracing)
                     self._vitals.started(hand.job)
                     await self._run(hand)
             if not hand.ended:
@@ -172,12 +158,13 @@ class Runner:
         except RedisRefused as refused:
             self._let_go(hand, refused)
         finally:
+            hand.tell()
             self._vitals.ended(hand.job)
             self._bus.release(hand.job)
             del self._hands[hand.job.entry_id]
             self._room.set()
 
-    async def _end_cancelled(self, hand: _Hand) -> None:
+    async def _end_cancelled(self, hand: Hand) -> None:
         """Cancelled before it came to its end: interrupted, to be handed back, or lost."""
         if hand.superseded:
             await self._end_superseded(hand)
@@ -188,19 +175,20 @@ class Runner:
                     is_dead = await self._bus.hand_back(hand.job, has_begun=hand.begun, apology=self._apology())
                 except RedisFailed:
                     return  # its lease runs out
+                hand.outcome = "dead" if is_dead else "handed_back"
                 if is_dead:
                     self._vitals.count_failed()
                     self._log.error("job: dead letter", job=hand.job.job_id, reason="deliveries")
                 else:
                     self.handed_back += 1
 
-    async def _end_superseded(self, hand: _Hand) -> None:
-        hand.ending = True
+    async def _end_superseded(self, hand: Hand) -> None:
+        hand.ending, hand.outcome = True, "superseded"
         with trio.CancelScope(shield=True):
             await until_redis_answers(lambda: self._bus.finish(hand.job, "superseded"))
         self._log.info("job: superseded by a later message", job=hand.job.job_id)
 
-    async def _run(self, hand: _Hand) -> None:
+    async def _run(self, hand: Hand) -> None:
         job = hand.job
         started = await self._start(job)
         if started.outcome == "fenced":
@@ -231,7 +219,7 @@ class Runner:
             return Started("started", is_noted=False)
         return await until_redis_answers(lambda: self._bus.start(job))
 
-    async def _handle(self, hand: _Hand, started: Started) -> Ended:
+    async def _handle(self, hand: Hand, started: Started) -> Ended:
         messages = (hand.job.message, *started.together)
         tell_start = partial(self._tell_start, hand)
         run = Run(hand.job, messages, started.places, tell_start=tell_start, waited=partial(self._waited, hand))
@@ -240,13 +228,13 @@ class Runner:
         finally:
             self._vitals.ended(hand.job)  # what is left waits for Redis alone
 
-    async def _tell_start(self, hand: _Hand) -> None:
+    async def _tell_start(self, hand: Hand) -> None:
         began_ms, hand.began_ms = hand.began_ms, None
         if began_ms is not None:
             await until_redis_answers(partial(self._bus.start, hand.job, began_ms=began_ms))
 
     @asynccontextmanager
-    async def _limited(self, hand: _Hand) -> AsyncIterator[None]:
+    async def _limited(self, hand: Hand) -> AsyncIterator[None]:
         """What runs over its time is ended at once, whatever Redis does: its handler when it lets itself be cancelled (a thread does
         not), and its job in Redis as soon as that can be.
         """
@@ -262,11 +250,11 @@ class Runner:
         if raised is not None:
             raise raised
 
-    async def _tell_long_run(self, hand: _Hand) -> None:
+    async def _tell_long_run(self, hand: Hand) -> None:
         await trio.sleep(LONG_SECONDS)
         await self._tell_start(hand)
 
-    async def _watch(self, hand: _Hand) -> None:
+    async def _watch(self, hand: Hand) -> None:
         await trio.sleep(self._settings.job_seconds)
         given = 0.0
         while hand.waited_seconds > given:
@@ -279,13 +267,13 @@ class Runner:
             wait = self._wait_after(hand.job) if self._settings.retries_timeouts else None
             await self._fail(hand, "timeout", wait)
 
-    async def _unless_refused(self, hand: _Hand, step: Callable[[_Hand], Awaitable[None]]) -> None:
+    async def _unless_refused(self, hand: Hand, step: Callable[[Hand], Awaitable[None]]) -> None:
         try:
             await step(hand)
         except RedisRefused as refused:
             self._let_go(hand, refused)
 
-    def _let_go(self, hand: _Hand, refused: RedisRefused) -> None:
+    def _let_go(self, hand: Hand, refused: RedisRefused) -> None:
         """Redis is there, and will not have this step of this job, now or later. Its lease runs out and it comes again, as often as any
         job may; the worker and its other jobs go on.
         """
@@ -294,7 +282,7 @@ class Runner:
         hand.ended = True
         hand.scope.cancel()
 
-    async def _finish(self, hand: _Hand, ended: Ended) -> None:
+    async def _finish(self, hand: Hand, ended: Ended) -> None:
         if hand.ended:
             return
         job, began_ms = hand.job, hand.began_ms
@@ -312,23 +300,24 @@ class Runner:
                 await trio.sleep(ROOM_SECONDS)
                 self._waited(hand, ROOM_SECONDS)
         hand.ended = True
+        hand.outcome = "lost" if finished is Finished.FENCED else outcome
         if finished is Finished.FENCED:
             self._log.warning("job: lost to another worker", job=job.job_id)
         else:
             self._vitals.count_done()
 
-    def _waited(self, hand: _Hand, seconds: float) -> None:
+    def _waited(self, hand: Hand, seconds: float) -> None:
         hand.waited_seconds += seconds
         self._vitals.waited(hand.job, seconds)
 
-    async def _retry_as_asked(self, hand: _Hand, asked: Retry) -> None:
+    async def _retry_as_asked(self, hand: Hand, asked: Retry) -> None:
         if hand.job.deliveries >= MOST_DELIVERIES:
             await self._fail(hand, "deliveries", None)
         else:
             await self._fail(hand, "retry_asked", asked.after_seconds)
 
-    async def _fail_by(self, hand: _Hand, error: BaseException) -> None:
-        wait = self._wait_after(hand.job)
+    async def _fail_by(self, hand: Hand, error: BaseException) -> None:
+        wait, hand.error = self._wait_after(hand.job), kind(error)
         # The exception's text may quote the conversation, so it is not shown.
         self._log.warning(
             "job: the handler failed",
@@ -346,7 +335,7 @@ class Runner:
         spread = random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, guards nothing
         return waits[job.attempt - 1] * spread if job.attempt <= len(waits) else None
 
-    async def _fail(self, hand: _Hand, reason: str, retry_after_seconds: float | None) -> None:
+    async def _fail(self, hand: Hand, reason: str, retry_after_seconds: float | None) -> None:
         if hand.ended:
             return
         job, apology = hand.job, self._apology()
@@ -354,6 +343,8 @@ class Runner:
         hand.ending = True
         failed = await until_redis_answers(lambda: self._bus.fail(job, reason, after_ms, apology))
         hand.ended = True
+        hand.outcome = "lost" if failed is Failed.FENCED else failed.value.decode()
+        hand.error = hand.error or ("" if reason == "retry_asked" else reason)
         if failed is Failed.FENCED:
             self._log.warning("job: lost to another worker", job=job.job_id)
             return

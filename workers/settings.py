@@ -15,6 +15,7 @@ from bus import shared_settings as shared
 from bus.sealing import KEY_BYTES, BusKey
 from bus.settings_reader import Reader, SettingsError
 from bus.shared_settings import BUS_KEY, CONCURRENCY, HANDLER, REDIS_URL
+from bus.telemetry.settings import TelemetrySettings, telemetry_of
 from workers.builtin import default_handler
 
 
@@ -40,6 +41,7 @@ class WorkerSettings:
     parent_pid: int | None = None
     number: int | None = None
     report_files: bool = False
+    telemetry: TelemetrySettings | None = None
 
 
 def read_settings(options: argparse.Namespace, environ: MutableMapping[str, str]) -> WorkerSettings:
@@ -63,6 +65,7 @@ def read_settings(options: argparse.Namespace, environ: MutableMapping[str, str]
         parent_pid=options.parent_pid,
         number=options.number,
         report_files=options.report_files,
+        telemetry=telemetry_of(reader),
     )
     reader.finish()
     environ.pop(BUS_KEY.name, None)

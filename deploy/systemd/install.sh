@@ -3,6 +3,7 @@
 # be is left alone. It starts nothing and overwrites no setting of yours.
 #   install.sh               install or update          install.sh --uninstall           take it away, keep settings and state
 #   install.sh --python P    with this Python           install.sh --uninstall --purge   settings, state and user too
+#   install.sh --otel        with OpenTelemetry (docs/deploy/telemetry.md), from then on
 set -euo pipefail
 cd "$(dirname "$0")"
 source=$(cd ../.. && pwd)
@@ -10,6 +11,7 @@ home=/opt/hashee-agent
 settings=/etc/hashee-agent
 units=(hashee-agent.service hashee-agent@.service hashee-agent-worker@.service hashee-agent-backup.service hashee-agent-backup.timer)
 python=python3
+otel=no
 uninstall=no
 purge=no
 
@@ -19,9 +21,10 @@ fail() { say "$*" >&2; exit 1; }
 while [ $# -gt 0 ]; do
     case $1 in
         --python) [ $# -ge 2 ] || fail "--python needs a path"; python=$2; shift ;;
+        --otel) otel=yes ;;
         --uninstall) uninstall=yes ;;
         --purge) purge=yes ;;
-        -h | --help) sed -n '2,5s/^# *//p' "$0"; exit 0 ;;
+        -h | --help) sed -n '2,6s/^# *//p' "$0"; exit 0 ;;
         *) fail "unknown: $1 (--help shows what there is)" ;;
     esac
     shift
@@ -90,6 +93,9 @@ systemd-tmpfiles --create /etc/tmpfiles.d/hashee-agent.conf
 [ -x "$home/venv/bin/python" ] || { "$python" -m venv "$home/venv"; say "made        $home/venv"; }
 pip() { "$home/venv/bin/python" -m pip --disable-pip-version-check --no-input --quiet "$@"; }
 pip install --require-hashes -r "$source/requirements.lock"
+if [ "$otel" = yes ] || "$home/venv/bin/python" -c 'import opentelemetry.sdk' 2>/dev/null; then
+    pip install --require-hashes -r "$source/requirements-otel.lock"
+fi
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 for part in crypto bus workers supervisor sandbox pyproject.toml README.md LICENSE; do cp -r "$source/$part" "$copy/"; done

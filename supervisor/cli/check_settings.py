@@ -28,4 +28,6 @@ def check_settings(worker: bool, quiet: bool) -> int:
         click.echo(f"the settings are complete; the relay {settings.base_url} is reached {settings.way.shown}")
         if settings.redis_url is not None:
             click.echo(f"Redis is {parse_redis_url(settings.redis_url.reveal()).described}")
+        if settings.telemetry is not None:
+            click.echo(f"OpenTelemetry is sent to {settings.telemetry.endpoint.shown}")
     return 0

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import click
 
+from bus.telemetry.settings import HEADERS, headers_to_hand_on
 from supervisor.cli.as_init import run_as_init
 from supervisor.config import ALL_SETTINGS, BUS_KEY, REDIS_URL, WorkerSettings
 
@@ -42,5 +43,6 @@ def worker_environment(settings: WorkerSettings, environ: Mapping[str, str]) -> 
     secret = {name for setting in ALL_SETTINGS if setting.secret for name in (setting.name, f"{setting.name}_FILE")}
     kept = {name: value for name, value in environ.items() if name not in secret | NOT_HANDED_ON}
     kept[REDIS_URL.name] = settings.redis_url.reveal()
+    kept |= {HEADERS.name: environ[HEADERS.name]} if HEADERS.name in environ else headers_to_hand_on(environ)
     kept[BUS_KEY.name] = base64.b64encode(settings.bus_key.reveal()).decode()
     return kept

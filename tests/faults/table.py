@@ -28,6 +28,9 @@ class Fault(enum.Enum):
     TOO_LONG = "a line of any length"
     CUT = "half a message, then nothing"
     ENDED = "the other end is gone"
+    RECEIVER_GONE = "refused, reset, no answer in time"
+    RECEIVER_REFUSES = "4xx, 429, 5xx"
+    RECEIVER_MALFORMED = "no HTTP"
 
 
 class Kind(enum.Enum):
@@ -39,6 +42,7 @@ class Kind(enum.Enum):
     )
     PAGES = frozenset({Fault.MORE_THAN_A_PAGE})
     LINE = frozenset({Fault.OTHER_VERSION, Fault.TOO_LONG, Fault.CUT, Fault.ENDED})
+    RECEIVER = frozenset({Fault.RECEIVER_GONE, Fault.RECEIVER_REFUSES, Fault.RECEIVER_MALFORMED})
     STEP = frozenset[Fault]()
     """Within an operation that raises to its caller, a loop of another kind; it has its end in itself."""
     HERE = frozenset({None})
@@ -88,6 +92,12 @@ waits_in_redis = held((Kind.REDIS, WAITING))
 
 ROWS: dict[str, Row] = {
     # Over Redis, until cancelled
+    "bus/telemetry/shipping.py:Shipper._run": held(
+        (
+            Kind.RECEIVER,
+            "tests/telemetry/test_shipping.py::test_whatever_the_receiver_does_the_thread_goes_on_and_sends_again",
+        )
+    ),
     "bus/leases.py:LeaseKeeper._run": waits_in_redis,
     "bus/readers.py:StreamReader.read": held(
         (Kind.REDIS, WAITING),

@@ -1,0 +1,186 @@
+"""A message's way through this supervisor as spans: how it was received, and how what answers it was sent, until the relay has it.
+
+`MessageTraces` is off; with settings `open_traces` makes one that tells. Spans have ids of messages and conversations, reasons, counts
+and times, as log lines do: no text, no name, no user. Nothing here waits, and nothing decides about a message.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+import structlog
+
+from bus.records import SentNote
+from bus.store import Intake
+from bus.telemetry.settings import TelemetrySettings
+from bus.telemetry.shipping import Shipper
+from bus.telemetry.traces import (
+    CONSUMER,
+    NONE,
+    OFF,
+    PRODUCER,
+    EndedSpan,
+    LiveTracing,
+    Tracing,
+    Value,
+    checked,
+    current_span,
+)
+from supervisor.metrics import Metrics
+
+if TYPE_CHECKING:
+    from supervisor.parts import Parts
+
+RECEIVE = "receive"
+SEND = "send"
+MOST_SENDS = 10_000
+"""Sends whose acknowledgement has not come, of which the times are kept."""
+
+NS_IN_MS = 1_000_000
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class _Send:
+    conversation_id: str
+    parent: str
+    read_ns: int
+    committed_ns: int = 0
+
+
+class MessageTraces:
+    """Of one supervisor. With `OFF` nothing is begun, kept or told."""
+
+    def __init__(self, tracing: Tracing = OFF) -> None:
+        self._tracing = tracing
+        self._sends: OrderedDict[str, _Send] = OrderedDict()
+
+    # Received
+
+    def arrived(self) -> str:
+        """A message has come: the span that brings it."""
+        return self._tracing.begin()
+
+    @contextmanager
+    def current(self, span: str) -> Iterator[None]:
+        """What is logged in the block belongs to that span."""
+        token = current_span.set(span)
+        try:
+            yield
+        finally:
+            current_span.reset(token)
+
+    def received(
+        self, span: str, began_ns: int, ids: tuple[str, str], outcome: Intake | None, error: str | None
+    ) -> None:
+        """What became of it; `ids`: message and conversation, `error`: why it could not be read. Told where it is taken in, or kept unread."""
+        if not span or outcome is None or not (outcome.is_new or error):
+            return
+        attributes = _ids(*ids) | {"hashee.outcome": "quarantined" if error else outcome.value.decode()}
+        self._tracing.tell(
+            EndedSpan(span, NONE, RECEIVE, CONSUMER, began_ns, time.time_ns(), attributes, error=error or "")
+        )
+
+    # Sent
+
+    def reply_read(self, trace: str, client_message_id: str, conversation_id: str) -> str:
+        """A reply was taken that is under this trace: the span that sends it."""
+        if not self._tracing.is_on or not (parent := checked(trace)):
+            return NONE
+        known = self._sends.get(client_message_id)
+        if known is None:
+            self._keep(client_message_id, _Send(conversation_id, parent, time.time_ns()))
+        return self._span_of(parent, client_message_id)
+
+    def committed(self, client_message_id: str) -> None:
+        """It is encrypted, and stands in the outbox."""
+        send = self._sends.get(client_message_id)
+        if send is not None:
+            self._keep(client_message_id, _Send(send.conversation_id, send.parent, send.read_ns, time.time_ns()))
+
+    def acknowledged(self, client_message_id: str, conversation_id: str, sent: SentNote, sent_ms: int | None) -> None:
+        """The relay has it. Told by whoever hears that, with what it knows: another process may have sent it."""
+        send = self._sends.pop(client_message_id, None)
+        parent = checked(sent.trace) if send is None else send.parent
+        if parent and self._tracing.is_on:
+            send = send or _Send(conversation_id, parent, sent.emitted_ms * NS_IN_MS)
+            self._tell_send(client_message_id, send, "acknowledged", sent_ms=sent_ms, kind=sent.payload_type)
+
+    def refused(self, client_message_id: str, reason: str) -> None:
+        """It will not be sent (again): a dead letter."""
+        send = self._sends.pop(client_message_id, None)
+        if send is not None:
+            self._tell_send(client_message_id, send, "dead", error=reason)
+
+    def _keep(self, client_message_id: str, send: _Send) -> None:
+        self._sends[client_message_id] = send
+        while len(self._sends) > MOST_SENDS:
+            self._sends.popitem(last=False)
+
+    def _span_of(self, parent: str, client_message_id: str) -> str:
+        """The same, whoever tells it."""
+        return self._tracing.child(parent, sha256(client_message_id.encode()).hexdigest()[:16])
+
+    def _tell_send(
+        self,
+        client_message_id: str,
+        send: _Send,
+        outcome: str,
+        *,
+        sent_ms: int | None = None,
+        kind: str = "",
+        error: str = "",
+    ) -> None:
+        attributes = _ids(client_message_id, send.conversation_id) | {"hashee.outcome": outcome}
+        if kind:
+            attributes["hashee.payload_type"] = kind
+        events = []
+        if send.committed_ns:
+            events.append(("encrypted", send.committed_ns))
+        if sent_ms is not None:
+            events.append(("sent", sent_ms * NS_IN_MS))
+        span = self._span_of(send.parent, client_message_id)
+        self._tracing.tell(
+            EndedSpan(span, send.parent, SEND, PRODUCER, send.read_ns, time.time_ns(), attributes, error, tuple(events))
+        )
+
+
+def _ids(message_id: str, conversation_id: str) -> dict[str, Value]:
+    return {"messaging.message.id": message_id, "messaging.message.conversation_id": conversation_id}
+
+
+@contextmanager
+def open_traces(settings: TelemetrySettings | None, metrics: Metrics, instance: str) -> Iterator[MessageTraces]:
+    """What tells of messages, and sends the metrics, as the settings say. The end of the block waits for the last of it, for a moment."""
+    if settings is None:
+        yield MessageTraces()
+        return
+    # Both load OpenTelemetry.
+    from bus.telemetry.encoding import encoder  # noqa: PLC0415
+    from supervisor.otlp_metrics import measurer  # noqa: PLC0415
+
+    who = {**settings.resource, "service.instance.id": instance, "hashee.role": "supervisor"}
+    shipper: Shipper[EndedSpan] = Shipper(
+        settings,
+        encode=encoder(who),
+        measure=measurer(metrics.registry, who) if settings.sends_metrics else None,
+        warn=log.warning,
+        inform=log.info,
+    )
+    metrics.spans_lost.set_function(lambda: shipper.lost)
+    shipper.start()
+    log.info("telemetry: sent", receiver=settings.endpoint.shown)
+    try:
+        yield MessageTraces(LiveTracing(settings.ratio, shipper.put) if settings.sends_traces else OFF)
+    finally:
+        shipper.close()
+
+
+def trace_messages(parts: "Parts", traces: MessageTraces) -> None:
+    """Before the parts run: each that a message passes tells of it."""
+    parts.inbound.traces = parts.outbound.traces = parts.delivery.traces = traces
