@@ -73,6 +73,7 @@ class Catchup:
         self._connected = trio.Event()
         self._first_sync_ended = False
         self._caught_up_at: float | None = None
+        self._has_caught_up_once = trio.Event()
         self._moved_at = trio.current_time()
         self._problem = ""
 
@@ -83,6 +84,10 @@ class Catchup:
     def connected(self) -> None:
         """A new connection: it may be another relay that answers now, and no pause is waited out."""
         self._connected.set()
+
+    async def caught_up(self) -> None:
+        """Returns when everything that the relay had when we began was taken in."""
+        await self._has_caught_up_once.wait()
 
     def check(self) -> Check:
         """For readiness: whether what the relay keeps for us is here, or coming. A pushed message alone does not prove it."""
@@ -190,6 +195,7 @@ class Catchup:
         self._inbound.polled(has_caught_up=True)
         await self._end_first_sync()
         self._caught_up_at = self._moved_at = trio.current_time()
+        self._has_caught_up_once.set()
         self._metrics.caught_up.set(time.time())
         return Stop.PRESENT
 

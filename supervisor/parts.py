@@ -270,7 +270,7 @@ class Parts:
         """What runs from start to end."""
         return [
             self.inbound.run,
-            self.second_chances.run,
+            lambda: self.second_chances.run(self.catchup.caught_up),
             self.overflow.run,
             self.held.run,
             self.guard.run,

@@ -38,6 +38,9 @@ TRIED_IN_A_ROW = 20
 REST_SECONDS = 0.1
 """After so many tries in a row: ten thousand messages of one person are tried beside the others', not before them."""
 
+START_SECONDS = 60.0
+"""So long a start waits at most until the relay has told everything new: what is in quarantine may be a gigabyte, and is read again from there."""
+
 OFFICE_MS = 5000
 """So long one try may take before another supervisor begins as well."""
 
@@ -79,16 +82,21 @@ class SecondChances:
         except trio.WouldBlock:
             self._has_missed = True
 
-    async def run(self) -> None:
-        """Until cancelled."""
+    async def run(self, caught_up: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint) -> None:
+        """Until cancelled. What the start itself may have mended is tried when `caught_up` returns: people's new messages come first."""
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._start, caught_up)
             nursery.start_soon(self._hear)
             nursery.start_soon(self._obey)
 
     # What has come is marked in Redis, so that a kill forgets nothing and a command line can ask
 
-    async def _hear(self) -> None:
+    async def _start(self, caught_up: Callable[[], Awaitable[None]]) -> None:
+        with trio.move_on_after(START_SECONDS):
+            await caught_up()
         await self._until_marked(self._mark_what_may_be_mended)
+
+    async def _hear(self) -> None:
         async for hope in self._hopes:
 
             async def marked(hope: Hope = hope) -> int:

@@ -355,3 +355,50 @@ async def test_what_still_cannot_be_read_stays_and_is_not_tried_for_ever(tmp_pat
             await until_tried(core)
         assert await core.quarantined(frame) == "no_grant"
         assert await core.jobs() == []
+
+
+@asynccontextmanager
+async def successor_of_one_that_marked_nothing(core: Core, *related: object) -> AsyncIterator[Core]:
+    """The one before heard of these relations and was killed."""
+    core.rest.related = list(related)  # type: ignore[arg-type]
+    await core.owners.refresh()
+    async with open_core(core.url, core.rest) as successor, trio.open_nursery() as nursery:
+        nursery.start_soon(successor.second_chances.run, successor.catchup.caught_up)
+        yield successor
+        nursery.cancel_scope.cancel()
+
+
+async def test_after_a_start_what_is_new_comes_first_but_what_has_just_been_mended_does_not_wait(
+    tmp_path: Path,
+) -> None:
+    """A gigabyte in quarantine would be read again from the relay beside what people said meanwhile."""
+    async with scene(tmp_path) as (core, ada):
+        ben = Person(core.rest, BEN)
+        ben.meet()
+        await suspend(core, ada)
+        await say_unheard(core, ada, "one", "two")
+        bens = ben.say("three", conversation=OTHER_CONVERSATION)
+        related = relation_of(ada, status="active"), relation_of(ben, status="suspended")
+        async with successor_of_one_that_marked_nothing(core, *related) as successor:
+            await successor.polled(bens)
+            assert await core.quarantined(bens) is not None
+            await successor.owners.note(relation_of(ben), "active")
+
+            async def ben_is_heard() -> bool:
+                return await core.quarantined(bens) is None
+
+            await until(ben_is_heard)
+            assert await core.quarantine.count() == 2
+            assert await successor.catchup.poll_to_the_present()
+            await until_nothing_is_held_back(core)
+
+
+async def test_a_start_waits_for_what_is_new_for_a_minute_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.second_chances.START_SECONDS", 0.05)
+    async with scene(tmp_path) as (core, ada):
+        await suspend(core, ada)
+        await say_unheard(core, ada, "one")
+        async with successor_of_one_that_marked_nothing(core, relation_of(ada, status="active")):
+            await until_nothing_is_held_back(core)

@@ -42,6 +42,11 @@ RELAY = (
         ("one_tries_at_a_time", "if not await self._office.hold(OFFICE_MS):", "if False:"),
     ),
     *of(
+        module("second_chances"), ("tests/letters/test_second_chances.py",),
+        ("new_messages_come_before_the_quarantine", "            await caught_up()\n", "            pass\n"),
+        ("a_start_waits_a_minute_at_most", "with trio.move_on_after(START_SECONDS):", "if True:"),
+    ),
+    *of(
         module("held"), tests("shared_work"),
         ("one_fetches_at_a_time", "if has_room and await self._office.hold(OFFICE_MS):", "if has_room:"),
     ),
