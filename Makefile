@@ -14,6 +14,7 @@
 # make siege   more than anybody can hold, under the memory limits of the shipped manifests (root, cgroup v1; an hour a target)
 # make bench   how fast the parts are, beside peers (docs/benchmarks.md; about 3 minutes)
 # make soak    10 minutes at 100 messages a second: nothing grows with what was answered
+# make crowd   an agent that 100,000 people may talk to answers its operator within a second, and counts right (2 minutes)
 # make systemd the service under a real systemd, in a throw-away machine, alone and under traffic (root; 4 minutes)
 # make containers the image and compose.yaml's services under podman (root; podman, runc, debootstrap; 3 minutes)
 # make prometheus  a real Prometheus scrapes a real agent (needs the package prometheus)
@@ -31,7 +32,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
 .PHONY: setup run check pure test test-valkey test-redis valkey lint lock bench fuzz mutants chaos nightly soak rollout
-.PHONY: drills siege systemd containers prometheus metrics-page clean
+.PHONY: drills crowd siege systemd containers prometheus metrics-page clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -117,6 +118,9 @@ chaos: setup
 drills: setup
 	$(BIN)/python -m tests.drills $(ARGS)
 
+crowd: setup
+	$(BIN)/python -m tests.crowd $(ARGS)
+
 siege: setup
 	$(BIN)/python -m tests.siege $(ARGS)
 
@@ -128,10 +132,10 @@ nightly: setup
 	done
 
 systemd: setup
-	$(BIN)/python -m pytest -q -s tests/deploy/on_systemd.py tests/deploy/systemd_under_traffic.py
+	$(BIN)/python -m pytest -q -s tests/deploy/on_systemd.py tests/deploy/backup_on_systemd.py tests/deploy/systemd_under_traffic.py
 
 containers: setup
-	$(BIN)/python -m pytest -q -s tests/deploy/in_containers.py
+	$(BIN)/python -m pytest -q -s tests/deploy/in_containers.py tests/deploy/backup_in_container.py
 
 prometheus: setup
 	$(BIN)/python -m pytest -q -s tests/deploy/with_prometheus.py

@@ -296,8 +296,8 @@ def write_settings(machine: Machine, settings: dict[str, str]) -> None:
     write(machine, "etc/hashee-agent/env", "".join(f"{name}={value}\n" for name, value in settings.items()), 0o600)
 
 
-def drop_in(machine: Machine, name: str, text: str) -> None:
-    write(machine, f"etc/systemd/system/{UNIT}.d/{name}.conf", text)
+def drop_in(machine: Machine, name: str, text: str, unit: str = UNIT) -> None:
+    write(machine, f"etc/systemd/system/{unit}.d/{name}.conf", text)
     machine.run("systemctl", "daemon-reload")
 
 
