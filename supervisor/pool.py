@@ -68,6 +68,8 @@ class Pool:
         self._starts = 0
         self.last_words: tuple[str, ...] = ()
         """What the last worker that died wrote; may carry content."""
+        self.start_problem = ""
+        """Why the latest worker could not even be forked; empty where it was."""
 
     @property
     def ready(self) -> int:
@@ -305,8 +307,10 @@ class Pool:
         try:
             process.start()
         except OSError as error:
+            self.start_problem = str(error.strerror)
             self._log.error("worker: cannot be started", number=number, error=error.strerror)
             return None
+        self.start_problem = ""
         life = Life(process, number, order, self._settings.recycle.drawn(), is_successor)
         self._lives.append(life)
         self._nursery.start_soon(self._live, life)

@@ -102,6 +102,8 @@ class Survey:
         """Whether jobs are taken: by workers of our own if there should be any, else by those elsewhere."""
         ready, elsewhere, loop = self._pool.ready, len(self._elsewhere), self._pool.crash_loop
         detail = f"{ready} ready" + (f", {elsewhere} elsewhere" if elsewhere else "") + (f"; {loop}" if loop else "")
+        if self._pool.start_problem:
+            detail += f"; no other can be started: {self._pool.start_problem}"
         if self._deaf_seconds >= DEAF_SECONDS:
             return Check("workers", ok=False, detail=f"{detail}; a job was not taken for {self._deaf_seconds:.0f} s")
         if ready and not elsewhere and (trouble := self._trouble_of_all()):

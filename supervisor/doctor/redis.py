@@ -28,6 +28,20 @@ RUNBOOK = "docs/runbooks/redis.md"
 ROOM = f"raise maxmemory (HASHEE_REDIS_MEMORY of a private one), or let go: hashee-agent dead list; {RUNBOOK}"
 
 
+OF_PRIVATE = "tail {folder}/{log}; if it hangs: systemctl restart hashee-agent (hashee-agent stop, then up)"
+ASK_IT = 'redis-cli -u "$HASHEE_REDIS_URL" PING from this host; then its own log'
+BY_REASON: Mapping[str, str] = {
+    "not_authenticated": "set its present user and password in HASHEE_REDIS_URL, then: systemctl restart hashee-agent",
+    "forbidden": "give its user what docs/settings.md lists: redis-cli ACL SETUSER",
+    "read_only": "point HASHEE_REDIS_URL to the master",
+    "cannot_persist": "on its host: df -h; df -i; its log",
+    "full": ROOM,
+    "too_many_clients": "redis-cli CONFIG SET maxclients, or find who connects: redis-cli CLIENT LIST",
+    "loading": "wait: it reads its file",
+}
+"""What helps against what Redis says no to, by the word that bus/wire.py has for it."""
+
+
 def redis_url_of(case: Case) -> str | None:
     """Of the given Redis or of the private one, whether it runs or not; None where the settings do not say."""
     if case.redis_url is not None:
@@ -56,7 +70,7 @@ async def _all(case: Case, url: str) -> list[Finding]:
             async with open_redis(url, Scripts({})) as client:
                 await _ask(case, client, found)
     except trio.TooSlowError:
-        found.append(bad(SUBJECT, "reached", f"no answer within {ANSWER_SECONDS:.0f} s", RUNBOOK))
+        found.append(bad(SUBJECT, "reached", f"no answer within {ANSWER_SECONDS:.0f} s", _helps(case, "")))
     except RedisFailed as error:
         found.append(_unreached(case, error))
     return found
@@ -66,7 +80,15 @@ def _unreached(case: Case, error: RedisFailed) -> Finding:
     away = isinstance(error, RedisUnavailable) and error.reason == RedisUnavailable.reason
     if away and case.redis_is_private and case.status is None:
         return unknown(SUBJECT, "reached", "the private Redis does not run, since no agent does", "hashee-agent up")
-    return bad(SUBJECT, "reached", f"{error.reason}: {error}", RUNBOOK)
+    return bad(SUBJECT, "reached", f"{error.reason}: {error}", _helps(case, error.reason))
+
+
+def _helps(case: Case, reason: str) -> str:
+    if reason in BY_REASON:
+        return f"{BY_REASON[reason]}; {RUNBOOK}"
+    if case.redis_is_private and case.state_dir is not None:
+        return f"{OF_PRIVATE.format(folder=case.state_dir / DATA_FOLDER, log=LOG_FILE)}; {RUNBOOK}"
+    return f"{ASK_IT}; {RUNBOOK}"
 
 
 async def _ask(case: Case, client: RedisClient, found: list[Finding]) -> None:
@@ -100,9 +122,10 @@ def _room(facts: Mapping[str, str]) -> Finding:
     if not most:
         return ok(SUBJECT, "room", f"{used / MIB:.1f} MiB used, no limit of its own")
     said = f"{used / MIB:.1f} of {most / MIB:.1f} MiB used ({used / most:.0%})"
-    if most < SMALLEST_REDIS_BYTES:
+    verdict = at_most(used / most, warns=HOLD_UNTIL, spoils=HOLD_FROM)
+    if most < SMALLEST_REDIS_BYTES and verdict is not Verdict.BAD:
         return warn(SUBJECT, "room", f"{said}; less than {SMALLEST_REDIS_BYTES // MIB} MiB is too little", ROOM)
-    return judged(SUBJECT, "room", at_most(used / most, warns=HOLD_UNTIL, spoils=HOLD_FROM), said, ROOM)
+    return judged(SUBJECT, "room", verdict, said, ROOM)
 
 
 def _persistence(facts: Mapping[str, str]) -> Finding:

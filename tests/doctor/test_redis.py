@@ -57,8 +57,13 @@ def test_a_maxmemory_that_is_too_little_is_a_warning(tmp_path: Path) -> None:
     with running_redis(tmp_path) as server, redis.Redis(unix_socket_path=str(server.socket)) as client:
         client.config_set("maxmemory", 20 << 20)
         finding = named(look_at_redis(case_with(server, tmp_path)))["redis: room"]
+        client.config_set("maxmemory", 0)
+        client.setrange("much", 30 << 20, b"x")
+        client.config_set("maxmemory", 20 << 20)
+        full = named(look_at_redis(case_with(server, tmp_path)))["redis: room"]
     assert finding.verdict == "warn"
     assert "HASHEE_REDIS_MEMORY" in finding.remedy
+    assert full.verdict == "bad"
 
 
 def test_a_replica_is_bad(tmp_path: Path) -> None:
@@ -79,6 +84,7 @@ def test_a_wrong_password_is_bad_and_shown_nowhere(tmp_path: Path) -> None:
         case = case_of(tmp_path, HASHEE_REDIS_URL=f"{server.url}?password=Wr0ng", HASHEE_STORE_KEY=STORE_KEY)
         finding = named(look_at_redis(case))["redis: reached"]
     assert (finding.verdict, finding.said.split(":")[0]) == ("bad", "not_authenticated")
+    assert "password in HASHEE_REDIS_URL" in finding.remedy
     assert "Wr0ng" not in str(finding)
 
 
@@ -88,6 +94,7 @@ def test_a_redis_that_hangs_is_bad_after_a_while(tmp_path: Path, monkeypatch: py
         client.client_pause(60_000, all=True)
         finding = named(look_at_redis(case_with(server, tmp_path)))["redis: reached"]
     assert (finding.verdict, "no answer within" in finding.said) == ("bad", True)
+    assert "redis-cli -u" in finding.remedy
 
 
 def test_a_private_redis_that_does_not_run_is_unknown_and_nothing_is_made_for_it(tmp_path: Path) -> None:
@@ -96,7 +103,8 @@ def test_a_private_redis_that_does_not_run_is_unknown_and_nothing_is_made_for_it
     stopped = named(look_at_redis(case_of(state_dir)))["redis: reached"]
     assert (stopped.verdict, stopped.remedy) == ("unknown", "hashee-agent up")
     assert not list(state_dir.iterdir())
-    assert named(look_at_redis(case_of(state_dir, status={})))["redis: reached"].verdict == "bad"
+    hung = named(look_at_redis(case_of(state_dir, status={})))["redis: reached"]
+    assert (hung.verdict, f"tail {state_dir}/redis/redis.log" in hung.remedy) == ("bad", True)
     gone = case_of(state_dir, HASHEE_REDIS_URL="redis://127.0.0.1:1", HASHEE_STORE_KEY=STORE_KEY)
     assert named(look_at_redis(gone))["redis: reached"].verdict == "bad"
 

@@ -1,8 +1,11 @@
 """A pool of real workers: what ends is started again, what cannot start is said once, and a drain has an end."""
 
+import errno
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import trio
@@ -11,10 +14,13 @@ import trio.testing
 from bus.control import HEARTBEAT_SECONDS
 from supervisor.autoscale import AutoscaleTimes, Bounds
 from supervisor.crash_loop import CrashLoopLimits
+from supervisor.metrics import Metrics
 from supervisor.pool_settings import HandlerUnusable, PoolSettings
-from supervisor.process import Stage
+from supervisor.process import Stage, WorkerProcess
 from supervisor.recycling import RecycleLimits
+from supervisor.survey import Survey
 from supervisor.worker_order import WorkerTimes
+from supervisor.workforce import Workforce
 from tests.bus.builders import open_bus
 from tests.pool.builders import WITHIN_SECONDS, ask, is_gone, make_pool, order_of, running_pool, text_answer, until
 from tests.redis_server import redis_server
@@ -33,6 +39,37 @@ async def test_a_killed_worker_is_replaced_and_its_death_is_told_at_once(tmp_pat
             assert run.deaths == [(first.consumer, True)]
             await until(lambda: run.pool.ready == 2)
             assert run.pool.statuses()[0].consumer == "worker-3"
+
+
+async def test_readiness_says_why_no_worker_can_be_forked_until_one_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, refuses = WorkerProcess.start, [True]
+
+    def started(process: WorkerProcess) -> None:
+        if refuses[0]:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        start(process)
+
+    monkeypatch.setattr(WorkerProcess, "start", started)
+    with redis_server(tmp_path) as url:
+        async with running_pool(order_of(url)) as run:
+            nothing: Any = None
+            workforce = cast(Workforce, SimpleNamespace(pool=run.pool))
+            survey = Survey(
+                backlog=nothing,
+                overview=nothing,
+                workforce=workforce,
+                slots=nothing,
+                store=nothing,
+                metrics=Metrics(),
+                instance="i",
+            )
+            said = "0 ready; no other can be started: Too many open files"
+            await until(lambda: survey.workers_check().detail == said)
+            refuses[0] = False
+            await until(lambda: survey.workers_check().ok)
+            assert survey.workers_check().detail == "1 ready"
 
 
 async def test_a_drain_lets_the_running_job_finish_and_ends_the_pool(tmp_path: Path) -> None:
