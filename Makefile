@@ -8,8 +8,8 @@
 #              (PART=crypto, bus or supervisor: only these)
 # make chaos   a conversation of many people while everything is killed, stopped and cut (SEED=1; 90 s)
 # make nightly the same five times as long as it takes: 2,000 messages, 100 kills, seeds 1 to 5 (25 minutes)
-# make drills  something comes back older (a copy of the state, Redis' file), a Redis of others refuses, fails over, moves: nothing lost,
-#              repeated, deaf or forked (3 minutes)
+# make drills  something comes back older (a copy of the state, Redis' file), a Redis of others refuses, fails over, moves, a supervisor's
+#              way to the relay stalls: nothing lost, repeated, deaf or forked (7 minutes)
 # make rollout versions change under traffic, each strategy and each trouble once (needs two idle cores; 10 minutes)
 # make siege   more than anybody can hold, under the memory limits of the shipped manifests (root, cgroup v1; an hour a target)
 # make bench   how fast the parts are, beside peers (docs/benchmarks.md; about 3 minutes)

@@ -188,6 +188,16 @@ class Outbox:
         keys = [self._keys.outbox, self._keys.sent(conversation_id), self._keys.generation]
         await self._client.script("postpone", keys, conversation_id, client_message_id, after_ms)
 
+    async def leave_to_others(self) -> None:
+        """All that this supervisor has sent and nobody has confirmed is due at once: another sends the same bytes."""
+        for conversation in await self.all():
+            sent = self._keys.sent(conversation)
+            holder, client_message_id = cast(
+                "list[bytes | None]", await self._client.command("HMGET", sent, "holder", "cmid")
+            )
+            if holder == self.consumer.encode() and client_message_id is not None:
+                await self.postpone(conversation, client_message_id.decode(), 0)
+
     async def drop_reply(
         self,
         conversation_id: str,

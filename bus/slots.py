@@ -15,11 +15,14 @@ from bus.wire import Value
 
 LEASE_SECONDS = 5.0
 GHOST_SECONDS = 90.0  # the relay calls a silent connection dead after that (PROTOCOL §2)
-GHOST_POLL_SECONDS = 5.0
+GHOST_POLL_SECONDS = 2.0  # what is pushed into a dead connection waits so long; only while there is a ghost
 
 
 class Holder(msgspec.Struct, frozen=True):
-    """Who holds a slot. `holder`: its name (supervisor/instance.py); `since_ms`: its host's clock, for people. `leaves`: it drains."""
+    """Who holds a slot. `holder`: its name (supervisor/instance.py); `since_ms`: its host's clock, for people. `leaves`: it drains.
+
+    `deaf`: it is not heard by the relay, or was not when it was last connected: it would poll in vain.
+    """
 
     holder: str
     host: str
@@ -27,6 +30,7 @@ class Holder(msgspec.Struct, frozen=True):
     since_ms: int
     connected: bool = False
     leaves: bool = False
+    deaf: bool = False
 
 
 class Slot(msgspec.Struct, frozen=True):
@@ -73,6 +77,11 @@ class SlotStore:
             for place, (leased, record) in enumerate(zip(rows[::2], rows[1::2], strict=True), start=1)
         )
         return Held(cast(int, number), poll == 1, standby == 1, slots)
+
+    async def doubt(self, ghost: str, *, is_doubted: bool) -> None:
+        """The relay may push in vain into a connection that is there, or does not."""
+        ghost_ms = int(GHOST_SECONDS * 1000) if is_doubted else 0
+        await self._client.script("slot_doubt", [self._keys.ghosts, self._keys.ghost_poll], ghost, ghost_ms)
 
     async def connected(self) -> list[str]:
         """Names of the holders that were connected when they last said so; one of them may be gone."""

@@ -1,13 +1,12 @@
 """The connection to the relay (PROTOCOL §2): open, authenticate, keep alive, open again. Carries frames, decides nothing of them.
 
-The reader never waits for work: whoever is given a frame puts it somewhere and returns. Deaf is noticed: what has been silent
-for 15 s is dead, whatever TCP believes.
+The reader never waits for work: whoever is given a frame puts it somewhere and returns. Deaf is noticed (supervisor/heartbeat.py),
+whatever TCP believes: first doubted, and then what is under way here is left to others, then given up.
 """
 
 import enum
 import random
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -22,15 +21,18 @@ from supervisor.frames import (
     Frame,
     FromRelay,
     MalformedFrame,
+    MessageSend,
     Ping,
     Pong,
     StreamDelta,
+    StreamDone,
     TypingStart,
     TypingStop,
     UnknownFrame,
     decode_from_relay,
     encode,
 )
+from supervisor.heartbeat import Heartbeat
 from supervisor.metrics import Metrics
 from supervisor.secrets import Secret
 from supervisor.turnstile import Turnstile
@@ -38,8 +40,6 @@ from supervisor.way import DIRECTLY, Way
 from supervisor.websocket import BinaryMessageRefused, ConnectFailed, ConnectionLost, WebSocket, open_websocket
 
 AUTH_SECONDS = 5.0
-SILENCE_SECONDS = 10.0
-PING_ANSWER_SECONDS = 5.0
 SEND_SECONDS = 10.0
 BACKOFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 REFUSED_RETRY_SECONDS = 60.0
@@ -48,6 +48,10 @@ STEADY_SECONDS = 30.0
 """A connection that ends sooner after auth.ok is a brief one: a single one costs nothing, each further one in a row doubles the pause."""
 
 NORMAL = 1000
+GOING_AWAY = 1001
+SILENT_CLOSE_SECONDS = 0.2
+"""How long a close frame is tried to be sent to a relay that does not answer: nothing of it will."""
+
 FAILURES_WITH_SLOT = 3
 """After so many in a row a slot is worth more to another supervisor, which may reach the relay."""
 
@@ -105,6 +109,20 @@ class Slot(Protocol):
     def note_connected(self, connected: bool) -> None:
         """The connection is authenticated, or no longer."""
 
+    def note_doubt(self, connection: int) -> None:
+        """Of this connection, by its number, it is not known whether the relay still pushes into it in vain: others should ask."""
+
+    def note_heard(self, connection: int) -> None:
+        """It was heard after all."""
+
+    @property
+    def has_company(self) -> bool:
+        """Another supervisor is connected, or waits for a slot."""
+
+    @property
+    def standby_waits(self) -> bool:
+        """Another supervisor waits for a slot."""
+
 
 class Connection:
     """One supervisor's connection. `number` counts authenticated connections; it changes with each."""
@@ -125,6 +143,7 @@ class Connection:
         self._on_frame = on_frame
         self._on_connected = on_connected
         self._socket: WebSocket | None = None
+        self._heartbeat: Heartbeat | None = None
         self._turnstile = Turnstile()
         self._authenticated = trio.Event()
         self._draining = False
@@ -133,6 +152,8 @@ class Connection:
         self._ended.set()
         self._pong_wanted = trio.Event()
         self._connected_at = 0.0
+        self._doubted = trio.Event()
+        self._is_deaf = False
         self.state = State.DISCONNECTED
         self.number = 0
         self.refusal: str | None = None
@@ -143,21 +164,32 @@ class Connection:
         """How long the relay has been silent; None while disconnected."""
         return None if self._socket is None else trio.current_time() - self._socket.heard_at
 
+    @property
+    def is_trusted(self) -> bool:
+        """Connected, and no doubt about it: what may be left to others is begun here."""
+        return self.state is State.CONNECTED and not self._doubted.is_set()
+
     async def wait_connected(self) -> int:
-        """Wait for an authenticated connection; its number."""
-        while self.state is not State.CONNECTED:
+        """Wait for an authenticated connection that is not doubted; its number."""
+        while not self.is_trusted:
             await self._authenticated.wait()
         return self.number
+
+    async def wait_doubted(self) -> None:
+        """Wait until it is doubted whether the relay hears us."""
+        await self._doubted.wait()
 
     async def send(self, frame: Frame) -> None:
         """Send over the authenticated connection, whole messages before deltas before typing; raises NotConnected."""
         async with self._turnstile.turn(_RANKS.get(type(frame), 0)):
             if self._socket is None or self.state is not State.CONNECTED:
                 raise NotConnected
-            socket = self._socket
+            socket, text = self._socket, encode(frame)
+            if self._heartbeat is not None:
+                self._heartbeat.sent(len(text), is_acknowledged=isinstance(frame, MessageSend | StreamDone))
             try:
                 with trio.fail_after(SEND_SECONDS):
-                    await socket.send(encode(frame))
+                    await socket.send(text)
             except (ConnectionLost, trio.TooSlowError):
                 if self._socket is socket:
                     self._disconnected()  # now, not when its closing handshake has ended
@@ -190,7 +222,8 @@ class Connection:
             if pause is None:
                 backoff = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS)) - 1]
                 pause = random.uniform(0, backoff)  # noqa: S311 - jitter
-            if pause > LIMIT_RETRY_SECONDS and (self.refusal is not None or failures > FAILURES_WITH_SLOT):
+            is_in_vain = pause > LIMIT_RETRY_SECONDS and (self.refusal is not None or failures > FAILURES_WITH_SLOT)
+            if is_in_vain or (self._is_deaf and self._slot.standby_waits):
                 await self._slot.give_up()
             await trio.sleep(pause)
 
@@ -216,7 +249,7 @@ class Connection:
                     return None
                 self._connected(socket)
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._heartbeat, socket, nursery.cancel_scope)
+                    nursery.start_soon(self._leave_when_gone, socket, nursery.cancel_scope)
                     nursery.start_soon(self._answer_pings)
                     nursery.start_soon(self._leave_without_slot, socket)
                     lost = await self._read_until_lost(socket)
@@ -255,6 +288,7 @@ class Connection:
 
     def _connected(self, socket: WebSocket) -> None:
         self._socket = socket
+        self._is_deaf = False
         self._connected_at = trio.current_time()
         self._pong_wanted = trio.Event()
         self.number += 1
@@ -268,8 +302,8 @@ class Connection:
         if self.state is State.CONNECTED:
             self._metrics.reconnects.inc()
             self._slot.note_connected(False)
-            self._authenticated = trio.Event()
-        self._socket = None
+        self._authenticated, self._doubted = _unset(self._authenticated), _unset(self._doubted)
+        self._socket = self._heartbeat = None
         self.state = State.DISCONNECTED
         self._metrics.connection_status.set(0)
 
@@ -322,24 +356,38 @@ class Connection:
             return None
         return frame
 
-    async def _heartbeat(self, socket: WebSocket, scope: trio.CancelScope) -> None:
-        while True:
-            silence = trio.current_time() - socket.heard_at
-            if silence < SILENCE_SECONDS:
-                await trio.sleep(SILENCE_SECONDS - silence)
-                continue
-            asked_at = trio.current_time()
-            with trio.move_on_after(PING_ANSWER_SECONDS), suppress(ConnectionLost):
-                await socket.ping()
-            if socket.heard_at < asked_at:  # nor any part of a long message that goes before the answer on a slow line
-                log.warning("connection: silent", seconds=round(trio.current_time() - socket.heard_at, 1))
-                scope.cancel()
-                return
+    async def _leave_when_gone(self, socket: WebSocket, scope: trio.CancelScope) -> None:
+        heartbeat = self._heartbeat = Heartbeat(socket, has_company=lambda: self._slot.has_company, doubt=self._doubt)
+        await heartbeat.run()
+        log.warning("connection: silent", seconds=round(trio.current_time() - socket.heard_at, 1))
+        self._doubt(True)
+        self._is_deaf = True
+        await socket.close(GOING_AWAY, "silent", within_seconds=SILENT_CLOSE_SECONDS)
+        scope.cancel()
+
+    def _doubt(self, is_doubted: bool) -> None:
+        if is_doubted == self._doubted.is_set():
+            return
+        if is_doubted:
+            log.info("connection: in doubt, others do what is under way here", connection=self.number)
+            self._authenticated = _unset(self._authenticated)
+            self._doubted.set()
+            self._slot.note_doubt(self.number)
+        else:
+            log.info("connection: heard after all", connection=self.number)
+            self._doubted = _unset(self._doubted)
+            self._authenticated.set()
+            self._slot.note_heard(self.number)
 
     def _set_state(self, state: State, **facts: int) -> None:
         self.state = state
         self._metrics.connection_status.set(1 if state is State.CONNECTED else 0)
         log.info(f"connection: {state.value}", **facts)
+
+
+def _unset(event: trio.Event) -> trio.Event:
+    """One that is not set; whoever waits goes on waiting on the same."""
+    return trio.Event() if event.is_set() else event
 
 
 _RANKS: Mapping[type, int] = {StreamDelta: 1, TypingStart: 2, TypingStop: 2}

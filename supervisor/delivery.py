@@ -98,6 +98,7 @@ class Delivery:
             for answer in early:
                 nursery.start_soon(self._settle, answer)
             self._settling = nursery
+            nursery.start_soon(self._leave_in_doubt)
             try:
                 await self._resend()
             finally:
@@ -175,6 +176,18 @@ class Delivery:
             except NotConnected:
                 pass  # the next connection sends it
             await trio.sleep(SCAN_SECONDS)
+
+    async def _leave_in_doubt(self) -> None:
+        """What went out over a connection that may be dead is sent by another; the relay knows a repeat by its id."""
+        while True:
+            await self._connection.wait_doubted()
+            try:
+                await self._outbox.leave_to_others()
+            except RedisFailed as error:
+                log.warning("outbox: waits for Redis", reason=str(error))
+                await trio.sleep(SCAN_SECONDS)
+                continue
+            await self._connection.wait_connected()
 
     async def _resend_orphans(self) -> None:
         """At once: what this process sent over an earlier connection, or a process that is gone."""

@@ -25,7 +25,7 @@ from crypto.envelope import V1_1, V1_2
 from crypto.prekeys import Bundle
 from crypto.streams import StreamKey, stream_start_payload
 from supervisor.addressing import GROUP
-from supervisor.connection import Connection, NotConnected, State
+from supervisor.connection import Connection, NotConnected
 from supervisor.frames import Frame, MessageSend, StreamAbort, StreamDone, StreamStart
 from supervisor.metrics import Metrics
 from supervisor.outgoing import Head
@@ -181,7 +181,7 @@ class Outbound:
         return None
 
     async def _send_record(self, entry: Entry, record: ReplyRecord) -> None:
-        if self._connection.state is not State.CONNECTED:
+        if not self._connection.is_trusted:
             await self._outbox.give_back_reply(entry.id, record.conversation_id)
             return
         reply = open_reply(record, key=self._keys.bus, agent_id=self._agent_id)

@@ -40,6 +40,7 @@ class Slots:
         self._changed = trio.Event()
         self._seen: Held | None = None
         self._expired: dict[str, float] = {}
+        self._doubts: dict[int, bool] = {}
         self.number = 0
         """The slot that is held; 0 without one."""
 
@@ -78,10 +79,20 @@ class Slots:
             self._seen.standby_waits or any(holder.connected and not holder.leaves for holder in self._others())
         )
 
+    @property
+    def has_company(self) -> bool:
+        """Another supervisor is connected, or waits for a slot."""
+        return self.has_successor
+
+    @property
+    def standby_waits(self) -> bool:
+        """Another supervisor waits for a slot."""
+        return self._seen is not None and self._seen.standby_waits
+
     async def run(self) -> None:
         """Hold, renew and look until cancelled."""
         while True:
-            answered = await self._hold() if self._wanted else True
+            answered = await self._tell_doubts() and (await self._hold() if self._wanted else True)
             with trio.move_on_after(RENEW_SECONDS if answered and self.number else LOOK_SECONDS):
                 await self._wake.wait()
             self._wake = trio.Event()
@@ -121,8 +132,19 @@ class Slots:
 
     def note_connected(self, connected: bool) -> None:
         """What the others are told with the next renewal, which is at once."""
-        self._me = msgspec.structs.replace(self._me, connected=connected)
+        self._me = msgspec.structs.replace(self._me, connected=connected, deaf=self._me.deaf and not connected)
         self._wake.set()
+
+    def note_doubt(self, connection: int) -> None:
+        """The relay may push into this connection in vain: somebody else polls from now on."""
+        self._me = msgspec.structs.replace(self._me, connected=False, deaf=True)
+        self._doubts[connection] = True
+        self._wake.set()
+
+    def note_heard(self, connection: int) -> None:
+        """It was heard after all."""
+        self._doubts[connection] = False
+        self.note_connected(True)
 
     def note_leaving(self) -> None:
         """A drain begins: nobody else who leaves should count on us."""
@@ -147,6 +169,18 @@ class Slots:
                 log.warning("slot: not given up, its lease runs out", reason=str(error))
             else:
                 log.info("slot: given up", slot=number)
+
+    async def _tell_doubts(self) -> bool:
+        """Whether Redis has answered."""
+        for connection, is_doubted in list(self._doubts.items()):
+            try:
+                await self._store.doubt(f"{self._me.holder}#{connection}", is_doubted=is_doubted)
+            except RedisFailed as error:
+                log.debug("slot: Redis failed", reason=str(error))
+                return False
+            if self._doubts[connection] is is_doubted:
+                del self._doubts[connection]
+        return True
 
     async def _hold(self) -> bool:
         """Whether Redis has answered."""

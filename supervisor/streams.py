@@ -22,7 +22,7 @@ from crypto.envelope import V1_2
 from crypto.errors import TooLarge
 from crypto.identity import LocalDevice
 from crypto.streams import StreamKey, seal_delta
-from supervisor.connection import Connection, NotConnected, State
+from supervisor.connection import Connection, NotConnected
 from supervisor.frames import Frame, StreamAbort, StreamDelta, TypingStart, TypingStop
 from supervisor.metrics import Metrics
 
@@ -250,7 +250,7 @@ class Streams:
 
     async def _type(self, live: LiveTyping) -> None:
         frame: Callable[[str], Frame] = TypingStart if live.active else TypingStop
-        if self._connection.state is State.CONNECTED and self._speaks():
+        if self._connection.is_trusted and self._speaks():
             await self._try_send(frame(live.conversation_id))
 
     async def _try_send(self, frame: Frame) -> bool:

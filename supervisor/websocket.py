@@ -5,6 +5,7 @@ wait ends when the connection does, a close is bounded in time, and a cancelled 
 behind. It knows nothing of frames, authentication or reconnecting.
 """
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import cast
@@ -162,8 +163,8 @@ class WebSocket:
         if not answered:
             raise self._lost()
 
-    async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Sends a close frame and waits for the peer's, at most the close timeout; then nothing is left open.
+    async def close(self, code: int = 1000, reason: str = "", *, within_seconds: float = math.inf) -> None:
+        """Sends a close frame and waits for the peer's, at most the close timeout (and so long); then nothing is left open.
 
         Once closing, `send` and `receive` raise `ConnectionLost`; what had not been received yet is discarded.
         """
@@ -172,7 +173,7 @@ class WebSocket:
             return
         self._closing = True
         try:
-            with trio.move_on_after(self._close_timeout_seconds, shield=True):
+            with trio.move_on_after(min(self._close_timeout_seconds, within_seconds), shield=True):
                 await self._closing_handshake(code, reason)
         finally:
             try:

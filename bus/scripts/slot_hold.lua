@@ -3,7 +3,8 @@
 -- ARGV 1 holder  2 record (JSON with `holder`)  3 lease (ms)  4 how long a ghost is polled for (ms)  5 how often (ms)
 --      6… holders whose lease was seen to have run out, and not renewed since: theirs may be taken
 -- -> slot or 0, poll now (0/1), a standby waits (0/1), slot's lease is held (0/1), its record or '', …
--- A lease that ran out unreleased leaves a ghost: the relay may still push into its holder's connection (rule 5).
+-- A lease that ran out unreleased leaves a ghost: the relay may still push into its holder's connection (rule 5). Who is deaf does not
+-- poll for one.
 -- The first write is PEXPIRE, DEL, HDEL or ZREMRANGEBYSCORE: a full Redis allows it, and then the others (rule 16).
 local FIRST_LEASE = 4
 local abandoned = {}
@@ -41,7 +42,7 @@ end
 if slot > 0 and redis.call('HGET', KEYS[1], slot) ~= ARGV[2] then redis.call('HSET', KEYS[1], slot, ARGV[2]) end
 
 local poll = 0
-if slot > 0 and redis.call('ZCARD', KEYS[2]) > 0 then
+if slot > 0 and redis.call('ZCARD', KEYS[2]) > 0 and not cjson.decode(ARGV[2]).deaf then
   redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
   if redis.call('ZCARD', KEYS[2]) > 0 and redis.call('SET', KEYS[3], ARGV[1], 'NX', 'PX', ARGV[5]) then poll = 1 end
 end

@@ -1,6 +1,6 @@
 """`python -m tests.drills [--only NAME …] [--people N] [--rounds N] [--keep DIRECTORY] [--json]`.
 
-Real processes, a real Redis, a real relay that keeps what it stored; something comes back older. A line for each drill, with --json as
+Real processes, a real Redis, a real relay that keeps what it stored; something comes back older, moves, refuses or stalls. A line for each drill, with --json as
 JSON; the exit status is 0 only if in all of them nothing was lost, repeated, unanswered, forked or unnoticed.
 """
 
@@ -16,6 +16,7 @@ import msgspec
 import trio
 
 from tests.drills.copied_back import copied_back
+from tests.drills.half_open import half_open, half_open_standby, slow_way
 from tests.drills.redis_of_others import cluster_node_dies, cluster_slot_moves, redis_refuses, sentinel_failover
 from tests.drills.redis_rolled_back import redis_rolled_back
 from tests.drills.scene import Order, Outcome
@@ -28,6 +29,9 @@ DRILLS: dict[str, Callable[[Path, Order], Awaitable[Outcome]]] = {
     "sentinel-failover": sentinel_failover,
     "cluster-slot-moves": cluster_slot_moves,
     "cluster-node-dies": cluster_node_dies,
+    "half-open": half_open,
+    "half-open-standby": half_open_standby,
+    "slow-way": slow_way,
 }
 EXIT_BAD = 1
 

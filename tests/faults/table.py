@@ -338,11 +338,13 @@ STEPS: dict[str, tuple[str, ...]] = {
         "workers/process.py:Worker._open_store",
         "supervisor/slots.py:Slots._nobody_is_connected",
     ),
-    "one connection to the relay; its faults are in tests/supervisor/test_connection.py, test_connection_ends.py and test_wire_guard.py": (
+    "one connection to the relay; its faults are in tests/supervisor/test_connection.py, test_connection_ends.py, test_heartbeat.py and test_wire_guard.py": (
         "supervisor/connection.py:Connection._keep",
         "supervisor/connection.py:Connection._authenticate",
         "supervisor/connection.py:Connection._read_until_lost",
-        "supervisor/connection.py:Connection._heartbeat",
+        "supervisor/heartbeat.py:Heartbeat.run",
+        "supervisor/heartbeat.py:Heartbeat._until_silent",
+        "supervisor/heartbeat.py:Heartbeat._answers",
         "supervisor/connection.py:Connection._answer_pings",
         "supervisor/guarded_stream.py:GuardedStream.receive_some",
         "supervisor/websocket.py:WebSocket._closing_handshake",

@@ -189,3 +189,35 @@ async def test_two_that_leave_at_once_do_not_count_on_each_other(tmp_path: Path)
             assert first.has_successor
             second.note_leaving()
             await until(lambda: not first.has_successor)
+
+
+async def test_a_supervisor_in_doubt_is_no_company_and_the_others_poll_until_it_is_heard(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with scene(url, most=2) as made:
+            first, _ = await made.supervisor(instance(1))
+            await first.take()
+            first.note_connected(True)
+            second, _ = await made.supervisor(instance(2))
+            await second.take()
+            second.note_connected(True)
+            await until(lambda: first.has_company and second.has_company)
+            first.note_doubt(1)
+            await until(lambda: second in made.polls)
+            await until(lambda: not second.has_company)
+            assert first not in made.polls
+            await until(lambda: second.speaks)
+            first.note_heard(1)
+            await until(lambda: second.has_company and not second.speaks)
+
+
+async def test_a_doubt_is_told_when_redis_is_there_again(tmp_path: Path) -> None:
+    with running_redis(tmp_path) as server:
+        async with scene(server.url, most=2) as made:
+            first, _ = await made.supervisor(instance(1))
+            await first.take()
+            server.kill()
+            first.note_doubt(1)
+            await trio.sleep(2 * LOOK_SECONDS)
+            server.start()
+            second, _ = await made.supervisor(instance(2))
+            await until(lambda: second in made.polls)

@@ -74,12 +74,31 @@ async def test_who_went_without_giving_up_leaves_a_ghost_that_one_supervisor_pol
         await run_out(client, 1)
         polls = [(await store.hold(called(name), ["a"])).poll for name in ("b", "c", "b")]
         assert polls == [True, False, False]
-        await client.command("DEL", KEYS.ghost_poll)  # 5 s later
+        await client.command("DEL", KEYS.ghost_poll)  # 2 s later
         assert (await store.hold(called("c"))).poll
         await client.command("ZADD", KEYS.ghosts, 1, "a")  # 90 s later
         await client.command("DEL", KEYS.ghost_poll)
         assert not (await store.hold(called("c"))).poll
         assert await client.command("ZCARD", KEYS.ghosts) == 0
+
+
+async def test_a_connection_in_doubt_is_polled_for_by_others_until_it_is_heard_again(tmp_path: Path) -> None:
+    async with slots(tmp_path) as (_, store):
+        deaf = Holder("a", "host", "1.0", 1, deaf=True)
+        await store.hold(deaf)
+        await store.hold(called("b"))
+        await store.doubt("a#1", is_doubted=True)
+        assert not (await store.hold(deaf)).poll, "it would ask in vain, and nobody else in its place"
+        assert (await store.hold(called("b"))).poll
+        assert not (await store.hold(called("b"))).poll, "a moment ago"
+        await store.doubt("a#2", is_doubted=True)
+        assert (await store.hold(called("b"))).poll, "at once for a new one"
+        await store.doubt("a#2", is_doubted=False)
+        await store.doubt("a#1", is_doubted=True)
+        assert (await store.hold(called("b"))).poll, "the former connection is a ghost still"
+        await store.doubt("a#1", is_doubted=True)
+        await store.doubt("a#1", is_doubted=False)
+        assert not (await store.hold(called("b"))).poll
 
 
 async def test_who_is_known_dead_is_freed_at_once_and_leaves_a_ghost(tmp_path: Path) -> None:
@@ -107,6 +126,8 @@ async def test_a_full_redis_renews_and_gives_slots(tmp_path: Path) -> None:
         await store.hold(called("a"))
         await store.hold(called("b"))
         await client.command("CONFIG", "SET", "maxmemory", 1)
+        await store.doubt("b#1", is_doubted=True)
+        assert (await store.hold(called("b"))).poll
         assert (await store.hold(called("a", connected=True))).number == 1
         assert (await store.hold(called("c"))).number == 3
         assert (await store.hold(called("d"))).number == 0

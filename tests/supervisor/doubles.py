@@ -110,10 +110,16 @@ class FakeConnection(Connection):
         self.sent: list[Frame] = []
         self.on_send: trio.Event | None = None
         self._changed = trio.Event()
+        self._doubted = trio.Event()
+
+    def doubt(self) -> None:
+        self._doubted.set()
 
     def connect(self) -> None:
         self.state = State.CONNECTED
         self.number += 1
+        if self._doubted.is_set():
+            self._doubted = trio.Event()
         self._notify()
 
     def disconnect(self) -> None:
@@ -121,7 +127,7 @@ class FakeConnection(Connection):
         self._notify()
 
     async def wait_connected(self) -> int:
-        while self.state is not State.CONNECTED:
+        while not self.is_trusted:
             await self._changed.wait()
         return self.number
 
@@ -150,6 +156,9 @@ class FreeSlot:
     def __init__(self) -> None:
         self.given_up = 0
         self.is_connected = False
+        self.has_company = False
+        self.standby_waits = False
+        self.doubts: list[tuple[int, bool]] = []
         self._taken_away = trio.Event()
 
     async def take(self) -> None:
@@ -166,6 +175,12 @@ class FreeSlot:
 
     def note_connected(self, connected: bool) -> None:
         self.is_connected = connected
+
+    def note_doubt(self, connection: int) -> None:
+        self.doubts.append((connection, True))
+
+    def note_heard(self, connection: int) -> None:
+        self.doubts.append((connection, False))
 
     def take_away(self) -> None:
         self._taken_away.set()

@@ -6,7 +6,8 @@ import pytest
 import trio
 import trio.testing
 
-from supervisor.connection import PING_ANSWER_SECONDS, SILENCE_SECONDS, STEADY_SECONDS, State
+from supervisor.connection import STEADY_SECONDS, State
+from supervisor.heartbeat import PING_ANSWER_SECONDS, SILENCE_SECONDS
 from supervisor.wire_guard import PROGRESS_BYTES
 from tests.sandbox.raw_server import Peer
 from tests.supervisor.test_connection import ACK, Scene, accepted, connecting, read_for_ever, text

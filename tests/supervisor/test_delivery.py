@@ -6,10 +6,12 @@ import pytest
 import trio
 import trio.testing
 
+from bus.outbox import Outbox
 from bus.records import SentNote
 from supervisor.connection import NotConnected
 from supervisor.frames import Frame, MessageAck, MessageError
 from supervisor.instance import Instance
+from supervisor.outbound import resend_frame
 from tests.redis_server import redis_server
 from tests.supervisor.builders import Core, dead_instance, open_core, reply_to_next, sending, until
 from tests.supervisor.doubles import FakeRest
@@ -56,6 +58,29 @@ async def test_what_a_person_says_right_after_our_answer_waits_for_its_acknowled
             await until(taken_in)
             assert await core.jobs() == ["and what follows at once"]
             assert core.polls_asked == 0
+
+
+async def test_what_went_out_over_a_connection_in_doubt_is_anothers_at_once(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, _):
+        core.connection.connect()
+        await reply_to_next(core, "an answer")
+        async with sending(core):
+            await core.connection.wait_sent(1)
+            assert await core.outbox.due() == []
+            core.connection.doubt()
+
+            async def is_due() -> bool:
+                return await core.outbox.due() == [CONVERSATION]
+
+            await until(is_due)
+            assert len(core.connection.sent) == 1, "not over this one"
+            other = Outbox(core.client, core.store.keys.agent_id, "another")
+            await other.leave_to_others()
+            record = await other.resend(CONVERSATION)
+            assert record is not None
+            assert resend_frame(record) == await outbox(core), "the same bytes"
+            await core.outbox.leave_to_others()
+            assert await core.outbox.due() == [], "it is the other's now"
 
 
 async def test_what_was_committed_and_not_sent_goes_at_once_over_the_next_connection(tmp_path: Path) -> None:

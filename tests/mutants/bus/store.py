@@ -21,7 +21,14 @@ OF_THE_STORE = (
         ("a_ghost_is_polled_for_so_long", "redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)", ""),
         ("a_ghost_is_polled_for_by_one", ", 'NX', 'PX', ARGV[5])", ", 'PX', ARGV[5])"),
         ("a_slot_is_renewed", "redis.call('PEXPIRE', KEYS[FIRST_LEASE + held], ARGV[3])", ""),
+        ("the_deaf_do_not_poll", " and not cjson.decode(ARGV[2]).deaf", ""),
         ("a_standby_is_known", "redis.call('SET', KEYS[4], ARGV[1], 'PX', ARGV[3])", ""),
+    ),
+    *of(
+        script("slot_doubt"), SLOTS,
+        ("who_was_heard_is_no_ghost", "if ARGV[2] ~= '0' then", "if true then"),
+        ("a_doubt_is_polled_for_at_once", "redis.call('DEL', KEYS[2])", ""),
+        ("a_full_redis_takes_a_doubt", "redis.call('ZREM', KEYS[1], ARGV[1]) --", "if ARGV[2] == '0' then redis.call('ZREM', KEYS[1], ARGV[1]) end --"),
     ),
     *of(
         script("slot_free"), SLOTS,
