@@ -1,7 +1,7 @@
 """Child processes of the demo and of tests: started in their own process group, logged to a file, always ended.
 
 Ctrl-C on a terminal goes to the whole foreground group: a child of its own group ends when its owner says so, after
-a drain. Whatever happens to the owner, `die_with_parent` in the child (or its keeper) ends it too.
+a drain. Whatever happens to the owner, SIGKILL too, the kernel ends the child (bus/parent_death.py), and that its own children.
 """
 
 import os
@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import trio
 
+from bus import parent_death
 from bus.process_end import ProcessEnd
 
 KILL_SECONDS = 5.0
@@ -78,10 +79,10 @@ async def running(
     stop_signal: signal.Signals = signal.SIGTERM,
     stop_seconds: float = KILL_SECONDS,
 ) -> AsyncIterator[Child]:
-    """The child for as long as the body runs. Standard input is empty; both outputs go to `log_path`."""
+    """The child for as long as the body runs, or this process lives. Standard input is empty; both outputs go to `log_path`."""
     with log_path.open("ab") as log:
         process = subprocess.Popen(  # noqa: ASYNC220 - must be forked by the main thread, and does not block for long
-            list(argv),
+            parent_death.command(os.getpid(), list(argv)),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

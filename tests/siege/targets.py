@@ -20,7 +20,6 @@ import redis
 import trio
 
 from bench._limits import Limits, limits
-from bus import parent_death
 from bus.embedded import find_server
 from bus.sealing import StoreKeys
 from sandbox.api import AgentAccount
@@ -110,7 +109,7 @@ class Besieged:
         await self._processes.enter_async_context(
             running(
                 name,
-                parent_death.command(os.getpid(), limited),
+                limited,
                 log_path=self.folder / f"{name}.log",
                 environment=environment,
                 stop_seconds=STOP_SECONDS,
