@@ -12,10 +12,13 @@ from typing import Protocol, cast
 import trio
 from redis.exceptions import ResponseError
 
+from bus.asked_node import AskedNode
 from bus.link import Link
 from bus.lua import Argument, Script, Scripts, packed
 from bus.refusals import Refusals
+from bus.route import Route
 from bus.wire import (
+    Answer,
     ConnectionReplaced,
     RedisDenied,
     RedisFailed,
@@ -102,6 +105,7 @@ class RedisClient:
         self.scripts = scripts
         self.url = url
         self._link = Link(url, scripts)
+        self._asked_node = AskedNode(scripts)
         self._queued: list[_Request] = []
         self._sent: deque[_Request] = deque()
         self._is_driven = False
@@ -159,6 +163,7 @@ class RedisClient:
                     await self._ask(_Request(packed(("PING",))), is_last=True)
         finally:
             self._link.end()
+            self._asked_node.end()
 
     async def _ask(self, request: _Request, *, is_last: bool = False) -> Value:
         if self._closed and not is_last:
@@ -219,19 +224,7 @@ class RedisClient:
         if self.connected_since is None or self._connects_seen != self.connects:
             self.connected_since = trio.current_time()
             self._connects_seen = self.connects
-        is_of_use = True
-        moved: list[_Request] = []
-        for answer in answers:
-            request = self._sent.popleft()
-            if isinstance(answer, ResponseError) and self._link.moved(answer) and request.may_move():
-                moved.append(request)  # it did not run: another node of the cluster has our slot now
-            elif isinstance(answer, ResponseError):
-                self._refuse(request, answer)
-                is_of_use = is_of_use and not needs_new_connection(answer)
-            else:
-                if self.refusals:
-                    self.refusals.done(request.name)
-                request.be_done(answer)
+        moved, asked, is_of_use = self._hand_out(answers)
         if moved:
             self._link.close()
             self._queued[:0] = [*moved, *self._follow_sent()]
@@ -239,6 +232,47 @@ class RedisClient:
         elif not is_of_use:
             self._link.close()
             self._fail(RedisUnavailable("this server is a replica now, or wants another password"))
+        if asked:
+            await self._follow_asked(asked)
+
+    def _hand_out(self, answers: list[Answer]) -> tuple[list[_Request], list[tuple[_Request, Route]], bool]:
+        """To whom they are for. Those that did not run and go elsewhere, for good or just now, and whether this connection is of use."""
+        is_of_use = True
+        moved: list[_Request] = []
+        asked: list[tuple[_Request, Route]] = []
+        for answer in answers:
+            request = self._sent.popleft()
+            if isinstance(answer, ResponseError) and self._link.moved(answer) and request.may_move():
+                moved.append(request)  # it did not run: another node of the cluster has our slot now
+            elif isinstance(answer, ResponseError) and (route := self._link.asked(answer)) and request.may_move():
+                asked.append(
+                    (request, route)
+                )  # nor did this one: what it needs has gone to where our slot is being moved
+            elif isinstance(answer, ResponseError):
+                self._refuse(request, answer)
+                is_of_use = is_of_use and not needs_new_connection(answer)
+            else:
+                if self.refusals:
+                    self.refusals.done(request.name)
+                request.be_done(answer)
+        return moved, asked, is_of_use
+
+    async def _follow_asked(self, asked: list[tuple[_Request, Route]]) -> None:
+        """One after the other: it lasts only while the slot is being moved."""
+        for at, (request, route) in enumerate(asked):
+            try:
+                answer = await self._asked_node.exchange(route, request.command, ANSWER_TIMEOUT_SECONDS)
+            except RedisFailed as error:
+                request.be_done(error)
+            except BaseException:  # who drives was cancelled: of the others none has run
+                request.be_done(RedisUnavailable("given up where the slot is being moved to"))
+                self._queued[:0] = [one for one, _ in asked[at + 1 :]]
+                raise
+            else:
+                if isinstance(answer, ResponseError):
+                    self._refuse(request, answer)
+                else:
+                    request.be_done(answer)
 
     def _follow_sent(self) -> list[_Request]:
         """Those behind one that was moved, in order: of the same slot, so that none of them has run either."""

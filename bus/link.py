@@ -29,8 +29,9 @@ WATCH_SECONDS = 0.5
 class Link:
     """Opened by `open`; closed by `close` or by its own failure, after which `open` makes a new connection; `end`ed once."""
 
-    def __init__(self, url: str, scripts: Scripts) -> None:
-        self._route = Route(parse_redis_url(url))
+    def __init__(self, where: str | Route, scripts: Scripts) -> None:
+        """`where`: a URL, or the route that was made of it. Raises BadRedisUrl."""
+        self._route = Route(parse_redis_url(where)) if isinstance(where, str) else where
         self._scripts = scripts
         self._socket: socket.socket | None = None
         self._parser = hiredis.Reader(replyError=ResponseError)
@@ -104,6 +105,10 @@ class Link:
     def moved(self, answer: ResponseError) -> bool:
         """Whether it says that another node has our slot: the next connection goes there."""
         return self._route.moved(answer)
+
+    def asked(self, answer: ResponseError) -> Route | None:
+        """The way to the node that it names, if it says that our slot is just being moved there."""
+        return self._route.asked(answer)
 
     def close(self) -> None:
         """Close the connection; whoever waits on it fails."""

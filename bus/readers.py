@@ -122,7 +122,9 @@ class StreamReader:
             if str(answer).startswith("NOGROUP"):
                 await self._make_group_again()
                 return []
-            self._link.moved(answer)
+            self._link.moved(
+                answer
+            )  # an ASK is waited out: what would be read there could not be finished before the slot has moved
             if needs_new_connection(answer):
                 self._link.close()
             if not str(answer).startswith("UNBLOCKED"):

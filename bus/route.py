@@ -1,7 +1,8 @@
 """Where the Redis is that takes our writes now: at one address, where the sentinels say, or at the node of a cluster that has our slot.
 
-Looked up before each connection, in the thread that makes it. All keys of an agent carry one hash tag, so one node has them all: following
-MOVED is all that a cluster asks of us. A connection that finds that it has the wrong server is closed, and the next one is looked up anew.
+Looked up before each connection, in the thread that makes it. All keys of an agent carry one hash tag, so one node has them all. MOVED: a
+connection that finds that it has the wrong server is closed, and the next one is looked up anew. ASK: while the slot is being moved what has
+gone already is asked for at the other node, command by command.
 """
 
 import dataclasses
@@ -9,9 +10,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import cast
 
-from redis.exceptions import MovedError, ResponseError
+from redis.exceptions import AskError, MovedError, ResponseError
 
 from bus.redis_url import Kind, RedisAddress
+from bus.url_parts import netloc
 
 AskSentinel = Callable[[RedisAddress, str], tuple[str, int]]
 """Of a sentinel's address and the master's name: where the master is. Raises what a connection raises."""
@@ -37,10 +39,26 @@ class Route:
 
     def moved(self, answer: ResponseError) -> bool:
         """Whether it is a MOVED: where the slot is now is remembered for the next connection."""
-        if (found := moved_to(answer, self._node or self._hosts[0])) is None:
+        if (found := moved_to(answer, self._asked_last)) is None:
             return False
         self.slot, self._node = found
         return True
+
+    def asked(self, answer: ResponseError) -> "Route | None":
+        """The way to the one node that an ASK names, for the command that it answers; None for any other answer."""
+        if (found := asked_to(answer, self._asked_last)) is None:
+            return None
+        host, port = found[1]
+        return Route(dataclasses.replace(self._address, host=host, port=port, further_hosts=(), kind=Kind.FIXED))
+
+    @property
+    def place(self) -> str:
+        """Host and port of the first of them."""
+        return netloc(*self._hosts[0])
+
+    @property
+    def _asked_last(self) -> Host:
+        return self._node or self._hosts[0]
 
     def addresses(self, ask: AskSentinel) -> Iterator[Callable[[], RedisAddress]]:
         """What to try in turn, until one has let us in: each looks an address up and may raise."""
@@ -77,9 +95,15 @@ class Route:
 
 def moved_to(answer: ResponseError, asked: Host) -> tuple[int, Host] | None:
     """Which slot is where, if it is a MOVED. Without a host it is the one that was asked."""
-    text = str(answer)
-    if not (isinstance(answer, MovedError) or text.startswith("MOVED ")):
-        return None
-    *_, slot, place = text.split(" ")
+    return _place(answer, asked) if isinstance(answer, MovedError) or str(answer).startswith("MOVED ") else None
+
+
+def asked_to(answer: ResponseError, asked: Host) -> tuple[int, Host] | None:
+    """Which slot is being moved where, if it is an ASK."""
+    return _place(answer, asked) if isinstance(answer, AskError) or str(answer).startswith("ASK ") else None
+
+
+def _place(answer: ResponseError, asked: Host) -> tuple[int, Host]:
+    *_, slot, place = str(answer).split(" ")
     host, _, port = place.rpartition(":")
     return int(slot), (host.strip("[]") or asked[0], int(port))

@@ -93,7 +93,7 @@ _BY_CODE: Mapping[str, tuple[type[RedisFailed], str]] = {
     "READONLY": (RedisUnavailable, "read_only"),
     "MASTERDOWN": (RedisUnavailable, "master_down"),
     "CLUSTERDOWN": (RedisUnavailable, "cluster_down"),
-    "TRYAGAIN": (RedisUnavailable, "cluster_down"),
+    "TRYAGAIN": (RedisUnavailable, "moving"),
     "MAXCLIENTS": (RedisUnavailable, "too_many_clients"),  # a word of our own: the server says it without one
     "MOVED": (RedisUnavailable, "moved"),
     "ASK": (RedisUnavailable, "moving"),
@@ -154,7 +154,18 @@ class Wire:
             raise self._failed(error) from None
         if any(self._route.moved(answer) for answer in answers if isinstance(answer, ResponseError)):
             self.close()
-        return answers
+        return [self._followed(command, answer) for command, answer in zip(commands, answers, strict=True)]
+
+    def _followed(self, command: Command, answer: Answer) -> Answer:
+        """While the slot is being moved, from where what the command needs has gone already (ASK)."""
+        route = self._route.asked(answer) if isinstance(answer, ResponseError) else None
+        if route is None:
+            return answer
+        there = Wire(route, self._scripts, answer_timeout_seconds=self._answer_timeout_seconds)
+        try:
+            return there.call([("ASKING",), command])[1]
+        finally:
+            there.close()
 
     def read_for(self, seconds: float) -> Answer:
         """The next message of a connection that has subscribed, None if there is none; raises RedisUnavailable."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.redis_server import server_binary
+from tests.redis_server import server_binary, with_us
 
 START_SECONDS = 20.0
 SLOTS = 16_384
@@ -26,6 +26,7 @@ class Several:
 
     folder: Path
     processes: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
+    clients: dict[int, redis.Redis] = field(default_factory=dict)
 
     def start(self, *options: str, sentinel: str = "") -> int:
         """A server with these options on a free port, which it returns once that answers. `sentinel`: its configuration, for a sentinel."""
@@ -53,16 +54,26 @@ class Several:
             )
             arguments = [*plain, *log, *options]
         self.processes[port] = subprocess.Popen(
-            [server_binary().path, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, process_group=0
+            [*with_us(), server_binary().path, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            process_group=0,
         )
         until(lambda: self.ask(port).ping())
         return port
 
     def ask(self, port: int) -> redis.Redis:
-        return redis.Redis(host="127.0.0.1", port=port, protocol=2, decode_responses=True, socket_timeout=5)
+        """One client for each, closed with its server: left to the garbage, it warns of a socket now and then."""
+        if port not in self.clients:
+            self.clients[port] = redis.Redis(
+                host="127.0.0.1", port=port, protocol=2, decode_responses=True, socket_timeout=5
+            )
+        return self.clients[port]
 
     def kill(self, port: int) -> None:
         process = self.processes.pop(port)
+        if port in self.clients:
+            self.clients.pop(port).close()
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
 
@@ -77,6 +88,8 @@ def several(folder: Path) -> Iterator[Several]:
     finally:
         for port in list(made.processes):
             made.kill(port)
+        for client in made.clients.values():  # of those who were asked once more
+            client.close()
 
 
 def with_sentinels(servers: Several, *options: str) -> tuple[int, int, list[int]]:
@@ -137,12 +150,25 @@ def add_replica(servers: Several, of: int) -> int:
 
 def move_slot(servers: Several, slot: int, source: int, target: int, others: list[int]) -> None:
     """With all of its keys, as `redis-cli --cluster reshard` does it."""
-    source_node, target_node = servers.ask(source), servers.ask(target)
-    source_id, target_id = (node.execute_command("CLUSTER", "MYID") for node in (source_node, target_node))
-    target_node.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", source_id)
-    source_node.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", target_id)
-    while keys := source_node.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
-        source_node.execute_command("MIGRATE", "127.0.0.1", target, "", 0, 5000, "KEYS", *keys)
+    begin_move(servers, slot, source, target)
+    while keys := servers.ask(source).execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
+        send_keys(servers, source, target, *keys)
+    end_move(servers, slot, source, target, others)
+
+
+def begin_move(servers: Several, slot: int, source: int, target: int) -> None:
+    """From now on what has gone from the one is asked for at the other."""
+    source_id, target_id = (servers.ask(port).execute_command("CLUSTER", "MYID") for port in (source, target))
+    servers.ask(target).execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", source_id)
+    servers.ask(source).execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", target_id)
+
+
+def send_keys(servers: Several, source: int, target: int, *keys: str) -> None:
+    servers.ask(source).execute_command("MIGRATE", "127.0.0.1", target, "", 0, 5000, "KEYS", *keys)
+
+
+def end_move(servers: Several, slot: int, source: int, target: int, others: list[int]) -> None:
+    target_id = servers.ask(target).execute_command("CLUSTER", "MYID")
     for port in (target, source, *others):
         servers.ask(port).execute_command("CLUSTER", "SETSLOT", slot, "NODE", target_id)
 

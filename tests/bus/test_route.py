@@ -1,21 +1,37 @@
 """Where the Redis is: what sentinels and cluster nodes say is followed, on real ones; what was counted is there after the master has gone."""
 
+import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
+import redis
 import trio
-from redis.exceptions import ResponseError
+import trio.testing
+from redis.exceptions import AskError, ResponseError
 
 from bus.client import RedisClient, open_redis
 from bus.keys import Keys
 from bus.readers import StreamReader
 from bus.redis_url import BadRedisUrl, Kind, RedisAddress, parse_redis_url
-from bus.route import Route, moved_to
-from bus.wire import RedisFailed, RedisUnavailable
+from bus.route import Route, asked_to, moved_to
+from bus.wire import RedisFailed, RedisUnavailable, Wire
 from tests.bus.builders import AGENT
-from tests.bus.several_redis import MASTER, add_replica, move_slot, several, until, with_cluster, with_sentinels
+from tests.bus.several_redis import (
+    MASTER,
+    add_replica,
+    begin_move,
+    end_move,
+    move_slot,
+    send_keys,
+    several,
+    until,
+    with_cluster,
+    with_sentinels,
+)
 
 KEYS = Keys(AGENT)
 WITHIN_SECONDS = 60.0
@@ -76,6 +92,9 @@ def test_moved_says_where_and_nothing_else_does() -> None:
     assert moved_to(ResponseError("MOVED 7 :6380"), ("h", 1)) == (7, ("h", 6380))
     assert moved_to(ResponseError("MOVED 7 [::1]:6380"), ("h", 1)) == (7, ("::1", 6380))
     assert moved_to(ResponseError("ASK 7 10.0.0.1:6379"), ("h", 1)) is None
+    assert asked_to(ResponseError("ASK 7 10.0.0.1:6379"), ("h", 1)) == (7, ("10.0.0.1", 6379))
+    assert asked_to(AskError("7 :6380"), ("h", 1)) == (7, ("h", 6380))
+    assert asked_to(ResponseError("MOVED 7 10.0.0.1:6379"), ("h", 1)) is None
     route = Route(parse_redis_url("redis+cluster://a,b"))
     assert route.moved(ResponseError("MOVED 7 c:1"))
     tried = [look().host for look in route.addresses(lambda _at, _name: ("", 0))]
@@ -154,6 +173,86 @@ async def test_a_replica_that_sentinels_still_take_for_the_master_is_not_used(tm
             with pytest.raises(RedisUnavailable) as refused:
                 await client.command("PING")
             assert refused.value.reason == "read_only"
+
+
+async def test_what_has_gone_already_is_asked_for_there_while_the_slot_is_being_moved(tmp_path: Path) -> None:
+    with several(tmp_path) as servers:
+        ports = with_cluster(servers)
+        slot = servers.ask(ports[0]).execute_command("CLUSTER", "KEYSLOT", KEYS.owners)
+        source = ports[slot * 3 // 16_384]
+        target, other = (port for port in ports if port != source)
+        async with open_redis(f"redis+cluster://127.0.0.1:{other}") as client:
+            for node in map(servers.ask, ports):
+                await blocking(partial(until, partial(is_well, node)))
+            await client.command("SADD", KEYS.owners, "one")
+            await client.command("SET", KEYS.epoch, "a")
+            assert await client.script("advance_cursor", [KEYS.cursor, KEYS.generation], "", "a") == 1
+            begin_move(servers, slot, source, target)
+            assert await client.command("SCARD", KEYS.owners) == 1, "it is still here"
+            send_keys(servers, source, target, KEYS.owners, KEYS.cursor, KEYS.generation)
+            connects = client.connects
+
+            async def add(number: int, added: list[int]) -> None:
+                assert await client.command("SADD", KEYS.owners, f"n{number}") == 1
+                added.append(number)
+
+            added: list[int] = []
+            async with trio.open_nursery() as nursery:
+                for number in range(10):
+                    nursery.start_soon(add, number, added)
+            assert sorted(added) == list(range(10))
+            assert servers.ask(target).execute_command("CLUSTER", "COUNTKEYSINSLOT", slot) == 3
+            assert servers.ask(source).execute_command("CLUSTER", "COUNTKEYSINSLOT", slot) == 1
+            has_gone, is_between = [KEYS.cursor, KEYS.generation], [KEYS.epoch, KEYS.generation]
+            assert await client.script("advance_cursor", has_gone, "a", "b") == 1
+            with pytest.raises(RedisUnavailable) as between:
+                await client.script("advance_cursor", is_between, "a", "b")
+            assert between.value.reason == "moving"
+            pinned = client.on_connection(client.connects)
+            with pytest.raises(RedisUnavailable):  # what is for one connection alone is for no other
+                await pinned.command("SADD", KEYS.owners, "a commit")
+            wire = Wire(client.url, client.scripts, answer_timeout_seconds=5)
+            assert await trio.to_thread.run_sync(wire.call, [("SADD", KEYS.owners, "a thread's")]) == [1]
+            wire.close()
+            await who_is_cancelled_loses_nobody(client, servers.processes[target].pid)
+            assert client.connects == connects, "the connection to the node that has the slot stays"
+            send_keys(servers, source, target, KEYS.epoch)
+            end_move(servers, slot, source, target, [other])
+            count = await client.command("SCARD", KEYS.owners)
+            assert count == servers.ask(target).scard(KEYS.owners)
+            assert count in (15, 16), "what was given up may have run"
+
+
+def is_well(node: redis.Redis) -> bool:
+    """Whether it takes commands for its slots."""
+    return bool(node.cluster("INFO")["cluster_state"] == "ok")
+
+
+async def who_is_cancelled_loses_nobody(client: RedisClient, stalled_pid: int) -> None:
+    """Who drives is cancelled while it asks the node where the slot is moved to; the others have their answers."""
+    answers: list[int] = []
+
+    async def add(number: int) -> None:
+        try:
+            await client.command("SADD", KEYS.owners, f"again {number}")
+        except RedisFailed:  # it may have run
+            await add(number)
+        else:
+            answers.append(number)
+
+    os.kill(stalled_pid, signal.SIGSTOP)
+    try:
+        async with trio.open_nursery() as everybody, trio.open_nursery() as impatient:
+            impatient.start_soon(client.command, "SADD", KEYS.owners, "given up")
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            for number in range(3):
+                everybody.start_soon(add, number)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            impatient.cancel_scope.cancel()
+            os.kill(stalled_pid, signal.SIGCONT)
+    finally:
+        os.kill(stalled_pid, signal.SIGCONT)
+    assert sorted(answers) == [0, 1, 2]
 
 
 async def test_a_slot_that_moves_is_followed_and_so_is_one_whose_node_dies(tmp_path: Path) -> None:

@@ -106,6 +106,12 @@ ROWS: dict[str, Row] = {
     "bus/readers.py:LiveSubscriber._run": waits_in_redis,
     "bus/readers.py:LiveSubscriber._hear": waits_in_redis,
     "supervisor/delivery.py:Delivery._resend": in_redis,
+    "supervisor/delivery.py:Delivery._leave_in_doubt": held(
+        (
+            Kind.REDIS,
+            "tests/supervisor/test_delivery.py::test_what_is_in_doubt_is_left_to_others_also_if_redis_fails_at_first",
+        )
+    ),
     "supervisor/outbound.py:Outbound._take": waits_in_redis,
     "supervisor/held.py:Held.run": in_redis,
     "supervisor/overflow.py:Overflow.run": in_redis,
@@ -282,6 +288,8 @@ STEPS: dict[str, tuple[str, ...]] = {
     "one exchange on a connection of ours: it has a time limit, closes the connection and raises RedisUnavailable (tests/bus/test_client.py)": (
         "bus/client.py:RedisClient._ask",
         "bus/client.py:RedisClient._drive",
+        "bus/client.py:RedisClient._follow_asked",
+        "bus/asked_node.py:AskedNode.exchange",
         "bus/link.py:Link._watch",
         "bus/link.py:Link._send",
         "bus/link.py:Link._receive",
@@ -318,6 +326,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     ),
     "one acknowledgement, until it is noted; every RedisFailed is a further turn or the resend's (tests/supervisor/test_delivery.py)": (
         "supervisor/delivery.py:Delivery._settle",
+        "bus/outbox.py:Outbox.leave_to_others",
     ),
     "what a handler has said, in its order, and its end, by until_redis_answers": (
         "workers/sending.py:Sending.flush",

@@ -254,7 +254,8 @@ def readyz(agent: World) -> str:
             text: str = answer.read().decode()
             return text
     except urllib.error.HTTPError as refused:
-        return refused.read().decode()
+        with refused:
+            return refused.read().decode()
 
 
 async def test_a_reload_reads_the_settings_file_again_and_ctrl_c_says_what_it_waits_for(tmp_path: Path) -> None:

@@ -264,7 +264,8 @@ def _status(page: str, path: str) -> int:
         with urllib.request.urlopen(page + path, timeout=PAGE_SECONDS) as answer:  # noqa: S310 - loopback
             return int(answer.status)
     except urllib.error.HTTPError as error:
-        return error.code
+        with error:
+            return error.code
     except OSError:
         return 0
 
@@ -275,7 +276,8 @@ def _not_ready(page: str) -> Sequence[str]:
         with urllib.request.urlopen(f"{page}/readyz", timeout=PAGE_SECONDS):  # noqa: S310 - loopback
             return ()
     except urllib.error.HTTPError as error:
-        checks = msgspec.json.decode(error.read())["checks"]
+        with error:
+            checks = msgspec.json.decode(error.read())["checks"]
         return [f"{check['name']}: {NUMBERS.sub('N', check['detail'])}" for check in checks if not check["ok"]]
     except OSError:
         return ["no answer"]

@@ -8,10 +8,11 @@ import trio.testing
 
 from bus.outbox import Outbox
 from bus.records import SentNote
+from bus.wire import RedisDenied, RedisFailed, RedisFull, RedisRefused, RedisUnavailable
 from supervisor.connection import NotConnected
 from supervisor.frames import Frame, MessageAck, MessageError
 from supervisor.instance import Instance
-from supervisor.outbound import resend_frame
+from supervisor.payloads import resend_frame
 from tests.redis_server import redis_server
 from tests.supervisor.builders import Core, dead_instance, open_core, reply_to_next, sending, until
 from tests.supervisor.doubles import FakeRest
@@ -81,6 +82,34 @@ async def test_what_went_out_over_a_connection_in_doubt_is_anothers_at_once(tmp_
             assert resend_frame(record) == await outbox(core), "the same bytes"
             await core.outbox.leave_to_others()
             assert await core.outbox.due() == [], "it is the other's now"
+
+
+@pytest.mark.parametrize(
+    "fault", [RedisUnavailable("gone"), RedisFull("OOM"), RedisDenied("NOPERM"), RedisRefused("WRONGTYPE")], ids=str
+)
+async def test_what_is_in_doubt_is_left_to_others_also_if_redis_fails_at_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: RedisFailed
+) -> None:
+    monkeypatch.setattr("supervisor.delivery.SCAN_SECONDS", 0.02)
+    async with scene(tmp_path) as (core, _):
+        core.connection.connect()
+        await reply_to_next(core, "an answer")
+        async with sending(core):
+            await core.connection.wait_sent(1)
+            faults, leave = [fault, fault], core.outbox.leave_to_others
+
+            async def leave_to_others() -> None:
+                if faults:
+                    raise faults.pop()
+                await leave()
+
+            monkeypatch.setattr(core.outbox, "leave_to_others", leave_to_others)
+            core.connection.doubt()
+
+            async def is_due() -> bool:
+                return await core.outbox.due() == [CONVERSATION]
+
+            await until(is_due)
 
 
 async def test_what_was_committed_and_not_sent_goes_at_once_over_the_next_connection(tmp_path: Path) -> None:
