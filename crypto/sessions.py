@@ -72,7 +72,7 @@ def start_session(
     here again, before any agreement. Raises Unreadable as `check_bundle` does.
     """
     check_bundle(bundle, bundle.identity)
-    record = _for_peer(record, bundle.identity)
+    record = of_pair(record, bundle.identity)
     started = max(now_ms, 1 + record.refused_started)
     if record.sessions:
         started = max(started, 1 + record.sessions[-1].started)
@@ -164,7 +164,7 @@ def unwrap_key(  # noqa: PLR0917 - the wrap, whom it is for, whom it is from, an
     """
     if wrap.handshake is not None and not wrap.handshake.is_by(peer_pinned):
         raise Unreadable(Reason.KEY_CHANGED, "the handshake has another identity pair than the pinned one")
-    record = _for_peer(record, peer_pinned)
+    record = of_pair(record, peer_pinned)
     header = decode_header(wrap.header)
     session = record.find(wrap.session)
     if session is not None:
@@ -200,18 +200,18 @@ def forget_prekey(record: DeviceRecord, signed_prekey_id: int) -> DeviceRecord:
     return record if len(kept) == len(record.dropped) else msgspec.structs.replace(record, dropped=kept)
 
 
+def of_pair(record: DeviceRecord, pinned: PublicIdentity) -> DeviceRecord:
+    """What counts of a record for this pair: sessions with another pair of the same owner are neither sent nor read with any more."""
+    if record.peer == pinned:
+        return record
+    if record.peer is None:
+        return msgspec.structs.replace(record, peer=pinned)
+    return DeviceRecord(pinned, (), record.accepted, offers=record.offers)
+
+
 def _associated_data(session: Session, device: LocalDevice, peer: PublicIdentity) -> bytes:
     own = device.identity.public
     return associated_data(own, peer) if session.is_initiator else associated_data(peer, own)
-
-
-def _for_peer(record: DeviceRecord, peer: PublicIdentity) -> DeviceRecord:
-    """A record of this pair: sessions with another pair of the same owner are worth nothing any more."""
-    if record.peer == peer:
-        return record
-    if record.peer is None:
-        return msgspec.structs.replace(record, peer=peer)
-    return DeviceRecord(peer, (), record.accepted, offers=record.offers)
 
 
 def _check_handshake(record: DeviceRecord, told_session: bytes, handshake: Handshake, ad: bytes, now_ms: int) -> None:

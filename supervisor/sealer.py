@@ -20,7 +20,7 @@ from crypto.identity import LocalDevice
 from crypto.prekeys import Bundle
 from crypto.records import DeviceRecord
 from crypto.renewal import has_open_offer, known_bundle, needs_bundle, session_was_offered
-from crypto.sessions import ping_due, start_session
+from crypto.sessions import of_pair, ping_due, start_session
 from supervisor.metrics import Metrics
 from supervisor.own_words import RENEWED, system_event
 from supervisor.owners import Owner, Owners
@@ -128,7 +128,7 @@ class Sealer:
         owner, now = to.recipient, now_ms()
         lacking: dict[str, DeviceRecord] = {}
         for peer in peers:
-            record = (await self._sessions.peek(peer)).record
+            record = of_pair((await self._sessions.peek(peer)).record, owner.pinned)
             if not self._goes_on(record, to, peer[1], now):
                 lacking[peer[1]] = record
         bundles = None
@@ -171,7 +171,7 @@ class Sealer:
         records: dict[str, DeviceRecord] = {}
         for peer in peers:
             read = await self._sessions.load_to_send(peer)
-            record = self._sendable(read.record, to, owner, peer[1], bundles.get(peer[1]))
+            record = self._sendable(of_pair(read.record, owner.pinned), to, owner, peer[1], bundles.get(peer[1]))
             if record is None:
                 self._metrics.devices_left_out.inc()
                 continue
@@ -253,9 +253,7 @@ class Sealer:
 
 def _known(record: DeviceRecord, owner: Owner, device_id: str, now: int) -> Bundle | None:
     """What a session with the device can begin with without asking the relay."""
-    if record.peer != owner.pinned or needs_bundle(record, now):
-        return None
-    return known_bundle(record, owner.owner_id, device_id)
+    return None if needs_bundle(record, now) else known_bundle(record, owner.owner_id, device_id)
 
 
 @contextmanager
