@@ -5,7 +5,7 @@ Nothing leaves either without being asked to: a retry puts it back on its way, a
 
 import hashlib
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from typing import Literal, cast
 
 import msgspec
@@ -258,7 +258,7 @@ class Quarantine:
         """The names of those that have been here longest."""
         return _texts(await self._client.command("ZRANGE", self._keys.quarantine, 0, count - 1))
 
-    async def all(self) -> AsyncIterator[Quarantined]:
+    async def all(self) -> AsyncGenerator[Quarantined]:
         """Oldest first, without content; one that comes or goes meanwhile may be missed, no other."""
         names = await self.names()
         for at in range(0, len(names), MOST_AT_ONCE):

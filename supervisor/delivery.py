@@ -148,7 +148,7 @@ class Delivery:
         conversation = await self._outbox.conversation_of(refusal.client_message_id)
         if conversation is None:
             return
-        code = _OTHER_THAN_A_CODE.sub("_", refusal.code[:MOST_CODE_CHARS])
+        code = _OTHER_THAN_A_CODE.sub("_", refusal.code)
         if _is_temporary(code):
             after = bounded_seconds(refusal.retry_after) or REFUSED_AGAIN_SECONDS
             await self._outbox.postpone(conversation, refusal.client_message_id, int(after * 1000))

@@ -11,7 +11,7 @@ import structlog
 
 from bus.sealing import SealBroken
 from bus.vault import LedgerStep, Vault, Versioned
-from crypto.grants import FIRST_PREVIOUS, MAC_BYTES, entry_mac, verify_ledger
+from crypto.grants import FIRST_PREVIOUS, entry_mac, verify_ledger
 
 HEAD_FILE = "grants.head"
 
@@ -60,12 +60,11 @@ class GrantLedger:
 
     def _read_head(self) -> bytes:
         try:
-            head = bytes.fromhex(self._head_file.read_text(encoding="utf-8").strip())
+            return bytes.fromhex(self._head_file.read_text(encoding="utf-8").strip())
         except FileNotFoundError:
             return FIRST_PREVIOUS
         except ValueError:
-            return b""
-        return head if len(head) == MAC_BYTES else b""
+            return b""  # no entry's
 
     def _write_head(self, head: bytes) -> None:
         try:

@@ -126,7 +126,7 @@ class Prekeys:
         """
         ours = await self.find(shown.signed_prekey_id, shown.one_time_prekey_id)
         handed_out, signed = ours.one_time_prekey, ours.signed_prekey
-        if handed_out is not None and not ours.is_restored and handed_out.public == shown.one_time_prekey:
+        if handed_out is not None and handed_out.public == shown.one_time_prekey:
             await self._vault.erase_prekeys(self._one_time_key, [handed_out.id])
         return signed is not None and signed.public == shown.signed_prekey
 

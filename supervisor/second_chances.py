@@ -5,6 +5,7 @@ counts as all of these, since a process that was killed may have heard of them a
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 
 import structlog
 import trio
@@ -125,17 +126,18 @@ class SecondChances:
         All messages of an owner are judged alike, whatever comes meanwhile, since a later one must not overtake.
         """
         found, active, unlisted = list[str](), dict[str, bool](), dict[str, str]()
-        async for message in self._quarantine.all():
-            if message.waits_for is None:
-                unlisted[message.message_id] = thing_of(message)
-            sender, is_mended = message.sender_id, message.reason in GROUP_REASONS | SESSION_REASONS
-            if message.reason in OWNER_REASONS:
-                if sender not in active:
-                    owner = await self._owners.find(sender)
-                    active[sender] = owner is not None and owner.is_active
-                is_mended = active[sender]
-            if is_mended:
-                found.append(message.message_id)
+        async with aclosing(self._quarantine.all()) as messages:
+            async for message in messages:
+                if message.waits_for is None:
+                    unlisted[message.message_id] = thing_of(message)
+                sender, is_mended = message.sender_id, message.reason in GROUP_REASONS | SESSION_REASONS
+                if message.reason in OWNER_REASONS:
+                    if sender not in active:
+                        owner = await self._owners.find(sender)
+                        active[sender] = owner is not None and owner.is_active
+                    is_mended = active[sender]
+                if is_mended:
+                    found.append(message.message_id)
         await self._quarantine.list_waiting(unlisted)
         await self._quarantine.want(found)
         return len(found)

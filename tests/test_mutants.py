@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.mutants.__main__ import PARTS
+from tests.mutants.crypto import CRYPTO
 from tests.mutants.exempt import EXEMPT
 
 pytestmark = pytest.mark.pure
@@ -64,3 +65,9 @@ def test_each_mutant_has_a_name_of_its_own_and_its_guard_stands_once_where_it_sa
 def test_the_tests_of_each_mutant_are_there() -> None:
     tests = {test for mutant in MUTANTS for test in mutant.tests}
     assert [test for test in tests if not (ROOT / test).is_file()] == []
+
+
+def test_every_test_of_crypto_looks_at_its_mutants() -> None:
+    """A file that stands in no list cannot notice, and its guards count as holes."""
+    there = {str(file.relative_to(ROOT)) for file in (ROOT / "tests/crypto").glob("test_*.py")}
+    assert there - {test for mutant in CRYPTO.mutants for test in mutant.tests} == set()

@@ -10,6 +10,7 @@ TESTS = tuple(
     for name in (
         "attacks",
         "sessions",
+        "renewal",
         "prekeys",
         "identity",
         "content",
@@ -25,6 +26,7 @@ TESTS = tuple(
         "double_ratchet",
         "known_answers",
         "state_machine",
+        "renewal_model",
         "fuzz",
     )
 )

@@ -50,10 +50,4 @@ EXEMPT: Final[dict[str, tuple[str, ...]]] = {
         *("bus/records.py", "bus/sealing.py", "supervisor/frames.py", "supervisor/answers.py", "supervisor/listing.py"),
         "supervisor/ids.py",
     ),
-    "no guard of it is switched off yet; its tests see what it does from outside, by what is sent and kept": (
-        *("supervisor/outbound.py", "supervisor/outgoing.py", "supervisor/delivery.py", "supervisor/sealer.py", "supervisor/sessions.py"),
-        *("supervisor/prekeys.py", "supervisor/streams.py"),
-        *("supervisor/asking.py", "supervisor/fullness.py", "supervisor/grant_ledger.py", "supervisor/relations.py"),
-        *("supervisor/refetch.py", "supervisor/own_words.py"),
-    ),
 }  # fmt: skip

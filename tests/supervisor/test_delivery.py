@@ -10,7 +10,8 @@ from bus.outbox import Outbox
 from bus.records import SentNote
 from bus.wire import RedisDenied, RedisFailed, RedisFull, RedisRefused, RedisUnavailable
 from supervisor.connection import NotConnected
-from supervisor.frames import Frame, MessageAck, MessageError
+from supervisor.delivery import MOST_CODE_CHARS
+from supervisor.frames import Frame, MessageAck, MessageError, StreamAbort
 from supervisor.instance import Instance
 from supervisor.payloads import resend_frame
 from tests.redis_server import redis_server
@@ -246,3 +247,131 @@ async def test_a_send_of_an_older_version_or_of_a_dead_letter_has_no_note_and_is
 
 async def is_empty(core: Core) -> bool:
     return await outbox(core) is None
+
+
+async def test_what_is_heard_before_it_runs_is_confirmed_when_it_does(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, _):
+        core.connection.connect()
+        await reply_to_next(core, "an answer")
+        async with sending(core):
+            [frame] = await core.connection.wait_sent(1)
+        async with open_core(core.url, core.rest) as following:
+            acknowledge(following, frame, 2)
+            following.connection.connect()
+            async with sending(following):
+                await until(lambda: is_empty(following), 2)
+
+
+async def test_answers_that_wait_are_bounded_and_those_behind_them_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.delivery.QUEUE_LENGTH", 5)
+    async with scene(tmp_path) as (core, _), trio.open_nursery() as nursery:
+        for number in range(8):
+            core.delivery.heard(MessageAck(f"unknown-{number}", "m", 9))
+        assert core.count("frame_dropped_total", reason="ack_overflow") == 3
+        nursery.start_soon(core.delivery.run)
+        await until(lambda: nothing_is_unsettled(core))
+        for number in range(5):
+            core.delivery.heard(MessageAck(f"unknown-{number}", "m", 9))
+        assert core.count("frame_dropped_total", reason="ack_overflow") == 3
+        nursery.cancel_scope.cancel()
+
+
+async def nothing_is_unsettled(core: Core) -> bool:
+    await trio.lowlevel.checkpoint()
+    return core.delivery._waiting == 0
+
+
+async def test_on_the_same_connection_nothing_is_sent_again_before_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.delivery.SCAN_SECONDS", 0.005)
+    async with scene(tmp_path) as (core, _):
+        due, scans = core.outbox.due, 0
+
+        async def counted() -> list[str]:
+            nonlocal scans
+            scans += 1
+            return await due()
+
+        monkeypatch.setattr(core.outbox, "due", counted)
+        core.connection.connect()
+        await reply_to_next(core, "an answer")
+        async with sending(core):
+            await core.connection.wait_sent(1)
+            enough = scans + 3
+
+            async def scanned() -> bool:
+                await trio.lowlevel.checkpoint()
+                return scans >= enough
+
+            await until(scanned)
+        assert len(core.connection.sent) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "is_dropped"), [("500", False), ("503", False), ("unavailable", False), ("5", True), ("5000", True)]
+)
+async def test_a_relay_in_trouble_has_it_wait_and_another_word_with_a_five_does_not(
+    tmp_path: Path, code: str, is_dropped: bool
+) -> None:
+    async with scene(tmp_path) as (core, _):
+        core.connection.connect()
+        await reply_to_next(core, "an answer")
+        async with sending(core):
+            [frame] = await core.connection.wait_sent(1)
+            core.delivery.heard(MessageError(code, sent_message(frame).client_message_id))
+            await until(lambda: nothing_is_unsettled(core))
+        assert await dead_reasons(core) == ([f"refused_{code}"] if is_dropped else [])
+
+
+async def test_of_a_refusal_so_much_of_its_code_is_kept_and_nothing_but_a_codes_letters(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, _):
+        core.connection.connect()
+        await reply_to_next(core, "an answer")
+        async with sending(core):
+            [frame] = await core.connection.wait_sent(1)
+            code = "no\n\x1b[31m" + "x" * 10_000
+            core.delivery.heard(MessageError(code, sent_message(frame).client_message_id, "words " * 10_000))
+            await until(lambda: is_empty(core))
+        [reason] = await dead_reasons(core)
+        assert reason == "refused_no___31m" + "x" * (MOST_CODE_CHARS - 8)
+
+
+@pytest.mark.parametrize("lives", [False, True])
+async def test_a_stream_of_another_supervisor_is_over_when_that_is_gone(tmp_path: Path, lives: bool) -> None:
+    other = Instance("00000000", 1, 1) if lives else dead_instance()
+    async with scene(tmp_path) as (core, _):
+        core.connection.connect()
+        await core.client.command("HSET", core.keys.streams, CONVERSATION, f"s1 {other.name}")
+        await core.delivery._end_orphaned_streams()
+        assert core.connection.sent == ([] if lives else [StreamAbort("s1", CONVERSATION)])
+        assert len(await core.outbox.open_streams()) == int(lives)
+
+
+async def test_the_end_of_an_orphaned_stream_is_told_by_one_of_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scene(tmp_path) as (core, _):
+        core.connection.connect()
+        stream = f"s1 {core.outbox.consumer}"
+        await core.client.command("HSET", core.keys.streams, CONVERSATION, stream)
+        open_streams = core.outbox.open_streams
+
+        async def and_another_was_first() -> dict[str, str]:
+            found = await open_streams()
+            assert await core.outbox.end_stream(CONVERSATION, stream)
+            return found
+
+        monkeypatch.setattr(core.outbox, "open_streams", and_another_was_first)
+        await core.delivery._end_orphaned_streams()
+        assert core.connection.sent == []
+
+
+async def test_what_was_acknowledged_meanwhile_is_not_sent_again(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, _):
+        core.connection.connect()
+        await core.delivery._resend_one(CONVERSATION, None)
+        assert core.connection.sent == []
+        assert core.count("message_resent_total") == 0

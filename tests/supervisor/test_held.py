@@ -3,20 +3,21 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 import trio
 
-from bus.held import Notes
+from bus.held import Note, Notes
 from bus.office import Office
 from bus.store import Intake
 from bus.trace import Ledger
 from supervisor.frames import MessageNew
-from supervisor.held import Held
+from supervisor.held import Held, Wanted
 from tests.supervisor.builders import Core, open_core, until, worker
 from tests.supervisor.group_scene import scene as group_scene
-from tests.supervisor.person import PERSON, Person
+from tests.supervisor.person import CONVERSATION, PERSON, Person, message_frame
 from tests.supervisor.test_inbound import OTHER_CONVERSATION, scene
 
 BEN = "01906abc-0000-7000-8000-0000000000b1"
@@ -229,3 +230,78 @@ async def test_what_the_relay_shows_in_place_of_a_noted_group_message_must_be_fr
         )
         assert await core.inbound.fetched(swapped, noted="00") is not Intake.ACCEPTED
         assert await core.quarantined(swapped) == "stale"
+
+
+async def test_for_whom_there_is_no_room_the_relay_is_not_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scene(tmp_path) as (core, ada):
+        await say(core, ada, "runs", "waits behind it")
+        let_nothing_wait(core)
+        await say(core, ada, "waits at the relay")
+        notes, looks = notes_of(core), 0
+        may_come = notes.may_come
+
+        async def counted(*arguments: Any) -> bool:
+            nonlocal looks
+            looks += 1
+            return await may_come(*arguments)
+
+        monkeypatch.setattr(notes, "may_come", counted)
+        held = Held(core.store, notes, core.inbound, core.rest, core.metrics)
+        await held._fetch_if_there_is_room(PERSON)
+        assert (looks, core.rest.calls.count("poll")) == (1, 0)
+
+
+async def test_it_is_fetched_no_further_than_anything_is_wanted(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        let_nothing_wait(core)
+        await say(core, ada, "runs", "waits")
+        core.rest.history += [message_frame("of others", BEN, seq=seq) for seq in range(3, 9)]
+        core.rest.page_length = 2
+        async with fetching(core):
+            await handle(core, 2)
+            await until(lambda: nothing_waits(core))
+        assert len({*core.rest.polled_with}) == 1
+
+
+def open_note(first: int, last: int) -> Note:
+    return Note(1, first, CONVERSATION, f"m{last}", None, last_seq=last)
+
+
+def test_an_open_ended_note_stands_for_what_its_sender_says_there_up_to_its_last() -> None:
+    note = open_note(3, 5)
+    wanted = Wanted(PERSON, [note])
+    of_others = [
+        message_frame("", BEN, seq=4),
+        message_frame("", PERSON, seq=4, conversation=OTHER_CONVERSATION),
+        message_frame("", PERSON, seq=2),
+        message_frame("", PERSON, seq=6),
+    ]
+    assert [wanted.note_for(frame) for frame in of_others] == [None] * 4
+    for seq in (3, 4, 5):
+        frame = message_frame("", PERSON, seq=seq)
+        assert wanted.note_for(frame) is note
+        wanted.came(note, frame)
+        assert wanted.notes == ([] if seq == 5 else [note])
+
+
+class Kept(Notes):
+    """Notes whose messages are gone at the relay in part."""
+
+    def __init__(self) -> None:
+        self.reached_seqs: list[int] = []
+
+    async def reached(self, sender_id: str, note: Note, seq: int, message_id: str) -> bool:  # noqa: ARG002 - as Notes
+        await trio.lowlevel.checkpoint()
+        self.reached_seqs.append(seq)
+        return len(self.reached_seqs) > 1
+
+
+async def test_what_of_an_open_ended_note_never_came_is_counted(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        notes, said = Kept(), [ada.say(text) for text in ("one", "two")]
+        held = Held(core.store, notes, core.inbound, core.rest, core.metrics)
+        assert await held._take_in([*said], Wanted(PERSON, [open_note(1, 2)]))
+        assert notes.reached_seqs == [1, 2]
+        assert core.count("dead_letter_total", kind="held") == 1

@@ -1,5 +1,6 @@
 """Our own prekeys: durable before they are published, never two of one id, refilled, rotated, erased when used."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from bus.prekey_wish import PrekeyWish
+from crypto.identity import IdentityKeys, LocalDevice
 from crypto.prekeys import SIGNED_PREKEY_ROTATION_MS, bundle_from_json, check_bundle
 from supervisor.prekeys import MOST_UNUSED, Prekeys
 from supervisor.rest import Json, RestFailed
@@ -267,3 +270,42 @@ async def test_a_relay_that_does_not_replace_is_told_once(tmp_path: Path) -> Non
             await core.prekeys.publish()
         assert bodies_that_replace(core).count(True) == 2
         assert await core.vault.prekeys_left(core.keys.one_time_prekeys) == 200
+
+
+async def test_a_wish_for_another_signed_prekey_is_heard_while_it_waits_and_fulfilled_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.prekeys.WISH_SECONDS", 0.01)
+    monkeypatch.setattr("supervisor.prekeys.PAUSE_SECONDS", 0.01)
+    async with scene(tmp_path) as core, trio.open_nursery() as nursery:
+        nursery.start_soon(core.prekeys.keep, core.metrics)
+        with trio.fail_after(WAIT_SECONDS):
+            await core.prekeys.published.wait()
+            await PrekeyWish(core.client, core.keys).ask()
+            while len(core.rest.registered) < 2:
+                await trio.sleep(0.01)
+        await core.prekeys.publish()
+        assert [signed_id(body) for body in core.rest.registered] == [1, 2, 2]
+        nursery.cancel_scope.cancel()
+
+
+async def test_under_another_identity_the_signed_prekey_is_made_anew_and_it_is_told_since_when(tmp_path: Path) -> None:
+    async with scene(tmp_path) as core:
+        await core.prekeys.publish()
+        assert core.prekeys.identity_since_ms is None
+        identity = IdentityKeys.generate(os.urandom)
+        following = Prekeys(
+            core.vault,
+            core.keys.signed_prekeys,
+            core.keys.one_time_prekeys,
+            device=LocalDevice(AGENT, AGENT, identity),
+            rest=core.rest,
+            on_kept=lambda _kept: None,
+            epoch=lambda: 0,
+        )
+        for _ in range(2):
+            await following.publish()
+        assert [signed_id(body) for body in core.rest.registered] == [1, 2, 2]
+        bundle = bundle_from_json({**core.rest.registered[-1], "one_time_prekey": None}, AGENT)
+        check_bundle(bundle, identity.public)
+        assert following.identity_since_ms == following.signed_since_ms

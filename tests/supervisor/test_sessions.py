@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 
@@ -187,7 +188,7 @@ async def test_locks_and_decoded_records_do_not_grow_without_end(
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(wait_in_vain, core)
         assert len(core.sessions._locks) <= 11
-        assert len(core.sessions._decoded) <= 10
+        assert list(core.sessions._decoded) == [(PERSON, f"device-{number}") for number in range(40, 50)]
 
 
 async def test_no_repr_shows_a_key(tmp_path: Path) -> None:
@@ -199,3 +200,28 @@ async def test_no_repr_shows_a_key(tmp_path: Path) -> None:
         shown = repr((Loaded(record, 1, 0), write, read, core.vault, core.sessions))
         assert repr(record.current.ratchet.root_key)[2:-1] not in shown
         assert "sealed=" not in shown
+
+
+@pytest.mark.parametrize("raised", [False, True])
+async def test_a_record_older_than_this_process_stored_is_doubted_unless_the_epoch_was_raised(
+    tmp_path: Path, raised: bool
+) -> None:
+    async with scene(tmp_path) as core:
+        record = some_record()
+        core.sessions.committed(await put(core, await core.sessions.load(PEER), record), record)
+        if raised:
+            core.generation.epoch += 1
+        await core.client.command("DEL", core.keys.session(*PEER))
+        await core.sessions.load(PEER)
+        assert core.generation.is_doubted is not raised
+
+
+async def test_a_dropped_session_is_remembered_as_long_as_the_prekey_that_it_named(tmp_path: Path) -> None:
+    async with scene(tmp_path) as core:
+        record = msgspec.structs.replace(some_record(), dropped=((1, b"s" * 16), (2, b"t" * 16)))
+        for kept, remembered in ((None, [1, 2]), (frozenset((1, 2)), [1, 2]), (frozenset((2,)), [2])):
+            if kept is not None:
+                core.sessions.keep_only_dropped_of(kept)
+            read = await core.sessions.load(PEER)
+            await put(core, read, record)
+            assert [prekey_id for prekey_id, _ in (await core.sessions.load(PEER)).record.dropped] == remembered

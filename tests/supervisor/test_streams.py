@@ -5,16 +5,27 @@ from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
+import structlog
 import trio
 import trio.testing
 
+from bus.lines import MOST_TAGS_SAID
 from bus.outbox import Outbox
-from bus.records import LiveDelta, LiveTyping, pack_live
+from bus.records import LiveAbort, LiveDelta, LiveTyping, pack_live, unpack_live
 from crypto.identity import LocalDevice
 from crypto.streams import StreamKey
 from supervisor.frames import Frame, StreamAbort, StreamDelta, StreamStart, TypingStart, TypingStop
 from supervisor.metrics import Metrics
-from supervisor.streams import MOST_EARLY_CHARACTERS, MOST_WAITING, MOST_WAITING_BYTES, LiveStream, Streams
+from supervisor.streams import (
+    EARLY_SECONDS,
+    MOST_EARLY_CHARACTERS,
+    MOST_EARLY_DELTAS,
+    MOST_STREAM_SECONDS,
+    MOST_WAITING,
+    MOST_WAITING_BYTES,
+    LiveStream,
+    Streams,
+)
 from tests.supervisor.builders import IDENTITY, KEYS
 from tests.supervisor.doubles import FakeConnection
 from tests.supervisor.person import AGENT, CONVERSATION, PERSON
@@ -25,11 +36,16 @@ ANSWER = ("job", "0")
 
 
 class EndsOfStreams(Outbox):
-    """Notes which streams were given up."""
+    """Notes which streams were given up, and what the other supervisors are told."""
 
     def __init__(self) -> None:
         self.consumer = "supervisor"
         self.ended: list[str] = []
+        self.told: list[bytes] = []
+
+    async def publish_live(self, packed: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        self.told.append(packed)
 
     async def end_stream(self, conversation_id: str, stream: str) -> bool:  # noqa: ARG002 - as Outbox
         await trio.lowlevel.checkpoint()
@@ -38,17 +54,17 @@ class EndsOfStreams(Outbox):
 
 
 class Scene:
-    def __init__(self) -> None:
+    def __init__(self, *, speaks: bool = True) -> None:
         self.connection = FakeConnection()
         self.metrics = Metrics()
         self.outbox = EndsOfStreams()
         device = LocalDevice(AGENT, AGENT, IDENTITY)
-        self.streams = Streams(device, KEYS.bus, self.connection, self.outbox, self.metrics)
+        self.streams = Streams(device, KEYS.bus, self.connection, self.outbox, self.metrics, speaks=lambda: speaks)
 
-    def stream(self, stream_id: str = "stream") -> LiveStream:
+    def stream(self, stream_id: str = "stream", conversation: str = CONVERSATION) -> LiveStream:
         return LiveStream(
             stream_id,
-            CONVERSATION,
+            conversation,
             answer=ANSWER,
             to=PERSON,
             key=StreamKey(bytes(32)),
@@ -77,8 +93,8 @@ def seqs(frames: list[Frame]) -> list[int]:
 
 
 @asynccontextmanager
-async def scene() -> AsyncIterator[Scene]:
-    made = Scene()
+async def scene(*, speaks: bool = True) -> AsyncIterator[Scene]:
+    made = Scene(speaks=speaks)
     made.connection.connect()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(made.streams.run)
@@ -211,3 +227,72 @@ async def test_pieces_that_came_before_their_streams_are_bounded_in_characters()
             await made.hear(LiveDelta(CONVERSATION, f"stream-{number}", 0, text))
         kept = sum(len(one.text) for _, early in made.streams._early.values() for one in early)
         assert MOST_EARLY_CHARACTERS <= kept <= MOST_EARLY_CHARACTERS + len(text)
+
+
+async def test_early_deltas_of_one_stream_are_bounded_and_wait_a_moment_only(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with scene() as made:
+        for seq in range(MOST_EARLY_DELTAS + 5):
+            await made.hear(delta(seq))
+        assert [len(deltas) for _, deltas in made.streams._early.values()] == [MOST_EARLY_DELTAS]
+        await trio.sleep(EARLY_SECONDS)
+        await made.hear(delta(0, "another"))
+        assert list(made.streams._early) == ["another"]
+
+
+async def test_what_another_stream_says_is_not_shown_in_this_one() -> None:
+    async with scene() as made:
+        await made.begin()
+        await made.hear(delta(0, "another"), delta(0))
+        assert seqs(made.connection.sent) == [0]
+        assert len(made.connection.sent) == 2, "nothing was taken for a gap"
+
+
+async def test_a_stream_that_goes_on_for_too_long_is_over(autojump_clock: trio.testing.MockClock) -> None:
+    async with scene() as made:
+        await made.begin()
+        await trio.sleep(MOST_STREAM_SECONDS)
+        assert not made.streams.is_of_present_connection("stream")
+        await made.hear(delta(0))
+        assert not await made.streams.end(CONVERSATION, ANSWER, "stream")
+        assert made.connection.sent == [start()]
+
+
+async def test_of_an_earlier_connections_streams_nothing_is_kept_and_their_end_is_not_told(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with scene() as made:
+        await made.begin("former")
+        other = made.stream("elsewhere", "another conversation")
+        await made.streams.begin(other, StreamStart("elsewhere", "another conversation", "sealed"))
+        made.connection.disconnect()
+        made.connection.connect()
+        await made.begin("newer")
+        assert made.connection.sent[2:] == [start("newer")]
+        assert list(made.streams._by_conversation) == [CONVERSATION]
+        assert list(made.streams._expected) == ["newer"]
+
+
+async def test_of_several_supervisors_one_tells_who_types() -> None:
+    async with scene(speaks=False) as made:
+        await made.hear(LiveTyping(CONVERSATION, active=True))
+        assert made.connection.sent == []
+
+
+async def test_what_is_shown_for_a_lost_job_is_over_here_and_the_others_are_told() -> None:
+    async with scene() as made:
+        await made.begin()
+        await made.streams.job_lost(CONVERSATION)
+        assert made.connection.sent == [start(), StreamAbort("stream", CONVERSATION)]
+        [told] = made.outbox.told
+        assert unpack_live(told, key=KEYS.bus, agent_id=AGENT) == LiveAbort(CONVERSATION)
+
+
+async def test_why_something_is_passed_over_is_said_once_for_each_reason_and_for_so_many() -> None:
+    made = Scene()
+    with structlog.testing.capture_logs() as lines:
+        for number in range(MOST_TAGS_SAID + 5):
+            for _ in range(2):
+                made.streams._pass_over(f"reason {number}")
+    assert [line["reason"] for line in lines] == [f"reason {number}" for number in range(MOST_TAGS_SAID)]

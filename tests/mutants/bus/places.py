@@ -38,6 +38,7 @@ LETTERS = (
 QUARANTINE = ("tests/bus/test_rules_quarantine.py",)
 FORMER = ("tests/bus/test_former_versions.py",)
 RESEALED = ("tests/bus/test_reseal_scripts.py",)
+SAVED = ("tests/backup/test_scripts.py", "tests/backup/test_snapshot.py", "tests/backup/test_restoring.py")
 
 
 def script(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants.bus.places import GRANTS, RESEALED, ROTATION, SLOTS, script
+from tests.mutants.bus.places import GRANTS, RESEALED, ROTATION, SAVED, SLOTS, script
 from tests.mutants.mutant import of
 
 OF_THE_STORE = (
@@ -77,5 +77,13 @@ OF_THE_STORE = (
         ("reseal_swap_of_the_same_newest", "newest[1] ~= ARGV[2] or", ""),
         ("reseal_swap_of_as_many", "if redis.call('XLEN', KEYS[2]) ~= tonumber(ARGV[1]) then return 0 end", ""),
         ("reseal_swap_of_all", "or redis.call('XLEN', KEYS[1]) ~= tonumber(ARGV[1]) then", "then"),
+    ),
+    *of(
+        script("save_conversation"), SAVED,
+        ("a_record_is_read_with_its_score", "without_what_was_read(records, place <= 2 and 2 or 1)", "without_what_was_read(records, 1)"),
+        ("without_an_entry_none_is_looked_for", "if not entry or not string.find", "if not string.find"),
+        ("an_entry_that_is_gone_is_none", "return found and found[2] or {}", "return found[2]"),
+        ("a_superseded_job_is_saved_as_one", "entry and redis.call('SISMEMBER', INTERRUPTED, entry) or 0", "0"),
+        ("without_a_job_none_is_superseded", "entry and redis.call('SISMEMBER', INTERRUPTED, entry) or 0", "redis.call('SISMEMBER', INTERRUPTED, entry)"),
     ),
 )  # fmt: skip

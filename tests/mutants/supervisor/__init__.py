@@ -9,5 +9,8 @@ from tests.mutants.supervisor.intake import INTAKE
 from tests.mutants.supervisor.people import PEOPLE
 from tests.mutants.supervisor.relay import RELAY
 from tests.mutants.supervisor.sending import SENDING
+from tests.mutants.supervisor.sessions import SESSIONS
+from tests.mutants.supervisor.waiting import WAITING
 
-SUPERVISOR = Part("supervisor", (*INTAKE, *SENDING, *RELAY, *PEOPLE, *HOUSE, *BACKUP), FOLDERS)
+MUTANTS = (*INTAKE, *WAITING, *SENDING, *SESSIONS, *RELAY, *PEOPLE, *HOUSE, *BACKUP)
+SUPERVISOR = Part("supervisor", MUTANTS, FOLDERS)
