@@ -248,8 +248,9 @@ async def test_for_whom_there_is_no_room_the_relay_is_not_asked(
             return await may_come(*arguments)
 
         monkeypatch.setattr(notes, "may_come", counted)
-        held = Held(core.store, notes, core.inbound, core.rest, core.metrics)
-        await held._fetch_if_there_is_room(PERSON)
+        fetches = held(core)
+        fetches._notes = notes
+        await fetches._fetch_if_there_is_room(PERSON)
         assert (looks, core.rest.calls.count("poll")) == (1, 0)
 
 
@@ -301,7 +302,8 @@ class Kept(Notes):
 async def test_what_of_an_open_ended_note_never_came_is_counted(tmp_path: Path) -> None:
     async with scene(tmp_path) as (core, ada):
         notes, said = Kept(), [ada.say(text) for text in ("one", "two")]
-        held = Held(core.store, notes, core.inbound, core.rest, core.metrics)
-        assert await held._take_in([*said], Wanted(PERSON, [open_note(1, 2)]))
+        fetches = held(core)
+        fetches._notes = notes
+        assert await fetches._take_in([*said], Wanted(PERSON, [open_note(1, 2)]))
         assert notes.reached_seqs == [1, 2]
         assert core.count("dead_letter_total", kind="held") == 1

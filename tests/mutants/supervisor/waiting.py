@@ -28,7 +28,7 @@ WAITING = (
     ),
     *of(
         module("held"), tests("held"),
-        ("only_when_there_is_room", "if await self._notes.may_come(sender_id, walk[0], self._store.budgets):", "if True:"),
+        ("only_when_there_is_room", "has_room = await self._notes.may_come(sender_id, walk[0], self._store.budgets)", "has_room = True"),
         ("one_that_waits_on_ends_the_walk", "            if outcome is None or not outcome.is_settled:\n                return False\n", ""),
         ("what_the_relay_lost_is_said", "if await self._notes.forget(sender_id, note, is_gone=True):", "if False:"),
         ("of_its_sender_only", "if single is not None or frame.sender_id != self.sender_id:", "if single is not None:"),
