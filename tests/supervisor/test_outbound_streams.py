@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
-from bus.records import Payload, Reply
+import pytest
+
+from bus.records import SCHEMA_VERSION, Payload, Reply, ReplyRecord
 from supervisor.connection import NotConnected
 from supervisor.frames import Frame, MessageSend, StreamAbort, StreamDone, StreamStart
+from supervisor.outgoing import Head
 from tests.supervisor.builders import Core, sending, until, worker
 from tests.supervisor.person import CONVERSATION
 from tests.supervisor.test_outbound import scene
@@ -96,3 +99,9 @@ async def test_a_start_and_its_end_leave_one_message_that_waits_for_its_acknowle
             assert kinds(frames) == [StreamStart, StreamDone]
             assert await core.outbox.all() == [CONVERSATION]
             assert await core.outbox.open_streams() == {}
+
+
+@pytest.mark.pure
+def test_an_answer_is_traced_by_its_end_since_nobody_acknowledges_its_beginning() -> None:
+    record = ReplyRecord(SCHEMA_VERSION, "job", CONVERSATION, "0", 1, 1, b"", "a trace")
+    assert [Head("1-1", record, reply, "c").trace for reply in (START, DONE)] == ["", "a trace"]

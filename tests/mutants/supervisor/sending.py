@@ -41,8 +41,8 @@ SENDING = (
         ("unconnected_sends_nothing", "if self._connection.state is not State.CONNECTED:", "if False:"),
         ("a_lost_lease_ends_the_attempt", "            self._under_way[entry_id].cancel()\n", "            pass\n"),
         ("a_commit_under_way_is_not_cut", "in self._under_way and entry_id not in self._commit_begun:", "in self._under_way:"),
-        ("an_outage_costs_no_reply", "            if not error.is_refusal:\n                raise\n            await self._drop", "            await self._drop"),
-        ("a_refusal_costs_the_reply", "            if not error.is_refusal:\n                raise\n            await self._drop", "            raise\n            await self._drop"),
+        ("an_outage_costs_no_reply", "                if not error.is_refusal:\n                    raise\n                await self._drop", "                await self._drop"),
+        ("a_refusal_costs_the_reply", "                if not error.is_refusal:\n                    raise\n                await self._drop", "                raise\n                await self._drop"),
         ("unread_is_given_back", "await self.give_back(await self._reader.close())", "await self._reader.close()"),
     ),
     *of(
@@ -64,6 +64,10 @@ SENDING = (
         ("an_end_is_of_a_shown_stream", "and (is_ours or shown_stream_id == reply.stream_id)", ""),
         ("what_is_not_shown_is_over", "if not shows_streams(addressed.recipient) or not await self._streams.begin(stream, start):", "if not shows_streams(addressed.recipient):"),
         ("not_to_everybody", "if not shows_streams(addressed.recipient) or not await self", "if not await self"),
+    ),
+    *of(
+        module("outgoing"), tests("outbound_streams"),
+        ("a_streams_beginning_is_not_traced", "return \"\" if self.reply.kind == \"stream_start\" else self.record.trace", "return self.record.trace"),
     ),
     *of(
         module("delivery"), tests("delivery", "sending_hostile"),
