@@ -10,7 +10,7 @@ import pytest
 from crypto.errors import CannotSend, Reason
 from crypto.prekeys import make_signed_prekey
 from crypto.ratchet import MAX_SKIPPED_PER_STEP
-from crypto.records import MAX_OWN_SESSIONS, MAX_UNANSWERED, DeviceRecord
+from crypto.records import MAX_OWN_SESSIONS, MAX_SESSIONS, MAX_UNANSWERED, DeviceRecord
 from crypto.sessions import forget_prekey, ping_due, wrap_key
 from tests.crypto.builders import (
     DAY_MS,
@@ -296,3 +296,18 @@ def test_a_new_ratchet_key_is_made_on_the_next_send_only() -> None:
     current = agent.record(alice).current
     assert current is not None
     assert current.ratchet.own_private is not None
+
+
+def test_the_sessions_that_we_begin_push_out_none_in_which_the_device_may_still_be_read() -> None:
+    """As while much of what it has said waits: each of our late answers begins one."""
+    alice, agent = make_peer(1), make_peer(2)
+    for number in range(MAX_SESSIONS):
+        alice.now_ms = NOW_MS + number
+        _start_and_deliver(alice, agent)
+    of_the_device = [session.id for session in agent.record(alice).sessions]
+    for number in range(MAX_OWN_SESSIONS + 1):
+        agent.now_ms = NOW_MS + 1_000 + number
+        agent.start(alice)
+    sessions = agent.record(alice).sessions
+    assert [session.id for session in sessions if not session.is_initiator] == of_the_device
+    assert len(sessions) == MAX_SESSIONS + MAX_OWN_SESSIONS

@@ -1,5 +1,7 @@
 """Which messages in quarantine are tried, in which order, and which of them are wanted still after they were."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -153,6 +155,9 @@ async def test_at_the_start_nobody_is_tried_who_may_not_talk(tmp_path: Path, mon
     async with scene(tmp_path) as (core, ada):
         await suspend(core, ada)
         await say_unheard(core, ada, "one")
+        core.second_chances._send, core.second_chances._hopes = trio.open_memory_channel[Hope](
+            1
+        )  # as a process that heard nothing
         tried, marked = noted_tries(core, monkeypatch), trio.Event()
         look = core.second_chances._mark_what_may_be_mended
 
@@ -174,7 +179,7 @@ async def test_of_more_than_can_be_heard_at_once_nothing_is_missed(tmp_path: Pat
         await suspend(core, ada)
         await say_unheard(core, ada, "one")
         core.second_chances._send, core.second_chances._hopes = trio.open_memory_channel[Hope](1)
-        async with second_chances(core):
+        async with hearing(core):
             await until(lambda: has_begun(core))
             await restored_unheard(core, ada, tmp_path)
             for owner_id in (BEN, BEN, PERSON):
@@ -183,8 +188,16 @@ async def test_of_more_than_can_be_heard_at_once_nothing_is_missed(tmp_path: Pat
         assert await core.jobs() == ["one"]
 
 
+@asynccontextmanager
+async def hearing(core: Core) -> AsyncIterator[None]:
+    """As before everything new was taken in: nothing counts as mended by the start alone."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(core.second_chances.run, trio.sleep_forever)
+        yield
+        nursery.cancel_scope.cancel()
+
+
 async def has_begun(core: Core) -> bool:
-    """What was there at the start was marked: it listens."""
     await trio.lowlevel.checkpoint()
     return core.second_chances._hopes.statistics().tasks_waiting_receive == 1
 
@@ -208,7 +221,7 @@ async def test_of_whom_the_relay_did_not_tell_it_is_asked_again_by_itself(
     async with scene(tmp_path) as (core, ada):
         await suspend(core, ada)
         await say_unheard(core, ada, "one")
-        async with second_chances(core):
+        async with hearing(core):
             await until(lambda: has_begun(core))
             await restored_unheard(core, ada, tmp_path)
             due = [[PERSON]]

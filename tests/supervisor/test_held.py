@@ -307,3 +307,26 @@ async def test_what_of_an_open_ended_note_never_came_is_counted(tmp_path: Path) 
         assert await fetches._take_in([*said], Wanted(PERSON, [open_note(1, 2)]))
         assert notes.reached_seqs == [1, 2]
         assert core.count("dead_letter_total", kind="held") == 1
+
+
+async def test_what_an_open_ended_note_stands_for_is_fetched_behind_the_single_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scene(tmp_path) as (core, _):
+        singles = [Note(number, number, CONVERSATION, f"m{number}", None) for number in (1, 2)]
+        notes, walks, fetches = [*singles, open_note(3, 5)], list[list[Note]](), held(core)
+
+        async def of(_sender_id: str) -> list[Note]:
+            await trio.lowlevel.checkpoint()
+            return notes
+
+        async def fetch(_sender_id: str, walk: list[Note]) -> None:
+            await trio.lowlevel.checkpoint()
+            walks.append(walk)
+
+        monkeypatch.setattr(fetches._notes, "of", of)
+        monkeypatch.setattr(fetches, "_fetch", fetch)
+        await fetches._fetch_if_there_is_room(PERSON)
+        del notes[:2]
+        await fetches._fetch_if_there_is_room(PERSON)
+        assert walks == [singles, notes]

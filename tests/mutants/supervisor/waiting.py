@@ -18,7 +18,7 @@ WAITING = (
         ("held_is_not_tried", "if waiting.outcome is None or waiting.outcome in (Intake.HOLD, Intake.CONFLICT):", "if waiting.outcome is None:"),
         ("what_is_kept_whole_is_not_fetched", "        if message.frame:\n            return None\n", ""),
         ("what_is_heard_too_fast_is_looked_for", "            self._has_missed = True\n", "            pass\n"),
-        ("a_start_counts_as_all", "        await self._until_marked(self._mark_what_may_be_mended)\n        async for", "        async for"),
+        ("a_start_counts_as_all", "        await self._until_marked(self._mark_what_may_be_mended)\n\n    async def _hear", "\n    async def _hear"),
         ("what_is_not_marked_is_tried_again", "            else:\n                self._marking.over()\n                return\n", "            return\n"),
         ("without_an_answer_it_is_wanted_still", "reason=str(error))\n            return False\n", "reason=str(error))\n            return True\n"),
         ("what_was_not_tried_is_wanted_still", "and not await self._try(message, frame):\n            return False\n", "and not await self._try(message, frame):\n            pass\n"),
