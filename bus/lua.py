@@ -15,6 +15,47 @@ import msgspec
 Argument = bytes | str | int | float
 MOST_PACKED_BOARDS = 1000  # 1 to 2 KB each, four for a conversation in which something was said just now
 
+WRITES = frozenset(
+    [
+        "APPEND",
+        "DECR",
+        "DECRBY",
+        "DEL",
+        "EXPIRE",
+        "HDEL",
+        "HINCRBY",
+        "HSET",
+        "HSETNX",
+        "INCR",
+        "INCRBY",
+        "LPOP",
+        "LPUSH",
+        "LSET",
+        "LTRIM",
+        "PEXPIRE",
+        "PUBLISH",
+        "RENAME",
+        "RPUSH",
+        "SADD",
+        "SET",
+        "SREM",
+        "UNLINK",
+        "XACK",
+        "XADD",
+        "XCLAIM",
+        "XDEL",
+        "XGROUP",
+        "ZADD",
+        "ZPOPMAX",
+        "ZPOPMIN",
+        "ZREM",
+        "ZREMRANGEBYRANK",
+        "ZREMRANGEBYSCORE",
+    ]
+)
+"""What our operations write with."""
+
+_CALL = re.compile(r"redis\.call\('([A-Z]+)'(?:, ('[A-Z]+'|[A-Z_]+)(?=[,)]))?")
 _BOARD = re.compile(r"^-- BOARD (.*)$", re.MULTILINE)
 _BODY = ""
 _FUNCTION = re.compile(r"^(local function (\w+)\(.*?^end\n)", re.MULTILINE | re.DOTALL)
@@ -122,9 +163,47 @@ def _made(name: str, library: _Library, body: str) -> Script:
     words = _words_in(operation)
     board = [place for place, one in enumerate(library.board) if one in words]
     lines = [f"local {library.board[place]} = KEYS[{number}]" for number, place in enumerate(board, start=1)]
-    text = "\n".join([*lines, f"local OWN = {len(board) + 1}", operation]).encode()
+    text = "\n".join([*lines, f"local OWN = {len(board) + 1}", *_may_write(operation), operation]).encode()
     digest = hashlib.sha1(text, usedforsecurity=False).hexdigest()  # Redis names scripts so
     return Script(name, text, digest.encode(), tuple(board), len(library.board))
+
+
+def commands_of(script: Script) -> frozenset[str]:
+    """Those that an operation may run."""
+    return frozenset(name for name, _ in _calls(script.text.decode()))
+
+
+def _calls(code: str) -> set[tuple[str, str]]:
+    """Each command in it with the first word after its name, where that is a word or a name alone."""
+    return set(_CALL.findall(re.sub(r"--.*", "", code)))
+
+
+def _may_write(operation: str) -> list[str]:
+    """Lines that end an operation that writes, before it does anything, if there is a command in it that this user may not run.
+
+    A script that is refused in its middle keeps what it has written: half an operation. What an ACL allows cannot change while a script runs.
+    A single command needs no look: it is refused or it is not. Each is asked about with a key, without which Redis 7.0 crashes; that this user
+    may use the keys was checked as the script was called.
+    """
+    calls = sorted(_calls(operation))
+    names = {name for name, _ in calls}
+    if len(names) < 2 or names.isdisjoint(WRITES):
+        return []
+    return ["local may = redis.acl_check_cmd", *dict.fromkeys(_look(name, first) for name, first in calls)]
+
+
+def _look(name: str, first: str) -> str:
+    """`first`: the first word after the command's name, as it stands in the script."""
+    words, shown = f"'{name}', KEYS[1]", name
+    if name == "TIME":
+        words = "'TIME'"
+    elif name == "PUBLISH":
+        words = f"'{name}', {first}"
+    elif name == "RENAME":
+        words = f"'{name}', KEYS[1], KEYS[1]"
+    elif first.startswith("'"):
+        words, shown = f"'{name}', {first}, KEYS[1]", f"{name}|{first[1:-1]}"
+    return f"if not may({words}) then return redis.error_reply(\"NOPERM the '{shown.lower()}' command\") end"
 
 
 def _used_of(library: _Library, body: str) -> str:

@@ -17,7 +17,13 @@ import trio
 
 from tests.drills.copied_back import copied_back
 from tests.drills.half_open import half_open, half_open_standby, slow_way
-from tests.drills.redis_of_others import cluster_node_dies, cluster_slot_moves, redis_refuses, sentinel_failover
+from tests.drills.redis_of_others import (
+    cluster_node_dies,
+    cluster_slot_moves,
+    redis_refuses,
+    rights_taken_away,
+    sentinel_failover,
+)
 from tests.drills.redis_rolled_back import redis_rolled_back
 from tests.drills.scene import Order, Outcome
 from tests.memory import own_memory
@@ -26,6 +32,7 @@ DRILLS: dict[str, Callable[[Path, Order], Awaitable[Outcome]]] = {
     "copied-back": copied_back,
     "redis-rolled-back": redis_rolled_back,
     "redis-refuses": redis_refuses,
+    "rights-taken-away": rights_taken_away,
     "sentinel-failover": sentinel_failover,
     "cluster-slot-moves": cluster_slot_moves,
     "cluster-node-dies": cluster_node_dies,

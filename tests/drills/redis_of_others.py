@@ -16,6 +16,7 @@ from typing import cast
 import redis
 import trio
 
+from bus.lua import Scripts, commands_of
 from tests.bus.several_redis import (
     MASTER,
     SLOTS,
@@ -37,6 +38,8 @@ RED_SECONDS = 5.0
 MENDED_SECONDS = 2.0
 STAYS_SECONDS = 6.0
 PAUSE_SECONDS = 0.1
+TAKEN_SECONDS = 0.6
+COMMANDS = frozenset().union(*(commands_of(script) for script in Scripts.load().all()))
 MOST_SECONDS = 60.0
 
 
@@ -120,6 +123,26 @@ async def redis_refuses(directory: Path, order: Order) -> Outcome:
                 print("not as it should be:", ", ".join(unnoticed))
             await at.talk("after", at.world.people)
             return await at.outcome("redis-refuses", is_noticed=not unnoticed)
+
+
+async def rights_taken_away(directory: Path, order: Order) -> Outcome:
+    """Each command that our scripts run is taken away while people talk, and given back a moment later."""
+    (directory / "redis").mkdir()
+    with running_redis(directory / "redis") as server:
+        by = Operator(server)
+        async with elsewhere(directory, order, by.url, by.ask) as at:
+            await at.talk("before", at.world.people)
+
+            async def take_away() -> None:
+                for command in sorted(COMMANDS):
+                    by.acl(f"-{command}")
+                    await trio.sleep(TAKEN_SECONDS)
+                    by.acl(f"+{command}")
+                    await trio.sleep(PAUSE_SECONDS)
+
+            await at.talk_on(take_away)
+            await at.talk("after", at.world.people)
+            return await at.outcome("rights-taken-away", is_noticed=True)
 
 
 class Operator(RedisOperator):

@@ -8,7 +8,7 @@ EXEMPT: Final[dict[str, tuple[str, ...]]] = {
     "it carries bytes and decides nothing about a message; real sockets, a real Redis and the fault table hold it": (
         *("bus/client.py", "bus/at_once.py", "bus/link.py", "bus/wire.py", "bus/lines.py", "bus/log_stream.py", "bus/readers.py"),
         *("bus/telemetry/receiver.py", "bus/telemetry/encoding.py"),
-        *("bus/route.py", "bus/socket_place.py", "bus/leases.py", "bus/lua.py", "bus/asked_node.py", "bus/backoff.py", "bus/trouble.py", "bus/refusals.py"),
+        *("bus/route.py", "bus/socket_place.py", "bus/leases.py", "bus/asked_node.py", "bus/backoff.py", "bus/trouble.py", "bus/refusals.py"),
         *("supervisor/websocket.py", "supervisor/guarded_stream.py", "supervisor/tunnel.py", "supervisor/http.py"),
         *("supervisor/bounded_listener.py",),
         *("supervisor/notify.py", "supervisor/keeper_link.py"),

@@ -7,6 +7,10 @@ from tests.mutants.mutant import of
 
 OF_THE_STORE = (
     *of(
+        "bus/lua.py", ("tests/bus/test_half_scripts.py",),
+        ("no_script_is_cut_in_its_middle", "if len(names) < 2 or names.isdisjoint(WRITES):", "if True:"),
+    ),
+    *of(
         script("put_grant"), GRANTS,
         ("a_grant_is_of_the_row_that_was_read", "if not is_current(KEYS[1], ARGV[1]) then", "if false then"),
         ("a_grant_is_of_the_head_that_was_read", "if (redis.call('GET', KEYS[4]) or '') ~= ARGV[4] then", "if false then"),
