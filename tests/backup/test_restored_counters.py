@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from bus.client import open_redis
+from bus.restore_switch import MOVING, RestoreSwitch
 from bus.restoring import FEWEST_ROOM, Restoring
-from bus.saved import Value
+from bus.saved import Value, Waiting
+from bus.seal import RESTORING
 from tests.backup.builders import NAMES
 from tests.redis_server import redis_server
 from tests.supervisor.builders import KEYS
@@ -27,6 +29,25 @@ async def test_an_id_near_a_restored_one_is_drawn_again(tmp_path: Path, monkeypa
             found = await client.command("HMGET", NAMES.prekey_state, "signed", "one_time")
             assert found == [b"%d" % (100 + 2 * FEWEST_ROOM)] * 2
     assert list(drawn) == []
+
+
+async def test_what_stands_on_two_pages_of_a_conversation_waits_once_and_in_its_order(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with open_redis(url) as client:
+            restoring = Restoring(client, NAMES, KEYS.state, place=NAMES.of)
+            for page in ([b"3", b"4"], [b"2", b"3"], [b"1", b"2"]):
+                await restoring.take(Waiting("conversation", "out", page))
+            found = await client.command("LRANGE", NAMES.out_box("conversation"), 0, -1)
+            assert found == [b"1", b"2", b"3", b"4"]
+
+
+async def test_a_key_that_another_has_moved_already_ends_nothing(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with open_redis(url) as client:
+            await client.command("HSET", NAMES.seal, RESTORING, MOVING)
+            switch = RestoreSwitch(client, NAMES)
+            assert await switch._in_step(MOVING, "RENAME", NAMES.restoring("epoch", ""), NAMES.epoch)
+            assert await client.command("EXISTS", NAMES.epoch) == 0
 
 
 @pytest.mark.parametrize(("least", "of_backup", "of_session"), [(30, 20, 10), (20, 30, 10), (10, 20, 30)])

@@ -206,19 +206,23 @@ async def test_what_comes_into_a_large_conversation_while_it_is_read_stands_in_t
             assert said == await bus.client.command("LRANGE", keys.out_box(CONVERSATION), 0, -1), "in its order"
 
 
-async def test_what_is_to_be_said_first_and_comes_while_a_conversation_is_read_stays_the_first(tmp_path: Path) -> None:
+@pytest.mark.parametrize("when", ["end", "together"], ids=["before the last page", "after the last page"])
+async def test_what_is_to_be_said_first_and_comes_while_a_conversation_is_read_stays_the_first(
+    tmp_path: Path, when: str
+) -> None:
     with redis_server(tmp_path) as url:
         async with open_bus(url) as bus:
             out_box = bus.keys.out_box(CONVERSATION)
             await waiting_jobs(bus, 2)
             await bus.client.command("RPUSH", out_box, *[f"reply {number}" for number in range(9)])
+            await bus.client.command("RPUSH", bus.keys.together(CONVERSATION), job_of(3))
 
             async def offer() -> None:
                 entry = cast(bytes, await bus.client.command("XADD", bus.keys.replies, "*", "r", "offer"))
                 await bus.client.command("HSET", bus.keys.conversation(CONVERSATION), "reply", entry)
                 await bus.client.command("LPUSH", out_box, "offer")
 
-            saved = await read_while(bus, {"end": offer})
+            saved = await read_while(bus, {when: offer})
             pages = [one.parts for one in saved if isinstance(one, Waiting) and one.place == "out"]
             assert pages[-1] == [b"offer"]
             assert isinstance(saved[-1], Conversation)

@@ -84,7 +84,6 @@ BACKUP = (
     *of(
         module("backup/switching"), tests("backup/test_switching"),
         ("a_rename_that_was_done_is_not_done_again", "if os.path.lexists(prepared / name):", "if True:"),
-        ("what_was_put_aside_first_is_the_old_one", " and not os.path.lexists(kept)", ""),
         ("nothing_is_completed_that_was_not_decided", "    if not is_decided(state_dir):\n        return None\n    journal", "    journal"),
         ("nothing_is_completed_under_somebody_that_runs", "lock = take_lock(state_dir, patience_seconds=0.0)", "lock = os.open(os.devnull, os.O_RDONLY)"),
     ),
