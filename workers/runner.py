@@ -239,8 +239,7 @@ class Runner:
         not), and its job in Redis as soon as that can be.
         """
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._unless_refused, hand, self._tell_long_run)
-            nursery.start_soon(self._unless_refused, hand, self._watch)
+            nursery.start_soon(self._attend, hand, nursery)
             raised: BaseException | None = None
             try:
                 yield
@@ -250,12 +249,15 @@ class Runner:
         if raised is not None:
             raise raised
 
-    async def _tell_long_run(self, hand: Hand) -> None:
-        await trio.sleep(LONG_SECONDS)
-        await self._tell_start(hand)
+    async def _attend(self, hand: Hand, nursery: trio.Nursery) -> None:
+        """One task for a short run, which most are; a long one has its start noted while its time is watched."""
+        limit = self._settings.job_seconds
+        await trio.sleep(min(LONG_SECONDS, limit))
+        nursery.start_soon(self._unless_refused, hand, self._tell_start)
+        await trio.sleep(limit - min(LONG_SECONDS, limit))
+        await self._unless_refused(hand, self._over_time)
 
-    async def _watch(self, hand: Hand) -> None:
-        await trio.sleep(self._settings.job_seconds)
+    async def _over_time(self, hand: Hand) -> None:
         given = 0.0
         while hand.waited_seconds > given:
             more, given = hand.waited_seconds - given, hand.waited_seconds

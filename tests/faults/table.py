@@ -403,7 +403,7 @@ INSIDE: dict[str, tuple[str, ...]] = {
     "our own clock and what this process knows": (
         "workers/overrun.py:OverrunWatch._run",
         "workers/process.py:Worker._watch_threads",
-        "workers/runner.py:Runner._watch",
+        "workers/runner.py:Runner._over_time",
         "supervisor/bulletin.py:Bulletin.run",
         "supervisor/starting.py:Starting._pulse",
         "supervisor/health.py:Health.run",
