@@ -249,9 +249,9 @@ local function load_of_new(record)
   return as_load(payer_of(record), size_of(record))
 end
 
-local function take_off_running()
-  local load = redis.call('HGET', CONVERSATION, 'load')
-  for bytes, sender in string.gmatch(load or '', '(%d+) ([^\n]*)') do take_off(sender, tonumber(bytes)) end
+-- `load`: what the conversation has there.
+local function take_off_running(load)
+  for bytes, sender in string.gmatch(load, '(%d+) ([^\n]*)') do take_off(sender, tonumber(bytes)) end
 end
 
 -- Dynamic thresholds (Choudhury and Hahne 1998): who takes less than a quarter of what is free may put something more there.
@@ -347,11 +347,22 @@ local function unpark()
   redis.call('INCRBY', WAITING, #moved / 2)
 end
 
--- The job of `entry` has ended: the next of the mailbox, or idle. `has_reply`: whether one is under way, if that is known.
-local function start_next_job(entry, has_reply)
+-- It waited in the mailbox, and runs now.
+local function start_waiting_job(seq, record)
+  redis.call('DECR', WAITING)
+  unpark()
+  count_running(record)
+  local started = start_new_job(seq, record, redis.call('HGET', CONVERSATION, 'kept'))
+  if policy('busy') == 'interrupt' and redis.call('EXISTS', MAILBOX) == 1 then interrupt(started) end
+end
+
+-- The job of `entry` has ended: the next of the mailbox, or idle. Where it is known: `has_reply`, whether one is under way; `load`, what
+-- the conversation has there, false for nothing.
+local function start_next_job(entry, has_reply, load)
   redis.call('DEL', EMITTED, TOGETHER)
   redis.call('SREM', INTERRUPTED, entry)
-  take_off_running()
+  if load == nil then load = redis.call('HGET', CONVERSATION, 'load') end
+  if load then take_off_running(load) end
   redis.call('HDEL', CONVERSATION, 'entry', 'seq', 'began', 'frozen', 'load')
   local head = redis.call('ZPOPMIN', MAILBOX)
   if #head == 0 and redis.call('EXISTS', PARKED) == 1 then
@@ -363,11 +374,7 @@ local function start_next_job(entry, has_reply)
     if not has_reply then rest() end
     return
   end
-  redis.call('DECR', WAITING)
-  unpark()
-  count_running(head[1])
-  local started = start_new_job(head[2], head[1], redis.call('HGET', CONVERSATION, 'kept'))
-  if policy('busy') == 'interrupt' and redis.call('EXISTS', MAILBOX) == 1 then interrupt(started) end
+  start_waiting_job(head[2], head[1])
 end
 
 -- Into the mailbox, in the order of seqs. Under `park` the latest of all that wait is parked where there is no room for it.

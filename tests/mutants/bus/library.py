@@ -36,7 +36,7 @@ OF_THE_LIBRARY = (
         script("_library"), ("tests/bus/test_rules_bounds.py", "tests/supervisor/test_held.py"),
         ("a_sender_has_a_quarter_of_the_room", "return tonumber(mine or 0) < (most - (all or 0)) / 4", "return true"),
         ("a_conversation_has_a_quarter_of_the_way_out", "return not most or", "return true or"),
-        ("what_ended_is_taken_off", "  take_off_running()\n", ""),
+        ("what_ended_is_taken_off", "  if load then take_off_running(load) end\n", ""),
         ("our_own_words_are_said_once", "if has_reply and redis.call('HEXISTS', CONVERSATION, field) == 1 then return false end", ""),
         ("a_reply_that_waits_is_counted", "if has_reply or length > 1 then put_on('out', size_of(record)) end", ""),
         ("a_reply_that_waits_no_more_is_taken_off", "    take_off('out', size_of(head))\n", ""),
