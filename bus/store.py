@@ -47,6 +47,8 @@ class Look(msgspec.Struct, frozen=True):
     owner_sealed: bytes | None = None
     sender_waits: bool = False
     """Whether messages of this sender wait at the relay."""
+    missing: int = 0
+    """How many seqs before the message's are nobody's: not taken in, not ours, and not that of a send that waits for its confirmation."""
 
     def __repr__(self) -> str:
         return f"Look(known={self.known}, next_seq={self.next_seq}, session_version={self.session_version}, …)"
@@ -144,11 +146,11 @@ class Store:
 
     # Inbound
 
-    async def look(self, conversation_id: str, peer: tuple[str, str], signed_id: bytes) -> Look:
-        """What is known of a message, of its sender's sessions, and of its sender (bus/vault.py opens both)."""
+    async def look(self, conversation_id: str, peer: tuple[str, str], signed_id: bytes, seq: int = 0) -> Look:
+        """What is known of a message, of its sender's sessions, and of its sender (bus/vault.py opens both). `seq`: of the message, for `missing`."""
         keys = [*self.keys.board(conversation_id), self.keys.session(*peer), self.keys.owner(peer[0])]
-        known, next_seq, dropped, version, sealed, epoch, kind, person, row_version, row, waits = cast(
-            "list[Value]", await self.client.script("look", keys, conversation_id, signed_id, peer[0])
+        known, next_seq, dropped, version, sealed, epoch, kind, person, row_version, row, waits, missing = cast(
+            "list[Value]", await self.client.script("look", keys, conversation_id, signed_id, peer[0], seq)
         )
         return Look(
             known == 1,
@@ -162,6 +164,7 @@ class Store:
             cast(int, row_version),
             cast("bytes | None", row),
             waits == 1,
+            cast(int, missing),
         )
 
     async def accept(

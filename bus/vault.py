@@ -72,6 +72,11 @@ class Vault:
         key = self._keys.session(owner_id, device_id)
         return SessionWrite(owner_id, device_id, version, self._state_key.seal(record, key, version + 1))
 
+    async def put_session(self, write: SessionWrite) -> bool:
+        """Replace the record that was read, where no message moves it; False when another has changed it."""
+        keys = [self._keys.session(write.owner_id, write.device_id), self._keys.owners, self._keys.generation]
+        return await self._client.script("put_sealed", keys, write.version, write.sealed, "") == 1
+
     async def owner(self, owner_id: str) -> Versioned:
         """The row of an owner. A damaged value is as good as lost here and below: none, at its version."""
         return self.open_owner(owner_id, *await self.read_owner(owner_id))

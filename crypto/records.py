@@ -54,7 +54,7 @@ class Session(msgspec.Struct, frozen=True, gc=False):
 
     `handshake_key` is our ephemeral public key while we are the initiator and nothing has been decrypted;
     the prekey ids are those that the initiator named. `sending_since_seconds` is when the running sending
-    chain's first message was sealed (0: none). `is_lost`: the device has said that it cannot read it.
+    chain's first message was sealed (0: none). `is_lost`: the device cannot read it, or what was sent in it is unknown.
     """
 
     id: bytes

@@ -66,7 +66,7 @@ def renewal_due(record: DeviceRecord, reason: Reason, *, epoch: int, now_ms: int
         return Renewal.NONE
     if has_open_offer(record, epoch=epoch, now_ms=now_ms):
         return Renewal.REPEAT
-    if offers.made.used_on(day_of(now_ms)) >= MAX_NEW_OFFERS_PER_DAY:
+    if _is_used_up(offers, now_ms):
         return Renewal.NONE
     return Renewal.NEW
 
@@ -148,6 +148,25 @@ def never_sent_on(record: DeviceRecord, session_id: bytes) -> DeviceRecord:
     """The record after the device has said that it cannot read this session: it is read with, never sent with."""
     sessions = tuple([_lost(one) if one.id == session_id else one for one in record.sessions])
     return record if sessions == record.sessions else msgspec.structs.replace(record, sessions=sessions)
+
+
+def never_sent_on_again(record: DeviceRecord, *, epoch: int, now_ms: int) -> DeviceRecord:
+    """The record none of whose sessions is sent on: more was sent in them than is remembered here (DESIGN rule 17).
+
+    Unchanged where none would be sent on anyway, and where as many new sessions were begun today as may be: whoever says what
+    was sent could say it all day.
+    """
+    current, offers = record.current, record.offers
+    if current is None or current.epoch < epoch or _is_used_up(offers, now_ms):
+        return record
+    made = offers.made.plus_one(day_of(now_ms))
+    counted = Offers(offers.last_seconds, offers.wait_seconds, made, offers.in_a_row)
+    sessions = tuple([_lost(session) for session in record.sessions])
+    return msgspec.structs.replace(record, sessions=sessions, offers=counted)
+
+
+def _is_used_up(offers: Offers, now_ms: int) -> bool:
+    return offers.made.used_on(day_of(now_ms)) >= MAX_NEW_OFFERS_PER_DAY
 
 
 def _lost(session: Session) -> Session:

@@ -23,12 +23,13 @@ from bus.wire import RedisFailed
 from crypto.envelope import Envelope
 from crypto.errors import Reason, Unreadable
 from supervisor.evidence import evidence_of
+from supervisor.incoming import Incoming, MessageFrame
 from supervisor.lanes import LaneFull, Lanes
 from supervisor.mending import MENDABLE_REASONS
 from supervisor.metrics import Metrics
 from supervisor.own_words import OwnWords
 from supervisor.payloads import LAST_HOP, sender_type_of
-from supervisor.reading import Incoming, Known, MessageFrame, Old, Readable, Reader, Reading, Unread, Waits
+from supervisor.reading import Known, Old, Readable, Reader, Reading, Unread, Waits
 from supervisor.rest import RestFailed
 from supervisor.sessions import Sessions
 from supervisor.shares import Place, Room

@@ -202,6 +202,11 @@ class Metrics:
             "How often nothing proved that Redis had lost nothing, so that sessions were started anew",
             registry=registry,
         )
+        self.forgotten_sends = Counter(
+            "hashee_forgotten_sends",
+            "How often the relay counted more messages of ours in a conversation than are known here, so that its sessions were started anew",
+            registry=registry,
+        )
 
     def _count_what_is_bounded(self, registry: CollectorRegistry) -> None:
         self.held = Counter(

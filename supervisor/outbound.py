@@ -227,7 +227,7 @@ class Outbound:
         record = head.record
         offer = self._words.renewed(record.job_id, record.conversation_id, record.message_ms)
         if await self._outbox.post_before(record.conversation_id, head.entry_id, offer):
-            log.info("session: offered anew, since Redis went back", conversation_id=record.conversation_id)
+            log.info("session: offered anew, since something went back", conversation_id=record.conversation_id)
 
     def _addressed(self, head: Head, recipient: Recipient, kind: str, stream_key: StreamKey | None) -> Addressed:
         reply = head.reply

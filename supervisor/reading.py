@@ -11,7 +11,7 @@ import msgspec
 
 from bus.generation import Generation
 from bus.records import InboundMessage, Payload, pack_job
-from bus.sealing import BusKey, StateKey
+from bus.sealing import StoreKeys
 from bus.store import Arrival, Look, Source, Store, now_ms
 from crypto.envelope import (
     V1_1,
@@ -31,9 +31,11 @@ from crypto.wraps import RatchetWrap
 from supervisor.addressing import GROUP, check_addressed
 from supervisor.asking import WAIT_LONG_SECONDS
 from supervisor.evidence import MOST_PLAINTEXT_BYTES
-from supervisor.frames import ArtifactResponse, MessageNew
+from supervisor.forgotten import ForgottenSends
 from supervisor.groups import Groups, check_not_stale, sent_ms
+from supervisor.incoming import Incoming, MessageFrame
 from supervisor.mending import session_thing
+from supervisor.metrics import Metrics
 from supervisor.own_words import PING, RENEWED, OwnWords, lost_session, system_event
 from supervisor.owners import Owner, Owners
 from supervisor.payloads import (
@@ -47,46 +49,8 @@ from supervisor.payloads import (
 from supervisor.prekeys import NO_PREKEYS, FoundPrekeys, Prekeys
 from supervisor.sessions import Loaded, Sessions
 
-MessageFrame = MessageNew | ArtifactResponse
-
 CLOCKS_APART_MS = 60_000
 """A time that lies in the future by more than this is not the difference between Redis' clock and ours."""
-
-
-class Incoming(msgspec.Struct, frozen=True):
-    """A frame and how it came. `is_known`: its id stands in the memory since it was quarantined, which does not count now.
-
-    `kept_as`: its name in quarantine where another message has its message_id. `noted`: the signed id (in hex) that was fresh when it was
-    noted that it waits at the relay. `trace`: of the span that brings it.
-    """
-
-    frame: MessageFrame
-    source: Source
-    received_ms: int
-    is_known: bool = False
-    kept_as: str = ""
-    noted: str = ""
-    trace: str = ""
-
-    @property
-    def may_wait(self) -> bool:
-        """Whether it may be told to wait at the relay; what was in quarantine, or has waited there, may not."""
-        return self.source in (Source.PUSH, Source.POLL)
-
-    def arrival(self) -> Arrival:
-        """As long as nothing of the envelope is authentic: only the relay's message_id names it."""
-        frame = self.frame
-        return Arrival(
-            conversation_id=frame.conversation_id,
-            source=self.source,
-            seq=frame.conversation_seq,
-            signed_id=b"",
-            message_ms=0,
-            message_id=frame.message_id,
-            received_ms=self.received_ms,
-            kept_as=self.kept_as,
-            trace=self.trace,
-        )
 
 
 class Readable(msgspec.Struct, frozen=True):
@@ -160,9 +124,9 @@ class Reader:
         groups: Groups,
         prekeys: Prekeys,
         device: LocalDevice,
-        bus_key: BusKey,
-        state_key: StateKey,
+        keys: StoreKeys,
         generation: Generation,
+        metrics: Metrics,
     ) -> None:
         self._store = store
         self._sessions = sessions
@@ -170,10 +134,11 @@ class Reader:
         self._groups = groups
         self._prekeys = prekeys
         self._device = device
-        self._bus_key = bus_key
-        self._state_key = state_key
+        self._bus_key = keys.bus
+        self._state_key = keys.state
         self._generation = generation
-        self._words = OwnWords(bus_key, device.owner_id)
+        self._words = OwnWords(keys.bus, device.owner_id)
+        self._forgotten = ForgottenSends(sessions, metrics)
 
     def parse(self, incoming: Incoming) -> Envelope | Known | Unread:
         """What can be said of a frame without asking anybody."""
@@ -195,13 +160,17 @@ class Reader:
 
     async def read(self, incoming: Incoming, envelope: Envelope, make_room: Callable[[], Awaitable[None]]) -> Reading:
         """One look and one opening; the caller holds the lock. `make_room` is waited for before anything is opened. Raises RedisFailed, RestFailed."""
-        peer = (envelope.sender_id, envelope.sender_device)
-        look = await self._store.look(envelope.conversation_id, peer, envelope.replay_id)
-        if incoming.is_known:
-            look = msgspec.structs.replace(look, known=False)
+        look = await self._look(incoming, envelope)
         if envelope.v == V1_1:
             return await self._read_in_group(incoming, envelope, look, make_room)
         return await self._read_from_person(incoming, envelope, look, make_room)
+
+    async def _look(self, incoming: Incoming, envelope: Envelope) -> Look:
+        peer, seq = (envelope.sender_id, envelope.sender_device), incoming.frame.conversation_seq
+        look = await self._store.look(envelope.conversation_id, peer, envelope.replay_id, seq)
+        if incoming.is_known:
+            look = msgspec.structs.replace(look, known=False)
+        return look
 
     # A person's message: the ratchet moves
 
@@ -215,6 +184,8 @@ class Reader:
             return Unread(incoming.arrival(), error)
         if look.known:
             return Known()
+        if await self._forgotten.are_found(owner, envelope.conversation_id, look, incoming.source):
+            look = await self._look(incoming, envelope)
         peer = (envelope.sender_id, envelope.sender_device)
         loaded = self._sessions.looked_up(peer, look)
         arrival = msgspec.structs.replace(

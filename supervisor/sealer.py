@@ -136,9 +136,13 @@ class Sealer:
             bundles = await self._fetched(owner)
         for device, record in lacking.items():
             can_begin = device in (bundles or {}) or _known(record, owner, device, now) is not None
-            if can_begin and not to.is_offer and record.sessions and record.sessions[-1].epoch < self._generation.epoch:
+            if can_begin and not to.is_offer and self._is_given_up(record):
                 raise OfferFirst
         return bundles
+
+    def _is_given_up(self, record: DeviceRecord) -> bool:
+        """Whether there are sessions, none of which may be sent on since this state, or what is known of them, went back."""
+        return bool(record.sessions) and (record.current is None or record.sessions[-1].epoch < self._generation.epoch)
 
     async def _fetched(self, owner: Owner) -> dict[str, Bundle]:
         try:

@@ -19,6 +19,7 @@ from bus.sealing import SealBroken
 from bus.store import Look, SessionWrite
 from bus.vault import StoreIsNewer, Vault
 from crypto.errors import NewerFormat, Unreadable
+from crypto.renewal import never_sent_on_again
 from crypto.sessions import EMPTY_RECORD, DeviceRecord, forget_prekey
 
 MOST_DECODED = 2000
@@ -141,6 +142,20 @@ class Sessions:
     def taken_in(self, write: SessionWrite, record: DeviceRecord) -> None:
         """The same of a message that came: most likely the next to move it is its answer, from here."""
         self._keep(write, record, self._generation.looked_at)
+
+    async def never_send_on_again(self, peer: Peer, now_ms: int) -> bool:
+        """None of the sessions that there are is sent on; whether that is news. Without the record's lock: who holds it finds its version
+        another, and reads again.
+        """
+        while True:
+            read = self._open(peer, *await self._vault.read_session(*peer))
+            record = never_sent_on_again(read.record, epoch=self._generation.epoch, now_ms=now_ms)
+            if record is read.record:
+                return False
+            write = self.seal(peer, read, record)
+            if await self._vault.put_session(write):
+                self.committed(write, record)
+                return True
 
     def _keep(self, write: SessionWrite, record: DeviceRecord, looked_at: Commands | None) -> None:
         peer = (write.owner_id, write.device_id)

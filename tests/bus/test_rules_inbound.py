@@ -2,6 +2,7 @@
 
 import msgspec
 
+from bus.outbox import Committed
 from bus.policies import Policies
 from bus.records import ReplyPlace, pack_reply
 from bus.store import Intake, Source
@@ -9,6 +10,7 @@ from tests.bus.builders import (
     AGENT,
     BUS_KEY,
     CONVERSATION,
+    PEER,
     arrival_of,
     job_of,
     reply,
@@ -54,6 +56,23 @@ async def test_rule_1_an_unknown_id_below_next_is_taken_in_late_and_in_its_place
         outcome = await talk.accept(seq, source=Source.POLL)
     assert outcome is Intake.LATE
     assert [await answer(worker) for _ in range(3)] == ["message 1", "message 3", "message 4"]
+
+
+async def test_rule_17_seqs_that_are_nobodys_are_counted_before_a_message(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+
+    async def missing(seq: int) -> int:
+        look = await talk.supervisor.store.look(CONVERSATION, PEER, bytes(8), seq)
+        return look.missing
+
+    assert await missing(7) == 0, "nothing is known of a conversation that begins"
+    await talk.accept(1)
+    assert [await missing(seq) for seq in (0, 1, 2, 3, 6)] == [0, 0, 0, 1, 4]
+    await answer(worker, "0")
+    assert (await talk.commit(await talk.take_reply(), "c1")).outcome is Committed.COMMITTED
+    assert [await missing(seq) for seq in (2, 3, 6)] == [0, 0, 3], "it waits for its confirmation"
+    await talk.supervisor.outbox.confirm(CONVERSATION, "c1", "m4", 4)
+    assert [await missing(seq) for seq in (3, 4, 5, 6)] == [1, 2, 2, 3], "it was the fourth"
 
 
 async def test_rule_2_the_cursor_moves_only_from_the_value_that_was_read(scene: Scene) -> None:

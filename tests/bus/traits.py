@@ -19,7 +19,7 @@ from bus.store import Arrival, Intake, Look, SessionWrite
 class Inbound(Protocol):
     budgets: StoreBudgets
 
-    async def look(self, conversation_id: str, peer: tuple[str, str], signed_id: bytes) -> Look: ...
+    async def look(self, conversation_id: str, peer: tuple[str, str], signed_id: bytes, seq: int = 0) -> Look: ...
 
     async def accept(
         self, arrival: Arrival, job: bytes | None, *, answer: bytes = b"", refusal: bytes = b"", opened_ms: int = 0

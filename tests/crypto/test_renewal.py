@@ -19,6 +19,7 @@ from crypto.renewal import (
     known_bundle,
     needs_bundle,
     never_sent_on,
+    never_sent_on_again,
     offered,
     renewal_due,
     session_was_offered,
@@ -139,6 +140,25 @@ def test_a_session_that_the_device_has_lost_is_read_with_and_never_sent_with() -
     assert agent.record(alice).current is None
     decoded = DeviceRecord.decode(agent.record(alice).encode())
     assert decoded == agent.record(alice)
+
+
+def test_sessions_in_which_more_was_sent_than_is_known_are_read_with_so_often_a_day() -> None:
+    alice, agent = talking_pair()
+    late = alice.seal(agent, "under way")
+    for _ in range(20):
+        given_up = never_sent_on_again(agent.record(alice), epoch=0, now_ms=agent.now_ms)
+        assert given_up.current is None
+        assert never_sent_on_again(given_up, epoch=0, now_ms=agent.now_ms) is given_up
+        agent.records[alice.id] = given_up
+        agent.now_ms += 1
+        agent.start(alice)
+        assert alice.open(agent, agent.seal(alice, "an offer")) == "an offer"
+    assert agent.open(alice, late) == "under way"
+    record = agent.record(alice)
+    assert never_sent_on_again(record, epoch=0, now_ms=agent.now_ms) is record, "whoever says so could say it all day"
+    tomorrow = agent.now_ms + 1000 * DAY_SECONDS
+    assert never_sent_on_again(record, epoch=1, now_ms=tomorrow) is record, "it is not sent on anyway"
+    assert never_sent_on_again(record, epoch=0, now_ms=tomorrow).current is None
 
 
 def test_the_smaller_session_is_sent_on_when_the_greater_one_is_lost() -> None:

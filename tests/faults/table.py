@@ -283,6 +283,7 @@ STEPS: dict[str, tuple[str, ...]] = {
         "supervisor/owners.py:Owners._note_devices",
         "supervisor/outbound.py:Outbound._commit",
         "supervisor/prekeys.py:Prekeys._until_wanted",
+        "supervisor/sessions.py:Sessions.never_send_on_again",
         "supervisor/cli/keys/rotation.py:_ask_for_prekey",
     ),
     "one exchange on a connection of ours: it has a time limit, closes the connection and raises RedisUnavailable (tests/bus/test_client.py)": (

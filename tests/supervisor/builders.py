@@ -237,9 +237,9 @@ def _wire(
         groups=groups,
         prekeys=prekeys,
         device=device,
-        bus_key=KEYS.bus,
-        state_key=KEYS.state,
+        keys=KEYS,
         generation=generation,
+        metrics=metrics,
     )
     streams = Streams(device, KEYS.bus, connection, outbox, metrics)
     delivery = Delivery(outbox, connection, instance, sent_times=sent_times, streams=streams, metrics=metrics)

@@ -14,7 +14,8 @@ from crypto.envelope import Envelope
 from supervisor.catchup import Catchup, Stop
 from supervisor.frames import MessageAck, MessageNew
 from supervisor.inbound import MOST_UNPOLLED
-from supervisor.reading import Incoming, Reading
+from supervisor.incoming import Incoming
+from supervisor.reading import Reading
 from supervisor.rest import Page, RestFailed
 from tests.redis_server import running_redis
 from tests.supervisor.builders import WAIT_SECONDS, Core, open_core, until

@@ -21,9 +21,13 @@ class MemoryStore:
         self._most_waiting = most_waiting_in_all
         self.budgets = StoreBudgets.of(UNLIMITED_REDIS_BYTES)
 
-    async def look(self, conversation_id: str, peer: tuple[str, str], signed_id: bytes) -> Look:
+    async def look(self, conversation_id: str, peer: tuple[str, str], signed_id: bytes, seq: int = 0) -> Look:
         at, session = self._world.conversation(conversation_id), self._world.session(peer)
         known = at.knows(signed_id)
+        missing = 0
+        if at.next_seq > 1 and seq > at.next_seq:
+            own = sum(at.next_seq <= one < seq for one in at.own_seqs)
+            missing = max(0, seq - at.next_seq - own - (at.sent is not None))
         return Look(
             known,
             at.next_seq,
@@ -34,6 +38,7 @@ class MemoryStore:
             at.kind,
             at.person,
             sender_waits=bool(self._world.notes.get(peer[0])),
+            missing=missing,
         )
 
     async def accept(

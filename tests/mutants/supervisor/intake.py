@@ -46,6 +46,16 @@ INTAKE = (
         ("a_lost_session_is_sent_on_no_more", "if system_event(opened.payload) == RENEWED:", "if False:"),
     ),
     *of(
+        module("incoming"), tests("held"),
+        ("what_has_waited_waits_no_more", "return self.source in (Source.PUSH, Source.POLL)", "return True"),
+    ),
+    *of(
+        module("forgotten"), tests("forgotten"),
+        ("what_the_relay_counts_is_heard", "if look.missing <= 0 or source is not Source.POLL:", "if True:"),
+        ("a_push_may_have_overtaken_others", "if look.missing <= 0 or source is not Source.POLL:", "if look.missing <= 0:"),
+        ("all_devices_are_meant", "for device in owner.grant.devices\n", "for device in owner.grant.devices[:1]\n"),
+    ),
+    *of(
         module("reading"), tests("inbound_hostile"),
         ("the_unlisted_device_is_refused", "if not await self._owners.admits(owner, envelope.sender_device, wait_seconds):", "if False:"),
     ),
