@@ -222,6 +222,15 @@ class OldMessage(msgspec.Struct, frozen=True):
     since_ms: int
 
 
+_OLD = "\0old\0"
+"""Before its id among what is wanted: no name in quarantine begins so, and a former version finds nothing under it."""
+
+
+def wanted_old(name: str) -> str | None:
+    """The message_id of an old message that is to be asked for again, where this is the name of one among what is wanted."""
+    return name.removeprefix(_OLD) if name.startswith(_OLD) else None
+
+
 class OldMessages:
     """The latest of them, of one agent."""
 
@@ -238,6 +247,16 @@ class OldMessages:
             noted.append(OldMessage(message_id, conversation_id, int(seq), int(float(when))))
         return noted
 
+    async def want(self, message_ids: Iterable[str]) -> None:
+        """A supervisor is to ask the relay for these again."""
+        names = [f"{_OLD}{message_id}" for message_id in message_ids]
+        if names:
+            await self._client.command("SADD", self._keys.wanted, *names)
+
+    async def forget(self, message_id: str, conversation_id: str, seq: int) -> None:
+        """It was read after all."""
+        await self._client.command("ZREM", self._keys.old, f"{conversation_id}\0{seq}\0{message_id}")
+
 
 class Quarantine:
     """Of one agent. Messages go by their names, most of which are their message_ids."""
@@ -245,6 +264,11 @@ class Quarantine:
     def __init__(self, client: Commands, keys: Keys) -> None:
         self._client = client
         self._keys = keys
+
+    @property
+    def old_messages(self) -> OldMessages:
+        """Those of which there is only a note."""
+        return OldMessages(self._client, self._keys)
 
     async def count(self) -> int:
         """How many there are."""

@@ -10,7 +10,7 @@ from contextlib import aclosing
 import structlog
 import trio
 
-from bus.letters import Quarantine, Quarantined
+from bus.letters import Quarantine, Quarantined, wanted_old
 from bus.office import Office
 from bus.store import Intake
 from bus.wire import RedisFailed
@@ -55,6 +55,7 @@ class SecondChances:
         self, quarantine: Quarantine, office: Office, *, inbound: Inbound, owners: Owners, rest: Rest, metrics: Metrics
     ) -> None:
         self._quarantine = quarantine
+        self._old = quarantine.old_messages
         self._office = office
         self._inbound = inbound
         self._owners = owners
@@ -185,6 +186,11 @@ class SecondChances:
 
     async def _is_tried(self, message_id: str, refetch: Refetch) -> bool:
         """False when it could not be: Redis or the relay was away, or nothing is taken in now. It is still wanted then."""
+        if (old_id := wanted_old(message_id)) is not None:
+            if await self._is_asked_for(old_id, refetch):
+                await self._quarantine.tried(message_id)
+                return True
+            return False
         message = await self._quarantine.find(message_id)
         try:
             frame = None if message is None else kept_frame(message) or await self._again(message, refetch)
@@ -195,6 +201,26 @@ class SecondChances:
             return False
         if not self._marked.is_set():  # else something has come meanwhile: it is tried once more, knowing that
             await self._quarantine.tried(message_id)
+        return True
+
+    async def _is_asked_for(self, message_id: str, refetch: Refetch) -> bool:
+        """One that was only noted as old comes as if it was polled now: what is known is known, and what cannot be read stays noted."""
+        try:
+            frame = await refetch.find(message_id, None)
+        except RestFailed as error:
+            log.warning("old message: waits for the relay", message_id=message_id, reason=str(error))
+            return False
+        if frame is None:
+            log.warning("old message: the relay has it no more", message_id=message_id)
+            return True
+        outcome = await self._inbound.poll(frame)
+        if outcome is None or outcome in (Intake.HOLD, Intake.CONFLICT):
+            return False
+        if outcome.is_new:
+            await self._old.forget(message_id, frame.conversation_id, frame.conversation_seq)
+            log.info("old message: it can be read, and was not answered before", message_id=message_id)
+        else:
+            log.info("old message: it was taken in before, or can still not be read", message_id=message_id)
         return True
 
     async def _again(self, message: Quarantined, refetch: Refetch) -> MessageFrame | None:

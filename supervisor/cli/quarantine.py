@@ -10,7 +10,7 @@ import click
 import msgspec
 import trio
 
-from bus.letters import OldMessage, OldMessages, Quarantine, Quarantined
+from bus.letters import OldMessage, Quarantine, Quarantined
 from bus.sealing import SealBroken, StateKey
 from supervisor.cli.keys.telling import told
 from supervisor.cli.lazy import LazyGroup
@@ -113,12 +113,21 @@ def show_quarantined(message_id: str, plaintext: bool, as_json: bool) -> None:
 def retry_quarantined(
     message_ids: tuple[str, ...], everything: bool, *, reason: str | None, sender: str | None, older_than: float | None
 ) -> None:
-    """Have MESSAGE_IDS tried again. What still cannot be read stays in quarantine; what can goes to your handler."""
+    """Have MESSAGE_IDS tried again. What still cannot be read stays in quarantine; what can goes to your handler.
+
+    One that is not in quarantine, only noted as old (`list --old`), is asked for at the relay again. --all means none of these.
+    """
     choice = Choice(message_ids, everything, reason, sender, older_than)
     choice.check()
     with told(*REFUSALS):
-        count, when = trio.run(_retry, choice)
-    click.echo(f"{count} to be tried again" + (f"; {when}" if count else ""))
+        count, old, when = trio.run(_retry, choice)
+    if count or not old:
+        click.echo(f"{count} to be tried again" + (f"; {when}" if count else ""))
+    if old:
+        click.echo(
+            f"{old} only noted as old, to be asked for at the relay again; {when}\n"
+            "what was answered before is not answered again, what still cannot be read stays noted: the log says which"
+        )
 
 
 @click.command("drop", short_help="Give messages up for good.")
@@ -157,7 +166,7 @@ async def _listed(choice: Choice) -> list[Quarantined]:
 
 async def _old(choice: Choice) -> list[OldMessage]:
     async with open_store() as store:
-        noted = await OldMessages(store.client, store.names).all()
+        noted = await Quarantine(store.client, store.names).old_messages.all()
         return [message for message in noted if choice.is_for("", "", message.since_ms)]
 
 
@@ -196,11 +205,21 @@ async def _shown(message_id: str, with_plaintext: bool) -> dict[str, object]:
         return row
 
 
-async def _retry(choice: Choice) -> tuple[int, str]:
+async def _retry(choice: Choice) -> tuple[int, int, str]:
     async with open_store() as store:
-        chosen = await _chosen(store, choice)
-        await Quarantine(store.client, store.names).want(one.message_id for one in chosen)
-        return len(chosen), await when_tried(store)
+        kept = Quarantine(store.client, store.names)
+        old = await _only_noted(kept, choice.ids)
+        rest = choice._replace(ids=tuple(one for one in choice.ids if one not in old))
+        chosen = [] if old and not rest.ids else await _chosen(store, rest)
+        await kept.want(one.message_id for one in chosen)
+        await kept.old_messages.want(old)
+        return len(chosen), len(old), await when_tried(store)
+
+
+async def _only_noted(kept: Quarantine, message_ids: tuple[str, ...]) -> set[str]:
+    """Those of these that stand in no quarantine, but among the old ones."""
+    absent = {message_id for message_id in message_ids if not await kept.named_after(message_id)}
+    return absent & {one.message_id for one in await kept.old_messages.all()} if absent else set()
 
 
 async def _drop(chosen: list[Quarantined]) -> int:

@@ -204,5 +204,10 @@ async def test_what_was_only_noted_as_old_is_listed_when_it_is_asked_for(house: 
         refused = house.run("quarantine", "list", "--old", "--reason", "no_session")
         assert (refused.returncode, "neither reason nor sender is kept" in refused.stderr) == (2, True)
         assert "nothing is in quarantine" in house.run("quarantine", "list").stderr
+        again = house.run("quarantine", "retry", "m7\x1b")
+        assert "1 only noted as old, to be asked for at the relay again; no supervisor runs now" in again.stdout
+        assert "what was answered before is not answered again" in again.stdout
+        unknown = house.run("quarantine", "retry", "m7\x1b", "m9")
+        assert (unknown.returncode, "no message m9 is in quarantine" in unknown.stderr) == (1, True)
 
     await trio.to_thread.run_sync(commands)
