@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import cast
 
 import msgspec
+import trio
 
 from bus.client import Commands
 from bus.keys import Keys
@@ -45,7 +46,7 @@ class Proof(msgspec.Struct, frozen=True):
 class Generation:
     """`highest`: the highest count seen; `commits`: of commits alone. `epoch`: of the sessions that may be sent with. `is_doubted`: what
     is there is older than what was stored; nothing is committed until the epoch is raised. `looked_at`: commands on the connection that
-    was looked at last. `on_commit`: told how many commits there are, before what was committed leaves.
+    was looked at last. `raised_seconds`: when the epoch became another, by trio's clock. `on_commit`: told how many commits there are, before what was committed leaves.
     """
 
     def __init__(self, highest: int = 0) -> None:
@@ -53,6 +54,7 @@ class Generation:
         self.commits = 0
         self.epoch = 0
         self.is_doubted = False
+        self.raised_seconds = float("-inf")
         self.looked_at: Commands | None = None
         self.on_commit: Callable[[int], None] = lambda _commits: None
 
@@ -79,7 +81,8 @@ class Generation:
         epoch, count, commits = cast("list[int]", answer[1:])
         if found is not Found.SAME:
             self.is_doubted = False
-        self.epoch = max(self.epoch, epoch)
+        if epoch > self.epoch:
+            self.epoch, self.raised_seconds = epoch, trio.current_time()
         self.seen(count)
         self.committed(commits)
         return found

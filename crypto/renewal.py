@@ -37,6 +37,9 @@ LONGEST_WAIT_SECONDS: Final = 3_600
 MAX_NEW_OFFERS_PER_DAY: Final = 20
 """New sessions that one device may make us start in a day; after them the last one is repeated only."""
 
+MAX_GIVEN_UP_PER_DAY: Final = 10
+"""Of these, sessions that are given up since the relay counts more than is known here: it is the relay's word, and leaves some for real need."""
+
 MAX_AHEAD_MS: Final = 86_400_000
 """How far in our future a session may claim to have started; further ahead it would be sent on for ever."""
 
@@ -66,7 +69,7 @@ def renewal_due(record: DeviceRecord, reason: Reason, *, epoch: int, now_ms: int
         return Renewal.NONE
     if has_open_offer(record, epoch=epoch, now_ms=now_ms):
         return Renewal.REPEAT
-    if _is_used_up(offers, now_ms):
+    if offers.made.used_on(day_of(now_ms)) >= MAX_NEW_OFFERS_PER_DAY:
         return Renewal.NONE
     return Renewal.NEW
 
@@ -153,20 +156,16 @@ def never_sent_on(record: DeviceRecord, session_id: bytes) -> DeviceRecord:
 def never_sent_on_again(record: DeviceRecord, *, epoch: int, now_ms: int) -> DeviceRecord:
     """The record none of whose sessions is sent on: more was sent in them than is remembered here (DESIGN rule 17).
 
-    Unchanged where none would be sent on anyway, and where as many new sessions were begun today as may be: whoever says what
-    was sent could say it all day.
+    Unchanged where none would be sent on anyway, and where many new sessions were begun today: whoever says what was sent could say
+    it all day.
     """
-    current, offers = record.current, record.offers
-    if current is None or current.epoch < epoch or _is_used_up(offers, now_ms):
+    current, offers, today = record.current, record.offers, day_of(now_ms)
+    if current is None or current.epoch < epoch or offers.made.used_on(today) >= MAX_GIVEN_UP_PER_DAY:
         return record
-    made = offers.made.plus_one(day_of(now_ms))
+    made = offers.made.plus_one(today)
     counted = Offers(offers.last_seconds, offers.wait_seconds, made, offers.in_a_row)
     sessions = tuple([_lost(session) for session in record.sessions])
     return msgspec.structs.replace(record, sessions=sessions, offers=counted)
-
-
-def _is_used_up(offers: Offers, now_ms: int) -> bool:
-    return offers.made.used_on(day_of(now_ms)) >= MAX_NEW_OFFERS_PER_DAY
 
 
 def _lost(session: Session) -> Session:

@@ -8,11 +8,16 @@ It may also be the relay that has lost or withheld something: then this costs on
 """
 
 import structlog
+import trio
 
+from bus.generation import Generation
 from bus.store import Look, Source, now_ms
 from supervisor.metrics import Metrics
 from supervisor.owners import Owner
 from supervisor.sessions import Sessions
+
+AFTER_A_RETURN_SECONDS = 60.0
+"""After Redis was found to be older the relay counts more than is known as well, and all sessions are started anew already."""
 
 log = structlog.get_logger()
 
@@ -20,8 +25,9 @@ log = structlog.get_logger()
 class ForgottenSends:
     """Of one agent: its sessions with whoever was sent something that is forgotten here are not sent on again."""
 
-    def __init__(self, sessions: Sessions, metrics: Metrics) -> None:
+    def __init__(self, sessions: Sessions, generation: Generation, metrics: Metrics) -> None:
         self._sessions = sessions
+        self._generation = generation
         self._metrics = metrics
 
     async def are_found(self, owner: Owner, conversation_id: str, look: Look, source: Source) -> bool:
@@ -29,6 +35,8 @@ class ForgottenSends:
         that is pushed may only have overtaken others, and comes again when it is polled. Raises RedisFailed.
         """
         if look.missing <= 0 or source is not Source.POLL:
+            return False
+        if trio.current_time() - self._generation.raised_seconds < AFTER_A_RETURN_SECONDS:
             return False
         given_up = [
             device

@@ -138,7 +138,7 @@ class Reader:
         self._state_key = keys.state
         self._generation = generation
         self._words = OwnWords(keys.bus, device.owner_id)
-        self._forgotten = ForgottenSends(sessions, metrics)
+        self._forgotten = ForgottenSends(sessions, generation, metrics)
 
     def parse(self, incoming: Incoming) -> Envelope | Known | Unread:
         """What can be said of a frame without asking anybody."""

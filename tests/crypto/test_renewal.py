@@ -12,6 +12,7 @@ from crypto.renewal import (
     FIRST_WAIT_SECONDS,
     LONGEST_WAIT_SECONDS,
     MAX_AHEAD_MS,
+    MAX_GIVEN_UP_PER_DAY,
     PREKEY_FRESH_SECONDS,
     Renewal,
     handshake_refused,
@@ -145,7 +146,7 @@ def test_a_session_that_the_device_has_lost_is_read_with_and_never_sent_with() -
 def test_sessions_in_which_more_was_sent_than_is_known_are_read_with_so_often_a_day() -> None:
     alice, agent = talking_pair()
     late = alice.seal(agent, "under way")
-    for _ in range(20):
+    for _ in range(MAX_GIVEN_UP_PER_DAY):
         given_up = never_sent_on_again(agent.record(alice), epoch=0, now_ms=agent.now_ms)
         assert given_up.current is None
         assert never_sent_on_again(given_up, epoch=0, now_ms=agent.now_ms) is given_up

@@ -8,7 +8,7 @@ from typing import cast
 
 from bus.client import RedisClient, open_redis
 from bus.store import Intake
-from crypto.renewal import MAX_NEW_OFFERS_PER_DAY
+from crypto.renewal import MAX_GIVEN_UP_PER_DAY
 from supervisor.frames import Frame, MessageSend
 from tests.drills.forks import forks
 from tests.redis_server import redis_server
@@ -148,7 +148,7 @@ async def test_a_confirmation_that_overtakes_explains_its_own_number(tmp_path: P
 async def test_what_the_relay_makes_up_costs_so_many_sessions_a_day_and_no_more(tmp_path: Path) -> None:
     async with talking(tmp_path) as (core, ada):
         seq = 2
-        for number in range(MAX_NEW_OFFERS_PER_DAY + 3):
+        for number in range(MAX_GIVEN_UP_PER_DAY + 3):
             seq += 2
             assert await core.polled(ada.say(f"{number}", seq=seq)) is Intake.ACCEPTED
             count = len(core.connection.sent)
@@ -159,7 +159,7 @@ async def test_what_the_relay_makes_up_costs_so_many_sessions_a_day_and_no_more(
                 await confirmed(core, frame, seq)
                 if ada.read(frame).get("text") == f"to {number}":
                     break
-        assert core.count(FOUND) == MAX_NEW_OFFERS_PER_DAY
+        assert core.count(FOUND) == MAX_GIVEN_UP_PER_DAY
 
 
 async def test_a_first_message_with_a_high_number_and_a_push_that_overtakes_mean_nothing(tmp_path: Path) -> None:
@@ -173,3 +173,15 @@ async def test_a_first_message_with_a_high_number_and_a_push_that_overtakes_mean
         for _ in range(2):
             await core.polled(frame)
         assert core.count(FOUND) == 1
+
+
+async def test_what_redis_is_known_to_have_lost_is_not_taken_for_more(tmp_path: Path) -> None:
+    """Its sessions are started anew already."""
+    async with talking(tmp_path) as (core, ada):
+        core.generation.is_doubted = True
+        await core.guard.look_again()
+        await core.polled(ada.say("second", seq=5))
+        ada.read(await answered_after_an_offer(core, ada, "to the second", 6, 7))
+        await core.polled(ada.say("third", seq=11))
+        ada.read(await answered(core, "to the third", 12))
+        assert (core.count(FOUND), core.generation.epoch) == (0, 1)
