@@ -40,7 +40,7 @@ RULES = frozenset(
         "repeats",  # an unanswered offer is made again
         "lost",  # who opens an offer never sends on the session that it names
         "refused_started",  # a new session starts later than any that was refused
-        "fresh_bundle",  # the second new session in a row takes a fetched bundle
+        "fresh_bundle",  # the second new session in a row takes a fetched bundle: both may know only prekeys that the other has lost
         "restored_is_silent",  # who came back older sends on none of its old sessions
     }
 )
@@ -119,16 +119,18 @@ class Endpoint:
         self._past.append(copy.deepcopy(self.now))
 
     def go_back(self, random: seeded.Random) -> None:
-        """Some backup is put back: the epoch is raised. What the disk lost, the relay's memory of ids did not."""
+        """Some backup is put back: the epoch is raised. What the disk lost, the relay's memory of ids did not.
+
+        Also one from before the last return: what was published after that is lost then, and the other side may know nothing newer.
+        """
         if not self._past:
             return
         epoch, now_ms = self.now.peer.epoch, self.now.peer.now_ms
-        self.now = copy.deepcopy(random.choice(self._past))
-        self._past = [self.now]
+        place = random.randrange(len(self._past))
+        self.now, self._past = copy.deepcopy(self._past[place]), self._past[: place + 1]
         self.now.peer.epoch = epoch + (1 if "restored_is_silent" in self._rules else 0)
         self.now.peer.now_ms = now_ms
         self._publish()
-        self.remember()
 
     def reinstall(self) -> None:
         """Everything but the identity is gone."""
@@ -208,6 +210,14 @@ class Endpoint:
             message = self._relay.messages[self.now.cursor]
             self.now.cursor += 1
             if message.sender != self.id and message.client_message_id not in self.now.seen:
+                self._hear(message)
+
+    def hear_again(self, random: seeded.Random) -> None:
+        """The relay shows something old once more: a handshake, an offer, what was answered."""
+        theirs = [message for message in self._relay.messages[: self.now.cursor] if message.sender != self.id]
+        if theirs:
+            message = random.choice(theirs)
+            if message.client_message_id not in self.now.seen:
                 self._hear(message)
 
     def _hear(self, message: Stored) -> None:
@@ -308,6 +318,8 @@ def _step(random: seeded.Random, person: Endpoint, agent: Endpoint, number: int)
         random.choice((agent, agent, person)).go_back(random)
     elif what < 0.96:
         person.reinstall()
+    elif what < 0.98:
+        random.choice((agent, person)).hear_again(random)
     else:
         agent.poll()
         person.poll()
