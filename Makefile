@@ -9,7 +9,7 @@
 # make chaos   a conversation of many people while everything is killed, stopped and cut (SEED=1; 90 s)
 # make nightly the same five times as long as it takes: 2,000 messages, 100 kills, seeds 1 to 5 (25 minutes)
 # make drills  something comes back older (a copy of the state, Redis' file), a Redis of others refuses, fails over, moves, a supervisor's
-#              way to the relay stalls: nothing lost, repeated, deaf or forked (7 minutes)
+#              way to the relay stalls: nothing lost, repeated, deaf or forked (11 minutes)
 # make rollout versions change under traffic, each strategy and each trouble once (needs two idle cores; 10 minutes)
 # make siege   more than anybody can hold, under the memory limits of the shipped manifests (root, cgroup v1; an hour a target)
 # make bench   how fast the parts are, beside peers (docs/benchmarks.md; about 3 minutes)
@@ -127,7 +127,7 @@ siege: setup
 nightly: setup
 	@set -e; for seed in 1 2 3 4 5; do \
 		$(BIN)/python -m tests.chaos --messages 2000 --people 20 --kills 100 --seed $$seed --seconds 1800 --json $(ARGS); \
-		$(BIN)/python -m tests.chaos --messages 1000 --people 20 --kills 60 --kill supervisor,worker,link,rollback \
+		$(BIN)/python -m tests.chaos --messages 1000 --people 20 --kills 60 --kill supervisor,worker,link,rollback,copied-back \
 			--seed $$seed --seconds 1800 --json $(ARGS); \
 	done
 

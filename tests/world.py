@@ -41,6 +41,11 @@ class World:
     up: Child | None = None
     program: Sequence[str] = UP
 
+    def elsewhere(self, directory: Path, **settings: str) -> "World":
+        """The same agent at the same relay once more, with these settings, for the same people."""
+        environment = {**self.environment, "HASHEE_HTTP_PORT": str(_free_port()), **settings}
+        return World(directory, self.relay_url, self.api, environment, self.people, self.conversations)
+
     @property
     def state_dir(self) -> Path:
         return Path(self.environment["HASHEE_STATE_DIR"])

@@ -2,7 +2,8 @@
 
 Real processes, a real Redis, a relay behind a bad network; everything is killed at seeded moments. One line of JSON; the exit
 status is 0 only if nothing was lost, repeated, reordered, undecryptable or dead, no ratchet forked, and nothing of ours crashed.
-With `rollback` among the kinds Redis comes back 1 to 30 s older: then everybody is answered within 30 s of what they say next.
+With `rollback` among the kinds Redis comes back 1 to 30 s older, with `copied-back` the whole state directory does: then everybody is
+answered within 30 s of what they say next.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from pathlib import Path
 import msgspec
 import trio
 
-from tests.chaos.harm import KINDS, ROLLBACK
+from tests.chaos.harm import COMES_BACK, KINDS
 from tests.chaos.run import Order, Outcome, run
 
 EXIT_BAD = 1
@@ -37,8 +38,8 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one line of JSON (there is no other output)")
     arguments = parser.parse_args()
     kinds = tuple(kind for kind in arguments.kill.split(",") if kind)
-    if unknown := set(kinds) - {*KINDS, ROLLBACK}:
-        parser.error(f"--kill knows {', '.join(KINDS)} and {ROLLBACK}, not {', '.join(sorted(unknown))}")
+    if unknown := set(kinds) - {*KINDS, *COMES_BACK}:
+        parser.error(f"--kill knows {', '.join((*KINDS, *sorted(COMES_BACK)))}, not {', '.join(sorted(unknown))}")
     kills = arguments.kills if arguments.kills is not None else max(10, arguments.messages // 25)
     order = Order(
         messages=arguments.messages,

@@ -5,7 +5,6 @@ What is done is written to chaos.log with the wall clock's time, to be read besi
 
 import os
 import random
-import shutil
 import signal
 import time
 from collections import Counter
@@ -19,17 +18,22 @@ import trio
 
 from sandbox.api import ApiRefused
 from tests.chaos.house import House
-from tests.drills.scene import copy, put_back
+from tests.drills.scene import copied_whole, put_back
 
 KINDS = ("supervisor", "worker", "redis", "link", "stop", "relay")
 ROLLBACK = "rollback"
 """Redis comes back 1 to 30 s older. Asked for by name: what people say on what was lost with it stands in quarantine, as it must."""
 
+COPIED_BACK = "copied-back"
+"""The state directory is copied while the agent runs, and put back 1 to 30 s later on the same boot, as a container's volume may be."""
+
+COMES_BACK = frozenset({ROLLBACK, COPIED_BACK})
 ROLLBACK_SECONDS = (1.0, 30.0)
 TARGET_SECONDS = 20.0
 """A process that was killed just now is waited for, with its backoff, for so long."""
 
 LONGER_THAN_A_LEASE = (16.0, 19.0)
+FILES = Path("redis", "appendonlydir")
 FAULTS = (
     "duplicate",
     "reorder",
@@ -74,6 +78,7 @@ class Harmer:
             "stop": self._stop,
             "relay": self._spoil_relay,
             ROLLBACK: self._roll_back,
+            COPIED_BACK: self._copy_back,
         }
         self._rolling_back = trio.Lock()
 
@@ -105,7 +110,7 @@ class Harmer:
         await self._kill("supervisor", self._house.supervisors)
 
     async def _kill_redis(self) -> None:
-        await self._kill("redis", self._redis)
+        await self._kill("redis", self._house.redis)
 
     async def _kill_workers(self) -> None:
         if self._chance.random() < 0.25:
@@ -129,7 +134,7 @@ class Harmer:
         if draw > 0.85:
             pids = self._house.supervisors
         elif draw > 0.75:
-            pids, seconds = self._redis, self._chance.uniform(2.0, 8.0)
+            pids, seconds = self._house.redis, self._chance.uniform(2.0, 8.0)
         pid = await self._one_of(pids)
         if pid is None:
             return
@@ -148,12 +153,9 @@ class Harmer:
     async def _roll_back(self) -> None:
         """One at a time: the older file takes the place of the newer one while nothing runs that could start Redis."""
         world = self._house.world
-        files, kept = world.state_dir / "redis" / "appendonlydir", self._house.directory / "kept"
+        files = world.state_dir / FILES
         async with self._rolling_back:
-            while not await trio.to_thread.run_sync(_copied, files, kept):
-                await trio.sleep(0.1)  # a rewrite was under way
-            seconds = self._chance.uniform(*ROLLBACK_SECONDS)
-            await trio.sleep(seconds)
+            kept, seconds = await self._older(files, files)
             os.kill(world.keeper_pid, signal.SIGSTOP)
             try:
                 if (pid := world.redis_pid()) is not None:
@@ -163,9 +165,24 @@ class Harmer:
                 os.kill(world.keeper_pid, signal.SIGCONT)
             self._count(ROLLBACK, f"Redis is {seconds:.1f} s older")
 
-    def _redis(self) -> list[int]:
-        pid = self._house.world.redis_pid()
-        return [] if pid is None else [pid]
+    async def _copy_back(self) -> None:
+        """Whether the agent was drained or killed before; what stands in its directory then has no witness of its own."""
+        state_dir = self._house.world.state_dir
+        async with self._rolling_back:
+            kept, seconds = await self._older(state_dir, state_dir / FILES)
+            number = self._chance.choice((signal.SIGTERM, signal.SIGKILL))
+            async with self._house.without_agent(number):
+                await trio.to_thread.run_sync(put_back, kept, state_dir)
+            self._count(COPIED_BACK, f"the state is {seconds:.1f} s older, after {number.name}")
+
+    async def _older(self, what: Path, files: Path) -> tuple[Path, float]:
+        """A copy of it, once it is so many seconds old. `files`: Redis' own in it."""
+        kept = self._house.directory / "kept"
+        while not await trio.to_thread.run_sync(copied_whole, what, kept, files):
+            await trio.sleep(0.1)  # a rewrite was under way
+        seconds = self._chance.uniform(*ROLLBACK_SECONDS)
+        await trio.sleep(seconds)
+        return kept, seconds
 
     async def _one_of(self, pids: Callable[[], list[int]]) -> int | None:
         with trio.move_on_after(TARGET_SECONDS):
@@ -228,17 +245,6 @@ class Harmer:
     def _count(self, kind: str, what: str) -> None:
         self.done[kind] += 1
         self.note(f"{kind}: {what}")
-
-
-def _copied(files: Path, kept: Path) -> bool:
-    """Whether a copy was made of files that were the same before and after it."""
-    shutil.rmtree(kept, ignore_errors=True)
-    before = sorted(path.name for path in files.iterdir())
-    try:
-        copy(files, kept)
-    except RuntimeError:
-        return False
-    return before == sorted(path.name for path in files.iterdir())
 
 
 def _signal(pid: int, number: signal.Signals) -> bool:

@@ -5,6 +5,7 @@ Each is a process of its own, started again when it was killed, ended by id when
 
 import base64
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -62,21 +63,51 @@ class House:
         self.proxy = proxy
         self.directory = world.directory
         self._colleagues: dict[int, int] = {}
+        self._between = trio.Event()
+        self._between.set()
 
     @property
     def look(self) -> Look:
         return Look(self.world.redis_socket, self.world.keys)
 
     def supervisors(self) -> list[int]:
-        """The keeper's first, then those beside it."""
-        first = self.world.supervisor_pid()
+        """The keeper's first, then those beside it; none while there is no keeper."""
+        first = None if self.world.up is None else self.world.supervisor_pid()
         return [] if first is None else [first, *self._colleagues.values()]
+
+    def redis(self) -> list[int]:
+        """The private one, while it runs."""
+        pid = None if self.world.up is None else self.world.redis_pid()
+        return [] if pid is None else [pid]
 
     def workers(self) -> list[int]:
         return [pid for supervisor in self.supervisors() for pid in _children(supervisor, b"worker")]
 
     def logs(self) -> list[Path]:
         return sorted(self.directory.glob("*.log"))
+
+    async def keep_agent(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """`hashee-agent up`, started again whenever it ends and nobody is at its state directory."""
+        while True:
+            await self._between.wait()
+            async with agent(self.world) as child:
+                task_status.started()
+                task_status = trio.TASK_STATUS_IGNORED
+                await child.wait()
+
+    @asynccontextmanager
+    async def without_agent(self, number: signal.Signals) -> AsyncIterator[None]:
+        """Ends it with this signal; while the body runs nothing runs that is the keeper's, Redis included."""
+        await self.world.until(lambda: self.world.up is not None)
+        keeper, redis = self.world.keeper_pid, self.redis()
+        self._between = trio.Event()
+        try:
+            os.kill(keeper, number)
+            await self.world.until(lambda: self.world.up is None, DRAIN_SECONDS)
+            await self.world.until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in redis))
+            yield
+        finally:
+            self._between.set()
 
     async def keep_colleague(self, number: int) -> None:
         """One more supervisor with its workers on the same Redis, started again whenever it ends."""
@@ -118,11 +149,12 @@ async def house(directory: Path, *, people: int, supervisors: int) -> AsyncItera
             environment = _environment(directory, proxy.port, account.agent_id, account.token)
             persons: list[Person] = [await make_person(relay.url, f"P{number}") for number in range(people)]
             world = World(directory, relay.url, api, environment, persons)
-            async with agent(world):
+            made = House(world, relay, proxy)
+            async with background() as keepers:
+                await keepers.start(made.keep_agent)
                 for person in persons:
                     world.conversations[person] = await person.meet(account.agent_id)
                 await world.until_ready()
-                made = House(world, relay, proxy)
                 async with background() as colleagues:
                     for number in range(1, supervisors):
                         colleagues.start_soon(made.keep_colleague, number)

@@ -12,7 +12,7 @@ import trio
 from crypto.errors import Reason
 from sandbox.api import ApiRefused
 from sandbox.people import Person, connected
-from tests.chaos.harm import ROLLBACK, Harmer, planned_harm
+from tests.chaos.harm import COMES_BACK, Harmer, planned_harm
 from tests.chaos.house import House, house
 from tests.chaos.look import RedisAway
 from tests.chaos.script import Utterance, expected_answers, handling_of, quick_text, utterances
@@ -40,11 +40,16 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     supervisors: int
     seconds: float
 
+    @property
+    def comes_back(self) -> bool:
+        """Whether something of it is a return to an older state."""
+        return not COMES_BACK.isdisjoint(self.kinds)
+
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What became of it; `findings` say where to look. `crashes` are tracebacks in the logs. `forks`: ratchet positions with two envelopes.
 
-    After rollbacks, `unanswered`: people whose next message was not answered within 30 s; `put_aside`: what stands in quarantine since
+    After something came back older, `unanswered`: people whose next message was not answered within 30 s; `put_aside`: what stands in quarantine since
     it was said on what was lost, which is no loss: its sender and the operator see it.
     """
 
@@ -78,7 +83,7 @@ async def run(order: Order, directory: Path) -> Outcome:
                 await harmer.heal()
                 findings = await _settle(home, harmer, deadline=began + order.seconds)
                 unanswered = list[Person]()
-                if ROLLBACK in order.kinds:
+                if order.comes_back:
                     unanswered = await _unanswered(home, order.seed)
                     findings += await _settle(home, harmer, deadline=began + order.seconds)
                     findings += [f"{person.name} is not answered" for person in unanswered]
@@ -203,7 +208,7 @@ def _count(
 ) -> Outcome:
     verdict = Verdict()
     messages = stored(home.directory / "relay.db")
-    aside = home.look.quarantined() if ROLLBACK in order.kinds else frozenset()
+    aside = home.look.quarantined() if order.comes_back else frozenset()
     put_aside = {one.client_message_id for one in messages if one.message_id in aside}
     for person, (said, heard) in zip(home.world.people, _conversations(home, put_aside), strict=True):
         one = judge([(said, heard)])
@@ -212,7 +217,7 @@ def _count(
             findings.append(f"{person.name} {home.world.conversations[person]}: {one}")
             findings += _details(said, heard)
     # The end of a stream that was lost with Redis is shown once more; whoever has read its message drops it.
-    dropped = {Reason.DUPLICATE} if ROLLBACK in order.kinds else set[Reason]()
+    dropped = {Reason.DUPLICATE} if order.comes_back else set[Reason]()
     counts = {
         person.name: {why: n for why, n in person.unreadable.items() if why not in dropped}
         for person in home.world.people

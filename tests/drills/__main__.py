@@ -26,11 +26,13 @@ from tests.drills.redis_of_others import (
 )
 from tests.drills.redis_rolled_back import redis_rolled_back
 from tests.drills.scene import Order, Outcome
+from tests.drills.worse import WORSE
 from tests.memory import own_memory
 
 DRILLS: dict[str, Callable[[Path, Order], Awaitable[Outcome]]] = {
     "copied-back": copied_back,
     "redis-rolled-back": redis_rolled_back,
+    **WORSE,
     "redis-refuses": redis_refuses,
     "rights-taken-away": rights_taken_away,
     "sentinel-failover": sentinel_failover,
