@@ -11,7 +11,6 @@ import structlog
 import trio
 
 from bus.letters import Quarantine, Quarantined, wanted_old
-from bus.letters import Quarantine, Quarantined, wanted_old
 from bus.office import Office
 from bus.store import Intake
 from bus.wire import RedisFailed
