@@ -11,8 +11,8 @@ import trio
 from bus.letters import Quarantined
 from bus.store import Intake, Source, now_ms
 from supervisor.inbound import MessageFrame, Waiting
+from supervisor.incoming import Incoming
 from supervisor.mending import Hope
-from supervisor.reading import Incoming
 from supervisor.rest import RestFailed
 from tests.letters.test_second_chances import (
     BEN,

@@ -34,7 +34,7 @@ SESSIONS = (
         ("an_offer_comes_first_after_redis_went_back", "                raise OfferFirst\n", "                pass\n"),
         ("an_offer_needs_no_offer", "if can_begin and not to.is_offer and", "if can_begin and"),
         ("no_offer_to_whom_none_can_be_made", "if can_begin and not to.is_offer", "if not to.is_offer"),
-        ("no_offer_in_the_same_epoch", " and record.sessions[-1].epoch < self._generation.epoch:", ":"),
+        ("no_offer_in_the_same_epoch", "bool(record.sessions) and (record.current is None or record.sessions[-1].epoch < self._generation.epoch)", "bool(record.sessions)"),
         ("a_refused_fetch_goes_on", "            if not error.is_refusal:\n                raise\n", "            raise\n"),
         ("an_unanswered_fetch_does_not", "            if not error.is_refusal:\n                raise\n", ""),
         ("a_renewal_names_no_one_time_prekey", "        if is_renewal:\n            bundle = msgspec", "        if False:\n            bundle = msgspec"),

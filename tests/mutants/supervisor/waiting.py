@@ -20,7 +20,7 @@ WAITING = (
         ("what_is_heard_too_fast_is_looked_for", "            self._has_missed = True\n", "            pass\n"),
         ("a_start_counts_as_all", "        await self._until_marked(self._mark_what_may_be_mended)\n\n    async def _hear", "\n    async def _hear"),
         ("what_is_not_marked_is_tried_again", "            else:\n                self._marking.over()\n                return\n", "            return\n"),
-        ("without_an_answer_it_is_wanted_still", "reason=str(error))\n            return False\n", "reason=str(error))\n            return True\n"),
+        ("without_an_answer_it_is_wanted_still", "waits for the relay\", message_id=message_id, reason=str(error))\n            return False\n        if message", "waits for the relay\", message_id=message_id, reason=str(error))\n            return True\n        if message"),
         ("what_was_not_tried_is_wanted_still", "and not await self._try(message, frame):\n            return False\n", "and not await self._try(message, frame):\n            pass\n"),
         ("an_older_versions_has_its_seq", "message = None if row is None else await", "message = None if True else await"),
         ("what_is_not_listed_is_listed", "if message.waits_for is None:", "if False:"),
