@@ -168,7 +168,8 @@ async def test_at_the_start_nobody_is_tried_who_may_not_talk(tmp_path: Path, mon
 
         monkeypatch.setattr(core.second_chances, "_mark_what_may_be_mended", looked)
         async with second_chances(core):
-            await marked.wait()
+            with trio.fail_after(WAIT_SECONDS):
+                await marked.wait()
             await until_tried(core)
         assert tried == []
         assert await held_back(core) == [f"no_grant {PERSON}"]

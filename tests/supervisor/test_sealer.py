@@ -185,8 +185,10 @@ async def test_in_sessions_with_a_former_pair_nothing_is_sent() -> None:
 async def test_where_the_relay_refuses_the_session_that_there_is_will_do_or_there_is_none() -> None:
     person = ada()
     [session] = (record := begun(person)).sessions
-    made = Scene(person, session_was_offered(record), REFUSED)
+    answered = msgspec.structs.replace(record, sessions=(msgspec.structs.replace(session, is_initiator=False),))
+    made = Scene(person, session_was_offered(answered), REFUSED)
     assert session_of(await made.sealed(OFFER, new_session_with="phone")).id == session.id
+    assert made.relay.asked == 1
     for epoch, lacking in ((0, EMPTY_RECORD), (1, session_was_offered(record))):
         made = Scene(person, lacking, REFUSED, epoch=epoch)
         with pytest.raises(CannotSeal, match="no_usable_device"):

@@ -46,7 +46,7 @@ OF_BACKUPS = (
         ("clearing_spares_the_new_store", "{self._names.seal, *(key for key in keys if step == CLEARING and self._is_staged(key))}", "{self._names.seal}"),
     ),
     *of(
-        script("in_step"), RESTORING,
+        script("in_step"), ("tests/backup/test_scripts.py", *RESTORING),
         ("late_commands_change_nothing", "if (redis.call('HGET', KEYS[1], 'restoring') or '') ~= ARGV[1] then return 0 end", ""),
         ("a_key_may_have_been_moved_before", "elseif redis.call('EXISTS', KEYS[2]) == 1 then", "else"),
     ),
