@@ -5,6 +5,7 @@ ended, is in `WorkerExit`.
 """
 
 import enum
+import math
 import os
 import signal
 import socket
@@ -114,7 +115,7 @@ class WorkerProcess:
         self._order = order
         self._number = number
         self._log = log.bind(worker=consumer)
-        self._heard_at = self.began_at
+        self._heard_at = math.inf  # an interpreter that has said nothing yet may take as long as an import
         self._ready_at: float | None = None
         self._running_since: dict[str, float] = {}
         self._reason: ExitReason | None = None
@@ -143,7 +144,7 @@ class WorkerProcess:
     def start(self) -> None:
         """Fork and execute; from the main thread. Raises OSError."""
         self._spawned = spawn(self._order, self.consumer, self._number)
-        self.began_at = self._heard_at = trio.current_time()
+        self.began_at = trio.current_time()
         self._sender = self._spawned.control
         self._sender.setblocking(False)
         self._pipe = trio.socket.from_stdlib_socket(self._sender)
@@ -249,7 +250,7 @@ class WorkerProcess:
             await trio.sleep(tick)
             now = trio.current_time()
             if now - before > 2 * tick:
-                self._heard_at = now  # We were asleep ourselves: what it said meanwhile is still unread.
+                self._heard_at = max(self._heard_at, now)  # we were asleep: what it said meanwhile is still unread
             before = now
             reason = self._hangs(now)
             if reason is not None:
@@ -258,7 +259,7 @@ class WorkerProcess:
         self._log.error(
             "worker: hangs, is ended",
             reason=reason.value,
-            silent_seconds=round(now - self._heard_at, 1),
+            silent_seconds=round(max(0.0, now - self._heard_at), 1),
             overdue=[job.job_id for job in self._overdue(now)],
         )
         await self._end_a_hung_one()
@@ -328,8 +329,8 @@ class WorkerProcess:
     def _exit(self, returncode: int) -> WorkerExit:
         stage = self.stage
         self._advance(Stage.EXITED)
-        by_itself = stage in {Stage.STARTING, Stage.READY} or (stage is Stage.DRAINING and returncode != 0)
         # One that a person has sent SIGTERM drains and says so.
+        by_itself = stage in {Stage.STARTING, Stage.READY} or (stage is Stage.DRAINING and returncode != 0)
         abnormal = by_itself and self.failure is None and self.drained is None and self._reason is None
         now = trio.current_time()
         return WorkerExit(

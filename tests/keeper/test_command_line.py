@@ -15,6 +15,9 @@ from supervisor.config import WorkerSettings
 from tests.keeper.environment import AGENT_ID, SECRETS, STORE_KEY, TOKEN, agent_environ, process_environ
 from tests.keeper.running import ROOT
 
+STUCK_SECONDS = 120
+"""Three starts of a worker that ends, and the pauses between them, take three seconds of CPU alone."""
+
 
 def run(*arguments: str, environ: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -23,7 +26,7 @@ def run(*arguments: str, environ: dict[str, str], cwd: Path) -> subprocess.Compl
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=STUCK_SECONDS,
         stdin=subprocess.DEVNULL,
         check=False,
         encoding="utf-8",

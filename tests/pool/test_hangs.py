@@ -1,6 +1,7 @@
 """Workers that do not come back: each is asked where it stands, ended, and its job goes on with another one."""
 
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -86,6 +87,18 @@ async def test_a_worker_that_only_imports_for_long_is_not_taken_for_a_silent_one
         times = WorkerTimes(load_seconds=60, silence_seconds=4)
         order = order_of(url, handler="slow:agent", directory=tmp_path, times=times)
         async with running_pool(order) as run:
+            with trio.fail_after(WITHIN_SECONDS):
+                await run.pool.wait_until_ready()
+            assert run.exits == []
+
+
+async def test_an_interpreter_that_starts_slowly_is_not_silent(tmp_path: Path) -> None:
+    """On a machine with much else to do it may take longer to its first word than a silence may last."""
+    slow = tmp_path / "python"
+    slow.write_text(f'#!/bin/sh\nsleep {QUICK.silence_seconds + 0.5}\nexec {sys.executable} "$@"\n', encoding="utf-8")
+    slow.chmod(0o700)
+    with redis_server(tmp_path) as url:
+        async with running_pool(order_of(url, python=str(slow), times=QUICK)) as run:
             with trio.fail_after(WITHIN_SECONDS):
                 await run.pool.wait_until_ready()
             assert run.exits == []

@@ -30,7 +30,7 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 HALF = f"""#!{sys.executable}
 import socket, sys, time
 control = socket.socket(fileno=int(sys.argv[sys.argv.index("--control-fd") + 1]))
-control.sendall(b'{{"type":"heartb')
+control.sendall(b'{{"type":"of_tomorrow"}}\\n{{"type":"heartb')
 time.sleep(600)
 """
 
@@ -63,7 +63,7 @@ async def test_a_worker_that_stops_within_a_line_is_ended_by_its_silence(tmp_pat
         await until(lambda: worker.exit)
     assert worker.exit is not None
     assert worker.exit.reason is ExitReason.SILENT
-    assert worker.process.passed_over == 0
+    assert worker.process.passed_over == 1
 
 
 async def test_a_worker_obeys_a_newer_supervisor_through_all_that_it_does_not_know(
