@@ -10,11 +10,11 @@ the one that was looked at last has to prove that it holds all that that one hel
 
 import enum
 import secrets
+import time
 from collections.abc import Callable
 from typing import cast
 
 import msgspec
-import trio
 
 from bus.client import Commands
 from bus.keys import Keys
@@ -46,7 +46,7 @@ class Proof(msgspec.Struct, frozen=True):
 class Generation:
     """`highest`: the highest count seen; `commits`: of commits alone. `epoch`: of the sessions that may be sent with. `is_doubted`: what
     is there is older than what was stored; nothing is committed until the epoch is raised. `looked_at`: commands on the connection that
-    was looked at last. `raised_seconds`: when the epoch became another, by trio's clock. `on_commit`: told how many commits there are, before what was committed leaves.
+    was looked at last. `raised_seconds`: when the epoch became another, by the process' clock. `on_commit`: told how many commits there are, before what was committed leaves.
     """
 
     def __init__(self, highest: int = 0) -> None:
@@ -82,7 +82,7 @@ class Generation:
         if found is not Found.SAME:
             self.is_doubted = False
         if epoch > self.epoch:
-            self.epoch, self.raised_seconds = epoch, trio.current_time()
+            self.epoch, self.raised_seconds = epoch, time.monotonic()
         self.seen(count)
         self.committed(commits)
         return found

@@ -7,8 +7,9 @@ while another waits: that one has its ratchet position already, and no later one
 It may also be the relay that has lost or withheld something: then this costs one small message more.
 """
 
+import time
+
 import structlog
-import trio
 
 from bus.generation import Generation
 from bus.store import Look, Source, now_ms
@@ -36,7 +37,7 @@ class ForgottenSends:
         """
         if look.missing <= 0 or source is not Source.POLL:
             return False
-        if trio.current_time() - self._generation.raised_seconds < AFTER_A_RETURN_SECONDS:
+        if time.monotonic() - self._generation.raised_seconds < AFTER_A_RETURN_SECONDS:
             return False
         given_up = [
             device

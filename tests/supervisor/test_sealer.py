@@ -12,7 +12,7 @@ from bus.store import SessionWrite, now_ms
 from crypto.grants import Grant, Status
 from crypto.identity import LocalDevice
 from crypto.prekeys import Bundle, bundle_from_json
-from crypto.records import EMPTY_RECORD, DeviceRecord, Session
+from crypto.records import EMPTY_RECORD, MAX_UNANSWERED, DeviceRecord, Session
 from crypto.renewal import PREKEY_FRESH_SECONDS, never_sent_on, session_was_offered
 from crypto.sessions import start_session
 from supervisor.metrics import Metrics
@@ -156,10 +156,20 @@ async def test_an_answered_session_is_replaced_by_an_offer() -> None:
     assert session_of(await made.sealed(OFFER, new_session_with="phone")).id != session.id
 
 
-async def test_a_session_that_the_device_lost_is_replaced_without_an_offer_first() -> None:
+async def test_where_no_session_may_be_sent_on_an_offer_comes_first() -> None:
     person = ada()
     [session] = (record := begun(person)).sessions
     made = Scene(person, never_sent_on(record, session.id), UNANSWERED)
+    with pytest.raises(OfferFirst):
+        await made.sealed()
+
+
+async def test_a_session_that_was_unanswered_for_too_long_is_replaced_without_an_offer_first() -> None:
+    person = ada()
+    [session] = (record := begun(person)).sessions
+    ratchet = msgspec.structs.replace(session.ratchet, send_chain=bytes(32), send_count=MAX_UNANSWERED)
+    used_up = msgspec.structs.replace(session, ratchet=ratchet, sending_since_seconds=now_ms() // 1000)
+    made = Scene(person, msgspec.structs.replace(record, sessions=(used_up,)), UNANSWERED)
     assert session_of(await made.sealed()).id != session.id
 
 

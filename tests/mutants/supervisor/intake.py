@@ -53,7 +53,7 @@ INTAKE = (
         module("forgotten"), tests("forgotten"),
         ("what_the_relay_counts_is_heard", "if look.missing <= 0 or source is not Source.POLL:", "if True:"),
         ("a_push_may_have_overtaken_others", "if look.missing <= 0 or source is not Source.POLL:", "if look.missing <= 0:"),
-        ("after_a_return_it_is_known", "if trio.current_time() - self._generation.raised_seconds < AFTER_A_RETURN_SECONDS:", "if False:"),
+        ("after_a_return_it_is_known", "if time.monotonic() - self._generation.raised_seconds < AFTER_A_RETURN_SECONDS:", "if False:"),
         ("all_devices_are_meant", "for device in owner.grant.devices\n", "for device in owner.grant.devices[:1]\n"),
     ),
     *of(
