@@ -242,19 +242,19 @@ class RedisClient:
         asked: list[tuple[_Request, Route]] = []
         for answer in answers:
             request = self._sent.popleft()
-            if isinstance(answer, ResponseError) and self._link.moved(answer) and request.may_move():
-                moved.append(request)  # it did not run: another node of the cluster has our slot now
-            elif isinstance(answer, ResponseError) and (route := self._link.asked(answer)) and request.may_move():
-                asked.append(
-                    (request, route)
-                )  # nor did this one: what it needs has gone to where our slot is being moved
-            elif isinstance(answer, ResponseError):
-                self._refuse(request, answer)
-                is_of_use = is_of_use and not needs_new_connection(answer)
-            else:
+            if not isinstance(answer, ResponseError):
                 if self.refusals:
                     self.refusals.done(request.name)
                 request.be_done(answer)
+            elif self._link.moved(answer) and request.may_move():
+                moved.append(request)  # it did not run: another node of the cluster has our slot now
+            elif (route := self._link.asked(answer)) and request.may_move():
+                asked.append(
+                    (request, route)
+                )  # nor did this one: what it needs has gone to where our slot is being moved
+            else:
+                self._refuse(request, answer)
+                is_of_use = is_of_use and not needs_new_connection(answer)
         return moved, asked, is_of_use
 
     async def _follow_asked(self, asked: list[tuple[_Request, Route]]) -> None:

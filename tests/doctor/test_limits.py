@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import redis
 
@@ -153,9 +154,9 @@ def test_versions_beside_each_other_are_a_warning(tmp_path: Path, monkeypatch: p
             client.set(keys.presence(name), presence(name, version))
         client.set(keys.slot(1), "holder")
         for number, holder in enumerate(("holder", "gone")):
-            record = {**dict.fromkeys(Holder.__struct_fields__, ""), "holder": holder, "since_ms": 0}
-            record |= {"version": "2.0" if holder == "holder" else "1.0", "connected": True, "leaves": False}
-            client.hset(keys.slots, str(number), json.dumps(record))
+            version = "2.0" if holder == "holder" else "1.0"
+            record = Holder(holder=holder, host="", version=version, since_ms=0, connected=True)
+            client.hset(keys.slots, str(number), msgspec.json.encode(record))
         beside = named(look_at_versions(case))
         upgraded = named(look_at_versions(case_of(tmp_path, status(version="1.0"))))
     assert {finding.verdict for finding in alone.values()} == {"ok"}
