@@ -1,5 +1,5 @@
 # make run     a first conversation, with all that it needs (ARGS=--scripted plays one by itself)
-# make test    every test          make check   the quick ones          make lint    style and types
+# make test    every test but the long ones (8 minutes)  make long  those (2 minutes)  make check  the quick ones  make lint  style and types
 # make pure    the tests without process, socket or Redis (with another Python: PYTHON=python3.14 VENV=/some/folder)
 # make test-valkey  the tests of the bus on the Valkey of the wheel
 # make test-redis   the tests of the bus, the keeper and the traps on the redis-server of PATH
@@ -31,7 +31,7 @@ STAMP := $(VENV)/set-up
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
-.PHONY: setup run check pure test test-valkey test-redis valkey lint lock bench fuzz mutants chaos nightly soak rollout
+.PHONY: setup run check pure test long test-valkey test-redis valkey lint lock bench fuzz mutants chaos nightly soak rollout
 .PHONY: drills crowd siege systemd containers prometheus metrics-page clean
 .DEFAULT_GOAL := setup
 
@@ -62,7 +62,11 @@ pure: setup
 
 test: setup
 	@base=$$(mktemp -d /tmp/h.XXXXXX) && \
-		$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --basetemp=$$base $(ARGS) && rm -rf $$base
+		$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --basetemp=$$base -m "not long" $(ARGS) && rm -rf $$base
+
+long: setup
+	@base=$$(mktemp -d /tmp/h.XXXXXX) && \
+		$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --basetemp=$$base -m long $(ARGS) && rm -rf $$base
 
 valkey: setup
 	@$(BIN)/python -c 'from bus.embedded import find_server; find_server("")' 2>/dev/null \

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.backup.kills import PrivateHost, given_host, kill_backups, kill_restores
 
 
+@pytest.mark.long
 def test_killed_with_a_private_redis_nothing_is_half_and_the_next_try_comes_to_its_end(tmp_path: Path) -> None:
     host = PrivateHost(tmp_path / "host")
     assert kill_backups(host, (0.6, 0.9)).total() == 2

@@ -62,7 +62,9 @@ async def said_by(w: World, *arguments: str) -> bytes:
     return done.stdout
 
 
-@pytest.mark.parametrize("name", ["unset", "C", "ASCII", GBK])
+@pytest.mark.parametrize(
+    "name", ["unset", GBK, *(pytest.param(name, marks=pytest.mark.long) for name in ("C", "ASCII"))]
+)
 async def test_an_agent_answers_and_every_command_ends_well_in_a_locale(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -62,6 +62,7 @@ LAYOUTS: dict[str, tuple[Callable[[Path], None], Callable[[Path], tuple[str, ...
     "code beside": (code_beside, lambda current: (*IN_DIRECTORY, str(current), *UP)),
     "environment": (in_an_environment, lambda current: (str(current / "venv/bin/hashee-agent"), "up")),
 }
+EITHER = ("code beside", pytest.param("environment", marks=pytest.mark.long))
 
 
 class Told:
@@ -126,7 +127,7 @@ def switch(link: Path, to: str) -> None:
     fresh.replace(link)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", EITHER)
 async def test_what_the_link_leads_to_answers_after_a_reload_and_after_an_upgrade(tmp_path: Path, layout: str) -> None:
     async with releases(tmp_path, layout) as told:
         await told.answers("r1")
@@ -140,7 +141,7 @@ async def test_what_the_link_leads_to_answers_after_a_reload_and_after_an_upgrad
         await told.answers("r1")
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", EITHER)
 async def test_after_an_upgrade_the_former_release_may_go(tmp_path: Path, layout: str) -> None:
     async with releases(tmp_path, layout) as told:
         await told.answers("r1")
@@ -153,7 +154,7 @@ async def test_after_an_upgrade_the_former_release_may_go(tmp_path: Path, layout
             await told.answers("r2")
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", EITHER)
 async def test_a_release_that_was_removed_too_early_is_followed_by_what_the_link_leads_to(
     tmp_path: Path, layout: str
 ) -> None:
@@ -167,7 +168,7 @@ async def test_a_release_that_was_removed_too_early_is_followed_by_what_the_link
         await told.answers("r2")
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", EITHER)
 async def test_a_link_that_leads_nowhere_is_named_and_the_old_one_goes_on(tmp_path: Path, layout: str) -> None:
     async with releases(tmp_path, layout) as told:
         await told.answers("r1")

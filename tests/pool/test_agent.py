@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 
 from tests.pool.builders import is_gone
@@ -150,6 +151,7 @@ QUICK = (sys.executable, "-m", "tests.keeper.quick_keeper")
 OURS = "tests.pool.handlers:agent"
 
 
+@pytest.mark.long
 async def test_supervisor_killed_ten_times_in_a_row_with_running_jobs_loses_and_repeats_nothing(tmp_path: Path) -> None:
     begun = tmp_path / "begun"
     begun.touch()

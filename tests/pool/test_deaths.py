@@ -131,6 +131,7 @@ async def test_a_crash_loop_is_over_when_new_code_is_there(tmp_path: Path) -> No
             assert run.pool.ready == 1
 
 
+@pytest.mark.long
 async def test_two_hundred_kills_of_an_idle_worker_in_a_row_are_two_hundred_restarts(tmp_path: Path) -> None:
     never = CrashLoopLimits(deaths=0)
     with redis_server(tmp_path) as url:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import msgspec
+import pytest
 import trio
 
 from tests.rollout.promises import what_is_bad
@@ -27,5 +28,6 @@ async def test_an_upgrade_under_traffic_is_never_without_a_connection(tmp_path: 
     await roll(SMALL, tmp_path)
 
 
+@pytest.mark.long
 async def test_a_second_slot_takes_over_with_one_connection_allowed(tmp_path: Path) -> None:
     await roll(msgspec.structs.replace(SMALL, strategy="systemd", max_connections=1), tmp_path)

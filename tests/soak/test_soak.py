@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.soak.__main__ import what_is_bad
 from tests.soak.run import Order, run
 
@@ -11,6 +13,7 @@ PASSING = frozenset(
 """There while something is under way, gone when it has ended."""
 
 
+@pytest.mark.long
 async def test_nothing_grows_with_messages_that_were_answered(tmp_path: Path) -> None:
     order = Order(seconds=8, rate=25, people=8, sample_seconds=1, base_seconds=2, ledger_entries=0)
     outcome = await run(order, tmp_path)
