@@ -164,18 +164,22 @@ class SecondChances:
         waiting: set[str] = set()
         refetch = Refetch(self._rest)
         names = await self._quarantine.wanted()
-        if not names:
+        if not names or not await self._may_try():
             return
         rows = {row.message_id: row for row in await self._quarantine.rows(names)}
         places = sorted([await self._place(name, rows.get(name)) for name in names])
         for count, (conversation, _, name) in enumerate(places, start=1):
-            if not await self._office.hold(OFFICE_MS):  # another tries them
+            if not await self._may_try():
                 return
             if conversation not in waiting and not await self._is_tried(name, refetch):
                 waiting.add(conversation)
             if count % TRIED_IN_A_ROW == 0:
                 await trio.sleep(REST_SECONDS)
         await self._office.leave()
+
+    async def _may_try(self) -> bool:
+        """False while another tries them: nothing of them need be read."""
+        return await self._office.hold(OFFICE_MS)
 
     async def _place(self, name: str, row: Quarantined | None) -> tuple[str, int, str]:
         if row is not None and row.seq is not None:

@@ -39,7 +39,7 @@ RELAY = (
     ),
     *of(
         module("second_chances"), tests("shared_work"),
-        ("one_tries_at_a_time", "if not await self._office.hold(OFFICE_MS):", "if False:"),
+        ("one_tries_at_a_time", "return await self._office.hold(OFFICE_MS)", "return True"),
     ),
     *of(
         module("second_chances"), ("tests/letters/test_second_chances.py",),
