@@ -36,7 +36,7 @@ from bus.shared_settings import (
 )
 from bus.socket_place import SHORT_DIR
 from bus.telemetry.settings import ALL as TELEMETRY_SETTINGS
-from bus.telemetry.settings import TelemetrySettings, telemetry_of
+from bus.telemetry.settings import NotSent, TelemetrySettings, telemetry_of
 from supervisor import settings_parsers as parsers
 from supervisor.autoscale import Bounds
 from supervisor.backup_age import BACKUP_MAX_AGE_HOURS, BACKUP_RECIPIENTS, backup_max_age_seconds_of
@@ -223,7 +223,7 @@ class SupervisorSettings:
     key_change: str
     backup_max_age_seconds: float
     log: LogSettings
-    telemetry: TelemetrySettings | None
+    telemetry: TelemetrySettings | NotSent | None
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "SupervisorSettings":

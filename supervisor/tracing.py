@@ -16,7 +16,7 @@ import structlog
 
 from bus.records import SentNote
 from bus.store import Intake
-from bus.telemetry.settings import TelemetrySettings
+from bus.telemetry.settings import NotSent, TelemetrySettings
 from bus.telemetry.shipping import Shipper
 from bus.telemetry.traces import (
     CONSUMER,
@@ -155,8 +155,14 @@ def _ids(message_id: str, conversation_id: str) -> dict[str, Value]:
 
 
 @contextmanager
-def open_traces(settings: TelemetrySettings | None, metrics: Metrics, instance: str) -> Iterator[MessageTraces]:
+def open_traces(
+    settings: TelemetrySettings | NotSent | None, metrics: Metrics, instance: str
+) -> Iterator[MessageTraces]:
     """What tells of messages, and sends the metrics, as the settings say. The end of the block waits for the last of it, for a moment."""
+    if isinstance(settings, NotSent):
+        log.warning("telemetry: not sent", reason=settings.reason)
+        yield MessageTraces()
+        return
     if settings is None:
         yield MessageTraces()
         return

@@ -15,7 +15,7 @@ from bus import shared_settings as shared
 from bus.sealing import KEY_BYTES, BusKey
 from bus.settings_reader import Reader, SettingsError
 from bus.shared_settings import BUS_KEY, CONCURRENCY, HANDLER, REDIS_URL
-from bus.telemetry.settings import TelemetrySettings, telemetry_of
+from bus.telemetry.settings import NotSent, TelemetrySettings, telemetry_of
 from workers.builtin import default_handler
 
 
@@ -41,7 +41,7 @@ class WorkerSettings:
     parent_pid: int | None = None
     number: int | None = None
     report_files: bool = False
-    telemetry: TelemetrySettings | None = None
+    telemetry: TelemetrySettings | NotSent | None = None
 
 
 def read_settings(options: argparse.Namespace, environ: MutableMapping[str, str]) -> WorkerSettings:

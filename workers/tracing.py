@@ -6,6 +6,7 @@ Where nobody traces here the job's own trace goes on with what is said, since th
 import msgspec
 
 from bus.records import Job
+from bus.telemetry.settings import NotSent
 from workers.logs import Log
 from workers.settings import WorkerSettings
 
@@ -33,6 +34,11 @@ class JobTracing:
 
 def open_tracing(settings: WorkerSettings, log: Log) -> JobTracing:
     """As the settings say; before the handler is loaded, so that its libraries find where to tell their spans."""
+    if isinstance(settings.telemetry, NotSent):
+        log.info(
+            "telemetry: not sent", reason=settings.telemetry.reason
+        )  # the supervisor warns, once for all of its own
+        return JobTracing()
     if settings.telemetry is None or not settings.telemetry.sends_traces:
         return JobTracing()
     # Loads OpenTelemetry.

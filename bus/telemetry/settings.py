@@ -1,6 +1,7 @@
 """The settings of OpenTelemetry: its own standard names, read where all settings are read, so that no library looks into the environment.
 
-Nothing but the endpoint and OTEL_SDK_DISABLED is looked at while it is off: the owner's code may use these names for itself.
+Nothing but the endpoint and OTEL_SDK_DISABLED is looked at while it is off: the owner's code may use these names for itself. So what these
+libraries could do and we cannot is gone without, and said (`NotSent`); only what none of them could understand is refused.
 """
 
 import re
@@ -17,6 +18,10 @@ from bus.url_parts import HOST, PORT, host_of, netloc, port_of
 ENDPOINT_IS = "http://host:port or https://host:port, with a path where the receiver has one"
 PAIRS_ARE = "name=value, with commas between more of them, in the values percent-encoded"
 SAMPLERS = ("always_on", "always_off", "traceidratio")
+OTHER_SAMPLERS = ("jaeger_remote", "xray")
+OTHER_PROTOCOLS = ("grpc", "http/json")
+EXPORTERS = ("otlp", "none", "console", "prometheus", "zipkin")
+"""OpenTelemetry's own values; of each list that has ours and others in it the others mean: not by us."""
 
 ENDPOINT = Setting("OTEL_EXPORTER_OTLP_ENDPOINT", ENDPOINT_IS)
 HEADERS = Setting("OTEL_EXPORTER_OTLP_HEADERS", PAIRS_ARE, secret=True)
@@ -24,8 +29,9 @@ CERTIFICATE = Setting("OTEL_EXPORTER_OTLP_CERTIFICATE", "the absolute path of a 
 PROTOCOL = Setting("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", default="http/protobuf")
 SERVICE_NAME = Setting("OTEL_SERVICE_NAME", "a name of up to 255 characters", default="hashee-agent")
 RESOURCE_ATTRIBUTES = Setting("OTEL_RESOURCE_ATTRIBUTES", PAIRS_ARE)
-TRACES_EXPORTER = Setting("OTEL_TRACES_EXPORTER", "otlp or none", default="otlp")
-METRICS_EXPORTER = Setting("OTEL_METRICS_EXPORTER", "otlp or none", default="otlp")
+EXPORTER_IS = "otlp or none (console, prometheus and zipkin are none here)"
+TRACES_EXPORTER = Setting("OTEL_TRACES_EXPORTER", EXPORTER_IS, default="otlp")
+METRICS_EXPORTER = Setting("OTEL_METRICS_EXPORTER", EXPORTER_IS, default="otlp")
 SAMPLER = Setting(
     "OTEL_TRACES_SAMPLER",
     "always_on, always_off or traceidratio, also with parentbased_ before it",
@@ -41,7 +47,9 @@ ALL = (
 )
 
 PACKAGES = ("opentelemetry.sdk", "opentelemetry.proto", "opentelemetry.exporter.otlp.proto.common")
-WITHOUT_EXTRA = f"set only where the packages of the extra otel are installed: pip install 'hashee-agent[otel]' ({DISABLED.name}=true goes without)"
+WITHOUT_EXTRA = (
+    f"{ENDPOINT.name} is set and the packages of the extra otel are not installed: pip install 'hashee-agent[otel]'"
+)
 DEFAULT_PORTS = {"http": 80, "https": 443}
 _URL = re.compile(rf"(https?)://{HOST}{PORT}(/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*)?")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
@@ -78,7 +86,14 @@ class TelemetrySettings:
     delay_seconds: float = 5.0
 
 
-def telemetry_of(reader: Reader) -> TelemetrySettings | None:
+@dataclass(frozen=True)
+class NotSent:
+    """An endpoint is set, perhaps for the owner's own libraries, and we cannot send there. `reason`: for people, with no value but OpenTelemetry's own."""
+
+    reason: str
+
+
+def telemetry_of(reader: Reader) -> TelemetrySettings | NotSent | None:
     """None while it is off."""
     if (
         reader.environ.get(DISABLED.name, "").strip()
@@ -87,8 +102,13 @@ def telemetry_of(reader: Reader) -> TelemetrySettings | None:
         return None
     if not reader.is_given(ENDPOINT):
         return None
-    reader.required(PROTOCOL, one_of(("http/protobuf",)), "")
+    if not all(map(_is_installed, PACKAGES)):
+        return NotSent(WITHOUT_EXTRA)
+    protocol = reader.required(PROTOCOL, one_of(("http/protobuf", *OTHER_PROTOCOLS)), "")
     sampler = reader.required(SAMPLER, _sampler, "always_on")
+    for setting, value, others in ((PROTOCOL, protocol, OTHER_PROTOCOLS), (SAMPLER, sampler, OTHER_SAMPLERS)):
+        if value in others:
+            return NotSent(f"{setting.name} is {value}, which is not done here; it should be {setting.expectation}")
     ratio = (
         reader.required(SAMPLER_ARGUMENT, number(0, 1), 1.0)
         if sampler == "traceidratio"
@@ -102,8 +122,8 @@ def telemetry_of(reader: Reader) -> TelemetrySettings | None:
             **(reader.optional(RESOURCE_ATTRIBUTES, _pairs) or {}),
             "service.name": reader.required(SERVICE_NAME, _name, ""),
         },
-        sends_traces=reader.required(TRACES_EXPORTER, one_of(("otlp", "none")), "") == "otlp",
-        sends_metrics=reader.required(METRICS_EXPORTER, one_of(("otlp", "none")), "") == "otlp",
+        sends_traces=reader.required(TRACES_EXPORTER, one_of(EXPORTERS), "") == "otlp",
+        sends_metrics=reader.required(METRICS_EXPORTER, one_of(EXPORTERS), "") == "otlp",
         ratio=ratio,
         metrics_seconds=reader.required(METRICS_INTERVAL, whole_number(1000, 3_600_000), 0) / 1000,
         delay_seconds=reader.required(DELAY, whole_number(100, 60_000), 0) / 1000,
@@ -124,12 +144,9 @@ def _endpoint(text: str) -> Endpoint:
         raise Malformed
     scheme, host, port, path = found.groups()
     try:
-        endpoint = Endpoint(scheme, host_of(host), port_of(port, DEFAULT_PORTS[scheme]), (path or "").rstrip("/"))
+        return Endpoint(scheme, host_of(host), port_of(port, DEFAULT_PORTS[scheme]), (path or "").rstrip("/"))
     except ValueError:
         raise Malformed from None
-    if not all(map(_is_installed, PACKAGES)):
-        raise Malformed(WITHOUT_EXTRA)
-    return endpoint
 
 
 def _is_installed(package: str) -> bool:
@@ -174,6 +191,6 @@ def _name(text: str) -> str:
 
 def _sampler(text: str) -> str:
     name = text.lower().removeprefix("parentbased_")
-    if name not in SAMPLERS:
+    if name not in SAMPLERS + OTHER_SAMPLERS:
         raise Malformed
     return name

@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import structlog
 
 from bus.settings_reader import Reader, SettingsError
 from bus.telemetry.settings import (
     Endpoint,
+    NotSent,
     TelemetrySettings,
     headers_to_hand_on,
     telemetry_of,
@@ -17,9 +19,13 @@ from bus.telemetry.settings import (
 from supervisor.cli.worker import worker_environment as alone_environment
 from supervisor.config import SupervisorSettings, WorkerSettings
 from supervisor.environment import worker_environment
+from supervisor.metrics import Metrics
+from supervisor.tracing import MessageTraces, open_traces
 from tests.workers.test_shared_settings import GOOD
+from workers.logs import worker_log
 from workers.settings import parse_options
 from workers.settings import read_settings as read_worker_settings
+from workers.tracing import JobTracing, open_tracing
 
 pytestmark = pytest.mark.pure
 
@@ -31,6 +37,12 @@ WITHOUT_THE_EXTRA = "import sys; sys.modules['opentelemetry'] = None; from super
 
 
 def read(environ: dict[str, str]) -> TelemetrySettings | None:
+    settings = read_all(environ)
+    assert not isinstance(settings, NotSent), settings.reason
+    return settings
+
+
+def read_all(environ: dict[str, str]) -> TelemetrySettings | NotSent | None:
     reader = Reader(environ)
     settings = telemetry_of(reader)
     reader.finish()
@@ -83,12 +95,12 @@ def test_what_is_set_is_read_and_the_rest_has_a_default() -> None:
             for value in ("127.0.0.1:4318", "grpc://h:1", "http://u:p@h", "http://h:0", "http://h/?k=v", "https:///p")
         ),
         *((HEADERS, value) for value in ("key", "=v", "a b=c", "a=b%0d%0aX: y", "n=€")),
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "protobuf"),
         ("OTEL_EXPORTER_OTLP_CERTIFICATE", "ca.pem"),
         ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/dev/null"),
-        ("OTEL_TRACES_SAMPLER", "jaeger_remote"),
-        ("OTEL_TRACES_EXPORTER", "zipkin"),
-        ("OTEL_METRICS_EXPORTER", "prometheus"),
+        ("OTEL_TRACES_SAMPLER", "one_in_ten"),
+        ("OTEL_TRACES_EXPORTER", "oltp"),
+        ("OTEL_METRICS_EXPORTER", "oltp"),
         ("OTEL_METRIC_EXPORT_INTERVAL", "10"),
         ("OTEL_RESOURCE_ATTRIBUTES", "a"),
         ("OTEL_SERVICE_NAME", "a\nb"),
@@ -127,18 +139,62 @@ def test_the_receivers_key_reaches_a_worker_also_from_a_file_and_a_credential(tm
     assert headers_to_hand_on({}) == {}
 
 
-def test_without_its_packages_the_start_ends_with_78_and_says_what_installs_them() -> None:
-    environ = {**os.environ, **GOOD, **ON, "HASHEE_BASE_URL": "http://127.0.0.1:1"}
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+        ("OTEL_TRACES_SAMPLER", "parentbased_jaeger_remote"),
+    ],
+)
+def test_what_the_owners_libraries_can_do_and_we_cannot_is_gone_without_and_said(name: str, value: str) -> None:
+    found = read_all({**ON, name: value})
+    assert isinstance(found, NotSent)
+    assert found.reason.startswith(
+        f"{name} is {value.removeprefix('parentbased_')}, which is not done here; it should be"
+    )
+
+
+def test_another_exporter_of_the_owners_is_none_of_ours() -> None:
+    settings = read({**ON, "OTEL_TRACES_EXPORTER": "zipkin", "OTEL_METRICS_EXPORTER": "prometheus"})
+    assert settings is not None
+    assert (settings.sends_traces, settings.sends_metrics) == (False, False)
+
+
+def without_the_extra(*command: str, **environ: str) -> str:
+    """What is said by a command, and by what it starts, where the packages are missing; it ends well."""
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_THE_EXTRA, "check-settings", "--worker"],
-        env=environ,
+        [sys.executable, "-c", WITHOUT_THE_EXTRA, *command],
+        env={**os.environ, **GOOD, **ON, "HASHEE_BASE_URL": "http://127.0.0.1:1", **environ},
         capture_output=True,
         encoding="utf-8",
         check=False,
     )
-    assert done.returncode == 78, done.stderr
-    assert URL in done.stderr
-    assert "pip install 'hashee-agent[otel]'" in done.stderr
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_without_its_packages_the_settings_are_whole_and_what_installs_them_is_said(tmp_path: Path) -> None:
+    """The endpoint may stand there for the owner's own libraries: it must not keep an agent from its start that has done without so far."""
+    said = without_the_extra("check-settings", HASHEE_STATE_DIR=str(tmp_path))
+    assert f"OpenTelemetry is not sent: {URL} is set" in said
+    assert "pip install 'hashee-agent[otel]'" in said
+    assert ON[URL] not in said
+    assert without_the_extra("check-settings", "--worker") == ""
+
+
+def test_supervisor_and_worker_say_it_and_go_on(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("bus.telemetry.settings.find_spec", lambda _package: None)
+    with structlog.testing.capture_logs() as logged, open_traces(read_all(ON), Metrics(), "one") as traces:
+        assert type(traces) is MessageTraces
+    assert [(line["log_level"], line["event"]) for line in logged] == [("warning", "telemetry: not sent")]
+    assert "hashee-agent[otel]" in logged[0]["reason"]
+    worker = worker_log({}, "worker", level="info", line_format="console")
+    settings = read_worker_settings(parse_options([]), {**GOOD, **ON})
+    assert type(open_tracing(settings, worker)) is JobTracing
+    assert "telemetry: not sent" in capfd.readouterr().err
 
 
 def test_while_it_is_off_nothing_of_opentelemetry_is_loaded_nor_needed() -> None:
