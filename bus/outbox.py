@@ -38,7 +38,10 @@ class Committed(enum.Enum):
 
 
 class Commit(msgspec.Struct, frozen=True):
-    """A commit's outcome; `stored` with ALREADY, `wait_ms` with WAIT. `stream_id`: of the stream that it ends, whoever began it."""
+    """A commit's outcome; `stored` with ALREADY, `wait_ms` with WAIT.
+
+    `stream_id`: of the stream that it ends or takes the place of, whoever began that.
+    """
 
     outcome: Committed
     stored: OutboxRecord | None = None

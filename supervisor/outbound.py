@@ -219,6 +219,8 @@ class Outbound:
             frame = await self._final_frame(head, addressed.client_message_id, sealed.encrypted_payload, shown)
             await self._send(frame)
         else:
+            if shown and not self._streams.is_of_present_connection(shown):  # who began it may be gone
+                await self._send(StreamAbort(shown, head.record.conversation_id))
             await self._begin_stream(head, addressed, stream_key, sealed.encrypted_payload)
         await self._ask_for_an_answer(head, sealed)
 
@@ -251,7 +253,8 @@ class Outbound:
         return msgspec.structs.replace(addressed, recipient=recipient)
 
     async def _commit(self, head: Head, addressed: Addressed) -> tuple[SealedFor, str] | None:
-        """Encrypt and commit, again when what it is made with has changed meanwhile; with it the stream that it ends, or ''.
+        """Encrypt and commit, again when what it is made with has changed meanwhile; with it the stream that it ends
+        or takes the place of, or ''.
 
         None when there is nothing to send.
         """

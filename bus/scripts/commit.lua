@@ -7,7 +7,7 @@
 --      14 version of the owner's row that it was addressed by ('' for a group)  15… session version read, sealed session
 -- -> already, stored outbox record, commits | done_before | not_head (the entry is mine, and not what is under way) | fenced
 --    | went_back | epoch, current | stale | wait, ms
---    | committed, gen, the stream that this ends: its stream_id, space, the supervisor that started it, or '', commits
+--    | committed, gen, the stream that this ends or takes the place of: its stream_id, space, the supervisor that started it, or '', commits
 -- Invariant: at most one outbox record a conversation; ciphertext exists only together with the state that made it.
 local RATE, OWNER, CONTINUITY, SESSIONS, VERSIONS = KEYS[OWN], KEYS[OWN + 1], KEYS[OWN + 2], OWN + 3, 15
 local reply = redis.call('HGET', CONVERSATION, 'reply')
@@ -47,13 +47,13 @@ for i = SESSIONS, #KEYS do
 end
 local job, place = string.match(ARGV[4], '^(%S*) ?(.*)$')
 note('encrypted', job, place .. ' ' .. ARGV[5])
+local stream = ARGV[13] ~= '' and redis.call('HGET', STREAMS, CONVERSATION_ID) or ''
 if ARGV[6] == '' then
   redis.call('HDEL', CONVERSATION, 'reply')
   redis.call('HSET', STREAMS, CONVERSATION_ID, ARGV[13] .. ' ' .. ARGV[3])
   if not start_next_reply() and redis.call('HEXISTS', CONVERSATION, 'entry') == 0 then rest() end
-  return { 'committed', generation, '', commits }
+  return { 'committed', generation, stream, commits }
 end
-local stream = ARGV[13] ~= '' and redis.call('HGET', STREAMS, CONVERSATION_ID) or ''
 if stream ~= '' then redis.call('HDEL', STREAMS, CONVERSATION_ID) end
 put_sent(ARGV[5], ARGV[6], ARGV[3], ARGV[4], now + tonumber(ARGV[8]), ARGV[7])
 if rate > 0 then redis.call('HSET', RATE, 'tokens', tostring(tokens - 1), 'at', now) end

@@ -340,6 +340,18 @@ async def test_rule_15_the_begin_of_a_stream_waits_for_no_acknowledgement_and_it
     assert await outbox.open_streams() == {}
 
 
+async def test_rule_15_who_begins_a_stream_learns_which_it_takes_the_place_of(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    other = await talk_of(scene, "supervisor-2")
+    await talk.accept(1)
+    await answer(worker, "0", "1")
+    first = await talk.start_stream(await talk.take_reply(), "s1")
+    assert (first.outcome, first.stream_id) == (Committed.COMMITTED, "")
+    second = await other.start_stream(await other.take_reply(), "s2")
+    assert (second.outcome, second.stream_id) == (Committed.COMMITTED, "s1")
+    assert await talk.supervisor.outbox.open_streams() == {CONVERSATION: "s2 supervisor-2"}
+
+
 async def test_rule_14_a_clock_that_was_set_back_holds_up_nobody(scene: Scene) -> None:
     talk, worker = await talk_and_worker(scene)
     for conversation in ("one", "two", "three"):

@@ -67,6 +67,29 @@ async def test_an_answer_ends_the_stream_of_its_first_run_which_another_supervis
         assert isinstance(second, MessageSend)
 
 
+async def test_a_second_run_that_begins_its_stream_first_ends_the_one_that_was_shown(tmp_path: Path) -> None:
+    """The supervisor that showed it is gone, and nobody has found that out yet."""
+    async with scene(tmp_path) as (core, _):
+        core.connection.connect()
+        await shown(core, "s0")
+        await emitted(core, start=START)
+        async with sending(core):
+            first, second = await core.connection.wait_sent(2)
+        assert first == StreamAbort("s0", CONVERSATION)
+        assert isinstance(second, StreamStart)
+        assert second.stream_id == "s1"
+
+
+async def test_a_stream_of_ours_that_never_came_to_its_end_is_ended_once_by_the_next(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, _):
+        core.connection.connect()
+        next_start = Reply(kind="stream_start", content_type="text", payload={}, stream_id="s2")
+        await emitted(core, **{"0:start:1": START, "0:start:2": next_start})
+        async with sending(core):
+            frames = await core.connection.wait_sent(3)
+        assert kinds(frames) == [StreamStart, StreamAbort, StreamStart]
+
+
 async def test_a_stream_whose_start_did_not_leave_is_none_and_its_text_a_plain_message(tmp_path: Path) -> None:
     async with scene(tmp_path) as (core, _):
         core.connection.connect()

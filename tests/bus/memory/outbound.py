@@ -78,15 +78,16 @@ class MemoryOutbox:
         self._generation.seen(world.wrote())
         world.commits += 1
         self._generation.committed(world.commits)
+        former = "" if stream_id is None or at.stream is None else at.stream.partition(" ")[0]
         if record is None:
             at.stream = f"{stream_id} {self.consumer}"
             world.start_next_reply(at)
-            return Commit(Committed.COMMITTED)
+            return Commit(Committed.COMMITTED, stream_id=former)
         if stream_id is not None:
             at.stream = None
         due_ms = world.now_ms + RESEND_MS
         at.sent = Sent(client_message_id, msgspec.msgpack.encode(record), self.consumer, due_ms, answers[1])
-        return Commit(Committed.COMMITTED)
+        return Commit(Committed.COMMITTED, stream_id=former)
 
     def _take_token(self, rate_per_second: float) -> int:
         """0, or how long to wait for one (ms)."""

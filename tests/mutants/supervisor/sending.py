@@ -60,6 +60,8 @@ SENDING = (
         ("a_start_is_no_message", "None if reply.kind == \"stream_start\" else outbox", "outbox"),
         ("a_first_runs_stream_is_over", "if shown_stream_id not in (\"\", reply.stream_id):", "if False:"),
         ("its_own_stream_is_not_aborted", "if shown_stream_id not in (\"\", reply.stream_id):", "if shown_stream_id:"),
+        ("one_in_the_place_of_another_ends_it", "if shown and not self._streams", "if False and not self._streams"),
+        ("ours_is_ended_by_the_next", "if shown and not self._streams.is_of_present_connection(shown):", "if shown:"),
         ("shown_elsewhere_it_ends_too", "(is_ours or shown_stream_id == reply.stream_id)", "is_ours"),
         ("an_end_is_of_a_shown_stream", "and (is_ours or shown_stream_id == reply.stream_id)", ""),
         ("what_is_not_shown_is_over", "if not shows_streams(addressed.recipient) or not await self._streams.begin(stream, start):", "if not shows_streams(addressed.recipient):"),
