@@ -132,7 +132,10 @@ class Slots:
 
     def note_connected(self, connected: bool) -> None:
         """What the others are told with the next renewal, which is at once."""
-        self._me = msgspec.structs.replace(self._me, connected=connected, deaf=self._me.deaf and not connected)
+        me = self._me
+        self._me = msgspec.structs.replace(
+            me, connected=connected, deaf=me.deaf and not connected, yields=me.yields and not connected
+        )
         self._wake.set()
 
     def note_doubt(self, connection: int) -> None:
@@ -157,9 +160,12 @@ class Slots:
         await self.give_up()
 
     async def give_up(self) -> None:
-        """Nothing of ours is connected any more: another may be. Waits for Redis no longer than the lease would last."""
+        """Nothing of ours is connected any more: another may be, and whoever waits for it has it before we do. Waits for Redis no longer than
+        the lease would last.
+        """
         async with self._order:
             number, self._wanted = self.number, False
+            self._me = msgspec.structs.replace(self._me, yields=True)
             self._set(0)
             if number == 0:
                 return

@@ -4,9 +4,12 @@
 --      6… holders whose lease was seen to have run out, and not renewed since: theirs may be taken
 -- -> slot or 0, poll now (0/1), a standby waits (0/1), slot's lease is held (0/1), its record or '', …
 -- A lease that ran out unreleased leaves a ghost: the relay may still push into its holder's connection (rule 5). Who is deaf does not
--- poll for one.
+-- poll for one. Who yields, since it gave its slot up, takes a free one only where no other waits: by a timer it would be first now and then.
 -- The first write is PEXPIRE, DEL, HDEL or ZREMRANGEBYSCORE: a full Redis allows it, and then the others (rule 16).
 local FIRST_LEASE = 4
+local me = cjson.decode(ARGV[2])
+local waits = redis.call('GET', KEYS[4])
+local yields = me.yields and waits and waits ~= ARGV[1]
 local abandoned = {}
 for i = 6, #ARGV do abandoned[ARGV[i]] = true end
 local held, mine, free, ghosts, answer = 0, 0, 0, {}, {}
@@ -19,7 +22,7 @@ for i = FIRST_LEASE + 1, #KEYS do
     held = slot
   elseif former == ARGV[1] then
     mine = slot
-  elseif not holder and (not former or abandoned[former]) then
+  elseif not holder and not yields and (not former or abandoned[former]) then
     if free == 0 then free = slot end
     if former then ghosts[#ghosts + 1] = { slot, former } end
   end
@@ -42,11 +45,11 @@ end
 if slot > 0 and redis.call('HGET', KEYS[1], slot) ~= ARGV[2] then redis.call('HSET', KEYS[1], slot, ARGV[2]) end
 
 local poll = 0
-if slot > 0 and redis.call('ZCARD', KEYS[2]) > 0 and not cjson.decode(ARGV[2]).deaf then
+if slot > 0 and redis.call('ZCARD', KEYS[2]) > 0 and not me.deaf then
   redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
   if redis.call('ZCARD', KEYS[2]) > 0 and redis.call('SET', KEYS[3], ARGV[1], 'NX', 'PX', ARGV[5]) then poll = 1 end
 end
-if slot == 0 and redis.call('PTTL', KEYS[4]) < tonumber(ARGV[3]) / 2 then
+if slot == 0 and not yields and redis.call('PTTL', KEYS[4]) < tonumber(ARGV[3]) / 2 then
   redis.call('DEL', KEYS[4])
   redis.call('SET', KEYS[4], ARGV[1], 'PX', ARGV[3])
 end

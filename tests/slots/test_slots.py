@@ -3,13 +3,14 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import redis
 import trio
 
 from bus.client import RedisClient, open_redis
 from bus.keys import Keys
-from bus.slots import SlotStore
+from bus.slots import Holder, SlotStore, holder_of
 from supervisor.instance import Instance
 from supervisor.slots import LOOK_SECONDS, Slots
 from tests.redis_server import redis_server, running_redis
@@ -59,6 +60,14 @@ async def scene(url: str, most: int = 1) -> AsyncIterator[Scene]:
         nursery.cancel_scope.cancel()
 
 
+def record(url: str) -> Holder:
+    """What the holder of the one slot says of itself."""
+    with redis.Redis.from_url(url, protocol=2) as client:
+        found = holder_of(cast("bytes", client.hget(KEYS.slots, "1")))
+        assert found is not None
+        return found
+
+
 async def until(condition: Callable[[], object], seconds: float = WAIT_SECONDS) -> None:
     with trio.fail_after(seconds):
         while not condition():
@@ -81,6 +90,28 @@ async def test_a_standby_takes_a_slot_that_is_given_up(tmp_path: Path) -> None:
                 await first.take()
             assert not first.is_standby, "it wants no other any more"
             assert made.polls == [], "it was given up: nothing is pushed into its connection any more"
+
+
+async def test_who_gives_its_slot_up_for_a_standby_and_wants_one_again_at_once_comes_after_it(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with scene(url) as made:
+            first, _ = await made.supervisor(instance(1))
+            await first.take()
+            second, silence = await made.supervisor(instance(2))
+            await until(lambda: second.is_standby and first.standby_waits)
+            silence.cancel()  # slow: it looks again a moment later
+            await first.give_up()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(first.take)
+                await until(lambda: first.is_standby)
+                nursery.start_soon(second.run)
+                await second.take()
+                await second.give_up()
+                await first.take()
+                assert record(url).yields
+                first.note_connected(True)
+                await until(lambda: not record(url).yields)  # it has had its place again
+                nursery.cancel_scope.cancel()
 
 
 async def test_a_slot_of_a_process_of_this_host_that_is_gone_is_free_at_once(tmp_path: Path) -> None:

@@ -53,6 +53,30 @@ async def test_a_slot_that_is_given_up_is_free_at_once_and_leaves_no_ghost(tmp_p
         assert await client.command("EXISTS", KEYS.ghosts) == 0
 
 
+async def test_a_slot_that_is_given_up_is_first_for_who_waits_for_it(tmp_path: Path) -> None:
+    gave_up = Holder("a", "host", "1.0", 1, yields=True)
+    async with slots(tmp_path, most=1) as (client, store):
+        await store.hold(called("a"))
+        await store.hold(called("b"))
+        await client.command("PEXPIRE", KEYS.standby, 2000)  # it is about to be said again
+        assert await store.give_up("a", 1)
+        assert [(await store.hold(gave_up)).number for _ in range(2)] == [0, 0]
+        assert (await store.hold(called("b"))).number == 1
+        await store.give_up("b", 1)
+        await client.command("DEL", KEYS.standby)  # who waited waits no longer, or is gone
+        assert (await store.hold(gave_up)).number == 1
+
+
+async def test_of_two_that_gave_up_one_goes_on(tmp_path: Path) -> None:
+    one, other = (Holder(name, "host", "1.0", 1, yields=True) for name in ("a", "b"))
+    async with slots(tmp_path, most=1) as (_, store):
+        await store.hold(called("c"))
+        for holder in (one, other):
+            assert (await store.hold(holder)).number == 0
+        await store.give_up("c", 1)
+        assert [(await store.hold(holder)).number for holder in (other, one)] == [0, 1]
+
+
 async def test_a_lease_that_ran_out_is_its_holders_still_until_it_is_known_as_abandoned(tmp_path: Path) -> None:
     async with slots(tmp_path, most=1) as (client, store):
         await store.hold(called("a"))

@@ -17,7 +17,7 @@ OF_THE_STORE = (
     ),
     *of(
         script("slot_hold"), SLOTS,
-        ("a_slot_is_its_holders", "elseif not holder and (not former or abandoned[former]) then", "elseif (not former or abandoned[former]) then"),
+        ("a_slot_is_its_holders", "elseif not holder and not yields and (not former or abandoned[former]) then", "elseif not yields and (not former or abandoned[former]) then"),
         ("a_slot_that_ran_out_waits_for_its_holder", "(not former or abandoned[former])", "true"),
         ("a_slot_that_was_lost_is_a_ghost", "if former then ghosts[#ghosts + 1] = { slot, former } end", ""),
         ("a_former_holder_takes_its_own", "  elseif former == ARGV[1] then\n    mine = slot\n", ""),
@@ -25,7 +25,10 @@ OF_THE_STORE = (
         ("a_ghost_is_polled_for_so_long", "redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)", ""),
         ("a_ghost_is_polled_for_by_one", ", 'NX', 'PX', ARGV[5])", ", 'PX', ARGV[5])"),
         ("a_slot_is_renewed", "redis.call('PEXPIRE', KEYS[FIRST_LEASE + held], ARGV[3])", ""),
-        ("the_deaf_do_not_poll", " and not cjson.decode(ARGV[2]).deaf", ""),
+        ("the_deaf_do_not_poll", " and not me.deaf", ""),
+        ("who_gave_up_lets_another_first", "not holder and not yields and", "not holder and"),
+        ("who_gave_up_and_is_alone_goes_on", "me.yields and waits and waits ~= ARGV[1]", "me.yields"),
+        ("who_gave_up_displaces_no_standby", "if slot == 0 and not yields and redis", "if slot == 0 and redis"),
         ("a_standby_is_known", "redis.call('SET', KEYS[4], ARGV[1], 'PX', ARGV[3])", ""),
     ),
     *of(

@@ -53,6 +53,8 @@ HOUSE = (
         ("over_takes_no_slot", "self._wanted = not self._over", "self._wanted = True"),
         ("the_lowest_connected_speaks", "return self.number > 0 and not any(holder is not None and holder.connected for holder in lower)", "return self.number > 0"),
         ("a_successor_does_not_leave", "holder.connected and not holder.leaves", "holder.connected"),
+        ("who_gives_up_yields", "            self._me = msgspec.structs.replace(self._me, yields=True)\n", ""),
+        ("who_is_connected_yields_no_longer", "yields=me.yields and not connected", "yields=me.yields"),
         ("a_standby_waits_for_what_is_held", "return self._wanted and self.number == 0 and self._seen is not None", "return False"),
     ),
     *of(
