@@ -243,7 +243,7 @@ class RedisClient:
         for answer in answers:
             request = self._sent.popleft()
             if not isinstance(answer, ResponseError):
-                if self.refusals:
+                if self.refusals.latest:
                     self.refusals.done(request.name)
                 request.be_done(answer)
             elif self._link.moved(answer) and request.may_move():

@@ -320,7 +320,7 @@ class Keys:
 
     def session(self, owner_id: str, device_id: str) -> str:
         """Hash v, b, e: version, sealed device record, epoch."""
-        return self._key("session", owner_id, device_id)
+        return f"{self._prefix}session:{owner_id}:{device_id}"  # five times a message
 
     def owner(self, owner_id: str) -> str:
         """Hash v, b: one row of the grant ledger with pins and devices."""

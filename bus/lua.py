@@ -13,6 +13,7 @@ import hiredis
 import msgspec
 
 Argument = bytes | str | int | float
+WORDS_BEFORE_KEYS = 3  # EVALSHA, the SHA-1, how many keys
 MOST_PACKED_BOARDS = 1000  # 1 to 2 KB each, four for a conversation in which something was said just now
 
 WRITES = frozenset(
@@ -64,7 +65,7 @@ _FUNCTION = re.compile(r"^(local function (\w+)\(.*?^end\n)", re.MULTILINE | re.
 class Script(msgspec.Struct, frozen=True):
     """One operation: its text as Redis loads it, and the SHA-1 by which it is called.
 
-    `board`: which keys of the board (bus/keys.py) it uses; none for an operation that is not about a conversation.
+    `board`: which keys of the board (bus/keys.py) it uses, out of `board_size`; none out of 0 for an operation that is not about a conversation.
     """
 
     name: str
@@ -79,7 +80,7 @@ class Script(msgspec.Struct, frozen=True):
 
     def own(self, keys: Sequence[str]) -> Sequence[str]:
         """The operation's own keys: all for one that has no board."""
-        return keys[self.board_size :] if self.board else keys
+        return keys[self.board_size :]
 
 
 class Scripts:
@@ -87,7 +88,7 @@ class Scripts:
 
     def __init__(self, scripts: dict[str, Script]) -> None:
         self._scripts = scripts
-        self._boards: dict[tuple[str, str], bytes] = {}
+        self._heads: dict[tuple[str, str, int], bytes] = {}
 
     @classmethod
     def load(cls) -> Self:
@@ -108,23 +109,25 @@ class Scripts:
     def call(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> bytes:
         """The command (RESP) that calls an operation with those of `keys` that it uses."""
         script = self._scripts[name]
-        own = script.own(keys)
-        how_many = b"%d" % (len(script.board) + len(own))
-        words = 3 + len(script.board) + len(own) + len(arguments)
-        head = b"*%d\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n$%d\r\n%b\r\n" % (words, script.sha1, len(how_many), how_many)
-        return b"".join((head, self._board(script, keys), _words((*own, *arguments))))
-
-    def _board(self, script: Script, keys: Sequence[str]) -> bytes:
-        """As it went out last time for this conversation, which its first key names: packing it took a fifteenth of our part of a job."""
         if not script.board:
-            return b""
-        name = (script.name, keys[0])
-        board = self._boards.get(name)
-        if board is None:
-            if len(self._boards) >= MOST_PACKED_BOARDS:
-                self._boards.clear()
-            board = self._boards[name] = _words(script.of_the_board(keys))
-        return board
+            return packed(("EVALSHA", script.sha1, len(keys), *keys, *arguments))
+        words = (*keys[script.board_size :], *arguments)
+        count = WORDS_BEFORE_KEYS + len(script.board) + len(words)
+        return b"*%d\r\n%b%b" % (count, self._head(script, keys), _words(words))
+
+    def _head(self, script: Script, keys: Sequence[str]) -> bytes:
+        """What stands before the operation's own keys, as it went out last time for this conversation, which the first key names: packing
+        the board took a fifteenth of our part of a job.
+        """
+        name = (script.name, keys[0], len(keys))
+        head = self._heads.get(name)
+        if head is None:
+            if len(self._heads) >= MOST_PACKED_BOARDS:
+                self._heads.clear()
+            board = script.of_the_board(keys)
+            how_many = len(board) + len(script.own(keys))
+            head = self._heads[name] = _words(("EVALSHA", script.sha1, how_many, *board))
+        return head
 
     def all(self) -> list[Script]:
         """Every operation."""
@@ -165,7 +168,7 @@ def _made(name: str, library: _Library, body: str) -> Script:
     lines = [f"local {library.board[place]} = KEYS[{number}]" for number, place in enumerate(board, start=1)]
     text = "\n".join([*lines, f"local OWN = {len(board) + 1}", *_may_write(operation), operation]).encode()
     digest = hashlib.sha1(text, usedforsecurity=False).hexdigest()  # Redis names scripts so
-    return Script(name, text, digest.encode(), tuple(board), len(library.board))
+    return Script(name, text, digest.encode(), tuple(board), len(library.board) if board else 0)
 
 
 def commands_of(script: Script) -> frozenset[str]:

@@ -15,32 +15,29 @@ DISPENSABLE = frozenset({"CONFIG", "MEMORY"})
 
 
 class Refusals:
-    """Of one connection's commands. Falsy while there is none, which is all that a command at work has to pay."""
+    """Of one connection's commands. `latest`: by what was asked; empty as a rule, and a command at work looks no further then."""
 
     def __init__(self) -> None:
-        self._latest: dict[str, tuple[float, RedisFailed]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._latest)
+        self.latest: dict[str, tuple[float, RedisFailed]] = {}
 
     def note(self, name: str, error: RedisFailed) -> None:
         """`name`: of the command or script that was not done."""
         if (
             isinstance(error, RedisDenied)
             and name not in DISPENSABLE
-            and (name in self._latest or len(self._latest) < MOST)
+            and (name in self.latest or len(self.latest) < MOST)
         ):
-            self._latest[name] = (trio.current_time(), error)
+            self.latest[name] = (trio.current_time(), error)
 
     def done(self, name: str) -> None:
         """It was done."""
-        self._latest.pop(name, None)
+        self.latest.pop(name, None)
 
     def now(self) -> str:
         """For people: each reason once, with what was asked; empty while nothing is refused."""
         since = trio.current_time() - REMEMBER_SECONDS
-        self._latest = {name: found for name, found in self._latest.items() if found[0] >= since}
+        self.latest = {name: found for name, found in self.latest.items() if found[0] >= since}
         by_reason: dict[str, list[str]] = {}
-        for name, (_, error) in self._latest.items():
+        for name, (_, error) in self.latest.items():
             by_reason.setdefault(error.reason, []).append(name)
         return "; ".join(f"{reason} ({', '.join(sorted(names)[:3])})" for reason, names in sorted(by_reason.items()))

@@ -53,9 +53,10 @@ class SealingKey:
         """Seal `plaintext` to the place named by `place`; 45 bytes longer than the plaintext."""
         nonce = os.urandom(NONCE_BYTES)
         data = self._header + msgspec.msgpack.encode(place)
-        sealed = bytearray(len(plaintext) + TAG_BYTES)
+        size = len(plaintext)
+        sealed = bytearray(size + TAG_BYTES)
         lib.crypto_aead_xchacha20poly1305_ietf_encrypt(
-            ffi.from_buffer(sealed), ffi.NULL, plaintext, len(plaintext), data, len(data), ffi.NULL, nonce, self._key
+            ffi.from_buffer(sealed), ffi.NULL, plaintext, size, data, len(data), ffi.NULL, nonce, self._key
         )
         return b"".join((self._header, nonce, sealed))
 

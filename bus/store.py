@@ -32,6 +32,9 @@ class Source(enum.Enum):
     """It has waited at the relay, in its turn."""
 
 
+_LookAnswer = tuple[int, int, int, int, bytes | None, int, bytes | None, bytes | None, int, bytes | None, int, int]
+
+
 class Look(msgspec.Struct, frozen=True):
     """What is known before a message is opened."""
 
@@ -149,22 +152,23 @@ class Store:
     async def look(self, conversation_id: str, peer: tuple[str, str], signed_id: bytes, seq: int = 0) -> Look:
         """What is known of a message, of its sender's sessions, and of its sender (bus/vault.py opens both). `seq`: of the message, for `missing`."""
         keys = [*self.keys.board(conversation_id), self.keys.session(*peer), self.keys.owner(peer[0])]
+        answer = await self.client.script("look", keys, conversation_id, signed_id, peer[0], seq)
         known, next_seq, dropped, version, sealed, epoch, kind, person, row_version, row, waits, missing = cast(
-            "list[Value]", await self.client.script("look", keys, conversation_id, signed_id, peer[0], seq)
+            _LookAnswer, answer
         )
         return Look(
             known == 1,
-            cast(int, next_seq),
-            cast(int, dropped),
-            cast(int, version),
-            cast("bytes | None", sealed),
-            cast(int, epoch),
+            next_seq,
+            dropped,
+            version,
+            sealed,
+            epoch,
             text_or_none(kind),
             text_or_none(person),
-            cast(int, row_version),
-            cast("bytes | None", row),
+            row_version,
+            row,
             waits == 1,
-            cast(int, missing),
+            missing,
         )
 
     async def accept(

@@ -215,5 +215,5 @@ def _refuse_nil(fields: object) -> None:
 def check_ids(*ids: str) -> None:
     """Every id: text of at most 128 bytes of UTF-8. Raises Unreadable `malformed`."""
     for one in ids:
-        if len(one) > 32 and (len(one) if one.isascii() else len(one.encode())) > MAX_ID_BYTES:
+        if (size := len(one)) > 32 and (size if one.isascii() else len(one.encode())) > MAX_ID_BYTES:
             raise malformed(f"an id over {MAX_ID_BYTES} bytes")

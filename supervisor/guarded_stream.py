@@ -23,7 +23,7 @@ class GuardedStream(trio.abc.Stream):
         self._inner = inner
         self._guard = WireGuard(max_message_bytes, trio.current_time())
         self._is_sending = False
-        self._room = trio.Event()
+        self._room: trio.Event | None = None
         self._discards = False
         self.held_open = False
         self.refusal: WireRefused | None = None
@@ -65,12 +65,14 @@ class GuardedStream(trio.abc.Stream):
     def taken(self) -> None:
         """Somebody has received the oldest whole message."""
         self._guard.taken()
-        self._room.set()
+        if self._room is not None:
+            self._room.set()
 
     def discard(self) -> None:
         """Nobody receives any more."""
         self._discards = True
-        self._room.set()
+        if self._room is not None:
+            self._room.set()
 
     async def _refuse(self, refusal: WireRefused) -> None:
         """Tells the peer why, if nothing else is being sent, and for a moment only: it may not read."""

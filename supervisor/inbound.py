@@ -19,6 +19,7 @@ from bus.letters import Quarantined, digest_of, name_beside
 from bus.policies import PolicyStore
 from bus.records import answering_hops
 from bus.store import Arrival, Intake, Source, Store, now_ms
+from bus.telemetry.traces import current_span
 from bus.wire import RedisFailed
 from crypto.envelope import Envelope
 from crypto.errors import Reason, Unreadable
@@ -207,14 +208,9 @@ class Inbound:
         await self._lanes.run()
 
     async def _work(self, waiting: Waiting) -> None:
+        """One message, when it is its turn."""
         frame, span = waiting.incoming.frame, waiting.incoming.trace
-        with self.traces.current(span):
-            await self._settle_in_turn(waiting)
-        ids = frame.message_id, frame.conversation_id
-        self.traces.received(span, waiting.began_ns, ids, waiting.outcome, waiting.reason)
-
-    async def _settle_in_turn(self, waiting: Waiting) -> None:
-        frame = waiting.incoming.frame
+        current_span.set(span)  # of this lane, until its next message
         try:
             if waiting.incoming.source is Source.PUSH:
                 await self._acks_settled(frame.conversation_id)
@@ -228,9 +224,14 @@ class Inbound:
         finally:
             waiting.place.give_back()
             waiting.done.set()
+        ids = frame.message_id, frame.conversation_id
+        self.traces.received(span, waiting.began_ns, ids, waiting.outcome, waiting.reason)
 
     async def _take(self, waiting: Waiting) -> Intake:
-        outcome = Intake.HOLD if self._is_held(waiting.incoming) else await self._read_and_store(waiting)
+        outcome = Intake.HOLD if self._is_held(waiting.incoming) else await self._stored(waiting)
+        if outcome is Intake.TAKEN:  # by another one that cannot be read: this one gets a name of its own in quarantine
+            waiting.incoming = _named_apart(waiting.incoming)
+            outcome = await self._stored(waiting)
         if outcome is Intake.DUPLICATE:
             self._metrics.duplicates.inc()
         elif not outcome.is_settled and waiting.incoming.source in (Source.PUSH, Source.POLL):
@@ -251,17 +252,6 @@ class Inbound:
         self._unpolled[conversation_id] += 1
         if self._unpolled[conversation_id] % POLL_AFTER == 0:
             self._ask_for_poll()
-
-    async def _read_and_store(self, waiting: Waiting) -> Intake:
-        outcome = await self._stored(waiting)
-        if (
-            outcome is Intake.TAKEN
-        ):  # another one that cannot be read has its message_id in quarantine: it gets a name of its own
-            frame = waiting.incoming.frame
-            name = name_beside(frame.message_id, digest_of(frame.conversation_id, frame.encrypted_payload))
-            waiting.incoming = msgspec.structs.replace(waiting.incoming, kept_as=name)
-            outcome = await self._stored(waiting)
-        return outcome
 
     async def _stored(self, waiting: Waiting) -> Intake:
         envelope = self._reader.parse(waiting.incoming)
@@ -391,3 +381,9 @@ class Inbound:
                     "session: renewed", owner=arrival.peer[0], device=arrival.peer[1], reason=error.reason.value
                 )
         return outcome
+
+
+def _named_apart(incoming: Incoming) -> Incoming:
+    frame = incoming.frame
+    name = name_beside(frame.message_id, digest_of(frame.conversation_id, frame.encrypted_payload))
+    return msgspec.structs.replace(incoming, kept_as=name)

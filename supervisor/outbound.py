@@ -5,7 +5,7 @@ socket: whoever hears the acknowledgement confirms, whoever finds the record unc
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from functools import partial
 
 import msgspec
@@ -20,6 +20,7 @@ from bus.readers import Entry, StreamReader
 from bus.records import SCHEMA_VERSION, BadRecord, OutboxRecord, ReplyRecord, decode_reply_record, open_reply
 from bus.sealing import StoreKeys
 from bus.store import Store
+from bus.telemetry.traces import current_span
 from bus.wire import RedisFailed
 from crypto.envelope import V1_1, V1_2
 from crypto.prekeys import Bundle
@@ -187,15 +188,15 @@ class Outbound:
         reply = open_reply(record, key=self._keys.bus, agent_id=self._agent_id)
         identifier = reply_id(self._keys.identifier, record.job_id, record.place)
         head = Head(entry.id, record, reply, reply_message_id(identifier, record.message_ms))
-        with self.traces.current(self.traces.reply_read(head.trace, head.client_message_id, record.conversation_id)):
-            try:
-                await self._encrypt_and_send(head)
-            except CannotSeal as error:
-                await self._drop(head, error.reason)
-            except RestFailed as error:
-                if not error.is_refusal:
-                    raise
-                await self._drop(head, "no_usable_device")
+        current_span.set(self.traces.reply_read(head.trace, head.client_message_id, record.conversation_id))
+        try:
+            await self._encrypt_and_send(head)
+        except CannotSeal as error:
+            await self._drop(head, error.reason)
+        except RestFailed as error:
+            if not error.is_refusal:
+                raise
+            await self._drop(head, "no_usable_device")
 
     async def _encrypt_and_send(self, head: Head) -> None:
         kind, recipient = await self._recipients.find(head.record.conversation_id)
@@ -317,7 +318,7 @@ class Outbound:
             sealed = await self._sealer.seal(addressed, peers, bundles)
             return sealed, await self._try_commit(head, addressed, sealed)
 
-    async def _try_commit(self, head: Head, addressed: Addressed, sealed: SealedFor) -> Commit:
+    def _try_commit(self, head: Head, addressed: Addressed, sealed: SealedFor) -> Awaitable[Commit]:
         record, reply = head.record, head.reply
         outbox = OutboxRecord(
             SCHEMA_VERSION,
@@ -331,7 +332,7 @@ class Outbound:
             record.emitted_ms,
         )
         self._commit_begun.add(head.entry_id)
-        return await self._outbox.commit(
+        return self._outbox.commit(
             owner=row_of(addressed.recipient),
             entry_id=head.entry_id,
             conversation_id=record.conversation_id,

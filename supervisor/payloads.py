@@ -1,6 +1,5 @@
 """Payloads (PROTOCOL §4) on their way to a handler, and the ids and frames of what goes back. Pure: values in, values out."""
 
-import hashlib
 import hmac
 
 from bus import ulid
@@ -59,7 +58,7 @@ def message_ms(client_message_id: str) -> int:
 
 def reply_id(identifier_key: bytes, job_id: str, place: str) -> bytes:
     """HMAC(id key, job id ‖ place), 32 bytes (DESIGN rule 10); the same for every run of the job."""
-    return hmac.new(identifier_key, f"{job_id}\x00{place}".encode(), hashlib.sha256).digest()
+    return hmac.digest(identifier_key, f"{job_id}\x00{place}".encode(), "sha256")
 
 
 def reply_message_id(reply: bytes, inbound_ms: int) -> str:

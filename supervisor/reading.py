@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 import msgspec
 
 from bus.generation import Generation
-from bus.records import InboundMessage, Payload, pack_job
+from bus.records import InboundMessage, pack_job
 from bus.sealing import StoreKeys
 from bus.store import Arrival, Look, Source, Store, now_ms
 from crypto.envelope import (
@@ -41,7 +41,6 @@ from supervisor.owners import Owner, Owners
 from supervisor.payloads import (
     LAST_HOP,
     conversation_kind,
-    hop_count,
     inbound_message,
     message_ms,
     payload_type_of,
@@ -165,12 +164,9 @@ class Reader:
             return await self._read_in_group(incoming, envelope, look, make_room)
         return await self._read_from_person(incoming, envelope, look, make_room)
 
-    async def _look(self, incoming: Incoming, envelope: Envelope) -> Look:
+    def _look(self, incoming: Incoming, envelope: Envelope) -> Awaitable[Look]:
         peer, seq = (envelope.sender_id, envelope.sender_device), incoming.frame.conversation_seq
-        look = await self._store.look(envelope.conversation_id, peer, envelope.replay_id, seq)
-        if incoming.is_known:
-            look = msgspec.structs.replace(look, known=False)
-        return look
+        return self._store.look(envelope.conversation_id, peer, envelope.replay_id, seq)
 
     # A person's message: the ratchet moves
 
@@ -182,7 +178,7 @@ class Reader:
             owner = await self._authenticate(frame, envelope, look)
         except Unreadable as error:
             return Unread(incoming.arrival(), error)
-        if look.known:
+        if look.known and not incoming.is_known:
             return Known()
         if await self._forgotten.are_found(owner, envelope.conversation_id, look, incoming.source):
             look = await self._look(incoming, envelope)
@@ -252,21 +248,25 @@ class Reader:
         write = self._sessions.seal(arrival.peer, loaded, record)
         arrival = msgspec.structs.replace(arrival, session=write, used_one_time_prekey=opened.used_one_time_prekey)
         job, answer = None, b""
-        if _is_for_a_handler(opened.payload):
-            job = self._job(inbound_message(frame, envelope, opened.payload), arrival)
+        message = inbound_message(frame, envelope, opened.payload)
+        if _is_for_a_handler(message):
+            job = self._job(message, arrival)
         elif system_event(opened.payload) == PING:
             answer = self._words.pong(frame.message_id, arrival.conversation_id, arrival.message_ms)
-        wrap = ratchet_wrap(envelope, self._device.device_id)
-        is_new = wrap.handshake is not None and loaded.record.find(wrap.session) is None
         return Readable(
             arrival,
             payload_type_of(opened.payload),
             job,
             answer,
             record,
-            begins_session=wrap.session if is_new else b"",
-            hops=hop_count(opened.payload),
+            begins_session=b"" if prekeys is NO_PREKEYS else self._begun(envelope, loaded),
+            hops=message.hop_count,
         )
+
+    def _begun(self, envelope: Envelope, loaded: Loaded) -> bytes:
+        """The session that begins with a message whose wrap has a handshake; b"" where it had begun before."""
+        session = ratchet_wrap(envelope, self._device.device_id).session
+        return session if loaded.record.find(session) is None else b""
 
     def _wrap_of(self, envelope: Envelope) -> RatchetWrap | None:
         """The wrap for us, if there is exactly one."""
@@ -312,7 +312,7 @@ class Reader:
             await self._groups.authenticate(envelope)
         except Unreadable as error:
             return Unread(incoming.arrival(), error)
-        if look.known:
+        if look.known and not incoming.is_known:
             return Known()
         arrival = msgspec.structs.replace(
             incoming.arrival(),
@@ -334,11 +334,11 @@ class Reader:
             waits_for = envelope.to if error.reason is Reason.UNKNOWN_GROUP_KEY else ""
             return Unread(arrival, error, waits_for=waits_for)
         member = msgspec.structs.replace(arrival, kind=GROUP, person=envelope.to)
-        job = None
-        if _is_for_a_handler(opened.payload):
+        job, message = None, opened.message(frame, envelope)
+        if _is_for_a_handler(message):
             # Answers are dated by our clock: in a group the sender's might make them stale to everybody else.
-            job = self._job(opened.message(frame, envelope), msgspec.structs.replace(member, message_ms=now_ms()))
-        return Readable(member, payload_type_of(opened.payload), job, hops=hop_count(opened.payload))
+            job = self._job(message, msgspec.structs.replace(member, message_ms=now_ms()))
+        return Readable(member, payload_type_of(opened.payload), job, hops=message.hop_count)
 
     async def _healed(self, envelope: Envelope, look: Look) -> Look:
         """A memory of ids whose times lie in the future makes everything `stale`: older versions could write one."""
@@ -358,8 +358,8 @@ class Reader:
         )
 
 
-def _is_for_a_handler(payload: Payload) -> bool:
-    return payload.get("type") != "system" and hop_count(payload) < LAST_HOP
+def _is_for_a_handler(message: InboundMessage) -> bool:
+    return message.payload.get("type") != "system" and message.hop_count < LAST_HOP
 
 
 def _is_old(incoming: Incoming, look: Look) -> bool:

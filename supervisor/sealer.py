@@ -5,8 +5,8 @@ a person without any is an error.
 """
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 
 import msgspec
 
@@ -26,6 +26,8 @@ from supervisor.own_words import RENEWED, system_event
 from supervisor.owners import Owner, Owners
 from supervisor.rest import RestFailed
 from supervisor.sessions import Loaded, Peer, Sessions
+
+NO_JSON_FORM = "payload_without_json_form"
 
 
 class CannotSeal(Exception):
@@ -131,6 +133,8 @@ class Sealer:
             record = of_pair((await self._sessions.peek(peer)).record, owner.pinned)
             if not self._goes_on(record, to, peer[1], now):
                 lacking[peer[1]] = record
+        if not lacking:
+            return None
         bundles = None
         if any(_known(record, owner, device, now) is None for device, record in lacking.items()):
             bundles = await self._fetched(owner)
@@ -182,7 +186,7 @@ class Sealer:
             loaded[peer[1]], records[peer[1]] = read, record
         if not records:
             raise CannotSeal("no_usable_device")
-        with _json_form():
+        try:
             sealed = seal_ratchet(
                 self._device,
                 to=to.recipient_id,
@@ -194,6 +198,8 @@ class Sealer:
                 now_ms=now_ms(),
                 random=os.urandom,
             )
+        except ValueError:
+            raise CannotSeal(NO_JSON_FORM) from None
         moved = list(sealed.records.values())
         writes = [
             self._sessions.seal((to.recipient_id, device), loaded[device], record)
@@ -202,7 +208,7 @@ class Sealer:
         return SealedFor(sealed.encrypted_payload, moved, writes, epoch)
 
     def _seal_for_group(self, to: Addressed, keys: GroupKeys) -> SealedFor:
-        with _json_form():
+        try:
             sealed = seal_group_message(
                 self._device,
                 keys,
@@ -211,6 +217,8 @@ class Sealer:
                 payload=to.payload,
                 random=os.urandom,
             )
+        except ValueError:
+            raise CannotSeal(NO_JSON_FORM) from None
         return SealedFor(sealed, [], [], self._generation.epoch)
 
     def unanswered(self, sealed: SealedFor) -> int:
@@ -258,11 +266,3 @@ class Sealer:
 def _known(record: DeviceRecord, owner: Owner, device_id: str, now: int) -> Bundle | None:
     """What a session with the device can begin with without asking the relay."""
     return None if needs_bundle(record, now) else known_bundle(record, owner.owner_id, device_id)
-
-
-@contextmanager
-def _json_form() -> Iterator[None]:
-    try:
-        yield
-    except ValueError:
-        raise CannotSeal("payload_without_json_form") from None

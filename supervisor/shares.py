@@ -70,7 +70,8 @@ class Room:
     def leave(self, size: int) -> None:
         """So many are free again."""
         self._free_bytes += size
-        self._let_in()
+        if self._waiting:
+            self._let_in()
 
     def _let_in(self) -> None:
         while self._waiting and self._waiting[0][0] <= self._free_bytes:

@@ -28,7 +28,6 @@ from bus.telemetry.traces import (
     Tracing,
     Value,
     checked,
-    current_span,
 )
 from supervisor.metrics import Metrics
 
@@ -65,15 +64,6 @@ class MessageTraces:
     def arrived(self) -> str:
         """A message has come: the span that brings it."""
         return self._tracing.begin()
-
-    @contextmanager
-    def current(self, span: str) -> Iterator[None]:
-        """What is logged in the block belongs to that span."""
-        token = current_span.set(span)
-        try:
-            yield
-        finally:
-            current_span.reset(token)
 
     def received(
         self, span: str, began_ns: int, ids: tuple[str, str], outcome: Intake | None, error: str | None

@@ -71,16 +71,16 @@ class WireGuard:
             data = self._read_upgrade(bytes(data), now)
         if self._head:
             data, self._head = self._head + data, b""
-        at = 0
-        while at < len(data):
+        at, end = 0, len(data)
+        while at < end:
             if self._left:
-                at = self._read_payload(at, len(data), now)
+                at = self._read_payload(at, end, now)
                 continue
-            behind = at + _head_bytes(data, at)
-            if behind > len(data):
+            size, behind = _head(data, at)
+            if behind > end:
                 self._head = bytes(data[at:])
                 return
-            self._judge(data[at], _size(data, at), now)
+            self._judge(data[at], size, now)
             at = behind
 
     def taken(self) -> None:
@@ -136,15 +136,14 @@ class WireGuard:
             raise WireRefused(POLICY_VIOLATION, "too many pings and pongs")
 
 
-def _head_bytes(data: bytes | bytearray, at: int) -> int:
-    """How long the frame's head is; at least 2, also where it is not there yet."""
-    if at + 2 > len(data):
-        return 2
+def _head(data: bytes | bytearray, at: int) -> tuple[int, int]:
+    """How long the payload is that the frame's head announces, and where the head ends: behind all data where it is not whole."""
+    behind = at + 2
+    if behind > len(data):
+        return 0, behind
     second = data[at + 1]
-    return 2 + _SIZE_BYTES.get(second & _SIZE, 0) + (_MASK_BYTES if second & _MASKED else 0)
-
-
-def _size(data: bytes | bytearray, at: int) -> int:
-    """How long the payload is that the head announces."""
-    short = data[at + 1] & _SIZE
-    return int.from_bytes(data[at + 2 : at + 2 + _SIZE_BYTES[short]], "big") if short in _SIZE_BYTES else short
+    size = second & _SIZE
+    if size in _SIZE_BYTES:
+        long, behind = behind, behind + _SIZE_BYTES[size]
+        size = int.from_bytes(data[long:behind], "big")
+    return size, behind + _MASK_BYTES if second & _MASKED else behind

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from bus.records import SentNote
 from bus.store import Intake
 from bus.telemetry.encoding import encoder
-from bus.telemetry.traces import CONSUMER, NONE, OFF, EndedSpan, LiveTracing, Value, current_span, span_id
+from bus.telemetry.traces import CONSUMER, NONE, OFF, EndedSpan, LiveTracing, Value, span_id
 from supervisor import tracing
 from supervisor.metrics import Metrics
 from supervisor.otlp_metrics import measurer
@@ -86,13 +86,6 @@ def test_what_nobody_traces_leaves_nothing_behind_and_what_is_never_acknowledged
     for number in range(100):
         on.reply_read(HANDLE, f"cm{number}", "c")
     assert (len(on._sends), len(off._sends), told.spans) == (10, 0, [])
-
-
-def test_what_is_logged_meanwhile_belongs_to_the_span_and_afterwards_to_none() -> None:
-    traces = Told().traces()
-    with traces.current(HANDLE):
-        assert current_span.get() == HANDLE
-    assert current_span.get() == NONE
 
 
 # In a handler

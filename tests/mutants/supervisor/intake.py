@@ -33,12 +33,12 @@ INTAKE = (
         ("a_persons_signature_is_verified", "        verify_signature(envelope, owner.pinned)\n", ""),
         ("no_relation_no_grant", "raise Unreadable(Reason.NO_GRANT, \"no relation with this sender\")", "raise Unreadable(Reason.NO_SESSION, \"\")"),
         ("old_is_below_next", "incoming.frame.conversation_seq < look.next_seq", "True"),
-        ("system_is_for_no_handler", "payload.get(\"type\") != \"system\" and hop_count", "hop_count"),
+        ("system_is_for_no_handler", "message.payload.get(\"type\") != \"system\" and message", "message"),
         ("the_content_that_came_in_vain_moves_the_session", "moved = msgspec.structs.replace(arrival, session=write, used", "moved = msgspec.structs.replace(arrival, used"),
     ),
     *of(
         module("reading"), tests("reading"),
-        ("known_while_in_quarantine_does_not_count", "if incoming.is_known:", "if False:"),
+        ("known_while_in_quarantine_does_not_count", " and not incoming.is_known:\n            return Known()\n        if await", ":\n            return Known()\n        if await"),
         ("old_only_for_these_reasons", " and error.reason in RENEGOTIABLE", ""),
         ("forged_is_not_old", " and not isinstance(error, ForgedContent):\n                return Old", ":\n                return Old"),
         ("forged_content_offers_nothing", "        if not isinstance(error, ForgedContent):\n            renewal", "        if True:\n            renewal"),
@@ -76,13 +76,13 @@ INTAKE = (
     ),
     *of(
         module("reading"), tests("hops"),
-        ("the_third_hop_goes_to_no_handler", "and hop_count(payload) < LAST_HOP", ""),
+        ("the_third_hop_goes_to_no_handler", " and message.hop_count < LAST_HOP", ""),
     ),
     *of(
         module("inbound"), tests("inbound"),
         ("a_full_lane_is_polled_for", "self._metrics.frames_dropped.labels(\"lane_full\").inc()\n            self._ask_for_poll()", "self._metrics.frames_dropped.labels(\"lane_full\").inc()"),
         ("conflicts_are_bounded", "MOST_CONFLICTS = 20", "MOST_CONFLICTS = 10**9"),
-        ("a_second_of_one_id_has_a_name", "outcome is Intake.TAKEN\n", "False\n"),
+        ("a_second_of_one_id_has_a_name", "if outcome is Intake.TAKEN:", "if False:"),
     ),
     *of(
         module("inbound"), tests("reading"),

@@ -41,8 +41,8 @@ SENDING = (
         ("unconnected_sends_nothing", "if not self._connection.is_trusted:", "if False:"),
         ("a_lost_lease_ends_the_attempt", "            self._under_way[entry_id].cancel()\n", "            pass\n"),
         ("a_commit_under_way_is_not_cut", "in self._under_way and entry_id not in self._commit_begun:", "in self._under_way:"),
-        ("an_outage_costs_no_reply", "                if not error.is_refusal:\n                    raise\n                await self._drop", "                await self._drop"),
-        ("a_refusal_costs_the_reply", "                if not error.is_refusal:\n                    raise\n                await self._drop", "                raise\n                await self._drop"),
+        ("an_outage_costs_no_reply", "            if not error.is_refusal:\n                raise\n            await self._drop", "            await self._drop"),
+        ("a_refusal_costs_the_reply", "            if not error.is_refusal:\n                raise\n            await self._drop", "            raise\n            await self._drop"),
         ("unread_is_given_back", "await self.give_back(await self._reader.close())", "await self._reader.close()"),
     ),
     *of(
