@@ -5,6 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.memory import own_memory
+from tests.skips import pytest_pyfunc_call
+
+__all__ = ["pytest_pyfunc_call"]
 
 
 @pytest.fixture(scope="session", autouse=True)
