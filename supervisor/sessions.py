@@ -5,8 +5,7 @@ what another supervisor has changed has other bytes and is read again.
 """
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable
 
 import msgspec
 import structlog
@@ -66,19 +65,9 @@ class Sessions:
         self._kept_signed_prekeys: frozenset[int] | None = None
         self._decoded: OrderedDict[Peer, _Kept] = OrderedDict()
 
-    @asynccontextmanager
-    async def locked(self, peers: Iterable[Peer]) -> AsyncIterator[None]:
-        """Nobody else of this process reads and commits these records meanwhile. Taken in order, so that nothing deadlocks."""
-        held: list[trio.Lock] = []
-        try:
-            for peer in sorted(set(peers)):
-                lock = self._lock(peer)
-                await acquire(lock)
-                held.append(lock)
-            yield
-        finally:
-            for lock in held:
-                lock.release()
+    def locked(self, peers: Iterable[Peer]) -> "Locked":
+        """To be entered: nobody else of this process reads and commits these records meanwhile."""
+        return Locked(self._lock, peers)
 
     async def peek(self, peer: Peer) -> Loaded:
         """The record as it stood a moment ago: others may move it while it is read."""
@@ -188,3 +177,31 @@ class Sessions:
                 self._locks = {p: held for p, held in self._locks.items() if held.locked()}
             lock = self._locks[peer] = trio.Lock()
         return lock
+
+
+class Locked:
+    """The locks of some records, held for one block; taken in order, so that nothing deadlocks. No generator: each message locks twice."""
+
+    __slots__ = ("_held", "_lock", "_peers")
+
+    def __init__(self, lock: Callable[[Peer], trio.Lock], peers: Iterable[Peer]) -> None:
+        self._lock = lock
+        self._peers = sorted(set(peers))
+        self._held: list[trio.Lock] = []
+
+    async def __aenter__(self) -> None:
+        try:
+            for peer in self._peers:
+                lock = self._lock(peer)
+                await acquire(lock)
+                self._held.append(lock)
+        except BaseException:  # cancelled while it waits for the next one
+            self._release()
+            raise
+
+    async def __aexit__(self, *_raised: object) -> None:
+        self._release()
+
+    def _release(self) -> None:
+        for lock in self._held:
+            lock.release()

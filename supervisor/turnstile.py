@@ -1,8 +1,6 @@
 """Who goes next over a line that takes one at a time: the lowest rank first, within a rank first come, first served."""
 
 import heapq
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from itertools import count
 
 import trio
@@ -21,14 +19,9 @@ class Turnstile:
         """Somebody holds a turn; who comes now has to wait."""
         return self._is_taken
 
-    @asynccontextmanager
-    async def turn(self, rank: int) -> AsyncIterator[None]:
-        """Wait for one's turn, hold it for the block."""
-        await self._wait(rank)
-        try:
-            yield
-        finally:
-            self._pass_on()
+    def turn(self, rank: int) -> "Turn":
+        """To be entered: waits for one's turn, and holds it for the block."""
+        return Turn(self, rank)
 
     async def _wait(self, rank: int) -> None:
         if not self._is_taken:
@@ -51,3 +44,19 @@ class Turnstile:
             heapq.heappop(self._waiting)[2].set()
         else:
             self._is_taken = False
+
+
+class Turn:
+    """One block's turn. No generator, whose block costs twice as much: each send has a turn."""
+
+    __slots__ = ("_line", "_rank")
+
+    def __init__(self, line: Turnstile, rank: int) -> None:
+        self._line = line
+        self._rank = rank
+
+    async def __aenter__(self) -> None:
+        await self._line._wait(self._rank)
+
+    async def __aexit__(self, *_raised: object) -> None:
+        self._line._pass_on()
