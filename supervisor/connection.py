@@ -35,6 +35,7 @@ from supervisor.frames import (
 from supervisor.heartbeat import Heartbeat
 from supervisor.metrics import Metrics
 from supervisor.secrets import Secret
+from supervisor.standstill import RelayDate
 from supervisor.turnstile import Turnstile
 from supervisor.way import DIRECTLY, Way
 from supervisor.websocket import BinaryMessageRefused, ConnectFailed, ConnectionLost, WebSocket, open_websocket
@@ -134,9 +135,9 @@ class Connection:
         slot: Slot,
         *,
         on_frame: Callable[[FromRelay], None],
-        on_connected: Callable[[], None],
+        on_connected: Callable[[RelayDate | None], None],
     ) -> None:
-        """Both callbacks run in the reader and must return at once."""
+        """Both callbacks run in the reader and must return at once. `on_connected`: told the relay's date before anybody can send."""
         self._address = address
         self._metrics = metrics
         self._slot = slot
@@ -296,7 +297,7 @@ class Connection:
         self._set_state(State.CONNECTED, connection=self.number)
         self._slot.note_connected(True)
         self._authenticated.set()
-        self._on_connected()
+        self._on_connected(socket.date)
 
     def _disconnected(self) -> None:
         if self.state is State.CONNECTED:

@@ -70,6 +70,7 @@ from supervisor.sent_times import SentTimes
 from supervisor.sessions import Sessions
 from supervisor.shared_work import shared_work
 from supervisor.slots import Slots
+from supervisor.standstill import RelayDate
 from supervisor.starting import Patience
 from supervisor.streams import Streams
 from supervisor.survey import Survey
@@ -336,7 +337,8 @@ class Parts:
     def _ask_for_poll(self) -> None:
         self.catchup.ask()
 
-    def _on_connected(self) -> None:
+    def _on_connected(self, date: RelayDate | None) -> None:
+        self.guard.relay_dated(date)
         self.groups.connected()
         self.relations.read_all()
         self.catchup.connected()

@@ -3,8 +3,9 @@
 Every commit names the highest write count that this process has seen, and runs only on a connection on which was looked: so none is made
 on an older state unnoticed. What was seen stands in the state directory too, for a process that starts after Redis and all supervisors
 went down together. A copy of that directory brings back both, so a witness in memory has to know the private Redis (supervisor/witness.py);
-one that is given has to be the same server with the same history (supervisor/continuity.py). Where nothing proves that all is there,
-sessions are started anew, as where something shows that it is not.
+one that is given has to be the same server with the same history (supervisor/continuity.py). Where the machine was put back with its memory
+the relay's clock tells (supervisor/standstill.py), before anything is sent. Where nothing proves that all is there, sessions are started
+anew, as where something shows that it is not.
 """
 
 import os
@@ -25,6 +26,7 @@ from supervisor.config import SupervisorSettings
 from supervisor.continuity import LATELY_SECONDS, Server, goes_on, server_of
 from supervisor.metrics import Metrics
 from supervisor.redis_trouble import said_trouble
+from supervisor.standstill import Pace, RelayDate, Standstill
 from supervisor.witness import NoWitness, Witness, open_witness, witness_name
 
 NOTE_SECONDS = 1.0
@@ -34,7 +36,7 @@ log = structlog.get_logger()
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """What the state directory remembers. `boot`: of this host. `server`: of a Redis that is given, its
+    """What the state directory remembers. `boot`: of this host, and `pace` of its time. `server`: of a Redis that is given, its
     replication id, for an earlier release that is put back; this one reads what stands in Redis.
     """
 
@@ -42,6 +44,7 @@ class Seen(msgspec.Struct, frozen=True):
     epoch: int = 0
     server: str = ""
     boot: str = ""
+    pace: Pace | None = None
 
 
 class TimeGuard:
@@ -74,6 +77,8 @@ class TimeGuard:
         self._server = Server()
         self._connection = -1
         self._looked_seconds = float("-inf")
+        self._standstill = Standstill()
+        self._stood_still = 0.0
 
     @property
     def has_witness(self) -> bool | None:
@@ -91,9 +96,18 @@ class TimeGuard:
         if self._seen is not None:
             self._generation.seen(self._seen.count)
             self._generation.epoch = max(self._generation.epoch, self._seen.epoch)
+            self._standstill.pace = self._seen.pace if self._seen.boot == boot_id() else None
         if self._witness is not None:
             self._generation.on_commit = self._witness.note
         await self.look_again()
+
+    def relay_dated(self, date: RelayDate | None) -> None:
+        """Before a connection is sent on: what the relay's date says of this machine. Where it may have been put back nothing is committed until
+        the epoch is raised. None: the relay said none.
+        """
+        if date is not None and (seconds := self._standstill.heard(date)):
+            self._stood_still = seconds
+            self._generation.is_doubted = True
 
     async def look_again(self) -> None:
         """A commit found an older count or another epoch, or the connection is a new one. Raises RedisFailed."""
@@ -108,16 +122,19 @@ class TimeGuard:
         here = self._client.on_connection(connection)
         server = await self._server_on(here, connection)
         proof = self._proof_of(server)
-        reason = self._certain_reason()
+        stood_still, reason = self._stood_still, self._certain_reason()
         highest, epoch = self._generation.highest, self._generation.epoch
         found = await self._generation.check(here, self._keys, proof, certainly_back=reason is not None)
         is_others = self._has_begun and self._generation.epoch > epoch  # another supervisor was first
-        if self._is_unproven(found, proof):
+        unproven = self._unproven_reason(found, proof, stood_still, is_certain=reason is not None)
+        if self._stood_still == stood_still:
+            self._stood_still = 0.0
+        if unproven is not None:
             self._metrics.unproven.inc()
             self.on_back()
             log.warning(
                 "redis: nothing proves that it has lost nothing; sessions are started anew",
-                reason="it was not looked at since this host was started, or by a version that left no witness",
+                reason=unproven,
                 epoch=self._generation.epoch,
             )
         elif found is not Found.SAME or is_others:
@@ -133,7 +150,8 @@ class TimeGuard:
         self._has_begun = True
         self._server, self._connection, self._looked_seconds = server, connection, trio.current_time()
         replication = "" if self._is_private else server.replication
-        self._seen = Seen(self._generation.highest, self._generation.epoch, replication, boot_id())
+        pace = self._standstill.pace
+        self._seen = Seen(self._generation.highest, self._generation.epoch, replication, boot_id(), pace)
         await self._note(self._seen)
 
     async def run(self) -> None:
@@ -166,9 +184,16 @@ class TimeGuard:
         self._witness.looks_at(server.name)
         return Proof(server.name, testimony.servers, testimony.commits)
 
-    def _is_unproven(self, found: Found, proof: Proof) -> bool:
-        """Whether nothing shows that anything was lost: there is only nobody who has seen this state before."""
-        return found is Found.UNPROVEN or (found is Found.OTHER and self._is_private and not proof.may_follow)
+    def _unproven_reason(self, found: Found, proof: Proof, stood_still: float, *, is_certain: bool) -> str | None:
+        """Why nothing shows that anything was lost, nor that nothing was; None where something does."""
+        if found is Found.UNPROVEN or (found is Found.OTHER and self._is_private and not proof.may_follow):
+            return "it was not looked at since this host was started, or by a version that left no witness"
+        if stood_still and found is Found.OLDER and not is_certain:
+            seconds = f"{stood_still:.0f} s"
+            return (
+                f"the relay's clock went on by {seconds} that this machine stood still, or was put back with its memory"
+            )
+        return None
 
     def _certain_reason(self) -> str | None:
         """What says by itself that writes may be gone which nobody counted."""

@@ -18,6 +18,7 @@ from wsproto.utilities import LocalProtocolError
 
 from bus.reasons import why
 from supervisor.guarded_stream import GuardedStream
+from supervisor.standstill import RelayDate, boot_seconds
 from supervisor.tunnel import TunnelFailed, open_tunnel, secured
 from supervisor.way import DIRECTLY, Way
 
@@ -106,7 +107,7 @@ class _Reader:
 
 
 class WebSocket:
-    """One open connection. One task receives; any task may send, ping or close."""
+    """One open connection. One task receives; any task may send, ping or close. `date`: of the answer to the upgrade, if it had one."""
 
     def __init__(
         self,
@@ -114,7 +115,9 @@ class WebSocket:
         stream: GuardedStream,
         reader: _Reader,
         close_timeout_seconds: float,
+        date: RelayDate | None,
     ) -> None:
+        self.date = date
         self._connection = connection
         self._stream = stream
         self._reader = reader
@@ -234,6 +237,7 @@ async def open_websocket(
                 transport = await _connect(url, connect_timeout_seconds, way)
                 stream = GuardedStream(transport, max_message_bytes)
                 try:
+                    asked = boot_seconds()
                     connection = await _upgrade(
                         url,
                         stream,
@@ -242,7 +246,8 @@ async def open_websocket(
                         max_message_bytes=max_message_bytes,
                         message_queue_size=message_queue_size,
                     )
-                    socket = WebSocket(connection, stream, reader, close_timeout_seconds)
+                    date = _date_of(connection, asked)
+                    socket = WebSocket(connection, stream, reader, close_timeout_seconds, date)
                     try:
                         yield socket
                     finally:
@@ -320,6 +325,11 @@ async def _upgrade(
         status = reader.failure.status_code
         raise ConnectFailed(f"the server refused the upgrade with HTTP status {status}", status)
     raise ConnectFailed("the server ended the connection during the upgrade")
+
+
+def _date_of(connection: trio_websocket.WebSocketConnection, asked: float) -> RelayDate | None:
+    found = next((value for name, value in connection.handshake_headers if name.lower() == b"date"), None)
+    return None if found is None else RelayDate(found.decode("ascii", "replace"), asked, boot_seconds())
 
 
 def _clipped(reason: str) -> str | None:

@@ -62,8 +62,8 @@ Script = Callable[[Peer], Awaitable[None]]
 
 
 @asynccontextmanager
-async def raw_server(script: Script, *, answer: bytes | None = None) -> AsyncIterator[str]:
-    """Plays `script` on each connection after the upgrade (or sends `answer` instead of it); yields the address."""
+async def raw_server(script: Script, *, answer: bytes | None = None, headers: bytes = b"") -> AsyncIterator[str]:
+    """Plays `script` on each connection after the upgrade, whose answer has these headers too (or sends `answer` instead of it); yields the address."""
 
     async def handle(stream: trio.SocketStream) -> None:
         request = bytearray()
@@ -75,7 +75,7 @@ async def raw_server(script: Script, *, answer: bytes | None = None) -> AsyncIte
         if answer is not None:
             await stream.send_all(answer)
             return
-        await stream.send_all(_accept(bytes(request)))
+        await stream.send_all(_accept(bytes(request), headers))
         try:
             await script(Peer(stream))
         except (EOFError, trio.BrokenResourceError):
@@ -91,7 +91,7 @@ async def raw_server(script: Script, *, answer: bytes | None = None) -> AsyncIte
             nursery.cancel_scope.cancel()
 
 
-def _accept(request: bytes) -> bytes:
+def _accept(request: bytes, headers: bytes) -> bytes:
     key = next(
         line.split(b":", 1)[1].strip()
         for line in request.split(b"\r\n")
@@ -100,5 +100,5 @@ def _accept(request: bytes) -> bytes:
     accept = base64.b64encode(hashlib.sha1(key + GUID, usedforsecurity=False).digest())
     return (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+        b"Sec-WebSocket-Accept: " + accept + b"\r\n" + headers + b"\r\n"
     )

@@ -15,6 +15,7 @@ from supervisor.connection import Connection, NotConnected, RelayAddress, State
 from supervisor.frames import FromRelay, MessageAck, TypingStart
 from supervisor.metrics import Metrics
 from supervisor.secrets import Secret
+from supervisor.standstill import RelayDate, boot_seconds
 from tests.sandbox.raw_server import BINARY, CLOSE, PING, PONG, TEXT, Peer, raw_server
 from tests.supervisor.doubles import FreeSlot
 
@@ -29,14 +30,19 @@ class Scene:
         self.metrics = Metrics()
         self.frames: list[FromRelay] = []
         self.connected_at: list[float] = []
+        self.dates: list[RelayDate | None] = []
         self.slot = FreeSlot()
         self.connection = Connection(
             RelayAddress(base_url, "agent-1", Secret(TOKEN)),
             self.metrics,
             self.slot,
             on_frame=self.frames.append,
-            on_connected=lambda: self.connected_at.append(trio.current_time()),
+            on_connected=self._connected,
         )
+
+    def _connected(self, date: RelayDate | None) -> None:
+        self.connected_at.append(trio.current_time())
+        self.dates.append(date)
 
     def count(self, name: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(f"hashee_{name}", labels) or 0.0
@@ -48,9 +54,11 @@ class Scene:
 
 
 @asynccontextmanager
-async def connecting(script: Callable[[Peer], Awaitable[None]], *, answer: bytes | None = None) -> AsyncIterator[Scene]:
+async def connecting(
+    script: Callable[[Peer], Awaitable[None]], *, answer: bytes | None = None, headers: bytes = b""
+) -> AsyncIterator[Scene]:
     """Runs a connection to a server that plays `script` on each connection."""
-    async with raw_server(script, answer=answer) as url:
+    async with raw_server(script, answer=answer, headers=headers) as url:
         scene = Scene(f"http://{urlsplit(url).netloc}")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(scene.connection.run)
@@ -99,6 +107,21 @@ async def test_the_first_frame_authenticates_and_auth_ok_connects(autojump_clock
         assert firsts == [{"type": "auth", "agent_id": "agent-1", "token": TOKEN}]
         assert len(scene.connected_at) == 1
         assert scene.count("connection_status") == 1
+
+
+@pytest.mark.parametrize("said", ["Sun, 29 Nov 2026 15:14:54 GMT", "no date", None])
+async def test_the_relays_date_is_told_with_the_times_between_which_it_was_written(
+    autojump_clock: trio.testing.MockClock, said: str | None
+) -> None:
+    before = boot_seconds()
+    async with connecting(serve, headers=b"" if said is None else f"DATE: {said}\r\n".encode("latin-1")) as scene:
+        await scene.connection.wait_connected()
+        [date] = scene.dates
+        if said is None:
+            assert date is None
+        else:
+            assert date is not None
+            assert (date.text, before <= date.asked <= date.heard <= boot_seconds()) == (said, True)
 
 
 async def test_an_answer_that_does_not_come_within_5_s_is_waited_for_no_longer(

@@ -63,11 +63,37 @@ async def put_back(client: RedisClient, dump: dict[bytes, bytes]) -> None:
         await client.command("RESTORE", key, 0, value)
 
 
+MEMORY = ("redis-seen.json", "witness")
+
+
+async def kept(core: Core, machine: Path) -> dict[bytes, bytes]:
+    """All that goes back with a virtual machine and its memory: what Redis holds, and beside `machine` what stands in its folder."""
+    await core.guard.look_again()
+    for name in MEMORY:
+        _copied(machine / name, machine.parent / name)
+    return await dumped(core.client)
+
+
+async def machine_put_back(url: str, machine: Path, dump: dict[bytes, bytes]) -> None:
+    async with open_redis(url) as client:
+        await put_back(client, dump)
+    for name in MEMORY:
+        _copied(machine.parent / name, machine / name)
+
+
+def _copied(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(source, target)
+    else:
+        shutil.copy(source, target)
+
+
 async def test_a_machine_put_back_with_its_memory_sends_on_no_session_in_which_it_forgot_something(
     tmp_path: Path,
 ) -> None:
     """Redis, its process' name, what was seen and the witness come back together: the relay's numbers alone tell."""
-    rest, memory = FakeRest(), ("redis-seen.json", "witness")
+    rest = FakeRest()
     machine = tmp_path / "machine"
     machine.mkdir()
     with redis_server(machine) as url:
@@ -77,11 +103,7 @@ async def test_a_machine_put_back_with_its_memory_sends_on_no_session_in_which_i
             ada.meet()
             await core.push(ada.say("first"))
             ada.read(await answered(core, "to the first", 2))
-            await core.guard.look_again()
-            dump = await dumped(core.client)
-            for name in memory:
-                copy = shutil.copytree if (machine / name).is_dir() else shutil.copy
-                copy(machine / name, tmp_path / name)
+            dump = await kept(core, machine)
             second = ada.say("second", seq=3)
             await core.push(second)
             await reply_to_next(core, "one", "two", "three")
@@ -89,14 +111,7 @@ async def test_a_machine_put_back_with_its_memory_sends_on_no_session_in_which_i
             for seq in (4, 5, 6):
                 lost.append((await core.connection.wait_sent(seq - 2))[-1])
                 await confirmed(core, lost[-1], seq)
-        async with open_redis(url) as client:
-            await put_back(client, dump)
-        for name in memory:
-            if (machine / name).is_dir():
-                shutil.rmtree(machine / name)
-                shutil.copytree(tmp_path / name, machine / name)
-            else:
-                shutil.copy(tmp_path / name, machine / name)
+        await machine_put_back(url, machine, dump)
         async with connected(url, rest) as core:
             assert core.count("redis_went_back_total") + core.count("redis_unproven_total") == 0
             assert await core.polled(second) is Intake.ACCEPTED

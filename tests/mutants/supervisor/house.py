@@ -81,6 +81,27 @@ HOUSE = (
         ("who_has_no_witness_raises_no_alarm", "and self._is_private and not proof.may_follow", "and False"),
     ),
     *of(
+        module("standstill"), tests("standstill"),
+        ("two_machines_of_the_relay_may_differ", "SLACK_SECONDS + DRIFT", "DRIFT"),
+        ("clocks_drift", "DRIFT * abs(date.heard - before.at)", "0.0"),
+        ("the_present_pace_counts", "before, self.pace = self.pace, Pace(", "before, self.pace = self.pace, self.pace or Pace("),
+        ("a_date_was_written_after_it_was_asked_for", "Pace(written + DATE_SECONDS - date.asked", "Pace(written + DATE_SECONDS - date.heard"),
+        ("a_date_was_written_before_it_was_heard", "lost = written - date.heard", "lost = written - date.asked"),
+        ("the_relay_is_believed_so_often", "if len(self._told) == MOST_PER_DAY and", "if False and"),
+        ("a_day_later_it_is_believed_again", "date.heard - self._told[0] < DAY_SECONDS", "True"),
+    ),
+    *of(
+        module("time_guard"), tests("standstill"),
+        ("nothing_is_committed_on_a_machine_that_may_have_been_put_back", "            self._generation.is_doubted = True\n", ""),
+        ("the_pace_is_of_this_boot", "self._seen.pace if self._seen.boot == boot_id() else None", "self._seen.pace"),
+        ("the_pace_outlives_the_process", "boot_id(), pace)", "boot_id())"),
+        ("a_standstill_raises_no_alarm", "if stood_still and found is Found.OLDER and not is_certain:", "if False:"),
+    ),
+    *of(
+        module("connection"), tests("connection"),
+        ("the_relays_date_is_told", "self._on_connected(socket.date)", "self._on_connected(None)"),
+    ),
+    *of(
         module("witness"), tests("witness"),
         ("the_highest_of_all", "max(one.commits for one in found)", "self._own.commits"),
         ("a_witness_is_of_this_boot", "if (form, boot) != (FORMAT, _boot()):", "if form != FORMAT:"),
