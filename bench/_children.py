@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from bus import parent_death
+from host import parent_death
 
 END_SECONDS = 5.0
 LAST_LINES = 12

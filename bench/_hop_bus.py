@@ -35,7 +35,7 @@ from bus.records import (
 )
 from bus.sealing import StoreKeys
 from bus.store import Arrival, Intake, SessionWrite, Source, Store
-from bus.tuning import tune
+from host.tuning import tune
 
 AGENT = "01906abc-0000-7000-8000-000000000001"
 SUPERVISOR = "supervisor-1"

@@ -22,7 +22,7 @@ from typing import Any, cast
 import redis
 
 from bench._children import BenchmarkFailed, child, cpu_seconds, family, last_lines
-from bus import embedded
+from host import embedded
 
 READY_SECONDS = 30.0
 ANSWER_SECONDS = 60.0

@@ -22,7 +22,7 @@ import trio
 from bench._children import cpu_seconds, family
 from bench._limits import Limits, limits
 from bench.peers.driver import percentiles
-from bus import parent_death
+from host import parent_death
 from sandbox.api import RelayApi
 from sandbox.children import relay_process, running
 from sandbox.people import Person, connected, make_person

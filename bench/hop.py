@@ -17,7 +17,7 @@ from typing import Any
 from bench._children import BenchmarkFailed
 from bench._hop_peers import PEERS, peer
 from bench._hop_turn import Contender, Figures, Load, ours, turn
-from bus.embedded import find_server
+from host.embedded import find_server
 
 THROUGHPUT, LATENCY = "in_flight_64", "one_at_a_time"
 WANTED_TIMES_FASTEST_PEER = 2.0

@@ -21,7 +21,7 @@ import trio
 
 from bench._children import cpu_seconds, family
 from bench.peers.driver import percentiles
-from bus.embedded import find_server
+from host.embedded import find_server
 from sandbox.people import Person, connected, make_person
 from sandbox.stage import Stage, stage
 

@@ -1,6 +1,6 @@
 """What a supervisor and a worker process say to each other over their pipe: a small closed set of frozen messages.
 
-One message is one line of JSON, tagged by `type`; what the other side's release adds is passed over (bus/lines.py). Nothing here
+One message is one line of JSON, tagged by `type`; what the other side's release adds is passed over (host/lines.py). Nothing here
 carries content: ids, counts, times, names of files.
 """
 
@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from bus.lines import json_decoder
+from host.lines import json_decoder
 
 # How often a worker says that it lives.
 HEARTBEAT_SECONDS = 1.0

@@ -8,9 +8,9 @@ from typing import cast
 
 import msgspec
 
-from bus.budgets import StoreBudgets
 from bus.client import Commands
 from bus.keys import Keys
+from host.budgets import StoreBudgets
 
 SENDER = "s:"
 SEPARATOR = "\x1f"  # stands in no id

@@ -10,7 +10,6 @@ from typing import Literal, cast
 
 import msgspec
 
-from bus.budgets import StoreBudgets
 from bus.client import Commands
 from bus.keys import Keys
 from bus.records import (
@@ -23,6 +22,7 @@ from bus.records import (
     decode_reply_record,
 )
 from bus.wire import RedisRefused, Value
+from host.budgets import StoreBudgets
 
 PAGE = 10  # letters, which may be a mebibyte each
 

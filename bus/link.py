@@ -16,10 +16,10 @@ import trio
 from redis.exceptions import ResponseError
 
 from bus.lua import Scripts
-from bus.reasons import why
 from bus.redis_url import parse_redis_url
 from bus.route import Route
 from bus.wire import Answer, RedisUnavailable, Wire
+from host.reasons import why
 
 RECEIVE_BYTES = 256 * 1024
 CONNECT_ANSWER_SECONDS = 5.0

@@ -8,11 +8,11 @@ from typing import cast
 
 import msgspec
 
-from bus.budgets import NOTE_BYTES
 from bus.client import RedisClient
 from bus.keys import JOBS_GROUP, Keys
 from bus.last_backup import LastBackup, last_backup
 from bus.wire import RedisRefused
+from host.budgets import NOTE_BYTES
 
 PRESENCE_SECONDS = 12
 """A worker says every 5 s that it lives."""
@@ -130,7 +130,7 @@ class Overview:
         return sum(kinds.values()) - kinds["unsigned"] + await self._usage(self._keys.ledger)
 
     async def bytes_by_kind(self) -> dict[str, int]:
-        """What each kind that has a budget takes (bus/budgets.py); `unsigned` is a part of `quarantine`."""
+        """What each kind that has a budget takes (host/budgets.py); `unsigned` is a part of `quarantine`."""
         waits = await self._client.command("HMGET", self._keys.load, "total", "out")
         kept = await self._client.command("HMGET", self._keys.kept, "total", "unsigned")
         found = [int(one or 0) for one in cast("list[bytes | None]", waits) + cast("list[bytes | None]", kept)]

@@ -19,7 +19,7 @@ GHOST_POLL_SECONDS = 2.0  # what is pushed into a dead connection waits so long;
 
 
 class Holder(msgspec.Struct, frozen=True):
-    """Who holds a slot. `holder`: its name (supervisor/instance.py); `since_ms`: its host's clock, for people. `leaves`: it drains.
+    """Who holds a slot. `holder`: its name (host/instance.py); `since_ms`: its host's clock, for people. `leaves`: it drains.
 
     `deaf`: it is not heard by the relay, or was not when it was last connected: it would poll in vain. `yields`: it gave a slot up, which
     another may have first.

@@ -28,7 +28,7 @@ SKEW_MS = 60_000
 MOST_CONVERSATION_BYTES = 4 << 20
 """Of what waits in a conversation that is read whole; eight of them, and the frame that is made of one, are in memory at once."""
 NO_LIMIT = 1 << 53
-"""Of what comes in one conversation while it is read: as much as may wait in it (bus/budgets.py), and hardly ever more than a page."""
+"""Of what comes in one conversation while it is read: as much as may wait in it (host/budgets.py), and hardly ever more than a page."""
 
 
 class Snapshot:

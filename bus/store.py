@@ -10,12 +10,12 @@ from typing import cast
 
 import msgspec
 
-from bus.budgets import UNLIMITED_REDIS_BYTES, StoreBudgets
 from bus.client import Commands
 from bus.clock import redis_ms
 from bus.generation import Generation
 from bus.keys import Keys
 from bus.wire import Value
+from host.budgets import UNLIMITED_REDIS_BYTES, StoreBudgets
 
 FIRST_SYNC_ENDED = b"ended"
 MOST_OLD = 5000  # notes of some 150 bytes each

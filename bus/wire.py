@@ -28,10 +28,10 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from bus.lua import Argument, Scripts
-from bus.reasons import why
 from bus.redis_url import RedisAddress, parse_redis_url
 from bus.route import Route
 from bus.url_parts import netloc
+from host.reasons import why
 
 Command = tuple[Argument, ...]
 Value = bytes | int | list["Value"] | None

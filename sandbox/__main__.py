@@ -5,7 +5,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-runpy.run_path(str(Path(__file__).parents[1] / "bus" / "entrance.py"), run_name="entrance")
+runpy.run_path(str(Path(__file__).parents[1] / "host" / "entrance.py"), run_name="entrance")
 
 import click
 
@@ -85,7 +85,7 @@ def proxy(*, target: str, port: int, parent_pid: int | None) -> None:
     """
     import trio  # noqa: PLC0415 - only for this command
 
-    from bus.parent_death import die_with_parent  # noqa: PLC0415
+    from host.parent_death import die_with_parent  # noqa: PLC0415
     from sandbox.chaos_proxy import run_proxy  # noqa: PLC0415
 
     host, separator, target_port = target.rpartition(":")

@@ -1,7 +1,7 @@
 """Child processes of the demo and of tests: started in their own process group, logged to a file, always ended.
 
 Ctrl-C on a terminal goes to the whole foreground group: a child of its own group ends when its owner says so, after
-a drain. Whatever happens to the owner, SIGKILL too, the kernel ends the child (bus/parent_death.py), and that its own children.
+a drain. Whatever happens to the owner, SIGKILL too, the kernel ends the child (host/parent_death.py), and that its own children.
 """
 
 import os
@@ -15,8 +15,8 @@ from pathlib import Path
 import msgspec
 import trio
 
-from bus import parent_death
-from bus.process_end import ProcessEnd
+from host import parent_death
+from host.process_end import ProcessEnd
 
 KILL_SECONDS = 5.0
 LAST_LINES = 20

@@ -3,7 +3,7 @@
 import runpy
 from pathlib import Path
 
-runpy.run_path(str(Path(__file__).parents[1] / "bus" / "entrance.py"), run_name="entrance")
+runpy.run_path(str(Path(__file__).parents[1] / "host" / "entrance.py"), run_name="entrance")
 
 from supervisor.cli import main
 

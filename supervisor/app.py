@@ -13,12 +13,13 @@ import trio
 
 from bus.client import RedisClient, open_redis
 from bus.keys import Keys
-from bus.log_stream import drain_streams
 from bus.seal import StoreSeal, StoreSealed
 from bus.sealing import StoreKeys
-from bus.strays import reap_strays
 from bus.wire import RedisFailed
 from crypto.identity import IdentityKeys, LocalDevice
+from host.instance import Instance
+from host.log_stream import drain_streams
+from host.strays import reap_strays
 from supervisor.bulletin import Bulletin
 from supervisor.config import SupervisorSettings
 from supervisor.connection import RelayAddress
@@ -26,7 +27,6 @@ from supervisor.control_socket import Answer, Request
 from supervisor.drain import drain
 from supervisor.health import Health
 from supervisor.http import HttpServer, start_http
-from supervisor.instance import Instance
 from supervisor.keeper_control import Stopping, raw
 from supervisor.keeper_link import CONNECTED, STANDBY, KeeperLink
 from supervisor.metrics import Metrics

@@ -34,9 +34,9 @@ from bus.shared_settings import (
     RETRY_TIMEOUTS,
     agent_id_of,
 )
-from bus.socket_place import SHORT_DIR
 from bus.telemetry.settings import ALL as TELEMETRY_SETTINGS
 from bus.telemetry.settings import NotSent, TelemetrySettings, telemetry_of
+from host.socket_place import SHORT_DIR
 from supervisor import settings_parsers as parsers
 from supervisor.autoscale import Bounds
 from supervisor.backup_age import BACKUP_MAX_AGE_HOURS, BACKUP_RECIPIENTS, backup_max_age_seconds_of

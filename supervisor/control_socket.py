@@ -13,9 +13,9 @@ from pathlib import Path
 import msgspec
 import trio
 
-from bus.lines import Lines, Unreadable, json_decoder
-from bus.socket_place import place_of_socket, socket_path
-from supervisor.bounded_listener import BoundedListener
+from host.bounded_listener import BoundedListener
+from host.lines import Lines, Unreadable, json_decoder
+from host.socket_place import place_of_socket, socket_path
 
 SOCKET_NAME = "control.sock"
 SOCKET_MODE = 0o600

@@ -15,9 +15,9 @@ from bus.outbox import Outbox
 from bus.records import BadRecord
 from bus.store import now_ms
 from bus.wire import MENDABLE, RedisFailed
+from host.instance import Instance
 from supervisor.connection import Connection, NotConnected
 from supervisor.frames import MessageAck, MessageError, StreamAbort
-from supervisor.instance import Instance
 from supervisor.metrics import Metrics
 from supervisor.payloads import resend_frame
 from supervisor.rest import bounded_seconds

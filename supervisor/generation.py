@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import trio
 from structlog import get_logger
 
-from bus import parent_death
-from bus.lines import LineReader
-from supervisor.code_place import CodePlace
+from host import parent_death
+from host.children import Child, Children
+from host.code_place import CodePlace
+from host.lines import LineReader
 from supervisor.control_socket import Answer, Request
-from supervisor.keeper_children import Child, Children
 from supervisor.keeper_link import CONNECTED, PULSE, READY, STANDBY, State, from_supervisor
 from supervisor.questions import Questions
 

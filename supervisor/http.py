@@ -24,7 +24,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from supervisor.bounded_listener import BoundedListener
+from host.bounded_listener import BoundedListener
 from supervisor.health import Check, Health
 from supervisor.metrics import Metrics
 

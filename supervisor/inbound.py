@@ -14,7 +14,6 @@ import msgspec
 import structlog
 import trio
 
-from bus.budgets import LARGEST_INTAKE_BYTES, READING_COST, IntakeBudgets
 from bus.letters import Quarantined, digest_of, name_beside
 from bus.policies import PolicyStore
 from bus.records import answering_hops
@@ -23,6 +22,7 @@ from bus.telemetry.traces import current_span
 from bus.wire import RedisFailed
 from crypto.envelope import Envelope
 from crypto.errors import Reason, Unreadable
+from host.budgets import LARGEST_INTAKE_BYTES, READING_COST, IntakeBudgets
 from supervisor.evidence import evidence_of
 from supervisor.incoming import Incoming, MessageFrame
 from supervisor.lanes import LaneFull, Lanes

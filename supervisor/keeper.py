@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import trio
 from structlog import get_logger
 
-from bus import embedded
-from bus.budgets import Budgets
-from supervisor.code_place import Code
+from host import embedded
+from host.budgets import Budgets
+from host.children import Backoff, Children
+from host.code_place import Code
 from supervisor.config import KeeperSettings
 from supervisor.control_socket import control_path, listen_control, serve_control
-from supervisor.keeper_children import Backoff, Children
 from supervisor.keeper_control import KeeperControl
 from supervisor.keeper_link import FORWARDED
 from supervisor.notify import Notifier

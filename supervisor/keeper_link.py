@@ -1,7 +1,7 @@
 """The line between the keeper and its supervisor: the messages both ways, and the supervisor's end of it.
 
 One socket pair. Down come lines of text: `drain`, `retire`, `signal NAME`, `ask NUMBER JSON` (a request of the control socket). Up go
-lines of JSON: the state to show and to tell systemd, and what was answered. What the other side's release adds is passed over (bus/lines.py):
+lines of JSON: the state to show and to tell systemd, and what was answered. What the other side's release adds is passed over (host/lines.py):
 an upgrade leaves the keeper as it is. Its end means that the other is gone: a supervisor whose keeper is gone has no Redis either and
 ends at once (the parent-death signal has usually done that already).
 """
@@ -19,7 +19,7 @@ import msgspec
 import trio
 from structlog import get_logger
 
-from bus.lines import LineReader, Unreadable, json_decoder, plain_tag
+from host.lines import LineReader, Unreadable, json_decoder, plain_tag
 from supervisor.control_socket import Answer, Request
 
 DRAIN = "drain"

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from crypto.keystore import Keystore, KeystoreError, decode_keystore, encode_keystore
-from supervisor.private_files import is_private, make_folder, write_new
+from host.private_files import is_private, make_folder, write_new
 from supervisor.secrets import STORE_SECRET_BYTES, Secret
 
 KEYSTORE_FILE = "keystore.json"

@@ -1,6 +1,6 @@
 """Logs: to stderr, for a person (`[hashee] connection: connected slot=1`) or as JSON, one object a line.
 
-No line waits for its reader (bus/log_stream.py). In colours on a terminal (unless NO_COLOR is set), with its priority (`<4>`) in the journal, which hides that and can filter by it.
+No line waits for its reader (host/log_stream.py). In colours on a terminal (unless NO_COLOR is set), with its priority (`<4>`) in the journal, which hides that and can filter by it.
 
 An exception is shown by its type and place only: its text may carry what a message said. For the same reason the
 lines of other libraries, which come through `logging`, show who speaks and where, and not what.
@@ -16,8 +16,8 @@ from typing import Any, TextIO
 
 import structlog
 
-from bus.log_stream import LINES_LOST, queue_of
 from bus.telemetry.traces import of_log_line
+from host.log_stream import LINES_LOST, queue_of
 from supervisor.config import LogSettings
 from supervisor.secrets import Secret
 

@@ -9,7 +9,7 @@ from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from bus.log_stream import lines_lost
+from host.log_stream import lines_lost
 from supervisor.gauges import Gauges
 from supervisor.health import Check
 

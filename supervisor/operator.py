@@ -7,7 +7,7 @@ import msgspec
 import structlog
 import trio
 
-from bus import stacks
+from host import stacks
 from supervisor.autoscale import Bounds
 from supervisor.control_socket import Answer, Request
 from supervisor.keeper_control import raw

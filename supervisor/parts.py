@@ -10,7 +10,6 @@ import structlog
 import trio
 
 from bus.backlog import Backlog
-from bus.budgets import UNLIMITED_REDIS_BYTES, Budgets, IntakeBudgets, StoreBudgets
 from bus.client import RedisClient
 from bus.generation import Generation
 from bus.keys import REPLIES_GROUP, Keys
@@ -28,6 +27,8 @@ from bus.vault import Vault
 from bus.wire import RedisFailed
 from crypto.grants import KeyChangePolicy
 from crypto.identity import LocalDevice
+from host.budgets import UNLIMITED_REDIS_BYTES, Budgets, IntakeBudgets, StoreBudgets
+from host.instance import Instance
 from supervisor.config import SupervisorSettings
 from supervisor.connection import Connection, RelayAddress
 from supervisor.delivery import Delivery
@@ -48,7 +49,6 @@ from supervisor.grant_ledger import GrantLedger
 from supervisor.groups import Groups
 from supervisor.health import Check
 from supervisor.inbound import Inbound
-from supervisor.instance import Instance
 from supervisor.members import Members
 from supervisor.metrics import Metrics
 from supervisor.outbound import Outbound

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import trio
 
 from bus.control import StartFailed
-from supervisor.keeper_children import Backoff
+from host.children import Backoff
 from supervisor.process import Stage, WorkerExit, WorkerProcess
 from supervisor.recycling import RecycleLimits
 from supervisor.worker_order import WorkerOrder

@@ -13,10 +13,10 @@ import trio
 from structlog.typing import FilteringBoundLogger
 
 from bus.control import FromWorker, Heartbeat, Observation, Ready, StartFailed
-from bus.strays import become_subreaper, end_strays, reap_soon
+from host.children import Backoff
+from host.strays import become_subreaper, end_strays, reap_soon
 from supervisor.autoscale import Autoscale, Bounds, Load
 from supervisor.crash_loop import CrashLoop, CrashLoopStatus, death_of
-from supervisor.keeper_children import Backoff
 from supervisor.places import Life, Place, WorkerStatus, status_of, use_of, why_not
 from supervisor.pool_settings import RELOAD, HandlerUnusable, PoolEvents, PoolSettings, Waiting, nothing_waits
 from supervisor.process import ExitReason, Stage, WorkerExit, WorkerProcess

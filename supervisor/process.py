@@ -31,7 +31,7 @@ from bus.control import (
     encode,
     from_worker,
 )
-from bus.lines import LineReader
+from host.lines import LineReader
 from supervisor.last_words import LastWords
 from supervisor.worker_order import Spawned, WorkerOrder, spawn
 

@@ -19,7 +19,7 @@ from bus.recovery import Held, Pending, Reclaim, Reclaimed, Recovery
 from bus.store import Store
 from bus.trace import KEPT_SECONDS
 from bus.wire import RedisFailed
-from supervisor.instance import Instance
+from host.instance import Instance
 from supervisor.metrics import Metrics
 from supervisor.own_words import OwnWords
 from supervisor.redis_trouble import said_trouble

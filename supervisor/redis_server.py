@@ -1,14 +1,14 @@
 """The private Redis as long as the keeper lives: started, synced, and started again on the same files when it dies.
 
-What the server is told and when it counts as ready stands in bus/embedded.py; here is only its life.
+What the server is told and when it counts as ready stands in host/embedded.py; here is only its life.
 """
 
 import trio
 from structlog import get_logger
 
-from bus import embedded
-from supervisor.code_place import Code
-from supervisor.keeper_children import Backoff, Child, Children
+from host import embedded
+from host.children import Backoff, Child, Children
+from host.code_place import Code
 
 
 class RedisDoesNotStart(Exception):

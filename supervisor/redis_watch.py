@@ -14,13 +14,13 @@ from collections.abc import Awaitable, Callable, Mapping
 import structlog
 import trio
 
-from bus.budgets import MIB
 from bus.client import RedisClient
 from bus.clock import clock_fault, clock_of
 from bus.lua import Scripts
 from bus.redis_url import parse_redis_url
 from bus.route import Route
 from bus.wire import RedisFailed, RedisUnavailable, Wire
+from host.budgets import MIB
 from supervisor.health import Check
 from supervisor.metrics import Metrics
 from supervisor.redis_check import Facts, look

@@ -12,8 +12,8 @@ import trio
 from structlog.typing import FilteringBoundLogger
 
 from bus.settings_reader import SettingsError
+from host.code_place import CodeGone
 from supervisor.autoscale import Bounds
-from supervisor.code_place import CodeGone
 from supervisor.env_files import EnvFileError
 from supervisor.pool import Pool
 from supervisor.worker_order import WorkerOrder

@@ -28,7 +28,7 @@ TIMEOUT_SECONDS = 15.0
 POLL_LIMIT = 100
 
 PAGE_BYTES = 8 << 20
-"""What is taken of a page at once, unless the memory limit leaves less or more (bus/budgets.py); what is behind it is asked for next."""
+"""What is taken of a page at once, unless the memory limit leaves less or more (host/budgets.py); what is behind it is asked for next."""
 
 SMALL_BYTES = 64 << 10
 """An error, a bundle, a relation: some hundred bytes each, and whatever a proxy has to say."""

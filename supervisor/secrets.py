@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Generic, NoReturn, TypeVar, final
 
-from supervisor.private_files import write_new
+from host.private_files import write_new
 
 STORE_SECRET_BYTES = 32
 STORE_SECRET_FILE = "store.secret"  # noqa: S105  # a file name

@@ -7,10 +7,10 @@ from bus.held import Notes
 from bus.letters import Quarantine
 from bus.office import Office
 from bus.store import Store
+from host.instance import Instance
 from supervisor.catchup import Catchup
 from supervisor.held import Held
 from supervisor.inbound import Inbound
-from supervisor.instance import Instance
 from supervisor.metrics import Metrics
 from supervisor.owners import Owners
 from supervisor.rest import Rest

@@ -15,7 +15,7 @@ import trio
 
 from bus.slots import Held, Holder, SlotStore
 from bus.wire import RedisFailed
-from supervisor.instance import Instance
+from host.instance import Instance
 
 RENEW_SECONDS = 0.5
 LOOK_SECONDS = 0.2

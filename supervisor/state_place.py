@@ -8,7 +8,7 @@ import os
 import stat
 from pathlib import Path
 
-from bus.redis_folder import DATA_FOLDER
+from host.redis_folder import DATA_FOLDER
 
 OWN_FOLDER = "hashee-agent"
 MARKS = ("lock", DATA_FOLDER, "store.secret", "grants.head", "redis-seen.json", "control.sock")

@@ -12,13 +12,13 @@ from typing import cast
 
 import trio
 
-from bus import embedded
 from bus.client import RedisClient, RedisUnavailable
 from bus.keys import JOBS_GROUP, REPLIES_GROUP, Keys
 from bus.overview import living_workers
-from bus.process_end import ProcessEnd
-from bus.redis_folder import DATA_FOLDER
 from bus.wire import RedisRefused, Value
+from host import embedded
+from host.process_end import ProcessEnd
+from host.redis_folder import DATA_FOLDER
 from supervisor.key_settings import KeySettings
 from supervisor.redis_server import RedisDoesNotStart
 from supervisor.state_directory import LOCK_PATIENCE_SECONDS, AlreadyRunning, take_lock

@@ -16,7 +16,7 @@ from bus.client import RedisClient
 from bus.keys import Keys
 from bus.reseal import Resealer, Tally
 from bus.seal import Rotation, StoreSeal
-from supervisor.private_files import sync_folder, write_new
+from host.private_files import sync_folder, write_new
 from supervisor.secrets import (
     NEXT_STORE_SECRET_FILE,
     STORE_SECRET_BYTES,

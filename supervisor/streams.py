@@ -12,7 +12,6 @@ import trio
 
 from bus import ulid
 from bus.acquire import acquire
-from bus.lines import MOST_TAGS_SAID
 from bus.outbox import Outbox
 from bus.records import BadRecord, LiveAbort, LiveDelta, LiveTyping, pack_live, unpack_live
 from bus.sealing import BusKey
@@ -22,6 +21,7 @@ from crypto.envelope import V1_2
 from crypto.errors import TooLarge
 from crypto.identity import LocalDevice
 from crypto.streams import StreamKey, seal_delta
+from host.lines import MOST_TAGS_SAID
 from supervisor.connection import Connection, NotConnected
 from supervisor.frames import Frame, StreamAbort, StreamDelta, TypingStart, TypingStop
 from supervisor.metrics import Metrics

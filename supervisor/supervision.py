@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 import trio
 from structlog import get_logger
 
-from supervisor.code_place import Code, CodeGone, CodePlace
+from host.children import Backoff, Children
+from host.code_place import Code, CodeGone, CodePlace
 from supervisor.control_socket import Answer, Request
 from supervisor.generation import Generation, SupervisorArguments, SupervisorCommand, Workshop, start_generation
-from supervisor.keeper_children import Backoff, Children
 from supervisor.keeper_link import DRAIN, READY, RELOADING, RETIRE, State
 from supervisor.notify import WATCHER_VARIABLES, Notifier
 from supervisor.questions import ENDED

@@ -21,7 +21,7 @@ from bus.generation import Found, Generation, Proof
 from bus.keys import Keys
 from bus.sealing import StoreKeys
 from bus.wire import ConnectionReplaced, RedisFailed
-from supervisor.boot import boot_id
+from host.boot import boot_id
 from supervisor.config import SupervisorSettings
 from supervisor.continuity import LATELY_SECONDS, Server, goes_on, server_of
 from supervisor.metrics import Metrics

@@ -5,8 +5,8 @@ import re
 import trio
 import trio.abc
 
-from bus.reasons import why
 from bus.url_parts import netloc
+from host.reasons import why
 from supervisor.way import Proxy, Way
 
 MOST_ANSWER_BYTES = 16 * 1024

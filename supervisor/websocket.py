@@ -16,7 +16,7 @@ import trio.abc
 import trio_websocket
 from wsproto.utilities import LocalProtocolError
 
-from bus.reasons import why
+from host.reasons import why
 from supervisor.guarded_stream import GuardedStream
 from supervisor.standstill import RelayDate, boot_seconds
 from supervisor.tunnel import TunnelFailed, open_tunnel, secured

@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from bus.sealing import StoreKeys
-from supervisor.boot import boot_id
+from host.boot import boot_id
 
 MEMORY_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs"})
 MOUNTS = Path("/proc/self/mountinfo")

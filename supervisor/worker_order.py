@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bus.current_directory import current_directory
-from bus.process_end import ProcessEnd
 from bus.sealing import BusKey
-from bus.strays import COOKIE
-from supervisor.code_place import CodePlace, Way
+from host.code_place import CodePlace, Way
+from host.current_directory import current_directory
+from host.process_end import ProcessEnd
+from host.strays import COOKIE
 from supervisor.environment import worker_environment
 
 STDERR = 2

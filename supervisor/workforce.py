@@ -8,10 +8,10 @@ import structlog
 from bus.overview import Overview
 from bus.sealing import BusKey
 from bus.wire import RedisFailed
-from supervisor.code_place import CodePlace, way_of_this_process
+from host.code_place import CodePlace, way_of_this_process
+from host.instance import Instance
 from supervisor.config import SupervisorSettings
 from supervisor.env_files import environ_anew
-from supervisor.instance import Instance
 from supervisor.metrics import Metrics
 from supervisor.pool import Pool
 from supervisor.pool_settings import PoolSettings

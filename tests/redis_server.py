@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 import redis
 
-from bus.embedded import ServerBinary, find_server
+from host.embedded import ServerBinary, find_server
 
 START_SECONDS = 10.0
 LONGEST_SOCKET_PATH_BYTES = 107
@@ -111,7 +111,7 @@ def _setpriv() -> tuple[str, ...]:
 
 def with_us() -> tuple[str, ...]:
     """Put before a command: the child ends when this process does, also by SIGKILL. Not when another thread than the main one starts it,
-    with whose end the kernel would end the child (bus/parent_death.py does the same, and costs a start of Python).
+    with whose end the kernel would end the child (host/parent_death.py does the same, and costs a start of Python).
     """
     return _setpriv() if threading.current_thread() is threading.main_thread() else ()
 

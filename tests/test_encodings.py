@@ -12,7 +12,7 @@ import pytest
 pytestmark = pytest.mark.pure
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("crypto", "bus", "workers", "supervisor", "sandbox", "examples", "bench", "tests")
+FOLDERS = ("crypto", "host", "bus", "workers", "supervisor", "sandbox", "examples", "bench", "tests")
 TEMPORARY_FILES = frozenset({"NamedTemporaryFile", "TemporaryFile", "SpooledTemporaryFile"})
 MODES = frozenset("rwxab+t")
 

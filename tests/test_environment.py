@@ -32,10 +32,10 @@ READERS = {
     "supervisor/logs.py": "what terminal or journal the log goes to, once at the start",
     "supervisor/config.py": "the one reading of the settings",
     "supervisor/way.py": "reads nothing; its name for a deleted file is os.access",
-    "supervisor/code_place.py": "where the code is found, once at the start",
-    "bus/current_directory.py": "where a process stands",
-    "bus/entrance.py": "what of the owner's hides ours, before anything else",
-    "bus/embedded.py": "passes five harmless variables on to Redis",
+    "host/code_place.py": "where the code is found, once at the start",
+    "host/current_directory.py": "where a process stands",
+    "host/entrance.py": "what of the owner's hides ours, before anything else",
+    "host/embedded.py": "passes five harmless variables on to Redis",
     "sandbox/": "for first steps and tests",
 }
 READING = {
@@ -54,7 +54,7 @@ NEEDS_A_FOLDER = {"mkstemp", "mkdtemp", "NamedTemporaryFile", "TemporaryDirector
 
 
 def trees() -> Iterator[tuple[str, ast.AST]]:
-    for package in ("bus", "crypto", "workers", "supervisor", "sandbox"):
+    for package in ("host", "bus", "crypto", "workers", "supervisor", "sandbox"):
         for path in sorted((ROOT / package).rglob("*.py")):
             yield str(path.relative_to(ROOT)), ast.parse(path.read_text(encoding="utf-8"))
 

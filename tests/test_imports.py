@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-OURS = frozenset({"crypto", "bus", "workers", "supervisor", "sandbox", "tests", "bench", "examples"})
+OURS = frozenset({"crypto", "host", "bus", "workers", "supervisor", "sandbox", "tests", "bench", "examples"})
 ALLOWED = {
     "crypto": {"crypto"},
-    "bus": {"bus"},
-    "workers": {"workers", "bus"},
-    "supervisor": {"supervisor", "crypto", "bus"},
-    "sandbox": {"sandbox", "crypto", "bus", "supervisor.frames", "supervisor.websocket"},
+    "host": {"host"},
+    "bus": {"bus", "host"},
+    "workers": {"workers", "bus", "host"},
+    "supervisor": {"supervisor", "crypto", "bus", "host"},
+    "sandbox": {"sandbox", "crypto", "bus", "host", "supervisor.frames", "supervisor.websocket"},
     "examples": {"examples", "workers"},
 }
 KEYS_AND_MESSAGES = ("crypto", "httpx2", "openai", "trio_websocket", "supervisor.app", "workers", "sandbox")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import trio
 
-from bus.log_stream import LINES_LOST
+from host.log_stream import LINES_LOST
 from tests.world import UP, world
 
 HANDLER = """

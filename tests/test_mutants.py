@@ -1,4 +1,4 @@
-"""The list of mutants: each stands where it says, and a module of bus/ or supervisor/ that decides has one, or a reason to have none."""
+"""The list of mutants: each stands where it says, and a module of host/, bus/ or supervisor/ that decides has one, or a reason to have none."""
 
 import ast
 from collections import Counter
@@ -30,7 +30,12 @@ def decides(file: Path) -> bool:
 
 
 def modules() -> set[str]:
-    found = [*(ROOT / "bus").rglob("*.py"), *(ROOT / "bus/scripts").glob("*.lua"), *(ROOT / "supervisor").rglob("*.py")]
+    found = [
+        path
+        for room in ("host", "bus", "supervisor")
+        for kind in ("*.py", "*.lua")
+        for path in (ROOT / room).rglob(kind)
+    ]
     return {str(file.relative_to(ROOT)) for file in found}
 
 

@@ -14,7 +14,7 @@ from workers.builtin import default_handler as workers_default_handler
 pytestmark = pytest.mark.pure
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("crypto", "bus", "workers", "supervisor", "sandbox")
+PACKAGES = ("crypto", "host", "bus", "workers", "supervisor", "sandbox")
 NOT_OURS = frozenset({".git", ".venv", "build", "dist", "node_modules"})
 TEXT_SUFFIXES = frozenset(
     {"", ".py", ".md", ".toml", ".lock", ".lua", ".txt", ".yml", ".yaml", ".json", ".service", ".conf", ".sh", ".html"}

@@ -152,7 +152,7 @@ def test_every_reason_stands_there() -> None:
 
 
 def product_sources() -> Iterator[str]:
-    for package in ("crypto", "bus", "workers", "supervisor"):
+    for package in ("crypto", "host", "bus", "workers", "supervisor"):
         for path in (ROOT / package).rglob("*.py"):
             yield path.read_text(encoding="utf-8")
 

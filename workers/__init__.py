@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 if sys.argv[:1] == ["-m"]:  # `python -m workers`, which comes by here before it reads workers/__main__.py
-    runpy.run_path(str(Path(__file__).parents[1] / "bus" / "entrance.py"), run_name="entrance")
+    runpy.run_path(str(Path(__file__).parents[1] / "host" / "entrance.py"), run_name="entrance")
 
 from bus.records import InboundMessage
 from workers.agent import Agent

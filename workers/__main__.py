@@ -14,13 +14,13 @@ from collections.abc import Sequence
 
 import trio
 
-from bus import parent_death
 from bus.control import StartFailed, encode
-from bus.current_directory import current_directory
-from bus.log_stream import open_standard_streams
 from bus.seal import StoreSealed
 from bus.settings_reader import SettingsError
-from bus.tuning import tune
+from host import parent_death
+from host.current_directory import current_directory
+from host.log_stream import open_standard_streams
+from host.tuning import tune
 from workers.control_link import ControlLink
 from workers.errors import CannotStart
 from workers.last_words import STDERR, LastWords, divert_streams, dump_on_fatal_signals

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from bus.control import HEARTBEAT_SECONDS, FromWorker, Heartbeat, ToWorker, encode, to_worker
-from bus.lines import LineReader
+from host.lines import LineReader
 
 QUEUE_LIMIT = 1000
 RECEIVE_BYTES = 65536

@@ -12,7 +12,7 @@ import traceback
 from types import TracebackType
 
 from bus.control import Crashed
-from bus.log_stream import divert_stderr, divert_stdout
+from host.log_stream import divert_stderr, divert_stdout
 from workers.logs import Log, kind, where
 
 STDERR = 2

@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 
 from bus.control import StartFailed
-from bus.entrance import PACKAGES, PackageShadowed, refuse_shadows
+from host.entrance import PACKAGES, PackageShadowed, refuse_shadows
 from workers.agent import Agent
 from workers.logs import kind
 

@@ -12,8 +12,8 @@ import traceback
 from collections.abc import Mapping
 from pathlib import Path
 
-from bus.log_stream import LINES_LOST, queue_of
 from bus.telemetry.traces import of_log_line
+from host.log_stream import LINES_LOST, queue_of
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}

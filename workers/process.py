@@ -13,7 +13,6 @@ import time
 import setproctitle
 import trio
 
-from bus import stacks
 from bus.backoff import Backoff
 from bus.control import (
     Crashed,
@@ -28,10 +27,11 @@ from bus.control import (
     Stop,
     ToWorker,
 )
-from bus.current_directory import current_directory
 from bus.jobs import JobStore
-from bus.log_stream import drain_streams
 from bus.wire import RedisFailed
+from host import stacks
+from host.current_directory import current_directory
+from host.log_stream import drain_streams
 from workers.agent import Agent
 from workers.control_link import ControlLink
 from workers.loading import owners_files

@@ -9,8 +9,8 @@ import http.client
 import ssl
 from dataclasses import dataclass
 
-from bus.reasons import why
 from bus.telemetry.settings import TelemetrySettings
+from host.reasons import why
 
 TIMEOUT_SECONDS = 5.0
 """Of each step: to connect, to send, to hear an answer."""

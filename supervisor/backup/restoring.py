@@ -16,17 +16,18 @@ import msgspec
 import trio
 
 from bus.backlog import Backlog, ServerFacts
-from bus.budgets import MIB
 from bus.client import RedisClient, open_redis
 from bus.keys import Keys as Names
 from bus.last_backup import LastBackup, note_backup
-from bus.redis_folder import DATA_FOLDER
 from bus.restore_switch import RestoreSwitch
 from bus.restoring import Restoring
 from bus.saved import Saved
 from bus.sealing import StoreKeys
 from bus.wire import RedisFailed
 from crypto.keystore import encode_keystore
+from host.budgets import MIB
+from host.private_files import FOLDER_MODE, make_folder, write_new
+from host.redis_folder import DATA_FOLDER
 from supervisor.backup import switching
 from supervisor.backup.contents import Manifest, time_of
 from supervisor.backup.counts import Counts
@@ -35,7 +36,6 @@ from supervisor.backup.looking import Look
 from supervisor.backup.reading import BackupKey, Proven, read_backup
 from supervisor.grant_ledger import HEAD_FILE
 from supervisor.key_settings import KeySettings
-from supervisor.private_files import FOLDER_MODE, make_folder, write_new
 from supervisor.redis_server import RedisDoesNotStart
 from supervisor.secrets import NEXT_STORE_SECRET_FILE, STORE_SECRET_FILE, RestoreUnfinished, Secret
 from supervisor.store_access import rewrite_and_sync, server_on, who_is_connected
@@ -44,7 +44,7 @@ from supervisor.time_guard import FILE as SEEN_FILE
 CLEAN_SECONDS = 30.0  # a million keys take some seconds
 LEFT_BEHIND = "what was prepared is still in Redis: hashee-agent restore --finish removes it"
 PIECES_BETWEEN_LOOKS = 16  # of up to four mebibytes: then it is asked how full Redis is
-MOST_FULL = 0.9  # of maxmemory, where nothing is taken in any more (bus/budgets.py)
+MOST_FULL = 0.9  # of maxmemory, where nothing is taken in any more (host/budgets.py)
 
 
 class RestoreRefused(Exception):

@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from supervisor.private_files import FOLDER_MODE, sync_folder, write_over
+from host.private_files import FOLDER_MODE, sync_folder, write_over
 from supervisor.secrets import RESTORE_JOURNAL_FILE
 from supervisor.state_directory import AlreadyRunning, take_lock
 

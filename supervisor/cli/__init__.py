@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import click
 
-from bus.log_stream import open_standard_streams
+from host.log_stream import open_standard_streams
 from supervisor.cli.ending import EXIT_INTERRUPTED, ending_of
 from supervisor.cli.lazy import LazyGroup
 

@@ -13,8 +13,8 @@ from typing import NoReturn
 import click
 import msgspec
 
-from bus.lines import Lines, Unreadable
-from bus.socket_place import RuntimeDirectoryUnsafe
+from host.lines import Lines, Unreadable
+from host.socket_place import RuntimeDirectoryUnsafe
 from supervisor.config import control_directories
 from supervisor.control_socket import Answer, Request, control_place, read_answer
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from traceback import extract_tb
 
-from bus.embedded import ServerMissing
 from bus.settings_reader import SettingsError
-from bus.socket_place import RuntimeDirectoryUnsafe
+from host.embedded import ServerMissing
+from host.socket_place import RuntimeDirectoryUnsafe
 from supervisor.control_socket import ControlTaken
 from supervisor.env_files import EnvFileError
 from supervisor.secrets import RestoreUnfinished, RotationUnfinished, StoreSecretDamaged

@@ -14,10 +14,10 @@ import trio
 from prometheus_client import disable_created_metrics, values
 from setproctitle import setproctitle
 
-from bus.log_stream import divert_stderr
-from bus.tuning import tune
+from host.code_place import way_of_this_process
+from host.log_stream import divert_stderr
+from host.tuning import tune
 from supervisor.app import run_supervisor
-from supervisor.code_place import way_of_this_process
 from supervisor.config import REDIS_URL, SettingsError, SupervisorSettings
 from supervisor.env_files import claim
 from supervisor.keeper_link import open_keeper_link

@@ -12,7 +12,7 @@ import click
 import trio
 from setproctitle import setproctitle
 
-from bus.log_stream import divert_stderr
+from host.log_stream import divert_stderr
 from supervisor.backup.switching import after_interruption
 from supervisor.config import KeeperSettings
 from supervisor.env_files import claim

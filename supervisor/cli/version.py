@@ -5,7 +5,7 @@ from importlib.metadata import version as installed_version
 
 import click
 
-from bus.embedded import ServerMissing, find_server
+from host.embedded import ServerMissing, find_server
 
 
 @click.command(short_help="Show versions.")

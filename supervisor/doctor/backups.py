@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import trio
 
-from bus.budgets import MIB
 from bus.client import open_redis
 from bus.clock import redis_ms
 from bus.keys import Keys
 from bus.last_backup import LastBackup, last_backup
 from bus.lua import Scripts
 from bus.wire import RedisFailed
+from host.budgets import MIB
 from supervisor.doctor.case import Case
 from supervisor.doctor.findings import Finding, at_most, judged, ok, unknown, warn
 from supervisor.doctor.redis import redis_url_of

@@ -4,9 +4,9 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bus.budgets import MIB
-from bus.embedded import LEAST_REWRITE_BYTES
-from bus.redis_folder import APPEND_ONLY_FOLDER, DATA_FOLDER
+from host.budgets import MIB
+from host.embedded import LEAST_REWRITE_BYTES
+from host.redis_folder import APPEND_ONLY_FOLDER, DATA_FOLDER
 from supervisor.doctor.case import Case
 from supervisor.doctor.findings import Finding, at_least, judged, unknown
 

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from bus.budgets import MIB, Budgets, memory_limit_bytes
+from host.budgets import MIB, Budgets, memory_limit_bytes
 from supervisor.doctor.case import Case
 from supervisor.doctor.findings import Finding, at_least, bad, judged, ok, unknown
 from supervisor.doctor.process_files import PROC, running_pid

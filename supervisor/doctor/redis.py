@@ -7,14 +7,14 @@ from typing import cast
 
 import trio
 
-from bus.budgets import MIB, SMALLEST_REDIS_BYTES
 from bus.client import RedisClient, open_redis
-from bus.embedded import layout_of
 from bus.keys import Keys
 from bus.lua import Scripts
-from bus.redis_folder import DATA_FOLDER, LOG_FILE
-from bus.socket_place import RuntimeDirectoryUnsafe
 from bus.wire import RedisFailed, RedisUnavailable
+from host.budgets import MIB, SMALLEST_REDIS_BYTES
+from host.embedded import layout_of
+from host.redis_folder import DATA_FOLDER, LOG_FILE
+from host.socket_place import RuntimeDirectoryUnsafe
 from supervisor.doctor.case import Case
 from supervisor.doctor.clock import skew
 from supervisor.doctor.findings import Finding, Verdict, at_most, bad, judged, ok, unknown, warn

@@ -8,8 +8,8 @@ from pathlib import Path
 import pyrage  # type: ignore[import-untyped]
 import pytest
 
+from host.private_files import write_new
 from supervisor.backup.files import SUFFIX, keep_newest, whole_file
-from supervisor.private_files import write_new
 from tests.keeper.environment import AGENT_ID, ED25519_PRIVATE, X25519_PRIVATE
 from tests.keys.running import PROGRAM, environ_of, make_store, run
 

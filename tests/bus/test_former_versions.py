@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from bus.budgets import StoreBudgets
 from bus.keys import Keys
 from bus.letters import Quarantine
 from bus.store import Intake, Store
+from host.budgets import StoreBudgets
 from tests.bus.builders import AGENT, CONVERSATION, PEER, signed_id_of
 from tests.bus.redis_scene import RedisScene
 from tests.bus.talk import Talk, talk_and_worker, talk_of

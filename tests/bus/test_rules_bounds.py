@@ -3,11 +3,11 @@
 import msgspec
 import pytest
 
-from bus.budgets import EVIDENCE_BYTES, MIB, StoreBudgets
 from bus.job_steps import Emitted, Finished
 from bus.policies import Policies
 from bus.records import ReplyPlace, pack_reply
 from bus.store import Intake, Source
+from host.budgets import EVIDENCE_BYTES, MIB, StoreBudgets
 from tests.bus.builders import AGENT, BUS_KEY, CONVERSATION, PEER, arrival_of, reply
 from tests.bus.scenes import Scene
 from tests.bus.talk import Talk, answer, talk_and_worker, talk_of

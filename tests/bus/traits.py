@@ -6,7 +6,6 @@
 from collections.abc import Iterable, Sequence
 from typing import Literal, Protocol
 
-from bus.budgets import StoreBudgets
 from bus.held import Note
 from bus.job_steps import Emitted, Failed, Finished, Said, Started
 from bus.letters import DeadLetter, GivenUp, Quarantined, Revived
@@ -14,6 +13,7 @@ from bus.outbox import Commit
 from bus.records import Job, OutboxRecord, Reply, SentNote
 from bus.recovery import Held, Pending, Reclaim, Reclaimed
 from bus.store import Arrival, Intake, Look, SessionWrite
+from host.budgets import StoreBudgets
 
 
 class Inbound(Protocol):

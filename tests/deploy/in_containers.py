@@ -99,7 +99,7 @@ class Services:
         return time.monotonic() - began
 
 
-FIND_SERVER = "from bus.embedded import find_server; print(find_server().path)"
+FIND_SERVER = "from host.embedded import find_server; print(find_server().path)"
 
 
 def podman(*arguments: str, seconds: float = 600) -> str:

@@ -123,7 +123,7 @@ async def has_a_redis_of_its_own(machine: Machine, talk: Talk) -> None:
 
 def server_of(machine: Machine) -> str:
     """The program that the installation there would start."""
-    asked = "from bus.embedded import find_server; print(find_server().path)"
+    asked = "from host.embedded import find_server; print(find_server().path)"
     return machine.run("/opt/hashee-agent/venv/bin/python", "-P", "-c", asked).stdout.strip()
 
 

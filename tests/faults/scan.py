@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("bus", "workers", "supervisor")
+ROOMS = ("host", "bus", "workers", "supervisor")
 # What blocks a thread: a read, a write, a wait.
 BLOCKING = frozenset({"wait", "recv", "call", "get", "read", "read_for", "sendall", "_receive", "sleep", "select"})
 # What leaves the process within a `for`.

@@ -315,8 +315,8 @@ STEPS: dict[str, tuple[str, ...]] = {
         "supervisor/held.py:Held._fetch",
     ),
     "one private server at its start or one command to it, with the caller's time limit": (
-        "bus/embedded.py:command",
-        "bus/embedded.py:wait_ready",
+        "host/embedded.py:command",
+        "host/embedded.py:wait_ready",
     ),
     "a rotation's wait for the private server: what fails ends the command": (
         "supervisor/store_access.py:who_is_connected",
@@ -389,8 +389,8 @@ STEPS: dict[str, tuple[str, ...]] = {
 # Over nothing outside
 INSIDE: dict[str, tuple[str, ...]] = {
     "our own tasks and events": (
-        "bus/log_stream.py:LogQueue._run",
-        "bus/log_stream.py:LogQueue._start",
+        "host/log_stream.py:LogQueue._run",
+        "host/log_stream.py:LogQueue._start",
         "workers/sending.py:SendSoon.run",
         "workers/slots.py:Slots._take",
         "supervisor/connection.py:Connection.wait_connected",
@@ -422,20 +422,20 @@ INSIDE: dict[str, tuple[str, ...]] = {
         "supervisor/keeper.py:Keeper._obey_signals",
     ),
     "children of this process, by the kernel's word": (
-        "bus/strays.py:reap_soon",
+        "host/strays.py:reap_soon",
         "supervisor/app.py:_Run._reap_orphans",
         "supervisor/cli/as_init.py:run_as_init",
-        "supervisor/keeper_children.py:Children.reap_strangers_on_signal",
-        "supervisor/keeper_children.py:Children._reap_strangers",
+        "host/children.py:Children.reap_strangers_on_signal",
+        "host/children.py:Children._reap_strangers",
         "supervisor/pool.py:Pool._tend",
         "supervisor/pool.py:Pool._keep",
         "supervisor/supervision.py:Supervision._keep_one",
         "supervisor/supervision.py:Supervision._run_current",
         "supervisor/redis_server.py:PrivateRedis.keep",
     ),
-    "files of this host: what fails is said and tried again (tests/keeper/test_embedded.py, tests/pool/test_replacing.py)": (
-        "bus/embedded.py:rewrite_daily",
-        "bus/embedded.py:FileSync._run",
+    "files of this host: what fails is said and tried again (tests/host/test_embedded.py, tests/pool/test_replacing.py)": (
+        "host/embedded.py:rewrite_daily",
+        "host/embedded.py:FileSync._run",
         "supervisor/redis_server.py:PrivateRedis.watch_files",
         "supervisor/reloading.py:Reloading.watch_files",
         "supervisor/state_directory.py:take_lock",

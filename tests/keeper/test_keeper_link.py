@@ -11,8 +11,8 @@ import trio
 import trio.testing
 from structlog.testing import capture_logs
 
-from bus.lines import LineReader
-from supervisor.keeper_children import Backoff
+from host.children import Backoff
+from host.lines import LineReader
 from supervisor.keeper_link import FromSupervisor, KeeperLink, State, encode, from_supervisor, open_keeper_link
 
 pytestmark = pytest.mark.pure

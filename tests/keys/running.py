@@ -13,10 +13,10 @@ import trio
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from bus import embedded
 from bus.client import RedisClient, open_redis
 from bus.keys import Keys
 from bus.seal import StoreSeal
+from host import embedded
 from supervisor.key_settings import KeySettings
 from supervisor.secrets import load_or_make_store_secret
 from supervisor.state_directory import make_private

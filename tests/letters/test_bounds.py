@@ -9,8 +9,8 @@ import structlog
 import trio
 import trio.testing
 
-from bus.budgets import EVIDENCE_BYTES
 from bus.trace import Ledger
+from host.budgets import EVIDENCE_BYTES
 from supervisor.evidence import decode_evidence
 from supervisor.frames import MessageNew
 from supervisor.overflow import Overflow

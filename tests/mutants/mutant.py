@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FOLDERS = ("crypto", "bus", "workers", "supervisor", "sandbox", "tests", "docs", "deploy", "bench", "examples")
+FOLDERS = ("crypto", "host", "bus", "workers", "supervisor", "sandbox", "tests", "docs", "deploy", "bench", "examples")
 """What the tests of bus/ and supervisor/ need of the tree."""
 
 

@@ -14,8 +14,8 @@ import trio.testing
 
 from bus.control import Heartbeat
 from bus.settings_reader import SettingsError
+from host.children import Backoff
 from supervisor.autoscale import Bounds
-from supervisor.keeper_children import Backoff
 from supervisor.places import Place
 from supervisor.process import ExitReason, Stage
 from supervisor.recycling import RecycleLimits, Worn

@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from bus.control import Drain, Drained, DumpStacks, FromWorker, Ready, Stacks, encode, from_worker
-from bus.lines import LineReader
+from host.lines import LineReader
 from supervisor.process import ExitReason, Stage
 from supervisor.worker_order import spawn
 from tests.bus.builders import open_bus

@@ -21,7 +21,7 @@ from tests.second_endpoint.ratchet import Session
 pytestmark = pytest.mark.pure
 
 HERE = Path(__file__).parent
-OURS = {"crypto", "bus", "workers", "supervisor", "sandbox", "bench", "examples"}
+OURS = {"crypto", "host", "bus", "workers", "supervisor", "sandbox", "bench", "examples"}
 TEXTS = (
     "errors",
     "encoding",

@@ -20,8 +20,8 @@ import redis
 import trio
 
 from bench._limits import Limits, limits
-from bus.embedded import find_server
 from bus.sealing import StoreKeys
+from host.embedded import find_server
 from sandbox.api import AgentAccount
 from sandbox.children import running
 from sandbox.stage import agent_environment, free_port

@@ -7,8 +7,8 @@ from pathlib import Path
 import trio
 
 from bus.records import Reply
+from host.instance import Instance
 from supervisor.frames import MessageAck, MessageSend, StreamDone, StreamStart
-from supervisor.instance import Instance
 from tests.redis_server import redis_server
 from tests.supervisor.builders import WAIT_SECONDS, Core, open_core, reply_to_next, sending, worker
 from tests.supervisor.doubles import FakeRest

@@ -11,7 +11,7 @@ import trio
 from bus.client import RedisClient, open_redis
 from bus.keys import Keys
 from bus.slots import Holder, SlotStore, holder_of
-from supervisor.instance import Instance
+from host.instance import Instance
 from supervisor.slots import LOOK_SECONDS, Slots
 from tests.redis_server import redis_server, running_redis
 from tests.supervisor.builders import dead_instance

@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 
 import trio
 
-from bus.budgets import IntakeBudgets
 from bus.client import RedisClient, RedisUnavailable, open_redis
 from bus.generation import Generation
 from bus.jobs import JobStore
@@ -29,13 +28,14 @@ from bus.store import Intake, Store
 from bus.vault import Vault
 from crypto.grants import KeyChangePolicy
 from crypto.identity import IdentityKeys, LocalDevice
+from host.budgets import IntakeBudgets
+from host.instance import Instance
 from supervisor.catchup import Catchup
 from supervisor.delivery import Delivery
 from supervisor.frames import ArtifactResponse, MessageNew
 from supervisor.grant_ledger import GrantLedger
 from supervisor.groups import Groups
 from supervisor.inbound import Inbound
-from supervisor.instance import Instance
 from supervisor.members import Members
 from supervisor.metrics import Metrics
 from supervisor.outbound import Outbound

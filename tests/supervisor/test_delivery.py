@@ -9,10 +9,10 @@ import trio.testing
 from bus.outbox import Outbox
 from bus.records import SentNote
 from bus.wire import RedisDenied, RedisFailed, RedisFull, RedisRefused, RedisUnavailable
+from host.instance import Instance
 from supervisor.connection import NotConnected
 from supervisor.delivery import MOST_CODE_CHARS
 from supervisor.frames import Frame, MessageAck, MessageError, StreamAbort
-from supervisor.instance import Instance
 from supervisor.payloads import resend_frame
 from tests.redis_server import redis_server
 from tests.supervisor.builders import Core, dead_instance, open_core, reply_to_next, sending, until

@@ -10,8 +10,8 @@ import pytest
 import trio
 import trio.testing
 
-from bus.budgets import MIB, IntakeBudgets
 from bus.store import Intake
+from host.budgets import MIB, IntakeBudgets
 from supervisor.frames import MessageNew
 from tests.redis_server import redis_server
 from tests.supervisor.builders import WAIT_SECONDS, Core, open_core

@@ -13,8 +13,8 @@ import trio.testing
 from bus.outbox import Commit
 from bus.records import decode_outbox_record
 from bus.recovery import Reclaim
+from host.instance import Instance
 from supervisor.frames import Frame, MessageAck, MessageError, MessageSend
-from supervisor.instance import Instance
 from tests.redis_server import redis_server, running_redis
 from tests.supervisor.builders import WAIT_SECONDS, Core, open_core, reply_to_next, sending, text_reply, until, worker
 from tests.supervisor.doubles import FakeRest

@@ -9,7 +9,7 @@ import trio
 
 from bus.keys import JOBS_GROUP
 from bus.records import Job
-from supervisor.instance import Instance
+from host.instance import Instance
 from supervisor.reclaimer import Reclaimer
 from tests.redis_server import redis_server, running_redis
 from tests.supervisor.builders import (

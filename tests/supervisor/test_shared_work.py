@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from bus.budgets import StoreBudgets
 from bus.office import Office
-from supervisor.instance import Instance
+from host.budgets import StoreBudgets
+from host.instance import Instance
 from tests.letters.test_second_chances import say_unheard, second_chances, suspend, until_tried
 from tests.supervisor.builders import Core, dead_instance, open_core, until
 from tests.supervisor.person import PERSON

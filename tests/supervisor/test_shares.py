@@ -6,7 +6,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bus.budgets import MIB, OPENING_COST, READING_COST, Budgets, IntakeBudgets
+from host.budgets import MIB, OPENING_COST, READING_COST, Budgets, IntakeBudgets
 from supervisor.shares import Place, Room, Shares
 
 pytestmark = pytest.mark.pure

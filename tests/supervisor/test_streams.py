@@ -9,11 +9,11 @@ import structlog
 import trio
 import trio.testing
 
-from bus.lines import MOST_TAGS_SAID
 from bus.outbox import Outbox
 from bus.records import LiveAbort, LiveDelta, LiveTyping, pack_live, unpack_live
 from crypto.identity import LocalDevice
 from crypto.streams import StreamKey
+from host.lines import MOST_TAGS_SAID
 from supervisor.frames import Frame, StreamAbort, StreamDelta, StreamStart, TypingStart, TypingStop
 from supervisor.metrics import Metrics
 from supervisor.streams import (

@@ -13,9 +13,10 @@ import trio
 
 from bus.generation import FEWEST_IDS
 from bus.wire import RedisUnavailable
-from supervisor import boot, time_guard
+from host import boot
+from host.instance import Instance
+from supervisor import time_guard
 from supervisor.frames import Frame, MessageAck, MessageNew, MessageSend
-from supervisor.instance import Instance
 from supervisor.time_guard import TimeGuard
 from tests.redis_server import RedisServer, redis_server, running_redis
 from tests.supervisor.builders import Core, open_core, reply_to_next, sending, until, worker

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from bus.sealing import StoreKeys
-from supervisor import boot, witness
+from host import boot
+from supervisor import witness
 from supervisor.config import memory_places_of
 from supervisor.time_guard import FILE
 from supervisor.witness import MOST_SUPERVISORS, NoWitness, Testimony, Witness, open_witness, witness_name

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import trio
 
-from bus import embedded, parent_death
+from host import embedded, parent_death
 
 SYNC_SECONDS = 0.05
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from bus import embedded
+from host import embedded
 
 SECONDS = 3  # of one sync; Redis waits for two before it writes all the same
 WRITES = 300

@@ -15,7 +15,7 @@ from typing import BinaryIO
 import click
 import trio
 
-from bus import parent_death
+from host import parent_death
 from supervisor.backup.envelope import BadIdentities
 from supervisor.backup.errors import BackupUnusable
 from supervisor.backup.looking import Look

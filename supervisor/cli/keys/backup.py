@@ -13,12 +13,12 @@ from pathlib import Path
 import click
 
 from crypto.keystore import Keystore, encode_keystore, open_backup, seal_backup
+from host.private_files import make_folder, write_new, write_over
 from supervisor.cli.keys.telling import told
 from supervisor.cli.passphrase import ask_passphrase
 from supervisor.config import AGENT_ID, KEYSTORE, SettingsError
 from supervisor.key_settings import KeySettings, read_private_keys
 from supervisor.keystore_files import BackupContents, decode_contents, encode_contents
-from supervisor.private_files import make_folder, write_new, write_over
 from supervisor.secrets import STORE_SECRET_FILE, StoreSecretDamaged, load_store_secret
 from supervisor.state_directory import make_private, take_lock
 

@@ -4,11 +4,11 @@ from collections.abc import Iterable
 
 import msgspec
 
-from bus.budgets import UNLIMITED_REDIS_BYTES, StoreBudgets
 from bus.generation import Generation
 from bus.held import SEPARATOR, Note
 from bus.letters import GivenUp, Quarantined
 from bus.store import MOST_WAITING_IN_ALL, Arrival, Intake, Look, Source
+from host.budgets import UNLIMITED_REDIS_BYTES, StoreBudgets
 from tests.bus.memory.world import UNCOUNTED_BYTES, Conversation, World
 
 

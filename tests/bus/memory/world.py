@@ -6,11 +6,11 @@ Everything that can be computed is: a conversation is busy because something of 
 from collections import Counter
 from dataclasses import dataclass, field
 
-from bus.budgets import StoreBudgets
 from bus.held import Note
 from bus.letters import DeadLetter, Quarantined
 from bus.policies import Policies
 from bus.records import decode_job_record, decode_reply_record
+from host.budgets import StoreBudgets
 
 IDS_KEPT = 1024
 IDS_TRIM_AT = 1536

@@ -20,7 +20,7 @@ TYPED = (
         ("a_ulid_is_made_of_its_bytes", "or len(randomness) != RANDOM_BYTES", ""),
     ),
     *of(
-        "bus/budgets.py", ("tests/bus/test_budgets.py", "tests/bus/test_rules_bounds.py"),
+        "host/budgets.py", ("tests/host/test_budgets.py", "tests/bus/test_rules_bounds.py"),
         ("at_most_so_much", "return max(least, min(wanted, most))", "return max(least, wanted)"),
         ("the_lowest_limit_counts", "return min(_limits(proc, cgroups, process),", "return max(_limits(proc, cgroups, process),"),
         ("no_limit_is_the_machines", "and 0 < int(text) < machine", ""),
@@ -42,7 +42,7 @@ TYPED = (
         ("held_come_when_half_of_a_mailbox_is_free", "return waiting <= int(most or MOST_IN_MAILBOX) // 2", "return True"),
     ),
     *of(
-        "bus/budgets.py", ("tests/bus/test_rules_bounds.py",),
+        "host/budgets.py", ("tests/bus/test_rules_bounds.py",),
         ("at_least_so_much", "return max(least, min(wanted, most))", "return min(wanted, most)"),
     ),
 )  # fmt: skip

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 
 import trio
 
-from bus.process_end import ProcessEnd
-from bus.strays import become_subreaper, end_strays
-from supervisor.instance import Instance
+from host.instance import Instance
+from host.process_end import ProcessEnd
+from host.strays import become_subreaper, end_strays
 
 BACKOFF_BASE_SECONDS = 0.5
 BACKOFF_CAP_SECONDS = 30.0

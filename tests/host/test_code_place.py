@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.code_place import Code, CodeGone, CodePlace, Way, way_of, way_of_this_process
+from host.code_place import Code, CodeGone, CodePlace, Way, way_of, way_of_this_process
 
 pytestmark = pytest.mark.pure
 

@@ -11,7 +11,7 @@ from typing import Self
 
 import msgspec
 
-from supervisor.boot import boot_id
+from host.boot import boot_id
 
 
 class Instance(msgspec.Struct, frozen=True):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bus.budgets import MIB, Budgets, memory_limit_bytes
+from host.budgets import MIB, Budgets, memory_limit_bytes
 
 V1_UNLIMITED = 9223372036854771712
 BASELINE_BYTES = 200 * MIB

@@ -12,9 +12,9 @@ import pytest
 import redis
 import trio
 
-from bus import embedded
-from bus.budgets import MIB
-from bus.socket_place import SOCKET_PATH_LIMIT_BYTES, RuntimeDirectoryUnsafe
+from host import embedded
+from host.budgets import MIB
+from host.socket_place import SOCKET_PATH_LIMIT_BYTES, RuntimeDirectoryUnsafe
 from supervisor.state_directory import make_private
 
 

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from bus.tuning import LARGE_BYTES, wait_for_a_turn
+from host.tuning import LARGE_BYTES, wait_for_a_turn
 
 SAYS = """
 import os, subprocess, sys
-from bus.tuning import wait_for_a_turn
+from host.tuning import wait_for_a_turn
 os.sched_setscheduler(0, {policy}, os.sched_param(0))
 print(wait_for_a_turn(), os.sched_getscheduler(0))
 subprocess.run([sys.executable, "-c", "import os; print(os.sched_getscheduler(0))"], check=True)
@@ -49,7 +49,7 @@ def test_a_sandbox_that_refuses_even_the_question_costs_nothing_but_speed(monkey
 
 ALONE = """
 import ctypes, sys
-from bus.tuning import give_large_memory_back
+from host.tuning import give_large_memory_back
 
 class Info(ctypes.Structure):
     _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()]

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-PACKAGES = ("workers", "crypto", "bus", "supervisor")  # the sandbox is only ever found by -P
+PACKAGES = ("workers", "crypto", "host", "bus", "supervisor")  # the sandbox is only ever found by -P
 RUN_AS = "entrance"
 EXIT_CONFIGURATION = 78
 INSTALLED = Path(__file__).resolve().parents[1]

@@ -21,9 +21,9 @@ from urllib.parse import quote
 
 import trio
 
-from bus import parent_death
-from bus.redis_folder import APPEND_ONLY_FOLDER, DATA_FOLDER, LOG_FILE
-from bus.socket_place import PRIVATE_MODE, place_of_socket, socket_path
+from host import parent_death
+from host.redis_folder import APPEND_ONLY_FOLDER, DATA_FOLDER, LOG_FILE
+from host.socket_place import PRIVATE_MODE, place_of_socket, socket_path
 
 OLDEST_REDIS = (7, 0)
 READY_POLL_SECONDS = 0.02
@@ -108,7 +108,7 @@ def find_server(search_path: str | None = None) -> ServerBinary:
 
 def find_server_of(python: str) -> ServerBinary:
     """What another installation finds, asked of its interpreter. Raises `ServerMissing`."""
-    asked = "from bus.embedded import find_server; print(find_server().path)"
+    asked = "from host.embedded import find_server; print(find_server().path)"
     try:
         done = subprocess.run(
             [python, "-P", "-c", asked],
@@ -213,7 +213,7 @@ def start(
     *,
     python: str = sys.executable,
 ) -> subprocess.Popen[bytes]:
-    """Starts the server: call it from the main thread (bus/parent_death.py). It inherits the lock and no secret.
+    """Starts the server: call it from the main thread (host/parent_death.py). It inherits the lock and no secret.
 
     It has a process group of its own: Ctrl-C reaches the whole foreground group and would end it before the drain.
     """

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from supervisor.instance import Instance
+from host.instance import Instance
 
 
 @contextmanager

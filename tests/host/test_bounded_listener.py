@@ -7,8 +7,8 @@ import pytest
 import trio
 import trio.testing
 
+from host.bounded_listener import BoundedListener
 from supervisor import http
-from supervisor.bounded_listener import BoundedListener
 from supervisor.health import Health
 from supervisor.metrics import Metrics
 

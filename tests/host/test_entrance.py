@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bus.entrance import PACKAGES, PackageShadowed, refuse_shadows
+from host.entrance import PACKAGES, PackageShadowed, refuse_shadows
 from supervisor.cli import COMMANDS
 from tests.keeper.environment import process_environ
 from tests.keeper.running import ROOT

@@ -25,7 +25,7 @@ from bus.control import (
     from_worker,
     to_worker,
 )
-from bus.lines import LINE_LIMIT_BYTES, MOST_TAGS_SAID, NO_TAG, TOO_LONG, LineReader, Lines, Unreadable
+from host.lines import LINE_LIMIT_BYTES, MOST_TAGS_SAID, NO_TAG, TOO_LONG, LineReader, Lines, Unreadable
 from supervisor.control_socket import Request
 from supervisor.keeper_link import Answered, FromSupervisor, Question, State, from_supervisor, order, question_line
 from supervisor.keeper_link import encode as encode_state
