@@ -17,13 +17,8 @@ from dataclasses import dataclass, field
 import trio
 
 from bench.peers.driver import PAYLOAD, answer, check, orders, percentiles
-from bus.client import open_redis
-from bus.jobs import Finished, JobStore
-from bus.keys import REPLIES_GROUP
-from bus.leases import LeaseKeeper
-from bus.outbox import Committed, Outbox
-from bus.readers import Entry, StreamReader
-from bus.records import (
+from bus.records.keys import REPLIES_GROUP
+from bus.records.records import (
     SCHEMA_VERSION,
     InboundMessage,
     Job,
@@ -33,8 +28,13 @@ from bus.records import (
     open_reply,
     pack_job,
 )
-from bus.sealing import StoreKeys
-from bus.store import Arrival, Intake, SessionWrite, Source, Store
+from bus.records.sealing import StoreKeys
+from bus.steps.jobs import Finished, JobStore
+from bus.steps.outbox import Committed, Outbox
+from bus.steps.store import Arrival, Intake, SessionWrite, Source, Store
+from bus.transport.client import open_redis
+from bus.transport.leases import LeaseKeeper
+from bus.transport.readers import Entry, StreamReader
 from host.tuning import tune
 
 AGENT = "01906abc-0000-7000-8000-000000000001"

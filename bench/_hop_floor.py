@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from typing import cast
 
 from bench.peers.driver import PAYLOAD, answer, check, orders
-from bus.lua import Scripts
-from bus.readers import Entry, decode_entries
-from bus.wire import Command, Value, Wire
+from bus.transport.lua import Scripts
+from bus.transport.readers import Entry, decode_entries
+from bus.transport.wire import Command, Value, Wire
 
 JOBS, RESULTS, GROUP = "jobs", "results", "group"
 BLOCK_MS = 2000

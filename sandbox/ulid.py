@@ -3,7 +3,7 @@
 import os
 import time
 
-from bus import ulid
+from bus.records import ulid
 
 
 def now_ms() -> int:

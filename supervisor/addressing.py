@@ -6,7 +6,7 @@ of a conversation that is pinned must agree with the pin.
 
 from typing import Final
 
-from bus.store import Look
+from bus.steps.store import Look
 from crypto.envelope import V1_1, Envelope, check_recipient
 from crypto.errors import Reason, Unreadable
 from supervisor.frames import ArtifactResponse, MessageNew

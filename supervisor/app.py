@@ -11,11 +11,11 @@ import socket
 import structlog
 import trio
 
-from bus.client import RedisClient, open_redis
-from bus.keys import Keys
-from bus.seal import StoreSeal, StoreSealed
-from bus.sealing import StoreKeys
-from bus.wire import RedisFailed
+from bus.records.keys import Keys
+from bus.records.sealing import StoreKeys
+from bus.steps.seal import StoreSeal, StoreSealed
+from bus.transport.client import RedisClient, open_redis
+from bus.transport.wire import RedisFailed
 from crypto.identity import IdentityKeys, LocalDevice
 from host.instance import Instance
 from host.log_stream import drain_streams

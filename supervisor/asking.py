@@ -9,7 +9,7 @@ from typing import Final, Generic, TypeVar, cast
 import structlog
 import trio
 
-from bus.wire import RedisFailed
+from bus.transport.wire import RedisFailed
 from supervisor.patience import patient_for
 from supervisor.rest import RestFailed
 

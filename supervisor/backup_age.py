@@ -1,6 +1,6 @@
 """How old the last backup may become before somebody is told, as the settings say it."""
 
-from bus.settings_reader import Reader, Setting, number
+from bus.settings.reader import Reader, Setting, number
 
 BACKUP_RECIPIENTS = Setting("HASHEE_BACKUP_RECIPIENTS", "age public keys (age1…), with commas between them")
 BACKUP_MAX_AGE_HOURS = Setting("HASHEE_BACKUP_MAX_AGE_HOURS", "hours, 0 to 8760 (0 = any age)")

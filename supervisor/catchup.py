@@ -13,9 +13,9 @@ from datetime import datetime
 import structlog
 import trio
 
-from bus.office import Office
-from bus.store import Store
-from bus.wire import RedisFailed
+from bus.steps.store import Store
+from bus.steps.work_lease import Office
+from bus.transport.wire import RedisFailed
 from supervisor.frames import ArtifactResponse, MessageNew
 from supervisor.health import Check
 from supervisor.ids import is_id

@@ -2,7 +2,7 @@
 
 The keeper's value holds no secret and reading it opens no file that could hold one. The supervisor's holds
 all. Which names there are, what each should look like and what it is without being set stands in the table
-below (those that workers read too: bus/shared_settings.py) and nowhere else; docs/settings.md is compared with it by a test. Look-up: bus/settings_reader.py.
+below (those that workers read too: bus/settings/shared.py) and nowhere else; docs/settings.md is compared with it by a test. Look-up: bus/settings/reader.py.
 """
 
 import os
@@ -11,17 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bus import shared_settings as shared
-from bus.redis_tls import REDIS_CA, REDIS_CERT, REDIS_KEY
-from bus.settings_reader import (
-    Reader,
-    Setting,
-    SettingsError,
-    number,
-    one_of,
-    whole_number,
-)
-from bus.shared_settings import (
+from bus.settings import shared
+from bus.settings.reader import Reader, Setting, SettingsError, number, one_of, whole_number
+from bus.settings.redis_tls import REDIS_CA, REDIS_CERT, REDIS_KEY
+from bus.settings.shared import (
     AGENT_ID,
     BUS_KEY,
     CONCURRENCY,

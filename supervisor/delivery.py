@@ -10,11 +10,11 @@ import msgspec
 import structlog
 import trio
 
-from bus.acquire import acquire
-from bus.outbox import Outbox
-from bus.records import BadRecord
-from bus.store import now_ms
-from bus.wire import MENDABLE, RedisFailed
+from bus.records.records import BadRecord
+from bus.steps.outbox import Outbox
+from bus.steps.store import now_ms
+from bus.transport.acquire import acquire
+from bus.transport.wire import MENDABLE, RedisFailed
 from host.instance import Instance
 from supervisor.connection import Connection, NotConnected
 from supervisor.frames import MessageAck, MessageError, StreamAbort

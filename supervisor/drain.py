@@ -7,7 +7,7 @@ instant is found by the poll (DESIGN rules 1 and 5). What another supervisor can
 import structlog
 import trio
 
-from bus.wire import RedisFailed
+from bus.transport.wire import RedisFailed
 from supervisor.parts import Parts
 from supervisor.rest import RestFailed
 

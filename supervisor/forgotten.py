@@ -11,8 +11,8 @@ import time
 
 import structlog
 
-from bus.generation import Generation
-from bus.store import Look, Source, now_ms
+from bus.steps.store import Look, Source, now_ms
+from bus.steps.write_count import Generation
 from supervisor.metrics import Metrics
 from supervisor.owners import Owner
 from supervisor.sessions import Sessions

@@ -5,8 +5,8 @@ Pure: supervisor/survey.py tells it what waits, readiness asks it. What holds is
 
 import structlog
 
-from bus.overview import Counts
-from bus.store import Store
+from bus.steps.store import Store
+from bus.views.overview import Counts
 from supervisor.health import Check
 
 HOLDS_UNTIL = 0.9

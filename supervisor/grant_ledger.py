@@ -9,8 +9,8 @@ from pathlib import Path
 
 import structlog
 
-from bus.sealing import SealBroken
-from bus.vault import LedgerStep, Vault, Versioned
+from bus.records.sealing import SealBroken
+from bus.steps.vault import LedgerStep, Vault, Versioned
 from crypto.grants import FIRST_PREVIOUS, entry_mac, verify_ledger
 
 HEAD_FILE = "grants.head"

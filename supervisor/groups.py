@@ -13,10 +13,10 @@ import msgspec
 import structlog
 import trio
 
-from bus.records import InboundMessage
-from bus.store import Look, now_ms
-from bus.vault import StoreIsNewer, Vault, Versioned
-from bus.wire import MENDABLE, RedisFailed
+from bus.records.records import InboundMessage
+from bus.steps.store import Look, now_ms
+from bus.steps.vault import StoreIsNewer, Vault, Versioned
+from bus.transport.wire import MENDABLE, RedisFailed
 from crypto.envelope import Envelope, verify_signature
 from crypto.errors import NewerFormat, Reason, Unreadable, malformed
 from crypto.grants import Status

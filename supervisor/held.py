@@ -9,10 +9,10 @@ from contextlib import aclosing
 import structlog
 import trio
 
-from bus.held import Note, Notes
-from bus.office import Office
-from bus.store import Store
-from bus.wire import RedisFailed
+from bus.steps.held import Note, Notes
+from bus.steps.store import Store
+from bus.steps.work_lease import Office
+from bus.transport.wire import RedisFailed
 from supervisor.inbound import Inbound
 from supervisor.metrics import Metrics
 from supervisor.redis_trouble import said_trouble

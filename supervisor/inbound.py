@@ -14,12 +14,12 @@ import msgspec
 import structlog
 import trio
 
-from bus.letters import Quarantined, digest_of, name_beside
-from bus.policies import PolicyStore
-from bus.records import answering_hops
-from bus.store import Arrival, Intake, Source, Store, now_ms
+from bus.records.records import answering_hops
+from bus.steps.letters import Quarantined, digest_of, name_beside
+from bus.steps.policies import PolicyStore
+from bus.steps.store import Arrival, Intake, Source, Store, now_ms
 from bus.telemetry.traces import current_span
-from bus.wire import RedisFailed
+from bus.transport.wire import RedisFailed
 from crypto.envelope import Envelope
 from crypto.errors import Reason, Unreadable
 from host.budgets import LARGEST_INTAKE_BYTES, READING_COST, IntakeBudgets

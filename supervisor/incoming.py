@@ -2,7 +2,7 @@
 
 import msgspec
 
-from bus.store import Arrival, Source
+from bus.steps.store import Arrival, Source
 from supervisor.frames import ArtifactResponse, MessageNew
 
 MessageFrame = MessageNew | ArtifactResponse

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bus.settings_reader import Malformed, Reader, Setting, one_of
+from bus.settings.reader import Malformed, Reader, Setting, one_of
 from crypto.identity import IdentityKeys
 from crypto.keystore import Keystore
 from supervisor import settings_parsers as parsers

@@ -11,7 +11,7 @@ import msgspec
 import structlog
 import trio
 
-from bus.vault import Vault, Versioned
+from bus.steps.vault import Vault, Versioned
 from crypto.errors import Reason, Unreadable
 from crypto.grants import KeyChangePolicy
 from crypto.identity import PublicIdentity

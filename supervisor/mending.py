@@ -7,7 +7,7 @@ only what it may mend, however much there is besides.
 import msgspec
 import structlog
 
-from bus.letters import Quarantine, Quarantined
+from bus.steps.letters import Quarantine, Quarantined
 from crypto.errors import Reason
 from supervisor.frames import ArtifactResponse, MalformedFrame, MessageNew, decode_from_relay
 

@@ -12,16 +12,16 @@ import msgspec
 import structlog
 import trio
 
-from bus.acquire import acquire
-from bus.backoff import Backoff
-from bus.leases import LeaseKeeper
-from bus.outbox import Commit, Committed, Outbox
-from bus.readers import Entry, StreamReader
-from bus.records import SCHEMA_VERSION, BadRecord, OutboxRecord, ReplyRecord, decode_reply_record, open_reply
-from bus.sealing import StoreKeys
-from bus.store import Store
+from bus.records.records import SCHEMA_VERSION, BadRecord, OutboxRecord, ReplyRecord, decode_reply_record, open_reply
+from bus.records.sealing import StoreKeys
+from bus.steps.outbox import Commit, Committed, Outbox
+from bus.steps.store import Store
 from bus.telemetry.traces import current_span
-from bus.wire import RedisFailed
+from bus.transport.acquire import acquire
+from bus.transport.backoff import Backoff
+from bus.transport.leases import LeaseKeeper
+from bus.transport.readers import Entry, StreamReader
+from bus.transport.wire import RedisFailed
 from crypto.envelope import V1_1, V1_2
 from crypto.prekeys import Bundle
 from crypto.streams import StreamKey, stream_start_payload

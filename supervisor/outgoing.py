@@ -2,7 +2,7 @@
 
 import msgspec
 
-from bus.records import Reply, ReplyRecord
+from bus.records.records import Reply, ReplyRecord
 
 
 class Head(msgspec.Struct, frozen=True):

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 import structlog
 import trio
 
-from bus.letters import DeadLetters, Quarantine
-from bus.store import Store
-from bus.wire import RedisFailed
+from bus.steps.letters import DeadLetters, Quarantine
+from bus.steps.store import Store
+from bus.transport.wire import RedisFailed
 from supervisor.evidence import evidence_of
 from supervisor.mending import MENDABLE_REASONS, kept_frame
 from supervisor.metrics import Metrics

@@ -7,10 +7,10 @@ They travel as replies do, through the conversation's out-box, so that they are 
 
 import os
 
-from bus.jobs import APOLOGY_PLACE
-from bus.records import JobRecord, Payload, Reply, ReplyPlace, hops_of, pack_reply, with_hops
-from bus.sealing import BusKey
-from bus.store import now_ms
+from bus.records.records import JobRecord, Payload, Reply, ReplyPlace, hops_of, pack_reply, with_hops
+from bus.records.sealing import BusKey
+from bus.steps.jobs import APOLOGY_PLACE
+from bus.steps.store import now_ms
 from crypto import strict_base64
 from crypto.errors import Unreadable
 

@@ -12,10 +12,10 @@ import msgspec
 import structlog
 import trio
 
-from bus.client import Commands
-from bus.generation import Generation
-from bus.store import Look, now_ms
-from bus.vault import Vault, Versioned
+from bus.steps.store import Look, now_ms
+from bus.steps.vault import Vault, Versioned
+from bus.steps.write_count import Generation
+from bus.transport.client import Commands
 from crypto import strict_base64
 from crypto.errors import Unreadable
 from crypto.grants import (

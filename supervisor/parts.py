@@ -9,22 +9,22 @@ from contextlib import asynccontextmanager
 import structlog
 import trio
 
-from bus.backlog import Backlog
-from bus.client import RedisClient
-from bus.generation import Generation
-from bus.keys import REPLIES_GROUP, Keys
-from bus.leases import LeaseKeeper
-from bus.letters import DeadLetters, Quarantine
-from bus.outbox import Outbox
-from bus.overview import Overview
-from bus.policies import PolicyStore
-from bus.readers import LiveSubscriber, StreamReader
-from bus.recovery import Recovery
-from bus.sealing import StoreKeys
-from bus.slots import SlotStore
-from bus.store import Store
-from bus.vault import Vault
-from bus.wire import RedisFailed
+from bus.records.keys import REPLIES_GROUP, Keys
+from bus.records.sealing import StoreKeys
+from bus.steps.letters import DeadLetters, Quarantine
+from bus.steps.outbox import Outbox
+from bus.steps.policies import PolicyStore
+from bus.steps.recovery import Recovery
+from bus.steps.slots import SlotStore
+from bus.steps.store import Store
+from bus.steps.vault import Vault
+from bus.steps.write_count import Generation
+from bus.transport.client import RedisClient
+from bus.transport.leases import LeaseKeeper
+from bus.transport.readers import LiveSubscriber, StreamReader
+from bus.transport.wire import RedisFailed
+from bus.views.backlog import Backlog
+from bus.views.overview import Overview
 from crypto.grants import KeyChangePolicy
 from crypto.identity import LocalDevice
 from host.budgets import UNLIMITED_REDIS_BYTES, Budgets, IntakeBudgets, StoreBudgets

@@ -2,8 +2,8 @@
 
 import hmac
 
-from bus import ulid
-from bus.records import InboundMessage, OutboxRecord, Payload
+from bus.records import ulid
+from bus.records.records import InboundMessage, OutboxRecord, Payload
 from crypto.envelope import Envelope
 from supervisor.frames import ArtifactResponse, Frame, MessageNew, MessageSend
 

@@ -7,7 +7,7 @@ from collections import OrderedDict
 
 import trio
 
-from bus.store import Store
+from bus.steps.store import Store
 
 MOST_REMEMBERED = 5000
 REMEMBER_SECONDS = 60.0

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from bus.control import StartFailed
+from bus.records.control import StartFailed
 from host.children import Backoff
 from supervisor.process import Stage, WorkerExit, WorkerProcess
 from supervisor.recycling import RecycleLimits

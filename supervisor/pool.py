@@ -12,7 +12,7 @@ from functools import partial
 import trio
 from structlog.typing import FilteringBoundLogger
 
-from bus.control import FromWorker, Heartbeat, Observation, Ready, StartFailed
+from bus.records.control import FromWorker, Heartbeat, Observation, Ready, StartFailed
 from host.children import Backoff
 from host.strays import become_subreaper, end_strays, reap_soon
 from supervisor.autoscale import Autoscale, Bounds, Load

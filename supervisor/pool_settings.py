@@ -6,7 +6,7 @@ from typing import Protocol
 
 import trio
 
-from bus.control import Observation, StartFailed
+from bus.records.control import Observation, StartFailed
 from supervisor.autoscale import AutoscaleTimes, Bounds
 from supervisor.crash_loop import CrashLoopLimits
 from supervisor.process import WorkerExit

@@ -12,9 +12,9 @@ import msgspec
 import structlog
 import trio
 
-from bus.store import now_ms
-from bus.vault import StoreIsNewer, Vault
-from bus.wire import RedisFailed
+from bus.steps.store import now_ms
+from bus.steps.vault import StoreIsNewer, Vault
+from bus.transport.wire import RedisFailed
 from crypto.errors import NewerFormat
 from crypto.identity import LocalDevice
 from crypto.prekeys import (

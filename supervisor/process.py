@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import trio
 from structlog.typing import FilteringBoundLogger
 
-from bus.control import (
+from bus.records.control import (
     Crashed,
     Drain,
     Drained,

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import trio
 
-from bus.outbox import Commit, Committed
+from bus.steps.outbox import Commit, Committed
 from supervisor.metrics import Metrics
 from supervisor.turnstile import Turnstile
 

@@ -1,7 +1,7 @@
 """What must hold of the relay's side for a supervisor to be ready, each with its reason."""
 
-from bus.leases import LeaseKeeper
-from bus.readers import LiveSubscriber, StreamReader
+from bus.transport.leases import LeaseKeeper
+from bus.transport.readers import LiveSubscriber, StreamReader
 from supervisor.connection import Connection, State
 from supervisor.health import SILENT_SECONDS, Check
 from supervisor.prekeys import Prekeys

@@ -9,10 +9,10 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 
 import msgspec
 
-from bus.generation import Generation
-from bus.records import InboundMessage, pack_job
-from bus.sealing import StoreKeys
-from bus.store import Arrival, Look, Source, Store, now_ms
+from bus.records.records import InboundMessage, pack_job
+from bus.records.sealing import StoreKeys
+from bus.steps.store import Arrival, Look, Source, Store, now_ms
+from bus.steps.write_count import Generation
 from crypto.envelope import (
     V1_1,
     Envelope,

@@ -1,7 +1,7 @@
 """To whom the replies in a conversation go, as far as this process knows: a commit finds out if it is not so any more."""
 
-from bus.generation import Generation
-from bus.store import Store
+from bus.steps.store import Store
+from bus.steps.write_count import Generation
 from crypto.groups import GroupKeys
 from supervisor.addressing import GROUP
 from supervisor.groups import Groups

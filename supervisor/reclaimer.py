@@ -11,14 +11,14 @@ import msgspec
 import structlog
 import trio
 
-from bus.client import RedisClient
-from bus.leases import LEASE_SECONDS
-from bus.policies import PolicyStore
-from bus.records import BadRecord, JobRecord
-from bus.recovery import Held, Pending, Reclaim, Reclaimed, Recovery
-from bus.store import Store
-from bus.trace import KEPT_SECONDS
-from bus.wire import RedisFailed
+from bus.records.records import BadRecord, JobRecord
+from bus.steps.policies import PolicyStore
+from bus.steps.recovery import Held, Pending, Reclaim, Reclaimed, Recovery
+from bus.steps.store import Store
+from bus.transport.client import RedisClient
+from bus.transport.leases import LEASE_SECONDS
+from bus.transport.wire import RedisFailed
+from bus.views.trace import KEPT_SECONDS
 from host.instance import Instance
 from supervisor.metrics import Metrics
 from supervisor.own_words import OwnWords

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bus.control import Heartbeat
+from bus.records.control import Heartbeat
 
 SPREAD = 0.2
 

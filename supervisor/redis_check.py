@@ -9,8 +9,8 @@ from typing import cast
 
 import msgspec
 
-from bus.client import RedisClient
-from bus.wire import RedisRefused
+from bus.transport.client import RedisClient
+from bus.transport.wire import RedisRefused
 
 OLDEST_VERSION = (7, 0)
 TRUST_EVICTION = "eviction"

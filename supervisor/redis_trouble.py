@@ -2,7 +2,7 @@
 
 import structlog
 
-from bus.trouble import Trouble
+from bus.transport.trouble import Trouble
 
 log = structlog.get_logger()
 

@@ -3,7 +3,7 @@
 Redis that refuses is red at once, with what it says; one that is away when it was for five seconds. A reading alone proves little: a
 replica, a full one, one that cannot persist answers each. So something is written too; once in a few seconds a connection is made as
 a restart would make it, which a changed password or certificate refuses while those that stand go on; and what was forbidden to anybody on
-this connection counts until it is done (bus/refusals.py).
+this connection counts until it is done (bus/transport/refusals.py).
 
 From 90 % of maxmemory on nothing is taken in, so that what is under way can end (DESIGN rule 16), and until it is under 80 %
 again this supervisor is not ready: the reason is told. Each sender's own bounds (docs/design.md) act long before.
@@ -14,12 +14,12 @@ from collections.abc import Awaitable, Callable, Mapping
 import structlog
 import trio
 
-from bus.client import RedisClient
-from bus.clock import clock_fault, clock_of
-from bus.lua import Scripts
-from bus.redis_url import parse_redis_url
-from bus.route import Route
-from bus.wire import RedisFailed, RedisUnavailable, Wire
+from bus.settings.redis_url import parse_redis_url
+from bus.transport.client import RedisClient
+from bus.transport.clock import clock_fault, clock_of
+from bus.transport.lua import Scripts
+from bus.transport.route import Route
+from bus.transport.wire import RedisFailed, RedisUnavailable, Wire
 from host.budgets import MIB
 from supervisor.health import Check
 from supervisor.metrics import Metrics

@@ -6,7 +6,7 @@ Never moves the agent's cursor, and decides nothing about a message.
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from bus.letters import digest_of, name_beside
+from bus.steps.letters import digest_of, name_beside
 from supervisor.frames import ArtifactResponse, MessageNew
 from supervisor.rest import Rest, RestFailed
 

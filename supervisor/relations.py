@@ -5,7 +5,7 @@ from collections.abc import Callable
 import structlog
 import trio
 
-from bus.wire import RedisFailed
+from bus.transport.wire import RedisFailed
 from supervisor.frames import Relation
 from supervisor.owners import Owners
 from supervisor.related import essence_of

@@ -11,7 +11,7 @@ from pathlib import Path
 import trio
 from structlog.typing import FilteringBoundLogger
 
-from bus.settings_reader import SettingsError
+from bus.settings.reader import SettingsError
 from host.code_place import CodeGone
 from supervisor.autoscale import Bounds
 from supervisor.env_files import EnvFileError

@@ -10,9 +10,9 @@ from contextlib import AbstractAsyncContextManager
 
 import msgspec
 
-from bus.generation import Generation
-from bus.records import Payload
-from bus.store import SessionWrite, now_ms
+from bus.records.records import Payload
+from bus.steps.store import SessionWrite, now_ms
+from bus.steps.write_count import Generation
 from crypto.envelope import seal_ratchet
 from crypto.errors import CannotSend, TooLarge, Unreadable
 from crypto.groups import GroupKeys, seal_group_message

@@ -10,10 +10,10 @@ from contextlib import aclosing
 import structlog
 import trio
 
-from bus.letters import Quarantine, Quarantined, wanted_old
-from bus.office import Office
-from bus.store import Intake
-from bus.wire import RedisFailed
+from bus.steps.letters import Quarantine, Quarantined, wanted_old
+from bus.steps.store import Intake
+from bus.steps.work_lease import Office
+from bus.transport.wire import RedisFailed
 from supervisor.inbound import Inbound, MessageFrame
 from supervisor.mending import (
     GROUP_REASONS,

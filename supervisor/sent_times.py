@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 
-from bus.store import now_ms
+from bus.steps.store import now_ms
 
 MOST_KEPT = 10_000
 

@@ -11,12 +11,12 @@ import msgspec
 import structlog
 import trio
 
-from bus.acquire import acquire
-from bus.client import Commands
-from bus.generation import Generation
-from bus.sealing import SealBroken
-from bus.store import Look, SessionWrite
-from bus.vault import StoreIsNewer, Vault
+from bus.records.sealing import SealBroken
+from bus.steps.store import Look, SessionWrite
+from bus.steps.vault import StoreIsNewer, Vault
+from bus.steps.write_count import Generation
+from bus.transport.acquire import acquire
+from bus.transport.client import Commands
 from crypto.errors import NewerFormat, Unreadable
 from crypto.renewal import never_sent_on_again
 from crypto.sessions import EMPTY_RECORD, DeviceRecord, forget_prekey

@@ -1,13 +1,13 @@
-"""What a setting's text may look like, a parser each; a refusal carries nothing of the text (bus/settings_reader.py)."""
+"""What a setting's text may look like, a parser each; a refusal carries nothing of the text (bus/settings/reader.py)."""
 
 import re
 from pathlib import Path
 
 from nacl.bindings import crypto_sign_seed_keypair
 
-from bus import shared_settings
-from bus.settings_reader import Malformed, Parser, Reader, base64_bytes, matching, whole_number
-from bus.url_parts import HOST, PORT, TEXT, host_of, is_loopback, port_of
+from bus.settings import shared as shared_settings
+from bus.settings.reader import Malformed, Parser, Reader, base64_bytes, matching, whole_number
+from bus.settings.url_parts import HOST, PORT, TEXT, host_of, is_loopback, port_of
 from supervisor.autoscale import Bounds
 from supervisor.secrets import Secret
 

@@ -2,11 +2,11 @@
 
 from functools import partial
 
-from bus.client import RedisClient
-from bus.held import Notes
-from bus.letters import Quarantine
-from bus.office import Office
-from bus.store import Store
+from bus.steps.held import Notes
+from bus.steps.letters import Quarantine
+from bus.steps.store import Store
+from bus.steps.work_lease import Office
+from bus.transport.client import RedisClient
 from host.instance import Instance
 from supervisor.catchup import Catchup
 from supervisor.held import Held

@@ -13,8 +13,8 @@ import msgspec
 import structlog
 import trio
 
-from bus.slots import Held, Holder, SlotStore
-from bus.wire import RedisFailed
+from bus.steps.slots import Held, Holder, SlotStore
+from bus.transport.wire import RedisFailed
 from host.instance import Instance
 
 RENEW_SECONDS = 0.5

@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager
 import structlog
 import trio
 
-from bus.trouble import Trouble
-from bus.wire import RedisFailed
+from bus.transport.trouble import Trouble
+from bus.transport.wire import RedisFailed
 from supervisor.config import SupervisorSettings
 from supervisor.control_socket import Answer, Request
 from supervisor.health import Check, Health

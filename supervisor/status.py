@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
-from bus.last_backup import LastBackup
-from bus.overview import Counts, Kind, Overview, Presence, Server
-from bus.wire import RedisFailed
+from bus.steps.last_backup import LastBackup
+from bus.transport.wire import RedisFailed
+from bus.views.overview import Counts, Kind, Overview, Presence, Server
 from supervisor.crash_loop import CrashLoopStatus
 from supervisor.health import Check
 from supervisor.metrics import Metrics

@@ -12,10 +12,10 @@ from typing import cast
 
 import trio
 
-from bus.client import RedisClient, RedisUnavailable
-from bus.keys import JOBS_GROUP, REPLIES_GROUP, Keys
-from bus.overview import living_workers
-from bus.wire import RedisRefused, Value
+from bus.records.keys import JOBS_GROUP, REPLIES_GROUP, Keys
+from bus.transport.client import RedisClient, RedisUnavailable
+from bus.transport.wire import RedisRefused, Value
+from bus.views.overview import living_workers
 from host import embedded
 from host.process_end import ProcessEnd
 from host.redis_folder import DATA_FOLDER

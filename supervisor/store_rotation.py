@@ -1,7 +1,7 @@
 """`keys rotate-store`: a new store secret, everything sealed under it, the old one forgotten (PROTOCOL §5.11).
 
 The order makes it safe to kill at any moment: the new secret is on the disk before the first value is sealed under it, and the
-old one is forgotten after the last value is, durably. In between, no supervisor and no worker opens the store (bus/seal.py).
+old one is forgotten after the last value is, durably. In between, no supervisor and no worker opens the store (bus/steps/seal.py).
 """
 
 import base64
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from bus.client import RedisClient
-from bus.keys import Keys
-from bus.reseal import Resealer, Tally
-from bus.seal import Rotation, StoreSeal
+from bus.records.keys import Keys
+from bus.steps.seal import Rotation, StoreSeal
+from bus.transport.client import RedisClient
+from bus.whole.reseal import Resealer, Tally
 from host.private_files import sync_folder, write_new
 from supervisor.secrets import (
     NEXT_STORE_SECRET_FILE,

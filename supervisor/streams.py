@@ -10,13 +10,13 @@ from collections.abc import Callable
 import structlog
 import trio
 
-from bus import ulid
-from bus.acquire import acquire
-from bus.outbox import Outbox
-from bus.records import BadRecord, LiveAbort, LiveDelta, LiveTyping, pack_live, unpack_live
-from bus.sealing import BusKey
-from bus.store import now_ms
-from bus.wire import RedisFailed
+from bus.records import ulid
+from bus.records.records import BadRecord, LiveAbort, LiveDelta, LiveTyping, pack_live, unpack_live
+from bus.records.sealing import BusKey
+from bus.steps.outbox import Outbox
+from bus.steps.store import now_ms
+from bus.transport.acquire import acquire
+from bus.transport.wire import RedisFailed
 from crypto.envelope import V1_2
 from crypto.errors import TooLarge
 from crypto.identity import LocalDevice

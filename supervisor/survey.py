@@ -11,10 +11,10 @@ from pathlib import Path
 
 import trio
 
-from bus.backlog import Ages, Backlog, ServerFacts
-from bus.overview import Counts, Overview, Presence
-from bus.store import Store
-from bus.wire import RedisFailed
+from bus.steps.store import Store
+from bus.transport.wire import RedisFailed
+from bus.views.backlog import Ages, Backlog, ServerFacts
+from bus.views.overview import Counts, Overview, Presence
 from supervisor import gauges
 from supervisor.fullness import Fullness
 from supervisor.gauges import Gauge, Values

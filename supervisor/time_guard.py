@@ -16,11 +16,11 @@ import msgspec
 import structlog
 import trio
 
-from bus.client import Commands, RedisClient
-from bus.generation import Found, Generation, Proof
-from bus.keys import Keys
-from bus.sealing import StoreKeys
-from bus.wire import ConnectionReplaced, RedisFailed
+from bus.records.keys import Keys
+from bus.records.sealing import StoreKeys
+from bus.steps.write_count import Found, Generation, Proof
+from bus.transport.client import Commands, RedisClient
+from bus.transport.wire import ConnectionReplaced, RedisFailed
 from host.boot import boot_id
 from supervisor.config import SupervisorSettings
 from supervisor.continuity import LATELY_SECONDS, Server, goes_on, server_of

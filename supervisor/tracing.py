@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from bus.records import SentNote
-from bus.store import Intake
+from bus.records.records import SentNote
+from bus.steps.store import Intake
 from bus.telemetry.settings import NotSent, TelemetrySettings
 from bus.telemetry.shipping import Shipper
 from bus.telemetry.traces import (

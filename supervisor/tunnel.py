@@ -5,7 +5,7 @@ import re
 import trio
 import trio.abc
 
-from bus.url_parts import netloc
+from bus.settings.url_parts import netloc
 from host.reasons import why
 from supervisor.way import Proxy, Way
 

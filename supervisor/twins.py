@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import structlog
 import trio
 
-from bus.wire import RedisFailed
+from bus.transport.wire import RedisFailed
 from crypto.errors import Unreadable
 from crypto.identity import LocalDevice
 from crypto.prekeys import Bundle, bundle_from_json, check_bundle

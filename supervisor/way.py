@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from bus.settings_reader import Malformed, Reader, Setting
-from bus.url_parts import HOST, HOW_TO_ENCODE, LOGIN, PORT, host_of, is_loopback, netloc, port_of
+from bus.settings.reader import Malformed, Reader, Setting
+from bus.settings.url_parts import HOST, HOW_TO_ENCODE, LOGIN, PORT, host_of, is_loopback, netloc, port_of
 from supervisor.secrets import Secret
 
 NONE = "none"

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from bus.sealing import StoreKeys
+from bus.records.sealing import StoreKeys
 from host.boot import boot_id
 
 MEMORY_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs"})

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from bus.control import Observation
+from bus.records.control import Observation
 from supervisor.metrics import Metrics
 from supervisor.process import WorkerExit
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bus.sealing import BusKey
+from bus.records.sealing import BusKey
 from host.code_place import CodePlace, Way
 from host.current_directory import current_directory
 from host.process_end import ProcessEnd

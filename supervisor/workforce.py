@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 import structlog
 
-from bus.overview import Overview
-from bus.sealing import BusKey
-from bus.wire import RedisFailed
+from bus.records.sealing import BusKey
+from bus.transport.wire import RedisFailed
+from bus.views.overview import Overview
 from host.code_place import CodePlace, way_of_this_process
 from host.instance import Instance
 from supervisor.config import SupervisorSettings

@@ -18,9 +18,9 @@ from typing import NamedTuple
 import redis
 import trio
 
-from bus.client import open_redis
-from bus.seal import StoreSeal
-from bus.sealing import StoreKeys
+from bus.records.sealing import StoreKeys
+from bus.steps.seal import StoreSeal
+from bus.transport.client import open_redis
 from crypto.grants import Grant, Status
 from crypto.identity import IdentityKeys, PublicIdentity
 from supervisor.cli.grants import FIRST

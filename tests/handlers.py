@@ -5,7 +5,7 @@ from typing import Any
 
 import trio
 
-from bus.records import InboundMessage
+from bus.records.records import InboundMessage
 from workers import Agent
 from workers.chat import Chat
 from workers.context import JobContext

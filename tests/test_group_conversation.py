@@ -7,7 +7,7 @@ from pathlib import Path
 
 import trio
 
-from bus.client import open_redis
+from bus.transport.client import open_redis
 from crypto.envelope import V1_1
 from crypto.errors import Reason
 from sandbox.api import Group, RelayApi

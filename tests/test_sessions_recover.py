@@ -4,7 +4,7 @@ from pathlib import Path
 
 import trio
 
-from bus.client import open_redis
+from bus.transport.client import open_redis
 from crypto.errors import Reason
 from sandbox.people import Person, connected
 from tests.world import World, world

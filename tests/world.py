@@ -17,7 +17,7 @@ from pathlib import Path
 
 import trio
 
-from bus.keys import Keys
+from bus.records.keys import Keys
 from sandbox.api import RelayApi
 from sandbox.children import Child, relay_process, running
 from sandbox.people import Person, connected, make_person

@@ -16,7 +16,7 @@ from pathlib import Path
 if sys.argv[:1] == ["-m"]:  # `python -m workers`, which comes by here before it reads workers/__main__.py
     runpy.run_path(str(Path(__file__).parents[1] / "host" / "entrance.py"), run_name="entrance")
 
-from bus.records import InboundMessage
+from bus.records.records import InboundMessage
 from workers.agent import Agent
 from workers.blocking import BlockingChat, BlockingStream
 from workers.chat import Chat

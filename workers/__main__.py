@@ -14,9 +14,9 @@ from collections.abc import Sequence
 
 import trio
 
-from bus.control import StartFailed, encode
-from bus.seal import StoreSealed
-from bus.settings_reader import SettingsError
+from bus.records.control import StartFailed, encode
+from bus.settings.reader import SettingsError
+from bus.steps.seal import StoreSealed
 from host import parent_death
 from host.current_directory import current_directory
 from host.log_stream import open_standard_streams

@@ -9,8 +9,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar, get_args
 
-from bus.policies import MOST_WAITING, REFUSAL, Busy, Full, Policies
-from bus.records import InboundMessage
+from bus.records.records import InboundMessage
+from bus.steps.policies import MOST_WAITING, REFUSAL, Busy, Full, Policies
 from workers.errors import BadHandler
 
 HandlerFunction: TypeAlias = Callable[..., object] | Callable[..., Awaitable[object]]

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from bus.records import Reply
+from bus.records.records import Reply
 from workers.payloads import checked_payload, text_payload
 from workers.sending import Sending
 from workers.stream import Stream

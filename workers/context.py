@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from bus.control import Observation
-from bus.records import InboundMessage
+from bus.records.control import Observation
+from bus.records.records import InboundMessage
 
 Observe: TypeAlias = Callable[[Observation], None]
 

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from bus.control import HEARTBEAT_SECONDS, FromWorker, Heartbeat, ToWorker, encode, to_worker
+from bus.records.control import HEARTBEAT_SECONDS, FromWorker, Heartbeat, ToWorker, encode, to_worker
 from host.lines import LineReader
 
 QUEUE_LIMIT = 1000

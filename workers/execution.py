@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import trio
 
-from bus.job_steps import Said
-from bus.records import InboundMessage, Job
+from bus.records.records import InboundMessage, Job
+from bus.steps.job_steps import Said
 from workers.agent import Agent, Handler
 from workers.blocking import BlockingChat
 from workers.chat import Chat

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from bus.records import Job
+from bus.records.records import Job
 from workers.tracing import JobSpan, JobTracing
 
 

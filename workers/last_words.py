@@ -11,7 +11,7 @@ import threading
 import traceback
 from types import TracebackType
 
-from bus.control import Crashed
+from bus.records.control import Crashed
 from host.log_stream import divert_stderr, divert_stdout
 from workers.logs import Log, kind, where
 

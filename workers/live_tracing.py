@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
-from bus.records import Job
+from bus.records.records import Job
 from bus.telemetry.encoding import encoder
 from bus.telemetry.settings import TelemetrySettings
 from bus.telemetry.shipping import Shipper

@@ -8,7 +8,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from bus.control import StartFailed
+from bus.records.control import StartFailed
 from host.entrance import PACKAGES, PackageShadowed, refuse_shadows
 from workers.agent import Agent
 from workers.logs import kind

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from bus.records import Payload
+from bus.records.records import Payload
 from workers.errors import BadReply, TextTooLong
 
 # PROTOCOL §1: the platform refuses longer texts.

@@ -13,8 +13,7 @@ import time
 import setproctitle
 import trio
 
-from bus.backoff import Backoff
-from bus.control import (
+from bus.records.control import (
     Crashed,
     Drain,
     Drained,
@@ -27,8 +26,9 @@ from bus.control import (
     Stop,
     ToWorker,
 )
-from bus.jobs import JobStore
-from bus.wire import RedisFailed
+from bus.steps.jobs import JobStore
+from bus.transport.backoff import Backoff
+from bus.transport.wire import RedisFailed
 from host import stacks
 from host.current_directory import current_directory
 from host.log_stream import drain_streams

@@ -14,10 +14,10 @@ from typing import Literal
 
 import trio
 
-from bus.backoff import Backoff
-from bus.jobs import Failed, Finished, Started
-from bus.records import MOST_DELIVERIES, Job, Reply
-from bus.wire import RedisFailed, RedisRefused
+from bus.records.records import MOST_DELIVERIES, Job, Reply
+from bus.steps.jobs import Failed, Finished, Started
+from bus.transport.backoff import Backoff
+from bus.transport.wire import RedisFailed, RedisRefused
 from workers.agent import Agent
 from workers.context import Observe, observe_nothing
 from workers.errors import Fail, Retry

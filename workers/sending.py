@@ -14,9 +14,9 @@ from functools import partial
 import msgspec
 import trio
 
-from bus.job_steps import Emitted, Said
-from bus.records import Job, Reply, with_hops
-from bus.wire import RedisFailed
+from bus.records.records import Job, Reply, with_hops
+from bus.steps.job_steps import Emitted, Said
+from bus.transport.wire import RedisFailed
 from workers.errors import BadReply
 from workers.outlet import Outlet, until_redis_answers
 

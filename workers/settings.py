@@ -11,10 +11,10 @@ import socket
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field
 
-from bus import shared_settings as shared
-from bus.sealing import KEY_BYTES, BusKey
-from bus.settings_reader import Reader, SettingsError
-from bus.shared_settings import BUS_KEY, CONCURRENCY, HANDLER, REDIS_URL
+from bus.records.sealing import KEY_BYTES, BusKey
+from bus.settings import shared
+from bus.settings.reader import Reader, SettingsError
+from bus.settings.shared import BUS_KEY, CONCURRENCY, HANDLER, REDIS_URL
 from bus.telemetry.settings import NotSent, TelemetrySettings, telemetry_of
 from workers.builtin import default_handler
 

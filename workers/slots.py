@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from bus.acquire import acquire
+from bus.transport.acquire import acquire
 
 
 class Slots:

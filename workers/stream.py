@@ -9,8 +9,8 @@ from typing import Self
 
 import trio
 
-from bus import ulid
-from bus.records import Reply
+from bus.records import ulid
+from bus.records.records import Reply
 from workers.errors import BadReply
 from workers.payloads import check_text, text_payload
 from workers.sending import Sending

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 import msgspec
 import trio
 
-from bus import ulid
-from bus.control import Observation
-from bus.jobs import Emitted
-from bus.records import InboundMessage, Job, Payload, Reply
+from bus.records import ulid
+from bus.records.control import Observation
+from bus.records.records import InboundMessage, Job, Payload, Reply
+from bus.steps.jobs import Emitted
 from workers.agent import Agent
 from workers.execution import Bench, Run, run_handler
 

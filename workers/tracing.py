@@ -5,7 +5,7 @@ Where nobody traces here the job's own trace goes on with what is said, since th
 
 import msgspec
 
-from bus.records import Job
+from bus.records.records import Job
 from bus.telemetry.settings import NotSent
 from workers.logs import Log
 from workers.settings import WorkerSettings

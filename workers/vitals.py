@@ -13,9 +13,9 @@ from pathlib import Path
 import msgspec
 import trio
 
-from bus.control import Heartbeat, RunningJob
-from bus.overview import Presence
-from bus.records import Job
+from bus.records.control import Heartbeat, RunningJob
+from bus.records.records import Job
+from bus.views.overview import Presence
 
 
 class Vitals:

@@ -2,7 +2,7 @@
 -- Scripts check everything first and then do only writes that cannot fail (DESIGN rule 18). A full Redis refuses a script whose
 -- first write may take memory: those that drain begin with one that cannot (rule 16).
 --
--- A script about a conversation has names for the keys of the board (bus/keys.py `board`, in the same order); bus/lua.py gives it as
+-- A script about a conversation has names for the keys of the board (bus/records/keys.py `board`, in the same order); bus/transport/lua.py gives it as
 -- KEYS those that it uses, and puts the lines here that name them. Its own keys stand from OWN on, the conversation's id is ARGV[1].
 -- BOARD CONVERSATION IDS TAKEN MAILBOX PARKED TOGETHER EMITTED OUT_BOX SENT LOAD_HERE JOBS REPLIES DUE DEAD OUTBOX ACKS BUSY WAITING
 -- BOARD INTERRUPTED INTERRUPTS STREAMS POLICY EPOCH GENERATION LEDGER LOAD HELD
@@ -266,7 +266,7 @@ local function may_say()
   return not most or tonumber(redis.call('HGET', LOAD_HERE, 'out') or 0) < (most - (out or 0)) / 4
 end
 
--- Of whoever has more than a share of the notes one stands for all further messages in this conversation (bus/held.py): from seq `first`
+-- Of whoever has more than a share of the notes one stands for all further messages in this conversation (bus/steps/held.py): from seq `first`
 -- on, to seq `last`, whose message_id is `id`; `count`: of how many. All of them stand at the relay behind `cursor`.
 local function open_note(notes)
   local note = redis.call('HGET', notes, '\31' .. CONVERSATION_ID)

@@ -12,8 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote
 
-from bus.settings_reader import Malformed, Reader, Setting, number, one_of, whole_number
-from bus.url_parts import HOST, PORT, host_of, netloc, port_of
+from bus.settings.reader import Malformed, Reader, Setting, number, one_of, whole_number
+from bus.settings.url_parts import HOST, PORT, host_of, netloc, port_of
 
 ENDPOINT_IS = "http://host:port or https://host:port, with a path where the receiver has one"
 PAIRS_ARE = "name=value, with commas between more of them, in the values percent-encoded"

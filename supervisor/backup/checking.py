@@ -6,12 +6,12 @@ Not the policies' two texts: workers publish them anew.
 from collections import Counter
 from collections.abc import Iterable
 
-from bus.keys import Keys
-from bus.records import BadRecord
-from bus.reseal import MAC_HEX_BYTES, Turner, is_outbox_record
-from bus.saved import Conversation, Saved, Value, Waiting, pairs
-from bus.seal import STATE_CHECK, keys_under
-from bus.sealing import SealBroken, StoreKeys
+from bus.records.keys import Keys
+from bus.records.records import BadRecord
+from bus.records.saved import Conversation, Saved, Value, Waiting, pairs
+from bus.records.sealing import SealBroken, StoreKeys
+from bus.steps.seal import STATE_CHECK, keys_under
+from bus.whole.reseal import MAC_HEX_BYTES, Turner, is_outbox_record
 from crypto.grants import FIRST_PREVIOUS, entry_mac
 from supervisor.secrets import Secret
 

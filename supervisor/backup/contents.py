@@ -1,11 +1,11 @@
-"""What the frames of a backup say: first what it is and the keys, then the store (bus/saved.py). The repr of a key shows nothing."""
+"""What the frames of a backup say: first what it is and the keys, then the store (bus/records/saved.py). The repr of a key shows nothing."""
 
 from datetime import datetime
 from typing import Annotated
 
 import msgspec
 
-from bus.saved import Conversation, Saved, Value, Waiting
+from bus.records.saved import Conversation, Saved, Value, Waiting
 from crypto.identity import PublicIdentity
 from crypto.keystore import Keystore, KeystoreError, decode_keystore, encode_keystore
 from supervisor.backup.errors import BackupDamaged

@@ -1,6 +1,6 @@
 """What is in a backup, counted as its pieces pass, and said for people."""
 
-from bus.saved import Conversation, Saved, Value, Waiting
+from bus.records.saved import Conversation, Saved, Value, Waiting
 
 
 class Counts:
@@ -15,7 +15,7 @@ class Counts:
             ),
             0,
         )
-        self._quarantined: set[str] = set()  # read twice (bus/snapshot.py)
+        self._quarantined: set[str] = set()  # read twice (bus/whole/snapshot.py)
 
     def add(self, saved: Saved) -> None:
         """One more piece."""

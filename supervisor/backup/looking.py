@@ -1,6 +1,6 @@
 """What `backup verify` does with each piece of a backup, and a restore before it begins: it is counted and opened, and nothing is kept."""
 
-from bus.saved import Saved
+from bus.records.saved import Saved
 from supervisor.backup.checking import Checking
 from supervisor.backup.contents import Manifest
 from supervisor.backup.counts import Counts

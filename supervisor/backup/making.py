@@ -1,4 +1,4 @@
-"""Makes a backup: reads the store (bus/snapshot.py), frames and signs it, seals it, to whatever takes bytes.
+"""Makes a backup: reads the store (bus/whole/snapshot.py), frames and signs it, seals it, to whatever takes bytes.
 
 Sealing runs in a thread and asks the loop for the next bytes; so a few frames are in memory at a time, however large the store is.
 """
@@ -10,12 +10,12 @@ from typing import cast
 
 import trio
 
-from bus.client import RedisClient
-from bus.clock import redis_ms
-from bus.keys import Keys as Names
-from bus.last_backup import LastBackup, note_backup
-from bus.saved import KINDS
-from bus.snapshot import Snapshot
+from bus.records.keys import Keys as Names
+from bus.records.saved import KINDS
+from bus.steps.last_backup import LastBackup, note_backup
+from bus.transport.client import RedisClient
+from bus.transport.clock import redis_ms
+from bus.whole.snapshot import Snapshot
 from crypto.keystore import Keystore
 from supervisor.backup.contents import Keys, Manifest, encode_frame
 from supervisor.backup.counts import Counts

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import msgspec
 
-from bus.saved import Saved
+from bus.records.saved import Saved
 from crypto.identity import PublicIdentity
 from crypto.keystore import Keystore, fingerprint_hex
 from supervisor.backup.contents import Manifest, Unpacker

@@ -1,7 +1,7 @@
 """Brings a backup back: proves all of it first, prepares the new store beside the old one, then lets it take its place in one step.
 
 Of the private Redis the new store is prepared in a folder of the state directory, by a server of its own (switching.py); in one that is given
-it is prepared under other names (bus/restore_switch.py). Until that step nothing of the old state is touched.
+it is prepared under other names (bus/whole/restore_switch.py). Until that step nothing of the old state is touched.
 """
 
 import base64
@@ -15,15 +15,15 @@ from typing import BinaryIO, cast
 import msgspec
 import trio
 
-from bus.backlog import Backlog, ServerFacts
-from bus.client import RedisClient, open_redis
-from bus.keys import Keys as Names
-from bus.last_backup import LastBackup, note_backup
-from bus.restore_switch import RestoreSwitch
-from bus.restoring import Restoring
-from bus.saved import Saved
-from bus.sealing import StoreKeys
-from bus.wire import RedisFailed
+from bus.records.keys import Keys as Names
+from bus.records.saved import Saved
+from bus.records.sealing import StoreKeys
+from bus.steps.last_backup import LastBackup, note_backup
+from bus.transport.client import RedisClient, open_redis
+from bus.transport.wire import RedisFailed
+from bus.views.backlog import Backlog, ServerFacts
+from bus.whole.restore_switch import RestoreSwitch
+from bus.whole.restoring import Restoring
 from crypto.keystore import encode_keystore
 from host.budgets import MIB
 from host.private_files import FOLDER_MODE, make_folder, write_new

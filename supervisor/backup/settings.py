@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bus.settings_reader import Malformed, Reader
+from bus.settings.reader import Malformed, Reader
 from supervisor import settings_parsers as parsers
 from supervisor.backup.envelope import BadIdentities, BadRecipient, Lock, check_identities
 from supervisor.backup_age import BACKUP_RECIPIENTS

@@ -23,7 +23,7 @@ FRAME, TRAILER = b"F", b"E"
 BEFORE_BODY_BYTES = 1 + 4
 TRAILER_BYTES = 2 * KEY_BYTES + SIGNATURE_BYTES
 MOST_FRAME_BYTES = 32 << 20
-"""Whoever reads it has to hold one frame, whoever has written it. What is read at once is a few mebibytes (bus/snapshot.py)."""
+"""Whoever reads it has to hold one frame, whoever has written it. What is read at once is a few mebibytes (bus/whole/snapshot.py)."""
 
 
 class FrameTooLarge(Exception):

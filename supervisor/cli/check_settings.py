@@ -4,7 +4,7 @@ import os
 
 import click
 
-from bus.redis_url import parse_redis_url
+from bus.settings.redis_url import parse_redis_url
 from bus.telemetry.settings import NotSent
 from supervisor.config import SupervisorSettings, WorkerSettings
 from supervisor.control_socket import control_path

@@ -11,9 +11,9 @@ import click
 import msgspec
 import trio
 
-from bus.letters import DeadLetter, DeadLetters
-from bus.records import BadRecord, JobRecord, OutboxRecord, ReplyRecord, open_job, open_reply
-from bus.sealing import BusKey
+from bus.records.records import BadRecord, JobRecord, OutboxRecord, ReplyRecord, open_job, open_reply
+from bus.records.sealing import BusKey
+from bus.steps.letters import DeadLetter, DeadLetters
 from supervisor.cli.keys.telling import told
 from supervisor.cli.lazy import LazyGroup
 from supervisor.cli.store import (

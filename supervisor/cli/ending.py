@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from traceback import extract_tb
 
-from bus.settings_reader import SettingsError
+from bus.settings.reader import SettingsError
 from host.embedded import ServerMissing
 from host.socket_place import RuntimeDirectoryUnsafe
 from supervisor.control_socket import ControlTaken

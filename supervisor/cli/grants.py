@@ -11,9 +11,9 @@ from typing import NamedTuple, cast
 import click
 import trio
 
-from bus.letters import Quarantine
-from bus.store import now_ms
-from bus.vault import Vault
+from bus.steps.letters import Quarantine
+from bus.steps.store import now_ms
+from bus.steps.vault import Vault
 from crypto.grants import decide_key_change
 from crypto.identity import PublicIdentity
 from crypto.keystore import fingerprint_hex, fingerprint_words

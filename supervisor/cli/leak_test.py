@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from bus.url_parts import is_loopback
+from bus.settings.url_parts import is_loopback
 from supervisor.doctor.case import Case
 from supervisor.doctor.findings import Finding, ok, unknown
 from supervisor.doctor.leaks import SUBJECT, look_into_files, look_into_logs, look_into_processes, needles_of

@@ -10,8 +10,8 @@ import click
 import msgspec
 import trio
 
-from bus.letters import OldMessage, Quarantine, Quarantined
-from bus.sealing import SealBroken, StateKey
+from bus.records.sealing import SealBroken, StateKey
+from bus.steps.letters import OldMessage, Quarantine, Quarantined
 from supervisor.cli.keys.telling import told
 from supervisor.cli.lazy import LazyGroup
 from supervisor.cli.store import (

@@ -12,10 +12,10 @@ from typing import BinaryIO
 import click
 import trio
 
-from bus.client import open_redis
-from bus.keys import Keys
-from bus.restore_switch import RestoreSwitch
-from bus.settings_reader import Reader
+from bus.records.keys import Keys
+from bus.settings.reader import Reader
+from bus.transport.client import open_redis
+from bus.whole.restore_switch import RestoreSwitch
 from supervisor.backup import switching
 from supervisor.backup.envelope import BadIdentities
 from supervisor.backup.errors import BackupUnusable

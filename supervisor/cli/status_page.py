@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bus.clock import clock_fault
+from bus.transport.clock import clock_fault
 
 MIB = 1 << 20
 Json = Mapping[str, Any]  # what the agent said; another version of it may say less or more

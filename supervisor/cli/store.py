@@ -11,11 +11,11 @@ from typing import NamedTuple, ParamSpec, TypeVar
 
 import click
 
-from bus.client import RedisClient, open_redis
-from bus.keys import Keys
-from bus.seal import StoreSeal, StoreSealed
-from bus.sealing import StoreKeys
-from bus.wire import RedisFailed
+from bus.records.keys import Keys
+from bus.records.sealing import StoreKeys
+from bus.steps.seal import StoreSeal, StoreSealed
+from bus.transport.client import RedisClient, open_redis
+from bus.transport.wire import RedisFailed
 from supervisor.key_settings import KeySettings
 from supervisor.redis_server import RedisDoesNotStart
 from supervisor.secrets import Secret, load_store_secret

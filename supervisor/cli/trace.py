@@ -7,8 +7,8 @@ import click
 import msgspec
 import trio
 
-from bus.letters import Quarantine
-from bus.trace import Event, Ledger
+from bus.steps.letters import Quarantine
+from bus.views.trace import Event, Ledger
 from supervisor.cli.keys.telling import told
 from supervisor.cli.store import REFUSALS, open_store, shown, time_of
 

@@ -1,15 +1,15 @@
-"""The age of the last backup, by the note in Redis (bus/last_backup.py), against how old it may become."""
+"""The age of the last backup, by the note in Redis (bus/steps/last_backup.py), against how old it may become."""
 
 from collections.abc import Iterator
 
 import trio
 
-from bus.client import open_redis
-from bus.clock import redis_ms
-from bus.keys import Keys
-from bus.last_backup import LastBackup, last_backup
-from bus.lua import Scripts
-from bus.wire import RedisFailed
+from bus.records.keys import Keys
+from bus.steps.last_backup import LastBackup, last_backup
+from bus.transport.client import open_redis
+from bus.transport.clock import redis_ms
+from bus.transport.lua import Scripts
+from bus.transport.wire import RedisFailed
 from host.budgets import MIB
 from supervisor.doctor.case import Case
 from supervisor.doctor.findings import Finding, at_most, judged, ok, unknown, warn

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bus.settings_reader import Reader, SettingsError, number
+from bus.settings.reader import Reader, SettingsError, number
 from supervisor import settings_parsers as parsers
 from supervisor.backup_age import backup_max_age_seconds_of
 from supervisor.config import (

@@ -5,8 +5,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from bus.redis_tls import REDIS_KEY
-from bus.settings_reader import Reader
+from bus.settings.reader import Reader
+from bus.settings.redis_tls import REDIS_KEY
 from host.redis_folder import APPEND_ONLY_FOLDER, DATA_FOLDER
 from supervisor.config import ALL_SETTINGS, BACKUP_IDENTITY_FILE, BACKUP_PASSPHRASE_FILE
 from supervisor.doctor.case import Case

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 
 from redis.exceptions import ResponseError
 
-from bus.keys import Keys
-from bus.lua import Argument, Scripts
-from bus.wire import Answer, RedisFailed, Wire, failure, needs_new_connection
+from bus.records.keys import Keys
+from bus.transport.lua import Argument, Scripts
+from bus.transport.wire import Answer, RedisFailed, Wire, failure, needs_new_connection
 from supervisor.doctor.case import Case
 from supervisor.doctor.findings import Finding, ok, unknown
 from supervisor.doctor.leaks import SUBJECT, told

@@ -7,10 +7,10 @@ from typing import cast
 
 import trio
 
-from bus.client import RedisClient, open_redis
-from bus.keys import Keys
-from bus.lua import Scripts
-from bus.wire import RedisFailed, RedisUnavailable
+from bus.records.keys import Keys
+from bus.transport.client import RedisClient, open_redis
+from bus.transport.lua import Scripts
+from bus.transport.wire import RedisFailed, RedisUnavailable
 from host.budgets import MIB, SMALLEST_REDIS_BYTES
 from host.embedded import layout_of
 from host.redis_folder import DATA_FOLDER, LOG_FILE
@@ -39,7 +39,7 @@ BY_REASON: Mapping[str, str] = {
     "too_many_clients": "redis-cli CONFIG SET maxclients, or find who connects: redis-cli CLIENT LIST",
     "loading": "wait: it reads its file",
 }
-"""What helps against what Redis says no to, by the word that bus/wire.py has for it."""
+"""What helps against what Redis says no to, by the word that bus/transport/wire.py has for it."""
 
 
 def redis_url_of(case: Case) -> str | None:

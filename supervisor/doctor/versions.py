@@ -10,13 +10,13 @@ from typing import cast
 
 import trio
 
-from bus.client import RedisClient, open_redis
-from bus.generation import MOST_SLOTS
-from bus.keys import Keys
-from bus.lua import Scripts
-from bus.overview import Overview
-from bus.slots import holder_of
-from bus.wire import RedisFailed
+from bus.records.keys import Keys
+from bus.steps.slots import holder_of
+from bus.steps.write_count import MOST_SLOTS
+from bus.transport.client import RedisClient, open_redis
+from bus.transport.lua import Scripts
+from bus.transport.wire import RedisFailed
+from bus.views.overview import Overview
 from supervisor.doctor.case import Case
 from supervisor.doctor.findings import Finding, Verdict, judged, ok, unknown
 from supervisor.doctor.redis import redis_url_of

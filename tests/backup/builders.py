@@ -5,9 +5,9 @@ import os
 
 import pyrage  # type: ignore[import-untyped]
 
-from bus.client import RedisClient
-from bus.keys import Keys
-from bus.seal import StoreSeal
+from bus.records.keys import Keys
+from bus.steps.seal import StoreSeal
+from bus.transport.client import RedisClient
 from crypto.identity import IdentityKeys
 from crypto.keystore import Keystore
 from supervisor.backup.envelope import Lock

@@ -21,8 +21,8 @@ from typing import cast
 import redis
 import trio
 
-from bus.client import open_redis
-from bus.seal import StoreSeal
+from bus.steps.seal import StoreSeal
+from bus.transport.client import open_redis
 from supervisor.state_directory import take_lock
 from tests.backup.builders import AGE, KEY, read
 from tests.keeper.environment import STORE_KEY

@@ -7,9 +7,9 @@ from typing import cast
 
 import pytest
 
-from bus.client import RedisClient, open_redis
-from bus.restore_switch import RestoreSwitch
-from bus.seal import RestoreUnderWay, StoreSeal
+from bus.steps.seal import RestoreUnderWay, StoreSeal
+from bus.transport.client import RedisClient, open_redis
+from bus.whole.restore_switch import RestoreSwitch
 from supervisor import store_access
 from supervisor.backup import restoring
 from supervisor.backup.errors import BackupDamaged

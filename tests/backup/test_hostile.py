@@ -5,9 +5,9 @@ import io
 import msgspec
 import pytest
 
-from bus.saved import Conversation, Saved, Value, Waiting
-from bus.seal import CHECKED, STATE_CHECK
-from bus.sealing import StoreKeys
+from bus.records.saved import Conversation, Saved, Value, Waiting
+from bus.records.sealing import StoreKeys
+from bus.steps.seal import CHECKED, STATE_CHECK
 from supervisor.backup.contents import Keys, Manifest, encode_frame
 from supervisor.backup.errors import BackupDamaged
 from supervisor.backup.looking import Look

@@ -12,9 +12,9 @@ import pytest
 import redis
 from rich.console import Console
 
-from bus.client import open_redis
-from bus.keys import Keys
-from bus.last_backup import MOST_RECIPIENTS, LastBackup, last_backup, note_backup
+from bus.records.keys import Keys
+from bus.steps.last_backup import MOST_RECIPIENTS, LastBackup, last_backup, note_backup
+from bus.transport.client import open_redis
 from supervisor.backup.making import Making
 from supervisor.backup.restoring import Restore, Wishes
 from supervisor.cli.status_page import page

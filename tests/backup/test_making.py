@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from bus.client import open_redis
+from bus.transport.client import open_redis
 from crypto.identity import IdentityKeys
 from supervisor.backup.envelope import Envelope
 from supervisor.backup.errors import BackupDamaged, WrongAuthor

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from bus.client import open_redis
+from bus.transport.client import open_redis
 from crypto.identity import IdentityKeys
 from supervisor.backup.restoring import Restore, RestoreRefused, Wishes, _write_once
 from supervisor.key_settings import KeySettings

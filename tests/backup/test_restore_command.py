@@ -10,9 +10,9 @@ from typing import cast
 
 import trio
 
-from bus.client import open_redis
-from bus.keys import Keys
-from bus.restore_switch import RestoreSwitch
+from bus.records.keys import Keys
+from bus.transport.client import open_redis
+from bus.whole.restore_switch import RestoreSwitch
 from supervisor.state_directory import take_lock
 from tests.backup.test_restoring import THEIR_OWN
 from tests.keeper.environment import AGENT_ID, STORE_KEY

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from bus.client import open_redis
-from bus.restore_switch import MOVING, RestoreSwitch
-from bus.restoring import FEWEST_ROOM, Restoring
-from bus.saved import Value, Waiting
-from bus.seal import RESTORING
+from bus.records.saved import Value, Waiting
+from bus.steps.seal import RESTORING
+from bus.transport.client import open_redis
+from bus.whole.restore_switch import MOVING, RestoreSwitch
+from bus.whole.restoring import FEWEST_ROOM, Restoring
 from tests.backup.builders import NAMES
 from tests.redis_server import redis_server
 from tests.supervisor.builders import KEYS

@@ -5,9 +5,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
 
-from bus.restoring import Restoring
-from bus.snapshot import Snapshot
-from bus.store import Intake
+from bus.steps.store import Intake
+from bus.whole.restoring import Restoring
+from bus.whole.snapshot import Snapshot
 from tests.supervisor.builders import KEYS, Core
 from tests.supervisor.person import Person
 from tests.supervisor.test_inbound import scene

@@ -10,18 +10,18 @@ from typing import cast
 import pytest
 import trio
 
-from bus.backlog import Backlog
-from bus.client import RedisClient, open_redis
-from bus.keys import Keys
-from bus.outbox import Outbox
-from bus.policies import Policies
-from bus.restore_switch import RestoreSwitch
-from bus.restoring import PREKEYS_READ_SECONDS, Restoring
-from bus.saved import KINDS, Conversation, Fate, Saved, Waiting
-from bus.seal import RestoreUnderWay, StoreSeal
-from bus.sealing import StoreKeys
-from bus.snapshot import Snapshot
-from bus.store import Intake
+from bus.records.keys import Keys
+from bus.records.saved import KINDS, Conversation, Fate, Saved, Waiting
+from bus.records.sealing import StoreKeys
+from bus.steps.outbox import Outbox
+from bus.steps.policies import Policies
+from bus.steps.seal import RestoreUnderWay, StoreSeal
+from bus.steps.store import Intake
+from bus.transport.client import RedisClient, open_redis
+from bus.views.backlog import Backlog
+from bus.whole.restore_switch import RestoreSwitch
+from bus.whole.restoring import PREKEYS_READ_SECONDS, Restoring
+from bus.whole.snapshot import Snapshot
 from supervisor.backup.errors import BackupDamaged
 from supervisor.backup.restoring import Restore, Wishes, _Handed
 from supervisor.key_settings import KeySettings

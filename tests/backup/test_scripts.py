@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from bus.client import open_redis
-from bus.restore_switch import MOVING
-from bus.saved import Conversation
-from bus.seal import RESTORING
-from bus.snapshot import Snapshot
+from bus.records.saved import Conversation
+from bus.steps.seal import RESTORING
+from bus.transport.client import open_redis
+from bus.whole.restore_switch import MOVING
+from bus.whole.snapshot import Snapshot
 from tests.backup.test_snapshot import conversations, waiting_jobs
 from tests.bus.builders import open_bus
 from tests.keys.running import NAMES

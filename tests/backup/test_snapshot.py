@@ -10,12 +10,12 @@ import msgspec
 import pytest
 import trio
 
-from bus import snapshot
-from bus.client import RedisClient, open_redis
-from bus.kinds import PLAIN_KINDS, SEALED_KINDS
-from bus.records import decode_job_record
-from bus.saved import KINDS, Conversation, Fate, Saved, Value, Waiting, pairs
-from bus.snapshot import Snapshot
+from bus.records.kinds import PLAIN_KINDS, SEALED_KINDS
+from bus.records.records import decode_job_record
+from bus.records.saved import KINDS, Conversation, Fate, Saved, Value, Waiting, pairs
+from bus.transport.client import RedisClient, open_redis
+from bus.whole import snapshot
+from bus.whole.snapshot import Snapshot
 from tests.bus.builders import CONVERSATION, Bus, arrival_of, job_of, open_bus, open_worker
 from tests.keys.builders import fill
 from tests.keys.running import NAMES
@@ -27,7 +27,9 @@ CLASSES = (Fate.SAVED, Fate.WITH_CONVERSATION)
 
 @pytest.mark.pure
 def test_every_kind_of_key_has_its_line() -> None:
-    assert KINDS.keys() == SEALED_KINDS | PLAIN_KINDS, "bus/saved.py says of each kind what a backup does with it"
+    assert KINDS.keys() == SEALED_KINDS | PLAIN_KINDS, (
+        "bus/records/saved.py says of each kind what a backup does with it"
+    )
     page = (Path(__file__).parents[2] / "docs" / "disaster.md").read_text(encoding="utf-8")
     lines = [line for line in page.splitlines() if line.startswith("| `")]
     assert sorted(line.split("`")[1] for line in lines if line.split("`")[1] in KINDS) == sorted(KINDS)
@@ -36,7 +38,7 @@ def test_every_kind_of_key_has_its_line() -> None:
         if kind in KINDS:
             cells = [cell.strip() for cell in line.strip("|").split("|")]
             assert cells == [f"`{kind}`", KINDS[kind].fate.value, KINDS[kind].why], (
-                "docs/disaster.md says what bus/saved.py does"
+                "docs/disaster.md says what bus/records/saved.py does"
             )
 
 

@@ -3,11 +3,11 @@
 import io
 from pathlib import Path
 
-from bus.client import open_redis
-from bus.keys import Keys
-from bus.restoring import Restoring
-from bus.saved import Saved
-from bus.seal import StoreSeal
+from bus.records.keys import Keys
+from bus.records.saved import Saved
+from bus.steps.seal import StoreSeal
+from bus.transport.client import open_redis
+from bus.whole.restoring import Restoring
 from supervisor.backup.contents import Manifest
 from supervisor.backup.looking import Look
 from supervisor.backup.reading import BackupKey, read_backup

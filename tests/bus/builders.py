@@ -6,17 +6,17 @@ from dataclasses import dataclass
 
 import msgspec
 
-from bus.client import RedisClient, open_redis
-from bus.jobs import JobStore
-from bus.keys import REPLIES_GROUP, Keys
-from bus.letters import DeadLetters
-from bus.outbox import Commit, Outbox
-from bus.policies import Policies
-from bus.readers import Entry, StreamReader
-from bus.records import SCHEMA_VERSION, InboundMessage, OutboxRecord, Reply, decode_reply_record, pack_job
-from bus.recovery import Recovery
-from bus.sealing import BusKey
-from bus.store import Arrival, Intake, SessionWrite, Source, Store
+from bus.records.keys import REPLIES_GROUP, Keys
+from bus.records.records import SCHEMA_VERSION, InboundMessage, OutboxRecord, Reply, decode_reply_record, pack_job
+from bus.records.sealing import BusKey
+from bus.steps.jobs import JobStore
+from bus.steps.letters import DeadLetters
+from bus.steps.outbox import Commit, Outbox
+from bus.steps.policies import Policies
+from bus.steps.recovery import Recovery
+from bus.steps.store import Arrival, Intake, SessionWrite, Source, Store
+from bus.transport.client import RedisClient, open_redis
+from bus.transport.readers import Entry, StreamReader
 
 AGENT = "01906abc-0000-7000-8000-000000000001"
 PEER = ("person", "device")

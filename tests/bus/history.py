@@ -11,7 +11,7 @@ from itertools import count
 
 import msgspec
 
-from bus.records import OutboxRecord
+from bus.records.records import OutboxRecord
 
 REFUSAL_PLACE = "!refused"
 

@@ -8,20 +8,20 @@ from typing import cast
 
 from redis.exceptions import ResponseError
 
-from bus.client import Commands
-from bus.generation import Found, Generation, Proof
-from bus.held import Notes
-from bus.job_steps import JobSteps
-from bus.keys import JOBS_GROUP, REPLIES_GROUP, Keys
-from bus.letters import DeadLetters, Quarantine
-from bus.lua import Argument, Scripts
-from bus.outbox import Outbox
-from bus.policies import Policies, PolicyStore
-from bus.readers import Entry, decode_entries
-from bus.records import Job, decode_job_record
-from bus.recovery import Recovery
-from bus.store import MOST_WAITING_IN_ALL, Store
-from bus.wire import Value, Wire, failure
+from bus.records.keys import JOBS_GROUP, REPLIES_GROUP, Keys
+from bus.records.records import Job, decode_job_record
+from bus.steps.held import Notes
+from bus.steps.job_steps import JobSteps
+from bus.steps.letters import DeadLetters, Quarantine
+from bus.steps.outbox import Outbox
+from bus.steps.policies import Policies, PolicyStore
+from bus.steps.recovery import Recovery
+from bus.steps.store import MOST_WAITING_IN_ALL, Store
+from bus.steps.write_count import Found, Generation, Proof
+from bus.transport.client import Commands
+from bus.transport.lua import Argument, Scripts
+from bus.transport.readers import Entry, decode_entries
+from bus.transport.wire import Value, Wire, failure
 from tests.bus.builders import AGENT, BUS_KEY
 from tests.bus.memory.world import size_of
 from tests.bus.scenes import RESTING_FIELDS, RESTING_KINDS, SERVER, Facts, Supervisor, Worker, at_once

@@ -11,11 +11,11 @@ from typing import Any, Protocol, TypeVar, cast
 
 import msgspec
 
-from bus.generation import Found, Generation, Proof
-from bus.policies import Policies
-from bus.readers import Entry
-from bus.records import Job
-from bus.store import MOST_WAITING_IN_ALL
+from bus.records.records import Job
+from bus.steps.policies import Policies
+from bus.steps.store import MOST_WAITING_IN_ALL
+from bus.steps.write_count import Found, Generation, Proof
+from bus.transport.readers import Entry
 from tests.bus.builders import AGENT, BUS_KEY
 from tests.bus.memory.inbound import MemoryNotes, MemoryQuarantine, MemoryStore
 from tests.bus.memory.outbound import MemoryOutbox

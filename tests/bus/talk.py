@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from bus.outbox import Commit, Committed
-from bus.policies import Policies
-from bus.readers import Entry
-from bus.records import SCHEMA_VERSION, OutboxRecord, decode_reply_record
-from bus.recovery import Reclaim, Reclaimed
-from bus.store import Intake, SessionWrite, Source
+from bus.records.records import SCHEMA_VERSION, OutboxRecord, decode_reply_record
+from bus.steps.outbox import Commit, Committed
+from bus.steps.policies import Policies
+from bus.steps.recovery import Reclaim, Reclaimed
+from bus.steps.store import Intake, SessionWrite, Source
+from bus.transport.readers import Entry
 from tests.bus.builders import CONVERSATION, PEER, arrival_of, job_of, reply, signed_id_of, text_of
 from tests.bus.scenes import Scene, Supervisor, Worker
 

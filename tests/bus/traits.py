@@ -6,13 +6,13 @@
 from collections.abc import Iterable, Sequence
 from typing import Literal, Protocol
 
-from bus.held import Note
-from bus.job_steps import Emitted, Failed, Finished, Said, Started
-from bus.letters import DeadLetter, GivenUp, Quarantined, Revived
-from bus.outbox import Commit
-from bus.records import Job, OutboxRecord, Reply, SentNote
-from bus.recovery import Held, Pending, Reclaim, Reclaimed
-from bus.store import Arrival, Intake, Look, SessionWrite
+from bus.records.records import Job, OutboxRecord, Reply, SentNote
+from bus.steps.held import Note
+from bus.steps.job_steps import Emitted, Failed, Finished, Said, Started
+from bus.steps.letters import DeadLetter, GivenUp, Quarantined, Revived
+from bus.steps.outbox import Commit
+from bus.steps.recovery import Held, Pending, Reclaim, Reclaimed
+from bus.steps.store import Arrival, Intake, Look, SessionWrite
 from host.budgets import StoreBudgets
 
 

@@ -2,7 +2,7 @@
 
 import trio
 
-from bus.records import InboundMessage
+from bus.records.records import InboundMessage
 from tests.chaos.script import PIECE, Answer, handling_of
 from workers import Agent
 from workers.chat import Chat

@@ -7,7 +7,7 @@ from typing import cast
 
 import redis
 
-from bus.keys import Keys
+from bus.records.keys import Keys
 
 ID_BYTES = 8
 ANSWER_SECONDS = 2.0

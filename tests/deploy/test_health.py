@@ -15,7 +15,7 @@ from pathlib import Path
 
 import trio
 
-from bus.client import open_redis
+from bus.transport.client import open_redis
 from sandbox.people import connected
 from tests.chaos.house import House, house
 

@@ -8,7 +8,7 @@ import pytest
 import trio
 from prometheus_client import disable_created_metrics, enable_created_metrics, generate_latest
 
-from bus.backlog import Backlog
+from bus.views.backlog import Backlog
 from supervisor import gauges
 from supervisor.gauges import ALL_GAUGES, Gauges
 from supervisor.metrics import Metrics

@@ -1,6 +1,6 @@
 """A handler that does what none should: it prints what it was told."""
 
-from bus.records import InboundMessage
+from bus.records.records import InboundMessage
 from workers import Agent
 from workers.chat import Chat
 

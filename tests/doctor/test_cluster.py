@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from bus.keys import Keys
+from bus.records.keys import Keys
 from supervisor.doctor.leaks import needles_of
 from supervisor.doctor.leaks_redis import look_into_redis
 from supervisor.doctor.redis import look_at_redis
-from tests.bus.several_redis import SLOTS, several, until, with_cluster
+from tests.bus.transport.several_redis import SLOTS, several, until, with_cluster
 from tests.doctor.builders import case_of, named
 from tests.keeper.environment import AGENT_ID, STORE_KEY
 

@@ -10,7 +10,7 @@ import pytest
 import redis
 import trio
 
-from bus.keys import Keys
+from bus.records.keys import Keys
 from supervisor.cli.leak_test import look_for_leaks
 from supervisor.doctor import leaks_redis
 from supervisor.doctor.case import Case

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 import redis
 
-from bus.keys import Keys
-from bus.overview import Presence
-from bus.slots import Holder
+from bus.records.keys import Keys
+from bus.steps.slots import Holder
+from bus.views.overview import Presence
 from supervisor.doctor.descriptors import look_at_descriptors
 from supervisor.doctor.limits import look_at_limits, span_seconds, unit_of
 from supervisor.doctor.versions import look_at_versions

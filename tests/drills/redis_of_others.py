@@ -16,8 +16,8 @@ from typing import cast
 import redis
 import trio
 
-from bus.lua import Scripts, commands_of
-from tests.bus.several_redis import (
+from bus.transport.lua import Scripts, commands_of
+from tests.bus.transport.several_redis import (
     MASTER,
     SLOTS,
     Several,

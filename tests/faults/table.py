@@ -78,14 +78,16 @@ def here(why: str) -> Row:
 ALL_LOOPS = "tests/faults/test_redis_loops.py::test_no_loop_over_redis_ends_and_each_goes_on"
 RELAY_LOOPS = "tests/faults/test_redis_loops.py::test_no_loop_over_the_relay_ends_and_each_goes_on"
 SAVED_PAGES = "tests/backup/test_snapshot.py::test_a_store_of_more_than_a_page_is_saved_to_its_end"
-WAITING = "tests/bus/test_refusals.py::test_what_waits_in_redis_survives_says_once_and_goes_on_within_two_seconds"
+WAITING = (
+    "tests/bus/transport/test_refusals.py::test_what_waits_in_redis_survives_says_once_and_goes_on_within_two_seconds"
+)
 TAKING = (
     "tests/workers/test_redis_faults.py::test_a_worker_takes_jobs_again_within_two_seconds_and_says_once_what_was_wrong"
 )
 TELLING = "tests/workers/test_redis_faults.py::test_what_a_job_has_to_say_waits_until_redis_takes_it"
 WORKER_LINES = "tests/pool/test_worker_lines.py"
 KEEPER_LINES = "tests/keeper/test_lines_of_other_releases.py"
-PAGES = "tests/bus/test_more_than_a_page.py"
+PAGES = "tests/bus/steps/test_more_than_a_page.py"
 
 in_redis = held((Kind.REDIS, ALL_LOOPS))
 waits_in_redis = held((Kind.REDIS, WAITING))
@@ -98,13 +100,13 @@ ROWS: dict[str, Row] = {
             "tests/telemetry/test_shipping.py::test_whatever_the_receiver_does_the_thread_goes_on_and_sends_again",
         )
     ),
-    "bus/leases.py:LeaseKeeper._run": waits_in_redis,
-    "bus/readers.py:StreamReader.read": held(
+    "bus/transport/leases.py:LeaseKeeper._run": waits_in_redis,
+    "bus/transport/readers.py:StreamReader.read": held(
         (Kind.REDIS, WAITING),
         (Kind.PAGES, f"{PAGES}::test_jobs_that_were_read_and_not_received_come_again_whatever_the_free_slots_are"),
     ),
-    "bus/readers.py:LiveSubscriber._run": waits_in_redis,
-    "bus/readers.py:LiveSubscriber._hear": waits_in_redis,
+    "bus/transport/readers.py:LiveSubscriber._run": waits_in_redis,
+    "bus/transport/readers.py:LiveSubscriber._hear": waits_in_redis,
     "supervisor/delivery.py:Delivery._resend": in_redis,
     "supervisor/delivery.py:Delivery._leave_in_doubt": held(
         (
@@ -189,32 +191,32 @@ ROWS: dict[str, Row] = {
         (Kind.LINE, f"{KEEPER_LINES}::test_the_control_socket_answers_each_line_that_it_cannot_read_and_goes_on")
     ),
     # Asked for by the page
-    "bus/client.py:members_until": held((Kind.PAGES, f"{PAGES}::test_all_sends_that_are_due_are_sent_again")),
-    "bus/recovery.py:Recovery.pending": held(
+    "bus/transport/client.py:members_until": held((Kind.PAGES, f"{PAGES}::test_all_sends_that_are_due_are_sent_again")),
+    "bus/steps/recovery.py:Recovery.pending": held(
         (Kind.PAGES, f"{PAGES}::test_all_entries_of_a_dead_consumer_are_found_and_released")
     ),
-    "bus/recovery.py:Recovery._for_each": held(
+    "bus/steps/recovery.py:Recovery._for_each": held(
         (Kind.PAGES, f"{PAGES}::test_all_failed_jobs_whose_time_has_come_start_at_once")
     ),
-    "bus/letters.py:DeadLetters.all": held(
+    "bus/steps/letters.py:DeadLetters.all": held(
         (Kind.PAGES, "tests/faults/test_walks.py::test_dead_letters_and_ledger_are_walked_to_their_end")
     ),
-    "bus/trace.py:Ledger._events": held(
+    "bus/views/trace.py:Ledger._events": held(
         (Kind.PAGES, "tests/faults/test_walks.py::test_dead_letters_and_ledger_are_walked_to_their_end")
     ),
-    "bus/overview.py:Overview.kinds": held(
+    "bus/views/overview.py:Overview.kinds": held(
         (Kind.PAGES, "tests/faults/test_walks.py::test_a_store_of_more_than_a_page_is_counted")
     ),
-    "bus/client.py:keys_like": held(
+    "bus/transport/client.py:keys_like": held(
         (Kind.PAGES, "tests/faults/test_walks.py::test_a_store_of_more_than_a_page_is_sealed_anew_to_its_end"),
         (Kind.PAGES, SAVED_PAGES),
     ),
-    "bus/snapshot.py:Snapshot._list": held((Kind.PAGES, SAVED_PAGES)),
-    "bus/snapshot.py:Snapshot._stream": held((Kind.PAGES, SAVED_PAGES)),
-    "bus/snapshot.py:Snapshot._list_from_the_end": held(
+    "bus/whole/snapshot.py:Snapshot._list": held((Kind.PAGES, SAVED_PAGES)),
+    "bus/whole/snapshot.py:Snapshot._stream": held((Kind.PAGES, SAVED_PAGES)),
+    "bus/whole/snapshot.py:Snapshot._list_from_the_end": held(
         (Kind.PAGES, "tests/backup/test_snapshot.py::test_a_conversation_in_which_very_much_waits_is_read_in_parts")
     ),
-    "bus/snapshot.py:Snapshot._sorted_from_the_end": held(
+    "bus/whole/snapshot.py:Snapshot._sorted_from_the_end": held(
         (Kind.PAGES, "tests/backup/test_snapshot.py::test_a_conversation_in_which_very_much_waits_is_read_in_parts")
     ),
 }
@@ -222,19 +224,19 @@ ROWS: dict[str, Row] = {
 # Within an operation that raises to its caller, or has its own end and its own tests
 STEPS: dict[str, tuple[str, ...]] = {
     "raises RedisFailed to who asked; each turn is a command of its own, and the bound of what is looked at is said there": (
-        "bus/backlog.py:Backlog.quarantine",
-        "bus/backlog.py:Backlog._unacknowledged_seconds",
+        "bus/views/backlog.py:Backlog.quarantine",
+        "bus/views/backlog.py:Backlog._unacknowledged_seconds",
     ),
     "raises RedisFailed to its caller, a loop of this table or a command of the operator; it ends with what it walks": (
-        "bus/letters.py:Quarantine.rows",
+        "bus/steps/letters.py:Quarantine.rows",
         "supervisor/doctor/leaks_redis.py:_keys",
         "supervisor/doctor/leaks_redis.py:_scan",
-        "bus/letters.py:Quarantine.waiting_for",
-        "bus/letters.py:Quarantine.list_waiting",
-        "bus/letters.py:Quarantine.want",
-        "bus/recovery.py:Recovery.make_groups",
-        "bus/recovery.py:Recovery.forget_idle_consumers",
-        "bus/trace.py:Ledger._about",
+        "bus/steps/letters.py:Quarantine.waiting_for",
+        "bus/steps/letters.py:Quarantine.list_waiting",
+        "bus/steps/letters.py:Quarantine.want",
+        "bus/steps/recovery.py:Recovery.make_groups",
+        "bus/steps/recovery.py:Recovery.forget_idle_consumers",
+        "bus/views/trace.py:Ledger._about",
         "supervisor/second_chances.py:SecondChances._mark_what_may_be_mended",
         "supervisor/cli/dead.py:_chosen",
         "supervisor/cli/dead.py:_selected",
@@ -243,34 +245,34 @@ STEPS: dict[str, tuple[str, ...]] = {
         "supervisor/grant_ledger.py:GrantLedger._entries_and_head",
     ),
     "a walk of a rotation; a failure ends the command, and its next run completes it (tests/keys/test_rotate_store.py)": (
-        "bus/reseal.py:Resealer._walk",
-        "bus/reseal.py:_Walk._mailbox",
-        "bus/reseal.py:_Walk._together",
-        "bus/reseal.py:_Walk._out_box",
-        "bus/reseal.py:_Walk._grant_log",
-        "bus/reseal.py:_Walk.stream",
-        "bus/reseal.py:_Walk.dead_letters",
-        "bus/reseal.py:_Walk._entries",
+        "bus/whole/reseal.py:Resealer._walk",
+        "bus/whole/reseal.py:_Walk._mailbox",
+        "bus/whole/reseal.py:_Walk._together",
+        "bus/whole/reseal.py:_Walk._out_box",
+        "bus/whole/reseal.py:_Walk._grant_log",
+        "bus/whole/reseal.py:_Walk.stream",
+        "bus/whole/reseal.py:_Walk.dead_letters",
+        "bus/whole/reseal.py:_Walk._entries",
     ),
     "a backup is read or made; what fails is raised, ends the command, and leaves no file (tests/backup)": (
-        "bus/snapshot.py:Snapshot.kinds",
-        "bus/snapshot.py:Snapshot.everything",
-        "bus/snapshot.py:Snapshot._hashes",
-        "bus/snapshot.py:Snapshot._scan",
-        "bus/snapshot.py:Snapshot._quarantined",
-        "bus/snapshot.py:Snapshot._conversations",
-        "bus/snapshot.py:Snapshot._in_parts",
+        "bus/whole/snapshot.py:Snapshot.kinds",
+        "bus/whole/snapshot.py:Snapshot.everything",
+        "bus/whole/snapshot.py:Snapshot._hashes",
+        "bus/whole/snapshot.py:Snapshot._scan",
+        "bus/whole/snapshot.py:Snapshot._quarantined",
+        "bus/whole/snapshot.py:Snapshot._conversations",
+        "bus/whole/snapshot.py:Snapshot._in_parts",
         "supervisor/backup/envelope.py:_exactly",
         "supervisor/backup/envelope.py:_line",
         "supervisor/backup/making.py:Making._bytes",
     ),
     "a restore into a place that nobody has open: what fails is raised, ends the command, and leaves the old store or a decided step to finish "
     "(tests/backup/test_restoring.py, test_restore_command.py)": (
-        "bus/restore_switch.py:RestoreSwitch._drop",
-        "bus/restore_switch.py:RestoreSwitch.finish",
-        "bus/restoring.py:Restoring._far_id",
-        "bus/restoring.py:Restoring._pages",
-        "bus/restoring.py:Restoring._waiting",
+        "bus/whole/restore_switch.py:RestoreSwitch._drop",
+        "bus/whole/restore_switch.py:RestoreSwitch.finish",
+        "bus/whole/restoring.py:Restoring._far_id",
+        "bus/whole/restoring.py:Restoring._pages",
+        "bus/whole/restoring.py:Restoring._waiting",
     ),
     "one reply that waits for the rate, which Redis counts: RedisFailed ends its turn, and it is tried again (tests/supervisor/test_rate_line.py)": (
         "supervisor/rate_line.py:RateLine.commit",
@@ -286,17 +288,17 @@ STEPS: dict[str, tuple[str, ...]] = {
         "supervisor/sessions.py:Sessions.never_send_on_again",
         "supervisor/cli/keys/rotation.py:_ask_for_prekey",
     ),
-    "one exchange on a connection of ours: it has a time limit, closes the connection and raises RedisUnavailable (tests/bus/test_client.py)": (
-        "bus/client.py:RedisClient._ask",
-        "bus/client.py:RedisClient._drive",
-        "bus/client.py:RedisClient._follow_asked",
-        "bus/asked_node.py:AskedNode.exchange",
-        "bus/link.py:Link._watch",
-        "bus/link.py:Link._send",
-        "bus/link.py:Link._receive",
+    "one exchange on a connection of ours: it has a time limit, closes the connection and raises RedisUnavailable (tests/bus/transport/test_client.py)": (
+        "bus/transport/client.py:RedisClient._ask",
+        "bus/transport/client.py:RedisClient._drive",
+        "bus/transport/client.py:RedisClient._follow_asked",
+        "bus/transport/asked_node.py:AskedNode.exchange",
+        "bus/transport/link.py:Link._watch",
+        "bus/transport/link.py:Link._send",
+        "bus/transport/link.py:Link._receive",
     ),
     "the reader's entries until one is a job; what the reader raises goes to the runner": (
-        "bus/jobs.py:JobStore.take",
+        "bus/steps/jobs.py:JobStore.take",
     ),
     "at most 5 s for a message; every RestFailed is waited out or raised (tests/supervisor/test_owners.py, test_group_keys.py)": (
         "supervisor/asking.py:asked",
@@ -327,7 +329,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     ),
     "one acknowledgement, until it is noted; every RedisFailed is a further turn or the resend's (tests/supervisor/test_delivery.py)": (
         "supervisor/delivery.py:Delivery._settle",
-        "bus/outbox.py:Outbox.leave_to_others",
+        "bus/steps/outbox.py:Outbox.leave_to_others",
     ),
     "what a handler has said, in its order, and its end, by until_redis_answers": (
         "workers/sending.py:Sending.flush",

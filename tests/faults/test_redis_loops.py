@@ -1,7 +1,7 @@
 """Every loop of a supervisor and of a worker over Redis, through every way in which Redis can fail: none ends, each goes on by itself.
 
 All run at once in one scene on a real Redis. A fault stands in the way of every command; which loop met it is known by the context that a
-task inherits. The readers and threads with connections of their own are in tests/bus/test_refusals.py.
+task inherits. The readers and threads with connections of their own are in tests/bus/transport/test_refusals.py.
 """
 
 import contextlib
@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from bus.client import RedisClient
-from bus.jobs import JobStore
-from bus.letters import DeadLetters, Quarantine
-from bus.slots import SlotStore
-from bus.wire import RedisDenied, RedisFailed, RedisFull, RedisRefused, RedisUnavailable
+from bus.steps.jobs import JobStore
+from bus.steps.letters import DeadLetters, Quarantine
+from bus.steps.slots import SlotStore
+from bus.transport.client import RedisClient
+from bus.transport.wire import RedisDenied, RedisFailed, RedisFull, RedisRefused, RedisUnavailable
 from supervisor.overflow import Overflow
 from supervisor.redis_watch import RedisWatch
 from supervisor.relations import Relations

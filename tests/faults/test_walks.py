@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from bus.client import keys_like
-from bus.letters import PAGE as LETTERS_PAGE
-from bus.letters import DeadLetters
-from bus.overview import SCAN_COUNT, Overview
-from bus.reseal import PAGE as KEYS_PAGE
-from bus.trace import PAGE as LEDGER_PAGE
-from bus.trace import Ledger
+from bus.steps.letters import PAGE as LETTERS_PAGE
+from bus.steps.letters import DeadLetters
+from bus.transport.client import keys_like
+from bus.views.overview import SCAN_COUNT, Overview
+from bus.views.trace import PAGE as LEDGER_PAGE
+from bus.views.trace import Ledger
+from bus.whole.reseal import PAGE as KEYS_PAGE
 from tests.bus.builders import Bus, open_bus
 from tests.redis_server import redis_server
 

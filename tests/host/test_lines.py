@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bus.control import (
+from bus.records.control import (
     Crashed,
     Drain,
     Drained,

@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from bus import leases, slots
+from bus.steps import slots
+from bus.transport import leases
 from supervisor import reclaimer
 from supervisor.keeper import Timings
 from supervisor.pool_settings import PoolSettings

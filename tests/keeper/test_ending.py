@@ -4,7 +4,7 @@ from types import TracebackType
 
 import pytest
 
-from bus.settings_reader import SettingsError
+from bus.settings.reader import SettingsError
 from supervisor.cli.ending import ending_of
 
 pytestmark = pytest.mark.pure

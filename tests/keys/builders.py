@@ -6,14 +6,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import cast
 
-from bus.client import RedisClient
-from bus.jobs import JobStore
-from bus.keys import REPLIES_GROUP, Keys
-from bus.letters import DeadLetters
-from bus.outbox import Committed, Outbox
-from bus.policies import Policies, PolicyStore
-from bus.readers import Entry, StreamReader
-from bus.records import (
+from bus.records.keys import REPLIES_GROUP, Keys
+from bus.records.records import (
     SCHEMA_VERSION,
     BadRecord,
     InboundMessage,
@@ -26,10 +20,16 @@ from bus.records import (
     pack_job,
     unpack_job,
 )
-from bus.reseal import job_or_reply
-from bus.sealing import SealBroken, StoreKeys
-from bus.store import Arrival, SessionWrite, Source, Store
-from bus.vault import LedgerStep, Vault, Versioned
+from bus.records.sealing import SealBroken, StoreKeys
+from bus.steps.jobs import JobStore
+from bus.steps.letters import DeadLetters
+from bus.steps.outbox import Committed, Outbox
+from bus.steps.policies import Policies, PolicyStore
+from bus.steps.store import Arrival, SessionWrite, Source, Store
+from bus.steps.vault import LedgerStep, Vault, Versioned
+from bus.transport.client import RedisClient
+from bus.transport.readers import Entry, StreamReader
+from bus.whole.reseal import job_or_reply
 from tests.keeper.environment import AGENT_ID
 
 CONSUMER = "supervisor-of-the-test"

@@ -13,9 +13,9 @@ import trio
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from bus.client import RedisClient, open_redis
-from bus.keys import Keys
-from bus.seal import StoreSeal
+from bus.records.keys import Keys
+from bus.steps.seal import StoreSeal
+from bus.transport.client import RedisClient, open_redis
 from host import embedded
 from supervisor.key_settings import KeySettings
 from supervisor.secrets import load_or_make_store_secret

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import trio
 
-from bus.sealing import StoreKeys
+from bus.records.sealing import StoreKeys
 from tests.keys.running import PROGRAM
 from tests.world import DRAIN_SECONDS, World, agent, world
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from bus.client import open_redis
-from bus.keys import Keys
-from bus.sealing import StoreKeys
-from bus.vault import Vault
+from bus.records.keys import Keys
+from bus.records.sealing import StoreKeys
+from bus.steps.vault import Vault
+from bus.transport.client import open_redis
 from crypto.identity import IdentityKeys, LocalDevice
 from crypto.words import WORDS
 from supervisor import prekeys as prekeys_module

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from bus.client import open_redis
-from bus.generation import Generation
-from bus.seal import StoreSeal
-from bus.vault import Vault, Versioned
+from bus.steps.seal import StoreSeal
+from bus.steps.vault import Vault, Versioned
+from bus.steps.write_count import Generation
+from bus.transport.client import open_redis
 from crypto.grants import Grant, KeyChangePolicy, Status
 from crypto.identity import IdentityKeys
 from crypto.strict_base64 import encode

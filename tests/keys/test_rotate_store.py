@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from bus.client import open_redis
-from bus.keys import REPLIES_GROUP, Keys
-from bus.seal import StoreSeal
+from bus.records.keys import REPLIES_GROUP, Keys
+from bus.steps.seal import StoreSeal
+from bus.transport.client import open_redis
 from supervisor import store_access
 from supervisor.key_settings import KeySettings
 from supervisor.secrets import RotationUnfinished, load_store_secret

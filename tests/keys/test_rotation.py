@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from bus.client import RedisClient, open_redis
-from bus.keys import Keys
-from bus.kinds import PLAIN_KINDS, SEALED_KINDS
-from bus.lua import Argument, Scripts
-from bus.reseal import Resealer
-from bus.seal import OtherStoreSecret, RotationUnderWay, StoreSeal
-from bus.sealing import BusKey, SealBroken, StoreKeys
-from bus.wire import Value
+from bus.records.keys import Keys
+from bus.records.kinds import PLAIN_KINDS, SEALED_KINDS
+from bus.records.sealing import BusKey, SealBroken, StoreKeys
+from bus.steps.seal import OtherStoreSecret, RotationUnderWay, StoreSeal
+from bus.transport.client import RedisClient, open_redis
+from bus.transport.lua import Argument, Scripts
+from bus.transport.wire import Value
+from bus.whole.reseal import Resealer
 from supervisor.secrets import RotationUnfinished, Secret, load_store_secret
 from supervisor.store_rotation import InNamedFile, InStateDirectory, Rotated, RotationRefused, StoreRotation
 from tests.keeper.environment import AGENT_ID
@@ -262,5 +262,7 @@ def test_every_kind_of_key_is_known_as_sealed_or_plain() -> None:
         if callable(member):
             member = member(*arguments.get(name, ("x",)))
         spelled.add(NAMES.split(member)[0])
-    assert spelled == SEALED_KINDS | PLAIN_KINDS, "bus/kinds.py says of each kind whether a rotation has to re-seal it"
+    assert spelled == SEALED_KINDS | PLAIN_KINDS, (
+        "bus/records/kinds.py says of each kind whether a rotation has to re-seal it"
+    )
     assert not SEALED_KINDS & PLAIN_KINDS

@@ -9,7 +9,7 @@ import structlog
 import trio
 import trio.testing
 
-from bus.trace import Ledger
+from bus.views.trace import Ledger
 from host.budgets import EVIDENCE_BYTES
 from supervisor.evidence import decode_evidence
 from supervisor.frames import MessageNew

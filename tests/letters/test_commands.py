@@ -11,12 +11,12 @@ import msgspec
 import pytest
 import trio
 
-from bus.client import open_redis
-from bus.letters import DeadLetters, Quarantine
-from bus.records import SCHEMA_VERSION, OutboxRecord
-from bus.seal import StoreSeal
-from bus.sealing import StoreKeys
-from bus.store import Arrival, Source, Store
+from bus.records.records import SCHEMA_VERSION, OutboxRecord
+from bus.records.sealing import StoreKeys
+from bus.steps.letters import DeadLetters, Quarantine
+from bus.steps.seal import StoreSeal
+from bus.steps.store import Arrival, Source, Store
+from bus.transport.client import open_redis
 from crypto.strict_base64 import encode
 from supervisor.frames import MessageNew
 from supervisor.frames import encode as encode_frame

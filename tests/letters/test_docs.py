@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bus.trace import WORDS
+from bus.views.trace import WORDS
 from crypto.errors import Reason
 from supervisor.cli import dead, quarantine
 from supervisor.remedies import DEAD, HANDLER_REASON, QUARANTINE, REFUSED_CODE, Remedy
@@ -21,7 +21,7 @@ SCRIPTS = ROOT / "bus" / "scripts"
 # Where a reason of a dead letter is spelled: the calls, and the place of the reason among their arguments.
 CALLS = {
     ("workers/runner.py", "_fail"): 1,
-    ("bus/jobs.py", "_fail"): 3,
+    ("bus/steps/jobs.py", "_fail"): 3,
     ("supervisor/outbound.py", "_drop"): 1,
     ("supervisor/outbound.py", "drop_reply"): 1,
     ("supervisor/delivery.py", "drop_reply"): 1,
@@ -75,7 +75,7 @@ def name_of(function: ast.expr) -> str:
 
 
 def reasons_in_lua() -> Iterator[str]:
-    for path in SCRIPTS.glob("*.lua"):
+    for path in SCRIPTS.rglob("*.lua"):
         text = path.read_text(encoding="utf-8")
         yield from re.findall(r"bury\([^,]+, '(\w+)'", text)
         yield from re.findall(r"reason = '(\w+)'", text)
@@ -88,12 +88,13 @@ def test_every_reason_for_which_something_is_given_up_has_a_row() -> None:
 
 
 def notes() -> Iterator[str]:
-    for path in SCRIPTS.glob("*.lua"):
+    for path in SCRIPTS.rglob("*.lua"):
         yield from re.findall(r"note(?:_in|_first)?\((?:KEYS\[\d\], )?'(\w+)'", path.read_text(encoding="utf-8"))
     yield from re.findall(
-        r"'(\w+)'", (SCRIPTS / "accept.lua").read_text(encoding="utf-8").partition("local event =")[2].splitlines()[0]
+        r"'(\w+)'",
+        (SCRIPTS / "intake" / "accept.lua").read_text(encoding="utf-8").partition("local event =")[2].splitlines()[0],
     )
-    outcomes = re.search(r"outcome: (.+)", (SCRIPTS / "finish.lua").read_text(encoding="utf-8"))
+    outcomes = re.search(r"outcome: (.+)", (SCRIPTS / "jobs" / "finish.lua").read_text(encoding="utf-8"))
     assert outcomes is not None
     yield from re.split(r", | or ", outcomes[1])
 

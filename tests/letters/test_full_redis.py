@@ -5,8 +5,8 @@ from pathlib import Path
 import redis
 import trio
 
-from bus.client import open_redis
-from bus.seal import StoreSeal
+from bus.steps.seal import StoreSeal
+from bus.transport.client import open_redis
 from tests.keeper.environment import STORE_KEY
 from tests.keys.builders import fill
 from tests.keys.running import NAMES, environ_of, run

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bus.store import Intake
+from bus.steps.store import Intake
 from supervisor.frames import MessageNew
 from tests.letters.test_second_chances import second_chances, until_tried
 from tests.supervisor.builders import Core

@@ -10,11 +10,11 @@ import structlog
 import trio
 import trio.testing
 
-from bus.letters import Quarantined
-from bus.store import Arrival, Source
-from bus.trace import Ledger
-from bus.trouble import Trouble
-from bus.wire import RedisFailed
+from bus.steps.letters import Quarantined
+from bus.steps.store import Arrival, Source
+from bus.transport.trouble import Trouble
+from bus.transport.wire import RedisFailed
+from bus.views.trace import Ledger
 from crypto.envelope import Expected, parse_envelope, ratchet_wrap
 from supervisor.frames import GroupKeyRotated, MessageNew
 from supervisor.mending import group_key_came, mark, owner_changed, session_began

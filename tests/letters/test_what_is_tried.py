@@ -8,8 +8,8 @@ import msgspec
 import pytest
 import trio
 
-from bus.letters import Quarantined
-from bus.store import Intake, Source, now_ms
+from bus.steps.letters import Quarantined
+from bus.steps.store import Intake, Source, now_ms
 from supervisor.inbound import MessageFrame, Waiting
 from supervisor.incoming import Incoming
 from supervisor.mending import Hope

@@ -6,19 +6,19 @@ from typing import Final
 
 EXEMPT: Final[dict[str, tuple[str, ...]]] = {
     "it carries bytes and decides nothing about a message; real sockets, a real Redis and the fault table hold it": (
-        *("bus/client.py", "bus/at_once.py", "bus/link.py", "bus/wire.py", "host/lines.py", "host/log_stream.py", "bus/readers.py"),
+        *("bus/transport/client.py", "bus/transport/at_once.py", "bus/transport/link.py", "bus/transport/wire.py", "host/lines.py", "host/log_stream.py", "bus/transport/readers.py"),
         *("bus/telemetry/receiver.py", "bus/telemetry/encoding.py"),
-        *("bus/route.py", "host/socket_place.py", "bus/leases.py", "bus/asked_node.py", "bus/backoff.py", "bus/trouble.py", "bus/refusals.py"),
+        *("bus/transport/route.py", "host/socket_place.py", "bus/transport/leases.py", "bus/transport/asked_node.py", "bus/transport/backoff.py", "bus/transport/trouble.py", "bus/transport/refusals.py"),
         *("supervisor/websocket.py", "supervisor/guarded_stream.py", "supervisor/tunnel.py", "supervisor/http.py"),
         *("host/bounded_listener.py",),
         *("supervisor/notify.py", "supervisor/keeper_link.py"),
         *("supervisor/control_socket.py", "supervisor/redis_trouble.py"),
     ),
     "the typed half of scripts: what is checked before something is written stands in these, and is switched off there": (
-        *("bus/store.py", "bus/letters.py", "bus/vault.py", "bus/slots.py", "bus/jobs.py", "bus/job_steps.py"),
-        *("bus/recovery.py", "bus/policies.py", "bus/prekey_wish.py", "bus/scripts/reseal_copy.lua"),
-        *("bus/keys.py",),
-        *("bus/reseal.py", "bus/seal.py"),
+        *("bus/steps/store.py", "bus/steps/letters.py", "bus/steps/vault.py", "bus/steps/slots.py", "bus/steps/jobs.py", "bus/steps/job_steps.py"),
+        *("bus/steps/recovery.py", "bus/steps/policies.py", "bus/steps/prekey_wish.py", "bus/scripts/whole/reseal_copy.lua"),
+        *("bus/records/keys.py",),
+        *("bus/whole/reseal.py", "bus/steps/seal.py"),
     ),
     "it starts, watches and ends processes: real ones hold it, which take too long to be run once for each guard": (
         *("host/embedded.py", "host/parent_death.py", "host/process_end.py", "host/strays.py", "host/stacks.py"),
@@ -31,23 +31,23 @@ EXEMPT: Final[dict[str, tuple[str, ...]]] = {
         *("supervisor/worker_order.py", "supervisor/workforce.py", "host/instance.py", "supervisor/starting.py"),
     ),
     "it reads what an owner wrote or finds what the machine has: tables of cases hold it, one for each branch": (
-        *("bus/settings_reader.py", "bus/shared_settings.py", "bus/redis_url.py", "bus/url_parts.py", "host/entrance.py"),
+        *("bus/settings/reader.py", "bus/settings/shared.py", "bus/settings/redis_url.py", "bus/settings/url_parts.py", "host/entrance.py"),
         *("host/reasons.py", "supervisor/config.py", "supervisor/env_files.py", "supervisor/environment.py"),
         *("supervisor/settings_parsers.py", "supervisor/key_settings.py", "host/code_place.py"),
         *("supervisor/state_directory.py", "supervisor/state_place.py", "host/private_files.py"),
         *("supervisor/keystore_files.py", "supervisor/secrets.py", "supervisor/store_access.py"),
-        *("supervisor/store_rotation.py", "bus/redis_tls.py", "supervisor/backup/settings.py", "supervisor/backup_age.py"),
+        *("supervisor/store_rotation.py", "bus/settings/redis_tls.py", "supervisor/backup/settings.py", "supervisor/backup_age.py"),
         *("bus/telemetry/settings.py",),
     ),
     "it shows what is there and changes nothing of it": (
-        *("bus/backlog.py", "bus/overview.py", "bus/trace.py", "supervisor/cli/", "supervisor/status.py"),
+        *("bus/views/backlog.py", "bus/views/overview.py", "bus/views/trace.py", "supervisor/cli/", "supervisor/status.py"),
         *("supervisor/metrics.py", "supervisor/gauges.py", "supervisor/survey.py", "supervisor/logs.py"),
         *("supervisor/bulletin.py", "supervisor/remedies.py", "supervisor/evidence.py", "supervisor/sent_times.py"),
-        *("supervisor/doctor/", "bus/clock.py", "supervisor/backup/counts.py"),
+        *("supervisor/doctor/", "bus/transport/clock.py", "supervisor/backup/counts.py"),
         *("supervisor/tracing.py", "supervisor/otlp_metrics.py"),
     ),
     "it takes bytes apart that others made: generated and broken ones hold it, each byte turned and each length cut": (
-        *("bus/records.py", "bus/sealing.py", "supervisor/frames.py", "supervisor/answers.py", "supervisor/listing.py"),
+        *("bus/records/records.py", "bus/records/sealing.py", "supervisor/frames.py", "supervisor/answers.py", "supervisor/listing.py"),
         "supervisor/ids.py",
     ),
 }  # fmt: skip

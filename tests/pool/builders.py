@@ -12,10 +12,10 @@ import msgspec
 import structlog
 import trio
 
-from bus.control import FromWorker, Observation
-from bus.records import Reply, decode_reply_record, open_reply, pack_job
-from bus.recovery import Reclaim
-from bus.store import Arrival, Source
+from bus.records.control import FromWorker, Observation
+from bus.records.records import Reply, decode_reply_record, open_reply, pack_job
+from bus.steps.recovery import Reclaim
+from bus.steps.store import Arrival, Source
 from supervisor.autoscale import Bounds
 from supervisor.pool import Pool
 from supervisor.pool_settings import PoolSettings, Waiting, nothing_waits

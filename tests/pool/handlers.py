@@ -15,7 +15,7 @@ from pathlib import Path
 
 import trio
 
-from bus.leases import LeaseKeeper
+from bus.transport.leases import LeaseKeeper
 from workers import Agent, BlockingChat, Chat, InboundMessage
 
 agent = Agent()

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import trio
 
-from bus.records import pack_job
+from bus.records.records import pack_job
 from supervisor.process import ExitReason
 from supervisor.worker_order import WorkerTimes
 from tests.bus.builders import AGENT, BUS_KEY, Bus, arrival_of, message_of, open_bus

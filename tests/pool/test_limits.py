@@ -2,7 +2,7 @@
 
 import pytest
 
-from bus.control import Heartbeat
+from bus.records.control import Heartbeat
 from supervisor.crash_loop import CrashLoop, CrashLoopLimits, Death
 from supervisor.recycling import SPREAD, RecycleLimits, Worn
 

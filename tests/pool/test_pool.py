@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from bus.control import HEARTBEAT_SECONDS
+from bus.records.control import HEARTBEAT_SECONDS
 from supervisor.autoscale import AutoscaleTimes, Bounds
 from supervisor.crash_loop import CrashLoopLimits
 from supervisor.metrics import Metrics

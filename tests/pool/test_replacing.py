@@ -12,8 +12,8 @@ import structlog
 import trio
 import trio.testing
 
-from bus.control import Heartbeat
-from bus.settings_reader import SettingsError
+from bus.records.control import Heartbeat
+from bus.settings.reader import SettingsError
 from host.children import Backoff
 from supervisor.autoscale import Bounds
 from supervisor.places import Place

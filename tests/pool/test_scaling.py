@@ -4,7 +4,7 @@ from pathlib import Path
 
 import trio
 
-from bus.overview import Overview
+from bus.views.overview import Overview
 from supervisor.autoscale import AutoscaleTimes, Bounds
 from supervisor.process import ExitReason
 from tests.bus.builders import open_bus

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from bus.control import Drain, Drained, DumpStacks, FromWorker, Ready, Stacks, encode, from_worker
+from bus.records.control import Drain, Drained, DumpStacks, FromWorker, Ready, Stacks, encode, from_worker
 from host.lines import LineReader
 from supervisor.process import ExitReason, Stage
 from supervisor.worker_order import spawn

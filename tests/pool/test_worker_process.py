@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from bus.control import Drained, Heartbeat, Ready, StartFailed
-from bus.seal import StoreSeal
+from bus.records.control import Drained, Heartbeat, Ready, StartFailed
+from bus.steps.seal import StoreSeal
 from supervisor.environment import worker_environment
 from supervisor.process import ExitReason, Stage
 from tests.bus.builders import AGENT, BUS_KEY, open_bus, open_worker

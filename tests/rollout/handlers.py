@@ -2,7 +2,7 @@
 
 import trio
 
-from bus.records import InboundMessage
+from bus.records.records import InboundMessage
 from tests.chaos.script import PIECE, Answer
 from tests.rollout.script import PIECE_SECONDS, handling_of
 from workers import Agent

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from bus.client import open_redis
+from bus.transport.client import open_redis
 from crypto.files import Attachment, FileOpener
 from sandbox.api import RelayApi
 from sandbox.children import relay_process

@@ -20,7 +20,7 @@ import redis
 import trio
 
 from bench._limits import Limits, limits
-from bus.sealing import StoreKeys
+from bus.records.sealing import StoreKeys
 from host.embedded import find_server
 from sandbox.api import AgentAccount
 from sandbox.children import running

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import trio
 
-from bus.records import Reply
+from bus.records.records import Reply
 from host.instance import Instance
 from supervisor.frames import MessageAck, MessageSend, StreamDone, StreamStart
 from tests.redis_server import redis_server

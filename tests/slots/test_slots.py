@@ -8,9 +8,9 @@ from typing import cast
 import redis
 import trio
 
-from bus.client import RedisClient, open_redis
-from bus.keys import Keys
-from bus.slots import Holder, SlotStore, holder_of
+from bus.records.keys import Keys
+from bus.steps.slots import Holder, SlotStore, holder_of
+from bus.transport.client import RedisClient, open_redis
 from host.instance import Instance
 from supervisor.slots import LOOK_SECONDS, Slots
 from tests.redis_server import redis_server, running_redis

@@ -7,10 +7,17 @@ import pytest
 import structlog
 import trio
 
-from bus import records
-from bus.records import SCHEMA_VERSION, BadRecord, JobRecord, NewerRecord, decode_job_record, decode_reply_record
-from bus.recovery import Reclaim
-from bus.vault import StoreIsNewer
+from bus.records import records
+from bus.records.records import (
+    SCHEMA_VERSION,
+    BadRecord,
+    JobRecord,
+    NewerRecord,
+    decode_job_record,
+    decode_reply_record,
+)
+from bus.steps.recovery import Reclaim
+from bus.steps.vault import StoreIsNewer
 from crypto.errors import NewerFormat, Unreadable, stored_unreadable
 from crypto.records import EMPTY_RECORD, DeviceRecord
 from tests.bus.builders import BUS_KEY, CONVERSATION, arrival_of, job_of, open_bus, open_worker

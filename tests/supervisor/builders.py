@@ -12,20 +12,20 @@ from urllib.parse import urlsplit
 
 import trio
 
-from bus.client import RedisClient, RedisUnavailable, open_redis
-from bus.generation import Generation
-from bus.jobs import JobStore
-from bus.keys import REPLIES_GROUP, Keys
-from bus.leases import LeaseKeeper
-from bus.letters import DeadLetters, Quarantine
-from bus.outbox import Outbox
-from bus.policies import PolicyStore
-from bus.readers import StreamReader
-from bus.records import Reply
-from bus.recovery import Recovery
-from bus.sealing import StoreKeys
-from bus.store import Intake, Store
-from bus.vault import Vault
+from bus.records.keys import REPLIES_GROUP, Keys
+from bus.records.records import Reply
+from bus.records.sealing import StoreKeys
+from bus.steps.jobs import JobStore
+from bus.steps.letters import DeadLetters, Quarantine
+from bus.steps.outbox import Outbox
+from bus.steps.policies import PolicyStore
+from bus.steps.recovery import Recovery
+from bus.steps.store import Intake, Store
+from bus.steps.vault import Vault
+from bus.steps.write_count import Generation
+from bus.transport.client import RedisClient, RedisUnavailable, open_redis
+from bus.transport.leases import LeaseKeeper
+from bus.transport.readers import StreamReader
 from crypto.grants import KeyChangePolicy
 from crypto.identity import IdentityKeys, LocalDevice
 from host.budgets import IntakeBudgets

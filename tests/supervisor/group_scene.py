@@ -7,9 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from bus import ulid
-from bus.records import Payload
-from bus.store import now_ms
+from bus.records import ulid
+from bus.records.records import Payload
+from bus.steps.store import now_ms
 from crypto.envelope import V1_1, Envelope, Expected, parse_envelope, verify_signature
 from crypto.groups import GroupKey, GroupKeys, open_group_message, seal_group_key, seal_group_message
 from supervisor.frames import (

@@ -2,8 +2,8 @@
 
 import os
 
-from bus import ulid
-from bus.store import now_ms
+from bus.records import ulid
+from bus.steps.store import now_ms
 from crypto import strict_base64
 from crypto.envelope import Expected
 from crypto.identity import IdentityKeys, LocalDevice

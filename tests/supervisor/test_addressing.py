@@ -2,7 +2,7 @@
 
 import pytest
 
-from bus.store import Look
+from bus.steps.store import Look
 from crypto.envelope import V1, V1_1, Envelope
 from crypto.errors import Reason, Unreadable
 from supervisor.addressing import check_addressed

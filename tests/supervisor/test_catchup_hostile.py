@@ -8,7 +8,7 @@ import msgspec
 import pytest
 import trio
 
-from bus.store import Intake
+from bus.steps.store import Intake
 from supervisor.frames import MessageNew
 from supervisor.rest import Rest
 from tests.supervisor.builders import WAIT_SECONDS, Core

@@ -11,7 +11,7 @@ import structlog
 import trio
 import trio.testing
 
-from bus.office import Office
+from bus.steps.work_lease import Office
 from supervisor.catchup import DEAF_AFTER_SECONDS, Catchup, Stop
 from supervisor.frames import MessageNew
 from supervisor.inbound import MOST_UNPOLLED

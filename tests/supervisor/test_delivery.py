@@ -6,9 +6,9 @@ import pytest
 import trio
 import trio.testing
 
-from bus.outbox import Outbox
-from bus.records import SentNote
-from bus.wire import RedisDenied, RedisFailed, RedisFull, RedisRefused, RedisUnavailable
+from bus.records.records import SentNote
+from bus.steps.outbox import Outbox
+from bus.transport.wire import RedisDenied, RedisFailed, RedisFull, RedisRefused, RedisUnavailable
 from host.instance import Instance
 from supervisor.connection import NotConnected
 from supervisor.delivery import MOST_CODE_CHARS
@@ -22,7 +22,7 @@ from tests.supervisor.test_outbound import acknowledge, dead_reasons, greeted, o
 
 
 async def test_a_resend_after_the_time_is_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bus.outbox.RESEND_SECONDS", 0.05)
+    monkeypatch.setattr("bus.steps.outbox.RESEND_SECONDS", 0.05)
     monkeypatch.setattr("supervisor.delivery.SCAN_SECONDS", 0.02)
     async with scene(tmp_path) as (core, _):
         core.connection.connect()

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
 
-from bus.client import RedisClient, open_redis
-from bus.store import Intake
+from bus.steps.store import Intake
+from bus.transport.client import RedisClient, open_redis
 from crypto.renewal import MAX_GIVEN_UP_PER_DAY
 from supervisor.frames import Frame, MessageSend
 from tests.drills.forks import forks

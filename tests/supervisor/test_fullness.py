@@ -6,8 +6,8 @@ import msgspec
 import pytest
 import structlog
 
-from bus.overview import Counts, Overview
-from bus.store import Store
+from bus.steps.store import Store
+from bus.views.overview import Counts, Overview
 from supervisor.fullness import Fullness
 from tests.supervisor.builders import Core
 from tests.supervisor.test_held import let_nothing_wait, say

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bus.wire import RedisFailed
+from bus.transport.wire import RedisFailed
 from supervisor.incoming import Incoming
 from tests.supervisor.person import message_frame
 from tests.supervisor.test_inbound import scene

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bus.client import RedisClient, open_redis
-from bus.keys import Keys
-from bus.vault import Vault
+from bus.records.keys import Keys
+from bus.steps.vault import Vault
+from bus.transport.client import RedisClient, open_redis
 from supervisor.grant_ledger import HEAD_FILE, GrantLedger
 from tests.redis_server import redis_server
 from tests.supervisor.builders import KEYS

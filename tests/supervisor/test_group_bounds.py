@@ -7,7 +7,7 @@ import msgspec
 import trio
 import trio.testing
 
-from bus.store import Intake, now_ms
+from bus.steps.store import Intake, now_ms
 from supervisor.frames import GroupKeyRotated
 from supervisor.groups import FETCH_AGAIN_SECONDS, MOST_AHEAD_MS, VAIN_SECONDS
 from supervisor.rest import RestFailed

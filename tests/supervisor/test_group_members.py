@@ -7,7 +7,7 @@ import msgspec
 import pytest
 import trio
 
-from bus.store import Intake
+from bus.steps.store import Intake
 from crypto.grants import KeyChangePolicy
 from supervisor.members import Members, decide_member
 from supervisor.rest import RestFailed

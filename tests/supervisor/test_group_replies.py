@@ -7,8 +7,8 @@ import msgspec
 import pytest
 import trio
 
-from bus.records import LiveDelta, Payload, Reply, pack_live
-from bus.store import now_ms
+from bus.records.records import LiveDelta, Payload, Reply, pack_live
+from bus.steps.store import now_ms
 from crypto.errors import Unreadable
 from crypto.streams import StreamReader as Growing
 from supervisor.frames import MessageSend, StreamDelta, StreamDone, StreamStart

@@ -6,8 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bus.records import Payload
-from bus.store import Intake, now_ms
+from bus.records.records import Payload
+from bus.steps.store import Intake, now_ms
 from crypto.envelope import V1_1
 from supervisor.frames import (
     ArtifactResponse,

@@ -9,10 +9,10 @@ import msgspec
 import pytest
 import trio
 
-from bus.held import Note, Notes
-from bus.office import Office
-from bus.store import Intake
-from bus.trace import Ledger
+from bus.steps.held import Note, Notes
+from bus.steps.store import Intake
+from bus.steps.work_lease import Office
+from bus.views.trace import Ledger
 from supervisor.frames import MessageNew
 from supervisor.held import Held, Wanted
 from tests.supervisor.builders import Core, open_core, until, worker

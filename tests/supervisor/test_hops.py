@@ -7,7 +7,14 @@ import msgspec
 import pytest
 import trio
 
-from bus.records import InboundMessage, Reply, answering_hops, decode_job_record, decode_reply_record, open_reply
+from bus.records.records import (
+    InboundMessage,
+    Reply,
+    answering_hops,
+    decode_job_record,
+    decode_reply_record,
+    open_reply,
+)
 from supervisor.frames import MessageNew, MessageSend
 from tests.supervisor.builders import KEYS, Core, sending, worker
 from tests.supervisor.person import AGENT

@@ -10,7 +10,7 @@ import pytest
 import structlog
 import trio
 
-from bus.store import Intake
+from bus.steps.store import Intake
 from supervisor.frames import ArtifactResponse, MessageNew
 from tests.redis_server import redis_server, running_redis
 from tests.supervisor.builders import Core, open_core

@@ -7,7 +7,7 @@ import pytest
 import trio
 import trio.testing
 
-from bus.store import Intake
+from bus.steps.store import Intake
 from crypto.renewal import Renewal
 from supervisor.rest import Rest
 from tests.supervisor.builders import open_core

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from bus.store import Intake
+from bus.steps.store import Intake
 from host.budgets import MIB, IntakeBudgets
 from supervisor.frames import MessageNew
 from tests.redis_server import redis_server

@@ -7,10 +7,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bus.client import open_redis
-from bus.keys import Keys
-from bus.letters import Quarantine
-from bus.store import Intake, Source, Store
+from bus.records.keys import Keys
+from bus.steps.letters import Quarantine
+from bus.steps.store import Intake, Source, Store
+from bus.transport.client import open_redis
 from crypto.errors import Reason
 from supervisor.mending import Hope, group_key_came, mark, owner_changed, session_began, session_thing
 from tests.bus.builders import AGENT, arrival_of

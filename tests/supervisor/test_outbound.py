@@ -10,9 +10,9 @@ import structlog
 import trio
 import trio.testing
 
-from bus.outbox import Commit
-from bus.records import decode_outbox_record
-from bus.recovery import Reclaim
+from bus.records.records import decode_outbox_record
+from bus.steps.outbox import Commit
+from bus.steps.recovery import Reclaim
 from host.instance import Instance
 from supervisor.frames import Frame, MessageAck, MessageError, MessageSend
 from tests.redis_server import redis_server, running_redis

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bus.records import SCHEMA_VERSION, Payload, Reply, ReplyRecord
+from bus.records.records import SCHEMA_VERSION, Payload, Reply, ReplyRecord
 from supervisor.connection import NotConnected
 from supervisor.frames import Frame, MessageSend, StreamAbort, StreamDone, StreamStart
 from supervisor.outgoing import Head

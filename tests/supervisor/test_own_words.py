@@ -2,7 +2,7 @@
 
 import pytest
 
-from bus.records import Payload, Reply, decode_reply_record, open_reply
+from bus.records.records import Payload, Reply, decode_reply_record, open_reply
 from supervisor.own_words import RENEWED, OwnWords, lost_session, system_event
 from tests.supervisor.builders import KEYS
 from tests.supervisor.person import AGENT, CONVERSATION

@@ -9,9 +9,9 @@ import pytest
 import structlog
 import trio
 
-from bus.client import open_redis
-from bus.generation import Generation
-from bus.vault import Versioned
+from bus.steps.vault import Versioned
+from bus.steps.write_count import Generation
+from bus.transport.client import open_redis
 from crypto.errors import Unreadable
 from crypto.grants import KeyChangePolicy, Status
 from supervisor.grant_ledger import GrantLedger

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bus import ulid
+from bus.records import ulid
 from crypto.envelope import V1_2, Envelope
 from supervisor.frames import ArtifactResponse, MessageNew
 from supervisor.payloads import (

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from bus.prekey_wish import PrekeyWish
+from bus.steps.prekey_wish import PrekeyWish
 from crypto.identity import IdentityKeys, LocalDevice
 from crypto.prekeys import SIGNED_PREKEY_ROTATION_MS, bundle_from_json, check_bundle
 from supervisor.prekeys import MOST_UNUSED, Prekeys

@@ -5,8 +5,8 @@ from pathlib import Path
 import trio
 import trio.testing
 
-from bus.clock import redis_ms
-from bus.outbox import Commit, Committed
+from bus.steps.outbox import Commit, Committed
+from bus.transport.clock import redis_ms
 from supervisor.metrics import Metrics
 from supervisor.rate_line import RateLine
 from tests.redis_server import redis_server

@@ -5,7 +5,7 @@ from typing import cast
 import pytest
 import trio
 
-from bus.readers import StreamReader
+from bus.transport.readers import StreamReader
 from supervisor.connection import Connection, State
 from supervisor.health import SILENT_SECONDS, Check
 from supervisor.prekeys import Prekeys

@@ -6,8 +6,8 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from bus.records import decode_reply_record
-from bus.store import Intake, Source
+from bus.records.records import decode_reply_record
+from bus.steps.store import Intake, Source
 from crypto import msgpack, strict_base64
 from crypto.content import SealedContent, seal_content
 from crypto.envelope import Body, Expected, parse_envelope, ratchet_wrap

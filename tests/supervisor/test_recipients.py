@@ -6,8 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bus.generation import Generation
-from bus.store import Intake
+from bus.steps.store import Intake
+from bus.steps.write_count import Generation
 from crypto.errors import Unreadable
 from crypto.grants import KeyChangePolicy
 from crypto.identity import IdentityKeys

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from bus.keys import JOBS_GROUP
-from bus.records import Job
+from bus.records.keys import JOBS_GROUP
+from bus.records.records import Job
 from host.instance import Instance
 from supervisor.reclaimer import Reclaimer
 from tests.redis_server import redis_server, running_redis
@@ -190,7 +190,7 @@ async def test_silence_counts_only_after_a_lease_of_unbroken_connection(
 
 
 async def test_a_holder_that_renews_keeps_its_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bus.leases.RENEW_SECONDS", 0.05)
+    monkeypatch.setattr("bus.transport.leases.RENEW_SECONDS", 0.05)
     with quick(monkeypatch, lease_seconds=0.3), redis_server(tmp_path) as url:
         async with scene(url) as core, worker(core, "00000000-1-1/1") as jobs, trio.open_nursery() as nursery:
             [job] = await jobs.take(1)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bus.client import RedisClient, open_redis
-from bus.lua import Argument, Scripts
-from bus.wire import RedisDenied, RedisUnavailable, Value
+from bus.transport.client import RedisClient, open_redis
+from bus.transport.lua import Argument, Scripts
+from bus.transport.wire import RedisDenied, RedisUnavailable, Value
 from supervisor.redis_check import RedisUnfit, check_redis
 from tests.redis_server import running_redis, server_binary
 

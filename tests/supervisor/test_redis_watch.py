@@ -9,10 +9,10 @@ import trio
 import trio.testing
 from structlog.testing import capture_logs
 
-from bus.client import RedisClient, open_redis
-from bus.keys import Keys
-from bus.overview import Overview
-from bus.wire import RedisDenied, RedisUnavailable
+from bus.records.keys import Keys
+from bus.transport.client import RedisClient, open_redis
+from bus.transport.wire import RedisDenied, RedisUnavailable
+from bus.views.overview import Overview
 from supervisor.health import Check
 from supervisor.metrics import Metrics
 from supervisor.redis_check import TRUST_EVICTION, TRUST_PERSISTENCE, Facts, look

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from bus.letters import digest_of, name_beside
+from bus.steps.letters import digest_of, name_beside
 from supervisor.frames import GroupKeyRotated, MessageNew
 from supervisor.refetch import Refetch
 from supervisor.rest import Page, RestFailed

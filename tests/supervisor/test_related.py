@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from bus.outbox import Outbox
+from bus.steps.outbox import Outbox
 from supervisor.delivery import MOST_CODE_CHARS, Delivery
 from supervisor.frames import MessageError, Relation
 from supervisor.metrics import Metrics

@@ -7,7 +7,7 @@ import pytest
 import trio
 import trio.testing
 
-from bus.wire import RedisFailed, RedisUnavailable
+from bus.transport.wire import RedisFailed, RedisUnavailable
 from supervisor.frames import Relation
 from supervisor.owners import Owners
 from supervisor.relations import MOST_WAITING, RETRY_SECONDS, Relations

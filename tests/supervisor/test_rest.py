@@ -7,7 +7,7 @@ import pytest
 import trio
 import trio.testing
 
-from bus.wire import RedisFailed
+from bus.transport.wire import RedisFailed
 from supervisor.frames import MessageNew, Relation, UnknownFrame
 from supervisor.rest import TIMEOUT_SECONDS, Rest, RestFailed, open_rest
 from supervisor.secrets import Secret

@@ -6,9 +6,9 @@ import msgspec
 import pytest
 import trio
 
-from bus.generation import Generation
-from bus.records import Payload
-from bus.store import SessionWrite, now_ms
+from bus.records.records import Payload
+from bus.steps.store import SessionWrite, now_ms
+from bus.steps.write_count import Generation
 from crypto.grants import Grant, Status
 from crypto.identity import LocalDevice
 from crypto.prekeys import Bundle, bundle_from_json

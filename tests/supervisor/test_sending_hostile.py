@@ -7,8 +7,8 @@ import pytest
 import trio
 import trio.testing
 
-from bus.client import RedisUnavailable
-from bus.records import SCHEMA_VERSION, LiveDelta, OutboxRecord, pack_live
+from bus.records.records import SCHEMA_VERSION, LiveDelta, OutboxRecord, pack_live
+from bus.transport.client import RedisUnavailable
 from crypto.streams import StreamKey
 from supervisor.frames import MessageError, StreamAbort, StreamDelta, StreamStart
 from supervisor.rest import RestFailed

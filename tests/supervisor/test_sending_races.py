@@ -8,10 +8,10 @@ import pytest
 import trio
 import trio.testing
 
-from bus.readers import Entry
-from bus.records import BadRecord, Reply, ReplyRecord, open_reply
-from bus.sealing import BusKey
-from bus.store import now_ms
+from bus.records.records import BadRecord, Reply, ReplyRecord, open_reply
+from bus.records.sealing import BusKey
+from bus.steps.store import now_ms
+from bus.transport.readers import Entry
 from crypto.grants import decide_key_change
 from crypto.prekeys import Bundle
 from supervisor.own_words import PING, RENEWED

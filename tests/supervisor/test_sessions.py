@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import trio
 
-from bus.store import SessionWrite
+from bus.steps.store import SessionWrite
 from crypto.identity import IdentityKeys, LocalDevice
 from crypto.prekeys import bundle_from_json
 from crypto.records import EMPTY_RECORD, DeviceRecord

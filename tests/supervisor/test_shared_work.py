@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from bus.office import Office
+from bus.steps.work_lease import Office
 from host.budgets import StoreBudgets
 from host.instance import Instance
 from tests.letters.test_second_chances import say_unheard, second_chances, suspend, until_tried

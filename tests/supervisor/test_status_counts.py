@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from bus import overview
-from bus.client import open_redis
-from bus.keys import Keys
-from bus.overview import Kind, Overview, Server
+from bus.records.keys import Keys
+from bus.transport.client import open_redis
+from bus.views import overview
+from bus.views.overview import Kind, Overview, Server
 from supervisor.status import RedisStatus, _sessions
 from tests.redis_server import redis_server
 

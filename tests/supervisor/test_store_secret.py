@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bus.client import open_redis
-from bus.wire import RedisFailed
+from bus.transport.client import open_redis
+from bus.transport.wire import RedisFailed
 from supervisor.app import _open_store
 from supervisor.config import SupervisorSettings
 from supervisor.secrets import STORE_SECRET_FILE, StoreSecretMissing, load_store_secret

@@ -9,8 +9,8 @@ import structlog
 import trio
 import trio.testing
 
-from bus.outbox import Outbox
-from bus.records import LiveAbort, LiveDelta, LiveTyping, pack_live, unpack_live
+from bus.records.records import LiveAbort, LiveDelta, LiveTyping, pack_live, unpack_live
+from bus.steps.outbox import Outbox
 from crypto.identity import LocalDevice
 from crypto.streams import StreamKey
 from host.lines import MOST_TAGS_SAID

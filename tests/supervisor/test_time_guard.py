@@ -11,8 +11,8 @@ import pytest
 import redis
 import trio
 
-from bus.generation import FEWEST_IDS
-from bus.wire import RedisUnavailable
+from bus.steps.write_count import FEWEST_IDS
+from bus.transport.wire import RedisUnavailable
 from host import boot
 from host.instance import Instance
 from supervisor import time_guard

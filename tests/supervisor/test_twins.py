@@ -10,11 +10,11 @@ import trio
 import trio.testing
 from structlog.testing import capture_logs
 
-from bus.client import RedisClient, open_redis
-from bus.keys import Keys
-from bus.prekey_wish import PrekeyWish
-from bus.sealing import StoreKeys
-from bus.vault import Vault
+from bus.records.keys import Keys
+from bus.records.sealing import StoreKeys
+from bus.steps.prekey_wish import PrekeyWish
+from bus.steps.vault import Vault
+from bus.transport.client import RedisClient, open_redis
 from crypto.identity import IdentityKeys, LocalDevice
 from sandbox.api import AgentAccount, RelayApi
 from sandbox.children import relay_process

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from bus.client import RedisUnavailable
+from bus.transport.client import RedisUnavailable
 from supervisor.health import Health
 from supervisor.http import start_http
 from supervisor.metrics import Metrics

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bus.settings_reader import Malformed
+from bus.settings.reader import Malformed
 from supervisor.config import SettingsError, SupervisorSettings
 from supervisor.way import is_exempt, parse_proxy
 from tests.keeper.environment import agent_environ

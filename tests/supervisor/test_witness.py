@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bus.sealing import StoreKeys
+from bus.records.sealing import StoreKeys
 from host import boot
 from supervisor import witness
 from supervisor.config import memory_places_of

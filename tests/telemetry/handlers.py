@@ -2,7 +2,7 @@
 
 from opentelemetry import trace
 
-from bus.records import InboundMessage
+from bus.records.records import InboundMessage
 from workers import Agent
 from workers.blocking import BlockingChat
 from workers.chat import Chat

@@ -10,8 +10,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from bus.records import SentNote
-from bus.store import Intake
+from bus.records.records import SentNote
+from bus.steps.store import Intake
 from bus.telemetry.encoding import encoder
 from bus.telemetry.traces import CONSUMER, NONE, OFF, EndedSpan, LiveTracing, Value, span_id
 from supervisor import tracing

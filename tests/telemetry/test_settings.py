@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from bus.settings_reader import Reader, SettingsError
+from bus.settings.reader import Reader, SettingsError
 from bus.telemetry.settings import (
     Endpoint,
     NotSent,
@@ -21,7 +21,7 @@ from supervisor.config import SupervisorSettings, WorkerSettings
 from supervisor.environment import worker_environment
 from supervisor.metrics import Metrics
 from supervisor.tracing import MessageTraces, open_traces
-from tests.workers.test_shared_settings import GOOD
+from tests.bus.settings.test_shared_settings import GOOD
 from workers.logs import worker_log
 from workers.settings import parse_options
 from workers.settings import read_settings as read_worker_settings

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from bus.records import (
+from bus.records.records import (
     Reply,
     ReplyPlace,
     SentNote,
@@ -18,8 +18,7 @@ from bus.records import (
     pack_reply,
     unpack_job,
 )
-from bus.reseal import Turner
-from bus.sealing import StoreKeys
+from bus.records.sealing import StoreKeys
 from bus.telemetry.traces import (
     CONSUMER,
     NONE,
@@ -33,6 +32,7 @@ from bus.telemetry.traces import (
     span_id,
     trace_id,
 )
+from bus.whole.reseal import Turner
 from tests.bus.builders import AGENT, BUS_KEY, message_of
 from workers.logs import _Formatter
 

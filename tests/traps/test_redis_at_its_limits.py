@@ -10,7 +10,7 @@ from pathlib import Path
 import redis
 import trio
 
-from bus.keys import Keys
+from bus.records.keys import Keys
 from sandbox.people import Person
 from tests.world import World, world
 

@@ -13,15 +13,15 @@ import redis
 import trio
 import trio.lowlevel
 
-from bus.client import open_redis
-from bus.generation import Generation
-from bus.jobs import JobStore
-from bus.keys import JOBS_GROUP, REPLIES_GROUP
-from bus.outbox import Committed
-from bus.readers import Entry, StreamReader
-from bus.records import SCHEMA_VERSION, Job, OutboxRecord, decode_reply_record
-from bus.store import Store
-from bus.wire import RedisUnavailable
+from bus.records.keys import JOBS_GROUP, REPLIES_GROUP
+from bus.records.records import SCHEMA_VERSION, Job, OutboxRecord, decode_reply_record
+from bus.steps.jobs import JobStore
+from bus.steps.outbox import Committed
+from bus.steps.store import Store
+from bus.steps.write_count import Generation
+from bus.transport.client import open_redis
+from bus.transport.readers import Entry, StreamReader
+from bus.transport.wire import RedisUnavailable
 from tests.bus.builders import AGENT, Bus, arrival_of, job_of, open_bus, open_worker, reply
 from tests.redis_server import running_redis
 from tests.supervisor.builders import until

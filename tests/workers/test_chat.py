@@ -4,8 +4,8 @@ import pytest
 import trio
 import trio.testing
 
-from bus.jobs import Emitted
-from bus.records import Job
+from bus.records.records import Job
+from bus.steps.jobs import Emitted
 from tests.workers.builders import running
 from tests.workers.doubles import MemoryBus, job_of, texts
 from workers import Agent, BadReply, Chat, Fail, InboundMessage, Retry

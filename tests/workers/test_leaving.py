@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from bus.records import Job
+from bus.records.records import Job
 from tests.workers.builders import agent_that, running
 from tests.workers.doubles import MemoryBus, job_of
 from workers.runner import Runner

@@ -8,8 +8,8 @@ import pytest
 import trio
 import trio.testing
 
-from bus.backoff import Backoff
-from bus.wire import RedisDenied, RedisFailed, RedisFull, RedisRefused, RedisUnavailable
+from bus.transport.backoff import Backoff
+from bus.transport.wire import RedisDenied, RedisFailed, RedisFull, RedisRefused, RedisUnavailable
 from tests.workers.builders import agent_that, running
 from tests.workers.doubles import MemoryBus, job_of
 from workers import Agent, BlockingChat, Chat, InboundMessage

@@ -8,8 +8,8 @@ import pytest
 import trio
 import trio.testing
 
-from bus.job_steps import Emitted, Finished
-from bus.records import Job
+from bus.records.records import Job
+from bus.steps.job_steps import Emitted, Finished
 from tests.workers.builders import agent_that, running
 from tests.workers.doubles import MemoryBus, job_of, texts
 from workers import Agent, Chat, Fail, InboundMessage, Retry

@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from bus.records import InboundMessage
+from bus.records.records import InboundMessage
 from workers.agent import Agent
 from workers.chat import Chat
 from workers.context import JobContext

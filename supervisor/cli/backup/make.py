@@ -10,7 +10,7 @@ from typing import NamedTuple
 import click
 import trio
 
-from bus.wire import RedisFailed
+from bus.transport.wire import RedisFailed
 from crypto.keystore import Keystore, KeystoreError, fingerprint_hex
 from supervisor.backup.counts import Counts
 from supervisor.backup.envelope import BadRecipient, Lock

@@ -5,7 +5,7 @@ import os
 
 import click
 
-from bus.sealing import StoreKeys
+from bus.records.sealing import StoreKeys
 from supervisor.config import BUS_KEY
 from supervisor.key_settings import KeySettings
 from supervisor.secrets import STORE_SECRET_FILE, load_store_secret

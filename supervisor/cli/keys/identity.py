@@ -4,7 +4,7 @@ import os
 
 import click
 
-from bus.settings_reader import Reader, SettingsError
+from bus.settings.reader import Reader, SettingsError
 from crypto import strict_base64
 from crypto.identity import IdentityKeys, PublicIdentity
 from crypto.keystore import Keystore, environment_lines, fingerprint_hex, fingerprint_words

@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 import trio
 
-from bus.client import open_redis
-from bus.keys import Keys
-from bus.prekey_wish import PrekeyWish
-from bus.seal import StoreSealed
-from bus.wire import RedisFailed
+from bus.records.keys import Keys
+from bus.steps.prekey_wish import PrekeyWish
+from bus.steps.seal import StoreSealed
+from bus.transport.client import open_redis
+from bus.transport.wire import RedisFailed
 from supervisor.cli.keys.telling import told
 from supervisor.key_settings import KeySettings
 from supervisor.redis_server import RedisDoesNotStart

@@ -7,11 +7,7 @@ Whatever has happened, in the end every message has ended once, in order, and no
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
 
-from bus.records import (
-    JobRecord,
-    OutboxRecord,
-    ReplyRecord,
-)
+from bus.records.records import JobRecord, OutboxRecord, ReplyRecord
 from tests.bus.machine.company import CONVERSATIONS, LATER_MS, MOST_ROUNDS, PAGE, who
 from tests.bus.machine.inbound import Inbound
 from tests.bus.machine.outbound import Outbound

@@ -8,13 +8,10 @@ import msgspec
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize
 
-from bus.policies import Busy, Full, Policies
-from bus.readers import Entry
-from bus.records import (
-    Job,
-    OutboxRecord,
-)
-from bus.store import Arrival, Look, SessionWrite
+from bus.records.records import Job, OutboxRecord
+from bus.steps.policies import Busy, Full, Policies
+from bus.steps.store import Arrival, Look, SessionWrite
+from bus.transport.readers import Entry
 from tests.bus.builders import PEER
 from tests.bus.history import Ack, History, Ledger, Message, Ratchet
 from tests.bus.scenes import Scene, Supervisor, Worker, at_once

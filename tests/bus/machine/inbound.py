@@ -4,12 +4,9 @@ import msgspec
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from bus.held import Note
-from bus.records import (
-    ReplyPlace,
-    pack_reply,
-)
-from bus.store import Arrival, Intake, Look, SessionWrite, Source
+from bus.records.records import ReplyPlace, pack_reply
+from bus.steps.held import Note
+from bus.steps.store import Arrival, Intake, Look, SessionWrite, Source
 from tests.bus.builders import AGENT, BUS_KEY, PEER, arrival_of, job_of, reply
 from tests.bus.history import REFUSAL_PLACE, Message
 from tests.bus.machine.company import CONVERSATIONS, PAGE, Company, Connected, who

@@ -4,14 +4,10 @@ import msgspec
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from bus.outbox import Committed
-from bus.readers import Entry
-from bus.records import (
-    SCHEMA_VERSION,
-    OutboxRecord,
-    decode_reply_record,
-)
-from bus.store import SessionWrite
+from bus.records.records import SCHEMA_VERSION, OutboxRecord, decode_reply_record
+from bus.steps.outbox import Committed
+from bus.steps.store import SessionWrite
+from bus.transport.readers import Entry
 from tests.bus.builders import PEER
 from tests.bus.history import Ack, Ratchet
 from tests.bus.machine.company import CONVERSATIONS, Company, Connected, Sending, encryptions, who

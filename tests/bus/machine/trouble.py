@@ -3,10 +3,8 @@
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from bus.records import (
-    JobRecord,
-)
-from bus.recovery import Held, Reclaim
+from bus.records.records import JobRecord
+from bus.steps.recovery import Held, Reclaim
 from tests.bus.machine.company import LEASE_MS, Company, who
 from tests.bus.scenes import at_once
 

@@ -3,10 +3,8 @@
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from bus.job_steps import Emitted, Failed, Finished, Started
-from bus.records import (
-    Job,
-)
+from bus.records.records import Job
+from bus.steps.job_steps import Emitted, Failed, Finished, Started
 from tests.bus.builders import reply
 from tests.bus.history import Retrying
 from tests.bus.machine.company import LATER_MS, Company, Running, who

@@ -4,16 +4,16 @@ from collections.abc import Iterable
 
 import msgspec
 
-from bus.generation import Generation
-from bus.held import SEPARATOR, Note
-from bus.letters import GivenUp, Quarantined
-from bus.store import MOST_WAITING_IN_ALL, Arrival, Intake, Look, Source
+from bus.steps.held import SEPARATOR, Note
+from bus.steps.letters import GivenUp, Quarantined
+from bus.steps.store import MOST_WAITING_IN_ALL, Arrival, Intake, Look, Source
+from bus.steps.write_count import Generation
 from host.budgets import UNLIMITED_REDIS_BYTES, StoreBudgets
 from tests.bus.memory.world import UNCOUNTED_BYTES, Conversation, World
 
 
 class MemoryStore:
-    """As `bus.store.Store`."""
+    """As `bus.steps.store.Store`."""
 
     def __init__(self, world: World, generation: Generation, most_waiting_in_all: int = MOST_WAITING_IN_ALL) -> None:
         self._world = world
@@ -234,7 +234,7 @@ class MemoryStore:
 
 
 class MemoryNotes:
-    """As `bus.held.Notes`."""
+    """As `bus.steps.held.Notes`."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -292,7 +292,7 @@ class MemoryNotes:
 
 
 class MemoryQuarantine:
-    """As `bus.letters.Quarantine`."""
+    """As `bus.steps.letters.Quarantine`."""
 
     def __init__(self, world: World) -> None:
         self._world = world

@@ -4,18 +4,18 @@ from collections.abc import Sequence
 
 import msgspec
 
-from bus.generation import Generation
-from bus.outbox import RESEND_SECONDS, Commit, Committed
-from bus.readers import Entry as Read
-from bus.records import OutboxRecord, SentNote, decode_outbox_record
-from bus.store import SessionWrite
+from bus.records.records import OutboxRecord, SentNote, decode_outbox_record
+from bus.steps.outbox import RESEND_SECONDS, Commit, Committed
+from bus.steps.store import SessionWrite
+from bus.steps.write_count import Generation
+from bus.transport.readers import Entry as Read
 from tests.bus.memory.world import Conversation, Entry, Sent, World
 
 RESEND_MS = int(RESEND_SECONDS * 1000)
 
 
 class MemoryOutbox:
-    """As `bus.outbox.Outbox`."""
+    """As `bus.steps.outbox.Outbox`."""
 
     def __init__(self, world: World, consumer: str, generation: Generation) -> None:
         self._world = world

@@ -2,17 +2,24 @@
 
 from collections.abc import Iterator
 
-from bus.keys import JOBS_GROUP, REPLIES_GROUP
-from bus.letters import DeadLetter, Revived
-from bus.records import MOST_DELIVERIES, JobRecord, OutboxRecord, ReplyRecord, decode_job_record, decode_reply_record
-from bus.recovery import Held, Pending, Reclaim, Reclaimed
+from bus.records.keys import JOBS_GROUP, REPLIES_GROUP
+from bus.records.records import (
+    MOST_DELIVERIES,
+    JobRecord,
+    OutboxRecord,
+    ReplyRecord,
+    decode_job_record,
+    decode_reply_record,
+)
+from bus.steps.letters import DeadLetter, Revived
+from bus.steps.recovery import Held, Pending, Reclaim, Reclaimed
 from tests.bus.memory.world import Conversation, Entry, Sent, World
 
 MOST_STRIKES = 2
 
 
 class MemoryOffice:
-    """As `bus.office.Office`."""
+    """As `bus.steps.work_lease.Office`."""
 
     def __init__(self, world: World, holder: str) -> None:
         self._world = world
@@ -31,7 +38,7 @@ class MemoryOffice:
 
 
 class MemoryRecovery:
-    """As `bus.recovery.Recovery`."""
+    """As `bus.steps.recovery.Recovery`."""
 
     def __init__(self, world: World, consumer: str) -> None:
         self._world = world
@@ -100,7 +107,7 @@ class MemoryRecovery:
 
 
 class MemoryLetters:
-    """As `bus.letters.DeadLetters`."""
+    """As `bus.steps.letters.DeadLetters`."""
 
     def __init__(self, world: World) -> None:
         self._world = world

@@ -6,15 +6,15 @@ from typing import Literal
 
 import msgspec
 
-from bus.job_steps import APOLOGY_PLACE, Emitted, Failed, Finished, Said, Started
-from bus.policies import Policies
-from bus.records import MOST_DELIVERIES, Job, Reply, ReplyPlace, open_job, pack_reply, unpack_job
-from bus.sealing import BusKey
+from bus.records.records import MOST_DELIVERIES, Job, Reply, ReplyPlace, open_job, pack_reply, unpack_job
+from bus.records.sealing import BusKey
+from bus.steps.job_steps import APOLOGY_PLACE, Emitted, Failed, Finished, Said, Started
+from bus.steps.policies import Policies
 from tests.bus.memory.world import Conversation, Entry, Retry, World
 
 
 class MemorySteps:
-    """As `bus.job_steps.JobSteps`."""
+    """As `bus.steps.job_steps.JobSteps`."""
 
     def __init__(self, world: World, agent_id: str, bus_key: BusKey, consumer: str, policies: Policies) -> None:
         self._world = world

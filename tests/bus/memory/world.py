@@ -6,10 +6,10 @@ Everything that can be computed is: a conversation is busy because something of 
 from collections import Counter
 from dataclasses import dataclass, field
 
-from bus.held import Note
-from bus.letters import DeadLetter, Quarantined
-from bus.policies import Policies
-from bus.records import decode_job_record, decode_reply_record
+from bus.records.records import decode_job_record, decode_reply_record
+from bus.steps.held import Note
+from bus.steps.letters import DeadLetter, Quarantined
+from bus.steps.policies import Policies
 from host.budgets import StoreBudgets
 
 IDS_KEPT = 1024

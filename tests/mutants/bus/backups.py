@@ -10,7 +10,7 @@ RESTORING = ("tests/backup/test_restored_counters.py", "tests/backup/test_restor
 
 OF_BACKUPS = (
     *of(
-        "bus/snapshot.py", SNAPSHOT,
+        "bus/whole/snapshot.py", SNAPSHOT,
         ("quarantine_is_read_after_the_conversations_too", "            self._quarantined(self._since(began_ms)),\n", ""),
         ("what_leaves_a_list_moves_its_pages", "if first and page[-1:] != [first]:", "if False:"),
         ("what_came_before_all_is_said_first", "if len(out) < said and out[:1] == [", "if False and out[:1] == ["),
@@ -23,7 +23,7 @@ OF_BACKUPS = (
         ("an_entry_that_is_none", "if not entry or not string.find(entry, '^%d+%-%d+$') then return {} end", "if not entry then return {} end"),
     ),
     *of(
-        "bus/restoring.py", RESTORING,
+        "bus/whole/restoring.py", RESTORING,
         ("the_epoch_is_raised", "(\"SET\", epoch, self._epoch + 1)", "(\"SET\", epoch, self._epoch)"),
         ("above_the_epoch_of_the_backup", "self._epoch = max(self._epoch, epoch)", "pass"),
         ("above_the_epoch_of_each_session", "            self.seen_epoch(int(dict(pairs(value.parts)).get(b\"e\", 0)))\n", "            pass\n"),
@@ -39,7 +39,7 @@ OF_BACKUPS = (
         ("notes_are_counted_anew", "for name in (b\"began\", b\"held\"):", "for name in (b\"began\",):"),
     ),
     *of(
-        "bus/restore_switch.py", RESTORING,
+        "bus/whole/restore_switch.py", RESTORING,
         ("what_is_decided_is_not_given_up", "        if not step.startswith(FILLING):\n            return False\n", ""),
         ("what_was_given_up_is_not_decided", "return await self._in_step(self._filling, \"HSET\"", "return await self._in_step(await self._step(), \"HSET\""),
         ("anothers_attempt_is_left_alone", "        await self._forget(self._filling)\n", "        await self._forget(await self._step())\n"),
@@ -51,7 +51,7 @@ OF_BACKUPS = (
         ("a_key_may_have_been_moved_before", "elseif redis.call('EXISTS', KEYS[2]) == 1 then", "else"),
     ),
     *of(
-        "bus/last_backup.py", ("tests/backup/test_last_backup.py",),
+        "bus/steps/last_backup.py", ("tests/backup/test_last_backup.py",),
         ("one_note_is_kept", "    await client.command(\"ZREMRANGEBYRANK\", key, 0, -2)\n", ""),
         ("a_note_is_small", "place=place[-MOST_SHOWN:]", "place=place"),
     ),

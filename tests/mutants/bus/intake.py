@@ -83,12 +83,12 @@ OF_INTAKE = (
         ("release_waits_for_nothing_more", "waits_no_longer(KEYS[6], KEYS[2], ARGV[1])", ""),
     ),
     *of(
-        script("revive"), (*JOBS, "tests/bus/test_rules_outbound.py"),
+        script("revive"), (*JOBS, "tests/bus/steps/test_rules_outbound.py"),
         ("revive_waits_for_the_present_reply", "if ARGV[3] == 'sent' and redis.call('HEXISTS', CONVERSATION, 'reply') == 1 then", "if false then"),
         ("revive_remembers_what_was_emitted", "if (letter.p or '') ~= '' and", "if false and"),
     ),
     *of(
-        script("accept"), ("tests/bus/test_rules_outbound.py",),
+        script("accept"), ("tests/bus/steps/test_rules_outbound.py",),
         ("accept_marks_a_conversation_at_work", "if not (entry or reply) and (ARGV[12] ~= '' or ARGV[13] ~= '') then begin_work() end", ""),
     ),
     *of(
@@ -100,7 +100,7 @@ OF_INTAKE = (
         ("hold_takes_pushes_in_sequence", "if ARGV[4] == 'push' and seq > next then", "if false then"),
     ),
     *of(
-        script("hold"), ("tests/bus/test_rules_bounds.py",),
+        script("hold"), ("tests/bus/steps/test_rules_bounds.py",),
         ("an_open_ended_note_begins_with_the_latest", "if seq >= next and", "if"),
         ("a_sender_has_a_share_of_the_notes", "tonumber(waits or 0) >= (most - total) / 4", "false"),
         ("what_an_open_ended_note_stands_for_is_noted", "(is_behind and seq <= open.last) or", ""),
@@ -108,7 +108,7 @@ OF_INTAKE = (
         ("what_came_before_an_open_ended_note_is_none_of_its_own", "open and seq >= open.first", "open"),
     ),
     *of(
-        script("unhold_open"), ("tests/bus/test_rules_bounds.py",),
+        script("unhold_open"), ("tests/bus/steps/test_rules_bounds.py",),
         ("an_open_ended_note_moves_only_on", "if not open or seq < open.first then", "if not open then"),
         ("an_open_ended_note_is_not_gone_while_more_comes", "if ARGV[4] == '' and seq < open.last then return 0 end", ""),
         ("what_was_seen_is_counted_off", "if ARGV[4] ~= '' then open.count = open.count - 1 end", ""),

@@ -28,7 +28,7 @@ OF_JOBS = (
         ("emit_remembers_its_place", "redis.call('HSET', EMITTED, ARGV[4], 1)", ""),
     ),
     *of(
-        script("emit"), ("tests/bus/test_rules_bounds.py", "tests/supervisor/test_held.py"),
+        script("emit"), ("tests/bus/steps/test_rules_bounds.py", "tests/supervisor/test_held.py"),
         ("emit_waits_for_room", "if has_reply and not may_say() then", "if false then"),
     ),
     *of(
@@ -38,7 +38,7 @@ OF_JOBS = (
         ("finish_knows_what_a_dead_letter_had_said", "if places then recall_places(ARGV[4]) end", ""),
     ),
     *of(
-        script("finish"), ("tests/bus/test_rules_bounds.py", "tests/supervisor/test_held.py"),
+        script("finish"), ("tests/bus/steps/test_rules_bounds.py", "tests/supervisor/test_held.py"),
         ("finish_waits_for_room", "if has_reply and #ARGV >= REPLIES_FROM and not may_say() then", "if false then"),
     ),
     *of(
@@ -78,21 +78,21 @@ OF_JOBS = (
         ("reclaim_stays_superseded", "if redis.call('SREM', INTERRUPTED, ARGV[2]) == 1 then", "if false then"),
     ),
     *of(
-        script("renew"), ("tests/bus/test_rules_of_redis.py", *JOBS),
+        script("renew"), ("tests/bus/steps/test_rules_of_redis.py", *JOBS),
         ("renew_only_what_is_held", "if lease_is_mine(KEYS[1], ARGV[1], ARGV[i], ARGV[2]) then", "if true then"),
         ("renew_tells_what_is_superseded", "if redis.call('SISMEMBER', KEYS[2], ARGV[i]) == 1 then", "if false then"),
     ),
     *of(
-        script("hold_office"), ("tests/supervisor/test_reclaimer.py", "tests/bus/test_rules_of_redis.py"),
+        script("hold_office"), ("tests/supervisor/test_reclaimer.py", "tests/bus/steps/test_rules_of_redis.py"),
         ("office_of_one_supervisor", "if holder and holder ~= ARGV[1] and holder ~= ARGV[3] then", "if false then"),
         ("office_of_the_dead_is_free", "and holder ~= ARGV[3] then", "then"),
     ),
     *of(
-        script("leave_office"), ("tests/bus/test_rules_jobs.py",),
+        script("leave_office"), ("tests/bus/steps/test_rules_jobs.py",),
         ("office_is_left_by_its_holder", "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end\n", ""),
     ),
     *of(
-        "bus/office.py", ("tests/supervisor/test_reclaimer.py", "tests/supervisor/test_shared_work.py"),
+        "bus/steps/work_lease.py", ("tests/supervisor/test_reclaimer.py", "tests/supervisor/test_shared_work.py"),
         ("the_office_of_the_living_is_theirs", "if other is None or not self._knows_dead(other.decode()):", "if other is None:"),
         ("the_office_of_the_dead_is_taken", "if other is None or not self._knows_dead(other.decode()):", "if True:"),
     ),
@@ -115,11 +115,11 @@ OF_JOBS = (
         ("hand_back_stays_superseded", "if redis.call('SREM', INTERRUPTED, ARGV[2]) == 1 then", "if false then"),
     ),
     *of(
-        script("reclaim_reply"), ("tests/bus/test_rules_outbound.py",),
+        script("reclaim_reply"), ("tests/bus/steps/test_rules_outbound.py",),
         ("reclaim_reply_leaves_what_is_renewed", "or pending[1][3] < tonumber(ARGV[4])", ""),
     ),
     *of(
-        script("audit"), ("tests/bus/test_audit.py",),
+        script("audit"), ("tests/bus/steps/test_audit.py",),
         ("audit_starts_a_mailbox_without_a_job", "or (not entry and redis.call('ZCARD', MAILBOX) > 0)", ""),
         ("audit_starts_an_out_box_without_a_reply", "elseif not reply and redis.call('LLEN', OUT_BOX) > 0 then", "elseif false then"),
     ),

@@ -33,7 +33,7 @@ OF_THE_LIBRARY = (
         ("at_rest_is_noted", "if not has_reply then rest() end\n    return", "return"),
     ),
     *of(
-        script("_library"), ("tests/bus/test_rules_bounds.py", "tests/supervisor/test_held.py"),
+        script("_library"), ("tests/bus/steps/test_rules_bounds.py", "tests/supervisor/test_held.py"),
         ("a_sender_has_a_quarter_of_the_room", "return tonumber(mine or 0) < (most - (all or 0)) / 4", "return true"),
         ("a_conversation_has_a_quarter_of_the_way_out", "return not most or", "return true or"),
         ("what_ended_is_taken_off", "  if load then take_off_running(load) end\n", ""),
@@ -47,7 +47,7 @@ OF_THE_LIBRARY = (
         ("an_ack_is_known_no_more", "redis.call('HDEL', ACKS, client_message_id)\nend", "end"),
     ),
     *of(
-        script("_library"), ("tests/bus/test_id_memory.py",),
+        script("_library"), ("tests/bus/steps/test_id_memory.py",),
         ("dropped_times_are_not_of_the_future", "local dropped = math.min(math.max(tonumber(times[1] or 0), tonumber(times[2] or 0)), now_ms())", "local dropped = math.max(tonumber(times[1] or 0), tonumber(times[2] or 0))"),
         ("dropped_times_only_rise", "math.max(tonumber(times[1] or 0), tonumber(times[2] or 0)), now_ms()", "tonumber(times[2] or 0), now_ms()"),
         ("a_block_keeps_its_latest_time", "if before > now then ulid_ms = latest end", ""),
@@ -55,16 +55,16 @@ OF_THE_LIBRARY = (
         ("expired_times_are_not_of_the_future", "math.min(dropped_ms(known), now_ms())", "dropped_ms(known)"),
     ),
     *of(
-        script("_library"), ("tests/bus/test_rules_outbound.py",),
+        script("_library"), ("tests/bus/steps/test_rules_outbound.py",),
         ("our_own_seqs_are_stepped_over", "while redis.call('ZSCORE', TAKEN, next) do next = next + 1 end", ""),
     ),
     *of(
-        script("_library"), ("tests/bus/test_rules_inbound.py",),
+        script("_library"), ("tests/bus/steps/test_rules_inbound.py",),
         ("parked_only_as_far_as_there_is_room", "redis.call('ZPOPMIN', PARKED, room)", "redis.call('ZPOPMIN', PARKED, 1000)"),
         ("none_overtakes_what_is_parked", "if parked[2] and tonumber(parked[2]) < seq then", "if false then"),
     ),
     *of(
-        script("_library"), ("tests/bus/test_rules_jobs.py",),
+        script("_library"), ("tests/bus/steps/test_rules_jobs.py",),
         ("what_waits_for_its_second_run_is_superseded", "redis.call('ZREM', DUE, CONVERSATION_ID) -- what", "-- what"),
     ),
     *of(

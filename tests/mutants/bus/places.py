@@ -2,44 +2,57 @@
 
 from __future__ import annotations
 
-JOBS = ("tests/bus/test_rules_jobs.py", "tests/bus/test_rules_repeats.py", "tests/bus/test_rules.py")
-INTAKE = ("tests/bus/test_rules_inbound.py", "tests/bus/test_rules_repeats.py", "tests/bus/test_rules.py")
-BYTES = ("tests/bus/test_rules_bounds.py", *INTAKE, "tests/supervisor/test_held.py")
-SENDING = (
-    "tests/bus/test_rules_outbound.py",
-    "tests/bus/test_rules_repeats.py",
-    "tests/bus/test_rules_time.py",
-    "tests/bus/test_generation.py",
+from pathlib import Path
+
+JOBS = ("tests/bus/steps/test_rules_jobs.py", "tests/bus/steps/test_rules_repeats.py", "tests/bus/steps/test_rules.py")
+INTAKE = (
+    "tests/bus/steps/test_rules_inbound.py",
+    "tests/bus/steps/test_rules_repeats.py",
+    "tests/bus/steps/test_rules.py",
 )
-TIME = ("tests/bus/test_rules_time.py", "tests/bus/test_generation.py")
-OF_REDIS = ("tests/bus/test_rules_of_redis.py", "tests/bus/test_audit.py")
-BOUNDS = ("tests/bus/test_rules_bounds.py", "tests/bus/test_rules_inbound.py", "tests/bus/test_rules_repeats.py")
+BYTES = ("tests/bus/steps/test_rules_bounds.py", *INTAKE, "tests/supervisor/test_held.py")
+SENDING = (
+    "tests/bus/steps/test_rules_outbound.py",
+    "tests/bus/steps/test_rules_repeats.py",
+    "tests/bus/steps/test_rules_time.py",
+    "tests/bus/steps/test_write_count.py",
+)
+TIME = ("tests/bus/steps/test_rules_time.py", "tests/bus/steps/test_write_count.py")
+OF_REDIS = ("tests/bus/steps/test_rules_of_redis.py", "tests/bus/steps/test_audit.py")
+BOUNDS = (
+    "tests/bus/steps/test_rules_bounds.py",
+    "tests/bus/steps/test_rules_inbound.py",
+    "tests/bus/steps/test_rules_repeats.py",
+)
 IDS = (
-    "tests/bus/test_rules_inbound.py",
-    "tests/bus/test_rules_bounds.py",
-    "tests/bus/test_rules_time.py",
-    "tests/bus/test_rules_of_redis.py",
+    "tests/bus/steps/test_rules_inbound.py",
+    "tests/bus/steps/test_rules_bounds.py",
+    "tests/bus/steps/test_rules_time.py",
+    "tests/bus/steps/test_rules_of_redis.py",
 )
 PARKING = (
-    "tests/bus/test_rules_inbound.py",
-    "tests/bus/test_rules_jobs.py",
-    "tests/bus/test_rules_bounds.py",
-    "tests/bus/test_rules_of_redis.py",
+    "tests/bus/steps/test_rules_inbound.py",
+    "tests/bus/steps/test_rules_jobs.py",
+    "tests/bus/steps/test_rules_bounds.py",
+    "tests/bus/steps/test_rules_of_redis.py",
 )
-SLOTS = ("tests/slots/test_slots_in_redis.py", "tests/slots/test_slots.py")
+SLOTS = ("tests/bus/steps/test_slots_in_redis.py", "tests/slots/test_slots.py")
 ROTATION = ("tests/keys/test_rotate_store.py",)
-GRANTS = ("tests/bus/test_vault.py",)
+GRANTS = ("tests/bus/steps/test_vault.py",)
 LETTERS = (
-    "tests/bus/test_rules_bounds.py",
-    "tests/bus/test_rules_of_redis.py",
+    "tests/bus/steps/test_rules_bounds.py",
+    "tests/bus/steps/test_rules_of_redis.py",
     "tests/letters/test_listing.py",
-    "tests/bus/test_rules_inbound.py",
+    "tests/bus/steps/test_rules_inbound.py",
 )
-QUARANTINE = ("tests/bus/test_rules_quarantine.py",)
-FORMER = ("tests/bus/test_former_versions.py",)
-RESEALED = ("tests/bus/test_reseal_scripts.py",)
+QUARANTINE = ("tests/bus/steps/test_rules_quarantine.py",)
+FORMER = ("tests/bus/steps/test_former_versions.py",)
+RESEALED = ("tests/bus/whole/test_reseal_scripts.py",)
 SAVED = ("tests/backup/test_scripts.py", "tests/backup/test_snapshot.py", "tests/backup/test_restoring.py")
 
 
+SCRIPTS = {path.stem: path for path in Path("bus/scripts").rglob("*.lua")}
+
+
 def script(name: str) -> str:
-    return f"bus/scripts/{name}.lua"
+    return str(SCRIPTS[name])

@@ -33,7 +33,7 @@ OF_SENDING = (
         ("confirm_remembers_a_seq_ahead", "  redis.call('ZADD', TAKEN, seq, seq)\n", ""),
     ),
     *of(
-        script("confirm"), ("tests/bus/test_rules_bounds.py", *SENDING),
+        script("confirm"), ("tests/bus/steps/test_rules_bounds.py", *SENDING),
         ("what_was_said_may_be_said_again", "is_said(place)", ""),
     ),
     *of(
@@ -73,30 +73,30 @@ OF_SENDING = (
         ("what_was_witnessed_counts_after_a_raise", ", tonumber(ARGV[7]))", ")"),
     ),
     *of(
-        script("commit"), ("tests/bus/test_rules_outbound.py",),
+        script("commit"), ("tests/bus/steps/test_rules_outbound.py",),
         ("the_bucket_has_a_rim", "math.min(burst, tonumber(bucket[1] or burst) + passed * rate / 1000)", "tonumber(bucket[1] or burst) + passed * rate / 1000"),
         ("what_needs_no_ack_needs_no_token", "if rate > 0 and ARGV[6] ~= '' then", "if rate > 0 then"),
     ),
     *of(
-        script("confirm"), ("tests/bus/test_rules_outbound.py",),
+        script("confirm"), ("tests/bus/steps/test_rules_outbound.py",),
         ("confirm_rests_only_without_a_job", "if not start_next_reply() and not entry then rest() end", "if not start_next_reply() then rest() end"),
     ),
     *of(
-        script("drop_reply"), ("tests/bus/test_rules_outbound.py",),
+        script("drop_reply"), ("tests/bus/steps/test_rules_outbound.py",),
         ("drop_the_head_only", "if redis.call('HGET', CONVERSATION, 'reply') ~= ARGV[2] then", "if false then"),
         ("drop_what_was_sent_only", "if redis.call('HGET', SENT, 'cmid') ~= ARGV[4] then", "if false then"),
         ("drop_rests_only_without_a_job", "and redis.call('HEXISTS', CONVERSATION, 'entry') == 0 then", "then"),
     ),
     *of(
-        script("post"), ("tests/bus/test_rules_outbound.py",),
+        script("post"), ("tests/bus/steps/test_rules_outbound.py",),
         ("post_marks_a_conversation_at_work", "if is_idle() then begin_work() end", ""),
     ),
     *of(
-        script("post_before"), ("tests/bus/test_rules_outbound.py",),
+        script("post_before"), ("tests/bus/steps/test_rules_outbound.py",),
         ("before_the_head_only", "if redis.call('HGET', CONVERSATION, 'reply') ~= ARGV[2] then", "if false then"),
     ),
     *of(
-        script("prove_continuity"), ("tests/bus/test_generation.py",),
+        script("prove_continuity"), ("tests/bus/steps/test_write_count.py",),
         ("epoch_is_raised_for_one_that_knows_none", "server ~= ARGV[5] or epoch <=", "epoch <="),
         ("epoch_goes_beyond_what_is_there", "math.max(epoch, tonumber(ARGV[1])) + 1", "tonumber(ARGV[1]) + 1"),
         ("epoch_replaces_the_signed_prekey", "redis.call('HSET', KEYS[4], 'rotate_through', redis.call('HINCRBY', KEYS[4], 'signed', ARGV[3]))", ""),

@@ -7,7 +7,7 @@ from tests.mutants.mutant import of
 
 OF_THE_STORE = (
     *of(
-        "bus/lua.py", ("tests/bus/test_half_scripts.py",),
+        "bus/transport/lua.py", ("tests/bus/steps/test_half_scripts.py",),
         ("no_script_is_cut_in_its_middle", "if len(names) < 2 or names.isdisjoint(WRITES):", "if True:"),
     ),
     *of(
@@ -51,7 +51,7 @@ OF_THE_STORE = (
         ("reseal_reply_under_way_too", "if entry and entry ~= 'sent' then", "if false then"),
     ),
     *of(
-        script("put_sealed"), ("tests/bus/test_vault.py",),
+        script("put_sealed"), ("tests/bus/steps/test_vault.py",),
         ("a_value_is_of_the_version_that_was_read", "if not is_current(KEYS[1], ARGV[1]) then", "if false then"),
     ),
     *of(

@@ -7,42 +7,42 @@ from tests.mutants.mutant import of
 
 TYPED = (
     *of(
-        "bus/generation.py", TIME,
+        "bus/steps/write_count.py", TIME,
         ("what_is_certain_went_back", "if certainly_back or self.is_doubted", "if self.is_doubted"),
         ("commits_are_told_before_they_leave", "        self.on_commit(commits)\n", ""),
         ("the_highest_only_rises", "self.highest = max(self.highest, count)", "self.highest = count"),
     ),
     *of(
-        "bus/ulid.py", ("tests/bus/test_ulid.py",),
+        "bus/records/ulid.py", ("tests/bus/records/test_ulid.py",),
         ("a_ulid_has_so_many_characters", "len(text) != CHARS or", ""),
         ("a_ulid_has_48_bits_of_time", "or text[0] > \"7\"", ""),
         ("a_ulid_has_its_alphabet", " or not _CHARACTERS.issuperset(text)", ""),
         ("a_ulid_is_made_of_its_bytes", "or len(randomness) != RANDOM_BYTES", ""),
     ),
     *of(
-        "host/budgets.py", ("tests/host/test_budgets.py", "tests/bus/test_rules_bounds.py"),
+        "host/budgets.py", ("tests/host/test_budgets.py", "tests/bus/steps/test_rules_bounds.py"),
         ("at_most_so_much", "return max(least, min(wanted, most))", "return max(least, wanted)"),
         ("the_lowest_limit_counts", "return min(_limits(proc, cgroups, process),", "return max(_limits(proc, cgroups, process),"),
         ("no_limit_is_the_machines", "and 0 < int(text) < machine", ""),
         ("the_levels_above_count", "        yield level\n        level = level.parent\n", "        level = level.parent\n"),
     ),
     *of(
-        "bus/generation.py", ("tests/bus/test_generation.py", "tests/bus/test_rules_outbound.py"),
+        "bus/steps/write_count.py", ("tests/bus/steps/test_write_count.py", "tests/bus/steps/test_rules_outbound.py"),
         ("what_is_doubted_went_back", "certainly_back or self.is_doubted", "certainly_back"),
         ("ids_leap_far", "return FEWEST_IDS + secrets.randbelow(FEWEST_IDS)", "return 0"),
     ),
     *of(
-        "bus/outbox.py", ("tests/bus/test_rules_outbound.py",),
+        "bus/steps/outbox.py", ("tests/bus/steps/test_rules_outbound.py",),
         ("nothing_is_committed_in_doubt", "if self._generation.is_doubted:", "if False:"),
         ("what_is_remembered_of_sends_is_bounded", "while len(self._conversations) > MOST_REMEMBERED:", "while False:"),
     ),
     *of(
-        "bus/held.py", ("tests/bus/test_rules_bounds.py",),
+        "bus/steps/held.py", ("tests/bus/steps/test_rules_bounds.py",),
         ("held_come_when_half_is_free", "if theirs > (budgets.waiting_bytes - total) / 8:", "if False:"),
         ("held_come_when_half_of_a_mailbox_is_free", "return waiting <= int(most or MOST_IN_MAILBOX) // 2", "return True"),
     ),
     *of(
-        "host/budgets.py", ("tests/bus/test_rules_bounds.py",),
+        "host/budgets.py", ("tests/bus/steps/test_rules_bounds.py",),
         ("at_least_so_much", "return max(least, min(wanted, most))", "return min(wanted, most)"),
     ),
 )  # fmt: skip

@@ -1,0 +1,389 @@
+"""The only place that spells a Redis key.
+
+All keys of one agent carry the hash tag `{agent_id}`: one cluster slot, so that a script may touch any of them.
+Conversation keys end in the conversation's id, session keys in the peer's owner and device. What most scripts need is the
+*board*: the keys of one conversation and those that all conversations share, in one fixed order (bus/scripts/_library.lua).
+"""
+
+from functools import cached_property, lru_cache
+
+JOBS_GROUP = "workers"
+REPLIES_GROUP = "supervisors"
+MOST_BOARDS = 1000  # of conversations in which something was said just now
+
+
+class Keys:
+    """Key names of one agent."""
+
+    def __init__(self, agent_id: str) -> None:
+        self.agent_id = agent_id
+        self._prefix = f"hashee:{{{agent_id}}}:"
+        self._boards = lru_cache(MOST_BOARDS)(self._board)
+
+    def _key(self, *parts: str) -> str:
+        return self._prefix + ":".join(parts)
+
+    def board(self, conversation_id: str) -> tuple[str, ...]:
+        """KEYS of every script about a conversation, in the order that `_library.lua` gives them names."""
+        return self._boards(conversation_id)
+
+    def _board(self, conversation_id: str) -> tuple[str, ...]:
+        return (
+            self.conversation(conversation_id),
+            self.ids(conversation_id),
+            self.taken(conversation_id),
+            self.mailbox(conversation_id),
+            self.parked(conversation_id),
+            self.together(conversation_id),
+            self.emitted(conversation_id),
+            self.out_box(conversation_id),
+            self.sent(conversation_id),
+            self.load_of(conversation_id),
+            *self._shared,
+        )
+
+    @cached_property
+    def _shared(self) -> list[str]:
+        return [
+            self.jobs,
+            self.replies,
+            self.due,
+            self.dead,
+            self.outbox,
+            self.acks,
+            self.busy,
+            self.waiting,
+            self.interrupted,
+            self.interrupts,
+            self.streams,
+            self.policy,
+            self.epoch,
+            self.generation,
+            self.ledger,
+            self.load,
+            self.held,
+        ]
+
+    @property
+    def pattern(self) -> str:
+        """Matches every key of this agent, for SCAN."""
+        return self._prefix + "*"
+
+    def of(self, kind: str, ids: str = "") -> str:
+        """The key of a kind with these ids: what `split` takes apart."""
+        return self._key(kind, ids) if ids else self._key(kind)
+
+    def split(self, key: str) -> tuple[str, str]:
+        """Kind of a key of this agent, and the ids in it ('' where it has none)."""
+        kind, _, ids = key.removeprefix(self._prefix).partition(":")
+        return kind, ids
+
+    # Whole agent
+
+    @property
+    def generation(self) -> str:
+        """Counter of writing scripts; a lower value than one remembered means that Redis went back."""
+        return self._key("gen")
+
+    @property
+    def epoch(self) -> str:
+        """Raised when Redis went back; sessions of an older epoch are read with, never sent with."""
+        return self._key("epoch")
+
+    @cached_property
+    def continuity(self) -> str:
+        """Hash: `server` that was looked at last and had lost nothing; `commits`, counted."""
+        return self._key("continuity")
+
+    @property
+    def cursor(self) -> str:
+        """message_id up to which every polled message is taken in."""
+        return self._key("cursor")
+
+    @property
+    def first_sync(self) -> str:
+        """When this agent first polled with this store (ms), or `ended`: until then, what is much older is skipped."""
+        return self._key("first_sync")
+
+    @property
+    def jobs(self) -> str:
+        """Stream: at most one entry per conversation, the job that may run now."""
+        return self._key("jobs")
+
+    @property
+    def replies(self) -> str:
+        """Stream: at most one entry per conversation, the head of its out-box."""
+        return self._key("replies")
+
+    @property
+    def due(self) -> str:
+        """Sorted set conversation → time at which its failed job runs again."""
+        return self._key("due")
+
+    @property
+    def busy(self) -> str:
+        """Sorted set: conversations with a job or a reply under way → time since when."""
+        return self._key("busy")
+
+    @property
+    def waiting(self) -> str:
+        """Counter: jobs in all mailboxes (what is parked is not counted)."""
+        return self._key("waiting")
+
+    @property
+    def load(self) -> str:
+        """Hash: bytes of what waits: messages in all (`total`) and of each sender (`s:` and its id), replies (`out`, at most `most_out`)."""
+        return self._key("load")
+
+    @property
+    def held(self) -> str:
+        """Hash: how many notes there are of what waits at the relay, in all (`total`) and of each sender (`s:` and its id)."""
+        return self._key("held")
+
+    def notes(self, sender_id: str) -> str:
+        """Hash message_id (or a separator and a conversation) → note of what of this sender waits at the relay (bus/steps/held.py)."""
+        return self._key("held", sender_id)
+
+    @property
+    def interrupted(self) -> str:
+        """Set: entries of `jobs` that a later message supersedes."""
+        return self._key("interrupted")
+
+    @property
+    def interrupts(self) -> str:
+        """Publish/subscribe channel (no key): entries of `jobs` at the moment in which they are superseded."""
+        return self._key("interrupts")
+
+    @property
+    def streams(self) -> str:
+        """Hash conversation → stream_id, space, supervisor: streams that were started and not ended."""
+        return self._key("streams")
+
+    @property
+    def policy(self) -> str:
+        """Hash: what the handler's code declares for busy and full conversations (bus/steps/policies.py)."""
+        return self._key("policy")
+
+    @property
+    def ledger(self) -> str:
+        """Stream: what happened to each message, without content (bus/views/trace.py)."""
+        return self._key("ledger")
+
+    @property
+    def dead(self) -> str:
+        """Stream of dead letters."""
+        return self._key("dead")
+
+    @property
+    def dead_copy(self) -> str:
+        """Stream: the dead letters that take the place of the present ones when the store secret is rotated."""
+        return self._key("dead_copy")
+
+    @property
+    def outbox(self) -> str:
+        """Sorted set conversation → time at which its unconfirmed record is sent again."""
+        return self._key("outbox")
+
+    @property
+    def acks(self) -> str:
+        """Hash client_message_id → conversation, for acknowledgements heard by another connection."""
+        return self._key("acks")
+
+    @cached_property
+    def rate(self) -> str:
+        """Token bucket of the agent's sends, shared by its supervisors."""
+        return self._key("rate")
+
+    @property
+    def quarantine(self) -> str:
+        """Sorted set message_id → time of what could not be read."""
+        return self._key("quarantine")
+
+    @property
+    def kept(self) -> str:
+        """Hash: bytes of frames and plaintexts in quarantine: in all (`total`), `unsigned` ones, and of each sender (`s:` and its id)."""
+        return self._key("kept")
+
+    @property
+    def wanted(self) -> str:
+        """Set: message_ids in quarantine that are to be tried again now."""
+        return self._key("wanted")
+
+    @property
+    def waiting_for(self) -> str:
+        """Sorted set (by name): what each message in quarantine waits for, why it could not be read, its name."""
+        return self._key("waiting_for")
+
+    @property
+    def old(self) -> str:
+        """Sorted set: conversation, seq and message_id of what came again and can no longer be read → when."""
+        return self._key("old")
+
+    def quarantined(self, message_id: str) -> str:
+        """Hash: one message that could not be read."""
+        return self._key("quarantined", message_id)
+
+    @property
+    def reclaimer(self) -> str:
+        """Holder of the reclaimer's office, with an expiry."""
+        return self._key("reclaimer")
+
+    def office(self, work: str) -> str:
+        """Which supervisor does this work now, with an expiry."""
+        return self._key("office", work)
+
+    @property
+    def slots(self) -> str:
+        """Hash slot number → record of its last holder, which outlives the slot's lease."""
+        return self._key("slots")
+
+    def slot(self, number: int) -> str:
+        """Name of the supervisor that may be connected as number 1, 2, …, with an expiry."""
+        return self._key("slot", str(number))
+
+    @property
+    def ghosts(self) -> str:
+        """Sorted set of supervisors that went without giving up their slot → time until which the relay may believe in them."""
+        return self._key("ghosts")
+
+    @property
+    def ghost_poll(self) -> str:
+        """Who polled last on account of a ghost, with an expiry."""
+        return self._key("ghost_poll")
+
+    @property
+    def standby(self) -> str:
+        """A supervisor that waits for a slot, with an expiry."""
+        return self._key("standby")
+
+    def probe(self, supervisor: str) -> str:
+        """Written by a supervisor once a second, to see whether Redis takes anything, with an expiry."""
+        return self._key("probe", supervisor)
+
+    @property
+    def consumers(self) -> str:
+        """Sorted set of living worker consumers → last time seen."""
+        return self._key("consumers")
+
+    def presence(self, consumer: str) -> str:
+        """What a living worker says of itself, with an expiry."""
+        return self._key("presence", consumer)
+
+    @property
+    def live_channel(self) -> str:
+        """Publish/subscribe channel for what is worth nothing later: deltas, typing."""
+        return self._key("live")
+
+    # One conversation
+
+    def conversation(self, conversation_id: str) -> str:
+        """Hash: next, entry, reply, pins, … (docs/design.md lists them)."""
+        return self._key("conv", conversation_id)
+
+    def ids(self, conversation_id: str) -> str:
+        """String of 8-byte prefixes: the signed ids that were taken in."""
+        return self._key("ids", conversation_id)
+
+    def taken(self, conversation_id: str) -> str:
+        """Sorted set of our own messages' seqs at or above `next`."""
+        return self._key("taken", conversation_id)
+
+    def mailbox(self, conversation_id: str) -> str:
+        """Sorted set by seq: jobs that wait for the running one."""
+        return self._key("box", conversation_id)
+
+    def parked(self, conversation_id: str) -> str:
+        """Sorted set by seq: jobs for which the mailbox has no room."""
+        return self._key("parked", conversation_id)
+
+    def together(self, conversation_id: str) -> str:
+        """List: jobs that are handled together with the running one."""
+        return self._key("together", conversation_id)
+
+    def emitted(self, conversation_id: str) -> str:
+        """Hash of the running job: place → 1."""
+        return self._key("emitted", conversation_id)
+
+    def out_box(self, conversation_id: str) -> str:
+        """List: replies in the order in which they leave."""
+        return self._key("out", conversation_id)
+
+    def sent(self, conversation_id: str) -> str:
+        """Hash: the one outbox record that waits for its acknowledgement."""
+        return self._key("sent", conversation_id)
+
+    def load_of(self, conversation_id: str) -> str:
+        """Hash: this conversation's part of `load`."""
+        return self._key("load", conversation_id)
+
+    # Keys and peers (sealed with the state key)
+
+    def session(self, owner_id: str, device_id: str) -> str:
+        """Hash v, b, e: version, sealed device record, epoch."""
+        return f"{self._prefix}session:{owner_id}:{device_id}"  # five times a message
+
+    def owner(self, owner_id: str) -> str:
+        """Hash v, b: one row of the grant ledger with pins and devices."""
+        return self._key("owner", owner_id)
+
+    def member(self, owner_id: str) -> str:
+        """Hash v, b: the pair under which we know somebody who talks to us in a group only."""
+        return self._key("member", owner_id)
+
+    def group(self, group_id: str) -> str:
+        """Hash v, b: the kept versions of a group's key."""
+        return self._key("group", group_id)
+
+    @property
+    def seal(self) -> str:
+        """Hash: which store secret opens this store (bus/steps/seal.py)."""
+        return self._key("seal")
+
+    def restoring(self, kind: str, ids: str) -> str:
+        """What is to take the place of another key, whole, once all of it stands (bus/whole/restore_switch.py)."""
+        return self._key("restoring", kind, *([ids] if ids else []))
+
+    @property
+    def last_backup(self) -> str:
+        """Sorted set with one member: when which backup of this store was made last (bus/steps/last_backup.py)."""
+        return self._key("last_backup")
+
+    @property
+    def owners(self) -> str:
+        """Set of the owner ids that have a row."""
+        return self._key("owners")
+
+    @property
+    def grant_log(self) -> str:
+        """List: every change of a grant, each its MAC (64 hex digits) and the sealed entry."""
+        return self._key("grant_log")
+
+    @property
+    def grant_head(self) -> str:
+        """MAC of the last entry, in hex."""
+        return self._key("grant_head")
+
+    @property
+    def signed_prekeys(self) -> str:
+        """Hash id → sealed private half."""
+        return self._key("signed_prekeys")
+
+    @cached_property
+    def one_time_prekeys(self) -> str:
+        """Hash id → sealed private half; erased in the commit that uses it."""
+        return self._key("one_time_prekeys")
+
+    @property
+    def restored_signed_prekeys(self) -> str:
+        """The same out of a backup, with an expiry: read with only, never offered."""
+        return self._key("restored_signed_prekeys")
+
+    @cached_property
+    def restored_one_time_prekeys(self) -> str:
+        """The same out of a backup, with an expiry."""
+        return self._key("restored_one_time_prekeys")
+
+    @property
+    def prekey_state(self) -> str:
+        """Hash: last id of each kind; `rotate_through`: signed prekeys up to this id are to be replaced."""
+        return self._key("prekey_state")

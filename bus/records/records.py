@@ -1,0 +1,380 @@
+"""The records that lie in Redis, and what a handler is given.
+
+A record is a msgpack list: its schema version first, then what scripts and people may read (ids, seqs, times), then the
+sealed body. Lua treats records as opaque bytes. One schema version back is read.
+"""
+
+import contextlib
+from typing import Literal, TypeVar
+
+import msgspec
+
+from bus.records.sealing import BusKey, SealBroken
+
+SCHEMA_VERSION = 1
+MOST_DELIVERIES = 20  # of all kinds together (DESIGN rule 8): what comes back more often is a dead letter
+
+AGENT_SENDER = "agent"
+
+Payload = dict[str, object]
+
+
+class BadRecord(Exception):
+    """A record in Redis that this program cannot read; the message names the kind and why."""
+
+
+class NewerRecord(BadRecord):
+    """A later version of this program wrote it: it is left for that version, and is not damaged."""
+
+
+class InboundMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """What a handler sees of a message (PROTOCOL §4)."""
+
+    message_id: str
+    conversation_id: str
+    conversation_type: str
+    sender_id: str
+    sender_type: str
+    sender_display_name: str | None = None
+    payload: Payload
+    mentions: list[str] = msgspec.field(default_factory=list)
+    mention_all: bool = False
+    reply_to: str | None = None
+    hop_count: int = 0
+    created_at: str = ""
+    client_message_id: str = ""
+    group_metadata: Payload | None = None
+    attachments: list[Payload] = msgspec.field(default_factory=list)
+    envelope_version: str = ""
+
+    def __repr__(self) -> str:
+        return f"InboundMessage(message_id={self.message_id!r}, conversation_id={self.conversation_id!r}, …)"
+
+    @property
+    def answering_hops(self) -> int:
+        """The `hop_count` of what answers it."""
+        return answering_hops(self.sender_type, self.hop_count)
+
+    @property
+    def text(self) -> str:
+        """The text of a text message, else an empty string."""
+        text = self.payload.get("text", self.payload.get("content", ""))
+        return text if isinstance(text, str) else ""
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One message to handle. `entry_id` is the fencing token (DESIGN rule 6).
+
+    `strikes`: how many workers have died by themselves while they ran it (rule 8); one with a strike runs alone.
+    `has_past`: it may be a dead letter that was brought back, and have sent something before.
+    `trace`: the span that it, and what is said in it, belongs under (bus/telemetry/traces.py); '' where nobody traces.
+    """
+
+    entry_id: str
+    job_id: str
+    conversation_id: str
+    attempt: int
+    deliveries: int
+    accepted_ms: int
+    message_ms: int
+    message: InboundMessage
+    strikes: int = 0
+    has_past: bool = False
+    trace: str = ""
+
+    @property
+    def is_first_run(self) -> bool:
+        """No handler has begun with it before, so that nothing was sent for it."""
+        return self.deliveries == 1 and not self.has_past
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """What a handler sends at one place of its job, or what we say by ourselves (`system`).
+
+    `new_session_with`: a device with which a new session is to be started for it.
+    """
+
+    kind: Literal["message", "stream_start", "stream_done", "system"]
+    content_type: str
+    payload: Payload
+    stream_id: str | None = None
+    new_session_with: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Reply(kind={self.kind!r}, content_type={self.content_type!r}, …)"
+
+
+class JobRecord(msgspec.Struct, frozen=True, array_like=True):
+    """A job as it lies in a mailbox and in `jobs`. `message_ms`: time in the inbound client_message_id (ULID).
+
+    `sender_id`: whose share of what may wait it takes; a former version did not write it, and passes over it, as it does over `trace`: the
+    W3C traceparent of the span that brought it, '' and not written where nobody traces.
+    """
+
+    schema: int
+    job_id: str
+    conversation_id: str
+    seq: int
+    accepted_ms: int
+    message_ms: int
+    sealed: bytes
+    sender_id: str = ""
+    trace: str = ""
+
+
+class ReplyRecord(msgspec.Struct, frozen=True, array_like=True):
+    """A reply as it lies in an out-box and in `replies`. `trace`: of the span that said it, as in JobRecord."""
+
+    schema: int
+    job_id: str
+    conversation_id: str
+    place: str
+    message_ms: int
+    emitted_ms: int
+    sealed: bytes
+    trace: str = ""
+
+
+class OutboxRecord(msgspec.Struct, frozen=True, array_like=True):
+    """The exact bytes of one committed send, until the relay has acknowledged them."""
+
+    schema: int
+    client_message_id: str
+    conversation_id: str
+    content_type: str
+    encrypted_payload: str
+    stream_id: str | None
+    conversation_type: str
+    payload_type: str
+    emitted_ms: int
+
+
+class SentNote(msgspec.Struct, frozen=True, array_like=True):
+    """What is told of a committed send when it is acknowledged: its record, which is long, need not be read again then.
+
+    `trace`: of the span that said it, as in JobRecord.
+    """
+
+    emitted_ms: int
+    conversation_type: str
+    payload_type: str
+    trace: str = ""
+
+    @classmethod
+    def of(cls, record: OutboxRecord, trace: str = "") -> "SentNote":
+        """Of an outbox record."""
+        return cls(record.emitted_ms, record.conversation_type, record.payload_type, trace)
+
+
+def encode_record(record: JobRecord | ReplyRecord | SentNote) -> bytes:
+    """A record as it lies in Redis; where nobody traces, to the byte as a version that knew no `trace` wrote it."""
+    parts = msgspec.structs.astuple(record)
+    return msgspec.msgpack.encode(parts if record.trace else parts[:-1])
+
+
+def pack_job(
+    message: InboundMessage,
+    *,
+    seq: int,
+    accepted_ms: int,
+    message_ms: int,
+    key: BusKey,
+    agent_id: str,
+    trace: str = "",
+) -> bytes:
+    """Seal a message into the record that `accept` puts into the mailbox."""
+    sealed = key.seal(msgspec.msgpack.encode(message), "job", agent_id, message.message_id)
+    record = JobRecord(
+        SCHEMA_VERSION,
+        message.message_id,
+        message.conversation_id,
+        seq,
+        accepted_ms,
+        message_ms,
+        sealed,
+        message.sender_id,
+        trace,
+    )
+    return encode_record(record)
+
+
+def unpack_job(
+    packed: bytes,
+    *,
+    entry_id: str,
+    attempt: int,
+    deliveries: int,
+    key: BusKey,
+    agent_id: str,
+    strikes: int = 0,
+    has_past: bool = False,
+) -> Job:
+    """Open a record of `jobs`; raises BadRecord."""
+    record = decode_job_record(packed)
+    message = _open_message(record, key, agent_id)
+    return Job(
+        entry_id=entry_id,
+        job_id=record.job_id,
+        conversation_id=record.conversation_id,
+        attempt=attempt,
+        deliveries=deliveries,
+        accepted_ms=record.accepted_ms,
+        message_ms=record.message_ms,
+        message=message,
+        strikes=strikes,
+        has_past=has_past,
+        trace=record.trace,
+    )
+
+
+def open_job(packed: bytes, *, key: BusKey, agent_id: str) -> InboundMessage:
+    """The message in a job's record; raises BadRecord."""
+    return _open_message(decode_job_record(packed), key, agent_id)
+
+
+def _open_message(record: JobRecord, key: BusKey, agent_id: str) -> InboundMessage:
+    try:
+        body = key.open(record.sealed, "job", agent_id, record.job_id)
+        return msgspec.msgpack.decode(body, type=InboundMessage)
+    except (SealBroken, msgspec.DecodeError) as error:
+        raise BadRecord(f"job {record.job_id}: {error}") from None
+
+
+def answering_hops(sender_type: str, hop_count: int) -> int:
+    """One more than the message's own where an agent said it, 0 for a person's (PROTOCOL §4)."""
+    return hop_count + 1 if sender_type == AGENT_SENDER or hop_count else 0
+
+
+def hops_of(record: JobRecord, *, key: BusKey, agent_id: str) -> int:
+    """The `hop_count` of what answers the message of a job; 0 where its record does not open."""
+    try:
+        return _open_message(record, key, agent_id).answering_hops
+    except BadRecord:
+        return 0
+
+
+def with_hops(payload: Payload, hops: int) -> Payload:
+    """The payload with so many hops; without any it is as it was."""
+    return {**payload, "hop_count": hops} if hops else payload
+
+
+def decode_job_record(packed: bytes) -> JobRecord:
+    """The readable part of a job's record; raises BadRecord."""
+    return _decode(packed, JobRecord, "job")
+
+
+class ReplyPlace(msgspec.Struct, frozen=True):
+    """Where a reply belongs. `message_ms`: time of the inbound message that it answers."""
+
+    job_id: str
+    conversation_id: str
+    place: str
+    message_ms: int
+
+
+def pack_reply(at: ReplyPlace, reply: Reply, *, emitted_ms: int, key: BusKey, agent_id: str, trace: str = "") -> bytes:
+    """Seal a reply into the record that `emit` puts into the out-box."""
+    sealed = key.seal(msgspec.msgpack.encode(reply), "reply", agent_id, at.job_id, at.place)
+    record = ReplyRecord(
+        SCHEMA_VERSION, at.job_id, at.conversation_id, at.place, at.message_ms, emitted_ms, sealed, trace
+    )
+    return encode_record(record)
+
+
+def decode_reply_record(packed: bytes) -> ReplyRecord:
+    """The readable part of a reply's record; raises BadRecord."""
+    return _decode(packed, ReplyRecord, "reply")
+
+
+def open_reply(record: ReplyRecord, *, key: BusKey, agent_id: str) -> Reply:
+    """The reply itself; raises BadRecord."""
+    try:
+        body = key.open(record.sealed, "reply", agent_id, record.job_id, record.place)
+        return msgspec.msgpack.decode(body, type=Reply)
+    except (SealBroken, msgspec.DecodeError) as error:
+        raise BadRecord(f"reply {record.place} of job {record.job_id}: {error}") from None
+
+
+def decode_outbox_record(packed: bytes) -> OutboxRecord:
+    """An outbox record; raises BadRecord."""
+    return _decode(packed, OutboxRecord, "outbox")
+
+
+def decode_sent_note(packed: bytes) -> SentNote:
+    """What was told of a committed send; raises BadRecord."""
+    try:
+        return msgspec.msgpack.decode(packed, type=SentNote)
+    except msgspec.DecodeError as error:
+        raise BadRecord(f"note of a send: {error}") from None
+
+
+Record = TypeVar("Record", JobRecord, ReplyRecord, OutboxRecord)
+
+
+def _decode(packed: bytes, shape: type[Record], kind: str) -> Record:
+    try:
+        record = msgspec.msgpack.decode(packed, type=shape)
+    except msgspec.DecodeError as error:
+        raise _newer(packed, kind) or BadRecord(f"{kind}: {error}") from None
+    if not SCHEMA_VERSION - 1 <= record.schema <= SCHEMA_VERSION:
+        unknown = BadRecord(f"{kind}: schema version {record.schema} is not known to this program")
+        raise _newer(packed, kind) or unknown
+    return record
+
+
+class _Schema(msgspec.Struct, array_like=True):
+    """What every record begins with."""
+
+    schema: int
+
+
+def _newer(packed: bytes, kind: str) -> NewerRecord | None:
+    with contextlib.suppress(msgspec.DecodeError):
+        schema = msgspec.msgpack.decode(packed, type=_Schema).schema
+        if schema > SCHEMA_VERSION:
+            return NewerRecord(
+                f"{kind}: of schema {schema}, and this version of hashee-agent reads up to {SCHEMA_VERSION}"
+            )
+    return None
+
+
+class LiveDelta(msgspec.Struct, frozen=True, tag="delta"):
+    """A piece of a streamed text on its way to the supervisor that started the stream."""
+
+    conversation_id: str
+    stream_id: str
+    seq: int
+    text: str
+
+    def __repr__(self) -> str:
+        return f"LiveDelta(stream_id={self.stream_id!r}, seq={self.seq}, …)"
+
+
+class LiveTyping(msgspec.Struct, frozen=True, tag="typing"):
+    """A handler works (or has stopped working) on an answer."""
+
+    conversation_id: str
+    active: bool
+
+
+class LiveAbort(msgspec.Struct, frozen=True, tag="abort"):
+    """The stream that a conversation was shown is over: its job was interrupted, or lost its worker."""
+
+    conversation_id: str
+
+
+Live = LiveDelta | LiveTyping | LiveAbort
+
+
+def pack_live(live: Live, *, key: BusKey, agent_id: str) -> bytes:
+    """Seal what goes over the live channel."""
+    return key.seal(msgspec.msgpack.encode(live), "live", agent_id)
+
+
+def unpack_live(packed: bytes, *, key: BusKey, agent_id: str) -> Live:
+    """Open what came over the live channel; raises BadRecord."""
+    try:
+        live: Live = msgspec.msgpack.decode(key.open(packed, "live", agent_id), type=Live)
+        return live
+    except (SealBroken, msgspec.DecodeError) as error:
+        raise BadRecord(f"live: {error}") from None

@@ -1,0 +1,108 @@
+"""The settings that a supervisor and its workers read both: what each is called, looks like and is without being set.
+
+One parser for both sides: what a supervisor (or `check-settings`) accepts is what its workers understand, in any spelling.
+"""
+
+import re
+
+from bus.records.sealing import KEY_BYTES
+from bus.settings.reader import Malformed, Reader, Setting, base64_bytes, matching, number, one_of, whole_number
+from bus.settings.redis_tls import REDIS_CA, REDIS_CERT, REDIS_KEY, redis_url_with_tls
+from bus.settings.redis_url import FORM, BadRedisUrl, parse_redis_url
+
+UUID_PATTERN = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+HANDLER_PATTERN = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
+HANDLER_IS = "module:attribute, for example my_agent:agent"
+MOST_RETRIES = 19  # a job is delivered at most 20 times
+LONGEST_WAIT_SECONDS = 86_400
+LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("console", "json", "auto")
+
+AGENT_ID = Setting("HASHEE_AGENT_ID", "the agent's id, a UUID in lower case")
+REDIS_URL = Setting("HASHEE_REDIS_URL", FORM, secret=True, aliases=("REDIS_URL",))
+BUS_KEY = Setting("HASHEE_BUS_KEY", "base64 of the 32-byte bus key of this agent", secret=True)
+HANDLER = Setting("HASHEE_HANDLER", HANDLER_IS)
+CONCURRENCY = Setting("HASHEE_CONCURRENCY", "a whole number from 1 to 1024", default="16")
+JOB_SECONDS = Setting("HASHEE_JOB_SECONDS", "seconds, 0.1 to 86400", default="600")
+RETRY_SECONDS = Setting(
+    "HASHEE_RETRY_SECONDS", "up to 19 waits in seconds (to 86400) with commas, or none", default="1,5,30"
+)
+RETRY_TIMEOUTS = Setting("HASHEE_RETRY_TIMEOUTS", "on or off", default="off")
+LOG_LEVEL = Setting("HASHEE_LOG_LEVEL", "debug, info, warning or error", default="info")
+LOG_FORMAT = Setting("HASHEE_LOG_FORMAT", "console, json or auto", default="auto")
+
+ALL = (
+    *(AGENT_ID, REDIS_URL, BUS_KEY, HANDLER, CONCURRENCY, JOB_SECONDS, RETRY_SECONDS, RETRY_TIMEOUTS),
+    *(LOG_LEVEL, LOG_FORMAT, REDIS_CA, REDIS_CERT, REDIS_KEY),
+)
+
+
+def agent_id_of(reader: Reader) -> str:
+    return reader.required(AGENT_ID, matching(UUID_PATTERN), "")
+
+
+def redis_url_of(reader: Reader) -> str:
+    """Of one who has none of their own."""
+    return redis_url_with_tls(reader, reader.required(REDIS_URL, redis_url, "")) or ""
+
+
+def given_redis_url_of(reader: Reader) -> str | None:
+    """None where the private Redis is used."""
+    if not reader.is_given(REDIS_URL):
+        return redis_url_with_tls(reader, None)
+    return redis_url_with_tls(reader, reader.optional(REDIS_URL, redis_url) or "") or None
+
+
+def bus_key_of(reader: Reader) -> bytes:
+    return reader.required(BUS_KEY, base64_bytes(frozenset({KEY_BYTES})), bytes(KEY_BYTES))
+
+
+def handler_of(reader: Reader) -> str | None:
+    """None if none is named."""
+    return reader.optional(HANDLER, matching(HANDLER_PATTERN))
+
+
+def concurrency_of(reader: Reader) -> int:
+    return reader.required(CONCURRENCY, whole_number(1, 1024), 1)
+
+
+def job_seconds_of(reader: Reader) -> float:
+    return reader.required(JOB_SECONDS, number(0.1, LONGEST_WAIT_SECONDS), 1.0)
+
+
+def retry_seconds_of(reader: Reader) -> tuple[float, ...]:
+    return reader.required(RETRY_SECONDS, waits, tuple[float, ...]())
+
+
+def retries_timeouts_of(reader: Reader) -> bool:
+    return reader.required(RETRY_TIMEOUTS, one_of(("on", "off")), "off") == "on"
+
+
+def log_level_of(reader: Reader) -> str:
+    return reader.required(LOG_LEVEL, one_of(LOG_LEVELS), "info")
+
+
+def log_format_of(reader: Reader) -> str:
+    return reader.required(LOG_FORMAT, one_of(LOG_FORMATS), "auto")
+
+
+def redis_url(text: str) -> str:
+    """The text itself, if it names a Redis in the one way in which it is read later."""
+    try:
+        parse_redis_url(text)
+    except BadRedisUrl as problem:
+        raise Malformed(str(problem)) from None
+    return text
+
+
+def waits(text: str) -> tuple[float, ...]:
+    """Seconds with commas, `none` for an empty list."""
+    if text.lower() == "none":
+        return ()
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) > MOST_RETRIES or not all(re.fullmatch(r"[0-9]{1,5}(\.[0-9]{1,3})?", part) for part in parts):
+        raise Malformed
+    seconds = tuple(float(part) for part in parts)
+    if max(seconds) > LONGEST_WAIT_SECONDS:
+        raise Malformed
+    return seconds

@@ -1,0 +1,196 @@
+"""What a worker does with a job that it has taken: begin, send, end. No thread and no connection of its own.
+
+A job's entry id is its fencing token: every step names it, and changes nothing once another has the job (DESIGN rule 6). Every step may be
+repeated.
+"""
+
+import enum
+import time
+from collections.abc import Mapping, Sequence
+from typing import Literal, cast
+
+import msgspec
+
+from bus.records.keys import Keys
+from bus.records.records import (
+    MOST_DELIVERIES,
+    InboundMessage,
+    Job,
+    Reply,
+    ReplyPlace,
+    open_job,
+    pack_reply,
+    unpack_job,
+    with_hops,
+)
+from bus.records.sealing import BusKey
+from bus.steps.policies import Policies
+from bus.transport.client import Commands
+from bus.transport.lua import Argument
+from bus.transport.wire import Value
+
+APOLOGY_PLACE = "!apology"
+
+
+class Emitted(enum.Enum):
+    """What became of a reply."""
+
+    QUEUED = b"queued"
+    FULL = b"full"
+    """Nothing was changed: too much waits to be sent; again later."""
+
+    ALREADY = b"already"
+    FENCED = b"fenced"
+
+
+class Finished(enum.Enum):
+    """What became of a job that ended well."""
+
+    DONE = b"done"
+    FULL = b"full"
+    """Nothing was changed: too much waits to be sent for what was said at its end; again later."""
+
+    FENCED = b"fenced"
+
+
+class Failed(enum.Enum):
+    """What became of a job that failed."""
+
+    RETRY = b"retry"
+    SUPERSEDED = b"superseded"
+    DEAD = b"dead"
+    FENCED = b"fenced"
+
+
+class Started(msgspec.Struct, frozen=True):
+    """What a worker learns when it begins with a job.
+
+    `places`: what earlier runs have emitted. `together`: later messages that are handled with it, in order.
+    `is_noted`: the ledger tells of it.
+    """
+
+    outcome: Literal["started", "superseded", "fenced"]
+    places: frozenset[str] = frozenset()
+    together: tuple[InboundMessage, ...] = ()
+    is_noted: bool = True
+
+
+Said = tuple[str, Reply]
+"""A reply and its place."""
+
+
+class JobSteps:
+    """Steps of one agent's jobs, as one consumer."""
+
+    def __init__(
+        self, commands: Commands, agent_id: str, bus_key: BusKey, consumer: str, *, policies: Policies | None = None
+    ) -> None:
+        """`consumer`: unique per process start; its pending entries are what this process answers for."""
+        self._commands = commands
+        self._keys = Keys(agent_id)
+        self._agent_id = agent_id
+        self._bus_key = bus_key
+        self._consumer = consumer
+        self._policies = policies or Policies()
+
+    def unpack(self, entry_id: str, fields: Mapping[str, bytes]) -> Job:
+        """The job of an entry of `jobs`; raises BadRecord."""
+        return unpack_job(
+            fields["r"],
+            entry_id=entry_id,
+            attempt=int(fields["a"]),
+            deliveries=int(fields["d"]),
+            strikes=int(fields.get("s", 0)),
+            has_past="k" in fields,
+            key=self._bus_key,
+            agent_id=self._agent_id,
+        )
+
+    async def start(self, job: Job, *, began_ms: int | None = None) -> Started:
+        """Begin with a job that was taken: whether to, and what earlier runs have done. `began_ms`: if it has begun before."""
+        coalesce = "1" if self._policies.busy == "coalesce" else "0"
+        began = "" if began_ms is None else began_ms
+        answer = cast("list[Value]", await self._on_job("start", job, job.job_id, coalesce, began))
+        outcome = cast(bytes, answer[0]).decode()
+        if outcome != "started":
+            return Started(cast("Literal['superseded', 'fenced']", outcome))
+        places = frozenset(place.decode() for place in cast("list[bytes]", answer[1]))
+        return Started("started", places, self._open_all(cast("list[bytes]", answer[2])))
+
+    def _open_all(self, records: Sequence[bytes]) -> tuple[InboundMessage, ...]:
+        return tuple(open_job(record, key=self._bus_key, agent_id=self._agent_id) for record in records)
+
+    async def emit(self, job: Job, place: str, reply: Reply) -> Emitted:
+        """Send a reply at a place of the job."""
+        return Emitted(await self._on_job("emit", job, place, self._pack(job, place, reply), job.job_id))
+
+    def _pack(self, job: Job, place: str, reply: Reply) -> bytes:
+        at = ReplyPlace(job.job_id, job.conversation_id, place, job.message_ms)
+        return pack_reply(
+            at,
+            reply,
+            emitted_ms=int(time.time() * 1000),
+            key=self._bus_key,
+            agent_id=self._agent_id,
+            trace=job.trace,
+        )
+
+    async def finish(
+        self,
+        job: Job,
+        outcome: Literal["done", "superseded", "no_handler"] = "done",
+        *,
+        last: Sequence[Said] = (),
+        began_ms: int | None = None,
+    ) -> Finished:
+        """The job has ended well. `last`: what was said at its end; `began_ms`: when, if its start was not noted."""
+        began = "" if began_ms is None else began_ms
+        arguments: list[Argument] = [job.job_id, outcome, job.attempt, job.deliveries, began]
+        for place, reply in last:
+            arguments += [place, self._pack(job, place, reply)]
+        return Finished(await self._on_job("finish", job, *arguments))
+
+    async def fail(self, job: Job, reason: str, retry_after_ms: int | None, apology: Reply | None = None) -> Failed:
+        """The job has failed: again after a while, or (None) a dead letter with this reason, and the sender is told."""
+        packed = self._pack_apology(job, apology)
+        return await self._fail(
+            job.entry_id, job.conversation_id, job.job_id, reason, retry_after_ms=retry_after_ms, apology=packed
+        )
+
+    async def _fail(
+        self,
+        entry_id: str,
+        conversation: str,
+        job_id: str,
+        reason: str,
+        *,
+        retry_after_ms: int | None = None,
+        apology: bytes = b"",
+    ) -> Failed:
+        after = "" if retry_after_ms is None else retry_after_ms
+        arguments = (conversation, entry_id, self._consumer, job_id, after, reason, MOST_DELIVERIES, apology)
+        return Failed(await self._commands.script("fail", self._keys.board(conversation), *arguments))
+
+    async def hand_back(self, job: Job, *, has_begun: bool = False, apology: Reply | None = None) -> bool:
+        """The job was not finished: it goes to another, and the attempt does not count. The delivery does where its handler had begun;
+        after the twentieth it is a dead letter, and the sender is told: whether it is.
+        """
+        packed = self._pack_apology(job, apology)
+        return await self._hand_back(job.entry_id, job.conversation_id, job.job_id, has_begun=has_begun, apology=packed)
+
+    async def _hand_back(
+        self, entry_id: str, conversation: str, job_id: str, *, has_begun: bool = False, apology: bytes = b""
+    ) -> bool:
+        arguments = (conversation, entry_id, self._consumer, job_id, int(has_begun), MOST_DELIVERIES, apology)
+        return await self._commands.script("hand_back", self._keys.board(conversation), *arguments) == b"dead"
+
+    def _pack_apology(self, job: Job, apology: Reply | None) -> bytes:
+        """Two agents that apologize to each other come to an end too."""
+        if apology is None:
+            return b""
+        payload = with_hops(apology.payload, job.message.answering_hops)
+        return self._pack(job, APOLOGY_PLACE, msgspec.structs.replace(apology, payload=payload))
+
+    async def _on_job(self, script: str, job: Job, *arguments: Argument) -> Value:
+        keys = self._keys.board(job.conversation_id)
+        return await self._commands.script(script, keys, job.conversation_id, job.entry_id, self._consumer, *arguments)

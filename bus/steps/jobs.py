@@ -1,0 +1,196 @@
+"""The worker's half of the bus: take jobs, keep their leases, take the steps of bus/steps/job_steps.py with them.
+
+Leases are renewed by a thread with a connection of its own, so that no handler starves them (rule 7).
+"""
+
+import contextlib
+from collections.abc import Callable
+
+import msgspec
+import trio
+
+from bus.records.keys import JOBS_GROUP
+from bus.records.records import BadRecord, Job, Live, LiveAbort, LiveDelta, LiveTyping, decode_job_record, pack_live
+from bus.records.sealing import BusKey
+from bus.steps.job_steps import APOLOGY_PLACE, Emitted, Failed, Finished, JobSteps, Started
+from bus.steps.policies import Policies, PolicyStore
+from bus.steps.seal import StoreSeal
+from bus.transport.client import RedisClient
+from bus.transport.clock import clock_of
+from bus.transport.leases import LeaseKeeper
+from bus.transport.lua import Scripts
+from bus.transport.readers import Entry, LiveSubscriber, StreamReader
+from bus.transport.trouble import Tell
+from bus.transport.wire import RedisFailed
+from bus.views.overview import PRESENCE_SECONDS, Presence
+
+__all__ = ["APOLOGY_PLACE", "Emitted", "Failed", "Finished", "JobStore", "Started"]
+
+FORGOTTEN_MS = 86_400_000
+"""Of a worker that was killed so long ago not even the name is kept."""
+
+
+class JobStore(JobSteps):
+    """Jobs of one agent, taken as one consumer."""
+
+    def __init__(
+        self, url: str, agent_id: str, bus_key: BusKey, consumer: str, *, policies: Policies | None = None
+    ) -> None:
+        """`consumer`: unique per process start; its pending entries are what this process answers for."""
+        scripts = Scripts.load()
+        self._client = RedisClient(url, scripts)
+        super().__init__(self._client, agent_id, bus_key, consumer, policies=policies)
+        self._reader = StreamReader(self._client, stream=self._keys.jobs, group=JOBS_GROUP, consumer=consumer)
+        self._leases = LeaseKeeper(
+            url,
+            scripts,
+            stream=self._keys.jobs,
+            group=JOBS_GROUP,
+            consumer=consumer,
+            interrupted=self._keys.interrupted,
+        )
+        self._interrupts: LiveSubscriber | None = None
+        self._superseded: Callable[[str], None] = _nobody_asked
+        self._in_hand: set[str] = set()
+        self._on_trouble: Tell = _nobody_listens
+
+    @property
+    def dead_threads(self) -> list[str]:
+        """Which of its threads have ended, which only a defect does: without them leases run out, or nobody is interrupted."""
+        return [thread.thread_name for thread in self._threads() if not thread.is_alive]
+
+    @property
+    def trouble(self) -> str:
+        """What keeps a thread or the reader from its work, by its reason; empty while nothing does."""
+        troubles = {thread.thread_name: thread.trouble for thread in self._threads()}
+        troubles[self._reader.thread_name] = self._reader.trouble
+        return ", ".join(f"{who}: {reason}" for who, reason in troubles.items() if reason)
+
+    def _threads(self) -> list[LeaseKeeper | LiveSubscriber]:
+        return [self._leases] if self._interrupts is None else [self._leases, self._interrupts]
+
+    async def open(self) -> None:
+        """Connect, load the scripts, make the group; raises RedisFailed, StoreSealed (another store's bus key)."""
+        self._client.start()
+        try:
+            self._bus_key = await StoreSeal(self._client, self._keys).adopt_bus_key(self._bus_key)
+            await self._reader.make_group()
+            await PolicyStore(self._client, self._keys, self._bus_key).publish(self._policies)
+            await self.seen()
+        except BaseException:
+            await self._client.aclose()
+            raise
+        self._reader.start()
+        self._leases.start()
+        if self._policies.busy == "interrupt":
+            self._interrupts = LiveSubscriber(
+                self._client, self._keys.interrupts, lambda entry: self._superseded(entry.decode("ascii", "replace"))
+            )
+            self._interrupts.on_trouble = self._on_trouble
+            self._interrupts.start()
+
+    async def stop_taking(self) -> None:
+        """Read no more, and hand back what was read and not taken; what is in hand goes on.
+
+        Without it a question that still waits at Redis would fetch a job that lies here as long as the last one runs.
+        """
+        for entry in await self._reader.close():
+            if entry.id not in self._in_hand:
+                with contextlib.suppress(RedisFailed, BadRecord):  # its lease runs out
+                    record = decode_job_record(entry.fields["r"])
+                    await self._hand_back(entry.id, record.conversation_id, record.job_id)
+
+    async def close(self) -> None:
+        """Hand back what was read and not taken, then end the threads."""
+        await self.stop_taking()
+        with contextlib.suppress(RedisFailed):
+            await self._client.command("ZREM", self._keys.consumers, self._consumer)
+            await self._client.command("DEL", self._keys.presence(self._consumer))
+        await self._leases.close()
+        if self._interrupts is not None:
+            await self._interrupts.close()
+        await self._client.aclose()
+
+    async def seen(self, presence: Presence | None = None) -> None:
+        """Say that this consumer lives, and how it does; called every few seconds. When: by Redis' clock, since ours may be another."""
+        redis_ms, ahead_ms = await clock_of(self._client)
+        if presence is not None:
+            told = msgspec.json.encode(msgspec.structs.replace(presence, redis_clock_ahead_ms=ahead_ms))
+            await self._client.command("SET", self._keys.presence(self._consumer), told, "EX", PRESENCE_SECONDS)
+        await self._client.command("ZADD", self._keys.consumers, redis_ms, self._consumer)
+        await self._client.command("ZREMRANGEBYSCORE", self._keys.consumers, "-inf", redis_ms - FORGOTTEN_MS)
+
+    async def take(self, count: int) -> list[Job]:
+        """Wait for at least one job, take at most `count`; raises RedisFailed. Cancelling it loses nothing."""
+        while True:
+            entries = [entry for entry in await self._reader.read(count) if entry.id not in self._in_hand]
+            jobs = [self._open(entry) for entry in entries]
+            with trio.CancelScope(shield=True):  # what was opened is ours: it must reach the caller
+                for entry, job in zip(entries, jobs, strict=True):
+                    if job is None:
+                        await self._give_up(entry)
+            if taken := [job for job in jobs if job is not None]:
+                return taken
+
+    def _open(self, entry: Entry) -> Job | None:
+        try:
+            job = self.unpack(entry.id, entry.fields)
+        except BadRecord:
+            return None
+        self._in_hand.add(entry.id)
+        self.hold(job)
+        return job
+
+    async def _give_up(self, entry: Entry) -> None:
+        """A record that does not open is a dead letter; if even that fails, its lease runs out and it comes again.
+
+        So does one that a later version wrote, for a worker of that version: it is given up by nobody.
+        """
+        with contextlib.suppress(RedisFailed, BadRecord):
+            record = decode_job_record(entry.fields["r"])
+            await self._fail(entry.id, record.conversation_id, record.job_id, "unreadable_record")
+
+    def hold(self, job: Job) -> None:
+        """Renew the job's lease from now on."""
+        self._leases.hold(job.entry_id)
+
+    def release(self, job: Job) -> None:
+        """Renew it no more; the job has ended or is lost."""
+        self._leases.release(job.entry_id)
+        self._in_hand.discard(job.entry_id)
+
+    def on_fenced(self, callback: Callable[[str], None]) -> None:
+        """Call `callback(entry_id)` in the trio thread when a held lease is lost."""
+        self._leases.on_lost = callback
+
+    def on_trouble(self, tell: Tell) -> None:
+        """Tell, in the trio thread, what keeps a thread from its work, and when that is over. Call it before `open`."""
+        self._on_trouble = self._leases.on_trouble = tell
+
+    def on_superseded(self, callback: Callable[[str], None]) -> None:
+        """Call `callback(entry_id)` in the trio thread when a later message interrupts a job; more than once, perhaps."""
+        self._superseded = self._leases.on_superseded = callback
+
+    async def publish_abort(self, job: Job) -> None:
+        """The stream that the job was showing is over; best effort."""
+        await self._publish(LiveAbort(job.conversation_id))
+
+    async def publish_delta(self, job: Job, stream_id: str, seq: int, text: str) -> None:
+        """A piece of a streamed text; best effort."""
+        await self._publish(LiveDelta(job.conversation_id, stream_id, seq, text))
+
+    async def publish_typing(self, job: Job, active: bool) -> None:
+        """The handler works on an answer, or no longer; best effort."""
+        await self._publish(LiveTyping(job.conversation_id, active))
+
+    async def _publish(self, live: Live) -> None:
+        packed = pack_live(live, key=self._bus_key, agent_id=self._agent_id)
+        await self._client.command("PUBLISH", self._keys.live_channel, packed)
+
+
+def _nobody_asked(_entry_id: str) -> None:
+    """Until the runner has said what to do with a superseded job."""
+
+
+def _nobody_listens(_who: str, _reason: str) -> None:
+    """Until the worker wants to hear of trouble."""

@@ -1,0 +1,182 @@
+"""The reclaimer's half of the bus: what the dead and the silent held goes on (DESIGN rules 6 and 7).
+
+One office for the whole agent, held by one supervisor at a time. Nothing is claimed away from its holder: the old entry is
+acknowledged and deleted, a new one added, so that the former holder is fenced.
+"""
+
+from collections.abc import Callable
+from typing import cast
+
+import msgspec
+
+from bus.records.keys import JOBS_GROUP, REPLIES_GROUP, Keys
+from bus.records.records import MOST_DELIVERIES, JobRecord, decode_job_record, decode_reply_record
+from bus.steps.work_lease import Office, nobody_knows
+from bus.transport.client import Commands, members_until
+from bus.transport.lua import Argument
+from bus.transport.wire import RedisDenied, RedisRefused, Value
+
+SCAN_COUNT = 100
+FORGOTTEN_AFTER_MS = 60_000
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """An entry that a consumer holds."""
+
+    entry_id: str
+    consumer: str
+    idle_ms: int
+
+
+class Held(msgspec.Struct, frozen=True):
+    """One of the two streams whose entries are held: jobs or replies."""
+
+    stream: str
+    group: str
+
+
+class Reclaim(msgspec.Struct, frozen=True, kw_only=True):
+    """Why an entry is taken from its holder. `idle_ms`: silent for so long (0: known to be gone).
+
+    `is_strike`: a worker that died by itself. `ends_as`: the job ends now, as a dead letter with this reason.
+    `apology` makes the reply for the sender of a job that becomes a dead letter.
+    """
+
+    idle_ms: int = 0
+    is_strike: bool = False
+    ends_as: str | None = None
+    apology: Callable[[JobRecord], bytes] | None = None
+
+
+class Reclaimed(msgspec.Struct, frozen=True):
+    """`outcome`: kept, restarted, or dead for a `reason`."""
+
+    outcome: str
+    conversation_id: str = ""
+    job_id: str = ""
+    reason: str = ""
+
+
+class Recovery:
+    """Operations of the office; `consumer`: the supervisor that holds it, `knows_dead` of which others it knows that they are gone."""
+
+    def __init__(
+        self, client: Commands, keys: Keys, consumer: str, *, knows_dead: Callable[[str], bool] = nobody_knows
+    ) -> None:
+        self._client = client
+        self._keys = keys
+        self.office = Office(client, keys.reclaimer, holder=consumer, knows_dead=knows_dead)
+        self.on_left: Callable[[str, Exception], None] = _nobody_asked
+        """Called with an entry or conversation that Redis refuses to have given on; it stays as it is."""
+        self.jobs = Held(keys.jobs, JOBS_GROUP)
+        self.replies = Held(keys.replies, REPLIES_GROUP)
+
+    async def make_groups(self) -> int:
+        """Make the groups of both streams at 0 where they are not there; how many were made."""
+        made = 0
+        for held in (self.jobs, self.replies):
+            try:
+                await self._client.command("XGROUP", "CREATE", held.stream, held.group, "0", "MKSTREAM")
+                made += 1
+            except RedisRefused as error:
+                if "BUSYGROUP" not in str(error):
+                    raise
+        return made
+
+    async def holders(self, held: Held) -> list[str]:
+        """The consumers that hold something."""
+        answer = cast("list[Value]", await self._client.command("XPENDING", held.stream, held.group))
+        rows = cast("list[tuple[bytes, bytes]] | None", answer[3])
+        return [consumer.decode() for consumer, _ in rows or []]
+
+    async def pending(self, held: Held, *, idle_ms: int = 0, consumer: str | None = None) -> list[Pending]:
+        """All that was not renewed for `idle_ms`, of one consumer or of all; asked for page by page."""
+        found: list[Pending] = []
+        start = "-"
+        while True:
+            command = ("XPENDING", held.stream, held.group, "IDLE", idle_ms, start, "+", SCAN_COUNT)
+            answer = await self._client.command(*command, *([] if consumer is None else [consumer]))
+            rows = cast("list[tuple[bytes, bytes, int, int]]", answer)
+            found += [Pending(entry.decode(), holder.decode(), idle) for entry, holder, idle, _ in rows]
+            if len(rows) < SCAN_COUNT:
+                return found
+            start = f"({found[-1].entry_id}"
+
+    async def reclaim(self, held: Held, pending: Pending, how: Reclaim) -> Reclaimed:
+        """Offer again what its holder does not work on any more. Raises BadRecord."""
+        try:
+            return await self._offer(held, pending, how)
+        except RedisRefused as error:
+            self._leave(pending.entry_id, error)
+            return Reclaimed("kept")
+
+    async def _offer(self, held: Held, pending: Pending, how: Reclaim) -> Reclaimed:
+        packed = await self._record(held, pending.entry_id)
+        if packed is None:  # settled meanwhile; or its stream was trimmed, and the audit starts its conversation again
+            await self._client.command("XACK", held.stream, held.group, pending.entry_id)
+            return Reclaimed("kept")
+        if held is self.replies:
+            reply = decode_reply_record(packed)
+            arguments = (reply.conversation_id, pending.entry_id, pending.consumer, how.idle_ms)
+            return await self._reclaim("reclaim_reply", reply.conversation_id, reply.job_id, arguments)
+        job = decode_job_record(packed)
+        apology = b"" if how.apology is None else how.apology(job)
+        return await self._reclaim(
+            "reclaim",
+            job.conversation_id,
+            job.job_id,
+            (
+                *(job.conversation_id, pending.entry_id, pending.consumer, job.job_id, how.idle_ms, MOST_DELIVERIES),
+                *("1" if how.is_strike else "0", how.ends_as or "", apology),
+            ),
+        )
+
+    async def _reclaim(self, script: str, conversation: str, job_id: str, arguments: tuple[Argument, ...]) -> Reclaimed:
+        answer = await self._client.script(script, self._keys.board(conversation), *arguments)
+        outcome, *reason = [part.decode() for part in cast("list[bytes]", answer)]
+        return Reclaimed(outcome, conversation, job_id, *reason)
+
+    async def _record(self, held: Held, entry_id: str) -> bytes | None:
+        rows = cast(
+            "list[tuple[bytes, list[bytes]]]", await self._client.command("XRANGE", held.stream, entry_id, entry_id)
+        )
+        return rows[0][1][1] if rows else None
+
+    async def start_due(self, now_ms: int) -> int:
+        """Start all failed jobs whose time has come; how many."""
+        return await self._for_each("due", await members_until(self._client, self._keys.due, now_ms))
+
+    async def audit(self, busy_since_ms: int) -> int:
+        """Start all conversations again that are busy since before then with nothing under way; how many things were mended."""
+        return await self._for_each("audit", await members_until(self._client, self._keys.busy, busy_since_ms))
+
+    async def _for_each(self, script: str, conversations: list[str]) -> int:
+        done = 0
+        for conversation in conversations:
+            try:
+                done += cast(int, await self._client.script(script, self._keys.board(conversation), conversation))
+            except RedisRefused as error:
+                self._leave(conversation, error)
+        return done
+
+    def _leave(self, name: str, error: RedisRefused) -> None:
+        """What Redis refuses of one (a key of a wrong type) holds up none of the others; what it refuses us, concerns them all."""
+        if isinstance(error, RedisDenied):
+            raise error
+        self.on_left(name, error)
+
+    async def trim_ledger(self, before_ms: int) -> None:
+        """What is older leaves the ledger."""
+        await self._client.command("XTRIM", self._keys.ledger, "MINID", "~", before_ms)
+
+    async def forget_idle_consumers(self, idle_ms: int = FORGOTTEN_AFTER_MS) -> int:
+        """Remove consumers with nothing pending that were not heard for so long; how many."""
+        removed = 0
+        for held in (self.jobs, self.replies):
+            answer = await self._client.script("forget_consumers", [held.stream], held.group, idle_ms)
+            removed += cast(int, answer)
+        return removed
+
+
+def _nobody_asked(_name: str, _error: Exception) -> None:
+    """Until the reclaimer says what is left."""

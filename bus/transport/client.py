@@ -1,0 +1,367 @@
+"""Redis under trio: commands of all tasks on one connection, pipelined.
+
+One of the tasks that wait drives the connection for all: it sends whatever is queued, hands out the answers that come, and leaves
+the driving to another when its own has come. A command that was cancelled may still run: every operation of ours is safe to repeat.
+"""
+
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Protocol, cast
+
+import trio
+from redis.exceptions import ResponseError
+
+from bus.transport.asked_node import AskedNode
+from bus.transport.link import Link
+from bus.transport.lua import Argument, Script, Scripts, packed
+from bus.transport.refusals import Refusals
+from bus.transport.route import Route
+from bus.transport.wire import (
+    Answer,
+    ConnectionReplaced,
+    RedisDenied,
+    RedisFailed,
+    RedisFull,
+    RedisUnavailable,
+    Value,
+    failure,
+    needs_new_connection,
+)
+
+__all__ = ["Commands", "RedisClient", "RedisUnavailable", "members_until", "open_redis"]
+
+ANSWER_TIMEOUT_SECONDS = 5.0
+CLOSE_SECONDS = 5.0
+PAGE = 100
+MOST_MOVES = 5
+
+
+class Commands(Protocol):
+    """What the typed operations need of a client: tests put one there that dies half-way, or one without a thread."""
+
+    async def command(self, *command: Argument) -> Value:
+        """One command; raises RedisUnavailable, RedisFull or RedisRefused."""
+
+    async def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> Value:
+        """One Lua operation; raises as `command`."""
+
+
+class _Request:
+    """`waiting`: the task, while another drives. `answer` counts once `is_done`. `connection`: the only one to run on."""
+
+    __slots__ = ("answer", "command", "connection", "is_done", "loaded", "moves", "script", "waiting")
+
+    def __init__(self, command: bytes, script: Script | None = None, connection: int | None = None) -> None:
+        self.command = command
+        self.script = script
+        self.loaded = False
+        self.moves = 0
+        self.connection = connection
+        self.waiting: trio.lowlevel.Task | None = None
+        self.is_done = False
+        self.answer: Value | Exception = None
+
+    @property
+    def name(self) -> str:
+        """Of the operation or command."""
+        return (
+            self.script.name
+            if self.script is not None
+            else self.command.split(b"\r\n", 3)[2].decode("ascii", "replace")
+        )
+
+    def may_move(self) -> bool:
+        """Whether it goes on to where its keys are now: not one that is for this connection alone, nor in circles."""
+        self.moves += 1
+        return self.connection is None and self.moves <= MOST_MOVES
+
+    async def wait(self) -> None:
+        """Until `wake`, without an Event, which would cost as much again for each command."""
+        self.waiting = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._give_up)
+
+    def be_done(self, answer: Value | Exception) -> None:
+        """Hand the answer out."""
+        self.answer = answer
+        self.is_done = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Let whoever waits go on."""
+        if self.waiting is not None:
+            trio.lowlevel.reschedule(self.waiting)
+            self.waiting = None
+
+    def _give_up(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self.waiting = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
+class RedisClient:
+    """Commands and scripts for one trio program; made by `open_redis`."""
+
+    def __init__(self, url: str, scripts: Scripts) -> None:
+        self.scripts = scripts
+        self.url = url
+        self._link = Link(url, scripts)
+        self._asked_node = AskedNode(scripts)
+        self._queued: list[_Request] = []
+        self._sent: deque[_Request] = deque()
+        self._is_driven = False
+        self._closed = False
+        self.connected_since: float | None = None
+        """trio time of the first answer on the present connection; None while there is none."""
+        self.round_trip_seconds = 0.0
+        self.refusals = Refusals()
+        self._connects_seen = 0
+
+    async def command(self, *command: Argument) -> Value:
+        """One command; raises RedisUnavailable, RedisFull or RedisRefused."""
+        return await self._ask(_Request(packed(command)))
+
+    async def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> Value:
+        """One Lua operation; raises as `command`."""
+        return await self._ask(self._call_of(name, keys, arguments))
+
+    def on_connection(self, number: int) -> "Commands":
+        """Commands that run on the connection of this number (`connects`) or raise ConnectionReplaced."""
+        return _OnConnection(self, number)
+
+    def _call_of(
+        self, name: str, keys: Sequence[str], arguments: Sequence[Argument], connection: int | None = None
+    ) -> _Request:
+        return _Request(self.scripts.call(name, keys, arguments), self.scripts[name], connection)
+
+    @property
+    def connects(self) -> int:
+        """How many connections were made; a change means that Redis was away."""
+        return self._link.connects
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it serves: it has no thread that could end."""
+        return not self._closed
+
+    @property
+    def thread_name(self) -> str:
+        """What it is called where threads are listed."""
+        return "redis-client"
+
+    def start(self) -> None:
+        """Nothing is to be started; the first command connects."""
+
+    async def aclose(self) -> None:
+        """Answer what is queued, then close (bounded: a stalled Redis does not hold us)."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            with trio.move_on_after(CLOSE_SECONDS, shield=True), suppress(RedisFailed):
+                if self._is_driven or (self._link.is_open and (self._queued or self._sent)):
+                    # Answers come in order: what was before it is done.
+                    await self._ask(_Request(packed(("PING",))), is_last=True)
+        finally:
+            self._link.end()
+            self._asked_node.end()
+
+    async def _ask(self, request: _Request, *, is_last: bool = False) -> Value:
+        if self._closed and not is_last:
+            raise RedisUnavailable("the client is closed")
+        self._queued.append(request)
+        try:
+            while not request.is_done:
+                if self._is_driven:
+                    await request.wait()
+                else:
+                    await self._drive(request)
+        finally:
+            if not request.is_done and not self._is_driven:
+                self._wake_next_driver()  # we were cancelled, perhaps when it was our turn to drive
+        answer, request.answer = request.answer, None
+        if isinstance(answer, Exception):
+            try:
+                raise answer
+            finally:
+                del answer  # its traceback holds this frame: with it, both and the command would stay until cycles are looked for
+        return answer
+
+    # Driving
+
+    async def _drive(self, own: _Request) -> None:
+        self._is_driven = True
+        started = trio.current_time()
+        try:
+            while not own.is_done:
+                await self._exchange()
+            if not isinstance(own.answer, Exception):
+                self.round_trip_seconds = trio.current_time() - started
+        finally:
+            self._is_driven = False
+            self._wake_next_driver()
+
+    def _wake_next_driver(self) -> None:
+        """One of those who wait for an answer goes on where we stop."""
+        for requests in (self._sent, self._queued):
+            for request in requests:
+                if request.waiting is not None:
+                    request.wake()
+                    return
+
+    async def _exchange(self) -> None:
+        """Send what is queued, hand out what comes."""
+        try:
+            if not self._link.is_open:
+                await self._link.open()
+            self._send_queued()
+            if not self._sent:
+                return  # nothing of it was for this connection
+            answers = await self._link.exchange(ANSWER_TIMEOUT_SECONDS)
+        except Exception as error:  # noqa: BLE001 - handed to every waiter, or all but us would wait for ever
+            self._link.close()  # what it would still answer has nobody waiting
+            self._fail(error)
+            return
+        if self.connected_since is None or self._connects_seen != self.connects:
+            self.connected_since = trio.current_time()
+            self._connects_seen = self.connects
+        moved, asked, is_of_use = self._hand_out(answers)
+        if moved:
+            self._link.close()
+            self._queued[:0] = [*moved, *self._follow_sent()]
+            self.connected_since = None
+        elif not is_of_use:
+            self._link.close()
+            self._fail(RedisUnavailable("this server is a replica now, or wants another password"))
+        if asked:
+            await self._follow_asked(asked)
+
+    def _hand_out(self, answers: list[Answer]) -> tuple[list[_Request], list[tuple[_Request, Route]], bool]:
+        """To whom they are for. Those that did not run and go elsewhere, for good or just now, and whether this connection is of use."""
+        is_of_use = True
+        moved: list[_Request] = []
+        asked: list[tuple[_Request, Route]] = []
+        for answer in answers:
+            request = self._sent.popleft()
+            if not isinstance(answer, ResponseError):
+                if self.refusals.latest:
+                    self.refusals.done(request.name)
+                request.be_done(answer)
+            elif self._link.moved(answer) and request.may_move():
+                moved.append(request)  # it did not run: another node of the cluster has our slot now
+            elif (route := self._link.asked(answer)) and request.may_move():
+                asked.append(
+                    (request, route)
+                )  # nor did this one: what it needs has gone to where our slot is being moved
+            else:
+                self._refuse(request, answer)
+                is_of_use = is_of_use and not needs_new_connection(answer)
+        return moved, asked, is_of_use
+
+    async def _follow_asked(self, asked: list[tuple[_Request, Route]]) -> None:
+        """One after the other: it lasts only while the slot is being moved."""
+        for at, (request, route) in enumerate(asked):
+            try:
+                answer = await self._asked_node.exchange(route, request.command, ANSWER_TIMEOUT_SECONDS)
+            except RedisFailed as error:
+                request.be_done(error)
+            except BaseException:  # who drives was cancelled: of the others none has run
+                request.be_done(RedisUnavailable("given up where the slot is being moved to"))
+                self._queued[:0] = [one for one, _ in asked[at + 1 :]]
+                raise
+            else:
+                if isinstance(answer, ResponseError):
+                    self._refuse(request, answer)
+                else:
+                    request.be_done(answer)
+
+    def _follow_sent(self) -> list[_Request]:
+        """Those behind one that was moved, in order: of the same slot, so that none of them has run either."""
+        sent = list(self._sent)
+        self._sent.clear()
+        return sent
+
+    def _send_queued(self) -> None:
+        queued, self._queued = self._queued, []
+        for request in queued:
+            if request.connection is not None and request.connection != self.connects:
+                request.be_done(ConnectionReplaced("Redis was away since this was decided"))
+                continue
+            self._link.write(request.command)
+            self._sent.append(request)
+
+    def _refuse(self, request: _Request, answer: ResponseError) -> None:
+        if request.script is not None and not request.loaded and str(answer).startswith("NOSCRIPT"):
+            # Somebody flushed the scripts; the command did not run, so running it now is the first time.
+            reload = _Request(packed(("SCRIPT", "LOAD", request.script.text)))
+            request.loaded = True
+            self._queued[:0] = [reload, request]
+        else:
+            error = failure(answer)
+            self.refusals.note(request.name, error)
+            if _keeps_leases_from_being_renewed(request, error):
+                self.connected_since = None
+            request.be_done(error)
+
+    def _fail(self, error: Exception) -> None:
+        """The connection is gone, or could not be made: what was sent may have run, what is queued did not."""
+        self.connected_since = None
+        failed = [*self._sent, *self._queued]
+        self._sent.clear()
+        self._queued = []
+        for request in failed:
+            request.be_done(error)
+
+
+def _keeps_leases_from_being_renewed(request: _Request, error: RedisFailed) -> bool:
+    """A full Redis is there: it answers, and leases in it run on. One that runs no script for us runs none for the workers either."""
+    if isinstance(error, RedisDenied):
+        return request.script is not None
+    return isinstance(error, RedisUnavailable) and not isinstance(error, RedisFull)
+
+
+class _OnConnection:
+    """What `RedisClient.on_connection` returns."""
+
+    def __init__(self, client: RedisClient, number: int) -> None:
+        self._client = client
+        self._number = number
+
+    async def command(self, *command: Argument) -> Value:
+        return await self._client._ask(_Request(packed(command), None, self._number))
+
+    async def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> Value:
+        return await self._client._ask(self._client._call_of(name, keys, arguments, self._number))
+
+
+async def members_until(client: Commands, key: str, score: int) -> list[str]:
+    """All members of a sorted set up to a score, lowest first; asked for page by page, so that no answer holds Redis for long."""
+    found: list[str] = []
+    while True:
+        page = await client.command("ZRANGEBYSCORE", key, "-inf", score, "LIMIT", len(found), PAGE)
+        members = [member.decode() for member in cast("list[bytes]", page)]
+        found += members
+        if len(members) < PAGE:
+            return list(dict.fromkeys(found))  # one may have moved while we asked
+
+
+async def keys_like(client: Commands, pattern: str, count: int) -> AsyncGenerator[list[str]]:
+    """Keys of a pattern, a page at a time, about `count` of all keys looked at for each; one that is there throughout comes, perhaps twice."""
+    cursor = b"0"
+    while True:
+        answer = await client.command("SCAN", cursor, "MATCH", pattern, "COUNT", count)
+        cursor, found = cast("tuple[bytes, list[bytes]]", answer)
+        if found:
+            yield [key.decode() for key in dict.fromkeys(found)]
+        if cursor == b"0":
+            return
+
+
+@asynccontextmanager
+async def open_redis(url: str, scripts: Scripts | None = None) -> AsyncIterator[RedisClient]:
+    """A client that is closed with the block. `url`: redis://, rediss:// or unix://."""
+    client = RedisClient(url, scripts or Scripts.load())
+    client.start()
+    try:
+        yield client
+    finally:
+        await client.aclose()

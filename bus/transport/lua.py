@@ -1,0 +1,240 @@
+"""The Lua operations: each `.lua` file with what it uses of the common library in front of it, and its SHA-1.
+
+Redis keeps scripts only until it restarts: every new connection loads all of them before anything else (DESIGN rule 18).
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from importlib import resources
+from typing import Self
+
+import hiredis
+import msgspec
+
+Argument = bytes | str | int | float
+WORDS_BEFORE_KEYS = 3  # EVALSHA, the SHA-1, how many keys
+MOST_PACKED_BOARDS = 1000  # 1 to 2 KB each, four for a conversation in which something was said just now
+
+WRITES = frozenset(
+    [
+        "APPEND",
+        "DECR",
+        "DECRBY",
+        "DEL",
+        "EXPIRE",
+        "HDEL",
+        "HINCRBY",
+        "HSET",
+        "HSETNX",
+        "INCR",
+        "INCRBY",
+        "LPOP",
+        "LPUSH",
+        "LSET",
+        "LTRIM",
+        "PEXPIRE",
+        "PUBLISH",
+        "RENAME",
+        "RPUSH",
+        "SADD",
+        "SET",
+        "SREM",
+        "UNLINK",
+        "XACK",
+        "XADD",
+        "XCLAIM",
+        "XDEL",
+        "XGROUP",
+        "ZADD",
+        "ZPOPMAX",
+        "ZPOPMIN",
+        "ZREM",
+        "ZREMRANGEBYRANK",
+        "ZREMRANGEBYSCORE",
+    ]
+)
+"""What our operations write with."""
+
+_CALL = re.compile(r"redis\.call\('([A-Z]+)'(?:, ('[A-Z]+'|[A-Z_]+)(?=[,)]))?")
+_BOARD = re.compile(r"^-- BOARD (.*)$", re.MULTILINE)
+_BODY = ""
+_FUNCTION = re.compile(r"^(local function (\w+)\(.*?^end\n)", re.MULTILINE | re.DOTALL)
+
+
+class Script(msgspec.Struct, frozen=True):
+    """One operation: its text as Redis loads it, and the SHA-1 by which it is called.
+
+    `board`: which keys of the board (bus/records/keys.py) it uses, out of `board_size`; none out of 0 for an operation that is not about a conversation.
+    """
+
+    name: str
+    text: bytes
+    sha1: bytes
+    board: tuple[int, ...] = ()
+    board_size: int = 0
+
+    def of_the_board(self, keys: Sequence[str]) -> tuple[str, ...]:
+        """Of the whole board and the operation's own keys behind it, those of the board that it is called with."""
+        return tuple(keys[place] for place in self.board)
+
+    def own(self, keys: Sequence[str]) -> Sequence[str]:
+        """The operation's own keys: all for one that has no board."""
+        return keys[self.board_size :]
+
+
+class Scripts:
+    """All operations by name."""
+
+    def __init__(self, scripts: dict[str, Script]) -> None:
+        self._scripts = scripts
+        self._heads: dict[tuple[str, str, int], bytes] = {}
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the package's `.lua` files."""
+        folder = resources.files("bus") / "scripts"
+        library = _Library((folder / "_library.lua").read_text(encoding="utf-8"))
+        scripts = {}
+        for file in folder.iterdir():
+            if file.name.endswith(".lua") and not file.name.startswith("_"):
+                body = file.read_text(encoding="utf-8")
+                name = file.name.removesuffix(".lua")
+                scripts[name] = _made(name, library, body)
+        return cls(scripts)
+
+    def __getitem__(self, name: str) -> Script:
+        return self._scripts[name]
+
+    def call(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> bytes:
+        """The command (RESP) that calls an operation with those of `keys` that it uses."""
+        script = self._scripts[name]
+        if not script.board:
+            return packed(("EVALSHA", script.sha1, len(keys), *keys, *arguments))
+        words = (*keys[script.board_size :], *arguments)
+        count = WORDS_BEFORE_KEYS + len(script.board) + len(words)
+        return b"*%d\r\n%b%b" % (count, self._head(script, keys), _words(words))
+
+    def _head(self, script: Script, keys: Sequence[str]) -> bytes:
+        """What stands before the operation's own keys, as it went out last time for this conversation, which the first key names: packing
+        the board took a fifteenth of our part of a job.
+        """
+        name = (script.name, keys[0], len(keys))
+        head = self._heads.get(name)
+        if head is None:
+            if len(self._heads) >= MOST_PACKED_BOARDS:
+                self._heads.clear()
+            board = script.of_the_board(keys)
+            how_many = len(board) + len(script.own(keys))
+            head = self._heads[name] = _words(("EVALSHA", script.sha1, how_many, *board))
+        return head
+
+    def all(self) -> list[Script]:
+        """Every operation."""
+        return list(self._scripts.values())
+
+
+def packed(command: tuple[Argument, ...]) -> bytes:
+    """A command as it goes out (RESP)."""
+    whole: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub knows no union in a tuple
+    return whole
+
+
+def _words(words: tuple[Argument, ...]) -> bytes:
+    """Words of a command as they go out, without the line that says how many they are."""
+    whole = packed(words)
+    return whole[whole.index(b"\n") + 1 :]
+
+
+class _Library:
+    """The common library, cut once for all operations: cut for each of them it cost every process 0.15 s at its start.
+
+    `board`: the names of its keys. `functions`: by name, as they stand; a piece of `between` comes before each, and one after the last.
+    `words`: what each function names.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.board = [one for line in _BOARD.findall(text) for one in line.split()]
+        pieces = _FUNCTION.split(text)  # text, function, its name, text, function, its name, …, text
+        self.between = pieces[::3]
+        self.functions = dict(zip(pieces[2::3], pieces[1::3], strict=True))
+        self.words = {name: _words_in(function) for name, function in self.functions.items()}
+
+
+def _made(name: str, library: _Library, body: str) -> Script:
+    operation = f"{_used_of(library, body)}\n{body}"
+    words = _words_in(operation)
+    board = [place for place, one in enumerate(library.board) if one in words]
+    lines = [f"local {library.board[place]} = KEYS[{number}]" for number, place in enumerate(board, start=1)]
+    text = "\n".join([*lines, f"local OWN = {len(board) + 1}", *_may_write(operation), operation]).encode()
+    digest = hashlib.sha1(text, usedforsecurity=False).hexdigest()  # Redis names scripts so
+    return Script(name, text, digest.encode(), tuple(board), len(library.board) if board else 0)
+
+
+def commands_of(script: Script) -> frozenset[str]:
+    """Those that an operation may run."""
+    return frozenset(name for name, _ in _calls(script.text.decode()))
+
+
+def _calls(code: str) -> set[tuple[str, str]]:
+    """Each command in it with the first word after its name, where that is a word or a name alone."""
+    return set(_CALL.findall(re.sub(r"--.*", "", code)))
+
+
+def _may_write(operation: str) -> list[str]:
+    """Lines that end an operation that writes, before it does anything, if there is a command in it that this user may not run.
+
+    A script that is refused in its middle keeps what it has written: half an operation. What an ACL allows cannot change while a script runs.
+    A single command needs no look: it is refused or it is not. Each is asked about with a key, without which Redis 7.0 crashes; that this user
+    may use the keys was checked as the script was called.
+    """
+    calls = sorted(_calls(operation))
+    names = {name for name, _ in calls}
+    if len(names) < 2 or names.isdisjoint(WRITES):
+        return []
+    return ["local may = redis.acl_check_cmd", *dict.fromkeys(_look(name, first) for name, first in calls)]
+
+
+def _look(name: str, first: str) -> str:
+    """`first`: the first word after the command's name, as it stands in the script."""
+    words, shown = f"'{name}', KEYS[1]", name
+    if name == "TIME":
+        words = "'TIME'"
+    elif name == "PUBLISH":
+        words = f"'{name}', {first}"
+    elif name == "RENAME":
+        words = f"'{name}', KEYS[1], KEYS[1]"
+    elif first.startswith("'"):
+        words, shown = f"'{name}', {first}, KEYS[1]", f"{name}|{first[1:-1]}"
+    return f"if not may({words}) then return redis.error_reply(\"NOPERM the '{shown.lower()}' command\") end"
+
+
+def _used_of(library: _Library, body: str) -> str:
+    """What this operation uses of the library: Lua makes every function anew at every call, for a tenth of a call's time.
+
+    What it does not use is left out; what only one other function uses stands inside of that one, and is made when that one runs.
+    """
+    users = _users(library, body)
+
+    def whole(name: str) -> str:
+        head, newline, rest = library.functions[name].partition("\n")
+        return head + newline + "".join(whole(other) for other, by in users.items() if by == [name]) + rest
+
+    outermost = [whole(name) if len(by) > 1 or by == [_BODY] else "" for name, by in users.items()]
+    return "".join(text + function for text, function in zip(library.between, [*outermost, ""], strict=True))
+
+
+def _users(library: _Library, body: str) -> dict[str, list[str]]:
+    """Of every function those that use it, if they are used: it uses only those above it, so the last is looked at first."""
+    users: dict[str, list[str]] = {}
+    words = {_BODY: _words_in(body)}
+    for name in reversed(library.functions):
+        users[name] = [user for user, used in words.items() if name in used]
+        if users[name]:
+            words[name] = library.words[name]
+    return dict(reversed(list(users.items())))
+
+
+def _words_in(code: str) -> frozenset[str]:
+    """The names and numbers that stand in code, outside of its comments."""
+    return frozenset(re.findall(r"\w+", re.sub(r"--.*", "", code)))

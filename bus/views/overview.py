@@ -1,0 +1,209 @@
+"""What stands in Redis for one agent, in numbers: for `status`, for the size of the pool. It reads only, and only what is cheap.
+
+Workers say who they are by a small record with an expiry (`Presence`), so that those elsewhere are seen too.
+"""
+
+from collections import Counter
+from typing import cast
+
+import msgspec
+
+from bus.records.keys import JOBS_GROUP, Keys
+from bus.steps.last_backup import LastBackup, last_backup
+from bus.transport.client import RedisClient
+from bus.transport.wire import RedisRefused
+from host.budgets import NOTE_BYTES
+
+PRESENCE_SECONDS = 12
+"""A worker says every 5 s that it lives."""
+MOST_WORKERS_SHOWN = 1000
+SCAN_COUNT = 1000
+MOST_KEYS_WALKED = (
+    1_000_000  # four to ten a person; so many take 1.3 s, and nothing but counts and samples is kept of them
+)
+KEYS_SAMPLED = 5
+
+
+class Presence(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker by its own word, every few seconds. Names, counts and times, no content. `started_ms`: Unix time, by its own clock."""
+
+    consumer: str
+    host: str
+    pid: int
+    version: str
+    handler: str
+    concurrency: int
+    started_ms: int
+    running: int
+    jobs_done: int
+    jobs_failed: int
+    rss_bytes: int
+    loop_lag_ms: float
+    redis_clock_ahead_ms: int = 0
+    """How far Redis' clock is ahead of this worker's."""
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """Jobs: `queued` for a worker, `running`, `waiting` behind another of their conversation, `due` again later. Replies: `unsent`, `unacknowledged`. Then what waits for people, and at the relay: `notes` of messages of so many `held_senders`."""
+
+    queued: int
+    running: int
+    waiting: int
+    due: int
+    unsent: int
+    unacknowledged: int
+    dead_letters: int
+    quarantined: int
+    notes: int = 0
+    held_senders: int = 0
+
+
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    """The Redis itself. `most_bytes` 0: no limit of its own."""
+
+    version: str
+    used_bytes: int
+    most_bytes: int
+    uptime_seconds: int
+    clients: int
+
+
+class Kind(msgspec.Struct, frozen=True, kw_only=True):
+    """All keys of a kind (bus/records/keys.py): how many, and about how large together, from a sample."""
+
+    keys: int
+    about_bytes: int
+
+
+class Overview:
+    """Of one agent; raises RedisFailed."""
+
+    def __init__(self, client: RedisClient, keys: Keys) -> None:
+        self._client = client
+        self._keys = keys
+
+    async def jobs_not_taken(self) -> int:
+        """Jobs that lie in the stream because every slot is taken."""
+        return max(0, await self._number("XLEN", self._keys.jobs) - await self._jobs_taken())
+
+    async def counts(self) -> Counts:
+        keys = self._keys
+        running = await self._jobs_taken()
+        return Counts(
+            queued=max(0, await self._number("XLEN", keys.jobs) - running),
+            running=running,
+            waiting=await self._number("GET", keys.waiting),
+            due=await self._number("ZCARD", keys.due),
+            unsent=await self._number("XLEN", keys.replies),
+            unacknowledged=await self._number("ZCARD", keys.outbox),
+            dead_letters=await self._number("XLEN", keys.dead),
+            quarantined=await self._number("ZCARD", keys.quarantine),
+            notes=await self._number("HGET", keys.held, "total"),
+            held_senders=max(0, await self._number("HLEN", keys.held) - 1),  # beside `total`
+        )
+
+    async def kinds(self) -> tuple[dict[str, Kind], bool]:
+        """Keys by kind, and whether all were looked at: a large store is not walked to its end for a status."""
+        counted: Counter[str] = Counter()
+        samples: dict[str, list[str]] = {}
+        cursor, seen = b"0", 0
+        while True:
+            answer = await self._client.command("SCAN", cursor, "MATCH", self._keys.pattern, "COUNT", SCAN_COUNT)
+            cursor, found = cast("tuple[bytes, list[bytes]]", answer)
+            for name in map(bytes.decode, found):
+                kind, _ = self._keys.split(name)
+                counted[kind] += 1
+                if len(sample := samples.setdefault(kind, [])) < KEYS_SAMPLED:
+                    sample.append(name)
+            seen += SCAN_COUNT
+            if cursor == b"0" or seen >= MOST_KEYS_WALKED:
+                break
+        return {kind: await self._size(samples[kind], keys) for kind, keys in sorted(counted.items())}, cursor == b"0"
+
+    async def _size(self, sample: list[str], keys: int) -> Kind:
+        sizes = [await self._usage(name) for name in sample]
+        return Kind(keys=keys, about_bytes=sum(sizes) * keys // len(sample))
+
+    async def kept_bytes(self) -> int:
+        """About what this agent keeps in Redis that can grow: what waits, quarantine, dead letters, ledger."""
+        kinds = await self.bytes_by_kind()
+        return sum(kinds.values()) - kinds["unsigned"] + await self._usage(self._keys.ledger)
+
+    async def bytes_by_kind(self) -> dict[str, int]:
+        """What each kind that has a budget takes (host/budgets.py); `unsigned` is a part of `quarantine`."""
+        waits = await self._client.command("HMGET", self._keys.load, "total", "out")
+        kept = await self._client.command("HMGET", self._keys.kept, "total", "unsigned")
+        found = [int(one or 0) for one in cast("list[bytes | None]", waits) + cast("list[bytes | None]", kept)]
+        return {
+            **dict(zip(("waiting", "out", "quarantine", "unsigned"), found, strict=True)),
+            "dead": await self._usage(self._keys.dead),
+            "notes": await self._number("HGET", self._keys.held, "total") * NOTE_BYTES,
+        }
+
+    async def _usage(self, name: str) -> int:
+        """0 where Redis does not say: some providers do not let us ask."""
+        try:
+            return await self._number("MEMORY", "USAGE", name)
+        except RedisRefused:
+            return 0
+
+    async def last_backup(self) -> LastBackup | None:
+        """None where none of this store is known."""
+        return await last_backup(self._client, self._keys)
+
+    async def people(self) -> int:
+        """How many have a row in the grant ledger."""
+        return await self._number("SCARD", self._keys.owners)
+
+    async def server(self) -> Server:
+        """By INFO; what it does not say (some providers hide it) is 0."""
+        text = cast(bytes, await self._client.command("INFO")).decode("utf-8", "replace")
+        said = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+        name = "valkey" if "valkey_version" in said else "redis"
+        return Server(
+            version=f"{name} {said.get('valkey_version') or said.get('redis_version', 'unknown')}",
+            used_bytes=_whole(said.get("used_memory")),
+            most_bytes=_whole(said.get("maxmemory")),
+            uptime_seconds=_whole(said.get("uptime_in_seconds")),
+            clients=_whole(said.get("connected_clients")),
+        )
+
+    async def workers(self) -> tuple[Presence, ...]:
+        """Every worker of the agent that said something within PRESENCE_SECONDS, wherever it is."""
+        living = await living_workers(self._client, self._keys)
+        return tuple(one for text in living.values() if (one := presence_of(text)))
+
+    async def _jobs_taken(self) -> int:
+        try:
+            answer = await self._client.command("XPENDING", self._keys.jobs, JOBS_GROUP)
+        except RedisRefused:
+            return 0  # No group: nobody has taken anything yet.
+        return cast("list[int]", answer)[0]
+
+    async def _number(self, *command: str) -> int:
+        return int(cast("bytes | int | None", await self._client.command(*command)) or 0)
+
+
+async def living_workers(client: RedisClient, keys: Keys) -> dict[str, bytes]:
+    """By name what each said last, the latest first: those whose word has not expired.
+
+    By Redis' clock and no other: a worker of a former release dates by its own, which may be wrong. Raises RedisFailed.
+    """
+    found = await client.command("ZREVRANGE", keys.consumers, 0, MOST_WORKERS_SHOWN)
+    names = [name.decode() for name in cast("list[bytes]", found)]
+    texts = await client.command("MGET", *(keys.presence(name) for name in names)) if names else []
+    return {name: text for name, text in zip(names, cast("list[bytes | None]", texts), strict=True) if text is not None}
+
+
+def presence_of(text: bytes | None) -> Presence | None:
+    """What a worker said of itself; None where nothing, or nothing that this version can read, stands there."""
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(text, type=Presence)
+    except msgspec.DecodeError:
+        return None  # Of another version: it cannot be shown.
+
+
+def _whole(text: str | None) -> int:
+    return int(text) if text is not None and text.isdecimal() else 0

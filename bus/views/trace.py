@@ -1,0 +1,149 @@
+"""The ledger of messages: what happened to each and when, without content. Written by the scripts themselves, read here.
+
+Kept for 7 days or 200,000 entries. A message is named by its message_id, which is also its job's id; what was refused, taken in or
+quarantined names its conversation in its first word.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import cast
+
+import msgspec
+
+from bus.records.keys import JOBS_GROUP, Keys
+from bus.records.records import decode_job_record
+from bus.transport.client import RedisClient
+from bus.transport.clock import redis_ms
+from bus.transport.wire import RedisRefused
+
+PAGE = 1000
+KEPT_SECONDS = 7 * 86400
+
+_TAKEN_IN = ("conversation", "received_ms", "decrypted_ms", "seq")
+_RUN = ("worker", "attempt", "delivery", "started_ms")  # the last where no `started` was noted
+
+# What each script notes of a message: the words of an entry, in order. One that was not known to whoever noted it is empty.
+WORDS: Mapping[str, tuple[str, ...]] = {
+    "taken": _TAKEN_IN,  # nothing for a handler
+    "queued": _TAKEN_IN,
+    "refused": _TAKEN_IN,
+    "held": ("conversation", "received_ms", "seq"),  # it waits at the relay
+    "quarantined": ("conversation", "received_ms", "reason", "seq"),
+    "old": ("conversation", "reason", "seq"),
+    "requeued": ("conversation",),
+    "given_up": ("by",),
+    "started": _RUN,
+    "replied": ("place",),
+    "encrypted": ("place", "client_message_id"),
+    "acknowledged": ("place", "message_id", "sent_ms"),
+    "dropped": ("place", "reason"),  # a reply that became a dead letter
+    "done": _RUN,
+    "superseded": _RUN,
+    "no_handler": _RUN,
+    "failed": ("reason", "again_after_ms", "worker", "attempt", "delivery"),
+    "dead": ("reason", "worker", "attempt", "delivery"),
+    "revived": ("reason",),
+    "handed_back": ("worker",),
+    "reclaimed": ("worker",),
+    "lost": ("conversation",),
+}
+RUNNING = ("worker", "attempt", "delivery")  # of `running`, which is not in the ledger: who has it now
+BEGINNINGS = frozenset({"taken", "queued", "refused", "held", "quarantined", "old", "requeued"})
+NAMED_BY_THE_RELAY = frozenset({"encrypted", "acknowledged"})
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One entry, at Redis' time. `details`: what else was noted, word by word, as WORDS names it."""
+
+    at_ms: int
+    name: str
+    job_id: str
+    details: tuple[str, ...] = ()
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The details by name, without those that were not known."""
+        words = RUNNING if self.name == "running" else WORDS.get(self.name, ())
+        return {name: word for name, word in zip(words, self.details, strict=False) if word}
+
+
+class Ledger:
+    """Of one agent; only reads."""
+
+    def __init__(self, client: RedisClient, keys: Keys) -> None:
+        self._client = client
+        self._keys = keys
+
+    async def trace(self, wanted: str) -> list[Event]:
+        """Everything that is known of a message, or of all messages of a conversation, in the order in which it happened.
+
+        An answer's message_id, or its client_message_id, stands for the message that it answers.
+        """
+        found, answered = await self._about({wanted}, wanted)
+        if not found and answered:
+            found, _ = await self._about(answered, wanted)
+        return found + await self._running(found)
+
+    async def _running(self, found: Sequence[Event]) -> list[Event]:
+        """Who works now on those of the messages that are being worked on."""
+        messages = {event.job_id for event in found}
+        conversations = {event.details[0] for event in found if event.name in BEGINNINGS and event.details}
+        running = [await self._running_in(conversation) for conversation in sorted(conversations)]
+        return [event for event in running if event is not None and event.job_id in messages]
+
+    async def _running_in(self, conversation_id: str) -> Event | None:
+        keys = self._keys
+        entry = await self._client.command("HGET", keys.conversation(conversation_id), "entry")
+        if not isinstance(entry, bytes) or entry == b"due":
+            return None
+        try:
+            pending = await self._client.command("XPENDING", keys.jobs, JOBS_GROUP, entry, entry, 1)
+            rows = await self._client.command("XRANGE", keys.jobs, entry, entry)
+        except RedisRefused:
+            return None  # no group yet
+        held = cast("list[tuple[bytes, bytes, int, int]]", pending)
+        [(_, flat)] = cast("list[tuple[bytes, list[bytes]]]", rows) or [(b"", [])]
+        if not held or not flat:
+            return None
+        fields = dict(zip(flat[::2], flat[1::2], strict=True))
+        record = decode_job_record(fields[b"r"])
+        now = await redis_ms(self._client)
+        details = (held[0][1].decode(), fields[b"a"].decode(), fields[b"d"].decode())
+        return Event(now, "running", record.job_id, details)
+
+    async def _about(self, messages: set[str], wanted: str) -> tuple[list[Event], set[str]]:
+        found: list[Event] = []
+        answered: set[str] = set()
+        async for event in self._events():
+            if event.name in BEGINNINGS and wanted in event.details[:1]:
+                messages.add(event.job_id)
+            if event.name in NAMED_BY_THE_RELAY and event.details[1:2] == (wanted,):
+                answered.add(event.job_id)
+            if event.job_id in messages:
+                found.append(event)
+        return found, answered
+
+    async def length(self) -> int:
+        """How many entries there are."""
+        return cast(int, await self._client.command("XLEN", self._keys.ledger))
+
+    async def _events(self) -> AsyncIterator[Event]:
+        start = "-"
+        while True:
+            command = ("XRANGE", self._keys.ledger, start, "+", "COUNT", PAGE)
+            rows = cast("list[tuple[bytes, list[bytes]]]", await self._client.command(*command))
+            for entry, flat in rows:
+                for event in _events_in(entry, flat):
+                    yield event
+            if len(rows) < PAGE:
+                return
+            start = f"({rows[-1][0].decode()}"
+
+
+def _events_in(entry: bytes, flat: Sequence[bytes]) -> list[Event]:
+    """The end of a job names, behind its own words, the places of what was replied with it."""
+    _, name, _, job, _, told = (part.decode() for part in flat)
+    at_ms = int(entry.partition(b"-")[0])
+    details = tuple(told.split(" "))
+    places = details[len(_RUN) :] if WORDS.get(name) is _RUN else ()
+    replies = [Event(at_ms, "replied", job, (place,)) for place in places]
+    return [*replies, Event(at_ms, name, job, details[: -len(places)] if places else details)]

@@ -1,0 +1,318 @@
+"""Every sealed value of a store, one after the other, from the keys of one store secret to those of the next.
+
+Each is replaced by a script of its own that changes nothing unless it still finds what was read; a value tells its key epoch,
+so that a walk may be broken off anywhere and begun again. Which kinds of key hold sealed values stands in bus/records/kinds.py.
+"""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import cast
+
+import msgspec
+
+from bus.records.keys import JOBS_GROUP, REPLIES_GROUP, Keys
+from bus.records.kinds import PLAIN_KINDS
+from bus.records.records import (
+    BadRecord,
+    JobRecord,
+    ReplyRecord,
+    decode_job_record,
+    decode_outbox_record,
+    decode_reply_record,
+    encode_record,
+)
+from bus.records.saved import pairs
+from bus.records.sealing import SealBroken, SealingKey, StoreKeys, epoch_of
+from bus.steps.policies import PolicyStore
+from bus.steps.vault import MAC_BYTES
+from bus.transport.at_once import all_of
+from bus.transport.client import RedisClient, keys_like
+from bus.transport.lua import Argument
+
+PAGE = 200
+MAC_HEX_BYTES = 2 * MAC_BYTES
+BY_THEMSELVES = frozenset({"jobs", "replies", "dead", "dead_copy", "seal"})
+"""Kinds of which there is one key, walked after the others; the seal is bus/steps/seal.py's."""
+
+Write = Callable[[str, Sequence[str], tuple[Argument, ...]], Awaitable[bool]]
+"""Script, keys, arguments; whether it found what was read."""
+
+
+@dataclass
+class Tally:
+    """What a walk found: `turned` under the old keys, `current` under the new ones, and by key what opens with neither.
+
+    `unknown`: kinds of key that this program does not know. Dead letters that nobody can read are only counted.
+    """
+
+    turned: int = 0
+    current: int = 0
+    unreadable: list[str] = field(default_factory=list)
+    unreadable_dead_letters: int = 0
+    unknown: set[str] = field(default_factory=set)
+
+
+class Turner:
+    """From the old keys to the new ones, without Redis."""
+
+    def __init__(self, old: StoreKeys, new: StoreKeys, agent_id: str) -> None:
+        self._old = old
+        self._new = new
+        self._agent_id = agent_id
+
+    def value(self, sealed: bytes, *place: str | int) -> bytes | None:
+        """A value of the state key, re-sealed; None where it is already. Raises SealBroken."""
+        return _turned(self._old.state, self._new.state, sealed, place)
+
+    def record(self, packed: bytes) -> bytes | None:
+        """A record of a job or a reply, its body re-sealed; None where it is already. Raises BadRecord, SealBroken."""
+        record = job_or_reply(packed)
+        if isinstance(record, JobRecord):
+            sealed = self._body(record.sealed, "job", record.job_id)
+        else:
+            sealed = self._body(record.sealed, "reply", record.job_id, record.place)
+        return None if sealed is None else encode_record(msgspec.structs.replace(record, sealed=sealed))
+
+    def policy(self, sealed: bytes, name: str) -> bytes | None:
+        """A text of the policies, re-sealed; None where it is already. Raises SealBroken."""
+        return _turned(self._old.bus, self._new.bus, sealed, PolicyStore.place(self._agent_id, name))
+
+    def _body(self, sealed: bytes, kind: str, *place: str) -> bytes | None:
+        return _turned(self._old.bus, self._new.bus, sealed, (kind, self._agent_id, *place))
+
+
+def job_or_reply(packed: bytes) -> JobRecord | ReplyRecord:
+    """Which of the two shapes a record has. Raises BadRecord."""
+    try:
+        return decode_job_record(packed)
+    except BadRecord:
+        return decode_reply_record(packed)
+
+
+def _turned(old: SealingKey, new: SealingKey, sealed: bytes, place: tuple[str | int, ...]) -> bytes | None:
+    if epoch_of(sealed) == new.epoch:
+        new.open(sealed, *place)
+        return None
+    return new.seal(old.open(sealed, *place), *place)
+
+
+class Resealer:
+    """Walks the store of one agent, while nobody else has it open."""
+
+    def __init__(self, client: RedisClient, names: Keys, old: StoreKeys, new: StoreKeys) -> None:
+        self._client = client
+        self._names = names
+        self._turner = Turner(old, new, names.agent_id)
+
+    async def survey(self) -> Tally:
+        """What a walk would do; writes nothing. Raises RedisFailed."""
+        return await self._walk(_write_nothing)
+
+    async def turn(self) -> Tally:
+        """Re-seal what is under the old keys. Repeat it until it finds nothing. Raises RedisFailed."""
+        return await self._walk(self._run_script)
+
+    async def _walk(self, write: Write) -> Tally:
+        walk = _Walk(self._client, self._names, self._turner, write)
+        async with aclosing(keys_like(self._client, self._names.pattern, PAGE)) as pages:
+            async for page in pages:
+                await walk.keys(page)
+        # After the out-boxes, whose heads have taken their entries along.
+        await walk.stream(self._names.replies, REPLIES_GROUP, "reply")
+        await walk.stream(self._names.jobs, JOBS_GROUP, "entry")
+        await walk.dead_letters()
+        return walk.tally
+
+    async def _run_script(self, script: str, keys: Sequence[str], arguments: tuple[Argument, ...]) -> bool:
+        return await self._client.script(script, keys, *arguments) == 1
+
+
+async def _write_nothing(_script: str, _keys: Sequence[str], _arguments: tuple[Argument, ...]) -> bool:
+    return True
+
+
+class _Walk:
+    """One walk: reads each value where it lies, and writes through what it was given."""
+
+    def __init__(self, client: RedisClient, names: Keys, turner: Turner, write: Write) -> None:
+        self._client = client
+        self._names = names
+        self._turner = turner
+        self._write = write
+        self.tally = Tally()
+
+    async def keys(self, page: list[str]) -> None:
+        """Many at once: the client sends them together."""
+        await all_of(self._key, page)
+
+    async def _key(self, key: str) -> None:
+        kind, ids = self._names.split(key)
+        match kind:
+            case "session" | "owner" | "member" | "group":
+                await self._versioned(key)
+            case "signed_prekeys" | "one_time_prekeys" | "restored_signed_prekeys" | "restored_one_time_prekeys":
+                for prekey_id, sealed in (await self._hash(key)).items():
+                    await self._field(key, prekey_id.decode(), sealed, (key, int(prekey_id)))
+            case "quarantined":
+                sealed = (await self._hash(key)).get(b"plaintext", b"")
+                if sealed:
+                    await self._field(key, "plaintext", sealed, ("quarantine", self._names.agent_id, ids))
+            case "conv":
+                await self._retry(key)
+            case "box" | "parked":
+                await self._mailbox(key)
+            case "together":
+                await self._together(key)
+            case "policy":
+                await self._policy(key)
+            case "out":
+                await self._out_box(key, ids)
+            case "grant_log":
+                await self._grant_log(key)
+            case _ if kind not in PLAIN_KINDS | BY_THEMSELVES:
+                self.tally.unknown.add(kind)
+
+    async def _versioned(self, key: str) -> None:
+        found = await self._hash(key)
+        if b"b" in found:
+            await self._field(key, "b", found[b"b"], (key, int(found.get(b"v", 0))))
+
+    async def _field(self, key: str, name: str, sealed: bytes, place: tuple[str | int, ...]) -> None:
+        turned = self._value(key, sealed, place)
+        if turned is not None:
+            await self._put("reseal_field", [key, self._names.generation], name, sealed, turned)
+
+    async def _retry(self, key: str) -> None:
+        packed = cast("bytes | None", await self._client.command("HGET", key, "retry"))
+        turned = None if packed is None else self._record(key, packed)
+        if packed is not None and turned is not None:
+            await self._put("reseal_field", [key, self._names.generation], "retry", packed, turned)
+
+    async def _mailbox(self, key: str) -> None:
+        for packed in cast("list[bytes]", await self._client.command("ZRANGE", key, 0, -1)):
+            turned = self._record(key, packed)
+            if turned is not None:
+                await self._put("reseal_member", [key, self._names.generation], packed, turned)
+
+    async def _together(self, key: str) -> None:
+        for index, packed in enumerate(cast("list[bytes]", await self._client.command("LRANGE", key, 0, -1))):
+            turned = self._record(key, packed)
+            if turned is not None:
+                await self._put("reseal_item", [key, self._names.generation], index, packed, turned)
+
+    async def _policy(self, key: str) -> None:
+        """Its texts; workers publish them anew at their start."""
+        for name in ("refusal", "apology"):
+            sealed = (await self._hash(key)).get(name.encode(), b"")
+            if not sealed:
+                continue
+            try:
+                turned = self._turner.policy(sealed, name)
+            except SealBroken:
+                continue  # nobody can read it, and nothing is lost
+            self._count(turned)
+            if turned is not None:
+                await self._put("reseal_field", [key, self._names.generation], name, sealed, turned)
+
+    async def _out_box(self, key: str, conversation_id: str) -> None:
+        names = self._names
+        keys = [key, names.replies, names.conversation(conversation_id), names.generation]
+        for index, packed in enumerate(cast("list[bytes]", await self._client.command("LRANGE", key, 0, -1))):
+            turned = self._record(key, packed)
+            if turned is not None:
+                await self._put("reseal_reply", keys, index, packed, turned)
+
+    async def _grant_log(self, key: str) -> None:
+        """Each row is its MAC in hex and the entry, sealed to the MAC before."""
+        previous = bytes(MAC_BYTES).hex()
+        for index, row in enumerate(cast("list[bytes]", await self._client.command("LRANGE", key, 0, -1))):
+            mac, sealed = row[:MAC_HEX_BYTES], row[MAC_HEX_BYTES:]
+            turned = self._value(key, sealed, (key, previous))
+            if turned is not None:
+                await self._put("reseal_item", [key, self._names.generation], index, row, mac + turned)
+            previous = mac.decode("ascii", "replace")
+
+    async def stream(self, key: str, group: str, field_of_conversation: str) -> None:
+        """One entry after the other, so that their order stays."""
+        async with aclosing(self._entries(key)) as entries:
+            async for entry, fields in entries:
+                packed = dict(pairs(fields)).get(b"r", b"")
+                turned = self._record(key, packed)
+                if turned is not None:
+                    conversation = self._names.conversation(job_or_reply(packed).conversation_id)
+                    keys = [key, conversation, self._names.generation]
+                    await self._put("reseal_entry", keys, entry, packed, turned, group, field_of_conversation)
+
+    async def dead_letters(self) -> None:
+        """As a whole, since they keep their ids: a copy takes their place."""
+        names, copied, newest = self._names, 0, b""
+        before = self.tally.turned
+        await self._put("reseal_copy", [names.dead_copy], "")
+        async with aclosing(self._entries(names.dead)) as entries:
+            async for entry, fields in entries:
+                copy = [part for name, value in pairs(fields) for part in (name, self._dead_value(name, value))]
+                await self._put("reseal_copy", [names.dead_copy], entry, *copy)
+                copied, newest = copied + 1, entry
+        if self.tally.turned > before:
+            await self._put("reseal_swap", [names.dead, names.dead_copy, names.generation], copied, newest)
+        else:
+            await self._put("reseal_copy", [names.dead_copy], "")
+
+    def _dead_value(self, name: bytes, value: bytes) -> bytes:
+        if name != b"r" or is_outbox_record(value):  # which holds ciphertext only
+            return value
+        return self._record(self._names.dead, value) or value
+
+    async def _entries(self, key: str) -> AsyncGenerator[tuple[bytes, list[bytes]]]:
+        """What the stream holds now, and nothing that the walk adds."""
+        newest = cast("list[tuple[bytes, object]]", await self._client.command("XREVRANGE", key, "+", "-", "COUNT", 1))
+        start: bytes = b"-"
+        while newest:
+            answer = await self._client.command("XRANGE", key, start, newest[0][0], "COUNT", PAGE)
+            rows = cast("list[tuple[bytes, list[bytes]]]", answer)
+            for entry, fields in rows:
+                yield entry, fields
+            if len(rows) < PAGE:
+                return
+            start = b"(" + rows[-1][0]
+
+    def _value(self, key: str, sealed: bytes, place: tuple[str | int, ...]) -> bytes | None:
+        try:
+            turned = self._turner.value(sealed, *place)
+        except SealBroken:
+            self.tally.unreadable.append(key)
+            return None
+        self._count(turned)
+        return turned
+
+    def _record(self, key: str, packed: bytes) -> bytes | None:
+        try:
+            turned = self._turner.record(packed)
+        except (BadRecord, SealBroken):
+            if key == self._names.dead:
+                self.tally.unreadable_dead_letters += 1
+            else:
+                self.tally.unreadable.append(key)
+            return None
+        self._count(turned)
+        return turned
+
+    def _count(self, turned: bytes | None) -> None:
+        self.tally.turned += turned is not None
+        self.tally.current += turned is None
+
+    async def _hash(self, key: str) -> dict[bytes, bytes]:
+        return dict(pairs(cast("list[bytes]", await self._client.command("HGETALL", key))))
+
+    async def _put(self, script: str, keys: Sequence[str], *arguments: Argument) -> None:
+        await self._write(script, keys, arguments)  # what has changed meanwhile is found by the next walk
+
+
+def is_outbox_record(packed: bytes) -> bool:
+    """Whether it is what was committed to be sent, and holds ciphertext only."""
+    try:
+        decode_outbox_record(packed)
+    except BadRecord:
+        return False
+    return True

@@ -1,0 +1,241 @@
+"""Everything of an agent's store that a backup holds, read while the agent runs, in bounded memory.
+
+One conversation is of one moment, by one script (save_conversation.lua). Between them the agent goes on; so what is used up is read before
+what it becomes, and what comes from two sides is read twice: prekeys before sessions, sessions before conversations, quarantine and dead
+letters before and after them. Whatever moves meanwhile then stands in the backup at least once: a session that is too old reads what its
+conversation knows already as a duplicate; one that is too new could read nothing that the conversation does not know.
+"""
+
+import hashlib
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from typing import cast
+
+import msgspec
+
+from bus.records.keys import Keys
+from bus.records.saved import Conversation, Saved, Value, Waiting, pairs
+from bus.transport.at_once import all_of
+from bus.transport.client import RedisClient, keys_like
+from bus.transport.clock import redis_ms
+from bus.transport.wire import Value as Answer
+
+PAGE = 200
+SCAN_COUNT = 1000
+LETTERS_AT_ONCE = 4  # dead letters, messages in quarantine, jobs: a mebibyte each
+CONVERSATIONS_AT_ONCE = 8
+SKEW_MS = 60_000
+MOST_CONVERSATION_BYTES = 4 << 20
+"""Of what waits in a conversation that is read whole; eight of them, and the frame that is made of one, are in memory at once."""
+NO_LIMIT = 1 << 53
+"""Of what comes in one conversation while it is read: as much as may wait in it (host/budgets.py), and hardly ever more than a page."""
+
+
+class Snapshot:
+    """Reads the store of one agent; each method raises RedisFailed."""
+
+    def __init__(
+        self, client: RedisClient, names: Keys, most_conversation_bytes: int = MOST_CONVERSATION_BYTES
+    ) -> None:
+        self._client = client
+        self._names = names
+        self._most_bytes = most_conversation_bytes
+
+    async def everything(self) -> AsyncGenerator[Saved]:
+        """In the order that is said above."""
+        began_ms = await redis_ms(self._client)
+        last_letter = b"-"
+        for part in (
+            self._agent(),
+            *(self._hashes(kind) for kind in ("group", "member", "owner")),
+            self._list("grant_log", self._names.grant_log),
+            *(self._hashes(kind) for kind in ("session", "held")),
+            self._quarantined(self._scan("quarantined")),
+        ):
+            async with aclosing(part) as values:
+                async for value in values:
+                    yield value
+        async with aclosing(self._stream("dead", self._names.dead, last_letter, LETTERS_AT_ONCE)) as letters:
+            async for letter in letters:
+                last_letter = b"(" + letter.parts[0]
+                yield letter
+        for later in (
+            self._conversations(),
+            self._stream("dead", self._names.dead, last_letter, LETTERS_AT_ONCE),
+            self._quarantined(self._since(began_ms)),
+            self._stream("ledger", self._names.ledger, b"-", PAGE),
+        ):
+            async with aclosing(later) as values:
+                async for saved in values:
+                    yield saved
+
+    async def _agent(self) -> AsyncGenerator[Value]:
+        """What there is once."""
+        for kind in ("seal", "signed_prekeys", "one_time_prekeys", "policy"):
+            yield await self._hash(kind, "")
+        yield Value("old", "", "zset", await self._asked("ZRANGE", self._names.old, 0, -1, "WITHSCORES"))
+        found = await self._client.command("GET", self._names.first_sync)
+        yield Value("first_sync", "", "string", [cast(bytes, found)] if found else [])
+
+    async def kinds(self) -> set[str]:
+        """Of all keys that there are."""
+        found: set[str] = set()
+        async with aclosing(keys_like(self._client, self._names.pattern, SCAN_COUNT)) as pages:
+            async for keys in pages:
+                found |= {self._names.split(key)[0] for key in keys}
+        return found
+
+    async def _hash(self, kind: str, ids: str) -> Value:
+        return Value(kind, ids, "hash", await self._asked("HGETALL", self._names.of(kind, ids)))
+
+    async def _hashes(self, kind: str) -> AsyncGenerator[Value]:
+        async with aclosing(self._scan(kind)) as pages:
+            async for page in pages:
+                for value in await all_of(lambda ids: self._hash(kind, ids), page):
+                    if value.parts:  # it is there still
+                        yield value
+
+    async def _scan(self, kind: str) -> AsyncGenerator[list[str]]:
+        """What stands in the names of all keys of a kind; one may come twice."""
+        async with aclosing(keys_like(self._client, self._names.of(kind, "*"), SCAN_COUNT)) as pages:
+            async for keys in pages:
+                for at in range(0, len(keys), PAGE):
+                    yield [self._names.split(key)[1] for key in keys[at : at + PAGE]]
+
+    async def _list(self, kind: str, key: str) -> AsyncGenerator[Value]:
+        at = 0
+        while page := await self._asked("LRANGE", key, at, at + PAGE - 1):
+            yield Value(kind, "", "list", page)
+            at += len(page)
+
+    async def _stream(self, kind: str, key: str, start: bytes, count: int) -> AsyncGenerator[Value]:
+        """One entry a value."""
+        while True:
+            answer = await self._client.command("XRANGE", key, start, "+", "COUNT", count)
+            rows = cast("list[tuple[bytes, list[bytes]]]", answer)
+            for entry, words in rows:
+                yield Value(kind, "", "stream", [entry, b"%d" % len(words), *words])
+            if len(rows) < count:
+                return
+            start = b"(" + rows[-1][0]
+
+    async def _quarantined(self, names: AsyncGenerator[list[str]]) -> AsyncGenerator[Value]:
+        async with aclosing(names) as pages:
+            async for page in pages:
+                for at in range(0, len(page), LETTERS_AT_ONCE):
+                    some = page[at : at + LETTERS_AT_ONCE]
+                    for value in await all_of(lambda name: self._hash("quarantined", name), some):
+                        if value.parts:
+                            yield value
+
+    async def _since(self, began_ms: int) -> AsyncGenerator[list[str]]:
+        """What came into quarantine since, by whatever clock that was dated: as much as comes while a backup is made, and a little more."""
+        found = await self._asked("ZRANGEBYSCORE", self._names.quarantine, began_ms - SKEW_MS, "+inf")
+        yield [name.decode() for name in found]
+
+    async def _conversations(self) -> AsyncGenerator[Saved]:
+        async with aclosing(self._scan("conv")) as pages:
+            async for page in pages:
+                for at in range(0, len(page), CONVERSATIONS_AT_ONCE):
+                    some = page[at : at + CONVERSATIONS_AT_ONCE]
+                    for conversation_id, whole in zip(some, await all_of(self._whole, some), strict=True):
+                        if whole is not None:
+                            yield whole
+                            continue
+                        async with aclosing(self._in_parts(conversation_id)) as parts:
+                            async for part in parts:
+                                yield part
+
+    async def _whole(self, conversation_id: str) -> Conversation | None:
+        """None: too much waits in it."""
+        found = await self._at_once(conversation_id, self._most_bytes, ())
+        return None if found is None else found[0]
+
+    async def _at_once(
+        self, conversation_id: str, most_bytes: int, read_before: Iterable[str]
+    ) -> tuple[Conversation, int] | None:
+        """The conversation without what was read before (as SHA-1), and how many wait in its out-box in all. None: too much waits in it."""
+        arguments = (conversation_id, most_bytes, "".join(read_before))
+        answer = await self._client.script("save_conversation", self._names.board(conversation_id), *arguments)
+        parts = cast("list[Answer]", answer)
+        if parts == [b"large"]:
+            return None
+        row, ids, ids_until, taken, taken_until, emitted, sent, load, job, reply, superseded, *waiting, said = parts
+        box, parked, together, out = cast("list[list[bytes]]", waiting)
+        conversation = Conversation(
+            conversation_id,
+            cast("list[bytes]", row),
+            cast(bytes, ids),
+            cast(int, ids_until),
+            cast("list[bytes]", taken),
+            cast(int, taken_until),
+            cast("list[bytes]", emitted),
+            cast("list[bytes]", sent),
+            cast("list[bytes]", load),
+            cast("list[bytes]", job),
+            cast("list[bytes]", reply),
+            superseded == 1,
+            box,
+            parked,
+            together,
+            out,
+        )
+        return conversation, cast(int, said)
+
+    async def _in_parts(self, conversation_id: str) -> AsyncGenerator[Saved]:
+        """What waits by the page; then the conversation, in one step with all that waits in it and stands on none of the pages."""
+        read: set[str] = set()
+        for place in ("parked", "box", "out", "together"):
+            is_sorted = place in ("parked", "box")
+            pages = self._sorted_from_the_end if is_sorted else self._list_from_the_end
+            async with aclosing(pages(self._names.of(place, conversation_id))) as parts:
+                async for part in parts:
+                    read |= {_sha1(record) for record in (part[::2] if is_sorted else part)}
+                    yield Waiting(conversation_id, place, part)
+        found = await self._at_once(conversation_id, NO_LIMIT, read)
+        if found is None:
+            return
+        conversation, said = found
+        for place, late in (("box", conversation.box), ("parked", conversation.parked)):
+            for at in range(0, len(late), 2 * LETTERS_AT_ONCE):
+                yield Waiting(conversation_id, place, late[at : at + 2 * LETTERS_AT_ONCE])
+        out, reply = conversation.out, dict(pairs(conversation.reply))
+        if len(out) < said and out[:1] == [
+            reply.get(b"r")
+        ]:  # it came before what stands on the pages (post_before.lua)
+            yield Waiting(conversation_id, "out", out[:1])
+            out = out[1:]
+        yield msgspec.structs.replace(conversation, box=[], parked=[], out=out)
+
+    async def _sorted_from_the_end(self, key: str) -> AsyncGenerator[list[bytes]]:
+        """What leaves at the beginning meanwhile moves nothing; what comes, or leaves at the end, is for whoever reads the conversation."""
+        last = -1
+        while page := await self._asked("ZRANGE", key, last - LETTERS_AT_ONCE + 1, last, "WITHSCORES"):
+            yield page
+            last -= LETTERS_AT_ONCE
+
+    async def _list_from_the_end(self, key: str) -> AsyncGenerator[list[bytes]]:
+        """Each page stands right before the one that was read before it, whatever is pushed or leaves meanwhile."""
+        end, first = -1, b""
+        while True:
+            start = end - LETTERS_AT_ONCE
+            page = await self._asked("LRANGE", key, max(start, 0) if end >= 0 else start, end)
+            if first and page[-1:] != [first]:
+                moved = await self._client.command("LPOS", key, first)
+                if not isinstance(moved, int):
+                    return  # it has left, and all before it
+                end = moved
+                continue
+            earlier = page[:-1] if first else page
+            if not earlier:
+                return
+            yield earlier
+            end, first = end - len(page) + 1, page[0]
+
+    async def _asked(self, *command: bytes | str | int) -> list[bytes]:
+        return cast("list[bytes]", await self._client.command(*command))
+
+
+def _sha1(record: bytes) -> str:
+    """A name of a record, as Redis makes it too."""
+    return hashlib.sha1(record, usedforsecurity=False).hexdigest()

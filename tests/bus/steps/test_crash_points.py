@@ -1,0 +1,249 @@
+"""Every step of a message's way may die before it or right after it: all combinations, and each time every message is answered once,
+in order, and the ratchet has not forked.
+
+Whoever dies never learns whether the step had run. What it held goes to others: a new consumer does what is left to do.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import pytest
+
+from bus.records.records import OutboxRecord, decode_reply_record
+from bus.steps.job_steps import Finished
+from bus.steps.outbox import Committed
+from bus.steps.policies import Policies
+from bus.steps.recovery import Reclaim
+from bus.steps.store import Intake, SessionWrite, Source
+from bus.transport.client import Commands
+from bus.transport.lua import Argument
+from bus.transport.wire import Value
+from tests.bus.builders import PEER, arrival_of, job_of, reply
+from tests.bus.history import Relay
+from tests.bus.redis_scene import RedisScene
+from tests.bus.scenes import Supervisor, Worker
+from tests.bus.talk import outbox_record
+
+CONVERSATION = "conversation"
+MAIN_STEPS = ("accept", "finish", "commit", "confirm")
+WAITING_STEPS = ("hold", "unhold")
+OTHER_STEPS = ("start", "emit", "fail", "due", "advance_cursor")
+DEATHS = ("lives", "dies before", "dies after")
+
+
+class Died(Exception):
+    """The process is gone at this point."""
+
+
+@dataclass
+class Mortal:
+    """A client whose process dies at each planned step, once."""
+
+    commands: Commands
+    plan: dict[str, str]
+
+    async def command(self, *command: Argument) -> Value:
+        return await self.commands.command(*command)
+
+    async def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> Value:
+        end = self.plan.pop(name, "lives")
+        if end == "dies before":
+            raise Died(name)
+        answer = await self.commands.script(name, keys, *arguments)
+        if end == "dies after":
+            raise Died(name)
+        return answer
+
+
+@dataclass
+class Life:
+    """Two messages on their whole way, in as many lives of the processes as it takes."""
+
+    scene: RedisScene
+    fails_once: bool
+    waits: bool = False
+    """No message waits behind another: it waits at the relay."""
+
+    most_held: int = 1000
+
+    relay: Relay = field(default_factory=Relay)
+    lives: int = 0
+    has_failed: bool = False
+    encryptions: "itertools.count[int]" = field(default_factory=itertools.count)
+
+    async def goes_on(self) -> bool:
+        """One life, to its death or to where there is nothing left to do. True when it got there."""
+        self.lives += 1
+        supervisor = await self.scene.supervisor(f"supervisor-{self.lives}")
+        if self.waits:
+            supervisor.store.budgets = msgspec.structs.replace(
+                supervisor.store.budgets, waiting_bytes=0, most_held=self.most_held
+            )
+        worker = await self.scene.worker(f"worker-{self.lives}", Policies())
+        try:
+            await self._take_over(supervisor)
+            await self._poll(supervisor)
+            while await self._handle(worker) or await self._send(supervisor) or await self._wake(supervisor):
+                pass
+        except Died:
+            return False
+        return True
+
+    async def _take_over(self, supervisor: Supervisor) -> None:
+        office = supervisor.recovery
+        for held in (office.jobs, office.replies):
+            for pending in await office.pending(held):
+                await office.reclaim(held, pending, Reclaim())
+        for conversation in await supervisor.outbox.all():
+            record = await supervisor.outbox.resend(
+                conversation, former_holder=await supervisor.outbox.holder_of(conversation)
+            )
+            if record is not None:
+                await self._deliver(supervisor, record)
+
+    async def _poll(self, supervisor: Supervisor) -> None:
+        cursor = await supervisor.store.cursor()
+        page = self.relay.page(cursor, 8)
+        for message in page:
+            version = await self._version(supervisor)
+            arrival = arrival_of(message.seq, version, source=Source.POLL)
+            outcome = await supervisor.store.accept(arrival, job_of(message.seq))
+            if outcome is Intake.HELD:
+                outcome = await supervisor.store.hold(arrival, has_no_room=True)
+            assert outcome in (Intake.ACCEPTED, Intake.DUPLICATE, Intake.NOTED)
+        if page:
+            await supervisor.store.advance_cursor(cursor, page[-1].id)
+
+    async def _handle(self, worker: Worker) -> bool:
+        job = await worker.take()
+        if job is None:
+            return False
+        started = await worker.steps.start(job)
+        assert started.outcome == "started"
+        if self.fails_once and not self.has_failed:
+            await worker.steps.fail(job, "broke", 0)
+            self.has_failed = True
+            return True
+        for place in ("0", "1"):
+            if place not in started.places:
+                await worker.steps.emit(job, place, reply(place))
+        assert await worker.steps.finish(job) is Finished.DONE
+        return True
+
+    async def _wake(self, supervisor: Supervisor) -> bool:
+        return await self._start_due(supervisor) or await self._fetch(supervisor)
+
+    async def _fetch(self, supervisor: Supervisor) -> bool:
+        """What waits at the relay, as far as there is room; whether a note has gone."""
+        for note in await supervisor.notes.of(PEER[0]):
+            arrival = arrival_of(note.seq, await self._version(supervisor), source=Source.HELD)
+            outcome = await supervisor.store.accept(arrival, job_of(note.seq))
+            if outcome is Intake.HELD:
+                return False
+            assert outcome in (Intake.LATE, Intake.DUPLICATE)
+            if note.is_open:
+                assert await supervisor.notes.reached(PEER[0], note, note.seq, f"{CONVERSATION}-{note.seq}")
+            else:
+                await supervisor.notes.forget(PEER[0], note)
+            return True
+        return False
+
+    async def _start_due(self, supervisor: Supervisor) -> bool:
+        return await supervisor.recovery.start_due(await supervisor.store.now_ms()) > 0
+
+    async def _send(self, supervisor: Supervisor) -> bool:
+        entry = await supervisor.take_reply()
+        if entry is None:
+            return False
+        said = decode_reply_record(entry.fields["r"])
+        cmid = f"{said.job_id}/{said.place}"
+        version = await self._version(supervisor)
+        record = msgspec.structs.replace(outbox_record(cmid), encrypted_payload=f"{version}#{next(self.encryptions)}")
+        commit = await supervisor.outbox.commit(
+            entry_id=entry.id,
+            conversation_id=CONVERSATION,
+            client_message_id=cmid,
+            answers=(said.job_id, said.place),
+            record=record,
+            sessions=[SessionWrite(*PEER, version, b"sealed")],
+            epoch=0,
+            rate_per_second=0,
+        )
+        assert commit.outcome is Committed.COMMITTED
+        await self._deliver(supervisor, record)
+        return True
+
+    async def _version(self, supervisor: Supervisor) -> int:
+        return (await supervisor.store.look(CONVERSATION, PEER, bytes(8))).session_version
+
+    async def _deliver(self, supervisor: Supervisor, record: OutboxRecord) -> None:
+        ack = self.relay.reads(record)
+        await supervisor.outbox.confirm(CONVERSATION, ack.cmid, ack.message_id, ack.seq)
+
+
+async def lives_through(
+    url: str,
+    plan: dict[str, str],
+    *,
+    fails_once: bool = False,
+    waits: bool = False,
+    messages: int = 2,
+    most_held: int = 1000,
+) -> None:
+    """With these deaths on the way, everything is in the end as it is without them."""
+    scene = RedisScene(url)
+    mortal = Mortal(scene.client, {step: end for step, end in plan.items() if end != "lives"})
+    planned = len(mortal.plan)
+    scene.commands = mortal
+    life = Life(scene, fails_once, waits, most_held)
+    for _ in range(messages):
+        life.relay.person_sends(CONVERSATION, None)
+    while not await life.goes_on():
+        assert life.lives <= planned
+    assert mortal.plan == {}, "a step was never taken"
+    replies = [f"{CONVERSATION}-{seq}/{place}" for seq in range(1, messages + 1) for place in ("0", "1")]
+    assert life.relay.received == {CONVERSATION: replies}
+    assert all(len(made) == 1 for made in life.relay.ciphertexts.values())
+    scene.commands = scene.client
+    assert await life._version(await scene.supervisor("last")) == messages + len(replies)
+    facts = await scene.facts()
+    assert (facts.waiting, facts.busy) == (0, frozenset())
+    assert await scene.leftovers() == []
+    assert scene.client.ask("XLEN", scene.keys.dead) == 0
+    scene.close()
+
+
+async def test_each_of_accept_finish_commit_and_confirm_may_die_before_and_after(redis_url: str) -> None:
+    for ends in itertools.product(DEATHS, repeat=len(MAIN_STEPS)):
+        await lives_through(redis_url, dict(zip(MAIN_STEPS, ends, strict=True)))
+
+
+@pytest.mark.parametrize("step", OTHER_STEPS)
+async def test_so_may_every_other_step_together_with_each_of_them(redis_url: str, step: str) -> None:
+    for other, one, two in itertools.product(MAIN_STEPS, DEATHS[1:], DEATHS[1:]):
+        await lives_through(redis_url, {step: one, other: two}, fails_once=step in ("fail", "due"))
+
+
+@pytest.mark.parametrize("step", WAITING_STEPS)
+async def test_so_may_every_step_of_a_message_that_waits_at_the_relay(redis_url: str, step: str) -> None:
+    for other, one, two in itertools.product((*MAIN_STEPS, "advance_cursor"), DEATHS[1:], DEATHS[1:]):
+        await lives_through(redis_url, {step: one, other: two}, waits=True)
+    for one, two in itertools.product(DEATHS, DEATHS):
+        await lives_through(redis_url, {"hold": one, "unhold": two}, waits=True)
+
+
+@pytest.mark.parametrize("step", [*MAIN_STEPS, "hold", "advance_cursor"])
+async def test_so_may_every_step_of_messages_for_which_one_note_stands(redis_url: str, step: str) -> None:
+    for one, two in itertools.product(DEATHS, DEATHS):
+        await lives_through(redis_url, {step: one, "unhold_open": two}, waits=True, messages=5, most_held=2)
+
+
+@pytest.mark.parametrize(
+    ("first", "then"), [("start", "reclaim"), ("emit", "reclaim"), ("commit", "reclaim_reply"), ("commit", "resend")]
+)
+async def test_so_may_what_others_do_for_the_dead(redis_url: str, first: str, then: str) -> None:
+    how = "dies after" if then == "resend" else "dies before"
+    for end in DEATHS[1:]:
+        await lives_through(redis_url, {first: how, then: end})

@@ -1,0 +1,53 @@
+"""Sealed values: replaced only from the version that was read, and many rows are read as one is."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from bus.records.sealing import StateKey
+from bus.steps.vault import LedgerStep, Vault, Versioned
+from tests.bus.redis_scene import RedisScene
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[RedisScene]:
+    scene = RedisScene(redis_url)
+    yield scene
+    scene.close()
+
+
+def vault_of(redis: RedisScene) -> Vault:
+    return Vault(redis.client, redis.keys, StateKey(bytes(32)))  # type: ignore[arg-type]
+
+
+async def test_what_another_has_replaced_meanwhile_is_not_replaced(redis: RedisScene) -> None:
+    vault = vault_of(redis)
+    read = await vault.group("g")
+    assert await vault.put_group("g", read, b"first")
+    before = redis.contents()
+    assert not await vault.put_group("g", read, b"second")
+    assert redis.contents() == before
+    assert await vault.group("g") == Versioned(1, b"first")
+    assert await vault.put_group("g", Versioned(1, b"first"), b"second")
+
+
+async def test_a_grant_goes_on_from_the_head_and_the_row_that_were_read(redis: RedisScene) -> None:
+    vault, nothing = vault_of(redis), Versioned(0, None)
+    first, second = (
+        LedgerStep(previous, b"entry", mac) for previous, mac in ((bytes(32), b"1" * 32), (b"1" * 32, b"2" * 32))
+    )
+    assert await vault.put_grant("ada", nothing, b"row", first)
+    before = redis.contents()
+    assert not await vault.put_grant("bob", nothing, b"row", first), "another entry has come behind that head"
+    assert not await vault.put_grant("ada", nothing, b"row", second), "the row is another by now"
+    assert redis.contents() == before
+    assert await vault.put_grant("bob", nothing, b"row", second)
+
+
+async def test_a_page_of_rows_is_the_rows_in_their_order(redis: RedisScene) -> None:
+    vault = vault_of(redis)
+    for owner_id in ("ada", "bob"):
+        await vault.put_owner(owner_id, Versioned(0, None), owner_id.encode())
+    await vault.put_owner("bob", Versioned(1, b"bob"), b"bob again")
+    found = await vault.owners(["bob", "nobody", "ada"])
+    assert found == [Versioned(2, b"bob again"), Versioned(0, None), Versioned(1, b"ada")]
