@@ -21,7 +21,6 @@ from host.instance import Instance
 from host.log_stream import drain_streams
 from host.strays import reap_strays
 from supervisor.bulletin import Bulletin
-from supervisor.config import SupervisorSettings
 from supervisor.connection import RelayAddress
 from supervisor.control_socket import Answer, Request
 from supervisor.drain import drain
@@ -35,7 +34,8 @@ from supervisor.parts import Parts, open_parts
 from supervisor.pool_settings import HandlerUnusable
 from supervisor.redis_check import RedisUnfit, check_redis
 from supervisor.rest import open_rest
-from supervisor.secrets import Secret, StoreSecretMissing, load_or_make_store_secret, load_store_secret
+from supervisor.settings.config import SupervisorSettings
+from supervisor.settings.secrets import Secret, StoreSecretMissing, load_or_make_store_secret, load_store_secret
 from supervisor.starting import Patience, answered_while_starting
 from supervisor.status import StatusDesk
 from supervisor.supervisor_control import SupervisorControl

@@ -34,10 +34,10 @@ from supervisor.frames import (
 )
 from supervisor.heartbeat import Heartbeat
 from supervisor.metrics import Metrics
-from supervisor.secrets import Secret
+from supervisor.settings.secrets import Secret
+from supervisor.settings.way import DIRECTLY, Way
 from supervisor.standstill import RelayDate
 from supervisor.turnstile import Turnstile
-from supervisor.way import DIRECTLY, Way
 from supervisor.websocket import BinaryMessageRefused, ConnectFailed, ConnectionLost, WebSocket, open_websocket
 
 AUTH_SECONDS = 5.0

@@ -18,8 +18,8 @@ import structlog
 
 from bus.telemetry.traces import of_log_line
 from host.log_stream import LINES_LOST, queue_of
-from supervisor.config import LogSettings
-from supervisor.secrets import Secret
+from supervisor.settings.config import LogSettings
+from supervisor.settings.secrets import Secret
 
 LEVELS: Mapping[str, int] = {
     "debug": logging.DEBUG,

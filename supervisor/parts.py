@@ -29,7 +29,6 @@ from crypto.grants import KeyChangePolicy
 from crypto.identity import LocalDevice
 from host.budgets import UNLIMITED_REDIS_BYTES, Budgets, IntakeBudgets, StoreBudgets
 from host.instance import Instance
-from supervisor.config import SupervisorSettings
 from supervisor.connection import Connection, RelayAddress
 from supervisor.delivery import Delivery
 from supervisor.frames import (
@@ -68,6 +67,7 @@ from supervisor.rest import Rest
 from supervisor.sealer import Sealer
 from supervisor.sent_times import SentTimes
 from supervisor.sessions import Sessions
+from supervisor.settings.config import SupervisorSettings
 from supervisor.shared_work import shared_work
 from supervisor.slots import Slots
 from supervisor.standstill import RelayDate

@@ -14,8 +14,8 @@ from structlog.typing import FilteringBoundLogger
 from bus.settings.reader import SettingsError
 from host.code_place import CodeGone
 from supervisor.autoscale import Bounds
-from supervisor.env_files import EnvFileError
 from supervisor.pool import Pool
+from supervisor.settings.env_files import EnvFileError
 from supervisor.worker_order import WorkerOrder
 
 POLL_SECONDS = 0.5

@@ -21,8 +21,8 @@ from supervisor.ids import id_in
 from supervisor.listing import Limits, Listing
 from supervisor.patience import in_turn
 from supervisor.related import essence_of
-from supervisor.secrets import Secret
-from supervisor.way import DIRECTLY, Proxy, Way
+from supervisor.settings.secrets import Secret
+from supervisor.settings.way import DIRECTLY, Proxy, Way
 
 TIMEOUT_SECONDS = 15.0
 POLL_LIMIT = 100

@@ -12,7 +12,7 @@ import stat
 import time
 from pathlib import Path
 
-from supervisor.config import HTTP_HOST, HTTP_PORT, STATE_DIR, SettingsError
+from supervisor.settings.config import HTTP_HOST, HTTP_PORT, STATE_DIR, SettingsError
 
 LOCK_NAME = "lock"
 LOCK_PATIENCE_SECONDS = 3.0  # a killed keeper's Redis needs a moment to be gone

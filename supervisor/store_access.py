@@ -19,8 +19,8 @@ from bus.views.overview import living_workers
 from host import embedded
 from host.process_end import ProcessEnd
 from host.redis_folder import DATA_FOLDER
-from supervisor.key_settings import KeySettings
 from supervisor.redis_server import RedisDoesNotStart
+from supervisor.settings.key_settings import KeySettings
 from supervisor.state_directory import LOCK_PATIENCE_SECONDS, AlreadyRunning, take_lock
 
 POLL_SECONDS = 0.02

@@ -17,7 +17,7 @@ from bus.steps.seal import Rotation, StoreSeal
 from bus.transport.client import RedisClient
 from bus.whole.reseal import Resealer, Tally
 from host.private_files import sync_folder, write_new
-from supervisor.secrets import (
+from supervisor.settings.secrets import (
     NEXT_STORE_SECRET_FILE,
     STORE_SECRET_BYTES,
     STORE_SECRET_FILE,

@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable
 import structlog
 import trio
 
-from supervisor.config import SupervisorSettings
 from supervisor.control_socket import (
     Answer,
     ControlTaken,
@@ -16,6 +15,7 @@ from supervisor.control_socket import (
 )
 from supervisor.keeper_control import raw
 from supervisor.keeper_link import KeeperLink, Question
+from supervisor.settings.config import SupervisorSettings
 
 log = structlog.get_logger()
 

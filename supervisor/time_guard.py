@@ -22,10 +22,10 @@ from bus.steps.write_count import Found, Generation, Proof
 from bus.transport.client import Commands, RedisClient
 from bus.transport.wire import ConnectionReplaced, RedisFailed
 from host.boot import boot_id
-from supervisor.config import SupervisorSettings
 from supervisor.continuity import LATELY_SECONDS, Server, goes_on, server_of
 from supervisor.metrics import Metrics
 from supervisor.redis_trouble import said_trouble
+from supervisor.settings.config import SupervisorSettings
 from supervisor.standstill import Pace, RelayDate, Standstill
 from supervisor.witness import NoWitness, Witness, open_witness, witness_name
 

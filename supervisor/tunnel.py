@@ -7,7 +7,7 @@ import trio.abc
 
 from bus.settings.url_parts import netloc
 from host.reasons import why
-from supervisor.way import Proxy, Way
+from supervisor.settings.way import Proxy, Way
 
 MOST_ANSWER_BYTES = 16 * 1024
 END_OF_HEAD = b"\r\n\r\n"

@@ -10,13 +10,13 @@ from bus.transport.wire import RedisFailed
 from bus.views.overview import Overview
 from host.code_place import CodePlace, way_of_this_process
 from host.instance import Instance
-from supervisor.config import SupervisorSettings
-from supervisor.env_files import environ_anew
 from supervisor.metrics import Metrics
 from supervisor.pool import Pool
 from supervisor.pool_settings import PoolSettings
 from supervisor.process import Stage
 from supervisor.reloading import Reloading, Wanted
+from supervisor.settings.config import SupervisorSettings
+from supervisor.settings.env_files import environ_anew
 from supervisor.worker_events import OnDeath, WorkerEvents
 from supervisor.worker_order import WorkerOrder, WorkerTimes
 

@@ -13,7 +13,7 @@ from typing import cast
 import pytest
 import trio
 
-from tests.keeper.environment import STORE_KEY, process_environ
+from tests.supervisor.settings.environment import STORE_KEY, process_environ
 from tests.world import UP, world
 
 ROOT = Path(__file__).parents[1]
@@ -30,8 +30,8 @@ READERS = {
     "workers/builtin/llm.py": "a handler; what it reads is its owner's",
     "supervisor/workforce.py": "passes the owner's variables on to the workers, and reads the settings anew for a reload",
     "supervisor/logs.py": "what terminal or journal the log goes to, once at the start",
-    "supervisor/config.py": "the one reading of the settings",
-    "supervisor/way.py": "reads nothing; its name for a deleted file is os.access",
+    "supervisor/settings/config.py": "the one reading of the settings",
+    "supervisor/settings/way.py": "reads nothing; its name for a deleted file is os.access",
     "host/code_place.py": "where the code is found, once at the start",
     "host/current_directory.py": "where a process stands",
     "host/entrance.py": "what of the owner's hides ours, before anything else",

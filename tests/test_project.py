@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.config import ALL_SETTINGS, default_handler
+from supervisor.settings.config import ALL_SETTINGS, default_handler
 from workers.builtin import default_handler as workers_default_handler
 
 pytestmark = pytest.mark.pure

@@ -13,7 +13,7 @@ from bus.records.sealing import SealBroken, StoreKeys
 from bus.steps.seal import STATE_CHECK, keys_under
 from bus.whole.reseal import MAC_HEX_BYTES, Turner, is_outbox_record
 from crypto.grants import FIRST_PREVIOUS, entry_mac
-from supervisor.secrets import Secret
+from supervisor.settings.secrets import Secret
 
 
 class Checking:

@@ -9,7 +9,7 @@ from bus.records.saved import Conversation, Saved, Value, Waiting
 from crypto.identity import PublicIdentity
 from crypto.keystore import Keystore, KeystoreError, decode_keystore, encode_keystore
 from supervisor.backup.errors import BackupDamaged
-from supervisor.secrets import STORE_SECRET_BYTES, Secret
+from supervisor.settings.secrets import STORE_SECRET_BYTES, Secret
 
 LATEST_MS = 253_370_764_800_000  # the year 9999, the last that has dates
 Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]

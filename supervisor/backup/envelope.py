@@ -14,7 +14,7 @@ import pyrage  # type: ignore[import-untyped]  # a compiled module without stubs
 
 from crypto.keystore import KeystoreError, WrongPassphrase, open_backup, seal_backup
 from supervisor.backup.errors import BackupDamaged, NoBackup, WrongKey
-from supervisor.secrets import Secret
+from supervisor.settings.secrets import Secret
 
 AGE_HEAD = b"age-encryption.org/v1\n"
 PASSPHRASE_HEAD = b"hashee-agent-backup/1 under a passphrase\n"

@@ -5,7 +5,7 @@ from supervisor.backup.checking import Checking
 from supervisor.backup.contents import Manifest
 from supervisor.backup.counts import Counts
 from supervisor.backup.errors import BackupDamaged
-from supervisor.secrets import Secret
+from supervisor.settings.secrets import Secret
 
 
 class Look:

@@ -21,7 +21,7 @@ from supervisor.backup.contents import Keys, Manifest, encode_frame
 from supervisor.backup.counts import Counts
 from supervisor.backup.envelope import Lock, Sink
 from supervisor.backup.stream import FrameWriter
-from supervisor.secrets import Secret
+from supervisor.settings.secrets import Secret
 
 
 class StoreChanged(Exception):

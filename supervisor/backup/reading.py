@@ -15,7 +15,7 @@ from supervisor.backup.contents import Manifest, Unpacker
 from supervisor.backup.envelope import Envelope, Source
 from supervisor.backup.errors import BackupDamaged, WrongAuthor
 from supervisor.backup.stream import FrameReader
-from supervisor.secrets import Secret
+from supervisor.settings.secrets import Secret
 
 
 class BackupKey(msgspec.Struct, frozen=True):

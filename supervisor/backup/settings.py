@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bus.settings.reader import Malformed, Reader
-from supervisor import settings_parsers as parsers
 from supervisor.backup.envelope import BadIdentities, BadRecipient, Lock, check_identities
-from supervisor.backup_age import BACKUP_RECIPIENTS
-from supervisor.config import BACKUP_IDENTITY_FILE, BACKUP_PASSPHRASE_FILE, SettingsError
-from supervisor.secrets import Secret
+from supervisor.settings import parsers
+from supervisor.settings.backup_age import BACKUP_RECIPIENTS
+from supervisor.settings.config import BACKUP_IDENTITY_FILE, BACKUP_PASSPHRASE_FILE, SettingsError
+from supervisor.settings.secrets import Secret
 
 MOST_IDENTITY_FILE_BYTES = 65_536
 

@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from host.private_files import FOLDER_MODE, sync_folder, write_over
-from supervisor.secrets import RESTORE_JOURNAL_FILE
+from supervisor.settings.secrets import RESTORE_JOURNAL_FILE
 from supervisor.state_directory import AlreadyRunning, take_lock
 
 PREPARED = "restoring"

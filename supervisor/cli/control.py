@@ -15,8 +15,8 @@ import msgspec
 
 from host.lines import Lines, Unreadable
 from host.socket_place import RuntimeDirectoryUnsafe
-from supervisor.config import control_directories
 from supervisor.control_socket import Answer, Request, control_place, read_answer
+from supervisor.settings.config import control_directories
 
 RECEIVE_BYTES = 65536
 CONNECT_SECONDS = 5.0

@@ -19,7 +19,7 @@ from supervisor.doctor.case import Case, read_case
 from supervisor.doctor.findings import Finding, Verdict, worst_first, worst_of
 from supervisor.doctor.looks import LOOKS
 from supervisor.doctor.rounds import examine
-from supervisor.env_files import EnvFileError, add_env_file
+from supervisor.settings.env_files import EnvFileError, add_env_file
 
 STATUS_SECONDS = 8.0  # the keeper itself waits 5 s for its supervisor
 

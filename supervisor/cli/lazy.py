@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from supervisor.env_files import add_env_file
+from supervisor.settings.env_files import add_env_file
 
 ENV_FILE = "env_file"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from supervisor.config import BACKUP_PASSPHRASE_FILE, SettingsError
-from supervisor.secrets import Secret
+from supervisor.settings.config import BACKUP_PASSPHRASE_FILE, SettingsError
+from supervisor.settings.secrets import Secret
 
 
 def ask_passphrase(file: Path | None, *, confirm: bool) -> Secret[str]:

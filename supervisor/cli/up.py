@@ -14,10 +14,10 @@ from setproctitle import setproctitle
 
 from host.log_stream import divert_stderr
 from supervisor.backup.switching import after_interruption
-from supervisor.config import KeeperSettings
-from supervisor.env_files import claim
 from supervisor.keeper import run_keeper
 from supervisor.logs import configure_logging
+from supervisor.settings.config import KeeperSettings
+from supervisor.settings.env_files import claim
 from supervisor.supervision import SupervisorArguments
 
 

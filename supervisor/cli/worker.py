@@ -12,7 +12,7 @@ import click
 
 from bus.telemetry.settings import HEADERS, headers_to_hand_on
 from supervisor.cli.as_init import run_as_init
-from supervisor.config import ALL_SETTINGS, BUS_KEY, REDIS_URL, WorkerSettings
+from supervisor.settings.config import ALL_SETTINGS, BUS_KEY, REDIS_URL, WorkerSettings
 
 NOT_HANDED_ON = frozenset({"CREDENTIALS_DIRECTORY", "SSLKEYLOGFILE"})
 """The second: libraries would write the keys of TLS there."""

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bus.settings.reader import Reader, SettingsError, number
-from supervisor import settings_parsers as parsers
-from supervisor.backup_age import backup_max_age_seconds_of
-from supervisor.config import (
+from supervisor.settings import parsers
+from supervisor.settings.backup_age import backup_max_age_seconds_of
+from supervisor.settings.config import (
     AGENT_TOKEN,
     BASE_URL,
     DRAIN_SECONDS,
@@ -22,9 +22,9 @@ from supervisor.config import (
     runtime_dir_of,
     state_dir_of,
 )
-from supervisor.key_settings import keystore_path
-from supervisor.secrets import Secret
-from supervisor.way import Way, find_way
+from supervisor.settings.key_settings import keystore_path
+from supervisor.settings.secrets import Secret
+from supervisor.settings.way import Way, find_way
 
 Json = Mapping[str, Any]  # what the agent said; another version of it may say less or more
 Value = TypeVar("Value")

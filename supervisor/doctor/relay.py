@@ -17,8 +17,8 @@ from supervisor.doctor.case import Case
 from supervisor.doctor.clock import skew
 from supervisor.doctor.findings import Finding, at_least, bad, judged, ok, unknown, warn
 from supervisor.rest import open_client
-from supervisor.secrets import Secret
-from supervisor.way import Way
+from supervisor.settings.secrets import Secret
+from supervisor.settings.way import Way
 
 SUBJECT = "relay"
 ANSWER_SECONDS = 6.0

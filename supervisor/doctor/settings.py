@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from supervisor.config import SettingsError
 from supervisor.doctor.case import Case
 from supervisor.doctor.findings import Finding, bad, ok
+from supervisor.settings.config import SettingsError
 from supervisor.state_directory import refuse_unusable
 
 SUBJECT = "settings"

@@ -14,9 +14,9 @@ from supervisor.backup.envelope import Lock
 from supervisor.backup.looking import Look
 from supervisor.backup.making import Making
 from supervisor.backup.reading import BackupKey, Proven, read_backup
-from supervisor.secrets import Secret
-from tests.keeper.environment import AGENT_ID
+from supervisor.settings.secrets import Secret
 from tests.keys.builders import fill
+from tests.supervisor.settings.environment import AGENT_ID
 
 NAMES = Keys(AGENT_ID)
 IDENTITY = IdentityKeys.generate(os.urandom)

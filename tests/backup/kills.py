@@ -25,10 +25,10 @@ from bus.steps.seal import StoreSeal
 from bus.transport.client import open_redis
 from supervisor.state_directory import take_lock
 from tests.backup.builders import AGE, KEY, read
-from tests.keeper.environment import STORE_KEY
 from tests.keys.builders import fill, kinds, loose_ends, opened
 from tests.keys.running import NAMES, PROGRAM, environ_of, look, make_store, open_store, run
 from tests.redis_server import running_redis
+from tests.supervisor.settings.environment import STORE_KEY
 
 OWN = ("signed", "one time", "restored signed", "restored one time")
 SESSIONS = 300

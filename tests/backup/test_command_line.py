@@ -10,8 +10,8 @@ import pytest
 
 from host.private_files import write_new
 from supervisor.backup.files import SUFFIX, keep_newest, whole_file
-from tests.keeper.environment import AGENT_ID, ED25519_PRIVATE, X25519_PRIVATE
 from tests.keys.running import PROGRAM, environ_of, make_store, run
+from tests.supervisor.settings.environment import AGENT_ID, ED25519_PRIVATE, X25519_PRIVATE
 
 PASSPHRASE = "tree of many words"
 

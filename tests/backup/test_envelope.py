@@ -19,7 +19,7 @@ from supervisor.backup.envelope import (
     check_identities,
 )
 from supervisor.backup.errors import BackupDamaged, NoBackup, WrongKey
-from supervisor.secrets import Secret
+from supervisor.settings.secrets import Secret
 
 pytestmark = pytest.mark.pure
 

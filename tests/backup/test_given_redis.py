@@ -14,12 +14,12 @@ from supervisor import store_access
 from supervisor.backup import restoring
 from supervisor.backup.errors import BackupDamaged
 from supervisor.backup.restoring import Restore, RestoreRefused, Wishes
-from supervisor.key_settings import KeySettings
-from supervisor.secrets import RestoreUnfinished
+from supervisor.settings.key_settings import KeySettings
+from supervisor.settings.secrets import RestoreUnfinished
 from tests.backup.builders import FINGERPRINT, IDENTITY, KEY, NAMES, SECRET, backup_of, filled
-from tests.keeper.environment import agent_environ
 from tests.keys.builders import kinds
 from tests.redis_server import redis_server
+from tests.supervisor.settings.environment import agent_environ
 
 NO_LOCK = -1
 

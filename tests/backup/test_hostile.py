@@ -13,7 +13,7 @@ from supervisor.backup.errors import BackupDamaged
 from supervisor.backup.looking import Look
 from supervisor.backup.stream import MOST_FRAME_BYTES, FrameReader, FrameTooLarge, FrameWriter
 from tests.backup.builders import IDENTITY, KEYSTORE, LOCK, NAMES, SECRET, read
-from tests.keeper.environment import AGENT_ID
+from tests.supervisor.settings.environment import AGENT_ID
 
 pytestmark = pytest.mark.pure
 

@@ -18,16 +18,16 @@ from bus.transport.client import open_redis
 from supervisor.backup.making import Making
 from supervisor.backup.restoring import Restore, Wishes
 from supervisor.cli.status_page import page
-from supervisor.config import SupervisorSettings
 from supervisor.doctor.backups import look_at_backups
 from supervisor.doctor.findings import Finding
-from supervisor.key_settings import KeySettings
+from supervisor.settings.config import SupervisorSettings
+from supervisor.settings.key_settings import KeySettings
 from tests.backup.builders import FINGERPRINT, IDENTITY, KEY, KEYSTORE, LOCK, NAMES, SECRET, filled
 from tests.doctor.builders import case_of, named
 from tests.doctor.test_disk_and_agent import status
-from tests.keeper.environment import STORE_KEY, agent_environ
 from tests.keys.running import environ_of, run
 from tests.redis_server import redis_server, running_redis
+from tests.supervisor.settings.environment import STORE_KEY, agent_environ
 
 HOUR_MS = 3_600_000
 

@@ -16,10 +16,10 @@ from supervisor.backup.looking import Look
 from supervisor.backup.making import Making, StoreChanged, UnknownKinds
 from supervisor.backup.reading import read_backup
 from supervisor.backup.stream import FrameReader, FrameWriter
-from supervisor.secrets import Secret
+from supervisor.settings.secrets import Secret
 from tests.backup.builders import AGE, FINGERPRINT, IDENTITY, KEY, KEYSTORE, LOCK, NAMES, SECRET, filled, read
-from tests.keeper.environment import AGENT_ID
 from tests.redis_server import redis_server
+from tests.supervisor.settings.environment import AGENT_ID
 
 
 async def test_what_was_saved_is_counted_alike_where_it_is_read_and_each_value_opens(tmp_path: Path) -> None:

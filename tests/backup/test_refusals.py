@@ -11,10 +11,10 @@ import trio
 from bus.transport.client import open_redis
 from crypto.identity import IdentityKeys
 from supervisor.backup.restoring import Restore, RestoreRefused, Wishes, _write_once
-from supervisor.key_settings import KeySettings
+from supervisor.settings.key_settings import KeySettings
 from tests.backup.builders import FINGERPRINT, IDENTITY, KEY, SECRET, backup_of, filled
-from tests.keeper.environment import STORE_KEY, agent_environ
 from tests.redis_server import redis_server
+from tests.supervisor.settings.environment import STORE_KEY, agent_environ
 
 ANOTHER_AGENT = "01906abc-0000-7000-8000-00000000000a"
 OWN_REDIS = {"HASHEE_REDIS_URL": "redis://h"}

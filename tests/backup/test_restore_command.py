@@ -15,9 +15,9 @@ from bus.transport.client import open_redis
 from bus.whole.restore_switch import RestoreSwitch
 from supervisor.state_directory import take_lock
 from tests.backup.test_restoring import THEIR_OWN
-from tests.keeper.environment import AGENT_ID, STORE_KEY
 from tests.keys.running import PROGRAM, environ_of, look, make_store, open_store, run
 from tests.redis_server import redis_server
+from tests.supervisor.settings.environment import AGENT_ID, STORE_KEY
 
 NAMES = Keys(AGENT_ID)
 OWN_KEYS = ("HASHEE_X25519_PRIVATE_BASE64", "HASHEE_ED25519_PRIVATE_BASE64")

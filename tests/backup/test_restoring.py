@@ -24,13 +24,13 @@ from bus.whole.restoring import PREKEYS_READ_SECONDS, Restoring
 from bus.whole.snapshot import Snapshot
 from supervisor.backup.errors import BackupDamaged
 from supervisor.backup.restoring import Restore, Wishes, _Handed
-from supervisor.key_settings import KeySettings
+from supervisor.settings.key_settings import KeySettings
 from tests.backup.builders import FINGERPRINT, IDENTITY, KEY, NAMES, SECRET, backup_of, filled
 from tests.bus.builders import CONVERSATION, arrival_of, job_of, open_bus, open_worker, reply, text_of
-from tests.keeper.environment import AGENT_ID, agent_environ
 from tests.keys.builders import kinds, loose_ends, opened
 from tests.redis_server import redis_server
 from tests.supervisor.builders import KEYS
+from tests.supervisor.settings.environment import AGENT_ID, agent_environ
 
 THEIR_OWN = {"signed", "one time", "restored signed", "restored one time"}
 

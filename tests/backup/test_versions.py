@@ -11,10 +11,10 @@ from bus.whole.restoring import Restoring
 from supervisor.backup.contents import Manifest
 from supervisor.backup.looking import Look
 from supervisor.backup.reading import BackupKey, read_backup
-from supervisor.secrets import Secret
-from tests.keeper.environment import AGENT_ID
+from supervisor.settings.secrets import Secret
 from tests.keys.builders import loose_ends, opened
 from tests.redis_server import redis_server
+from tests.supervisor.settings.environment import AGENT_ID
 
 FILE = Path(__file__).parents[1] / "vectors" / "backup_v1.age"
 IDENTITY = "AGE-SECRET-KEY-1VKR4TWZM4Z3QWYP70J7EPEW6CSUR2NHTKAGEWRPRASLH0FH33R2SRWQ0EG"  # of this file alone

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own
 
-from supervisor.config import ALL_SETTINGS, DRAIN_SECONDS
 from supervisor.keeper import Timings
+from supervisor.settings.config import ALL_SETTINGS, DRAIN_SECONDS
 
 pytestmark = pytest.mark.pure
 

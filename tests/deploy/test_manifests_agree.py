@@ -18,8 +18,8 @@ from tests.deploy.test_docker import COMPOSE, DOCKERFILE, SERVICES
 from tests.deploy.test_docker import FOLDER as DOCKER
 from tests.deploy.test_kubernetes import FOLDER as KUBERNETES
 from tests.deploy.test_kubernetes import OVERLAYS, built, pods
-from tests.keeper.environment import AGENT_ID, ED25519_PRIVATE, STORE_KEY, TOKEN, X25519_PRIVATE
 from tests.other_user import USER, reachable
+from tests.supervisor.settings.environment import AGENT_ID, ED25519_PRIVATE, STORE_KEY, TOKEN, X25519_PRIVATE
 
 __all__ = ["reachable"]
 
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 SYSTEMD = ROOT / "deploy/systemd"
 AS_USER = f"""
 import os, sys
-import supervisor.cli.check_settings, supervisor.key_settings
+import supervisor.cli.check_settings, supervisor.settings.key_settings
 from supervisor.cli import main
 if os.geteuid() == 0:
     os.setgroups([{USER}]); os.setgid({USER}); os.setuid({USER})

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.config import DRAIN_SECONDS
 from supervisor.keeper import Timings
+from supervisor.settings.config import DRAIN_SECONDS
 
 pytestmark = pytest.mark.pure
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from supervisor.doctor.case import Case, read_case
 from supervisor.doctor.findings import Finding, Verdict
-from tests.keeper.environment import SECRETS, process_environ
+from tests.supervisor.settings.environment import SECRETS, process_environ
 
 
 def case_of(state_dir: Path, status: Mapping[str, Any] | None = None, **environ: str) -> Case:

@@ -8,7 +8,7 @@ from supervisor.doctor.leaks_redis import look_into_redis
 from supervisor.doctor.redis import look_at_redis
 from tests.bus.transport.several_redis import SLOTS, several, until, with_cluster
 from tests.doctor.builders import case_of, named
-from tests.keeper.environment import AGENT_ID, STORE_KEY
+from tests.supervisor.settings.environment import AGENT_ID, STORE_KEY
 
 CANARY = "leak-test-00112233445566778899aabbccddeeff"
 

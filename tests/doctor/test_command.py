@@ -10,8 +10,8 @@ from pathlib import Path
 import trio
 
 from supervisor.cli import COMMANDS, cli
-from supervisor.config import ALL_SETTINGS
-from tests.keeper.environment import process_environ
+from supervisor.settings.config import ALL_SETTINGS
+from tests.supervisor.settings.environment import process_environ
 from tests.world import World, world
 
 ROOT = Path(__file__).parents[2]

@@ -10,10 +10,10 @@ from crypto.identity import IdentityKeys
 from crypto.keystore import Keystore
 from supervisor.doctor.files import look_at_files
 from supervisor.doctor.settings import look_at_settings
-from supervisor.env_files import add_env_file
-from supervisor.keystore_files import write_keystore
+from supervisor.settings.env_files import add_env_file
+from supervisor.settings.keystore_files import write_keystore
 from tests.doctor.builders import case_of, named, verdicts
-from tests.keeper.environment import AGENT_ID, TOKEN, process_environ
+from tests.supervisor.settings.environment import AGENT_ID, TOKEN, process_environ
 
 pytestmark = pytest.mark.pure
 

@@ -17,11 +17,11 @@ from supervisor.doctor.case import Case
 from supervisor.doctor.findings import Finding
 from supervisor.doctor.leaks import look_into_files, look_into_logs, look_into_processes, needles_of
 from supervisor.doctor.leaks_redis import look_into_redis
-from supervisor.secrets import NEXT_STORE_SECRET_FILE, RESTORE_JOURNAL_FILE
+from supervisor.settings.secrets import NEXT_STORE_SECRET_FILE, RESTORE_JOURNAL_FILE
 from tests.doctor.builders import case_of, named
 from tests.doctor.test_command import run, verdicts_of
-from tests.keeper.environment import AGENT_ID, STORE_KEY, TOKEN, X25519_PRIVATE
 from tests.redis_server import running_redis
+from tests.supervisor.settings.environment import AGENT_ID, STORE_KEY, TOKEN, X25519_PRIVATE
 from tests.world import world
 
 CANARY = "leak-test-00112233445566778899aabbccddeeff"

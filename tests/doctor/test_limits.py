@@ -17,8 +17,8 @@ from supervisor.doctor.descriptors import look_at_descriptors
 from supervisor.doctor.limits import look_at_limits, span_seconds, unit_of
 from supervisor.doctor.versions import look_at_versions
 from tests.doctor.builders import case_of, named
-from tests.keeper.environment import AGENT_ID, STORE_KEY
 from tests.redis_server import running_redis
+from tests.supervisor.settings.environment import AGENT_ID, STORE_KEY
 
 MIB = 1 << 20
 PID = 4321

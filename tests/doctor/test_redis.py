@@ -11,8 +11,8 @@ from supervisor.doctor.case import Case
 from supervisor.doctor.clock import skew
 from supervisor.doctor.redis import look_at_redis
 from tests.doctor.builders import case_of, named, verdicts
-from tests.keeper.environment import STORE_KEY
 from tests.redis_server import RedisServer, running_redis
+from tests.supervisor.settings.environment import STORE_KEY
 
 WELL = ("redis: reached", "clock: Redis", "redis: fit", "redis: room", "redis: persistence", "redis: clients")
 

@@ -11,8 +11,8 @@ import pytest
 
 from host.entrance import PACKAGES, PackageShadowed, refuse_shadows
 from supervisor.cli import COMMANDS
-from tests.keeper.environment import process_environ
 from tests.keeper.running import ROOT
+from tests.supervisor.settings.environment import process_environ
 
 SCRIPT = str(Path(sys.executable).with_name("hashee-agent"))
 MODULE = (sys.executable, "-m", "supervisor")

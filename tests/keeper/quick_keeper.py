@@ -8,9 +8,9 @@ import trio
 from setproctitle import setproctitle
 
 from supervisor.cli.up import supervisor_command
-from supervisor.config import KeeperSettings
 from supervisor.keeper import Timings, run_keeper
 from supervisor.logs import configure_logging
+from supervisor.settings.config import KeeperSettings
 
 
 def main() -> int:

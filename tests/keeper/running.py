@@ -12,7 +12,7 @@ from pathlib import Path
 
 import trio
 
-from tests.keeper.environment import process_environ
+from tests.supervisor.settings.environment import process_environ
 
 KEEPER = Path(__file__).with_name("stub_keeper.py")
 ROOT = Path(__file__).parents[2]

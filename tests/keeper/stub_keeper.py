@@ -9,9 +9,9 @@ from pathlib import Path
 
 import trio
 
-from supervisor.config import KeeperSettings
 from supervisor.keeper import Timings, run_keeper
 from supervisor.logs import configure_logging
+from supervisor.settings.config import KeeperSettings
 from supervisor.supervision import SupervisorArguments
 
 PR_SET_CHILD_SUBREAPER = 36

@@ -11,9 +11,9 @@ from click.testing import CliRunner
 
 from supervisor.cli import COMMANDS, cli
 from supervisor.cli.worker import worker_environment
-from supervisor.config import WorkerSettings
-from tests.keeper.environment import AGENT_ID, SECRETS, STORE_KEY, TOKEN, agent_environ, process_environ
+from supervisor.settings.config import WorkerSettings
 from tests.keeper.running import ROOT
+from tests.supervisor.settings.environment import AGENT_ID, SECRETS, STORE_KEY, TOKEN, agent_environ, process_environ
 
 STUCK_SECONDS = 120
 """Three starts of a worker that ends, and the pauses between them, take three seconds of CPU alone."""

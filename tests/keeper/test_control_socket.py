@@ -13,9 +13,9 @@ import pytest
 import trio
 
 from supervisor.control_socket import ControlTaken, control_path, listen_control
-from tests.keeper.environment import process_environ
 from tests.keeper.running import Running, running_keeper
 from tests.keeper.test_command_line import run
+from tests.supervisor.settings.environment import process_environ
 
 
 async def ask(path: Path, *requests: dict[str, object], answers: int | None = None) -> list[dict[str, Any]]:

@@ -9,8 +9,8 @@ import pytest
 import redis
 import trio
 
-from tests.keeper.environment import SECRETS
 from tests.keeper.running import Running, is_alive, open_files, proc, running_keeper
+from tests.supervisor.settings.environment import SECRETS
 
 
 def client(keeper: Running) -> redis.Redis:

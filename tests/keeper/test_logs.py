@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import structlog
 
-from supervisor.config import LogSettings
 from supervisor.logs import configure_logging, wants_json
-from supervisor.secrets import Secret
+from supervisor.settings.config import LogSettings
+from supervisor.settings.secrets import Secret
 
 pytestmark = pytest.mark.pure
 

@@ -30,7 +30,7 @@ from bus.steps.vault import LedgerStep, Vault, Versioned
 from bus.transport.client import RedisClient
 from bus.transport.readers import Entry, StreamReader
 from bus.whole.reseal import job_or_reply
-from tests.keeper.environment import AGENT_ID
+from tests.supervisor.settings.environment import AGENT_ID
 
 CONSUMER = "supervisor-of-the-test"
 LEDGER_MACS = (bytes(32), b"\x01" * 32, b"\x02" * 32)

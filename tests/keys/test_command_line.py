@@ -23,10 +23,10 @@ from crypto.words import WORDS
 from supervisor import prekeys as prekeys_module
 from supervisor.metrics import Metrics
 from supervisor.prekeys import Prekeys
-from tests.keeper.environment import AGENT_ID, ED25519_PRIVATE, STORE_KEY, X25519_PRIVATE
 from tests.keys.running import PROGRAM, environ_of, run
 from tests.redis_server import redis_server
 from tests.supervisor.doubles import FakeRest
+from tests.supervisor.settings.environment import AGENT_ID, ED25519_PRIVATE, STORE_KEY, X25519_PRIVATE
 
 NO_KEYS = {"HASHEE_X25519_PRIVATE_BASE64": "", "HASHEE_ED25519_PRIVATE_BASE64": ""}
 PASSPHRASE = "Blaue Kühe, 7 Stück"

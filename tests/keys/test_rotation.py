@@ -14,11 +14,11 @@ from bus.transport.client import RedisClient, open_redis
 from bus.transport.lua import Argument, Scripts
 from bus.transport.wire import Value
 from bus.whole.reseal import Resealer
-from supervisor.secrets import RotationUnfinished, Secret, load_store_secret
+from supervisor.settings.secrets import RotationUnfinished, Secret, load_store_secret
 from supervisor.store_rotation import InNamedFile, InStateDirectory, Rotated, RotationRefused, StoreRotation
-from tests.keeper.environment import AGENT_ID
 from tests.keys.builders import fill, kinds, loose_ends, opened
 from tests.redis_server import redis_server
+from tests.supervisor.settings.environment import AGENT_ID
 
 OLD = Secret(bytes(range(32)))
 NAMES = Keys(AGENT_ID)

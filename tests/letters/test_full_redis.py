@@ -7,10 +7,10 @@ import trio
 
 from bus.steps.seal import StoreSeal
 from bus.transport.client import open_redis
-from tests.keeper.environment import STORE_KEY
 from tests.keys.builders import fill
 from tests.keys.running import NAMES, environ_of, run
 from tests.redis_server import running_redis
+from tests.supervisor.settings.environment import STORE_KEY
 
 STORE_SECRET = bytes(range(64, 96))  # STORE_KEY
 

@@ -32,11 +32,11 @@ EXEMPT: Final[dict[str, tuple[str, ...]]] = {
     ),
     "it reads what an owner wrote or finds what the machine has: tables of cases hold it, one for each branch": (
         *("bus/settings/reader.py", "bus/settings/shared.py", "bus/settings/redis_url.py", "bus/settings/url_parts.py", "host/entrance.py"),
-        *("host/reasons.py", "supervisor/config.py", "supervisor/env_files.py", "supervisor/environment.py"),
-        *("supervisor/settings_parsers.py", "supervisor/key_settings.py", "host/code_place.py"),
-        *("supervisor/state_directory.py", "supervisor/state_place.py", "host/private_files.py"),
-        *("supervisor/keystore_files.py", "supervisor/secrets.py", "supervisor/store_access.py"),
-        *("supervisor/store_rotation.py", "bus/settings/redis_tls.py", "supervisor/backup/settings.py", "supervisor/backup_age.py"),
+        *("host/reasons.py", "supervisor/settings/config.py", "supervisor/settings/env_files.py", "supervisor/environment.py"),
+        *("supervisor/settings/parsers.py", "supervisor/settings/key_settings.py", "host/code_place.py"),
+        *("supervisor/state_directory.py", "supervisor/settings/state_place.py", "host/private_files.py"),
+        *("supervisor/settings/keystore_files.py", "supervisor/settings/secrets.py", "supervisor/store_access.py"),
+        *("supervisor/store_rotation.py", "bus/settings/redis_tls.py", "supervisor/backup/settings.py", "supervisor/settings/backup_age.py"),
         *("bus/telemetry/settings.py",),
     ),
     "it shows what is there and changes nothing of it": (

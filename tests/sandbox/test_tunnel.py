@@ -7,8 +7,8 @@ import pytest
 import trio
 
 from supervisor.rest import RestFailed, open_rest
-from supervisor.secrets import Secret
-from supervisor.way import Way, parse_proxy
+from supervisor.settings.secrets import Secret
+from supervisor.settings.way import Way, parse_proxy
 from supervisor.websocket import ConnectFailed, open_websocket
 from tests.sandbox.connect_proxy import BASIC, PASSWORD, USER, ConnectProxy, connect_proxy
 from tests.sandbox.relay import talk

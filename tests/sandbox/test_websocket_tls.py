@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from supervisor.way import Way
+from supervisor.settings.way import Way
 from supervisor.websocket import ConnectFailed, open_websocket
 from tests.sandbox.raw_server import CLOSE, Peer, raw_server
 

@@ -14,7 +14,7 @@ import trio.testing
 from supervisor.connection import Connection, NotConnected, RelayAddress, State
 from supervisor.frames import FromRelay, MessageAck, TypingStart
 from supervisor.metrics import Metrics
-from supervisor.secrets import Secret
+from supervisor.settings.secrets import Secret
 from supervisor.standstill import RelayDate, boot_seconds
 from tests.sandbox.raw_server import BINARY, CLOSE, PING, PONG, TEXT, Peer, raw_server
 from tests.supervisor.doubles import FreeSlot

@@ -10,7 +10,7 @@ import trio.testing
 from bus.transport.wire import RedisFailed
 from supervisor.frames import MessageNew, Relation, UnknownFrame
 from supervisor.rest import TIMEOUT_SECONDS, Rest, RestFailed, open_rest
-from supervisor.secrets import Secret
+from supervisor.settings.secrets import Secret
 from tests.supervisor.doubles import relations_of
 from tests.supervisor.person import AGENT, message_frame
 

@@ -13,7 +13,7 @@ import trio
 
 from supervisor.frames import MessageNew, Relation
 from supervisor.rest import ASKED_AT_ONCE, PAGE_BYTES, POLL_LIMIT, Page, Rest, RestFailed, open_rest
-from supervisor.secrets import Secret
+from supervisor.settings.secrets import Secret
 from tests.supervisor.doubles import relations_of
 from tests.supervisor.person import AGENT
 from tests.supervisor.web_server import Asked, response, web_server

@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from supervisor.rest import MOST_DEVICES, Rest, RestFailed, bounded_seconds, open_rest
-from supervisor.secrets import Secret
+from supervisor.settings.secrets import Secret
 from tests.supervisor.person import AGENT
 
 

@@ -21,7 +21,7 @@ from sandbox.children import relay_process
 from supervisor.metrics import Metrics
 from supervisor.prekeys import Prekeys
 from supervisor.rest import Rest, RestFailed, open_rest
-from supervisor.secrets import Secret
+from supervisor.settings.secrets import Secret
 from supervisor.twins import FOUND, Sightings, TwinTimes, TwinWatch
 from tests.redis_server import redis_server
 

@@ -8,7 +8,7 @@ import pytest
 from bus.records.sealing import StoreKeys
 from host import boot
 from supervisor import witness
-from supervisor.config import memory_places_of
+from supervisor.settings.config import memory_places_of
 from supervisor.time_guard import FILE
 from supervisor.witness import MOST_SUPERVISORS, NoWitness, Testimony, Witness, open_witness, witness_name
 from tests.memory import MEMORY, own_memory

@@ -22,7 +22,7 @@ from supervisor.cli.backup.opening import say_counts
 from supervisor.cli.keys.telling import told
 from supervisor.cli.passphrase import ask_passphrase
 from supervisor.cli.store import REFUSALS, open_store
-from supervisor.key_settings import KeySettings, read_private_keys
+from supervisor.settings.key_settings import KeySettings, read_private_keys
 
 STANDARD_OUTPUT = "-"
 

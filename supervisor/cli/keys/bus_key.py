@@ -6,9 +6,9 @@ import os
 import click
 
 from bus.records.sealing import StoreKeys
-from supervisor.config import BUS_KEY
-from supervisor.key_settings import KeySettings
-from supervisor.secrets import STORE_SECRET_FILE, load_store_secret
+from supervisor.settings.config import BUS_KEY
+from supervisor.settings.key_settings import KeySettings
+from supervisor.settings.secrets import STORE_SECRET_FILE, load_store_secret
 
 
 @click.command(short_help="Print the bus key for workers elsewhere.")

@@ -9,10 +9,10 @@ from crypto import strict_base64
 from crypto.identity import IdentityKeys, PublicIdentity
 from crypto.keystore import Keystore, environment_lines, fingerprint_hex, fingerprint_words
 from supervisor.cli.keys.telling import told
-from supervisor.config import AGENT_ID, KEYSTORE, agent_id_of
-from supervisor.key_settings import keystore_path, read_private_keys
-from supervisor.keystore_files import write_keystore
-from supervisor.settings_parsers import absolute_path
+from supervisor.settings.config import AGENT_ID, KEYSTORE, agent_id_of
+from supervisor.settings.key_settings import keystore_path, read_private_keys
+from supervisor.settings.keystore_files import write_keystore
+from supervisor.settings.parsers import absolute_path
 
 
 @click.command(short_help="Make the agent's private keys.")

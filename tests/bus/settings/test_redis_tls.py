@@ -16,12 +16,12 @@ from bus.settings.redis_url import parse_redis_url
 from bus.settings.shared import given_redis_url_of, redis_url_of
 from bus.transport.client import open_redis
 from bus.transport.wire import RedisUnavailable
-from supervisor.config import SupervisorSettings
-from supervisor.config import WorkerSettings as AloneSettings
-from supervisor.key_settings import KeySettings
+from supervisor.settings.config import SupervisorSettings
+from supervisor.settings.config import WorkerSettings as AloneSettings
+from supervisor.settings.key_settings import KeySettings
 from tests.bus.transport.authority import Authority, private
-from tests.keeper.environment import STORE_KEY, process_environ
 from tests.redis_server import RedisServer, server_binary
+from tests.supervisor.settings.environment import STORE_KEY, process_environ
 
 URL = "rediss://r.test:6380/0"
 

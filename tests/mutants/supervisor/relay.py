@@ -159,7 +159,7 @@ RELAY = (
         ("a_scope_is_bounded", "scope[:MOST_SCOPE_CHARACTERS]", "scope"),
     ),
     *of(
-        module("way"), tests("way"),
+        module("settings/way"), tests("supervisor/settings/test_way"),
         ("loopback_goes_directly", "if is_loopback(host):", "if False:"),
         ("exempt_goes_directly", "if is_exempt(host, port, next(filter(None, map(reader.environ.get, NO_PROXY)), \"\")):", "if False:"),
         ("exempt_with_its_port", "if int(found[2]) != port:", "if False:"),

@@ -30,13 +30,13 @@ from bus.settings.shared import (
 from bus.telemetry.settings import ALL as TELEMETRY_SETTINGS
 from bus.telemetry.settings import NotSent, TelemetrySettings, telemetry_of
 from host.socket_place import SHORT_DIR
-from supervisor import settings_parsers as parsers
 from supervisor.autoscale import Bounds
-from supervisor.backup_age import BACKUP_MAX_AGE_HOURS, BACKUP_RECIPIENTS, backup_max_age_seconds_of
 from supervisor.recycling import RecycleLimits
-from supervisor.secrets import Secret
-from supervisor.state_place import state_place
-from supervisor.way import PROXY, Way, find_way
+from supervisor.settings import parsers
+from supervisor.settings.backup_age import BACKUP_MAX_AGE_HOURS, BACKUP_RECIPIENTS, backup_max_age_seconds_of
+from supervisor.settings.secrets import Secret
+from supervisor.settings.state_place import state_place
+from supervisor.settings.way import PROXY, Way, find_way
 
 __all__ = [
     "AGENT_ID",
@@ -226,7 +226,7 @@ class SupervisorSettings:
         redis_url = parsers.given_redis_url(reader)
         base_url = reader.required(BASE_URL, parsers.base_url, "")
         # The keeper imports this file and loads nothing that knows keys.
-        from supervisor.key_settings import find_private_keys  # noqa: PLC0415
+        from supervisor.settings.key_settings import find_private_keys  # noqa: PLC0415
 
         private_keys = find_private_keys(reader, agent_id)
         settings = cls(

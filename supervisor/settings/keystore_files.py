@@ -11,7 +11,7 @@ import msgspec
 
 from crypto.keystore import Keystore, KeystoreError, decode_keystore, encode_keystore
 from host.private_files import is_private, make_folder, write_new
-from supervisor.secrets import STORE_SECRET_BYTES, Secret
+from supervisor.settings.secrets import STORE_SECRET_BYTES, Secret
 
 KEYSTORE_FILE = "keystore.json"
 CONTENTS_FORMAT = "hashee-backup-contents-v1"

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from bus.settings.reader import Malformed
-from supervisor.config import SettingsError, SupervisorSettings
-from supervisor.way import is_exempt, parse_proxy
-from tests.keeper.environment import agent_environ
+from supervisor.settings.config import SettingsError, SupervisorSettings
+from supervisor.settings.way import is_exempt, parse_proxy
 from tests.sandbox.test_websocket_tls import certificate
+from tests.supervisor.settings.environment import agent_environ
 
 pytestmark = pytest.mark.pure
 

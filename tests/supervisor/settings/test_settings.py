@@ -8,7 +8,7 @@ import pytest
 from nacl.signing import SigningKey
 
 from supervisor.autoscale import Bounds
-from supervisor.config import (
+from supervisor.settings.config import (
     ALL_SETTINGS,
     KeeperSettings,
     SettingsError,
@@ -17,8 +17,8 @@ from supervisor.config import (
     default_handler,
     http_address,
 )
-from supervisor.secrets import Secret, StoreSecretDamaged, load_or_make_store_secret
-from tests.keeper.environment import AGENT_ID, ED25519_PRIVATE, SECRETS, STORE_KEY, TOKEN, agent_environ
+from supervisor.settings.secrets import Secret, StoreSecretDamaged, load_or_make_store_secret
+from tests.supervisor.settings.environment import AGENT_ID, ED25519_PRIVATE, SECRETS, STORE_KEY, TOKEN, agent_environ
 
 pytestmark = pytest.mark.pure
 

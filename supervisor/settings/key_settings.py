@@ -11,8 +11,8 @@ from pathlib import Path
 from bus.settings.reader import Malformed, Reader, Setting, one_of
 from crypto.identity import IdentityKeys
 from crypto.keystore import Keystore
-from supervisor import settings_parsers as parsers
-from supervisor.config import (
+from supervisor.settings import parsers
+from supervisor.settings.config import (
     BACKUP_PASSPHRASE_FILE,
     ED25519_PRIVATE,
     FSYNC,
@@ -24,8 +24,8 @@ from supervisor.config import (
     runtime_dir_of,
     state_dir_of,
 )
-from supervisor.keystore_files import KeystoreUnusable, default_keystore, load_keystore
-from supervisor.secrets import Secret
+from supervisor.settings.keystore_files import KeystoreUnusable, default_keystore, load_keystore
+from supervisor.settings.secrets import Secret
 
 
 @dataclass(frozen=True)

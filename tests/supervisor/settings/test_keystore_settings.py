@@ -7,10 +7,10 @@ import pytest
 
 from crypto.identity import IdentityKeys
 from crypto.keystore import Keystore, KeystoreError, encode_keystore
-from supervisor.config import KeeperSettings, SettingsError, SupervisorSettings
-from supervisor.keystore_files import BackupContents, decode_contents, encode_contents, write_keystore
-from supervisor.secrets import Secret
-from tests.keeper.environment import AGENT_ID, ED25519_PRIVATE, agent_environ
+from supervisor.settings.config import KeeperSettings, SettingsError, SupervisorSettings
+from supervisor.settings.keystore_files import BackupContents, decode_contents, encode_contents, write_keystore
+from supervisor.settings.secrets import Secret
+from tests.supervisor.settings.environment import AGENT_ID, ED25519_PRIVATE, agent_environ
 
 pytestmark = pytest.mark.pure
 

@@ -9,7 +9,7 @@ from bus.settings import shared as shared_settings
 from bus.settings.reader import Malformed, Parser, Reader, base64_bytes, matching, whole_number
 from bus.settings.url_parts import HOST, PORT, TEXT, host_of, is_loopback, port_of
 from supervisor.autoscale import Bounds
-from supervisor.secrets import Secret
+from supervisor.settings.secrets import Secret
 
 MIB = 1 << 20
 MOST_MIB = 1 << 20

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from bus.settings.reader import Malformed, Reader, Setting
 from bus.settings.url_parts import HOST, HOW_TO_ENCODE, LOGIN, PORT, host_of, is_loopback, netloc, port_of
-from supervisor.secrets import Secret
+from supervisor.settings.secrets import Secret
 
 NONE = "none"
 FORM = f"http://host:port or https://host:port, with user:password@ before the host if it wants that, {HOW_TO_ENCODE}"

@@ -1,0 +1,1 @@
+"""Every setting of supervisor and keeper, read once into frozen values."""
