@@ -22,12 +22,12 @@ from host.log_stream import drain_streams
 from host.strays import reap_strays
 from supervisor.bulletin import Bulletin
 from supervisor.connection import RelayAddress
-from supervisor.control_socket import Answer, Request
+from supervisor.control.control_socket import Answer, Request
+from supervisor.control.keeper_link import CONNECTED, STANDBY, KeeperLink
 from supervisor.drain import drain
 from supervisor.health import Health
 from supervisor.http import HttpServer, start_http
 from supervisor.keeper_control import Stopping, raw
-from supervisor.keeper_link import CONNECTED, STANDBY, KeeperLink
 from supervisor.metrics import Metrics
 from supervisor.operator import OBEYED, Operator
 from supervisor.parts import Parts, open_parts

@@ -5,8 +5,8 @@ A bulletin goes out only while the supervisor's own loops turn (DESIGN P7). One 
 
 import trio
 
+from supervisor.control.keeper_link import PULSE, PULSE_SECONDS, READY, RELOADING, KeeperLink
 from supervisor.health import Health
-from supervisor.keeper_link import PULSE, PULSE_SECONDS, READY, RELOADING, KeeperLink
 from supervisor.parts import Parts
 
 

@@ -14,8 +14,8 @@ from host import parent_death
 from host.children import Child, Children
 from host.code_place import CodePlace
 from host.lines import LineReader
-from supervisor.control_socket import Answer, Request
-from supervisor.keeper_link import CONNECTED, PULSE, READY, STANDBY, State, from_supervisor
+from supervisor.control.control_socket import Answer, Request
+from supervisor.control.keeper_link import CONNECTED, PULSE, READY, STANDBY, State, from_supervisor
 from supervisor.questions import Questions
 
 STACKS_SECONDS = 1.0

@@ -19,9 +19,9 @@ from host import embedded
 from host.budgets import Budgets
 from host.children import Backoff, Children
 from host.code_place import Code
-from supervisor.control_socket import control_path, listen_control, serve_control
+from supervisor.control.control_socket import control_path, listen_control, serve_control
+from supervisor.control.keeper_link import FORWARDED
 from supervisor.keeper_control import KeeperControl
-from supervisor.keeper_link import FORWARDED
 from supervisor.notify import Notifier
 from supervisor.redis_server import PrivateRedis, RedisDoesNotStart
 from supervisor.settings.config import KeeperSettings

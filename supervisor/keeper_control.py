@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import trio
 
-from supervisor.control_socket import Answer, Request
+from supervisor.control.control_socket import Answer, Request
 from supervisor.supervision import Upgrade, UpgradeFailed
 
 SILENT = Answer(ok=False, error="the supervisor does not answer; its log says more")

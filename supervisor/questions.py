@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import trio
 
-from supervisor.control_socket import Answer, Request
-from supervisor.keeper_link import Answered, question_line
+from supervisor.control.control_socket import Answer, Request
+from supervisor.control.keeper_link import Answered, question_line
 
 ENDED = Answer(ok=False, error="the supervisor has ended; the keeper starts it again")
 

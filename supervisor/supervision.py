@@ -15,9 +15,9 @@ from structlog import get_logger
 
 from host.children import Backoff, Children
 from host.code_place import Code, CodeGone, CodePlace
-from supervisor.control_socket import Answer, Request
+from supervisor.control.control_socket import Answer, Request
+from supervisor.control.keeper_link import DRAIN, READY, RELOADING, RETIRE, State
 from supervisor.generation import Generation, SupervisorArguments, SupervisorCommand, Workshop, start_generation
-from supervisor.keeper_link import DRAIN, READY, RELOADING, RETIRE, State
 from supervisor.notify import WATCHER_VARIABLES, Notifier
 from supervisor.questions import ENDED
 

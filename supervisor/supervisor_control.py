@@ -5,16 +5,9 @@ from collections.abc import Awaitable, Callable
 import structlog
 import trio
 
-from supervisor.control_socket import (
-    Answer,
-    ControlTaken,
-    Request,
-    control_path,
-    listen_control,
-    serve_control,
-)
+from supervisor.control.control_socket import Answer, ControlTaken, Request, control_path, listen_control, serve_control
+from supervisor.control.keeper_link import KeeperLink, Question
 from supervisor.keeper_control import raw
-from supervisor.keeper_link import KeeperLink, Question
 from supervisor.settings.config import SupervisorSettings
 
 log = structlog.get_logger()

@@ -6,7 +6,7 @@ import click
 
 from bus.settings.redis_url import parse_redis_url
 from bus.telemetry.settings import NotSent
-from supervisor.control_socket import control_path
+from supervisor.control.control_socket import control_path
 from supervisor.settings.config import SupervisorSettings, WorkerSettings
 from supervisor.state_directory import refuse_unusable
 

@@ -15,7 +15,7 @@ import msgspec
 
 from host.lines import Lines, Unreadable
 from host.socket_place import RuntimeDirectoryUnsafe
-from supervisor.control_socket import Answer, Request, control_place, read_answer
+from supervisor.control.control_socket import Answer, Request, control_place, read_answer
 from supervisor.settings.config import control_directories
 
 RECEIVE_BYTES = 65536

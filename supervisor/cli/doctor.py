@@ -14,7 +14,7 @@ from supervisor.cli.ending import EXIT_CONFIGURATION
 from supervisor.cli.lazy import ENV_FILE
 from supervisor.cli.leak_test import look_for_leaks
 from supervisor.cli.store import shown
-from supervisor.control_socket import Request
+from supervisor.control.control_socket import Request
 from supervisor.doctor.case import Case, read_case
 from supervisor.doctor.findings import Finding, Verdict, worst_first, worst_of
 from supervisor.doctor.looks import LOOKS

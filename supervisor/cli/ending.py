@@ -12,7 +12,7 @@ from traceback import extract_tb
 from bus.settings.reader import SettingsError
 from host.embedded import ServerMissing
 from host.socket_place import RuntimeDirectoryUnsafe
-from supervisor.control_socket import ControlTaken
+from supervisor.control.control_socket import ControlTaken
 from supervisor.settings.env_files import EnvFileError
 from supervisor.settings.secrets import RestoreUnfinished, RotationUnfinished, StoreSecretDamaged
 from supervisor.state_directory import AlreadyRunning

@@ -4,7 +4,7 @@ import click
 import msgspec
 
 from supervisor.cli.control import ask_once
-from supervisor.control_socket import Request
+from supervisor.control.control_socket import Request
 from supervisor.operator import Scaled
 
 

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from supervisor.cli.control import accepted, ask
 from supervisor.cli.status_page import page
-from supervisor.control_socket import Answer, Request
+from supervisor.control.control_socket import Answer, Request
 
 EVERY_SECONDS = 1.0
 

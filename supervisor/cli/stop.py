@@ -4,7 +4,7 @@ import click
 import msgspec
 
 from supervisor.cli.control import accepted, ask
-from supervisor.control_socket import Request
+from supervisor.control.control_socket import Request
 from supervisor.keeper_control import Stopping
 
 

@@ -18,7 +18,7 @@ from host.code_place import way_of_this_process
 from host.log_stream import divert_stderr
 from host.tuning import tune
 from supervisor.app import run_supervisor
-from supervisor.keeper_link import open_keeper_link
+from supervisor.control.keeper_link import open_keeper_link
 from supervisor.logs import configure_logging
 from supervisor.settings.config import REDIS_URL, SettingsError, SupervisorSettings
 from supervisor.settings.env_files import claim

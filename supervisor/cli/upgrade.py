@@ -3,7 +3,7 @@
 import click
 
 from supervisor.cli.control import ask_once
-from supervisor.control_socket import Request
+from supervisor.control.control_socket import Request
 
 
 @click.command(short_help="Start the code that is on disk now; the running one leaves when it serves.")

@@ -86,7 +86,7 @@ TAKING = (
 )
 TELLING = "tests/workers/test_redis_faults.py::test_what_a_job_has_to_say_waits_until_redis_takes_it"
 WORKER_LINES = "tests/pool/test_worker_lines.py"
-KEEPER_LINES = "tests/keeper/test_lines_of_other_releases.py"
+KEEPER_LINES = "tests/supervisor/control/test_lines_of_other_releases.py"
 PAGES = "tests/bus/steps/test_more_than_a_page.py"
 
 in_redis = held((Kind.REDIS, ALL_LOOPS))
@@ -165,14 +165,14 @@ ROWS: dict[str, Row] = {
             },
         )
     ),
-    "supervisor/keeper_link.py:_listen": held(
+    "supervisor/control/keeper_link.py:_listen": held(
         (
             Kind.LINE,
             {
                 Fault.OTHER_VERSION: f"{KEEPER_LINES}::test_a_supervisor_obeys_a_newer_keeper_through_all_that_it_does_not_know",
                 Fault.TOO_LONG: f"{KEEPER_LINES}::test_a_supervisor_obeys_a_newer_keeper_through_all_that_it_does_not_know",
-                Fault.CUT: "tests/keeper/test_keeper_link.py::test_a_drain_is_heard_even_if_it_comes_in_pieces",
-                Fault.ENDED: "tests/keeper/test_keeper_link.py::test_the_end_of_the_line_means_that_the_keeper_is_gone",
+                Fault.CUT: "tests/supervisor/control/test_keeper_link.py::test_a_drain_is_heard_even_if_it_comes_in_pieces",
+                Fault.ENDED: "tests/supervisor/control/test_keeper_link.py::test_the_end_of_the_line_means_that_the_keeper_is_gone",
             },
         )
     ),
@@ -183,11 +183,11 @@ ROWS: dict[str, Row] = {
                 Fault.OTHER_VERSION: f"{KEEPER_LINES}::test_a_keeper_hears_a_newer_supervisor_through_all_that_it_does_not_know",
                 Fault.TOO_LONG: f"{KEEPER_LINES}::test_a_keeper_hears_a_newer_supervisor_through_all_that_it_does_not_know",
                 Fault.CUT: f"{KEEPER_LINES}::test_a_supervisor_that_stops_within_a_line_is_ended_by_its_silence_and_by_nothing_else",
-                Fault.ENDED: "tests/keeper/test_control_socket.py::test_a_supervisor_that_dies_over_a_question_is_an_answer_and_status_goes_on",
+                Fault.ENDED: "tests/supervisor/control/test_control_socket.py::test_a_supervisor_that_dies_over_a_question_is_an_answer_and_status_goes_on",
             },
         )
     ),
-    "supervisor/control_socket.py:_serve": held(
+    "supervisor/control/control_socket.py:_serve": held(
         (Kind.LINE, f"{KEEPER_LINES}::test_the_control_socket_answers_each_line_that_it_cannot_read_and_goes_on")
     ),
     # Asked for by the page
@@ -361,10 +361,10 @@ STEPS: dict[str, tuple[str, ...]] = {
         "supervisor/guarded_stream.py:GuardedStream.receive_some",
         "supervisor/websocket.py:WebSocket._closing_handshake",
     ),
-    "a command's own line: what cannot be read ends the command with a word (tests/keeper/test_control_socket.py)": (
+    "a command's own line: what cannot be read ends the command with a word (tests/supervisor/control/test_control_socket.py)": (
         "supervisor/cli/control.py:answers",
     ),
-    "answers somebody who watches a status, until they hang up": ("supervisor/control_socket.py:_repeat",),
+    "answers somebody who watches a status, until they hang up": ("supervisor/control/control_socket.py:_repeat",),
     "of one drain, bounded by its time; RedisFailed is looked over (tests/supervisor, tests/test_kills.py)": (
         "supervisor/drain.py:_say_what_it_waits_for",
         "supervisor/drain.py:_wait_until_sent",

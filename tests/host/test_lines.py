@@ -26,9 +26,17 @@ from bus.records.control import (
     to_worker,
 )
 from host.lines import LINE_LIMIT_BYTES, MOST_TAGS_SAID, NO_TAG, TOO_LONG, LineReader, Lines, Unreadable
-from supervisor.control_socket import Request
-from supervisor.keeper_link import Answered, FromSupervisor, Question, State, from_supervisor, order, question_line
-from supervisor.keeper_link import encode as encode_state
+from supervisor.control.control_socket import Request
+from supervisor.control.keeper_link import (
+    Answered,
+    FromSupervisor,
+    Question,
+    State,
+    from_supervisor,
+    order,
+    question_line,
+)
+from supervisor.control.keeper_link import encode as encode_state
 
 pytestmark = pytest.mark.pure
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import msgspec
 import trio
 
-from supervisor.control_socket import Answer
-from supervisor.keeper_link import KeeperLink, open_keeper_link
+from supervisor.control.control_socket import Answer
+from supervisor.control.keeper_link import KeeperLink, open_keeper_link
 
 
 async def live(plan: dict[str, object], link: KeeperLink) -> int:

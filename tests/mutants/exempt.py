@@ -11,8 +11,8 @@ EXEMPT: Final[dict[str, tuple[str, ...]]] = {
         *("bus/transport/route.py", "host/socket_place.py", "bus/transport/leases.py", "bus/transport/asked_node.py", "bus/transport/backoff.py", "bus/transport/trouble.py", "bus/transport/refusals.py"),
         *("supervisor/websocket.py", "supervisor/guarded_stream.py", "supervisor/tunnel.py", "supervisor/http.py"),
         *("host/bounded_listener.py",),
-        *("supervisor/notify.py", "supervisor/keeper_link.py"),
-        *("supervisor/control_socket.py", "supervisor/redis_trouble.py"),
+        *("supervisor/notify.py", "supervisor/control/keeper_link.py"),
+        *("supervisor/control/control_socket.py", "supervisor/redis_trouble.py"),
     ),
     "the typed half of scripts: what is checked before something is written stands in these, and is switched off there": (
         *("bus/steps/store.py", "bus/steps/letters.py", "bus/steps/vault.py", "bus/steps/slots.py", "bus/steps/jobs.py", "bus/steps/job_steps.py"),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import trio
 
-from supervisor.control_socket import ControlTaken, control_path, listen_control
+from supervisor.control.control_socket import ControlTaken, control_path, listen_control
 from tests.keeper.running import Running, running_keeper
 from tests.keeper.test_command_line import run
 from tests.supervisor.settings.environment import process_environ

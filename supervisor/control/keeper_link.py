@@ -20,7 +20,7 @@ import trio
 from structlog import get_logger
 
 from host.lines import LineReader, Unreadable, json_decoder, plain_tag
-from supervisor.control_socket import Answer, Request
+from supervisor.control.control_socket import Answer, Request
 
 DRAIN = "drain"
 RETIRE = "retire"

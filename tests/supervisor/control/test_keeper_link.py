@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from host.children import Backoff
 from host.lines import LineReader
-from supervisor.keeper_link import FromSupervisor, KeeperLink, State, encode, from_supervisor, open_keeper_link
+from supervisor.control.keeper_link import FromSupervisor, KeeperLink, State, encode, from_supervisor, open_keeper_link
 
 pytestmark = pytest.mark.pure
 
