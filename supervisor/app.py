@@ -25,10 +25,11 @@ from supervisor.connection import RelayAddress
 from supervisor.control.control_socket import Answer, Request
 from supervisor.control.keeper_link import CONNECTED, STANDBY, KeeperLink
 from supervisor.drain import drain
-from supervisor.health import Health
-from supervisor.http import HttpServer, start_http
 from supervisor.keeper_control import Stopping, raw
-from supervisor.metrics import Metrics
+from supervisor.observe.health import Health
+from supervisor.observe.http import HttpServer, start_http
+from supervisor.observe.metrics import Metrics
+from supervisor.observe.tracing import open_traces, trace_messages
 from supervisor.operator import OBEYED, Operator
 from supervisor.parts import Parts, open_parts
 from supervisor.pool_settings import HandlerUnusable
@@ -39,7 +40,6 @@ from supervisor.settings.secrets import Secret, StoreSecretMissing, load_or_make
 from supervisor.starting import Patience, answered_while_starting
 from supervisor.status import StatusDesk
 from supervisor.supervisor_control import SupervisorControl
-from supervisor.tracing import open_traces, trace_messages
 
 EXIT_CONFIGURATION = 78
 AT_ONCE_SECONDS = 0.2

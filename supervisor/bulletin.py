@@ -6,7 +6,7 @@ A bulletin goes out only while the supervisor's own loops turn (DESIGN P7). One 
 import trio
 
 from supervisor.control.keeper_link import PULSE, PULSE_SECONDS, READY, RELOADING, KeeperLink
-from supervisor.health import Health
+from supervisor.observe.health import Health
 from supervisor.parts import Parts
 
 

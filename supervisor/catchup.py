@@ -17,10 +17,10 @@ from bus.steps.store import Store
 from bus.steps.work_lease import Office
 from bus.transport.wire import RedisFailed
 from supervisor.frames import ArtifactResponse, MessageNew
-from supervisor.health import Check
 from supervisor.ids import is_id
 from supervisor.inbound import Inbound, MessageFrame
-from supervisor.metrics import Metrics
+from supervisor.observe.health import Check
+from supervisor.observe.metrics import Metrics
 from supervisor.rest import Page, Rest, RestFailed
 
 INTERVAL_SECONDS = 60.0

@@ -33,7 +33,7 @@ from supervisor.frames import (
     encode,
 )
 from supervisor.heartbeat import Heartbeat
-from supervisor.metrics import Metrics
+from supervisor.observe.metrics import Metrics
 from supervisor.settings.secrets import Secret
 from supervisor.settings.way import DIRECTLY, Way
 from supervisor.standstill import RelayDate

@@ -18,12 +18,12 @@ from bus.transport.wire import MENDABLE, RedisFailed
 from host.instance import Instance
 from supervisor.connection import Connection, NotConnected
 from supervisor.frames import MessageAck, MessageError, StreamAbort
-from supervisor.metrics import Metrics
+from supervisor.observe.metrics import Metrics
+from supervisor.observe.tracing import MessageTraces
 from supervisor.payloads import resend_frame
 from supervisor.rest import bounded_seconds
 from supervisor.sent_times import SentTimes
 from supervisor.streams import Streams
-from supervisor.tracing import MessageTraces
 
 SCAN_SECONDS = 1.0
 REFUSED_AGAIN_SECONDS = 5.0

@@ -13,7 +13,7 @@ import structlog
 
 from bus.steps.store import Look, Source, now_ms
 from bus.steps.write_count import Generation
-from supervisor.metrics import Metrics
+from supervisor.observe.metrics import Metrics
 from supervisor.owners import Owner
 from supervisor.sessions import Sessions
 

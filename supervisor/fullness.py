@@ -7,7 +7,7 @@ import structlog
 
 from bus.steps.store import Store
 from bus.views.overview import Counts
-from supervisor.health import Check
+from supervisor.observe.health import Check
 
 HOLDS_UNTIL = 0.9
 """Of a bound: so that what swings around it is one change and not hundreds."""

@@ -35,7 +35,7 @@ from supervisor.addressing import GROUP
 from supervisor.asking import Shared, asked
 from supervisor.frames import ArtifactResponse, GroupKeyRotated, MessageNew
 from supervisor.members import Members
-from supervisor.metrics import Metrics
+from supervisor.observe.metrics import Metrics
 from supervisor.owners import Owner, Owners
 from supervisor.payloads import inbound_message, message_ms
 from supervisor.rest import Rest, RestFailed

@@ -14,7 +14,7 @@ from bus.steps.store import Store
 from bus.steps.work_lease import Office
 from bus.transport.wire import RedisFailed
 from supervisor.inbound import Inbound
-from supervisor.metrics import Metrics
+from supervisor.observe.metrics import Metrics
 from supervisor.redis_trouble import said_trouble
 from supervisor.refetch import MessageFrame, Refetch
 from supervisor.rest import Rest, RestFailed

@@ -27,14 +27,14 @@ from supervisor.evidence import evidence_of
 from supervisor.incoming import Incoming, MessageFrame
 from supervisor.lanes import LaneFull, Lanes
 from supervisor.mending import MENDABLE_REASONS
-from supervisor.metrics import Metrics
+from supervisor.observe.metrics import Metrics
+from supervisor.observe.tracing import MessageTraces
 from supervisor.own_words import OwnWords
 from supervisor.payloads import LAST_HOP, sender_type_of
 from supervisor.reading import Known, Old, Readable, Reader, Reading, Unread, Waits
 from supervisor.rest import RestFailed
 from supervisor.sessions import Sessions
 from supervisor.shares import Place, Room
-from supervisor.tracing import MessageTraces
 
 MOST_CONFLICTS = 20
 POLL_AFTER = 256

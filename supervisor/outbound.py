@@ -28,7 +28,8 @@ from crypto.streams import StreamKey, stream_start_payload
 from supervisor.addressing import GROUP
 from supervisor.connection import Connection, NotConnected
 from supervisor.frames import Frame, MessageSend, StreamAbort, StreamDone, StreamStart
-from supervisor.metrics import Metrics
+from supervisor.observe.metrics import Metrics
+from supervisor.observe.tracing import MessageTraces
 from supervisor.outgoing import Head
 from supervisor.own_words import OwnWords
 from supervisor.payloads import payload_type_of, reply_id, reply_message_id, resend_frame
@@ -40,7 +41,6 @@ from supervisor.sent_times import SentTimes
 from supervisor.sessions import Peer
 from supervisor.streams import LiveStream, Streams
 from supervisor.time_guard import TimeGuard
-from supervisor.tracing import MessageTraces
 
 SLOTS = 64
 STREAM_START = ":start:"

@@ -13,7 +13,7 @@ from bus.steps.store import Store
 from bus.transport.wire import RedisFailed
 from supervisor.evidence import evidence_of
 from supervisor.mending import MENDABLE_REASONS, kept_frame
-from supervisor.metrics import Metrics
+from supervisor.observe.metrics import Metrics
 from supervisor.redis_trouble import said_trouble
 
 LOOK_SECONDS = 1.0

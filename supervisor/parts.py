@@ -46,10 +46,10 @@ from supervisor.frames import (
 )
 from supervisor.grant_ledger import GrantLedger
 from supervisor.groups import Groups
-from supervisor.health import Check
 from supervisor.inbound import Inbound
 from supervisor.members import Members
-from supervisor.metrics import Metrics
+from supervisor.observe.health import Check
+from supervisor.observe.metrics import Metrics
 from supervisor.outbound import Outbound
 from supervisor.overflow import Overflow
 from supervisor.own_words import OwnWords

@@ -28,7 +28,7 @@ from crypto.prekeys import (
     prekeys_to_json,
     rotation_is_due,
 )
-from supervisor.metrics import Metrics
+from supervisor.observe.metrics import Metrics
 from supervisor.rest import Rest, RestFailed
 
 ONE_TIME_PUBLISHED = 100

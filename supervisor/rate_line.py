@@ -11,7 +11,7 @@ from typing import TypeVar
 import trio
 
 from bus.steps.outbox import Commit, Committed
-from supervisor.metrics import Metrics
+from supervisor.observe.metrics import Metrics
 from supervisor.turnstile import Turnstile
 
 Made = TypeVar("Made")

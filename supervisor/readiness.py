@@ -3,7 +3,7 @@
 from bus.transport.leases import LeaseKeeper
 from bus.transport.readers import LiveSubscriber, StreamReader
 from supervisor.connection import Connection, State
-from supervisor.health import SILENT_SECONDS, Check
+from supervisor.observe.health import SILENT_SECONDS, Check
 from supervisor.prekeys import Prekeys
 from supervisor.slots import Slots
 

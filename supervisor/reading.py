@@ -35,7 +35,7 @@ from supervisor.forgotten import ForgottenSends
 from supervisor.groups import Groups, check_not_stale, sent_ms
 from supervisor.incoming import Incoming, MessageFrame
 from supervisor.mending import session_thing
-from supervisor.metrics import Metrics
+from supervisor.observe.metrics import Metrics
 from supervisor.own_words import PING, RENEWED, OwnWords, lost_session, system_event
 from supervisor.owners import Owner, Owners
 from supervisor.payloads import (

@@ -20,7 +20,7 @@ from bus.transport.leases import LEASE_SECONDS
 from bus.transport.wire import RedisFailed
 from bus.views.trace import KEPT_SECONDS
 from host.instance import Instance
-from supervisor.metrics import Metrics
+from supervisor.observe.metrics import Metrics
 from supervisor.own_words import OwnWords
 from supervisor.redis_trouble import said_trouble
 

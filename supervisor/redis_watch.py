@@ -21,8 +21,8 @@ from bus.transport.lua import Scripts
 from bus.transport.route import Route
 from bus.transport.wire import RedisFailed, RedisUnavailable, Wire
 from host.budgets import MIB
-from supervisor.health import Check
-from supervisor.metrics import Metrics
+from supervisor.observe.health import Check
+from supervisor.observe.metrics import Metrics
 from supervisor.redis_check import Facts, look
 
 ASK_SECONDS = 1.0

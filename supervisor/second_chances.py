@@ -27,7 +27,7 @@ from supervisor.mending import (
     session_began,
     thing_of,
 )
-from supervisor.metrics import Metrics
+from supervisor.observe.metrics import Metrics
 from supervisor.owners import Owners
 from supervisor.redis_trouble import said_trouble
 from supervisor.refetch import Refetch

@@ -11,7 +11,7 @@ from host.instance import Instance
 from supervisor.catchup import Catchup
 from supervisor.held import Held
 from supervisor.inbound import Inbound
-from supervisor.metrics import Metrics
+from supervisor.observe.metrics import Metrics
 from supervisor.owners import Owners
 from supervisor.rest import Rest
 from supervisor.second_chances import SecondChances

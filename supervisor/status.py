@@ -17,8 +17,8 @@ from bus.steps.last_backup import LastBackup
 from bus.transport.wire import RedisFailed
 from bus.views.overview import Counts, Kind, Overview, Presence, Server
 from supervisor.crash_loop import CrashLoopStatus
-from supervisor.health import Check
-from supervisor.metrics import Metrics
+from supervisor.observe.health import Check
+from supervisor.observe.metrics import Metrics
 from supervisor.places import WorkerStatus
 
 if TYPE_CHECKING:

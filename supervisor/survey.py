@@ -15,11 +15,11 @@ from bus.steps.store import Store
 from bus.transport.wire import RedisFailed
 from bus.views.backlog import Ages, Backlog, ServerFacts
 from bus.views.overview import Counts, Overview, Presence
-from supervisor import gauges
 from supervisor.fullness import Fullness
-from supervisor.gauges import Gauge, Values
-from supervisor.health import Check
-from supervisor.metrics import Metrics
+from supervisor.observe import gauges
+from supervisor.observe.gauges import Gauge, Values
+from supervisor.observe.health import Check
+from supervisor.observe.metrics import Metrics
 from supervisor.places import WorkerStatus
 from supervisor.process import Stage
 from supervisor.slots import Slots

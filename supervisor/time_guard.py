@@ -23,7 +23,7 @@ from bus.transport.client import Commands, RedisClient
 from bus.transport.wire import ConnectionReplaced, RedisFailed
 from host.boot import boot_id
 from supervisor.continuity import LATELY_SECONDS, Server, goes_on, server_of
-from supervisor.metrics import Metrics
+from supervisor.observe.metrics import Metrics
 from supervisor.redis_trouble import said_trouble
 from supervisor.settings.config import SupervisorSettings
 from supervisor.standstill import Pace, RelayDate, Standstill

@@ -15,8 +15,8 @@ from bus.transport.wire import RedisFailed
 from crypto.errors import Unreadable
 from crypto.identity import LocalDevice
 from crypto.prekeys import Bundle, bundle_from_json, check_bundle
-from supervisor.health import Check
-from supervisor.metrics import Metrics
+from supervisor.observe.health import Check
+from supervisor.observe.metrics import Metrics
 from supervisor.prekeys import Prekeys
 from supervisor.rest import Rest, RestFailed
 

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 
 from bus.records.control import Observation
-from supervisor.metrics import Metrics
+from supervisor.observe.metrics import Metrics
 from supervisor.process import WorkerExit
 
 OnDeath = Callable[[WorkerExit], Awaitable[None]]

@@ -10,7 +10,7 @@ from bus.transport.wire import RedisFailed
 from bus.views.overview import Overview
 from host.code_place import CodePlace, way_of_this_process
 from host.instance import Instance
-from supervisor.metrics import Metrics
+from supervisor.observe.metrics import Metrics
 from supervisor.pool import Pool
 from supervisor.pool_settings import PoolSettings
 from supervisor.process import Stage

@@ -29,7 +29,7 @@ from supervisor.cli.store import (
     time_of,
     when_tried,
 )
-from supervisor.remedies import dead_remedy
+from supervisor.observe.remedies import dead_remedy
 
 COMMANDS: Mapping[str, str] = {name: f"supervisor.cli.dead:{name}_dead" for name in ("list", "show", "retry", "drop")}
 CONTENT_WARNING = "what follows is the content of a conversation; nothing else of this program shows it"

@@ -30,7 +30,7 @@ from supervisor.cli.store import (
 from supervisor.evidence import decode_evidence
 from supervisor.frames import MessageNew
 from supervisor.mending import kept_frame
-from supervisor.remedies import quarantine_remedy
+from supervisor.observe.remedies import quarantine_remedy
 
 COMMANDS: Mapping[str, str] = {
     name: f"supervisor.cli.quarantine:{name}_quarantined" for name in ("list", "show", "retry", "drop")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from prometheus_client.metrics import MetricWrapperBase
 
-from supervisor.gauges import ALL_GAUGES
-from supervisor.metrics import Metrics
+from supervisor.observe.gauges import ALL_GAUGES
+from supervisor.observe.metrics import Metrics
 
 PAGE = Path(__file__).parents[2] / "docs/metrics.md"
 HEAD = """\

@@ -409,7 +409,7 @@ INSIDE: dict[str, tuple[str, ...]] = {
         "workers/runner.py:Runner._over_time",
         "supervisor/bulletin.py:Bulletin.run",
         "supervisor/starting.py:Starting._pulse",
-        "supervisor/health.py:Health.run",
+        "supervisor/observe/health.py:Health.run",
         "supervisor/status.py:StatusDesk.run",
         "supervisor/keeper.py:Keeper._say_alive",
         "supervisor/generation.py:Generation._watch",

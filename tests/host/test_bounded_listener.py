@@ -8,9 +8,9 @@ import trio
 import trio.testing
 
 from host.bounded_listener import BoundedListener
-from supervisor import http
-from supervisor.health import Health
-from supervisor.metrics import Metrics
+from supervisor.observe import http
+from supervisor.observe.health import Health
+from supervisor.observe.metrics import Metrics
 
 MOST = 3
 CLIENTS = 8

@@ -9,7 +9,7 @@ from setproctitle import setproctitle
 
 from supervisor.cli.up import supervisor_command
 from supervisor.keeper import Timings, run_keeper
-from supervisor.logs import configure_logging
+from supervisor.observe.logs import configure_logging
 from supervisor.settings.config import KeeperSettings
 
 

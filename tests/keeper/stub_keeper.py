@@ -10,7 +10,7 @@ from pathlib import Path
 import trio
 
 from supervisor.keeper import Timings, run_keeper
-from supervisor.logs import configure_logging
+from supervisor.observe.logs import configure_logging
 from supervisor.settings.config import KeeperSettings
 from supervisor.supervision import SupervisorArguments
 

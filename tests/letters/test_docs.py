@@ -10,7 +10,7 @@ import pytest
 from bus.views.trace import WORDS
 from crypto.errors import Reason
 from supervisor.cli import dead, quarantine
-from supervisor.remedies import DEAD, HANDLER_REASON, QUARANTINE, REFUSED_CODE, Remedy
+from supervisor.observe.remedies import DEAD, HANDLER_REASON, QUARANTINE, REFUSED_CODE, Remedy
 from workers.errors import Fail
 
 pytestmark = pytest.mark.pure

@@ -9,7 +9,7 @@ EXEMPT: Final[dict[str, tuple[str, ...]]] = {
         *("bus/transport/client.py", "bus/transport/at_once.py", "bus/transport/link.py", "bus/transport/wire.py", "host/lines.py", "host/log_stream.py", "bus/transport/readers.py"),
         *("bus/telemetry/receiver.py", "bus/telemetry/encoding.py"),
         *("bus/transport/route.py", "host/socket_place.py", "bus/transport/leases.py", "bus/transport/asked_node.py", "bus/transport/backoff.py", "bus/transport/trouble.py", "bus/transport/refusals.py"),
-        *("supervisor/websocket.py", "supervisor/guarded_stream.py", "supervisor/tunnel.py", "supervisor/http.py"),
+        *("supervisor/websocket.py", "supervisor/guarded_stream.py", "supervisor/tunnel.py", "supervisor/observe/http.py"),
         *("host/bounded_listener.py",),
         *("supervisor/notify.py", "supervisor/control/keeper_link.py"),
         *("supervisor/control/control_socket.py", "supervisor/redis_trouble.py"),
@@ -41,10 +41,10 @@ EXEMPT: Final[dict[str, tuple[str, ...]]] = {
     ),
     "it shows what is there and changes nothing of it": (
         *("bus/views/backlog.py", "bus/views/overview.py", "bus/views/trace.py", "supervisor/cli/", "supervisor/status.py"),
-        *("supervisor/metrics.py", "supervisor/gauges.py", "supervisor/survey.py", "supervisor/logs.py"),
-        *("supervisor/bulletin.py", "supervisor/remedies.py", "supervisor/evidence.py", "supervisor/sent_times.py"),
+        *("supervisor/observe/metrics.py", "supervisor/observe/gauges.py", "supervisor/survey.py", "supervisor/observe/logs.py"),
+        *("supervisor/bulletin.py", "supervisor/observe/remedies.py", "supervisor/evidence.py", "supervisor/sent_times.py"),
         *("supervisor/doctor/", "bus/transport/clock.py", "supervisor/backup/counts.py"),
-        *("supervisor/tracing.py", "supervisor/otlp_metrics.py"),
+        *("supervisor/observe/tracing.py", "supervisor/observe/otlp_metrics.py"),
     ),
     "it takes bytes apart that others made: generated and broken ones hold it, each byte turned and each length cut": (
         *("bus/records/records.py", "bus/records/sealing.py", "supervisor/frames.py", "supervisor/answers.py", "supervisor/listing.py"),

@@ -14,7 +14,7 @@ import trio.testing
 from bus.records.control import HEARTBEAT_SECONDS
 from supervisor.autoscale import AutoscaleTimes, Bounds
 from supervisor.crash_loop import CrashLoopLimits
-from supervisor.metrics import Metrics
+from supervisor.observe.metrics import Metrics
 from supervisor.pool_settings import HandlerUnusable, PoolSettings
 from supervisor.process import Stage, WorkerProcess
 from supervisor.recycling import RecycleLimits

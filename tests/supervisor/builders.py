@@ -37,7 +37,7 @@ from supervisor.grant_ledger import GrantLedger
 from supervisor.groups import Groups
 from supervisor.inbound import Inbound
 from supervisor.members import Members
-from supervisor.metrics import Metrics
+from supervisor.observe.metrics import Metrics
 from supervisor.outbound import Outbound
 from supervisor.own_words import OwnWords
 from supervisor.owners import Owners

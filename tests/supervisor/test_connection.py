@@ -13,7 +13,7 @@ import trio.testing
 
 from supervisor.connection import Connection, NotConnected, RelayAddress, State
 from supervisor.frames import FromRelay, MessageAck, TypingStart
-from supervisor.metrics import Metrics
+from supervisor.observe.metrics import Metrics
 from supervisor.settings.secrets import Secret
 from supervisor.standstill import RelayDate, boot_seconds
 from tests.sandbox.raw_server import BINARY, CLOSE, PING, PONG, TEXT, Peer, raw_server

@@ -7,7 +7,7 @@ import trio.testing
 
 from bus.steps.outbox import Commit, Committed
 from bus.transport.clock import redis_ms
-from supervisor.metrics import Metrics
+from supervisor.observe.metrics import Metrics
 from supervisor.rate_line import RateLine
 from tests.redis_server import redis_server
 from tests.supervisor.builders import Core, open_core, reply_to_next, sending, until

@@ -7,7 +7,7 @@ import trio
 
 from bus.transport.readers import StreamReader
 from supervisor.connection import Connection, State
-from supervisor.health import SILENT_SECONDS, Check
+from supervisor.observe.health import SILENT_SECONDS, Check
 from supervisor.prekeys import Prekeys
 from supervisor.readiness import bus_check, prekeys_check, relay_check
 from supervisor.slots import Slots

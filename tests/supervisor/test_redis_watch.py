@@ -13,8 +13,8 @@ from bus.records.keys import Keys
 from bus.transport.client import RedisClient, open_redis
 from bus.transport.wire import RedisDenied, RedisUnavailable
 from bus.views.overview import Overview
-from supervisor.health import Check
-from supervisor.metrics import Metrics
+from supervisor.observe.health import Check
+from supervisor.observe.metrics import Metrics
 from supervisor.redis_check import TRUST_EVICTION, TRUST_PERSISTENCE, Facts, look
 from supervisor.redis_watch import LATE_SECONDS, RedisWatch
 from tests.redis_operator import RedisOperator as Operator

@@ -6,7 +6,7 @@ import pytest
 from bus.steps.outbox import Outbox
 from supervisor.delivery import MOST_CODE_CHARS, Delivery
 from supervisor.frames import MessageError, Relation
-from supervisor.metrics import Metrics
+from supervisor.observe.metrics import Metrics
 from supervisor.related import MOST_SCOPE_CHARACTERS, MOST_SCOPES, essence_of
 from supervisor.sent_times import SentTimes
 from tests.supervisor.builders import dead_instance

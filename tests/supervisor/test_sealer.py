@@ -15,7 +15,7 @@ from crypto.prekeys import Bundle, bundle_from_json
 from crypto.records import EMPTY_RECORD, MAX_UNANSWERED, DeviceRecord, Session
 from crypto.renewal import PREKEY_FRESH_SECONDS, never_sent_on, session_was_offered
 from crypto.sessions import start_session
-from supervisor.metrics import Metrics
+from supervisor.observe.metrics import Metrics
 from supervisor.own_words import RENEWED
 from supervisor.owners import Owner, Owners
 from supervisor.rest import RestFailed

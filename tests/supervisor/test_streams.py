@@ -15,7 +15,7 @@ from crypto.identity import LocalDevice
 from crypto.streams import StreamKey
 from host.lines import MOST_TAGS_SAID
 from supervisor.frames import Frame, StreamAbort, StreamDelta, StreamStart, TypingStart, TypingStop
-from supervisor.metrics import Metrics
+from supervisor.observe.metrics import Metrics
 from supervisor.streams import (
     EARLY_SECONDS,
     MOST_EARLY_CHARACTERS,

@@ -18,7 +18,7 @@ from bus.transport.client import RedisClient, open_redis
 from crypto.identity import IdentityKeys, LocalDevice
 from sandbox.api import AgentAccount, RelayApi
 from sandbox.children import relay_process
-from supervisor.metrics import Metrics
+from supervisor.observe.metrics import Metrics
 from supervisor.prekeys import Prekeys
 from supervisor.rest import Rest, RestFailed, open_rest
 from supervisor.settings.secrets import Secret

@@ -11,9 +11,9 @@ import trio
 import trio.testing
 
 from bus.transport.client import RedisUnavailable
-from supervisor.health import Health
-from supervisor.http import start_http
-from supervisor.metrics import Metrics
+from supervisor.observe.health import Health
+from supervisor.observe.http import start_http
+from supervisor.observe.metrics import Metrics
 from supervisor.redis_check import RedisUnfit, check_redis
 from tests.redis_server import redis_server, running_redis
 from tests.supervisor.builders import dead_instance, open_core, reply_to_next, sending

@@ -14,10 +14,10 @@ from bus.records.records import SentNote
 from bus.steps.store import Intake
 from bus.telemetry.encoding import encoder
 from bus.telemetry.traces import CONSUMER, NONE, OFF, EndedSpan, LiveTracing, Value, span_id
-from supervisor import tracing
-from supervisor.metrics import Metrics
-from supervisor.otlp_metrics import measurer
-from supervisor.tracing import MessageTraces
+from supervisor.observe import tracing
+from supervisor.observe.metrics import Metrics
+from supervisor.observe.otlp_metrics import measurer
+from supervisor.observe.tracing import MessageTraces
 from tests.telemetry.receiver import Taken
 from workers.live_tracing import MOST_ATTRIBUTES, HandlerSpan
 

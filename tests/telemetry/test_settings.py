@@ -18,9 +18,9 @@ from bus.telemetry.settings import (
 )
 from supervisor.cli.worker import worker_environment as alone_environment
 from supervisor.environment import worker_environment
-from supervisor.metrics import Metrics
+from supervisor.observe.metrics import Metrics
+from supervisor.observe.tracing import MessageTraces, open_traces
 from supervisor.settings.config import SupervisorSettings, WorkerSettings
-from supervisor.tracing import MessageTraces, open_traces
 from tests.bus.settings.test_shared_settings import GOOD
 from workers.logs import worker_log
 from workers.settings import parse_options

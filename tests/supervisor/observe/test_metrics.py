@@ -9,9 +9,9 @@ import trio
 from prometheus_client import disable_created_metrics, enable_created_metrics, generate_latest
 
 from bus.views.backlog import Backlog
-from supervisor import gauges
-from supervisor.gauges import ALL_GAUGES, Gauges
-from supervisor.metrics import Metrics
+from supervisor.observe import gauges
+from supervisor.observe.gauges import ALL_GAUGES, Gauges
+from supervisor.observe.metrics import Metrics
 from tests.bus.builders import CONVERSATION, Bus, open_bus, open_worker
 from tests.deploy.metrics_page import PAGE, page
 from tests.redis_server import redis_server

@@ -25,8 +25,8 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from host.bounded_listener import BoundedListener
-from supervisor.health import Check, Health
-from supervisor.metrics import Metrics
+from supervisor.observe.health import Check, Health
+from supervisor.observe.metrics import Metrics
 
 STOP_WAIT_SECONDS = 1.0
 READ_SECONDS = 10

@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from supervisor.health import Check, Health
-from supervisor.http import start_http
-from supervisor.metrics import Metrics
+from supervisor.observe.health import Check, Health
+from supervisor.observe.http import start_http
+from supervisor.observe.metrics import Metrics
 
 WAIT_SECONDS = 5.0
 
@@ -50,8 +50,8 @@ class Probes:
 
 @asynccontextmanager
 async def probing(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Probes]:
-    monkeypatch.setattr("supervisor.health.TICK_SECONDS", 0.02)
-    monkeypatch.setattr("supervisor.health.STUCK_SECONDS", 0.5)
+    monkeypatch.setattr("supervisor.observe.health.TICK_SECONDS", 0.02)
+    monkeypatch.setattr("supervisor.observe.health.STUCK_SECONDS", 0.5)
     listener = socket.create_server(("127.0.0.1", 0))
     probes = Probes(listener.getsockname()[1])
     start_http(listener, probes.health, probes.metrics)

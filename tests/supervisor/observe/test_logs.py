@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from supervisor.logs import configure_logging, wants_json
+from supervisor.observe.logs import configure_logging, wants_json
 from supervisor.settings.config import LogSettings
 from supervisor.settings.secrets import Secret
 

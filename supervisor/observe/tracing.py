@@ -29,7 +29,7 @@ from bus.telemetry.traces import (
     Value,
     checked,
 )
-from supervisor.metrics import Metrics
+from supervisor.observe.metrics import Metrics
 
 if TYPE_CHECKING:
     from supervisor.parts import Parts
@@ -158,7 +158,7 @@ def open_traces(
         return
     # Both load OpenTelemetry.
     from bus.telemetry.encoding import encoder  # noqa: PLC0415
-    from supervisor.otlp_metrics import measurer  # noqa: PLC0415
+    from supervisor.observe.otlp_metrics import measurer  # noqa: PLC0415
 
     who = {**settings.resource, "service.instance.id": instance, "hashee.role": "supervisor"}
     shipper: Shipper[EndedSpan] = Shipper(

@@ -10,8 +10,8 @@ from functools import cache
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from host.log_stream import lines_lost
-from supervisor.gauges import Gauges
-from supervisor.health import Check
+from supervisor.observe.gauges import Gauges
+from supervisor.observe.health import Check
 
 CONVERSATION_TYPES = frozenset({"h2a", "group", "h2h"})
 PAYLOAD_TYPES = frozenset({"text", "image", "video", "audio", "file", "artifact", "system"})
