@@ -25,7 +25,7 @@ from supervisor.connection import RelayAddress
 from supervisor.control.control_socket import Answer, Request
 from supervisor.control.keeper_link import CONNECTED, STANDBY, KeeperLink
 from supervisor.drain import drain
-from supervisor.keeper_control import Stopping, raw
+from supervisor.keeper.answering import Stopping, raw
 from supervisor.observe.health import Health
 from supervisor.observe.http import HttpServer, start_http
 from supervisor.observe.metrics import Metrics

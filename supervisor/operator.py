@@ -10,7 +10,7 @@ import trio
 from host import stacks
 from supervisor.autoscale import Bounds
 from supervisor.control.control_socket import Answer, Request
-from supervisor.keeper_control import raw
+from supervisor.keeper.answering import raw
 from supervisor.pool import Pool
 from supervisor.reloading import Reloading
 

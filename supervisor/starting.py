@@ -15,7 +15,7 @@ from bus.transport.trouble import Trouble
 from bus.transport.wire import RedisFailed
 from supervisor.control.control_socket import Answer, Request
 from supervisor.control.keeper_link import PULSE, PULSE_SECONDS, KeeperLink
-from supervisor.keeper_control import Stopping, raw
+from supervisor.keeper.answering import Stopping, raw
 from supervisor.observe.health import Check, Health
 from supervisor.settings.config import SupervisorSettings
 from supervisor.supervisor_control import SupervisorControl

@@ -19,9 +19,9 @@ from bus.views.overview import living_workers
 from host import embedded
 from host.process_end import ProcessEnd
 from host.redis_folder import DATA_FOLDER
-from supervisor.redis_server import RedisDoesNotStart
+from supervisor.keeper.redis_server import RedisDoesNotStart
+from supervisor.keeper.state_directory import LOCK_PATIENCE_SECONDS, AlreadyRunning, take_lock
 from supervisor.settings.key_settings import KeySettings
-from supervisor.state_directory import LOCK_PATIENCE_SECONDS, AlreadyRunning, take_lock
 
 POLL_SECONDS = 0.02
 STOP_SECONDS = 10.0

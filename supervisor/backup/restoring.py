@@ -35,7 +35,7 @@ from supervisor.backup.errors import BackupDamaged
 from supervisor.backup.looking import Look
 from supervisor.backup.reading import BackupKey, Proven, read_backup
 from supervisor.grant_ledger import HEAD_FILE
-from supervisor.redis_server import RedisDoesNotStart
+from supervisor.keeper.redis_server import RedisDoesNotStart
 from supervisor.settings.key_settings import KeySettings
 from supervisor.settings.secrets import NEXT_STORE_SECRET_FILE, STORE_SECRET_FILE, RestoreUnfinished, Secret
 from supervisor.store_access import rewrite_and_sync, server_on, who_is_connected

@@ -13,8 +13,8 @@ from typing import Literal
 import msgspec
 
 from host.private_files import FOLDER_MODE, sync_folder, write_over
+from supervisor.keeper.state_directory import AlreadyRunning, take_lock
 from supervisor.settings.secrets import RESTORE_JOURNAL_FILE
-from supervisor.state_directory import AlreadyRunning, take_lock
 
 PREPARED = "restoring"
 JOURNAL_FORMAT = 1

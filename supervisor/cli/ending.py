@@ -13,9 +13,9 @@ from bus.settings.reader import SettingsError
 from host.embedded import ServerMissing
 from host.socket_place import RuntimeDirectoryUnsafe
 from supervisor.control.control_socket import ControlTaken
+from supervisor.keeper.state_directory import AlreadyRunning
 from supervisor.settings.env_files import EnvFileError
 from supervisor.settings.secrets import RestoreUnfinished, RotationUnfinished, StoreSecretDamaged
-from supervisor.state_directory import AlreadyRunning
 
 EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h: starting again does not help
 EXIT_CRASHED = 70  # EX_SOFTWARE

@@ -5,7 +5,7 @@ import msgspec
 
 from supervisor.cli.control import accepted, ask
 from supervisor.control.control_socket import Request
-from supervisor.keeper_control import Stopping
+from supervisor.keeper.answering import Stopping
 
 
 @click.command(short_help="Drain and end the agent that runs here.")

@@ -16,7 +16,7 @@ from bus.records.sealing import StoreKeys
 from bus.steps.seal import StoreSeal, StoreSealed
 from bus.transport.client import RedisClient, open_redis
 from bus.transport.wire import RedisFailed
-from supervisor.redis_server import RedisDoesNotStart
+from supervisor.keeper.redis_server import RedisDoesNotStart
 from supervisor.settings.key_settings import KeySettings
 from supervisor.settings.secrets import Secret, load_store_secret
 from supervisor.store_access import NoStore, reach_store, running_supervisor

@@ -19,10 +19,10 @@ from host.log_stream import divert_stderr
 from host.tuning import tune
 from supervisor.app import run_supervisor
 from supervisor.control.keeper_link import open_keeper_link
+from supervisor.keeper.state_directory import make_private
 from supervisor.observe.logs import configure_logging
 from supervisor.settings.config import REDIS_URL, SettingsError, SupervisorSettings
 from supervisor.settings.env_files import claim
-from supervisor.state_directory import make_private
 
 
 @click.command(short_help="Run the supervisor alone, with its workers.")

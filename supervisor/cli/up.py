@@ -14,11 +14,11 @@ from setproctitle import setproctitle
 
 from host.log_stream import divert_stderr
 from supervisor.backup.switching import after_interruption
-from supervisor.keeper import run_keeper
+from supervisor.keeper.keeper import run_keeper
+from supervisor.keeper.supervision import SupervisorArguments
 from supervisor.observe.logs import configure_logging
 from supervisor.settings.config import KeeperSettings
 from supervisor.settings.env_files import claim
-from supervisor.supervision import SupervisorArguments
 
 
 @click.command(short_help="Run everything on this host.")

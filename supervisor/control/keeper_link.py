@@ -31,7 +31,7 @@ PULSE, RELOADING = "pulse", "reloading"
 """States that the keeper acts on, said in this order."""
 
 PULSE_SECONDS = 1.0
-"""How often a supervisor says that it lives (supervisor/supervision.py ends one that is silent)."""
+"""How often a supervisor says that it lives (supervisor/keeper/supervision.py ends one that is silent)."""
 
 SIGNAL_QUEUE = 16
 QUESTION_QUEUE = 64

@@ -10,7 +10,7 @@ from host.budgets import MIB, Budgets, memory_limit_bytes
 from supervisor.doctor.case import Case
 from supervisor.doctor.findings import Finding, at_least, bad, judged, ok, unknown
 from supervisor.doctor.process_files import PROC, running_pid
-from supervisor.keeper import Timings
+from supervisor.keeper.keeper import Timings
 
 SUBJECT = "limits"
 SYSTEMCTL_SECONDS = 3.0

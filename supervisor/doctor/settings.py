@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from supervisor.doctor.case import Case
 from supervisor.doctor.findings import Finding, bad, ok
+from supervisor.keeper.state_directory import refuse_unusable
 from supervisor.settings.config import SettingsError
-from supervisor.state_directory import refuse_unusable
 
 SUBJECT = "settings"
 HELP = "mend it (docs/settings.md), then: hashee-agent check-settings"

@@ -23,7 +23,7 @@ import trio
 
 from bus.steps.seal import StoreSeal
 from bus.transport.client import open_redis
-from supervisor.state_directory import take_lock
+from supervisor.keeper.state_directory import take_lock
 from tests.backup.builders import AGE, KEY, read
 from tests.keys.builders import fill, kinds, loose_ends, opened
 from tests.keys.running import NAMES, PROGRAM, environ_of, look, make_store, open_store, run

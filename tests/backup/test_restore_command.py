@@ -13,7 +13,7 @@ import trio
 from bus.records.keys import Keys
 from bus.transport.client import open_redis
 from bus.whole.restore_switch import RestoreSwitch
-from supervisor.state_directory import take_lock
+from supervisor.keeper.state_directory import take_lock
 from tests.backup.test_restoring import THEIR_OWN
 from tests.keys.running import PROGRAM, environ_of, look, make_store, open_store, run
 from tests.redis_server import redis_server

@@ -8,8 +8,8 @@ import pytest
 
 from supervisor.backup import switching
 from supervisor.backup.switching import Journal, after_interruption, clean, complete, decide, prepared_place
+from supervisor.keeper.state_directory import take_lock
 from supervisor.settings.secrets import RestoreUnfinished, load_store_secret
-from supervisor.state_directory import take_lock
 
 pytestmark = pytest.mark.pure
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own
 
-from supervisor.keeper import Timings
+from supervisor.keeper.keeper import Timings
 from supervisor.settings.config import ALL_SETTINGS, DRAIN_SECONDS
 
 pytestmark = pytest.mark.pure

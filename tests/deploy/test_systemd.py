@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.keeper import Timings
+from supervisor.keeper.keeper import Timings
 from supervisor.settings.config import DRAIN_SECONDS
 
 pytestmark = pytest.mark.pure

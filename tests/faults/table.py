@@ -176,7 +176,7 @@ ROWS: dict[str, Row] = {
             },
         )
     ),
-    "supervisor/generation.py:Generation._listen": held(
+    "supervisor/keeper/supervisor_process.py:Generation._listen": held(
         (
             Kind.LINE,
             {
@@ -411,8 +411,8 @@ INSIDE: dict[str, tuple[str, ...]] = {
         "supervisor/starting.py:Starting._pulse",
         "supervisor/observe/health.py:Health.run",
         "supervisor/status.py:StatusDesk.run",
-        "supervisor/keeper.py:Keeper._say_alive",
-        "supervisor/generation.py:Generation._watch",
+        "supervisor/keeper/keeper.py:Keeper._say_alive",
+        "supervisor/keeper/supervisor_process.py:Generation._watch",
         "supervisor/process.py:WorkerProcess._watch",
     ),
     "signals to this process": (
@@ -421,7 +421,7 @@ INSIDE: dict[str, tuple[str, ...]] = {
         "supervisor/app.py:_Run._obey_signals",
         "supervisor/starting.py:Starting._hear_a_stop",
         "supervisor/app.py:_leave_at_the_second_signal",
-        "supervisor/keeper.py:Keeper._obey_signals",
+        "supervisor/keeper/keeper.py:Keeper._obey_signals",
     ),
     "children of this process, by the kernel's word": (
         "host/strays.py:reap_soon",
@@ -431,16 +431,16 @@ INSIDE: dict[str, tuple[str, ...]] = {
         "host/children.py:Children._reap_strangers",
         "supervisor/pool.py:Pool._tend",
         "supervisor/pool.py:Pool._keep",
-        "supervisor/supervision.py:Supervision._keep_one",
-        "supervisor/supervision.py:Supervision._run_current",
-        "supervisor/redis_server.py:PrivateRedis.keep",
+        "supervisor/keeper/supervision.py:Supervision._keep_one",
+        "supervisor/keeper/supervision.py:Supervision._run_current",
+        "supervisor/keeper/redis_server.py:PrivateRedis.keep",
     ),
     "files of this host: what fails is said and tried again (tests/host/test_embedded.py, tests/pool/test_replacing.py)": (
         "host/embedded.py:rewrite_daily",
         "host/embedded.py:FileSync._run",
-        "supervisor/redis_server.py:PrivateRedis.watch_files",
+        "supervisor/keeper/redis_server.py:PrivateRedis.watch_files",
         "supervisor/reloading.py:Reloading.watch_files",
-        "supervisor/state_directory.py:take_lock",
+        "supervisor/keeper/state_directory.py:take_lock",
     ),
     "what a worker writes to its descriptor 2, any bytes, the last lines kept": (
         "supervisor/last_words.py:LastWords.read",

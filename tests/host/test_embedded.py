@@ -15,7 +15,7 @@ import trio
 from host import embedded
 from host.budgets import MIB
 from host.socket_place import SOCKET_PATH_LIMIT_BYTES, RuntimeDirectoryUnsafe
-from supervisor.state_directory import make_private
+from supervisor.keeper.state_directory import make_private
 
 
 def fake_server(directory: Path, name: str, version_line: str) -> Path:

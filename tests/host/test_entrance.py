@@ -11,7 +11,7 @@ import pytest
 
 from host.entrance import PACKAGES, PackageShadowed, refuse_shadows
 from supervisor.cli import COMMANDS
-from tests.keeper.running import ROOT
+from tests.supervisor.keeper.running import ROOT
 from tests.supervisor.settings.environment import process_environ
 
 SCRIPT = str(Path(sys.executable).with_name("hashee-agent"))

@@ -17,12 +17,12 @@ from bus.records.keys import Keys
 from bus.steps.seal import StoreSeal
 from bus.transport.client import RedisClient, open_redis
 from host import embedded
+from supervisor.keeper.state_directory import make_private
 from supervisor.settings.key_settings import KeySettings
 from supervisor.settings.secrets import load_or_make_store_secret
-from supervisor.state_directory import make_private
 from supervisor.store_access import private_redis
-from tests.keeper.running import ROOT
 from tests.keys.builders import fill, loose_ends, opened
+from tests.supervisor.keeper.running import ROOT
 from tests.supervisor.settings.environment import AGENT_ID, process_environ
 
 PROGRAM = (sys.executable, "-m", "supervisor")

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from supervisor.cli.keys import COMMANDS
-from tests.keeper.running import ROOT
 from tests.keys.running import environ_of, make_store, run
+from tests.supervisor.keeper.running import ROOT
 from tests.supervisor.settings.environment import AGENT_ID
 
 PAGE = ROOT / "docs" / "keys.md"

@@ -12,9 +12,9 @@ from bus.records.keys import REPLIES_GROUP, Keys
 from bus.steps.seal import StoreSeal
 from bus.transport.client import open_redis
 from supervisor import store_access
+from supervisor.keeper.state_directory import AlreadyRunning, take_lock
 from supervisor.settings.key_settings import KeySettings
 from supervisor.settings.secrets import RotationUnfinished, load_store_secret
-from supervisor.state_directory import AlreadyRunning, take_lock
 from supervisor.store_access import private_redis, who_is_connected
 from tests.keys.builders import fill, opened
 from tests.keys.running import Onlooker, environ_of, look, make_store, rotate_until, run

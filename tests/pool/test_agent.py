@@ -147,7 +147,7 @@ async def test_status_reload_scale_signals_and_stop_of_a_running_agent(tmp_path:
         assert "no agent runs" in (await command(agent, "status", status=1)).stderr
 
 
-QUICK = (sys.executable, "-m", "tests.keeper.quick_keeper")
+QUICK = (sys.executable, "-m", "tests.supervisor.keeper.quick_keeper")
 OURS = "tests.pool.handlers:agent"
 
 

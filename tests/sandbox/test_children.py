@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.keeper.running import is_alive
+from tests.supervisor.keeper.running import is_alive
 
 ROOT = Path(__file__).parents[2]
 AN_AGENT = """

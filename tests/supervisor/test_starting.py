@@ -16,8 +16,8 @@ from pathlib import Path
 import trio
 
 from sandbox.children import Child, running
-from tests.keeper.running import running_keeper
 from tests.redis_server import RedisServer, server_binary
+from tests.supervisor.keeper.running import running_keeper
 from tests.supervisor.settings.environment import STORE_KEY, process_environ
 
 PROGRAM = (sys.executable, "-P", "-m", "supervisor")

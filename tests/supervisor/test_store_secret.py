@@ -7,9 +7,9 @@ import pytest
 from bus.transport.client import open_redis
 from bus.transport.wire import RedisFailed
 from supervisor.app import _open_store
+from supervisor.keeper.state_directory import make_private
 from supervisor.settings.config import SupervisorSettings
 from supervisor.settings.secrets import STORE_SECRET_FILE, StoreSecretMissing, load_store_secret
-from supervisor.state_directory import make_private
 from tests.keys.running import environ_of, look, make_store, run
 from tests.redis_server import redis_server
 from tests.supervisor.settings.environment import process_environ

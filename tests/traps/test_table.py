@@ -42,7 +42,7 @@ TABLE = {
     "the cursor is saved too early": "supervisor/test_catchup.py::test_a_page_with_a_message_that_could_not_be_taken_in_is_asked_again",
     "an acknowledgement before the commit": "supervisor/test_outbound.py::test_a_reply_is_in_the_outbox_before_it_is_sent_and_its_person_can_read_it",
     "a resend is encrypted again": "supervisor/test_delivery.py::test_a_resend_after_the_time_is_the_same_bytes",
-    "what comes in a deploy is lost": "keeper/test_upgrade.py::test_usr2_starts_a_new_generation_and_the_old_one_retires",
+    "what comes in a deploy is lost": "supervisor/keeper/test_upgrade.py::test_usr2_starts_a_new_generation_and_the_old_one_retires",
     "the first sync is skipped": "supervisor/test_catchup.py::test_the_first_sync_skips_what_is_too_old_and_answers_the_rest",
     "answered twice after a restart": "test_kills.py::test_all_are_answered_once_and_in_order_when_it_is_killed",
     "reconnected but deaf": "supervisor/test_connection_ends.py::test_a_deaf_connection_is_given_up_5_s_after_the_ping",
@@ -52,7 +52,7 @@ TABLE = {
     "state changes before authentication": "supervisor/test_inbound.py::test_a_tampered_envelope_is_quarantined_and_does_not_block_the_genuine_one",
     "yesterday's ratchet is restored": "supervisor/test_time_guard.py::test_rule_17_a_redis_that_went_back_is_never_sent_with_an_old_session",
     "a lost session hidden by later writes": "supervisor/test_time_guard.py::test_workers_that_count_beyond_what_was_seen_hide_nothing",
-    "two processes on one store": "keeper/test_keeper.py::test_a_second_keeper_on_one_state_directory_says_so",
+    "two processes on one store": "supervisor/keeper/test_keeper.py::test_a_second_keeper_on_one_state_directory_says_so",
     # 24 hours in small
     "memory grows with what was answered": "soak/test_soak.py::test_nothing_grows_with_messages_that_were_answered",
 }

@@ -24,9 +24,9 @@ from supervisor.backup.restoring import Restore, Restored, RestoreRefused, Wishe
 from supervisor.cli.backup.opening import Fingerprint, KeyOfBackup, say_counts
 from supervisor.cli.keys.telling import told
 from supervisor.cli.store import REFUSALS
+from supervisor.keeper.state_directory import make_private, take_lock
 from supervisor.settings.config import AGENT_ID, KEYSTORE, STATE_DIR
 from supervisor.settings.key_settings import KeySettings
-from supervisor.state_directory import make_private, take_lock
 
 EXIT_TERMINATED = 143
 KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "HOME", "TMPDIR", "PYTHONPATH")

@@ -13,7 +13,7 @@ from bus.steps.seal import StoreSealed
 from bus.transport.client import open_redis
 from bus.transport.wire import RedisFailed
 from supervisor.cli.keys.telling import told
-from supervisor.redis_server import RedisDoesNotStart
+from supervisor.keeper.redis_server import RedisDoesNotStart
 from supervisor.settings.key_settings import KeySettings
 from supervisor.settings.secrets import STORE_SECRET_FILE, read_store_secret
 from supervisor.store_access import NoStore, private_redis, reach_store, rewrite_and_sync, who_is_connected

@@ -13,8 +13,8 @@ import pytest
 import trio
 
 from supervisor.control.control_socket import ControlTaken, control_path, listen_control
-from tests.keeper.running import Running, running_keeper
-from tests.keeper.test_command_line import run
+from tests.supervisor.cli.test_command_line import run
+from tests.supervisor.keeper.running import Running, running_keeper
 from tests.supervisor.settings.environment import process_environ
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import trio
 
-from tests.keeper.running import ROOT, is_alive, running_keeper
-from tests.keeper.test_upgrade import upgrade
 from tests.supervisor.control.test_control_socket import ask, socket_of
+from tests.supervisor.keeper.running import ROOT, is_alive, running_keeper
+from tests.supervisor.keeper.test_upgrade import upgrade
 from tests.supervisor.settings.environment import process_environ
 
 STUB = Path(__file__).with_name("stub_supervisor.py")

@@ -7,7 +7,7 @@ import pytest
 from bus.steps import slots
 from bus.transport import leases
 from supervisor import reclaimer
-from supervisor.keeper import Timings
+from supervisor.keeper.keeper import Timings
 from supervisor.pool_settings import PoolSettings
 from supervisor.worker_order import WorkerTimes
 from workers import runner

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from supervisor.cli import COMMANDS, cli
 from supervisor.cli.ending import ending_of
 from supervisor.settings.env_files import EnvFileError, add_env_file, read_env_file
-from tests.keeper.test_command_line import run
+from tests.supervisor.cli.test_command_line import run
 from tests.supervisor.settings.environment import SECRETS, TOKEN, agent_environ
 
 

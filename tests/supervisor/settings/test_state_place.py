@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from supervisor import keeper
+from supervisor.keeper import keeper
+from supervisor.keeper.state_directory import make_private, take_lock
 from supervisor.settings.config import KeeperSettings, SettingsError
 from supervisor.settings.state_place import OWN_FOLDER, state_place
-from supervisor.state_directory import make_private, take_lock
 from tests.other_user import USER, as_root, reachable
 from tests.supervisor.settings.environment import process_environ
 
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[3]
 CHOSEN = f"""
 import os, sys
 from pathlib import Path
-from supervisor.state_directory import make_private, refuse_unusable, take_lock
+from supervisor.keeper.state_directory import make_private, refuse_unusable, take_lock
 from supervisor.settings.state_place import state_place
 os.setgroups([{USER}]); os.setgid({USER}); os.setuid({USER}); os.umask(int(sys.argv[2], 8))
 given = Path(sys.argv[1])

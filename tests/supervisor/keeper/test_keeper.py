@@ -9,7 +9,7 @@ import pytest
 import redis
 import trio
 
-from tests.keeper.running import Running, is_alive, open_files, proc, running_keeper
+from tests.supervisor.keeper.running import Running, is_alive, open_files, proc, running_keeper
 from tests.supervisor.settings.environment import SECRETS
 
 

@@ -19,7 +19,7 @@ import trio
 
 from tests.world import UP, World, world
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 HANDLER = """
 from workers import Agent
 

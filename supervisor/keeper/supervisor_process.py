@@ -16,7 +16,7 @@ from host.code_place import CodePlace
 from host.lines import LineReader
 from supervisor.control.control_socket import Answer, Request
 from supervisor.control.keeper_link import CONNECTED, PULSE, READY, STANDBY, State, from_supervisor
-from supervisor.questions import Questions
+from supervisor.keeper.questions import Questions
 
 STACKS_SECONDS = 1.0
 """For a hung supervisor's faulthandler to write where each thread stands."""

@@ -8,7 +8,7 @@ import trio
 from setproctitle import setproctitle
 
 from supervisor.cli.up import supervisor_command
-from supervisor.keeper import Timings, run_keeper
+from supervisor.keeper.keeper import Timings, run_keeper
 from supervisor.observe.logs import configure_logging
 from supervisor.settings.config import KeeperSettings
 

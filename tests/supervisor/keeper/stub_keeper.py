@@ -9,10 +9,10 @@ from pathlib import Path
 
 import trio
 
-from supervisor.keeper import Timings, run_keeper
+from supervisor.keeper.keeper import Timings, run_keeper
+from supervisor.keeper.supervision import SupervisorArguments
 from supervisor.observe.logs import configure_logging
 from supervisor.settings.config import KeeperSettings
-from supervisor.supervision import SupervisorArguments
 
 PR_SET_CHILD_SUBREAPER = 36
 STUB = Path(__file__).with_name("stub_supervisor.py")

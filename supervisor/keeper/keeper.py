@@ -21,12 +21,12 @@ from host.children import Backoff, Children
 from host.code_place import Code
 from supervisor.control.control_socket import control_path, listen_control, serve_control
 from supervisor.control.keeper_link import FORWARDED
-from supervisor.keeper_control import KeeperControl
-from supervisor.notify import Notifier
-from supervisor.redis_server import PrivateRedis, RedisDoesNotStart
+from supervisor.keeper.answering import KeeperControl
+from supervisor.keeper.notify import Notifier
+from supervisor.keeper.redis_server import PrivateRedis, RedisDoesNotStart
+from supervisor.keeper.state_directory import listen, make_private, take_lock, unusable
+from supervisor.keeper.supervision import EXIT_FAILURE, Supervision, SupervisorCommand, UpgradeFailed
 from supervisor.settings.config import KeeperSettings
-from supervisor.state_directory import listen, make_private, take_lock, unusable
-from supervisor.supervision import EXIT_FAILURE, Supervision, SupervisorCommand, UpgradeFailed
 
 SIGNAL_EXIT_BASE = 128
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)

@@ -17,9 +17,15 @@ from host.children import Backoff, Children
 from host.code_place import Code, CodeGone, CodePlace
 from supervisor.control.control_socket import Answer, Request
 from supervisor.control.keeper_link import DRAIN, READY, RELOADING, RETIRE, State
-from supervisor.generation import Generation, SupervisorArguments, SupervisorCommand, Workshop, start_generation
-from supervisor.notify import WATCHER_VARIABLES, Notifier
-from supervisor.questions import ENDED
+from supervisor.keeper.notify import WATCHER_VARIABLES, Notifier
+from supervisor.keeper.questions import ENDED
+from supervisor.keeper.supervisor_process import (
+    Generation,
+    SupervisorArguments,
+    SupervisorCommand,
+    Workshop,
+    start_generation,
+)
 
 __all__ = ["EXIT_FAILURE", "Supervision", "SupervisorArguments", "SupervisorCommand", "UpgradeFailed"]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import trio
 
-from tests.keeper.running import Running, is_alive, running_keeper
 from tests.supervisor.control.test_control_socket import ask, socket_of
+from tests.supervisor.keeper.running import Running, is_alive, running_keeper
 
 
 async def upgrade(keeper: Running, *, wait: bool = True) -> dict[str, Any]:

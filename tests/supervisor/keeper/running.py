@@ -15,7 +15,7 @@ import trio
 from tests.supervisor.settings.environment import process_environ
 
 KEEPER = Path(__file__).with_name("stub_keeper.py")
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PATIENCE_SECONDS = 15.0
 FAST = {"backoff_base": 0.05, "backoff_cap": 0.2, "redis_stop": 5.0}
 

@@ -10,7 +10,7 @@ import msgspec
 import trio
 
 from supervisor.control.control_socket import Answer, Request
-from supervisor.supervision import Upgrade, UpgradeFailed
+from supervisor.keeper.supervision import Upgrade, UpgradeFailed
 
 SILENT = Answer(ok=False, error="the supervisor does not answer; its log says more")
 
