@@ -8,11 +8,11 @@ import structlog
 import trio
 
 from host import stacks
-from supervisor.autoscale import Bounds
 from supervisor.control.control_socket import Answer, Request
 from supervisor.keeper.answering import raw
-from supervisor.pool import Pool
-from supervisor.reloading import Reloading
+from supervisor.pool.autoscale import Bounds
+from supervisor.pool.pool import Pool
+from supervisor.pool.reloading import Reloading
 
 OBEYED = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGQUIT)
 

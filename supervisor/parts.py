@@ -54,8 +54,9 @@ from supervisor.outbound import Outbound
 from supervisor.overflow import Overflow
 from supervisor.own_words import OwnWords
 from supervisor.owners import Owners
+from supervisor.pool.process import WorkerExit
+from supervisor.pool.workforce import Workforce
 from supervisor.prekeys import Prekeys
-from supervisor.process import WorkerExit
 from supervisor.readiness import bus_check, prekeys_check, relay_check
 from supervisor.reading import Reader
 from supervisor.recipients import Recipients
@@ -76,7 +77,6 @@ from supervisor.streams import Streams
 from supervisor.survey import Survey
 from supervisor.time_guard import open_guard
 from supervisor.twins import TwinWatch
-from supervisor.workforce import Workforce
 
 log = structlog.get_logger()
 

@@ -16,10 +16,10 @@ import trio
 from bus.steps.last_backup import LastBackup
 from bus.transport.wire import RedisFailed
 from bus.views.overview import Counts, Kind, Overview, Presence, Server
-from supervisor.crash_loop import CrashLoopStatus
 from supervisor.observe.health import Check
 from supervisor.observe.metrics import Metrics
-from supervisor.places import WorkerStatus
+from supervisor.pool.crash_loop import CrashLoopStatus
+from supervisor.pool.places import WorkerStatus
 
 if TYPE_CHECKING:
     from supervisor.parts import Parts

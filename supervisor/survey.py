@@ -20,10 +20,10 @@ from supervisor.observe import gauges
 from supervisor.observe.gauges import Gauge, Values
 from supervisor.observe.health import Check
 from supervisor.observe.metrics import Metrics
-from supervisor.places import WorkerStatus
-from supervisor.process import Stage
+from supervisor.pool.places import WorkerStatus
+from supervisor.pool.process import Stage
+from supervisor.pool.workforce import Workforce
 from supervisor.slots import Slots
-from supervisor.workforce import Workforce
 
 LOOK_SECONDS = 2.0
 DEAF_SECONDS = 10.0

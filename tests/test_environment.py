@@ -28,7 +28,7 @@ READERS = {
     "supervisor/cli/": "the edge: each command reads its settings there, once",
     "workers/__main__.py": "the edge of a worker",
     "workers/builtin/llm.py": "a handler; what it reads is its owner's",
-    "supervisor/workforce.py": "passes the owner's variables on to the workers, and reads the settings anew for a reload",
+    "supervisor/pool/workforce.py": "passes the owner's variables on to the workers, and reads the settings anew for a reload",
     "supervisor/observe/logs.py": "what terminal or journal the log goes to, once at the start",
     "supervisor/settings/config.py": "the one reading of the settings",
     "supervisor/settings/way.py": "reads nothing; its name for a deleted file is os.access",

@@ -1,4 +1,4 @@
-"""A worker without a supervisor ends itself when a job hangs it: nobody else would (supervisor/process.py does it from outside).
+"""A worker without a supervisor ends itself when a job hangs it: nobody else would (supervisor/pool/process.py does it from outside).
 
 A job over its time limit has ended in Redis and its handler was cancelled. One that runs on all the same is a thread, or holds the event
 loop: its slot, or the whole worker, is lost until the process ends. The platform starts another.

@@ -30,8 +30,8 @@ from bus.settings.shared import (
 from bus.telemetry.settings import ALL as TELEMETRY_SETTINGS
 from bus.telemetry.settings import NotSent, TelemetrySettings, telemetry_of
 from host.socket_place import SHORT_DIR
-from supervisor.autoscale import Bounds
-from supervisor.recycling import RecycleLimits
+from supervisor.pool.autoscale import Bounds
+from supervisor.pool.recycling import RecycleLimits
 from supervisor.settings import parsers
 from supervisor.settings.backup_age import BACKUP_MAX_AGE_HOURS, BACKUP_RECIPIENTS, backup_max_age_seconds_of
 from supervisor.settings.secrets import Secret

@@ -8,7 +8,7 @@ from nacl.bindings import crypto_sign_seed_keypair
 from bus.settings import shared as shared_settings
 from bus.settings.reader import Malformed, Parser, Reader, base64_bytes, matching, whole_number
 from bus.settings.url_parts import HOST, PORT, TEXT, host_of, is_loopback, port_of
-from supervisor.autoscale import Bounds
+from supervisor.pool.autoscale import Bounds
 from supervisor.settings.secrets import Secret
 
 MIB = 1 << 20

@@ -85,7 +85,7 @@ TAKING = (
     "tests/workers/test_redis_faults.py::test_a_worker_takes_jobs_again_within_two_seconds_and_says_once_what_was_wrong"
 )
 TELLING = "tests/workers/test_redis_faults.py::test_what_a_job_has_to_say_waits_until_redis_takes_it"
-WORKER_LINES = "tests/pool/test_worker_lines.py"
+WORKER_LINES = "tests/supervisor/pool/test_worker_lines.py"
 KEEPER_LINES = "tests/supervisor/control/test_lines_of_other_releases.py"
 PAGES = "tests/bus/steps/test_more_than_a_page.py"
 
@@ -154,14 +154,14 @@ ROWS: dict[str, Row] = {
     "workers/control_link.py:ControlLink._read": held(
         (Kind.LINE, f"{WORKER_LINES}::test_a_worker_obeys_a_newer_supervisor_through_all_that_it_does_not_know")
     ),
-    "supervisor/process.py:WorkerProcess._receive": held(
+    "supervisor/pool/process.py:WorkerProcess._receive": held(
         (
             Kind.LINE,
             {
                 Fault.OTHER_VERSION: f"{WORKER_LINES}::test_a_newer_worker_takes_jobs_under_an_older_supervisor",
                 Fault.TOO_LONG: f"{WORKER_LINES}::test_a_newer_worker_takes_jobs_under_an_older_supervisor",
                 Fault.CUT: f"{WORKER_LINES}::test_a_worker_that_stops_within_a_line_is_ended_by_its_silence",
-                Fault.ENDED: "tests/pool/test_worker_process.py::test_a_handler_that_ends_the_process_is_an_abnormal_death_with_its_job",
+                Fault.ENDED: "tests/supervisor/pool/test_worker_process.py::test_a_handler_that_ends_the_process_is_an_abnormal_death_with_its_job",
             },
         )
     ),
@@ -397,7 +397,7 @@ INSIDE: dict[str, tuple[str, ...]] = {
         "workers/slots.py:Slots._take",
         "supervisor/connection.py:Connection.wait_connected",
         "supervisor/lanes.py:Lanes._run_lane",
-        "supervisor/pool.py:Pool.wait_until_ready",
+        "supervisor/pool/pool.py:Pool.wait_until_ready",
         "supervisor/slots.py:Slots.take",
         "supervisor/slots.py:Slots.wait_standby",
         "supervisor/slots.py:Slots.lost",
@@ -413,7 +413,7 @@ INSIDE: dict[str, tuple[str, ...]] = {
         "supervisor/status.py:StatusDesk.run",
         "supervisor/keeper/keeper.py:Keeper._say_alive",
         "supervisor/keeper/supervisor_process.py:Generation._watch",
-        "supervisor/process.py:WorkerProcess._watch",
+        "supervisor/pool/process.py:WorkerProcess._watch",
     ),
     "signals to this process": (
         "workers/process.py:Worker._hear_signals",
@@ -429,21 +429,21 @@ INSIDE: dict[str, tuple[str, ...]] = {
         "supervisor/cli/as_init.py:run_as_init",
         "host/children.py:Children.reap_strangers_on_signal",
         "host/children.py:Children._reap_strangers",
-        "supervisor/pool.py:Pool._tend",
-        "supervisor/pool.py:Pool._keep",
+        "supervisor/pool/pool.py:Pool._tend",
+        "supervisor/pool/pool.py:Pool._keep",
         "supervisor/keeper/supervision.py:Supervision._keep_one",
         "supervisor/keeper/supervision.py:Supervision._run_current",
         "supervisor/keeper/redis_server.py:PrivateRedis.keep",
     ),
-    "files of this host: what fails is said and tried again (tests/host/test_embedded.py, tests/pool/test_replacing.py)": (
+    "files of this host: what fails is said and tried again (tests/host/test_embedded.py, tests/supervisor/pool/test_replacing.py)": (
         "host/embedded.py:rewrite_daily",
         "host/embedded.py:FileSync._run",
         "supervisor/keeper/redis_server.py:PrivateRedis.watch_files",
-        "supervisor/reloading.py:Reloading.watch_files",
+        "supervisor/pool/reloading.py:Reloading.watch_files",
         "supervisor/keeper/state_directory.py:take_lock",
     ),
     "what a worker writes to its descriptor 2, any bytes, the last lines kept": (
-        "supervisor/last_words.py:LastWords.read",
+        "supervisor/pool/last_words.py:LastWords.read",
     ),
     "sends heartbeats to the supervisor; the end of the pipe ends the process": (
         "workers/control_link.py:ControlLink._write",

@@ -17,9 +17,9 @@ from bus.telemetry.settings import (
     telemetry_of,
 )
 from supervisor.cli.worker import worker_environment as alone_environment
-from supervisor.environment import worker_environment
 from supervisor.observe.metrics import Metrics
 from supervisor.observe.tracing import MessageTraces, open_traces
+from supervisor.pool.environment import worker_environment
 from supervisor.settings.config import SupervisorSettings, WorkerSettings
 from tests.bus.settings.test_shared_settings import GOOD
 from workers.logs import worker_log

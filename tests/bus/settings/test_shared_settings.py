@@ -12,7 +12,7 @@ import pytest
 
 from bus.settings import shared as shared_settings
 from bus.settings.reader import Reader, Setting, SettingsError
-from supervisor.environment import OURS_FOR_WORKERS
+from supervisor.pool.environment import OURS_FOR_WORKERS
 from supervisor.settings.config import ALL_SETTINGS, SupervisorSettings
 from supervisor.settings.config import WorkerSettings as AloneSettings
 from tests.sandbox.test_websocket_tls import certificate

@@ -127,7 +127,7 @@ HOUSE = (
         ("only_the_one_that_speaks_looks", "if self._speaks():", "if True:"),
     ),
     *of(
-        module("crash_loop"), tests("pool/test_limits"),
+        module("pool/crash_loop"), tests("supervisor/pool/test_limits"),
         ("so_many_deaths", "or len(self._deaths) < limits.deaths:", "or False:"),
         ("within_the_window", "if now - self._deaths[0] > limits.window_seconds:", "if False:"),
         ("quiet_ends_it", "if now - self._deaths[-1] > self._limits.quiet_seconds:", "if False:"),
@@ -135,7 +135,7 @@ HOUSE = (
         ("a_loop_begins_once", "if was_on or", "if"),
     ),
     *of(
-        module("recycling"), tests("pool/test_limits"),
+        module("pool/recycling"), tests("supervisor/pool/test_limits"),
         ("not_within_its_rest", "if age_seconds < self.rest_seconds:", "if False:"),
         ("by_memory", "if self.soft_bytes and beat.rss_bytes > self.soft_bytes:", "if False:"),
         ("by_jobs", "if self.jobs and beat.jobs_done + beat.jobs_failed >= self.jobs:", "if False:"),
@@ -145,7 +145,7 @@ HOUSE = (
         ("not_all_at_once", "part = uniform(1 - SPREAD, 1.0)", "part = 1.0"),
     ),
     *of(
-        module("autoscale"), tests("pool/test_autoscale"),
+        module("pool/autoscale"), tests("supervisor/pool/test_autoscale"),
         ("up_only_when_all_are_busy", "0 < load.slots <= load.busy and", "0 < load.slots and"),
         ("up_only_when_none_starts", "and not load.starting", ""),
         ("up_only_after_a_while", "and now - memory.much_since >= self.times.up_after_seconds", ""),

@@ -8,8 +8,8 @@ from bus.steps import slots
 from bus.transport import leases
 from supervisor import reclaimer
 from supervisor.keeper.keeper import Timings
-from supervisor.pool_settings import PoolSettings
-from supervisor.worker_order import WorkerTimes
+from supervisor.pool.pool_settings import PoolSettings
+from supervisor.pool.worker_order import WorkerTimes
 from workers import runner
 
 pytestmark = pytest.mark.pure

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from nacl.signing import SigningKey
 
-from supervisor.autoscale import Bounds
+from supervisor.pool.autoscale import Bounds
 from supervisor.settings.config import (
     ALL_SETTINGS,
     KeeperSettings,

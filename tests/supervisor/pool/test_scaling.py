@@ -5,11 +5,11 @@ from pathlib import Path
 import trio
 
 from bus.views.overview import Overview
-from supervisor.autoscale import AutoscaleTimes, Bounds
-from supervisor.process import ExitReason
+from supervisor.pool.autoscale import AutoscaleTimes, Bounds
+from supervisor.pool.process import ExitReason
 from tests.bus.builders import open_bus
-from tests.pool.builders import WITHIN_SECONDS, ask, order_of, running_pool, text_answer, until
 from tests.redis_server import redis_server
+from tests.supervisor.pool.builders import WITHIN_SECONDS, ask, order_of, running_pool, text_answer, until
 
 
 async def test_scaling_down_lets_the_one_that_goes_finish_its_job(tmp_path: Path) -> None:

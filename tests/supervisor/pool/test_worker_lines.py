@@ -8,11 +8,11 @@ import trio
 
 from bus.records.control import Drain, Drained, DumpStacks, FromWorker, Ready, Stacks, encode, from_worker
 from host.lines import LineReader
-from supervisor.process import ExitReason, Stage
-from supervisor.worker_order import spawn
+from supervisor.pool.process import ExitReason, Stage
+from supervisor.pool.worker_order import spawn
 from tests.bus.builders import open_bus
-from tests.pool.builders import QUICK, ask, order_of, running_worker, text_answer, until
 from tests.redis_server import redis_server
+from tests.supervisor.pool.builders import QUICK, ask, order_of, running_worker, text_answer, until
 
 # Becomes a worker of this release, once it has said what a later one may say.
 NEWER = f"""#!{sys.executable}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from supervisor.autoscale import Autoscale, AutoscaleTimes, Bounds, Load
+from supervisor.pool.autoscale import Autoscale, AutoscaleTimes, Bounds, Load
 
 pytestmark = pytest.mark.pure
 

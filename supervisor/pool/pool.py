@@ -15,13 +15,13 @@ from structlog.typing import FilteringBoundLogger
 from bus.records.control import FromWorker, Heartbeat, Observation, Ready, StartFailed
 from host.children import Backoff
 from host.strays import become_subreaper, end_strays, reap_soon
-from supervisor.autoscale import Autoscale, Bounds, Load
-from supervisor.crash_loop import CrashLoop, CrashLoopStatus, death_of
-from supervisor.places import Life, Place, WorkerStatus, status_of, use_of, why_not
-from supervisor.pool_settings import RELOAD, HandlerUnusable, PoolEvents, PoolSettings, Waiting, nothing_waits
-from supervisor.process import ExitReason, Stage, WorkerExit, WorkerProcess
-from supervisor.recycling import Worn
-from supervisor.worker_order import WorkerOrder, module_files
+from supervisor.pool.autoscale import Autoscale, Bounds, Load
+from supervisor.pool.crash_loop import CrashLoop, CrashLoopStatus, death_of
+from supervisor.pool.places import Life, Place, WorkerStatus, status_of, use_of, why_not
+from supervisor.pool.pool_settings import RELOAD, HandlerUnusable, PoolEvents, PoolSettings, Waiting, nothing_waits
+from supervisor.pool.process import ExitReason, Stage, WorkerExit, WorkerProcess
+from supervisor.pool.recycling import Worn
+from supervisor.pool.worker_order import WorkerOrder, module_files
 
 # What a handler left behind is killed; its end is waited for no longer than this.
 STRAYS_SECONDS = 1.0

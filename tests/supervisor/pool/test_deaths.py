@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from supervisor.crash_loop import CrashLoop, CrashLoopLimits, Death
-from supervisor.process import ExitReason
+from supervisor.pool.crash_loop import CrashLoop, CrashLoopLimits, Death
+from supervisor.pool.process import ExitReason
 from tests.bus.builders import open_bus
-from tests.pool.builders import WITHIN_SECONDS, ask, is_gone, order_of, running_pool, text_answer, until
 from tests.redis_server import redis_server
+from tests.supervisor.pool.builders import WITHIN_SECONDS, ask, is_gone, order_of, running_pool, text_answer, until
 
 SECRET = "what-a-person-wrote"
 KILLS = 200

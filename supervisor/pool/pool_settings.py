@@ -7,11 +7,11 @@ from typing import Protocol
 import trio
 
 from bus.records.control import Observation, StartFailed
-from supervisor.autoscale import AutoscaleTimes, Bounds
-from supervisor.crash_loop import CrashLoopLimits
-from supervisor.process import WorkerExit
-from supervisor.recycling import RecycleLimits
-from supervisor.worker_order import WorkerOrder
+from supervisor.pool.autoscale import AutoscaleTimes, Bounds
+from supervisor.pool.crash_loop import CrashLoopLimits
+from supervisor.pool.process import WorkerExit
+from supervisor.pool.recycling import RecycleLimits
+from supervisor.pool.worker_order import WorkerOrder
 
 RELOAD = "reload"
 

@@ -3,7 +3,7 @@
 from collections import deque
 from dataclasses import dataclass
 
-from supervisor.process import WorkerExit
+from supervisor.pool.process import WorkerExit
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.pool.builders import is_gone
+from tests.supervisor.pool.builders import is_gone
 from tests.world import UP, World, world
 
 Ran = subprocess.CompletedProcess[str]
@@ -148,7 +148,7 @@ async def test_status_reload_scale_signals_and_stop_of_a_running_agent(tmp_path:
 
 
 QUICK = (sys.executable, "-m", "tests.supervisor.keeper.quick_keeper")
-OURS = "tests.pool.handlers:agent"
+OURS = "tests.supervisor.pool.handlers:agent"
 
 
 @pytest.mark.long

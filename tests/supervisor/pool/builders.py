@@ -16,11 +16,11 @@ from bus.records.control import FromWorker, Observation
 from bus.records.records import Reply, decode_reply_record, open_reply, pack_job
 from bus.steps.recovery import Reclaim
 from bus.steps.store import Arrival, Source
-from supervisor.autoscale import Bounds
-from supervisor.pool import Pool
-from supervisor.pool_settings import PoolSettings, Waiting, nothing_waits
-from supervisor.process import WorkerExit, WorkerProcess
-from supervisor.worker_order import WorkerOrder, WorkerTimes
+from supervisor.pool.autoscale import Bounds
+from supervisor.pool.pool import Pool
+from supervisor.pool.pool_settings import PoolSettings, Waiting, nothing_waits
+from supervisor.pool.process import WorkerExit, WorkerProcess
+from supervisor.pool.worker_order import WorkerOrder, WorkerTimes
 from tests.bus.builders import AGENT, BUS_KEY, PEER, Bus, arrival_of, message_of
 
 PATIENT = WorkerTimes(load_seconds=60, silence_seconds=60, dump_seconds=0.3, terminate_seconds=0.5)
@@ -30,7 +30,7 @@ QUICK = WorkerTimes(load_seconds=60, silence_seconds=3, dump_seconds=0.5, termin
 WITHIN_SECONDS = 60
 
 
-def order_of(url: str, *, handler: str = "tests.pool.handlers:agent", **changes: object) -> WorkerOrder:
+def order_of(url: str, *, handler: str = "tests.supervisor.pool.handlers:agent", **changes: object) -> WorkerOrder:
     order = WorkerOrder(
         agent_id=AGENT,
         redis_url=url,

@@ -32,8 +32,8 @@ from bus.records.control import (
     from_worker,
 )
 from host.lines import LineReader
-from supervisor.last_words import LastWords
-from supervisor.worker_order import Spawned, WorkerOrder, spawn
+from supervisor.pool.last_words import LastWords
+from supervisor.pool.worker_order import Spawned, WorkerOrder, spawn
 
 RECEIVE_BYTES = 65536
 # After the process has ended, its last words are still in the pipe.

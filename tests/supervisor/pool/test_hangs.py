@@ -10,10 +10,11 @@ import pytest
 import trio
 
 from bus.records.records import pack_job
-from supervisor.process import ExitReason
-from supervisor.worker_order import WorkerTimes
+from supervisor.pool.process import ExitReason
+from supervisor.pool.worker_order import WorkerTimes
 from tests.bus.builders import AGENT, BUS_KEY, Bus, arrival_of, message_of, open_bus
-from tests.pool.builders import (
+from tests.redis_server import redis_server
+from tests.supervisor.pool.builders import (
     QUICK,
     WITHIN_SECONDS,
     PoolRun,
@@ -25,7 +26,6 @@ from tests.pool.builders import (
     text_answer,
     until,
 )
-from tests.redis_server import redis_server
 
 IMPATIENT = WorkerTimes(
     load_seconds=60, silence_seconds=60, job_seconds=0.5, grace_seconds=0.5, dump_seconds=0.3, terminate_seconds=0.3

@@ -13,10 +13,10 @@ from structlog.typing import FilteringBoundLogger
 
 from bus.settings.reader import SettingsError
 from host.code_place import CodeGone
-from supervisor.autoscale import Bounds
-from supervisor.pool import Pool
+from supervisor.pool.autoscale import Bounds
+from supervisor.pool.pool import Pool
+from supervisor.pool.worker_order import WorkerOrder
 from supervisor.settings.env_files import EnvFileError
-from supervisor.worker_order import WorkerOrder
 
 POLL_SECONDS = 0.5
 

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from bus.records.control import Observation
 from supervisor.observe.metrics import Metrics
-from supervisor.process import WorkerExit
+from supervisor.pool.process import WorkerExit
 
 OnDeath = Callable[[WorkerExit], Awaitable[None]]
 

@@ -13,11 +13,11 @@ import trio
 
 from bus.records.control import Drained, Heartbeat, Ready, StartFailed
 from bus.steps.seal import StoreSeal
-from supervisor.environment import worker_environment
-from supervisor.process import ExitReason, Stage
+from supervisor.pool.environment import worker_environment
+from supervisor.pool.process import ExitReason, Stage
 from tests.bus.builders import AGENT, BUS_KEY, open_bus, open_worker
-from tests.pool.builders import WITHIN_SECONDS, ask, is_gone, order_of, running_worker, text_answer, until
 from tests.redis_server import redis_server, running_redis
+from tests.supervisor.pool.builders import WITHIN_SECONDS, ask, is_gone, order_of, running_worker, text_answer, until
 
 
 async def test_a_worker_comes_up_answers_and_drains(tmp_path: Path) -> None:
@@ -203,8 +203,8 @@ def start(*arguments: str, environ: Mapping[str, str] | None = None) -> subproce
 
 PARENT = """
 import os, sys, trio
-from tests.pool.builders import order_of, running_worker, until
-from supervisor.process import ExitReason, Stage
+from tests.supervisor.pool.builders import order_of, running_worker, until
+from supervisor.pool.process import ExitReason, Stage
 
 async def main():
     async with running_worker(order_of(sys.argv[1])) as worker:
@@ -237,7 +237,7 @@ async def test_a_worker_alone_runs_from_its_environment_and_ends_on_sigterm(tmp_
             "HASHEE_AGENT_ID": AGENT,
             "HASHEE_REDIS_URL": url,
             "HASHEE_BUS_KEY_FILE": str(key),
-            "HASHEE_HANDLER": "tests.pool.handlers:agent",
+            "HASHEE_HANDLER": "tests.supervisor.pool.handlers:agent",
         }
         alone = start("-m", "workers", environ=environ)
         try:

@@ -3,8 +3,8 @@
 import pytest
 
 from bus.records.control import Heartbeat
-from supervisor.crash_loop import CrashLoop, CrashLoopLimits, Death
-from supervisor.recycling import SPREAD, RecycleLimits, Worn
+from supervisor.pool.crash_loop import CrashLoop, CrashLoopLimits, Death
+from supervisor.pool.recycling import SPREAD, RecycleLimits, Worn
 
 pytestmark = pytest.mark.pure
 

@@ -15,15 +15,15 @@ import trio.testing
 from bus.records.control import Heartbeat
 from bus.settings.reader import SettingsError
 from host.children import Backoff
-from supervisor.autoscale import Bounds
-from supervisor.places import Place
-from supervisor.process import ExitReason, Stage
-from supervisor.recycling import RecycleLimits, Worn
-from supervisor.reloading import Reloading, Wanted
-from supervisor.worker_order import WorkerOrder
+from supervisor.pool.autoscale import Bounds
+from supervisor.pool.places import Place
+from supervisor.pool.process import ExitReason, Stage
+from supervisor.pool.recycling import RecycleLimits, Worn
+from supervisor.pool.reloading import Reloading, Wanted
+from supervisor.pool.worker_order import WorkerOrder
 from tests.bus.builders import Bus, open_bus
-from tests.pool.builders import WITHIN_SECONDS, PoolRun, ask, order_of, running_pool, text_answer, until
 from tests.redis_server import redis_server
+from tests.supervisor.pool.builders import WITHIN_SECONDS, PoolRun, ask, order_of, running_pool, text_answer, until
 
 MIB = 1 << 20
 

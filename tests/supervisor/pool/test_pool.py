@@ -12,18 +12,27 @@ import trio
 import trio.testing
 
 from bus.records.control import HEARTBEAT_SECONDS
-from supervisor.autoscale import AutoscaleTimes, Bounds
-from supervisor.crash_loop import CrashLoopLimits
 from supervisor.observe.metrics import Metrics
-from supervisor.pool_settings import HandlerUnusable, PoolSettings
-from supervisor.process import Stage, WorkerProcess
-from supervisor.recycling import RecycleLimits
+from supervisor.pool.autoscale import AutoscaleTimes, Bounds
+from supervisor.pool.crash_loop import CrashLoopLimits
+from supervisor.pool.pool_settings import HandlerUnusable, PoolSettings
+from supervisor.pool.process import Stage, WorkerProcess
+from supervisor.pool.recycling import RecycleLimits
+from supervisor.pool.worker_order import WorkerTimes
+from supervisor.pool.workforce import Workforce
 from supervisor.survey import Survey
-from supervisor.worker_order import WorkerTimes
-from supervisor.workforce import Workforce
 from tests.bus.builders import open_bus
-from tests.pool.builders import WITHIN_SECONDS, ask, is_gone, make_pool, order_of, running_pool, text_answer, until
 from tests.redis_server import redis_server
+from tests.supervisor.pool.builders import (
+    WITHIN_SECONDS,
+    ask,
+    is_gone,
+    make_pool,
+    order_of,
+    running_pool,
+    text_answer,
+    until,
+)
 
 
 async def test_a_killed_worker_is_replaced_and_its_death_is_told_at_once(tmp_path: Path) -> None:

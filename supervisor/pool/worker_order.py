@@ -18,7 +18,7 @@ from host.code_place import CodePlace, Way
 from host.current_directory import current_directory
 from host.process_end import ProcessEnd
 from host.strays import COOKIE
-from supervisor.environment import worker_environment
+from supervisor.pool.environment import worker_environment
 
 STDERR = 2
 

@@ -11,14 +11,14 @@ from bus.views.overview import Overview
 from host.code_place import CodePlace, way_of_this_process
 from host.instance import Instance
 from supervisor.observe.metrics import Metrics
-from supervisor.pool import Pool
-from supervisor.pool_settings import PoolSettings
-from supervisor.process import Stage
-from supervisor.reloading import Reloading, Wanted
+from supervisor.pool.pool import Pool
+from supervisor.pool.pool_settings import PoolSettings
+from supervisor.pool.process import Stage
+from supervisor.pool.reloading import Reloading, Wanted
+from supervisor.pool.worker_events import OnDeath, WorkerEvents
+from supervisor.pool.worker_order import WorkerOrder, WorkerTimes
 from supervisor.settings.config import SupervisorSettings
 from supervisor.settings.env_files import environ_anew
-from supervisor.worker_events import OnDeath, WorkerEvents
-from supervisor.worker_order import WorkerOrder, WorkerTimes
 
 log = structlog.get_logger()
 

@@ -6,9 +6,9 @@ import trio
 
 from bus.records.control import StartFailed
 from host.children import Backoff
-from supervisor.process import Stage, WorkerExit, WorkerProcess
-from supervisor.recycling import RecycleLimits
-from supervisor.worker_order import WorkerOrder
+from supervisor.pool.process import Stage, WorkerExit, WorkerProcess
+from supervisor.pool.recycling import RecycleLimits
+from supervisor.pool.worker_order import WorkerOrder
 
 
 @dataclass(eq=False)
