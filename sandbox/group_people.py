@@ -26,7 +26,7 @@ from sandbox.api import ApiRefused, Group, PersonAccount, RelayApi
 from sandbox.device_state import DeviceState, Received
 from sandbox.people import Person
 from sandbox.ulid import new_ulid
-from supervisor.frames import MessageNew
+from supervisor.relay.frames import MessageNew
 
 
 class GroupDeviceState(DeviceState):

@@ -8,7 +8,7 @@ import msgspec
 from crypto.envelope import Expected
 from crypto.streams import StreamReader
 from sandbox.device_state import DeviceState
-from supervisor.frames import StreamAbort, StreamDelta, StreamStart
+from supervisor.relay.frames import StreamAbort, StreamDelta, StreamStart
 
 
 class Growing(msgspec.Struct, frozen=True):

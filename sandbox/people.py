@@ -28,7 +28,7 @@ from sandbox.heard_streams import HeardStreams
 from sandbox.outgoing import Outgoing
 from sandbox.transcript import Line, Transcript
 from sandbox.ulid import new_ulid
-from supervisor.frames import (
+from supervisor.relay.frames import (
     ArtifactResponse,
     Auth,
     AuthOk,
@@ -48,7 +48,7 @@ from supervisor.frames import (
     decode_for_person,
     encode,
 )
-from supervisor.websocket import BinaryMessageRefused, ConnectFailed, ConnectionLost, WebSocket, open_websocket
+from supervisor.relay.websocket import BinaryMessageRefused, ConnectFailed, ConnectionLost, WebSocket, open_websocket
 
 FIRST_RETRY_SECONDS = 0.05
 LAST_RETRY_SECONDS = 2.0

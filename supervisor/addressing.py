@@ -9,7 +9,7 @@ from typing import Final
 from bus.steps.store import Look
 from crypto.envelope import V1_1, Envelope, check_recipient
 from crypto.errors import Reason, Unreadable
-from supervisor.frames import ArtifactResponse, MessageNew
+from supervisor.relay.frames import ArtifactResponse, MessageNew
 
 GROUP: Final = "group"
 KINDS: Final = frozenset({"h2a", GROUP, "h2h"})

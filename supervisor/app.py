@@ -21,7 +21,6 @@ from host.instance import Instance
 from host.log_stream import drain_streams
 from host.strays import reap_strays
 from supervisor.bulletin import Bulletin
-from supervisor.connection import RelayAddress
 from supervisor.control.control_socket import Answer, Request
 from supervisor.control.keeper_link import CONNECTED, STANDBY, KeeperLink
 from supervisor.drain import drain
@@ -34,7 +33,8 @@ from supervisor.operator import OBEYED, Operator
 from supervisor.parts import Parts, open_parts
 from supervisor.pool.pool_settings import HandlerUnusable
 from supervisor.redis_check import RedisUnfit, check_redis
-from supervisor.rest import open_rest
+from supervisor.relay.connection import RelayAddress
+from supervisor.relay.rest import open_rest
 from supervisor.settings.config import SupervisorSettings
 from supervisor.settings.secrets import Secret, StoreSecretMissing, load_or_make_store_secret, load_store_secret
 from supervisor.starting import Patience, answered_while_starting

@@ -16,12 +16,12 @@ import trio
 from bus.steps.store import Store
 from bus.steps.work_lease import Office
 from bus.transport.wire import RedisFailed
-from supervisor.frames import ArtifactResponse, MessageNew
-from supervisor.ids import is_id
 from supervisor.inbound import Inbound, MessageFrame
 from supervisor.observe.health import Check
 from supervisor.observe.metrics import Metrics
-from supervisor.rest import Page, Rest, RestFailed
+from supervisor.relay.frames import ArtifactResponse, MessageNew
+from supervisor.relay.ids import is_id
+from supervisor.relay.rest import Page, Rest, RestFailed
 
 INTERVAL_SECONDS = 60.0
 RETRY_SECONDS = 1.0

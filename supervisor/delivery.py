@@ -16,12 +16,12 @@ from bus.steps.store import now_ms
 from bus.transport.acquire import acquire
 from bus.transport.wire import MENDABLE, RedisFailed
 from host.instance import Instance
-from supervisor.connection import Connection, NotConnected
-from supervisor.frames import MessageAck, MessageError, StreamAbort
 from supervisor.observe.metrics import Metrics
 from supervisor.observe.tracing import MessageTraces
-from supervisor.payloads import resend_frame
-from supervisor.rest import bounded_seconds
+from supervisor.relay.connection import Connection, NotConnected
+from supervisor.relay.frames import MessageAck, MessageError, StreamAbort
+from supervisor.relay.payloads import resend_frame
+from supervisor.relay.rest import bounded_seconds
 from supervisor.sent_times import SentTimes
 from supervisor.streams import Streams
 

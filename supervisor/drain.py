@@ -9,7 +9,7 @@ import trio
 
 from bus.transport.wire import RedisFailed
 from supervisor.parts import Parts
-from supervisor.rest import RestFailed
+from supervisor.relay.rest import RestFailed
 
 SETTLE_POLL_SECONDS = 0.05
 LEAST_SHARE = 0.2

@@ -7,7 +7,7 @@ import hashlib
 
 import msgspec
 
-from supervisor.frames import ArtifactResponse, MessageNew
+from supervisor.relay.frames import ArtifactResponse, MessageNew
 
 HEAD_BYTES = 256
 MOST_PLAINTEXT_BYTES = 16_384

@@ -32,13 +32,13 @@ from crypto.groups import (
 )
 from crypto.identity import LocalDevice, PublicIdentity
 from supervisor.addressing import GROUP
-from supervisor.asking import Shared, asked
-from supervisor.frames import ArtifactResponse, GroupKeyRotated, MessageNew
 from supervisor.members import Members
 from supervisor.observe.metrics import Metrics
 from supervisor.owners import Owner, Owners
-from supervisor.payloads import inbound_message, message_ms
-from supervisor.rest import Rest, RestFailed
+from supervisor.relay.asking import Shared, asked
+from supervisor.relay.frames import ArtifactResponse, GroupKeyRotated, MessageNew
+from supervisor.relay.payloads import inbound_message, message_ms
+from supervisor.relay.rest import Rest, RestFailed
 
 AGAIN_SECONDS: Final = 1.0
 MOST_ROTATIONS_WAITING: Final = 1000

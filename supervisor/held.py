@@ -17,7 +17,7 @@ from supervisor.inbound import Inbound
 from supervisor.observe.metrics import Metrics
 from supervisor.redis_trouble import said_trouble
 from supervisor.refetch import MessageFrame, Refetch
-from supervisor.rest import Rest, RestFailed
+from supervisor.relay.rest import Rest, RestFailed
 
 LOOK_SECONDS = 1.0
 

@@ -3,7 +3,7 @@
 import msgspec
 
 from bus.steps.store import Arrival, Source
-from supervisor.frames import ArtifactResponse, MessageNew
+from supervisor.relay.frames import ArtifactResponse, MessageNew
 
 MessageFrame = MessageNew | ArtifactResponse
 

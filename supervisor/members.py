@@ -16,7 +16,7 @@ from crypto.errors import Reason, Unreadable
 from crypto.grants import KeyChangePolicy
 from crypto.identity import PublicIdentity
 from crypto.prekeys import bundle_from_json, check_bundle
-from supervisor.rest import Json, Rest, RestFailed
+from supervisor.relay.rest import Json, Rest, RestFailed
 
 MOST_DEVICES: Final = 5
 LOOK_AGAIN_SECONDS: Final = 60.0

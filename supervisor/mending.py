@@ -9,7 +9,7 @@ import structlog
 
 from bus.steps.letters import Quarantine, Quarantined
 from crypto.errors import Reason
-from supervisor.frames import ArtifactResponse, MalformedFrame, MessageNew, decode_from_relay
+from supervisor.relay.frames import ArtifactResponse, MalformedFrame, MessageNew, decode_from_relay
 
 # `bad_signature` too: what a person signs with changed keys before the relation shows them verifies under no pinned pair.
 OWNER_REASONS = frozenset(

@@ -26,16 +26,16 @@ from crypto.envelope import V1_1, V1_2
 from crypto.prekeys import Bundle
 from crypto.streams import StreamKey, stream_start_payload
 from supervisor.addressing import GROUP
-from supervisor.connection import Connection, NotConnected
-from supervisor.frames import Frame, MessageSend, StreamAbort, StreamDone, StreamStart
 from supervisor.observe.metrics import Metrics
 from supervisor.observe.tracing import MessageTraces
 from supervisor.outgoing import Head
-from supervisor.own_words import OwnWords
-from supervisor.payloads import payload_type_of, reply_id, reply_message_id, resend_frame
 from supervisor.rate_line import RateLine
 from supervisor.recipients import Recipient, Recipients, has_same_keys, row_of, shows_streams
-from supervisor.rest import RestFailed
+from supervisor.relay.connection import Connection, NotConnected
+from supervisor.relay.frames import Frame, MessageSend, StreamAbort, StreamDone, StreamStart
+from supervisor.relay.own_words import OwnWords
+from supervisor.relay.payloads import payload_type_of, reply_id, reply_message_id, resend_frame
+from supervisor.relay.rest import RestFailed
 from supervisor.sealer import Addressed, CannotSeal, EpochRaised, OfferFirst, SealedFor, Sealer
 from supervisor.sent_times import SentTimes
 from supervisor.sessions import Peer

@@ -31,11 +31,11 @@ from crypto.grants import (
 )
 from crypto.identity import PublicIdentity
 from crypto.prekeys import Bundle, bundle_from_json, check_bundle
-from supervisor.asking import Answer, Shared, asked
-from supervisor.frames import Relation
 from supervisor.grant_ledger import GrantLedger
 from supervisor.members import Member, find_member
-from supervisor.rest import Rest, RestFailed
+from supervisor.relay.asking import Answer, Shared, asked
+from supervisor.relay.frames import Relation
+from supervisor.relay.rest import Rest, RestFailed
 
 DEVICES_FRESH_MS = 24 * 3600 * 1000
 DEVICES_NOTED_AGAIN_MS = 3600 * 1000
@@ -225,7 +225,7 @@ class Owners:
     async def admits(self, owner: Owner, device_id: str, wait_seconds: float | None = None) -> bool:
         """Whether a device that signed a message counts: listed, with a valid signed prekey under the pinned pair. For an
         unlisted one the list is fetched again, at most once a minute per owner. While the relay does not give it, the message waits
-        (supervisor/asking.py), and then it does not count.
+        (supervisor/relay/asking.py), and then it does not count.
         """
         now = trio.current_time()
         if device_id in owner.grant.devices:

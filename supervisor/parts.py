@@ -29,9 +29,28 @@ from crypto.grants import KeyChangePolicy
 from crypto.identity import LocalDevice
 from host.budgets import UNLIMITED_REDIS_BYTES, Budgets, IntakeBudgets, StoreBudgets
 from host.instance import Instance
-from supervisor.connection import Connection, RelayAddress
 from supervisor.delivery import Delivery
-from supervisor.frames import (
+from supervisor.grant_ledger import GrantLedger
+from supervisor.groups import Groups
+from supervisor.inbound import Inbound
+from supervisor.members import Members
+from supervisor.observe.health import Check
+from supervisor.observe.metrics import Metrics
+from supervisor.outbound import Outbound
+from supervisor.overflow import Overflow
+from supervisor.owners import Owners
+from supervisor.pool.process import WorkerExit
+from supervisor.pool.workforce import Workforce
+from supervisor.prekeys import Prekeys
+from supervisor.readiness import bus_check, prekeys_check, relay_check
+from supervisor.reading import Reader
+from supervisor.recipients import Recipients
+from supervisor.reclaimer import Reclaimer
+from supervisor.redis_trouble import say_trouble
+from supervisor.redis_watch import RedisWatch
+from supervisor.relations import Relations
+from supervisor.relay.connection import Connection, RelayAddress
+from supervisor.relay.frames import (
     ArtifactResponse,
     FromRelay,
     GroupKeyRotated,
@@ -44,33 +63,14 @@ from supervisor.frames import (
     RelationRevoked,
     RelationSuspended,
 )
-from supervisor.grant_ledger import GrantLedger
-from supervisor.groups import Groups
-from supervisor.inbound import Inbound
-from supervisor.members import Members
-from supervisor.observe.health import Check
-from supervisor.observe.metrics import Metrics
-from supervisor.outbound import Outbound
-from supervisor.overflow import Overflow
-from supervisor.own_words import OwnWords
-from supervisor.owners import Owners
-from supervisor.pool.process import WorkerExit
-from supervisor.pool.workforce import Workforce
-from supervisor.prekeys import Prekeys
-from supervisor.readiness import bus_check, prekeys_check, relay_check
-from supervisor.reading import Reader
-from supervisor.recipients import Recipients
-from supervisor.reclaimer import Reclaimer
-from supervisor.redis_trouble import say_trouble
-from supervisor.redis_watch import RedisWatch
-from supervisor.relations import Relations
-from supervisor.rest import Rest
+from supervisor.relay.own_words import OwnWords
+from supervisor.relay.rest import Rest
+from supervisor.relay.slots import Slots
 from supervisor.sealer import Sealer
 from supervisor.sent_times import SentTimes
 from supervisor.sessions import Sessions
 from supervisor.settings.config import SupervisorSettings
 from supervisor.shared_work import shared_work
-from supervisor.slots import Slots
 from supervisor.standstill import RelayDate
 from supervisor.starting import Patience
 from supervisor.streams import Streams

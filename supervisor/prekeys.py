@@ -29,7 +29,7 @@ from crypto.prekeys import (
     rotation_is_due,
 )
 from supervisor.observe.metrics import Metrics
-from supervisor.rest import Rest, RestFailed
+from supervisor.relay.rest import Rest, RestFailed
 
 ONE_TIME_PUBLISHED = 100
 ONE_TIME_REFILL_UNDER = 25

@@ -12,7 +12,7 @@ import trio
 
 from bus.steps.outbox import Commit, Committed
 from supervisor.observe.metrics import Metrics
-from supervisor.turnstile import Turnstile
+from supervisor.relay.turnstile import Turnstile
 
 Made = TypeVar("Made")
 Attempt = Callable[[], Awaitable[tuple[Made, Commit]]]

@@ -2,10 +2,10 @@
 
 from bus.transport.leases import LeaseKeeper
 from bus.transport.readers import LiveSubscriber, StreamReader
-from supervisor.connection import Connection, State
 from supervisor.observe.health import SILENT_SECONDS, Check
 from supervisor.prekeys import Prekeys
-from supervisor.slots import Slots
+from supervisor.relay.connection import Connection, State
+from supervisor.relay.slots import Slots
 
 
 def relay_check(connection: Connection, slots: Slots) -> Check:

@@ -21,8 +21,8 @@ from bus.transport.wire import RedisFailed
 from bus.views.trace import KEPT_SECONDS
 from host.instance import Instance
 from supervisor.observe.metrics import Metrics
-from supervisor.own_words import OwnWords
 from supervisor.redis_trouble import said_trouble
+from supervisor.relay.own_words import OwnWords
 
 INTERVAL_SECONDS = 1.0
 OFFICE_SECONDS = 5.0

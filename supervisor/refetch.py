@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from bus.steps.letters import digest_of, name_beside
-from supervisor.frames import ArtifactResponse, MessageNew
-from supervisor.rest import Rest, RestFailed
+from supervisor.relay.frames import ArtifactResponse, MessageNew
+from supervisor.relay.rest import Rest, RestFailed
 
 MessageFrame = MessageNew | ArtifactResponse
 

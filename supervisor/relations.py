@@ -6,10 +6,10 @@ import structlog
 import trio
 
 from bus.transport.wire import RedisFailed
-from supervisor.frames import Relation
 from supervisor.owners import Owners
-from supervisor.related import essence_of
-from supervisor.rest import RestFailed
+from supervisor.relay.frames import Relation
+from supervisor.relay.related import essence_of
+from supervisor.relay.rest import RestFailed
 
 RETRY_SECONDS = 5.0
 MOST_WAITING = 1000

@@ -31,7 +31,7 @@ from supervisor.observe.metrics import Metrics
 from supervisor.owners import Owners
 from supervisor.redis_trouble import said_trouble
 from supervisor.refetch import Refetch
-from supervisor.rest import Rest, RestFailed
+from supervisor.relay.rest import Rest, RestFailed
 
 LOOK_SECONDS = 1.0
 MOST_EVENTS = 1000

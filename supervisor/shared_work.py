@@ -13,7 +13,7 @@ from supervisor.held import Held
 from supervisor.inbound import Inbound
 from supervisor.observe.metrics import Metrics
 from supervisor.owners import Owners
-from supervisor.rest import Rest
+from supervisor.relay.rest import Rest
 from supervisor.second_chances import SecondChances
 
 

@@ -22,9 +22,9 @@ from crypto.errors import TooLarge
 from crypto.identity import LocalDevice
 from crypto.streams import StreamKey, seal_delta
 from host.lines import MOST_TAGS_SAID
-from supervisor.connection import Connection, NotConnected
-from supervisor.frames import Frame, StreamAbort, StreamDelta, TypingStart, TypingStop
 from supervisor.observe.metrics import Metrics
+from supervisor.relay.connection import Connection, NotConnected
+from supervisor.relay.frames import Frame, StreamAbort, StreamDelta, TypingStart, TypingStop
 
 MOST_WAITING = 500
 MOST_WAITING_BYTES = 4 << 20  # a delta is at most 100,000 characters; most are a few words

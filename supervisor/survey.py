@@ -23,7 +23,7 @@ from supervisor.observe.metrics import Metrics
 from supervisor.pool.places import WorkerStatus
 from supervisor.pool.process import Stage
 from supervisor.pool.workforce import Workforce
-from supervisor.slots import Slots
+from supervisor.relay.slots import Slots
 
 LOOK_SECONDS = 2.0
 DEAF_SECONDS = 10.0

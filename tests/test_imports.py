@@ -19,7 +19,7 @@ ALLOWED = {
     "bus": {"bus", "host"},
     "workers": {"workers", "bus", "host"},
     "supervisor": {"supervisor", "crypto", "bus", "host"},
-    "sandbox": {"sandbox", "crypto", "bus", "host", "supervisor.frames", "supervisor.websocket"},
+    "sandbox": {"sandbox", "crypto", "bus", "host", "supervisor.relay.frames", "supervisor.relay.websocket"},
     "examples": {"examples", "workers"},
 }
 KEYS_AND_MESSAGES = ("crypto", "httpx2", "openai", "trio_websocket", "supervisor.app", "workers", "sandbox")
@@ -79,7 +79,7 @@ def test_only_the_adapter_imports_trio_websocket() -> None:
         for path in (ROOT / package).rglob("*.py")
         if any(name.split(".")[0] == "trio_websocket" for name in imported_names(path))
     }
-    assert users <= {"supervisor/websocket.py"}
+    assert users <= {"supervisor/relay/websocket.py"}
 
 
 @pytest.mark.pure

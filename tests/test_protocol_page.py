@@ -21,8 +21,8 @@ from sandbox.relay.faults import BOTH_FORMS, FaultKind, FaultRequest
 from sandbox.relay.rest import ProtocolRest
 from sandbox.relay.rest_files import FilesRest
 from sandbox.relay.rest_sandbox import SandboxRest
-from supervisor import frames
-from supervisor.rest import Rest
+from supervisor.relay import frames
+from supervisor.relay.rest import Rest
 from tests.crypto.known_answers import derivations
 from tests.crypto.worked_example import WORKED_EXAMPLE, page_lines, worked_example
 

@@ -8,7 +8,7 @@ from sandbox.api import RelayApi
 from sandbox.children import relay_process
 from sandbox.people import connected, make_person
 from tests.sandbox.connect_proxy import BASIC, connect_proxy
-from tests.sandbox.test_websocket_tls import tls_front
+from tests.supervisor.relay.test_websocket_tls import tls_front
 from tests.world import World, _free_port, agent
 
 

@@ -15,7 +15,7 @@ from sandbox.relay.faults import FaultKind
 from sandbox.relay.hub import Hub
 from sandbox.relay.records import Agent, Person
 from sandbox.relay.state import Refused
-from supervisor.frames import FromRelay
+from supervisor.relay.frames import FromRelay
 
 Page = tuple[list[FromRelay], str | None]
 """A list and its `next_cursor`."""

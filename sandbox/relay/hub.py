@@ -12,7 +12,7 @@ from sandbox.relay.faults import FaultKind, FaultRequest, Faults
 from sandbox.relay.records import Conversation, Message
 from sandbox.relay.state import RelayState
 from sandbox.relay.stats import Stats
-from supervisor.frames import Frame, encode
+from supervisor.relay.frames import Frame, encode
 
 MAX_AGENT_CONNECTIONS = 3
 MAX_QUEUED_FRAMES = 10_000

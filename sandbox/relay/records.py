@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from supervisor.frames import ArtifactResponse, MessageNew
+from supervisor.relay.frames import ArtifactResponse, MessageNew
 
 
 class SignedPrekey(msgspec.Struct, frozen=True):

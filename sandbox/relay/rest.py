@@ -14,7 +14,7 @@ from sandbox.relay.records import (
     SignedPrekey,
 )
 from sandbox.relay.state import Refused, RelayState
-from supervisor.frames import GroupKeyRotated, PrekeysLow, Relation
+from supervisor.relay.frames import GroupKeyRotated, PrekeysLow, Relation
 
 MAX_PAGE = 200
 DEFAULT_PAGE = 50

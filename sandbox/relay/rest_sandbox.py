@@ -14,13 +14,7 @@ from sandbox.relay.faults import FaultKind, FaultRequest, kinds_of
 from sandbox.relay.http import Rest, body_of
 from sandbox.relay.rest import relation_payload
 from sandbox.relay.state import Refused
-from supervisor.frames import (
-    Relation,
-    RelationEstablished,
-    RelationRestored,
-    RelationRevoked,
-    RelationSuspended,
-)
+from supervisor.relay.frames import Relation, RelationEstablished, RelationRestored, RelationRevoked, RelationSuspended
 
 ABNORMAL_RESTART = 1012
 

@@ -12,7 +12,7 @@ from sandbox.relay.hub import Connection, Hub
 from sandbox.relay.records import Agent, Person
 from sandbox.relay.state import Draft, Refused
 from sandbox.relay.streams import Streams
-from supervisor.frames import (
+from supervisor.relay.frames import (
     ArtifactAnswer,
     Auth,
     MessageAck,

@@ -15,7 +15,7 @@ from sandbox.relay.faults import FaultKind
 from sandbox.relay.hub import Connection, Hub
 from sandbox.relay.sessions import AgentSession, PersonSession, Sending
 from sandbox.relay.streams import Streams
-from supervisor.frames import (
+from supervisor.relay.frames import (
     Auth,
     AuthError,
     AuthOk,

@@ -5,7 +5,7 @@ import trio
 
 from sandbox.relay.hub import Connection, Hub
 from sandbox.relay.records import Conversation
-from supervisor.frames import StreamAbort, StreamDelta, StreamDone, StreamError, StreamStart
+from supervisor.relay.frames import StreamAbort, StreamDelta, StreamDone, StreamError, StreamStart
 
 MAX_STREAM_SECONDS = 300.0
 ORPHAN_SECONDS = 30.0

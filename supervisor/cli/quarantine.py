@@ -28,9 +28,9 @@ from supervisor.cli.store import (
     when_tried,
 )
 from supervisor.evidence import decode_evidence
-from supervisor.frames import MessageNew
 from supervisor.mending import kept_frame
 from supervisor.observe.remedies import quarantine_remedy
+from supervisor.relay.frames import MessageNew
 
 COMMANDS: Mapping[str, str] = {
     name: f"supervisor.cli.quarantine:{name}_quarantined" for name in ("list", "show", "retry", "drop")

@@ -16,7 +16,7 @@ import trio
 from supervisor.doctor.case import Case
 from supervisor.doctor.clock import skew
 from supervisor.doctor.findings import Finding, at_least, bad, judged, ok, unknown, warn
-from supervisor.rest import open_client
+from supervisor.relay.rest import open_client
 from supervisor.settings.secrets import Secret
 from supervisor.settings.way import Way
 

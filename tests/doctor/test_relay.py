@@ -16,7 +16,7 @@ from supervisor.doctor.case import Case
 from supervisor.doctor.findings import Finding
 from supervisor.doctor.relay import look_at_relay
 from tests.doctor.builders import case_of, named
-from tests.sandbox.test_websocket_tls import certificate, tls_front
+from tests.supervisor.relay.test_websocket_tls import certificate, tls_front
 from tests.supervisor.settings.environment import AGENT_ID, TOKEN
 from tests.supervisor.web_server import Asked, response, web_server
 

@@ -24,8 +24,8 @@ from bus.transport.wire import RedisDenied, RedisFailed, RedisFull, RedisRefused
 from supervisor.overflow import Overflow
 from supervisor.redis_watch import RedisWatch
 from supervisor.relations import Relations
-from supervisor.rest import RestFailed
-from supervisor.slots import Slots
+from supervisor.relay.rest import RestFailed
+from supervisor.relay.slots import Slots
 from tests.redis_server import redis_server
 from tests.supervisor.builders import KEYS, Core, open_core
 from tests.supervisor.doubles import FakeRest
@@ -105,7 +105,7 @@ REDIS_LOOPS = (
     "supervisor/redis_watch.py:RedisWatch._look",
     "supervisor/relations.py:Relations._read",
     "supervisor/second_chances.py:SecondChances._obey",
-    "supervisor/slots.py:Slots.run",
+    "supervisor/relay/slots.py:Slots.run",
     "supervisor/time_guard.py:TimeGuard.run",
     "workers/runner.py:Runner._be_seen",
 )

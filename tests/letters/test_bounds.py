@@ -12,8 +12,8 @@ import trio.testing
 from bus.views.trace import Ledger
 from host.budgets import EVIDENCE_BYTES
 from supervisor.evidence import decode_evidence
-from supervisor.frames import MessageNew
 from supervisor.overflow import Overflow
+from supervisor.relay.frames import MessageNew
 from tests.letters.test_second_chances import (
     count_is,
     restore,

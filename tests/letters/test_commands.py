@@ -18,8 +18,8 @@ from bus.steps.seal import StoreSeal
 from bus.steps.store import Arrival, Source, Store
 from bus.transport.client import open_redis
 from crypto.strict_base64 import encode
-from supervisor.frames import MessageNew
-from supervisor.frames import encode as encode_frame
+from supervisor.relay.frames import MessageNew
+from supervisor.relay.frames import encode as encode_frame
 from tests.bus.builders import job_of
 from tests.keys.running import NAMES, environ_of, run
 from tests.redis_server import redis_server

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from bus.steps.store import Intake
-from supervisor.frames import MessageNew
+from supervisor.relay.frames import MessageNew
 from tests.letters.test_second_chances import second_chances, until_tried
 from tests.supervisor.builders import Core
 from tests.supervisor.person import CONVERSATION, PERSON

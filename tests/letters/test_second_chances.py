@@ -16,9 +16,9 @@ from bus.transport.trouble import Trouble
 from bus.transport.wire import RedisFailed
 from bus.views.trace import Ledger
 from crypto.envelope import Expected, parse_envelope, ratchet_wrap
-from supervisor.frames import GroupKeyRotated, MessageNew
 from supervisor.mending import group_key_came, mark, owner_changed, session_began
-from supervisor.rest import RestFailed
+from supervisor.relay.frames import GroupKeyRotated, MessageNew
+from supervisor.relay.rest import RestFailed
 from tests.redis_server import running_redis
 from tests.supervisor.builders import Core, open_core, until
 from tests.supervisor.doubles import FakeRest

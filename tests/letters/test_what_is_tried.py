@@ -13,7 +13,7 @@ from bus.steps.store import Intake, Source, now_ms
 from supervisor.inbound import MessageFrame, Waiting
 from supervisor.incoming import Incoming
 from supervisor.mending import Hope
-from supervisor.rest import RestFailed
+from supervisor.relay.rest import RestFailed
 from tests.letters.test_second_chances import (
     BEN,
     count_is,

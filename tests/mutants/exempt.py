@@ -9,7 +9,7 @@ EXEMPT: Final[dict[str, tuple[str, ...]]] = {
         *("bus/transport/client.py", "bus/transport/at_once.py", "bus/transport/link.py", "bus/transport/wire.py", "host/lines.py", "host/log_stream.py", "bus/transport/readers.py"),
         *("bus/telemetry/receiver.py", "bus/telemetry/encoding.py"),
         *("bus/transport/route.py", "host/socket_place.py", "bus/transport/leases.py", "bus/transport/asked_node.py", "bus/transport/backoff.py", "bus/transport/trouble.py", "bus/transport/refusals.py"),
-        *("supervisor/websocket.py", "supervisor/guarded_stream.py", "supervisor/tunnel.py", "supervisor/observe/http.py"),
+        *("supervisor/relay/websocket.py", "supervisor/relay/guarded_stream.py", "supervisor/relay/tunnel.py", "supervisor/observe/http.py"),
         *("host/bounded_listener.py",),
         *("supervisor/keeper/notify.py", "supervisor/control/keeper_link.py"),
         *("supervisor/control/control_socket.py", "supervisor/redis_trouble.py"),
@@ -47,7 +47,7 @@ EXEMPT: Final[dict[str, tuple[str, ...]]] = {
         *("supervisor/observe/tracing.py", "supervisor/observe/otlp_metrics.py"),
     ),
     "it takes bytes apart that others made: generated and broken ones hold it, each byte turned and each length cut": (
-        *("bus/records/records.py", "bus/records/sealing.py", "supervisor/frames.py", "supervisor/answers.py", "supervisor/listing.py"),
-        "supervisor/ids.py",
+        *("bus/records/records.py", "bus/records/sealing.py", "supervisor/relay/frames.py", "supervisor/relay/answers.py", "supervisor/relay/listing.py"),
+        "supervisor/relay/ids.py",
     ),
 }  # fmt: skip

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from tests.sandbox.test_websocket_tls import pump
+from tests.supervisor.relay.test_websocket_tls import pump
 
 USER = "Us3r"
 PASSWORD = "S3cret@#9"

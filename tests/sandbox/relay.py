@@ -10,7 +10,7 @@ import trio
 from sandbox.api import AgentAccount, PersonAccount, RelayApi
 from sandbox.children import relay_process
 from sandbox.ulid import new_ulid
-from supervisor.frames import (
+from supervisor.relay.frames import (
     Auth,
     AuthOk,
     Frame,
@@ -23,7 +23,7 @@ from supervisor.frames import (
     decode_for_person,
     encode,
 )
-from supervisor.websocket import ConnectionLost, WebSocket, open_websocket
+from supervisor.relay.websocket import ConnectionLost, WebSocket, open_websocket
 
 
 class Talk(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ from sandbox.api import AgentAccount, RelayApi
 from sandbox.background import background
 from sandbox.device_state import DeviceState, Received
 from sandbox.ulid import new_ulid
-from supervisor.frames import (
+from supervisor.relay.frames import (
     Auth,
     AuthOk,
     Frame,
@@ -28,7 +28,7 @@ from supervisor.frames import (
     decode_from_relay,
     encode,
 )
-from supervisor.websocket import ConnectFailed, ConnectionLost, WebSocket, open_websocket
+from supervisor.relay.websocket import ConnectFailed, ConnectionLost, WebSocket, open_websocket
 
 
 class SimulatedAgent:

@@ -12,7 +12,7 @@ import trio
 
 from sandbox.chaos_proxy import ChaosProxy, chaos_proxy
 from sandbox.close_codes import CloseCodeReader
-from supervisor.websocket import ConnectFailed, ConnectionLost, open_websocket
+from supervisor.relay.websocket import ConnectFailed, ConnectionLost, open_websocket
 from tests.sandbox.raw_server import CLOSE, TEXT, Peer, encode_frame, raw_server
 
 

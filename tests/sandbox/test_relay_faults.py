@@ -6,8 +6,8 @@ import pytest
 import trio
 
 from sandbox.api import ApiRefused, RelayApi
-from supervisor.frames import Auth, AuthError, MessageAck, MessageError, MessageNew
-from supervisor.websocket import open_websocket
+from supervisor.relay.frames import Auth, AuthError, MessageAck, MessageError, MessageNew
+from supervisor.relay.websocket import open_websocket
 from tests.sandbox.relay import Client, Talk, agent_client, message, person_client, polled, say, talk
 
 

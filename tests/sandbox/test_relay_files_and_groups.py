@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from sandbox.api import ApiRefused, RelayApi
-from supervisor.frames import GroupKeyRotated, MessageNew, MessageSend
+from supervisor.relay.frames import GroupKeyRotated, MessageNew, MessageSend
 from tests.sandbox.relay import Talk, agent_client, person_client, relay, talk
 
 CIPHERTEXT = bytes(range(256)) * 1000

@@ -8,7 +8,7 @@ import trio
 from sandbox.api import ApiRefused, RelayApi
 from sandbox.children import relay_process
 from sandbox.relay.serve import NotLoopback, listen_on_loopback
-from supervisor.frames import (
+from supervisor.relay.frames import (
     Auth,
     AuthError,
     MessageAck,
@@ -21,7 +21,7 @@ from supervisor.frames import (
     RelationRevoked,
     TypingStart,
 )
-from supervisor.websocket import open_websocket
+from supervisor.relay.websocket import open_websocket
 from tests.sandbox.relay import (
     Client,
     Talk,

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from supervisor.frames import (
+from supervisor.relay.frames import (
     MessageAck,
     MessageNew,
     StreamAbort,

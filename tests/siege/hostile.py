@@ -9,7 +9,7 @@ from crypto.wraps import RatchetWrap
 from sandbox.api import RelayApi
 from sandbox.people import Person
 from sandbox.ulid import new_ulid
-from supervisor.frames import MessageSend, encode
+from supervisor.relay.frames import MessageSend, encode
 
 MESSAGE_CHARS = 760_000
 """Of text, so that its envelope is just under the 1 MiB that PROTOCOL §5 allows after base64."""

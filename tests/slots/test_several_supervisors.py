@@ -8,7 +8,7 @@ import trio
 
 from bus.records.records import Reply
 from host.instance import Instance
-from supervisor.frames import MessageAck, MessageSend, StreamDone, StreamStart
+from supervisor.relay.frames import MessageAck, MessageSend, StreamDone, StreamStart
 from tests.redis_server import redis_server
 from tests.supervisor.builders import WAIT_SECONDS, Core, open_core, reply_to_next, sending, worker
 from tests.supervisor.doubles import FakeRest

@@ -32,18 +32,18 @@ from host.budgets import IntakeBudgets
 from host.instance import Instance
 from supervisor.catchup import Catchup
 from supervisor.delivery import Delivery
-from supervisor.frames import ArtifactResponse, MessageNew
 from supervisor.grant_ledger import GrantLedger
 from supervisor.groups import Groups
 from supervisor.inbound import Inbound
 from supervisor.members import Members
 from supervisor.observe.metrics import Metrics
 from supervisor.outbound import Outbound
-from supervisor.own_words import OwnWords
 from supervisor.owners import Owners
 from supervisor.prekeys import Prekeys
 from supervisor.reading import Reader
 from supervisor.recipients import Recipients
+from supervisor.relay.frames import ArtifactResponse, MessageNew
+from supervisor.relay.own_words import OwnWords
 from supervisor.sealer import Sealer
 from supervisor.second_chances import SecondChances
 from supervisor.sent_times import SentTimes

@@ -4,9 +4,9 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
-from supervisor.connection import Connection, NotConnected, State
-from supervisor.frames import Frame, FromRelay, Relation
-from supervisor.rest import Json, Page, Rest, RestFailed
+from supervisor.relay.connection import Connection, NotConnected, State
+from supervisor.relay.frames import Frame, FromRelay, Relation
+from supervisor.relay.rest import Json, Page, Rest, RestFailed
 
 
 async def relations_of(rest: Rest) -> list[Relation]:

@@ -12,14 +12,7 @@ from bus.records.records import Payload
 from bus.steps.store import now_ms
 from crypto.envelope import V1_1, Envelope, Expected, parse_envelope, verify_signature
 from crypto.groups import GroupKey, GroupKeys, open_group_message, seal_group_key, seal_group_message
-from supervisor.frames import (
-    Frame,
-    MessageNew,
-    MessageSend,
-    StreamDelta,
-    StreamDone,
-    StreamStart,
-)
+from supervisor.relay.frames import Frame, MessageNew, MessageSend, StreamDelta, StreamDone, StreamStart
 from tests.redis_server import redis_server
 from tests.supervisor.builders import IDENTITY, Core, open_core, sending
 from tests.supervisor.doubles import FakeRest

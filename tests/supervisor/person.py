@@ -9,7 +9,7 @@ from crypto.envelope import Expected
 from crypto.identity import IdentityKeys, LocalDevice
 from crypto.prekeys import bundle_from_json
 from sandbox.device_state import DeviceState
-from supervisor.frames import Frame, MessageNew, MessageSend, Relation
+from supervisor.relay.frames import Frame, MessageNew, MessageSend, Relation
 from tests.supervisor.doubles import FakeRest
 
 AGENT = "01906abc-0000-7000-8000-000000000001"

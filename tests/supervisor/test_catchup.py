@@ -12,11 +12,11 @@ import trio.testing
 
 from crypto.envelope import Envelope
 from supervisor.catchup import Catchup, Stop
-from supervisor.frames import MessageAck, MessageNew
 from supervisor.inbound import MOST_UNPOLLED
 from supervisor.incoming import Incoming
 from supervisor.reading import Reading
-from supervisor.rest import Page, RestFailed
+from supervisor.relay.frames import MessageAck, MessageNew
+from supervisor.relay.rest import Page, RestFailed
 from tests.redis_server import running_redis
 from tests.supervisor.builders import WAIT_SECONDS, Core, open_core, until
 from tests.supervisor.doubles import FakeRest

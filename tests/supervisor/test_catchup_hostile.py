@@ -9,8 +9,8 @@ import pytest
 import trio
 
 from bus.steps.store import Intake
-from supervisor.frames import MessageNew
-from supervisor.rest import Rest
+from supervisor.relay.frames import MessageNew
+from supervisor.relay.rest import Rest
 from tests.supervisor.builders import WAIT_SECONDS, Core
 from tests.supervisor.person import AGENT, Person
 from tests.supervisor.test_catchup import fail_reading_once, poll, recent

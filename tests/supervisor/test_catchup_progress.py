@@ -13,9 +13,9 @@ import trio.testing
 
 from bus.steps.work_lease import Office
 from supervisor.catchup import DEAF_AFTER_SECONDS, Catchup, Stop
-from supervisor.frames import MessageNew
 from supervisor.inbound import MOST_UNPOLLED
-from supervisor.rest import Page, Rest, RestFailed
+from supervisor.relay.frames import MessageNew
+from supervisor.relay.rest import Page, Rest, RestFailed
 from tests.supervisor.builders import WAIT_SECONDS, Core, until
 from tests.supervisor.person import AGENT, CONVERSATION
 from tests.supervisor.test_catchup import NOTHING_TO_DO, poll, recent

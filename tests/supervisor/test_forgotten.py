@@ -9,7 +9,7 @@ from typing import cast
 from bus.steps.store import Intake
 from bus.transport.client import RedisClient, open_redis
 from crypto.renewal import MAX_GIVEN_UP_PER_DAY
-from supervisor.frames import Frame, MessageSend
+from supervisor.relay.frames import Frame, MessageSend
 from tests.drills.forks import forks
 from tests.redis_server import redis_server
 from tests.supervisor.builders import Core, open_core, reply_to_next, sending

@@ -8,9 +8,9 @@ import trio
 import trio.testing
 
 from bus.steps.store import Intake, now_ms
-from supervisor.frames import GroupKeyRotated
 from supervisor.groups import FETCH_AGAIN_SECONDS, MOST_AHEAD_MS, VAIN_SECONDS
-from supervisor.rest import RestFailed
+from supervisor.relay.frames import GroupKeyRotated
+from supervisor.relay.rest import RestFailed
 from tests.supervisor.builders import Core, until
 from tests.supervisor.group_scene import GROUP, IDS_KEPT, fetches, new_id, scene
 from tests.supervisor.person import CONVERSATION

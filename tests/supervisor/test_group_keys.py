@@ -8,8 +8,8 @@ import structlog
 import trio
 import trio.testing
 
-from supervisor.frames import GroupKeyRotated
-from supervisor.rest import RestFailed
+from supervisor.relay.frames import GroupKeyRotated
+from supervisor.relay.rest import RestFailed
 from tests.supervisor.builders import Core, open_core, reply_to_next, sending, until
 from tests.supervisor.group_scene import GROUP, OTHER_GROUP, Circle, fetches, scene
 from tests.supervisor.person import AGENT, Person

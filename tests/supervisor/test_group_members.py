@@ -10,7 +10,7 @@ import trio
 from bus.steps.store import Intake
 from crypto.grants import KeyChangePolicy
 from supervisor.members import Members, decide_member
-from supervisor.rest import RestFailed
+from supervisor.relay.rest import RestFailed
 from tests.supervisor.group_scene import scene
 from tests.supervisor.person import Person, relation_of
 
@@ -34,7 +34,7 @@ async def test_a_sender_of_whom_the_relay_shows_two_pairs_is_unknown(tmp_path: P
 async def test_a_message_waits_while_the_relay_does_not_show_its_sender(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.asking.AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("supervisor.relay.asking.AGAIN_SECONDS", 0.01)
     async with scene(tmp_path) as (core, circle, ada, _):
         said = circle.say(ada)
         core.rest.fail_next("devices", RestFailed("devices", 429, "RATE_LIMITED"))
@@ -45,8 +45,8 @@ async def test_a_message_waits_while_the_relay_does_not_show_its_sender(
 async def test_a_message_does_not_wait_for_ever_for_its_sender_and_is_read_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.asking.AGAIN_SECONDS", 0.01)
-    monkeypatch.setattr("supervisor.asking.WAIT_SECONDS", 0.05)
+    monkeypatch.setattr("supervisor.relay.asking.AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("supervisor.relay.asking.WAIT_SECONDS", 0.05)
     async with scene(tmp_path) as (core, circle, ada, _):
         said, later = circle.say(ada), circle.say(ada, "again")
         core.rest.fail_next("devices", *[RestFailed("devices", 500, "internal_error")] * 100)

@@ -11,8 +11,8 @@ from bus.records.records import LiveDelta, Payload, Reply, pack_live
 from bus.steps.store import now_ms
 from crypto.errors import Unreadable
 from crypto.streams import StreamReader as Growing
-from supervisor.frames import MessageSend, StreamDelta, StreamDone, StreamStart
-from supervisor.payloads import message_ms
+from supervisor.relay.frames import MessageSend, StreamDelta, StreamDone, StreamStart
+from supervisor.relay.payloads import message_ms
 from tests.supervisor.builders import KEYS, WAIT_SECONDS, Core, reply_to_next, sending, until, worker
 from tests.supervisor.group_scene import GROUP, fetches, new_id, opened, scene, spoken_to
 from tests.supervisor.person import AGENT, CONVERSATION

@@ -9,10 +9,8 @@ import pytest
 from bus.records.records import Payload
 from bus.steps.store import Intake, now_ms
 from crypto.envelope import V1_1
-from supervisor.frames import (
-    ArtifactResponse,
-)
 from supervisor.groups import MOST_AHEAD_MS
+from supervisor.relay.frames import ArtifactResponse
 from tests.supervisor.builders import worker
 from tests.supervisor.group_scene import GROUP, IDS_KEPT, OTHER_GROUP, fetches, new_id, pins, scene
 from tests.supervisor.person import AGENT, CONVERSATION
@@ -77,7 +75,7 @@ async def test_a_version_below_the_highest_is_not_asked_for(tmp_path: Path) -> N
 async def test_a_relay_that_does_not_answer_at_once_is_asked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.asking.AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("supervisor.relay.asking.AGAIN_SECONDS", 0.01)
     async with scene(tmp_path) as (core, circle, ada, _):
         core.rest.fail_next("group_key")
         await core.push(circle.say(ada))
@@ -85,7 +83,7 @@ async def test_a_relay_that_does_not_answer_at_once_is_asked_again(
 
 
 async def test_a_message_does_not_wait_for_ever_for_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("supervisor.asking.WAIT_SECONDS", 0.05)
+    monkeypatch.setattr("supervisor.relay.asking.WAIT_SECONDS", 0.05)
     async with scene(tmp_path) as (core, circle, ada, _):
         core.rest.hold_next("group_key")
         said = circle.say(ada)

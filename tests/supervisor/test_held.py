@@ -13,8 +13,8 @@ from bus.steps.held import Note, Notes
 from bus.steps.store import Intake
 from bus.steps.work_lease import Office
 from bus.views.trace import Ledger
-from supervisor.frames import MessageNew
 from supervisor.held import Held, Wanted
+from supervisor.relay.frames import MessageNew
 from tests.supervisor.builders import Core, open_core, until, worker
 from tests.supervisor.group_scene import scene as group_scene
 from tests.supervisor.person import CONVERSATION, PERSON, Person, message_frame

@@ -15,7 +15,7 @@ from bus.records.records import (
     decode_reply_record,
     open_reply,
 )
-from supervisor.frames import MessageNew, MessageSend
+from supervisor.relay.frames import MessageNew, MessageSend
 from tests.supervisor.builders import KEYS, Core, sending, worker
 from tests.supervisor.person import AGENT
 from tests.supervisor.test_inbound import scene

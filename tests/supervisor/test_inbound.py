@@ -11,7 +11,7 @@ import structlog
 import trio
 
 from bus.steps.store import Intake
-from supervisor.frames import ArtifactResponse, MessageNew
+from supervisor.relay.frames import ArtifactResponse, MessageNew
 from tests.redis_server import redis_server, running_redis
 from tests.supervisor.builders import Core, open_core
 from tests.supervisor.doubles import FakeRest
@@ -238,7 +238,7 @@ async def test_while_redis_is_away_frames_are_dropped_and_polls_asked_for_and_th
 async def test_a_relay_that_does_not_tell_relations_is_asked_again_while_the_message_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.asking.AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("supervisor.relay.asking.AGAIN_SECONDS", 0.01)
     async with scene(tmp_path) as (core, ada):
         core.rest.fail_next("relations")
         assert await core.polled(ada.say()) is Intake.ACCEPTED

@@ -9,7 +9,7 @@ import trio.testing
 
 from bus.steps.store import Intake
 from crypto.renewal import Renewal
-from supervisor.rest import Rest
+from supervisor.relay.rest import Rest
 from tests.supervisor.builders import open_core
 from tests.supervisor.doubles import relations_of
 from tests.supervisor.person import AGENT, CONVERSATION, Person, relation_of

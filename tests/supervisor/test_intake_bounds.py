@@ -12,7 +12,7 @@ import trio.testing
 
 from bus.steps.store import Intake
 from host.budgets import MIB, IntakeBudgets
-from supervisor.frames import MessageNew
+from supervisor.relay.frames import MessageNew
 from tests.redis_server import redis_server
 from tests.supervisor.builders import WAIT_SECONDS, Core, open_core
 from tests.supervisor.doubles import FakeRest

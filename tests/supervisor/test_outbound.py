@@ -14,7 +14,7 @@ from bus.records.records import decode_outbox_record
 from bus.steps.outbox import Commit
 from bus.steps.recovery import Reclaim
 from host.instance import Instance
-from supervisor.frames import Frame, MessageAck, MessageError, MessageSend
+from supervisor.relay.frames import Frame, MessageAck, MessageError, MessageSend
 from tests.redis_server import redis_server, running_redis
 from tests.supervisor.builders import WAIT_SECONDS, Core, open_core, reply_to_next, sending, text_reply, until, worker
 from tests.supervisor.doubles import FakeRest

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from supervisor.rest import RestFailed
+from supervisor.relay.rest import RestFailed
 from tests.supervisor.builders import Core, reply_to_next, sending, until
 from tests.supervisor.person import PERSON, Person
 from tests.supervisor.test_outbound import OTHER_CONVERSATION, dead_reasons, scene

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from bus.records.records import SCHEMA_VERSION, Payload, Reply, ReplyRecord
-from supervisor.connection import NotConnected
-from supervisor.frames import Frame, MessageSend, StreamAbort, StreamDone, StreamStart
 from supervisor.outgoing import Head
+from supervisor.relay.connection import NotConnected
+from supervisor.relay.frames import Frame, MessageSend, StreamAbort, StreamDone, StreamStart
 from tests.supervisor.builders import Core, sending, until, worker
 from tests.supervisor.person import CONVERSATION
 from tests.supervisor.test_outbound import scene

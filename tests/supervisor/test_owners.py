@@ -16,7 +16,7 @@ from crypto.errors import Unreadable
 from crypto.grants import KeyChangePolicy, Status
 from supervisor.grant_ledger import GrantLedger
 from supervisor.owners import DEVICES_FRESH_MS, Owner, Owners
-from supervisor.rest import RestFailed
+from supervisor.relay.rest import RestFailed
 from tests.redis_server import redis_server
 from tests.supervisor.builders import KEYS, Core, open_core
 from tests.supervisor.doubles import FakeRest
@@ -238,7 +238,7 @@ async def test_a_message_of_an_unlisted_device_has_the_list_fetched_again_once_a
 async def test_a_device_list_that_cannot_be_fetched_is_asked_for_again_while_the_message_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.asking.AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("supervisor.relay.asking.AGAIN_SECONDS", 0.01)
     async with scene(tmp_path) as (core, ada):
         ada.meet()
         await core.owners.refresh()
@@ -251,8 +251,8 @@ async def test_a_device_list_that_cannot_be_fetched_is_asked_for_again_while_the
 async def test_one_owner_whose_devices_the_relay_does_not_list_holds_up_nobody_and_is_asked_for_later(
     status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.asking.WAIT_SECONDS", 0.05)
-    monkeypatch.setattr("supervisor.asking.AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("supervisor.relay.asking.WAIT_SECONDS", 0.05)
+    monkeypatch.setattr("supervisor.relay.asking.AGAIN_SECONDS", 0.01)
     async with scene(tmp_path) as (core, ada):
         ada.meet()
         await core.owners.refresh()

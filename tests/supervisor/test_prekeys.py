@@ -12,7 +12,7 @@ from bus.steps.prekey_wish import PrekeyWish
 from crypto.identity import IdentityKeys, LocalDevice
 from crypto.prekeys import SIGNED_PREKEY_ROTATION_MS, bundle_from_json, check_bundle
 from supervisor.prekeys import MOST_UNUSED, Prekeys
-from supervisor.rest import Json, RestFailed
+from supervisor.relay.rest import Json, RestFailed
 from tests.redis_server import redis_server, running_redis
 from tests.supervisor.builders import IDENTITY, WAIT_SECONDS, Core, open_core
 from tests.supervisor.doubles import FakeRest

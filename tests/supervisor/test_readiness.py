@@ -6,11 +6,11 @@ import pytest
 import trio
 
 from bus.transport.readers import StreamReader
-from supervisor.connection import Connection, State
 from supervisor.observe.health import SILENT_SECONDS, Check
 from supervisor.prekeys import Prekeys
 from supervisor.readiness import bus_check, prekeys_check, relay_check
-from supervisor.slots import Slots
+from supervisor.relay.connection import Connection, State
+from supervisor.relay.slots import Slots
 
 pytestmark = pytest.mark.pure
 

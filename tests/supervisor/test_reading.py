@@ -12,9 +12,9 @@ from crypto import msgpack, strict_base64
 from crypto.content import SealedContent, seal_content
 from crypto.envelope import Body, Expected, parse_envelope, ratchet_wrap
 from crypto.errors import Reason, Unreadable
-from supervisor.frames import MessageNew
 from supervisor.incoming import Incoming
 from supervisor.reading import Reader, Reading, Unread
+from supervisor.relay.frames import MessageNew
 from tests.supervisor.builders import Core
 from tests.supervisor.person import AGENT, CONVERSATION, PERSON, Person
 from tests.supervisor.test_inbound import scene

@@ -4,9 +4,9 @@ import msgspec
 import pytest
 
 from bus.steps.letters import digest_of, name_beside
-from supervisor.frames import GroupKeyRotated, MessageNew
 from supervisor.refetch import Refetch
-from supervisor.rest import Page, RestFailed
+from supervisor.relay.frames import GroupKeyRotated, MessageNew
+from supervisor.relay.rest import Page, RestFailed
 from tests.supervisor.doubles import FakeRest
 from tests.supervisor.person import message_frame
 

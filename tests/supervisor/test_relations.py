@@ -8,10 +8,10 @@ import trio
 import trio.testing
 
 from bus.transport.wire import RedisFailed, RedisUnavailable
-from supervisor.frames import Relation
 from supervisor.owners import Owners
 from supervisor.relations import MOST_WAITING, RETRY_SECONDS, Relations
-from supervisor.rest import RestFailed
+from supervisor.relay.frames import Relation
+from supervisor.relay.rest import RestFailed
 
 pytestmark = pytest.mark.pure
 

@@ -16,9 +16,9 @@ from crypto.records import EMPTY_RECORD, MAX_UNANSWERED, DeviceRecord, Session
 from crypto.renewal import PREKEY_FRESH_SECONDS, never_sent_on, session_was_offered
 from crypto.sessions import start_session
 from supervisor.observe.metrics import Metrics
-from supervisor.own_words import RENEWED
 from supervisor.owners import Owner, Owners
-from supervisor.rest import RestFailed
+from supervisor.relay.own_words import RENEWED
+from supervisor.relay.rest import RestFailed
 from supervisor.sealer import Addressed, CannotSeal, OfferFirst, SealedFor, Sealer
 from supervisor.sessions import Loaded, Peer, Sessions
 from tests.supervisor.builders import IDENTITY

@@ -10,8 +10,8 @@ import trio.testing
 from bus.records.records import SCHEMA_VERSION, LiveDelta, OutboxRecord, pack_live
 from bus.transport.client import RedisUnavailable
 from crypto.streams import StreamKey
-from supervisor.frames import MessageError, StreamAbort, StreamDelta, StreamStart
-from supervisor.rest import RestFailed
+from supervisor.relay.frames import MessageError, StreamAbort, StreamDelta, StreamStart
+from supervisor.relay.rest import RestFailed
 from supervisor.streams import LiveStream
 from tests.supervisor.builders import KEYS, Core, reply_to_next, sending, until
 from tests.supervisor.person import AGENT, CONVERSATION, PERSON

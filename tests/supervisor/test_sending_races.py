@@ -14,8 +14,8 @@ from bus.steps.store import now_ms
 from bus.transport.readers import Entry
 from crypto.grants import decide_key_change
 from crypto.prekeys import Bundle
-from supervisor.own_words import PING, RENEWED
 from supervisor.owners import Owner
+from supervisor.relay.own_words import PING, RENEWED
 from supervisor.sealer import Addressed
 from supervisor.sessions import Peer
 from tests.supervisor.builders import Core, reply_to_next, sending, until

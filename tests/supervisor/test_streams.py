@@ -14,8 +14,8 @@ from bus.steps.outbox import Outbox
 from crypto.identity import LocalDevice
 from crypto.streams import StreamKey
 from host.lines import MOST_TAGS_SAID
-from supervisor.frames import Frame, StreamAbort, StreamDelta, StreamStart, TypingStart, TypingStop
 from supervisor.observe.metrics import Metrics
+from supervisor.relay.frames import Frame, StreamAbort, StreamDelta, StreamStart, TypingStart, TypingStop
 from supervisor.streams import (
     EARLY_SECONDS,
     MOST_EARLY_CHARACTERS,

@@ -20,7 +20,7 @@ from sandbox.api import AgentAccount, RelayApi
 from sandbox.children import relay_process
 from supervisor.observe.metrics import Metrics
 from supervisor.prekeys import Prekeys
-from supervisor.rest import Rest, RestFailed, open_rest
+from supervisor.relay.rest import Rest, RestFailed, open_rest
 from supervisor.settings.secrets import Secret
 from supervisor.twins import FOUND, Sightings, TwinTimes, TwinWatch
 from tests.redis_server import redis_server

@@ -15,7 +15,7 @@ from bus.settings.reader import Reader, Setting, SettingsError
 from supervisor.pool.environment import OURS_FOR_WORKERS
 from supervisor.settings.config import ALL_SETTINGS, SupervisorSettings
 from supervisor.settings.config import WorkerSettings as AloneSettings
-from tests.sandbox.test_websocket_tls import certificate
+from tests.supervisor.relay.test_websocket_tls import certificate
 from workers.settings import WorkerSettings, parse_options, read_settings
 
 pytestmark = pytest.mark.pure

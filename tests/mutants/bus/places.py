@@ -36,7 +36,7 @@ PARKING = (
     "tests/bus/steps/test_rules_bounds.py",
     "tests/bus/steps/test_rules_of_redis.py",
 )
-SLOTS = ("tests/bus/steps/test_slots_in_redis.py", "tests/slots/test_slots.py")
+SLOTS = ("tests/bus/steps/test_slots_in_redis.py", "tests/supervisor/relay/test_slots.py")
 ROTATION = ("tests/keys/test_rotate_store.py",)
 GRANTS = ("tests/bus/steps/test_vault.py",)
 LETTERS = (

@@ -47,7 +47,7 @@ HOUSE = (
         ("quarantine_is_bounded", "        if over <= 0:\n            return 0\n        oldest = await self._quarantine", "        if True:\n            return 0\n        oldest = await self._quarantine"),
     ),
     *of(
-        module("slots"), tests("slots/test_slots"),
+        module("relay/slots"), tests("supervisor/relay/test_slots"),
         ("abandoned_only_after_a_while", "if now - since >= ABANDONED_SECONDS]", "]"),
         ("the_dead_of_this_host_are_freed", "if name == self._me.holder or not self._instance.knows_dead(name):", "if True:"),
         ("over_takes_no_slot", "self._wanted = not self._over", "self._wanted = True"),

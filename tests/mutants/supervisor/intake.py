@@ -17,7 +17,7 @@ INTAKE = (
         ("addressed_to_this_group", "envelope.to if look.person is None else look.person", "envelope.to"),
     ),
     *of(
-        module("payloads"), tests("payloads", "hops"),
+        module("relay/payloads"), tests("supervisor/relay/test_payloads", "hops"),
         ("hops_are_no_truth_values", "if isinstance(value, bool) or not isinstance(value, int | float):", "if not isinstance(value, int | float):"),
         ("hops_are_not_negative", "max(value, 0)", "value"),
         ("hops_are_bounded", "int(min(max(value, 0), MOST_HOPS))", "int(max(value, 0))"),

@@ -7,7 +7,7 @@ from tests.mutants.supervisor.places import module, tests
 
 RELAY = (
     *of(
-        module("patience"), tests("patience"),
+        module("relay/patience"), tests("supervisor/relay/test_patience"),
         ("a_turn_of_our_own_does_not_count", "scope.deadline += patience.left_seconds", "waited = 0.0"),
         ("turns_are_bounded", "        patience.left_seconds -= waited\n", ""),
     ),
@@ -63,7 +63,7 @@ RELAY = (
         ("no_time_is_as_good_as_new", "        return math.inf\n", "        return 0.0\n"),
     ),
     *of(
-        module("connection"), tests("connection_ends"),
+        module("relay/connection"), tests("supervisor/relay/test_connection_ends"),
         ("the_backoff_grows", "min(failures, len(BACKOFF_SECONDS)) - 1", "0"),
         ("a_slot_is_given_up_after_failures", "(self.refusal is not None or failures > FAILURES_WITH_SLOT)", "False"),
         ("a_slot_is_kept_for_some_failures", "failures > FAILURES_WITH_SLOT)", "True)"),
@@ -74,7 +74,7 @@ RELAY = (
         ("without_a_slot_it_leaves", "nursery.start_soon(self._leave_without_slot, socket)", "pass"),
     ),
     *of(
-        module("heartbeat"), tests("heartbeat"),
+        module("relay/heartbeat"), tests("supervisor/relay/test_heartbeat"),
         ("silence_is_asked", "        return is_heard\n", "        return True\n"),
         ("company_is_asked_sooner", "if not self._has_company():\n", "if True:\n"),
         ("alone_is_asked_later", "if not self._has_company():\n", "if False:\n"),
@@ -86,23 +86,23 @@ RELAY = (
         ("no_later_than_alone", "min(gone_at, asked_at + PING_ANSWER_SECONDS + under_way)", "asked_at + PING_ANSWER_SECONDS + under_way"),
     ),
     *of(
-        module("connection"), tests("connection_patience"),
+        module("relay/connection"), tests("supervisor/relay/test_connection_patience"),
         ("brief_ones_count", "brief = 0 if is_steady else brief + 1", "brief = 0"),
         ("a_steady_one_forgives", "brief = 0 if is_steady else brief + 1", "brief = brief + 1"),
     ),
     *of(
-        module("connection"), tests("connection"),
+        module("relay/connection"), tests("supervisor/relay/test_connection"),
         ("the_limit_is_tried_soon", "return LIMIT_RETRY_SECONDS if reason == \"connection_limit\" else REFUSED_RETRY_SECONDS", "return REFUSED_RETRY_SECONDS"),
         ("auth_has_its_time", "with trio.fail_after(AUTH_SECONDS):", "with trio.fail_after(10**9):"),
     ),
     *of(
-        module("turnstile"), tests("turnstile"),
+        module("relay/turnstile"), tests("supervisor/relay/test_turnstile"),
         ("the_lowest_rank_first", "mine = (rank, next(self._numbers), trio.Event())", "mine = (0, next(self._numbers), trio.Event())"),
         ("who_was_cancelled_passes_on", "                self._pass_on()  # the", "                pass  # the"),
         ("one_at_a_time", "            self._is_taken = True\n", ""),
     ),
     *of(
-        module("wire_guard"), tests("wire_guard"),
+        module("relay/wire_guard"), tests("supervisor/relay/test_wire_guard"),
         ("the_upgrade_is_bounded", "if self._upgrade_bytes > UPGRADE_BYTES:", "if False:"),
         ("a_message_is_bounded", "if self._message_bytes > self._most_message_bytes:", "if False:"),
         ("fragments_are_bounded", "if self._fragments > FREE_FRAGMENTS + self._message_bytes // FRAGMENT_BYTES:", "if False:"),
@@ -113,22 +113,22 @@ RELAY = (
         ("what_is_unread_is_counted", "self.unread_bytes += self._message_bytes", "pass"),
     ),
     *of(
-        module("rest"), tests("answers", "rest_bounds", "rest_hostile", "rest"),
+        module("relay/rest"), tests("supervisor/relay/test_answers", "supervisor/relay/test_rest_bounds", "supervisor/relay/test_rest_hostile", "supervisor/relay/test_rest"),
         ("prekeys_told_are_bounded", "min(max(left, 0), MOST_PREKEYS_TOLD)", "max(left, 0)"),
     ),
     *of(
-        module("rest"), tests("answers"),
+        module("relay/rest"), tests("supervisor/relay/test_answers"),
         ("prekeys_told_are_not_negative", "min(max(left, 0), MOST_PREKEYS_TOLD)", "min(left, MOST_PREKEYS_TOLD)"),
         ("devices_without_an_id_are_left_out", "for entry in listed if id_in(entry, \"device_id\")]", "for entry in listed]"),
     ),
     *of(
-        module("rest"), tests("rest_bounds"),
+        module("relay/rest"), tests("supervisor/relay/test_rest_bounds"),
         ("a_page_is_bounded", "if taken_bytes >= self.page_bytes or len(frames) >= limit:", "if len(frames) >= limit:"),
         ("a_page_has_so_many", "if taken_bytes >= self.page_bytes or len(frames) >= limit:", "if taken_bytes >= self.page_bytes:"),
         ("after_a_large_page_fewer_are_asked_for", "max(1, len(frames)) if taken_bytes >= self.page_bytes else", ""),
     ),
     *of(
-        module("rest"), tests("rest_hostile"),
+        module("relay/rest"), tests("supervisor/relay/test_rest_hostile"),
         ("devices_are_bounded", "[entry async for entry in entries][:MOST_DEVICES]", "[entry async for entry in entries]"),
         ("retry_after_is_bounded", "float(min(value, MOST_RETRY_AFTER_SECONDS))", "float(value)"),
         ("retry_after_is_a_number", "or value != value or value <= 0", "or value <= 0"),
@@ -136,24 +136,24 @@ RELAY = (
         ("a_list_that_does_not_end_is_none", "if not listing.is_whole:", "if False:"),
     ),
     *of(
-        module("rest"), tests("outbound_devices"),
+        module("relay/rest"), tests("outbound_devices"),
         ("a_proxys_page_is_no_refusal", "and self.code != NOT_JSON", ""),
     ),
     *of(
-        module("rest"), tests("rest"),
+        module("relay/rest"), tests("supervisor/relay/test_rest"),
         ("too_many_requests_is_not_final", "and self.status not in (408, 429)", ""),
     ),
     *of(
-        module("bodies"), tests("rest_bounds", "rest_hostile", "rest"),
+        module("relay/bodies"), tests("supervisor/relay/test_rest_bounds", "supervisor/relay/test_rest_hostile", "supervisor/relay/test_rest"),
         ("bodies_are_bounded", "if max(came, given) > most_bytes:", "if False:"),
         ("bodies_are_bounded_as_they_come", "if max(came, given) > most_bytes:", "if given > most_bytes:"),
     ),
     *of(
-        module("bodies"), tests("rest_bounds"),
+        module("relay/bodies"), tests("supervisor/relay/test_rest_bounds"),
         ("an_encoding_that_was_not_asked_for", "if named not in ([\"gzip\"], [\"x-gzip\"]):", "if False:"),
     ),
     *of(
-        module("related"), tests("related"),
+        module("relay/related"), tests("supervisor/relay/test_related"),
         ("keys_are_bounded", "key if key is not None and len(key) <= MOST_KEY_CHARACTERS else None", "key"),
         ("scopes_are_bounded", "relation.scopes[:MOST_SCOPES]", "relation.scopes"),
         ("a_scope_is_bounded", "scope[:MOST_SCOPE_CHARACTERS]", "scope"),

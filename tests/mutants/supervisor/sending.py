@@ -132,7 +132,7 @@ SENDING = (
         ("a_delta_too_large_ends_its_stream", "        except (TooLarge, ValueError):\n", "        except KeyError:\n"),
     ),
     *of(
-        module("own_words"), tests("own_words"),
+        module("relay/own_words"), tests("supervisor/relay/test_own_words"),
         ("an_offer_names_what_was_lost", "        if lost:\n", "        if False:\n"),
         ("an_offer_names_no_more", "        if lost:\n", "        if True:\n"),
         ("each_offer_has_an_id_of_its_own", "{os.urandom(OFFER_BYTES).hex()}", ""),

@@ -54,7 +54,7 @@ WAITING = (
         ("only_messages_are_found", "if isinstance(frame, MessageNew | ArtifactResponse)]", "]"),
     ),
     *of(
-        module("asking"), tests("asking"),
+        module("relay/asking"), tests("supervisor/relay/test_asking"),
         ("a_no_is_not_asked_again", "                if error.is_final:\n                    return None\n", ""),
         ("asked_for_so_long", "with patient_for(WAIT_SECONDS if seconds is None else seconds):", "with patient_for(10**9):"),
         ("asked_as_long_as_the_asker_says", "with patient_for(WAIT_SECONDS if seconds is None else seconds):", "with patient_for(WAIT_SECONDS):"),

@@ -7,7 +7,7 @@ import pytest
 from bus.settings.reader import Malformed
 from supervisor.settings.config import SettingsError, SupervisorSettings
 from supervisor.settings.way import is_exempt, parse_proxy
-from tests.sandbox.test_websocket_tls import certificate
+from tests.supervisor.relay.test_websocket_tls import certificate
 from tests.supervisor.settings.environment import agent_environ
 
 pytestmark = pytest.mark.pure

@@ -1,0 +1,100 @@
+"""Payloads (PROTOCOL §4) on their way to a handler, and the ids and frames of what goes back. Pure: values in, values out."""
+
+import hmac
+
+from bus.records import ulid
+from bus.records.records import InboundMessage, OutboxRecord, Payload
+from crypto.envelope import Envelope
+from supervisor.relay.frames import ArtifactResponse, Frame, MessageNew, MessageSend
+
+MOST_HOPS = 2**31 - 1
+LAST_HOP = 3
+"""From here on a message is given to no handler (PROTOCOL §4): two agents that answer each other come to an end."""
+
+
+def inbound_message(frame: MessageNew | ArtifactResponse, envelope: Envelope, payload: Payload) -> InboundMessage:
+    """What the handler sees; the signed envelope's word wins over the frame's."""
+    said = frame if isinstance(frame, MessageNew) else None
+    return InboundMessage(
+        message_id=frame.message_id,
+        conversation_id=envelope.conversation_id,
+        conversation_type=conversation_kind(frame),
+        sender_id=envelope.sender_id,
+        sender_type=sender_type_of(frame),
+        sender_display_name=said.sender_display_name if said else None,
+        payload=_in_new_names(payload),
+        mentions=_strings(payload.get("mentions")),
+        mention_all=payload.get("mention_all") is True,
+        reply_to=_reply_to(payload),
+        hop_count=hop_count(payload),
+        created_at=frame.created_at,
+        client_message_id=envelope.client_message_id,
+        attachments=_objects(payload.get("attachments")),
+        envelope_version=envelope.v,
+    )
+
+
+def sender_type_of(frame: MessageNew | ArtifactResponse) -> str:
+    """`human`, `agent` or `system`, by the relay's word."""
+    return frame.sender_type if isinstance(frame, MessageNew) else "human"
+
+
+def conversation_kind(frame: MessageNew | ArtifactResponse) -> str:
+    """`h2a`, `group` or `h2h`; what the relay does not say is h2a."""
+    kind = frame.conversation_type if isinstance(frame, MessageNew) else None
+    return kind if kind in ("h2a", "group", "h2h") else "h2a"
+
+
+def payload_type_of(payload: Payload) -> str:
+    """The payload's `type`, which wins over the frame's content_type."""
+    kind = payload.get("type")
+    return kind if isinstance(kind, str) else "unknown"
+
+
+def message_ms(client_message_id: str) -> int:
+    """The time in a client_message_id, 0 when it is no ULID."""
+    return ulid.time_ms(client_message_id) or 0
+
+
+def reply_id(identifier_key: bytes, job_id: str, place: str) -> bytes:
+    """HMAC(id key, job id ‖ place), 32 bytes (DESIGN rule 10); the same for every run of the job."""
+    return hmac.digest(identifier_key, f"{job_id}\x00{place}".encode(), "sha256")
+
+
+def reply_message_id(reply: bytes, inbound_ms: int) -> str:
+    """client_message_id of a reply: the inbound message's time, the first 10 bytes of the reply id as randomness."""
+    return ulid.make(inbound_ms, reply[: ulid.RANDOM_BYTES])
+
+
+def _in_new_names(payload: Payload) -> Payload:
+    renamed = dict(payload)
+    if "text" not in renamed and isinstance(renamed.get("content"), str):
+        renamed["text"] = renamed.pop("content")
+    return renamed
+
+
+def _reply_to(payload: Payload) -> str | None:
+    reply_to = payload.get("reply_to")
+    message_id = reply_to.get("message_id") if isinstance(reply_to, dict) else payload.get("quote_id")
+    return message_id if isinstance(message_id, str) else None
+
+
+def hop_count(payload: Payload) -> int:
+    """How many agents have answered an agent before this was said; 0 where nothing, or no number, says so."""
+    value = payload.get("hop_count")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0
+    return int(min(max(value, 0), MOST_HOPS))
+
+
+def _strings(value: object) -> list[str]:
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
+def _objects(value: object) -> list[Payload]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def resend_frame(record: OutboxRecord) -> Frame:
+    """A committed record once more: the same bytes; its stream, if it had one, is over."""
+    return MessageSend(record.client_message_id, record.conversation_id, record.content_type, record.encrypted_payload)
