@@ -32,7 +32,7 @@ from supervisor.observe.tracing import open_traces, trace_messages
 from supervisor.operator import OBEYED, Operator
 from supervisor.parts import Parts, open_parts
 from supervisor.pool.pool_settings import HandlerUnusable
-from supervisor.redis_check import RedisUnfit, check_redis
+from supervisor.recovery.redis_check import RedisUnfit, check_redis
 from supervisor.relay.connection import RelayAddress
 from supervisor.relay.rest import open_rest
 from supervisor.settings.config import SupervisorSettings

@@ -15,7 +15,7 @@ from bus.steps.work_lease import Office
 from bus.transport.wire import RedisFailed
 from supervisor.inbound import Inbound
 from supervisor.observe.metrics import Metrics
-from supervisor.redis_trouble import said_trouble
+from supervisor.recovery.redis_trouble import said_trouble
 from supervisor.refetch import MessageFrame, Refetch
 from supervisor.relay.rest import Rest, RestFailed
 

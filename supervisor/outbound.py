@@ -31,6 +31,7 @@ from supervisor.observe.tracing import MessageTraces
 from supervisor.outgoing import Head
 from supervisor.rate_line import RateLine
 from supervisor.recipients import Recipient, Recipients, has_same_keys, row_of, shows_streams
+from supervisor.recovery.time_guard import TimeGuard
 from supervisor.relay.connection import Connection, NotConnected
 from supervisor.relay.frames import Frame, MessageSend, StreamAbort, StreamDone, StreamStart
 from supervisor.relay.own_words import OwnWords
@@ -40,7 +41,6 @@ from supervisor.sealer import Addressed, CannotSeal, EpochRaised, OfferFirst, Se
 from supervisor.sent_times import SentTimes
 from supervisor.sessions import Peer
 from supervisor.streams import LiveStream, Streams
-from supervisor.time_guard import TimeGuard
 
 SLOTS = 64
 STREAM_START = ":start:"

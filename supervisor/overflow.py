@@ -14,7 +14,7 @@ from bus.transport.wire import RedisFailed
 from supervisor.evidence import evidence_of
 from supervisor.mending import MENDABLE_REASONS, kept_frame
 from supervisor.observe.metrics import Metrics
-from supervisor.redis_trouble import said_trouble
+from supervisor.recovery.redis_trouble import said_trouble
 
 LOOK_SECONDS = 1.0
 AT_ONCE = 100

@@ -45,9 +45,10 @@ from supervisor.prekeys import Prekeys
 from supervisor.readiness import bus_check, prekeys_check, relay_check
 from supervisor.reading import Reader
 from supervisor.recipients import Recipients
-from supervisor.reclaimer import Reclaimer
-from supervisor.redis_trouble import say_trouble
-from supervisor.redis_watch import RedisWatch
+from supervisor.recovery.reclaimer import Reclaimer
+from supervisor.recovery.redis_trouble import say_trouble
+from supervisor.recovery.redis_watch import RedisWatch
+from supervisor.recovery.time_guard import open_guard
 from supervisor.relations import Relations
 from supervisor.relay.connection import Connection, RelayAddress
 from supervisor.relay.frames import (
@@ -75,7 +76,6 @@ from supervisor.standstill import RelayDate
 from supervisor.starting import Patience
 from supervisor.streams import Streams
 from supervisor.survey import Survey
-from supervisor.time_guard import open_guard
 from supervisor.twins import TwinWatch
 
 log = structlog.get_logger()

@@ -29,7 +29,7 @@ from supervisor.mending import (
 )
 from supervisor.observe.metrics import Metrics
 from supervisor.owners import Owners
-from supervisor.redis_trouble import said_trouble
+from supervisor.recovery.redis_trouble import said_trouble
 from supervisor.refetch import Refetch
 from supervisor.relay.rest import Rest, RestFailed
 

@@ -78,7 +78,7 @@ class SupervisorStatus(msgspec.Struct, frozen=True):
     """Everything of one supervisor process. What stands in Redis is None while that does not answer; `sessions` also when not all were counted.
 
     `identity_since_ms`: when other identity keys than before were first used, in ms of Unix time; None if not within 30 days.
-    `signed_prekey_since_ms`: when the signed prekey was made. `has_witness`: see supervisor/witness.py; None for a Redis that is given.
+    `signed_prekey_since_ms`: when the signed prekey was made. `has_witness`: see supervisor/recovery/witness.py; None for a Redis that is given.
     `witness_noted_ms`: when it was last written to. `last_backup`: None also where none is known. `backup_max_age_seconds`: 0 for any age.
     """
 

@@ -1,4 +1,4 @@
-"""A place in memory that is gone when the tests are: where agents that they start keep what outlives a process (supervisor/witness.py)."""
+"""A place in memory that is gone when the tests are: where agents that they start keep what outlives a process (supervisor/recovery/witness.py)."""
 
 import os
 import tempfile

@@ -10,7 +10,7 @@ from pathlib import Path
 import redis
 import trio
 
-from supervisor.redis_check import ACL_RULES
+from supervisor.recovery.redis_check import ACL_RULES
 from tests.redis_server import running_redis
 from tests.world import World, world
 

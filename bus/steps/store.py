@@ -145,7 +145,7 @@ class Store:
         self._generation = generation or Generation()
         self.most_waiting = most_waiting_in_all
         self.budgets = StoreBudgets.of(UNLIMITED_REDIS_BYTES)
-        """Of what this Redis may hold (supervisor/redis_watch.py)."""
+        """Of what this Redis may hold (supervisor/recovery/redis_watch.py)."""
 
     # Inbound
 

@@ -36,10 +36,10 @@ from supervisor.backup.looking import Look
 from supervisor.backup.reading import BackupKey, Proven, read_backup
 from supervisor.grant_ledger import HEAD_FILE
 from supervisor.keeper.redis_server import RedisDoesNotStart
+from supervisor.recovery.time_guard import FILE as SEEN_FILE
 from supervisor.settings.key_settings import KeySettings
 from supervisor.settings.secrets import NEXT_STORE_SECRET_FILE, STORE_SECRET_FILE, RestoreUnfinished, Secret
 from supervisor.store_access import rewrite_and_sync, server_on, who_is_connected
-from supervisor.time_guard import FILE as SEEN_FILE
 
 CLEAN_SECONDS = 30.0  # a million keys take some seconds
 LEFT_BEHIND = "what was prepared is still in Redis: hashee-agent restore --finish removes it"
@@ -298,7 +298,7 @@ def _refuse_newer(standing: Standing, backup: Manifest, wishes: Wishes) -> None:
 
 
 class _Seen(msgspec.Struct):
-    """Of what the state directory remembers of its store (supervisor/time_guard.py), what the new one has to go beyond."""
+    """Of what the state directory remembers of its store (supervisor/recovery/time_guard.py), what the new one has to go beyond."""
 
     count: int = 0
     epoch: int = 0

@@ -18,8 +18,8 @@ from host.socket_place import RuntimeDirectoryUnsafe
 from supervisor.doctor.case import Case
 from supervisor.doctor.clock import skew
 from supervisor.doctor.findings import Finding, Verdict, at_most, bad, judged, ok, unknown, warn
-from supervisor.redis_check import RedisUnfit, check_redis, info_of, look
-from supervisor.redis_watch import HOLD_FROM, HOLD_UNTIL
+from supervisor.recovery.redis_check import RedisUnfit, check_redis, info_of, look
+from supervisor.recovery.redis_watch import HOLD_FROM, HOLD_UNTIL
 
 SUBJECT = "redis"
 ANSWER_SECONDS = 6.0

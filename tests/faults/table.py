@@ -118,21 +118,21 @@ ROWS: dict[str, Row] = {
     "supervisor/held.py:Held.run": in_redis,
     "supervisor/overflow.py:Overflow.run": in_redis,
     "supervisor/overflow.py:Overflow._relieve": in_redis,
-    "supervisor/reclaimer.py:Reclaimer.run": held(
+    "supervisor/recovery/reclaimer.py:Reclaimer.run": held(
         (Kind.REDIS, ALL_LOOPS), (Kind.PAGES, f"{PAGES}::test_all_entries_of_a_dead_consumer_are_found_and_released")
     ),
-    "supervisor/redis_watch.py:RedisWatch._look": in_redis,
-    "supervisor/redis_watch.py:RedisWatch._knock": held(
+    "supervisor/recovery/redis_watch.py:RedisWatch._look": in_redis,
+    "supervisor/recovery/redis_watch.py:RedisWatch._knock": held(
         (
             Kind.REDIS,
-            "tests/supervisor/test_redis_watch.py::test_what_redis_refuses_is_red_by_its_reason_until_it_is_mended",
+            "tests/supervisor/recovery/test_redis_watch.py::test_what_redis_refuses_is_red_by_its_reason_until_it_is_mended",
         )
     ),
     "supervisor/second_chances.py:SecondChances._hear": in_redis,
     "supervisor/second_chances.py:SecondChances._until_marked": in_redis,
     "supervisor/second_chances.py:SecondChances._obey": in_redis,
     "supervisor/relay/slots.py:Slots.run": in_redis,
-    "supervisor/time_guard.py:TimeGuard.run": in_redis,
+    "supervisor/recovery/time_guard.py:TimeGuard.run": in_redis,
     "workers/runner.py:Runner._take": held((Kind.REDIS, TAKING)),
     "workers/runner.py:Runner._be_seen": in_redis,
     "workers/outlet.py:until_redis_answers": held((Kind.REDIS, TELLING)),

@@ -22,7 +22,7 @@ from bus.steps.slots import SlotStore
 from bus.transport.client import RedisClient
 from bus.transport.wire import RedisDenied, RedisFailed, RedisFull, RedisRefused, RedisUnavailable
 from supervisor.overflow import Overflow
-from supervisor.redis_watch import RedisWatch
+from supervisor.recovery.redis_watch import RedisWatch
 from supervisor.relations import Relations
 from supervisor.relay.rest import RestFailed
 from supervisor.relay.slots import Slots
@@ -30,8 +30,8 @@ from tests.redis_server import redis_server
 from tests.supervisor.builders import KEYS, Core, open_core
 from tests.supervisor.doubles import FakeRest
 from tests.supervisor.person import AGENT, Person, relation_of
+from tests.supervisor.recovery.test_reclaimer import reclaimer
 from tests.supervisor.test_held import held
-from tests.supervisor.test_reclaimer import reclaimer
 from tests.workers.builders import agent_that
 from workers.logs import Log
 from workers.runner import Runner, RunnerSettings
@@ -101,12 +101,12 @@ REDIS_LOOPS = (
     "supervisor/held.py:Held.run",
     "supervisor/overflow.py:Overflow.run",
     "supervisor/prekeys.py:Prekeys.keep",
-    "supervisor/reclaimer.py:Reclaimer.run",
-    "supervisor/redis_watch.py:RedisWatch._look",
+    "supervisor/recovery/reclaimer.py:Reclaimer.run",
+    "supervisor/recovery/redis_watch.py:RedisWatch._look",
     "supervisor/relations.py:Relations._read",
     "supervisor/second_chances.py:SecondChances._obey",
     "supervisor/relay/slots.py:Slots.run",
-    "supervisor/time_guard.py:TimeGuard.run",
+    "supervisor/recovery/time_guard.py:TimeGuard.run",
     "workers/runner.py:Runner._be_seen",
 )
 RELAY_LOOPS = (

@@ -63,7 +63,7 @@ def reasons_in_python() -> Iterator[str]:
         for node in ast.walk(ast.parse((ROOT / name).read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and name_of(node.func) == function and len(node.args) > place:
                 yield from spelled(node.args[place])
-    for node in ast.walk(ast.parse((ROOT / "supervisor/reclaimer.py").read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse((ROOT / "supervisor/recovery/reclaimer.py").read_text(encoding="utf-8"))):
         if isinstance(node, ast.keyword) and node.arg == "ends_as":
             yield from spelled(node.value)
 

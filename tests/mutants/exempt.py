@@ -12,7 +12,7 @@ EXEMPT: Final[dict[str, tuple[str, ...]]] = {
         *("supervisor/relay/websocket.py", "supervisor/relay/guarded_stream.py", "supervisor/relay/tunnel.py", "supervisor/observe/http.py"),
         *("host/bounded_listener.py",),
         *("supervisor/keeper/notify.py", "supervisor/control/keeper_link.py"),
-        *("supervisor/control/control_socket.py", "supervisor/redis_trouble.py"),
+        *("supervisor/control/control_socket.py", "supervisor/recovery/redis_trouble.py"),
     ),
     "the typed half of scripts: what is checked before something is written stands in these, and is switched off there": (
         *("bus/steps/store.py", "bus/steps/letters.py", "bus/steps/vault.py", "bus/steps/slots.py", "bus/steps/jobs.py", "bus/steps/job_steps.py"),

@@ -42,6 +42,8 @@ from supervisor.owners import Owners
 from supervisor.prekeys import Prekeys
 from supervisor.reading import Reader
 from supervisor.recipients import Recipients
+from supervisor.recovery.time_guard import TimeGuard
+from supervisor.recovery.witness import Witness
 from supervisor.relay.frames import ArtifactResponse, MessageNew
 from supervisor.relay.own_words import OwnWords
 from supervisor.sealer import Sealer
@@ -50,8 +52,6 @@ from supervisor.sent_times import SentTimes
 from supervisor.sessions import Sessions
 from supervisor.shared_work import shared_work
 from supervisor.streams import Streams
-from supervisor.time_guard import TimeGuard
-from supervisor.witness import Witness
 from tests.supervisor.doubles import FakeConnection, FakeRest
 from tests.supervisor.person import AGENT
 

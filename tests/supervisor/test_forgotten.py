@@ -15,7 +15,7 @@ from tests.redis_server import redis_server
 from tests.supervisor.builders import Core, open_core, reply_to_next, sending
 from tests.supervisor.doubles import FakeRest
 from tests.supervisor.person import PERSON, Person
-from tests.supervisor.test_time_guard import answered, answered_after_an_offer, confirmed, sessions_of
+from tests.supervisor.recovery.test_time_guard import answered, answered_after_an_offer, confirmed, sessions_of
 
 FOUND = "forgotten_sends_total"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import redis
 
 from bus.transport.lua import WRITES, Script, Scripts, commands_of
-from supervisor.redis_check import ACL_RULES
+from supervisor.recovery.redis_check import ACL_RULES
 from tests.redis_server import running_redis
 
 KEY = "hashee:{agent}:key"

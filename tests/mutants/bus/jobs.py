@@ -83,7 +83,7 @@ OF_JOBS = (
         ("renew_tells_what_is_superseded", "if redis.call('SISMEMBER', KEYS[2], ARGV[i]) == 1 then", "if false then"),
     ),
     *of(
-        script("hold_office"), ("tests/supervisor/test_reclaimer.py", "tests/bus/steps/test_rules_of_redis.py"),
+        script("hold_office"), ("tests/supervisor/recovery/test_reclaimer.py", "tests/bus/steps/test_rules_of_redis.py"),
         ("office_of_one_supervisor", "if holder and holder ~= ARGV[1] and holder ~= ARGV[3] then", "if false then"),
         ("office_of_the_dead_is_free", "and holder ~= ARGV[3] then", "then"),
     ),
@@ -92,7 +92,7 @@ OF_JOBS = (
         ("office_is_left_by_its_holder", "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end\n", ""),
     ),
     *of(
-        "bus/steps/work_lease.py", ("tests/supervisor/test_reclaimer.py", "tests/supervisor/test_shared_work.py"),
+        "bus/steps/work_lease.py", ("tests/supervisor/recovery/test_reclaimer.py", "tests/supervisor/test_shared_work.py"),
         ("the_office_of_the_living_is_theirs", "if other is None or not self._knows_dead(other.decode()):", "if other is None:"),
         ("the_office_of_the_dead_is_taken", "if other is None or not self._knows_dead(other.decode()):", "if True:"),
     ),

@@ -18,7 +18,7 @@ PEOPLE = (
         ("asked_in_vain_waits", "        if owner_id in self._unanswered:\n            return None\n", ""),
     ),
     *of(
-        module("owners"), tests("upkeep_hostile"),
+        module("owners"), tests("supervisor/recovery/test_upkeep_hostile"),
         ("an_unknown_status_suspends", "change = Change.SUSPENDED", "change = Change.RESTORED"),
     ),
     *of(

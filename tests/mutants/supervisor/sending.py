@@ -52,7 +52,7 @@ SENDING = (
         ("of_another_epoch_it_is_made_anew", "if self._sealer.epoch != epoch:", "if False:"),
     ),
     *of(
-        module("outbound"), tests("time_guard"),
+        module("outbound"), tests("supervisor/recovery/test_time_guard"),
         ("went_back_is_looked_at", "await self._guard.look_again()", "pass"),
     ),
     *of(

@@ -73,7 +73,7 @@ SESSIONS = (
         ("few_left_are_refilled_soon", "        self._wanted.set()\n", ""),
     ),
     *of(
-        module("prekeys"), tests("upkeep_hostile"),
+        module("prekeys"), tests("supervisor/recovery/test_upkeep_hostile"),
         ("not_without_a_pause", "            await trio.sleep_until(published_at + PAUSE_SECONDS)\n", ""),
     ),
     *of(

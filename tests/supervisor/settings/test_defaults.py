@@ -6,10 +6,10 @@ import pytest
 
 from bus.steps import slots
 from bus.transport import leases
-from supervisor import reclaimer
 from supervisor.keeper.keeper import Timings
 from supervisor.pool.pool_settings import PoolSettings
 from supervisor.pool.worker_order import WorkerTimes
+from supervisor.recovery import reclaimer
 from workers import runner
 
 pytestmark = pytest.mark.pure

@@ -3,7 +3,7 @@
 It stands on a tmpfs, in a folder that only this user can enter, under a name that is made from the store secret. Each supervisor of a store
 has a file of its own there: on which boot of the host it was written, which servers it has looked at, and the highest number of commits that it
 has heard of, written before the ciphertext of that commit leaves. A process that is killed leaves it as it was.
-Nothing here decides what follows from it (supervisor/time_guard.py).
+Nothing here decides what follows from it (supervisor/recovery/time_guard.py).
 """
 
 import contextlib

@@ -10,7 +10,7 @@ import trio
 from bus.records.keys import JOBS_GROUP
 from bus.records.records import Job
 from host.instance import Instance
-from supervisor.reclaimer import Reclaimer
+from supervisor.recovery.reclaimer import Reclaimer
 from tests.redis_server import redis_server, running_redis
 from tests.supervisor.builders import (
     WAIT_SECONDS,
@@ -30,8 +30,8 @@ LONG_SECONDS = 60.0
 
 @contextmanager
 def quick(monkeypatch: pytest.MonkeyPatch, *, lease_seconds: float) -> Iterator[None]:
-    monkeypatch.setattr("supervisor.reclaimer.INTERVAL_SECONDS", 0.02)
-    monkeypatch.setattr("supervisor.reclaimer.LEASE_SECONDS", lease_seconds)
+    monkeypatch.setattr("supervisor.recovery.reclaimer.INTERVAL_SECONDS", 0.02)
+    monkeypatch.setattr("supervisor.recovery.reclaimer.LEASE_SECONDS", lease_seconds)
     yield
 
 
@@ -216,7 +216,7 @@ async def test_a_failed_job_runs_again_when_its_time_has_come(tmp_path: Path, mo
 async def test_one_office_at_a_time_and_another_takes_over_when_its_holder_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.reclaimer.OFFICE_SECONDS", 0.1)
+    monkeypatch.setattr("supervisor.recovery.reclaimer.OFFICE_SECONDS", 0.1)
     with quick(monkeypatch, lease_seconds=LONG_SECONDS), redis_server(tmp_path) as url:
         async with scene(url) as core, open_core(url, core.rest, Instance("00000000", 1, 1)) as other:
             async with trio.open_nursery() as nursery:

@@ -1,6 +1,6 @@
 """Whether a Redis is fit to hold what must not be lost (DESIGN rule 20): version, eviction policy, persistence.
 
-All of it is checked at the start; what may be changed while it runs is looked at again every second (supervisor/redis_watch.py).
+All of it is checked at the start; what may be changed while it runs is looked at again every second (supervisor/recovery/redis_watch.py).
 What a server forbids us to ask is believed only by name (HASHEE_REDIS_TRUST).
 """
 

@@ -21,7 +21,7 @@ from bus.transport.wire import RedisFailed
 from bus.views.trace import KEPT_SECONDS
 from host.instance import Instance
 from supervisor.observe.metrics import Metrics
-from supervisor.redis_trouble import said_trouble
+from supervisor.recovery.redis_trouble import said_trouble
 from supervisor.relay.own_words import OwnWords
 
 INTERVAL_SECONDS = 1.0

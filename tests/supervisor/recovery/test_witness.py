@@ -7,16 +7,16 @@ import pytest
 
 from bus.records.sealing import StoreKeys
 from host import boot
-from supervisor import witness
+from supervisor.recovery import witness
+from supervisor.recovery.time_guard import FILE
+from supervisor.recovery.witness import MOST_SUPERVISORS, NoWitness, Testimony, Witness, open_witness, witness_name
 from supervisor.settings.config import memory_places_of
-from supervisor.time_guard import FILE
-from supervisor.witness import MOST_SUPERVISORS, NoWitness, Testimony, Witness, open_witness, witness_name
 from tests.memory import MEMORY, own_memory
 from tests.redis_server import RedisServer, running_redis
 from tests.supervisor.builders import Core, open_core, reply_to_next, sending
 from tests.supervisor.doubles import FakeRest
 from tests.supervisor.person import Person
-from tests.supervisor.test_time_guard import FILES, confirmed, look_until_answered
+from tests.supervisor.recovery.test_time_guard import FILES, confirmed, look_until_answered
 
 
 async def talk(core: Core, person: Person, text: str, seq: int) -> None:

@@ -2,8 +2,8 @@
 
 Every commit names the highest write count that this process has seen, and runs only on a connection on which was looked: so none is made
 on an older state unnoticed. What was seen stands in the state directory too, for a process that starts after Redis and all supervisors
-went down together. A copy of that directory brings back both, so a witness in memory has to know the private Redis (supervisor/witness.py);
-one that is given has to be the same server with the same history (supervisor/continuity.py). Where the machine was put back with its memory
+went down together. A copy of that directory brings back both, so a witness in memory has to know the private Redis (supervisor/recovery/witness.py);
+one that is given has to be the same server with the same history (supervisor/recovery/continuity.py). Where the machine was put back with its memory
 the relay's clock tells (supervisor/standstill.py), before anything is sent. Where nothing proves that all is there, sessions are started
 anew, as where something shows that it is not.
 """
@@ -22,12 +22,12 @@ from bus.steps.write_count import Found, Generation, Proof
 from bus.transport.client import Commands, RedisClient
 from bus.transport.wire import ConnectionReplaced, RedisFailed
 from host.boot import boot_id
-from supervisor.continuity import LATELY_SECONDS, Server, goes_on, server_of
 from supervisor.observe.metrics import Metrics
-from supervisor.redis_trouble import said_trouble
+from supervisor.recovery.continuity import LATELY_SECONDS, Server, goes_on, server_of
+from supervisor.recovery.redis_trouble import said_trouble
+from supervisor.recovery.witness import NoWitness, Witness, open_witness, witness_name
 from supervisor.settings.config import SupervisorSettings
 from supervisor.standstill import Pace, RelayDate, Standstill
-from supervisor.witness import NoWitness, Witness, open_witness, witness_name
 
 NOTE_SECONDS = 1.0
 FILE = "redis-seen.json"
@@ -170,7 +170,7 @@ class TimeGuard:
         """Who answers there. The history of one that is given may change while it runs."""
         if self._is_private and connection == self._connection:
             return self._server
-        # Two questions, as in supervisor/redis_check.py.
+        # Two questions, as in supervisor/recovery/redis_check.py.
         answers = [await here.command("INFO", section) for section in ("server", "replication")]
         return server_of(b"".join(answer for answer in answers if isinstance(answer, bytes)))
 

@@ -15,8 +15,8 @@ from bus.transport.wire import RedisDenied, RedisUnavailable
 from bus.views.overview import Overview
 from supervisor.observe.health import Check
 from supervisor.observe.metrics import Metrics
-from supervisor.redis_check import TRUST_EVICTION, TRUST_PERSISTENCE, Facts, look
-from supervisor.redis_watch import LATE_SECONDS, RedisWatch
+from supervisor.recovery.redis_check import TRUST_EVICTION, TRUST_PERSISTENCE, Facts, look
+from supervisor.recovery.redis_watch import LATE_SECONDS, RedisWatch
 from tests.redis_operator import RedisOperator as Operator
 from tests.redis_server import running_redis
 
@@ -166,7 +166,7 @@ async def test_what_redis_refuses_is_red_by_its_reason_until_it_is_mended(
 ) -> None:
     spoil, mend, words = REFUSALS[name]
     for seconds in ("ASK_SECONDS", "KNOCK_SECONDS"):
-        monkeypatch.setattr(f"supervisor.redis_watch.{seconds}", 0.02)
+        monkeypatch.setattr(f"supervisor.recovery.redis_watch.{seconds}", 0.02)
     with running_redis(tmp_path) as server:
         by = Operator(server)
         async with open_redis(by.url) as client, trio.open_nursery() as nursery:
@@ -183,7 +183,7 @@ async def test_what_redis_refuses_is_red_by_its_reason_until_it_is_mended(
 
 
 async def test_a_server_that_loads_is_red_by_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("supervisor.redis_watch.ASK_SECONDS", 0.02)
+    monkeypatch.setattr("supervisor.recovery.redis_watch.ASK_SECONDS", 0.02)
     with running_redis(tmp_path) as server:
         async with open_redis(server.url) as client, trio.open_nursery() as nursery:
             watch = RedisWatch(client, Metrics(), lambda _: None)
@@ -220,7 +220,7 @@ async def test_one_that_is_only_away_has_five_seconds(
     async def away(_client: RedisClient) -> Facts:
         raise RedisUnavailable("it was reset")
 
-    monkeypatch.setattr("supervisor.redis_watch.look", away)
+    monkeypatch.setattr("supervisor.recovery.redis_watch.look", away)
     async with open_redis(f"unix://{tmp_path}/none") as client, trio.open_nursery() as nursery:
         watch = RedisWatch(client, Metrics(), lambda _: None)
         monkeypatch.setattr(watch, "_let_in", lambda: None)

@@ -23,7 +23,7 @@ from bus.transport.wire import RedisFailed, RedisUnavailable, Wire
 from host.budgets import MIB
 from supervisor.observe.health import Check
 from supervisor.observe.metrics import Metrics
-from supervisor.redis_check import Facts, look
+from supervisor.recovery.redis_check import Facts, look
 
 ASK_SECONDS = 1.0
 LATE_SECONDS = 5.0

@@ -9,7 +9,7 @@ import pytest
 from bus.transport.client import RedisClient, open_redis
 from bus.transport.lua import Argument, Scripts
 from bus.transport.wire import RedisDenied, RedisUnavailable, Value
-from supervisor.redis_check import RedisUnfit, check_redis
+from supervisor.recovery.redis_check import RedisUnfit, check_redis
 from tests.redis_server import running_redis, server_binary
 
 NO_TRUST: frozenset[str] = frozenset()

@@ -15,9 +15,9 @@ from bus.steps.write_count import FEWEST_IDS
 from bus.transport.wire import RedisUnavailable
 from host import boot
 from host.instance import Instance
-from supervisor import time_guard
+from supervisor.recovery import time_guard
+from supervisor.recovery.time_guard import TimeGuard
 from supervisor.relay.frames import Frame, MessageAck, MessageNew, MessageSend
-from supervisor.time_guard import TimeGuard
 from tests.redis_server import RedisServer, redis_server, running_redis
 from tests.supervisor.builders import Core, open_core, reply_to_next, sending, until, worker
 from tests.supervisor.doubles import FakeRest

@@ -5,11 +5,11 @@ from pathlib import Path
 import redis
 import trio
 
-from supervisor.continuity import NO_REPLICATION, Server, goes_on, server_of
+from supervisor.recovery.continuity import NO_REPLICATION, Server, goes_on, server_of
 from tests.redis_server import RedisServer, running_redis
 from tests.supervisor.builders import Core, open_core, until
 from tests.supervisor.doubles import FakeRest
-from tests.supervisor.test_time_guard import become_replica, guard_of, look_until_answered
+from tests.supervisor.recovery.test_time_guard import become_replica, guard_of, look_until_answered
 
 SEEN = Server("process", "history", NO_REPLICATION)
 

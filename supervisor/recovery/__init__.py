@@ -1,0 +1,1 @@
+"""What happened to Redis and to time meanwhile, and what the dead held."""
