@@ -14,8 +14,8 @@ import structlog
 from bus.steps.store import Look, Source, now_ms
 from bus.steps.write_count import Generation
 from supervisor.observe.metrics import Metrics
-from supervisor.owners import Owner
-from supervisor.sessions import Sessions
+from supervisor.peers.owners import Owner
+from supervisor.peers.sessions import Sessions
 
 AFTER_A_RETURN_SECONDS = 60.0
 """After Redis was found to be older the relay counts more than is known as well, and all sessions are started anew already."""

@@ -29,11 +29,11 @@ from supervisor.lanes import LaneFull, Lanes
 from supervisor.mending import MENDABLE_REASONS
 from supervisor.observe.metrics import Metrics
 from supervisor.observe.tracing import MessageTraces
+from supervisor.peers.sessions import Sessions
 from supervisor.reading import Known, Old, Readable, Reader, Reading, Unread, Waits
 from supervisor.relay.own_words import OwnWords
 from supervisor.relay.payloads import LAST_HOP, sender_type_of
 from supervisor.relay.rest import RestFailed
-from supervisor.sessions import Sessions
 from supervisor.shares import Place, Room
 
 MOST_CONFLICTS = 20

@@ -25,10 +25,11 @@ from bus.transport.wire import RedisFailed
 from crypto.envelope import V1_1, V1_2
 from crypto.prekeys import Bundle
 from crypto.streams import StreamKey, stream_start_payload
-from supervisor.addressing import GROUP
 from supervisor.observe.metrics import Metrics
 from supervisor.observe.tracing import MessageTraces
 from supervisor.outgoing import Head
+from supervisor.peers.addressing import GROUP
+from supervisor.peers.sessions import Peer
 from supervisor.rate_line import RateLine
 from supervisor.recipients import Recipient, Recipients, has_same_keys, row_of, shows_streams
 from supervisor.recovery.time_guard import TimeGuard
@@ -39,7 +40,6 @@ from supervisor.relay.payloads import payload_type_of, reply_id, reply_message_i
 from supervisor.relay.rest import RestFailed
 from supervisor.sealer import Addressed, CannotSeal, EpochRaised, OfferFirst, SealedFor, Sealer
 from supervisor.sent_times import SentTimes
-from supervisor.sessions import Peer
 from supervisor.streams import LiveStream, Streams
 
 SLOTS = 64

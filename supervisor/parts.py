@@ -30,18 +30,21 @@ from crypto.identity import LocalDevice
 from host.budgets import UNLIMITED_REDIS_BYTES, Budgets, IntakeBudgets, StoreBudgets
 from host.instance import Instance
 from supervisor.delivery import Delivery
-from supervisor.grant_ledger import GrantLedger
-from supervisor.groups import Groups
 from supervisor.inbound import Inbound
-from supervisor.members import Members
 from supervisor.observe.health import Check
 from supervisor.observe.metrics import Metrics
 from supervisor.outbound import Outbound
 from supervisor.overflow import Overflow
-from supervisor.owners import Owners
+from supervisor.peers.grant_ledger import GrantLedger
+from supervisor.peers.groups import Groups
+from supervisor.peers.members import Members
+from supervisor.peers.owners import Owners
+from supervisor.peers.prekeys import Prekeys
+from supervisor.peers.relations import Relations
+from supervisor.peers.sessions import Sessions
+from supervisor.peers.twins import TwinWatch
 from supervisor.pool.process import WorkerExit
 from supervisor.pool.workforce import Workforce
-from supervisor.prekeys import Prekeys
 from supervisor.readiness import bus_check, prekeys_check, relay_check
 from supervisor.reading import Reader
 from supervisor.recipients import Recipients
@@ -49,7 +52,6 @@ from supervisor.recovery.reclaimer import Reclaimer
 from supervisor.recovery.redis_trouble import say_trouble
 from supervisor.recovery.redis_watch import RedisWatch
 from supervisor.recovery.time_guard import open_guard
-from supervisor.relations import Relations
 from supervisor.relay.connection import Connection, RelayAddress
 from supervisor.relay.frames import (
     ArtifactResponse,
@@ -69,14 +71,12 @@ from supervisor.relay.rest import Rest
 from supervisor.relay.slots import Slots
 from supervisor.sealer import Sealer
 from supervisor.sent_times import SentTimes
-from supervisor.sessions import Sessions
 from supervisor.settings.config import SupervisorSettings
 from supervisor.shared_work import shared_work
 from supervisor.standstill import RelayDate
 from supervisor.starting import Patience
 from supervisor.streams import Streams
 from supervisor.survey import Survey
-from supervisor.twins import TwinWatch
 
 log = structlog.get_logger()
 

@@ -3,7 +3,7 @@
 from bus.transport.leases import LeaseKeeper
 from bus.transport.readers import LiveSubscriber, StreamReader
 from supervisor.observe.health import SILENT_SECONDS, Check
-from supervisor.prekeys import Prekeys
+from supervisor.peers.prekeys import Prekeys
 from supervisor.relay.connection import Connection, State
 from supervisor.relay.slots import Slots
 

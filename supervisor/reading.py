@@ -28,15 +28,16 @@ from crypto.identity import LocalDevice
 from crypto.records import DeviceRecord
 from crypto.renewal import RENEGOTIABLE, Renewal, handshake_refused, never_sent_on, offered, renewal_due
 from crypto.wraps import RatchetWrap
-from supervisor.addressing import GROUP, check_addressed
 from supervisor.evidence import MOST_PLAINTEXT_BYTES
 from supervisor.forgotten import ForgottenSends
-from supervisor.groups import Groups, check_not_stale, sent_ms
 from supervisor.incoming import Incoming, MessageFrame
 from supervisor.mending import session_thing
 from supervisor.observe.metrics import Metrics
-from supervisor.owners import Owner, Owners
-from supervisor.prekeys import NO_PREKEYS, FoundPrekeys, Prekeys
+from supervisor.peers.addressing import GROUP, check_addressed
+from supervisor.peers.groups import Groups, check_not_stale, sent_ms
+from supervisor.peers.owners import Owner, Owners
+from supervisor.peers.prekeys import NO_PREKEYS, FoundPrekeys, Prekeys
+from supervisor.peers.sessions import Loaded, Sessions
 from supervisor.relay.asking import WAIT_LONG_SECONDS
 from supervisor.relay.own_words import PING, RENEWED, OwnWords, lost_session, system_event
 from supervisor.relay.payloads import (
@@ -46,7 +47,6 @@ from supervisor.relay.payloads import (
     message_ms,
     payload_type_of,
 )
-from supervisor.sessions import Loaded, Sessions
 
 CLOCKS_APART_MS = 60_000
 """A time that lies in the future by more than this is not the difference between Redis' clock and ours."""

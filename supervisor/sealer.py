@@ -22,10 +22,10 @@ from crypto.records import DeviceRecord
 from crypto.renewal import has_open_offer, known_bundle, needs_bundle, session_was_offered
 from crypto.sessions import of_pair, ping_due, start_session
 from supervisor.observe.metrics import Metrics
-from supervisor.owners import Owner, Owners
+from supervisor.peers.owners import Owner, Owners
+from supervisor.peers.sessions import Loaded, Peer, Sessions
 from supervisor.relay.own_words import RENEWED, system_event
 from supervisor.relay.rest import RestFailed
-from supervisor.sessions import Loaded, Peer, Sessions
 
 NO_JSON_FORM = "payload_without_json_form"
 

@@ -28,7 +28,7 @@ from supervisor.mending import (
     thing_of,
 )
 from supervisor.observe.metrics import Metrics
-from supervisor.owners import Owners
+from supervisor.peers.owners import Owners
 from supervisor.recovery.redis_trouble import said_trouble
 from supervisor.refetch import Refetch
 from supervisor.relay.rest import Rest, RestFailed

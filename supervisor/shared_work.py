@@ -12,7 +12,7 @@ from supervisor.catchup import Catchup
 from supervisor.held import Held
 from supervisor.inbound import Inbound
 from supervisor.observe.metrics import Metrics
-from supervisor.owners import Owners
+from supervisor.peers.owners import Owners
 from supervisor.relay.rest import Rest
 from supervisor.second_chances import SecondChances
 

@@ -24,7 +24,7 @@ from bus.transport.client import open_redis
 from crypto.grants import Grant, Status
 from crypto.identity import IdentityKeys, PublicIdentity
 from supervisor.cli.grants import FIRST
-from supervisor.owners import Owner
+from supervisor.peers.owners import Owner
 from tests.keys.running import PROGRAM
 from tests.world import World, world
 

@@ -1,4 +1,4 @@
-"""The wish for a new signed prekey, noted where every supervisor looks (supervisor/prekeys.py).
+"""The wish for a new signed prekey, noted where every supervisor looks (supervisor/peers/prekeys.py).
 
 It names the last id that there was when it was made: a prekey up to that id is replaced, whoever does it, once. So the wish
 needs no clock and nobody has to delete it.

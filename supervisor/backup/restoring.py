@@ -34,8 +34,8 @@ from supervisor.backup.counts import Counts
 from supervisor.backup.errors import BackupDamaged
 from supervisor.backup.looking import Look
 from supervisor.backup.reading import BackupKey, Proven, read_backup
-from supervisor.grant_ledger import HEAD_FILE
 from supervisor.keeper.redis_server import RedisDoesNotStart
+from supervisor.peers.grant_ledger import HEAD_FILE
 from supervisor.recovery.time_guard import FILE as SEEN_FILE
 from supervisor.settings.key_settings import KeySettings
 from supervisor.settings.secrets import NEXT_STORE_SECRET_FILE, STORE_SECRET_FILE, RestoreUnfinished, Secret

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from crypto.prekeys import SIGNED_PREKEY_ROTATION_MS
 from supervisor.doctor.case import Case, Json
 from supervisor.doctor.findings import Finding, Verdict, at_least, at_most, bad, judged, ok, unknown, warn
-from supervisor.prekeys import ONE_TIME_REFILL_UNDER
+from supervisor.peers.prekeys import ONE_TIME_REFILL_UNDER
 
 SUBJECT = "agent"
 DAY_MS = 86_400_000

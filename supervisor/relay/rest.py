@@ -59,7 +59,7 @@ REFUSALS = frozenset((400, 403, 404, 410, 422))
 NOT_JSON = "not a JSON object"
 NOT_A_LIST = "not a list"
 MOST_DEVICES = 50
-"""Entries of a person's list that are looked at; five count (supervisor/owners.py)."""
+"""Entries of a person's list that are looked at; five count (supervisor/peers/owners.py)."""
 
 MOST_PREKEYS_TOLD = 1_000_000
 """More than this the relay does not hold of ours, whatever it says."""

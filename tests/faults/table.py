@@ -148,8 +148,8 @@ ROWS: dict[str, Row] = {
     "supervisor/catchup.py:Catchup._pages": held(
         (Kind.PAGES, "tests/supervisor/test_catchup.py::test_everything_after_the_cursor_is_taken_in_page_by_page")
     ),
-    "supervisor/prekeys.py:Prekeys.keep": held((Kind.REDIS, ALL_LOOPS), (Kind.RELAY, RELAY_LOOPS)),
-    "supervisor/relations.py:Relations._read": held((Kind.REDIS, ALL_LOOPS), (Kind.RELAY, RELAY_LOOPS)),
+    "supervisor/peers/prekeys.py:Prekeys.keep": held((Kind.REDIS, ALL_LOOPS), (Kind.RELAY, RELAY_LOOPS)),
+    "supervisor/peers/relations.py:Relations._read": held((Kind.REDIS, ALL_LOOPS), (Kind.RELAY, RELAY_LOOPS)),
     # Lines between processes
     "workers/control_link.py:ControlLink._read": held(
         (Kind.LINE, f"{WORKER_LINES}::test_a_worker_obeys_a_newer_supervisor_through_all_that_it_does_not_know")
@@ -242,7 +242,7 @@ STEPS: dict[str, tuple[str, ...]] = {
         "supervisor/cli/dead.py:_selected",
         "supervisor/cli/dead.py:_retry",
         "supervisor/cli/grants.py:_decide_owner",
-        "supervisor/grant_ledger.py:GrantLedger._entries_and_head",
+        "supervisor/peers/grant_ledger.py:GrantLedger._entries_and_head",
     ),
     "a walk of a rotation; a failure ends the command, and its next run completes it (tests/keys/test_rotate_store.py)": (
         "bus/whole/reseal.py:Resealer._walk",
@@ -278,14 +278,14 @@ STEPS: dict[str, tuple[str, ...]] = {
         "supervisor/rate_line.py:RateLine.commit",
     ),
     "compare and set: a further turn means that another supervisor has moved it; RedisFailed is raised to the loop that asked": (
-        "supervisor/groups.py:Groups._keep",
-        "supervisor/members.py:decide_member",
-        "supervisor/members.py:Members._put",
-        "supervisor/owners.py:Owners._note",
-        "supervisor/owners.py:Owners._note_devices",
+        "supervisor/peers/groups.py:Groups._keep",
+        "supervisor/peers/members.py:decide_member",
+        "supervisor/peers/members.py:Members._put",
+        "supervisor/peers/owners.py:Owners._note",
+        "supervisor/peers/owners.py:Owners._note_devices",
         "supervisor/outbound.py:Outbound._commit",
-        "supervisor/prekeys.py:Prekeys._until_wanted",
-        "supervisor/sessions.py:Sessions.never_send_on_again",
+        "supervisor/peers/prekeys.py:Prekeys._until_wanted",
+        "supervisor/peers/sessions.py:Sessions.never_send_on_again",
         "supervisor/cli/keys/rotation.py:_ask_for_prekey",
     ),
     "one exchange on a connection of ours: it has a time limit, closes the connection and raises RedisUnavailable (tests/bus/transport/test_client.py)": (
@@ -300,7 +300,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     "the reader's entries until one is a job; what the reader raises goes to the runner": (
         "bus/steps/jobs.py:JobStore.take",
     ),
-    "at most 5 s for a message; every RestFailed is waited out or raised (tests/supervisor/test_owners.py, test_group_keys.py)": (
+    "at most 5 s for a message; every RestFailed is waited out or raised (tests/supervisor/peers/test_owners.py, test_group_keys.py)": (
         "supervisor/relay/asking.py:asked",
     ),
     "pieces of one answer of the relay, bounded in bytes and time; what fails is a RestFailed (tests/supervisor/relay/test_rest_bounds.py, test_rest_hostile.py)": (
@@ -369,18 +369,18 @@ STEPS: dict[str, tuple[str, ...]] = {
         "supervisor/drain.py:_say_what_it_waits_for",
         "supervisor/drain.py:_wait_until_sent",
     ),
-    "groups' rotations: a failure puts it back or leaves it to the next message (tests/supervisor/test_group_keys.py)": (
-        "supervisor/groups.py:Groups._hear_of_rotations",
-        "supervisor/groups.py:Groups._ask_again",
+    "groups' rotations: a failure puts it back or leaves it to the next message (tests/supervisor/peers/test_group_keys.py)": (
+        "supervisor/peers/groups.py:Groups._hear_of_rotations",
+        "supervisor/peers/groups.py:Groups._ask_again",
     ),
     "relations as frames tell of them: RedisFailed has the whole list read again": (
-        "supervisor/relations.py:Relations._keep",
+        "supervisor/peers/relations.py:Relations._keep",
     ),
     "a proxy's answer to CONNECT, bounded in bytes and by the caller's time limit; it raises TunnelFailed (tests/supervisor)": (
         "supervisor/relay/tunnel.py:_ask",
     ),
-    "looks every few minutes; a RestFailed or RedisFailed is looked over (tests/supervisor/test_twins.py)": (
-        "supervisor/twins.py:TwinWatch.run",
+    "looks every few minutes; a RestFailed or RedisFailed is looked over (tests/supervisor/peers/test_twins.py)": (
+        "supervisor/peers/twins.py:TwinWatch.run",
     ),
     "measures once every few seconds; RedisFailed is looked over": ("supervisor/survey.py:Survey.run",),
     "what comes over the live channel; what is not readable is passed over (tests/supervisor/test_streams.py)": (

@@ -22,8 +22,8 @@ from bus.steps.slots import SlotStore
 from bus.transport.client import RedisClient
 from bus.transport.wire import RedisDenied, RedisFailed, RedisFull, RedisRefused, RedisUnavailable
 from supervisor.overflow import Overflow
+from supervisor.peers.relations import Relations
 from supervisor.recovery.redis_watch import RedisWatch
-from supervisor.relations import Relations
 from supervisor.relay.rest import RestFailed
 from supervisor.relay.slots import Slots
 from tests.redis_server import redis_server
@@ -100,10 +100,10 @@ REDIS_LOOPS = (
     "supervisor/delivery.py:Delivery._resend",
     "supervisor/held.py:Held.run",
     "supervisor/overflow.py:Overflow.run",
-    "supervisor/prekeys.py:Prekeys.keep",
+    "supervisor/peers/prekeys.py:Prekeys.keep",
     "supervisor/recovery/reclaimer.py:Reclaimer.run",
     "supervisor/recovery/redis_watch.py:RedisWatch._look",
-    "supervisor/relations.py:Relations._read",
+    "supervisor/peers/relations.py:Relations._read",
     "supervisor/second_chances.py:SecondChances._obey",
     "supervisor/relay/slots.py:Slots.run",
     "supervisor/recovery/time_guard.py:TimeGuard.run",
@@ -111,8 +111,8 @@ REDIS_LOOPS = (
 )
 RELAY_LOOPS = (
     "supervisor/catchup.py:Catchup.run",
-    "supervisor/prekeys.py:Prekeys.keep",
-    "supervisor/relations.py:Relations._read",
+    "supervisor/peers/prekeys.py:Prekeys.keep",
+    "supervisor/peers/relations.py:Relations._read",
 )
 
 
@@ -152,10 +152,10 @@ async def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 
     # What goes on by itself after seconds or a minute goes on at once: how long it waits is not what is tried.
     for name, seconds in {
-        "supervisor.prekeys.RETRY_SECONDS": 0.1,
-        "supervisor.relations.RETRY_SECONDS": 0.1,
+        "supervisor.peers.prekeys.RETRY_SECONDS": 0.1,
+        "supervisor.peers.relations.RETRY_SECONDS": 0.1,
         "supervisor.catchup.RETRY_SECONDS": 0.1,
-        "supervisor.prekeys.PAUSE_SECONDS": 0.1,
+        "supervisor.peers.prekeys.PAUSE_SECONDS": 0.1,
         "supervisor.overflow.LOOK_SECONDS": 0.1,
         "supervisor.held.LOOK_SECONDS": 0.1,
         "supervisor.second_chances.LOOK_SECONDS": 0.1,

@@ -20,9 +20,9 @@ from bus.steps.vault import Vault
 from bus.transport.client import open_redis
 from crypto.identity import IdentityKeys, LocalDevice
 from crypto.words import WORDS
-from supervisor import prekeys as prekeys_module
 from supervisor.observe.metrics import Metrics
-from supervisor.prekeys import Prekeys
+from supervisor.peers import prekeys as prekeys_module
+from supervisor.peers.prekeys import Prekeys
 from tests.keys.running import PROGRAM, environ_of, run
 from tests.redis_server import redis_server
 from tests.supervisor.doubles import FakeRest

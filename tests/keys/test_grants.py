@@ -13,8 +13,8 @@ from crypto.grants import Grant, KeyChangePolicy, Status
 from crypto.identity import IdentityKeys
 from crypto.strict_base64 import encode
 from supervisor.cli.grants import FIRST, PAGE
-from supervisor.grant_ledger import GrantLedger
-from supervisor.owners import Owner, Owners
+from supervisor.peers.grant_ledger import GrantLedger
+from supervisor.peers.owners import Owner, Owners
 from supervisor.relay.frames import Relation
 from tests.keys.running import NAMES, environ_of, run
 from tests.redis_server import redis_server

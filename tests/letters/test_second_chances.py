@@ -22,8 +22,8 @@ from supervisor.relay.rest import RestFailed
 from tests.redis_server import running_redis
 from tests.supervisor.builders import Core, open_core, until
 from tests.supervisor.doubles import FakeRest
-from tests.supervisor.group_scene import GROUP
-from tests.supervisor.group_scene import scene as group_scene
+from tests.supervisor.peers.group_scene import GROUP
+from tests.supervisor.peers.group_scene import scene as group_scene
 from tests.supervisor.person import AGENT, CONVERSATION, PERSON, Person, relation_of
 from tests.supervisor.test_inbound import OTHER_CONVERSATION, scene
 

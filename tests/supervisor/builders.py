@@ -32,14 +32,15 @@ from host.budgets import IntakeBudgets
 from host.instance import Instance
 from supervisor.catchup import Catchup
 from supervisor.delivery import Delivery
-from supervisor.grant_ledger import GrantLedger
-from supervisor.groups import Groups
 from supervisor.inbound import Inbound
-from supervisor.members import Members
 from supervisor.observe.metrics import Metrics
 from supervisor.outbound import Outbound
-from supervisor.owners import Owners
-from supervisor.prekeys import Prekeys
+from supervisor.peers.grant_ledger import GrantLedger
+from supervisor.peers.groups import Groups
+from supervisor.peers.members import Members
+from supervisor.peers.owners import Owners
+from supervisor.peers.prekeys import Prekeys
+from supervisor.peers.sessions import Sessions
 from supervisor.reading import Reader
 from supervisor.recipients import Recipients
 from supervisor.recovery.time_guard import TimeGuard
@@ -49,7 +50,6 @@ from supervisor.relay.own_words import OwnWords
 from supervisor.sealer import Sealer
 from supervisor.second_chances import SecondChances
 from supervisor.sent_times import SentTimes
-from supervisor.sessions import Sessions
 from supervisor.shared_work import shared_work
 from supervisor.streams import Streams
 from tests.supervisor.doubles import FakeConnection, FakeRest

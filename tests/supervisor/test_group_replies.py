@@ -14,7 +14,7 @@ from crypto.streams import StreamReader as Growing
 from supervisor.relay.frames import MessageSend, StreamDelta, StreamDone, StreamStart
 from supervisor.relay.payloads import message_ms
 from tests.supervisor.builders import KEYS, WAIT_SECONDS, Core, reply_to_next, sending, until, worker
-from tests.supervisor.group_scene import GROUP, fetches, new_id, opened, scene, spoken_to
+from tests.supervisor.peers.group_scene import GROUP, fetches, new_id, opened, scene, spoken_to
 from tests.supervisor.person import AGENT, CONVERSATION
 
 

@@ -16,7 +16,7 @@ from bus.views.trace import Ledger
 from supervisor.held import Held, Wanted
 from supervisor.relay.frames import MessageNew
 from tests.supervisor.builders import Core, open_core, until, worker
-from tests.supervisor.group_scene import scene as group_scene
+from tests.supervisor.peers.group_scene import scene as group_scene
 from tests.supervisor.person import CONVERSATION, PERSON, Person, message_frame
 from tests.supervisor.test_inbound import OTHER_CONVERSATION, scene
 

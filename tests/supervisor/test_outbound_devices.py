@@ -90,7 +90,7 @@ async def test_a_relay_that_does_not_tell_devices_makes_a_reply_wait(
     monkeypatch.setattr("supervisor.outbound.RETRY_SECONDS", 0.02)
     async with scene(tmp_path) as (core, ada):
         tomorrow = 86_400_000 * 400_000
-        monkeypatch.setattr("supervisor.owners.now_ms", lambda: tomorrow)
+        monkeypatch.setattr("supervisor.peers.owners.now_ms", lambda: tomorrow)
         owner = await core.owners.find(PERSON)
         assert owner is not None
         core.rest.bundles[PERSON] = []

@@ -14,10 +14,10 @@ from bus.steps.store import now_ms
 from bus.transport.readers import Entry
 from crypto.grants import decide_key_change
 from crypto.prekeys import Bundle
-from supervisor.owners import Owner
+from supervisor.peers.owners import Owner
+from supervisor.peers.sessions import Peer
 from supervisor.relay.own_words import PING, RENEWED
 from supervisor.sealer import Addressed
-from supervisor.sessions import Peer
 from tests.supervisor.builders import Core, reply_to_next, sending, until
 from tests.supervisor.person import CONVERSATION, PERSON, Person, relation_of
 from tests.supervisor.test_outbound import acknowledge, dead_reasons, scene

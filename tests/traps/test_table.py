@@ -48,7 +48,7 @@ TABLE = {
     "reconnected but deaf": "supervisor/relay/test_connection_ends.py::test_a_deaf_connection_is_given_up_5_s_after_the_ping",
     "reconnects without jitter": "supervisor/relay/test_connection_ends.py::test_the_pauses_double_to_30_s_with_full_jitter_and_auth_ok_resets_them",
     "plaintext in logs": "supervisor/test_inbound.py::test_no_log_line_and_no_sealed_value_holds_what_was_said",
-    "a store that does not open is deleted": "supervisor/test_sessions.py::test_a_record_that_does_not_open_at_its_place_is_as_good_as_lost",
+    "a store that does not open is deleted": "supervisor/peers/test_sessions.py::test_a_record_that_does_not_open_at_its_place_is_as_good_as_lost",
     "state changes before authentication": "supervisor/test_inbound.py::test_a_tampered_envelope_is_quarantined_and_does_not_block_the_genuine_one",
     "yesterday's ratchet is restored": "supervisor/recovery/test_time_guard.py::test_rule_17_a_redis_that_went_back_is_never_sent_with_an_old_session",
     "a lost session hidden by later writes": "supervisor/recovery/test_time_guard.py::test_workers_that_count_beyond_what_was_seen_hide_nothing",

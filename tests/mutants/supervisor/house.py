@@ -116,7 +116,7 @@ HOUSE = (
         ("another_process_is_doubt", " and seen.run_id == now.run_id", ""),
     ),
     *of(
-        module("twins"), tests("twins"),
+        module("peers/twins"), tests("supervisor/peers/test_twins"),
         ("one_sighting_is_no_proof", "self._is_twin = self._is_twin or self._answered", "self._is_twin = True"),
         ("a_second_one_is", "self._is_twin = self._is_twin or self._answered", "pass"),
         ("a_twin_that_is_gone", "and self._ago(now) < self._times.gone", ""),

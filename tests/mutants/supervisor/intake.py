@@ -7,7 +7,7 @@ from tests.mutants.supervisor.places import module, tests
 
 INTAKE = (
     *of(
-        module("addressing"), tests("addressing"),
+        module("peers/addressing"), tests("supervisor/peers/test_addressing"),
         ("a_group_wants_its_version", "if (envelope.v == V1_1) != (kind == GROUP):", "if False:"),
         ("the_pinned_kind_wins", "look.kind or told or", "told or look.kind or"),
         ("another_person_than_the_pinned_one", "if look.kind is not None and look.person != envelope.sender_id:", "if False:"),
@@ -67,7 +67,7 @@ INTAKE = (
         ("a_stale_one_is_refused", "check_not_stale(envelope, await self._healed(envelope, look))", "pass"),
     ),
     *of(
-        module("reading"), tests("group_bounds"),
+        module("reading"), tests("supervisor/peers/test_group_bounds"),
         ("times_of_the_future_are_healed", "if look.dropped_ms <= now_ms() + CLOCKS_APART_MS:", "if True:"),
     ),
     *of(

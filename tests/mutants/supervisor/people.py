@@ -7,7 +7,7 @@ from tests.mutants.supervisor.places import module, tests
 
 PEOPLE = (
     *of(
-        module("owners"), tests("owners"),
+        module("peers/owners"), tests("supervisor/peers/test_owners"),
         ("a_frame_is_newer_than_the_answer", "lambda: relation.user_id in self._noted_meanwhile", "lambda: False"),
         ("an_unlisted_device_is_not_fetched_again", "if now < self._unlisted_until.get(owner.owner_id, 0.0):", "if False:"),
         ("devices_are_fetched_again_after_a_day", "if listed and now_ms() - owner.devices_fetched_ms < DEVICES_FRESH_MS:", "if listed:"),
@@ -18,41 +18,41 @@ PEOPLE = (
         ("asked_in_vain_waits", "        if owner_id in self._unanswered:\n            return None\n", ""),
     ),
     *of(
-        module("owners"), tests("supervisor/recovery/test_upkeep_hostile"),
+        module("peers/owners"), tests("supervisor/recovery/test_upkeep_hostile"),
         ("an_unknown_status_suspends", "change = Change.SUSPENDED", "change = Change.RESTORED"),
     ),
     *of(
-        module("members"), tests("group_members"),
+        module("peers/members"), tests("supervisor/peers/test_group_members"),
         ("one_pair_only", "if len(pairs) != 1:", "if not pairs:"),
         ("a_member_is_looked_up_once_a_minute", "if owner_id in self._looked_until:", "if False:"),
         ("a_changed_pair_is_held", "if known.held is not None and self._policy is KeyChangePolicy.HOLD:", "if False:"),
         ("a_changed_pair_is_refused", "or self._policy is KeyChangePolicy.REFUSE:", "or False:"),
     ),
     *of(
-        module("groups"), tests("group_bounds"),
+        module("peers/groups"), tests("supervisor/peers/test_group_bounds"),
         ("stale_is_refused", "if sent <= look.dropped_ms:", "if False:"),
         ("versions_ahead_are_bounded", "0 < version - current.key_version <= MOST_VERSIONS_AHEAD", "0 < version - current.key_version"),
         ("asked_in_vain_is_not_asked_again", "if vain is not None and ago <", "if False and ago <"),
     ),
     *of(
-        module("groups"), tests("groups"),
+        module("peers/groups"), tests("supervisor/peers/test_groups"),
         ("a_day_ahead_is_refused", "if sent > now_ms() + MOST_AHEAD_MS:", "if False:"),
     ),
     *of(
-        module("groups"), tests("group_members"),
+        module("peers/groups"), tests("supervisor/peers/test_group_members"),
         ("suspended_members_are_refused", "if owner is not None and owner.grant.status is not Status.ACTIVE:", "if False:"),
         ("a_held_pair_is_refused", "if grant is not None and grant.held is not None:", "if False:"),
     ),
     *of(
-        module("groups"), tests("group_keys"),
+        module("peers/groups"), tests("supervisor/peers/test_group_keys"),
         ("nobody_signs_in_our_name", "if envelope.sender_id == self._device.owner_id:", "if False:"),
     ),
     *of(
-        module("groups"), tests("group_replies"),
+        module("peers/groups"), tests("group_replies"),
         ("once_a_connection_is_enough", "if group_id in self._asked_since_connected and kept.current is not None:", "if False:"),
     ),
     *of(
-        module("grant_ledger"), tests("grant_ledger"),
+        module("peers/grant_ledger"), tests("supervisor/peers/test_grant_ledger"),
         ("a_row_that_changed_has_no_entry", "        if not await self._vault.put_grant(owner_id, read, row, step):\n            return False\n", "        await self._vault.put_grant(owner_id, read, row, step)\n"),
         ("an_edited_log_is_found", "        if wrong is not None:\n", "        if False:\n"),
         ("a_cut_log_is_found", "        if ours != FIRST_PREVIOUS and ours not in", "        if False and ours not in"),
@@ -65,7 +65,7 @@ PEOPLE = (
         ("a_full_disk_costs_no_grant", "        except OSError as error:  # a full", "        except KeyError as error:  # a full"),
     ),
     *of(
-        module("relations"), tests("relations"),
+        module("peers/relations"), tests("supervisor/peers/test_relations"),
         ("one_too_many_has_the_list_read", "        except trio.WouldBlock:\n            self.read_all()", "        except trio.WouldBlock:\n            pass"),
         ("what_was_not_read_is_read_again", "            except (RestFailed, RedisFailed) as error:\n                log.warning(\"relations: not read\", reason=str(error))\n                self.read_all()\n", "            except (RestFailed, RedisFailed) as error:\n                log.warning(\"relations: not read\", reason=str(error))\n"),
         ("not_at_once_again", "                await trio.sleep(RETRY_SECONDS)\n", ""),

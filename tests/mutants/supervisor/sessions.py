@@ -7,7 +7,7 @@ from tests.mutants.supervisor.places import module, tests
 
 SESSIONS = (
     *of(
-        module("sessions"), tests("sessions"),
+        module("peers/sessions"), tests("supervisor/peers/test_sessions"),
         ("sent_with_unread_once", "        self._decoded[peer] = msgspec.structs.replace(self._decoded[peer], looked_at=None)\n", ""),
         ("on_the_connection_that_was_looked_at", "or kept.looked_at is not generation.looked_at:", "or False:"),
         ("never_looked_at_is_read", "if kept is None or kept.looked_at is None or", "if kept is None or"),
@@ -26,7 +26,7 @@ SESSIONS = (
         ("dropped_ones_are_remembered_as_long", "{prekey_id for prekey_id, _ in record.dropped} - self._kept_signed_prekeys:", "{prekey_id for prekey_id, _ in record.dropped}:"),
     ),
     *of(
-        module("sessions"), tests("slots/test_versions"),
+        module("peers/sessions"), tests("slots/test_versions"),
         ("a_record_of_a_newer_version_waits", "        except NewerFormat as error:\n            raise StoreIsNewer(f\"session with {peer[0]}: {error}; upgrade this one\") from None\n", ""),
     ),
     *of(
@@ -54,7 +54,7 @@ SESSIONS = (
         ("who_is_listed_no_more_is_left_out", "        return listed\n", "        return peers\n"),
     ),
     *of(
-        module("prekeys"), tests("prekeys"),
+        module("peers/prekeys"), tests("supervisor/peers/test_prekeys"),
         ("a_signed_prekey_of_this_id", "        found = self.signed_prekey\n        return found if found is not None and found.id == prekey_id else None", "        return self.signed_prekey"),
         ("a_one_time_prekey_of_this_id", "        found = self.one_time_prekey\n        return found if found is not None and found.id == prekey_id else None", "        return self.one_time_prekey"),
         ("refilled_where_few_are_left", "if left < ONE_TIME_REFILL_UNDER and unused < MOST_UNUSED:", "if False:"),
@@ -73,24 +73,24 @@ SESSIONS = (
         ("few_left_are_refilled_soon", "        self._wanted.set()\n", ""),
     ),
     *of(
-        module("prekeys"), tests("supervisor/recovery/test_upkeep_hostile"),
+        module("peers/prekeys"), tests("supervisor/recovery/test_upkeep_hostile"),
         ("not_without_a_pause", "            await trio.sleep_until(published_at + PAUSE_SECONDS)\n", ""),
     ),
     *of(
-        module("prekeys"), tests("prekeys"),
+        module("peers/prekeys"), tests("supervisor/peers/test_prekeys"),
         ("rotated_when_wished", " and newest.id > through:", ":"),
         ("a_wish_is_heard_while_it_waits", "if through >= self._newest_id or", "if False or"),
         ("only_ours_are_the_newest", "if is_signed_by(prekey, self._device)]", "if True]"),
         ("a_changed_identity_is_told", "        if last_of_others is None:\n", "        if True:\n"),
     ),
     *of(
-        module("prekeys"), tests("twins", "prekeys", "backup/test_restored_prekeys"),
+        module("peers/prekeys"), tests("supervisor/peers/test_twins", "supervisor/peers/test_prekeys", "backup/test_restored_prekeys"),
         ("handed_out_is_erased", "and handed_out.public == shown.one_time_prekey:", "and False:"),
         ("another_ones_is_not_erased", " and handed_out.public == shown.one_time_prekey:", ":"),
         ("ours_by_its_public_half", "return signed is not None and signed.public == shown.signed_prekey", "return signed is not None"),
     ),
     *of(
-        module("prekeys"), tests("backup/test_restored_prekeys"),
+        module("peers/prekeys"), tests("backup/test_restored_prekeys"),
         ("a_restored_signed_prekey_reads", "        if signed is None:\n            signed =", "        if False:\n            signed ="),
         ("a_restored_one_time_prekey_reads", "if one_time_id is not None and one_time is None:", "if False:"),
         ("the_restored_are_remembered", ".difference(expired).union(restored))", ".difference(expired))"),

@@ -18,14 +18,14 @@ from supervisor.recovery.redis_check import RedisUnfit, check_redis
 from tests.redis_server import redis_server, running_redis
 from tests.supervisor.builders import dead_instance, open_core, reply_to_next, sending
 from tests.supervisor.doubles import FakeRest
+from tests.supervisor.peers.test_owners import found
+from tests.supervisor.peers.test_owners import scene as owners_scene
+from tests.supervisor.peers.test_prekeys import DAY_MS, signed_id
+from tests.supervisor.peers.test_prekeys import scene as prekeys_scene
 from tests.supervisor.person import relation_of
 from tests.supervisor.recovery.test_reclaimer import next_job, quick, reclaimer, taken_and_left
 from tests.supervisor.recovery.test_reclaimer import scene as job_scene
 from tests.supervisor.recovery.test_redis_check import TRUST, redis_with_user
-from tests.supervisor.test_owners import found
-from tests.supervisor.test_owners import scene as owners_scene
-from tests.supervisor.test_prekeys import DAY_MS, signed_id
-from tests.supervisor.test_prekeys import scene as prekeys_scene
 
 
 async def test_a_signed_prekey_is_kept_for_30_days_after_it_was_replaced(
@@ -36,7 +36,7 @@ async def test_a_signed_prekey_is_kept_for_30_days_after_it_was_replaced(
         await core.prekeys.publish()
         made = (await core.prekeys.find(1, None)).signed(1)
         assert made is not None
-        monkeypatch.setattr("supervisor.prekeys.now_ms", lambda: made.created_ms + 40 * DAY_MS)
+        monkeypatch.setattr("supervisor.peers.prekeys.now_ms", lambda: made.created_ms + 40 * DAY_MS)
         await core.prekeys.publish()
         assert signed_id(core.rest.registered[-1]) == 2
         assert (await core.prekeys.find(1, None)).signed(1) == made

@@ -10,7 +10,7 @@ import pytest
 from bus.records.keys import Keys
 from bus.steps.vault import Vault
 from bus.transport.client import RedisClient, open_redis
-from supervisor.grant_ledger import HEAD_FILE, GrantLedger
+from supervisor.peers.grant_ledger import HEAD_FILE, GrantLedger
 from tests.redis_server import redis_server
 from tests.supervisor.builders import KEYS
 from tests.supervisor.person import AGENT

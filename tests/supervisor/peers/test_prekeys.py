@@ -11,7 +11,7 @@ import trio
 from bus.steps.prekey_wish import PrekeyWish
 from crypto.identity import IdentityKeys, LocalDevice
 from crypto.prekeys import SIGNED_PREKEY_ROTATION_MS, bundle_from_json, check_bundle
-from supervisor.prekeys import MOST_UNUSED, Prekeys
+from supervisor.peers.prekeys import MOST_UNUSED, Prekeys
 from supervisor.relay.rest import Json, RestFailed
 from tests.redis_server import redis_server, running_redis
 from tests.supervisor.builders import IDENTITY, WAIT_SECONDS, Core, open_core
@@ -115,7 +115,7 @@ async def test_the_signed_prekey_is_rotated_weekly_and_the_previous_one_kept(
         assert made is not None
         for week in range(1, 5):
             monkeypatch.setattr(
-                "supervisor.prekeys.now_ms", lambda week=week: made.created_ms + week * SIGNED_PREKEY_ROTATION_MS
+                "supervisor.peers.prekeys.now_ms", lambda week=week: made.created_ms + week * SIGNED_PREKEY_ROTATION_MS
             )
             await core.prekeys.publish()
             assert signed_id(core.rest.registered[-1]) == week + 1
@@ -128,7 +128,7 @@ async def test_a_signed_prekey_is_erased_in_the_end(tmp_path: Path, monkeypatch:
         made = (await core.prekeys.find(1, None)).signed(1)
         assert made is not None
         for days in (7, 46):
-            monkeypatch.setattr("supervisor.prekeys.now_ms", lambda days=days: made.created_ms + days * DAY_MS)
+            monkeypatch.setattr("supervisor.peers.prekeys.now_ms", lambda days=days: made.created_ms + days * DAY_MS)
             await core.prekeys.publish()
         assert (await core.prekeys.find(1, None)).signed(1) is None
 
@@ -167,7 +167,7 @@ async def keep_until_published(core: Core, prekeys: Prekeys) -> None:
 async def test_a_relay_and_a_redis_that_are_away_are_asked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.prekeys.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("supervisor.peers.prekeys.RETRY_SECONDS", 0.05)
     rest = FakeRest()
     rest.fail_next("register_keys", RestFailed("register", 0, "ConnectError"), RestFailed("register", 500))
     with running_redis(tmp_path) as server:
@@ -182,7 +182,7 @@ async def test_a_relay_and_a_redis_that_are_away_are_asked_again(
 
 
 async def test_the_relays_word_that_few_are_left_refills_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("supervisor.prekeys.PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr("supervisor.peers.prekeys.PAUSE_SECONDS", 0.05)
     async with scene(tmp_path) as core, trio.open_nursery() as nursery:
         nursery.start_soon(core.prekeys.keep, core.metrics)
         with trio.fail_after(WAIT_SECONDS):
@@ -226,8 +226,8 @@ async def test_a_raised_epoch_replaces_them_once(tmp_path: Path) -> None:
 
 
 async def test_a_wish_of_the_epoch_is_heard_while_it_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("supervisor.prekeys.WISH_SECONDS", 0.01)
-    monkeypatch.setattr("supervisor.prekeys.PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("supervisor.peers.prekeys.WISH_SECONDS", 0.01)
+    monkeypatch.setattr("supervisor.peers.prekeys.PAUSE_SECONDS", 0.01)
     async with scene(tmp_path) as core, trio.open_nursery() as nursery:
         epoch = 0
         core.prekeys._epoch = lambda: epoch
@@ -275,8 +275,8 @@ async def test_a_relay_that_does_not_replace_is_told_once(tmp_path: Path) -> Non
 async def test_a_wish_for_another_signed_prekey_is_heard_while_it_waits_and_fulfilled_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.prekeys.WISH_SECONDS", 0.01)
-    monkeypatch.setattr("supervisor.prekeys.PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("supervisor.peers.prekeys.WISH_SECONDS", 0.01)
+    monkeypatch.setattr("supervisor.peers.prekeys.PAUSE_SECONDS", 0.01)
     async with scene(tmp_path) as core, trio.open_nursery() as nursery:
         nursery.start_soon(core.prekeys.keep, core.metrics)
         with trio.fail_after(WAIT_SECONDS):

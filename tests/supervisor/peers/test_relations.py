@@ -8,8 +8,8 @@ import trio
 import trio.testing
 
 from bus.transport.wire import RedisFailed, RedisUnavailable
-from supervisor.owners import Owners
-from supervisor.relations import MOST_WAITING, RETRY_SECONDS, Relations
+from supervisor.peers.owners import Owners
+from supervisor.peers.relations import MOST_WAITING, RETRY_SECONDS, Relations
 from supervisor.relay.frames import Relation
 from supervisor.relay.rest import RestFailed
 

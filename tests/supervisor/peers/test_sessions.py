@@ -14,8 +14,8 @@ from crypto.identity import IdentityKeys, LocalDevice
 from crypto.prekeys import bundle_from_json
 from crypto.records import EMPTY_RECORD, DeviceRecord
 from crypto.sessions import start_session
-from supervisor import sessions as module
-from supervisor.sessions import Loaded, Sessions
+from supervisor.peers import sessions as module
+from supervisor.peers.sessions import Loaded, Sessions
 from tests.redis_server import redis_server
 from tests.supervisor.builders import Core, open_core
 from tests.supervisor.doubles import FakeRest

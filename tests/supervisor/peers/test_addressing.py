@@ -5,7 +5,7 @@ import pytest
 from bus.steps.store import Look
 from crypto.envelope import V1, V1_1, Envelope
 from crypto.errors import Reason, Unreadable
-from supervisor.addressing import check_addressed
+from supervisor.peers.addressing import check_addressed
 from supervisor.relay.frames import ArtifactResponse, MessageNew
 
 pytestmark = pytest.mark.pure

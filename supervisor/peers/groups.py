@@ -31,10 +31,10 @@ from crypto.groups import (
     read_group_key_envelope,
 )
 from crypto.identity import LocalDevice, PublicIdentity
-from supervisor.addressing import GROUP
-from supervisor.members import Members
 from supervisor.observe.metrics import Metrics
-from supervisor.owners import Owner, Owners
+from supervisor.peers.addressing import GROUP
+from supervisor.peers.members import Members
+from supervisor.peers.owners import Owner, Owners
 from supervisor.relay.asking import Shared, asked
 from supervisor.relay.frames import ArtifactResponse, GroupKeyRotated, MessageNew
 from supervisor.relay.payloads import inbound_message, message_ms

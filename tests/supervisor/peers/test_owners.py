@@ -14,8 +14,8 @@ from bus.steps.write_count import Generation
 from bus.transport.client import open_redis
 from crypto.errors import Unreadable
 from crypto.grants import KeyChangePolicy, Status
-from supervisor.grant_ledger import GrantLedger
-from supervisor.owners import DEVICES_FRESH_MS, Owner, Owners
+from supervisor.peers.grant_ledger import GrantLedger
+from supervisor.peers.owners import DEVICES_FRESH_MS, Owner, Owners
 from supervisor.relay.rest import RestFailed
 from tests.redis_server import redis_server
 from tests.supervisor.builders import KEYS, Core, open_core
@@ -208,7 +208,7 @@ async def test_the_device_list_is_fetched_again_after_a_day_and_kept_when_the_re
         assert await core.owners.devices(fresh) == ["phone"]
         assert core.rest.calls.count("devices") == 1
         tomorrow = fresh.devices_fetched_ms + DEVICES_FRESH_MS
-        monkeypatch.setattr("supervisor.owners.now_ms", lambda: tomorrow)
+        monkeypatch.setattr("supervisor.peers.owners.now_ms", lambda: tomorrow)
         core.rest.fail_next("devices")
         assert await core.owners.devices(fresh) == ["phone"]
         core.rest.bundles[PERSON] = []

@@ -31,8 +31,8 @@ from crypto.grants import (
 )
 from crypto.identity import PublicIdentity
 from crypto.prekeys import Bundle, bundle_from_json, check_bundle
-from supervisor.grant_ledger import GrantLedger
-from supervisor.members import Member, find_member
+from supervisor.peers.grant_ledger import GrantLedger
+from supervisor.peers.members import Member, find_member
 from supervisor.relay.asking import Answer, Shared, asked
 from supervisor.relay.frames import Relation
 from supervisor.relay.rest import Rest, RestFailed

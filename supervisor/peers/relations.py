@@ -6,7 +6,7 @@ import structlog
 import trio
 
 from bus.transport.wire import RedisFailed
-from supervisor.owners import Owners
+from supervisor.peers.owners import Owners
 from supervisor.relay.frames import Relation
 from supervisor.relay.related import essence_of
 from supervisor.relay.rest import RestFailed

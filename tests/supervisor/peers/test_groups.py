@@ -9,10 +9,10 @@ import pytest
 from bus.records.records import Payload
 from bus.steps.store import Intake, now_ms
 from crypto.envelope import V1_1
-from supervisor.groups import MOST_AHEAD_MS
+from supervisor.peers.groups import MOST_AHEAD_MS
 from supervisor.relay.frames import ArtifactResponse
 from tests.supervisor.builders import worker
-from tests.supervisor.group_scene import GROUP, IDS_KEPT, OTHER_GROUP, fetches, new_id, pins, scene
+from tests.supervisor.peers.group_scene import GROUP, IDS_KEPT, OTHER_GROUP, fetches, new_id, pins, scene
 from tests.supervisor.person import AGENT, CONVERSATION
 
 

@@ -9,9 +9,9 @@ import trio
 
 from bus.steps.store import Intake
 from crypto.grants import KeyChangePolicy
-from supervisor.members import Members, decide_member
+from supervisor.peers.members import Members, decide_member
 from supervisor.relay.rest import RestFailed
-from tests.supervisor.group_scene import scene
+from tests.supervisor.peers.group_scene import scene
 from tests.supervisor.person import Person, relation_of
 
 

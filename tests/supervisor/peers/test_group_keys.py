@@ -11,7 +11,7 @@ import trio.testing
 from supervisor.relay.frames import GroupKeyRotated
 from supervisor.relay.rest import RestFailed
 from tests.supervisor.builders import Core, open_core, reply_to_next, sending, until
-from tests.supervisor.group_scene import GROUP, OTHER_GROUP, Circle, fetches, scene
+from tests.supervisor.peers.group_scene import GROUP, OTHER_GROUP, Circle, fetches, scene
 from tests.supervisor.person import AGENT, Person
 
 
@@ -100,7 +100,7 @@ async def test_two_supervisors_that_fetch_the_same_key_keep_it_once(tmp_path: Pa
 async def test_the_relays_word_of_a_rotation_has_the_key_fetched_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.groups.AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("supervisor.peers.groups.AGAIN_SECONDS", 0.01)
     async with scene(tmp_path) as (core, circle, ada, ben):
         await core.push(circle.say(ada))
         circle.make(2, ben)

@@ -8,11 +8,11 @@ import trio
 import trio.testing
 
 from bus.steps.store import Intake, now_ms
-from supervisor.groups import FETCH_AGAIN_SECONDS, MOST_AHEAD_MS, VAIN_SECONDS
+from supervisor.peers.groups import FETCH_AGAIN_SECONDS, MOST_AHEAD_MS, VAIN_SECONDS
 from supervisor.relay.frames import GroupKeyRotated
 from supervisor.relay.rest import RestFailed
 from tests.supervisor.builders import Core, until
-from tests.supervisor.group_scene import GROUP, IDS_KEPT, fetches, new_id, scene
+from tests.supervisor.peers.group_scene import GROUP, IDS_KEPT, fetches, new_id, scene
 from tests.supervisor.person import CONVERSATION
 
 YEAR_10889_MS = 2**48 - 1

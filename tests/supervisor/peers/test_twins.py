@@ -19,10 +19,10 @@ from crypto.identity import IdentityKeys, LocalDevice
 from sandbox.api import AgentAccount, RelayApi
 from sandbox.children import relay_process
 from supervisor.observe.metrics import Metrics
-from supervisor.prekeys import Prekeys
+from supervisor.peers.prekeys import Prekeys
+from supervisor.peers.twins import FOUND, Sightings, TwinTimes, TwinWatch
 from supervisor.relay.rest import Rest, RestFailed, open_rest
 from supervisor.settings.secrets import Secret
-from supervisor.twins import FOUND, Sightings, TwinTimes, TwinWatch
 from tests.redis_server import redis_server
 
 WAIT_SECONDS = 60.0

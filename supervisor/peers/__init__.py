@@ -1,0 +1,1 @@
+"""Who somebody is, and under which keys: owners, members, groups, prekeys, sessions."""
