@@ -29,11 +29,15 @@ from crypto.grants import KeyChangePolicy
 from crypto.identity import LocalDevice
 from host.budgets import UNLIMITED_REDIS_BYTES, Budgets, IntakeBudgets, StoreBudgets
 from host.instance import Instance
-from supervisor.delivery import Delivery
 from supervisor.inbound import Inbound
 from supervisor.observe.health import Check
 from supervisor.observe.metrics import Metrics
-from supervisor.outbound import Outbound
+from supervisor.outbound.delivery import Delivery
+from supervisor.outbound.outbound import Outbound
+from supervisor.outbound.recipients import Recipients
+from supervisor.outbound.sealer import Sealer
+from supervisor.outbound.sent_times import SentTimes
+from supervisor.outbound.streams import Streams
 from supervisor.overflow import Overflow
 from supervisor.peers.grant_ledger import GrantLedger
 from supervisor.peers.groups import Groups
@@ -47,7 +51,6 @@ from supervisor.pool.process import WorkerExit
 from supervisor.pool.workforce import Workforce
 from supervisor.readiness import bus_check, prekeys_check, relay_check
 from supervisor.reading import Reader
-from supervisor.recipients import Recipients
 from supervisor.recovery.reclaimer import Reclaimer
 from supervisor.recovery.redis_trouble import say_trouble
 from supervisor.recovery.redis_watch import RedisWatch
@@ -69,13 +72,10 @@ from supervisor.relay.frames import (
 from supervisor.relay.own_words import OwnWords
 from supervisor.relay.rest import Rest
 from supervisor.relay.slots import Slots
-from supervisor.sealer import Sealer
-from supervisor.sent_times import SentTimes
 from supervisor.settings.config import SupervisorSettings
 from supervisor.shared_work import shared_work
 from supervisor.standstill import RelayDate
 from supervisor.starting import Patience
-from supervisor.streams import Streams
 from supervisor.survey import Survey
 
 log = structlog.get_logger()

@@ -107,14 +107,14 @@ ROWS: dict[str, Row] = {
     ),
     "bus/transport/readers.py:LiveSubscriber._run": waits_in_redis,
     "bus/transport/readers.py:LiveSubscriber._hear": waits_in_redis,
-    "supervisor/delivery.py:Delivery._resend": in_redis,
-    "supervisor/delivery.py:Delivery._leave_in_doubt": held(
+    "supervisor/outbound/delivery.py:Delivery._resend": in_redis,
+    "supervisor/outbound/delivery.py:Delivery._leave_in_doubt": held(
         (
             Kind.REDIS,
-            "tests/supervisor/test_delivery.py::test_what_is_in_doubt_is_left_to_others_also_if_redis_fails_at_first",
+            "tests/supervisor/outbound/test_delivery.py::test_what_is_in_doubt_is_left_to_others_also_if_redis_fails_at_first",
         )
     ),
-    "supervisor/outbound.py:Outbound._take": waits_in_redis,
+    "supervisor/outbound/outbound.py:Outbound._take": waits_in_redis,
     "supervisor/held.py:Held.run": in_redis,
     "supervisor/overflow.py:Overflow.run": in_redis,
     "supervisor/overflow.py:Overflow._relieve": in_redis,
@@ -274,8 +274,8 @@ STEPS: dict[str, tuple[str, ...]] = {
         "bus/whole/restoring.py:Restoring._pages",
         "bus/whole/restoring.py:Restoring._waiting",
     ),
-    "one reply that waits for the rate, which Redis counts: RedisFailed ends its turn, and it is tried again (tests/supervisor/test_rate_line.py)": (
-        "supervisor/rate_line.py:RateLine.commit",
+    "one reply that waits for the rate, which Redis counts: RedisFailed ends its turn, and it is tried again (tests/supervisor/outbound/test_rate_line.py)": (
+        "supervisor/outbound/rate_line.py:RateLine.commit",
     ),
     "compare and set: a further turn means that another supervisor has moved it; RedisFailed is raised to the loop that asked": (
         "supervisor/peers/groups.py:Groups._keep",
@@ -283,7 +283,7 @@ STEPS: dict[str, tuple[str, ...]] = {
         "supervisor/peers/members.py:Members._put",
         "supervisor/peers/owners.py:Owners._note",
         "supervisor/peers/owners.py:Owners._note_devices",
-        "supervisor/outbound.py:Outbound._commit",
+        "supervisor/outbound/outbound.py:Outbound._commit",
         "supervisor/peers/prekeys.py:Prekeys._until_wanted",
         "supervisor/peers/sessions.py:Sessions.never_send_on_again",
         "supervisor/cli/keys/rotation.py:_ask_for_prekey",
@@ -324,11 +324,11 @@ STEPS: dict[str, tuple[str, ...]] = {
         "supervisor/store_access.py:who_is_connected",
         "supervisor/store_access.py:rewrite_and_sync",
     ),
-    "one reply, until it is sent, given up or lost; every RedisFailed is a further turn (tests/supervisor/test_outbound.py)": (
-        "supervisor/outbound.py:Outbound._send_entry",
+    "one reply, until it is sent, given up or lost; every RedisFailed is a further turn (tests/supervisor/outbound/test_outbound.py)": (
+        "supervisor/outbound/outbound.py:Outbound._send_entry",
     ),
-    "one acknowledgement, until it is noted; every RedisFailed is a further turn or the resend's (tests/supervisor/test_delivery.py)": (
-        "supervisor/delivery.py:Delivery._settle",
+    "one acknowledgement, until it is noted; every RedisFailed is a further turn or the resend's (tests/supervisor/outbound/test_delivery.py)": (
+        "supervisor/outbound/delivery.py:Delivery._settle",
         "bus/steps/outbox.py:Outbox.leave_to_others",
     ),
     "what a handler has said, in its order, and its end, by until_redis_answers": (
@@ -383,8 +383,8 @@ STEPS: dict[str, tuple[str, ...]] = {
         "supervisor/peers/twins.py:TwinWatch.run",
     ),
     "measures once every few seconds; RedisFailed is looked over": ("supervisor/survey.py:Survey.run",),
-    "what comes over the live channel; what is not readable is passed over (tests/supervisor/test_streams.py)": (
-        "supervisor/streams.py:Streams.run",
+    "what comes over the live channel; what is not readable is passed over (tests/supervisor/outbound/test_streams.py)": (
+        "supervisor/outbound/streams.py:Streams.run",
     ),
 }
 

@@ -97,7 +97,7 @@ class Loop:
 
 REDIS_LOOPS = (
     "supervisor/catchup.py:Catchup.run",
-    "supervisor/delivery.py:Delivery._resend",
+    "supervisor/outbound/delivery.py:Delivery._resend",
     "supervisor/held.py:Held.run",
     "supervisor/overflow.py:Overflow.run",
     "supervisor/peers/prekeys.py:Prekeys.keep",

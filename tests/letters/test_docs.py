@@ -22,10 +22,10 @@ SCRIPTS = ROOT / "bus" / "scripts"
 CALLS = {
     ("workers/runner.py", "_fail"): 1,
     ("bus/steps/jobs.py", "_fail"): 3,
-    ("supervisor/outbound.py", "_drop"): 1,
-    ("supervisor/outbound.py", "drop_reply"): 1,
-    ("supervisor/delivery.py", "drop_reply"): 1,
-    ("supervisor/sealer.py", "CannotSeal"): 0,
+    ("supervisor/outbound/outbound.py", "_drop"): 1,
+    ("supervisor/outbound/outbound.py", "drop_reply"): 1,
+    ("supervisor/outbound/delivery.py", "drop_reply"): 1,
+    ("supervisor/outbound/sealer.py", "CannotSeal"): 0,
 }
 
 

@@ -27,9 +27,9 @@ from tests.letters.test_second_chances import (
     until_tried,
 )
 from tests.supervisor.builders import WAIT_SECONDS, Core, until
+from tests.supervisor.outbound.test_recipients import other_owners
 from tests.supervisor.person import PERSON, Person, relation_of
 from tests.supervisor.test_inbound import scene
-from tests.supervisor.test_recipients import other_owners
 
 
 @pytest.fixture(autouse=True)

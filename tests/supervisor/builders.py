@@ -31,10 +31,14 @@ from crypto.identity import IdentityKeys, LocalDevice
 from host.budgets import IntakeBudgets
 from host.instance import Instance
 from supervisor.catchup import Catchup
-from supervisor.delivery import Delivery
 from supervisor.inbound import Inbound
 from supervisor.observe.metrics import Metrics
-from supervisor.outbound import Outbound
+from supervisor.outbound.delivery import Delivery
+from supervisor.outbound.outbound import Outbound
+from supervisor.outbound.recipients import Recipients
+from supervisor.outbound.sealer import Sealer
+from supervisor.outbound.sent_times import SentTimes
+from supervisor.outbound.streams import Streams
 from supervisor.peers.grant_ledger import GrantLedger
 from supervisor.peers.groups import Groups
 from supervisor.peers.members import Members
@@ -42,16 +46,12 @@ from supervisor.peers.owners import Owners
 from supervisor.peers.prekeys import Prekeys
 from supervisor.peers.sessions import Sessions
 from supervisor.reading import Reader
-from supervisor.recipients import Recipients
 from supervisor.recovery.time_guard import TimeGuard
 from supervisor.recovery.witness import Witness
 from supervisor.relay.frames import ArtifactResponse, MessageNew
 from supervisor.relay.own_words import OwnWords
-from supervisor.sealer import Sealer
 from supervisor.second_chances import SecondChances
-from supervisor.sent_times import SentTimes
 from supervisor.shared_work import shared_work
-from supervisor.streams import Streams
 from tests.supervisor.doubles import FakeConnection, FakeRest
 from tests.supervisor.person import AGENT
 

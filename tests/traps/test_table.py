@@ -40,8 +40,8 @@ TABLE = {
     "no keepalive of its own": "supervisor/relay/test_connection.py::test_after_10_s_of_silence_it_pings_and_an_answer_keeps_the_connection",
     # Agents and encryption
     "the cursor is saved too early": "supervisor/test_catchup.py::test_a_page_with_a_message_that_could_not_be_taken_in_is_asked_again",
-    "an acknowledgement before the commit": "supervisor/test_outbound.py::test_a_reply_is_in_the_outbox_before_it_is_sent_and_its_person_can_read_it",
-    "a resend is encrypted again": "supervisor/test_delivery.py::test_a_resend_after_the_time_is_the_same_bytes",
+    "an acknowledgement before the commit": "supervisor/outbound/test_outbound.py::test_a_reply_is_in_the_outbox_before_it_is_sent_and_its_person_can_read_it",
+    "a resend is encrypted again": "supervisor/outbound/test_delivery.py::test_a_resend_after_the_time_is_the_same_bytes",
     "what comes in a deploy is lost": "supervisor/keeper/test_upgrade.py::test_usr2_starts_a_new_generation_and_the_old_one_retires",
     "the first sync is skipped": "supervisor/test_catchup.py::test_the_first_sync_skips_what_is_too_old_and_answers_the_rest",
     "answered twice after a restart": "test_kills.py::test_all_are_answered_once_and_in_order_when_it_is_killed",

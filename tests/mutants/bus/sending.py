@@ -23,7 +23,7 @@ OF_SENDING = (
         ("commit_ends_a_stream_once", "if stream ~= '' then redis.call('HDEL', STREAMS, CONVERSATION_ID) end", ""),
     ),
     *of(
-        script("commit"), ("tests/supervisor/test_recipients.py", "tests/supervisor/test_outbound.py"),
+        script("commit"), ("tests/supervisor/outbound/test_recipients.py", "tests/supervisor/outbound/test_outbound.py"),
         ("commit_compares_the_owner", "if ARGV[14] ~= '' and not is_current(OWNER, ARGV[14]) then", "if false then"),
     ),
     *of(

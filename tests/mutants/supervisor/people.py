@@ -48,7 +48,7 @@ PEOPLE = (
         ("nobody_signs_in_our_name", "if envelope.sender_id == self._device.owner_id:", "if False:"),
     ),
     *of(
-        module("peers/groups"), tests("group_replies"),
+        module("peers/groups"), tests("supervisor/outbound/test_group_replies"),
         ("once_a_connection_is_enough", "if group_id in self._asked_since_connected and kept.current is not None:", "if False:"),
     ),
     *of(

@@ -136,7 +136,7 @@ RELAY = (
         ("a_list_that_does_not_end_is_none", "if not listing.is_whole:", "if False:"),
     ),
     *of(
-        module("relay/rest"), tests("outbound_devices"),
+        module("relay/rest"), tests("supervisor/outbound/test_outbound_devices"),
         ("a_proxys_page_is_no_refusal", "and self.code != NOT_JSON", ""),
     ),
     *of(

@@ -7,27 +7,27 @@ from tests.mutants.supervisor.places import module, tests
 
 SENDING = (
     *of(
-        module("rate_line"), tests("rate_line"),
+        module("outbound/rate_line"), tests("supervisor/outbound/test_rate_line"),
         ("who_comes_now_waits_behind_the_others", "if not self._line.is_taken:", "if True:"),
         ("the_place_is_kept", "self._line.turn(place)", "self._line.turn(self.place())"),
         ("until_it_is_allowed", "                if commit.outcome is not Committed.WAIT:\n                    return made, commit\n                wait_ms", "                return made, commit\n                wait_ms"),
         ("the_turn_is_held", "        async with self._line.turn(place):\n", "        if True:\n"),
     ),
     *of(
-        module("recipients"), tests("recipients", "outbound", "group_replies"),
+        module("outbound/recipients"), tests("supervisor/outbound/test_recipients", "supervisor/outbound/test_outbound", "supervisor/outbound/test_group_replies"),
         ("only_the_active_are_written_to", "return owner if owner is not None and owner.is_active else None", "return owner"),
     ),
     *of(
-        module("recipients"), tests("recipients"),
+        module("outbound/recipients"), tests("supervisor/outbound/test_recipients"),
         ("no_key_no_reply", "return kind, None if keys.current is None else keys", "return kind, keys"),
         ("the_pair_is_compared", "return one.grant.pinned == other.grant.pinned", "return True"),
     ),
     *of(
-        module("recipients"), tests("group_replies"),
+        module("outbound/recipients"), tests("supervisor/outbound/test_group_replies"),
         ("no_streams_in_large_groups", "and len(recipient.current.members) <= MOST_MEMBERS_WITH_STREAMS", ""),
     ),
     *of(
-        module("outbound"), tests("sending_races", "outbound", "outbound_devices", "sending_hostile", "recipients"),
+        module("outbound/outbound"), tests("supervisor/outbound/test_sending_races", "supervisor/outbound/test_outbound", "supervisor/outbound/test_outbound_devices", "supervisor/outbound/test_sending_hostile", "supervisor/outbound/test_recipients"),
         ("bundles_are_fetched_once", "or bundles or fetches:", "or bundles:"),
         ("a_lost_session_is_begun_anew", "if error.reason != \"no_usable_device\" or bundles or fetches:", "if True:"),
         ("stale_is_made_anew", "in (Committed.STALE, Committed.WENT_BACK, Committed.EPOCH):", "in (Committed.WENT_BACK, Committed.EPOCH):"),
@@ -46,17 +46,17 @@ SENDING = (
         ("unread_is_given_back", "await self.give_back(await self._reader.close())", "await self._reader.close()"),
     ),
     *of(
-        module("outbound"), tests("sending_races"),
+        module("outbound/outbound"), tests("supervisor/outbound/test_sending_races"),
         ("of_other_keys_it_is_made_anew", "                if not has_same_keys(asked.recipient, addressed.recipient):\n                    continue\n", ""),
         ("an_unreadable_reply_is_dropped", "            await self._drop_unreadable(entry)\n", ""),
         ("of_another_epoch_it_is_made_anew", "if self._sealer.epoch != epoch:", "if False:"),
     ),
     *of(
-        module("outbound"), tests("supervisor/recovery/test_time_guard"),
+        module("outbound/outbound"), tests("supervisor/recovery/test_time_guard"),
         ("went_back_is_looked_at", "await self._guard.look_again()", "pass"),
     ),
     *of(
-        module("outbound"), tests("outbound_streams", "group_replies"),
+        module("outbound/outbound"), tests("supervisor/outbound/test_outbound_streams", "supervisor/outbound/test_group_replies"),
         ("a_start_is_no_message", "None if reply.kind == \"stream_start\" else outbox", "outbox"),
         ("a_first_runs_stream_is_over", "if shown_stream_id not in (\"\", reply.stream_id):", "if False:"),
         ("its_own_stream_is_not_aborted", "if shown_stream_id not in (\"\", reply.stream_id):", "if shown_stream_id:"),
@@ -68,11 +68,11 @@ SENDING = (
         ("not_to_everybody", "if not shows_streams(addressed.recipient) or not await self", "if not await self"),
     ),
     *of(
-        module("outgoing"), tests("outbound_streams"),
+        module("outbound/outgoing"), tests("supervisor/outbound/test_outbound_streams"),
         ("a_streams_beginning_is_not_traced", "return \"\" if self.reply.kind == \"stream_start\" else self.record.trace", "return self.record.trace"),
     ),
     *of(
-        module("delivery"), tests("delivery", "sending_hostile"),
+        module("outbound/delivery"), tests("supervisor/outbound/test_delivery", "supervisor/outbound/test_sending_hostile"),
         ("acks_waiting_are_bounded", "if self._waiting >= QUEUE_LENGTH:", "if False:"),
         ("an_ack_gives_its_place_back", "            self._waiting -= 1\n", ""),
         ("a_temporary_refusal_waits", "if _is_temporary(code):", "if False:"),
@@ -96,11 +96,11 @@ SENDING = (
         ("a_resend_is_of_a_record", "        if record is not None:\n            self._metrics.resent", "        if True:\n            self._metrics.resent"),
     ),
     *of(
-        module("delivery"), tests("outbound"),
+        module("outbound/delivery"), tests("supervisor/outbound/test_outbound"),
         ("an_ack_is_kept_while_redis_is_away", "            log.warning(\"ack: waits for Redis\", reason=str(error))\n            return False\n", "            return True\n"),
     ),
     *of(
-        module("streams"), tests("streams"),
+        module("outbound/streams"), tests("supervisor/outbound/test_streams"),
         ("early_ones_are_bounded_in_characters", "> MOST_EARLY_CHARACTERS:", "> 10**12:"),
         ("early_ones_are_bounded_in_number", "if len(deltas) < MOST_EARLY_DELTAS and (deltas or len(self._early) < MOST_EARLY_STREAMS):", "if True:"),
         ("early_ones_of_a_stream_are_bounded", "if len(deltas) < MOST_EARLY_DELTAS and", "if"),
@@ -128,7 +128,7 @@ SENDING = (
         ("a_lost_job_is_told_the_others", "            await self._outbox.publish_live(packed)\n", "            pass\n"),
     ),
     *of(
-        module("streams"), tests("sending_hostile"),
+        module("outbound/streams"), tests("supervisor/outbound/test_sending_hostile"),
         ("a_delta_too_large_ends_its_stream", "        except (TooLarge, ValueError):\n", "        except KeyError:\n"),
     ),
     *of(

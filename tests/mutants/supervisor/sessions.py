@@ -30,7 +30,7 @@ SESSIONS = (
         ("a_record_of_a_newer_version_waits", "        except NewerFormat as error:\n            raise StoreIsNewer(f\"session with {peer[0]}: {error}; upgrade this one\") from None\n", ""),
     ),
     *of(
-        module("sealer"), tests("sealer", "sending_races", "outbound_devices", "outbound", "sending_hostile", "recipients"),
+        module("outbound/sealer"), tests("supervisor/outbound/test_sealer", "supervisor/outbound/test_sending_races", "supervisor/outbound/test_outbound_devices", "supervisor/outbound/test_outbound", "supervisor/outbound/test_sending_hostile", "supervisor/outbound/test_recipients"),
         ("an_offer_comes_first_after_redis_went_back", "                raise OfferFirst\n", "                pass\n"),
         ("an_offer_needs_no_offer", "if can_begin and not to.is_offer and", "if can_begin and"),
         ("no_offer_to_whom_none_can_be_made", "if can_begin and not to.is_offer", "if not to.is_offer"),

@@ -21,8 +21,8 @@ from supervisor.relay.frames import Frame, MessageAck, MessageNew, MessageSend
 from tests.redis_server import RedisServer, redis_server, running_redis
 from tests.supervisor.builders import Core, open_core, reply_to_next, sending, until, worker
 from tests.supervisor.doubles import FakeRest
+from tests.supervisor.outbound.test_outbound import dead_reasons
 from tests.supervisor.person import CONVERSATION, Person
-from tests.supervisor.test_outbound import dead_reasons
 
 FILES = "appendonlydir"
 

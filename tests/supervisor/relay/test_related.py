@@ -4,11 +4,11 @@ import msgspec
 import pytest
 
 from bus.steps.outbox import Outbox
-from supervisor.delivery import MOST_CODE_CHARS, Delivery
 from supervisor.observe.metrics import Metrics
+from supervisor.outbound.delivery import MOST_CODE_CHARS, Delivery
+from supervisor.outbound.sent_times import SentTimes
 from supervisor.relay.frames import MessageError, Relation
 from supervisor.relay.related import MOST_SCOPE_CHARACTERS, MOST_SCOPES, essence_of
-from supervisor.sent_times import SentTimes
 from tests.supervisor.builders import dead_instance
 from tests.supervisor.doubles import FakeConnection
 

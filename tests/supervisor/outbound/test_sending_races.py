@@ -14,13 +14,13 @@ from bus.steps.store import now_ms
 from bus.transport.readers import Entry
 from crypto.grants import decide_key_change
 from crypto.prekeys import Bundle
+from supervisor.outbound.sealer import Addressed
 from supervisor.peers.owners import Owner
 from supervisor.peers.sessions import Peer
 from supervisor.relay.own_words import PING, RENEWED
-from supervisor.sealer import Addressed
 from tests.supervisor.builders import Core, reply_to_next, sending, until
+from tests.supervisor.outbound.test_outbound import acknowledge, dead_reasons, scene
 from tests.supervisor.person import CONVERSATION, PERSON, Person, relation_of
-from tests.supervisor.test_outbound import acknowledge, dead_reasons, scene
 
 
 async def lose_the_session(core: Core) -> None:
@@ -221,7 +221,7 @@ async def test_a_reply_that_does_not_open_is_a_dead_letter_and_the_next_one_goes
                 raise BadRecord("it does not open")
             return open_reply(record, key=key, agent_id=agent_id)
 
-        monkeypatch.setattr("supervisor.outbound.open_reply", opened)
+        monkeypatch.setattr("supervisor.outbound.outbound.open_reply", opened)
         core.connection.connect()
         await reply_to_next(core, "damaged", "the next")
         async with sending(core):

@@ -27,20 +27,20 @@ from crypto.prekeys import Bundle
 from crypto.streams import StreamKey, stream_start_payload
 from supervisor.observe.metrics import Metrics
 from supervisor.observe.tracing import MessageTraces
-from supervisor.outgoing import Head
+from supervisor.outbound.outgoing import Head
+from supervisor.outbound.rate_line import RateLine
+from supervisor.outbound.recipients import Recipient, Recipients, has_same_keys, row_of, shows_streams
+from supervisor.outbound.sealer import Addressed, CannotSeal, EpochRaised, OfferFirst, SealedFor, Sealer
+from supervisor.outbound.sent_times import SentTimes
+from supervisor.outbound.streams import LiveStream, Streams
 from supervisor.peers.addressing import GROUP
 from supervisor.peers.sessions import Peer
-from supervisor.rate_line import RateLine
-from supervisor.recipients import Recipient, Recipients, has_same_keys, row_of, shows_streams
 from supervisor.recovery.time_guard import TimeGuard
 from supervisor.relay.connection import Connection, NotConnected
 from supervisor.relay.frames import Frame, MessageSend, StreamAbort, StreamDone, StreamStart
 from supervisor.relay.own_words import OwnWords
 from supervisor.relay.payloads import payload_type_of, reply_id, reply_message_id, resend_frame
 from supervisor.relay.rest import RestFailed
-from supervisor.sealer import Addressed, CannotSeal, EpochRaised, OfferFirst, SealedFor, Sealer
-from supervisor.sent_times import SentTimes
-from supervisor.streams import LiveStream, Streams
 
 SLOTS = 64
 STREAM_START = ":start:"

@@ -3,10 +3,10 @@
 from bus.steps.store import Store
 from bus.steps.write_count import Generation
 from crypto.groups import GroupKeys
+from supervisor.outbound.pins import Pins
 from supervisor.peers.addressing import GROUP
 from supervisor.peers.groups import Groups
 from supervisor.peers.owners import Owner, Owners
-from supervisor.pins import Pins
 
 MOST_MEMBERS_WITH_STREAMS = 200
 

@@ -10,20 +10,20 @@ from bus.records.records import SentNote
 from bus.steps.outbox import Outbox
 from bus.transport.wire import RedisDenied, RedisFailed, RedisFull, RedisRefused, RedisUnavailable
 from host.instance import Instance
-from supervisor.delivery import MOST_CODE_CHARS
+from supervisor.outbound.delivery import MOST_CODE_CHARS
 from supervisor.relay.connection import NotConnected
 from supervisor.relay.frames import Frame, MessageAck, MessageError, StreamAbort
 from supervisor.relay.payloads import resend_frame
 from tests.redis_server import redis_server
 from tests.supervisor.builders import Core, dead_instance, open_core, reply_to_next, sending, until
 from tests.supervisor.doubles import FakeRest
+from tests.supervisor.outbound.test_outbound import acknowledge, dead_reasons, greeted, outbox, scene, sent_message
 from tests.supervisor.person import CONVERSATION
-from tests.supervisor.test_outbound import acknowledge, dead_reasons, greeted, outbox, scene, sent_message
 
 
 async def test_a_resend_after_the_time_is_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bus.steps.outbox.RESEND_SECONDS", 0.05)
-    monkeypatch.setattr("supervisor.delivery.SCAN_SECONDS", 0.02)
+    monkeypatch.setattr("supervisor.outbound.delivery.SCAN_SECONDS", 0.02)
     async with scene(tmp_path) as (core, _):
         core.connection.connect()
         await reply_to_next(core, "an answer")
@@ -91,7 +91,7 @@ async def test_what_went_out_over_a_connection_in_doubt_is_anothers_at_once(tmp_
 async def test_what_is_in_doubt_is_left_to_others_also_if_redis_fails_at_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: RedisFailed
 ) -> None:
-    monkeypatch.setattr("supervisor.delivery.SCAN_SECONDS", 0.02)
+    monkeypatch.setattr("supervisor.outbound.delivery.SCAN_SECONDS", 0.02)
     async with scene(tmp_path) as (core, _):
         core.connection.connect()
         await reply_to_next(core, "an answer")
@@ -187,7 +187,7 @@ async def test_what_a_living_process_committed_waits_for_its_own_resend(tmp_path
 
 
 async def test_a_429_postpones_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("supervisor.delivery.SCAN_SECONDS", 0.02)
+    monkeypatch.setattr("supervisor.outbound.delivery.SCAN_SECONDS", 0.02)
     async with scene(tmp_path) as (core, _):
         core.connection.connect()
         await reply_to_next(core, "an answer", "the next")
@@ -265,7 +265,7 @@ async def test_what_is_heard_before_it_runs_is_confirmed_when_it_does(tmp_path: 
 async def test_answers_that_wait_are_bounded_and_those_behind_them_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.delivery.QUEUE_LENGTH", 5)
+    monkeypatch.setattr("supervisor.outbound.delivery.QUEUE_LENGTH", 5)
     async with scene(tmp_path) as (core, _), trio.open_nursery() as nursery:
         for number in range(8):
             core.delivery.heard(MessageAck(f"unknown-{number}", "m", 9))
@@ -286,7 +286,7 @@ async def nothing_is_unsettled(core: Core) -> bool:
 async def test_on_the_same_connection_nothing_is_sent_again_before_its_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.delivery.SCAN_SECONDS", 0.005)
+    monkeypatch.setattr("supervisor.outbound.delivery.SCAN_SECONDS", 0.005)
     async with scene(tmp_path) as (core, _):
         due, scans = core.outbox.due, 0
 

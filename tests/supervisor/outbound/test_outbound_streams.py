@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from bus.records.records import SCHEMA_VERSION, Payload, Reply, ReplyRecord
-from supervisor.outgoing import Head
+from supervisor.outbound.outgoing import Head
 from supervisor.relay.connection import NotConnected
 from supervisor.relay.frames import Frame, MessageSend, StreamAbort, StreamDone, StreamStart
 from tests.supervisor.builders import Core, sending, until, worker
+from tests.supervisor.outbound.test_outbound import scene
 from tests.supervisor.person import CONVERSATION
-from tests.supervisor.test_outbound import scene
 
 WHOLE: Payload = {"type": "text", "text": "the whole"}
 START = Reply(kind="stream_start", content_type="text", payload={}, stream_id="s1")

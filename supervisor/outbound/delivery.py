@@ -18,12 +18,12 @@ from bus.transport.wire import MENDABLE, RedisFailed
 from host.instance import Instance
 from supervisor.observe.metrics import Metrics
 from supervisor.observe.tracing import MessageTraces
+from supervisor.outbound.sent_times import SentTimes
+from supervisor.outbound.streams import Streams
 from supervisor.relay.connection import Connection, NotConnected
 from supervisor.relay.frames import MessageAck, MessageError, StreamAbort
 from supervisor.relay.payloads import resend_frame
 from supervisor.relay.rest import bounded_seconds
-from supervisor.sent_times import SentTimes
-from supervisor.streams import Streams
 
 SCAN_SECONDS = 1.0
 REFUSED_AGAIN_SECONDS = 5.0

@@ -8,12 +8,12 @@ import trio.testing
 from bus.steps.outbox import Commit, Committed
 from bus.transport.clock import redis_ms
 from supervisor.observe.metrics import Metrics
-from supervisor.rate_line import RateLine
+from supervisor.outbound.rate_line import RateLine
 from tests.redis_server import redis_server
 from tests.supervisor.builders import Core, open_core, reply_to_next, sending, until
 from tests.supervisor.doubles import FakeRest
+from tests.supervisor.outbound.test_outbound import sent_message
 from tests.supervisor.person import Person
-from tests.supervisor.test_outbound import sent_message
 
 WAIT_MS = 200
 CONVERSATIONS = [f"01906abc-0000-7000-8000-0000000000d{number}" for number in range(8)]

@@ -1,4 +1,4 @@
-"""A reply that was taken to be sent. A value; supervisor/outbound.py moves it."""
+"""A reply that was taken to be sent. A value; supervisor/outbound/outbound.py moves it."""
 
 import msgspec
 

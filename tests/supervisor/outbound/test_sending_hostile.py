@@ -10,12 +10,12 @@ import trio.testing
 from bus.records.records import SCHEMA_VERSION, LiveDelta, OutboxRecord, pack_live
 from bus.transport.client import RedisUnavailable
 from crypto.streams import StreamKey
+from supervisor.outbound.streams import LiveStream
 from supervisor.relay.frames import MessageError, StreamAbort, StreamDelta, StreamStart
 from supervisor.relay.rest import RestFailed
-from supervisor.streams import LiveStream
 from tests.supervisor.builders import KEYS, Core, reply_to_next, sending, until
+from tests.supervisor.outbound.test_outbound import OTHER_CONVERSATION, dead_reasons, scene, sent_message
 from tests.supervisor.person import AGENT, CONVERSATION, PERSON
-from tests.supervisor.test_outbound import OTHER_CONVERSATION, dead_reasons, scene, sent_message
 
 
 @pytest.mark.parametrize("retry_after", [1e308, -1.0, 1e12])
@@ -37,7 +37,7 @@ async def test_an_outbox_record_that_cannot_be_read_costs_its_conversation_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a step back to an older program: BadRecord out of delivery, at every start again."""
-    monkeypatch.setattr("supervisor.delivery.SCAN_SECONDS", 0.02)
+    monkeypatch.setattr("supervisor.outbound.delivery.SCAN_SECONDS", 0.02)
     async with scene(tmp_path) as (core, ada):
         newer = OutboxRecord(SCHEMA_VERSION + 1, "c", OTHER_CONVERSATION, "text", "", None, "h2a", "text", 1)
         await core.client.command(
@@ -65,7 +65,7 @@ async def test_a_person_whom_the_relay_no_longer_knows_costs_that_reply_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """404 for ever: rule 13, nothing blocks a conversation for ever. RestFailed.is_final is asked by nobody."""
-    monkeypatch.setattr("supervisor.outbound.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("supervisor.outbound.outbound.RETRY_SECONDS", 0.01)
     async with scene(tmp_path) as (core, _):
         await core.client.command("DEL", core.keys.session(PERSON, "phone"))
         core.rest.fail_next("devices", *[RestFailed("devices", 404, "not_found")] * 1000)
@@ -180,7 +180,7 @@ async def test_a_reply_whose_commit_redis_could_not_take_is_tried_again_soon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A moment without Redis that the reader does not notice (full, busy): only after a lease of silence, 15 s and more."""
-    monkeypatch.setattr("supervisor.outbound.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("supervisor.outbound.outbound.RETRY_SECONDS", 0.05)
     async with scene(tmp_path) as (core, _):
         commit, tries = core.outbox.commit, []
 

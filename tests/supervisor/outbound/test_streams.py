@@ -15,8 +15,7 @@ from crypto.identity import LocalDevice
 from crypto.streams import StreamKey
 from host.lines import MOST_TAGS_SAID
 from supervisor.observe.metrics import Metrics
-from supervisor.relay.frames import Frame, StreamAbort, StreamDelta, StreamStart, TypingStart, TypingStop
-from supervisor.streams import (
+from supervisor.outbound.streams import (
     EARLY_SECONDS,
     MOST_EARLY_CHARACTERS,
     MOST_EARLY_DELTAS,
@@ -26,6 +25,7 @@ from supervisor.streams import (
     LiveStream,
     Streams,
 )
+from supervisor.relay.frames import Frame, StreamAbort, StreamDelta, StreamStart, TypingStart, TypingStop
 from tests.supervisor.builders import IDENTITY, KEYS
 from tests.supervisor.doubles import FakeConnection
 from tests.supervisor.person import AGENT, CONVERSATION, PERSON

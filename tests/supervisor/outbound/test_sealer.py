@@ -16,11 +16,11 @@ from crypto.records import EMPTY_RECORD, MAX_UNANSWERED, DeviceRecord, Session
 from crypto.renewal import PREKEY_FRESH_SECONDS, never_sent_on, session_was_offered
 from crypto.sessions import start_session
 from supervisor.observe.metrics import Metrics
+from supervisor.outbound.sealer import Addressed, CannotSeal, OfferFirst, SealedFor, Sealer
 from supervisor.peers.owners import Owner, Owners
 from supervisor.peers.sessions import Loaded, Peer, Sessions
 from supervisor.relay.own_words import RENEWED
 from supervisor.relay.rest import RestFailed
-from supervisor.sealer import Addressed, CannotSeal, OfferFirst, SealedFor, Sealer
 from tests.supervisor.builders import IDENTITY
 from tests.supervisor.doubles import FakeRest
 from tests.supervisor.person import AGENT, CONVERSATION, PERSON, Person

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor import pins as module
-from supervisor.pins import Pins
+from supervisor.outbound import pins as module
+from supervisor.outbound.pins import Pins
 from tests.redis_server import redis_server
 from tests.supervisor.builders import Core, open_core
 from tests.supervisor.doubles import FakeRest

@@ -11,14 +11,14 @@ from bus.steps.write_count import Generation
 from crypto.errors import Unreadable
 from crypto.grants import KeyChangePolicy
 from crypto.identity import IdentityKeys
+from supervisor.outbound.recipients import Recipients, has_same_keys
 from supervisor.peers.grant_ledger import GrantLedger
 from supervisor.peers.owners import Owners
-from supervisor.recipients import Recipients, has_same_keys
 from tests.supervisor.builders import KEYS, Core, reply_to_next, sending, until
+from tests.supervisor.outbound.test_outbound import dead_reasons, scene
 from tests.supervisor.peers.group_scene import GROUP
 from tests.supervisor.peers.group_scene import scene as group_scene
 from tests.supervisor.person import CONVERSATION, PERSON, Person, relation_of
-from tests.supervisor.test_outbound import dead_reasons, scene
 
 
 async def test_who_was_revoked_by_another_supervisor_a_moment_ago_is_not_written_to(tmp_path: Path) -> None:
