@@ -29,7 +29,9 @@ from crypto.grants import KeyChangePolicy
 from crypto.identity import LocalDevice
 from host.budgets import UNLIMITED_REDIS_BYTES, Budgets, IntakeBudgets, StoreBudgets
 from host.instance import Instance
-from supervisor.inbound import Inbound
+from supervisor.inbound.inbound import Inbound
+from supervisor.inbound.overflow import Overflow
+from supervisor.inbound.reading import Reader
 from supervisor.observe.health import Check
 from supervisor.observe.metrics import Metrics
 from supervisor.outbound.delivery import Delivery
@@ -38,7 +40,6 @@ from supervisor.outbound.recipients import Recipients
 from supervisor.outbound.sealer import Sealer
 from supervisor.outbound.sent_times import SentTimes
 from supervisor.outbound.streams import Streams
-from supervisor.overflow import Overflow
 from supervisor.peers.grant_ledger import GrantLedger
 from supervisor.peers.groups import Groups
 from supervisor.peers.members import Members
@@ -50,7 +51,6 @@ from supervisor.peers.twins import TwinWatch
 from supervisor.pool.process import WorkerExit
 from supervisor.pool.workforce import Workforce
 from supervisor.readiness import bus_check, prekeys_check, relay_check
-from supervisor.reading import Reader
 from supervisor.recovery.reclaimer import Reclaimer
 from supervisor.recovery.redis_trouble import say_trouble
 from supervisor.recovery.redis_watch import RedisWatch

@@ -8,13 +8,13 @@ from bus.steps.store import Store
 from bus.steps.work_lease import Office
 from bus.transport.client import RedisClient
 from host.instance import Instance
-from supervisor.catchup import Catchup
-from supervisor.held import Held
-from supervisor.inbound import Inbound
+from supervisor.inbound.catchup import Catchup
+from supervisor.inbound.held import Held
+from supervisor.inbound.inbound import Inbound
+from supervisor.inbound.quarantine_retrier import SecondChances
 from supervisor.observe.metrics import Metrics
 from supervisor.peers.owners import Owners
 from supervisor.relay.rest import Rest
-from supervisor.second_chances import SecondChances
 
 
 def shared_work(

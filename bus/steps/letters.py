@@ -171,7 +171,7 @@ class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
 
     `frame`: as the relay sent it, empty where it is not kept whole: it stands at the relay behind `cursor` then (None: behind nothing), as
     long as that keeps it. `plaintext`: sealed, '' where nothing was decrypted or kept. `evidence`: what is known of it in any case
-    (supervisor/evidence.py). All three are empty in a row without content.
+    (supervisor/inbound/evidence.py). All three are empty in a row without content.
     `is_signed`: its signature had verified. `is_remembered`: its id is known since (older versions). `seq`: None where they wrote none.
     """
 
@@ -309,7 +309,7 @@ class Quarantine:
         return [name for name in await self.names() if name == message_id or name.startswith(f"{message_id}~")]
 
     async def waiting_for(self, things: Iterable[str], reasons: Iterable[str]) -> list[str]:
-        """The names of what waits for one of these (supervisor/mending.py) for one of these reasons."""
+        """The names of what waits for one of these (supervisor/inbound/retry_triggers.py) for one of these reasons."""
         found = list[str]()
         for thing in things:
             for reason in reasons:

@@ -9,8 +9,8 @@ from bus.steps.store import Intake
 from bus.whole.restoring import Restoring
 from bus.whole.snapshot import Snapshot
 from tests.supervisor.builders import KEYS, Core
+from tests.supervisor.inbound.test_inbound import scene
 from tests.supervisor.person import Person
-from tests.supervisor.test_inbound import scene
 
 
 @asynccontextmanager

@@ -115,9 +115,9 @@ ROWS: dict[str, Row] = {
         )
     ),
     "supervisor/outbound/outbound.py:Outbound._take": waits_in_redis,
-    "supervisor/held.py:Held.run": in_redis,
-    "supervisor/overflow.py:Overflow.run": in_redis,
-    "supervisor/overflow.py:Overflow._relieve": in_redis,
+    "supervisor/inbound/held.py:Held.run": in_redis,
+    "supervisor/inbound/overflow.py:Overflow.run": in_redis,
+    "supervisor/inbound/overflow.py:Overflow._relieve": in_redis,
     "supervisor/recovery/reclaimer.py:Reclaimer.run": held(
         (Kind.REDIS, ALL_LOOPS), (Kind.PAGES, f"{PAGES}::test_all_entries_of_a_dead_consumer_are_found_and_released")
     ),
@@ -128,25 +128,28 @@ ROWS: dict[str, Row] = {
             "tests/supervisor/recovery/test_redis_watch.py::test_what_redis_refuses_is_red_by_its_reason_until_it_is_mended",
         )
     ),
-    "supervisor/second_chances.py:SecondChances._hear": in_redis,
-    "supervisor/second_chances.py:SecondChances._until_marked": in_redis,
-    "supervisor/second_chances.py:SecondChances._obey": in_redis,
+    "supervisor/inbound/quarantine_retrier.py:SecondChances._hear": in_redis,
+    "supervisor/inbound/quarantine_retrier.py:SecondChances._until_marked": in_redis,
+    "supervisor/inbound/quarantine_retrier.py:SecondChances._obey": in_redis,
     "supervisor/relay/slots.py:Slots.run": in_redis,
     "supervisor/recovery/time_guard.py:TimeGuard.run": in_redis,
     "workers/runner.py:Runner._take": held((Kind.REDIS, TAKING)),
     "workers/runner.py:Runner._be_seen": in_redis,
     "workers/outlet.py:until_redis_answers": held((Kind.REDIS, TELLING)),
     # Over the relay
-    "supervisor/catchup.py:Catchup.run": held((Kind.REDIS, ALL_LOOPS), (Kind.RELAY, RELAY_LOOPS)),
-    "supervisor/catchup.py:Catchup._wait_for_turn": held(
+    "supervisor/inbound/catchup.py:Catchup.run": held((Kind.REDIS, ALL_LOOPS), (Kind.RELAY, RELAY_LOOPS)),
+    "supervisor/inbound/catchup.py:Catchup._wait_for_turn": held(
         (
             Kind.REDIS,
             "tests/supervisor/test_shared_work.py::"
             "test_who_waits_for_another_that_reads_is_deaf_only_when_that_one_comes_no_further",
         )
     ),
-    "supervisor/catchup.py:Catchup._pages": held(
-        (Kind.PAGES, "tests/supervisor/test_catchup.py::test_everything_after_the_cursor_is_taken_in_page_by_page")
+    "supervisor/inbound/catchup.py:Catchup._pages": held(
+        (
+            Kind.PAGES,
+            "tests/supervisor/inbound/test_catchup.py::test_everything_after_the_cursor_is_taken_in_page_by_page",
+        )
     ),
     "supervisor/peers/prekeys.py:Prekeys.keep": held((Kind.REDIS, ALL_LOOPS), (Kind.RELAY, RELAY_LOOPS)),
     "supervisor/peers/relations.py:Relations._read": held((Kind.REDIS, ALL_LOOPS), (Kind.RELAY, RELAY_LOOPS)),
@@ -237,7 +240,7 @@ STEPS: dict[str, tuple[str, ...]] = {
         "bus/steps/recovery.py:Recovery.make_groups",
         "bus/steps/recovery.py:Recovery.forget_idle_consumers",
         "bus/views/trace.py:Ledger._about",
-        "supervisor/second_chances.py:SecondChances._mark_what_may_be_mended",
+        "supervisor/inbound/quarantine_retrier.py:SecondChances._mark_what_may_be_mended",
         "supervisor/cli/dead.py:_chosen",
         "supervisor/cli/dead.py:_selected",
         "supervisor/cli/dead.py:_retry",
@@ -312,9 +315,9 @@ STEPS: dict[str, tuple[str, ...]] = {
         "supervisor/relay/rest.py:_entries",
     ),
     "pages of the relay from one cursor on; it ends at a page without progress and raises RestFailed to second chances": (
-        "supervisor/refetch.py:Refetch.find",
-        "supervisor/refetch.py:Refetch.pages",
-        "supervisor/held.py:Held._fetch",
+        "supervisor/inbound/refetch.py:Refetch.find",
+        "supervisor/inbound/refetch.py:Refetch.pages",
+        "supervisor/inbound/held.py:Held._fetch",
     ),
     "one private server at its start or one command to it, with the caller's time limit": (
         "host/embedded.py:command",
@@ -396,7 +399,7 @@ INSIDE: dict[str, tuple[str, ...]] = {
         "workers/sending.py:SendSoon.run",
         "workers/slots.py:Slots._take",
         "supervisor/relay/connection.py:Connection.wait_connected",
-        "supervisor/lanes.py:Lanes._run_lane",
+        "supervisor/inbound/lanes.py:Lanes._run_lane",
         "supervisor/pool/pool.py:Pool.wait_until_ready",
         "supervisor/relay/slots.py:Slots.take",
         "supervisor/relay/slots.py:Slots.wait_standby",

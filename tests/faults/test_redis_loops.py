@@ -21,7 +21,7 @@ from bus.steps.letters import DeadLetters, Quarantine
 from bus.steps.slots import SlotStore
 from bus.transport.client import RedisClient
 from bus.transport.wire import RedisDenied, RedisFailed, RedisFull, RedisRefused, RedisUnavailable
-from supervisor.overflow import Overflow
+from supervisor.inbound.overflow import Overflow
 from supervisor.peers.relations import Relations
 from supervisor.recovery.redis_watch import RedisWatch
 from supervisor.relay.rest import RestFailed
@@ -29,9 +29,9 @@ from supervisor.relay.slots import Slots
 from tests.redis_server import redis_server
 from tests.supervisor.builders import KEYS, Core, open_core
 from tests.supervisor.doubles import FakeRest
+from tests.supervisor.inbound.test_held import held
 from tests.supervisor.person import AGENT, Person, relation_of
 from tests.supervisor.recovery.test_reclaimer import reclaimer
-from tests.supervisor.test_held import held
 from tests.workers.builders import agent_that
 from workers.logs import Log
 from workers.runner import Runner, RunnerSettings
@@ -96,21 +96,21 @@ class Loop:
 
 
 REDIS_LOOPS = (
-    "supervisor/catchup.py:Catchup.run",
+    "supervisor/inbound/catchup.py:Catchup.run",
     "supervisor/outbound/delivery.py:Delivery._resend",
-    "supervisor/held.py:Held.run",
-    "supervisor/overflow.py:Overflow.run",
+    "supervisor/inbound/held.py:Held.run",
+    "supervisor/inbound/overflow.py:Overflow.run",
     "supervisor/peers/prekeys.py:Prekeys.keep",
     "supervisor/recovery/reclaimer.py:Reclaimer.run",
     "supervisor/recovery/redis_watch.py:RedisWatch._look",
     "supervisor/peers/relations.py:Relations._read",
-    "supervisor/second_chances.py:SecondChances._obey",
+    "supervisor/inbound/quarantine_retrier.py:SecondChances._obey",
     "supervisor/relay/slots.py:Slots.run",
     "supervisor/recovery/time_guard.py:TimeGuard.run",
     "workers/runner.py:Runner._be_seen",
 )
 RELAY_LOOPS = (
-    "supervisor/catchup.py:Catchup.run",
+    "supervisor/inbound/catchup.py:Catchup.run",
     "supervisor/peers/prekeys.py:Prekeys.keep",
     "supervisor/peers/relations.py:Relations._read",
 )
@@ -154,11 +154,11 @@ async def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     for name, seconds in {
         "supervisor.peers.prekeys.RETRY_SECONDS": 0.1,
         "supervisor.peers.relations.RETRY_SECONDS": 0.1,
-        "supervisor.catchup.RETRY_SECONDS": 0.1,
+        "supervisor.inbound.catchup.RETRY_SECONDS": 0.1,
         "supervisor.peers.prekeys.PAUSE_SECONDS": 0.1,
-        "supervisor.overflow.LOOK_SECONDS": 0.1,
-        "supervisor.held.LOOK_SECONDS": 0.1,
-        "supervisor.second_chances.LOOK_SECONDS": 0.1,
+        "supervisor.inbound.overflow.LOOK_SECONDS": 0.1,
+        "supervisor.inbound.held.LOOK_SECONDS": 0.1,
+        "supervisor.inbound.quarantine_retrier.LOOK_SECONDS": 0.1,
         "workers.runner.SEEN_SECONDS": 0.1,
     }.items():
         monkeypatch.setattr(name, seconds)

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from bus.steps.store import Intake
 from supervisor.relay.frames import MessageNew
-from tests.letters.test_second_chances import second_chances, until_tried
 from tests.supervisor.builders import Core
+from tests.supervisor.inbound.test_inbound import scene
+from tests.supervisor.inbound.test_quarantine_retrier import second_chances, until_tried
+from tests.supervisor.inbound.test_reading import said
 from tests.supervisor.person import CONVERSATION, PERSON
-from tests.supervisor.test_inbound import scene
-from tests.supervisor.test_reading import said
 
 
 async def noted(core: Core) -> list[str]:

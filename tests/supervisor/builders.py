@@ -30,8 +30,10 @@ from crypto.grants import KeyChangePolicy
 from crypto.identity import IdentityKeys, LocalDevice
 from host.budgets import IntakeBudgets
 from host.instance import Instance
-from supervisor.catchup import Catchup
-from supervisor.inbound import Inbound
+from supervisor.inbound.catchup import Catchup
+from supervisor.inbound.inbound import Inbound
+from supervisor.inbound.quarantine_retrier import SecondChances
+from supervisor.inbound.reading import Reader
 from supervisor.observe.metrics import Metrics
 from supervisor.outbound.delivery import Delivery
 from supervisor.outbound.outbound import Outbound
@@ -45,12 +47,10 @@ from supervisor.peers.members import Members
 from supervisor.peers.owners import Owners
 from supervisor.peers.prekeys import Prekeys
 from supervisor.peers.sessions import Sessions
-from supervisor.reading import Reader
 from supervisor.recovery.time_guard import TimeGuard
 from supervisor.recovery.witness import Witness
 from supervisor.relay.frames import ArtifactResponse, MessageNew
 from supervisor.relay.own_words import OwnWords
-from supervisor.second_chances import SecondChances
 from supervisor.shared_work import shared_work
 from tests.supervisor.doubles import FakeConnection, FakeRest
 from tests.supervisor.person import AGENT

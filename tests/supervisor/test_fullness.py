@@ -10,8 +10,8 @@ from bus.steps.store import Store
 from bus.views.overview import Counts, Overview
 from supervisor.fullness import Fullness
 from tests.supervisor.builders import Core
-from tests.supervisor.test_held import let_nothing_wait, say
-from tests.supervisor.test_inbound import scene
+from tests.supervisor.inbound.test_held import let_nothing_wait, say
+from tests.supervisor.inbound.test_inbound import scene
 
 NOTHING = Counts(queued=0, running=0, waiting=0, due=0, unsent=0, unacknowledged=0, dead_letters=0, quarantined=0)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from bus.transport.wire import RedisFailed
-from supervisor.incoming import Incoming
+from supervisor.inbound.incoming import Incoming
+from tests.supervisor.inbound.test_inbound import scene
 from tests.supervisor.person import message_frame
-from tests.supervisor.test_inbound import scene
 
 LONG_CHARS = 20_000
 

@@ -10,12 +10,12 @@ import trio
 from bus.steps.work_lease import Office
 from host.budgets import StoreBudgets
 from host.instance import Instance
-from tests.letters.test_second_chances import say_unheard, second_chances, suspend, until_tried
 from tests.supervisor.builders import Core, dead_instance, open_core, until
+from tests.supervisor.inbound.test_catchup import recent
+from tests.supervisor.inbound.test_held import fetching, let_nothing_wait, nothing_waits, say
+from tests.supervisor.inbound.test_inbound import scene
+from tests.supervisor.inbound.test_quarantine_retrier import say_unheard, second_chances, suspend, until_tried
 from tests.supervisor.person import PERSON
-from tests.supervisor.test_catchup import recent
-from tests.supervisor.test_held import fetching, let_nothing_wait, nothing_waits, say
-from tests.supervisor.test_inbound import scene
 
 MINUTE_MS = 60_000
 ELSEWHERE = Instance("00000000", 1, 1)
@@ -60,7 +60,7 @@ async def test_one_that_was_killed_on_this_host_is_not_waited_for(tmp_path: Path
 async def test_who_waits_for_another_that_reads_is_deaf_only_when_that_one_comes_no_further(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.catchup.DEAF_AFTER_SECONDS", 0.5)
+    monkeypatch.setattr("supervisor.inbound.catchup.DEAF_AFTER_SECONDS", 0.5)
     async with scene(tmp_path) as (core, ada):
         assert await office_of_another(core, "poll").hold(MINUTE_MS)
         core.rest.history = [recent(ada.say())]

@@ -6,7 +6,7 @@
 --      12 message_id  13 reason  14 the frame (ciphertext), or '' where it is of no use any more  15 sealed plaintext or ''
 --      16 reply record of our own (the first message of a new session) or ''  17 sender_id  18 received (ms)
 --      19 the name under which it is kept: the message_id, or one more word behind it  20 digest of the envelope  21 what it waits for
---      22 what is kept in any case (supervisor/evidence.py)  23 most bytes of frames and plaintexts  24 those of unsigned ones
+--      22 what is kept in any case (supervisor/inbound/evidence.py)  23 most bytes of frames and plaintexts  24 those of unsigned ones
 --      25 entries of the ledger that are kept
 -- -> duplicate | conflict | gap, next | taken (another envelope has this name) | accepted, 'next'|'jump'|'late', gen
 -- A sender's frames may take a quarter of what is free; those that nobody has proven to have signed have a bound of their own. What is

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.pure
 TESTS = Path(__file__).parents[2]
 RULES = range(1, 21)
 OF_THE_SUPERVISOR = {
-    4: "supervisor/test_inbound.py::test_while_redis_is_away_frames_are_dropped_and_polls_asked_for_and_then_all_goes_on",
+    4: "supervisor/inbound/test_inbound.py::test_while_redis_is_away_frames_are_dropped_and_polls_asked_for_and_then_all_goes_on",
     5: "bus/steps/test_slots_in_redis.py::test_who_went_without_giving_up_leaves_a_ghost_that_one_supervisor_polls_for",
     20: "supervisor/recovery/test_redis_check.py::test_an_eviction_policy_that_loses_messages_is_refused_also_when_trusted",
 }

@@ -28,7 +28,7 @@ OF_JOBS = (
         ("emit_remembers_its_place", "redis.call('HSET', EMITTED, ARGV[4], 1)", ""),
     ),
     *of(
-        script("emit"), ("tests/bus/steps/test_rules_bounds.py", "tests/supervisor/test_held.py"),
+        script("emit"), ("tests/bus/steps/test_rules_bounds.py", "tests/supervisor/inbound/test_held.py"),
         ("emit_waits_for_room", "if has_reply and not may_say() then", "if false then"),
     ),
     *of(
@@ -38,7 +38,7 @@ OF_JOBS = (
         ("finish_knows_what_a_dead_letter_had_said", "if places then recall_places(ARGV[4]) end", ""),
     ),
     *of(
-        script("finish"), ("tests/bus/steps/test_rules_bounds.py", "tests/supervisor/test_held.py"),
+        script("finish"), ("tests/bus/steps/test_rules_bounds.py", "tests/supervisor/inbound/test_held.py"),
         ("finish_waits_for_room", "if has_reply and #ARGV >= REPLIES_FROM and not may_say() then", "if false then"),
     ),
     *of(

@@ -33,7 +33,7 @@ OF_THE_LIBRARY = (
         ("at_rest_is_noted", "if not has_reply then rest() end\n    return", "return"),
     ),
     *of(
-        script("_library"), ("tests/bus/steps/test_rules_bounds.py", "tests/supervisor/test_held.py"),
+        script("_library"), ("tests/bus/steps/test_rules_bounds.py", "tests/supervisor/inbound/test_held.py"),
         ("a_sender_has_a_quarter_of_the_room", "return tonumber(mine or 0) < (most - (all or 0)) / 4", "return true"),
         ("a_conversation_has_a_quarter_of_the_way_out", "return not most or", "return true or"),
         ("what_ended_is_taken_off", "  if load then take_off_running(load) end\n", ""),

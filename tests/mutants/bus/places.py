@@ -10,7 +10,7 @@ INTAKE = (
     "tests/bus/steps/test_rules_repeats.py",
     "tests/bus/steps/test_rules.py",
 )
-BYTES = ("tests/bus/steps/test_rules_bounds.py", *INTAKE, "tests/supervisor/test_held.py")
+BYTES = ("tests/bus/steps/test_rules_bounds.py", *INTAKE, "tests/supervisor/inbound/test_held.py")
 SENDING = (
     "tests/bus/steps/test_rules_outbound.py",
     "tests/bus/steps/test_rules_repeats.py",

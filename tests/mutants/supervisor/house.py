@@ -43,7 +43,7 @@ HOUSE = (
         ("a_broken_disk_is_a_fault", "failed = \"\" if self.is_written else", "failed = \"\" if True else"),
     ),
     *of(
-        module("overflow"), tests("letters/test_bounds"),
+        module("inbound/overflow"), tests("supervisor/inbound/test_quarantine_bounds"),
         ("quarantine_is_bounded", "        if over <= 0:\n            return 0\n        oldest = await self._quarantine", "        if True:\n            return 0\n        oldest = await self._quarantine"),
     ),
     *of(

@@ -12,11 +12,11 @@ RELAY = (
         ("turns_are_bounded", "        patience.left_seconds -= waited\n", ""),
     ),
     *of(
-        module("catchup"), tests("catchup_progress", "catchup_hostile", "catchup"),
+        module("inbound/catchup"), tests("supervisor/inbound/test_catchup_progress", "supervisor/inbound/test_catchup_hostile", "supervisor/inbound/test_catchup"),
         ("the_cursors_own_message_is_the_present", "len(page.frames) == 1 and page.last_id == cursor", "False"),
     ),
     *of(
-        module("catchup"), tests("catchup_progress"),
+        module("inbound/catchup"), tests("supervisor/inbound/test_catchup_progress"),
         ("a_page_that_leads_nowhere_ends_it", "if cursor in asked or page.last_id in (cursor, *asked):", "if False:"),
         ("where_was_asked_is_nowhere", "in (cursor, *asked)", "in (cursor,)"),
         ("a_cursor_that_comes_back_is_nowhere", "if cursor in asked or ", "if "),
@@ -31,33 +31,33 @@ RELAY = (
         ("deaf_is_not_ready", "is_ok = now - self._moved_at < DEAF_AFTER_SECONDS", "is_ok = True"),
     ),
     *of(
-        module("catchup"), tests("shared_work"),
+        module("inbound/catchup"), tests("shared_work"),
         ("one_reads_pages_at_a_time", "while not await self._office.hold(TURN_MS):", "while False:"),
         ("another_that_gets_on_is_no_deafness", "                seen, self._moved_at = cursor, trio.current_time()\n", "                seen = cursor\n"),
         ("who_waits_and_sees_nothing_come_is_deaf", "            if cursor != seen:\n                seen,", "            if True:\n                seen,"),
         ("the_turn_is_given_up", "await self._office.leave()", "pass"),
     ),
     *of(
-        module("second_chances"), tests("shared_work"),
+        module("inbound/quarantine_retrier"), tests("shared_work"),
         ("one_tries_at_a_time", "return await self._office.hold(OFFICE_MS)", "return True"),
     ),
     *of(
-        module("second_chances"), ("tests/letters/test_second_chances.py",),
+        module("inbound/quarantine_retrier"), ("tests/supervisor/inbound/test_quarantine_retrier.py",),
         ("new_messages_come_before_the_quarantine", "            await caught_up()\n", "            pass\n"),
         ("a_start_waits_a_minute_at_most", "with trio.move_on_after(START_SECONDS):", "if True:"),
     ),
     *of(
-        module("held"), tests("shared_work"),
+        module("inbound/held"), tests("shared_work"),
         ("one_fetches_at_a_time", "if has_room and await self._office.hold(OFFICE_MS):", "if has_room:"),
     ),
     *of(
-        module("catchup"), tests("catchup_hostile"),
+        module("inbound/catchup"), tests("supervisor/inbound/test_catchup_hostile"),
         ("only_taken_in_moves_the_cursor", "if not await self._take_in(page):", "if not await self._take_in(page) and False:"),
         ("before_the_first_start_is_skipped", "elif _created_ms(frame) < skip_before_ms:", "elif False:"),
         ("later_ones_wait_for_one_that_failed", "                taken.append(False)\n                return\n", "                taken.append(False)\n"),
     ),
     *of(
-        module("catchup"), tests("catchup"),
+        module("inbound/catchup"), tests("supervisor/inbound/test_catchup"),
         ("pushed_meanwhile_is_the_present", "if page.last_id in pushed:", "if False:"),
         ("the_relay_says_how_long", "trio.move_on_after(max(pause, at_least))", "trio.move_on_after(pause)"),
         ("no_time_is_as_good_as_new", "        return math.inf\n", "        return 0.0\n"),

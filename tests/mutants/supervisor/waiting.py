@@ -7,7 +7,7 @@ from tests.mutants.supervisor.places import module, tests
 
 WAITING = (
     *of(
-        module("second_chances"), tests("letters/test_what_is_tried", "letters/test_second_chances"),
+        module("inbound/quarantine_retrier"), tests("supervisor/inbound/test_what_is_retried", "supervisor/inbound/test_quarantine_retrier"),
         ("behind_one_that_waits_the_later_wait", "if conversation not in waiting and not await", "if not await"),
         ("in_the_order_of_each_conversation", "places = sorted([", "places = list(["),
         ("a_copy_leaves", "elif waiting.outcome is Intake.DUPLICATE and not message.is_signed:", "elif False:"),
@@ -27,7 +27,7 @@ WAITING = (
         ("the_unanswered_are_asked_again", "            for owner_id in self._owners.unanswered():\n                self.owner_changed(owner_id)\n", ""),
     ),
     *of(
-        module("held"), tests("held"),
+        module("inbound/held"), tests("supervisor/inbound/test_held"),
         ("only_when_there_is_room", "has_room = await self._notes.may_come(sender_id, walk[0], self._store.budgets)", "has_room = True"),
         ("one_that_waits_on_ends_the_walk", "            if outcome is None or not outcome.is_settled:\n                return False\n", ""),
         ("what_the_relay_lost_is_said", "if await self._notes.forget(sender_id, note, is_gone=True):", "if False:"),
@@ -42,7 +42,7 @@ WAITING = (
         ("a_silent_relay_is_asked_again", "            except RestFailed as error:\n                log.warning(\"held:", "            except KeyError as error:\n                log.warning(\"held:"),
     ),
     *of(
-        module("refetch"), tests("refetch"),
+        module("inbound/refetch"), tests("supervisor/inbound/test_refetch"),
         ("an_unknown_cursor_begins_with_the_oldest", "if cursor is None or not error.is_refusal:", "if True:"),
         ("an_outage_is_no_unknown_cursor", "if cursor is None or not error.is_refusal:", "if cursor is None:"),
         ("without_a_cursor_a_refusal_ends_it", "if cursor is None or not error.is_refusal:", "if not error.is_refusal:"),

@@ -17,8 +17,8 @@ from bus.records.records import (
 )
 from supervisor.relay.frames import MessageNew, MessageSend
 from tests.supervisor.builders import KEYS, Core, sending, worker
+from tests.supervisor.inbound.test_inbound import scene
 from tests.supervisor.person import AGENT
-from tests.supervisor.test_inbound import scene
 from workers import Agent, Chat
 from workers.context import observe_nothing
 from workers.execution import Bench, Run, run_handler

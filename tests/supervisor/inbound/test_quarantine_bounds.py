@@ -11,10 +11,12 @@ import trio.testing
 
 from bus.views.trace import Ledger
 from host.budgets import EVIDENCE_BYTES
-from supervisor.evidence import decode_evidence
-from supervisor.overflow import Overflow
+from supervisor.inbound.evidence import decode_evidence
+from supervisor.inbound.overflow import Overflow
 from supervisor.relay.frames import MessageNew
-from tests.letters.test_second_chances import (
+from tests.supervisor.builders import Core, until, worker
+from tests.supervisor.inbound.test_inbound import scene
+from tests.supervisor.inbound.test_quarantine_retrier import (
     count_is,
     restore,
     second_chances,
@@ -22,9 +24,7 @@ from tests.letters.test_second_chances import (
     until_nothing_is_held_back,
     until_tried,
 )
-from tests.supervisor.builders import Core, until, worker
 from tests.supervisor.person import Person
-from tests.supervisor.test_inbound import scene
 
 
 def keep_nothing_whole(core: Core) -> None:

@@ -13,12 +13,12 @@ from bus.steps.held import Note, Notes
 from bus.steps.store import Intake
 from bus.steps.work_lease import Office
 from bus.views.trace import Ledger
-from supervisor.held import Held, Wanted
+from supervisor.inbound.held import Held, Wanted
 from supervisor.relay.frames import MessageNew
 from tests.supervisor.builders import Core, open_core, until, worker
+from tests.supervisor.inbound.test_inbound import OTHER_CONVERSATION, scene
 from tests.supervisor.peers.group_scene import scene as group_scene
 from tests.supervisor.person import CONVERSATION, PERSON, Person, message_frame
-from tests.supervisor.test_inbound import OTHER_CONVERSATION, scene
 
 BEN = "01906abc-0000-7000-8000-0000000000b1"
 TEXTS = ["one", "two", "three", "four", "five"]
@@ -26,7 +26,7 @@ TEXTS = ["one", "two", "three", "four", "five"]
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("supervisor.held.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("supervisor.inbound.held.LOOK_SECONDS", 0.01)
 
 
 def let_nothing_wait(core: Core) -> None:

@@ -136,7 +136,7 @@ async def test_large_messages_are_opened_a_few_at_a_time_and_all_of_them_are(
 async def test_conversations_whose_pushes_are_counted_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.inbound.MOST_COUNTED", 3)
+    monkeypatch.setattr("supervisor.inbound.inbound.MOST_COUNTED", 3)
     async with scene(tmp_path) as (core, ada):
         for number in range(8):
             await core.push(ada.say(conversation=f"c{number}", seq=1))

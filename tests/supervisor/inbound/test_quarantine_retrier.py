@@ -16,16 +16,16 @@ from bus.transport.trouble import Trouble
 from bus.transport.wire import RedisFailed
 from bus.views.trace import Ledger
 from crypto.envelope import Expected, parse_envelope, ratchet_wrap
-from supervisor.mending import group_key_came, mark, owner_changed, session_began
+from supervisor.inbound.retry_triggers import group_key_came, mark, owner_changed, session_began
 from supervisor.relay.frames import GroupKeyRotated, MessageNew
 from supervisor.relay.rest import RestFailed
 from tests.redis_server import running_redis
 from tests.supervisor.builders import Core, open_core, until
 from tests.supervisor.doubles import FakeRest
+from tests.supervisor.inbound.test_inbound import OTHER_CONVERSATION, scene
 from tests.supervisor.peers.group_scene import GROUP
 from tests.supervisor.peers.group_scene import scene as group_scene
 from tests.supervisor.person import AGENT, CONVERSATION, PERSON, Person, relation_of
-from tests.supervisor.test_inbound import OTHER_CONVERSATION, scene
 
 BEN = "01906abc-0000-7000-8000-0000000000b1"
 
@@ -271,7 +271,7 @@ async def test_a_copy_of_a_genuine_message_leaves_the_quarantine_unanswered(tmp_
 async def test_behind_a_message_for_which_the_relay_is_away_the_later_ones_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.second_chances.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("supervisor.inbound.quarantine_retrier.LOOK_SECONDS", 0.01)
     async with scene(tmp_path) as (core, ada):
         await suspend(core, ada)
         await say_unheard(core, ada, "one", "two")
@@ -286,7 +286,7 @@ async def test_behind_a_message_for_which_the_relay_is_away_the_later_ones_wait(
 async def test_what_comes_while_redis_is_away_is_marked_when_it_is_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.second_chances.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("supervisor.inbound.quarantine_retrier.LOOK_SECONDS", 0.01)
     rest = FakeRest()
     with running_redis(tmp_path) as server:
         async with open_core(server.url, rest) as core:
@@ -396,7 +396,7 @@ async def test_after_a_start_what_is_new_comes_first_but_what_has_just_been_mend
 async def test_a_start_waits_for_what_is_new_for_a_minute_at_most(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.second_chances.START_SECONDS", 0.05)
+    monkeypatch.setattr("supervisor.inbound.quarantine_retrier.START_SECONDS", 0.05)
     async with scene(tmp_path) as (core, ada):
         await suspend(core, ada)
         await say_unheard(core, ada, "one")

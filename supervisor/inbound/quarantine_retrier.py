@@ -14,8 +14,9 @@ from bus.steps.letters import Quarantine, Quarantined, wanted_old
 from bus.steps.store import Intake
 from bus.steps.work_lease import Office
 from bus.transport.wire import RedisFailed
-from supervisor.inbound import Inbound, MessageFrame
-from supervisor.mending import (
+from supervisor.inbound.inbound import Inbound, MessageFrame
+from supervisor.inbound.refetch import Refetch
+from supervisor.inbound.retry_triggers import (
     GROUP_REASONS,
     OWNER_REASONS,
     SESSION_REASONS,
@@ -30,7 +31,6 @@ from supervisor.mending import (
 from supervisor.observe.metrics import Metrics
 from supervisor.peers.owners import Owners
 from supervisor.recovery.redis_trouble import said_trouble
-from supervisor.refetch import Refetch
 from supervisor.relay.rest import Rest, RestFailed
 
 LOOK_SECONDS = 1.0

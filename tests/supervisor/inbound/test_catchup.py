@@ -11,17 +11,17 @@ import trio
 import trio.testing
 
 from crypto.envelope import Envelope
-from supervisor.catchup import Catchup, Stop
-from supervisor.inbound import MOST_UNPOLLED
-from supervisor.incoming import Incoming
-from supervisor.reading import Reading
+from supervisor.inbound.catchup import Catchup, Stop
+from supervisor.inbound.inbound import MOST_UNPOLLED
+from supervisor.inbound.incoming import Incoming
+from supervisor.inbound.reading import Reading
 from supervisor.relay.frames import MessageAck, MessageNew
 from supervisor.relay.rest import Page, RestFailed
 from tests.redis_server import running_redis
 from tests.supervisor.builders import WAIT_SECONDS, Core, open_core, until
 from tests.supervisor.doubles import FakeRest
+from tests.supervisor.inbound.test_inbound import scene
 from tests.supervisor.person import CONVERSATION, Person, message_frame
-from tests.supervisor.test_inbound import scene
 
 NOTHING_TO_DO: dict[str, object] = {"type": "system", "event": {"kind": "unknown"}}
 OTHER_CONVERSATION = "01906abc-0000-7000-8000-0000000000c2"
@@ -144,7 +144,7 @@ async def test_two_supervisors_that_poll_the_same_page_take_each_message_in_once
 async def test_it_polls_when_asked_and_again_until_the_relay_and_redis_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.catchup.RETRY_SECONDS", 0.02)
+    monkeypatch.setattr("supervisor.inbound.catchup.RETRY_SECONDS", 0.02)
     rest = FakeRest()
     with running_redis(tmp_path) as server:
         async with open_core(server.url, rest) as core, trio.open_nursery() as nursery:
@@ -169,7 +169,7 @@ async def test_it_polls_when_asked_and_again_until_the_relay_and_redis_answer(
 
 
 async def test_it_polls_once_a_minute_without_being_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("supervisor.catchup.INTERVAL_SECONDS", 0.02)
+    monkeypatch.setattr("supervisor.inbound.catchup.INTERVAL_SECONDS", 0.02)
     async with scene(tmp_path) as (core, ada), trio.open_nursery() as nursery:
         nursery.start_soon(core.catchup.run)
         core.rest.history.append(recent(ada.say()))

@@ -10,11 +10,13 @@ import trio
 
 from bus.steps.letters import Quarantined
 from bus.steps.store import Intake, Source, now_ms
-from supervisor.inbound import MessageFrame, Waiting
-from supervisor.incoming import Incoming
-from supervisor.mending import Hope
+from supervisor.inbound.inbound import MessageFrame, Waiting
+from supervisor.inbound.incoming import Incoming
+from supervisor.inbound.retry_triggers import Hope
 from supervisor.relay.rest import RestFailed
-from tests.letters.test_second_chances import (
+from tests.supervisor.builders import WAIT_SECONDS, Core, until
+from tests.supervisor.inbound.test_inbound import scene
+from tests.supervisor.inbound.test_quarantine_retrier import (
     BEN,
     count_is,
     held_back,
@@ -26,15 +28,13 @@ from tests.letters.test_second_chances import (
     until_nothing_is_held_back,
     until_tried,
 )
-from tests.supervisor.builders import WAIT_SECONDS, Core, until
 from tests.supervisor.outbound.test_recipients import other_owners
 from tests.supervisor.person import PERSON, Person, relation_of
-from tests.supervisor.test_inbound import scene
 
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("supervisor.second_chances.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("supervisor.inbound.quarantine_retrier.LOOK_SECONDS", 0.01)
 
 
 def noted_tries(core: Core, monkeypatch: pytest.MonkeyPatch, *instead: Intake) -> list[str]:

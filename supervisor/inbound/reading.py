@@ -1,7 +1,7 @@
 """From a frame to what is to be stored of it: check in the order of PROTOCOL §5.10, open. Reads Redis, writes nothing.
 
 Whether it could be read or not, and how it came (pushed, polled, out of quarantine), what comes out names the versions that it was
-judged with; supervisor/inbound.py commits it.
+judged with; supervisor/inbound/inbound.py commits it.
 """
 
 from collections.abc import Awaitable, Callable
@@ -28,10 +28,10 @@ from crypto.identity import LocalDevice
 from crypto.records import DeviceRecord
 from crypto.renewal import RENEGOTIABLE, Renewal, handshake_refused, never_sent_on, offered, renewal_due
 from crypto.wraps import RatchetWrap
-from supervisor.evidence import MOST_PLAINTEXT_BYTES
-from supervisor.forgotten import ForgottenSends
-from supervisor.incoming import Incoming, MessageFrame
-from supervisor.mending import session_thing
+from supervisor.inbound.evidence import MOST_PLAINTEXT_BYTES
+from supervisor.inbound.forgotten import ForgottenSends
+from supervisor.inbound.incoming import Incoming, MessageFrame
+from supervisor.inbound.retry_triggers import session_thing
 from supervisor.observe.metrics import Metrics
 from supervisor.peers.addressing import GROUP, check_addressed
 from supervisor.peers.groups import Groups, check_not_stale, sent_ms
@@ -73,7 +73,7 @@ class Readable(msgspec.Struct, frozen=True):
 class Unread(msgspec.Struct, frozen=True):
     """It was not. `plaintext`: sealed, where something was decrypted. `answer`: the first message of a new session.
 
-    `waits_for`: whose coming may mend it (supervisor/mending.py); '' for its sender.
+    `waits_for`: whose coming may mend it (supervisor/inbound/retry_triggers.py); '' for its sender.
     """
 
     arrival: Arrival

@@ -13,10 +13,10 @@ from bus.steps.held import Note, Notes
 from bus.steps.store import Store
 from bus.steps.work_lease import Office
 from bus.transport.wire import RedisFailed
-from supervisor.inbound import Inbound
+from supervisor.inbound.inbound import Inbound
+from supervisor.inbound.refetch import MessageFrame, Refetch
 from supervisor.observe.metrics import Metrics
 from supervisor.recovery.redis_trouble import said_trouble
-from supervisor.refetch import MessageFrame, Refetch
 from supervisor.relay.rest import Rest, RestFailed
 
 LOOK_SECONDS = 1.0

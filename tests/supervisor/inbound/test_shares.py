@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from host.budgets import MIB, OPENING_COST, READING_COST, Budgets, IntakeBudgets
-from supervisor.shares import Place, Room, Shares
+from supervisor.inbound.shares import Place, Room, Shares
 
 pytestmark = pytest.mark.pure
 

@@ -11,8 +11,8 @@ import trio
 from bus.steps.letters import DeadLetters, Quarantine
 from bus.steps.store import Store
 from bus.transport.wire import RedisFailed
-from supervisor.evidence import evidence_of
-from supervisor.mending import MENDABLE_REASONS, kept_frame
+from supervisor.inbound.evidence import evidence_of
+from supervisor.inbound.retry_triggers import MENDABLE_REASONS, kept_frame
 from supervisor.observe.metrics import Metrics
 from supervisor.recovery.redis_trouble import said_trouble
 

@@ -16,7 +16,7 @@ import trio
 from bus.steps.store import Store
 from bus.steps.work_lease import Office
 from bus.transport.wire import RedisFailed
-from supervisor.inbound import Inbound, MessageFrame
+from supervisor.inbound.inbound import Inbound, MessageFrame
 from supervisor.observe.health import Check
 from supervisor.observe.metrics import Metrics
 from supervisor.relay.frames import ArtifactResponse, MessageNew

@@ -1,6 +1,6 @@
 """What is kept of a message that could not be read when its frame is not: what an operator can use, in less than a kilobyte and a half.
 
-A frame is kept whole only while a retry may help (supervisor/mending.py) and its sender's share of the quarantine has room.
+A frame is kept whole only while a retry may help (supervisor/inbound/retry_triggers.py) and its sender's share of the quarantine has room.
 """
 
 import hashlib

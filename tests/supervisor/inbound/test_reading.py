@@ -12,12 +12,12 @@ from crypto import msgpack, strict_base64
 from crypto.content import SealedContent, seal_content
 from crypto.envelope import Body, Expected, parse_envelope, ratchet_wrap
 from crypto.errors import Reason, Unreadable
-from supervisor.incoming import Incoming
-from supervisor.reading import Reader, Reading, Unread
+from supervisor.inbound.incoming import Incoming
+from supervisor.inbound.reading import Reader, Reading, Unread
 from supervisor.relay.frames import MessageNew
 from tests.supervisor.builders import Core
+from tests.supervisor.inbound.test_inbound import scene
 from tests.supervisor.person import AGENT, CONVERSATION, PERSON, Person
-from tests.supervisor.test_inbound import scene
 
 
 def resigned(ada: Person, frame: MessageNew, **changes: object) -> MessageNew:
@@ -114,8 +114,8 @@ async def test_while_redis_is_nearly_full_nothing_is_taken_in(tmp_path: Path) ->
 async def test_pushes_wait_for_the_cursor_while_it_moves_and_a_poll_is_asked_for_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.inbound.MOST_UNPOLLED", 4)
-    monkeypatch.setattr("supervisor.inbound.POLL_AFTER", 2)
+    monkeypatch.setattr("supervisor.inbound.inbound.MOST_UNPOLLED", 4)
+    monkeypatch.setattr("supervisor.inbound.inbound.POLL_AFTER", 2)
     async with scene(tmp_path) as (core, ada):
         frames = [ada.say(f"{number}") for number in range(6)]
         for frame in frames[:4]:

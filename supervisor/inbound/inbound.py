@@ -23,18 +23,18 @@ from bus.transport.wire import RedisFailed
 from crypto.envelope import Envelope
 from crypto.errors import Reason, Unreadable
 from host.budgets import LARGEST_INTAKE_BYTES, READING_COST, IntakeBudgets
-from supervisor.evidence import evidence_of
-from supervisor.incoming import Incoming, MessageFrame
-from supervisor.lanes import LaneFull, Lanes
-from supervisor.mending import MENDABLE_REASONS
+from supervisor.inbound.evidence import evidence_of
+from supervisor.inbound.incoming import Incoming, MessageFrame
+from supervisor.inbound.lanes import LaneFull, Lanes
+from supervisor.inbound.reading import Known, Old, Readable, Reader, Reading, Unread, Waits
+from supervisor.inbound.retry_triggers import MENDABLE_REASONS
+from supervisor.inbound.shares import Place, Room
 from supervisor.observe.metrics import Metrics
 from supervisor.observe.tracing import MessageTraces
 from supervisor.peers.sessions import Sessions
-from supervisor.reading import Known, Old, Readable, Reader, Reading, Unread, Waits
 from supervisor.relay.own_words import OwnWords
 from supervisor.relay.payloads import LAST_HOP, sender_type_of
 from supervisor.relay.rest import RestFailed
-from supervisor.shares import Place, Room
 
 MOST_CONFLICTS = 20
 POLL_AFTER = 256
@@ -183,7 +183,7 @@ class Inbound:
         return (await self._in_turn(Incoming(frame, Source.POLL, now_ms(), trace=self.traces.arrived()))).outcome
 
     async def fetched(self, frame: MessageFrame, noted: str = "") -> Intake | None:
-        """A message that has waited at the relay (supervisor/held.py): what became of it; HELD: it waits on. `noted`: its note's signed id."""
+        """A message that has waited at the relay (supervisor/inbound/held.py): what became of it; HELD: it waits on. `noted`: its note's signed id."""
         incoming = Incoming(frame, Source.HELD, now_ms(), noted=noted, trace=self.traces.arrived())
         return (await self._in_turn(incoming)).outcome
 

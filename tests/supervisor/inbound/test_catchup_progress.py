@@ -12,14 +12,14 @@ import trio
 import trio.testing
 
 from bus.steps.work_lease import Office
-from supervisor.catchup import DEAF_AFTER_SECONDS, Catchup, Stop
-from supervisor.inbound import MOST_UNPOLLED
+from supervisor.inbound.catchup import DEAF_AFTER_SECONDS, Catchup, Stop
+from supervisor.inbound.inbound import MOST_UNPOLLED
 from supervisor.relay.frames import MessageNew
 from supervisor.relay.rest import Page, Rest, RestFailed
 from tests.supervisor.builders import WAIT_SECONDS, Core, until
+from tests.supervisor.inbound.test_catchup import NOTHING_TO_DO, poll, recent
+from tests.supervisor.inbound.test_inbound import scene
 from tests.supervisor.person import AGENT, CONVERSATION
-from tests.supervisor.test_catchup import NOTHING_TO_DO, poll, recent
-from tests.supervisor.test_inbound import scene
 
 Answer = Callable[[str | None], Sequence[object] | int]
 """What a poll with this cursor gives: entries, or a status."""

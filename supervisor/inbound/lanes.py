@@ -9,7 +9,7 @@ from typing import Final, Generic, TypeVar
 
 import trio
 
-from supervisor.shares import Shares
+from supervisor.inbound.shares import Shares
 
 Item = TypeVar("Item")
 

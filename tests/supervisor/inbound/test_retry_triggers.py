@@ -12,7 +12,7 @@ from bus.steps.letters import Quarantine
 from bus.steps.store import Intake, Source, Store
 from bus.transport.client import open_redis
 from crypto.errors import Reason
-from supervisor.mending import Hope, group_key_came, mark, owner_changed, session_began, session_thing
+from supervisor.inbound.retry_triggers import Hope, group_key_came, mark, owner_changed, session_began, session_thing
 from tests.bus.builders import AGENT, arrival_of
 from tests.redis_server import redis_server
 

@@ -7,7 +7,7 @@ import pytest
 import trio
 import trio.testing
 
-from supervisor.lanes import LANE_BYTES, LaneFull, Lanes
+from supervisor.inbound.lanes import LANE_BYTES, LaneFull, Lanes
 
 pytestmark = pytest.mark.pure
 
@@ -43,7 +43,7 @@ async def test_a_lane_weighs_until_its_last_item_is_done() -> None:
 
 
 async def test_a_lane_has_so_many_items_and_a_sender_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("supervisor.lanes.LANE_LENGTH", 2)
+    monkeypatch.setattr("supervisor.inbound.lanes.LANE_LENGTH", 2)
 
     async def work(item: str) -> None:
         done.append(item)

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from bus.steps.letters import digest_of, name_beside
-from supervisor.refetch import Refetch
+from supervisor.inbound.refetch import Refetch
 from supervisor.relay.frames import GroupKeyRotated, MessageNew
 from supervisor.relay.rest import Page, RestFailed
 from tests.supervisor.doubles import FakeRest

@@ -12,10 +12,10 @@ from bus.steps.store import Intake
 from supervisor.relay.frames import MessageNew
 from supervisor.relay.rest import Rest
 from tests.supervisor.builders import WAIT_SECONDS, Core
+from tests.supervisor.inbound.test_catchup import fail_reading_once, poll, recent
+from tests.supervisor.inbound.test_catchup_progress import catchup_of
+from tests.supervisor.inbound.test_inbound import scene
 from tests.supervisor.person import AGENT, Person
-from tests.supervisor.test_catchup import fail_reading_once, poll, recent
-from tests.supervisor.test_catchup_progress import catchup_of
-from tests.supervisor.test_inbound import scene
 
 
 async def test_after_a_message_that_could_not_be_taken_in_its_conversation_waits_for_it(

@@ -299,7 +299,7 @@ async def test_a_system_event_moves_the_session_and_makes_no_job(tmp_path: Path)
 async def test_a_full_lane_passes_a_push_over_and_asks_for_a_poll(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.lanes.LANE_LENGTH", 3)
+    monkeypatch.setattr("supervisor.inbound.lanes.LANE_LENGTH", 3)
     async with scene(tmp_path) as (core, ada):
         for number in range(5):
             core.inbound.push(ada.say(f"{number}"))

@@ -12,8 +12,8 @@ from crypto.renewal import Renewal
 from supervisor.relay.rest import Rest
 from tests.supervisor.builders import open_core
 from tests.supervisor.doubles import relations_of
+from tests.supervisor.inbound.test_inbound import OTHER_CONVERSATION, scene
 from tests.supervisor.person import AGENT, CONVERSATION, Person, relation_of
-from tests.supervisor.test_inbound import OTHER_CONVERSATION, scene
 
 
 @pytest.mark.parametrize("payload", [{"n": 10**30}, {"n": -(10**30)}, {"attachments": [{"size": 2**64}]}])
@@ -77,7 +77,7 @@ async def test_what_fails_with_a_session_that_is_no_longer_is_tried_again_with_t
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between our look and our opening another supervisor took in the first message and erased its one-time prekey."""
-    monkeypatch.setattr("supervisor.reading.renewal_due", lambda *_, **__: Renewal.NONE)  # within its limits
+    monkeypatch.setattr("supervisor.inbound.reading.renewal_due", lambda *_, **__: Renewal.NONE)  # within its limits
     async with scene(tmp_path) as (core, ada), open_core(core.url, core.rest) as other:
         first, second = ada.say("first"), ada.say("second", seq=1, conversation=OTHER_CONVERSATION)
         find = core.prekeys.find

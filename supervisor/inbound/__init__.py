@@ -1,0 +1,1 @@
+"""From a frame of the relay to a job, or into quarantine."""
