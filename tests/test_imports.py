@@ -22,7 +22,7 @@ ALLOWED = {
     "sandbox": {"sandbox", "crypto", "bus", "host", "supervisor.relay.frames", "supervisor.relay.websocket"},
     "examples": {"examples", "workers"},
 }
-KEYS_AND_MESSAGES = ("crypto", "httpx2", "openai", "trio_websocket", "supervisor.app", "workers", "sandbox")
+KEYS_AND_MESSAGES = ("crypto", "httpx2", "openai", "trio_websocket", "supervisor.run.app", "workers", "sandbox")
 
 
 def imported_names(path: Path) -> Iterator[str]:

@@ -5,7 +5,7 @@ import msgspec
 
 from supervisor.cli.control import ask_once
 from supervisor.control.control_socket import Request
-from supervisor.operator import Scaled
+from supervisor.run.operator import Scaled
 
 
 @click.command(short_help="Change the number of workers.")

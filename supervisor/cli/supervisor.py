@@ -17,10 +17,10 @@ from setproctitle import setproctitle
 from host.code_place import way_of_this_process
 from host.log_stream import divert_stderr
 from host.tuning import tune
-from supervisor.app import run_supervisor
 from supervisor.control.keeper_link import open_keeper_link
 from supervisor.keeper.state_directory import make_private
 from supervisor.observe.logs import configure_logging
+from supervisor.run.app import run_supervisor
 from supervisor.settings.config import REDIS_URL, SettingsError, SupervisorSettings
 from supervisor.settings.env_files import claim
 

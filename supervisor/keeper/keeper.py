@@ -50,7 +50,7 @@ class Timings:
     sync_interval: float = embedded.SYNC_INTERVAL_SECONDS
 
     def drain_bound(self, drain_seconds: float) -> float:
-        """In which a supervisor has left, whatever happens: supervisor/drain.py may take two fifths more than its time."""
+        """In which a supervisor has left, whatever happens: supervisor/run/drain.py may take two fifths more than its time."""
         return drain_seconds * 1.4 + self.drain_margin
 
     def backoff(self) -> Backoff:

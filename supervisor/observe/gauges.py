@@ -1,4 +1,4 @@
-"""Gauges of what stands in Redis and of the processes: measured every two seconds by supervisor/survey.py, shown at a scrape.
+"""Gauges of what stands in Redis and of the processes: measured every two seconds by supervisor/run/survey.py, shown at a scrape.
 
 What is about the whole agent (the first part of the table) every supervisor tells alike: use max() over them, not sum().
 Events are counted where they happen, in supervisor/observe/metrics.py.

@@ -32,7 +32,7 @@ from bus.telemetry.traces import (
 from supervisor.observe.metrics import Metrics
 
 if TYPE_CHECKING:
-    from supervisor.parts import Parts
+    from supervisor.run.core import Parts
 
 RECEIVE = "receive"
 SEND = "send"

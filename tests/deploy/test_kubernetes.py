@@ -13,7 +13,7 @@ import kubernetes_validate  # type: ignore[import-untyped]  # it carries no anno
 import pytest
 import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own
 
-from supervisor.drain import LEAST_SHARE
+from supervisor.run.drain import LEAST_SHARE
 from supervisor.settings.config import ALL_SETTINGS, DRAIN_SECONDS
 
 pytestmark = pytest.mark.pure

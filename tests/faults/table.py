@@ -141,7 +141,7 @@ ROWS: dict[str, Row] = {
     "supervisor/inbound/catchup.py:Catchup._wait_for_turn": held(
         (
             Kind.REDIS,
-            "tests/supervisor/test_shared_work.py::"
+            "tests/supervisor/run/test_shared_work.py::"
             "test_who_waits_for_another_that_reads_is_deaf_only_when_that_one_comes_no_further",
         )
     ),
@@ -346,10 +346,10 @@ STEPS: dict[str, tuple[str, ...]] = {
         "workers/llm.py:LLM._read",
         "workers/llm.py:_pass_on",
     ),
-    "before there is any part: waits for Redis, whatever it answers (RedisFailed), and says so (tests/supervisor/test_starting.py)": (
-        "supervisor/app.py:_wait_for_redis",
-        "supervisor/app.py:_open_store",
-        "supervisor/parts.py:Parts.prepare",
+    "before there is any part: waits for Redis, whatever it answers (RedisFailed), and says so (tests/supervisor/run/test_starting.py)": (
+        "supervisor/run/app.py:_wait_for_redis",
+        "supervisor/run/app.py:_open_store",
+        "supervisor/run/core.py:Parts.prepare",
         "workers/process.py:Worker._open_store",
         "supervisor/relay/slots.py:Slots._nobody_is_connected",
     ),
@@ -369,8 +369,8 @@ STEPS: dict[str, tuple[str, ...]] = {
     ),
     "answers somebody who watches a status, until they hang up": ("supervisor/control/control_socket.py:_repeat",),
     "of one drain, bounded by its time; RedisFailed is looked over (tests/supervisor, tests/test_kills.py)": (
-        "supervisor/drain.py:_say_what_it_waits_for",
-        "supervisor/drain.py:_wait_until_sent",
+        "supervisor/run/drain.py:_say_what_it_waits_for",
+        "supervisor/run/drain.py:_wait_until_sent",
     ),
     "groups' rotations: a failure puts it back or leaves it to the next message (tests/supervisor/peers/test_group_keys.py)": (
         "supervisor/peers/groups.py:Groups._hear_of_rotations",
@@ -385,7 +385,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     "looks every few minutes; a RestFailed or RedisFailed is looked over (tests/supervisor/peers/test_twins.py)": (
         "supervisor/peers/twins.py:TwinWatch.run",
     ),
-    "measures once every few seconds; RedisFailed is looked over": ("supervisor/survey.py:Survey.run",),
+    "measures once every few seconds; RedisFailed is looked over": ("supervisor/run/survey.py:Survey.run",),
     "what comes over the live channel; what is not readable is passed over (tests/supervisor/outbound/test_streams.py)": (
         "supervisor/outbound/streams.py:Streams.run",
     ),
@@ -404,31 +404,31 @@ INSIDE: dict[str, tuple[str, ...]] = {
         "supervisor/relay/slots.py:Slots.take",
         "supervisor/relay/slots.py:Slots.wait_standby",
         "supervisor/relay/slots.py:Slots.lost",
-        "supervisor/supervisor_control.py:SupervisorControl.answer_keeper",
+        "supervisor/run/supervisor_control.py:SupervisorControl.answer_keeper",
     ),
     "our own clock and what this process knows": (
         "workers/overrun.py:OverrunWatch._run",
         "workers/process.py:Worker._watch_threads",
         "workers/runner.py:Runner._over_time",
-        "supervisor/bulletin.py:Bulletin.run",
-        "supervisor/starting.py:Starting._pulse",
+        "supervisor/run/bulletin.py:Bulletin.run",
+        "supervisor/run/starting.py:Starting._pulse",
         "supervisor/observe/health.py:Health.run",
-        "supervisor/status.py:StatusDesk.run",
+        "supervisor/run/status.py:StatusDesk.run",
         "supervisor/keeper/keeper.py:Keeper._say_alive",
         "supervisor/keeper/supervisor_process.py:Generation._watch",
         "supervisor/pool/process.py:WorkerProcess._watch",
     ),
     "signals to this process": (
         "workers/process.py:Worker._hear_signals",
-        "supervisor/app.py:_Run._hear_stop_signal",
-        "supervisor/app.py:_Run._obey_signals",
-        "supervisor/starting.py:Starting._hear_a_stop",
-        "supervisor/app.py:_leave_at_the_second_signal",
+        "supervisor/run/app.py:_Run._hear_stop_signal",
+        "supervisor/run/app.py:_Run._obey_signals",
+        "supervisor/run/starting.py:Starting._hear_a_stop",
+        "supervisor/run/app.py:_leave_at_the_second_signal",
         "supervisor/keeper/keeper.py:Keeper._obey_signals",
     ),
     "children of this process, by the kernel's word": (
         "host/strays.py:reap_soon",
-        "supervisor/app.py:_Run._reap_orphans",
+        "supervisor/run/app.py:_Run._reap_orphans",
         "supervisor/cli/as_init.py:run_as_init",
         "host/children.py:Children.reap_strangers_on_signal",
         "host/children.py:Children._reap_strangers",

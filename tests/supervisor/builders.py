@@ -51,7 +51,7 @@ from supervisor.recovery.time_guard import TimeGuard
 from supervisor.recovery.witness import Witness
 from supervisor.relay.frames import ArtifactResponse, MessageNew
 from supervisor.relay.own_words import OwnWords
-from supervisor.shared_work import shared_work
+from supervisor.run.shared_work import shared_work
 from tests.supervisor.doubles import FakeConnection, FakeRest
 from tests.supervisor.person import AGENT
 

@@ -205,7 +205,7 @@ def test_while_it_is_off_nothing_of_opentelemetry_is_loaded_nor_needed() -> None
         "    def find_spec(self, name, path=None, target=None):\n"
         "        if name.startswith(('opentelemetry', 'google.protobuf')): raise ModuleNotFoundError(name)\n"
         "sys.meta_path.insert(0, Missing())\n"
-        "import supervisor.app, supervisor.cli.supervisor, workers.__main__, workers.process\n"
+        "import supervisor.run.app, supervisor.cli.supervisor, workers.__main__, workers.process\n"
         "print(*(name for name in sys.modules if name.startswith(('opentelemetry', 'google.protobuf', 'workers.live_'))))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8", check=True)

@@ -92,7 +92,7 @@ OF_JOBS = (
         ("office_is_left_by_its_holder", "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end\n", ""),
     ),
     *of(
-        "bus/steps/work_lease.py", ("tests/supervisor/recovery/test_reclaimer.py", "tests/supervisor/test_shared_work.py"),
+        "bus/steps/work_lease.py", ("tests/supervisor/recovery/test_reclaimer.py", "tests/supervisor/run/test_shared_work.py"),
         ("the_office_of_the_living_is_theirs", "if other is None or not self._knows_dead(other.decode()):", "if other is None:"),
         ("the_office_of_the_dead_is_taken", "if other is None or not self._knows_dead(other.decode()):", "if True:"),
     ),

@@ -13,7 +13,7 @@ HOUSE = (
         ("the_loop_is_part_of_readiness", "(self.liveness(), *self._latest.checks)", "self._latest.checks"),
     ),
     *of(
-        module("readiness"), tests("readiness"),
+        module("run/readiness"), tests("supervisor/run/test_readiness"),
         ("a_silent_relay_is_not_ready", "ok=silent < SILENT_SECONDS", "ok=True"),
         ("unconnected_is_not_ready", "return Check(\"relay\", ok=False,", "return Check(\"relay\", ok=True,"),
         ("unpublished_is_not_ready", "Check(\"prekeys\", ok=published,", "Check(\"prekeys\", ok=True,"),

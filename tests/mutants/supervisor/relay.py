@@ -31,14 +31,14 @@ RELAY = (
         ("deaf_is_not_ready", "is_ok = now - self._moved_at < DEAF_AFTER_SECONDS", "is_ok = True"),
     ),
     *of(
-        module("inbound/catchup"), tests("shared_work"),
+        module("inbound/catchup"), tests("supervisor/run/test_shared_work"),
         ("one_reads_pages_at_a_time", "while not await self._office.hold(TURN_MS):", "while False:"),
         ("another_that_gets_on_is_no_deafness", "                seen, self._moved_at = cursor, trio.current_time()\n", "                seen = cursor\n"),
         ("who_waits_and_sees_nothing_come_is_deaf", "            if cursor != seen:\n                seen,", "            if True:\n                seen,"),
         ("the_turn_is_given_up", "await self._office.leave()", "pass"),
     ),
     *of(
-        module("inbound/quarantine_retrier"), tests("shared_work"),
+        module("inbound/quarantine_retrier"), tests("supervisor/run/test_shared_work"),
         ("one_tries_at_a_time", "return await self._office.hold(OFFICE_MS)", "return True"),
     ),
     *of(
@@ -47,7 +47,7 @@ RELAY = (
         ("a_start_waits_a_minute_at_most", "with trio.move_on_after(START_SECONDS):", "if True:"),
     ),
     *of(
-        module("inbound/held"), tests("shared_work"),
+        module("inbound/held"), tests("supervisor/run/test_shared_work"),
         ("one_fetches_at_a_time", "if has_room and await self._office.hold(OFFICE_MS):", "if has_room:"),
     ),
     *of(

@@ -26,7 +26,7 @@ SESSIONS = (
         ("dropped_ones_are_remembered_as_long", "{prekey_id for prekey_id, _ in record.dropped} - self._kept_signed_prekeys:", "{prekey_id for prekey_id, _ in record.dropped}:"),
     ),
     *of(
-        module("peers/sessions"), tests("slots/test_versions"),
+        module("peers/sessions"), tests("supervisor/run/test_versions"),
         ("a_record_of_a_newer_version_waits", "        except NewerFormat as error:\n            raise StoreIsNewer(f\"session with {peer[0]}: {error}; upgrade this one\") from None\n", ""),
     ),
     *of(

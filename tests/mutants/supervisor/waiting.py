@@ -69,7 +69,7 @@ WAITING = (
         ("just_asked_is_not_free", " and trio.current_time() >= self._began_at + self._again_seconds", ""),
     ),
     *of(
-        module("fullness"), tests("fullness"),
+        module("run/fullness"), tests("supervisor/run/test_fullness"),
         ("full_is_not_ready", "Check(\"intake\", ok=not self._reasons,", "Check(\"intake\", ok=True,"),
         ("full_until_there_is_room", "(HOLDS_UNTIL if was_full else 1)", "1"),
         ("full_from_the_bound_on", "(HOLDS_UNTIL if was_full else 1)", "HOLDS_UNTIL"),

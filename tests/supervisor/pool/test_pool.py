@@ -20,7 +20,7 @@ from supervisor.pool.process import Stage, WorkerProcess
 from supervisor.pool.recycling import RecycleLimits
 from supervisor.pool.worker_order import WorkerTimes
 from supervisor.pool.workforce import Workforce
-from supervisor.survey import Survey
+from supervisor.run.survey import Survey
 from tests.bus.builders import open_bus
 from tests.redis_server import redis_server
 from tests.supervisor.pool.builders import (

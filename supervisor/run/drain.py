@@ -8,8 +8,8 @@ import structlog
 import trio
 
 from bus.transport.wire import RedisFailed
-from supervisor.parts import Parts
 from supervisor.relay.rest import RestFailed
+from supervisor.run.core import Parts
 
 SETTLE_POLL_SECONDS = 0.05
 LEAST_SHARE = 0.2

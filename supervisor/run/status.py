@@ -22,7 +22,7 @@ from supervisor.pool.crash_loop import CrashLoopStatus
 from supervisor.pool.places import WorkerStatus
 
 if TYPE_CHECKING:
-    from supervisor.parts import Parts
+    from supervisor.run.core import Parts
 
 RATE_SECONDS = 60.0
 SAMPLE_SECONDS = 5.0

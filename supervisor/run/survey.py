@@ -15,7 +15,6 @@ from bus.steps.store import Store
 from bus.transport.wire import RedisFailed
 from bus.views.backlog import Ages, Backlog, ServerFacts
 from bus.views.overview import Counts, Overview, Presence
-from supervisor.fullness import Fullness
 from supervisor.observe import gauges
 from supervisor.observe.gauges import Gauge, Values
 from supervisor.observe.health import Check
@@ -24,6 +23,7 @@ from supervisor.pool.places import WorkerStatus
 from supervisor.pool.process import Stage
 from supervisor.pool.workforce import Workforce
 from supervisor.relay.slots import Slots
+from supervisor.run.fullness import Fullness
 
 LOOK_SECONDS = 2.0
 DEAF_SECONDS = 10.0

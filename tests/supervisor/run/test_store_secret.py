@@ -6,8 +6,8 @@ import pytest
 
 from bus.transport.client import open_redis
 from bus.transport.wire import RedisFailed
-from supervisor.app import _open_store
 from supervisor.keeper.state_directory import make_private
+from supervisor.run.app import _open_store
 from supervisor.settings.config import SupervisorSettings
 from supervisor.settings.secrets import STORE_SECRET_FILE, StoreSecretMissing, load_store_secret
 from tests.keys.running import environ_of, look, make_store, run

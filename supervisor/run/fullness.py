@@ -1,6 +1,6 @@
 """Does the whole agent take anything in? Its own bounds are for all senders together, and long before them each sender has one of its own.
 
-Pure: supervisor/survey.py tells it what waits, readiness asks it. What holds is said once for each change.
+Pure: supervisor/run/survey.py tells it what waits, readiness asks it. What holds is said once for each change.
 """
 
 import structlog

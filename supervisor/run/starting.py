@@ -17,8 +17,8 @@ from supervisor.control.control_socket import Answer, Request
 from supervisor.control.keeper_link import PULSE, PULSE_SECONDS, KeeperLink
 from supervisor.keeper.answering import Stopping, raw
 from supervisor.observe.health import Check, Health
+from supervisor.run.supervisor_control import SupervisorControl
 from supervisor.settings.config import SupervisorSettings
-from supervisor.supervisor_control import SupervisorControl
 
 WAITING = "starting: waiting for Redis"
 LEAVE_AFTER_SECONDS = 0.1

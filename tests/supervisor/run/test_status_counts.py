@@ -8,7 +8,7 @@ from bus.records.keys import Keys
 from bus.transport.client import open_redis
 from bus.views import overview
 from bus.views.overview import Kind, Overview, Server
-from supervisor.status import RedisStatus, _sessions
+from supervisor.run.status import RedisStatus, _sessions
 from tests.redis_server import redis_server
 
 SESSIONS = 60_000

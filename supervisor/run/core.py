@@ -50,7 +50,6 @@ from supervisor.peers.sessions import Sessions
 from supervisor.peers.twins import TwinWatch
 from supervisor.pool.process import WorkerExit
 from supervisor.pool.workforce import Workforce
-from supervisor.readiness import bus_check, prekeys_check, relay_check
 from supervisor.recovery.reclaimer import Reclaimer
 from supervisor.recovery.redis_trouble import say_trouble
 from supervisor.recovery.redis_watch import RedisWatch
@@ -72,11 +71,12 @@ from supervisor.relay.frames import (
 from supervisor.relay.own_words import OwnWords
 from supervisor.relay.rest import Rest
 from supervisor.relay.slots import Slots
+from supervisor.run.readiness import bus_check, prekeys_check, relay_check
+from supervisor.run.shared_work import shared_work
+from supervisor.run.starting import Patience
+from supervisor.run.survey import Survey
 from supervisor.settings.config import SupervisorSettings
-from supervisor.shared_work import shared_work
 from supervisor.standstill import RelayDate
-from supervisor.starting import Patience
-from supervisor.survey import Survey
 
 log = structlog.get_logger()
 

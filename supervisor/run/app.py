@@ -20,26 +20,26 @@ from crypto.identity import IdentityKeys, LocalDevice
 from host.instance import Instance
 from host.log_stream import drain_streams
 from host.strays import reap_strays
-from supervisor.bulletin import Bulletin
 from supervisor.control.control_socket import Answer, Request
 from supervisor.control.keeper_link import CONNECTED, STANDBY, KeeperLink
-from supervisor.drain import drain
 from supervisor.keeper.answering import Stopping, raw
 from supervisor.observe.health import Health
 from supervisor.observe.http import HttpServer, start_http
 from supervisor.observe.metrics import Metrics
 from supervisor.observe.tracing import open_traces, trace_messages
-from supervisor.operator import OBEYED, Operator
-from supervisor.parts import Parts, open_parts
 from supervisor.pool.pool_settings import HandlerUnusable
 from supervisor.recovery.redis_check import RedisUnfit, check_redis
 from supervisor.relay.connection import RelayAddress
 from supervisor.relay.rest import open_rest
+from supervisor.run.bulletin import Bulletin
+from supervisor.run.core import Parts, open_parts
+from supervisor.run.drain import drain
+from supervisor.run.operator import OBEYED, Operator
+from supervisor.run.starting import Patience, answered_while_starting
+from supervisor.run.status import StatusDesk
+from supervisor.run.supervisor_control import SupervisorControl
 from supervisor.settings.config import SupervisorSettings
 from supervisor.settings.secrets import Secret, StoreSecretMissing, load_or_make_store_secret, load_store_secret
-from supervisor.starting import Patience, answered_while_starting
-from supervisor.status import StatusDesk
-from supervisor.supervisor_control import SupervisorControl
 
 EXIT_CONFIGURATION = 78
 AT_ONCE_SECONDS = 0.2

@@ -8,9 +8,9 @@ import trio
 from bus.transport.readers import StreamReader
 from supervisor.observe.health import SILENT_SECONDS, Check
 from supervisor.peers.prekeys import Prekeys
-from supervisor.readiness import bus_check, prekeys_check, relay_check
 from supervisor.relay.connection import Connection, State
 from supervisor.relay.slots import Slots
+from supervisor.run.readiness import bus_check, prekeys_check, relay_check
 
 pytestmark = pytest.mark.pure
 

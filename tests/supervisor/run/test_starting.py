@@ -73,7 +73,7 @@ async def waiting(tmp_path: Path, command: str) -> AsyncIterator[Waiting]:
         HASHEE_STORE_KEY=STORE_KEY,
         HASHEE_HTTP_PORT=str(port),
         HASHEE_WORKERS="0",
-        PYTHONPATH=str(Path(__file__).parents[2]),
+        PYTHONPATH=str(Path(__file__).parents[3]),
     )
     try:
         async with running(command, [*PROGRAM, command], log_path=tmp_path / "log", environment=environ) as child:

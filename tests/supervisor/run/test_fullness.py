@@ -8,7 +8,7 @@ import structlog
 
 from bus.steps.store import Store
 from bus.views.overview import Counts, Overview
-from supervisor.fullness import Fullness
+from supervisor.run.fullness import Fullness
 from tests.supervisor.builders import Core
 from tests.supervisor.inbound.test_held import let_nothing_wait, say
 from tests.supervisor.inbound.test_inbound import scene

@@ -1,0 +1,1 @@
+"""Puts one supervisor together, starts it, and takes it apart."""
