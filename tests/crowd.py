@@ -25,7 +25,7 @@ from crypto.grants import Grant, Status
 from crypto.identity import IdentityKeys, PublicIdentity
 from supervisor.cli.grants import FIRST
 from supervisor.peers.owners import Owner
-from tests.keys.running import PROGRAM
+from tests.supervisor.cli.keys.running import PROGRAM
 from tests.world import World, world
 
 MOST_SECONDS = 1.0

@@ -39,7 +39,7 @@ from supervisor.peers.grant_ledger import HEAD_FILE
 from supervisor.recovery.time_guard import FILE as SEEN_FILE
 from supervisor.settings.key_settings import KeySettings
 from supervisor.settings.secrets import NEXT_STORE_SECRET_FILE, STORE_SECRET_FILE, RestoreUnfinished, Secret
-from supervisor.store_access import rewrite_and_sync, server_on, who_is_connected
+from supervisor.store.access import rewrite_and_sync, server_on, who_is_connected
 
 CLEAN_SECONDS = 30.0  # a million keys take some seconds
 LEFT_BEHIND = "what was prepared is still in Redis: hashee-agent restore --finish removes it"

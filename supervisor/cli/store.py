@@ -19,7 +19,7 @@ from bus.transport.wire import RedisFailed
 from supervisor.keeper.redis_server import RedisDoesNotStart
 from supervisor.settings.key_settings import KeySettings
 from supervisor.settings.secrets import Secret, load_store_secret
-from supervisor.store_access import NoStore, reach_store, running_supervisor
+from supervisor.store.access import NoStore, reach_store, running_supervisor
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")

@@ -77,7 +77,7 @@ def here(why: str) -> Row:
 
 ALL_LOOPS = "tests/faults/test_redis_loops.py::test_no_loop_over_redis_ends_and_each_goes_on"
 RELAY_LOOPS = "tests/faults/test_redis_loops.py::test_no_loop_over_the_relay_ends_and_each_goes_on"
-SAVED_PAGES = "tests/backup/test_snapshot.py::test_a_store_of_more_than_a_page_is_saved_to_its_end"
+SAVED_PAGES = "tests/supervisor/backup/test_snapshot.py::test_a_store_of_more_than_a_page_is_saved_to_its_end"
 WAITING = (
     "tests/bus/transport/test_refusals.py::test_what_waits_in_redis_survives_says_once_and_goes_on_within_two_seconds"
 )
@@ -217,10 +217,16 @@ ROWS: dict[str, Row] = {
     "bus/whole/snapshot.py:Snapshot._list": held((Kind.PAGES, SAVED_PAGES)),
     "bus/whole/snapshot.py:Snapshot._stream": held((Kind.PAGES, SAVED_PAGES)),
     "bus/whole/snapshot.py:Snapshot._list_from_the_end": held(
-        (Kind.PAGES, "tests/backup/test_snapshot.py::test_a_conversation_in_which_very_much_waits_is_read_in_parts")
+        (
+            Kind.PAGES,
+            "tests/supervisor/backup/test_snapshot.py::test_a_conversation_in_which_very_much_waits_is_read_in_parts",
+        )
     ),
     "bus/whole/snapshot.py:Snapshot._sorted_from_the_end": held(
-        (Kind.PAGES, "tests/backup/test_snapshot.py::test_a_conversation_in_which_very_much_waits_is_read_in_parts")
+        (
+            Kind.PAGES,
+            "tests/supervisor/backup/test_snapshot.py::test_a_conversation_in_which_very_much_waits_is_read_in_parts",
+        )
     ),
 }
 
@@ -247,7 +253,7 @@ STEPS: dict[str, tuple[str, ...]] = {
         "supervisor/cli/grants.py:_decide_owner",
         "supervisor/peers/grant_ledger.py:GrantLedger._entries_and_head",
     ),
-    "a walk of a rotation; a failure ends the command, and its next run completes it (tests/keys/test_rotate_store.py)": (
+    "a walk of a rotation; a failure ends the command, and its next run completes it (tests/supervisor/cli/keys/test_rotate_store.py)": (
         "bus/whole/reseal.py:Resealer._walk",
         "bus/whole/reseal.py:_Walk._mailbox",
         "bus/whole/reseal.py:_Walk._together",
@@ -257,7 +263,7 @@ STEPS: dict[str, tuple[str, ...]] = {
         "bus/whole/reseal.py:_Walk.dead_letters",
         "bus/whole/reseal.py:_Walk._entries",
     ),
-    "a backup is read or made; what fails is raised, ends the command, and leaves no file (tests/backup)": (
+    "a backup is read or made; what fails is raised, ends the command, and leaves no file (tests/supervisor/backup)": (
         "bus/whole/snapshot.py:Snapshot.kinds",
         "bus/whole/snapshot.py:Snapshot.everything",
         "bus/whole/snapshot.py:Snapshot._hashes",
@@ -270,7 +276,7 @@ STEPS: dict[str, tuple[str, ...]] = {
         "supervisor/backup/making.py:Making._bytes",
     ),
     "a restore into a place that nobody has open: what fails is raised, ends the command, and leaves the old store or a decided step to finish "
-    "(tests/backup/test_restoring.py, test_restore_command.py)": (
+    "(tests/supervisor/backup/test_restoring.py, test_restore_command.py)": (
         "bus/whole/restore_switch.py:RestoreSwitch._drop",
         "bus/whole/restore_switch.py:RestoreSwitch.finish",
         "bus/whole/restoring.py:Restoring._far_id",
@@ -324,8 +330,8 @@ STEPS: dict[str, tuple[str, ...]] = {
         "host/embedded.py:wait_ready",
     ),
     "a rotation's wait for the private server: what fails ends the command": (
-        "supervisor/store_access.py:who_is_connected",
-        "supervisor/store_access.py:rewrite_and_sync",
+        "supervisor/store/access.py:who_is_connected",
+        "supervisor/store/access.py:rewrite_and_sync",
     ),
     "one reply, until it is sent, given up or lost; every RedisFailed is a further turn (tests/supervisor/outbound/test_outbound.py)": (
         "supervisor/outbound/outbound.py:Outbound._send_entry",

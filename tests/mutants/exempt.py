@@ -35,8 +35,8 @@ EXEMPT: Final[dict[str, tuple[str, ...]]] = {
         *("host/reasons.py", "supervisor/settings/config.py", "supervisor/settings/env_files.py", "supervisor/pool/environment.py"),
         *("supervisor/settings/parsers.py", "supervisor/settings/key_settings.py", "host/code_place.py"),
         *("supervisor/keeper/state_directory.py", "supervisor/settings/state_place.py", "host/private_files.py"),
-        *("supervisor/settings/keystore_files.py", "supervisor/settings/secrets.py", "supervisor/store_access.py"),
-        *("supervisor/store_rotation.py", "bus/settings/redis_tls.py", "supervisor/backup/settings.py", "supervisor/settings/backup_age.py"),
+        *("supervisor/settings/keystore_files.py", "supervisor/settings/secrets.py", "supervisor/store/access.py"),
+        *("supervisor/store/rotation.py", "bus/settings/redis_tls.py", "supervisor/backup/settings.py", "supervisor/settings/backup_age.py"),
         *("bus/telemetry/settings.py",),
     ),
     "it shows what is there and changes nothing of it": (

@@ -16,8 +16,8 @@ from supervisor.cli.keys.telling import told
 from supervisor.keeper.redis_server import RedisDoesNotStart
 from supervisor.settings.key_settings import KeySettings
 from supervisor.settings.secrets import STORE_SECRET_FILE, read_store_secret
-from supervisor.store_access import NoStore, private_redis, reach_store, rewrite_and_sync, who_is_connected
-from supervisor.store_rotation import InNamedFile, InStateDirectory, Rotated, RotationRefused, StoreRotation
+from supervisor.store.access import NoStore, private_redis, reach_store, rewrite_and_sync, who_is_connected
+from supervisor.store.rotation import InNamedFile, InStateDirectory, Rotated, RotationRefused, StoreRotation
 
 ANSWER_SECONDS = 15.0  # what was published last, it rests on for a moment
 POLL_SECONDS = 0.1

@@ -5,8 +5,8 @@ from __future__ import annotations
 from tests.mutants.bus.places import script
 from tests.mutants.mutant import of
 
-SNAPSHOT = ("tests/backup/test_snapshot.py",)
-RESTORING = ("tests/backup/test_restored_counters.py", "tests/backup/test_restoring.py")
+SNAPSHOT = ("tests/supervisor/backup/test_snapshot.py",)
+RESTORING = ("tests/supervisor/backup/test_restored_counters.py", "tests/supervisor/backup/test_restoring.py")
 
 OF_BACKUPS = (
     *of(
@@ -46,12 +46,12 @@ OF_BACKUPS = (
         ("clearing_spares_the_new_store", "{self._names.seal, *(key for key in keys if step == CLEARING and self._is_staged(key))}", "{self._names.seal}"),
     ),
     *of(
-        script("in_step"), ("tests/backup/test_scripts.py", *RESTORING),
+        script("in_step"), ("tests/supervisor/backup/test_scripts.py", *RESTORING),
         ("late_commands_change_nothing", "if (redis.call('HGET', KEYS[1], 'restoring') or '') ~= ARGV[1] then return 0 end", ""),
         ("a_key_may_have_been_moved_before", "elseif redis.call('EXISTS', KEYS[2]) == 1 then", "else"),
     ),
     *of(
-        "bus/steps/last_backup.py", ("tests/backup/test_last_backup.py",),
+        "bus/steps/last_backup.py", ("tests/supervisor/backup/test_last_backup.py",),
         ("one_note_is_kept", "    await client.command(\"ZREMRANGEBYRANK\", key, 0, -2)\n", ""),
         ("a_note_is_small", "place=place[-MOST_SHOWN:]", "place=place"),
     ),

@@ -37,18 +37,22 @@ PARKING = (
     "tests/bus/steps/test_rules_of_redis.py",
 )
 SLOTS = ("tests/bus/steps/test_slots_in_redis.py", "tests/supervisor/relay/test_slots.py")
-ROTATION = ("tests/keys/test_rotate_store.py",)
+ROTATION = ("tests/supervisor/cli/keys/test_rotate_store.py",)
 GRANTS = ("tests/bus/steps/test_vault.py",)
 LETTERS = (
     "tests/bus/steps/test_rules_bounds.py",
     "tests/bus/steps/test_rules_of_redis.py",
-    "tests/letters/test_listing.py",
+    "tests/supervisor/cli/letters/test_listing.py",
     "tests/bus/steps/test_rules_inbound.py",
 )
 QUARANTINE = ("tests/bus/steps/test_rules_quarantine.py",)
 FORMER = ("tests/bus/steps/test_former_versions.py",)
 RESEALED = ("tests/bus/whole/test_reseal_scripts.py",)
-SAVED = ("tests/backup/test_scripts.py", "tests/backup/test_snapshot.py", "tests/backup/test_restoring.py")
+SAVED = (
+    "tests/supervisor/backup/test_scripts.py",
+    "tests/supervisor/backup/test_snapshot.py",
+    "tests/supervisor/backup/test_restoring.py",
+)
 
 
 SCRIPTS = {path.stem: path for path in Path("bus/scripts").rglob("*.lua")}

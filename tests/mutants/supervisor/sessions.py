@@ -84,13 +84,13 @@ SESSIONS = (
         ("a_changed_identity_is_told", "        if last_of_others is None:\n", "        if True:\n"),
     ),
     *of(
-        module("peers/prekeys"), tests("supervisor/peers/test_twins", "supervisor/peers/test_prekeys", "backup/test_restored_prekeys"),
+        module("peers/prekeys"), tests("supervisor/peers/test_twins", "supervisor/peers/test_prekeys", "supervisor/backup/test_restored_prekeys"),
         ("handed_out_is_erased", "and handed_out.public == shown.one_time_prekey:", "and False:"),
         ("another_ones_is_not_erased", " and handed_out.public == shown.one_time_prekey:", ":"),
         ("ours_by_its_public_half", "return signed is not None and signed.public == shown.signed_prekey", "return signed is not None"),
     ),
     *of(
-        module("peers/prekeys"), tests("backup/test_restored_prekeys"),
+        module("peers/prekeys"), tests("supervisor/backup/test_restored_prekeys"),
         ("a_restored_signed_prekey_reads", "        if signed is None:\n            signed =", "        if False:\n            signed ="),
         ("a_restored_one_time_prekey_reads", "if one_time_id is not None and one_time is None:", "if False:"),
         ("the_restored_are_remembered", ".difference(expired).union(restored))", ".difference(expired))"),

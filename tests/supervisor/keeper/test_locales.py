@@ -75,7 +75,7 @@ async def test_an_agent_answers_and_every_command_ends_well_in_a_locale(
     state_dir = os.fsdecode(os.fsencode(tmp_path) + NO_TEXT_ANYWHERE)
     settings = {
         "HASHEE_STATE_DIR": state_dir,
-        "HASHEE_HANDLER": "tests.letters.handlers:agent",
+        "HASHEE_HANDLER": "tests.supervisor.cli.letters.handlers:agent",
         "HASHEE_RETRY_SECONDS": "0.05",
     }
     async with world(tmp_path, people=(text,), **settings) as w:

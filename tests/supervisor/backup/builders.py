@@ -1,0 +1,47 @@
+"""A backup of a store as tests make one, in memory, and what opens it."""
+
+import io
+import os
+
+import pyrage  # type: ignore[import-untyped]
+
+from bus.records.keys import Keys
+from bus.steps.seal import StoreSeal
+from bus.transport.client import RedisClient
+from crypto.identity import IdentityKeys
+from crypto.keystore import Keystore
+from supervisor.backup.envelope import Lock
+from supervisor.backup.looking import Look
+from supervisor.backup.making import Making
+from supervisor.backup.reading import BackupKey, Proven, read_backup
+from supervisor.settings.secrets import Secret
+from tests.supervisor.cli.keys.builders import fill
+from tests.supervisor.settings.environment import AGENT_ID
+
+NAMES = Keys(AGENT_ID)
+IDENTITY = IdentityKeys.generate(os.urandom)
+KEYSTORE = Keystore(AGENT_ID, IDENTITY)
+SECRET = Secret(bytes(range(32)))
+AGE = pyrage.x25519.Identity.generate()
+LOCK = Lock.for_recipients([str(AGE.to_public())])
+KEY = BackupKey(identities=Secret(str(AGE)))
+FINGERPRINT = IDENTITY.public.fingerprint(AGENT_ID)
+
+
+def read(data: bytes, fingerprint: bytes | None = None) -> tuple[Proven, Look]:
+    """To its end."""
+    look = Look()
+    return read_backup(io.BytesIO(data), lambda _: KEY, look, fingerprint), look
+
+
+async def filled(client: RedisClient) -> Making:
+    """A store with everything in it, and how its backup is made."""
+    await fill(client, await StoreSeal(client, NAMES).adopt(SECRET.reveal()))
+    return Making(client, NAMES, KEYSTORE, SECRET)
+
+
+async def backup_of(client: RedisClient) -> bytes:
+    """Of the store that is there."""
+    sink = io.BytesIO()
+    await Making(client, NAMES, KEYSTORE, SECRET).write(LOCK, sink)
+    return sink.getvalue()
