@@ -102,7 +102,7 @@ fuzz: setup
 	@$(BIN)/python -c 'import atheris' 2>/dev/null \
 		|| $(PIP) install --quiet --require-hashes --no-deps -r requirements-fuzz.lock \
 		|| echo "no atheris for this Python and machine; going on with mutated samples, unguided" >&2
-	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+	$(BIN)/python -m tests.trials.fuzz --seconds $(SECONDS)
 
 mutants: setup
 	$(BIN)/python -m tests.mutants $(PART)
@@ -110,42 +110,42 @@ mutants: setup
 rollout: setup
 	@set -e; for strategy in upgrade systemd kubernetes; do for trouble in "" crash kill-old restart-redis; do \
 		echo "== $$strategy $$trouble"; \
-		$(BIN)/python -m tests.rollout --strategy $$strategy $${trouble:+--trouble $$trouble} --json $(ARGS); \
+		$(BIN)/python -m tests.trials.rollout --strategy $$strategy $${trouble:+--trouble $$trouble} --json $(ARGS); \
 	done; done
 
 soak: setup
-	$(BIN)/python -m tests.soak --minutes 10 --rate 100 $(ARGS)
+	$(BIN)/python -m tests.trials.soak --minutes 10 --rate 100 $(ARGS)
 
 chaos: setup
-	$(BIN)/python -m tests.chaos --messages 450 --people 12 --seed $(SEED) --seconds 280 --json $(ARGS)
+	$(BIN)/python -m tests.trials.chaos --messages 450 --people 12 --seed $(SEED) --seconds 280 --json $(ARGS)
 
 drills: setup
-	$(BIN)/python -m tests.drills $(ARGS)
+	$(BIN)/python -m tests.trials.drills $(ARGS)
 
 crowd: setup
-	$(BIN)/python -m tests.crowd $(ARGS)
+	$(BIN)/python -m tests.trials.crowd $(ARGS)
 
 siege: setup
-	$(BIN)/python -m tests.siege $(ARGS)
+	$(BIN)/python -m tests.trials.siege $(ARGS)
 
 nightly: setup
 	@set -e; for seed in 1 2 3 4 5; do \
-		$(BIN)/python -m tests.chaos --messages 2000 --people 20 --kills 100 --seed $$seed --seconds 1800 --json $(ARGS); \
-		$(BIN)/python -m tests.chaos --messages 1000 --people 20 --kills 60 --kill supervisor,worker,link,rollback,copied-back \
+		$(BIN)/python -m tests.trials.chaos --messages 2000 --people 20 --kills 100 --seed $$seed --seconds 1800 --json $(ARGS); \
+		$(BIN)/python -m tests.trials.chaos --messages 1000 --people 20 --kills 60 --kill supervisor,worker,link,rollback,copied-back \
 			--seed $$seed --seconds 1800 --json $(ARGS); \
 	done
 
 systemd: setup
-	$(BIN)/python -m pytest -q -s tests/deploy/on_systemd.py tests/deploy/backup_on_systemd.py tests/deploy/systemd_under_traffic.py
+	$(BIN)/python -m pytest -q -s tests/trials/deploy/on_systemd.py tests/trials/deploy/backup_on_systemd.py tests/trials/deploy/systemd_under_traffic.py
 
 containers: setup
-	$(BIN)/python -m pytest -q -s tests/deploy/in_containers.py tests/deploy/backup_in_container.py
+	$(BIN)/python -m pytest -q -s tests/trials/deploy/in_containers.py tests/trials/deploy/backup_in_container.py
 
 prometheus: setup
-	$(BIN)/python -m pytest -q -s tests/deploy/with_prometheus.py
+	$(BIN)/python -m pytest -q -s tests/trials/deploy/with_prometheus.py
 
 metrics-page: setup
-	$(BIN)/python -m tests.deploy.metrics_page
+	$(BIN)/python -m tests.trials.deploy.metrics_page
 
 bench: setup
 	@set -e; for file in bench/[a-z]*.py; do \

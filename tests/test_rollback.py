@@ -7,7 +7,7 @@ from pathlib import Path
 import trio
 
 from sandbox.people import Person
-from tests.drills.forks import forks
+from tests.trials.drills.forks import forks
 from tests.world import World, world
 
 ANSWER_SECONDS = 30.0

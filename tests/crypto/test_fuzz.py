@@ -1,4 +1,4 @@
-"""Any bytes give a value or a reason of §5.10, in its order, within 4 MiB and 20 ms; see tests/fuzz."""
+"""Any bytes give a value or a reason of §5.10, in its order, within 4 MiB and 20 ms; see tests/trials/fuzz."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from crypto import msgpack, strict_base64
 from crypto.envelope import Expected, parse_envelope
 from crypto.errors import Reason
 from tests.crypto.builders import CONVERSATION, only_wrap, reason_of, resign, talking_pair
-from tests.fuzz.decoders import MAX_MEMORY_BYTES, MAX_SECONDS, Target, run, run_prepared, targets
-from tests.fuzz.mutate import mutate
+from tests.trials.fuzz.decoders import MAX_MEMORY_BYTES, MAX_SECONDS, Target, run, run_prepared, targets
+from tests.trials.fuzz.mutate import mutate
 
 pytestmark = pytest.mark.pure
 

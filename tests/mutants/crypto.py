@@ -164,4 +164,4 @@ MUTANTS = (
     *_of("crypto/sessions.py", ("a_record_is_of_its_pair", "    if record.peer == pinned:\n", "    if record.peer is not None:\n")),
 )  # fmt: skip
 
-CRYPTO = Part("crypto", MUTANTS, ("crypto", "tests/crypto", "tests/fuzz", "tests/vectors"))
+CRYPTO = Part("crypto", MUTANTS, ("crypto", "tests/crypto", "tests/trials/fuzz", "tests/vectors"))

@@ -54,7 +54,7 @@ TABLE = {
     "a lost session hidden by later writes": "supervisor/recovery/test_time_guard.py::test_workers_that_count_beyond_what_was_seen_hide_nothing",
     "two processes on one store": "supervisor/keeper/test_keeper.py::test_a_second_keeper_on_one_state_directory_says_so",
     # 24 hours in small
-    "memory grows with what was answered": "soak/test_soak.py::test_nothing_grows_with_messages_that_were_answered",
+    "memory grows with what was answered": "trials/soak/test_soak.py::test_nothing_grows_with_messages_that_were_answered",
 }
 
 

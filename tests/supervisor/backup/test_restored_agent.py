@@ -8,9 +8,9 @@ from pathlib import Path
 
 import trio
 
-from tests.drills.forks import forks
 from tests.supervisor.cli.keys.running import PROGRAM
 from tests.test_rollback import has_an_offer
+from tests.trials.drills.forks import forks
 from tests.world import DRAIN_SECONDS, World, agent, world
 
 ANSWER_SECONDS = 30.0

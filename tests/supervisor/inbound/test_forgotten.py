@@ -10,12 +10,12 @@ from bus.steps.store import Intake
 from bus.transport.client import RedisClient, open_redis
 from crypto.renewal import MAX_GIVEN_UP_PER_DAY
 from supervisor.relay.frames import Frame, MessageSend
-from tests.drills.forks import forks
 from tests.redis_server import redis_server
 from tests.supervisor.builders import Core, open_core, reply_to_next, sending
 from tests.supervisor.doubles import FakeRest
 from tests.supervisor.person import PERSON, Person
 from tests.supervisor.recovery.test_time_guard import answered, answered_after_an_offer, confirmed, sessions_of
+from tests.trials.drills.forks import forks
 
 FOUND = "forgotten_sends_total"
 

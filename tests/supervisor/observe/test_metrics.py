@@ -13,8 +13,8 @@ from supervisor.observe import gauges
 from supervisor.observe.gauges import ALL_GAUGES, Gauges
 from supervisor.observe.metrics import Metrics
 from tests.bus.builders import CONVERSATION, Bus, open_bus, open_worker
-from tests.deploy.metrics_page import PAGE, page
 from tests.redis_server import redis_server
+from tests.trials.deploy.metrics_page import PAGE, page
 
 SEED_NAMES = (
     "hashee_connection_status",

@@ -1,1 +1,0 @@
-"""What comes back older, tried on real processes: `python -m tests.drills` (`make drills`)."""

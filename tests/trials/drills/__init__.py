@@ -1,0 +1,1 @@
+"""What comes back older, tried on real processes: `python -m tests.trials.drills` (`make drills`)."""
