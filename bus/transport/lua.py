@@ -96,11 +96,11 @@ class Scripts:
         folder = resources.files("bus") / "scripts"
         library = _Library((folder / "_library.lua").read_text(encoding="utf-8"))
         scripts = {}
-        for file in folder.iterdir():
-            if file.name.endswith(".lua") and not file.name.startswith("_"):
-                body = file.read_text(encoding="utf-8")
-                name = file.name.removesuffix(".lua")
-                scripts[name] = _made(name, library, body)
+        for family in folder.iterdir():
+            for file in family.iterdir() if family.is_dir() else ():
+                if file.name.endswith(".lua"):
+                    name = file.name.removesuffix(".lua")
+                    scripts[name] = _made(name, library, file.read_text(encoding="utf-8"))
         return cls(scripts)
 
     def __getitem__(self, name: str) -> Script:

@@ -4,7 +4,7 @@ Every commit names the highest write count that this process has seen, and runs 
 on an older state unnoticed. What was seen stands in the state directory too, for a process that starts after Redis and all supervisors
 went down together. A copy of that directory brings back both, so a witness in memory has to know the private Redis (supervisor/recovery/witness.py);
 one that is given has to be the same server with the same history (supervisor/recovery/continuity.py). Where the machine was put back with its memory
-the relay's clock tells (supervisor/standstill.py), before anything is sent. Where nothing proves that all is there, sessions are started
+the relay's clock tells (supervisor/recovery/standstill.py), before anything is sent. Where nothing proves that all is there, sessions are started
 anew, as where something shows that it is not.
 """
 
@@ -25,9 +25,10 @@ from host.boot import boot_id
 from supervisor.observe.metrics import Metrics
 from supervisor.recovery.continuity import LATELY_SECONDS, Server, goes_on, server_of
 from supervisor.recovery.redis_trouble import said_trouble
+from supervisor.recovery.standstill import Pace, Standstill
 from supervisor.recovery.witness import NoWitness, Witness, open_witness, witness_name
+from supervisor.relay.relay_date import RelayDate
 from supervisor.settings.config import SupervisorSettings
-from supervisor.standstill import Pace, RelayDate, Standstill
 
 NOTE_SECONDS = 1.0
 FILE = "redis-seen.json"

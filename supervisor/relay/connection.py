@@ -34,11 +34,11 @@ from supervisor.relay.frames import (
     encode,
 )
 from supervisor.relay.heartbeat import Heartbeat
+from supervisor.relay.relay_date import RelayDate
 from supervisor.relay.turnstile import Turnstile
 from supervisor.relay.websocket import BinaryMessageRefused, ConnectFailed, ConnectionLost, WebSocket, open_websocket
 from supervisor.settings.secrets import Secret
 from supervisor.settings.way import DIRECTLY, Way
-from supervisor.standstill import RelayDate
 
 AUTH_SECONDS = 5.0
 SEND_SECONDS = 10.0

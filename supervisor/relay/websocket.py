@@ -18,9 +18,9 @@ from wsproto.utilities import LocalProtocolError
 
 from host.reasons import why
 from supervisor.relay.guarded_stream import GuardedStream
+from supervisor.relay.relay_date import RelayDate, boot_seconds
 from supervisor.relay.tunnel import TunnelFailed, open_tunnel, secured
 from supervisor.settings.way import DIRECTLY, Way
-from supervisor.standstill import RelayDate, boot_seconds
 
 MAX_MESSAGE_BYTES = 2 * 1024 * 1024
 """Above the largest envelope (1 MiB after base64) and its frame. What announces more ends the connection with 1009."""

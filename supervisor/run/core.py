@@ -69,6 +69,7 @@ from supervisor.relay.frames import (
     RelationSuspended,
 )
 from supervisor.relay.own_words import OwnWords
+from supervisor.relay.relay_date import RelayDate
 from supervisor.relay.rest import Rest
 from supervisor.relay.slots import Slots
 from supervisor.run.readiness import bus_check, prekeys_check, relay_check
@@ -76,7 +77,6 @@ from supervisor.run.shared_work import shared_work
 from supervisor.run.starting import Patience
 from supervisor.run.survey import Survey
 from supervisor.settings.config import SupervisorSettings
-from supervisor.standstill import RelayDate
 
 log = structlog.get_logger()
 

@@ -20,7 +20,7 @@ HOUSE = (
         ("a_standby_is_ready", "    if slots.is_standby:\n        return Check(\"relay\", ok=True, detail=slots.detail)\n", ""),
     ),
     *of(
-        module("redis_watch"), tests("redis_watch"),
+        module("recovery/redis_watch"), tests("supervisor/recovery/test_redis_watch"),
         ("nearly_full_holds", "most > 0 and used > most * (HOLD_UNTIL if was_full else HOLD_FROM)", "False"),
         ("no_limit_is_never_full", "most > 0 and used >", "used >"),
         ("held_until_there_is_room", "(HOLD_UNTIL if was_full else HOLD_FROM)", "HOLD_FROM"),
@@ -28,17 +28,17 @@ HOUSE = (
         ("without_a_limit_ours_counts", "if facts.limit_bytes or not self._own_limit_bytes or self._kept_bytes is None:", "if True:"),
     ),
     *of(
-        module("redis_check"), tests("redis_check", "redis_watch"),
+        module("recovery/redis_check"), tests("supervisor/recovery/test_redis_check", "supervisor/recovery/test_redis_watch"),
         ("too_old", "and _numbers(version) < OLDEST_VERSION:", "and False:"),
     ),
     *of(
-        module("redis_check"), tests("redis_check"),
+        module("recovery/redis_check"), tests("supervisor/recovery/test_redis_check"),
         ("must_not_evict", "if policy != \"noeviction\" and", "if False and"),
         ("eviction_is_trusted_only_where_hidden", "not (policy is None and TRUST_EVICTION in trust)", "TRUST_EVICTION not in trust"),
         ("must_append", "if appendonly != \"yes\" and", "if False and"),
     ),
     *of(
-        module("redis_check"), tests("redis_watch"),
+        module("recovery/redis_check"), tests("supervisor/recovery/test_redis_watch"),
         ("a_changed_policy_is_a_fault", "evicts = self.policy != \"noeviction\"", "evicts = False"),
         ("a_broken_disk_is_a_fault", "failed = \"\" if self.is_written else", "failed = \"\" if True else"),
     ),
@@ -58,7 +58,7 @@ HOUSE = (
         ("a_standby_waits_for_what_is_held", "return self._wanted and self.number == 0 and self._seen is not None", "return False"),
     ),
     *of(
-        module("reclaimer"), tests("reclaimer"),
+        module("recovery/reclaimer"), tests("supervisor/recovery/test_reclaimer"),
         ("one_lease_of_connection", "since is not None and now - max(since, self._jumped_at) >= LEASE_SECONDS", "since is not None"),
         ("a_jump_gives_time", "max(since, self._jumped_at)", "since"),
         ("strikes_only_where_they_count", "is_strike=by_itself and self._counts_strikes", "is_strike=by_itself"),
@@ -66,7 +66,7 @@ HOUSE = (
         ("the_dead_of_this_host_wait_for_no_lease", "if self._instance.knows_dead(consumer):", "if False:"),
     ),
     *of(
-        module("time_guard"), tests("time_guard"),
+        module("recovery/time_guard"), tests("supervisor/recovery/test_time_guard"),
         ("back_is_told", "            self._metrics.went_back.inc()\n            self.on_back()\n", "            self._metrics.went_back.inc()\n"),
         ("another_may_have_seen_it_first", "self._has_begun and self._generation.epoch > epoch", "False"),
         ("another_boot_is_certain", "self._is_private and seen.boot not in (\"\", boot_id())", "False"),
@@ -74,14 +74,14 @@ HOUSE = (
         ("unreadable_is_the_worst", "is not readable\", file=file.name)\n        return None", "is not readable\", file=file.name)\n        return Seen()"),
     ),
     *of(
-        module("time_guard"), tests("witness", "continuity"),
+        module("recovery/time_guard"), tests("supervisor/recovery/test_witness", "supervisor/recovery/test_continuity"),
         ("what_was_witnessed_counts", "Proof(server.name, testimony.servers, testimony.commits)", "Proof(server.name, testimony.servers)"),
         ("a_server_is_named_before_it_is_asked", "        self._witness.looks_at(server.name)\n", ""),
         ("another_history_within_a_minute", "if is_lately and goes_on(", "if goes_on("),
         ("who_has_no_witness_raises_no_alarm", "and self._is_private and not proof.may_follow", "and False"),
     ),
     *of(
-        module("standstill"), tests("standstill"),
+        module("recovery/standstill"), tests("supervisor/recovery/test_standstill"),
         ("two_machines_of_the_relay_may_differ", "SLACK_SECONDS + DRIFT", "DRIFT"),
         ("clocks_drift", "DRIFT * abs(date.heard - before.at)", "0.0"),
         ("the_present_pace_counts", "before, self.pace = self.pace, Pace(", "before, self.pace = self.pace, self.pace or Pace("),
@@ -91,18 +91,18 @@ HOUSE = (
         ("a_day_later_it_is_believed_again", "date.heard - self._told[0] < DAY_SECONDS", "True"),
     ),
     *of(
-        module("time_guard"), tests("standstill"),
+        module("recovery/time_guard"), tests("supervisor/recovery/test_standstill"),
         ("nothing_is_committed_on_a_machine_that_may_have_been_put_back", "            self._generation.is_doubted = True\n", ""),
         ("the_pace_is_of_this_boot", "self._seen.pace if self._seen.boot == boot_id() else None", "self._seen.pace"),
         ("the_pace_outlives_the_process", "boot_id(), pace)", "boot_id())"),
         ("a_standstill_raises_no_alarm", "if stood_still and found is Found.OLDER and not is_certain:", "if False:"),
     ),
     *of(
-        module("connection"), tests("connection"),
+        module("relay/connection"), tests("supervisor/relay/test_connection"),
         ("the_relays_date_is_told", "self._on_connected(socket.date)", "self._on_connected(None)"),
     ),
     *of(
-        module("witness"), tests("witness"),
+        module("recovery/witness"), tests("supervisor/recovery/test_witness"),
         ("the_highest_of_all", "max(one.commits for one in found)", "self._own.commits"),
         ("a_witness_is_of_this_boot", "if (form, boot) != (FORMAT, _boot()):", "if form != FORMAT:"),
         ("its_folder_is_ours_alone", " or stat.S_IMODE(found.st_mode) & 0o077", ""),
@@ -111,7 +111,7 @@ HOUSE = (
         ("its_names_are_bounded", "[-MOST_SERVERS:]", "[:MOST_SERVERS]"),
     ),
     *of(
-        module("continuity"), tests("continuity"),
+        module("recovery/continuity"), tests("supervisor/recovery/test_continuity"),
         ("a_former_history_is_doubt", " and now.former == NO_REPLICATION", ""),
         ("another_process_is_doubt", " and seen.run_id == now.run_id", ""),
     ),

@@ -17,7 +17,7 @@ INTAKE = (
         ("addressed_to_this_group", "envelope.to if look.person is None else look.person", "envelope.to"),
     ),
     *of(
-        module("relay/payloads"), tests("supervisor/relay/test_payloads", "hops"),
+        module("relay/payloads"), tests("supervisor/relay/test_payloads", "supervisor/outbound/test_hops"),
         ("hops_are_no_truth_values", "if isinstance(value, bool) or not isinstance(value, int | float):", "if not isinstance(value, int | float):"),
         ("hops_are_not_negative", "max(value, 0)", "value"),
         ("hops_are_bounded", "int(min(max(value, 0), MOST_HOPS))", "int(max(value, 0))"),
@@ -28,7 +28,7 @@ INTAKE = (
         ("mention_all_is_said", "payload.get(\"mention_all\") is True", "bool(payload.get(\"mention_all\"))"),
     ),
     *of(
-        module("reading"), tests("inbound"),
+        module("inbound/reading"), tests("supervisor/inbound/test_inbound"),
         ("our_own_are_known", "if frame.sender_id == self._device.owner_id:", "if False:"),
         ("a_persons_signature_is_verified", "        verify_signature(envelope, owner.pinned)\n", ""),
         ("no_relation_no_grant", "raise Unreadable(Reason.NO_GRANT, \"no relation with this sender\")", "raise Unreadable(Reason.NO_SESSION, \"\")"),
@@ -37,7 +37,7 @@ INTAKE = (
         ("the_content_that_came_in_vain_moves_the_session", "moved = msgspec.structs.replace(arrival, session=write, used", "moved = msgspec.structs.replace(arrival, used"),
     ),
     *of(
-        module("reading"), tests("reading"),
+        module("inbound/reading"), tests("supervisor/inbound/test_reading"),
         ("known_while_in_quarantine_does_not_count", " and not incoming.is_known:\n            return Known()\n        if await", ":\n            return Known()\n        if await"),
         ("old_only_for_these_reasons", " and error.reason in RENEGOTIABLE", ""),
         ("forged_is_not_old", " and not isinstance(error, ForgedContent):\n                return Old", ":\n                return Old"),
@@ -46,46 +46,46 @@ INTAKE = (
         ("a_lost_session_is_sent_on_no_more", "if system_event(opened.payload) == RENEWED:", "if False:"),
     ),
     *of(
-        module("incoming"), tests("held"),
+        module("inbound/incoming"), tests("supervisor/inbound/test_held"),
         ("what_has_waited_waits_no_more", "return self.source in (Source.PUSH, Source.POLL)", "return True"),
     ),
     *of(
-        module("forgotten"), tests("forgotten"),
+        module("inbound/forgotten"), tests("supervisor/inbound/test_forgotten"),
         ("what_the_relay_counts_is_heard", "if look.missing <= 0 or source is not Source.POLL:", "if True:"),
         ("a_push_may_have_overtaken_others", "if look.missing <= 0 or source is not Source.POLL:", "if look.missing <= 0:"),
         ("after_a_return_it_is_known", "if time.monotonic() - self._generation.raised_seconds < AFTER_A_RETURN_SECONDS:", "if False:"),
         ("all_devices_are_meant", "for device in owner.grant.devices\n", "for device in owner.grant.devices[:1]\n"),
     ),
     *of(
-        module("reading"), tests("inbound_hostile"),
+        module("inbound/reading"), tests("supervisor/inbound/test_inbound_hostile"),
         ("the_unlisted_device_is_refused", "if not await self._owners.admits(owner, envelope.sender_device, wait_seconds):", "if False:"),
     ),
     *of(
-        module("reading"), tests("held"),
+        module("inbound/reading"), tests("supervisor/inbound/test_held"),
         ("later_ones_wait_behind_others_of_their_sender", "        if look.sender_waits and incoming.may_wait:\n            return Waits(arrival)\n        wait_seconds", "        wait_seconds"),
         ("what_was_kept_is_not_old", "return incoming.may_wait and incoming.frame", "return incoming.frame"),
         ("a_stale_one_is_refused", "check_not_stale(envelope, await self._healed(envelope, look))", "pass"),
     ),
     *of(
-        module("reading"), tests("supervisor/peers/test_group_bounds"),
+        module("inbound/reading"), tests("supervisor/peers/test_group_bounds"),
         ("times_of_the_future_are_healed", "if look.dropped_ms <= now_ms() + CLOCKS_APART_MS:", "if True:"),
     ),
     *of(
-        module("reading"), tests("group_replies"),
+        module("inbound/reading"), tests("supervisor/outbound/test_group_replies"),
         ("group_answers_are_dated_by_us", "msgspec.structs.replace(member, message_ms=now_ms())", "member"),
     ),
     *of(
-        module("reading"), tests("hops"),
+        module("inbound/reading"), tests("supervisor/outbound/test_hops"),
         ("the_third_hop_goes_to_no_handler", " and message.hop_count < LAST_HOP", ""),
     ),
     *of(
-        module("inbound"), tests("inbound"),
+        module("inbound/inbound"), tests("supervisor/inbound/test_inbound"),
         ("a_full_lane_is_polled_for", "self._metrics.frames_dropped.labels(\"lane_full\").inc()\n            self._ask_for_poll()", "self._metrics.frames_dropped.labels(\"lane_full\").inc()"),
         ("conflicts_are_bounded", "MOST_CONFLICTS = 20", "MOST_CONFLICTS = 10**9"),
         ("a_second_of_one_id_has_a_name", "if outcome is Intake.TAKEN:", "if False:"),
     ),
     *of(
-        module("inbound"), tests("reading"),
+        module("inbound/inbound"), tests("supervisor/inbound/test_reading"),
         ("nothing_is_taken_in_while_held", "return self._is_holding or (", "return ("),
         ("pushes_wait_for_the_cursor", "and self._unpolled[incoming.frame.conversation_id] >= MOST_UNPOLLED", "and False"),
         ("pushes_do_not_wait_for_a_poll_that_fails", "waits_for_poll = incoming.source is Source.PUSH and self._cursor_moves", "waits_for_poll = incoming.source is Source.PUSH"),
@@ -95,33 +95,33 @@ INTAKE = (
         ("a_refusal_is_said", "outcome = await self._refuse(incoming, read)", "pass"),
     ),
     *of(
-        module("inbound"), tests("intake_bounds"),
+        module("inbound/inbound"), tests("supervisor/inbound/test_intake_bounds"),
         ("what_is_counted_is_bounded", "if len(self._unpolled) >= MOST_COUNTED and conversation_id not in self._unpolled:", "if False:"),
     ),
     *of(
-        module("inbound"), tests("held"),
+        module("inbound/inbound"), tests("supervisor/inbound/test_held"),
         ("what_waits_may_be_told_to", "if outcome is Intake.HELD and incoming.may_wait:", "if outcome is Intake.HELD:"),
     ),
     *of(
-        module("lanes"), tests("inbound"),
+        module("inbound/lanes"), tests("supervisor/inbound/test_inbound"),
         ("lanes_are_bounded_in_items", "(queue is None or len(queue) < LANE_LENGTH) and", ""),
     ),
     *of(
-        module("lanes"), tests("intake_bounds", "inbound", "shares"),
+        module("inbound/lanes"), tests("supervisor/inbound/test_intake_bounds", "supervisor/inbound/test_inbound", "supervisor/inbound/test_shares"),
         ("lanes_are_bounded_in_bytes", "and self._shares.admits(size, *holders)", ""),
     ),
     *of(
-        module("lanes"), tests("lanes"),
+        module("inbound/lanes"), tests("supervisor/inbound/test_lanes"),
         ("a_lane_itself_weighs", "size += LANE_BYTES if queue is None else 0", ""),
         ("what_is_done_is_given_back", "                self._shares.give_back(size, *holders)\n", ""),
     ),
     *of(
-        module("shares"), tests("shares", "intake_bounds"),
+        module("inbound/shares"), tests("supervisor/inbound/test_shares", "supervisor/inbound/test_intake_bounds"),
         ("a_share_of_what_is_free", "(self._total_bytes - self.held_bytes) // SHARE", "self._total_bytes - self.held_bytes"),
         ("of_each_holder", "return all(", "return any("),
     ),
     *of(
-        module("shares"), tests("shares"),
+        module("inbound/shares"), tests("supervisor/inbound/test_shares"),
         ("more_than_all_goes_alone", "size = min(size, self._total_bytes)", ""),
         ("first_come_first_served", "if not self._waiting and size <= self._free_bytes:", "if size <= self._free_bytes:"),
         ("cancelled_gives_its_turn_back", "                self.leave(size)  # the", "                pass  # the"),
@@ -129,7 +129,7 @@ INTAKE = (
         ("a_place_is_taken_once", "        if self._taken is None:\n", "        if True:\n"),
     ),
     *of(
-        module("mending"), tests("mending"),
+        module("inbound/retry_triggers"), tests("supervisor/inbound/test_retry_triggers"),
         ("changed_keys_mend_signatures", "Reason.NO_SCOPE, Reason.BAD_SIGNATURE)", "Reason.NO_SCOPE)"),
         ("a_session_mends_prekeys", "(Reason.NO_SESSION, Reason.UNKNOWN_PREKEY)", "(Reason.NO_SESSION,)"),
         ("a_session_mends_its_own", "(session_thing(owner_id, session), owner_id)", "(owner_id,)"),
@@ -137,7 +137,7 @@ INTAKE = (
         ("a_group_key_mends_its_group", "Hope(GROUP_REASONS, (group_id, \"\"))", "Hope(GROUP_REASONS, (\"\",))"),
     ),
     *of(
-        module("pins"), tests("pins"),
+        module("outbound/pins"), tests("supervisor/outbound/test_pins"),
         ("pins_are_of_their_epoch", "known[0] == epoch and", ""),
         ("pins_are_read_again", "and trio.current_time() - known[1] < REMEMBER_SECONDS", ""),
         ("pins_are_bounded", "if len(self._known) > MOST_REMEMBERED:", "if False:"),

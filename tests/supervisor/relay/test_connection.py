@@ -14,8 +14,8 @@ import trio.testing
 from supervisor.observe.metrics import Metrics
 from supervisor.relay.connection import Connection, NotConnected, RelayAddress, State
 from supervisor.relay.frames import FromRelay, MessageAck, TypingStart
+from supervisor.relay.relay_date import RelayDate, boot_seconds
 from supervisor.settings.secrets import Secret
-from supervisor.standstill import RelayDate, boot_seconds
 from tests.sandbox.raw_server import BINARY, CLOSE, PING, PONG, TEXT, Peer, raw_server
 from tests.supervisor.doubles import FreeSlot
 

@@ -5,17 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from bus.store import Intake
-from supervisor.standstill import MOST_PER_DAY, Pace, RelayDate, Standstill, boot_seconds
-from supervisor.time_guard import FILE
-from tests.drills.forks import forks
+from bus.steps.store import Intake
+from supervisor.recovery.standstill import MOST_PER_DAY, Pace, Standstill
+from supervisor.recovery.time_guard import FILE
+from supervisor.relay.relay_date import RelayDate, boot_seconds
 from tests.redis_server import redis_server
 from tests.supervisor.builders import reply_to_next
 from tests.supervisor.doubles import FakeRest
+from tests.supervisor.inbound.test_forgotten import connected, kept, machine_put_back
+from tests.supervisor.inbound.test_forgotten import stored as stored_of
 from tests.supervisor.person import Person
-from tests.supervisor.test_forgotten import connected, kept, machine_put_back
-from tests.supervisor.test_forgotten import stored as stored_of
-from tests.supervisor.test_time_guard import answered, answered_after_an_offer, confirmed
+from tests.supervisor.recovery.test_time_guard import answered, answered_after_an_offer, confirmed
+from tests.trials.drills.forks import forks
 
 STARTED = 1_800_000_000.0
 """When the host was started, by the relay's clock."""
@@ -121,7 +122,7 @@ async def test_what_was_noted_on_another_boot_says_nothing(tmp_path: Path, monke
             core.guard.relay_dated(dated(boot_seconds()))
             await core.guard.look_again()
         assert b'"pace":{' in (tmp_path / FILE).read_bytes()
-        monkeypatch.setattr("supervisor.time_guard.boot_id", lambda: "another")
+        monkeypatch.setattr("supervisor.recovery.time_guard.boot_id", lambda: "another")
         async with connected(url, FakeRest()) as core:
             epoch = core.generation.epoch
             core.guard.relay_dated(dated(boot_seconds(), lost=HOUR))

@@ -6,11 +6,12 @@ with its memory counts that time on from where it was. What was noted of it goes
 A machine that merely stood still looks the same. That costs one small message for each conversation, as whatever cannot be proven does.
 """
 
-import time
 from collections import deque
 from email.utils import parsedate_to_datetime
 
 import msgspec
+
+from supervisor.relay.relay_date import RelayDate
 
 SLACK_SECONDS = 5.0
 """So far apart may be the clocks of two of the relay's machines."""
@@ -23,14 +24,6 @@ MOST_PER_DAY = 10
 
 DATE_SECONDS = 1.0
 DAY_SECONDS = 86_400.0
-
-
-class RelayDate(msgspec.Struct, frozen=True):
-    """The date of an answer (RFC 9110, whole seconds), and between which times it was written, as `boot_seconds` counts."""
-
-    text: str
-    asked: float
-    heard: float
 
 
 class Pace(msgspec.Struct, frozen=True):
@@ -62,11 +55,6 @@ class Standstill:
             return 0.0
         self._told.append(date.heard)
         return lost
-
-
-def boot_seconds() -> float:
-    """Since this host was started, also while it slept; nobody sets it."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _seconds_of(date: str) -> float | None:
