@@ -35,31 +35,9 @@ class Metrics:
         self.connection_status = Gauge(
             "hashee_connection_status", "1 while the relay connection is authenticated, else 0", registry=registry
         )
-        # What each message counts is found by its few labels here: in the library that costs as much as a command to Redis.
-        self._inbound = cache(
-            Counter(
-                "hashee_message_inbound", "Messages taken in", ["conv_type", "payload_type"], registry=registry
-            ).labels
-        )
-        self._outbound = cache(
-            Counter(
-                "hashee_message_outbound",
-                "Messages that the relay has acknowledged",
-                ["conv_type", "payload_type"],
-                registry=registry,
-            ).labels
-        )
+        self._add_messages(registry)
         self.decrypt_failure = Counter(
             "hashee_decrypt_failure", "Messages that could not be read", ["reason"], registry=registry
-        )
-        self._send_duration = cache(
-            Histogram(
-                "hashee_send_duration_ms",
-                "From a handler's reply to the relay's acknowledgement, in milliseconds",
-                ["conv_type"],
-                buckets=SEND_BUCKETS_MS,
-                registry=registry,
-            ).labels
         )
         self._llm_duration = Histogram(
             "business_llm_duration_ms",
@@ -187,6 +165,29 @@ class Metrics:
         self._models: set[str] = set()
         self.received = self.sent = 0
 
+    def _add_messages(self, registry: CollectorRegistry) -> None:
+        """What each message counts."""
+        self._inbound = Counter(
+            "hashee_message_inbound", "Messages taken in", ["conv_type", "payload_type"], registry=registry
+        )
+        self._outbound = Counter(
+            "hashee_message_outbound",
+            "Messages that the relay has acknowledged",
+            ["conv_type", "payload_type"],
+            registry=registry,
+        )
+        self._send_duration = Histogram(
+            "hashee_send_duration_ms",
+            "From a handler's reply to the relay's acknowledgement, in milliseconds",
+            ["conv_type"],
+            buckets=SEND_BUCKETS_MS,
+            registry=registry,
+        )
+        # Each is found by its few labels here: in the library that costs as much as a command to Redis.
+        self._inbound_of = cache(self._inbound.labels)
+        self._outbound_of = cache(self._outbound.labels)
+        self._send_duration_of = cache(self._send_duration.labels)
+
     def _show_what_holds(self, registry: CollectorRegistry) -> None:
         self.caught_up = Gauge(
             "hashee_caught_up_timestamp_seconds",
@@ -235,14 +236,14 @@ class Metrics:
     def inbound(self, conversation_type: str, payload_type: str) -> None:
         """A message was taken in."""
         self.received += 1
-        self._inbound(_bounded(conversation_type, CONVERSATION_TYPES), _payload(payload_type)).inc()
+        self._inbound_of(_bounded(conversation_type, CONVERSATION_TYPES), _payload(payload_type)).inc()
 
     def outbound(self, conversation_type: str, payload_type: str, duration_ms: float) -> None:
         """The relay has acknowledged a message."""
         self.sent += 1
         kind = _bounded(conversation_type, CONVERSATION_TYPES)
-        self._outbound(kind, _payload(payload_type)).inc()
-        self._send_duration(kind).observe(duration_ms)
+        self._outbound_of(kind, _payload(payload_type)).inc()
+        self._send_duration_of(kind).observe(duration_ms)
 
     def show_checks(self, checks: Iterable[Check]) -> None:
         """What readiness was told."""

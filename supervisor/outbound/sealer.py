@@ -27,8 +27,6 @@ from supervisor.peers.sessions import Loaded, Peer, Sessions
 from supervisor.relay.own_words import RENEWED, system_event
 from supervisor.relay.rest import RestFailed
 
-NO_JSON_FORM = "payload_without_json_form"
-
 
 class CannotSeal(Exception):
     """A reply that can never be encrypted. `reason`: no_grant, no_usable_device, too_large, no_group_key, payload_without_json_form."""
@@ -199,7 +197,7 @@ class Sealer:
                 random=os.urandom,
             )
         except ValueError:
-            raise CannotSeal(NO_JSON_FORM) from None
+            raise CannotSeal("payload_without_json_form") from None
         moved = list(sealed.records.values())
         writes = [
             self._sessions.seal((to.recipient_id, device), loaded[device], record)
@@ -218,7 +216,7 @@ class Sealer:
                 random=os.urandom,
             )
         except ValueError:
-            raise CannotSeal(NO_JSON_FORM) from None
+            raise CannotSeal("payload_without_json_form") from None
         return SealedFor(sealed, [], [], self._generation.epoch)
 
     def unanswered(self, sealed: SealedFor) -> int:

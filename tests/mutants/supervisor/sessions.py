@@ -50,7 +50,7 @@ SESSIONS = (
         ("a_bundle_that_opens_nothing_is_left_out", "        except Unreadable:\n            return None\n        return session", "        except KeyError:\n            return None\n        return session"),
         ("without_a_device_no_message", "        if not records:\n            raise CannotSeal", "        if False:\n            raise CannotSeal"),
         ("too_large_is_said", "        except TooLarge:\n            raise CannotSeal(\"too_large\") from None\n", ""),
-        ("no_json_form_is_said", "        except ValueError:\n            raise CannotSeal(NO_JSON_FORM) from None\n        moved", "        except KeyError:\n            raise CannotSeal(NO_JSON_FORM) from None\n        moved"),
+        ("no_json_form_is_said", "        except ValueError:\n            raise CannotSeal(\"payload_without_json_form\") from None\n        moved", "        except KeyError:\n            raise CannotSeal(\"payload_without_json_form\") from None\n        moved"),
         ("who_is_listed_no_more_is_left_out", "        return listed\n", "        return peers\n"),
     ),
     *of(
