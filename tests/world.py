@@ -74,6 +74,11 @@ class World:
         supervisor = self.supervisor_pid()
         return [] if supervisor is None else self._children(supervisor, b"hashee-agent: worker")
 
+    def processes(self) -> set[int]:
+        """Every supervisor and worker; two generations while one replaces the other."""
+        supervisors = self._children(self.keeper_pid, b"hashee-agent: supervisor")
+        return {*supervisors, *(pid for one in supervisors for pid in self._children(one, b"hashee-agent: worker"))}
+
     async def kill(self, pid: int | None) -> None:
         """SIGKILL, and wait until it is gone."""
         assert pid is not None, "the process to kill does not run"

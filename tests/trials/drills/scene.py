@@ -18,6 +18,7 @@ from sandbox.people import Person
 from tests.trials.chaos.look import Look
 from tests.trials.drills.forks import forks, stored
 from tests.trials.drills.handlers import COUNT_WHILE
+from tests.trials.drills.other_time import OtherTime
 from tests.world import World, world
 
 ANSWER_SECONDS = 30.0
@@ -63,7 +64,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Scene:
-    """The world of one drill, and the words in which a drill is written."""
+    """The world of one drill, and the words in which a drill is written. `clock`: of the agent's processes, where a drill turns it."""
+
+    clock: OtherTime
 
     def __init__(self, made: World, order: Order) -> None:
         self.world = made
@@ -205,13 +208,14 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(directory: Path, order: Order) -> AsyncIterator[Scene]:
-    """Everything up and ready."""
+async def scene(directory: Path, order: Order, **more: str) -> AsyncIterator[Scene]:
+    """Everything up and ready, the agent with `more` settings."""
     people = [f"P{number}" for number in range(order.people)]
     settings = {
         "HASHEE_HANDLER": "tests.trials.drills.handlers:agent",
         "HASHEE_DRAIN_SECONDS": "1",  # it does not wait for the end of a count
         COUNT_WHILE: str(directory / "count"),
+        **more,
     }
     options = ("--state", str(relay_state(directory)))
     async with world(directory, people=people, relay_options=options, **settings) as made:

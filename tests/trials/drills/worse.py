@@ -15,28 +15,36 @@ import msgspec
 import redis
 import trio
 
+from tests.trials.drills.other_time import OtherTime
 from tests.trials.drills.scene import Order, Outcome, Scene, copied_whole, copy, put_back, scene
 from tests.world import DRAIN_SECONDS, agent
 
 FILES = Path("redis", "appendonlydir")
+HOUR = 3600.0
+WENT_BACK = "redis: went back in time"
 OLDER_SECONDS = 1.5
 PAUSE_SECONDS = 0.1
+MACHINE_SECONDS = 9.0
+"""A return of less than some 5 s is not seen by the relay's clock (supervisor/standstill.py)."""
 
 
 class Trial(msgspec.Struct, frozen=True):
     """`deed`: what happens in the middle; whether the agent has to be started after it. `counted`: the metric by which it has to be noticed,
-    '' where nothing need be lost. `accepts_one`: one message may go out under a used ratchet position before anybody can know, and its receiver
+    '' where nothing need be lost. `told`: what stands in the log then, where whoever noticed may have left. `accepts_one`: one message may go out under a used ratchet position before anybody can know, and its receiver
     cannot read it, in each conversation in which only the agent spoke in the lost span (PROTOCOL §5.12).
     """
 
     deed: Callable[[Scene, Path], Awaitable[bool]]
     counted: str = "redis_went_back"
+    told: str = ""
     accepts_one: bool = False
 
 
 async def _tried(name: str, directory: Path, order: Order) -> Outcome:
     trial = TRIALS[name]
-    async with scene(directory, order) as at, AsyncExitStack() as stack:
+    clock = OtherTime(directory)
+    async with scene(directory, order, **clock.settings) as at, AsyncExitStack() as stack:
+        at.clock = clock
         await at.talk("before", at.world.people)
         await at.begin_counting()
         if await trial.deed(at, directory):
@@ -44,7 +52,8 @@ async def _tried(name: str, directory: Path, order: Order) -> Outcome:
             await at.world.until_ready()
         await at.each_is_answered()
         await at.talk("after", at.world.people)
-        outcome = await at.outcome(name, is_noticed=not trial.counted or at.has_counted(trial.counted))
+        is_noticed = (not trial.counted or at.has_counted(trial.counted)) and trial.told in at.world.log()
+        outcome = await at.outcome(name, is_noticed=is_noticed)
         return msgspec.structs.replace(outcome, accepted=len(at.counters)) if trial.accepts_one else outcome
 
 
@@ -89,14 +98,70 @@ def _witnesses() -> Path:
 
 
 async def _machine(at: Scene, directory: Path) -> bool:
-    """The witness too, as with a virtual machine that is put back with its memory: nothing on the host can tell."""
-    kept = await _kept(at, directory / "kept")
+    """A virtual machine that is put back with its memory: the witness too, and it counts the time since its start on from where it was."""
+    return await _memory(at, directory, is_machine=True)
+
+
+async def _memory(at: Scene, directory: Path, *, is_machine: bool = False) -> bool:
+    """The witness too, by hand, on a machine that runs on: nothing on it can tell."""
+    kept, began = await _kept(at, directory / "kept"), trio.current_time()
     copy(_witnesses(), directory / "witnesses")
     await _go_on(at)
+    if is_machine:
+        await trio.sleep_until(began + MACHINE_SECONDS)
     await _end(at)
     put_back(kept, at.world.state_dir)
     put_back(directory / "witnesses", _witnesses())
+    if is_machine:
+        since = began - trio.current_time()
+        at.clock.change(wall_seconds=since, since_start_seconds=since)
     return True
+
+
+async def _clock(at: Scene, directory: Path, *, ahead_seconds: float) -> bool:
+    """The clock on the wall is another while Redis goes back; then it is put right, and Redis goes back to the same once more."""
+    kept = await _kept(at, directory / "kept")
+    await _go_on(at)
+    await trio.sleep(OLDER_SECONDS)
+    for seconds in (ahead_seconds, 0.0):
+
+        def change(files: Path, seconds: float = seconds) -> None:
+            put_back(kept / FILES, files)
+            at.clock.change(wall_seconds=seconds)
+
+        await _redis_is(at, change)
+        if seconds:
+            at.end_counting()
+        await at.each_is_answered()
+    return False
+
+
+async def _clock_steps(at: Scene, _directory: Path) -> bool:
+    """The clock on the wall goes back by an hour, ahead by two, and is put right, while all runs; after each step a worker and the supervisor are killed."""
+    at.end_counting()
+    for number, seconds in enumerate((-HOUR, HOUR, 0.0)):
+        at.clock.change(wall_seconds=seconds)
+        await at.talk(f"after step {number}", at.world.people)
+        await at.world.kill(at.world.worker_pids()[0])
+        await at.each_is_answered()
+        await at.world.kill(at.world.supervisor_pid())
+        await at.each_is_answered()
+    return False
+
+
+async def _while_replaced(at: Scene, directory: Path, *, by: signal.Signals) -> bool:
+    """Redis goes back while an upgrade or a reload has begun: old and new processes are there together."""
+    kept = await _kept(at, directory / "kept")
+    await _go_on(at)
+    await trio.sleep(OLDER_SECONDS)
+    before = {*at.world.worker_pids(), *([at.world.supervisor_pid()] if by is signal.SIGUSR2 else ())}
+    os.kill(at.world.keeper_pid, by)
+    await at.world.until(lambda: at.world.processes() - before - {at.world.supervisor_pid()})
+    await _redis_is(at, partial(put_back, kept / FILES))
+    at.end_counting()
+    await at.each_is_answered()
+    await at.world.until(lambda: not at.world.processes() & before)
+    return False
 
 
 async def _without_witness(at: Scene, directory: Path) -> bool:
@@ -182,7 +247,8 @@ async def _second_machine(at: Scene, directory: Path) -> bool:
 
 
 TRIALS = {
-    "machine-put-back": Trial(_machine, counted="forgotten_sends", accepts_one=True),
+    "machine-put-back": Trial(_machine, counted="redis_unproven"),
+    "memory-put-back": Trial(_memory, counted="forgotten_sends", accepts_one=True),
     "witness-lost": Trial(_without_witness, counted="redis_unproven"),
     "rolled-back-twice": Trial(_twice),
     "redis-of-an-earlier-moment": Trial(partial(_two_moments, newer_redis=False)),
@@ -190,6 +256,11 @@ TRIALS = {
     "tail-cut": Trial(_tail, counted=""),
     "redis-emptied": Trial(_emptied),
     "both-sides": Trial(_both_sides),
+    "clock-set-back": Trial(partial(_clock, ahead_seconds=-HOUR)),
+    "clock-set-ahead": Trial(partial(_clock, ahead_seconds=HOUR)),
+    "clock-steps": Trial(_clock_steps, counted=""),
+    "rolled-back-while-upgrading": Trial(partial(_while_replaced, by=signal.SIGUSR2), counted="", told=WENT_BACK),
+    "rolled-back-while-reloading": Trial(partial(_while_replaced, by=signal.SIGHUP)),
     "second-machine": Trial(_second_machine, counted=""),
 }
 
