@@ -25,6 +25,14 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- Who holds a lease, or false. One that has longer to run than it can was given before Redis' clock was put back, and would outlive its holder by
+-- as much: it runs on from now. What is shorter takes no memory (rule 16), and may come before what is checked.
+local function holder_of(lease, most_ms)
+  local holder = redis.call('GET', lease)
+  if holder and redis.call('PTTL', lease) > tonumber(most_ms) then redis.call('PEXPIRE', lease, most_ms) end
+  return holder
+end
+
 local function count_write()
   return redis.call('INCR', GENERATION)
 end

@@ -2,7 +2,7 @@
 -- KEYS 1 office
 -- ARGV 1 consumer  2 lease (ms)  3 a holder that is known to be dead, or ''
 -- -> 1 mine | 0 another's
-local holder = redis.call('GET', KEYS[1])
+local holder = holder_of(KEYS[1], ARGV[2])
 if holder and holder ~= ARGV[1] and holder ~= ARGV[3] then return 0 end
 if holder == ARGV[1] then
   redis.call('PEXPIRE', KEYS[1], ARGV[2])

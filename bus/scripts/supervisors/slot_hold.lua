@@ -8,14 +8,14 @@
 -- The first write is PEXPIRE, DEL, HDEL or ZREMRANGEBYSCORE: a full Redis allows it, and then the others (rule 16).
 local FIRST_LEASE = 4
 local me = cjson.decode(ARGV[2])
-local waits = redis.call('GET', KEYS[4])
+local waits = holder_of(KEYS[4], ARGV[3])
 local yields = me.yields and waits and waits ~= ARGV[1]
 local abandoned = {}
 for i = 6, #ARGV do abandoned[ARGV[i]] = true end
 local held, mine, free, ghosts, answer = 0, 0, 0, {}, {}
 for i = FIRST_LEASE + 1, #KEYS do
   local slot = i - FIRST_LEASE
-  local holder = redis.call('GET', KEYS[i])
+  local holder = holder_of(KEYS[i], ARGV[3])
   local record = redis.call('HGET', KEYS[1], slot)
   local former = not holder and record and cjson.decode(record).holder
   if holder == ARGV[1] then
@@ -47,6 +47,7 @@ if slot > 0 and redis.call('HGET', KEYS[1], slot) ~= ARGV[2] then redis.call('HS
 local poll = 0
 if slot > 0 and redis.call('ZCARD', KEYS[2]) > 0 and not me.deaf then
   redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
+  holder_of(KEYS[3], ARGV[5])
   if redis.call('ZCARD', KEYS[2]) > 0 and redis.call('SET', KEYS[3], ARGV[1], 'NX', 'PX', ARGV[5]) then poll = 1 end
 end
 if slot == 0 and not yields and redis.call('PTTL', KEYS[4]) < tonumber(ARGV[3]) / 2 then

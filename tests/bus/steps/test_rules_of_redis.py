@@ -393,3 +393,13 @@ async def test_an_unsigned_copy_in_quarantine_does_not_stand_in_the_way_of_the_g
                 taken = await bus.store.quarantine(arrival, reason="no_session", frame=frame, digest=digest)
                 assert taken is outcome
             assert await bus.client.command("HGET", bus.keys.quarantined("m"), "frame") == b"genuine"
+
+
+async def test_an_office_that_was_taken_before_redis_clock_was_put_back_outlives_its_holder_by_no_more_than_its_lease(
+    redis: RedisScene,
+) -> None:
+    office = Recovery(redis.client, redis.keys, "supervisor-1").office
+    assert await Recovery(redis.client, redis.keys, "gone").office.hold(5000)
+    await redis.client.command("PEXPIRE", redis.keys.reclaimer, 3_600_000)
+    assert not await office.hold(5000)
+    assert 0 < cast(int, await redis.client.command("PTTL", redis.keys.reclaimer)) <= 5000

@@ -3,11 +3,12 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import trio
 
 from bus.records.keys import Keys
-from bus.steps.slots import Holder, SlotStore
+from bus.steps.slots import GHOST_POLL_SECONDS, LEASE_SECONDS, Holder, SlotStore
 from bus.transport.client import RedisClient, open_redis
 from tests.redis_server import redis_server
 
@@ -65,6 +66,23 @@ async def test_a_slot_that_is_given_up_is_first_for_who_waits_for_it(tmp_path: P
         await store.give_up("b", 1)
         await client.command("DEL", KEYS.standby)  # who waited waits no longer, or is gone
         assert (await store.hold(gave_up)).number == 1
+
+
+async def test_a_lease_of_before_redis_clock_was_put_back_outlives_nobody(tmp_path: Path) -> None:
+    """An hour, say: as much longer than a lease are then all that were given before."""
+    async with slots(tmp_path, most=1) as (client, store):
+        await store.hold(called("a"))
+        await store.hold(called("b"))
+        await store.doubt("a#1", is_doubted=True)
+        await client.command("SET", KEYS.ghost_poll, "c")
+        leases = {KEYS.slot(1): LEASE_SECONDS, KEYS.standby: LEASE_SECONDS, KEYS.ghost_poll: GHOST_POLL_SECONDS}
+        for lease in leases:
+            await client.command("PEXPIRE", lease, 3_600_000)
+        await store.hold(called("a"))
+        await client.command("PEXPIRE", KEYS.slot(1), 3_600_000)
+        await store.hold(called("b"))
+        for lease, seconds in leases.items():
+            assert 0 < cast(int, await client.command("PTTL", lease)) <= seconds * 1000
 
 
 async def test_of_two_that_gave_up_one_goes_on(tmp_path: Path) -> None:

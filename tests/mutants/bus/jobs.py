@@ -85,6 +85,7 @@ OF_JOBS = (
     *of(
         script("hold_office"), ("tests/supervisor/recovery/test_reclaimer.py", "tests/bus/steps/test_rules_of_redis.py"),
         ("office_of_one_supervisor", "if holder and holder ~= ARGV[1] and holder ~= ARGV[3] then", "if false then"),
+        ("an_office_outlives_nobody_when_redis_clock_goes_back", "holder_of(KEYS[1], ARGV[2])", "redis.call('GET', KEYS[1])"),
         ("office_of_the_dead_is_free", "and holder ~= ARGV[3] then", "then"),
     ),
     *of(
