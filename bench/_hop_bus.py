@@ -34,7 +34,7 @@ from bus.steps.outbox import Committed, Outbox
 from bus.steps.store import Arrival, Intake, SessionWrite, Source, Store
 from bus.transport.client import open_redis
 from bus.transport.leases import LeaseKeeper
-from bus.transport.readers import Entry, StreamReader
+from bus.transport.readers import RedisStreamReader, StreamEntry
 from host.tuning import tune
 
 AGENT = "01906abc-0000-7000-8000-000000000001"
@@ -57,7 +57,7 @@ class Lane:
     seq: int = 1
     version: int = 0
     sent_ns: int = 0
-    reply: Entry | None = None
+    reply: StreamEntry | None = None
     has_reply: trio.Event = field(default_factory=trio.Event)
 
     def session(self, version: int) -> SessionWrite:
@@ -68,7 +68,7 @@ class Lane:
 class Supervisor:
     """The producer: takes messages in and sends replies out."""
 
-    def __init__(self, store: Store, outbox: Outbox, replies: StreamReader, leases: LeaseKeeper) -> None:
+    def __init__(self, store: Store, outbox: Outbox, replies: RedisStreamReader, leases: LeaseKeeper) -> None:
         self._store, self._outbox, self._replies, self._leases = store, outbox, replies, leases
         self._lanes: dict[str, Lane] = {}
         self._latencies: list[int] = []
@@ -142,7 +142,7 @@ class Supervisor:
                 lane.reply = entry
                 lane.has_reply.set()
 
-    async def _reply(self, lane: Lane, entry: Entry) -> None:
+    async def _reply(self, lane: Lane, entry: StreamEntry) -> None:
         record = decode_reply_record(entry.fields["r"])
         check(open_reply(record, key=KEYS.bus, agent_id=AGENT).payload["text"])
         self._results.append(time.perf_counter_ns() - lane.sent_ns)
@@ -182,7 +182,7 @@ async def produce(url: str) -> None:
     async with open_redis(url) as client:
         store = Store(client, AGENT, SUPERVISOR)
         stream, group = store.keys.replies, REPLIES_GROUP
-        replies = StreamReader(client, stream=stream, group=group, consumer=SUPERVISOR)
+        replies = RedisStreamReader(client, stream=stream, group=group, consumer=SUPERVISOR)
         leases = LeaseKeeper(
             url, client.scripts, stream=stream, group=group, consumer=SUPERVISOR, interrupted=store.keys.interrupted
         )

@@ -13,7 +13,7 @@ from typing import cast
 
 from bench.peers.driver import PAYLOAD, answer, check, orders
 from bus.transport.lua import Scripts
-from bus.transport.readers import Entry, decode_entries
+from bus.transport.readers import StreamEntry, decode_entries
 from bus.transport.wire import Command, Value, Wire
 
 JOBS, RESULTS, GROUP = "jobs", "results", "group"
@@ -29,12 +29,12 @@ class Ends:
         self._reads, self._writes, self._consumer = reads, writes, consumer
         self._wire.call([("XGROUP", "CREATE", reads, GROUP, "0", "MKSTREAM")])
 
-    def read(self) -> list[Entry]:
+    def read(self) -> list[StreamEntry]:
         command = ("XREADGROUP", "GROUP", GROUP, self._consumer, "COUNT", MOST_AT_ONCE)
         answered = self._wire.call([(*command, "BLOCK", BLOCK_MS, "STREAMS", self._reads, ">")])[0]
         return decode_entries(cast(Value, answered))
 
-    def write(self, bodies: list[tuple[bytes, bytes | str]], done: list[Entry]) -> None:
+    def write(self, bodies: list[tuple[bytes, bytes | str]], done: list[StreamEntry]) -> None:
         commands: list[Command] = [("XADD", self._writes, "*", "at", at, "r", body) for at, body in bodies]
         if done:
             ids = [entry.id for entry in done]

@@ -84,7 +84,7 @@ class Grant(msgspec.Struct, frozen=True):
             raise malformed("stored grant") from None
 
 
-class Entry(msgspec.Struct, frozen=True):
+class LedgerEntry(msgspec.Struct, frozen=True):
     """One change in the log, with the whole row that it led to."""
 
     at_ms: int
@@ -96,7 +96,7 @@ class Entry(msgspec.Struct, frozen=True):
         return msgpack.encode(self)
 
     @classmethod
-    def decode(cls, data: bytes) -> Entry:
+    def decode(cls, data: bytes) -> LedgerEntry:
         """The inverse of `encode`. Raises Unreadable `malformed`."""
         try:
             return _decode_entry(data)
@@ -105,12 +105,12 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 _decode_grant = msgspec.msgpack.Decoder(Grant).decode
-_decode_entry = msgspec.msgpack.Decoder(Entry).decode
+_decode_entry = msgspec.msgpack.Decoder(LedgerEntry).decode
 
 
 def relation_changed(
     grant: Grant | None, owner_id: str, change: Change, *, now_ms: int, scopes: Sequence[str] | None = None
-) -> Entry:
+) -> LedgerEntry:
     """The entry for a relation frame. Scopes are those told, else what they were.
 
     A new `relation.established` never changes the pinned pair. A suspension or revocation of an owner never
@@ -118,7 +118,7 @@ def relation_changed(
     """
     status = _STATUS_AFTER[change]
     if grant is None:
-        return Entry(now_ms, change, Grant(owner_id, status, now_ms, now_ms, tuple(scopes or ())))
+        return LedgerEntry(now_ms, change, Grant(owner_id, status, now_ms, now_ms, tuple(scopes or ())))
     renewed = change is Change.ESTABLISHED and grant.status is Status.REVOKED
     after = msgspec.structs.replace(
         grant,
@@ -127,40 +127,40 @@ def relation_changed(
         since_ms=now_ms if renewed else grant.since_ms,
         scopes=grant.scopes if scopes is None else tuple(scopes),
     )
-    return Entry(now_ms, change, after)
+    return LedgerEntry(now_ms, change, after)
 
 
-def keys_seen(grant: Grant, seen: PublicIdentity, policy: KeyChangePolicy, now_ms: int) -> Entry | None:
+def keys_seen(grant: Grant, seen: PublicIdentity, policy: KeyChangePolicy, now_ms: int) -> LedgerEntry | None:
     """What to record when an owner shows a pair: nothing, a first pin, or a key change by policy."""
     if grant.pinned == seen:
         return None
     if grant.pinned is None:
         after = msgspec.structs.replace(grant, pinned=seen, changed_ms=now_ms)
-        return Entry(now_ms, Change.KEYS_PINNED, after)
+        return LedgerEntry(now_ms, Change.KEYS_PINNED, after)
     if policy is KeyChangePolicy.ACCEPT:
         return decide_key_change(grant, seen, accept=True, now_ms=now_ms)
     if policy is KeyChangePolicy.REFUSE or grant.held == seen:
         return None
     after = msgspec.structs.replace(grant, held=seen, changed_ms=now_ms)
-    return Entry(now_ms, Change.KEYS_HELD, after)
+    return LedgerEntry(now_ms, Change.KEYS_HELD, after)
 
 
-def decide_key_change(grant: Grant, seen: PublicIdentity, *, accept: bool, now_ms: int) -> Entry:
+def decide_key_change(grant: Grant, seen: PublicIdentity, *, accept: bool, now_ms: int) -> LedgerEntry:
     """The entry for a decision about a changed pair. Accepting pins it; every device must show itself again."""
     if accept:
         after = msgspec.structs.replace(grant, pinned=seen, held=None, devices=(), changed_ms=now_ms)
-        return Entry(now_ms, Change.KEYS_ACCEPTED, after)
+        return LedgerEntry(now_ms, Change.KEYS_ACCEPTED, after)
     after = msgspec.structs.replace(grant, held=None, changed_ms=now_ms)
-    return Entry(now_ms, Change.KEYS_REFUSED, after)
+    return LedgerEntry(now_ms, Change.KEYS_REFUSED, after)
 
 
-def devices_seen(grant: Grant, devices: Iterable[str], now_ms: int) -> Entry | None:
+def devices_seen(grant: Grant, devices: Iterable[str], now_ms: int) -> LedgerEntry | None:
     """The entry for a changed device list, or None."""
     listed = tuple(sorted(devices))
     if listed == grant.devices:
         return None
     after = msgspec.structs.replace(grant, devices=listed, changed_ms=now_ms)
-    return Entry(now_ms, Change.DEVICES_SEEN, after)
+    return LedgerEntry(now_ms, Change.DEVICES_SEEN, after)
 
 
 def check_grant(grant: Grant | None) -> PublicIdentity:

@@ -115,7 +115,7 @@ class Children:
 
 
 @dataclass
-class Backoff:
+class RestartBackoff:
     """How long to wait before the next start: full jitter under a doubling ceiling; forgotten after good health."""
 
     base_seconds: float = BACKOFF_BASE_SECONDS

@@ -51,7 +51,7 @@ class CodePlace:
 
 
 @dataclass(frozen=True)
-class Way:
+class ProgramPath:
     """The same two as they were given, with their links."""
 
     python: Path
@@ -80,7 +80,7 @@ class Way:
 class Code:
     """Which place is in use, of those to which a way may lead."""
 
-    def __init__(self, way: Way, place: CodePlace) -> None:
+    def __init__(self, way: ProgramPath, place: CodePlace) -> None:
         self.way = way
         self._place = place
 
@@ -99,11 +99,11 @@ class Code:
         self._place = place
 
 
-def way_of_this_process(environ: Mapping[str, str]) -> Way:
+def way_of_this_process(environ: Mapping[str, str]) -> ProgramPath:
     """As the keeper noted it, else as this process was started itself."""
     if python := environ.get(WAY_PYTHON):
         directory = environ.get(WAY_DIRECTORY)
-        return Way(Path(python), None if directory is None else Path(directory))
+        return ProgramPath(Path(python), None if directory is None else Path(directory))
     return way_of(
         python=Path(sys.executable),
         is_environment=sys.prefix != sys.base_prefix,
@@ -115,7 +115,7 @@ def way_of_this_process(environ: Mapping[str, str]) -> Way:
 
 def way_of(
     *, python: Path, is_environment: bool, called: Sequence[str], directory: Path | None, logical: str | None
-) -> Way:
+) -> ProgramPath:
     """`called`: interpreter and script as they were called; `logical`: $PWD, which counts when it is `directory`.
 
     Of all known spellings of a path the one with the most links in it is the way: a link is there to be switched. The working directory
@@ -125,7 +125,7 @@ def way_of(
     base = given or directory or Path("/")
     steps = [step for path in called for step in _followed(base / path) if step.exists()]
     links = {link: link.resolve() for path in (*steps, base) for link in _from_the_root(path)}
-    return Way(
+    return ProgramPath(
         python=_with_most_links(python, links) if is_environment else python,
         directory=given or (directory and _with_most_links(directory, links)),
     )

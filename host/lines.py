@@ -24,7 +24,7 @@ MOST_TAGS_SAID = 20
 Message = TypeVar("Message")
 
 
-class Unreadable(Exception):
+class UnreadableLine(Exception):
     """A line that is no message of the expected side; `tag` as far as it has one. Nothing else of the line is in it."""
 
     def __init__(self, tag: str) -> None:
@@ -81,7 +81,7 @@ class LineReader(Generic[Message]):
         for line in self._lines.feed(data):
             try:
                 messages.append(self._decode(line))
-            except Unreadable as unreadable:
+            except UnreadableLine as unreadable:
                 self._pass_over(unreadable.tag)
         for _ in range(self._lines.too_long - too_long):
             self._pass_over(TOO_LONG)
@@ -102,7 +102,7 @@ def json_decoder(kind: Any) -> Callable[[bytes], Any]:
         try:
             return decoder.decode(line)
         except (msgspec.DecodeError, RecursionError):
-            raise Unreadable(tag_of(line)) from None
+            raise UnreadableLine(tag_of(line)) from None
 
     return decode
 

@@ -23,7 +23,7 @@ LAST_WORDS_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Bench:
+class RunEnvironment:
     """What all jobs of a worker are run with. `threads` bounds the sync handlers that run at once; `soon`: see Sending."""
 
     agent: Agent
@@ -64,7 +64,7 @@ class Ended:
     last: tuple[Said, ...] = ()
 
 
-async def run_handler(bench: Bench, run: Run, lost: Callable[[], None]) -> Ended:
+async def run_handler(bench: RunEnvironment, run: Run, lost: Callable[[], None]) -> Ended:
     """Run the job's handler to its end.
 
     Raises what the handler raised; a group of exceptions that holds one Retry or Fail as that.
@@ -101,7 +101,7 @@ async def run_handler(bench: Bench, run: Run, lost: Callable[[], None]) -> Ended
     return Ended(handled=True, last=last)
 
 
-async def _call(bench: Bench, handler: Handler, run: Run, chat: Chat) -> None:
+async def _call(bench: RunEnvironment, handler: Handler, run: Run, chat: Chat) -> None:
     job = run.job
     context = JobContext(
         idempotency_key=job.job_id,

@@ -21,7 +21,7 @@ from bus.transport.wire import RedisFailed, RedisRefused
 from workers.agent import Agent
 from workers.context import Observe, observe_nothing
 from workers.errors import Fail, Retry
-from workers.execution import Bench, Ended, Run, run_handler
+from workers.execution import Ended, Run, RunEnvironment, run_handler
 from workers.hand import Hand
 from workers.logs import Log, kind, where
 from workers.outlet import WorkerBus, until_redis_answers
@@ -76,7 +76,7 @@ class Runner:
         self._slots = Slots(settings.concurrency)
         threads = trio.CapacityLimiter(settings.concurrency)
         self._soon = SendSoon()
-        self._bench = Bench(agent=agent, outlet=bus, threads=threads, observe=observe, soon=self._soon)
+        self._bench = RunEnvironment(agent=agent, outlet=bus, threads=threads, observe=observe, soon=self._soon)
         self._hands: dict[str, Hand] = {}
         self._room = trio.Event()
         self._taking = trio.CancelScope()

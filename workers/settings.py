@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from bus.records.sealing import KEY_BYTES, BusKey
 from bus.settings import shared
-from bus.settings.reader import Reader, SettingsError
+from bus.settings.reader import SettingsError, SettingsReader
 from bus.settings.shared import BUS_KEY, CONCURRENCY, HANDLER, REDIS_URL
 from bus.telemetry.settings import NotSent, TelemetrySettings, telemetry_of
 from workers.builtin import default_handler
@@ -47,7 +47,7 @@ class WorkerSettings:
 def read_settings(options: argparse.Namespace, environ: MutableMapping[str, str]) -> WorkerSettings:
     """Raises SettingsError. Takes our secrets out of `environ`, so that the owner's child processes do not get them."""
     given = {HANDLER: options.handler, CONCURRENCY: options.concurrency, REDIS_URL: options.redis}
-    reader = Reader({**environ, **{setting.name: text for setting, text in given.items() if text is not None}})
+    reader = SettingsReader({**environ, **{setting.name: text for setting, text in given.items() if text is not None}})
     raw_key = shared.bus_key_of(reader) if options.bus_key_fd is None else _inherited_key(options.bus_key_fd)
     settings = WorkerSettings(
         agent_id=shared.agent_id_of(reader),

@@ -19,7 +19,7 @@ from bus.records.control import Observation
 from bus.records.records import InboundMessage, Job, Payload, Reply
 from bus.steps.jobs import Emitted
 from workers.agent import Agent
-from workers.execution import Bench, Run, run_handler
+from workers.execution import Run, RunEnvironment, run_handler
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Conversation:
     async def _run(self, job: Job) -> list[Said]:
         self._job = job
         before = frozenset(self._desk.replies)
-        bench = Bench(
+        bench = RunEnvironment(
             agent=self._agent,
             outlet=self._desk,
             threads=trio.CapacityLimiter(1),

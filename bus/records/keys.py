@@ -58,7 +58,7 @@ class Keys:
             self.streams,
             self.policy,
             self.epoch,
-            self.generation,
+            self.write_count,
             self.ledger,
             self.load,
             self.held,
@@ -81,7 +81,7 @@ class Keys:
     # Whole agent
 
     @property
-    def generation(self) -> str:
+    def write_count(self) -> str:
         """Counter of writing scripts; a lower value than one remembered means that Redis went back."""
         return self._key("gen")
 
@@ -228,7 +228,7 @@ class Keys:
         """Holder of the reclaimer's office, with an expiry."""
         return self._key("reclaimer")
 
-    def office(self, work: str) -> str:
+    def work_lease(self, work: str) -> str:
         """Which supervisor does this work now, with an expiry."""
         return self._key("office", work)
 

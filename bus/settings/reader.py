@@ -55,7 +55,7 @@ Parser = Callable[[str], Value]
 
 
 @dataclass
-class Reader:
+class SettingsReader:
     """Reads settings one after the other; `finish()` raises if any of them was wrong."""
 
     environ: Mapping[str, str]

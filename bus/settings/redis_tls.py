@@ -7,7 +7,7 @@ import ssl
 from pathlib import Path
 from urllib.parse import quote
 
-from bus.settings.reader import Malformed, Reader, Setting
+from bus.settings.reader import Malformed, Setting, SettingsReader
 from bus.settings.redis_url import BadRedisUrl, parse_redis_url
 
 REDIS_CA = Setting(
@@ -25,7 +25,7 @@ CERT_WITHOUT_KEY = "set together with HASHEE_REDIS_KEY, its key"
 KEY_WITHOUT_CERT = "set together with HASHEE_REDIS_CERT, its certificate"
 
 
-def redis_url_with_tls(reader: Reader, url: str | None) -> str | None:
+def redis_url_with_tls(reader: SettingsReader, url: str | None) -> str | None:
     """`url` with what the three settings add to it; what is wrong with them stands in `reader`. None stays None, as for the private Redis."""
     files = {option: found for option, setting in OPTIONS.items() if (found := reader.optional(setting, _pem))}
     if files:
@@ -64,7 +64,7 @@ def _pem(text: str) -> str:
     return text
 
 
-def _check_pair(reader: Reader, files: dict[str, str]) -> None:
+def _check_pair(reader: SettingsReader, files: dict[str, str]) -> None:
     """Whether OpenSSL can use them, as it will."""
     ca, certificate, key = (files.get(option) for option in OPTIONS)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

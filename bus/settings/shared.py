@@ -6,7 +6,7 @@ One parser for both sides: what a supervisor (or `check-settings`) accepts is wh
 import re
 
 from bus.records.sealing import KEY_BYTES
-from bus.settings.reader import Malformed, Reader, Setting, base64_bytes, matching, number, one_of, whole_number
+from bus.settings.reader import Malformed, Setting, SettingsReader, base64_bytes, matching, number, one_of, whole_number
 from bus.settings.redis_tls import REDIS_CA, REDIS_CERT, REDIS_KEY, redis_url_with_tls
 from bus.settings.redis_url import FORM, BadRedisUrl, parse_redis_url
 
@@ -37,52 +37,52 @@ ALL = (
 )
 
 
-def agent_id_of(reader: Reader) -> str:
+def agent_id_of(reader: SettingsReader) -> str:
     return reader.required(AGENT_ID, matching(UUID_PATTERN), "")
 
 
-def redis_url_of(reader: Reader) -> str:
+def redis_url_of(reader: SettingsReader) -> str:
     """Of one who has none of their own."""
     return redis_url_with_tls(reader, reader.required(REDIS_URL, redis_url, "")) or ""
 
 
-def given_redis_url_of(reader: Reader) -> str | None:
+def given_redis_url_of(reader: SettingsReader) -> str | None:
     """None where the private Redis is used."""
     if not reader.is_given(REDIS_URL):
         return redis_url_with_tls(reader, None)
     return redis_url_with_tls(reader, reader.optional(REDIS_URL, redis_url) or "") or None
 
 
-def bus_key_of(reader: Reader) -> bytes:
+def bus_key_of(reader: SettingsReader) -> bytes:
     return reader.required(BUS_KEY, base64_bytes(frozenset({KEY_BYTES})), bytes(KEY_BYTES))
 
 
-def handler_of(reader: Reader) -> str | None:
+def handler_of(reader: SettingsReader) -> str | None:
     """None if none is named."""
     return reader.optional(HANDLER, matching(HANDLER_PATTERN))
 
 
-def concurrency_of(reader: Reader) -> int:
+def concurrency_of(reader: SettingsReader) -> int:
     return reader.required(CONCURRENCY, whole_number(1, 1024), 1)
 
 
-def job_seconds_of(reader: Reader) -> float:
+def job_seconds_of(reader: SettingsReader) -> float:
     return reader.required(JOB_SECONDS, number(0.1, LONGEST_WAIT_SECONDS), 1.0)
 
 
-def retry_seconds_of(reader: Reader) -> tuple[float, ...]:
+def retry_seconds_of(reader: SettingsReader) -> tuple[float, ...]:
     return reader.required(RETRY_SECONDS, waits, tuple[float, ...]())
 
 
-def retries_timeouts_of(reader: Reader) -> bool:
+def retries_timeouts_of(reader: SettingsReader) -> bool:
     return reader.required(RETRY_TIMEOUTS, one_of(("on", "off")), "off") == "on"
 
 
-def log_level_of(reader: Reader) -> str:
+def log_level_of(reader: SettingsReader) -> str:
     return reader.required(LOG_LEVEL, one_of(LOG_LEVELS), "info")
 
 
-def log_format_of(reader: Reader) -> str:
+def log_format_of(reader: SettingsReader) -> str:
     return reader.required(LOG_FORMAT, one_of(LOG_FORMATS), "auto")
 
 

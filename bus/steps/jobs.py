@@ -19,7 +19,7 @@ from bus.transport.client import RedisClient
 from bus.transport.clock import clock_of
 from bus.transport.leases import LeaseKeeper
 from bus.transport.lua import Scripts
-from bus.transport.readers import Entry, LiveSubscriber, StreamReader
+from bus.transport.readers import LiveSubscriber, RedisStreamReader, StreamEntry
 from bus.transport.trouble import Tell
 from bus.transport.wire import RedisFailed
 from bus.views.overview import PRESENCE_SECONDS, Presence
@@ -40,7 +40,7 @@ class JobStore(JobSteps):
         scripts = Scripts.load()
         self._client = RedisClient(url, scripts)
         super().__init__(self._client, agent_id, bus_key, consumer, policies=policies)
-        self._reader = StreamReader(self._client, stream=self._keys.jobs, group=JOBS_GROUP, consumer=consumer)
+        self._reader = RedisStreamReader(self._client, stream=self._keys.jobs, group=JOBS_GROUP, consumer=consumer)
         self._leases = LeaseKeeper(
             url,
             scripts,
@@ -132,7 +132,7 @@ class JobStore(JobSteps):
             if taken := [job for job in jobs if job is not None]:
                 return taken
 
-    def _open(self, entry: Entry) -> Job | None:
+    def _open(self, entry: StreamEntry) -> Job | None:
         try:
             job = self.unpack(entry.id, entry.fields)
         except BadRecord:
@@ -141,7 +141,7 @@ class JobStore(JobSteps):
         self.hold(job)
         return job
 
-    async def _give_up(self, entry: Entry) -> None:
+    async def _give_up(self, entry: StreamEntry) -> None:
         """A record that does not open is a dead letter; if even that fails, its lease runs out and it comes again.
 
         So does one that a later version wrote, for a worker of that version: it is given up by nobody.

@@ -132,7 +132,7 @@ class DeadLetters:
             self._keys.dead,
             self._keys.dead,
             self._keys.wanted,
-            self._keys.generation,
+            self._keys.write_count,
             self._keys.ledger,
             self._keys.waiting_for,
             self._keys.kept,
@@ -323,7 +323,7 @@ class Quarantine:
         named = list(things.items())
         for at in range(0, len(named), MOST_AT_ONCE):
             some = named[at : at + MOST_AT_ONCE]
-            keys = [self._keys.waiting_for, self._keys.generation, *(self._keys.quarantined(name) for name, _ in some)]
+            keys = [self._keys.waiting_for, self._keys.write_count, *(self._keys.quarantined(name) for name, _ in some)]
             await self._client.script("list_waiting", keys, *(word for pair in some for word in pair))
 
     async def is_charged(self, name: str) -> bool:
@@ -332,7 +332,7 @@ class Quarantine:
 
     async def charge(self, name: str, evidence: bytes, budgets: StoreBudgets, *, may_be_read: bool) -> bool:
         """Count what a former version has kept whole; True when there was no room for it, and only the evidence is left."""
-        keys = [self._keys.quarantined(name), self._keys.kept, self._keys.generation]
+        keys = [self._keys.quarantined(name), self._keys.kept, self._keys.write_count]
         arguments = (evidence, budgets.quarantine_bytes, budgets.unsigned_bytes, int(may_be_read))
         return await self._client.script("charge_kept", keys, *arguments) == 2
 
@@ -356,7 +356,7 @@ class Quarantine:
             self._keys.quarantine,
             self._keys.quarantined(name),
             self._keys.wanted,
-            self._keys.generation,
+            self._keys.write_count,
             self._keys.ledger,
             self._keys.waiting_for,
             self._keys.kept,

@@ -14,7 +14,7 @@ import msgspec
 from bus.records.keys import Keys
 from bus.records.records import OutboxRecord, SentNote, decode_outbox_record, decode_sent_note, encode_record
 from bus.steps.store import SessionWrite, text_or_none
-from bus.steps.write_count import Generation
+from bus.steps.write_count import WriteCount
 from bus.transport.client import Commands, members_until
 from bus.transport.clock import redis_ms
 from bus.transport.wire import ConnectionReplaced, Value
@@ -52,10 +52,10 @@ class Commit(msgspec.Struct, frozen=True):
 class Outbox:
     """Committed sends of one agent, as one supervisor (`consumer`: unique per process start)."""
 
-    def __init__(self, client: Commands, agent_id: str, consumer: str, generation: Generation | None = None) -> None:
+    def __init__(self, client: Commands, agent_id: str, consumer: str, write_count: WriteCount | None = None) -> None:
         self._client = client
         self._keys = Keys(agent_id)
-        self._generation = generation or Generation()
+        self._write_count = write_count or WriteCount()
         self.consumer = consumer
         self._conversations: OrderedDict[str, str] = OrderedDict()
 
@@ -81,7 +81,7 @@ class Outbox:
         `owner`: whose row, in which version, it was addressed by; STALE when that, or a session, is another now. `trace`: of the span that
         said it, told to whoever hears the acknowledgement.
         """
-        if self._generation.is_doubted:
+        if self._write_count.is_doubted:
             return Commit(Committed.WENT_BACK)
         self._remember(client_message_id, conversation_id)
         keys = [
@@ -100,11 +100,11 @@ class Outbox:
             b"" if record is None else encode_record(SentNote.of(record, trace)),
             int(RESEND_SECONDS * 1000),
             *(rate_per_second, max(1.0, rate_per_second)),
-            *(epoch, self._generation.highest, stream_id or ""),
+            *(epoch, self._write_count.highest, stream_id or ""),
             "" if owner is None else owner[1],
             *versions,
         )
-        client = self._generation.looked_at or self._client
+        client = self._write_count.verified_connection or self._client
         try:
             return self._committed(cast("list[Value]", await client.script("commit", keys, *arguments)))
         except ConnectionReplaced:
@@ -113,11 +113,11 @@ class Outbox:
     def _committed(self, answer: list[Value]) -> Commit:
         outcome = Committed(answer[0])
         if outcome is Committed.COMMITTED:
-            self._generation.seen(cast(int, answer[1]))
-            self._generation.committed(cast(int, answer[3]))
+            self._write_count.seen(cast(int, answer[1]))
+            self._write_count.committed(cast(int, answer[3]))
             return Commit(outcome, stream_id=cast(bytes, answer[2]).decode().partition(" ")[0])
         if outcome is Committed.ALREADY:
-            self._generation.committed(cast(int, answer[2]))
+            self._write_count.committed(cast(int, answer[2]))
             return Commit(outcome, stored=decode_outbox_record(cast(bytes, answer[1])))
         return Commit(outcome, wait_ms=cast(int, answer[1]) if outcome is Committed.WAIT else 0)
 
@@ -177,18 +177,18 @@ class Outbox:
 
     async def resend(self, conversation_id: str, *, former_holder: str | None = None) -> OutboxRecord | None:
         """Take a record that is due, or at once one that `former_holder` was sending; None when another was first."""
-        keys = [self._keys.outbox, self._keys.sent(conversation_id), self._keys.generation, self._keys.continuity]
+        keys = [self._keys.outbox, self._keys.sent(conversation_id), self._keys.write_count, self._keys.continuity]
         arguments = (conversation_id, self.consumer, int(RESEND_SECONDS * 1000), former_holder or "")
         answer = await self._client.script("resend", keys, *arguments)
         if answer is None:
             return None
         record, commits = cast("tuple[bytes, int]", answer)
-        self._generation.committed(commits)
+        self._write_count.committed(commits)
         return decode_outbox_record(record)
 
     async def postpone(self, conversation_id: str, client_message_id: str, after_ms: int) -> None:
         """The relay has refused for now."""
-        keys = [self._keys.outbox, self._keys.sent(conversation_id), self._keys.generation]
+        keys = [self._keys.outbox, self._keys.sent(conversation_id), self._keys.write_count]
         await self._client.script("postpone", keys, conversation_id, client_message_id, after_ms)
 
     async def leave_to_others(self) -> None:
@@ -231,5 +231,5 @@ class Outbox:
 
     async def end_stream(self, conversation_id: str, stream: str) -> bool:
         """It will not be ended as one; True for the one who is to tell the relay."""
-        keys = [self._keys.streams, self._keys.generation]
+        keys = [self._keys.streams, self._keys.write_count]
         return await self._client.script("end_stream", keys, conversation_id, stream) == 1

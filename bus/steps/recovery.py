@@ -11,7 +11,7 @@ import msgspec
 
 from bus.records.keys import JOBS_GROUP, REPLIES_GROUP, Keys
 from bus.records.records import MOST_DELIVERIES, JobRecord, decode_job_record, decode_reply_record
-from bus.steps.work_lease import Office, nobody_knows
+from bus.steps.work_lease import WorkLease, nobody_knows
 from bus.transport.client import Commands, members_until
 from bus.transport.lua import Argument
 from bus.transport.wire import RedisDenied, RedisRefused, Value
@@ -28,7 +28,7 @@ class Pending(msgspec.Struct, frozen=True):
     idle_ms: int
 
 
-class Held(msgspec.Struct, frozen=True):
+class HeldEntries(msgspec.Struct, frozen=True):
     """One of the two streams whose entries are held: jobs or replies."""
 
     stream: str
@@ -65,11 +65,11 @@ class Recovery:
     ) -> None:
         self._client = client
         self._keys = keys
-        self.office = Office(client, keys.reclaimer, holder=consumer, knows_dead=knows_dead)
+        self.lease = WorkLease(client, keys.reclaimer, holder=consumer, knows_dead=knows_dead)
         self.on_left: Callable[[str, Exception], None] = _nobody_asked
         """Called with an entry or conversation that Redis refuses to have given on; it stays as it is."""
-        self.jobs = Held(keys.jobs, JOBS_GROUP)
-        self.replies = Held(keys.replies, REPLIES_GROUP)
+        self.jobs = HeldEntries(keys.jobs, JOBS_GROUP)
+        self.replies = HeldEntries(keys.replies, REPLIES_GROUP)
 
     async def make_groups(self) -> int:
         """Make the groups of both streams at 0 where they are not there; how many were made."""
@@ -83,13 +83,13 @@ class Recovery:
                     raise
         return made
 
-    async def holders(self, held: Held) -> list[str]:
+    async def holders(self, held: HeldEntries) -> list[str]:
         """The consumers that hold something."""
         answer = cast("list[Value]", await self._client.command("XPENDING", held.stream, held.group))
         rows = cast("list[tuple[bytes, bytes]] | None", answer[3])
         return [consumer.decode() for consumer, _ in rows or []]
 
-    async def pending(self, held: Held, *, idle_ms: int = 0, consumer: str | None = None) -> list[Pending]:
+    async def pending(self, held: HeldEntries, *, idle_ms: int = 0, consumer: str | None = None) -> list[Pending]:
         """All that was not renewed for `idle_ms`, of one consumer or of all; asked for page by page."""
         found: list[Pending] = []
         start = "-"
@@ -102,7 +102,7 @@ class Recovery:
                 return found
             start = f"({found[-1].entry_id}"
 
-    async def reclaim(self, held: Held, pending: Pending, how: Reclaim) -> Reclaimed:
+    async def reclaim(self, held: HeldEntries, pending: Pending, how: Reclaim) -> Reclaimed:
         """Offer again what its holder does not work on any more. Raises BadRecord."""
         try:
             return await self._offer(held, pending, how)
@@ -110,7 +110,7 @@ class Recovery:
             self._leave(pending.entry_id, error)
             return Reclaimed("kept")
 
-    async def _offer(self, held: Held, pending: Pending, how: Reclaim) -> Reclaimed:
+    async def _offer(self, held: HeldEntries, pending: Pending, how: Reclaim) -> Reclaimed:
         packed = await self._record(held, pending.entry_id)
         if packed is None:  # settled meanwhile; or its stream was trimmed, and the audit starts its conversation again
             await self._client.command("XACK", held.stream, held.group, pending.entry_id)
@@ -136,7 +136,7 @@ class Recovery:
         outcome, *reason = [part.decode() for part in cast("list[bytes]", answer)]
         return Reclaimed(outcome, conversation, job_id, *reason)
 
-    async def _record(self, held: Held, entry_id: str) -> bytes | None:
+    async def _record(self, held: HeldEntries, entry_id: str) -> bytes | None:
         rows = cast(
             "list[tuple[bytes, list[bytes]]]", await self._client.command("XRANGE", held.stream, entry_id, entry_id)
         )

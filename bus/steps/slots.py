@@ -43,7 +43,7 @@ class Slot(msgspec.Struct, frozen=True):
     holder: Holder | None
 
 
-class Held(msgspec.Struct, frozen=True):
+class HeldSlot(msgspec.Struct, frozen=True):
     """The answer to `hold`. `number`: our slot, 0 when others have all. `poll`: ask the relay for what a ghost was pushed."""
 
     number: int
@@ -60,7 +60,7 @@ class SlotStore:
         self._keys = keys
         self._leases = [keys.slot(number) for number in range(1, most + 1)]
 
-    async def hold(self, me: Holder, abandoned: Iterable[str] = ()) -> Held:
+    async def hold(self, me: Holder, abandoned: Iterable[str] = ()) -> HeldSlot:
         """Take a slot or renew ours. `abandoned`: holders whose lease was seen to have run out; theirs may be taken."""
         keys = [self._keys.slots, self._keys.ghosts, self._keys.ghost_poll, self._keys.standby, *self._leases]
         answer = await self._client.script(
@@ -78,7 +78,7 @@ class SlotStore:
             Slot(place, leased == 1, holder_of(cast(bytes, record)))
             for place, (leased, record) in enumerate(zip(rows[::2], rows[1::2], strict=True), start=1)
         )
-        return Held(cast(int, number), poll == 1, standby == 1, slots)
+        return HeldSlot(cast(int, number), poll == 1, standby == 1, slots)
 
     async def doubt(self, ghost: str, *, is_doubted: bool) -> None:
         """The relay may push in vain into a connection that is there, or does not."""

@@ -11,7 +11,7 @@ from typing import cast
 import msgspec
 
 from bus.records.keys import Keys
-from bus.steps.write_count import Generation
+from bus.steps.write_count import WriteCount
 from bus.transport.client import Commands
 from bus.transport.clock import redis_ms
 from bus.transport.wire import Value
@@ -35,7 +35,7 @@ class Source(enum.Enum):
 _LookAnswer = tuple[int, int, int, int, bytes | None, int, bytes | None, bytes | None, int, bytes | None, int, int]
 
 
-class Look(msgspec.Struct, frozen=True):
+class ConversationSnapshot(msgspec.Struct, frozen=True):
     """What is known before a message is opened."""
 
     known: bool
@@ -136,27 +136,29 @@ class Store:
         client: Commands,
         agent_id: str,
         consumer: str,
-        generation: Generation | None = None,
+        write_count: WriteCount | None = None,
         most_waiting_in_all: int = MOST_WAITING_IN_ALL,
     ) -> None:
         self.client = client
         self.keys = Keys(agent_id)
         self.consumer = consumer
-        self._generation = generation or Generation()
+        self._write_count = write_count or WriteCount()
         self.most_waiting = most_waiting_in_all
         self.budgets = StoreBudgets.of(UNLIMITED_REDIS_BYTES)
         """Of what this Redis may hold (supervisor/recovery/redis_watch.py)."""
 
     # Inbound
 
-    async def look(self, conversation_id: str, peer: tuple[str, str], signed_id: bytes, seq: int = 0) -> Look:
+    async def look(
+        self, conversation_id: str, peer: tuple[str, str], signed_id: bytes, seq: int = 0
+    ) -> ConversationSnapshot:
         """What is known of a message, of its sender's sessions, and of its sender (bus/steps/vault.py opens both). `seq`: of the message, for `missing`."""
         keys = [*self.keys.board(conversation_id), self.keys.session(*peer), self.keys.owner(peer[0])]
         answer = await self.client.script("look", keys, conversation_id, signed_id, peer[0], seq)
         known, next_seq, dropped, version, sealed, epoch, kind, person, row_version, row, waits, missing = cast(
             _LookAnswer, answer
         )
-        return Look(
+        return ConversationSnapshot(
             known == 1,
             next_seq,
             dropped,
@@ -266,7 +268,7 @@ class Store:
 
     async def note_old(self, arrival: Arrival, reason: str) -> Intake:
         """Note what came again and can no longer be read; the oldest notes go. DUPLICATE when it stands in quarantine, or was noted."""
-        keys = [self.keys.old, self.keys.quarantined(arrival.message_id), self.keys.generation, self.keys.ledger]
+        keys = [self.keys.old, self.keys.quarantined(arrival.message_id), self.keys.write_count, self.keys.ledger]
         arguments = (arrival.message_id, arrival.conversation_id, arrival.seq, reason, now_ms(), MOST_OLD)
         return self._intake(await self.client.script("note_old", keys, *arguments))
 
@@ -282,7 +284,7 @@ class Store:
     def _intake(self, answer: Value) -> Intake:
         outcome, *rest = cast("list[Value]", answer)
         if outcome in (b"accepted", b"refused", b"old", b"noted"):
-            self._generation.seen(cast(int, rest[-1]))
+            self._write_count.seen(cast(int, rest[-1]))
         return Intake.LATE if outcome == b"accepted" and rest[0] == b"late" else Intake(outcome)
 
     async def cursor(self) -> str | None:
@@ -302,7 +304,7 @@ class Store:
 
     async def advance_cursor(self, read: str | None, to: str) -> bool:
         """Move the cursor from the value read; False when another has moved it."""
-        keys = [self.keys.cursor, self.keys.generation]
+        keys = [self.keys.cursor, self.keys.write_count]
         return await self.client.script("advance_cursor", keys, read or "", to) == 1
 
     async def pins(self, conversation_id: str) -> tuple[str, str] | None:

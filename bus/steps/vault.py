@@ -74,7 +74,7 @@ class Vault:
 
     async def put_session(self, write: SessionWrite) -> bool:
         """Replace the record that was read, where no message moves it; False when another has changed it."""
-        keys = [self._keys.session(write.owner_id, write.device_id), self._keys.owners, self._keys.generation]
+        keys = [self._keys.session(write.owner_id, write.device_id), self._keys.owners, self._keys.write_count]
         return await self._client.script("put_sealed", keys, write.version, write.sealed, "") == 1
 
     async def owner(self, owner_id: str) -> Versioned:
@@ -133,7 +133,7 @@ class Vault:
     async def _replace(self, key: str, read: Versioned, value: bytes, *, name: str = "") -> bool:
         """`name`: as which it stands in the index of owners."""
         sealed = self._state_key.seal(value, key, read.version + 1)
-        keys = [key, self._keys.owners, self._keys.generation]
+        keys = [key, self._keys.owners, self._keys.write_count]
         return await self._client.script("put_sealed", keys, read.version, sealed, name) == 1
 
     async def put_grant(self, owner_id: str, read: Versioned, row: bytes, change: LedgerStep) -> bool:
@@ -141,7 +141,7 @@ class Vault:
         key = self._keys.owner(owner_id)
         sealed = self._state_key.seal(row, key, read.version + 1)
         entry = self._state_key.seal(change.entry, self._keys.grant_log, change.previous.hex())
-        keys = [key, self._keys.owners, self._keys.grant_log, self._keys.grant_head, self._keys.generation]
+        keys = [key, self._keys.owners, self._keys.grant_log, self._keys.grant_head, self._keys.write_count]
         previous = change.previous.hex() if any(change.previous) else ""
         arguments = (read.version, sealed, owner_id, previous, change.mac.hex(), entry)
         return await self._client.script("put_grant", keys, *arguments) == 1

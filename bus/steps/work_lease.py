@@ -14,7 +14,7 @@ def nobody_knows(_holder: str) -> bool:
     return False
 
 
-class Office:
+class WorkLease:
     """One of its candidates. `holder`: the supervisor's name; `knows_dead`: whether a supervisor of this name is certainly gone."""
 
     def __init__(
@@ -36,7 +36,7 @@ class Office:
 
     async def leave(self) -> None:
         """Another may have it at once. Nothing where it is another's."""
-        await self._client.script("leave_office", [self._key], self._holder)
+        await self._client.script("leave_work_lease", [self._key], self._holder)
 
     async def _hold(self, lease_ms: int, *, instead_of: str = "") -> bool:
-        return await self._client.script("hold_office", [self._key], self._holder, lease_ms, instead_of) == 1
+        return await self._client.script("hold_work_lease", [self._key], self._holder, lease_ms, instead_of) == 1

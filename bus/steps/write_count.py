@@ -43,9 +43,9 @@ class Proof(msgspec.Struct, frozen=True):
     commits: int = 0
 
 
-class Generation:
+class WriteCount:
     """`highest`: the highest count seen; `commits`: of commits alone. `epoch`: of the sessions that may be sent with. `is_doubted`: what
-    is there is older than what was stored; nothing is committed until the epoch is raised. `looked_at`: commands on the connection that
+    is there is older than what was stored; nothing is committed until the epoch is raised. `verified_connection`: commands on the connection that
     was looked at last. `raised_seconds`: when the epoch became another, by the process' clock. `on_commit`: told how many commits there are, before what was committed leaves.
     """
 
@@ -55,7 +55,7 @@ class Generation:
         self.epoch = 0
         self.is_doubted = False
         self.raised_seconds = float("-inf")
-        self.looked_at: Commands | None = None
+        self.verified_connection: Commands | None = None
         self.on_commit: Callable[[int], None] = lambda _commits: None
 
     def seen(self, count: int) -> None:
@@ -70,7 +70,7 @@ class Generation:
     async def check(self, client: Commands, keys: Keys, proof: Proof, *, certainly_back: bool = False) -> Found:
         """Compare with what Redis says now; unless it is all there the epoch is raised. Raises RedisFailed."""
         slots = [keys.slot(number) for number in range(1, MOST_SLOTS + 1)]
-        names = [keys.epoch, keys.generation, keys.interrupted, keys.prekey_state, keys.continuity, *slots]
+        names = [keys.epoch, keys.write_count, keys.interrupted, keys.prekey_state, keys.continuity, *slots]
         arguments = (
             *(self.epoch, self.highest, _ids_further(), _ids_further(), proof.server, self.commits, proof.commits),
             "1" if certainly_back or self.is_doubted else "",

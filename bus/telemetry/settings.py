@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote
 
-from bus.settings.reader import Malformed, Reader, Setting, number, one_of, whole_number
+from bus.settings.reader import Malformed, Setting, SettingsReader, number, one_of, whole_number
 from bus.settings.url_parts import HOST, PORT, host_of, netloc, port_of
 
 ENDPOINT_IS = "http://host:port or https://host:port, with a path where the receiver has one"
@@ -93,7 +93,7 @@ class NotSent:
     reason: str
 
 
-def telemetry_of(reader: Reader) -> TelemetrySettings | NotSent | None:
+def telemetry_of(reader: SettingsReader) -> TelemetrySettings | NotSent | None:
     """None while it is off."""
     if (
         reader.environ.get(DISABLED.name, "").strip()
@@ -134,7 +134,7 @@ def headers_to_hand_on(environ: Mapping[str, str]) -> dict[str, str]:
     """For a worker: the headers in a variable, when they stand in a file or a credential that the worker may not see; else nothing."""
     if environ.get(HEADERS.name, "").strip():
         return {}
-    text = Reader(environ).optional(HEADERS, str)
+    text = SettingsReader(environ).optional(HEADERS, str)
     return {} if text is None else {HEADERS.name: text}
 
 

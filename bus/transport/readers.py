@@ -27,14 +27,14 @@ CLOSE_SECONDS = 5.0
 SIGNS_MISSED = 3
 
 
-class Entry(msgspec.Struct, frozen=True):
+class StreamEntry(msgspec.Struct, frozen=True):
     """One entry of a stream: its id and its fields."""
 
     id: str
     fields: dict[str, bytes]
 
 
-class StreamReader:
+class RedisStreamReader:
     """Reads one stream as one consumer of a group, over a connection of its own."""
 
     def __init__(self, client: RedisClient, *, stream: str, group: str, consumer: str) -> None:
@@ -79,7 +79,7 @@ class StreamReader:
             if "BUSYGROUP" not in str(error):
                 raise
 
-    async def read(self, count: int) -> list[Entry]:
+    async def read(self, count: int) -> list[StreamEntry]:
         """At least one entry, at most `count`. Raises RedisFailed; the next read begins with what may have been read and not received."""
         self._is_being_read = True
         try:
@@ -95,12 +95,12 @@ class StreamReader:
             self._is_being_read = False
         return entries
 
-    async def close(self) -> list[Entry]:
+    async def close(self) -> list[StreamEntry]:
         """Close the connection; what it had read and nobody took."""
         if self._is_closed:
             return []
         self._is_closed = True
-        leftover: list[Entry] = []
+        leftover: list[StreamEntry] = []
         with trio.move_on_after(CLOSE_SECONDS, shield=True), contextlib.suppress(RedisFailed):
             if self._is_asked:
                 await self._client.command("CLIENT", "UNBLOCK", self._link.client_id)
@@ -112,7 +112,7 @@ class StreamReader:
     def _tell_trouble(self, who: str, reason: str) -> None:
         self.on_trouble(who, reason)
 
-    async def _read_once(self, count: int) -> list[Entry]:
+    async def _read_once(self, count: int) -> list[StreamEntry]:
         if self._is_closed:
             raise RedisUnavailable("the reader is closed")
         if not self._is_asked:
@@ -145,7 +145,7 @@ class StreamReader:
         self._is_asked = False
         return answer
 
-    def _decode(self, answer: Answer) -> list[Entry]:
+    def _decode(self, answer: Answer) -> list[StreamEntry]:
         if isinstance(answer, ResponseError):
             return []
         self._trouble.over()
@@ -237,13 +237,13 @@ def _nobody_listens(_who: str, _reason: str) -> None:
     """Until the owner wants to hear of trouble."""
 
 
-def decode_entries(answer: Value) -> list[Entry]:
+def decode_entries(answer: Value) -> list[StreamEntry]:
     """The entries of an XREADGROUP answer of one stream; an entry that was deleted while pending is left out."""
     if not answer:
         return []
     [[_, raw]] = cast("list[tuple[bytes, list[tuple[bytes, list[bytes] | None]]]]", answer)
     return [
-        Entry(entry_id.decode(), {k.decode(): v for k, v in zip(flat[::2], flat[1::2], strict=True)})
+        StreamEntry(entry_id.decode(), {k.decode(): v for k, v in zip(flat[::2], flat[1::2], strict=True)})
         for entry_id, flat in raw
         if flat
     ]

@@ -181,25 +181,25 @@ class _Walk:
     async def _field(self, key: str, name: str, sealed: bytes, place: tuple[str | int, ...]) -> None:
         turned = self._value(key, sealed, place)
         if turned is not None:
-            await self._put("reseal_field", [key, self._names.generation], name, sealed, turned)
+            await self._put("reseal_field", [key, self._names.write_count], name, sealed, turned)
 
     async def _retry(self, key: str) -> None:
         packed = cast("bytes | None", await self._client.command("HGET", key, "retry"))
         turned = None if packed is None else self._record(key, packed)
         if packed is not None and turned is not None:
-            await self._put("reseal_field", [key, self._names.generation], "retry", packed, turned)
+            await self._put("reseal_field", [key, self._names.write_count], "retry", packed, turned)
 
     async def _mailbox(self, key: str) -> None:
         for packed in cast("list[bytes]", await self._client.command("ZRANGE", key, 0, -1)):
             turned = self._record(key, packed)
             if turned is not None:
-                await self._put("reseal_member", [key, self._names.generation], packed, turned)
+                await self._put("reseal_member", [key, self._names.write_count], packed, turned)
 
     async def _together(self, key: str) -> None:
         for index, packed in enumerate(cast("list[bytes]", await self._client.command("LRANGE", key, 0, -1))):
             turned = self._record(key, packed)
             if turned is not None:
-                await self._put("reseal_item", [key, self._names.generation], index, packed, turned)
+                await self._put("reseal_item", [key, self._names.write_count], index, packed, turned)
 
     async def _policy(self, key: str) -> None:
         """Its texts; workers publish them anew at their start."""
@@ -213,11 +213,11 @@ class _Walk:
                 continue  # nobody can read it, and nothing is lost
             self._count(turned)
             if turned is not None:
-                await self._put("reseal_field", [key, self._names.generation], name, sealed, turned)
+                await self._put("reseal_field", [key, self._names.write_count], name, sealed, turned)
 
     async def _out_box(self, key: str, conversation_id: str) -> None:
         names = self._names
-        keys = [key, names.replies, names.conversation(conversation_id), names.generation]
+        keys = [key, names.replies, names.conversation(conversation_id), names.write_count]
         for index, packed in enumerate(cast("list[bytes]", await self._client.command("LRANGE", key, 0, -1))):
             turned = self._record(key, packed)
             if turned is not None:
@@ -230,7 +230,7 @@ class _Walk:
             mac, sealed = row[:MAC_HEX_BYTES], row[MAC_HEX_BYTES:]
             turned = self._value(key, sealed, (key, previous))
             if turned is not None:
-                await self._put("reseal_item", [key, self._names.generation], index, row, mac + turned)
+                await self._put("reseal_item", [key, self._names.write_count], index, row, mac + turned)
             previous = mac.decode("ascii", "replace")
 
     async def stream(self, key: str, group: str, field_of_conversation: str) -> None:
@@ -241,7 +241,7 @@ class _Walk:
                 turned = self._record(key, packed)
                 if turned is not None:
                     conversation = self._names.conversation(job_or_reply(packed).conversation_id)
-                    keys = [key, conversation, self._names.generation]
+                    keys = [key, conversation, self._names.write_count]
                     await self._put("reseal_entry", keys, entry, packed, turned, group, field_of_conversation)
 
     async def dead_letters(self) -> None:
@@ -255,7 +255,7 @@ class _Walk:
                 await self._put("reseal_copy", [names.dead_copy], entry, *copy)
                 copied, newest = copied + 1, entry
         if self.tally.turned > before:
-            await self._put("reseal_swap", [names.dead, names.dead_copy, names.generation], copied, newest)
+            await self._put("reseal_swap", [names.dead, names.dead_copy, names.write_count], copied, newest)
         else:
             await self._put("reseal_copy", [names.dead_copy], "")
 

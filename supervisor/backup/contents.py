@@ -35,7 +35,7 @@ def time_of(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000).astimezone().isoformat(sep=" ", timespec="seconds")
 
 
-class Keys(msgspec.Struct, frozen=True, array_like=True, tag="keys"):
+class BackupKeys(msgspec.Struct, frozen=True, array_like=True, tag="keys"):
     """The second frame: the keystore as a file, and the store secret."""
 
     keystore: bytes
@@ -45,7 +45,7 @@ class Keys(msgspec.Struct, frozen=True, array_like=True, tag="keys"):
         return "Keys(…)"
 
     @classmethod
-    def of(cls, keystore: Keystore, store_secret: Secret[bytes]) -> "Keys":
+    def of(cls, keystore: Keystore, store_secret: Secret[bytes]) -> "BackupKeys":
         """For a backup."""
         return cls(encode_keystore(keystore), store_secret.reveal())
 
@@ -60,13 +60,13 @@ class Keys(msgspec.Struct, frozen=True, array_like=True, tag="keys"):
         return keystore, Secret(self.store_secret)
 
 
-Frame = Manifest | Keys | Value | Waiting | Conversation
+Frame = Manifest | BackupKeys | Value | Waiting | Conversation
 
 _encode = msgspec.msgpack.Encoder().encode
 _decoder: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
 
 
-def encode_frame(frame: Manifest | Keys | Saved) -> bytes:
+def encode_frame(frame: Manifest | BackupKeys | Saved) -> bytes:
     """The body of a frame."""
     return _encode(frame)
 
@@ -90,10 +90,10 @@ class Unpacker:
                 raise BackupDamaged("the backup does not begin with what it is")
             self.manifest = frame
         elif self.keystore is None:
-            if not isinstance(frame, Keys):
+            if not isinstance(frame, BackupKeys):
                 raise BackupDamaged("the backup's keys are not where they belong")
             self.keystore, self.store_secret = frame.opened()
-        elif isinstance(frame, Manifest | Keys):
+        elif isinstance(frame, Manifest | BackupKeys):
             raise BackupDamaged("the backup says twice what it is")
         else:
             return frame

@@ -3,7 +3,7 @@
 from bus.records.saved import Conversation, Saved, Value, Waiting
 
 
-class Counts:
+class BackupCounts:
     """How many there are of each thing."""
 
     def __init__(self) -> None:

@@ -3,16 +3,16 @@
 from bus.records.saved import Saved
 from supervisor.backup.checking import Checking
 from supervisor.backup.contents import Manifest
-from supervisor.backup.counts import Counts
+from supervisor.backup.counts import BackupCounts
 from supervisor.backup.errors import BackupDamaged
 from supervisor.settings.secrets import Secret
 
 
-class Look:
-    """Counts and opens what passes, of a backup that is only read."""
+class Inspection:
+    """BackupCounts and opens what passes, of a backup that is only read."""
 
     def __init__(self) -> None:
-        self.counts = Counts()
+        self.counts = BackupCounts()
         self.checking: Checking | None = None
 
     def begin(self, manifest: Manifest, store_secret: Secret[bytes]) -> None:

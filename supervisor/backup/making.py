@@ -17,8 +17,8 @@ from bus.transport.client import RedisClient
 from bus.transport.clock import redis_ms
 from bus.whole.snapshot import Snapshot
 from crypto.keystore import Keystore
-from supervisor.backup.contents import Keys, Manifest, encode_frame
-from supervisor.backup.counts import Counts
+from supervisor.backup.contents import BackupKeys, Manifest, encode_frame
+from supervisor.backup.counts import BackupCounts
 from supervisor.backup.envelope import Lock, Sink
 from supervisor.backup.stream import FrameWriter
 from supervisor.settings.secrets import Secret
@@ -50,10 +50,10 @@ class Making:
         self._keystore = keystore
         self._store_secret = store_secret
         self._snapshot = Snapshot(client, names)
-        self.counts = Counts()
+        self.counts = BackupCounts()
         self._made_ms = self._size_bytes = 0
 
-    async def write(self, lock: Lock, sink: Sink) -> Counts:
+    async def write(self, lock: Lock, sink: Sink) -> BackupCounts:
         """To its end; what is in it. Raises RedisFailed, StoreChanged, UnknownKinds, FrameTooLarge, and what `sink` raises: then `sink` holds nothing of use."""
         if unknown := await self._snapshot.kinds() - KINDS.keys():
             raise UnknownKinds(unknown)
@@ -73,7 +73,7 @@ class Making:
         writer, seal = FrameWriter(), await self._seal()
         yield writer.head()
         yield writer.frame(encode_frame(await self._manifest()))
-        yield writer.frame(encode_frame(Keys.of(self._keystore, self._store_secret)))
+        yield writer.frame(encode_frame(BackupKeys.of(self._keystore, self._store_secret)))
         async with aclosing(self._snapshot.everything()) as everything:
             async for saved in everything:
                 self.counts.add(saved)
@@ -84,7 +84,7 @@ class Making:
 
     async def _manifest(self) -> Manifest:
         names = self._names
-        counters = await self._client.command("MGET", names.generation, names.epoch)
+        counters = await self._client.command("MGET", names.write_count, names.epoch)
         writes, epoch = (int(value or 0) for value in cast("list[bytes | None]", counters))
         self._made_ms = await redis_ms(self._client)
         return Manifest(names.agent_id, self._made_ms, installed_version("hashee-agent"), writes, epoch)

@@ -30,9 +30,9 @@ from host.private_files import FOLDER_MODE, make_folder, write_new
 from host.redis_folder import DATA_FOLDER
 from supervisor.backup import switching
 from supervisor.backup.contents import Manifest, time_of
-from supervisor.backup.counts import Counts
+from supervisor.backup.counts import BackupCounts
 from supervisor.backup.errors import BackupDamaged
-from supervisor.backup.looking import Look
+from supervisor.backup.looking import Inspection
 from supervisor.backup.reading import BackupKey, Proven, read_backup
 from supervisor.keeper.redis_server import RedisDoesNotStart
 from supervisor.peers.grant_ledger import HEAD_FILE
@@ -65,7 +65,7 @@ class Restored:
     """What was done, for people."""
 
     proven: Proven
-    counts: Counts
+    counts: BackupCounts
     unreadable: int
     aside: Path | None
 
@@ -96,7 +96,7 @@ class Restore:
         self._identity_given = identity_given
         self._source = source
         self._key = key
-        self._look = Look()
+        self._look = Inspection()
 
     def prove(self, wishes: Wishes) -> Proven:
         """Reads all of it and touches nothing. Raises BackupUnusable, RestoreRefused, and what reading raises."""
@@ -279,7 +279,7 @@ async def _clean(switch: RestoreSwitch, problem: BaseException) -> None:
 
 
 async def _standing(client: RedisClient, names: Names, seen: "_Seen") -> Standing:
-    found = cast("list[bytes | None]", await client.command("MGET", names.generation, names.epoch))
+    found = cast("list[bytes | None]", await client.command("MGET", names.write_count, names.epoch))
     writes, epoch = (int(value or 0) for value in found)
     last = cast("list[tuple[bytes, object]]", await client.command("XREVRANGE", names.ledger, "+", "-", "COUNT", 1))
     last_ms = int(last[0][0].split(b"-")[0]) if last else 0

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bus.settings.reader import Malformed, Reader
+from bus.settings.reader import Malformed, SettingsReader
 from supervisor.backup.envelope import BadIdentities, BadRecipient, Lock, check_identities
 from supervisor.settings import parsers
 from supervisor.settings.backup_age import BACKUP_RECIPIENTS
@@ -25,7 +25,7 @@ class BackupSettings:
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "BackupSettings":
         """Raises SettingsError."""
-        reader = Reader(environ)
+        reader = SettingsReader(environ)
         settings = cls(
             recipients=reader.optional(BACKUP_RECIPIENTS, _recipients) or (),
             passphrase_file=reader.optional(BACKUP_PASSPHRASE_FILE, parsers.absolute_path),

@@ -8,7 +8,7 @@ from bus.settings.redis_url import parse_redis_url
 from bus.telemetry.settings import NotSent
 from supervisor.control.control_socket import control_path
 from supervisor.keeper.state_directory import refuse_unusable
-from supervisor.settings.config import SupervisorSettings, WorkerSettings
+from supervisor.settings.config import LoneWorkerSettings, SupervisorSettings
 
 
 @click.command(short_help="Check the settings and end.")
@@ -20,7 +20,7 @@ def check_settings(worker: bool, quiet: bool) -> int:
     No secret is shown.
     """
     if worker:
-        WorkerSettings.from_environ(os.environ)
+        LoneWorkerSettings.from_environ(os.environ)
         return 0
     settings = SupervisorSettings.from_environ(os.environ)
     refuse_unusable(settings.state_dir)

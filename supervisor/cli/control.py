@@ -13,7 +13,7 @@ from typing import NoReturn
 import click
 import msgspec
 
-from host.lines import Lines, Unreadable
+from host.lines import Lines, UnreadableLine
 from host.socket_place import RuntimeDirectoryUnsafe
 from supervisor.control.control_socket import Answer, Request, control_place, read_answer
 from supervisor.settings.config import control_directories
@@ -66,7 +66,7 @@ def answers(
                     yield read_answer(line)
                 if lines.too_long:
                     raise NoAnswer(UNREADABLE)
-        except Unreadable:
+        except UnreadableLine:
             raise NoAnswer(UNREADABLE) from None
         except TimeoutError:
             raise NoAnswer(

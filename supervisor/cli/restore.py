@@ -13,7 +13,7 @@ import click
 import trio
 
 from bus.records.keys import Keys
-from bus.settings.reader import Reader
+from bus.settings.reader import SettingsReader
 from bus.transport.client import open_redis
 from bus.whole.restore_switch import RestoreSwitch
 from supervisor.backup import switching
@@ -119,7 +119,7 @@ async def _finish_given(url: str, settings: KeySettings) -> str:
 
 def _identity_given(settings: KeySettings) -> bytes | None:
     """The public pair of the keys that are there already."""
-    reader = Reader(os.environ)
+    reader = SettingsReader(os.environ)
     is_given = any(reader.is_given(setting) for setting in (X25519_PRIVATE, ED25519_PRIVATE))
     if not is_given and (settings.keystore is None or not settings.keystore.exists()):
         return None

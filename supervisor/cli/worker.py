@@ -12,7 +12,7 @@ import click
 
 from bus.telemetry.settings import HEADERS, headers_to_hand_on
 from supervisor.cli.as_init import run_as_init
-from supervisor.settings.config import ALL_SETTINGS, BUS_KEY, REDIS_URL, WorkerSettings
+from supervisor.settings.config import ALL_SETTINGS, BUS_KEY, REDIS_URL, LoneWorkerSettings
 
 NOT_HANDED_ON = frozenset({"CREDENTIALS_DIRECTORY", "SSLKEYLOGFILE"})
 """The second: libraries would write the keys of TLS there."""
@@ -29,7 +29,7 @@ def worker(handler: str | None, concurrency: str | None) -> None:
     """
     given = {"HASHEE_HANDLER": handler, "HASHEE_CONCURRENCY": concurrency}
     environ = {**os.environ, **{name: value for name, value in given.items() if value is not None}}
-    settings = WorkerSettings.from_environ(environ)
+    settings = LoneWorkerSettings.from_environ(environ)
     argv = [sys.executable, "-P", "-m", "workers", "--handler", settings.handler]
     argv += ["--concurrency", str(settings.concurrency)]
     handed_on = worker_environment(settings, environ)
@@ -38,7 +38,7 @@ def worker(handler: str | None, concurrency: str | None) -> None:
     os.execve(sys.executable, argv, handed_on)  # noqa: S606
 
 
-def worker_environment(settings: WorkerSettings, environ: Mapping[str, str]) -> dict[str, str]:
+def worker_environment(settings: LoneWorkerSettings, environ: Mapping[str, str]) -> dict[str, str]:
     """The environment without any secret of ours but the two that a worker away from its supervisor needs."""
     secret = {name for setting in ALL_SETTINGS if setting.secret for name in (setting.name, f"{setting.name}_FILE")}
     kept = {name: value for name, value in environ.items() if name not in secret | NOT_HANDED_ON}

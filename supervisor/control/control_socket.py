@@ -14,7 +14,7 @@ import msgspec
 import trio
 
 from host.bounded_listener import BoundedListener
-from host.lines import Lines, Unreadable, json_decoder
+from host.lines import Lines, UnreadableLine, json_decoder
 from host.socket_place import place_of_socket, socket_path
 
 SOCKET_NAME = "control.sock"
@@ -48,7 +48,7 @@ Answerer = Callable[[Request], Awaitable[Answer]]
 UNREADABLE = Answer(ok=False, error="this is no request; is hashee-agent another version here?")
 _request: Callable[[bytes], Request] = json_decoder(Request)
 read_answer: Callable[[bytes], Answer] = json_decoder(Answer)
-"""Raises Unreadable."""
+"""Raises UnreadableLine."""
 
 
 class ControlTaken(Exception):
@@ -125,7 +125,7 @@ async def _serve(stream: trio.SocketStream, answer: Answerer) -> None:
         for line in lines.feed(bytes(data)):
             try:
                 request = _request(line)
-            except Unreadable:
+            except UnreadableLine:
                 await _send(stream, UNREADABLE)
                 continue
             await _send(stream, await answer(request))

@@ -19,7 +19,7 @@ import msgspec
 import trio
 from structlog import get_logger
 
-from host.lines import LineReader, Unreadable, json_decoder, plain_tag
+from host.lines import LineReader, UnreadableLine, json_decoder, plain_tag
 from supervisor.control.control_socket import Answer, Request
 
 DRAIN = "drain"
@@ -42,7 +42,7 @@ _Item = TypeVar("_Item")
 _request = json_decoder(Request)
 
 
-class State(msgspec.Struct, frozen=True, tag="state"):
+class ReportedState(msgspec.Struct, frozen=True, tag="state"):
     """What the supervisor says of itself. `ready`: configuration, Redis and a worker are good."""
 
     state: str
@@ -56,7 +56,7 @@ class Answered(msgspec.Struct, frozen=True, tag="answer"):
     answer: msgspec.Raw
 
 
-FromSupervisor: TypeAlias = State | Answered
+FromSupervisor: TypeAlias = ReportedState | Answered
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ Order: TypeAlias = str | signal.Signals | Question
 
 
 def order(line: bytes) -> Order:
-    """A line of the keeper; raises Unreadable."""
+    """A line of the keeper; raises UnreadableLine."""
     verb, _, rest = line.decode("utf-8", "replace").partition(" ")
     if verb in {DRAIN, RETIRE}:
         return verb
@@ -89,9 +89,9 @@ def order(line: bytes) -> Order:
     if verb == "ask" and re.fullmatch(r"[0-9]{1,18}", number):
         try:
             return Question(int(number), _request(body.encode()))
-        except Unreadable:
+        except UnreadableLine:
             pass  # said by its verb
-    raise Unreadable(plain_tag(verb))
+    raise UnreadableLine(plain_tag(verb))
 
 
 def question_line(number: int, request: Request) -> str:
@@ -124,7 +124,7 @@ class KeeperLink:
 
     async def report(self, state: str, detail: str = "") -> None:
         """Shown in systemd's status. No content and no secret may be in it."""
-        await self._send(State(state, detail[:1024]))
+        await self._send(ReportedState(state, detail[:1024]))
 
     async def answer(self, number: int, answer: Answer) -> None:
         """To a question."""

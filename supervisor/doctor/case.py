@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bus.settings.reader import Reader, SettingsError, number
+from bus.settings.reader import SettingsError, SettingsReader, number
 from supervisor.settings import parsers
 from supervisor.settings.backup_age import backup_max_age_seconds_of
 from supervisor.settings.config import (
@@ -69,8 +69,8 @@ class Case:
 def read_case(environ: Mapping[str, str], problems: tuple[str, ...] = ()) -> Case:
     """`problems`: what was found wrong on the way to these settings. Raises nothing: what is wrong stands in `settings_problems`."""
 
-    def one(read: Callable[[Reader], Value]) -> Value | None:
-        reader = Reader(environ)
+    def one(read: Callable[[SettingsReader], Value]) -> Value | None:
+        reader = SettingsReader(environ)
         try:
             value = read(reader)
             reader.finish()
@@ -93,11 +93,11 @@ def read_case(environ: Mapping[str, str], problems: tuple[str, ...] = ()) -> Cas
         way=None if base_url is None else one(lambda reader: find_way(reader, base_url)),
         state_dir=one(lambda reader: state_dir_of(reader, agent_id_of(reader))),
         runtime_dir=runtime_dir_of(environ),
-        redis_is_private=not Reader(environ).is_given(REDIS_URL),
+        redis_is_private=not SettingsReader(environ).is_given(REDIS_URL),
         redis_url=one(parsers.given_redis_url),
         redis_trust=one(lambda reader: reader.required(REDIS_TRUST, parsers.redis_trust, NO_TRUST)) or NO_TRUST,
-        store_key_is_given=Reader(environ).is_given(STORE_KEY),
-        keystore=None if agent_id is None else keystore_path(Reader(environ), agent_id),
+        store_key_is_given=SettingsReader(environ).is_given(STORE_KEY),
+        keystore=None if agent_id is None else keystore_path(SettingsReader(environ), agent_id),
         drain_seconds=one(lambda reader: reader.required(DRAIN_SECONDS, number(0, 3600), 0.0)) or 0.0,
         backup_max_age_seconds=one(backup_max_age_seconds_of) or 0.0,
         memory_bytes=one(lambda reader: reader.optional(MEMORY, parsers.mebibytes(64))),

@@ -5,7 +5,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from bus.settings.reader import Reader
+from bus.settings.reader import SettingsReader
 from bus.settings.redis_tls import REDIS_KEY
 from host.redis_folder import APPEND_ONLY_FOLDER, DATA_FOLDER
 from supervisor.doctor.case import Case
@@ -53,7 +53,7 @@ def _store_secret(state_dir: Path) -> Iterator[Finding]:
 
 def secret_files(case: Case) -> Iterator[tuple[str, Path]]:
     """By the name of the setting that names them."""
-    reader = Reader(case.environ)
+    reader = SettingsReader(case.environ)
     for setting in ALL_SETTINGS:
         name = setting.name if setting in NAME_A_SECRET else f"{setting.name}_FILE"
         if name == setting.name or setting.secret:

@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from bus.steps.store import Store
-from bus.steps.work_lease import Office
+from bus.steps.work_lease import WorkLease
 from bus.transport.wire import RedisFailed
 from supervisor.inbound.inbound import Inbound, MessageFrame
 from supervisor.observe.health import Check
@@ -46,7 +46,7 @@ UNKNOWN_CURSOR = frozenset((400, 404, 410))
 log = structlog.get_logger()
 
 
-class Stop(enum.Enum):
+class StoppedBy(enum.Enum):
     """Why polling ended, in words for people."""
 
     PRESENT = ""
@@ -61,10 +61,17 @@ class Catchup:
     """Polls for one supervisor."""
 
     def __init__(
-        self, store: Store, office: Office, *, rest: Rest, inbound: Inbound, metrics: Metrics, first_sync_seconds: int
+        self,
+        store: Store,
+        lease: WorkLease,
+        *,
+        rest: Rest,
+        inbound: Inbound,
+        metrics: Metrics,
+        first_sync_seconds: int,
     ) -> None:
         self._store = store
-        self._office = office
+        self._lease = lease
         self._rest = rest
         self._inbound = inbound
         self._metrics = metrics
@@ -108,23 +115,23 @@ class Catchup:
                 stopped_by = await self._poll()
             except RedisFailed as error:
                 log.warning("poll: failed", reason=str(error))
-                stopped_by = Stop.REDIS
+                stopped_by = StoppedBy.REDIS
             except RestFailed as error:
                 log.warning("poll: failed", reason=str(error))
-                stopped_by, at_least = Stop.FAILED, error.retry_after_seconds
+                stopped_by, at_least = StoppedBy.FAILED, error.retry_after_seconds
             self._problem = stopped_by.value
-            if stopped_by is Stop.PRESENT:
+            if stopped_by is StoppedBy.PRESENT:
                 pause = holding_pause = RETRY_SECONDS
                 continue
             self._inbound.polled(has_caught_up=False)
             self._wanted.set()
-            if stopped_by in (Stop.REDIS, Stop.NOT_TAKEN):
+            if stopped_by in (StoppedBy.REDIS, StoppedBy.NOT_TAKEN):
                 await trio.sleep(OWN_RETRY_SECONDS)
                 with trio.move_on_after(holding_pause):
                     await self._inbound.wait_for_room()
                 holding_pause = min(2 * holding_pause, MOST_RETRY_SECONDS)
                 continue
-            if stopped_by is not Stop.FAILED:
+            if stopped_by is not StoppedBy.FAILED:
                 log.warning("poll: stopped", reason=stopped_by.value, again_in_seconds=pause)
             with trio.move_on_after(max(pause, at_least)):
                 await self._connected.wait()
@@ -132,9 +139,9 @@ class Catchup:
 
     async def poll_to_the_present(self) -> bool:
         """Take in everything after the cursor; False when a page could not be taken in whole, or leads nowhere."""
-        return await self._poll() is Stop.PRESENT
+        return await self._poll() is StoppedBy.PRESENT
 
-    async def _poll(self) -> Stop:
+    async def _poll(self) -> StoppedBy:
         """Page after page, each of which leads to where no page was asked for yet.
 
         Another supervisor may move the cursor meanwhile, into the midst of a page that we have read: a place like any other. The end is an
@@ -145,9 +152,9 @@ class Catchup:
             return await self._pages()
         finally:
             with suppress(RedisFailed):  # it ends by itself
-                await self._office.leave()
+                await self._lease.leave()
 
-    async def _pages(self) -> Stop:
+    async def _pages(self) -> StoppedBy:
         asked = set[str | None]()
         with self._inbound.noting_pushes() as pushed:
             while True:
@@ -155,15 +162,15 @@ class Catchup:
                 cursor = await self._store.cursor()
                 page = await self._page_after(cursor)
                 if page.frames and page.last_id is None:
-                    return Stop.NO_IDS
+                    return StoppedBy.NO_IDS
                 is_only_the_cursor = len(page.frames) == 1 and page.last_id == cursor
                 if not page.frames or is_only_the_cursor:
                     return await self._has_caught_up()
                 if cursor in asked or page.last_id in (cursor, *asked):
-                    return Stop.NOWHERE
+                    return StoppedBy.NOWHERE
                 asked.add(cursor)
                 if not await self._take_in(page):
-                    return Stop.NOT_TAKEN
+                    return StoppedBy.NOT_TAKEN
                 if page.last_id is not None:
                     await self._store.advance_cursor(cursor, page.last_id)
                 self._moved_at = trio.current_time()
@@ -173,7 +180,7 @@ class Catchup:
     async def _wait_for_turn(self) -> None:
         """Until no other supervisor reads pages: two would read the same ones, and what that one takes in moves the cursor for us too."""
         seen = await self._store.cursor()
-        while not await self._office.hold(TURN_MS):
+        while not await self._lease.hold(TURN_MS):
             cursor = await self._store.cursor()
             if cursor != seen:
                 seen, self._moved_at = cursor, trio.current_time()
@@ -191,13 +198,13 @@ class Catchup:
             log.warning("poll: the relay does not know the cursor, so it is asked for the oldest", reason=str(error))
             return await self._rest.poll(None)
 
-    async def _has_caught_up(self) -> Stop:
+    async def _has_caught_up(self) -> StoppedBy:
         self._inbound.polled(has_caught_up=True)
         await self._end_first_sync()
         self._caught_up_at = self._moved_at = trio.current_time()
         self._has_caught_up_once.set()
         self._metrics.caught_up.set(time.time())
-        return Stop.PRESENT
+        return StoppedBy.PRESENT
 
     async def _take_in(self, page: Page) -> bool:
         conversations: dict[str, list[MessageFrame]] = {}

@@ -11,8 +11,8 @@ import time
 
 import structlog
 
-from bus.steps.store import Look, Source, now_ms
-from bus.steps.write_count import Generation
+from bus.steps.store import ConversationSnapshot, Source, now_ms
+from bus.steps.write_count import WriteCount
 from supervisor.observe.metrics import Metrics
 from supervisor.peers.owners import Owner
 from supervisor.peers.sessions import Sessions
@@ -26,18 +26,18 @@ log = structlog.get_logger()
 class ForgottenSends:
     """Of one agent: its sessions with whoever was sent something that is forgotten here are not sent on again."""
 
-    def __init__(self, sessions: Sessions, generation: Generation, metrics: Metrics) -> None:
+    def __init__(self, sessions: Sessions, write_count: WriteCount, metrics: Metrics) -> None:
         self._sessions = sessions
-        self._generation = generation
+        self._write_count = write_count
         self._metrics = metrics
 
-    async def are_found(self, owner: Owner, conversation_id: str, look: Look, source: Source) -> bool:
+    async def are_found(self, owner: Owner, conversation_id: str, look: ConversationSnapshot, source: Source) -> bool:
         """Whether a message shows some; then the sessions with all devices of its sender are given up, before anything is answered. A message
         that is pushed may only have overtaken others, and comes again when it is polled. Raises RedisFailed.
         """
         if look.missing <= 0 or source is not Source.POLL:
             return False
-        if time.monotonic() - self._generation.raised_seconds < AFTER_A_RETURN_SECONDS:
+        if time.monotonic() - self._write_count.raised_seconds < AFTER_A_RETURN_SECONDS:
             return False
         given_up = [
             device

@@ -11,7 +11,7 @@ import trio
 
 from bus.steps.held import Note, Notes
 from bus.steps.store import Store
-from bus.steps.work_lease import Office
+from bus.steps.work_lease import WorkLease
 from bus.transport.wire import RedisFailed
 from supervisor.inbound.inbound import Inbound
 from supervisor.inbound.refetch import MessageFrame, Refetch
@@ -21,20 +21,20 @@ from supervisor.relay.rest import Rest, RestFailed
 
 LOOK_SECONDS = 1.0
 
-OFFICE_MS = 5000
+WORK_LEASE_MS = 5000
 """So long one page may take before another supervisor begins as well."""
 
 log = structlog.get_logger()
 
 
-class Held:
+class HeldFetcher:
     """One supervisor's."""
 
     def __init__(
-        self, store: Store, office: Office, *, notes: Notes, inbound: Inbound, rest: Rest, metrics: Metrics
+        self, store: Store, lease: WorkLease, *, notes: Notes, inbound: Inbound, rest: Rest, metrics: Metrics
     ) -> None:
         self._store = store
-        self._office = office
+        self._lease = lease
         self._notes = notes
         self._inbound = inbound
         self._rest = rest
@@ -50,7 +50,7 @@ class Held:
                 for sender_id in senders:
                     await self._fetch_if_there_is_room(sender_id)
                 if senders:
-                    await self._office.leave()
+                    await self._lease.leave()
                 trouble.over()
             except RedisFailed as error:
                 trouble.met(error)
@@ -65,22 +65,22 @@ class Held:
         singles = [note for note in notes if not note.is_open]
         for walk in [singles] if singles else [[note] for note in notes]:
             has_room = await self._notes.may_come(sender_id, walk[0], self._store.budgets)
-            if has_room and await self._office.hold(OFFICE_MS):
+            if has_room and await self._lease.hold(WORK_LEASE_MS):
                 await self._fetch(sender_id, walk)
 
     async def _fetch(self, sender_id: str, notes: list[Note]) -> None:
-        wanted = Wanted(sender_id, notes)
+        wanted = WantedSender(sender_id, notes)
         async with aclosing(Refetch(self._rest).pages(notes[0].cursor)) as pages:
             async for page in pages:
                 if not await self._take_in(page, wanted) or not wanted.notes:
                     return
-                if not await self._office.hold(OFFICE_MS):  # this page took long, and another goes on
+                if not await self._lease.hold(WORK_LEASE_MS):  # this page took long, and another goes on
                     return
         for note in wanted.notes:
             if await self._notes.forget(sender_id, note, is_gone=True):
                 self._say_gone(note)
 
-    async def _take_in(self, page: list[MessageFrame], wanted: "Wanted") -> bool:
+    async def _take_in(self, page: list[MessageFrame], wanted: "WantedSender") -> bool:
         """What of a page is wanted; False when one of it has to wait on."""
         for frame in page:
             note = wanted.note_for(frame)
@@ -102,7 +102,7 @@ class Held:
         log.error("held: the relay has a message no more that it was to keep", message_id=note.message_id)
 
 
-class Wanted:
+class WantedSender:
     """What of a sender is looked for in the relay's pages."""
 
     def __init__(self, sender_id: str, notes: list[Note]) -> None:

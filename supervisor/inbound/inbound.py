@@ -26,9 +26,9 @@ from host.budgets import LARGEST_INTAKE_BYTES, READING_COST, IntakeBudgets
 from supervisor.inbound.evidence import evidence_of
 from supervisor.inbound.incoming import Incoming, MessageFrame
 from supervisor.inbound.lanes import LaneFull, Lanes
-from supervisor.inbound.reading import Known, Old, Readable, Reader, Reading, Unread, Waits
+from supervisor.inbound.reading import FrameReader, Known, Old, Readable, Reading, Unread, Waits
 from supervisor.inbound.retry_triggers import MENDABLE_REASONS
-from supervisor.inbound.shares import Place, Room
+from supervisor.inbound.shares import Reservation, Room
 from supervisor.observe.metrics import Metrics
 from supervisor.observe.tracing import MessageTraces
 from supervisor.peers.sessions import Sessions
@@ -56,18 +56,18 @@ WAITING_BYTES = 1024
 
 NO_PEER = ("", "")
 
-__all__ = ["Inbound", "MessageFrame", "Waiting"]
+__all__ = ["Inbound", "MessageFrame", "MessageInWork"]
 
 log = structlog.get_logger()
 
 
-class Waiting:
+class MessageInWork:
     """A message on its way in, and its outcome: None when Redis or the relay was away. `place`: where it is opened."""
 
     def __init__(self, incoming: Incoming, room: Room) -> None:
         self.incoming = incoming
         self.frame_bytes = sum(map(sys.getsizeof, msgspec.structs.astuple(incoming.frame)))
-        self.place = Place(room, self.frame_bytes)
+        self.place = Reservation(room, self.frame_bytes)
         self.done = trio.Event()
         self.began_ns = time.time_ns()
         self.outcome: Intake | None = None
@@ -91,7 +91,7 @@ class Inbound:
         self,
         *,
         store: Store,
-        reader: Reader,
+        reader: FrameReader,
         sessions: Sessions,
         policies: PolicyStore,
         words: OwnWords,
@@ -171,7 +171,7 @@ class Inbound:
                 pushed.clear()  # the latest count
             pushed.add(frame.message_id)
         incoming = Incoming(frame, Source.PUSH, now_ms(), trace=self.traces.arrived())
-        waiting = Waiting(incoming, self._opening)
+        waiting = MessageInWork(incoming, self._opening)
         try:
             self._lanes.put(frame.conversation_id, waiting, size=waiting.held_bytes, owner=frame.sender_id)
         except LaneFull:
@@ -187,7 +187,7 @@ class Inbound:
         incoming = Incoming(frame, Source.HELD, now_ms(), noted=noted, trace=self.traces.arrived())
         return (await self._in_turn(incoming)).outcome
 
-    async def retry(self, quarantined: Quarantined, frame: MessageFrame) -> Waiting:
+    async def retry(self, quarantined: Quarantined, frame: MessageFrame) -> MessageInWork:
         """A frame out of quarantine: in its conversation's turn, like any other."""
         name, is_known = quarantined.message_id, quarantined.is_remembered
         kept_as = "" if name == frame.message_id else name
@@ -196,8 +196,8 @@ class Inbound:
             Incoming(frame, Source.QUARANTINE, now_ms(), is_known=is_known, kept_as=kept_as, trace=trace)
         )
 
-    async def _in_turn(self, incoming: Incoming) -> Waiting:
-        frame, waiting = incoming.frame, Waiting(incoming, self._opening)
+    async def _in_turn(self, incoming: Incoming) -> MessageInWork:
+        frame, waiting = incoming.frame, MessageInWork(incoming, self._opening)
         size = waiting.held_bytes
         self._lanes.put(frame.conversation_id, waiting, size=size, owner=frame.sender_id, even_if_full=True)
         await waiting.done.wait()
@@ -207,7 +207,7 @@ class Inbound:
         """Take messages in until cancelled."""
         await self._lanes.run()
 
-    async def _work(self, waiting: Waiting) -> None:
+    async def _work(self, waiting: MessageInWork) -> None:
         """One message, when it is its turn."""
         frame, span = waiting.incoming.frame, waiting.incoming.trace
         current_span.set(span)  # of this lane, until its next message
@@ -227,7 +227,7 @@ class Inbound:
         ids = frame.message_id, frame.conversation_id
         self.traces.received(span, waiting.began_ns, ids, waiting.outcome, waiting.reason)
 
-    async def _take(self, waiting: Waiting) -> Intake:
+    async def _take(self, waiting: MessageInWork) -> Intake:
         outcome = Intake.HOLD if self._is_held(waiting.incoming) else await self._stored(waiting)
         if outcome is Intake.TAKEN:  # by another one that cannot be read: this one gets a name of its own in quarantine
             waiting.incoming = _named_apart(waiting.incoming)
@@ -253,7 +253,7 @@ class Inbound:
         if self._unpolled[conversation_id] % POLL_AFTER == 0:
             self._ask_for_poll()
 
-    async def _stored(self, waiting: Waiting) -> Intake:
+    async def _stored(self, waiting: MessageInWork) -> Intake:
         envelope = self._reader.parse(waiting.incoming)
         if not isinstance(envelope, Envelope):
             return await self._settle(waiting, envelope)
@@ -266,7 +266,7 @@ class Inbound:
                     return outcome
         return await self._given_up(waiting)
 
-    async def _given_up(self, waiting: Waiting) -> Intake:
+    async def _given_up(self, waiting: MessageInWork) -> Intake:
         """It never fits what it is committed to: it holds up nobody else, and is tried again out of quarantine."""
         error = Unreadable(Reason.NO_SESSION, f"changed {MOST_CONFLICTS} times while it was read")
         waiting.reason = error.reason.value
@@ -276,7 +276,7 @@ class Inbound:
         self._on_session(waiting.incoming.frame.sender_id, b"")  # it is tried once more, beside the others
         return outcome
 
-    async def _settle(self, waiting: Waiting, reading: Reading) -> Intake:
+    async def _settle(self, waiting: MessageInWork, reading: Reading) -> Intake:
         """One commit; CONFLICT when what it was judged with has changed meanwhile."""
         match reading:
             case Known():

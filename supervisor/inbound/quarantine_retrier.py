@@ -12,7 +12,7 @@ import trio
 
 from bus.steps.letters import Quarantine, Quarantined, wanted_old
 from bus.steps.store import Intake
-from bus.steps.work_lease import Office
+from bus.steps.work_lease import WorkLease
 from bus.transport.wire import RedisFailed
 from supervisor.inbound.inbound import Inbound, MessageFrame
 from supervisor.inbound.refetch import Refetch
@@ -20,7 +20,7 @@ from supervisor.inbound.retry_triggers import (
     GROUP_REASONS,
     OWNER_REASONS,
     SESSION_REASONS,
-    Hope,
+    RetryTrigger,
     group_key_came,
     kept_frame,
     mark,
@@ -42,27 +42,34 @@ REST_SECONDS = 0.1
 START_SECONDS = 60.0
 """So long a start waits at most until the relay has told everything new: what is in quarantine may be a gigabyte, and is read again from there."""
 
-OFFICE_MS = 5000
+WORK_LEASE_MS = 5000
 """So long one try may take before another supervisor begins as well."""
 
 log = structlog.get_logger()
 
 
-class SecondChances:
+class QuarantineRetrier:
     """Of one supervisor. One of several tries them at a time; where two try the same message, one of them gets it through."""
 
     def __init__(
-        self, quarantine: Quarantine, office: Office, *, inbound: Inbound, owners: Owners, rest: Rest, metrics: Metrics
+        self,
+        quarantine: Quarantine,
+        lease: WorkLease,
+        *,
+        inbound: Inbound,
+        owners: Owners,
+        rest: Rest,
+        metrics: Metrics,
     ) -> None:
         self._quarantine = quarantine
         self._old = quarantine.old_messages
-        self._office = office
+        self._lease = lease
         self._inbound = inbound
         self._owners = owners
         self._rest = rest
         self._metrics = metrics
         self._marking, self._trying = said_trouble("quarantine: marking"), said_trouble("quarantine: trying")
-        self._send, self._hopes = trio.open_memory_channel[Hope](MOST_EVENTS)
+        self._send, self._triggers = trio.open_memory_channel[RetryTrigger](MOST_EVENTS)
         self._has_missed = False
         self._marked = trio.Event()
 
@@ -78,9 +85,9 @@ class SecondChances:
         """The owner's device has started a session that works."""
         self._expect(session_began(owner_id, session))
 
-    def _expect(self, hope: Hope) -> None:
+    def _expect(self, trigger: RetryTrigger) -> None:
         try:
-            self._send.send_nowait(hope)
+            self._send.send_nowait(trigger)
         except trio.WouldBlock:
             self._has_missed = True
 
@@ -99,10 +106,10 @@ class SecondChances:
         await self._until_marked(self._mark_what_may_be_mended)
 
     async def _hear(self) -> None:
-        async for hope in self._hopes:
+        async for trigger in self._triggers:
 
-            async def marked(hope: Hope = hope) -> int:
-                return await mark(self._quarantine, hope)
+            async def marked(trigger: RetryTrigger = trigger) -> int:
+                return await mark(self._quarantine, trigger)
 
             await self._until_marked(marked)
             if self._has_missed:
@@ -175,11 +182,11 @@ class SecondChances:
                 waiting.add(conversation)
             if count % TRIED_IN_A_ROW == 0:
                 await trio.sleep(REST_SECONDS)
-        await self._office.leave()
+        await self._lease.leave()
 
     async def _may_try(self) -> bool:
         """False while another tries them: nothing of them need be read."""
-        return await self._office.hold(OFFICE_MS)
+        return await self._lease.hold(WORK_LEASE_MS)
 
     async def _place(self, name: str, row: Quarantined | None) -> tuple[str, int, str]:
         if row is not None and row.seq is not None:

@@ -11,8 +11,8 @@ import msgspec
 
 from bus.records.records import InboundMessage, pack_job
 from bus.records.sealing import StoreKeys
-from bus.steps.store import Arrival, Look, Source, Store, now_ms
-from bus.steps.write_count import Generation
+from bus.steps.store import Arrival, ConversationSnapshot, Source, Store, now_ms
+from bus.steps.write_count import WriteCount
 from crypto.envelope import (
     V1_1,
     Envelope,
@@ -36,7 +36,7 @@ from supervisor.observe.metrics import Metrics
 from supervisor.peers.addressing import GROUP, check_addressed
 from supervisor.peers.groups import Groups, check_not_stale, sent_ms
 from supervisor.peers.owners import Owner, Owners
-from supervisor.peers.prekeys import NO_PREKEYS, FoundPrekeys, Prekeys
+from supervisor.peers.prekeys import NO_PREKEYS, FoundPrekeys, OwnPrekeys
 from supervisor.peers.sessions import Loaded, Sessions
 from supervisor.relay.asking import WAIT_LONG_SECONDS
 from supervisor.relay.own_words import PING, RENEWED, OwnWords, lost_session, system_event
@@ -111,7 +111,7 @@ class Known(msgspec.Struct, frozen=True):
 Reading = Readable | Unread | Old | Waits | Known
 
 
-class Reader:
+class FrameReader:
     """Reads for one agent."""
 
     def __init__(
@@ -121,10 +121,10 @@ class Reader:
         sessions: Sessions,
         owners: Owners,
         groups: Groups,
-        prekeys: Prekeys,
+        prekeys: OwnPrekeys,
         device: LocalDevice,
         keys: StoreKeys,
-        generation: Generation,
+        write_count: WriteCount,
         metrics: Metrics,
     ) -> None:
         self._store = store
@@ -135,9 +135,9 @@ class Reader:
         self._device = device
         self._bus_key = keys.bus
         self._state_key = keys.state
-        self._generation = generation
+        self._write_count = write_count
         self._words = OwnWords(keys.bus, device.owner_id)
-        self._forgotten = ForgottenSends(sessions, generation, metrics)
+        self._forgotten = ForgottenSends(sessions, write_count, metrics)
 
     def parse(self, incoming: Incoming) -> Envelope | Known | Unread:
         """What can be said of a frame without asking anybody."""
@@ -164,14 +164,18 @@ class Reader:
             return await self._read_in_group(incoming, envelope, look, make_room)
         return await self._read_from_person(incoming, envelope, look, make_room)
 
-    def _look(self, incoming: Incoming, envelope: Envelope) -> Awaitable[Look]:
+    def _look(self, incoming: Incoming, envelope: Envelope) -> Awaitable[ConversationSnapshot]:
         peer, seq = (envelope.sender_id, envelope.sender_device), incoming.frame.conversation_seq
         return self._store.look(envelope.conversation_id, peer, envelope.replay_id, seq)
 
     # A person's message: the ratchet moves
 
     async def _read_from_person(
-        self, incoming: Incoming, envelope: Envelope, look: Look, make_room: Callable[[], Awaitable[None]]
+        self,
+        incoming: Incoming,
+        envelope: Envelope,
+        look: ConversationSnapshot,
+        make_room: Callable[[], Awaitable[None]],
     ) -> Reading:
         frame = incoming.frame
         try:
@@ -190,7 +194,7 @@ class Reader:
             message_ms=message_ms(envelope.client_message_id),
             peer=peer,
             session_version=loaded.version,
-            epoch=self._generation.epoch,
+            epoch=self._write_count.epoch,
             kind=look.kind or conversation_kind(frame),  # what the relay said first is pinned; later it may say nothing
             person=owner.owner_id,
             sender_id=owner.owner_id,
@@ -216,7 +220,7 @@ class Reader:
             waits_for = "" if wrap is None else session_thing(envelope.sender_id, wrap.session)
             return msgspec.structs.replace(unread, waits_for=waits_for)
 
-    async def _authenticate(self, frame: MessageFrame, envelope: Envelope, look: Look) -> Owner:
+    async def _authenticate(self, frame: MessageFrame, envelope: Envelope, look: ConversationSnapshot) -> Owner:
         """`to`, conversation pin, grant, pinned key, signature, in the order of PROTOCOL §5.10."""
         check_addressed(frame, envelope, look, self._device.owner_id)
         owner = await self._owners.looked_up(envelope.sender_id, look)
@@ -238,7 +242,7 @@ class Reader:
         loaded: Loaded,
         prekeys: FoundPrekeys,
     ) -> Readable:
-        epoch = self._generation.epoch
+        epoch = self._write_count.epoch
         opened = open_ratchet(
             envelope, self._device, owner.pinned, loaded.record, prekeys, epoch=epoch, now_ms=now_ms()
         )
@@ -280,7 +284,7 @@ class Reader:
         now, renewal = now_ms(), Renewal.NONE
         record = loaded.record if wrap is None else handshake_refused(loaded.record, wrap, now)
         if not isinstance(error, ForgedContent):
-            renewal = renewal_due(record, error.reason, epoch=self._generation.epoch, now_ms=now)
+            renewal = renewal_due(record, error.reason, epoch=self._write_count.epoch, now_ms=now)
         record = offered(record, renewal, now)
         if record is loaded.record:
             return Unread(arrival, error)
@@ -304,7 +308,11 @@ class Reader:
     # A group's message: no session; what cannot be read pins nothing, since its sender may be no member
 
     async def _read_in_group(
-        self, incoming: Incoming, envelope: Envelope, look: Look, make_room: Callable[[], Awaitable[None]]
+        self,
+        incoming: Incoming,
+        envelope: Envelope,
+        look: ConversationSnapshot,
+        make_room: Callable[[], Awaitable[None]],
     ) -> Reading:
         frame = incoming.frame
         try:
@@ -340,7 +348,7 @@ class Reader:
             job = self._job(message, msgspec.structs.replace(member, message_ms=now_ms()))
         return Readable(member, payload_type_of(opened.payload), job, hops=message.hop_count)
 
-    async def _healed(self, envelope: Envelope, look: Look) -> Look:
+    async def _healed(self, envelope: Envelope, look: ConversationSnapshot) -> ConversationSnapshot:
         """A memory of ids whose times lie in the future makes everything `stale`: older versions could write one."""
         if look.dropped_ms <= now_ms() + CLOCKS_APART_MS:
             return look
@@ -362,7 +370,7 @@ def _is_for_a_handler(message: InboundMessage) -> bool:
     return message.payload.get("type") != "system" and message.hop_count < LAST_HOP
 
 
-def _is_old(incoming: Incoming, look: Look) -> bool:
+def _is_old(incoming: Incoming, look: ConversationSnapshot) -> bool:
     """Whether it comes again, as far as the relay's order says so; what stands in quarantine was kept and stays, and what has waited at
     the relay was never taken in.
     """

@@ -25,26 +25,26 @@ MENDABLE_REASONS = OWNER_REASONS | GROUP_REASONS | SESSION_REASONS
 log = structlog.get_logger()
 
 
-class Hope(msgspec.Struct, frozen=True):
+class RetryTrigger(msgspec.Struct, frozen=True):
     """What has come; what waits for one of these may be mended, if it stands there for one of the reasons."""
 
     reasons: frozenset[str]
     things: tuple[str, ...]
 
 
-def owner_changed(owner_id: str) -> Hope:
+def owner_changed(owner_id: str) -> RetryTrigger:
     """A relation was established or restored, a device is listed, or a decision about keys was made."""
-    return Hope(OWNER_REASONS, (owner_id,))
+    return RetryTrigger(OWNER_REASONS, (owner_id,))
 
 
-def group_key_came(group_id: str) -> Hope:
+def group_key_came(group_id: str) -> RetryTrigger:
     """A group has a new key; what an older version has put there may be of any group."""
-    return Hope(GROUP_REASONS, (group_id, ""))
+    return RetryTrigger(GROUP_REASONS, (group_id, ""))
 
 
-def session_began(owner_id: str, session: bytes) -> Hope:
+def session_began(owner_id: str, session: bytes) -> RetryTrigger:
     """A session works now; what an older version has put there may be of any session of this owner."""
-    return Hope(SESSION_REASONS, (session_thing(owner_id, session), owner_id))
+    return RetryTrigger(SESSION_REASONS, (session_thing(owner_id, session), owner_id))
 
 
 def session_thing(owner_id: str, session: bytes) -> str:
@@ -57,9 +57,9 @@ def thing_of(message: Quarantined) -> str:
     return "" if message.reason in GROUP_REASONS else message.sender_id
 
 
-async def mark(quarantine: Quarantine, hope: Hope) -> int:
+async def mark(quarantine: Quarantine, trigger: RetryTrigger) -> int:
     """A supervisor is to try these again; how many. Raises RedisFailed."""
-    found = await quarantine.waiting_for(hope.things, sorted(hope.reasons))
+    found = await quarantine.waiting_for(trigger.things, sorted(trigger.reasons))
     await quarantine.want(found)
     return len(found)
 

@@ -80,7 +80,7 @@ class Room:
             turn.set()
 
 
-class Place:
+class Reservation:
     """One piece of work's way into a room: taken at most once, given back at the end."""
 
     def __init__(self, room: Room, size: int) -> None:

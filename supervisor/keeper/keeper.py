@@ -17,7 +17,7 @@ from structlog import get_logger
 
 from host import embedded
 from host.budgets import Budgets
-from host.children import Backoff, Children
+from host.children import Children, RestartBackoff
 from host.code_place import Code
 from supervisor.control.control_socket import control_path, listen_control, serve_control
 from supervisor.control.keeper_link import FORWARDED
@@ -53,8 +53,8 @@ class Timings:
         """In which a supervisor has left, whatever happens: supervisor/run/drain.py may take two fifths more than its time."""
         return drain_seconds * 1.4 + self.drain_margin
 
-    def backoff(self) -> Backoff:
-        return Backoff(self.backoff_base, self.backoff_cap, self.healthy_after)
+    def backoff(self) -> RestartBackoff:
+        return RestartBackoff(self.backoff_base, self.backoff_cap, self.healthy_after)
 
 
 @dataclass(frozen=True)

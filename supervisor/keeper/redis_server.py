@@ -7,7 +7,7 @@ import trio
 from structlog import get_logger
 
 from host import embedded
-from host.children import Backoff, Child, Children
+from host.children import Child, Children, RestartBackoff
 from host.code_place import Code
 
 
@@ -31,7 +31,7 @@ class PrivateRedis:
         sync_interval_seconds: float,
         lock_fd: int,
         children: Children,
-        backoff: Backoff,
+        backoff: RestartBackoff,
         code: Code,
     ) -> None:
         self._binary = binary

@@ -13,17 +13,17 @@ from dataclasses import dataclass, field
 import trio
 from structlog import get_logger
 
-from host.children import Backoff, Children
+from host.children import Children, RestartBackoff
 from host.code_place import Code, CodeGone, CodePlace
 from supervisor.control.control_socket import Answer, Request
-from supervisor.control.keeper_link import DRAIN, READY, RELOADING, RETIRE, State
+from supervisor.control.keeper_link import DRAIN, READY, RELOADING, RETIRE, ReportedState
 from supervisor.keeper.notify import WATCHER_VARIABLES, Notifier
 from supervisor.keeper.questions import ENDED
 from supervisor.keeper.supervisor_process import (
-    Generation,
+    SpawnContext,
     SupervisorArguments,
     SupervisorCommand,
-    Workshop,
+    SupervisorProcess,
     start_generation,
 )
 
@@ -64,7 +64,7 @@ class Supervision:
         redis_url: str | None,
         children: Children,
         notifier: Notifier,
-        backoff: Backoff,
+        backoff: RestartBackoff,
         upgrade_seconds: float,
         drain_seconds: float,
         silence_seconds: float,
@@ -75,14 +75,14 @@ class Supervision:
         handed_on = {name: value for name, value in environ.items() if name not in WATCHER_VARIABLES}
         code.way.note(handed_on)
         self._code = code
-        self._shop = Workshop(command, handed_on, http_socket, redis_url, children, silence_seconds)
+        self._shop = SpawnContext(command, handed_on, http_socket, redis_url, children, silence_seconds)
         self._notifier = notifier
         self._backoff = backoff
         self._upgrade_seconds = upgrade_seconds
         self._drain_seconds = drain_seconds
-        self._current: Generation | None = None
-        self._candidate: Generation | None = None
-        self._generations: set[Generation] = set()
+        self._current: SupervisorProcess | None = None
+        self._candidate: SupervisorProcess | None = None
+        self._generations: set[SupervisorProcess] = set()
         self._nursery: trio.Nursery | None = None
         self._upgrade: Upgrade | None = None
         self._ever_ready = False
@@ -174,7 +174,7 @@ class Supervision:
         else:
             self._tell("upgraded; the old generation took too long to leave and was killed", bad=True)
 
-    async def _wait_until_it_serves(self, new: Generation) -> None:
+    async def _wait_until_it_serves(self, new: SupervisorProcess) -> None:
         """Raises UpgradeFailed; then it is gone."""
         with trio.move_on_after(self._upgrade_seconds) as patience:
             async with trio.open_nursery() as nursery:
@@ -232,7 +232,7 @@ class Supervision:
                 ready_at = current.ready_at
                 return current.status, 0.0 if ready_at is None else trio.current_time() - ready_at
 
-    def _start(self, place: CodePlace, *, beside_another: bool) -> Generation:
+    def _start(self, place: CodePlace, *, beside_another: bool) -> SupervisorProcess:
         """Raises OSError."""
         assert self._nursery is not None  # noqa: S101 - `run` has opened it
         self._starts += 1
@@ -243,14 +243,14 @@ class Supervision:
         self._nursery.start_soon(self._accompany, generation)
         return generation
 
-    async def _accompany(self, generation: Generation) -> None:
+    async def _accompany(self, generation: SupervisorProcess) -> None:
         try:
             await generation.run()
         finally:
             self._passed_over_before += generation.passed_over
             self._generations.discard(generation)
 
-    def _hear(self, generation: Generation, state: State) -> None:
+    def _hear(self, generation: SupervisorProcess, state: ReportedState) -> None:
         if generation is not self._current:
             return
         if generation.ready_at is not None:

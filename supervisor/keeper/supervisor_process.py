@@ -15,7 +15,7 @@ from host.children import Child, Children
 from host.code_place import CodePlace
 from host.lines import LineReader
 from supervisor.control.control_socket import Answer, Request
-from supervisor.control.keeper_link import CONNECTED, PULSE, READY, STANDBY, State, from_supervisor
+from supervisor.control.keeper_link import CONNECTED, PULSE, READY, STANDBY, ReportedState, from_supervisor
 from supervisor.keeper.questions import Questions
 
 STACKS_SECONDS = 1.0
@@ -38,7 +38,7 @@ SupervisorCommand = Callable[[SupervisorArguments], list[str]]
 
 
 @dataclass(frozen=True)
-class Workshop:
+class SpawnContext:
     """What every generation is started with. `environ` is passed on unread."""
 
     command: SupervisorCommand
@@ -49,14 +49,14 @@ class Workshop:
     silence_seconds: float
 
 
-class Generation:
+class SupervisorProcess:
     """A running supervisor and the keeper's end of its line; made by `start_generation`."""
 
     def __init__(
         self,
         child: Child,
         control: trio.SocketStream,
-        on_state: Callable[["Generation", State], None],
+        on_state: Callable[["SupervisorProcess", ReportedState], None],
         silence_seconds: float,
     ) -> None:
         self.ready_at: float | None = None
@@ -124,7 +124,7 @@ class Generation:
         try:
             while data := await self._control.receive_some():
                 for message in self._lines.feed(data):
-                    if isinstance(message, State):
+                    if isinstance(message, ReportedState):
                         self._hear(message)
                     else:
                         self._questions.heard(message)
@@ -151,7 +151,7 @@ class Generation:
         await trio.sleep(STACKS_SECONDS)
         await self.kill()
 
-    def _hear(self, state: State) -> None:
+    def _hear(self, state: ReportedState) -> None:
         if state.state == PULSE:
             self._pulse_at = trio.current_time()
             if self.last_words == state.detail:
@@ -168,13 +168,13 @@ class Generation:
 
 
 def start_generation(
-    shop: Workshop,
-    on_state: Callable[[Generation, State], None],
+    shop: SpawnContext,
+    on_state: Callable[[SupervisorProcess, ReportedState], None],
     *,
     place: CodePlace,
     beside_another: bool,
     number: int,
-) -> Generation:
+) -> SupervisorProcess:
     """From this place, in a process group of its own, with its two sockets; it dies with this process. Raises OSError."""
     python = str(place.python)
     ours, theirs = socket.socketpair()
@@ -194,4 +194,4 @@ def start_generation(
         ours.close()
         raise
     control = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
-    return Generation(shop.children.adopt(process), control, on_state, shop.silence_seconds)
+    return SupervisorProcess(shop.children.adopt(process), control, on_state, shop.silence_seconds)

@@ -22,7 +22,7 @@ class Check(msgspec.Struct, frozen=True):
     detail: str
 
 
-class Snapshot(msgspec.Struct, frozen=True):
+class HealthSnapshot(msgspec.Struct, frozen=True):
     """The state at one turn of the loop. `turned_at`: time.monotonic()."""
 
     turned_at: float
@@ -39,7 +39,7 @@ class Health:
     """The latest snapshot, and whether it is fresh."""
 
     def __init__(self) -> None:
-        self._latest = Snapshot(time.monotonic(), (Check("start", ok=False, detail="starting"),))
+        self._latest = HealthSnapshot(time.monotonic(), (Check("start", ok=False, detail="starting"),))
 
     async def run(
         self,
@@ -49,7 +49,7 @@ class Health:
     ) -> None:
         """Take snapshots until cancelled. `show`: who else is told each time what was found."""
         while True:
-            self._latest = Snapshot(time.monotonic(), checks(), tuple(dead_threads()))
+            self._latest = HealthSnapshot(time.monotonic(), checks(), tuple(dead_threads()))
             if show is not None:
                 show(self._latest.checks)
             await trio.sleep(TICK_SECONDS)

@@ -20,7 +20,7 @@ from bus.telemetry.traces import current_span
 from bus.transport.acquire import acquire
 from bus.transport.backoff import Backoff
 from bus.transport.leases import LeaseKeeper
-from bus.transport.readers import Entry, StreamReader
+from bus.transport.readers import RedisStreamReader, StreamEntry
 from bus.transport.wire import RedisFailed
 from crypto.envelope import V1_1, V1_2
 from crypto.prekeys import Bundle
@@ -57,7 +57,7 @@ class Outbound:
         *,
         store: Store,
         outbox: Outbox,
-        reader: StreamReader,
+        reader: RedisStreamReader,
         leases: LeaseKeeper,
         keys: StoreKeys,
         recipients: Recipients,
@@ -139,7 +139,7 @@ class Outbound:
         if entry_id in self._under_way and entry_id not in self._commit_begun:
             self._under_way[entry_id].cancel()
 
-    async def give_back(self, entries: list[Entry]) -> None:
+    async def give_back(self, entries: list[StreamEntry]) -> None:
         """What was read and nobody has begun to send is offered again."""
         for entry in entries:
             try:
@@ -148,7 +148,7 @@ class Outbound:
             except (BadRecord, RedisFailed) as error:
                 log.warning("reply: not given back", entry=entry.id, reason=str(error))  # its lease runs out
 
-    async def _send_entry(self, entry: Entry) -> None:
+    async def _send_entry(self, entry: StreamEntry) -> None:
         """One entry of `replies`, until it is sent, given up or given back. While it waits it holds its lease and no slot."""
         self._leases.hold(entry.id)
         try:
@@ -162,7 +162,7 @@ class Outbound:
             self._commit_begun.discard(entry.id)
             del self._under_way[entry.id]
 
-    async def _attempt(self, entry: Entry) -> float | None:
+    async def _attempt(self, entry: StreamEntry) -> float | None:
         """Send it; None when that is done with, else how many seconds to wait at least: every step may be repeated."""
         await acquire(self._slots)
         try:
@@ -181,7 +181,7 @@ class Outbound:
             self._slots.release()
         return None
 
-    async def _send_record(self, entry: Entry, record: ReplyRecord) -> None:
+    async def _send_record(self, entry: StreamEntry, record: ReplyRecord) -> None:
         if not self._connection.is_trusted:
             await self._outbox.give_back_reply(entry.id, record.conversation_id)
             return
@@ -390,7 +390,7 @@ class Outbound:
             self.traces.refused(head.client_message_id, reason)
             log.error("reply: dead letter", job_id=record.job_id, place=record.place, reason=reason)
 
-    async def _drop_unreadable(self, entry: Entry) -> None:
+    async def _drop_unreadable(self, entry: StreamEntry) -> None:
         try:
             record = decode_reply_record(entry.fields["r"])
             conversation, answers = record.conversation_id, (record.job_id, record.place)

@@ -1,7 +1,7 @@
 """To whom the replies in a conversation go, as far as this process knows: a commit finds out if it is not so any more."""
 
 from bus.steps.store import Store
-from bus.steps.write_count import Generation
+from bus.steps.write_count import WriteCount
 from crypto.groups import GroupKeys
 from supervisor.outbound.pins import Pins
 from supervisor.peers.addressing import GROUP
@@ -16,15 +16,15 @@ Recipient = Owner | GroupKeys
 class Recipients:
     """Of one agent's conversations."""
 
-    def __init__(self, store: Store, owners: Owners, groups: Groups, generation: Generation) -> None:
+    def __init__(self, store: Store, owners: Owners, groups: Groups, write_count: WriteCount) -> None:
         self._pins = Pins(store)
         self._owners = owners
         self._groups = groups
-        self._generation = generation
+        self._write_count = write_count
 
     async def find(self, conversation_id: str) -> tuple[str, Recipient | None]:
         """The conversation's pinned kind, and to whom a reply in it goes; None: nobody may be written to."""
-        pins = await self._pins.find(conversation_id, self._generation.epoch)
+        pins = await self._pins.find(conversation_id, self._write_count.epoch)
         if pins is None:
             return "", None
         kind, person = pins

@@ -12,7 +12,7 @@ import msgspec
 
 from bus.records.records import Payload
 from bus.steps.store import SessionWrite, now_ms
-from bus.steps.write_count import Generation
+from bus.steps.write_count import WriteCount
 from crypto.envelope import seal_ratchet
 from crypto.errors import CannotSend, TooLarge, Unreadable
 from crypto.groups import GroupKeys, seal_group_message
@@ -86,13 +86,13 @@ class Sealer:
     """Encrypts for one agent."""
 
     def __init__(
-        self, sessions: Sessions, owners: Owners, device: LocalDevice, metrics: Metrics, generation: Generation
+        self, sessions: Sessions, owners: Owners, device: LocalDevice, metrics: Metrics, write_count: WriteCount
     ) -> None:
         self._sessions = sessions
         self._owners = owners
         self._device = device
         self._metrics = metrics
-        self._generation = generation
+        self._write_count = write_count
 
     def locked(self, peers: list[Peer]) -> AbstractAsyncContextManager[None]:
         """Hold the records of these devices from reading to commit."""
@@ -116,7 +116,7 @@ class Sealer:
     @property
     def epoch(self) -> int:
         """Of the sessions that may be sent with; it is raised when Redis went back."""
-        return self._generation.epoch
+        return self._write_count.epoch
 
     async def missing(self, to: Addressed, peers: list[Peer]) -> dict[str, Bundle] | None:
         """Bundles of the owner's devices, fetched when one of them needs a session that what we know of it cannot begin; else None.
@@ -144,7 +144,7 @@ class Sealer:
 
     def _is_given_up(self, record: DeviceRecord) -> bool:
         """Whether there are sessions, none of which may be sent on since this state, or what is known of them, went back."""
-        return bool(record.sessions) and (record.current is None or record.sessions[-1].epoch < self._generation.epoch)
+        return bool(record.sessions) and (record.current is None or record.sessions[-1].epoch < self._write_count.epoch)
 
     async def _fetched(self, owner: Owner) -> dict[str, Bundle]:
         try:
@@ -172,7 +172,7 @@ class Sealer:
     async def _seal_for_person(
         self, to: Addressed, owner: Owner, peers: list[Peer], bundles: Mapping[str, Bundle]
     ) -> SealedFor:
-        epoch = self._generation.epoch
+        epoch = self._write_count.epoch
         loaded: dict[str, Loaded] = {}
         records: dict[str, DeviceRecord] = {}
         for peer in peers:
@@ -217,7 +217,7 @@ class Sealer:
             )
         except ValueError:
             raise CannotSeal("payload_without_json_form") from None
-        return SealedFor(sealed, [], [], self._generation.epoch)
+        return SealedFor(sealed, [], [], self._write_count.epoch)
 
     def unanswered(self, sealed: SealedFor) -> int:
         """How many messages went to a device without an answer, when it is time to ask for one; else 0."""
@@ -234,7 +234,7 @@ class Sealer:
 
     def _goes_on(self, record: DeviceRecord, to: Addressed, device_id: str, now: int) -> bool:
         """Whether the device gets this in a session that there is; an offer goes into one that is open already."""
-        epoch = self._generation.epoch
+        epoch = self._write_count.epoch
         if device_id == to.new_session_with:
             return has_open_offer(record, epoch=epoch, now_ms=now)
         return record.may_send(epoch, now)
@@ -246,7 +246,7 @@ class Sealer:
 
         A session that follows others names no one-time prekey: what was handed out last may be gone at the device.
         """
-        now, epoch = now_ms(), self._generation.epoch
+        now, epoch = now_ms(), self._write_count.epoch
         if self._goes_on(record, to, device_id, now):
             return record
         is_renewal, bundle = bool(record.sessions), fetched or _known(record, owner, device_id, now)

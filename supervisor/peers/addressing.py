@@ -6,7 +6,7 @@ of a conversation that is pinned must agree with the pin.
 
 from typing import Final
 
-from bus.steps.store import Look
+from bus.steps.store import ConversationSnapshot
 from crypto.envelope import V1_1, Envelope, check_recipient
 from crypto.errors import Reason, Unreadable
 from supervisor.relay.frames import ArtifactResponse, MessageNew
@@ -15,7 +15,9 @@ GROUP: Final = "group"
 KINDS: Final = frozenset({"h2a", GROUP, "h2h"})
 
 
-def check_addressed(frame: MessageNew | ArtifactResponse, envelope: Envelope, look: Look, agent_id: str) -> None:
+def check_addressed(
+    frame: MessageNew | ArtifactResponse, envelope: Envelope, look: ConversationSnapshot, agent_id: str
+) -> None:
     """Raises Unreadable `unsupported_version` (v1.1 outside a group, anything else in one) or `not_for_us`."""
     told = told_kind(frame)
     kind = look.kind or told or (GROUP if envelope.v == V1_1 else "h2a")
@@ -37,7 +39,7 @@ def told_kind(frame: MessageNew | ArtifactResponse) -> str | None:
     return kind if kind in KINDS else None
 
 
-def _check_group(envelope: Envelope, look: Look, agent_id: str) -> None:
+def _check_group(envelope: Envelope, look: ConversationSnapshot, agent_id: str) -> None:
     if envelope.to == agent_id:
         raise Unreadable(Reason.NOT_FOR_US, "not addressed to the group")
     check_recipient(envelope, agent_id, envelope.to if look.person is None else look.person)

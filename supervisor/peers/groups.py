@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from bus.records.records import InboundMessage
-from bus.steps.store import Look, now_ms
+from bus.steps.store import ConversationSnapshot, now_ms
 from bus.steps.vault import StoreIsNewer, Vault, Versioned
 from bus.transport.wire import MENDABLE, RedisFailed
 from crypto.envelope import Envelope, verify_signature
@@ -96,7 +96,7 @@ def sent_ms(envelope: Envelope) -> int:
     return max(1, message_ms(envelope.client_message_id))
 
 
-def check_not_stale(envelope: Envelope, look: Look) -> None:
+def check_not_stale(envelope: Envelope, look: ConversationSnapshot) -> None:
     """Nothing but the memory of ids keeps a v1.1 envelope from being read twice (PROTOCOL §5.1).
 
     Raises Unreadable `stale` (it may be one that was forgotten) or `malformed` (dated in the future).

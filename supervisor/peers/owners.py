@@ -12,17 +12,17 @@ import msgspec
 import structlog
 import trio
 
-from bus.steps.store import Look, now_ms
+from bus.steps.store import ConversationSnapshot, now_ms
 from bus.steps.vault import Vault, Versioned
-from bus.steps.write_count import Generation
+from bus.steps.write_count import WriteCount
 from bus.transport.client import Commands
 from crypto import strict_base64
 from crypto.errors import Unreadable
 from crypto.grants import (
     Change,
-    Entry,
     Grant,
     KeyChangePolicy,
+    LedgerEntry,
     Status,
     check_grant,
     devices_seen,
@@ -92,7 +92,7 @@ class _Decoded(msgspec.Struct, frozen=True):
 
     sealed: bytes
     owner: Owner
-    looked_at: Commands | None
+    verified_connection: Commands | None
 
     def __repr__(self) -> str:
         return f"_Decoded(owner_id={self.owner.owner_id!r}, …)"
@@ -108,7 +108,7 @@ class Owners:
         rest: Rest,
         policy: KeyChangePolicy,
         *,
-        generation: Generation,
+        write_count: WriteCount,
         on_change: Callable[[str], None] = lambda _owner_id: None,
     ) -> None:
         """`policy`: what happens when an owner shows another pair than the pinned one. `on_change` is told whose grant changed."""
@@ -116,7 +116,7 @@ class Owners:
         self._ledger = ledger
         self._rest = rest
         self._policy = policy
-        self._generation = generation
+        self._write_count = write_count
         self._on_change = on_change
         self._reading = Shared[None](REFRESH_AGAIN_SECONDS)
         self._unlisted_until: dict[str, float] = {}
@@ -134,24 +134,24 @@ class Owners:
         Not read, it is right unless somebody has changed it since: the commit finds it stale, and then it is read. Who commits after
         another look reads it again: Redis may have gone back.
         """
-        kept, looked_at = self._decoded.get(owner_id), self._generation.looked_at
-        if kept is not None and looked_at is not None and kept.looked_at is looked_at:
+        kept, verified_connection = self._decoded.get(owner_id), self._write_count.verified_connection
+        if kept is not None and verified_connection is not None and kept.verified_connection is verified_connection:
             return kept.owner
         return await self.find(owner_id)
 
     def _opened(self, owner_id: str, version: int, sealed: bytes | None) -> Owner | None:
-        kept, looked_at = self._decoded.pop(owner_id, None), self._generation.looked_at
+        kept, verified_connection = self._decoded.pop(owner_id, None), self._write_count.verified_connection
         if kept is not None and (kept.owner.row_version, kept.sealed) == (version, sealed):
             owner: Owner | None = kept.owner
         else:
             owner = _decode(self._vault.open_owner(owner_id, version, sealed))
         if owner is not None and sealed is not None:
-            self._decoded[owner_id] = _Decoded(sealed, owner, looked_at)
+            self._decoded[owner_id] = _Decoded(sealed, owner, verified_connection)
             if len(self._decoded) > MOST_DECODED:
                 self._decoded.popitem(last=False)
         return owner
 
-    async def looked_up(self, owner_id: str, look: Look) -> Owner | None:
+    async def looked_up(self, owner_id: str, look: ConversationSnapshot) -> Owner | None:
         """The row of an owner as a look has found it; for an unknown one the relations are read once more (frames may be missed)."""
         known = self._opened(owner_id, look.owner_version, look.owner_sealed)
         if known is not None:
@@ -263,7 +263,7 @@ class Owners:
 
     def _entries(
         self, known: Owner | None, relation: Relation, change: Change, member: Member | None
-    ) -> Iterator[Entry]:
+    ) -> Iterator[LedgerEntry]:
         """What a relation changes: the status or the scopes first, then the keys. Who is known from a group has a pin already.
 
         A new row comes with its pin at once, so that no message falls between the two.
@@ -275,7 +275,7 @@ class Owners:
         shown = member.pinned if unpinned and member is not None else _pair_of(relation)
         if grant is None:
             pin = None if shown is None else keys_seen(entry.grant, shown, self._policy, entry.at_ms)
-            yield entry if pin is None else Entry(entry.at_ms, entry.change, pin.grant)
+            yield entry if pin is None else LedgerEntry(entry.at_ms, entry.change, pin.grant)
             return
         if (entry.grant.status, entry.grant.scopes) != (grant.status, grant.scopes):
             yield entry
@@ -299,7 +299,7 @@ class Owners:
                     self._on_change(owner_id)
                 return
 
-    async def _put(self, read: Versioned, row: Owner | None, entry: Entry | None) -> bool:
+    async def _put(self, read: Versioned, row: Owner | None, entry: LedgerEntry | None) -> bool:
         if entry is None:
             return row is None or await self._vault.put_owner(row.owner_id, read, row.encode())
         changed = Owner(entry.grant, 0 if row is None else row.devices_fetched_ms)

@@ -68,7 +68,7 @@ class FoundPrekeys(msgspec.Struct, frozen=True):
 NO_PREKEYS = FoundPrekeys(None, None)
 
 
-class Prekeys:
+class OwnPrekeys:
     """The prekeys of one agent."""
 
     def __init__(

@@ -12,9 +12,9 @@ import structlog
 import trio
 
 from bus.records.sealing import SealBroken
-from bus.steps.store import Look, SessionWrite
+from bus.steps.store import ConversationSnapshot, SessionWrite
 from bus.steps.vault import StoreIsNewer, Vault
-from bus.steps.write_count import Generation
+from bus.steps.write_count import WriteCount
 from bus.transport.acquire import acquire
 from bus.transport.client import Commands
 from crypto.errors import NewerFormat, Unreadable
@@ -41,7 +41,7 @@ class Loaded(msgspec.Struct, frozen=True):
 
 
 class _Kept(msgspec.Struct, frozen=True):
-    """A record as this process has committed it, and under which epoch. `looked_at`: when a message did, on which
+    """A record as this process has committed it, and under which epoch. `verified_connection`: when a message did, on which
     connection had been looked last.
     """
 
@@ -49,7 +49,7 @@ class _Kept(msgspec.Struct, frozen=True):
     record: DeviceRecord
     version: int
     epoch: int
-    looked_at: Commands | None = None
+    verified_connection: Commands | None = None
 
     def __repr__(self) -> str:
         return f"_Kept(version={self.version}, epoch={self.epoch}, …)"
@@ -58,9 +58,9 @@ class _Kept(msgspec.Struct, frozen=True):
 class Sessions:
     """The records of one agent."""
 
-    def __init__(self, vault: Vault, generation: Generation) -> None:
+    def __init__(self, vault: Vault, write_count: WriteCount) -> None:
         self._vault = vault
-        self._generation = generation
+        self._write_count = write_count
         self._locks: dict[Peer, trio.Lock] = {}
         self._kept_signed_prekeys: frozenset[int] | None = None
         self._decoded: OrderedDict[Peer, _Kept] = OrderedDict()
@@ -88,16 +88,16 @@ class Sessions:
         moved = self._moved_here(peer)
         if moved is None:
             return await self.load(peer)
-        self._decoded[peer] = msgspec.structs.replace(self._decoded[peer], looked_at=None)
+        self._decoded[peer] = msgspec.structs.replace(self._decoded[peer], verified_connection=None)
         return moved
 
     def _moved_here(self, peer: Peer) -> Loaded | None:
-        kept, generation = self._decoded.get(peer), self._generation
-        if kept is None or kept.looked_at is None or kept.looked_at is not generation.looked_at:
+        kept, verified = self._decoded.get(peer), self._write_count.verified_connection
+        if kept is None or kept.verified_connection is None or kept.verified_connection is not verified:
             return None
-        return Loaded(kept.record, kept.version, kept.epoch) if kept.epoch == generation.epoch else None
+        return Loaded(kept.record, kept.version, kept.epoch) if kept.epoch == self._write_count.epoch else None
 
-    def looked_up(self, peer: Peer, look: Look) -> Loaded:
+    def looked_up(self, peer: Peer, look: ConversationSnapshot) -> Loaded:
         """The record that was read together with a look at the conversation; the caller holds its lock."""
         self._doubt_what_is_older(peer, look.session_version)
         return self._open(peer, look.session_version, look.session_sealed, look.session_epoch)
@@ -105,9 +105,9 @@ class Sessions:
     def _doubt_what_is_older(self, peer: Peer, version: int) -> None:
         """What this process has committed is gone: sent with, the session would use its keys a second time (P4)."""
         kept = self._decoded.get(peer)
-        if kept is not None and version < kept.version and kept.epoch == self._generation.epoch:
+        if kept is not None and version < kept.version and kept.epoch == self._write_count.epoch:
             log.error("session: older than what was stored", owner=peer[0], device=peer[1], version=version)
-            self._generation.is_doubted = True
+            self._write_count.is_doubted = True
 
     def seal(self, peer: Peer, read: Loaded, record: DeviceRecord) -> SessionWrite:
         """The record as the successor of the one read; becomes true with its commit."""
@@ -130,7 +130,7 @@ class Sessions:
 
     def taken_in(self, write: SessionWrite, record: DeviceRecord) -> None:
         """The same of a message that came: most likely the next to move it is its answer, from here."""
-        self._keep(write, record, self._generation.looked_at)
+        self._keep(write, record, self._write_count.verified_connection)
 
     async def never_send_on_again(self, peer: Peer, now_ms: int) -> bool:
         """None of the sessions that there are is sent on; whether that is news. Without the record's lock: who holds it finds its version
@@ -138,7 +138,7 @@ class Sessions:
         """
         while True:
             read = self._open(peer, *await self._vault.read_session(*peer))
-            record = never_sent_on_again(read.record, epoch=self._generation.epoch, now_ms=now_ms)
+            record = never_sent_on_again(read.record, epoch=self._write_count.epoch, now_ms=now_ms)
             if record is read.record:
                 return False
             write = self.seal(peer, read, record)
@@ -146,9 +146,11 @@ class Sessions:
                 self.committed(write, record)
                 return True
 
-    def _keep(self, write: SessionWrite, record: DeviceRecord, looked_at: Commands | None) -> None:
+    def _keep(self, write: SessionWrite, record: DeviceRecord, verified_connection: Commands | None) -> None:
         peer = (write.owner_id, write.device_id)
-        self._decoded[peer] = _Kept(write.sealed, record, write.version + 1, self._generation.epoch, looked_at)
+        self._decoded[peer] = _Kept(
+            write.sealed, record, write.version + 1, self._write_count.epoch, verified_connection
+        )
         self._decoded.move_to_end(peer)
         while len(self._decoded) > MOST_DECODED:
             self._decoded.popitem(last=False)

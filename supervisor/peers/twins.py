@@ -17,7 +17,7 @@ from crypto.identity import LocalDevice
 from crypto.prekeys import Bundle, bundle_from_json, check_bundle
 from supervisor.observe.health import Check
 from supervisor.observe.metrics import Metrics
-from supervisor.peers.prekeys import Prekeys
+from supervisor.peers.prekeys import OwnPrekeys
 from supervisor.relay.rest import Rest, RestFailed
 
 log = structlog.get_logger()
@@ -86,7 +86,7 @@ class TwinWatch:
 
     def __init__(
         self,
-        prekeys: Prekeys,
+        prekeys: OwnPrekeys,
         rest: Rest,
         *,
         device: LocalDevice,

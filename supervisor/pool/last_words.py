@@ -18,7 +18,7 @@ _STACK = re.compile(r'(?:Current thread|Thread) 0x[0-9a-f]+|  File "[^"]*", line
 _PLACE = re.compile(r'  File "([^"]*)", line (\d+) in ')
 
 
-class LastWords:
+class StderrTail:
     """The last lines, oldest first."""
 
     def __init__(self) -> None:

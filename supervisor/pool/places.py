@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import trio
 
 from bus.records.control import StartFailed
-from host.children import Backoff
+from host.children import RestartBackoff
 from supervisor.pool.process import Stage, WorkerExit, WorkerProcess
 from supervisor.pool.recycling import RecycleLimits
 from supervisor.pool.worker_order import WorkerOrder
@@ -42,7 +42,7 @@ class Place:
     """`life`: who takes its jobs, None between two. `left`: the pool has become smaller."""
 
     number: int
-    backoff: Backoff
+    backoff: RestartBackoff
     life: Life | None = None
     failure: StartFailed | None = None
     left: bool = False

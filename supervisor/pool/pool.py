@@ -13,7 +13,7 @@ import trio
 from structlog.typing import FilteringBoundLogger
 
 from bus.records.control import FromWorker, Heartbeat, Observation, Ready, StartFailed
-from host.children import Backoff
+from host.children import RestartBackoff
 from host.strays import become_subreaper, end_strays, reap_soon
 from supervisor.pool.autoscale import Autoscale, Bounds, Load
 from supervisor.pool.crash_loop import CrashLoop, CrashLoopStatus, death_of
@@ -292,9 +292,9 @@ class Pool:
             return seconds
         return max(seconds, self._settings.backoff_last_seconds * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load
 
-    def _new_backoff(self) -> Backoff:
+    def _new_backoff(self) -> RestartBackoff:
         settings = self._settings
-        return Backoff(settings.backoff_first_seconds, settings.backoff_last_seconds, settings.healthy_seconds)
+        return RestartBackoff(settings.backoff_first_seconds, settings.backoff_last_seconds, settings.healthy_seconds)
 
     # Lives
 

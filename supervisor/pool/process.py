@@ -32,7 +32,7 @@ from bus.records.control import (
     from_worker,
 )
 from host.lines import LineReader
-from supervisor.pool.last_words import LastWords
+from supervisor.pool.last_words import StderrTail
 from supervisor.pool.worker_order import Spawned, WorkerOrder, spawn
 
 RECEIVE_BYTES = 65536
@@ -111,7 +111,7 @@ class WorkerProcess:
         self.drained: Drained | None = None
         self.crashed: Crashed | None = None
         self.began_at = trio.current_time()
-        self.last_words = LastWords()
+        self.last_words = StderrTail()
         self._order = order
         self._number = number
         self._log = log.bind(worker=consumer)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bus.records.sealing import BusKey
-from host.code_place import CodePlace, Way
+from host.code_place import CodePlace, ProgramPath
 from host.current_directory import current_directory
 from host.process_end import ProcessEnd
 from host.strays import COOKIE
@@ -55,7 +55,7 @@ class WorkerOrder:
     environ: Mapping[str, str] = field(repr=False)
     directory: Path | None = None
     python: str = sys.executable
-    way: Way | None = None
+    way: ProgramPath | None = None
     times: WorkerTimes = WorkerTimes()
     report_files: bool = False
 

@@ -12,7 +12,7 @@ LATELY_SECONDS = 60.0
 NO_REPLICATION = "0" * 40
 
 
-class Server(msgspec.Struct, frozen=True):
+class ServerIdentity(msgspec.Struct, frozen=True):
     """As `INFO` tells; `former`: the replication id before this one."""
 
     run_id: str = ""
@@ -25,13 +25,13 @@ class Server(msgspec.Struct, frozen=True):
         return f"{self.run_id}:{self.replication}"
 
 
-def server_of(info: bytes) -> Server:
+def server_of(info: bytes) -> ServerIdentity:
     """From the answer of `INFO`, which has at least the sections server and replication."""
     lines = info.decode("ascii", "replace").splitlines()
     facts = dict(line.split(":", 1) for line in lines if ":" in line)
-    return Server(facts.get("run_id", ""), facts.get("master_replid", ""), facts.get("master_replid2", ""))
+    return ServerIdentity(facts.get("run_id", ""), facts.get("master_replid", ""), facts.get("master_replid2", ""))
 
 
-def goes_on(seen: Server, now: Server) -> bool:
+def goes_on(seen: ServerIdentity, now: ServerIdentity) -> bool:
     """Whether `now` is the process of `seen`, which begins another history and gives up none. `seen`: within the last minute."""
     return seen.run_id != "" and seen.run_id == now.run_id and now.former == NO_REPLICATION

@@ -13,7 +13,7 @@ import trio
 
 from bus.records.records import BadRecord, JobRecord
 from bus.steps.policies import PolicyStore
-from bus.steps.recovery import Held, Pending, Reclaim, Reclaimed, Recovery
+from bus.steps.recovery import HeldEntries, Pending, Reclaim, Reclaimed, Recovery
 from bus.steps.store import Store
 from bus.transport.client import RedisClient
 from bus.transport.leases import LEASE_SECONDS
@@ -25,7 +25,7 @@ from supervisor.recovery.redis_trouble import said_trouble
 from supervisor.relay.own_words import OwnWords
 
 INTERVAL_SECONDS = 1.0
-OFFICE_SECONDS = 5.0
+RECLAIMER_LEASE_SECONDS = 5.0
 UPKEEP_EVERY = 60
 JUMP_SECONDS = 2.0
 AUDIT_AFTER_MS = 60_000  # a conversation that has been busy for so long is looked at
@@ -77,7 +77,7 @@ class Reclaimer:
                     log.warning("redis: a consumer group was gone and is made again")
                 connects = self._client.connects
                 now_ms = await self._watch_clock()  # by all: after a jump anybody may get the office
-                if await self._recovery.office.hold(int(OFFICE_SECONDS * 1000)):
+                if await self._recovery.lease.hold(int(RECLAIMER_LEASE_SECONDS * 1000)):
                     await self._work(turn, now_ms)
                 turn += 1
                 trouble.over()
@@ -145,16 +145,16 @@ class Reclaimer:
         self._lead_seconds = lead_seconds
         return now_ms
 
-    async def _release_all(self, held: Held, consumer: str) -> None:
+    async def _release_all(self, held: HeldEntries, consumer: str) -> None:
         for pending in await self._recovery.pending(held, consumer=consumer):
             await self._release(held, pending, Reclaim())
 
-    async def _release_silent(self, held: Held) -> None:
+    async def _release_silent(self, held: HeldEntries) -> None:
         silent = Reclaim(idle_ms=int(LEASE_SECONDS * 1000))
         for pending in await self._recovery.pending(held, idle_ms=silent.idle_ms):
             await self._release(held, pending, silent)
 
-    async def _release(self, held: Held, pending: Pending, how: Reclaim) -> None:
+    async def _release(self, held: HeldEntries, pending: Pending, how: Reclaim) -> None:
         if held is self._recovery.jobs:
             how = msgspec.structs.replace(how, apology=await self._apology())
         try:
@@ -174,7 +174,7 @@ class Reclaimer:
             return None
         return lambda job: self._words.apology(job, text)
 
-    def _count(self, held: Held, reclaimed: Reclaimed, consumer: str) -> None:
+    def _count(self, held: HeldEntries, reclaimed: Reclaimed, consumer: str) -> None:
         kind = "job" if held is self._recovery.jobs else "reply"
         if reclaimed.outcome == "restarted":
             self._metrics.reclaimed.labels(kind).inc()

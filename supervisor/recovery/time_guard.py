@@ -18,12 +18,12 @@ import trio
 
 from bus.records.keys import Keys
 from bus.records.sealing import StoreKeys
-from bus.steps.write_count import Found, Generation, Proof
+from bus.steps.write_count import Found, Proof, WriteCount
 from bus.transport.client import Commands, RedisClient
 from bus.transport.wire import ConnectionReplaced, RedisFailed
 from host.boot import boot_id
 from supervisor.observe.metrics import Metrics
-from supervisor.recovery.continuity import LATELY_SECONDS, Server, goes_on, server_of
+from supervisor.recovery.continuity import LATELY_SECONDS, ServerIdentity, goes_on, server_of
 from supervisor.recovery.redis_trouble import said_trouble
 from supervisor.recovery.standstill import Pace, Standstill
 from supervisor.recovery.witness import NoWitness, Witness, open_witness, witness_name
@@ -55,7 +55,7 @@ class TimeGuard:
         self,
         client: RedisClient,
         keys: Keys,
-        generation: Generation,
+        write_count: WriteCount,
         metrics: Metrics,
         *,
         state_dir: Path,
@@ -64,7 +64,7 @@ class TimeGuard:
     ) -> None:
         self._client = client
         self._keys = keys
-        self._generation = generation
+        self._write_count = write_count
         self._metrics = metrics
         self._file = state_dir / FILE
         self._is_private = is_private
@@ -75,7 +75,7 @@ class TimeGuard:
         self._noted = Seen()
         self._has_begun = False
         self._looking = trio.Lock()
-        self._server = Server()
+        self._server = ServerIdentity()
         self._connection = -1
         self._looked_seconds = float("-inf")
         self._standstill = Standstill()
@@ -95,11 +95,11 @@ class TimeGuard:
         """Before anything is sent: compare with what was seen before this process. Raises RedisFailed."""
         self._seen = await trio.to_thread.run_sync(_read, self._file)
         if self._seen is not None:
-            self._generation.seen(self._seen.count)
-            self._generation.epoch = max(self._generation.epoch, self._seen.epoch)
+            self._write_count.seen(self._seen.count)
+            self._write_count.epoch = max(self._write_count.epoch, self._seen.epoch)
             self._standstill.pace = self._seen.pace if self._seen.boot == boot_id() else None
         if self._witness is not None:
-            self._generation.on_commit = self._witness.note
+            self._write_count.on_commit = self._witness.note
         await self.look_again()
 
     def relay_dated(self, date: RelayDate | None) -> None:
@@ -108,7 +108,7 @@ class TimeGuard:
         """
         if date is not None and (seconds := self._standstill.heard(date)):
             self._stood_still = seconds
-            self._generation.is_doubted = True
+            self._write_count.is_doubted = True
 
     async def look_again(self) -> None:
         """A commit found an older count or another epoch, or the connection is a new one. Raises RedisFailed."""
@@ -124,9 +124,9 @@ class TimeGuard:
         server = await self._server_on(here, connection)
         proof = self._proof_of(server)
         stood_still, reason = self._stood_still, self._certain_reason()
-        highest, epoch = self._generation.highest, self._generation.epoch
-        found = await self._generation.check(here, self._keys, proof, certainly_back=reason is not None)
-        is_others = self._has_begun and self._generation.epoch > epoch  # another supervisor was first
+        highest, epoch = self._write_count.highest, self._write_count.epoch
+        found = await self._write_count.check(here, self._keys, proof, certainly_back=reason is not None)
+        is_others = self._has_begun and self._write_count.epoch > epoch  # another supervisor was first
         unproven = self._unproven_reason(found, proof, stood_still, is_certain=reason is not None)
         if self._stood_still == stood_still:
             self._stood_still = 0.0
@@ -136,7 +136,7 @@ class TimeGuard:
             log.warning(
                 "redis: nothing proves that it has lost nothing; sessions are started anew",
                 reason=unproven,
-                epoch=self._generation.epoch,
+                epoch=self._write_count.epoch,
             )
         elif found is not Found.SAME or is_others:
             self._metrics.went_back.inc()
@@ -145,14 +145,14 @@ class TimeGuard:
                 "redis: went back in time; sessions are started anew",
                 reason=reason or self._reason_of(found),
                 seen=highest,
-                epoch=self._generation.epoch,
+                epoch=self._write_count.epoch,
             )
-        self._generation.looked_at = here
+        self._write_count.verified_connection = here
         self._has_begun = True
         self._server, self._connection, self._looked_seconds = server, connection, trio.current_time()
         replication = "" if self._is_private else server.replication
         pace = self._standstill.pace
-        self._seen = Seen(self._generation.highest, self._generation.epoch, replication, boot_id(), pace)
+        self._seen = Seen(self._write_count.highest, self._write_count.epoch, replication, boot_id(), pace)
         await self._note(self._seen)
 
     async def run(self) -> None:
@@ -167,7 +167,7 @@ class TimeGuard:
             else:
                 trouble.over()
 
-    async def _server_on(self, here: Commands, connection: int) -> Server:
+    async def _server_on(self, here: Commands, connection: int) -> ServerIdentity:
         """Who answers there. The history of one that is given may change while it runs."""
         if self._is_private and connection == self._connection:
             return self._server
@@ -175,7 +175,7 @@ class TimeGuard:
         answers = [await here.command("INFO", section) for section in ("server", "replication")]
         return server_of(b"".join(answer for answer in answers if isinstance(answer, bytes)))
 
-    def _proof_of(self, server: Server) -> Proof:
+    def _proof_of(self, server: ServerIdentity) -> Proof:
         if not self._is_private:
             is_lately = trio.current_time() - self._looked_seconds < LATELY_SECONDS
             return Proof(server.name, (self._server.name,) if is_lately and goes_on(self._server, server) else ())
@@ -231,7 +231,7 @@ def open_guard(
     settings: SupervisorSettings,
     client: RedisClient,
     keys: Keys,
-    generation: Generation,
+    write_count: WriteCount,
     *,
     metrics: Metrics,
     store_keys: StoreKeys,
@@ -248,7 +248,7 @@ def open_guard(
                 remedy="docs/security.md",
             )
     return TimeGuard(
-        client, keys, generation, metrics, state_dir=settings.state_dir, is_private=is_private, witness=witness
+        client, keys, write_count, metrics, state_dir=settings.state_dir, is_private=is_private, witness=witness
     )
 
 

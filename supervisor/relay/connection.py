@@ -95,7 +95,7 @@ class RelayAddress(msgspec.Struct, frozen=True):
         return f"{scheme}://{parts.netloc}{parts.path}/ws/agent?agent_id={self.agent_id}"
 
 
-class Slot(Protocol):
+class SlotHolder(Protocol):
     """What allows this supervisor to be connected (supervisor/relay/slots.py)."""
 
     async def take(self) -> None:
@@ -132,7 +132,7 @@ class Connection:
         self,
         address: RelayAddress,
         metrics: Metrics,
-        slot: Slot,
+        slot: SlotHolder,
         *,
         on_frame: Callable[[FromRelay], None],
         on_connected: Callable[[RelayDate | None], None],

@@ -13,7 +13,7 @@ import msgspec
 import structlog
 import trio
 
-from bus.steps.slots import Held, Holder, SlotStore
+from bus.steps.slots import HeldSlot, Holder, SlotStore
 from bus.transport.wire import RedisFailed
 from host.instance import Instance
 
@@ -25,7 +25,7 @@ ABANDONED_SECONDS = 0.8
 log = structlog.get_logger()
 
 
-class Slots:
+class ConnectionSlot:
     """One supervisor's part in the slots of its agent."""
 
     def __init__(self, store: SlotStore, instance: Instance, *, ask_for_poll: Callable[[], None]) -> None:
@@ -38,7 +38,7 @@ class Slots:
         self._order = trio.Lock()
         self._wake = trio.Event()
         self._changed = trio.Event()
-        self._seen: Held | None = None
+        self._seen: HeldSlot | None = None
         self._expired: dict[str, float] = {}
         self._doubts: dict[int, bool] = {}
         self.number = 0
@@ -207,7 +207,7 @@ class Slots:
         now = trio.current_time()
         return [holder for holder, since in self._expired.items() if now - since >= ABANDONED_SECONDS]
 
-    async def _free_the_dead(self, held: Held) -> bool:
+    async def _free_the_dead(self, held: HeldSlot) -> bool:
         """What a process of this host held that is gone is free at once."""
         freed = False
         for slot in held.slots:
@@ -219,7 +219,7 @@ class Slots:
                 freed = True
         return freed
 
-    def _note(self, held: Held) -> None:
+    def _note(self, held: HeldSlot) -> None:
         now = trio.current_time()
         expired = {slot.holder.holder for slot in held.slots if slot.holder is not None and not slot.leased}
         self._expired = {holder: self._expired.get(holder, now) for holder in expired - {self._me.holder}}

@@ -18,10 +18,10 @@ from bus.steps.recovery import Recovery
 from bus.steps.slots import SlotStore
 from bus.steps.store import Store
 from bus.steps.vault import Vault
-from bus.steps.write_count import Generation
+from bus.steps.write_count import WriteCount
 from bus.transport.client import RedisClient
 from bus.transport.leases import LeaseKeeper
-from bus.transport.readers import LiveSubscriber, StreamReader
+from bus.transport.readers import LiveSubscriber, RedisStreamReader
 from bus.transport.wire import RedisFailed
 from bus.views.backlog import Backlog
 from bus.views.overview import Overview
@@ -31,7 +31,7 @@ from host.budgets import UNLIMITED_REDIS_BYTES, Budgets, IntakeBudgets, StoreBud
 from host.instance import Instance
 from supervisor.inbound.inbound import Inbound
 from supervisor.inbound.overflow import Overflow
-from supervisor.inbound.reading import Reader
+from supervisor.inbound.reading import FrameReader
 from supervisor.observe.health import Check
 from supervisor.observe.metrics import Metrics
 from supervisor.outbound.delivery import Delivery
@@ -44,7 +44,7 @@ from supervisor.peers.grant_ledger import GrantLedger
 from supervisor.peers.groups import Groups
 from supervisor.peers.members import Members
 from supervisor.peers.owners import Owners
-from supervisor.peers.prekeys import Prekeys
+from supervisor.peers.prekeys import OwnPrekeys
 from supervisor.peers.relations import Relations
 from supervisor.peers.sessions import Sessions
 from supervisor.peers.twins import TwinWatch
@@ -71,7 +71,7 @@ from supervisor.relay.frames import (
 from supervisor.relay.own_words import OwnWords
 from supervisor.relay.relay_date import RelayDate
 from supervisor.relay.rest import Rest
-from supervisor.relay.slots import Slots
+from supervisor.relay.slots import ConnectionSlot
 from supervisor.run.readiness import bus_check, prekeys_check, relay_check
 from supervisor.run.shared_work import shared_work
 from supervisor.run.starting import Patience
@@ -99,19 +99,19 @@ class Parts:
         names = Keys(settings.agent_id)
         self._client = client
         self.metrics = metrics
-        self.generation = Generation()
-        self.store = Store(client, settings.agent_id, instance.name, self.generation, settings.most_waiting)
+        self.write_count = WriteCount()
+        self.store = Store(client, settings.agent_id, instance.name, self.write_count, settings.most_waiting)
         self.store.budgets = StoreBudgets.of(settings.redis_memory_bytes or UNLIMITED_REDIS_BYTES)
         intake = IntakeBudgets.of(Budgets.here(settings.memory_bytes).intake_bytes)
         rest.page_bytes = intake.page_bytes
-        self.outbox = Outbox(client, settings.agent_id, instance.name, self.generation)
-        self.guard = open_guard(settings, client, names, self.generation, metrics=metrics, store_keys=keys)
+        self.outbox = Outbox(client, settings.agent_id, instance.name, self.write_count)
+        self.guard = open_guard(settings, client, names, self.write_count, metrics=metrics, store_keys=keys)
         self.guard.on_back = self._ask_for_poll
         policies = PolicyStore(client, names, keys.bus)
         words = OwnWords(keys.bus, settings.agent_id)
         sent_times = SentTimes()
         vault = Vault(client, names, keys.state)
-        self.slots = Slots(
+        self.slots = ConnectionSlot(
             SlotStore(client, names, settings.max_connections), instance, ask_for_poll=self._ask_for_poll
         )
         self.connection = Connection(
@@ -123,19 +123,19 @@ class Parts:
             self.ledger,
             rest,
             KeyChangePolicy(settings.key_change),
-            generation=self.generation,
+            write_count=self.write_count,
             on_change=self._on_grant_changed,
         )
         self.relations = Relations(self.owners, on_read=self._ask_for_poll)
-        sessions = Sessions(vault, self.generation)
-        self.prekeys = Prekeys(
+        sessions = Sessions(vault, self.write_count)
+        self.prekeys = OwnPrekeys(
             vault,
             names.signed_prekeys,
             names.one_time_prekeys,
             device=device,
             rest=rest,
             on_kept=sessions.keep_only_dropped_of,
-            epoch=lambda: self.generation.epoch,
+            epoch=lambda: self.write_count.epoch,
         )
         self.twins = TwinWatch(self.prekeys, rest, device=device, metrics=metrics, speaks=lambda: self.slots.speaks)
         self.groups = Groups(
@@ -147,7 +147,7 @@ class Parts:
             metrics=metrics,
             on_key=self._on_group_key,
         )
-        self.sealer = Sealer(sessions, self.owners, device, metrics, self.generation)
+        self.sealer = Sealer(sessions, self.owners, device, metrics, self.write_count)
         self.streams = Streams(
             device, keys.bus, self.connection, self.outbox, metrics, speaks=lambda: self.slots.speaks
         )
@@ -156,7 +156,7 @@ class Parts:
         )
         self.inbound = Inbound(
             store=self.store,
-            reader=Reader(
+            reader=FrameReader(
                 store=self.store,
                 sessions=sessions,
                 owners=self.owners,
@@ -164,7 +164,7 @@ class Parts:
                 prekeys=self.prekeys,
                 device=device,
                 keys=keys,
-                generation=self.generation,
+                write_count=self.write_count,
                 metrics=metrics,
             ),
             sessions=sessions,
@@ -189,10 +189,10 @@ class Parts:
         )
         self.overflow = Overflow(self.store, Quarantine(client, names), DeadLetters(client, names), metrics)
         first = settings.first_sync_seconds
-        self.second_chances, self.held, self.catchup = shared_work(
+        self.quarantine_retrier, self.held, self.catchup = shared_work(
             client, instance, self.store, self.inbound, self.owners, rest=rest, metrics=metrics, sync_seconds=first
         )
-        self.reader = StreamReader(client, stream=names.replies, group=REPLIES_GROUP, consumer=instance.name)
+        self.reader = RedisStreamReader(client, stream=names.replies, group=REPLIES_GROUP, consumer=instance.name)
         self.leases = LeaseKeeper(
             client.url,
             client.scripts,
@@ -208,7 +208,7 @@ class Parts:
             reader=self.reader,
             leases=self.leases,
             keys=keys,
-            recipients=Recipients(self.store, self.owners, self.groups, self.generation),
+            recipients=Recipients(self.store, self.owners, self.groups, self.write_count),
             sealer=self.sealer,
             streams=self.streams,
             connection=self.connection,
@@ -271,7 +271,7 @@ class Parts:
         """What runs from start to end."""
         return [
             self.inbound.run,
-            lambda: self.second_chances.run(self.catchup.caught_up),
+            lambda: self.quarantine_retrier.run(self.catchup.caught_up),
             self.overflow.run,
             self.held.run,
             self.guard.run,
@@ -344,13 +344,13 @@ class Parts:
         self.catchup.connected()
 
     def _on_grant_changed(self, owner_id: str) -> None:
-        self.second_chances.owner_changed(owner_id)
+        self.quarantine_retrier.owner_changed(owner_id)
 
     def _on_group_key(self, group_id: str) -> None:
-        self.second_chances.group_key_came(group_id)
+        self.quarantine_retrier.group_key_came(group_id)
 
     def _on_session(self, owner_id: str, session: bytes) -> None:
-        self.second_chances.session_began(owner_id, session)
+        self.quarantine_retrier.session_began(owner_id, session)
 
     def _on_redis_limit(self, most_bytes: int) -> None:
         if most_bytes > 0:

@@ -1,14 +1,14 @@
 """What must hold of the relay's side for a supervisor to be ready, each with its reason."""
 
 from bus.transport.leases import LeaseKeeper
-from bus.transport.readers import LiveSubscriber, StreamReader
+from bus.transport.readers import LiveSubscriber, RedisStreamReader
 from supervisor.observe.health import SILENT_SECONDS, Check
-from supervisor.peers.prekeys import Prekeys
+from supervisor.peers.prekeys import OwnPrekeys
 from supervisor.relay.connection import Connection, State
-from supervisor.relay.slots import Slots
+from supervisor.relay.slots import ConnectionSlot
 
 
-def relay_check(connection: Connection, slots: Slots) -> Check:
+def relay_check(connection: Connection, slots: ConnectionSlot) -> Check:
     """An authenticated connection that is heard; or a standby, to whom the relay says nothing."""
     silent = connection.heard_seconds_ago
     if slots.is_standby:
@@ -19,13 +19,13 @@ def relay_check(connection: Connection, slots: Slots) -> Check:
     return Check("relay", ok=silent < SILENT_SECONDS, detail=f"heard {silent:.0f} s ago")
 
 
-def prekeys_check(prekeys: Prekeys) -> Check:
+def prekeys_check(prekeys: OwnPrekeys) -> Check:
     """Without published prekeys nobody can begin a session with us."""
     published = prekeys.published.is_set()
     return Check("prekeys", ok=published, detail="published" if published else prekeys.problem)
 
 
-def bus_check(*parts: LeaseKeeper | StreamReader | LiveSubscriber) -> Check:
+def bus_check(*parts: LeaseKeeper | RedisStreamReader | LiveSubscriber) -> Check:
     """Those who wait in Redis with connections of their own: what keeps one from its work, by its reason (RedisFailed.reason)."""
     troubles = [f"{part.thread_name}: {part.trouble}" for part in parts if part.trouble]
     return Check(

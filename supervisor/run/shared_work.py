@@ -5,13 +5,13 @@ from functools import partial
 from bus.steps.held import Notes
 from bus.steps.letters import Quarantine
 from bus.steps.store import Store
-from bus.steps.work_lease import Office
+from bus.steps.work_lease import WorkLease
 from bus.transport.client import RedisClient
 from host.instance import Instance
 from supervisor.inbound.catchup import Catchup
-from supervisor.inbound.held import Held
+from supervisor.inbound.held import HeldFetcher
 from supervisor.inbound.inbound import Inbound
-from supervisor.inbound.quarantine_retrier import SecondChances
+from supervisor.inbound.quarantine_retrier import QuarantineRetrier
 from supervisor.observe.metrics import Metrics
 from supervisor.peers.owners import Owners
 from supervisor.relay.rest import Rest
@@ -27,22 +27,22 @@ def shared_work(
     rest: Rest,
     metrics: Metrics,
     sync_seconds: int,
-) -> tuple[SecondChances, Held, Catchup]:
+) -> tuple[QuarantineRetrier, HeldFetcher, Catchup]:
     """The three that read again, each with an office of its own. `sync_seconds`: how far back the first sync goes."""
     names = store.keys
-    office = partial(Office, client, holder=instance.name, knows_dead=instance.knows_dead)
+    lease = partial(WorkLease, client, holder=instance.name, knows_dead=instance.knows_dead)
     return (
-        SecondChances(
+        QuarantineRetrier(
             Quarantine(client, names),
-            office(names.office("retry")),
+            lease(names.work_lease("retry")),
             inbound=inbound,
             owners=owners,
             rest=rest,
             metrics=metrics,
         ),
-        Held(
+        HeldFetcher(
             store,
-            office(names.office("fetch")),
+            lease(names.work_lease("fetch")),
             notes=Notes(client, names),
             inbound=inbound,
             rest=rest,
@@ -50,7 +50,7 @@ def shared_work(
         ),
         Catchup(
             store,
-            office(names.office("poll")),
+            lease(names.work_lease("poll")),
             rest=rest,
             inbound=inbound,
             metrics=metrics,

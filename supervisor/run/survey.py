@@ -22,7 +22,7 @@ from supervisor.observe.metrics import Metrics
 from supervisor.pool.places import WorkerStatus
 from supervisor.pool.process import Stage
 from supervisor.pool.workforce import Workforce
-from supervisor.relay.slots import Slots
+from supervisor.relay.slots import ConnectionSlot
 from supervisor.run.fullness import Fullness
 
 LOOK_SECONDS = 2.0
@@ -43,7 +43,7 @@ class Survey:
         backlog: Backlog,
         overview: Overview,
         workforce: Workforce,
-        slots: Slots,
+        slots: ConnectionSlot,
         store: Store,
         metrics: Metrics,
         instance: str,

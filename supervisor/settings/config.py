@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bus.settings import shared
-from bus.settings.reader import Reader, Setting, SettingsError, number, one_of, whole_number
+from bus.settings.reader import Setting, SettingsError, SettingsReader, number, one_of, whole_number
 from bus.settings.redis_tls import REDIS_CA, REDIS_CERT, REDIS_KEY
 from bus.settings.shared import (
     AGENT_ID,
@@ -44,9 +44,9 @@ __all__ = [
     "BUS_KEY",
     "REDIS_URL",
     "KeeperSettings",
+    "LoneWorkerSettings",
     "SettingsError",
     "SupervisorSettings",
-    "WorkerSettings",
     "agent_id_of",
 ]
 
@@ -162,7 +162,7 @@ class KeeperSettings:
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "KeeperSettings":
         """Raises SettingsError."""
-        reader = Reader(environ)
+        reader = SettingsReader(environ)
         agent_id = agent_id_of(reader)
         settings = cls(
             agent_id=agent_id,
@@ -221,7 +221,7 @@ class SupervisorSettings:
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "SupervisorSettings":
         """Raises SettingsError: also when Redis is a given one and there is no store key (PROTOCOL §5.11)."""
-        reader = Reader(environ)
+        reader = SettingsReader(environ)
         agent_id = agent_id_of(reader)
         redis_url = parsers.given_redis_url(reader)
         base_url = reader.required(BASE_URL, parsers.base_url, "")
@@ -272,7 +272,7 @@ class SupervisorSettings:
 
 
 @dataclass(frozen=True)
-class WorkerSettings:
+class LoneWorkerSettings:
     """What `hashee-agent worker`, a worker away from its supervisor, needs."""
 
     agent_id: str
@@ -283,9 +283,9 @@ class WorkerSettings:
     log: LogSettings
 
     @classmethod
-    def from_environ(cls, environ: Mapping[str, str]) -> "WorkerSettings":
+    def from_environ(cls, environ: Mapping[str, str]) -> "LoneWorkerSettings":
         """Raises SettingsError."""
-        reader = Reader(environ)
+        reader = SettingsReader(environ)
         settings = cls(
             agent_id=agent_id_of(reader),
             redis_url=Secret(shared.redis_url_of(reader)),
@@ -301,7 +301,7 @@ class WorkerSettings:
 
 def log_settings(environ: Mapping[str, str]) -> LogSettings:
     """For the commands that need nothing else. Raises SettingsError."""
-    reader = Reader(environ)
+    reader = SettingsReader(environ)
     settings = _log_settings(reader)
     reader.finish()
     return settings
@@ -309,7 +309,7 @@ def log_settings(environ: Mapping[str, str]) -> LogSettings:
 
 def control_directories(environ: Mapping[str, str]) -> tuple[Path, Path]:
     """State and runtime directory, one of which holds the control socket. Raises SettingsError."""
-    reader = Reader(environ)
+    reader = SettingsReader(environ)
     directory = state_dir_of(reader, agent_id_of(reader))
     reader.finish()
     return directory, runtime_dir_of(environ)
@@ -317,7 +317,7 @@ def control_directories(environ: Mapping[str, str]) -> tuple[Path, Path]:
 
 def http_address(environ: Mapping[str, str]) -> tuple[str, int]:
     """Where the status page listens. Raises SettingsError."""
-    reader = Reader(environ)
+    reader = SettingsReader(environ)
     address = (reader.required(HTTP_HOST, parsers.host, ""), reader.required(HTTP_PORT, whole_number(0, 65535), 0))
     reader.finish()
     return address
@@ -330,7 +330,7 @@ def default_handler(environ: Mapping[str, str]) -> str:
     return ECHO_HANDLER
 
 
-def _recycle_limits(reader: Reader) -> RecycleLimits:
+def _recycle_limits(reader: SettingsReader) -> RecycleLimits:
     soft, hard = reader.required(WORKER_MEMORY, parsers.memory_bytes, (0, 0))
     return RecycleLimits(
         jobs=reader.required(WORKER_MAX_JOBS, whole_number(0, 1_000_000_000), 0),
@@ -340,14 +340,14 @@ def _recycle_limits(reader: Reader) -> RecycleLimits:
     )
 
 
-def _log_settings(reader: Reader) -> LogSettings:
+def _log_settings(reader: SettingsReader) -> LogSettings:
     return LogSettings(
         level=shared.log_level_of(reader),
         format=shared.log_format_of(reader),
     )
 
 
-def state_dir_of(reader: Reader, agent_id: str) -> Path:
+def state_dir_of(reader: SettingsReader, agent_id: str) -> Path:
     """HASHEE_STATE_DIR, else systemd's StateDirectory=, else the user's own state directory; in a lent one a folder of ours."""
     given = reader.optional(STATE_DIR, parsers.absolute_path)
     if given is None and (systemd := reader.environ.get("STATE_DIRECTORY")):

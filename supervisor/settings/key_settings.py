@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bus.settings.reader import Malformed, Reader, Setting, one_of
+from bus.settings.reader import Malformed, Setting, SettingsReader, one_of
 from crypto.identity import IdentityKeys
 from crypto.keystore import Keystore
 from supervisor.settings import parsers
@@ -58,7 +58,7 @@ class KeySettings:
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "KeySettings":
         """Raises SettingsError."""
-        reader = Reader(environ)
+        reader = SettingsReader(environ)
         agent_id = agent_id_of(reader)
         settings = cls(
             agent_id=agent_id,
@@ -76,13 +76,13 @@ class KeySettings:
 
 def read_private_keys(environ: Mapping[str, str]) -> FoundKeys:
     """For the commands. Raises SettingsError."""
-    reader = Reader(environ)
+    reader = SettingsReader(environ)
     found = find_private_keys(reader, agent_id_of(reader))
     reader.finish()
     return found
 
 
-def find_private_keys(reader: Reader, agent_id: str) -> FoundKeys:
+def find_private_keys(reader: SettingsReader, agent_id: str) -> FoundKeys:
     """From the environment, else from the keystore; what is wrong stands in `reader` then."""
     path = keystore_path(reader, agent_id)
     in_environment = reader.is_given(X25519_PRIVATE) or reader.is_given(ED25519_PRIVATE)
@@ -107,7 +107,7 @@ def find_private_keys(reader: Reader, agent_id: str) -> FoundKeys:
     return FoundKeys(Secret(x25519_private), Secret(ed25519_seed), str(path))
 
 
-def keystore_path(reader: Reader, agent_id: str) -> Path | None:
+def keystore_path(reader: SettingsReader, agent_id: str) -> Path | None:
     """HASHEE_KEYSTORE, else the place in the user's home, if there is one."""
     given = reader.environ.get(KEYSTORE.name, "").strip()
     if given:

@@ -6,7 +6,7 @@ from pathlib import Path
 from nacl.bindings import crypto_sign_seed_keypair
 
 from bus.settings import shared as shared_settings
-from bus.settings.reader import Malformed, Parser, Reader, base64_bytes, matching, whole_number
+from bus.settings.reader import Malformed, Parser, SettingsReader, base64_bytes, matching, whole_number
 from bus.settings.url_parts import HOST, PORT, TEXT, host_of, is_loopback, port_of
 from supervisor.pool.autoscale import Bounds
 from supervisor.settings.secrets import Secret
@@ -65,7 +65,7 @@ def ed25519_seed(text: str) -> Secret[bytes]:
     return Secret(seed)
 
 
-def given_redis_url(reader: Reader) -> Secret[str] | None:
+def given_redis_url(reader: SettingsReader) -> Secret[str] | None:
     """With its certificates; None where the private Redis is used."""
     url = shared_settings.given_redis_url_of(reader)
     return None if url is None else Secret(url)

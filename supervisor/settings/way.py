@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from bus.settings.reader import Malformed, Reader, Setting
+from bus.settings.reader import Malformed, Setting, SettingsReader
 from bus.settings.url_parts import HOST, HOW_TO_ENCODE, LOGIN, PORT, host_of, is_loopback, netloc, port_of
 from supervisor.settings.secrets import Secret
 
@@ -77,7 +77,7 @@ class Way:
 DIRECTLY = Way()
 
 
-def find_way(reader: Reader, base_url: str) -> Way:
+def find_way(reader: SettingsReader, base_url: str) -> Way:
     """The way to the relay; what is wrong stands in `reader` then."""
     parts = urlsplit(base_url)
     host = parts.hostname or ""
@@ -120,7 +120,7 @@ def _matches(host: str, port: int, entry: str) -> bool:
         return bool(name) and (host == name or host.endswith(f".{name}"))
 
 
-def _find_proxy(reader: Reader, host: str, port: int) -> Proxy | None:
+def _find_proxy(reader: SettingsReader, host: str, port: int) -> Proxy | None:
     given = reader.optional(PROXY, lambda text: NONE if text == NONE else parse_proxy(text))
     if is_loopback(host):
         return None
@@ -134,7 +134,7 @@ def _find_proxy(reader: Reader, host: str, port: int) -> Proxy | None:
     return None
 
 
-def _find_trust(reader: Reader) -> ssl.SSLContext:
+def _find_trust(reader: SettingsReader) -> ssl.SSLContext:
     """A context that checks certificates and names. Not the library's default one, which would write TLS' keys to $SSLKEYLOGFILE."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if reader.is_given(CERT_FILE) or reader.is_given(CERT_DIR):

@@ -16,7 +16,7 @@ from bus.steps.policies import Policies
 from bus.steps.recovery import Recovery
 from bus.steps.store import Arrival, Intake, SessionWrite, Source, Store
 from bus.transport.client import RedisClient, open_redis
-from bus.transport.readers import Entry, StreamReader
+from bus.transport.readers import RedisStreamReader, StreamEntry
 
 AGENT = "01906abc-0000-7000-8000-000000000001"
 PEER = ("person", "device")
@@ -33,7 +33,7 @@ class Bus:
     store: Store
     outbox: Outbox
     recovery: Recovery
-    replies: StreamReader
+    replies: RedisStreamReader
     session_version: int = 0
 
     @property
@@ -59,7 +59,7 @@ class Bus:
             self.session_version += 1
         return outcome
 
-    async def commit(self, entry: Entry, cmid: str, *, version: int | None = None, rate: float = 0) -> Commit:
+    async def commit(self, entry: StreamEntry, cmid: str, *, version: int | None = None, rate: float = 0) -> Commit:
         """Commit the reply of an entry, as if it had been encrypted with the session of `version`."""
         read = self.session_version if version is None else version
         record = decode_reply_record(entry.fields["r"])
@@ -82,7 +82,7 @@ class Bus:
 async def open_bus(url: str, supervisor: str = "supervisor-1") -> AsyncIterator[Bus]:
     async with open_redis(url) as client:
         store = Store(client, AGENT, supervisor)
-        replies = StreamReader(client, stream=store.keys.replies, group=REPLIES_GROUP, consumer=supervisor)
+        replies = RedisStreamReader(client, stream=store.keys.replies, group=REPLIES_GROUP, consumer=supervisor)
         await replies.make_group()
         replies.start()
         try:

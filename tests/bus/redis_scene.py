@@ -17,10 +17,10 @@ from bus.steps.outbox import Outbox
 from bus.steps.policies import Policies, PolicyStore
 from bus.steps.recovery import Recovery
 from bus.steps.store import MOST_WAITING_IN_ALL, Store
-from bus.steps.write_count import Found, Generation, Proof
+from bus.steps.write_count import Found, Proof, WriteCount
 from bus.transport.client import Commands
 from bus.transport.lua import Argument, Scripts
-from bus.transport.readers import Entry, decode_entries
+from bus.transport.readers import StreamEntry, decode_entries
 from bus.transport.wire import Value, Wire, failure
 from tests.bus.builders import AGENT, BUS_KEY
 from tests.bus.memory.world import size_of
@@ -59,7 +59,7 @@ class DirectClient:
         self._wire.close()
 
 
-async def read_one(commands: Commands, stream: str, group: str, consumer: str) -> Entry | None:
+async def read_one(commands: Commands, stream: str, group: str, consumer: str) -> StreamEntry | None:
     """What is new in a stream, without waiting for it."""
     command = ("XREADGROUP", "GROUP", group, consumer, "COUNT", 1, "STREAMS", stream, ">")
     return next(iter(decode_entries(await commands.command(*command))), None)
@@ -88,19 +88,19 @@ class RedisSupervisor:
         self.name = name
         self.commands = commands
         self.keys = Keys(AGENT)
-        self.generation = Generation()
-        self.store: Inbound = Store(commands, AGENT, name, self.generation, most_waiting_in_all)
-        self.outbox: Outbound = Outbox(commands, AGENT, name, self.generation)
+        self.write_count = WriteCount()
+        self.store: Inbound = Store(commands, AGENT, name, self.write_count, most_waiting_in_all)
+        self.outbox: Outbound = Outbox(commands, AGENT, name, self.write_count)
         self.recovery: Reclaiming = Recovery(commands, self.keys, name)
         self.dead: Letters = DeadLetters(commands, self.keys)
         self.quarantine: Unread = Quarantine(commands, self.keys)
         self.notes: Waiting = Notes(commands, self.keys)
 
-    async def take_reply(self) -> Entry | None:
+    async def take_reply(self) -> StreamEntry | None:
         return await read_one(self.commands, self.keys.replies, REPLIES_GROUP, self.name)
 
     async def check(self, proof: Proof = SERVER, *, certainly_back: bool = False) -> Found:
-        return await self.generation.check(self.commands, self.keys, proof, certainly_back=certainly_back)
+        return await self.write_count.check(self.commands, self.keys, proof, certainly_back=certainly_back)
 
 
 @dataclass
@@ -187,16 +187,16 @@ class RedisScene:
         keys = self.keys
         conversations = [self._id(name) for name in self._names() if self._kind(name) == "conv"]
         commands: list[tuple[Argument, ...]] = [
-            ("GET", keys.generation),
+            ("GET", keys.write_count),
             ("GET", keys.waiting),
             ("ZRANGE", keys.busy, 0, -1),
         ]
         for one in conversations:
             commands += [("HMGET", keys.conversation(one), "entry", "reply"), ("ZCARD", keys.mailbox(one))]
-        generation, waiting, busy, *rest = self.client.ask_all(commands)
+        write_count, waiting, busy, *rest = self.client.ask_all(commands)
         under_way = cast("list[list[bytes | None]]", rest[::2])
         return Facts(
-            generation=int(cast("bytes | None", generation) or 0),
+            write_count=int(cast("bytes | None", write_count) or 0),
             waiting=int(cast("bytes | None", waiting) or 0),
             in_mailboxes=sum(cast("list[int]", rest[1::2])),
             busy=frozenset(name.decode() for name in cast("list[bytes]", busy)),

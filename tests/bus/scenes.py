@@ -14,8 +14,8 @@ import msgspec
 from bus.records.records import Job
 from bus.steps.policies import Policies
 from bus.steps.store import MOST_WAITING_IN_ALL
-from bus.steps.write_count import Found, Generation, Proof
-from bus.transport.readers import Entry
+from bus.steps.write_count import Found, Proof, WriteCount
+from bus.transport.readers import StreamEntry
 from tests.bus.builders import AGENT, BUS_KEY
 from tests.bus.memory.inbound import MemoryNotes, MemoryQuarantine, MemoryStore
 from tests.bus.memory.outbound import MemoryOutbox
@@ -63,7 +63,7 @@ def at_once(coroutine: Coroutine[Any, Any, Result]) -> Result:
 class Facts(msgspec.Struct, frozen=True):
     """What a bus says of itself, and what it should say by what lies in it."""
 
-    generation: int
+    write_count: int
     waiting: int
     in_mailboxes: int
     busy: frozenset[str]
@@ -93,9 +93,9 @@ class Supervisor(Protocol):
     dead: Letters
     quarantine: Unread
     notes: Waiting
-    generation: Generation
+    write_count: WriteCount
 
-    async def take_reply(self) -> Entry | None: ...
+    async def take_reply(self) -> StreamEntry | None: ...
 
     async def check(self, proof: Proof = SERVER, *, certainly_back: bool = False) -> Found:
         """At the start and after a reconnect: has Redis gone back?"""
@@ -141,37 +141,37 @@ class MemorySupervisor:
     def __init__(self, world: World, name: str, most_waiting_in_all: int) -> None:
         self.name = name
         self._world = world
-        self.generation = Generation()
-        self.store: Inbound = MemoryStore(world, self.generation, most_waiting_in_all)
-        self._outbox = MemoryOutbox(world, name, self.generation)
+        self.write_count = WriteCount()
+        self.store: Inbound = MemoryStore(world, self.write_count, most_waiting_in_all)
+        self._outbox = MemoryOutbox(world, name, self.write_count)
         self.outbox: Outbound = self._outbox
         self.recovery: Reclaiming = MemoryRecovery(world, name)
         self.dead: Letters = MemoryLetters(world)
         self.quarantine: Unread = MemoryQuarantine(world)
         self.notes: Waiting = MemoryNotes(world)
 
-    async def take_reply(self) -> Entry | None:
+    async def take_reply(self) -> StreamEntry | None:
         return await self._outbox.take()
 
     async def check(self, proof: Proof = SERVER, *, certainly_back: bool = False) -> Found:
-        world, mine = self._world, self.generation
+        world, mine = self._world, self.write_count
         found = Found.OLDER if certainly_back or mine.is_doubted else self._found(proof)
         world.server = proof.server
         if found is not Found.SAME:
             if world.epoch <= mine.epoch:
                 world.epoch = mine.epoch + 1
-            world.generation = max(world.generation, mine.highest) + 1
+            world.write_count = max(world.write_count, mine.highest) + 1
             world.commits = max(world.commits, mine.commits, proof.commits)
         mine.epoch, mine.is_doubted = max(mine.epoch, world.epoch), False
-        mine.seen(world.generation)
+        mine.seen(world.write_count)
         mine.committed(world.commits)
         return found
 
     def _found(self, proof: Proof) -> Found:
-        world, mine = self._world, self.generation
-        if world.generation < mine.highest or world.epoch < mine.epoch or world.commits < mine.commits:
+        world, mine = self._world, self.write_count
+        if world.write_count < mine.highest or world.epoch < mine.epoch or world.commits < mine.commits:
             return Found.OLDER
-        if world.server == proof.server or (world.server is None and world.generation == 0):
+        if world.server == proof.server or (world.server is None and world.write_count == 0):
             return Found.SAME
         if world.server in proof.may_follow:
             return Found.OLDER if world.commits < proof.commits else Found.SAME
@@ -211,7 +211,7 @@ class MemoryScene:
             if at.has_job or at.reply is not None or at.sent is not None
         )
         loads = dict(world.loads())
-        return Facts(world.generation, world.waiting_in_all(), world.waiting_in_all(), busy, busy, loads, loads)
+        return Facts(world.write_count, world.waiting_in_all(), world.waiting_in_all(), busy, busy, loads, loads)
 
     async def leftovers(self) -> list[str]:
         return [

@@ -9,7 +9,7 @@ from bus.steps.outbox import Commit, Committed
 from bus.steps.policies import Policies
 from bus.steps.recovery import Reclaim, Reclaimed
 from bus.steps.store import Intake, SessionWrite, Source
-from bus.transport.readers import Entry
+from bus.transport.readers import StreamEntry
 from tests.bus.builders import CONVERSATION, PEER, arrival_of, job_of, reply, signed_id_of, text_of
 from tests.bus.scenes import Scene, Supervisor, Worker
 
@@ -102,14 +102,14 @@ class Talk:
     async def next_seq(self) -> int:
         return (await self.supervisor.store.look(CONVERSATION, PEER, bytes(8))).next_seq
 
-    async def take_reply(self) -> Entry:
+    async def take_reply(self) -> StreamEntry:
         entry = await self.supervisor.take_reply()
         assert entry is not None
         return entry
 
     async def commit(
         self,
-        entry: Entry,
+        entry: StreamEntry,
         cmid: str,
         *,
         version: int | None = None,
@@ -128,12 +128,12 @@ class Talk:
             answers=(record.job_id, record.place),
             record=outbox_record(cmid, record.conversation_id),
             sessions=[SessionWrite(*PEER, read, b"sealed")] if sessions is None else sessions,
-            epoch=self.supervisor.generation.epoch if epoch is None else epoch,
+            epoch=self.supervisor.write_count.epoch if epoch is None else epoch,
             rate_per_second=rate,
             stream_id=ends_stream,
         )
 
-    async def start_stream(self, entry: Entry, stream_id: str, *, rate: float = 0) -> Commit:
+    async def start_stream(self, entry: StreamEntry, stream_id: str, *, rate: float = 0) -> Commit:
         """Commit what needs no acknowledgement."""
         record = decode_reply_record(entry.fields["r"])
         return await self.supervisor.outbox.commit(
@@ -158,9 +158,9 @@ class Talk:
 
     async def reclaim(self, how: Reclaim | None = None) -> list[Reclaimed]:
         """Every job that a worker holds."""
-        office, why = self.supervisor.recovery, how or Reclaim()
-        found = await office.pending(office.jobs, idle_ms=why.idle_ms)
-        return [await office.reclaim(office.jobs, pending, why) for pending in found]
+        lease, why = self.supervisor.recovery, how or Reclaim()
+        found = await lease.pending(lease.jobs, idle_ms=why.idle_ms)
+        return [await lease.reclaim(lease.jobs, pending, why) for pending in found]
 
     async def start_due(self) -> int:
         return await self.supervisor.recovery.start_due(await self.supervisor.store.now_ms())

@@ -8,9 +8,9 @@ from crypto.errors import Reason
 from crypto.grants import (
     FIRST_PREVIOUS,
     Change,
-    Entry,
     Grant,
     KeyChangePolicy,
+    LedgerEntry,
     Status,
     check_grant,
     check_scope,
@@ -115,7 +115,7 @@ def test_a_whole_log_holds() -> None:
     log = _log()
     assert verify_ledger(KEY, log, log[-1][1]) is None
     assert verify_ledger(KEY, [], FIRST_PREVIOUS) is None
-    assert Entry.decode(log[0][0]).change is Change.SUSPENDED
+    assert LedgerEntry.decode(log[0][0]).change is Change.SUSPENDED
 
 
 def test_every_edit_of_a_log_shows() -> None:
@@ -134,4 +134,4 @@ def test_stored_grants_round_trip_and_broken_ones_are_malformed() -> None:
     assert Grant.decode(grant.encode()) == grant
     for broken in (b"", b"\x80", grant.encode()[:-1], grant.encode().replace(b"active", b"wicked")):
         assert reason_of(lambda broken=broken: Grant.decode(broken)) is Reason.MALFORMED  # type: ignore[misc]
-        assert reason_of(lambda broken=broken: Entry.decode(broken)) is Reason.MALFORMED  # type: ignore[misc]
+        assert reason_of(lambda broken=broken: LedgerEntry.decode(broken)) is Reason.MALFORMED  # type: ignore[misc]

@@ -101,7 +101,7 @@ ROWS: dict[str, Row] = {
         )
     ),
     "bus/transport/leases.py:LeaseKeeper._run": waits_in_redis,
-    "bus/transport/readers.py:StreamReader.read": held(
+    "bus/transport/readers.py:RedisStreamReader.read": held(
         (Kind.REDIS, WAITING),
         (Kind.PAGES, f"{PAGES}::test_jobs_that_were_read_and_not_received_come_again_whatever_the_free_slots_are"),
     ),
@@ -115,7 +115,7 @@ ROWS: dict[str, Row] = {
         )
     ),
     "supervisor/outbound/outbound.py:Outbound._take": waits_in_redis,
-    "supervisor/inbound/held.py:Held.run": in_redis,
+    "supervisor/inbound/held.py:HeldFetcher.run": in_redis,
     "supervisor/inbound/overflow.py:Overflow.run": in_redis,
     "supervisor/inbound/overflow.py:Overflow._relieve": in_redis,
     "supervisor/recovery/reclaimer.py:Reclaimer.run": held(
@@ -128,10 +128,10 @@ ROWS: dict[str, Row] = {
             "tests/supervisor/recovery/test_redis_watch.py::test_what_redis_refuses_is_red_by_its_reason_until_it_is_mended",
         )
     ),
-    "supervisor/inbound/quarantine_retrier.py:SecondChances._hear": in_redis,
-    "supervisor/inbound/quarantine_retrier.py:SecondChances._until_marked": in_redis,
-    "supervisor/inbound/quarantine_retrier.py:SecondChances._obey": in_redis,
-    "supervisor/relay/slots.py:Slots.run": in_redis,
+    "supervisor/inbound/quarantine_retrier.py:QuarantineRetrier._hear": in_redis,
+    "supervisor/inbound/quarantine_retrier.py:QuarantineRetrier._until_marked": in_redis,
+    "supervisor/inbound/quarantine_retrier.py:QuarantineRetrier._obey": in_redis,
+    "supervisor/relay/slots.py:ConnectionSlot.run": in_redis,
     "supervisor/recovery/time_guard.py:TimeGuard.run": in_redis,
     "workers/runner.py:Runner._take": held((Kind.REDIS, TAKING)),
     "workers/runner.py:Runner._be_seen": in_redis,
@@ -151,7 +151,7 @@ ROWS: dict[str, Row] = {
             "tests/supervisor/inbound/test_catchup.py::test_everything_after_the_cursor_is_taken_in_page_by_page",
         )
     ),
-    "supervisor/peers/prekeys.py:Prekeys.keep": held((Kind.REDIS, ALL_LOOPS), (Kind.RELAY, RELAY_LOOPS)),
+    "supervisor/peers/prekeys.py:OwnPrekeys.keep": held((Kind.REDIS, ALL_LOOPS), (Kind.RELAY, RELAY_LOOPS)),
     "supervisor/peers/relations.py:Relations._read": held((Kind.REDIS, ALL_LOOPS), (Kind.RELAY, RELAY_LOOPS)),
     # Lines between processes
     "workers/control_link.py:ControlLink._read": held(
@@ -179,7 +179,7 @@ ROWS: dict[str, Row] = {
             },
         )
     ),
-    "supervisor/keeper/supervisor_process.py:Generation._listen": held(
+    "supervisor/keeper/supervisor_process.py:SupervisorProcess._listen": held(
         (
             Kind.LINE,
             {
@@ -246,7 +246,7 @@ STEPS: dict[str, tuple[str, ...]] = {
         "bus/steps/recovery.py:Recovery.make_groups",
         "bus/steps/recovery.py:Recovery.forget_idle_consumers",
         "bus/views/trace.py:Ledger._about",
-        "supervisor/inbound/quarantine_retrier.py:SecondChances._mark_what_may_be_mended",
+        "supervisor/inbound/quarantine_retrier.py:QuarantineRetrier._mark_what_may_be_mended",
         "supervisor/cli/dead.py:_chosen",
         "supervisor/cli/dead.py:_selected",
         "supervisor/cli/dead.py:_retry",
@@ -293,7 +293,7 @@ STEPS: dict[str, tuple[str, ...]] = {
         "supervisor/peers/owners.py:Owners._note",
         "supervisor/peers/owners.py:Owners._note_devices",
         "supervisor/outbound/outbound.py:Outbound._commit",
-        "supervisor/peers/prekeys.py:Prekeys._until_wanted",
+        "supervisor/peers/prekeys.py:OwnPrekeys._until_wanted",
         "supervisor/peers/sessions.py:Sessions.never_send_on_again",
         "supervisor/cli/keys/rotation.py:_ask_for_prekey",
     ),
@@ -323,7 +323,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     "pages of the relay from one cursor on; it ends at a page without progress and raises RestFailed to second chances": (
         "supervisor/inbound/refetch.py:Refetch.find",
         "supervisor/inbound/refetch.py:Refetch.pages",
-        "supervisor/inbound/held.py:Held._fetch",
+        "supervisor/inbound/held.py:HeldFetcher._fetch",
     ),
     "one private server at its start or one command to it, with the caller's time limit": (
         "host/embedded.py:command",
@@ -357,7 +357,7 @@ STEPS: dict[str, tuple[str, ...]] = {
         "supervisor/run/app.py:_open_store",
         "supervisor/run/core.py:Parts.prepare",
         "workers/process.py:Worker._open_store",
-        "supervisor/relay/slots.py:Slots._nobody_is_connected",
+        "supervisor/relay/slots.py:ConnectionSlot._nobody_is_connected",
     ),
     "one connection to the relay; its faults are in tests/supervisor/relay/test_connection.py, test_connection_ends.py, test_heartbeat.py and test_wire_guard.py": (
         "supervisor/relay/connection.py:Connection._keep",
@@ -407,9 +407,9 @@ INSIDE: dict[str, tuple[str, ...]] = {
         "supervisor/relay/connection.py:Connection.wait_connected",
         "supervisor/inbound/lanes.py:Lanes._run_lane",
         "supervisor/pool/pool.py:Pool.wait_until_ready",
-        "supervisor/relay/slots.py:Slots.take",
-        "supervisor/relay/slots.py:Slots.wait_standby",
-        "supervisor/relay/slots.py:Slots.lost",
+        "supervisor/relay/slots.py:ConnectionSlot.take",
+        "supervisor/relay/slots.py:ConnectionSlot.wait_standby",
+        "supervisor/relay/slots.py:ConnectionSlot.lost",
         "supervisor/run/supervisor_control.py:SupervisorControl.answer_keeper",
     ),
     "our own clock and what this process knows": (
@@ -421,7 +421,7 @@ INSIDE: dict[str, tuple[str, ...]] = {
         "supervisor/observe/health.py:Health.run",
         "supervisor/run/status.py:StatusDesk.run",
         "supervisor/keeper/keeper.py:Keeper._say_alive",
-        "supervisor/keeper/supervisor_process.py:Generation._watch",
+        "supervisor/keeper/supervisor_process.py:SupervisorProcess._watch",
         "supervisor/pool/process.py:WorkerProcess._watch",
     ),
     "signals to this process": (
@@ -452,7 +452,7 @@ INSIDE: dict[str, tuple[str, ...]] = {
         "supervisor/keeper/state_directory.py:take_lock",
     ),
     "what a worker writes to its descriptor 2, any bytes, the last lines kept": (
-        "supervisor/pool/last_words.py:LastWords.read",
+        "supervisor/pool/last_words.py:StderrTail.read",
     ),
     "sends heartbeats to the supervisor; the end of the pipe ends the process": (
         "workers/control_link.py:ControlLink._write",

@@ -25,7 +25,7 @@ from supervisor.inbound.overflow import Overflow
 from supervisor.peers.relations import Relations
 from supervisor.recovery.redis_watch import RedisWatch
 from supervisor.relay.rest import RestFailed
-from supervisor.relay.slots import Slots
+from supervisor.relay.slots import ConnectionSlot
 from tests.redis_server import redis_server
 from tests.supervisor.builders import KEYS, Core, open_core
 from tests.supervisor.doubles import FakeRest
@@ -98,26 +98,26 @@ class Loop:
 REDIS_LOOPS = (
     "supervisor/inbound/catchup.py:Catchup.run",
     "supervisor/outbound/delivery.py:Delivery._resend",
-    "supervisor/inbound/held.py:Held.run",
+    "supervisor/inbound/held.py:HeldFetcher.run",
     "supervisor/inbound/overflow.py:Overflow.run",
-    "supervisor/peers/prekeys.py:Prekeys.keep",
+    "supervisor/peers/prekeys.py:OwnPrekeys.keep",
     "supervisor/recovery/reclaimer.py:Reclaimer.run",
     "supervisor/recovery/redis_watch.py:RedisWatch._look",
     "supervisor/peers/relations.py:Relations._read",
-    "supervisor/inbound/quarantine_retrier.py:SecondChances._obey",
-    "supervisor/relay/slots.py:Slots.run",
+    "supervisor/inbound/quarantine_retrier.py:QuarantineRetrier._obey",
+    "supervisor/relay/slots.py:ConnectionSlot.run",
     "supervisor/recovery/time_guard.py:TimeGuard.run",
     "workers/runner.py:Runner._be_seen",
 )
 RELAY_LOOPS = (
     "supervisor/inbound/catchup.py:Catchup.run",
-    "supervisor/peers/prekeys.py:Prekeys.keep",
+    "supervisor/peers/prekeys.py:OwnPrekeys.keep",
     "supervisor/peers/relations.py:Relations._read",
 )
 
 
 def loops_of(core: Core, store: JobStore) -> dict[str, Loop]:
-    slots = Slots(SlotStore(core.client, core.keys, 3), core.instance, ask_for_poll=core.catchup.ask)
+    slots = ConnectionSlot(SlotStore(core.client, core.keys, 3), core.instance, ask_for_poll=core.catchup.ask)
     slots._wanted = True
     relations = Relations(core.owners, on_read=lambda: None)
     quarantine, dead = Quarantine(core.client, core.keys), DeadLetters(core.client, core.keys)
@@ -133,7 +133,7 @@ def loops_of(core: Core, store: JobStore) -> dict[str, Loop]:
         Loop(reclaimer(core).run),
         Loop(RedisWatch(core.client, core.metrics, lambda _: None).run),
         Loop(relations.run, relations.read_all),
-        Loop(core.second_chances.run),
+        Loop(core.quarantine_retrier.run),
         Loop(slots.run),
         Loop(core.guard.run),
         Loop(runner.run),

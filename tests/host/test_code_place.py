@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from host.code_place import Code, CodeGone, CodePlace, Way, way_of, way_of_this_process
+from host.code_place import Code, CodeGone, CodePlace, ProgramPath, way_of, way_of_this_process
 
 pytestmark = pytest.mark.pure
 
@@ -34,7 +34,7 @@ def current(tmp_path: Path) -> Path:
     return tmp_path / "current"
 
 
-def found(*, python: Path, called: str, directory: Path, logical: Path | None = None) -> Way:
+def found(*, python: Path, called: str, directory: Path, logical: Path | None = None) -> ProgramPath:
     """As a script of r1's environment finds it: the kernel and its first line know only r1."""
     return way_of(
         python=python,
@@ -48,12 +48,12 @@ def found(*, python: Path, called: str, directory: Path, logical: Path | None = 
 def test_a_script_called_through_a_link(current: Path) -> None:
     r1 = current.resolve()
     way = found(python=r1 / "venv/bin/python", called=str(current / "venv/bin/hashee-agent"), directory=Path("/"))
-    assert way == Way(current / "venv/bin/python", Path("/"))
+    assert way == ProgramPath(current / "venv/bin/python", Path("/"))
 
 
 def test_a_working_directory_behind_the_same_link_without_pwd_as_under_systemd(current: Path) -> None:
     python, script = current.resolve() / "venv/bin/python", str(current / "venv/bin/hashee-agent")
-    assert found(python=python, called=script, directory=current / "app") == Way(
+    assert found(python=python, called=script, directory=current / "app") == ProgramPath(
         current / "venv/bin/python", current / "app"
     )
 
@@ -62,14 +62,14 @@ def test_a_shell_in_the_link_calls_the_script_by_its_real_path_or_a_relative_one
     python = current.resolve() / "venv/bin/python"
     for script in (str(current.resolve() / "venv/bin/hashee-agent"), "../venv/bin/hashee-agent"):
         way = found(python=python, called=script, directory=current / "app", logical=current / "app")
-        assert way == Way(current / "venv/bin/python", current / "app")
+        assert way == ProgramPath(current / "venv/bin/python", current / "app")
 
 
 def test_a_pwd_that_is_not_the_working_directory_counts_for_nothing(current: Path) -> None:
     python, script = current.resolve() / "venv/bin/python", str(current.resolve() / "venv/bin/hashee-agent")
     for wrong in (current / "venv", current / "nowhere", Path("app")):
         way = found(python=python, called=script, directory=current / "app", logical=wrong)
-        assert way == Way(python, current.resolve() / "app")
+        assert way == ProgramPath(python, current.resolve() / "app")
 
 
 def test_a_working_directory_that_was_given_without_the_link_stays_so(current: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_link_above_all_releases_is_not_taken_for_the_one_that_is_switched(cur
         directory=current / "app",
         logical=above / "current/app",
     )
-    assert way == Way(above / "current/venv/bin/python", above / "current/app")
+    assert way == ProgramPath(above / "current/venv/bin/python", above / "current/app")
 
 
 def test_an_interpreter_of_no_environment_stays_where_it_is(current: Path) -> None:
@@ -110,11 +110,11 @@ def test_an_interpreter_of_no_environment_stays_where_it_is(current: Path) -> No
         directory=current.resolve(),
         logical=str(current),
     )
-    assert way == Way(Path("/usr/bin/python3"), current)
+    assert way == ProgramPath(Path("/usr/bin/python3"), current)
 
 
 def test_what_was_started_goes_on_from_its_place_until_that_is_gone(current: Path, tmp_path: Path) -> None:
-    way = Way(current / "venv/bin/python", current / "app")
+    way = ProgramPath(current / "venv/bin/python", current / "app")
     code = Code(way, way.look())
     assert code.in_use() == CodePlace(tmp_path / "r1/venv/bin/python", tmp_path / "r1/app")
     switch(current, tmp_path / "r2")
@@ -125,7 +125,7 @@ def test_what_was_started_goes_on_from_its_place_until_that_is_gone(current: Pat
 
 
 def test_a_way_that_leads_nowhere_names_the_link_and_where_it_points(current: Path, tmp_path: Path) -> None:
-    way = Way(current / "venv/bin/python", current / "app")
+    way = ProgramPath(current / "venv/bin/python", current / "app")
     switch(current, tmp_path / "r3")
     with pytest.raises(CodeGone) as gone:
         way.look()
@@ -140,8 +140,8 @@ def test_a_way_that_leads_nowhere_names_the_link_and_where_it_points(current: Pa
 
 def test_a_keepers_word_counts_more_than_what_a_child_sees(current: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     noted: dict[str, str] = {}
-    Way(current / "venv/bin/python", current).note(noted)
-    assert way_of_this_process(noted) == Way(current / "venv/bin/python", current)
+    ProgramPath(current / "venv/bin/python", current).note(noted)
+    assert way_of_this_process(noted) == ProgramPath(current / "venv/bin/python", current)
     monkeypatch.chdir(current)
     assert way_of_this_process({"PWD": str(current)}).directory == current
     assert way_of_this_process({}).directory == current.resolve()

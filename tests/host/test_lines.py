@@ -25,13 +25,13 @@ from bus.records.control import (
     from_worker,
     to_worker,
 )
-from host.lines import LINE_LIMIT_BYTES, MOST_TAGS_SAID, NO_TAG, TOO_LONG, LineReader, Lines, Unreadable
+from host.lines import LINE_LIMIT_BYTES, MOST_TAGS_SAID, NO_TAG, TOO_LONG, LineReader, Lines, UnreadableLine
 from supervisor.control.control_socket import Request
 from supervisor.control.keeper_link import (
     Answered,
     FromSupervisor,
     Question,
-    State,
+    ReportedState,
     from_supervisor,
     order,
     question_line,
@@ -50,7 +50,7 @@ FROM_WORKER: list[FromWorker] = [
     Drained(handed_back=2),
 ]
 TO_WORKER: list[ToWorker] = [Drain(), DumpStacks(), Stop()]
-FROM_SUPERVISOR: list[FromSupervisor] = [State("ready", "2 workers"), Answered(7, msgspec.Raw(b"{}"))]
+FROM_SUPERVISOR: list[FromSupervisor] = [ReportedState("ready", "2 workers"), Answered(7, msgspec.Raw(b"{}"))]
 
 # What a newer, an older or a damaged other end may say, and by which tag it is told.
 STRANGE = {
@@ -112,7 +112,7 @@ def test_a_strange_line_costs_itself_and_nothing_else(decode: object, line: byte
     good = {
         id(from_worker): encode(Drained(handed_back=2)),
         id(to_worker): encode(Drain()),
-        id(from_supervisor): encode_state(State("pulse")),
+        id(from_supervisor): encode_state(ReportedState("pulse")),
         id(order): b"drain\n",
     }[id(decode)]
     read = Reading(decode)
@@ -141,7 +141,7 @@ def test_each_tag_is_said_once_and_not_endlessly_many_are() -> None:
 
 
 def test_nothing_of_a_line_is_told_but_a_tag_that_is_a_word() -> None:
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(UnreadableLine) as caught:
         from_worker(b'{"type":"hello, this is content","handler":"a secret"}')
     assert str(caught.value) == NO_TAG
 

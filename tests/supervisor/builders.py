@@ -22,18 +22,18 @@ from bus.steps.policies import PolicyStore
 from bus.steps.recovery import Recovery
 from bus.steps.store import Intake, Store
 from bus.steps.vault import Vault
-from bus.steps.write_count import Generation
+from bus.steps.write_count import WriteCount
 from bus.transport.client import RedisClient, RedisUnavailable, open_redis
 from bus.transport.leases import LeaseKeeper
-from bus.transport.readers import StreamReader
+from bus.transport.readers import RedisStreamReader
 from crypto.grants import KeyChangePolicy
 from crypto.identity import IdentityKeys, LocalDevice
 from host.budgets import IntakeBudgets
 from host.instance import Instance
 from supervisor.inbound.catchup import Catchup
 from supervisor.inbound.inbound import Inbound
-from supervisor.inbound.quarantine_retrier import SecondChances
-from supervisor.inbound.reading import Reader
+from supervisor.inbound.quarantine_retrier import QuarantineRetrier
+from supervisor.inbound.reading import FrameReader
 from supervisor.observe.metrics import Metrics
 from supervisor.outbound.delivery import Delivery
 from supervisor.outbound.outbound import Outbound
@@ -45,7 +45,7 @@ from supervisor.peers.grant_ledger import GrantLedger
 from supervisor.peers.groups import Groups
 from supervisor.peers.members import Members
 from supervisor.peers.owners import Owners
-from supervisor.peers.prekeys import Prekeys
+from supervisor.peers.prekeys import OwnPrekeys
 from supervisor.peers.sessions import Sessions
 from supervisor.recovery.time_guard import TimeGuard
 from supervisor.recovery.witness import Witness
@@ -74,9 +74,9 @@ class Core:
     owners: Owners
     groups: Groups
     sessions: Sessions
-    prekeys: Prekeys
+    prekeys: OwnPrekeys
     inbound: Inbound
-    second_chances: SecondChances
+    quarantine_retrier: QuarantineRetrier
     catchup: Catchup
     connection: FakeConnection
     outbound: Outbound
@@ -85,7 +85,7 @@ class Core:
     recovery: Recovery
     metrics: Metrics
     instance: Instance
-    generation: Generation
+    write_count: WriteCount
     guard: TimeGuard
     policies: PolicyStore
     words: OwnWords
@@ -129,7 +129,7 @@ class Core:
             return await self.quarantine.count() == 0
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.second_chances.run)
+            nursery.start_soon(self.quarantine_retrier.run)
             await until(is_empty)
             nursery.cancel_scope.cancel()
 
@@ -193,31 +193,31 @@ def _wire(
 ) -> Core:
     metrics, names = Metrics(), Keys(AGENT)
     device = LocalDevice(AGENT, AGENT, IDENTITY)
-    generation, state_dir = Generation(), Path(urlsplit(url).path).parent
-    store, vault = Store(client, AGENT, instance.name, generation), Vault(client, names, KEYS.state)
-    outbox = Outbox(client, AGENT, instance.name, generation)
+    write_count, state_dir = WriteCount(), Path(urlsplit(url).path).parent
+    store, vault = Store(client, AGENT, instance.name, write_count), Vault(client, names, KEYS.state)
+    outbox = Outbox(client, AGENT, instance.name, write_count)
     policies, words, sent_times = PolicyStore(client, names, KEYS.bus), OwnWords(KEYS.bus, AGENT), SentTimes()
     (state_dir / "witness").mkdir(mode=0o700, exist_ok=True)
     witness = Witness(state_dir / "witness", AGENT)
-    guard = TimeGuard(client, names, generation, metrics, state_dir=state_dir, is_private=True, witness=witness)
+    guard = TimeGuard(client, names, write_count, metrics, state_dir=state_dir, is_private=True, witness=witness)
     ledger = GrantLedger(vault, KEYS.ledger, state_dir)
     owners = Owners(
         vault,
         ledger,
         rest,
         KeyChangePolicy.HOLD,
-        generation=generation,
-        on_change=lambda owner_id: chances.owner_changed(owner_id),  # noqa: PLW0108 - it is made below
+        write_count=write_count,
+        on_change=lambda owner_id: retrier.owner_changed(owner_id),  # noqa: PLW0108 - it is made below
     )
-    sessions = Sessions(vault, generation)
-    prekeys = Prekeys(
+    sessions = Sessions(vault, write_count)
+    prekeys = OwnPrekeys(
         vault,
         names.signed_prekeys,
         names.one_time_prekeys,
         device=device,
         rest=rest,
         on_kept=sessions.keep_only_dropped_of,
-        epoch=lambda: generation.epoch,
+        epoch=lambda: write_count.epoch,
     )
     members = Members(vault, rest, KeyChangePolicy.HOLD)
     groups = Groups(
@@ -227,10 +227,10 @@ def _wire(
         members=members,
         device=device,
         metrics=metrics,
-        on_key=lambda group_id: chances.group_key_came(group_id),  # noqa: PLW0108 - it is made below
+        on_key=lambda group_id: retrier.group_key_came(group_id),  # noqa: PLW0108 - it is made below
     )
     connection, asked = FakeConnection(), list[str]()
-    reader = Reader(
+    reader = FrameReader(
         store=store,
         sessions=sessions,
         owners=owners,
@@ -238,7 +238,7 @@ def _wire(
         prekeys=prekeys,
         device=device,
         keys=KEYS,
-        generation=generation,
+        write_count=write_count,
         metrics=metrics,
     )
     streams = Streams(device, KEYS.bus, connection, outbox, metrics)
@@ -251,22 +251,22 @@ def _wire(
         words=words,
         metrics=metrics,
         ask_for_poll=lambda: asked.append("poll"),
-        on_session=lambda owner_id, session: chances.session_began(owner_id, session),  # noqa: PLW0108 - it is made below
+        on_session=lambda owner_id, session: retrier.session_began(owner_id, session),  # noqa: PLW0108 - it is made below
         acks_settled=delivery.settled,
         budgets=budgets,
     )
-    chances, _, catchup = shared_work(
+    retrier, _, catchup = shared_work(
         client, instance, store, inbound, owners, rest=rest, metrics=metrics, sync_seconds=86400
     )
     stream = {"stream": names.replies, "group": REPLIES_GROUP, "consumer": instance.name}
     outbound = Outbound(
         store=store,
         outbox=outbox,
-        reader=StreamReader(client, **stream),
+        reader=RedisStreamReader(client, **stream),
         leases=LeaseKeeper(client.url, client.scripts, **stream, interrupted=names.interrupted),
         keys=KEYS,
-        recipients=Recipients(store, owners, groups, generation),
-        sealer=Sealer(sessions, owners, device, metrics, generation),
+        recipients=Recipients(store, owners, groups, write_count),
+        sealer=Sealer(sessions, owners, device, metrics, write_count),
         streams=streams,
         connection=connection,
         metrics=metrics,
@@ -287,7 +287,7 @@ def _wire(
         sessions=sessions,
         prekeys=prekeys,
         inbound=inbound,
-        second_chances=chances,
+        quarantine_retrier=retrier,
         catchup=catchup,
         connection=connection,
         outbound=outbound,
@@ -296,7 +296,7 @@ def _wire(
         recovery=Recovery(client, names, instance.name, knows_dead=instance.knows_dead),
         metrics=metrics,
         instance=instance,
-        generation=generation,
+        write_count=write_count,
         guard=guard,
         policies=policies,
         words=words,

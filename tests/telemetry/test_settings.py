@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from bus.settings.reader import Reader, SettingsError
+from bus.settings.reader import SettingsError, SettingsReader
 from bus.telemetry.settings import (
     Endpoint,
     NotSent,
@@ -20,7 +20,7 @@ from supervisor.cli.worker import worker_environment as alone_environment
 from supervisor.observe.metrics import Metrics
 from supervisor.observe.tracing import MessageTraces, open_traces
 from supervisor.pool.environment import worker_environment
-from supervisor.settings.config import SupervisorSettings, WorkerSettings
+from supervisor.settings.config import LoneWorkerSettings, SupervisorSettings
 from tests.bus.settings.test_shared_settings import GOOD
 from workers.logs import worker_log
 from workers.settings import parse_options
@@ -43,7 +43,7 @@ def read(environ: dict[str, str]) -> TelemetrySettings | None:
 
 
 def read_all(environ: dict[str, str]) -> TelemetrySettings | NotSent | None:
-    reader = Reader(environ)
+    reader = SettingsReader(environ)
     settings = telemetry_of(reader)
     reader.finish()
     return settings
@@ -109,7 +109,7 @@ def test_what_is_set_is_read_and_the_rest_has_a_default() -> None:
 )
 def test_what_is_wrong_is_refused_by_name_by_each_process_and_never_shown(name: str, value: str) -> None:
     environ = {**GOOD, **ON, name: value}
-    for refuse in (SupervisorSettings.from_environ, WorkerSettings.from_environ, _as_worker):
+    for refuse in (SupervisorSettings.from_environ, LoneWorkerSettings.from_environ, _as_worker):
         with pytest.raises(SettingsError, match=name) as refused:
             refuse(environ)
         assert value not in str(refused.value).replace("http/protobuf", "").replace(name, "") or len(value) < 4
@@ -130,7 +130,7 @@ def test_the_receivers_key_reaches_a_worker_also_from_a_file_and_a_credential(tm
     for given in (named, {"CREDENTIALS_DIRECTORY": str(tmp_path)}, {HEADERS: f"api-key={KEY}"}):
         environ = {**GOOD, **ON, **given}
         lent = worker_environment(environ, agent_id=GOOD["HASHEE_AGENT_ID"], redis_url="unix:///r")
-        alone = alone_environment(WorkerSettings.from_environ(environ), environ)
+        alone = alone_environment(LoneWorkerSettings.from_environ(environ), environ)
         for handed_on in (lent, alone):
             assert handed_on[HEADERS] == f"api-key={KEY}"
             settings = read({name: value for name, value in handed_on.items() if name.startswith("OTEL_")})

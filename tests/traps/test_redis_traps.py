@@ -18,9 +18,9 @@ from bus.records.records import SCHEMA_VERSION, Job, OutboxRecord, decode_reply_
 from bus.steps.jobs import JobStore
 from bus.steps.outbox import Committed
 from bus.steps.store import Store
-from bus.steps.write_count import Generation
+from bus.steps.write_count import WriteCount
 from bus.transport.client import open_redis
-from bus.transport.readers import Entry, StreamReader
+from bus.transport.readers import RedisStreamReader, StreamEntry
 from bus.transport.wire import RedisUnavailable
 from tests.bus.builders import AGENT, Bus, arrival_of, job_of, open_bus, open_worker, reply
 from tests.redis_server import running_redis
@@ -107,7 +107,7 @@ async def test_a_connection_cut_after_an_xadd_ran_is_not_run_a_second_time(tmp_p
 async def test_a_blocked_reader_wakes_at_close_within_a_second(tmp_path: Path) -> None:
     with running_redis(tmp_path) as server:
         async with open_redis(server.url) as client:
-            reader = StreamReader(client, stream="stream", group="group", consumer="consumer")
+            reader = RedisStreamReader(client, stream="stream", group="group", consumer="consumer")
             await reader.make_group()
             reader.start()
             async with trio.open_nursery() as nursery:
@@ -133,7 +133,7 @@ async def test_a_reader_is_not_deaf_after_any_of_ten_restarts(tmp_path: Path) ->
     """Alive but not consuming after a reconnect: each time something is there, it is read."""
     with running_redis(tmp_path) as server:
         async with open_redis(server.url) as client:
-            reader = StreamReader(client, stream="stream", group="group", consumer="consumer")
+            reader = RedisStreamReader(client, stream="stream", group="group", consumer="consumer")
             await reader.make_group()
             reader.start()
             for number in range(10):
@@ -143,7 +143,7 @@ async def test_a_reader_is_not_deaf_after_any_of_ten_restarts(tmp_path: Path) ->
                     if number == 5:
                         other.flushall()  # its group is lost as well (NOGROUP)
                     other.xadd("stream", {"number": number})
-                entries: list[Entry] = []
+                entries: list[StreamEntry] = []
                 with trio.fail_after(WITHIN_SECONDS):
                     while not entries:
                         try:
@@ -188,7 +188,7 @@ async def pass_through(bus: Bus, worker: JobStore, names: list[str], seq: int) -
         await worker.finish(job)
         worker.release(job)
 
-    async def send(entry: Entry) -> None:
+    async def send(entry: StreamEntry) -> None:
         record = decode_reply_record(entry.fields["r"])
         name, cmid = record.conversation_id, f"{record.conversation_id} {seq}"
         commit = await bus.outbox.commit(
@@ -231,7 +231,7 @@ async def test_after_redis_returned_the_retries_of_many_do_not_come_all_at_once(
     """A retry storm: whoever waits asks again on one connection, in one pipeline, and not each on one of its own."""
     with running_redis(tmp_path) as server:
         async with open_redis(server.url) as client:
-            store = Store(client, AGENT, "supervisor-1", Generation())
+            store = Store(client, AGENT, "supervisor-1", WriteCount())
             await store.now_ms()
             connects = client.connects
             server.kill()

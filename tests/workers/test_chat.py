@@ -11,13 +11,13 @@ from tests.workers.doubles import MemoryBus, job_of, texts
 from workers import Agent, BadReply, Chat, Fail, InboundMessage, Retry
 from workers.blocking import BlockingChat
 from workers.context import JobContext, observe_nothing
-from workers.execution import Bench, Run, run_handler
+from workers.execution import Run, RunEnvironment, run_handler
 from workers.sending import MOST_HELD
 
 
 async def run(agent: Agent, bus: MemoryBus, job: Job | None = None) -> bool:
     """Run a job as the runner does; True if it was not lost."""
-    bench = Bench(agent=agent, outlet=bus, threads=trio.CapacityLimiter(4), observe=observe_nothing)
+    bench = RunEnvironment(agent=agent, outlet=bus, threads=trio.CapacityLimiter(4), observe=observe_nothing)
     with trio.CancelScope() as scope:
         one = job or job_of()
         await run_handler(bench, Run(one, (one.message,), bus.emitted_before), scope.cancel)

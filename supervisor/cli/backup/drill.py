@@ -18,7 +18,7 @@ import trio
 from host import parent_death
 from supervisor.backup.envelope import BadIdentities
 from supervisor.backup.errors import BackupUnusable
-from supervisor.backup.looking import Look
+from supervisor.backup.looking import Inspection
 from supervisor.backup.reading import read_backup
 from supervisor.backup.restoring import Restore, Restored, RestoreRefused, Wishes
 from supervisor.cli.backup.opening import Fingerprint, KeyOfBackup, say_counts
@@ -72,7 +72,7 @@ def drill(file: Path, fingerprint: bytes | None, scratch: Path | None) -> int:
 
 
 def _restore(source: BinaryIO, key: KeyOfBackup, folder: Path, fingerprint: bytes | None) -> Restored:
-    proven = read_backup(source, key, Look(), fingerprint)  # whose it is
+    proven = read_backup(source, key, Inspection(), fingerprint)  # whose it is
     environ = {
         **_environment(),
         AGENT_ID.name: proven.manifest.agent_id,

@@ -12,7 +12,7 @@ import trio
 
 from bus.transport.wire import RedisFailed
 from crypto.keystore import Keystore, KeystoreError, fingerprint_hex
-from supervisor.backup.counts import Counts
+from supervisor.backup.counts import BackupCounts
 from supervisor.backup.envelope import BadRecipient, Lock
 from supervisor.backup.files import keep_newest, named_in, whole_file
 from supervisor.backup.making import Making, StoreChanged, UnknownKinds
@@ -31,7 +31,7 @@ class _Made(NamedTuple):
     """`not_noted`: why Redis does not know of it."""
 
     place: str
-    counts: Counts
+    counts: BackupCounts
     not_noted: str = ""
 
 

@@ -7,7 +7,7 @@ import click
 
 from crypto.identity import FINGERPRINT_BYTES
 from crypto.words import WORDS
-from supervisor.backup.counts import Counts
+from supervisor.backup.counts import BackupCounts
 from supervisor.backup.reading import BackupKey
 from supervisor.backup.settings import BackupSettings
 from supervisor.cli.passphrase import ask_passphrase
@@ -16,7 +16,7 @@ from supervisor.settings.config import BACKUP_IDENTITY_FILE
 NUMBER_OF = {word: number for number, word in enumerate(WORDS)}
 
 
-def say_counts(counts: Counts, *, err: bool = False) -> None:
+def say_counts(counts: BackupCounts, *, err: bool = False) -> None:
     """A line for each kind of thing that a backup holds."""
     for thing, count in counts.rows():
         click.echo(f"  {count:>9} {thing}", err=err)

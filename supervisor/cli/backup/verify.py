@@ -8,10 +8,10 @@ import click
 
 from crypto.keystore import fingerprint_hex, fingerprint_words
 from supervisor.backup.checking import Checking
-from supervisor.backup.counts import Counts
+from supervisor.backup.counts import BackupCounts
 from supervisor.backup.envelope import BadIdentities
 from supervisor.backup.errors import BackupDamaged, BackupUnusable
-from supervisor.backup.looking import Look
+from supervisor.backup.looking import Inspection
 from supervisor.backup.reading import Proven, read_backup
 from supervisor.cli.backup.opening import Fingerprint, KeyOfBackup, say_counts
 from supervisor.cli.keys.telling import told
@@ -23,7 +23,7 @@ class Checked(NamedTuple):
     """A backup that was read to its end, and what is in it."""
 
     proven: Proven
-    counts: Counts
+    counts: BackupCounts
     checking: Checking
 
 
@@ -49,7 +49,7 @@ def verify(file: Path, fingerprint: bytes | None) -> int:
 
 
 def _read(source: BinaryIO, fingerprint: bytes | None) -> Checked:
-    look = Look()
+    look = Inspection()
     proven = read_backup(source, KeyOfBackup(), look, fingerprint)
     if look.checking is None:
         raise BackupDamaged("the backup holds nothing")

@@ -4,7 +4,7 @@ import os
 
 import click
 
-from bus.settings.reader import Reader, SettingsError
+from bus.settings.reader import SettingsError, SettingsReader
 from crypto import strict_base64
 from crypto.identity import IdentityKeys, PublicIdentity
 from crypto.keystore import Keystore, environment_lines, fingerprint_hex, fingerprint_words
@@ -29,7 +29,7 @@ def generate(into_keystore: bool, agent_id: str | None) -> None:
             click.echo(line)
         return
     given = {} if agent_id is None else {AGENT_ID.name: agent_id}
-    reader = Reader({**os.environ, **given})
+    reader = SettingsReader({**os.environ, **given})
     agent_id = agent_id_of(reader)
     path = reader.optional(KEYSTORE, absolute_path) or keystore_path(reader, agent_id)
     if path is None:
@@ -45,7 +45,7 @@ def generate(into_keystore: bool, agent_id: str | None) -> None:
 def show() -> None:
     """Show the fingerprint by which people compare this agent's keys, the public keys, and where the keys were found."""
     found = read_private_keys(os.environ)
-    agent_id = agent_id_of(Reader(os.environ))
+    agent_id = agent_id_of(SettingsReader(os.environ))
     _show(agent_id, found.identity.public)
     click.echo(f"found in     {found.place}")
 

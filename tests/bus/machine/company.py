@@ -10,8 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize
 
 from bus.records.records import Job, OutboxRecord
 from bus.steps.policies import Busy, Full, Policies
-from bus.steps.store import Arrival, Look, SessionWrite
-from bus.transport.readers import Entry
+from bus.steps.store import Arrival, ConversationSnapshot, SessionWrite
+from bus.transport.readers import StreamEntry
 from tests.bus.builders import PEER
 from tests.bus.history import Ack, History, Ledger, Message, Ratchet
 from tests.bus.scenes import Scene, Supervisor, Worker, at_once
@@ -31,7 +31,7 @@ encryptions = count(1)
 class Sending:
     """A reply that was taken and encrypted, under the session as it was read."""
 
-    entry: Entry
+    entry: StreamEntry
     cmid: str
     session: SessionWrite
     record: OutboxRecord
@@ -103,10 +103,10 @@ class Company(RuleBasedStateMachine):
     def _message(self, message_id: str) -> Message:
         return next(one for one in self.history.relay.messages if one.id == message_id)
 
-    def _look(self, supervisor: Connected, message: Message) -> Look:
+    def _look(self, supervisor: Connected, message: Message) -> ConversationSnapshot:
         return at_once(supervisor.half.store.look(message.conversation, PEER, bytes(8)))
 
-    def _ratchet(self, look: Look) -> Ratchet:
+    def _ratchet(self, look: ConversationSnapshot) -> Ratchet:
         if look.session_sealed is None:
             return Ratchet(next(self.history.sessions))
         return msgspec.msgpack.decode(look.session_sealed, type=Ratchet)

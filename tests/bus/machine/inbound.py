@@ -6,7 +6,7 @@ from hypothesis.stateful import precondition, rule
 
 from bus.records.records import ReplyPlace, pack_reply
 from bus.steps.held import Note
-from bus.steps.store import Arrival, Intake, Look, SessionWrite, Source
+from bus.steps.store import Arrival, ConversationSnapshot, Intake, SessionWrite, Source
 from tests.bus.builders import AGENT, BUS_KEY, PEER, arrival_of, job_of, reply
 from tests.bus.history import REFUSAL_PLACE, Message
 from tests.bus.machine.company import CONVERSATIONS, PAGE, Company, Connected, who
@@ -72,7 +72,7 @@ class Inbound(Company):
     def _is_unreadable(self, message: Message) -> bool:
         return message.quarantine is not None and message.id not in self.readable
 
-    def _arrival(self, message: Message, source: Source, look: Look) -> Arrival:
+    def _arrival(self, message: Message, source: Source, look: ConversationSnapshot) -> Arrival:
         ratchet = self._ratchet(look)
         moved = msgspec.structs.replace(ratchet, received=ratchet.received + 1)
         session = SessionWrite(*PEER, look.session_version, moved.sealed())

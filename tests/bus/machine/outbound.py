@@ -7,7 +7,7 @@ from hypothesis.stateful import precondition, rule
 from bus.records.records import SCHEMA_VERSION, OutboxRecord, decode_reply_record
 from bus.steps.outbox import Committed
 from bus.steps.store import SessionWrite
-from bus.transport.readers import Entry
+from bus.transport.readers import StreamEntry
 from tests.bus.builders import PEER
 from tests.bus.history import Ack, Ratchet
 from tests.bus.machine.company import CONVERSATIONS, Company, Connected, Sending, encryptions, who
@@ -24,9 +24,9 @@ class Outbound(Company):
         if entry is not None:
             self._encrypt(supervisor, entry)
 
-    def _encrypt(self, supervisor: Connected, entry: Entry) -> None:
+    def _encrypt(self, supervisor: Connected, entry: StreamEntry) -> None:
         said = decode_reply_record(entry.fields["r"])
-        epoch = supervisor.half.generation.epoch
+        epoch = supervisor.half.write_count.epoch
         look = at_once(supervisor.half.store.look(said.conversation_id, PEER, bytes(8)))
         ratchet = self._ratchet(look)
         if look.session_epoch < epoch:

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from bus.records.records import JobRecord
-from bus.steps.recovery import Held, Reclaim
+from bus.steps.recovery import HeldEntries, Reclaim
 from tests.bus.machine.company import LEASE_MS, Company, who
 from tests.bus.scenes import at_once
 
@@ -16,8 +16,8 @@ class Trouble(Company):
     def a_worker_dies(self, at: int, is_seen: bool) -> None:
         gone, self.workers[at] = self.workers[at], self._worker()
         if is_seen:
-            office = self._reconnected(at).half.recovery
-            self._reclaim(at, office.jobs, Reclaim(is_strike=True), gone.half.name)
+            lease = self._reconnected(at).half.recovery
+            self._reclaim(at, lease.jobs, Reclaim(is_strike=True), gone.half.name)
 
     @rule(at=who, is_seen=st.booleans())
     def a_supervisor_dies(self, at: int, is_seen: bool) -> None:
@@ -33,22 +33,22 @@ class Trouble(Company):
     @rule(at=who)
     def one_looks_after_the_others(self, at: int) -> None:
         supervisor = self._reconnected(at)
-        office = supervisor.half.recovery
-        for held in (office.jobs, office.replies):
+        lease = supervisor.half.recovery
+        for held in (lease.jobs, lease.replies):
             self._reclaim(at, held, Reclaim(idle_ms=LEASE_MS))
         now_ms = at_once(supervisor.half.store.now_ms())
-        at_once(office.start_due(now_ms))
+        at_once(lease.start_due(now_ms))
         self.history.ledger.starts_due()
-        assert at_once(office.audit(now_ms + 1)) == 0, "something was lost on its way"
+        assert at_once(lease.audit(now_ms + 1)) == 0, "something was lost on its way"
         for conversation in at_once(supervisor.half.outbox.due()):
             record = at_once(supervisor.half.outbox.resend(conversation))
             supervisor.outgoing += [] if record is None else [record]
 
-    def _reclaim(self, at: int, held: Held, how: Reclaim, consumer: str | None = None) -> None:
-        office = self.supervisors[at].half.recovery
-        held = office.jobs if held.stream == office.jobs.stream else office.replies
-        for pending in at_once(office.pending(held, idle_ms=how.idle_ms, consumer=consumer)):
-            reclaimed = at_once(office.reclaim(held, pending, how))
+    def _reclaim(self, at: int, held: HeldEntries, how: Reclaim, consumer: str | None = None) -> None:
+        lease = self.supervisors[at].half.recovery
+        held = lease.jobs if held.stream == lease.jobs.stream else lease.replies
+        for pending in at_once(lease.pending(held, idle_ms=how.idle_ms, consumer=consumer)):
+            reclaimed = at_once(lease.reclaim(held, pending, how))
             if reclaimed.outcome == "dead":
                 self.history.ledger.gives_up(self._message(reclaimed.job_id))
 

@@ -6,8 +6,8 @@ import msgspec
 
 from bus.steps.held import SEPARATOR, Note
 from bus.steps.letters import GivenUp, Quarantined
-from bus.steps.store import MOST_WAITING_IN_ALL, Arrival, Intake, Look, Source
-from bus.steps.write_count import Generation
+from bus.steps.store import MOST_WAITING_IN_ALL, Arrival, ConversationSnapshot, Intake, Source
+from bus.steps.write_count import WriteCount
 from host.budgets import UNLIMITED_REDIS_BYTES, StoreBudgets
 from tests.bus.memory.world import UNCOUNTED_BYTES, Conversation, World
 
@@ -15,20 +15,22 @@ from tests.bus.memory.world import UNCOUNTED_BYTES, Conversation, World
 class MemoryStore:
     """As `bus.steps.store.Store`."""
 
-    def __init__(self, world: World, generation: Generation, most_waiting_in_all: int = MOST_WAITING_IN_ALL) -> None:
+    def __init__(self, world: World, write_count: WriteCount, most_waiting_in_all: int = MOST_WAITING_IN_ALL) -> None:
         self._world = world
-        self._generation = generation
+        self._write_count = write_count
         self._most_waiting = most_waiting_in_all
         self.budgets = StoreBudgets.of(UNLIMITED_REDIS_BYTES)
 
-    async def look(self, conversation_id: str, peer: tuple[str, str], signed_id: bytes, seq: int = 0) -> Look:
+    async def look(
+        self, conversation_id: str, peer: tuple[str, str], signed_id: bytes, seq: int = 0
+    ) -> ConversationSnapshot:
         at, session = self._world.conversation(conversation_id), self._world.session(peer)
         known = at.knows(signed_id)
         missing = 0
         if at.next_seq > 1 and seq > at.next_seq:
             own = sum(at.next_seq <= one < seq for one in at.own_seqs)
             missing = max(0, seq - at.next_seq - own - (at.sent is not None))
-        return Look(
+        return ConversationSnapshot(
             known,
             at.next_seq,
             at.dropped_ms,
@@ -106,7 +108,7 @@ class MemoryStore:
         field = open_field if note.is_open else arrival.message_id
         world.notes.setdefault(arrival.sender_id, {})[field] = note
         at.take_seq(arrival.seq)
-        self._generation.seen(world.generation)
+        self._write_count.seen(world.write_count)
         return Intake.NOTED
 
     async def publish_bounds(self) -> None:
@@ -141,7 +143,7 @@ class MemoryStore:
         was_late = arrival.seq < at.next_seq
         self._move_session(arrival)
         at.take_seq(arrival.seq)
-        self._generation.seen(world.wrote())
+        self._write_count.seen(world.wrote())
         if is_signed and arrival.kind:
             at.pin(arrival.kind, arrival.person)
         world.digests[arrival.name] = digest
@@ -173,7 +175,7 @@ class MemoryStore:
         if arrival.message_id in self._world.quarantine or note in self._world.old:
             return Intake.DUPLICATE
         self._world.old[note] = reason
-        self._generation.seen(self._world.wrote())
+        self._write_count.seen(self._world.wrote())
         return Intake.OLD
 
     async def requeue(self, arrival: Arrival, job: bytes | None) -> Intake:
@@ -193,7 +195,7 @@ class MemoryStore:
         at.remember(arrival.signed_id, arrival.message_ms)
         if job is not None:
             world.deliver(at, arrival.seq, job)
-        self._generation.seen(world.wrote())
+        self._write_count.seen(world.wrote())
         return Intake.ACCEPTED
 
     def _conflicts(self, at: Conversation, arrival: Arrival) -> bool:
@@ -206,7 +208,7 @@ class MemoryStore:
         self._move_session(arrival)
         at.remember(arrival.signed_id, arrival.message_ms)
         at.take_seq(arrival.seq)
-        self._generation.seen(self._world.wrote())
+        self._write_count.seen(self._world.wrote())
 
     def _move_session(self, arrival: Arrival) -> None:
         if arrival.session is not None:

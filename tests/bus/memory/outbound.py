@@ -7,8 +7,8 @@ import msgspec
 from bus.records.records import OutboxRecord, SentNote, decode_outbox_record
 from bus.steps.outbox import RESEND_SECONDS, Commit, Committed
 from bus.steps.store import SessionWrite
-from bus.steps.write_count import Generation
-from bus.transport.readers import Entry as Read
+from bus.steps.write_count import WriteCount
+from bus.transport.readers import StreamEntry as Read
 from tests.bus.memory.world import Conversation, Entry, Sent, World
 
 RESEND_MS = int(RESEND_SECONDS * 1000)
@@ -17,9 +17,9 @@ RESEND_MS = int(RESEND_SECONDS * 1000)
 class MemoryOutbox:
     """As `bus.steps.outbox.Outbox`."""
 
-    def __init__(self, world: World, consumer: str, generation: Generation) -> None:
+    def __init__(self, world: World, consumer: str, write_count: WriteCount) -> None:
         self._world = world
-        self._generation = generation
+        self._write_count = write_count
         self.consumer = consumer
 
     async def take(self) -> Read | None:
@@ -53,16 +53,16 @@ class MemoryOutbox:
         stream_id: str | None = None,
     ) -> Commit:
         world, at = self._world, self._world.conversation(conversation_id)
-        if self._generation.is_doubted:
+        if self._write_count.is_doubted:
             return Commit(Committed.WENT_BACK)
         if at.sent is not None and at.sent.client_message_id == client_message_id:
-            self._generation.committed(world.commits)
+            self._write_count.committed(world.commits)
             return Commit(Committed.ALREADY, stored=decode_outbox_record(at.sent.record))
         if at.reply is None or at.reply.id != entry_id:
             return Commit(Committed.NOT_HEAD if self._holds(entry_id) else Committed.DONE_BEFORE)
         if self._held(at, entry_id) is None:
             return Commit(Committed.FENCED)
-        if world.generation < self._generation.highest:
+        if world.write_count < self._write_count.highest:
             return Commit(Committed.WENT_BACK)
         if world.epoch != epoch:
             return Commit(Committed.EPOCH)
@@ -75,9 +75,9 @@ class MemoryOutbox:
         for one in sessions:
             session = world.session((one.owner_id, one.device_id))
             session.version, session.sealed, session.epoch = one.version + 1, one.sealed, epoch
-        self._generation.seen(world.wrote())
+        self._write_count.seen(world.wrote())
         world.commits += 1
-        self._generation.committed(world.commits)
+        self._write_count.committed(world.commits)
         former = "" if stream_id is None or at.stream is None else at.stream.partition(" ")[0]
         if record is None:
             at.stream = f"{stream_id} {self.consumer}"
@@ -162,7 +162,7 @@ class MemoryOutbox:
             return None
         sent.due_ms, sent.holder = self._world.now_ms + RESEND_MS, self.consumer
         self._world.wrote()
-        self._generation.committed(self._world.commits)
+        self._write_count.committed(self._world.commits)
         return decode_outbox_record(sent.record)
 
     async def postpone(self, conversation_id: str, client_message_id: str, after_ms: int) -> None:

@@ -12,29 +12,29 @@ from bus.records.records import (
     decode_reply_record,
 )
 from bus.steps.letters import DeadLetter, Revived
-from bus.steps.recovery import Held, Pending, Reclaim, Reclaimed
+from bus.steps.recovery import HeldEntries, Pending, Reclaim, Reclaimed
 from tests.bus.memory.world import Conversation, Entry, Sent, World
 
 MOST_STRIKES = 2
 
 
-class MemoryOffice:
-    """As `bus.steps.work_lease.Office`."""
+class MemoryWorkLease:
+    """As `bus.steps.work_lease.WorkLease`."""
 
     def __init__(self, world: World, holder: str) -> None:
         self._world = world
         self._holder = holder
 
     async def hold(self, lease_ms: int) -> bool:
-        holder, until_ms = self._world.office
+        holder, until_ms = self._world.lease
         if holder != self._holder and until_ms > self._world.now_ms:
             return False
-        self._world.office = (self._holder, self._world.now_ms + lease_ms)
+        self._world.lease = (self._holder, self._world.now_ms + lease_ms)
         return True
 
     async def leave(self) -> None:
-        if self._world.office[0] == self._holder:
-            self._world.office = ("", 0)
+        if self._world.lease[0] == self._holder:
+            self._world.lease = ("", 0)
 
 
 class MemoryRecovery:
@@ -42,25 +42,25 @@ class MemoryRecovery:
 
     def __init__(self, world: World, consumer: str) -> None:
         self._world = world
-        self.office = MemoryOffice(world, consumer)
-        self.jobs = Held("jobs", JOBS_GROUP)
-        self.replies = Held("replies", REPLIES_GROUP)
+        self.lease = MemoryWorkLease(world, consumer)
+        self.jobs = HeldEntries("jobs", JOBS_GROUP)
+        self.replies = HeldEntries("replies", REPLIES_GROUP)
 
-    def _taken(self, held: Held) -> Iterator[tuple[str, Conversation, Entry, str]]:
+    def _taken(self, held: HeldEntries) -> Iterator[tuple[str, Conversation, Entry, str]]:
         for name, at in self._world.conversations.items():
             entry = at.job if held is self.jobs else at.reply
             if entry is not None and entry.holder is not None:
                 yield name, at, entry, entry.holder
 
-    async def holders(self, held: Held) -> list[str]:
+    async def holders(self, held: HeldEntries) -> list[str]:
         return sorted({holder for *_, holder in self._taken(held)})
 
-    async def pending(self, held: Held, *, idle_ms: int = 0, consumer: str | None = None) -> list[Pending]:
+    async def pending(self, held: HeldEntries, *, idle_ms: int = 0, consumer: str | None = None) -> list[Pending]:
         now = self._world.now_ms
         found = [Pending(entry.id, holder, now - entry.renewed_ms) for *_, entry, holder in self._taken(held)]
         return [one for one in found if one.idle_ms >= idle_ms and consumer in (None, one.consumer)]
 
-    async def reclaim(self, held: Held, pending: Pending, how: Reclaim) -> Reclaimed:
+    async def reclaim(self, held: HeldEntries, pending: Pending, how: Reclaim) -> Reclaimed:
         for name, at, entry, holder in list(self._taken(held)):
             silent_ms = self._world.now_ms - entry.renewed_ms
             if (entry.id, holder) == (pending.entry_id, pending.consumer) and silent_ms >= how.idle_ms:

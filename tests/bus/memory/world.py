@@ -128,7 +128,7 @@ class World:
     """Copying it deeply and putting the copy back is what a Redis does that goes back in time."""
 
     now_ms: int = 1_000_000
-    generation: int = 0
+    write_count: int = 0
     epoch: int = 0
     server: str | None = None
     commits: int = 0
@@ -138,7 +138,7 @@ class World:
     one_time_prekeys: set[int] = field(default_factory=set)
     cursor: str | None = None
     policies: Policies = field(default_factory=Policies)
-    office: tuple[str, int] = ("", 0)
+    lease: tuple[str, int] = ("", 0)
     quarantine: dict[str, Quarantined] = field(default_factory=dict)
     old: dict[tuple[str, int, str], str] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
@@ -163,8 +163,8 @@ class World:
         return self.sessions.setdefault(peer, Session())
 
     def wrote(self) -> int:
-        self.generation += 1
-        return self.generation
+        self.write_count += 1
+        return self.write_count
 
     def new_entry(self, record: bytes, attempt: int = 1, deliveries: int = 1, strikes: int = 0) -> Entry:
         self.entries += 1

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from bus.settings.reader import Reader, SettingsError
+from bus.settings.reader import SettingsError, SettingsReader
 from bus.settings.redis_url import parse_redis_url
 from bus.settings.shared import given_redis_url_of, redis_url_of
 from bus.transport.client import open_redis
 from bus.transport.wire import RedisUnavailable
+from supervisor.settings.config import LoneWorkerSettings as AloneSettings
 from supervisor.settings.config import SupervisorSettings
-from supervisor.settings.config import WorkerSettings as AloneSettings
 from supervisor.settings.key_settings import KeySettings
 from tests.bus.transport.authority import Authority, private
 from tests.redis_server import RedisServer, server_binary
@@ -32,7 +32,9 @@ def ca(tmp_path: Path) -> Authority:
 
 
 def url_of(**environ: str | Path) -> str:
-    reader = Reader({"HASHEE_REDIS_URL": URL} | {f"HASHEE_REDIS_{name}": str(value) for name, value in environ.items()})
+    reader = SettingsReader(
+        {"HASHEE_REDIS_URL": URL} | {f"HASHEE_REDIS_{name}": str(value) for name, value in environ.items()}
+    )
     url = redis_url_of(reader)
     reader.finish()
     return url
@@ -91,7 +93,7 @@ def test_what_is_wrong_is_said_by_its_setting_with_the_remedy(ca: Authority) -> 
 
 @pytest.mark.pure
 def test_with_the_private_redis_it_is_of_no_use_and_refused(ca: Authority) -> None:
-    reader = Reader({"HASHEE_REDIS_CA": str(ca.certificate)})
+    reader = SettingsReader({"HASHEE_REDIS_CA": str(ca.certificate)})
     assert given_redis_url_of(reader) is None
     with pytest.raises(SettingsError, match=r"HASHEE_REDIS_CA .* only with HASHEE_REDIS_URL=rediss://"):
         reader.finish()

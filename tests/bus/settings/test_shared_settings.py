@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from bus.settings import shared as shared_settings
-from bus.settings.reader import Reader, Setting, SettingsError
+from bus.settings.reader import Setting, SettingsError, SettingsReader
 from supervisor.pool.environment import OURS_FOR_WORKERS
 from supervisor.settings.config import ALL_SETTINGS, SupervisorSettings
-from supervisor.settings.config import WorkerSettings as AloneSettings
+from supervisor.settings.config import LoneWorkerSettings as AloneSettings
 from tests.supervisor.relay.test_websocket_tls import certificate
 from workers.settings import WorkerSettings, parse_options, read_settings
 
@@ -115,7 +115,7 @@ def as_supervisor(environ: dict[str, str]) -> Verdict:
         settings = SupervisorSettings.from_environ(environ)
     except SettingsError:
         return Verdict(refused=True, values={})
-    reader = Reader(environ)
+    reader = SettingsReader(environ)
     return Verdict(
         refused=False,
         values={

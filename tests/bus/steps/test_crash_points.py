@@ -92,10 +92,10 @@ class Life:
         return True
 
     async def _take_over(self, supervisor: Supervisor) -> None:
-        office = supervisor.recovery
-        for held in (office.jobs, office.replies):
-            for pending in await office.pending(held):
-                await office.reclaim(held, pending, Reclaim())
+        lease = supervisor.recovery
+        for held in (lease.jobs, lease.replies):
+            for pending in await lease.pending(held):
+                await lease.reclaim(held, pending, Reclaim())
         for conversation in await supervisor.outbox.all():
             record = await supervisor.outbox.resend(
                 conversation, former_holder=await supervisor.outbox.holder_of(conversation)

@@ -82,7 +82,7 @@ async def test_what_is_gone_is_not_listed_among_what_waits(redis: RedisScene) ->
     talk = await talk_of(redis)
     await talk.quarantine(1)
     redis.client.ask("DEL", redis.keys.waiting_for)  # as an older version has it
-    keys = [redis.keys.waiting_for, redis.keys.generation]
+    keys = [redis.keys.waiting_for, redis.keys.write_count]
     names = [f"{CONVERSATION}-1", "gone"]
     things = [part for name in names for part in (name, "person")]
     listed = await redis.client.script("list_waiting", [*keys, *map(redis.keys.quarantined, names)], *things)

@@ -49,12 +49,12 @@ async def test_all_entries_of_a_dead_consumer_are_found_and_released(tmp_path: P
             held = 0
             while held < MORE_THAN_A_PAGE:
                 held += len(await dead.take(MORE_THAN_A_PAGE))
-            office = bus.recovery
-            found = await office.pending(office.jobs, consumer="dead")
+            lease = bus.recovery
+            found = await lease.pending(lease.jobs, consumer="dead")
             assert len({one.entry_id for one in found}) == MORE_THAN_A_PAGE
             for one in found:
-                assert (await office.reclaim(office.jobs, one, Reclaim())).outcome == "restarted"
-            assert await office.pending(office.jobs) == []
+                assert (await lease.reclaim(lease.jobs, one, Reclaim())).outcome == "restarted"
+            assert await lease.pending(lease.jobs) == []
 
 
 async def test_all_failed_jobs_whose_time_has_come_start_at_once(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ async def test_one_that_redis_refuses_holds_up_none_of_the_others(tmp_path: Path
             now = await bus.store.now_ms()
             assert await bus.recovery.start_due(now) == JOBS - 1
             assert await bus.recovery.audit(now + 1) == 0
-            office = bus.recovery
+            lease = bus.recovery
             taken = await worker.take(JOBS)
             assert len(taken) == JOBS - 1
             lost = next(job for job in taken if job.conversation_id != spoiled)
@@ -101,7 +101,7 @@ async def test_one_that_redis_refuses_holds_up_none_of_the_others(tmp_path: Path
             await bus.client.command("DEL", conversation)
             await bus.client.command("SET", conversation, "of a wrong type")
             outcomes = [
-                (await office.reclaim(office.jobs, one, Reclaim())).outcome for one in await office.pending(office.jobs)
+                (await lease.reclaim(lease.jobs, one, Reclaim())).outcome for one in await lease.pending(lease.jobs)
             ]
     assert sorted(outcomes) == ["kept", *["restarted"] * (JOBS - 2)]
     assert {name for name, _ in left} == {spoiled, lost.entry_id}

@@ -108,30 +108,30 @@ async def test_rule_7_a_renewed_lease_is_kept_and_a_silent_one_is_reclaimed(scen
 
 async def test_rule_7_what_was_renewed_since_it_was_seen_to_be_silent_is_kept(scene: Scene) -> None:
     talk, worker = await talk_and_worker(scene)
-    office = talk.supervisor.recovery
+    lease = talk.supervisor.recovery
     await talk.accept(1)
     job = await worker.take()
     assert job is not None
     await scene.time_passes(LEASE_MS)
-    [silent] = await office.pending(office.jobs, idle_ms=LEASE_MS)
+    [silent] = await lease.pending(lease.jobs, idle_ms=LEASE_MS)
     await worker.renew(job.entry_id)
-    assert (await office.reclaim(office.jobs, silent, Reclaim(idle_ms=LEASE_MS))).outcome == "kept"
+    assert (await lease.reclaim(lease.jobs, silent, Reclaim(idle_ms=LEASE_MS))).outcome == "kept"
 
 
 async def test_rule_7_one_reclaimer_at_a_time(scene: Scene) -> None:
     first, second = await scene.supervisor("supervisor-1"), await scene.supervisor("supervisor-2")
-    assert await first.recovery.office.hold(LEASE_MS)
-    assert not await second.recovery.office.hold(LEASE_MS)
+    assert await first.recovery.lease.hold(LEASE_MS)
+    assert not await second.recovery.lease.hold(LEASE_MS)
     await scene.time_passes(LEASE_MS - 5000)
-    assert await first.recovery.office.hold(LEASE_MS)
+    assert await first.recovery.lease.hold(LEASE_MS)
     await scene.time_passes(LEASE_MS - 5000)
-    assert not await second.recovery.office.hold(LEASE_MS)
+    assert not await second.recovery.lease.hold(LEASE_MS)
     await scene.time_passes(5000)
-    assert await second.recovery.office.hold(LEASE_MS)
-    await first.recovery.office.leave()
-    assert not await first.recovery.office.hold(LEASE_MS), "it was the other's to leave"
-    await second.recovery.office.leave()
-    assert await first.recovery.office.hold(LEASE_MS)
+    assert await second.recovery.lease.hold(LEASE_MS)
+    await first.recovery.lease.leave()
+    assert not await first.recovery.lease.hold(LEASE_MS), "it was the other's to leave"
+    await second.recovery.lease.leave()
+    assert await first.recovery.lease.hold(LEASE_MS)
 
 
 async def test_rule_8_what_kills_its_worker_twice_is_poison(scene: Scene) -> None:

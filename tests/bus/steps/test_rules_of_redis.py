@@ -18,7 +18,7 @@ from bus.steps.recovery import Reclaim, Recovery
 from bus.steps.store import Intake, Source
 from bus.steps.write_count import Found
 from bus.transport.client import open_redis
-from bus.transport.readers import StreamReader
+from bus.transport.readers import RedisStreamReader
 from bus.transport.wire import RedisFull, RedisUnavailable
 from tests.bus.builders import (
     AGENT,
@@ -62,7 +62,7 @@ async def test_rule_16_a_full_redis_takes_nothing_in_and_keeps_no_half_of_it(red
 
 async def test_rule_16_a_full_redis_drains(redis: RedisScene) -> None:
     talk, worker = await talk_and_worker(redis)
-    outbox, office = talk.supervisor.outbox, talk.supervisor.recovery
+    outbox, lease = talk.supervisor.outbox, talk.supervisor.recovery
     for seq in (1, 2, 3, 4):
         await talk.accept(seq)
     await talk.quarantine(5)
@@ -72,7 +72,7 @@ async def test_rule_16_a_full_redis_drains(redis: RedisScene) -> None:
         await worker.steps.emit(job, place, reply(place))
     _set_full(redis, True)
 
-    assert await office.office.hold(15_000)
+    assert await lease.lease.hold(15_000)
     assert await worker.renew(job.entry_id) == ([], [])
     assert (await worker.steps.start(job)).outcome == "started"
     assert await worker.steps.finish(job) is Finished.DONE
@@ -172,11 +172,11 @@ def _reconnect(scene: RedisScene) -> None:
 
 async def test_rule_17_every_script_that_changes_something_of_a_conversation_counts(redis: RedisScene) -> None:
     talk, worker = await talk_and_worker(redis)
-    outbox, office = talk.supervisor.outbox, talk.supervisor.recovery
-    seen = [(await redis.facts()).generation]
+    outbox, lease = talk.supervisor.outbox, talk.supervisor.recovery
+    seen = [(await redis.facts()).write_count]
 
     async def counted() -> None:
-        seen.append((await redis.facts()).generation)
+        seen.append((await redis.facts()).write_count)
         assert seen[-1] > seen[-2]
 
     await talk.accept(1)
@@ -206,8 +206,8 @@ async def test_rule_17_every_script_that_changes_something_of_a_conversation_cou
     await answer(worker)
     await counted()
     entry = await talk.take_reply()
-    [pending] = await office.pending(office.replies)
-    await office.reclaim(office.replies, pending, Reclaim())
+    [pending] = await lease.pending(lease.replies)
+    await lease.reclaim(lease.replies, pending, Reclaim())
     await counted()
     await talk.commit(await talk.take_reply(), "c0")
     await counted()
@@ -240,7 +240,7 @@ async def test_rule_18_scripts_and_group_are_made_again_after_redis_lost_them(tm
 async def test_rule_18_after_an_error_a_reader_reads_what_was_given_to_it_and_did_not_arrive(redis: RedisScene) -> None:
     talk, _ = await talk_and_worker(redis)
     async with open_redis(redis.url) as client:
-        reader = StreamReader(client, stream=redis.keys.jobs, group=JOBS_GROUP, consumer="reader")
+        reader = RedisStreamReader(client, stream=redis.keys.jobs, group=JOBS_GROUP, consumer="reader")
         reader.start()
         await talk.accept(1)
         assert len(await reader.read(1)) == 1
@@ -260,16 +260,16 @@ async def test_rule_18_after_an_error_a_reader_reads_what_was_given_to_it_and_di
 
 async def test_rule_18_a_consumer_is_forgotten_only_where_nothing_is_pending(redis: RedisScene) -> None:
     talk, worker = await talk_and_worker(redis)
-    office = Recovery(redis.client, redis.keys, "supervisor-1")
+    lease = Recovery(redis.client, redis.keys, "supervisor-1")
     await talk.accept(1)
     await talk.accept(1, conversation="another")
     job = await worker.take()
     assert job is not None
     await answer(await redis.worker("idle"))
-    assert await office.forget_idle_consumers() == 0  # not silent for long enough
-    assert await office.forget_idle_consumers(idle_ms=0) == 1
+    assert await lease.forget_idle_consumers() == 0  # not silent for long enough
+    assert await lease.forget_idle_consumers(idle_ms=0) == 1
     assert await worker.steps.finish(job) is Finished.DONE
-    assert await office.forget_idle_consumers(idle_ms=0) == 1
+    assert await lease.forget_idle_consumers(idle_ms=0) == 1
 
 
 async def test_rule_18_a_script_that_cannot_go_on_has_written_nothing(redis: RedisScene) -> None:
@@ -395,11 +395,11 @@ async def test_an_unsigned_copy_in_quarantine_does_not_stand_in_the_way_of_the_g
             assert await bus.client.command("HGET", bus.keys.quarantined("m"), "frame") == b"genuine"
 
 
-async def test_an_office_that_was_taken_before_redis_clock_was_put_back_outlives_its_holder_by_no_more_than_its_lease(
+async def test_a_lease_that_was_taken_before_redis_clock_was_put_back_outlives_its_holder_by_no_more_than_its_lease(
     redis: RedisScene,
 ) -> None:
-    office = Recovery(redis.client, redis.keys, "supervisor-1").office
-    assert await Recovery(redis.client, redis.keys, "gone").office.hold(5000)
+    lease = Recovery(redis.client, redis.keys, "supervisor-1").lease
+    assert await Recovery(redis.client, redis.keys, "gone").lease.hold(5000)
     await redis.client.command("PEXPIRE", redis.keys.reclaimer, 3_600_000)
-    assert not await office.hold(5000)
+    assert not await lease.hold(5000)
     assert 0 < cast(int, await redis.client.command("PTTL", redis.keys.reclaimer)) <= 5000

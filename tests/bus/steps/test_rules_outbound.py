@@ -104,16 +104,14 @@ async def test_rule_12_a_send_that_the_relay_puts_off_waits_for_its_time(scene: 
 
 async def test_rule_13_a_reply_of_a_dead_supervisor_is_offered_again_and_the_dead_one_is_fenced(scene: Scene) -> None:
     talk, worker = await talk_and_worker(scene)
-    office = talk.supervisor.recovery
+    lease = talk.supervisor.recovery
     await talk.accept(1)
     await answer(worker, "0")
     taken = await talk.take_reply()
-    [pending] = await office.pending(office.replies)
-    assert (await office.reclaim(office.replies, pending, Reclaim(idle_ms=15_000))).outcome == "kept", (
-        "it is not silent"
-    )
-    assert (await office.reclaim(office.replies, pending, Reclaim())).outcome == "restarted"
-    assert (await office.reclaim(office.replies, pending, Reclaim())).outcome == "kept"
+    [pending] = await lease.pending(lease.replies)
+    assert (await lease.reclaim(lease.replies, pending, Reclaim(idle_ms=15_000))).outcome == "kept", "it is not silent"
+    assert (await lease.reclaim(lease.replies, pending, Reclaim())).outcome == "restarted"
+    assert (await lease.reclaim(lease.replies, pending, Reclaim())).outcome == "kept"
     assert (await talk.commit(taken, "c0")).outcome is Committed.DONE_BEFORE
     assert not await talk.supervisor.outbox.drop_reply(CONVERSATION, "late", entry_id=taken.id)
     assert (await talk.commit(await talk.take_reply(), "c0")).outcome is Committed.COMMITTED
@@ -274,7 +272,7 @@ async def test_rule_17_nothing_is_committed_in_doubt(scene: Scene) -> None:
     await talk.accept(1)
     await answer(worker, "0")
     entry = await talk.take_reply()
-    talk.supervisor.generation.is_doubted = True
+    talk.supervisor.write_count.is_doubted = True
     assert (await talk.commit(entry, "c0")).outcome is Committed.WENT_BACK
     assert await talk.supervisor.check() is Found.OLDER, "doubt is enough to raise the epoch"
     assert (await talk.commit(entry, "c0")).outcome is Committed.COMMITTED
@@ -285,7 +283,7 @@ async def test_of_its_own_sends_a_process_remembers_the_latest(redis_url: str, m
     monkeypatch.setattr(outbox_module, "MOST_REMEMBERED", 2)
     scene = RedisScene(redis_url)
     talk, worker = await talk_and_worker(scene)
-    outbox = Outbox(scene.client, AGENT, talk.supervisor.name, talk.supervisor.generation)
+    outbox = Outbox(scene.client, AGENT, talk.supervisor.name, talk.supervisor.write_count)
     talk.supervisor.outbox = outbox
     for number in range(3):
         await talk.accept(1, conversation=f"{number}")

@@ -25,7 +25,7 @@ async def test_rule_17_a_commit_of_one_who_has_seen_more_says_that_redis_went_ba
     entry = await talk.take_reply()
     assert (await talk.commit(entry, "c0")).outcome is Committed.WENT_BACK
     assert await talk.supervisor.check() is Found.OLDER
-    assert talk.supervisor.generation.epoch == 1
+    assert talk.supervisor.write_count.epoch == 1
     assert (await talk.commit(entry, "c0", epoch=0)).outcome is Committed.EPOCH
     assert (await talk.commit(entry, "c0")).outcome is Committed.COMMITTED
     assert await talk.supervisor.check() is Found.SAME
@@ -38,7 +38,7 @@ async def test_rule_17_supervisors_that_notice_the_same_raise_the_epoch_once(sce
     await second.accept(2)
     await scene.go_back(remembered)
     assert [await who.supervisor.check(certainly_back=True) for who in (first, second)] == [Found.OLDER, Found.OLDER]
-    assert [who.supervisor.generation.epoch for who in (first, second)] == [1, 1]
+    assert [who.supervisor.write_count.epoch for who in (first, second)] == [1, 1]
     assert [await who.supervisor.check() for who in (first, second)] == [Found.SAME, Found.SAME]
 
 
@@ -46,9 +46,9 @@ async def test_rule_17_an_epoch_that_others_have_raised_further_stays(scene: Sce
     first, second = await talk_of(scene, "supervisor-1"), await talk_of(scene, "supervisor-2")
     for epoch in (1, 2):
         assert await first.supervisor.check(certainly_back=True) is Found.OLDER
-        assert first.supervisor.generation.epoch == epoch
+        assert first.supervisor.write_count.epoch == epoch
     assert await second.supervisor.check(certainly_back=True) is Found.OLDER
-    assert second.supervisor.generation.epoch == 2
+    assert second.supervisor.write_count.epoch == 2
 
 
 async def test_rule_17_a_redis_that_forgot_its_epoch_gets_a_higher_one_than_was_ever_used(scene: Scene) -> None:
@@ -58,7 +58,7 @@ async def test_rule_17_a_redis_that_forgot_its_epoch_gets_a_higher_one_than_was_
         await talk.accept(1)
         await scene.go_back(remembered)
         assert await talk.supervisor.check() is Found.OLDER
-        assert talk.supervisor.generation.epoch == epoch
+        assert talk.supervisor.write_count.epoch == epoch
 
 
 async def test_rule_17_what_others_write_first_does_not_hide_that_a_commit_is_lost(scene: Scene) -> None:
@@ -71,7 +71,7 @@ async def test_rule_17_what_others_write_first_does_not_hide_that_a_commit_is_lo
     await scene.go_back(remembered)
     for seq in range(2, 20):
         await other.accept(seq)
-    assert (await scene.facts()).generation > talk.supervisor.generation.highest
+    assert (await scene.facts()).write_count > talk.supervisor.write_count.highest
     assert await talk.supervisor.check() is Found.OLDER
 
 
@@ -80,7 +80,7 @@ async def test_rule_17_another_server_has_to_hold_every_commit_that_was_witnesse
     await talk.accept(1)
     await answer(worker, "0")
     await talk.send("c0", 2)
-    assert talk.supervisor.generation.commits == 1
+    assert talk.supervisor.write_count.commits == 1
 
     async def found(proof: Proof) -> Found:
         return await (await scene.supervisor("next")).check(proof)
@@ -98,13 +98,13 @@ async def test_rule_17_a_store_of_a_version_that_noted_no_server_proves_nothing(
     old = Talk(await scene.supervisor("of a former version"))
     await old.accept(1)
     assert await old.supervisor.check(Proof("server", ("another",))) is Found.UNPROVEN
-    assert old.supervisor.generation.epoch == 1
+    assert old.supervisor.write_count.epoch == 1
 
 
 async def test_rule_17_nothing_is_lost_where_nothing_was_ever_written(scene: Scene) -> None:
     first = await scene.supervisor("first")
     assert await first.check(Proof("server", ("another",), commits=3)) is Found.SAME
-    assert first.generation.epoch == 0
+    assert first.write_count.epoch == 0
 
 
 async def test_rule_17_how_many_commits_there_are_is_told_before_what_was_committed_leaves(scene: Scene) -> None:
@@ -112,8 +112,8 @@ async def test_rule_17_how_many_commits_there_are_is_told_before_what_was_commit
     talk, worker = await talk_and_worker(scene)
     other = await talk_of(scene, "supervisor-2")
     told, told_other = list[int](), list[int]()
-    talk.supervisor.generation.on_commit = told.append
-    other.supervisor.generation.on_commit = told_other.append
+    talk.supervisor.write_count.on_commit = told.append
+    other.supervisor.write_count.on_commit = told_other.append
     await talk.accept(1)
     await answer(worker, "0")
     entry = await talk.take_reply()

@@ -8,7 +8,7 @@ import pytest
 from bus.records.keys import Keys
 from bus.records.sealing import StateKey
 from bus.steps.vault import Vault
-from bus.steps.write_count import FEWEST_IDS, Found, Generation, Proof
+from bus.steps.write_count import FEWEST_IDS, Found, Proof, WriteCount
 from bus.transport.client import RedisClient, open_redis
 from bus.transport.lua import Argument
 from bus.transport.wire import Value
@@ -24,19 +24,19 @@ async def test_counts_that_others_hear_while_we_wait_do_not_make_redis_go_back(
 ) -> None:
     with redis_server(tmp_path) as url:
         async with open_redis(url) as client:
-            generation = Generation()
-            assert await generation.check(client, KEYS, SERVER) is Found.SAME
+            write_count = WriteCount()
+            assert await write_count.check(client, KEYS, SERVER) is Found.SAME
             await count(client, 5)
             ask = client.script
 
             async def while_others_write(name: str, keys: Sequence[str], *arguments: Argument) -> Value:
                 answer = await ask(name, keys, *arguments)
-                generation.seen(6)  # another task hears the answer to a script that ran after our question
+                write_count.seen(6)  # another task hears the answer to a script that ran after our question
                 return answer
 
             monkeypatch.setattr(client, "script", while_others_write)
-            assert await generation.check(client, KEYS, SERVER) is Found.SAME
-            assert (generation.highest, generation.epoch) == (6, 0)
+            assert await write_count.check(client, KEYS, SERVER) is Found.SAME
+            assert (write_count.highest, write_count.epoch) == (6, 0)
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 3])
@@ -44,13 +44,13 @@ async def test_new_pods_at_another_server_raise_the_epoch_that_stands_there_once
     """Each with an empty state directory: what came back may be of any epoch, whatever they know."""
     with redis_server(tmp_path) as url:
         async with open_redis(url) as client:
-            await client.command("MSET", KEYS.epoch, epoch, KEYS.generation, 50)
+            await client.command("MSET", KEYS.epoch, epoch, KEYS.write_count, 50)
             await client.command("HSET", KEYS.continuity, "server", "former", "commits", 40)
-            first, second = Generation(), Generation()
+            first, second = WriteCount(), WriteCount()
             assert await first.check(client, KEYS, Proof("present")) is Found.OTHER
             assert await second.check(client, KEYS, Proof("present")) is Found.SAME
             assert (first.epoch, second.epoch) == (epoch + 1, epoch + 1)
-            third = Generation()
+            third = WriteCount()
             assert await third.check(client, KEYS, Proof("another again")) is Found.OTHER
             assert third.epoch == epoch + 2
 
@@ -59,23 +59,23 @@ async def test_a_redis_that_counts_less_than_was_seen_has_gone_back(tmp_path: Pa
     with redis_server(tmp_path) as url:
         async with open_redis(url) as client:
             await count(client, 5)
-            generation = Generation(highest=6)
-            assert await generation.check(client, KEYS, SERVER) is Found.OLDER
-            assert generation.epoch == 1
+            write_count = WriteCount(highest=6)
+            assert await write_count.check(client, KEYS, SERVER) is Found.OLDER
+            assert write_count.epoch == 1
 
 
 async def count(client: RedisClient, writes: int) -> None:
-    await client.command("SET", KEYS.generation, writes)
+    await client.command("SET", KEYS.write_count, writes)
 
 
 async def test_a_redis_that_forgot_its_epoch_has_gone_back_however_much_it_counts(tmp_path: Path) -> None:
     with redis_server(tmp_path) as url:
         async with open_redis(url) as client:
             await count(client, 7)
-            generation = Generation(highest=5)
-            generation.epoch = 2
-            assert await generation.check(client, KEYS, SERVER) is Found.OLDER
-            assert generation.epoch == 3
+            write_count = WriteCount(highest=5)
+            write_count.epoch = 2
+            assert await write_count.check(client, KEYS, SERVER) is Found.OLDER
+            assert write_count.epoch == 3
 
 
 async def test_prekeys_go_on_far_beyond_those_that_were_given_out_and_forgotten(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ async def test_prekeys_go_on_far_beyond_those_that_were_given_out_and_forgotten(
             vault = Vault(client, KEYS, StateKey(bytes(32)))
             assert [await vault.next_prekey_ids(kind, 3) for kind in ("signed", "one_time")] == [1, 1]
             assert await vault.signed_prekeys_to_replace() == 0
-            assert await Generation().check(client, KEYS, SERVER, certainly_back=True) is Found.OLDER
+            assert await WriteCount().check(client, KEYS, SERVER, certainly_back=True) is Found.OLDER
             wished = await vault.signed_prekeys_to_replace()
             signed, one_time = [await vault.next_prekey_ids(kind, 1) for kind in ("signed", "one_time")]
             assert wished == signed - 1, "all that may have been given out"

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from bus.transport.client import RedisClient, open_redis
-from bus.transport.readers import StreamReader
+from bus.transport.readers import RedisStreamReader
 from bus.transport.wire import RedisRefused, RedisUnavailable
 from tests.redis_server import redis_server, running_redis
 
@@ -142,7 +142,7 @@ async def test_what_a_cancelled_read_had_asked_for_is_handed_back_when_the_reade
             assert await reader.close() == []
 
 
-async def give_up_a_read(client: RedisClient, reader: StreamReader) -> None:
+async def give_up_a_read(client: RedisClient, reader: RedisStreamReader) -> None:
     """A read that is cancelled once Redis has been asked."""
 
     async def is_blocked() -> bool:
@@ -189,8 +189,8 @@ async def echo_within(client: RedisClient, scope: trio.CancelScope) -> None:
         await client.command("ECHO", "nobody reads this")
 
 
-async def reader_of(client: RedisClient) -> StreamReader:
-    reader = StreamReader(client, stream="stream", group="group", consumer="consumer")
+async def reader_of(client: RedisClient) -> RedisStreamReader:
+    reader = RedisStreamReader(client, stream="stream", group="group", consumer="consumer")
     await reader.make_group()
     reader.start()
     return reader

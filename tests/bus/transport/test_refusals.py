@@ -17,7 +17,7 @@ from bus.records.keys import JOBS_GROUP, Keys
 from bus.transport.client import RedisClient, open_redis
 from bus.transport.leases import LeaseKeeper
 from bus.transport.lua import Scripts
-from bus.transport.readers import LiveSubscriber, StreamReader
+from bus.transport.readers import LiveSubscriber, RedisStreamReader
 from bus.transport.trouble import LAST_PAUSE_SECONDS, Trouble
 from bus.transport.wire import RedisDenied, RedisFailed, RedisFull, RedisRefused, RedisUnavailable, Wire, failure
 from tests.bus.builders import AGENT
@@ -83,7 +83,7 @@ class Scene:
     client: RedisClient
     leases: LeaseKeeper
     live: LiveSubscriber
-    reader: StreamReader
+    reader: RedisStreamReader
     told: list[tuple[str, str]] = field(default_factory=list)
     heard: list[bytes] = field(default_factory=list)
     read: list[str] = field(default_factory=list)
@@ -139,7 +139,7 @@ async def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
             leases = LeaseKeeper(
                 url, scripts, stream=KEYS.jobs, group=JOBS_GROUP, consumer="me", interrupted=KEYS.interrupted
             )
-            reader = StreamReader(client, stream=KEYS.jobs, group=JOBS_GROUP, consumer="me")
+            reader = RedisStreamReader(client, stream=KEYS.jobs, group=JOBS_GROUP, consumer="me")
             heard: list[bytes] = []
             live = LiveSubscriber(client, KEYS.live_channel, heard.append)
             made = Scene(server, admin, client, leases, live, reader, heard=heard)

@@ -16,7 +16,7 @@ from redis.exceptions import AskError, ResponseError
 from bus.records.keys import Keys
 from bus.settings.redis_url import BadRedisUrl, Kind, RedisAddress, parse_redis_url
 from bus.transport.client import RedisClient, open_redis
-from bus.transport.readers import StreamReader
+from bus.transport.readers import RedisStreamReader
 from bus.transport.route import Route, asked_to, moved_to
 from bus.transport.wire import RedisFailed, RedisUnavailable, Wire
 from tests.bus.builders import AGENT
@@ -186,10 +186,10 @@ async def test_what_has_gone_already_is_asked_for_there_while_the_slot_is_being_
                 await blocking(partial(until, partial(is_well, node)))
             await client.command("SADD", KEYS.owners, "one")
             await client.command("SET", KEYS.epoch, "a")
-            assert await client.script("advance_cursor", [KEYS.cursor, KEYS.generation], "", "a") == 1
+            assert await client.script("advance_cursor", [KEYS.cursor, KEYS.write_count], "", "a") == 1
             begin_move(servers, slot, source, target)
             assert await client.command("SCARD", KEYS.owners) == 1, "it is still here"
-            send_keys(servers, source, target, KEYS.owners, KEYS.cursor, KEYS.generation)
+            send_keys(servers, source, target, KEYS.owners, KEYS.cursor, KEYS.write_count)
             connects = client.connects
 
             async def add(number: int, added: list[int]) -> None:
@@ -203,7 +203,7 @@ async def test_what_has_gone_already_is_asked_for_there_while_the_slot_is_being_
             assert sorted(added) == list(range(10))
             assert servers.ask(target).execute_command("CLUSTER", "COUNTKEYSINSLOT", slot) == 3
             assert servers.ask(source).execute_command("CLUSTER", "COUNTKEYSINSLOT", slot) == 1
-            has_gone, is_between = [KEYS.cursor, KEYS.generation], [KEYS.epoch, KEYS.generation]
+            has_gone, is_between = [KEYS.cursor, KEYS.write_count], [KEYS.epoch, KEYS.write_count]
             assert await client.script("advance_cursor", has_gone, "a", "b") == 1
             with pytest.raises(RedisUnavailable) as between:
                 await client.script("advance_cursor", is_between, "a", "b")
@@ -264,7 +264,7 @@ async def test_a_slot_that_moves_is_followed_and_so_is_one_whose_node_dies(tmp_p
         target, other = (port for port in ports if port != owner)
         seeds = f"redis+cluster://127.0.0.1:{other},127.0.0.1:{target}"
         async with counting(seeds) as made:
-            reader = StreamReader(made.client, stream=KEYS.jobs, group="g", consumer="me")
+            reader = RedisStreamReader(made.client, stream=KEYS.jobs, group="g", consumer="me")
             await reader.make_group()
             read: list[str] = []
             async with trio.open_nursery() as nursery:

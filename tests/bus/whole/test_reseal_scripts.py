@@ -18,18 +18,18 @@ def redis(redis_url: str) -> Iterator[RedisScene]:
 
 
 async def test_a_value_that_has_changed_stays(redis: RedisScene) -> None:
-    ask, generation = redis.client.ask, redis.keys.generation
+    ask, write_count = redis.client.ask, redis.keys.write_count
     ask("HSET", "hash", "name", "present")
     ask("RPUSH", "list", "present")
     ask("ZADD", "mailbox", 7, "present")
     for read, changes in ((b"former", 0), (b"present", 1)):
-        assert await redis.client.script("reseal_field", ["hash", generation], "name", read, b"new") == changes
-        assert await redis.client.script("reseal_item", ["list", generation], 0, read, b"new") == changes
-        assert await redis.client.script("reseal_member", ["mailbox", generation], read, b"new") == changes
+        assert await redis.client.script("reseal_field", ["hash", write_count], "name", read, b"new") == changes
+        assert await redis.client.script("reseal_item", ["list", write_count], 0, read, b"new") == changes
+        assert await redis.client.script("reseal_member", ["mailbox", write_count], read, b"new") == changes
         now = b"new" if changes else b"present"
         assert (ask("HGET", "hash", "name"), ask("LRANGE", "list", 0, -1)) == (now, [now])
         assert ask("ZRANGE", "mailbox", 0, -1, "WITHSCORES") == [now, b"7"]
-        assert int(ask("GET", generation) or 0) == changes * 3  # type: ignore[arg-type]
+        assert int(ask("GET", write_count) or 0) == changes * 3  # type: ignore[arg-type]
 
 
 async def test_a_reply_that_has_changed_stays_in_its_out_box_and_under_way(redis: RedisScene) -> None:
@@ -37,7 +37,7 @@ async def test_a_reply_that_has_changed_stays_in_its_out_box_and_under_way(redis
     await talk.accept(1)
     await answer(worker, "0")
     keys, before = redis.keys, redis.contents()
-    names = [keys.out_box(CONVERSATION), keys.replies, keys.conversation(CONVERSATION), keys.generation]
+    names = [keys.out_box(CONVERSATION), keys.replies, keys.conversation(CONVERSATION), keys.write_count]
     assert await redis.client.script("reseal_reply", names, 0, b"former", b"new") == 0
     assert redis.contents() == before
 
@@ -48,7 +48,7 @@ async def test_a_job_that_has_changed_keeps_its_entry(redis: RedisScene) -> None
     keys, before = redis.keys, redis.contents()
     entry = redis.client.ask("HGET", keys.conversation(CONVERSATION), "entry")
     assert isinstance(entry, bytes)
-    names = [keys.jobs, keys.conversation(CONVERSATION), keys.generation]
+    names = [keys.jobs, keys.conversation(CONVERSATION), keys.write_count]
     for which in (entry, b"1-1"):
         assert await redis.client.script("reseal_entry", names, which, b"former", b"new", JOBS_GROUP, "entry") == 0
     assert redis.contents() == before
@@ -67,7 +67,7 @@ async def test_a_job_that_has_changed_keeps_its_entry(redis: RedisScene) -> None
 async def test_a_copy_of_other_dead_letters_does_not_take_their_place(
     redis: RedisScene, letters: str, copied: str
 ) -> None:
-    ask, names = redis.client.ask, ["dead", "copy", redis.keys.generation]
+    ask, names = redis.client.ask, ["dead", "copy", redis.keys.write_count]
     for stream, numbers in (("dead", letters), ("copy", copied)):
         for number in numbers:
             ask("XADD", stream, f"{number}-1", "r", "sealed")
@@ -76,7 +76,7 @@ async def test_a_copy_of_other_dead_letters_does_not_take_their_place(
 
 
 async def test_a_copy_of_all_dead_letters_takes_their_place(redis: RedisScene) -> None:
-    ask, names = redis.client.ask, ["dead", "copy", redis.keys.generation]
+    ask, names = redis.client.ask, ["dead", "copy", redis.keys.write_count]
     for stream, value in (("dead", "sealed"), ("copy", "sealed anew")):
         ask("XADD", stream, "1-1", "r", value)
     assert await redis.client.script("reseal_swap", names, 1, "1-1") == 1

@@ -83,13 +83,13 @@ OF_JOBS = (
         ("renew_tells_what_is_superseded", "if redis.call('SISMEMBER', KEYS[2], ARGV[i]) == 1 then", "if false then"),
     ),
     *of(
-        script("hold_office"), ("tests/supervisor/recovery/test_reclaimer.py", "tests/bus/steps/test_rules_of_redis.py"),
+        script("hold_work_lease"), ("tests/supervisor/recovery/test_reclaimer.py", "tests/bus/steps/test_rules_of_redis.py"),
         ("office_of_one_supervisor", "if holder and holder ~= ARGV[1] and holder ~= ARGV[3] then", "if false then"),
         ("an_office_outlives_nobody_when_redis_clock_goes_back", "holder_of(KEYS[1], ARGV[2])", "redis.call('GET', KEYS[1])"),
         ("office_of_the_dead_is_free", "and holder ~= ARGV[3] then", "then"),
     ),
     *of(
-        script("leave_office"), ("tests/bus/steps/test_rules_jobs.py",),
+        script("leave_work_lease"), ("tests/bus/steps/test_rules_jobs.py",),
         ("office_is_left_by_its_holder", "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end\n", ""),
     ),
     *of(

@@ -33,7 +33,7 @@ TYPED = (
     ),
     *of(
         "bus/steps/outbox.py", ("tests/bus/steps/test_rules_outbound.py",),
-        ("nothing_is_committed_in_doubt", "if self._generation.is_doubted:", "if False:"),
+        ("nothing_is_committed_in_doubt", "if self._write_count.is_doubted:", "if False:"),
         ("what_is_remembered_of_sends_is_bounded", "while len(self._conversations) > MOST_REMEMBERED:", "while False:"),
     ),
     *of(

@@ -53,7 +53,7 @@ INTAKE = (
         module("inbound/forgotten"), tests("supervisor/inbound/test_forgotten"),
         ("what_the_relay_counts_is_heard", "if look.missing <= 0 or source is not Source.POLL:", "if True:"),
         ("a_push_may_have_overtaken_others", "if look.missing <= 0 or source is not Source.POLL:", "if look.missing <= 0:"),
-        ("after_a_return_it_is_known", "if time.monotonic() - self._generation.raised_seconds < AFTER_A_RETURN_SECONDS:", "if False:"),
+        ("after_a_return_it_is_known", "if time.monotonic() - self._write_count.raised_seconds < AFTER_A_RETURN_SECONDS:", "if False:"),
         ("all_devices_are_meant", "for device in owner.grant.devices\n", "for device in owner.grant.devices[:1]\n"),
     ),
     *of(
@@ -134,7 +134,7 @@ INTAKE = (
         ("a_session_mends_prekeys", "(Reason.NO_SESSION, Reason.UNKNOWN_PREKEY)", "(Reason.NO_SESSION,)"),
         ("a_session_mends_its_own", "(session_thing(owner_id, session), owner_id)", "(owner_id,)"),
         ("older_versions_wait_by_owner", "(session_thing(owner_id, session), owner_id)", "(session_thing(owner_id, session),)"),
-        ("a_group_key_mends_its_group", "Hope(GROUP_REASONS, (group_id, \"\"))", "Hope(GROUP_REASONS, (\"\",))"),
+        ("a_group_key_mends_its_group", "RetryTrigger(GROUP_REASONS, (group_id, \"\"))", "Hope(GROUP_REASONS, (\"\",))"),
     ),
     *of(
         module("outbound/pins"), tests("supervisor/outbound/test_pins"),

@@ -14,7 +14,7 @@ PEOPLE = (
         ("devices_are_checked", "                check_bundle(bundle, owner.pinned)\n", ""),
         ("five_devices_count", "(await self._rest.devices(owner.owner_id))[:MOST_DEVICES]", "(await self._rest.devices(owner.owner_id))"),
         ("a_decoded_row_is_of_its_bytes", "(kept.owner.row_version, kept.sealed) == (version, sealed)", "True"),
-        ("who_looked_again_reads_again", "and kept.looked_at is looked_at", ""),
+        ("who_looked_again_reads_again", "and kept.verified_connection is verified_connection", ""),
         ("asked_in_vain_waits", "        if owner_id in self._unanswered:\n            return None\n", ""),
     ),
     *of(

@@ -32,14 +32,14 @@ RELAY = (
     ),
     *of(
         module("inbound/catchup"), tests("supervisor/run/test_shared_work"),
-        ("one_reads_pages_at_a_time", "while not await self._office.hold(TURN_MS):", "while False:"),
+        ("one_reads_pages_at_a_time", "while not await self._lease.hold(TURN_MS):", "while False:"),
         ("another_that_gets_on_is_no_deafness", "                seen, self._moved_at = cursor, trio.current_time()\n", "                seen = cursor\n"),
         ("who_waits_and_sees_nothing_come_is_deaf", "            if cursor != seen:\n                seen,", "            if True:\n                seen,"),
-        ("the_turn_is_given_up", "await self._office.leave()", "pass"),
+        ("the_turn_is_given_up", "await self._lease.leave()", "pass"),
     ),
     *of(
         module("inbound/quarantine_retrier"), tests("supervisor/run/test_shared_work"),
-        ("one_tries_at_a_time", "return await self._office.hold(OFFICE_MS)", "return True"),
+        ("one_tries_at_a_time", "return await self._lease.hold(WORK_LEASE_MS)", "return True"),
     ),
     *of(
         module("inbound/quarantine_retrier"), ("tests/supervisor/inbound/test_quarantine_retrier.py",),
@@ -48,7 +48,7 @@ RELAY = (
     ),
     *of(
         module("inbound/held"), tests("supervisor/run/test_shared_work"),
-        ("one_fetches_at_a_time", "if has_room and await self._office.hold(OFFICE_MS):", "if has_room:"),
+        ("one_fetches_at_a_time", "if has_room and await self._lease.hold(WORK_LEASE_MS):", "if has_room:"),
     ),
     *of(
         module("inbound/catchup"), tests("supervisor/inbound/test_catchup_hostile"),

@@ -11,7 +11,7 @@ from bus.transport.client import RedisClient
 from crypto.identity import IdentityKeys
 from crypto.keystore import Keystore
 from supervisor.backup.envelope import Lock
-from supervisor.backup.looking import Look
+from supervisor.backup.looking import Inspection
 from supervisor.backup.making import Making
 from supervisor.backup.reading import BackupKey, Proven, read_backup
 from supervisor.settings.secrets import Secret
@@ -28,9 +28,9 @@ KEY = BackupKey(identities=Secret(str(AGE)))
 FINGERPRINT = IDENTITY.public.fingerprint(AGENT_ID)
 
 
-def read(data: bytes, fingerprint: bytes | None = None) -> tuple[Proven, Look]:
+def read(data: bytes, fingerprint: bytes | None = None) -> tuple[Proven, Inspection]:
     """To its end."""
-    look = Look()
+    look = Inspection()
     return read_backup(io.BytesIO(data), lambda _: KEY, look, fingerprint), look
 
 

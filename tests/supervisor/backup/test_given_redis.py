@@ -128,7 +128,7 @@ async def test_a_redis_without_room_for_both_stores_is_not_filled(tmp_path: Path
 
 @pytest.mark.parametrize(
     "newer",
-    [("INCRBY", NAMES.generation, 100), ("XADD", NAMES.ledger, "9000000000000-0", "e", "taken")],
+    [("INCRBY", NAMES.write_count, 100), ("XADD", NAMES.ledger, "9000000000000-0", "e", "taken")],
     ids=["more was written", "its history goes on"],
 )
 async def test_over_a_newer_store_it_is_refused_before_anything_is_written(

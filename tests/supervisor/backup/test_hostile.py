@@ -8,9 +8,9 @@ import pytest
 from bus.records.saved import Conversation, Saved, Value, Waiting
 from bus.records.sealing import StoreKeys
 from bus.steps.seal import CHECKED, STATE_CHECK
-from supervisor.backup.contents import Keys, Manifest, encode_frame
+from supervisor.backup.contents import BackupKeys, Manifest, encode_frame
 from supervisor.backup.errors import BackupDamaged
-from supervisor.backup.looking import Look
+from supervisor.backup.looking import Inspection
 from supervisor.backup.stream import MOST_FRAME_BYTES, FrameReader, FrameTooLarge, FrameWriter
 from tests.supervisor.backup.builders import IDENTITY, KEYSTORE, LOCK, NAMES, SECRET, read
 from tests.supervisor.settings.environment import AGENT_ID
@@ -21,10 +21,10 @@ MANIFEST = Manifest(AGENT_ID, 1, "1", 1, 1)
 CONVERSATION = Conversation("c", [], b"", -1, [], -1, [], [], [], [], [], False, [], [], [], [])
 
 
-def look_at(*pieces: Saved, manifest: Manifest = MANIFEST) -> Look:
+def look_at(*pieces: Saved, manifest: Manifest = MANIFEST) -> Inspection:
     """Of a backup that is sealed and signed as one ought to be."""
     writer, sink = FrameWriter(), io.BytesIO()
-    bodies = [encode_frame(one) for one in (manifest, Keys.of(KEYSTORE, SECRET), *pieces)]
+    bodies = [encode_frame(one) for one in (manifest, BackupKeys.of(KEYSTORE, SECRET), *pieces)]
     whole = [writer.head(), *(writer.frame(body) for body in bodies), writer.trailer(IDENTITY)]
     LOCK.seal(io.BytesIO(b"".join(whole)), sink)
     return read(sink.getvalue())[1]
@@ -65,7 +65,7 @@ def test_a_value_that_is_not_of_its_form_is_damage(piece: Saved) -> None:
 
 def test_a_number_that_no_value_of_ours_has_is_damage_where_the_store_opens() -> None:
     """Too large for a place that is sealed to it."""
-    look = Look()
+    look = Inspection()
     look.begin(MANIFEST, SECRET)
     look.take(Value("seal", "", "hash", [b"check", sealed_check()]))
     with pytest.raises(BackupDamaged, match="not of the form"):

@@ -12,7 +12,7 @@ from bus.transport.client import open_redis
 from crypto.identity import IdentityKeys
 from supervisor.backup.envelope import Envelope
 from supervisor.backup.errors import BackupDamaged, WrongAuthor
-from supervisor.backup.looking import Look
+from supervisor.backup.looking import Inspection
 from supervisor.backup.making import Making, StoreChanged, UnknownKinds
 from supervisor.backup.reading import read_backup
 from supervisor.backup.stream import FrameReader, FrameWriter
@@ -122,7 +122,7 @@ async def test_neither_making_nor_reading_it_takes_memory_for_the_whole_store(tm
                     )
                     tracemalloc.reset_peak()
                     file.seek(0)
-                    look = Look()
+                    look = Inspection()
                     read_backup(file, lambda _: KEY, look, FINGERPRINT)
                     assert look.counts["sessions"] > 1000
                     assert tracemalloc.get_traced_memory()[1] < 100 * size, "a frame or two at a time"

@@ -193,7 +193,7 @@ def add_to(host: Host, conversation: str) -> None:
     async def add() -> None:
         async with open_store(host.environ) as client:
             await client.command("HSET", NAMES.conversation(conversation), "next", 2)
-            await client.command("INCRBY", NAMES.generation, 100)
+            await client.command("INCRBY", NAMES.write_count, 100)
             await client.command("XADD", NAMES.ledger, f"{int(time.time() * 1000) + 60_000}-0", "e", "taken")
 
     trio.run(add)
@@ -202,7 +202,7 @@ def add_to(host: Host, conversation: str) -> None:
 def counters(host: Host) -> tuple[int, int]:
     async def read() -> tuple[int, int]:
         async with open_store(host.environ) as client:
-            found = cast("list[bytes]", await client.command("MGET", NAMES.epoch, NAMES.generation))
+            found = cast("list[bytes]", await client.command("MGET", NAMES.epoch, NAMES.write_count))
             return int(found[0]), int(found[1])
 
     return trio.run(read)

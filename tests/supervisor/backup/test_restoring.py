@@ -80,7 +80,7 @@ async def test_what_was_saved_is_there_again_and_opens(tmp_path: Path, most_byte
             assert found["restored one time"] == expected["one time"]
             assert found["signed"] == found["one time"] == {}
             assert await after.command("GET", NAMES.epoch) == b"10"
-            assert int(cast(bytes, await after.command("GET", NAMES.generation))) == 1001
+            assert int(cast(bytes, await after.command("GET", NAMES.write_count))) == 1001
             for key in (NAMES.restored_signed_prekeys, NAMES.restored_one_time_prekeys):
                 assert 0 < cast(int, await after.command("TTL", key)) <= PREKEYS_READ_SECONDS
             assert 900_000 < cast(int, await after.command("TTL", NAMES.ids("busy"))) <= 1_000_000

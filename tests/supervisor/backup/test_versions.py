@@ -9,7 +9,7 @@ from bus.steps.seal import StoreSeal
 from bus.transport.client import open_redis
 from bus.whole.restoring import Restoring
 from supervisor.backup.contents import Manifest
-from supervisor.backup.looking import Look
+from supervisor.backup.looking import Inspection
 from supervisor.backup.reading import BackupKey, read_backup
 from supervisor.settings.secrets import Secret
 from tests.redis_server import redis_server
@@ -22,7 +22,7 @@ FINGERPRINT = bytes.fromhex("02118695ce3c7ea2f8a898eb9495e843")
 NAMES = Keys(AGENT_ID)
 
 
-class Kept(Look):
+class Kept(Inspection):
     """Its pieces too, of a backup as small as this one."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from supervisor.cli import COMMANDS, cli
 from supervisor.cli.worker import worker_environment
-from supervisor.settings.config import WorkerSettings
+from supervisor.settings.config import LoneWorkerSettings
 from tests.supervisor.keeper.running import ROOT
 from tests.supervisor.settings.environment import AGENT_ID, SECRETS, STORE_KEY, TOKEN, agent_environ, process_environ
 
@@ -82,7 +82,7 @@ def test_a_worker_away_from_home_gets_no_secret_of_the_supervisor() -> None:
         CREDENTIALS_DIRECTORY="/run/credentials",
         OPENAI_API_KEY="the owner's own",
     )
-    given = worker_environment(WorkerSettings.from_environ(environ), environ)
+    given = worker_environment(LoneWorkerSettings.from_environ(environ), environ)
     assert given == {
         "HASHEE_AGENT_ID": AGENT_ID,
         "HASHEE_REDIS_URL": "redis://r",

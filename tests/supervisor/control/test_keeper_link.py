@@ -11,9 +11,16 @@ import trio
 import trio.testing
 from structlog.testing import capture_logs
 
-from host.children import Backoff
+from host.children import RestartBackoff
 from host.lines import LineReader
-from supervisor.control.keeper_link import FromSupervisor, KeeperLink, State, encode, from_supervisor, open_keeper_link
+from supervisor.control.keeper_link import (
+    FromSupervisor,
+    KeeperLink,
+    ReportedState,
+    encode,
+    from_supervisor,
+    open_keeper_link,
+)
 
 pytestmark = pytest.mark.pure
 
@@ -79,11 +86,11 @@ async def test_what_the_supervisor_reports_reaches_the_keeper_whole() -> None:
         heard: list[FromSupervisor] = []
         while len(heard) < 2:
             heard += lines.feed(bytes(await ends.keeper.receive_some()))
-    assert heard == [State("ready", "2 workers"), State("connected")]
+    assert heard == [ReportedState("ready", "2 workers"), ReportedState("connected")]
 
 
 def test_a_state_is_one_line_whatever_its_detail_says() -> None:
-    assert encode(State("ready", "two\nlines")).count(b"\n") == 1
+    assert encode(ReportedState("ready", "two\nlines")).count(b"\n") == 1
 
 
 def test_the_backoff_doubles_up_to_its_cap_with_full_jitter_and_forgets_after_good_health() -> None:
@@ -93,7 +100,7 @@ def test_the_backoff_doubles_up_to_its_cap_with_full_jitter_and_forgets_after_go
         drawn.append((low, high))
         return high
 
-    backoff = Backoff(uniform=draw)
+    backoff = RestartBackoff(uniform=draw)
     waits = [backoff.after_death(lived_seconds=59.9) for _ in range(8)]
     assert waits == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
     assert {low for low, _ in drawn} == {0.0}
@@ -101,5 +108,5 @@ def test_the_backoff_doubles_up_to_its_cap_with_full_jitter_and_forgets_after_go
 
 
 def test_a_thousand_deaths_are_still_a_number_of_seconds() -> None:
-    backoff = Backoff()
+    backoff = RestartBackoff()
     assert all(0.0 <= backoff.after_death(0.0) <= 30.0 for _ in range(1100))

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from crypto.envelope import Envelope
-from supervisor.inbound.catchup import Catchup, Stop
+from supervisor.inbound.catchup import Catchup, StoppedBy
 from supervisor.inbound.inbound import MOST_UNPOLLED
 from supervisor.inbound.incoming import Incoming
 from supervisor.inbound.reading import Reading
@@ -283,7 +283,7 @@ async def test_the_relay_says_when_to_poll_again(
 ) -> None:
     asked_at: list[float] = []
 
-    async def refuse() -> Stop:
+    async def refuse() -> StoppedBy:
         asked_at.append(trio.current_time())
         await trio.lowlevel.checkpoint()
         raise RestFailed("poll", 429, "rate_limited", retry_after_seconds=20)

@@ -11,8 +11,8 @@ import structlog
 import trio
 import trio.testing
 
-from bus.steps.work_lease import Office
-from supervisor.inbound.catchup import DEAF_AFTER_SECONDS, Catchup, Stop
+from bus.steps.work_lease import WorkLease
+from supervisor.inbound.catchup import DEAF_AFTER_SECONDS, Catchup, StoppedBy
 from supervisor.inbound.inbound import MOST_UNPOLLED
 from supervisor.relay.frames import MessageNew
 from supervisor.relay.rest import Page, Rest, RestFailed
@@ -27,8 +27,8 @@ Answer = Callable[[str | None], Sequence[object] | int]
 
 def catchup_of(core: Core, rest: Rest) -> Catchup:
     """Of this supervisor, at another relay."""
-    office = Office(core.client, core.keys.office("poll"), holder=core.instance.name)
-    return Catchup(core.store, office, rest=rest, inbound=core.inbound, metrics=core.metrics, first_sync_seconds=86400)
+    lease = WorkLease(core.client, core.keys.work_lease("poll"), holder=core.instance.name)
+    return Catchup(core.store, lease, rest=rest, inbound=core.inbound, metrics=core.metrics, first_sync_seconds=86400)
 
 
 def catchup_alone(inbound: object) -> Catchup:
@@ -88,10 +88,10 @@ async def test_the_pause_grows_while_pages_lead_nowhere_and_a_new_connection_end
     asked_at: list[float] = []
     catchup = catchup_alone(_Inbound())
 
-    async def leads_nowhere() -> Stop:
+    async def leads_nowhere() -> StoppedBy:
         asked_at.append(trio.current_time())
         await trio.lowlevel.checkpoint()
-        return Stop.NOWHERE
+        return StoppedBy.NOWHERE
 
     monkeypatch.setattr(catchup, "_poll", leads_nowhere)
     catchup.ask()
@@ -104,7 +104,7 @@ async def test_the_pause_grows_while_pages_lead_nowhere_and_a_new_connection_end
             await trio.testing.wait_all_tasks_blocked()
             assert asked_at[-1] == 200
             nursery.cancel_scope.cancel()
-    assert {line["reason"] for line in lines} == {Stop.NOWHERE.value}
+    assert {line["reason"] for line in lines} == {StoppedBy.NOWHERE.value}
 
 
 async def test_the_pause_begins_anew_when_the_present_was_reached(
@@ -113,10 +113,10 @@ async def test_the_pause_begins_anew_when_the_present_was_reached(
     asked_at: list[float] = []
     catchup = catchup_alone(_Inbound())
 
-    async def the_fourth_time_all_is_well() -> Stop:
+    async def the_fourth_time_all_is_well() -> StoppedBy:
         asked_at.append(trio.current_time())
         await trio.lowlevel.checkpoint()
-        return Stop.PRESENT if len(asked_at) == 4 else Stop.NOWHERE
+        return StoppedBy.PRESENT if len(asked_at) == 4 else StoppedBy.NOWHERE
 
     monkeypatch.setattr(catchup, "_poll", the_fourth_time_all_is_well)
     catchup.ask()
@@ -134,10 +134,10 @@ async def test_while_redis_is_nearly_full_the_pause_grows_and_ends_with_that(
     inbound = _Inbound()
     catchup = catchup_alone(inbound)
 
-    async def is_not_taken() -> Stop:
+    async def is_not_taken() -> StoppedBy:
         asked_at.append(trio.current_time())
         await trio.lowlevel.checkpoint()
-        return Stop.NOT_TAKEN
+        return StoppedBy.NOT_TAKEN
 
     monkeypatch.setattr(catchup, "_poll", is_not_taken)
     catchup.ask()
@@ -191,7 +191,7 @@ async def test_pages_that_go_round_in_a_circle_end(tmp_path: Path) -> None:
 async def test_a_page_without_ids_ends_the_poll_by_name(tmp_path: Path) -> None:
     unnamed = [{"type": "message.new"}, 7]
     async with scene(tmp_path) as (core, _), polling(core, lambda _cursor: unnamed) as (catchup, asked):
-        assert await catchup._poll() is Stop.NO_IDS
+        assert await catchup._poll() is StoppedBy.NO_IDS
         assert len(asked) == 1
 
 
@@ -243,7 +243,7 @@ async def test_a_relay_that_knows_no_cursor_at_all_is_asked_from_the_oldest_and_
     async with scene(tmp_path) as (core, ada):
         entries = [entry(ada.say("one")), entry(ada.say("two"))]
         async with polling(core, lambda cursor: 400 if cursor else entries) as (catchup, asked):
-            assert await catchup._poll() is Stop.NOWHERE
+            assert await catchup._poll() is StoppedBy.NOWHERE
             assert len(asked) == 3
         assert await core.jobs() == ["one", "two"]
 
@@ -267,7 +267,7 @@ async def test_another_supervisor_that_moves_the_cursor_into_a_page_that_was_rea
 
         monkeypatch.setattr(core.store, "advance_cursor", both_advance)
         async with polling(core, after) as (catchup, asked):
-            assert await catchup._poll() is Stop.PRESENT
+            assert await catchup._poll() is StoppedBy.PRESENT
             assert asked == [None, ids[0], ids[2]]
         assert await core.jobs() == ["one", "two", "three"]
 
@@ -289,7 +289,7 @@ async def test_two_supervisors_between_which_the_cursor_goes_back_and_forth_stop
         monkeypatch.setattr(core.store, "advance_cursor", other_goes_back)
         async with polling(core, lambda cursor: [entry(frames[cursor == first])] * 2) as (catchup, asked):
             with trio.fail_after(WAIT_SECONDS):
-                assert await catchup._poll() is Stop.NOWHERE
+                assert await catchup._poll() is StoppedBy.NOWHERE
             assert asked == [None, first, first]
 
 
@@ -330,7 +330,7 @@ async def test_a_supervisor_that_has_not_caught_up_for_long_is_not_ready_and_say
 ) -> None:
     catchup = catchup_alone(_Inbound())
 
-    async def fails() -> Stop:
+    async def fails() -> StoppedBy:
         await trio.lowlevel.checkpoint()
         raise RestFailed("poll", 503, "unavailable")
 

@@ -193,10 +193,10 @@ async def test_a_first_message_with_a_high_number_and_a_push_that_overtakes_mean
 async def test_what_redis_is_known_to_have_lost_is_not_taken_for_more(tmp_path: Path) -> None:
     """Its sessions are started anew already."""
     async with talking(tmp_path) as (core, ada):
-        core.generation.is_doubted = True
+        core.write_count.is_doubted = True
         await core.guard.look_again()
         await core.polled(ada.say("second", seq=5))
         ada.read(await answered_after_an_offer(core, ada, "to the second", 6, 7))
         await core.polled(ada.say("third", seq=11))
         ada.read(await answered(core, "to the third", 12))
-        assert (core.count(FOUND), core.generation.epoch) == (0, 1)
+        assert (core.count(FOUND), core.write_count.epoch) == (0, 1)

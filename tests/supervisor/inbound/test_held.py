@@ -11,9 +11,9 @@ import trio
 
 from bus.steps.held import Note, Notes
 from bus.steps.store import Intake
-from bus.steps.work_lease import Office
+from bus.steps.work_lease import WorkLease
 from bus.views.trace import Ledger
-from supervisor.inbound.held import Held, Wanted
+from supervisor.inbound.held import HeldFetcher, WantedSender
 from supervisor.relay.frames import MessageNew
 from tests.supervisor.builders import Core, open_core, until, worker
 from tests.supervisor.inbound.test_inbound import OTHER_CONVERSATION, scene
@@ -34,10 +34,12 @@ def let_nothing_wait(core: Core) -> None:
     core.store.budgets = msgspec.structs.replace(core.store.budgets, waiting_bytes=0)
 
 
-def held(core: Core) -> Held:
+def held(core: Core) -> HeldFetcher:
     """What fetches of this supervisor."""
-    office = Office(core.client, core.keys.office("fetch"), holder=core.instance.name)
-    return Held(core.store, office, notes=notes_of(core), inbound=core.inbound, rest=core.rest, metrics=core.metrics)
+    lease = WorkLease(core.client, core.keys.work_lease("fetch"), holder=core.instance.name)
+    return HeldFetcher(
+        core.store, lease, notes=notes_of(core), inbound=core.inbound, rest=core.rest, metrics=core.metrics
+    )
 
 
 def notes_of(core: Core) -> Notes:
@@ -272,7 +274,7 @@ def open_note(first: int, last: int) -> Note:
 
 def test_an_open_ended_note_stands_for_what_its_sender_says_there_up_to_its_last() -> None:
     note = open_note(3, 5)
-    wanted = Wanted(PERSON, [note])
+    wanted = WantedSender(PERSON, [note])
     of_others = [
         message_frame("", BEN, seq=4),
         message_frame("", PERSON, seq=4, conversation=OTHER_CONVERSATION),
@@ -304,7 +306,7 @@ async def test_what_of_an_open_ended_note_never_came_is_counted(tmp_path: Path) 
         notes, said = Kept(), [ada.say(text) for text in ("one", "two")]
         fetches = held(core)
         fetches._notes = notes
-        assert await fetches._take_in([*said], Wanted(PERSON, [open_note(1, 2)]))
+        assert await fetches._take_in([*said], WantedSender(PERSON, [open_note(1, 2)]))
         assert notes.reached_seqs == [1, 2]
         assert core.count("dead_letter_total", kind="held") == 1
 

@@ -18,8 +18,8 @@ from tests.supervisor.builders import Core, until, worker
 from tests.supervisor.inbound.test_inbound import scene
 from tests.supervisor.inbound.test_quarantine_retrier import (
     count_is,
+    quarantine_retrier,
     restore,
-    second_chances,
     suspend,
     until_nothing_is_held_back,
     until_tried,
@@ -51,7 +51,7 @@ async def test_messages_for_which_there_was_no_room_are_read_again_at_the_relay_
         said = await say_unheard(core, ada, "one", "two", "three", "four", "five")
         found = [await core.quarantine.find(frame.message_id) for frame in said]
         assert [one is not None and one.frame for one in found] == [b""] * 5
-        async with second_chances(core):
+        async with quarantine_retrier(core):
             await restore(core, ada)
             await until_nothing_is_held_back(core)
         assert await core.jobs() == ["one", "two", "three", "four", "five"]
@@ -63,7 +63,7 @@ async def test_behind_one_for_which_the_relay_does_not_answer_the_later_ones_wai
         await suspend(core, ada)
         await say_unheard(core, ada, "one", "two")
         core.rest.fail_next("poll")
-        async with second_chances(core):
+        async with quarantine_retrier(core):
             await restore(core, ada)
             await until_nothing_is_held_back(core)
         assert await core.jobs() == ["one", "two"]
@@ -76,7 +76,7 @@ async def test_what_the_relay_has_no_more_stays_where_it_is_and_is_named(tmp_pat
         [gone, there] = await say_unheard(core, ada, "one", "two")
         core.rest.history.remove(gone)
         with structlog.testing.capture_logs() as lines:
-            async with second_chances(core):
+            async with quarantine_retrier(core):
                 await restore(core, ada)
                 await until(lambda: count_is(core, 1))
                 await until_tried(core)

@@ -31,10 +31,10 @@ BEN = "01906abc-0000-7000-8000-0000000000b1"
 
 
 @asynccontextmanager
-async def second_chances(core: Core) -> AsyncIterator[None]:
+async def quarantine_retrier(core: Core) -> AsyncIterator[None]:
     """They run as long as the block."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(core.second_chances.run)
+        nursery.start_soon(core.quarantine_retrier.run)
         yield
         nursery.cancel_scope.cancel()
 
@@ -81,7 +81,7 @@ async def test_a_restored_relation_brings_this_persons_messages_back_in_order_an
         await suspend(core, ada)
         await say_unheard(core, ada, "one", "two", "three")
         await core.polled(stranger.say(conversation=OTHER_CONVERSATION))
-        async with second_chances(core):
+        async with quarantine_retrier(core):
             with structlog.testing.capture_logs() as lines:
                 await restore(core, ada)
                 await until(lambda: count_is(core, 1))
@@ -104,7 +104,7 @@ async def test_a_groups_key_brings_back_what_was_said_under_it_and_nothing_else(
         stranger = Person(core.rest, "01906abc-0000-7000-8000-0000000000d1")
         await core.polled(stranger.say(conversation=OTHER_CONVERSATION))
         assert [line.split()[0] for line in await held_back(core)] == ["unknown_group_key"] * 2 + ["no_grant"]
-        async with second_chances(core), trio.open_nursery() as nursery:
+        async with quarantine_retrier(core), trio.open_nursery() as nursery:
             nursery.start_soon(core.groups.run)
             await until_tried(core)
             relations_read = core.rest.calls.count("relations")
@@ -124,9 +124,9 @@ async def test_a_new_session_has_what_was_said_without_one_tried_again(tmp_path:
         [frame] = await say_unheard(core, ada, "said in it")
         assert (await core.quarantined(frame)) in ("no_session", "unknown_prekey")
         await core.client.command("RENAME", kept, session)
-        async with second_chances(core):
-            core.second_chances.session_began(BEN, b"s")
-            core.second_chances.session_began(PERSON, session_of(frame))
+        async with quarantine_retrier(core):
+            core.quarantine_retrier.session_began(BEN, b"s")
+            core.quarantine_retrier.session_began(PERSON, session_of(frame))
             await until_nothing_is_held_back(core)
         assert await core.jobs() == ["the session begins", "said in it"]
 
@@ -134,7 +134,7 @@ async def test_a_new_session_has_what_was_said_without_one_tried_again(tmp_path:
 async def test_a_session_that_begins_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with scene(tmp_path) as (core, ada):
         told = list[tuple[str, bytes]]()
-        monkeypatch.setattr(core.second_chances, "session_began", lambda *session: told.append(session))
+        monkeypatch.setattr(core.quarantine_retrier, "session_began", lambda *session: told.append(session))
         first, second = ada.say(), ada.say()
         await core.polled(first)
         await core.polled(second)
@@ -151,15 +151,15 @@ async def test_what_comes_touches_only_what_it_may_mend(tmp_path: Path, monkeypa
     async with scene(tmp_path) as (core, ada):
         await core.polled(ada.say("a session begins"))
         tried = list[str]()
-        find = core.second_chances._quarantine.find
+        find = core.quarantine_retrier._quarantine.find
 
         async def noted(name: str) -> Quarantined | None:
             tried.append(name)
             return await find(name)
 
-        async with second_chances(core):
+        async with quarantine_retrier(core):
             await trio.testing.wait_all_tasks_blocked()
-            monkeypatch.setattr(core.second_chances._quarantine, "find", noted)
+            monkeypatch.setattr(core.quarantine_retrier._quarantine, "find", noted)
             for number in range(200):
                 await core.store.quarantine(
                     msgspec.structs.replace(blank_arrival(f"m{number}"), seq=number + 2),
@@ -196,7 +196,7 @@ async def test_what_an_older_version_has_put_there_is_listed_at_the_start_and_tr
         name = core.keys.quarantined(frame.message_id)
         await core.client.command("HDEL", name, "for", "seq", "verified", "digest")
         await core.client.command("DEL", core.keys.waiting_for)
-        async with second_chances(core):
+        async with quarantine_retrier(core):
 
             async def is_listed() -> bool:
                 return await core.client.command("ZCARD", core.keys.waiting_for) == 1
@@ -217,7 +217,7 @@ async def test_two_messages_under_one_message_id_are_both_kept_and_both_tried_ag
             await core.polled(frame)
         assert await core.quarantine.count() == 2
         assert len(await core.quarantine.named_after(one.message_id)) == 2
-        async with second_chances(core):
+        async with quarantine_retrier(core):
             await restore(core, ada)
             await until_nothing_is_held_back(core)
         assert await core.jobs() == ["one", "two"]
@@ -247,7 +247,7 @@ async def test_a_device_that_is_listed_later_has_its_messages_tried_again(tmp_pa
         core.rest.bundles[PERSON].append(tablet.bundle)
         owner = await core.owners.find(PERSON)
         assert owner is not None
-        async with second_chances(core):
+        async with quarantine_retrier(core):
             await core.owners.bundles(owner)
             await until_nothing_is_held_back(core)
         assert await core.jobs() == ["from the phone", "from the tablet"]
@@ -260,7 +260,7 @@ async def test_a_copy_of_a_genuine_message_leaves_the_quarantine_unanswered(tmp_
         copy = msgspec.structs.replace(genuine, message_id="a-copy", conversation_seq=2)
         await core.polled(copy)
         assert await core.quarantine.count() == 2
-        async with second_chances(core):
+        async with quarantine_retrier(core):
             await restore(core, ada)
             await until_nothing_is_held_back(core)
         assert await core.jobs() == ["once"]
@@ -276,7 +276,7 @@ async def test_behind_a_message_for_which_the_relay_is_away_the_later_ones_wait(
         await suspend(core, ada)
         await say_unheard(core, ada, "one", "two")
         core.rest.fail_next("devices", *[RestFailed("devices", 503)] * 2)
-        async with second_chances(core):
+        async with quarantine_retrier(core):
             await restore(core, ada)
             await until_nothing_is_held_back(core)
         assert core.rest.calls.count("devices") == 3
@@ -306,7 +306,7 @@ async def test_what_comes_while_redis_is_away_is_marked_when_it_is_back(
 
             monkeypatch.setattr(Trouble, "met", met)
             with structlog.testing.capture_logs() as lines:
-                async with second_chances(core):
+                async with quarantine_retrier(core):
 
                     async def waits() -> bool:
                         return tries > 10
@@ -330,7 +330,7 @@ async def test_a_supervisor_that_is_killed_between_leaves_it_to_the_next_one(tmp
         await restore(core, ada)  # heard and stored; then it was killed, before or after the marks
         if marked:
             await core.quarantine.want(frame.message_id for frame in said)
-        async with open_core(core.url, core.rest) as following, second_chances(following):
+        async with open_core(core.url, core.rest) as following, quarantine_retrier(following):
             await until_nothing_is_held_back(following)
         assert await core.jobs() == ["one", "two"]
 
@@ -339,9 +339,9 @@ async def test_two_supervisors_that_try_the_same_message_queue_it_once(tmp_path:
     async with scene(tmp_path) as (core, ada):
         await suspend(core, ada)
         await say_unheard(core, ada, "one", "two", "three")
-        async with open_core(core.url, core.rest) as other, second_chances(core), second_chances(other):
+        async with open_core(core.url, core.rest) as other, quarantine_retrier(core), quarantine_retrier(other):
             await restore(core, ada)
-            other.second_chances.owner_changed(PERSON)
+            other.quarantine_retrier.owner_changed(PERSON)
             await until_nothing_is_held_back(core)
         assert await core.jobs() == ["one", "two", "three"]
 
@@ -350,7 +350,7 @@ async def test_what_still_cannot_be_read_stays_and_is_not_tried_for_ever(tmp_pat
     async with scene(tmp_path) as (core, ada):
         await suspend(core, ada)
         [frame] = await say_unheard(core, ada, "one")
-        async with second_chances(core):
+        async with quarantine_retrier(core):
             await core.quarantine.want([frame.message_id, "never-heard-of"])
             await until_tried(core)
         assert await core.quarantined(frame) == "no_grant"
@@ -363,7 +363,7 @@ async def successor_of_one_that_marked_nothing(core: Core, *related: object) -> 
     core.rest.related = list(related)  # type: ignore[arg-type]
     await core.owners.refresh()
     async with open_core(core.url, core.rest) as successor, trio.open_nursery() as nursery:
-        nursery.start_soon(successor.second_chances.run, successor.catchup.caught_up)
+        nursery.start_soon(successor.quarantine_retrier.run, successor.catchup.caught_up)
         yield successor
         nursery.cancel_scope.cancel()
 

@@ -13,7 +13,7 @@ from crypto.content import SealedContent, seal_content
 from crypto.envelope import Body, Expected, parse_envelope, ratchet_wrap
 from crypto.errors import Reason, Unreadable
 from supervisor.inbound.incoming import Incoming
-from supervisor.inbound.reading import Reader, Reading, Unread
+from supervisor.inbound.reading import FrameReader, Reading, Unread
 from supervisor.relay.frames import MessageNew
 from tests.supervisor.builders import Core
 from tests.supervisor.inbound.test_inbound import scene
@@ -177,11 +177,11 @@ async def test_what_was_judged_out_of_quarantine_by_a_session_that_has_moved_is_
         await core.store.quarantine(arrival, reason="no_session", frame=b"{}")
         kept = await core.quarantine.find(frame.message_id)
         assert kept is not None
-        read, error = Reader.read, Unreadable(Reason.NO_SESSION, "the session of another supervisor")
+        read, error = FrameReader.read, Unreadable(Reason.NO_SESSION, "the session of another supervisor")
         judged = [Unread(msgspec.structs.replace(arrival, session_version=7), error)]
 
-        async def by_another_session(self: Reader, *arguments: Any) -> Reading:
+        async def by_another_session(self: FrameReader, *arguments: Any) -> Reading:
             return judged.pop() if judged else await read(self, *arguments)
 
-        monkeypatch.setattr(Reader, "read", by_another_session)
+        monkeypatch.setattr(FrameReader, "read", by_another_session)
         assert (await core.inbound.retry(kept, frame)).outcome is Intake.ACCEPTED

@@ -12,7 +12,14 @@ from bus.steps.letters import Quarantine
 from bus.steps.store import Intake, Source, Store
 from bus.transport.client import open_redis
 from crypto.errors import Reason
-from supervisor.inbound.retry_triggers import Hope, group_key_came, mark, owner_changed, session_began, session_thing
+from supervisor.inbound.retry_triggers import (
+    RetryTrigger,
+    group_key_came,
+    mark,
+    owner_changed,
+    session_began,
+    session_thing,
+)
 from tests.bus.builders import AGENT, arrival_of
 from tests.redis_server import redis_server
 
@@ -47,7 +54,7 @@ async def quarantine(directory: Path) -> AsyncIterator[Quarantine]:
 
 
 @pytest.mark.parametrize(
-    ("hope", "reasons", "of"),
+    ("trigger", "reasons", "of"),
     [
         (owner_changed("ada"), OWNERS, {"of ada"}),
         (group_key_came("group"), {Reason.UNKNOWN_GROUP_KEY}, {"of the group", "of an older version's group"}),
@@ -56,10 +63,10 @@ async def quarantine(directory: Path) -> AsyncIterator[Quarantine]:
     ],
 )
 async def test_what_comes_marks_what_it_may_mend(
-    tmp_path: Path, hope: Hope, reasons: set[Reason], of: set[str]
+    tmp_path: Path, trigger: RetryTrigger, reasons: set[Reason], of: set[str]
 ) -> None:
     async with quarantine(tmp_path) as kept:
-        marked = await mark(kept, hope)
+        marked = await mark(kept, trigger)
         wanted = {f"{reason.value} {what}" for reason in reasons for what in of}
         assert set(await kept.wanted()) == wanted
         assert marked == len(wanted)

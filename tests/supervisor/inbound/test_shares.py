@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from host.budgets import MIB, OPENING_COST, READING_COST, Budgets, IntakeBudgets
-from supervisor.inbound.shares import Place, Room, Shares
+from supervisor.inbound.shares import Reservation, Room, Shares
 
 pytestmark = pytest.mark.pure
 
@@ -162,7 +162,7 @@ async def test_a_place_is_taken_once_and_given_back_whether_or_not_it_was_taken(
 ) -> None:
     with trio.fail_after(AT_MOST_SECONDS):
         room = Room(10)
-        place = Place(room, 6)
+        place = Reservation(room, 6)
         place.give_back()
         await place.take()
         await place.take()

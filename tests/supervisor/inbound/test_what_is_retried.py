@@ -10,9 +10,9 @@ import trio
 
 from bus.steps.letters import Quarantined
 from bus.steps.store import Intake, Source, now_ms
-from supervisor.inbound.inbound import MessageFrame, Waiting
+from supervisor.inbound.inbound import MessageFrame, MessageInWork
 from supervisor.inbound.incoming import Incoming
-from supervisor.inbound.retry_triggers import Hope
+from supervisor.inbound.retry_triggers import RetryTrigger
 from supervisor.relay.rest import RestFailed
 from tests.supervisor.builders import WAIT_SECONDS, Core, until
 from tests.supervisor.inbound.test_inbound import scene
@@ -20,9 +20,9 @@ from tests.supervisor.inbound.test_quarantine_retrier import (
     BEN,
     count_is,
     held_back,
+    quarantine_retrier,
     restore,
     say_unheard,
-    second_chances,
     session_of,
     suspend,
     until_nothing_is_held_back,
@@ -41,11 +41,11 @@ def noted_tries(core: Core, monkeypatch: pytest.MonkeyPatch, *instead: Intake) -
     """The messages that are tried, in order; the first tries have these outcomes, whatever the message is."""
     tried, outcomes, retry = list[str](), list(instead), core.inbound.retry
 
-    async def noted(message: Quarantined, frame: MessageFrame) -> Waiting:
+    async def noted(message: Quarantined, frame: MessageFrame) -> MessageInWork:
         tried.append(message.message_id)
         if not outcomes:
             return await retry(message, frame)
-        waiting = Waiting(Incoming(frame, Source.QUARANTINE, now_ms()), core.inbound._opening)
+        waiting = MessageInWork(Incoming(frame, Source.QUARANTINE, now_ms()), core.inbound._opening)
         waiting.outcome = outcomes.pop(0)
         return waiting
 
@@ -61,7 +61,7 @@ async def test_behind_one_that_cannot_be_tried_now_the_later_ones_of_its_convers
         await suspend(core, ada)
         one, two = await say_unheard(core, ada, "one", "two")
         tried = noted_tries(core, monkeypatch, outcome)
-        async with second_chances(core):
+        async with quarantine_retrier(core):
             await restore(core, ada)
             await until_nothing_is_held_back(core)
         assert tried == [one.message_id, one.message_id, two.message_id]
@@ -76,19 +76,19 @@ async def test_what_may_have_been_mended_while_it_was_tried_is_tried_once_more(
         await say_unheard(core, ada, "one")
         retry, is_first = core.inbound.retry, True
 
-        async def and_then_it_comes(message: Quarantined, frame: MessageFrame) -> Waiting:
+        async def and_then_it_comes(message: Quarantined, frame: MessageFrame) -> MessageInWork:
             nonlocal is_first
             waiting = await retry(message, frame)
             if is_first:
                 is_first = False
                 await restored_unheard(core, ada, tmp_path)
-                core.second_chances._marked.set()
+                core.quarantine_retrier._marked.set()
             return waiting
 
         monkeypatch.setattr(core.inbound, "retry", and_then_it_comes)
-        async with second_chances(core):
+        async with quarantine_retrier(core):
             await core.quarantine.want([message.message_id async for message in core.quarantine.all()])
-            core.second_chances._marked.set()
+            core.quarantine_retrier._marked.set()
             await until_nothing_is_held_back(core)
         assert await core.jobs() == ["one"]
 
@@ -110,7 +110,7 @@ async def test_one_that_is_not_kept_whole_is_read_at_the_relay_and_is_wanted_unt
         core.rest.history = [one, two]
         await cut(core, one.message_id)
         core.rest.fail_next("poll", *[RestFailed("poll", 503)] * 2)
-        async with second_chances(core):
+        async with quarantine_retrier(core):
             await restore(core, ada)
             await until_nothing_is_held_back(core)
         assert core.rest.calls.count("poll") == 3
@@ -122,7 +122,7 @@ async def test_one_that_the_relay_has_no_more_stays_and_holds_up_no_other(tmp_pa
         await suspend(core, ada)
         one, _ = await say_unheard(core, ada, "one", "two")
         await cut(core, one.message_id)
-        async with second_chances(core):
+        async with quarantine_retrier(core):
             await restore(core, ada)
             await until(lambda: count_is(core, 1))
             await until_tried(core)
@@ -136,14 +136,14 @@ async def test_one_whose_frame_only_a_defect_can_have_spoiled_is_not_looked_for(
         await suspend(core, ada)
         [one] = await say_unheard(core, ada, "one")
         await core.client.command("HSET", core.keys.quarantined(one.message_id), "frame", "no frame")
-        done, tried = core.second_chances._quarantine.tried, trio.Event()
+        done, tried = core.quarantine_retrier._quarantine.tried, trio.Event()
 
         async def noted(name: str) -> None:
             await done(name)
             tried.set()
 
-        monkeypatch.setattr(core.second_chances._quarantine, "tried", noted)
-        async with second_chances(core):
+        monkeypatch.setattr(core.quarantine_retrier._quarantine, "tried", noted)
+        async with quarantine_retrier(core):
             await restore(core, ada)
             with trio.fail_after(WAIT_SECONDS):
                 await tried.wait()
@@ -155,19 +155,19 @@ async def test_at_the_start_nobody_is_tried_who_may_not_talk(tmp_path: Path, mon
     async with scene(tmp_path) as (core, ada):
         await suspend(core, ada)
         await say_unheard(core, ada, "one")
-        core.second_chances._send, core.second_chances._hopes = trio.open_memory_channel[Hope](
+        core.quarantine_retrier._send, core.quarantine_retrier._triggers = trio.open_memory_channel[RetryTrigger](
             1
         )  # as a process that heard nothing
         tried, marked = noted_tries(core, monkeypatch), trio.Event()
-        look = core.second_chances._mark_what_may_be_mended
+        look = core.quarantine_retrier._mark_what_may_be_mended
 
         async def looked() -> int:
             count = await look()
             marked.set()
             return count
 
-        monkeypatch.setattr(core.second_chances, "_mark_what_may_be_mended", looked)
-        async with second_chances(core):
+        monkeypatch.setattr(core.quarantine_retrier, "_mark_what_may_be_mended", looked)
+        async with quarantine_retrier(core):
             with trio.fail_after(WAIT_SECONDS):
                 await marked.wait()
             await until_tried(core)
@@ -179,12 +179,12 @@ async def test_of_more_than_can_be_heard_at_once_nothing_is_missed(tmp_path: Pat
     async with scene(tmp_path) as (core, ada):
         await suspend(core, ada)
         await say_unheard(core, ada, "one")
-        core.second_chances._send, core.second_chances._hopes = trio.open_memory_channel[Hope](1)
+        core.quarantine_retrier._send, core.quarantine_retrier._triggers = trio.open_memory_channel[RetryTrigger](1)
         async with hearing(core):
             await until(lambda: has_begun(core))
             await restored_unheard(core, ada, tmp_path)
             for owner_id in (BEN, BEN, PERSON):
-                core.second_chances.owner_changed(owner_id)
+                core.quarantine_retrier.owner_changed(owner_id)
             await until_nothing_is_held_back(core)
         assert await core.jobs() == ["one"]
 
@@ -193,14 +193,14 @@ async def test_of_more_than_can_be_heard_at_once_nothing_is_missed(tmp_path: Pat
 async def hearing(core: Core) -> AsyncIterator[None]:
     """As before everything new was taken in: nothing counts as mended by the start alone."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(core.second_chances.run, trio.sleep_forever)
+        nursery.start_soon(core.quarantine_retrier.run, trio.sleep_forever)
         yield
         nursery.cancel_scope.cancel()
 
 
 async def has_begun(core: Core) -> bool:
     await trio.lowlevel.checkpoint()
-    return core.second_chances._hopes.statistics().tasks_waiting_receive == 1
+    return core.quarantine_retrier._triggers.statistics().tasks_waiting_receive == 1
 
 
 async def test_what_two_of_an_older_version_wrote_without_a_seq_comes_in_its_order(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ async def test_what_two_of_an_older_version_wrote_without_a_seq_comes_in_its_ord
         for frame in said:
             await core.polled(frame)
             await core.client.command("HDEL", core.keys.quarantined(frame.message_id), "seq")
-        async with second_chances(core):
+        async with quarantine_retrier(core):
             await restore(core, ada)
             await until_nothing_is_held_back(core)
         assert await core.jobs() == ["one", "two"]
@@ -240,8 +240,8 @@ async def test_a_signed_message_whose_copy_was_taken_in_stays_as_it_is(tmp_path:
         [frame] = await say_unheard(core, ada, "said in it")
         await core.client.command("RENAME", kept, session)
         await core.polled(msgspec.structs.replace(frame, message_id="a-copy", conversation_seq=3))
-        async with second_chances(core):
-            core.second_chances.session_began(PERSON, session_of(frame))
+        async with quarantine_retrier(core):
+            core.quarantine_retrier.session_began(PERSON, session_of(frame))
             await until(lambda: is_wanted_or_was(core, frame.message_id))
             await until_tried(core)
         assert await core.jobs() == ["the session begins", "said in it"]

@@ -21,7 +21,7 @@ from tests.supervisor.inbound.test_inbound import scene
 from tests.supervisor.person import AGENT
 from workers import Agent, Chat
 from workers.context import observe_nothing
-from workers.execution import Bench, Run, run_handler
+from workers.execution import Run, RunEnvironment, run_handler
 
 
 def of_an_agent(frame: MessageNew) -> MessageNew:
@@ -63,7 +63,7 @@ async def answer_next(core: Core) -> None:
     """A worker runs the echo with the next job."""
     async with worker(core) as jobs:
         [job] = await jobs.take(1)
-        bench = Bench(agent=echo(), outlet=jobs, threads=trio.CapacityLimiter(1), observe=observe_nothing)
+        bench = RunEnvironment(agent=echo(), outlet=jobs, threads=trio.CapacityLimiter(1), observe=observe_nothing)
         ended = await run_handler(bench, Run(job, (job.message,), frozenset()), lambda: None)
         await jobs.finish(job, last=ended.last)
         jobs.release(job)

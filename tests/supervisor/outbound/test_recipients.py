@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from bus.steps.store import Intake
-from bus.steps.write_count import Generation
+from bus.steps.write_count import WriteCount
 from crypto.errors import Unreadable
 from crypto.grants import KeyChangePolicy
 from crypto.identity import IdentityKeys
@@ -75,14 +75,14 @@ async def test_the_fetch_of_bundles_itself_says_who_gets_a_wrap(tmp_path: Path) 
 
 async def remember(core: Core) -> None:
     """The row is read, on a connection that is looked at: from now on it is not read again to answer."""
-    core.generation.looked_at = core.client.on_connection(core.client.connects)
+    core.write_count.verified_connection = core.client.on_connection(core.client.connects)
     assert await core.owners.find(PERSON) is not None
 
 
 def other_owners(core: Core, state_dir: Path) -> Owners:
     """Another supervisor's."""
     ledger = GrantLedger(core.vault, KEYS.ledger, state_dir)
-    return Owners(core.vault, ledger, core.rest, KeyChangePolicy.HOLD, generation=Generation())
+    return Owners(core.vault, ledger, core.rest, KeyChangePolicy.HOLD, write_count=WriteCount())
 
 
 async def has_died(core: Core, reason: str) -> bool:
@@ -101,7 +101,7 @@ async def test_only_who_has_the_pinned_pair_still_is_the_one_that_was_encrypted_
 
 async def test_nobody_is_written_to_in_a_group_without_a_key(tmp_path: Path) -> None:
     async with group_scene(tmp_path) as (core, circle, ada, _):
-        recipients = Recipients(core.store, core.owners, core.groups, core.generation)
+        recipients = Recipients(core.store, core.owners, core.groups, core.write_count)
         assert await core.polled(circle.say(ada)) is Intake.ACCEPTED
         kind, recipient = await recipients.find(CONVERSATION)
         assert (kind, recipient is not None) == ("group", True)

@@ -8,7 +8,7 @@ import trio
 
 from bus.records.records import Payload
 from bus.steps.store import SessionWrite, now_ms
-from bus.steps.write_count import Generation
+from bus.steps.write_count import WriteCount
 from crypto.grants import Grant, Status
 from crypto.identity import LocalDevice
 from crypto.prekeys import Bundle, bundle_from_json
@@ -84,9 +84,9 @@ class Scene:
         self, person: Person, record: DeviceRecord, shown: dict[str, Bundle] | RestFailed, *, epoch: int = 0
     ) -> None:
         self.owner = Owner(Grant(PERSON, Status.ACTIVE, 1, 1, pinned=person.identity.public, devices=("phone",)), 1)
-        self.relay, self.metrics, generation = Shown(shown), Metrics(), Generation()
-        generation.epoch = epoch
-        self.sealer = Sealer(Kept(record), self.relay, AGENTS_DEVICE, self.metrics, generation)
+        self.relay, self.metrics, write_count = Shown(shown), Metrics(), WriteCount()
+        write_count.epoch = epoch
+        self.sealer = Sealer(Kept(record), self.relay, AGENTS_DEVICE, self.metrics, write_count)
 
     async def sealed(self, payload: Payload = TEXT, *, new_session_with: str | None = None) -> SealedFor:
         to = Addressed(self.owner, CONVERSATION, "h2a", "01ARZ3NDEKTSV4RRFFQ69G5FAV", payload, new_session_with)

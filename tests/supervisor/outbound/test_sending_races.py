@@ -11,7 +11,7 @@ import trio.testing
 from bus.records.records import BadRecord, Reply, ReplyRecord, open_reply
 from bus.records.sealing import BusKey
 from bus.steps.store import now_ms
-from bus.transport.readers import Entry
+from bus.transport.readers import StreamEntry
 from crypto.grants import decide_key_change
 from crypto.prekeys import Bundle
 from supervisor.outbound.sealer import Addressed
@@ -80,7 +80,7 @@ async def test_an_epoch_that_is_raised_meanwhile_has_a_session_offered_before_th
     async with scene(tmp_path) as (core, ada):
 
         async def raise_it() -> None:
-            core.generation.epoch = 1
+            core.write_count.epoch = 1
             await core.client.command("SET", core.keys.epoch, 1)
 
         after_it_was_asked_for(core, monkeypatch, raise_it)
@@ -129,7 +129,7 @@ async def test_an_entry_that_is_read_twice_is_worked_on_once(tmp_path: Path, mon
     async with scene(tmp_path) as (core, _):
         read = core.outbound._reader.read
 
-        async def twice(count: int) -> list[Entry]:
+        async def twice(count: int) -> list[StreamEntry]:
             return 2 * await read(count)
 
         monkeypatch.setattr(core.outbound._reader, "read", twice)
@@ -198,7 +198,7 @@ async def test_what_was_read_and_not_begun_when_it_stops_is_anybodys(
         read = await reader.read(1)
         await reader.close()
 
-        async def left_over() -> list[Entry]:
+        async def left_over() -> list[StreamEntry]:
             await trio.lowlevel.checkpoint()
             return read
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bus.steps.store import Look
+from bus.steps.store import ConversationSnapshot
 from crypto.envelope import V1, V1_1, Envelope
 from crypto.errors import Reason, Unreadable
 from supervisor.peers.addressing import check_addressed
@@ -21,14 +21,14 @@ def frame(told: str | None) -> MessageNew:
     return MessageNew("conversation", "m1", ADA, "human", "text", "", 1, "2026-01-01T00:00:00Z", told)
 
 
-def look(kind: str | None = None, person: str | None = None) -> Look:
-    return Look(False, 1, 0, 0, None, 0, kind, person)
+def look(kind: str | None = None, person: str | None = None) -> ConversationSnapshot:
+    return ConversationSnapshot(False, 1, 0, 0, None, 0, kind, person)
 
 
 UNPINNED, OF_ADA, OF_THE_GROUP = look(), look("h2a", ADA), look("group", GROUP)
 
 
-def refused(told: str | None, what: Envelope, known: Look) -> Reason | None:
+def refused(told: str | None, what: Envelope, known: ConversationSnapshot) -> Reason | None:
     try:
         check_addressed(frame(told), what, known, AGENT)
     except Unreadable as error:
@@ -48,7 +48,7 @@ def refused(told: str | None, what: Envelope, known: Look) -> Reason | None:
         (None, envelope(version=V1_1, to=GROUP), UNPINNED),
     ],
 )
-def test_what_is_for_us(told: str | None, what: Envelope, known: Look) -> None:
+def test_what_is_for_us(told: str | None, what: Envelope, known: ConversationSnapshot) -> None:
     assert refused(told, what, known) is None
 
 
@@ -65,7 +65,7 @@ def test_what_is_for_us(told: str | None, what: Envelope, known: Look) -> None:
         pytest.param("group", envelope(version=V1_1, to=GROUP, sender=AGENT), OF_THE_GROUP, id="our-own-in-a-group"),
     ],
 )
-def test_what_is_not_for_us(told: str | None, what: Envelope, known: Look) -> None:
+def test_what_is_not_for_us(told: str | None, what: Envelope, known: ConversationSnapshot) -> None:
     assert refused(told, what, known) is Reason.NOT_FOR_US
 
 
@@ -78,7 +78,9 @@ def test_what_is_not_for_us(told: str | None, what: Envelope, known: Look) -> No
         pytest.param("group", envelope(version=V1_1, to=GROUP), OF_ADA, id="of-a-person-too"),
     ],
 )
-def test_a_version_that_its_kind_of_conversation_does_not_have(told: str, what: Envelope, known: Look) -> None:
+def test_a_version_that_its_kind_of_conversation_does_not_have(
+    told: str, what: Envelope, known: ConversationSnapshot
+) -> None:
     assert refused(told, what, known) is Reason.UNSUPPORTED_VERSION
 
 

@@ -109,7 +109,7 @@ async def test_60_messages_under_a_version_that_is_not_known_are_one_fetch(tmp_p
         core.rest.group_keys[GROUP] = sealed
         async with trio.open_nursery() as nursery:
             nursery.start_soon(core.groups.run)
-            nursery.start_soon(core.second_chances.run)
+            nursery.start_soon(core.quarantine_retrier.run)
             core.groups.rotated(GroupKeyRotated(GROUP, 2))
             await until(lambda: is_empty(core))
             nursery.cancel_scope.cancel()
@@ -135,7 +135,7 @@ async def test_a_relay_that_does_not_answer_is_waited_for_once_and_asked_again_a
         assert trio.current_time() - began < 6
         async with trio.open_nursery() as nursery:
             nursery.start_soon(core.groups.run)
-            nursery.start_soon(core.second_chances.run)
+            nursery.start_soon(core.quarantine_retrier.run)
             while await core.quarantine.count():
                 await trio.sleep(1)
             nursery.cancel_scope.cancel()

@@ -10,7 +10,7 @@ import structlog
 import trio
 
 from bus.steps.vault import Versioned
-from bus.steps.write_count import Generation
+from bus.steps.write_count import WriteCount
 from bus.transport.client import open_redis
 from crypto.errors import Unreadable
 from crypto.grants import KeyChangePolicy, Status
@@ -55,7 +55,7 @@ async def test_what_another_supervisor_has_changed_is_seen_at_once(tmp_path: Pat
             GrantLedger(core.vault, KEYS.ledger, tmp_path),
             core.rest,
             KeyChangePolicy.HOLD,
-            generation=Generation(),
+            write_count=WriteCount(),
         )
         await other.note(relation_of(ada), "revoked")
         assert not (await found(core.owners)).is_active
@@ -65,12 +65,12 @@ async def test_what_another_supervisor_has_changed_is_seen_at_once(tmp_path: Pat
 
 async def test_a_row_to_write_by_is_remembered_until_redis_is_looked_at_again(tmp_path: Path) -> None:
     async with scene(tmp_path) as (core, ada), open_redis(core.url) as other_connection:
-        core.generation.looked_at = core.client
+        core.write_count.verified_connection = core.client
         await core.owners.note(relation_of(ada), "active")
         remembered = await found(core.owners)
         await core.client.command("DEL", core.keys.owner(PERSON))  # Redis has gone back, say
         assert await core.owners.find_to_write(PERSON) is remembered
-        core.generation.looked_at = other_connection
+        core.write_count.verified_connection = other_connection
         assert await core.owners.find_to_write(PERSON) is None
 
 
@@ -128,9 +128,9 @@ async def test_a_relation_without_usable_keys_pins_nothing(tmp_path: Path, key: 
 async def test_what_changes_nothing_writes_nothing(tmp_path: Path) -> None:
     async with scene(tmp_path) as (core, ada):
         await core.owners.note(relation_of(ada), "active")
-        before = await core.client.command("GET", core.keys.generation)
+        before = await core.client.command("GET", core.keys.write_count)
         await core.owners.note(relation_of(ada), "active")
-        assert await core.client.command("GET", core.keys.generation) == before
+        assert await core.client.command("GET", core.keys.write_count) == before
 
 
 async def test_two_supervisors_that_hear_different_things_at_once_lose_neither(tmp_path: Path) -> None:

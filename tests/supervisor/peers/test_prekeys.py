@@ -11,7 +11,7 @@ import trio
 from bus.steps.prekey_wish import PrekeyWish
 from crypto.identity import IdentityKeys, LocalDevice
 from crypto.prekeys import SIGNED_PREKEY_ROTATION_MS, bundle_from_json, check_bundle
-from supervisor.peers.prekeys import MOST_UNUSED, Prekeys
+from supervisor.peers.prekeys import MOST_UNUSED, OwnPrekeys
 from supervisor.relay.rest import Json, RestFailed
 from tests.redis_server import redis_server, running_redis
 from tests.supervisor.builders import IDENTITY, WAIT_SECONDS, Core, open_core
@@ -156,7 +156,7 @@ async def test_what_a_handshake_does_not_name_is_not_found(tmp_path: Path) -> No
         assert (await core.prekeys.find(1, None)).one_time(1) is None
 
 
-async def keep_until_published(core: Core, prekeys: Prekeys) -> None:
+async def keep_until_published(core: Core, prekeys: OwnPrekeys) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(prekeys.keep, core.metrics)
         with trio.fail_after(WAIT_SECONDS):
@@ -294,7 +294,7 @@ async def test_under_another_identity_the_signed_prekey_is_made_anew_and_it_is_t
         await core.prekeys.publish()
         assert core.prekeys.identity_since_ms is None
         identity = IdentityKeys.generate(os.urandom)
-        following = Prekeys(
+        following = OwnPrekeys(
             core.vault,
             core.keys.signed_prekeys,
             core.keys.one_time_prekeys,

@@ -58,7 +58,7 @@ async def test_a_record_is_read_as_it_was_stored_by_any_supervisor(tmp_path: Pat
     async with scene(tmp_path) as core:
         record = some_record()
         await put(core, await core.sessions.load(PEER), record)
-        for sessions in (core.sessions, Sessions(core.vault, core.generation)):
+        for sessions in (core.sessions, Sessions(core.vault, core.write_count)):
             assert await sessions.load(PEER) == Loaded(record, 1, 0)
 
 
@@ -93,7 +93,7 @@ async def test_a_record_is_read_before_it_is_sent_with(tmp_path: Path, cause: st
         write = await put(core, await core.sessions.load(PEER), first)
         core.sessions.taken_in(write, first)
         if cause == "another epoch":
-            core.generation.epoch += 1
+            core.write_count.epoch += 1
         elif cause == "another look":
             await core.guard.look_again()
         elif cause == "an answer":
@@ -210,10 +210,10 @@ async def test_a_record_older_than_this_process_stored_is_doubted_unless_the_epo
         record = some_record()
         core.sessions.committed(await put(core, await core.sessions.load(PEER), record), record)
         if raised:
-            core.generation.epoch += 1
+            core.write_count.epoch += 1
         await core.client.command("DEL", core.keys.session(*PEER))
         await core.sessions.load(PEER)
-        assert core.generation.is_doubted is not raised
+        assert core.write_count.is_doubted is not raised
 
 
 async def test_a_dropped_session_is_remembered_as_long_as_the_prekey_that_it_named(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from crypto.identity import IdentityKeys, LocalDevice
 from sandbox.api import AgentAccount, RelayApi
 from sandbox.children import relay_process
 from supervisor.observe.metrics import Metrics
-from supervisor.peers.prekeys import Prekeys
+from supervisor.peers.prekeys import OwnPrekeys
 from supervisor.peers.twins import FOUND, Sightings, TwinTimes, TwinWatch
 from supervisor.relay.rest import Rest, RestFailed, open_rest
 from supervisor.settings.secrets import Secret
@@ -51,7 +51,7 @@ class Agent:
         self.keys = Keys(agent_id)
         device = LocalDevice(agent_id, agent_id, IDENTITY)
         vault = Vault(client, self.keys, StoreKeys.derive(bytes(32)).state)
-        self.prekeys = Prekeys(
+        self.prekeys = OwnPrekeys(
             vault,
             self.keys.signed_prekeys,
             self.keys.one_time_prekeys,
@@ -240,7 +240,7 @@ class Refusing(Rest):
         raise RestFailed(f"keys of {agent_id}", 403, "FORBIDDEN")
 
 
-class Published(Prekeys):
+class Published(OwnPrekeys):
     """Done with what they have to do."""
 
     def __init__(self) -> None:

@@ -45,7 +45,7 @@ def order_of(url: str, *, handler: str = "tests.supervisor.pool.handlers:agent",
 
 
 @dataclass
-class Lines:
+class LogLines:
     """A log that is kept."""
 
     entries: list[Mapping[str, object]] = field(default_factory=list)
@@ -73,7 +73,7 @@ class Supervised:
     """A worker process with what it said and how it ended."""
 
     process: WorkerProcess
-    lines: Lines
+    lines: LogLines
     said: list[FromWorker] = field(default_factory=list)
     exit: WorkerExit | None = None
 
@@ -86,7 +86,7 @@ async def until(condition: Callable[[], object], seconds: float = WITHIN_SECONDS
 
 @asynccontextmanager
 async def running_worker(order: WorkerOrder, consumer: str = "worker-1") -> AsyncIterator[Supervised]:
-    lines = Lines()
+    lines = LogLines()
     supervised = Supervised(WorkerProcess(order, consumer, lines.log), lines)
 
     async def supervise() -> None:
@@ -104,7 +104,7 @@ class PoolRun:
     """A pool with what it told."""
 
     pool: Pool
-    lines: Lines
+    lines: LogLines
     exits: list[WorkerExit] = field(default_factory=list)
     restarts: list[str] = field(default_factory=list)
     observations: list[Observation] = field(default_factory=list)
@@ -141,7 +141,7 @@ def make_pool(
         tend_seconds=0.05,
     )
     settings = dataclasses.replace(settings, **changes)  # type: ignore[arg-type]  # names and types are the test's concern
-    lines = Lines()
+    lines = LogLines()
     run = PoolRun(None, lines)  # type: ignore[arg-type]  # in the next line
     run.pool = Pool(settings, consumer_of="worker-{}".format, events=run, log=lines.log, waiting=waiting)
     return run

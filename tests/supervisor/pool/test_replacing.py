@@ -14,7 +14,7 @@ import trio.testing
 
 from bus.records.control import Heartbeat
 from bus.settings.reader import SettingsError
-from host.children import Backoff
+from host.children import RestartBackoff
 from supervisor.pool.autoscale import Bounds
 from supervisor.pool.places import Place
 from supervisor.pool.process import ExitReason, Stage
@@ -271,7 +271,7 @@ async def test_settings_that_cannot_be_read_leave_the_old_workers_and_say_why(tm
 
 @pytest.mark.pure
 async def test_a_wake_that_came_before_a_pause_does_not_shorten_it(autojump_clock: trio.testing.MockClock) -> None:
-    place = Place(1, Backoff())
+    place = Place(1, RestartBackoff())
     place.wake()
     began = trio.current_time()
     await place.pause(30)

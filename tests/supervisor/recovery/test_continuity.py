@@ -5,28 +5,30 @@ from pathlib import Path
 import redis
 import trio
 
-from supervisor.recovery.continuity import NO_REPLICATION, Server, goes_on, server_of
+from supervisor.recovery.continuity import NO_REPLICATION, ServerIdentity, goes_on, server_of
 from tests.redis_server import RedisServer, running_redis
 from tests.supervisor.builders import Core, open_core, until
 from tests.supervisor.doubles import FakeRest
 from tests.supervisor.recovery.test_time_guard import become_replica, guard_of, look_until_answered
 
-SEEN = Server("process", "history", NO_REPLICATION)
+SEEN = ServerIdentity("process", "history", NO_REPLICATION)
 
 
 def test_what_info_says_is_read() -> None:
     info = b"# Server\r\nrun_id:process\r\n# Replication\r\nrole:master\r\nmaster_replid:history\r\nmaster_replid2:former\r\n"
-    assert server_of(info) == Server("process", "history", "former")
-    assert server_of(b"") == Server()
+    assert server_of(info) == ServerIdentity("process", "history", "former")
+    assert server_of(b"") == ServerIdentity()
 
 
 def test_another_history_of_the_same_process_that_gives_up_none_goes_on() -> None:
-    assert goes_on(SEEN, Server("process", "another", NO_REPLICATION))
-    assert not goes_on(SEEN, Server("process", "another", "history")), (
+    assert goes_on(SEEN, ServerIdentity("process", "another", NO_REPLICATION))
+    assert not goes_on(SEEN, ServerIdentity("process", "another", "history")), (
         "it was a replica meanwhile, or its former master's"
     )
-    assert not goes_on(SEEN, Server("another process", "another", NO_REPLICATION))
-    assert not goes_on(Server(), Server("", "another", NO_REPLICATION)), "what says nothing proves nothing"
+    assert not goes_on(SEEN, ServerIdentity("another process", "another", NO_REPLICATION))
+    assert not goes_on(ServerIdentity(), ServerIdentity("", "another", NO_REPLICATION)), (
+        "what says nothing proves nothing"
+    )
 
 
 async def attach(replica: RedisServer, master: RedisServer, core: Core) -> None:
@@ -54,12 +56,12 @@ async def test_a_first_replica_that_attaches_is_no_alarm(tmp_path: Path) -> None
         async with open_core(server.url, FakeRest()) as core:
             guard = guard_of(core, tmp_path, is_private=False)
             await guard.begin()
-            await core.client.command("INCR", core.keys.generation)
+            await core.client.command("INCR", core.keys.write_count)
             await attach(replica, server, core)
             await guard.look_again()
-            assert core.generation.epoch == 0
+            assert core.write_count.epoch == 0
             await guard_of(core, tmp_path / "new pod", is_private=False).begin()
-            assert core.generation.epoch == 0, "a new pod finds in Redis that it is the one that was looked at"
+            assert core.write_count.epoch == 0, "a new pod finds in Redis that it is the one that was looked at"
             assert core.count("redis_went_back_total") == 0
 
 
@@ -70,11 +72,11 @@ async def test_another_history_counts_only_for_who_has_looked_within_a_minute(tm
         async with open_core(server.url, FakeRest()) as core:
             guard = guard_of(core, tmp_path, is_private=False)
             await guard.begin()
-            await core.client.command("INCR", core.keys.generation)
+            await core.client.command("INCR", core.keys.write_count)
             await attach(replica, server, core)
             guard._looked_seconds -= 61
             await guard.look_again()
-            assert core.generation.epoch == 1
+            assert core.write_count.epoch == 1
 
 
 async def test_a_lagging_replica_that_workers_pushed_beyond_what_was_seen_went_back(tmp_path: Path) -> None:
@@ -85,23 +87,23 @@ async def test_a_lagging_replica_that_workers_pushed_beyond_what_was_seen_went_b
         async with open_core(server.url, FakeRest()) as core:
             guard = guard_of(core, tmp_path, is_private=False)
             await guard.begin()
-            await core.client.command("INCRBY", core.keys.generation, 10)
+            await core.client.command("INCRBY", core.keys.write_count, 10)
             await attach(replica, server, core)
             await guard.look_again()
             with redis.Redis(unix_socket_path=str(replica.socket)) as promoted:
                 await until(lambda: has_count(promoted, core, b"10"))
                 promoted.execute_command("REPLICAOF", "NO", "ONE")
-                await core.client.command("INCRBY", core.keys.generation, 5)  # which the replica has not
+                await core.client.command("INCRBY", core.keys.write_count, 5)  # which the replica has not
                 await guard.look_again()
-                promoted.incrby(core.keys.generation, 1000)
+                promoted.incrby(core.keys.write_count, 1000)
             server.kill()
             replica.socket.rename(server.socket)
             await look_until_answered(guard)
-            assert core.generation.epoch == 1
+            assert core.write_count.epoch == 1
             assert core.count("redis_went_back_total") == 1
         async with open_core(server.url, FakeRest()) as core:
             await guard_of(core, tmp_path / "new pod", is_private=False).begin()
-            assert core.generation.epoch == 1, "nothing is lost since"
+            assert core.write_count.epoch == 1, "nothing is lost since"
             assert core.count("redis_went_back_total") == 0
 
 
@@ -110,14 +112,14 @@ async def test_a_new_pod_finds_out_that_redis_was_replaced_while_all_pods_were(t
     with running_redis(tmp_path) as server:
         async with open_core(server.url, FakeRest()) as core:
             await guard_of(core, tmp_path, is_private=False).begin()
-            await core.client.command("INCRBY", core.keys.generation, 10)
+            await core.client.command("INCRBY", core.keys.write_count, 10)
         server.kill()
         server.start()
         async with open_core(server.url, FakeRest()) as core:
             await guard_of(core, tmp_path / "new pod", is_private=False).begin()
-            assert core.generation.epoch == 1
+            assert core.write_count.epoch == 1
             assert core.count("redis_went_back_total") == 1
 
 
 async def has_count(client: redis.Redis, core: Core, count: bytes) -> bool:
-    return client.get(core.keys.generation) == count
+    return client.get(core.keys.write_count) == count

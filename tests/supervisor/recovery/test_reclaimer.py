@@ -117,7 +117,7 @@ async def test_the_office_of_the_living_is_theirs_and_that_of_the_dead_of_this_h
         async with scene(url) as core:
             for holder, is_taken in (("00000000-1-1", False), (dead_instance().name, True)):
                 await core.client.command("SET", core.keys.reclaimer, holder, "PX", 60_000)
-                assert await core.recovery.office.hold(60_000) is is_taken
+                assert await core.recovery.lease.hold(60_000) is is_taken
 
 
 async def test_a_death_that_is_told_while_redis_is_away_breaks_nothing(tmp_path: Path) -> None:
@@ -147,8 +147,8 @@ async def test_after_a_suspend_the_living_have_a_lease_to_renew(
     with quick(monkeypatch, lease_seconds=0.5), redis_server(tmp_path) as url:
         async with scene(url) as core, trio.open_nursery() as nursery:
             await trio.sleep(0.6)  # connected for longer than a lease
-            office = reclaimer(core)
-            await office._watch_clock()
+            lease = reclaimer(core)
+            await lease._watch_clock()
             await taken_and_left(core, "00000000-1-1/1")
             [pending] = await core.recovery.pending(core.recovery.jobs)
             held = (core.keys.jobs, JOBS_GROUP, "00000000-1-1/1", 0, pending.entry_id)
@@ -160,7 +160,7 @@ async def test_after_a_suspend_the_living_have_a_lease_to_renew(
 
             monkeypatch.setattr(core.store, "now_ms", an_hour_later)
             woke_at = trio.current_time()
-            nursery.start_soon(office.run)
+            nursery.start_soon(lease.run)
             job = await next_job(core)
             assert trio.current_time() - woke_at > 0.45
             assert job.deliveries == 2
@@ -226,11 +226,11 @@ async def test_one_office_at_a_time_and_another_takes_over_when_its_holder_is_go
                     return await core.client.command("GET", core.keys.reclaimer) == core.instance.name.encode()
 
                 await until(held)
-                assert not await other.recovery.office.hold(100)
+                assert not await other.recovery.lease.hold(100)
                 nursery.cancel_scope.cancel()
 
             async def mine() -> bool:
-                return await other.recovery.office.hold(100)
+                return await other.recovery.lease.hold(100)
 
             await until(mine)
 
@@ -249,7 +249,7 @@ async def test_the_office_of_a_supervisor_that_died_on_this_host_is_taken_over_a
 
             await until(held)
             assert await core.client.command("SET", core.keys.reclaimer, "elsewhere-1-1", "PX", minute_ms)
-            assert not await core.recovery.office.hold(100)
+            assert not await core.recovery.lease.hold(100)
             nursery.cancel_scope.cancel()
 
 

@@ -112,7 +112,7 @@ async def test_a_machine_put_back_is_known_before_anything_is_sent(tmp_path: Pat
             assert await core.polled(ada.say("third", seq=7)) is Intake.ACCEPTED
             assert ada.read(await answered(core, "to the third", 8))["text"] == "to the third"
             assert forks(stored_of(*forgotten, *core.connection.sent)) == []
-            assert (core.generation.epoch, core.count("redis_unproven_total")) == (1, 1)
+            assert (core.write_count.epoch, core.count("redis_unproven_total")) == (1, 1)
             assert core.count("redis_went_back_total") == 0, "nothing shows that anything is lost"
 
 
@@ -124,7 +124,7 @@ async def test_what_was_noted_on_another_boot_says_nothing(tmp_path: Path, monke
         assert b'"pace":{' in (tmp_path / FILE).read_bytes()
         monkeypatch.setattr("supervisor.recovery.time_guard.boot_id", lambda: "another")
         async with connected(url, FakeRest()) as core:
-            epoch = core.generation.epoch
+            epoch = core.write_count.epoch
             core.guard.relay_dated(dated(boot_seconds(), lost=HOUR))
             await core.guard.look_again()
-            assert core.generation.epoch == epoch
+            assert core.write_count.epoch == epoch

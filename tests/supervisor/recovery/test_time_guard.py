@@ -108,7 +108,7 @@ async def test_rule_17_a_redis_that_went_back_is_never_sent_with_an_old_session(
 
             await until(lambda: is_settled(core, two))  # the cursor is an older one too: the relay shows it again
             again = await answered_after_an_offer(core, ada, "in other words", 6, 4)
-            assert core.generation.epoch == 1
+            assert core.write_count.epoch == 1
             assert isinstance(lost, MessageSend)
             assert isinstance(again, MessageSend)
             assert again.client_message_id == lost.client_message_id, "the relay knows it, and shows it to nobody"
@@ -142,7 +142,7 @@ async def test_workers_that_count_beyond_what_was_seen_hide_nothing(tmp_path: Pa
             await answered(core, "second", 4)
             go_back(server, tmp_path)
             with redis.Redis(unix_socket_path=str(server.socket)) as others:
-                others.incrby(core.keys.generation, 1000)
+                others.incrby(core.keys.write_count, 1000)
             again = len(core.connection.sent)
             old = sessions_of(ada)
             await reply_after(core, "second, in other words")
@@ -150,7 +150,7 @@ async def test_workers_that_count_beyond_what_was_seen_hide_nothing(tmp_path: Pa
             assert ada.read(offer)["type"] == "system"
             await confirmed(core, offer, 5)
             await confirmed(core, (await core.connection.wait_sent(again + 2))[-1], 4)
-            assert core.generation.epoch == 1
+            assert core.write_count.epoch == 1
             await core.push(ada.say("three", seq=6))
             assert ada.read(await answered(core, "third", 7))["text"] == "third"
             assert len(sessions_of(ada) - old) == 1
@@ -205,7 +205,7 @@ async def test_two_supervisors_that_notice_the_same_raise_once(tmp_path: Path) -
                 await look_until_answered(core.guard)
             for core in (one, other):
                 await core.guard.look_again()
-                assert core.generation.epoch == 1
+                assert core.write_count.epoch == 1
                 assert core.count("redis_went_back_total") == 1
 
 
@@ -218,7 +218,7 @@ async def look_until_answered(guard: TimeGuard) -> None:
 
 
 def guard_of(core: Core, state_dir: Path, *, is_private: bool = True) -> TimeGuard:
-    return TimeGuard(core.client, core.keys, core.generation, core.metrics, state_dir=state_dir, is_private=is_private)
+    return TimeGuard(core.client, core.keys, core.write_count, core.metrics, state_dir=state_dir, is_private=is_private)
 
 
 async def test_after_a_failover_the_promoted_replica_is_another_server(tmp_path: Path) -> None:
@@ -228,16 +228,16 @@ async def test_after_a_failover_the_promoted_replica_is_another_server(tmp_path:
         async with open_core(server.url, FakeRest()) as core:
             guard = guard_of(core, tmp_path, is_private=False)
             await guard.begin()
-            await core.client.command("INCRBY", core.keys.generation, 100)
+            await core.client.command("INCRBY", core.keys.write_count, 100)
             await guard.look_again()
-            assert core.generation.epoch == 0
+            assert core.write_count.epoch == 0
             with redis.Redis(unix_socket_path=str(replica.socket)) as promoted:
                 become_replica(promoted, server)
                 promoted.execute_command("REPLICAOF", "NO", "ONE")
             server.kill()
             replica.socket.rename(server.socket)  # the name leads to the new master
             await look_until_answered(guard)
-            assert core.generation.epoch == 1
+            assert core.write_count.epoch == 1
             assert core.count("redis_went_back_total") == 1
             await guard.look_again()
             assert core.count("redis_went_back_total") == 1
@@ -284,29 +284,29 @@ async def test_what_was_seen_outlives_supervisor_and_redis_together(tmp_path: Pa
         keep_a_copy(tmp_path)
         async with open_core(server.url, FakeRest()) as core:
             await core.guard.begin()
-            await core.client.command("INCRBY", core.keys.generation, 100)
+            await core.client.command("INCRBY", core.keys.write_count, 100)
             await core.guard.look_again()
         go_back(server, tmp_path)
         with redis.Redis(unix_socket_path=str(server.socket)) as nothing_left:
             assert nothing_left.dbsize() == 0
         async with open_core(server.url, FakeRest()) as core:
             await core.guard.begin()
-            assert core.generation.epoch == 1
+            assert core.write_count.epoch == 1
             assert core.count("redis_went_back_total") == 1
 
 
 async def test_a_redis_that_lost_its_epoch_went_back_however_much_was_written_since(tmp_path: Path) -> None:
     with running_redis(tmp_path) as server:
         async with open_core(server.url, FakeRest()) as core:
-            await core.client.command("MSET", core.keys.generation, 7, core.keys.epoch, 3)
+            await core.client.command("MSET", core.keys.write_count, 7, core.keys.epoch, 3)
             await core.guard.begin()
             assert core.count("redis_went_back_total") == 0
-            assert core.generation.epoch == 4  # what stood there is no server's: nothing proves it
-            await core.client.command("MSET", core.keys.generation, 1000, core.keys.epoch, 3)
+            assert core.write_count.epoch == 4  # what stood there is no server's: nothing proves it
+            await core.client.command("MSET", core.keys.write_count, 1000, core.keys.epoch, 3)
             told = list[int]()
-            core.guard.on_back = lambda: told.append(core.generation.epoch)
+            core.guard.on_back = lambda: told.append(core.write_count.epoch)
             await core.guard.look_again()
-            assert core.generation.epoch == 5
+            assert core.write_count.epoch == 5
             assert core.count("redis_went_back_total") == 1
             assert told == [5]  # the cursor went back too: it is polled again
 
@@ -334,13 +334,13 @@ async def test_a_host_that_started_again_or_a_file_that_is_not_readable_is_taken
     with running_redis(tmp_path) as server:
         async with open_core(server.url, FakeRest()) as core:
             await core.guard.begin()
-            assert core.generation.epoch == 0
+            assert core.write_count.epoch == 0
         await spoil(tmp_path, monkeypatch)
         async with open_core(server.url, FakeRest()) as core:
             await core.guard.begin()
-            assert core.generation.epoch == 1
+            assert core.write_count.epoch == 1
             await core.guard.look_again()
-            assert core.generation.epoch == 1, "once is enough, also where nothing can be noted"
+            assert core.write_count.epoch == 1, "once is enough, also where nothing can be noted"
 
 
 async def test_a_kill_of_redis_alone_is_no_going_back(tmp_path: Path) -> None:
@@ -354,7 +354,7 @@ async def test_a_kill_of_redis_alone_is_no_going_back(tmp_path: Path) -> None:
             server.kill(signal.SIGKILL)
             server.start()
             await look_until_answered(core.guard)
-            assert core.generation.epoch == 0
+            assert core.write_count.epoch == 0
             assert core.count("redis_went_back_total") == 0
             async with worker(core) as jobs:
                 with trio.fail_after(5):
@@ -369,7 +369,7 @@ async def test_prekeys_given_out_since_are_not_made_again_under_their_ids(tmp_pa
             await core.prekeys.publish()
             before = await core.vault.next_prekey_ids("one_time", 1)
             [first] = core.rest.registered
-            core.generation.seen(1_000_000)  # of which Redis knows nothing any more
+            core.write_count.seen(1_000_000)  # of which Redis knows nothing any more
             await core.guard.look_again()
             await core.guard.look_again()
             await core.prekeys.publish()

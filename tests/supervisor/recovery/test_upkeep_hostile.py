@@ -130,7 +130,7 @@ async def test_a_full_redis_still_drains_after_a_restart(tmp_path: Path) -> None
     with running_redis(tmp_path) as server:
         async with open_core(server.url, FakeRest()) as core:
             await core.client.command("CONFIG", "SET", "maxmemory", "1mb")
-            assert await core.recovery.office.hold(5000)
+            assert await core.recovery.lease.hold(5000)
 
 
 async def test_a_full_redis_lets_a_committed_message_go_again(tmp_path: Path) -> None:

@@ -65,11 +65,11 @@ async def test_rule_17_a_copy_put_back_on_the_same_boot_went_back(tmp_path: Path
         await talked_and_put_back(tmp_path, server)
         async with open_core(server.url, FakeRest()) as core:
             await core.guard.begin()
-            assert core.generation.epoch == 1
+            assert core.write_count.epoch == 1
             assert core.count("redis_went_back_total") == 1
         async with open_core(server.url, FakeRest()) as core:
             await core.guard.begin()
-            assert core.generation.epoch == 1
+            assert core.write_count.epoch == 1
             assert core.count("redis_went_back_total") == 0, "once is enough"
 
 
@@ -80,7 +80,7 @@ async def test_rule_17_without_a_witness_every_start_of_redis_is_doubted_and_rai
         shutil.rmtree(tmp_path / "witness")
         async with open_core(server.url, FakeRest()) as core:
             await core.guard.begin()
-            assert core.generation.epoch == 1
+            assert core.write_count.epoch == 1
             assert core.count("redis_unproven_total") == 1
             assert core.count("redis_went_back_total") == 0
 
@@ -92,11 +92,11 @@ async def test_rule_17_a_copy_that_was_used_elsewhere_meanwhile_is_not_the_state
     with running_redis(tmp_path) as server:
         async with open_core(server.url, FakeRest()) as core:
             await core.guard.begin()
-            await core.client.command("INCR", core.keys.generation)
+            await core.client.command("INCR", core.keys.write_count)
         await elsewhere(tmp_path, server)
         async with open_core(server.url, FakeRest()) as core:
             await core.guard.begin()
-            assert core.generation.epoch == 2
+            assert core.write_count.epoch == 2
             assert core.count("redis_went_back_total") == 1
 
 
@@ -108,7 +108,7 @@ async def elsewhere(tmp_path: Path, server: RedisServer) -> None:
     async with open_core(server.url, FakeRest()) as core:
         await core.guard.begin()
         await core.client.command("HINCRBY", core.keys.continuity, "commits", 100)
-        assert core.generation.epoch == 1
+        assert core.write_count.epoch == 1
     shutil.rmtree(tmp_path / "witness")
     (tmp_path / "witness of this host").rename(tmp_path / "witness")
     server.kill()
@@ -119,9 +119,9 @@ async def test_rule_17_a_store_of_a_version_without_a_witness_is_doubted_once(tm
     with running_redis(tmp_path) as server:
         for epoch_raised in (1, 0, 0):
             async with open_core(server.url, FakeRest()) as core:
-                await core.client.command("INCR", core.keys.generation)
+                await core.client.command("INCR", core.keys.write_count)
                 await core.guard.begin()
-                assert core.generation.epoch == 1
+                assert core.write_count.epoch == 1
                 assert core.count("redis_unproven_total") == epoch_raised
                 assert core.count("redis_went_back_total") == 0
             server.kill()
@@ -132,18 +132,18 @@ async def test_rule_17_an_upgrade_beside_a_running_version_without_a_witness_is_
     """The former release is connected and has looked by itself; what it is told of, it would take for a Redis that went back."""
     with running_redis(tmp_path) as server:
         async with open_core(server.url, FakeRest()) as core:
-            await core.client.command("INCR", core.keys.generation)
+            await core.client.command("INCR", core.keys.write_count)
             await core.client.command("SET", core.keys.slot(2), "of the former release", "PX", 5000)
             await core.guard.begin()
-            assert core.generation.epoch == 0
+            assert core.write_count.epoch == 0
             await core.client.command("DEL", core.keys.slot(2))
             await core.guard.look_again()
-            assert core.generation.epoch == 0
+            assert core.write_count.epoch == 0
         server.kill()
         server.start()
         async with open_core(server.url, FakeRest()) as core:
             await core.guard.begin()
-            assert core.generation.epoch == 0
+            assert core.write_count.epoch == 0
 
 
 async def test_rule_17_who_was_killed_between_looking_and_knowing_is_no_alarm(tmp_path: Path) -> None:
@@ -151,18 +151,18 @@ async def test_rule_17_who_was_killed_between_looking_and_knowing_is_no_alarm(tm
     with running_redis(tmp_path) as server:
         async with open_core(server.url, FakeRest()) as core:
             await core.guard.begin()
-            await core.client.command("INCR", core.keys.generation)
+            await core.client.command("INCR", core.keys.write_count)
             server.kill()
             server.start()
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(core.generation, "committed", killed)
+                patch.setattr(core.write_count, "committed", killed)
                 with pytest.raises(InterruptedError):
                     await look_until_answered(core.guard)
         server.kill()
         server.start()
         async with open_core(server.url, FakeRest()) as core:
             await core.guard.begin()
-            assert core.generation.epoch == 0
+            assert core.write_count.epoch == 0
 
 
 def killed(_commits: int) -> None:

@@ -12,7 +12,7 @@ from bus.records.keys import Keys
 from bus.steps.slots import Holder, SlotStore, holder_of
 from bus.transport.client import RedisClient, open_redis
 from host.instance import Instance
-from supervisor.relay.slots import LOOK_SECONDS, Slots
+from supervisor.relay.slots import LOOK_SECONDS, ConnectionSlot
 from tests.redis_server import redis_server, running_redis
 from tests.supervisor.builders import dead_instance
 
@@ -29,15 +29,15 @@ class Scene:
     """Supervisors' slots over one Redis."""
 
     def __init__(self, url: str, nursery: trio.Nursery, most: int) -> None:
-        self.polls: list[Slots] = []
+        self.polls: list[ConnectionSlot] = []
         self._url = url
         self._nursery = nursery
         self._most = most
 
-    async def supervisor(self, who: Instance) -> tuple[Slots, trio.CancelScope]:
+    async def supervisor(self, who: Instance) -> tuple[ConnectionSlot, trio.CancelScope]:
         """It wants a slot. Cancel the scope, and it is as silent as one that hangs."""
         client = await self._nursery.start(self._client)
-        slots = Slots(SlotStore(client, KEYS, self._most), who, ask_for_poll=lambda: self.polls.append(slots))
+        slots = ConnectionSlot(SlotStore(client, KEYS, self._most), who, ask_for_poll=lambda: self.polls.append(slots))
         scope = await self._nursery.start(self._run, slots)
         return slots, scope
 
@@ -46,7 +46,7 @@ class Scene:
             task_status.started(client)
             await trio.sleep_forever()
 
-    async def _run(self, slots: Slots, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+    async def _run(self, slots: ConnectionSlot, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(slots.run)
             nursery.start_soon(slots.take)

@@ -5,11 +5,11 @@ from typing import cast
 import pytest
 import trio
 
-from bus.transport.readers import StreamReader
+from bus.transport.readers import RedisStreamReader
 from supervisor.observe.health import SILENT_SECONDS, Check
-from supervisor.peers.prekeys import Prekeys
+from supervisor.peers.prekeys import OwnPrekeys
 from supervisor.relay.connection import Connection, State
-from supervisor.relay.slots import Slots
+from supervisor.relay.slots import ConnectionSlot
 from supervisor.run.readiness import bus_check, prekeys_check, relay_check
 
 pytestmark = pytest.mark.pure
@@ -25,7 +25,7 @@ class Facts:
 def relay(state: State, heard_seconds_ago: float | None, *, refusal: str | None = None, standby: bool = False) -> Check:
     connection = Facts(state=state, heard_seconds_ago=heard_seconds_ago, refusal=refusal)
     slots = Facts(is_standby=standby, detail="standby: all slots are taken")
-    return relay_check(cast(Connection, connection), cast(Slots, slots))
+    return relay_check(cast(Connection, connection), cast(ConnectionSlot, slots))
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_the_relay_is_heard_or_nothing_is_to_be_heard(found: Check, is_ok: bool,
 
 def test_without_published_prekeys_nobody_is_ready() -> None:
     published = trio.Event()
-    prekeys = cast(Prekeys, Facts(published=published, problem="HTTP 503"))
+    prekeys = cast(OwnPrekeys, Facts(published=published, problem="HTTP 503"))
     assert prekeys_check(prekeys) == Check("prekeys", ok=False, detail="HTTP 503")
     published.set()
     assert prekeys_check(prekeys) == Check("prekeys", ok=True, detail="published")
@@ -53,6 +53,6 @@ def test_without_published_prekeys_nobody_is_ready() -> None:
 
 def test_one_who_waits_in_redis_and_is_kept_from_it_is_named() -> None:
     parts = [Facts(thread_name=name, trouble=trouble) for name, trouble in (("leases", ""), ("replies", "NOPERM"))]
-    well, ill = (cast(StreamReader, part) for part in parts)
+    well, ill = (cast(RedisStreamReader, part) for part in parts)
     assert bus_check(well).ok
     assert bus_check(well, ill) == Check("bus", ok=False, detail="replies: NOPERM")

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import trio
 
-from bus.steps.work_lease import Office
+from bus.steps.work_lease import WorkLease
 from host.budgets import StoreBudgets
 from host.instance import Instance
 from tests.supervisor.builders import Core, dead_instance, open_core, until
 from tests.supervisor.inbound.test_catchup import recent
 from tests.supervisor.inbound.test_held import fetching, let_nothing_wait, nothing_waits, say
 from tests.supervisor.inbound.test_inbound import scene
-from tests.supervisor.inbound.test_quarantine_retrier import say_unheard, second_chances, suspend, until_tried
+from tests.supervisor.inbound.test_quarantine_retrier import quarantine_retrier, say_unheard, suspend, until_tried
 from tests.supervisor.person import PERSON
 
 MINUTE_MS = 60_000
@@ -28,8 +28,8 @@ async def two(core: Core) -> AsyncIterator[Core]:
         yield other
 
 
-def office_of_another(core: Core, work: str) -> Office:
-    return Office(core.client, core.keys.office(work), holder=ELSEWHERE.name)
+def office_of_another(core: Core, work: str) -> WorkLease:
+    return WorkLease(core.client, core.keys.work_lease(work), holder=ELSEWHERE.name)
 
 
 async def test_two_that_catch_up_at_once_read_each_page_once(tmp_path: Path) -> None:
@@ -42,19 +42,19 @@ async def test_two_that_catch_up_at_once_read_each_page_once(tmp_path: Path) -> 
         assert len(core.rest.polled_with) == 10 + 2, "ten pages, and each finds the empty end"
         assert len(set(core.rest.polled_with)) == 11
         assert await core.jobs() == [str(number) for number in range(20)]
-        third = Office(core.client, core.keys.office("poll"), holder="a-third")
+        third = WorkLease(core.client, core.keys.work_lease("poll"), holder="a-third")
         assert await third.hold(MINUTE_MS), "who is done keeps nobody waiting"
 
 
 async def test_one_that_was_killed_on_this_host_is_not_waited_for(tmp_path: Path) -> None:
     async with scene(tmp_path) as (core, _):
         for work in ("poll", "retry", "fetch"):
-            dead = Office(core.client, core.keys.office(work), holder=dead_instance().name)
+            dead = WorkLease(core.client, core.keys.work_lease(work), holder=dead_instance().name)
             assert await dead.hold(MINUTE_MS)
-            office = Office(
-                core.client, core.keys.office(work), holder=core.instance.name, knows_dead=core.instance.knows_dead
+            lease = WorkLease(
+                core.client, core.keys.work_lease(work), holder=core.instance.name, knows_dead=core.instance.knows_dead
             )
-            assert await office.hold(MINUTE_MS)
+            assert await lease.hold(MINUTE_MS)
 
 
 async def test_who_waits_for_another_that_reads_is_deaf_only_when_that_one_comes_no_further(
@@ -100,11 +100,11 @@ async def test_what_stands_in_quarantine_is_tried_by_one_at_a_time(tmp_path: Pat
 
             each.inbound.retry = counted  # type: ignore[method-assign,assignment]
         assert await office_of_another(core, "retry").hold(MINUTE_MS)
-        async with second_chances(core):
-            core.second_chances.owner_changed(PERSON)
+        async with quarantine_retrier(core):
+            core.quarantine_retrier.owner_changed(PERSON)
             await until_it_was_looked(core)
             assert tried == []
-            async with second_chances(other):
+            async with quarantine_retrier(other):
                 await until_tried(core)
         assert tried[:3] == [frame.message_id for frame in said]
         assert len(tried) == 3
@@ -130,7 +130,7 @@ async def until_it_was_looked(core: Core) -> None:
 
     async def watched(name: str, *rest: object) -> object:
         answer = await command(name, *rest)  # type: ignore[arg-type]
-        if name == "hold_office":
+        if name == "hold_work_lease":
             looked.set()
         return answer
 

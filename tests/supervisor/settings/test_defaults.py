@@ -46,4 +46,4 @@ def test_the_pools_durations() -> None:
 def test_the_durations_of_jobs_leases_and_slots() -> None:
     assert (leases.LEASE_SECONDS, leases.RENEW_SECONDS, slots.LEASE_SECONDS) == (15.0, 5.0, 5.0)
     assert (runner.JOB_SECONDS, runner.RETRY_AFTER_SECONDS) == (600.0, (1.0, 5.0, 30.0))
-    assert (reclaimer.INTERVAL_SECONDS, reclaimer.OFFICE_SECONDS) == (1.0, 5.0)
+    assert (reclaimer.INTERVAL_SECONDS, reclaimer.RECLAIMER_LEASE_SECONDS) == (1.0, 5.0)

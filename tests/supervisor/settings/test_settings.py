@@ -11,9 +11,9 @@ from supervisor.pool.autoscale import Bounds
 from supervisor.settings.config import (
     ALL_SETTINGS,
     KeeperSettings,
+    LoneWorkerSettings,
     SettingsError,
     SupervisorSettings,
-    WorkerSettings,
     default_handler,
     http_address,
 )
@@ -172,10 +172,10 @@ def test_the_keeper_opens_no_file_that_could_hold_a_secret_and_its_value_shows_n
 
 def test_a_worker_elsewhere_needs_redis_and_the_bus_key_and_no_key_of_the_agent() -> None:
     environ = {"HASHEE_AGENT_ID": AGENT_ID, "HASHEE_REDIS_URL": "redis://r", "HASHEE_BUS_KEY": STORE_KEY}
-    assert WorkerSettings.from_environ(environ).bus_key == Secret(bytes(range(64, 96)))
+    assert LoneWorkerSettings.from_environ(environ).bus_key == Secret(bytes(range(64, 96)))
     del environ["HASHEE_BUS_KEY"]
     with pytest.raises(SettingsError, match=r"^HASHEE_BUS_KEY is not set"):
-        WorkerSettings.from_environ(environ)
+        LoneWorkerSettings.from_environ(environ)
 
 
 def test_a_secret_is_hidden_wherever_it_is_formatted() -> None:

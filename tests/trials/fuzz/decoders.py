@@ -16,7 +16,7 @@ from crypto.content import decode_payload, encode_payload, pad, read_plaintext
 from crypto.envelope import Expected, parse_envelope
 from crypto.errors import NewerFormat, Reason, Unreadable
 from crypto.files import Attachment
-from crypto.grants import Change, Entry, Grant, relation_changed
+from crypto.grants import Change, Grant, LedgerEntry, relation_changed
 from crypto.groups import GroupKey, GroupKeys, read_group_key_envelope
 from crypto.keystore import Keystore, KeystoreError, decode_keystore, encode_keystore
 from crypto.prekeys import OneTimePrekey, SignedPrekey, bundle_from_json, prekeys_to_json
@@ -84,7 +84,7 @@ def targets() -> Mapping[str, Target]:
         "signed_prekey": Target(SignedPrekey.decode, (alice.signed[1].encode(),)),
         "one_time_prekey": Target(OneTimePrekey.decode, (alice.one_time[2].encode(),)),
         "grant": Target(Grant.decode, (grant.grant.encode(),)),
-        "ledger_entry": Target(Entry.decode, (grant.encode(),)),
+        "ledger_entry": Target(LedgerEntry.decode, (grant.encode(),)),
         "group_keys": Target(GroupKeys.decode, (group.encode(),)),
         "bundle": Target(_bundle, (json.dumps(entry).encode(),), _json),
         "attachment": Target(_attachment, (json.dumps(_ATTACHMENT).encode(),), _json),

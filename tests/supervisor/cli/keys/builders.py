@@ -28,7 +28,7 @@ from bus.steps.policies import Policies, PolicyStore
 from bus.steps.store import Arrival, SessionWrite, Source, Store
 from bus.steps.vault import LedgerStep, Vault, Versioned
 from bus.transport.client import RedisClient
-from bus.transport.readers import Entry, StreamReader
+from bus.transport.readers import RedisStreamReader, StreamEntry
 from bus.whole.reseal import job_or_reply
 from tests.supervisor.settings.environment import AGENT_ID
 
@@ -40,7 +40,7 @@ ONE_TIME_PREKEYS = 3
 async def fill(client: RedisClient, keys: StoreKeys, *, sessions: int = 2) -> None:
     """Jobs running, waiting, due and dead; replies waiting, committed and dropped; sessions, owners, prekeys, quarantine."""
     filling = _Filling(client, keys)
-    replies = StreamReader(client, stream=filling.names.replies, group=REPLIES_GROUP, consumer=CONSUMER)
+    replies = RedisStreamReader(client, stream=filling.names.replies, group=REPLIES_GROUP, consumer=CONSUMER)
     await replies.make_group()
     worker = JobStore(client.url, AGENT_ID, keys.bus, "worker-of-the-test")
     await worker.open()
@@ -82,8 +82,8 @@ class _Filling:
         for end in held.values():
             await end()
 
-    async def replies(self, reader: StreamReader) -> None:
-        taken: dict[str, Entry] = {}
+    async def replies(self, reader: RedisStreamReader) -> None:
+        taken: dict[str, StreamEntry] = {}
         while len(taken) < 3:
             for entry in await reader.read(10):
                 taken[decode_reply_record(entry.fields["r"]).conversation_id] = entry
@@ -155,7 +155,7 @@ class _Filling:
         )
         return pack_job(message, seq=seq, accepted_ms=1, message_ms=seq, key=self.keys.bus, agent_id=AGENT_ID)
 
-    async def commit(self, entry: Entry, conversation: str) -> None:
+    async def commit(self, entry: StreamEntry, conversation: str) -> None:
         message_id = f"{conversation}-1"
         record = OutboxRecord(SCHEMA_VERSION, message_id, conversation, "text", "ciphertext", None, "h2a", "text", 1)
         commit = await self.outbox.commit(

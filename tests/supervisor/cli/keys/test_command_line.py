@@ -22,7 +22,7 @@ from crypto.identity import IdentityKeys, LocalDevice
 from crypto.words import WORDS
 from supervisor.observe.metrics import Metrics
 from supervisor.peers import prekeys as prekeys_module
-from supervisor.peers.prekeys import Prekeys
+from supervisor.peers.prekeys import OwnPrekeys
 from tests.redis_server import redis_server
 from tests.supervisor.cli.keys.running import PROGRAM, environ_of, run
 from tests.supervisor.doubles import FakeRest
@@ -205,7 +205,7 @@ async def test_a_running_supervisor_makes_a_new_signed_prekey_when_asked(
         environ = environ_of(tmp_path, HASHEE_REDIS_URL=url, HASHEE_STORE_KEY=STORE_KEY)
         async with open_redis(url) as client, trio.open_nursery() as nursery:
             rest, vault = FakeRest(), Vault(client, names, keys.state)
-            prekeys = Prekeys(
+            prekeys = OwnPrekeys(
                 vault,
                 names.signed_prekeys,
                 names.one_time_prekeys,
@@ -239,9 +239,9 @@ async def test_without_a_supervisor_the_wish_is_kept_for_the_next_one(tmp_path: 
         async with open_redis(url) as client:
             rest = FakeRest()
 
-            def started() -> Prekeys:
+            def started() -> OwnPrekeys:
                 vault = Vault(client, names, keys.state)
-                return Prekeys(
+                return OwnPrekeys(
                     vault,
                     names.signed_prekeys,
                     names.one_time_prekeys,

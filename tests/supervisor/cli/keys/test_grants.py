@@ -7,7 +7,7 @@ import pytest
 
 from bus.steps.seal import StoreSeal
 from bus.steps.vault import Vault, Versioned
-from bus.steps.write_count import Generation
+from bus.steps.write_count import WriteCount
 from bus.transport.client import open_redis
 from crypto.grants import Grant, KeyChangePolicy, Status
 from crypto.identity import IdentityKeys
@@ -38,7 +38,7 @@ async def test_a_changed_pair_is_held_until_the_operator_decides(tmp_path: Path,
             keys = await StoreSeal(client, NAMES).adopt(bytes(range(32)))
             vault = Vault(client, NAMES, keys.state)
             ledger = GrantLedger(vault, keys.ledger, tmp_path / "state")
-            owners = Owners(vault, ledger, FakeRest(), KeyChangePolicy.HOLD, generation=Generation())
+            owners = Owners(vault, ledger, FakeRest(), KeyChangePolicy.HOLD, write_count=WriteCount())
             for identity in (first, second):
                 await owners.note(shown(identity), "active")
             for how in ((), ("--changed",), (ADA,)):

@@ -216,7 +216,7 @@ async def test_a_key_of_an_unknown_kind_stops_it(tmp_path: Path) -> None:
     with redis_server(tmp_path) as url:
         async with open_redis(url) as client:
             await new_store(client, tmp_path)
-            await client.command("SET", NAMES.generation.removesuffix("gen") + "history:x", b"?")
+            await client.command("SET", NAMES.write_count.removesuffix("gen") + "history:x", b"?")
             with pytest.raises(RotationRefused, match="kinds that this program does not know: history"):
                 await rotate(url, tmp_path)
 

@@ -6,7 +6,7 @@ from bus.steps.store import Intake
 from supervisor.relay.frames import MessageNew
 from tests.supervisor.builders import Core
 from tests.supervisor.inbound.test_inbound import scene
-from tests.supervisor.inbound.test_quarantine_retrier import second_chances, until_tried
+from tests.supervisor.inbound.test_quarantine_retrier import quarantine_retrier, until_tried
 from tests.supervisor.inbound.test_reading import said
 from tests.supervisor.person import CONVERSATION, PERSON
 
@@ -19,7 +19,7 @@ async def asked_again(core: Core, *frames: MessageNew) -> None:
     """By the operator; the relay has these."""
     core.rest.history = list(frames)
     await core.quarantine.old_messages.want(await noted(core))
-    async with second_chances(core):
+    async with quarantine_retrier(core):
         await until_tried(core)
 
 

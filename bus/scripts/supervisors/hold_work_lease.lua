@@ -1,5 +1,5 @@
--- An office is held by one supervisor at a time, and renewed by it.
--- KEYS 1 office
+-- A work lease is held by one supervisor at a time, and renewed by it.
+-- KEYS 1 work lease
 -- ARGV 1 consumer  2 lease (ms)  3 a holder that is known to be dead, or ''
 -- -> 1 mine | 0 another's
 local holder = holder_of(KEYS[1], ARGV[2])

@@ -1,5 +1,5 @@
 -- An office is free again, unless it is another's.
--- KEYS 1 office
+-- KEYS 1 work lease
 -- ARGV 1 consumer
 -- -> 1 was mine | 0 another's or nobody's
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
