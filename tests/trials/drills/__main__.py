@@ -18,6 +18,7 @@ import trio
 from tests.memory import own_memory
 from tests.trials.drills.copied_back import copied_back
 from tests.trials.drills.half_open import half_open, half_open_standby, slow_way
+from tests.trials.drills.redis_goes_back import GOES_BACK
 from tests.trials.drills.redis_of_others import (
     cluster_node_dies,
     cluster_slot_moves,
@@ -33,6 +34,7 @@ DRILLS: dict[str, Callable[[Path, Order], Awaitable[Outcome]]] = {
     "copied-back": copied_back,
     "redis-rolled-back": redis_rolled_back,
     **WORSE,
+    **GOES_BACK,
     "redis-refuses": redis_refuses,
     "rights-taken-away": rights_taken_away,
     "sentinel-failover": sentinel_failover,
