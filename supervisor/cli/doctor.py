@@ -1,6 +1,7 @@
 """`hashee-agent doctor`: everything that could be wrong here, with the command that helps; for people or as JSON."""
 
 import dataclasses
+import json
 import os
 import time
 from importlib.metadata import version
@@ -76,7 +77,7 @@ def doctor(problems: list[str] | None, as_json: bool, leak_test: bool) -> int:
             worst=worst_of(findings),
             findings=findings,
         )
-        click.echo(msgspec.json.encode(report).decode())
+        click.echo(json.dumps(msgspec.to_builtins(report)))  # in ASCII, as every command: no locale changes it
     else:
         _tell(findings)
     if case.settings_problems:

@@ -19,9 +19,11 @@ RELAY = "http://127.0.0.1:1"
 
 
 def run(environ: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """JSON is the same bytes in a locale that is not UTF-8."""
+    locale = "gbk" if "--json" in arguments else "utf-8"
     return subprocess.run(
         [sys.executable, "-P", "-m", "supervisor", "doctor", *arguments],
-        env={**environ, "PYTHONPATH": str(ROOT)},
+        env={**environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": locale},
         capture_output=True,
         text=True,
         encoding="utf-8",
