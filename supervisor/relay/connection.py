@@ -56,6 +56,9 @@ SILENT_CLOSE_SECONDS = 0.2
 FAILURES_WITH_SLOT = 3
 """After so many in a row a slot is worth more to another supervisor, which may reach the relay."""
 
+OnFrame = Callable[[FromRelay], None]
+OnConnected = Callable[[RelayDate | None], None]
+
 log = structlog.get_logger()
 
 
@@ -128,21 +131,10 @@ class SlotHolder(Protocol):
 class Connection:
     """One supervisor's connection. `number` counts authenticated connections; it changes with each."""
 
-    def __init__(
-        self,
-        address: RelayAddress,
-        metrics: Metrics,
-        slot: SlotHolder,
-        *,
-        on_frame: Callable[[FromRelay], None],
-        on_connected: Callable[[RelayDate | None], None],
-    ) -> None:
-        """Both callbacks run in the reader and must return at once. `on_connected`: told the relay's date before anybody can send."""
+    def __init__(self, address: RelayAddress, metrics: Metrics, slot: SlotHolder) -> None:
         self._address = address
         self._metrics = metrics
         self._slot = slot
-        self._on_frame = on_frame
-        self._on_connected = on_connected
         self._socket: WebSocket | None = None
         self._heartbeat: Heartbeat | None = None
         self._turnstile = Turnstile()
@@ -196,21 +188,25 @@ class Connection:
                     self._disconnected()  # now, not when its closing handshake has ended
                 raise NotConnected from None
 
-    async def run(self) -> None:
-        """Keep a connection while a slot is held, until closed or cancelled."""
+    async def run(self, on_frame: OnFrame, on_connected: OnConnected) -> None:
+        """Keep a connection while a slot is held, until closed or cancelled.
+
+        `on_frame` is given every frame of an authenticated connection but pings and pongs; `on_connected` the relay's date, before
+        anybody can send. Both run in the reader and must return at once.
+        """
         self._ended = trio.Event()
         try:
             with self._running:
-                await self._keep()
+                await self._keep(on_frame, on_connected)
         finally:
             self._ended.set()
 
-    async def _keep(self) -> None:
+    async def _keep(self, on_frame: OnFrame, on_connected: OnConnected) -> None:
         failures = brief = 0
         while not self._draining:
             await self._slot.take()
             before = self.number
-            pause = await self._run_once(failures)
+            pause = await self._run_once(failures, on_frame, on_connected)
             self._disconnected()
             if self._draining:
                 return
@@ -240,7 +236,7 @@ class Connection:
             self._running.cancel()
         await self._ended.wait()
 
-    async def _run_once(self, failures: int) -> float | None:
+    async def _run_once(self, failures: int, on_frame: OnFrame, on_connected: OnConnected) -> float | None:
         """One connection from start to end; how long to wait before the next, None for the usual backoff."""
         self._set_state(State.CONNECTING, attempt=failures + 1)
         try:
@@ -249,11 +245,12 @@ class Connection:
                 if self._draining:
                     return None
                 self._connected(socket)
+                on_connected(socket.date)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._leave_when_gone, socket, nursery.cancel_scope)
                     nursery.start_soon(self._answer_pings)
                     nursery.start_soon(self._leave_without_slot, socket)
-                    lost = await self._read_until_lost(socket)
+                    lost = await self._read_until_lost(socket, on_frame)
                     self._note_lost(lost)
                     nursery.cancel_scope.cancel()
         except ConnectFailed as error:
@@ -297,7 +294,6 @@ class Connection:
         self._set_state(State.CONNECTED, connection=self.number)
         self._slot.note_connected(True)
         self._authenticated.set()
-        self._on_connected(socket.date)
 
     def _disconnected(self) -> None:
         if self.state is State.CONNECTED:
@@ -308,10 +304,10 @@ class Connection:
         self.state = State.DISCONNECTED
         self._metrics.connection_status.set(0)
 
-    async def _read_until_lost(self, socket: WebSocket) -> ConnectionLost:
+    async def _read_until_lost(self, socket: WebSocket, on_frame: OnFrame) -> ConnectionLost:
         while True:
             try:
-                self._hear(await self._receive(socket))
+                self._hear(await self._receive(socket), on_frame)
             except ConnectionLost as error:
                 return error
 
@@ -321,11 +317,11 @@ class Connection:
         else:
             log.warning("connection: lost", code=lost.code, reason=lost.reason)
 
-    def _hear(self, frame: FromRelay | None) -> None:
+    def _hear(self, frame: FromRelay | None, on_frame: OnFrame) -> None:
         if isinstance(frame, Ping):
             self._pong_wanted.set()
         elif frame is not None and not isinstance(frame, Pong):
-            self._on_frame(frame)
+            on_frame(frame)
 
     async def _answer_pings(self) -> None:
         """One pong for all pings that came while the last one was sent: the reader never waits for a line that is slow the other way."""

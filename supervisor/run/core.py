@@ -114,9 +114,7 @@ class Parts:
         self.slots = ConnectionSlot(
             SlotStore(client, names, settings.max_connections), instance, ask_for_poll=self._ask_for_poll
         )
-        self.connection = Connection(
-            address, metrics, self.slots, on_frame=self._on_frame, on_connected=self._on_connected
-        )
+        self.connection = Connection(address, metrics, self.slots)
         self.ledger = GrantLedger(vault, keys.ledger, settings.state_dir)
         self.owners = Owners(
             vault,
@@ -313,7 +311,7 @@ class Parts:
 
     async def _keep_connected(self) -> None:
         await self.slots.wait_until_fit(self.workforce.wait_until_ready)
-        await self.connection.run()
+        await self.connection.run(self._on_frame, self._on_connected)
 
     # Frames and events
 

@@ -99,7 +99,7 @@ HOUSE = (
     ),
     *of(
         module("relay/connection"), tests("supervisor/relay/test_connection"),
-        ("the_relays_date_is_told", "self._on_connected(socket.date)", "self._on_connected(None)"),
+        ("the_relays_date_is_told", "on_connected(socket.date)", "on_connected(None)"),
     ),
     *of(
         module("recovery/witness"), tests("supervisor/recovery/test_witness"),

@@ -32,13 +32,10 @@ class Scene:
         self.connected_at: list[float] = []
         self.dates: list[RelayDate | None] = []
         self.slot = FreeSlot()
-        self.connection = Connection(
-            RelayAddress(base_url, "agent-1", Secret(TOKEN)),
-            self.metrics,
-            self.slot,
-            on_frame=self.frames.append,
-            on_connected=self._connected,
-        )
+        self.connection = Connection(RelayAddress(base_url, "agent-1", Secret(TOKEN)), self.metrics, self.slot)
+
+    async def run(self) -> None:
+        await self.connection.run(self.frames.append, self._connected)
 
     def _connected(self, date: RelayDate | None) -> None:
         self.connected_at.append(trio.current_time())
@@ -61,7 +58,7 @@ async def connecting(
     async with raw_server(script, answer=answer, headers=headers) as url:
         scene = Scene(f"http://{urlsplit(url).netloc}")
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(scene.connection.run)
+            nursery.start_soon(scene.run)
             yield scene
             nursery.cancel_scope.cancel()
 
