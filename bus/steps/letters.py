@@ -309,7 +309,7 @@ class Quarantine:
         return [name for name in await self.names() if name == message_id or name.startswith(f"{message_id}~")]
 
     async def waiting_for(self, things: Iterable[str], reasons: Iterable[str]) -> list[str]:
-        """The names of what waits for one of these (supervisor/inbound/retry_triggers.py) for one of these reasons."""
+        """The names of what waits for one of these (supervisor/peers/retry_triggers.py) for one of these reasons."""
         found = list[str]()
         for thing in things:
             for reason in reasons:

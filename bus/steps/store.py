@@ -228,7 +228,7 @@ class Store:
     ) -> Intake:
         """Keep a message that cannot be read: its `evidence`, and as far as there is room its `frame` (empty where a retry is hopeless)
         and its `plaintext`, sealed. `answer`: a reply of our own to it. `digest`: of its envelope. `waits_for`: whose coming may mend it
-        (supervisor/inbound/retry_triggers.py).
+        (supervisor/peers/retry_triggers.py).
 
         TAKEN: another envelope has its name, and nothing was changed; call it again with one of its own (`kept_as`).
         """

@@ -20,10 +20,10 @@ from crypto.keystore import fingerprint_hex, fingerprint_words
 from supervisor.cli.keys.telling import told
 from supervisor.cli.lazy import LazyGroup
 from supervisor.cli.store import REFUSALS, NotThere, OpenStore, open_store, when_tried
-from supervisor.inbound.retry_triggers import mark, owner_changed
 from supervisor.peers.grant_ledger import GrantLedger
 from supervisor.peers.members import decide_member
 from supervisor.peers.owners import Owner
+from supervisor.peers.retry_triggers import mark, owner_changed
 
 COMMANDS: Mapping[str, str] = {
     "list": "supervisor.cli.grants:list_grants",

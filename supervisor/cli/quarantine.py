@@ -27,8 +27,7 @@ from supervisor.cli.store import (
     time_of,
     when_tried,
 )
-from supervisor.inbound.evidence import decode_evidence
-from supervisor.inbound.retry_triggers import kept_frame
+from supervisor.inbound.evidence import decode_evidence, kept_frame
 from supervisor.observe.remedies import quarantine_remedy
 from supervisor.relay.frames import MessageNew
 

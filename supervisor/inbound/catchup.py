@@ -21,6 +21,7 @@ from supervisor.observe.health import Check
 from supervisor.observe.metrics import Metrics
 from supervisor.relay.frames import ArtifactResponse, MessageNew
 from supervisor.relay.ids import is_id
+from supervisor.relay.poll_wish import PollWish
 from supervisor.relay.rest import Page, Rest, RestFailed
 
 INTERVAL_SECONDS = 60.0
@@ -68,6 +69,7 @@ class Catchup:
         rest: Rest,
         inbound: Inbound,
         metrics: Metrics,
+        polls: PollWish,
         first_sync_seconds: int,
     ) -> None:
         self._store = store
@@ -76,17 +78,13 @@ class Catchup:
         self._inbound = inbound
         self._metrics = metrics
         self._first_sync_ms = first_sync_seconds * 1000
-        self._wanted = trio.Event()
+        self._polls = polls
         self._connected = trio.Event()
         self._first_sync_ended = False
         self._caught_up_at: float | None = None
         self._has_caught_up_once = trio.Event()
         self._moved_at = trio.current_time()
         self._problem = ""
-
-    def ask(self) -> None:
-        """Poll as soon as possible."""
-        self._wanted.set()
 
     def connected(self) -> None:
         """A new connection: it may be another relay that answers now, and no pause is waited out."""
@@ -108,8 +106,9 @@ class Catchup:
         pause = holding_pause = RETRY_SECONDS
         while True:
             with trio.move_on_after(INTERVAL_SECONDS):
-                await self._wanted.wait()
-            self._wanted, self._connected = trio.Event(), trio.Event()
+                await self._polls.wait()
+            self._polls.begin()
+            self._connected = trio.Event()
             at_least = 0.0
             try:
                 stopped_by = await self._poll()
@@ -124,7 +123,7 @@ class Catchup:
                 pause = holding_pause = RETRY_SECONDS
                 continue
             self._inbound.polled(has_caught_up=False)
-            self._wanted.set()
+            self._polls.ask()
             if stopped_by in (StoppedBy.REDIS, StoppedBy.NOT_TAKEN):
                 await trio.sleep(OWN_RETRY_SECONDS)
                 with trio.move_on_after(holding_pause):

@@ -1,17 +1,21 @@
 """What is kept of a message that could not be read when its frame is not: what an operator can use, in less than a kilobyte and a half.
 
-A frame is kept whole only while a retry may help (supervisor/inbound/retry_triggers.py) and its sender's share of the quarantine has room.
+A frame is kept whole only while a retry may help (supervisor/peers/retry_triggers.py) and its sender's share of the quarantine has room.
 """
 
 import hashlib
 
 import msgspec
+import structlog
 
-from supervisor.relay.frames import ArtifactResponse, MessageNew
+from bus.steps.letters import Quarantined
+from supervisor.relay.frames import ArtifactResponse, MalformedFrame, MessageNew, decode_from_relay
 
 HEAD_BYTES = 256
 MOST_PLAINTEXT_BYTES = 16_384
 """Of a payload that was decrypted in vain: enough to see what it is."""
+
+log = structlog.get_logger()
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -52,3 +56,15 @@ def decode_evidence(evidence: bytes) -> Evidence | None:
         return msgspec.json.decode(evidence, type=Evidence)
     except msgspec.DecodeError:
         return None
+
+
+def kept_frame(message: Quarantined) -> MessageNew | ArtifactResponse | None:
+    """The frame as the relay sent it; None where it is not kept whole, or is not readable, which only a defect makes."""
+    if not message.frame:
+        return None
+    try:
+        frame = decode_from_relay(message.frame)
+    except MalformedFrame as error:
+        log.error("quarantine: the kept frame is not readable", message_id=message.message_id, field=error.field)
+        return None
+    return frame if isinstance(frame, MessageNew | ArtifactResponse) else None

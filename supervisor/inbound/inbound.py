@@ -27,13 +27,14 @@ from supervisor.inbound.evidence import evidence_of
 from supervisor.inbound.incoming import Incoming, MessageFrame
 from supervisor.inbound.lanes import LaneFull, Lanes
 from supervisor.inbound.reading import FrameReader, Known, Old, Readable, Reading, Unread, Waits
-from supervisor.inbound.retry_triggers import MENDABLE_REASONS
 from supervisor.inbound.shares import Reservation, Room
 from supervisor.observe.metrics import Metrics
 from supervisor.observe.tracing import MessageTraces
+from supervisor.peers.retry_triggers import MENDABLE_REASONS, RetryTriggers
 from supervisor.peers.sessions import Sessions
 from supervisor.relay.own_words import OwnWords
 from supervisor.relay.payloads import LAST_HOP, sender_type_of
+from supervisor.relay.poll_wish import PollWish
 from supervisor.relay.rest import RestFailed
 
 MOST_CONFLICTS = 20
@@ -96,12 +97,12 @@ class Inbound:
         policies: PolicyStore,
         words: OwnWords,
         metrics: Metrics,
-        ask_for_poll: Callable[[], None],
-        on_session: Callable[[str, bytes], None],
+        polls: PollWish,
+        triggers: RetryTriggers,
         acks_settled: Callable[[str], Awaitable[None]] = _at_once,
         budgets: IntakeBudgets | None = None,
     ) -> None:
-        """`on_session` is told the owner with whom a session has begun, and which. `acks_settled` returns when the acknowledgements heard for a
+        """`triggers` is told the owner with whom a session has begun, and which. `acks_settled` returns when the acknowledgements heard for a
         conversation have taken their place in its sequence.
         """
         self.traces = MessageTraces()
@@ -112,8 +113,8 @@ class Inbound:
         self._policies = policies
         self._words = words
         self._metrics = metrics
-        self._ask_for_poll = ask_for_poll
-        self._on_session = on_session
+        self._polls = polls
+        self._triggers = triggers
         budgets = budgets or IntakeBudgets.of(LARGEST_INTAKE_BYTES)
         self._lanes = Lanes(self._work, budgets.lanes_bytes)
         self._opening = Room(budgets.opening_bytes)
@@ -176,7 +177,7 @@ class Inbound:
             self._lanes.put(frame.conversation_id, waiting, size=waiting.held_bytes, owner=frame.sender_id)
         except LaneFull:
             self._metrics.frames_dropped.labels("lane_full").inc()
-            self._ask_for_poll()
+            self._polls.ask()
 
     async def poll(self, frame: MessageFrame) -> Intake | None:
         """A polled frame: what became of it; None when Redis or the relay was away."""
@@ -217,10 +218,10 @@ class Inbound:
             waiting.outcome = await self._take(waiting)
         except RedisFailed:
             self._metrics.frames_dropped.labels("redis_away").inc()
-            self._ask_for_poll()
+            self._polls.ask()
         except RestFailed as error:
             log.warning("message: waits for the relay", message_id=frame.message_id, reason=str(error))
-            self._ask_for_poll()
+            self._polls.ask()
         finally:
             waiting.place.give_back()
             waiting.done.set()
@@ -236,7 +237,7 @@ class Inbound:
             self._metrics.duplicates.inc()
         elif not outcome.is_settled and waiting.incoming.source in (Source.PUSH, Source.POLL):
             self._metrics.frames_dropped.labels("hold" if outcome is Intake.HOLD else "out_of_sequence").inc()
-            self._ask_for_poll()
+            self._polls.ask()
         if outcome.is_settled and waiting.incoming.source is Source.PUSH:
             self._note_unpolled(waiting.incoming.frame.conversation_id)
         return outcome
@@ -248,10 +249,10 @@ class Inbound:
     def _note_unpolled(self, conversation_id: str) -> None:
         if len(self._unpolled) >= MOST_COUNTED and conversation_id not in self._unpolled:
             self._unpolled.clear()
-            self._ask_for_poll()
+            self._polls.ask()
         self._unpolled[conversation_id] += 1
         if self._unpolled[conversation_id] % POLL_AFTER == 0:
-            self._ask_for_poll()
+            self._polls.ask()
 
     async def _stored(self, waiting: MessageInWork) -> Intake:
         envelope = self._reader.parse(waiting.incoming)
@@ -273,7 +274,7 @@ class Inbound:
         if waiting.incoming.source is Source.QUARANTINE:
             return Intake.GONE
         outcome = await self._quarantine(waiting.incoming, Unread(waiting.incoming.arrival(), error))
-        self._on_session(waiting.incoming.frame.sender_id, b"")  # it is tried once more, beside the others
+        self._triggers.session_began(waiting.incoming.frame.sender_id, b"")  # it is tried once more, beside the others
         return outcome
 
     async def _settle(self, waiting: MessageInWork, reading: Reading) -> Intake:
@@ -320,7 +321,7 @@ class Inbound:
                 self._metrics.frames_dropped.labels("hops").inc()
                 log.info("message: agents answer each other, given to no handler", message_id=arrival.message_id)
             if read.begins_session:
-                self._on_session(arrival.peer[0], read.begins_session)
+                self._triggers.session_began(arrival.peer[0], read.begins_session)
         if outcome is Intake.LATE and incoming.source is not Source.HELD:
             self._metrics.late.inc()
         return outcome

@@ -11,9 +11,9 @@ import trio
 from bus.steps.letters import DeadLetters, Quarantine
 from bus.steps.store import Store
 from bus.transport.wire import RedisFailed
-from supervisor.inbound.evidence import evidence_of
-from supervisor.inbound.retry_triggers import MENDABLE_REASONS, kept_frame
+from supervisor.inbound.evidence import evidence_of, kept_frame
 from supervisor.observe.metrics import Metrics
+from supervisor.peers.retry_triggers import MENDABLE_REASONS
 from supervisor.recovery.redis_trouble import said_trouble
 
 LOOK_SECONDS = 1.0

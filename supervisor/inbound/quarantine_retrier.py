@@ -14,27 +14,24 @@ from bus.steps.letters import Quarantine, Quarantined, wanted_old
 from bus.steps.store import Intake
 from bus.steps.work_lease import WorkLease
 from bus.transport.wire import RedisFailed
+from supervisor.inbound.evidence import kept_frame
 from supervisor.inbound.inbound import Inbound, MessageFrame
 from supervisor.inbound.refetch import Refetch
-from supervisor.inbound.retry_triggers import (
+from supervisor.observe.metrics import Metrics
+from supervisor.peers.owners import Owners
+from supervisor.peers.retry_triggers import (
     GROUP_REASONS,
     OWNER_REASONS,
     SESSION_REASONS,
     RetryTrigger,
-    group_key_came,
-    kept_frame,
+    RetryTriggers,
     mark,
-    owner_changed,
-    session_began,
     thing_of,
 )
-from supervisor.observe.metrics import Metrics
-from supervisor.peers.owners import Owners
 from supervisor.recovery.redis_trouble import said_trouble
 from supervisor.relay.rest import Rest, RestFailed
 
 LOOK_SECONDS = 1.0
-MOST_EVENTS = 1000
 TRIED_IN_A_ROW = 20
 REST_SECONDS = 0.1
 """After so many tries in a row: ten thousand messages of one person are tried beside the others', not before them."""
@@ -55,6 +52,7 @@ class QuarantineRetrier:
         self,
         quarantine: Quarantine,
         lease: WorkLease,
+        triggers: RetryTriggers,
         *,
         inbound: Inbound,
         owners: Owners,
@@ -64,32 +62,13 @@ class QuarantineRetrier:
         self._quarantine = quarantine
         self._old = quarantine.old_messages
         self._lease = lease
+        self._triggers = triggers
         self._inbound = inbound
         self._owners = owners
         self._rest = rest
         self._metrics = metrics
         self._marking, self._trying = said_trouble("quarantine: marking"), said_trouble("quarantine: trying")
-        self._send, self._triggers = trio.open_memory_channel[RetryTrigger](MOST_EVENTS)
-        self._has_missed = False
         self._marked = trio.Event()
-
-    def owner_changed(self, owner_id: str) -> None:
-        """A relation was established or restored, a device is listed, or a decision about keys was made."""
-        self._expect(owner_changed(owner_id))
-
-    def group_key_came(self, group_id: str) -> None:
-        """A group has a new key."""
-        self._expect(group_key_came(group_id))
-
-    def session_began(self, owner_id: str, session: bytes) -> None:
-        """The owner's device has started a session that works."""
-        self._expect(session_began(owner_id, session))
-
-    def _expect(self, trigger: RetryTrigger) -> None:
-        try:
-            self._send.send_nowait(trigger)
-        except trio.WouldBlock:
-            self._has_missed = True
 
     async def run(self, caught_up: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint) -> None:
         """Until cancelled. What the start itself may have mended is tried when `caught_up` returns: people's new messages come first."""
@@ -106,14 +85,14 @@ class QuarantineRetrier:
         await self._until_marked(self._mark_what_may_be_mended)
 
     async def _hear(self) -> None:
-        async for trigger in self._triggers:
+        while True:
+            trigger = await self._triggers.next()
 
             async def marked(trigger: RetryTrigger = trigger) -> int:
                 return await mark(self._quarantine, trigger)
 
             await self._until_marked(marked)
-            if self._has_missed:
-                self._has_missed = False
+            if self._triggers.take_missed():
                 await self._until_marked(self._mark_what_may_be_mended)
 
     async def _until_marked(self, marking: Callable[[], Awaitable[int]]) -> None:
@@ -156,7 +135,7 @@ class QuarantineRetrier:
         while True:
             self._marked = trio.Event()
             for owner_id in self._owners.unanswered():
-                self.owner_changed(owner_id)
+                self._triggers.owner_changed(owner_id)
             try:
                 await self._try_all()
             except RedisFailed as error:

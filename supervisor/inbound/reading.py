@@ -31,12 +31,12 @@ from crypto.wraps import RatchetWrap
 from supervisor.inbound.evidence import MOST_PLAINTEXT_BYTES
 from supervisor.inbound.forgotten import ForgottenSends
 from supervisor.inbound.incoming import Incoming, MessageFrame
-from supervisor.inbound.retry_triggers import session_thing
 from supervisor.observe.metrics import Metrics
 from supervisor.peers.addressing import GROUP, check_addressed
 from supervisor.peers.groups import Groups, check_not_stale, sent_ms
 from supervisor.peers.owners import Owner, Owners
 from supervisor.peers.prekeys import NO_PREKEYS, FoundPrekeys, OwnPrekeys
+from supervisor.peers.retry_triggers import session_thing
 from supervisor.peers.sessions import Loaded, Sessions
 from supervisor.relay.asking import WAIT_LONG_SECONDS
 from supervisor.relay.own_words import PING, RENEWED, OwnWords, lost_session, system_event
@@ -73,7 +73,7 @@ class Readable(msgspec.Struct, frozen=True):
 class Unread(msgspec.Struct, frozen=True):
     """It was not. `plaintext`: sealed, where something was decrypted. `answer`: the first message of a new session.
 
-    `waits_for`: whose coming may mend it (supervisor/inbound/retry_triggers.py); '' for its sender.
+    `waits_for`: whose coming may mend it (supervisor/peers/retry_triggers.py); '' for its sender.
     """
 
     arrival: Arrival

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING
 
 import structlog
 
@@ -30,9 +29,6 @@ from bus.telemetry.traces import (
     checked,
 )
 from supervisor.observe.metrics import Metrics
-
-if TYPE_CHECKING:
-    from supervisor.run.core import Parts
 
 RECEIVE = "receive"
 SEND = "send"
@@ -175,8 +171,3 @@ def open_traces(
         yield MessageTraces(LiveTracing(settings.ratio, shipper.put) if settings.sends_traces else OFF)
     finally:
         shipper.close()
-
-
-def trace_messages(parts: "Parts", traces: MessageTraces) -> None:
-    """Before the parts run: each that a message passes tells of it."""
-    parts.inbound.traces = parts.outbound.traces = parts.delivery.traces = traces

@@ -5,7 +5,6 @@ before. Versions only rise; they are stored sealed by compare-and-set, since sev
 """
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -35,6 +34,7 @@ from supervisor.observe.metrics import Metrics
 from supervisor.peers.addressing import GROUP
 from supervisor.peers.members import Members
 from supervisor.peers.owners import Owner, Owners
+from supervisor.peers.retry_triggers import RetryTriggers
 from supervisor.relay.asking import Shared, asked
 from supervisor.relay.frames import ArtifactResponse, GroupKeyRotated, MessageNew
 from supervisor.relay.payloads import inbound_message, message_ms
@@ -120,16 +120,16 @@ class Groups:
         members: Members,
         device: LocalDevice,
         metrics: Metrics,
-        on_key: Callable[[str], None] = lambda _group_id: None,
+        triggers: RetryTriggers,
     ) -> None:
-        """`on_key` is told the group of which a key was accepted."""
+        """`triggers` is told the group of which a key was accepted."""
         self._vault = vault
         self._rest = rest
         self._owners = owners
         self._members = members
         self._device = device
         self._metrics = metrics
-        self._on_key = on_key
+        self._triggers = triggers
         self._asked_since_connected: set[str] = set()
         self._fetching: dict[str, Shared[GroupKeys | None]] = {}
         self._in_vain: dict[str, _InVain] = {}
@@ -266,7 +266,7 @@ class Groups:
                 return known
             if await self._vault.put_group(key.group_id, read, keys.encode()):
                 log.info("group: key accepted", group=key.group_id, version=key.key_version, maker=maker_id)
-                self._on_key(key.group_id)
+                self._triggers.group_key_came(key.group_id)
                 return keys
 
     async def _kept(self, group_id: str) -> GroupKeys:

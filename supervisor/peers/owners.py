@@ -33,6 +33,7 @@ from crypto.identity import PublicIdentity
 from crypto.prekeys import Bundle, bundle_from_json, check_bundle
 from supervisor.peers.grant_ledger import GrantLedger
 from supervisor.peers.members import Member, find_member
+from supervisor.peers.retry_triggers import RetryTriggers
 from supervisor.relay.asking import Answer, Shared, asked
 from supervisor.relay.frames import Relation
 from supervisor.relay.rest import Rest, RestFailed
@@ -109,15 +110,15 @@ class Owners:
         policy: KeyChangePolicy,
         *,
         write_count: WriteCount,
-        on_change: Callable[[str], None] = lambda _owner_id: None,
+        triggers: RetryTriggers,
     ) -> None:
-        """`policy`: what happens when an owner shows another pair than the pinned one. `on_change` is told whose grant changed."""
+        """`policy`: what happens when an owner shows another pair than the pinned one. `triggers` is told whose grant changed."""
         self._vault = vault
         self._ledger = ledger
         self._rest = rest
         self._policy = policy
         self._write_count = write_count
-        self._on_change = on_change
+        self._triggers = triggers
         self._reading = Shared[None](REFRESH_AGAIN_SECONDS)
         self._unlisted_until: dict[str, float] = {}
         self._unanswered: dict[str, float] = {}
@@ -194,7 +195,7 @@ class Owners:
                 return
             if await self._put(read, known, entry):
                 log.info("grant: changed", owner=relation.user_id, change=entry.change.value)
-                self._on_change(relation.user_id)
+                self._triggers.owner_changed(relation.user_id)
 
     async def bundles(self, owner: Owner) -> dict[str, Bundle]:
         """The owner's devices by id, fetched now, each with a valid signed prekey under the pinned pair."""
@@ -296,7 +297,7 @@ class Owners:
                 return  # written, the row would be another, and what was addressed by it made anew
             if await self._put(read, fetched, entry):
                 if entry is not None:
-                    self._on_change(owner_id)
+                    self._triggers.owner_changed(owner_id)
                 return
 
     async def _put(self, read: Versioned, row: Owner | None, entry: LedgerEntry | None) -> bool:

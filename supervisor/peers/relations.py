@@ -1,13 +1,12 @@
 """Keeps up with who may talk to this agent: frames as they come, and the whole list after every auth.ok (frames may be missed)."""
 
-from collections.abc import Callable
-
 import structlog
 import trio
 
 from bus.transport.wire import RedisFailed
 from supervisor.peers.owners import Owners
 from supervisor.relay.frames import Relation
+from supervisor.relay.poll_wish import PollWish
 from supervisor.relay.related import essence_of
 from supervisor.relay.rest import RestFailed
 
@@ -18,11 +17,11 @@ log = structlog.get_logger()
 
 
 class Relations:
-    """Of one supervisor. `on_read` is called after each reading of the list, also one that failed."""
+    """Of one supervisor. After each reading of the list, also one that failed, the relay is polled."""
 
-    def __init__(self, owners: Owners, on_read: Callable[[], None]) -> None:
+    def __init__(self, owners: Owners, polls: PollWish) -> None:
         self._owners = owners
-        self._on_read = on_read
+        self._polls = polls
         self._to_read = trio.Event()
         self._send, self._noted = trio.open_memory_channel[tuple[Relation, str]](MOST_WAITING)
 
@@ -53,7 +52,7 @@ class Relations:
                 log.warning("relations: not read", reason=str(error))
                 self.read_all()
                 await trio.sleep(RETRY_SECONDS)
-            self._on_read()
+            self._polls.ask()
 
     async def _keep(self) -> None:
         async for relation, status in self._noted:

@@ -64,7 +64,7 @@ class TimeGuard:
     ) -> None:
         self._client = client
         self._keys = keys
-        self._write_count = write_count
+        self.write_count = write_count
         self._metrics = metrics
         self._file = state_dir / FILE
         self._is_private = is_private
@@ -95,11 +95,11 @@ class TimeGuard:
         """Before anything is sent: compare with what was seen before this process. Raises RedisFailed."""
         self._seen = await trio.to_thread.run_sync(_read, self._file)
         if self._seen is not None:
-            self._write_count.seen(self._seen.count)
-            self._write_count.epoch = max(self._write_count.epoch, self._seen.epoch)
+            self.write_count.seen(self._seen.count)
+            self.write_count.epoch = max(self.write_count.epoch, self._seen.epoch)
             self._standstill.pace = self._seen.pace if self._seen.boot == boot_id() else None
         if self._witness is not None:
-            self._write_count.on_commit = self._witness.note
+            self.write_count.on_commit = self._witness.note
         await self.look_again()
 
     def relay_dated(self, date: RelayDate | None) -> None:
@@ -108,7 +108,7 @@ class TimeGuard:
         """
         if date is not None and (seconds := self._standstill.heard(date)):
             self._stood_still = seconds
-            self._write_count.is_doubted = True
+            self.write_count.is_doubted = True
 
     async def look_again(self) -> None:
         """A commit found an older count or another epoch, or the connection is a new one. Raises RedisFailed."""
@@ -124,9 +124,9 @@ class TimeGuard:
         server = await self._server_on(here, connection)
         proof = self._proof_of(server)
         stood_still, reason = self._stood_still, self._certain_reason()
-        highest, epoch = self._write_count.highest, self._write_count.epoch
-        found = await self._write_count.check(here, self._keys, proof, certainly_back=reason is not None)
-        is_others = self._has_begun and self._write_count.epoch > epoch  # another supervisor was first
+        highest, epoch = self.write_count.highest, self.write_count.epoch
+        found = await self.write_count.check(here, self._keys, proof, certainly_back=reason is not None)
+        is_others = self._has_begun and self.write_count.epoch > epoch  # another supervisor was first
         unproven = self._unproven_reason(found, proof, stood_still, is_certain=reason is not None)
         if self._stood_still == stood_still:
             self._stood_still = 0.0
@@ -136,7 +136,7 @@ class TimeGuard:
             log.warning(
                 "redis: nothing proves that it has lost nothing; sessions are started anew",
                 reason=unproven,
-                epoch=self._write_count.epoch,
+                epoch=self.write_count.epoch,
             )
         elif found is not Found.SAME or is_others:
             self._metrics.went_back.inc()
@@ -145,14 +145,14 @@ class TimeGuard:
                 "redis: went back in time; sessions are started anew",
                 reason=reason or self._reason_of(found),
                 seen=highest,
-                epoch=self._write_count.epoch,
+                epoch=self.write_count.epoch,
             )
-        self._write_count.verified_connection = here
+        self.write_count.verified_connection = here
         self._has_begun = True
         self._server, self._connection, self._looked_seconds = server, connection, trio.current_time()
         replication = "" if self._is_private else server.replication
         pace = self._standstill.pace
-        self._seen = Seen(self._write_count.highest, self._write_count.epoch, replication, boot_id(), pace)
+        self._seen = Seen(self.write_count.highest, self.write_count.epoch, replication, boot_id(), pace)
         await self._note(self._seen)
 
     async def run(self) -> None:

@@ -16,6 +16,7 @@ import trio
 from bus.steps.slots import HeldSlot, Holder, SlotStore
 from bus.transport.wire import RedisFailed
 from host.instance import Instance
+from supervisor.relay.poll_wish import PollWish
 
 RENEW_SECONDS = 0.5
 LOOK_SECONDS = 0.2
@@ -28,10 +29,10 @@ log = structlog.get_logger()
 class ConnectionSlot:
     """One supervisor's part in the slots of its agent."""
 
-    def __init__(self, store: SlotStore, instance: Instance, *, ask_for_poll: Callable[[], None]) -> None:
+    def __init__(self, store: SlotStore, instance: Instance, *, polls: PollWish) -> None:
         self._store = store
         self._instance = instance
-        self._ask_for_poll = ask_for_poll
+        self._polls = polls
         self._me = Holder(instance.name, socket.gethostname()[:64], version("hashee-agent"), 0)
         self._wanted = False
         self._over = False
@@ -235,7 +236,7 @@ class ConnectionSlot:
             log.info("slot: standby", waits_for=[holder.host for holder in self._others()])
             self._set(0)
         if held.poll:
-            self._ask_for_poll()
+            self._polls.ask()
 
     def _others(self) -> list[Holder]:
         slots = self._seen.slots if self._seen is not None else ()

@@ -26,15 +26,15 @@ from supervisor.keeper.answering import Stopping, raw
 from supervisor.observe.health import Health
 from supervisor.observe.http import HttpServer, start_http
 from supervisor.observe.metrics import Metrics
-from supervisor.observe.tracing import open_traces, trace_messages
+from supervisor.observe.tracing import open_traces
 from supervisor.pool.pool_settings import HandlerUnusable
 from supervisor.recovery.redis_check import RedisUnfit, check_redis
 from supervisor.relay.connection import RelayAddress
 from supervisor.relay.rest import open_rest
 from supervisor.run.bulletin import Bulletin
-from supervisor.run.core import Parts, open_parts
 from supervisor.run.drain import drain
 from supervisor.run.operator import OBEYED, Operator
+from supervisor.run.parts import Parts, open_parts
 from supervisor.run.starting import Patience, answered_while_starting
 from supervisor.run.status import StatusDesk
 from supervisor.run.supervisor_control import SupervisorControl
@@ -85,7 +85,7 @@ async def run_supervisor(settings: SupervisorSettings, keeper: KeeperLink | None
                 metrics=metrics,
                 failed=starting.failed,
             ) as parts:
-                trace_messages(parts, traces)
+                parts.core.trace_with(traces)
                 await starting.over()
                 desk = StatusDesk(parts, metrics, instance.name)
                 return await _Run(settings, keeper, parts, health=health, desk=desk, http=http).run()
@@ -161,7 +161,7 @@ class _Run:
         return self._exit_code
 
     def _dead_threads(self) -> list[str]:
-        return [*self._parts.dead_threads(), *self._http.dead_threads()]
+        return [*self._parts.core.dead_threads(), *self._http.dead_threads()]
 
     async def _run_pool(self, everything: trio.CancelScope) -> None:
         try:

@@ -7,7 +7,7 @@ import trio
 
 from supervisor.control.keeper_link import PULSE, PULSE_SECONDS, READY, RELOADING, KeeperLink
 from supervisor.observe.health import Health
-from supervisor.run.core import Parts
+from supervisor.run.parts import Parts
 
 
 class Bulletin:

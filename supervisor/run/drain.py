@@ -9,7 +9,7 @@ import trio
 
 from bus.transport.wire import RedisFailed
 from supervisor.relay.rest import RestFailed
-from supervisor.run.core import Parts
+from supervisor.run.parts import Parts
 
 SETTLE_POLL_SECONDS = 0.05
 LEAST_SHARE = 0.2
@@ -56,7 +56,7 @@ async def _wait_until_sent(parts: Parts) -> None:
     while True:
         if not left_to_others and parts.slots.has_successor:
             left_to_others = True
-            await parts.outbound.stop_taking()
+            await parts.core.outbound.stop_taking()
         try:
             if await (_nothing_in_hand(parts) if left_to_others else _nothing_to_send(parts)):
                 return
@@ -67,16 +67,16 @@ async def _wait_until_sent(parts: Parts) -> None:
 
 async def _nothing_to_send(parts: Parts) -> bool:
     """Whether every reply was sent and acknowledged."""
-    queued = await parts.store.client.command("XLEN", parts.store.keys.replies)
-    return queued == 0 and not await parts.outbox.all()
+    queued = await parts.core.store.client.command("XLEN", parts.core.store.keys.replies)
+    return queued == 0 and not await parts.core.outbox.all()
 
 
 async def _nothing_in_hand(parts: Parts) -> bool:
     """Whether every reply that this process took was sent and acknowledged."""
-    if parts.outbound.under_way:
+    if parts.core.outbound.under_way:
         return False
-    for conversation in await parts.outbox.all():
-        if await parts.outbox.holder_of(conversation) == parts.outbox.consumer:
+    for conversation in await parts.core.outbox.all():
+        if await parts.core.outbox.holder_of(conversation) == parts.core.outbox.consumer:
             return False
     return True
 
@@ -84,6 +84,6 @@ async def _nothing_in_hand(parts: Parts) -> bool:
 async def _take_in_the_last(parts: Parts) -> None:
     """After the close frame: what the relay pushed in the last instant is found by one poll (DESIGN rule 5)."""
     try:
-        await parts.catchup.poll_to_the_present()
+        await parts.core.catchup.poll_to_the_present()
     except (RestFailed, RedisFailed) as error:
         log.warning("poll: failed", reason=str(error))

@@ -8,7 +8,6 @@ import math
 import os
 from collections import deque
 from importlib.metadata import version
-from typing import TYPE_CHECKING
 
 import msgspec
 import trio
@@ -20,9 +19,7 @@ from supervisor.observe.health import Check
 from supervisor.observe.metrics import Metrics
 from supervisor.pool.crash_loop import CrashLoopStatus
 from supervisor.pool.places import WorkerStatus
-
-if TYPE_CHECKING:
-    from supervisor.run.core import Parts
+from supervisor.run.parts import Parts
 
 RATE_SECONDS = 60.0
 SAMPLE_SECONDS = 5.0
@@ -108,7 +105,7 @@ class SupervisorStatus(msgspec.Struct, frozen=True):
 class StatusDesk:
     """Gathers it."""
 
-    def __init__(self, parts: "Parts", metrics: Metrics, instance: str) -> None:
+    def __init__(self, parts: Parts, metrics: Metrics, instance: str) -> None:
         self._parts = parts
         self._metrics = metrics
         self._instance = instance
@@ -144,11 +141,11 @@ class StatusDesk:
             rates=self._rates(),
             people=people,
             sessions=_sessions(redis),
-            prekeys_left=int(left) if parts.prekeys.published.is_set() and left is not None else None,
-            identity_since_ms=parts.prekeys.identity_since_ms,
-            signed_prekey_since_ms=parts.prekeys.signed_since_ms,
-            has_witness=parts.guard.has_witness,
-            witness_noted_ms=parts.guard.witness_noted_ms,
+            prekeys_left=int(left) if parts.core.prekeys.published.is_set() and left is not None else None,
+            identity_since_ms=parts.core.prekeys.identity_since_ms,
+            signed_prekey_since_ms=parts.core.prekeys.signed_since_ms,
+            has_witness=parts.core.guard.has_witness,
+            witness_noted_ms=parts.core.guard.witness_noted_ms,
             last_backup=backup,
             backup_max_age_seconds=parts.survey.backup_max_age_seconds,
             work=work,

@@ -355,7 +355,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     "before there is any part: waits for Redis, whatever it answers (RedisFailed), and says so (tests/supervisor/run/test_starting.py)": (
         "supervisor/run/app.py:_wait_for_redis",
         "supervisor/run/app.py:_open_store",
-        "supervisor/run/core.py:Parts.prepare",
+        "supervisor/run/parts.py:open_parts",
         "workers/process.py:Worker._open_store",
         "supervisor/relay/slots.py:ConnectionSlot._nobody_is_connected",
     ),

@@ -24,6 +24,7 @@ from bus.transport.wire import RedisDenied, RedisFailed, RedisFull, RedisRefused
 from supervisor.inbound.overflow import Overflow
 from supervisor.peers.relations import Relations
 from supervisor.recovery.redis_watch import RedisWatch
+from supervisor.relay.poll_wish import PollWish
 from supervisor.relay.rest import RestFailed
 from supervisor.relay.slots import ConnectionSlot
 from tests.redis_server import redis_server
@@ -117,15 +118,15 @@ RELAY_LOOPS = (
 
 
 def loops_of(core: Core, store: JobStore) -> dict[str, Loop]:
-    slots = ConnectionSlot(SlotStore(core.client, core.keys, 3), core.instance, ask_for_poll=core.catchup.ask)
+    slots = ConnectionSlot(SlotStore(core.client, core.keys, 3), core.instance, polls=core.polls)
     slots._wanted = True
-    relations = Relations(core.owners, on_read=lambda: None)
+    relations = Relations(core.owners, PollWish())
     quarantine, dead = Quarantine(core.client, core.keys), DeadLetters(core.client, core.keys)
     logger = logging.Logger("worker")
     logger.addHandler(logging.StreamHandler(io.StringIO()))
     runner = Runner(agent_that(), store, RunnerSettings(concurrency=1), vitals=Vitals(), log=Log(logger))
     loops = (
-        Loop(core.catchup.run, core.catchup.ask),
+        Loop(core.catchup.run, core.polls.ask),
         Loop(core.delivery.run),
         Loop(held(core).run),
         Loop(Overflow(core.store, quarantine, dead, core.metrics).run),

@@ -23,7 +23,7 @@ EXEMPT: Final[dict[str, tuple[str, ...]]] = {
     "it starts, watches and ends processes: real ones hold it, which take too long to be run once for each guard": (
         *("host/embedded.py", "host/parent_death.py", "host/process_end.py", "host/strays.py", "host/stacks.py"),
         *("host/tuning.py", "supervisor/__main__.py", "supervisor/run/app.py"),
-        *("supervisor/run/core.py", "supervisor/run/drain.py", "supervisor/keeper/supervisor_process.py", "supervisor/keeper/supervision.py"),
+        *("supervisor/run/core.py", "supervisor/run/parts.py", "supervisor/run/drain.py", "supervisor/keeper/supervisor_process.py", "supervisor/keeper/supervision.py"),
         *("supervisor/keeper/keeper.py", "host/children.py", "supervisor/keeper/answering.py"),
         *("supervisor/pool/pool.py", "supervisor/pool/pool_settings.py", "supervisor/pool/places.py", "supervisor/pool/process.py"),
         *("supervisor/keeper/redis_server.py", "supervisor/pool/reloading.py", "supervisor/run/operator.py", "supervisor/keeper/questions.py"),

@@ -68,9 +68,9 @@ HOUSE = (
     *of(
         module("recovery/time_guard"), tests("supervisor/recovery/test_time_guard"),
         ("back_is_told", "            self._metrics.went_back.inc()\n            self.on_back()\n", "            self._metrics.went_back.inc()\n"),
-        ("another_may_have_seen_it_first", "self._has_begun and self._write_count.epoch > epoch", "False"),
+        ("another_may_have_seen_it_first", "self._has_begun and self.write_count.epoch > epoch", "False"),
         ("another_boot_is_certain", "self._is_private and seen.boot not in (\"\", boot_id())", "False"),
-        ("what_was_seen_counts", "self._write_count.seen(self._seen.count)", "pass"),
+        ("what_was_seen_counts", "self.write_count.seen(self._seen.count)", "pass"),
         ("unreadable_is_the_worst", "is not readable\", file=file.name)\n        return None", "is not readable\", file=file.name)\n        return Seen()"),
     ),
     *of(
@@ -92,7 +92,7 @@ HOUSE = (
     ),
     *of(
         module("recovery/time_guard"), tests("supervisor/recovery/test_standstill"),
-        ("nothing_is_committed_on_a_machine_that_may_have_been_put_back", "            self._write_count.is_doubted = True\n", ""),
+        ("nothing_is_committed_on_a_machine_that_may_have_been_put_back", "            self.write_count.is_doubted = True\n", ""),
         ("the_pace_is_of_this_boot", "self._seen.pace if self._seen.boot == boot_id() else None", "self._seen.pace"),
         ("the_pace_outlives_the_process", "boot_id(), pace)", "boot_id())"),
         ("a_standstill_raises_no_alarm", "if stood_still and found is Found.OLDER and not is_certain:", "if False:"),

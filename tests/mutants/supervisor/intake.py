@@ -80,7 +80,7 @@ INTAKE = (
     ),
     *of(
         module("inbound/inbound"), tests("supervisor/inbound/test_inbound"),
-        ("a_full_lane_is_polled_for", "self._metrics.frames_dropped.labels(\"lane_full\").inc()\n            self._ask_for_poll()", "self._metrics.frames_dropped.labels(\"lane_full\").inc()"),
+        ("a_full_lane_is_polled_for", "self._metrics.frames_dropped.labels(\"lane_full\").inc()\n            self._polls.ask()", "self._metrics.frames_dropped.labels(\"lane_full\").inc()"),
         ("conflicts_are_bounded", "MOST_CONFLICTS = 20", "MOST_CONFLICTS = 10**9"),
         ("a_second_of_one_id_has_a_name", "if outcome is Intake.TAKEN:", "if False:"),
     ),
@@ -129,7 +129,8 @@ INTAKE = (
         ("a_place_is_taken_once", "        if self._taken is None:\n", "        if True:\n"),
     ),
     *of(
-        module("inbound/retry_triggers"), tests("supervisor/inbound/test_retry_triggers"),
+        module("peers/retry_triggers"), tests("supervisor/peers/test_retry_triggers", "supervisor/inbound/test_what_is_retried"),
+        ("what_is_heard_too_fast_is_looked_for", "            self._has_missed = True\n", "            pass\n"),
         ("changed_keys_mend_signatures", "Reason.NO_SCOPE, Reason.BAD_SIGNATURE)", "Reason.NO_SCOPE)"),
         ("a_session_mends_prekeys", "(Reason.NO_SESSION, Reason.UNKNOWN_PREKEY)", "(Reason.NO_SESSION,)"),
         ("a_session_mends_its_own", "(session_thing(owner_id, session), owner_id)", "(owner_id,)"),

@@ -16,6 +16,7 @@ from supervisor.inbound.inbound import MOST_UNPOLLED
 from supervisor.inbound.incoming import Incoming
 from supervisor.inbound.reading import Reading
 from supervisor.relay.frames import MessageAck, MessageNew
+from supervisor.relay.poll_wish import PollWish
 from supervisor.relay.rest import Page, RestFailed
 from tests.redis_server import running_redis
 from tests.supervisor.builders import WAIT_SECONDS, Core, open_core, until
@@ -157,7 +158,7 @@ async def test_it_polls_when_asked_and_again_until_the_relay_and_redis_answer(
             await trio.testing.wait_all_tasks_blocked()
             assert rest.calls.count("poll") == 0
             server.kill()
-            core.catchup.ask()
+            core.polls.ask()
             server.start()
 
             async def moved() -> bool:
@@ -215,8 +216,8 @@ async def test_a_long_conversation_is_polled_before_what_was_taken_in_is_forgott
             for frame in said:
                 core.inbound.push(frame)
             await core.until_idle()
-            if core.polls_asked > polled:
-                polled = core.polls_asked
+            if core.polls.times > polled:
+                polled = core.polls.times
                 assert await poll(core)
         assert await poll(core)
         assert await core.store.cursor() == message_id(core, -1)
@@ -253,7 +254,7 @@ async def test_what_is_pushed_while_the_cursor_stands_comes_with_the_poll_before
                 core.inbound.push(frame)
             await core.until_idle()
         assert core.count("frame_dropped_total", reason="hold") == 20
-        assert core.polls_asked >= 20
+        assert core.polls.times >= 20
         assert await poll(core)
         assert core.count("message_duplicate_total") == MOST_UNPOLLED
         await core.push(ada.say(payload=NOTHING_TO_DO))
@@ -263,7 +264,7 @@ async def test_what_is_pushed_while_the_cursor_stands_comes_with_the_poll_before
 async def test_while_polling_fails_nobody_waits_for_it(tmp_path: Path) -> None:
     async with scene(tmp_path) as (core, ada), trio.open_nursery() as nursery:
         core.rest.fail_next("poll", *[RestFailed("poll", 503, "unavailable")] * 1000)
-        core.catchup.ask()
+        core.polls.ask()
         nursery.start_soon(core.catchup.run)
         await until(lambda: has_called(core, "poll"))
         for _ in range(2):
@@ -289,9 +290,10 @@ async def test_the_relay_says_when_to_poll_again(
         raise RestFailed("poll", 429, "rate_limited", retry_after_seconds=20)
 
     inbound = SimpleNamespace(polled=lambda **_: None)
-    catchup = Catchup(None, None, rest=None, inbound=inbound, metrics=None, first_sync_seconds=0)  # type: ignore[arg-type]
+    polls = PollWish()
+    polls.ask()
+    catchup = Catchup(None, None, rest=None, inbound=inbound, metrics=None, polls=polls, first_sync_seconds=0)  # type: ignore[arg-type]
     monkeypatch.setattr(catchup, "_poll", refuse)
-    catchup.ask()
     with trio.move_on_after(50):
         await catchup.run()
     assert asked_at == [0, 20, 40]

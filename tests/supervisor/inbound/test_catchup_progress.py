@@ -15,6 +15,7 @@ from bus.steps.work_lease import WorkLease
 from supervisor.inbound.catchup import DEAF_AFTER_SECONDS, Catchup, StoppedBy
 from supervisor.inbound.inbound import MOST_UNPOLLED
 from supervisor.relay.frames import MessageNew
+from supervisor.relay.poll_wish import PollWish
 from supervisor.relay.rest import Page, Rest, RestFailed
 from tests.supervisor.builders import WAIT_SECONDS, Core, until
 from tests.supervisor.inbound.test_catchup import NOTHING_TO_DO, poll, recent
@@ -28,12 +29,22 @@ Answer = Callable[[str | None], Sequence[object] | int]
 def catchup_of(core: Core, rest: Rest) -> Catchup:
     """Of this supervisor, at another relay."""
     lease = WorkLease(core.client, core.keys.work_lease("poll"), holder=core.instance.name)
-    return Catchup(core.store, lease, rest=rest, inbound=core.inbound, metrics=core.metrics, first_sync_seconds=86400)
+    return Catchup(
+        core.store,
+        lease,
+        rest=rest,
+        inbound=core.inbound,
+        metrics=core.metrics,
+        polls=core.polls,
+        first_sync_seconds=86400,
+    )
 
 
 def catchup_alone(inbound: object) -> Catchup:
-    """Of which nothing is asked but of its inbound."""
-    return Catchup(None, None, rest=None, inbound=inbound, metrics=None, first_sync_seconds=0)  # type: ignore[arg-type]
+    """Of which nothing is asked but of its inbound; it is to poll at once."""
+    polls = PollWish()
+    polls.ask()
+    return Catchup(None, None, rest=None, inbound=inbound, metrics=None, polls=polls, first_sync_seconds=0)  # type: ignore[arg-type]
 
 
 @asynccontextmanager
@@ -63,7 +74,7 @@ async def test_a_relay_that_heeds_no_cursor_is_not_asked_in_haste_and_pushes_are
     async with scene(tmp_path) as (core, ada):
         entries = [entry(ada.say(payload=NOTHING_TO_DO)) for _ in range(3)]
         async with polling(core, lambda _cursor: entries) as (catchup, asked), trio.open_nursery() as nursery:
-            catchup.ask()
+            core.polls.ask()
             nursery.start_soon(catchup.run)
             await until(lambda: is_so(len(asked) == 2))
             for _ in range(MOST_UNPOLLED + 20):
@@ -94,7 +105,6 @@ async def test_the_pause_grows_while_pages_lead_nowhere_and_a_new_connection_end
         return StoppedBy.NOWHERE
 
     monkeypatch.setattr(catchup, "_poll", leads_nowhere)
-    catchup.ask()
     with structlog.testing.capture_logs() as lines:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(catchup.run)
@@ -119,7 +129,6 @@ async def test_the_pause_begins_anew_when_the_present_was_reached(
         return StoppedBy.PRESENT if len(asked_at) == 4 else StoppedBy.NOWHERE
 
     monkeypatch.setattr(catchup, "_poll", the_fourth_time_all_is_well)
-    catchup.ask()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(catchup.run)
         await trio.sleep(75)
@@ -140,7 +149,6 @@ async def test_while_redis_is_nearly_full_the_pause_grows_and_ends_with_that(
         return StoppedBy.NOT_TAKEN
 
     monkeypatch.setattr(catchup, "_poll", is_not_taken)
-    catchup.ask()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(catchup.run)
         await trio.sleep(200)
@@ -335,7 +343,6 @@ async def test_a_supervisor_that_has_not_caught_up_for_long_is_not_ready_and_say
         raise RestFailed("poll", 503, "unavailable")
 
     monkeypatch.setattr(catchup, "_poll", fails)
-    catchup.ask()
     assert catchup.check().ok
     with trio.move_on_after(DEAF_AFTER_SECONDS + 1):
         await catchup.run()

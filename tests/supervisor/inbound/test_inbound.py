@@ -83,7 +83,7 @@ async def test_a_push_out_of_sequence_is_put_aside_and_a_poll_is_asked_for(tmp_p
         await core.push(ada.say("one"))
         two, three = ada.say("two"), ada.say("three")
         await core.push(three)
-        assert core.polls_asked == 1
+        assert core.polls.times == 1
         assert core.count("frame_dropped_total", reason="out_of_sequence") == 1
         await core.push(two)
         await core.push(three)
@@ -228,7 +228,7 @@ async def test_while_redis_is_away_frames_are_dropped_and_polls_asked_for_and_th
             server.kill()
             await core.push(two)
             assert await core.polled(two) is None
-            assert core.polls_asked == 2
+            assert core.polls.times == 2
             assert core.count("frame_dropped_total", reason="redis_away") == 2
             server.start()
             assert await core.polled(two) is Intake.ACCEPTED
@@ -303,7 +303,7 @@ async def test_a_full_lane_passes_a_push_over_and_asks_for_a_poll(
     async with scene(tmp_path) as (core, ada):
         for number in range(5):
             core.inbound.push(ada.say(f"{number}"))
-        assert core.polls_asked == 2
+        assert core.polls.times == 2
         assert core.count("frame_dropped_total", reason="lane_full") == 2
         await core.until_idle()
         assert await core.jobs() == ["0", "1", "2"]

@@ -16,7 +16,7 @@ from bus.transport.trouble import Trouble
 from bus.transport.wire import RedisFailed
 from bus.views.trace import Ledger
 from crypto.envelope import Expected, parse_envelope, ratchet_wrap
-from supervisor.inbound.retry_triggers import group_key_came, mark, owner_changed, session_began
+from supervisor.peers.retry_triggers import group_key_came, mark, owner_changed, session_began
 from supervisor.relay.frames import GroupKeyRotated, MessageNew
 from supervisor.relay.rest import RestFailed
 from tests.redis_server import running_redis
@@ -125,8 +125,8 @@ async def test_a_new_session_has_what_was_said_without_one_tried_again(tmp_path:
         assert (await core.quarantined(frame)) in ("no_session", "unknown_prekey")
         await core.client.command("RENAME", kept, session)
         async with quarantine_retrier(core):
-            core.quarantine_retrier.session_began(BEN, b"s")
-            core.quarantine_retrier.session_began(PERSON, session_of(frame))
+            core.triggers.session_began(BEN, b"s")
+            core.triggers.session_began(PERSON, session_of(frame))
             await until_nothing_is_held_back(core)
         assert await core.jobs() == ["the session begins", "said in it"]
 
@@ -134,7 +134,7 @@ async def test_a_new_session_has_what_was_said_without_one_tried_again(tmp_path:
 async def test_a_session_that_begins_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with scene(tmp_path) as (core, ada):
         told = list[tuple[str, bytes]]()
-        monkeypatch.setattr(core.quarantine_retrier, "session_began", lambda *session: told.append(session))
+        monkeypatch.setattr(core.triggers, "session_began", lambda *session: told.append(session))
         first, second = ada.say(), ada.say()
         await core.polled(first)
         await core.polled(second)
@@ -341,7 +341,7 @@ async def test_two_supervisors_that_try_the_same_message_queue_it_once(tmp_path:
         await say_unheard(core, ada, "one", "two", "three")
         async with open_core(core.url, core.rest) as other, quarantine_retrier(core), quarantine_retrier(other):
             await restore(core, ada)
-            other.quarantine_retrier.owner_changed(PERSON)
+            other.triggers.owner_changed(PERSON)
             await until_nothing_is_held_back(core)
         assert await core.jobs() == ["one", "two", "three"]
 

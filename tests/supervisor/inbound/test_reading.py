@@ -120,9 +120,9 @@ async def test_pushes_wait_for_the_cursor_while_it_moves_and_a_poll_is_asked_for
         frames = [ada.say(f"{number}") for number in range(6)]
         for frame in frames[:4]:
             await core.push(frame)
-        assert core.polls_asked == 2
+        assert core.polls.times == 2
         await core.push(frames[4])
-        assert core.polls_asked == 3, "it is held"
+        assert core.polls.times == 3, "it is held"
         core.inbound.polled(has_caught_up=False)
         await core.push(frames[4])
         assert await core.jobs() == ["0", "1", "2", "3", "4"], "a cursor that cannot move holds nothing up"

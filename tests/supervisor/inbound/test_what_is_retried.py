@@ -10,9 +10,11 @@ import trio
 
 from bus.steps.letters import Quarantined
 from bus.steps.store import Intake, Source, now_ms
+from bus.steps.work_lease import WorkLease
 from supervisor.inbound.inbound import MessageFrame, MessageInWork
 from supervisor.inbound.incoming import Incoming
-from supervisor.inbound.retry_triggers import RetryTrigger
+from supervisor.inbound.quarantine_retrier import QuarantineRetrier
+from supervisor.peers.retry_triggers import RetryTriggers
 from supervisor.relay.rest import RestFailed
 from tests.supervisor.builders import WAIT_SECONDS, Core, until
 from tests.supervisor.inbound.test_inbound import scene
@@ -155,9 +157,7 @@ async def test_at_the_start_nobody_is_tried_who_may_not_talk(tmp_path: Path, mon
     async with scene(tmp_path) as (core, ada):
         await suspend(core, ada)
         await say_unheard(core, ada, "one")
-        core.quarantine_retrier._send, core.quarantine_retrier._triggers = trio.open_memory_channel[RetryTrigger](
-            1
-        )  # as a process that heard nothing
+        heard_by(core, RetryTriggers())  # as a process that heard nothing
         tried, marked = noted_tries(core, monkeypatch), trio.Event()
         look = core.quarantine_retrier._mark_what_may_be_mended
 
@@ -179,12 +179,14 @@ async def test_of_more_than_can_be_heard_at_once_nothing_is_missed(tmp_path: Pat
     async with scene(tmp_path) as (core, ada):
         await suspend(core, ada)
         await say_unheard(core, ada, "one")
-        core.quarantine_retrier._send, core.quarantine_retrier._triggers = trio.open_memory_channel[RetryTrigger](1)
+        triggers = RetryTriggers(1)
+        heard_by(core, triggers)
+        triggers.owner_changed(BEN)
         async with hearing(core):
-            await until(lambda: has_begun(core))
+            await until(lambda: is_taken(triggers))
             await restored_unheard(core, ada, tmp_path)
             for owner_id in (BEN, BEN, PERSON):
-                core.quarantine_retrier.owner_changed(owner_id)
+                triggers.owner_changed(owner_id)
             await until_nothing_is_held_back(core)
         assert await core.jobs() == ["one"]
 
@@ -198,9 +200,22 @@ async def hearing(core: Core) -> AsyncIterator[None]:
         nursery.cancel_scope.cancel()
 
 
-async def has_begun(core: Core) -> bool:
+async def is_taken(triggers: RetryTriggers) -> bool:
     await trio.lowlevel.checkpoint()
-    return core.quarantine_retrier._triggers.statistics().tasks_waiting_receive == 1
+    return triggers.waiting == 0
+
+
+def heard_by(core: Core, triggers: RetryTriggers) -> None:
+    """Its quarantine is tried again for what comes by these, and for nothing else."""
+    core.quarantine_retrier = QuarantineRetrier(
+        core.quarantine,
+        WorkLease(core.client, core.keys.work_lease("retry"), holder=core.instance.name),
+        triggers,
+        inbound=core.inbound,
+        owners=core.owners,
+        rest=core.rest,
+        metrics=core.metrics,
+    )
 
 
 async def test_what_two_of_an_older_version_wrote_without_a_seq_comes_in_its_order(tmp_path: Path) -> None:
@@ -222,8 +237,9 @@ async def test_of_whom_the_relay_did_not_tell_it_is_asked_again_by_itself(
     async with scene(tmp_path) as (core, ada):
         await suspend(core, ada)
         await say_unheard(core, ada, "one")
+        core.triggers.owner_changed(BEN)
         async with hearing(core):
-            await until(lambda: has_begun(core))
+            await until(lambda: is_taken(core.triggers))
             await restored_unheard(core, ada, tmp_path)
             due = [[PERSON]]
             monkeypatch.setattr(core.owners, "unanswered", lambda: due.pop() if due else [])
@@ -241,7 +257,7 @@ async def test_a_signed_message_whose_copy_was_taken_in_stays_as_it_is(tmp_path:
         await core.client.command("RENAME", kept, session)
         await core.polled(msgspec.structs.replace(frame, message_id="a-copy", conversation_seq=3))
         async with quarantine_retrier(core):
-            core.quarantine_retrier.session_began(PERSON, session_of(frame))
+            core.triggers.session_began(PERSON, session_of(frame))
             await until(lambda: is_wanted_or_was(core, frame.message_id))
             await until_tried(core)
         assert await core.jobs() == ["the session begins", "said in it"]

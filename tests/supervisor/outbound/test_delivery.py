@@ -59,7 +59,7 @@ async def test_what_a_person_says_right_after_our_answer_waits_for_its_acknowled
 
             await until(taken_in)
             assert await core.jobs() == ["and what follows at once"]
-            assert core.polls_asked == 0
+            assert core.polls.times == 0
 
 
 async def test_what_went_out_over_a_connection_in_doubt_is_anothers_at_once(tmp_path: Path) -> None:

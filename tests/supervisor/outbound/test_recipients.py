@@ -14,6 +14,7 @@ from crypto.identity import IdentityKeys
 from supervisor.outbound.recipients import Recipients, has_same_keys
 from supervisor.peers.grant_ledger import GrantLedger
 from supervisor.peers.owners import Owners
+from supervisor.peers.retry_triggers import RetryTriggers
 from tests.supervisor.builders import KEYS, Core, reply_to_next, sending, until
 from tests.supervisor.outbound.test_outbound import dead_reasons, scene
 from tests.supervisor.peers.group_scene import GROUP
@@ -82,7 +83,9 @@ async def remember(core: Core) -> None:
 def other_owners(core: Core, state_dir: Path) -> Owners:
     """Another supervisor's."""
     ledger = GrantLedger(core.vault, KEYS.ledger, state_dir)
-    return Owners(core.vault, ledger, core.rest, KeyChangePolicy.HOLD, write_count=WriteCount())
+    return Owners(
+        core.vault, ledger, core.rest, KeyChangePolicy.HOLD, write_count=WriteCount(), triggers=RetryTriggers()
+    )
 
 
 async def has_died(core: Core, reason: str) -> bool:

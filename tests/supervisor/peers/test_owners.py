@@ -16,6 +16,7 @@ from crypto.errors import Unreadable
 from crypto.grants import KeyChangePolicy, Status
 from supervisor.peers.grant_ledger import GrantLedger
 from supervisor.peers.owners import DEVICES_FRESH_MS, Owner, Owners
+from supervisor.peers.retry_triggers import RetryTriggers
 from supervisor.relay.rest import RestFailed
 from tests.redis_server import redis_server
 from tests.supervisor.builders import KEYS, Core, open_core
@@ -56,6 +57,7 @@ async def test_what_another_supervisor_has_changed_is_seen_at_once(tmp_path: Pat
             core.rest,
             KeyChangePolicy.HOLD,
             write_count=WriteCount(),
+            triggers=RetryTriggers(),
         )
         await other.note(relation_of(ada), "revoked")
         assert not (await found(core.owners)).is_active

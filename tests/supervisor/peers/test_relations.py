@@ -11,6 +11,7 @@ from bus.transport.wire import RedisFailed, RedisUnavailable
 from supervisor.peers.owners import Owners
 from supervisor.peers.relations import MOST_WAITING, RETRY_SECONDS, Relations
 from supervisor.relay.frames import Relation
+from supervisor.relay.poll_wish import PollWish
 from supervisor.relay.rest import RestFailed
 
 pytestmark = pytest.mark.pure
@@ -47,11 +48,13 @@ class Told(Owners):
 class Scene:
     def __init__(self) -> None:
         self.told = Told()
-        self.readings = 0
-        self.relations = Relations(self.told, self._count)
+        self.polls = PollWish()
+        self.relations = Relations(self.told, self.polls)
 
-    def _count(self) -> None:
-        self.readings += 1
+    @property
+    def readings(self) -> int:
+        """After each the relay is to be polled."""
+        return self.polls.times
 
 
 @asynccontextmanager

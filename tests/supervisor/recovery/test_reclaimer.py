@@ -216,7 +216,7 @@ async def test_a_failed_job_runs_again_when_its_time_has_come(tmp_path: Path, mo
 async def test_one_office_at_a_time_and_another_takes_over_when_its_holder_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.recovery.reclaimer.OFFICE_SECONDS", 0.1)
+    monkeypatch.setattr("supervisor.recovery.reclaimer.RECLAIMER_LEASE_SECONDS", 0.1)
     with quick(monkeypatch, lease_seconds=LONG_SECONDS), redis_server(tmp_path) as url:
         async with scene(url) as core, open_core(url, core.rest, Instance("00000000", 1, 1)) as other:
             async with trio.open_nursery() as nursery:

@@ -12,6 +12,7 @@ from bus.records.keys import Keys
 from bus.steps.slots import Holder, SlotStore, holder_of
 from bus.transport.client import RedisClient, open_redis
 from host.instance import Instance
+from supervisor.relay.poll_wish import PollWish
 from supervisor.relay.slots import LOOK_SECONDS, ConnectionSlot
 from tests.redis_server import redis_server, running_redis
 from tests.supervisor.builders import dead_instance
@@ -29,15 +30,22 @@ class Scene:
     """Supervisors' slots over one Redis."""
 
     def __init__(self, url: str, nursery: trio.Nursery, most: int) -> None:
-        self.polls: list[ConnectionSlot] = []
+        self._wishes: dict[ConnectionSlot, PollWish] = {}
         self._url = url
         self._nursery = nursery
         self._most = most
 
+    @property
+    def asked_for(self) -> list[ConnectionSlot]:
+        """Those that have asked for a poll."""
+        return [slots for slots, polls in self._wishes.items() if polls.times]
+
     async def supervisor(self, who: Instance) -> tuple[ConnectionSlot, trio.CancelScope]:
         """It wants a slot. Cancel the scope, and it is as silent as one that hangs."""
         client = await self._nursery.start(self._client)
-        slots = ConnectionSlot(SlotStore(client, KEYS, self._most), who, ask_for_poll=lambda: self.polls.append(slots))
+        polls = PollWish()
+        slots = ConnectionSlot(SlotStore(client, KEYS, self._most), who, polls=polls)
+        self._wishes[slots] = polls
         scope = await self._nursery.start(self._run, slots)
         return slots, scope
 
@@ -89,7 +97,7 @@ async def test_a_standby_takes_a_slot_that_is_given_up(tmp_path: Path) -> None:
             with trio.move_on_after(0):
                 await first.take()
             assert not first.is_standby, "it wants no other any more"
-            assert made.polls == [], "it was given up: nothing is pushed into its connection any more"
+            assert made.asked_for == [], "it was given up: nothing is pushed into its connection any more"
 
 
 async def test_who_gives_its_slot_up_for_a_standby_and_wants_one_again_at_once_comes_after_it(tmp_path: Path) -> None:
@@ -124,7 +132,7 @@ async def test_a_slot_of_a_process_of_this_host_that_is_gone_is_free_at_once(tmp
             began = trio.current_time()
             await second.take()
             assert trio.current_time() - began < 4.0, "the lease was waited for"
-            await until(lambda: made.polls)
+            await until(lambda: made.asked_for)
 
 
 async def test_a_slot_of_a_silent_supervisor_elsewhere_is_free_when_its_lease_has_run_out(tmp_path: Path) -> None:
@@ -136,7 +144,7 @@ async def test_a_slot_of_a_silent_supervisor_elsewhere_is_free_when_its_lease_ha
             await until(lambda: second.is_standby)
             silence.cancel()
             await second.take()
-            await until(lambda: made.polls)
+            await until(lambda: made.asked_for)
             async with trio.open_nursery() as nursery:  # it wakes: another holder is read there
                 nursery.start_soon(first.run)
                 await first.lost()
@@ -233,9 +241,9 @@ async def test_a_supervisor_in_doubt_is_no_company_and_the_others_poll_until_it_
             second.note_connected(True)
             await until(lambda: first.has_company and second.has_company)
             first.note_doubt(1)
-            await until(lambda: second in made.polls)
+            await until(lambda: second in made.asked_for)
             await until(lambda: not second.has_company)
-            assert first not in made.polls
+            assert first not in made.asked_for
             await until(lambda: second.speaks)
             first.note_heard(1)
             await until(lambda: second.has_company and not second.speaks)
@@ -251,4 +259,4 @@ async def test_a_doubt_is_told_when_redis_is_there_again(tmp_path: Path) -> None
             await trio.sleep(2 * LOOK_SECONDS)
             server.start()
             second, _ = await made.supervisor(instance(2))
-            await until(lambda: second in made.polls)
+            await until(lambda: second in made.asked_for)

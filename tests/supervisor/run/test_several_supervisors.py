@@ -38,7 +38,7 @@ async def test_a_conversation_moves_between_supervisors_and_no_frame_is_out_of_s
         for number in range(6):
             await (first, second)[number % 2].push(ada.say(f"message {number}"))
         assert await first.jobs() == [f"message {number}" for number in range(6)]
-        assert (first.polls_asked, second.polls_asked) == (0, 0)
+        assert (first.polls.times, second.polls.times) == (0, 0)
 
 
 async def test_an_acknowledgement_counts_wherever_it_is_heard(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ async def test_who_waits_for_another_that_reads_is_deaf_only_when_that_one_comes
             async def hears() -> bool:
                 return core.catchup.check().ok
 
-            core.catchup.ask()
+            core.polls.ask()
             await until(is_deaf)
             await core.store.advance_cursor(None, "taken-in-by-the-other")
             await until(hears)
@@ -101,7 +101,7 @@ async def test_what_stands_in_quarantine_is_tried_by_one_at_a_time(tmp_path: Pat
             each.inbound.retry = counted  # type: ignore[method-assign,assignment]
         assert await office_of_another(core, "retry").hold(MINUTE_MS)
         async with quarantine_retrier(core):
-            core.quarantine_retrier.owner_changed(PERSON)
+            core.triggers.owner_changed(PERSON)
             await until_it_was_looked(core)
             assert tried == []
             async with quarantine_retrier(other):

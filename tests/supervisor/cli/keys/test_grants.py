@@ -15,6 +15,7 @@ from crypto.strict_base64 import encode
 from supervisor.cli.grants import FIRST, PAGE
 from supervisor.peers.grant_ledger import GrantLedger
 from supervisor.peers.owners import Owner, Owners
+from supervisor.peers.retry_triggers import RetryTriggers
 from supervisor.relay.frames import Relation
 from tests.redis_server import redis_server
 from tests.supervisor.cli.keys.running import NAMES, environ_of, run
@@ -38,7 +39,9 @@ async def test_a_changed_pair_is_held_until_the_operator_decides(tmp_path: Path,
             keys = await StoreSeal(client, NAMES).adopt(bytes(range(32)))
             vault = Vault(client, NAMES, keys.state)
             ledger = GrantLedger(vault, keys.ledger, tmp_path / "state")
-            owners = Owners(vault, ledger, FakeRest(), KeyChangePolicy.HOLD, write_count=WriteCount())
+            owners = Owners(
+                vault, ledger, FakeRest(), KeyChangePolicy.HOLD, write_count=WriteCount(), triggers=RetryTriggers()
+            )
             for identity in (first, second):
                 await owners.note(shown(identity), "active")
             for how in ((), ("--changed",), (ADA,)):

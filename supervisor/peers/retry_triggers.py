@@ -5,11 +5,10 @@ only what it may mend, however much there is besides.
 """
 
 import msgspec
-import structlog
+import trio
 
 from bus.steps.letters import Quarantine, Quarantined
 from crypto.errors import Reason
-from supervisor.relay.frames import ArtifactResponse, MalformedFrame, MessageNew, decode_from_relay
 
 # `bad_signature` too: what a person signs with changed keys before the relation shows them verifies under no pinned pair.
 OWNER_REASONS = frozenset(
@@ -19,10 +18,11 @@ OWNER_REASONS = frozenset(
 GROUP_REASONS = frozenset((Reason.UNKNOWN_GROUP_KEY.value,))
 SESSION_REASONS = frozenset(reason.value for reason in (Reason.NO_SESSION, Reason.UNKNOWN_PREKEY))
 
+MOST_TRIGGERS = 1000
+"""So many wait to be marked; beyond that all of the quarantine is looked through once."""
+
 MENDABLE_REASONS = OWNER_REASONS | GROUP_REASONS | SESSION_REASONS
 """Of these the frame is kept whole, as far as there is room: it may be read later without the relay."""
-
-log = structlog.get_logger()
 
 
 class RetryTrigger(msgspec.Struct, frozen=True):
@@ -57,20 +57,48 @@ def thing_of(message: Quarantined) -> str:
     return "" if message.reason in GROUP_REASONS else message.sender_id
 
 
+class RetryTriggers:
+    """What has come and is not marked yet, in order; made by who hears of it, taken by who tries the quarantine again."""
+
+    def __init__(self, most: int = MOST_TRIGGERS) -> None:
+        self._send, self._triggers = trio.open_memory_channel[RetryTrigger](most)
+        self._has_missed = False
+
+    def owner_changed(self, owner_id: str) -> None:
+        """A relation was established or restored, a device is listed, or a decision about keys was made."""
+        self._add(owner_changed(owner_id))
+
+    def group_key_came(self, group_id: str) -> None:
+        """A group has a new key."""
+        self._add(group_key_came(group_id))
+
+    def session_began(self, owner_id: str, session: bytes) -> None:
+        """The owner's device has started a session that works."""
+        self._add(session_began(owner_id, session))
+
+    async def next(self) -> RetryTrigger:
+        """Wait for the next one."""
+        return await self._triggers.receive()
+
+    @property
+    def waiting(self) -> int:
+        """How many were not taken yet."""
+        return self._triggers.statistics().current_buffer_used
+
+    def take_missed(self) -> bool:
+        """Whether some had no room since this was asked last: then anything may have come."""
+        has_missed, self._has_missed = self._has_missed, False
+        return has_missed
+
+    def _add(self, trigger: RetryTrigger) -> None:
+        try:
+            self._send.send_nowait(trigger)
+        except trio.WouldBlock:
+            self._has_missed = True
+
+
 async def mark(quarantine: Quarantine, trigger: RetryTrigger) -> int:
     """A supervisor is to try these again; how many. Raises RedisFailed."""
     found = await quarantine.waiting_for(trigger.things, sorted(trigger.reasons))
     await quarantine.want(found)
     return len(found)
-
-
-def kept_frame(message: Quarantined) -> MessageNew | ArtifactResponse | None:
-    """The frame as the relay sent it; None where it is not kept whole, or is not readable, which only a defect makes."""
-    if not message.frame:
-        return None
-    try:
-        frame = decode_from_relay(message.frame)
-    except MalformedFrame as error:
-        log.error("quarantine: the kept frame is not readable", message_id=message.message_id, field=error.field)
-        return None
-    return frame if isinstance(frame, MessageNew | ArtifactResponse) else None

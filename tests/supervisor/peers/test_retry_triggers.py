@@ -12,7 +12,7 @@ from bus.steps.letters import Quarantine
 from bus.steps.store import Intake, Source, Store
 from bus.transport.client import open_redis
 from crypto.errors import Reason
-from supervisor.inbound.retry_triggers import (
+from supervisor.peers.retry_triggers import (
     RetryTrigger,
     group_key_came,
     mark,

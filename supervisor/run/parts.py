@@ -1,0 +1,172 @@
+"""A whole supervisor, put together: the message core, the connection that feeds it, the workers, and what watches over them."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from bus.records.keys import Keys
+from bus.records.sealing import StoreKeys
+from bus.steps.slots import SlotStore
+from bus.steps.write_count import WriteCount
+from bus.transport.client import RedisClient
+from bus.transport.wire import RedisFailed
+from bus.views.backlog import Backlog
+from bus.views.overview import Overview
+from crypto.identity import LocalDevice
+from host.budgets import UNLIMITED_REDIS_BYTES, StoreBudgets
+from host.instance import Instance
+from supervisor.observe.health import Check
+from supervisor.observe.metrics import Metrics
+from supervisor.peers.twins import TwinWatch
+from supervisor.pool.process import WorkerExit
+from supervisor.pool.workforce import Workforce
+from supervisor.recovery.redis_watch import RedisWatch
+from supervisor.recovery.time_guard import open_guard
+from supervisor.relay.connection import Connection, RelayAddress
+from supervisor.relay.poll_wish import PollWish
+from supervisor.relay.rest import Rest
+from supervisor.relay.slots import ConnectionSlot
+from supervisor.run.core import CoreSettings, MessageCore
+from supervisor.run.readiness import bus_check, prekeys_check, relay_check
+from supervisor.run.starting import Patience
+from supervisor.run.survey import Survey
+from supervisor.settings.config import SupervisorSettings
+
+
+class Parts:
+    """The parts of one supervisor; made by `open_parts`."""
+
+    def __init__(
+        self,
+        *,
+        settings: SupervisorSettings,
+        client: RedisClient,
+        rest: Rest,
+        device: LocalDevice,
+        address: RelayAddress,
+        keys: StoreKeys,
+        instance: Instance,
+        metrics: Metrics,
+    ) -> None:
+        names, polls = Keys(settings.agent_id), PollWish()
+        self.metrics = metrics
+        self.slots = ConnectionSlot(SlotStore(client, names, settings.max_connections), instance, polls=polls)
+        self.connection = Connection(address, metrics, self.slots)
+        self.core = MessageCore(
+            CoreSettings.of(settings),
+            client,
+            rest,
+            self.connection,
+            open_guard(settings, client, names, WriteCount(), metrics=metrics, store_keys=keys),
+            device=device,
+            keys=keys,
+            instance=instance,
+            metrics=metrics,
+            polls=polls,
+            speaks=lambda: self.slots.speaks,
+        )
+        core = self.core
+        self.twins = TwinWatch(core.prekeys, rest, device=device, metrics=metrics, speaks=lambda: self.slots.speaks)
+        self.overview = Overview(client, names)
+        self.redis_watch = RedisWatch(
+            client,
+            metrics,
+            core.inbound.hold,
+            settings.redis_trust,
+            probe=names.probe(instance.name),
+            limited=self._on_redis_limit,
+            own_limit_bytes=settings.redis_memory_bytes or UNLIMITED_REDIS_BYTES,
+            kept_bytes=self.overview.kept_bytes,
+        )
+        self.workforce = Workforce(
+            settings,
+            redis_url=client.url,
+            bus_key=keys.bus,
+            overview=self.overview,
+            instance=instance,
+            metrics=metrics,
+            on_death=self._on_worker_death,
+        )
+        self.pool = self.workforce.pool
+        self.survey = Survey(
+            backlog=Backlog(client, names),
+            overview=self.overview,
+            workforce=self.workforce,
+            slots=self.slots,
+            store=core.store,
+            metrics=metrics,
+            instance=instance.name,
+            redis_faults=lambda: self.redis_watch.faults,
+            redis_clock_ahead_ms=lambda: self.redis_watch.clock_ahead_ms,
+            backup_max_age_seconds=settings.backup_max_age_seconds,
+        )
+
+    def tasks(self) -> list[Callable[[], Awaitable[None]]]:
+        """What runs from start to end."""
+        return [
+            *self.core.tasks(),
+            self.twins.run,
+            self.redis_watch.run,
+            self.slots.run,
+            self._keep_connected,
+            self.survey.run,
+        ]
+
+    def checks(self) -> tuple[Check, ...]:
+        """What must hold for readiness, each with its reason."""
+        core = self.core
+        return (
+            relay_check(self.connection, self.slots),
+            prekeys_check(core.prekeys),
+            self.twins.check(),
+            core.catchup.check(),
+            self.redis_watch.check(),
+            bus_check(core.leases, core.reader, core.live),
+            *self.survey.checks(),
+        )
+
+    async def _keep_connected(self) -> None:
+        await self.slots.wait_until_fit(self.workforce.wait_until_ready)
+        await self.connection.run(self.core.heard, self.core.connected)
+
+    def _on_redis_limit(self, most_bytes: int) -> None:
+        if most_bytes > 0:
+            self.core.store.budgets = StoreBudgets.of(most_bytes)
+
+    async def _on_worker_death(self, exited: WorkerExit) -> None:
+        overran = frozenset(job.entry_id for job in exited.overdue)
+        await self.core.reclaimer.worker_died(exited.consumer, by_itself=exited.abnormal, overran=overran)
+
+
+@asynccontextmanager
+async def open_parts(
+    *,
+    settings: SupervisorSettings,
+    client: RedisClient,
+    rest: Rest,
+    device: LocalDevice,
+    address: RelayAddress,
+    keys: StoreKeys,
+    instance: Instance,
+    metrics: Metrics,
+    failed: Patience,
+) -> AsyncIterator[Parts]:
+    """The parts, once Redis has what they need, their threads started; the threads end with the block."""
+    parts = Parts(
+        settings=settings,
+        client=client,
+        rest=rest,
+        device=device,
+        address=address,
+        keys=keys,
+        instance=instance,
+        metrics=metrics,
+    )
+    while True:
+        try:
+            await parts.core.prepare()
+        except RedisFailed as error:
+            await failed(error)
+        else:
+            break
+    async with parts.core.threads():
+        yield parts
