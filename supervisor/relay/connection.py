@@ -4,7 +4,6 @@ The reader never waits for work: whoever is given a frame puts it somewhere and 
 whatever TCP believes: first doubted, and then what is under way here is left to others, then given up.
 """
 
-import enum
 import random
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -15,6 +14,7 @@ import structlog
 import trio
 
 from supervisor.observe.metrics import Metrics
+from supervisor.relay.connection_states import HOLDS, Move, State, Told, step
 from supervisor.relay.frames import (
     Auth,
     AuthError,
@@ -62,24 +62,8 @@ OnConnected = Callable[[RelayDate | None], None]
 log = structlog.get_logger()
 
 
-class State(enum.Enum):
-    """Of the connection; what the status page shows."""
-
-    DISCONNECTED = "disconnected"
-    CONNECTING = "connecting"
-    CONNECTED = "connected"
-
-
 class NotConnected(Exception):
     """There is no authenticated connection to send over."""
-
-
-class _Refused(Exception):
-    """The relay has refused our authentication."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 class RelayAddress(msgspec.Struct, frozen=True):
@@ -138,44 +122,53 @@ class Connection:
         self._socket: WebSocket | None = None
         self._heartbeat: Heartbeat | None = None
         self._turnstile = Turnstile()
-        self._authenticated = trio.Event()
-        self._draining = False
+        self._trusted = trio.Event()
+        self._doubted = trio.Event()
         self._running = trio.CancelScope()
         self._ended = trio.Event()
         self._ended.set()
         self._pong_wanted = trio.Event()
         self._connected_at = 0.0
-        self._doubted = trio.Event()
-        self._is_deaf = False
+        self._was_deaf = False
         self.state = State.DISCONNECTED
         self.number = 0
         self.refusal: str | None = None
         """Why the relay last refused us; None once it accepted."""
 
     @property
+    def shown(self) -> str:
+        """The state's word for the status page: disconnected, connecting or connected."""
+        return HOLDS[self.state].shown
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the relay counts us as connected, doubted or not."""
+        return HOLDS[self.state].is_connected
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether it is connected without any doubt, so that new work may be begun on it."""
+        return HOLDS[self.state].is_trusted
+
+    @property
     def heard_seconds_ago(self) -> float | None:
         """How long the relay has been silent; None while disconnected."""
         return None if self._socket is None else trio.current_time() - self._socket.heard_at
 
-    @property
-    def is_trusted(self) -> bool:
-        """Connected, and no doubt about it: what may be left to others is begun here."""
-        return self.state is State.CONNECTED and not self._doubted.is_set()
-
     async def wait_connected(self) -> int:
-        """Wait for an authenticated connection that is not doubted; its number."""
+        """Waits for a connection that is trusted. Returns its number."""
         while not self.is_trusted:
-            await self._authenticated.wait()
+            await self._trusted.wait()
         return self.number
 
     async def wait_doubted(self) -> None:
-        """Wait until it is doubted whether the relay hears us."""
+        """Waits until it is doubted whether the relay hears us."""
         await self._doubted.wait()
 
     async def send(self, frame: Frame) -> None:
-        """Send over the authenticated connection, whole messages before deltas before typing; raises NotConnected."""
+        """Sends over the authenticated connection, whole messages before deltas before typing. Raises NotConnected."""
         async with self._turnstile.turn(_RANKS.get(type(frame), 0)):
-            if self._socket is None or self.state is not State.CONNECTED:
+            if self._socket is None or not HOLDS[self.state].may_send:
                 raise NotConnected
             socket, text = self._socket, encode(frame)
             if self._heartbeat is not None:
@@ -184,8 +177,8 @@ class Connection:
                 with trio.fail_after(SEND_SECONDS):
                     await socket.send(text)
             except (ConnectionLost, trio.TooSlowError):
-                if self._socket is socket:
-                    self._disconnected()  # now, not when its closing handshake has ended
+                if self._socket is socket and HOLDS[self.state].may_send:
+                    self._move(Move.LOSE)  # now, not when its closing handshake has ended
                 raise NotConnected from None
 
     async def run(self, on_frame: OnFrame, on_connected: OnConnected) -> None:
@@ -203,12 +196,16 @@ class Connection:
 
     async def _keep(self, on_frame: OnFrame, on_connected: OnConnected) -> None:
         failures = brief = 0
-        while not self._draining:
+        while not self._is_leaving:
             await self._slot.take()
+            if self._is_leaving:
+                return
             before = self.number
-            pause = await self._run_once(failures, on_frame, on_connected)
-            self._disconnected()
-            if self._draining:
+            self._move(Move.TRY)
+            log.info("connection: connecting", attempt=failures + 1)
+            await self._run_once(on_frame, on_connected)
+            self._move(Move.LOSE)
+            if self._is_leaving:
                 return
             if self.number == before:
                 failures += 1
@@ -216,34 +213,41 @@ class Connection:
                 is_steady = trio.current_time() - self._connected_at >= STEADY_SECONDS
                 brief = 0 if is_steady else brief + 1
                 failures = max(1, brief)
-            if pause is None:
-                backoff = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS)) - 1]
-                pause = random.uniform(0, backoff)  # noqa: S311 - jitter
+            pause = self._pause_seconds(failures)
             is_in_vain = pause > LIMIT_RETRY_SECONDS and (self.refusal is not None or failures > FAILURES_WITH_SLOT)
-            if is_in_vain or (self._is_deaf and self._slot.standby_waits):
+            if is_in_vain or (self._was_deaf and self._slot.standby_waits):
                 await self._slot.give_up()
             await trio.sleep(pause)
 
-    async def close(self) -> None:
-        """Close with 1000 and stay closed; returns after the peer's close frame, or the adapter's bound.
+    def _pause_seconds(self, failures: int) -> float:
+        """Returns how long to wait before the next attempt, after so many failures in a row."""
+        if self.state is State.REFUSED:
+            return LIMIT_RETRY_SECONDS if self.refusal == "connection_limit" else REFUSED_RETRY_SECONDS
+        backoff = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS)) - 1]
+        return random.uniform(0, backoff)  # noqa: S311 - jitter
 
-        A connection that is only being tried is given up.
-        """
-        self._draining = True
+    async def close(self) -> None:
+        """Closes with 1000 for good; returns after the peer's close frame or CLOSE_TIMEOUT_SECONDS. An attempt is given up."""
+        self._move(Move.CLOSE)
         if self._socket is not None:
-            await self._socket.close(1000, "draining")
+            await self._socket.close(NORMAL, "draining")
         else:
             self._running.cancel()
         await self._ended.wait()
 
-    async def _run_once(self, failures: int, on_frame: OnFrame, on_connected: OnConnected) -> float | None:
-        """One connection from start to end; how long to wait before the next, None for the usual backoff."""
-        self._set_state(State.CONNECTING, attempt=failures + 1)
+    @property
+    def _is_leaving(self) -> bool:
+        return self.state in (State.DRAINING, State.CLOSED)
+
+    async def _run_once(self, on_frame: OnFrame, on_connected: OnConnected) -> None:
+        """Runs one connection from its start to its end."""
         try:
             async with open_websocket(self._address.websocket_url, way=self._address.way) as socket:
-                await self._authenticate(socket)
-                if self._draining:
-                    return None
+                refusal = await self._authenticate(socket)
+                if self._is_leaving:
+                    return
+                if refusal is not None:
+                    return self._refused(refusal)
                 self._connected(socket)
                 on_connected(socket.date)
                 async with trio.open_nursery() as nursery:
@@ -259,50 +263,60 @@ class Connection:
             log.warning("connection: lost", code=error.code, reason=error.reason)
         except trio.TooSlowError:
             log.warning("connection: failed", reason=f"no answer to authentication within {AUTH_SECONDS:.0f} s")
-        except _Refused as error:
-            return self._refused(error.reason)
-        return None
 
     async def _leave_without_slot(self, socket: WebSocket) -> None:
         await self._slot.lost()
         log.warning("connection: another supervisor has the slot")
-        await socket.close(1000, "standby")
+        await socket.close(NORMAL, "standby")
 
-    def _refused(self, reason: str) -> float:
-        if reason != self.refusal:
-            log.error("connection: refused", reason=reason, remedy=_REMEDIES.get(reason, "see the relay's message"))
-        self.refusal = reason
-        return LIMIT_RETRY_SECONDS if reason == "connection_limit" else REFUSED_RETRY_SECONDS
-
-    async def _authenticate(self, socket: WebSocket) -> None:
+    async def _authenticate(self, socket: WebSocket) -> str | None:
+        """Returns None once accepted, else the relay's reason. Raises ConnectionLost, TooSlowError."""
         with trio.fail_after(AUTH_SECONDS):
             await socket.send(encode(Auth(token=self._address.token.reveal(), agent_id=self._address.agent_id)))
             while True:
                 frame = await self._receive(socket)
                 if isinstance(frame, AuthOk):
-                    return
+                    return None
                 if isinstance(frame, AuthError):
-                    raise _Refused(frame.reason[:64])
+                    return frame.reason[:64]
+
+    def _refused(self, reason: str) -> None:
+        if reason != self.refusal:
+            log.error("connection: refused", reason=reason, remedy=_REMEDIES.get(reason, "see the relay's message"))
+        self.refusal = reason
+        self._move(Move.REFUSE)
 
     def _connected(self, socket: WebSocket) -> None:
         self._socket = socket
-        self._is_deaf = False
+        self._was_deaf = False
         self._connected_at = trio.current_time()
         self._pong_wanted = trio.Event()
         self.number += 1
         self.refusal = None
-        self._set_state(State.CONNECTED, connection=self.number)
-        self._slot.note_connected(True)
-        self._authenticated.set()
+        log.info("connection: connected", connection=self.number)
+        self._move(Move.ACCEPT)
 
-    def _disconnected(self) -> None:
-        if self.state is State.CONNECTED:
-            self._metrics.reconnects.inc()
-            self._slot.note_connected(False)
-        self._authenticated, self._doubted = _unset(self._authenticated), _unset(self._doubted)
-        self._socket = self._heartbeat = None
-        self.state = State.DISCONNECTED
-        self._metrics.connection_status.set(0)
+    def _move(self, move: Move) -> None:
+        """Changes the state by the table, and tells everybody who follows it. Raises ImpossibleMove."""
+        taken = step(self.state, move)
+        self.state, holds = taken.to, HOLDS[taken.to]
+        if not holds.is_connected:
+            self._socket = self._heartbeat = None
+        self._metrics.connection_status.set(1 if holds.is_connected else 0)
+        self._trusted = _like(self._trusted, holds.is_trusted)
+        self._doubted = _like(self._doubted, self.state is State.DOUBTED)
+        match taken.told:
+            case Told.CONNECTED:
+                self._slot.note_connected(True)
+            case Told.DISCONNECTED:
+                self._metrics.reconnects.inc()
+                self._slot.note_connected(False)
+            case Told.DOUBTED:
+                log.info("connection: in doubt, others do what is under way here", connection=self.number)
+                self._slot.note_doubt(self.number)
+            case Told.HEARD:
+                log.info("connection: heard after all", connection=self.number)
+                self._slot.note_heard(self.number)
 
     async def _read_until_lost(self, socket: WebSocket, on_frame: OnFrame) -> ConnectionLost:
         while True:
@@ -312,7 +326,7 @@ class Connection:
                 return error
 
     def _note_lost(self, lost: ConnectionLost) -> None:
-        if self._draining or lost.code == NORMAL:
+        if self._is_leaving or lost.code == NORMAL:
             log.info("connection: closed", code=lost.code)
         else:
             log.warning("connection: lost", code=lost.code, reason=lost.reason)
@@ -354,37 +368,25 @@ class Connection:
         return frame
 
     async def _leave_when_gone(self, socket: WebSocket, scope: trio.CancelScope) -> None:
-        heartbeat = self._heartbeat = Heartbeat(socket, has_company=lambda: self._slot.has_company, doubt=self._doubt)
+        heartbeat = self._heartbeat = Heartbeat(
+            socket,
+            has_company=lambda: self._slot.has_company,
+            doubt=lambda is_doubted: self._move(Move.DOUBT if is_doubted else Move.TRUST),
+        )
         await heartbeat.run()
         log.warning("connection: silent", seconds=round(trio.current_time() - socket.heard_at, 1))
-        self._doubt(True)
-        self._is_deaf = True
+        self._move(Move.DOUBT)
+        self._was_deaf = True
         await socket.close(GOING_AWAY, "silent", within_seconds=SILENT_CLOSE_SECONDS)
         scope.cancel()
 
-    def _doubt(self, is_doubted: bool) -> None:
-        if is_doubted == self._doubted.is_set():
-            return
-        if is_doubted:
-            log.info("connection: in doubt, others do what is under way here", connection=self.number)
-            self._authenticated = _unset(self._authenticated)
-            self._doubted.set()
-            self._slot.note_doubt(self.number)
-        else:
-            log.info("connection: heard after all", connection=self.number)
-            self._doubted = _unset(self._doubted)
-            self._authenticated.set()
-            self._slot.note_heard(self.number)
 
-    def _set_state(self, state: State, **facts: int) -> None:
-        self.state = state
-        self._metrics.connection_status.set(1 if state is State.CONNECTED else 0)
-        log.info(f"connection: {state.value}", **facts)
-
-
-def _unset(event: trio.Event) -> trio.Event:
-    """One that is not set; whoever waits goes on waiting on the same."""
-    return trio.Event() if event.is_set() else event
+def _like(event: trio.Event, is_set: bool) -> trio.Event:
+    """Returns an event that is set or not; the same one unless it would have to be unset, so that whoever waits goes on waiting."""
+    if not is_set:
+        return trio.Event() if event.is_set() else event
+    event.set()
+    return event
 
 
 _RANKS: Mapping[type, int] = {StreamDelta: 1, TypingStart: 2, TypingStop: 2}

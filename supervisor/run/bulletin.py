@@ -35,7 +35,7 @@ class Bulletin:
         """The relay's state, the workers', and what is bad."""
         parts = self._parts
         connection = parts.connection
-        relay = "standby" if parts.slots.is_standby else connection.state.value
+        relay = "standby" if parts.slots.is_standby else connection.shown
         if connection.refusal:
             relay += f" (refused: {connection.refusal})"
         running = sum(status.running for status in parts.pool.statuses())

@@ -4,7 +4,7 @@ from bus.transport.leases import LeaseKeeper
 from bus.transport.readers import LiveSubscriber, RedisStreamReader
 from supervisor.observe.health import SILENT_SECONDS, Check
 from supervisor.peers.prekeys import OwnPrekeys
-from supervisor.relay.connection import Connection, State
+from supervisor.relay.connection import Connection
 from supervisor.relay.slots import ConnectionSlot
 
 
@@ -13,9 +13,9 @@ def relay_check(connection: Connection, slots: ConnectionSlot) -> Check:
     silent = connection.heard_seconds_ago
     if slots.is_standby:
         return Check("relay", ok=True, detail=slots.detail)
-    if connection.state is not State.CONNECTED or silent is None:
+    if not connection.is_connected or silent is None:
         refusal = connection.refusal
-        return Check("relay", ok=False, detail=f"refused: {refusal}" if refusal else connection.state.value)
+        return Check("relay", ok=False, detail=f"refused: {refusal}" if refusal else connection.shown)
     return Check("relay", ok=silent < SILENT_SECONDS, detail=f"heard {silent:.0f} s ago")
 
 

@@ -158,7 +158,7 @@ class StatusDesk:
     def _connection(self) -> ConnectionStatus:
         connection, slots = self._parts.connection, self._parts.slots
         return ConnectionStatus(
-            state=connection.state.value,
+            state=connection.shown,
             slot=slots.number,
             standby=slots.is_standby,
             detail=slots.detail,

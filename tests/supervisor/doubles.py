@@ -4,7 +4,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
-from supervisor.relay.connection import Connection, NotConnected, State
+from supervisor.relay.connection import Connection, NotConnected
+from supervisor.relay.connection_states import HOLDS, State
 from supervisor.relay.frames import Frame, FromRelay, Relation
 from supervisor.relay.rest import Json, Page, Rest, RestFailed
 
@@ -113,6 +114,7 @@ class FakeConnection(Connection):
         self._doubted = trio.Event()
 
     def doubt(self) -> None:
+        self.state = State.DOUBTED
         self._doubted.set()
 
     def connect(self) -> None:
@@ -133,7 +135,7 @@ class FakeConnection(Connection):
 
     async def send(self, frame: Frame) -> None:
         await trio.lowlevel.checkpoint()
-        if self.state is not State.CONNECTED:
+        if not HOLDS[self.state].may_send:
             raise NotConnected
         self.sent.append(frame)
         self._notify()

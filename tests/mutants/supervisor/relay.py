@@ -67,11 +67,18 @@ RELAY = (
         ("the_backoff_grows", "min(failures, len(BACKOFF_SECONDS)) - 1", "0"),
         ("a_slot_is_given_up_after_failures", "(self.refusal is not None or failures > FAILURES_WITH_SLOT)", "False"),
         ("a_slot_is_kept_for_some_failures", "failures > FAILURES_WITH_SLOT)", "True)"),
-        ("a_standby_gets_the_slot_of_a_deaf_one", "(self._is_deaf and self._slot.standby_waits)", "False"),
-        ("a_deaf_one_keeps_its_slot_for_nobody", "(self._is_deaf and self._slot.standby_waits)", "self._is_deaf"),
-        ("a_dead_connection_is_a_ghost", "        self._doubt(True)\n        self._is_deaf = True\n", "        self._is_deaf = True\n"),
-        ("in_doubt_nothing_is_begun", "self.state is State.CONNECTED and not self._doubted.is_set()", "self.state is State.CONNECTED"),
+        ("a_standby_gets_the_slot_of_a_deaf_one", "(self._was_deaf and self._slot.standby_waits)", "False"),
+        ("a_deaf_one_keeps_its_slot_for_nobody", "(self._was_deaf and self._slot.standby_waits)", "self._was_deaf"),
+        ("a_dead_connection_is_a_ghost", "        self._move(Move.DOUBT)\n        self._was_deaf = True\n", "        self._was_deaf = True\n"),
         ("without_a_slot_it_leaves", "nursery.start_soon(self._leave_without_slot, socket)", "pass"),
+    ),
+    *of(
+        module("relay/connection_states"), tests("supervisor/relay/test_connection_states"),
+        ("in_doubt_nothing_is_begun", "State.DOUBTED: Holds(shown=\"connected\", is_connected=True, may_send=True)", "State.DOUBTED: Holds(shown=\"connected\", is_connected=True, may_send=True, is_trusted=True)"),
+        ("a_closing_one_sends_nothing", "State.DRAINING: Holds(shown=\"connected\", is_connected=True)", "State.DRAINING: Holds(shown=\"connected\", is_connected=True, may_send=True)"),
+        ("closed_for_good", "Move.LOSE: Step(State.CLOSED, Told.DISCONNECTED)", "Move.LOSE: Step(State.DISCONNECTED, Told.DISCONNECTED)"),
+        ("a_lost_one_is_not_heard_again", "Move.TRUST: Step(State.DISCONNECTED)", "Move.TRUST: Step(State.DISCONNECTED, Told.HEARD)"),
+        ("what_cannot_happen_is_an_error", "        raise ImpossibleMove(state, move)\n", "        return Step(state)\n"),
     ),
     *of(
         module("relay/heartbeat"), tests("supervisor/relay/test_heartbeat"),
@@ -92,7 +99,8 @@ RELAY = (
     ),
     *of(
         module("relay/connection"), tests("supervisor/relay/test_connection"),
-        ("the_limit_is_tried_soon", "return LIMIT_RETRY_SECONDS if reason == \"connection_limit\" else REFUSED_RETRY_SECONDS", "return REFUSED_RETRY_SECONDS"),
+        ("the_limit_is_tried_soon", "return LIMIT_RETRY_SECONDS if self.refusal == \"connection_limit\" else REFUSED_RETRY_SECONDS", "return REFUSED_RETRY_SECONDS"),
+        ("a_refusal_has_its_own_pause", "if self.state is State.REFUSED:", "if False:"),
         ("auth_has_its_time", "with trio.fail_after(AUTH_SECONDS):", "with trio.fail_after(10**9):"),
     ),
     *of(

@@ -12,7 +12,8 @@ import trio
 import trio.testing
 
 from supervisor.observe.metrics import Metrics
-from supervisor.relay.connection import Connection, NotConnected, RelayAddress, State
+from supervisor.relay.connection import Connection, NotConnected, RelayAddress
+from supervisor.relay.connection_states import State
 from supervisor.relay.frames import FromRelay, MessageAck, TypingStart
 from supervisor.relay.relay_date import RelayDate, boot_seconds
 from supervisor.settings.secrets import Secret

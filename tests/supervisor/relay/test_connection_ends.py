@@ -4,7 +4,8 @@ import pytest
 import trio
 import trio.testing
 
-from supervisor.relay.connection import FAILURES_WITH_SLOT, Connection, NotConnected, State
+from supervisor.relay.connection import FAILURES_WITH_SLOT, Connection, NotConnected
+from supervisor.relay.connection_states import State
 from supervisor.relay.frames import MessageSend, TypingStart
 from tests.sandbox.raw_server import CLOSE, PING, PONG, Peer
 from tests.supervisor.relay.test_connection import accepted, connecting, read_for_ever, serve, text
@@ -49,8 +50,8 @@ async def test_a_deaf_connection_with_company_is_doubted_then_left_and_its_slot_
         await scene.connection.wait_connected()
         await scene.connection.wait_doubted()
         assert trio.current_time() - scene.connected_at[0] < 5
-        assert scene.connection.state is State.CONNECTED
-        assert not scene.connection.is_trusted
+        assert scene.connection.state is State.DOUBTED
+        assert (scene.connection.shown, scene.connection.is_trusted) == ("connected", False)
         assert await scene.connection.wait_connected() == 2, "what waits for a connection waits for another one"
         assert scene.connected_at[1] - scene.connected_at[0] < 9
         assert scene.slot.given_up == given_up
@@ -159,7 +160,7 @@ async def test_a_drain_closes_with_1000_and_stays_closed(autojump_clock: trio.te
         await scene.connection.wait_connected()
         await scene.connection.close()
         assert closes == [1000]
-        assert scene.connection.state is State.DISCONNECTED
+        assert scene.connection.state is State.CLOSED
         await trio.sleep(120)
         assert (scene.connection.number, closes) == (1, [1000])
 
@@ -232,7 +233,7 @@ async def test_a_lost_connection_is_no_connection_while_its_socket_is_being_clos
                 except NotConnected:
                     break
                 await trio.sleep(0.05)
-        assert scene.connection.state.value != "connected"
+        assert scene.connection.shown != "connected"
 
 
 async def test_who_loses_the_slot_closes_with_1000_and_stands_by(autojump_clock: trio.testing.MockClock) -> None:

@@ -6,7 +6,8 @@ import pytest
 import trio
 import trio.testing
 
-from supervisor.relay.connection import STEADY_SECONDS, State
+from supervisor.relay.connection import STEADY_SECONDS
+from supervisor.relay.connection_states import State
 from supervisor.relay.heartbeat import PING_ANSWER_SECONDS, SILENCE_SECONDS
 from supervisor.relay.wire_guard import PROGRESS_BYTES
 from tests.sandbox.raw_server import Peer

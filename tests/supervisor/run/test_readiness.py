@@ -8,7 +8,8 @@ import trio
 from bus.transport.readers import RedisStreamReader
 from supervisor.observe.health import SILENT_SECONDS, Check
 from supervisor.peers.prekeys import OwnPrekeys
-from supervisor.relay.connection import Connection, State
+from supervisor.relay.connection import Connection
+from supervisor.relay.connection_states import HOLDS, State
 from supervisor.relay.slots import ConnectionSlot
 from supervisor.run.readiness import bus_check, prekeys_check, relay_check
 
@@ -23,7 +24,10 @@ class Facts:
 
 
 def relay(state: State, heard_seconds_ago: float | None, *, refusal: str | None = None, standby: bool = False) -> Check:
-    connection = Facts(state=state, heard_seconds_ago=heard_seconds_ago, refusal=refusal)
+    holds = HOLDS[state]
+    connection = Facts(
+        shown=holds.shown, is_connected=holds.is_connected, heard_seconds_ago=heard_seconds_ago, refusal=refusal
+    )
     slots = Facts(is_standby=standby, detail="standby: all slots are taken")
     return relay_check(cast(Connection, connection), cast(ConnectionSlot, slots))
 
@@ -34,6 +38,7 @@ def relay(state: State, heard_seconds_ago: float | None, *, refusal: str | None 
         (relay(State.CONNECTED, 1.0), True, "heard 1 s ago"),
         (relay(State.CONNECTED, SILENT_SECONDS), False, "heard 20 s ago"),
         (relay(State.CONNECTED, None), False, "connected"),
+        (relay(State.DOUBTED, 3.0), True, "heard 3 s ago"),
         (relay(State.CONNECTING, 1.0), False, "connecting"),
         (relay(State.DISCONNECTED, None, refusal="invalid_token"), False, "refused: invalid_token"),
         (relay(State.DISCONNECTED, None, standby=True), True, "standby: all slots are taken"),

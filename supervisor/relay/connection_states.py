@@ -1,0 +1,147 @@
+"""The states of the connection to the relay: which move leads from one to which, what holds in each, what the slot is told.
+
+All of it is the two tables below. Nothing here does anything: supervisor/relay/connection.py makes the moves and does what follows.
+"""
+
+import enum
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+
+class State(enum.Enum):
+    """Where the connection stands."""
+
+    DISCONNECTED = "disconnected"
+    CONNECTING = "connecting"
+    REFUSED = "refused"
+    """The relay has refused the last attempt; the next one comes later than after a failure."""
+    CONNECTED = "connected"
+    DOUBTED = "doubted"
+    """Authenticated, but the relay has not answered a question in time: others do what is under way here."""
+    DRAINING = "draining"
+    """The closing handshake is under way: what the relay says is still read, nothing more is said."""
+    CLOSED = "closed"
+    """For good."""
+
+
+class Move(enum.Enum):
+    """What happens to the connection."""
+
+    TRY = "try"
+    """An attempt begins."""
+    ACCEPT = "accept"
+    """auth.ok"""
+    REFUSE = "refuse"
+    """auth.error"""
+    DOUBT = "doubt"
+    """The relay has not answered in time, or counts as gone."""
+    TRUST = "trust"
+    """It was heard after all."""
+    LOSE = "lose"
+    """The attempt or the connection has ended, or a frame could not be sent over it."""
+    CLOSE = "close"
+    """The supervisor leaves."""
+
+
+class Told(enum.Enum):
+    """What the slot, and through it every other supervisor, is told of a move."""
+
+    CONNECTED = "connected"
+    DISCONNECTED = "disconnected"
+    DOUBTED = "doubted"
+    HEARD = "heard"
+
+
+class Holds(msgspec.Struct, frozen=True, kw_only=True):
+    """What holds in one state.
+
+    `shown`: the word of the status page. `is_connected`: the relay counts us as connected (metric, readiness). `may_send`: frames may go
+    out. `is_trusted`: and new work may be begun on it.
+    """
+
+    shown: str
+    is_connected: bool = False
+    may_send: bool = False
+    is_trusted: bool = False
+
+
+HOLDS: Final[Mapping[State, Holds]] = {
+    State.DISCONNECTED: Holds(shown="disconnected"),
+    State.CONNECTING: Holds(shown="connecting"),
+    State.REFUSED: Holds(shown="disconnected"),
+    State.CONNECTED: Holds(shown="connected", is_connected=True, may_send=True, is_trusted=True),
+    State.DOUBTED: Holds(shown="connected", is_connected=True, may_send=True),
+    State.DRAINING: Holds(shown="connected", is_connected=True),
+    State.CLOSED: Holds(shown="disconnected"),
+}
+
+
+class Step(msgspec.Struct, frozen=True):
+    """Where a move leads, and what the slot is told of it (None: nothing)."""
+
+    to: State
+    told: Told | None = None
+
+
+MOVES: Final[Mapping[State, Mapping[Move, Step]]] = {
+    State.DISCONNECTED: {
+        Move.TRY: Step(State.CONNECTING),
+        # Its socket may still be closing, and its heartbeat with it: the relay may push into it in vain, which others should know.
+        Move.DOUBT: Step(State.DISCONNECTED, Told.DOUBTED),
+        Move.TRUST: Step(State.DISCONNECTED),
+        Move.LOSE: Step(State.DISCONNECTED),
+        Move.CLOSE: Step(State.CLOSED),
+    },
+    State.CONNECTING: {
+        Move.ACCEPT: Step(State.CONNECTED, Told.CONNECTED),
+        Move.REFUSE: Step(State.REFUSED),
+        Move.LOSE: Step(State.DISCONNECTED),
+        Move.CLOSE: Step(State.CLOSED),
+    },
+    State.REFUSED: {
+        Move.TRY: Step(State.CONNECTING),
+        Move.LOSE: Step(State.REFUSED),
+        Move.CLOSE: Step(State.CLOSED),
+    },
+    State.CONNECTED: {
+        Move.DOUBT: Step(State.DOUBTED, Told.DOUBTED),
+        Move.LOSE: Step(State.DISCONNECTED, Told.DISCONNECTED),
+        Move.CLOSE: Step(State.DRAINING),
+    },
+    State.DOUBTED: {
+        Move.DOUBT: Step(State.DOUBTED),
+        Move.TRUST: Step(State.CONNECTED, Told.HEARD),
+        Move.LOSE: Step(State.DISCONNECTED, Told.DISCONNECTED),
+        Move.CLOSE: Step(State.DRAINING),
+    },
+    State.DRAINING: {
+        Move.DOUBT: Step(State.DRAINING, Told.DOUBTED),
+        Move.TRUST: Step(State.DRAINING, Told.HEARD),
+        Move.LOSE: Step(State.CLOSED, Told.DISCONNECTED),
+        Move.CLOSE: Step(State.DRAINING),
+    },
+    State.CLOSED: {
+        Move.DOUBT: Step(State.CLOSED, Told.DOUBTED),
+        Move.TRUST: Step(State.CLOSED),
+        Move.LOSE: Step(State.CLOSED),
+        Move.CLOSE: Step(State.CLOSED),
+    },
+}
+"""A move that a state does not name is a defect of ours there."""
+
+
+class ImpossibleMove(Exception):
+    """A defect: this move cannot happen in this state."""
+
+    def __init__(self, state: State, move: Move) -> None:
+        super().__init__(f"the connection is {state.value}: {move.value} is not possible")
+
+
+def step(state: State, move: Move) -> Step:
+    """Returns where `move` leads from `state`. Raises ImpossibleMove."""
+    found = MOVES[state].get(move)
+    if found is None:
+        raise ImpossibleMove(state, move)
+    return found
