@@ -17,7 +17,7 @@ from tests.supervisor.settings.environment import STORE_KEY, process_environ
 from tests.world import UP, world
 
 ROOT = Path(__file__).parents[1]
-WITHOUT_PIDFD = ROOT / "tests" / "keeper" / "without_pidfd.py"
+WITHOUT_PIDFD = ROOT / "tests" / "supervisor" / "keeper" / "without_pidfd.py"
 PROGRAM = (sys.executable, "-P", "-m", "supervisor")
 REDIS = "redis://127.0.0.1:1/0"
 LIVES = ("redis: not there yet", "Redis cannot be used")

@@ -15,7 +15,7 @@ from tests.supervisor.keeper.running import ROOT, is_alive, running_keeper
 from tests.supervisor.keeper.test_upgrade import upgrade
 from tests.supervisor.settings.environment import process_environ
 
-STUB = Path(__file__).with_name("stub_supervisor.py")
+STUB = Path(__file__).parents[1] / "keeper" / "stub_supervisor.py"
 PASSED_OVER = '"supervisor: a message was passed over, not known here"'
 
 
