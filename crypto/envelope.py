@@ -14,7 +14,7 @@ import msgspec
 
 from crypto import msgpack, strict_base64
 from crypto.content import ContentIds, SealedContent, content_id, open_content, read_plaintext, seal_content
-from crypto.errors import BadContent, Reason, TooLarge, Unreadable, malformed
+from crypto.errors import Reason, TooLarge, Unreadable, malformed
 from crypto.identity import LocalDevice, PublicIdentity
 from crypto.msgpack import Bytes12, Bytes64, check_ids
 from crypto.prekeys import PrekeyLookup
@@ -41,6 +41,28 @@ _WRAPS_OF: Final[Mapping[str, tuple[type[Wrap], ...]]] = {
     V1_1: (GroupWrap, StreamWrap),
     V1_2: (RatchetWrap, StreamWrap),
 }
+
+
+class BadContent(Unreadable):
+    """`bad_padding` or `bad_payload` after the content's tag was good (§5.4).
+
+    The ratchet has moved on: the shell commits `record` (and erases `used_one_time_prekey`) and quarantines
+    `opened_plaintext`, sealed. The repr shows neither.
+    """
+
+    def __init__(
+        self,
+        reason: Reason,
+        detail: str,
+        *,
+        opened_plaintext: bytes,
+        record: DeviceRecord,
+        used_one_time_prekey: int | None,
+    ) -> None:
+        super().__init__(reason, detail)
+        self.opened_plaintext = opened_plaintext
+        self.record = record
+        self.used_one_time_prekey = used_one_time_prekey
 
 
 class Expected(msgspec.Struct, frozen=True):

@@ -7,12 +7,8 @@ holds a key, a plaintext or any other content.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 import msgspec
-
-if TYPE_CHECKING:
-    from crypto.records import DeviceRecord
 
 
 class Reason(StrEnum):
@@ -51,28 +47,6 @@ class Unreadable(Exception):
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}" if self.detail else str(self.reason)
-
-
-class BadContent(Unreadable):
-    """`bad_padding` or `bad_payload` after the content's tag was good (§5.4).
-
-    The ratchet has moved on: the shell commits `record` (and erases `used_one_time_prekey`) and quarantines
-    `opened_plaintext`, sealed. The repr shows neither.
-    """
-
-    def __init__(
-        self,
-        reason: Reason,
-        detail: str,
-        *,
-        opened_plaintext: bytes,
-        record: DeviceRecord,
-        used_one_time_prekey: int | None,
-    ) -> None:
-        super().__init__(reason, detail)
-        self.opened_plaintext = opened_plaintext
-        self.record = record
-        self.used_one_time_prekey = used_one_time_prekey
 
 
 class ForgedContent(Unreadable):

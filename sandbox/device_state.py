@@ -9,6 +9,7 @@ import os
 import msgspec
 
 from crypto.envelope import (
+    BadContent,
     Envelope,
     Expected,
     check_recipient_of_person,
@@ -19,7 +20,7 @@ from crypto.envelope import (
     seal_ratchet,
     verify_signature,
 )
-from crypto.errors import BadContent, Reason, Unreadable
+from crypto.errors import Reason, Unreadable
 from crypto.identity import LocalDevice, PublicIdentity
 from crypto.prekeys import (
     ONE_TIME_PREKEYS_PUBLISHED,

@@ -64,3 +64,16 @@ NEVER: Final[dict[str, tuple[str, ...]]] = {
     "bus": ("crypto",),
     "sandbox": ("supervisor.settings", "supervisor.observe", "supervisor.pool", "supervisor.keeper"),
 }
+
+DEFERRED: Final[dict[tuple[str, str], str]] = {
+    ("sandbox.__main__", "host.parent_death"): "each subcommand of the sandbox loads what it needs alone",
+    ("sandbox.__main__", "sandbox.chaos_proxy"): "as above",
+    ("sandbox.__main__", "sandbox.demo"): "as above",
+    ("sandbox.__main__", "sandbox.drill"): "as above",
+    ("sandbox.__main__", "sandbox.relay.serve"): "as above",
+    ("sandbox.__main__", "sandbox.say"): "as above",
+    ("supervisor.observe.tracing", "bus.telemetry.encoding"): "loads OpenTelemetry, which is an extra",
+    ("supervisor.observe.tracing", "supervisor.observe.otlp_metrics"): "loads OpenTelemetry, which is an extra",
+    ("workers.open_tracing", "workers.live_tracing"): "loads OpenTelemetry, which is an extra",
+}
+"""Imports that are not at the top of their file, each with its reason."""

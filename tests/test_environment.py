@@ -30,7 +30,7 @@ READERS = {
     "workers/builtin/llm.py": "a handler; what it reads is its owner's",
     "supervisor/pool/workforce.py": "passes the owner's variables on to the workers, and reads the settings anew for a reload",
     "supervisor/observe/logs.py": "what terminal or journal the log goes to, once at the start",
-    "supervisor/settings/config.py": "the one reading of the settings",
+    "supervisor/settings/places.py": "where things stand, by the environment",
     "supervisor/settings/way.py": "reads nothing; its name for a deleted file is os.access",
     "host/code_place.py": "where the code is found, once at the start",
     "host/current_directory.py": "where a process stands",

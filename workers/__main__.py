@@ -26,9 +26,9 @@ from workers.errors import CannotStart
 from workers.last_words import STDERR, LastWords, divert_streams, dump_on_fatal_signals
 from workers.loading import CannotLoad, load_agent
 from workers.logs import Log, kind, worker_log
+from workers.open_tracing import open_tracing
 from workers.process import Worker
 from workers.settings import WorkerSettings, parse_options, read_settings
-from workers.tracing import open_tracing
 
 EXIT_CONFIGURATION = 78
 EXIT_CRASHED = 70

@@ -7,11 +7,11 @@ repeated here until it has (each operation is idempotent), what is worth nothing
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, Protocol, TypeVar
 
+from bus.records.presence import Presence
 from bus.records.records import Job, Reply
 from bus.steps.job_steps import Emitted, Failed, Finished, Said, Started
 from bus.transport.backoff import Backoff
 from bus.transport.wire import MENDABLE
-from bus.views.overview import Presence
 
 Result = TypeVar("Result")
 

@@ -6,9 +6,6 @@ Where nobody traces here the job's own trace goes on with what is said, since th
 import msgspec
 
 from bus.records.records import Job
-from bus.telemetry.settings import NotSent
-from workers.logs import Log
-from workers.settings import WorkerSettings
 
 
 class JobSpan:
@@ -30,21 +27,6 @@ class JobTracing:
 
     def close(self) -> None:
         """The process ends: what waits is sent, for a moment."""
-
-
-def open_tracing(settings: WorkerSettings, log: Log) -> JobTracing:
-    """As the settings say; before the handler is loaded, so that its libraries find where to tell their spans."""
-    if isinstance(settings.telemetry, NotSent):
-        log.info(
-            "telemetry: not sent", reason=settings.telemetry.reason
-        )  # the supervisor warns, once for all of its own
-        return JobTracing()
-    if settings.telemetry is None or not settings.telemetry.sends_traces:
-        return JobTracing()
-    # Loads OpenTelemetry.
-    from workers.live_tracing import LiveJobTracing  # noqa: PLC0415
-
-    return LiveJobTracing(settings.telemetry, settings.consumer, log)
 
 
 def traced(job: Job, span: str) -> Job:

@@ -14,8 +14,8 @@ import msgspec
 import trio
 
 from bus.records.control import Heartbeat, RunningJob
+from bus.records.presence import Presence
 from bus.records.records import Job
-from bus.views.overview import Presence
 
 
 class Vitals:

@@ -10,6 +10,7 @@ import msgspec
 import trio
 
 from bus.records.keys import JOBS_GROUP
+from bus.records.presence import PRESENCE_SECONDS, Presence
 from bus.records.records import BadRecord, Job, Live, LiveAbort, LiveDelta, LiveTyping, decode_job_record, pack_live
 from bus.records.sealing import BusKey
 from bus.steps.job_steps import APOLOGY_PLACE, Emitted, Failed, Finished, JobSteps, Started
@@ -22,7 +23,6 @@ from bus.transport.lua import Scripts
 from bus.transport.readers import LiveSubscriber, RedisStreamReader, StreamEntry
 from bus.transport.trouble import Tell
 from bus.transport.wire import RedisFailed
-from bus.views.overview import PRESENCE_SECONDS, Presence
 
 __all__ = ["APOLOGY_PLACE", "Emitted", "Failed", "Finished", "JobStore", "Started"]
 

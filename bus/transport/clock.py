@@ -4,22 +4,21 @@ What Redis dates (entries, leases, expiries, due times) is compared with Redis' 
 """
 
 import time
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
-if TYPE_CHECKING:
-    from bus.transport.client import Commands
+from bus.transport.client import Commands
 
 SKEWED_MS = 2000
 """From here on it is said: further than a slow answer or two machines that keep time are apart."""
 
 
-async def redis_ms(client: "Commands") -> int:
+async def redis_ms(client: Commands) -> int:
     """Redis' time, Unix, ms. Raises RedisFailed."""
     seconds, micros = cast("list[bytes]", await client.command("TIME"))
     return int(seconds) * 1000 + int(micros) // 1000
 
 
-async def clock_of(client: "Commands") -> tuple[int, int]:
+async def clock_of(client: Commands) -> tuple[int, int]:
     """Redis' time (Unix, ms), and how far it is ahead of ours, give or take half of the answer's time. Raises RedisFailed."""
     before = time.time()
     now_ms = await redis_ms(client)

@@ -9,38 +9,18 @@ from typing import cast
 import msgspec
 
 from bus.records.keys import JOBS_GROUP, Keys
+from bus.records.presence import Presence
 from bus.steps.last_backup import LastBackup, last_backup
 from bus.transport.client import RedisClient
 from bus.transport.wire import RedisRefused
 from host.budgets import NOTE_BYTES
 
-PRESENCE_SECONDS = 12
-"""A worker says every 5 s that it lives."""
 MOST_WORKERS_SHOWN = 1000
 SCAN_COUNT = 1000
 MOST_KEYS_WALKED = (
     1_000_000  # four to ten a person; so many take 1.3 s, and nothing but counts and samples is kept of them
 )
 KEYS_SAMPLED = 5
-
-
-class Presence(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker by its own word, every few seconds. Names, counts and times, no content. `started_ms`: Unix time, by its own clock."""
-
-    consumer: str
-    host: str
-    pid: int
-    version: str
-    handler: str
-    concurrency: int
-    started_ms: int
-    running: int
-    jobs_done: int
-    jobs_failed: int
-    rss_bytes: int
-    loop_lag_ms: float
-    redis_clock_ahead_ms: int = 0
-    """How far Redis' clock is ahead of this worker's."""
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):

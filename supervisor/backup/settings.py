@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bus.settings.reader import Malformed, SettingsReader
+from bus.settings.reader import Malformed, SettingsError, SettingsReader
 from supervisor.backup.envelope import BadIdentities, BadRecipient, Lock, check_identities
 from supervisor.settings import parsers
 from supervisor.settings.backup_age import BACKUP_RECIPIENTS
-from supervisor.settings.config import BACKUP_IDENTITY_FILE, BACKUP_PASSPHRASE_FILE, SettingsError
 from supervisor.settings.secrets import Secret
+from supervisor.settings.table import BACKUP_IDENTITY_FILE, BACKUP_PASSPHRASE_FILE
 
 MOST_IDENTITY_FILE_BYTES = 65_536
 

@@ -8,7 +8,8 @@ from bus.settings.redis_url import parse_redis_url
 from bus.telemetry.settings import NotSent
 from supervisor.control.control_socket import control_path
 from supervisor.keeper.state_directory import refuse_unusable
-from supervisor.settings.config import LoneWorkerSettings, SupervisorSettings
+from supervisor.settings.supervisor import SupervisorSettings
+from supervisor.settings.worker import LoneWorkerSettings
 
 
 @click.command(short_help="Check the settings and end.")

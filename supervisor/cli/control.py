@@ -16,7 +16,7 @@ import msgspec
 from host.lines import Lines, UnreadableLine
 from host.socket_place import RuntimeDirectoryUnsafe
 from supervisor.control.control_socket import Answer, Request, control_place, read_answer
-from supervisor.settings.config import control_directories
+from supervisor.settings.places import control_directories
 
 RECEIVE_BYTES = 65536
 CONNECT_SECONDS = 5.0

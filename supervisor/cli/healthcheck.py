@@ -5,7 +5,7 @@ from http.client import HTTPConnection, HTTPException
 
 import click
 
-from supervisor.settings.config import http_address
+from supervisor.settings.keeper import http_address
 
 TIMEOUT_SECONDS = 5.0
 HTTP_OK = 200

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from supervisor.settings.config import BACKUP_PASSPHRASE_FILE, SettingsError
+from bus.settings.reader import SettingsError
 from supervisor.settings.secrets import Secret
+from supervisor.settings.table import BACKUP_PASSPHRASE_FILE
 
 
 def ask_passphrase(file: Path | None, *, confirm: bool) -> Secret[str]:

@@ -24,9 +24,9 @@ from supervisor.cli.backup.opening import Fingerprint, KeyOfBackup, say_counts
 from supervisor.cli.keys.telling import told
 from supervisor.cli.store import REFUSALS
 from supervisor.keeper.state_directory import make_private, take_lock
-from supervisor.settings.config import ED25519_PRIVATE, X25519_PRIVATE
 from supervisor.settings.key_settings import KeySettings, read_private_keys
 from supervisor.settings.secrets import RestoreUnfinished
+from supervisor.settings.table import ED25519_PRIVATE, X25519_PRIVATE
 
 STANDARD_INPUT = "-"
 

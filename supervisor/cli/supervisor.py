@@ -14,6 +14,8 @@ import trio
 from prometheus_client import disable_created_metrics, values
 from setproctitle import setproctitle
 
+from bus.settings.reader import SettingsError
+from bus.settings.shared import REDIS_URL
 from host.code_place import way_of_this_process
 from host.log_stream import divert_stderr
 from host.tuning import tune
@@ -21,8 +23,8 @@ from supervisor.control.keeper_link import open_keeper_link
 from supervisor.keeper.state_directory import make_private
 from supervisor.observe.logs import configure_logging
 from supervisor.run.app import run_supervisor
-from supervisor.settings.config import REDIS_URL, SettingsError, SupervisorSettings
 from supervisor.settings.env_files import claim
+from supervisor.settings.supervisor import SupervisorSettings
 
 
 @click.command(short_help="Run the supervisor alone, with its workers.")

@@ -17,8 +17,8 @@ from supervisor.backup.switching import after_interruption
 from supervisor.keeper.keeper import run_keeper
 from supervisor.keeper.supervision import SupervisorArguments
 from supervisor.observe.logs import configure_logging
-from supervisor.settings.config import KeeperSettings
 from supervisor.settings.env_files import claim
+from supervisor.settings.keeper import KeeperSettings
 
 
 @click.command(short_help="Run everything on this host.")

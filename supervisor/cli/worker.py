@@ -10,9 +10,11 @@ from collections.abc import Mapping
 
 import click
 
+from bus.settings.shared import BUS_KEY, REDIS_URL
 from bus.telemetry.settings import HEADERS, headers_to_hand_on
 from supervisor.cli.as_init import run_as_init
-from supervisor.settings.config import ALL_SETTINGS, BUS_KEY, REDIS_URL, LoneWorkerSettings
+from supervisor.settings.table import ALL_SETTINGS
+from supervisor.settings.worker import LoneWorkerSettings
 
 NOT_HANDED_ON = frozenset({"CREDENTIALS_DIRECTORY", "SSLKEYLOGFILE"})
 """The second: libraries would write the keys of TLS there."""

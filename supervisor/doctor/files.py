@@ -10,9 +10,9 @@ from bus.settings.redis_tls import REDIS_KEY
 from host.redis_folder import APPEND_ONLY_FOLDER, DATA_FOLDER
 from supervisor.doctor.case import Case
 from supervisor.doctor.findings import Finding, bad, ok, unknown, warn
-from supervisor.settings.config import ALL_SETTINGS, BACKUP_IDENTITY_FILE, BACKUP_PASSPHRASE_FILE
 from supervisor.settings.env_files import FILES
 from supervisor.settings.secrets import NEXT_STORE_SECRET_FILE, STORE_SECRET_BYTES, STORE_SECRET_FILE
+from supervisor.settings.table import ALL_SETTINGS, BACKUP_IDENTITY_FILE, BACKUP_PASSPHRASE_FILE
 
 SUBJECT = "files"
 OTHERS = 0o077

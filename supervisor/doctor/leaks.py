@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from bus.settings.reader import SettingsError
 from supervisor.doctor.case import Case
 from supervisor.doctor.files import secret_files
 from supervisor.doctor.findings import Finding, bad, ok, unknown
 from supervisor.doctor.limits import unit_of
 from supervisor.doctor.needles import CHUNK_BYTES, Needles
 from supervisor.doctor.process_files import PROC, is_ours
-from supervisor.settings.config import SettingsError
 from supervisor.settings.env_files import FILES
 from supervisor.settings.key_settings import read_private_keys
 from supervisor.settings.secrets import NEXT_STORE_SECRET_FILE, STORE_SECRET_FILE, StoreSecretDamaged, read_store_secret

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
+from bus.settings.reader import SettingsError
 from supervisor.doctor.case import Case
 from supervisor.doctor.findings import Finding, bad, ok
 from supervisor.keeper.state_directory import refuse_unusable
-from supervisor.settings.config import SettingsError
 
 SUBJECT = "settings"
 HELP = "mend it (docs/settings.md), then: hashee-agent check-settings"

@@ -15,6 +15,7 @@ from bus.steps.store import Arrival, ConversationSnapshot, Source, Store, now_ms
 from bus.steps.write_count import WriteCount
 from crypto.envelope import (
     V1_1,
+    BadContent,
     Envelope,
     Expected,
     handshake_prekeys,
@@ -23,7 +24,7 @@ from crypto.envelope import (
     ratchet_wrap,
     verify_signature,
 )
-from crypto.errors import BadContent, ForgedContent, Reason, Unreadable
+from crypto.errors import ForgedContent, Reason, Unreadable
 from crypto.identity import LocalDevice
 from crypto.records import DeviceRecord
 from crypto.renewal import RENEGOTIABLE, Renewal, handshake_refused, never_sent_on, offered, renewal_due

@@ -26,7 +26,7 @@ from supervisor.keeper.notify import Notifier
 from supervisor.keeper.redis_server import PrivateRedis, RedisDoesNotStart
 from supervisor.keeper.state_directory import listen, make_private, take_lock, unusable
 from supervisor.keeper.supervision import EXIT_FAILURE, Supervision, SupervisorCommand, UpgradeFailed
-from supervisor.settings.config import KeeperSettings
+from supervisor.settings.keeper import KeeperSettings
 
 SIGNAL_EXIT_BASE = 128
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)

@@ -12,7 +12,8 @@ import stat
 import time
 from pathlib import Path
 
-from supervisor.settings.config import HTTP_HOST, HTTP_PORT, STATE_DIR, SettingsError
+from bus.settings.reader import SettingsError
+from supervisor.settings.table import HTTP_HOST, HTTP_PORT, STATE_DIR
 
 LOCK_NAME = "lock"
 LOCK_PATIENCE_SECONDS = 3.0  # a killed keeper's Redis needs a moment to be gone

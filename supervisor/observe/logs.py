@@ -18,7 +18,7 @@ import structlog
 
 from bus.telemetry.traces import of_log_line
 from host.log_stream import LINES_LOST, queue_of
-from supervisor.settings.config import LogSettings
+from supervisor.settings.keeper import LogSettings
 from supervisor.settings.secrets import Secret
 
 LEVELS: Mapping[str, int] = {

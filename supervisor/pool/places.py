@@ -7,8 +7,8 @@ import trio
 from bus.records.control import StartFailed
 from host.children import RestartBackoff
 from supervisor.pool.process import Stage, WorkerExit, WorkerProcess
-from supervisor.pool.recycling import RecycleLimits
 from supervisor.pool.worker_order import WorkerOrder
+from supervisor.settings.recycle_limits import RecycleLimits
 
 
 @dataclass(eq=False)

@@ -15,13 +15,14 @@ from structlog.typing import FilteringBoundLogger
 from bus.records.control import FromWorker, Heartbeat, Observation, Ready, StartFailed
 from host.children import RestartBackoff
 from host.strays import become_subreaper, end_strays, reap_soon
-from supervisor.pool.autoscale import Autoscale, Bounds, Load
+from supervisor.pool.autoscale import Autoscale, Load
 from supervisor.pool.crash_loop import CrashLoop, CrashLoopStatus, death_of
 from supervisor.pool.places import Life, Place, WorkerStatus, status_of, use_of, why_not
 from supervisor.pool.pool_settings import RELOAD, HandlerUnusable, PoolEvents, PoolSettings, Waiting, nothing_waits
 from supervisor.pool.process import ExitReason, Stage, WorkerExit, WorkerProcess
-from supervisor.pool.recycling import Worn
+from supervisor.pool.recycling import Worn, drawn_limits, is_too_large, worn_out
 from supervisor.pool.worker_order import WorkerOrder, module_files
+from supervisor.settings.bounds import Bounds
 
 # What a handler left behind is killed; its end is waited for no longer than this.
 STRAYS_SECONDS = 1.0
@@ -218,7 +219,7 @@ class Pool:
         now, beat = trio.current_time(), life.process.heartbeat
         if not life.is_ready or beat is None or now < life.rest_until:
             return None
-        return life.limits.worn(beat, now - life.process.began_at)
+        return worn_out(life.limits, beat, now - life.process.began_at)
 
     async def _recycle(self, place: Place, life: Life, why: Worn) -> None:
         async with self._rolling:
@@ -311,7 +312,7 @@ class Pool:
             self._log.error("worker: cannot be started", number=number, error=error.strerror)
             return None
         self.start_problem = ""
-        life = Life(process, number, order, self._settings.recycle.drawn(), is_successor)
+        life = Life(process, number, order, drawn_limits(self._settings.recycle), is_successor)
         self._lives.append(life)
         self._nursery.start_soon(self._live, life)
         return life
@@ -336,7 +337,7 @@ class Pool:
                     place.failure = None
                 life.settled.set()
                 self._notify()
-            case Heartbeat() if life.limits.is_too_large(message) and life.process.stage is not Stage.KILLED:
+            case Heartbeat() if is_too_large(life.limits, message) and life.process.stage is not Stage.KILLED:
                 self._log.error("worker: too large, killed", worker=life.process.consumer, rss_bytes=message.rss_bytes)
                 life.process.kill(ExitReason.MEMORY)
             case Observation():

@@ -7,11 +7,12 @@ from typing import Protocol
 import trio
 
 from bus.records.control import Observation, StartFailed
-from supervisor.pool.autoscale import AutoscaleTimes, Bounds
+from supervisor.pool.autoscale import AutoscaleTimes
 from supervisor.pool.crash_loop import CrashLoopLimits
 from supervisor.pool.process import WorkerExit
-from supervisor.pool.recycling import RecycleLimits
 from supervisor.pool.worker_order import WorkerOrder
+from supervisor.settings.bounds import Bounds
+from supervisor.settings.recycle_limits import RecycleLimits
 
 RELOAD = "reload"
 

@@ -6,9 +6,9 @@ Each worker's limits are drawn up to a fifth lower, so that those started togeth
 import enum
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from bus.records.control import Heartbeat
+from supervisor.settings.recycle_limits import RecycleLimits
 
 SPREAD = 0.2
 
@@ -21,41 +21,30 @@ class Worn(enum.Enum):
     MEMORY = "recycled_memory"
 
 
-@dataclass(frozen=True, kw_only=True)
-class RecycleLimits:
-    """0 is no limit. Over `soft_bytes` a worker drains, over `hard_bytes` it is killed. Memory is what it holds now, not its peak.
+def drawn_limits(limits: RecycleLimits, uniform: Callable[[float, float], float] = random.uniform) -> RecycleLimits:
+    """For one worker. The hard limit is the owner's word and stays."""
+    part = uniform(1 - SPREAD, 1.0)
+    return RecycleLimits(
+        jobs=max(1, round(limits.jobs * part)) if limits.jobs else 0,
+        age_seconds=limits.age_seconds * part,
+        soft_bytes=int(limits.soft_bytes * part),
+        hard_bytes=limits.hard_bytes,
+        rest_seconds=limits.rest_seconds,
+    )
 
-    None is replaced within `rest_seconds` of its start: one that is too large from the beginning would be replaced for ever.
-    """
 
-    jobs: int = 0
-    age_seconds: float = 0.0
-    soft_bytes: int = 0
-    hard_bytes: int = 0
-    rest_seconds: float = 30.0
-
-    def drawn(self, uniform: Callable[[float, float], float] = random.uniform) -> "RecycleLimits":
-        """For one worker. The hard limit is the owner's word and stays."""
-        part = uniform(1 - SPREAD, 1.0)
-        return RecycleLimits(
-            jobs=max(1, round(self.jobs * part)) if self.jobs else 0,
-            age_seconds=self.age_seconds * part,
-            soft_bytes=int(self.soft_bytes * part),
-            hard_bytes=self.hard_bytes,
-            rest_seconds=self.rest_seconds,
-        )
-
-    def worn(self, beat: Heartbeat, age_seconds: float) -> Worn | None:
-        """Whether it is to be replaced."""
-        if age_seconds < self.rest_seconds:
-            return None
-        if self.soft_bytes and beat.rss_bytes > self.soft_bytes:
-            return Worn.MEMORY
-        if self.jobs and beat.jobs_done + beat.jobs_failed >= self.jobs:
-            return Worn.JOBS
-        if self.age_seconds and age_seconds >= self.age_seconds:
-            return Worn.AGE
+def worn_out(limits: RecycleLimits, beat: Heartbeat, age_seconds: float) -> Worn | None:
+    """Whether it is to be replaced."""
+    if age_seconds < limits.rest_seconds:
         return None
+    if limits.soft_bytes and beat.rss_bytes > limits.soft_bytes:
+        return Worn.MEMORY
+    if limits.jobs and beat.jobs_done + beat.jobs_failed >= limits.jobs:
+        return Worn.JOBS
+    if limits.age_seconds and age_seconds >= limits.age_seconds:
+        return Worn.AGE
+    return None
 
-    def is_too_large(self, beat: Heartbeat) -> bool:
-        return bool(self.hard_bytes) and beat.rss_bytes > self.hard_bytes
+
+def is_too_large(limits: RecycleLimits, beat: Heartbeat) -> bool:
+    return bool(limits.hard_bytes) and beat.rss_bytes > limits.hard_bytes

@@ -13,9 +13,9 @@ from structlog.typing import FilteringBoundLogger
 
 from bus.settings.reader import SettingsError
 from host.code_place import CodeGone
-from supervisor.pool.autoscale import Bounds
 from supervisor.pool.pool import Pool
 from supervisor.pool.worker_order import WorkerOrder
+from supervisor.settings.bounds import Bounds
 from supervisor.settings.env_files import EnvFileError
 
 POLL_SECONDS = 0.5

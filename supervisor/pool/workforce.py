@@ -17,8 +17,8 @@ from supervisor.pool.process import Stage
 from supervisor.pool.reloading import Reloading, Wanted
 from supervisor.pool.worker_events import OnDeath, WorkerEvents
 from supervisor.pool.worker_order import WorkerOrder, WorkerTimes
-from supervisor.settings.config import SupervisorSettings
 from supervisor.settings.env_files import environ_anew
+from supervisor.settings.supervisor import SupervisorSettings
 
 log = structlog.get_logger()
 

@@ -28,7 +28,7 @@ from supervisor.recovery.redis_trouble import said_trouble
 from supervisor.recovery.standstill import Pace, Standstill
 from supervisor.recovery.witness import NoWitness, Witness, open_witness, witness_name
 from supervisor.relay.relay_date import RelayDate
-from supervisor.settings.config import SupervisorSettings
+from supervisor.settings.supervisor import SupervisorSettings
 
 NOTE_SECONDS = 1.0
 FILE = "redis-seen.json"

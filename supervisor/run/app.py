@@ -38,8 +38,8 @@ from supervisor.run.parts import Parts, open_parts
 from supervisor.run.starting import Patience, answered_while_starting
 from supervisor.run.status import StatusDesk
 from supervisor.run.supervisor_control import SupervisorControl
-from supervisor.settings.config import SupervisorSettings
 from supervisor.settings.secrets import Secret, StoreSecretMissing, load_or_make_store_secret, load_store_secret
+from supervisor.settings.supervisor import SupervisorSettings
 
 EXIT_CONFIGURATION = 78
 AT_ONCE_SECONDS = 0.2

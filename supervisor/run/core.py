@@ -73,7 +73,7 @@ from supervisor.relay.own_words import OwnWords
 from supervisor.relay.poll_wish import PollWish
 from supervisor.relay.relay_date import RelayDate
 from supervisor.relay.rest import Rest
-from supervisor.settings.config import SupervisorSettings
+from supervisor.settings.supervisor import SupervisorSettings
 
 log = structlog.get_logger()
 

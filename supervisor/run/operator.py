@@ -10,9 +10,9 @@ import trio
 from host import stacks
 from supervisor.control.control_socket import Answer, Request
 from supervisor.keeper.answering import raw
-from supervisor.pool.autoscale import Bounds
 from supervisor.pool.pool import Pool
 from supervisor.pool.reloading import Reloading
+from supervisor.settings.bounds import Bounds
 
 OBEYED = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGQUIT)
 

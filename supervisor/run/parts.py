@@ -29,7 +29,7 @@ from supervisor.run.core import CoreSettings, MessageCore
 from supervisor.run.readiness import bus_check, prekeys_check, relay_check
 from supervisor.run.starting import Patience
 from supervisor.run.survey import Survey
-from supervisor.settings.config import SupervisorSettings
+from supervisor.settings.supervisor import SupervisorSettings
 
 
 class Parts:

@@ -18,7 +18,7 @@ from supervisor.control.keeper_link import PULSE, PULSE_SECONDS, KeeperLink
 from supervisor.keeper.answering import Stopping, raw
 from supervisor.observe.health import Check, Health
 from supervisor.run.supervisor_control import SupervisorControl
-from supervisor.settings.config import SupervisorSettings
+from supervisor.settings.supervisor import SupervisorSettings
 
 WAITING = "starting: waiting for Redis"
 LEAVE_AFTER_SECONDS = 0.1

@@ -12,9 +12,10 @@ from importlib.metadata import version
 import msgspec
 import trio
 
+from bus.records.presence import Presence
 from bus.steps.last_backup import LastBackup
 from bus.transport.wire import RedisFailed
-from bus.views.overview import Counts, Kind, Overview, Presence, Server
+from bus.views.overview import Counts, Kind, Overview, Server
 from supervisor.observe.health import Check
 from supervisor.observe.metrics import Metrics
 from supervisor.pool.crash_loop import CrashLoopStatus

@@ -8,7 +8,7 @@ import trio
 from supervisor.control.control_socket import Answer, ControlTaken, Request, control_path, listen_control, serve_control
 from supervisor.control.keeper_link import KeeperLink, Question
 from supervisor.keeper.answering import raw
-from supervisor.settings.config import SupervisorSettings
+from supervisor.settings.supervisor import SupervisorSettings
 
 log = structlog.get_logger()
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import trio
 
+from bus.records.presence import Presence
 from bus.steps.store import Store
 from bus.transport.wire import RedisFailed
 from bus.views.backlog import Ages, Backlog, ServerFacts
-from bus.views.overview import Counts, Overview, Presence
+from bus.views.overview import Counts, Overview
 from supervisor.observe import gauges
 from supervisor.observe.gauges import Gauge, Values
 from supervisor.observe.health import Check

@@ -9,23 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bus.settings.reader import Malformed, Setting, SettingsReader, one_of
+from bus.settings.shared import agent_id_of
 from crypto.identity import IdentityKeys
 from crypto.keystore import Keystore
 from supervisor.settings import parsers
-from supervisor.settings.config import (
+from supervisor.settings.keystore_files import KeystoreUnusable, default_keystore, load_keystore
+from supervisor.settings.places import home_of, runtime_dir_of, state_dir_of
+from supervisor.settings.secrets import Secret
+from supervisor.settings.table import (
     BACKUP_PASSPHRASE_FILE,
     ED25519_PRIVATE,
     FSYNC,
     KEYSTORE,
     STORE_KEY,
     X25519_PRIVATE,
-    agent_id_of,
-    home_of,
-    runtime_dir_of,
-    state_dir_of,
 )
-from supervisor.settings.keystore_files import KeystoreUnusable, default_keystore, load_keystore
-from supervisor.settings.secrets import Secret
 
 
 @dataclass(frozen=True)

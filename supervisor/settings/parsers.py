@@ -8,7 +8,7 @@ from nacl.bindings import crypto_sign_seed_keypair
 from bus.settings import shared as shared_settings
 from bus.settings.reader import Malformed, Parser, SettingsReader, base64_bytes, matching, whole_number
 from bus.settings.url_parts import HOST, PORT, TEXT, host_of, is_loopback, port_of
-from supervisor.pool.autoscale import Bounds
+from supervisor.settings.bounds import Bounds
 from supervisor.settings.secrets import Secret
 
 MIB = 1 << 20

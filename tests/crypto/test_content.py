@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from crypto.content import content_id as content_id_of
 from crypto.content import decode_payload, encode_payload, pad, padded_length, read_plaintext, unpad
-from crypto.envelope import Expected, open_ratchet, parse_envelope
-from crypto.errors import BadContent, ForgedContent, Reason
+from crypto.envelope import BadContent, Expected, open_ratchet, parse_envelope
+from crypto.errors import ForgedContent, Reason
 from crypto.primitives import aead_seal
 from crypto.sessions import wrap_key
 from tests.crypto.builders import CONVERSATION, NOW_MS, Peer, reason_of, resign, talking_pair

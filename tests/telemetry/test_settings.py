@@ -20,12 +20,14 @@ from supervisor.cli.worker import worker_environment as alone_environment
 from supervisor.observe.metrics import Metrics
 from supervisor.observe.tracing import MessageTraces, open_traces
 from supervisor.pool.environment import worker_environment
-from supervisor.settings.config import LoneWorkerSettings, SupervisorSettings
+from supervisor.settings.supervisor import SupervisorSettings
+from supervisor.settings.worker import LoneWorkerSettings
 from tests.bus.settings.test_shared_settings import GOOD
 from workers.logs import worker_log
+from workers.open_tracing import open_tracing
 from workers.settings import parse_options
 from workers.settings import read_settings as read_worker_settings
-from workers.tracing import JobTracing, open_tracing
+from workers.tracing import JobTracing
 
 pytestmark = pytest.mark.pure
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import trio
 
+from bus.records.presence import Presence
 from bus.records.records import MOST_DELIVERIES, InboundMessage, Job, Reply
 from bus.steps.job_steps import Emitted, Failed, Finished, Said, Started
 from bus.transport.wire import RedisFailed, RedisRefused, RedisUnavailable
-from bus.views.overview import Presence
 
 
 def job_of(text: str = "hi", *, number: int = 1, attempt: int = 1, deliveries: int = 1, strikes: int = 0) -> Job:

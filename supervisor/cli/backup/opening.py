@@ -11,7 +11,7 @@ from supervisor.backup.counts import BackupCounts
 from supervisor.backup.reading import BackupKey
 from supervisor.backup.settings import BackupSettings
 from supervisor.cli.passphrase import ask_passphrase
-from supervisor.settings.config import BACKUP_IDENTITY_FILE
+from supervisor.settings.table import BACKUP_IDENTITY_FILE
 
 NUMBER_OF = {word: number for number, word in enumerate(WORDS)}
 

@@ -12,15 +12,17 @@ from pathlib import Path
 
 import click
 
+from bus.settings.reader import SettingsError
+from bus.settings.shared import AGENT_ID
 from crypto.keystore import Keystore, encode_keystore, open_backup, seal_backup
 from host.private_files import make_folder, write_new, write_over
 from supervisor.cli.keys.telling import told
 from supervisor.cli.passphrase import ask_passphrase
 from supervisor.keeper.state_directory import make_private, take_lock
-from supervisor.settings.config import AGENT_ID, KEYSTORE, SettingsError
 from supervisor.settings.key_settings import KeySettings, read_private_keys
 from supervisor.settings.keystore_files import BackupContents, decode_contents, encode_contents
 from supervisor.settings.secrets import STORE_SECRET_FILE, StoreSecretDamaged, load_store_secret
+from supervisor.settings.table import KEYSTORE
 
 MOST_BYTES = 1 << 20
 

@@ -6,7 +6,7 @@ import os
 import click
 
 from bus.records.sealing import StoreKeys
-from supervisor.settings.config import BUS_KEY
+from bus.settings.shared import BUS_KEY
 from supervisor.settings.key_settings import KeySettings
 from supervisor.settings.secrets import STORE_SECRET_FILE, load_store_secret
 

@@ -5,14 +5,15 @@ import os
 import click
 
 from bus.settings.reader import SettingsError, SettingsReader
+from bus.settings.shared import AGENT_ID, agent_id_of
 from crypto import strict_base64
 from crypto.identity import IdentityKeys, PublicIdentity
 from crypto.keystore import Keystore, environment_lines, fingerprint_hex, fingerprint_words
 from supervisor.cli.keys.telling import told
-from supervisor.settings.config import AGENT_ID, KEYSTORE, agent_id_of
 from supervisor.settings.key_settings import keystore_path, read_private_keys
 from supervisor.settings.keystore_files import write_keystore
 from supervisor.settings.parsers import absolute_path
+from supervisor.settings.table import KEYSTORE
 
 
 @click.command(short_help="Make the agent's private keys.")

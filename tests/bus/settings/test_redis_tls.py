@@ -16,9 +16,9 @@ from bus.settings.redis_url import parse_redis_url
 from bus.settings.shared import given_redis_url_of, redis_url_of
 from bus.transport.client import open_redis
 from bus.transport.wire import RedisUnavailable
-from supervisor.settings.config import LoneWorkerSettings as AloneSettings
-from supervisor.settings.config import SupervisorSettings
 from supervisor.settings.key_settings import KeySettings
+from supervisor.settings.supervisor import SupervisorSettings
+from supervisor.settings.worker import LoneWorkerSettings as AloneSettings
 from tests.bus.transport.authority import Authority, private
 from tests.redis_server import RedisServer, server_binary
 from tests.supervisor.settings.environment import STORE_KEY, process_environ

@@ -13,8 +13,9 @@ import pytest
 from bus.settings import shared as shared_settings
 from bus.settings.reader import Setting, SettingsError, SettingsReader
 from supervisor.pool.environment import OURS_FOR_WORKERS
-from supervisor.settings.config import ALL_SETTINGS, SupervisorSettings
-from supervisor.settings.config import LoneWorkerSettings as AloneSettings
+from supervisor.settings.supervisor import SupervisorSettings
+from supervisor.settings.table import ALL_SETTINGS
+from supervisor.settings.worker import LoneWorkerSettings as AloneSettings
 from tests.supervisor.relay.test_websocket_tls import certificate
 from workers.settings import WorkerSettings, parse_options, read_settings
 

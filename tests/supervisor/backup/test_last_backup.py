@@ -20,8 +20,8 @@ from supervisor.backup.restoring import Restore, Wishes
 from supervisor.cli.status_page import page
 from supervisor.doctor.backups import look_at_backups
 from supervisor.doctor.findings import Finding
-from supervisor.settings.config import SupervisorSettings
 from supervisor.settings.key_settings import KeySettings
+from supervisor.settings.supervisor import SupervisorSettings
 from tests.redis_server import redis_server, running_redis
 from tests.supervisor.backup.builders import FINGERPRINT, IDENTITY, KEY, KEYSTORE, LOCK, NAMES, SECRET, filled
 from tests.supervisor.cli.keys.running import environ_of, run

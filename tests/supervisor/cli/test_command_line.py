@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from supervisor.cli import COMMANDS, cli
 from supervisor.cli.worker import worker_environment
-from supervisor.settings.config import LoneWorkerSettings
+from supervisor.settings.worker import LoneWorkerSettings
 from tests.supervisor.keeper.running import ROOT
 from tests.supervisor.settings.environment import AGENT_ID, SECRETS, STORE_KEY, TOKEN, agent_environ, process_environ
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import trio
 
 from supervisor.cli import COMMANDS, cli
-from supervisor.settings.config import ALL_SETTINGS
+from supervisor.settings.table import ALL_SETTINGS
 from tests.supervisor.settings.environment import process_environ
 from tests.world import World, world
 

@@ -11,8 +11,8 @@ import pytest
 import redis
 
 from bus.records.keys import Keys
+from bus.records.presence import Presence
 from bus.steps.slots import Holder
-from bus.views.overview import Presence
 from supervisor.doctor.descriptors import look_at_descriptors
 from supervisor.doctor.limits import look_at_limits, span_seconds, unit_of
 from supervisor.doctor.versions import look_at_versions

@@ -10,7 +10,7 @@ from setproctitle import setproctitle
 from supervisor.cli.up import supervisor_command
 from supervisor.keeper.keeper import Timings, run_keeper
 from supervisor.observe.logs import configure_logging
-from supervisor.settings.config import KeeperSettings
+from supervisor.settings.keeper import KeeperSettings
 
 
 def main() -> int:

@@ -12,7 +12,7 @@ import trio
 from supervisor.keeper.keeper import Timings, run_keeper
 from supervisor.keeper.supervision import SupervisorArguments
 from supervisor.observe.logs import configure_logging
-from supervisor.settings.config import KeeperSettings
+from supervisor.settings.keeper import KeeperSettings
 
 PR_SET_CHILD_SUBREAPER = 36
 STUB = Path(__file__).with_name("stub_supervisor.py")

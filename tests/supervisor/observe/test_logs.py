@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from supervisor.observe.logs import configure_logging, wants_json
-from supervisor.settings.config import LogSettings
+from supervisor.settings.keeper import LogSettings
 from supervisor.settings.secrets import Secret
 
 pytestmark = pytest.mark.pure

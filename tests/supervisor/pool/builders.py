@@ -16,11 +16,11 @@ from bus.records.control import FromWorker, Observation
 from bus.records.records import Reply, decode_reply_record, open_reply, pack_job
 from bus.steps.recovery import Reclaim
 from bus.steps.store import Arrival, Source
-from supervisor.pool.autoscale import Bounds
 from supervisor.pool.pool import Pool
 from supervisor.pool.pool_settings import PoolSettings, Waiting, nothing_waits
 from supervisor.pool.process import WorkerExit, WorkerProcess
 from supervisor.pool.worker_order import WorkerOrder, WorkerTimes
+from supervisor.settings.bounds import Bounds
 from tests.bus.builders import AGENT, BUS_KEY, PEER, Bus, arrival_of, message_of
 
 PATIENT = WorkerTimes(load_seconds=60, silence_seconds=60, dump_seconds=0.3, terminate_seconds=0.5)

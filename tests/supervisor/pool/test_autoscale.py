@@ -2,7 +2,8 @@
 
 import pytest
 
-from supervisor.pool.autoscale import Autoscale, AutoscaleTimes, Bounds, Load
+from supervisor.pool.autoscale import Autoscale, AutoscaleTimes, Load
+from supervisor.settings.bounds import Bounds
 
 pytestmark = pytest.mark.pure
 

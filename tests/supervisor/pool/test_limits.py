@@ -4,7 +4,8 @@ import pytest
 
 from bus.records.control import Heartbeat
 from supervisor.pool.crash_loop import CrashLoop, CrashLoopLimits, Death
-from supervisor.pool.recycling import SPREAD, RecycleLimits, Worn
+from supervisor.pool.recycling import SPREAD, Worn, drawn_limits, is_too_large, worn_out
+from supervisor.settings.recycle_limits import RecycleLimits
 
 pytestmark = pytest.mark.pure
 
@@ -31,20 +32,20 @@ def beat(*, done: int = 0, failed: int = 0, size: int = 0) -> Heartbeat:
 def test_a_worker_is_worn_by_its_jobs_its_age_or_its_size_and_not_within_its_rest(
     found: Heartbeat, age_seconds: float, worn: Worn | None
 ) -> None:
-    assert LIMITS.worn(found, age_seconds) is worn
-    assert RecycleLimits().worn(found, 10_000.0) is None, "0 is no limit"
+    assert worn_out(LIMITS, found, age_seconds) is worn
+    assert worn_out(RecycleLimits(), found, 10_000.0) is None, "0 is no limit"
 
 
 def test_over_the_hard_limit_a_worker_is_too_large_at_any_age() -> None:
-    assert [LIMITS.is_too_large(beat(size=size)) for size in (2000, 2001)] == [False, True]
-    assert not RecycleLimits().is_too_large(beat(size=1 << 40))
+    assert [is_too_large(LIMITS, beat(size=size)) for size in (2000, 2001)] == [False, True]
+    assert not is_too_large(RecycleLimits(), beat(size=1 << 40))
 
 
 def test_workers_started_together_are_not_worn_together_and_the_hard_limit_is_the_owners() -> None:
-    drawn = LIMITS.drawn(lambda low, _high: low)
+    drawn = drawn_limits(LIMITS, lambda low, _high: low)
     assert (drawn.jobs, drawn.age_seconds, drawn.soft_bytes) == (8, 100.0 * (1 - SPREAD), 800)
     assert (drawn.hard_bytes, drawn.rest_seconds) == (2000, 30.0)
-    assert RecycleLimits(jobs=1).drawn(lambda low, _high: low).jobs == 1
+    assert drawn_limits(RecycleLimits(jobs=1), lambda low, _high: low).jobs == 1
 
 
 def begins(limits: CrashLoopLimits, *deaths_at: float) -> list[bool]:

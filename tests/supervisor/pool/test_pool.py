@@ -13,14 +13,15 @@ import trio.testing
 
 from bus.records.control import HEARTBEAT_SECONDS
 from supervisor.observe.metrics import Metrics
-from supervisor.pool.autoscale import AutoscaleTimes, Bounds
+from supervisor.pool.autoscale import AutoscaleTimes
 from supervisor.pool.crash_loop import CrashLoopLimits
 from supervisor.pool.pool_settings import HandlerUnusable, PoolSettings
 from supervisor.pool.process import Stage, WorkerProcess
-from supervisor.pool.recycling import RecycleLimits
 from supervisor.pool.worker_order import WorkerTimes
 from supervisor.pool.workforce import Workforce
 from supervisor.run.survey import Survey
+from supervisor.settings.bounds import Bounds
+from supervisor.settings.recycle_limits import RecycleLimits
 from tests.bus.builders import open_bus
 from tests.redis_server import redis_server
 from tests.supervisor.pool.builders import (

@@ -15,12 +15,13 @@ import trio.testing
 from bus.records.control import Heartbeat
 from bus.settings.reader import SettingsError
 from host.children import RestartBackoff
-from supervisor.pool.autoscale import Bounds
 from supervisor.pool.places import Place
 from supervisor.pool.process import ExitReason, Stage
-from supervisor.pool.recycling import RecycleLimits, Worn
+from supervisor.pool.recycling import Worn, drawn_limits, worn_out
 from supervisor.pool.reloading import Reloading, Wanted
 from supervisor.pool.worker_order import WorkerOrder
+from supervisor.settings.bounds import Bounds
+from supervisor.settings.recycle_limits import RecycleLimits
 from tests.bus.builders import Bus, open_bus
 from tests.redis_server import redis_server
 from tests.supervisor.pool.builders import WITHIN_SECONDS, PoolRun, ask, order_of, running_pool, text_answer, until
@@ -99,22 +100,22 @@ async def test_a_worker_that_leaks_over_the_hard_limit_is_killed_and_its_job_goe
 @pytest.mark.pure
 def test_workers_started_together_do_not_go_together() -> None:
     limits = RecycleLimits(jobs=1000, age_seconds=1000, soft_bytes=1000, hard_bytes=1000)
-    drawn = [limits.drawn() for _ in range(200)]
+    drawn = [drawn_limits(limits) for _ in range(200)]
     assert len({one.jobs for one in drawn}) > 20
     assert all(800 <= one.jobs <= 1000 and 800 <= one.age_seconds <= 1000 for one in drawn)
     assert {one.hard_bytes for one in drawn} == {1000}
-    assert limits.drawn(lambda _low, high: high) == limits
+    assert drawn_limits(limits, lambda _low, high: high) == limits
 
 
 @pytest.mark.pure
 def test_memory_is_what_is_held_now_and_a_young_worker_is_never_worn() -> None:
     limits = RecycleLimits(jobs=10, age_seconds=100, soft_bytes=50)
     beat = Heartbeat(loop_lag_ms=0, running=(), rss_bytes=60, jobs_done=8, jobs_failed=2)
-    assert limits.worn(beat, 29) is None
-    assert limits.worn(beat, 31) is Worn.MEMORY
+    assert worn_out(limits, beat, 29) is None
+    assert worn_out(limits, beat, 31) is Worn.MEMORY
     smaller = Heartbeat(loop_lag_ms=0, running=(), rss_bytes=40, jobs_done=8, jobs_failed=2)
-    assert limits.worn(smaller, 31) is Worn.JOBS
-    assert RecycleLimits().worn(beat, 1e9) is None
+    assert worn_out(limits, smaller, 31) is Worn.JOBS
+    assert worn_out(RecycleLimits(), beat, 1e9) is None
 
 
 def write_handler(directory: Path, word: str) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 import trio
 
 from bus.views.overview import Overview
-from supervisor.pool.autoscale import AutoscaleTimes, Bounds
+from supervisor.pool.autoscale import AutoscaleTimes
 from supervisor.pool.process import ExitReason
+from supervisor.settings.bounds import Bounds
 from tests.bus.builders import open_bus
 from tests.redis_server import redis_server
 from tests.supervisor.pool.builders import WITHIN_SECONDS, ask, order_of, running_pool, text_answer, until

@@ -10,7 +10,7 @@ from host import boot
 from supervisor.recovery import witness
 from supervisor.recovery.time_guard import FILE
 from supervisor.recovery.witness import MOST_SUPERVISORS, NoWitness, Testimony, Witness, open_witness, witness_name
-from supervisor.settings.config import memory_places_of
+from supervisor.settings.places import memory_places_of
 from tests.memory import MEMORY, own_memory
 from tests.redis_server import RedisServer, running_redis
 from tests.supervisor.builders import Core, open_core, reply_to_next, sending

@@ -8,8 +8,8 @@ from bus.transport.client import open_redis
 from bus.transport.wire import RedisFailed
 from supervisor.keeper.state_directory import make_private
 from supervisor.run.app import _open_store
-from supervisor.settings.config import SupervisorSettings
 from supervisor.settings.secrets import STORE_SECRET_FILE, StoreSecretMissing, load_store_secret
+from supervisor.settings.supervisor import SupervisorSettings
 from tests.redis_server import redis_server
 from tests.supervisor.cli.keys.running import environ_of, look, make_store, run
 from tests.supervisor.settings.environment import process_environ

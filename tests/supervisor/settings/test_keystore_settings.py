@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from bus.settings.reader import SettingsError
 from crypto.identity import IdentityKeys
 from crypto.keystore import Keystore, KeystoreError, encode_keystore
-from supervisor.settings.config import KeeperSettings, SettingsError, SupervisorSettings
+from supervisor.settings.keeper import KeeperSettings
 from supervisor.settings.keystore_files import BackupContents, decode_contents, encode_contents, write_keystore
 from supervisor.settings.secrets import Secret
+from supervisor.settings.supervisor import SupervisorSettings
 from tests.supervisor.settings.environment import AGENT_ID, ED25519_PRIVATE, agent_environ
 
 pytestmark = pytest.mark.pure

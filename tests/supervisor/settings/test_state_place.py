@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from bus.settings.reader import SettingsError
 from supervisor.keeper import keeper
 from supervisor.keeper.state_directory import make_private, take_lock
-from supervisor.settings.config import KeeperSettings, SettingsError
+from supervisor.settings.keeper import KeeperSettings
 from supervisor.settings.state_place import OWN_FOLDER, state_place
 from tests.other_user import USER, as_root, reachable
 from tests.supervisor.settings.environment import process_environ

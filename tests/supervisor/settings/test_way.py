@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bus.settings.reader import Malformed
-from supervisor.settings.config import SettingsError, SupervisorSettings
+from bus.settings.reader import Malformed, SettingsError
+from supervisor.settings.supervisor import SupervisorSettings
 from supervisor.settings.way import is_exempt, parse_proxy
 from tests.supervisor.relay.test_websocket_tls import certificate
 from tests.supervisor.settings.environment import agent_environ

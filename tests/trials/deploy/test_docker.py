@@ -8,7 +8,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own
 
 from supervisor.keeper.keeper import Timings
-from supervisor.settings.config import ALL_SETTINGS, DRAIN_SECONDS
+from supervisor.settings.table import ALL_SETTINGS, DRAIN_SECONDS
 
 pytestmark = pytest.mark.pure
 

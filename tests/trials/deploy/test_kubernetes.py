@@ -14,7 +14,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own
 
 from supervisor.run.drain import LEAST_SHARE
-from supervisor.settings.config import ALL_SETTINGS, DRAIN_SECONDS
+from supervisor.settings.table import ALL_SETTINGS, DRAIN_SECONDS
 
 pytestmark = pytest.mark.pure
 

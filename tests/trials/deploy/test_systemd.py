@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.keeper.keeper import Timings
-from supervisor.settings.config import DRAIN_SECONDS
+from supervisor.settings.table import DRAIN_SECONDS
 
 pytestmark = pytest.mark.pure
 
