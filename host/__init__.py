@@ -1,1 +1,1 @@
-"""What is about the machine and not about the bus: processes, files, sockets, memory. Imports nothing of ours."""
+"""The machine and not the bus: processes, files, sockets, memory. Imports nothing of ours."""

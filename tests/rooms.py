@@ -1,4 +1,4 @@
-"""The rooms of the product, from the top down: a room imports only rooms that stand below it. docs/design.md shows this table.
+"""The rooms of the product, from the top down: a room imports only rooms that stand below it. docs/design.md shows them.
 
 What a room may not import although it stands below is in `NEVER`; an import inside a function is in `DEFERRED` with its reason.
 """
@@ -7,34 +7,35 @@ from __future__ import annotations
 
 from typing import Final
 
-ROOMS: Final[dict[str, str]] = {
-    "supervisor.cli": "an operator's words; nothing is decided here",
-    "supervisor.doctor": "what could be wrong with an installation, each thing looked at by itself",
-    "supervisor.backup": "an agent's whole state in one file, and back",
-    "supervisor.store": "how a command reaches the store, and changes its secret",
-    "supervisor.run": "puts one supervisor together and takes it apart",
-    "supervisor.inbound": "frame → job, or quarantine",
-    "supervisor.outbound": "reply → acknowledgement",
-    "supervisor.peers": "who somebody is, and under which keys",
-    "supervisor.recovery": "what happened to Redis and to time meanwhile",
-    "sandbox": "a relay and people, for trying an agent without the platform",
-    "supervisor.relay": "the wire and nothing else",
-    "supervisor.pool": "keeps workers alive; knows no message",
-    "supervisor.keeper": "the process that knows no key",
-    "supervisor.observe": "what can be seen from outside",
-    "supervisor.control": "the two small protocols between processes",
-    "supervisor.settings": "every setting, once",
-    "workers": "runs the owner's code; the API that it is written against",
-    "bus.whole": "the whole store at once: re-sealed, saved, restored",
-    "bus.views": "what stands in Redis, in numbers and lines",
-    "bus.steps": "each step of a message as one typed operation over one script",
-    "bus.transport": "commands and streams to and from Redis",
-    "bus.telemetry": "traces and metrics on their way out of a process",
-    "bus.settings": "how a setting is found and checked, and those that supervisor and worker share",
-    "bus.records": "what lies in Redis: keys, records, sealing",
-    "crypto": "the six layers; values in, values out",
-    "host": "the machine: processes, files, sockets, memory",
-}
+ROOMS: Final = (
+    "supervisor.cli",
+    "supervisor.doctor",
+    "supervisor.backup",
+    "supervisor.store",
+    "supervisor.run",
+    "supervisor.inbound",
+    "supervisor.outbound",
+    "supervisor.peers",
+    "supervisor.recovery",
+    "sandbox",
+    "supervisor.relay",
+    "supervisor.pool",
+    "supervisor.keeper",
+    "supervisor.observe",
+    "supervisor.control",
+    "supervisor.settings",
+    "workers",
+    "bus.whole",
+    "bus.views",
+    "bus.steps",
+    "bus.transport",
+    "bus.telemetry",
+    "bus.settings",
+    "bus.records",
+    "crypto",
+    "host",
+)
+"""The rule of each is the first line of its `__init__.py`."""
 
 KEYS: Final = (
     "crypto",

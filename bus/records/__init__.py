@@ -1,0 +1,1 @@
+"""What lies in Redis: the names of keys, records with their versions, sealing."""

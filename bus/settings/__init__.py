@@ -1,0 +1,1 @@
+"""How a setting is found and checked, and those that supervisor and workers share."""

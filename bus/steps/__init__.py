@@ -1,0 +1,1 @@
+"""Each step of a message as one typed operation over one script."""

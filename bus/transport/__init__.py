@@ -1,0 +1,1 @@
+"""Commands and streams to and from Redis, wherever it is."""

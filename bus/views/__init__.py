@@ -1,0 +1,1 @@
+"""What stands in Redis, in numbers and lines; only reads."""

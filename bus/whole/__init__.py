@@ -1,0 +1,1 @@
+"""The whole store at once: sealed anew, saved, restored."""
