@@ -1,10 +1,8 @@
-"""What happens to a committed record until the relay has acknowledged it (DESIGN rules 12 and 13).
+"""Confirms, postpones, drops or resends a committed record until the relay has acknowledged it (DESIGN rules 12 and 13).
 
 Acknowledgements may arrive at any connection of the agent. A record without one is sent again after 10 s, or at once on a new
 connection when its sender was this process before, or a process that is gone: the same bytes.
 """
-
-import re
 
 import msgspec
 import structlog
@@ -18,23 +16,33 @@ from bus.transport.wire import MENDABLE, RedisFailed
 from host.instance import Instance
 from supervisor.observe.metrics import Metrics
 from supervisor.observe.tracing import MessageTraces
-from supervisor.outbound.sent_times import SentTimes
+from supervisor.outbound.decisions import is_temporary, refusal_code
+from supervisor.outbound.sender import Sender
 from supervisor.outbound.streams import Streams
 from supervisor.relay.connection import Connection, NotConnected
 from supervisor.relay.frames import MessageAck, MessageError, StreamAbort
-from supervisor.relay.payloads import resend_frame
 from supervisor.relay.rest import bounded_seconds
 
 SCAN_SECONDS = 1.0
-REFUSED_AGAIN_SECONDS = 5.0
-QUEUE_LENGTH = 1000
-REDIS_RETRY_SECONDS = 0.2
-MOST_AT_ONCE = 64  # acknowledgements being confirmed; those of one conversation come one at a time anyhow
-SETTLE_SECONDS = 2.0
-MOST_CODE_CHARS = 64
+"""Between two looks for records that are due: a resend comes at most this much later than its 10 s."""
 
-# The relay's word goes into logs, dead letters and the ledger of messages.
-_OTHER_THAN_A_CODE = re.compile(r"[^A-Za-z0-9_.-]")
+REFUSED_AGAIN_SECONDS = 5.0
+"""Until a message that was refused for now is sent again, unless the relay names a time."""
+
+QUEUE_LENGTH = 1000
+"""Answers of the relay that wait at most, of half a KiB each. What is passed over comes again with the resend."""
+
+REDIS_RETRY_SECONDS = 0.2
+"""Between two tries to note an answer while Redis is away: its conversation stands still until then."""
+
+MOST_AT_ONCE = 64
+"""Answers being noted at once; those of one conversation come one at a time anyhow, since it has one message unconfirmed."""
+
+SETTLE_SECONDS = 2.0
+"""A pushed message waits at most so long for our acknowledgement before it: then it is out of sequence, and comes with a poll."""
+
+MOST_CODE_CHARS = 64
+"""What is kept of a refusal's code: it goes into a dead letter and into the log."""
 
 log = structlog.get_logger()
 
@@ -48,14 +56,14 @@ class Delivery:
         connection: Connection,
         instance: Instance,
         *,
-        sent_times: SentTimes,
+        sender: Sender,
         streams: Streams,
         metrics: Metrics,
     ) -> None:
         self._outbox = outbox
         self._connection = connection
         self._instance = instance
-        self._sent_times = sent_times
+        self._sender = sender
         self._streams = streams
         self._metrics = metrics
         self.traces = MessageTraces()
@@ -66,7 +74,7 @@ class Delivery:
         self._unsettled: dict[str, trio.Event] = {}
 
     def heard(self, answer: MessageAck | MessageError) -> None:
-        """An answer of the relay. One too many is passed over: the resend brings it again."""
+        """Called with each answer of the relay to a message. One too many is passed over: the resend brings it again."""
         if self._waiting >= QUEUE_LENGTH:
             self._metrics.frames_dropped.labels("ack_overflow").inc()
             return
@@ -82,9 +90,9 @@ class Delivery:
             self._unsettled.setdefault(conversation, trio.Event())
 
     async def settled(self, conversation_id: str) -> None:
-        """Returns when what the relay has said of our last message there is confirmed, or cannot be for now.
+        """Waits until the relay's answer to our last message in the conversation is noted in Redis, at most SETTLE_SECONDS.
 
-        The next message of a person who answers at once is in sequence only after it (DESIGN rule 1).
+        Only then is the next message of a person who answers at once in sequence (DESIGN rule 1).
         """
         unsettled = self._unsettled.get(conversation_id)
         if unsettled is not None:
@@ -92,7 +100,7 @@ class Delivery:
                 await unsettled.wait()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Notes answers and sends again what has none, until cancelled."""
         async with trio.open_nursery() as nursery:
             early, self._early = self._early, []
             for answer in early:
@@ -107,7 +115,7 @@ class Delivery:
     async def _settle(self, answer: MessageAck | MessageError) -> None:
         await acquire(self._slots)
         conversation = self._outbox.own_conversation_of(answer.client_message_id)
-        sent_ms = self._sent_times.take(answer.client_message_id)
+        sent_ms = self._sender.take_time(answer.client_message_id)
         try:
             while True:
                 if await self._take_note(answer, sent_ms):
@@ -120,7 +128,7 @@ class Delivery:
                 self._unsettled.pop(conversation).set()
 
     async def _take_note(self, answer: MessageAck | MessageError, sent_ms: int | None) -> bool:
-        """False while Redis is away: the answer is kept, or its conversation would wait for the resend's."""
+        """Notes an answer in Redis. False while Redis is away: the answer is kept, or its conversation would wait for the resend."""
         try:
             await (self._confirm(answer, sent_ms) if isinstance(answer, MessageAck) else self._refused(answer))
         except MENDABLE as error:
@@ -148,8 +156,8 @@ class Delivery:
         conversation = await self._outbox.conversation_of(refusal.client_message_id)
         if conversation is None:
             return
-        code = _OTHER_THAN_A_CODE.sub("_", refusal.code)
-        if _is_temporary(code):
+        code = refusal_code(refusal.code)
+        if is_temporary(code):
             after = bounded_seconds(refusal.retry_after) or REFUSED_AGAIN_SECONDS
             await self._outbox.postpone(conversation, refusal.client_message_id, int(after * 1000))
             log.warning("message: refused for now", conversation_id=conversation, code=code, again_in_seconds=after)
@@ -178,7 +186,7 @@ class Delivery:
             await trio.sleep(SCAN_SECONDS)
 
     async def _leave_in_doubt(self) -> None:
-        """What went out over a connection that may be dead is sent by another; the relay knows a repeat by its id."""
+        """Whenever the connection is doubted, offers what went out over it to other supervisors; the relay knows a repeat by its id."""
         while True:
             await self._connection.wait_doubted()
             try:
@@ -190,14 +198,14 @@ class Delivery:
             await self._connection.wait_connected()
 
     async def _resend_orphans(self) -> None:
-        """At once: what this process sent over an earlier connection, or a process that is gone."""
+        """Sends again at once what this process sent over an earlier connection, or a process that is gone."""
         for conversation in await self._outbox.all():
             holder = await self._outbox.holder_of(conversation)
             if holder is not None and (holder == self._outbox.consumer or self._instance.knows_dead(holder)):
                 await self._resend_one(conversation, holder)
 
     async def _end_orphaned_streams(self) -> None:
-        """A stream whose connection or supervisor is gone is shown no further; its text comes as a plain message (rule 15)."""
+        """Ends each stream whose connection or supervisor is gone, and tells the relay; its text comes as a plain message (rule 15)."""
         for conversation, stream in (await self._outbox.open_streams()).items():
             stream_id, _, holder = stream.partition(" ")
             if holder == self._outbox.consumer:
@@ -215,12 +223,4 @@ class Delivery:
             return
         if record is not None:
             self._metrics.resent.inc()
-            self._sent_times.note(record.client_message_id)
-            await self._connection.send(resend_frame(record))
-
-
-def _is_temporary(code: str) -> bool:
-    """429 and 5xx by number or by name; anything else is final."""
-    return code in ("rate_limited", "too_many_requests", "internal_error", "unavailable", "429") or (
-        len(code) == 3 and code.startswith("5")
-    )
+            await self._sender.resend(record)

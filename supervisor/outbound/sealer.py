@@ -1,7 +1,7 @@
-"""Encrypts one payload for every device of a person, with the sessions as they stand, or once for a group under its key.
+"""Encrypts one payload for every device of a person, or once for a group under its key, and returns what the commit needs.
 
-Hands over what the commit needs. The caller holds the locks of the records from reading to commit. A device without a usable key is left out and counted;
-a person without any is an error.
+The caller holds the locks of the sessions' records from reading to commit. A device without a usable key is left out and counted; a person
+without any is an error.
 """
 
 import os
@@ -10,8 +10,7 @@ from contextlib import AbstractAsyncContextManager
 
 import msgspec
 
-from bus.records.records import Payload
-from bus.steps.store import SessionWrite, now_ms
+from bus.steps.store import now_ms
 from bus.steps.write_count import WriteCount
 from crypto.envelope import seal_ratchet
 from crypto.errors import CannotSend, TooLarge, Unreadable
@@ -22,9 +21,9 @@ from crypto.records import DeviceRecord
 from crypto.renewal import has_open_offer, known_bundle, needs_bundle, session_was_offered
 from crypto.sessions import of_pair, ping_due, start_session
 from supervisor.observe.metrics import Metrics
+from supervisor.outbound.outgoing import Addressed, Recipient, SealedFor
 from supervisor.peers.owners import Owner, Owners
 from supervisor.peers.sessions import Loaded, Peer, Sessions
-from supervisor.relay.own_words import RENEWED, system_event
 from supervisor.relay.rest import RestFailed
 
 
@@ -37,49 +36,13 @@ class CannotSeal(Exception):
 
 
 class OfferFirst(Exception):
-    """Redis went back: a device has only sessions that are not sent with any more. Their successor is offered in a message of its own
-    before the reply, which the relay may pass over as one that it has had (PROTOCOL §5.4).
+    """A device has only sessions that are not sent with any more, since Redis went back. New ones are offered in a message of their own
+    before the reply: the relay may pass over the reply itself as one that it has had (PROTOCOL §5.4).
     """
 
 
 class EpochRaised(Exception):
-    """Redis went back a moment ago: sessions that could be sent with no longer can, and nobody has asked for bundles in their place."""
-
-
-class SealedFor(msgspec.Struct, frozen=True):
-    """One envelope, the records that making it moved, the same sealed for its commit, and the epoch they are of."""
-
-    encrypted_payload: str
-    moved: list[DeviceRecord]
-    writes: list[SessionWrite]
-    epoch: int
-
-    def __repr__(self) -> str:
-        return f"SealedFor({len(self.moved)} devices)"
-
-
-class Addressed(msgspec.Struct, frozen=True):
-    """A payload and where it goes: to a person's devices, or to a group under its highest key."""
-
-    recipient: Owner | GroupKeys
-    conversation_id: str
-    conversation_type: str
-    client_message_id: str
-    payload: Payload
-    new_session_with: str | None = None
-
-    def __repr__(self) -> str:
-        return f"Addressed(conversation_id={self.conversation_id!r}, client_message_id={self.client_message_id!r}, …)"
-
-    @property
-    def is_offer(self) -> bool:
-        """Whether it opens sessions and says nothing else."""
-        return system_event(self.payload) == RENEWED
-
-    @property
-    def recipient_id(self) -> str:
-        """What stands in the envelope's `to`."""
-        return self.recipient.group_id if isinstance(self.recipient, GroupKeys) else self.recipient.owner_id
+    """The epoch was raised while a reply was prepared: its sessions are no longer sent with, and bundles for new ones were not fetched."""
 
 
 class Sealer:
@@ -95,18 +58,18 @@ class Sealer:
         self._write_count = write_count
 
     def locked(self, peers: list[Peer]) -> AbstractAsyncContextManager[None]:
-        """Hold the records of these devices from reading to commit."""
+        """Returns a lock on the records of these devices, to be held from reading to commit."""
         return self._sessions.locked(peers)
 
-    async def peers(self, recipient: Owner | GroupKeys) -> list[Peer]:
-        """The devices to encrypt for; none for a group, whose messages move no session."""
+    async def peers(self, recipient: Recipient) -> list[Peer]:
+        """Returns the devices to encrypt for; none for a group, whose messages move no session."""
         if isinstance(recipient, GroupKeys):
             return []
         owner = recipient
         return [(owner.owner_id, device_id) for device_id in await self._owners.devices(owner)]
 
-    def now_listed(self, recipient: Owner | GroupKeys, peers: list[Peer]) -> list[Peer]:
-        """The devices to encrypt for after their bundles were fetched; one that was listed before (`peers`) and is not now is counted."""
+    def now_listed(self, recipient: Recipient, peers: list[Peer]) -> list[Peer]:
+        """Returns the devices to encrypt for after bundles were fetched. Counts those that were listed before (`peers`) and are not now."""
         if isinstance(recipient, GroupKeys):
             return []
         listed = [(recipient.owner_id, device_id) for device_id in recipient.grant.devices]
@@ -115,11 +78,11 @@ class Sealer:
 
     @property
     def epoch(self) -> int:
-        """Of the sessions that may be sent with; it is raised when Redis went back."""
+        """Epoch of the sessions that may be sent with; it is raised when Redis went back."""
         return self._write_count.epoch
 
     async def missing(self, to: Addressed, peers: list[Peer]) -> dict[str, Bundle] | None:
-        """Bundles of the owner's devices, fetched when one of them needs a session that what we know of it cannot begin; else None.
+        """Returns the bundles of the owner's devices if one needs a new session that cannot begin with what is known of it, else None.
 
         Raises OfferFirst; RestFailed where there is nothing to go on with.
         """
@@ -155,11 +118,11 @@ class Sealer:
             return {}  # the sessions that there are will do, if there is one
 
     async def bundles(self, to: Addressed) -> dict[str, Bundle]:
-        """Of all devices of the owner; none for a group."""
+        """Fetches the bundles of all devices of the owner; none for a group. Raises RestFailed."""
         return {} if isinstance(to.recipient, GroupKeys) else await self._owners.bundles(to.recipient)
 
     async def seal(self, to: Addressed, peers: list[Peer], bundles: Mapping[str, Bundle]) -> SealedFor:
-        """Encrypt; the caller holds the peers' locks. Raises CannotSeal."""
+        """Encrypts for these devices, or for the group. The caller holds the peers' locks. Raises CannotSeal."""
         try:
             if isinstance(to.recipient, GroupKeys):
                 return self._seal_for_group(to, to.recipient)
@@ -219,21 +182,13 @@ class Sealer:
             raise CannotSeal("payload_without_json_form") from None
         return SealedFor(sealed, [], [], self._write_count.epoch)
 
-    def unanswered(self, sealed: SealedFor) -> int:
-        """How many messages went to a device without an answer, when it is time to ask for one; else 0."""
-        for record in sealed.moved:
-            session = record.current
-            if session is not None and ping_due(record):
-                return session.ratchet.send_count
-        return 0
-
     def committed(self, sealed: SealedFor) -> None:
-        """The commit has happened."""
+        """Called after the commit: the sessions are remembered as they stand in Redis now."""
         for write, record in zip(sealed.writes, sealed.moved, strict=True):
             self._sessions.committed(write, record)
 
     def _goes_on(self, record: DeviceRecord, to: Addressed, device_id: str, now: int) -> bool:
-        """Whether the device gets this in a session that there is; an offer goes into one that is open already."""
+        """Whether the device gets this in a session that there is. An offer goes into one that is open already, if there is one."""
         epoch = self._write_count.epoch
         if device_id == to.new_session_with:
             return has_open_offer(record, epoch=epoch, now_ms=now)
@@ -242,7 +197,7 @@ class Sealer:
     def _sendable(
         self, record: DeviceRecord, to: Addressed, owner: Owner, device_id: str, fetched: Bundle | None
     ) -> DeviceRecord | None:
-        """The record with a session to send on; None where none can be begun.
+        """Returns the record with a session to send on; None if none can be begun.
 
         A session that follows others names no one-time prekey: what was handed out last may be gone at the device.
         """
@@ -262,5 +217,14 @@ class Sealer:
 
 
 def _known(record: DeviceRecord, owner: Owner, device_id: str, now: int) -> Bundle | None:
-    """What a session with the device can begin with without asking the relay."""
+    """Returns the bundle with which a session with the device can begin without asking the relay; None if it has to be asked."""
     return None if needs_bundle(record, now) else known_bundle(record, owner.owner_id, device_id)
+
+
+def unanswered(sealed: SealedFor) -> int:
+    """Returns how many messages went to a device without an answer if it is time to ask for one, else 0."""
+    for record in sealed.moved:
+        session = record.current
+        if session is not None and ping_due(record):
+            return session.ratchet.send_count
+    return 0

@@ -1,7 +1,7 @@
-"""Streamed answers while they grow (PROTOCOL §5.8, DESIGN rule 15): best effort. What counts is the message at the end.
+"""Shows streamed answers while they grow (PROTOCOL §5.8, DESIGN rule 15): best effort, since the message at the end has the whole text.
 
-A stream belongs to the connection that sent `stream.start`; its key lives here, in memory, and ends with it. Deltas come over
-the live channel and may overtake the start: they wait for it a moment.
+A stream belongs to the connection that sent `stream.start`. Its key lives here, in memory, and ends with it. Deltas come over the live
+channel and may overtake the start: they wait for it a moment.
 """
 
 import os
@@ -27,11 +27,23 @@ from supervisor.relay.connection import Connection, NotConnected
 from supervisor.relay.frames import Frame, StreamAbort, StreamDelta, TypingStart, TypingStop
 
 MOST_WAITING = 500
-MOST_WAITING_BYTES = 4 << 20  # a delta is at most 100,000 characters; most are a few words
+"""Messages of the live channel that wait at most: more come only if the relay is slower than the workers, and then most are stale."""
+
+MOST_WAITING_BYTES = 4 << 20
+"""Bytes of what waits. A delta is at most 100,000 characters; most are a few words."""
+
 MOST_STREAM_SECONDS = 300.0
+"""After so long a stream is shown no further: its job was given up, or its text comes whole."""
+
 EARLY_SECONDS = 5.0
-MOST_EARLY_DELTAS = 200  # of one stream
-MOST_EARLY_CHARACTERS = 1_000_000  # of all streams
+"""So long deltas wait for their stream's start, which goes through Redis and a commit."""
+
+MOST_EARLY_DELTAS = 200
+"""Of one stream: five seconds' worth of them, merged for 200 ms each, eight times over."""
+
+MOST_EARLY_CHARACTERS = 1_000_000
+"""Of all streams together, at most 4 MB."""
+
 MOST_EARLY_STREAMS = 200
 """Most of them are other supervisors' streams: every supervisor hears every delta, and one of them sends it."""
 
@@ -65,7 +77,7 @@ class LiveStream:
 
 
 class Streams:
-    """The streams of one supervisor, and what goes over the live channel."""
+    """Shows the streams that one supervisor has started, and passes on typing."""
 
     def __init__(
         self,
@@ -93,7 +105,7 @@ class Streams:
         self._send, self._receive = trio.open_memory_channel[bytes](MOST_WAITING)
 
     def heard(self, packed: bytes) -> None:
-        """A message of the live channel; too many at once are passed over."""
+        """Called with each message of the live channel. Too many at once are passed over and counted."""
         has_room = self._waiting_bytes + len(packed) <= MOST_WAITING_BYTES
         try:
             if has_room:
@@ -105,7 +117,7 @@ class Streams:
             self._metrics.frames_dropped.labels("live_overflow").inc()
 
     async def run(self) -> None:
-        """Pass on what is heard until cancelled."""
+        """Passes on what is heard, until cancelled."""
         async for packed in self._receive:
             self._waiting_bytes -= len(packed)
             try:
@@ -123,24 +135,24 @@ class Streams:
                     await self._grow(live)
 
     def _pass_over(self, reason: str) -> None:
-        """What a worker of a later release says, or a stranger: said once for each reason."""
+        """Counts what a worker of a later release says, or a stranger; logs each reason once."""
         self._metrics.frames_dropped.labels("live_unreadable").inc()
         if reason not in self._said and len(self._said) < MOST_TAGS_SAID:
             self._said.add(reason)
             log.warning("live: not readable, passed over", reason=reason)
 
     def expect(self, stream_id: str) -> None:
-        """It is about to stand in Redis, and its start to go over the present connection."""
+        """Called before a stream's beginning is committed: it belongs to the present connection, and is no orphan."""
         now = trio.current_time()
         self._expected = {one: kept for one, kept in self._expected.items() if self._is_present(*kept)}
         self._expected[stream_id] = (self._connection.number, now)
 
     def is_of_present_connection(self, stream_id: str) -> bool:
-        """Whether it was begun here, on the connection that there is, and not too long ago."""
+        """Whether the stream was begun here, on the connection that there is, and not too long ago."""
         return stream_id in self._expected and self._is_present(*self._expected[stream_id])
 
     async def begin(self, stream: LiveStream, start: Frame) -> bool:
-        """Send `start`, then what came early; an older stream of the conversation is over. False: there is no connection."""
+        """Aborts an older stream of the conversation, sends `start`, then the deltas that came early. False without a connection."""
         self.expect(stream.stream_id)
         await acquire(self._order)
         try:
@@ -159,8 +171,9 @@ class Streams:
             self._order.release()
 
     async def end(self, conversation_id: str, answer: tuple[str, str], stream_id: str | None) -> bool:
-        """The whole text goes now. True: as its stream's end. False: as a plain message; a stream that a first run of the
-        job had begun for it is aborted. Its start, and what has been heard of it, goes first.
+        """Ends what is shown of an answer before its whole text goes out. True if that goes as its stream's end, False if as a plain message.
+
+        Waits until the stream's start and what was heard of it have gone. A stream that a first run of the job began is aborted.
         """
         if not self._shows(conversation_id, answer):
             return False
@@ -180,7 +193,7 @@ class Streams:
         return self._is_alive(stream)
 
     async def abort(self, conversation_id: str) -> None:
-        """A stream that was begun and will not be ended as one."""
+        """Ends the conversation's stream, if one is shown, without its text, and tells the relay. The caller holds the order."""
         stream = self._by_conversation.pop(conversation_id, None)
         if stream is None:
             return
@@ -192,7 +205,7 @@ class Streams:
             await self._try_send(StreamAbort(stream.stream_id, conversation_id))
 
     async def job_lost(self, conversation_id: str) -> None:
-        """Its job has lost its worker: what was shown is over, whichever supervisor showed it."""
+        """Called when a job has lost its worker: ends what is shown of it, here and at every other supervisor."""
         async with self._order:
             await self.abort(conversation_id)
         packed = pack_live(LiveAbort(conversation_id), key=self._bus_key, agent_id=self._device.owner_id)

@@ -3,9 +3,9 @@
 import hmac
 
 from bus.records import ulid
-from bus.records.records import InboundMessage, OutboxRecord, Payload
+from bus.records.records import InboundMessage, Payload
 from crypto.envelope import Envelope
-from supervisor.relay.frames import ArtifactResponse, Frame, MessageNew, MessageSend
+from supervisor.relay.frames import ArtifactResponse, MessageNew
 
 MOST_HOPS = 2**31 - 1
 LAST_HOP = 3
@@ -93,8 +93,3 @@ def _strings(value: object) -> list[str]:
 
 def _objects(value: object) -> list[Payload]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
-def resend_frame(record: OutboxRecord) -> Frame:
-    """A committed record once more: the same bytes; its stream, if it had one, is over."""
-    return MessageSend(record.client_message_id, record.conversation_id, record.content_type, record.encrypted_payload)

@@ -38,12 +38,17 @@ from supervisor.inbound.quarantine_retrier import QuarantineRetrier
 from supervisor.inbound.reading import FrameReader
 from supervisor.observe.metrics import Metrics
 from supervisor.observe.tracing import MessageTraces
+from supervisor.outbound.committing import Committing
 from supervisor.outbound.delivery import Delivery
+from supervisor.outbound.dispatch import Dispatch, SessionMessages
 from supervisor.outbound.outbound import Outbound
+from supervisor.outbound.rate_line import RateLine
 from supervisor.outbound.recipients import Recipients
 from supervisor.outbound.sealer import Sealer
-from supervisor.outbound.sent_times import SentTimes
+from supervisor.outbound.sender import Sender
+from supervisor.outbound.stream_replies import StreamReplies
 from supervisor.outbound.streams import Streams
+from supervisor.outbound.taking import Taking
 from supervisor.peers.grant_ledger import GrantLedger
 from supervisor.peers.groups import Groups
 from supervisor.peers.members import Members
@@ -173,29 +178,34 @@ class MessageCore:
         )
 
         # Reply → acknowledgement
-        sent_times = SentTimes()
+        sender = Sender(connection)
         self.streams = Streams(device, keys.bus, connection, self.outbox, metrics, speaks=speaks)
         self.delivery = Delivery(
-            self.outbox, connection, instance, sent_times=sent_times, streams=self.streams, metrics=metrics
+            self.outbox, connection, instance, sender=sender, streams=self.streams, metrics=metrics
         )
         consumer = {"stream": names.replies, "group": REPLIES_GROUP, "consumer": instance.name}
         self.reader = RedisStreamReader(client, **consumer)
         self.leases = LeaseKeeper(client.url, client.scripts, **consumer, interrupted=names.interrupted)
         self.live = LiveSubscriber(client, names.live_channel, self.streams.heard)
+        self.taking = Taking(self.reader, self.leases, self.outbox, connection)
+        self.rate_line = RateLine(metrics, settings.send_rate_per_second)
+        recipients = Recipients(self.store, self.owners, self.groups, self.write_count)
+        self.dispatch = Dispatch(
+            recipients,
+            Committing(
+                recipients,
+                Sealer(self.sessions, self.owners, device, metrics, self.write_count),
+                self.outbox,
+                guard=guard,
+                rate_line=self.rate_line,
+                taking=self.taking,
+            ),
+            sender,
+            streams=StreamReplies(self.streams, self.outbox, sender),
+            session_messages=SessionMessages(self.outbox, self.words),
+        )
         self.outbound = Outbound(
-            store=self.store,
-            outbox=self.outbox,
-            reader=self.reader,
-            leases=self.leases,
-            keys=keys,
-            recipients=Recipients(self.store, self.owners, self.groups, self.write_count),
-            sealer=Sealer(self.sessions, self.owners, device, metrics, self.write_count),
-            streams=self.streams,
-            connection=connection,
-            metrics=metrics,
-            guard=guard,
-            sent_times=sent_times,
-            send_rate_per_second=settings.send_rate_per_second,
+            self.taking, self.dispatch, self.outbox, connection, agent_id=agent_id, keys=keys, metrics=metrics
         )
 
         # Frame → job, or quarantine
@@ -294,7 +304,7 @@ class MessageCore:
 
     def trace_with(self, traces: MessageTraces) -> None:
         """Before it runs: each part that a message passes tells of it."""
-        self.inbound.traces = self.outbound.traces = self.delivery.traces = traces
+        self.inbound.traces = self.outbound.traces = self.dispatch.traces = self.delivery.traces = traces
 
     async def prepare(self) -> None:
         """What Redis must have before anything runs. May be repeated. Raises RedisFailed."""
@@ -315,7 +325,7 @@ class MessageCore:
             yield
         finally:
             with trio.CancelScope(shield=True):
-                await self.outbound.give_back(await self.reader.close())
+                await self.taking.give_back(await self.reader.close())
                 await self.leases.close()
                 await self.live.close()
 
@@ -323,7 +333,7 @@ class MessageCore:
         """Which of its threads have ended, which only a defect does: without them nothing is taken, or leases run out."""
         threads = (self.client, self.leases, self.live)
         ended = [thread.thread_name for thread in threads if not thread.is_alive]
-        is_deaf = not self.reader.is_alive and not self.outbound.has_stopped_taking
+        is_deaf = not self.reader.is_alive and not self.taking.has_stopped
         return [*ended, self.reader.thread_name] if is_deaf else ended
 
     def tasks(self) -> list[Callable[[], Awaitable[None]]]:

@@ -56,7 +56,7 @@ async def _wait_until_sent(parts: Parts) -> None:
     while True:
         if not left_to_others and parts.slots.has_successor:
             left_to_others = True
-            await parts.core.outbound.stop_taking()
+            await parts.core.taking.stop()
         try:
             if await (_nothing_in_hand(parts) if left_to_others else _nothing_to_send(parts)):
                 return
@@ -73,7 +73,7 @@ async def _nothing_to_send(parts: Parts) -> bool:
 
 async def _nothing_in_hand(parts: Parts) -> bool:
     """Whether every reply that this process took was sent and acknowledged."""
-    if parts.core.outbound.under_way:
+    if parts.core.taking.under_way:
         return False
     for conversation in await parts.core.outbox.all():
         if await parts.core.outbox.holder_of(conversation) == parts.core.outbox.consumer:

@@ -114,7 +114,7 @@ ROWS: dict[str, Row] = {
             "tests/supervisor/outbound/test_delivery.py::test_what_is_in_doubt_is_left_to_others_also_if_redis_fails_at_first",
         )
     ),
-    "supervisor/outbound/outbound.py:Outbound._take": waits_in_redis,
+    "supervisor/outbound/taking.py:Taking._take": waits_in_redis,
     "supervisor/inbound/held.py:HeldFetcher.run": in_redis,
     "supervisor/inbound/overflow.py:Overflow.run": in_redis,
     "supervisor/inbound/overflow.py:Overflow._relieve": in_redis,
@@ -292,7 +292,7 @@ STEPS: dict[str, tuple[str, ...]] = {
         "supervisor/peers/members.py:Members._put",
         "supervisor/peers/owners.py:Owners._note",
         "supervisor/peers/owners.py:Owners._note_devices",
-        "supervisor/outbound/outbound.py:Outbound._commit",
+        "supervisor/outbound/committing.py:Committing.commit",
         "supervisor/peers/prekeys.py:OwnPrekeys._until_wanted",
         "supervisor/peers/sessions.py:Sessions.never_send_on_again",
         "supervisor/cli/keys/rotation.py:_ask_for_prekey",
@@ -334,7 +334,7 @@ STEPS: dict[str, tuple[str, ...]] = {
         "supervisor/store/access.py:rewrite_and_sync",
     ),
     "one reply, until it is sent, given up or lost; every RedisFailed is a further turn (tests/supervisor/outbound/test_outbound.py)": (
-        "supervisor/outbound/outbound.py:Outbound._send_entry",
+        "supervisor/outbound/taking.py:Taking._see_through",
     ),
     "one acknowledgement, until it is noted; every RedisFailed is a further turn or the resend's (tests/supervisor/outbound/test_delivery.py)": (
         "supervisor/outbound/delivery.py:Delivery._settle",

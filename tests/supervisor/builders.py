@@ -66,7 +66,7 @@ class Core(MessageCore):
                 await trio.sleep(0.001)
 
     async def until_tried_again(self) -> None:
-        """Second chances, until nothing is in quarantine any more."""
+        """Tries the quarantine again, until nothing is in quarantine any more."""
 
         async def is_empty() -> bool:
             return await self.quarantine.count() == 0
@@ -170,7 +170,7 @@ async def sending(core: Core) -> AsyncIterator[None]:
                 nursery.cancel_scope.cancel()
     finally:
         with trio.CancelScope(shield=True):
-            await core.outbound.give_back(await core.reader.close())
+            await core.taking.give_back(await core.reader.close())
             await core.leases.close()
 
 

@@ -135,12 +135,12 @@ INTAKE = (
         ("a_session_mends_prekeys", "(Reason.NO_SESSION, Reason.UNKNOWN_PREKEY)", "(Reason.NO_SESSION,)"),
         ("a_session_mends_its_own", "(session_thing(owner_id, session), owner_id)", "(owner_id,)"),
         ("older_versions_wait_by_owner", "(session_thing(owner_id, session), owner_id)", "(session_thing(owner_id, session),)"),
-        ("a_group_key_mends_its_group", "RetryTrigger(GROUP_REASONS, (group_id, \"\"))", "Hope(GROUP_REASONS, (\"\",))"),
+        ("a_group_key_mends_its_group", "RetryTrigger(GROUP_REASONS, (group_id, \"\"))", "RetryTrigger(GROUP_REASONS, (\"\",))"),
     ),
     *of(
-        module("outbound/pins"), tests("supervisor/outbound/test_pins"),
+        module("outbound/recipients"), tests("supervisor/outbound/test_pins"),
         ("pins_are_of_their_epoch", "known[0] == epoch and", ""),
-        ("pins_are_read_again", "and trio.current_time() - known[1] < REMEMBER_SECONDS", ""),
-        ("pins_are_bounded", "if len(self._known) > MOST_REMEMBERED:", "if False:"),
+        ("pins_are_read_again", "and trio.current_time() - known[1] < PIN_SECONDS", ""),
+        ("pins_are_bounded", "if len(self._known) > MOST_PINS:", "if False:"),
     ),
 )  # fmt: skip

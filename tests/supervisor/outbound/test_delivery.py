@@ -11,9 +11,9 @@ from bus.steps.outbox import Outbox
 from bus.transport.wire import RedisDenied, RedisFailed, RedisFull, RedisRefused, RedisUnavailable
 from host.instance import Instance
 from supervisor.outbound.delivery import MOST_CODE_CHARS
+from supervisor.outbound.sender import resend_frame
 from supervisor.relay.connection import NotConnected
 from supervisor.relay.frames import Frame, MessageAck, MessageError, StreamAbort
-from supervisor.relay.payloads import resend_frame
 from tests.redis_server import redis_server
 from tests.supervisor.builders import Core, dead_instance, open_core, reply_to_next, sending, until
 from tests.supervisor.doubles import FakeRest

@@ -273,8 +273,8 @@ async def test_who_leaves_finishes_what_is_in_hand_and_leaves_the_rest_to_others
             core.connection.connect()
             await reply_to_next(core, "first")
             [sent] = await core.connection.wait_sent(1)
-            await core.outbound.stop_taking()
-            assert core.outbound.under_way == 0
+            await core.taking.stop()
+            assert core.taking.under_way == 0
             await core.push(ada.say(seq=2))
             await reply_to_next(core, "second")
             assert isinstance(sent, MessageSend)
@@ -303,11 +303,11 @@ async def test_a_lease_that_ends_with_the_commit_does_not_cut_the_send_that_foll
             await reply_to_next(core, "an answer")
             with trio.fail_after(WAIT_SECONDS):
                 await on_the_line.wait()
-            [entry_id] = core.outbound._under_way
-            core.outbound._lease_lost(entry_id)  # as a renewal says that asks while the commit's answer is on its way
+            [entry_id] = core.taking.entries
+            core.taking.lease_lost(entry_id)  # as a renewal says that asks while the commit's answer is on its way
             may_go_on.set()
             with trio.fail_after(WAIT_SECONDS):
-                while core.outbound.under_way:
+                while core.taking.under_way:
                     await trio.sleep(0.005)
         assert len(sent) == 1
 
@@ -320,7 +320,7 @@ async def test_a_lease_that_is_gone_with_the_commit_does_not_hold_up_the_send(
 
         async def commit_and_renew(**named: Any) -> Commit:
             committed = await commit(**named)
-            core.outbound._lease_lost(named["entry_id"])  # as a renewal says that asks while the answer is on its way
+            core.taking.lease_lost(named["entry_id"])  # as a renewal says that asks while the answer is on its way
             await trio.lowlevel.checkpoint()
             return committed
 

@@ -110,7 +110,7 @@ async def test_a_stream_whose_start_did_not_leave_is_none_and_its_text_a_plain_m
 async def is_over(core: Core) -> bool:
     """The start was taken out of the out-box, and no stream stands."""
     taken = await core.client.command("XLEN", core.keys.replies) == 0
-    return taken and core.outbound.under_way == 0 and await core.outbox.open_streams() == {}
+    return taken and core.taking.under_way == 0 and await core.outbox.open_streams() == {}
 
 
 async def test_a_start_and_its_end_leave_one_message_that_waits_for_its_acknowledgement(tmp_path: Path) -> None:

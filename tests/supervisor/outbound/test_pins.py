@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.outbound import pins as module
-from supervisor.outbound.pins import Pins
+from supervisor.outbound import recipients as module
+from supervisor.outbound.recipients import Pins
 from tests.redis_server import redis_server
 from tests.supervisor.builders import Core, open_core
 from tests.supervisor.doubles import FakeRest
@@ -46,7 +46,7 @@ async def test_after_a_while_a_pin_is_asked_for_again(tmp_path: Path, monkeypatc
     async with pinned(tmp_path) as (core, pins):
         await pins.find(CONVERSATION, 0)
         await pin(core, "somebody else")
-        monkeypatch.setattr(module, "REMEMBER_SECONDS", 0.0)
+        monkeypatch.setattr(module, "PIN_SECONDS", 0.0)
         assert await pins.find(CONVERSATION, 0) == ("h2a", "somebody else")
 
 
@@ -61,7 +61,7 @@ async def test_what_has_no_pin_yet_is_not_remembered(tmp_path: Path) -> None:
 async def test_only_so_many_are_remembered(tmp_path: Path) -> None:
     async with pinned(tmp_path) as (core, pins):
         await pins.find(CONVERSATION, 0)
-        for number in range(module.MOST_REMEMBERED + 1):
+        for number in range(module.MOST_PINS + 1):
             pins._remember(f"conversation-{number}", 0, ("h2a", PERSON))
         await pin(core, "somebody else")
         assert await pins.find(CONVERSATION, 0) == ("h2a", "somebody else")

@@ -115,7 +115,7 @@ async def test_replies_of_one_device_that_wait_are_sent_as_they_came(tmp_path: P
                     await reply_to_next(core, f"answer {number}")
 
                     async def came(number: int = number) -> bool:
-                        return core.outbound.under_way + len(core.connection.sent) > number
+                        return core.taking.under_way + len(core.connection.sent) > number
 
                     await until(came)
                 frames = await core.connection.wait_sent(len(CONVERSATIONS))

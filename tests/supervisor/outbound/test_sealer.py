@@ -16,7 +16,8 @@ from crypto.records import EMPTY_RECORD, MAX_UNANSWERED, DeviceRecord, Session
 from crypto.renewal import PREKEY_FRESH_SECONDS, never_sent_on, session_was_offered
 from crypto.sessions import start_session
 from supervisor.observe.metrics import Metrics
-from supervisor.outbound.sealer import Addressed, CannotSeal, OfferFirst, SealedFor, Sealer
+from supervisor.outbound.outgoing import Addressed, SealedFor
+from supervisor.outbound.sealer import CannotSeal, OfferFirst, Sealer, unanswered
 from supervisor.peers.owners import Owner, Owners
 from supervisor.peers.sessions import Loaded, Peer, Sessions
 from supervisor.relay.own_words import RENEWED
@@ -234,7 +235,7 @@ async def test_what_can_never_be_encrypted_is_said(payload: Payload, reason: str
 async def test_an_answer_is_asked_for_only_when_it_is_due() -> None:
     person = ada()
     made = Scene(person, begun(person), UNANSWERED)
-    assert made.sealer.unanswered(await made.sealed()) == 0
+    assert unanswered(await made.sealed()) == 0
 
 
 async def test_a_device_that_is_listed_no_more_gets_nothing_and_is_counted() -> None:

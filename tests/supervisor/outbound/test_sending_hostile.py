@@ -65,7 +65,8 @@ async def test_a_person_whom_the_relay_no_longer_knows_costs_that_reply_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """404 for ever: rule 13, nothing blocks a conversation for ever. RestFailed.is_final is asked by nobody."""
-    monkeypatch.setattr("supervisor.outbound.outbound.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("supervisor.outbound.taking.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("supervisor.outbound.outbound.RELAY_RETRY_SECONDS", 0.01)
     async with scene(tmp_path) as (core, _):
         await core.client.command("DEL", core.keys.session(PERSON, "phone"))
         core.rest.fail_next("devices", *[RestFailed("devices", 404, "not_found")] * 1000)
@@ -88,7 +89,7 @@ async def test_the_ping_for_an_answer_does_not_hold_up_what_is_committed(
         async def away(*_: object) -> None:
             raise RedisUnavailable("away")
 
-        monkeypatch.setattr(core.outbound._sealer, "unanswered", lambda _: 50)
+        monkeypatch.setattr("supervisor.outbound.dispatch.unanswered", lambda _: 50)
         monkeypatch.setattr(core.outbox, "post", away)
         core.connection.connect()
         await reply_to_next(core, "an answer")
@@ -99,7 +100,7 @@ async def test_the_ping_for_an_answer_does_not_hold_up_what_is_committed(
 async def test_waiting_for_the_rate_asks_the_relay_nothing(tmp_path: Path) -> None:
     """Also for an owner row that was read before its first fetch."""
     async with scene(tmp_path) as (core, _):
-        core.outbound._rate = 5.0
+        core.rate_line.per_second = 5.0
         owner = await core.owners.find(PERSON)
         assert owner is not None
         unfetched = msgspec.structs.replace(owner, devices_fetched_ms=0)
@@ -180,7 +181,8 @@ async def test_a_reply_whose_commit_redis_could_not_take_is_tried_again_soon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A moment without Redis that the reader does not notice (full, busy): only after a lease of silence, 15 s and more."""
-    monkeypatch.setattr("supervisor.outbound.outbound.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("supervisor.outbound.taking.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("supervisor.outbound.outbound.RELAY_RETRY_SECONDS", 0.05)
     async with scene(tmp_path) as (core, _):
         commit, tries = core.outbox.commit, []
 

@@ -14,7 +14,8 @@ from bus.steps.store import now_ms
 from bus.transport.readers import StreamEntry
 from crypto.grants import decide_key_change
 from crypto.prekeys import Bundle
-from supervisor.outbound.sealer import Addressed
+from supervisor.outbound.outgoing import Addressed
+from supervisor.outbound.sealer import Sealer
 from supervisor.peers.owners import Owner
 from supervisor.peers.sessions import Peer
 from supervisor.relay.own_words import PING, RENEWED
@@ -63,15 +64,15 @@ async def test_bundles_that_were_fetched_for_former_keys_begin_no_session_with_t
 
 def after_it_was_asked_for(core: Core, monkeypatch: pytest.MonkeyPatch, deed: Callable[[], Awaitable[None]]) -> None:
     """Something happens once, between what is asked for a reply and its encryption."""
-    missing, deeds = core.outbound._sealer.missing, [deed]
+    missing, deeds = Sealer.missing, [deed]
 
-    async def and_then(to: Addressed, peers: list[Peer]) -> dict[str, Bundle] | None:
-        bundles = await missing(to, peers)
+    async def and_then(sealer: Sealer, to: Addressed, peers: list[Peer]) -> dict[str, Bundle] | None:
+        bundles = await missing(sealer, to, peers)
         if deeds:
             await deeds.pop()()
         return bundles
 
-    monkeypatch.setattr(core.outbound._sealer, "missing", and_then)
+    monkeypatch.setattr(Sealer, "missing", and_then)
 
 
 async def test_an_epoch_that_is_raised_meanwhile_has_a_session_offered_before_the_reply(
@@ -114,25 +115,25 @@ async def held_up(core: Core) -> AsyncIterator[str]:
     await reply_to_next(core, "an answer")
     async with sending(core):
         await until(lambda: is_asked(core, "devices"))
-        yield next(iter(core.outbound._under_way))
+        yield next(iter(core.taking.entries))
 
 
 async def test_an_attempt_whose_lease_is_lost_before_its_commit_ends(tmp_path: Path) -> None:
     async with scene(tmp_path) as (core, _), held_up(core) as entry_id:
-        core.outbound._lease_lost(entry_id)
+        core.taking.lease_lost(entry_id)
         await trio.testing.wait_all_tasks_blocked()
-        assert core.outbound.under_way == 0
+        assert core.taking.under_way == 0
         assert core.connection.sent == []
 
 
 async def test_an_entry_that_is_read_twice_is_worked_on_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with scene(tmp_path) as (core, _):
-        read = core.outbound._reader.read
+        read = core.reader.read
 
         async def twice(count: int) -> list[StreamEntry]:
             return 2 * await read(count)
 
-        monkeypatch.setattr(core.outbound._reader, "read", twice)
+        monkeypatch.setattr(core.reader, "read", twice)
         core.connection.connect()
         await reply_to_next(core, "an answer", "the next")
         async with sending(core):
@@ -148,7 +149,7 @@ async def test_a_device_that_has_not_answered_for_long_is_asked_to_in_a_message_
 ) -> None:
     async with scene(tmp_path) as (core, ada):
         silence = [50]
-        monkeypatch.setattr(core.outbound._sealer, "unanswered", lambda _: silence.pop() if silence else 0)
+        monkeypatch.setattr("supervisor.outbound.dispatch.unanswered", lambda _: silence.pop() if silence else 0)
         core.connection.connect()
         await reply_to_next(core, "an answer")
         async with sending(core):
@@ -194,7 +195,7 @@ async def test_what_was_read_and_not_begun_when_it_stops_is_anybodys(
 ) -> None:
     async with scene(tmp_path) as (core, _):
         await reply_to_next(core, "an answer")
-        reader = core.outbound._reader
+        reader = core.reader
         read = await reader.read(1)
         await reader.close()
 
@@ -204,7 +205,7 @@ async def test_what_was_read_and_not_begun_when_it_stops_is_anybodys(
 
         monkeypatch.setattr(reader, "close", left_over)
         assert await core.recovery.holders(core.recovery.replies) != []
-        await core.outbound.stop_taking()
+        await core.taking.stop()
         assert await core.recovery.holders(core.recovery.replies) == []
 
 

@@ -6,7 +6,7 @@ import pytest
 from bus.steps.outbox import Outbox
 from supervisor.observe.metrics import Metrics
 from supervisor.outbound.delivery import MOST_CODE_CHARS, Delivery
-from supervisor.outbound.sent_times import SentTimes
+from supervisor.outbound.sender import Sender
 from supervisor.relay.frames import MessageError, Relation
 from supervisor.relay.related import MOST_SCOPE_CHARACTERS, MOST_SCOPES, essence_of
 from tests.supervisor.builders import dead_instance
@@ -43,7 +43,7 @@ def test_of_a_refusal_only_its_code_waits() -> None:
         NobodysOutbox(),
         FakeConnection(),
         dead_instance(),
-        sent_times=SentTimes(),
+        sender=Sender(FakeConnection()),
         streams=None,  # type: ignore[arg-type]  # nothing is streamed here
         metrics=Metrics(),
     )

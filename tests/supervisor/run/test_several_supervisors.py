@@ -65,7 +65,7 @@ async def test_a_stream_is_ended_as_one_by_whoever_sends_its_end(tmp_path: Path)
                 await jobs.emit(job, "0:start", reply("stream_start", {"type": "stream"}))
                 [start] = await first.connection.wait_sent(1)
                 assert isinstance(start, StreamStart)
-                await first.outbound.stop_taking()
+                await first.taking.stop()
                 async with sending(second):
                     second.connection.connect()
                     await jobs.emit(job, "0", reply("stream_done", {"type": "text", "text": "whole"}))
