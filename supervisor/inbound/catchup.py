@@ -1,4 +1,4 @@
-"""Polling (PROTOCOL §3): what was pushed while nobody listened, or out of sequence, is never lost.
+"""Polls for what was pushed while nobody listened, or out of sequence, so that it is never lost (PROTOCOL §3).
 
 The cursor moves once per page, by compare-and-set from the value that the page was asked with, and only when every message of
 the page is accepted, known or quarantined (DESIGN rule 2). Pushes never move it. A page that leads nowhere ends the poll, by name.
@@ -16,7 +16,8 @@ import trio
 from bus.steps.store import Store
 from bus.steps.work_lease import WorkLease
 from bus.transport.wire import RedisFailed
-from supervisor.inbound.inbound import Inbound, MessageFrame
+from supervisor.inbound.inbound import Inbound
+from supervisor.inbound.incoming import MessageFrame
 from supervisor.observe.health import Check
 from supervisor.observe.metrics import Metrics
 from supervisor.relay.frames import ArtifactResponse, MessageNew
@@ -25,30 +26,36 @@ from supervisor.relay.poll_wish import PollWish
 from supervisor.relay.rest import Page, Rest, RestFailed
 
 INTERVAL_SECONDS = 60.0
+"""Between two polls when nobody asks for one: what was pushed into a dying connection comes so late at most."""
+
 RETRY_SECONDS = 1.0
+"""The first pause after a poll that failed."""
+
 MOST_RETRY_SECONDS = 60.0
-"""The pause grows up to here while the relay's answers lead nowhere: a mistake of its is not asked for 200 times a second."""
+"""The longest pause: it doubles while the relay's answers lead nowhere, so that a mistake of the relay's is not asked for 200 times a second."""
 
 OWN_RETRY_SECONDS = 1.0
-"""While it is Redis that does not take a page in, or one of its messages: it goes on soon after that ends. While Redis is nearly full
-the pause grows as well, and ends with that: a page would be read for nothing.
+"""The pause while Redis does not take in a page or one of its messages, so that polling goes on soon after that ends. While Redis is nearly
+full a growing pause follows, which ends with that: a page would be read for nothing.
 """
 
 DEAF_AFTER_SECONDS = 180.0
-"""Three polls: what was pushed into a dying connection has not come since."""
+"""Without progress for so long, three polls, we are not ready: what was pushed into a dying connection has not come since."""
 
 TURN_MS = 3000
-"""So long one page may take before another supervisor no longer waits for it; of one that was killed on another host that is the wait."""
+"""One page may take so long before another supervisor no longer waits for it. That is also the wait after one was killed on another host."""
 
 TURN_LOOK_SECONDS = 0.1
+"""Between two looks whether another supervisor still reads pages."""
 
 UNKNOWN_CURSOR = frozenset((400, 404, 410))
+"""Statuses with which a relay says that it does not know a cursor."""
 
 log = structlog.get_logger()
 
 
 class StoppedBy(enum.Enum):
-    """Why polling ended, in words for people."""
+    """Why a poll ended, in words for people."""
 
     PRESENT = ""
     NOT_TAKEN = "a message could not be taken in"
@@ -87,22 +94,22 @@ class Catchup:
         self._problem = ""
 
     def connected(self) -> None:
-        """A new connection: it may be another relay that answers now, and no pause is waited out."""
+        """Called with each new connection: another relay may answer now, so the pause after a failure ends."""
         self._connected.set()
 
     async def caught_up(self) -> None:
-        """Returns when everything that the relay had when we began was taken in."""
+        """Waits until everything that the relay had when we began was taken in."""
         await self._has_caught_up_once.wait()
 
     def check(self) -> Check:
-        """For readiness: whether what the relay keeps for us is here, or coming. A pushed message alone does not prove it."""
+        """Returns the state for readiness: whether polling makes progress. A pushed message alone does not prove it."""
         now = trio.current_time()
         ago = "not caught up yet" if self._caught_up_at is None else f"caught up {now - self._caught_up_at:.0f} s ago"
         is_ok = now - self._moved_at < DEAF_AFTER_SECONDS
         return Check("catch-up", ok=is_ok, detail=ago + (f": {self._problem}" if self._problem else ""))
 
     async def run(self) -> None:
-        """Once a minute and whenever asked, until cancelled."""
+        """Polls once a minute and whenever asked, until cancelled."""
         pause = holding_pause = RETRY_SECONDS
         while True:
             with trio.move_on_after(INTERVAL_SECONDS):
@@ -137,14 +144,14 @@ class Catchup:
             pause = min(2 * pause, MOST_RETRY_SECONDS)
 
     async def poll_to_the_present(self) -> bool:
-        """Take in everything after the cursor; False when a page could not be taken in whole, or leads nowhere."""
+        """Takes in everything after the cursor. False if a page could not be taken in whole, or leads nowhere."""
         return await self._poll() is StoppedBy.PRESENT
 
     async def _poll(self) -> StoppedBy:
-        """Page after page, each of which leads to where no page was asked for yet.
+        """Reads page after page to the present, and returns why it ended. Each page must lead to where none was asked for yet.
 
-        Another supervisor may move the cursor meanwhile, into the midst of a page that we have read: a place like any other. The end is an
-        empty page, or one whose last message was pushed since we began: while people talk there may never be an empty one.
+        Another supervisor may move the cursor meanwhile, into the midst of a page that we have read: a place like any other. The present is
+        an empty page, or one whose last message was pushed since we began: while people talk there may never be an empty one.
         Raises RedisFailed, RestFailed.
         """
         try:
@@ -177,7 +184,7 @@ class Catchup:
                     return await self._has_caught_up()
 
     async def _wait_for_turn(self) -> None:
-        """Until no other supervisor reads pages: two would read the same ones, and what that one takes in moves the cursor for us too."""
+        """Waits until no other supervisor reads pages: two would read the same ones, and its progress moves the cursor for us too."""
         seen = await self._store.cursor()
         while not await self._lease.hold(TURN_MS):
             cursor = await self._store.cursor()
@@ -186,7 +193,7 @@ class Catchup:
             await trio.sleep(TURN_LOOK_SECONDS)
 
     async def _page_after(self, cursor: str | None) -> Page:
-        """Where the relay does not know the cursor (it keeps messages for so long only), from the oldest that it has."""
+        """Fetches the page after the cursor; the oldest page if the relay does not know the cursor (it keeps messages only so long)."""
         if cursor is None or not is_id(cursor):
             return await self._rest.poll(None)
         try:
@@ -224,7 +231,9 @@ class Catchup:
         return all(taken)
 
     async def _skip_before_ms(self) -> float:
-        """Until the first sync has ended, what is older than HASHEE_FIRST_SYNC_SECONDS was never meant for this agent."""
+        """Returns the time (ms) before which messages were never meant for this agent: HASHEE_FIRST_SYNC_SECONDS before its first start, until
+        the first sync has ended.
+        """
         if self._first_sync_ended:
             return -math.inf
         began_ms = await self._store.first_sync_began_ms()
@@ -236,7 +245,7 @@ class Catchup:
             self._first_sync_ended = True
 
     async def _take_in_order(self, frames: list[MessageFrame], taken: list[bool]) -> None:
-        """One conversation's messages of a page; after one that could not be taken in, the others wait for it (P3)."""
+        """Takes in one conversation's messages of a page. After one that could not be taken in, the others wait for it (P3)."""
         for frame in frames:
             outcome = await self._inbound.poll(frame)
             if outcome is None or not outcome.is_settled:
@@ -246,7 +255,7 @@ class Catchup:
 
 
 def _created_ms(frame: MessageFrame) -> float:
-    """When the relay stored it; what has no readable time is as good as new."""
+    """Returns when the relay stored it (ms); infinity, as good as new, if it has no readable time."""
     try:
         return datetime.fromisoformat(frame.created_at).timestamp() * 1000
     except (ValueError, OverflowError):

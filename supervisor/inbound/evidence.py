@@ -1,4 +1,4 @@
-"""What is kept of a message that could not be read when its frame is not: what an operator can use, in less than a kilobyte and a half.
+"""Makes what is kept of an unreadable message without its frame: what an operator can use, in less than a kilobyte and a half.
 
 A frame is kept whole only while a retry may help (supervisor/peers/retry_triggers.py) and its sender's share of the quarantine has room.
 """
@@ -12,14 +12,16 @@ from bus.steps.letters import Quarantined
 from supervisor.relay.frames import ArtifactResponse, MalformedFrame, MessageNew, decode_from_relay
 
 HEAD_BYTES = 256
+"""Of the frame's beginning, and of each text of the relay's: enough to see what it is."""
+
 MOST_PLAINTEXT_BYTES = 16_384
-"""Of a payload that was decrypted in vain: enough to see what it is."""
+"""Kept of a payload that was decrypted in vain: enough to see what it is."""
 
 log = structlog.get_logger()
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Of a frame as the relay sent it: who, when, how large, its SHA-256, its first bytes."""
+    """Of a frame as the relay sent it: who sent it, when, how large it is, its SHA-256, its first bytes."""
 
     sender_device_id: str
     conversation_seq: int
@@ -33,7 +35,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def evidence_of(frame: MessageNew | ArtifactResponse, encoded: bytes) -> bytes:
-    """As it stands in quarantine, from a frame and its bytes."""
+    """Returns the evidence of a frame and its bytes, encoded as it stands in quarantine."""
     kind = (frame.conversation_type or "", frame.content_type) if isinstance(frame, MessageNew) else ("", "")
     return msgspec.json.encode(
         Evidence(
@@ -51,7 +53,7 @@ def evidence_of(frame: MessageNew | ArtifactResponse, encoded: bytes) -> bytes:
 
 
 def decode_evidence(evidence: bytes) -> Evidence | None:
-    """What was kept; None where nothing was (by a former version) or a defect spoiled it."""
+    """Returns what was kept; None if nothing was (by a former version) or a defect spoiled it."""
     try:
         return msgspec.json.decode(evidence, type=Evidence)
     except msgspec.DecodeError:
@@ -59,7 +61,7 @@ def decode_evidence(evidence: bytes) -> Evidence | None:
 
 
 def kept_frame(message: Quarantined) -> MessageNew | ArtifactResponse | None:
-    """The frame as the relay sent it; None where it is not kept whole, or is not readable, which only a defect makes."""
+    """Returns the frame as the relay sent it; None if it is not kept whole, or cannot be decoded, which only a defect makes."""
     if not message.frame:
         return None
     try:

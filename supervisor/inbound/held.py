@@ -1,4 +1,4 @@
-"""Fetches what waits at the relay as soon as its sender has room again: a poll of its own, from the cursor before the first.
+"""Fetches messages that wait at the relay as soon as their sender has room again, by polls of its own from the cursor before the first.
 
 Never moves the agent's cursor. A sender's messages come in their order; behind one for which there is no room the later ones wait on.
 One of several supervisors does this at a time; where two do, each message is taken in once.
@@ -14,12 +14,14 @@ from bus.steps.store import Store
 from bus.steps.work_lease import WorkLease
 from bus.transport.wire import RedisFailed
 from supervisor.inbound.inbound import Inbound
-from supervisor.inbound.refetch import MessageFrame, Refetch
+from supervisor.inbound.incoming import MessageFrame
+from supervisor.inbound.refetch import Refetch
 from supervisor.observe.metrics import Metrics
 from supervisor.recovery.redis_trouble import said_trouble
 from supervisor.relay.rest import Rest, RestFailed
 
 LOOK_SECONDS = 1.0
+"""Between two looks whether a sender has room again."""
 
 WORK_LEASE_MS = 5000
 """So long one page may take before another supervisor begins as well."""
@@ -28,7 +30,7 @@ log = structlog.get_logger()
 
 
 class HeldFetcher:
-    """One supervisor's."""
+    """Fetches what waits on behalf of one supervisor."""
 
     def __init__(
         self, store: Store, lease: WorkLease, *, notes: Notes, inbound: Inbound, rest: Rest, metrics: Metrics
@@ -41,7 +43,7 @@ class HeldFetcher:
         self._metrics = metrics
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Fetches what there is room for, again and again, until cancelled."""
         trouble = said_trouble("held messages")
         while True:
             pause_seconds = LOOK_SECONDS
@@ -60,7 +62,7 @@ class HeldFetcher:
             await trio.sleep(pause_seconds)
 
     async def _fetch_if_there_is_room(self, sender_id: str) -> None:
-        """An open-ended note begins behind those of single messages, and stands behind a cursor of its own."""
+        """Fetches a sender's single messages first: an open-ended note begins behind them, and has a cursor of its own."""
         notes = await self._notes.of(sender_id)
         singles = [note for note in notes if not note.is_open]
         for walk in [singles] if singles else [[note] for note in notes]:
@@ -81,7 +83,7 @@ class HeldFetcher:
                 self._say_gone(note)
 
     async def _take_in(self, page: list[MessageFrame], wanted: "WantedSender") -> bool:
-        """What of a page is wanted; False when one of it has to wait on."""
+        """Takes in what is wanted of a page. False if one message has to wait on, and those behind it with it."""
         for frame in page:
             note = wanted.note_for(frame)
             if note is None:
@@ -103,7 +105,7 @@ class HeldFetcher:
 
 
 class WantedSender:
-    """What of a sender is looked for in the relay's pages."""
+    """The notes of one sender whose messages are looked for in the relay's pages."""
 
     def __init__(self, sender_id: str, notes: list[Note]) -> None:
         self.sender_id = sender_id
@@ -112,11 +114,11 @@ class WantedSender:
 
     @property
     def notes(self) -> list[Note]:
-        """Whose messages have not all come yet."""
+        """Notes whose messages have not all come yet."""
         return [*self._by_message.values(), *self._by_conversation.values()]
 
     def note_for(self, frame: MessageFrame) -> Note | None:
-        """The note that stands for this message."""
+        """Returns the note that stands for this message; None if it is not wanted."""
         single = self._by_message.get(frame.message_id)
         if single is not None or frame.sender_id != self.sender_id:
             return single
@@ -124,7 +126,7 @@ class WantedSender:
         return note if note is not None and note.stands_for(frame.conversation_seq) else None
 
     def came(self, note: Note, frame: MessageFrame) -> None:
-        """One of its messages was taken in."""
+        """Called when a message of this note was taken in."""
         if not note.is_open:
             del self._by_message[note.message_id]
         elif frame.conversation_seq == note.last_seq:

@@ -1,4 +1,4 @@
-"""From a frame to a job (DESIGN §3): what was read is accepted in one commit, what was not stands in quarantine. Nothing is dropped.
+"""Takes frames in (DESIGN §3): what could be read becomes a job by one commit, what could not stands in quarantine. Nothing is dropped.
 
 A conversation's messages are taken one after the other; different conversations do not wait for each other. The connection's
 reader only puts a frame into its lane.
@@ -38,32 +38,35 @@ from supervisor.relay.poll_wish import PollWish
 from supervisor.relay.rest import RestFailed
 
 MOST_CONFLICTS = 20
+"""Times that a message is read again because its session or row has changed meanwhile, before it is put into quarantine."""
+
 POLL_AFTER = 256
-"""Messages of one conversation that are pushed until a poll is asked for: the cursor stays before them until then."""
+"""A poll is asked for after so many pushed messages of one conversation: the cursor stays before them until then."""
 
 MOST_UNPOLLED = 320
-"""Pushes of one conversation that are taken in until the cursor moves; later ones come with the poll. It must not bring what is no
-longer known: 1,024 are remembered of a conversation (PROTOCOL §5.1), and three supervisors count each for itself. While polling fails
-pushes are taken in all the same: what is forgotten by then comes again into quarantine, and is not answered twice.
+"""Pushes of one conversation that are taken in until the cursor moves; later ones come with the poll.
+
+The cursor must not lag behind by more than the 1,024 remembered ids of a conversation (PROTOCOL §5.1), or the poll returns messages whose
+ids were forgotten; three supervisors count each for itself. While polling fails pushes are taken in all the same: what is forgotten by
+then comes again into quarantine, and is not answered twice.
 """
+
 MOST_COUNTED = 10_000
 """Conversations whose pushes are counted, some 2 MiB: beyond them a poll is asked for and counting begins anew."""
 
 MOST_NOTED = 10_000
-"""Ids that are pushed while a poll runs, some 2 MiB."""
+"""Ids that are noted while a poll runs, some 2 MiB."""
 
 WAITING_BYTES = 1024
 """What a message that waits takes beside its frame, as measured."""
 
 NO_PEER = ("", "")
 
-__all__ = ["Inbound", "MessageFrame", "MessageInWork"]
-
 log = structlog.get_logger()
 
 
 class MessageInWork:
-    """A message on its way in, and its outcome: None when Redis or the relay was away. `place`: where it is opened."""
+    """A message on its way in, and its outcome: None if Redis or the relay was away. `place`: the room that it is opened in."""
 
     def __init__(self, incoming: Incoming, room: Room) -> None:
         self.incoming = incoming
@@ -73,16 +76,16 @@ class MessageInWork:
         self.began_ns = time.time_ns()
         self.outcome: Intake | None = None
         self.reason: str | None = None
-        """Why it could not be read."""
+        """Why it could not be read; None if it could."""
 
     @property
     def held_bytes(self) -> int:
-        """What it takes until it is opened."""
+        """Bytes that it takes until it is opened."""
         return WAITING_BYTES + int(self.frame_bytes * READING_COST)
 
 
 async def _at_once(_conversation_id: str) -> None:
-    """Where nobody hears acknowledgements."""
+    """Returns at once: stands for `acks_settled` in tests that hear no acknowledgements."""
 
 
 class Inbound:
@@ -132,11 +135,11 @@ class Inbound:
 
     @property
     def held_bytes(self) -> int:
-        """What they take."""
+        """Bytes that they take."""
         return self._lanes.held_bytes
 
     def hold(self, is_holding: bool) -> None:
-        """While Redis is nearly full, nothing is taken in (DESIGN rule 16)."""
+        """Called with True when Redis is nearly full: nothing is taken in until it is called with False (DESIGN rule 16)."""
         self._is_holding = is_holding
         if not is_holding:
             self._has_room.set()
@@ -144,12 +147,12 @@ class Inbound:
             self._has_room = trio.Event()
 
     async def wait_for_room(self) -> None:
-        """Returns at once unless Redis is nearly full, else when it is so no more."""
+        """Waits while Redis is nearly full."""
         await self._has_room.wait()
 
     @contextmanager
     def noting_pushes(self) -> Iterator[set[str]]:
-        """The ids of what is pushed while a poll runs: when one of them ends a page, the poll has come to the present."""
+        """Yields a set that gets the ids of what is pushed within the block: a page that ends with one of them ends in the present."""
         pushed = set[str]()
         self._noting.append(pushed)
         try:
@@ -160,13 +163,13 @@ class Inbound:
             ]  # by itself: two empty sets are equal
 
     def polled(self, *, has_caught_up: bool) -> None:
-        """The cursor is where the pushes are; or it cannot move now, and so does not hold them up: answered late is better than never."""
+        """Called after a poll. Caught up: the pushes are counted anew. Otherwise pushes are no longer limited, since the cursor cannot advance."""
         self._cursor_moves = has_caught_up
         if has_caught_up:
             self._unpolled.clear()
 
     def push(self, frame: MessageFrame) -> None:
-        """A pushed frame. A full lane passes it over: polling brings it back."""
+        """Called with each pushed frame; returns at once. A full lane passes it over: polling brings it back."""
         for pushed in self._noting:
             if len(pushed) >= MOST_NOTED:
                 pushed.clear()  # the latest count
@@ -180,16 +183,19 @@ class Inbound:
             self._polls.ask()
 
     async def poll(self, frame: MessageFrame) -> Intake | None:
-        """A polled frame: what became of it; None when Redis or the relay was away."""
+        """Takes a polled frame in. Returns what became of it; None if Redis or the relay was away."""
         return (await self._in_turn(Incoming(frame, Source.POLL, now_ms(), trace=self.traces.arrived()))).outcome
 
     async def fetched(self, frame: MessageFrame, noted: str = "") -> Intake | None:
-        """A message that has waited at the relay (supervisor/inbound/held.py): what became of it; HELD: it waits on. `noted`: its note's signed id."""
+        """Takes in a message that has waited at the relay (supervisor/inbound/held.py). Returns what became of it; HELD: it waits on.
+
+        `noted`: the signed id in its note, in hex.
+        """
         incoming = Incoming(frame, Source.HELD, now_ms(), noted=noted, trace=self.traces.arrived())
         return (await self._in_turn(incoming)).outcome
 
     async def retry(self, quarantined: Quarantined, frame: MessageFrame) -> MessageInWork:
-        """A frame out of quarantine: in its conversation's turn, like any other."""
+        """Takes in a frame out of quarantine, in its conversation's turn, like any other. Returns it with its outcome."""
         name, is_known = quarantined.message_id, quarantined.is_remembered
         kept_as = "" if name == frame.message_id else name
         trace = self.traces.arrived()
@@ -205,11 +211,11 @@ class Inbound:
         return waiting
 
     async def run(self) -> None:
-        """Take messages in until cancelled."""
+        """Takes messages in, until cancelled."""
         await self._lanes.run()
 
     async def _work(self, waiting: MessageInWork) -> None:
-        """One message, when it is its turn."""
+        """Takes one message in, when it is its turn, and notes its outcome."""
         frame, span = waiting.incoming.frame, waiting.incoming.trace
         current_span.set(span)  # of this lane, until its next message
         try:
@@ -268,7 +274,7 @@ class Inbound:
         return await self._given_up(waiting)
 
     async def _given_up(self, waiting: MessageInWork) -> Intake:
-        """It never fits what it is committed to: it holds up nobody else, and is tried again out of quarantine."""
+        """Puts a message that conflicted too often into quarantine, where it holds up nobody and is tried again."""
         error = Unreadable(Reason.NO_SESSION, f"changed {MOST_CONFLICTS} times while it was read")
         waiting.reason = error.reason.value
         if waiting.incoming.source is Source.QUARANTINE:
@@ -278,7 +284,7 @@ class Inbound:
         return outcome
 
     async def _settle(self, waiting: MessageInWork, reading: Reading) -> Intake:
-        """One commit; CONFLICT when what it was judged with has changed meanwhile."""
+        """Makes the one commit that follows from a reading. CONFLICT if what it was read with has changed meanwhile."""
         match reading:
             case Known():
                 return Intake.DUPLICATE
@@ -302,8 +308,8 @@ class Inbound:
         """Whether another supervisor has moved the session meanwhile by which a message out of quarantine was judged unreadable."""
         if not arrival.signed_id or arrival.peer == NO_PEER:
             return False
-        look = await self._store.look(arrival.conversation_id, arrival.peer, arrival.signed_id)
-        return look.session_version != arrival.session_version
+        snapshot = await self._store.look(arrival.conversation_id, arrival.peer, arrival.signed_id)
+        return snapshot.session_version != arrival.session_version
 
     async def _accept(self, incoming: Incoming, read: Readable) -> Intake:
         arrival = read.arrival
@@ -327,14 +333,14 @@ class Inbound:
         return outcome
 
     async def _hold(self, arrival: Arrival, *, has_no_room: bool) -> Intake:
-        """It waits at the relay: its sender has too much waiting here, and others go on."""
+        """Notes that a message waits at the relay: its sender has too much waiting here, and others go on."""
         outcome = await self._store.hold(arrival, has_no_room=has_no_room)
         if outcome is Intake.NOTED:
             self._metrics.held.inc()
         return outcome
 
     async def _refuse(self, incoming: Incoming, read: Readable) -> Intake:
-        """Too many of this conversation wait already: the sender is told so (rule 11)."""
+        """Takes a message in with a refusal: too many of its conversation wait already, and the sender is told so (rule 11)."""
         arrival = read.arrival
         refusal = self._words.refusal(
             *(arrival.message_id, arrival.conversation_id, arrival.message_ms, await self._policies.refusal()),

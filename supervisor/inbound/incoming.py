@@ -1,4 +1,4 @@
-"""A frame on its way in, and how it came."""
+"""A frame on its way in, and how it came, as a value."""
 
 import msgspec
 
@@ -6,13 +6,14 @@ from bus.steps.store import Arrival, Source
 from supervisor.relay.frames import ArtifactResponse, MessageNew
 
 MessageFrame = MessageNew | ArtifactResponse
+"""What the relay brings of a person's or an agent's: a message, or an answer to an artifact."""
 
 
 class Incoming(msgspec.Struct, frozen=True):
-    """A frame and how it came. `is_known`: its id stands in the memory since it was quarantined, which does not count now.
+    """A frame and how it came. `is_known`: its id is remembered since it was quarantined, which makes it no duplicate now.
 
-    `kept_as`: its name in quarantine where another message has its message_id. `noted`: the signed id (in hex) that was fresh when it was
-    noted that it waits at the relay. `trace`: of the span that brings it.
+    `kept_as`: its name in quarantine where another message has its message_id. `noted`: the signed id (in hex) with which it was noted
+    that it waits at the relay: it was not stale then. `trace`: of the span that brings it.
     """
 
     frame: MessageFrame
@@ -29,7 +30,7 @@ class Incoming(msgspec.Struct, frozen=True):
         return self.source in (Source.PUSH, Source.POLL)
 
     def arrival(self) -> Arrival:
-        """As long as nothing of the envelope is authentic: only the relay's message_id names it."""
+        """Returns what can be said of it while nothing of the envelope is authentic: only the relay's message_id names it."""
         frame = self.frame
         return Arrival(
             conversation_id=frame.conversation_id,

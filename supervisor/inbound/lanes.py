@@ -1,4 +1,4 @@
-"""A queue per conversation (DESIGN P3): a conversation's messages one after the other, different ones never behind each other.
+"""Works a queue per conversation (DESIGN P3): its messages one after the other, different conversations never behind each other.
 
 A queue and its task exist only while there is something in it. What waits is counted in bytes, in all and by whom.
 """
@@ -14,13 +14,14 @@ from supervisor.inbound.shares import Shares
 Item = TypeVar("Item")
 
 LANE_LENGTH = 256
+"""Items that wait in one lane, unless they are put there even if it is full."""
 
 LANE_BYTES: Final = 6 * 1024
-"""A lane's task and queue, as measured."""
+"""What a lane's task and queue take, as measured."""
 
 
 class LaneFull(Exception):
-    """Too much waits already, in this lane, of this sender or in all."""
+    """Too much waits already: in this lane, of this sender, or in all."""
 
 
 class Lanes(Generic[Item]):
@@ -36,11 +37,11 @@ class Lanes(Generic[Item]):
 
     @property
     def held_bytes(self) -> int:
-        """What they weigh."""
+        """Bytes of what waits or is under way."""
         return self._shares.held_bytes
 
     def put(self, lane: str, item: Item, *, size: int, owner: str, even_if_full: bool = False) -> None:
-        """Behind whatever is in this lane. `size` in bytes; `owner`: who sent it. Raises LaneFull."""
+        """Puts an item behind whatever is in this lane. `size` in bytes; `owner`: who sent it. Raises LaneFull."""
         queue = self._lanes.get(lane)
         size += LANE_BYTES if queue is None else 0
         holders = (("lane", lane), ("owner", owner))
@@ -61,7 +62,7 @@ class Lanes(Generic[Item]):
         return (queue is None or len(queue) < LANE_LENGTH) and self._shares.admits(size, *holders)
 
     async def run(self) -> None:
-        """Work the lanes until cancelled."""
+        """Works the lanes, until cancelled."""
         async with trio.open_nursery() as nursery:
             for lane in self._lanes:
                 nursery.start_soon(self._run_lane, lane)

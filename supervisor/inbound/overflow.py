@@ -1,4 +1,4 @@
-"""Quarantine and dead letters are bounded in number and in bytes: beyond that the oldest leave, seen by everybody who looks.
+"""Keeps quarantine and dead letters within their bounds, in number and in bytes: beyond them the oldest are given up.
 
 The ledger says `given_up overflow` of each, the metric counts them, the log warns. Whoever writes there never waits for it.
 """
@@ -17,13 +17,16 @@ from supervisor.peers.retry_triggers import MENDABLE_REASONS
 from supervisor.recovery.redis_trouble import said_trouble
 
 LOOK_SECONDS = 1.0
+"""Between two looks: what is written in a second may stand above the bound."""
+
 AT_ONCE = 100
+"""Given up between two looks at the count, so that one look reads no more ids than this."""
 
 log = structlog.get_logger()
 
 
 class Overflow:
-    """One supervisor's; several of them take the same ones, each of which goes once."""
+    """Gives up the oldest on behalf of one supervisor. Several of them find the same ones, each of which goes once."""
 
     def __init__(self, store: Store, quarantine: Quarantine, dead: DeadLetters, metrics: Metrics) -> None:
         self._store = store
@@ -35,7 +38,7 @@ class Overflow:
         }
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Publishes the bounds and keeps to them, until cancelled."""
         published, has_charged = 0, False
         while True:
             if self._store.budgets.out_bytes != published:
@@ -46,7 +49,7 @@ class Overflow:
             await trio.sleep(LOOK_SECONDS)
 
     async def _publish_bounds(self) -> int:
-        """Which were written; 0 where Redis was away."""
+        """Writes the bounds into Redis for the scripts. Returns the bound that was written; 0 if Redis was away."""
         bound = self._store.budgets.out_bytes
         try:
             await self._store.publish_bounds()
@@ -57,7 +60,7 @@ class Overflow:
         return bound
 
     async def _charge_former(self) -> bool:
-        """What a former version has kept whole is counted, the newest first, and cut where there is no room; False where Redis was away."""
+        """Counts what a former version has kept whole, the newest first, and cuts what has no room. False if Redis was away."""
         cut = 0
         try:
             for name in reversed(await self._quarantine.names()):
@@ -94,7 +97,7 @@ class Overflow:
             log.warning("overflow: the oldest were given up, since there are too many", kind=kind, count=gone)
 
     async def _relieve_quarantine(self) -> int:
-        """How many have left."""
+        """Gives up the oldest of the quarantine. Returns how many were given up."""
         over = await self._quarantine.count() - self._store.budgets.most_quarantined
         if over <= 0:
             return 0
@@ -102,6 +105,7 @@ class Overflow:
         return sum([await self._quarantine.drop(message_id, "overflow") for message_id in oldest])
 
     async def _relieve_dead(self) -> int:
+        """Gives up the oldest dead letters. Returns how many were given up."""
         count = await self._dead.count()
         if count == 0:
             return 0

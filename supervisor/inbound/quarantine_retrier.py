@@ -1,7 +1,7 @@
-"""Messages in quarantine are tried again when what they lacked has come: a relation, a group's key, a session, the operator's word.
+"""Tries messages in quarantine again when what they lacked has come: a relation, a group's key, a session, the operator's word.
 
-What still cannot be read stays where it is; nothing is tried again by the clock alone, since nothing would have changed. A start
-counts as all of these, since a process that was killed may have heard of them and marked nothing.
+What still cannot be read stays where it is. Nothing is tried again by the clock alone, since nothing would have changed. A start counts
+as all of these events, since a process that was killed may have heard of one and marked nothing.
 """
 
 from collections.abc import Awaitable, Callable
@@ -15,7 +15,8 @@ from bus.steps.store import Intake
 from bus.steps.work_lease import WorkLease
 from bus.transport.wire import RedisFailed
 from supervisor.inbound.evidence import kept_frame
-from supervisor.inbound.inbound import Inbound, MessageFrame
+from supervisor.inbound.inbound import Inbound
+from supervisor.inbound.incoming import MessageFrame
 from supervisor.inbound.refetch import Refetch
 from supervisor.observe.metrics import Metrics
 from supervisor.peers.owners import Owners
@@ -32,21 +33,25 @@ from supervisor.recovery.redis_trouble import said_trouble
 from supervisor.relay.rest import Rest, RestFailed
 
 LOOK_SECONDS = 1.0
+"""Between two looks for marked messages, which a command marks too, and between two tries while Redis is away."""
+
 TRIED_IN_A_ROW = 20
+"""Messages that are tried before a pause, so that ten thousand of one person are tried beside the others', not before them."""
+
 REST_SECONDS = 0.1
-"""After so many tries in a row: ten thousand messages of one person are tried beside the others', not before them."""
+"""The pause after them."""
 
 START_SECONDS = 60.0
-"""So long a start waits at most until the relay has told everything new: what is in quarantine may be a gigabyte, and is read again from there."""
+"""A start waits at most so long until everything new is polled before it looks at the quarantine, which may be a gigabyte."""
 
 WORK_LEASE_MS = 5000
-"""So long one try may take before another supervisor begins as well."""
+"""One try may take so long before another supervisor begins as well."""
 
 log = structlog.get_logger()
 
 
 class QuarantineRetrier:
-    """Of one supervisor. One of several tries them at a time; where two try the same message, one of them gets it through."""
+    """Tries messages again on behalf of one supervisor. One of several does it at a time; if two try the same message, one gets it through."""
 
     def __init__(
         self,
@@ -71,13 +76,13 @@ class QuarantineRetrier:
         self._marked = trio.Event()
 
     async def run(self, caught_up: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint) -> None:
-        """Until cancelled. What the start itself may have mended is tried when `caught_up` returns: people's new messages come first."""
+        """Marks and tries messages, until cancelled. Waits for `caught_up` before the start's own look: people's new messages come first."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._start, caught_up)
             nursery.start_soon(self._hear)
             nursery.start_soon(self._obey)
 
-    # What has come is marked in Redis, so that a kill forgets nothing and a command line can ask
+    # Marking: in Redis, so that a kill forgets nothing and a command can ask for a try
 
     async def _start(self, caught_up: Callable[[], Awaitable[None]]) -> None:
         with trio.move_on_after(START_SECONDS):
@@ -108,9 +113,10 @@ class QuarantineRetrier:
                 return
 
     async def _mark_what_may_be_mended(self) -> int:
-        """Whatever may have come unheard. Of strangers nothing: each would have the relations read.
+        """Marks every message that an event we may have missed could have mended. Returns how many.
 
-        All messages of an owner are judged alike, whatever comes meanwhile, since a later one must not overtake.
+        Strangers' messages are not marked: each would have the relations read. All messages of an owner are judged alike, whatever comes
+        meanwhile, since a later one must not overtake an earlier one.
         """
         found, active, unlisted = list[str](), dict[str, bool](), dict[str, str]()
         async with aclosing(self._quarantine.all()) as messages:
@@ -129,7 +135,7 @@ class QuarantineRetrier:
         await self._quarantine.want(found)
         return len(found)
 
-    # What is marked is tried
+    # Trying what is marked
 
     async def _obey(self) -> None:
         while True:
@@ -146,7 +152,7 @@ class QuarantineRetrier:
                 await self._marked.wait()
 
     async def _try_all(self) -> None:
-        """In the order of each conversation; behind one that cannot be tried now, the later ones wait."""
+        """Tries all marked messages, in the order of each conversation; behind one that cannot be tried now the later ones wait."""
         waiting: set[str] = set()
         refetch = Refetch(self._rest)
         names = await self._quarantine.wanted()
@@ -164,7 +170,7 @@ class QuarantineRetrier:
         await self._lease.leave()
 
     async def _may_try(self) -> bool:
-        """False while another tries them: nothing of them need be read."""
+        """Holds the lease. False while another supervisor tries them: then none need be read."""
         return await self._lease.hold(WORK_LEASE_MS)
 
     async def _place(self, name: str, row: Quarantined | None) -> tuple[str, int, str]:
@@ -175,7 +181,7 @@ class QuarantineRetrier:
         return ("", 0, name) if frame is None else (frame.conversation_id, frame.conversation_seq, name)
 
     async def _is_tried(self, message_id: str, refetch: Refetch) -> bool:
-        """False when it could not be: Redis or the relay was away, or nothing is taken in now. It is still wanted then."""
+        """Tries one message. False if it could not be tried: the relay was away, or nothing is taken in now. It stays marked then."""
         if (old_id := wanted_old(message_id)) is not None:
             if await self._is_asked_for(old_id, refetch):
                 await self._quarantine.tried(message_id)
@@ -194,7 +200,7 @@ class QuarantineRetrier:
         return True
 
     async def _is_asked_for(self, message_id: str, refetch: Refetch) -> bool:
-        """One that was only noted as old comes as if it was polled now: what is known is known, and what cannot be read stays noted."""
+        """Takes in, as if polled now, a message that was only noted as old. False if it could not be tried. Unreadable, it stays noted."""
         try:
             frame = await refetch.find(message_id, None)
         except RestFailed as error:
@@ -214,7 +220,7 @@ class QuarantineRetrier:
         return True
 
     async def _again(self, message: Quarantined, refetch: Refetch) -> MessageFrame | None:
-        """One that is not kept whole, from the relay; it stays as it is where the relay has it no more."""
+        """Fetches a message that is not kept whole. None if it is, or if the relay has it no more; then it stays as it is."""
         if message.frame:
             return None
         frame = await refetch.find(message.message_id, message.cursor)
@@ -223,6 +229,7 @@ class QuarantineRetrier:
         return frame
 
     async def _try(self, message: Quarantined, frame: MessageFrame) -> bool:
+        """Takes a message in out of quarantine, and says what came of it. False if it could not be tried."""
         waiting = await self._inbound.retry(message, frame)
         if waiting.outcome is None or waiting.outcome in (Intake.HOLD, Intake.CONFLICT):
             return False

@@ -1,7 +1,6 @@
-"""From a frame to what is to be stored of it: check in the order of PROTOCOL §5.10, open. Reads Redis, writes nothing.
+"""Checks a frame in the order of PROTOCOL §5.10, opens it, and returns what is to be stored. Reads Redis, writes nothing.
 
-Whether it could be read or not, and how it came (pushed, polled, out of quarantine), what comes out names the versions that it was
-judged with; supervisor/inbound/inbound.py commits it.
+The reading names the versions of what it was made with, whether the message could be read or not; supervisor/inbound/inbound.py commits it.
 """
 
 from collections.abc import Awaitable, Callable
@@ -50,13 +49,13 @@ from supervisor.relay.payloads import (
 )
 
 CLOCKS_APART_MS = 60_000
-"""A time that lies in the future by more than this is not the difference between Redis' clock and ours."""
+"""A time further in the future than this cannot come from Redis' clock being ahead of ours."""
 
 
 class Readable(msgspec.Struct, frozen=True):
-    """It was read. `job` None: nothing for a handler. `answer`: a reply of our own. `record`: what its session becomes.
+    """The message could be read. `job` None: nothing for a handler. `answer`: a reply of our own. `record`: what its session becomes.
 
-    `begins_session`: the session that begins with it, or b"". `hops`: its hop_count.
+    `begins_session`: the session that begins with it; b"" for none. `hops`: its hop_count.
     """
 
     arrival: Arrival
@@ -72,9 +71,9 @@ class Readable(msgspec.Struct, frozen=True):
 
 
 class Unread(msgspec.Struct, frozen=True):
-    """It was not. `plaintext`: sealed, where something was decrypted. `answer`: the first message of a new session.
+    """The message could not be read. `plaintext`: sealed, if something was decrypted. `answer`: the first message of a new session.
 
-    `waits_for`: whose coming may mend it (supervisor/peers/retry_triggers.py); '' for its sender.
+    `waits_for`: the thing whose coming may make it readable (supervisor/peers/retry_triggers.py); '' for its sender.
     """
 
     arrival: Arrival
@@ -85,7 +84,7 @@ class Unread(msgspec.Struct, frozen=True):
     waits_for: str = ""
 
     def __post_init__(self) -> None:
-        """Keep why, without the traceback: its frames hold the message, and would hold this, until cycles are looked for."""
+        """Keeps the error without its traceback, whose frames hold the message until cycles are collected."""
         msgspec.structs.force_setattr(self, "error", Unreadable(self.error.reason, self.error.detail))
 
     def __repr__(self) -> str:
@@ -93,27 +92,27 @@ class Unread(msgspec.Struct, frozen=True):
 
 
 class Old(msgspec.Struct, frozen=True):
-    """It lies below what its conversation has come to and can no longer be read: most likely it was answered long ago."""
+    """The message is below its conversation's `next` and can no longer be read: most likely it was answered long ago."""
 
     arrival: Arrival
     reason: str
 
 
 class Waits(msgspec.Struct, frozen=True):
-    """It is authentic and new, and waits at the relay behind others of its sender."""
+    """The message is authentic and new, and waits at the relay behind others of its sender."""
 
     arrival: Arrival
 
 
 class Known(msgspec.Struct, frozen=True):
-    """It was taken in before, or is our own by way of another connection."""
+    """The message was taken in before, or is our own by way of another connection."""
 
 
 Reading = Readable | Unread | Old | Waits | Known
 
 
 class FrameReader:
-    """Reads for one agent."""
+    """Reads the messages of one agent."""
 
     def __init__(
         self,
@@ -141,7 +140,7 @@ class FrameReader:
         self._forgotten = ForgottenSends(sessions, write_count, metrics)
 
     def parse(self, incoming: Incoming) -> Envelope | Known | Unread:
-        """What can be said of a frame without asking anybody."""
+        """Parses a frame's envelope. Returns that, or what follows if it is our own or malformed. Asks nobody."""
         frame = incoming.frame
         if frame.sender_id == self._device.owner_id:
             return Known()
@@ -153,19 +152,22 @@ class FrameReader:
             return Unread(incoming.arrival(), error)
 
     def locked(self, envelope: Envelope) -> AbstractAsyncContextManager[None]:
-        """Hold the sender's record from reading to commit (DESIGN rule 3); a group's messages move none."""
+        """Returns a lock on the sender's record, to be held from reading to commit (DESIGN rule 3); a group's messages move none."""
         if envelope.v == V1_1:
             return nullcontext()
         return self._sessions.locked([(envelope.sender_id, envelope.sender_device)])
 
     async def read(self, incoming: Incoming, envelope: Envelope, make_room: Callable[[], Awaitable[None]]) -> Reading:
-        """One look and one opening; the caller holds the lock. `make_room` is waited for before anything is opened. Raises RedisFailed, RestFailed."""
-        look = await self._look(incoming, envelope)
-        if envelope.v == V1_1:
-            return await self._read_in_group(incoming, envelope, look, make_room)
-        return await self._read_from_person(incoming, envelope, look, make_room)
+        """Reads the conversation's snapshot and opens the message. The caller holds the lock.
 
-    def _look(self, incoming: Incoming, envelope: Envelope) -> Awaitable[ConversationSnapshot]:
+        `make_room` is waited for before anything is opened. Raises RedisFailed, RestFailed.
+        """
+        snapshot = await self._snapshot(incoming, envelope)
+        if envelope.v == V1_1:
+            return await self._read_in_group(incoming, envelope, snapshot, make_room)
+        return await self._read_from_person(incoming, envelope, snapshot, make_room)
+
+    def _snapshot(self, incoming: Incoming, envelope: Envelope) -> Awaitable[ConversationSnapshot]:
         peer, seq = (envelope.sender_id, envelope.sender_device), incoming.frame.conversation_seq
         return self._store.look(envelope.conversation_id, peer, envelope.replay_id, seq)
 
@@ -175,20 +177,20 @@ class FrameReader:
         self,
         incoming: Incoming,
         envelope: Envelope,
-        look: ConversationSnapshot,
+        snapshot: ConversationSnapshot,
         make_room: Callable[[], Awaitable[None]],
     ) -> Reading:
         frame = incoming.frame
         try:
-            owner = await self._authenticate(frame, envelope, look)
+            owner = await self._authenticate(frame, envelope, snapshot)
         except Unreadable as error:
             return Unread(incoming.arrival(), error)
-        if look.known and not incoming.is_known:
+        if snapshot.known and not incoming.is_known:
             return Known()
-        if await self._forgotten.are_found(owner, envelope.conversation_id, look, incoming.source):
-            look = await self._look(incoming, envelope)
+        if await self._forgotten.are_found(owner, envelope.conversation_id, snapshot, incoming.source):
+            snapshot = await self._snapshot(incoming, envelope)
         peer = (envelope.sender_id, envelope.sender_device)
-        loaded = self._sessions.looked_up(peer, look)
+        loaded = self._sessions.of_snapshot(peer, snapshot)
         arrival = msgspec.structs.replace(
             incoming.arrival(),
             signed_id=envelope.replay_id,
@@ -196,11 +198,12 @@ class FrameReader:
             peer=peer,
             session_version=loaded.version,
             epoch=self._write_count.epoch,
-            kind=look.kind or conversation_kind(frame),  # what the relay said first is pinned; later it may say nothing
+            kind=snapshot.kind
+            or conversation_kind(frame),  # what the relay said first is pinned; later it may say nothing
             person=owner.owner_id,
             sender_id=owner.owner_id,
         )
-        if look.sender_waits and incoming.may_wait:
+        if snapshot.sender_waits and incoming.may_wait:
             return Waits(arrival)
         wait_seconds = WAIT_LONG_SECONDS if incoming.source is Source.QUARANTINE else None
         if not await self._owners.admits(owner, envelope.sender_device, wait_seconds):
@@ -214,17 +217,17 @@ class FrameReader:
         except BadContent as error:
             return self._opened_in_vain(arrival, loaded, error)
         except Unreadable as error:
-            if _is_old(incoming, look) and error.reason in RENEGOTIABLE and not isinstance(error, ForgedContent):
+            if _is_old(incoming, snapshot) and error.reason in RENEGOTIABLE and not isinstance(error, ForgedContent):
                 return Old(arrival, error.reason.value)
             wrap = self._wrap_of(envelope)
             unread = self._out_of_step(arrival, loaded, error, wrap)
             waits_for = "" if wrap is None else session_thing(envelope.sender_id, wrap.session)
             return msgspec.structs.replace(unread, waits_for=waits_for)
 
-    async def _authenticate(self, frame: MessageFrame, envelope: Envelope, look: ConversationSnapshot) -> Owner:
-        """`to`, conversation pin, grant, pinned key, signature, in the order of PROTOCOL §5.10."""
-        check_addressed(frame, envelope, look, self._device.owner_id)
-        owner = await self._owners.looked_up(envelope.sender_id, look)
+    async def _authenticate(self, frame: MessageFrame, envelope: Envelope, snapshot: ConversationSnapshot) -> Owner:
+        """Checks `to`, conversation pin, grant, pinned key and signature, in the order of PROTOCOL §5.10. Raises Unreadable."""
+        check_addressed(frame, envelope, snapshot, self._device.owner_id)
+        owner = await self._owners.of_snapshot(envelope.sender_id, snapshot)
         if owner is None:
             raise Unreadable(Reason.NO_GRANT, "no relation with this sender")
         verify_signature(envelope, owner.pinned)
@@ -269,19 +272,19 @@ class FrameReader:
         )
 
     def _begun(self, envelope: Envelope, loaded: Loaded) -> bytes:
-        """The session that begins with a message whose wrap has a handshake; b"" where it had begun before."""
+        """Returns the session that begins with a message whose wrap has a handshake; b"" if it had begun before."""
         session = ratchet_wrap(envelope, self._device.device_id).session
         return session if loaded.record.find(session) is None else b""
 
     def _wrap_of(self, envelope: Envelope) -> RatchetWrap | None:
-        """The wrap for us, if there is exactly one."""
+        """Returns the wrap for us if there is exactly one, else None."""
         try:
             return ratchet_wrap(envelope, self._device.device_id)
         except Unreadable:
             return None
 
     def _out_of_step(self, arrival: Arrival, loaded: Loaded, error: Unreadable, wrap: RatchetWrap | None) -> Unread:
-        """The sender is who they say and the sessions are out of step: an offer of one that works, within the limits of PROTOCOL §5.4."""
+        """Returns what is stored of an authentic message that no session opens, with an offer of one that works if PROTOCOL §5.4 allows it."""
         now, renewal = now_ms(), Renewal.NONE
         record = loaded.record if wrap is None else handshake_refused(loaded.record, wrap, now)
         if not isinstance(error, ForgedContent):
@@ -299,7 +302,7 @@ class FrameReader:
         return Unread(noted, error, answer=answer, record=record)
 
     def _opened_in_vain(self, arrival: Arrival, loaded: Loaded, error: BadContent) -> Unread:
-        """The ratchet has moved although the content is of no use: both are kept (PROTOCOL §5.4)."""
+        """Returns what is stored of a message whose ratchet moved and whose content is of no use: both are kept (PROTOCOL §5.4)."""
         write = self._sessions.seal(arrival.peer, loaded, error.record)
         moved = msgspec.structs.replace(arrival, session=write, used_one_time_prekey=error.used_one_time_prekey)
         plaintext = error.opened_plaintext[:MOST_PLAINTEXT_BYTES]
@@ -312,16 +315,16 @@ class FrameReader:
         self,
         incoming: Incoming,
         envelope: Envelope,
-        look: ConversationSnapshot,
+        snapshot: ConversationSnapshot,
         make_room: Callable[[], Awaitable[None]],
     ) -> Reading:
         frame = incoming.frame
         try:
-            check_addressed(frame, envelope, look, self._device.owner_id)
+            check_addressed(frame, envelope, snapshot, self._device.owner_id)
             await self._groups.authenticate(envelope)
         except Unreadable as error:
             return Unread(incoming.arrival(), error)
-        if look.known and not incoming.is_known:
+        if snapshot.known and not incoming.is_known:
             return Known()
         arrival = msgspec.structs.replace(
             incoming.arrival(),
@@ -332,13 +335,13 @@ class FrameReader:
         )
         try:
             if not incoming.is_known and incoming.noted != envelope.replay_id.hex():
-                check_not_stale(envelope, await self._healed(envelope, look))
-            if look.sender_waits and incoming.may_wait:
+                check_not_stale(envelope, await self._healed(envelope, snapshot))
+            if snapshot.sender_waits and incoming.may_wait:
                 return Waits(arrival)
             await make_room()
             opened = await self._groups.open(envelope)
         except Unreadable as error:
-            if error.reason is Reason.STALE and _is_old(incoming, look):
+            if error.reason is Reason.STALE and _is_old(incoming, snapshot):
                 return Old(arrival, error.reason.value)
             waits_for = envelope.to if error.reason is Reason.UNKNOWN_GROUP_KEY else ""
             return Unread(arrival, error, waits_for=waits_for)
@@ -349,11 +352,11 @@ class FrameReader:
             job = self._job(message, msgspec.structs.replace(member, message_ms=now_ms()))
         return Readable(member, payload_type_of(opened.payload), job, hops=message.hop_count)
 
-    async def _healed(self, envelope: Envelope, look: ConversationSnapshot) -> ConversationSnapshot:
-        """A memory of ids whose times lie in the future makes everything `stale`: older versions could write one."""
-        if look.dropped_ms <= now_ms() + CLOCKS_APART_MS:
-            return look
-        return msgspec.structs.replace(look, dropped_ms=await self._store.heal_times(envelope.conversation_id))
+    async def _healed(self, envelope: Envelope, snapshot: ConversationSnapshot) -> ConversationSnapshot:
+        """Returns the snapshot with a memory of ids that does not lie in the future, which would make everything `stale`: older versions wrote such."""
+        if snapshot.dropped_ms <= now_ms() + CLOCKS_APART_MS:
+            return snapshot
+        return msgspec.structs.replace(snapshot, dropped_ms=await self._store.heal_times(envelope.conversation_id))
 
     def _job(self, message: InboundMessage, arrival: Arrival) -> bytes:
         return pack_job(
@@ -371,8 +374,6 @@ def _is_for_a_handler(message: InboundMessage) -> bool:
     return message.payload.get("type") != "system" and message.hop_count < LAST_HOP
 
 
-def _is_old(incoming: Incoming, look: ConversationSnapshot) -> bool:
-    """Whether it comes again, as far as the relay's order says so; what stands in quarantine was kept and stays, and what has waited at
-    the relay was never taken in.
-    """
-    return incoming.may_wait and incoming.frame.conversation_seq < look.next_seq
+def _is_old(incoming: Incoming, snapshot: ConversationSnapshot) -> bool:
+    """Whether the relay's order says that the message came before. Never of what stood in quarantine, or has waited at the relay."""
+    return incoming.may_wait and incoming.frame.conversation_seq < snapshot.next_seq

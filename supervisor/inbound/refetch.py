@@ -1,4 +1,4 @@
-"""Messages that are known here by their id alone are read again at the relay, from a cursor before them.
+"""Reads messages again from the relay that are known here by their id alone, from a cursor before them.
 
 Never moves the agent's cursor, and decides nothing about a message.
 """
@@ -7,21 +7,20 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from bus.steps.letters import digest_of, name_beside
+from supervisor.inbound.incoming import MessageFrame
 from supervisor.relay.frames import ArtifactResponse, MessageNew
 from supervisor.relay.rest import Rest, RestFailed
 
-MessageFrame = MessageNew | ArtifactResponse
-
 
 class Refetch:
-    """Keeps the page that it read last, since what is asked for next mostly stands in it: one for each walk."""
+    """Reads one walk's messages. Keeps the page that was read last, since what is asked for next mostly stands in it."""
 
     def __init__(self, rest: Rest) -> None:
         self._rest = rest
         self._page: list[MessageFrame] = []
 
     async def find(self, name: str, cursor: str | None) -> MessageFrame | None:
-        """The message of this name in quarantine, which stood behind `cursor`; None where the relay has it no more. Raises RestFailed."""
+        """Finds the message of this name in quarantine, which stood behind `cursor`. None if the relay has it no more. Raises RestFailed."""
         found = _among(self._page, name)
         if found is not None:
             return found
@@ -34,7 +33,7 @@ class Refetch:
         return None
 
     async def pages(self, cursor: str | None) -> AsyncGenerator[list[MessageFrame]]:
-        """What the relay has behind `cursor`, in its order; from the oldest on where it knows that cursor no more. Raises RestFailed."""
+        """Yields what the relay has behind `cursor`, in its order; all that it has if it does not know the cursor. Raises RestFailed."""
         while True:
             try:
                 page = await self._rest.poll(cursor)

@@ -1,4 +1,4 @@
-"""How many bytes wait, in all and of whom, and how many are in work at once. Pure bookkeeping; what is counted stands elsewhere."""
+"""Counts the bytes that wait, in all and of whom, and those in work at once. What is counted stands elsewhere."""
 
 from collections import deque
 from collections.abc import Hashable
@@ -7,7 +7,7 @@ from typing import Final
 import trio
 
 SHARE: Final = 4
-"""Nobody may come to hold more than a quarter of what is free: one who floods leaves room to others, and alone may hold a fifth."""
+"""Nobody may take more than a quarter of what is free: one who floods leaves room to others, and alone comes to hold a fifth of all."""
 
 
 class Shares:
@@ -19,18 +19,18 @@ class Shares:
         self.held_bytes = 0
 
     def admits(self, size: int, *holders: Hashable) -> bool:
-        """Whether each of the holders may hold so much more."""
+        """Whether each of the holders may hold `size` bytes more."""
         room = (self._total_bytes - self.held_bytes) // SHARE
         return all(self._held.get(holder, 0) + size <= room for holder in holders)
 
     def take(self, size: int, *holders: Hashable) -> None:
-        """They hold so much more, whether or not they may."""
+        """Counts `size` bytes more for each holder, whether or not they may."""
         self.held_bytes += size
         for holder in holders:
             self._held[holder] = self._held.get(holder, 0) + size
 
     def give_back(self, size: int, *holders: Hashable) -> None:
-        """They hold so much less."""
+        """Counts `size` bytes less for each holder."""
         self.held_bytes -= size
         for holder in holders:
             left = self._held[holder] - size
@@ -41,7 +41,7 @@ class Shares:
 
 
 class Room:
-    """Bytes that may be in work at once. Who finds too few free waits, first come, first served; what needs more than all goes alone."""
+    """Bytes that may be in work at once. Who finds too few free waits, first come, first served; what is larger than all goes alone."""
 
     def __init__(self, total_bytes: int) -> None:
         self._total_bytes = total_bytes
@@ -49,7 +49,7 @@ class Room:
         self._waiting: deque[tuple[int, trio.Event]] = deque()
 
     async def enter(self, size: int) -> int:
-        """Waits until so many bytes are free and takes them; how many were taken, to be given to `leave`."""
+        """Waits until `size` bytes are free and takes them. Returns how many were taken, to be given to `leave`."""
         size = min(size, self._total_bytes)
         if not self._waiting and size <= self._free_bytes:
             self._free_bytes -= size
@@ -68,7 +68,7 @@ class Room:
         return size
 
     def leave(self, size: int) -> None:
-        """So many are free again."""
+        """Gives `size` bytes back, and lets in who waits for them."""
         self._free_bytes += size
         if self._waiting:
             self._let_in()
@@ -81,7 +81,7 @@ class Room:
 
 
 class Reservation:
-    """One piece of work's way into a room: taken at most once, given back at the end."""
+    """One piece of work's bytes in a room: taken at most once, given back at the end."""
 
     def __init__(self, room: Room, size: int) -> None:
         self._room = room
@@ -89,12 +89,12 @@ class Reservation:
         self._taken: int | None = None
 
     async def take(self) -> None:
-        """Waits for room, the first time."""
+        """Waits for room and takes it, the first time; returns at once after that."""
         if self._taken is None:
             self._taken = await self._room.enter(self._size)
 
     def give_back(self) -> None:
-        """At the end of the work, whether or not it was taken."""
+        """Called at the end of the work, whether or not room was taken."""
         if self._taken is not None:
             self._room.leave(self._taken)
             self._taken = None

@@ -1,4 +1,4 @@
-"""The log of every change of a grant (PROTOCOL §5.7): a chain of MACs in Redis, whose head also stands in the state directory.
+"""Logs every change of a grant (PROTOCOL §5.7), as a chain of MACs in Redis whose head also stands in the state directory.
 
 It proves what this host recorded: an edited entry, a missing one and a cut tail show when it is verified, at every start.
 """
@@ -27,7 +27,7 @@ class GrantLedger:
         self._head_file = state_dir / HEAD_FILE
 
     async def put(self, owner_id: str, read: Versioned, row: bytes, entry: bytes) -> bool:
-        """Replace a row together with its entry; False when the row or the log has changed meanwhile."""
+        """Replaces a row together with its entry. False if the row or the log has changed meanwhile, and nothing was written."""
         previous = await self._vault.grant_head()
         step = LedgerStep(previous, entry, entry_mac(self._ledger_key, previous, entry))
         if not await self._vault.put_grant(owner_id, read, row, step):
@@ -36,7 +36,7 @@ class GrantLedger:
         return True
 
     async def verify(self) -> str | None:
-        """What is wrong with the log; None if all of it holds. Another supervisor may have gone on since our head."""
+        """Returns what is wrong with the log; None if all of it holds. Another supervisor may have gone on since our head."""
         try:
             entries, head = await self._entries_and_head()
         except (SealBroken, ValueError):
@@ -51,7 +51,7 @@ class GrantLedger:
         return None
 
     async def _entries_and_head(self) -> tuple[list[tuple[bytes, bytes]], bytes]:
-        """Of one moment: another supervisor may be writing."""
+        """Returns the entries and the head as they stood at one moment, while another supervisor may be writing."""
         while True:
             head = await self._vault.grant_head()
             entries = await self._vault.grant_log()

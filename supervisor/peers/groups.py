@@ -1,4 +1,4 @@
-"""What this agent knows of its groups (PROTOCOL §5.6): who speaks, under which key, and the key to answer under.
+"""Fetches and keeps the keys of this agent's groups, verifies who speaks there, and opens their messages (PROTOCOL §5.6).
 
 The relay hands keys out and cannot choose one: a key counts by its maker's signature and by the maker's membership in the version
 before. Versions only rise; they are stored sealed by compare-and-set, since several supervisors fetch the same ones.
@@ -41,21 +41,24 @@ from supervisor.relay.payloads import inbound_message, message_ms
 from supervisor.relay.rest import Rest, RestFailed
 
 AGAIN_SECONDS: Final = 1.0
+"""Between two tries to fetch a key, and between two looks for what was asked in vain."""
+
 MOST_ROTATIONS_WAITING: Final = 1000
+"""Rotations that wait, of a few ids each."""
 
 MOST_AHEAD_MS: Final = 24 * 3600 * 1000
 """A message dated later than this would, once forgotten, make everything before that day `stale`."""
 
-log = structlog.get_logger()
-
-
 VAIN_SECONDS: Final = 60.0
-"""A version that the relay did not have is not asked for again so soon, however many messages name it; a rotation is heard of."""
+"""Until a version that the relay did not have is asked for again, however many messages name it. A rotation ends the wait."""
 
 FETCH_AGAIN_SECONDS: Final = 5.0
-"""The same of any higher version."""
+"""Until a higher version than the one asked for in vain is asked for."""
 
 MOST_GROUPS_NOTED: Final = 1000
+"""Groups of which something is remembered between messages, of some hundred bytes each; beyond them the notes begin anew."""
+
+log = structlog.get_logger()
 
 
 class _InVain(msgspec.Struct, frozen=True):
@@ -66,7 +69,7 @@ class _InVain(msgspec.Struct, frozen=True):
 
 
 class _Looked(msgspec.Struct, frozen=True):
-    """What came of looking for a changed pair: one, or none."""
+    """The result of asking for a changed pair: one, or none."""
 
     pair: PublicIdentity | None
 
@@ -81,7 +84,7 @@ class OpenedInGroup(msgspec.Struct, frozen=True):
         return "OpenedInGroup(…)"
 
     def message(self, frame: MessageNew | ArtifactResponse, envelope: Envelope) -> InboundMessage:
-        """What the handler sees of it."""
+        """Returns what the handler sees."""
         metadata: dict[str, object] = {
             "group_id": self.key.group_id,
             "group_key_version": self.key.key_version,
@@ -92,17 +95,17 @@ class OpenedInGroup(msgspec.Struct, frozen=True):
 
 
 def sent_ms(envelope: Envelope) -> int:
-    """The time in the client_message_id; 1 for an id without any, so that it too counts as old once ids have been forgotten."""
+    """Returns the time (ms) in the client_message_id; 1 if it has none, so that it counts as old once ids have been forgotten."""
     return max(1, message_ms(envelope.client_message_id))
 
 
-def check_not_stale(envelope: Envelope, look: ConversationSnapshot) -> None:
-    """Nothing but the memory of ids keeps a v1.1 envelope from being read twice (PROTOCOL §5.1).
+def check_not_stale(envelope: Envelope, snapshot: ConversationSnapshot) -> None:
+    """Checks that a v1.1 envelope is none whose id was forgotten: only the memory of ids keeps it from being read twice (PROTOCOL §5.1).
 
     Raises Unreadable `stale` (it may be one that was forgotten) or `malformed` (dated in the future).
     """
     sent = sent_ms(envelope)
-    if sent <= look.dropped_ms:
+    if sent <= snapshot.dropped_ms:
         raise Unreadable(Reason.STALE, "not later than what was forgotten")
     if sent > now_ms() + MOST_AHEAD_MS:
         raise malformed("client_message_id: more than a day ahead")
@@ -136,7 +139,7 @@ class Groups:
         self._send, self._rotations = trio.open_memory_channel[GroupKeyRotated](MOST_ROTATIONS_WAITING)
 
     async def authenticate(self, envelope: Envelope) -> None:
-        """The sender's grant, where there is one, and the signature under the pinned pair.
+        """Checks the sender's grant, if there is one, and the signature under the pinned pair.
 
         Raises Unreadable `no_grant` (suspended or revoked), `unknown_sender`, `key_changed`, `bad_signature`; RestFailed.
         """
@@ -146,7 +149,7 @@ class Groups:
         await self._verify(envelope, owner)
 
     async def open(self, envelope: Envelope) -> OpenedInGroup:
-        """Read a verified message; for an unknown version the group's key is fetched once. Raises Unreadable."""
+        """Opens a verified message; for an unknown version the group's key is fetched once. Raises Unreadable."""
         version = group_key_version(envelope)
         keys = await self._kept(envelope.to)
         current = keys.current
@@ -160,9 +163,9 @@ class Groups:
         return OpenedInGroup(payload, key)
 
     async def to_write(self, group_id: str) -> GroupKeys:
-        """The keys to write under. A rotation may have been missed while nobody listened: once per connection the relay is asked.
+        """Returns the keys to write under. Once per connection the relay is asked, since a rotation may have been missed before.
 
-        Raises RestFailed when there is no key and the relay does not say whether there is one.
+        Raises RestFailed if there is no key and the relay does not say whether there is one.
         """
         kept = await self._kept(group_id)
         if group_id in self._asked_since_connected and kept.current is not None:
@@ -178,19 +181,19 @@ class Groups:
         return fetched or kept
 
     def connected(self) -> None:
-        """A new connection: rotations may have been missed."""
+        """Called with each new connection: rotations may have been missed."""
         self._asked_since_connected.clear()
         self._in_vain.clear()
 
     def rotated(self, frame: GroupKeyRotated) -> None:
-        """The relay says that there is a new version. One frame too many is passed over: the next message brings it up again."""
+        """Called when the relay says that there is a new version. One frame too many is passed over: the next message asks for it again."""
         try:
             self._send.send_nowait(frame)
         except trio.WouldBlock:
             self._metrics.frames_dropped.labels("rotation_overflow").inc()
 
     async def run(self) -> None:
-        """Fetch what was rotated, and what was asked for in vain, until cancelled."""
+        """Fetches what was rotated, and what was asked for in vain, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._hear_of_rotations)
             nursery.start_soon(self._ask_again)
@@ -224,7 +227,7 @@ class Groups:
     # Keys
 
     async def _ask_for(self, group_id: str, version: int) -> None:
-        """One fetch for all messages under a version that is not known, while they wait; none for a minute after one in vain."""
+        """Fetches once for all messages under an unknown version, while they wait; not at all for a minute after a fetch in vain."""
         vain = self._in_vain.get(group_id)
         ago = math.inf if vain is None else trio.current_time() - vain.at
         if vain is not None and ago < (VAIN_SECONDS if version <= vain.version else FETCH_AGAIN_SECONDS):
@@ -239,14 +242,14 @@ class Groups:
         self._in_vain[group_id] = _InVain(version, trio.current_time())
 
     async def _fetch_once(self, group_id: str) -> GroupKeys | None:
-        """As `_fetch`, shared by all who ask at a time."""
+        """Fetches as `_fetch` does; all who ask at the same time share one fetch."""
         if len(self._fetching) >= MOST_GROUPS_NOTED:
             self._fetching = {one: shared for one, shared in self._fetching.items() if not shared.is_free}
         shared = self._fetching.setdefault(group_id, Shared(0.0))
         return await shared.ask(partial(self._fetch, group_id))
 
     async def _fetch(self, group_id: str) -> GroupKeys | None:
-        """All kept keys after the relay's was accepted; None when it may not be. Raises RestFailed."""
+        """Fetches the relay's key and keeps it. Returns all kept keys; None if the key was refused. Raises RestFailed."""
         sealed = await self._rest.group_key(group_id)
         try:
             envelope = read_group_key_envelope(sealed, group_id)
@@ -275,7 +278,7 @@ class Groups:
     # Who signed
 
     async def _verify(self, envelope: Envelope, owner: Owner | None) -> None:
-        """Under the pair of the owner's row, else under the member's pin."""
+        """Verifies the signature under the pair of the owner's row, else under the member's pin. Raises Unreadable, RestFailed."""
         if envelope.sender_id == self._device.owner_id:
             raise Unreadable(Reason.NOT_FOR_US, "signed in our own name")  # nobody else shows us our own pair
         grant = None if owner is None else owner.grant

@@ -1,4 +1,4 @@
-"""Under which pair we know somebody who talks to us in a group without a relation (PROTOCOL §5 "Identity").
+"""Keeps the pinned pairs of people who talk to us in a group without a relation (PROTOCOL §5 "Identity").
 
 Pinned at first sight of what the relay shows, for good; any other pair is a key change and goes by the policy. A pin gives no
 right to talk to this agent outside its groups, and a relation that comes later has to meet the same pair.
@@ -19,6 +19,8 @@ from crypto.prekeys import bundle_from_json, check_bundle
 from supervisor.relay.rest import Json, Rest, RestFailed
 
 MOST_DEVICES: Final = 5
+"""Devices of a person that are looked at: the platform allows no more (PROTOCOL §5, "Identity")."""
+
 LOOK_AGAIN_SECONDS: Final = 60.0
 """A signature that does not verify may mean a changed pair; anybody can make one, so looking is rationed per owner."""
 
@@ -32,22 +34,22 @@ class Member(msgspec.Struct, frozen=True):
     held: PublicIdentity | None = None
 
     def encode(self) -> bytes:
-        """For sealed storage."""
+        """Returns the bytes for sealed storage."""
         return msgspec.msgpack.encode(self)
 
     @classmethod
     def decode(cls, data: bytes) -> "Member":
-        """The inverse of `encode`."""
+        """Returns what `encode` was called on."""
         return msgspec.msgpack.decode(data, type=cls)
 
 
 async def find_member(vault: Vault, owner_id: str) -> Member | None:
-    """The pin of somebody whom we know from a group."""
+    """Returns the pin of somebody whom we know from a group; None if there is none."""
     return _decode(await vault.member(owner_id), owner_id)
 
 
 async def decide_member(vault: Vault, owner_id: str, *, accepted: bool) -> bool:
-    """The operator's word about a changed pair; False when none waits for it."""
+    """Stores the operator's decision about a changed pair. False if none waits for a decision."""
     while True:
         read = await vault.member(owner_id)
         member = _decode(read, owner_id)
@@ -68,7 +70,7 @@ class Members:
         self._looked_until: dict[str, float] = {}
 
     async def pair(self, owner_id: str) -> PublicIdentity:
-        """The pinned pair; at first sight the one that the relay shows.
+        """Returns the pinned pair. At first sight the pair that the relay shows is pinned.
 
         Raises Unreadable `unknown_sender` (it shows none, or several) or `key_changed` (another awaits a decision); RestFailed.
         """
@@ -82,7 +84,7 @@ class Members:
         return known.pinned
 
     async def changed_pair(self, owner_id: str) -> PublicIdentity | None:
-        """After a signature that did not verify: the pair that counts from now on, if it is another one; else None.
+        """Called after a signature did not verify. Returns the pair that counts from now on if it is another one, else None.
 
         Raises Unreadable `key_changed` where the policy holds a changed pair; RestFailed.
         """
@@ -106,7 +108,7 @@ class Members:
         raise Unreadable(Reason.KEY_CHANGED, "a changed identity pair awaits a decision")
 
     async def _put(self, owner_id: str, member: Member, *, over: Member | None) -> Member:
-        """What stands there afterwards: ours, unless another supervisor was first."""
+        """Stores a pin over the one that was read. Returns what stands there afterwards: ours, unless another supervisor was first."""
         while True:
             read = await self._vault.member(owner_id)
             found = _decode(read, owner_id)
@@ -116,7 +118,7 @@ class Members:
                 return member
 
     async def _shown(self, owner_id: str) -> PublicIdentity:
-        """The one pair of the devices that the relay lists, each with a signed prekey of that pair."""
+        """Fetches the pair of the devices that the relay lists, each with a signed prekey of that pair. Raises Unreadable unless it is one."""
         pairs = set()
         for listed in (await self._listed(owner_id))[:MOST_DEVICES]:
             try:
@@ -131,7 +133,7 @@ class Members:
         return pairs.pop()
 
     async def _listed(self, owner_id: str) -> list[Json]:
-        """A person's devices, else another agent's one; none for an owner that the relay does not know."""
+        """Fetches a person's devices, else another agent's one. Empty for an owner that the relay does not know."""
         try:
             return await self._rest.devices(owner_id)
         except RestFailed as error:

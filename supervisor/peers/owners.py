@@ -1,7 +1,7 @@
-"""Who may talk to this agent, and the keys under which we know them (PROTOCOL §5 "Identity", §5.7).
+"""Keeps who may talk to this agent, and under which keys we know them (PROTOCOL §5 "Identity", §5.7).
 
-A row per owner: the grant with its pinned pair, and what we know of the devices. What a relation changes, `crypto.grants` decides;
-a change is stored together with its entry in the ledger, by compare-and-set, since several supervisors hear the same relations.
+A row per owner has the grant with its pinned pair, and what we know of the devices. `crypto.grants` decides what a relation changes; a
+change is stored together with its entry in the ledger, by compare-and-set, since several supervisors hear the same relations.
 """
 
 from collections import OrderedDict
@@ -39,11 +39,22 @@ from supervisor.relay.frames import Relation
 from supervisor.relay.rest import Rest, RestFailed
 
 DEVICES_FRESH_MS = 24 * 3600 * 1000
+"""So old a list of devices may be to encrypt for it. A new device that writes is fetched at once."""
+
 DEVICES_NOTED_AGAIN_MS = 3600 * 1000
+"""A fetch that found the same devices is written so often at most: each write makes a new row, and what was addressed by the old one is redone."""
+
 UNLISTED_FETCH_SECONDS = 60.0
+"""Anybody can name a device that is not listed: the list is fetched for it once in this time. The same after asking the relay in vain."""
+
 REFRESH_AGAIN_SECONDS = 1.0
+"""Between two readings of all relations: a stranger's message asks for one."""
+
 MOST_DEVICES = 5
+"""Devices of a person that are looked at: the platform allows no more (PROTOCOL §5, "Identity")."""
+
 MOST_DECODED = 2000
+"""Rows that are kept decoded; the one that was used longest ago leaves first."""
 
 CHANGES = {
     "active": Change.ESTABLISHED,
@@ -56,7 +67,7 @@ log = structlog.get_logger()
 
 
 class Owner(msgspec.Struct, frozen=True):
-    """One row. `row_version`: as which it was read; it is no part of it."""
+    """One row. `row_version`: the version in Redis that was read; it is not stored with the row."""
 
     grant: Grant
     devices_fetched_ms: int = 0
@@ -69,7 +80,7 @@ class Owner(msgspec.Struct, frozen=True):
 
     @property
     def pinned(self) -> PublicIdentity:
-        """The pair of an owner who may talk to us; raises Unreadable (no_grant, unknown_sender, key_changed)."""
+        """The pair of an owner who may talk to us. Raises Unreadable (no_grant, unknown_sender, key_changed)."""
         return check_grant(self.grant)
 
     @property
@@ -78,18 +89,18 @@ class Owner(msgspec.Struct, frozen=True):
         return self.grant.status is Status.ACTIVE and self.grant.pinned is not None and self.grant.held is None
 
     def encode(self) -> bytes:
-        """For sealed storage."""
+        """Returns the bytes for sealed storage."""
         return msgspec.msgpack.encode((self.grant.encode(), self.devices_fetched_ms))
 
     @classmethod
     def decode(cls, data: bytes) -> "Owner":
-        """The inverse of `encode`."""
+        """Returns what `encode` was called on."""
         grant, devices_fetched_ms = msgspec.msgpack.decode(data, type=tuple[bytes, int])
         return cls(Grant.decode(grant), devices_fetched_ms)
 
 
 class _Decoded(msgspec.Struct, frozen=True):
-    """A row as it was read last, and the look that it was read after."""
+    """A row as it was read last, and the connection to Redis that was verified then."""
 
     sealed: bytes
     owner: Owner
@@ -126,14 +137,14 @@ class Owners:
         self._decoded: OrderedDict[str, _Decoded] = OrderedDict()
 
     async def find(self, owner_id: str) -> Owner | None:
-        """The row of an owner as it stands in Redis now; opened and decoded once as long as its bytes are the same."""
+        """Returns the row of an owner as it stands in Redis now. It is opened and decoded once as long as its bytes are the same."""
         return self._opened(owner_id, *await self._vault.read_owner(owner_id))
 
     async def find_to_write(self, owner_id: str) -> Owner | None:
-        """The row as this process has read it since it looked at Redis last (a second ago at most), else as it stands there now.
+        """Returns the row as it was read since Redis was verified last (a second ago at most), else as it stands there now.
 
-        Not read, it is right unless somebody has changed it since: the commit finds it stale, and then it is read. Who commits after
-        another look reads it again: Redis may have gone back.
+        A row that was not read is right unless somebody has changed it since: then the commit is stale, and it is read. After Redis was
+        verified anew it is read again too: Redis may have gone back.
         """
         kept, verified_connection = self._decoded.get(owner_id), self._write_count.verified_connection
         if kept is not None and verified_connection is not None and kept.verified_connection is verified_connection:
@@ -152,9 +163,9 @@ class Owners:
                 self._decoded.popitem(last=False)
         return owner
 
-    async def looked_up(self, owner_id: str, look: ConversationSnapshot) -> Owner | None:
-        """The row of an owner as a look has found it; for an unknown one the relations are read once more (frames may be missed)."""
-        known = self._opened(owner_id, look.owner_version, look.owner_sealed)
+    async def of_snapshot(self, owner_id: str, snapshot: ConversationSnapshot) -> Owner | None:
+        """Returns the row as it stands in a conversation's snapshot. For an unknown owner the relations are read once more (frames may be missed)."""
+        known = self._opened(owner_id, snapshot.owner_version, snapshot.owner_sealed)
         if known is not None:
             return known
         await self.asked_of(owner_id, self._is_refreshed)
@@ -165,7 +176,7 @@ class Owners:
         return True
 
     async def refresh(self) -> None:
-        """Read all relations from the relay, by a reading that begins now or later; one a second. Raises RestFailed, RedisFailed."""
+        """Reads all relations from the relay, by a reading that begins now or later; one a second. Raises RestFailed, RedisFailed."""
         await self._reading.ask(self._read_all)
 
     async def _read_all(self) -> None:
@@ -176,12 +187,12 @@ class Owners:
         await self._note(relation, relation.status or "active", lambda: relation.user_id in self._noted_meanwhile)
 
     async def note(self, relation: Relation, status: str) -> None:
-        """A frame says that an owner's relation has this status; what is not known to be active lets nobody in."""
+        """Stores that an owner's relation has this status. A status that is not known suspends it."""
         self._noted_meanwhile.add(relation.user_id)
         await self._note(relation, status)
 
     async def _note(self, relation: Relation, status: str, is_outdated: Callable[[], bool] = lambda: False) -> None:
-        """`is_outdated`: whether a frame has been heard meanwhile, which is newer than the answer that we read."""
+        """Stores a relation's change. `is_outdated`: whether a frame was heard meanwhile, which is newer than the list that we read."""
         change = CHANGES.get(status)
         if change is None:
             log.warning("relation: unknown status, suspended", owner=relation.user_id)
@@ -198,7 +209,7 @@ class Owners:
                 self._triggers.owner_changed(relation.user_id)
 
     async def bundles(self, owner: Owner) -> dict[str, Bundle]:
-        """The owner's devices by id, fetched now, each with a valid signed prekey under the pinned pair."""
+        """Fetches the owner's devices by id, each with a valid signed prekey under the pinned pair. Raises RestFailed."""
         bundles: dict[str, Bundle] = {}
         for listed in (await self._rest.devices(owner.owner_id))[:MOST_DEVICES]:
             try:
@@ -212,7 +223,7 @@ class Owners:
         return bundles
 
     async def devices(self, owner: Owner) -> list[str]:
-        """The ids of the owner's devices, fetched again after 24 h."""
+        """Returns the ids of the owner's devices; fetches them again after 24 h. Raises RestFailed if none are known."""
         listed = list(owner.grant.devices)
         if listed and now_ms() - owner.devices_fetched_ms < DEVICES_FRESH_MS:
             return listed
@@ -224,9 +235,10 @@ class Owners:
             raise
 
     async def admits(self, owner: Owner, device_id: str, wait_seconds: float | None = None) -> bool:
-        """Whether a device that signed a message counts: listed, with a valid signed prekey under the pinned pair. For an
-        unlisted one the list is fetched again, at most once a minute per owner. While the relay does not give it, the message waits
-        (supervisor/relay/asking.py), and then it does not count.
+        """Whether a device that signed a message counts: it is listed, with a valid signed prekey under the pinned pair.
+
+        For an unlisted one the list is fetched again, at most once a minute per owner. While the relay does not give it, the message waits
+        (supervisor/relay/asking.py); after that the device does not count.
         """
         now = trio.current_time()
         if device_id in owner.grant.devices:
@@ -244,8 +256,9 @@ class Owners:
     async def asked_of(
         self, owner_id: str, asking: Callable[[], Awaitable[Answer]], seconds: float | None = None
     ) -> Answer | None:
-        """What the relay says of an owner; None where it was asked in vain, now or less than a minute ago: a message that needs it is in
-        quarantine then, and others of this owner's need not wait as long again. `unanswered` tells when to try.
+        """Asks the relay about an owner. None on failure; then also without asking, until `unanswered` has named the owner.
+
+        A message that needed the answer is in quarantine then, and others of the owner need not wait as long again.
         """
         if owner_id in self._unanswered:
             return None
@@ -255,7 +268,7 @@ class Owners:
         return answer
 
     def unanswered(self) -> list[str]:
-        """Owners of whom it is time to ask again; each is named once."""
+        """Returns the owners about whom the relay is to be asked again, a minute after it was asked in vain. Each is named once."""
         now = trio.current_time()
         due = [owner_id for owner_id, at in self._unanswered.items() if at <= now]
         for owner_id in due:

@@ -1,4 +1,4 @@
-"""Our own prekeys (PROTOCOL §5.5): made, stored, published, rotated, refilled; found again for a handshake.
+"""Makes, stores, publishes, rotates and refills our own prekeys, and finds them for a handshake (PROTOCOL §5.5).
 
 A private half is durable before its public half is published; a one-time prekey is erased by the commit that uses it; ids are
 reserved by an atomic counter, so that no two supervisors use one twice.
@@ -32,22 +32,36 @@ from supervisor.observe.metrics import Metrics
 from supervisor.relay.rest import Rest, RestFailed
 
 ONE_TIME_PUBLISHED = 100
-ONE_TIME_REFILL_UNDER = 25
-UPKEEP_SECONDS = 3600.0
-RETRY_SECONDS = 10.0
-PAUSE_SECONDS = 5.0  # whatever the relay says of how many are left
-MOST_UNUSED = 1000
-"""Private halves, handed out or not: people fetch some and never write."""
+"""One-time prekeys that the relay holds after a refill (PROTOCOL §5.5)."""
 
-MOST_AT_ONCE = ONE_TIME_PUBLISHED  # whatever is missing: some 5 ms of the loop
+ONE_TIME_REFILL_UNDER = 25
+"""They are refilled when fewer are left (PROTOCOL §5.5)."""
+
+UPKEEP_SECONDS = 3600.0
+"""Between two looks at rotation and refill when nobody asks: a rotation is due once a week."""
+
+RETRY_SECONDS = 10.0
+"""Until publishing is tried again after it failed."""
+
+PAUSE_SECONDS = 5.0
+"""Between two publications at least, whatever the relay says of how many are left."""
+
+MOST_UNUSED = 1000
+"""Private halves that are kept, handed out or not: people fetch some and never write."""
+
+MOST_AT_ONCE = ONE_TIME_PUBLISHED
+"""Made at once at most, however many are missing: some 5 ms of the event loop."""
+
 WISH_SECONDS = 2.0
+"""Between two looks whether a command wishes for a new signed prekey."""
 
 log = structlog.get_logger()
 
 
 class FoundPrekeys(msgspec.Struct, frozen=True):
-    """The private halves that one handshake names; None where they are unknown or used. `is_restored`: the one-time prekey came out of
-    a backup.
+    """The private halves that one handshake names; None for one that is unknown or used.
+
+    `is_restored`: the one-time prekey came out of a backup.
     """
 
     signed_prekey: SignedPrekey | None
@@ -55,12 +69,12 @@ class FoundPrekeys(msgspec.Struct, frozen=True):
     is_restored: bool = False
 
     def signed(self, prekey_id: int) -> SignedPrekey | None:
-        """The signed prekey of this id."""
+        """Returns the signed prekey if it has this id."""
         found = self.signed_prekey
         return found if found is not None and found.id == prekey_id else None
 
     def one_time(self, prekey_id: int) -> OneTimePrekey | None:
-        """The one-time prekey of this id."""
+        """Returns the one-time prekey if it has this id."""
         found = self.one_time_prekey
         return found if found is not None and found.id == prekey_id else None
 
@@ -91,19 +105,19 @@ class OwnPrekeys:
         self._on_kept = on_kept
         self._epoch = epoch
         self._keeps_them = False
-        """The relay was told to replace one-time prekeys and did not: it is not told again and again."""
+        """Whether the relay was told to replace one-time prekeys and did not: it is not told again and again."""
         self._wanted = trio.Event()
         self._newest_id = 0
         self.signed_since_ms: int | None = None
-        """When the signed prekey that is published was made, ms of Unix time; None before the first look."""
+        """When the signed prekey that is published was made, ms of Unix time; None until it was read."""
         self.published = trio.Event()
         """Set once the relay has our prekeys."""
         self.problem = "not published yet"
         self.identity_since_ms: int | None = None
-        """Since when the identity is another one than before, ms of Unix time; None: it was the same for the last 30 days."""
+        """Since when the identity is another one than before, ms of Unix time; None if it was the same for the last 30 days."""
 
     async def find(self, signed_id: int, one_time_id: int | None) -> FoundPrekeys:
-        """The private halves that a handshake names, also those that came out of a backup."""
+        """Returns the private halves that a handshake names, also those that came out of a backup."""
         vault, is_restored = self._vault, False
         signed = await vault.prekey(self._signed_key, signed_id)
         if signed is None:
@@ -122,7 +136,7 @@ class OwnPrekeys:
     async def recognises(self, shown: Bundle) -> bool:
         """Whether this store has the private half of the signed prekey that the relay shows of us.
 
-        Of a one-time prekey of ours that came with it the private half is erased: it was handed out to us, and nobody will name it.
+        If a one-time prekey of ours came with it, its private half is erased: it was handed out to us, and nobody will name it.
         """
         ours = await self.find(shown.signed_prekey_id, shown.one_time_prekey_id)
         handed_out, signed = ours.one_time_prekey, ours.signed_prekey
@@ -131,11 +145,11 @@ class OwnPrekeys:
         return signed is not None and signed.public == shown.signed_prekey
 
     def refill_soon(self) -> None:
-        """The relay says that few are left."""
+        """Called when the relay says that few are left."""
         self._wanted.set()
 
     async def keep(self, metrics: Metrics) -> None:
-        """Publish, rotate and refill until cancelled; a relay that does not answer is asked again."""
+        """Publishes, rotates and refills, until cancelled. A relay that does not answer is asked again."""
         while True:
             self._wanted = trio.Event()
             try:
@@ -153,7 +167,7 @@ class OwnPrekeys:
             await trio.sleep_until(published_at + PAUSE_SECONDS)
 
     async def _until_wanted(self) -> None:
-        """Until few are left, or somebody wishes for a new signed prekey (`keys rotate-prekeys`)."""
+        """Waits until few are left, or a command wishes for a new signed prekey (`keys rotate-prekeys`)."""
         while not self._wanted.is_set():
             with contextlib.suppress(RedisFailed):
                 through, epoch = await self._vault.prekey_wishes()
@@ -163,7 +177,7 @@ class OwnPrekeys:
                 await self._wanted.wait()
 
     async def publish(self) -> int:
-        """Publish the signed prekey and, where few are left, new one-time prekeys; how many the relay holds then.
+        """Publishes the signed prekey and, if few are left, new one-time prekeys. Returns how many the relay holds then.
 
         Where the relay may hand out some whose private halves this store does not have (the store is new, Redis was lost, or came back
         older and raised the epoch), whoever gets one could not be read: all of them are replaced there.
@@ -221,7 +235,7 @@ class OwnPrekeys:
         return made
 
     def _note_identity(self, kept: list[SignedPrekey], ours: list[SignedPrekey], now: int) -> None:
-        """Those of another identity are kept as long as any: what was sealed for them before may still come."""
+        """Notes since when the identity is another one. Prekeys of a former one are kept as any: what was sealed for them may still come."""
         was_new = self.identity_since_ms
         last_of_others = max((prekey.created_ms for prekey in kept if prekey not in ours), default=None)
         if last_of_others is None:
@@ -240,7 +254,7 @@ class OwnPrekeys:
         return made
 
     async def _make_room(self, count: int) -> None:
-        """Erase the oldest, which the relay will hand out no more; a first message under one that it has handed out is renegotiated."""
+        """Erases the oldest, which the relay will hand out no more; a first message under one that was handed out is renegotiated."""
         unused = await self._vault.prekeys_left(self._one_time_key)
         if (too_many := unused + count - MOST_UNUSED) > 0:
             oldest = sorted(await self._vault.prekeys(self._one_time_key))[:too_many]

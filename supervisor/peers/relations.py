@@ -1,4 +1,4 @@
-"""Keeps up with who may talk to this agent: frames as they come, and the whole list after every auth.ok (frames may be missed)."""
+"""Keeps the grants up to date: notes relation frames as they come, and reads the whole list after every auth.ok (frames may be missed)."""
 
 import structlog
 import trio
@@ -11,13 +11,16 @@ from supervisor.relay.related import essence_of
 from supervisor.relay.rest import RestFailed
 
 RETRY_SECONDS = 5.0
+"""Until the list is read again after that failed."""
+
 MOST_WAITING = 1000
+"""Frames that wait to be noted, of 20 KiB each at most. One more, and the whole list is read instead."""
 
 log = structlog.get_logger()
 
 
 class Relations:
-    """Of one supervisor. After each reading of the list, also one that failed, the relay is polled."""
+    """Hears of relations for one supervisor. After each reading of the list, also one that failed, it asks for a poll."""
 
     def __init__(self, owners: Owners, polls: PollWish) -> None:
         self._owners = owners
@@ -26,18 +29,18 @@ class Relations:
         self._send, self._noted = trio.open_memory_channel[tuple[Relation, str]](MOST_WAITING)
 
     def read_all(self) -> None:
-        """The list is to be read again."""
+        """Asks for the list to be read again."""
         self._to_read.set()
 
     def note(self, relation: Relation, status: str) -> None:
-        """A frame says so; one too many at once, and the list is read instead."""
+        """Called with each frame about a relation. If too many come at once, the list is read instead."""
         try:
             self._send.send_nowait((essence_of(relation), status))
         except trio.WouldBlock:
             self.read_all()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Notes frames and reads the list when asked, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._read)
             nursery.start_soon(self._keep)

@@ -1,4 +1,4 @@
-"""The ratchet sessions as the supervisor holds them: read, decode, seal; one unanswered commit per record (DESIGN rule 3).
+"""Reads, decodes and seals the records of ratchet sessions; one unanswered commit per record (DESIGN rule 3).
 
 A record is one peer device with all its sessions. Decoded records are kept, so that a conversation that stays here decodes nothing;
 what another supervisor has changed has other bytes and is read again.
@@ -22,6 +22,7 @@ from crypto.renewal import never_sent_on_again
 from crypto.sessions import EMPTY_RECORD, DeviceRecord, forget_prekey
 
 MOST_DECODED = 2000
+"""Records that are kept decoded; the one that was committed longest ago leaves first, and is read from Redis again."""
 
 log = structlog.get_logger()
 
@@ -41,8 +42,9 @@ class Loaded(msgspec.Struct, frozen=True):
 
 
 class _Kept(msgspec.Struct, frozen=True):
-    """A record as this process has committed it, and under which epoch. `verified_connection`: when a message did, on which
-    connection had been looked last.
+    """A record as this process has committed it, and under which epoch.
+
+    `verified_connection`: the connection that was verified when an inbound message committed it; None when a reply did.
     """
 
     sealed: bytes
@@ -56,7 +58,7 @@ class _Kept(msgspec.Struct, frozen=True):
 
 
 class Sessions:
-    """The records of one agent."""
+    """The session records of one agent."""
 
     def __init__(self, vault: Vault, write_count: WriteCount) -> None:
         self._vault = vault
@@ -66,24 +68,24 @@ class Sessions:
         self._decoded: OrderedDict[Peer, _Kept] = OrderedDict()
 
     def locked(self, peers: Iterable[Peer]) -> "Locked":
-        """To be entered: nobody else of this process reads and commits these records meanwhile."""
+        """Returns a lock to be entered: no other task of this process reads and commits these records while it is held."""
         return Locked(self._lock, peers)
 
     async def peek(self, peer: Peer) -> Loaded:
-        """The record as it stood a moment ago: others may move it while it is read."""
+        """Reads the record without its lock: others may move it meanwhile."""
         return self._moved_here(peer) or self._open(peer, *await self._vault.read_session(*peer))
 
     async def load(self, peer: Peer) -> Loaded:
-        """The record as it stands in Redis now; the caller holds its lock."""
+        """Reads the record as it stands in Redis now. The caller holds its lock."""
         version, sealed, epoch = await self._vault.read_session(*peer)
         self._doubt_what_is_older(peer, version)
         return self._open(peer, version, sealed, epoch)
 
     async def load_to_send(self, peer: Peer) -> Loaded:
-        """As a message that this process has just taken in has left it, else as it stands in Redis now; the caller holds its lock.
+        """Returns the record as an inbound message has just left it here, else as it stands in Redis now. The caller holds its lock.
 
-        Not read, it is right unless another supervisor has moved it since: the commit finds it stale, and the next time it is read.
-        That commit runs on the connection that had been looked at when the message came, or not at all: Redis cannot have gone back.
+        A record that was not read is right unless another supervisor has moved it since: then the commit is stale, and the next time it
+        is read. That commit runs on the connection that was verified when the message came, or not at all: Redis cannot have gone back.
         """
         moved = self._moved_here(peer)
         if moved is None:
@@ -97,44 +99,45 @@ class Sessions:
             return None
         return Loaded(kept.record, kept.version, kept.epoch) if kept.epoch == self._write_count.epoch else None
 
-    def looked_up(self, peer: Peer, look: ConversationSnapshot) -> Loaded:
-        """The record that was read together with a look at the conversation; the caller holds its lock."""
-        self._doubt_what_is_older(peer, look.session_version)
-        return self._open(peer, look.session_version, look.session_sealed, look.session_epoch)
+    def of_snapshot(self, peer: Peer, snapshot: ConversationSnapshot) -> Loaded:
+        """Returns the record that was read with a conversation's snapshot. The caller holds the record's lock."""
+        self._doubt_what_is_older(peer, snapshot.session_version)
+        return self._open(peer, snapshot.session_version, snapshot.session_sealed, snapshot.session_epoch)
 
     def _doubt_what_is_older(self, peer: Peer, version: int) -> None:
-        """What this process has committed is gone: sent with, the session would use its keys a second time (P4)."""
+        """Doubts Redis if it has an older record than this process has committed: sent with, it would use its keys a second time (P4)."""
         kept = self._decoded.get(peer)
         if kept is not None and version < kept.version and kept.epoch == self._write_count.epoch:
             log.error("session: older than what was stored", owner=peer[0], device=peer[1], version=version)
             self._write_count.is_doubted = True
 
     def seal(self, peer: Peer, read: Loaded, record: DeviceRecord) -> SessionWrite:
-        """The record as the successor of the one read; becomes true with its commit."""
+        """Returns the record sealed as the successor of the one that was read. Nothing is written before its commit."""
         return self._vault.seal_session(*peer, read.version, self._without_erased(record).encode())
 
     def keep_only_dropped_of(self, signed_prekeys: frozenset[int]) -> None:
-        """These signed prekeys are left: dropped sessions of others need not be remembered any more."""
+        """Called with the signed prekeys that are left: dropped sessions that named others need not be remembered any more."""
         self._kept_signed_prekeys = signed_prekeys
 
     def _without_erased(self, record: DeviceRecord) -> DeviceRecord:
-        """A dropped session is remembered until the prekey that it named is erased (PROTOCOL §5.4)."""
+        """Returns the record without the dropped sessions whose prekey is erased: until then they are remembered (PROTOCOL §5.4)."""
         if self._kept_signed_prekeys is not None:
             for prekey_id in {prekey_id for prekey_id, _ in record.dropped} - self._kept_signed_prekeys:
                 record = forget_prekey(record, prekey_id)
         return record
 
     def committed(self, write: SessionWrite, record: DeviceRecord) -> None:
-        """The commit has happened: keep the record decoded."""
+        """Called after the commit of a reply: keeps the record decoded."""
         self._keep(write, record, None)
 
     def taken_in(self, write: SessionWrite, record: DeviceRecord) -> None:
-        """The same of a message that came: most likely the next to move it is its answer, from here."""
+        """Called after the commit of an inbound message: most likely its answer is the next to move the record, from here."""
         self._keep(write, record, self._write_count.verified_connection)
 
     async def never_send_on_again(self, peer: Peer, now_ms: int) -> bool:
-        """None of the sessions that there are is sent on; whether that is news. Without the record's lock: who holds it finds its version
-        another, and reads again.
+        """Notes that none of the peer's sessions is sent on again. False if that was so already.
+
+        Works without the record's lock: whoever holds that finds another version at the commit, and reads again.
         """
         while True:
             read = self._open(peer, *await self._vault.read_session(*peer))

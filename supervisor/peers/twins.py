@@ -1,4 +1,4 @@
-"""Does another agent with our identity run on another store? Both would look healthy, and what is sealed for one the other cannot read.
+"""Finds out whether another agent with our identity runs on another store: both look healthy, and neither can read what is sealed for the other.
 
 The relay shows one signed prekey of an agent: the one that was published last. One that our identity has signed and our store does not
 know was published by a twin, or by ourselves before a store was lost or restored. So ours is published again, which a lost past never
@@ -30,7 +30,7 @@ NONE = "nobody else publishes keys of this agent"
 
 @dataclass(frozen=True)
 class TwinTimes:
-    """In seconds. Each look costs a request and one one-time prekey, so it is a look every few minutes, closer for a while after a sighting.
+    """Times in seconds. Each look costs a request and a one-time prekey: so there is one every few minutes, closer for a while after a sighting.
 
     `gone`: without a sighting for so long there is no twin any more. `remembered`: for so long after a sighting a single one is enough.
     """
@@ -44,7 +44,7 @@ class TwinTimes:
 
 
 class Sightings:
-    """What was seen, and what it proves. `now`: seconds of one clock that only goes forward."""
+    """Keeps what was seen, and says what it proves. `now`: seconds of one clock that only goes forward."""
 
     def __init__(self, times: TwinTimes) -> None:
         self._times = times
@@ -54,23 +54,23 @@ class Sightings:
         self._is_twin = False
 
     def another(self, now: float) -> bool:
-        """Another signed prekey of our identity was shown; whether that proves a twin."""
+        """Called when another signed prekey of our identity was shown. Returns whether that proves a twin."""
         self._forget(now)
         self._is_twin = self._is_twin or self._answered
         self._seen_at = now
         return self._is_twin
 
     def published_again(self) -> None:
-        """Ours replaced what was seen."""
+        """Called when ours has replaced what was seen."""
         self._answered = True
 
     def is_twin(self, now: float) -> bool:
-        """Whether one was proven and seen of late."""
+        """Whether a twin was proven and has been seen of late."""
         self._is_twin = self._is_twin and self._ago(now) < self._times.gone
         return self._is_twin
 
     def wait_seconds(self, now: float) -> float:
-        """Until the next look."""
+        """Returns the seconds until the next look."""
         return self._times.look_closer if self._ago(now) < self._times.closer_for else self._times.look
 
     def _forget(self, now: float) -> None:
@@ -82,7 +82,7 @@ class Sightings:
 
 
 class TwinWatch:
-    """One supervisor's; of those on one store only the one that `speaks` looks."""
+    """Looks for a twin on behalf of one supervisor. Of several on one store only the one that `speaks` looks."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class TwinWatch:
         metrics.twin.set(0)
 
     async def run(self) -> None:
-        """Look every few minutes, until cancelled."""
+        """Looks every few minutes, until cancelled."""
         await self._prekeys.published.wait()
         while True:
             await trio.sleep(self._sightings.wait_seconds(trio.current_time()))
@@ -117,7 +117,7 @@ class TwinWatch:
             self._judge()
 
     def check(self) -> Check:
-        """For readiness."""
+        """Returns the state for readiness: not ready while there is a twin."""
         return Check("identity", ok=not self._is_twin, detail=FOUND if self._is_twin else NONE)
 
     async def _look(self) -> None:
@@ -138,7 +138,7 @@ class TwinWatch:
             )
 
     async def _shown(self) -> Bundle:
-        """Raises RestFailed; Unreadable when it is not of our own making."""
+        """Fetches what the relay shows as our prekeys. Raises RestFailed; Unreadable if we have not signed it."""
         owner_id = self._device.owner_id
         shown = bundle_from_json(await self._rest.agent_keys(owner_id), owner_id)
         check_bundle(shown, self._device.identity.public)
@@ -154,7 +154,7 @@ class TwinWatch:
             self._said.clear()
 
     def _say(self, write: Callable[..., object], event: str, reason: str) -> None:
-        """Once, and again every hour while it stays so."""
+        """Logs an event once, and again every hour while it stays so."""
         now = trio.current_time()
         if now - self._said.get(event, float("-inf")) >= self._times.say_again:
             write(event, reason=reason)

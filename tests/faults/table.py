@@ -320,7 +320,7 @@ STEPS: dict[str, tuple[str, ...]] = {
         "supervisor/relay/rest.py:Rest.relations",
         "supervisor/relay/rest.py:_entries",
     ),
-    "pages of the relay from one cursor on; it ends at a page without progress and raises RestFailed to second chances": (
+    "pages of the relay from one cursor on; it ends at a page without progress and raises RestFailed to the retrier": (
         "supervisor/inbound/refetch.py:Refetch.find",
         "supervisor/inbound/refetch.py:Refetch.pages",
         "supervisor/inbound/held.py:HeldFetcher._fetch",

@@ -30,7 +30,7 @@ PEOPLE = (
     ),
     *of(
         module("peers/groups"), tests("supervisor/peers/test_group_bounds"),
-        ("stale_is_refused", "if sent <= look.dropped_ms:", "if False:"),
+        ("stale_is_refused", "if sent <= snapshot.dropped_ms:", "if False:"),
         ("versions_ahead_are_bounded", "0 < version - current.key_version <= MOST_VERSIONS_AHEAD", "0 < version - current.key_version"),
         ("asked_in_vain_is_not_asked_again", "if vain is not None and ago <", "if False and ago <"),
     ),

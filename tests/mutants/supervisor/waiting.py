@@ -1,4 +1,4 @@
-"""What waits: for its second chance, at the relay, for the relay's word; and when nothing more is taken in."""
+"""What waits: in quarantine, at the relay, for the relay's word; and when nothing more is taken in."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ import trio
 from bus.steps.letters import Quarantined
 from bus.steps.store import Intake, Source, now_ms
 from bus.steps.work_lease import WorkLease
-from supervisor.inbound.inbound import MessageFrame, MessageInWork
-from supervisor.inbound.incoming import Incoming
+from supervisor.inbound.inbound import MessageInWork
+from supervisor.inbound.incoming import Incoming, MessageFrame
 from supervisor.inbound.quarantine_retrier import QuarantineRetrier
 from supervisor.peers.retry_triggers import RetryTriggers
 from supervisor.relay.rest import RestFailed

@@ -21,11 +21,11 @@ def frame(told: str | None) -> MessageNew:
     return MessageNew("conversation", "m1", ADA, "human", "text", "", 1, "2026-01-01T00:00:00Z", told)
 
 
-def look(kind: str | None = None, person: str | None = None) -> ConversationSnapshot:
+def snapshot(kind: str | None = None, person: str | None = None) -> ConversationSnapshot:
     return ConversationSnapshot(False, 1, 0, 0, None, 0, kind, person)
 
 
-UNPINNED, OF_ADA, OF_THE_GROUP = look(), look("h2a", ADA), look("group", GROUP)
+UNPINNED, OF_ADA, OF_THE_GROUP = snapshot(), snapshot("h2a", ADA), snapshot("group", GROUP)
 
 
 def refused(told: str | None, what: Envelope, known: ConversationSnapshot) -> Reason | None:

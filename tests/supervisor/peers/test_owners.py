@@ -158,8 +158,8 @@ async def test_a_row_is_sealed_and_does_not_open_under_another_name(tmp_path: Pa
 
 
 async def find_sender(core: Core) -> Owner | None:
-    look = await core.store.look(CONVERSATION, (PERSON, "phone"), bytes(8))
-    return await core.owners.looked_up(PERSON, look)
+    snapshot = await core.store.look(CONVERSATION, (PERSON, "phone"), bytes(8))
+    return await core.owners.of_snapshot(PERSON, snapshot)
 
 
 async def test_an_unknown_sender_makes_us_read_the_relations_once_a_second(tmp_path: Path) -> None:

@@ -69,8 +69,8 @@ async def test_what_another_has_changed_is_read_again(tmp_path: Path) -> None:
         core.sessions.committed(await put(core, read, first), first)
         await put(core, await core.sessions.load(PEER), second)
         assert (await core.sessions.load(PEER)).record == second
-        look = await core.store.look("conversation", PEER, b"12345678")
-        assert core.sessions.looked_up(PEER, look).record == second
+        snapshot = await core.store.look("conversation", PEER, b"12345678")
+        assert core.sessions.of_snapshot(PEER, snapshot).record == second
 
 
 async def test_what_a_message_has_just_moved_is_sent_with_unread_and_only_once(tmp_path: Path) -> None:
