@@ -31,6 +31,8 @@ IMPATIENT = WorkerTimes(
     load_seconds=60, silence_seconds=60, job_seconds=0.5, grace_seconds=0.5, dump_seconds=0.3, terminate_seconds=0.3
 )
 
+IMPORTING = "importing"
+
 
 def the_one_exit(run: PoolRun, reason: ExitReason) -> None:
     assert [(exited.reason, exited.abnormal) for exited in run.exits] == [(reason, False)]
@@ -106,9 +108,11 @@ async def test_an_interpreter_that_starts_slowly_is_not_silent(tmp_path: Path) -
 
 async def test_a_worker_that_imports_for_ever_is_dumped_and_killed(tmp_path: Path) -> None:
     write_slow_handler(tmp_path, seconds=600)
-    times = WorkerTimes(load_seconds=4, silence_seconds=60, dump_seconds=2, terminate_seconds=0.2)
+    times = WorkerTimes(load_seconds=60, silence_seconds=60, dump_seconds=2, terminate_seconds=0.2)
     order = order_of("unix:///nowhere", handler="slow:agent", directory=tmp_path, times=times)
     async with running_worker(order) as worker:
+        await until((tmp_path / IMPORTING).exists)  # on a busy machine a Python takes long to come to that
+        worker.process.began_at -= times.load_seconds
         await until(lambda: worker.exit)
     assert worker.exit is not None
     assert (worker.exit.reason, worker.exit.abnormal) == (ExitReason.SLOW_START, False)
@@ -133,7 +137,7 @@ def block_this_process(seconds: float) -> None:
 
 def write_slow_handler(directory: Path, seconds: float) -> None:
     (directory / "slow.py").write_text(
-        f"import time; time.sleep({seconds})\n"
+        f"import time; open({str(directory / IMPORTING)!r}, 'w').close(); time.sleep({seconds})\n"
         "from workers import Agent\nagent = Agent()\n"
         "@agent.on_message()\nasync def act(message, chat): ...\n",
         encoding="utf-8",
