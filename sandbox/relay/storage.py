@@ -86,3 +86,7 @@ class SqliteStorage:
     def load_bytes(self, upload_id: str) -> bytes | None:
         row = self._database.execute("SELECT body FROM files WHERE id = ?", (upload_id,)).fetchone()
         return bytes(row[0]) if row else None
+
+    def close(self) -> None:
+        """Nothing more is saved; a relay's own ends with its process."""
+        self._database.close()

@@ -2,6 +2,7 @@
 
 import copy
 import os
+from contextlib import closing
 from pathlib import Path
 
 from crypto.identity import IdentityKeys, LocalDevice
@@ -46,11 +47,11 @@ def test_an_older_state_that_is_sent_with_is_a_fork() -> None:
 
 
 def test_what_the_relay_stored_is_read_as_it_stored_it(tmp_path: Path) -> None:
-    storage = SqliteStorage(tmp_path / "relay.db")
     messages = [
         Message(f"m{seq}", "c", "h2a", seq, "a", "agent", "a", "", f"id{seq}", "text", f"envelope {seq}", "now")
         for seq in (1, 2)
     ]
-    for message in messages:
-        storage.save(message.message_id, message)
-    assert stored(tmp_path / "relay.db") == messages
+    with closing(SqliteStorage(tmp_path / "relay.db")) as storage:
+        for message in messages:
+            storage.save(message.message_id, message)
+        assert stored(tmp_path / "relay.db") == messages
