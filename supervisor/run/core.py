@@ -148,134 +148,11 @@ class MessageCore:
         names = self.store.keys
         self.policies = PolicyStore(client, names, keys.bus)
         self.words = OwnWords(keys.bus, agent_id)
-
-        # Who somebody is, and under which keys
-        self.triggers = RetryTriggers()
-        self.vault = Vault(client, names, keys.state)
-        self.ledger = GrantLedger(self.vault, keys.ledger, settings.state_dir)
-        self.owners = Owners(
-            self.vault, self.ledger, rest, settings.key_change, write_count=self.write_count, triggers=self.triggers
-        )
-        self.relations = Relations(self.owners, polls)
-        self.sessions = Sessions(self.vault, self.write_count)
-        self.prekeys = OwnPrekeys(
-            self.vault,
-            names.signed_prekeys,
-            names.one_time_prekeys,
-            device=device,
-            rest=rest,
-            on_kept=self.sessions.keep_only_dropped_of,
-            epoch=lambda: self.write_count.epoch,
-        )
-        self.groups = Groups(
-            vault=self.vault,
-            rest=rest,
-            owners=self.owners,
-            members=Members(self.vault, rest, settings.key_change),
-            device=device,
-            metrics=metrics,
-            triggers=self.triggers,
-        )
-
-        # Reply → acknowledgement
-        sender = Sender(connection)
-        self.streams = Streams(device, keys.bus, connection, self.outbox, metrics, speaks=speaks)
-        self.delivery = Delivery(
-            self.outbox, connection, instance, sender=sender, streams=self.streams, metrics=metrics
-        )
-        consumer = {"stream": names.replies, "group": REPLIES_GROUP, "consumer": instance.name}
-        self.reader = RedisStreamReader(client, **consumer)
-        self.leases = LeaseKeeper(client.url, client.scripts, **consumer, interrupted=names.interrupted)
-        self.live = LiveSubscriber(client, names.live_channel, self.streams.heard)
-        self.taking = Taking(self.reader, self.leases, self.outbox, connection)
-        self.rate_line = RateLine(metrics, settings.send_rate_per_second)
-        recipients = Recipients(self.store, self.owners, self.groups, self.write_count)
-        self.dispatch = Dispatch(
-            recipients,
-            Committing(
-                recipients,
-                Sealer(self.sessions, self.owners, device, metrics, self.write_count),
-                self.outbox,
-                guard=guard,
-                rate_line=self.rate_line,
-                taking=self.taking,
-            ),
-            sender,
-            streams=StreamReplies(self.streams, self.outbox, sender),
-            session_messages=SessionMessages(self.outbox, self.words),
-        )
-        self.outbound = Outbound(
-            self.taking, self.dispatch, self.outbox, connection, agent_id=agent_id, keys=keys, metrics=metrics
-        )
-
-        # Frame → job, or quarantine
-        self.quarantine, self.dead = Quarantine(client, names), DeadLetters(client, names)
-        self.inbound = Inbound(
-            store=self.store,
-            reader=FrameReader(
-                store=self.store,
-                sessions=self.sessions,
-                owners=self.owners,
-                groups=self.groups,
-                prekeys=self.prekeys,
-                device=device,
-                keys=keys,
-                write_count=self.write_count,
-                metrics=metrics,
-            ),
-            sessions=self.sessions,
-            policies=self.policies,
-            words=self.words,
-            metrics=metrics,
-            polls=polls,
-            triggers=self.triggers,
-            acks_settled=self.delivery.settled,
-            budgets=settings.intake,
-        )
-        self.overflow = Overflow(self.store, self.quarantine, self.dead, metrics)
-
-        # What one of several supervisors does at a time, since all would read the same again
-        lease = partial(WorkLease, client, holder=instance.name, knows_dead=instance.knows_dead)
-        self.quarantine_retrier = QuarantineRetrier(
-            self.quarantine,
-            lease(names.work_lease("retry")),
-            self.triggers,
-            inbound=self.inbound,
-            owners=self.owners,
-            rest=rest,
-            metrics=metrics,
-        )
-        self.held = HeldFetcher(
-            self.store,
-            lease(names.work_lease("fetch")),
-            notes=Notes(client, names),
-            inbound=self.inbound,
-            rest=rest,
-            metrics=metrics,
-        )
-        self.catchup = Catchup(
-            self.store,
-            lease(names.work_lease("poll")),
-            rest=rest,
-            inbound=self.inbound,
-            metrics=metrics,
-            polls=polls,
-            first_sync_seconds=settings.first_sync_seconds,
-        )
-
-        # What the dead and the silent held
-        self.recovery = Recovery(client, names, instance.name, knows_dead=instance.knows_dead)
-        self.reclaimer = Reclaimer(
-            client=client,
-            store=self.store,
-            recovery=self.recovery,
-            instance=instance,
-            policies=self.policies,
-            words=self.words,
-            metrics=metrics,
-            counts_strikes=settings.counts_strikes,
-            end_stream=self.streams.job_lost,
-        )
+        self._wire_peers(settings, device, keys)
+        self._wire_outbound(settings, device, keys, speaks)
+        self._wire_inbound(settings, device, keys)
+        self._wire_rereading(settings.first_sync_seconds)
+        self._wire_recovery(settings.counts_strikes)
 
     def heard(self, frame: FromRelay) -> None:
         """A frame of the relay, for the part that it is for. Returns at once."""
@@ -353,3 +230,159 @@ class MessageCore:
             lambda: self.prekeys.keep(self.metrics),
             self.relations.run,
         ]
+
+    # The wiring
+
+    def _wire_peers(self, settings: CoreSettings, device: LocalDevice, keys: StoreKeys) -> None:
+        """Who somebody is, and under which keys."""
+        client, rest, metrics, polls, names = self.client, self.rest, self.metrics, self.polls, self.store.keys
+        self.triggers = RetryTriggers()
+        self.vault = Vault(client, names, keys.state)
+        self.ledger = GrantLedger(self.vault, keys.ledger, settings.state_dir)
+        self.owners = Owners(
+            self.vault, self.ledger, rest, settings.key_change, write_count=self.write_count, triggers=self.triggers
+        )
+        self.relations = Relations(self.owners, polls)
+        self.sessions = Sessions(self.vault, self.write_count)
+        self.prekeys = OwnPrekeys(
+            self.vault,
+            names.signed_prekeys,
+            names.one_time_prekeys,
+            device=device,
+            rest=rest,
+            on_kept=self.sessions.keep_only_dropped_of,
+            epoch=lambda: self.write_count.epoch,
+        )
+        self.groups = Groups(
+            vault=self.vault,
+            rest=rest,
+            owners=self.owners,
+            members=Members(self.vault, rest, settings.key_change),
+            device=device,
+            metrics=metrics,
+            triggers=self.triggers,
+        )
+
+    def _wire_outbound(
+        self, settings: CoreSettings, device: LocalDevice, keys: StoreKeys, speaks: Callable[[], bool]
+    ) -> None:
+        """Reply → acknowledgement."""
+        client, connection, guard = self.client, self.connection, self.guard
+        instance, metrics, names = self.instance, self.metrics, self.store.keys
+        sender = Sender(connection)
+        self.streams = Streams(device, keys.bus, connection, self.outbox, metrics, speaks=speaks)
+        self.delivery = Delivery(
+            self.outbox, connection, instance, sender=sender, streams=self.streams, metrics=metrics
+        )
+        consumer = {"stream": names.replies, "group": REPLIES_GROUP, "consumer": instance.name}
+        self.reader = RedisStreamReader(client, **consumer)
+        self.leases = LeaseKeeper(client.url, client.scripts, **consumer, interrupted=names.interrupted)
+        self.live = LiveSubscriber(client, names.live_channel, self.streams.heard)
+        self.taking = Taking(self.reader, self.leases, self.outbox, connection)
+        self.rate_line = RateLine(metrics, settings.send_rate_per_second)
+        recipients = Recipients(self.store, self.owners, self.groups, self.write_count)
+        self.dispatch = Dispatch(
+            recipients,
+            Committing(
+                recipients,
+                Sealer(self.sessions, self.owners, device, metrics, self.write_count),
+                self.outbox,
+                guard=guard,
+                rate_line=self.rate_line,
+                taking=self.taking,
+            ),
+            sender,
+            streams=StreamReplies(self.streams, self.outbox, sender),
+            session_messages=SessionMessages(self.outbox, self.words),
+        )
+        self.outbound = Outbound(
+            self.taking,
+            self.dispatch,
+            self.outbox,
+            connection,
+            agent_id=self.store.keys.agent_id,
+            keys=keys,
+            metrics=metrics,
+        )
+
+    def _wire_inbound(self, settings: CoreSettings, device: LocalDevice, keys: StoreKeys) -> None:
+        """Frame → job, or quarantine."""
+        client, metrics, polls, names = self.client, self.metrics, self.polls, self.store.keys
+        self.quarantine, self.dead = Quarantine(client, names), DeadLetters(client, names)
+        self.inbound = Inbound(
+            store=self.store,
+            reader=FrameReader(
+                store=self.store,
+                sessions=self.sessions,
+                owners=self.owners,
+                groups=self.groups,
+                prekeys=self.prekeys,
+                device=device,
+                keys=keys,
+                write_count=self.write_count,
+                metrics=metrics,
+            ),
+            sessions=self.sessions,
+            policies=self.policies,
+            words=self.words,
+            metrics=metrics,
+            polls=polls,
+            triggers=self.triggers,
+            acks_settled=self.delivery.settled,
+            budgets=settings.intake,
+        )
+        self.overflow = Overflow(self.store, self.quarantine, self.dead, metrics)
+
+    def _wire_rereading(self, first_sync_seconds: int) -> None:
+        """What one of several supervisors does at a time, since all would read the same again."""
+        client, rest, instance, metrics, polls, names = (
+            self.client,
+            self.rest,
+            self.instance,
+            self.metrics,
+            self.polls,
+            self.store.keys,
+        )
+        lease = partial(WorkLease, client, holder=instance.name, knows_dead=instance.knows_dead)
+        self.quarantine_retrier = QuarantineRetrier(
+            self.quarantine,
+            lease(names.work_lease("retry")),
+            self.triggers,
+            inbound=self.inbound,
+            owners=self.owners,
+            rest=rest,
+            metrics=metrics,
+        )
+        self.held = HeldFetcher(
+            self.store,
+            lease(names.work_lease("fetch")),
+            notes=Notes(client, names),
+            inbound=self.inbound,
+            rest=rest,
+            metrics=metrics,
+        )
+        self.catchup = Catchup(
+            self.store,
+            lease(names.work_lease("poll")),
+            rest=rest,
+            inbound=self.inbound,
+            metrics=metrics,
+            polls=polls,
+            first_sync_seconds=first_sync_seconds,
+        )
+
+    def _wire_recovery(self, counts_strikes: bool) -> None:
+        """What the dead and the silent held."""
+        client, instance, metrics, names = self.client, self.instance, self.metrics, self.store.keys
+        self.recovery = Recovery(client, names, instance.name, knows_dead=instance.knows_dead)
+        self.reclaimer = Reclaimer(
+            client=client,
+            store=self.store,
+            recovery=self.recovery,
+            instance=instance,
+            policies=self.policies,
+            words=self.words,
+            metrics=metrics,
+            counts_strikes=counts_strikes,
+            end_stream=self.streams.job_lost,
+        )
