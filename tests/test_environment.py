@@ -14,6 +14,7 @@ import pytest
 import trio
 
 from tests.supervisor.settings.environment import STORE_KEY, process_environ
+from tests.waiting import waiting_for
 from tests.world import UP, world
 
 ROOT = Path(__file__).parents[1]
@@ -167,7 +168,7 @@ async def outcome(command: Sequence[str], spoiled: Spoiled, folder: Path) -> tup
             stderr=log,
         )
     try:
-        with trio.fail_after(PATIENCE_SECONDS):
+        with waiting_for("the agent to live or to refuse its environment", PATIENCE_SECONDS):
             while process.poll() is None:
                 said = log_path.read_text(encoding="utf-8")
                 if any(line in said for line in LIVES):

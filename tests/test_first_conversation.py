@@ -5,6 +5,7 @@ from pathlib import Path
 
 import trio
 
+from tests.waiting import waiting_for
 from tests.world import World, world
 
 SEED_METRICS = (
@@ -37,7 +38,7 @@ async def test_a_person_is_answered_once_each_and_in_order_also_streamed_and_aft
 
 
 async def the_status_page_tells_of_it(w: World) -> None:
-    with trio.fail_after(10):
+    with waiting_for("/metrics to show the seed's metrics", 10):
         while not all(line in w.page("/metrics") for line in SEED_METRICS):
             await trio.sleep(0.05)
     await w.until_ready()

@@ -5,14 +5,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import trio
-
 from bus.transport.client import open_redis
 from crypto.envelope import V1_1
 from crypto.errors import Reason
 from sandbox.api import Group, RelayApi
 from sandbox.group_people import GroupPerson, make_group_person
 from sandbox.people import connected
+from tests.waiting import waiting_for
 from tests.world import World, agent, environment_of, world
 
 WAIT_SECONDS = 20.0
@@ -36,7 +35,7 @@ def ids(w: World, *people: GroupPerson) -> list[str]:
 
 
 async def both_hear(group: Group, text: str, *people: GroupPerson) -> None:
-    with trio.fail_after(WAIT_SECONDS):
+    with waiting_for(f"{text!r} to be heard by everybody", WAIT_SECONDS):
         for one in people:
             transcript = one.transcript
             await transcript.until(lambda transcript=transcript: text in transcript.heard(group.conversation_id))  # type: ignore[misc]
@@ -74,7 +73,9 @@ async def test_a_group_talks_with_the_agent_over_rotations_and_without_who_was_r
         key = await ada.rotate_key(group, ids(w, ada))
         await ada.say(conversation, "without Ben")
         await both_hear(group, "echo: without Ben", ada)
-        with trio.fail_after(WAIT_SECONDS):  # neither what she said nor the answer: the new key has no wrap for him
+        with waiting_for(
+            "what is not for him to reach him, twice", WAIT_SECONDS
+        ):  # neither what she said nor the answer: the new key has no wrap for him
             await ben.transcript.until(lambda: ben.unreadable == {Reason.NOT_FOR_US: 2})
         ben.take_key(group, key, ada.account.user_id)  # whoever gave it to him: he is no member of this version
         await ben.say(conversation, "still here")
@@ -114,7 +115,7 @@ async def test_two_agents_in_a_group_answer_each_other_three_times_and_no_more(t
             await ada.say(group.conversation_id, "hello")
             for one in (w, other):
                 await one.until(lambda one=one: 'frame_dropped_total{reason="hops"} 1.0' in one.page("/metrics"))  # type: ignore[misc]
-            with trio.fail_after(WAIT_SECONDS):
+            with waiting_for("eight echoes in the group", WAIT_SECONDS):
                 await ada.transcript.until(lambda: len(ada.transcript.heard(group.conversation_id)) >= 8)
             heard = Counter(ada.transcript.heard(group.conversation_id))
             assert heard == {"echo: " * depth + "hello": 2 for depth in (1, 2, 3, 4)}

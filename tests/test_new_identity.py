@@ -11,6 +11,7 @@ import trio
 from sandbox.api import RelayApi
 from sandbox.children import relay_process
 from sandbox.people import Person, connected, make_person
+from tests.waiting import waiting_for
 from tests.world import World, agent, environment_of
 
 WAIT_SECONDS = 20.0
@@ -18,7 +19,7 @@ WAIT_SECONDS = 20.0
 
 async def answered(person: Person, conversation: str, text: str) -> None:
     await person.say(conversation, text)
-    with trio.fail_after(WAIT_SECONDS):
+    with waiting_for(f"the echo of {text!r} to be heard", WAIT_SECONDS):
         await person.transcript.until(lambda: f"echo: {text}" in person.transcript.heard(conversation))
 
 

@@ -3,9 +3,8 @@
 from functools import partial
 from pathlib import Path
 
-import trio
-
 from sandbox.people import Person
+from tests.waiting import waiting_for
 from tests.world import World, world
 
 SECONDS = 60.0
@@ -24,7 +23,7 @@ async def until_shown(w: World, person: Person) -> None:
 
 async def heard(w: World, person: Person, count: int) -> list[str]:
     conversation = w.conversations[person]
-    with trio.fail_after(SECONDS):
+    with waiting_for(f"{count} answers to be heard", SECONDS):
         await person.transcript.until(lambda: len(person.transcript.heard(conversation)) >= count)
     return person.transcript.heard(conversation)
 

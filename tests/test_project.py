@@ -20,6 +20,7 @@ NOT_OURS = frozenset({".git", ".venv", "build", "dist", "node_modules"})
 TEXT_SUFFIXES = frozenset(
     {"", ".py", ".md", ".toml", ".lock", ".lua", ".txt", ".yml", ".yaml", ".json", ".service", ".conf", ".sh", ".html"}
 )
+WAITS_IN_ITS_OWN_WORDS = {ROOT / "tests/supervisor/builders.py"}
 MACHINE_PATHS = re.compile("|".join(["/" + "work/", "/" + r"root/\w", "/" + "tmp/spec", r"\." + "pyenv"]))
 MERGE_MARKS = re.compile("^(<{7} |>{7} )", re.MULTILINE)
 REGISTRIES = re.compile(r"https?://|--(extra-)?index-url|--find-links|file:")
@@ -153,3 +154,15 @@ def test_every_row_of_the_operators_table_is_held_by_a_test() -> None:
     ][2:]
     assert len(rows) > 25
     assert [row for row in rows if "`test_" not in row] == []
+
+
+def test_every_wait_of_a_test_says_what_it_waits_for() -> None:
+    """A bare TooSlowError names nothing; `waiting_for` and `until` (tests/waiting.py) do."""
+    bare = [
+        f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        if path not in WAITS_IN_ITS_OWN_WORDS
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if getattr(node, "attr", getattr(node, "id", "")) in {"fail_after", "fail_at"}
+    ]
+    assert bare == []

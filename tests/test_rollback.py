@@ -8,6 +8,7 @@ import trio
 
 from sandbox.people import Person
 from tests.trials.drills.forks import forks
+from tests.waiting import waiting_for
 from tests.world import World, world
 
 ANSWER_SECONDS = 30.0
@@ -48,7 +49,7 @@ async def test_sessions_that_began_in_the_lost_span_are_replaced(tmp_path: Path)
             await person.say(w.conversations[person], "in a new session")
         await w.all_answered({person: ["echo: before", "echo: in a new session"] for person in w.people})
         await go_back(w, kept)
-        with trio.fail_after(ANSWER_SECONDS):
+        with waiting_for("everybody to be answered after the rollback", ANSWER_SECONDS):
             for person in w.people:
                 number = 0
                 while f"echo: after {number - 1}" not in person.transcript.heard(w.conversations[person]):

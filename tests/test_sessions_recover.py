@@ -2,18 +2,17 @@
 
 from pathlib import Path
 
-import trio
-
 from bus.transport.client import open_redis
 from crypto.errors import Reason
 from sandbox.people import Person, connected
+from tests.waiting import waiting_for
 from tests.world import World, world
 
 WAIT_SECONDS = 20.0
 
 
 async def heard(person: Person, conversation: str, text: str) -> None:
-    with trio.fail_after(WAIT_SECONDS):
+    with waiting_for(f"{text!r} to be heard", WAIT_SECONDS):
         await person.transcript.until(lambda: text in person.transcript.heard(conversation))
 
 
@@ -81,7 +80,7 @@ async def test_a_one_way_conversation_is_kept_alive_by_pings(tmp_path: Path) -> 
         [ada] = w.people
         conversation = w.conversations[ada]
         await ada.say(conversation, "go on")
-        with trio.fail_after(WAIT_SECONDS):
+        with waiting_for("all 60 lines to be heard", WAIT_SECONDS):
             await ada.transcript.until(lambda: len(ada.transcript.heard(conversation)) == 60)
         await w.until(lambda: ada.counts["event_session.ping"] == 1)
         assert ada.transcript.heard(conversation) == [f"line {number}" for number in range(60)]

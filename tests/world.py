@@ -21,6 +21,7 @@ from bus.records.keys import Keys
 from sandbox.api import RelayApi
 from sandbox.children import Child, relay_process, running
 from sandbox.people import Person, connected, make_person
+from tests.waiting import said_of, waiting_for
 
 READY_SECONDS = 60.0
 DRAIN_SECONDS = 20.0
@@ -83,13 +84,13 @@ class World:
         """SIGKILL, and wait until it is gone."""
         assert pid is not None, "the process to kill does not run"
         os.kill(pid, signal.SIGKILL)
-        with trio.fail_after(READY_SECONDS):
+        with waiting_for(f"process {pid} to be gone", READY_SECONDS):
             while _command_line(pid):
                 await trio.sleep(0.01)
 
     async def until(self, condition: Callable[[], object], seconds: float = READY_SECONDS) -> None:
         """Until a condition about processes or files holds."""
-        with trio.fail_after(seconds):
+        with waiting_for(said_of(condition), seconds):
             while not condition():
                 await trio.sleep(0.02)
 

@@ -11,6 +11,7 @@ from host.bounded_listener import BoundedListener
 from supervisor.observe import http
 from supervisor.observe.health import Health
 from supervisor.observe.metrics import Metrics
+from tests.waiting import waiting_for
 
 MOST = 3
 CLIENTS = 8
@@ -38,7 +39,7 @@ async def test_as_many_as_there_is_room_for_are_served_and_the_others_after_them
         served.append(said[0])
         inside -= 1
 
-    with trio.fail_after(WAIT_SECONDS):
+    with waiting_for("the clients to be served, as many at a time as are allowed", WAIT_SECONDS):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(accepting.serve, serve)
             clients = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(CLIENTS)]
@@ -69,7 +70,7 @@ async def test_a_client_that_fails_or_is_cut_off_leaves_its_place() -> None:
         with trio.move_on_after(0):
             await trio.sleep_forever()
 
-    with trio.fail_after(WAIT_SECONDS):
+    with waiting_for("each client to be served", WAIT_SECONDS):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(accepting.serve, serve)
             for _ in range(CLIENTS):

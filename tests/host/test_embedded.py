@@ -16,6 +16,7 @@ from host import embedded
 from host.budgets import MIB
 from host.socket_place import SOCKET_PATH_LIMIT_BYTES, RuntimeDirectoryUnsafe
 from supervisor.keeper.state_directory import make_private
+from tests.waiting import waiting_for
 
 
 def fake_server(directory: Path, name: str, version_line: str) -> Path:
@@ -29,7 +30,7 @@ def fake_server(directory: Path, name: str, version_line: str) -> Path:
 async def running_server(layout: embedded.Layout, fsync: str = "second", most_bytes: int = 0) -> AsyncGenerator[int]:
     process = embedded.start(embedded.find_server(), layout, fsync, lock_fd=None, most_bytes=most_bytes)
     try:
-        with trio.fail_after(10):
+        with waiting_for("the private server to be ready", 10):
             await embedded.wait_ready(layout)
         yield process.pid
     finally:
@@ -103,7 +104,9 @@ async def test_its_file_cannot_grow_far_beyond_what_it_holds(tmp_path: Path) -> 
         with redis.Redis.from_url(layout.url, protocol=2) as client:
             for _ in range(100):
                 client.set("key", bytes(MIB))
-                with trio.fail_after(30):  # the server looks ten times a second whether it is to be rewritten
+                with waiting_for(
+                    "the append-only file to be rewritten", 30
+                ):  # the server looks ten times a second whether it is to be rewritten
                     while client.info("persistence")["aof_current_size"] > embedded.LEAST_REWRITE_BYTES:
                         await trio.sleep(0.01)
     written = sum(path.stat().st_size for path in layout.append_only_dir.glob("*.aof"))
@@ -158,7 +161,7 @@ async def test_the_append_only_files_are_synced_while_they_are_rewritten(tmp_pat
         for _ in range(5):
             await embedded.command(layout, "BGREWRITEAOF")
         rounds = sync.rounds
-        with trio.fail_after(10):
+        with waiting_for("twenty rounds of the file's sync", 10):
             while sync.rounds < rounds + 20:  # a thread's count
                 await trio.sleep(0.001)
         await trio.to_thread.run_sync(sync.stop)
@@ -178,7 +181,7 @@ async def test_a_base_file_older_than_a_day_is_rewritten(tmp_path: Path) -> None
         os.utime(base, (yesterday, yesterday))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(embedded.rewrite_daily, layout)
-            with trio.fail_after(10):
+            with waiting_for("the former base file to be removed", 10):
                 while base.exists():  # the server's doing
                     await trio.sleep(0.01)
             nursery.cancel_scope.cancel()

@@ -24,6 +24,7 @@ from supervisor.relay.frames import (
     encode,
 )
 from supervisor.relay.websocket import ConnectionLost, WebSocket, open_websocket
+from tests.waiting import said_of, waiting_for
 
 
 class Talk(msgspec.Struct, frozen=True):
@@ -45,7 +46,7 @@ class Client:
         await self.socket.send(encode(frame))
 
     async def receive(self) -> ToPerson | UnknownFrame:
-        with trio.fail_after(5):
+        with waiting_for("a frame of the relay", 5):
             while True:
                 frame = decode_for_person(await self.socket.receive())
                 if not isinstance(frame, Ping):
@@ -53,7 +54,7 @@ class Client:
 
     async def lost(self) -> ConnectionLost:
         """Receives, answering nothing, until the relay ends the connection; says how it did."""
-        with trio.fail_after(5):
+        with waiting_for("the relay to end the connection", 5):
             while True:
                 try:
                     await self.socket.receive()
@@ -70,7 +71,7 @@ class Client:
 
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 5.0) -> None:
     """Asks again and again, of another process that can signal nothing here, until it is so."""
-    with trio.fail_after(seconds):
+    with waiting_for(said_of(condition), seconds):
         while not await condition():
             await trio.sleep(0.01)
 

@@ -14,6 +14,7 @@ from sandbox.chaos_proxy import ChaosProxy, chaos_proxy
 from sandbox.close_codes import CloseCodeReader
 from supervisor.relay.websocket import ConnectFailed, ConnectionLost, open_websocket
 from tests.sandbox.raw_server import CLOSE, TEXT, Peer, encode_frame, raw_server
+from tests.waiting import waiting_for
 
 
 @asynccontextmanager
@@ -47,7 +48,7 @@ async def test_a_cut_or_reset_link_is_lost_without_a_code(how: str) -> None:
         await socket.send("here")
         await socket.receive()
         assert getattr(proxy, how)() == 1
-        with trio.fail_after(5), pytest.raises(ConnectionLost) as lost:
+        with waiting_for("the loss of the connection to be told", 5), pytest.raises(ConnectionLost) as lost:
             await socket.receive()
         assert lost.value.code is None
 
@@ -61,7 +62,7 @@ async def test_a_stalled_link_is_silent_but_open_and_goes_on_when_resumed() -> N
         assert scope.cancelled_caught
         assert proxy.links == 1
         proxy.resume()
-        with trio.fail_after(5):
+        with waiting_for("what was held to go on", 5):
             assert await socket.receive() == "held"
 
 

@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from tests.supervisor.keeper.running import is_alive
+from tests.waiting import waiting_for
 
 ROOT = Path(__file__).parents[2]
 AN_AGENT = """
@@ -48,7 +49,7 @@ async def test_a_child_ends_with_a_test_process_that_is_killed(tmp_path: Path, p
             assert is_alive(pid)
             parent.kill()
         parent.wait()
-        with trio.fail_after(10):
+        with waiting_for("the child to end with its parent", 10):
             while is_alive(pid):
                 await trio.sleep(0.01)
     finally:

@@ -16,6 +16,7 @@ import trio
 
 from sandbox.children import relay_process, running
 from tests.sandbox.relay import until
+from tests.waiting import waiting_for
 
 DEMO = [sys.executable, "-m", "sandbox", "demo"]
 
@@ -180,7 +181,7 @@ async def test_a_failed_start_shows_what_the_agent_said(tmp_path: Path) -> None:
     log = tmp_path / "demo.log"
     settings = {**environment(tmp_path), "HASHEE_WORKERS": "none"}
     async with running("demo", [*DEMO, "--scripted"], log_path=log, environment=settings) as demo:
-        with trio.fail_after(30):
+        with waiting_for("the demo to end", 30):
             assert await demo.wait() == 1
     assert "HASHEE_WORKERS" in log.read_text(encoding="utf-8")
     assert nothing_is_left(tmp_path)

@@ -8,11 +8,12 @@ from crypto.errors import Reason
 from sandbox.people import Person, connected, make_person
 from tests.sandbox.relay import relay
 from tests.sandbox.simulated_agent import simulated_agent
+from tests.waiting import waiting_for
 
 
 async def heard(person: Person, conversation_id: str, count: int) -> list[str]:
     """The first `count` answers, waited for."""
-    with trio.fail_after(10):
+    with waiting_for(f"{count} answers to be heard", 10):
         await person.transcript.until(lambda: len(person.transcript.heard(conversation_id)) >= count)
     return person.transcript.heard(conversation_id)
 
@@ -97,7 +98,7 @@ async def test_a_lost_ack_makes_the_same_bytes_go_again_and_nothing_twice(tmp_pa
             await heard(ada, conversation, 1)
             assert ada.unacknowledged == 1
             await api.fault("disconnect", owner_id=ada.account.user_id)
-            with trio.fail_after(5):
+            with waiting_for("the message to be acknowledged", 5):
                 await ada.transcript.until(lambda: not ada.unacknowledged)
         stats = await api.stats()
         assert stats.owners[ada.account.user_id]["repeats"] == 1
@@ -145,7 +146,7 @@ async def test_a_person_whose_sessions_are_gone_makes_a_new_one_by_itself(tmp_pa
             await heard(tablet, conversation, 1)
             phone.forget_sessions()
             await tablet.say(conversation, "unreadable on the phone")
-            with trio.fail_after(5):
+            with waiting_for("the session to be renewed at both ends", 5):
                 await phone.transcript.until(lambda: phone.counts["sessions_started"] == 2)
                 while "session.renewed" not in agent.kinds_of_events():
                     await trio.lowlevel.checkpoint()
@@ -162,6 +163,6 @@ async def test_after_fifty_unanswered_messages_the_person_asks_for_an_answer(tmp
             await ada.say(conversation, str(number))
         async with connected(ada):
             await heard(ada, conversation, 50)
-            with trio.fail_after(5):
+            with waiting_for("the session's ping to be heard", 5):
                 while {"kind": "session.ping"} not in agent.events:
                     await trio.lowlevel.checkpoint()

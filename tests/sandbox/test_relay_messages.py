@@ -36,6 +36,7 @@ from tests.sandbox.relay import (
     talk,
     until,
 )
+from tests.waiting import waiting_for
 
 
 async def test_a_message_is_numbered_acknowledged_and_pushed_both_ways(tmp_path: Path) -> None:
@@ -186,12 +187,12 @@ async def test_the_heartbeat_ends_a_client_that_answers_nothing(tmp_path: Path) 
 async def test_a_client_that_answers_lives_on(tmp_path: Path) -> None:
     async with talk(tmp_path, "--ping-seconds", "0.1") as (it, _), agent_client(it) as agent:
         for _ in range(8):
-            with trio.fail_after(5):
+            with waiting_for("the relay's ping", 5):
                 assert await agent.socket.receive() == '{"type":"ping"}'
             await agent.socket.send('{"type":"pong"}')
         await agent.socket.send('{"type":"ping"}')
         received = ""
-        with trio.fail_after(5):
+        with waiting_for("the relay's pong", 5):
             while received != '{"type":"pong"}':
                 received = await agent.socket.receive()
 

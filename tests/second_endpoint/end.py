@@ -17,6 +17,7 @@ from tests.second_endpoint.web_socket import Closed, Socket, open_socket
 RESEND_SECONDS = 10.0
 FIRST_WAIT_SECONDS = 1.0
 LAST_WAIT_SECONDS = 30.0
+AUTH_SECONDS = 5.0
 
 
 class Refused(Exception):
@@ -151,10 +152,12 @@ class End:
 
     async def _authenticate(self, socket: Socket) -> None:
         await socket.send(json.dumps({"type": "auth", "token": self.token, **self.named}))
-        with trio.fail_after(5):
+        with trio.move_on_after(AUTH_SECONDS) as patience:
             while (answer := json.loads(await socket.receive()))["type"] != "auth.ok":
                 if answer["type"] == "auth.error":
                     raise Refused(0, answer["reason"])
+        if patience.cancelled_caught:
+            raise Refused(0, f"no answer to auth within {AUTH_SECONDS} s")
 
     async def _converse(self, socket: Socket) -> None:
         await self.catch_up()

@@ -15,6 +15,7 @@ from sandbox.people import Person, connected, make_person
 from tests.second_endpoint.agent import Agent
 from tests.second_endpoint.client import signed_up
 from tests.second_endpoint.device import Device, system
+from tests.waiting import waiting_for
 
 WAIT_SECONDS = 30.0
 
@@ -30,7 +31,7 @@ class Serving:
 
 @asynccontextmanager
 async def serving(tmp_path: Path) -> AsyncIterator[Serving]:
-    with trio.fail_after(2 * WAIT_SECONDS):
+    with waiting_for("the scene and what the test does in it", 2 * WAIT_SECONDS):
         async with (
             relay_process(log_path=tmp_path / "relay.log") as (_, url),
             RelayApi(url) as api,
@@ -51,7 +52,7 @@ async def hears(person: Person, conversation_id: str, texts: list[str]) -> None:
     def has() -> bool:
         return len(person.transcript.heard(conversation_id)) >= len(texts)
 
-    with trio.fail_after(WAIT_SECONDS):
+    with waiting_for(f"{texts} to be heard", WAIT_SECONDS):
         await person.transcript.until(has)
     assert person.transcript.heard(conversation_id) == texts
     assert not person.unreadable
@@ -71,7 +72,7 @@ async def test_the_product_s_people_are_answered_on_every_device_also_by_a_strea
             phone.join(conversation, s.agent.device.owner_id)
             async with connected(phone):
                 await phone.say(conversation, "from the second device")
-                with trio.fail_after(WAIT_SECONDS):
+                with waiting_for("both devices to hear the echo", WAIT_SECONDS):
                     for one in (ada, phone):
                         transcript = one.transcript
                         await transcript.until(partial(_ends_with, one, conversation, "echo: from the second device"))
@@ -94,7 +95,7 @@ async def test_what_was_said_while_the_agent_was_away_is_polled_once_and_in_orde
             texts = [f"unheard {number}" for number in range(8)]
             for text in texts:
                 await ada.say(conversation, text)
-            with trio.fail_after(WAIT_SECONDS):
+            with waiting_for("the message to be acknowledged", WAIT_SECONDS):
                 await ada.transcript.until(lambda: ada.unacknowledged == 0)
             connections = s.agent.connections
             await s.api.fault("disconnect", owner_id=s.agent.device.owner_id)

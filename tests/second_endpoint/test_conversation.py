@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import trio
 
 from bus.transport.client import open_redis
 from crypto.files import Attachment, FileOpener
@@ -17,6 +16,7 @@ from tests.second_endpoint.device import Place, system
 from tests.second_endpoint.end import Refused
 from tests.second_endpoint.errors import Unreadable
 from tests.second_endpoint.files import open_file, seal_file
+from tests.waiting import waiting_for
 from tests.world import World, world
 
 WAIT_SECONDS = 60.0
@@ -25,7 +25,7 @@ WAIT_SECONDS = 60.0
 @asynccontextmanager
 async def talking(tmp_path: Path) -> AsyncIterator[tuple[World, Client, Place]]:
     """An echoing agent, Ada by the second endpoint, and their conversation."""
-    with trio.fail_after(3 * WAIT_SECONDS):
+    with waiting_for("the scene and what the test does in it", 3 * WAIT_SECONDS):
         async with world(tmp_path, people=()) as w, signed_up(w.relay_url, "Ada") as [ada]:
             yield w, ada, await ada.meet(agent_of(w))
 
@@ -83,7 +83,7 @@ async def test_an_answer_grows_piece_by_piece_to_the_text_that_counts(tmp_path: 
 
 
 async def test_a_group_reads_the_agent_under_keys_that_change(tmp_path: Path) -> None:
-    with trio.fail_after(3 * WAIT_SECONDS):
+    with waiting_for("the group's conversation", 3 * WAIT_SECONDS):
         async with world(tmp_path, people=()) as w, signed_up(w.relay_url, "Ada", "Ben") as [ada, ben]:
             place = ben.join(await ada.make_group(agent_of(w), [ben]))
             members = [ada.device.owner_id, ben.device.owner_id, agent_of(w)]

@@ -4,11 +4,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import trio
-
 from sandbox.api import RelayApi
 from tests.second_endpoint.client import Client, signed_up
 from tests.second_endpoint.relay import Relay, relay_here
+from tests.waiting import waiting_for
 from tests.world import World, agent, environment_of
 
 WAIT_SECONDS = 120.0
@@ -17,7 +16,7 @@ WAIT_SECONDS = 120.0
 @asynccontextmanager
 async def agent_at_a_second_relay(tmp_path: Path, *names: str) -> AsyncIterator[tuple[Relay, World, list[Client]]]:
     """The echoing agent with all its processes, and people of the second endpoint."""
-    with trio.fail_after(WAIT_SECONDS):
+    with waiting_for("the scene and what the test does in it", WAIT_SECONDS):
         async with relay_here() as relay, RelayApi(relay.url) as api, signed_up(relay.url, *names) as people:
             agent_id, token = relay.add_agent()
             environment = environment_of(tmp_path, relay.url, agent_id, token)

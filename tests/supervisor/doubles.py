@@ -8,6 +8,7 @@ from supervisor.relay.connection import Connection, NotConnected
 from supervisor.relay.connection_states import HOLDS, State
 from supervisor.relay.frames import Frame, FromRelay, Relation
 from supervisor.relay.rest import Json, Page, Rest, RestFailed
+from tests.waiting import waiting_for
 
 
 async def relations_of(rest: Rest) -> list[Relation]:
@@ -142,7 +143,7 @@ class FakeConnection(Connection):
 
     async def wait_sent(self, count: int, seconds: float = 5.0) -> list[Frame]:
         """The first `count` frames, as soon as there are so many."""
-        with trio.fail_after(seconds):
+        with waiting_for(f"{count} frames to be sent", seconds):
             while len(self.sent) < count:
                 await self._changed.wait()
         return self.sent[:count]

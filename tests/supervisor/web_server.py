@@ -6,6 +6,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import trio
 
+from tests.waiting import waiting_for
+
 Handler = Callable[["Asked", trio.SocketStream], Awaitable[None]]
 
 PATIENCE_SECONDS = 30.0
@@ -43,7 +45,7 @@ async def web_server(handler: Handler) -> AsyncIterator[str]:
     async with trio.open_nursery() as nursery:
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         nursery.start_soon(trio.serve_listeners, serve, listeners)
-        with trio.fail_after(PATIENCE_SECONDS):
+        with waiting_for("what the test does while the web server runs", PATIENCE_SECONDS):
             yield f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
         nursery.cancel_scope.cancel()
 

@@ -13,6 +13,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
+from tests.waiting import said_of, waiting_for
+
 STALL_SECONDS = 30.0
 PATIENCE_SECONDS = 30.0
 
@@ -72,7 +74,7 @@ class Taken:
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Until it holds of what came."""
-        with trio.fail_after(PATIENCE_SECONDS):
+        with waiting_for(said_of(condition), PATIENCE_SECONDS):
             while not condition():
                 await trio.sleep(0.02)
 

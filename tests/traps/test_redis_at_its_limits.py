@@ -12,6 +12,7 @@ import trio
 
 from bus.records.keys import Keys
 from sandbox.people import Person
+from tests.waiting import waiting_for
 from tests.world import World, world
 
 PEOPLE = ("Ada", "Ben", "Cleo")
@@ -129,7 +130,7 @@ async def test_rule_17_a_redis_that_went_back_under_running_processes_is_talked_
         await w.until(lambda: "went back in time" in w.log())
 
         number = 0
-        with trio.fail_after(60):
+        with waiting_for("an answer to what is said after the trouble", 60):
             while "echo: after" not in " ".join(ada.transcript.heard(conversation)):
                 await ada.say(conversation, f"after {number}")
                 number += 1

@@ -25,6 +25,7 @@ from bus.transport.wire import RedisUnavailable
 from tests.bus.builders import AGENT, Bus, arrival_of, job_of, open_bus, open_worker, reply
 from tests.redis_server import running_redis
 from tests.supervisor.builders import until
+from tests.waiting import waiting_for
 
 MESSAGES = 5000
 AT_ONCE = 50
@@ -125,7 +126,7 @@ async def test_a_blocked_reader_wakes_at_close_within_a_second(tmp_path: Path) -
                     return isinstance(info, bytes) and b"blocked_clients:1" in info
 
                 await until(is_blocked)
-                with trio.fail_after(1):
+                with waiting_for("the blocked reader to close", 1):
                     await reader.close()
 
 
@@ -144,7 +145,7 @@ async def test_a_reader_is_not_deaf_after_any_of_ten_restarts(tmp_path: Path) ->
                         other.flushall()  # its group is lost as well (NOGROUP)
                     other.xadd("stream", {"number": number})
                 entries: list[StreamEntry] = []
-                with trio.fail_after(WITHIN_SECONDS):
+                with waiting_for("the reader to read what came after a restart", WITHIN_SECONDS):
                     while not entries:
                         try:
                             entries = await reader.read(1)

@@ -11,6 +11,7 @@ from bus.records.presence import Presence
 from bus.records.records import MOST_DELIVERIES, InboundMessage, Job, Reply
 from bus.steps.job_steps import Emitted, Failed, Finished, Said, Started
 from bus.transport.wire import RedisFailed, RedisRefused, RedisUnavailable
+from tests.waiting import said_of, waiting_for
 
 
 def job_of(text: str = "hi", *, number: int = 1, attempt: int = 1, deliveries: int = 1, strikes: int = 0) -> Job:
@@ -76,7 +77,7 @@ class MemoryBus:
         self.lost(job.entry_id)
 
     async def until(self, condition: Callable[[], object]) -> None:
-        with trio.fail_after(60):
+        with waiting_for(said_of(condition), 60):
             while not condition():
                 await self.changed.wait()
 

@@ -6,6 +6,7 @@ import trio.testing
 
 from bus.records.records import Job
 from bus.steps.jobs import Emitted
+from tests.waiting import waiting_for
 from tests.workers.builders import running
 from tests.workers.doubles import MemoryBus, job_of, texts
 from workers import Agent, BadReply, Chat, Fail, InboundMessage, Retry
@@ -242,7 +243,7 @@ async def test_a_handler_that_says_more_than_can_be_sent_waits_for_it(autojump_c
         await trio.sleep(1)
         assert len(said) <= MOST_HELD
         bus.away = False
-        with trio.fail_after(60):
+        with waiting_for("the job to be finished", 60):
             while not bus.finished:
                 await trio.sleep(0.1)
     assert [text for _, text in texts(bus)] == [str(number) for number in range(5 * MOST_HELD)]

@@ -7,6 +7,7 @@ import trio
 import trio.testing
 
 from bus.records.records import Job
+from tests.waiting import waiting_for
 from tests.workers.builders import agent_that, running
 from tests.workers.doubles import MemoryBus, job_of
 from workers.runner import Runner
@@ -39,7 +40,7 @@ async def test_a_job_that_comes_as_the_drain_begins_ends_or_is_handed_back(
         async with trio.open_nursery() as nursery, running(agent_that(), bus) as runner:
             monkeypatch.setattr(bus, "on_taken", partial(nursery.start_soon, drain_after, turns, runner))
             bus.give(job_of())
-            with trio.fail_after(10):
+            with waiting_for("the job to be finished or handed back", 10):
                 await bus.until(lambda bus=bus: bus.finished or bus.handed_back)  # type: ignore[misc]  # binds the loop's value
         assert [*bus.finished, *bus.handed_back] == ["message-1"]
 
@@ -55,7 +56,7 @@ async def test_a_job_whose_slot_falls_free_as_the_drain_begins_is_handed_back(mo
     async with running(agent_that(), bus, concurrency=1) as runner:
         monkeypatch.setattr(Vitals, "ended", lambda _self, _job: runner.drain())
         bus.give(job_of(number=1), job_of(number=2))
-        with trio.fail_after(10):
+        with waiting_for("a job to be handed back", 10):
             await bus.until(lambda: bus.handed_back)
     assert len(bus.finished) == 1
     assert {*bus.finished, *bus.handed_back} == {"message-1", "message-2"}

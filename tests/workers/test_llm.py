@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.waiting import waiting_for
 from tests.workers.endpoint import Endpoint, endpoint, events
 from workers import Retry, TextTooLong
 from workers.builtin.llm import make_agent
@@ -24,7 +25,7 @@ async def test_an_answer_streams_and_its_duration_is_observed(tmp_path: Path) ->
     async with endpoint() as server:
         server.body = events("Hel", "lo", "!", usage=(12, 3))
         chat = talk_to(server, HASHEE_LLM_SYSTEM_PROMPT_FILE=str(prompt))
-        with trio.fail_after(WITHIN_SECONDS):
+        with waiting_for("the model's reply", WITHIN_SECONDS):
             [reply] = await chat.say("hi")
     assert (reply.text, reply.was_streamed) == ("Hello!", True)
     [request] = server.requests
@@ -50,7 +51,7 @@ async def test_an_answer_streams_and_its_duration_is_observed(tmp_path: Path) ->
 async def test_a_busy_endpoint_brings_the_job_back_when_it_says(header: str, seconds: float) -> None:
     async with endpoint() as server:
         server.status, server.headers, server.body = "429 Too Many Requests", (header,), b"{}"
-        with trio.fail_after(WITHIN_SECONDS), pytest.raises(Retry) as caught:
+        with waiting_for("the refusal that may be tried again", WITHIN_SECONDS), pytest.raises(Retry) as caught:
             await talk_to(server).say("hi")
         assert caught.value.after_seconds == seconds
         assert len(server.requests) == 1
@@ -60,21 +61,21 @@ async def test_a_busy_endpoint_brings_the_job_back_when_it_says(header: str, sec
 async def test_a_cut_stream_is_a_failure_and_no_answer(declared_bytes: int | None) -> None:
     async with endpoint() as server:
         server.body, server.declared_bytes = events("Hel", "lo", finish=False), declared_bytes
-        with trio.fail_after(WITHIN_SECONDS), pytest.raises(LLMCut):
+        with waiting_for("the cut stream to be told", WITHIN_SECONDS), pytest.raises(LLMCut):
             await talk_to(server).say("hi")
 
 
 async def test_half_an_event_is_a_cut_stream() -> None:
     async with endpoint() as server:
         server.body = events("Hel", finish=False) + b'data: {"choices": [{"del\n\n'
-        with trio.fail_after(WITHIN_SECONDS), pytest.raises(LLMCut):
+        with waiting_for("half an event to be told", WITHIN_SECONDS), pytest.raises(LLMCut):
             await talk_to(server).say("hi")
 
 
 async def test_what_the_handler_makes_of_a_piece_may_fail_and_the_request_ends() -> None:
     async with endpoint() as server:
         server.body, server.stalls = events("x" * 60_000, "y" * 60_000, finish=False), True
-        with trio.fail_after(WITHIN_SECONDS):
+        with waiting_for("the request to end with what failed", WITHIN_SECONDS):
             with pytest.raises(TextTooLong):
                 await talk_to(server).say("hi")
             await server.hung_up.wait()
@@ -83,14 +84,14 @@ async def test_what_the_handler_makes_of_a_piece_may_fail_and_the_request_ends()
 async def test_an_empty_answer_is_a_failure() -> None:
     async with endpoint() as server:
         server.body = events()
-        with trio.fail_after(WITHIN_SECONDS), pytest.raises(LLMCut):
+        with waiting_for("the stream that is silent to be told", WITHIN_SECONDS), pytest.raises(LLMCut):
             await talk_to(server).say("hi")
 
 
 async def test_a_refusal_names_the_status_and_none_of_the_endpoints_words() -> None:
     async with endpoint() as server:
         server.status, server.body = "401 Unauthorized", b'{"error":{"message":"key sk-123 is wrong"}}'
-        with trio.fail_after(WITHIN_SECONDS), pytest.raises(LLMRefused) as caught:
+        with waiting_for("the refusal to be told", WITHIN_SECONDS), pytest.raises(LLMRefused) as caught:
             await talk_to(server, OPENAI_API_KEY="sk-123").say("hi")
     assert caught.value.status == 401
     assert "sk-123" not in str(caught.value)
@@ -100,14 +101,14 @@ async def test_a_refusal_names_the_status_and_none_of_the_endpoints_words() -> N
 async def test_an_endpoint_that_is_not_there_is_named() -> None:
     async with endpoint() as server:
         pass
-    with trio.fail_after(WITHIN_SECONDS), pytest.raises(LLMUnreachable):
+    with waiting_for("the endpoint that is away to be told", WITHIN_SECONDS), pytest.raises(LLMUnreachable):
         await talk_to(server).say("hi")
 
 
 async def test_a_cancelled_job_hangs_up_on_the_model() -> None:
     async with endpoint() as server:
         server.body, server.stalls = events("Hel", finish=False), True
-        with trio.fail_after(WITHIN_SECONDS):
+        with waiting_for("the cancelled job to hang up on the model", WITHIN_SECONDS):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(talk_to(server).say, "hi")
                 while not server.requests:

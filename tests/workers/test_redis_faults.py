@@ -10,6 +10,7 @@ import trio.testing
 
 from bus.transport.backoff import Backoff
 from bus.transport.wire import RedisDenied, RedisFailed, RedisFull, RedisRefused, RedisUnavailable
+from tests.waiting import said_of, waiting_for
 from tests.workers.builders import agent_that, running
 from tests.workers.doubles import MemoryBus, job_of
 from workers import Agent, BlockingChat, Chat, InboundMessage
@@ -175,6 +176,6 @@ async def test_no_pause_keeps_a_worker_waiting_for_long_after_all_is_well(
 
 
 async def until(condition: Callable[[], object]) -> None:
-    with trio.fail_after(60):
+    with waiting_for(said_of(condition), 60):
         while not condition():
             await trio.sleep(0.01)

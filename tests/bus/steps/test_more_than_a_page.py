@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
-import trio
 
 from bus.records.keys import JOBS_GROUP
 from bus.steps.recovery import Reclaim
 from bus.steps.store import Source
 from tests.bus.builders import Bus, open_bus, open_worker
 from tests.redis_server import redis_server
+from tests.waiting import waiting_for
 
 MORE_THAN_A_PAGE = 130
 JOBS = 10
@@ -31,13 +31,15 @@ async def test_jobs_that_were_read_and_not_received_come_again_whatever_the_free
             )
             worker._reader._reread_from = "0"  # as after an error
             taken: list[str] = []
-            with trio.fail_after(WAIT_SECONDS):  # less than a lease: nobody reclaims them for us
+            with waiting_for(
+                "all jobs of the pending list, more than a page, to be taken", WAIT_SECONDS
+            ):  # less than a lease: nobody reclaims them for us
                 while len(taken) < JOBS:
                     taken += [job.entry_id for job in await worker.take(4)]
             assert len(set(taken)) == JOBS
             await bus.accept(2, conversation="0001", source=Source.POLL)
             await bus.accept(1, conversation="new", source=Source.POLL)
-            with trio.fail_after(WAIT_SECONDS):
+            with waiting_for("a job of a new conversation to be taken", WAIT_SECONDS):
                 [job] = await worker.take(4)
             assert job.conversation_id == "new"
 

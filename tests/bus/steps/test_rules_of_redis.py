@@ -35,6 +35,7 @@ from tests.bus.builders import (
 from tests.bus.redis_scene import RedisScene
 from tests.bus.talk import answer, talk_and_worker, talk_of
 from tests.redis_server import redis_server, running_redis
+from tests.waiting import waiting_for
 
 WAIT_SECONDS = 10.0
 SECRET = "What nobody else may read"
@@ -127,7 +128,7 @@ async def test_rule_16_a_redis_that_cannot_persist_is_treated_like_a_full_one(tm
 
 async def _save(scene: RedisScene, expected: str) -> None:
     scene.client.ask("BGSAVE")
-    with trio.fail_after(WAIT_SECONDS):
+    with waiting_for(f"a save that ends with {expected}", WAIT_SECONDS):
         while True:
             info = scene.client.ask("INFO", "persistence")
             assert isinstance(info, bytes)
@@ -232,7 +233,7 @@ async def test_rule_18_scripts_and_group_are_made_again_after_redis_lost_them(tm
             await bus.client.command("FLUSHALL")
             await bus.client.command("SCRIPT", "FLUSH")
             assert await bus.accept(1) is Intake.ACCEPTED
-            with trio.fail_after(WAIT_SECONDS):
+            with waiting_for("the job after SCRIPT FLUSH to be taken", WAIT_SECONDS):
                 [job] = await worker.take(1)
             assert await worker.finish(job) is Finished.DONE
 
@@ -247,7 +248,7 @@ async def test_rule_18_after_an_error_a_reader_reads_what_was_given_to_it_and_di
         await talk.accept(1, conversation="lost on its way")
         await (await redis.worker("reader")).take()
         redis.client.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        with trio.fail_after(WAIT_SECONDS):
+        with waiting_for("the reader to fail once and then read what was given to it", WAIT_SECONDS):
             with pytest.raises(RedisUnavailable):
                 await reader.read(8)
             found = await reader.read(8)
@@ -321,7 +322,7 @@ async def test_a_cancelled_take_swallows_nothing(tmp_path: Path) -> None:
             with trio.move_on_after(0.05):
                 await worker.take(1)
             await bus.accept(1)
-            with trio.fail_after(WAIT_SECONDS):
+            with waiting_for("the job to be taken by the worker whose read was given up", WAIT_SECONDS):
                 [job] = await worker.take(1)
             assert job.message.text == "message 1"
 
@@ -333,11 +334,11 @@ async def test_what_a_leaving_worker_has_read_and_not_taken_goes_to_another(tmp_
                 with trio.move_on_after(0.05):
                     await leaving.take(1)  # leaves a read under way
                 await bus.accept(1)
-                with trio.fail_after(WAIT_SECONDS):
+                with waiting_for("the job to be given to the leaving worker's read", WAIT_SECONDS):
                     while not await bus.recovery.pending(bus.recovery.jobs):
                         await trio.sleep(0.01)
             async with open_worker(url, "staying") as staying:
-                with trio.fail_after(WAIT_SECONDS):
+                with waiting_for("the job to be taken by the staying worker", WAIT_SECONDS):
                     [job] = await staying.take(1)
             assert (job.attempt, job.deliveries) == (1, 1)
 

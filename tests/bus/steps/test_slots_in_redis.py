@@ -11,6 +11,7 @@ from bus.records.keys import Keys
 from bus.steps.slots import GHOST_POLL_SECONDS, LEASE_SECONDS, Holder, SlotStore
 from bus.transport.client import RedisClient, open_redis
 from tests.redis_server import redis_server
+from tests.waiting import waiting_for
 
 AGENT = "01906abc-0000-7000-8000-000000000001"
 KEYS = Keys(AGENT)
@@ -31,7 +32,7 @@ async def slots(directory: Path, most: int = 3) -> AsyncIterator[tuple[RedisClie
 async def run_out(client: RedisClient, slot: int) -> None:
     """The lease of a slot ends as if its holder had been silent."""
     await client.command("PEXPIRE", KEYS.slot(slot), 1)
-    with trio.fail_after(WAIT_SECONDS):
+    with waiting_for("the slot's lease to end", WAIT_SECONDS):
         while await client.command("EXISTS", KEYS.slot(slot)):
             await trio.sleep(0.002)
 

@@ -13,6 +13,7 @@ from bus.transport.client import RedisClient, open_redis
 from bus.transport.readers import RedisStreamReader
 from bus.transport.wire import RedisRefused, RedisUnavailable
 from tests.redis_server import redis_server, running_redis
+from tests.waiting import waiting_for
 
 WAIT_SECONDS = 10.0
 
@@ -82,7 +83,10 @@ async def test_connecting_to_a_redis_that_does_not_answer_is_given_up_at_once(tm
         os.kill(server.pid, signal.SIGSTOP)
         try:
             async with open_redis(server.url) as client:
-                with trio.fail_after(WAIT_SECONDS), trio.move_on_after(0.05) as asking:
+                with (
+                    waiting_for("a command to be given up while Redis stands still", WAIT_SECONDS),
+                    trio.move_on_after(0.05) as asking,
+                ):
                     await client.command("PING")
                 assert asking.cancelled_caught
         finally:
@@ -98,7 +102,10 @@ async def test_an_answer_that_does_not_come_is_given_up_and_the_next_connection_
             assert await client.command("PING") == b"PONG"
             os.kill(server.pid, signal.SIGSTOP)
             try:
-                with trio.fail_after(WAIT_SECONDS), pytest.raises(RedisUnavailable, match="no answer"):
+                with (
+                    waiting_for("a command to fail while Redis stands still", WAIT_SECONDS),
+                    pytest.raises(RedisUnavailable, match="no answer"),
+                ):
                     await client.command("PING")
             finally:
                 os.kill(server.pid, signal.SIGCONT)
@@ -127,7 +134,7 @@ async def test_what_a_cancelled_read_had_asked_for_goes_to_the_next(tmp_path: Pa
             reader = await reader_of(client)
             await give_up_a_read(client, reader)
             await client.command("XADD", "stream", "*", "r", "entry")
-            with trio.fail_after(WAIT_SECONDS):
+            with waiting_for("the entry that came after a given-up read", WAIT_SECONDS):
                 assert [entry.fields["r"] for entry in await reader.read(1)] == [b"entry"]
             await reader.close()
 
@@ -149,7 +156,7 @@ async def give_up_a_read(client: RedisClient, reader: RedisStreamReader) -> None
         info = await client.command("INFO", "clients")
         return isinstance(info, bytes) and b"blocked_clients:1" in info
 
-    with trio.fail_after(WAIT_SECONDS):
+    with waiting_for("the read to block in Redis", WAIT_SECONDS):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(reader.read, 1)
             while not await is_blocked():
@@ -168,12 +175,12 @@ async def test_a_reader_closes_while_it_is_read(tmp_path: Path) -> None:
 
             nursery.start_soon(read)
             await trio.testing.wait_all_tasks_blocked()
-            with trio.fail_after(WAIT_SECONDS):
+            with waiting_for("the reader to close", WAIT_SECONDS):
                 assert await reader.close() == []
 
 
 async def expect_echo(client: RedisClient, text: str | bytes) -> None:
-    with trio.fail_after(WAIT_SECONDS):
+    with waiting_for("the echo", WAIT_SECONDS):
         answer = await client.command("ECHO", text)
     assert answer == (text if isinstance(text, bytes) else text.encode())
 
@@ -205,7 +212,7 @@ async def test_a_client_that_is_closed_while_it_connects_leaves_no_connection(tm
                 nursery.start_soon(other.command, "PING")
                 await trio.testing.wait_all_tasks_blocked()
                 await other.aclose()
-            with trio.fail_after(WAIT_SECONDS):
+            with waiting_for("Redis to have closed all other connections", WAIT_SECONDS):
                 while await connections(client) > 1:  # Redis hears of an end a little later
                     await trio.lowlevel.checkpoint()
 

@@ -22,6 +22,7 @@ from bus.transport.trouble import LAST_PAUSE_SECONDS, Trouble
 from bus.transport.wire import RedisDenied, RedisFailed, RedisFull, RedisRefused, RedisUnavailable, Wire, failure
 from tests.bus.builders import AGENT
 from tests.redis_server import RedisServer, running_redis
+from tests.waiting import said_of, waiting_for
 
 KEYS = Keys(AGENT)
 USER, PASSWORD = "agent", "first"
@@ -122,7 +123,7 @@ class Scene:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    with trio.fail_after(PATIENCE_SECONDS):
+    with waiting_for(said_of(condition), PATIENCE_SECONDS):
         while not condition():
             await trio.sleep(0.01)
 

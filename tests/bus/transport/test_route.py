@@ -32,6 +32,7 @@ from tests.bus.transport.several_redis import (
     with_cluster,
     with_sentinels,
 )
+from tests.waiting import waiting_for
 
 KEYS = Keys(AGENT)
 WITHIN_SECONDS = 60.0
@@ -126,7 +127,7 @@ class Counting:
 
     async def more(self, count: int = 20) -> None:
         wanted = self.answered + count
-        with trio.fail_after(WITHIN_SECONDS):
+        with waiting_for("more answers", WITHIN_SECONDS):
             while self.answered < wanted:
                 await trio.sleep(0.02)
 
@@ -293,7 +294,7 @@ async def test_a_slot_that_moves_is_followed_and_so_is_one_whose_node_dies(tmp_p
                 await made.more()
                 assert made.answered - servers.ask(replica).scard(KEYS.owners) <= gone + 1
                 await made.client.command("XADD", KEYS.jobs, "*", "r", "y")
-                with trio.fail_after(WITHIN_SECONDS):
+                with waiting_for("the reader to read the second entry from the new master", WITHIN_SECONDS):
                     while len(read) < 2:
                         await trio.sleep(0.02)
                 nursery.cancel_scope.cancel()

@@ -11,6 +11,7 @@ import trio
 from tests.supervisor.cli.keys.running import PROGRAM
 from tests.test_rollback import has_an_offer
 from tests.trials.drills.forks import forks
+from tests.waiting import waiting_for
 from tests.world import DRAIN_SECONDS, World, agent, world
 
 ANSWER_SECONDS = 30.0
@@ -47,7 +48,7 @@ async def test_a_lost_host_comes_back_older_and_nobody_stays_deaf_nor_hears_anyt
                 for person in w.people:
                     await person.say(w.conversations[person], f"after {number}")
                 for person in w.people:
-                    with trio.fail_after(ANSWER_SECONDS):
+                    with waiting_for(f"the echo of number {number} to be heard once", ANSWER_SECONDS):
                         await person.transcript.until(lambda: heard(w, person)[f"echo: after {number}"] == 1)  # noqa: B023
             assert {text: count for person in w.people for text, count in heard(w, person).items() if count > 1} == {}
             assert forks(envelope for person in w.people for envelope in person.envelopes) == []
@@ -79,7 +80,7 @@ def heard(w: World, person: object) -> Counter[str]:
 
 async def command(w: World, *arguments: str, seconds: float = 30) -> str:
     """What a command says."""
-    with trio.fail_after(seconds):
+    with waiting_for(f"{arguments} to end", seconds):
         done = await trio.run_process(
             [*PROGRAM, *arguments],
             env=w.environment,

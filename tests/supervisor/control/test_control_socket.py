@@ -16,12 +16,13 @@ from supervisor.control.control_socket import ControlTaken, control_path, listen
 from tests.supervisor.cli.test_command_line import run
 from tests.supervisor.keeper.running import Running, running_keeper
 from tests.supervisor.settings.environment import process_environ
+from tests.waiting import waiting_for
 
 
 async def ask(path: Path, *requests: dict[str, object], answers: int | None = None) -> list[dict[str, Any]]:
     """All requests over one connection; as many answers as requests unless told otherwise."""
     wanted = len(requests) if answers is None else answers
-    with trio.fail_after(15):
+    with waiting_for(f"{wanted} answers of the control socket", 15):
         async with await trio.open_unix_socket(str(path)) as stream:
             await stream.send_all(b"".join(json.dumps(request).encode() + b"\n" for request in requests))
             heard = b""
@@ -85,7 +86,7 @@ async def test_stop_drains_and_its_connection_ends_when_all_is_over(tmp_path: Pa
         async with await trio.open_unix_socket(str(socket_of(keeper))) as stream:
             await stream.send_all(b'{"command":"stop"}\n')
             assert json.loads(await stream.receive_some())["result"]["at_most_seconds"] > 25
-            with trio.fail_after(15):
+            with waiting_for("the keeper to hang up", 15):
                 assert await stream.receive_some() == b""
         assert await keeper.status() == 0
         assert keeper.lines("drained") == [str(keeper.supervisor_pids[0])]

@@ -21,6 +21,7 @@ from supervisor.control.keeper_link import (
     from_supervisor,
     open_keeper_link,
 )
+from tests.waiting import waiting_for
 
 pytestmark = pytest.mark.pure
 
@@ -37,7 +38,7 @@ async def both_ends() -> AsyncGenerator[Ends]:
     ours, theirs = socket.socketpair()
     keeper = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
     gone = trio.Event()
-    with trio.fail_after(5):
+    with waiting_for("what the test does while the keeper's link is open", 5):
         async with keeper, open_keeper_link(theirs, None, "unix:///r.sock", gone.set) as link:
             yield Ends(link, keeper, gone)
 

@@ -14,6 +14,7 @@ from tests.supervisor.control.test_control_socket import ask, socket_of
 from tests.supervisor.keeper.running import ROOT, is_alive, running_keeper
 from tests.supervisor.keeper.test_upgrade import upgrade
 from tests.supervisor.settings.environment import process_environ
+from tests.waiting import waiting_for
 
 STUB = Path(__file__).parents[1] / "keeper" / "stub_supervisor.py"
 PASSED_OVER = '"supervisor: a message was passed over, not known here"'
@@ -52,7 +53,7 @@ async def test_a_supervisor_obeys_a_newer_keeper_through_all_that_it_does_not_kn
         theirs.close()
         try:
             keeper = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
-            with trio.fail_after(30):
+            with waiting_for("the supervisor to answer after lines of another release", 30):
                 await keeper.send_all(b"of_tomorrow 1 2 3\nask 1 {\nask x\nsignal SIGFUTURE\n\xff\xfe\n")
                 for _ in range(100):
                     await keeper.send_all(b"x" * 1_000_000)
@@ -86,7 +87,7 @@ async def test_the_control_socket_answers_each_line_that_it_cannot_read_and_goes
     async with running_keeper(tmp_path) as keeper:
         await keeper.until_ready()
         async with await trio.open_unix_socket(str(socket_of(keeper))) as stream:
-            with trio.fail_after(30):
+            with waiting_for("the keeper to answer after lines of another release", 30):
                 await stream.send_all(b'nonsense\n{"command":1}\n')
                 for _ in range(100):
                     await stream.send_all(b"x" * 1_000_000)

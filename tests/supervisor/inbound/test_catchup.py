@@ -23,6 +23,7 @@ from tests.supervisor.builders import WAIT_SECONDS, Core, open_core, until
 from tests.supervisor.doubles import FakeRest
 from tests.supervisor.inbound.test_inbound import scene
 from tests.supervisor.person import CONVERSATION, Person, message_frame
+from tests.waiting import waiting_for
 
 NOTHING_TO_DO: dict[str, object] = {"type": "system", "event": {"kind": "unknown"}}
 OTHER_CONVERSATION = "01906abc-0000-7000-8000-0000000000c2"
@@ -47,7 +48,7 @@ def fail_reading_once(core: Core, monkeypatch: pytest.MonkeyPatch, *, of: str) -
 
 
 async def poll(core: Core) -> bool:
-    with trio.fail_after(WAIT_SECONDS):
+    with waiting_for("the catch-up to reach the present", WAIT_SECONDS):
         return await core.catchup.poll_to_the_present()
 
 

@@ -16,6 +16,7 @@ from tests.supervisor.inbound.test_catchup import fail_reading_once, poll, recen
 from tests.supervisor.inbound.test_catchup_progress import catchup_of
 from tests.supervisor.inbound.test_inbound import scene
 from tests.supervisor.person import AGENT, Person
+from tests.waiting import waiting_for
 
 
 async def test_after_a_message_that_could_not_be_taken_in_its_conversation_waits_for_it(
@@ -75,7 +76,7 @@ async def test_a_malformed_frame_in_a_page_is_counted_and_the_rest_is_taken_in(t
         entries.insert(place, {"type": "message.new", "message_id": "m", "conversation_seq": "seven"})
         async with relay(core, entries) as client:
             catchup = catchup_of(core, Rest(client, AGENT))
-            with trio.fail_after(WAIT_SECONDS):
+            with waiting_for("the catch-up to reach the present", WAIT_SECONDS):
                 assert await catchup.poll_to_the_present()
         assert core.count("frame_dropped_total", reason="malformed") == 1
         assert await core.jobs() == ["hello"]
@@ -98,5 +99,5 @@ async def test_a_person_whose_relations_cannot_be_read_does_not_hold_other_conve
         await trio.sleep(1)  # the relations may be read again
         core.rest.hold_next("relations")
         core.inbound.push(stranger.say(seq=1, conversation="neighbour"))
-        with trio.fail_after(2):
+        with waiting_for("a message to be accepted while the relations of a stranger are asked for", 2):
             assert await core.polled(ada.say("not held up", seq=3)) is Intake.ACCEPTED

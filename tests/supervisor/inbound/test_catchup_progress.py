@@ -21,6 +21,7 @@ from tests.supervisor.builders import WAIT_SECONDS, Core, until
 from tests.supervisor.inbound.test_catchup import NOTHING_TO_DO, poll, recent
 from tests.supervisor.inbound.test_inbound import scene
 from tests.supervisor.person import AGENT, CONVERSATION
+from tests.waiting import waiting_for
 
 Answer = Callable[[str | None], Sequence[object] | int]
 """What a poll with this cursor gives: entries, or a status."""
@@ -296,7 +297,7 @@ async def test_two_supervisors_between_which_the_cursor_goes_back_and_forth_stop
 
         monkeypatch.setattr(core.store, "advance_cursor", other_goes_back)
         async with polling(core, lambda cursor: [entry(frames[cursor == first])] * 2) as (catchup, asked):
-            with trio.fail_after(WAIT_SECONDS):
+            with waiting_for("a poll that leads nowhere to end", WAIT_SECONDS):
                 assert await catchup._poll() is StoppedBy.NOWHERE
             assert asked == [None, first, first]
 

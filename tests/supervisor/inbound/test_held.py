@@ -19,6 +19,7 @@ from tests.supervisor.builders import Core, open_core, until, worker
 from tests.supervisor.inbound.test_inbound import OTHER_CONVERSATION, scene
 from tests.supervisor.peers.group_scene import scene as group_scene
 from tests.supervisor.person import CONVERSATION, PERSON, Person, message_frame
+from tests.waiting import waiting_for
 
 BEN = "01906abc-0000-7000-8000-0000000000b1"
 TEXTS = ["one", "two", "three", "four", "five"]
@@ -66,7 +67,7 @@ async def handle(core: Core, count: int) -> list[str]:
     """As many jobs as come, one after the other; their texts."""
     texts = list[str]()
     async with worker(core, "slow") as jobs:
-        with trio.fail_after(10):
+        with waiting_for(f"{count} jobs", 10):
             while len(texts) < count:
                 for job in await jobs.take(1):
                     texts.append(job.message.text)

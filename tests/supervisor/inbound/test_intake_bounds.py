@@ -17,6 +17,7 @@ from tests.redis_server import redis_server
 from tests.supervisor.builders import WAIT_SECONDS, Core, open_core
 from tests.supervisor.doubles import FakeRest
 from tests.supervisor.person import Person
+from tests.waiting import waiting_for
 
 BUDGETS = IntakeBudgets(lanes_bytes=12 * MIB, opening_bytes=2 * MIB, page_bytes=4 * MIB)
 LARGE = "x" * 700_000
@@ -63,7 +64,7 @@ async def test_while_the_relay_answers_slowly_what_is_pushed_takes_what_it_may_a
                     await trio.lowlevel.checkpoint()
                 assert core.inbound.held_bytes <= BUDGETS.lanes_bytes
             core.inbound.push(ada.say("in the midst of it"))
-            with trio.fail_after(WAIT_SECONDS):
+            with waiting_for("both messages to be taken in", WAIT_SECONDS):
                 while core.count("message_inbound_total", conv_type="h2a", payload_type="text") < 2:
                     await trio.sleep(0.005)
             held, peak = tracemalloc.get_traced_memory()
@@ -74,7 +75,7 @@ async def test_while_the_relay_answers_slowly_what_is_pushed_takes_what_it_may_a
         assert held < 1.2 * BUDGETS.lanes_bytes
         assert peak < 2 * BUDGETS.lanes_bytes
         told.set()
-        with trio.fail_after(20):
+        with waiting_for("nothing to be on its way in", 20):
             while core.inbound.under_way:
                 await trio.sleep(0.01)
         assert core.inbound.held_bytes == 0
@@ -95,7 +96,7 @@ async def test_one_conversation_and_one_sender_leave_room_to_others(tmp_path: Pa
         core.inbound.push(ada.say("x" * 300_000))
         assert core.count("frame_dropped_total", reason="lane_full") == before
         told.set()
-        with trio.fail_after(20):
+        with waiting_for("nothing to be on its way in", 20):
             while core.inbound.under_way:
                 await trio.sleep(0.01)
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from host.budgets import MIB, OPENING_COST, READING_COST, Budgets, IntakeBudgets
 from supervisor.inbound.shares import Reservation, Room, Shares
+from tests.waiting import waiting_for
 
 pytestmark = pytest.mark.pure
 
@@ -67,7 +68,7 @@ def test_a_holder_of_two_kinds_is_bounded_by_both() -> None:
 async def test_who_finds_no_room_waits_first_come_first_served_and_one_too_large_goes_alone(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    with trio.fail_after(AT_MOST_SECONDS):
+    with waiting_for("everybody to have been in the room", AT_MOST_SECONDS):
         room, order = Room(10), list[int]()
 
         async def work(number: int, size: int) -> None:
@@ -101,7 +102,7 @@ async def test_who_finds_no_room_waits_first_come_first_served_and_one_too_large
 async def test_who_is_cancelled_while_waiting_holds_nobody_up_and_takes_nothing(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    with trio.fail_after(AT_MOST_SECONDS):
+    with waiting_for("the room to let the next in", AT_MOST_SECONDS):
         room = Room(10)
         taken = await room.enter(10)
         entered = trio.Event()
@@ -153,14 +154,14 @@ async def test_who_is_cancelled_at_the_head_of_those_who_wait_lets_in_who_fits(
             await trio.testing.wait_all_tasks_blocked()
         assert not has_entered.is_set()
         large.cancel()
-        with trio.fail_after(AT_MOST_SECONDS):
+        with waiting_for("the room to let the next in, after the large one gave up", AT_MOST_SECONDS):
             await has_entered.wait()
 
 
 async def test_a_place_is_taken_once_and_given_back_whether_or_not_it_was_taken(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    with trio.fail_after(AT_MOST_SECONDS):
+    with waiting_for("the room to let in who gave back before", AT_MOST_SECONDS):
         room = Room(10)
         place = Reservation(room, 6)
         place.give_back()

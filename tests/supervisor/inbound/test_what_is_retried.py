@@ -32,6 +32,7 @@ from tests.supervisor.inbound.test_quarantine_retrier import (
 )
 from tests.supervisor.outbound.test_recipients import other_owners
 from tests.supervisor.person import PERSON, Person, relation_of
+from tests.waiting import waiting_for
 
 
 @pytest.fixture(autouse=True)
@@ -147,7 +148,7 @@ async def test_one_whose_frame_only_a_defect_can_have_spoiled_is_not_looked_for(
         monkeypatch.setattr(core.quarantine_retrier._quarantine, "tried", noted)
         async with quarantine_retrier(core):
             await restore(core, ada)
-            with trio.fail_after(WAIT_SECONDS):
+            with waiting_for("the quarantined message to be tried", WAIT_SECONDS):
                 await tried.wait()
         assert "poll" not in core.rest.calls
         assert await count_is(core, 1)
@@ -168,7 +169,7 @@ async def test_at_the_start_nobody_is_tried_who_may_not_talk(tmp_path: Path, mon
 
         monkeypatch.setattr(core.quarantine_retrier, "_mark_what_may_be_mended", looked)
         async with quarantine_retrier(core):
-            with trio.fail_after(WAIT_SECONDS):
+            with waiting_for("the messages that may be mended to be marked, and tried", WAIT_SECONDS):
                 await marked.wait()
             await until_tried(core)
         assert tried == []

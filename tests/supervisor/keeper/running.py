@@ -13,6 +13,7 @@ from pathlib import Path
 import trio
 
 from tests.supervisor.settings.environment import process_environ
+from tests.waiting import said_of, waiting_for
 
 KEEPER = Path(__file__).with_name("stub_keeper.py")
 ROOT = Path(__file__).parents[3]
@@ -47,7 +48,7 @@ class Running:
         return [int(line["pid_of_server"]) for line in found]
 
     async def until(self, condition: Callable[[], object]) -> None:
-        with trio.fail_after(PATIENCE_SECONDS):
+        with waiting_for(said_of(condition), PATIENCE_SECONDS):
             while not condition():  # the condition is another process's
                 await trio.sleep(0.01)
 

@@ -11,6 +11,7 @@ import trio
 
 from tests.supervisor.keeper.running import Running, is_alive, open_files, proc, running_keeper
 from tests.supervisor.settings.environment import SECRETS
+from tests.waiting import waiting_for
 
 
 def client(keeper: Running) -> redis.Redis:
@@ -169,7 +170,7 @@ async def test_systemd_is_told_ready_and_stopping_by_the_keeper(tmp_path: Path) 
         listener.setblocking(False)
         async with running_keeper(tmp_path, NOTIFY_SOCKET=str(address)) as keeper:
             told = ""
-            with trio.fail_after(15):
+            with waiting_for("systemd to be told that the supervisor is ready", 15):
                 while "READY=1\nSTATUS=ready: stub" not in told:
                     await trio.lowlevel.wait_readable(listener)
                     told += listener.recv(4096).decode() + "\n"
@@ -187,7 +188,7 @@ async def test_systemds_watchdog_hears_the_keeper_again_and_again(tmp_path: Path
         listener.setblocking(False)
         async with running_keeper(tmp_path, NOTIFY_SOCKET=str(address), WATCHDOG_USEC="300000"):
             heard = 0
-            with trio.fail_after(15):
+            with waiting_for("five signs of life for systemd's watchdog", 15):
                 while heard < 5:
                     await trio.lowlevel.wait_readable(listener)
                     heard += listener.recv(4096) == b"WATCHDOG=1"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.waiting import waiting_for
 from tests.world import World, world
 
 GBK = "zh_CN.GBK"
@@ -53,7 +54,7 @@ def encoding_in(chosen: dict[str, str]) -> str:
 
 async def said_by(w: World, *arguments: str) -> bytes:
     """What a command printed that ended well, without a word on stderr that is no warning."""
-    with trio.fail_after(WAIT_SECONDS):
+    with waiting_for(f"{arguments} to end", WAIT_SECONDS):
         done = await trio.run_process(
             [*PROGRAM, *arguments], env=w.environment, capture_stdout=True, capture_stderr=True, check=False
         )
@@ -81,11 +82,11 @@ async def test_an_agent_answers_and_every_command_ends_well_in_a_locale(
     async with world(tmp_path, people=(text,), **settings) as w:
         [person] = w.people
         await person.say(w.conversations[person], f"break {text}")
-        with trio.fail_after(WAIT_SECONDS):
+        with waiting_for(f"{text!r} to be heard", WAIT_SECONDS):
             await person.transcript.until(lambda: text in person.transcript.heard(w.conversations[person]))
         for command in COMMANDS:
             await said_by(w, *command)
-        with trio.fail_after(WAIT_SECONDS):
+        with waiting_for("a dead letter to be listed", WAIT_SECONDS):
             while not (listed := await said_by(w, "dead", "list")).strip():
                 await trio.sleep(0.1)
         [letter] = listed.split()[:1]

@@ -14,6 +14,7 @@ import trio
 from supervisor.observe.health import Check, Health
 from supervisor.observe.http import start_http
 from supervisor.observe.metrics import Metrics
+from tests.waiting import waiting_for
 
 WAIT_SECONDS = 5.0
 
@@ -42,7 +43,7 @@ class Probes:
         return await trio.to_thread.run_sync(self.get, path)
 
     async def until(self, path: str, status: int) -> str:
-        with trio.fail_after(WAIT_SECONDS):
+        with waiting_for(f"{path} to answer {status}", WAIT_SECONDS):
             while (answer := await self.get_soon(path))[0] != status:
                 await trio.sleep(0.01)
         return answer[1]

@@ -15,6 +15,7 @@ from supervisor.observe.metrics import Metrics
 from tests.bus.builders import CONVERSATION, Bus, open_bus, open_worker
 from tests.redis_server import redis_server
 from tests.trials.deploy.metrics_page import PAGE, page
+from tests.waiting import waiting_for
 
 SEED_NAMES = (
     "hashee_connection_status",
@@ -93,7 +94,7 @@ async def the_backlog_is_true(b: Bus) -> None:
     await b.accept(1)
     await b.accept(2)
     await b.accept(1, conversation="another")
-    with trio.fail_after(5):
+    with waiting_for("a job that nobody has taken to have an age", 5):
         while not (waiting := await backlog.ages()).untaken:
             await trio.sleep(0.001)
     assert waiting.untaken > 0

@@ -16,6 +16,7 @@ from supervisor.relay.payloads import message_ms
 from tests.supervisor.builders import KEYS, WAIT_SECONDS, Core, reply_to_next, sending, until, worker
 from tests.supervisor.peers.group_scene import GROUP, fetches, new_id, opened, scene, spoken_to
 from tests.supervisor.person import AGENT, CONVERSATION
+from tests.waiting import waiting_for
 
 
 async def test_a_reply_goes_to_the_group_in_one_envelope_and_moves_no_session(tmp_path: Path) -> None:
@@ -81,7 +82,7 @@ async def test_a_reply_to_a_group_whose_key_is_gone_is_a_dead_letter(tmp_path: P
 async def streamed(core: Core, *words: str) -> None:
     """A worker answers the next job with a stream."""
     async with worker(core) as jobs:
-        with trio.fail_after(WAIT_SECONDS):
+        with waiting_for("a job to answer", WAIT_SECONDS):
             [job] = await jobs.take(1)
         start = Reply(kind="stream_start", content_type="text", payload={}, stream_id="s1")
         await jobs.emit(job, "0:start:1", start)

@@ -19,6 +19,7 @@ from tests.redis_server import redis_server, running_redis
 from tests.supervisor.builders import WAIT_SECONDS, Core, open_core, reply_to_next, sending, text_reply, until, worker
 from tests.supervisor.doubles import FakeRest
 from tests.supervisor.person import CONVERSATION, Person
+from tests.waiting import waiting_for
 
 OTHER_CONVERSATION = "01906abc-0000-7000-8000-0000000000c2"
 
@@ -198,7 +199,7 @@ async def test_a_redis_that_comes_back_with_its_data_loses_no_reply_and_repeats_
                 acknowledge(core, first, 2)
                 await trio.testing.wait_all_tasks_blocked(0.05)
                 server.start()  # the acknowledgement was kept meanwhile: nothing waits for a resend
-                with trio.fail_after(WAIT_SECONDS):
+                with waiting_for("the second reply to be sent after the restart", WAIT_SECONDS):
                     while sent_message(core.connection.sent[-1]) == first:
                         await core.connection.wait_sent(len(core.connection.sent) + 1)
                 texts = [ada.read(frame)["text"] for frame in (first, core.connection.sent[-1])]
@@ -301,12 +302,12 @@ async def test_a_lease_that_ends_with_the_commit_does_not_cut_the_send_that_foll
         async with sending(core):
             core.connection.connect()
             await reply_to_next(core, "an answer")
-            with trio.fail_after(WAIT_SECONDS):
+            with waiting_for("the reply to be on the line", WAIT_SECONDS):
                 await on_the_line.wait()
             [entry_id] = core.taking.entries
             core.taking.lease_lost(entry_id)  # as a renewal says that asks while the commit's answer is on its way
             may_go_on.set()
-            with trio.fail_after(WAIT_SECONDS):
+            with waiting_for("the reply to be no longer under way", WAIT_SECONDS):
                 while core.taking.under_way:
                     await trio.sleep(0.005)
         assert len(sent) == 1

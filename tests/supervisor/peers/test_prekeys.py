@@ -17,6 +17,7 @@ from tests.redis_server import redis_server, running_redis
 from tests.supervisor.builders import IDENTITY, WAIT_SECONDS, Core, open_core
 from tests.supervisor.doubles import FakeRest
 from tests.supervisor.person import AGENT
+from tests.waiting import waiting_for
 
 DAY_MS = 86_400_000
 
@@ -88,7 +89,7 @@ async def test_however_few_the_relay_says_are_left_no_more_than_100_are_made_at_
     async with scene(tmp_path) as core:
         await core.prekeys.publish()
         core.rest.left = -3_000_000
-        with trio.fail_after(5):
+        with waiting_for("prekeys to be published at a relay that says that less than none are left", 5):
             await core.prekeys.publish()
         assert len(one_time_ids(core.rest.registered[-1])) == 100
 
@@ -159,7 +160,7 @@ async def test_what_a_handshake_does_not_name_is_not_found(tmp_path: Path) -> No
 async def keep_until_published(core: Core, prekeys: OwnPrekeys) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(prekeys.keep, core.metrics)
-        with trio.fail_after(WAIT_SECONDS):
+        with waiting_for("prekeys to be published", WAIT_SECONDS):
             await prekeys.published.wait()
         nursery.cancel_scope.cancel()
 
@@ -185,7 +186,7 @@ async def test_the_relays_word_that_few_are_left_refills_soon(tmp_path: Path, mo
     monkeypatch.setattr("supervisor.peers.prekeys.PAUSE_SECONDS", 0.05)
     async with scene(tmp_path) as core, trio.open_nursery() as nursery:
         nursery.start_soon(core.prekeys.keep, core.metrics)
-        with trio.fail_after(WAIT_SECONDS):
+        with waiting_for("prekeys to be published, and again as wished", WAIT_SECONDS):
             await core.prekeys.published.wait()
             core.rest.left = 10
             core.prekeys.refill_soon()
@@ -232,7 +233,7 @@ async def test_a_wish_of_the_epoch_is_heard_while_it_waits(tmp_path: Path, monke
         epoch = 0
         core.prekeys._epoch = lambda: epoch
         nursery.start_soon(core.prekeys.keep, core.metrics)
-        with trio.fail_after(WAIT_SECONDS):
+        with waiting_for("prekeys to be published, and again after the epoch changed", WAIT_SECONDS):
             await core.prekeys.published.wait()
             epoch = 1
             while len(core.rest.registered) < 2:
@@ -279,7 +280,7 @@ async def test_a_wish_for_another_signed_prekey_is_heard_while_it_waits_and_fulf
     monkeypatch.setattr("supervisor.peers.prekeys.PAUSE_SECONDS", 0.01)
     async with scene(tmp_path) as core, trio.open_nursery() as nursery:
         nursery.start_soon(core.prekeys.keep, core.metrics)
-        with trio.fail_after(WAIT_SECONDS):
+        with waiting_for("prekeys to be published, and again as an operator wished", WAIT_SECONDS):
             await core.prekeys.published.wait()
             await PrekeyWish(core.client, core.keys).ask()
             while len(core.rest.registered) < 2:

@@ -20,6 +20,7 @@ from tests.redis_server import redis_server
 from tests.supervisor.builders import Core, open_core
 from tests.supervisor.doubles import FakeRest
 from tests.supervisor.person import PERSON, Person
+from tests.waiting import waiting_for
 
 PEER = (PERSON, "phone")
 
@@ -150,7 +151,7 @@ async def test_locks_of_several_records_are_taken_in_one_order_and_never_deadloc
                 async with core.sessions.locked(wanted):
                     await trio.lowlevel.checkpoint()
 
-        with trio.fail_after(5):
+        with waiting_for("everybody to have had all locks (a deadlock otherwise)", 5):
             async with trio.open_nursery() as nursery:
                 for start in range(4):
                     wanted = peers[start:] + peers[:start]
@@ -169,7 +170,7 @@ async def test_a_cancelled_waiter_leaves_the_lock_to_the_next(tmp_path: Path) ->
     async with scene(tmp_path) as core:
         async with core.sessions.locked([PEER]), trio.open_nursery() as nursery:
             nursery.start_soon(wait_in_vain, core)
-        with trio.fail_after(1):
+        with waiting_for("the lock that somebody waited for in vain", 1):
             async with core.sessions.locked([PEER]):
                 assert core.sessions._lock(PEER).locked()
 

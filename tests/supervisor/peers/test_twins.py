@@ -24,6 +24,7 @@ from supervisor.peers.twins import FOUND, Sightings, TwinTimes, TwinWatch
 from supervisor.relay.rest import Rest, RestFailed, open_rest
 from supervisor.settings.secrets import Secret
 from tests.redis_server import redis_server
+from tests.waiting import said_of, waiting_for
 
 WAIT_SECONDS = 60.0
 QUICK = TwinTimes(look=0.05, look_closer=0.05, closer_for=1.0, gone=1.0)
@@ -122,7 +123,7 @@ async def running(*agents: Agent) -> AsyncIterator[None]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(WAIT_SECONDS):
+    with waiting_for(said_of(condition), WAIT_SECONDS):
         while not condition():
             await trio.sleep(0.01)
 

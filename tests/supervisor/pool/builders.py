@@ -22,6 +22,7 @@ from supervisor.pool.process import WorkerExit, WorkerProcess
 from supervisor.pool.worker_order import WorkerOrder, WorkerTimes
 from supervisor.settings.bounds import Bounds
 from tests.bus.builders import AGENT, BUS_KEY, PEER, Bus, arrival_of, message_of
+from tests.waiting import said_of, waiting_for
 
 PATIENT = WorkerTimes(load_seconds=60, silence_seconds=60, dump_seconds=0.3, terminate_seconds=0.5)
 """For workers that shall live: a busy machine is no reason to kill one."""
@@ -79,7 +80,7 @@ class Supervised:
 
 
 async def until(condition: Callable[[], object], seconds: float = WITHIN_SECONDS) -> None:
-    with trio.fail_after(seconds):
+    with waiting_for(said_of(condition), seconds):
         while not condition():
             await trio.sleep(0.01)
 
@@ -183,7 +184,7 @@ async def ask(bus: Bus, text: str, seq: int = 1, conversation: str = "conversati
 
 async def answer(bus: Bus) -> Reply:
     """The next reply that a supervisor would send."""
-    with trio.fail_after(WITHIN_SECONDS):
+    with waiting_for("a reply", WITHIN_SECONDS):
         [entry] = await bus.replies.read(1)
     return open_reply(decode_reply_record(entry.fields["r"]), key=BUS_KEY, agent_id=AGENT)
 

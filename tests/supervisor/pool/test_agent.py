@@ -19,6 +19,7 @@ import pytest
 import trio
 
 from tests.supervisor.pool.builders import is_gone
+from tests.waiting import waiting_for
 from tests.world import UP, World, world
 
 Ran = subprocess.CompletedProcess[str]
@@ -213,7 +214,7 @@ async def test_a_worker_elsewhere_joins_is_listed_and_leaves(tmp_path: Path) -> 
             await agent.until_ready()
             await say(agent, "hello")
             await answered(agent, ["echo: hello"])
-            with trio.fail_after(30):
+            with waiting_for("the worker that runs elsewhere to be listed", 30):
                 while not (elsewhere := (await status_of(agent))["supervisor"]["workers_elsewhere"]):
                     pass
             [listed] = elsewhere
@@ -224,7 +225,7 @@ async def test_a_worker_elsewhere_joins_is_listed_and_leaves(tmp_path: Path) -> 
             alone.terminate()
             await trio.to_thread.run_sync(alone.wait)
             assert alone.returncode == 0
-            with trio.fail_after(30):
+            with waiting_for("the worker that ran elsewhere to be gone from the list", 30):
                 while (await status_of(agent))["supervisor"]["workers_elsewhere"]:
                     pass
         finally:

@@ -5,13 +5,13 @@ import signal
 from pathlib import Path
 
 import pytest
-import trio
 
 from supervisor.pool.crash_loop import CrashLoop, CrashLoopLimits, Death
 from supervisor.pool.process import ExitReason
 from tests.bus.builders import open_bus
 from tests.redis_server import redis_server
 from tests.supervisor.pool.builders import WITHIN_SECONDS, ask, is_gone, order_of, running_pool, text_answer, until
+from tests.waiting import waiting_for
 
 SECRET = "what-a-person-wrote"
 KILLS = 200
@@ -95,7 +95,7 @@ async def test_five_deaths_in_a_minute_are_a_crash_loop_and_the_healthy_worker_g
     with redis_server(tmp_path) as url:
         async with open_bus(url) as bus, running_pool(order_of(url), 2, backoff_last_seconds=600) as run:
             for death in range(1, 6):
-                with trio.fail_after(WITHIN_SECONDS):
+                with waiting_for(f"the workers to be ready after death {death - 1}", WITHIN_SECONDS):
                     await run.pool.wait_until_ready(2)
                 await ask(bus, "exit 3", seq=1, conversation=f"conversation {death}")
                 await until(lambda death=death: len(run.exits) == death)  # type: ignore[misc]  # binds the loop's value
@@ -109,7 +109,7 @@ async def test_five_deaths_in_a_minute_are_a_crash_loop_and_the_healthy_worker_g
             run.pool.scale(run.pool.bounds.moved(-1))
             assert len(run.pool._places) == 1
             assert run.pool.ready == 1  # the place that waited is the one that was given up
-            with trio.fail_after(WITHIN_SECONDS):
+            with waiting_for("the drain in a crash loop", WITHIN_SECONDS):
                 await run.pool.drain()
 
 
@@ -119,13 +119,13 @@ async def test_a_crash_loop_is_over_when_new_code_is_there(tmp_path: Path) -> No
         order = order_of(url)
         async with running_pool(order, backoff_last_seconds=600, crash_loop=limits) as run:
             for death in (1, 2):
-                with trio.fail_after(WITHIN_SECONDS):
+                with waiting_for(f"the worker to be ready after death {death - 1}", WITHIN_SECONDS):
                     await run.pool.wait_until_ready()
                 os.kill(run.pids()[0], signal.SIGKILL)
                 await until(lambda death=death: len(run.exits) == death)  # type: ignore[misc]  # binds the loop's value
             assert run.pool.crash_loop is not None
             assert run.pool.ready == 0
-            with trio.fail_after(WITHIN_SECONDS):
+            with waiting_for("the reload in a crash loop", WITHIN_SECONDS):
                 assert await run.pool.reload(order) is None
             assert run.pool.crash_loop is None
             assert run.pool.ready == 1
@@ -141,7 +141,7 @@ async def test_two_hundred_kills_of_an_idle_worker_in_a_row_are_two_hundred_rest
         ):
             for kills in range(1, KILLS + 1):
                 if kills % 20 == 0:  # the others are killed on their way, at every point of it
-                    with trio.fail_after(WITHIN_SECONDS):
+                    with waiting_for(f"the worker to be ready after kill {kills - 1}", WITHIN_SECONDS):
                         await run.pool.wait_until_ready()
                 await until(run.pids)
                 os.kill(run.pids()[0], signal.SIGKILL)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-import trio
 
 from bus.records.records import pack_job
 from supervisor.pool.process import ExitReason
@@ -26,6 +25,7 @@ from tests.supervisor.pool.builders import (
     text_answer,
     until,
 )
+from tests.waiting import waiting_for
 
 IMPATIENT = WorkerTimes(
     load_seconds=60, silence_seconds=60, job_seconds=0.5, grace_seconds=0.5, dump_seconds=0.3, terminate_seconds=0.3
@@ -89,7 +89,7 @@ async def test_a_worker_that_only_imports_for_long_is_not_taken_for_a_silent_one
         times = WorkerTimes(load_seconds=60, silence_seconds=4)
         order = order_of(url, handler="slow:agent", directory=tmp_path, times=times)
         async with running_pool(order) as run:
-            with trio.fail_after(WITHIN_SECONDS):
+            with waiting_for("the workers to be ready", WITHIN_SECONDS):
                 await run.pool.wait_until_ready()
             assert run.exits == []
 
@@ -101,7 +101,7 @@ async def test_an_interpreter_that_starts_slowly_is_not_silent(tmp_path: Path) -
     slow.chmod(0o700)
     with redis_server(tmp_path) as url:
         async with running_pool(order_of(url, python=str(slow), times=QUICK)) as run:
-            with trio.fail_after(WITHIN_SECONDS):
+            with waiting_for("the workers to be ready", WITHIN_SECONDS):
                 await run.pool.wait_until_ready()
             assert run.exits == []
 
@@ -122,7 +122,7 @@ async def test_a_worker_that_imports_for_ever_is_dumped_and_killed(tmp_path: Pat
 async def test_a_supervisor_that_slept_itself_kills_nobody_for_it(tmp_path: Path) -> None:
     with redis_server(tmp_path) as url:
         async with running_pool(order_of(url, times=QUICK)) as run:
-            with trio.fail_after(WITHIN_SECONDS):
+            with waiting_for("the workers to be ready", WITHIN_SECONDS):
                 await run.pool.wait_until_ready()
             slept_until = run.pool.statuses()[0].uptime_seconds + QUICK.silence_seconds + 0.5
             block_this_process(QUICK.silence_seconds + 0.5)

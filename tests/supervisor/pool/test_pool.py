@@ -34,12 +34,13 @@ from tests.supervisor.pool.builders import (
     text_answer,
     until,
 )
+from tests.waiting import waiting_for
 
 
 async def test_a_killed_worker_is_replaced_and_its_death_is_told_at_once(tmp_path: Path) -> None:
     with redis_server(tmp_path) as url:
         async with running_pool(order_of(url), workers=2) as run:
-            with trio.fail_after(WITHIN_SECONDS):
+            with waiting_for("the workers to be ready", WITHIN_SECONDS):
                 await run.pool.wait_until_ready(2)
             first = run.pool.statuses()[0]
             assert (first.number, first.stage) == (1, Stage.READY)
@@ -104,7 +105,7 @@ async def test_drain_timeout_hands_the_job_back(tmp_path: Path, hurried: bool) -
         async with open_bus(url) as bus, running_pool(order, drain_seconds=60 if hurried else 0.5) as run:
             await ask(bus, "sleep 600")
             await until(lambda: any(status.running for status in run.pool.statuses()))
-            with trio.fail_after(WITHIN_SECONDS):
+            with waiting_for("the drain", WITHIN_SECONDS):
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(run.pool.drain)
                     if hurried:
@@ -120,7 +121,7 @@ async def test_a_worker_that_cannot_be_stopped_is_killed_at_the_end_of_a_drain(t
             await ask(bus, "spin")
             await until(lambda: any(status.running for status in run.pool.statuses()))
             [status] = run.pool.statuses()
-            with trio.fail_after(WITHIN_SECONDS):
+            with waiting_for("the drain", WITHIN_SECONDS):
                 await run.pool.drain()
             assert status.pid is not None
             assert is_gone(status.pid)
@@ -129,7 +130,10 @@ async def test_a_worker_that_cannot_be_stopped_is_killed_at_the_end_of_a_drain(t
 async def test_a_handler_that_no_worker_can_import_ends_the_pool_and_is_said_once(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("import nothing_like_this\n", encoding="utf-8")
     run = make_pool(order_of("unix:///nowhere", handler="broken:agent", directory=tmp_path), workers=2)
-    with trio.fail_after(WITHIN_SECONDS), pytest.raises(HandlerUnusable, match=r"nothing_like_this.*broken.py:1"):
+    with (
+        waiting_for("the pool to end over a handler that cannot be used", WITHIN_SECONDS),
+        pytest.raises(HandlerUnusable, match=r"nothing_like_this.*broken.py:1"),
+    ):
         await run.pool.run()
     assert run.lines.events().count("worker: cannot use the handler") == 1
 
@@ -137,7 +141,7 @@ async def test_a_handler_that_no_worker_can_import_ends_the_pool_and_is_said_onc
 async def test_a_cancelled_pool_leaves_no_process(tmp_path: Path) -> None:
     with redis_server(tmp_path) as url:
         async with running_pool(order_of(url), workers=2) as run:
-            with trio.fail_after(WITHIN_SECONDS):
+            with waiting_for("the workers to be ready", WITHIN_SECONDS):
                 await run.pool.wait_until_ready(2)
             pids = [status.pid for status in run.pool.statuses()]
     assert all(pid is not None and is_gone(pid) for pid in pids)

@@ -25,6 +25,7 @@ from supervisor.settings.recycle_limits import RecycleLimits
 from tests.bus.builders import Bus, open_bus
 from tests.redis_server import redis_server
 from tests.supervisor.pool.builders import WITHIN_SECONDS, PoolRun, ask, order_of, running_pool, text_answer, until
+from tests.waiting import waiting_for
 
 MIB = 1 << 20
 
@@ -40,7 +41,7 @@ async def never_without_a_worker(run: PoolRun) -> AsyncIterator[None]:
             fewest = min(fewest, run.pool.ready)
             await trio.sleep(0.005)
 
-    with trio.fail_after(WITHIN_SECONDS):
+    with waiting_for("the workers to be ready", WITHIN_SECONDS):
         await run.pool.wait_until_ready()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch)
@@ -136,7 +137,7 @@ def my_order(url: str, directory: Path, **changes: object) -> WorkerOrder:
 
 async def until_answered(bus: Bus, text: str) -> None:
     """Soon: a job that came before an old worker has heard that it is to drain is still its own."""
-    with trio.fail_after(WITHIN_SECONDS):
+    with waiting_for(f"the answer {text!r} of a new worker", WITHIN_SECONDS):
         for number in itertools.count():
             await ask(bus, "hello", conversation=f"short {number}")
             if await text_answer(bus) == text:
@@ -151,7 +152,7 @@ async def test_a_reload_brings_new_code_and_settings_and_interrupts_no_job(tmp_p
                 await ask(bus, str(tmp_path / "go"), conversation="long")
                 await until(lambda: any(status.running for status in run.pool.statuses()))
                 write_handler(tmp_path, "newer")  # of another size: bytecode is told apart by size and second
-                with trio.fail_after(WITHIN_SECONDS):
+                with waiting_for("the reload", WITHIN_SECONDS):
                     assert await run.pool.reload(my_order(url, tmp_path, concurrency=7)) is None
                 await until_answered(bus, "newer")
                 (tmp_path / "go").touch()
@@ -166,11 +167,11 @@ async def test_after_an_import_error_on_reload_the_old_workers_stay_with_the_rea
     write_handler(tmp_path, "old")
     with redis_server(tmp_path) as url:
         async with open_bus(url) as bus, running_pool(my_order(url, tmp_path), 2) as run:
-            with trio.fail_after(WITHIN_SECONDS):
+            with waiting_for("the workers to be ready", WITHIN_SECONDS):
                 await run.pool.wait_until_ready(2)
             before = run.pids()
             (tmp_path / "mine.py").write_text("import nothing_like_this\n", encoding="utf-8")
-            with trio.fail_after(WITHIN_SECONDS):
+            with waiting_for("the reload to fail", WITHIN_SECONDS):
                 problem = await run.pool.reload(my_order(url, tmp_path))
             assert problem is not None
             assert "nothing_like_this" in problem
@@ -181,7 +182,7 @@ async def test_after_an_import_error_on_reload_the_old_workers_stay_with_the_rea
             assert await text_answer(bus) == "old"
             assert run.pool.crash_loop is None
             write_handler(tmp_path, "mended")
-            with trio.fail_after(WITHIN_SECONDS):
+            with waiting_for("the reload of mended code", WITHIN_SECONDS):
                 assert await run.pool.reload(my_order(url, tmp_path)) is None
             await until_answered(bus, "mended")
 
@@ -190,12 +191,12 @@ async def test_a_drain_during_a_reload_ends_old_and_new(tmp_path: Path) -> None:
     with redis_server(tmp_path) as url:
         order = order_of(url)
         async with running_pool(order, 3) as run:
-            with trio.fail_after(WITHIN_SECONDS):
+            with waiting_for("the workers to be ready", WITHIN_SECONDS):
                 await run.pool.wait_until_ready(3)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(run.pool.reload, order)
                 await until(lambda: any(status.stage is Stage.STARTING for status in run.pool.statuses()))
-                with trio.fail_after(WITHIN_SECONDS):
+                with waiting_for("the drain in the middle of a reload", WITHIN_SECONDS):
                     await run.pool.drain()
             assert run.pool.statuses() == ()
             assert "reload: failed, the old workers stay" not in run.lines.events()
@@ -206,7 +207,7 @@ async def test_an_old_worker_that_dies_during_a_reload_is_no_gap_for_ever(tmp_pa
     with redis_server(tmp_path) as url:
         order = order_of(url)
         async with running_pool(order) as run:
-            with trio.fail_after(WITHIN_SECONDS):
+            with waiting_for("the workers to be ready", WITHIN_SECONDS):
                 await run.pool.wait_until_ready()
             [old] = run.pids()
             async with trio.open_nursery() as nursery:
@@ -221,7 +222,7 @@ async def test_a_stop_while_workers_still_start_does_not_wait_for_their_imports(
     order = order_of("unix:///nowhere", handler="slow:agent", directory=tmp_path)
     async with running_pool(order, 2, drain_seconds=600) as run:
         await until(lambda: len(run.pids()) == 2)
-        with trio.fail_after(WITHIN_SECONDS):
+        with waiting_for("the drain of workers that are loading", WITHIN_SECONDS):
             await run.pool.drain()
         assert run.pool.statuses() == ()
 
@@ -261,7 +262,7 @@ async def test_settings_that_cannot_be_read_leave_the_old_workers_and_say_why(tm
 
     with redis_server(tmp_path) as url:
         async with running_pool(order_of(url)) as run:
-            with trio.fail_after(WITHIN_SECONDS):
+            with waiting_for("the workers to be ready", WITHIN_SECONDS):
                 await run.pool.wait_until_ready()
             before = run.pids()
             failing = Reloading(run.pool, refuse, run.lines.log, Bounds(1, 1))

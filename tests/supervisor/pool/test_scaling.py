@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import trio
-
 from bus.views.overview import Overview
 from supervisor.pool.autoscale import AutoscaleTimes
 from supervisor.pool.process import ExitReason
@@ -11,12 +9,13 @@ from supervisor.settings.bounds import Bounds
 from tests.bus.builders import open_bus
 from tests.redis_server import redis_server
 from tests.supervisor.pool.builders import WITHIN_SECONDS, ask, order_of, running_pool, text_answer, until
+from tests.waiting import waiting_for
 
 
 async def test_scaling_down_lets_the_one_that_goes_finish_its_job(tmp_path: Path) -> None:
     with redis_server(tmp_path) as url:
         async with open_bus(url) as bus, running_pool(order_of(url), 2) as run:
-            with trio.fail_after(WITHIN_SECONDS):
+            with waiting_for("the workers to be ready", WITHIN_SECONDS):
                 await run.pool.wait_until_ready(2)
             for conversation in ("one", "two"):
                 await ask(bus, f"wait {tmp_path / 'go'}", conversation=conversation)

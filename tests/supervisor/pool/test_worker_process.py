@@ -18,6 +18,7 @@ from supervisor.pool.process import ExitReason, Stage
 from tests.bus.builders import AGENT, BUS_KEY, open_bus, open_worker
 from tests.redis_server import redis_server, running_redis
 from tests.supervisor.pool.builders import WITHIN_SECONDS, ask, is_gone, order_of, running_worker, text_answer, until
+from tests.waiting import waiting_for
 
 
 async def test_a_worker_comes_up_answers_and_drains(tmp_path: Path) -> None:
@@ -59,7 +60,7 @@ async def test_a_stop_hands_the_running_job_back_and_another_worker_has_it(tmp_p
             await until(lambda: worker.exit)
             assert worker.said[-1] == Drained(handed_back=1)
             async with open_worker(url, "worker-2") as other:
-                with trio.fail_after(5):
+                with waiting_for("the job to go to another worker", 5):
                     [job] = await other.take(1)
             assert (job.attempt, job.deliveries) == (1, 2)
 
@@ -245,7 +246,7 @@ async def test_a_worker_alone_runs_from_its_environment_and_ends_on_sigterm(tmp_
                 await ask(bus, "hello")
                 assert await text_answer(bus) == "re: hello"
             alone.terminate()
-            with trio.fail_after(WITHIN_SECONDS):
+            with waiting_for("the worker to end", WITHIN_SECONDS):
                 assert await trio.to_thread.run_sync(alone.wait, abandon_on_cancel=True) == 0
         finally:
             alone.kill()
@@ -277,7 +278,7 @@ async def test_as_pid_1_of_a_container_a_worker_reaps_what_its_handler_left_and_
         [inner] = children(init.pid)
         await until(lambda: [stat(pid) for pid in children(inner)] == ["S"])  # the child; its orphan was reaped
         os.kill(inner, signal.SIGTERM)
-        with trio.fail_after(WITHIN_SECONDS):
+        with waiting_for("the init process to end", WITHIN_SECONDS):
             assert await trio.to_thread.run_sync(init.wait, abandon_on_cancel=True) == 128 + signal.SIGTERM
     finally:
         init.kill()

@@ -24,6 +24,7 @@ from tests.supervisor.builders import (
 )
 from tests.supervisor.doubles import FakeRest
 from tests.supervisor.person import Person
+from tests.waiting import waiting_for
 
 LONG_SECONDS = 60.0
 
@@ -69,7 +70,7 @@ async def taken_and_left(core: Core, consumer: str) -> None:
 
 async def next_job(core: Core, name: str = "new") -> Job:
     async with worker(core, name) as jobs:
-        with trio.fail_after(WAIT_SECONDS):
+        with waiting_for("a job to be taken", WAIT_SECONDS):
             [job] = await jobs.take(1)
         await jobs.finish(job)
         jobs.release(job)

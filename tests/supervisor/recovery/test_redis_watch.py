@@ -19,6 +19,7 @@ from supervisor.recovery.redis_check import TRUST_EVICTION, TRUST_PERSISTENCE, F
 from supervisor.recovery.redis_watch import LATE_SECONDS, RedisWatch
 from tests.redis_operator import RedisOperator as Operator
 from tests.redis_server import running_redis
+from tests.waiting import said_of, waiting_for
 
 NOTICED_SECONDS = 60.0
 CHANGES = {
@@ -40,7 +41,7 @@ async def watched(
 
 
 async def until(watch: RedisWatch, condition: Callable[[Check], bool]) -> Check:
-    with trio.fail_after(NOTICED_SECONDS):
+    with waiting_for(said_of(condition), NOTICED_SECONDS):
         while not condition(watch.check()):
             await trio.sleep(0.02)
     return watch.check()

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import redis
-import trio
 
 from bus.steps.write_count import FEWEST_IDS
 from bus.transport.wire import RedisUnavailable
@@ -23,6 +22,7 @@ from tests.supervisor.builders import Core, open_core, reply_to_next, sending, u
 from tests.supervisor.doubles import FakeRest
 from tests.supervisor.outbound.test_outbound import dead_reasons
 from tests.supervisor.person import CONVERSATION, Person
+from tests.waiting import waiting_for
 
 FILES = "appendonlydir"
 
@@ -178,7 +178,10 @@ async def test_what_was_decided_before_a_reconnect_does_not_run_after_it(tmp_pat
             with pytest.raises(RedisUnavailable):
                 await core.client.command("PING")  # the old connection
             await core.client.command("PING")
-            with trio.fail_after(2), pytest.raises(RedisUnavailable, match="since this was decided"):
+            with (
+                waiting_for("the late command to be refused", 2),
+                pytest.raises(RedisUnavailable, match="since this was decided"),
+            ):
                 await decided.command("INCR", "counter")
             assert await core.client.command("GET", "counter") == b"1"
 
@@ -357,7 +360,7 @@ async def test_a_kill_of_redis_alone_is_no_going_back(tmp_path: Path) -> None:
             assert core.write_count.epoch == 0
             assert core.count("redis_went_back_total") == 0
             async with worker(core) as jobs:
-                with trio.fail_after(5):
+                with waiting_for("the job to be taken", 5):
                     [job] = await jobs.take(1)
                 assert job.conversation_id == CONVERSATION
 

@@ -19,6 +19,7 @@ from supervisor.relay.relay_date import RelayDate, boot_seconds
 from supervisor.settings.secrets import Secret
 from tests.sandbox.raw_server import BINARY, CLOSE, PING, PONG, TEXT, Peer, raw_server
 from tests.supervisor.doubles import FreeSlot
+from tests.waiting import said_of, waiting_for
 
 TOKEN = "hsk_" + "t" * 40
 ACK = '{"type":"message.ack","client_message_id":"c","message_id":"m","conversation_seq":1}'
@@ -46,7 +47,7 @@ class Scene:
         return self.metrics.registry.get_sample_value(f"hashee_{name}", labels) or 0.0
 
     async def until(self, condition: Callable[[], bool], seconds: float = 300.0) -> None:
-        with trio.fail_after(seconds):
+        with waiting_for(said_of(condition), seconds):
             while not condition():
                 await trio.sleep(1)
 

@@ -9,6 +9,7 @@ from supervisor.relay.connection_states import State
 from supervisor.relay.frames import MessageSend, TypingStart
 from tests.sandbox.raw_server import CLOSE, PING, PONG, Peer
 from tests.supervisor.relay.test_connection import accepted, connecting, read_for_ever, serve, text
+from tests.waiting import waiting_for
 
 
 async def send_for_ever(connection: Connection, frame: MessageSend) -> None:
@@ -101,7 +102,7 @@ async def test_a_peer_that_reads_nothing_ends_the_connection_and_not_the_sender(
     async with connecting(script) as scene:
         await scene.connection.wait_connected()
         big = MessageSend("c", "conversation", "text", "A" * 1_000_000)
-        with trio.fail_after(30), pytest.raises(NotConnected):
+        with waiting_for("sending to end when the connection does", 30), pytest.raises(NotConnected):
             await send_for_ever(scene.connection, big)
         await scene.until(lambda: scene.connection.number >= 2)
 
@@ -174,7 +175,7 @@ async def test_a_drain_does_not_wait_for_a_peer_that_does_not_answer_the_close(
 
     async with connecting(script) as scene:
         await scene.connection.wait_connected()
-        with trio.fail_after(3):
+        with waiting_for("the connection to close", 3):
             await scene.connection.close()
 
 
@@ -226,7 +227,7 @@ async def test_a_lost_connection_is_no_connection_while_its_socket_is_being_clos
 
     async with connecting(script) as scene:
         await scene.connection.wait_connected()
-        with trio.fail_after(30):
+        with waiting_for("a frame to be sent by the new connection", 30):
             while True:
                 try:
                     await scene.connection.send(TypingStart("c"))
@@ -290,5 +291,5 @@ async def test_a_standby_can_be_closed(autojump_clock: trio.testing.MockClock) -
         await scene.connection.wait_connected()
         scene.slot.take_away()
         await scene.until(lambda: scene.connection.state is State.DISCONNECTED)
-        with trio.fail_after(5):
+        with waiting_for("the connection to close", 5):
             await scene.connection.close()

@@ -9,6 +9,7 @@ import trio
 from supervisor.relay.rest import MOST_DEVICES, Rest, RestFailed, bounded_seconds, open_rest
 from supervisor.settings.secrets import Secret
 from tests.supervisor.person import AGENT
+from tests.waiting import waiting_for
 
 
 def rest(answer: httpx2.Response) -> Rest:
@@ -79,6 +80,6 @@ async def test_an_answer_that_drips_ends_at_the_time_limit(monkeypatch: pytest.M
         nursery.start_soon(trio.serve_listeners, drip, listeners)
         port = listeners[0].socket.getsockname()[1]
         async with open_rest(f"http://127.0.0.1:{port}", AGENT, Secret("hsk_x")) as client:
-            with trio.fail_after(3), pytest.raises(RestFailed):
+            with waiting_for("the request to be given up", 3), pytest.raises(RestFailed):
                 await client.devices("u")
         nursery.cancel_scope.cancel()

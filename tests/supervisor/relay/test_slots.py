@@ -16,6 +16,7 @@ from supervisor.relay.poll_wish import PollWish
 from supervisor.relay.slots import LOOK_SECONDS, ConnectionSlot
 from tests.redis_server import redis_server, running_redis
 from tests.supervisor.builders import dead_instance
+from tests.waiting import said_of, waiting_for
 
 KEYS = Keys("01906abc-0000-7000-8000-000000000001")
 WAIT_SECONDS = 30.0
@@ -77,7 +78,7 @@ def record(url: str) -> Holder:
 
 
 async def until(condition: Callable[[], object], seconds: float = WAIT_SECONDS) -> None:
-    with trio.fail_after(seconds):
+    with waiting_for(said_of(condition), seconds):
         while not condition():
             await trio.sleep(0.01)
 
@@ -192,7 +193,7 @@ async def test_who_is_not_ready_waits_while_another_is_connected_and_not_otherwi
     with redis_server(tmp_path) as url:
         async with scene(url, most=3) as made:
             first, _ = await made.supervisor(instance(1))
-            with trio.fail_after(WAIT_SECONDS):
+            with waiting_for("the first supervisor to be fit for its connection", WAIT_SECONDS):
                 await first.wait_until_fit(trio.sleep_forever)
             await first.take()
             first.note_connected(True)

@@ -4,7 +4,6 @@ import ssl
 from pathlib import Path
 
 import pytest
-import trio
 
 from supervisor.relay.rest import RestFailed, open_rest
 from supervisor.relay.websocket import ConnectFailed, open_websocket
@@ -14,6 +13,7 @@ from tests.sandbox.connect_proxy import BASIC, PASSWORD, USER, ConnectProxy, con
 from tests.sandbox.relay import talk
 from tests.supervisor.doubles import relations_of
 from tests.supervisor.relay.test_websocket_tls import tls_front, tls_server
+from tests.waiting import waiting_for
 
 FAILURES = {
     "refuse": "opens no tunnel to relay.test:443: HTTP status 403",
@@ -35,7 +35,7 @@ async def test_rest_and_websocket_go_through_the_proxy_and_it_sees_neither_token
         connect_proxy(port) as proxy,
     ):
         way = way_through(proxy, cert)
-        with trio.fail_after(20):
+        with waiting_for("the relay's answer through the proxy", 20):
             token = Secret(made.agent.token)
             async with open_rest("https://relay.test", made.agent.agent_id, token, way) as rest:
                 assert len(await relations_of(rest)) == 1
@@ -57,7 +57,7 @@ async def test_a_proxy_that_opens_no_tunnel_is_named_with_the_reason_and_without
     async with tls_front(tmp_path, 1) as (port, cert), connect_proxy(port) as proxy:
         proxy.mood = mood
         way = way_through(proxy, cert)
-        with trio.fail_after(10):
+        with waiting_for("the proxy's refusal to be told", 10):
             with pytest.raises(ConnectFailed) as failed:
                 async with open_websocket("wss://relay.test/", way=way):
                     pytest.fail("must not open")
@@ -74,14 +74,17 @@ async def test_a_proxy_that_opens_no_tunnel_is_named_with_the_reason_and_without
 async def test_a_proxy_that_hangs_is_given_up_in_time_and_named(tmp_path: Path) -> None:
     async with tls_front(tmp_path, 1) as (port, cert), connect_proxy(port) as proxy:
         proxy.mood = "hang"
-        with trio.fail_after(10), pytest.raises(ConnectFailed, match=rf"through the proxy {proxy.url} took too long"):
+        with (
+            waiting_for("the silent proxy to be given up", 10),
+            pytest.raises(ConnectFailed, match=rf"through the proxy {proxy.url} took too long"),
+        ):
             async with open_websocket("wss://relay.test/", way=way_through(proxy, cert), connect_timeout_seconds=0.3):
                 pytest.fail("must not open")
 
 
 async def test_a_proxy_that_is_not_there_is_named() -> None:
     way = Way(parse_proxy("http://127.0.0.1:1"), ssl.create_default_context())
-    with trio.fail_after(10), pytest.raises(ConnectFailed) as failed:
+    with waiting_for("the proxy that is not there to be given up", 10), pytest.raises(ConnectFailed) as failed:
         async with open_websocket("wss://relay.test/", way=way):
             pytest.fail("must not open")
     assert failed.value.reason == "the proxy http://127.0.0.1:1 is not reached: Connection refused"
@@ -89,7 +92,10 @@ async def test_a_proxy_that_is_not_there_is_named() -> None:
 
 async def test_a_relay_whose_certificate_is_another_ones_is_refused_behind_a_proxy_too(tmp_path: Path) -> None:
     async with tls_server(tmp_path) as (url, cert), connect_proxy(int(url.rstrip("/").rpartition(":")[2])) as proxy:
-        with trio.fail_after(10), pytest.raises(ConnectFailed, match=r"TLS.*certificate.*not valid for 'other.test'"):
+        with (
+            waiting_for("the certificate to be refused", 10),
+            pytest.raises(ConnectFailed, match=r"TLS.*certificate.*not valid for 'other.test'"),
+        ):
             async with open_websocket("wss://other.test/", way=way_through(proxy, cert)):
                 pytest.fail("must not open")
 
@@ -101,7 +107,7 @@ async def test_the_proxy_itself_may_be_reached_with_tls(tmp_path: Path) -> None:
             context = ssl.create_default_context(cafile=str(cert))
             context.load_verify_locations(other)
             way = Way(parse_proxy(f"https://127.0.0.1:{secure_port}"), context)
-            with trio.fail_after(20):
+            with waiting_for("the relay's answers through the proxy", 20):
                 async with open_rest("https://relay.test", made.agent.agent_id, Secret(made.agent.token), way) as rest:
                     assert len(await relations_of(rest)) == 1
                 address = f"wss://relay.test/ws/agent?agent_id={made.agent.agent_id}"

@@ -5,6 +5,7 @@ import trio
 import trio.testing
 
 from supervisor.relay.turnstile import Turnstile
+from tests.waiting import waiting_for
 
 pytestmark = pytest.mark.pure
 
@@ -58,5 +59,5 @@ async def test_one_that_gives_up_as_its_turn_comes_passes_it_on() -> None:
             nursery.start_soon(come_later)
             await trio.testing.wait_all_tasks_blocked()
             scope.cancel()  # and, before that is delivered to the task, the turn is passed to it
-        with trio.fail_after(5):
+        with waiting_for("the later one's turn", 5):
             await later.wait()

@@ -6,6 +6,7 @@ import trio.testing
 
 from supervisor.relay.websocket import BinaryMessageRefused, ConnectFailed, ConnectionLost, open_websocket
 from tests.sandbox.raw_server import BINARY, CLOSE, PING, PONG, TEXT, Peer, raw_server
+from tests.waiting import waiting_for
 
 
 async def stay_silent(peer: Peer) -> None:
@@ -46,7 +47,7 @@ async def test_pings_are_answered_while_hundreds_of_messages_wait_unread() -> No
         await stay_silent(peer)
 
     async with raw_server(flood_then_ping) as url, open_websocket(url, close_timeout_seconds=0.2) as socket:
-        with trio.fail_after(5):
+        with waiting_for("the pong and 300 messages", 5):
             await ponged.wait()
             received = [await socket.receive() for _ in range(300)]
         assert received == [str(number) for number in range(300)]
@@ -65,7 +66,7 @@ async def test_a_ping_that_comes_while_closing_neither_escapes_nor_hides_the_pee
         answered.set()
 
     async with raw_server(ping_into_the_close) as url:
-        with trio.fail_after(5):
+        with waiting_for("the closing handshake", 5):
             async with open_websocket(url) as socket:
                 await socket.close(1000, "done")
                 assert answered.is_set()
@@ -73,7 +74,7 @@ async def test_a_ping_that_comes_while_closing_neither_escapes_nor_hides_the_pee
 
 async def test_a_close_to_a_peer_that_never_answers_is_bounded() -> None:
     async with raw_server(stay_silent) as url:
-        with trio.fail_after(3):
+        with waiting_for("a close that the peer does not answer", 3):
             async with open_websocket(url, close_timeout_seconds=0.1) as socket:
                 await socket.close()
                 with pytest.raises(ConnectionLost):
@@ -82,7 +83,7 @@ async def test_a_close_to_a_peer_that_never_answers_is_bounded() -> None:
 
 async def test_a_cancelled_body_leaves_in_bounded_time_though_the_peer_never_answers() -> None:
     async with raw_server(stay_silent) as url:
-        with trio.fail_after(3), trio.move_on_after(0.1) as scope:
+        with waiting_for("a cancelled connection to end", 3), trio.move_on_after(0.1) as scope:
             async with open_websocket(url, close_timeout_seconds=0.1):
                 await trio.sleep_forever()
         assert scope.cancelled_caught
@@ -94,7 +95,7 @@ async def test_a_close_while_a_send_is_stuck_on_a_stalled_link_is_bounded() -> N
 
     outcome: list[ConnectionLost] = []
     async with raw_server(never_read) as url:
-        with trio.fail_after(5):
+        with waiting_for("the connection to end while its peer does not read", 5):
             async with (
                 open_websocket(url, close_timeout_seconds=0.1) as socket,
                 trio.open_nursery() as nursery,
@@ -122,7 +123,7 @@ async def test_a_send_cancelled_half_way_ends_the_connection_instead_of_corrupti
             while True:
                 await socket.send("x" * 1_000_000)
         assert scope.cancelled_caught
-        with trio.fail_after(2), pytest.raises(ConnectionLost):
+        with waiting_for("the loss of the connection to be told", 2), pytest.raises(ConnectionLost):
             await socket.receive()
         with pytest.raises(ConnectionLost):
             await socket.send("after")
@@ -146,7 +147,7 @@ async def test_a_connection_cut_without_a_close_frame_has_no_code() -> None:
         await peer.stream.aclose()
 
     async with raw_server(cut) as url, open_websocket(url) as socket:
-        with trio.fail_after(5), pytest.raises(ConnectionLost) as lost:
+        with waiting_for("the loss of the connection to be told", 5), pytest.raises(ConnectionLost) as lost:
             await socket.receive()
         assert lost.value.code is None
 
@@ -157,7 +158,7 @@ async def test_a_ping_in_flight_ends_when_the_connection_does() -> None:
         await peer.stream.aclose()
 
     async with raw_server(cut_on_ping) as url, open_websocket(url) as socket:
-        with trio.fail_after(5), pytest.raises(ConnectionLost):
+        with waiting_for("the ping to fail with the connection", 5), pytest.raises(ConnectionLost):
             await socket.ping()
 
 
@@ -174,7 +175,10 @@ async def test_a_message_over_the_limit_ends_the_connection_with_1009_and_a_reas
         open_websocket(url, max_message_bytes=1000, close_timeout_seconds=0.1) as socket,
     ):
         is_open.set()
-        with trio.fail_after(5), pytest.raises(ConnectionLost) as lost:
+        with (
+            waiting_for("the connection to be ended for a message over its limit", 5),
+            pytest.raises(ConnectionLost) as lost,
+        ):
             await socket.receive()
         assert lost.value.code == 1009
         assert "1000" in lost.value.reason
@@ -188,7 +192,7 @@ async def test_a_message_of_two_mebibytes_passes() -> None:
         await stay_silent(peer)
 
     async with raw_server(long_text) as url, open_websocket(url, close_timeout_seconds=0.1) as socket:
-        with trio.fail_after(10):
+        with waiting_for("the large message", 10):
             assert await socket.receive() == text
 
 
@@ -211,14 +215,14 @@ async def test_bytes_that_are_no_websocket_end_the_connection_and_nothing_else()
         await stay_silent(peer)
 
     async with raw_server(nonsense) as url, open_websocket(url, close_timeout_seconds=0.1) as socket:
-        with trio.fail_after(5), pytest.raises(ConnectionLost):
+        with waiting_for("the loss of the connection to be told", 5), pytest.raises(ConnectionLost):
             await socket.receive()
 
 
 async def test_a_refused_upgrade_names_the_status() -> None:
     refusal = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     async with raw_server(stay_silent, answer=refusal) as url:
-        with trio.fail_after(5), pytest.raises(ConnectFailed) as failed:
+        with waiting_for("the refused upgrade to be told", 5), pytest.raises(ConnectFailed) as failed:
             async with open_websocket(url):
                 pytest.fail("must not open")
         assert failed.value.status == 503
@@ -226,13 +230,13 @@ async def test_a_refused_upgrade_names_the_status() -> None:
 
 async def test_a_server_that_hangs_up_during_the_upgrade_does_not_cost_the_whole_timeout() -> None:
     async with raw_server(stay_silent, answer=b"") as url:
-        with trio.fail_after(5), pytest.raises(ConnectFailed):
+        with waiting_for("the refused connection to be told", 5), pytest.raises(ConnectFailed):
             async with open_websocket(url, connect_timeout_seconds=60):
                 pytest.fail("must not open")
 
 
 async def test_nobody_listening_is_a_connect_failure() -> None:
-    with trio.fail_after(5), pytest.raises(ConnectFailed):
+    with waiting_for("the connection that nobody accepts to be told", 5), pytest.raises(ConnectFailed):
         async with open_websocket("ws://127.0.0.1:1/"):
             pytest.fail("must not open")
 
@@ -252,7 +256,7 @@ async def test_what_the_body_raises_comes_out_as_it_is() -> None:
 
 async def test_two_closes_at_once_wait_for_the_same_handshake() -> None:
     async with raw_server(answer_properly) as url, open_websocket(url) as socket:
-        with trio.fail_after(1):
+        with waiting_for("both closes to end", 1):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(socket.close)
                 nursery.start_soon(socket.close)

@@ -11,6 +11,7 @@ import trio.testing
 from supervisor.relay.websocket import MAX_MESSAGE_BYTES, ConnectFailed, ConnectionLost, WebSocket, open_websocket
 from supervisor.relay.wire_guard import MOST_UNREAD_BYTES
 from tests.sandbox.raw_server import CLOSE, PING, TEXT, Peer, encode_frame, raw_server
+from tests.waiting import waiting_for
 
 MIB = 1 << 20
 PATIENCE_SECONDS = 30.0
@@ -21,7 +22,7 @@ BEGUN = bytes([TEXT, 0])
 
 @asynccontextmanager
 async def patience() -> AsyncIterator[None]:
-    with trio.fail_after(PATIENCE_SECONDS):
+    with waiting_for("a connection under a flood to end or to serve", PATIENCE_SECONDS):
         yield
 
 

@@ -17,6 +17,7 @@ from cryptography.x509.oid import NameOID
 from supervisor.relay.websocket import ConnectFailed, open_websocket
 from supervisor.settings.way import Way
 from tests.sandbox.raw_server import CLOSE, Peer, raw_server
+from tests.waiting import waiting_for
 
 ONE_HOUR = timedelta(hours=1)
 
@@ -103,7 +104,7 @@ async def pump(source: trio.abc.ReceiveStream, sink: trio.abc.SendStream, scope:
 async def test_a_trusted_certificate_carries_text_both_ways(tmp_path: Path) -> None:
     async with tls_server(tmp_path) as (url, cert):
         way = Way(tls=ssl.create_default_context(cafile=str(cert)))
-        with trio.fail_after(5):
+        with waiting_for("the answers over TLS", 5):
             async with open_websocket(url, way=way) as socket:
                 await socket.send("over TLS " + "x" * 100_000)
                 assert (await socket.receive()).startswith("over TLS ")
@@ -112,6 +113,6 @@ async def test_a_trusted_certificate_carries_text_both_ways(tmp_path: Path) -> N
 
 async def test_an_untrusted_certificate_is_a_connect_failure_that_says_why(tmp_path: Path) -> None:
     async with tls_server(tmp_path) as (url, _):
-        with trio.fail_after(5), pytest.raises(ConnectFailed, match=r"TLS.*certificate"):
+        with waiting_for("the certificate to be refused", 5), pytest.raises(ConnectFailed, match=r"TLS.*certificate"):
             async with open_websocket(url, way=Way(tls=ssl.create_default_context())):
                 pytest.fail("must not open")

@@ -4,8 +4,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import trio
-
 from bus.records.records import Reply
 from host.instance import Instance
 from supervisor.relay.frames import MessageAck, MessageSend, StreamDone, StreamStart
@@ -13,6 +11,7 @@ from tests.redis_server import redis_server
 from tests.supervisor.builders import WAIT_SECONDS, Core, open_core, reply_to_next, sending, worker
 from tests.supervisor.doubles import FakeRest
 from tests.supervisor.person import Person
+from tests.waiting import waiting_for
 
 STREAM = "01J00000000000000000000000"
 
@@ -58,7 +57,7 @@ async def test_a_stream_is_ended_as_one_by_whoever_sends_its_end(tmp_path: Path)
     async with two_supervisors(tmp_path) as (first, second, ada):
         await first.push(ada.say())
         async with worker(first) as jobs:
-            with trio.fail_after(WAIT_SECONDS):
+            with waiting_for("a job to answer", WAIT_SECONDS):
                 [job] = await jobs.take(1)
             async with sending(first):
                 first.connection.connect()

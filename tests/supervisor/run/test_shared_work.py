@@ -16,6 +16,7 @@ from tests.supervisor.inbound.test_held import fetching, let_nothing_wait, nothi
 from tests.supervisor.inbound.test_inbound import scene
 from tests.supervisor.inbound.test_quarantine_retrier import quarantine_retrier, say_unheard, suspend, until_tried
 from tests.supervisor.person import PERSON
+from tests.waiting import waiting_for
 
 MINUTE_MS = 60_000
 ELSEWHERE = Instance("00000000", 1, 1)
@@ -135,6 +136,6 @@ async def until_it_was_looked(core: Core) -> None:
         return answer
 
     core.client.script = watched  # type: ignore[method-assign,assignment]
-    with trio.fail_after(10):
+    with waiting_for("the shared work to look", 10):
         await looked.wait()
     core.client.script = command  # type: ignore[method-assign]

@@ -19,6 +19,7 @@ from sandbox.children import Child, running
 from tests.redis_server import RedisServer, server_binary
 from tests.supervisor.keeper.running import running_keeper
 from tests.supervisor.settings.environment import STORE_KEY, process_environ
+from tests.waiting import waiting_for
 
 PROGRAM = (sys.executable, "-P", "-m", "supervisor")
 WITHIN_SECONDS = 60.0
@@ -45,7 +46,7 @@ class Waiting:
             return 0, ""
 
     async def until_ready_says(self, words: Callable[[str], bool]) -> None:
-        with trio.fail_after(WITHIN_SECONDS):
+        with waiting_for("the words of /readyz", WITHIN_SECONDS):
             while not words((await trio.to_thread.run_sync(self.get, "/readyz"))[1]):
                 await trio.sleep(0.02)
 
@@ -106,7 +107,7 @@ async def test_under_a_keeper_status_answers_and_a_stop_is_not_waited_for(tmp_pa
         assert isinstance(known["keeper"], dict)
         assert str(known["problem"]).startswith(WAITING)
         os.kill(w.child.pid, signal.SIGTERM)
-        with trio.fail_after(WITHIN_SECONDS):
+        with waiting_for("the stopped start to end", WITHIN_SECONDS):
             assert await w.child.wait() == 0
         log = (tmp_path / "log").read_text(encoding="utf-8")
         assert "stopped before Redis was there" in log

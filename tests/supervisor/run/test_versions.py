@@ -25,6 +25,7 @@ from tests.redis_server import redis_server
 from tests.supervisor.builders import KEYS, open_core, reply_to_next, sending
 from tests.supervisor.doubles import FakeRest
 from tests.supervisor.person import PERSON, Person
+from tests.waiting import waiting_for
 
 WAIT_SECONDS = 20.0
 
@@ -83,7 +84,7 @@ async def test_a_job_of_a_newer_version_waits_for_a_worker_of_that_version(
             released = await bus.recovery.reclaim(bus.recovery.jobs, pending, Reclaim())
             assert released.outcome == "restarted"
         async with open_worker(url, "newer") as worker:
-            with trio.fail_after(WAIT_SECONDS):
+            with waiting_for("a job that a former version wrote", WAIT_SECONDS):
                 [job] = await worker.take(1)
             assert job.conversation_id == CONVERSATION
 
@@ -112,7 +113,7 @@ async def test_a_session_of_a_newer_version_holds_its_conversation_and_is_not_ov
                 async with sending(core):
                     core.connection.connect()
                     await reply_to_next(core, "an answer")
-                    with trio.fail_after(WAIT_SECONDS):
+                    with waiting_for("the log to say that the reply waits for Redis", WAIT_SECONDS):
                         while not any(line["event"] == "reply: waits for Redis" for line in logs):
                             await trio.sleep(0.01)
                     assert core.connection.sent == []

@@ -19,6 +19,7 @@ from tests.trials.rollout.release import Releases
 from tests.trials.rollout.run import Order, Outcome, run_with
 from tests.trials.rollout.scene import Scene
 from tests.trials.rollout.strategies import SLOTS
+from tests.waiting import waiting_for
 
 CODE = "opt/hashee-agent/app"
 STATE = "var/lib/hashee-agent"
@@ -48,7 +49,7 @@ async def kill(machine: Machine) -> None:
     """SIGKILL of the main process alone; systemd ends what it leaves and starts it again."""
     before = await there(main_pid, machine)
     await there(machine.run, "kill", "-KILL", str(before))
-    with trio.fail_after(BACK_SECONDS):
+    with waiting_for("the agent to serve again", BACK_SECONDS):
         while not await there(_serves_again, machine, before):
             await trio.sleep(POLL_SECONDS)
 
@@ -112,7 +113,7 @@ async def under_traffic(machine: Machine, change: str, directory: Path) -> list[
     order = TRAFFIC if change == "reload" else msgspec.structs.replace(TRAFFIC, trouble=change)
     releases = Releases(machine.root / CODE, machine.root / LOADED, Path("/", LOADED))
     strategy = RealSystemd(machine, CHANGES[change])
-    with trio.fail_after(TOO_LONG_SECONDS):
+    with waiting_for(f"the run with {change}", TOO_LONG_SECONDS):
         outcome = await run_with(strategy, releases, order, directory)
     show(change, outcome)
     return [*what_is_bad(outcome, order), *wrong_in_journal(await there(strategy.journal_since_change))]

@@ -13,6 +13,7 @@ from sandbox.api import ApiRefused, RelayApi
 from sandbox.children import relay_process
 from sandbox.people import Person, connected, make_person
 from sandbox.stage import free_port
+from tests.waiting import waiting_for
 
 ANSWER_SECONDS = 90.0
 
@@ -33,7 +34,7 @@ class Talk:
 
     async def say(self, text: str) -> None:
         """The first message waits until the agent has published its keys."""
-        with trio.fail_after(ANSWER_SECONDS):
+        with waiting_for(f"{text!r} to be said", ANSWER_SECONDS):
             while True:
                 try:
                     await self.person.say(self.conversation, text)

@@ -18,6 +18,7 @@ import trio
 from bus.transport.client import open_redis
 from sandbox.people import connected
 from tests.trials.chaos.house import House, house
+from tests.waiting import waiting_for
 
 RED_WITHIN_SECONDS = 20
 GREEN_WITHIN_SECONDS = 60
@@ -59,13 +60,13 @@ class Asked:
         return done.returncode, done.stdout.strip()
 
     async def until_red(self, name: str) -> str:
-        with trio.fail_after(RED_WITHIN_SECONDS):
+        with waiting_for(f"{name} to be red", RED_WITHIN_SECONDS):
             while name not in (found := await self.ready()):
                 await trio.sleep(0.2)
         return found[name]
 
     async def until_green(self) -> None:
-        with trio.fail_after(GREEN_WITHIN_SECONDS):
+        with waiting_for("everything to be green", GREEN_WITHIN_SECONDS):
             while await self.ready():
                 await trio.sleep(0.2)
 
@@ -112,7 +113,7 @@ async def workers_and_loop(folder: Path) -> None:
             assert "ready" in await asked.until_red("workers")
             assert await asked.lives()
         await asked.until_green()
-        with stopped(h.world.supervisor_pid()), trio.fail_after(RED_WITHIN_SECONDS):
+        with stopped(h.world.supervisor_pid()), waiting_for("the standstill to be noticed", RED_WITHIN_SECONDS):
             while await asked.lives():
                 await trio.sleep(0.2)
         await asked.until_green()

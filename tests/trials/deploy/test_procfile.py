@@ -13,6 +13,7 @@ from sandbox.stage import free_port
 from tests.redis_server import redis_server
 from tests.trials.deploy.in_containers import bus_key_of
 from tests.trials.deploy.talk import talking
+from tests.waiting import waiting_for
 
 ROOT = Path(__file__).parents[3]
 STOP_SECONDS = 60.0
@@ -48,13 +49,15 @@ async def test_supervisor_and_three_workers_run_by_the_procfile(tmp_path: Path) 
             ) as child:
                 await talk.converse("one", "two", "three")
                 log = trio.Path(tmp_path / "honcho.log")
-                with trio.fail_after(READY_SECONDS):  # two of three can have answered before the third is there
+                with waiting_for(
+                    "three workers to be ready", READY_SECONDS
+                ):  # two of three can have answered before the third is there
                     while (await log.read_text(encoding="utf-8")).count("worker: ready") < 3:
                         await trio.sleep(0.1)
                 said = (await log.read_text(encoding="utf-8")).splitlines()
                 assert sum("worker: ready" in line for line in said) == 3, child.last_lines()
                 assert any(line.split("|")[0].split()[1] == "supervisor.1" and "up; waiting" in line for line in said)
-                with trio.fail_after(20):
+                with waiting_for("three workers to be shown as running elsewhere", 20):
                     while "3 elsewhere" not in (answer := await status_page(port))[1] or answer[0] != "200":
                         await trio.sleep(0.1)
     ended = await trio.Path(tmp_path / "honcho.log").read_text(encoding="utf-8")

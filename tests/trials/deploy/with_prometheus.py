@@ -15,6 +15,7 @@ from sandbox.children import running
 from sandbox.stage import free_port
 from tests.trials.deploy.metrics_page import names
 from tests.trials.deploy.needs import needing
+from tests.waiting import waiting_for
 from tests.world import world
 
 FOLDER = Path(__file__).parents[3] / "deploy/monitoring"
@@ -47,7 +48,7 @@ async def test_prometheus_scrapes_what_the_page_says_and_no_alert_fires(tmp_path
             log_path=tmp_path / "prometheus.log",
             environment={},
         ):
-            with trio.fail_after(SECONDS):
+            with waiting_for("Prometheus to have counted the reply", SECONDS):
                 while await value(listens, 'hashee_message_outbound_total{job="hashee-agent"}') != 1:
                     await trio.sleep(0.1)
             stored = await ask(listens, "label/__name__/values")

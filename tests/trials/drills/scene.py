@@ -19,6 +19,7 @@ from tests.trials.chaos.look import Look
 from tests.trials.drills.forks import forks, stored
 from tests.trials.drills.handlers import COUNT_WHILE
 from tests.trials.drills.other_time import OtherTime
+from tests.waiting import said_of, waiting_for
 from tests.world import World, world
 
 ANSWER_SECONDS = 30.0
@@ -115,7 +116,7 @@ class Scene:
 
     async def _until(self, person: Person, condition: Callable[[list[str]], bool]) -> None:
         conversation = self.world.conversations[person]
-        with trio.fail_after(ANSWER_SECONDS):
+        with waiting_for(f"what is heard: {said_of(condition)}", ANSWER_SECONDS):
             await person.transcript.until(lambda: condition(person.transcript.heard(conversation)))
 
     def has_heard(self, person: Person, text: str) -> bool:

@@ -16,6 +16,7 @@ import trio
 
 from sandbox.children import running
 from tests.trials.rollout.scene import Program, Scene
+from tests.waiting import waiting_for
 
 REPLICAS = 3
 SLOTS = {"HASHEE_WORKERS": "2", "HASHEE_CONCURRENCY": "64"}
@@ -140,7 +141,7 @@ class Upgrade:
             log_path=scene.directory / "upgrade.log",
             environment=self._up.environment,
         ) as command:
-            with trio.fail_after(UPGRADE_SECONDS):
+            with waiting_for("the upgrade to end", UPGRADE_SECONDS):
                 status = await command.wait()
         self._old = []
         return status == 0

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
-import trio
 
 from tests.trials.rollout.promises import what_is_bad
 from tests.trials.rollout.run import Order, run
+from tests.waiting import waiting_for
 
 SMALL = Order(strategy="upgrade", messages=40, people=10, rate=8.0, rollouts=1, trouble="", seed=1)
 """The whole suite's other tests may run beside it: what is asserted is what holds on a busy machine too."""
@@ -16,7 +16,7 @@ TOO_LONG_SECONDS = 150.0
 
 
 async def roll(order: Order, directory: Path) -> None:
-    with trio.fail_after(TOO_LONG_SECONDS):
+    with waiting_for("the rollout to end", TOO_LONG_SECONDS):
         outcome = await run(order, directory)
     assert outcome.sent >= order.messages
     assert what_is_bad(outcome, msgspec.structs.replace(order, trouble="a busy machine")) == []

@@ -19,6 +19,7 @@ from sandbox.people import Person, connected, make_person
 from tests.trials.siege.handlers import SLOW, answer_to
 from tests.trials.siege.hostile import HostilePerson, make_hostile_person
 from tests.trials.siege.targets import READY_SECONDS, Besieged, Target, besieged
+from tests.waiting import waiting_for
 
 LOOK_SECONDS = 0.1
 HONEST_PEOPLE = 20
@@ -95,7 +96,7 @@ class Siege:
 
     async def gather(self) -> None:
         """Everybody meets the agent, once it is ready."""
-        with trio.fail_after(READY_SECONDS):
+        with waiting_for("the agent to be ready", READY_SECONDS):
             while [reason for page in self.agent.pages for reason in await trio.to_thread.run_sync(_not_ready, page)]:
                 await trio.sleep(LOOK_SECONDS)
         for number in range(HONEST_PEOPLE):

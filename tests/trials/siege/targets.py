@@ -25,6 +25,7 @@ from host.embedded import find_server
 from sandbox.api import AgentAccount
 from sandbox.children import running
 from sandbox.stage import agent_environment, free_port
+from tests.waiting import waiting_for
 
 READY_SECONDS = 120.0
 STOP_SECONDS = 60.0
@@ -125,7 +126,7 @@ class Besieged:
         self.redis_url = f"unix://{socket}"
         self.environment["HASHEE_REDIS_URL"] = self.redis_url
         await self._begin("redis", server, {}, has_page=False)
-        with trio.fail_after(READY_SECONDS):
+        with waiting_for("Redis to answer", READY_SECONDS):
             while not _answers(socket):
                 await trio.sleep(START_POLL_SECONDS)
 

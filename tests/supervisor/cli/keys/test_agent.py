@@ -8,6 +8,7 @@ import trio
 
 from bus.records.sealing import StoreKeys
 from tests.supervisor.cli.keys.running import PROGRAM
+from tests.waiting import waiting_for
 from tests.world import DRAIN_SECONDS, World, agent, world
 
 
@@ -21,7 +22,7 @@ async def test_a_conversation_goes_on_over_a_rotation_and_only_with_the_right_se
         assert await w.up.end(signal.SIGTERM, DRAIN_SECONDS) == 0
         former = (w.state_dir / "store.secret").read_bytes()
         await ada.say(conversation, "meanwhile")
-        with trio.fail_after(20):
+        with waiting_for("`keys rotate-store` to end", 20):
             rotated = await trio.run_process(
                 [*PROGRAM, "keys", "rotate-store"], env=w.environment, capture_stdout=True, stdin=b""
             )
@@ -29,7 +30,7 @@ async def test_a_conversation_goes_on_over_a_rotation_and_only_with_the_right_se
         present = (w.state_dir / "store.secret").read_bytes()
         (w.state_dir / "store.secret").write_bytes(former)
         async with agent(w) as child:
-            with trio.fail_after(20):
+            with waiting_for("the agent with the former secret to give up", 20):
                 assert await child.wait() == 78
             assert "sealed under another store secret" in child.last_lines()
         (w.state_dir / "store.secret").write_bytes(present)
@@ -46,7 +47,7 @@ async def worker_with(w: World, bus_key: bytes) -> str:
     os.close(writing)
     redis_url = f"unix://{w.state_dir}/redis/redis.sock"
     command = [PROGRAM[0], "-m", "workers", "--redis", redis_url, "--bus-key-fd", str(reading)]
-    with trio.fail_after(20):
+    with waiting_for("the command to end", 20):
         ended = await trio.run_process(
             command,
             env=w.environment,

@@ -27,6 +27,7 @@ from tests.redis_server import redis_server
 from tests.supervisor.cli.keys.running import PROGRAM, environ_of, run
 from tests.supervisor.doubles import FakeRest
 from tests.supervisor.settings.environment import AGENT_ID, ED25519_PRIVATE, STORE_KEY, X25519_PRIVATE
+from tests.waiting import waiting_for
 
 NO_KEYS = {"HASHEE_X25519_PRIVATE_BASE64": "", "HASHEE_ED25519_PRIVATE_BASE64": ""}
 PASSPHRASE = "Blaue Kühe, 7 Stück"
@@ -215,15 +216,15 @@ async def test_a_running_supervisor_makes_a_new_signed_prekey_when_asked(
                 epoch=lambda: 0,
             )
             nursery.start_soon(prekeys.keep, Metrics())
-            with trio.fail_after(5):
+            with waiting_for("the first prekeys to be published", 5):
                 await prekeys.published.wait()
             await client.command("SET", names.reclaimer, "the supervisor of this test")
             ask = [sys.executable, "-m", "supervisor", "keys", "rotate-prekeys"]
-            with trio.fail_after(15):
+            with waiting_for("`keys rotate-prekeys` to end", 15):
                 done = await trio.run_process(ask, env=environ, capture_stdout=True, stdin=b"")
             assert done.stdout == b"signed prekey 2 is made and goes to the relay\n"
             assert await vault.prekey(names.signed_prekeys, 1) is not None  # for what is on its way
-            with trio.fail_after(5):
+            with waiting_for("the signed prekey to be replaced at the relay", 5):
                 while signed_id(rest) != 2:
                     await trio.sleep(0.01)
             assert await prekeys.publish() > 0

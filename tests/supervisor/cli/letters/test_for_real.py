@@ -13,6 +13,7 @@ from crypto.identity import IdentityKeys, LocalDevice
 from sandbox.device_state import DeviceState
 from sandbox.people import Person, connected, make_person
 from tests.supervisor.cli.keys.running import PROGRAM
+from tests.waiting import said_of, waiting_for
 from tests.world import World, world
 
 WAIT_SECONDS = 60.0
@@ -21,7 +22,7 @@ HANDLER = "tests.supervisor.cli.letters.handlers:agent"
 
 async def command(w: World, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
     """`hashee-agent …` beside the agent of this world."""
-    with trio.fail_after(WAIT_SECONDS):
+    with waiting_for(f"{arguments} to end", WAIT_SECONDS):
         return await trio.run_process(
             [*PROGRAM, *arguments], env=w.environment, capture_stdout=True, capture_stderr=True, check=False
         )
@@ -33,7 +34,7 @@ async def answer(w: World, *arguments: str) -> Any:
 
 async def until_answer(w: World, *arguments: str, count: int) -> Any:
     """Until a list has so many rows."""
-    with trio.fail_after(WAIT_SECONDS):
+    with waiting_for(f"{count} rows of {arguments}", WAIT_SECONDS):
         while len(rows := await answer(w, *arguments)) != count:
             await trio.sleep(0.1)
     return rows
@@ -113,7 +114,7 @@ def with_other_keys(person: Person) -> Person:
 
 
 async def until_output(w: World, condition: Callable[[str], bool], *arguments: str) -> None:
-    with trio.fail_after(WAIT_SECONDS):
+    with waiting_for(f"the output of {arguments}: {said_of(condition)}", WAIT_SECONDS):
         while not condition((await command(w, *arguments)).stdout.decode()):
             await trio.sleep(0.1)
 
