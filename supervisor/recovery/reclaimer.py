@@ -35,6 +35,20 @@ MOST_SAID = 1000  # of what cannot be given on: then they are said again
 log = structlog.get_logger()
 
 
+class ReclaimerTimes(msgspec.Struct, frozen=True, kw_only=True):
+    """How often the reclaimer works, and how long it gives the silent.
+
+    `lease_seconds`: silence of a holder that ends its lease. `office_seconds`: the reclaimer's own lease.
+    """
+
+    interval_seconds: float = INTERVAL_SECONDS
+    lease_seconds: float = LEASE_SECONDS
+    office_seconds: float = RECLAIMER_LEASE_SECONDS
+
+
+TIMES = ReclaimerTimes()
+
+
 class Reclaimer:
     """The office of one supervisor; idle while another holds it."""
 
@@ -50,6 +64,7 @@ class Reclaimer:
         metrics: Metrics,
         counts_strikes: bool = True,
         end_stream: Callable[[str], Awaitable[None]],
+        times: ReclaimerTimes = TIMES,
     ) -> None:
         """`end_stream` is called with the conversation of a job that lost its worker: what it was showing is over."""
         self._client = client
@@ -61,6 +76,9 @@ class Reclaimer:
         self._metrics = metrics
         self._counts_strikes = counts_strikes
         self._end_stream = end_stream
+        self._times = times
+        self.turns = 0
+        """How many turns have gone well, in which it worked or another did."""
         self._lead_seconds = math.inf
         """Of Redis' clock over ours, which only counts the time that this host was awake."""
         self._jumped_at = -math.inf
@@ -69,7 +87,7 @@ class Reclaimer:
 
     async def run(self) -> None:
         """Until cancelled."""
-        turn, trouble = 0, said_trouble("reclaimer")
+        trouble = said_trouble("reclaimer")
         connects = self._client.connects
         while True:
             try:
@@ -77,14 +95,14 @@ class Reclaimer:
                     log.warning("redis: a consumer group was gone and is made again")
                 connects = self._client.connects
                 now_ms = await self._watch_clock()  # by all: after a jump anybody may get the office
-                if await self._recovery.lease.hold(int(RECLAIMER_LEASE_SECONDS * 1000)):
-                    await self._work(turn, now_ms)
-                turn += 1
+                if await self._recovery.lease.hold(int(self._times.office_seconds * 1000)):
+                    await self._work(self.turns, now_ms)
+                self.turns += 1
                 trouble.over()
             except RedisFailed as error:
                 trouble.met(error)
                 connects = -1  # whatever it was, the groups may be gone
-            await trio.sleep(INTERVAL_SECONDS)
+            await trio.sleep(self._times.interval_seconds)
 
     async def worker_died(
         self, consumer: str, *, by_itself: bool = False, overran: frozenset[str] = frozenset()
@@ -128,7 +146,7 @@ class Reclaimer:
     def _may_judge(self) -> bool:
         """Whether everybody has had the time to renew: connected for one lease, and for one lease Redis' clock has not jumped."""
         since, now = self._client.connected_since, trio.current_time()
-        return since is not None and now - max(since, self._jumped_at) >= LEASE_SECONDS
+        return since is not None and now - max(since, self._jumped_at) >= self._times.lease_seconds
 
     async def _watch_clock(self) -> int:
         """Redis' time (ms). After a suspend, or a clock that was put forward, all leases look as if they had run out, and nobody could
@@ -150,7 +168,7 @@ class Reclaimer:
             await self._release(held, pending, Reclaim())
 
     async def _release_silent(self, held: HeldEntries) -> None:
-        silent = Reclaim(idle_ms=int(LEASE_SECONDS * 1000))
+        silent = Reclaim(idle_ms=int(self._times.lease_seconds * 1000))
         for pending in await self._recovery.pending(held, idle_ms=silent.idle_ms):
             await self._release(held, pending, silent)
 

@@ -16,7 +16,7 @@ from tests.supervisor.inbound.test_catchup import fail_reading_once, poll, recen
 from tests.supervisor.inbound.test_catchup_progress import catchup_of
 from tests.supervisor.inbound.test_inbound import scene
 from tests.supervisor.person import AGENT, Person
-from tests.waiting import waiting_for
+from tests.waiting import until, waiting_for
 
 
 async def test_after_a_message_that_could_not_be_taken_in_its_conversation_waits_for_it(
@@ -96,8 +96,9 @@ async def test_a_person_whose_relations_cannot_be_read_does_not_hold_other_conve
     async with scene(tmp_path) as (core, ada):
         await core.push(ada.say())
         stranger = Person(core.rest, "01906abc-0000-7000-8000-0000000000b1")
-        await trio.sleep(1)  # the relations may be read again
         core.rest.hold_next("relations")
+        asked = core.rest.calls.count("relations")
         core.inbound.push(stranger.say(seq=1, conversation="neighbour"))
+        await until(lambda: core.rest.calls.count("relations") > asked, WAIT_SECONDS)
         with waiting_for("a message to be accepted while the relations of a stranger are asked for", 2):
             assert await core.polled(ada.say("not held up", seq=3)) is Intake.ACCEPTED

@@ -1,7 +1,7 @@
 """What the dead and the silent held goes on: a known death at once, silence after a lease of unbroken connection."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -9,8 +9,9 @@ import trio
 
 from bus.records.keys import JOBS_GROUP
 from bus.records.records import Job
+from bus.transport.client import RedisUnavailable
 from host.instance import Instance
-from supervisor.recovery.reclaimer import Reclaimer
+from supervisor.recovery.reclaimer import TIMES, Reclaimer, ReclaimerTimes
 from tests.redis_server import redis_server, running_redis
 from tests.supervisor.builders import (
     WAIT_SECONDS,
@@ -19,21 +20,26 @@ from tests.supervisor.builders import (
     open_core,
     reply_to_next,
     sending,
-    until,
     worker,
 )
 from tests.supervisor.doubles import FakeRest
 from tests.supervisor.person import Person
-from tests.waiting import waiting_for
+from tests.waiting import until, waiting_for
 
 LONG_SECONDS = 60.0
+HOUR_MS = 3_600_000
 
 
-@contextmanager
-def quick(monkeypatch: pytest.MonkeyPatch, *, lease_seconds: float) -> Iterator[None]:
-    monkeypatch.setattr("supervisor.recovery.reclaimer.INTERVAL_SECONDS", 0.02)
-    monkeypatch.setattr("supervisor.recovery.reclaimer.LEASE_SECONDS", lease_seconds)
-    yield
+def quick(lease_seconds: float = LONG_SECONDS, office_seconds: float = 5.0) -> ReclaimerTimes:
+    return ReclaimerTimes(interval_seconds=0.02, lease_seconds=lease_seconds, office_seconds=office_seconds)
+
+
+async def taken_an_hour_ago(core: Core, consumer: str) -> None:
+    """As taken_and_left, and Redis has not heard of it for an hour."""
+    await taken_and_left(core, consumer)
+    [pending] = await core.recovery.pending(core.recovery.jobs)
+    held = (core.keys.jobs, JOBS_GROUP, consumer, 0, pending.entry_id)
+    await core.client.command("XCLAIM", *held, "IDLE", HOUR_MS, "JUSTID")
 
 
 @asynccontextmanager
@@ -48,7 +54,7 @@ async def scene(url: str) -> AsyncIterator[Core]:
         yield core
 
 
-def reclaimer(core: Core, *, counts_strikes: bool = True) -> Reclaimer:
+def reclaimer(core: Core, times: ReclaimerTimes = TIMES, *, counts_strikes: bool = True) -> Reclaimer:
     return Reclaimer(
         client=core.client,
         store=core.store,
@@ -59,6 +65,7 @@ def reclaimer(core: Core, *, counts_strikes: bool = True) -> Reclaimer:
         metrics=core.metrics,
         counts_strikes=counts_strikes,
         end_stream=core.streams.job_lost,
+        times=times,
     )
 
 
@@ -77,13 +84,11 @@ async def next_job(core: Core, name: str = "new") -> Job:
     return job
 
 
-async def test_the_jobs_of_a_dead_process_of_this_host_go_on_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with quick(monkeypatch, lease_seconds=LONG_SECONDS), redis_server(tmp_path) as url:
+async def test_the_jobs_of_a_dead_process_of_this_host_go_on_at_once(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
         async with scene(url) as core, trio.open_nursery() as nursery:
             await taken_and_left(core, dead_instance().worker_name(1))
-            nursery.start_soon(reclaimer(core).run)
+            nursery.start_soon(reclaimer(core, quick()).run)
             job = await next_job(core)
             assert job.deliveries == 2
             assert core.count("lease_reclaimed_total", kind="job") == 1
@@ -128,14 +133,12 @@ async def test_a_death_that_is_told_while_redis_is_away_breaks_nothing(tmp_path:
             await reclaimer(core).worker_died("whoever")
 
 
-async def test_a_silent_holder_elsewhere_keeps_its_job_for_a_lease_and_no_longer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with quick(monkeypatch, lease_seconds=0.3), redis_server(tmp_path) as url:
+async def test_a_silent_holder_elsewhere_keeps_its_job_for_a_lease_and_no_longer(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
         async with scene(url) as core, trio.open_nursery() as nursery:
             await taken_and_left(core, "00000000-1-1/1")
             start = trio.current_time()
-            nursery.start_soon(reclaimer(core).run)
+            nursery.start_soon(reclaimer(core, quick(0.3)).run)
             job = await next_job(core)
             assert trio.current_time() - start > 0.2
             assert job.deliveries == 2
@@ -145,44 +148,43 @@ async def test_a_silent_holder_elsewhere_keeps_its_job_for_a_lease_and_no_longer
 async def test_after_a_suspend_the_living_have_a_lease_to_renew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with quick(monkeypatch, lease_seconds=0.5), redis_server(tmp_path) as url:
+    with redis_server(tmp_path) as url:
         async with scene(url) as core, trio.open_nursery() as nursery:
-            await trio.sleep(0.6)  # connected for longer than a lease
-            lease = reclaimer(core)
-            await lease._watch_clock()
-            await taken_and_left(core, "00000000-1-1/1")
-            [pending] = await core.recovery.pending(core.recovery.jobs)
-            held = (core.keys.jobs, JOBS_GROUP, "00000000-1-1/1", 0, pending.entry_id)
-            await core.client.command("XCLAIM", *held, "IDLE", 3_600_000, "JUSTID")
-            now_ms = core.store.now_ms
+            ahead_ms, now_ms = 0, core.store.now_ms
 
-            async def an_hour_later() -> int:
-                return await now_ms() + 3_600_000
+            async def ahead() -> int:
+                return await now_ms() + ahead_ms
 
-            monkeypatch.setattr(core.store, "now_ms", an_hour_later)
-            woke_at = trio.current_time()
-            nursery.start_soon(lease.run)
+            monkeypatch.setattr(core.store, "now_ms", ahead)
+            awake = reclaimer(core, quick(0.5))
+            nursery.start_soon(awake.run)
+            await until_two_turns(awake)
+            connected_at = core.client.connected_since
+            assert connected_at is not None
+            await until(lambda: trio.current_time() - connected_at > 0.5, WAIT_SECONDS)  # for longer than a lease
+            ahead_ms, woke_at = HOUR_MS, trio.current_time()
+            await until_two_turns(awake)
+            await taken_an_hour_ago(core, "00000000-1-1/1")
             job = await next_job(core)
             assert trio.current_time() - woke_at > 0.45
             assert job.deliveries == 2
             nursery.cancel_scope.cancel()
 
 
-async def test_silence_counts_only_after_a_lease_of_unbroken_connection(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with quick(monkeypatch, lease_seconds=0.4), running_redis(tmp_path) as server:
+async def until_two_turns(lease: Reclaimer) -> None:
+    """Two, since the first may have begun before."""
+    wanted = lease.turns + 2
+    await until(lambda: lease.turns >= wanted, WAIT_SECONDS)
+
+
+async def test_silence_counts_only_after_a_lease_of_unbroken_connection(tmp_path: Path) -> None:
+    with running_redis(tmp_path) as server:
         async with scene(server.url) as core, trio.open_nursery() as nursery:
-            await taken_and_left(core, "00000000-1-1/1")
+            await taken_an_hour_ago(core, "00000000-1-1/1")
             server.kill()
-            nursery.start_soon(reclaimer(core).run)
-            await trio.sleep(0.5)  # the outage is longer than the lease
+            nursery.start_soon(reclaimer(core, quick(0.4)).run)
             server.start()
-
-            async def connected() -> bool:
-                return core.client.connected_since is not None
-
-            await until(connected)
+            await until(lambda: core.client.connected_since is not None, WAIT_SECONDS)
             since = core.client.connected_since
             assert since is not None
             await next_job(core)
@@ -192,78 +194,73 @@ async def test_silence_counts_only_after_a_lease_of_unbroken_connection(
 
 async def test_a_holder_that_renews_keeps_its_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bus.transport.leases.RENEW_SECONDS", 0.05)
-    with quick(monkeypatch, lease_seconds=0.3), redis_server(tmp_path) as url:
+    with redis_server(tmp_path) as url:
         async with scene(url) as core, worker(core, "00000000-1-1/1") as jobs, trio.open_nursery() as nursery:
             [job] = await jobs.take(1)
-            nursery.start_soon(reclaimer(core).run)
-            await trio.sleep(0.6)  # two leases
+            taken_at, others = trio.current_time(), reclaimer(core, quick(0.3))
+            nursery.start_soon(others.run)
+            await until(lambda: trio.current_time() - taken_at > 2 * 0.3, WAIT_SECONDS)
+            await until_two_turns(others)
             assert (await jobs.finish(job)).value == b"done"
             jobs.release(job)
             nursery.cancel_scope.cancel()
 
 
-async def test_a_failed_job_runs_again_when_its_time_has_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with quick(monkeypatch, lease_seconds=LONG_SECONDS), redis_server(tmp_path) as url:
+async def test_a_failed_job_runs_again_when_its_time_has_come(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
         async with scene(url) as core, trio.open_nursery() as nursery:
             async with worker(core) as jobs:
                 [job] = await jobs.take(1)
                 await jobs.fail(job, "broke", retry_after_ms=50)
                 jobs.release(job)
-            nursery.start_soon(reclaimer(core).run)
+            nursery.start_soon(reclaimer(core, quick()).run)
             assert (await next_job(core)).attempt == 2
             nursery.cancel_scope.cancel()
 
 
-async def test_one_office_at_a_time_and_another_takes_over_when_its_holder_is_gone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("supervisor.recovery.reclaimer.RECLAIMER_LEASE_SECONDS", 0.1)
-    with quick(monkeypatch, lease_seconds=LONG_SECONDS), redis_server(tmp_path) as url:
+async def test_one_office_at_a_time_and_another_takes_over_when_its_holder_is_gone(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
         async with scene(url) as core, open_core(url, core.rest, Instance("00000000", 1, 1)) as other:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(reclaimer(core).run)
+                nursery.start_soon(reclaimer(core, quick(office_seconds=0.1)).run)
 
                 async def held() -> bool:
                     return await core.client.command("GET", core.keys.reclaimer) == core.instance.name.encode()
 
-                await until(held)
+                await until(held, WAIT_SECONDS)
                 assert not await other.recovery.lease.hold(100)
                 nursery.cancel_scope.cancel()
 
             async def mine() -> bool:
                 return await other.recovery.lease.hold(100)
 
-            await until(mine)
+            await until(mine, WAIT_SECONDS)
 
 
-async def test_the_office_of_a_supervisor_that_died_on_this_host_is_taken_over_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with quick(monkeypatch, lease_seconds=LONG_SECONDS), redis_server(tmp_path) as url:
+async def test_the_office_of_a_supervisor_that_died_on_this_host_is_taken_over_at_once(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
         async with scene(url) as core, trio.open_nursery() as nursery:
             minute_ms = 60_000
             assert await core.client.command("SET", core.keys.reclaimer, dead_instance().name, "PX", minute_ms)
-            nursery.start_soon(reclaimer(core).run)
+            nursery.start_soon(reclaimer(core, quick()).run)
 
             async def held() -> bool:
                 return await core.client.command("GET", core.keys.reclaimer) == core.instance.name.encode()
 
-            await until(held)
+            await until(held, WAIT_SECONDS)
             assert await core.client.command("SET", core.keys.reclaimer, "elsewhere-1-1", "PX", minute_ms)
             assert not await core.recovery.lease.hold(100)
             nursery.cancel_scope.cancel()
 
 
-async def test_a_reply_that_a_dead_supervisor_took_is_offered_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with quick(monkeypatch, lease_seconds=LONG_SECONDS), redis_server(tmp_path) as url:
+async def test_a_reply_that_a_dead_supervisor_took_is_offered_again(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
         async with scene(url) as core, trio.open_nursery() as nursery:
             await reply_to_next(core, "an answer")
             dead = dead_instance().name
             command = ("XREADGROUP", "GROUP", "supervisors", dead, "COUNT", 1, "STREAMS", core.keys.replies, ">")
             assert await core.client.command(*command)
-            nursery.start_soon(reclaimer(core).run)
+            nursery.start_soon(reclaimer(core, quick()).run)
             core.connection.connect()
             async with sending(core):
                 assert len(await core.connection.wait_sent(1)) == 1
@@ -271,19 +268,20 @@ async def test_a_reply_that_a_dead_supervisor_took_is_offered_again(
             nursery.cancel_scope.cancel()
 
 
-async def test_while_redis_is_away_it_waits_and_a_group_that_is_gone_is_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with quick(monkeypatch, lease_seconds=LONG_SECONDS), running_redis(tmp_path) as server:
+async def test_while_redis_is_away_it_waits_and_a_group_that_is_gone_is_made_again(tmp_path: Path) -> None:
+    with running_redis(tmp_path) as server:
         async with scene(server.url) as core, trio.open_nursery() as nursery:
-            nursery.start_soon(reclaimer(core).run)
+            nursery.start_soon(reclaimer(core, quick()).run)
             server.kill()
             for file in (tmp_path / "appendonlydir").iterdir():
                 file.unlink()
             server.start()  # empty
 
             async def groups_again() -> bool:
-                return await core.client.command("EXISTS", core.keys.jobs) == 1
+                try:
+                    return await core.client.command("EXISTS", core.keys.jobs) == 1
+                except RedisUnavailable:
+                    return False
 
-            await until(groups_again)
+            await until(groups_again, WAIT_SECONDS)
             nursery.cancel_scope.cancel()

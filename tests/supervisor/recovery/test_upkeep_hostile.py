@@ -4,6 +4,7 @@ import gc
 import socket
 import urllib.error
 import urllib.request
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from supervisor.observe.http import start_http
 from supervisor.observe.metrics import Metrics
 from supervisor.recovery.redis_check import RedisUnfit, check_redis
 from tests.redis_server import redis_server, running_redis
-from tests.supervisor.builders import dead_instance, open_core, reply_to_next, sending
+from tests.supervisor.builders import WAIT_SECONDS, dead_instance, open_core, reply_to_next, sending
 from tests.supervisor.doubles import FakeRest
 from tests.supervisor.peers.test_owners import found
 from tests.supervisor.peers.test_owners import scene as owners_scene
@@ -26,6 +27,7 @@ from tests.supervisor.person import relation_of
 from tests.supervisor.recovery.test_reclaimer import next_job, quick, reclaimer, taken_and_left
 from tests.supervisor.recovery.test_reclaimer import scene as job_scene
 from tests.supervisor.recovery.test_redis_check import TRUST, redis_with_user
+from tests.waiting import until
 
 
 async def test_a_signed_prekey_is_kept_for_30_days_after_it_was_replaced(
@@ -65,8 +67,7 @@ async def test_a_reading_of_relations_does_not_undo_a_revocation_that_came_meanw
         async with trio.open_nursery() as nursery:
             nursery.start_soon(core.owners.refresh)
             await trio.testing.wait_all_tasks_blocked()
-            nursery.start_soon(core.owners.note, relation_of(ada), "revoked")  # the frame, after the answer was made
-            await trio.sleep(0.1)
+            await core.owners.note(relation_of(ada), "revoked")  # the frame, after the answer was made
             answer.set()
         assert not (await found(core.owners)).is_active
 
@@ -80,48 +81,41 @@ async def test_a_status_that_is_not_known_lets_nobody_in(tmp_path: Path, status:
         assert not (await found(core.owners)).is_active
 
 
-async def test_a_job_record_that_cannot_be_read_costs_itself_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_job_record_that_cannot_be_read_costs_itself_only(tmp_path: Path) -> None:
     """BadRecord out of the reclaimer ends the process, and each one after it."""
-    with quick(monkeypatch, lease_seconds=60), redis_server(tmp_path) as url:
+    with redis_server(tmp_path) as url:
         async with job_scene(url) as core, trio.open_nursery() as nursery:
             name = dead_instance().worker_name(1)
             await core.client.command("XADD", core.keys.jobs, "*", "r", b"of a newer program", "a", 1, "d", 1)
             await taken_and_left(core, name)
             await taken_and_left(core, name)
-            nursery.start_soon(reclaimer(core).run)
+            nursery.start_soon(reclaimer(core, quick()).run)
             assert (await next_job(core)).deliveries == 2
             nursery.cancel_scope.cancel()
 
 
-async def test_a_reply_record_that_cannot_be_read_costs_itself_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with quick(monkeypatch, lease_seconds=60), redis_server(tmp_path) as url:
+async def test_a_reply_record_that_cannot_be_read_costs_itself_only(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
         async with job_scene(url) as core, trio.open_nursery() as nursery:
             dead = dead_instance().name
             await core.client.command("XADD", core.keys.replies, "*", "r", b"of a newer program")
             await reply_to_next(core, "an answer")
             command = ("XREADGROUP", "GROUP", "supervisors", dead, "COUNT", 2, "STREAMS", core.keys.replies, ">")
             assert await core.client.command(*command)
-            nursery.start_soon(reclaimer(core).run)
-            await trio.sleep(0.3)
-            assert core.count("lease_reclaimed_total", kind="reply") >= 1
+            nursery.start_soon(reclaimer(core, quick()).run)
+            await until(lambda: core.count("lease_reclaimed_total", kind="reply") >= 1, WAIT_SECONDS)
             nursery.cancel_scope.cancel()
 
 
-async def test_a_group_that_is_lost_on_a_living_connection_is_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_group_that_is_lost_on_a_living_connection_is_made_again(tmp_path: Path) -> None:
     """FLUSHALL, or an eviction: NOGROUP, which is RedisRefused, ends the process."""
-    with quick(monkeypatch, lease_seconds=60), redis_server(tmp_path) as url:
+    with redis_server(tmp_path) as url:
         async with job_scene(url) as core, trio.open_nursery() as nursery:
-            nursery.start_soon(reclaimer(core).run)
-            await trio.sleep(0.1)
+            lost = reclaimer(core, quick())
+            nursery.start_soon(lost.run)
+            await until(lambda: lost.turns > 0, WAIT_SECONDS)
             await core.client.command("DEL", core.keys.jobs)
-            await trio.sleep(0.2)
-            assert await core.client.command("EXISTS", core.keys.jobs) == 1
+            await until(partial(core.client.command, "EXISTS", core.keys.jobs), WAIT_SECONDS)
             nursery.cancel_scope.cancel()
 
 
