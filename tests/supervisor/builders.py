@@ -30,6 +30,7 @@ from supervisor.relay.poll_wish import PollWish
 from supervisor.run.core import CoreSettings, MessageCore
 from tests.supervisor.doubles import FakeConnection, FakeRest
 from tests.supervisor.person import AGENT
+from tests.waiting import said_of, waiting_for
 
 KEYS = StoreKeys.derive(bytes(range(32)))
 IDENTITY = IdentityKeys.generate(os.urandom)
@@ -61,7 +62,7 @@ class Core(MessageCore):
 
     async def until_idle(self) -> None:
         """Until nothing is on its way in."""
-        with trio.fail_after(WAIT_SECONDS):
+        with waiting_for("nothing to be on its way in", WAIT_SECONDS):
             while self.inbound.under_way:
                 await trio.sleep(0.001)
 
@@ -78,7 +79,7 @@ class Core(MessageCore):
 
     async def polled(self, frame: MessageNew | ArtifactResponse) -> Intake | None:
         """A polled frame, until it has its outcome."""
-        with trio.fail_after(WAIT_SECONDS):
+        with waiting_for("the polled frame to have its outcome", WAIT_SECONDS):
             return await self.inbound.poll(frame)
 
     async def quarantined(self, frame: MessageNew | ArtifactResponse) -> str | None:
@@ -188,7 +189,7 @@ async def worker(core: Core, name: str = "worker-1") -> AsyncIterator[JobStore]:
 async def reply_to_next(core: Core, *texts: str) -> None:
     """A worker takes the next job and answers it with these texts."""
     async with worker(core) as jobs:
-        with trio.fail_after(WAIT_SECONDS):
+        with waiting_for("a job to answer", WAIT_SECONDS):
             [job] = await jobs.take(1)
         for place, text in enumerate(texts):
             await jobs.emit(job, str(place), text_reply(text))
@@ -209,7 +210,7 @@ def dead_instance() -> Instance:
 
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float = WAIT_SECONDS) -> None:
     """Asks again and again, of a Redis that can signal nothing here and may be away, until it is so."""
-    with trio.fail_after(seconds):
+    with waiting_for(said_of(condition), seconds):
         while True:
             with contextlib.suppress(RedisUnavailable):
                 if await condition():

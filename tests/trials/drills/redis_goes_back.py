@@ -19,6 +19,7 @@ from sandbox.stage import free_port
 from tests.redis_server import RedisServer
 from tests.trials.drills.redis_of_others import Elsewhere, elsewhere
 from tests.trials.drills.scene import Order, Outcome
+from tests.waiting import waiting_for
 from tests.world import DRAIN_SECONDS, World, agent
 
 RELOADS = 5
@@ -167,7 +168,7 @@ def _children(pid: int) -> list[int]:
 
 async def _command(world: World, *arguments: str) -> str:
     """What a command of the agent's says, whether it went well or not."""
-    with trio.fail_after(COMMAND_SECONDS):
+    with waiting_for(f"`{' '.join(arguments)}` to end", COMMAND_SECONDS):
         done = await trio.run_process(
             [sys.executable, "-m", "supervisor", *arguments],
             env=world.environment,
