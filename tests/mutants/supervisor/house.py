@@ -59,7 +59,7 @@ HOUSE = (
     ),
     *of(
         module("recovery/reclaimer"), tests("supervisor/recovery/test_reclaimer"),
-        ("one_lease_of_connection", "since is not None and now - max(since, self._jumped_at) >= LEASE_SECONDS", "since is not None"),
+        ("one_lease_of_connection", "since is not None and now - max(since, self._jumped_at) >= self._times.lease_seconds", "since is not None"),
         ("a_jump_gives_time", "max(since, self._jumped_at)", "since"),
         ("strikes_only_where_they_count", "is_strike=by_itself and self._counts_strikes", "is_strike=by_itself"),
         ("a_death_that_was_ordered_is_no_strike", "is_strike=by_itself and self._counts_strikes", "is_strike=self._counts_strikes"),
