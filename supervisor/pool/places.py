@@ -39,37 +39,19 @@ class Life:
 
 @dataclass(eq=False)
 class Place:
-    """`life`: who takes its jobs, None between two. `left`: the pool has become smaller."""
+    """One place of the pool. `life`: who takes its jobs, None between two; the next one starts at `start_at`.
+
+    `ended_by`: why the last one ended, for the restart metric; empty before the first. `failure`: why the handler could not be used by the
+    last one. `left`: the pool has become smaller.
+    """
 
     number: int
     backoff: RestartBackoff
+    start_at: float = 0.0
     life: Life | None = None
+    ended_by: str = ""
     failure: StartFailed | None = None
     left: bool = False
-    woken: trio.Event = field(default_factory=trio.Event)
-
-    def wake(self) -> None:
-        """End a pause before the next start."""
-        self.woken.set()
-
-    async def pause(self, seconds: float) -> None:
-        self.woken = trio.Event()  # an earlier wake was for an earlier pause
-        with trio.move_on_after(seconds):
-            await self.woken.wait()
-
-    def leave(self) -> None:
-        self.left = True
-        self.wake()
-        if self.life is not None:
-            self.life.retire()
-
-    def take_over(self, successor: Life) -> None:
-        """From now on this one takes the jobs, and the former finishes."""
-        former, self.life = self.life, successor
-        successor.is_successor = False
-        self.wake()
-        if former is not None:
-            former.retire()
 
 
 @dataclass(frozen=True, kw_only=True)

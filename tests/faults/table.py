@@ -439,7 +439,7 @@ INSIDE: dict[str, tuple[str, ...]] = {
         "host/children.py:Children.reap_strangers_on_signal",
         "host/children.py:Children._reap_strangers",
         "supervisor/pool/pool.py:Pool._tend",
-        "supervisor/pool/pool.py:Pool._keep",
+        "supervisor/pool/pool.py:Pool._staff",
         "supervisor/keeper/supervision.py:Supervision._keep_one",
         "supervisor/keeper/supervision.py:Supervision._run_current",
         "supervisor/keeper/redis_server.py:PrivateRedis.keep",

@@ -61,7 +61,7 @@ async def test_an_exception_in_a_thread_of_the_owner_ends_nothing_and_its_text_s
         async with open_bus(url) as bus, running_pool(order_of(url)) as run:
             await ask(bus, f"thread {SECRET}")
             assert await text_answer(bus) == "started"
-            [life] = run.pool._lives
+            [life] = run.pool.roster.lives
             await until(lambda: SECRET in "\n".join(life.process.last_words.shown()))
             shown = ""
 
@@ -107,7 +107,7 @@ async def test_five_deaths_in_a_minute_are_a_crash_loop_and_the_healthy_worker_g
             assert await text_answer(bus) == "re: hello"
             assert run.pool.ready == 1  # the other place waits long
             run.pool.scale(run.pool.bounds.moved(-1))
-            assert len(run.pool._places) == 1
+            assert len(run.pool.roster.places) == 1
             assert run.pool.ready == 1  # the place that waited is the one that was given up
             with waiting_for("the drain in a crash loop", WITHIN_SECONDS):
                 await run.pool.drain()

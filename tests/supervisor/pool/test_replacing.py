@@ -10,12 +10,9 @@ from pathlib import Path
 import pytest
 import structlog
 import trio
-import trio.testing
 
 from bus.records.control import Heartbeat
 from bus.settings.reader import SettingsError
-from host.children import RestartBackoff
-from supervisor.pool.places import Place
 from supervisor.pool.process import ExitReason, Stage
 from supervisor.pool.recycling import Worn, drawn_limits, worn_out
 from supervisor.pool.reloading import Reloading, Wanted
@@ -269,12 +266,3 @@ async def test_settings_that_cannot_be_read_leave_the_old_workers_and_say_why(tm
             assert "HASHEE_WORKERS" in await failing.reload()
             assert "HASHEE_WORKERS" in failing.problem
             assert run.pids() == before
-
-
-@pytest.mark.pure
-async def test_a_wake_that_came_before_a_pause_does_not_shorten_it(autojump_clock: trio.testing.MockClock) -> None:
-    place = Place(1, RestartBackoff())
-    place.wake()
-    began = trio.current_time()
-    await place.pause(30)
-    assert trio.current_time() - began == 30

@@ -1,0 +1,221 @@
+"""Who should work in a pool, who does, and who comes next: every decision of the pool, none of its IO.
+
+Each method changes all of the state at once and returns what is to be done; supervisor/pool/pool.py does it. Nothing here waits, forks,
+signals, logs or counts, so that a test can walk it with workers that are none.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import inf
+
+from bus.records.control import StartFailed
+from host.children import RestartBackoff
+from supervisor.pool.autoscale import Autoscale, Load
+from supervisor.pool.crash_loop import CrashLoop, CrashLoopStatus, death_of
+from supervisor.pool.places import Life, Place, use_of
+from supervisor.pool.pool_settings import PoolSettings
+from supervisor.pool.process import ExitReason, WorkerExit
+from supervisor.pool.recycling import Worn, worn_out
+from supervisor.pool.worker_order import WorkerOrder
+from supervisor.settings.bounds import Bounds
+
+FORK = "fork"
+"""Why a worker is started anew after the system had no process to give: a label of the restart metric."""
+
+ORDERED = frozenset({ExitReason.DRAINED, ExitReason.KILLED})
+"""How a worker ends that was told to."""
+
+
+@dataclass(frozen=True)
+class Todo:
+    """What is to be done: start a worker in each place of `start`, let each life of `retire` finish and go, count `restarts`."""
+
+    start: tuple[Place, ...] = ()
+    retire: tuple[Life, ...] = ()
+    restarts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the end of a worker means: whether it died (else it went as it was told), whether a crash loop begins with it,
+    and whether the pool gives up, since no worker could ever start.
+    """
+
+    is_death: bool = False
+    begins_crash_loop: bool = False
+    is_hopeless: bool = False
+
+
+@dataclass(eq=False)
+class Roster:
+    """The places of one pool and the lives in and beside them. Times are those of the caller's clock, in seconds."""
+
+    settings: PoolSettings
+    uniform: Callable[[float, float], float] = random.uniform
+    places: dict[int, Place] = field(default_factory=dict)
+    lives: list[Life] = field(default_factory=list)
+    is_draining: bool = False
+
+    def __post_init__(self) -> None:
+        self.order: WorkerOrder = self.settings.order
+        self.bounds: Bounds = self.settings.bounds
+        self.target = self.bounds.least
+        self._autoscale = Autoscale(self.settings.autoscale)
+        self._crash_loop = CrashLoop(self.settings.crash_loop)
+        self._was_ready = False
+
+    @property
+    def ready(self) -> list[Life]:
+        """Who takes jobs."""
+        return [life for life in self.lives if life.is_ready]
+
+    @property
+    def hopeless(self) -> StartFailed | None:
+        """Returns why the worker of some place could not be started at last, None where each could."""
+        return next((place.failure for place in self.places.values() if place.failure), None)
+
+    def crash_loop(self, now: float) -> CrashLoopStatus | None:
+        """None while there is none."""
+        return self._crash_loop.status(now)
+
+    # Size
+
+    def assign(self, now: float) -> Todo:
+        """Makes as many places as are wanted. Returns who is to start now and who is to go."""
+        if self.is_draining:
+            return Todo()
+        while len(self.places) < self.target:
+            number = self._free_number()
+            self.places[number] = Place(number, self._new_backoff(), start_at=now)
+        leaving = sorted(self.places.values(), key=use_of)[: len(self.places) - self.target]
+        for place in leaving:
+            del self.places[place.number]
+            place.left = True
+        start = tuple(place for place in self.places.values() if place.life is None and place.start_at <= now)
+        return Todo(
+            start=start,
+            retire=tuple(place.life for place in leaving if place.life is not None),
+            restarts=tuple(place.ended_by for place in start if place.ended_by),
+        )
+
+    def due_at(self) -> float:
+        """Returns when the next pause of a place is over, inf without one: until then `assign` gives nothing new by itself."""
+        return min((place.start_at for place in self.places.values() if place.life is None), default=inf)
+
+    def resize(self, target: int) -> None:
+        """So many places from the next `assign` on; what autoscaling remembered is forgotten."""
+        self.target = target
+        self._autoscale = Autoscale(self.settings.autoscale)
+
+    def scale(self, bounds: Bounds) -> None:
+        """Other bounds; the number changes only as far as they demand it."""
+        self.bounds = bounds
+        self.resize(bounds.clamp(self.target))
+
+    def follow(self, now: float, waiting: int) -> None:
+        """The number that the load asks for, within the bounds. `waiting`: jobs that no worker has taken."""
+        ready = self.ready
+        load = Load(
+            waiting=waiting,
+            busy=sum(len(life.process.heartbeat.running) for life in ready if life.process.heartbeat),
+            slots=sum(life.order.concurrency for life in ready),
+            starting=len(self.places) - len(ready),
+        )
+        self._autoscale, wanted = self._autoscale.step(now, self.bounds, self.target, load, self.order.concurrency)
+        if wanted != self.target:
+            self.resize(wanted)
+
+    def drain(self) -> Todo:
+        """Nobody is started any more. Returns all who are to go."""
+        self.is_draining = True
+        return Todo(retire=tuple(self.lives))
+
+    # Lives
+
+    def began(self, life: Life) -> None:
+        """A process runs: in its place, or as the successor of whoever works there."""
+        self.lives.append(life)
+        place = self.places.get(life.number)
+        if not life.is_successor and place is not None:
+            place.life = life
+
+    def not_forked(self, place: Place, now: float) -> None:
+        """The system had no process to give: tried again after a pause."""
+        self._pause(place, now, ready_seconds=0.0, ended_by=FORK)
+
+    def became_ready(self, life: Life) -> None:
+        """It takes jobs: the handler can be used."""
+        self._was_ready = True
+        place = self.places.get(life.number)
+        if place is not None and place.life is life:
+            place.failure = None
+
+    def died(self, life: Life, exited: WorkerExit, now: float) -> Verdict:
+        """A worker has ended by itself or by our hand; it is still in the list until `buried`. Returns what that means."""
+        if exited.reason in ORDERED:
+            return Verdict()
+        is_death = exited.failure is None
+        if life.is_successor or self.is_draining:
+            return Verdict(is_death)
+        begins = self._crash_loop.note(now, death_of(exited))
+        place = self.places.get(life.number)
+        if exited.failure is not None and place is not None:
+            place.failure = exited.failure
+        is_hopeless = (
+            exited.failure is not None
+            and not (self._was_ready or self.settings.waits_for_code)
+            and bool(self.places)
+            and all(place.failure is not None for place in self.places.values())
+        )
+        return Verdict(is_death, begins, is_hopeless)
+
+    def buried(self, life: Life, now: float) -> None:
+        """The process is gone: its place, if it had one, is free after a pause."""
+        self.lives.remove(life)
+        place = self.places.get(life.number)
+        if place is None or place.life is not life:
+            return  # the pool has become smaller, or its successor works there
+        place.life = None
+        if life.exit is not None:
+            self._pause(place, now, ready_seconds=life.exit.ready_seconds, ended_by=life.exit.reason.value)
+
+    def _pause(self, place: Place, now: float, *, ready_seconds: float, ended_by: str) -> None:
+        seconds = place.backoff.after_death(ready_seconds)
+        if self.crash_loop(now) is not None:
+            seconds = max(seconds, self.settings.backoff_last_seconds * self.uniform(0.5, 1.0))  # spreads load
+        place.start_at, place.ended_by = now + seconds, ended_by
+
+    # Replacing
+
+    def worn(self, place: Place, now: float) -> Worn | None:
+        """Returns why the worker of this place is to be replaced, None if it is not, or rests after a successor did not come up."""
+        life = place.life
+        if life is None or not life.is_ready or life.process.heartbeat is None or now < life.rest_until:
+            return None
+        return worn_out(life.limits, life.process.heartbeat, now - life.process.began_at)
+
+    def rest(self, life: Life, now: float) -> None:
+        """Its successor did not come up: for a while it is not worn."""
+        life.rest_until = now + self.settings.backoff_last_seconds
+
+    def succeed(self, place: Place, successor: Life, reason: str) -> Todo:
+        """A successor takes jobs: the place is its own and the former finishes; where nobody is wanted any more it goes itself."""
+        if place.left or self.is_draining:
+            return Todo(retire=(successor,))
+        former, place.life = place.life, successor
+        successor.is_successor = False
+        return Todo(retire=() if former is None else (former,), restarts=(reason,))
+
+    def reloaded(self, order: WorkerOrder) -> None:
+        """All who work have the new code: earlier deaths say nothing about it."""
+        self.order = order
+        self._crash_loop.forget()
+
+    def _free_number(self) -> int:
+        taken = self.places.keys() | {life.number for life in self.lives}
+        return next(number for number in range(1, len(taken) + 2) if number not in taken)
+
+    def _new_backoff(self) -> RestartBackoff:
+        settings = self.settings
+        return RestartBackoff(settings.backoff_first_seconds, settings.backoff_last_seconds, settings.healthy_seconds)
