@@ -18,8 +18,8 @@ from host.code_place import Code, CodeGone, CodePlace
 from supervisor.control.control_socket import Answer, Request
 from supervisor.control.keeper_link import DRAIN, READY, RELOADING, RETIRE, ReportedState
 from supervisor.keeper.notify import WATCHER_VARIABLES, Notifier
-from supervisor.keeper.questions import ENDED
 from supervisor.keeper.supervisor_process import (
+    ENDED,
     SpawnContext,
     SupervisorArguments,
     SupervisorCommand,

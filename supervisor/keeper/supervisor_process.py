@@ -4,9 +4,10 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
+import msgspec
 import trio
 from structlog import get_logger
 
@@ -15,11 +16,22 @@ from host.children import Child, Children
 from host.code_place import CodePlace
 from host.lines import LineReader
 from supervisor.control.control_socket import Answer, Request
-from supervisor.control.keeper_link import CONNECTED, PULSE, READY, STANDBY, ReportedState, from_supervisor
-from supervisor.keeper.questions import Questions
+from supervisor.control.keeper_link import (
+    CONNECTED,
+    PULSE,
+    READY,
+    STANDBY,
+    Answered,
+    ReportedState,
+    from_supervisor,
+    question_line,
+)
 
 STACKS_SECONDS = 1.0
 """For a hung supervisor's faulthandler to write where each thread stands."""
+
+
+ENDED = Answer(ok=False, error="the supervisor has ended; the keeper starts it again")
 
 
 @dataclass(frozen=True)
@@ -47,6 +59,51 @@ class SpawnContext:
     redis_url: str | None
     children: Children
     silence_seconds: float
+
+
+class Questions:
+    """What one supervisor was asked and has not answered yet. `say` sends it a line.
+
+    Each question gets one answer, also when the supervisor ends.
+    """
+
+    def __init__(self, say: Callable[[str], Awaitable[None]]) -> None:
+        self._say = say
+        self._waiting: dict[int, trio.MemorySendChannel[Answer]] = {}
+        self._asked = 0
+        self._ended = False
+
+    async def ask(self, request: Request) -> Answer:
+        """Asks and returns the answer, or `ENDED`. How long to wait is the caller's business."""
+        if self._ended:
+            return ENDED
+        self._asked += 1
+        number = self._asked
+        send, receive = trio.open_memory_channel[Answer](1)
+        self._waiting[number] = send
+        try:
+            await self._say(question_line(number, request))
+            return await receive.receive()
+        finally:
+            self._waiting.pop(number, None)
+
+    def heard(self, answered: Answered) -> None:
+        """Gives an answer to whoever asked; one to nobody is passed over, since the asker has left."""
+        waiting = self._waiting.pop(answered.number, None)
+        if waiting is None:
+            return
+        try:
+            answer = msgspec.json.decode(answered.answer, type=Answer)
+        except msgspec.DecodeError:
+            answer = Answer(ok=False, error="the supervisor's answer cannot be read")
+        waiting.send_nowait(answer)
+
+    def end(self) -> None:
+        """Answers every open question, and each that comes, with `ENDED`: the supervisor is gone."""
+        self._ended = True
+        for waiting in self._waiting.values():
+            waiting.send_nowait(ENDED)
+        self._waiting.clear()
 
 
 class SupervisorProcess:

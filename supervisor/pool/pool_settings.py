@@ -1,4 +1,7 @@
-"""What a pool is told, and whom it tells: its settings, its one way to give up, and who hears of what happens in it."""
+"""What a pool is told, and whom it tells: its settings, its one way to give up, and what its events become.
+
+They become metrics, and the word to the bus that a dead worker's jobs may go on.
+"""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -7,6 +10,7 @@ from typing import Protocol
 import trio
 
 from bus.records.control import Observation, StartFailed
+from supervisor.observe.metrics import Metrics
 from supervisor.pool.autoscale import AutoscaleTimes
 from supervisor.pool.crash_loop import CrashLoopLimits
 from supervisor.pool.process import WorkerExit
@@ -15,6 +19,10 @@ from supervisor.settings.bounds import Bounds
 from supervisor.settings.recycle_limits import RecycleLimits
 
 RELOAD = "reload"
+"""Why a worker is replaced by new code: a label of the restart metric."""
+
+OnDeath = Callable[[WorkerExit], Awaitable[None]]
+"""Told of every end of a worker. It waits for Redis by itself and never raises."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +58,33 @@ class PoolEvents(Protocol):
     """Who hears of what happens in a pool. Nothing here may raise."""
 
     async def worker_ended(self, exited: WorkerExit) -> None:
-        """A worker is gone; what it held may go on. Waits for Redis by itself."""
+        """Called when a worker is gone: what it held may go on. Waits for Redis by itself."""
 
     def worker_restarts(self, reason: str) -> None:
-        """A worker is started in place of one that ended for this: an ExitReason, a Worn, or RELOAD."""
+        """Called when a worker is started in place of one that ended for this: an ExitReason, a Worn, RELOAD or FORK."""
 
     def observed(self, observation: Observation) -> None:
-        """A worker measured something."""
+        """Called with what a worker has measured."""
+
+
+class WorkerEvents:
+    """The PoolEvents of a supervisor: counts them, and tells `on_death` of every end."""
+
+    def __init__(self, metrics: Metrics, on_death: OnDeath) -> None:
+        self._metrics = metrics
+        self._on_death = on_death
+
+    async def worker_ended(self, exited: WorkerExit) -> None:
+        self._metrics.worker_ends.labels(exited.reason.value).inc()
+        if exited.abnormal:
+            self._metrics.worker_deaths.inc()
+        await self._on_death(exited)
+
+    def worker_restarts(self, reason: str) -> None:
+        self._metrics.worker_restarts.labels(reason).inc()
+
+    def observed(self, observation: Observation) -> None:
+        self._metrics.observe(observation.metric, observation.labels, observation.value)
 
 
 Waiting = Callable[[], Awaitable[int]]
@@ -64,5 +92,6 @@ Waiting = Callable[[], Awaitable[int]]
 
 
 async def nothing_waits() -> int:
+    """Returns 0: the answer of a pool of a fixed size, which is never asked."""
     await trio.lowlevel.checkpoint()
     return 0

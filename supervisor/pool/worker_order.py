@@ -2,6 +2,10 @@
 
 A worker gets by inherited descriptors what nobody else may read: the pipe of its control messages, the bus key. Its descriptor 2
 is a pipe to us, since what an interpreter writes there in its last moment may carry content; its log goes to our own stderr.
+
+Its environment is everything of the owner's, and nothing of ours but what it needs. The owner's variables must reach the handler (their
+services' keys), so this is a rule by name: HASHEE_* is ours and withheld unless listed here, and so is what systemd gives the main
+process alone.
 """
 
 import os
@@ -14,13 +18,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bus.records.sealing import BusKey
+from bus.telemetry.settings import headers_to_hand_on
 from host.code_place import CodePlace, ProgramPath
 from host.current_directory import current_directory
 from host.process_end import ProcessEnd
 from host.strays import COOKIE
-from supervisor.pool.environment import worker_environment
 
 STDERR = 2
+
+OURS_FOR_WORKERS = frozenset(
+    {
+        *("HASHEE_AGENT_ID", "HASHEE_LOG_LEVEL", "HASHEE_LOG_FORMAT"),
+        *("HASHEE_JOB_SECONDS", "HASHEE_RETRY_SECONDS", "HASHEE_RETRY_TIMEOUTS"),
+    }
+)
+"""What a worker reads (bus/settings/shared.py); every other HASHEE_* stays here, its _FILE form too."""
+
+OURS_FOR_HANDLERS = "HASHEE_LLM_"
+"""With this the handler that comes with the agent is set up (workers/builtin.py)."""
+
+OURS = "HASHEE_"
+
+OF_THE_MAIN_PROCESS = frozenset(
+    {
+        *("CREDENTIALS_DIRECTORY", "LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID"),
+        *("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"),
+    }
+)
+"""What systemd gives to the process that it started, and to nobody below it: its credentials, sockets and watchdog (systemd.exec(5))."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +66,7 @@ class WorkerTimes:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerOrder:
-    """What every worker of a pool is started with. `environ` is the supervisor's; it is scrubbed for the worker.
+    """What every worker of a pool is started with. `environ` is the supervisor's; a worker gets what `worker_environment` leaves of it.
 
     `report_files`: it says from which files of the owner its handler was loaded. `way`: how `python` and `directory` are found when they
     are gone.
@@ -60,7 +85,7 @@ class WorkerOrder:
     report_files: bool = False
 
     def place(self) -> CodePlace:
-        """From where a worker is started. Raises CodeGone."""
+        """Returns from where a worker is started. Raises CodeGone."""
         place = CodePlace(Path(self.python), self.directory)
         return place if self.way is None or place.is_there else self.way.look()
 
@@ -76,7 +101,10 @@ class Spawned:
 
 
 def spawn(order: WorkerOrder, consumer: str, number: int) -> Spawned:
-    """Fork and execute; from the main thread: the child's death signal is tied to the thread that forked. Raises OSError."""
+    """Forks and executes a worker; returns it with our ends of its pipes. Raises OSError.
+
+    From the main thread only: the child's death signal is tied to the thread that forked.
+    """
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("a worker is forked from the main thread, or it dies with the thread that did")
     place = order.place()
@@ -129,6 +157,18 @@ def _command(
 
 
 def module_files(order: WorkerOrder) -> tuple[str, ...]:
-    """Where the handler's module should be, whether or not it is."""
+    """Returns where the handler's module should be, whether or not it is there."""
     base = (order.directory or current_directory()) / order.handler.partition(":")[0].replace(".", "/")
     return str(base.with_suffix(".py")), str(base / "__init__.py")
+
+
+def worker_environment(environ: Mapping[str, str], *, agent_id: str, redis_url: str) -> dict[str, str]:
+    """Returns what is left of `environ` for a worker of this agent."""
+    kept = {name: value for name, value in environ.items() if _may_go(name)} | headers_to_hand_on(environ)
+    return kept | {"HASHEE_AGENT_ID": agent_id, "HASHEE_REDIS_URL": redis_url}
+
+
+def _may_go(name: str) -> bool:
+    if name in OF_THE_MAIN_PROCESS:
+        return False
+    return not name.startswith(OURS) or name in OURS_FOR_WORKERS or name.startswith(OURS_FOR_HANDLERS)

@@ -12,10 +12,9 @@ from host.code_place import CodePlace, way_of_this_process
 from host.instance import Instance
 from supervisor.observe.metrics import Metrics
 from supervisor.pool.pool import Pool
-from supervisor.pool.pool_settings import PoolSettings
+from supervisor.pool.pool_settings import OnDeath, PoolSettings, WorkerEvents
 from supervisor.pool.process import Stage
 from supervisor.pool.reloading import Reloading, Wanted
-from supervisor.pool.worker_events import OnDeath, WorkerEvents
 from supervisor.pool.worker_order import WorkerOrder, WorkerTimes
 from supervisor.settings.env_files import environ_anew
 from supervisor.settings.supervisor import SupervisorSettings

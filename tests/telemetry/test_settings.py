@@ -19,7 +19,7 @@ from bus.telemetry.settings import (
 from supervisor.cli.worker import worker_environment as alone_environment
 from supervisor.observe.metrics import Metrics
 from supervisor.observe.tracing import MessageTraces, open_traces
-from supervisor.pool.environment import worker_environment
+from supervisor.pool.worker_order import worker_environment
 from supervisor.settings.supervisor import SupervisorSettings
 from supervisor.settings.worker import LoneWorkerSettings
 from tests.bus.settings.test_shared_settings import GOOD

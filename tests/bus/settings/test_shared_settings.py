@@ -12,7 +12,7 @@ import pytest
 
 from bus.settings import shared as shared_settings
 from bus.settings.reader import Setting, SettingsError, SettingsReader
-from supervisor.pool.environment import OURS_FOR_WORKERS
+from supervisor.pool.worker_order import OURS_FOR_WORKERS
 from supervisor.settings.supervisor import SupervisorSettings
 from supervisor.settings.table import ALL_SETTINGS
 from supervisor.settings.worker import LoneWorkerSettings as AloneSettings

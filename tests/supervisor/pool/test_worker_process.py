@@ -13,8 +13,8 @@ import trio
 
 from bus.records.control import Drained, Heartbeat, Ready, StartFailed
 from bus.steps.seal import StoreSeal
-from supervisor.pool.environment import worker_environment
 from supervisor.pool.process import ExitReason, Stage
+from supervisor.pool.worker_order import worker_environment
 from tests.bus.builders import AGENT, BUS_KEY, open_bus, open_worker
 from tests.redis_server import redis_server, running_redis
 from tests.supervisor.pool.builders import WITHIN_SECONDS, ask, is_gone, order_of, running_worker, text_answer, until
