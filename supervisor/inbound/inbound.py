@@ -7,7 +7,7 @@ reader only puts a frame into its lane.
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import msgspec
@@ -34,6 +34,7 @@ from supervisor.peers.retry_triggers import MENDABLE_REASONS, RetryTriggers
 from supervisor.peers.sessions import Sessions
 from supervisor.relay.own_words import OwnWords
 from supervisor.relay.payloads import LAST_HOP, sender_type_of
+from supervisor.relay.pending_acks import PendingAcks
 from supervisor.relay.poll_wish import PollWish
 from supervisor.relay.rest import RestFailed
 
@@ -84,10 +85,6 @@ class MessageInWork:
         return WAITING_BYTES + int(self.frame_bytes * READING_COST)
 
 
-async def _at_once(_conversation_id: str) -> None:
-    """Returns at once: stands for `acks_settled` in tests that hear no acknowledgements."""
-
-
 class Inbound:
     """Takes messages in for one agent."""
 
@@ -102,14 +99,14 @@ class Inbound:
         metrics: Metrics,
         polls: PollWish,
         triggers: RetryTriggers,
-        acks_settled: Callable[[str], Awaitable[None]] = _at_once,
+        pending_acks: PendingAcks,
         budgets: IntakeBudgets | None = None,
     ) -> None:
-        """`triggers` is told the owner with whom a session has begun, and which. `acks_settled` returns when the acknowledgements heard for a
-        conversation have taken their place in its sequence.
+        """`triggers` is told the owner with whom a session has begun, and which. `pending_acks`: what a pushed message waits for, so that our
+        own messages have taken their place in the conversation's sequence.
         """
         self.traces = MessageTraces()
-        self._acks_settled = acks_settled
+        self._pending_acks = pending_acks
         self._store = store
         self._reader = reader
         self._sessions = sessions
@@ -220,7 +217,7 @@ class Inbound:
         current_span.set(span)  # of this lane, until its next message
         try:
             if waiting.incoming.source is Source.PUSH:
-                await self._acks_settled(frame.conversation_id)
+                await self._pending_acks.wait_noted(frame.conversation_id)
             waiting.outcome = await self._take(waiting)
         except RedisFailed:
             self._metrics.frames_dropped.labels("redis_away").inc()

@@ -21,6 +21,7 @@ from supervisor.outbound.sender import Sender
 from supervisor.outbound.streams import Streams
 from supervisor.relay.connection import Connection, NotConnected
 from supervisor.relay.frames import MessageAck, MessageError, StreamAbort
+from supervisor.relay.pending_acks import PendingAcks
 from supervisor.relay.rest import bounded_seconds
 
 SCAN_SECONDS = 1.0
@@ -38,9 +39,6 @@ REDIS_RETRY_SECONDS = 0.2
 MOST_AT_ONCE = 64
 """Answers being noted at once; those of one conversation come one at a time anyhow, since it has one message unconfirmed."""
 
-SETTLE_SECONDS = 2.0
-"""A pushed message waits at most so long for our acknowledgement before it: then it is out of sequence, and comes with a poll."""
-
 MOST_CODE_CHARS = 64
 """What is kept of a refusal's code: it goes into a dead letter and into the log."""
 
@@ -48,7 +46,7 @@ log = structlog.get_logger()
 
 
 class Delivery:
-    """Acknowledgements, refusals and resends of one supervisor."""
+    """Notes acknowledgements and refusals for one supervisor, and sends again what has neither."""
 
     def __init__(
         self,
@@ -56,6 +54,7 @@ class Delivery:
         connection: Connection,
         instance: Instance,
         *,
+        pending: PendingAcks,
         sender: Sender,
         streams: Streams,
         metrics: Metrics,
@@ -63,22 +62,23 @@ class Delivery:
         self._outbox = outbox
         self._connection = connection
         self._instance = instance
+        self._pending = pending
         self._sender = sender
         self._streams = streams
         self._metrics = metrics
         self.traces = MessageTraces()
         self._early: list[MessageAck | MessageError] = []
         self._settling: trio.Nursery | None = None
-        self._waiting = 0
+        self.waiting = 0
+        """Answers that are heard and not noted yet."""
         self._slots = trio.Semaphore(MOST_AT_ONCE)
-        self._unsettled: dict[str, trio.Event] = {}
 
     def heard(self, answer: MessageAck | MessageError) -> None:
         """Called with each answer of the relay to a message. One too many is passed over: the resend brings it again."""
-        if self._waiting >= QUEUE_LENGTH:
+        if self.waiting >= QUEUE_LENGTH:
             self._metrics.frames_dropped.labels("ack_overflow").inc()
             return
-        self._waiting += 1
+        self.waiting += 1
         if isinstance(answer, MessageError):  # its words are for nobody here, and may be long
             answer = msgspec.structs.replace(answer, code=answer.code[:MOST_CODE_CHARS], message="")
         if self._settling is None:
@@ -87,17 +87,7 @@ class Delivery:
             self._settling.start_soon(self._settle, answer)
         conversation = self._outbox.own_conversation_of(answer.client_message_id)
         if conversation is not None:
-            self._unsettled.setdefault(conversation, trio.Event())
-
-    async def settled(self, conversation_id: str) -> None:
-        """Waits until the relay's answer to our last message in the conversation is noted in Redis, at most SETTLE_SECONDS.
-
-        Only then is the next message of a person who answers at once in sequence (DESIGN rule 1).
-        """
-        unsettled = self._unsettled.get(conversation_id)
-        if unsettled is not None:
-            with trio.move_on_after(SETTLE_SECONDS):
-                await unsettled.wait()
+            self._pending.heard(conversation)
 
     async def run(self) -> None:
         """Notes answers and sends again what has none, until cancelled."""
@@ -123,9 +113,9 @@ class Delivery:
                 await trio.sleep(REDIS_RETRY_SECONDS)
         finally:
             self._slots.release()
-            self._waiting -= 1
-            if conversation is not None and conversation in self._unsettled:
-                self._unsettled.pop(conversation).set()
+            self.waiting -= 1
+            if conversation is not None:
+                self._pending.noted(conversation)
 
     async def _take_note(self, answer: MessageAck | MessageError, sent_ms: int | None) -> bool:
         """Notes an answer in Redis. False while Redis is away: the answer is kept, or its conversation would wait for the resend."""
@@ -173,9 +163,9 @@ class Delivery:
         while True:
             connected = await self._connection.wait_connected()
             try:
-                await self._end_orphaned_streams()
+                await self.end_orphaned_streams()
                 if connected != number:
-                    await self._resend_orphans()
+                    await self.resend_orphans()
                     number = connected
                 for conversation in await self._outbox.due():
                     await self._resend_one(conversation, None)
@@ -186,7 +176,7 @@ class Delivery:
             await trio.sleep(SCAN_SECONDS)
 
     async def _leave_in_doubt(self) -> None:
-        """Whenever the connection is doubted, offers what went out over it to other supervisors; the relay knows a repeat by its id."""
+        """Offers, whenever the connection is doubted, what went out over it to other supervisors. The relay knows a repeat by its id."""
         while True:
             await self._connection.wait_doubted()
             try:
@@ -197,14 +187,14 @@ class Delivery:
                 continue
             await self._connection.wait_connected()
 
-    async def _resend_orphans(self) -> None:
+    async def resend_orphans(self) -> None:
         """Sends again at once what this process sent over an earlier connection, or a process that is gone."""
         for conversation in await self._outbox.all():
             holder = await self._outbox.holder_of(conversation)
             if holder is not None and (holder == self._outbox.consumer or self._instance.knows_dead(holder)):
                 await self._resend_one(conversation, holder)
 
-    async def _end_orphaned_streams(self) -> None:
+    async def end_orphaned_streams(self) -> None:
         """Ends each stream whose connection or supervisor is gone, and tells the relay; its text comes as a plain message (rule 15)."""
         for conversation, stream in (await self._outbox.open_streams()).items():
             stream_id, _, holder = stream.partition(" ")

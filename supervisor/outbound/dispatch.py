@@ -29,14 +29,14 @@ class SessionMessages:
         self._words = words
 
     async def offer_before(self, head: Head) -> None:
-        """Put an offer of new sessions into the out-box before this reply, which is taken again when the offer is acknowledged."""
+        """Puts an offer of new sessions into the out-box before this reply, which is taken again when the offer is acknowledged."""
         record = head.record
         offer = self._words.renewed(record.job_id, record.conversation_id, record.message_ms)
         if await self._outbox.post_before(record.conversation_id, head.entry_id, offer):
             log.info("session: offered anew, since something went back", conversation_id=record.conversation_id)
 
     async def ask_for_an_answer(self, head: Head, sealed: SealedFor) -> None:
-        """Ask a device for an answer if it has not given one for long (PROTOCOL §5.4), so that its chain is renewed."""
+        """Asks a device for an answer if it has not given one for long (PROTOCOL §5.4), so that its chain is renewed."""
         count = unanswered(sealed)
         if not count:
             return

@@ -33,7 +33,7 @@ class Sender:
         return self._connection.number
 
     async def send(self, frame: Frame) -> bool:
-        """Send a frame. False without a connection: the next one sends what stands in the outbox."""
+        """Sends a frame. False without a connection: the next one sends what stands in the outbox."""
         if isinstance(frame, MessageSend | StreamDone):
             self._note(frame.client_message_id)
         try:
@@ -43,7 +43,7 @@ class Sender:
         return True
 
     async def resend(self, record: OutboxRecord) -> None:
-        """Send a committed record again. Raises NotConnected."""
+        """Sends a committed record again. Raises NotConnected."""
         self._note(record.client_message_id)
         await self._connection.send(resend_frame(record))
 

@@ -59,19 +59,19 @@ class Taking:
         return self._taking.cancel_called
 
     async def run(self, attempt: Attempt) -> None:
-        """Take replies and make attempts at each until cancelled, or until told to stop and done with what was taken."""
+        """Takes replies and makes attempts at each, until cancelled, or until told to stop and done with what was taken."""
         self._leases.on_lost = self.lease_lost
         async with trio.open_nursery() as nursery:
             with self._taking:
                 await self._take(nursery, attempt)
 
     async def stop(self) -> None:
-        """Take no more: what was read and not begun is offered to other supervisors again."""
+        """Takes no more: what was read and not begun is offered to other supervisors again."""
         self._taking.cancel()
         await self.give_back(await self._reader.close())
 
     async def give_back(self, entries: list[StreamEntry]) -> None:
-        """Offer entries again that were read and that nobody has begun to send."""
+        """Offers entries again that were read and that nobody has begun to send."""
         for entry in entries:
             try:
                 conversation = decode_reply_record(entry.fields["r"]).conversation_id
@@ -80,15 +80,15 @@ class Taking:
                 log.warning("reply: not given back", entry=entry.id, reason=str(error))  # its lease runs out
 
     def commit_begins(self, entry_id: str) -> None:
-        """From now on the commit's answer says whose the reply is; the loss of its lease no longer does."""
+        """Called before each commit: from now on its answer says whose the reply is, and no longer the loss of the lease."""
         self._commit_begun.add(entry_id)
 
     def committed(self, entry_id: str) -> None:
-        """The reply is settled: its lease need not be renewed while it is sent."""
+        """Called after the commit: the reply is settled, and its lease need not be renewed while it is sent."""
         self._leases.release(entry_id)
 
     def lease_lost(self, entry_id: str) -> None:
-        """End the attempt: another supervisor has the reply, and whatever we did would change nothing.
+        """Ends the attempt: another supervisor has the reply, and whatever we did would change nothing.
 
         Not once its commit has begun: it may be that commit that has just settled the entry. And a send that is cancelled half-way
         costs the connection.
@@ -115,7 +115,7 @@ class Taking:
                     nursery.start_soon(self._see_through, entry, attempt)
 
     async def _see_through(self, entry: StreamEntry, attempt: Attempt) -> None:
-        """Make attempts until nothing is left to do. Between two of them the reply holds its lease and no slot."""
+        """Makes attempts until nothing is left to do. Between two of them the reply holds its lease and no slot."""
         self._leases.hold(entry.id)
         try:
             with self._under_way[entry.id]:

@@ -278,7 +278,7 @@ class Owners:
     def _entries(
         self, known: Owner | None, relation: Relation, change: Change, member: Member | None
     ) -> Iterator[LedgerEntry]:
-        """What a relation changes: the status or the scopes first, then the keys. Who is known from a group has a pin already.
+        """Yields what a relation changes: the status or the scopes first, then the keys. Who is known from a group has a pin already.
 
         A new row comes with its pin at once, so that no message falls between the two.
         """

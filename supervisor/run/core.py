@@ -75,6 +75,7 @@ from supervisor.relay.frames import (
     RelationSuspended,
 )
 from supervisor.relay.own_words import OwnWords
+from supervisor.relay.pending_acks import PendingAcks
 from supervisor.relay.poll_wish import PollWish
 from supervisor.relay.relay_date import RelayDate
 from supervisor.relay.rest import Rest
@@ -148,6 +149,7 @@ class MessageCore:
         names = self.store.keys
         self.policies = PolicyStore(client, names, keys.bus)
         self.words = OwnWords(keys.bus, agent_id)
+        self.pending_acks = PendingAcks()
         self._wire_peers(settings, device, keys)
         self._wire_outbound(settings, device, keys, speaks)
         self._wire_inbound(settings, device, keys)
@@ -272,7 +274,13 @@ class MessageCore:
         sender = Sender(connection)
         self.streams = Streams(device, keys.bus, connection, self.outbox, metrics, speaks=speaks)
         self.delivery = Delivery(
-            self.outbox, connection, instance, sender=sender, streams=self.streams, metrics=metrics
+            self.outbox,
+            connection,
+            instance,
+            pending=self.pending_acks,
+            sender=sender,
+            streams=self.streams,
+            metrics=metrics,
         )
         consumer = {"stream": names.replies, "group": REPLIES_GROUP, "consumer": instance.name}
         self.reader = RedisStreamReader(client, **consumer)
@@ -328,7 +336,7 @@ class MessageCore:
             metrics=metrics,
             polls=polls,
             triggers=self.triggers,
-            acks_settled=self.delivery.settled,
+            pending_acks=self.pending_acks,
             budgets=settings.intake,
         )
         self.overflow = Overflow(self.store, self.quarantine, self.dead, metrics)

@@ -14,7 +14,7 @@ from crypto.envelope import Envelope
 from supervisor.inbound.catchup import Catchup, StoppedBy
 from supervisor.inbound.inbound import MOST_UNPOLLED
 from supervisor.inbound.incoming import Incoming
-from supervisor.inbound.reading import Reading
+from supervisor.inbound.reading import FrameReader, Reading
 from supervisor.relay.frames import MessageAck, MessageNew
 from supervisor.relay.poll_wish import PollWish
 from supervisor.relay.rest import Page, RestFailed
@@ -34,17 +34,19 @@ def recent(frame: MessageNew, *, hours_ago: float = 0) -> MessageNew:
     return msgspec.structs.replace(frame, created_at=created.isoformat())
 
 
-def fail_reading_once(core: Core, monkeypatch: pytest.MonkeyPatch, *, of: str) -> None:
+def fail_reading_once(monkeypatch: pytest.MonkeyPatch, *, of: str) -> None:
     """The relay is asked for something that the message needs, and does not answer."""
-    read, left = core.inbound._reader.read, [of]
+    read, left = FrameReader.read, [of]
 
-    async def fail_once(incoming: Incoming, envelope: Envelope, make_room: Callable[[], Awaitable[None]]) -> Reading:
+    async def fail_once(
+        reader: FrameReader, incoming: Incoming, envelope: Envelope, make_room: Callable[[], Awaitable[None]]
+    ) -> Reading:
         if incoming.frame.sender_id in left:
             left.clear()
             raise RestFailed("relations", 503, "unavailable")
-        return await read(incoming, envelope, make_room)
+        return await read(reader, incoming, envelope, make_room)
 
-    monkeypatch.setattr(core.inbound._reader, "read", fail_once)
+    monkeypatch.setattr(FrameReader, "read", fail_once)
 
 
 async def poll(core: Core) -> bool:
@@ -75,7 +77,7 @@ async def test_a_page_with_a_message_that_could_not_be_taken_in_is_asked_again(
             recent(ada.say("two")),
         ]
         await core.owners.note(core.rest.related[0], "active")
-        fail_reading_once(core, monkeypatch, of=bob.user_id)
+        fail_reading_once(monkeypatch, of=bob.user_id)
         assert not await poll(core)
         assert await core.store.cursor() is None
         assert await poll(core)

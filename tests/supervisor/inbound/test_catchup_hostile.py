@@ -25,7 +25,7 @@ async def test_after_a_message_that_could_not_be_taken_in_its_conversation_waits
     """Else the second jumps over the first, which comes late: P3."""
     async with scene(tmp_path) as (core, ada):
         core.rest.history += [recent(ada.say("one")), recent(ada.say("two"))]
-        fail_reading_once(core, monkeypatch, of=ada.user_id)
+        fail_reading_once(monkeypatch, of=ada.user_id)
         assert not await poll(core)
         assert await poll(core)
         assert core.count("message_late_total") == 0

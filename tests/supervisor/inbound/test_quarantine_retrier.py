@@ -151,7 +151,7 @@ async def test_what_comes_touches_only_what_it_may_mend(tmp_path: Path, monkeypa
     async with scene(tmp_path) as (core, ada):
         await core.polled(ada.say("a session begins"))
         tried = list[str]()
-        find = core.quarantine_retrier._quarantine.find
+        find = core.quarantine.find
 
         async def noted(name: str) -> Quarantined | None:
             tried.append(name)
@@ -159,7 +159,7 @@ async def test_what_comes_touches_only_what_it_may_mend(tmp_path: Path, monkeypa
 
         async with quarantine_retrier(core):
             await trio.testing.wait_all_tasks_blocked()
-            monkeypatch.setattr(core.quarantine_retrier._quarantine, "find", noted)
+            monkeypatch.setattr(core.quarantine, "find", noted)
             for number in range(200):
                 await core.store.quarantine(
                     msgspec.structs.replace(blank_arrival(f"m{number}"), seq=number + 2),

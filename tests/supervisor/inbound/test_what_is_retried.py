@@ -139,13 +139,13 @@ async def test_one_whose_frame_only_a_defect_can_have_spoiled_is_not_looked_for(
         await suspend(core, ada)
         [one] = await say_unheard(core, ada, "one")
         await core.client.command("HSET", core.keys.quarantined(one.message_id), "frame", "no frame")
-        done, tried = core.quarantine_retrier._quarantine.tried, trio.Event()
+        done, tried = core.quarantine.tried, trio.Event()
 
         async def noted(name: str) -> None:
             await done(name)
             tried.set()
 
-        monkeypatch.setattr(core.quarantine_retrier._quarantine, "tried", noted)
+        monkeypatch.setattr(core.quarantine, "tried", noted)
         async with quarantine_retrier(core):
             await restore(core, ada)
             with waiting_for("the quarantined message to be tried", WAIT_SECONDS):

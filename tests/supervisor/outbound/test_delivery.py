@@ -182,7 +182,7 @@ async def test_what_a_living_process_committed_waits_for_its_own_resend(tmp_path
                 await other.connection.wait_sent(1)
             core.connection.connect()
             async with sending(core):
-                await core.delivery._resend_orphans()
+                await core.delivery.resend_orphans()
                 assert core.connection.sent == []
 
 
@@ -280,7 +280,7 @@ async def test_answers_that_wait_are_bounded_and_those_behind_them_counted(
 
 async def nothing_is_unsettled(core: Core) -> bool:
     await trio.lowlevel.checkpoint()
-    return core.delivery._waiting == 0
+    return core.delivery.waiting == 0
 
 
 async def test_on_the_same_connection_nothing_is_sent_again_before_its_time(
@@ -345,7 +345,7 @@ async def test_a_stream_of_another_supervisor_is_over_when_that_is_gone(tmp_path
     async with scene(tmp_path) as (core, _):
         core.connection.connect()
         await core.client.command("HSET", core.keys.streams, CONVERSATION, f"s1 {other.name}")
-        await core.delivery._end_orphaned_streams()
+        await core.delivery.end_orphaned_streams()
         assert core.connection.sent == ([] if lives else [StreamAbort("s1", CONVERSATION)])
         assert len(await core.outbox.open_streams()) == int(lives)
 
@@ -365,7 +365,7 @@ async def test_the_end_of_an_orphaned_stream_is_told_by_one_of_several(
             return found
 
         monkeypatch.setattr(core.outbox, "open_streams", and_another_was_first)
-        await core.delivery._end_orphaned_streams()
+        await core.delivery.end_orphaned_streams()
         assert core.connection.sent == []
 
 

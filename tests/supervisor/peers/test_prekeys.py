@@ -230,12 +230,10 @@ async def test_a_wish_of_the_epoch_is_heard_while_it_waits(tmp_path: Path, monke
     monkeypatch.setattr("supervisor.peers.prekeys.WISH_SECONDS", 0.01)
     monkeypatch.setattr("supervisor.peers.prekeys.PAUSE_SECONDS", 0.01)
     async with scene(tmp_path) as core, trio.open_nursery() as nursery:
-        epoch = 0
-        core.prekeys._epoch = lambda: epoch
         nursery.start_soon(core.prekeys.keep, core.metrics)
         with waiting_for("prekeys to be published, and again after the epoch changed", WAIT_SECONDS):
             await core.prekeys.published.wait()
-            epoch = 1
+            core.write_count.epoch = 1
             while len(core.rest.registered) < 2:
                 await trio.sleep(0.01)
         assert bodies_that_replace(core) == [True, True]
@@ -255,7 +253,7 @@ async def test_where_all_are_replaced_the_oldest_make_room(tmp_path: Path) -> No
         for _ in range(10):
             core.rest.left = 0
             await core.prekeys.publish()
-        core.prekeys._epoch = lambda: 1
+        core.write_count.epoch = 1
         core.rest.left = 100
         await core.prekeys.publish()
         kept = sorted(await core.vault.prekeys(core.keys.one_time_prekeys))

@@ -8,6 +8,7 @@ from supervisor.observe.metrics import Metrics
 from supervisor.outbound.delivery import MOST_CODE_CHARS, Delivery
 from supervisor.outbound.sender import Sender
 from supervisor.relay.frames import MessageError, Relation
+from supervisor.relay.pending_acks import PendingAcks
 from supervisor.relay.related import MOST_SCOPE_CHARACTERS, MOST_SCOPES, essence_of
 from tests.supervisor.builders import dead_instance
 from tests.supervisor.doubles import FakeConnection
@@ -43,6 +44,7 @@ def test_of_a_refusal_only_its_code_waits() -> None:
         NobodysOutbox(),
         FakeConnection(),
         dead_instance(),
+        pending=PendingAcks(),
         sender=Sender(FakeConnection()),
         streams=None,  # type: ignore[arg-type]  # nothing is streamed here
         metrics=Metrics(),
