@@ -21,7 +21,7 @@ from workers.agent import Agent
 from workers.blocking import BlockingChat, BlockingStream
 from workers.chat import Chat
 from workers.context import JobContext
-from workers.errors import BadHandler, BadReply, CannotStart, Fail, HandlerError, Retry, TextTooLong
+from workers.errors import BadHandler, BadReply, CannotStart, ChatClosed, Fail, HandlerError, Retry, TextTooLong
 from workers.stream import Stream
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "BlockingStream",
     "CannotStart",
     "Chat",
+    "ChatClosed",
     "Fail",
     "HandlerError",
     "InboundMessage",

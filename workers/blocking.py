@@ -4,16 +4,28 @@ When the job is cancelled or lost, the next call raises trio.Cancelled in the ha
 handler was called in may use it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import trio
 
 from workers.chat import Chat
+from workers.errors import ChatClosed
 from workers.stream import Stream
+
+Result = TypeVar("Result")
+
+
+def _run(function: Callable[..., Awaitable[Result]], *arguments: object) -> Result:
+    """What the function returns, run in the event loop. Raises ChatClosed in a thread that is not the handler's own."""
+    try:
+        trio.from_thread.check_cancelled()
+    except RuntimeError:
+        raise ChatClosed("outside of the thread that its handler was called in: use it there") from None
+    return trio.from_thread.run(function, *arguments)
 
 
 class BlockingStream:
@@ -23,12 +35,12 @@ class BlockingStream:
         self._stream = stream
 
     def __enter__(self) -> Self:
-        trio.from_thread.run(self._stream.__aenter__)
+        _run(self._stream.__aenter__)
         return self
 
     def write(self, text: str) -> None:
         """As Stream.write."""
-        trio.from_thread.run(self._stream.write, text)
+        _run(self._stream.write, text)
 
     def __exit__(
         self,
@@ -36,7 +48,7 @@ class BlockingStream:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        trio.from_thread.run(self._stream.__aexit__, kind, error, traceback)
+        _run(self._stream.__aexit__, kind, error, traceback)
 
 
 class BlockingChat:
@@ -54,11 +66,11 @@ class BlockingChat:
 
     def reply(self, text: str, *, markdown: bool = False, key: str | None = None) -> None:
         """As Chat.reply."""
-        trio.from_thread.run(partial(self._chat.reply, text, markdown=markdown, key=key))
+        _run(partial(self._chat.reply, text, markdown=markdown, key=key))
 
     def send(self, payload: Mapping[str, object], *, key: str | None = None) -> None:
         """As Chat.send."""
-        trio.from_thread.run(partial(self._chat.send, payload, key=key))
+        _run(partial(self._chat.send, payload, key=key))
 
     def stream(self, *, markdown: bool = False, key: str | None = None) -> BlockingStream:
         """As Chat.stream, with a plain `with`."""
@@ -68,8 +80,8 @@ class BlockingChat:
     def typing(self) -> Iterator[None]:
         """As Chat.typing, with a plain `with`."""
         typing = self._chat.typing()
-        trio.from_thread.run(typing.__aenter__)
+        _run(typing.__aenter__)
         try:
             yield
         finally:
-            trio.from_thread.run(typing.__aexit__, None, None, None)
+            _run(typing.__aexit__, None, None, None)

@@ -58,7 +58,8 @@ class Chat:
 
     @asynccontextmanager
     async def typing(self) -> AsyncIterator[None]:
-        """Show "typing…" until the block is left."""
+        """Show "typing…" until the block is left. Raises ChatClosed."""
+        self._sending.check_open()
         self._typists += 1
         if self._typists == 1:
             self._typing = trio.CancelScope()

@@ -20,6 +20,23 @@ class BadReply(HandlerError):
     """A reply that cannot be sent: too long, not JSON, without a type, or a key that was used before."""
 
 
+class ChatClosed(HandlerError):
+    """A chat was used after its handler had ended, or outside of the thread that a sync handler was called in."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__(f"this chat is closed, {how}")
+
+
+class WrongLoop(HandlerError):
+    """An async handler awaited something of asyncio: handlers run on trio."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "async handlers run on trio, where asyncio does not: use trio (trio.sleep, httpx), or write a plain `def` handler, "
+            "which runs in a thread of its own, where asyncio.run() works"
+        )
+
+
 class TextTooLong(BadReply):
     """A text over the platform's limit."""
 

@@ -14,7 +14,7 @@ from workers.agent import Agent, Handler
 from workers.blocking import BlockingChat
 from workers.chat import Chat
 from workers.context import JobContext, Observe
-from workers.errors import Outcome
+from workers.errors import Outcome, WrongLoop
 from workers.outlet import Outlet
 from workers.sending import Sending, SendSoon
 
@@ -87,7 +87,10 @@ async def run_handler(bench: RunEnvironment, run: Run, lost: Callable[[], None])
             hops=max(message.answering_hops for message in run.messages),
         )
         try:
-            await _call(bench, handler, run, Chat(sending))
+            try:
+                await _call(bench, handler, run, Chat(sending))
+            finally:
+                sending.close()
             last = await sending.take_last()
         except (Exception, SystemExit) as error:  # noqa: BLE001 - raised again outside of the helpers' nursery
             raised = error
@@ -121,14 +124,24 @@ async def _call(bench: RunEnvironment, handler: Handler, run: Run, chat: Chat) -
 
 
 def _plain(error: BaseException) -> BaseException:
+    """What the handler raised: of a group with one Retry or Fail in it that, of a group of one that one, and of asyncio's words ours."""
     if isinstance(error, BaseExceptionGroup):
         leaves = list(_leaves(error))
         for leaf in leaves:
             if isinstance(leaf, Outcome):
                 return leaf
-        if len(leaves) == 1:
-            return leaves[0]
-    return error
+        if len(leaves) != 1:
+            return error
+        error = leaves[0]
+    return WrongLoop().with_traceback(error.__traceback__) if _is_of_asyncio(error) else error
+
+
+def _is_of_asyncio(error: BaseException) -> bool:
+    """asyncio finds no loop of its own, or trio is handed something to wait for that is asyncio's."""
+    is_without_loop = isinstance(error, RuntimeError) and str(error) == "no running event loop"
+    return is_without_loop or (
+        isinstance(error, TypeError) and str(error).startswith("trio.run received unrecognized yield message")
+    )
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:

@@ -18,6 +18,7 @@ from host.log_stream import LINES_LOST, queue_of
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}
 _OURS = str(Path(__file__).parent)
+_PYTHONS = str(Path(os.__file__).parent)
 
 
 class Log:
@@ -59,7 +60,7 @@ def where(error: BaseException) -> str:
     owners = [
         frame
         for frame in frames
-        if not frame.filename.startswith((_OURS, "<")) and "site-packages" not in frame.filename
+        if not frame.filename.startswith((_OURS, _PYTHONS, "<")) and "site-packages" not in frame.filename
     ]
     frame = (owners or list(frames))[-1]
     return f"{Path(frame.filename).name}:{frame.lineno}"

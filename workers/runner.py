@@ -20,7 +20,7 @@ from bus.transport.backoff import Backoff
 from bus.transport.wire import RedisFailed, RedisRefused
 from workers.agent import Agent
 from workers.context import Observe, observe_nothing
-from workers.errors import Fail, Retry
+from workers.errors import Fail, HandlerError, Retry
 from workers.execution import Ended, Run, RunEnvironment, run_handler
 from workers.hand import Hand
 from workers.logs import Log, kind, where
@@ -328,6 +328,7 @@ class Runner:
             exception=kind(error),
             at=where(error),
             ends="dead letter" if wait is None else f"again in about {wait:.1f} s",
+            **({"remedy": str(error)} if isinstance(error, HandlerError) else {}),  # ours quotes nobody
         )
         await self._fail(hand, "handler_error", wait)
 

@@ -17,7 +17,7 @@ import trio
 from bus.records.records import Job, Reply, with_hops
 from bus.steps.job_steps import Emitted, Said
 from bus.transport.wire import RedisFailed
-from workers.errors import BadReply
+from workers.errors import BadReply, ChatClosed
 from workers.outlet import Outlet, until_redis_answers
 
 # Longer than a handler takes that does nothing more, shorter than anybody sees.
@@ -94,6 +94,7 @@ class Sending:
         self._tell_start = tell_start
         self._waited = waited
         self._is_lost = False
+        self._is_closed = False
         self._has_no_room = False
         self._held: list[Said] = []
         self._line = trio.Lock()
@@ -103,9 +104,21 @@ class Sending:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Hold the order of sending: first come, first served."""
+        """Hold the order of sending: first come, first served. Raises ChatClosed."""
         async with self._turn:
+            self.check_open()
             yield
+
+    def close(self) -> None:
+        """The handler has ended: what it said goes out, and nothing more is taken."""
+        self._is_closed = True
+
+    def check_open(self) -> None:
+        """Raises ChatClosed once the handler has ended, and with it the job: what came now would be answered to nobody."""
+        if self._is_closed:
+            raise ChatClosed(
+                "since its handler has ended: await what it starts before it returns (a nursery in the handler does)"
+            )
 
     def take_place(self, key: str | None) -> str:
         """The next place; call it in one's turn. Raises BadReply."""

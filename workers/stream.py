@@ -49,6 +49,7 @@ class Stream:
         """Append to the text. Raises TextTooLong when the whole is over 100,000 characters, BadReply outside the block."""
         if not self._is_open:
             raise BadReply("this stream is not open; write inside its `with` block")
+        self._sending.check_open()
         check_text(text, already=self._length)
         self._length += len(text)
         self._parts.append(text)
