@@ -11,6 +11,7 @@ from typing import TypeAlias, TypeVar, get_args
 
 from bus.records.records import InboundMessage
 from bus.steps.policies import MOST_WAITING, REFUSAL, Busy, Full, Policies
+from workers.context import JobContext
 from workers.errors import BadHandler
 
 HandlerFunction: TypeAlias = Callable[..., object] | Callable[..., Awaitable[object]]
@@ -25,11 +26,14 @@ PAYLOAD_TYPES = ("text", "image", "video", "audio", "file", "artifact", "system"
 
 @dataclass(frozen=True)
 class Handler:
-    """A registered function: how it is called, and for which payload types (none named: for all others)."""
+    """A registered function: how it is called, and for which payload types (none named: for all others).
+
+    `job_parameter`: the name of the one that takes the JobContext, None where there is none.
+    """
 
     function: HandlerFunction
     is_async: bool
-    takes_job: bool
+    job_parameter: str | None
     payload_types: tuple[str, ...]
 
     @property
@@ -38,13 +42,18 @@ class Handler:
 
     async def call(self, message: InboundMessage, chat: object, job: object) -> None:
         """Await an async handler."""
-        result = self.function(*((message, chat, job) if self.takes_job else (message, chat)))
+        result = self._call(message, chat, job)
         if inspect.isawaitable(result):
             await result
 
     def call_blocking(self, message: InboundMessage, chat: object, job: object) -> None:
         """Call a sync handler; it runs in a thread."""
-        self.function(*((message, chat, job) if self.takes_job else (message, chat)))
+        self._call(message, chat, job)
+
+    def _call(self, message: InboundMessage, chat: object, job: object) -> object:
+        if self.job_parameter is None:
+            return self.function(message, chat)
+        return self.function(message, chat, **{self.job_parameter: job})
 
 
 class Agent:
@@ -143,7 +152,7 @@ def _handler(function: HandlerFunction, payload_types: tuple[str, ...]) -> Handl
     return Handler(
         function=function,
         is_async=_is_async(function),
-        takes_job=_takes_job(function, name),
+        job_parameter=_job_parameter(function, name),
         payload_types=payload_types,
     )
 
@@ -155,19 +164,28 @@ def _is_async(function: HandlerFunction) -> bool:
     )
 
 
-def _takes_job(function: HandlerFunction, name: str) -> bool:
+def _job_parameter(function: HandlerFunction, name: str) -> str | None:
+    """The parameter that is called `job` or annotated with JobContext. Raises BadHandler, also for a third one that is neither."""
     signature = inspect.signature(function)
-    two, three = _accepts(signature, 2), _accepts(signature, 3)
-    if two and three:  # A third parameter with a default is the owner's own, unless it is called job.
-        return "job" in signature.parameters
-    if two or three:
-        return three
+    named = [one.name for one in signature.parameters.values() if one.name == "job" or _is_job(one.annotation)][:1]
+    if _accepts(signature, 2, named):
+        return named[0] if named else None
+    if not named and _accepts(signature, 3, []):
+        raise BadHandler(
+            f"{name}{signature}: a third parameter is the job; call it `job`, or annotate it with JobContext"
+        )
     raise BadHandler(f"{name}{signature} must take (message, chat) or (message, chat, job)")
 
 
-def _accepts(signature: inspect.Signature, count: int) -> bool:
+def _is_job(annotation: object) -> bool:
+    """Where annotations are not evaluated (`from __future__ import annotations`) they are texts."""
+    return annotation is JobContext or (isinstance(annotation, str) and annotation.rpartition(".")[2] == "JobContext")
+
+
+def _accepts(signature: inspect.Signature, count: int, named: Iterable[str]) -> bool:
+    """Whether it can be called with so many values, and these by name."""
     try:
-        signature.bind(*range(count))
+        signature.bind(*range(count), **dict.fromkeys(named))
     except TypeError:
         return False
     return True

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from workers import Agent, BadHandler, BadReply, Fail, Retry, TextTooLong
+from workers import Agent, BadHandler, BadReply, Fail, JobContext, Retry, TextTooLong
 from workers.builtin import default_handler
 from workers.payloads import checked_payload, text_payload
 
@@ -16,6 +16,9 @@ def one(message: object) -> None: ...
 def four(message: object, chat: object, job: object, more: object) -> None: ...
 async def two(message: object, chat: object) -> None: ...
 async def three(message: object, chat: object, job: object) -> None: ...
+async def annotated(message: object, chat: object, context: JobContext) -> None: ...
+async def by_name(message: object, chat: object, *, job: object) -> None: ...
+async def by_place(message: object, chat: object, context: object) -> None: ...
 async def own_default(message: object, chat: object, limit: int = 10) -> None: ...
 async def job_with_default(message: object, chat: object, job: object = None) -> None: ...
 def blocking(message: object, chat: object) -> None: ...
@@ -26,28 +29,47 @@ async def generator(message: object, chat: object) -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("function", "takes_job", "is_async"),
+    ("function", "job_parameter", "is_async"),
     [
-        (two, False, True),
-        (three, True, True),
-        (own_default, False, True),
-        (job_with_default, True, True),
-        (blocking, False, False),
+        (two, None, True),
+        (three, "job", True),
+        (annotated, "context", True),
+        (by_name, "job", True),
+        (own_default, None, True),
+        (job_with_default, "job", True),
+        (blocking, None, False),
     ],
 )
 def test_the_signature_says_how_a_handler_is_called(
-    function: Callable[..., object], takes_job: bool, is_async: bool
+    function: Callable[..., object], job_parameter: str | None, is_async: bool
 ) -> None:
     agent = Agent()
     assert agent.on_message()(function) is function
     [handler] = agent.handlers
-    assert (handler.takes_job, handler.is_async) == (takes_job, is_async)
+    assert (handler.job_parameter, handler.is_async) == (job_parameter, is_async)
 
 
 @pytest.mark.parametrize("function", [none, one, four, generator])
 def test_a_function_that_cannot_be_a_handler_is_refused_at_once(function: Callable[..., object]) -> None:
     with pytest.raises(BadHandler):
         Agent().on_message()(function)
+
+
+async def test_the_job_is_given_to_the_parameter_that_asks_for_it() -> None:
+    given = list[object]()
+    agent = Agent()
+
+    @agent.on_message()
+    def answer(message: object, chat: object, count: int = 3, *, context: "JobContext") -> None:
+        given.append((message, chat, count, context))
+
+    agent.handlers[0].call_blocking("message", "chat", "job")  # type: ignore[arg-type]
+    assert given == [("message", "chat", 3, "job")]
+
+
+def test_a_third_parameter_is_taken_by_its_name_or_type_and_never_by_its_place() -> None:
+    with pytest.raises(BadHandler, match="call it `job`, or annotate it with JobContext"):
+        Agent().on_message()(by_place)
 
 
 def test_forgotten_parentheses_are_named() -> None:
