@@ -38,7 +38,10 @@ class HealthSnapshot(msgspec.Struct, frozen=True):
 class Health:
     """The latest snapshot, and whether it is fresh."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, tick_seconds: float = TICK_SECONDS, stuck_seconds: float = STUCK_SECONDS) -> None:
+        """`tick_seconds`: between two snapshots. `stuck_seconds`: the age of a snapshot from which on the loop counts as stuck."""
+        self._tick_seconds = tick_seconds
+        self._stuck_seconds = stuck_seconds
         self._latest = HealthSnapshot(time.monotonic(), (Check("start", ok=False, detail="starting"),))
 
     async def run(
@@ -52,7 +55,7 @@ class Health:
             self._latest = HealthSnapshot(time.monotonic(), checks(), tuple(dead_threads()))
             if show is not None:
                 show(self._latest.checks)
-            await trio.sleep(TICK_SECONDS)
+            await trio.sleep(self._tick_seconds)
 
     def liveness(self) -> Check:
         """Whether our own loops turn: the event loop, and the threads that talk to Redis."""
@@ -60,7 +63,7 @@ class Health:
         behind = time.monotonic() - latest.turned_at
         if latest.dead_threads:
             return Check("loop", ok=False, detail=f"threads have ended: {', '.join(latest.dead_threads)}")
-        return Check("loop", ok=behind < STUCK_SECONDS, detail=f"last turn {behind:.1f} s ago")
+        return Check("loop", ok=behind < self._stuck_seconds, detail=f"last turn {behind:.1f} s ago")
 
     def readiness(self) -> tuple[Check, ...]:
         """Every check, the loop's own first."""

@@ -50,10 +50,13 @@ class RedisWatch:
         limited: Callable[[int], None] = lambda _: None,
         own_limit_bytes: int = 0,
         kept_bytes: Callable[[], Awaitable[int]] | None = None,
+        ask_seconds: float = ASK_SECONDS,
+        knock_seconds: float = KNOCK_SECONDS,
     ) -> None:
         """`trust`: settings of Redis that its provider hides and the owner vouches for. `probe`: the key that is written to see whether
         anything is. `limited` is told maxmemory, also when it changes.
         A Redis without one may hold `own_limit_bytes` of what `kept_bytes` tells of this agent.
+        `ask_seconds` and `knock_seconds`: between two looks, and between two new connections.
         """
         self._client = client
         self._route = Route(parse_redis_url(client.url))
@@ -67,6 +70,8 @@ class RedisWatch:
         self._kept_bytes = kept_bytes
         self._most_bytes = 0
         self._probe = probe
+        self._ask_seconds = ask_seconds
+        self._knock_seconds = knock_seconds
         self._failed: RedisFailed | None = None
         self._locked_out: RedisFailed | None = None
         self.clock_ahead_ms = 0
@@ -96,7 +101,7 @@ class RedisWatch:
                 self._failed = None
                 self._answered_at = trio.current_time()
                 self._metrics.redis_round_trip.set(self._client.round_trip_seconds)
-            await trio.sleep(ASK_SECONDS)
+            await trio.sleep(self._ask_seconds)
 
     async def _knock(self) -> None:
         """Whether a new connection would be let in."""
@@ -107,7 +112,7 @@ class RedisWatch:
                 self._locked_out = error
             else:
                 self._locked_out = None
-            await trio.sleep(KNOCK_SECONDS)
+            await trio.sleep(self._knock_seconds)
 
     def _let_in(self) -> None:
         door = Wire(self._route, Scripts({}), answer_timeout_seconds=KNOCK_ANSWER_SECONDS)

@@ -8,7 +8,7 @@ from tests.mutants.supervisor.places import module, tests
 HOUSE = (
     *of(
         module("observe/health"), tests("supervisor/observe/test_health"),
-        ("a_stuck_loop_is_not_alive", "ok=behind < STUCK_SECONDS", "ok=True"),
+        ("a_stuck_loop_is_not_alive", "ok=behind < self._stuck_seconds", "ok=True"),
         ("an_ended_thread_is_not_alive", "if latest.dead_threads:", "if False:"),
         ("the_loop_is_part_of_readiness", "(self.liveness(), *self._latest.checks)", "self._latest.checks"),
     ),

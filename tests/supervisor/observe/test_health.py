@@ -8,7 +8,6 @@ import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import pytest
 import trio
 
 from supervisor.observe.health import Check, Health
@@ -25,7 +24,7 @@ class Probes:
     def __init__(self, port: int) -> None:
         self.port = port
         self.metrics = Metrics()
-        self.health = Health()
+        self.health = Health(tick_seconds=0.02, stuck_seconds=0.5)
         self.dead_threads: list[str] = []
         self.checks: tuple[Check, ...] = (Check("relay", ok=True, detail="heard 1 s ago"),)
 
@@ -50,9 +49,7 @@ class Probes:
 
 
 @asynccontextmanager
-async def probing(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Probes]:
-    monkeypatch.setattr("supervisor.observe.health.TICK_SECONDS", 0.02)
-    monkeypatch.setattr("supervisor.observe.health.STUCK_SECONDS", 0.5)
+async def probing() -> AsyncIterator[Probes]:
     listener = socket.create_server(("127.0.0.1", 0))
     probes = Probes(listener.getsockname()[1])
     start_http(listener, probes.health, probes.metrics)
@@ -65,8 +62,8 @@ async def probing(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Probes]:
         nursery.cancel_scope.cancel()
 
 
-async def test_a_stuck_loop_is_seen_from_outside_and_so_is_its_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with probing(monkeypatch) as probes:
+async def test_a_stuck_loop_is_seen_from_outside_and_so_is_its_recovery() -> None:
+    async with probing() as probes:
         await probes.until("/healthz", 200)
         deadline = time.monotonic() + WAIT_SECONDS
         status, body = 200, ""
@@ -77,8 +74,8 @@ async def test_a_stuck_loop_is_seen_from_outside_and_so_is_its_recovery(monkeypa
         await probes.until("/healthz", 200)
 
 
-async def test_readiness_says_why_not_and_liveness_does_not_care(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with probing(monkeypatch) as probes:
+async def test_readiness_says_why_not_and_liveness_does_not_care() -> None:
+    async with probing() as probes:
         await probes.until("/readyz", 200)
         probes.checks = (Check("relay", ok=False, detail="refused: invalid_token"), Check("redis", ok=True, detail=""))
         body = json.loads(await probes.until("/readyz", 503))
@@ -88,24 +85,22 @@ async def test_readiness_says_why_not_and_liveness_does_not_care(monkeypatch: py
         assert (await probes.get_soon("/healthz"))[0] == 200
 
 
-async def test_before_the_first_turn_it_is_alive_and_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_before_the_first_turn_it_is_alive_and_not_ready() -> None:
     health = Health()
     assert health.liveness().ok
     assert not all(check.ok for check in health.readiness())
 
 
-async def test_whose_thread_has_ended_is_neither_alive_nor_ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with probing(monkeypatch) as probes:
+async def test_whose_thread_has_ended_is_neither_alive_nor_ready() -> None:
+    async with probing() as probes:
         await probes.until("/readyz", 200)
         probes.dead_threads.append("leases")
         for path in ("/healthz", "/readyz"):
             assert "threads have ended: leases" in await probes.until(path, 503)
 
 
-async def test_the_status_page_shows_every_check_and_escapes_what_the_relay_said(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async with probing(monkeypatch) as probes:
+async def test_the_status_page_shows_every_check_and_escapes_what_the_relay_said() -> None:
+    async with probing() as probes:
         probes.checks = (Check("relay", ok=False, detail="refused: <script>"),)
         await probes.until("/readyz", 503)
         status, page = await probes.get_soon("/")
@@ -114,8 +109,8 @@ async def test_the_status_page_shows_every_check_and_escapes_what_the_relay_said
         assert "<script>" not in page
 
 
-async def test_metrics_have_the_six_documented_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with probing(monkeypatch) as probes:
+async def test_metrics_have_the_six_documented_names() -> None:
+    async with probing() as probes:
         probes.metrics.inbound("h2a", "text")
         probes.metrics.outbound("h2a", "a stranger's word", 12)
         probes.metrics.decrypt_failure.labels("no_session").inc()
@@ -141,8 +136,8 @@ async def test_model_names_do_not_grow_the_metrics_without_end() -> None:
     assert count == 80
 
 
-async def test_a_thread_that_has_ended_is_not_alive(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with probing(monkeypatch) as probes:
+async def test_a_thread_that_has_ended_is_not_alive() -> None:
+    async with probing() as probes:
         await probes.until("/healthz", 200)
         probes.dead_threads.append("redis-leases")
         assert "redis-leases" in await probes.until("/healthz", 503)

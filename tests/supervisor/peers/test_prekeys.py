@@ -217,12 +217,9 @@ async def test_a_relay_with_more_than_the_store_has_gets_all_of_them_replaced(tm
 async def test_a_raised_epoch_replaces_them_once(tmp_path: Path) -> None:
     async with scene(tmp_path) as core:
         await core.prekeys.publish()
-        epoch = 1
-        prekeys = core.prekeys
-        prekeys._epoch = lambda: epoch
         for raised, replaced in ((1, [True, True]), (1, [True, True, False]), (2, [True, True, False, True])):
-            epoch = raised
-            await prekeys.publish()
+            core.write_count.epoch = raised
+            await core.prekeys.publish()
             assert bodies_that_replace(core) == replaced
 
 

@@ -162,16 +162,12 @@ REFUSALS: dict[str, tuple[Deed, Deed, str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-async def test_what_redis_refuses_is_red_by_its_reason_until_it_is_mended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+async def test_what_redis_refuses_is_red_by_its_reason_until_it_is_mended(tmp_path: Path, name: str) -> None:
     spoil, mend, words = REFUSALS[name]
-    for seconds in ("ASK_SECONDS", "KNOCK_SECONDS"):
-        monkeypatch.setattr(f"supervisor.recovery.redis_watch.{seconds}", 0.02)
     with running_redis(tmp_path) as server:
         by = Operator(server)
         async with open_redis(by.url) as client, trio.open_nursery() as nursery:
-            watch = RedisWatch(client, Metrics(), lambda _: None)
+            watch = RedisWatch(client, Metrics(), lambda _: None, ask_seconds=0.02, knock_seconds=0.02)
             nursery.start_soon(watch.run)
             await until(watch, lambda found: found.ok and bool(watch.faults))
             spoil(by)
@@ -183,11 +179,10 @@ async def test_what_redis_refuses_is_red_by_its_reason_until_it_is_mended(
             nursery.cancel_scope.cancel()
 
 
-async def test_a_server_that_loads_is_red_by_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("supervisor.recovery.redis_watch.ASK_SECONDS", 0.02)
+async def test_a_server_that_loads_is_red_by_that_name(tmp_path: Path) -> None:
     with running_redis(tmp_path) as server:
         async with open_redis(server.url) as client, trio.open_nursery() as nursery:
-            watch = RedisWatch(client, Metrics(), lambda _: None)
+            watch = RedisWatch(client, Metrics(), lambda _: None, ask_seconds=0.02, knock_seconds=0.02)
             nursery.start_soon(watch.run)
             server.fill()
             server.kill()
