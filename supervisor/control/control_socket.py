@@ -1,4 +1,4 @@
-"""The control socket: how `hashee-agent status|stop|reload|scale` reach the process that runs.
+"""The control socket, over which `hashee-agent status|stop|reload|scale` reach the process that runs.
 
 A Unix socket that only its owner can open. A request is one line of JSON, its answer one line; `status` with `every_seconds`
 answers again and again. Whoever serves it decides what a request does; nothing here knows.
@@ -21,8 +21,11 @@ SOCKET_NAME = "control.sock"
 SOCKET_MODE = 0o600
 BACKLOG = 16
 MOST_CLIENTS = 32
+"""Commands and watchers at a time, far more than people type; more would only hold descriptors."""
+
 RECEIVE_BYTES = 4096
 SHORTEST_EVERY_SECONDS = 0.1
+"""How often a watched `status` answers at most, whatever was asked for."""
 
 
 class Request(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -35,7 +38,7 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`error` says why not, and what helps. `result` is a JSON object, its fields the command's."""
+    """What came of a request. `error` says why it failed and what helps. `result` is a JSON object, its fields the command's."""
 
     ok: bool
     error: str = ""
@@ -48,28 +51,30 @@ Answerer = Callable[[Request], Awaitable[Answer]]
 UNREADABLE = Answer(ok=False, error="this is no request; is hashee-agent another version here?")
 _request: Callable[[bytes], Request] = json_decoder(Request)
 read_answer: Callable[[bytes], Answer] = json_decoder(Answer)
-"""Raises UnreadableLine."""
+"""Returns the answer that a line says. Raises UnreadableLine."""
 
 
 class ControlTaken(Exception):
-    """Another process that lives serves this socket."""
+    """Raised when another process that lives serves this socket."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(f"another hashee-agent is running on this state directory: it serves {path}")
+        super().__init__(
+            f"another hashee-agent is running on this state directory: it serves {path}; stop it with `hashee-agent stop`"
+        )
 
 
 def control_path(state_dir: Path, runtime_dir: Path) -> Path:
-    """In the state directory; where that makes it too long, where the private Redis has its own in that case."""
+    """Returns the socket's path: in the state directory, or in the runtime directory where the path would be too long for a socket."""
     return socket_path(state_dir / SOCKET_NAME, state_dir, runtime_dir)
 
 
 def control_place(state_dir: Path, runtime_dir: Path) -> Path:
-    """The same for who only looks: nothing is made for it."""
+    """Returns the same path without making anything: for who only looks."""
     return place_of_socket(state_dir / SOCKET_NAME, state_dir, runtime_dir)
 
 
 def listen_control(path: Path) -> socket.socket:
-    """A listening socket, mode 0600 from its first instant. What a dead process left is taken over.
+    """Returns a listening socket, mode 0600 from its first instant. A path that a dead process left is taken over.
 
     Raises ControlTaken, OSError.
     """
@@ -105,7 +110,7 @@ def _is_served(path: Path) -> bool:
 
 
 async def serve_control(listener: socket.socket, answer: Answerer) -> None:
-    """Until cancelled; then every connection ends, which is how `stop` knows that all is over."""
+    """Serves requests until cancelled; then every connection ends, by which `stop` knows that all is over."""
 
     async def serve(stream: trio.SocketStream) -> None:
         async with stream:
@@ -137,7 +142,7 @@ async def _serve(stream: trio.SocketStream, answer: Answerer) -> None:
 
 
 async def _repeat(stream: trio.SocketStream, request: Request, answer: Answerer) -> None:
-    """Until the other side hangs up."""
+    """Answers the same request again and again, until the other side hangs up."""
     assert request.every_seconds is not None  # noqa: S101 - the caller has looked
     while True:
         await trio.sleep(max(SHORTEST_EVERY_SECONDS, request.every_seconds))

@@ -1,9 +1,9 @@
 """The line between the keeper and its supervisor: the messages both ways, and the supervisor's end of it.
 
-One socket pair. Down come lines of text: `drain`, `retire`, `signal NAME`, `ask NUMBER JSON` (a request of the control socket). Up go
-lines of JSON: the state to show and to tell systemd, and what was answered. What the other side's release adds is passed over (host/lines.py):
-an upgrade leaves the keeper as it is. Its end means that the other is gone: a supervisor whose keeper is gone has no Redis either and
-ends at once (the parent-death signal has usually done that already).
+One socket pair. The keeper sends lines of text: `drain`, `retire`, `signal NAME`, `ask NUMBER JSON` (a request of the control socket).
+The supervisor sends lines of JSON: its state, to show and to tell systemd, and its answers. A line that only a newer release knows is
+passed over (host/lines.py), since an upgrade leaves the old keeper running. The line ends when the other process is gone; a supervisor
+without its keeper has no Redis either and ends at once (the parent-death signal has usually done that already).
 """
 
 import os
@@ -24,18 +24,22 @@ from supervisor.control.control_socket import Answer, Request
 
 DRAIN = "drain"
 RETIRE = "retire"
-"""Drain, and stop accepting HTTP first: a new generation serves."""
+"""Tells a supervisor to drain, and to stop accepting HTTP first, since a new generation serves."""
 
 READY, CONNECTED, STANDBY = "ready", "connected", "standby"
 PULSE, RELOADING = "pulse", "reloading"
-"""States that the keeper acts on, said in this order."""
+"""What a supervisor reports and the keeper acts on, in this order."""
 
 PULSE_SECONDS = 1.0
 """How often a supervisor says that it lives (supervisor/keeper/supervision.py ends one that is silent)."""
 
 SIGNAL_QUEUE = 16
 QUESTION_QUEUE = 64
+"""Twice the clients of a control socket: each asks one question at a time."""
+
 KEEPER_IS_GONE = 70
+"""The exit status of a supervisor whose keeper has died: EX_SOFTWARE of sysexits(3)."""
+
 FORWARDED = (signal.SIGTTIN, signal.SIGTTOU, signal.SIGQUIT, signal.SIGHUP)
 KNOWN_SIGNALS = {forwarded.name: forwarded for forwarded in FORWARDED}
 _Item = TypeVar("_Item")
@@ -68,6 +72,7 @@ class Question:
 
 
 def encode(message: FromSupervisor) -> bytes:
+    """Returns the message as a line for the keeper."""
     return msgspec.json.encode(message) + b"\n"
 
 
@@ -79,7 +84,7 @@ Order: TypeAlias = str | signal.Signals | Question
 
 
 def order(line: bytes) -> Order:
-    """A line of the keeper; raises UnreadableLine."""
+    """Returns what a line of the keeper orders. Raises UnreadableLine."""
     verb, _, rest = line.decode("utf-8", "replace").partition(" ")
     if verb in {DRAIN, RETIRE}:
         return verb
@@ -95,16 +100,18 @@ def order(line: bytes) -> Order:
 
 
 def question_line(number: int, request: Request) -> str:
+    """Returns the line that asks a supervisor this request."""
     return f"ask {number} {msgspec.json.encode(request).decode()}"
 
 
 def end_process() -> None:
+    """Ends this process at once, without a drain: there is no Redis to drain into."""
     os._exit(KEEPER_IS_GONE)
 
 
 @dataclass
 class KeeperLink:
-    """The supervisor's end. Made by `open_keeper_link`."""
+    """The supervisor's end of the line; made by `open_keeper_link`."""
 
     http_socket: socket.socket | None
     redis_url: str | None
@@ -114,20 +121,20 @@ class KeeperLink:
     _questions: trio.MemoryReceiveChannel[Question]
     _sending: trio.Lock
     beside_another: bool = False
-    """An older generation serves until we do."""
+    """Whether an older generation serves until we do."""
     retired: bool = False
-    """Known when `wait_for_drain` returns: a new generation has taken over."""
+    """Whether a new generation has taken over; known when `wait_for_drain` returns."""
 
     async def ready(self, detail: str = "") -> None:
-        """Configuration, Redis and a worker are good: the keeper tells systemd READY=1, once."""
+        """Reports that configuration, Redis and a worker are good: the keeper tells systemd READY=1, once."""
         await self.report(READY, detail)
 
     async def report(self, state: str, detail: str = "") -> None:
-        """Shown in systemd's status. No content and no secret may be in it."""
+        """Reports a state, whose detail is shown in systemd's status: no content and no secret may be in it."""
         await self._send(ReportedState(state, detail[:1024]))
 
     async def answer(self, number: int, answer: Answer) -> None:
-        """To a question."""
+        """Answers the question of this number."""
         await self._send(Answered(number, msgspec.Raw(msgspec.json.encode(answer))))
 
     async def _send(self, message: FromSupervisor) -> None:
@@ -138,14 +145,15 @@ class KeeperLink:
                 get_logger().warning("keeper: is gone")
 
     async def wait_for_drain(self) -> None:
+        """Waits until the keeper orders a drain."""
         await self._drain.wait()
 
     async def next_signal(self) -> signal.Signals:
-        """HUP, TTIN, TTOU or QUIT, as the keeper got it. Whoever does not ask loses nothing but these."""
+        """Waits for a signal that the keeper got: HUP, TTIN, TTOU or QUIT. What nobody fetches is dropped beyond SIGNAL_QUEUE."""
         return await self._signals.receive()
 
     async def next_question(self) -> Question:
-        """What somebody asks over the control socket. Each has to be answered."""
+        """Waits for what somebody asks over the control socket. Each question has to be answered."""
         return await self._questions.receive()
 
 
@@ -158,7 +166,7 @@ async def open_keeper_link(
     *,
     beside_another: bool = False,
 ) -> AsyncGenerator[KeeperLink]:
-    """The link over an inherited socket; it is read as long as the block runs, and closed after it."""
+    """Yields the link over an inherited socket; it is read as long as the block runs, and closed after it."""
     send_signal, signals = trio.open_memory_channel[signal.Signals](SIGNAL_QUEUE)
     send_question, questions = trio.open_memory_channel[Question](QUESTION_QUEUE)
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(control))
@@ -190,7 +198,7 @@ def _say_passed_over(tag: str) -> None:
 
 @dataclass
 class _Desk:
-    """Where each line of the keeper goes."""
+    """Puts each order of the keeper where it is waited for."""
 
     link: KeeperLink
     signals: trio.MemorySendChannel[signal.Signals]

@@ -1,6 +1,6 @@
-"""What the keeper answers on the control socket: it stops and upgrades by itself, and asks its supervisor for everything else.
+"""Answers the control socket for the keeper: it stops and upgrades by itself, and asks its supervisor for everything else.
 
-It has no keys and no Redis client: what stands in there, only the supervisor can tell.
+The keeper has no keys and no Redis client: what stands in Redis only the supervisor can tell.
 """
 
 import os
@@ -30,13 +30,13 @@ class KeeperStatus(msgspec.Struct, frozen=True):
 
 
 class Stopping(msgspec.Struct, frozen=True):
-    """Accepted; the connection ends when all is over."""
+    """The answer to `stop`: it is accepted, and the connection ends when all is over."""
 
     at_most_seconds: float
 
 
 class KeeperControl:
-    """`stop` begins a drain and says how long it may take; `state` is the keeper's own."""
+    """Answers each request. `stop` begins a drain and returns how long it may take at most; `state` tells the keeper's own state."""
 
     def __init__(
         self,
@@ -62,6 +62,7 @@ class KeeperControl:
         self._began_at = trio.current_time()
 
     async def answer(self, request: Request) -> Answer:
+        """Does what is asked, or has the supervisor do it. Returns the answer."""
         if request.command == "stop":
             return Answer(ok=True, result=raw(Stopping(self._stop())))
         if request.command == "upgrade":
@@ -92,4 +93,5 @@ class KeeperControl:
 
 
 def raw(value: object) -> msgspec.Raw:
+    """Returns the value as the JSON of an answer's `result`."""
     return msgspec.Raw(msgspec.json.encode(value))

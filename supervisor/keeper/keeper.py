@@ -29,6 +29,8 @@ from supervisor.keeper.supervision import EXIT_FAILURE, Supervision, SupervisorC
 from supervisor.settings.keeper import KeeperSettings
 
 SIGNAL_EXIT_BASE = 128
+"""The exit status of whoever is ended by signal N is 128 + N, as shells have it."""
+
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -38,7 +40,7 @@ class Timings:
 
     drain_margin: float = 5.0
     redis_patience: float = 2.0
-    """In which a private Redis usually answers; one that loads a large file takes longer, and the supervisor waits for it."""
+    """How long the supervisor's start waits for a private Redis; one that loads a large file takes longer, and the supervisor waits."""
     redis_stop: float = 10.0
     redis_stop_at_once: float = 2.0
     backoff_base: float = 0.5
@@ -50,16 +52,17 @@ class Timings:
     sync_interval: float = embedded.SYNC_INTERVAL_SECONDS
 
     def drain_bound(self, drain_seconds: float) -> float:
-        """In which a supervisor has left, whatever happens: supervisor/run/drain.py may take two fifths more than its time."""
+        """Returns within how long a supervisor has left, whatever happens: supervisor/run/drain.py may take two fifths more than its time."""
         return drain_seconds * 1.4 + self.drain_margin
 
     def backoff(self) -> RestartBackoff:
+        """Returns the pauses between restarts of one child."""
         return RestartBackoff(self.backoff_base, self.backoff_cap, self.healthy_after)
 
 
 @dataclass(frozen=True)
 class Exit:
-    """How the keeper ends. `at_once`: nobody waits for a drain any more."""
+    """How the keeper ends: its exit status. `at_once`: it was told twice to stop, and waits for no drain."""
 
     status: int
     at_once: bool = False
@@ -71,7 +74,7 @@ async def run_keeper(
     environ: Mapping[str, str],
     timings: Timings | None = None,
 ) -> int:
-    """The exit status. Call it from the main thread.
+    """Runs the agent until it is stopped; returns the exit status. To be called from the main thread.
 
     `command` makes the supervisor's argument list; `environ` is passed on to it unread. Raises, before anything is
     started: SettingsError, AlreadyRunning, ControlTaken, ServerMissing, RuntimeDirectoryUnsafe.
@@ -128,7 +131,7 @@ async def run_keeper(
 
 
 class Keeper:
-    """The order of things: Redis before the supervisor, unless it loads for long; the supervisor's end before Redis' end."""
+    """Keeps the order: Redis starts before the supervisor, unless it loads for long, and ends after it."""
 
     def __init__(
         self,
@@ -150,6 +153,7 @@ class Keeper:
         self._log = get_logger()
 
     async def run(self, signals: AsyncIterator[int], control_socket: socket.socket) -> Exit:
+        """Starts everything and obeys signals and requests until all has ended. Returns how."""
         async with trio.open_nursery() as redis_nursery:
             redis_nursery.start_soon(serve_control, control_socket, self._control().answer)  # until Redis has ended too
             if self._notifier.watchdog_seconds is not None:
@@ -206,7 +210,7 @@ class Keeper:
         nursery.start_soon(redis.watch_files)
 
     async def _say_alive(self, every_seconds: float) -> None:
-        """systemd's watchdog ends a keeper whose loop no longer turns."""
+        """Tells systemd's watchdog again and again that the loop turns: it ends a keeper whose loop does not."""
         while True:
             self._notifier.alive()
             await trio.sleep(every_seconds)
@@ -247,7 +251,7 @@ class Keeper:
             nursery.cancel_scope.cancel()
 
     async def _drain(self, bound_seconds: float) -> None:
-        """Cancelled when the supervisor has ended."""
+        """Lets the supervisor drain, and kills it after `bound_seconds`; to be cancelled when it has ended."""
         with trio.move_on_after(bound_seconds):
             await self._supervision.drain()
             await trio.sleep_forever()

@@ -1,4 +1,4 @@
-"""What systemd is told (sd_notify). Only the keeper speaks: it is the main process, and NotifyAccess=main holds.
+"""Tells systemd how the service does (sd_notify(3)). Only the keeper speaks: it is the main process, and NotifyAccess=main holds.
 
 Without NOTIFY_SOCKET nothing is sent. A socket that does not take a datagram at once is no reason to wait or to fail:
 a service must not hang on whoever watches it.
@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 STATUS_LIMIT_CHARACTERS = 200
+"""`systemctl status` shows one line."""
+
 WATCHER_VARIABLES = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"})
 
 
@@ -27,6 +29,7 @@ class Notifier:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "Notifier":
+        """Returns the notifier that systemd's variables ask for; without them one that sends nothing."""
         usec = environ.get("WATCHDOG_USEC", "")
         is_asked = re.fullmatch("[1-9][0-9]{3,17}", usec)  # 0: nobody asks, and no loop shall turn without a pause
         return cls(environ.get("NOTIFY_SOCKET") or None, int(usec) / 1_000_000 if is_asked else None)
@@ -38,16 +41,16 @@ class Notifier:
         self._send(_status_line(status))
 
     def alive(self) -> None:
-        """The loop that calls this turns."""
+        """Tells the watchdog that the loop which calls this turns."""
         self._send("WATCHDOG=1")
 
     def reloading(self, status: str) -> None:
-        """`ready` again when it is over."""
+        """Tells that a reload begins; `ready` is to be called when it is over."""
         now_usec = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self._send("RELOADING=1", f"MONOTONIC_USEC={now_usec}", _status_line(status))
 
     def stopping(self, status: str, extend_seconds: float) -> None:
-        """Stopping may take that long: systemd extends its own limit by it."""
+        """Tells that the service stops, which may take that long: systemd extends its own limit by it."""
         self._send("STOPPING=1", f"EXTEND_TIMEOUT_USEC={int(extend_seconds * 1_000_000)}", _status_line(status))
 
     def _send(self, *lines: str) -> None:

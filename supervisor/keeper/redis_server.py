@@ -1,4 +1,4 @@
-"""The private Redis as long as the keeper lives: started, synced, and started again on the same files when it dies.
+"""Keeps the private Redis running: started, synced, and started again on the same files when it dies.
 
 What the server is told and when it counts as ready stands in host/embedded.py; here is only its life.
 """
@@ -12,14 +12,17 @@ from host.code_place import Code
 
 
 class RedisDoesNotStart(Exception):
-    """The private Redis ended before it had ever answered; the text shows its own last words."""
+    """Raised when the private Redis ends before it has ever answered; the text shows its own last words."""
 
     def __init__(self, status: int, last_lines: list[str]) -> None:
         super().__init__(f"the private Redis ended with status {status}: " + " | ".join(last_lines))
 
 
 class PrivateRedis:
-    """`lock_fd`: the state directory's lock, which the server inherits and so holds as long as it runs. `most_bytes`: maxmemory."""
+    """The private Redis of one keeper.
+
+    `lock_fd`: the state directory's lock, which the server inherits and so holds as long as it runs. `most_bytes`: maxmemory.
+    """
 
     def __init__(
         self,
@@ -52,7 +55,7 @@ class PrivateRedis:
         return self._layout.url
 
     async def start(self) -> None:
-        """Returns when it answers, however long its file takes to load. Raises `RedisDoesNotStart`, OSError."""
+        """Starts it. Returns when it answers, however long its file takes to load. Raises `RedisDoesNotStart`, OSError."""
         if former := embedded.note_version(self._binary, self._layout):
             self._log.warning("redis: another server than before", before=former, now=str(self._binary))
         child = await self._start_once()
@@ -64,7 +67,7 @@ class PrivateRedis:
         )
 
     async def keep(self) -> None:
-        """Starts it again whenever it ends, until `stop`. Call it after `start`."""
+        """Starts it again whenever it ends, until `stop`. To be called after `start`."""
         child = self._child
         while True:
             lived_seconds = 0.0
@@ -80,7 +83,7 @@ class PrivateRedis:
             child = await self._start_again()
 
     async def watch_files(self) -> None:
-        """Daily rewrites, and a warning when the disk refuses to sync."""
+        """Has the file rewritten once a day, and warns when the disk refuses to sync it."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(embedded.rewrite_daily, self._layout)
             complained = False
@@ -92,11 +95,16 @@ class PrivateRedis:
                     self._sync.start()
                 failure = self._sync.failure
                 if failure is not None and not complained:
-                    self._log.error("redis: its file cannot be synced to the disk", errno=failure.errno)
+                    self._log.error(
+                        "redis: its file cannot be synced to the disk",
+                        errno=failure.errno,
+                        reason=failure.strerror,
+                        remedy="look for a full or failing disk: df, dmesg",
+                    )
                 complained = failure is not None
 
     async def stop(self, within_seconds: float) -> None:
-        """The server writes out what it has and ends; then the last sync."""
+        """Lets the server write out what it has and end, for so long; then syncs for the last time."""
         self._stopping = True
         if self._child is not None:
             await self._child.end(within_seconds)
@@ -117,7 +125,7 @@ class PrivateRedis:
         return child
 
     async def _start_once(self) -> Child:
-        """Returns when it answers or has ended. Raises OSError, ServerMissing."""
+        """Starts a server. Returns it when it answers or has ended. Raises OSError, ServerMissing."""
         python = str(self._code.in_use().python)
         if not self._binary.path.exists():  # it came with a release that was removed
             self._binary = await trio.to_thread.run_sync(embedded.find_server_of, python)

@@ -16,22 +16,29 @@ from bus.settings.reader import SettingsError
 from supervisor.settings.table import HTTP_HOST, HTTP_PORT, STATE_DIR
 
 LOCK_NAME = "lock"
-LOCK_PATIENCE_SECONDS = 3.0  # a killed keeper's Redis needs a moment to be gone
+LOCK_PATIENCE_SECONDS = 3.0
+"""A killed keeper's Redis, which holds the lock too, needs a moment to be gone."""
+
 LOCK_POLL_SECONDS = 0.05
 LISTEN_BACKLOG = 128
+"""Connections that wait for the status page: Python's own default, and the kernel's former bound."""
+
 PRIVATE_MODE = 0o700
 OTHERS = 0o077
 
 
 class AlreadyRunning(Exception):
-    """Another keeper, or its Redis, holds this state directory."""
+    """Raised when another keeper, or its Redis, holds this state directory."""
 
     def __init__(self, holder: str) -> None:
-        super().__init__(f"another hashee-agent (pid {holder}) is running on this state directory")
+        super().__init__(
+            f"another hashee-agent (pid {holder}) is running on this state directory: stop it with `hashee-agent stop`, "
+            f"or give this one a {STATE_DIR.name} of its own"
+        )
 
 
 def make_private(path: Path) -> None:
-    """The directory exists, nobody else can enter it, and it is ours to write. Raises SettingsError that says what helps."""
+    """Makes the directory, so that only we can enter it. Raises SettingsError that says what helps."""
     refuse_unusable(path)
     try:
         path.mkdir(mode=PRIVATE_MODE, parents=True, exist_ok=True)
@@ -49,7 +56,7 @@ def make_private(path: Path) -> None:
 
 
 def refuse_unusable(path: Path) -> None:
-    """Raises SettingsError where `make_private` certainly would; changes nothing."""
+    """Raises SettingsError where `make_private` certainly would. Changes nothing."""
     there = next((one for one in (path, *path.parents) if os.path.lexists(one)), path)
     try:
         found, link = there.stat(), there.lstat()
@@ -77,12 +84,12 @@ def _mode(path: Path) -> int:
 
 
 def unusable(what: str) -> SettingsError:
-    """The error of a state directory; `what` is wrong with it, and what helps."""
+    """Returns the error of a state directory. `what`: what is wrong with it, and what helps."""
     return SettingsError(STATE_DIR.name, f"a directory that this user can write and nobody else can enter ({what})")
 
 
 def take_lock(state_dir: Path, patience_seconds: float = LOCK_PATIENCE_SECONDS) -> int:
-    """The lock's descriptor, held until it is closed here and in every child that inherited it.
+    """Takes the lock. Returns its descriptor: it is held until that is closed here and in every child that inherited it.
 
     Raises `AlreadyRunning`; SettingsError where the file system has no locks.
     """
@@ -108,7 +115,7 @@ def take_lock(state_dir: Path, patience_seconds: float = LOCK_PATIENCE_SECONDS) 
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """The status page's listening socket. Raises SettingsError that names the port or the host."""
+    """Returns the status page's listening socket. Raises SettingsError that names the port or the host."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -15,6 +15,7 @@ from structlog import get_logger
 
 from host.children import Children, RestartBackoff
 from host.code_place import Code, CodeGone, CodePlace
+from host.reasons import why
 from supervisor.control.control_socket import Answer, Request
 from supervisor.control.keeper_link import DRAIN, READY, RELOADING, RETIRE, ReportedState
 from supervisor.keeper.notify import WATCHER_VARIABLES, Notifier
@@ -30,11 +31,13 @@ from supervisor.keeper.supervisor_process import (
 __all__ = ["EXIT_FAILURE", "Supervision", "SupervisorArguments", "SupervisorCommand", "UpgradeFailed"]
 
 EXIT_CONFIGURATION = 78
+"""EX_CONFIG of sysexits(3): starting again does not help."""
+
 EXIT_FAILURE = 1
 
 
 class UpgradeFailed(Exception):
-    """The old generation goes on; the text says why and what helps."""
+    """Raised when an upgrade fails: the old generation goes on. The text says why and what helps."""
 
 
 @dataclass
@@ -45,14 +48,17 @@ class Upgrade:
     problem: str = ""
 
     async def wait(self) -> None:
-        """Raises UpgradeFailed. Cancelled, the upgrade goes on."""
+        """Waits for its end. Raises UpgradeFailed. Cancelled, the upgrade goes on."""
         await self.done.wait()
         if self.problem:
             raise UpgradeFailed(self.problem)
 
 
 class Supervision:
-    """`environ` is passed on unread, without what only the keeper may answer (systemd's sockets)."""
+    """Keeps one supervisor running, and upgrades it.
+
+    `environ` is passed on unread, without what only the keeper may answer (systemd's sockets).
+    """
 
     def __init__(
         self,
@@ -95,11 +101,11 @@ class Supervision:
 
     @property
     def passed_over(self) -> int:
-        """How many messages of all its supervisors were none that this release knows."""
+        """How many messages of all its supervisors this release does not know, and has passed over."""
         return self._passed_over_before + sum(generation.passed_over for generation in self._generations)
 
     async def run(self) -> int:
-        """The keeper's exit status: when the drain is over, or 78 when the configuration was refused."""
+        """Runs supervisors until the drain is over. Returns the keeper's exit status, 78 when the configuration was refused."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             status = await self._keep_one()
@@ -115,12 +121,12 @@ class Supervision:
             await generation.say(DRAIN)
 
     async def forward(self, number: signal.Signals) -> None:
-        """Over the line, not as a signal: TTIN would stop a supervisor that does not listen to it yet."""
+        """Passes a signal on over the line: as a signal, TTIN would stop a supervisor that does not listen to it yet."""
         if self._current is not None:
             await self._current.say(f"signal {number.name}")
 
     async def ask(self, request: Request) -> Answer:
-        """What the running supervisor answers to a request of the control socket."""
+        """Asks the running supervisor a request of the control socket. Returns its answer."""
         return ENDED if self._current is None else await self._current.ask(request)
 
     async def kill(self) -> None:
@@ -128,7 +134,7 @@ class Supervision:
             await generation.kill()
 
     def begin_upgrade(self) -> "Upgrade":
-        """Replace the running generation by one of the code on disk. Raises UpgradeFailed where that cannot even begin."""
+        """Begins to replace the running generation by one of the code on disk. Raises UpgradeFailed where that cannot even begin."""
         if self._nursery is None or self._draining.is_set():
             raise UpgradeFailed("this agent is starting or stopping")
         if self._upgrade is not None and not self._upgrade.done.is_set():
@@ -155,7 +161,9 @@ class Supervision:
         except CodeGone as gone:
             raise UpgradeFailed(str(gone)) from None
         except OSError as error:
-            raise UpgradeFailed(f"no process could be started (errno {error.errno})") from None
+            raise UpgradeFailed(
+                f"no process could be started: {why(error)}; the limits are ulimit -u, ulimit -n and memory"
+            ) from None
         self._candidate = new
         await self._wait_until_it_serves(new)
         old, self._current, self._candidate = self._current, new, None
@@ -175,7 +183,7 @@ class Supervision:
             self._tell("upgraded; the old generation took too long to leave and was killed", bad=True)
 
     async def _wait_until_it_serves(self, new: SupervisorProcess) -> None:
-        """Raises UpgradeFailed; then it is gone."""
+        """Waits until the new generation serves. Raises UpgradeFailed when it does not; then it is gone."""
         with trio.move_on_after(self._upgrade_seconds) as patience:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_cancel_after, new.ended, nursery.cancel_scope)
@@ -218,7 +226,7 @@ class Supervision:
                 return 0
 
     async def _run_current(self) -> tuple[int, float]:
-        """Until the generation that is the current one has ended: its status, and for how long it was ready."""
+        """Runs until the current generation has ended. Returns its exit status, and for how many seconds it was ready."""
         if self._current is None or self._current.ended.is_set():
             try:
                 self._current = self._start(self._code.in_use(), beside_another=False)
@@ -233,7 +241,7 @@ class Supervision:
                 return current.status, 0.0 if ready_at is None else trio.current_time() - ready_at
 
     def _start(self, place: CodePlace, *, beside_another: bool) -> SupervisorProcess:
-        """Raises OSError."""
+        """Starts a generation from this place. Raises OSError."""
         assert self._nursery is not None  # noqa: S101 - `run` has opened it
         self._starts += 1
         generation = start_generation(

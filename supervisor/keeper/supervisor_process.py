@@ -1,4 +1,4 @@
-"""One supervisor process as the keeper sees it: started, listened to, told and asked things, ended. Never started twice."""
+"""One supervisor process as the keeper sees it: started once, listened to, told and asked things, ended."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ from supervisor.control.keeper_link import (
 )
 
 STACKS_SECONDS = 1.0
-"""For a hung supervisor's faulthandler to write where each thread stands."""
+"""How long a hung supervisor has to write where each thread stands (faulthandler, at SIGQUIT), before it is killed."""
 
 
 ENDED = Answer(ok=False, error="the supervisor has ended; the keeper starts it again")
@@ -118,7 +118,7 @@ class SupervisorProcess:
     ) -> None:
         self.ready_at: float | None = None
         self.serving = trio.Event()
-        """It is ready, and connected or with nothing to do but to wait for a slot."""
+        """Set when it is ready, and connected or a standby."""
         self.last_words = ""
         self.ended = trio.Event()
         self.status = 0
@@ -139,11 +139,11 @@ class SupervisorProcess:
 
     @property
     def passed_over(self) -> int:
-        """How many of its messages were none that this release knows."""
+        """How many of its messages this release does not know, and has passed over."""
         return self._lines.passed_over
 
     async def run(self) -> None:
-        """Listen until it has ended. Cancelled, it is killed."""
+        """Listens until the supervisor has ended. Cancelled, it kills it."""
         try:
             async with self._control, trio.open_nursery() as nursery:
                 nursery.start_soon(self._listen)
@@ -156,6 +156,7 @@ class SupervisorProcess:
             self.ended.set()
 
     async def say(self, line: str) -> None:
+        """Sends it a line; logs when that does not work."""
         try:
             async with self._saying:
                 await self._control.send_all(f"{line}\n".encode())
@@ -163,14 +164,14 @@ class SupervisorProcess:
             self._log.warning("supervisor: could not be told", line=line.partition(" ")[0], pid_of_supervisor=self.pid)
 
     async def ask(self, request: Request) -> Answer:
-        """What it answers to a request of the control socket."""
+        """Asks it a request of the control socket. Returns its answer."""
         return await self._questions.ask(request)
 
     async def kill(self) -> None:
         await self._child.kill()
 
     async def end_within(self, seconds: float) -> bool:
-        """Whether it ended by itself in that time; after it, it is killed."""
+        """Waits so long for its end, then kills it. Returns whether it ended by itself."""
         with trio.move_on_after(seconds):
             await self.ended.wait()
             return True
@@ -192,7 +193,7 @@ class SupervisorProcess:
         self._log.warning("supervisor: a message was passed over, not known here", tag=tag, pid_of_supervisor=self.pid)
 
     async def _watch(self) -> None:
-        """One whose loops no longer turn answers nobody: it shows where it stands, and is started anew."""
+        """Ends a supervisor that says nothing any more, after it has shown where its threads stand; the keeper starts another."""
         tick = self._silence_seconds / 8
         before = trio.current_time()
         while True:
@@ -232,7 +233,10 @@ def start_generation(
     beside_another: bool,
     number: int,
 ) -> SupervisorProcess:
-    """From this place, in a process group of its own, with its two sockets; it dies with this process. Raises OSError."""
+    """Starts a supervisor from this place, in a process group of its own, with its two sockets. Raises OSError.
+
+    It dies with this process.
+    """
     python = str(place.python)
     ours, theirs = socket.socketpair()
     http_fd = shop.http_socket.fileno()

@@ -32,7 +32,10 @@ class Autoscale:
     little_since: float | None = None
 
     def step(self, now: float, bounds: Bounds, workers: int, load: Load, concurrency: int) -> tuple["Autoscale", int]:
-        """One more when jobs wait although every slot is taken; one less when the rest would stay half free."""
+        """Returns the next memory and the number of workers wanted.
+
+        More when jobs wait although every slot is taken; one less when the rest would stay half free.
+        """
         much = load.waiting > 0 and 0 < load.slots <= load.busy and not load.starting
         little = load.waiting == 0 and load.busy * 2 <= (workers - 1) * concurrency
         memory = replace(

@@ -1,4 +1,4 @@
-"""When workers die faster than that starting them again could help. Pure: times come in, a judgement goes out."""
+"""Tells when workers die so fast that starting them again at once does not help. Pure: times come in, a judgement goes out."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class CrashLoopLimits:
 
 @dataclass(frozen=True)
 class Death:
-    """What is known of one, for people: exit status, exception type and `file.py:12`, or empty."""
+    """What is known of one death, for people: exit status, reason, exception type and `file.py:12`; empty where it is not known."""
 
     status: int
     reason: str
@@ -26,6 +26,7 @@ class Death:
 
 
 def death_of(exited: WorkerExit) -> Death:
+    """Returns what is to be said of the end of a worker."""
     failure = exited.failure
     if failure is None:
         return Death(exited.returncode, exited.reason.value, exited.exception, exited.at)
@@ -50,7 +51,7 @@ class CrashLoopStatus:
 
 
 class CrashLoop:
-    """Of one pool."""
+    """Counts the deaths in one pool, and knows whether they are a crash loop now."""
 
     def __init__(self, limits: CrashLoopLimits) -> None:
         self._limits = limits
@@ -60,7 +61,7 @@ class CrashLoop:
         self._count = 0
 
     def note(self, now: float, death: Death) -> bool:
-        """True if this death begins a loop."""
+        """Counts a death. Returns whether a crash loop begins with it."""
         was_on = self.status(now) is not None
         self._deaths.append(now)
         self._last = death
@@ -75,7 +76,7 @@ class CrashLoop:
         return True
 
     def status(self, now: float) -> CrashLoopStatus | None:
-        """None while there is none."""
+        """Returns the crash loop that goes on now, None without one."""
         if self._began_at is None or self._last is None:
             return None
         if now - self._deaths[-1] > self._limits.quiet_seconds:
@@ -84,6 +85,6 @@ class CrashLoop:
         return CrashLoopStatus(round(now - self._began_at, 1), self._count, self._last)
 
     def forget(self) -> None:
-        """New code may not die."""
+        """Ends the loop and forgets its deaths: the code is new, or it has been quiet for long enough."""
         self._began_at = None
         self._deaths.clear()

@@ -1,7 +1,7 @@
-"""What a worker wrote to its descriptor 2: the interpreter's fatal errors, C libraries, tracebacks.
+"""Keeps the last lines that a worker wrote to its descriptor 2: fatal errors of the interpreter, C libraries, tracebacks.
 
-It may carry content. So it is kept in memory, its last lines only, shown over the control socket and nowhere else; what leaves
-for the log are lines of faulthandler's own form, which are files, lines and functions.
+They may carry content. So they are kept in memory and shown over the control socket, nowhere else; the log gets only lines of
+faulthandler's own form, which name files, lines and functions.
 """
 
 import re
@@ -9,24 +9,31 @@ from collections import deque
 
 import trio
 
-LINES_KEPT = 400  # faulthandler shows up to 100 frames of each thread
+LINES_KEPT = 400
+"""faulthandler shows up to 100 frames of each thread: four threads."""
+
 LINES_SHOWN = 20
+"""The end of a traceback, short enough for a status page."""
+
 LINE_LIMIT_CHARACTERS = 300
+"""A longer line is cut: what the tail holds stays small, whatever is written."""
+
 RECEIVE_BYTES = 65536
+
 # A traceback's line has a comma before `in`; faulthandler's has none.
 _STACK = re.compile(r'(?:Current thread|Thread) 0x[0-9a-f]+|  File "[^"]*", line \d+ in ')
 _PLACE = re.compile(r'  File "([^"]*)", line (\d+) in ')
 
 
 class StderrTail:
-    """The last lines, oldest first."""
+    """The last lines of one worker, oldest first."""
 
     def __init__(self) -> None:
         self._lines: deque[str] = deque(maxlen=LINES_KEPT)
         self._rest = b""
 
     async def read(self, descriptor: int) -> None:
-        """Until its end; the descriptor is closed."""
+        """Reads the descriptor to its end, and closes it."""
         async with trio.lowlevel.FdStream(descriptor) as stream:
             while data := await stream.receive_some(RECEIVE_BYTES):
                 self.feed(bytes(data))
@@ -37,15 +44,15 @@ class StderrTail:
         self._rest = rest[:LINE_LIMIT_CHARACTERS]
 
     def shown(self) -> tuple[str, ...]:
-        """For the owner, over the control socket."""
+        """Returns the last lines for the owner, over the control socket only: they may carry content."""
         return tuple(self._lines)[-LINES_SHOWN:]
 
     def stacks(self) -> str:
-        """Where faulthandler found each thread; empty if it was not asked or did not answer. No values."""
+        """Returns where faulthandler found each thread, without values; empty if it was not asked or did not answer."""
         return "\n".join(line for line in self._lines if _STACK.match(line))
 
     def place(self) -> str:
-        """`file.py:12`, the innermost frame of the last stack that faulthandler wrote; empty if there is none."""
+        """Returns `file.py:12`, the innermost frame of the last stack that faulthandler wrote; empty if there is none."""
         innermost, begins = "", False
         for line in self._lines:
             found = _PLACE.match(line)

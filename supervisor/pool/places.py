@@ -13,7 +13,10 @@ from supervisor.settings.recycle_limits import RecycleLimits
 
 @dataclass(eq=False)
 class Life:
-    """One worker process. `settled`: it takes jobs, or has ended. `exit`: how, once it is buried."""
+    """One worker process. `settled` is set when it takes jobs, or has ended. `exit`: how it ended, once it has.
+
+    `is_successor`: it works beside the one whose place it will take. `rest_until`: before that it is not replaced for being worn.
+    """
 
     process: WorkerProcess
     number: int
@@ -30,7 +33,7 @@ class Life:
         return self.process.stage is Stage.READY
 
     def retire(self) -> None:
-        """Finish and go. One that still imports has no job and nothing to finish."""
+        """Lets it finish and go. One that still imports has no job and nothing to finish: it is killed."""
         if self.process.stage is Stage.STARTING and not self.process.loop_runs:
             self.process.kill()
         else:
@@ -70,9 +73,9 @@ class WorkerStatus:
     jobs_done: int
     jobs_failed: int
     trouble: str = ""
-    """What keeps it from taking jobs or from keeping them."""
+    """What keeps it from taking jobs or from keeping them; empty when nothing does."""
     lines_passed_over: int = 0
-    """Messages of its that this release does not know."""
+    """How many of its messages this release does not know."""
 
 
 def status_of(life: Life, now: float) -> WorkerStatus:
@@ -95,13 +98,14 @@ def status_of(life: Life, now: float) -> WorkerStatus:
 
 
 def use_of(place: Place) -> tuple[bool, int, int]:
-    """Whom to let go first: who does not work, then who has least to do, then the last."""
+    """Returns the sort key for whom to let go first: who does not work, then who has least to do, then the last."""
     life = place.life
     beat = life.process.heartbeat if life is not None else None
     return (life is not None and life.process.stage is Stage.READY, len(beat.running) if beat else 0, -place.number)
 
 
 def why_not(exited: WorkerExit) -> str:
+    """Returns why a successor did not come up, in words for the owner."""
     failure = exited.failure
     if failure is None:
         return f"the new worker ended with status {exited.returncode} ({exited.reason.value})"

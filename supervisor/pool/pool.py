@@ -146,12 +146,12 @@ class Pool:
         await self._ended.wait()
 
     def dump_stacks(self) -> None:
-        """Ask every worker where it stands; the answers go to the log."""
+        """Asks every worker where its threads stand; the answers go to the log."""
         for life in self.roster.lives:
             life.process.dump_stacks()
 
     def hurry(self) -> None:
-        """A drain waits no longer for what runs."""
+        """Ends the patience of a drain: what still runs is stopped now."""
         self._patience.cancel()
 
     # Size
@@ -239,7 +239,8 @@ class Pool:
         """Returns None once a successor has taken over; else why it has not, and the former worker was not touched."""
         successor = self._begin(place.number, order, is_successor=True)
         if successor is None:
-            return "the system has no process to give"
+            why = self.start_problem or "the pool has ended"
+            return f"no process could be started: {why}; the limits are ulimit -u, ulimit -n and memory"
         await successor.settled.wait()
         if successor.exit is not None:
             return why_not(successor.exit)

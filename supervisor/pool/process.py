@@ -36,13 +36,17 @@ from supervisor.pool.last_words import StderrTail
 from supervisor.pool.worker_order import Spawned, WorkerOrder, spawn
 
 RECEIVE_BYTES = 65536
-# After the process has ended, its last words are still in the pipe.
+"""One read of a worker's messages."""
+
 LAST_WORDS_SECONDS = 1.0
+"""How long after the end of a process we read on: its last words are still in the pipe, which a grandchild may hold open."""
+
 REAP_SECONDS = 5.0
+"""A killed process that the kernel has not ended by then waits for a disk; its supervisor waits no longer."""
 
 
 class Stage(enum.Enum):
-    """Where a worker's life stands."""
+    """The stages of a worker's life, each later than the ones before it."""
 
     STARTING = "starting"
     READY = "ready"
@@ -60,6 +64,7 @@ _NEXT: Mapping[Stage, frozenset[Stage]] = {
     Stage.KILLED: frozenset({Stage.EXITED}),
     Stage.EXITED: frozenset(),
 }
+"""Into which stages each stage may turn; what is asked for otherwise is passed over, since it has happened or comes too late."""
 
 
 class ExitReason(enum.Enum):
@@ -133,16 +138,16 @@ class WorkerProcess:
 
     @property
     def passed_over(self) -> int:
-        """How many of its messages were none that this release knows."""
+        """How many of its messages this release does not know, and has passed over."""
         return self._lines.passed_over
 
     @property
     def loop_runs(self) -> bool:
-        """Its imports are done and its event loop has begun; before, it cannot have a job."""
+        """Whether its imports are done and its event loop has begun; before, it cannot have a job."""
         return self.heartbeat is not None and self.heartbeat.loop_lag_ms is not None
 
     def start(self) -> None:
-        """Fork and execute; from the main thread. Raises OSError."""
+        """Forks and executes the worker; to be called from the main thread. Raises OSError."""
         self._spawned = spawn(self._order, self.consumer, self._number)
         self.began_at = trio.current_time()
         self._sender = self._spawned.control
@@ -150,7 +155,7 @@ class WorkerProcess:
         self._pipe = trio.socket.from_stdlib_socket(self._sender)
 
     async def supervise(self, tell: Callable[[FromWorker], None]) -> WorkerExit:
-        """Give each message to `tell`, end the worker if it hangs; returns when it is gone and reaped.
+        """Gives each message to `tell` and ends the worker if it hangs. Returns how it ended, once it is gone and reaped.
 
         Cancelled, it kills the worker and whatever that has started.
         """
@@ -170,26 +175,26 @@ class WorkerProcess:
         return self._exit(returncode)
 
     def drain(self) -> None:
-        """Ask it to finish what runs and to exit."""
+        """Asks it to finish what runs and to exit."""
         if self._advance(Stage.DRAINING):
             self._send(Drain())
 
     def stop(self) -> None:
-        """Ask it to hand back what runs and to exit at once."""
+        """Asks it to hand back what runs and to exit at once."""
         if self._advance(Stage.TERMINATING):
             self._send(Stop())
 
     def dump_stacks(self) -> None:
-        """Ask where it stands; the answer goes to the log."""
+        """Asks where its threads stand; the answer goes to the log."""
         self._send(DumpStacks())
 
     def terminate(self) -> None:
-        """SIGTERM: to one that drains already, the same as `stop`."""
+        """Sends SIGTERM, which a worker that drains already takes as `stop`."""
         if self._advance(Stage.TERMINATING):
             self._signal(signal.SIGTERM)
 
     def kill(self, reason: ExitReason = ExitReason.KILLED) -> None:
-        """SIGKILL to the process and its group."""
+        """Sends SIGKILL to the process and its group. `reason`: why, unless another reason is known."""
         if self._advance(Stage.KILLED):
             self._reason = self._reason or reason
             self._kill_group()
@@ -277,7 +282,7 @@ class WorkerProcess:
         return None
 
     def _overdue(self, now: float) -> tuple[RunningJob, ...]:
-        """By the heartbeats that named it, not by its own clock: clocks are set."""
+        """Returns the jobs that run for longer than they may, by when heartbeats first named them: a worker's clock may be set."""
         times = self._order.times
         if not times.job_seconds or self.heartbeat is None:
             return ()
@@ -311,7 +316,7 @@ class WorkerProcess:
     # The process
 
     async def _bury(self) -> int:
-        """Kill what is left of its group, reap it, close its descriptors."""
+        """Kills what is left of its group, reaps it, closes its descriptors. Returns its exit status, -N for signal N."""
         spawned = self._running
         with trio.CancelScope(shield=True):
             if self.stage is not Stage.EXITED and not self._ended.is_set():
@@ -359,7 +364,7 @@ class WorkerProcess:
         return ExitReason.KILLED if stage is Stage.KILLED else ExitReason.DRAINED
 
     def _advance(self, to: Stage) -> bool:
-        """Into a later stage; False if it is there or beyond."""
+        """Moves it into a later stage. Returns False if it is there or beyond."""
         if to not in _NEXT[self.stage]:
             return False
         self.stage = to
@@ -391,7 +396,7 @@ class WorkerProcess:
 
 
 def _exception(crashed: Crashed | None, returncode: int) -> str:
-    """The exception's type, or the signal's name."""
+    """Returns the exception's type, or the signal's name, or nothing."""
     if crashed is not None:
         return crashed.exception
     try:

@@ -1,4 +1,4 @@
-"""When a worker that works is to be replaced: after so many jobs, so long, or so much memory. Pure.
+"""Tells when a worker that works is to be replaced: after so many jobs, so long, or so much memory. Pure.
 
 Each worker's limits are drawn up to a fifth lower, so that those started together do not go together.
 """
@@ -11,6 +11,7 @@ from bus.records.control import Heartbeat
 from supervisor.settings.recycle_limits import RecycleLimits
 
 SPREAD = 0.2
+"""By how much of itself a worker's limit may be lower than the owner's: workers of one start end minutes apart, not at once."""
 
 
 class Worn(enum.Enum):
@@ -22,7 +23,7 @@ class Worn(enum.Enum):
 
 
 def drawn_limits(limits: RecycleLimits, uniform: Callable[[float, float], float] = random.uniform) -> RecycleLimits:
-    """For one worker. The hard limit is the owner's word and stays."""
+    """Returns the limits for one worker, up to a fifth lower. The hard limit is the owner's word and stays."""
     part = uniform(1 - SPREAD, 1.0)
     return RecycleLimits(
         jobs=max(1, round(limits.jobs * part)) if limits.jobs else 0,
@@ -34,7 +35,7 @@ def drawn_limits(limits: RecycleLimits, uniform: Callable[[float, float], float]
 
 
 def worn_out(limits: RecycleLimits, beat: Heartbeat, age_seconds: float) -> Worn | None:
-    """Whether it is to be replaced."""
+    """Returns why a worker of this age, by its last heartbeat, is to be replaced; None while it is not."""
     if age_seconds < limits.rest_seconds:
         return None
     if limits.soft_bytes and beat.rss_bytes > limits.soft_bytes:
@@ -47,4 +48,5 @@ def worn_out(limits: RecycleLimits, beat: Heartbeat, age_seconds: float) -> Worn
 
 
 def is_too_large(limits: RecycleLimits, beat: Heartbeat) -> bool:
+    """Returns whether a worker holds more memory than the hard limit, so that it is killed."""
     return bool(limits.hard_bytes) and beat.rss_bytes > limits.hard_bytes

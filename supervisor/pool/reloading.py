@@ -1,4 +1,4 @@
-"""New code and settings for the workers, while the old ones work: by HUP, by `hashee-agent reload`, or when a file changes.
+"""Gives the workers new code and settings while the old ones work: by HUP, by `hashee-agent reload`, or when a file changes.
 
 The supervisor itself goes on with the settings of its start: only what workers are made of is read again.
 """
@@ -19,18 +19,19 @@ from supervisor.settings.bounds import Bounds
 from supervisor.settings.env_files import EnvFileError
 
 POLL_SECONDS = 0.5
+"""How often the handler's files are looked at in development: sooner than one gets from the editor to the chat."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the settings say now."""
+    """What the settings say now: how workers are started, and how many."""
 
     order: WorkerOrder
     bounds: Bounds
 
 
 class Reloading:
-    """`read` looks at the settings anew; it raises SettingsError, EnvFileError, CodeGone."""
+    """Runs one reload at a time. `read` reads the settings anew; it raises SettingsError, EnvFileError, CodeGone."""
 
     def __init__(self, pool: Pool, read: Callable[[], Wanted], log: FilteringBoundLogger, bounds: Bounds) -> None:
         self._pool = pool
@@ -46,7 +47,7 @@ class Reloading:
         """Why the last one failed; empty when it did not."""
 
     async def reload(self) -> str:
-        """Empty, or why the old workers stay."""
+        """Reloads, after a reload that is under way. Returns an empty text, or why the old workers stay."""
         if self._is_next:
             return "a reload is under way, and the next one waits already"
         self._is_next = True
@@ -85,7 +86,7 @@ class Reloading:
         return reason
 
     async def watch_files(self) -> None:
-        """In development: reload whenever one of the handler's files changes. Until cancelled."""
+        """Reloads whenever one of the handler's files changes, until cancelled; for development."""
         before, loaded_ns = _times(self._pool.handler_files()), time.time_ns()
         while True:
             await trio.sleep(POLL_SECONDS)
@@ -104,7 +105,7 @@ class Reloading:
 
 
 def _times(files: tuple[str, ...]) -> Mapping[str, int | None]:
-    """None for one that is not there: editors replace files."""
+    """Returns when each file was changed, in ns; None for one that is not there, since editors replace files."""
     return {file: _changed_ns(Path(file)) for file in files}
 
 

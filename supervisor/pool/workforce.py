@@ -23,7 +23,7 @@ log = structlog.get_logger()
 
 
 class Workforce:
-    """`on_death` hears of every end of a worker, at once."""
+    """The pool of one supervisor, its reload and its metrics. `on_death` is told of every end of a worker, at once."""
 
     def __init__(
         self,
@@ -58,11 +58,11 @@ class Workforce:
         self.reloading = Reloading(self.pool, self._wanted, log, settings.workers)
 
     async def wait_until_ready(self) -> None:
-        """Until a worker takes jobs; not at all where none is to run here."""
+        """Waits until a worker takes jobs; returns at once where none is to run here."""
         await self.pool.wait_until_ready(min(1, self._bounds.least))
 
     def measure(self) -> None:
-        """What the pool is, for the metrics."""
+        """Sets the metrics to what the pool is now."""
         pool, metrics, statuses = self.pool, self._metrics, self.pool.statuses()
         metrics.workers_ready.set(pool.ready)
         metrics.workers_wanted.set(pool.target)

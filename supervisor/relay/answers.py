@@ -1,4 +1,4 @@
-"""What the relay says, taken apart before anything in it is believed: an entry that cannot be read spoils no other.
+"""Takes the relay's JSON apart before anything in it is believed, so that an entry which cannot be read spoils no other.
 
 msgspec reads whole texts, or not at all: half an escaped character in one name, and a page of a hundred messages is no JSON. So a
 list is cut into its entries while it comes (supervisor/relay/listing.py), and an object here, by brackets and commas alone where there is no
@@ -27,11 +27,11 @@ Shape = TypeVar("Shape")
 
 
 class NotTaken(Exception):
-    """A text that is not the JSON object, or list, that it should be."""
+    """Raised for a text that is not the JSON object, or list, that it should be."""
 
 
 def members_of(text: Text) -> dict[str, Text]:
-    """The members of an object by name, each as it stands there, unread. Raises NotTaken."""
+    """Returns the members of an object by name, each as it stands there, unread. Raises NotTaken."""
     try:
         return dict(msgspec.json.decode(text, type=dict[str, msgspec.Raw]))
     except msgspec.ValidationError:
@@ -41,7 +41,7 @@ def members_of(text: Text) -> dict[str, Text]:
 
 
 def value_of(text: Text | None) -> object:
-    """What a text says; None for one that is absent, or cannot be read."""
+    """Returns the value of a JSON text; None for one that is absent, or cannot be read."""
     try:
         return None if text is None else msgspec.json.decode(text)
     except UNREADABLE:
@@ -49,7 +49,7 @@ def value_of(text: Text | None) -> object:
 
 
 def read_as(kind: type[Shape], entry: Text) -> Shape | None:
-    """An entry as a value of this kind, with what cannot be read of it absent; None where that is no such value."""
+    """Returns an entry as a value of this kind, without the members that cannot be read; None where that is no such value."""
     try:
         return msgspec.json.decode(entry, type=kind)
     except UNREADABLE:
@@ -61,7 +61,7 @@ def read_as(kind: type[Shape], entry: Text) -> Shape | None:
 
 
 def without_unreadable(text: Text, depth: int = 2) -> bytes:
-    """An object without those members that cannot be read, also in an object within it: as good as absent. Raises NotTaken."""
+    """Returns an object without the members that cannot be read, also in an object within it. Raises NotTaken."""
     kept = []
     for name, value in _members(bytes(text)):
         if _is_readable(value):
@@ -80,7 +80,7 @@ def _is_readable(text: bytes) -> bool:
 
 
 def _depth(text: bytes) -> int:
-    """How deep lists and objects stand in each other; a text with too many tokens is as deep as any."""
+    """Returns how deep lists and objects stand in each other; MOST_TOKENS, which is too deep, for a text with too many tokens."""
     depth = deepest = 0
     for number, token in enumerate(_TOKEN.finditer(text)):
         first = text[token.start()]
@@ -102,7 +102,7 @@ def _members(text: bytes) -> list[tuple[str, bytes]]:
 
 
 def _parts(text: bytes) -> list[bytes]:
-    """What stands between the brackets of an object, cut at its commas."""
+    """Returns what stands between the brackets of an object, cut at its commas. Raises NotTaken."""
     text = text.strip(_SPACE)
     if len(text) < 2 or text[:1] + text[-1:] != b"{}":
         raise NotTaken

@@ -1,6 +1,6 @@
-"""What the relay has to be asked for while a message waits: again for a few seconds, then the message is read without (DESIGN rule 2).
+"""Asks the relay for something that a message needs, again and again for a few seconds; then the message goes on without (DESIGN rule 2).
 
-Nobody else waits longer for it: a page of polled messages would stand still with the one.
+No longer, since a whole page of polled messages waits with the one.
 """
 
 from collections.abc import Awaitable, Callable
@@ -20,6 +20,7 @@ WAIT_LONG_SECONDS: Final = 20.0
 """The same where nothing waits behind it: longer than one call may take, so that a slow relay answers at last."""
 
 AGAIN_SECONDS: Final = 1.0
+"""Between two askings, at least: a relay that refuses at once is not asked without end."""
 
 Answer = TypeVar("Answer")
 
@@ -29,7 +30,7 @@ log = structlog.get_logger()
 
 
 async def asked(asking: Callable[[], Awaitable[Answer]], seconds: float | None = None) -> Answer | None:
-    """What `asking` gives, asked again for WAIT_SECONDS while it raises RestFailed; None where it never did, or the relay says no.
+    """Calls `asking` again for WAIT_SECONDS while it raises RestFailed. Returns its answer; None without one, or when the relay says no.
 
     The time does not run while the question waits for its turn among our own (supervisor/relay/patience.py).
     """
@@ -46,10 +47,10 @@ async def asked(asking: Callable[[], Awaitable[Answer]], seconds: float | None =
 
 
 class Shared(Generic[Answer]):
-    """One question for all who ask it at a time: they get the answer, or the failure, of an asking that began after they came."""
+    """Lets all who ask the same question at a time share one call: each gets the answer, or failure, of a call that began after it came."""
 
     def __init__(self, again_seconds: float) -> None:
-        """`again_seconds`: between two askings at least."""
+        """`again_seconds`: the least time between two calls."""
         self._again_seconds = again_seconds
         self._began_at = -again_seconds
         self._number = 0
@@ -64,7 +65,7 @@ class Shared(Generic[Answer]):
         return not self._turn.locked() and trio.current_time() >= self._began_at + self._again_seconds
 
     async def ask(self, asking: Callable[[], Awaitable[Answer]]) -> Answer:
-        """What `asking` gives, now or later. Raises RestFailed, RedisFailed: a failure is everybody's, and nobody takes it for an answer."""
+        """Returns what `asking` gives, called now or soon. Raises RestFailed, RedisFailed: all who share the call share its failure."""
         number = self._number
         async with self._turn:
             if self._number > number and self._is_answered:

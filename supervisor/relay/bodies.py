@@ -20,11 +20,11 @@ GZIP: Final = 16 + zlib.MAX_WBITS
 
 
 class BodyRefused(Exception):
-    """A body that is too large, or encoded as nobody asked for. The text names the bound or the encoding and nothing of the body."""
+    """Raised for a body that is too large, or encoded as nobody asked for. The text names the bound or the encoding, nothing of the body."""
 
 
 async def pieces(answer: httpx2.Response, most_bytes: int) -> AsyncGenerator[bytes]:
-    """The body as it comes, decompressed, in pieces of at most PIECE_BYTES. Raises BodyRefused, also in the middle of it."""
+    """Yields the body as it comes, decompressed, in pieces of at most PIECE_BYTES. Raises BodyRefused, also in the middle of it."""
     opened = _opener(answer)
     came = given = 0
     async with aclosing(_raw(answer)) as raw:
@@ -41,7 +41,7 @@ async def pieces(answer: httpx2.Response, most_bytes: int) -> AsyncGenerator[byt
 
 
 async def whole(answer: httpx2.Response, most_bytes: int) -> bytes:
-    """The whole body, decompressed. Raises BodyRefused."""
+    """Returns the whole body, decompressed. Raises BodyRefused."""
     body = bytearray()
     async with aclosing(pieces(answer, most_bytes)) as parts:
         async for part in parts:
@@ -50,7 +50,7 @@ async def whole(answer: httpx2.Response, most_bytes: int) -> bytes:
 
 
 async def _raw(answer: httpx2.Response) -> AsyncGenerator[bytes]:
-    """The bytes on the wire. The response's own iterators keep for ever what follows the end of a gzip stream."""
+    """Yields the bytes on the wire. Not by the response's own iterators, which keep for ever what follows the end of a gzip stream."""
     stream: AsyncIterator[bytes] = aiter(cast(httpx2.AsyncByteStream, answer.stream))
     try:
         async for piece in stream:
@@ -63,7 +63,7 @@ async def _raw(answer: httpx2.Response) -> AsyncGenerator[bytes]:
 
 
 def _opener(answer: httpx2.Response) -> Callable[[bytes], Iterator[bytes]]:
-    """What makes plain pieces of the bytes on the wire. Raises BodyRefused for an encoding that was not asked for."""
+    """Returns what makes plain pieces of the bytes on the wire. Raises BodyRefused for an encoding that was not asked for."""
     encodings = [name.strip().lower() for name in answer.headers.get("Content-Encoding", "").split(",")]
     named = [name for name in encodings if name not in ("", "identity")]
     if not named:
@@ -79,13 +79,13 @@ def _cut(data: bytes) -> Iterator[bytes]:
 
 
 class _Gunzip:
-    """One gzip stream; what follows its end is passed over."""
+    """Decompresses one gzip stream; what follows its end is passed over."""
 
     def __init__(self) -> None:
         self._inflate = zlib.decompressobj(GZIP)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """What these bytes add, in pieces. Raises BodyRefused."""
+        """Yields what these bytes add, in pieces. Raises BodyRefused."""
         while not self._inflate.eof:
             try:
                 piece = self._inflate.decompress(data, PIECE_BYTES)

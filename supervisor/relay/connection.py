@@ -1,7 +1,8 @@
 """The connection to the relay (PROTOCOL §2): open, authenticate, keep alive, open again. Carries frames, decides nothing of them.
 
-The reader never waits for work: whoever is given a frame puts it somewhere and returns. Deaf is noticed (supervisor/relay/heartbeat.py),
-whatever TCP believes: first doubted, and then what is under way here is left to others, then given up.
+The reader never waits for work: whoever is given a frame puts it somewhere and returns. A relay that no longer answers is noticed by
+supervisor/relay/heartbeat.py, whatever TCP believes: the connection is doubted first, and others do what is under way here; then it is
+given up. Its states and moves are the tables in supervisor/relay/connection_states.py.
 """
 
 import random
@@ -41,20 +42,35 @@ from supervisor.settings.secrets import Secret
 from supervisor.settings.way import DIRECTLY, Way
 
 AUTH_SECONDS = 5.0
+"""For our first frame and the relay's answer to it (PROTOCOL §2)."""
+
 SEND_SECONDS = 10.0
+"""A relay that takes nothing for so long is gone: the frame goes out over the next connection."""
+
 BACKOFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+"""The longest pause after the first, second, … failure in a row (PROTOCOL §2), each with full jitter."""
+
 REFUSED_RETRY_SECONDS = 60.0
+"""After `invalid_token`, which only an owner can mend: PROTOCOL §2 wants it tried slowly."""
+
 LIMIT_RETRY_SECONDS = 0.5
+"""After `connection_limit`: the connection that is in our way may be a dead one, which the relay can notice at any moment."""
+
 STEADY_SECONDS = 30.0
 """A connection that ends sooner after auth.ok is a brief one: a single one costs nothing, each further one in a row doubles the pause."""
 
 NORMAL = 1000
 GOING_AWAY = 1001
+"""Close codes (RFC 6455 §7.4.1)."""
+
 SILENT_CLOSE_SECONDS = 0.2
-"""How long a close frame is tried to be sent to a relay that does not answer: nothing of it will."""
+"""How long we try to send a close frame to a relay that does not answer, and so will not answer the close frame either."""
 
 FAILURES_WITH_SLOT = 3
 """After so many in a row a slot is worth more to another supervisor, which may reach the relay."""
+
+MOST_REASON_CHARACTERS = 64
+"""Of the relay's reason for a refusal, which is shown and logged."""
 
 OnFrame = Callable[[FromRelay], None]
 OnConnected = Callable[[RelayDate | None], None]
@@ -63,7 +79,7 @@ log = structlog.get_logger()
 
 
 class NotConnected(Exception):
-    """There is no authenticated connection to send over."""
+    """Raised when there is no authenticated connection to send over."""
 
 
 class RelayAddress(msgspec.Struct, frozen=True):
@@ -76,7 +92,7 @@ class RelayAddress(msgspec.Struct, frozen=True):
 
     @property
     def websocket_url(self) -> str:
-        """The agent's WebSocket."""
+        """Returns the address of the agent's WebSocket."""
         parts = urlsplit(self.base_url)
         scheme = {"http": "ws", "https": "wss"}[parts.scheme]
         return f"{scheme}://{parts.netloc}{parts.path}/ws/agent?agent_id={self.agent_id}"
@@ -86,30 +102,30 @@ class SlotHolder(Protocol):
     """What allows this supervisor to be connected (supervisor/relay/slots.py)."""
 
     async def take(self) -> None:
-        """Wait until it is held."""
+        """Waits until the slot is held."""
 
     async def lost(self) -> None:
-        """Wait until it is held no longer."""
+        """Waits until the slot is held no longer."""
 
     async def give_up(self) -> None:
-        """Others may have it."""
+        """Leaves the slot to others, until the next `take`."""
 
     def note_connected(self, connected: bool) -> None:
-        """The connection is authenticated, or no longer."""
+        """Tells the others whether the connection is authenticated."""
 
     def note_doubt(self, connection: int) -> None:
-        """Of this connection, by its number, it is not known whether the relay still pushes into it in vain: others should ask."""
+        """Tells the others that the relay may push into this connection (by its number) in vain, so that they poll."""
 
     def note_heard(self, connection: int) -> None:
-        """It was heard after all."""
+        """Tells the others that this connection was heard after all."""
 
     @property
     def has_company(self) -> bool:
-        """Another supervisor is connected, or waits for a slot."""
+        """Whether another supervisor is connected, or waits for a slot."""
 
     @property
     def standby_waits(self) -> bool:
-        """Another supervisor waits for a slot."""
+        """Whether another supervisor waits for a slot."""
 
 
 class Connection:
@@ -182,7 +198,7 @@ class Connection:
                 raise NotConnected from None
 
     async def run(self, on_frame: OnFrame, on_connected: OnConnected) -> None:
-        """Keep a connection while a slot is held, until closed or cancelled.
+        """Keeps a connection while a slot is held, until closed or cancelled.
 
         `on_frame` is given every frame of an authenticated connection but pings and pongs; `on_connected` the relay's date, before
         anybody can send. Both run in the reader and must return at once.
@@ -278,7 +294,7 @@ class Connection:
                 if isinstance(frame, AuthOk):
                     return None
                 if isinstance(frame, AuthError):
-                    return frame.reason[:64]
+                    return frame.reason[:MOST_REASON_CHARACTERS]
 
     def _refused(self, reason: str) -> None:
         if reason != self.refusal:
@@ -338,7 +354,7 @@ class Connection:
             on_frame(frame)
 
     async def _answer_pings(self) -> None:
-        """One pong for all pings that came while the last one was sent: the reader never waits for a line that is slow the other way."""
+        """Sends one pong for all pings that came while the last one was sent, so that the reader never waits for a slow line."""
         while True:
             await self._pong_wanted.wait()
             self._pong_wanted = trio.Event()
@@ -348,7 +364,7 @@ class Connection:
                 return  # the reader hears of it too
 
     async def _receive(self, socket: WebSocket) -> FromRelay | None:
-        """The next frame; None for one that is passed over. Raises ConnectionLost."""
+        """Returns the next frame, None for one that is passed over. Raises ConnectionLost."""
         try:
             return self._decode(await socket.receive())
         except BinaryMessageRefused:

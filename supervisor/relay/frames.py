@@ -21,7 +21,7 @@ Seq = Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQ)]
 
 
 class MalformedFrame(Exception):
-    """A frame that is not what PROTOCOL §2 says. Names the type and the field, never a value."""
+    """Raised for a frame that is not what PROTOCOL §2 says. Names the type and the field, never a value."""
 
     def __init__(self, frame_type: str, field: str) -> None:
         super().__init__(f"malformed frame: type {frame_type}, at {field}")
@@ -36,7 +36,7 @@ class UnknownFrame(msgspec.Struct, frozen=True):
 
 
 class _Frame(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True):
-    """Optional fields that are absent are left out of the JSON; unknown ones are passed over."""
+    """The base of all frames. Optional fields that are absent are left out of the JSON; unknown ones are passed over."""
 
 
 # --- opening and heartbeat, both directions ------------------------------------------
@@ -58,7 +58,7 @@ class AuthOk(_Frame, frozen=True, tag="auth.ok"):
 
 
 class AuthError(_Frame, frozen=True, tag="auth.error"):
-    """`reason` is `invalid_token` (permanent) or `connection_limit` (a fourth connection)."""
+    """The relay's refusal of an `auth`. `reason` is `invalid_token` (permanent) or `connection_limit` (a fourth connection)."""
 
     reason: str
     message: str = ""
@@ -77,7 +77,7 @@ class Pong(_Frame, frozen=True, tag="pong"):
 
 
 class MessageNew(_Frame, frozen=True, tag="message.new"):
-    """All of it but the envelope is the relay's word: order by `conversation_seq`, decide by nothing else."""
+    """A message, pushed or polled. All but the envelope is the relay's word: order by `conversation_seq`, decide by nothing else."""
 
     conversation_id: Id
     message_id: Id
@@ -111,7 +111,7 @@ class MessageAck(_Frame, frozen=True, tag="message.ack"):
 
 
 class MessageError(_Frame, frozen=True, tag="message.error"):
-    """`retry_after` in seconds. `client_message_id` is empty where the refused frame had none."""
+    """The relay's refusal of a frame. `retry_after` in seconds. `client_message_id` is empty where the refused frame had none."""
 
     code: str
     client_message_id: IdOrEmpty = ""
@@ -132,7 +132,7 @@ class MessageRecalled(_Frame, frozen=True, tag="message.recalled"):
 
 
 class StreamError(_Frame, frozen=True, tag="stream.error"):
-    """`reason` is `timeout` or `limit`."""
+    """The relay has ended a stream. `reason` is `timeout` or `limit`."""
 
     stream_id: Id
     reason: str
@@ -161,7 +161,7 @@ class RelationEstablished(_Frame, frozen=True, tag="relation.established"):
 
 
 class RelationRevoked(_Frame, frozen=True, tag="relation.revoked"):
-    """Also what the older `relation.terminated` decodes to."""
+    """Somebody may talk to this agent no longer; the older `relation.terminated` decodes to this too."""
 
     payload: Relation
 
@@ -318,14 +318,14 @@ _BY_PERSON = msgspec.json.Decoder(FromPerson)
 
 
 def encode(frame: Frame) -> str:
-    """The frame as one JSON text. Optional fields at their default are left out."""
+    """Returns the frame as one JSON text. Optional fields at their default are left out."""
     if isinstance(frame, PlatformEvent):
         return msgspec.json.encode({**frame.fields, "type": frame.frame_type}).decode()
     return msgspec.json.encode(frame).decode()
 
 
 def decode_from_relay(text: str | Text) -> FromRelay | UnknownFrame:
-    """What the relay said to an agent, pushed or as an entry of a polled page. Raises `MalformedFrame`."""
+    """Returns what the relay said to an agent, pushed or as an entry of a polled page. Raises `MalformedFrame`."""
     frame = _decode(_TO_AGENT, text)
     if isinstance(frame, _RelationTerminated):
         return RelationRevoked(frame.payload)
@@ -333,7 +333,7 @@ def decode_from_relay(text: str | Text) -> FromRelay | UnknownFrame:
 
 
 def decode_for_person(text: str | Text) -> ToPerson | UnknownFrame:
-    """What the relay said to a person. Raises `MalformedFrame`."""
+    """Returns what the relay said to a person. Raises `MalformedFrame`."""
     frame = _decode(_TO_PERSON, text)
     if isinstance(frame, _RelationTerminated):
         return RelationRevoked(frame.payload)
@@ -341,12 +341,12 @@ def decode_for_person(text: str | Text) -> ToPerson | UnknownFrame:
 
 
 def decode_from_agent(text: str | Text) -> FromAgent | UnknownFrame:
-    """What an agent said to the relay. Raises `MalformedFrame`."""
+    """Returns what an agent said to the relay. Raises `MalformedFrame`."""
     return _decode(_BY_AGENT, text)
 
 
 def decode_from_person(text: str | Text) -> FromPerson | UnknownFrame:
-    """What a person said to the relay. Raises `MalformedFrame`."""
+    """Returns what a person said to the relay. Raises `MalformedFrame`."""
     return _decode(_BY_PERSON, text)
 
 
@@ -361,7 +361,10 @@ def _decode(decoder: msgspec.json.Decoder[_T], text: str | Text) -> _T | Unknown
 
 
 def _without_what_cannot_be_read(decoder: msgspec.json.Decoder[_T], text: str | Text) -> _T | UnknownFrame:
-    """The slow way after a failed decoding: a frame that has no need of what failed, an unknown type, or a malformed one."""
+    """Decodes once more, slowly, after a failure. Returns the frame without what cannot be read, or an UnknownFrame.
+
+    Raises `MalformedFrame` where the frame needs what cannot be read.
+    """
     try:
         readable = without_unreadable(text.encode() if isinstance(text, str) else text)
         frame_type = msgspec.json.decode(readable, type=_TypeOnly).type
@@ -388,6 +391,6 @@ def _tags(union: object) -> frozenset[str]:
 
 
 def _field_of(error: Exception) -> str:
-    """The path to the offending field. msgspec's own text may quote a value, so only the path is taken."""
+    """Returns the path to the offending field. msgspec's own text may quote a value, so only the path is taken."""
     found = _FIELD.search(str(error))
     return found.group(1)[:MAX_TYPE_CHARS] if found else "$"

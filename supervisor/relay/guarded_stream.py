@@ -27,7 +27,7 @@ class GuardedStream(trio.abc.Stream):
         self._discards = False
         self.held_open = False
         self.refusal: WireRefused | None = None
-        """What the peer sent that it may not; nothing is sent or received any more."""
+        """What the peer sent that it may not; from then on nothing is sent or received."""
 
     @property
     def heard_at(self) -> float:
@@ -63,13 +63,13 @@ class GuardedStream(trio.abc.Stream):
         return data
 
     def taken(self) -> None:
-        """Somebody has received the oldest whole message."""
+        """Notes that somebody has received the oldest whole message, so that there may be room for more."""
         self._guard.taken()
         if self._room is not None:
             self._room.set()
 
     def discard(self) -> None:
-        """Nobody receives any more."""
+        """Notes that nobody receives any more: what comes is read and thrown away."""
         self._discards = True
         if self._room is not None:
             self._room.set()
@@ -82,7 +82,7 @@ class GuardedStream(trio.abc.Stream):
                 await self._inner.send_all(_close_frame(refusal.code, refusal.reason))
 
     async def aclose(self) -> None:
-        """The library's close. While we wait for the peer's answer to our close frame it must not end the wait."""
+        """Closes for the library; not while we wait for the peer's answer to our close frame, which would end the wait."""
         if not self.held_open:
             await self._inner.aclose()
 

@@ -1,6 +1,6 @@
-"""Is the relay still there? It is asked when it has been silent, and counts as gone when it does not answer (PROTOCOL §2).
+"""Pings a relay that has been silent, and tells when it counts as gone since it does not answer (PROTOCOL §2).
 
-With company (another supervisor of this agent that is connected, or waits for a slot) it is asked sooner, and an answer that is late is
+With company (another supervisor of this agent that is connected, or waits for a slot) it is pinged sooner, and an answer that is late is
 a *doubt* first: the others then do what this connection should have done, which costs them a poll and some bytes twice. What ends the
 connection is the same patience with an answer as without company, so that a slow relay loses nobody.
 """
@@ -15,32 +15,43 @@ import trio
 from supervisor.relay.websocket import ConnectionLost
 
 SILENCE_SECONDS = 10.0
+"""After so much silence the relay is pinged (PROTOCOL §2)."""
+
 COMPANY_SILENCE_SECONDS = 2.0
+"""The same with company, where an early doubt is cheap and a message that waits for a dead connection is not."""
+
 UNANSWERED_SECONDS = 1.0
 """A message that the relay has not acknowledged for so long, while it said nothing else either, is a reason to ask."""
 
 DOUBT_SECONDS = 1.5
+"""With company, an answer that is later than this is a doubt, which costs the others a poll."""
+
 PING_ANSWER_SECONDS = 5.0
+"""Without an answer for so long the relay counts as gone (PROTOCOL §2)."""
+
 SLOWEST_BYTES_PER_SECOND = 64 * 1024
-"""Our question goes behind what we have sent: on a slow line that takes its time, up to the patience of one without company."""
+"""The slowest line that we are patient with: our ping goes behind what we have sent, and may take as long as that does."""
 
 LOOK_SECONDS = 0.25
-"""While an answer is waited for."""
+"""How often we look whether anything was heard, while we wait for an answer."""
 
 
 class Line(Protocol):
-    """What is asked (supervisor/relay/websocket.py)."""
+    """The connection that is pinged (supervisor/relay/websocket.py)."""
 
     @property
     def heard_at(self) -> float:
-        """When anything came last."""
+        """When anything came last, as trio counts time."""
 
     async def ping(self) -> None:
-        """Returns with the answer; raises ConnectionLost."""
+        """Pings, and returns with the answer. Raises ConnectionLost."""
 
 
 class Heartbeat:
-    """Of one authenticated connection. `has_company` is asked again and again; `doubt` is told when there is one, and when it is over."""
+    """The heartbeat of one authenticated connection.
+
+    `has_company` is asked again and again. `doubt` is called with True when a doubt begins, with False when it is over.
+    """
 
     def __init__(self, line: Line, *, has_company: Callable[[], bool], doubt: Callable[[bool], None]) -> None:
         self._line = line
@@ -51,7 +62,7 @@ class Heartbeat:
         self._unanswered_since = math.inf
 
     def sent(self, size_bytes: int, *, is_acknowledged: bool) -> None:
-        """Something went out. `is_acknowledged`: the relay owes an answer to it."""
+        """Notes that so many bytes went out. `is_acknowledged`: the relay owes an answer to them."""
         now = trio.current_time()
         if self._line.heard_at >= self._sent_at:
             self._sent_bytes, self._unanswered_since = 0, math.inf
@@ -61,7 +72,7 @@ class Heartbeat:
             self._unanswered_since = min(self._unanswered_since, now)
 
     async def run(self) -> None:
-        """Returns when the relay counts as gone."""
+        """Pings whenever the relay is silent; returns when it counts as gone."""
         is_there = True
         while is_there:
             await self._until_silent()
@@ -83,7 +94,7 @@ class Heartbeat:
         return min(heard + COMPANY_SILENCE_SECONDS, unanswered + UNANSWERED_SECONDS)
 
     async def _answers(self) -> bool:
-        """Ask, and wait for any sign of it: part of a long message that goes before the answer on a slow line is one."""
+        """Pings and waits. Returns whether anything was heard: also part of a long message, which goes before the answer."""
         asked_at = trio.current_time()
         is_doubted = False
         async with trio.open_nursery() as nursery:
@@ -104,7 +115,7 @@ class Heartbeat:
             await self._line.ping()
 
     def _gone_at(self, asked_at: float) -> float:
-        """Never sooner than so long after it was asked; with company no later than alone."""
+        """Returns when the relay counts as gone: PING_ANSWER_SECONDS after the ping at least, with company no later than alone."""
         heard = self._line.heard_at
         gone_at = heard + SILENCE_SECONDS + PING_ANSWER_SECONDS
         if self._has_company():

@@ -18,16 +18,16 @@ Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MOST_ID_CHARS, pattern
 IdOrNone = Id | None
 
 IdOrEmpty = Annotated[str, msgspec.Meta(max_length=MOST_ID_CHARS, pattern=_PRINTABLE)]
-"""The same, or nothing."""
+"""An id, or an empty string."""
 
 
 def is_id(value: object) -> bool:
-    """Whether this is an id."""
+    """Returns whether this is an id."""
     return isinstance(value, str) and 1 <= len(value) <= MOST_ID_CHARS and value.isascii() and value.isprintable()
 
 
 def id_in(entry: Text, name: str) -> str | None:
-    """An id that an entry has as a member of this name, whatever else is in it; None where there is none."""
+    """Returns the id that stands in an entry under this name, whatever else is in it; None where there is none."""
     try:
         value = value_of(members_of(entry).get(name))
     except NotTaken:

@@ -13,7 +13,7 @@ LISTED: Final = b"data"
 """The name under which the list stands (PROTOCOL §1)."""
 
 ELIDED: Final = b'""'
-"""What stands for a string that is too long. The rest of its entry is read on: its id, so that one comes past it."""
+"""What stands for a string that is too long. The rest of its entry is read: polling needs its id to come past it."""
 
 LIST_DEPTH: Final = 2
 """Brackets that are open between two entries: the answer's and the list's."""
@@ -58,7 +58,7 @@ class Listing:
         return self.was_found and self._depth == 0
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The entries that end in these bytes."""
+        """Returns the entries that end in these bytes."""
         ended = list[bytes]()
         at = 0
         while at < len(data):
@@ -71,7 +71,7 @@ class Listing:
         return ended
 
     def _read_outside(self, data: bytes, at: int) -> int:
-        """Up to the next mark of what surrounds the list; the place behind it."""
+        """Reads up to the next mark of what surrounds the list. Returns the place behind it."""
         found = _MARK.search(data, at)
         if found is None:
             return len(data)
@@ -89,7 +89,7 @@ class Listing:
         return found.end()
 
     def _read_entry(self, data: bytes, at: int, ended: list[bytes]) -> int:
-        """Up to the next mark in the list; the place behind it."""
+        """Reads up to the next mark in the list. Returns the place behind it."""
         found = (_MARK if self._depth == LIST_DEPTH else _DEEP_MARK).search(data, at)
         if found is None:
             self._keep(data[at:])
@@ -119,7 +119,7 @@ class Listing:
             self._depth -= 1
 
     def _read_string(self, data: bytes, at: int) -> int:
-        """Up to the string's end, or the end of what came; the place behind it."""
+        """Reads up to the string's end, or the end of what came. Returns the place behind it."""
         end = at
         if self._is_escaped:
             self._is_escaped = False

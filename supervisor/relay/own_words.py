@@ -44,19 +44,19 @@ class OwnWords:
         return self._seal(at, Reply(kind="system", content_type="system", payload=payload, new_session_with=device_id))
 
     def pong(self, message_id: str, conversation_id: str, message_ms: int) -> bytes:
-        """The answer to a session.ping."""
+        """Packs the answer to a session.ping."""
         return self._pack(ReplyPlace(message_id, conversation_id, "!pong", message_ms), PONG)
 
     def ping(self, job_id: str, conversation_id: str, message_ms: int, unanswered: int) -> bytes:
-        """Asks for an answer, so that the sending chain is renewed; `unanswered`: how many went without."""
+        """Packs a session.ping, whose answer renews the sending chain. `unanswered`: how many of ours had no answer since."""
         return self._pack(ReplyPlace(job_id, conversation_id, f"!ping-{unanswered}", message_ms), PING)
 
     def refusal(self, message_id: str, conversation_id: str, message_ms: int, text: str, *, hops: int = 0) -> bytes:
-        """A message that was not taken to a handler, since too many of its conversation wait. `hops`: of the answer (PROTOCOL §4)."""
+        """Packs the answer to a message that no handler gets, since too many of its conversation wait. `hops`: the answer's (PROTOCOL §4)."""
         return self._say(ReplyPlace(message_id, conversation_id, "!refused", message_ms), text, hops)
 
     def apology(self, job: JobRecord, text: str) -> bytes:
-        """A message that was given up."""
+        """Packs the apology for a message that was given up."""
         at = ReplyPlace(job.job_id, job.conversation_id, APOLOGY_PLACE, job.message_ms)
         return self._say(at, text, hops_of(job, key=self._bus_key, agent_id=self._agent_id))
 
@@ -73,7 +73,7 @@ class OwnWords:
 
 
 def lost_session(payload: Payload) -> bytes:
-    """The session that an offer names as unreadable (16 bytes); empty where it names none."""
+    """Returns the session that an offer names as unreadable (16 bytes); empty where it names none."""
     event = payload.get("event")
     lost = event.get("lost") if isinstance(event, dict) else None
     if not isinstance(lost, str):
@@ -85,7 +85,7 @@ def lost_session(payload: Payload) -> bytes:
 
 
 def system_event(payload: Payload) -> str | None:
-    """The kind of a system payload's event; None for any other payload."""
+    """Returns the kind of a system payload's event; None for any other payload."""
     event = payload.get("event")
     if payload.get("type") != "system" or not isinstance(event, dict):
         return None

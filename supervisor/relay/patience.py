@@ -1,4 +1,4 @@
-"""How long a message waits for what the relay is asked: the turns of our own questions do not count, up to a bound.
+"""Bounds how long a message waits for the relay's answer; waiting for the turn of our own question does not count, up to a bound.
 
 A thousand people who write for the first time are a thousand questions, eight at a time; that the relay answers each at once
 helps nobody whose time has run out in our own queue.
@@ -12,11 +12,11 @@ from typing import Final
 import trio
 
 MOST_TURN_SECONDS: Final = 30.0
-"""In all, for one message: a relay that answers nobody must not make a page of messages stand still for longer."""
+"""How much waiting for turns is forgiven to one message: a relay that answers nobody must not hold a page of messages for longer."""
 
 
 class _Patience:
-    """Of one message. `left_seconds`: for how long its time may still stand still."""
+    """The time of one message. `left_seconds`: how much waiting for turns is still forgiven."""
 
     def __init__(self, scope: trio.CancelScope) -> None:
         self.scope = scope
@@ -28,7 +28,7 @@ _patience: ContextVar[_Patience | None] = ContextVar("patience", default=None)
 
 @contextmanager
 def patient_for(seconds: float) -> Iterator[None]:
-    """The block ends after so many seconds, without an error; those that pass `in_turn` do not count."""
+    """Ends the block after so many seconds, without an error; those that pass in an `in_turn` block do not count."""
     with trio.move_on_after(seconds) as scope:
         token = _patience.set(_Patience(scope))
         try:
@@ -39,7 +39,7 @@ def patient_for(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def in_turn() -> Iterator[None]:
-    """Waits for nobody but our own other questions; outside of a `patient_for` nothing stands still."""
+    """Stops the clock of the `patient_for` around it while the block waits for our own other questions; alone it does nothing."""
     patience = _patience.get()
     if patience is None:
         yield

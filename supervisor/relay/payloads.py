@@ -8,12 +8,14 @@ from crypto.envelope import Envelope
 from supervisor.relay.frames import ArtifactResponse, MessageNew
 
 MOST_HOPS = 2**31 - 1
+"""A larger number is read as this one: whatever stands there, it fits into what we store."""
+
 LAST_HOP = 3
-"""From here on a message is given to no handler (PROTOCOL §4): two agents that answer each other come to an end."""
+"""A message with so many hops is given to no handler (PROTOCOL §4), so that two agents which answer each other come to an end."""
 
 
 def inbound_message(frame: MessageNew | ArtifactResponse, envelope: Envelope, payload: Payload) -> InboundMessage:
-    """What the handler sees; the signed envelope's word wins over the frame's."""
+    """Returns what the handler sees of a message. Where both say something, the signed envelope wins over the frame."""
     said = frame if isinstance(frame, MessageNew) else None
     return InboundMessage(
         message_id=frame.message_id,
@@ -35,34 +37,34 @@ def inbound_message(frame: MessageNew | ArtifactResponse, envelope: Envelope, pa
 
 
 def sender_type_of(frame: MessageNew | ArtifactResponse) -> str:
-    """`human`, `agent` or `system`, by the relay's word."""
+    """Returns `human`, `agent` or `system`: the relay's word."""
     return frame.sender_type if isinstance(frame, MessageNew) else "human"
 
 
 def conversation_kind(frame: MessageNew | ArtifactResponse) -> str:
-    """`h2a`, `group` or `h2h`; what the relay does not say is h2a."""
+    """Returns `h2a`, `group` or `h2h`; h2a where the relay says nothing, or nothing that we know."""
     kind = frame.conversation_type if isinstance(frame, MessageNew) else None
     return kind if kind in ("h2a", "group", "h2h") else "h2a"
 
 
 def payload_type_of(payload: Payload) -> str:
-    """The payload's `type`, which wins over the frame's content_type."""
+    """Returns the payload's `type`, which wins over the frame's content_type; `unknown` without one."""
     kind = payload.get("type")
     return kind if isinstance(kind, str) else "unknown"
 
 
 def message_ms(client_message_id: str) -> int:
-    """The time in a client_message_id, 0 when it is no ULID."""
+    """Returns the time in a client_message_id as Unix milliseconds, 0 when it is no ULID."""
     return ulid.time_ms(client_message_id) or 0
 
 
 def reply_id(identifier_key: bytes, job_id: str, place: str) -> bytes:
-    """HMAC(id key, job id ‖ place), 32 bytes (DESIGN rule 10); the same for every run of the job."""
+    """Returns HMAC(id key, job id ‖ place), 32 bytes (DESIGN rule 10): the same for every run of the job."""
     return hmac.digest(identifier_key, f"{job_id}\x00{place}".encode(), "sha256")
 
 
 def reply_message_id(reply: bytes, inbound_ms: int) -> str:
-    """client_message_id of a reply: the inbound message's time, the first 10 bytes of the reply id as randomness."""
+    """Returns a reply's client_message_id: the inbound message's time, and the first 10 bytes of the reply id as randomness."""
     return ulid.make(inbound_ms, reply[: ulid.RANDOM_BYTES])
 
 
@@ -80,7 +82,7 @@ def _reply_to(payload: Payload) -> str | None:
 
 
 def hop_count(payload: Payload) -> int:
-    """How many agents have answered an agent before this was said; 0 where nothing, or no number, says so."""
+    """Returns how many agents have answered an agent before this was said; 0 where the payload has no such number."""
     value = payload.get("hop_count")
     if isinstance(value, bool) or not isinstance(value, int | float):
         return 0

@@ -1,4 +1,4 @@
-"""The relay's own date in the answer that a connection begins with, and the clock of this host that it is compared with."""
+"""The date that the relay's answer to the upgrade carries, and the clock of this host with which it is compared."""
 
 import time
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class RelayDate(msgspec.Struct, frozen=True):
-    """The date of an answer (RFC 9110, whole seconds), and between which times it was written, as `boot_seconds` counts."""
+    """The date of an answer (RFC 9110 §5.6.7, whole seconds). It was written between `asked` and `heard`, both by `boot_seconds`."""
 
     text: str
     asked: float
@@ -14,5 +14,5 @@ class RelayDate(msgspec.Struct, frozen=True):
 
 
 def boot_seconds() -> float:
-    """Since this host was started, also while it slept; nobody sets it."""
+    """Returns the seconds since this host was started, its sleep included. Nobody can set this clock."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

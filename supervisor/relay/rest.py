@@ -25,7 +25,10 @@ from supervisor.settings.secrets import Secret
 from supervisor.settings.way import DIRECTLY, Proxy, Way
 
 TIMEOUT_SECONDS = 15.0
+"""For a whole answer, body included."""
+
 POLL_LIMIT = 100
+"""How many messages a poll asks for (PROTOCOL §3)."""
 
 PAGE_BYTES = 8 << 20
 """What is taken of a page at once, unless the memory limit leaves less or more (host/budgets.py); what is behind it is asked for next."""
@@ -49,13 +52,17 @@ RELATIONS_BYTES = 64 << 20
 """More than 100,000 people."""
 
 ASKED_AT_ONCE = 8
-"""Calls for one message's sake: their answers weigh some 10 MiB at most in all."""
+"""How many calls that a message waits for run at once: their answers weigh some 10 MiB at most in all."""
 
 MOST_CONNECTIONS = 2 * ASKED_AT_ONCE
-"""So that polling, relations and prekeys always find one."""
+"""Twice as many, so that polling, relations and prekeys always find a connection."""
 
 MOST_RETRY_AFTER_SECONDS = 300.0
+"""Whatever the relay says: a slip of a number must not silence an agent for a day."""
+
 REFUSALS = frozenset((400, 403, 404, 410, 422))
+"""The HTTP statuses that say no to what was asked for, and not to us (401), to now (408, 429) or to everything (5xx)."""
+
 NOT_JSON = "not a JSON object"
 NOT_A_LIST = "not a list"
 MOST_DEVICES = 50
@@ -69,7 +76,7 @@ Parameters = dict[str, str | int]
 
 
 class RestFailed(Exception):
-    """A call did not succeed. `status` 0: no answer at all; `retry_after_seconds` with 429."""
+    """Raised when a call did not succeed. `status` 0: no answer at all. `retry_after_seconds`: how long the relay asks us to wait."""
 
     def __init__(self, call: str, status: int, code: str = "", retry_after_seconds: float = 0.0) -> None:
         super().__init__(f"{call}: {f'HTTP {status} {code}'.strip() if status else code}")
@@ -84,7 +91,7 @@ class RestFailed(Exception):
 
     @property
     def is_refusal(self) -> bool:
-        """Whether the relay itself says no to what was asked for: waiting does not help. Not to our token, and not by a proxy's page."""
+        """Whether the relay itself says no to what was asked for, so that waiting does not help; a proxy's page is no such word."""
         return self.status in REFUSALS and self.code != NOT_JSON
 
 
@@ -123,33 +130,33 @@ class Rest:
             self._asked.release()
 
     async def register_keys(self, body: Json) -> int:
-        """Publish our prekeys; how many one-time prekeys the relay holds afterwards, as far as that may be believed."""
+        """Publishes our prekeys. Returns how many one-time prekeys the relay says it holds then, 0 to MOST_PREKEYS_TOLD."""
         data = await self._data("POST", f"/agents/{self._agent_id}/keys/register", SMALL_BYTES, body=body)
         left = _object(data).get("one_time_prekeys_left")
         return min(max(left, 0), MOST_PREKEYS_TOLD) if isinstance(left, int) and not isinstance(left, bool) else 0
 
     async def devices(self, user_id: str) -> list[Json]:
-        """A person's devices with their bundles, as they stand in the answer; one without an id is left out."""
+        """Returns a person's devices with their bundles, as they stand in the answer; one without an id is left out."""
         path = f"/keys/users/{quote(user_id, safe='')}/devices"
         async with self._turn(), self._listed(path, SMALL_ENTRY, DEVICES_BYTES) as entries:
             listed = [entry async for entry in entries][:MOST_DEVICES]
         return [_object(entry) for entry in listed if id_in(entry, "device_id")]
 
     async def agent_keys(self, agent_id: str) -> Json:
-        """Another agent's one bundle, as it stands in the answer; empty when it names no device."""
+        """Returns another agent's one bundle, as it stands in the answer; empty when it names no device."""
         async with self._turn():
             data = await self._data("GET", f"/keys/agents/{quote(agent_id, safe='')}", SMALL_BYTES)
         return _object(data) if id_in(data, "device_id") else {}
 
     async def group_key(self, group_id: str) -> str:
-        """The signed envelope with a group's current key; empty when the relay's answer has none."""
+        """Returns the signed envelope with a group's current key; empty when the relay's answer has none."""
         async with self._turn():
             data = await self._data("GET", f"/keys/groups/{quote(group_id, safe='')}", ENVELOPE_BYTES + SMALL_BYTES)
         found = read_as(_GroupKey, data)
         return "" if found is None else found.envelope
 
     async def relations(self, note: Callable[[Relation], Awaitable[None]]) -> None:
-        """`note` is told of everybody who may, or might once, talk to this agent, one by one while the answer is read: none is kept.
+        """Calls `note` with everybody who may, or once might, talk to this agent, one by one while the answer is read: none is kept.
 
         A malformed entry hides no other. What `note` raises is passed on as it is.
         """
@@ -168,7 +175,7 @@ class Rest:
             raise failure
 
     async def poll(self, cursor: str | None) -> Page:
-        """The messages after `cursor`, as many as may be held at once. After a page that was not taken whole, fewer are asked for."""
+        """Returns the messages after `cursor`, as many as may be held at once. After a page that was not taken whole it asks for fewer."""
         limit = self._page_limit
         parameters: Parameters = {"limit": limit} if cursor is None else {"limit": limit, "cursor": cursor}
         frames, last_id, taken_bytes = list[FromRelay | UnknownFrame | None](), None, 0
@@ -184,7 +191,7 @@ class Rest:
         return Page(frames, last_id)
 
     async def _data(self, method: str, path: str, most_bytes: int, *, body: Json | None = None) -> Text:
-        """The `data` of an answer, unread. Raises RestFailed."""
+        """Returns the `data` of an answer, unread. Raises RestFailed."""
         async with self._answered(method, path, body=body) as (answer, _):
             said = read_as(_Answer, await whole(answer, most_bytes))
             if said is None:
@@ -195,7 +202,7 @@ class Rest:
     async def _listed(
         self, path: str, limits: Limits, most_bytes: int, parameters: Parameters | None = None
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The entries of a list, each as it stands there, while the answer is read. Raises RestFailed."""
+        """Yields an iterator over the entries of a list, each as it stands there, while the answer is read. Raises RestFailed."""
         async with (
             self._answered("GET", path, parameters=parameters) as (answer, within),
             aclosing(_entries(answer, limits, most_bytes, within)) as entries,
@@ -206,7 +213,7 @@ class Rest:
     async def _answered(
         self, method: str, path: str, *, body: Json | None = None, parameters: Parameters | None = None
     ) -> AsyncIterator[tuple[httpx2.Response, trio.CancelScope]]:
-        """An answer of success, its body still to be read in the block, and what bounds that in time.
+        """Yields a successful answer, whose body is to be read in the block, and the scope that bounds it in time.
 
         Raises RestFailed for any other and for whatever fails meanwhile.
         """
@@ -243,7 +250,7 @@ async def _check(call: str, answer: httpx2.Response) -> None:
 async def _entries(
     answer: httpx2.Response, limits: Limits, most_bytes: int, within: trio.CancelScope
 ) -> AsyncGenerator[bytes]:
-    """The entries of an answer's list. Taking them apart, and what is done with them, is not the relay's time. Raises BodyRefused."""
+    """Yields the entries of an answer's list; while they are taken apart and used the relay's time stands still. Raises BodyRefused."""
     listing = Listing(limits)
     async with aclosing(pieces(answer, most_bytes)) as parts:
         async for part in parts:
@@ -258,14 +265,14 @@ async def _entries(
 
 
 def bounded_seconds(value: object) -> float:
-    """A `retry_after` as it may be believed: 0 to 300 s; 0 for what is no such number."""
+    """Returns a `retry_after` within 0 to MOST_RETRY_AFTER_SECONDS; 0 for what is no such number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value or value <= 0:  # noqa: PLR0124 - NaN
         return 0.0
     return float(min(value, MOST_RETRY_AFTER_SECONDS))
 
 
 def _object(text: Text | None) -> Json:
-    """The members of an object that can be read; none for what is no object."""
+    """Returns the members of an object that can be read; none for what is no object."""
     try:
         members = {} if text is None else members_of(text)
     except NotTaken:
@@ -274,7 +281,7 @@ def _object(text: Text | None) -> Json:
 
 
 def _code(said: object) -> str:
-    """What the relay calls an error, as it may stand in a log."""
+    """Returns what the relay calls an error, short and printable, as it may stand in a log."""
     return "".join(character for character in said[:64] if character.isprintable()) if isinstance(said, str) else ""
 
 
@@ -290,14 +297,14 @@ def _proxy(way: Way, proxy: Proxy) -> httpx2.Proxy:
 
 
 def _kind(error: Exception) -> str:
-    """The type, and of a proxy's refusal its status: the rest of the text is somebody else's."""
+    """Returns the error's type, and the status of a proxy's refusal; its text may quote what is none of a log's business."""
     status = re.match("[0-9]{3}", str(error)) if isinstance(error, httpx2.ProxyError) else None
     return type(error).__name__ + (f" (the proxy answers {status[0]})" if status else "")
 
 
 @asynccontextmanager
 async def open_client(base_url: str, token: Secret[str] | None, way: Way) -> AsyncIterator[httpx2.AsyncClient]:
-    """Connections that go the given way, whatever stands in the environment; closed with the block."""
+    """Yields an HTTP client that goes the given way, whatever stands in the environment; it is closed with the block."""
     headers = {"Accept-Encoding": "gzip"}
     if token is not None:
         headers["Authorization"] = f"Bearer {token.reveal()}"
@@ -318,6 +325,6 @@ async def open_client(base_url: str, token: Secret[str] | None, way: Way) -> Asy
 
 @asynccontextmanager
 async def open_rest(base_url: str, agent_id: str, token: Secret[str], way: Way = DIRECTLY) -> AsyncIterator[Rest]:
-    """The calls of one agent, over a client that is closed with the block."""
+    """Yields the calls of one agent, over a client that is closed with the block."""
     async with open_client(base_url, token, way) as client:
         yield Rest(client, agent_id)

@@ -19,15 +19,19 @@ from host.instance import Instance
 from supervisor.relay.poll_wish import PollWish
 
 RENEW_SECONDS = 0.5
+"""How often a slot that is held is renewed: ten times within its lease (bus/steps/slots.py)."""
+
 LOOK_SECONDS = 0.2
+"""How often a standby looks for a free slot, which stays empty for so long at most."""
+
 ABANDONED_SECONDS = 0.8
-"""A lease that ran out, in an outage say, is renewed by then by a holder that lives."""
+"""For so long a lease that ran out (in an outage, say) is left to its holder, which has renewed it by then if it lives."""
 
 log = structlog.get_logger()
 
 
 class ConnectionSlot:
-    """One supervisor's part in the slots of its agent."""
+    """Holds one slot of the agent for this supervisor, and knows who holds the others."""
 
     def __init__(self, store: SlotStore, instance: Instance, *, polls: PollWish) -> None:
         self._store = store
@@ -47,17 +51,17 @@ class ConnectionSlot:
 
     @property
     def is_standby(self) -> bool:
-        """It wants a slot, and others have them all."""
+        """Whether it wants a slot and others have them all."""
         return self._wanted and self.number == 0 and self._seen is not None
 
     @property
     def held(self) -> int:
-        """How many slots of the agent are held, ours too, when it last looked."""
+        """How many slots of the agent were held, ours too, when it last looked."""
         return sum(slot.leased for slot in self._seen.slots) if self._seen is not None else 0
 
     @property
     def detail(self) -> str:
-        """For people."""
+        """The slot that is held, or who has them all, in words for the status page."""
         if self._seen is None:
             return "the slots are not known yet"
         others = ", ".join(f"{holder.host} ({holder.version})" for holder in self._others())
@@ -75,23 +79,23 @@ class ConnectionSlot:
 
     @property
     def has_successor(self) -> bool:
-        """Another supervisor is connected, or will be as soon as this one's slot is free."""
+        """Whether another supervisor is connected, or will be as soon as this one's slot is free."""
         return self._seen is not None and (
             self._seen.standby_waits or any(holder.connected and not holder.leaves for holder in self._others())
         )
 
     @property
     def has_company(self) -> bool:
-        """Another supervisor is connected, or waits for a slot."""
+        """Whether another supervisor is connected, or waits for a slot."""
         return self.has_successor
 
     @property
     def standby_waits(self) -> bool:
-        """Another supervisor waits for a slot."""
+        """Whether another supervisor waits for a slot."""
         return self._seen is not None and self._seen.standby_waits
 
     async def run(self) -> None:
-        """Hold, renew and look until cancelled."""
+        """Holds, renews and looks, until cancelled."""
         while True:
             answered = await self._tell_doubts() and (await self._hold() if self._wanted else True)
             with trio.move_on_after(RENEW_SECONDS if answered and self.number else LOOK_SECONDS):
@@ -99,13 +103,13 @@ class ConnectionSlot:
             self._wake = trio.Event()
 
     async def wait_until_fit(self, ready: Callable[[], Awaitable[None]]) -> None:
-        """Wait for `ready`, unless nobody is connected: a version that cannot work takes no slot from one that can."""
+        """Waits for `ready`, but no longer than somebody is connected: a release that cannot work takes no slot from one that can."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_when, ready, nursery.cancel_scope)
             nursery.start_soon(_cancel_when, self._nobody_is_connected, nursery.cancel_scope)
 
     async def _nobody_is_connected(self) -> None:
-        """Waits until that is so, as far as is known here."""
+        """Waits until no supervisor is connected, as far as this host knows who is dead."""
         while True:
             try:
                 if all(self._instance.knows_dead(holder) for holder in await self._store.connected()):
@@ -115,24 +119,24 @@ class ConnectionSlot:
             await trio.sleep(LOOK_SECONDS)
 
     async def take(self) -> None:
-        """Wait until a slot is held; for ever once it was given up for good."""
+        """Waits until a slot is held; for ever once it was given up for good."""
         self._wanted = not self._over
         self._wake.set()
         while self.number == 0:
             await self._changed.wait()
 
     async def wait_standby(self) -> None:
-        """Wait until it is known that others have every slot."""
+        """Waits until it is known that others have every slot."""
         while not self.is_standby:
             await self._changed.wait()
 
     async def lost(self) -> None:
-        """Wait until no slot is held."""
+        """Waits until no slot is held."""
         while self.number:
             await self._changed.wait()
 
     def note_connected(self, connected: bool) -> None:
-        """What the others are told with the next renewal, which is at once."""
+        """Tells the others whether we are connected, with a renewal at once."""
         me = self._me
         self._me = msgspec.structs.replace(
             me, connected=connected, deaf=me.deaf and not connected, yields=me.yields and not connected
@@ -140,29 +144,30 @@ class ConnectionSlot:
         self._wake.set()
 
     def note_doubt(self, connection: int) -> None:
-        """The relay may push into this connection in vain: somebody else polls from now on."""
+        """Tells the others that the relay may push into this connection in vain, so that somebody else polls from now on."""
         self._me = msgspec.structs.replace(self._me, connected=False, deaf=True)
         self._doubts[connection] = True
         self._wake.set()
 
     def note_heard(self, connection: int) -> None:
-        """It was heard after all."""
+        """Tells the others that this connection was heard after all."""
         self._doubts[connection] = False
         self.note_connected(True)
 
     def note_leaving(self) -> None:
-        """A drain begins: nobody else who leaves should count on us."""
+        """Tells the others that a drain begins here, so that nobody else who leaves counts on us."""
         self._me = msgspec.structs.replace(self._me, leaves=True)
         self._wake.set()
 
     async def give_up_for_good(self) -> None:
-        """No other is wanted any more."""
+        """Gives the slot up and wants no other any more."""
         self._over = True
         await self.give_up()
 
     async def give_up(self) -> None:
-        """Nothing of ours is connected any more: another may be, and whoever waits for it has it before we do. Waits for Redis no longer than
-        the lease would last.
+        """Gives the slot up; whoever waits for one gets it before we do. Waits for Redis no longer than the lease would last.
+
+        To be called when nothing of ours is connected any more.
         """
         async with self._order:
             number, self._wanted = self.number, False
@@ -178,7 +183,7 @@ class ConnectionSlot:
                 log.info("slot: given up", slot=number)
 
     async def _tell_doubts(self) -> bool:
-        """Whether Redis has answered."""
+        """Writes down which connections are in doubt. Returns whether Redis has answered."""
         for connection, is_doubted in list(self._doubts.items()):
             try:
                 await self._store.doubt(f"{self._me.holder}#{connection}", is_doubted=is_doubted)
@@ -190,7 +195,7 @@ class ConnectionSlot:
         return True
 
     async def _hold(self) -> bool:
-        """Whether Redis has answered."""
+        """Takes or renews a slot. Returns whether Redis has answered."""
         async with self._order:
             if not self._wanted:
                 return True
@@ -209,7 +214,7 @@ class ConnectionSlot:
         return [holder for holder, since in self._expired.items() if now - since >= ABANDONED_SECONDS]
 
     async def _free_the_dead(self, held: HeldSlot) -> bool:
-        """What a process of this host held that is gone is free at once."""
+        """Frees at once what a dead process of this host held. Returns whether there was something."""
         freed = False
         for slot in held.slots:
             name = self._me.holder if slot.holder is None else slot.holder.holder

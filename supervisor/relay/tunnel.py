@@ -1,4 +1,4 @@
-"""A stream to a host through a proxy that opens tunnels (CONNECT, RFC 9110 §9.3.6). What goes through it is not its business."""
+"""Opens a stream to a host through a proxy (CONNECT, RFC 9110 §9.3.6). It knows nothing of what goes through."""
 
 import re
 
@@ -10,16 +10,19 @@ from host.reasons import why
 from supervisor.settings.way import Proxy, Way
 
 MOST_ANSWER_BYTES = 16 * 1024
+"""Of the proxy's answer: a status line and some headers."""
+
 END_OF_HEAD = b"\r\n\r\n"
 WANTS_LOGIN = 407
+"""Proxy Authentication Required (RFC 9110 §15.5.8)."""
 
 
 class TunnelFailed(Exception):
-    """The proxy has opened no tunnel; the text names it and says why."""
+    """Raised when the proxy opens no tunnel; the text names the proxy and says why."""
 
 
 async def open_tunnel(way: Way, proxy: Proxy, host: str, port: int) -> trio.abc.Stream:
-    """A stream to `host` behind `proxy`. Raises TunnelFailed; how long it may take is the caller's."""
+    """Returns a stream to `host` behind `proxy`. Raises TunnelFailed. The caller bounds how long it may take."""
     try:
         stream = await _reach(way, proxy)
     except (OSError, trio.BrokenResourceError) as error:
@@ -43,7 +46,7 @@ async def _reach(way: Way, proxy: Proxy) -> trio.abc.Stream:
 
 
 async def secured(stream: trio.abc.Stream, way: Way, host: str) -> trio.abc.Stream:
-    """The stream with TLS to `host`, whose certificate is checked. Raises BrokenResourceError; the stream is closed then."""
+    """Returns the stream with TLS to `host`, whose certificate is checked. Raises BrokenResourceError, and closes the stream then."""
     if way.tls is None:
         raise RuntimeError("a way without TLS secures nothing")
     secure = trio.SSLStream(stream, way.tls, server_hostname=host, https_compatible=True)

@@ -1,4 +1,4 @@
-"""Who goes next over a line that takes one at a time: the lowest rank first, within a rank first come, first served."""
+"""A lock with ranks: the lowest rank goes next, within a rank who came first. For a line that takes one frame at a time."""
 
 import heapq
 from itertools import count
@@ -16,11 +16,11 @@ class Turnstile:
 
     @property
     def is_taken(self) -> bool:
-        """Somebody holds a turn; who comes now has to wait."""
+        """Whether somebody holds a turn, so that who comes now has to wait."""
         return self._is_taken
 
     def turn(self, rank: int) -> "Turn":
-        """To be entered: waits for one's turn, and holds it for the block."""
+        """Returns a context manager that waits for its turn and holds it for the block."""
         return Turn(self, rank)
 
     async def _wait(self, rank: int) -> None:
@@ -47,7 +47,7 @@ class Turnstile:
 
 
 class Turn:
-    """One block's turn. No generator, whose block costs twice as much: each send has a turn."""
+    """The turn of one block. A class and no generator, which costs twice as much: each send has a turn."""
 
     __slots__ = ("_line", "_rank")
 

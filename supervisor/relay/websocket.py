@@ -32,6 +32,8 @@ RECEIVE_BYTES = 64 * 1024
 """One read. The library's 4 KiB makes 512 rounds of a 2 MiB message."""
 
 CONNECT_TIMEOUT_SECONDS = 10.0
+"""For TCP, proxy and TLS, and again for the upgrade: three retransmissions of the first packet (RFC 6298)."""
+
 CLOSE_TIMEOUT_SECONDS = 2.0
 """How long a close waits for the peer's close frame, also when the caller was cancelled."""
 
@@ -52,11 +54,11 @@ _GONE = (
 
 
 class WebSocketError(Exception):
-    """The root of what this room raises."""
+    """The root of what this adapter raises."""
 
 
 class ConnectFailed(WebSocketError):
-    """No connection came about. `status` is the HTTP status where the server refused the upgrade."""
+    """Raised when no connection came about. `status` is the HTTP status where the server refused the upgrade."""
 
     def __init__(self, reason: str, status: int | None = None) -> None:
         super().__init__(reason)
@@ -65,7 +67,7 @@ class ConnectFailed(WebSocketError):
 
 
 class ConnectionLost(WebSocketError):
-    """The connection is closed or gone. `code` is the close frame's, `None` when there was none."""
+    """Raised when the connection is closed or gone. `code` is the close frame's, `None` when there was none."""
 
     def __init__(self, code: int | None, reason: str) -> None:
         super().__init__(f"connection lost: code {code}, {reason or 'no reason given'}")
@@ -74,7 +76,7 @@ class ConnectionLost(WebSocketError):
 
 
 class BinaryMessageRefused(WebSocketError):
-    """A binary message: PROTOCOL §2 has only text frames. It is dropped; the connection stays."""
+    """Raised for a binary message, since PROTOCOL §2 has only text frames. It is dropped; the connection stays."""
 
     def __init__(self, size_bytes: int) -> None:
         super().__init__(f"binary message of {size_bytes} bytes refused")
@@ -140,7 +142,7 @@ class WebSocket:
             raise self._lost() from None
 
     async def receive(self) -> str:
-        """The next text message. Raises `ConnectionLost` (after what came before it) or `BinaryMessageRefused`."""
+        """Returns the next text message. Raises `ConnectionLost` (after what came before it) or `BinaryMessageRefused`."""
         try:
             message = await self._connection.get_message()
         except trio_websocket.ConnectionClosed:
@@ -151,7 +153,7 @@ class WebSocket:
         return message
 
     async def ping(self) -> None:
-        """A WebSocket ping; returns with its pong. Raises `ConnectionLost`, also when the connection ends meanwhile."""
+        """Pings, and returns with the pong. Raises `ConnectionLost`, also when the connection ends meanwhile."""
         if self._closing or self._reader.ended.is_set():
             raise self._lost()
         answered = False
@@ -333,7 +335,7 @@ def _date_of(connection: trio_websocket.WebSocketConnection, asked: float) -> Re
 
 
 def _clipped(reason: str) -> str | None:
-    """At most what a close frame carries."""
+    """Returns as much of the reason as a close frame carries, None for nothing."""
     return reason.encode()[:MAX_CLOSE_REASON_BYTES].decode(errors="ignore") or None
 
 

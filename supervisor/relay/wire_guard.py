@@ -36,7 +36,7 @@ _SWITCHING: Final = b"HTTP/1.1 101"
 
 
 class WireRefused(Exception):
-    """The peer has sent what it may not; `code` and `reason` are for our close frame."""
+    """Raised when the peer sends what it may not. `code` and `reason` are for our close frame."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
@@ -45,7 +45,7 @@ class WireRefused(Exception):
 
 
 class WireGuard:
-    """Of one connection."""
+    """Judges the bytes of one connection."""
 
     def __init__(self, most_message_bytes: int, now: float) -> None:
         self._most_message_bytes = most_message_bytes
@@ -61,12 +61,12 @@ class WireGuard:
         self._controls_at = now
         self._progress = 0
         self.unread_bytes = 0
-        """Of whole messages that were not taken yet."""
+        """How many bytes of whole messages nobody has received yet."""
         self.heard_at = now
         """When the last frame ended, or a large one went on."""
 
     def feed(self, data: bytes | bytearray, now: float) -> None:
-        """Looks at what came. Raises WireRefused."""
+        """Judges what came. Raises WireRefused."""
         if not self._is_upgraded:
             data = self._read_upgrade(bytes(data), now)
         if self._head:
@@ -84,12 +84,12 @@ class WireGuard:
             at = behind
 
     def taken(self) -> None:
-        """The oldest whole message was received."""
+        """Notes that the oldest whole message was received."""
         if self._unread:
             self.unread_bytes -= self._unread.popleft()
 
     def _read_upgrade(self, data: bytes, now: float) -> bytes:
-        """What of this is behind the answer that switches protocols."""
+        """Returns what of this stands behind the answer that switches protocols. Raises WireRefused for an answer that is too long."""
         self.heard_at = now
         self._upgrade_bytes += len(data)
         self._upgrade += data
@@ -111,7 +111,7 @@ class WireGuard:
         return at + step
 
     def _judge(self, first: int, size: int, now: float) -> None:
-        """A frame begins."""
+        """Judges a frame by its first byte and its size, as it begins. Raises WireRefused."""
         self._left, self._progress = size, 0
         if not size:
             self.heard_at = now
@@ -137,7 +137,7 @@ class WireGuard:
 
 
 def _head(data: bytes | bytearray, at: int) -> tuple[int, int]:
-    """How long the payload is that the frame's head announces, and where the head ends: behind all data where it is not whole."""
+    """Returns the size of the payload that the frame's head announces, and where the head ends: behind all data where it is not whole."""
     behind = at + 2
     if behind > len(data):
         return 0, behind
