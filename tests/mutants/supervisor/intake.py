@@ -28,6 +28,10 @@ INTAKE = (
         ("mention_all_is_said", "payload.get(\"mention_all\") is True", "bool(payload.get(\"mention_all\"))"),
     ),
     *of(
+        module("inbound/inbound"), ("tests/telemetry/test_log_lines.py",),
+        ("a_log_line_names_the_span_of_its_message", "current_span.set(span)  # of", "pass  # of"),
+    ),
+    *of(
         module("inbound/reading"), tests("supervisor/inbound/test_inbound"),
         ("our_own_are_known", "if frame.sender_id == self._device.owner_id:", "if False:"),
         ("a_persons_signature_is_verified", "        verify_signature(envelope, owner.pinned)\n", ""),

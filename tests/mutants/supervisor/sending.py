@@ -59,6 +59,10 @@ SENDING = (
         ("of_another_epoch_it_is_made_anew", "if self._sealer.epoch != epoch:", "if False:"),
     ),
     *of(
+        module("outbound/outbound"), ("tests/telemetry/test_log_lines.py",),
+        ("a_log_line_names_the_span_of_its_reply", "        current_span.set(self.traces.reply_read(", "        (self.traces.reply_read("),
+    ),
+    *of(
         module("outbound/committing"), tests("supervisor/recovery/test_time_guard"),
         ("went_back_is_looked_at", "await self._guard.look_again()", "pass"),
     ),
