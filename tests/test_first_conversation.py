@@ -5,6 +5,8 @@ from pathlib import Path
 
 import trio
 
+from bus.transport.client import open_redis
+from bus.transport.lua import Rights, Scripts
 from tests.waiting import waiting_for
 from tests.world import World, world
 
@@ -35,6 +37,7 @@ async def test_a_person_is_answered_once_each_and_in_order_also_streamed_and_aft
         await ada.say(conversation, "still there?")
         await w.all_answered({ada: [*(f"echo: {text}" for text in texts), f"echo: {story}", "echo: still there?"]})
         await the_status_page_tells_of_it(w)
+        await no_script_looks_at_rights_that_nobody_changes(w)
 
 
 async def the_status_page_tells_of_it(w: World) -> None:
@@ -45,3 +48,10 @@ async def the_status_page_tells_of_it(w: World) -> None:
     readiness = json.loads(w.page("/readyz"))
     names = {check["name"] for check in readiness["checks"]}
     assert names == {"loop", "relay", "prekeys", "identity", "catch-up", "redis", "bus", "intake", "workers"}
+
+
+async def no_script_looks_at_rights_that_nobody_changes(w: World) -> None:
+    """Supervisor and workers know that the Redis is their own."""
+    hashes = [Scripts.load(rights)["finish"].sha1 for rights in (Rights.MAY_CHANGE, Rights.STAND)]
+    async with open_redis(f"unix://{w.redis_socket}", Scripts({})) as client:
+        assert await client.command("SCRIPT", "EXISTS", *hashes) == [0, 1]

@@ -10,6 +10,7 @@ from pathlib import Path
 import redis
 import trio
 
+from bus.transport.lua import Rights, Scripts
 from supervisor.recovery.redis_check import ACL_RULES
 from tests.redis_server import running_redis
 from tests.world import World, world
@@ -49,6 +50,8 @@ async def test_the_documented_user_may_do_all_that_is_done_and_is_refused_nothin
             for arguments in COMMANDS:
                 await command(w, *arguments)
             assert "forbidden" not in w.page("/readyz")
+        looking, plain = (Scripts.load(rights)["finish"].sha1.decode() for rights in (Rights.MAY_CHANGE, Rights.STAND))
+        assert admin.script_exists(looking, plain) == [True, False]
         # The agent has drained and ended by now.
         refused = [dict(zip(one[::2], one[1::2], strict=True)) for one in admin.execute_command("ACL", "LOG")]
         assert [(one["reason"], one["object"]) for one in refused] == []

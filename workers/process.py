@@ -28,6 +28,7 @@ from bus.records.control import (
 )
 from bus.steps.jobs import JobStore
 from bus.transport.backoff import Backoff
+from bus.transport.lua import Rights
 from bus.transport.wire import RedisFailed
 from host import stacks
 from host.current_directory import current_directory
@@ -164,7 +165,12 @@ class Worker:
         settings, backoff, said = self._settings, Backoff(), ""
         while True:
             store = JobStore(
-                settings.redis_url, settings.agent_id, settings.bus_key, settings.consumer, policies=agent.policies
+                settings.redis_url,
+                settings.agent_id,
+                settings.bus_key,
+                settings.consumer,
+                policies=agent.policies,
+                rights=Rights.STAND if settings.has_own_redis else Rights.MAY_CHANGE,
             )
             store.on_trouble(self._say_trouble)
             try:

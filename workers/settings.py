@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from bus.records.sealing import KEY_BYTES, BusKey
 from bus.settings import shared
 from bus.settings.reader import SettingsError, SettingsReader
-from bus.settings.shared import BUS_KEY, CONCURRENCY, HANDLER, REDIS_URL
+from bus.settings.shared import BUS_KEY, CONCURRENCY, HANDLER, OWN_REDIS, REDIS_URL
 from bus.telemetry.settings import NotSent, TelemetrySettings, telemetry_of
 from workers.builtin import default_handler
 
@@ -28,6 +28,7 @@ class WorkerSettings:
 
     agent_id: str
     redis_url: str = field(repr=False)
+    has_own_redis: bool = False
     bus_key: BusKey
     handler: str
     concurrency: int
@@ -52,6 +53,7 @@ def read_settings(options: argparse.Namespace, environ: MutableMapping[str, str]
     settings = WorkerSettings(
         agent_id=shared.agent_id_of(reader),
         redis_url=shared.redis_url_of(reader),
+        has_own_redis=OWN_REDIS in environ,
         bus_key=BusKey(raw_key),
         handler=shared.handler_of(reader) or default_handler(environ),
         concurrency=shared.concurrency_of(reader),
@@ -70,6 +72,7 @@ def read_settings(options: argparse.Namespace, environ: MutableMapping[str, str]
     reader.finish()
     environ.pop(BUS_KEY.name, None)
     environ.pop(REDIS_URL.name, None)
+    environ.pop(OWN_REDIS, None)
     return settings
 
 

@@ -31,6 +31,9 @@ RETRY_TIMEOUTS = Setting("HASHEE_RETRY_TIMEOUTS", "on or off", default="off")
 LOG_LEVEL = Setting("HASHEE_LOG_LEVEL", "debug, info, warning or error", default="info")
 LOG_FORMAT = Setting("HASHEE_LOG_FORMAT", "console, json or auto", default="auto")
 
+OWN_REDIS = "HASHEE_OWN_REDIS"
+"""No setting: by it the supervisor tells its workers that HASHEE_REDIS_URL is the agent's private Redis. A worker of a former version does without."""
+
 ALL = (
     *(AGENT_ID, REDIS_URL, BUS_KEY, HANDLER, CONCURRENCY, JOB_SECONDS, RETRY_SECONDS, RETRY_TIMEOUTS),
     *(LOG_LEVEL, LOG_FORMAT, REDIS_CA, REDIS_CERT, REDIS_KEY),

@@ -19,7 +19,7 @@ from bus.steps.seal import StoreSeal
 from bus.transport.client import RedisClient
 from bus.transport.clock import clock_of
 from bus.transport.leases import LeaseKeeper
-from bus.transport.lua import Scripts
+from bus.transport.lua import Rights, Scripts
 from bus.transport.readers import LiveSubscriber, RedisStreamReader, StreamEntry
 from bus.transport.trouble import Tell
 from bus.transport.wire import RedisFailed
@@ -34,10 +34,17 @@ class JobStore(JobSteps):
     """Jobs of one agent, taken as one consumer."""
 
     def __init__(
-        self, url: str, agent_id: str, bus_key: BusKey, consumer: str, *, policies: Policies | None = None
+        self,
+        url: str,
+        agent_id: str,
+        bus_key: BusKey,
+        consumer: str,
+        *,
+        policies: Policies | None = None,
+        rights: Rights = Rights.MAY_CHANGE,
     ) -> None:
         """`consumer`: unique per process start; its pending entries are what this process answers for."""
-        scripts = Scripts.load()
+        scripts = Scripts.load(rights)
         self._client = RedisClient(url, scripts)
         super().__init__(self._client, agent_id, bus_key, consumer, policies=policies)
         self._reader = RedisStreamReader(self._client, stream=self._keys.jobs, group=JOBS_GROUP, consumer=consumer)

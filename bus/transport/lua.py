@@ -3,6 +3,7 @@
 Redis keeps scripts only until it restarts: every new connection loads all of them before anything else (DESIGN rule 18).
 """
 
+import enum
 import hashlib
 import re
 from collections.abc import Sequence
@@ -83,6 +84,14 @@ class Script(msgspec.Struct, frozen=True):
         return keys[self.board_size :]
 
 
+class Rights(enum.Enum):
+    """Whether somebody can take a command away from our user while the agent runs."""
+
+    MAY_CHANGE = enum.auto()
+    STAND = enum.auto()
+    """Those of our own Redis: nobody else can reach it, and what its only user may do is changed by nobody."""
+
+
 class Scripts:
     """All operations by name."""
 
@@ -91,8 +100,8 @@ class Scripts:
         self._heads: dict[tuple[str, str, int], bytes] = {}
 
     @classmethod
-    def load(cls) -> Self:
-        """Read the package's `.lua` files."""
+    def load(cls, rights: Rights = Rights.MAY_CHANGE) -> Self:
+        """Read the package's `.lua` files. Where `rights` stand no operation looks at them: it is an eighth of what a message costs Redis."""
         folder = resources.files("bus") / "scripts"
         library = _Library((folder / "_library.lua").read_text(encoding="utf-8"))
         scripts = {}
@@ -100,7 +109,7 @@ class Scripts:
             for file in family.iterdir() if family.is_dir() else ():
                 if file.name.endswith(".lua"):
                     name = file.name.removesuffix(".lua")
-                    scripts[name] = _made(name, library, file.read_text(encoding="utf-8"))
+                    scripts[name] = _made(name, library, file.read_text(encoding="utf-8"), rights)
         return cls(scripts)
 
     def __getitem__(self, name: str) -> Script:
@@ -161,12 +170,13 @@ class _Library:
         self.words = {name: _words_in(function) for name, function in self.functions.items()}
 
 
-def _made(name: str, library: _Library, body: str) -> Script:
+def _made(name: str, library: _Library, body: str, rights: Rights) -> Script:
     operation = f"{_used_of(library, body)}\n{body}"
     words = _words_in(operation)
     board = [place for place, one in enumerate(library.board) if one in words]
     lines = [f"local {library.board[place]} = KEYS[{number}]" for number, place in enumerate(board, start=1)]
-    text = "\n".join([*lines, f"local OWN = {len(board) + 1}", *_may_write(operation), operation]).encode()
+    looks = _may_write(operation) if rights is Rights.MAY_CHANGE else []
+    text = "\n".join([*lines, f"local OWN = {len(board) + 1}", *looks, operation]).encode()
     digest = hashlib.sha1(text, usedforsecurity=False).hexdigest()  # Redis names scripts so
     return Script(name, text, digest.encode(), tuple(board), len(library.board) if board else 0)
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bus.records.sealing import BusKey
+from bus.settings.shared import OWN_REDIS
 from bus.telemetry.settings import headers_to_hand_on
 from host.code_place import CodePlace, ProgramPath
 from host.current_directory import current_directory
@@ -74,6 +75,7 @@ class WorkerOrder:
 
     agent_id: str
     redis_url: str = field(repr=False)
+    has_own_redis: bool = False
     bus_key: BusKey
     handler: str
     concurrency: int
@@ -127,7 +129,12 @@ def spawn(order: WorkerOrder, consumer: str, number: int) -> Spawned:
             stdin=subprocess.DEVNULL,
             stderr=stderr_writer,
             pass_fds=(theirs[0], key_fd, log_fd),
-            env=worker_environment(order.environ, agent_id=order.agent_id, redis_url=order.redis_url)
+            env=worker_environment(
+                order.environ,
+                agent_id=order.agent_id,
+                redis_url=order.redis_url,
+                has_own_redis=order.has_own_redis,
+            )
             | {COOKIE: consumer},
             cwd=place.directory,
             process_group=0,
@@ -162,10 +169,13 @@ def module_files(order: WorkerOrder) -> tuple[str, ...]:
     return str(base.with_suffix(".py")), str(base / "__init__.py")
 
 
-def worker_environment(environ: Mapping[str, str], *, agent_id: str, redis_url: str) -> dict[str, str]:
-    """Returns what is left of `environ` for a worker of this agent."""
+def worker_environment(
+    environ: Mapping[str, str], *, agent_id: str, redis_url: str, has_own_redis: bool = False
+) -> dict[str, str]:
+    """Returns what is left of `environ` for a worker of this agent. `has_own_redis`: the URL is that of its private Redis."""
     kept = {name: value for name, value in environ.items() if _may_go(name)} | headers_to_hand_on(environ)
-    return kept | {"HASHEE_AGENT_ID": agent_id, "HASHEE_REDIS_URL": redis_url}
+    told = {OWN_REDIS: "1"} if has_own_redis else {}
+    return kept | told | {"HASHEE_AGENT_ID": agent_id, "HASHEE_REDIS_URL": redis_url}
 
 
 def _may_go(name: str) -> bool:

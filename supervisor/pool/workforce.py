@@ -39,6 +39,7 @@ class Workforce:
         self._way = way_of_this_process(os.environ)
         self._bounds = settings.workers
         self._redis_url = redis_url
+        self._has_own_redis = settings.redis_url is None
         self._bus_key = bus_key
         self._overview = overview
         self._metrics = metrics
@@ -74,6 +75,7 @@ class Workforce:
         return WorkerOrder(
             agent_id=settings.agent_id,
             redis_url=self._redis_url,
+            has_own_redis=self._has_own_redis,
             bus_key=self._bus_key,
             handler=settings.handler,
             concurrency=settings.concurrency,

@@ -15,6 +15,7 @@ from bus.records.keys import Keys
 from bus.records.sealing import StoreKeys
 from bus.steps.seal import StoreSeal, StoreSealed
 from bus.transport.client import RedisClient, open_redis
+from bus.transport.lua import Rights, Scripts
 from bus.transport.wire import RedisFailed
 from crypto.identity import IdentityKeys, LocalDevice
 from host.instance import Instance
@@ -61,7 +62,7 @@ async def run_supervisor(settings: SupervisorSettings, keeper: KeeperLink | None
     log.info("relay: its address", url=settings.base_url, way=settings.way.shown)
     with open_traces(settings.telemetry, metrics, instance.name) as traces:
         async with (
-            open_redis(url) as client,
+            open_redis(url, Scripts.load(_rights(settings))) as client,
             open_rest(settings.base_url, settings.agent_id, settings.agent_token, settings.way) as rest,
             answered_while_starting(health, keeper, settings, http.dead_threads) as starting,
         ):
@@ -283,6 +284,10 @@ def _redis_url(settings: SupervisorSettings, keeper: KeeperLink | None) -> str:
     if keeper is None or keeper.redis_url is None:
         raise RuntimeError("without a keeper the settings name a Redis")
     return keeper.redis_url
+
+
+def _rights(settings: SupervisorSettings) -> Rights:
+    return Rights.STAND if settings.redis_url is None else Rights.MAY_CHANGE
 
 
 def _listener(settings: SupervisorSettings, keeper: KeeperLink | None) -> socket.socket:

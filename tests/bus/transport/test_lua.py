@@ -5,7 +5,7 @@ import re
 import pytest
 
 from bus.records.keys import Keys
-from bus.transport.lua import MOST_PACKED_BOARDS, Argument, Script, Scripts, packed
+from bus.transport.lua import MOST_PACKED_BOARDS, Argument, Rights, Script, Scripts, packed
 
 pytestmark = pytest.mark.pure
 
@@ -17,6 +17,35 @@ def test_a_script_has_every_function_that_it_calls_and_none_that_it_does_not(scr
     assert called <= {"tonumber", "tostring", "unpack", "ipairs", "pairs", "type", "error", "function", "may"}
     for name in re.findall(r"^local function (\w+)\(", text, re.MULTILINE):
         assert len(re.findall(rf"\b{name}\b", text)) > 1, f"{name} is never called"
+    assert out_of_scope(text) == []
+
+
+def out_of_scope(text: str) -> list[str]:
+    """Lines that call a function which does not stand where they could see it: it is nil there, which a script says in its middle."""
+    functions = set(re.findall(r"^local function (\w+)\(", text, re.MULTILINE))
+    scopes: list[set[str]] = [set()]
+    found = []
+    for line in text.splitlines():
+        if begun := re.match(r"local function (\w+)\(", line):
+            scopes[-1].add(begun[1])
+            scopes.append(set())
+        elif line.startswith("end"):
+            scopes.pop()
+        elif re.match(r"(if|for|while)\b(?!.*\bend$)", line.rstrip()):
+            scopes.append(set())
+        if (functions & set(re.findall(r"\w+", line))) - set().union(*scopes):
+            found.append(line)
+    assert len(scopes) == 1
+    return found
+
+
+def test_where_rights_stand_an_operation_is_the_same_without_its_look_at_them() -> None:
+    looking, plain = Scripts.load(), Scripts.load(Rights.STAND)
+    for script in looking.all():
+        lines = script.text.decode().splitlines()
+        kept = [line for line in lines if not line.startswith(("local may = ", "if not may("))]
+        assert plain[script.name].text.decode().splitlines() == kept
+        assert b"acl_check_cmd" not in plain[script.name].text
 
 
 @pytest.mark.parametrize("name", ["accept", "finish", "confirm", "renew"])

@@ -13,6 +13,8 @@ import trio
 
 from bus.records.control import Drained, Heartbeat, Ready, StartFailed
 from bus.steps.seal import StoreSeal
+from bus.transport.client import open_redis
+from bus.transport.lua import Rights, Scripts
 from supervisor.pool.process import ExitReason, Stage
 from supervisor.pool.worker_order import worker_environment
 from tests.bus.builders import AGENT, BUS_KEY, open_bus, open_worker
@@ -125,6 +127,18 @@ async def test_a_worker_gets_the_owners_secrets_and_none_of_ours(tmp_path: Path)
         "HASHEE_AGENT_ID",
         "HASHEE_REDIS_URL",
     }
+
+
+@pytest.mark.parametrize(("is_own", "known"), [(False, [1, 0]), (True, [0, 1])])
+async def test_a_worker_looks_at_its_rights_where_the_redis_is_not_the_agents_own(
+    is_own: bool, known: list[int], tmp_path: Path
+) -> None:
+    hashes = [Scripts.load(rights)["renew"].sha1 for rights in (Rights.MAY_CHANGE, Rights.STAND)]
+    with redis_server(tmp_path) as url:
+        order = order_of(url, has_own_redis=is_own)
+        async with open_redis(url, Scripts({})) as client, running_worker(order) as worker:
+            await until(lambda: worker.process.stage is Stage.READY)
+            assert await client.command("SCRIPT", "EXISTS", *hashes) == known
 
 
 BROKEN = {
