@@ -3,7 +3,7 @@
 Ciphertext that was not committed never leaves this file.
 """
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 import msgspec
@@ -102,31 +102,33 @@ class Committing:
                 raise EpochRaised
             sealed = await self._sealer.seal(addressed, peers, bundles)
             self._taking.commit_begins(head.entry_id)
-            return sealed, await self._try_commit(head, addressed, sealed)
+            commit = await self._outbox.commit(
+                owner=row_of(addressed.recipient),
+                entry_id=head.entry_id,
+                conversation_id=addressed.conversation_id,
+                client_message_id=addressed.client_message_id,
+                answers=head.answers,
+                record=None if head.begins_stream else _record(head, addressed, sealed),
+                sessions=sealed.writes,
+                epoch=sealed.epoch,
+                rate_per_second=self._rate_line.per_second,
+                stream_id=head.reply.stream_id,
+                trace=head.trace,
+            )
+            return sealed, commit
 
-    def _try_commit(self, head: Head, addressed: Addressed, sealed: SealedFor) -> Awaitable[Commit]:
-        record, reply = head.record, head.reply
-        outbox = OutboxRecord(
-            SCHEMA_VERSION,
-            addressed.client_message_id,
-            record.conversation_id,
-            reply.content_type,
-            sealed.encrypted_payload,
-            reply.stream_id,
-            addressed.conversation_type,
-            payload_type_of(reply.payload),
-            record.emitted_ms,
-        )
-        return self._outbox.commit(
-            owner=row_of(addressed.recipient),
-            entry_id=head.entry_id,
-            conversation_id=record.conversation_id,
-            client_message_id=addressed.client_message_id,
-            answers=head.answers,
-            record=None if head.begins_stream else outbox,
-            sessions=sealed.writes,
-            epoch=sealed.epoch,
-            rate_per_second=self._rate_line.per_second,
-            stream_id=reply.stream_id,
-            trace=head.trace,
-        )
+
+def _record(head: Head, addressed: Addressed, sealed: SealedFor) -> OutboxRecord:
+    """Returns what stands in the outbox until the relay has acknowledged the reply."""
+    reply = head.reply
+    return OutboxRecord(
+        SCHEMA_VERSION,
+        addressed.client_message_id,
+        addressed.conversation_id,
+        reply.content_type,
+        sealed.encrypted_payload,
+        reply.stream_id,
+        addressed.conversation_type,
+        payload_type_of(reply.payload),
+        head.record.emitted_ms,
+    )

@@ -10,7 +10,7 @@ from bus.transport.wire import RedisFailed
 from crypto.streams import StreamKey, stream_start_payload
 from supervisor.observe.tracing import MessageTraces
 from supervisor.outbound.committing import Committing
-from supervisor.outbound.outgoing import Addressed, Head, Recipient, SealedFor
+from supervisor.outbound.outgoing import Addressed, Head, Recipient
 from supervisor.outbound.recipients import Recipients
 from supervisor.outbound.sealer import CannotSeal, OfferFirst, unanswered
 from supervisor.outbound.sender import Sender, resend_frame
@@ -35,11 +35,8 @@ class SessionMessages:
         if await self._outbox.post_before(record.conversation_id, head.entry_id, offer):
             log.info("session: offered anew, since something went back", conversation_id=record.conversation_id)
 
-    async def ask_for_an_answer(self, head: Head, sealed: SealedFor) -> None:
-        """Asks a device for an answer if it has not given one for long (PROTOCOL §5.4), so that its chain is renewed."""
-        count = unanswered(sealed)
-        if not count:
-            return
+    async def ask_for_an_answer(self, head: Head, count: int) -> None:
+        """Asks a device for an answer that has not given one to `count` messages (PROTOCOL §5.4), so that its chain is renewed."""
         record = head.record
         ping = self._words.ping(record.job_id, record.conversation_id, record.message_ms, count)
         try:
@@ -95,7 +92,8 @@ class Dispatch:
             await self._sender.send(await self._streams.final_frame(head, committed))
         else:
             await self._streams.begin(head, addressed, stream_key, committed)
-        await self._session_messages.ask_for_an_answer(head, committed.sealed)
+        if count := unanswered(committed.sealed):
+            await self._session_messages.ask_for_an_answer(head, count)
 
 
 def _addressed(head: Head, recipient: Recipient, kind: str, stream_key: StreamKey | None) -> Addressed:

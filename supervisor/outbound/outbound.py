@@ -62,7 +62,19 @@ class Outbound:
     async def _attempt(self, entry: StreamEntry) -> float | None:
         """Tries to send a reply. None when nothing is left to do for it, else the seconds to wait at least: every step may be repeated."""
         try:
-            await self._attempt_record(entry, decode_reply_record(entry.fields["r"]))
+            record = decode_reply_record(entry.fields["r"])
+            if not self._connection.is_trusted:
+                await self._outbox.give_back_reply(entry.id, record.conversation_id)
+                return None
+            head = self._opened(entry, record)
+            try:
+                await self._dispatch.send(head)
+            except CannotSeal as error:
+                await self._drop(head, error.reason)
+            except RestFailed as error:
+                if not error.is_refusal:
+                    raise
+                await self._drop(head, "no_usable_device")
         except BadRecord as error:
             log.error("reply: not readable", entry=entry.id, reason=str(error))
             await self._drop_unreadable(entry)
@@ -74,22 +86,13 @@ class Outbound:
             return max(RELAY_RETRY_SECONDS, error.retry_after_seconds)
         return None
 
-    async def _attempt_record(self, entry: StreamEntry, record: ReplyRecord) -> None:
-        if not self._connection.is_trusted:
-            await self._outbox.give_back_reply(entry.id, record.conversation_id)
-            return
+    def _opened(self, entry: StreamEntry, record: ReplyRecord) -> Head:
+        """Opens a reply; what this task does from now on is traced under it. Raises BadRecord."""
         reply = open_reply(record, key=self._keys.bus, agent_id=self._agent_id)
         identifier = reply_id(self._keys.identifier, record.job_id, record.place)
         head = Head(entry.id, record, reply, reply_message_id(identifier, record.message_ms))
         current_span.set(self.traces.reply_read(head.trace, head.client_message_id, record.conversation_id))
-        try:
-            await self._dispatch.send(head)
-        except CannotSeal as error:
-            await self._drop(head, error.reason)
-        except RestFailed as error:
-            if not error.is_refusal:
-                raise
-            await self._drop(head, "no_usable_device")
+        return head
 
     async def _drop(self, head: Head, reason: str) -> None:
         record = head.record

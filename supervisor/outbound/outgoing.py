@@ -36,7 +36,7 @@ class Head(msgspec.Struct, frozen=True):
     @property
     def trace(self) -> str:
         """What it is traced under; '' for the beginning of a stream, since the relay acknowledges the stream's end."""
-        return "" if self.begins_stream else self.record.trace
+        return "" if self.reply.kind == "stream_start" else self.record.trace
 
 
 class Addressed(msgspec.Struct, frozen=True):

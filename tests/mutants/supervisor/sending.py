@@ -70,8 +70,8 @@ SENDING = (
         module("outbound/dispatch"), tests("supervisor/outbound/test_sending_races", "supervisor/outbound/test_outbound", "supervisor/outbound/test_outbound_devices", "supervisor/outbound/test_sending_hostile", "supervisor/outbound/test_recipients"),
         ("who_may_not_be_written_to_gets_nothing", "        if recipient is None:\n            raise CannotSeal", "        if False:\n            raise CannotSeal"),
         ("stored_bytes_leave", "            await self._sender.send(resend_frame(committed))\n", "            pass\n"),
-        ("silence_is_pinged_about", "        if not count:\n            return\n", "        return\n"),
-        ("an_answer_is_no_silence", "        if not count:\n            return\n", ""),
+        ("silence_is_pinged_about", "if count := unanswered(committed.sealed):", "if count := 0:"),
+        ("an_answer_is_no_silence", "if count := unanswered(committed.sealed):", "if (count := unanswered(committed.sealed)) >= 0:"),
     ),
     *of(
         module("outbound/taking"), tests("supervisor/outbound/test_sending_races", "supervisor/outbound/test_outbound", "supervisor/outbound/test_outbound_devices", "supervisor/outbound/test_sending_hostile", "supervisor/outbound/test_recipients"),
@@ -83,8 +83,8 @@ SENDING = (
     *of(
         module("outbound/outbound"), tests("supervisor/outbound/test_sending_races", "supervisor/outbound/test_outbound", "supervisor/outbound/test_outbound_devices", "supervisor/outbound/test_sending_hostile", "supervisor/outbound/test_recipients"),
         ("unconnected_sends_nothing", "if not self._connection.is_trusted:", "if False:"),
-        ("an_outage_costs_no_reply", "            if not error.is_refusal:\n                raise\n            await self._drop", "            await self._drop"),
-        ("a_refusal_costs_the_reply", "            if not error.is_refusal:\n                raise\n            await self._drop", "            raise\n            await self._drop"),
+        ("an_outage_costs_no_reply", "                if not error.is_refusal:\n                    raise\n                await self._drop", "                await self._drop"),
+        ("a_refusal_costs_the_reply", "                if not error.is_refusal:\n                    raise\n                await self._drop", "                raise\n                await self._drop"),
     ),
     *of(
         module("outbound/outbound"), tests("supervisor/outbound/test_sending_races"),
@@ -107,7 +107,7 @@ SENDING = (
     ),
     *of(
         module("outbound/outgoing"), tests("supervisor/outbound/test_outbound_streams"),
-        ("a_streams_beginning_is_not_traced", "return \"\" if self.begins_stream else self.record.trace", "return self.record.trace"),
+        ("a_streams_beginning_is_not_traced", "return \"\" if self.reply.kind == \"stream_start\" else self.record.trace", "return self.record.trace"),
         ("a_start_is_no_message", "return self.reply.kind == \"stream_start\"", "return False"),
     ),
     *of(
