@@ -42,6 +42,10 @@ class FakeRest(Rest):
     def fail_next(self, call: str, *failures: RestFailed) -> None:
         self._failures.setdefault(call, []).extend(failures or [RestFailed(call, 503, "unavailable")])
 
+    def fail_no_more(self) -> None:
+        """Every call succeeds again."""
+        self._failures.clear()
+
     def hold_next(self, call: str) -> trio.Event:
         """The next call of this kind has its answer ready and gives it when the event is set."""
         self._held[call] = trio.Event()

@@ -114,13 +114,13 @@ async def test_the_time_limit_counts_by_the_workers_own_clock_whatever_redis_doe
         finally:
             ran.append(trio.current_time() - began)
 
-    async with running(agent, bus, job_seconds=5) as runner:
+    async with running(agent, bus, job_seconds=5, vitals=(vitals := Vitals())):
         bus.give(job_of())
         await bus.until(lambda: bus.held)
         bus.fault = fault
         await trio.sleep(30)
         assert ran == [pytest.approx(5)]
-        assert runner._vitals.heartbeat(0).running == (), "what only waits for Redis is no reason to kill a worker"
+        assert vitals.heartbeat(0).running == (), "what only waits for Redis is no reason to kill a worker"
         assert bus.held == {"1-0"}
         bus.fault = None
         await bus.until(lambda: bus.failed)
@@ -136,14 +136,14 @@ async def test_a_thread_over_its_limit_is_seen_to_run_while_redis_is_away() -> N
         assert may_end.wait(30)
 
     output = io.StringIO()
-    async with running(agent, bus, job_seconds=0.05, output=output) as runner:
+    async with running(agent, bus, job_seconds=0.05, output=output, vitals=(vitals := Vitals())):
         bus.give(job_of())
         await bus.until(lambda: bus.held)
         bus.away = True
         await until(lambda: "over its time limit" in output.getvalue())
-        assert [job.entry_id for job in runner._vitals.heartbeat(0).running] == ["1-0"]
+        assert [job.entry_id for job in vitals.heartbeat(0).running] == ["1-0"]
         may_end.set()
-        await until(lambda: not runner._vitals.heartbeat(0).running)
+        await until(lambda: not vitals.heartbeat(0).running)
         bus.away = False
         await bus.until(lambda: bus.failed)
     assert [reason for _id, reason, _ in bus.failed] == ["timeout"]

@@ -16,6 +16,7 @@ from workers import Agent, Chat, Fail, InboundMessage, Retry
 from workers.blocking import BlockingChat
 from workers.context import JobContext
 from workers.errors import BadHandler
+from workers.vitals import Vitals
 
 SECRET = "the words of a person"
 
@@ -121,11 +122,11 @@ async def test_a_lease_that_is_gone_with_the_end_of_its_job_is_not_lost(monkeypa
         return finished
 
     monkeypatch.setattr(bus, "finish", finish_and_renew)
-    async with running(agent_that(), bus, output=output) as runner:
+    async with running(agent_that(), bus, output=output, vitals=(vitals := Vitals())):
         bus.give(job)
         await bus.until(lambda: bus.finished)
         await trio.testing.wait_all_tasks_blocked()
-    assert runner._vitals.heartbeat(0).jobs_done == 1
+    assert vitals.heartbeat(0).jobs_done == 1
     assert output.getvalue() == ""
 
 

@@ -243,7 +243,7 @@ async def test_a_poll_ends_while_people_talk(tmp_path: Path, monkeypatch: pytest
         monkeypatch.setattr(core.rest, "poll", one_comes_meanwhile)
         assert await poll(core)
         assert await core.store.cursor() == message_id(core, -1)
-        assert core.catchup._first_sync_ended
+        assert await core.store.first_sync_began_ms() is None
 
 
 async def test_what_is_pushed_while_the_cursor_stands_comes_with_the_poll_before_anything_is_forgotten(

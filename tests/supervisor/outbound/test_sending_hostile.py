@@ -6,6 +6,7 @@ import msgspec
 import pytest
 import trio
 import trio.testing
+from structlog.testing import capture_logs
 
 from bus.records.records import SCHEMA_VERSION, LiveDelta, OutboxRecord, pack_live
 from bus.transport.client import RedisUnavailable
@@ -13,7 +14,8 @@ from crypto.streams import StreamKey
 from supervisor.outbound.streams import LiveStream
 from supervisor.relay.frames import MessageError, StreamAbort, StreamDelta, StreamStart
 from supervisor.relay.rest import RestFailed
-from tests.supervisor.builders import KEYS, Core, reply_to_next, sending, until
+from tests import waiting
+from tests.supervisor.builders import KEYS, WAIT_SECONDS, Core, reply_to_next, sending, until
 from tests.supervisor.outbound.test_outbound import OTHER_CONVERSATION, dead_reasons, scene, sent_message
 from tests.supervisor.person import AGENT, CONVERSATION, PERSON
 
@@ -46,9 +48,10 @@ async def test_an_outbox_record_that_cannot_be_read_costs_its_conversation_only(
         await core.client.command("ZADD", core.keys.outbox, 1, OTHER_CONVERSATION)
         core.connection.connect()
         await reply_to_next(core, "an answer")
-        async with sending(core):
-            [frame] = await core.connection.wait_sent(1)
-            await trio.sleep(0.1)
+        with capture_logs() as said:
+            async with sending(core):
+                [frame] = await core.connection.wait_sent(1)
+                await waiting.until(lambda: any(line["event"] == "outbox: not readable" for line in said), WAIT_SECONDS)
         assert ada.read(frame)["text"] == "an answer"
 
 

@@ -56,7 +56,7 @@ async def test_a_message_does_not_wait_for_ever_for_its_sender_and_is_read_later
         await core.polled(later)
         assert await core.quarantined(later) == "unknown_sender"
         assert core.rest.calls.count("devices") == asked, "the next one does not wait again"
-        core.rest._failures.clear()
+        core.rest.fail_no_more()
         core.owners._unanswered[ada.user_id] = trio.current_time()  # a minute later
         await core.until_tried_again()
         assert await core.jobs() == ["hello", "again"]

@@ -269,7 +269,7 @@ async def test_one_owner_whose_devices_the_relay_does_not_list_holds_up_nobody_a
         assert outcome.is_settled
         assert core.rest.calls.count("devices") == asked, "the next one does not wait again"
         assert core.owners.unanswered() == []
-        core.rest._failures.clear()
+        core.rest.fail_no_more()
         core.owners._unanswered[PERSON] = trio.current_time()  # a minute later
         await core.until_tried_again()
         assert await core.jobs() == ["from a tablet", "again"]
