@@ -102,6 +102,20 @@ class Recovery:
                 return found
             start = f"({found[-1].entry_id}"
 
+    async def clock_went_back(self, by_ms: int) -> None:
+        """Redis' clock was put back by so much: every lease runs from now on, whoever holds it, and what has a time has it that much earlier.
+
+        Else what one held that died just then, a retry and a second send would wait until the clock is as far again.
+        """
+        for held in (self.jobs, self.replies):
+            for pending in await self.pending(held):
+                words = (held.group, pending.consumer, pending.entry_id)
+                await self._client.script("renew", [held.stream, self._keys.interrupted], *words)
+        for times in (self._keys.due, self._keys.outbox):
+            rows = cast("list[bytes]", await self._client.command("ZRANGE", times, 0, -1, "WITHSCORES"))
+            for name, time_ms in zip(rows[::2], rows[1::2], strict=True):
+                await self._client.command("ZADD", times, "XX", "LT", int(float(time_ms)) - by_ms, name)
+
     async def reclaim(self, held: HeldEntries, pending: Pending, how: Reclaim) -> Reclaimed:
         """Offer again what its holder does not work on any more. Raises BadRecord."""
         try:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -16,6 +16,8 @@ from sandbox.relay.hub import Hub
 from sandbox.relay.records import Agent, Person
 from sandbox.relay.state import Refused
 from supervisor.relay.frames import FromRelay
+
+CLIENT_GONE = 499
 
 Page = tuple[list[FromRelay], str | None]
 """A list and its `next_cursor`."""
@@ -43,6 +45,9 @@ class Rest:
             except Refused as refused:
                 self.hub.stats.count(f"rest_status.{refused.status}")
                 return _refusal(refused)
+            except ClientDisconnect:  # killed while it asked, say: nobody is there to be answered
+                self.hub.stats.count("rest_gone")
+                return Response(status_code=CLIENT_GONE)
 
         return endpoint
 

@@ -82,6 +82,8 @@ class Reclaimer:
         self._lead_seconds = math.inf
         """Of Redis' clock over ours, which only counts the time that this host was awake."""
         self._jumped_at = -math.inf
+        self._back_seconds = 0.0
+        """How far Redis' clock was put back, until that is allowed for."""
         self._said: set[str] = set()
         recovery.on_left = self._say_left
 
@@ -96,7 +98,10 @@ class Reclaimer:
                 connects = self._client.connects
                 now_ms = await self._watch_clock()  # by all: after a jump anybody may get the office
                 if await self._recovery.lease.hold(int(self._times.office_seconds * 1000)):
+                    await self._allow_for_a_step_back()
                     await self._work(self.turns, now_ms)
+                else:
+                    self._back_seconds = 0.0  # whoever holds it has seen it too
                 self.turns += 1
                 trouble.over()
             except RedisFailed as error:
@@ -119,6 +124,12 @@ class Reclaimer:
                 )
         except RedisFailed:
             return  # its leases run out
+
+    async def _allow_for_a_step_back(self) -> None:
+        if self._back_seconds:
+            log.warning("reclaimer: Redis' clock was put back, leases begin anew", seconds=round(self._back_seconds))
+            await self._recovery.clock_went_back(round(self._back_seconds * 1000))
+            self._back_seconds = 0.0
 
     async def _work(self, turn: int, now_ms: int) -> None:
         await self._recovery.start_due(now_ms)
@@ -160,6 +171,9 @@ class Reclaimer:
                 seconds=round(lead_seconds - self._lead_seconds),
             )
             self._jumped_at = trio.current_time()
+        back_seconds = self._lead_seconds - lead_seconds
+        if JUMP_SECONDS < back_seconds < math.inf:
+            self._back_seconds = back_seconds
         self._lead_seconds = lead_seconds
         return now_ms
 

@@ -244,6 +244,7 @@ STEPS: dict[str, tuple[str, ...]] = {
         "bus/steps/letters.py:Quarantine.list_waiting",
         "bus/steps/letters.py:Quarantine.want",
         "bus/steps/recovery.py:Recovery.make_groups",
+        "bus/steps/recovery.py:Recovery.clock_went_back",
         "bus/steps/recovery.py:Recovery.forget_idle_consumers",
         "bus/views/trace.py:Ledger._about",
         "supervisor/inbound/quarantine_retrier.py:QuarantineRetrier._mark_what_may_be_mended",

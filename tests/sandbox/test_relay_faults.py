@@ -1,6 +1,7 @@
 """Every fault of `POST /sandbox/faults` does what it says, and only as often as it was armed."""
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import trio
@@ -15,6 +16,19 @@ async def pushed(client: Client) -> str:
     frame = await client.receive()
     assert isinstance(frame, MessageNew)
     return frame.encrypted_payload
+
+
+async def test_who_goes_in_the_middle_of_asking_is_no_failure_of_the_relay(tmp_path: Path) -> None:
+    async with talk(tmp_path) as (it, api):
+        host, port = urlsplit(it.url).netloc.split(":")
+        path = f"/agents/{it.agent.agent_id}/keys/register"
+        asked = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {it.agent.token}\r\nContent-Length: 100\r\n\r\n{{"
+        async with await trio.open_tcp_stream(host, int(port)) as stream:
+            await stream.send_all(asked.encode())
+        with trio.fail_after(5):
+            while not (await api.stats()).total.get("rest_gone"):
+                await trio.sleep(0.01)
+    assert "Traceback" not in (tmp_path / "relay.log").read_text(encoding="utf-8")
 
 
 async def test_disconnect_ends_the_agents_connections_with_the_code_asked_for(tmp_path: Path) -> None:

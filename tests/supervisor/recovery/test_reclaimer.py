@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 import trio
@@ -168,6 +169,35 @@ async def test_after_a_suspend_the_living_have_a_lease_to_renew(
             job = await next_job(core)
             assert trio.current_time() - woke_at > 0.45
             assert job.deliveries == 2
+            nursery.cancel_scope.cancel()
+
+
+async def test_after_redis_clock_was_put_back_leases_and_times_are_as_far_off_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with redis_server(tmp_path) as url:
+        async with scene(url) as core, trio.open_nursery() as nursery:
+            ahead_ms, now_ms = HOUR_MS, core.store.now_ms
+
+            async def ahead() -> int:
+                return await now_ms() + ahead_ms
+
+            monkeypatch.setattr(core.store, "now_ms", ahead)
+            lease = reclaimer(core, quick())
+            nursery.start_soon(lease.run)
+            await until_two_turns(lease)
+            await taken_an_hour_ago(core, "00000000-1-1/1")
+            soon_ms = await now_ms() + 2 * HOUR_MS
+            for times in (core.keys.due, core.keys.outbox):
+                await core.client.command("ZADD", times, soon_ms, "a conversation")
+            ahead_ms = 0
+            await until_two_turns(lease)
+            await until_two_turns(lease)
+            [again] = await core.recovery.pending(core.recovery.jobs)
+            assert (again.consumer, again.idle_ms < HOUR_MS / 2) == ("00000000-1-1/1", True)
+            for times in (core.keys.due, core.keys.outbox):
+                due_ms = float(cast("bytes", await core.client.command("ZSCORE", times, "a conversation")))
+                assert due_ms == pytest.approx(soon_ms - HOUR_MS, abs=60_000), "once, by what it went back"
             nursery.cancel_scope.cancel()
 
 
