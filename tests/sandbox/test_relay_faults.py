@@ -10,6 +10,7 @@ from sandbox.api import ApiRefused, RelayApi
 from supervisor.relay.frames import Auth, AuthError, MessageAck, MessageError, MessageNew
 from supervisor.relay.websocket import open_websocket
 from tests.sandbox.relay import Client, Talk, agent_client, message, person_client, polled, say, talk
+from tests.waiting import until
 
 
 async def pushed(client: Client) -> str:
@@ -25,9 +26,11 @@ async def test_who_goes_in_the_middle_of_asking_is_no_failure_of_the_relay(tmp_p
         asked = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {it.agent.token}\r\nContent-Length: 100\r\n\r\n{{"
         async with await trio.open_tcp_stream(host, int(port)) as stream:
             await stream.send_all(asked.encode())
-        with trio.fail_after(5):
-            while not (await api.stats()).total.get("rest_gone"):
-                await trio.sleep(0.01)
+
+        async def is_gone() -> int | None:
+            return (await api.stats()).total.get("rest_gone")
+
+        await until(is_gone, 5)
     assert "Traceback" not in (tmp_path / "relay.log").read_text(encoding="utf-8")
 
 
