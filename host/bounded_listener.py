@@ -1,4 +1,4 @@
-"""Serving on a socket for so many clients at once: descriptors are left for the relay and Redis, however many come."""
+"""Serves a socket for a bounded number of clients at once, so that descriptors are left for the relay and Redis, however many connect."""
 
 from collections.abc import Awaitable, Callable
 
@@ -8,10 +8,10 @@ Handler = Callable[[trio.SocketStream], Awaitable[object]]
 
 
 class BoundedListener(trio.abc.Listener[trio.SocketStream]):
-    """A listener with `most` clients at a time. Who comes beyond them waits in the kernel's queue; or, with `hang_up_on_oldest`, is
-    served in place of the client that is there longest: where an answer takes milliseconds, that one has nothing to say.
+    """A listener that serves at most `most` clients at a time; it takes the listening socket over.
 
-    It takes the listening socket over.
+    A further client waits in the kernel's queue. With `hang_up_on_oldest` it is served instead of the client that is connected
+    longest: where an answer takes milliseconds, that one is idle or stuck.
     """
 
     def __init__(self, listener: trio.SocketListener, most: int, *, hang_up_on_oldest: bool = False) -> None:
@@ -21,7 +21,7 @@ class BoundedListener(trio.abc.Listener[trio.SocketStream]):
         self._clients: dict[trio.SocketStream, trio.CancelScope] = {}
 
     async def accept(self) -> trio.SocketStream:
-        """The next client, once there is room. Raises OSError."""
+        """Waits for room and for a client; returns its stream. Raises OSError."""
         if self._hang_up_on_oldest:
             stream = await self._listener.accept()
             if self._room.value == 0:
@@ -42,11 +42,11 @@ class BoundedListener(trio.abc.Listener[trio.SocketStream]):
         return stream
 
     async def aclose(self) -> None:
-        """Nobody can connect any more."""
+        """Closes the listening socket; clients that are connected stay."""
         await self._listener.aclose()
 
     async def serve(self, handler: Handler, nursery: trio.Nursery | None = None) -> None:
-        """Give each client to `handler`, in `nursery` where that is given; until cancelled."""
+        """Runs `handler` for each client, in `nursery` where that is given, until cancelled."""
 
         async def handle(stream: trio.SocketStream) -> None:
             try:

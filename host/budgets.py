@@ -1,7 +1,7 @@
-"""How many bytes what waits may take, made from the memory that this process may use. No setting is read here, and nothing is kept.
+"""Divides the memory that our processes may use among everything that can pile up. Reads no setting and keeps nothing.
 
-`memory_limit_bytes` asks the kernel; everything else is arithmetic. All shares together stay below four fifths of the limit, with
-what the processes need when nobody writes (about 200 MB) and with a rewrite of the append-only file, for which Redis forks.
+`memory_limit_bytes` asks the kernel; everything else is arithmetic. All shares together stay below four fifths of the limit, counting
+what idle processes need (about 200 MB) and a rewrite of the append-only file, for which Redis forks.
 """
 
 from collections.abc import Iterator
@@ -9,27 +9,29 @@ from pathlib import Path
 
 import msgspec
 
+from host.proc import PROC, control_groups, machine_bytes
+
 MIB = 1 << 20
 SMALLEST_REDIS_BYTES = 24 * MIB  # sessions of a few thousand people, and some messages of the largest size that wait
-LARGEST_REDIS_BYTES = 1024 * MIB  # loading it takes seconds; who wants more says so
-UNLIMITED_REDIS_BYTES = 256 * MIB  # of ours in a Redis that is given and has no limit of its own
-WITHOUT_REDIS_BYTES = 32 * MIB  # of a quarter of the limit: 96 MiB of 512, 32 MiB of 256
-SMALLEST_INTAKE_BYTES = 24 * MIB  # a page of the largest messages, and what is made of it
-LARGEST_INTAKE_BYTES = 256 * MIB
+LARGEST_REDIS_BYTES = 1024 * MIB  # loading it takes seconds; HASHEE_REDIS_MEMORY allows more
+UNLIMITED_REDIS_BYTES = 256 * MIB  # what we use of an operator's Redis that has no maxmemory
+WITHOUT_REDIS_BYTES = 32 * MIB  # taken off Redis' quarter of the limit: 96 MiB are left of 512, 32 MiB of 256
+SMALLEST_INTAKE_BYTES = 24 * MIB  # a page of the largest messages, and what parsing makes of it
+LARGEST_INTAKE_BYTES = 256 * MIB  # the eighth of 2 GiB; a larger machine needs no more
 
-READING_COST = 2.5  # a frame, and what parsing makes of it, in bytes of the frame; measured on 1 MB
-OPENING_COST = 6  # the same while it is decrypted, sealed for a worker and sent to Redis
+READING_COST = 2.5  # memory of a frame that is parsed, in its own length; measured on 1 MB
+OPENING_COST = 6  # likewise while it is decrypted, sealed for a worker and sent to Redis
 
-EVIDENCE_BYTES = 3072  # what is kept of a message that nobody can read, in Redis
-NOTE_BYTES = 300  # of one that waits at the relay
-LEDGER_ENTRY_BYTES = 100
+EVIDENCE_BYTES = 3072  # Redis' memory for what is kept of one unreadable message
+NOTE_BYTES = 300  # Redis' memory for the note of one message that waits at the relay
+LEDGER_ENTRY_BYTES = 100  # Redis' memory for one entry of the ledger
 
 _FILES_V2: tuple[str, ...] = ("memory.max", "memory.high")
 _FILES_V1 = ("memory.limit_in_bytes",)
 
 
 class Budgets(msgspec.Struct, frozen=True, kw_only=True):
-    """What the memory limit of all our processes together leaves to each part.
+    """The shares of Redis and of the intake in the memory limit of all our processes together.
 
     `redis_bytes`: maxmemory of the private Redis. `intake_bytes`: what the supervisor may hold of what comes from the relay
     (frames, lanes, pages) before it stands in Redis.
@@ -41,7 +43,7 @@ class Budgets(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, limit_bytes: int, redis_bytes: int | None = None) -> "Budgets":
-        """Of a memory limit; `redis_bytes` where the owner has said it."""
+        """Returns the shares of this memory limit; `redis_bytes` overrides Redis' share (HASHEE_REDIS_MEMORY)."""
         return cls(
             limit_bytes=limit_bytes,
             redis_bytes=redis_bytes
@@ -51,14 +53,15 @@ class Budgets(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def here(cls, limit_bytes: int | None = None, redis_bytes: int | None = None) -> "Budgets":
-        """Of what this process may use, as far as the owner has not said it."""
+        """Returns the shares of `limit_bytes` (HASHEE_MEMORY), or else of what the kernel lets this process use."""
         return cls.of(limit_bytes or memory_limit_bytes(), redis_bytes)
 
 
 class IntakeBudgets(msgspec.Struct, frozen=True, kw_only=True):
-    """What each stage may hold of what comes from the relay, on its way into Redis. Together, at their worst, `intake_bytes`.
+    """How many bytes of frames each stage between relay and Redis may hold. With the costs above they add up to `intake_bytes`.
 
-    `lanes_bytes`: frames that wait or are being read, with what is made of them before they are opened (READING_COST). `opening_bytes`: frames that are being opened and stored at once; that takes OPENING_COST as much. `page_bytes`: a polled page.
+    `lanes_bytes`: frames that wait or are being read, counted with READING_COST. `opening_bytes`: frames that are opened and stored
+    at the same time; they take OPENING_COST as much. `page_bytes`: one polled page.
     """
 
     lanes_bytes: int
@@ -67,7 +70,7 @@ class IntakeBudgets(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, intake_bytes: int) -> "IntakeBudgets":
-        """Of `Budgets.intake_bytes`."""
+        """Divides `Budgets.intake_bytes`."""
         return cls(
             lanes_bytes=intake_bytes * 3 // 8,
             opening_bytes=intake_bytes // 16,
@@ -76,7 +79,7 @@ class IntakeBudgets(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoreBudgets(msgspec.Struct, frozen=True, kw_only=True):
-    """What each kind may take of a Redis that holds so many bytes. Together seven eighths: from 90 % on nothing is taken in.
+    """How many bytes of Redis each kind of record may take. Together seven eighths of it: from 90 % on no message is taken in.
 
     `waiting_bytes`: messages that wait for a handler. `quarantine_bytes`: frames and plaintexts in quarantine, of which
     `unsigned_bytes` may be of messages that nobody has proven to have signed. `out_bytes`: replies behind another of their
@@ -96,7 +99,7 @@ class StoreBudgets(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, redis_bytes: int) -> "StoreBudgets":
-        """Of what Redis may hold (maxmemory)."""
+        """Divides what Redis may hold (maxmemory)."""
         return cls(
             waiting_bytes=redis_bytes // 3,
             quarantine_bytes=redis_bytes // 12,
@@ -110,10 +113,8 @@ class StoreBudgets(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def memory_limit_bytes(
-    proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup"), process: str = "self"
-) -> int:
-    """The lowest limit of the control groups that this process is in (v2 and v1, every level), else the machine's memory."""
+def memory_limit_bytes(proc: Path = PROC, cgroups: Path = Path("/sys/fs/cgroup"), process: int | str = "self") -> int:
+    """Returns the lowest limit of the control groups that the process is in (v2 and v1, every level), else the machine's memory."""
     return min(_limits(proc, cgroups, process), default=_machine_bytes(proc))
 
 
@@ -121,10 +122,10 @@ def _within(least: int, wanted: int, most: int) -> int:
     return max(least, min(wanted, most))
 
 
-def _limits(proc: Path, cgroups: Path, process: str) -> Iterator[int]:
-    """Never more than the machine has: v1 says 2⁶³ where there is no limit."""
+def _limits(proc: Path, cgroups: Path, process: int | str) -> Iterator[int]:
+    """Yields the limits that are below the machine's memory: v1 says 2⁶³ where there is none."""
     machine = _machine_bytes(proc)
-    for line in _text(proc / process / "cgroup").splitlines():
+    for line in control_groups(process, proc).splitlines():
         _, _, rest = line.partition(":")
         controllers, _, group = rest.partition(":")
         if controllers == "":
@@ -142,7 +143,10 @@ def _limits(proc: Path, cgroups: Path, process: str) -> Iterator[int]:
 
 
 def _levels(mount: Path, group: str) -> Iterator[Path]:
-    """The group's directory and those above it. In a container the path may be the host's; its own limits stand at the mount then."""
+    """Yields the group's directory and those above it up to the mount.
+
+    In a container the path may be the host's and not exist; then the container's own limits stand at the mount.
+    """
     level = mount / group.lstrip("/")
     while level != mount and mount in level.parents:
         yield level
@@ -151,11 +155,7 @@ def _levels(mount: Path, group: str) -> Iterator[Path]:
 
 
 def _machine_bytes(proc: Path) -> int:
-    for line in _text(proc / "meminfo").splitlines():
-        name, _, value = line.partition(":")
-        if name == "MemTotal":
-            return int(value.split()[0]) * 1024
-    return LARGEST_REDIS_BYTES  # no /proc: as on a machine of 1 GiB
+    return machine_bytes(proc) or LARGEST_REDIS_BYTES  # no /proc: as on a machine of 1 GiB
 
 
 def _text(path: Path) -> str:

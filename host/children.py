@@ -1,7 +1,7 @@
-"""A child of the keeper: started from the main thread, waited for, ended in steps, reaped by us alone.
+"""The children of the keeper: waits for each, ends it in steps, and reaps it.
 
-The keeper may be pid 1 of a container and then also inherits strangers' orphans; they are reaped here without ever
-taking the exit status of a child that someone waits for.
+The keeper may be pid 1 of a container and then also inherits orphans of other programs. They are reaped here too, without ever taking
+the exit status of a child that someone waits for.
 """
 
 import os
@@ -18,14 +18,14 @@ from host.instance import Instance
 from host.process_end import ProcessEnd
 from host.strays import become_subreaper, end_strays
 
-BACKOFF_BASE_SECONDS = 0.5
-BACKOFF_CAP_SECONDS = 30.0
-HEALTHY_AFTER_SECONDS = 60.0
+BACKOFF_BASE_SECONDS = 0.5  # a passing fault costs no more than that
+BACKOFF_CAP_SECONDS = 30.0  # what was mended is noticed within it
+HEALTHY_AFTER_SECONDS = 60.0  # who lived so long failed by something new: the next wait is the base again
 
 
 @dataclass
 class Child:
-    """A running child. `ended` is set once it was reaped; `returncode` is then its status, -N for signal N."""
+    """A child process. `ended` is set when it has been reaped; `returncode` is then its exit status, or -N for signal N."""
 
     process: subprocess.Popen[bytes]
     started_at: float
@@ -41,7 +41,7 @@ class Child:
         return self.process.returncode
 
     async def wait(self) -> int:
-        """Its exit status. Cancelling stops the waiting, not the child."""
+        """Waits for its end and returns its exit status. Cancelling stops the waiting, not the child."""
         await self.ended.wait()
         assert self.process.returncode is not None  # noqa: S101  # reaped
         return self.process.returncode
@@ -51,7 +51,7 @@ class Child:
             self.process.send_signal(number)
 
     async def end(self, within_seconds: float) -> None:
-        """TERM, and KILL when that time is over; returns when it is reaped, whatever cancels us."""
+        """Sends TERM, and KILL when the time is over; returns when the child is reaped, even if cancelled meanwhile."""
         self.send_signal(signal.SIGTERM)
         with trio.move_on_after(within_seconds):
             await self.ended.wait()
@@ -64,7 +64,7 @@ class Child:
 
 
 class Children:
-    """All children of this process. `adopt` before anything else may reap; strangers are reaped on SIGCHLD."""
+    """All children of this process. `adopt` a child right after its start, before a SIGCHLD can have it reaped as an orphan."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
@@ -84,7 +84,7 @@ class Children:
                 self._reap_strangers()
 
     def kill_all_now(self) -> None:
-        """The last resort on the way out of a failure: no waiting, no reaping."""
+        """Sends KILL to all, without waiting or reaping: the last resort when the keeper itself has failed."""
         for child in list(self._running.values()):
             with suppress(ProcessLookupError):
                 child.process.kill()
@@ -116,7 +116,7 @@ class Children:
 
 @dataclass
 class RestartBackoff:
-    """How long to wait before the next start: full jitter under a doubling ceiling; forgotten after good health."""
+    """How long to wait before the next start: a random part of a ceiling that doubles with each failure until the child was healthy."""
 
     base_seconds: float = BACKOFF_BASE_SECONDS
     cap_seconds: float = BACKOFF_CAP_SECONDS
@@ -125,7 +125,7 @@ class RestartBackoff:
     failures: int = 0
 
     def after_death(self, lived_seconds: float) -> float:
-        """`lived_seconds`: how long it was good; 0 when it never was."""
+        """Returns the seconds to wait. `lived_seconds`: how long the child was healthy; 0 if it never was."""
         if lived_seconds >= self.healthy_after_seconds:
             self.failures = 0
         ceiling = min(self.cap_seconds, self.base_seconds * 2.0 ** min(self.failures, 32))

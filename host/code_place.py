@@ -1,9 +1,9 @@
-"""From where children are started: the interpreter and the working directory, found through the path that this program was started with.
+"""Finds the interpreter and the working directory that children are started with, through the links in the path of this program.
 
-Releases are installed beside each other, and a link says which one counts: `current/venv/bin/hashee-agent up`, or in `current` a
-`hashee-agent up`. The kernel and the first line of a script know only where the link led at the start; the way through the link stands
-in argv[0] and in $PWD. A process runs from the place to which the way led when it was started, as a whole: the way is looked at anew
-where new code is wanted (an upgrade, a reload), or when the place is gone.
+Releases are installed beside each other, and a link says which one counts: `current/venv/bin/hashee-agent up`, or `hashee-agent up`
+inside of `current`. The kernel and a script's first line know only where the link led at the start; the path through the link stands
+in argv[0] and in $PWD. All of a process runs from where that path led at its start. It is followed anew when new code is wanted
+(an upgrade, a reload), or when the old place is gone.
 """
 
 import errno
@@ -15,13 +15,13 @@ from pathlib import Path
 
 WAY_PYTHON = "HASHEE_WAY_PYTHON"
 WAY_DIRECTORY = "HASHEE_WAY_DIRECTORY"
-"""How a keeper tells its supervisors the way. Not for people."""
+"""Variables in which a keeper hands its path to its supervisors. Not settings."""
 
 MOST_LINKS = 40  # as many as the kernel follows
 
 
 class CodeGone(OSError):
-    """Where the code should be is nothing; the text names the path, and the link in it that leads nowhere."""
+    """The code is not where its path leads; the text names the path, and the link in it that leads nowhere."""
 
     def __init__(self, path: Path) -> None:
         text = f"{path} is not there"
@@ -36,7 +36,7 @@ class CodeGone(OSError):
 
 @dataclass(frozen=True)
 class CodePlace:
-    """An interpreter, and a working directory; None for that of the parent, whatever it is."""
+    """An interpreter and a working directory to start children with; None means the parent's directory."""
 
     python: Path
     directory: Path | None
@@ -52,14 +52,14 @@ class CodePlace:
 
 @dataclass(frozen=True)
 class ProgramPath:
-    """The same two as they were given, with their links."""
+    """The paths of interpreter and working directory as they were given, with their links."""
 
     python: Path
     directory: Path | None
 
     def look(self) -> CodePlace:
-        """Where it leads now. Raises CodeGone."""
-        # The interpreter's own link stays: beside it stands of which environment it is.
+        """Returns where the paths lead now. Raises CodeGone."""
+        # The interpreter's own link is kept: Python finds its virtual environment by the file beside it.
         found = CodePlace(
             self.python.parent.resolve() / self.python.name,
             None if self.directory is None else self.directory.resolve(),
@@ -71,14 +71,14 @@ class ProgramPath:
         return found
 
     def note(self, environ: MutableMapping[str, str]) -> None:
-        """For `way_of_this_process` in a child, or later in this one."""
+        """Writes both paths into `environ`, where `way_of_this_process` finds them in a child, or later in this process."""
         environ[WAY_PYTHON] = str(self.python)
         if self.directory is not None:
             environ[WAY_DIRECTORY] = str(self.directory)
 
 
 class Code:
-    """Which place is in use, of those to which a way may lead."""
+    """The place that children are started from at present, among those to which the path has led."""
 
     def __init__(self, way: ProgramPath, place: CodePlace) -> None:
         self.way = way
@@ -89,18 +89,18 @@ class Code:
         return cls(way_of_this_process(environ), CodePlace.of_this_process())
 
     def in_use(self) -> CodePlace:
-        """From where what runs was started; if that is gone, where the way leads now. Raises CodeGone."""
+        """Returns the place that the running children were started from; if it is gone, where the path leads now. Raises CodeGone."""
         if not self._place.is_there:
             self._place = self.way.look()
         return self._place
 
     def use(self, place: CodePlace) -> None:
-        """From now on this one."""
+        """Starts children from `place` from now on."""
         self._place = place
 
 
 def way_of_this_process(environ: Mapping[str, str]) -> ProgramPath:
-    """As the keeper noted it, else as this process was started itself."""
+    """Returns the path that the keeper has noted in `environ`, else the one that this process was started by."""
     if python := environ.get(WAY_PYTHON):
         directory = environ.get(WAY_DIRECTORY)
         return ProgramPath(Path(python), None if directory is None else Path(directory))
@@ -116,10 +116,10 @@ def way_of_this_process(environ: Mapping[str, str]) -> ProgramPath:
 def way_of(
     *, python: Path, is_environment: bool, called: Sequence[str], directory: Path | None, logical: str | None
 ) -> ProgramPath:
-    """`called`: interpreter and script as they were called; `logical`: $PWD, which counts when it is `directory`.
+    """Returns the path to the code: the known spelling of it that goes through the most links, since a link is there to be switched.
 
-    Of all known spellings of a path the one with the most links in it is the way: a link is there to be switched. The working directory
-    is taken as $PWD spells it; the interpreter of no virtual environment belongs to no release.
+    `called`: interpreter and script as they were called. `logical`: $PWD, which is used when it names the same place as `directory`.
+    An interpreter outside of a virtual environment belongs to no release and is taken as it is.
     """
     given = Path(logical) if logical and directory and _is_same(Path(logical), directory) else None
     base = given or directory or Path("/")
@@ -142,7 +142,7 @@ def _count_links(path: Path) -> int:
 
 
 def _followed(path: Path) -> Iterator[Path]:
-    """A path, and where it points while it is a link: a command in ~/.local/bin points into its environment."""
+    """Yields a path and, while it is a link, where it points: a command in ~/.local/bin points into its environment."""
     for _ in range(MOST_LINKS):
         yield path
         if not path.is_symlink():

@@ -1,13 +1,15 @@
-"""Where a process stands, also when that was deleted under it: an agent whose handler is installed needs no such place."""
+"""The current directory, also when it was deleted under the process: an agent whose handler is installed does not need it."""
 
 from pathlib import Path
 
-DELETED = Path("/proc/self/cwd")
+from host.proc import PROC
+
+DELETED = PROC / "self/cwd"
 """An absolute path in which nothing is found once the directory is gone."""
 
 
 def current_directory() -> Path:
-    """The current directory. Never raises."""
+    """Returns the current directory, or DELETED if it is gone. Never raises."""
     try:
         return Path.cwd()
     except OSError:

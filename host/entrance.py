@@ -1,8 +1,8 @@
-"""What every program of ours passes first: nothing of the owner's is taken for ours, and no character ends a command.
+"""Runs first in every program of ours: refuses an owner's file that has the name of one of our packages, and sets up output.
 
-It is run by its path (`runpy`), before anything of ours is imported by name: beside an owner's `bus.py`, the name would bring
-theirs. So it imports the standard library only. A child that we start has `-P`: Python does not look into the current
-directory for it, its parent has passed here, and a worker reports what is in its handler's way (workers/loading.py).
+It is run by its path (`runpy`), before anything of ours is imported by name: beside an owner's `bus.py` the name would import
+theirs. So it imports the standard library only. A child that we start has `-P`, so that Python does not look into the current
+directory; a worker itself reports what is in its handler's way (workers/loading.py).
 """
 
 import io
@@ -13,7 +13,7 @@ from pathlib import Path
 
 PACKAGES = ("workers", "crypto", "host", "bus", "supervisor")  # the sandbox is only ever found by -P
 RUN_AS = "entrance"
-EXIT_CONFIGURATION = 78
+EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h
 INSTALLED = Path(__file__).resolve().parents[1]
 
 
@@ -27,7 +27,7 @@ class PackageShadowed(Exception):
 
 
 def refuse_shadows(directory: Path, installed: Path = INSTALLED, remedy: str = "start from elsewhere") -> None:
-    """Raises `PackageShadowed` when, with `directory` first, one of our packages would be another one.
+    """Raises `PackageShadowed` if, with `directory` first on the path, one of our packages would be imported from elsewhere.
 
     `installed` is where our packages are.
     """
@@ -43,9 +43,11 @@ def refuse_shadows(directory: Path, installed: Path = INSTALLED, remedy: str = "
 
 
 def enter() -> None:
-    """Ends the process with 78 and one line where something of the owner's hides ours."""
+    """Ends the process with 78 and one line on stderr if an owner's file hides one of our packages."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # what a locale cannot show is shown as its number
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # what the locale cannot show is shown as its number, and ends no command
             stream.reconfigure(errors="backslashreplace")
     if sys.flags.safe_path:
         return

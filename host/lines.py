@@ -1,9 +1,8 @@
-"""Lines between our processes: one way from bytes to messages, which every such line shares.
+"""Reads messages, one a line, that another process of ours has sent: the one decoder that all pipes and control sockets share.
 
-What the other end says may be of another release, or damaged. A message with a tag that is not known, or with fields that cannot be
-read, a line that is none of ours, a line without an end: each is passed over, counted, and said once by its tag. Nothing of it ends the
-listening. A further field of a known message is left out without a word. Half a line waits for its other half: whether its sender still
-lives is for those to say who watch it.
+The sender may be of another release, or its line damaged. A message with an unknown tag or with unreadable fields, a line that is no
+message, a line that is too long: each is passed over, counted, and reported once by its tag. None of it ends the reading. An unknown
+field of a known message is ignored. Half a line waits for its other half: whether the sender still lives is watched elsewhere.
 """
 
 import re
@@ -14,18 +13,18 @@ import msgspec
 
 # The longest of ours are a worker's stacks, and the status of 256 workers with their last lines of stderr.
 LINE_LIMIT_BYTES = 1 << 20
-# What the log gets of a line that could not be read; a tag of ours is a word.
+# All that the log shows of a line that could not be read; a tag of ours is a word.
 _TAG = re.compile(r"[A-Za-z][A-Za-z_.-]{0,31}")
 NO_TAG = "without a tag"
 TOO_LONG = "too long"
-# After so many different ones it is not a newer release that speaks, and the log has heard enough.
+# A newer release has fewer new tags than this; more are damage, and the log has enough of it.
 MOST_TAGS_SAID = 20
 
 Message = TypeVar("Message")
 
 
 class UnreadableLine(Exception):
-    """A line that is no message of the expected side; `tag` as far as it has one. Nothing else of the line is in it."""
+    """A line that is no known message. `tag` is its tag if it has one; nothing else of the line is kept."""
 
     def __init__(self, tag: str) -> None:
         super().__init__(tag)
@@ -33,7 +32,7 @@ class UnreadableLine(Exception):
 
 
 class Lines:
-    """Cuts bytes into lines. One over the limit is thrown away as it comes, up to its end, and counted in `too_long`."""
+    """Cuts bytes into lines. A line over the limit is dropped while it arrives, up to its end, and counted in `too_long`."""
 
     def __init__(self, limit_bytes: int = LINE_LIMIT_BYTES) -> None:
         self._limit_bytes = limit_bytes
@@ -42,7 +41,7 @@ class Lines:
         self.too_long = 0
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The lines that `data` completes, without their newlines; empty ones are left out."""
+        """Returns the lines that `data` completes, without their newlines and without empty ones."""
         lines: list[bytes] = []
         *ends, rest = data.split(b"\n")
         for end in ends:
@@ -64,10 +63,10 @@ class Lines:
 
 
 class LineReader(Generic[Message]):
-    """The messages of one line. `passed_over`: how many of its lines were not read."""
+    """Decodes the messages that come over one pipe or socket. `passed_over` counts the lines that could not be read."""
 
     def __init__(self, decode: Callable[[bytes], Message], say: Callable[[str], None]) -> None:
-        """`decode` raises Unreadable; `say` is called with each tag that is passed over, once."""
+        """`decode` raises UnreadableLine; `say` is called once with each tag that is passed over."""
         self._decode = decode
         self._say = say
         self._lines = Lines()
@@ -75,7 +74,7 @@ class LineReader(Generic[Message]):
         self.passed_over = 0
 
     def feed(self, data: bytes) -> list[Message]:
-        """The messages that `data` completes, in their order."""
+        """Returns the messages that `data` completes, in order."""
         too_long = self._lines.too_long
         messages: list[Message] = []
         for line in self._lines.feed(data):
@@ -95,7 +94,7 @@ class LineReader(Generic[Message]):
 
 
 def json_decoder(kind: Any) -> Callable[[bytes], Any]:
-    """A decoder of lines of JSON, whose messages are those of `kind`: a struct or a union of structs, tagged by `type`."""
+    """Returns a decoder of lines of JSON to `kind`: a struct or a union of structs, tagged by `type`. It raises UnreadableLine."""
     decoder = msgspec.json.Decoder(kind)
 
     def decode(line: bytes) -> Any:
@@ -115,7 +114,7 @@ _tagged = msgspec.json.Decoder(_Tagged)
 
 
 def tag_of(line: bytes) -> str:
-    """The tag of a line of JSON that could not be read, if it has one that is a word."""
+    """Returns the tag of a line of JSON that could not be decoded, or NO_TAG if it has none that is a word."""
     try:
         return plain_tag(_tagged.decode(line).type)
     except (msgspec.DecodeError, RecursionError):
@@ -123,5 +122,5 @@ def tag_of(line: bytes) -> str:
 
 
 def plain_tag(text: str) -> str:
-    """`text` if it can be a tag, and nothing that would have to be kept out of a log."""
+    """Returns `text` if it is a word and so can be logged, else NO_TAG."""
     return text if _TAG.fullmatch(text) else NO_TAG

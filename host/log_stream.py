@@ -1,7 +1,7 @@
-"""The one way that a line of a log leaves one of our processes: by a queue and a thread of its own.
+"""Writes a process' log through a queue and a thread, so that a reader who is gone or stalls never blocks who writes a line.
 
-A log's reader may be gone or stall. Whoever writes a line never waits for that and is never told of it: the line may be lost. How
-many were lost is said in the log itself as soon as it takes something again. Nothing here knows what a line looks like or says.
+A line that finds the queue full is lost without an error; how many were lost is said in the log itself as soon as it takes something
+again. Nothing here knows what a line looks like or says.
 """
 
 import atexit
@@ -19,28 +19,28 @@ MOST_WAITING_BYTES = 1 << 20
 """Thousands of lines: what comes while a reader stalls for a moment is kept, and a process' memory is bounded."""
 
 LAST_WORDS_SECONDS = 1.0
-"""How long the end of a process waits for its last lines to be taken."""
+"""How long a process waits at its end for its last lines to be read."""
 
 DIRECT_WRITE_SECONDS = 0.1
 
 LINES_LOST = "log: lines were lost, its reader was gone or too slow"
 
 Item = bytes | threading.Event | None
-"""A line; somebody who waits for all lines before; None: here some were lost."""
+"""An item of the queue: a line; an event to be set when all lines before it are written; None where lines were lost."""
 
 
 def lost_line(count: int) -> str:
-    """What is said of lost lines where nobody has said how."""
+    """Returns the line about `count` lost lines, where the log's own format is not set."""
     return f"[hashee] warning: {LINES_LOST} lines={count}"
 
 
 class LogQueue(io.BufferedIOBase):
-    """What lies under a text stream of a log. Any thread may write, and a signal handler may in the middle of that."""
+    """The binary stream under a log's text stream. Any thread may write to it, and a signal handler in the middle of a write."""
 
     def __init__(self, descriptor: int, most_waiting_bytes: int = MOST_WAITING_BYTES) -> None:
         super().__init__()
         self.tell_lost: Callable[[int], str] = lost_line
-        """Makes a line of the number of those that were lost."""
+        """Makes the line that tells how many lines were lost."""
         self.lost = 0
         """How many lines were lost since the start."""
         self._descriptor = descriptor
@@ -64,18 +64,18 @@ class LogQueue(io.BufferedIOBase):
         return self._descriptor
 
     def isatty(self) -> bool:
-        """Whether they go to a terminal."""
+        """Returns whether they go to a terminal."""
         return os.isatty(self._descriptor)
 
     def write(self, data: "bytes | bytearray | memoryview", /) -> int:  # type: ignore[override]  # what a text stream gives
-        """Put it into the queue; it is lost where that is full. Never waits, never raises."""
+        """Puts `data` into the queue, or loses it if the queue is full. Never waits, never raises."""
         item = bytes(data)
         self._arrived.append(item)
         self._admit_all()
         return len(item)
 
     def drain(self, within_seconds: float) -> bool:
-        """Whether everything that was written before has left, or is lost, within that time."""
+        """Waits at most so long; returns True if everything written before is out, or lost."""
         if self._is_direct or self._thread is None:
             return True
         passed = threading.Event()
@@ -83,7 +83,7 @@ class LogQueue(io.BufferedIOBase):
         return passed.wait(within_seconds)
 
     def end(self, within_seconds: float) -> None:
-        """Drain; what is written later goes out directly, if it can at once."""
+        """Drains; what is written later is written directly, if the descriptor takes it at once."""
         self.drain(within_seconds)
         with self._lock:  # who is writing now still gets into the queue
             is_served, self._is_direct = self._thread is not None and not self._is_direct, True
@@ -92,10 +92,10 @@ class LogQueue(io.BufferedIOBase):
             passed.wait(within_seconds)
 
     def _admit_all(self) -> None:
-        """What has arrived is let in, by one at a time.
+        """Moves what was written into the queue; only one caller does this at a time.
 
-        A signal handler may write in the middle of this, on the same thread: its lines are let in by whom it has interrupted. Counts
-        are changed and the thread is started once, therefore, whatever comes between.
+        A signal handler may write in the middle of this on the same thread: then the interrupted caller moves its lines too. So counts
+        are changed and the thread is started only once, whatever comes between.
         """
         me = threading.get_ident()
         while self._arrived and self._admits != me:
@@ -131,7 +131,7 @@ class LogQueue(io.BufferedIOBase):
                     self._write_directly(item)
 
     def _begin_in_child(self) -> None:
-        """After a fork: the child has no thread, and who held the lock is not there; what has arrived is the parent's to write."""
+        """Has a forked child write directly: it has no thread, nobody holds its lock, and what is queued is the parent's to write."""
         self._is_direct = True
         self._lock, self._admits = threading.RLock(), 0
         self._arrived.clear()
@@ -159,19 +159,19 @@ class LogQueue(io.BufferedIOBase):
                 self._untold -= untold
 
     def _write_all(self, data: bytes) -> bool:
-        """Whether it was taken; waits for as long as that needs."""
+        """Writes all of `data`, however long that takes; returns False if the reader is gone."""
         left = memoryview(data)
         while left:
             try:
                 left = left[os.write(self._descriptor, left) :]
-            except BlockingIOError:  # whoever shares the descriptor has made it so
+            except BlockingIOError:  # another process that shares the descriptor has made it non-blocking
                 _wait_writable(self._descriptor, None)
             except OSError:
                 return False
         return True
 
     def _write_directly(self, data: bytes) -> None:
-        """Piece by piece, each as large as a pipe takes at once that is writable: a reader that stalls in the middle holds nobody."""
+        """Writes pieces that a writable pipe takes at once, and stops at the first that it does not: a stalled reader blocks nobody."""
         for start in range(0, len(data), select.PIPE_BUF):
             piece = data[start : start + select.PIPE_BUF]
             if not (_wait_writable(self._descriptor, DIRECT_WRITE_SECONDS) and self._write_all(piece)):
@@ -185,36 +185,36 @@ class LogQueue(io.BufferedIOBase):
 
 
 def log_stream(descriptor: int, encoding: str = "utf-8") -> io.TextIOWrapper:
-    """A text stream to the descriptor that never waits and never raises; it goes out line by line."""
+    """Returns a text stream to the descriptor that never waits and never raises, flushed line by line."""
     queue = cast(io.BufferedWriter, LogQueue(descriptor))  # a text stream asks no more of it than it has
     return io.TextIOWrapper(queue, encoding=encoding, errors="backslashreplace", line_buffering=True)
 
 
 def queue_of(stream: object) -> LogQueue | None:
-    """What lies under a stream, if that is one of ours."""
+    """Returns the queue under a text stream; None if the stream is not one of ours."""
     found = getattr(stream, "buffer", None)
     return found if isinstance(found, LogQueue) else None
 
 
 def divert_stderr(descriptor: int = 2) -> None:
-    """What this process writes to `sys.stderr` goes by a queue from now on, and what waits in it goes out at its end."""
+    """Sends `sys.stderr` through a queue from now on; what waits in it is written when the process ends."""
     sys.stderr = sys.__stderr__ = log_stream(descriptor, sys.stderr.encoding)  # type: ignore[misc]  # it is what it was, elsewhere
     atexit.register(_end_streams)
 
 
 def divert_stdout(descriptor: int = 1) -> None:
-    """Likewise `sys.stdout`; call `divert_stderr` too."""
+    """Sends `sys.stdout` through a queue from now on; call `divert_stderr` too."""
     sys.stdout = sys.__stdout__ = log_stream(descriptor, sys.stdout.encoding)  # type: ignore[misc]  # likewise
 
 
 def lines_lost() -> int:
-    """How many lines of its log this process has lost so far."""
+    """Returns how many lines of its log this process has lost so far."""
     queue = queue_of(sys.stderr)
     return 0 if queue is None else queue.lost
 
 
 def drain_streams(within_seconds: float = LAST_WORDS_SECONDS) -> None:
-    """Returns when what this process has said has left it, or its time is over: call it before `os._exit`."""
+    """Waits until all log lines of this process are written, or the time is over: call it before `os._exit`."""
     for queue in _queues():
         queue.drain(within_seconds)
 
@@ -225,7 +225,7 @@ def _end_streams() -> None:
 
 
 def _queues() -> list[LogQueue]:
-    """Those of the standard streams, with all that was written to them."""
+    """Returns the queues of the standard streams, after flushing these."""
     streams = [stream for stream in (sys.stdout, sys.stderr) if queue_of(stream) is not None]
     for stream in streams:
         stream.flush()
@@ -233,9 +233,9 @@ def _queues() -> list[LogQueue]:
 
 
 def open_standard_streams() -> None:
-    """Descriptors 0, 1 and 2 exist, /dev/null where they were closed: or the next file or socket would take their number.
+    """Opens /dev/null as descriptor 0, 1 or 2 where that is closed, or the next file or socket would take its number.
 
-    Call it before anything is opened.
+    Call it before anything else is opened.
     """
     for descriptor in (0, 1, 2):
         try:

@@ -1,4 +1,4 @@
-"""A child that ends when its parent does, even when the parent is killed with SIGKILL.
+"""Starts children that end when their parent does, even when the parent is killed with SIGKILL.
 
 The kernel's parent-death signal is tied to the thread that forked, and a parent may die before the child asks for it:
 fork from the main thread, and compare the parent afterwards. Run as a program (`python -c SOURCE PARENT_PID PROGRAM
@@ -14,11 +14,11 @@ import sys
 from functools import cache
 
 PR_SET_PDEATHSIG = 1
-PARENT_IS_GONE = 70
+PARENT_IS_GONE = 70  # EX_SOFTWARE of sysexits.h; nobody is left to read it
 
 
 def die_with_parent(parent_pid: int) -> None:
-    """From now on SIGKILL arrives when the parent ends. Ends the process at once if it has ended already."""
+    """Has the kernel send SIGKILL to this process when its parent ends; exits at once if the parent has ended already."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         number = ctypes.get_errno()
@@ -28,15 +28,15 @@ def die_with_parent(parent_pid: int) -> None:
 
 
 def command(parent_pid: int, argv: list[str], python: str = sys.executable) -> list[str]:
-    """The argument list that starts `argv` as a child that dies with `parent_pid`; `python` runs in between."""
+    """Returns the argument list that starts `argv` as a child that dies with `parent_pid`; `python` runs in between."""
     return [python, "-I", "-S", "-c", _source(), str(parent_pid), *argv]
 
 
 @cache
 def _source() -> str:
-    """Of this file, as it was when the first child was started: the release that it came with may be gone since.
+    """Returns this file's source, read at the first child's start and kept: its release may be deleted later.
 
-    ASCII, since it is an argument, and not every locale has a way to write another one.
+    It is ASCII, since it becomes an argument, which not every locale can encode otherwise.
     """
     with open(__file__, encoding="ascii") as file:  # noqa: PTH123 - pathlib would be imported before every child
         return file.read()

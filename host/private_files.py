@@ -1,6 +1,6 @@
-"""Files that only their owner may read, written whole or not at all: a temporary file, fsync, then its name.
+"""Writes files that only their owner may read, whole or not at all: a temporary file, fsync, then its name.
 
-Mode 0600 from the first byte on. A new file never takes the place of another unless that is what was asked for.
+Mode 0600 from the first byte on. Only `write_over` replaces a file that is there.
 """
 
 import errno
@@ -16,7 +16,7 @@ WITHOUT_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 
 def write_new(path: Path, data: bytes) -> None:
-    """Raises FileExistsError and leaves the file that is there; OSError."""
+    """Writes a new file. Raises FileExistsError if there is one, and leaves that as it is; OSError."""
     temporary = _write_beside(path, data)
     try:
         give_name(temporary, path)
@@ -26,9 +26,9 @@ def write_new(path: Path, data: bytes) -> None:
 
 
 def give_name(temporary: Path, path: Path) -> None:
-    """A new name for a file that is whole; the other one may be left. Raises FileExistsError and leaves the file that is there; OSError.
+    """Gives a complete file its name; the temporary name may stay. Raises FileExistsError and leaves the file that is there; OSError.
 
-    Where there are no hard links (FAT, some shares of a network) it is renamed after a second look, since nothing better is there.
+    Where there are no hard links (FAT, some network shares) it checks once more and renames; another writer may come in between.
     """
     try:
         os.link(temporary, path)
@@ -41,7 +41,7 @@ def give_name(temporary: Path, path: Path) -> None:
 
 
 def write_over(path: Path, data: bytes) -> None:
-    """In place of the former file if there is one. Raises OSError."""
+    """Writes a file, in place of the former one if there is one. Raises OSError."""
     temporary = _write_beside(path, data)
     try:
         temporary.replace(path)
@@ -52,19 +52,19 @@ def write_over(path: Path, data: bytes) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """The folder, and those above it that are missing, mode 0700; one that is there stays as it is. Raises OSError."""
+    """Makes the folder and the missing ones above it, mode 0700; an existing one stays as it is. Raises OSError."""
     for folder in (*reversed(path.parents), path):
         if not folder.exists():
             folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
 
 
 def is_private(path: Path) -> bool:
-    """Whether nobody but its owner can read or write it. Raises OSError."""
+    """Returns whether nobody but its owner can read or write it. Raises OSError."""
     return path.stat().st_mode & OTHERS == 0
 
 
 def sync_folder(path: Path) -> None:
-    """What was named or renamed in it is on the disk. Raises OSError."""
+    """Forces names that were made or changed in the folder to the disk. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

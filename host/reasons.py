@@ -1,4 +1,4 @@
-"""Why something outside did not work, in the system's words or ours: a library's text may quote an address or a password."""
+"""Says why something outside failed without a library's own text, which may quote an address or a password."""
 
 import os
 import socket
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 
 def why(error: BaseException) -> str:
-    """In a few words, of what led to `error`: an errno's text, what is wrong with a certificate, else the exception's type."""
+    """Returns the cause of `error` in a few words: an errno's text, what is wrong with a certificate, else the exception's type."""
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"TLS: the certificate is not accepted: {cause.verify_message}"
@@ -23,7 +23,7 @@ def why(error: BaseException) -> str:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, those that it came through, and those in their groups; each once."""
+    """Yields the error, its causes and contexts, and the members of groups among them; each once."""
     seen: set[int] = set()
     waiting: list[BaseException] = [error]
     while waiting:

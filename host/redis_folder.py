@@ -1,9 +1,9 @@
-"""What the private Redis' folder and the files in it are called; for those too who only look, and start no server."""
+"""The names of the private Redis' folder and files, also for code that only reads them and starts no server."""
 
 from typing import Final
 
 DATA_FOLDER: Final = "redis"
-"""In the state directory."""
+"""The folder in the state directory."""
 APPEND_ONLY_FOLDER: Final = "appendonlydir"
-"""In it: Redis' own default, under which it looks for its files."""
+"""The folder in that one where Redis keeps its append-only files, by its own default."""
 LOG_FILE: Final = "redis.log"

@@ -1,6 +1,6 @@
-"""Where a Unix socket of a state directory stands: in it, or, where its path would be too long, in a private folder elsewhere.
+"""Finds the path of a Unix socket: in the state directory, or in a private folder elsewhere if the path would be too long.
 
-Every process of an agent finds the same place by itself.
+Every process of an agent finds the same path by itself.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ class RuntimeDirectoryUnsafe(Exception):
 
 
 def socket_path(wanted: Path, state_dir: Path, runtime_dir: Path) -> Path:
-    """The place of a socket, whose folder is there. Raises `RuntimeDirectoryUnsafe`, OSError."""
+    """Returns the path of a socket and makes its folder if needed. Raises `RuntimeDirectoryUnsafe`, OSError."""
     path = place_of_socket(wanted, state_dir, runtime_dir)
     if path != wanted:
         _private_folder(path.parent)
@@ -35,9 +35,9 @@ def socket_path(wanted: Path, state_dir: Path, runtime_dir: Path) -> Path:
 
 
 def place_of_socket(wanted: Path, state_dir: Path, runtime_dir: Path) -> Path:
-    """`wanted`, or if that is too long its name in a private folder of this state directory under `runtime_dir`, or /tmp.
+    """Returns `wanted`, or if that is too long its name in a private folder under `runtime_dir` or /tmp. Makes nothing.
 
-    Nothing is made. Raises `RuntimeDirectoryUnsafe` where that folder is somebody else's, OSError.
+    Raises `RuntimeDirectoryUnsafe` if that folder belongs to somebody else, OSError.
     """
     name = hashlib.sha256(os.fsencode(state_dir.resolve())).hexdigest()[:16]
     elsewhere = Path(f"hashee-agent-{name}", wanted.name)

@@ -1,6 +1,6 @@
-"""Where every thread and every trio task stands, for a worker that does not answer. File, line and function; no values.
+"""Describes where every thread and trio task of a worker that does not answer is: file, line and function, no values.
 
-It is read from another thread while the loop hangs, so it takes what it can get and never waits.
+It runs in another thread while the event loop hangs, so it takes what it can get and never waits.
 """
 
 import sys
@@ -15,7 +15,7 @@ MOST_TASKS = 500
 
 
 def dump(root: trio.lowlevel.Task | None) -> str:
-    """All threads, then all tasks below `root`."""
+    """Returns the stacks of all threads, then of all tasks below `root`."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     blocks = [
         _block(f"thread {names.get(ident, ident)}", traceback.StackSummary.extract(traceback.walk_stack(frame)))

@@ -1,17 +1,18 @@
-"""What a worker's handler started and left behind, also where it made itself a session of its own: found and ended.
+"""Finds and ends the processes that a worker's handler started and left behind, even if they have a session of their own.
 
-Whoever starts workers is a subreaper: processes whose parent ended become its children. Each carries in its environment the name of
-the worker that it came from. So they can be told apart from children of our own, and from those of workers that live.
+A process that starts workers is a subreaper: processes whose parent ended become its children. Each has the name of its worker in its
+environment, which tells it apart from our own children and from those of living workers.
 """
 
 import ctypes
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from pathlib import Path
 
 import trio
+
+from host import proc
 
 PR_SET_CHILD_SUBREAPER = 36
 POLL_SECONDS = 0.01
@@ -19,19 +20,20 @@ COOKIE = "HASHEE_WORKER_NAME"
 
 
 def become_subreaper() -> None:
-    """Orphans below this process become its children, not init's. A kernel that cannot leaves them there."""
+    """Makes orphans below this process its children instead of init's. Does nothing on a kernel that cannot."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def end_strays(is_gone: Callable[[str], bool], group: int | None = None) -> list[int]:
-    """Kill the orphans of workers whose name `is_gone`: those that were killed, to be reaped when they have ended.
+    """Kills the orphans of workers whose name `is_gone`; returns their pids, to be reaped when they have ended.
 
-    `group`: of a worker that is gone; what was killed with its group has no environment to be known by any more.
+    `group`: the process group of a worker that is gone; what was killed with it no longer has an environment to be known by.
     """
     strays = [
         pid
-        for pid in list(_children())
-        if ((name := _worker_of(pid)) is not None and is_gone(name)) or (group is not None and _group_of(pid) == group)
+        for pid in list(proc.children())
+        if ((name := proc.variable(pid, COOKIE)) is not None and is_gone(name))
+        or (group is not None and proc.group_of(pid) == group)
     ]
     for pid in strays:
         with suppress(ProcessLookupError, PermissionError):
@@ -40,12 +42,12 @@ def end_strays(is_gone: Callable[[str], bool], group: int | None = None) -> list
 
 
 def reap(pids: Iterable[int]) -> list[int]:
-    """Those of these children that have not ended yet. Never waits."""
+    """Reaps those of these children that have ended; returns the others. Never waits."""
     return [pid for pid in pids if not _reap(pid)]
 
 
 async def reap_soon(pids: list[int], within_seconds: float) -> None:
-    """Reap these children as they end."""
+    """Reaps these children as they end, for at most so long."""
     with trio.move_on_after(within_seconds):
         while True:
             pids = reap(pids)
@@ -55,33 +57,8 @@ async def reap_soon(pids: list[int], within_seconds: float) -> None:
 
 
 def reap_strays(is_ours: Callable[[int], bool]) -> None:
-    """Reap whatever orphan has ended; children of our own are reaped by who waits for them."""
-    reap(pid for pid in list(_children()) if not is_ours(pid))
-
-
-def _children() -> Iterator[int]:
-    for task in Path("/proc/self/task").iterdir():
-        with suppress(OSError):
-            yield from map(int, (task / "children").read_text(encoding="utf-8").split())
-
-
-def _worker_of(pid: int) -> str | None:
-    try:
-        environ = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return None
-    prefix = f"{COOKIE}=".encode()
-    found = next((part for part in environ.split(b"\0") if part.startswith(prefix)), None)
-    return None if found is None else found.removeprefix(prefix).decode("utf-8", "replace")
-
-
-def _group_of(pid: int) -> int | None:
-    try:
-        return int(
-            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[2]
-        )
-    except OSError:
-        return None
+    """Reaps every child that has ended except those that are `is_ours`, which are reaped where they are waited for."""
+    reap(pid for pid in list(proc.children()) if not is_ours(pid))
 
 
 def _reap(pid: int) -> bool:

@@ -1,32 +1,33 @@
-"""How our processes use the cores and the memory that they share."""
+"""Sets how our processes use cores and memory: rarer garbage collection, large memory given back, no interrupting of others."""
 
 import ctypes
 import gc
 import os
 
 GARBAGE_OBJECTS = 10_000
-"""Containers made and not freed until cycles are looked for (Python: 700): a message leaves hardly any, and looking took a twentieth."""
+"""So many more containers made than freed start a garbage collection (Python: 700): a message leaves hardly any cycles, and collecting
+took a twentieth of the CPU."""
 
 
 LARGE_BYTES = 512 * 1024
-"""What is allocated alone and goes back to the kernel when it is freed: a large message and its copies, and no read of ours (256 KiB)."""
+"""Blocks from this size on go back to the kernel when freed: a large message and its copies do, our reads (256 KiB) do not."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-"""Of mallopt(3)."""
+"""Parameters of mallopt(3)."""
 
 
 def tune() -> None:
-    """Supervisor and workers, at their start."""
+    """Applies all of this; supervisor and workers call it at their start."""
     gc.set_threshold(GARBAGE_OBJECTS)
     give_large_memory_back()
     wait_for_a_turn()
 
 
 def give_large_memory_back() -> bool:
-    """From now on what is large leaves no hole in the heap. False where the C library has no such knob (musl frees so by itself).
+    """Has large blocks given back to the kernel when freed. Returns False if the C library has no such setting (musl always does so).
 
-    glibc raises its limit for it with each large block that is freed, up to 32 MiB: after a flood of messages of 1 MB a supervisor kept
-    60 MB more than it held, and peaked at 20 MB more.
+    By default glibc raises its threshold with each large block that is freed, up to 32 MiB: after a flood of messages of 1 MB a
+    supervisor kept 60 MB more than it used, and peaked 20 MB higher.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -36,15 +37,15 @@ def give_large_memory_back() -> bool:
 
 
 def wait_for_a_turn() -> bool:
-    """From now on this process, once woken, lets whoever runs finish a turn and does not interrupt it (SCHED_BATCH, sched(7)).
+    """Sets SCHED_BATCH (sched(7)): once woken, this process does not interrupt the one that runs. Returns whether it was set.
 
-    On busy cores a switch of processes costs as much as a message, and what comes meanwhile is handled in one go: a tenth more messages
-    (docs/benchmarks.md). On a free core nothing changes. What this process starts inherits it. False where a sandbox refuses it, which
-    costs nothing but speed, or where it was started under another policy than the usual one.
+    On busy cores a switch of processes costs as much as a message, and what arrives meanwhile is handled in one go: a tenth more messages
+    (docs/benchmarks.md). On a free core nothing changes. Children inherit it. False where a sandbox refuses it, which only costs
+    speed, or where the operator has chosen another policy.
     """
     try:
         if os.sched_getscheduler(0) != os.SCHED_OTHER:
-            return False  # somebody has chosen for us
+            return False  # the operator has chosen another policy
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     except OSError:
         return False

@@ -51,6 +51,8 @@ READING = {
     ("pwd", "getpwuid"),
     ("os", "getlogin"),
 }
+
+OPENING = {"Path", "open", "os.open", "os.readlink", "os.listdir"}
 NEEDS_A_FOLDER = {"mkstemp", "mkdtemp", "NamedTemporaryFile", "TemporaryDirectory", "TemporaryFile"}
 
 
@@ -74,6 +76,18 @@ def test_the_environment_is_read_in_few_places_for_a_reason_each() -> None:
         or (isinstance(node, ast.Attribute) and node.attr in ("expanduser", "home_directory"))
     }
     assert [name for name in found if not name.startswith(tuple(READERS))] == []
+
+
+@pytest.mark.pure
+def test_proc_is_read_in_one_place() -> None:
+    found = {
+        name
+        for name, tree in trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in OPENING
+        if any(isinstance(part, ast.Constant) and str(part.value).startswith("/proc") for part in ast.walk(node))
+    }
+    assert found == {"host/proc.py"}
 
 
 @pytest.mark.pure

@@ -8,7 +8,6 @@ import socket
 import threading
 import time
 from importlib.metadata import version
-from pathlib import Path
 
 import msgspec
 import trio
@@ -16,6 +15,7 @@ import trio
 from bus.records.control import Heartbeat, RunningJob
 from bus.records.presence import Presence
 from bus.records.records import Job
+from host.proc import rss_bytes
 
 
 class Vitals:
@@ -106,15 +106,6 @@ class Vitals:
             observations_dropped=observations_dropped,
             trouble=trouble,
         )
-
-
-def rss_bytes() -> int:
-    """Memory that this process holds now (not its peak); 0 where a handler has left no descriptor to look with."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
-    except OSError:
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 class _LoopProbe:

@@ -1,12 +1,12 @@
 """How many descriptors the running supervisor has open, against how many it may have."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from host.proc import PROC, most_descriptors, open_descriptors
 from supervisor.doctor.case import Case
 from supervisor.doctor.findings import Finding, at_most, judged, unknown
-from supervisor.doctor.process_files import PROC, running_pid
+from supervisor.doctor.process_files import running_pid
 
 SUBJECT = "descriptors"
 WARNS_FROM = 0.7
@@ -21,15 +21,12 @@ def look_at_descriptors(case: Case, proc: Path = PROC) -> Iterator[Finding]:
         yield unknown(SUBJECT, "supervisor", "no supervisor that runs here can be looked at")
         return
     try:
-        used = sum(1 for _ in (proc / str(pid) / "fd").iterdir())
-        limits = (proc / str(pid) / "limits").read_text(encoding="ascii")
+        used, most = open_descriptors(pid, proc), most_descriptors(pid, proc)
     except OSError as problem:
         yield unknown(SUBJECT, "supervisor", f"/proc/{pid}: {problem.strerror}", "run this as the agent's user")
         return
-    found = re.search(r"^Max open files +(\d+)", limits, re.MULTILINE)
-    if found is None:
+    if most is None:
         yield unknown(SUBJECT, "supervisor", f"{used} open, without a limit")
         return
-    most = int(found[1])
     verdict = at_most(used / most, warns=WARNS_FROM, spoils=SPOILS_FROM)
     yield judged(SUBJECT, "supervisor", verdict, f"{used} of {most} are open", REMEDY.format(pid))

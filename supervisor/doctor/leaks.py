@@ -13,12 +13,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from bus.settings.reader import SettingsError
+from host.proc import PROC, command_line, descriptor, environment, parent_of, pids
 from supervisor.doctor.case import Case
 from supervisor.doctor.files import secret_files
 from supervisor.doctor.findings import Finding, bad, ok, unknown
 from supervisor.doctor.limits import unit_of
 from supervisor.doctor.needles import CHUNK_BYTES, Needles
-from supervisor.doctor.process_files import PROC, is_ours
+from supervisor.doctor.process_files import is_ours
 from supervisor.settings.env_files import FILES
 from supervisor.settings.key_settings import read_private_keys
 from supervisor.settings.secrets import NEXT_STORE_SECRET_FILE, STORE_SECRET_FILE, StoreSecretDamaged, read_store_secret
@@ -81,15 +82,15 @@ def look_into_files(case: Case, needles: Needles) -> Iterator[Finding]:
 def look_into_processes(case: Case, needles: Needles, proc: Path = PROC) -> Iterator[Finding]:
     """Command lines of all processes that we see, environments of our own. In those of keeper and supervisor secrets lawfully stand."""
     lines = 0
-    for process in sorted(proc.glob("[0-9]*")):
+    for pid in pids(proc):
         with suppress(OSError):  # it has ended, or is hidden from us
-            found = needles.find((process / "cmdline").read_bytes())
+            found = needles.find(command_line(pid, proc))
             lines += 1
-            yield from told(f"command line of process {process.name}", found)
+            yield from told(f"command line of process {pid}", found)
     ours = processes_of(case, proc)
     for pid, may_have_secrets in ours.items():
         with suppress(FileNotFoundError, ProcessLookupError):
-            found = needles.find((proc / str(pid) / "environ").read_bytes())
+            found = needles.find(environment(pid, proc))
             yield from told(f"environment of process {pid}", found, may_have_secrets)
     if ours:
         yield ok(SUBJECT, "processes", f"{lines} command lines and {len(ours)} environments were searched")
@@ -104,7 +105,7 @@ def look_into_logs(case: Case, needles: Needles, proc: Path = PROC) -> Iterator[
     ours = processes_of(case, proc)
     for pid, is_owner in ours.items():
         for number in (1, 2):
-            place = proc / str(pid) / "fd" / str(number)
+            place = descriptor(pid, number, proc)
             with suppress(FileNotFoundError, ProcessLookupError):
                 name = str(place.readlink())
                 if name in searched or name == os.devnull:
@@ -119,7 +120,7 @@ def look_into_logs(case: Case, needles: Needles, proc: Path = PROC) -> Iterator[
         yield ok(SUBJECT, "logs", f"searched: {', '.join(sorted(searched))}")
     if not elsewhere and searched:
         return
-    unit = next((found for pid in ours if (found := unit_of(proc / str(pid) / "cgroup")) is not None), None)
+    unit = next((found for pid in ours if (found := unit_of(pid, proc)) is not None), None)
     journal = None if unit is None else _journal(unit)
     if journal is None:
         yield unknown(SUBJECT, "log elsewhere", "the log goes where this command cannot read it", ELSEWHERE)
@@ -133,10 +134,9 @@ def processes_of(case: Case, proc: Path = PROC) -> dict[int, bool]:
     keeper = (case.status or {}).get("keeper") or {}
     owners = {pid for pid in (keeper.get("pid"), case.supervisor_pid) if pid is not None and is_ours(pid, proc)}
     children = defaultdict[int, list[int]](list)
-    for process in proc.glob("[0-9]*"):
-        with suppress(OSError, IndexError, ValueError):
-            parent = int((process / "stat").read_text("utf-8", "replace").rsplit(")", 1)[1].split()[1])
-            children[parent].append(int(process.name))
+    for pid in pids(proc):
+        with suppress(OSError):  # it has ended
+            children[parent_of(pid, proc)].append(pid)
     found, rest = dict.fromkeys(sorted(owners), True), sorted(owners)
     while rest:
         for child in children[rest.pop()]:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from host.budgets import MIB, Budgets, memory_limit_bytes
+from host.proc import PROC, control_groups
 from supervisor.doctor.case import Case
 from supervisor.doctor.findings import Finding, at_least, bad, judged, ok, unknown
-from supervisor.doctor.process_files import PROC, running_pid
+from supervisor.doctor.process_files import running_pid
 from supervisor.keeper.keeper import Timings
 
 SUBJECT = "limits"
@@ -25,11 +26,10 @@ NOT_SEEN = "terminationGracePeriodSeconds, stop_grace_period and the like cannot
 def look_at_limits(case: Case, proc: Path = PROC, cgroups: Path = Path("/sys/fs/cgroup")) -> Iterator[Finding]:
     """Of the running supervisor's control group, else of the one in which this command runs."""
     pid = running_pid(case, proc)
-    process = "self" if pid is None else str(pid)
     needed = _stop_seconds(case)
-    unit = None if pid is None else unit_of(proc / process / "cgroup")
+    unit = None if pid is None else unit_of(pid, proc)
     yield _time_to_stop(needed, unit)
-    limit = memory_limit_bytes(proc, cgroups, process)
+    limit = memory_limit_bytes(proc, cgroups, "self" if pid is None else pid)
     yield _memory(case, limit, is_running=pid is not None)
 
 
@@ -50,13 +50,10 @@ def _time_to_stop(needed: float, unit: tuple[str, ...] | None) -> Finding:
     return judged(SUBJECT, "time to stop", at_least(given, warns=needed + 1, spoils=needed), said, remedy)
 
 
-def unit_of(cgroup: Path) -> tuple[str, ...] | None:
-    """The arguments by which `systemctl` knows the service of a control group; None for none of its services."""
-    try:
-        text = cgroup.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    found = re.search(r"^\d+:(?:name=systemd)?:(.*?/([\w@.\\:-]+\.service))$", text, re.MULTILINE)
+def unit_of(pid: int, proc: Path = PROC) -> tuple[str, ...] | None:
+    """Returns the arguments by which `systemctl` knows the service that a process is in; None if it is in none."""
+    groups = control_groups(pid, proc)
+    found = re.search(r"^\d+:(?:name=systemd)?:(.*?/([\w@.\\:-]+\.service))$", groups, re.MULTILINE)
     if found is None or found[2].startswith("user@"):
         return None
     return ("--user", found[2]) if "/user@" in found[1] else (found[2],)

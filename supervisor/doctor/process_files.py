@@ -1,10 +1,10 @@
-"""What the kernel says in /proc of one process of ours that runs, if this command can see it."""
+"""Which processes that this command sees are ours, by their titles."""
 
 from pathlib import Path
 
+from host.proc import PROC, command_line
 from supervisor.doctor.case import Case
 
-PROC = Path("/proc")
 OURS = b"hashee-agent"
 
 
@@ -18,6 +18,6 @@ def running_pid(case: Case, proc: Path = PROC) -> int | None:
 def is_ours(pid: int, proc: Path = PROC) -> bool:
     """Whether a process that we can see has our title."""
     try:
-        return OURS in (proc / str(pid) / "cmdline").read_bytes()
+        return OURS in command_line(pid, proc)
     except OSError:
         return False

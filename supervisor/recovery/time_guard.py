@@ -21,7 +21,7 @@ from bus.records.sealing import StoreKeys
 from bus.steps.write_count import Found, Proof, WriteCount
 from bus.transport.client import Commands, RedisClient
 from bus.transport.wire import ConnectionReplaced, RedisFailed
-from host.boot import boot_id
+from host.proc import boot_id
 from supervisor.observe.metrics import Metrics
 from supervisor.recovery.continuity import LATELY_SECONDS, ServerIdentity, goes_on, server_of
 from supervisor.recovery.redis_trouble import said_trouble

@@ -20,10 +20,9 @@ from pathlib import Path
 import msgspec
 
 from bus.records.sealing import StoreKeys
-from host.boot import boot_id
+from host.proc import boot_id, file_system_of
 
 MEMORY_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs"})
-MOUNTS = Path("/proc/self/mountinfo")
 
 MOST_SUPERVISORS = 16
 """Of one private Redis there are two while they replace each other; a file is free again when its process has ended."""
@@ -184,16 +183,9 @@ def _read(descriptor: int) -> Testimony:
 def _is_in_memory(place: Path) -> bool:
     """Whether its file system is one that no copy, no disk and no other boot brings back."""
     try:
-        device = place.stat().st_dev
-        mounts = MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()
+        return file_system_of(place.stat().st_dev) in MEMORY_FILE_SYSTEMS
     except OSError:
         return False
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    for line in mounts:
-        before, _, after = line.partition(" - ")
-        if before.split(" ")[2:3] == [wanted]:
-            return after.split(" ")[0] in MEMORY_FILE_SYSTEMS
-    return False
 
 
 def _boot() -> bytes:

@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
-from pathlib import Path
 
 import trio
 
@@ -16,6 +15,7 @@ from bus.steps.store import Store
 from bus.transport.wire import RedisFailed
 from bus.views.backlog import Ages, Backlog, ServerFacts
 from bus.views.overview import Counts, Overview
+from host.proc import command_line, rss_bytes
 from supervisor.observe import gauges
 from supervisor.observe.gauges import Gauge, Values
 from supervisor.observe.health import Check
@@ -32,7 +32,6 @@ DEAF_SECONDS = 10.0
 
 SELDOM_EVERY = 15
 MOST_REASONS = 50
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Survey:
@@ -144,9 +143,9 @@ class Survey:
 
     def _of_this_process(self, late_seconds: float) -> dict[Gauge, Values]:
         workers = sum(status.rss_bytes or 0 for status in self._pool.statuses())
-        memory = {"supervisor": _rss_bytes("self"), "workers": workers}
+        memory = {"supervisor": float(rss_bytes()), "workers": workers}
         if (keeper := _keeper_pid()) is not None:
-            memory["keeper"] = _rss_bytes(str(keeper))
+            memory["keeper"] = rss_bytes(keeper)
         return {
             gauges.SLOT: {"": self._slots.number},
             gauges.STANDBY: {"": self._slots.is_standby},
@@ -203,18 +202,11 @@ def _waiting(counts: Counts, ages: Ages) -> dict[Gauge, Values]:
     return {gauge: {"": value} for gauge, value in numbers.items()}
 
 
-def _rss_bytes(pid: str) -> float:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]) * PAGE_BYTES
-    except (OSError, IndexError):
-        return 0.0
-
-
 def _keeper_pid() -> int | None:
     """Our parent, if that is a keeper."""
     parent = os.getppid()
     try:
-        title = Path(f"/proc/{parent}/cmdline").read_bytes()
+        title = command_line(parent)
     except OSError:
         return None
     return parent if title.startswith(b"hashee-agent: keeper") else None

@@ -108,7 +108,7 @@ HOUSE = (
         ("the_highest_of_all", "max(one.commits for one in found)", "self._own.commits"),
         ("a_witness_is_of_this_boot", "if (form, boot) != (FORMAT, _boot()):", "if form != FORMAT:"),
         ("its_folder_is_ours_alone", " or stat.S_IMODE(found.st_mode) & 0o077", ""),
-        ("it_stands_in_memory", "return after.split(\" \")[0] in MEMORY_FILE_SYSTEMS", "return True"),
+        ("it_stands_in_memory", "return file_system_of(place.stat().st_dev) in MEMORY_FILE_SYSTEMS", "return True"),
         ("its_count_only_rises", "if commits > self._own.commits:", "if True:"),
         ("its_names_are_bounded", "[-MOST_SERVERS:]", "[:MOST_SERVERS]"),
     ),

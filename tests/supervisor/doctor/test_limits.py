@@ -97,8 +97,9 @@ def test_where_no_service_is_seen_the_number_is_told(tmp_path: Path, proc: Path)
     ],
 )
 def test_which_service_a_process_belongs_to(tmp_path: Path, text: str, unit: tuple[str, ...] | None) -> None:
-    (tmp_path / "cgroup").write_text(text, encoding="ascii")
-    assert unit_of(tmp_path / "cgroup") == unit
+    (tmp_path / str(PID)).mkdir()
+    (tmp_path / str(PID) / "cgroup").write_text(text, encoding="ascii")
+    assert unit_of(PID, tmp_path) == unit
 
 
 @pytest.mark.pure

@@ -12,7 +12,7 @@ import redis
 
 from bus.steps.write_count import FEWEST_IDS
 from bus.transport.wire import RedisUnavailable
-from host import boot
+from host import proc
 from host.instance import Instance
 from supervisor.recovery import time_guard
 from supervisor.recovery.time_guard import TimeGuard
@@ -316,7 +316,7 @@ async def test_a_redis_that_lost_its_epoch_went_back_however_much_was_written_si
 
 async def spoilt_by_another_boot(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (state_dir / "boot_id").write_text("another\n", encoding="utf-8")
-    monkeypatch.setattr(boot, "BOOT_ID", state_dir / "boot_id")
+    monkeypatch.setattr(proc, "BOOT_ID", state_dir / "boot_id")
 
 
 async def spoilt_by_garbage(state_dir: Path, _monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bus.records.sealing import StoreKeys
-from host import boot
+from host import proc
 from supervisor.recovery import witness
 from supervisor.recovery.time_guard import FILE
 from supervisor.recovery.witness import MOST_SUPERVISORS, NoWitness, Testimony, Witness, open_witness, witness_name
@@ -206,7 +206,7 @@ def test_what_was_written_before_the_host_was_started_says_nothing(
     before.note(7)
     before.close()
     (tmp_path / "boot_id").write_text("another\n", encoding="utf-8")
-    monkeypatch.setattr(boot, "BOOT_ID", tmp_path / "boot_id")
+    monkeypatch.setattr(proc, "BOOT_ID", tmp_path / "boot_id")
     after = Witness(tmp_path, "name")
     assert after.testimony() == Testimony()
     after.close()
