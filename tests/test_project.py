@@ -123,6 +123,19 @@ def test_each_file_opens_with_its_rule_in_its_docstring(package: str) -> None:
     assert wrong == []
 
 
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
+OF_AN_OWNER = {"my_agent.py"}
+
+
+@pytest.mark.pure
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_file_that_a_page_names_is_there_by_its_whole_path(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"`([\w.*-]+(?:/[\w.*-]+)*(?:\.py|\.lua|/))`", text)
+    missing = [name for name in named if name not in OF_AN_OWNER and not any(ROOT.glob(name))]
+    assert missing == [], "say its whole path, from the root of the repository"
+
+
 def test_the_readme_links_to_pages_that_exist() -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert links
