@@ -1,4 +1,4 @@
-"""How a setting is found and checked.
+"""Finds and checks settings.
 
 Precedence: the variable itself, then a file named by `NAME_FILE` (secrets only), then systemd's credential of
 that name (secrets only), then aliases, then the default. Empty is unset. Every error is collected, so that
@@ -19,7 +19,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Setting:
-    """One name in the environment. `expectation` completes the sentence "NAME should be …"."""
+    """One name in the environment. `expectation` completes "expected …" in an error and "should be …" in docs/settings.md."""
 
     name: str
     expectation: str
@@ -29,11 +29,19 @@ class Setting:
 
 
 class SettingsError(Exception):
-    """One or more settings are missing or malformed. Its text is one line and holds no value."""
+    """One or more settings are missing, malformed, or name something that cannot be used. Its text is one line and holds no value."""
 
-    def __init__(self, name: str, expectation: str, others: tuple[str, ...] = (), *, missing: bool = False) -> None:
-        fault = "is not set; it" if missing else "is not as it"
-        text = f"{name} {fault} should be {expectation}"
+    def __init__(
+        self,
+        name: str,
+        expectation: str,
+        others: tuple[str, ...] = (),
+        *,
+        missing: bool = False,
+        malformed: bool = False,
+    ) -> None:
+        fault = "is not set" if missing else "is malformed" if malformed else "cannot be used"
+        text = f"{name} {fault}: expected {expectation}"
         if others:
             text += f" (and {len(others)} more: {', '.join(others)})"
         super().__init__(text)
@@ -41,14 +49,19 @@ class SettingsError(Exception):
         self.expectation = expectation
         self.others = others
         self.missing = missing
+        self.malformed = malformed
 
 
 class Malformed(Exception):
-    """A parser's verdict on a text; it carries nothing of it, at most a closer expectation."""
+    """Raised by a parser that cannot read a text. It carries nothing of the text, at most a closer expectation."""
 
     def __init__(self, expectation: str | None = None) -> None:
         super().__init__(expectation or "malformed")
         self.expectation = expectation
+
+
+class Unusable(Malformed):
+    """Raised by a parser whose text is well-formed, and names something that cannot be used."""
 
 
 Parser = Callable[[str], Value]
@@ -62,7 +75,7 @@ class SettingsReader:
     _errors: list[SettingsError] = field(default_factory=list)
 
     def required(self, setting: Setting, parse: Parser[Value], placeholder: Value) -> Value:
-        """The parsed value; on a fault `placeholder`, which no one sees, since `finish` raises."""
+        """Returns the parsed value; if it is missing or wrong `placeholder`, which nobody sees, since `finish` raises."""
         value = self.optional(setting, parse)
         if value is None:
             if not any(error.name.startswith(setting.name) for error in self._errors):
@@ -71,22 +84,25 @@ class SettingsReader:
         return value
 
     def optional(self, setting: Setting, parse: Parser[Value]) -> Value | None:
+        """Returns the parsed value or that of the default; None if neither is there, or if it is wrong (then `finish` raises)."""
         text = self._find(setting)
         if text is None:
             return None
         try:
             return parse(text)
         except Malformed as problem:
-            self._errors.append(SettingsError(setting.name, problem.expectation or setting.expectation))
+            expectation = problem.expectation or setting.expectation
+            is_malformed = not isinstance(problem, Unusable)
+            self._errors.append(SettingsError(setting.name, expectation, malformed=is_malformed))
             return None
 
     def is_given(self, setting: Setting) -> bool:
-        """Whether it is set anywhere, without opening a file that may hold a secret."""
+        """Returns whether it is set anywhere, without opening a file that may hold a secret."""
         names = (setting.name, f"{setting.name}_FILE", *setting.aliases)
         return any(self.environ.get(name, "").strip() for name in names) or self.credential_path(setting) is not None
 
     def place(self, setting: Setting) -> str:
-        """Where the value of a setting that is given stands, for people."""
+        """Returns the name, for people, of what gives the setting its value."""
         if self.environ.get(setting.name, "").strip():
             return setting.name
         if self.environ.get(f"{setting.name}_FILE", "").strip():
@@ -94,16 +110,17 @@ class SettingsReader:
         return f"systemd's credential {setting.name.lower()}"
 
     def refuse(self, setting: Setting, *, missing: bool = False) -> None:
+        """Notes that a setting is missing, or cannot be used, for `finish` to raise."""
         self._errors.append(SettingsError(setting.name, setting.expectation, missing=missing))
 
     def finish(self) -> None:
         if self._errors:
             first, *rest = self._errors
             others = tuple(error.name for error in rest)
-            raise SettingsError(first.name, first.expectation, others, missing=first.missing)
+            raise SettingsError(first.name, first.expectation, others, missing=first.missing, malformed=first.malformed)
 
     def credential_path(self, setting: Setting) -> Path | None:
-        """systemd's credential (LoadCredential=) for a secret, in lower or upper case, if there is one."""
+        """Returns the path of systemd's credential (LoadCredential=) for a secret, in lower or upper case, if there is one."""
         directory = self.environ.get("CREDENTIALS_DIRECTORY")
         if not directory or not setting.secret:
             return None
@@ -128,7 +145,7 @@ class SettingsReader:
             with path.open("rb") as file:
                 text = file.read(SECRET_FILE_LIMIT_BYTES).decode("ascii").strip()
         except OSError as problem:
-            self._errors.append(SettingsError(name, f"the path of a readable file ({problem.strerror})"))
+            self._errors.append(SettingsError(name, f"the path of a file that this user can read ({problem.strerror})"))
             return None
         except UnicodeDecodeError:
             self._errors.append(SettingsError(name, "the path of a file with the secret as text"))
@@ -169,7 +186,7 @@ def one_of(choices: Iterable[str]) -> Parser[str]:
 
 
 def base64_bytes(lengths: frozenset[int]) -> Parser[bytes]:
-    """Standard padded base64 that re-encodes to itself, of one of these lengths."""
+    """Returns a parser of standard padded base64 that re-encodes to itself, of one of these lengths in bytes."""
 
     def parse(text: str) -> bytes:
         try:

@@ -1,13 +1,13 @@
-"""Private CA and client certificate of a Redis: three settings, checked where they are read, that become options of its URL.
+"""Reads the three settings for a Redis' private CA and our client certificate, checks the files, and adds them to its URL as options.
 
-So whoever is given the URL (a worker, a command) has all that it needs to connect, and there is one reading of it (bus/settings/redis_url.py).
+So the URL alone (given to a worker or a command) is enough to connect, and it is parsed in one place (bus/settings/redis_url.py).
 """
 
 import ssl
 from pathlib import Path
 from urllib.parse import quote
 
-from bus.settings.reader import Malformed, Setting, SettingsReader
+from bus.settings.reader import Malformed, Setting, SettingsReader, Unusable
 from bus.settings.redis_url import BadRedisUrl, parse_redis_url
 
 REDIS_CA = Setting(
@@ -18,15 +18,15 @@ REDIS_KEY = Setting(
     "HASHEE_REDIS_KEY", "the absolute path of a readable PEM file with that certificate's key, without a passphrase"
 )
 OPTIONS = {"ssl_ca_certs": REDIS_CA, "ssl_certfile": REDIS_CERT, "ssl_keyfile": REDIS_KEY}
-NEEDS_TLS = "set only with HASHEE_REDIS_URL=rediss://…: without TLS no certificate is asked for"
-TWICE = "set in one place: HASHEE_REDIS_URL has another file for it behind its ?"
-NO_PAIR = "the key of HASHEE_REDIS_CERT, which has another"
-CERT_WITHOUT_KEY = "set together with HASHEE_REDIS_KEY, its key"
-KEY_WITHOUT_CERT = "set together with HASHEE_REDIS_CERT, its certificate"
+NEEDS_TLS = "HASHEE_REDIS_URL=rediss://… beside it: without TLS no certificate is asked for"
+TWICE = "it in one place: HASHEE_REDIS_URL names another file behind its ?, leave out one of them"
+NO_PAIR = "the key that belongs to the certificate in HASHEE_REDIS_CERT, and it is another one"
+CERT_WITHOUT_KEY = "HASHEE_REDIS_KEY, its key, beside it"
+KEY_WITHOUT_CERT = "HASHEE_REDIS_CERT, its certificate, beside it"
 
 
 def redis_url_with_tls(reader: SettingsReader, url: str | None) -> str | None:
-    """`url` with what the three settings add to it; what is wrong with them stands in `reader`. None stays None, as for the private Redis."""
+    """Returns `url` with the three settings as options; faults are noted in `reader`. None, for the private Redis, stays None."""
     files = {option: found for option, setting in OPTIONS.items() if (found := reader.optional(setting, _pem))}
     if files:
         _check_pair(reader, files)
@@ -58,14 +58,14 @@ def _pem(text: str) -> str:
     try:
         content = path.read_bytes()
     except OSError as problem:
-        raise Malformed(f"the path of a readable file ({problem.strerror})") from None
+        raise Unusable(f"the path of a file that this user can read ({problem.strerror})") from None
     if b"-----BEGIN " not in content:
-        raise Malformed("the path of a PEM file (it begins with -----BEGIN)")
+        raise Unusable("the path of a PEM file (it begins with -----BEGIN)")
     return text
 
 
 def _check_pair(reader: SettingsReader, files: dict[str, str]) -> None:
-    """Whether OpenSSL can use them, as it will."""
+    """Notes in `reader` if OpenSSL cannot load the files together."""
     ca, certificate, key = (files.get(option) for option in OPTIONS)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if ca is not None:

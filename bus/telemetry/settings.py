@@ -1,7 +1,7 @@
-"""The settings of OpenTelemetry: its own standard names, read where all settings are read, so that no library looks into the environment.
+"""Reads OpenTelemetry's own standard settings, so that no library of it reads the environment.
 
-Nothing but the endpoint and OTEL_SDK_DISABLED is looked at while it is off: the owner's code may use these names for itself. So what these
-libraries could do and we cannot is gone without, and said (`NotSent`); only what none of them could understand is refused.
+While it is off only the endpoint and OTEL_SDK_DISABLED are read, since the owner's code may use these names for itself. For the same
+reason a valid value that we do not support is no error: nothing is sent, and the log says so (`NotSent`). Only invalid values are refused.
 """
 
 import re
@@ -21,7 +21,7 @@ SAMPLERS = ("always_on", "always_off", "traceidratio")
 OTHER_SAMPLERS = ("jaeger_remote", "xray")
 OTHER_PROTOCOLS = ("grpc", "http/json")
 EXPORTERS = ("otlp", "none", "console", "prometheus", "zipkin")
-"""OpenTelemetry's own values; of each list that has ours and others in it the others mean: not by us."""
+"""OpenTelemetry's own values. If a setting lists several exporters, we send if ours is among them."""
 
 ENDPOINT = Setting("OTEL_EXPORTER_OTLP_ENDPOINT", ENDPOINT_IS)
 HEADERS = Setting("OTEL_EXPORTER_OTLP_HEADERS", PAIRS_ARE, secret=True)
@@ -58,7 +58,7 @@ _HEADER_VALUE = re.compile(r"[\x20-\x7e\x80-\xff]{0,8000}")
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where the receiver is. `path`: of all signals, without a slash at its end."""
+    """The receiver's address. `path`: the common part for all signals, without a slash at its end."""
 
     scheme: str
     host: str
@@ -67,13 +67,13 @@ class Endpoint:
 
     @property
     def shown(self) -> str:
-        """For people; a path may be a secret of the receiver's."""
+        """Returns the address for people, without the path, which may hold a secret."""
         return f"{self.scheme}://{netloc(self.host, self.port)}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TelemetrySettings:
-    """What is sent, and where to. `ratio`: the share of messages whose traces are sent; `ca`: a file, None for the machine's store."""
+    """What is sent and where. `ratio`: the share of messages whose traces are sent. `ca`: a file, None for the machine's certificates."""
 
     endpoint: Endpoint
     headers: Mapping[str, str] = field(repr=False)
@@ -88,13 +88,13 @@ class TelemetrySettings:
 
 @dataclass(frozen=True)
 class NotSent:
-    """An endpoint is set, perhaps for the owner's own libraries, and we cannot send there. `reason`: for people, with no value but OpenTelemetry's own."""
+    """An endpoint is set, perhaps for the owner's own libraries, but we cannot send there. `reason`: for people, without the owner's values."""
 
     reason: str
 
 
 def telemetry_of(reader: SettingsReader) -> TelemetrySettings | NotSent | None:
-    """None while it is off."""
+    """Returns what to send and where, NotSent if we cannot, None while it is off. Faults are noted in `reader`."""
     if (
         reader.environ.get(DISABLED.name, "").strip()
         and reader.required(DISABLED, one_of(("true", "false")), "") == "true"
@@ -108,7 +108,7 @@ def telemetry_of(reader: SettingsReader) -> TelemetrySettings | NotSent | None:
     sampler = reader.required(SAMPLER, _sampler, "always_on")
     for setting, value, others in ((PROTOCOL, protocol, OTHER_PROTOCOLS), (SAMPLER, sampler, OTHER_SAMPLERS)):
         if value in others:
-            return NotSent(f"{setting.name} is {value}, which is not done here; it should be {setting.expectation}")
+            return NotSent(f"{setting.name} is {value}, which is not done here: expected {setting.expectation}")
     ratio = (
         reader.required(SAMPLER_ARGUMENT, number(0, 1), 1.0)
         if sampler == "traceidratio"
@@ -131,7 +131,7 @@ def telemetry_of(reader: SettingsReader) -> TelemetrySettings | NotSent | None:
 
 
 def headers_to_hand_on(environ: Mapping[str, str]) -> dict[str, str]:
-    """For a worker: the headers in a variable, when they stand in a file or a credential that the worker may not see; else nothing."""
+    """Returns the variable with the headers for a worker, if they are in a file or credential that it may not see; else nothing."""
     if environ.get(HEADERS.name, "").strip():
         return {}
     text = SettingsReader(environ).optional(HEADERS, str)
@@ -152,7 +152,7 @@ def _endpoint(text: str) -> Endpoint:
 def _is_installed(package: str) -> bool:
     try:
         return find_spec(package) is not None
-    except ModuleNotFoundError:  # not even what it would be in
+    except ModuleNotFoundError:  # its parent package is missing
         return False
 
 

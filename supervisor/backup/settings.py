@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bus.settings.reader import Malformed, SettingsError, SettingsReader
+from bus.settings.reader import Malformed, Setting, SettingsError, SettingsReader
 from supervisor.backup.envelope import BadIdentities, BadRecipient, Lock, check_identities
 from supervisor.settings import parsers
 from supervisor.settings.backup_age import BACKUP_RECIPIENTS
@@ -42,13 +42,19 @@ class BackupSettings:
             with self.identity_file.open(encoding="utf-8") as file:
                 text = Secret(file.read(MOST_IDENTITY_FILE_BYTES))
             check_identities(text)
-        except (OSError, UnicodeDecodeError):
-            raise SettingsError(BACKUP_IDENTITY_FILE.name, "the path of a file that can be read, in UTF-8") from None
+        except (OSError, UnicodeDecodeError) as problem:
+            raise unreadable(BACKUP_IDENTITY_FILE, problem) from None
         except BadIdentities as problem:
             raise SettingsError(
                 BACKUP_IDENTITY_FILE.name, f"a file of age-keygen, and this one holds {problem}"
             ) from None
         return text
+
+
+def unreadable(setting: Setting, problem: OSError | UnicodeDecodeError) -> SettingsError:
+    """Returns the error of a setting that names a file which could not be read as text; it quotes nothing of the file."""
+    fault = problem.strerror if isinstance(problem, OSError) else "it is not in UTF-8"
+    return SettingsError(setting.name, f"the path of a text file that this user can read ({fault})")
 
 
 def _recipients(text: str) -> tuple[str, ...]:

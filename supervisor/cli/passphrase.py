@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from bus.settings.reader import SettingsError
+from supervisor.backup.settings import unreadable
 from supervisor.settings.secrets import Secret
 from supervisor.settings.table import BACKUP_PASSPHRASE_FILE
 
@@ -19,8 +19,8 @@ def ask_passphrase(file: Path | None, *, confirm: bool) -> Secret[str]:
     else:
         try:
             text = file.read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError):
-            raise SettingsError(BACKUP_PASSPHRASE_FILE.name, "the path of a file that can be read, in UTF-8") from None
+        except (OSError, UnicodeDecodeError) as problem:
+            raise unreadable(BACKUP_PASSPHRASE_FILE, problem) from None
     return Secret(unicodedata.normalize("NFC", text))  # keyboards differ in how they spell the same letter
 
 

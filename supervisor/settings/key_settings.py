@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bus.settings.reader import Malformed, Setting, SettingsReader, one_of
+from bus.settings.reader import Setting, SettingsReader, Unusable, one_of
 from bus.settings.shared import agent_id_of
 from crypto.identity import IdentityKeys
 from crypto.keystore import Keystore
@@ -96,7 +96,7 @@ def find_private_keys(reader: SettingsReader, agent_id: str) -> FoundKeys:
         try:
             return load_keystore(path, agent_id)
         except KeystoreUnusable as problem:
-            raise Malformed(problem.expectation) from None
+            raise Unusable(problem.expectation) from None
 
     keystore = reader.optional(Setting(KEYSTORE.name, KEYSTORE.expectation, default=str(path)), parse)
     if keystore is None:

@@ -152,9 +152,7 @@ def test_the_receivers_key_reaches_a_worker_also_from_a_file_and_a_credential(tm
 def test_what_the_owners_libraries_can_do_and_we_cannot_is_gone_without_and_said(name: str, value: str) -> None:
     found = read_all({**ON, name: value})
     assert isinstance(found, NotSent)
-    assert found.reason.startswith(
-        f"{name} is {value.removeprefix('parentbased_')}, which is not done here; it should be"
-    )
+    assert found.reason.startswith(f"{name} is {value.removeprefix('parentbased_')}, which is not done here: expected")
 
 
 def test_another_exporter_of_the_owners_is_none_of_ours() -> None:

@@ -39,7 +39,7 @@ def test_a_malformed_setting_is_78_and_one_line_without_its_value(tmp_path: Path
     done = run(command, environ=process_environ(tmp_path / "state", HASHEE_AGENT_TOKEN=wrong), cwd=tmp_path)
     assert done.returncode == 78
     assert done.stderr.splitlines() == [
-        "hashee-agent: HASHEE_AGENT_TOKEN is not as it should be the agent's token, hsk_ and 40 letters or digits"
+        "hashee-agent: HASHEE_AGENT_TOKEN is malformed: expected the agent's token, hsk_ and 40 letters or digits"
     ]
     assert done.stdout == ""
     assert not any(secret in done.stderr for secret in SECRETS)

@@ -102,6 +102,6 @@ def test_settings_that_cannot_be_read_are_named_and_the_others_are_used(tmp_path
     (tmp_path / "state").touch()
     case = case_of(tmp_path / "state", HASHEE_AGENT_TOKEN="wrong", HASHEE_DRAIN_SECONDS="7")
     found = named(look_at_settings(case))
-    assert found["settings: readable"].said.startswith("HASHEE_AGENT_TOKEN is not as it should be")
+    assert found["settings: readable"].said.startswith("HASHEE_AGENT_TOKEN is malformed: expected")
     assert found["settings: state directory"].verdict == "bad"
     assert (case.token, case.drain_seconds, case.agent_id) == (None, 7.0, AGENT_ID)

@@ -95,7 +95,7 @@ async def test_a_port_in_use_names_the_setting_and_starts_nothing(tmp_path: Path
         port = taken.getsockname()[1]
         async with running_keeper(tmp_path, HASHEE_HTTP_PORT=str(port)) as keeper:
             assert await keeper.status() == 1
-            assert f"HASHEE_HTTP_PORT is not as it should be a free port ({port} is in use)" in keeper.log
+            assert f"HASHEE_HTTP_PORT cannot be used: expected a free port ({port} is in use)" in keeper.log
             assert keeper.redis_pids() == []
 
 
