@@ -1,7 +1,7 @@
-"""What a supervisor and a worker process say to each other over their pipe: a small closed set of frozen messages.
+"""The messages that a supervisor and a worker process send each other over their pipe.
 
-One message is one line of JSON, tagged by `type`; what the other side's release adds is passed over (host/lines.py). Nothing here
-carries content: ids, counts, times, names of files.
+One message is one line of JSON, tagged by `type`; what a newer release adds is passed over (host/lines.py). None carries content of a
+conversation: only ids, counts, times and names of files.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import msgspec
 
 from host.lines import json_decoder
 
-# How often a worker says that it lives.
+# How often a worker sends its Heartbeat.
 HEARTBEAT_SECONDS = 1.0
 
 
@@ -20,9 +20,9 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
 
 
 class Ready(_Message, frozen=True, tag="ready"):
-    """The worker's imports are done, its handler is loaded, Redis was reached; it takes jobs from now on.
+    """The worker has loaded its handler and reached Redis, and takes jobs from now on.
 
-    `files`: the owner's, from which the handler was loaded, if that was asked for.
+    `files`: the owner's files that the handler was loaded from, if that was asked for.
     """
 
     handler: str
@@ -34,7 +34,7 @@ class Ready(_Message, frozen=True, tag="ready"):
 
 
 class RunningJob(msgspec.Struct, frozen=True):
-    """A job that a handler works on. `started_ms`: Unix time."""
+    """A job whose handler runs. `started_ms`: Unix time."""
 
     entry_id: str
     job_id: str
@@ -42,8 +42,8 @@ class RunningJob(msgspec.Struct, frozen=True):
 
 
 class Heartbeat(_Message, frozen=True, tag="heartbeat"):
-    """The worker's process lives. `loop_lag_ms` is None until the event loop runs. `trouble`: what keeps it from taking jobs or from
-    keeping them, by names and reasons of ours.
+    """The worker's process lives. `loop_lag_ms` is None until the event loop runs. `trouble`: why it cannot take jobs or renew their
+    leases, in names and reasons of ours.
     """
 
     loop_lag_ms: float | None
@@ -64,7 +64,7 @@ class Observation(_Message, frozen=True, tag="observation"):
 
 
 class StartFailed(_Message, frozen=True, tag="start_failed"):
-    """The worker cannot start and ends with exit code 78. `last_line`: of the traceback; no message was read yet."""
+    """The worker cannot start and ends with exit code 78. `last_line`: of the traceback, which can quote no message yet."""
 
     kind: str
     exception: str
@@ -74,34 +74,34 @@ class StartFailed(_Message, frozen=True, tag="start_failed"):
 
 
 class Crashed(_Message, frozen=True, tag="crashed"):
-    """The worker ends for an exception of this type, raised at `file.py:12`; its text may be content and is not here."""
+    """The worker ends by an exception of this type, raised at `file.py:12`. Its text is left out, since it may quote content."""
 
     exception: str
     at: str
 
 
 class Stacks(_Message, frozen=True, tag="stacks"):
-    """Where every thread and task stands: file, line and function, no values."""
+    """The stacks of all threads and tasks: file, line and function, no values."""
 
     text: str
 
 
 class Drained(_Message, frozen=True, tag="drained"):
-    """Nothing runs any more; `handed_back` jobs were taken and not started. The worker exits 0."""
+    """No job runs any more and the worker exits 0; `handed_back` jobs had been taken and not started."""
 
     handed_back: int
 
 
 class Drain(_Message, frozen=True, tag="drain"):
-    """Take no more jobs, finish those that run, then exit 0."""
+    """Tells the worker to take no more jobs, finish those that run, then exit 0."""
 
 
 class DumpStacks(_Message, frozen=True, tag="dump_stacks"):
-    """Answer with Stacks."""
+    """Tells the worker to answer with Stacks."""
 
 
 class Stop(_Message, frozen=True, tag="stop"):
-    """Cancel what runs, hand it back, exit 0."""
+    """Tells the worker to cancel what runs, hand it back and exit 0."""
 
 
 FromWorker: TypeAlias = Ready | Heartbeat | Observation | StartFailed | Crashed | Stacks | Drained
@@ -109,7 +109,7 @@ ToWorker: TypeAlias = Drain | DumpStacks | Stop
 
 
 def encode(message: FromWorker | ToWorker) -> bytes:
-    """The message as one line, newline included."""
+    """Returns the message as one line, newline included."""
     return msgspec.json.encode(message) + b"\n"
 
 

@@ -1,4 +1,4 @@
-"""The only place that spells a Redis key.
+"""Spells every Redis key; nothing else does.
 
 All keys of one agent carry the hash tag `{agent_id}`: one cluster slot, so that a script may touch any of them.
 Conversation keys end in the conversation's id, session keys in the peer's owner and device. What most scripts need is the
@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 
 JOBS_GROUP = "workers"
 REPLIES_GROUP = "supervisors"
-MOST_BOARDS = 1000  # of conversations in which something was said just now
+MOST_BOARDS = 1000  # conversations whose key names are kept: those in which something was said just now
 
 
 class Keys:
@@ -24,7 +24,7 @@ class Keys:
         return self._prefix + ":".join(parts)
 
     def board(self, conversation_id: str) -> tuple[str, ...]:
-        """KEYS of every script about a conversation, in the order that `_library.lua` gives them names."""
+        """Returns the KEYS of a script about a conversation, in the order in which `_library.lua` names them."""
         return self._boards(conversation_id)
 
     def _board(self, conversation_id: str) -> tuple[str, ...]:
@@ -70,11 +70,11 @@ class Keys:
         return self._prefix + "*"
 
     def of(self, kind: str, ids: str = "") -> str:
-        """The key of a kind with these ids: what `split` takes apart."""
+        """Returns the key of this kind with these ids; `split` reverses it."""
         return self._key(kind, ids) if ids else self._key(kind)
 
     def split(self, key: str) -> tuple[str, str]:
-        """Kind of a key of this agent, and the ids in it ('' where it has none)."""
+        """Returns the kind of a key of this agent, and the ids in it ('' if it has none)."""
         kind, _, ids = key.removeprefix(self._prefix).partition(":")
         return kind, ids
 
@@ -82,27 +82,27 @@ class Keys:
 
     @property
     def write_count(self) -> str:
-        """Counter of writing scripts; a lower value than one remembered means that Redis went back."""
+        """Counter: how often scripts have written. A lower value than one seen before means that Redis went back."""
         return self._key("gen")
 
     @property
     def epoch(self) -> str:
-        """Raised when Redis went back; sessions of an older epoch are read with, never sent with."""
+        """Number: raised when Redis went back; a session of a lower epoch may decrypt, and never encrypts."""
         return self._key("epoch")
 
     @cached_property
     def continuity(self) -> str:
-        """Hash: `server` that was looked at last and had lost nothing; `commits`, counted."""
+        """Hash: `server`, the last one that was checked and had lost nothing; `commits`, how many there were."""
         return self._key("continuity")
 
     @property
     def cursor(self) -> str:
-        """message_id up to which every polled message is taken in."""
+        """String: message_id up to which every polled message is taken in."""
         return self._key("cursor")
 
     @property
     def first_sync(self) -> str:
-        """When this agent first polled with this store (ms), or `ended`: until then, what is much older is skipped."""
+        """String: when this agent first polled with this store (ms), or `ended`. Until it has ended, much older messages are skipped."""
         return self._key("first_sync")
 
     @property
@@ -137,7 +137,7 @@ class Keys:
 
     @property
     def held(self) -> str:
-        """Hash: how many notes there are of what waits at the relay, in all (`total`) and of each sender (`s:` and its id)."""
+        """Hash: how many notes of messages that wait at the relay there are, in all (`total`) and of each sender (`s:` and its id)."""
         return self._key("held")
 
     def notes(self, sender_id: str) -> str:
@@ -151,7 +151,7 @@ class Keys:
 
     @property
     def interrupts(self) -> str:
-        """Publish/subscribe channel (no key): entries of `jobs` at the moment in which they are superseded."""
+        """Publish/subscribe channel (no key): each entry of `jobs` when it is superseded."""
         return self._key("interrupts")
 
     @property
@@ -176,7 +176,7 @@ class Keys:
 
     @property
     def dead_copy(self) -> str:
-        """Stream: the dead letters that take the place of the present ones when the store secret is rotated."""
+        """Stream: re-sealed dead letters, which replace `dead` when the store secret is rotated."""
         return self._key("dead_copy")
 
     @property
@@ -191,12 +191,12 @@ class Keys:
 
     @cached_property
     def rate(self) -> str:
-        """Token bucket of the agent's sends, shared by its supervisors."""
+        """Hash: token bucket of the agent's sends, shared by its supervisors."""
         return self._key("rate")
 
     @property
     def quarantine(self) -> str:
-        """Sorted set message_id → time of what could not be read."""
+        """Sorted set message_id → time, of messages that could not be read."""
         return self._key("quarantine")
 
     @property
@@ -216,7 +216,7 @@ class Keys:
 
     @property
     def old(self) -> str:
-        """Sorted set: conversation, seq and message_id of what came again and can no longer be read → when."""
+        """Sorted set: conversation, seq and message_id of messages that came again and can no longer be read → when."""
         return self._key("old")
 
     def quarantined(self, message_id: str) -> str:
@@ -225,11 +225,11 @@ class Keys:
 
     @property
     def reclaimer(self) -> str:
-        """Holder of the reclaimer's office, with an expiry."""
+        """The reclaimer's lease: the supervisor that reclaims, with an expiry."""
         return self._key("reclaimer")
 
     def work_lease(self, work: str) -> str:
-        """Which supervisor does this work now, with an expiry."""
+        """A work lease: the supervisor that does this work now, with an expiry."""
         return self._key("office", work)
 
     @property
@@ -243,17 +243,17 @@ class Keys:
 
     @property
     def ghosts(self) -> str:
-        """Sorted set of supervisors that went without giving up their slot → time until which the relay may believe in them."""
+        """Sorted set of supervisors that ended without giving up their slot → time until which the relay may take them as connected."""
         return self._key("ghosts")
 
     @property
     def ghost_poll(self) -> str:
-        """Who polled last on account of a ghost, with an expiry."""
+        """The supervisor that last polled because of a ghost, with an expiry."""
         return self._key("ghost_poll")
 
     @property
     def standby(self) -> str:
-        """A supervisor that waits for a slot, with an expiry."""
+        """The supervisor that waits for a slot, with an expiry."""
         return self._key("standby")
 
     def probe(self, supervisor: str) -> str:
@@ -266,12 +266,12 @@ class Keys:
         return self._key("consumers")
 
     def presence(self, consumer: str) -> str:
-        """What a living worker says of itself, with an expiry."""
+        """What a living worker last reported of itself, with an expiry."""
         return self._key("presence", consumer)
 
     @property
     def live_channel(self) -> str:
-        """Publish/subscribe channel for what is worth nothing later: deltas, typing."""
+        """Publish/subscribe channel (no key) for what is worth nothing later: deltas, typing."""
         return self._key("live")
 
     # One conversation
@@ -340,7 +340,7 @@ class Keys:
         return self._key("seal")
 
     def restoring(self, kind: str, ids: str) -> str:
-        """What is to take the place of another key, whole, once all of it stands (bus/whole/restore_switch.py)."""
+        """A restored value that gets its own key's name once the whole store is restored (bus/whole/restore_switch.py)."""
         return self._key("restoring", kind, *([ids] if ids else []))
 
     @property
@@ -360,7 +360,7 @@ class Keys:
 
     @property
     def grant_head(self) -> str:
-        """MAC of the last entry, in hex."""
+        """String: MAC of the last entry of `grant_log`, in hex."""
         return self._key("grant_head")
 
     @property
@@ -375,12 +375,12 @@ class Keys:
 
     @property
     def restored_signed_prekeys(self) -> str:
-        """The same out of a backup, with an expiry: read with only, never offered."""
+        """Hash id → sealed private half out of a backup, with an expiry: it may decrypt, and is never offered."""
         return self._key("restored_signed_prekeys")
 
     @cached_property
     def restored_one_time_prekeys(self) -> str:
-        """The same out of a backup, with an expiry."""
+        """Hash id → sealed private half out of a backup, with an expiry."""
         return self._key("restored_one_time_prekeys")
 
     @property

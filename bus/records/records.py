@@ -20,11 +20,11 @@ Payload = dict[str, object]
 
 
 class BadRecord(Exception):
-    """A record in Redis that this program cannot read; the message names the kind and why."""
+    """A record in Redis that this program cannot read; the text names its kind and the reason."""
 
 
 class NewerRecord(BadRecord):
-    """A later version of this program wrote it: it is left for that version, and is not damaged."""
+    """A record that a later version of this program wrote: it is not damaged, and is left for that version."""
 
 
 class InboundMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +52,7 @@ class InboundMessage(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def answering_hops(self) -> int:
-        """The `hop_count` of what answers it."""
+        """Returns the `hop_count` of a reply to this message."""
         return answering_hops(self.sender_type, self.hop_count)
 
     @property
@@ -65,9 +65,9 @@ class InboundMessage(msgspec.Struct, frozen=True, kw_only=True):
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One message to handle. `entry_id` is the fencing token (DESIGN rule 6).
 
-    `strikes`: how many workers have died by themselves while they ran it (rule 8); one with a strike runs alone.
-    `has_past`: it may be a dead letter that was brought back, and have sent something before.
-    `trace`: the span that it, and what is said in it, belongs under (bus/telemetry/traces.py); '' where nobody traces.
+    `strikes`: how many workers have died by themselves while they ran it (rule 8); a job with a strike runs alone.
+    `has_past`: it may be a dead letter that was brought back and has sent something before.
+    `trace`: the parent span of the job and of its replies (bus/telemetry/traces.py); '' if nobody traces.
     """
 
     entry_id: str
@@ -84,14 +84,14 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_first_run(self) -> bool:
-        """No handler has begun with it before, so that nothing was sent for it."""
+        """Returns True if no handler has begun with it before, so that nothing was sent for it."""
         return self.deliveries == 1 and not self.has_past
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """What a handler sends at one place of its job, or what we say by ourselves (`system`).
+    """What a handler sends at one place of its job, or what the supervisor sends by itself (`system`).
 
-    `new_session_with`: a device with which a new session is to be started for it.
+    `new_session_with`: a device with which a new session is started for this reply.
     """
 
     kind: Literal["message", "stream_start", "stream_done", "system"]
@@ -107,8 +107,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 class JobRecord(msgspec.Struct, frozen=True, array_like=True):
     """A job as it lies in a mailbox and in `jobs`. `message_ms`: time in the inbound client_message_id (ULID).
 
-    `sender_id`: whose share of what may wait it takes; a former version did not write it, and passes over it, as it does over `trace`: the
-    W3C traceparent of the span that brought it, '' and not written where nobody traces.
+    `sender_id`: against whose share of the waiting bytes it counts. `trace`: W3C traceparent of the span that received it; '' and not
+    written if nobody traces. A former version wrote neither and ignores both.
     """
 
     schema: int
@@ -123,7 +123,7 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ReplyRecord(msgspec.Struct, frozen=True, array_like=True):
-    """A reply as it lies in an out-box and in `replies`. `trace`: of the span that said it, as in JobRecord."""
+    """A reply as it lies in an out-box and in `replies`. `trace`: the span that made it, as in JobRecord."""
 
     schema: int
     job_id: str
@@ -136,7 +136,7 @@ class ReplyRecord(msgspec.Struct, frozen=True, array_like=True):
 
 
 class OutboxRecord(msgspec.Struct, frozen=True, array_like=True):
-    """The exact bytes of one committed send, until the relay has acknowledged them."""
+    """The exact bytes of one committed send, kept until the relay has acknowledged them."""
 
     schema: int
     client_message_id: str
@@ -150,9 +150,9 @@ class OutboxRecord(msgspec.Struct, frozen=True, array_like=True):
 
 
 class SentNote(msgspec.Struct, frozen=True, array_like=True):
-    """What is told of a committed send when it is acknowledged: its record, which is long, need not be read again then.
+    """The part of an outbox record that its confirmation needs, so that the long record is not read again.
 
-    `trace`: of the span that said it, as in JobRecord.
+    `trace`: the span that made the reply, as in JobRecord.
     """
 
     emitted_ms: int
@@ -162,12 +162,12 @@ class SentNote(msgspec.Struct, frozen=True, array_like=True):
 
     @classmethod
     def of(cls, record: OutboxRecord, trace: str = "") -> "SentNote":
-        """Of an outbox record."""
+        """Makes the note of an outbox record."""
         return cls(record.emitted_ms, record.conversation_type, record.payload_type, trace)
 
 
 def encode_record(record: JobRecord | ReplyRecord | SentNote) -> bytes:
-    """A record as it lies in Redis; where nobody traces, to the byte as a version that knew no `trace` wrote it."""
+    """Encodes a record for Redis. Without a trace the bytes are the same as those of a version that knew no `trace`."""
     parts = msgspec.structs.astuple(record)
     return msgspec.msgpack.encode(parts if record.trace else parts[:-1])
 
@@ -182,7 +182,7 @@ def pack_job(
     agent_id: str,
     trace: str = "",
 ) -> bytes:
-    """Seal a message into the record that `accept` puts into the mailbox."""
+    """Seals a message into the record that `accept` puts into the mailbox."""
     sealed = key.seal(msgspec.msgpack.encode(message), "job", agent_id, message.message_id)
     record = JobRecord(
         SCHEMA_VERSION,
@@ -209,7 +209,7 @@ def unpack_job(
     strikes: int = 0,
     has_past: bool = False,
 ) -> Job:
-    """Open a record of `jobs`; raises BadRecord."""
+    """Opens a record of `jobs`; raises BadRecord."""
     record = decode_job_record(packed)
     message = _open_message(record, key, agent_id)
     return Job(
@@ -228,7 +228,7 @@ def unpack_job(
 
 
 def open_job(packed: bytes, *, key: BusKey, agent_id: str) -> InboundMessage:
-    """The message in a job's record; raises BadRecord."""
+    """Returns the message in a job's record; raises BadRecord."""
     return _open_message(decode_job_record(packed), key, agent_id)
 
 
@@ -241,12 +241,12 @@ def _open_message(record: JobRecord, key: BusKey, agent_id: str) -> InboundMessa
 
 
 def answering_hops(sender_type: str, hop_count: int) -> int:
-    """One more than the message's own where an agent said it, 0 for a person's (PROTOCOL §4)."""
+    """Returns the `hop_count` of a reply: one more than the message's own if an agent sent it, 0 for a person's (PROTOCOL §4)."""
     return hop_count + 1 if sender_type == AGENT_SENDER or hop_count else 0
 
 
 def hops_of(record: JobRecord, *, key: BusKey, agent_id: str) -> int:
-    """The `hop_count` of what answers the message of a job; 0 where its record does not open."""
+    """Returns the `hop_count` of a reply to a job's message; 0 if its record does not open."""
     try:
         return _open_message(record, key, agent_id).answering_hops
     except BadRecord:
@@ -254,17 +254,17 @@ def hops_of(record: JobRecord, *, key: BusKey, agent_id: str) -> int:
 
 
 def with_hops(payload: Payload, hops: int) -> Payload:
-    """The payload with so many hops; without any it is as it was."""
+    """Returns the payload with this `hop_count`, unchanged for 0."""
     return {**payload, "hop_count": hops} if hops else payload
 
 
 def decode_job_record(packed: bytes) -> JobRecord:
-    """The readable part of a job's record; raises BadRecord."""
+    """Returns the readable part of a job's record; raises BadRecord."""
     return _decode(packed, JobRecord, "job")
 
 
 class ReplyPlace(msgspec.Struct, frozen=True):
-    """Where a reply belongs. `message_ms`: time of the inbound message that it answers."""
+    """The conversation, job and place of a reply. `message_ms`: time of the message that it answers."""
 
     job_id: str
     conversation_id: str
@@ -273,7 +273,7 @@ class ReplyPlace(msgspec.Struct, frozen=True):
 
 
 def pack_reply(at: ReplyPlace, reply: Reply, *, emitted_ms: int, key: BusKey, agent_id: str, trace: str = "") -> bytes:
-    """Seal a reply into the record that `emit` puts into the out-box."""
+    """Seals a reply into the record that `emit` puts into the out-box."""
     sealed = key.seal(msgspec.msgpack.encode(reply), "reply", agent_id, at.job_id, at.place)
     record = ReplyRecord(
         SCHEMA_VERSION, at.job_id, at.conversation_id, at.place, at.message_ms, emitted_ms, sealed, trace
@@ -282,12 +282,12 @@ def pack_reply(at: ReplyPlace, reply: Reply, *, emitted_ms: int, key: BusKey, ag
 
 
 def decode_reply_record(packed: bytes) -> ReplyRecord:
-    """The readable part of a reply's record; raises BadRecord."""
+    """Returns the readable part of a reply's record; raises BadRecord."""
     return _decode(packed, ReplyRecord, "reply")
 
 
 def open_reply(record: ReplyRecord, *, key: BusKey, agent_id: str) -> Reply:
-    """The reply itself; raises BadRecord."""
+    """Opens the reply in its record; raises BadRecord."""
     try:
         body = key.open(record.sealed, "reply", agent_id, record.job_id, record.place)
         return msgspec.msgpack.decode(body, type=Reply)
@@ -296,12 +296,12 @@ def open_reply(record: ReplyRecord, *, key: BusKey, agent_id: str) -> Reply:
 
 
 def decode_outbox_record(packed: bytes) -> OutboxRecord:
-    """An outbox record; raises BadRecord."""
+    """Decodes an outbox record; raises BadRecord."""
     return _decode(packed, OutboxRecord, "outbox")
 
 
 def decode_sent_note(packed: bytes) -> SentNote:
-    """What was told of a committed send; raises BadRecord."""
+    """Decodes the note of a committed send; raises BadRecord."""
     try:
         return msgspec.msgpack.decode(packed, type=SentNote)
     except msgspec.DecodeError as error:
@@ -323,7 +323,7 @@ def _decode(packed: bytes, shape: type[Record], kind: str) -> Record:
 
 
 class _Schema(msgspec.Struct, array_like=True):
-    """What every record begins with."""
+    """The schema version, which every record begins with."""
 
     schema: int
 
@@ -339,7 +339,7 @@ def _newer(packed: bytes, kind: str) -> NewerRecord | None:
 
 
 class LiveDelta(msgspec.Struct, frozen=True, tag="delta"):
-    """A piece of a streamed text on its way to the supervisor that started the stream."""
+    """A piece of a streamed text, for the supervisor that started the stream."""
 
     conversation_id: str
     stream_id: str
@@ -351,14 +351,14 @@ class LiveDelta(msgspec.Struct, frozen=True, tag="delta"):
 
 
 class LiveTyping(msgspec.Struct, frozen=True, tag="typing"):
-    """A handler works (or has stopped working) on an answer."""
+    """A handler has begun or stopped to work on an answer."""
 
     conversation_id: str
     active: bool
 
 
 class LiveAbort(msgspec.Struct, frozen=True, tag="abort"):
-    """The stream that a conversation was shown is over: its job was interrupted, or lost its worker."""
+    """The stream that a conversation is shown has ended early: its job was interrupted, or lost its worker."""
 
     conversation_id: str
 
@@ -367,12 +367,12 @@ Live = LiveDelta | LiveTyping | LiveAbort
 
 
 def pack_live(live: Live, *, key: BusKey, agent_id: str) -> bytes:
-    """Seal what goes over the live channel."""
+    """Seals a message of the live channel."""
     return key.seal(msgspec.msgpack.encode(live), "live", agent_id)
 
 
 def unpack_live(packed: bytes, *, key: BusKey, agent_id: str) -> Live:
-    """Open what came over the live channel; raises BadRecord."""
+    """Opens a message of the live channel; raises BadRecord."""
     try:
         live: Live = msgspec.msgpack.decode(key.open(packed, "live", agent_id), type=Live)
         return live

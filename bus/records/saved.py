@@ -1,7 +1,7 @@
-"""What a backup holds of the store: one line for every kind of key, and the shapes in which values are saved.
+"""Says what a backup does with each kind of key, and the shapes in which values are saved.
 
-A kind without a line is a mistake that a test finds. Saved values are as they lie in Redis, sealed under the store secret, which the backup
-holds too. Each is a msgpack list that begins with its shape's name; a later version appends to it, so that this one reads what it knows.
+A test fails for a kind that is missing here. Values are saved as they lie in Redis, sealed under the store secret, which the backup
+holds too. Each is a msgpack list that begins with its shape's name; a later version only appends to it, so that this one can read it.
 """
 
 import enum
@@ -20,7 +20,7 @@ class Fate(enum.Enum):
 
 
 class Kind(msgspec.Struct, frozen=True):
-    """Of one kind of key. `why`: for people, where it is not just saved."""
+    """The fate of one kind of key. `why`: the reason, for people, if it is not just saved."""
 
     fate: Fate
     why: str = ""
@@ -110,9 +110,9 @@ KINDS: Mapping[str, Kind] = {
 
 
 class Value(msgspec.Struct, frozen=True, array_like=True, tag="value"):
-    """A key, or a part of one: what comes for the same key again belongs behind it.
+    """A key's value or a part of it; further parts of the same key follow in order.
 
-    `shape`: string, hash, list, zset or stream. `parts`: as the commands that read it answer (of a stream entry by entry: id, number of
+    `shape`: string, hash, list, zset or stream. `parts`: as the reading command answers (for a stream, entry by entry: id, number of
     words, words).
     """
 
@@ -126,9 +126,9 @@ class Value(msgspec.Struct, frozen=True, array_like=True, tag="value"):
 
 
 class Waiting(msgspec.Struct, frozen=True, array_like=True, tag="waiting"):
-    """A part of what waits in a conversation in which very much does; it comes before the conversation. `place`: box, parked, together, out.
+    """A part of what waits in a conversation where very much does, saved before the conversation. `place`: box, parked, together, out.
 
-    It may hold what the conversation, which was read later, has under way, and what was done with meanwhile.
+    The conversation is read later: by then some of this may be under way or finished.
     """
 
     conversation_id: str
@@ -140,7 +140,7 @@ class Waiting(msgspec.Struct, frozen=True, array_like=True, tag="waiting"):
 
 
 class Conversation(msgspec.Struct, frozen=True, array_like=True, tag="conversation"):
-    """A conversation of one moment. Flat lists as Redis answers them; `…_until_ms`: -1 for ever."""
+    """A conversation, read in one moment. Flat lists as Redis answers them; `…_until_ms`: -1 for ever."""
 
     conversation_id: str
     row: list[bytes]
@@ -167,5 +167,5 @@ Saved = Value | Waiting | Conversation
 
 
 def pairs(flat: list[bytes]) -> list[tuple[bytes, bytes]]:
-    """A flat list two by two."""
+    """Returns the items of a flat list in pairs."""
     return list(zip(flat[::2], flat[1::2], strict=True))

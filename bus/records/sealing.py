@@ -1,11 +1,11 @@
-"""Sealed values: what stands in Redis of content and keys (DESIGN rule 19, PROTOCOL §5.11).
+"""Seals and opens the values in Redis that hold content or keys (DESIGN rule 19, PROTOCOL §5.11).
 
 XChaCha20-Poly1305; a sealed value is version u8 ‖ key epoch u32 ‖ nonce 24 ‖ ciphertext and tag. The associated data is a
 msgpack list that names where the value belongs, so that a value moved to another place does not open.
 Keys are types of their own; printing one shows nothing.
 
-libsodium is called as nacl.bindings calls it (which makes it ready: it chooses the fastest code for this processor), without what
-that checks and makes anew at each call, which takes twice as long as a message of 1 KiB: here all lengths are right by construction.
+libsodium is called directly, without the checks of nacl.bindings at each call, which take twice as long as sealing 1 KiB: here all
+lengths are right by construction. Importing nacl.bindings initialises libsodium, which chooses the fastest code for this processor.
 """
 
 import os
@@ -46,11 +46,11 @@ class SealingKey:
 
     @property
     def epoch(self) -> int:
-        """Key epoch: how often the store secret was rotated before this key. Every sealed value tells its own."""
+        """Key epoch: how often the store secret was rotated before this key. Every sealed value carries its own."""
         return self._epoch
 
     def seal(self, plaintext: bytes, *place: str | int) -> bytes:
-        """Seal `plaintext` to the place named by `place`; 45 bytes longer than the plaintext."""
+        """Seals `plaintext` for the place named by `place`; the result is 45 bytes longer."""
         nonce = os.urandom(NONCE_BYTES)
         data = self._header + msgspec.msgpack.encode(place)
         size = len(plaintext)
@@ -61,7 +61,7 @@ class SealingKey:
         return b"".join((self._header, nonce, sealed))
 
     def open(self, sealed: bytes, *place: str | int) -> bytes:
-        """Open what `seal` made for the same place; raises SealBroken."""
+        """Opens what `seal` made for the same place; raises SealBroken."""
         nonce, body = sealed[HEADER_BYTES:BODY_FROM], sealed[BODY_FROM:]
         if len(nonce) != NONCE_BYTES or sealed[0] != FORMAT_VERSION:
             raise SealBroken("not a sealed value of a version that this program knows")
@@ -75,7 +75,7 @@ class SealingKey:
         return bytes(opened)
 
     def export(self) -> bytes:
-        """The raw 32 bytes, for the descriptor that hands the bus key to a worker."""
+        """Returns the raw 32 bytes, for the descriptor that hands the bus key to a worker."""
         return self._key
 
 
@@ -101,7 +101,7 @@ class StoreKeys:
 
     @classmethod
     def derive(cls, store_secret: bytes, epoch: int = 0) -> Self:
-        """From the 32-byte store secret, for sealing under this key epoch (which the store tells: bus/steps/seal.py)."""
+        """Derives the keys from the 32-byte store secret. `epoch`: the store's key epoch (bus/steps/seal.py)."""
         if len(store_secret) != KEY_BYTES:
             raise ValueError(f"a store secret has {KEY_BYTES} bytes, not {len(store_secret)}")
 
@@ -113,12 +113,12 @@ class StoreKeys:
         return cls(state, bus, derived("id"), derived("ledger"))
 
     def carrying(self, identifier: bytes, ledger: bytes) -> "StoreKeys":
-        """These sealing keys with the identifier and ledger keys that the store was begun with."""
+        """Returns these sealing keys with the identifier and ledger keys that the store was begun with."""
         return StoreKeys(self.state, self.bus, identifier, ledger)
 
 
 def epoch_of(sealed: bytes) -> int:
-    """The key epoch that a sealed value tells. Raises SealBroken."""
+    """Returns the key epoch in a sealed value. Raises SealBroken."""
     if len(sealed) < HEADER_BYTES or sealed[0] != FORMAT_VERSION:
         raise SealBroken("not a sealed value of a version that this program knows")
     return int.from_bytes(sealed[1:HEADER_BYTES], "big")

@@ -14,7 +14,7 @@ _PYTHONS_DIGITS = str.maketrans(ALPHABET, "0123456789abcdefghijklmnopqrstuv")
 
 
 def make(time_ms: int, randomness: bytes) -> str:
-    """The ULID of a time (0 to 2⁴⁸−1 ms) and 10 bytes."""
+    """Returns the ULID of a time (0 to 2⁴⁸−1 ms) and 10 random bytes."""
     if not 0 <= time_ms <= MAX_TIME_MS or len(randomness) != RANDOM_BYTES:
         raise ValueError("a ULID has a time of 0 to 2^48-1 ms and 10 random bytes")
     number = (time_ms << 80) | int.from_bytes(randomness, "big")
@@ -22,12 +22,12 @@ def make(time_ms: int, randomness: bytes) -> str:
 
 
 def new() -> str:
-    """A fresh one: now, and random bytes of the system."""
+    """Returns a new ULID of the present time and random bytes of the system."""
     return make(time.time_ns() // 1_000_000, os.urandom(RANDOM_BYTES))
 
 
 def time_ms(text: str) -> int | None:
-    """The time in a ULID; None for what is none."""
+    """Returns the time in a ULID; None if the text is no ULID."""
     if len(text) != CHARS or text[0] > "7" or not _CHARACTERS.issuperset(text):
         return None
     return int(text[:10].translate(_PYTHONS_DIGITS), 32)

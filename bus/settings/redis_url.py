@@ -1,7 +1,7 @@
-"""The one reading of HASHEE_REDIS_URL: what was parsed here is what is connected to, and what may be shown of it.
+"""Parses HASHEE_REDIS_URL, once for all: everything that connects to Redis or shows its address uses this result.
 
-It is strict, since a URL is a secret: a password with a character that a URL cannot hold would be taken for a host, and shown as
-one. So whatever is not certain is refused, and no refusal holds a part of the text.
+It is strict, since a URL is a secret: a password with a character that a URL cannot hold would be parsed as a host, and shown as
+one. So whatever is ambiguous is refused, and no error holds a part of the text.
 """
 
 import enum
@@ -43,7 +43,7 @@ _LOCAL = re.compile(rf"unix://{LOGIN}(/(?:{TEXT}|[:@/])*)(\?.*)?")
 
 
 class Kind(enum.Enum):
-    """Who says where the Redis is: the URL, sentinels, the nodes of a cluster."""
+    """What tells the address of Redis: the URL itself, sentinels, or the nodes of a cluster."""
 
     FIXED = "fixed"
     SENTINEL = "sentinel"
@@ -51,14 +51,14 @@ class Kind(enum.Enum):
 
 
 class BadRedisUrl(ValueError):
-    """What the URL should be; nothing of what it is."""
+    """The text says what form is expected, and nothing of what was given."""
 
 
 @dataclass(frozen=True)
 class RedisAddress:
-    """`path` is a Unix socket's, empty for a network address. `tls`: None without TLS, else options that were given for it.
+    """A parsed URL. `path` is a Unix socket's, empty for a network address. `tls`: the options given for TLS, None without TLS.
 
-    `host`, `port` and `further_hosts` are sentinels that know the master named `service`, or nodes of a cluster, if `kind` says so.
+    `host`, `port` and `further_hosts` are Redis, the sentinels of the master `service`, or nodes of a cluster, as `kind` says.
     """
 
     host: str = ""
@@ -76,7 +76,7 @@ class RedisAddress:
 
     @property
     def shown(self) -> str:
-        """For people: where it is, without user and password."""
+        """Returns the address for people, without user and password."""
         if self.path:
             return self.path
         hosts = ",".join(netloc(*one) for one in ((self.host, self.port), *self.further_hosts))
@@ -84,7 +84,7 @@ class RedisAddress:
 
     @property
     def described(self) -> str:
-        """For people: where it is, and who proves what to whom there."""
+        """Returns the address for people, and how the two sides authenticate by TLS."""
         if self.tls is None:
             return f"{self.shown}, without TLS"
         how = (
@@ -100,7 +100,7 @@ class RedisAddress:
 
 
 def parse_redis_url(url: str) -> RedisAddress:
-    """Raises BadRedisUrl."""
+    """Parses a URL; raises BadRedisUrl."""
     if found := _NETWORK.fullmatch(url):
         scheme, username, password, host, port, database, query = found.groups()
         try:

@@ -1,6 +1,6 @@
-"""The settings that a supervisor and its workers read both: what each is called, looks like and is without being set.
+"""The settings that both a supervisor and its workers read: name, form, default and parser of each.
 
-One parser for both sides: what a supervisor (or `check-settings`) accepts is what its workers understand, in any spelling.
+With one parser for both sides a worker understands every spelling that a supervisor (or `check-settings`) accepts.
 """
 
 import re
@@ -45,12 +45,12 @@ def agent_id_of(reader: SettingsReader) -> str:
 
 
 def redis_url_of(reader: SettingsReader) -> str:
-    """Of one who has none of their own."""
+    """Returns HASHEE_REDIS_URL with its TLS options; noted as missing if it is not set."""
     return redis_url_with_tls(reader, reader.required(REDIS_URL, redis_url, "")) or ""
 
 
 def given_redis_url_of(reader: SettingsReader) -> str | None:
-    """None where the private Redis is used."""
+    """Returns HASHEE_REDIS_URL with its TLS options; None if it is not set and the private Redis is used."""
     if not reader.is_given(REDIS_URL):
         return redis_url_with_tls(reader, None)
     return redis_url_with_tls(reader, reader.optional(REDIS_URL, redis_url) or "") or None
@@ -61,7 +61,7 @@ def bus_key_of(reader: SettingsReader) -> bytes:
 
 
 def handler_of(reader: SettingsReader) -> str | None:
-    """None if none is named."""
+    """Returns HASHEE_HANDLER; None if it is not set."""
     return reader.optional(HANDLER, matching(HANDLER_PATTERN))
 
 
@@ -90,7 +90,7 @@ def log_format_of(reader: SettingsReader) -> str:
 
 
 def redis_url(text: str) -> str:
-    """The text itself, if it names a Redis in the one way in which it is read later."""
+    """Returns the text itself if it can be parsed; raises Malformed."""
     try:
         parse_redis_url(text)
     except BadRedisUrl as problem:
@@ -99,7 +99,7 @@ def redis_url(text: str) -> str:
 
 
 def waits(text: str) -> tuple[float, ...]:
-    """Seconds with commas, `none` for an empty list."""
+    """Parses seconds with commas between them; `none` is an empty list."""
     if text.lower() == "none":
         return ()
     parts = [part.strip() for part in text.split(",")]

@@ -1,12 +1,12 @@
-"""The parts of which our own strict readings of URLs are made: each matches what can be read in one way only."""
+"""Regular expressions for the parts of a URL, shared by our strict parsers: each matches only what can be read in one way."""
 
 import ipaddress
 
 TEXT = r"(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})"
-"""A character of a user name or an option; of a password and a path too, which may hold more."""
+"""A character of a user name, password, option or path (password and path may hold further ones)."""
 
 LOGIN = rf"(?:({TEXT}*)(?::((?:{TEXT}|:)*))?@)?"
-"""Two groups: user name and password, as they stand there."""
+"""Two groups: user name and password, still percent-encoded."""
 
 HOST = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,253})"
 PORT = r"(?::([0-9]{1,5}))?"
@@ -19,7 +19,7 @@ HOW_TO_ENCODE = (
 
 
 def host_of(text: str) -> str:
-    """A host that has matched, without its brackets. Raises ValueError."""
+    """Returns a host that has matched HOST, without its brackets. Raises ValueError."""
     host = text.strip("[]")
     if text.startswith("["):
         ipaddress.IPv6Address(host)
@@ -27,7 +27,7 @@ def host_of(text: str) -> str:
 
 
 def port_of(text: str | None, default: int) -> int:
-    """A port that has matched. Raises ValueError."""
+    """Returns a port that has matched PORT. Raises ValueError."""
     port = int(text) if text else default
     if not 0 < port <= MOST_PORT:
         raise ValueError("no port")
@@ -35,7 +35,7 @@ def port_of(text: str | None, default: int) -> int:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host can only be this machine."""
+    """Returns whether a host can only be this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -43,5 +43,5 @@ def is_loopback(host: str) -> bool:
 
 
 def netloc(host: str, port: int) -> str:
-    """Host and port as they stand in a URL."""
+    """Returns host and port as they stand in a URL."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,7 +1,7 @@
-"""Messages that wait at the relay, since their sender has too much waiting here: a note of each, until it is fetched (docs/design.md).
+"""Notes of messages that wait at the relay because their sender has too much waiting here, kept until they are fetched (docs/design.md).
 
-A note says in some 200 bytes where its message stands at the relay: behind a cursor up to which all was taken in when it was made. Of a
-sender with more than a share of the notes one stands for all that follows in a conversation: notes are bounded by senders, not by messages.
+A note says in some 200 bytes behind which cursor its message stands at the relay: everything up to that cursor was taken in. A sender who
+has used up their share of notes gets one open-ended note for all that follows in a conversation, so that notes do not grow with messages.
 """
 
 from typing import cast
@@ -18,10 +18,10 @@ MOST_IN_MAILBOX = 100  # unless the handler's code says otherwise (bus/steps/pol
 
 
 class Note(msgspec.Struct, frozen=True):
-    """One message of a sender that waits at the relay; notes of a sender are in order. `cursor` None: behind nothing.
+    """One message that waits at the relay; the notes of a sender are in order. `cursor` None: poll from the beginning.
 
-    `signed_id`: in hex, what was judged authentic and fresh under this message_id, which is the relay's word. An open-ended note stands for
-    every message from `seq` to `last_seq`, that of the last `message_id`; it names no signed ids.
+    `signed_id`: in hex, the id that its author signed; it was authentic and fresh, while the message_id is only the relay's word. An
+    open-ended note stands for every message from `seq` to `last_seq` (whose message is `message_id`), and has no signed id.
     """
 
     order: int
@@ -34,38 +34,38 @@ class Note(msgspec.Struct, frozen=True):
 
     @property
     def is_open(self) -> bool:
-        """Whether it stands for all that its sender says in the conversation."""
+        """Returns whether it stands for all further messages of its sender in the conversation."""
         return self.last_seq is not None
 
     def stands_for(self, seq: int) -> bool:
-        """Whether an open-ended one stands for the message of this seq."""
+        """Returns whether this open-ended note stands for the message with this seq."""
         return self.last_seq is not None and self.seq <= seq <= self.last_seq
 
 
 class Notes:
-    """Of one agent; raises RedisFailed."""
+    """The notes of one agent; every method raises RedisFailed."""
 
     def __init__(self, client: Commands, keys: Keys) -> None:
         self._client = client
         self._keys = keys
 
     async def count(self) -> int:
-        """How many notes there are."""
+        """Returns how many notes there are."""
         return int(cast("bytes | None", await self._client.command("HGET", self._keys.held, "total")) or 0)
 
     async def senders(self) -> list[str]:
-        """Whose messages wait there."""
+        """Returns the senders whose messages wait at the relay."""
         fields = cast("list[bytes]", await self._client.command("HKEYS", self._keys.held))
         return [field.decode().removeprefix(SENDER) for field in fields if field.decode().startswith(SENDER)]
 
     async def of(self, sender_id: str) -> list[Note]:
-        """A sender's notes, in order."""
+        """Returns a sender's notes, in order."""
         flat = cast("list[bytes]", await self._client.command("HGETALL", self._keys.notes(sender_id)))
         pairs = zip(flat[::2], flat[1::2], strict=True)
         return sorted((_note(field.decode(), value.decode()) for field, value in pairs), key=lambda note: note.order)
 
     async def may_come(self, sender_id: str, first: Note, budgets: StoreBudgets) -> bool:
-        """Whether half of what the sender may have waiting is free, and half of the mailbox of the first one's conversation."""
+        """Returns True if half of the sender's share and half of the mailbox of the first note's conversation are free."""
         loads = await self._client.command("HMGET", self._keys.load, "total", SENDER + sender_id)
         total, theirs = [int(one or 0) for one in cast("list[bytes | None]", loads)]
         if theirs > (budgets.waiting_bytes - total) / 8:
@@ -75,7 +75,7 @@ class Notes:
         return waiting <= int(most or MOST_IN_MAILBOX) // 2
 
     async def forget(self, sender_id: str, note: Note, *, is_gone: bool = False) -> bool:
-        """The message was taken in; `is_gone`: the relay has it no more, which stays visible as a dead letter."""
+        """Removes a note after its message was taken in; with `is_gone` the relay has lost it, and a dead letter says so."""
         if note.last_seq is not None:
             return await self._move(sender_id, note, note.last_seq, "") > 0
         keys = [*self._keys.board(note.conversation_id), self._keys.notes(sender_id)]
@@ -83,7 +83,7 @@ class Notes:
         return await self._client.script("unhold", keys, *arguments) == 1
 
     async def reached(self, sender_id: str, note: Note, seq: int, message_id: str) -> bool:
-        """Of what an open-ended note stands for, this message was taken in, and all before it; False when others of them never came."""
+        """Moves an open-ended note behind this message, which was taken in; returns False if some before it never came."""
         return await self._move(sender_id, note, seq, message_id) != 2
 
     async def _move(self, sender_id: str, note: Note, seq: int, message_id: str) -> int:

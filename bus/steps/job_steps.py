@@ -1,7 +1,7 @@
-"""What a worker does with a job that it has taken: begin, send, end. No thread and no connection of its own.
+"""The steps of a worker with a job that it has taken: begin, send, end.
 
-A job's entry id is its fencing token: every step names it, and changes nothing once another has the job (DESIGN rule 6). Every step may be
-repeated.
+A job's entry id is its fencing token: every step names it, and changes nothing once another worker has the job (DESIGN rule 6). Every
+step may be repeated.
 """
 
 import enum
@@ -33,28 +33,28 @@ APOLOGY_PLACE = "!apology"
 
 
 class Emitted(enum.Enum):
-    """What became of a reply."""
+    """The outcomes of `emit`."""
 
     QUEUED = b"queued"
     FULL = b"full"
-    """Nothing was changed: too much waits to be sent; again later."""
+    """Nothing was changed, since too much waits to be sent: try again later."""
 
     ALREADY = b"already"
     FENCED = b"fenced"
 
 
 class Finished(enum.Enum):
-    """What became of a job that ended well."""
+    """The outcomes of `finish`."""
 
     DONE = b"done"
     FULL = b"full"
-    """Nothing was changed: too much waits to be sent for what was said at its end; again later."""
+    """Nothing was changed, since too much waits for the last replies to be queued: try again later."""
 
     FENCED = b"fenced"
 
 
 class Failed(enum.Enum):
-    """What became of a job that failed."""
+    """The outcomes of `fail`."""
 
     RETRY = b"retry"
     SUPERSEDED = b"superseded"
@@ -63,10 +63,10 @@ class Failed(enum.Enum):
 
 
 class Started(msgspec.Struct, frozen=True):
-    """What a worker learns when it begins with a job.
+    """What a worker learns when it begins a job.
 
-    `places`: what earlier runs have emitted. `together`: later messages that are handled with it, in order.
-    `is_noted`: the ledger tells of it.
+    `places`: those that earlier runs have emitted. `together`: later messages that are handled with it, in order.
+    `is_noted`: the ledger has this start.
     """
 
     outcome: Literal["started", "superseded", "fenced"]
@@ -80,12 +80,12 @@ Said = tuple[str, Reply]
 
 
 class JobSteps:
-    """Steps of one agent's jobs, as one consumer."""
+    """The steps of one agent's jobs, as one consumer."""
 
     def __init__(
         self, commands: Commands, agent_id: str, bus_key: BusKey, consumer: str, *, policies: Policies | None = None
     ) -> None:
-        """`consumer`: unique per process start; its pending entries are what this process answers for."""
+        """`consumer`: unique per process start; its pending entries are the jobs of this process."""
         self._commands = commands
         self._keys = Keys(agent_id)
         self._agent_id = agent_id
@@ -94,7 +94,7 @@ class JobSteps:
         self._policies = policies or Policies()
 
     def unpack(self, entry_id: str, fields: Mapping[str, bytes]) -> Job:
-        """The job of an entry of `jobs`; raises BadRecord."""
+        """Returns the job in an entry of `jobs`; raises BadRecord."""
         return unpack_job(
             fields["r"],
             entry_id=entry_id,
@@ -107,7 +107,7 @@ class JobSteps:
         )
 
     async def start(self, job: Job, *, began_ms: int | None = None) -> Started:
-        """Begin with a job that was taken: whether to, and what earlier runs have done. `began_ms`: if it has begun before."""
+        """Begins a job that was taken; returns whether to go on, and what earlier runs have done. `began_ms`: if it has begun before."""
         coalesce = "1" if self._policies.busy == "coalesce" else "0"
         began = "" if began_ms is None else began_ms
         answer = cast("list[Value]", await self._on_job("start", job, job.job_id, coalesce, began))
@@ -121,7 +121,7 @@ class JobSteps:
         return tuple(open_job(record, key=self._bus_key, agent_id=self._agent_id) for record in records)
 
     async def emit(self, job: Job, place: str, reply: Reply) -> Emitted:
-        """Send a reply at a place of the job."""
+        """Queues a reply at a place of the job."""
         return Emitted(await self._on_job("emit", job, place, self._pack(job, place, reply), job.job_id))
 
     def _pack(self, job: Job, place: str, reply: Reply) -> bytes:
@@ -143,7 +143,7 @@ class JobSteps:
         last: Sequence[Said] = (),
         began_ms: int | None = None,
     ) -> Finished:
-        """The job has ended well. `last`: what was said at its end; `began_ms`: when, if its start was not noted."""
+        """Ends a job that went well. `last`: replies that go out with its end; `began_ms`: its start, if that was not noted."""
         began = "" if began_ms is None else began_ms
         arguments: list[Argument] = [job.job_id, outcome, job.attempt, job.deliveries, began]
         for place, reply in last:
@@ -151,7 +151,7 @@ class JobSteps:
         return Finished(await self._on_job("finish", job, *arguments))
 
     async def fail(self, job: Job, reason: str, retry_after_ms: int | None, apology: Reply | None = None) -> Failed:
-        """The job has failed: again after a while, or (None) a dead letter with this reason, and the sender is told."""
+        """Ends a failed run: the job runs again after `retry_after_ms`, or with None is a dead letter, and its sender gets `apology`."""
         packed = self._pack_apology(job, apology)
         return await self._fail(
             job.entry_id, job.conversation_id, job.job_id, reason, retry_after_ms=retry_after_ms, apology=packed
@@ -172,8 +172,10 @@ class JobSteps:
         return Failed(await self._commands.script("fail", self._keys.board(conversation), *arguments))
 
     async def hand_back(self, job: Job, *, has_begun: bool = False, apology: Reply | None = None) -> bool:
-        """The job was not finished: it goes to another, and the attempt does not count. The delivery does where its handler had begun;
-        after the twentieth it is a dead letter, and the sender is told: whether it is.
+        """Gives an unfinished job to another worker; returns whether it became a dead letter instead.
+
+        The attempt does not count. The delivery counts if its handler had begun; after the twentieth it is a dead letter and its sender
+        gets `apology`.
         """
         packed = self._pack_apology(job, apology)
         return await self._hand_back(job.entry_id, job.conversation_id, job.job_id, has_begun=has_begun, apology=packed)
@@ -185,7 +187,7 @@ class JobSteps:
         return await self._commands.script("hand_back", self._keys.board(conversation), *arguments) == b"dead"
 
     def _pack_apology(self, job: Job, apology: Reply | None) -> bytes:
-        """Two agents that apologize to each other come to an end too."""
+        """Seals the apology with the reply's hop count, so that two agents do not apologize to each other for ever."""
         if apology is None:
             return b""
         payload = with_hops(apology.payload, job.message.answering_hops)

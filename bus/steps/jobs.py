@@ -1,6 +1,6 @@
-"""The worker's half of the bus: take jobs, keep their leases, take the steps of bus/steps/job_steps.py with them.
+"""The worker's side of the bus: takes jobs, renews their leases, and hears of interruptions. Its steps are in bus/steps/job_steps.py.
 
-Leases are renewed by a thread with a connection of its own, so that no handler starves them (rule 7).
+Leases are renewed by a thread with its own connection, so that no handler can starve it (rule 7).
 """
 
 import contextlib
@@ -27,11 +27,11 @@ from bus.transport.wire import RedisFailed
 __all__ = ["APOLOGY_PLACE", "Emitted", "Failed", "Finished", "JobStore", "Started"]
 
 FORGOTTEN_MS = 86_400_000
-"""Of a worker that was killed so long ago not even the name is kept."""
+"""After so long the name of a worker that was killed is removed from `consumers`: a day, for whoever looks into it."""
 
 
 class JobStore(JobSteps):
-    """Jobs of one agent, taken as one consumer."""
+    """The jobs of one agent, taken as one consumer."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class JobStore(JobSteps):
         policies: Policies | None = None,
         rights: Rights = Rights.MAY_CHANGE,
     ) -> None:
-        """`consumer`: unique per process start; its pending entries are what this process answers for."""
+        """`consumer`: unique per process start; its pending entries are the jobs of this process."""
         scripts = Scripts.load(rights)
         self._client = RedisClient(url, scripts)
         super().__init__(self._client, agent_id, bus_key, consumer, policies=policies)
@@ -63,12 +63,12 @@ class JobStore(JobSteps):
 
     @property
     def dead_threads(self) -> list[str]:
-        """Which of its threads have ended, which only a defect does: without them leases run out, or nobody is interrupted."""
+        """Returns which of its threads have ended, which is a defect: leases would run out, or interruptions not be heard."""
         return [thread.thread_name for thread in self._threads() if not thread.is_alive]
 
     @property
     def trouble(self) -> str:
-        """What keeps a thread or the reader from its work, by its reason; empty while nothing does."""
+        """Returns the reason why a thread or the reader cannot do its work; '' while they can."""
         troubles = {thread.thread_name: thread.trouble for thread in self._threads()}
         troubles[self._reader.thread_name] = self._reader.trouble
         return ", ".join(f"{who}: {reason}" for who, reason in troubles.items() if reason)
@@ -77,7 +77,7 @@ class JobStore(JobSteps):
         return [self._leases] if self._interrupts is None else [self._leases, self._interrupts]
 
     async def open(self) -> None:
-        """Connect, load the scripts, make the group; raises RedisFailed, StoreSealed (another store's bus key)."""
+        """Connects, loads the scripts and makes the group. Raises RedisFailed, StoreSealed (another store's bus key)."""
         self._client.start()
         try:
             self._bus_key = await StoreSeal(self._client, self._keys).adopt_bus_key(self._bus_key)
@@ -97,9 +97,9 @@ class JobStore(JobSteps):
             self._interrupts.start()
 
     async def stop_taking(self) -> None:
-        """Read no more, and hand back what was read and not taken; what is in hand goes on.
+        """Reads no more and hands back what was read and not taken; jobs in hand go on.
 
-        Without it a question that still waits at Redis would fetch a job that lies here as long as the last one runs.
+        Otherwise a read that still blocks in Redis could fetch a job, which would lie here until the last running one has ended.
         """
         for entry in await self._reader.close():
             if entry.id not in self._in_hand:
@@ -108,7 +108,7 @@ class JobStore(JobSteps):
                     await self._hand_back(entry.id, record.conversation_id, record.job_id)
 
     async def close(self) -> None:
-        """Hand back what was read and not taken, then end the threads."""
+        """Hands back what was read and not taken, then ends the threads."""
         await self.stop_taking()
         with contextlib.suppress(RedisFailed):
             await self._client.command("ZREM", self._keys.consumers, self._consumer)
@@ -119,7 +119,7 @@ class JobStore(JobSteps):
         await self._client.aclose()
 
     async def seen(self, presence: Presence | None = None) -> None:
-        """Say that this consumer lives, and how it does; called every few seconds. When: by Redis' clock, since ours may be another."""
+        """Notes, at Redis' time, that this consumer lives, and its state; called every few seconds."""
         redis_ms, ahead_ms = await clock_of(self._client)
         if presence is not None:
             told = msgspec.json.encode(msgspec.structs.replace(presence, redis_clock_ahead_ms=ahead_ms))
@@ -128,7 +128,7 @@ class JobStore(JobSteps):
         await self._client.command("ZREMRANGEBYSCORE", self._keys.consumers, "-inf", redis_ms - FORGOTTEN_MS)
 
     async def take(self, count: int) -> list[Job]:
-        """Wait for at least one job, take at most `count`; raises RedisFailed. Cancelling it loses nothing."""
+        """Waits for at least one job and takes at most `count`; raises RedisFailed. Cancelling loses none."""
         while True:
             entries = [entry for entry in await self._reader.read(count) if entry.id not in self._in_hand]
             jobs = [self._open(entry) for entry in entries]
@@ -149,45 +149,45 @@ class JobStore(JobSteps):
         return job
 
     async def _give_up(self, entry: StreamEntry) -> None:
-        """A record that does not open is a dead letter; if even that fails, its lease runs out and it comes again.
+        """Makes a record that does not open a dead letter; if that fails too, its lease runs out and it comes again.
 
-        So does one that a later version wrote, for a worker of that version: it is given up by nobody.
+        A record of a later version is left alone: its lease runs out, and a worker of that version takes it.
         """
         with contextlib.suppress(RedisFailed, BadRecord):
             record = decode_job_record(entry.fields["r"])
             await self._fail(entry.id, record.conversation_id, record.job_id, "unreadable_record")
 
     def hold(self, job: Job) -> None:
-        """Renew the job's lease from now on."""
+        """Renews the job's lease from now on."""
         self._leases.hold(job.entry_id)
 
     def release(self, job: Job) -> None:
-        """Renew it no more; the job has ended or is lost."""
+        """Stops renewing the lease: the job has ended or is lost."""
         self._leases.release(job.entry_id)
         self._in_hand.discard(job.entry_id)
 
     def on_fenced(self, callback: Callable[[str], None]) -> None:
-        """Call `callback(entry_id)` in the trio thread when a held lease is lost."""
+        """Has `callback(entry_id)` called in the trio thread when a held lease is lost."""
         self._leases.on_lost = callback
 
     def on_trouble(self, tell: Tell) -> None:
-        """Tell, in the trio thread, what keeps a thread from its work, and when that is over. Call it before `open`."""
+        """Has `tell` called in the trio thread when a thread cannot do its work, and when it can again. Call it before `open`."""
         self._on_trouble = self._leases.on_trouble = tell
 
     def on_superseded(self, callback: Callable[[str], None]) -> None:
-        """Call `callback(entry_id)` in the trio thread when a later message interrupts a job; more than once, perhaps."""
+        """Has `callback(entry_id)` called in the trio thread, once or more, when a later message interrupts a job."""
         self._superseded = self._leases.on_superseded = callback
 
     async def publish_abort(self, job: Job) -> None:
-        """The stream that the job was showing is over; best effort."""
+        """Tells the supervisors that the stream that the job was showing is over; best effort."""
         await self._publish(LiveAbort(job.conversation_id))
 
     async def publish_delta(self, job: Job, stream_id: str, seq: int, text: str) -> None:
-        """A piece of a streamed text; best effort."""
+        """Sends a piece of a streamed text to the supervisors; best effort."""
         await self._publish(LiveDelta(job.conversation_id, stream_id, seq, text))
 
     async def publish_typing(self, job: Job, active: bool) -> None:
-        """The handler works on an answer, or no longer; best effort."""
+        """Tells the supervisors that the handler works on an answer, or no longer; best effort."""
         await self._publish(LiveTyping(job.conversation_id, active))
 
     async def _publish(self, live: Live) -> None:
@@ -196,8 +196,8 @@ class JobStore(JobSteps):
 
 
 def _nobody_asked(_entry_id: str) -> None:
-    """Until the runner has said what to do with a superseded job."""
+    """Does nothing; used until the runner has set a callback."""
 
 
 def _nobody_listens(_who: str, _reason: str) -> None:
-    """Until the worker wants to hear of trouble."""
+    """Does nothing; used until the worker has set a callback."""

@@ -1,7 +1,7 @@
-"""When the last backup of a store was made: one note in it, which a backup does not hold, so that none brings an older agent a newer note.
+"""Notes in the store when its last backup was made. A backup does not contain the note, so a restore cannot bring back a wrong one.
 
-It stands in Redis, since only that is shared by whoever makes backups and whoever looks: a CronJob has no state directory of the agent's. A Redis
-that is lost or goes back takes the note along; then the age that is shown is too high, never too low.
+It stands in Redis, the only thing that makers of backups share with the agent: a CronJob has no state directory of it. If Redis is lost or
+goes back the note goes too; then the age that is shown is too high, never too low.
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ MOST_RECIPIENTS = 20
 
 
 class LastBackup(msgspec.Struct, frozen=True, kw_only=True):
-    """Of a whole backup that its program has seen whole. JSON, of which the fields are added to, never changed.
+    """The note of one complete backup, as JSON. New fields may be added; none is ever changed.
 
-    `made_ms`: by Redis' clock, when it began. `fingerprint`: of the agent that signed it. `sealed_to`: age public keys, none where it is under a passphrase, None
-    where that is not known. `place`: the file, as its program named it.
+    `made_ms`: when it began, by Redis' clock. `fingerprint`: of the agent that signed it. `sealed_to`: age public keys, empty under a
+    passphrase, None if that is not known. `place`: the file, as the program that made it named it.
     """
 
     made_ms: int
@@ -33,7 +33,7 @@ class LastBackup(msgspec.Struct, frozen=True, kw_only=True):
     def of(
         cls, made_ms: int, size_bytes: int, fingerprint: bytes, *, sealed_to: Sequence[str] | None, place: str
     ) -> "LastBackup":
-        """What is too long for a note is cut."""
+        """Makes a note; a place that is too long and further recipients are cut."""
         return cls(
             made_ms=made_ms,
             size_bytes=size_bytes,
@@ -44,13 +44,13 @@ class LastBackup(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def note_backup(client: RedisClient, key: str, backup: LastBackup) -> None:
-    """Under the key of that kind. Of two at once the later one stays, in whatever order they end. Raises RedisFailed."""
+    """Writes the note; of two backups the one that began later stays, in whatever order they end. Raises RedisFailed."""
     await client.command("ZADD", key, backup.made_ms, msgspec.json.encode(backup))
     await client.command("ZREMRANGEBYRANK", key, 0, -2)
 
 
 async def last_backup(client: RedisClient, names: Keys) -> LastBackup | None:
-    """None where none is known. Raises RedisFailed."""
+    """Returns the note; None if there is none that can be read. Raises RedisFailed."""
     found = cast("list[bytes]", await client.command("ZRANGE", names.last_backup, -1, -1))
     try:
         return msgspec.json.decode(found[0], type=LastBackup) if found else None

@@ -1,6 +1,6 @@
-"""What needs a decision: dead letters (jobs and replies given up) and the quarantine (messages that could not be read).
+"""Operations on what needs a decision: dead letters (jobs and replies given up) and the quarantine (messages that could not be read).
 
-Nothing leaves either without being asked to: a retry puts it back on its way, a drop is the operator's word.
+A retry puts an entry back on its way; a drop gives it up for good.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ GivenUp = Literal["operator", "copy", "overflow"]
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """What was given up, by its entry in `dead`. `places`: what a job had emitted. `answers`: of a reply, job id and place."""
+    """A job or reply that was given up, with its entry in `dead`. `places`: what a job had emitted. `answers`: a reply's job and place."""
 
     id: str
     reason: str
@@ -48,7 +48,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
 
     @property
     def sender_id(self) -> str:
-        """Who sent the message of a job; '' where that is not known, and of replies."""
+        """Returns the sender of a job's message; '' for a reply, and if it is not known."""
         try:
             record = self.decoded()
         except BadRecord:
@@ -56,12 +56,12 @@ class DeadLetter(msgspec.Struct, frozen=True):
         return record.sender_id if isinstance(record, JobRecord) else ""
 
     def light(self) -> "DeadLetter":
-        """Without its record, which may be a mebibyte; it still tells its message."""
+        """Returns it without its record, which may be a mebibyte, but with the message's id."""
         return msgspec.structs.replace(self, record=b"", answers=self.answers or f"{self.job_id} ")
 
     @property
     def job_id(self) -> str:
-        """The message that it is about; '' where that is not known."""
+        """Returns the id of the message that it is about; '' if that is not known."""
         if self.answers.strip():
             return self.answers.split(" ")[0]
         try:
@@ -71,7 +71,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
         return "" if isinstance(record, OutboxRecord) else record.job_id
 
     def decoded(self) -> Record:
-        """The readable part of its record: of a job, a reply, or a committed send. Raises BadRecord."""
+        """Returns the readable part of its record (a job, a reply or a committed send). Raises BadRecord."""
         for decode in (decode_job_record, decode_reply_record):
             try:
                 return decode(self.record)
@@ -108,9 +108,9 @@ class DeadLetters:
         return next(iter(await self._range(letter_id, letter_id, 1)), None)
 
     async def retry(self, letter: DeadLetter, consumer: str = "") -> Revived:
-        """Back on its way: a job runs again (what it had sent stays sent), a reply is sent. Raises BadRecord.
+        """Puts a letter back on its way: a job runs again (what it had sent stays sent), a reply is sent. Raises BadRecord.
 
-        `busy`: a send that was committed already waits until the conversation's present reply is acknowledged.
+        Returns `busy` for a committed send while another reply of its conversation waits for its acknowledgement.
         """
         record = letter.decoded()
         kind, job_id, seq, client_message_id = "sent", "", 0, ""
@@ -140,7 +140,7 @@ class DeadLetters:
         return await self._client.script("release", keys, letter.id, "dead", letter.job_id, why) == 1
 
     async def size_bytes(self) -> int:
-        """What they take in Redis; 0 where it does not say."""
+        """Returns how many bytes they take in Redis; 0 if Redis does not let us ask."""
         try:
             found = await self._client.command("MEMORY", "USAGE", self._keys.dead, "SAMPLES", 0)
         except RedisRefused:
@@ -167,12 +167,12 @@ def _letter(entry: str, fields: dict[bytes, bytes]) -> DeadLetter:
 
 
 class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
-    """A message that could not be read. `message_id` is its name: the relay's id, or for a second message under one id that and a digest.
+    """A message that could not be read. `message_id` is its name: the relay's id, for a second message under one id followed by a digest.
 
-    `frame`: as the relay sent it, empty where it is not kept whole: it stands at the relay behind `cursor` then (None: behind nothing), as
-    long as that keeps it. `plaintext`: sealed, '' where nothing was decrypted or kept. `evidence`: what is known of it in any case
-    (supervisor/inbound/evidence.py). All three are empty in a row without content.
-    `is_signed`: its signature had verified. `is_remembered`: its id is known since (older versions). `seq`: None where they wrote none.
+    `frame`: as the relay sent it. It is empty if it is not kept whole; then the message stands at the relay behind `cursor` (None: poll
+    from the beginning), as long as the relay keeps it. `plaintext`: sealed, '' if nothing was decrypted or kept. `evidence`: what is always
+    kept of it (supervisor/inbound/evidence.py). All three are empty in a row that was read without content.
+    `is_signed`: its signature verified. `is_remembered`: its id is in the memory of ids (older versions). `seq`: None from older versions.
     """
 
     message_id: str
@@ -199,22 +199,22 @@ MOST_AT_ONCE = 100  # names in one command
 
 
 def digest_of(conversation_id: str, encrypted_payload: str) -> str:
-    """What tells an envelope from another under the same message_id, however the relay's frame around it differs."""
+    """Returns a digest of an envelope, which tells it from others under the same message_id, whatever the relay's frame around it says."""
     return hashlib.sha256(f"{conversation_id}\x00{encrypted_payload}".encode()).hexdigest()[:16]
 
 
 def name_beside(message_id: str, digest: str) -> str:
-    """The name in quarantine of a message whose message_id another one has there."""
+    """Returns the name in quarantine of a message whose message_id another message there has already."""
     return f"{message_id}~{digest}"
 
 
 def message_id_of(name: str) -> str:
-    """The message_id of a message in quarantine, by its name."""
+    """Returns the message_id in a name in quarantine."""
     return _BESIDE.sub("", name)
 
 
 class OldMessage(msgspec.Struct, frozen=True):
-    """What is noted of a message that lay below what its conversation had come to and could not be read: no failure (PROTOCOL §5.4)."""
+    """The note of an unreadable message with a seq below its conversation's `next`, which is no failure (PROTOCOL §5.4)."""
 
     message_id: str
     conversation_id: str
@@ -223,23 +223,23 @@ class OldMessage(msgspec.Struct, frozen=True):
 
 
 _OLD = "\0old\0"
-"""Before its id among what is wanted: no name in quarantine begins so, and a former version finds nothing under it."""
+"""Prefix of an old message's id in `wanted`: no name in quarantine begins so, and a former version finds nothing under it."""
 
 
 def wanted_old(name: str) -> str | None:
-    """The message_id of an old message that is to be asked for again, where this is the name of one among what is wanted."""
+    """Returns the message_id if this entry of `wanted` is an old message's, else None."""
     return name.removeprefix(_OLD) if name.startswith(_OLD) else None
 
 
 class OldMessages:
-    """The latest of them, of one agent."""
+    """The latest notes of old messages of one agent."""
 
     def __init__(self, client: Commands, keys: Keys) -> None:
         self._client = client
         self._keys = keys
 
     async def all(self) -> list[OldMessage]:
-        """Longest noted first."""
+        """Returns all notes, the oldest first."""
         flat = cast("list[bytes]", await self._client.command("ZRANGE", self._keys.old, 0, -1, "WITHSCORES"))
         noted = []
         for member, when in zip(flat[::2], flat[1::2], strict=True):
@@ -248,18 +248,18 @@ class OldMessages:
         return noted
 
     async def want(self, message_ids: Iterable[str]) -> None:
-        """A supervisor is to ask the relay for these again."""
+        """Has a supervisor ask the relay for these again."""
         names = [f"{_OLD}{message_id}" for message_id in message_ids]
         if names:
             await self._client.command("SADD", self._keys.wanted, *names)
 
     async def forget(self, message_id: str, conversation_id: str, seq: int) -> None:
-        """It was read after all."""
+        """Removes the note of a message that was read after all."""
         await self._client.command("ZREM", self._keys.old, f"{conversation_id}\0{seq}\0{message_id}")
 
 
 class Quarantine:
-    """Of one agent. Messages go by their names, most of which are their message_ids."""
+    """The quarantine of one agent. A message goes by its name, which mostly is its message_id."""
 
     def __init__(self, client: Commands, keys: Keys) -> None:
         self._client = client
@@ -267,7 +267,7 @@ class Quarantine:
 
     @property
     def old_messages(self) -> OldMessages:
-        """Those of which there is only a note."""
+        """Returns the old messages, of which there are only notes."""
         return OldMessages(self._client, self._keys)
 
     async def count(self) -> int:
@@ -275,22 +275,22 @@ class Quarantine:
         return cast(int, await self._client.command("ZCARD", self._keys.quarantine))
 
     async def names(self) -> list[str]:
-        """Of all, oldest first."""
+        """Returns the names of all, oldest first."""
         return _texts(await self._client.command("ZRANGE", self._keys.quarantine, 0, -1))
 
     async def oldest(self, count: int) -> list[str]:
-        """The names of those that have been here longest."""
+        """Returns the names of those that have been here longest."""
         return _texts(await self._client.command("ZRANGE", self._keys.quarantine, 0, count - 1))
 
     async def all(self) -> AsyncGenerator[Quarantined]:
-        """Oldest first, without content; one that comes or goes meanwhile may be missed, no other."""
+        """Yields all, oldest first, without content; only one that comes or goes meanwhile may be missed."""
         names = await self.names()
         for at in range(0, len(names), MOST_AT_ONCE):
             for row in await self.rows(names[at : at + MOST_AT_ONCE]):
                 yield row
 
     async def rows(self, names: Sequence[str]) -> list[Quarantined]:
-        """Of those that are there, without content: it may be a mebibyte each."""
+        """Returns those that are there, without content, which may be a mebibyte each."""
         rows = []
         for name in names:
             answer = await self._client.command("HMGET", self._keys.quarantined(name), *CIRCUMSTANCES)
@@ -300,16 +300,19 @@ class Quarantine:
         return [row for row in rows if row is not None]
 
     async def find(self, name: str) -> Quarantined | None:
-        """The whole message."""
+        """Returns the whole message; None if it is not there."""
         flat = cast("list[bytes]", await self._client.command("HGETALL", self._keys.quarantined(name)))
         return _row(name, {field.decode(): value for field, value in zip(flat[::2], flat[1::2], strict=True)})
 
     async def named_after(self, message_id: str) -> list[str]:
-        """The names of all that came under this message_id."""
+        """Returns the names of all messages that came under this message_id."""
         return [name for name in await self.names() if name == message_id or name.startswith(f"{message_id}~")]
 
     async def waiting_for(self, things: Iterable[str], reasons: Iterable[str]) -> list[str]:
-        """The names of what waits for one of these (supervisor/peers/retry_triggers.py) for one of these reasons."""
+        """Returns the names of messages that wait for one of these things and are here for one of these reasons.
+
+        See supervisor/peers/retry_triggers.py for the things.
+        """
         found = list[str]()
         for thing in things:
             for reason in reasons:
@@ -319,7 +322,7 @@ class Quarantine:
         return found
 
     async def list_waiting(self, things: Mapping[str, str]) -> None:
-        """By name, what messages wait for that an older version has put there: found by it from now on."""
+        """Notes what messages from an older version wait for (by name), so that `waiting_for` finds them."""
         named = list(things.items())
         for at in range(0, len(named), MOST_AT_ONCE):
             some = named[at : at + MOST_AT_ONCE]
@@ -327,31 +330,31 @@ class Quarantine:
             await self._client.script("list_waiting", keys, *(word for pair in some for word in pair))
 
     async def is_charged(self, name: str) -> bool:
-        """Whether its bytes are counted; what a former version has kept are not."""
+        """Returns whether its bytes are counted; those that a former version has kept are not."""
         return await self._client.command("HEXISTS", self._keys.quarantined(name), "kept") == 1
 
     async def charge(self, name: str, evidence: bytes, budgets: StoreBudgets, *, may_be_read: bool) -> bool:
-        """Count what a former version has kept whole; True when there was no room for it, and only the evidence is left."""
+        """Counts the bytes that a former version has kept; returns True if there was no room and only the evidence is left."""
         keys = [self._keys.quarantined(name), self._keys.kept, self._keys.write_count]
         arguments = (evidence, budgets.quarantine_bytes, budgets.unsigned_bytes, int(may_be_read))
         return await self._client.script("charge_kept", keys, *arguments) == 2
 
     async def want(self, names: Iterable[str]) -> None:
-        """A supervisor is to try these again as soon as it can."""
+        """Has a supervisor try these again as soon as it can."""
         ids = list(names)
         for at in range(0, len(ids), MOST_AT_ONCE):
             await self._client.command("SADD", self._keys.wanted, *ids[at : at + MOST_AT_ONCE])
 
     async def wanted(self) -> list[str]:
-        """Those that are to be tried again."""
+        """Returns those that are to be tried again."""
         return _texts(await self._client.command("SMEMBERS", self._keys.wanted))
 
     async def tried(self, name: str) -> None:
-        """It was tried, and stays for now or is gone."""
+        """Removes it from `wanted` after a try, whatever came of it."""
         await self._client.command("SREM", self._keys.wanted, name)
 
     async def drop(self, name: str, why: GivenUp = "operator") -> bool:
-        """Give it up for good; False if it is not there. `copy`: the genuine message was taken in."""
+        """Gives it up for good; returns False if it is not there. `copy`: the genuine message was taken in."""
         keys = [
             self._keys.quarantine,
             self._keys.quarantined(name),

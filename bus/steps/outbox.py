@@ -1,7 +1,7 @@
-"""What leaves: a committed send, its exact bytes, until the relay has acknowledged it (DESIGN rules 12 to 14).
+"""Operations on the outbox: the exact bytes of each committed send, kept until the relay has acknowledged them (DESIGN rules 12 to 14).
 
-At most one record of a conversation is unconfirmed. Whoever hears the acknowledgement confirms; whoever finds a record due sends it
-again, the same bytes. Every operation may be repeated.
+At most one record of a conversation is unconfirmed. Any supervisor that hears the acknowledgement confirms it; any that finds a record
+due sends the same bytes again. Every operation may be repeated.
 """
 
 import enum
@@ -20,11 +20,11 @@ from bus.transport.clock import redis_ms
 from bus.transport.wire import ConnectionReplaced, Value
 
 RESEND_SECONDS = 10.0
-MOST_REMEMBERED = 10_000  # of our own sends whose acknowledgement has not come: more than a relay would ever owe us
+MOST_REMEMBERED = 10_000  # own sends without an acknowledgement: more than a relay that works ever owes us
 
 
 class Committed(enum.Enum):
-    """What became of a commit."""
+    """The outcomes of `commit`."""
 
     COMMITTED = b"committed"
     ALREADY = b"already"
@@ -38,9 +38,9 @@ class Committed(enum.Enum):
 
 
 class Commit(msgspec.Struct, frozen=True):
-    """A commit's outcome; `stored` with ALREADY, `wait_ms` with WAIT.
+    """The result of `commit`. `stored` comes with ALREADY, `wait_ms` with WAIT.
 
-    `stream_id`: of the stream that it ends or takes the place of, whoever began that.
+    `stream_id`: the stream that this commit ends or replaces, whoever began it.
     """
 
     outcome: Committed
@@ -50,7 +50,7 @@ class Commit(msgspec.Struct, frozen=True):
 
 
 class Outbox:
-    """Committed sends of one agent, as one supervisor (`consumer`: unique per process start)."""
+    """The committed sends of one agent, as one supervisor (`consumer`: unique per process start)."""
 
     def __init__(self, client: Commands, agent_id: str, consumer: str, write_count: WriteCount | None = None) -> None:
         self._client = client
@@ -74,12 +74,11 @@ class Outbox:
         owner: tuple[str, int] | None = None,
         trace: str = "",
     ) -> Commit:
-        """Sessions move and the bytes stand in the outbox (`record` None: nothing to acknowledge, a stream begins).
+        """Stores the moved sessions and the encrypted bytes in one step. `record` None: a stream begins, which nobody acknowledges.
 
-        `entry_id`: of the reply; NOT_HEAD when another of its conversation is under way. `answers`: job id and place. `epoch`: under
-        which it was encrypted. `stream_id`: of the stream that begins or ends with it.
-        `owner`: whose row, in which version, it was addressed by; STALE when that, or a session, is another now. `trace`: of the span that
-        said it, told to whoever hears the acknowledgement.
+        `entry_id`: of the reply; NOT_HEAD if another one of its conversation is under way. `answers`: job id and place. `epoch`: the one
+        that it was encrypted in. `stream_id`: the stream that begins or ends with it. `owner`: the row, and its version, that it was
+        addressed by; STALE if the row or a session has changed since. `trace`: the span that made the reply, for the confirmation.
         """
         if self._write_count.is_doubted:
             return Commit(Committed.WENT_BACK)
@@ -108,7 +107,7 @@ class Outbox:
         try:
             return self._committed(cast("list[Value]", await client.script("commit", keys, *arguments)))
         except ConnectionReplaced:
-            return Commit(Committed.WENT_BACK)  # perhaps: whoever looks will know
+            return Commit(Committed.WENT_BACK)  # or it is only another connection: the check that follows finds out
 
     def _committed(self, answer: list[Value]) -> Commit:
         outcome = Committed(answer[0])
@@ -122,11 +121,11 @@ class Outbox:
         return Commit(outcome, wait_ms=cast(int, answer[1]) if outcome is Committed.WAIT else 0)
 
     async def post(self, conversation_id: str, reply_record: bytes) -> None:
-        """Queue a reply of our own beside any job."""
+        """Queues a reply of our own, which belongs to no job."""
         await self._client.script("post", self._keys.board(conversation_id), conversation_id, reply_record)
 
     async def post_before(self, conversation_id: str, entry_id: str, reply_record: bytes) -> bool:
-        """Put a reply of our own before the one that was taken as `entry_id`; False when that is not ours any more."""
+        """Queues a reply of our own before the one that was taken as `entry_id`; returns False if that is no longer ours."""
         keys = self._keys.board(conversation_id)
         answer = await self._client.script("post_before", keys, conversation_id, entry_id, self.consumer, reply_record)
         return answer == b"queued"
@@ -134,7 +133,7 @@ class Outbox:
     async def confirm(
         self, conversation_id: str, client_message_id: str, message_id: str, seq: int, *, sent_ms: int | None = None
     ) -> SentNote | None:
-        """The relay has stored it: what it was; None when that was known already. `sent_ms`: when it went out, if we know."""
+        """Removes a record that the relay has stored; returns its note, None if it was removed before. `sent_ms`: when it went out, if known."""
         self._conversations.pop(client_message_id, None)
         arguments = (conversation_id, client_message_id, seq, message_id, "" if sent_ms is None else sent_ms)
         answer = await self._client.script("confirm", self._keys.board(conversation_id), *arguments)
@@ -149,34 +148,34 @@ class Outbox:
             self._conversations.popitem(last=False)
 
     def own_conversation_of(self, client_message_id: str) -> str | None:
-        """Whose acknowledgement this is, when it is of a message that this process committed."""
+        """Returns the conversation of an acknowledged message if this process committed it."""
         return self._conversations.get(client_message_id)
 
     async def conversation_of(self, client_message_id: str) -> str | None:
-        """Whose acknowledgement this is, when another connection or process sent it."""
+        """Returns the conversation of an acknowledged message that another connection or process sent; None if it is not known."""
         own = self.own_conversation_of(client_message_id)
         if own is not None:
             return own
         return text_or_none(await self._client.command("HGET", self._keys.acks, client_message_id))
 
     async def holder_of(self, conversation_id: str) -> str | None:
-        """The supervisor that sent the outbox record last; None when there is no record."""
+        """Returns the supervisor that sent the outbox record last; None if there is no record."""
         return text_or_none(await self._client.command("HGET", self._keys.sent(conversation_id), "holder"))
 
     async def due(self) -> list[str]:
-        """All conversations whose outbox record is to be sent again."""
+        """Returns all conversations whose outbox record is due to be sent again."""
         now = await redis_ms(self._client)
         return await members_until(self._client, self._keys.outbox, now)
 
     async def all(self) -> list[str]:
-        """Conversations that have an outbox record."""
+        """Returns all conversations that have an outbox record."""
         return [
             item.decode()
             for item in cast("list[bytes]", await self._client.command("ZRANGE", self._keys.outbox, 0, -1))
         ]
 
     async def resend(self, conversation_id: str, *, former_holder: str | None = None) -> OutboxRecord | None:
-        """Take a record that is due, or at once one that `former_holder` was sending; None when another was first."""
+        """Takes a record to send again: a due one, or at once one of `former_holder`. Returns None if another supervisor was first."""
         keys = [self._keys.outbox, self._keys.sent(conversation_id), self._keys.write_count, self._keys.continuity]
         arguments = (conversation_id, self.consumer, int(RESEND_SECONDS * 1000), former_holder or "")
         answer = await self._client.script("resend", keys, *arguments)
@@ -187,12 +186,12 @@ class Outbox:
         return decode_outbox_record(record)
 
     async def postpone(self, conversation_id: str, client_message_id: str, after_ms: int) -> None:
-        """The relay has refused for now."""
+        """Sets when the record is due again, after the relay has refused it for now."""
         keys = [self._keys.outbox, self._keys.sent(conversation_id), self._keys.write_count]
         await self._client.script("postpone", keys, conversation_id, client_message_id, after_ms)
 
     async def leave_to_others(self) -> None:
-        """All that this supervisor has sent and nobody has confirmed is due at once: another sends the same bytes."""
+        """Makes all unconfirmed records of this supervisor due at once, so that another one sends the same bytes."""
         for conversation in await self.all():
             sent = self._keys.sent(conversation)
             holder, client_message_id = cast(
@@ -210,26 +209,29 @@ class Outbox:
         entry_id: str = "",
         client_message_id: str = "",
     ) -> bool:
-        """A reply (by its entry, and then with job id and place; once committed by its client_message_id) becomes a dead letter."""
+        """Makes a reply a dead letter.
+
+        It is named by its entry, job id and place, or once it is committed by its client_message_id.
+        """
         arguments = (conversation_id, entry_id, self.consumer, client_message_id, reason, *answers)
         answer = await self._client.script("drop_reply", self._keys.board(conversation_id), *arguments)
         return answer == b"dropped"
 
     async def give_back_reply(self, entry_id: str, conversation_id: str) -> None:
-        """A reply that was taken and not committed is offered again."""
+        """Offers a reply again that was taken and not committed."""
         keys = self._keys.board(conversation_id)
         await self._client.script("reclaim_reply", keys, conversation_id, entry_id, self.consumer, 0)
 
     async def publish_live(self, packed: bytes) -> None:
-        """To every supervisor; best effort."""
+        """Sends a message over the live channel to every supervisor; best effort."""
         await self._client.command("PUBLISH", self._keys.live_channel, packed)
 
     async def open_streams(self) -> dict[str, str]:
-        """Streams that were started and not ended: conversation → stream_id, space, the supervisor that sent its start."""
+        """Returns the streams that were started and not ended: conversation → stream_id, space, the supervisor that started it."""
         flat = cast("list[bytes]", await self._client.command("HGETALL", self._keys.streams))
         return {one.decode(): other.decode() for one, other in zip(flat[::2], flat[1::2], strict=True)}
 
     async def end_stream(self, conversation_id: str, stream: str) -> bool:
-        """It will not be ended as one; True for the one who is to tell the relay."""
+        """Forgets a stream that no message will end; returns True to the one caller that is to tell the relay."""
         keys = [self._keys.streams, self._keys.write_count]
         return await self._client.script("end_stream", keys, conversation_id, stream) == 1

@@ -1,7 +1,7 @@
-"""What a handler's code declares for conversations that are busy or full (DESIGN rules 9 and 11).
+"""Publishes and reads what a handler's code declares for conversations that are busy or full (DESIGN rules 9 and 11).
 
-Workers publish it when they are ready; scripts read the plain fields, the supervisor the two texts, which are sealed. The newest
-worker's word counts for all.
+Workers publish it when they are ready; scripts read the plain fields, the supervisor the two texts, which are sealed. What the last
+worker published counts for all.
 """
 
 from typing import Literal, cast
@@ -20,9 +20,11 @@ REFUSAL = "There are too many messages waiting to be answered. Please send this 
 
 
 class Policies(msgspec.Struct, frozen=True, kw_only=True):
-    """`busy`: a message that comes while another of its conversation is handled waits, interrupts it, or is handled together with
-    all that wait by then. `most_waiting` of one conversation; beyond it `full` refuses (with the text `refusal`) or parks.
-    `apology`: what the sender is told when a message becomes a dead letter; None: nothing.
+    """What becomes of messages of a busy or full conversation.
+
+    `busy`: a message that comes while another is handled waits, interrupts it, or is handled together with all that wait by then.
+    `most_waiting`: so many may wait; beyond it `full` refuses a message (with the text `refusal`) or parks it. `apology`: the text that
+    a sender gets when their message becomes a dead letter; None: nothing.
     """
 
     busy: Busy = "queue"
@@ -33,7 +35,7 @@ class Policies(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PolicyStore:
-    """Where they are published, for one agent."""
+    """The published policies of one agent."""
 
     def __init__(self, client: Commands, keys: Keys, bus_key: BusKey) -> None:
         self._client = client
@@ -42,7 +44,7 @@ class PolicyStore:
         self._bus_key = bus_key
 
     async def publish(self, policies: Policies) -> None:
-        """As a worker, before the first job. Raises RedisFailed."""
+        """Publishes them, as a worker before its first job. Raises RedisFailed."""
         await self._client.command(
             "HSET",
             self._key,
@@ -52,11 +54,11 @@ class PolicyStore:
         )
 
     async def refusal(self) -> str:
-        """The text for a message that finds its mailbox full. Raises RedisFailed."""
+        """Returns the text for the sender of a message whose mailbox is full. Raises RedisFailed."""
         return await self._text("refusal") or REFUSAL
 
     async def apology(self) -> str | None:
-        """The text for the sender of a dead letter. Raises RedisFailed."""
+        """Returns the text for the sender of a dead letter, or None. Raises RedisFailed."""
         return await self._text("apology")
 
     async def _text(self, name: str) -> str | None:
@@ -73,5 +75,5 @@ class PolicyStore:
 
     @staticmethod
     def place(agent_id: str, name: str) -> tuple[str, str, str]:
-        """To what a text is sealed."""
+        """Returns the place that a text is sealed for."""
         return ("policy", agent_id, name)

@@ -1,7 +1,7 @@
-"""The reclaimer's half of the bus: what the dead and the silent held goes on (DESIGN rules 6 and 7).
+"""The reclaimer's operations: offer again the jobs and replies that dead or silent processes held (DESIGN rules 6 and 7).
 
-One office for the whole agent, held by one supervisor at a time. Nothing is claimed away from its holder: the old entry is
-acknowledged and deleted, a new one added, so that the former holder is fenced.
+One supervisor at a time reclaims for the whole agent: the one with the reclaimer's lease. An entry is not claimed from its holder (XCLAIM):
+it is acknowledged, deleted and added anew, so that the former holder is fenced.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ FORGOTTEN_AFTER_MS = 60_000
 
 
 class Pending(msgspec.Struct, frozen=True):
-    """An entry that a consumer holds."""
+    """An entry of a stream that a consumer has taken and not ended."""
 
     entry_id: str
     consumer: str
@@ -29,17 +29,17 @@ class Pending(msgspec.Struct, frozen=True):
 
 
 class HeldEntries(msgspec.Struct, frozen=True):
-    """One of the two streams whose entries are held: jobs or replies."""
+    """One of the two streams whose entries consumers hold: jobs or replies."""
 
     stream: str
     group: str
 
 
 class Reclaim(msgspec.Struct, frozen=True, kw_only=True):
-    """Why an entry is taken from its holder. `idle_ms`: silent for so long (0: known to be gone).
+    """Why an entry is taken from its holder. `idle_ms`: it was silent for so long (0: it is known to be gone).
 
-    `is_strike`: a worker that died by itself. `ends_as`: the job ends now, as a dead letter with this reason.
-    `apology` makes the reply for the sender of a job that becomes a dead letter.
+    `is_strike`: the worker died by itself. `ends_as`: the job becomes a dead letter with this reason. `apology` makes the reply for the
+    sender of a job that becomes a dead letter.
     """
 
     idle_ms: int = 0
@@ -49,7 +49,7 @@ class Reclaim(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reclaimed(msgspec.Struct, frozen=True):
-    """`outcome`: kept, restarted, or dead for a `reason`."""
+    """The result of `reclaim`. `outcome`: kept, restarted, or dead for a `reason`."""
 
     outcome: str
     conversation_id: str = ""
@@ -58,7 +58,7 @@ class Reclaimed(msgspec.Struct, frozen=True):
 
 
 class Recovery:
-    """Operations of the office; `consumer`: the supervisor that holds it, `knows_dead` of which others it knows that they are gone."""
+    """The reclaimer's operations. `consumer`: the supervisor that reclaims; `knows_dead`: whether another process is known to be gone."""
 
     def __init__(
         self, client: Commands, keys: Keys, consumer: str, *, knows_dead: Callable[[str], bool] = nobody_knows
@@ -72,7 +72,7 @@ class Recovery:
         self.replies = HeldEntries(keys.replies, REPLIES_GROUP)
 
     async def make_groups(self) -> int:
-        """Make the groups of both streams at 0 where they are not there; how many were made."""
+        """Makes the missing consumer groups of both streams, at 0; returns how many were missing."""
         made = 0
         for held in (self.jobs, self.replies):
             try:
@@ -84,13 +84,13 @@ class Recovery:
         return made
 
     async def holders(self, held: HeldEntries) -> list[str]:
-        """The consumers that hold something."""
+        """Returns the consumers that hold an entry."""
         answer = cast("list[Value]", await self._client.command("XPENDING", held.stream, held.group))
         rows = cast("list[tuple[bytes, bytes]] | None", answer[3])
         return [consumer.decode() for consumer, _ in rows or []]
 
     async def pending(self, held: HeldEntries, *, idle_ms: int = 0, consumer: str | None = None) -> list[Pending]:
-        """All that was not renewed for `idle_ms`, of one consumer or of all; asked for page by page."""
+        """Returns all entries that were not renewed for `idle_ms`, of one consumer or of all, asked for page by page."""
         found: list[Pending] = []
         start = "-"
         while True:
@@ -117,7 +117,7 @@ class Recovery:
                 await self._client.command("ZADD", times, "XX", "LT", int(float(time_ms)) - by_ms, name)
 
     async def reclaim(self, held: HeldEntries, pending: Pending, how: Reclaim) -> Reclaimed:
-        """Offer again what its holder does not work on any more. Raises BadRecord."""
+        """Offers an entry again whose holder does not work on it any more. Raises BadRecord."""
         try:
             return await self._offer(held, pending, how)
         except RedisRefused as error:
@@ -157,11 +157,11 @@ class Recovery:
         return rows[0][1][1] if rows else None
 
     async def start_due(self, now_ms: int) -> int:
-        """Start all failed jobs whose time has come; how many."""
+        """Starts all failed jobs whose time has come; returns how many."""
         return await self._for_each("due", await members_until(self._client, self._keys.due, now_ms))
 
     async def audit(self, busy_since_ms: int) -> int:
-        """Start all conversations again that are busy since before then with nothing under way; how many things were mended."""
+        """Starts conversations again that have been busy since before then with nothing under way; returns how many faults were mended."""
         return await self._for_each("audit", await members_until(self._client, self._keys.busy, busy_since_ms))
 
     async def _for_each(self, script: str, conversations: list[str]) -> int:
@@ -174,17 +174,17 @@ class Recovery:
         return done
 
     def _leave(self, name: str, error: RedisRefused) -> None:
-        """What Redis refuses of one (a key of a wrong type) holds up none of the others; what it refuses us, concerns them all."""
+        """Passes over one entry or conversation that Redis refuses (a key of a wrong type); raises a refusal that concerns all of them."""
         if isinstance(error, RedisDenied):
             raise error
         self.on_left(name, error)
 
     async def trim_ledger(self, before_ms: int) -> None:
-        """What is older leaves the ledger."""
+        """Deletes older entries of the ledger."""
         await self._client.command("XTRIM", self._keys.ledger, "MINID", "~", before_ms)
 
     async def forget_idle_consumers(self, idle_ms: int = FORGOTTEN_AFTER_MS) -> int:
-        """Remove consumers with nothing pending that were not heard for so long; how many."""
+        """Removes consumers with nothing pending that were silent for so long; returns how many."""
         removed = 0
         for held in (self.jobs, self.replies):
             answer = await self._client.script("forget_consumers", [held.stream], held.group, idle_ms)
@@ -193,4 +193,4 @@ class Recovery:
 
 
 def _nobody_asked(_name: str, _error: Exception) -> None:
-    """Until the reclaimer says what is left."""
+    """Does nothing; used until the reclaimer has set a callback."""

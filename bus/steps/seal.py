@@ -1,7 +1,7 @@
-"""Which store secret opens this store (PROTOCOL §5.11): asked before anything is sealed or opened.
+"""Checks that a store secret or bus key opens this store, before anything is sealed or opened (PROTOCOL §5.11).
 
-A hash beside the data holds a value sealed by the state key, one by the bus key, and the keys that a rotation carries over.
-A process with another secret is refused here; later it would take good values for broken ones. The headers tell the key epoch.
+A hash beside the data holds a value sealed by the state key, one sealed by the bus key, and the keys that a rotation carries over. A process
+with another secret is refused here; otherwise it would take good values for damaged ones. The sealed values' headers tell the key epoch.
 """
 
 from collections.abc import Mapping
@@ -17,18 +17,18 @@ STATE_CHECK = "check"
 BUS_CHECK = "bus"
 NEXT_CHECK = "next"
 RESTORING = "restoring"
-"""Field that is there while the store is replaced by one out of a backup (bus/whole/restore_switch.py)."""
+"""The field that exists while the store is replaced by one out of a backup (bus/whole/restore_switch.py)."""
 IDENTIFIER = "identifier"
 LEDGER = "ledger"
 CHECKED = b"hashee-store"
 
 
 class StoreSealed(Exception):
-    """This store does not open now with what was given."""
+    """This store cannot be opened now with the given secret."""
 
 
 class OtherStoreSecret(StoreSealed):
-    """Everything here is sealed under another store secret."""
+    """The store is sealed under another store secret."""
 
     def __init__(self, name: str) -> None:
         super().__init__(
@@ -37,7 +37,7 @@ class OtherStoreSecret(StoreSealed):
 
 
 class RotationUnderWay(StoreSealed):
-    """Some values open with the old store secret, some with the new one."""
+    """A rotation is not finished: some values open with the old store secret, some with the new one."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -46,7 +46,7 @@ class RotationUnderWay(StoreSealed):
 
 
 class RestoreUnderWay(StoreSealed):
-    """Some of the store is gone, some of what takes its place is not there yet."""
+    """A restore is not finished: parts of the old store are gone, parts of the new one are not there yet."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -55,7 +55,7 @@ class RestoreUnderWay(StoreSealed):
 
 
 class Rotation(msgspec.Struct, frozen=True):
-    """The keys before and after. `turned`: every value was re-sealed already, only the old secret is to be forgotten."""
+    """The keys before and after a rotation. `turned`: every value was re-sealed already, only the old secret is left to be forgotten."""
 
     old: StoreKeys
     new: StoreKeys
@@ -73,14 +73,14 @@ class StoreSeal:
         self._key = names.seal
 
     async def adopt(self, store_secret: bytes) -> StoreKeys:
-        """The keys of the store that this secret opens; a new store takes this secret. One that has a seal opens also while Redis takes no writes.
+        """Returns the keys of the store; a new store is sealed with this secret. A sealed store opens also while Redis takes no writes.
 
         Raises OtherStoreSecret, RotationUnderWay, RedisUnavailable.
         """
         found = await self._fields()
         if STATE_CHECK not in found:
             await self._note(STATE_CHECK, StoreKeys.derive(store_secret).state)
-            found = await self._fields()  # another may have been quicker
+            found = await self._fields()  # another process may have been first
         _refuse_half_done(found)
         keys = self._keys(store_secret, found)
         if keys is None:
@@ -90,11 +90,11 @@ class StoreSeal:
         return keys
 
     async def is_there(self) -> bool:
-        """Whether a secret has opened this store before. Raises RedisUnavailable."""
+        """Returns whether the store has a seal. Raises RedisUnavailable."""
         return await self._client.command("EXISTS", self._key) == 1
 
     async def adopt_bus_key(self, bus_key: BusKey) -> BusKey:
-        """The bus key with the store's key epoch, for a worker.
+        """Returns the bus key with the store's key epoch, for a worker.
 
         Raises OtherStoreSecret, RotationUnderWay, RedisUnavailable.
         """
@@ -111,7 +111,7 @@ class StoreSeal:
     # Rotation: only `keys rotate-store`, while nobody else has the store open
 
     async def plan(self, old_secret: bytes, new_secret: bytes) -> Rotation:
-        """The keys of a rotation from one secret to another, also of one that was interrupted. Stops nobody yet.
+        """Returns the keys of a new or interrupted rotation from one secret to another. Nobody is refused yet.
 
         Raises OtherStoreSecret (also when a rotation to another new secret is under way), RedisUnavailable.
         """
@@ -129,13 +129,13 @@ class StoreSeal:
         return Rotation(old, fresh.carrying(old.identifier, old.ledger), turned=False)
 
     async def begin(self, rotation: Rotation) -> None:
-        """From now on until `finish` nobody adopts. Raises OtherStoreSecret when another rotation was quicker."""
+        """Has `adopt` refuse everybody until `finish`. Raises OtherStoreSecret if another rotation was first."""
         await self._note(NEXT_CHECK, rotation.new.state)
         if not self._opens(rotation.new.state, NEXT_CHECK, (await self._fields())[NEXT_CHECK]):
             raise OtherStoreSecret("new store secret: another rotation is under way")
 
     async def finish(self, rotation: Rotation) -> None:
-        """Everything is re-sealed: the new secret is the store's."""
+        """Makes the new secret the store's, after everything was re-sealed."""
         new = rotation.new
         fields: list[str | bytes] = []
         for name, key, plain in (
@@ -156,7 +156,7 @@ class StoreSeal:
         await self._client.command("HSETNX", self._key, name, key.seal(CHECKED, self._key, name))
 
     def _keys(self, store_secret: bytes, found: dict[str, bytes]) -> StoreKeys | None:
-        """The keys of the store, if this is its secret."""
+        """Returns the keys of the store; None if this is not its secret."""
         return keys_under(store_secret, self._key, found)
 
     def _opens(self, key: SealingKey, name: str, sealed: bytes) -> bool:
@@ -171,7 +171,7 @@ def _refuse_half_done(found: Mapping[str, bytes]) -> None:
 
 
 def keys_under(store_secret: bytes, seal_key: str, found: Mapping[str, bytes]) -> StoreKeys | None:
-    """The keys of a store that has this seal (its fields, under the key `seal_key`); None if this is not its secret."""
+    """Returns the keys of a store with this seal (`found`: its fields under the key `seal_key`); None if this is not its secret."""
     sealed = found[STATE_CHECK]
     keys = StoreKeys.derive(store_secret, epoch_of(sealed))
     if not _opens(keys.state, seal_key, STATE_CHECK, sealed):

@@ -1,7 +1,7 @@
-"""Slots in Redis: at most so many supervisors of one agent are connected to the relay (DESIGN §4). Typed operations over two scripts.
+"""Operations on connection slots, which bound how many supervisors of an agent are connected to the relay at a time (DESIGN §4).
 
-A slot is a lease on Redis' clock, so that hosts need not agree on the time. Its holder's record outlives the lease: one that ran
-out without having been given up leaves a ghost, a connection into which the relay may still push.
+A slot is a lease on Redis' clock, so that hosts need not agree on the time. Its holder's record outlives the lease: a lease that ran
+out without being given up leaves a ghost, a connection into which the relay may still push.
 """
 
 from collections.abc import Iterable
@@ -15,14 +15,14 @@ from bus.transport.wire import Value
 
 LEASE_SECONDS = 5.0
 GHOST_SECONDS = 90.0  # the relay calls a silent connection dead after that (PROTOCOL §2)
-GHOST_POLL_SECONDS = 2.0  # what is pushed into a dead connection waits so long; only while there is a ghost
+GHOST_POLL_SECONDS = 2.0  # a message that was pushed into a dead connection waits so long; only while there is a ghost
 
 
 class Holder(msgspec.Struct, frozen=True):
-    """Who holds a slot. `holder`: its name (host/instance.py); `since_ms`: its host's clock, for people. `leaves`: it drains.
+    """A supervisor that holds or wants a slot. `holder`: its name (host/instance.py). `since_ms`: by its host's clock, for people.
 
-    `deaf`: it is not heard by the relay, or was not when it was last connected: it would poll in vain. `yields`: it gave a slot up, which
-    another may have first.
+    `leaves`: it drains. `deaf`: the relay does not answer it, or did not when it was last connected, so it would poll in vain. `yields`:
+    it gave its slot up and lets others take one first.
     """
 
     holder: str
@@ -36,7 +36,7 @@ class Holder(msgspec.Struct, frozen=True):
 
 
 class Slot(msgspec.Struct, frozen=True):
-    """One slot as it was before the operation. `holder` stays known when its lease has run out (`leased` is false then)."""
+    """One slot as it was before the operation. `holder` is known also after its lease has run out (`leased` is false then)."""
 
     number: int
     leased: bool
@@ -44,7 +44,7 @@ class Slot(msgspec.Struct, frozen=True):
 
 
 class HeldSlot(msgspec.Struct, frozen=True):
-    """The answer to `hold`. `number`: our slot, 0 when others have all. `poll`: ask the relay for what a ghost was pushed."""
+    """The result of `hold`. `number`: our slot, 0 if others have all. `poll`: poll the relay for what was pushed into a ghost."""
 
     number: int
     poll: bool
@@ -61,7 +61,7 @@ class SlotStore:
         self._leases = [keys.slot(number) for number in range(1, most + 1)]
 
     async def hold(self, me: Holder, abandoned: Iterable[str] = ()) -> HeldSlot:
-        """Take a slot or renew ours. `abandoned`: holders whose lease was seen to have run out; theirs may be taken."""
+        """Takes a slot or renews ours. `abandoned`: holders whose lease was seen to have run out; their slots may be taken."""
         keys = [self._keys.slots, self._keys.ghosts, self._keys.ghost_poll, self._keys.standby, *self._leases]
         answer = await self._client.script(
             "slot_hold",
@@ -81,21 +81,21 @@ class SlotStore:
         return HeldSlot(cast(int, number), poll == 1, standby == 1, slots)
 
     async def doubt(self, ghost: str, *, is_doubted: bool) -> None:
-        """The relay may push in vain into a connection that is there, or does not."""
+        """Notes or clears the doubt that the relay pushes in vain into this connection; while it is doubted another supervisor polls."""
         ghost_ms = int(GHOST_SECONDS * 1000) if is_doubted else 0
         await self._client.script("slot_doubt", [self._keys.ghosts, self._keys.ghost_poll], ghost, ghost_ms)
 
     async def connected(self) -> list[str]:
-        """Names of the holders that were connected when they last said so; one of them may be gone."""
+        """Returns the names of holders that were connected by their last word; one of them may be gone."""
         records = cast("list[bytes]", await self._client.command("HVALS", self._keys.slots))
         return [holder.holder for record in records if (holder := holder_of(record)) is not None and holder.connected]
 
     async def give_up(self, holder: str, number: int) -> bool:
-        """Our connection is closed: the slot is free at once."""
+        """Frees our slot at once, after our connection was closed."""
         return await self._free(holder, number, 0)
 
     async def free_dead(self, holder: str, number: int) -> bool:
-        """Its holder is known to be gone; the relay may not know it yet."""
+        """Frees the slot of a holder that is known to be gone, and leaves a ghost, since the relay may not know it yet."""
         return await self._free(holder, number, int(GHOST_SECONDS * 1000))
 
     async def _free(self, holder: str, number: int, ghost_ms: int) -> bool:
@@ -104,7 +104,7 @@ class SlotStore:
 
 
 def holder_of(record: bytes) -> Holder | None:
-    """None for none, and for one that a program of another time wrote in another way."""
+    """Decodes a holder's record; None if there is none, or another version wrote it in another form."""
     try:
         return msgspec.json.decode(record, type=Holder) if record else None
     except msgspec.DecodeError:

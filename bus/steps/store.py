@@ -1,7 +1,7 @@
-"""The supervisor's half of the bus: typed operations over the Lua scripts.
+"""The supervisor's operations for incoming messages: one typed method for each Lua script.
 
-Every operation is all or nothing and safe to repeat: a second call finds out that the first has run. Times are of Redis' clock,
-so that supervisors on several hosts agree.
+Every operation is all or nothing and may be repeated: a second call notices that the first has run. Times are of Redis' clock, so that
+supervisors on several hosts agree.
 """
 
 import enum
@@ -23,20 +23,20 @@ MOST_WAITING_IN_ALL = 10_000  # jobs of all conversations; beyond it nothing is 
 
 
 class Source(enum.Enum):
-    """How a message came: pushed frames are accepted only in sequence, polled ones may jump; some come out of quarantine."""
+    """How a message came. Pushed messages are accepted only in sequence; polled ones may skip seqs."""
 
     PUSH = "push"
     POLL = "poll"
     QUARANTINE = "quarantine"
     HELD = "held"
-    """It has waited at the relay, in its turn."""
+    """It had waited at the relay and was fetched in its turn."""
 
 
 _LookAnswer = tuple[int, int, int, int, bytes | None, int, bytes | None, bytes | None, int, bytes | None, int, int]
 
 
 class ConversationSnapshot(msgspec.Struct, frozen=True):
-    """What is known before a message is opened."""
+    """What Redis knows before a message is opened: its id, its conversation, its sender's session and row."""
 
     known: bool
     next_seq: int
@@ -51,14 +51,14 @@ class ConversationSnapshot(msgspec.Struct, frozen=True):
     sender_waits: bool = False
     """Whether messages of this sender wait at the relay."""
     missing: int = 0
-    """How many seqs before the message's are nobody's: not taken in, not ours, and not that of a send that waits for its confirmation."""
+    """How many seqs before the message's are missing: neither taken in, nor our own, nor that of a send that waits for its confirmation."""
 
     def __repr__(self) -> str:
         return f"Look(known={self.known}, next_seq={self.next_seq}, session_version={self.session_version}, …)"
 
 
 class Intake(enum.Enum):
-    """What became of a message."""
+    """The outcomes for a message on its way in."""
 
     ACCEPTED = b"accepted"
     LATE = b"late"
@@ -76,17 +76,17 @@ class Intake(enum.Enum):
 
     @property
     def is_settled(self) -> bool:
-        """Nothing more is to be done about the message now: it, or the note that it waits at the relay, stands in Redis."""
+        """Returns True if nothing more is to be done now: the message, or the note that it waits at the relay, stands in Redis."""
         return self.is_new or self in (Intake.DUPLICATE, Intake.OLD, Intake.NOTED)
 
     @property
     def is_new(self) -> bool:
-        """Taken in now: in sequence, by a jump, late (below `next`), or with a refusal as its answer."""
+        """Returns True if it was taken in now: in sequence, by a jump, late (below `next`), or with a refusal as its answer."""
         return self in (Intake.ACCEPTED, Intake.LATE, Intake.REFUSED)
 
 
 class SessionWrite(msgspec.Struct, frozen=True):
-    """A device record as it was read (version) and as it shall be (sealed)."""
+    """A change of a device record: the version that was read, and the new record, sealed."""
 
     owner_id: str
     device_id: str
@@ -109,27 +109,27 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     signed_id: bytes
     message_ms: int
     session: SessionWrite | None = None
-    session_version: int = 0  # of the record with which it was judged, also when it moves no session
+    session_version: int = 0  # of the record that it was opened with, also if that does not change
     peer: tuple[str, str] = ("", "")
     epoch: int = 0
     used_one_time_prekey: int | None = None
-    is_restored_prekey: bool = False  # it came out of a backup
+    is_restored_prekey: bool = False  # the one-time prekey came out of a backup
     kind: str = "h2a"
     person: str = ""
     message_id: str = ""
     received_ms: int = 0
     sender_id: str = ""  # who signed it
-    kept_as: str = ""  # its name in quarantine, where another has its message_id
-    trace: str = ""  # of the span that brings it (bus/telemetry/traces.py)
+    kept_as: str = ""  # its name in quarantine, if another message has its message_id
+    trace: str = ""  # the span that receives it (bus/telemetry/traces.py)
 
     @property
     def name(self) -> str:
-        """Under which it stands in quarantine."""
+        """Its name in quarantine."""
         return self.kept_as or self.message_id
 
 
 class Store:
-    """Operations of one agent, as one supervisor (`consumer`: unique per process start)."""
+    """The operations of one agent, as one supervisor (`consumer`: unique per process start)."""
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ class Store:
     async def look(
         self, conversation_id: str, peer: tuple[str, str], signed_id: bytes, seq: int = 0
     ) -> ConversationSnapshot:
-        """What is known of a message, of its sender's sessions, and of its sender (bus/steps/vault.py opens both). `seq`: of the message, for `missing`."""
+        """Returns a snapshot of the conversation, the sender's session and row (bus/steps/vault.py opens both). `seq`: for `missing`."""
         keys = [*self.keys.board(conversation_id), self.keys.session(*peer), self.keys.owner(peer[0])]
         answer = await self.client.script("look", keys, conversation_id, signed_id, peer[0], seq)
         known, next_seq, dropped, version, sealed, epoch, kind, person, row_version, row, waits, missing = cast(
@@ -176,10 +176,10 @@ class Store:
     async def accept(
         self, arrival: Arrival, job: bytes | None, *, answer: bytes = b"", refusal: bytes = b"", opened_ms: int = 0
     ) -> Intake:
-        """Take a message in; `job` None for one that no handler sees. `answer`: a reply of our own to it.
+        """Takes a message in. `job` None: no handler gets it. `answer`: a reply of our own to it.
 
-        FULL: its mailbox is, and nothing was changed; call it again with a `refusal` (a reply record). HELD: nor was anything changed; its
-        sender has too much waiting, and it is to wait at the relay (`hold`). HOLD: nothing is taken in now.
+        FULL: its mailbox is full and nothing was changed; call it again with a `refusal` (a reply record). HELD: its sender has too much
+        waiting and nothing was changed; let it wait at the relay (`hold`). HOLD: nothing is taken in now.
         """
         keys = [*self.keys.board(arrival.conversation_id), self.keys.session(*arrival.peer), self._prekeys_of(arrival)]
         return self._intake(
@@ -194,9 +194,9 @@ class Store:
         )
 
     async def hold(self, arrival: Arrival, *, has_no_room: bool) -> Intake:
-        """Note that a message waits at the relay: since there was no room for it, or since others of its sender wait there.
+        """Notes that a message waits at the relay: because it had no room (`has_no_room`), or others of its sender wait there.
 
-        NOTED, now or before. CONFLICT: nothing of its sender waits there any more. HOLD: too many are noted.
+        NOTED: now or before. CONFLICT: nothing of its sender waits there any more. HOLD: there are too many notes.
         """
         keys = [*self.keys.board(arrival.conversation_id), self.keys.notes(arrival.sender_id), self.keys.cursor]
         return self._intake(
@@ -210,7 +210,7 @@ class Store:
         )
 
     async def publish_bounds(self) -> None:
-        """For the scripts that workers call."""
+        """Writes the bounds into Redis for the scripts that workers call."""
         await self.client.command("HSET", self.keys.load, "most_out", self.budgets.out_bytes)
 
     async def quarantine(
@@ -226,11 +226,11 @@ class Store:
         digest: str = "",
         waits_for: str = "",
     ) -> Intake:
-        """Keep a message that cannot be read: its `evidence`, and as far as there is room its `frame` (empty where a retry is hopeless)
-        and its `plaintext`, sealed. `answer`: a reply of our own to it. `digest`: of its envelope. `waits_for`: whose coming may mend it
-        (supervisor/peers/retry_triggers.py).
+        """Puts a message that cannot be read into quarantine: its `evidence`, and if there is room its `frame` and sealed `plaintext`.
 
-        TAKEN: another envelope has its name, and nothing was changed; call it again with one of its own (`kept_as`).
+        `frame`: empty if a retry is hopeless. `answer`: a reply of our own to it. `digest`: of its envelope. `waits_for`: the thing whose
+        arrival may make it readable (supervisor/peers/retry_triggers.py). TAKEN: another envelope has its name and nothing was changed;
+        call it again with another name (`kept_as`).
         """
         keys = [
             *self.keys.board(arrival.conversation_id),
@@ -251,7 +251,7 @@ class Store:
         return self._intake(await self.client.script("quarantine", keys, *arguments))
 
     async def requeue(self, arrival: Arrival, job: bytes | None) -> Intake:
-        """A quarantined message can be read now (`arrival.source` does not matter): GONE when it is no longer there."""
+        """Takes a quarantined message in that can be read now. GONE: it is no longer there. `arrival.source` does not matter."""
         keys = [
             *self.keys.board(arrival.conversation_id),
             self.keys.session(*arrival.peer),
@@ -267,18 +267,18 @@ class Store:
         return self._intake(await self.client.script("requeue", keys, *arguments, arrival.message_id, arrival.name))
 
     async def note_old(self, arrival: Arrival, reason: str) -> Intake:
-        """Note what came again and can no longer be read; the oldest notes go. DUPLICATE when it stands in quarantine, or was noted."""
+        """Notes a message that came again and can no longer be read; the oldest notes go. DUPLICATE: it is in quarantine, or noted."""
         keys = [self.keys.old, self.keys.quarantined(arrival.message_id), self.keys.write_count, self.keys.ledger]
         arguments = (arrival.message_id, arrival.conversation_id, arrival.seq, reason, now_ms(), MOST_OLD)
         return self._intake(await self.client.script("note_old", keys, *arguments))
 
     async def heal_times(self, conversation_id: str) -> int:
-        """A memory of ids with times in the future, as older versions could write it, is one of now; the latest time dropped (ms)."""
+        """Sets times in the future in the memory of ids, which older versions could write, to now; returns the latest time dropped (ms)."""
         keys = self.keys.board(conversation_id)
         return cast(int, await self.client.script("heal_times", keys, conversation_id))
 
     def _prekeys_of(self, arrival: Arrival) -> str:
-        """Where the one-time prekey stands that the message has used, if it has."""
+        """Returns the key of the hash with the one-time prekey that the message used."""
         return self.keys.restored_one_time_prekeys if arrival.is_restored_prekey else self.keys.one_time_prekeys
 
     def _intake(self, answer: Value) -> Intake:
@@ -288,27 +288,27 @@ class Store:
         return Intake.LATE if outcome == b"accepted" and rest[0] == b"late" else Intake(outcome)
 
     async def cursor(self) -> str | None:
-        """message_id up to which everything polled is taken in."""
+        """Returns the message_id up to which everything polled is taken in."""
         return text_or_none(await self.client.command("GET", self.keys.cursor))
 
     async def first_sync_began_ms(self) -> int | None:
-        """When this agent first polled with this store, noted now if this is the first time; None once that sync has ended."""
+        """Returns when this agent first polled with this store, noting now if it has not; None once that first sync has ended."""
         key = self.keys.first_sync
         found = await self.client.command("SET", key, await self.now_ms(), "NX", "GET")
         began = cast(bytes, found or await self.client.command("GET", key))
         return None if began == FIRST_SYNC_ENDED else int(began)
 
     async def end_first_sync(self) -> None:
-        """From now on nothing is too old."""
+        """Ends the first sync: from now on no message is skipped because of its age."""
         await self.client.command("SET", self.keys.first_sync, FIRST_SYNC_ENDED)
 
     async def advance_cursor(self, read: str | None, to: str) -> bool:
-        """Move the cursor from the value read; False when another has moved it."""
+        """Moves the cursor from the value that was read; returns False if another supervisor has moved it."""
         keys = [self.keys.cursor, self.keys.write_count]
         return await self.client.script("advance_cursor", keys, read or "", to) == 1
 
     async def pins(self, conversation_id: str) -> tuple[str, str] | None:
-        """The conversation's pinned kind and person; None before the first message."""
+        """Returns the conversation's pinned kind and person; None before the first message."""
         key = self.keys.conversation(conversation_id)
         kind, person = cast("list[Value]", await self.client.command("HMGET", key, "kind", "person"))
         return None if kind is None else (text_or_none(kind) or "", text_or_none(person) or "")
@@ -316,16 +316,16 @@ class Store:
     # Whole agent
 
     async def now_ms(self) -> int:
-        """Redis' clock."""
+        """Returns the time of Redis' clock, Unix, ms."""
         return await redis_ms(self.client)
 
     async def waiting_jobs(self) -> int:
-        """Entries in `jobs`: running or ready to run."""
+        """Returns how many entries `jobs` has, running or ready to run."""
         return cast(int, await self.client.command("XLEN", self.keys.jobs))
 
 
 def now_ms() -> int:
-    """This host's clock, for what people read; decided by it is only what no time of a message may be later than."""
+    """Returns the time of this host's clock, for people, and as the upper bound of a message's own time."""
     return int(time.time() * 1000)
 
 
@@ -334,7 +334,7 @@ def _arguments(arrival: Arrival) -> tuple[bytes | int | str, ...]:
     return (
         arrival.conversation_id,
         arrival.signed_id,
-        min(arrival.message_ms, now_ms()),  # remembered for later than now, it would make what comes until then `stale`
+        min(arrival.message_ms, now_ms()),  # a later time in the memory of ids would make messages until then `stale`
         arrival.source.value,
         arrival.seq,
         arrival.session_version,
@@ -345,5 +345,5 @@ def _arguments(arrival: Arrival) -> tuple[bytes | int | str, ...]:
 
 
 def text_or_none(value: Value) -> str | None:
-    """A string answer."""
+    """Decodes a string answer; None stays None."""
     return None if value is None else cast(bytes, value).decode()

@@ -1,6 +1,6 @@
-"""A piece of the agent's work that one supervisor does at a time, so that several do not all do the same.
+"""A lease on one piece of the agent's work, so that one of several supervisors does it at a time.
 
-It saves work and protects nothing: whoever holds it longer than its lease may meet another who does it too, and both must do no harm.
+It saves work and protects nothing: if the lease runs out two may do the work at once, which must do no harm.
 """
 
 from collections.abc import Callable
@@ -10,12 +10,12 @@ from bus.transport.client import Commands
 
 
 def nobody_knows(_holder: str) -> bool:
-    """Of no supervisor is it known that it is gone; leases run out."""
+    """Returns False: no supervisor is known to be gone, and only the end of its lease tells."""
     return False
 
 
 class WorkLease:
-    """One of its candidates. `holder`: the supervisor's name; `knows_dead`: whether a supervisor of this name is certainly gone."""
+    """The lease as one supervisor sees it. `holder`: its name; `knows_dead`: whether a supervisor of this name is certainly gone."""
 
     def __init__(
         self, client: Commands, key: str, *, holder: str, knows_dead: Callable[[str], bool] = nobody_knows
@@ -26,7 +26,7 @@ class WorkLease:
         self._knows_dead = knows_dead
 
     async def hold(self, lease_ms: int) -> bool:
-        """Be the one for `lease_ms` from now; False while another is. For the lease of one that is gone nobody waits."""
+        """Takes or renews the lease for `lease_ms`; returns False while another supervisor, not known to be gone, has it."""
         if await self._hold(lease_ms):
             return True
         other = cast("bytes | None", await self._client.command("GET", self._key))
@@ -35,7 +35,7 @@ class WorkLease:
         return await self._hold(lease_ms, instead_of=other.decode())
 
     async def leave(self) -> None:
-        """Another may have it at once. Nothing where it is another's."""
+        """Gives the lease up; does nothing if another has it."""
         await self._client.script("leave_work_lease", [self._key], self._holder)
 
     async def _hold(self, lease_ms: int, *, instead_of: str = "") -> bool:

@@ -1,11 +1,11 @@
-"""Has Redis gone back in time (DESIGN rule 17)? Every writing script counts; a lower count than one that was seen says so.
+"""Finds out whether Redis has gone back in time (DESIGN rule 17): every writing script counts, and a lower count than one seen shows it.
 
-One value per supervisor, shared by those who hear counts and those who send. What was seen before this process is read from the
-state directory; a Redis that went back raises the epoch, once for all supervisors, before anything is sent.
+One WriteCount per supervisor is shared by all parts that hear counts and that send. What earlier processes have seen is read from the
+state directory. If Redis went back the epoch is raised, once for all supervisors, before anything is sent.
 
-That count alone does not do: before a supervisor looks, workers may have counted a Redis that went back beyond what it has seen. So commits
-have a count of their own, which only supervisors raise, and none does before it has looked at its connection. And a server that is not
-the one that was looked at last has to prove that it holds all that that one held (`Proof`).
+The write count alone is not enough: workers may write to a Redis that went back until its count passes the one that was seen. So commits
+are counted separately: only supervisors raise that count, each only after it has checked its connection. And a server other than the
+one that was checked last has to prove that it holds everything that the last one held (`Proof`).
 """
 
 import enum
@@ -25,7 +25,7 @@ MOST_SLOTS = 3
 
 
 class Found(enum.Enum):
-    """What a look at Redis showed: all is there; an older state; what another server left; or what no server was ever named in."""
+    """What a check of Redis found: everything is there; an older state; another server's data; or data in which no server is named."""
 
     SAME = b"same"
     OLDER = b"older"
@@ -34,8 +34,10 @@ class Found(enum.Enum):
 
 
 class Proof(msgspec.Struct, frozen=True):
-    """What is known of a server before it is asked. `server`: the name of its process and history. `may_follow`: servers all of whose
-    state it may have; `commits`: how many were witnessed while these ran.
+    """What is known of a server before it is checked.
+
+    `server`: the name of its process and history. `may_follow`: servers whose whole state it may hold. `commits`: how many commits were
+    witnessed while those ran.
     """
 
     server: str
@@ -44,9 +46,12 @@ class Proof(msgspec.Struct, frozen=True):
 
 
 class WriteCount:
-    """`highest`: the highest count seen; `commits`: of commits alone. `epoch`: of the sessions that may be sent with. `is_doubted`: what
-    is there is older than what was stored; nothing is committed until the epoch is raised. `verified_connection`: commands on the connection that
-    was looked at last. `raised_seconds`: when the epoch became another, by the process' clock. `on_commit`: told how many commits there are, before what was committed leaves.
+    """The counts that this supervisor has seen, and the epoch in which it may send.
+
+    `highest`: the highest write count seen; `commits`: the highest count of commits. `epoch`: only sessions of it may encrypt.
+    `is_doubted`: Redis holds an older state, and nothing is committed until the epoch is raised. `verified_connection`: runs commands on
+    the connection that was checked last. `raised_seconds`: when the epoch changed, by the process' clock. `on_commit`: called with
+    the number of commits before the committed bytes leave.
     """
 
     def __init__(self, highest: int = 0) -> None:
@@ -59,16 +64,16 @@ class WriteCount:
         self.on_commit: Callable[[int], None] = lambda _commits: None
 
     def seen(self, count: int) -> None:
-        """A script has answered with this count."""
+        """Notes the write count in a script's answer."""
         self.highest = max(self.highest, count)
 
     def committed(self, commits: int) -> None:
-        """There are so many commits; what was committed may leave when this returns."""
+        """Notes and witnesses the number of commits; the committed bytes may leave when this has returned."""
         self.commits = max(self.commits, commits)
         self.on_commit(commits)
 
     async def check(self, client: Commands, keys: Keys, proof: Proof, *, certainly_back: bool = False) -> Found:
-        """Compare with what Redis says now; unless it is all there the epoch is raised. Raises RedisFailed."""
+        """Checks Redis and returns what was found; raises the epoch unless everything is proven to be there. Raises RedisFailed."""
         slots = [keys.slot(number) for number in range(1, MOST_SLOTS + 1)]
         names = [keys.epoch, keys.write_count, keys.interrupted, keys.prekey_state, keys.continuity, *slots]
         arguments = (
@@ -89,5 +94,5 @@ class WriteCount:
 
 
 def _ids_further() -> int:
-    """Farther than ids were given out in anything that Redis may have forgotten, and far from the end of their 32 bits."""
+    """Returns how far prekey ids go on: farther than any that Redis may have forgotten, and far from the end of their 32 bits."""
     return FEWEST_IDS + secrets.randbelow(FEWEST_IDS)

@@ -1,5 +1,5 @@
-"""OpenTelemetry for supervisor and workers: what is told of a message's way, and how that leaves the process. Off without settings.
+"""OpenTelemetry for supervisor and workers: makes spans of a message's way, and sends them. Off without settings.
 
-`settings` and `traces` import nothing of OpenTelemetry, and are all that is loaded while it is off. No content ever comes here: spans and
-metrics are made of names, ids of messages and conversations, counts and times, as log lines are.
+`settings` and `traces` import nothing of OpenTelemetry, and only they are loaded while it is off. No content comes here: spans and
+metrics hold names, ids of messages and conversations, counts and times, as log lines do.
 """

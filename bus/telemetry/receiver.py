@@ -1,7 +1,7 @@
-"""The receiver of OTLP over HTTP: one connection, one request after the other, each with an end in time. For a thread of its own.
+"""Sends requests to the receiver of OTLP over HTTP: one connection, one request after the other, each with a time limit. For one thread.
 
-It is reached directly: neither a proxy, nor a netrc, nor anything else of the environment is heeded. What it answers is read for its status
-alone.
+The receiver is reached directly: neither a proxy, nor a netrc, nor anything else of the environment is used. Of its answer only the status
+is used.
 """
 
 import enum
@@ -13,35 +13,35 @@ from bus.telemetry.settings import TelemetrySettings
 from host.reasons import why
 
 TIMEOUT_SECONDS = 5.0
-"""Of each step: to connect, to send, to hear an answer."""
+"""For each step: connect, send, hear an answer."""
 
 MOST_ANSWER_BYTES = 64 * 1024
 TRY_AGAIN = frozenset({429, 502, 503, 504})
-"""What OTLP says may be sent again."""
+"""The HTTP statuses after which OTLP allows to send again."""
 
 _CONTENT_TYPE = "application/x-protobuf"
 
 
 class Fate(enum.Enum):
-    """What became of a request."""
+    """The outcomes of a request."""
 
     TAKEN = enum.auto()
     LATER = enum.auto()
-    """It may be sent again: the receiver is away, or wants to be left alone for now."""
+    """It may be sent again: the receiver is away, or busy."""
     NEVER = enum.auto()
     """It would be refused again."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`reason`: in a few words of ours; empty when it was taken."""
+    """The outcome of a request. `reason`: in a few words of ours; '' if it was taken."""
 
     fate: Fate
     reason: str = ""
 
 
 class Receiver:
-    """Of one process; used by one thread."""
+    """The connection to the receiver; used by one thread."""
 
     def __init__(self, settings: TelemetrySettings) -> None:
         self._endpoint = settings.endpoint
@@ -50,7 +50,7 @@ class Receiver:
         self._connection: http.client.HTTPConnection | None = None
 
     def post(self, signal: str, body: bytes) -> Verdict:
-        """Send one request. `signal`: traces or metrics."""
+        """Sends one request and returns the outcome. `signal`: traces or metrics."""
         for is_kept in (self._connection is not None, False):
             try:
                 status = self._ask(f"{self._endpoint.path}/v1/{signal}", body)
@@ -65,7 +65,7 @@ class Receiver:
         return Verdict(Fate.LATER if status in TRY_AGAIN else Fate.NEVER, f"HTTP status {status}")
 
     def close(self) -> None:
-        """Hang up."""
+        """Closes the connection."""
         if self._connection is not None:
             self._connection.close()
         self._connection = None

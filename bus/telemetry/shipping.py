@@ -1,7 +1,7 @@
-"""Spans and metrics on their way out of a process: a queue with a bound, and one thread that sends what waits in it.
+"""Sends spans and metrics from a bounded queue, by a thread of its own.
 
-Whoever tells a span never waits and is never told of a failure. While the receiver is away the first that came are kept, and what no longer
-fits is lost, counted and said once in a while. The end of the process waits for the last of it, for a moment.
+`put` never waits and never fails. While the receiver is away the oldest spans are kept, and those that no longer fit are lost, counted
+and reported once in a while. The end of the process waits a moment for the last of them.
 """
 
 import threading
@@ -15,7 +15,7 @@ from bus.telemetry.receiver import Fate, Receiver, Verdict
 from bus.telemetry.settings import TelemetrySettings
 
 MOST_WAITING = 4096
-"""Spans of some 700 bytes; what a busy process tells in a few seconds."""
+"""Spans of some 700 bytes: those of a few busy seconds."""
 
 BATCH = 512
 CLOSE_SECONDS = 2.0
@@ -27,13 +27,13 @@ Measure = Callable[[], bytes]
 
 
 class Say(Protocol):
-    """Writes a line of the log with values: a method of a logger, called from the thread."""
+    """A logger's method, which writes a line with values; called from the thread."""
 
     def __call__(self, event: str, **values: object) -> object: ...
 
 
 class Shipper(Generic[Span]):
-    """One process' way to its receiver."""
+    """The queue and the thread of one process."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Shipper(Generic[Span]):
         warn: Say,
         inform: Say,
     ) -> None:
-        """`encode` makes a request of spans, `measure` one of the metrics as they are now (None: none are sent)."""
+        """`encode` makes a request of spans, `measure` one of the present metrics (None: no metrics are sent)."""
         self._receiver = Receiver(settings)
         self._encode = encode
         self._measure = measure
@@ -64,15 +64,15 @@ class Shipper(Generic[Span]):
         self._wake = threading.Event()
         self._is_closing = False
         self.lost = 0
-        """Spans that were never taken, since the start."""
+        """How many spans were lost since the start."""
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
 
     def start(self) -> None:
-        """In a thread of its own."""
+        """Starts the thread."""
         self._thread.start()
 
     def put(self, span: Span) -> None:
-        """Of any thread; never waits, never raises."""
+        """Queues a span, from any thread; never waits, never raises."""
         if len(self._waiting) >= MOST_WAITING or self._is_closing:
             self._lose(1)
             return
@@ -81,7 +81,7 @@ class Shipper(Generic[Span]):
             self._wake.set()
 
     def close(self, within_seconds: float = CLOSE_SECONDS) -> None:
-        """Send what waits, as far as that can be done in time; what comes later is lost."""
+        """Sends what is queued, as far as the time allows; later spans are lost."""
         self._is_closing = True
         self._wake.set()
         if self._thread.is_alive():
@@ -105,14 +105,14 @@ class Shipper(Generic[Span]):
         self._receiver.close()
 
     def _tried(self, step: Callable[[], Verdict | None]) -> Verdict | None:
-        """Whatever a step meets, the thread goes on: without it nothing would ever be sent again."""
+        """Runs a step and reports any exception, so that the thread goes on: nothing would be sent without it."""
         try:
             return step()
         except Exception as error:  # noqa: BLE001 - said by its type, since its text may quote what was to be sent
             return Verdict(Fate.NEVER, type(error).__name__)
 
     def _ship_spans(self) -> Verdict | None:
-        """All that wait, as far as they are taken; None where there were none."""
+        """Sends all queued spans until one request is not taken; returns the last outcome, None if none was queued."""
         verdict: Verdict | None = None
         while batch := list(islice(self._waiting, BATCH)):
             verdict, is_kept = None, False
@@ -122,7 +122,7 @@ class Shipper(Generic[Span]):
                 if is_kept:
                     return verdict
             finally:
-                if not is_kept:  # also what cannot be encoded: it would be in the way of all others
+                if not is_kept:  # also spans that cannot be encoded, which would block all others
                     self._take_off(len(batch), is_taken=verdict is not None and verdict.fate is Fate.TAKEN)
         return verdict
 
@@ -138,7 +138,7 @@ class Shipper(Generic[Span]):
 
 
 class _Troubles:
-    """Of one signal: said when they begin and not more often than once in a while, and when they are over."""
+    """Reports a signal's failures: when they begin, once in a while, and when they are over."""
 
     def __init__(self, warn: Callable[[str], object], inform: Callable[[], object]) -> None:
         self._warn = warn
@@ -147,7 +147,7 @@ class _Troubles:
         self._quiet_until = 0.0
 
     def heard(self, verdict: Verdict | None) -> None:
-        """What became of the last request; None: there was nothing to send."""
+        """Takes the outcome of the last request; None: there was nothing to send."""
         if verdict is None:
             return
         if not verdict.reason and self._is_said:

@@ -1,10 +1,10 @@
-"""A lock that is free is taken at once: trio's own `acquire` gives the turn to all other tasks first, which costs more than it guards."""
+"""Acquires a free lock without a checkpoint: trio's own `acquire` lets all other tasks run first, which costs more than what it guards."""
 
 import trio
 
 
 async def acquire(lock: trio.Lock | trio.Semaphore) -> None:
-    """As `lock.acquire()`, but no checkpoint when nothing is to be waited for. Who waits already is served first, as ever."""
+    """Does `lock.acquire()` without a checkpoint if the lock is free. Tasks that wait already are served first, as ever."""
     try:
         lock.acquire_nowait()
     except trio.WouldBlock:

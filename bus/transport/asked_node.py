@@ -1,7 +1,7 @@
-"""The node to which our slot is just being moved: what has gone there already is asked for there, command by command (ASK, ASKING).
+"""Runs single commands at the cluster node that our slot is being moved to, for keys that it has already (ASK, ASKING).
 
-The node takes one command after each ASKING, and of a script over many keys only one all of whose keys it has; for anything else its answer is
-TRYAGAIN, until the slot has moved. No connection of this kind is one that a commit may run on (DESIGN rule 17): its client does not follow then.
+The node takes one command after each ASKING, and a script only if it has all of its keys; otherwise it answers TRYAGAIN until the slot has
+moved. A commit never runs over such a connection (DESIGN rule 17).
 """
 
 from bus.transport.link import Link
@@ -13,7 +13,7 @@ ASKING = packed(("ASKING",))
 
 
 class AskedNode:
-    """A connection to it, made when it is needed. One exchange at a time."""
+    """A connection to the node, made at the first exchange. One exchange at a time."""
 
     def __init__(self, scripts: Scripts) -> None:
         self._scripts = scripts
@@ -21,7 +21,7 @@ class AskedNode:
         self._shown = ""
 
     async def exchange(self, route: Route, command: bytes, answer_timeout_seconds: float) -> Answer:
-        """The answer there to a command (RESP). Raises RedisFailed: then it may have run."""
+        """Returns the node's answer to a command (RESP). Raises RedisFailed; the command may have run."""
         if self._link is None or self._shown != route.place:
             self.end()
             self._link, self._shown = Link(route, self._scripts), route.place
@@ -40,7 +40,7 @@ class AskedNode:
                 self.end()  # an answer may be left over, a script may be missing, the slot may have come back
 
     def end(self) -> None:
-        """Close it; the next exchange makes another one."""
+        """Closes the connection; the next exchange makes a new one."""
         if self._link is not None:
             self._link.end()
             self._link = None

@@ -1,4 +1,4 @@
-"""Many questions at once: the client sends together what is asked together."""
+"""Asks many questions at once; the client sends them together."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
@@ -12,7 +12,7 @@ Answer = TypeVar("Answer")
 
 
 async def all_of(ask: Callable[[Item], Awaitable[Answer]], items: Sequence[Item]) -> list[Answer]:
-    """The answer for each, in their order. Raises RedisFailed, once every other has its answer."""
+    """Returns the answers, in the order of `items`. Raises RedisFailed, after all others have their answers."""
     answers: dict[int, Answer] = {}
     problems: list[RedisFailed] = []
 

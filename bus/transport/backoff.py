@@ -1,11 +1,11 @@
-"""How long to wait before what Redis did not do is tried again."""
+"""Waits before an operation that Redis did not do is tried again."""
 
 import random
 
 import trio
 
 FIRST_SECONDS = 0.1
-# What waits goes on within two seconds after Redis can do it again.
+# So that work goes on within two seconds after Redis can do it again.
 LAST_SECONDS = 1.5
 
 
@@ -19,15 +19,15 @@ class Backoff:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether nothing has failed since the start or the last reset: say it once, not at every try."""
+        """Returns True if nothing has failed since the start or the last reset: log a failure only then."""
         return self._failures == 0
 
     def reset(self) -> None:
-        """It has been done."""
+        """Starts over with the shortest wait, after a success."""
         self._failures = 0
 
     async def wait(self) -> None:
-        """The next of the waits."""
+        """Waits for the next, longer time."""
         longest = min(self._last, self._first * 2.0 ** min(self._failures, 30))
         self._failures += 1
         await trio.sleep(longest * random.uniform(0.5, 1))  # noqa: S311 - spreads load, guards nothing

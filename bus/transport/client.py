@@ -1,7 +1,7 @@
-"""Redis under trio: commands of all tasks on one connection, pipelined.
+"""The Redis client for trio: pipelines the commands of all tasks on one connection.
 
-One of the tasks that wait drives the connection for all: it sends whatever is queued, hands out the answers that come, and leaves
-the driving to another when its own has come. A command that was cancelled may still run: every operation of ours is safe to repeat.
+One of the waiting tasks drives the connection for all: it sends what is queued, hands out the answers that arrive, and passes the
+driving to another task when its own answer has come. A cancelled command may still run: every operation of ours is safe to repeat.
 """
 
 from collections import deque
@@ -38,7 +38,7 @@ MOST_MOVES = 5
 
 
 class Commands(Protocol):
-    """What the typed operations need of a client: tests put one there that dies half-way, or one without a thread."""
+    """What the typed operations need of a client; tests replace it, for example by one that dies half-way."""
 
     async def command(self, *command: Argument) -> Value:
         """One command; raises RedisUnavailable, RedisFull or RedisRefused."""
@@ -48,7 +48,7 @@ class Commands(Protocol):
 
 
 class _Request:
-    """`waiting`: the task, while another drives. `answer` counts once `is_done`. `connection`: the only one to run on."""
+    """A queued command. `waiting`: its task, while another drives. `answer` is valid once `is_done`. `connection`: the only one to run on."""
 
     __slots__ = ("answer", "command", "connection", "is_done", "loaded", "moves", "script", "waiting")
 
@@ -64,7 +64,7 @@ class _Request:
 
     @property
     def name(self) -> str:
-        """Of the operation or command."""
+        """Returns the name of the operation or command."""
         return (
             self.script.name
             if self.script is not None
@@ -72,23 +72,23 @@ class _Request:
         )
 
     def may_move(self) -> bool:
-        """Whether it goes on to where its keys are now: not one that is for this connection alone, nor in circles."""
+        """Returns whether it may follow a redirection: not if it is for this connection alone, nor without end."""
         self.moves += 1
         return self.connection is None and self.moves <= MOST_MOVES
 
     async def wait(self) -> None:
-        """Until `wake`, without an Event, which would cost as much again for each command."""
+        """Waits for `wake`; without an Event, which would double the cost of each command."""
         self.waiting = trio.lowlevel.current_task()
         await trio.lowlevel.wait_task_rescheduled(self._give_up)
 
     def be_done(self, answer: Value | Exception) -> None:
-        """Hand the answer out."""
+        """Stores the answer and wakes the task."""
         self.answer = answer
         self.is_done = True
         self.wake()
 
     def wake(self) -> None:
-        """Let whoever waits go on."""
+        """Wakes the task if it waits."""
         if self.waiting is not None:
             trio.lowlevel.reschedule(self.waiting)
             self.waiting = None
@@ -125,7 +125,7 @@ class RedisClient:
         return await self._ask(self._call_of(name, keys, arguments))
 
     def on_connection(self, number: int) -> "Commands":
-        """Commands that run on the connection of this number (`connects`) or raise ConnectionReplaced."""
+        """Returns Commands that run only on the connection with this number (`connects`), or raise ConnectionReplaced."""
         return _OnConnection(self, number)
 
     def _call_of(
@@ -135,31 +135,31 @@ class RedisClient:
 
     @property
     def connects(self) -> int:
-        """How many connections were made; a change means that Redis was away."""
+        """How many connections were made; a new one means that Redis was away."""
         return self._link.connects
 
     @property
     def is_alive(self) -> bool:
-        """Whether it serves: it has no thread that could end."""
+        """Always True: it has no thread that could end."""
         return not self._closed
 
     @property
     def thread_name(self) -> str:
-        """What it is called where threads are listed."""
+        """Its name in lists of threads."""
         return "redis-client"
 
     def start(self) -> None:
-        """Nothing is to be started; the first command connects."""
+        """Does nothing; the first command connects."""
 
     async def aclose(self) -> None:
-        """Answer what is queued, then close (bounded: a stalled Redis does not hold us)."""
+        """Waits for the answers to queued commands, at most CLOSE_SECONDS, then closes."""
         if self._closed:
             return
         self._closed = True
         try:
             with trio.move_on_after(CLOSE_SECONDS, shield=True), suppress(RedisFailed):
                 if self._is_driven or (self._link.is_open and (self._queued or self._sent)):
-                    # Answers come in order: what was before it is done.
+                    # Answers come in order: all commands before it are done.
                     await self._ask(_Request(packed(("PING",))), is_last=True)
         finally:
             self._link.end()
@@ -201,7 +201,7 @@ class RedisClient:
             self._wake_next_driver()
 
     def _wake_next_driver(self) -> None:
-        """One of those who wait for an answer goes on where we stop."""
+        """Has another waiting task drive the connection."""
         for requests in (self._sent, self._queued):
             for request in requests:
                 if request.waiting is not None:
@@ -209,7 +209,7 @@ class RedisClient:
                     return
 
     async def _exchange(self) -> None:
-        """Send what is queued, hand out what comes."""
+        """Sends queued commands, and hands out the answers that arrive."""
         try:
             if not self._link.is_open:
                 await self._link.open()
@@ -236,7 +236,7 @@ class RedisClient:
             await self._follow_asked(asked)
 
     def _hand_out(self, answers: list[Answer]) -> tuple[list[_Request], list[tuple[_Request, Route]], bool]:
-        """To whom they are for. Those that did not run and go elsewhere, for good or just now, and whether this connection is of use."""
+        """Gives answers to their requests; returns those that must run elsewhere (for good, or just now), and whether to keep the connection."""
         is_of_use = True
         moved: list[_Request] = []
         asked: list[tuple[_Request, Route]] = []
@@ -258,7 +258,7 @@ class RedisClient:
         return moved, asked, is_of_use
 
     async def _follow_asked(self, asked: list[tuple[_Request, Route]]) -> None:
-        """One after the other: it lasts only while the slot is being moved."""
+        """Runs requests at the node that the slot is being moved to, one after the other."""
         for at, (request, route) in enumerate(asked):
             try:
                 answer = await self._asked_node.exchange(route, request.command, ANSWER_TIMEOUT_SECONDS)
@@ -275,7 +275,7 @@ class RedisClient:
                     request.be_done(answer)
 
     def _follow_sent(self) -> list[_Request]:
-        """Those behind one that was moved, in order: of the same slot, so that none of them has run either."""
+        """Returns the requests sent after a moved one, in order: being of the same slot, none of them has run either."""
         sent = list(self._sent)
         self._sent.clear()
         return sent
@@ -303,7 +303,7 @@ class RedisClient:
             request.be_done(error)
 
     def _fail(self, error: Exception) -> None:
-        """The connection is gone, or could not be made: what was sent may have run, what is queued did not."""
+        """Fails all requests of a connection that is gone or could not be made: those that were sent may have run, queued ones did not."""
         self.connected_since = None
         failed = [*self._sent, *self._queued]
         self._sent.clear()
@@ -313,14 +313,14 @@ class RedisClient:
 
 
 def _keeps_leases_from_being_renewed(request: _Request, error: RedisFailed) -> bool:
-    """A full Redis is there: it answers, and leases in it run on. One that runs no script for us runs none for the workers either."""
+    """Returns True if workers cannot renew their leases either: a full Redis still renews, one that refuses our scripts refuses theirs."""
     if isinstance(error, RedisDenied):
         return request.script is not None
     return isinstance(error, RedisUnavailable) and not isinstance(error, RedisFull)
 
 
 class _OnConnection:
-    """What `RedisClient.on_connection` returns."""
+    """The Commands that `RedisClient.on_connection` returns."""
 
     def __init__(self, client: RedisClient, number: int) -> None:
         self._client = client
@@ -334,18 +334,18 @@ class _OnConnection:
 
 
 async def members_until(client: Commands, key: str, score: int) -> list[str]:
-    """All members of a sorted set up to a score, lowest first; asked for page by page, so that no answer holds Redis for long."""
+    """Returns all members of a sorted set up to a score, lowest first; asked page by page, so that no command takes Redis long."""
     found: list[str] = []
     while True:
         page = await client.command("ZRANGEBYSCORE", key, "-inf", score, "LIMIT", len(found), PAGE)
         members = [member.decode() for member in cast("list[bytes]", page)]
         found += members
         if len(members) < PAGE:
-            return list(dict.fromkeys(found))  # one may have moved while we asked
+            return list(dict.fromkeys(found))  # a member whose score changed meanwhile came twice
 
 
 async def keys_like(client: Commands, pattern: str, count: int) -> AsyncGenerator[list[str]]:
-    """Keys of a pattern, a page at a time, about `count` of all keys looked at for each; one that is there throughout comes, perhaps twice."""
+    """Yields keys of a pattern in pages (SCAN, COUNT `count`); a key that exists throughout comes at least once, perhaps twice."""
     cursor = b"0"
     while True:
         answer = await client.command("SCAN", cursor, "MATCH", pattern, "COUNT", count)
@@ -358,7 +358,7 @@ async def keys_like(client: Commands, pattern: str, count: int) -> AsyncGenerato
 
 @asynccontextmanager
 async def open_redis(url: str, scripts: Scripts | None = None) -> AsyncIterator[RedisClient]:
-    """A client that is closed with the block. `url`: redis://, rediss:// or unix://."""
+    """Gives a client that is closed at the end of the block. `url`: as HASHEE_REDIS_URL."""
     client = RedisClient(url, scripts or Scripts.load())
     client.start()
     try:

@@ -1,7 +1,7 @@
-"""Leases: what a process holds of a stream is renewed by a thread that no handler starves (DESIGN rule 7).
+"""Renews the leases of the stream entries that a process holds, in a thread that no handler can starve (DESIGN rule 7).
 
-A lease is an entry's idle time in its consumer group. Only a holder renews; an entry that another has meanwhile is lost, and
-the owner is told. Whatever Redis answers, the thread goes on: it says what is wrong once, and renews again when that is mended.
+A lease is an entry's idle time in its consumer group. Only its holder renews it; if another consumer has the entry meanwhile it is lost,
+and a callback tells. Whatever Redis answers, the thread goes on: it reports what is wrong once, and renews again when that is mended.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ RENEW_SECONDS = 5.0
 
 
 class LeaseKeeper:
-    """Renews the leases of held entries from a thread and a connection of its own."""
+    """Renews the leases of held entries, with a thread and a connection of its own."""
 
     def __init__(self, url: str, scripts: Scripts, *, stream: str, group: str, consumer: str, interrupted: str) -> None:
         """`interrupted`: key of the set of superseded entries."""
@@ -53,7 +53,7 @@ class LeaseKeeper:
 
     @property
     def trouble(self) -> str:
-        """Why leases cannot be renewed now; empty while they can."""
+        """The reason why leases cannot be renewed now; '' while they can."""
         return self._trouble.reason
 
     def start(self) -> None:
@@ -61,17 +61,17 @@ class LeaseKeeper:
         self._thread.start()
 
     def hold(self, entry_id: str) -> None:
-        """Renew from now on."""
+        """Renews this entry's lease from now on."""
         with self._lock:
             self._held.add(entry_id)
 
     def release(self, entry_id: str) -> None:
-        """Renew no more."""
+        """Stops renewing it."""
         with self._lock:
             self._held.discard(entry_id)
 
     async def close(self) -> None:
-        """End the thread."""
+        """Ends the thread."""
         self._stop.set()
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(self._thread.join, RENEW_SECONDS, abandon_on_cancel=True)
@@ -87,7 +87,7 @@ class LeaseKeeper:
                 lost, superseded = self._renewed(held)
             except RedisFailed as error:
                 pause_seconds = self._trouble.met(error)
-                continue  # the reclaimer waits for one lease of unbroken connection, so that we come first
+                continue  # we renew first: the reclaimer waits for one lease of unbroken connection
             pause_seconds = RENEW_SECONDS
             self._trouble.over()
             for entry_id in lost:
@@ -97,7 +97,7 @@ class LeaseKeeper:
         self._wire.close()
 
     def _renewed(self, held: list[str]) -> "list[list[bytes]]":
-        """Those that are lost, those that are superseded. Raises RedisFailed."""
+        """Renews all; returns the entries that are lost and those that are superseded. Raises RedisFailed."""
         keys = (self._stream, self._interrupted)
         command: Command = ("EVALSHA", self._renew.sha1, len(keys), *keys, self._group, self._consumer, *held)
         answer = self._wire.call([command])[0]
@@ -123,8 +123,8 @@ class LeaseKeeper:
 
 
 def _nobody_asked(_entry_id: str) -> None:
-    """Until the owner has said what to do about an entry."""
+    """Does nothing; used until a callback is set."""
 
 
 def _nobody_listens(_who: str, _reason: str) -> None:
-    """Until the owner wants to hear of trouble."""
+    """Does nothing; used until a callback is set."""

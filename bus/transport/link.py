@@ -1,8 +1,8 @@
-"""One connection to Redis for one trio program, without a thread: whoever waits for an answer moves the bytes.
+"""One connection to Redis for a trio program, without a thread: the task that waits for an answer sends and receives the bytes.
 
 redis-py makes the connection (address, TLS, AUTH, the scripts; in a thread, since it blocks) and hands its socket over; hiredis packs
-and parses. Half the CPU of a thread that pipelines, and a third of the latency (docs/benchmarks.md). Nothing is repeated here.
-Cancelling a call loses no byte: what was half sent is sent on, what was half read is read on by the next call.
+and parses. It takes half the CPU of a thread that pipelines, and a third of the latency (docs/benchmarks.md). Nothing is repeated here.
+Cancelling a call loses no byte: the next call goes on where it stopped.
 """
 
 import errno
@@ -27,10 +27,10 @@ WATCH_SECONDS = 0.5
 
 
 class Link:
-    """Opened by `open`; closed by `close` or by its own failure, after which `open` makes a new connection; `end`ed once."""
+    """The connection. `open` makes one, also again after `close` or a failure; `end` closes it for good."""
 
     def __init__(self, where: str | Route, scripts: Scripts) -> None:
-        """`where`: a URL, or the route that was made of it. Raises BadRedisUrl."""
+        """`where`: a URL or a Route. Raises BadRedisUrl."""
         self._route = Route(parse_redis_url(where)) if isinstance(where, str) else where
         self._scripts = scripts
         self._socket: socket.socket | None = None
@@ -44,11 +44,11 @@ class Link:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a connection, as far as is known."""
+        """Returns whether there is a connection, as far as is known."""
         return self._socket is not None
 
     async def open(self) -> None:
-        """Connect and load the scripts; raises RedisUnavailable, RedisRefused."""
+        """Connects and loads the scripts. Raises RedisUnavailable, RedisRefused."""
         attempt = _Attempt(self._route, self._scripts)
         try:
             made, self.client_id = await trio.to_thread.run_sync(attempt.run, abandon_on_cancel=True)
@@ -67,14 +67,14 @@ class Link:
         trio.lowlevel.spawn_system_task(self._watch, made)
 
     def write(self, command: bytes) -> None:
-        """Put a command, packed, behind what waits to be sent; `exchange` sends it."""
+        """Queues a packed command; `exchange` sends it."""
         self._unsent += command
 
     async def exchange(self, answer_timeout_seconds: float) -> list[Answer]:
-        """Send what was written, then wait for at least one answer: all that have come, in order.
+        """Sends what is queued, waits for at least one answer, and returns all that have come, in order.
 
-        Raises RedisUnavailable; then the connection is closed, and any number of the commands may have run. An answer is late
-        once two watches have found it so.
+        Raises RedisUnavailable; then the connection is closed, and any number of the commands may have run. An answer counts as too late
+        once two watches in a row have found it overdue.
         """
         self._answer_due = trio.current_time() + answer_timeout_seconds
         try:
@@ -89,10 +89,10 @@ class Link:
             self._answer_due = math.inf
 
     async def _watch(self, watched: socket.socket) -> None:
-        """Close a connection whose answer does not come; ends with the connection, or with the run.
+        """Closes the connection if an answer is overdue; ends with the connection, or with the run.
 
-        A task without a parent, since a link has none that outlives an exchange, and a deadline for each exchange would cost a tenth
-        of what it guards. It closes what is overdue at a second look: after a stop of the whole process the answer may lie there unread.
+        A task without a parent, since a link has none that outlives an exchange; a deadline for each exchange would cost a tenth of the
+        exchange. It closes only at the second watch: after the whole process was stopped the answer may lie there unread.
         """
         while self._socket is watched:
             due = self._answer_due
@@ -103,22 +103,22 @@ class Link:
                 self.close()
 
     def moved(self, answer: ResponseError) -> bool:
-        """Whether it says that another node has our slot: the next connection goes there."""
+        """Returns True if it says that another node has our slot (MOVED); the next connection goes there."""
         return self._route.moved(answer)
 
     def asked(self, answer: ResponseError) -> Route | None:
-        """The way to the node that it names, if it says that our slot is just being moved there."""
+        """Returns the route to the node that our slot is being moved to, if the answer says so (ASK), else None."""
         return self._route.asked(answer)
 
     def close(self) -> None:
-        """Close the connection; whoever waits on it fails."""
+        """Closes the connection; a task that waits on it fails."""
         if self._socket is not None:
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
             self._socket = None
 
     def end(self) -> None:
-        """Close it for good, also one that is only being made."""
+        """Closes it for good, also while it is being made."""
         self._has_ended = True
         self.close()
 
@@ -163,7 +163,7 @@ class Link:
 
 
 class _Attempt:
-    """One try to connect, in a thread. One that was given up closes what it makes."""
+    """One try to connect, in a thread. If it is abandoned it closes the connection that it makes."""
 
     def __init__(self, route: Route, scripts: Scripts) -> None:
         self._wire = Wire(route, scripts, answer_timeout_seconds=CONNECT_ANSWER_SECONDS)
@@ -172,7 +172,7 @@ class _Attempt:
         self._made: socket.socket | None = None
 
     def run(self) -> tuple[socket.socket, int]:
-        """The connected socket and the connection's CLIENT ID."""
+        """Returns the connected socket and the connection's CLIENT ID."""
         made = self._wire.hand_over()
         with self._lock:
             self._made = made
@@ -181,7 +181,7 @@ class _Attempt:
         return made, self._wire.client_id
 
     def abandon(self) -> None:
-        """Nobody takes what is made, now or later."""
+        """Closes the connection that was or will be made."""
         with self._lock:
             self._abandoned = True
             if self._made is not None:

@@ -1,6 +1,6 @@
-"""The Lua operations: each `.lua` file with what it uses of the common library in front of it, and its SHA-1.
+"""Loads the Lua operations: puts in front of each `.lua` file the parts of the common library that it uses, and makes its SHA-1.
 
-Redis keeps scripts only until it restarts: every new connection loads all of them before anything else (DESIGN rule 18).
+Redis keeps scripts only until it restarts, so every new connection loads all of them first (DESIGN rule 18).
 """
 
 import enum
@@ -15,7 +15,7 @@ import msgspec
 
 Argument = bytes | str | int | float
 WORDS_BEFORE_KEYS = 3  # EVALSHA, the SHA-1, how many keys
-MOST_PACKED_BOARDS = 1000  # 1 to 2 KB each, four for a conversation in which something was said just now
+MOST_PACKED_BOARDS = 1000  # 1 to 2 KB each, four for a conversation that is active
 
 WRITES = frozenset(
     [
@@ -55,7 +55,7 @@ WRITES = frozenset(
         "ZREMRANGEBYSCORE",
     ]
 )
-"""What our operations write with."""
+"""The Redis commands that our operations write with."""
 
 _CALL = re.compile(r"redis\.call\('([A-Z]+)'(?:, ('[A-Z]+'|[A-Z_]+)(?=[,)]))?")
 _BOARD = re.compile(r"^-- BOARD (.*)$", re.MULTILINE)
@@ -66,7 +66,7 @@ _FUNCTION = re.compile(r"^(local function (\w+)\(.*?^end\n)", re.MULTILINE | re.
 class Script(msgspec.Struct, frozen=True):
     """One operation: its text as Redis loads it, and the SHA-1 by which it is called.
 
-    `board`: which keys of the board (bus/records/keys.py) it uses, out of `board_size`; none out of 0 for an operation that is not about a conversation.
+    `board`: which keys of the board (bus/records/keys.py) it uses, out of `board_size`; empty and 0 if it is not about a conversation.
     """
 
     name: str
@@ -76,11 +76,11 @@ class Script(msgspec.Struct, frozen=True):
     board_size: int = 0
 
     def of_the_board(self, keys: Sequence[str]) -> tuple[str, ...]:
-        """Of the whole board and the operation's own keys behind it, those of the board that it is called with."""
+        """Returns the keys of the board that the operation uses. `keys`: the whole board and the operation's own keys."""
         return tuple(keys[place] for place in self.board)
 
     def own(self, keys: Sequence[str]) -> Sequence[str]:
-        """The operation's own keys: all for one that has no board."""
+        """Returns the operation's own keys behind the board: all of `keys` if it has no board."""
         return keys[self.board_size :]
 
 
@@ -101,7 +101,7 @@ class Scripts:
 
     @classmethod
     def load(cls, rights: Rights = Rights.MAY_CHANGE) -> Self:
-        """Read the package's `.lua` files. Where `rights` stand no operation looks at them: it is an eighth of what a message costs Redis."""
+        """Reads the package's `.lua` files. If the `rights` are fixed no operation checks them, which is an eighth of what a message costs Redis."""
         folder = resources.files("bus") / "scripts"
         library = _Library((folder / "_library.lua").read_text(encoding="utf-8"))
         scripts = {}
@@ -116,7 +116,7 @@ class Scripts:
         return self._scripts[name]
 
     def call(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> bytes:
-        """The command (RESP) that calls an operation with those of `keys` that it uses."""
+        """Returns the command (RESP) that calls an operation with those of `keys` that it uses."""
         script = self._scripts[name]
         if not script.board:
             return packed(("EVALSHA", script.sha1, len(keys), *keys, *arguments))
@@ -125,8 +125,9 @@ class Scripts:
         return b"*%d\r\n%b%b" % (count, self._head(script, keys), _words(words))
 
     def _head(self, script: Script, keys: Sequence[str]) -> bytes:
-        """What stands before the operation's own keys, as it went out last time for this conversation, which the first key names: packing
-        the board took a fifteenth of our part of a job.
+        """Returns the packed beginning of the command up to the operation's own keys, kept for each conversation (named by the first key).
+
+        Packing the board took a fifteenth of our CPU for a job.
         """
         name = (script.name, keys[0], len(keys))
         head = self._heads.get(name)
@@ -139,27 +140,27 @@ class Scripts:
         return head
 
     def all(self) -> list[Script]:
-        """Every operation."""
+        """Returns every operation."""
         return list(self._scripts.values())
 
 
 def packed(command: tuple[Argument, ...]) -> bytes:
-    """A command as it goes out (RESP)."""
+    """Returns a command as it is sent (RESP)."""
     whole: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub knows no union in a tuple
     return whole
 
 
 def _words(words: tuple[Argument, ...]) -> bytes:
-    """Words of a command as they go out, without the line that says how many they are."""
+    """Returns words of a command as they are sent, without the line that counts them."""
     whole = packed(words)
     return whole[whole.index(b"\n") + 1 :]
 
 
 class _Library:
-    """The common library, cut once for all operations: cut for each of them it cost every process 0.15 s at its start.
+    """The common library, parsed once for all operations: parsing it for each took every process 0.15 s at its start.
 
-    `board`: the names of its keys. `functions`: by name, as they stand; a piece of `between` comes before each, and one after the last.
-    `words`: what each function names.
+    `board`: the names of the keys. `functions`: their source by name; `between`: the text before each of them, and after the last.
+    `words`: the names and numbers in each function.
     """
 
     def __init__(self, text: str) -> None:
@@ -182,21 +183,21 @@ def _made(name: str, library: _Library, body: str, rights: Rights) -> Script:
 
 
 def commands_of(script: Script) -> frozenset[str]:
-    """Those that an operation may run."""
+    """Returns the Redis commands that an operation may run."""
     return frozenset(name for name, _ in _calls(script.text.decode()))
 
 
 def _calls(code: str) -> set[tuple[str, str]]:
-    """Each command in it with the first word after its name, where that is a word or a name alone."""
+    """Returns the commands in the code, each with the first word after its name if that is a literal or a variable, else ''."""
     return set(_CALL.findall(re.sub(r"--.*", "", code)))
 
 
 def _may_write(operation: str) -> list[str]:
-    """Lines that end an operation that writes, before it does anything, if there is a command in it that this user may not run.
+    """Returns lines that end a writing operation at its beginning if this user may not run one of its commands.
 
-    A script that is refused in its middle keeps what it has written: half an operation. What an ACL allows cannot change while a script runs.
-    A single command needs no look: it is refused or it is not. Each is asked about with a key, without which Redis 7.0 crashes; that this user
-    may use the keys was checked as the script was called.
+    A script that is refused in its middle keeps what it has written: half an operation. An ACL cannot change while a script runs. An
+    operation of a single command needs no check. Each command is asked about with a key, without which Redis 7.0 crashes; whether this
+    user may use the keys was checked when the script was called.
     """
     calls = sorted(_calls(operation))
     names = {name for name, _ in calls}
@@ -206,7 +207,7 @@ def _may_write(operation: str) -> list[str]:
 
 
 def _look(name: str, first: str) -> str:
-    """`first`: the first word after the command's name, as it stands in the script."""
+    """Returns the line that checks one command. `first`: the first word after its name, as it stands in the script."""
     words, shown = f"'{name}', KEYS[1]", name
     if name == "TIME":
         words = "'TIME'"
@@ -220,9 +221,9 @@ def _look(name: str, first: str) -> str:
 
 
 def _used_of(library: _Library, body: str) -> str:
-    """What this operation uses of the library: Lua makes every function anew at every call, for a tenth of a call's time.
+    """Returns the part of the library that this operation uses: Lua makes every function anew at each call, for a tenth of its time.
 
-    What it does not use is left out; what only one other function uses stands inside of that one, and is made when that one runs.
+    Unused functions are left out; a function that only one other uses is put inside of that one, and is made only when that one runs.
     """
     users = _users(library, body)
 
@@ -235,7 +236,7 @@ def _used_of(library: _Library, body: str) -> str:
 
 
 def _users(library: _Library, body: str) -> dict[str, list[str]]:
-    """Of every function those that use it, if they are used: it uses only those above it, so the last is looked at first."""
+    """Returns for each function which used functions use it. A function uses only those above it, so the last is looked at first."""
     users: dict[str, list[str]] = {}
     words = {_BODY: _words_in(body)}
     for name in reversed(library.functions):
@@ -246,5 +247,5 @@ def _users(library: _Library, body: str) -> dict[str, list[str]]:
 
 
 def _words_in(code: str) -> frozenset[str]:
-    """The names and numbers that stand in code, outside of its comments."""
+    """Returns the names and numbers in code, outside of its comments."""
     return frozenset(re.findall(r"\w+", re.sub(r"--.*", "", code)))

@@ -1,8 +1,8 @@
-"""Those who wait in Redis: one stream's reader, and the live channel's subscriber (a thread).
+"""Blocking reads from Redis: the reader of one stream, and the live channel's subscriber (a thread).
 
-A read that was cancelled in trio swallows nothing: what Redis answers meanwhile is given to the next read, or handed back
-when the reader closes. After an error the reader reads its own pending entries again from 0, page by page until there are none; a lost
-group is made again at 0 (DESIGN rule 18). Whatever Redis answers, both go on, say what is wrong once, and show it as `trouble`.
+Cancelling a read loses no entry: what Redis answers meanwhile goes to the next read, or is returned when the reader closes. After an
+error the reader reads its own pending entries again from 0, page by page until there are none; a lost group is made again at 0
+(DESIGN rule 18). Whatever Redis answers, both go on, report what is wrong once, and show it as `trouble`.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from bus.transport.wire import Answer, RedisFailed, RedisUnavailable, Value, Wir
 BLOCK_MS = 2000
 FROM_THE_FIRST = "0"
 CLOSE_SECONDS = 5.0
-# So many times nothing was heard within BLOCK_MS, and no answer to the question after it.
+# After so many times BLOCK_MS without a message, and without an answer when asked, the connection counts as dead.
 SIGNS_MISSED = 3
 
 
@@ -47,7 +47,7 @@ class RedisStreamReader:
         self._is_asked = False
         self._is_being_read = False
         self._reread_from: str | None = None
-        """Entries of our own that may lie behind this one, unread; None when there is none."""
+        """The entry behind which pending entries of our own may be unread; None if there are none."""
         self._is_rereading = False
         self._trouble = Trouble(self.thread_name, self._tell_trouble)
         self.on_trouble: Tell = _nobody_listens
@@ -55,24 +55,24 @@ class RedisStreamReader:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it can be read from: it has no thread that could end."""
+        """Always True: it has no thread that could end."""
         return not self._is_closed
 
     @property
     def thread_name(self) -> str:
-        """What it is called where threads are listed."""
+        """Its name in lists of threads."""
         return f"redis-reader-{self._group}"
 
     @property
     def trouble(self) -> str:
-        """Why it cannot read now; empty while it can."""
+        """The reason why it cannot read now; '' while it can."""
         return self._trouble.reason
 
     def start(self) -> None:
-        """Nothing is to be started; the first read connects."""
+        """Does nothing; the first read connects."""
 
     async def make_group(self) -> None:
-        """Make the group at 0 if it is not there."""
+        """Makes the group at 0 if it does not exist."""
         try:
             await self._client.command("XGROUP", "CREATE", self._stream, self._group, "0", "MKSTREAM")
         except Exception as error:
@@ -80,7 +80,7 @@ class RedisStreamReader:
                 raise
 
     async def read(self, count: int) -> list[StreamEntry]:
-        """At least one entry, at most `count`. Raises RedisFailed; the next read begins with what may have been read and not received."""
+        """Returns one to `count` entries. Raises RedisFailed; the next read begins with entries that were read and may not have arrived."""
         self._is_being_read = True
         try:
             while not (entries := await self._read_once(count)):
@@ -96,7 +96,7 @@ class RedisStreamReader:
         return entries
 
     async def close(self) -> list[StreamEntry]:
-        """Close the connection; what it had read and nobody took."""
+        """Closes the connection; returns entries that it had read and nobody took."""
         if self._is_closed:
             return []
         self._is_closed = True
@@ -124,7 +124,7 @@ class RedisStreamReader:
                 return []
             self._link.moved(
                 answer
-            )  # an ASK is waited out: what would be read there could not be finished before the slot has moved
+            )  # an ASK is waited out: entries read there could not be finished before the slot has moved
             if needs_new_connection(answer):
                 self._link.close()
             if not str(answer).startswith("UNBLOCKED"):
@@ -150,7 +150,7 @@ class RedisStreamReader:
             return []
         self._trouble.over()
         if self._is_rereading and self._reread_from is not None:
-            # One page of them; the next question is for those behind it, until there is none.
+            # One page of pending entries; the next read asks for those behind it, until there are none.
             self._reread_from = last_entry_id(answer)
         return decode_entries(answer)
 
@@ -160,7 +160,7 @@ class RedisStreamReader:
 
 
 class LiveSubscriber:
-    """Hears the live channel; messages are lost while Redis is away or refuses, as is their nature."""
+    """Hears the live channel; while Redis is away or refuses, messages are lost, which their senders expect."""
 
     def __init__(self, client: RedisClient, channel: str, on_message: Callable[[bytes], None]) -> None:
         """`on_message` is called in the trio thread."""
@@ -185,15 +185,15 @@ class LiveSubscriber:
 
     @property
     def trouble(self) -> str:
-        """Why nothing can be heard now; empty while it can."""
+        """The reason why nothing can be heard now; '' while it can."""
         return self._trouble.reason
 
     def start(self) -> None:
-        """Start the subscriber thread."""
+        """Starts the thread."""
         self._thread.start()
 
     async def close(self) -> None:
-        """End the thread."""
+        """Ends the thread."""
         self._stop.set()
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(self._thread.join, CLOSE_SECONDS, abandon_on_cancel=True)
@@ -214,7 +214,7 @@ class LiveSubscriber:
         self._wire.close()
 
     def _hear(self) -> None:
-        """Until told to stop. Raises RedisFailed: also when a connection is open and gives no sign of life any more."""
+        """Hears messages until told to stop. Raises RedisFailed, also if an open connection gives no sign of life."""
         unanswered = 0
         while not self._stop.is_set():
             message = self._wire.read_for(BLOCK_MS / 1000)
@@ -234,11 +234,11 @@ class LiveSubscriber:
 
 
 def _nobody_listens(_who: str, _reason: str) -> None:
-    """Until the owner wants to hear of trouble."""
+    """Does nothing; used until a callback is set."""
 
 
 def decode_entries(answer: Value) -> list[StreamEntry]:
-    """The entries of an XREADGROUP answer of one stream; an entry that was deleted while pending is left out."""
+    """Returns the entries of an XREADGROUP answer of one stream, without those that were deleted while pending."""
     if not answer:
         return []
     [[_, raw]] = cast("list[tuple[bytes, list[tuple[bytes, list[bytes] | None]]]]", answer)
@@ -250,7 +250,7 @@ def decode_entries(answer: Value) -> list[StreamEntry]:
 
 
 def last_entry_id(answer: Value) -> str | None:
-    """Of the last entry of an XREADGROUP answer, deleted or not; None where there is no entry."""
+    """Returns the id of the last entry of an XREADGROUP answer, deleted or not; None if there is no entry."""
     if not answer:
         return None
     [[_, raw]] = cast("list[tuple[bytes, list[tuple[bytes, object]]]]", answer)

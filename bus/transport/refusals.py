@@ -1,6 +1,6 @@
-"""What this user may not do at present, by what was asked: until the same is done again, or nobody has asked for it for a while.
+"""Remembers which commands Redis refuses this user, each until it succeeds again or has not been tried for a while.
 
-One who may look may not do all the rest: so whatever was forbidden in the course of the work is remembered until that very thing is done.
+A user that may run one command need not be allowed another: so each refusal counts until that very command has run.
 """
 
 import trio
@@ -8,20 +8,20 @@ import trio
 from bus.transport.wire import RedisDenied, RedisFailed
 
 REMEMBER_SECONDS = 30.0
-"""Of what nobody asks for again: what a loop needs it asks for sooner."""
+"""A command that was not tried for so long is forgotten: every loop tries its own sooner."""
 MOST = 50
 DISPENSABLE = frozenset({"CONFIG", "MEMORY"})
-"""What some providers do not let us ask; whoever asks it does without."""
+"""Commands that some providers forbid; our code works without their answer."""
 
 
 class Refusals:
-    """Of one connection's commands. `latest`: by what was asked; empty as a rule, and a command at work looks no further then."""
+    """The refusals of one connection. `latest`: by command or script; usually empty, and then a command costs one look at it."""
 
     def __init__(self) -> None:
         self.latest: dict[str, tuple[float, RedisFailed]] = {}
 
     def note(self, name: str, error: RedisFailed) -> None:
-        """`name`: of the command or script that was not done."""
+        """Notes a refusal of the command or script `name`."""
         if (
             isinstance(error, RedisDenied)
             and name not in DISPENSABLE
@@ -30,11 +30,11 @@ class Refusals:
             self.latest[name] = (trio.current_time(), error)
 
     def done(self, name: str) -> None:
-        """It was done."""
+        """Forgets a refusal, since the command has run."""
         self.latest.pop(name, None)
 
     def now(self) -> str:
-        """For people: each reason once, with what was asked; empty while nothing is refused."""
+        """Returns a text for people: each reason once, with the command; '' while nothing is refused."""
         since = trio.current_time() - REMEMBER_SECONDS
         self.latest = {name: found for name, found in self.latest.items() if found[0] >= since}
         by_reason: dict[str, list[str]] = {}

@@ -1,8 +1,8 @@
-"""Where the Redis is that takes our writes now: at one address, where the sentinels say, or at the node of a cluster that has our slot.
+"""Finds the Redis that takes our writes: a fixed address, the master that sentinels name, or the cluster node that has our slot.
 
-Looked up before each connection, in the thread that makes it. All keys of an agent carry one hash tag, so one node has them all. MOVED: a
-connection that finds that it has the wrong server is closed, and the next one is looked up anew. ASK: while the slot is being moved what has
-gone already is asked for at the other node, command by command.
+It is looked up before each connection, in the thread that makes it. All keys of an agent carry one hash tag, so one node has them all.
+MOVED: a connection to the wrong node is closed, and the next one looked up anew. ASK: while the slot is being moved, commands whose keys
+have moved already run at the other node, one by one.
 """
 
 import dataclasses
@@ -16,14 +16,14 @@ from bus.settings.redis_url import Kind, RedisAddress
 from bus.settings.url_parts import netloc
 
 AskSentinel = Callable[[RedisAddress, str], tuple[str, int]]
-"""Of a sentinel's address and the master's name: where the master is. Raises what a connection raises."""
+"""Asks a sentinel for a master by its name; returns the master's address. Raises what a connection raises."""
 
 
 Host = tuple[str, int]
 
 
 class Route:
-    """Of one connection and those after it. `slot`: ours in a cluster, once a node has said which it is."""
+    """The route of a connection and of those after it. `slot`: ours in a cluster, once a node has named it."""
 
     def __init__(self, address: RedisAddress) -> None:
         self._address = address
@@ -34,18 +34,18 @@ class Route:
 
     @property
     def shown(self) -> str:
-        """For people."""
+        """Returns the address for people."""
         return self._address.shown
 
     def moved(self, answer: ResponseError) -> bool:
-        """Whether it is a MOVED: where the slot is now is remembered for the next connection."""
+        """Returns True for a MOVED, and remembers the node that it names for the next connection."""
         if (found := moved_to(answer, self._asked_last)) is None:
             return False
         self.slot, self._node = found
         return True
 
     def asked(self, answer: ResponseError) -> "Route | None":
-        """The way to the one node that an ASK names, for the command that it answers; None for any other answer."""
+        """Returns the route to the node that an ASK names; None for any other answer."""
         if (found := asked_to(answer, self._asked_last)) is None:
             return None
         host, port = found[1]
@@ -53,7 +53,7 @@ class Route:
 
     @property
     def place(self) -> str:
-        """Host and port of the first of them."""
+        """Returns host and port of the first address."""
         return netloc(*self._hosts[0])
 
     @property
@@ -61,7 +61,7 @@ class Route:
         return self._node or self._hosts[0]
 
     def addresses(self, ask: AskSentinel) -> Iterator[Callable[[], RedisAddress]]:
-        """What to try in turn, until one has let us in: each looks an address up and may raise."""
+        """Yields functions to try in turn until a connection is made; each looks an address up and may raise."""
         if self._address.kind is Kind.SENTINEL:
             for sentinel in self._hosts:
                 yield partial(self._by, sentinel, ask)
@@ -70,7 +70,7 @@ class Route:
             yield partial(self._at, host)
 
     def owner(self, slots: object, asked: Host) -> RedisAddress | None:
-        """By what CLUSTER SLOTS says at the node `asked`: the node that has our slot, None where that is `asked` or not said."""
+        """Returns the node that has our slot by the CLUSTER SLOTS of the node `asked`; None if that is `asked`, or not said."""
         for first, last, (host, port, *_), *_ in cast(
             "list[tuple[int, int, list[bytes | int], *tuple[object, ...]]]", slots
         ):
@@ -85,7 +85,7 @@ class Route:
             self._at(sentinel), username=of.sentinel_username, password=of.sentinel_password, database=0
         )
         master = ask(at, of.service)
-        # One that answers is asked first the next time.
+        # A sentinel that answers is asked first the next time.
         self._hosts = (sentinel, *(other for other in self._hosts if other != sentinel))
         return self._at(master)
 
@@ -94,12 +94,12 @@ class Route:
 
 
 def moved_to(answer: ResponseError, asked: Host) -> tuple[int, Host] | None:
-    """Which slot is where, if it is a MOVED. Without a host it is the one that was asked."""
+    """Returns slot and node of a MOVED, else None. Without a host in it, it is the host that was asked."""
     return _place(answer, asked) if isinstance(answer, MovedError) or str(answer).startswith("MOVED ") else None
 
 
 def asked_to(answer: ResponseError, asked: Host) -> tuple[int, Host] | None:
-    """Which slot is being moved where, if it is an ASK."""
+    """Returns slot and node of an ASK, else None."""
     return _place(answer, asked) if isinstance(answer, AskError) or str(answer).startswith("ASK ") else None
 
 

@@ -1,6 +1,6 @@
-"""What keeps a loop or a thread from its work in Redis: said once for each change, shown to whoever asks, and a pause that grows.
+"""Tracks why a loop or a thread cannot do its work in Redis: reports each change once, and gives the pause before the next try.
 
-The pause never grows beyond what makes the loop go on within two seconds after all is well again.
+The pause grows, and stays short enough that the loop goes on within two seconds after all is well again.
 """
 
 from collections.abc import Callable
@@ -11,11 +11,11 @@ FIRST_PAUSE_SECONDS = 0.1
 LAST_PAUSE_SECONDS = 1.0
 
 Tell = Callable[[str, str], None]
-"""Called with who it is and the reason (RedisFailed.reason); an empty reason says that it is over."""
+"""Called with the name of the loop and the reason (RedisFailed.reason), '' when it is over."""
 
 
 class Trouble:
-    """Of one loop or thread. `reason`: why it cannot do its work now, empty while it can."""
+    """The trouble of one loop or thread. `reason`: why it cannot do its work now, '' while it can."""
 
     def __init__(self, who: str, tell: Tell) -> None:
         self._who = who
@@ -24,14 +24,14 @@ class Trouble:
         self.reason = ""
 
     def met(self, error: RedisFailed) -> float:
-        """It has failed; how many seconds to wait before the next try."""
+        """Notes a failure; returns how many seconds to wait before the next try."""
         pause_seconds = min(LAST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(self._failures, 30))
         self._failures += 1
         self._become(error.reason)
         return pause_seconds
 
     def over(self) -> None:
-        """It has done its work."""
+        """Notes that it has done its work."""
         self._failures = 0
         self._become("")
 

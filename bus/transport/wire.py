@@ -1,7 +1,7 @@
-"""One blocking connection to Redis, used by one thread at a time; the only user of redis-py.
+"""A blocking connection to Redis, used by one thread at a time, and our exceptions for its errors; the only user of redis-py.
 
-redis-py repeats commands silently by default, so that an XADD runs twice (TRAPS.md): here nothing is repeated. A connection
-that fails is closed; the next call makes a new one and loads all scripts first. RESP2, since RESP3 changes shapes.
+redis-py by default repeats commands silently, so that an XADD runs twice (TRAPS.md): here nothing is repeated. A connection
+that fails is closed; the next call makes a new one and loads all scripts first. RESP2, since RESP3 changes the shapes of answers.
 """
 
 import re
@@ -41,9 +41,9 @@ CONNECT_TIMEOUT_SECONDS = 3.0
 
 
 class RedisFailed(Exception):
-    """What Redis did not do for us, for whatever reason; a loop that must survive catches this one.
+    """Redis has not done what was asked, for whatever reason; a loop that must survive catches this.
 
-    `reason`: one word of a small set, for log and health; the text may say more.
+    `reason`: one word of a small set, for log and health; the text may tell more.
     """
 
     reason = "failed"
@@ -54,13 +54,13 @@ class RedisFailed(Exception):
 
 
 class RedisUnavailable(RedisFailed):
-    """Away: Redis cannot serve us now (gone, loading, read-only, stalled); whether the command ran is not known."""
+    """Redis cannot serve us now (gone, loading, read-only, stalled); whether the command ran is not known."""
 
     reason = "away"
 
 
 class ConnectionReplaced(RedisUnavailable):
-    """The connection is another than the one that was named; the command did not run."""
+    """The command was for a former connection and did not run."""
 
 
 class RedisFull(RedisUnavailable):
@@ -70,19 +70,19 @@ class RedisFull(RedisUnavailable):
 
 
 class RedisRefused(RedisFailed):
-    """Redis is there and answered with an error that waiting alone does not mend: a defect of ours, of the data or of the set-up."""
+    """Redis answered with an error that waiting alone does not mend: a defect of our code, of the data or of the set-up."""
 
     reason = "refused"
 
 
 class RedisDenied(RedisRefused):
-    """This user may not (a changed password, an ACL). It is nothing about what was asked: an operator mends it, and it works again."""
+    """Redis does not let this user do it (a changed password, an ACL); it works again when an operator has mended that."""
 
     reason = "forbidden"
 
 
 MENDABLE = (RedisUnavailable, RedisDenied)
-"""What concerns all commands alike, until it is over or an operator has mended it: what must be done is repeated until then."""
+"""Failures that concern all commands alike and pass, or are mended by an operator: work that must be done is repeated until then."""
 
 _BY_CODE: Mapping[str, tuple[type[RedisFailed], str]] = {
     "OOM": (RedisFull, "full"),
@@ -94,7 +94,7 @@ _BY_CODE: Mapping[str, tuple[type[RedisFailed], str]] = {
     "MASTERDOWN": (RedisUnavailable, "master_down"),
     "CLUSTERDOWN": (RedisUnavailable, "cluster_down"),
     "TRYAGAIN": (RedisUnavailable, "moving"),
-    "MAXCLIENTS": (RedisUnavailable, "too_many_clients"),  # a word of our own: the server says it without one
+    "MAXCLIENTS": (RedisUnavailable, "too_many_clients"),  # the code is ours: the server sends this error without one
     "MOVED": (RedisUnavailable, "moved"),
     "ASK": (RedisUnavailable, "moving"),
     "NOAUTH": (RedisDenied, "not_authenticated"),
@@ -103,7 +103,7 @@ _BY_CODE: Mapping[str, tuple[type[RedisFailed], str]] = {
     "WRONGTYPE": (RedisRefused, "wrong_type"),
     "NOGROUP": (RedisRefused, "no_group"),
 }
-# redis-py makes classes of some codes and takes them out of the text.
+# redis-py turns some codes into classes and removes them from the text.
 _BY_CLASS: tuple[tuple[type[RedisError], str], ...] = (
     (OutOfMemoryError, "OOM"),
     (BusyLoadingError, "LOADING"),
@@ -116,7 +116,7 @@ _BY_CLASS: tuple[tuple[type[RedisError], str], ...] = (
     (NoPermissionError, "NOPERM"),
     (AuthenticationError, "NOAUTH"),
 )
-# What a server before 7.0.5 or so says within a script has its code in the middle, or none.
+# An error within a script of a server before 7.0.5 or so has its code in the middle, or none.
 _WITHIN = (
     ("OOM", "OOM"),
     ("MISCONF", "MISCONF"),
@@ -130,7 +130,7 @@ class Wire:
     """A connection with its scripts loaded."""
 
     def __init__(self, where: str | Route, scripts: Scripts, *, answer_timeout_seconds: float | None) -> None:
-        """`where`: a URL, or the route that was made of it. `answer_timeout_seconds`: None for readers, which block in Redis. Raises BadRedisUrl."""
+        """`where`: a URL or a Route. `answer_timeout_seconds`: None for readers, which block in Redis. Raises BadRedisUrl."""
         self._scripts = scripts
         self._route = Route(parse_redis_url(where)) if isinstance(where, str) else where
         self._answer_timeout_seconds = answer_timeout_seconds
@@ -139,9 +139,9 @@ class Wire:
         self.client_id = 0
 
     def call(self, commands: Sequence[Command]) -> list[Answer]:
-        """Send all, then read all answers. An error of Redis stands in its place in the list.
+        """Sends all commands, then returns all answers; an error of Redis is the answer in its place.
 
-        Raises RedisUnavailable, then any number of the commands may have run; RedisDenied.
+        Raises RedisUnavailable (any number of the commands may have run), RedisDenied.
         """
         try:
             connection = self._connection or self._connect()
@@ -157,7 +157,7 @@ class Wire:
         return [self._followed(command, answer) for command, answer in zip(commands, answers, strict=True)]
 
     def _followed(self, command: Command, answer: Answer) -> Answer:
-        """While the slot is being moved, from where what the command needs has gone already (ASK)."""
+        """Runs the command at the other node if the answer is an ASK, else returns the answer."""
         route = self._route.asked(answer) if isinstance(answer, ResponseError) else None
         if route is None:
             return answer
@@ -168,7 +168,7 @@ class Wire:
             there.close()
 
     def read_for(self, seconds: float) -> Answer:
-        """The next message of a connection that has subscribed, None if there is none; raises RedisUnavailable."""
+        """Returns the next message of a subscribed connection, None if none comes in time; raises RedisUnavailable."""
         if self._connection is None:
             raise RedisUnavailable("not connected")
         try:
@@ -180,7 +180,7 @@ class Wire:
             raise self._failed(error) from None
 
     def ask_for_a_sign(self) -> None:
-        """Of a connection that has subscribed: its answer comes among the messages. Raises RedisUnavailable."""
+        """Sends a PING over a subscribed connection; its answer comes among the messages. Raises RedisUnavailable."""
         if self._connection is None:
             raise RedisUnavailable("not connected")
         try:
@@ -190,7 +190,7 @@ class Wire:
             raise self._failed(error) from None
 
     def _failed(self, error: RedisError | OSError) -> RedisFailed:
-        """Not in redis-py's words, which quote what it was given. What a server answered is the server's own text."""
+        """Returns our exception; its text is never redis-py's, which quotes what it was given, but may be the server's."""
         code = _code(error) if isinstance(error, RedisError) else ""
         kind, reason = _BY_CODE.get(code, (RedisUnavailable, ""))
         if code in _REFUSALS:
@@ -199,13 +199,13 @@ class Wire:
         return kind(f"{self._route.shown}: {text}", reason)
 
     def close(self) -> None:
-        """Close the connection; the next call opens a new one."""
+        """Closes the connection; the next call opens a new one."""
         if self._connection is not None:
             self._connection.disconnect()
             self._connection = None
 
     def hand_over(self) -> socket.socket:
-        """Connect, load the scripts, and give the socket away; raises RedisUnavailable, RedisRefused."""
+        """Connects, loads the scripts, and gives the socket away. Raises RedisUnavailable, RedisRefused."""
         self.call([("PING",)])
         connection, self._connection = self._connection, None
         taken: socket.socket | None = getattr(connection, "_sock", None)
@@ -266,7 +266,7 @@ class Wire:
 
 
 def _ask_sentinel(sentinel: RedisAddress, name: str) -> tuple[str, int]:
-    """Where the master is. Raises RedisUnavailable, RedisError, OSError."""
+    """Returns the address of the master. Raises RedisUnavailable, RedisError, OSError."""
     connection = _connection(sentinel, CONNECT_TIMEOUT_SECONDS)
     try:
         connection.connect()
@@ -291,7 +291,7 @@ def _refuse_a_replica(info: Answer, address: RedisAddress) -> None:
 
 
 def _connection(address: RedisAddress, answer_timeout_seconds: float | None) -> ConnectionInterface:
-    """Without redis-py's pool, which counts what it has made and is never told what has ended; after a hundred it refuses."""
+    """Makes a connection without redis-py's pool, which counts the connections it made, never learns that one ended, and stops at 100."""
     options: dict[str, object] = {
         "db": address.database,
         "username": address.username,
@@ -312,7 +312,7 @@ def _connection(address: RedisAddress, answer_timeout_seconds: float | None) -> 
 
 
 def said(answer: ResponseError) -> str:
-    """What a server's error says, without the name of our user, which is a part of the URL."""
+    """Returns the text of a server's error without our user's name, which is a part of the URL."""
     text = str(answer)
     if isinstance(answer, NoPermissionError) or text.startswith("NOPERM"):
         command = re.search(r"the '([a-z|-]{1,40})' command", text)
@@ -328,12 +328,12 @@ _REFUSALS = {
 
 
 def needs_new_connection(answer: Answer) -> bool:
-    """Only another connection helps: to the new master, where this server serves one now; or with the password of now."""
+    """Returns True if only a new connection helps: this server is a replica now, or the password has changed."""
     return isinstance(answer, ResponseError) and _code(answer) in {"READONLY", "MASTERDOWN", "NOAUTH", "MOVED"}
 
 
 def failure(error: ResponseError) -> RedisFailed:
-    """Our exception for an error answer, whether redis-py has made a class of its code or not."""
+    """Returns our exception for an error answer, whether redis-py has turned its code into a class or not."""
     kind, reason = _BY_CODE.get(_code(error), (RedisRefused, ""))
     return kind(said(error), reason)
 

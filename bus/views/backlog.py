@@ -1,6 +1,6 @@
-"""How old what waits is, why messages are in quarantine, and how full Redis is: for metrics and alerts.
+"""Measures the ages of what waits, the reasons of the quarantine and how full Redis is, for metrics and alerts.
 
-It reads only, and only what is cheap, since every supervisor asks every few seconds. Counts stand in bus/views/overview.py.
+It only reads, and only what is cheap, since every supervisor asks every few seconds. Counts are in bus/views/overview.py.
 """
 
 from collections import Counter
@@ -23,10 +23,10 @@ MOST_QUARANTINED_READ = 500
 
 
 class Ages(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds since the oldest of each; 0 where there is none.
+    """The ages in seconds of the oldest of each; 0 if there is none.
 
-    `untaken`: a job that no worker has taken. `busy`: a conversation with a job or a reply under way. `unacknowledged`: a reply
-    that its handler has made and the relay has not acknowledged. `in_mailboxes`: jobs behind a running one of their conversation.
+    `untaken`: a job that no worker has taken. `busy`: a conversation with a job or a reply under way. `unacknowledged`: a reply that its
+    handler has made and the relay has not acknowledged. `in_mailboxes`: a job behind a running one of its conversation.
     """
 
     untaken: float
@@ -36,7 +36,7 @@ class Ages(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """Of the Redis itself; None where it does not say (some providers hide it)."""
+    """Facts about the Redis itself; None for those that a provider hides."""
 
     memory_bytes: int | None
     limit_bytes: int | None
@@ -44,7 +44,7 @@ class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Backlog:
-    """Of one agent; raises RedisFailed."""
+    """The backlog of one agent; every method raises RedisFailed."""
 
     def __init__(self, client: RedisClient, keys: Keys) -> None:
         self._client = client
@@ -60,7 +60,7 @@ class Backlog:
         )
 
     async def quarantine(self) -> Mapping[str, int]:
-        """How many by reason, of the oldest MOST_QUARANTINED_READ."""
+        """Returns how many messages are in quarantine by reason, of the oldest MOST_QUARANTINED_READ."""
         names = cast(
             "list[bytes]",
             await self._client.command("ZRANGE", self._keys.quarantine, 0, MOST_QUARANTINED_READ - 1),
@@ -82,7 +82,7 @@ class Backlog:
         )
 
     async def workers_elsewhere(self, instance: str) -> tuple[Presence, ...]:
-        """Those that live and are not of supervisor `instance`."""
+        """Returns the living workers that do not belong to the supervisor `instance`."""
         living = await living_workers(self._client, self._keys)
         others = (text for name, text in living.items() if not name.startswith(f"{instance}/"))
         return tuple(one for text in others if (one := presence_of(text)))
@@ -105,7 +105,7 @@ class Backlog:
         return _since(now_ms, _first_ms(entries))
 
     async def _unacknowledged_seconds(self) -> float:
-        """By our own clock: when a reply was made, its worker said by its own, not by Redis'."""
+        """Returns the age by our own clock: the time of a reply is of its worker's clock, not of Redis'."""
         now, ages = now_ms(), [0.0]
         conversations = await self._client.command("ZRANGE", self._keys.outbox, 0, MOST_RECORDS_READ - 1)
         for conversation in cast("list[bytes]", conversations):
@@ -123,7 +123,7 @@ class Backlog:
 
 
 def _first_ms(entries: object) -> int | None:
-    """The time in the id of the first of a stream's entries."""
+    """Returns the time in the id of the first of these entries; None if there is none."""
     found = cast("list[tuple[bytes, object]]", entries)
     return int(found[0][0].split(b"-")[0]) if found else None
 

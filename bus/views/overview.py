@@ -1,6 +1,6 @@
-"""What stands in Redis for one agent, in numbers: for `status`, for the size of the pool. It reads only, and only what is cheap.
+"""Counts what stands in Redis for one agent, for `status` and the size of the pool. It only reads, and only what is cheap.
 
-Workers say who they are by a small record with an expiry (`Presence`), so that those elsewhere are seen too.
+Workers report themselves by a small record with an expiry (`Presence`), so that workers on other hosts are seen too.
 """
 
 from collections import Counter
@@ -18,13 +18,17 @@ from host.budgets import NOTE_BYTES
 MOST_WORKERS_SHOWN = 1000
 SCAN_COUNT = 1000
 MOST_KEYS_WALKED = (
-    1_000_000  # four to ten a person; so many take 1.3 s, and nothing but counts and samples is kept of them
+    1_000_000  # a person has four to ten; counting so many takes 1.3 s, and only counts and samples are kept
 )
 KEYS_SAMPLED = 5
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """Jobs: `queued` for a worker, `running`, `waiting` behind another of their conversation, `due` again later. Replies: `unsent`, `unacknowledged`. Then what waits for people, and at the relay: `notes` of messages of so many `held_senders`."""
+    """Counts of one agent.
+
+    Jobs: `queued` for a worker, `running`, `waiting` behind another of their conversation, `due` again later. Replies: `unsent`,
+    `unacknowledged`. Then what waits for a person's decision. At the relay: `notes` of messages of so many `held_senders`.
+    """
 
     queued: int
     running: int
@@ -39,7 +43,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):
-    """The Redis itself. `most_bytes` 0: no limit of its own."""
+    """Facts about the Redis itself. `most_bytes`: maxmemory, 0 for none."""
 
     version: str
     used_bytes: int
@@ -49,21 +53,21 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Kind(msgspec.Struct, frozen=True, kw_only=True):
-    """All keys of a kind (bus/records/keys.py): how many, and about how large together, from a sample."""
+    """All keys of a kind (bus/records/keys.py): how many there are, and their size together, estimated from a sample."""
 
     keys: int
     about_bytes: int
 
 
 class Overview:
-    """Of one agent; raises RedisFailed."""
+    """The counts of one agent; every method raises RedisFailed."""
 
     def __init__(self, client: RedisClient, keys: Keys) -> None:
         self._client = client
         self._keys = keys
 
     async def jobs_not_taken(self) -> int:
-        """Jobs that lie in the stream because every slot is taken."""
+        """Returns how many jobs lie in the stream because every worker slot is taken."""
         return max(0, await self._number("XLEN", self._keys.jobs) - await self._jobs_taken())
 
     async def counts(self) -> Counts:
@@ -79,11 +83,11 @@ class Overview:
             dead_letters=await self._number("XLEN", keys.dead),
             quarantined=await self._number("ZCARD", keys.quarantine),
             notes=await self._number("HGET", keys.held, "total"),
-            held_senders=max(0, await self._number("HLEN", keys.held) - 1),  # beside `total`
+            held_senders=max(0, await self._number("HLEN", keys.held) - 1),  # without the field `total`
         )
 
     async def kinds(self) -> tuple[dict[str, Kind], bool]:
-        """Keys by kind, and whether all were looked at: a large store is not walked to its end for a status."""
+        """Returns the keys by kind, and whether all were counted: a large store is not walked to its end for a status."""
         counted: Counter[str] = Counter()
         samples: dict[str, list[str]] = {}
         cursor, seen = b"0", 0
@@ -105,12 +109,12 @@ class Overview:
         return Kind(keys=keys, about_bytes=sum(sizes) * keys // len(sample))
 
     async def kept_bytes(self) -> int:
-        """About what this agent keeps in Redis that can grow: what waits, quarantine, dead letters, ledger."""
+        """Estimates the bytes of everything of this agent that can grow: what waits, quarantine, dead letters, ledger."""
         kinds = await self.bytes_by_kind()
         return sum(kinds.values()) - kinds["unsigned"] + await self._usage(self._keys.ledger)
 
     async def bytes_by_kind(self) -> dict[str, int]:
-        """What each kind that has a budget takes (host/budgets.py); `unsigned` is a part of `quarantine`."""
+        """Returns the bytes of each kind that has a budget (host/budgets.py); `unsigned` is a part of `quarantine`."""
         waits = await self._client.command("HMGET", self._keys.load, "total", "out")
         kept = await self._client.command("HMGET", self._keys.kept, "total", "unsigned")
         found = [int(one or 0) for one in cast("list[bytes | None]", waits) + cast("list[bytes | None]", kept)]
@@ -121,22 +125,22 @@ class Overview:
         }
 
     async def _usage(self, name: str) -> int:
-        """0 where Redis does not say: some providers do not let us ask."""
+        """Returns MEMORY USAGE of a key; 0 if the provider does not let us ask."""
         try:
             return await self._number("MEMORY", "USAGE", name)
         except RedisRefused:
             return 0
 
     async def last_backup(self) -> LastBackup | None:
-        """None where none of this store is known."""
+        """Returns the note of this store's last backup; None if there is none."""
         return await last_backup(self._client, self._keys)
 
     async def people(self) -> int:
-        """How many have a row in the grant ledger."""
+        """Returns how many people have a row in the grant ledger."""
         return await self._number("SCARD", self._keys.owners)
 
     async def server(self) -> Server:
-        """By INFO; what it does not say (some providers hide it) is 0."""
+        """Returns facts from INFO; 0 for those that a provider hides."""
         text = cast(bytes, await self._client.command("INFO")).decode("utf-8", "replace")
         said = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
         name = "valkey" if "valkey_version" in said else "redis"
@@ -149,7 +153,7 @@ class Overview:
         )
 
     async def workers(self) -> tuple[Presence, ...]:
-        """Every worker of the agent that said something within PRESENCE_SECONDS, wherever it is."""
+        """Returns every worker of the agent that has reported within PRESENCE_SECONDS, on whatever host."""
         living = await living_workers(self._client, self._keys)
         return tuple(one for text in living.values() if (one := presence_of(text)))
 
@@ -165,9 +169,9 @@ class Overview:
 
 
 async def living_workers(client: RedisClient, keys: Keys) -> dict[str, bytes]:
-    """By name what each said last, the latest first: those whose word has not expired.
+    """Returns the last report of each worker by name, the latest first, without expired ones. Raises RedisFailed.
 
-    By Redis' clock and no other: a worker of a former release dates by its own, which may be wrong. Raises RedisFailed.
+    They expire by Redis' clock: a worker of a former release dates by its own, which may be wrong.
     """
     found = await client.command("ZREVRANGE", keys.consumers, 0, MOST_WORKERS_SHOWN)
     names = [name.decode() for name in cast("list[bytes]", found)]
@@ -176,13 +180,13 @@ async def living_workers(client: RedisClient, keys: Keys) -> dict[str, bytes]:
 
 
 def presence_of(text: bytes | None) -> Presence | None:
-    """What a worker said of itself; None where nothing, or nothing that this version can read, stands there."""
+    """Decodes a worker's report; None if there is none, or this version cannot read it."""
     if text is None:
         return None
     try:
         return msgspec.json.decode(text, type=Presence)
     except msgspec.DecodeError:
-        return None  # Of another version: it cannot be shown.
+        return None  # a report of another version
 
 
 def _whole(text: str | None) -> int:

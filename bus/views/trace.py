@@ -1,7 +1,7 @@
-"""The ledger of messages: what happened to each and when, without content. Written by the scripts themselves, read here.
+"""Reads the ledger: what happened to each message and when, without content. The scripts write it.
 
-Kept for 7 days or 200,000 entries. A message is named by its message_id, which is also its job's id; what was refused, taken in or
-quarantined names its conversation in its first word.
+It keeps 7 days or 200,000 entries. A message is named by its message_id, which is also its job's id; entries of messages that were
+refused, taken in or quarantined have the conversation as their first word.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -19,9 +19,9 @@ PAGE = 1000
 KEPT_SECONDS = 7 * 86400
 
 _TAKEN_IN = ("conversation", "received_ms", "decrypted_ms", "seq")
-_RUN = ("worker", "attempt", "delivery", "started_ms")  # the last where no `started` was noted
+_RUN = ("worker", "attempt", "delivery", "started_ms")  # the last only if no `started` was noted
 
-# What each script notes of a message: the words of an entry, in order. One that was not known to whoever noted it is empty.
+# The words of each kind of entry, in order. A word that was not known when it was noted is empty.
 WORDS: Mapping[str, tuple[str, ...]] = {
     "taken": _TAKEN_IN,  # nothing for a handler
     "queued": _TAKEN_IN,
@@ -46,13 +46,13 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     "reclaimed": ("worker",),
     "lost": ("conversation",),
 }
-RUNNING = ("worker", "attempt", "delivery")  # of `running`, which is not in the ledger: who has it now
+RUNNING = ("worker", "attempt", "delivery")  # words of `running`, which is not in the ledger but read from the stream
 BEGINNINGS = frozenset({"taken", "queued", "refused", "held", "quarantined", "old", "requeued"})
 NAMED_BY_THE_RELAY = frozenset({"encrypted", "acknowledged"})
 
 
 class Event(msgspec.Struct, frozen=True):
-    """One entry, at Redis' time. `details`: what else was noted, word by word, as WORDS names it."""
+    """One entry, at Redis' time. `details`: its further words, named by WORDS."""
 
     at_ms: int
     name: str
@@ -61,22 +61,22 @@ class Event(msgspec.Struct, frozen=True):
 
     @property
     def facts(self) -> dict[str, str]:
-        """The details by name, without those that were not known."""
+        """Returns the details by name, without empty ones."""
         words = RUNNING if self.name == "running" else WORDS.get(self.name, ())
         return {name: word for name, word in zip(words, self.details, strict=False) if word}
 
 
 class Ledger:
-    """Of one agent; only reads."""
+    """The ledger of one agent; only reads."""
 
     def __init__(self, client: RedisClient, keys: Keys) -> None:
         self._client = client
         self._keys = keys
 
     async def trace(self, wanted: str) -> list[Event]:
-        """Everything that is known of a message, or of all messages of a conversation, in the order in which it happened.
+        """Returns all entries of a message, or of all messages of a conversation, in the order in which they happened.
 
-        An answer's message_id, or its client_message_id, stands for the message that it answers.
+        The message_id or client_message_id of a reply stands for the message that it answers.
         """
         found, answered = await self._about({wanted}, wanted)
         if not found and answered:
@@ -84,7 +84,7 @@ class Ledger:
         return found + await self._running(found)
 
     async def _running(self, found: Sequence[Event]) -> list[Event]:
-        """Who works now on those of the messages that are being worked on."""
+        """Returns a `running` event for each of the messages that a worker has now."""
         messages = {event.job_id for event in found}
         conversations = {event.details[0] for event in found if event.name in BEGINNINGS and event.details}
         running = [await self._running_in(conversation) for conversation in sorted(conversations)]
@@ -123,7 +123,7 @@ class Ledger:
         return found, answered
 
     async def length(self) -> int:
-        """How many entries there are."""
+        """Returns how many entries there are."""
         return cast(int, await self._client.command("XLEN", self._keys.ledger))
 
     async def _events(self) -> AsyncIterator[Event]:
@@ -140,7 +140,7 @@ class Ledger:
 
 
 def _events_in(entry: bytes, flat: Sequence[bytes]) -> list[Event]:
-    """The end of a job names, behind its own words, the places of what was replied with it."""
+    """Decodes one entry; the end of a job gives further events, for the places of the replies that went out with it."""
     _, name, _, job, _, told = (part.decode() for part in flat)
     at_ms = int(entry.partition(b"-")[0])
     details = tuple(told.split(" "))

@@ -1,7 +1,7 @@
-"""Every sealed value of a store, one after the other, from the keys of one store secret to those of the next.
+"""Re-seals every sealed value of a store from the keys of one store secret to those of the next, one after the other.
 
-Each is replaced by a script of its own that changes nothing unless it still finds what was read; a value tells its key epoch,
-so that a walk may be broken off anywhere and begun again. Which kinds of key hold sealed values stands in bus/records/kinds.py.
+Each is replaced by a script that changes nothing unless it still finds the value that was read. A value carries its key epoch, so that
+a walk can be interrupted anywhere and begun again. Which kinds of key hold sealed values is in bus/records/kinds.py.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -33,17 +33,17 @@ from bus.transport.lua import Argument
 PAGE = 200
 MAC_HEX_BYTES = 2 * MAC_BYTES
 BY_THEMSELVES = frozenset({"jobs", "replies", "dead", "dead_copy", "seal"})
-"""Kinds of which there is one key, walked after the others; the seal is bus/steps/seal.py's."""
+"""Kinds of a single key, walked after the others; the seal is left to bus/steps/seal.py."""
 
 Write = Callable[[str, Sequence[str], tuple[Argument, ...]], Awaitable[bool]]
-"""Script, keys, arguments; whether it found what was read."""
+"""Runs a script with keys and arguments; returns whether it found the value that was read."""
 
 
 @dataclass
 class Tally:
-    """What a walk found: `turned` under the old keys, `current` under the new ones, and by key what opens with neither.
+    """What a walk found: how many values were `turned` to the new keys, how many were `current`, and which keys hold unreadable ones.
 
-    `unknown`: kinds of key that this program does not know. Dead letters that nobody can read are only counted.
+    `unknown`: kinds of key that this program does not know. Unreadable dead letters are only counted.
     """
 
     turned: int = 0
@@ -54,7 +54,7 @@ class Tally:
 
 
 class Turner:
-    """From the old keys to the new ones, without Redis."""
+    """Re-seals single values from the old keys to the new ones, without Redis."""
 
     def __init__(self, old: StoreKeys, new: StoreKeys, agent_id: str) -> None:
         self._old = old
@@ -62,11 +62,11 @@ class Turner:
         self._agent_id = agent_id
 
     def value(self, sealed: bytes, *place: str | int) -> bytes | None:
-        """A value of the state key, re-sealed; None where it is already. Raises SealBroken."""
+        """Re-seals a value of the state key; returns None if it has the new key already. Raises SealBroken."""
         return _turned(self._old.state, self._new.state, sealed, place)
 
     def record(self, packed: bytes) -> bytes | None:
-        """A record of a job or a reply, its body re-sealed; None where it is already. Raises BadRecord, SealBroken."""
+        """Re-seals the body of a job or reply record; returns None if it has the new key already. Raises BadRecord, SealBroken."""
         record = job_or_reply(packed)
         if isinstance(record, JobRecord):
             sealed = self._body(record.sealed, "job", record.job_id)
@@ -75,7 +75,7 @@ class Turner:
         return None if sealed is None else encode_record(msgspec.structs.replace(record, sealed=sealed))
 
     def policy(self, sealed: bytes, name: str) -> bytes | None:
-        """A text of the policies, re-sealed; None where it is already. Raises SealBroken."""
+        """Re-seals a text of the policies; returns None if it has the new key already. Raises SealBroken."""
         return _turned(self._old.bus, self._new.bus, sealed, PolicyStore.place(self._agent_id, name))
 
     def _body(self, sealed: bytes, kind: str, *place: str) -> bytes | None:
@@ -83,7 +83,7 @@ class Turner:
 
 
 def job_or_reply(packed: bytes) -> JobRecord | ReplyRecord:
-    """Which of the two shapes a record has. Raises BadRecord."""
+    """Decodes a record of either shape. Raises BadRecord."""
     try:
         return decode_job_record(packed)
     except BadRecord:
@@ -106,11 +106,11 @@ class Resealer:
         self._turner = Turner(old, new, names.agent_id)
 
     async def survey(self) -> Tally:
-        """What a walk would do; writes nothing. Raises RedisFailed."""
+        """Returns what a walk would do; writes nothing. Raises RedisFailed."""
         return await self._walk(_write_nothing)
 
     async def turn(self) -> Tally:
-        """Re-seal what is under the old keys. Repeat it until it finds nothing. Raises RedisFailed."""
+        """Re-seals what is under the old keys; repeat it until it finds nothing. Raises RedisFailed."""
         return await self._walk(self._run_script)
 
     async def _walk(self, write: Write) -> Tally:
@@ -118,7 +118,7 @@ class Resealer:
         async with aclosing(keys_like(self._client, self._names.pattern, PAGE)) as pages:
             async for page in pages:
                 await walk.keys(page)
-        # After the out-boxes, whose heads have taken their entries along.
+        # After the out-boxes: re-sealing a head has replaced its entry in `replies` too.
         await walk.stream(self._names.replies, REPLIES_GROUP, "reply")
         await walk.stream(self._names.jobs, JOBS_GROUP, "entry")
         await walk.dead_letters()
@@ -133,7 +133,7 @@ async def _write_nothing(_script: str, _keys: Sequence[str], _arguments: tuple[A
 
 
 class _Walk:
-    """One walk: reads each value where it lies, and writes through what it was given."""
+    """One walk over the store: reads each value, and writes by the function that it was given."""
 
     def __init__(self, client: RedisClient, names: Keys, turner: Turner, write: Write) -> None:
         self._client = client
@@ -143,7 +143,7 @@ class _Walk:
         self.tally = Tally()
 
     async def keys(self, page: list[str]) -> None:
-        """Many at once: the client sends them together."""
+        """Walks a page of keys at once; the client sends the commands together."""
         await all_of(self._key, page)
 
     async def _key(self, key: str) -> None:
@@ -202,7 +202,7 @@ class _Walk:
                 await self._put("reseal_item", [key, self._names.write_count], index, packed, turned)
 
     async def _policy(self, key: str) -> None:
-        """Its texts; workers publish them anew at their start."""
+        """Re-seals the texts of the policies; an unreadable one is left, since workers publish them anew at their start."""
         for name in ("refusal", "apology"):
             sealed = (await self._hash(key)).get(name.encode(), b"")
             if not sealed:
@@ -224,7 +224,7 @@ class _Walk:
                 await self._put("reseal_reply", keys, index, packed, turned)
 
     async def _grant_log(self, key: str) -> None:
-        """Each row is its MAC in hex and the entry, sealed to the MAC before."""
+        """Re-seals the grant log: each item is a MAC in hex and an entry that is sealed to the MAC before it."""
         previous = bytes(MAC_BYTES).hex()
         for index, row in enumerate(cast("list[bytes]", await self._client.command("LRANGE", key, 0, -1))):
             mac, sealed = row[:MAC_HEX_BYTES], row[MAC_HEX_BYTES:]
@@ -234,7 +234,7 @@ class _Walk:
             previous = mac.decode("ascii", "replace")
 
     async def stream(self, key: str, group: str, field_of_conversation: str) -> None:
-        """One entry after the other, so that their order stays."""
+        """Re-seals the entries of a stream one after the other, so that their order stays."""
         async with aclosing(self._entries(key)) as entries:
             async for entry, fields in entries:
                 packed = dict(pairs(fields)).get(b"r", b"")
@@ -245,7 +245,7 @@ class _Walk:
                     await self._put("reseal_entry", keys, entry, packed, turned, group, field_of_conversation)
 
     async def dead_letters(self) -> None:
-        """As a whole, since they keep their ids: a copy takes their place."""
+        """Re-seals all dead letters into a copy that replaces the stream, so that they keep their ids."""
         names, copied, newest = self._names, 0, b""
         before = self.tally.turned
         await self._put("reseal_copy", [names.dead_copy], "")
@@ -260,12 +260,12 @@ class _Walk:
             await self._put("reseal_copy", [names.dead_copy], "")
 
     def _dead_value(self, name: bytes, value: bytes) -> bytes:
-        if name != b"r" or is_outbox_record(value):  # which holds ciphertext only
+        if name != b"r" or is_outbox_record(value):  # an outbox record holds ciphertext only
             return value
         return self._record(self._names.dead, value) or value
 
     async def _entries(self, key: str) -> AsyncGenerator[tuple[bytes, list[bytes]]]:
-        """What the stream holds now, and nothing that the walk adds."""
+        """Yields the present entries of the stream, without those that the walk adds."""
         newest = cast("list[tuple[bytes, object]]", await self._client.command("XREVRANGE", key, "+", "-", "COUNT", 1))
         start: bytes = b"-"
         while newest:
@@ -306,11 +306,11 @@ class _Walk:
         return dict(pairs(cast("list[bytes]", await self._client.command("HGETALL", key))))
 
     async def _put(self, script: str, keys: Sequence[str], *arguments: Argument) -> None:
-        await self._write(script, keys, arguments)  # what has changed meanwhile is found by the next walk
+        await self._write(script, keys, arguments)  # a value that has changed meanwhile is left to the next walk
 
 
 def is_outbox_record(packed: bytes) -> bool:
-    """Whether it is what was committed to be sent, and holds ciphertext only."""
+    """Returns whether it is an outbox record, which holds ciphertext only."""
     try:
         decode_outbox_record(packed)
     except BadRecord:

@@ -1,8 +1,9 @@
-"""A store in a Redis that is given is replaced by the one that was put beside it (`restoring:…`), in steps of which each may be the last.
+"""Replaces a store in an operator's Redis by the one that was put beside it (`restoring:…`), in steps that may be interrupted anywhere.
 
-The seal tells the step: `filling …` with the name of who fills, `clearing`, then `moving`; the new store's own seal takes its place last of all. While it
-tells any, nobody opens the store. Until `decide` the old one stands, untouched, and `give_up` leaves it so. From then on the new one does, and
-`finish` goes on wherever it was broken off. Each command runs only in its own step (in_step.lua): several may finish the same restore at once.
+The seal names the step: `filling …` with the name of who fills, `clearing`, then `moving`; the new store's own seal replaces it last of
+all. While it names a step nobody opens the store. Until `decide` the old store is untouched, and `give_up` leaves it so. After it the new
+store counts, and `finish` goes on wherever it was interrupted. Each command runs only in its own step (in_step.lua), so that several
+processes may finish the same restore at once.
 """
 
 import secrets
@@ -20,7 +21,7 @@ STAGED = "restoring"
 
 
 class RestoreSwitch:
-    """Of one agent and one attempt; each method raises RedisFailed."""
+    """One attempt to restore one agent's store; every method raises RedisFailed."""
 
     def __init__(self, client: RedisClient, names: Keys) -> None:
         self._client = client
@@ -28,26 +29,26 @@ class RestoreSwitch:
         self._filling = FILLING + secrets.token_hex(8).encode()
 
     async def has_begun(self) -> bool:
-        """Whether a restore, this one or another, goes on or was interrupted."""
+        """Returns whether a restore, this or another one, runs or was interrupted."""
         return await self._step() != NOT_BEGUN
 
     async def is_decided(self) -> bool:
-        """Whether the new store is the one that counts, and `finish` is to be called."""
+        """Returns whether the new store counts, so that `finish` is to be called."""
         return await self._step() in (CLEARING, MOVING)
 
     async def begin(self) -> bool:
-        """From now on nobody opens the store, and nothing stands beside it. False: another restore was quicker."""
+        """Locks the store and removes leftovers beside it; returns False if another restore was first."""
         if not await self._in_step(NOT_BEGUN, "HSET", self._names.seal, words=(RESTORING, self._filling)):
             return False
         await self._drop(self._filling, self._names.of(STAGED, "*"))
         return True
 
     async def clean(self) -> None:
-        """Nothing is left of this attempt, unless it is decided."""
+        """Removes what this attempt has made, unless it is decided."""
         await self._forget(self._filling)
 
     async def give_up(self) -> bool:
-        """Nothing is left of whatever attempt has begun and is not decided; whether one had."""
+        """Removes what any undecided attempt has made; returns whether there was one."""
         step = await self._step()
         if not step.startswith(FILLING):
             return False
@@ -55,11 +56,11 @@ class RestoreSwitch:
         return True
 
     async def decide(self) -> bool:
-        """From now on the new one counts. False: somebody has given this attempt up."""
+        """Makes the new store the one that counts; returns False if this attempt was given up by another process."""
         return await self._in_step(self._filling, "HSET", self._names.seal, words=(RESTORING, CLEARING))
 
     async def finish(self) -> None:
-        """The old one goes, the new one gets its names."""
+        """Removes the old store and renames the new one's keys."""
         names = self._names
         if await self._step() == CLEARING:
             await self._drop(CLEARING, names.pattern)
@@ -77,7 +78,7 @@ class RestoreSwitch:
         await self._in_step(step, "HDEL", self._names.seal, words=(RESTORING,))
 
     async def _drop(self, step: bytes, pattern: str) -> None:
-        """Keys of a pattern go, but the seal, and in CLEARING what stands beside the old store."""
+        """Deletes keys of a pattern, except the seal and, in CLEARING, the new store."""
         async with aclosing(self._pages(pattern)) as pages:
             async for keys in pages:
                 kept = {self._names.seal, *(key for key in keys if step == CLEARING and self._is_staged(key))}
@@ -96,9 +97,9 @@ class RestoreSwitch:
         return cast("bytes | None", await self._client.command("HGET", self._names.seal, RESTORING)) or NOT_BEGUN
 
     async def _in_step(self, step: bytes, command: str, *keys: str, words: tuple[str | bytes, ...] = ()) -> bool:
-        """The command, unless it is another step's time by now; whether it was in its step."""
+        """Runs the command if this step is still the present one; returns whether it was."""
         return await self._client.script("in_step", (self._names.seal, *keys), step, command, *words) == 1
 
     def _pages(self, pattern: str) -> AsyncGenerator[list[str]]:
-        """Keys of a pattern; one that is moved while they are walked may come twice, or no more."""
+        """Yields pages of keys of a pattern; a key that is renamed meanwhile may come twice or not at all."""
         return keys_like(self._client, pattern, SCAN_COUNT)

@@ -1,8 +1,8 @@
-"""Puts what a backup holds into an empty place of a store, piece by piece: nobody has it open meanwhile.
+"""Writes what a backup holds into an empty place of a store, piece by piece, while nobody has it open.
 
-What is made anew is made here (bus/records/saved.py says what): entries of `jobs` and `replies` get new names, and whatever names them follows; a job that
-was under way has been delivered once more, so that its next run asks what was sent; counts are counted; the epoch is raised, so that every
-session is read with and none is sent with; prekeys stand apart for 30 days.
+What is not saved is made anew here (bus/records/saved.py lists it): entries of `jobs` and `replies` get new ids, also where they are
+referred to; a job that was under way counts one more delivery, so that its next run asks what was sent; counters are counted; the epoch
+is raised, so that no restored session encrypts; prekeys are kept apart for 30 days.
 """
 
 import secrets
@@ -24,7 +24,7 @@ from bus.transport.lua import Argument
 PREKEYS_READ_SECONDS = 30 * 86_400
 MOST_ID = 2**32 - 1
 ID_ROOM = 1 << 26
-"""How far from the end of the ids of prekeys and from every id that is restored new ones begin."""
+"""New prekey ids begin at least so far from the end of the ids and from every restored id."""
 FEWEST_ROOM = 1 << 20
 PAGE = 8  # records of up to a mebibyte
 
@@ -32,9 +32,9 @@ PLAIN_HASHES = frozenset({"seal", "policy", "group", "member", "session", "owner
 
 
 class Restoring:
-    """Of one agent. `place`: where a key of this kind with these ids is put; it gets its own name later, or is it.
+    """Restores one agent's store. `place`: returns the key that a value of this kind with these ids is written to.
 
-    `least_epoch`, `least_writes`: of what is replaced; the restored store goes on above them.
+    `least_epoch`, `least_writes`: those of the replaced store; the restored one goes on above them.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class Restoring:
         self.unreadable_prekeys = 0
 
     def seen_epoch(self, epoch: int) -> None:
-        """Of the backup."""
+        """Notes the backup's epoch."""
         self._epoch = max(self._epoch, epoch)
 
     async def take(self, saved: Saved) -> None:
-        """One piece, in the order of the backup. Raises RedisFailed."""
+        """Writes one piece, in the order of the backup. Raises RedisFailed."""
         match saved:
             case Value():
                 await self._value(saved)
@@ -75,7 +75,7 @@ class Restoring:
                 await self._conversation(saved)
 
     async def finish(self) -> None:
-        """After the last piece. Raises RedisFailed."""
+        """Writes what is made anew, after the last piece. Raises RedisFailed."""
         epoch, writes = self._place("epoch", ""), self._place("gen", "")
         await self._do(("SET", epoch, self._epoch + 1), ("SET", writes, self._writes + 1))
         signed, one_time = self._far_id(), self._far_id()
@@ -87,7 +87,7 @@ class Restoring:
             await self._do(("HSET", self._place("held", ""), field, count))
 
     def _far_id(self) -> int:
-        """Nothing that is restored, or was given out and forgotten, is likely near it (PROTOCOL §5.5)."""
+        """Returns an id for new prekeys that is likely far from all that were restored, or given out and forgotten (PROTOCOL §5.5)."""
         while True:
             first = FEWEST_ROOM + secrets.randbelow(MOST_ID - ID_ROOM - FEWEST_ROOM)
             if all(abs(first - taken) > FEWEST_ROOM for taken in self._prekey_ids):
@@ -126,7 +126,7 @@ class Restoring:
             self._notes_in.update(note.split(b"\x1f")[2].decode() for note in notes)
 
     async def _prekeys(self, value: Value) -> None:
-        """Sealed to their place: they are opened, and sealed to the place where they are only read."""
+        """Opens prekeys and seals them for the key of restored ones, since a seal is bound to its place."""
         source, target = self._names.of(value.kind), self._names.of(f"restored_{value.kind}")
         key = self._place(f"restored_{value.kind}", "")
         fields: list[Argument] = []
@@ -157,7 +157,7 @@ class Restoring:
             await self._do(("HINCRBY", kept, payer, size), ("HINCRBY", kept, "total", size))
 
     async def _waiting(self, saved: Waiting) -> None:
-        """The last of them come first, and some twice."""
+        """Writes a part of a large mailbox or out-box; parts come from the end, and some items twice."""
         key = self._place(saved.place, saved.conversation_id)
         if await self._client.command("EXISTS", self._place("conv", saved.conversation_id)) == 1:  # it was read twice
             return
@@ -193,7 +193,7 @@ class Restoring:
             await self._do(("HSET", key, *[part for pair in row.items() for part in pair]))
 
     async def _entries(self, one: Conversation, row: dict[bytes, bytes]) -> None:
-        """What is under way, under new entries; what was waited for, at once."""
+        """Adds new entries for what is under way; what waited for a time is due at once."""
         if row.get(b"entry") == b"due":
             await self._do(("ZADD", self._place("due", ""), now_ms(), one.conversation_id))
         else:
@@ -246,7 +246,7 @@ class Restoring:
         await self._do(*ends)
 
     async def _without_what_is_done(self, one: Conversation) -> None:
-        """Of what was read in parts, before the conversation: what it has under way, or has done with meanwhile."""
+        """Removes from parts that were read before the conversation what is under way or finished in it."""
         under_way = {_job_id(record) for record in _jobs_of(one)}
         under_way |= await self._jobs_in(self._place("together", one.conversation_id))
         has_job = bool(one.job) or b"entry" in one.row[::2]
@@ -275,11 +275,11 @@ class Restoring:
             await self._do(("LTRIM", key, at + further, -1))
 
     async def _those(self, key: str, command: str, is_one: Callable[[bytes], bool]) -> list[bytes]:
-        """Of very many those few."""
+        """Returns the items of a large mailbox or list that match."""
         return [record async for page in self._pages(command, key) for record in page if is_one(record)]
 
     async def _jobs_in(self, key: str) -> set[str]:
-        """Ids of the jobs in a list."""
+        """Returns the ids of the jobs in a key."""
         return {_job_id(record) async for page in self._pages("LRANGE", key) for record in page}
 
     async def _pages(self, command: str, key: str) -> AsyncGenerator[list[bytes]]:
@@ -289,12 +289,12 @@ class Restoring:
             at += len(page)
 
     async def _do(self, *commands: tuple[Argument, ...]) -> None:
-        """All of them, sent together; they touch nothing that another of them needs."""
+        """Runs independent commands, sent together."""
         await all_of(lambda command: self._client.command(*command), commands)
 
 
 def _swapped(flat: list[bytes]) -> list[bytes]:
-    """Members and scores as ZADD takes them."""
+    """Returns members and scores in the order that ZADD takes."""
     return [word for member, score in pairs(flat) for word in (score, member)]
 
 
@@ -305,7 +305,7 @@ def _delivered_once_more(job: list[bytes]) -> list[bytes]:
 
 
 def _jobs_of(one: Conversation) -> list[bytes]:
-    """Records of what runs, is handled together with it, or waits for its next run."""
+    """Returns the records of the job that runs or waits for its next run, and of those handled together with it."""
     retry, running = dict(pairs(one.row)).get(b"retry"), dict(pairs(one.job)).get(b"r")
     return [*one.together, *(record for record in (retry, running) if record is not None)]
 
@@ -318,7 +318,7 @@ def _job_id(record: bytes) -> str:
 
 
 def _answers(record: bytes) -> str:
-    """As a committed send names what it answers: job and place."""
+    """Returns job id and place of a reply, as a committed send names them."""
     try:
         reply = decode_reply_record(record)
     except BadRecord:

@@ -1,9 +1,9 @@
-"""Everything of an agent's store that a backup holds, read while the agent runs, in bounded memory.
+"""Reads everything of an agent's store that a backup holds, while the agent runs, in bounded memory.
 
-One conversation is of one moment, by one script (save_conversation.lua). Between them the agent goes on; so what is used up is read before
-what it becomes, and what comes from two sides is read twice: prekeys before sessions, sessions before conversations, quarantine and dead
-letters before and after them. Whatever moves meanwhile then stands in the backup at least once: a session that is too old reads what its
-conversation knows already as a duplicate; one that is too new could read nothing that the conversation does not know.
+Each conversation is read in one moment, by one script (save_conversation.lua); between them the agent goes on. So things are read before
+what they turn into: prekeys before sessions, sessions before conversations; and quarantine and dead letters both before and after the
+conversations. Whatever moves meanwhile is then in the backup at least once. A session that is older than its conversation only decrypts
+messages that the conversation knows as duplicates; a newer one could not decrypt messages that the conversation does not know.
 """
 
 import hashlib
@@ -26,13 +26,13 @@ LETTERS_AT_ONCE = 4  # dead letters, messages in quarantine, jobs: a mebibyte ea
 CONVERSATIONS_AT_ONCE = 8
 SKEW_MS = 60_000
 MOST_CONVERSATION_BYTES = 4 << 20
-"""Of what waits in a conversation that is read whole; eight of them, and the frame that is made of one, are in memory at once."""
+"""A conversation with more waiting is read in parts: eight whole ones, and the frame made of one, are in memory at a time."""
 NO_LIMIT = 1 << 53
-"""Of what comes in one conversation while it is read: as much as may wait in it (host/budgets.py), and hardly ever more than a page."""
+"""For what arrived in a conversation while its parts were read: bounded by host/budgets.py, and hardly ever more than a page."""
 
 
 class Snapshot:
-    """Reads the store of one agent; each method raises RedisFailed."""
+    """Reads the store of one agent; every method raises RedisFailed."""
 
     def __init__(
         self, client: RedisClient, names: Keys, most_conversation_bytes: int = MOST_CONVERSATION_BYTES
@@ -42,7 +42,7 @@ class Snapshot:
         self._most_bytes = most_conversation_bytes
 
     async def everything(self) -> AsyncGenerator[Saved]:
-        """In the order that is said above."""
+        """Yields all pieces, in the order that is explained above."""
         began_ms = await redis_ms(self._client)
         last_letter = b"-"
         for part in (
@@ -70,7 +70,7 @@ class Snapshot:
                     yield saved
 
     async def _agent(self) -> AsyncGenerator[Value]:
-        """What there is once."""
+        """Yields the values of keys that exist once for an agent."""
         for kind in ("seal", "signed_prekeys", "one_time_prekeys", "policy"):
             yield await self._hash(kind, "")
         yield Value("old", "", "zset", await self._asked("ZRANGE", self._names.old, 0, -1, "WITHSCORES"))
@@ -78,7 +78,7 @@ class Snapshot:
         yield Value("first_sync", "", "string", [cast(bytes, found)] if found else [])
 
     async def kinds(self) -> set[str]:
-        """Of all keys that there are."""
+        """Returns the kinds of all existing keys."""
         found: set[str] = set()
         async with aclosing(keys_like(self._client, self._names.pattern, SCAN_COUNT)) as pages:
             async for keys in pages:
@@ -96,7 +96,7 @@ class Snapshot:
                         yield value
 
     async def _scan(self, kind: str) -> AsyncGenerator[list[str]]:
-        """What stands in the names of all keys of a kind; one may come twice."""
+        """Yields pages of the ids in the names of all keys of a kind; one may come twice."""
         async with aclosing(keys_like(self._client, self._names.of(kind, "*"), SCAN_COUNT)) as pages:
             async for keys in pages:
                 for at in range(0, len(keys), PAGE):
@@ -109,7 +109,7 @@ class Snapshot:
             at += len(page)
 
     async def _stream(self, kind: str, key: str, start: bytes, count: int) -> AsyncGenerator[Value]:
-        """One entry a value."""
+        """Yields the entries of a stream, each as a value."""
         while True:
             answer = await self._client.command("XRANGE", key, start, "+", "COUNT", count)
             rows = cast("list[tuple[bytes, list[bytes]]]", answer)
@@ -129,7 +129,7 @@ class Snapshot:
                             yield value
 
     async def _since(self, began_ms: int) -> AsyncGenerator[list[str]]:
-        """What came into quarantine since, by whatever clock that was dated: as much as comes while a backup is made, and a little more."""
+        """Yields the names of messages that came into quarantine since `began_ms`, and by SKEW_MS earlier, since clocks differ."""
         found = await self._asked("ZRANGEBYSCORE", self._names.quarantine, began_ms - SKEW_MS, "+inf")
         yield [name.decode() for name in found]
 
@@ -147,14 +147,14 @@ class Snapshot:
                                 yield part
 
     async def _whole(self, conversation_id: str) -> Conversation | None:
-        """None: too much waits in it."""
+        """Reads a conversation at once; returns None if too much waits in it."""
         found = await self._at_once(conversation_id, self._most_bytes, ())
         return None if found is None else found[0]
 
     async def _at_once(
         self, conversation_id: str, most_bytes: int, read_before: Iterable[str]
     ) -> tuple[Conversation, int] | None:
-        """The conversation without what was read before (as SHA-1), and how many wait in its out-box in all. None: too much waits in it."""
+        """Reads a conversation without records that were read before (their SHA-1), and the length of its out-box; None if it is too large."""
         arguments = (conversation_id, most_bytes, "".join(read_before))
         answer = await self._client.script("save_conversation", self._names.board(conversation_id), *arguments)
         parts = cast("list[Answer]", answer)
@@ -183,7 +183,7 @@ class Snapshot:
         return conversation, cast(int, said)
 
     async def _in_parts(self, conversation_id: str) -> AsyncGenerator[Saved]:
-        """What waits by the page; then the conversation, in one step with all that waits in it and stands on none of the pages."""
+        """Yields pages of what waits, then the conversation with everything that waits and is on none of the pages."""
         read: set[str] = set()
         for place in ("parked", "box", "out", "together"):
             is_sorted = place in ("parked", "box")
@@ -200,22 +200,20 @@ class Snapshot:
             for at in range(0, len(late), 2 * LETTERS_AT_ONCE):
                 yield Waiting(conversation_id, place, late[at : at + 2 * LETTERS_AT_ONCE])
         out, reply = conversation.out, dict(pairs(conversation.reply))
-        if len(out) < said and out[:1] == [
-            reply.get(b"r")
-        ]:  # it came before what stands on the pages (post_before.lua)
+        if len(out) < said and out[:1] == [reply.get(b"r")]:  # it was put before those on the pages (post_before.lua)
             yield Waiting(conversation_id, "out", out[:1])
             out = out[1:]
         yield msgspec.structs.replace(conversation, box=[], parked=[], out=out)
 
     async def _sorted_from_the_end(self, key: str) -> AsyncGenerator[list[bytes]]:
-        """What leaves at the beginning meanwhile moves nothing; what comes, or leaves at the end, is for whoever reads the conversation."""
+        """Yields pages of a sorted set from its end, so that items that leave at the beginning meanwhile shift none."""
         last = -1
         while page := await self._asked("ZRANGE", key, last - LETTERS_AT_ONCE + 1, last, "WITHSCORES"):
             yield page
             last -= LETTERS_AT_ONCE
 
     async def _list_from_the_end(self, key: str) -> AsyncGenerator[list[bytes]]:
-        """Each page stands right before the one that was read before it, whatever is pushed or leaves meanwhile."""
+        """Yields pages of a list from its end, each right before the former one, whatever is pushed or removed meanwhile."""
         end, first = -1, b""
         while True:
             start = end - LETTERS_AT_ONCE
@@ -237,5 +235,5 @@ class Snapshot:
 
 
 def _sha1(record: bytes) -> str:
-    """A name of a record, as Redis makes it too."""
+    """Returns the SHA-1 of a record in hex, which the script makes too."""
     return hashlib.sha1(record, usedforsecurity=False).hexdigest()
