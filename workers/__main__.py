@@ -1,7 +1,7 @@
-"""`python -m workers`: one worker process. A fresh interpreter with few imports.
+"""`python -m workers`: runs one worker process, in a fresh interpreter with few imports.
 
-In this order: tie the process to its parent, start the heartbeat, load the handler, run. Nothing that leads to its end is shown
-as a traceback, since the owner's exceptions may quote what a person wrote.
+It ties the process to its parent, starts the heartbeat, loads the handler and runs it. No error that ends it is shown as a traceback,
+since the owner's exceptions may quote what a person wrote.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ LAST_WORDS_SECONDS = 2.0
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The process' exit code."""
+    """Runs the worker; returns the process' exit code."""
     open_standard_streams()
     options = parse_options(arguments)
     if options.parent_pid is not None:
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
         if descriptor is not None:
             os.set_inheritable(descriptor, False)
     with contextlib.suppress(RuntimeError, OSError, ValueError):
-        # The one way to see where a thread stands that never lets go of the interpreter.
+        # The only way to see the stack of a thread that never releases the interpreter.
         faulthandler.register(signal.SIGQUIT, file=STDERR, all_threads=True)
         dump_on_fatal_signals()
     divert_streams(options.log_fd)
@@ -90,7 +90,7 @@ def _run(worker: Worker, settings: WorkerSettings, log: Log, last_words: LastWor
 
 
 def _find(error: BaseException, wanted: type[BaseException]) -> BaseException | None:
-    """In the groups that it came through."""
+    """Returns the first exception of this type in `error` or in the groups within it, else None."""
     if isinstance(error, BaseExceptionGroup):
         return next((found for inner in error.exceptions if (found := _find(inner, wanted))), None)
     return error if isinstance(error, wanted) else None
@@ -98,7 +98,7 @@ def _find(error: BaseException, wanted: type[BaseException]) -> BaseException | 
 
 def _refuse(report: StartFailed, worker: Worker, settings: WorkerSettings, log: Log) -> int:
     worker.tell(report)
-    if settings.control_fd is None:  # A supervisor says it once for all its workers.
+    if settings.control_fd is None:  # a supervisor reports it once for all its workers
         what = "bus key" if report.kind == "bus_key" else f"handler {settings.handler}"
         place = {"at": f"{report.file}:{report.line}"} if report.file else {}
         log.warning(f"worker: cannot use the {what}: {report.last_line}", **place)

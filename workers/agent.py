@@ -1,6 +1,6 @@
-"""The object that an owner's code hangs its handlers on. It holds functions and nothing else.
+"""The object that an owner's code registers its handlers with. It holds functions and nothing else.
 
-What is wrong with a handler is said when it is registered, not when the first message comes.
+A handler with a fault is refused when it is registered, not when the first message comes.
 """
 
 import inspect
@@ -20,15 +20,15 @@ Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[object]]
 
 MOST_WAITING_EVER = 10_000
 MOST_POLICY_CHARACTERS = 2000
-# PROTOCOL §4. A filter by another name would never match.
+# Of PROTOCOL §4. A filter by another name would never match.
 PAYLOAD_TYPES = ("text", "image", "video", "audio", "file", "artifact", "system")
 
 
 @dataclass(frozen=True)
 class Handler:
-    """A registered function: how it is called, and for which payload types (none named: for all others).
+    """A registered function, how it is called, and for which payload types (none: all that no other handler names).
 
-    `job_parameter`: the name of the one that takes the JobContext, None where there is none.
+    `job_parameter`: the name of the parameter that takes the JobContext, None without one.
     """
 
     function: HandlerFunction
@@ -41,13 +41,13 @@ class Handler:
         return getattr(self.function, "__qualname__", type(self.function).__qualname__)
 
     async def call(self, message: InboundMessage, chat: object, job: object) -> None:
-        """Await an async handler."""
+        """Awaits an async handler."""
         result = self._call(message, chat, job)
         if inspect.isawaitable(result):
             await result
 
     def call_blocking(self, message: InboundMessage, chat: object, job: object) -> None:
-        """Call a sync handler; it runs in a thread."""
+        """Calls a sync handler, in the thread of the caller."""
         self._call(message, chat, job)
 
     def _call(self, message: InboundMessage, chat: object, job: object) -> object:
@@ -57,7 +57,7 @@ class Handler:
 
 
 class Agent:
-    """An agent's handlers, and what becomes of messages that come faster than they are answered.
+    """An agent's handlers, and what is done with messages that come faster than they are answered.
 
     `lifespan` is a function that gives an async context manager: entered before the first job and left after the last one,
     in each worker process, for connections that all jobs share.
@@ -86,9 +86,9 @@ class Agent:
         )
 
     def on_message(self, *payload_types: str) -> Callable[[Function], Function]:
-        """Register a function `(message, chat)` or `(message, chat, job)`, sync or async, for messages.
+        """Registers a function `(message, chat)` or `(message, chat, job)`, sync or async, for messages.
 
-        Named payload types restrict it to these; a function without any takes what no other one takes. Raises BadHandler.
+        With payload types it gets only these; without any it gets what no other function takes. Raises BadHandler.
         """
         if payload_types and callable(payload_types[0]):
             raise BadHandler("write @agent.on_message() with the parentheses")
@@ -108,7 +108,7 @@ class Agent:
         return tuple(self._handlers)
 
     def handler_for(self, payload_type: str) -> Handler | None:
-        """The function that names the type, else the one that names none, else None."""
+        """Returns the function that names the type, else the one that names none, else None."""
         for handler in self._handlers:
             if payload_type in handler.payload_types:
                 return handler
@@ -116,7 +116,7 @@ class Agent:
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
-        """Hold what the jobs share."""
+        """Enters and leaves the owner's `lifespan` around all jobs."""
         if self._lifespan is None:
             yield
             return

@@ -1,4 +1,4 @@
-"""The chat of a sync handler: the same calls, without `await`. They run in the event loop and block the handler's thread.
+"""The chat of a sync handler: the calls of Chat without `await`. They run in the event loop and block the handler's thread.
 
 When the job is cancelled or lost, the next call raises trio.Cancelled in the handler; let it pass. Only the thread that the
 handler was called in may use it.

@@ -1,7 +1,7 @@
-"""What an async handler sends with.
+"""The chat of an async handler, which sends its replies.
 
-Each reply has a place (its number in the order of sending, or its `key`), so that a second run of a job adds only what is
-missing. Redis' absence is waited out here; a handler never sees it.
+Each reply has a place (its number in the order of sending, or its `key`), so that a second run of a job sends only what is missing.
+While Redis is away the calls wait; a handler never sees that.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -16,7 +16,7 @@ from workers.stream import Stream
 
 # PROTOCOL §2: a typing indicator is shown for 5 s.
 TYPING_RENEWAL_SECONDS = 4.0
-# A person's client clears the indicator by itself; leaving must not hang on a Redis that is away.
+# The end of typing is tried for so long: a person's client clears the indicator by itself, and a Redis that is away must not hold us.
 TYPING_STOP_SECONDS = 1.0
 
 
@@ -36,29 +36,29 @@ class Chat:
         return self._sending.job.conversation_id
 
     async def reply(self, text: str, *, markdown: bool = False, key: str | None = None) -> None:
-        """Send a text of at most 100,000 characters. Raises TextTooLong, BadReply.
+        """Sends a text of at most 100,000 characters. Raises TextTooLong, BadReply.
 
-        `key` names the reply where a handler replies concurrently, so that it is the same one in a second run.
+        `key`: for a handler that replies concurrently, so that the reply is known as the same one in a second run.
         """
         await self.send(text_payload(text, markdown=markdown), key=key)
 
     async def send(self, payload: Mapping[str, object], *, key: str | None = None) -> None:
-        """Send any payload of PROTOCOL §4: a mapping with a `type`, of what JSON has. Raises TextTooLong, BadReply."""
+        """Sends any payload of PROTOCOL §4: a mapping of JSON values with a `type`. Raises TextTooLong, BadReply."""
         checked = checked_payload(payload)
         reply = Reply(kind="message", content_type=str(checked["type"]), payload=checked)
         async with self._sending.turn():
             await self._sending.emit(self._sending.take_place(key), reply)
 
     def stream(self, *, markdown: bool = False, key: str | None = None) -> Stream:
-        """A reply that appears while it is written: `async with chat.stream() as stream: await stream.write("…")`.
+        """Returns a reply that people see grow: `async with chat.stream() as stream: await stream.write("…")`.
 
-        Leaving the block sends the whole text (none written: nothing); leaving it by an exception sends nothing more.
+        The end of the block sends the whole text, or nothing if none was written. An exception in it sends nothing more.
         """
         return Stream(self._sending, markdown=markdown, key=key)
 
     @asynccontextmanager
     async def typing(self) -> AsyncIterator[None]:
-        """Show "typing…" until the block is left. Raises ChatClosed."""
+        """Shows "typing…" until the end of the block. Raises ChatClosed."""
         self._sending.check_open()
         self._typists += 1
         if self._typists == 1:

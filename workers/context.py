@@ -1,7 +1,4 @@
-"""What a handler knows of its job, besides the message: names and counts, and a way to observe a duration.
-
-Values only; nothing here sends anything.
-"""
+"""What a handler gets to know of its job besides the message: names and counts, and a way to measure something."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,15 +11,15 @@ Observe: TypeAlias = Callable[[Observation], None]
 
 
 def observe_nothing(_observation: Observation) -> None:
-    """For a worker that has no supervisor to tell."""
+    """Drops the observation; for a worker without a supervisor."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobContext:
-    """The run of a job that a handler is in.
+    """The present run of a job.
 
-    `idempotency_key` is the same in every run of the job and in no other job: give it to the services that the handler
-    calls, so that a second run does not order twice. `attempt` counts from 1, `emitted` names the places an earlier run sent.
+    `idempotency_key` is the same in every run of the job and in no other job: pass it to the services that the handler calls, so that
+    a second run does not order twice. `attempt` counts from 1, `emitted` has the places that an earlier run has sent.
     `messages`: the one that the handler is given last, after those that are handled together with it (`when_busy="coalesce"`);
     the same in every run.
     """
@@ -35,5 +32,5 @@ class JobContext:
     _observe: Observe = field(default=observe_nothing, repr=False)
 
     def observe(self, metric: str, value: float, **labels: str) -> None:
-        """Add `value` to one of the supervisor's histograms; one that it does not know is counted and dropped there."""
+        """Adds `value` to one of the supervisor's histograms; the supervisor counts and drops an unknown one."""
         self._observe(Observation(metric=metric, labels=labels, value=value))

@@ -1,7 +1,7 @@
-"""The worker's end of the pipe to its supervisor: two threads, so that neither a handler nor the event loop can starve it.
+"""The worker's end of the pipe to its supervisor, served by two threads, so that neither a handler nor the event loop can starve it.
 
-One sends heartbeats and what else is queued, one receives. Sending never blocks the caller: what finds the queue full is
-dropped and counted. The end of the pipe is the end of the supervisor, and of this process; nothing that is said over it is.
+One thread sends heartbeats and queued messages, the other receives. Sending never blocks: a message that finds the queue full is dropped
+and counted. When the pipe ends the supervisor is gone, and this process ends too; no message over it, however broken, does that.
 """
 
 import queue
@@ -18,10 +18,10 @@ RECEIVE_BYTES = 65536
 
 
 class ControlLink:
-    """Heartbeats out, commands in.
+    """Sends heartbeats and receives commands.
 
-    `pulse(dropped)` makes a heartbeat, `on_command` gets each command and `on_end` the end of the pipe: all three are called
-    in this link's threads.
+    `pulse(dropped)` makes a heartbeat, `on_command` gets each command, and `on_end` is called at the end of the pipe: all three in
+    this link's threads.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class ControlLink:
         on_end: Callable[[], None],
         say_passed_over: Callable[[str], None],
     ) -> None:
-        """`say_passed_over`: with the tag of what a supervisor of another release says, once each."""
+        """`say_passed_over`: called once with the tag of each kind of message that is not known here."""
         self._connection = connection
         self._pulse = pulse
         self._on_command = on_command
@@ -47,26 +47,26 @@ class ControlLink:
 
     @property
     def dead_threads(self) -> list[str]:
-        """Which of its threads have ended, which only a defect does: without them nobody hears of us, or is heard by us."""
+        """Returns which of its threads have ended, which is a defect: without them no heartbeat leaves, or no command arrives."""
         if self._closing:
             return []
         return [thread.name for thread in (self._writer, self._reader) if not thread.is_alive()]
 
     def start(self) -> None:
-        """Start both threads; the first heartbeat leaves at once."""
+        """Starts both threads; the first heartbeat leaves at once."""
         self._connection.setblocking(True)
         self._writer.start()
         self._reader.start()
 
     def send(self, message: FromWorker) -> None:
-        """Queue a message."""
+        """Queues a message."""
         try:
             self._outgoing.put_nowait(message)
         except queue.Full:
             self._dropped += 1
 
     def close(self, within_seconds: float) -> None:
-        """Send what is queued, then end the pipe."""
+        """Sends what is queued, for at most so long, then ends the pipe."""
         self._closing = True
         try:
             self._outgoing.put(None, timeout=within_seconds)
@@ -74,9 +74,9 @@ class ControlLink:
             return
         self._writer.join(within_seconds)
         try:
-            self._connection.shutdown(socket.SHUT_RDWR)  # Wakes the reader too.
+            self._connection.shutdown(socket.SHUT_RDWR)  # wakes the reader too
         except OSError:
-            return  # The supervisor was first.
+            return  # the supervisor has closed it already
         self._reader.join(within_seconds)
         self._connection.close()
 

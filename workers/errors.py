@@ -1,6 +1,6 @@
-"""What a handler may raise, and what it is told when it asks for something impossible.
+"""The exceptions that a handler may raise, and those that the worker's API raises at it.
 
-A text or a payload never stands in one of these messages: they reach logs and tracebacks.
+No text of these contains a message or a payload, since they reach logs and tracebacks.
 """
 
 import re
@@ -9,7 +9,7 @@ _REASON = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 class HandlerError(Exception):
-    """Base of what the worker's API raises at a handler."""
+    """Base of the exceptions that the worker's API raises at a handler."""
 
 
 class BadHandler(HandlerError):
@@ -47,11 +47,11 @@ class TextTooLong(BadReply):
 
 
 class Outcome(Exception):
-    """Base of what a handler raises to say how its job ends."""
+    """Base of the exceptions by which a handler says how its job ends."""
 
 
 class Retry(Outcome):
-    """Run this job again after a while, at most 20 times in all. It is counted apart from the handler's failures."""
+    """Raise it to have this job run again after a while, at most 20 times in all. It does not count as a failure of the handler."""
 
     def __init__(self, after_seconds: float = 1.0) -> None:
         if not 0 <= after_seconds <= 86_400:
@@ -61,7 +61,7 @@ class Retry(Outcome):
 
 
 class Fail(Outcome):
-    """End this job now, as a dead letter. `reason` is a short code, since it is stored and counted in the clear."""
+    """Raise it to end this job as a dead letter. `reason` is a short code, since it is stored and counted in the clear."""
 
     def __init__(self, reason: str = "handler_refused") -> None:
         if not _REASON.fullmatch(reason):

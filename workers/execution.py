@@ -1,6 +1,6 @@
-"""One run of one job: find the handler, give it its chat, and hold what it started until it has ended.
+"""Runs the handler of one job: finds it, gives it its chat, and waits until everything that it started has ended.
 
-The runner and the test harness both run handlers through here, so a handler behaves in a test as it does in a worker.
+Both the runner and the test harness use this, so a handler behaves in a test as it does in a worker.
 """
 
 from collections.abc import Awaitable, Callable
@@ -18,13 +18,13 @@ from workers.errors import Outcome, WrongLoop
 from workers.outlet import Outlet
 from workers.sending import Sending, SendSoon
 
-# A run that was cancelled has said something a moment ago: it may still go out.
+# What a run said right before it was cancelled may still be sent, for so long.
 LAST_WORDS_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class RunEnvironment:
-    """What all jobs of a worker are run with. `threads` bounds the sync handlers that run at once; `soon`: see Sending."""
+    """What all runs of a worker share. `threads` bounds the sync handlers that run at once; `soon`: see Sending."""
 
     agent: Agent
     outlet: Outlet
@@ -34,14 +34,14 @@ class RunEnvironment:
 
 
 async def _nothing_to_tell() -> None:
-    """Where it is told already, or there is nobody to tell."""
+    """Does nothing: the start is noted already, or there is nobody to tell."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a job. `messages`: all that are handled in it, oldest first; `emitted`: places of earlier runs.
+    """One run of a job. `messages`: all that are handled in it, oldest first; `emitted`: places that earlier runs have sent.
 
-    `tell_start` is called before anything is sent while it runs; `waited` is told the seconds for which there was no room for it.
+    `tell_start` is called before the first reply is sent; `waited` is called with the seconds for which a reply had no room.
     """
 
     job: Job
@@ -52,22 +52,22 @@ class Run:
 
     @property
     def message(self) -> InboundMessage:
-        """The one that the handler is given: the newest."""
+        """The message that the handler gets: the newest."""
         return self.messages[-1]
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run came to its end. `handled`: the agent has a handler for this payload type. `last`: what is still to be sent."""
+    """The end of a run. `handled`: the agent has a handler for this payload type. `last`: replies that are still to be sent."""
 
     handled: bool
     last: tuple[Said, ...] = ()
 
 
 async def run_handler(bench: RunEnvironment, run: Run, lost: Callable[[], None]) -> Ended:
-    """Run the job's handler to its end.
+    """Runs the job's handler to its end.
 
-    Raises what the handler raised; a group of exceptions that holds one Retry or Fail as that.
+    Raises what the handler raised; from a group of exceptions that holds a Retry or Fail, that one.
     """
     handler = bench.agent.handler_for(str(run.message.payload.get("type", "")))
     if handler is None:
@@ -117,7 +117,7 @@ async def _call(bench: RunEnvironment, handler: Handler, run: Run, chat: Chat) -
     if handler.is_async:
         await handler.call(run.message, chat, context)
         return
-    # Not abandoned on cancel: a thread cannot be stopped, so its slot is not free before it has ended.
+    # Not abandoned on cancel: a thread cannot be stopped, so its slot is free only after its end.
     await trio.to_thread.run_sync(
         handler.call_blocking, run.message, BlockingChat(chat), context, limiter=bench.threads
     )

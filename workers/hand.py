@@ -1,4 +1,4 @@
-"""A job that a worker has taken, and how far it is with it. Values; workers/runner.py moves them."""
+"""A job that a worker has taken, and its state, which workers/runner.py changes."""
 
 from dataclasses import dataclass, field
 
@@ -10,8 +10,10 @@ from workers.tracing import JobSpan, JobTracing
 
 @dataclass(eq=False)
 class Hand:
-    """A job that was taken: the scope that ends it, whether its handler was begun, whether its end is being told to Redis, whose answer
-    says if it was still ours, and whether it has had it, or nothing more can be done about it.
+    """A job that was taken. `scope` cancels it; `begun`: its handler was begun.
+
+    `ending`: its end is being written to Redis, whose answer says whether it was still ours. `ended`: that was answered, or nothing more
+    can be done about the job.
     """
 
     job: Job
@@ -21,21 +23,21 @@ class Hand:
     ending: bool = False
     ended: bool = False
     began_ms: int | None = None
-    """When its handler began, as long as nobody has been told."""
+    """When its handler began, until that was noted in Redis."""
     waited_seconds: float = 0.0
-    """For room for what it said: that is not of its own time."""
+    """How long its replies had no room, which does not count as its own time."""
     span: JobSpan | None = None
     outcome: str = "lost"
     error: str = ""
-    """Both for its span: what became of the run, and the name of what went wrong."""
+    """For the span: the outcome of the run, and the name of its error."""
 
     def begin(self, tracing: JobTracing) -> None:
-        """Its handler is begun now, in this task."""
+        """Notes that its handler begins now, in this task, and begins its span."""
         self.begun = True
         self.span = tracing.begin(self.job)
         self.job = self.span.job
 
     def tell(self) -> None:
-        """It is let go: its span has ended."""
+        """Ends its span, after the job was let go."""
         if self.span is not None:
             self.span.end(self.outcome, self.error)

@@ -1,7 +1,7 @@
-"""Where a worker's text goes: its log and the owner's own to the supervisor's stderr, what leads to its end to the supervisor itself.
+"""Routes a worker's output: logs and the owner's prints to the supervisor's stderr, tracebacks to the supervisor alone.
 
-A traceback may quote what a person wrote. So the log gets an exception's type and place, and the traceback goes to descriptor 2,
-a pipe whose last lines the supervisor shows to its owner alone. A worker without a supervisor shows no traceback at all.
+A traceback may quote what a person wrote. So the log gets only an exception's type and place, and the traceback goes to descriptor 2, a
+pipe whose last lines the supervisor shows only to its owner. A worker without a supervisor shows no traceback at all.
 """
 
 import faulthandler
@@ -19,9 +19,9 @@ STDERR = 2
 
 
 def divert_streams(log_fd: int | None) -> None:
-    """What Python says here goes out by a queue: no `print` of the owner's waits for the log's reader or fails with it.
+    """Sends `sys.stdout` and `sys.stderr` through a queue, so that no `print` of the owner's waits for the log's reader or fails with it.
 
-    `log_fd`: where `sys.stderr` goes then; descriptor 2 stays what the parent made it. None for a worker without a supervisor.
+    `log_fd`: where `sys.stderr` goes; descriptor 2 stays as the parent made it. None for a worker without a supervisor.
     """
     if log_fd is not None:
         os.set_inheritable(log_fd, False)
@@ -30,24 +30,24 @@ def divert_streams(log_fd: int | None) -> None:
 
 
 def dump_on_fatal_signals() -> None:
-    """A crash in C shows file, line and function on descriptor 2, no values."""
+    """Has a crash in C write its stack to descriptor 2: file, line and function, no values."""
     faulthandler.enable(file=STDERR, all_threads=False)
 
 
 class LastWords:
-    """What uncaught exceptions say. `is_heard`: a supervisor reads descriptor 2."""
+    """Reports uncaught exceptions. `is_heard`: a supervisor reads descriptor 2."""
 
     def __init__(self, log: Log, *, is_heard: bool) -> None:
         self._log = log
         self._is_heard = is_heard
 
     def install(self) -> None:
-        """For threads and finalizers of the owner's, which end nothing but themselves."""
+        """Takes over the hooks for exceptions in the owner's threads and finalizers, which do not end the process."""
         threading.excepthook = self._of_thread
         sys.unraisablehook = self._unraisable
 
     def of_the_end(self, error: BaseException) -> Crashed:
-        """The worker ends for this; what its supervisor is to be told."""
+        """Writes the exception that ends the worker, and returns the message for its supervisor."""
         alone = _alone(error)
         crashed = Crashed(exception=kind(alone), at=where(alone))
         self._log.warning("worker: crashed", exception=crashed.exception, at=crashed.at)
@@ -76,11 +76,11 @@ class LastWords:
         try:
             os.write(STDERR, text.encode("utf-8", "replace"))
         except OSError:
-            return  # The pipe is full or its reader gone: nobody would see it.
+            return  # the pipe is full or its reader gone: nobody would see it
 
 
 def _alone(error: BaseException) -> BaseException:
-    """Without the groups that every exception of a task comes in."""
+    """Returns the exception inside of the groups that trio wraps around it."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error

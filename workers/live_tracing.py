@@ -1,6 +1,6 @@
-"""Runs of jobs as spans of OpenTelemetry: each is the current one while its handler runs, and the owner's libraries tell theirs under it.
+"""Makes a span of OpenTelemetry for each run of a job; it is the current span while the handler runs, so that the owner's spans are under it.
 
-Imports OpenTelemetry: only where something is sent. What the owner's libraries say in their spans is the owner's.
+Imports OpenTelemetry, so it is imported only if something is sent. The content of the owner's own spans is the owner's.
 """
 
 import random
@@ -49,13 +49,13 @@ LIMITS = SpanLimits(
     max_attribute_length=MOST_VALUE_CHARS,
     max_span_attribute_length=MOST_VALUE_CHARS,
 )
-"""Of the owner's spans: each has a bound, and none is read from the environment."""
+"""The bounds of the owner's spans; all are given here, so that none is read from the environment."""
 
 Told = EndedSpan | ReadableSpan
 
 
 class LiveJobTracing(JobTracing):
-    """Of one worker process: the tracer provider of everything in it, and the thread that sends."""
+    """The tracing of one worker process: its tracer provider, and the thread that sends."""
 
     def __init__(self, settings: TelemetrySettings, consumer: str, log: Log) -> None:
         who = {**settings.resource, "service.instance.id": consumer, "hashee.role": "worker"}
@@ -75,13 +75,13 @@ class LiveJobTracing(JobTracing):
         self._shipper.start()
 
     def begin(self, job: Job) -> JobSpan:
-        """A run of the job begins in this task."""
+        """Begins the span of a run, which is the current span in this task."""
         parent = checked(job.trace)
         span = self._tracing.child(parent) or self._tracing.begin()
         return _LiveJobSpan(job, parent, span, self._tracing)
 
     def close(self) -> None:
-        """The process ends."""
+        """Sends what waits, at the end of the process."""
         self._shipper.close(CLOSE_SECONDS)
 
 
@@ -93,7 +93,7 @@ class _LiveJobSpan(JobSpan):
         self._span = span
         self._began_ns = time.time_ns()
         self._seen = HandlerSpan(span)
-        # In the task of this job and in all that it starts: nobody has to put back what was current.
+        # The context is of this job's task and of those that it starts, so it need not be reset.
         current_span.set(span)
         context.attach(trace.set_span_in_context(self._seen))
 
@@ -123,7 +123,7 @@ class _LiveJobSpan(JobSpan):
 
 
 class HandlerSpan(NonRecordingSpan):
-    """What the owner's code sees as the current span. It may give it attributes; of an exception the type is kept, never the text."""
+    """The current span as the owner's code sees it: it may set attributes; of an exception only the type is kept."""
 
     def __init__(self, span: str) -> None:
         flags = TraceFlags(TraceFlags.SAMPLED if is_sampled(span) else TraceFlags.DEFAULT)
@@ -136,11 +136,11 @@ class HandlerSpan(NonRecordingSpan):
         self.error = ""
 
     def is_recording(self) -> bool:
-        """Whether what it is given is sent."""
+        """Returns whether attributes are sent."""
         return self._is_sampled and not self.is_over
 
     def set_attribute(self, key: str, value: "AttributeValue") -> None:
-        """A text (cut at 4,096 characters), a number or a truth; what else is given is not kept, nor a 65th."""
+        """Keeps up to 64 attributes: a text (cut at 4,096 characters), a number or a bool; drops others."""
         if isinstance(value, str):
             value = value[:MOST_VALUE_CHARS]
         if not self.is_recording() or not isinstance(value, str | bool | int | float):
@@ -149,17 +149,17 @@ class HandlerSpan(NonRecordingSpan):
             self.attributes[key] = value
 
     def set_attributes(self, attributes: "Mapping[str, AttributeValue]") -> None:
-        """Each of them."""
+        """Sets each of them."""
         for key, value in attributes.items():
             self.set_attribute(key, value)
 
     def record_exception(self, exception: BaseException, *_more: object, **_named: object) -> None:
-        """Its type alone: its text may quote the conversation."""
+        """Keeps the exception's type only, since its text may quote the conversation."""
         self.error = type(exception).__name__
 
 
 class _OwnIds(IdGenerator):
-    """Not those of `random`, which a handler may have seeded: every worker would tell the same ids."""
+    """Makes ids without `random`: a handler may have seeded it, and all workers would make the same ids."""
 
     def __init__(self) -> None:
         self._random = random.SystemRandom()
@@ -172,7 +172,7 @@ class _OwnIds(IdGenerator):
 
 
 class _ToShipper(SpanProcessor):
-    """The owner's spans go the way of ours."""
+    """Queues the owner's finished spans like ours."""
 
     def __init__(self, shipper: Shipper[Told]) -> None:
         self._shipper = shipper

@@ -1,7 +1,7 @@
-"""A language model behind any OpenAI-compatible endpoint: its answer as pieces of text, cancelled with the job that waits for it.
+"""Asks a language model behind any OpenAI-compatible endpoint; gives its answer in pieces, and is cancelled with the job.
 
-`openai` costs 20 MiB and is imported when a model is first asked. It does not retry here: a job that meets a busy endpoint gives
-its slot back and comes again (`LLMBusy` says when). No exception of this room quotes the conversation or the endpoint's answer.
+`openai` costs 20 MiB and is imported when a model is first asked. It does not retry here: a job that meets a busy endpoint gives its slot
+back and runs again later (`LLMBusy` says when). No exception of this file quotes the conversation or the endpoint's answer.
 """
 
 import math
@@ -31,17 +31,17 @@ DEFAULT_SYSTEM_PROMPT = "You are a helpful agent in a chat. Answer briefly, in t
 # A model that thinks for long sends nothing meanwhile; a dead connection must still be noticed.
 READ_TIMEOUT_SECONDS = 120.0
 BUSY_SECONDS = 5.0
-# From the last event to the end of the response, so that its connection can be used again.
+# The wait for the response to end after its last event, so that its connection can be used again.
 GOODBYE_SECONDS = 1.0
 BUSY_LIMIT_SECONDS = 300.0
 
 
 class LLMError(Exception):
-    """The model gave no whole answer."""
+    """The model gave no complete answer."""
 
 
 class LLMBusy(LLMError):
-    """The endpoint asks to come again later."""
+    """The endpoint is busy and asks to try again later."""
 
     def __init__(self, retry_after_seconds: float) -> None:
         super().__init__(f"the model's endpoint is busy for {retry_after_seconds:g} s")
@@ -61,11 +61,11 @@ class LLMRefused(LLMError):
 
 
 class LLMUnreachable(LLMError):
-    """No answer from the endpoint."""
+    """The endpoint cannot be reached."""
 
 
 class Turn(msgspec.Struct, frozen=True):
-    """One thing that was said."""
+    """One turn of a conversation."""
 
     role: Literal["system", "user", "assistant"]
     text: str
@@ -76,7 +76,7 @@ class Turn(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, kw_only=True)
 class LLMSettings:
-    """`base_url` None is OpenAI's own endpoint."""
+    """Where the model is and how it is asked. `base_url` None: OpenAI's own endpoint."""
 
     base_url: str | None = None
     api_key: str = field(default="none", repr=False)
@@ -85,12 +85,12 @@ class LLMSettings:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "LLMSettings":
-        """OPENAI_BASE_URL, OPENAI_API_KEY, HASHEE_LLM_MODEL, HASHEE_LLM_SYSTEM_PROMPT_FILE. Raises OSError for the last."""
+        """Reads OPENAI_BASE_URL, OPENAI_API_KEY, HASHEE_LLM_MODEL, HASHEE_LLM_SYSTEM_PROMPT_FILE. Raises OSError for the last."""
         prompt_file = environ.get("HASHEE_LLM_SYSTEM_PROMPT_FILE")
         prompt = Path(prompt_file).read_text(encoding="utf-8").strip() if prompt_file else DEFAULT_SYSTEM_PROMPT
         return cls(
             base_url=environ.get("OPENAI_BASE_URL") or None,
-            # Local endpoints want none, the client insists on one.
+            # Local endpoints need no key, but the client insists on one.
             api_key=environ.get("OPENAI_API_KEY") or "none",
             model=environ.get("HASHEE_LLM_MODEL") or DEFAULT_MODEL,
             system_prompt=prompt,
@@ -117,7 +117,7 @@ class _Chunk(msgspec.Struct, frozen=True):
 
 
 class EventReader:
-    """Server-sent events of a streamed chat completion: bytes in, pieces of text out. After half an event nothing more comes."""
+    """Decodes the server-sent events of a streamed chat completion into pieces of text; half an event at the end is ignored."""
 
     def __init__(self) -> None:
         self.is_complete = False
@@ -126,7 +126,7 @@ class EventReader:
         self._rest = b""
 
     def feed(self, data: bytes) -> list[str]:
-        """The pieces that `data` completes."""
+        """Returns the pieces that `data` completes."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         return [piece for line in lines if line.startswith(b"data:") for piece in self._of_event(line[5:].strip())]
 
@@ -151,16 +151,16 @@ class LLM:
         self._client: AsyncOpenAI | None = None
 
     async def aclose(self) -> None:
-        """End its connections."""
+        """Ends its connections."""
         client, self._client = self._client, None
         if client is not None:
             await client.close()
 
     async def answer(self, turns: Sequence[Turn], write: Write, job: JobContext) -> None:
-        """Await `write` with each piece of the answer to `turns`, which follow the system prompt.
+        """Awaits `write` with each piece of the answer to `turns`, which follow the system prompt.
 
-        Raises LLMBusy, LLMRefused, LLMUnreachable, LLMCut, and what `write` raises. The duration, whatever the end, goes to
-        `business_llm_duration_ms{model}`; beside it the time to the first piece, and the tokens where the endpoint counts them.
+        Raises LLMBusy, LLMRefused, LLMUnreachable, LLMCut, and what `write` raises. In any case the duration goes to
+        `business_llm_duration_ms{model}`; so do the time to the first piece, and the tokens if the endpoint counts them, to theirs.
         """
         started, model = trio.current_time(), self._settings.model
         events = EventReader()
@@ -217,10 +217,10 @@ class LLM:
 
 
 async def _pass_on(read: Callable[[Pieces], Awaitable[None]], write: Write) -> None:
-    """Await `write` with what `read` sends, side by side.
+    """Awaits `write` with what `read` sends, concurrently.
 
-    The HTTP client's generators may only be left while they wait for the network: left at a `yield` they would be closed by the
-    garbage collector, at some later time. So reading never waits for `write`.
+    The HTTP client's generators may only be left while they wait for the network: one left at a `yield` would be closed by the garbage
+    collector some time later. So reading never waits for `write`.
     """
     sender, receiver = trio.open_memory_channel[str](math.inf)
     failures: list[Exception] = []

@@ -1,6 +1,6 @@
-"""Finds the owner's agent: `module:attribute`, with the current directory first.
+"""Imports the owner's agent, named as `module:attribute`, with the current directory first on the path.
 
-Everything that can be wrong with it comes out as one `CannotLoad`, which says what and where in a line.
+Whatever is wrong with it is raised as `CannotLoad`, which says what and where in a line.
 """
 
 import importlib
@@ -15,7 +15,7 @@ from workers.logs import kind
 
 
 class CannotLoad(Exception):
-    """The handler cannot be used; `report` goes to the supervisor."""
+    """The handler cannot be loaded; `report` goes to the supervisor."""
 
     def __init__(self, report: StartFailed) -> None:
         super().__init__(report.last_line)
@@ -23,7 +23,7 @@ class CannotLoad(Exception):
 
 
 def load_agent(handler: str, directory: Path) -> Agent:
-    """Raises CannotLoad."""
+    """Returns the agent that `handler` names. Raises CannotLoad."""
     try:
         refuse_shadows(directory.resolve())
     except PackageShadowed as error:
@@ -48,7 +48,7 @@ def load_agent(handler: str, directory: Path) -> Agent:
 
 
 def owners_files(directory: Path) -> tuple[str, ...]:
-    """The loaded modules' files that stand below `directory` and in no installation."""
+    """Returns the files of loaded modules below `directory`, without those of an installation."""
     ours = Path(__file__).resolve().parent.parent
     found: set[str] = set()
     for module in list(sys.modules.values()):
@@ -78,7 +78,7 @@ def _report_of(error: BaseException, directory: Path) -> StartFailed:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
     owners = [frame for frame in frames if Path(frame.filename).is_relative_to(directory)]
     frame = (owners or frames)[-1]
-    # Our own line here means that the module itself was not found.
+    # If the innermost line is ours, the module itself was not found.
     is_ours = frame.filename == __file__
     return StartFailed(
         kind="import",

@@ -1,6 +1,6 @@
-"""A worker's log lines, on stderr (no line waits for its reader): `[hashee] event name=value`, or JSON. Values are ids, names, counts and times, never content.
+"""Writes a worker's log lines to stderr, without waiting for the reader: `[hashee] event name=value`, or JSON.
 
-The owner's own logging is the owner's: nothing is set on the root logger.
+Values are ids, names, counts and times, never content. The owner's own logging is left alone: nothing is set on the root logger.
 """
 
 import json
@@ -22,7 +22,7 @@ _PYTHONS = str(Path(os.__file__).parent)
 
 
 class Log:
-    """Writes events with named values."""
+    """A log that takes events with named values."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
@@ -38,7 +38,7 @@ class Log:
 
 
 def worker_log(environ: Mapping[str, str], consumer: str, *, level: str, line_format: str) -> Log:
-    """The log of this process, as HASHEE_LOG_LEVEL and HASHEE_LOG_FORMAT say."""
+    """Returns the log of this process, as HASHEE_LOG_LEVEL and HASHEE_LOG_FORMAT say."""
     logger = logging.Logger("hashee.worker", LEVELS[level])
     handler = logging.StreamHandler(sys.stderr)
     as_json = _wants_json(environ, line_format)
@@ -51,7 +51,7 @@ def worker_log(environ: Mapping[str, str], consumer: str, *, level: str, line_fo
 
 
 def where(error: BaseException) -> str:
-    """`file.py:12`: the innermost line of the owner's code, else of any code, that the exception came through."""
+    """Returns `file.py:12`: the innermost line of the owner's code that the exception came through, else of any code."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     frames = traceback.extract_tb(error.__traceback__)
@@ -67,7 +67,7 @@ def where(error: BaseException) -> str:
 
 
 def kind(error: BaseException) -> str:
-    """The exception's type, with the types in a group."""
+    """Returns the exception's type, with the types in a group."""
     if isinstance(error, BaseExceptionGroup):
         return f"{type(error).__name__}[{', '.join(map(kind, error.exceptions))}]"
     return type(error).__name__
@@ -81,7 +81,7 @@ class _Formatter(logging.Formatter):
         self._with_priority = with_priority
 
     def lost_lines(self, count: int) -> str:
-        """The line about lines that were lost."""
+        """Returns the line about lost lines."""
         values = {"name": "hashee.worker", "levelno": logging.WARNING, "levelname": "WARNING", "msg": LINES_LOST}
         return self.format(logging.makeLogRecord({**values, "values": {"lines": count}}))
 
@@ -100,7 +100,7 @@ class _Formatter(logging.Formatter):
 
 
 def _is_the_journal(environ: Mapping[str, str]) -> bool:
-    """Whether stderr itself goes to the journal, which takes a line's priority from its beginning."""
+    """Returns whether stderr itself goes to the journal, which takes a line's priority from its beginning."""
     try:
         found = os.fstat(sys.stderr.fileno())
     except (OSError, ValueError):

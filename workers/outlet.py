@@ -1,7 +1,7 @@
-"""What the worker needs of the bus, as the two interfaces that JobStore, the tests' double and the test harness keep.
+"""The two interfaces by which a worker uses the bus; JobStore, the tests' double and the test harness implement them.
 
-`Outlet` is a handler's half, `WorkerBus` the runner's. Redis' absence is not a handler's concern: what must arrive is
-repeated here until it has (each operation is idempotent), what is worth nothing later is dropped.
+`Outlet` is for replies, `WorkerBus` for the runner. While Redis is away operations that must be done are repeated here (each is idempotent),
+and those that are worth nothing later are dropped; a handler sees neither.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -49,8 +49,9 @@ class WorkerBus(Outlet, Protocol):
 
 
 async def until_redis_answers(operation: Callable[[], Awaitable[Result]]) -> Result:
-    """Repeat an idempotent operation until Redis has done it: while it is away, and while we may not. Raises RedisRefused for what no
-    repeating mends.
+    """Repeats an idempotent operation until Redis has done it; returns its result.
+
+    It waits while Redis is away and while it does not let us in. Raises RedisRefused if repeating cannot help.
     """
     backoff = Backoff()
     while True:

@@ -1,7 +1,7 @@
-"""A worker without a supervisor ends itself when a job hangs it: nobody else would (supervisor/pool/process.py does it from outside).
+"""Ends a worker without a supervisor when a job hangs it; with one, supervisor/pool/process.py does that from outside.
 
-A job over its time limit has ended in Redis and its handler was cancelled. One that runs on all the same is a thread, or holds the event
-loop: its slot, or the whole worker, is lost until the process ends. The platform starts another.
+When a job exceeds its time limit it is ended in Redis and its handler cancelled. A handler that still runs is a thread, or blocks the event
+loop: its slot, or the whole worker, is lost until the process ends. The platform then starts another.
 """
 
 import faulthandler
@@ -12,13 +12,13 @@ from collections.abc import Callable
 from workers.logs import Log
 from workers.vitals import Vitals
 
-# As long as a supervisor gives, and as long again: where there is one it is the first to act.
+# Twice as long as a supervisor waits: if there is one it acts first.
 GRACE_SECONDS = 20.0
 LOOK_SECONDS = 1.0
 
 
 class OverrunWatch:
-    """`leave` is called once, in a thread of its own, when a job has run for `job_seconds` and the grace after it."""
+    """Calls `leave` once, in a thread of its own, when a job has run for `job_seconds` and the grace after it."""
 
     def __init__(self, vitals: Vitals, log: Log, job_seconds: float, leave: Callable[[], None]) -> None:
         self._vitals = vitals
@@ -30,15 +30,15 @@ class OverrunWatch:
 
     @property
     def dead_threads(self) -> list[str]:
-        """Its thread, if that has ended and nobody had told it to."""
+        """Returns its thread's name if that has ended without having been told to."""
         return [] if self._stop.is_set() or self._thread.is_alive() else [self._thread.name]
 
     def start(self) -> None:
-        """Look from now on."""
+        """Starts the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Look no more."""
+        """Ends the thread."""
         self._stop.set()
 
     def _run(self) -> None:

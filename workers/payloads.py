@@ -1,4 +1,4 @@
-"""Which payloads may be sent. What is wrong with one is said without showing any of it."""
+"""Checks payloads before they are sent; no error shows any part of one."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ TEXT_LIMIT_CHARACTERS = 100_000
 
 
 def text_payload(text: str, *, markdown: bool) -> Payload:
-    """A text as PROTOCOL §4 has it. Raises TextTooLong, BadReply."""
+    """Returns the payload of a text (PROTOCOL §4). Raises TextTooLong, BadReply."""
     payload: Payload = {"type": "text", "text": text}
     if markdown:
         payload["markdown"] = True
@@ -20,7 +20,7 @@ def text_payload(text: str, *, markdown: bool) -> Payload:
 
 
 def checked_payload(payload: Mapping[str, object]) -> Payload:
-    """The payload as a dict of its own, proven to be JSON. Raises TextTooLong, BadReply."""
+    """Returns a copy of the payload that is certain to be JSON. Raises TextTooLong, BadReply."""
     payload_type, text = payload.get("type"), payload.get("text")
     if not isinstance(payload_type, str) or not payload_type:
         raise BadReply("a payload is a mapping with a 'type', such as {'type': 'text', 'text': …}")
@@ -29,13 +29,13 @@ def checked_payload(payload: Mapping[str, object]) -> Payload:
     try:
         copy: Payload = msgspec.json.decode(msgspec.json.encode(dict(payload)), type=dict[str, object])
     except (TypeError, ValueError, RecursionError):
-        # Without the cause, which may quote the value.
+        # without the cause, which may quote the value
         raise BadReply(f"this {payload_type} payload holds something that JSON does not have") from None
     return copy
 
 
 def check_text(text: object, already: int = 0) -> None:
-    """A str that goes over the wire, and not too long with the `already` characters before it."""
+    """Checks that it is a str in valid Unicode and, with the `already` characters before it, not too long. Raises TextTooLong, BadReply."""
     if not isinstance(text, str):
         raise BadReply(f"a text is a str, not {type(text).__name__}")
     if already + len(text) > TEXT_LIMIT_CHARACTERS:

@@ -1,7 +1,7 @@
-"""The life of a worker process: what it does at its start, when it is told to stop, and how it ends.
+"""Runs a worker process from its start to its end: opens the bus, runs jobs, and obeys commands to drain or stop.
 
-Commands come from three sides (the supervisor's pipe, in a thread; signals; the runner's own end) and meet in `Worker`, which
-brings them into the event loop.
+Commands come from the supervisor's pipe (in a thread), from signals, and from the runner's own end; `Worker` brings them into the
+event loop.
 """
 
 import os
@@ -45,14 +45,14 @@ from workers.vitals import Vitals
 
 EXIT_STOPPED_HARD = 75
 EXIT_LAMED = 76
-# How often is looked whether every thread lives: a lost lease is found within its 15 s.
+# How often it checks that every thread lives: well within the 15 s of a lease.
 LOOK_SECONDS = 1.0
-# After a stop at once, a sync handler's thread may still run: the process does not wait for it.
+# After a stop at once the process waits no longer for the thread of a sync handler.
 STOP_WITHIN_SECONDS = 5.0
 
 
 class Worker:
-    """One process' runner with what reaches it from outside of the event loop."""
+    """The runner of one process, and what reaches it from outside of the event loop."""
 
     def __init__(self, settings: WorkerSettings, log: Log, tracing: JobTracing) -> None:
         self._settings = settings
@@ -76,28 +76,28 @@ class Worker:
         return self._vitals
 
     def attach(self, link: ControlLink) -> None:
-        """Tell a supervisor from now on."""
+        """Has messages sent to a supervisor from now on."""
         self._link = link
 
     def pulse(self, dropped: int) -> Heartbeat:
-        """For the thread that sends heartbeats."""
+        """Returns a heartbeat; called by the thread that sends it."""
         beat = self._vitals.heartbeat(dropped, "" if self._store is None else self._store.trouble)
         self.show_title(len(beat.running))
         return beat
 
     def show_title(self, running: int = 0) -> None:
-        """What `ps` shows."""
+        """Sets the process' title, which `ps` shows."""
         name = self._settings.consumer if self._settings.number is None else self._settings.number
         jobs = "1 job" if running == 1 else f"{running} jobs"
         setproctitle.setproctitle(f"hashee-agent: worker {name} ({jobs})")
 
     def tell(self, message: Ready | Observation | Stacks | Drained | StartFailed | Crashed) -> None:
-        """Nothing happens without a supervisor."""
+        """Sends a message to the supervisor, if there is one."""
         if self._link is not None:
             self._link.send(message)
 
     def command(self, command: ToWorker) -> None:
-        """From any thread."""
+        """Takes a command, from any thread."""
         if isinstance(command, DumpStacks):
             self.tell(Stacks(text=stacks.dump(self._root)))
             return
@@ -108,16 +108,16 @@ class Worker:
             try:
                 token.run_sync_soon(self._obey)
             except trio.RunFinishedError:
-                return  # It has ended already.
+                return  # the event loop has ended already
 
     async def run(self, agent: Agent) -> None:
-        """Open the bus, say ready, run jobs until told to end."""
+        """Opens the bus, reports that it is ready, and runs jobs until told to end."""
         self._root = trio.lowlevel.current_root_task()
         self._vitals.watch_loop()
         with self._lock:
             self._token = trio.lowlevel.current_trio_token()
         self._obey()
-        # The lifespan outside of the nursery: what it raises must not come in a group.
+        # The lifespan is outside of the nursery, so that its exceptions do not come in a group.
         if self._link is None:
             self._overrun = OverrunWatch(self._vitals, self._log, self._settings.job_seconds, self._leave)
             self._overrun.start()
@@ -190,7 +190,7 @@ class Worker:
             self._log.info("worker: a thread does its work in Redis again", thread=who)
 
     async def _watch_threads(self) -> None:
-        """A worker that has lost a thread of ours (which only a defect does) hands back what runs and leaves, so that a whole one comes."""
+        """Hands back all jobs and ends the worker if one of our threads has ended, which is a defect: another worker takes over."""
         while not (dead := self._dead_threads()):  # noqa: ASYNC110 - a thread that ends tells nobody
             await trio.sleep(LOOK_SECONDS)
         self._log.error("worker: a thread has ended, it leaves for another", threads=dead)
@@ -199,7 +199,7 @@ class Worker:
         self.command(Stop())
 
     def _leave(self) -> None:
-        """Hand back what lets itself be cancelled, then end, whatever holds the event loop."""
+        """Hands back jobs that can be cancelled, then ends the process, whatever blocks the event loop."""
         self.command(Stop())
         time.sleep(STOP_WITHIN_SECONDS)
         drain_streams()
@@ -213,7 +213,7 @@ class Worker:
         ]
 
     def _obey(self) -> None:
-        """In the event loop: what was asked for so far, to whoever can do it by now."""
+        """Carries out the commands so far, as far as their receivers exist yet; called in the event loop."""
         if self._ending is None:
             return
         self._opening.cancel()

@@ -1,7 +1,7 @@
-"""Takes jobs while slots are free, runs each to one end (finish, fail, hand back or lost), and stops in good order.
+"""Takes jobs while slots are free, runs each to one end (finished, failed, handed back or lost), and drains or stops.
 
-What a handler raises ends its job, never the worker. Redis' absence is waited out. The order within a conversation is the
-bus's business: it never gives two jobs of one conversation at once.
+An exception of a handler ends its job, never the worker. While Redis is away it waits. The bus keeps the order within a conversation:
+it never gives two jobs of one conversation at once.
 """
 
 import random
@@ -31,11 +31,11 @@ from workers.slots import Slots
 from workers.tracing import JobTracing
 from workers.vitals import Vitals
 
-# Three tries more after a failure, then a dead letter: a passing fault of a service is over by then, a defect is not.
+# Three more tries after a failure, then a dead letter: by then a passing fault of a service is over, and a defect is not.
 RETRY_AFTER_SECONDS = (1.0, 5.0, 30.0)
-# Longer than any answer of a language model takes; what runs longer hangs.
+# Longer than any answer of a language model takes; a job that runs longer hangs.
 JOB_SECONDS = 600.0
-# What runs for longer has its start noted while it runs.
+# The start of a run that takes longer is noted while it runs.
 LONG_SECONDS = 0.05
 SEEN_SECONDS = 5.0
 LAST_WORD_SECONDS = 2.0
@@ -84,7 +84,7 @@ class Runner:
         self.handed_back = 0
 
     async def run(self) -> None:
-        """Until `drain` or `stop`, and until what was taken has ended."""
+        """Takes and runs jobs until `drain` or `stop`, and then until all that were taken have ended."""
         self._bus.on_fenced(self._lost)
         self._bus.on_superseded(self._superseded)
         async with trio.open_nursery() as company:
@@ -97,12 +97,12 @@ class Runner:
             company.cancel_scope.cancel()
 
     def drain(self) -> None:
-        """Take no more; finish what runs; hand back what was taken and not begun."""
+        """Takes no more jobs, finishes those that run, and hands back those that were taken and not begun."""
         self._taking.cancel()
         self._clear_the_way()
 
     def stop(self) -> None:
-        """Cancel what runs and hand it back."""
+        """Cancels running jobs and hands them back."""
         self.drain()
         self._stopping = True
         for hand in self._hands.values():
@@ -131,24 +131,24 @@ class Runner:
             self._clear_the_way()
 
     def _free(self) -> int:
-        """How many more jobs to take; none while one must run alone."""
+        """Returns how many more jobs to take; 0 while one must run alone."""
         if any(hand.job.strikes for hand in self._hands.values()):
             return 0
         return self._settings.concurrency - len(self._hands)
 
     def _clear_the_way(self) -> None:
-        """What cannot begin now goes to other workers: all when draining, all but the suspect where one is to run alone."""
+        """Hands back jobs that were taken and cannot begin: all when draining, all others if one is to run alone."""
         suspect = next((hand for hand in self._hands.values() if hand.job.strikes), None)
         for hand in self._hands.values():
             if not hand.begun and (self._taking.cancel_called or (suspect is not None and hand is not suspect)):
                 hand.scope.cancel()
 
     async def _carry(self, hand: Hand) -> None:
-        """From taking to letting go."""
+        """Takes one job from its taking to its end."""
         try:
             with hand.scope:
                 async with self._slots.alone() if hand.job.strikes else self._slots.one():
-                    # Sent away while the slot came: not begun, so handed back.
+                    # It was cancelled when the slot became free: not begun, so it is handed back.
                     await trio.lowlevel.checkpoint_if_cancelled()
                     hand.begin(self._tracing)
                     self._vitals.started(hand.job)
@@ -165,7 +165,7 @@ class Runner:
             self._room.set()
 
     async def _end_cancelled(self, hand: Hand) -> None:
-        """Cancelled before it came to its end: interrupted, to be handed back, or lost."""
+        """Ends a job whose run was cancelled: it was superseded, is handed back, or was lost."""
         if hand.superseded:
             await self._end_superseded(hand)
         elif self._stopping or not hand.begun:
@@ -212,8 +212,10 @@ class Runner:
             await self._finish(hand, ended)
 
     async def _start(self, job: Job) -> Started:
-        """There is nothing to ask of a first delivery under the default policy: that it began is told when it says something before
-        its end, or takes long, or else with its end.
+        """Begins a job; returns what earlier runs have done.
+
+        Redis is not asked about a first delivery under the default policy: that it began is noted when it sends something or takes long,
+        else with its end.
         """
         if job.is_first_run and self._bench.agent.policies.busy == "queue":
             return Started("started", is_noted=False)
@@ -226,7 +228,7 @@ class Runner:
         try:
             return await run_handler(self._bench, run, hand.scope.cancel)
         finally:
-            self._vitals.ended(hand.job)  # what is left waits for Redis alone
+            self._vitals.ended(hand.job)  # only Redis is waited for from here on
 
     async def _tell_start(self, hand: Hand) -> None:
         began_ms, hand.began_ms = hand.began_ms, None
@@ -235,8 +237,9 @@ class Runner:
 
     @asynccontextmanager
     async def _limited(self, hand: Hand) -> AsyncIterator[None]:
-        """What runs over its time is ended at once, whatever Redis does: its handler when it lets itself be cancelled (a thread does
-        not), and its job in Redis as soon as that can be.
+        """Ends a run at its time limit, whatever Redis does: cancels its handler, and ends its job in Redis as soon as possible.
+
+        A handler in a thread cannot be cancelled and runs on.
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._attend, hand, nursery)
@@ -250,7 +253,7 @@ class Runner:
             raise raised
 
     async def _attend(self, hand: Hand, nursery: trio.Nursery) -> None:
-        """One task for a short run, which most are; a long one has its start noted while its time is watched."""
+        """Notes the start of a run that takes long, and watches its time limit; most runs are short and need no second task."""
         limit = self._settings.job_seconds
         await trio.sleep(min(LONG_SECONDS, limit))
         nursery.start_soon(self._unless_refused, hand, self._tell_start)
@@ -276,8 +279,9 @@ class Runner:
             self._let_go(hand, refused)
 
     def _let_go(self, hand: Hand, refused: RedisRefused) -> None:
-        """Redis is there, and will not have this step of this job, now or later. Its lease runs out and it comes again, as often as any
-        job may; the worker and its other jobs go on.
+        """Lets go of a job whose step Redis refuses for good, without ending the worker.
+
+        Its lease runs out and it is delivered again, as often as any job may be.
         """
         if not hand.ended:
             self._log.error("job: Redis refuses its step, it is let go", job=hand.job.job_id, reason=refused.reason)
@@ -320,7 +324,7 @@ class Runner:
 
     async def _fail_by(self, hand: Hand, error: BaseException) -> None:
         wait, hand.error = self._wait_after(hand.job), kind(error)
-        # The exception's text may quote the conversation, so it is not shown.
+        # without the exception's text, which may quote the conversation
         self._log.warning(
             "job: the handler failed",
             job=hand.job.job_id,
@@ -333,7 +337,7 @@ class Runner:
         await self._fail(hand, "handler_error", wait)
 
     def _wait_after(self, job: Job) -> float | None:
-        """How long until the next try, with a random share so that not all come back at once; None: there is none."""
+        """Returns the wait until the next try, randomly spread so that not all come back at once; None if there is none."""
         waits = self._settings.retry_after_seconds
         spread = random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, guards nothing
         return waits[job.attempt - 1] * spread if job.attempt <= len(waits) else None
@@ -365,7 +369,7 @@ class Runner:
         )
 
     def _lost(self, entry_id: str) -> None:
-        """Not ours any more; not news of one whose end Redis has perhaps only just written."""
+        """Notes that a job is no longer ours, unless its end is being written: then that itself may have removed it."""
         hand = self._hands.get(entry_id)
         if hand is not None and not hand.ending:
             self._log.warning("job: lost to another worker", job=hand.job.job_id)

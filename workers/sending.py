@@ -1,9 +1,9 @@
-"""Where a job's replies get their places and leave, one after the other.
+"""Gives a job's replies their places and sends them one after the other.
 
-A place is the number in the order of sending, or the key that the handler gave; a place that an earlier run of the job has sent
-is passed over. After the job is lost to another worker nothing leaves here.
+A place is the number in the order of sending, or the handler's key; a place that an earlier run of the job has sent is skipped. After the
+job was lost to another worker nothing is sent.
 
-What is said is held for a moment: most handlers end right after it, and then it goes out with the job's end, in one step.
+A reply is held for a moment: most handlers end right after it, and then it goes out with the job's end, in one step.
 """
 
 import re
@@ -20,31 +20,31 @@ from bus.transport.wire import RedisFailed
 from workers.errors import BadReply, ChatClosed
 from workers.outlet import Outlet, until_redis_answers
 
-# Longer than a handler takes that does nothing more, shorter than anybody sees.
+# Longer than a handler needs to end after its last reply, and too short for anybody to notice.
 HELD_SECONDS = 0.005
-# Replies, of 100,000 characters at most: a handler that says more at once waits until they are sent.
+# Replies of 100,000 characters at most; a handler that sends more at once waits.
 MOST_HELD = 16
-# Until it is asked again whether there is room for a reply: the relay is away then, or takes five messages a second.
+# The wait before a reply without room is tried again: the relay is away, or takes five messages a second.
 ROOM_SECONDS = 1.0
-# A stream's end must not hang on a Redis that is away.
+# A Redis that is away must not hold up the end of a stream.
 ABORT_SECONDS = 1.0
 _KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 class SendSoon:
-    """Sends what is held and whose handler goes on; one for all jobs of a worker."""
+    """Sends held replies of handlers that go on; one for all jobs of a worker."""
 
     def __init__(self) -> None:
         self._waiting: set[Sending] = set()
         self._more = trio.Event()
 
     def expect(self, sending: "Sending") -> None:
-        """It holds something."""
+        """Notes that this run holds a reply."""
         self._waiting.add(sending)
         self._more.set()
 
     def forget(self, sending: "Sending") -> None:
-        """It does not any more."""
+        """Notes that this run holds none any more."""
         self._waiting.discard(sending)
 
     async def run(self) -> None:
@@ -61,13 +61,13 @@ class SendSoon:
         try:
             await sending.flush()
         except RedisFailed:
-            return  # the handler's next word, or its end, meets it again
+            return  # the handler's next reply, or its end, meets the same error
 
 
 class Sending:
-    """One run of one job, seen from what it sends. `lost` is called when another worker has the job.
+    """The replies of one run of a job. `lost` is called when another worker has the job.
 
-    `soon` sends what is held; without it nothing is.
+    `soon` sends held replies; without it none is held.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Sending:
         waited: Callable[[float], None] = lambda _: None,
         hops: int = 0,
     ) -> None:
-        """`waited` is told the seconds for which there was no room for what was said; `hops`: the `hop_count` of what is sent."""
+        """`waited` is called with the seconds for which a reply had no room; `hops`: the `hop_count` of replies."""
         self._hops = hops
         self.job = job
         self.helpers = helpers
@@ -121,7 +121,7 @@ class Sending:
             )
 
     def take_place(self, key: str | None) -> str:
-        """The next place; call it in one's turn. Raises BadReply."""
+        """Returns the next place; call it inside of `turn`. Raises BadReply."""
         if key is None:
             place = str(self._next_number)
             self._next_number += 1
@@ -134,16 +134,16 @@ class Sending:
         return f"key:{key}"
 
     def was_emitted(self, place: str) -> bool:
-        """Whether an earlier run has sent this place."""
+        """Returns whether an earlier run has sent this place."""
         return place in self._emitted
 
     async def emit(self, place: str, reply: Reply) -> None:
-        """Send, however long Redis is away or has no room; nothing if the place was sent or the job is lost."""
+        """Sends a reply, however long Redis is away or has no room; does nothing if the place was sent or the job is lost."""
         if not self._is_lost and not self.was_emitted(place):
-            if self._hops and reply.kind != "stream_start":  # what that says is a key, and no payload
+            if self._hops and reply.kind != "stream_start":  # its content is a key and no payload
                 reply = msgspec.structs.replace(reply, payload=with_hops(reply.payload, self._hops))
             self._held.append((place, reply))
-            is_now = reply.kind == "stream_start"  # whose deltas are on their way
+            is_now = reply.kind == "stream_start"  # its deltas follow at once
             if is_now or self._soon is None or self._has_no_room or len(self._held) >= MOST_HELD:
                 await self.flush()
             else:
@@ -151,7 +151,7 @@ class Sending:
         await trio.lowlevel.checkpoint()
 
     async def flush(self) -> None:
-        """Send what is held, in its order."""
+        """Sends held replies, in order."""
         async with self._line:
             if self._held and self._tell_start is not None:
                 await self._tell_start()
@@ -169,7 +169,7 @@ class Sending:
                     self._lost()
 
     async def take_last(self) -> tuple[Said, ...]:
-        """What is held when the handler has ended: it goes out with the job's end."""
+        """Returns the replies that are held when the handler has ended, to go out with the job's end."""
         if self._soon is not None:
             self._soon.forget(self)
         async with self._line:
@@ -177,7 +177,7 @@ class Sending:
         return last
 
     async def show_delta(self, stream_id: str, seq: int, text: str) -> bool:
-        """A piece of a stream; False if it could not be shown now."""
+        """Sends a piece of a stream; returns False if that is not possible now."""
         if self._is_lost:
             return True
         try:
@@ -187,7 +187,7 @@ class Sending:
         return True
 
     async def show_typing(self, *, active: bool) -> None:
-        """Worth nothing later, so lost when Redis is away."""
+        """Sends or ends the typing indicator; lost while Redis is away."""
         if self._is_lost:
             return
         try:
@@ -196,7 +196,7 @@ class Sending:
             return
 
     async def abort_stream(self) -> None:
-        """The stream that was shown will not be ended by a whole text; soon or never."""
+        """Ends a shown stream that no whole text will end; tried once, for a moment."""
         if self._is_lost:
             return
         with trio.move_on_after(ABORT_SECONDS, shield=True):

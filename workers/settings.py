@@ -1,7 +1,7 @@
-"""What a worker process is told, by its command line (from a supervisor) or its environment (alone). Read once, at the edge.
+"""Reads a worker's settings once at its start: from the command line (under a supervisor) or the environment (alone).
 
-Secrets come by an inherited descriptor or the environment, never by the command line, which everybody on the host can read;
-the Redis URL is there only for tests and local use.
+Secrets come by an inherited descriptor or the environment, never by the command line, which everybody on the host can read; the Redis
+URL is an option only for tests and local use.
 """
 
 import argparse
@@ -21,10 +21,7 @@ from workers.builtin import default_handler
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSettings:
-    """Everything that a worker process needs. `control_fd` and `parent_pid` are None for one without a supervisor.
-
-    `number`: its place in the supervisor's pool, None without one.
-    """
+    """Everything that a worker process needs. `control_fd`, `parent_pid` and `number` (its place in the pool) are None without a supervisor."""
 
     agent_id: str
     redis_url: str = field(repr=False)
@@ -46,7 +43,7 @@ class WorkerSettings:
 
 
 def read_settings(options: argparse.Namespace, environ: MutableMapping[str, str]) -> WorkerSettings:
-    """Raises SettingsError. Takes our secrets out of `environ`, so that the owner's child processes do not get them."""
+    """Reads them, and removes our secrets from `environ`, so that the owner's child processes do not get them. Raises SettingsError."""
     given = {HANDLER: options.handler, CONCURRENCY: options.concurrency, REDIS_URL: options.redis}
     reader = SettingsReader({**environ, **{setting.name: text for setting, text in given.items() if text is not None}})
     raw_key = shared.bus_key_of(reader) if options.bus_key_fd is None else _inherited_key(options.bus_key_fd)
@@ -77,7 +74,7 @@ def read_settings(options: argparse.Namespace, environ: MutableMapping[str, str]
 
 
 def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line; argparse ends the process with exit code 2 if it is wrong."""
+    """Parses the command line; argparse ends the process with exit code 2 if it is wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m workers", description="Runs an agent's handlers.", allow_abbrev=False
     )

@@ -1,4 +1,4 @@
-"""How many jobs run at once, and who must run alone. First come, first served, also for one that needs every slot."""
+"""Bounds how many jobs run at once, and lets a job run alone. First come, first served, also for a job that needs every slot."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,13 +19,13 @@ class Slots:
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator[None]:
-        """A slot beside others."""
+        """Holds one slot for the block."""
         async with self._take(1):
             yield
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
-        """All slots: nothing else runs meanwhile."""
+        """Holds all slots for the block, so that nothing else runs."""
         async with self._take(self._count):
             yield
 

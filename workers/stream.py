@@ -1,7 +1,7 @@
-"""A reply that a person sees grow. What was written is merged into deltas; the whole text is sent when the block is left.
+"""A reply that a person sees grow: merges what is written into deltas, and sends the whole text at the end of the block.
 
-Deltas are a courtesy: they may be lost, the whole text may not. A run that does not come to its end ends its stream (a worker that
-died has it ended by its supervisor); the next run begins another.
+Deltas may be lost, the whole text may not. A run that is broken off ends its stream (the supervisor ends that of a worker that died);
+the next run begins another.
 """
 
 from types import TracebackType
@@ -15,14 +15,14 @@ from workers.errors import BadReply
 from workers.payloads import check_text, text_payload
 from workers.sending import Sending
 
-# PROTOCOL §5.8: merged for at least this long, so that the lengths of tokens do not show.
+# PROTOCOL §5.8: text is merged for at least so long, so that the lengths of tokens do not show.
 DELTA_MERGE_SECONDS = 0.2
-# PROTOCOL §1: the relay ends a longer stream. The text is collected on and sent whole.
+# PROTOCOL §1: the relay ends a longer stream. Then the rest is only collected, and sent with the whole text.
 STREAM_LIMIT_SECONDS = 300.0
 
 
 class Stream:
-    """Made by `chat.stream()`. It takes its place when the block is entered and is shown from the first text on."""
+    """Made by `chat.stream()`. It takes its place at the beginning of the block and is shown from the first text on."""
 
     def __init__(self, sending: Sending, *, markdown: bool, key: str | None) -> None:
         self._sending = sending
@@ -42,11 +42,11 @@ class Stream:
 
     @property
     def length(self) -> int:
-        """Characters written so far."""
+        """Returns how many characters were written so far."""
         return self._length
 
     async def write(self, text: str) -> None:
-        """Append to the text. Raises TextTooLong when the whole is over 100,000 characters, BadReply outside the block."""
+        """Appends to the text. Raises TextTooLong if the whole is over 100,000 characters, BadReply outside of the block."""
         if not self._is_open:
             raise BadReply("this stream is not open; write inside its `with` block")
         self._sending.check_open()
@@ -54,7 +54,7 @@ class Stream:
         self._length += len(text)
         self._parts.append(text)
         if text and self._show is None and self._may_be_shown():
-            self._show = _Show(self._sending)  # Before the await: a second writer must not begin another.
+            self._show = _Show(self._sending)  # before the await: a second writer must not begin another
             await self._begin(self._show)
         if self._show is not None:
             self._show.add(text)
@@ -95,7 +95,7 @@ class Stream:
 
 
 class _Show:
-    """The deltas of one stream: a task that sends what has gathered, never more often than the merge time."""
+    """Sends the deltas of one stream, in a task: what has gathered, not more often than the merge time."""
 
     def __init__(self, sending: Sending) -> None:
         self.stream_id = ulid.new()

@@ -1,4 +1,4 @@
-"""For owners' tests: talk with an agent's handlers without Redis, a supervisor or keys.
+"""Lets owners' tests talk with an agent's handlers, without Redis, a supervisor or keys.
 
     async def test_it_greets() -> None:
         [reply] = await conversation(agent).say("hi")
@@ -40,7 +40,7 @@ class Said:
 
 @dataclass
 class _Desk:
-    """Takes a job's replies, as the bus does: each place once."""
+    """Takes a job's replies like the bus: each place once."""
 
     replies: dict[str, Reply] = field(default_factory=dict)
     deltas: dict[str, list[str]] = field(default_factory=dict)
@@ -79,20 +79,20 @@ class Conversation:
 
     @property
     def typing(self) -> tuple[bool, ...]:
-        """What the last run showed: True for each "typing…", False for its end."""
+        """The indicators that the last run showed: True for each "typing…", False for its end."""
         return tuple(self._desk.typing)
 
     async def say(self, text: str) -> list[Said]:
-        """Send a text; the agent's replies to it, in order."""
+        """Sends a text; returns the agent's replies to it, in order."""
         return await self.send({"type": "text", "text": text})
 
     async def send(self, payload: Mapping[str, object]) -> list[Said]:
-        """Send any payload; the agent's replies to it, in order."""
+        """Sends any payload; returns the agent's replies to it, in order."""
         self._desk = _Desk()
         return await self._run(self._make_job(dict(payload)))
 
     async def run_again(self) -> list[Said]:
-        """Run the last message a second time, as after a crash: the replies that this run adds. Normally none."""
+        """Runs the last message again, as after a crash; returns the replies that this run adds, normally none."""
         if self._job is None:
             raise ValueError("say something first")
         again = self._job.attempt + 1
@@ -147,9 +147,9 @@ class Conversation:
 
 
 def conversation(agent: Agent, *, sender_id: str = "person-1", display_name: str = "Person") -> Conversation:
-    """A new conversation."""
+    """Begins a new conversation with the agent."""
     return Conversation(agent, sender_id=sender_id, display_name=display_name)
 
 
 def _never_lost() -> None:
-    """No other worker takes a test's job."""
+    """Does nothing: no other worker takes a test's job."""

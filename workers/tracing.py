@@ -1,6 +1,6 @@
-"""The span of one run of a job: under the one that brought the message, current while the handler runs, over what is said in it.
+"""The span of a run of a job: its parent is the span that received the message, and it is the parent of the replies.
 
-Where nobody traces here the job's own trace goes on with what is said, since the supervisor may trace.
+While tracing is off here the job's own trace is passed on with its replies, since the supervisor may trace.
 """
 
 import msgspec
@@ -9,26 +9,26 @@ from bus.records.records import Job
 
 
 class JobSpan:
-    """Where nobody traces. `job`: whose `trace` what is said in it goes out under."""
+    """The span of a run while tracing is off. `job`: its `trace` is the parent of the replies."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
 
     def end(self, _outcome: str, _error: str) -> None:
-        """What became of the run, and the name of what went wrong."""
+        """Ends the span with the run's outcome and the name of its error."""
 
 
 class JobTracing:
-    """Where nobody traces."""
+    """Tracing that is off."""
 
     def begin(self, job: Job) -> JobSpan:
-        """A run of the job begins in this task: its span is the current one in it from now on."""
+        """Begins the span of a run, which is the current span in this task from now on."""
         return JobSpan(job)
 
     def close(self) -> None:
-        """The process ends: what waits is sent, for a moment."""
+        """Sends what waits, for a moment, at the end of the process."""
 
 
 def traced(job: Job, span: str) -> Job:
-    """The job, what is said in it under `span`."""
+    """Returns the job with `span` as the parent of its replies."""
     return msgspec.structs.replace(job, trace=span)

@@ -1,6 +1,6 @@
-"""What a worker knows of its own health. Written by the event loop, read by the thread that sends heartbeats.
+"""Measures a worker's health: the event loop writes, the thread that sends heartbeats reads.
 
-Nothing here waits for a handler: a loop that hangs shows as a lag that grows.
+Nothing here waits for a handler: an event loop that hangs shows as a growing lag.
 """
 
 import os
@@ -31,11 +31,11 @@ class Vitals:
         self._identity: Presence | None = None
 
     def watch_loop(self) -> None:
-        """Measure the lag of the event loop that this is called in, from now on."""
+        """Measures the lag of the event loop that this is called in, from now on."""
         self._probe.watch(trio.lowlevel.current_trio_token())
 
     def introduce(self, *, consumer: str, handler: str, concurrency: int) -> None:
-        """Who this worker is, for those who look into Redis."""
+        """Sets what the worker reports of itself in Redis."""
         self._identity = Presence(
             consumer=consumer,
             host=socket.gethostname(),
@@ -52,7 +52,7 @@ class Vitals:
         )
 
     def presence(self, loop_lag_ms: float) -> Presence | None:
-        """How it does now; None before it was introduced."""
+        """Returns the worker's present report for Redis; None before `introduce`."""
         if self._identity is None:
             return None
         return msgspec.structs.replace(
@@ -70,7 +70,7 @@ class Vitals:
             self._running[job.entry_id] = RunningJob(job.entry_id, job.job_id, time.time_ns() // 1_000_000)
 
     def waited(self, job: Job, seconds: float) -> None:
-        """For room for what it said: that is not of its own time."""
+        """Notes seconds for which a reply had no room: they do not count as the job's own time."""
         with self._lock:
             running = self._running.get(job.entry_id)
             if running is not None:
@@ -83,7 +83,7 @@ class Vitals:
             self._since.pop(job.entry_id, None)
 
     def longest_run_seconds(self) -> float:
-        """For how long the oldest running handler has run; by a clock that nobody sets."""
+        """Returns for how long the oldest running handler has run, by a monotonic clock."""
         with self._lock:
             return time.monotonic() - min(self._since.values()) if self._since else 0.0
 
@@ -94,7 +94,7 @@ class Vitals:
         self._failed += 1
 
     def heartbeat(self, observations_dropped: int, trouble: str = "") -> Heartbeat:
-        """For the heartbeat thread."""
+        """Returns a heartbeat; called by the thread that sends it."""
         with self._lock:
             running = tuple(self._running.values())
         return Heartbeat(
@@ -109,7 +109,7 @@ class Vitals:
 
 
 class _LoopProbe:
-    """Asks the loop for a sign of life at each reading; the lag is how long the last one took, or has taken so far."""
+    """Asks the event loop for a sign of life at each reading; the lag is how long the last one took, or has taken so far."""
 
     def __init__(self) -> None:
         self._token: trio.lowlevel.TrioToken | None = None

@@ -85,11 +85,11 @@ class Script(msgspec.Struct, frozen=True):
 
 
 class Rights(enum.Enum):
-    """Whether somebody can take a command away from our user while the agent runs."""
+    """Whether the rights of our Redis user can change while the agent runs."""
 
     MAY_CHANGE = enum.auto()
     STAND = enum.auto()
-    """Those of our own Redis: nobody else can reach it, and what its only user may do is changed by nobody."""
+    """They cannot: in the private Redis, which nobody else can reach."""
 
 
 class Scripts:

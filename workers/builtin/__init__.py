@@ -1,4 +1,4 @@
-"""Handlers that come with the runtime, and which of them runs where an owner names none."""
+"""The handlers that come with the runtime, and which of them runs if an owner names none."""
 
 from collections.abc import Mapping
 
@@ -7,5 +7,5 @@ LLM = "workers.builtin.llm:agent"
 
 
 def default_handler(environ: Mapping[str, str]) -> str:
-    """`llm` where a model's endpoint is set, else `echo`."""
+    """Returns `llm` if a model's endpoint is set, else `echo`."""
     return LLM if environ.get("OPENAI_BASE_URL") or environ.get("OPENAI_API_KEY") else ECHO

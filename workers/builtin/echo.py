@@ -7,7 +7,7 @@ from workers.agent import Agent
 from workers.chat import Chat
 
 STREAM_COMMAND = "/stream "
-# Long enough a word that a person sees the text grow.
+# Slow enough that a person sees the text grow.
 WORD_SECONDS = 0.1
 
 agent = Agent()
@@ -15,7 +15,7 @@ agent = Agent()
 
 @agent.on_message("text")
 async def echo(message: InboundMessage, chat: Chat) -> None:
-    """`echo: ` and the text."""
+    """Replies with `echo: ` and the text."""
     if not message.text.startswith(STREAM_COMMAND):
         await chat.reply(f"echo: {message.text}")
         return

@@ -1,6 +1,6 @@
-"""Answers every text by a language model, token by token. The endpoint and the model come from the environment.
+"""Answers every text by a language model, token by token. Endpoint and model come from the environment.
 
-It knows the message that it answers and the system prompt, nothing earlier. A busy endpoint brings the job back when it asked to.
+The model gets the system prompt and the message, nothing earlier. If the endpoint is busy the job runs again when the endpoint says.
 """
 
 import os
@@ -16,7 +16,7 @@ from workers.llm import LLM, LLMBusy, LLMCut, LLMSettings, Turn
 
 
 def make_agent(environ: Mapping[str, str]) -> Agent:
-    """An agent whose endpoint is read from `environ` when its worker starts."""
+    """Returns an agent that reads its endpoint from `environ` when its worker starts."""
     shared: list[LLM] = []
 
     @asynccontextmanager
