@@ -104,17 +104,17 @@ class Sending:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Hold the order of sending: first come, first served. Raises ChatClosed."""
+        """Lets one sender in at a time, first come, first served. Raises ChatClosed."""
         async with self._turn:
             self.check_open()
             yield
 
     def close(self) -> None:
-        """The handler has ended: what it said goes out, and nothing more is taken."""
+        """Takes no more replies, after the handler has ended; those that it sent still go out."""
         self._is_closed = True
 
     def check_open(self) -> None:
-        """Raises ChatClosed once the handler has ended, and with it the job: what came now would be answered to nobody."""
+        """Raises ChatClosed if the handler has ended, and with it the job."""
         if self._is_closed:
             raise ChatClosed(
                 "since its handler has ended: await what it starts before it returns (a nursery in the handler does)"

@@ -1,13 +1,13 @@
-"""What a worker says of itself in Redis every few seconds, so that those elsewhere are seen too."""
+"""The report that a worker writes of itself into Redis every few seconds, so that workers on other hosts are seen too."""
 
 import msgspec
 
 PRESENCE_SECONDS = 12
-"""A worker says every 5 s that it lives."""
+"""A worker reports every 5 s: two reports may be missing."""
 
 
 class Presence(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker by its own word, every few seconds. Names, counts and times, no content. `started_ms`: Unix time, by its own clock."""
+    """A worker's report: names, counts and times, no content. `started_ms`: Unix time, by the worker's own clock."""
 
     consumer: str
     host: str
@@ -22,4 +22,4 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
     rss_bytes: int
     loop_lag_ms: float
     redis_clock_ahead_ms: int = 0
-    """How far Redis' clock is ahead of this worker's."""
+    """How far Redis' clock is ahead of this worker's, ms."""

@@ -1,1 +1,1 @@
-"""Backup and restore of an agent's whole state: its keys and what Redis holds of it, in one sealed and signed file (docs/disaster.md)."""
+"""Saves and restores an agent's whole state, its keys and its store, in one sealed and signed file (docs/disaster.md)."""

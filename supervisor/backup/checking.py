@@ -1,6 +1,6 @@
-"""Opens every sealed value of a backup with the store secret that it holds, as the supervisor would after a restore; without any Redis.
+"""Opens every sealed value of a backup with the store secret in it, as the supervisor would after a restore, but without any Redis.
 
-Not the policies' two texts: workers publish them anew.
+The policies' two texts are left out, since workers publish them anew.
 """
 
 from collections import Counter
@@ -17,13 +17,13 @@ from supervisor.settings.secrets import Secret
 
 
 class Checking:
-    """Looks at the pieces of one backup. `unreadable`: by kind, how many values do not open; `chain_holds`: of the log of grants."""
+    """Checks the pieces of one backup. `unreadable`: by kind, how many values do not open; `chain_holds`: whether the grant log verifies."""
 
     def __init__(self, agent_id: str, store_secret: Secret[bytes]) -> None:
         self._names = Keys(agent_id)
         self._secret = store_secret
         self.keys: StoreKeys | None = None
-        """Of the store in the backup; None where the secret in it is not the one under which that store is sealed."""
+        """The keys of the store in the backup; None if the secret in the backup is not that store's."""
         self._turner: Turner | None = None
         self._previous = FIRST_PREVIOUS
         self.unreadable: Counter[str] = Counter()
@@ -31,7 +31,7 @@ class Checking:
         self.chain_holds = True
 
     def look(self, saved: Saved) -> None:
-        """One more piece. Raises ValueError, OverflowError for one that is not of the form of its kind."""
+        """Checks one more piece. Raises ValueError, OverflowError if it does not have the form of its kind."""
         match saved:
             case Value(kind="seal"):
                 self._seal(dict(pairs(saved.parts)))

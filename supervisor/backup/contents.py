@@ -1,4 +1,4 @@
-"""What the frames of a backup say: first what it is and the keys, then the store (bus/records/saved.py). The repr of a key shows nothing."""
+"""Encodes and decodes the frames of a backup: the manifest, the keys, then the store (bus/records/saved.py). The repr of a key shows nothing."""
 
 from datetime import datetime
 from typing import Annotated
@@ -16,7 +16,7 @@ Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 
 
 class Manifest(msgspec.Struct, frozen=True, array_like=True, tag="manifest"):
-    """The first frame. Times are of Redis' clock; `writes`: how often scripts had written (`gen`); `epoch`: of sessions."""
+    """The first frame: what the backup is. Times are of Redis' clock; `writes`: the write count; `epoch`: of sessions."""
 
     agent_id: str
     made_ms: Annotated[int, msgspec.Meta(ge=0, le=LATEST_MS)]
@@ -26,12 +26,12 @@ class Manifest(msgspec.Struct, frozen=True, array_like=True, tag="manifest"):
 
     @property
     def made(self) -> str:
-        """When, for people: local time with its offset."""
+        """When it was made, for people: local time with its offset."""
         return time_of(self.made_ms)
 
 
 def time_of(at_ms: int) -> str:
-    """Local time with its offset, to the second."""
+    """Returns local time with its offset, to the second."""
     return datetime.fromtimestamp(at_ms / 1000).astimezone().isoformat(sep=" ", timespec="seconds")
 
 
@@ -46,11 +46,11 @@ class BackupKeys(msgspec.Struct, frozen=True, array_like=True, tag="keys"):
 
     @classmethod
     def of(cls, keystore: Keystore, store_secret: Secret[bytes]) -> "BackupKeys":
-        """For a backup."""
+        """Makes the frame for a backup."""
         return cls(encode_keystore(keystore), store_secret.reveal())
 
     def opened(self) -> tuple[Keystore, Secret[bytes]]:
-        """Raises BackupDamaged."""
+        """Decodes keystore and store secret. Raises BackupDamaged."""
         try:
             keystore = decode_keystore(self.keystore)
         except KeystoreError as problem:
@@ -67,12 +67,12 @@ _decoder: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
 
 
 def encode_frame(frame: Manifest | BackupKeys | Saved) -> bytes:
-    """The body of a frame."""
+    """Returns the body of a frame."""
     return _encode(frame)
 
 
 class Unpacker:
-    """Takes frames in their order: what it is, the keys, then the store."""
+    """Decodes frames in their order: the manifest, the keys, then the store."""
 
     def __init__(self) -> None:
         self.manifest: Manifest | None = None
@@ -80,7 +80,7 @@ class Unpacker:
         self.store_secret: Secret[bytes] | None = None
 
     def take(self, body: bytes) -> Saved | None:
-        """One frame's piece of the store, if it is one. Raises BackupDamaged."""
+        """Takes a frame; returns its piece of the store, None for manifest and keys. Raises BackupDamaged."""
         try:
             frame = _decoder.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -100,7 +100,7 @@ class Unpacker:
         return None
 
     def check_author(self, author: PublicIdentity) -> Manifest:
-        """It was signed with the keys that it holds; what it is. Raises BackupDamaged."""
+        """Checks that the backup was signed with the keys in it; returns the manifest. Raises BackupDamaged."""
         if self.manifest is None or self.keystore is None:
             raise BackupDamaged("the backup holds nothing")
         if self.keystore.agent_id != self.manifest.agent_id or self.keystore.identity.public != author:

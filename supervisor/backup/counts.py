@@ -1,10 +1,10 @@
-"""What is in a backup, counted as its pieces pass, and said for people."""
+"""Counts what is in a backup while its pieces pass, for people."""
 
 from bus.records.saved import Conversation, Saved, Value, Waiting
 
 
 class BackupCounts:
-    """How many there are of each thing."""
+    """The counts of each kind of thing in a backup."""
 
     def __init__(self) -> None:
         self._of: dict[str, int] = dict.fromkeys(
@@ -15,10 +15,10 @@ class BackupCounts:
             ),
             0,
         )
-        self._quarantined: set[str] = set()  # read twice (bus/whole/snapshot.py)
+        self._quarantined: set[str] = set()  # they are saved twice (bus/whole/snapshot.py)
 
     def add(self, saved: Saved) -> None:
-        """One more piece."""
+        """Counts one more piece."""
         match saved:
             case Value():
                 self._value(saved)
@@ -28,7 +28,7 @@ class BackupCounts:
                 self._conversation(saved)
 
     def rows(self) -> list[tuple[str, int]]:
-        """Each thing and its number."""
+        """Returns each kind of thing and its number."""
         return list(self._of.items())
 
     def __getitem__(self, thing: str) -> int:

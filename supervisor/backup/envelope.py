@@ -1,8 +1,8 @@
-"""The outside of a backup: the age format (age-encryption.org/v1), streamed in chunks of 64 KiB, so that its size costs no memory.
+"""Seals and opens a backup in the age format (age-encryption.org/v1), streamed in chunks of 64 KiB, so that its size costs no memory.
 
-It is sealed to recipients' public keys, which is a plain age file that `age -d` opens too; or to a fresh identity that stands, sealed under
-a passphrase (Argon2id in 64 MiB, crypto/keystore.py), in two lines before it. age's own passphrase files are not used: they cannot be
-streamed here, and their scrypt took 1 GiB. What is cut shows only at its end: act on nothing before `open` has returned.
+Sealed to recipients' public keys it is a plain age file, which `age -d` opens too. Under a passphrase it is sealed to a fresh identity, which
+stands in two lines before it, sealed under the passphrase (Argon2id in 64 MiB, crypto/keystore.py). age's own passphrase files are not used:
+they cannot be streamed here, and their scrypt took 1 GiB. A truncated file shows only at its end: use nothing before `open_…` has returned.
 """
 
 import io
@@ -22,13 +22,13 @@ MOST_SEALED_IDENTITY_BYTES = 4096
 
 
 class Source(Protocol):
-    """What is read from: at most `size` bytes, none at the end."""
+    """Something to read from: at most `size` bytes, none at the end."""
 
     def read(self, size: int, /) -> bytes: ...
 
 
 class Sink(Protocol):
-    """What is written to, each time whole."""
+    """Something to write to; each call writes all of its bytes."""
 
     def write(self, data: bytes, /) -> int: ...
 
@@ -40,21 +40,21 @@ class BadRecipient(ValueError):
 
 
 class BadIdentities(ValueError):
-    """The text holds no age identity; this one says so without a word of it."""
+    """The text holds no age identity; the exception quotes nothing of it."""
 
 
 class Lock:
-    """To whom a backup is sealed; made by `for_recipients` or `under_passphrase`. The repr shows nothing."""
+    """What a backup is sealed to; made by `for_recipients` or `under_passphrase`. The repr shows nothing."""
 
     def __init__(self, recipients: Sequence[object], head: bytes, sealed_to: Sequence[str] = ()) -> None:
         self._recipients = list(recipients)
         self._head = head
         self.sealed_to = tuple(sealed_to)
-        """The public keys that were named; none where it is under a passphrase."""
+        """The public keys; empty under a passphrase."""
 
     @classmethod
     def for_recipients(cls, recipients: Sequence[str]) -> "Lock":
-        """Each may open it; public keys as `age-keygen` shows them (age1…). Raises BadRecipient."""
+        """Seals to public keys as `age-keygen` shows them (age1…); each of them opens it. Raises BadRecipient."""
         try:
             return cls([pyrage.x25519.Recipient.from_str(one) for one in recipients], b"", recipients)
         except pyrage.RecipientError:
@@ -62,13 +62,13 @@ class Lock:
 
     @classmethod
     def under_passphrase(cls, passphrase: Secret[str]) -> "Lock":
-        """Raises KeystoreError for an empty one."""
+        """Seals under a passphrase. Raises KeystoreError for an empty one."""
         identity = pyrage.x25519.Identity.generate()
         sealed = seal_backup(str(identity).encode(), passphrase.reveal(), os.urandom)
         return cls([identity.to_public()], PASSPHRASE_HEAD + sealed)
 
     def seal(self, source: Source, sink: Sink) -> None:
-        """Everything of `source`, sealed, to `sink`. Raises what either of them raises, as it was."""
+        """Writes all of `source`, sealed, to `sink`. Raises what either of them raises."""
         if self._head:
             sink.write(self._head)
         reader, writer = _Reader(source), _Writer(sink)
@@ -80,10 +80,10 @@ class Lock:
 
 
 class Envelope:
-    """A backup of which the head was read, so that it is known what opens it."""
+    """A backup whose head was read, so that it is known what opens it."""
 
     def __init__(self, source: Source) -> None:
-        """Raises NoBackup, BackupDamaged, and what `source` raises."""
+        """Reads the head. Raises NoBackup, BackupDamaged, and what `source` raises."""
         head = _exactly(source, len(PASSPHRASE_HEAD))
         self._source = source
         self._read = head
@@ -96,7 +96,7 @@ class Envelope:
             raise NoBackup("this is not a backup that `hashee-agent backup` wrote")
 
     def open_with_passphrase(self, passphrase: Secret[str], sink: Sink) -> None:
-        """Everything to `sink`; it is whole when this returns. Raises WrongKey, BackupDamaged, and what source and sink raise."""
+        """Writes everything, opened, to `sink`; it is complete when this returns. Raises WrongKey, BackupDamaged, and what both raise."""
         try:
             text = open_backup(self._sealed_identity, passphrase.reveal())
             identity = pyrage.x25519.Identity.from_str(text.decode())
@@ -107,10 +107,7 @@ class Envelope:
         self._open([identity], sink)
 
     def open_with_identities(self, identities: Secret[str], sink: Sink) -> None:
-        """The same, with a text as `age-keygen` writes it: an identity a line, `#` before what is a comment.
-
-        Raises BadIdentities too.
-        """
+        """Opens it likewise, with a text as `age-keygen` writes it: one identity a line, comments after `#`. Raises BadIdentities too."""
         self._open(_identities(identities), sink)
 
     def _open(self, identities: Sequence[object], sink: Sink) -> None:
@@ -126,7 +123,7 @@ class Envelope:
 
 
 def check_identities(text: Secret[str]) -> None:
-    """Raises BadIdentities."""
+    """Checks that a text holds age identities. Raises BadIdentities."""
     _identities(text)
 
 
@@ -142,7 +139,7 @@ def _identities(text: Secret[str]) -> list[object]:
 
 
 class _Reader:
-    """What pyrage reads from. It makes texts of exceptions: the exception itself is kept here."""
+    """The source as pyrage reads it; keeps an exception, of which pyrage passes on only the text."""
 
     def __init__(self, source: Source, before: bytes = b"") -> None:
         self._source = source
@@ -158,7 +155,7 @@ class _Reader:
 
 
 class _Writer:
-    """What pyrage writes to, likewise."""
+    """The sink as pyrage writes to it; keeps an exception likewise."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
@@ -172,7 +169,7 @@ class _Writer:
             raise
 
     def flush(self) -> None:
-        """The sink is flushed when all was written."""
+        """Does nothing: the caller flushes the sink when all was written."""
 
 
 def _exactly(source: Source, size: int) -> bytes:
@@ -184,7 +181,7 @@ def _exactly(source: Source, size: int) -> bytes:
 
 
 def _line(source: Source) -> bytes:
-    """Up to the next end of a line. Byte by byte: what follows belongs to somebody else."""
+    """Reads up to the next end of a line, byte by byte, since what follows is read by pyrage."""
     found = b""
     while (byte := source.read(1)) != b"\n":
         if not byte or len(found) >= MOST_SEALED_IDENTITY_BYTES:

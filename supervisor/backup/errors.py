@@ -1,8 +1,8 @@
-"""What can be wrong with a backup. Every text says what helps, and holds nothing of a backup's content nor of a key."""
+"""The faults of a backup. No text holds anything of a backup's content or of a key."""
 
 
 class BackupUnusable(Exception):
-    """This backup is not taken; nothing was changed."""
+    """This backup cannot be used; nothing was changed."""
 
 
 class NoBackup(BackupUnusable):
@@ -10,7 +10,7 @@ class NoBackup(BackupUnusable):
 
 
 class BackupDamaged(BackupUnusable):
-    """It is cut short, or its bytes have changed."""
+    """It is truncated, or its bytes have changed."""
 
 
 class WrongKey(BackupUnusable):
@@ -18,7 +18,7 @@ class WrongKey(BackupUnusable):
 
 
 class WrongAuthor(BackupUnusable):
-    """Another agent than the one that was named has made it."""
+    """It was made by another agent than the one that was named."""
 
 
 class NewerBackup(BackupUnusable):

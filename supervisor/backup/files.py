@@ -1,4 +1,4 @@
-"""Where a backup is written to: a new file that gets its name once all of it is on the disk, one in a folder of many, or a pipe."""
+"""Writes a backup to a new file, which gets its name once all of it is on the disk, and keeps the newest ones of a folder."""
 
 import os
 import time
@@ -12,17 +12,17 @@ from host.private_files import give_name, sync_folder
 
 SUFFIX = ".backup"
 PARTIAL = ".partial"
-FORGOTTEN_AFTER_SECONDS = 86_400.0  # what is not whole and so old was left behind by one that was killed
+FORGOTTEN_AFTER_SECONDS = 86_400.0  # a partial file of this age was left behind by a process that was killed
 
 
 def named_in(folder: Path, agent_id: str) -> Path:
-    """The name of a backup that is made now in a folder of such."""
+    """Returns the path for a backup that is made now in a folder of backups."""
     return folder / f"{agent_id}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}{SUFFIX}"
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file, mode 0600, that has its name after the block, and never half. Raises FileExistsError, OSError."""
+    """Gives a file, mode 0600, that gets its name at the end of the block, when it is complete. Raises FileExistsError, OSError."""
     if os.path.lexists(path):
         raise FileExistsError(0, "", str(path))
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
@@ -39,7 +39,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def keep_newest(folder: Path, agent_id: str, keep: int) -> list[Path]:
-    """Deletes what is older than the newest `keep` backups of this agent in the folder; which ones. Raises OSError."""
+    """Deletes all but the newest `keep` backups of this agent in the folder; returns the deleted ones. Raises OSError."""
     made = sorted(folder.glob(f"{agent_id}-*{SUFFIX}"))
     gone = made[:-keep]
     now = time.time()

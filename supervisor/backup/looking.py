@@ -1,4 +1,4 @@
-"""What `backup verify` does with each piece of a backup, and a restore before it begins: it is counted and opened, and nothing is kept."""
+"""Counts and opens each piece of a backup without keeping it, for `backup verify` and for a restore before it begins."""
 
 from bus.records.saved import Saved
 from supervisor.backup.checking import Checking
@@ -9,7 +9,7 @@ from supervisor.settings.secrets import Secret
 
 
 class Inspection:
-    """BackupCounts and opens what passes, of a backup that is only read."""
+    """The visitor that counts and opens the pieces of a backup."""
 
     def __init__(self) -> None:
         self.counts = BackupCounts()
@@ -20,7 +20,7 @@ class Inspection:
         self.checking = Checking(manifest.agent_id, store_secret)
 
     def take(self, piece: Saved) -> None:
-        """See reading.Visitor. Raises BackupDamaged: whoever can seal and sign one can write anything into it."""
+        """See reading.Visitor. Raises BackupDamaged: anybody with the keys to seal and sign can have written anything into it."""
         try:
             self._look(piece)
         except (ValueError, OverflowError):

@@ -1,6 +1,6 @@
-"""Makes a backup: reads the store (bus/whole/snapshot.py), frames and signs it, seals it, to whatever takes bytes.
+"""Makes a backup: reads the store (bus/whole/snapshot.py), frames, signs and seals it, and writes it to a sink.
 
-Sealing runs in a thread and asks the loop for the next bytes; so a few frames are in memory at a time, however large the store is.
+Sealing runs in a thread that asks the event loop for the next bytes, so only a few frames are in memory, however large the store is.
 """
 
 from collections.abc import AsyncGenerator
@@ -32,7 +32,7 @@ class StoreChanged(Exception):
 
 
 class UnknownKinds(Exception):
-    """A later version of this program runs on this store."""
+    """The store has keys of unknown kinds, of a later version of this program."""
 
     def __init__(self, kinds: set[str]) -> None:
         super().__init__(
@@ -42,7 +42,7 @@ class UnknownKinds(Exception):
 
 
 class Making:
-    """One backup of one store; the client has it open, and the store secret is the one that opens it."""
+    """Makes one backup of a store. `client` is connected to it, and the store secret opens it."""
 
     def __init__(self, client: RedisClient, names: Names, keystore: Keystore, store_secret: Secret[bytes]) -> None:
         self._client = client
@@ -54,7 +54,10 @@ class Making:
         self._made_ms = self._size_bytes = 0
 
     async def write(self, lock: Lock, sink: Sink) -> BackupCounts:
-        """To its end; what is in it. Raises RedisFailed, StoreChanged, UnknownKinds, FrameTooLarge, and what `sink` raises: then `sink` holds nothing of use."""
+        """Writes the whole backup; returns what is in it. If it raises, what `sink` got is of no use.
+
+        Raises RedisFailed, StoreChanged, UnknownKinds, FrameTooLarge, and what `sink` raises.
+        """
         if unknown := await self._snapshot.kinds() - KINDS.keys():
             raise UnknownKinds(unknown)
         counted = _Counted(sink)
@@ -64,7 +67,7 @@ class Making:
         return self.counts
 
     async def note(self, lock: Lock, place: str) -> None:
-        """That it was made, once all of it stands in its place, for `status` and `doctor`. Raises RedisFailed."""
+        """Notes the backup in the store, for `status` and `doctor`, once its file is complete. Raises RedisFailed."""
         fingerprint = self._keystore.identity.public.fingerprint(self._keystore.agent_id)
         made = LastBackup.of(self._made_ms, self._size_bytes, fingerprint, sealed_to=lock.sealed_to, place=place)
         await note_backup(self._client, self._names.last_backup, made)
@@ -94,7 +97,7 @@ class Making:
 
 
 class _Counted:
-    """What is written to, and how much was."""
+    """A sink that counts the bytes."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
@@ -109,7 +112,7 @@ class _Counted:
 
 
 class _Pulled:
-    """Bytes that the loop makes, as the sealing thread reads them."""
+    """The source of the sealing thread, whose bytes the event loop makes."""
 
     def __init__(self, chunks: AsyncGenerator[bytes]) -> None:
         self._chunks = chunks

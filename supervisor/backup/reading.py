@@ -1,6 +1,6 @@
-"""Reads a backup to its end: every frame is handed on as it comes, and counts only once all of it has been proven.
+"""Reads a backup to its end: passes each piece on as it comes, and finally checks the signature of all of it.
 
-A backup is taken twice by whoever acts on it (supervisor/backup/restoring.py): once to prove it, once to use it; both times through here.
+A restore (supervisor/backup/restoring.py) reads a backup twice by this: once to prove it, once to use it.
 """
 
 from collections.abc import Callable
@@ -19,14 +19,14 @@ from supervisor.settings.secrets import Secret
 
 
 class BackupKey(msgspec.Struct, frozen=True):
-    """What opens a backup: a passphrase, or age identities as a text. The repr shows neither."""
+    """The key that opens a backup: a passphrase, or age identities as a text. The repr shows neither."""
 
     passphrase: Secret[str] | None = None
     identities: Secret[str] | None = None
 
 
 class Proven(msgspec.Struct, frozen=True):
-    """What a backup is, once all of it was read and its signature fitted. `digest`: SHA-256 of what is signed."""
+    """The facts of a backup that was read to its end and whose signature is valid. `digest`: SHA-256 of what is signed."""
 
     manifest: Manifest
     author: PublicIdentity
@@ -36,7 +36,7 @@ class Proven(msgspec.Struct, frozen=True):
 
     @property
     def fingerprint(self) -> bytes:
-        """Of the agent that made it."""
+        """Returns the fingerprint of the agent that made it."""
         return self.author.fingerprint(self.manifest.agent_id)
 
     def __repr__(self) -> str:
@@ -44,17 +44,17 @@ class Proven(msgspec.Struct, frozen=True):
 
 
 class Visitor(Protocol):
-    """Who gets what a backup holds, before it is proven: what comes of it counts only when `read_backup` has returned."""
+    """Gets the contents of a backup while it is read; they are proven only when `read_backup` has returned."""
 
     def begin(self, manifest: Manifest, store_secret: Secret[bytes]) -> None:
-        """Once, before the first piece."""
+        """Called once, before the first piece."""
 
     def take(self, piece: Saved) -> None:
-        """Each piece of the store, in order."""
+        """Called with each piece of the store, in order."""
 
 
 class KeyMissing(Exception):
-    """What would open this backup was not given. `is_passphrase`: a passphrase would."""
+    """The key of this backup was not given. `is_passphrase`: it is a passphrase."""
 
     def __init__(self, *, is_passphrase: bool) -> None:
         super().__init__(
@@ -66,9 +66,9 @@ class KeyMissing(Exception):
 def read_backup(
     source: Source, key: Callable[[bool], BackupKey], visitor: Visitor, fingerprint: bytes | None = None
 ) -> Proven:
-    """To its end. `key` is asked for what opens it (told: whether that is a passphrase).
+    """Reads a backup to its end; returns its facts. `key` is called for the key, with whether it is a passphrase.
 
-    `fingerprint`: of the agent that must have made it. Raises BackupUnusable, BadIdentities, and what the others raise.
+    `fingerprint`: of the agent that must have made it. Raises BackupUnusable, BadIdentities, and what `source`, `key` and `visitor` raise.
     """
     envelope = Envelope(source)
     sink = _Frames(visitor)
@@ -85,7 +85,7 @@ def read_backup(
 
 
 class _Frames:
-    """The sink of an opened envelope."""
+    """The sink that an envelope is opened into: cuts it into frames and passes them on."""
 
     def __init__(self, visitor: Visitor) -> None:
         self._reader = FrameReader()
@@ -107,7 +107,7 @@ class _Frames:
             self._visitor.begin(unpacker.manifest, unpacker.store_secret)
 
     def flush(self) -> None:
-        """Frames are handed on as they come."""
+        """Does nothing: frames are passed on as they come."""
 
     def finish(self, fingerprint: bytes | None) -> Proven:
         author = self._reader.finish()

@@ -1,7 +1,7 @@
-"""Brings a backup back: proves all of it first, prepares the new store beside the old one, then lets it take its place in one step.
+"""Restores a backup: proves all of it first, prepares the new store beside the old one, then replaces the old one in one step.
 
-Of the private Redis the new store is prepared in a folder of the state directory, by a server of its own (switching.py); in one that is given
-it is prepared under other names (bus/whole/restore_switch.py). Until that step nothing of the old state is touched.
+For the private Redis the new store is prepared in a folder of the state directory, by a server of its own (supervisor/backup/switching.py); in an
+operator's Redis under other key names (bus/whole/restore_switch.py). Until that one step nothing of the old state is touched.
 """
 
 import base64
@@ -43,17 +43,17 @@ from supervisor.store.access import rewrite_and_sync, server_on, who_is_connecte
 
 CLEAN_SECONDS = 30.0  # a million keys take some seconds
 LEFT_BEHIND = "what was prepared is still in Redis: hashee-agent restore --finish removes it"
-PIECES_BETWEEN_LOOKS = 16  # of up to four mebibytes: then it is asked how full Redis is
-MOST_FULL = 0.9  # of maxmemory, where nothing is taken in any more (host/budgets.py)
+PIECES_BETWEEN_LOOKS = 16  # of up to four mebibytes; after so many it checks how full Redis is
+MOST_FULL = 0.9  # of maxmemory: from here on no message is taken in (host/budgets.py)
 
 
 class RestoreRefused(Exception):
-    """The restore does not begin; the text says why and what helps. Nothing was changed."""
+    """The restore is refused; the text says why and what helps. Nothing was changed."""
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the operator has named. `over_newer`: the store that is there may be replaced although it is newer, or does not open."""
+    """What the operator asks for. `over_newer`: replace the present store even if it is newer or does not open."""
 
     fingerprint: bytes
     over_newer: bool = False
@@ -62,7 +62,7 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Restored:
-    """What was done, for people."""
+    """The result of a restore, for people."""
 
     proven: Proven
     counts: BackupCounts
@@ -71,13 +71,13 @@ class Restored:
 
     @property
     def made(self) -> str:
-        """When the backup was made, in local time."""
+        """Returns when the backup was made, in local time."""
         return self.proven.manifest.made
 
 
 @dataclass(frozen=True)
 class Standing:
-    """The store that is there now: how often scripts have written, its epoch, when its last line of history was written."""
+    """Facts of the present store: its write count, its epoch, and the time of its last entry in the ledger."""
 
     writes: int = 0
     epoch: int = 0
@@ -86,12 +86,12 @@ class Standing:
 
 
 class Restore:
-    """One backup, into the place that the settings name. `source`: read from its beginning twice."""
+    """The restore of one backup into the place that the settings name. `source` is read from its beginning twice."""
 
     def __init__(
         self, settings: KeySettings, identity_given: bytes | None, source: BinaryIO, key: Callable[[bool], BackupKey]
     ) -> None:
-        """`identity_given`: the public pair of the keys that the environment gives, None where it gives none."""
+        """`identity_given`: the public pair of the keys in environment or keystore, None if there are none."""
         self._settings = settings
         self._identity_given = identity_given
         self._source = source
@@ -99,7 +99,7 @@ class Restore:
         self._look = Inspection()
 
     def prove(self, wishes: Wishes) -> Proven:
-        """Reads all of it and touches nothing. Raises BackupUnusable, RestoreRefused, and what reading raises."""
+        """Reads all of the backup without changing anything; returns its facts. Raises BackupUnusable, RestoreRefused, and what reading raises."""
         self._source.seek(0)
         proven = read_backup(self._source, self._key, self._look, wishes.fingerprint)
         self._store_keys()
@@ -110,14 +110,14 @@ class Restore:
         return proven
 
     def _store_keys(self) -> StoreKeys:
-        """Of the store in the backup, once it was read to its end. Raises BackupDamaged."""
+        """Returns the keys of the store in the backup, after that was read to its end. Raises BackupDamaged."""
         checking = self._look.checking
         if checking is None or checking.keys is None:
             raise BackupDamaged("the store in the backup is sealed under another store secret than the one in it")
         return checking.keys
 
     def _check_keys(self, proven: Proven, wishes: Wishes) -> None:
-        """What would stand beside the restored store and not belong to it."""
+        """Refuses keys in the environment or keystore that do not belong to the backup. Raises RestoreRefused."""
         settings = self._settings
         if self._identity_given not in (None, proven.author.pair):
             raise RestoreRefused(
@@ -135,9 +135,9 @@ class Restore:
             )
 
     async def run(self, proven: Proven, wishes: Wishes, lock_fd: int) -> Restored:
-        """All of it, while the caller holds the state directory's lock by `lock_fd`. From the main thread.
+        """Restores everything; the caller holds the state directory's lock by `lock_fd`. Call it from the main thread.
 
-        Raises RestoreRefused, BackupDamaged, RedisFailed, RedisDoesNotStart, OSError: before the one step the old state stands.
+        Raises RestoreRefused, BackupDamaged, RedisFailed, RedisDoesNotStart, OSError; before the one step the old state is untouched.
         """
         switching.clean(self._settings.state_dir)
         aside = None
@@ -150,7 +150,7 @@ class Restore:
         return Restored(proven, self._look.counts, unreadable, aside)
 
     def _keep_keys(self, proven: Proven, wishes: Wishes) -> None:
-        """Identity keys and a store secret of outside get new files; one of the same content may be there from an earlier attempt."""
+        """Writes identity keys and, for an operator's Redis, the store secret to new files; an earlier attempt may have left equal ones."""
         settings, data = self._settings, encode_keystore(proven.keystore)
         if self._identity_given is None:
             if settings.keystore is None:
@@ -216,7 +216,7 @@ class Restore:
             if not await switch.begin():
                 raise RestoreUnfinished
             try:
-                await _refuse_company(client, names)  # who came meanwhile; nobody does any more
+                await _refuse_company(client, names)  # for a process that came before the store was locked
                 self._keep_keys(proven, wishes)
                 await self._fill(client, proven, standing, names.restoring)
                 is_decided = await switch.decide()
@@ -239,13 +239,13 @@ class Restore:
         await note_backup(client, place("last_backup", ""), self._this_backup(proven))
 
     def _this_backup(self, proven: Proven) -> LastBackup:
-        """With its own time: restored, it is as old as before."""
+        """Returns the note of this backup as the last one, with the time when it was made."""
         size_bytes, name = self._source.seek(0, os.SEEK_END), getattr(self._source, "name", None)
         place = name if isinstance(name, str) else "standard input"
         return LastBackup.of(proven.manifest.made_ms, size_bytes, proven.fingerprint, sealed_to=None, place=place)
 
     def _load(self, handed: "_Handed", proven: Proven) -> None:
-        """In a thread: reads the backup a second time, and hands each piece to the loop."""
+        """Reads the backup a second time, in a thread, and hands each piece to the event loop."""
         self._source.seek(0)
         again = read_backup(self._source, self._key, handed, proven.fingerprint)
         if again.digest != proven.digest:
@@ -253,7 +253,7 @@ class Restore:
 
 
 async def finish_given(client: RedisClient, names: Names, state_dir: Path) -> None:
-    """What is left of a decided restore of a Redis that is given, and what this state directory remembers of the former store.
+    """Completes a decided restore of an operator's Redis, and updates what this state directory remembers of the store.
 
     Raises RedisFailed, OSError.
     """
@@ -268,7 +268,7 @@ async def _refuse_company(client: RedisClient, names: Names) -> None:
 
 
 async def _clean(switch: RestoreSwitch, problem: BaseException) -> None:
-    """Before `problem` is raised: it says so where something is left."""
+    """Removes what was prepared, before `problem` is raised; adds a note to `problem` if something is left."""
     with trio.move_on_after(CLEAN_SECONDS, shield=True) as cleaning:
         try:
             await switch.clean()
@@ -298,7 +298,7 @@ def _refuse_newer(standing: Standing, backup: Manifest, wishes: Wishes) -> None:
 
 
 class _Seen(msgspec.Struct):
-    """Of what the state directory remembers of its store (supervisor/recovery/time_guard.py), what the new one has to go beyond."""
+    """The numbers in the state directory's memory of its store (supervisor/recovery/time_guard.py) that the new store must exceed."""
 
     count: int = 0
     epoch: int = 0
@@ -320,7 +320,7 @@ def _write_once(path: Path, data: bytes) -> None:
 
 
 class _Handed:
-    """Pieces go to the loop that writes them, one after the other, as long as Redis has room."""
+    """Hands pieces to the event loop, which writes them one after the other, as long as Redis has room."""
 
     def __init__(self, restoring: Restoring, backlog: Backlog) -> None:
         self._restoring = restoring

@@ -1,4 +1,4 @@
-"""What seals a backup and what opens it, as the settings name it. Needed on hosts without any agent too."""
+"""The settings of what seals and what opens a backup. They are used on hosts without an agent too."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ MOST_IDENTITY_FILE_BYTES = 65_536
 
 @dataclass(frozen=True)
 class BackupSettings:
-    """`recipients`: age public keys, none where a passphrase is meant."""
+    """The settings. `recipients`: age public keys, empty for a passphrase."""
 
     recipients: tuple[str, ...]
     passphrase_file: Path | None
@@ -24,7 +24,7 @@ class BackupSettings:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "BackupSettings":
-        """Raises SettingsError."""
+        """Reads them. Raises SettingsError."""
         reader = SettingsReader(environ)
         settings = cls(
             recipients=reader.optional(BACKUP_RECIPIENTS, _recipients) or (),
@@ -35,7 +35,7 @@ class BackupSettings:
         return settings
 
     def identities(self) -> Secret[str] | None:
-        """The text of the identity file; None where none is named. Raises SettingsError, which quotes nothing of it."""
+        """Returns the text of the identity file; None if none is named. Raises SettingsError, which quotes nothing of it."""
         if self.identity_file is None:
             return None
         try:

@@ -1,10 +1,10 @@
-"""The inside of a backup: frames behind one another, and at the end who made it. Bytes in, frames out; no file is touched here.
+"""Encodes and decodes the inside of a backup: a sequence of frames with a signature at the end. No file is touched here.
 
     magic and version ‖ frame … ‖ trailer        a frame: 'F' ‖ u32 length ‖ body
 
-age proves no author, since anybody can seal to a public key: so the trailer holds the agent's public pair and its Ed25519 signature over that
-pair and SHA-256 of everything before it ('E' ‖ u32 length ‖ X25519 32 ‖ Ed25519 32 ‖ signature 64), and nothing follows. A frame that was read
-counts only once `finish` has returned.
+age proves no author, since anybody can seal to a public key. So the trailer holds the agent's public pair and its Ed25519 signature over
+that pair and SHA-256 of everything before it ('E' ‖ u32 length ‖ X25519 32 ‖ Ed25519 32 ‖ signature 64), and nothing follows. Frames
+are proven only when `finish` has returned.
 """
 
 import hashlib
@@ -23,11 +23,11 @@ FRAME, TRAILER = b"F", b"E"
 BEFORE_BODY_BYTES = 1 + 4
 TRAILER_BYTES = 2 * KEY_BYTES + SIGNATURE_BYTES
 MOST_FRAME_BYTES = 32 << 20
-"""Whoever reads it has to hold one frame, whoever has written it. What is read at once is a few mebibytes (bus/whole/snapshot.py)."""
+"""A reader holds one frame in memory, whoever wrote it. Ours are a few mebibytes (bus/whole/snapshot.py)."""
 
 
 class FrameTooLarge(Exception):
-    """What would have to stand in one frame is more than any reader takes."""
+    """A value does not fit into the largest frame that a reader takes."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -36,23 +36,23 @@ class FrameTooLarge(Exception):
 
 
 class FrameWriter:
-    """Makes the bytes; each call's are written behind those before."""
+    """Makes the bytes of a backup, to be written in the order of the calls."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
 
     def head(self) -> bytes:
-        """What stands first."""
+        """Returns the bytes at the beginning."""
         return self._counted(HEAD)
 
     def frame(self, body: bytes) -> bytes:
-        """One frame. Raises FrameTooLarge."""
+        """Returns the bytes of a frame. Raises FrameTooLarge."""
         if len(body) > MOST_FRAME_BYTES:
             raise FrameTooLarge
         return self._counted(_framed(FRAME, body))
 
     def trailer(self, author: IdentityKeys) -> bytes:
-        """What stands last."""
+        """Returns the bytes at the end, with the signature."""
         signature = author.sign(SIGNED_PREFIX + author.public.pair + self._hash.digest())
         return _framed(TRAILER, author.public.pair + signature)
 
@@ -62,7 +62,7 @@ class FrameWriter:
 
 
 class FrameReader:
-    """Takes the bytes apart as they come, in pieces of any size."""
+    """Decodes the bytes of a backup, which come in pieces of any size."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
@@ -71,7 +71,7 @@ class FrameReader:
         self._trailer: bytes | None = None
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The frames that are whole now. Raises NoBackup, NewerBackup, BackupDamaged."""
+        """Yields the frames that `data` completes. Raises NoBackup, NewerBackup, BackupDamaged."""
         self._unread += data
         if not self._has_head:
             if len(self._unread) < len(HEAD):
@@ -82,7 +82,7 @@ class FrameReader:
             yield frame
 
     def finish(self) -> PublicIdentity:
-        """Who made it, after the last byte: the pair that signed all that was fed. Raises BackupDamaged."""
+        """Checks the signature after the last byte; returns the public pair that made it. Raises BackupDamaged."""
         if self._trailer is None or self._unread:
             raise BackupDamaged("the backup is cut short, or something stands behind its end")
         keys, signature = self._trailer[: 2 * KEY_BYTES], self._trailer[2 * KEY_BYTES :]
@@ -96,7 +96,7 @@ class FrameReader:
 
     @property
     def digest(self) -> bytes:
-        """SHA-256 of all that is signed, of what was read so far."""
+        """Returns SHA-256 of the signed bytes read so far."""
         return self._hash.digest()
 
     def _next_frame(self) -> bytes | None:

@@ -1,8 +1,8 @@
-"""A state directory's store is replaced by the one that was prepared in it: by renames that a journal names before the first is done.
+"""Replaces a state directory's store by the one that was prepared in it, by renames that a journal lists before the first is done.
 
-Without the journal the old store stands, and what was prepared is litter; with it the new one does, and whoever starts next completes what is left of
-the renames. The journal comes with one rename and goes with the last step, so that there is no third case. The keeper does this
-before anything else: it knows no key, and needs none.
+Without the journal the old store counts, and what was prepared is litter. With it the new store counts, and whoever starts next completes
+the renames. The journal appears by one rename and is removed by the last step, so there is no third case. The keeper completes it
+before anything else; that needs no key.
 """
 
 import os
@@ -21,9 +21,9 @@ JOURNAL_FORMAT = 1
 
 
 class Journal(msgspec.Struct, frozen=True):
-    """What is to be done, of things in the state directory by their names: `replaced` by what was prepared, or only `removed`.
+    """The names in the state directory that are `replaced` by prepared ones, or only `removed`.
 
-    `aside`: the folder in which the old ones are kept. `what`: the backup, for people.
+    `aside`: the folder in which the old ones are kept. `what`: describes the backup for people.
     """
 
     format: int
@@ -34,24 +34,24 @@ class Journal(msgspec.Struct, frozen=True):
 
 
 class After(msgspec.Struct, frozen=True):
-    """What an interrupted restore has left: the `new` state, which was completed now, or the `old` one. `text` says it to people."""
+    """Which state counts after an interrupted restore: the `new` one, which was completed now, or the `old` one. `text`: for people."""
 
     state: Literal["old", "new"]
     text: str
 
 
 def prepared_place(state_dir: Path) -> Path:
-    """Where a restore prepares what takes the place of the old."""
+    """Returns the folder in which a restore prepares the new store."""
     return state_dir / PREPARED
 
 
 def is_decided(state_dir: Path) -> bool:
-    """Whether a restore is to be completed."""
+    """Returns whether a restore is decided and is to be completed."""
     return (state_dir / RESTORE_JOURNAL_FILE).exists()
 
 
 def clean(state_dir: Path) -> bool:
-    """Nothing that was prepared and not decided is left; whether something was. Raises OSError."""
+    """Removes what was prepared and not decided; returns whether there was anything. Raises OSError."""
     if not prepared_place(state_dir).exists():
         return False
     shutil.rmtree(prepared_place(state_dir))
@@ -59,20 +59,20 @@ def clean(state_dir: Path) -> bool:
 
 
 def decide(state_dir: Path, journal: Journal) -> None:
-    """What was prepared counts from now on. All of it is on the disk. Raises OSError."""
+    """Writes the journal, so that the new store counts; all of it must be on the disk. Raises OSError."""
     sync_folder(prepared_place(state_dir))
     write_over(state_dir / RESTORE_JOURNAL_FILE, msgspec.json.encode(journal))
 
 
 def complete(state_dir: Path) -> Journal | None:
-    """Does what is left of a decided restore; None where none is. The caller holds the lock. Raises OSError, msgspec.DecodeError."""
+    """Completes a decided restore; returns its journal, None if there is none. The caller holds the lock. Raises OSError, msgspec.DecodeError."""
     if not is_decided(state_dir):
         return None
     journal = msgspec.json.decode((state_dir / RESTORE_JOURNAL_FILE).read_bytes(), type=Journal)
     aside, prepared = state_dir / journal.aside, prepared_place(state_dir)
     aside.mkdir(mode=FOLDER_MODE, exist_ok=True)
     for name in journal.replaced:
-        if os.path.lexists(prepared / name):  # else it was done before
+        if os.path.lexists(prepared / name):  # otherwise this rename was done before
             _put_aside(state_dir / name, aside / name)
             (prepared / name).rename(state_dir / name)
     for name in journal.removed:
@@ -87,8 +87,9 @@ def complete(state_dir: Path) -> Journal | None:
 
 
 def after_interruption(state_dir: Path) -> After | None:
-    """Completes or cleans up what an interrupted restore has left, and says which state counts; None where nothing was left, or where
-    somebody runs on the state directory. Raises OSError, msgspec.DecodeError, SettingsError.
+    """Completes or cleans up an interrupted restore; returns which state counts, None if there was none or the agent runs.
+
+    Raises OSError, msgspec.DecodeError, SettingsError.
     """
     if not (is_decided(state_dir) or prepared_place(state_dir).exists()):
         return None

@@ -1,1 +1,1 @@
-"""What happened to Redis and to time meanwhile, and what the dead held."""
+"""Watches Redis and time, finds out whether either went back, and offers again what dead processes held."""

@@ -1,7 +1,7 @@
-"""Once a second: what the dead and the silent held goes on, failed jobs whose time has come start (DESIGN rules 6 and 7).
+"""Offers again, once a second, jobs and replies of dead or silent processes, and starts failed jobs that are due (DESIGN rules 6 and 7).
 
-A death that is known (a process of this host that is gone) is acted on at once; silence only after one lease of unbroken Redis
-connection and of a clock that runs evenly, so that after an outage or a suspend the living renew first.
+A known death (a process of this host that is gone) is acted on at once; silence only after one lease of unbroken Redis connection and of
+an even clock, so that after an outage or a suspend living processes renew their leases first.
 """
 
 import math
@@ -28,29 +28,29 @@ INTERVAL_SECONDS = 1.0
 RECLAIMER_LEASE_SECONDS = 5.0
 UPKEEP_EVERY = 60
 JUMP_SECONDS = 2.0
-AUDIT_AFTER_MS = 60_000  # a conversation that has been busy for so long is looked at
+AUDIT_AFTER_MS = 60_000  # conversations that have been busy for so long are audited
 
-MOST_SAID = 1000  # of what cannot be given on: then they are said again
+MOST_SAID = 1000  # entries that could not be offered again and were logged; beyond it they are logged anew
 
 log = structlog.get_logger()
 
 
 class ReclaimerTimes(msgspec.Struct, frozen=True, kw_only=True):
-    """How often the reclaimer works, and how long it gives the silent.
+    """How often the reclaimer works, and how long a lease may go unrenewed.
 
-    `lease_seconds`: silence of a holder that ends its lease. `office_seconds`: the reclaimer's own lease.
+    `lease_seconds`: the length of the leases of jobs and replies. `reclaimer_seconds`: the length of the reclaimer's lease.
     """
 
     interval_seconds: float = INTERVAL_SECONDS
     lease_seconds: float = LEASE_SECONDS
-    office_seconds: float = RECLAIMER_LEASE_SECONDS
+    reclaimer_seconds: float = RECLAIMER_LEASE_SECONDS
 
 
 TIMES = ReclaimerTimes()
 
 
 class Reclaimer:
-    """The office of one supervisor; idle while another holds it."""
+    """The reclaimer of one supervisor; idle while another supervisor has the reclaimer's lease."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Reclaimer:
         end_stream: Callable[[str], Awaitable[None]],
         times: ReclaimerTimes = TIMES,
     ) -> None:
-        """`end_stream` is called with the conversation of a job that lost its worker: what it was showing is over."""
+        """`end_stream` is called with the conversation of a job that lost its worker, to end the stream that it was showing."""
         self._client = client
         self._store = store
         self._recovery = recovery
@@ -78,9 +78,9 @@ class Reclaimer:
         self._end_stream = end_stream
         self._times = times
         self.turns = 0
-        """How many turns have gone well, in which it worked or another did."""
+        """How many turns have ended without a failure, here or at another supervisor."""
         self._lead_seconds = math.inf
-        """Of Redis' clock over ours, which only counts the time that this host was awake."""
+        """By how much Redis' clock is ahead of our monotonic one, which only counts the time that this host was awake."""
         self._jumped_at = -math.inf
         self._back_seconds = 0.0
         """How far Redis' clock was put back, until that is allowed for."""
@@ -88,7 +88,7 @@ class Reclaimer:
         recovery.on_left = self._say_left
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Reclaims until cancelled."""
         trouble = said_trouble("reclaimer")
         connects = self._client.connects
         while True:
@@ -96,8 +96,8 @@ class Reclaimer:
                 if self._client.connects != connects and await self._recovery.make_groups():
                     log.warning("redis: a consumer group was gone and is made again")
                 connects = self._client.connects
-                now_ms = await self._watch_clock()  # by all: after a jump anybody may get the office
-                if await self._recovery.lease.hold(int(self._times.office_seconds * 1000)):
+                now_ms = await self._watch_clock()  # by all: after a jump any supervisor may get the lease
+                if await self._recovery.lease.hold(int(self._times.reclaimer_seconds * 1000)):
                     await self._allow_for_a_step_back()
                     await self._work(self.turns, now_ms)
                 else:
@@ -106,14 +106,16 @@ class Reclaimer:
                 trouble.over()
             except RedisFailed as error:
                 trouble.met(error)
-                connects = -1  # whatever it was, the groups may be gone
+                connects = -1  # whatever failed, the groups may be gone
             await trio.sleep(self._times.interval_seconds)
 
     async def worker_died(
         self, consumer: str, *, by_itself: bool = False, overran: frozenset[str] = frozenset()
     ) -> None:
-        """The pool saw a worker end: its jobs go on at once. `by_itself` is a strike for what it was running (DESIGN rule 8);
-        `overran`: entries of jobs for whose time limit it was killed, which end now.
+        """Offers the jobs of a worker again at once, after the pool saw it end.
+
+        `by_itself`: it counts as a strike for the jobs that it was running (DESIGN rule 8). `overran`: entries of jobs whose time limit it
+        was killed for; they become dead letters.
         """
         how = Reclaim(is_strike=by_itself and self._counts_strikes)
         try:
@@ -149,19 +151,20 @@ class Reclaimer:
                 log.error("audit: conversations were busy with nothing under way; started again", mended=mended)
 
     def _say_left(self, name: str, error: Exception) -> None:
-        """It stays as it is, visibly: what cannot be read, and what Redis refuses of it alone (a key of a wrong type)."""
+        """Logs once that an entry stays as it is: it cannot be read, or Redis refuses it alone (a key of a wrong type)."""
         if name not in self._said:
             self._said = {name} if len(self._said) >= MOST_SAID else self._said | {name}
             log.error("lease: this one cannot be given on", of=name, reason=str(error))
 
     def _may_judge(self) -> bool:
-        """Whether everybody has had the time to renew: connected for one lease, and for one lease Redis' clock has not jumped."""
+        """Returns whether every holder has had time to renew: for one lease we are connected and Redis' clock has not jumped."""
         since, now = self._client.connected_since, trio.current_time()
         return since is not None and now - max(since, self._jumped_at) >= self._times.lease_seconds
 
     async def _watch_clock(self) -> int:
-        """Redis' time (ms). After a suspend, or a clock that was put forward, all leases look as if they had run out, and nobody could
-        renew.
+        """Returns Redis' time (ms), and notes a jump of its clock.
+
+        After a suspend, or if the clock was put forward, all leases look expired although nobody could renew.
         """
         now_ms = await self._store.now_ms()
         lead_seconds = now_ms / 1000 - trio.current_time()

@@ -1,7 +1,7 @@
-"""Whether a Redis is fit to hold what must not be lost (DESIGN rule 20): version, eviction policy, persistence.
+"""Checks that Redis does not lose data: its version, eviction policy and persistence (DESIGN rule 20).
 
-All of it is checked at the start; what may be changed while it runs is looked at again every second (supervisor/recovery/redis_watch.py).
-What a server forbids us to ask is believed only by name (HASHEE_REDIS_TRUST).
+All of it is checked at the start; settings that may change while it runs are checked again every second
+(supervisor/recovery/redis_watch.py). A setting that the server hides counts as right only if HASHEE_REDIS_TRUST names it.
 """
 
 from collections.abc import Mapping
@@ -16,15 +16,15 @@ OLDEST_VERSION = (7, 0)
 TRUST_EVICTION = "eviction"
 TRUST_PERSISTENCE = "persistence"
 ACL_RULES = "+@all -@dangerous +info +script +client|unblock ~hashee:* &hashee:*"
-"""What a user of ours needs. A test holds a conversation as one who may do this and nothing else."""
+"""The ACL rules that our user needs. A test holds a conversation as a user with these and no others."""
 
 
 class RedisUnfit(Exception):
-    """This Redis would lose messages; the text names what to change there."""
+    """This Redis would lose messages; the text says what to change there."""
 
 
 async def check_redis(client: RedisClient, trust: frozenset[str]) -> str:
-    """Its name and version. Raises RedisUnfit, RedisUnavailable."""
+    """Checks the server; returns its name and version. Raises RedisUnfit, RedisUnavailable."""
     try:
         info = await info_of(client, "server")
     except RedisRefused as error:
@@ -43,7 +43,7 @@ async def check_redis(client: RedisClient, trust: frozenset[str]) -> str:
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What INFO says of a running server. `limit_bytes` 0: no limit; None where it does not say (some providers hide it)."""
+    """Facts from INFO and CONFIG about a running server; None for those that a provider hides. `limit_bytes` 0: no limit."""
 
     memory_bytes: int
     limit_bytes: int
@@ -53,9 +53,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the last write to the append-only file succeeded."""
 
     def faults(self, trust: frozenset[str]) -> Mapping[str, str]:
-        """By setting, as HASHEE_REDIS_TRUST names them: why messages can be lost by it, empty where they cannot.
+        """Returns, by the names of HASHEE_REDIS_TRUST, why a setting can lose messages, '' if it cannot.
 
-        Without those that the server hides or that `trust` vouches for.
+        Settings that the server hides or that `trust` names are left out.
         """
         found: dict[str, str] = {}
         if self.policy is not None and TRUST_EVICTION not in trust:
@@ -68,7 +68,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def look(client: RedisClient) -> Facts:
-    """How full it is, and how it is set now. Raises RedisFailed."""
+    """Returns how full Redis is, and its present settings. Raises RedisFailed."""
     said = await info_of(client, "memory") | await info_of(client, "persistence")
     appends = said.get("aof_enabled")
     return Facts(
@@ -91,7 +91,7 @@ def _complaint(setting: str, found: str | None, wanted: str, trust: str) -> str:
 
 
 async def info_of(client: RedisClient, section: str) -> dict[str, str]:
-    """What INFO says in one section. Of several at once not every server that speaks the protocol has heard. Raises RedisFailed."""
+    """Returns one section of INFO; not every compatible server can give several at once. Raises RedisFailed."""
     text = cast(bytes, await client.command("INFO", section)).decode("utf-8", "replace")
     return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
 

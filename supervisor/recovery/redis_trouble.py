@@ -1,4 +1,4 @@
-"""What keeps a part from its work in Redis is logged once for each change of the reason, and once when it is over."""
+"""Logs why a part cannot do its work in Redis: once for each change of the reason, and once when it is over."""
 
 import structlog
 
@@ -8,7 +8,7 @@ log = structlog.get_logger()
 
 
 def say_trouble(who: str, reason: str) -> None:
-    """Once for each change."""
+    """Logs a change of the reason; '' means that it is over."""
     if reason:
         log.warning("redis: a part cannot do its work there, it tries on", part=who, reason=reason)
     else:
@@ -16,5 +16,5 @@ def say_trouble(who: str, reason: str) -> None:
 
 
 def said_trouble(who: str) -> Trouble:
-    """Of one loop, which keeps its own pause."""
+    """Returns the Trouble of a loop, which logs its changes."""
     return Trouble(who, say_trouble)

@@ -1,12 +1,12 @@
-"""Is Redis there, does it do what we ask, has it room, and is it still set as it must be? Asked once a second, whatever else goes on.
+"""Checks once a second that Redis answers, does what we ask, has room, and still has the settings that it must have.
 
-Redis that refuses is red at once, with what it says; one that is away when it was for five seconds. A reading alone proves little: a
-replica, a full one, one that cannot persist answers each. So something is written too; once in a few seconds a connection is made as
-a restart would make it, which a changed password or certificate refuses while those that stand go on; and what was forbidden to anybody on
-this connection counts until it is done (bus/transport/refusals.py).
+Readiness is red at once if Redis refuses, with its text; if it is away, after five seconds. Reading proves little: a replica, a full
+server and one that cannot persist all answer. So a key is written too. Every few seconds a new connection is made, as a restart would make it:
+a changed password or certificate refuses that while old connections go on. And any refused command counts until it succeeds
+(bus/transport/refusals.py).
 
-From 90 % of maxmemory on nothing is taken in, so that what is under way can end (DESIGN rule 16), and until it is under 80 %
-again this supervisor is not ready: the reason is told. Each sender's own bounds (docs/design.md) act long before.
+From 90 % of maxmemory on no message is taken in, so that work under way can end (DESIGN rule 16); until it is under 80 % again this
+supervisor is not ready, with the reason. Each sender's own bounds (docs/design.md) act long before.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -37,7 +37,7 @@ log = structlog.get_logger()
 
 
 class RedisWatch:
-    """One supervisor's; `hold` is told whether to take anything in."""
+    """The watch of one supervisor; `hold` is called with whether to stop taking messages in."""
 
     def __init__(
         self,
@@ -53,10 +53,10 @@ class RedisWatch:
         ask_seconds: float = ASK_SECONDS,
         knock_seconds: float = KNOCK_SECONDS,
     ) -> None:
-        """`trust`: settings of Redis that its provider hides and the owner vouches for. `probe`: the key that is written to see whether
-        anything is. `limited` is told maxmemory, also when it changes.
-        A Redis without one may hold `own_limit_bytes` of what `kept_bytes` tells of this agent.
-        `ask_seconds` and `knock_seconds`: between two looks, and between two new connections.
+        """`trust`: settings of Redis that its provider hides and the owner vouches for. `probe`: the key that is written as a test.
+
+        `limited` is called with maxmemory, also when it changes. Of a Redis without maxmemory this agent may use `own_limit_bytes`, and
+        `kept_bytes` measures how much it uses. `ask_seconds`, `knock_seconds`: between two checks, and between two new connections.
         """
         self._client = client
         self._route = Route(parse_redis_url(client.url))
@@ -75,12 +75,12 @@ class RedisWatch:
         self._failed: RedisFailed | None = None
         self._locked_out: RedisFailed | None = None
         self.clock_ahead_ms = 0
-        """How far Redis' clock is ahead of ours."""
+        """How far Redis' clock is ahead of ours, ms."""
         self.faults: Mapping[str, str] = {}
-        """Of each setting that was looked at, why messages can be lost by it; empty where they cannot."""
+        """For each checked setting, why messages can be lost by it; '' if they cannot."""
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Checks once a second until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._knock)
             await self._look()
@@ -104,7 +104,7 @@ class RedisWatch:
             await trio.sleep(self._ask_seconds)
 
     async def _knock(self) -> None:
-        """Whether a new connection would be let in."""
+        """Makes a new connection, and notes whether Redis lets it in."""
         while True:
             try:
                 await trio.to_thread.run_sync(self._let_in, abandon_on_cancel=True)
@@ -122,24 +122,24 @@ class RedisWatch:
             door.close()
 
     async def _fullness(self, facts: Facts) -> tuple[int, int]:
-        """Bytes used and how many there may be; of a Redis without a limit of its own, what this agent keeps there counts."""
+        """Returns the bytes in use and their limit; without maxmemory, those of this agent alone."""
         if facts.limit_bytes or not self._own_limit_bytes or self._kept_bytes is None:
             return facts.memory_bytes, facts.limit_bytes
         return await self._kept_bytes(), self._own_limit_bytes
 
     def check(self) -> Check:
-        """For readiness."""
+        """Returns the check for readiness."""
         ago = trio.current_time() - self._answered_at
         wrong = [fault for fault in (self._refusal(), self._full, self._why_unfit()) if fault]
         late = ago >= LATE_SECONDS
         if late and not wrong and self._failed is not None:
             wrong = [f"away: {self._failed}"]
-        skew = clock_fault(self.clock_ahead_ms)  # allowed for, so no reason to be red
+        skew = clock_fault(self.clock_ahead_ms)  # shown only: a skewed clock is allowed for everywhere
         detail = "; ".join([f"answered {ago:.1f} s ago", *wrong, *([skew] if skew else [])])
         return Check("redis", ok=not late and not wrong, detail=detail)
 
     def _refusal(self) -> str:
-        """What it says no to; empty while it does all, and while it is only away."""
+        """Returns what Redis refuses; '' if it refuses nothing, or is away."""
         said = [
             f"{prefix}{error.reason}: {error}"
             for prefix, error in (("refuses: ", self._failed), ("refuses new connections: ", self._locked_out))

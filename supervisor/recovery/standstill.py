@@ -1,9 +1,9 @@
-"""Has this machine stood still, or been put back with its memory? Then the relay's clock has gone on and this one has not (DESIGN rule 17).
+"""Finds out by the relay's clock whether this machine stood still, or was put back together with its memory (DESIGN rule 17).
 
-Each connection begins with an answer that has the relay's date. How far that is ahead of the time since this host was started changes by
-nothing but the clocks' drift for as long as the host runs, also while it sleeps and when its clock is set. A virtual machine that was put back
-with its memory counts that time on from where it was. What was noted of it goes back as well and is as right as before: it is one number at all times.
-A machine that merely stood still looks the same. That costs one small message for each conversation, as whatever cannot be proven does.
+Each connection begins with an answer that has the relay's date. Its difference to the time since this host was started changes only by
+the clocks' drift while the host runs, also while it sleeps and when its clock is set. A virtual machine that was put back with its memory
+goes on counting from where it was, so the difference grows. The noted difference is put back too and stays right, since it is constant.
+A machine that merely stood still looks the same; then sessions are started anew without need, for one small message each.
 """
 
 from collections import deque
@@ -14,34 +14,34 @@ import msgspec
 from supervisor.relay.relay_date import RelayDate
 
 SLACK_SECONDS = 5.0
-"""So far apart may be the clocks of two of the relay's machines."""
+"""The clocks of two of the relay's machines may differ by so much."""
 
 DRIFT = 200e-6
-"""Of two clocks that nobody corrects; good ones have a tenth of it."""
+"""Relative drift of two clocks that nobody corrects; good ones have a tenth of it."""
 
 MOST_PER_DAY = 10
-"""It is the relay's word: one that says another time at each connection costs no more than this."""
+"""At most so many findings a day count: a relay that gives another time at each connection can cost us no more."""
 
 DATE_SECONDS = 1.0
 DAY_SECONDS = 86_400.0
 
 
 class Pace(msgspec.Struct, frozen=True):
-    """The relay's clock was at most so far ahead of the time since the start of this host, at that time of it."""
+    """How far at most the relay's clock was ahead of the time since this host's start, and when that was measured."""
 
     ahead: float
     at: float
 
 
 class Standstill:
-    """What the connections of one supervisor have shown. `pace`: of the last one, also of an earlier process on the same boot."""
+    """Compares the relay's dates of one supervisor's connections. `pace`: of the last one, also by an earlier process since the same boot."""
 
     def __init__(self) -> None:
         self.pace: Pace | None = None
         self._told = deque[float](maxlen=MOST_PER_DAY)
 
     def heard(self, date: RelayDate) -> float:
-        """How long the relay's clock went on while this machine did not, in seconds; 0 where that need not be so, or was said often today."""
+        """Takes a connection's date; returns for how many seconds this machine certainly stood still, 0 for none or too often today."""
         written = _seconds_of(date.text)
         if written is None:
             return 0.0

@@ -1,11 +1,11 @@
-"""A Redis that goes back in time (failover, power loss, a restored backup) must not make the ratchet fork (DESIGN rule 17).
+"""Keeps ratchets from forking when Redis goes back in time (failover, power loss, a restored backup; DESIGN rule 17).
 
-Every commit names the highest write count that this process has seen, and runs only on a connection on which was looked: so none is made
-on an older state unnoticed. What was seen stands in the state directory too, for a process that starts after Redis and all supervisors
-went down together. A copy of that directory brings back both, so a witness in memory has to know the private Redis (supervisor/recovery/witness.py);
-one that is given has to be the same server with the same history (supervisor/recovery/continuity.py). Where the machine was put back with its memory
-the relay's clock tells (supervisor/recovery/standstill.py), before anything is sent. Where nothing proves that all is there, sessions are started
-anew, as where something shows that it is not.
+Every commit names the highest write count that this process has seen, and runs only on a checked connection, so that none is made on an
+older state unnoticed. What was seen is in the state directory too, for a process that starts after Redis and all supervisors went down
+together. A copy of that directory would bring back both, so a witness in memory must know the private Redis (supervisor/recovery/witness.py);
+an operator's Redis must be the same server with the same history (supervisor/recovery/continuity.py). If the machine was put back with
+its memory the relay's clock shows it (supervisor/recovery/standstill.py), before anything is sent. If nothing proves that everything is
+there, sessions are started anew, as if something had been lost.
 """
 
 import os
@@ -37,8 +37,9 @@ log = structlog.get_logger()
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """What the state directory remembers. `boot`: of this host, and `pace` of its time. `server`: of a Redis that is given, its
-    replication id, for an earlier release that is put back; this one reads what stands in Redis.
+    """What the state directory remembers. `boot`: the host's boot id, and `pace` of its clock.
+
+    `server`: the replication id of an operator's Redis, for an earlier release that is put back; this one reads it from Redis.
     """
 
     count: int = 0
@@ -49,7 +50,7 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 class TimeGuard:
-    """One supervisor's; `is_private`: Redis is the keeper's own, on this host's disk. `witness`: of that; None where no place has room for one."""
+    """The guard of one supervisor. `is_private`: Redis is the keeper's, on this host's disk. `witness`: None if there is no place for one."""
 
     def __init__(
         self,
@@ -70,7 +71,7 @@ class TimeGuard:
         self._is_private = is_private
         self._witness = witness
         self.on_back: Callable[[], None] = lambda: None
-        """Told that Redis went back: the cursor did too, and what the relay has since is polled again."""
+        """Called when Redis went back: its cursor did too, so the relay is polled again from there."""
         self._seen: Seen | None = Seen()
         self._noted = Seen()
         self._has_begun = False
@@ -83,16 +84,16 @@ class TimeGuard:
 
     @property
     def has_witness(self) -> bool | None:
-        """Whether there is a place in memory for it; None for a Redis that is given, which needs none."""
+        """Returns whether there is a witness; None for an operator's Redis, which needs none."""
         return self._witness is not None if self._is_private else None
 
     @property
     def witness_noted_ms(self) -> int | None:
-        """When the witness was last written to, Unix time; None without one."""
+        """Returns when the witness was last written, Unix time, ms; None without one."""
         return None if self._witness is None else self._witness.noted_ms
 
     async def begin(self) -> None:
-        """Before anything is sent: compare with what was seen before this process. Raises RedisFailed."""
+        """Checks Redis against what earlier processes have seen, before anything is sent. Raises RedisFailed."""
         self._seen = await trio.to_thread.run_sync(_read, self._file)
         if self._seen is not None:
             self.write_count.seen(self._seen.count)
@@ -103,30 +104,31 @@ class TimeGuard:
         await self.look_again()
 
     def relay_dated(self, date: RelayDate | None) -> None:
-        """Before a connection is sent on: what the relay's date says of this machine. Where it may have been put back nothing is committed until
-        the epoch is raised. None: the relay said none.
+        """Takes the relay's date before anything is sent on a connection; None if the relay gave none.
+
+        If this machine may have been put back nothing is committed until the epoch is raised.
         """
         if date is not None and (seconds := self._standstill.heard(date)):
             self._stood_still = seconds
             self.write_count.is_doubted = True
 
     async def look_again(self) -> None:
-        """A commit found an older count or another epoch, or the connection is a new one. Raises RedisFailed."""
+        """Checks again, after a commit found an older count or another epoch, or on a new connection. Raises RedisFailed."""
         async with self._looking:
             try:
                 await self._look(self._client.connects)
-            except ConnectionReplaced:  # by this look, perhaps, which found none
+            except ConnectionReplaced:  # perhaps by this check, if there was no connection
                 await self._look(self._client.connects)
 
     async def _look(self, connection: int) -> None:
-        """At whatever answers on this connection: a server is one process, for as long as a connection to it lasts."""
+        """Checks the server on this connection, which is one process for as long as the connection lasts."""
         here = self._client.on_connection(connection)
         server = await self._server_on(here, connection)
         proof = self._proof_of(server)
         stood_still, reason = self._stood_still, self._certain_reason()
         highest, epoch = self.write_count.highest, self.write_count.epoch
         found = await self.write_count.check(here, self._keys, proof, certainly_back=reason is not None)
-        is_others = self._has_begun and self.write_count.epoch > epoch  # another supervisor was first
+        is_others = self._has_begun and self.write_count.epoch > epoch  # another supervisor has raised it first
         unproven = self._unproven_reason(found, proof, stood_still, is_certain=reason is not None)
         if self._stood_still == stood_still:
             self._stood_still = 0.0
@@ -156,7 +158,7 @@ class TimeGuard:
         await self._note(self._seen)
 
     async def run(self) -> None:
-        """Look once a second and note what was seen, until cancelled."""
+        """Checks once a second and notes what was seen, until cancelled."""
         trouble = said_trouble("time guard")
         while True:
             await trio.sleep(NOTE_SECONDS)
@@ -168,7 +170,7 @@ class TimeGuard:
                 trouble.over()
 
     async def _server_on(self, here: Commands, connection: int) -> ServerIdentity:
-        """Who answers there. The history of one that is given may change while it runs."""
+        """Returns the identity of the server on this connection; an operator's Redis may change its history while it runs."""
         if self._is_private and connection == self._connection:
             return self._server
         # Two questions, as in supervisor/recovery/redis_check.py.
@@ -186,7 +188,7 @@ class TimeGuard:
         return Proof(server.name, testimony.servers, testimony.commits)
 
     def _unproven_reason(self, found: Found, proof: Proof, stood_still: float, *, is_certain: bool) -> str | None:
-        """Why nothing shows that anything was lost, nor that nothing was; None where something does."""
+        """Returns why it is uncertain whether anything was lost; None if something shows that it was."""
         if found is Found.UNPROVEN or (found is Found.OTHER and self._is_private and not proof.may_follow):
             return "it was not looked at since this host was started, or by a version that left no witness"
         if stood_still and found is Found.OLDER and not is_certain:
@@ -197,11 +199,11 @@ class TimeGuard:
         return None
 
     def _certain_reason(self) -> str | None:
-        """What says by itself that writes may be gone which nobody counted."""
+        """Returns a reason by which writes may be gone although no count shows it; None without one."""
         seen = self._seen
         if seen is None:
             return "what was seen before is not readable"
-        # The file is on the disk once a second only: what the kernel held at a power cut is gone.
+        # Redis' file is forced to the disk once a second only: a power cut loses what the kernel held.
         return "the host was started again" if self._is_private and seen.boot not in ("", boot_id()) else None
 
     def _reason_of(self, found: Found) -> str:
@@ -216,7 +218,7 @@ class TimeGuard:
                 return "another server, or one that lost its history"
 
     async def _note(self, now: Seen) -> None:
-        """In a thread: a disk that is slow must not hold up the loop. One that is full costs the memory of this second only."""
+        """Writes what was seen to the state directory, in a thread, since the disk may be slow; a full disk loses only this second's note."""
         if now == self._noted:
             return
         try:
@@ -236,7 +238,7 @@ def open_guard(
     metrics: Metrics,
     store_keys: StoreKeys,
 ) -> TimeGuard:
-    """The guard of a supervisor with these settings; where Redis is private, with a witness if there is a place for one."""
+    """Makes the guard of a supervisor, with a witness if Redis is private and there is a place for one."""
     is_private, witness = settings.redis_url is None, None
     if is_private:
         try:
@@ -264,7 +266,7 @@ def _write(file: Path, seen: Seen) -> None:
 
 
 def _read(file: Path) -> Seen | None:
-    """None: it is there and cannot be read, which is as bad as the worst that could stand in it."""
+    """Reads what was seen; None if it cannot be read, which counts as if Redis had gone back."""
     try:
         return msgspec.json.decode(file.read_bytes(), type=Seen)
     except FileNotFoundError:

@@ -1,9 +1,9 @@
-"""What no copy of the state directory brings back: how many commits there were, in memory (DESIGN rule 17).
+"""Keeps the number of commits in memory, where no copy of the state directory can put it back (DESIGN rule 17).
 
-It stands on a tmpfs, in a folder that only this user can enter, under a name that is made from the store secret. Each supervisor of a store
-has a file of its own there: on which boot of the host it was written, which servers it has looked at, and the highest number of commits that it
-has heard of, written before the ciphertext of that commit leaves. A process that is killed leaves it as it was.
-Nothing here decides what follows from it (supervisor/recovery/time_guard.py).
+It is on a tmpfs, in a folder that only this user can enter, under a name made from the store secret. Each supervisor of a store has a file of
+its own: the boot id of the host, the servers that it has checked, and the highest number of commits that it has heard of, written before the
+ciphertext of that commit leaves. A process that is killed leaves the file as it is. What follows from it is decided in
+supervisor/recovery/time_guard.py.
 """
 
 import contextlib
@@ -25,11 +25,11 @@ from host.proc import boot_id, file_system_of
 MEMORY_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs"})
 
 MOST_SUPERVISORS = 16
-"""Of one private Redis there are two while they replace each other; a file is free again when its process has ended."""
+"""A private Redis has two supervisors while one replaces the other; a file is free again when its process has ended."""
 
 MOST_SERVERS = 4
-"""The private Redis is another server after each of its starts. One more than the last is needed: a look that was cut off may have named another
-there. An older name does no harm: commits are counted."""
+"""The private Redis is another server after each start. More than the last name is needed, since an interrupted check may have written
+another one into Redis. An older name does no harm: commits are counted."""
 
 COUNT = struct.Struct("<Q")
 REST = struct.Struct(f"<8s36s{MOST_SERVERS * 96}s")
@@ -38,22 +38,22 @@ REST = struct.Struct(f"<8s36s{MOST_SERVERS * 96}s")
 FORMAT = b"hashee-1"
 FILE_BYTES = COUNT.size + REST.size
 FORGOTTEN_SECONDS = 30 * 86_400
-"""What nobody has written to for so long is of a store that is gone; if it was not, its sessions are started anew at the next start."""
+"""A file that was not written for so long belongs to a store that is gone. If not, its sessions are started anew at the next start."""
 
 
 class NoWitness(Exception):
-    """There is no place in memory for it; the text says why."""
+    """There is no place in memory for a witness; the text says why."""
 
 
 class Testimony(msgspec.Struct, frozen=True):
-    """What one file says, or all of them together. Nothing where nothing was written since the host was started."""
+    """The contents of one file or of all together; empty if nothing was written since the host was started."""
 
     commits: int = 0
     servers: tuple[str, ...] = ()
 
 
 class Witness:
-    """One supervisor's file among those of its store. Made by `open_witness`, or in any folder; raises OSError where it cannot be written."""
+    """One supervisor's file among those of its store, in any folder (see `open_witness`). Raises OSError if it cannot be written."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -64,7 +64,7 @@ class Witness:
             self._descriptor = self._take_file()
             os.posix_fallocate(
                 self._descriptor, 0, FILE_BYTES
-            )  # whatever fills the memory later, there is room for a count
+            )  # so that a count can be written also when the memory is full later
             self._own = _read(self._descriptor)
             self._write(self._own)
         except OSError:
@@ -72,29 +72,29 @@ class Witness:
             raise
 
     def testimony(self) -> Testimony:
-        """What all supervisors of this store have seen, those that have ended too."""
+        """Returns what all supervisors of this store have seen, also those that have ended."""
         found = [self._own, *self._others()]
         return Testimony(max(one.commits for one in found), tuple({name for one in found for name in one.servers}))
 
     def looks_at(self, server: str) -> None:
-        """This supervisor is about to look at the server of this name: Redis may hold the name before we know that it does."""
+        """Notes the server that is about to be checked, since Redis may hold its name before the answer arrives."""
         if server not in self._own.servers:
             servers = (*self._own.servers, server)[-MOST_SERVERS:]
             self._write(Testimony(self._own.commits, servers))
 
     def note(self, commits: int) -> None:
-        """There are so many commits. In the kernel when this returns, which takes a microsecond."""
+        """Notes the number of commits. It is in the kernel when this returns, after a microsecond."""
         if commits > self._own.commits:
             os.pwrite(self._descriptor, COUNT.pack(commits), 0)
             self._own = Testimony(commits, self._own.servers)
 
     @property
     def noted_ms(self) -> int:
-        """When something was last written into this supervisor's file, Unix time: a commit, or its start."""
+        """Returns when this supervisor's file was last written (a commit, or its start), Unix time, ms."""
         return os.fstat(self._descriptor).st_mtime_ns // 1_000_000
 
     def close(self) -> None:
-        """Its file is free for another; what it has seen stays."""
+        """Frees its file for another process; the contents stay."""
         for descriptor in (self._descriptor, self._directory):
             if descriptor >= 0:
                 os.close(descriptor)
@@ -111,7 +111,7 @@ class Witness:
                     os.close(descriptor)
 
     def _take_file(self) -> int:
-        """The first that no other process holds. The lock ends with the process."""
+        """Locks the first file that no other process holds; the lock ends with the process."""
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         for number in range(MOST_SUPERVISORS):
             descriptor = os.open(f"{self._name}.{number}", flags, 0o600, dir_fd=self._directory)
@@ -130,7 +130,7 @@ class Witness:
 
 
 def open_witness(name: str, places: Iterable[Path]) -> Witness:
-    """The witness called `name`, in the first of these places that is in memory and where a folder can be ours alone. Raises NoWitness."""
+    """Opens the witness `name` in the first of these places that is in memory and where a folder can be ours alone. Raises NoWitness."""
     problems = list[str]()
     for place in places:
         if not _is_in_memory(place):
@@ -150,7 +150,7 @@ def open_witness(name: str, places: Iterable[Path]) -> Witness:
 
 
 def witness_name(keys: StoreKeys, agent_id: str) -> str:
-    """Of this agent on this store, also after its store secret was rotated; nobody else can guess it."""
+    """Returns the name of this agent's witness, which stays after a rotation of the store secret and cannot be guessed."""
     return digest(keys.ledger, f"hashee-witness-v1\0{agent_id}".encode(), sha256).hex()
 
 
@@ -163,13 +163,13 @@ def _refuse_what_others_can_enter(directory: int) -> None:
 def _forget_old(folder: Path) -> None:
     oldest = time.time() - FORGOTTEN_SECONDS
     for file in folder.iterdir():
-        with contextlib.suppress(FileNotFoundError):  # another does the same
+        with contextlib.suppress(FileNotFoundError):  # another process has removed it
             if file.lstat().st_mtime < oldest:
                 file.unlink()
 
 
 def _read(descriptor: int) -> Testimony:
-    """What stands in a file; nothing where it is new, of another format or of another boot."""
+    """Reads a file; the result is empty if the file is new, of another format or of another boot."""
     found = os.pread(descriptor, FILE_BYTES, 0)
     if len(found) < FILE_BYTES:
         return Testimony()
@@ -181,7 +181,7 @@ def _read(descriptor: int) -> Testimony:
 
 
 def _is_in_memory(place: Path) -> bool:
-    """Whether its file system is one that no copy, no disk and no other boot brings back."""
+    """Returns whether its file system is in memory, so that no copy, disk or other boot brings it back."""
     try:
         return file_system_of(place.stat().st_dev) in MEMORY_FILE_SYSTEMS
     except OSError:

@@ -1,1 +1,1 @@
-"""How a command reaches the store of an agent that runs or does not, and changes its secret."""
+"""Opens the store of an agent for a command, whether the agent runs or not, and rotates its secret."""

@@ -1,6 +1,6 @@
-"""How a command reaches the store: a Redis that is given, the private one that runs, or the private one started for this command.
+"""Opens the store for a command: an operator's Redis, the running private one, or the private one started for this command.
 
-Started here it holds the state directory's lock like the keeper's, dies with this process, and is ended with the block.
+A Redis that is started here holds the state directory's lock like the keeper's, dies with this process, and ends with the block.
 """
 
 import os
@@ -25,19 +25,19 @@ from supervisor.settings.key_settings import KeySettings
 
 POLL_SECONDS = 0.02
 STOP_SECONDS = 10.0
-QUIET_MS = 4000  # a reader asks again after two seconds
-QUIET_PATIENCE_SECONDS = 15.0  # the last word of a worker that was killed counts for 12
+QUIET_MS = 4000  # a living reader asks again every two seconds
+QUIET_PATIENCE_SECONDS = 15.0  # the last report of a worker that was killed expires after 12
 
 
 class NoStore(Exception):
-    """There is nothing to open yet."""
+    """There is no store yet."""
 
 
 @asynccontextmanager
 async def private_redis(
     settings: KeySettings, patience_seconds: float = LOCK_PATIENCE_SECONDS
 ) -> AsyncIterator[embedded.Layout]:
-    """The private Redis, while nothing else runs on its state directory. Call it from the main thread.
+    """Starts the private Redis for the block, if nothing else runs on its state directory. Call it from the main thread.
 
     Raises NoStore, AlreadyRunning, ServerMissing, RuntimeDirectoryUnsafe, RedisDoesNotStart, OSError.
     """
@@ -53,7 +53,7 @@ async def private_redis(
 
 @asynccontextmanager
 async def server_on(directory: Path, settings: KeySettings, lock_fd: int) -> AsyncIterator[embedded.Layout]:
-    """A private Redis on the files in a directory, by whoever holds the state directory's lock. Call it from the main thread.
+    """Starts a private Redis on the files in `directory` for the block. The caller holds the lock; call it from the main thread.
 
     Raises ServerMissing, RuntimeDirectoryUnsafe, RedisDoesNotStart, OSError.
     """
@@ -69,7 +69,7 @@ async def server_on(directory: Path, settings: KeySettings, lock_fd: int) -> Asy
 
 @asynccontextmanager
 async def reach_store(settings: KeySettings) -> AsyncIterator[str]:
-    """The URL of the store's Redis, whoever runs it. Raises as `private_redis`, but for AlreadyRunning."""
+    """Gives the URL of the store's Redis, starting a private one that does not run. Raises as `private_redis`, except AlreadyRunning."""
     if settings.redis_url is not None:
         yield settings.redis_url.reveal()
         return
@@ -81,7 +81,7 @@ async def reach_store(settings: KeySettings) -> AsyncIterator[str]:
 
 
 async def who_is_connected(client: RedisClient, names: Keys) -> str | None:
-    """A supervisor or a worker that still uses this Redis, after some patience for those that have just ended."""
+    """Returns a supervisor or worker that still uses this Redis, else None, after waiting for traces of those that have just ended."""
     someone = await _someone(client, names)
     with trio.move_on_after(QUIET_PATIENCE_SECONDS):
         while someone is not None:
@@ -91,7 +91,7 @@ async def who_is_connected(client: RedisClient, names: Keys) -> str | None:
 
 
 async def running_supervisor(client: RedisClient, names: Keys) -> str | None:
-    """The one that holds the reclaimer's office; it outlives one that was killed by five seconds."""
+    """Returns the holder of the reclaimer's lease, else None; the lease outlives a killed supervisor by five seconds."""
     reclaimer = cast("bytes | None", await client.command("GET", names.reclaimer))
     return None if reclaimer is None else reclaimer.decode()
 
@@ -117,7 +117,7 @@ async def _consumers(client: RedisClient, stream: str, group: str) -> list[dict[
 
 
 async def rewrite_and_sync(client: RedisClient, layout: embedded.Layout) -> None:
-    """What stood in the append-only file before is gone, what stands in it now is on the disk.
+    """Has the append-only file rewritten without its former contents, and forces it to the disk.
 
     Raises RedisUnavailable, OSError.
     """

@@ -1,7 +1,7 @@
-"""`keys rotate-store`: a new store secret, everything sealed under it, the old one forgotten (PROTOCOL §5.11).
+"""Rotates the store secret: makes a new one, re-seals everything under it, and forgets the old one (PROTOCOL §5.11).
 
-The order makes it safe to kill at any moment: the new secret is on the disk before the first value is sealed under it, and the
-old one is forgotten after the last value is, durably. In between, no supervisor and no worker opens the store (bus/steps/seal.py).
+It may be killed at any moment: the new secret is on the disk before the first value is sealed under it, and the old one is forgotten after
+the last re-sealed value is on the disk. In between no supervisor and no worker opens the store (bus/steps/seal.py).
 """
 
 import base64
@@ -30,24 +30,24 @@ MOST_NAMED = 5
 
 
 class RotationRefused(Exception):
-    """The rotation cannot begin or end; the text says why and what helps. Nothing is lost, both secrets are kept."""
+    """The rotation cannot begin or end; the text says why and what helps. Both secrets are kept, so nothing is lost."""
 
 
 class NewSecretPlace(Protocol):
     """Where the new secret is kept from before the first value is sealed under it."""
 
     def pending(self) -> Secret[bytes] | None:
-        """That of a rotation which was interrupted. Raises RotationRefused, StoreSecretDamaged, OSError."""
+        """Returns the new secret of an interrupted rotation, else None. Raises RotationRefused, StoreSecretDamaged, OSError."""
 
     def keep(self, new: Secret[bytes]) -> None:
-        """On the disk when it returns. Raises OSError."""
+        """Writes the new secret; it is on the disk when this returns. Raises OSError."""
 
     def forget_old(self) -> None:
-        """The new secret is the store's. Raises OSError."""
+        """Replaces or removes the old secret, now that the new one is the store's. Raises OSError."""
 
 
 class InStateDirectory:
-    """`store.secret.next` beside `store.secret`; in the end it takes its name."""
+    """The new secret as `store.secret.next` beside `store.secret`, which it finally replaces."""
 
     def __init__(self, state_dir: Path) -> None:
         self._current = state_dir / STORE_SECRET_FILE
@@ -68,7 +68,7 @@ class InStateDirectory:
 
 
 class InNamedFile:
-    """For a store secret that is given from outside: base64 in a file that HASHEE_STORE_KEY_FILE may name afterwards."""
+    """The new secret in a file of the operator, as base64, if HASHEE_STORE_KEY is set; HASHEE_STORE_KEY_FILE may name it afterwards."""
 
     def __init__(self, path: Path, current: Secret[bytes]) -> None:
         self._path = path
@@ -93,12 +93,12 @@ class InNamedFile:
         write_new(self._path, base64.b64encode(new.reveal()) + b"\n")
 
     def forget_old(self) -> None:
-        """Whoever gave the old one forgets it."""
+        """Does nothing: the operator removes the old secret."""
 
 
 @dataclass(frozen=True)
 class Rotated:
-    """What was done."""
+    """The result of a rotation."""
 
     values: int
     key_epoch: int
@@ -106,7 +106,7 @@ class Rotated:
 
 
 class StoreRotation:
-    """From one store secret to a new one; a rotation that was interrupted goes on where it was."""
+    """A rotation from one store secret to a new one; an interrupted rotation is continued."""
 
     def __init__(self, old: Secret[bytes], place: NewSecretPlace) -> None:
         self._old = old
@@ -120,9 +120,9 @@ class StoreRotation:
         make_durable: Callable[[], Awaitable[None]],
         leave_unreadable: bool = False,
     ) -> Rotated:
-        """To the end. `make_durable` returns when what Redis holds is on the disk and what it held is not.
+        """Runs it to the end. `make_durable` returns when the present contents of Redis are on the disk and the former ones are not.
 
-        Raises RotationRefused, StoreSealed, StoreSecretDamaged, RedisUnavailable, OSError; then run it again.
+        Raises RotationRefused, StoreSealed, StoreSecretDamaged, RedisUnavailable, OSError; run it again then.
         """
         pending = self._place.pending()
         new = pending or Secret(secrets.token_bytes(STORE_SECRET_BYTES))
