@@ -1,11 +1,11 @@
--- Put in front of every script. Nothing here writes by itself; what writes is named after what it does.
--- Scripts check everything first and then do only writes that cannot fail (DESIGN rule 18). A full Redis refuses a script whose
--- first write may take memory: those that drain begin with one that cannot (rule 16).
+-- Functions for all scripts; each script gets those that it uses in front. Nothing here runs by itself; functions that write are named by what they do.
+-- A script checks everything first and then does only writes that cannot fail (DESIGN rule 18). A full Redis refuses a script whose first
+-- write may take memory: scripts that free memory begin with a write that cannot (rule 16).
 --
 -- A script about a conversation has names for the keys of the board (bus/records/keys.py `board`, in the same order); bus/transport/lua.py gives it as
--- KEYS those that it uses, and puts the lines here that name them. Its own keys stand from OWN on, the conversation's id is ARGV[1].
+-- KEYS those that it uses, and puts the lines that name them here. Its own keys begin at KEYS[OWN]; the conversation's id is ARGV[1].
 -- BOARD CONVERSATION IDS TAKEN MAILBOX PARKED TOGETHER EMITTED OUT_BOX SENT LOAD_HERE JOBS REPLIES DUE DEAD OUTBOX ACKS BUSY WAITING
--- BOARD INTERRUPTED INTERRUPTS STREAMS POLICY EPOCH GENERATION LEDGER LOAD HELD
+-- BOARD INTERRUPTED INTERRUPTS STREAMS POLICY EPOCH WRITE_COUNT LEDGER LOAD HELD
 local CONVERSATION_ID = ARGV[1]
 
 local JOBS_GROUP = 'workers'
@@ -25,8 +25,8 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- Who holds a lease, or false. One that has longer to run than it can was given before Redis' clock was put back, and would outlive its holder by
--- as much: it runs on from now. What is shorter takes no memory (rule 16), and may come before what is checked.
+-- -> who holds a lease, or false. A lease that has longer to run than its length was given before Redis' clock was put back, and would outlive its
+-- holder: it is cut to its length from now. Shortening an expiry takes no memory (rule 16), so it may come before the checks.
 local function holder_of(lease, most_ms)
   local holder = redis.call('GET', lease)
   if holder and redis.call('PTTL', lease) > tonumber(most_ms) then redis.call('PEXPIRE', lease, most_ms) end
@@ -34,10 +34,10 @@ local function holder_of(lease, most_ms)
 end
 
 local function count_write()
-  return redis.call('INCR', GENERATION)
+  return redis.call('INCR', WRITE_COUNT)
 end
 
--- The ledger: one event of a message, without content. All entries have the same fields, which Redis then stores once.
+-- Adds an event of a message to the ledger, without content. All entries have the same fields, which Redis then stores once.
 local function note_in(ledger, event, job, detail)
   redis.call('XADD', ledger, '*', 'e', event, 'j', job, 'x', detail or '')
 end
@@ -46,12 +46,12 @@ local function note(event, job, detail)
   note_in(LEDGER, event, job, detail)
 end
 
--- The first of a message: what is too old goes (`kept`: how many entries stay). A message has so few that they need not all look for it.
+-- Adds the first event of a message, and trims the ledger to `kept` entries; the few further events of a message need not trim it.
 local function note_first(event, job, detail, kept)
   redis.call('XADD', LEDGER, 'MAXLEN', '~', kept, '*', 'e', event, 'j', job, 'x', detail)
 end
 
--- The fencing token: is this entry pending at this consumer? (DESIGN rule 6)
+-- -> whether this entry, the fencing token, is pending at this consumer (DESIGN rule 6)
 local function lease_is_mine(stream, group, entry, consumer)
   return #redis.call('XPENDING', stream, group, entry, entry, '1', consumer) == 1
 end
@@ -71,7 +71,7 @@ end
 
 -- Ids and seqs
 
--- `known`: the id memory as it was read.
+-- `known`: the memory of ids as it was read.
 local function id_is_known(known, id)
   if not known then return false end
   local from = 1
@@ -99,8 +99,8 @@ local function time_field(known)
   return length < IDS_BLOCK and 't0' or (length < 2 * IDS_BLOCK and 't1' or 't2')
 end
 
--- Remember an id after those that are `known`; `field`: time_field of these, `latest`: what the conversation has there.
--- -> a field of the conversation, and the time that it is to have there.
+-- Adds an id to the memory after those that are `known`; `field`: their time_field, `latest`: the conversation's value there.
+-- -> a field of the conversation, and the time to be set there.
 local function remember_id(known, id, ulid_ms, field, latest)
   local before, now = known and tonumber(latest or 0) or 0, tonumber(ulid_ms)
   if not known then
@@ -120,7 +120,7 @@ local function remember_id(known, id, ulid_ms, field, latest)
   return 't1', ulid_ms
 end
 
--- A seq is taken in (an inbound message, or one of our own): the next one expected, over our own that follow it.
+-- Takes a seq in (of an inbound message, or of our own). -> the next one expected, behind our own that follow it
 local function next_after(seq)
   local next = seq + 1
   if redis.call('EXISTS', TAKEN) == 0 then return next end
@@ -139,7 +139,7 @@ end
 
 -- Sessions
 
--- Also of an owner's row.
+-- Used for an owner's row too.
 local function is_current(hash, version)
   return (redis.call('HGET', hash, 'v') or '0') == version
 end
@@ -148,7 +148,7 @@ local function store_session(session, version, sealed, epoch)
   redis.call('HSET', session, 'v', tonumber(version) + 1, 'b', sealed, 'e', epoch)
 end
 
--- What a message in quarantine waits for: members of one set, found by their beginning
+-- What each message in quarantine waits for: members of one sorted set, found by their beginning
 
 local function waiting_member(thing, why, name)
   return thing .. '\0' .. why .. '\0' .. name
@@ -159,7 +159,7 @@ local function waits_no_longer(waiting_for, message, name)
   if what[1] then redis.call('ZREM', waiting_for, waiting_member(what[1], what[2], name)) end
 end
 
--- What is kept whole in quarantine is counted in bytes, in all and of whoever signed it: `message` leaves, or is written anew.
+-- Takes a message's bytes off the counts of the quarantine (in all, and of its signer): `message` leaves, or is written anew.
 local function release_kept(kept, message)
   local payer, bytes = string.match(redis.call('HGET', message, 'kept') or '', '^(.*) (%d+)$')
   if not payer then return end -- of a former version
@@ -168,8 +168,8 @@ local function release_kept(kept, message)
   if redis.call('HINCRBY', kept, 'total', less) <= 0 then redis.call('HDEL', kept, 'total') end
 end
 
--- What waits is counted in bytes: in LOAD in all (`total`), of each sender, and of replies (`out`); in LOAD_HERE what of it is this
--- conversation's. A record says itself whose it is, so that what was counted when it came is taken off when it goes.
+-- Bytes that wait are counted in LOAD (`total`, each sender's, and replies in `out`) and, for this conversation, in LOAD_HERE. A record
+-- names its sender itself, so that the same is taken off when it goes as was counted when it came.
 
 local function take_off_all(payer, bytes)
   if redis.call('HINCRBY', LOAD, payer, -bytes) <= 0 then redis.call('HDEL', LOAD, payer) end
@@ -181,7 +181,7 @@ local function put_on(payer, bytes)
   if payer ~= 'out' then redis.call('HINCRBY', LOAD, 'total', bytes) end
 end
 
--- Never more than this conversation has: what a former version put there was not counted.
+-- Never takes off more than this conversation has counted: a former version did not count its records.
 local function take_off(payer, bytes)
   local here = tonumber(redis.call('HGET', LOAD_HERE, payer) or 0)
   if bytes > here then bytes = here end
@@ -191,7 +191,7 @@ local function take_off(payer, bytes)
   if payer ~= 'out' then take_off_all('total', bytes) end
 end
 
--- At rest nothing waits: whatever a former version has left counted goes.
+-- At rest nothing waits: clears whatever a former version has left counted.
 local function take_off_the_rest()
   local left = redis.call('HGETALL', LOAD_HERE)
   for i = 1, #left, 2 do take_off(left[i], tonumber(left[i + 1])) end
@@ -201,7 +201,7 @@ local function size_of(record)
   return #record + OVERHEAD_BYTES
 end
 
--- Of a record (a msgpack list of fewer than 16 parts) one part that is text; '' where there is none. Redis' own cmsgpack knows no bytes.
+-- -> one text part of a record (a msgpack list of fewer than 16 parts), '' if there is none. Redis' own cmsgpack cannot read bytes.
 local function part_of(record, number)
   local head = string.byte(record, 1) or 0
   if head < 0x90 or head > 0x9f or head - 0x90 < number then return '' end
@@ -226,7 +226,7 @@ local function part_of(record, number)
   end
 end
 
--- Of a job's record: its eighth part is the sender.
+-- -> the sender in a job's record, its eighth part
 local function payer_of(record)
   return 's:' .. part_of(record, 8)
 end
@@ -235,12 +235,12 @@ local function count_waiting(record)
   put_on(payer_of(record), size_of(record))
 end
 
--- A job that runs, and what is handled together with it, is counted as the field `load` says: bytes and whose, a line for each.
+-- The running job and those handled together with it are counted by the conversation's field `load`: bytes and sender, a line for each.
 local function as_load(sender, bytes)
   return bytes .. ' ' .. sender .. '\n'
 end
 
--- It waited, and runs now.
+-- A job that waited runs now.
 local function count_running(record)
   local sender = payer_of(record)
   if #record > UNCOUNTED_BYTES then
@@ -250,32 +250,32 @@ local function count_running(record)
   end
 end
 
--- It runs at once. -> what its conversation's `load` is to be, or nil where it is not counted
+-- A job runs at once. -> the conversation's new `load`, or nil if the job is not counted
 local function load_of_new(record)
   if #record <= UNCOUNTED_BYTES then return nil end
   count_waiting(record)
   return as_load(payer_of(record), size_of(record))
 end
 
--- `load`: what the conversation has there.
+-- `load`: the conversation's field.
 local function take_off_running(load)
   for bytes, sender in string.gmatch(load, '(%d+) ([^\n]*)') do take_off(sender, tonumber(bytes)) end
 end
 
--- Dynamic thresholds (Choudhury and Hahne 1998): who takes less than a quarter of what is free may put something more there.
+-- Dynamic thresholds (Choudhury and Hahne 1998). -> whether less than a quarter of what is free is taken, so that more may be added
 local function has_room(sender, most)
   local all, mine = unpack(redis.call('HMGET', LOAD, 'total', sender))
   return tonumber(mine or 0) < (most - (all or 0)) / 4
 end
 
--- May this conversation say more, behind what is under way?
+-- -> whether this conversation may queue more replies behind the one under way
 local function may_say()
   local out, most = unpack(redis.call('HMGET', LOAD, 'out', 'most_out'))
   return not most or tonumber(redis.call('HGET', LOAD_HERE, 'out') or 0) < (most - (out or 0)) / 4
 end
 
--- Of whoever has more than a share of the notes one stands for all further messages in this conversation (bus/steps/held.py): from seq `first`
--- on, to seq `last`, whose message_id is `id`; `count`: of how many. All of them stand at the relay behind `cursor`.
+-- The open-ended note of a sender with more than a share of the notes (bus/steps/held.py): it stands for `count` messages of this conversation from
+-- seq `first` to seq `last`, whose message_id is `id`. All of them stand at the relay behind `cursor`.
 local function open_note(notes)
   local note = redis.call('HGET', notes, '\31' .. CONVERSATION_ID)
   if not note then return nil end
@@ -288,7 +288,7 @@ local function put_open_note(notes, note)
     note.cursor, string.format('%d', note.last), note.id, note.count }, '\31'))
 end
 
--- One note less of a sender.
+-- Counts one note less of a sender.
 local function count_off_note(sender)
   for _, field in ipairs({ 's:' .. sender, 'total' }) do
     if redis.call('HINCRBY', HELD, field, -1) <= 0 then redis.call('HDEL', HELD, field) end
@@ -320,8 +320,8 @@ local function room_in_mailbox()
   return tonumber(policy('most') or MOST_WAITING) - redis.call('ZCARD', MAILBOX)
 end
 
--- Start a job: one entry of a conversation in `jobs` at a time.
--- `past` (field k): it may be a dead letter that was brought back; told only as long as it is its first delivery.
+-- Starts a job: adds the conversation's one entry to `jobs`.
+-- `past` (field k): it may be a dead letter that was brought back; set only for its first delivery.
 local function start_job(record, attempt, deliveries, strikes, past)
   local entry = redis.call('XADD', JOBS, '*', 'r', record, 'a', attempt, 'd', deliveries, 's', strikes,
     unpack(past and { 'k', past } or {}))
@@ -329,7 +329,7 @@ local function start_job(record, attempt, deliveries, strikes, past)
   return entry
 end
 
--- Its first delivery. `kept`: how many dead letters that were brought back the conversation has; this may be one (field k).
+-- Starts a job's first delivery. `kept`: how many dead letters that were brought back the conversation has; this may be one (field k).
 local function add_new_job(record, kept)
   if kept then return redis.call('XADD', JOBS, '*', 'r', record, 'a', '1', 'd', '1', 's', '0', 'k', '1') end
   return redis.call('XADD', JOBS, '*', 'r', record, 'a', '1', 'd', '1', 's', '0')
@@ -346,7 +346,7 @@ local function interrupt(entry)
   redis.call('PUBLISH', INTERRUPTS, entry)
 end
 
--- What is parked moves up as far as the mailbox has room, in order.
+-- Moves parked jobs into the mailbox, in order, as far as it has room.
 local function unpark()
   local room = room_in_mailbox()
   if room <= 0 or redis.call('EXISTS', PARKED) == 0 then return end
@@ -355,7 +355,7 @@ local function unpark()
   redis.call('INCRBY', WAITING, #moved / 2)
 end
 
--- It waited in the mailbox, and runs now.
+-- A job that waited in the mailbox runs now.
 local function start_waiting_job(seq, record)
   redis.call('DECR', WAITING)
   unpark()
@@ -364,8 +364,8 @@ local function start_waiting_job(seq, record)
   if policy('busy') == 'interrupt' and redis.call('EXISTS', MAILBOX) == 1 then interrupt(started) end
 end
 
--- The job of `entry` has ended: the next of the mailbox, or idle. Where it is known: `has_reply`, whether one is under way; `load`, what
--- the conversation has there, false for nothing.
+-- Starts the next job of the mailbox, or lets the conversation rest, after the job of `entry` has ended. If they are known: `has_reply`, whether a
+-- reply is under way; `load`, the conversation's field, false for none.
 local function start_next_job(entry, has_reply, load)
   redis.call('DEL', EMITTED, TOGETHER)
   redis.call('SREM', INTERRUPTED, entry)
@@ -385,7 +385,7 @@ local function start_next_job(entry, has_reply, load)
   start_waiting_job(head[2], head[1])
 end
 
--- Into the mailbox, in the order of seqs. Under `park` the latest of all that wait is parked where there is no room for it.
+-- Puts a job into the mailbox, in the order of seqs. Under `park` the latest of all that wait is parked if there is no room.
 local function enqueue(seq, record)
   count_waiting(record)
   local parked = redis.call('ZRANGE', PARKED, 0, 0, 'WITHSCORES')
@@ -407,13 +407,13 @@ local function bury(record, reason, attempt, deliveries, places, what)
     'p', places or '', 'w', what or '')
 end
 
--- The content of a message is lost at the relay; that it was is not.
+-- Makes a dead letter without content for a message that the relay has no more, so that the loss stays visible.
 local function bury_gone(message_id)
   bury('', 'gone_at_relay', 0, 0, '', message_id .. ' ')
   note('dead', message_id, 'gone_at_relay')
 end
 
--- A dead letter that was brought back had emitted something before: its job goes on from there (P2).
+-- Restores the emitted places of a dead letter that was brought back: its job goes on from there (P2).
 local function recall_places(job)
   local places = redis.call('HGET', CONVERSATION, 'p:' .. job)
   redis.call('HDEL', CONVERSATION, 'p:' .. job)
@@ -421,7 +421,7 @@ local function recall_places(job)
   for place in string.gmatch(places or '', '%S+') do redis.call('HSET', EMITTED, place, 1) end
 end
 
--- The running job, and those that were handled together with it, become dead letters.
+-- Makes the running job, and those handled together with it, dead letters.
 local function bury_job(fields, reason, job)
   recall_places(job) -- it may never have begun
   local places = table.concat(redis.call('HKEYS', EMITTED), ' ')
@@ -429,7 +429,7 @@ local function bury_job(fields, reason, job)
   for _, record in ipairs(redis.call('LRANGE', TOGETHER, 0, -1)) do bury(record, reason, 1, 1) end
 end
 
--- A message goes to the handler: at once, or behind the job of `entry`.
+-- Gives a message to the handler: at once, or behind the job of `entry`.
 local function deliver(seq, record, entry, kept)
   if not entry then
     local load = load_of_new(record)
@@ -445,8 +445,8 @@ local function deliver(seq, record, entry, kept)
   start_next_job(entry)
 end
 
--- None is under way ('reply': its entry, or 'sent'): the head of the out-box into `replies`. -> whether there was one
--- `head`: where it has not waited, and so is not counted.
+-- Puts the head of the out-box into `replies`, as none is under way (field 'reply': its entry, or 'sent'). -> whether there was one
+-- `head`: given if it has not waited, and so is not counted.
 local function start_next_reply(head)
   if not head then
     head = redis.call('LINDEX', OUT_BOX, '0')
@@ -457,7 +457,7 @@ local function start_next_reply(head)
   return true
 end
 
--- Into the out-box of a conversation at work. `has_reply`: whether one is under way, if that is known; one is afterwards.
+-- Puts a reply into the out-box of a conversation at work. `has_reply`: whether one is under way, if that is known; one is afterwards.
 local function say(record, has_reply)
   local length = redis.call('RPUSH', OUT_BOX, record)
   if has_reply == nil then has_reply = redis.call('HEXISTS', CONVERSATION, 'reply') == 1 end
@@ -465,7 +465,7 @@ local function say(record, has_reply)
   if not has_reply then start_next_reply(length == 1 and record or nil) end
 end
 
--- What we say by ourselves is said once until the relay has it: three thousand pings get one pong. -> whether it is said now
+-- Queues a reply of our own, unless the same waits already: three thousand pings get one pong. -> whether it was queued
 local function say_once(record, has_reply)
   local field = 'own:' .. part_of(record, 4) -- its place
   if has_reply == nil then has_reply = redis.call('HEXISTS', CONVERSATION, 'reply') == 1 end
@@ -475,12 +475,12 @@ local function say_once(record, has_reply)
   return true
 end
 
--- A reply has gone, or never will.
+-- Goes on to the next reply, after one was sent or given up.
 local function is_said(place)
   if string.sub(place, 1, 1) == '!' then redis.call('HDEL', CONVERSATION, 'own:' .. place) end
 end
 
--- The job of `entry` becomes a dead letter: the sender is told (`apology`: a reply record, or ''), and the next one starts.
+-- Makes the job of `entry` a dead letter, queues the `apology` to its sender (a reply record, or ''), and starts the next job.
 local function give_up(entry, fields, job, reason, detail, apology)
   bury_job(fields, reason, job)
   note('dead', job, detail)
@@ -488,7 +488,7 @@ local function give_up(entry, fields, job, reason, detail, apology)
   start_next_job(entry)
 end
 
--- An outbox record waits for its acknowledgement. `what`: job id and place that it answers. `told`: for its confirmation.
+-- Stores an outbox record that waits for its acknowledgement. `what`: job id and place that it answers. `told`: the note for its confirmation.
 local function put_sent(client_message_id, record, holder, what, due_ms, told)
   redis.call('HSET', CONVERSATION, 'reply', 'sent')
   redis.call('HSET', SENT, 'cmid', client_message_id, 'r', record, 'holder', holder, 'what', what, 'note', told)

@@ -1,6 +1,6 @@
-"""The command line. Each command is a file, imported when it is asked for: the keeper must stay small.
+"""The command line. Each command is a file that is imported when it is used, since the keeper must stay small.
 
-A configuration that cannot work ends with status 78 and one line that names the setting, without a traceback.
+A wrong configuration ends with status 78 and one line that names the setting, without a traceback.
 """
 
 import sys
@@ -53,7 +53,7 @@ def cli() -> None:
 
 
 def main() -> NoReturn:
-    """The console script."""
+    """Runs the console script."""
     open_standard_streams()
     try:
         status = cli.main(standalone_mode=False)
@@ -65,7 +65,7 @@ def main() -> NoReturn:
     except (Exception, KeyboardInterrupt, BaseExceptionGroup) as problem:  # noqa: BLE001  # the process' edge
         ending = ending_of(problem)
         if ending.line is not None:
-            with suppress(OSError):  # nobody reads it any more
+            with suppress(OSError):  # nobody reads stderr any more
                 click.echo(f"hashee-agent: {ending.line}", err=True)
         sys.exit(ending.status)
     sys.exit(status if isinstance(status, int) else 0)

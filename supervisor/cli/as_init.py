@@ -1,4 +1,4 @@
-"""Pid 1 of a container for a program that is none: passes signals on, reaps whatever ends below, ends with its child."""
+"""Acts as pid 1 of a container for a program that cannot: passes signals on, reaps all orphans, and ends with its child."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ SIGNAL_EXIT_BASE = 128
 
 
 def run_as_init(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """The child's exit status, 128+N for signal N."""
+    """Runs the program; returns its exit status, 128+N for signal N."""
     child = subprocess.Popen(argv, env=environ)
 
     def pass_on(number: int, _frame: FrameType | None) -> None:

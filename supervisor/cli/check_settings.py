@@ -1,4 +1,4 @@
-"""`hashee-agent check-settings`: reads all settings as the supervisor would, and ends."""
+"""`hashee-agent check-settings`: reads all settings like the supervisor, and reports faults."""
 
 import os
 

@@ -1,6 +1,6 @@
-"""What `status`, `stop`, `reload` and `scale` share: one request to the process that runs, and its answers.
+"""Sends a request of `status`, `stop`, `reload` or `scale` to the running agent, and returns its answers.
 
-Nobody there, or a refusal, is status 1 and one line that says what helps.
+If no agent answers, or it refuses, the command ends with status 1 and one line that says what helps.
 """
 
 import os
@@ -25,13 +25,13 @@ UNREADABLE = "the agent's answer cannot be read; is hashee-agent another version
 
 
 class NoAnswer(Exception):
-    """Why there is none, and what helps."""
+    """There is no answer; the text says why and what helps."""
 
 
 def ask(request: Request, *, patience_seconds: float | None = ANSWER_SECONDS) -> Iterator[Answer]:
-    """The answers, as they come, until the other side ends the connection or the caller has enough.
+    """Yields the answers as they come, until the agent ends the connection or the caller stops.
 
-    `patience_seconds`: for each answer; None for as long as it takes. Ends the process with status 1 where there is none.
+    `patience_seconds`: for each answer; None: without a limit. Ends the process with status 1 if there is none.
     """
     try:
         yield from answers(request, *control_directories(os.environ), patience_seconds=patience_seconds)
@@ -42,7 +42,7 @@ def ask(request: Request, *, patience_seconds: float | None = ANSWER_SECONDS) ->
 def answers(
     request: Request, state_dir: Path, runtime_dir: Path, *, patience_seconds: float | None
 ) -> Iterator[Answer]:
-    """Like `ask`, of the agent of this state directory; nothing is made on the way. Raises NoAnswer."""
+    """Yields the answers of the agent of this state directory; makes no file or folder. Raises NoAnswer."""
     if not state_dir.is_dir():
         raise NoAnswer(
             f"no agent runs here: {state_dir} is not there (start one with hashee-agent up, or set HASHEE_STATE_DIR)"
@@ -77,7 +77,7 @@ def answers(
 
 
 def ask_once(request: Request, *, patience_seconds: float | None = ANSWER_SECONDS) -> Answer:
-    """The first answer, if it is a good one."""
+    """Returns the first answer; ends the process with status 1 if it is a refusal."""
     return accepted(next(ask(request, patience_seconds=patience_seconds), None))
 
 

@@ -1,7 +1,7 @@
-"""`hashee-agent dead …`: jobs and replies that were given up: see why, put them back on their way, drop them.
+"""`hashee-agent dead …`: lists, shows, retries and drops jobs and replies that were given up.
 
-A dead letter is a job (a message that the handler did not come to an end with), a reply (that was never encrypted), or a send
-(committed, and refused by the relay). Content is shown only when asked for.
+A dead letter is a job (a message that the handler did not finish), a reply (that was never encrypted), or a send (committed, and refused
+by the relay). Content is shown only when asked for.
 """
 
 import json
@@ -37,7 +37,7 @@ BUSY = "another reply of its conversation is on its way to the relay, and only o
 
 
 class Told(msgspec.Struct, frozen=True):
-    """What became of a retry."""
+    """The result of a retry."""
 
     revived: int
     problems: list[str]
@@ -144,7 +144,7 @@ async def _listed(choice: Choice) -> list[dict[str, object]]:
 
 
 async def _chosen_now(choice: Choice) -> list[tuple[DeadLetter, dict[str, object]]]:
-    """Without their records, which may be a mebibyte each."""
+    """Returns the chosen dead letters without their records, which may be a mebibyte each."""
     async with open_store() as store:
         return [(letter.light(), _row(letter)) async for letter in _chosen(store, choice)]
 
@@ -240,7 +240,7 @@ def _details(letter: DeadLetter) -> dict[str, object]:
 
 
 def _content(letter: DeadLetter, key: BusKey, agent_id: str) -> str:
-    """Its payload as JSON. Raises NotThere where there is none to be shown."""
+    """Returns its payload as JSON. Raises NotThere if there is none to be shown."""
     try:
         record = letter.decoded()
         match record:

@@ -1,4 +1,4 @@
-"""`hashee-agent doctor`: everything that could be wrong here, with the command that helps; for people or as JSON."""
+"""`hashee-agent doctor`: shows the findings of all checks with the commands that help, for people or as JSON."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ STATUS_SECONDS = 8.0  # the keeper itself waits 5 s for its supervisor
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What `--json` shows; its fields are added to, never changed. `at_ms`: Unix time. `worst`: of all verdicts."""
+    """What `--json` shows; fields may be added, never changed. `at_ms`: Unix time. `worst`: the worst verdict."""
 
     version: str
     at_ms: int
@@ -35,7 +35,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _read_env_files(context: click.Context, _option: click.Parameter, paths: tuple[Path, ...]) -> None:
-    """One that cannot be used is a finding here, and ends nothing."""
+    """Reads the files of --env-file; one that cannot be used becomes a finding instead of ending the command."""
     problems = context.ensure_object(list)
     for path in paths:
         try:
@@ -86,7 +86,7 @@ def doctor(problems: list[str] | None, as_json: bool, leak_test: bool) -> int:
 
 
 def _asked(case: Case) -> Case:
-    """With what the running agent says, or why there is none."""
+    """Returns the case with the running agent's status, or the reason why there is none."""
     if case.state_dir is None:
         return dataclasses.replace(case, status_problem="the settings do not say where an agent would be")
     try:
@@ -101,7 +101,7 @@ def _asked(case: Case) -> Case:
 
 
 def _tell(findings: list[Finding]) -> None:
-    """A line for each, and one with what helps; nothing is cut, so that it can be searched."""
+    """Shows a line for each finding and one with what helps; nothing is cut, so that the output can be searched."""
     width = max(len(f"{finding.subject}: {finding.name}") for finding in findings)
     for finding in findings:
         name = f"{finding.subject}: {finding.name}"

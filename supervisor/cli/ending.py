@@ -1,7 +1,7 @@
-"""What a command that failed says, and its exit status.
+"""Decides what a command that failed writes to stderr, and its exit status.
 
-A refused configuration is 78 and names the setting, however many nurseries it came through. Anything else is a crash:
-its types and places are shown and its text is not, since an exception's text may quote a message or a key.
+A refused configuration ends with 78 and names the setting, also if it comes in groups of exceptions. Anything else is a crash: its types and
+places are shown but not its text, since an exception's text may quote a message or a key.
 """
 
 from collections.abc import Iterator
@@ -36,14 +36,14 @@ REFUSALS = (
 
 @dataclass(frozen=True)
 class Ending:
-    """`line` is for stderr; None where nothing is to be said."""
+    """The exit status, and the `line` for stderr, or None."""
 
     status: int
     line: str | None
 
 
 def ending_of(problem: BaseException) -> Ending:
-    """How the process ends after `problem`, which may be a group."""
+    """Returns how the process ends after `problem`, which may be a group."""
     leaves = list(_leaves(problem))
     for leaf in leaves:
         if isinstance(leaf, REFUSALS):
@@ -67,7 +67,7 @@ def _type_and_places(problem: BaseException) -> str:
     places = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames)]
     what = type(problem).__name__
     if isinstance(problem, ImportError):
-        what += f" ({_one_line(str(problem))})"  # names of modules, and nothing that passed through them
+        what += f" ({_one_line(str(problem))})"  # it only names modules
     return f"{what} at {' < '.join(places) or 'no place'}"
 
 

@@ -1,7 +1,7 @@
-"""`hashee-agent grants …`: who may talk to this agent, and the decision about a person whose keys have changed (PROTOCOL §5.7).
+"""`hashee-agent grants …`: lists who may talk to this agent, and decides about people whose keys have changed (PROTOCOL §5.7).
 
-The rows are the supervisor's; a decision is stored by compare-and-set together with its entry in the ledger, so that it may be
-made while one runs.
+The rows are the supervisor's; a decision is stored by compare-and-set together with its entry in the ledger, so it may be made while a
+supervisor runs.
 """
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -32,14 +32,14 @@ COMMANDS: Mapping[str, str] = {
 }
 
 FIRST = 100
-"""What a person reads; with all of 100,000 the list takes two seconds."""
+"""Enough for a person to read; a list of 100,000 takes two seconds."""
 
 PAGE = 500
-"""Rows by one question: 0.6 ms in which Redis does nothing else."""
+"""Rows read by one command: it takes 0.6 ms, in which Redis serves nobody else."""
 
 
 class NothingHeld(Exception):
-    """There is nothing to decide about this owner."""
+    """No changed keys of this owner wait for a decision."""
 
 
 class _Rows(NamedTuple):
@@ -106,7 +106,7 @@ def _decide(owner_id: str, *, accepted: bool, said: str) -> None:
 
 
 async def _show(named: Sequence[str], most: int | None, changed: bool) -> int:
-    """A page at a time, as it comes: the first people stand there at once, however many there are. How many were left out."""
+    """Shows grants page by page as they are read, so that the first appear at once; returns how many were left out."""
     async with _rows() as rows:
         known = await _owner_ids(rows.store)
         missing = [owner_id for owner_id in named if owner_id not in known]
@@ -124,13 +124,13 @@ async def _show(named: Sequence[str], most: int | None, changed: bool) -> int:
 
 
 async def _owner_ids(store: OpenStore) -> set[str]:
-    """Of everybody who has a row."""
+    """Returns the ids of everybody who has a row."""
     found = cast("list[bytes]", await store.client.command("SMEMBERS", store.names.owners))
     return {one.decode() for one in found}
 
 
 async def _put_decision(owner_id: str, accepted: bool) -> tuple[int, str]:
-    """How many messages are tried again because of it, and when."""
+    """Stores a decision; returns how many messages are tried again because of it, and when."""
     async with _rows() as rows:
         is_owner = await _decide_owner(rows, owner_id, accepted)
         if not is_owner and not await decide_member(rows.vault, owner_id, accepted=accepted):
@@ -140,7 +140,10 @@ async def _put_decision(owner_id: str, accepted: bool) -> tuple[int, str]:
 
 
 async def _decide_owner(rows: _Rows, owner_id: str, accepted: bool) -> bool:
-    """False when no changed keys of an owner with a relation wait; who is known from a group only has a pin (members.py)."""
+    """Decides about an owner with a relation; returns False if no changed keys of one wait.
+
+    Somebody known only from a group has a pin, and no row (supervisor/peers/members.py).
+    """
     while True:
         read = await rows.vault.owner(owner_id)
         owner = None if read.value is None else Owner.decode(read.value)

@@ -1,4 +1,4 @@
-"""`hashee-agent healthcheck`: one question to the status page of this host, for container health checks."""
+"""`hashee-agent healthcheck`: asks the status page of this host once, for container health checks."""
 
 import os
 from http.client import HTTPConnection, HTTPException

@@ -1,6 +1,6 @@
-"""A group of commands that imports a command when it is used: the keeper must stay small, and a start short.
+"""A group that imports a command only when it is used, since the keeper must stay small and start quickly.
 
-Every command and group has the option --env-file, and it is read before anything else of the command runs.
+Every command and group has the option --env-file, which is read before anything else of the command runs.
 """
 
 import os
@@ -16,7 +16,7 @@ ENV_FILE = "env_file"
 
 
 class LazyGroup(click.Group):
-    """Knows the names of its commands. `places`: name → "module:attribute"."""
+    """A group that knows the names of its commands. `places`: name → "module:attribute"."""
 
     def __init__(self, places: Mapping[str, str], **attributes: object) -> None:
         super().__init__(**attributes)  # type: ignore[arg-type]  # click's own, passed on

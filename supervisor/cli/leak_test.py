@@ -1,7 +1,7 @@
-"""`hashee-agent doctor --leak-test`: a canary goes through the running agent as a message, then everything is searched for it and for our secrets.
+"""`hashee-agent doctor --leak-test`: sends a canary through the running agent as a message, then searches everything for it and for our secrets.
 
-A message has to come from a person, with keys of their own: on a sandbox relay of this machine one is made for it; else the operator says the
-canary from a device of theirs. It goes by standard input, so that it is on no command line.
+The message must come from a person with keys: on a sandbox relay of this machine one is made for it; otherwise the operator sends the
+canary from a device. It is passed by standard input, so that it is on no command line.
 """
 
 import secrets
@@ -25,7 +25,7 @@ PREFIX = "leak-test-"
 
 
 def look_for_leaks(case: Case) -> list[Finding]:
-    """What was found, and whether a canary was sent."""
+    """Runs the test; returns the findings, and one on whether a canary was sent."""
     canary = f"{PREFIX}{secrets.token_hex(16)}"
     sent = _send(case, canary)
     needles = needles_of(case, canary if sent.verdict == "ok" else None)

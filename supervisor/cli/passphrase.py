@@ -1,4 +1,4 @@
-"""Where the passphrase of a backup comes from: the file that HASHEE_BACKUP_PASSPHRASE_FILE names, else the terminal. Never an argument."""
+"""Reads the passphrase of a backup from the file that HASHEE_BACKUP_PASSPHRASE_FILE names, else from the terminal, never from an argument."""
 
 import os
 import unicodedata
@@ -12,7 +12,7 @@ from supervisor.settings.table import BACKUP_PASSPHRASE_FILE
 
 
 def ask_passphrase(file: Path | None, *, confirm: bool) -> Secret[str]:
-    """`confirm`: on a terminal it is asked for twice. Raises SettingsError, click.ClickException."""
+    """Returns the passphrase. `confirm`: a terminal asks twice. Raises SettingsError, click.ClickException."""
     if file is None:
         _refuse_without_terminal()
         text: str = click.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True)
@@ -21,7 +21,7 @@ def ask_passphrase(file: Path | None, *, confirm: bool) -> Secret[str]:
             text = file.read_text(encoding="utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as problem:
             raise unreadable(BACKUP_PASSPHRASE_FILE, problem) from None
-    return Secret(unicodedata.normalize("NFC", text))  # keyboards differ in how they spell the same letter
+    return Secret(unicodedata.normalize("NFC", text))  # keyboards differ in how they encode the same letter
 
 
 def _refuse_without_terminal() -> None:

@@ -1,6 +1,6 @@
-"""`hashee-agent quarantine …`: messages that could not be read: see why, have them tried again, give them up.
+"""`hashee-agent quarantine …`: lists, shows, retries and drops messages that could not be read.
 
-Only their circumstances are shown. Of a message that was decrypted in vain the plaintext is kept, sealed, and shown when asked for.
+Only their circumstances are shown. If a message could be decrypted but not used, its plaintext is kept sealed, and shown when asked for.
 """
 
 import json
@@ -182,7 +182,7 @@ async def _chosen(store: OpenStore, choice: Choice) -> list[Quarantined]:
 
 
 async def _names(kept: Quarantine, message_id: str) -> list[str]:
-    """Of all that came under this id. Raises NotThere."""
+    """Returns the names of all that came under this id. Raises NotThere."""
     names = await kept.named_after(message_id)
     if not names:
         raise NotThere(f"no message {shown(message_id)} is in quarantine: hashee-agent quarantine list, or trace")
@@ -216,7 +216,7 @@ async def _retry(choice: Choice) -> tuple[int, int, str]:
 
 
 async def _only_noted(kept: Quarantine, message_ids: tuple[str, ...]) -> set[str]:
-    """Those of these that stand in no quarantine, but among the old ones."""
+    """Returns those of these that are not in quarantine, but noted as old messages."""
     absent = {message_id for message_id in message_ids if not await kept.named_after(message_id)}
     return absent & {one.message_id for one in await kept.old_messages.all()} if absent else set()
 
@@ -264,7 +264,7 @@ def _details(message: Quarantined, *, is_wanted: bool) -> dict[str, object]:
 
 
 def _plaintext(message: Quarantined, key: StateKey, agent_id: str) -> str:
-    """The bytes as text. Raises NotThere where nothing was decrypted."""
+    """Returns the plaintext as text. Raises NotThere if nothing was decrypted."""
     if not message.plaintext:
         why = quarantine_remedy(message.reason)
         raise NotThere(f"it was never decrypted ({message.reason}: {why.meaning}); what helps: {why.remedy}")

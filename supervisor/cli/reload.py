@@ -1,4 +1,4 @@
-"""`hashee-agent reload`: new workers with the code and the settings that are there now, one after the other."""
+"""`hashee-agent reload`: replaces the workers one after the other, with the present code and settings."""
 
 import click
 

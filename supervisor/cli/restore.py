@@ -1,4 +1,4 @@
-"""`hashee-agent restore FILE`: brings back what `backup` has saved. While it runs, no agent does."""
+"""`hashee-agent restore FILE`: restores a backup, while no agent runs."""
 
 import os
 import shutil
@@ -95,7 +95,7 @@ NOTICED = (
 
 
 def _finish(settings: KeySettings) -> str:
-    """What was left of an interrupted restore is done; what there was to do."""
+    """Completes or cleans up an interrupted restore; returns a text about it."""
     done = switching.after_interruption(settings.state_dir) if settings.state_dir.is_dir() else None
     if done is not None:
         return done.text
@@ -105,7 +105,7 @@ def _finish(settings: KeySettings) -> str:
 
 
 async def _finish_given(url: str, settings: KeySettings) -> str:
-    """Also beside a restore that runs: that one goes on, or is told that it was given up."""
+    """Does the same for an operator's Redis, even beside a running restore, which then goes on or learns that it was given up."""
     names = Keys(settings.agent_id)
     async with open_redis(url) as client:
         switch = RestoreSwitch(client, names)
@@ -118,7 +118,7 @@ async def _finish_given(url: str, settings: KeySettings) -> str:
 
 
 def _identity_given(settings: KeySettings) -> bytes | None:
-    """The public pair of the keys that are there already."""
+    """Returns the public pair of the present keys, None without any."""
     reader = SettingsReader(os.environ)
     is_given = any(reader.is_given(setting) for setting in (X25519_PRIVATE, ED25519_PRIVATE))
     if not is_given and (settings.keystore is None or not settings.keystore.exists()):
@@ -128,7 +128,7 @@ def _identity_given(settings: KeySettings) -> bytes | None:
 
 @contextmanager
 def _source(file: Path, state_dir: Path) -> Iterator[BinaryIO]:
-    """What can be read twice: standard input goes into a file without a name first, sealed as it is."""
+    """Gives a file that can be read twice: standard input is copied, still sealed, into a file without a name."""
     if str(file) != STANDARD_INPUT:
         with file.open("rb") as opened:
             yield opened

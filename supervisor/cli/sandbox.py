@@ -1,4 +1,4 @@
-"""`hashee-agent sandbox` and `demo`: become `python -m sandbox …`, which nothing here imports."""
+"""`hashee-agent sandbox` and `demo`: replace this process by `python -m sandbox …`, which nothing here imports."""
 
 import os
 import sys

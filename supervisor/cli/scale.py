@@ -1,4 +1,4 @@
-"""`hashee-agent scale N`: so many workers from now on, until the next start."""
+"""`hashee-agent scale N`: changes the number of workers until the next start."""
 
 import click
 import msgspec

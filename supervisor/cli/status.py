@@ -1,4 +1,4 @@
-"""`hashee-agent status`: what the agent of this state directory is doing, for a person or as JSON."""
+"""`hashee-agent status`: shows what the agent of this state directory is doing, for people or as JSON."""
 
 import click
 import msgspec

@@ -1,4 +1,4 @@
-"""The status for a person: plain tables from the JSON that scripts get."""
+"""Formats the status for people: plain tables from the JSON that scripts get."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -11,11 +11,11 @@ from rich.text import Text
 from bus.transport.clock import clock_fault
 
 MIB = 1 << 20
-Json = Mapping[str, Any]  # what the agent said; another version of it may say less or more
+Json = Mapping[str, Any]  # the agent's answer, in which another version may leave out or add something
 
 
 def page(status: Json) -> Group:
-    """`status`: with `keeper`, `supervisor` and `problem`."""
+    """Returns the page. `status`: with `keeper`, `supervisor` and `problem`."""
     supervisor = status.get("supervisor")
     if not supervisor:
         return Group(_facts(_keeper(status.get("keeper"))), Text(str(status.get("problem") or "no supervisor")))
@@ -69,7 +69,7 @@ def _supervisor(status: Json) -> list[tuple[str, str]]:
 
 
 def _backup(status: Json) -> list[tuple[str, str]]:
-    """Not of a former release, nor while Redis does not answer; none where none was made and none is expected."""
+    """Returns the row about the last backup; none for a former release, while Redis does not answer, or if no backup is expected."""
     backup, most_hours = status.get("last_backup"), status.get("backup_max_age_seconds", 0) / 3600
     if backup is None:
         return [("backup", "none of this store is known")] if most_hours and status["work"] is not None else []

@@ -1,4 +1,4 @@
-"""`hashee-agent stop`: the agent of this state directory drains and ends; waits until it has."""
+"""`hashee-agent stop`: drains and ends the agent of this state directory, and waits until it has ended."""
 
 import click
 import msgspec
@@ -22,6 +22,6 @@ def stop(no_wait: bool) -> int:
     seconds = msgspec.json.decode(answer.result, type=Stopping).at_most_seconds
     click.echo(f"draining, at most {seconds:.0f} s")
     for _ in answers:
-        continue  # its end is the end of the connection
+        continue  # the agent has ended when the connection ends
     click.echo("stopped")
     return 0

@@ -1,4 +1,4 @@
-"""What the commands that look into the store share: the way to it, and how they name, ask and tell."""
+"""Shared by the commands that use the store: opens it, selects entries, asks for confirmation, and formats values."""
 
 import os
 import re
@@ -28,14 +28,14 @@ UNIT_SECONDS = {"d": 86_400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 
 
 class NotThere(Exception):
-    """What was named is not in the store."""
+    """The named thing is not in the store."""
 
 
 REFUSALS = (StoreSealed, NoStore, NotThere, RedisDoesNotStart, RedisFailed)
 
 
 class OpenStore(NamedTuple):
-    """One agent's store."""
+    """The open store of one agent."""
 
     client: RedisClient
     names: Keys
@@ -46,7 +46,7 @@ class OpenStore(NamedTuple):
 
 @asynccontextmanager
 async def open_store() -> AsyncIterator[OpenStore]:
-    """The store that the environment names. Raises SettingsError and REFUSALS."""
+    """Opens the store that the environment names. Raises SettingsError and REFUSALS."""
     settings = KeySettings.from_environ(os.environ)
     secret = settings.store_key or load_store_secret(settings.state_dir)
     if secret is None:
@@ -58,14 +58,14 @@ async def open_store() -> AsyncIterator[OpenStore]:
 
 
 async def when_tried(store: OpenStore) -> str:
-    """When what was marked is tried: by whoever runs."""
+    """Returns a text about when marked messages are tried: at once if a supervisor runs, else at the next start."""
     if await running_supervisor(store.client, store.names) is None:
         return "no supervisor runs now; this is done when one starts (hashee-agent up)"
     return "a supervisor runs and does this within a second or two"
 
 
 class Choice(NamedTuple):
-    """Which ones a command is about: those named, or those that are all of what else is said."""
+    """The entries that a command is about: named ones, or those that match all given options."""
 
     ids: tuple[str, ...] = ()
     everything: bool = False
@@ -74,13 +74,13 @@ class Choice(NamedTuple):
     older_than_seconds: float | None = None
 
     def check(self) -> None:
-        """One way of naming them. Raises click.UsageError."""
+        """Refuses both ways at once, and neither. Raises click.UsageError."""
         is_selection = (self.reason, self.sender, self.older_than_seconds) != (None, None, None)
         if (len(self.ids) > 0) + self.everything + is_selection != 1:
             raise click.UsageError("name them by id, or with --all, or select by --reason, --sender and --older-than")
 
     def is_for(self, reason: str, sender: str, since_ms: int) -> bool:
-        """Whether one of this reason and sender, there since then, is selected."""
+        """Returns whether an entry with this reason and sender, there since then, is selected."""
         seconds = self.older_than_seconds
         return (
             self.reason in (None, reason)
@@ -90,20 +90,20 @@ class Choice(NamedTuple):
 
 
 class Age(click.ParamType[float]):
-    """A time as people write it: 3d, 12h, 30m, 90s or seconds; in seconds."""
+    """The type of a time as people write it: 3d, 12h, 30m, 90s or seconds; the value is in seconds."""
 
     name = "age"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Raises click.BadParameter."""
+        """Parses it. Raises click.BadParameter."""
         match = re.fullmatch(r"(\d{1,9})([dhms]?)", str(value))
         if match is None:
-            self.fail("it should be a number with d, h, m or s behind it, for example 3d", param, ctx)
+            self.fail("expected a number with d, h, m or s behind it, for example 3d", param, ctx)
         return int(match[1]) * UNIT_SECONDS[match[2] or "s"]
 
 
 def selection(command: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """The options by which a command selects."""
+    """Adds the options by which a command selects entries."""
     for option in (
         click.option("--older-than", type=Age(), help="Only what is there for so long: 3d, 12h, 30m, or seconds."),
         click.option("--sender", help="Only what this person or agent has sent, by their id."),
@@ -114,24 +114,24 @@ def selection(command: Callable[Arguments, Result]) -> Callable[Arguments, Resul
 
 
 def confirm(what_is_lost: str, *, yes: bool) -> None:
-    """Before something is lost for good. Raises click.Abort; without a terminal only --yes counts."""
+    """Asks for confirmation before something is lost for good. Raises click.Abort; without a terminal --yes is needed."""
     click.echo(what_is_lost, err=True)
     if not yes:
         click.confirm("Drop?", abort=True, err=True)
 
 
 def shown(text: str) -> str:
-    """What strangers have written, with nothing that a terminal would obey."""
+    """Returns a text by strangers with its control characters made visible, so that a terminal does not obey them."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def time_of(at_ms: int) -> str:
-    """Local time with its offset, to the millisecond."""
+    """Returns local time with its offset, to the millisecond."""
     return datetime.fromtimestamp(at_ms / 1000).astimezone().isoformat(sep=" ", timespec="milliseconds")
 
 
 def facts(rows: Sequence[tuple[str, object]]) -> None:
-    """Names and values, one a line."""
+    """Shows names and values, one a line."""
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         click.echo(f"{name:<{width}}  {shown(str(value))}")

@@ -1,4 +1,4 @@
-"""`hashee-agent supervisor`: the process with the keys, alone or as the keeper's child.
+"""`hashee-agent supervisor`: runs the process with the keys, alone or as the keeper's child.
 
 The keeper's descriptors and its Redis come as hidden options; everything else comes from the environment.
 """
@@ -40,9 +40,9 @@ def supervisor(
     divert_stderr()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold keys
     setproctitle(f"hashee-agent: supervisor {number}")
-    way_of_this_process(os.environ).note(os.environ)  # early: where the way leads may change
+    way_of_this_process(os.environ).note(os.environ)  # early: the links in the path may change later
     values.ValueClass = values.MutexValue  # $PROMETHEUS_MULTIPROC_DIR is for the owner's own metrics
-    disable_created_metrics()  # a series more for each, of no use to anybody here
+    disable_created_metrics()  # they would double the number of series for no use
     os.environ.pop("SSLKEYLOGFILE", None)  # libraries would write the keys of TLS there
     claim(os.environ, {} if workers is None else {"HASHEE_WORKERS": workers})
     settings = SupervisorSettings.from_environ(os.environ)
@@ -68,7 +68,7 @@ async def _under_keeper(
 
 
 def _adopt(descriptor: int) -> socket.socket:
-    """A socket that our own children do not inherit: a worker that kept one would hide our end from the keeper."""
+    """Takes over a keeper's socket, which our children do not inherit: a worker that kept it would hide our end from the keeper."""
     adopted = socket.socket(fileno=descriptor)
     adopted.set_inheritable(False)
     return adopted

@@ -1,4 +1,4 @@
-"""`hashee-agent trace …`: what happened to one message, or to all of a conversation, and when; without content."""
+"""`hashee-agent trace …`: shows what happened to one message, or to all of a conversation, and when; without content."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -31,7 +31,7 @@ HINTS = {"quarantined": "hashee-agent quarantine show {}", "dead": "hashee-agent
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One line of a trace. `facts`: what else is known, by name."""
+    """One line of a trace. `facts`: further details by name."""
 
     at_ms: int
     name: str
@@ -39,7 +39,7 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Story(msgspec.Struct, frozen=True):
-    """One message's steps, in their order."""
+    """The steps of one message, in order."""
 
     message_id: str
     conversation_id: str
@@ -84,7 +84,7 @@ def _unknown(wanted: str, *, is_quarantined: bool) -> str:
 
 
 def _stories(events: Iterable[Event]) -> Iterator[Story]:
-    """One a message, in the order in which they came."""
+    """Yields one story for each message, in the order in which the messages came."""
     by_message: dict[str, list[Event]] = {}
     for event in events:
         by_message.setdefault(event.job_id, []).append(event)
@@ -97,7 +97,7 @@ def _stories(events: Iterable[Event]) -> Iterator[Story]:
 
 
 def _steps(event: Event) -> Iterator[Step]:
-    """An event, after what it tells of earlier moments."""
+    """Yields the steps of an event: earlier moments that it noted, then itself."""
     facts = event.facts
     if "received_ms" in facts:
         yield Step(int(facts["received_ms"]), "received", {})

@@ -1,6 +1,6 @@
-"""`hashee-agent up`: the keeper, and through it everything that one host needs.
+"""`hashee-agent up`: runs the keeper, and by it everything that one host needs.
 
-The settings are checked by a child that reads the secrets and ends, so that the keeper itself never does.
+A child checks the settings, reads the secrets for that and ends, so that the keeper itself never reads them.
 """
 
 import os

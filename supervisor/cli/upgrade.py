@@ -1,4 +1,4 @@
-"""`hashee-agent upgrade`: the code on disk takes over from the code that runs, without a moment unconnected."""
+"""`hashee-agent upgrade`: replaces the running code by the code on disk, without a moment unconnected."""
 
 import click
 

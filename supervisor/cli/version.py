@@ -1,4 +1,4 @@
-"""`hashee-agent version`: what runs here."""
+"""`hashee-agent version`: shows the versions of the program and of what it uses."""
 
 import platform
 from importlib.metadata import version as installed_version

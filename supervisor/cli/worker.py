@@ -1,6 +1,6 @@
-"""`hashee-agent worker`: becomes `python -m workers` against the same Redis, here or on another host.
+"""`hashee-agent worker`: replaces this process by `python -m workers` on the same Redis, on this host or another.
 
-Whatever the environment holds of the supervisor's secrets is taken out before: a worker has no use for them.
+The supervisor's secrets are removed from the environment before, since a worker has no use for them.
 """
 
 import base64
@@ -17,7 +17,7 @@ from supervisor.settings.table import ALL_SETTINGS
 from supervisor.settings.worker import LoneWorkerSettings
 
 NOT_HANDED_ON = frozenset({"CREDENTIALS_DIRECTORY", "SSLKEYLOGFILE"})
-"""The second: libraries would write the keys of TLS there."""
+"""With SSLKEYLOGFILE libraries would write the keys of TLS into that file."""
 
 
 @click.command(short_help="Run one worker away from its supervisor.")
@@ -41,7 +41,7 @@ def worker(handler: str | None, concurrency: str | None) -> None:
 
 
 def worker_environment(settings: LoneWorkerSettings, environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment without any secret of ours but the two that a worker away from its supervisor needs."""
+    """Returns the environment without any secret of ours except the two that a worker on another host needs."""
     secret = {name for setting in ALL_SETTINGS if setting.secret for name in (setting.name, f"{setting.name}_FILE")}
     kept = {name: value for name, value in environ.items() if name not in secret | NOT_HANDED_ON}
     kept[REDIS_URL.name] = settings.redis_url.reveal()

@@ -1,5 +1,5 @@
-"""`hashee-agent doctor`: what could be wrong with this installation, each thing looked at by itself, with the command that helps.
+"""`hashee-agent doctor`: checks each part of this installation by itself, and names the command that helps.
 
-Everything here reads only: no lock is taken, no file written, no process started that others see, nothing changed at the relay or in
-Redis. It works beside a running agent and without one, and what cannot be known is told as unknown.
+Everything here only reads: it takes no lock, writes no file, starts no process that others see, and changes nothing at the relay or in
+Redis. It works beside a running agent and without one; what cannot be known is reported as unknown.
 """

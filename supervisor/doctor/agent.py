@@ -1,4 +1,4 @@
-"""What the running agent says of itself: readiness, connection and slot, prekeys, workers, what waits for a decision."""
+"""Checks what the running agent reports: readiness, connection and slot, prekeys, workers, what waits for a decision."""
 
 import time
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from supervisor.peers.prekeys import ONE_TIME_REFILL_UNDER
 
 SUBJECT = "agent"
 DAY_MS = 86_400_000
-LATE_DAYS = 1.0  # it is looked at every hour, if the relay is there
+LATE_DAYS = 1.0  # the supervisor checks every hour whether a new prekey is due
 RUNBOOKS = {
     "relay": "docs/runbooks/no-connection.md",
     "prekeys": "docs/runbooks/prekeys-low.md",
@@ -25,7 +25,7 @@ NOT_READY = "docs/runbooks/not-ready.md"
 
 
 def look_at_agent(case: Case) -> Iterator[Finding]:
-    """All that the status says; that it cannot be asked where no agent runs."""
+    """Yields the findings on the agent's status, or that no agent answers."""
     if case.status is None:
         yield unknown(SUBJECT, "running", case.status_problem or "no agent was asked", "hashee-agent up")
         return
@@ -66,7 +66,7 @@ def _one_time_prekeys(left: int | None) -> Finding:
 
 
 def _signed_prekey(since_ms: int | None) -> Iterator[Finding]:
-    """An older release does not say it."""
+    """Judges the age of the signed prekey; nothing for an older release, which does not report it."""
     if since_ms is None:
         return
     days = (time.time() * 1000 - since_ms) / DAY_MS
@@ -78,7 +78,7 @@ def _signed_prekey(since_ms: int | None) -> Iterator[Finding]:
 
 
 def _witness(is_there: bool | None, noted_ms: int | None) -> Iterator[Finding]:
-    """Nothing where none is needed, nor of an older release."""
+    """Judges the witness; nothing if none is needed, or for an older release."""
     if is_there is None:
         return
     said = "a witness in memory knows what Redis was seen to hold"

@@ -1,4 +1,4 @@
-"""The age of the last backup, by the note in Redis (bus/steps/last_backup.py), against how old it may become."""
+"""Checks the age of the last backup, by the note in Redis (bus/steps/last_backup.py), against the age that is allowed."""
 
 from collections.abc import Iterator
 
@@ -18,13 +18,13 @@ from supervisor.doctor.redis import redis_url_of
 SUBJECT = "backup"
 ANSWER_SECONDS = 6.0
 HOUR_MS = 3_600_000
-SPOILS_AFTER = 3  # times the age that it may have: then it was missed again and again
+SPOILS_AFTER = 3  # times the allowed age: then backups have failed again and again
 RUNBOOK = "docs/runbooks/backup.md"
 MAKE_ONE = f"hashee-agent backup FILE; systemctl list-timers hashee-agent-backup; {RUNBOOK}"
 
 
 def look_at_backups(case: Case) -> Iterator[Finding]:
-    """By Redis' clock, by which it was noted."""
+    """Yields the finding on its age, by Redis' clock, which dated it."""
     url = redis_url_of(case)
     if url is None or case.agent_id is None:
         yield unknown(SUBJECT, "age", "the settings do not say where it would be noted", "hashee-agent check-settings")
@@ -59,7 +59,7 @@ def _age(backup: LastBackup | None, now_ms: int, most_hours: float) -> Finding:
 
 
 def sealed(recipients: tuple[str, ...] | None) -> str:
-    """To whom, in words; age public keys are no secrets, and too long for a line."""
+    """Returns in words what a backup is sealed to; age public keys are too long for a line."""
     if recipients is None:
         return "the one that was restored"
     if not recipients:

@@ -1,4 +1,4 @@
-"""What is known before anything is looked at: each setting by itself, so that one that is wrong hides no other, and what the agent says of itself."""
+"""Reads what all checks need: each setting by itself, so that a wrong one hides no other, and the agent's status."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from supervisor.settings.supervisor import SupervisorSettings
 from supervisor.settings.table import AGENT_TOKEN, BASE_URL, DRAIN_SECONDS, MEMORY, REDIS_MEMORY, REDIS_TRUST, STORE_KEY
 from supervisor.settings.way import Way, find_way
 
-Json = Mapping[str, Any]  # what the agent said; another version of it may say less or more
+Json = Mapping[str, Any]  # the agent's answer, in which another version may leave out or add something
 Value = TypeVar("Value")
 NO_TRUST: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Case:
-    """A setting is None where it is not set or not readable. `status`: what `hashee-agent status --json` shows, None without an agent."""
+    """The settings (None if not set or wrong) and `status`, which is that of `hashee-agent status --json`, None without an agent."""
 
     environ: Mapping[str, str]
     settings_problems: tuple[str, ...]
@@ -47,17 +47,17 @@ class Case:
 
     @property
     def supervisor(self) -> Json | None:
-        """The running supervisor's part of the status."""
+        """Returns the running supervisor's part of the status."""
         return None if self.status is None else self.status.get("supervisor")
 
     @property
     def supervisor_pid(self) -> int | None:
-        """Of the supervisor that answered."""
+        """Returns the pid of the supervisor that answered."""
         return None if self.supervisor is None else self.supervisor.get("pid")
 
 
 def read_case(environ: Mapping[str, str], problems: tuple[str, ...] = ()) -> Case:
-    """`problems`: what was found wrong on the way to these settings. Raises nothing: what is wrong stands in `settings_problems`."""
+    """Reads the settings; faults are put into `settings_problems` after `problems`, and nothing is raised."""
 
     def one(read: Callable[[SettingsReader], Value]) -> Value | None:
         reader = SettingsReader(environ)

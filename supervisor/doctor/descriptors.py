@@ -1,4 +1,4 @@
-"""How many descriptors the running supervisor has open, against how many it may have."""
+"""Checks how many descriptors the running supervisor has open, against its limit."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ REMEDY = "raise LimitNOFILE= (ulimit -n), and look at what is open: ls -l /proc/
 
 
 def look_at_descriptors(case: Case, proc: Path = PROC) -> Iterator[Finding]:
-    """Of the supervisor, which holds the relay, Redis, the status port and a pipe for each worker."""
+    """Yields the finding on the supervisor, which holds the relay, Redis, the status port and a pipe for each worker."""
     pid = running_pid(case, proc)
     if pid is None:
         yield unknown(SUBJECT, "supervisor", "no supervisor that runs here can be looked at")

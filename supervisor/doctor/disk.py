@@ -1,4 +1,4 @@
-"""Room on the disk of the state directory: bytes against what a rewrite of the append-only file needs, and inodes."""
+"""Checks the room on the disk of the state directory: bytes, against what a rewrite of the append-only file needs, and inodes."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ Statvfs = Callable[[Path], os.statvfs_result]
 
 
 def look_at_disk(case: Case, statvfs: Statvfs = os.statvfs) -> Iterator[Finding]:
-    """Of the state directory, and of the private Redis' own where that is another file system."""
+    """Yields the findings on the state directory, and on the private Redis' folder if that is another file system."""
     if case.state_dir is None:
         yield unknown(SUBJECT, "state directory", "the settings do not say where it is", "hashee-agent check-settings")
         return
@@ -43,7 +43,7 @@ def _room(name: str, path: Path, needed: int, found: os.statvfs_result) -> Itera
 
 
 def _rewrite_bytes(redis_dir: Path) -> int:
-    """At the worst a second file as large as the present one, and what is written meanwhile."""
+    """Returns the room that a rewrite needs at the worst: a second file as large as the present one, and what is written meanwhile."""
     return LEAST_REWRITE_BYTES + sum(_size(path) for path in (redis_dir / APPEND_ONLY_FOLDER).glob("*.aof"))
 
 
@@ -55,5 +55,5 @@ def _size(path: Path) -> int:
 
 
 def _there(path: Path) -> Path:
-    """The directory, or the nearest above it that is there yet."""
+    """Returns the directory, or the nearest existing one above it."""
     return next(one for one in (path, *path.parents) if one.exists())

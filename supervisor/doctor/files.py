@@ -1,4 +1,4 @@
-"""Who can read what must be read by nobody else: state directory, store secret, keystore, files with settings and secrets."""
+"""Checks who can read the state directory, store secret, keystore, and files with settings and secrets."""
 
 import os
 import stat
@@ -21,7 +21,7 @@ NAME_A_SECRET = (BACKUP_PASSPHRASE_FILE, BACKUP_IDENTITY_FILE, REDIS_KEY)
 
 
 def look_at_files(case: Case) -> Iterator[Finding]:
-    """Modes and owners; of the store secret also whether it is there when its store is."""
+    """Yields the findings on modes and owners, and whether a store's secret is missing."""
     if case.state_dir is not None:
         yield from _private(case.state_dir, "state directory", "700")
         if not case.store_key_is_given and case.state_dir.is_dir():
@@ -52,7 +52,7 @@ def _store_secret(state_dir: Path) -> Iterator[Finding]:
 
 
 def secret_files(case: Case) -> Iterator[tuple[str, Path]]:
-    """By the name of the setting that names them."""
+    """Yields the files with secrets, each with the setting that names it."""
     reader = SettingsReader(case.environ)
     for setting in ALL_SETTINGS:
         name = setting.name if setting in NAME_A_SECRET else f"{setting.name}_FILE"
@@ -79,7 +79,7 @@ def _private(path: Path, name: str, mode: str) -> Iterator[Finding]:
 
 
 def _unread_by_strangers(path: Path, name: str) -> Iterator[Finding]:
-    """Platforms mount secrets for a group; what the whole world can read is another matter."""
+    """Yields a finding if everybody can read the file; a group may, since platforms mount secrets for a group."""
     found = _stat(path)
     if isinstance(found, str):
         yield bad(SUBJECT, name, found, f"put the secret there, or change {name}")

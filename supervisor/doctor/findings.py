@@ -1,4 +1,4 @@
-"""What a look finds: a verdict on one thing, in words that hold no secret, and the command that helps."""
+"""The result of a check: a verdict on one thing, a text without secrets, and the command that helps."""
 
 from collections.abc import Iterable
 from enum import StrEnum
@@ -7,7 +7,7 @@ import msgspec
 
 
 class Verdict(StrEnum):
-    """`warn`: it works, and something should be done before it does not. `unknown`: it could not be looked at."""
+    """How bad it is. `warn`: it works, but something should be done before it does not. `unknown`: it could not be checked."""
 
     BAD = "bad"
     WARN = "warn"
@@ -19,7 +19,7 @@ WORST_FIRST = tuple(Verdict)
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """`subject` and `name` say which thing, always in the same words; `remedy` is empty where nothing is to be done."""
+    """One finding. `subject` and `name`: the thing, always in the same words; `remedy`: '' if nothing is to be done."""
 
     subject: str
     name: str
@@ -29,12 +29,12 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 def worst_of(findings: Iterable[Finding]) -> Verdict:
-    """The worst verdict of all; what is unknown is not worse than a warning."""
+    """Returns the worst verdict of all; `unknown` is not worse than `warn`."""
     return min((finding.verdict for finding in findings), key=WORST_FIRST.index, default=Verdict.OK)
 
 
 def worst_first(findings: Iterable[Finding]) -> list[Finding]:
-    """By verdict, else in the order in which they came."""
+    """Returns them sorted by verdict, otherwise in their order."""
     return sorted(findings, key=lambda finding: WORST_FIRST.index(finding.verdict))
 
 
@@ -55,15 +55,15 @@ def unknown(subject: str, name: str, said: str, remedy: str = "") -> Finding:
 
 
 def at_least(value: float, *, warns: float, spoils: float) -> Verdict:
-    """The verdict on what must not become small."""
+    """Returns the verdict on a value that must not become small."""
     return Verdict.BAD if value < spoils else Verdict.WARN if value < warns else Verdict.OK
 
 
 def at_most(value: float, *, warns: float, spoils: float) -> Verdict:
-    """The verdict on what must not become large."""
+    """Returns the verdict on a value that must not become large."""
     return Verdict.BAD if value >= spoils else Verdict.WARN if value >= warns else Verdict.OK
 
 
 def judged(subject: str, name: str, verdict: Verdict, said: str, remedy: str) -> Finding:
-    """`remedy` only where something is to be done."""
+    """Returns a finding, with `remedy` only if something is to be done."""
     return Finding(subject, name, verdict, said, "" if verdict is Verdict.OK else remedy)

@@ -1,6 +1,6 @@
-"""Where what nobody may see could stand after all: files of the state directory, the log, command lines and environments of our processes.
+"""Searches for secrets in files of the state directory, the log, and command lines and environments of our processes.
 
-Each hit is told by its place and never by its text. Where a secret lawfully stands is left out for that secret alone.
+A hit is reported by its place and never by its text. A place where a secret belongs is left out for that secret alone.
 """
 
 import os
@@ -32,7 +32,7 @@ ELSEWHERE = "search it by hand for leak-test- (docker logs, kubectl logs, where 
 
 
 def needles_of(case: Case, canary: str | None) -> Needles:
-    """The canary, if one was sent, and the token, the identity keys, and the state directory's store secret."""
+    """Returns what is searched for: the canary if one was sent, the token, the identity keys, the state directory's store secret."""
     values: dict[str, bytes] = {}
     if canary is not None:
         values[CANARY] = canary.encode()
@@ -50,14 +50,14 @@ def needles_of(case: Case, canary: str | None) -> Needles:
 
 
 def told(place: str, hits: Iterable[tuple[str, str]], lawful: bool = False) -> Iterator[Finding]:
-    """`lawful`: secrets may stand at this place, the canary nowhere."""
+    """Yields a finding for each hit. `lawful`: secrets may stand at this place; the canary may nowhere."""
     for name, form in sorted(hits):
         if name == CANARY or not lawful:
             yield bad(SUBJECT, place, f"{name} stands there ({form})", REMEDY)
 
 
 def look_into_files(case: Case, needles: Needles) -> Iterator[Finding]:
-    """All of the state directory, the append-only file of a private Redis too."""
+    """Searches all files of the state directory, the append-only file of a private Redis too."""
     if case.state_dir is None:
         yield unknown(SUBJECT, "files", "the settings do not say where they are")
         return
@@ -80,7 +80,7 @@ def look_into_files(case: Case, needles: Needles) -> Iterator[Finding]:
 
 
 def look_into_processes(case: Case, needles: Needles, proc: Path = PROC) -> Iterator[Finding]:
-    """Command lines of all processes that we see, environments of our own. In those of keeper and supervisor secrets lawfully stand."""
+    """Searches the command lines of all visible processes and the environments of ours; keeper and supervisor may have secrets in theirs."""
     lines = 0
     for pid in pids(proc):
         with suppress(OSError):  # it has ended, or is hidden from us
@@ -99,7 +99,7 @@ def look_into_processes(case: Case, needles: Needles, proc: Path = PROC) -> Iter
 
 
 def look_into_logs(case: Case, needles: Needles, proc: Path = PROC) -> Iterator[Finding]:
-    """Where stdout and stderr of our processes go: files, else the journal of the service. A worker's pipe leads to its supervisor."""
+    """Searches where stdout and stderr of our processes go: files, else the service's journal. A worker's pipe leads to its supervisor."""
     searched: set[str] = set()
     elsewhere: set[str] = set()
     ours = processes_of(case, proc)
@@ -130,7 +130,7 @@ def look_into_logs(case: Case, needles: Needles, proc: Path = PROC) -> Iterator[
 
 
 def processes_of(case: Case, proc: Path = PROC) -> dict[int, bool]:
-    """Keeper, supervisor and all that they have started; whether a process lawfully has secrets in its environment."""
+    """Returns keeper, supervisor and all that they have started, each with whether it may have secrets in its environment."""
     keeper = (case.status or {}).get("keeper") or {}
     owners = {pid for pid in (keeper.get("pid"), case.supervisor_pid) if pid is not None and is_ours(pid, proc)}
     children = defaultdict[int, list[int]](list)
@@ -147,7 +147,7 @@ def processes_of(case: Case, proc: Path = PROC) -> dict[int, bool]:
 
 
 def _lawful_files(case: Case) -> frozenset[Path]:
-    """Where secrets are kept, by their purpose."""
+    """Returns the files that are there to keep secrets."""
     state_dir = case.state_dir or Path()
     kept = [state_dir / STORE_SECRET_FILE, state_dir / NEXT_STORE_SECRET_FILE]
     kept += [path for _, path in secret_files(case)]
@@ -163,7 +163,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
 
 
 def _journal(unit: tuple[str, ...]) -> bytes | None:
-    """None where there is none, or where we may not read it."""
+    """Returns the last hour of the service's journal; None if there is none, or we may not read it."""
     journalctl = shutil.which("journalctl")
     if journalctl is None:
         return None

@@ -1,6 +1,6 @@
-"""Searches everything that Redis holds of this agent, keys and values, in pages: no answer is larger than a few of the largest values.
+"""Searches for secrets in all keys and values of this agent in Redis, in pages: no answer is larger than a few of the largest values.
 
-Values are read by their types: what DUMP gives is compressed, and nothing would be found in it.
+Values are read by the commands of their types: the result of DUMP is compressed, and nothing would be found in it.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ Ask = Callable[..., Answer]
 
 
 def look_into_redis(case: Case, needles: Needles) -> Iterator[Finding]:
-    """Each key of this agent once, as far as it stands all the time."""
+    """Searches each key of this agent that exists throughout, once."""
     url = redis_url_of(case)
     if url is None or case.agent_id is None:
         yield unknown(SUBJECT, "Redis", "the settings do not say where it is")
@@ -67,7 +67,7 @@ def _keys(ask: Ask, pattern: str) -> Iterator[bytes]:
 
 
 def _value(ask: Ask, key: bytes) -> Iterator[bytes]:
-    """All of a key's value, in pieces."""
+    """Yields all of a key's value, in pieces."""
     kind = ask("TYPE", key)
     if kind == b"string":
         yield from _text(ask, key)
@@ -113,7 +113,7 @@ def _scan(ask: Ask, command: str, key: bytes) -> Iterator[bytes]:
 
 
 def flat(answer: Answer) -> bytes:
-    """All bytes in an answer, with something between them that belongs to none."""
+    """Returns all bytes in an answer, with a separator that belongs to none of them."""
     if isinstance(answer, list):
         return b"\0".join(map(flat, answer))
     return answer if isinstance(answer, bytes) else b""

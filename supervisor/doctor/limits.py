@@ -1,4 +1,4 @@
-"""What the deployment allows against what we need: the time to stop, and memory. What a platform does not show us is told as a number to set."""
+"""Checks the time to stop and the memory that the deployment allows, against what we need; what a platform hides is told as a number to set."""
 
 import re
 import shutil
@@ -24,7 +24,7 @@ NOT_SEEN = "terminationGracePeriodSeconds, stop_grace_period and the like cannot
 
 
 def look_at_limits(case: Case, proc: Path = PROC, cgroups: Path = Path("/sys/fs/cgroup")) -> Iterator[Finding]:
-    """Of the running supervisor's control group, else of the one in which this command runs."""
+    """Yields the findings on the running supervisor's control group, else on that of this command."""
     pid = running_pid(case, proc)
     needed = _stop_seconds(case)
     unit = None if pid is None else unit_of(pid, proc)
@@ -80,7 +80,7 @@ def _time_of_unit(unit: tuple[str, ...]) -> str:
 
 
 def span_seconds(text: str) -> float | None:
-    """A time as systemd writes it ("1min 30s", "infinity"); None for what is none."""
+    """Parses a time as systemd writes it ("1min 30s", "infinity"); None if it is none."""
     if text == "infinity":
         return float("inf")
     parts = text.split()

@@ -1,4 +1,4 @@
-"""Every look of the doctor, by its subject, in the order in which they are told."""
+"""All checks of the doctor by subject, in the order in which their findings are shown."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""What a leak test looks for, in every form in which it might stand: as it is, in hex, in base64 wherever it begins. Its own repr shows nothing."""
+"""Searches bytes for secrets in every form: as they are, in hex, and in base64 at every alignment. The repr shows nothing."""
 
 import base64
 import re
@@ -11,7 +11,7 @@ FORMS = ("as it is", "hex", "base64")
 
 @final
 class Needles:
-    """Names and values; each value is 16 bytes at least, so that none is found by chance."""
+    """Secrets by name; each has at least 16 bytes, so that none is found by chance."""
 
     def __init__(self, values: Mapping[str, bytes]) -> None:
         self.names = tuple(values)
@@ -25,16 +25,16 @@ class Needles:
         return f"Needles({', '.join(self.names)})"
 
     def find(self, data: bytes) -> set[tuple[str, str]]:
-        """Names and forms of all that stand in it."""
+        """Returns names and forms of all that are found in `data`."""
         return {self._hits[found] for found in self._pattern.findall(data)} if self._hits else set()
 
     def without(self, place: bytes) -> str:
-        """The name of a place as it may be shown: without what is looked for."""
+        """Returns the name of a place with the secrets in it replaced, so that it can be shown."""
         shown = self._pattern.sub(b"(hidden)", place) if self._hits else place
         return shown.decode("utf-8", "backslashreplace")
 
     def find_in(self, chunks: Iterable[bytes]) -> set[tuple[str, str]]:
-        """The same of what comes in pieces, also where one begins in one of them and ends in the next."""
+        """Returns the same for data in pieces, also if a secret spans two of them."""
         found, rest = set[tuple[str, str]](), b""
         for chunk in chunks:
             window = rest + chunk

@@ -9,14 +9,14 @@ OURS = b"hashee-agent"
 
 
 def running_pid(case: Case, proc: Path = PROC) -> int | None:
-    """The supervisor, unless it runs where we cannot look: in another container, or under another user."""
+    """Returns the supervisor's pid; None if it runs where we cannot look, in another container or under another user."""
     pid = case.supervisor_pid
-    # Its number is that of its own namespace, and may be somebody else's here.
+    # The pid is of its own namespace, and may be another process here.
     return pid if pid is not None and is_ours(pid, proc) else None
 
 
 def is_ours(pid: int, proc: Path = PROC) -> bool:
-    """Whether a process that we can see has our title."""
+    """Returns whether a visible process has our title."""
     try:
         return OURS in command_line(pid, proc)
     except OSError:

@@ -1,4 +1,4 @@
-"""Redis, whoever runs it: reached, fit, with room, writing to its disk; and our clock against its. Questions only, nothing is written."""
+"""Checks Redis, whoever runs it: that it is reached, fit, has room and writes to its disk, and our clock against its. Nothing is written."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -39,11 +39,11 @@ BY_REASON: Mapping[str, str] = {
     "too_many_clients": "redis-cli CONFIG SET maxclients, or find who connects: redis-cli CLIENT LIST",
     "loading": "wait: it reads its file",
 }
-"""What helps against what Redis says no to, by the word that bus/transport/wire.py has for it."""
+"""The remedies by the reason of a refusal (bus/transport/wire.py)."""
 
 
 def redis_url_of(case: Case) -> str | None:
-    """Of the given Redis or of the private one, whether it runs or not; None where the settings do not say."""
+    """Returns the URL of the operator's or the private Redis, whether it runs or not; None if the settings do not tell."""
     if case.redis_url is not None:
         return case.redis_url.reveal()
     if not case.redis_is_private or case.state_dir is None:
@@ -55,7 +55,7 @@ def redis_url_of(case: Case) -> str | None:
 
 
 def look_at_redis(case: Case) -> Iterator[Finding]:
-    """Everything that Redis itself can tell."""
+    """Yields the findings on everything that Redis itself can tell."""
     url = redis_url_of(case)
     if url is None:
         yield unknown(SUBJECT, "reached", "the settings do not say where it is", "hashee-agent check-settings")
@@ -92,7 +92,7 @@ def _helps(case: Case, reason: str) -> str:
 
 
 async def _ask(case: Case, client: RedisClient, found: list[Finding]) -> None:
-    """What was found so far stays found when a later question fails. Raises RedisFailed."""
+    """Asks Redis and appends to `found`, so that findings are kept if a later question fails. Raises RedisFailed."""
     if case.agent_id is not None:  # of a cluster's nodes the one that has our keys is asked for all that follows
         await client.command("EXISTS", Keys(case.agent_id).epoch)
     began_at = time.time()

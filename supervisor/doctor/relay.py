@@ -1,7 +1,7 @@
-"""The way to the relay, as the supervisor goes it: proxy, TLS, certificate, token; and our clock against the relay's.
+"""Checks the way to the relay that the supervisor takes: proxy, TLS, certificate, token; and our clock against the relay's.
 
-One request: the list of relations, which the supervisor reads after every connection and which changes nothing. Of its answer only the
-head is taken.
+It makes one request: the list of relations, which the supervisor also reads after every connection, and which changes nothing. Only the
+head of the answer is read.
 """
 
 import ssl
@@ -24,7 +24,7 @@ SUBJECT = "relay"
 ANSWER_SECONDS = 6.0
 DATE_SECONDS = 1.0  # the header has whole seconds
 DAY_SECONDS = 86_400.0
-RENEW_DAYS = 14.0  # what is renewed by itself is renewed long before
+RENEW_DAYS = 14.0  # a certificate that is renewed automatically is renewed long before
 LAST_DAYS = 3.0
 TRUST = "give its issuer's certificate: SSL_CERT_FILE=/path/to/ca.pem (docs/settings.md)"
 NETWORK = "look at network, DNS and proxy (HASHEE_PROXY, docs/settings.md); docs/runbooks/no-connection.md"
@@ -38,7 +38,7 @@ CERTIFICATE_REMEDIES = {
 
 
 def look_at_relay(case: Case) -> Iterator[Finding]:
-    """Whether it is reached, by which way, with which certificate, and what it says to our token."""
+    """Yields the findings on the way, the certificate, the token and the clock."""
     if case.base_url is None or case.way is None:
         yield unknown(SUBJECT, "way", "the settings do not say how it is reached", "hashee-agent check-settings")
         return
@@ -87,7 +87,7 @@ Problem = TypeVar("Problem", bound=OSError)
 
 
 def _cause(error: BaseException | None, kind: type[Problem]) -> Problem | None:
-    """Libraries wrap what happened; the innermost knows best. Of several addresses that were tried the first one's."""
+    """Returns the innermost cause of this type, since libraries wrap exceptions; of several tried addresses the first one's."""
     found = None
     while error is not None:
         found = error if isinstance(error, kind) else found
@@ -126,5 +126,5 @@ def _clock(date: str | None, began_at: float, seconds: float) -> Finding:
         theirs = parsedate_to_datetime(date or "").timestamp()
     except ValueError:
         return unknown("clock", "relay", "its answer has no time")
-    # It was written between asking and answer, and has lost a part of a second.
+    # The date was written between request and answer, and is cut to a whole second.
     return skew("relay", began_at + seconds / 2 - (theirs + DATE_SECONDS / 2), (seconds + DATE_SECONDS) / 2)

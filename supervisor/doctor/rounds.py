@@ -1,4 +1,4 @@
-"""All looks at once, each in a thread of its own and for so long at most: what hangs is a finding, and hides no other."""
+"""Runs all checks at once, each in a thread with a time limit: a check that hangs is a finding, and hides no other."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ Look = Callable[[Case], Iterable[Finding]]
 
 
 class _Run:
-    """One look under way; what it has found so far."""
+    """A running check and its findings so far."""
 
     def __init__(self, subject: str, look: Look, case: Case) -> None:
         self._subject = subject
@@ -24,7 +24,7 @@ class _Run:
         self.thread = threading.Thread(target=self._run, name="doctor", daemon=True)
 
     def found(self, limit_seconds: float) -> list[Finding]:
-        """What was found, and that it did not end if it did not."""
+        """Returns the findings, with one more if the check has not ended in time."""
         found = list(self._found)
         if self.thread.is_alive():
             said = f"this look has not ended within {limit_seconds:g} s: what it looks at hangs"
@@ -42,7 +42,7 @@ class _Run:
 
 
 def examine(case: Case, looks: Mapping[str, Look], limit_seconds: float = LOOK_SECONDS) -> list[Finding]:
-    """What all of them find within so many seconds together, in their order. `looks`: subject → look."""
+    """Returns what all checks find within so many seconds, in their order. `looks`: subject → check."""
     runs = [_Run(subject, look, case) for subject, look in looks.items()]
     deadline = time.monotonic() + limit_seconds
     for run in runs:

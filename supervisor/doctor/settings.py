@@ -1,4 +1,4 @@
-"""Whether the settings can be read, and whether the state directory that they name can be used."""
+"""Checks that the settings can be read and the state directory can be used."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ HELP = "mend it (docs/settings.md), then: hashee-agent check-settings"
 
 
 def look_at_settings(case: Case) -> Iterator[Finding]:
-    """Every reading of the settings that fails, else that all are readable."""
+    """Yields a finding for each fault in the settings, else that all can be read."""
     for problem in case.settings_problems:
         yield bad(SUBJECT, "readable", problem, HELP)
     if not case.settings_problems:

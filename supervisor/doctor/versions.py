@@ -1,5 +1,6 @@
-"""Which versions run beside each other: this command, supervisors and workers wherever they are, Redis. Two of ours beside each other are an upgrade
-under way, or one that was forgotten.
+"""Compares the versions of this command and of all supervisors and workers, and shows that of Redis.
+
+Two versions of ours beside each other are an upgrade that is under way, or was forgotten.
 """
 
 import platform
@@ -27,7 +28,7 @@ FORGOTTEN = "an upgrade is under way, or was forgotten: hashee-agent upgrade, an
 
 
 def look_at_versions(case: Case) -> Iterator[Finding]:
-    """Ours from what each process has written of itself into Redis."""
+    """Yields the findings, from what each process has written of itself into Redis."""
     ours = version("hashee-agent")
     yield ok(SUBJECT, "this command", f"hashee-agent {ours}, python {platform.python_version()}")
     if case.supervisor is not None:
@@ -54,7 +55,7 @@ async def _seen(url: str, keys: Keys) -> tuple[Counter[str], Counter[str], str]:
 
 
 async def _supervisors(client: RedisClient, keys: Keys) -> Counter[str]:
-    """Of those whose lease holds; records outlive it."""
+    """Counts the versions of supervisors whose slot's lease has not expired; their records outlive it."""
     names = await client.command("MGET", *(keys.slot(number) for number in range(1, MOST_SLOTS + 1)))
     leased = {name.decode() for name in cast("list[bytes | None]", names) if name is not None}
     records = cast("list[bytes]", await client.command("HVALS", keys.slots))

@@ -1,1 +1,1 @@
-"""What can be seen from outside: metrics, health, logs, traces. Changes nothing of what it shows."""
+"""Shows the state of the processes to the outside: metrics, health, logs, traces. It changes nothing of it."""

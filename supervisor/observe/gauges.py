@@ -1,7 +1,7 @@
-"""Gauges of what stands in Redis and of the processes: measured every two seconds by supervisor/run/survey.py, shown at a scrape.
+"""The gauges of Redis' contents and of the processes: supervisor/run/survey.py measures them every two seconds, a scrape shows them.
 
-What is about the whole agent (the first part of the table) every supervisor tells alike: use max() over them, not sum().
-Events are counted where they happen, in supervisor/observe/metrics.py.
+Every supervisor shows the same values for the whole agent (the first part of the table): use max() over them, not sum(). Events are
+counted where they happen, by supervisor/observe/metrics.py.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,7 +11,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 Values = Mapping[str, float]
-"""By the value of the one label; under "" where the gauge has none."""
+"""The values by the value of the one label; under "" if the gauge has none."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,13 @@ ALL_GAUGES = (
 
 
 class Gauges(Collector):
-    """Shows the latest measurement, whole. The scraping thread only reads it."""
+    """Shows the latest measurement as a whole; the scraping thread only reads it."""
 
     def __init__(self) -> None:
         self._latest: Mapping[Gauge, Values] = {}
 
     def show(self, measured: Mapping[Gauge, Values]) -> None:
-        """In place of the former measurement; what is missing in it is not shown, since an old value would lie."""
+        """Replaces the former measurement; a gauge that is missing in it is not shown, since its old value would be wrong."""
         self._latest = measured
 
     def describe(self) -> Iterator[GaugeMetricFamily]:

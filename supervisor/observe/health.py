@@ -1,6 +1,6 @@
-"""What is proven of this process (DESIGN P7). Liveness: our own loop turns. Readiness: the whole path, with a reason.
+"""Tells liveness (our event loop turns) and readiness (the whole path works, else the reason) of this process (DESIGN P7).
 
-The loop writes a snapshot twice a second; the HTTP thread only reads it, so that a stuck loop is seen from outside.
+The event loop writes a snapshot twice a second; the HTTP thread only reads it, so that a stuck loop is seen from outside.
 """
 
 import time
@@ -15,7 +15,7 @@ SILENT_SECONDS = 20.0
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One thing that must hold: `ok`, or the reason why not."""
+    """One thing that must hold: `ok`, or in `detail` the reason why it does not."""
 
     name: str
     ok: bool
@@ -23,7 +23,7 @@ class Check(msgspec.Struct, frozen=True):
 
 
 class HealthSnapshot(msgspec.Struct, frozen=True):
-    """The state at one turn of the loop. `turned_at`: time.monotonic()."""
+    """The state at one turn of the event loop. `turned_at`: by time.monotonic()."""
 
     turned_at: float
     checks: tuple[Check, ...]
@@ -31,12 +31,12 @@ class HealthSnapshot(msgspec.Struct, frozen=True):
 
     @property
     def is_ready(self) -> bool:
-        """Whether every check holds."""
+        """Returns whether every check holds."""
         return all(check.ok for check in self.checks)
 
 
 class Health:
-    """The latest snapshot, and whether it is fresh."""
+    """Takes snapshots, and judges the latest one by its age too."""
 
     def __init__(self, *, tick_seconds: float = TICK_SECONDS, stuck_seconds: float = STUCK_SECONDS) -> None:
         """`tick_seconds`: between two snapshots. `stuck_seconds`: the age of a snapshot from which on the loop counts as stuck."""
@@ -50,7 +50,7 @@ class Health:
         dead_threads: Callable[[], list[str]],
         show: Callable[[tuple[Check, ...]], None] | None = None,
     ) -> None:
-        """Take snapshots until cancelled. `show`: who else is told each time what was found."""
+        """Takes snapshots until cancelled. `show`: called with the checks of each."""
         while True:
             self._latest = HealthSnapshot(time.monotonic(), checks(), tuple(dead_threads()))
             if show is not None:
@@ -58,7 +58,7 @@ class Health:
             await trio.sleep(self._tick_seconds)
 
     def liveness(self) -> Check:
-        """Whether our own loops turn: the event loop, and the threads that talk to Redis."""
+        """Returns whether our own loops turn: the event loop, and the threads that talk to Redis."""
         latest = self._latest
         behind = time.monotonic() - latest.turned_at
         if latest.dead_threads:
@@ -66,5 +66,5 @@ class Health:
         return Check("loop", ok=behind < self._stuck_seconds, detail=f"last turn {behind:.1f} s ago")
 
     def readiness(self) -> tuple[Check, ...]:
-        """Every check, the loop's own first."""
+        """Returns every check, that of the event loop first."""
         return (self.liveness(), *self._latest.checks)

@@ -1,6 +1,6 @@
-"""Status page, metrics and probes, from a thread and an event loop of their own.
+"""Serves the status page, metrics and probes, from a thread with an event loop of its own.
 
-So a stuck supervisor still answers, with the truth, and its exit never waits for a client that has stopped reading.
+So a supervisor that is stuck still answers truthfully, and its exit never waits for a client that has stopped reading.
 """
 
 import html
@@ -30,12 +30,12 @@ from supervisor.observe.metrics import Metrics
 
 STOP_WAIT_SECONDS = 1.0
 READ_SECONDS = 10
-"""A client that says nothing for so long in the middle of its request is gone; one between two requests after 5 s (hypercorn's own)."""
+"""A client that is silent for so long within a request is hung up on; between two requests after 5 s (hypercorn's default)."""
 
 MOST_CLIENTS = 64
 BACKLOG = 128
 CLIENT_SECONDS = 60.0
-"""However slowly a client sends or reads, it has its place no longer; one that asks every few seconds connects again."""
+"""A client is hung up on after so long, however slowly it sends or reads; one that asks every few seconds connects again."""
 
 THREAD = "http"
 
@@ -43,7 +43,7 @@ log = structlog.get_logger()
 
 
 class HttpServer:
-    """The thread that serves; it ends with the process, or when it is told to stop."""
+    """The serving thread; it ends with the process, or when it is told to stop."""
 
     def __init__(self) -> None:
         self._begun = threading.Event()
@@ -54,30 +54,30 @@ class HttpServer:
 
     @property
     def dead_threads(self) -> list[str]:
-        """Its thread, if that has ended and nobody had told it to: probes and metrics would fail for ever."""
+        """Returns the thread's name if it has ended without being told to, since probes and metrics would fail for ever."""
         return [THREAD] if self._is_wanted and self._thread is not None and not self._thread.is_alive() else []
 
     def start(self, app: Starlette, listener: socket.socket) -> None:
-        """In a thread of its own."""
+        """Starts serving in the thread."""
         self._thread = threading.Thread(target=_run, args=(app, listener, self), name=THREAD, daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Accept nothing more; what is being answered is."""
+        """Accepts no more clients; requests under way are answered."""
         self._is_wanted = False
         if self._begun.wait(STOP_WAIT_SECONDS) and self._token is not None:
             with suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(self._stop.set)
 
     async def stopped(self) -> None:
-        """In the thread: until told to stop."""
+        """Waits, in the thread, until told to stop."""
         self._token = trio.lowlevel.current_trio_token()
         self._begun.set()
         await self._stop.wait()
 
 
 def start_http(listener: socket.socket, health: Health, metrics: Metrics) -> HttpServer:
-    """Serve on a listening socket, which is taken over, for as long as the process lives or until stopped."""
+    """Starts serving on a listening socket, which is taken over, until stopped or the end of the process."""
     server = HttpServer()
     pages = Pages(health, metrics)
     app = Starlette(
@@ -94,26 +94,26 @@ def start_http(listener: socket.socket, health: Health, metrics: Metrics) -> Htt
 
 
 class Pages:
-    """What is answered."""
+    """The answers to requests."""
 
     def __init__(self, health: Health, metrics: Metrics) -> None:
         self._health = health
         self._metrics = metrics
 
     async def healthz(self, _request: Request) -> Response:
-        """Does our own loop turn? Never fails for what a restart cannot mend."""
+        """Answers whether our own loops turn; it fails only for what a restart can mend."""
         return _answer((self._health.liveness(),))
 
     async def readyz(self, _request: Request) -> Response:
-        """Is the whole path proven?"""
+        """Answers whether the whole path works."""
         return _answer(self._health.readiness())
 
     async def metrics(self, _request: Request) -> Response:
-        """Everything counted, for Prometheus."""
+        """Answers with all metrics, for Prometheus."""
         return Response(generate_latest(self._metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def status(self, _request: Request) -> Response:
-        """The same for a person."""
+        """Answers with a page for people."""
         rows = "".join(
             f"<tr><td>{'ok' if check.ok else 'NOT OK'}</td><td>{html.escape(check.name)}</td>"
             f"<td>{html.escape(check.detail)}</td></tr>"
@@ -140,7 +140,7 @@ def _run(app: Starlette, listener: socket.socket, server: HttpServer) -> None:
 
 
 async def _serve(app: Starlette, listener: socket.socket, server: HttpServer) -> None:
-    """As hypercorn's own `serve`, which accepts as many clients as come, but for so many of them and so long."""
+    """Serves like hypercorn's own `serve`, but with a bound on the number of clients and their time."""
     config = Config()
     config.accesslog = None
     config.errorlog = None
@@ -155,7 +155,7 @@ async def _serve(app: Starlette, listener: socket.socket, server: HttpServer) ->
             nursery.start_soon(accepting.serve, partial(_serve_client, wrapped, config, context), clients)
             await server.stopped()
             nursery.cancel_scope.cancel()
-        await context.terminated.set()  # what is being answered is; whoever is between two requests is hung up on
+        await context.terminated.set()  # requests under way are answered; clients between two requests are hung up on
         clients.cancel_scope.deadline = trio.current_time() + config.graceful_timeout
 
 

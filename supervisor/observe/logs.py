@@ -1,9 +1,10 @@
-"""Logs: to stderr, for a person (`[hashee] connection: connected slot=1`) or as JSON, one object a line.
+"""Writes the log to stderr, for people (`[hashee] connection: connected slot=1`) or as JSON, one object a line.
 
-No line waits for its reader (host/log_stream.py). In colours on a terminal (unless NO_COLOR is set), with its priority (`<4>`) in the journal, which hides that and can filter by it.
+No line waits for its reader (host/log_stream.py). Lines have colours on a terminal (unless NO_COLOR is set), and in the journal their priority
+(`<4>`), by which it can filter.
 
-An exception is shown by its type and place only: its text may carry what a message said. For the same reason the
-lines of other libraries, which come through `logging`, show who speaks and where, and not what.
+Of an exception only type and place are shown, since its text may quote a message. For the same reason lines of other libraries, which
+come through `logging`, show only which library and where.
 """
 
 import logging
@@ -33,7 +34,7 @@ Event = MutableMapping[str, Any]  # structlog's own type of an event
 
 
 def configure_logging(settings: LogSettings, role: str, stream: TextIO | None = None) -> None:
-    """Once per process, at its edge. `role` is keeper, supervisor, …: JSON lines carry it."""
+    """Sets the log of this process up, once. `role`: keeper, supervisor, …, which JSON lines carry."""
     output = stream or sys.stderr
     as_json = wants_json(settings.format, is_terminal=output.isatty(), environ=os.environ)
     renderer = structlog.processors.JSONRenderer() if as_json else _Console(_decoration(output, os.environ))
@@ -58,7 +59,7 @@ def configure_logging(settings: LogSettings, role: str, stream: TextIO | None = 
 
 
 class _OtherLibraries(logging.Handler):
-    """What comes through `logging` (hypercorn, httpx2, trio-websocket, redis, …) goes the same way, without its text."""
+    """Writes lines of other libraries (hypercorn, httpx2, trio-websocket, redis, …) into our log, without their text."""
 
     def emit(self, record: logging.LogRecord) -> None:
         event = f"{record.name}: {record.levelname}"
@@ -66,7 +67,7 @@ class _OtherLibraries(logging.Handler):
 
 
 class _LostLines:
-    """The line about lines that were lost, as the others look. It comes from the log's own thread."""
+    """Formats the line about lost lines like the others; called in the log's own thread."""
 
     def __init__(self, processors: Sequence[Callable[[object, str, Event], Any]]) -> None:
         self._processors = processors
@@ -79,7 +80,7 @@ class _LostLines:
 
 
 Decoration = Callable[[str, str], str]
-"""Level and line in, the line as it is written out."""
+"""Takes level and line, and returns the line as it is written."""
 
 
 def _decoration(output: TextIO, environ: Mapping[str, str]) -> Decoration:
@@ -89,7 +90,7 @@ def _decoration(output: TextIO, environ: Mapping[str, str]) -> Decoration:
 
 
 def is_the_journal(output: TextIO, environ: Mapping[str, str]) -> bool:
-    """Whether this very stream goes to the journal: JOURNAL_STREAM is inherited also by who writes elsewhere."""
+    """Returns whether this very stream goes to the journal: JOURNAL_STREAM alone is inherited also by a process that writes elsewhere."""
     try:
         found = os.fstat(output.fileno())
     except (OSError, ValueError):
@@ -122,14 +123,14 @@ class _Console:
 
 
 def wants_json(log_format: str, *, is_terminal: bool, environ: Mapping[str, str]) -> bool:
-    """`auto` is for people on a terminal and in the journal, JSON wherever else the lines are collected."""
+    """Returns whether lines are JSON. `auto`: text on a terminal and in the journal, JSON wherever else lines are collected."""
     if log_format != "auto":
         return log_format == "json"
     return not is_terminal and "JOURNAL_STREAM" not in environ
 
 
 def console_line(_logger: object, _method: str, event: Event) -> str:
-    """The event's text first, then key=value, in the order in which they were given."""
+    """Returns the event's text, then key=value in the given order."""
     level = event.pop("level", "info")
     text = str(event.pop("event", ""))
     prefix = f"{level}: " if level in {"warning", "error", "critical"} else ""
@@ -165,7 +166,7 @@ def _hide_secrets(_logger: object, _method: str, event: Event) -> Event:
 
 
 class _RoleAndTime:
-    """Adds who speaks and when, which a terminal and the journal show by themselves."""
+    """Adds role and time, which a terminal and the journal show by themselves."""
 
     def __init__(self, role: str) -> None:
         self._role = role

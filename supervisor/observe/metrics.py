@@ -1,6 +1,6 @@
-"""The metrics of one supervisor, in a registry of their own. Label values are from closed, small sets; nothing personal.
+"""The metrics of one supervisor, in a registry of their own. Label values are from small, closed sets and never personal.
 
-The six names of the platform's deployment page come first; what a label may say is bounded here, since the relay's words are not.
+The six names of the platform's deployment page come first. Label values are bounded here, since what the relay sends is not.
 """
 
 import time
@@ -166,7 +166,7 @@ class Metrics:
         self.received = self.sent = 0
 
     def _add_messages(self, registry: CollectorRegistry) -> None:
-        """What each message counts."""
+        """Adds the metrics that each message changes."""
         self._inbound = Counter(
             "hashee_message_inbound", "Messages taken in", ["conv_type", "payload_type"], registry=registry
         )
@@ -183,7 +183,7 @@ class Metrics:
             buckets=SEND_BUCKETS_MS,
             registry=registry,
         )
-        # Each is found by its few labels here: in the library that costs as much as a command to Redis.
+        # Children are kept here by their few labels: looking them up in the library costs as much as a command to Redis.
         self._inbound_of = cache(self._inbound.labels)
         self._outbound_of = cache(self._outbound.labels)
         self._send_duration_of = cache(self._send_duration.labels)
@@ -234,24 +234,24 @@ class Metrics:
         )
 
     def inbound(self, conversation_type: str, payload_type: str) -> None:
-        """A message was taken in."""
+        """Counts a message that was taken in."""
         self.received += 1
         self._inbound_of(_bounded(conversation_type, CONVERSATION_TYPES), _payload(payload_type)).inc()
 
     def outbound(self, conversation_type: str, payload_type: str, duration_ms: float) -> None:
-        """The relay has acknowledged a message."""
+        """Counts a message that the relay has acknowledged."""
         self.sent += 1
         kind = _bounded(conversation_type, CONVERSATION_TYPES)
         self._outbound_of(kind, _payload(payload_type)).inc()
         self._send_duration_of(kind).observe(duration_ms)
 
     def show_checks(self, checks: Iterable[Check]) -> None:
-        """What readiness was told."""
+        """Shows the checks of readiness."""
         for check in checks:
             self._check_ok.labels(check.name).set(check.ok)
 
     def workers(self, vitals: Sequence[tuple[int, int, float]]) -> None:
-        """Place, memory in bytes and lag in seconds of each worker that there is; at most 256 places."""
+        """Shows place, memory in bytes and lag in seconds of each worker; at most 256 places."""
         seen = {str(place) for place, _memory, _lag in vitals}
         for gone in self._workers - seen:
             self._worker_memory.remove(gone)
@@ -262,7 +262,7 @@ class Metrics:
         self._workers = seen
 
     def observe(self, metric: str, labels: dict[str, str], value: float) -> None:
-        """What a worker measured; an unknown metric is passed over, since workers may be newer than we are."""
+        """Takes a worker's observation; ignores an unknown metric, since workers may be of a newer release."""
         model = self._model(labels.get("model", OTHER)) if metric in LLM_METRICS else OTHER
         match metric:
             case "business_llm_duration_ms":

@@ -1,6 +1,6 @@
-"""The metrics of /metrics as a request of OTLP: the same registry is walked, so that there is one truth.
+"""Encodes the metrics of /metrics as a request of OTLP, from the same registry, so that both agree.
 
-Imports OpenTelemetry: only where something is sent.
+Imports OpenTelemetry, so it is imported only if something is sent.
 """
 
 import math
@@ -21,7 +21,7 @@ BUCKET = "le"
 
 
 def measurer(registry: CollectorRegistry, attributes: Mapping[str, str]) -> Callable[[], bytes]:
-    """Makes a request of what the registry says now; `attributes`: of who speaks. Counts begin where this is called."""
+    """Returns a function that encodes the registry's present values; `attributes` describe this process. Counts start at this call."""
     resource, since_ns = resource_of(attributes), time.time_ns()
 
     def measure() -> bytes:
@@ -59,7 +59,7 @@ def _write(metric: Metric, family: Family, since_ns: int, now_ns: int) -> None:
 
 
 def _series(samples: Iterable[Sample]) -> Iterable[tuple[list[KeyValue], list[Sample]]]:
-    """The samples of each combination of labels."""
+    """Yields the samples of each combination of labels."""
     found: dict[tuple[tuple[str, str], ...], list[Sample]] = {}
     for sample in samples:
         labels = tuple((name, value) for name, value in sorted(sample.labels.items()) if name != BUCKET)
@@ -69,7 +69,7 @@ def _series(samples: Iterable[Sample]) -> Iterable[tuple[list[KeyValue], list[Sa
 
 
 def _fill(point: HistogramDataPoint, samples: Iterable[Sample]) -> None:
-    """Prometheus counts what is up to each bound, OTLP what is between two of them."""
+    """Fills a histogram: Prometheus counts all values up to each bound, OTLP those between two bounds."""
     below = 0.0
     for sample in samples:
         if sample.name.endswith("_bucket"):

@@ -1,5 +1,6 @@
-"""Each reason of the quarantine and of the dead letters: what it means, and what an operator can do. The commands say the second;
-docs/messages.md has both, and a test holds the two together.
+"""The meaning of each reason in quarantine and dead letters, and what an operator can do; the commands show it.
+
+docs/messages.md has the same, and a test compares the two.
 """
 
 from collections.abc import Mapping
@@ -155,7 +156,7 @@ DEAD: Mapping[str, Remedy] = {
 
 
 def quarantine_remedy(reason: str) -> Remedy:
-    """Of a reason as it stands in Redis."""
+    """Returns meaning and remedy of a quarantine reason as it stands in Redis."""
     try:
         return QUARANTINE[Reason(reason)]
     except (ValueError, KeyError):
@@ -163,7 +164,7 @@ def quarantine_remedy(reason: str) -> Remedy:
 
 
 def dead_remedy(reason: str, *, is_committed: bool) -> Remedy:
-    """Likewise of a dead letter; what was committed can only be refused by the relay."""
+    """Returns meaning and remedy of a dead letter's reason; a committed send can only be refused by the relay."""
     if is_committed:
         return DEAD[REFUSED_CODE]
     return DEAD.get(reason, DEAD[HANDLER_REASON])

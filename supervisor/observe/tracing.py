@@ -1,7 +1,7 @@
-"""A message's way through this supervisor as spans: how it was received, and how what answers it was sent, until the relay has it.
+"""Makes spans of a message's way through this supervisor: its receipt, and the sending of each reply until the relay has it.
 
-`MessageTraces` is off; with settings `open_traces` makes one that tells. Spans have ids of messages and conversations, reasons, counts
-and times, as log lines do: no text, no name, no user. Nothing here waits, and nothing decides about a message.
+`MessageTraces` with `OFF` does nothing; `open_traces` makes one as the settings say. Spans have ids of messages and conversations, reasons,
+counts and times, as log lines do: no text, no name, no user. Nothing here waits, and nothing decides about a message.
 """
 
 import time
@@ -33,7 +33,7 @@ from supervisor.observe.metrics import Metrics
 RECEIVE = "receive"
 SEND = "send"
 MOST_SENDS = 10_000
-"""Sends whose acknowledgement has not come, of which the times are kept."""
+"""So many sends without an acknowledgement have their times kept."""
 
 NS_IN_MS = 1_000_000
 
@@ -49,7 +49,7 @@ class _Send:
 
 
 class MessageTraces:
-    """Of one supervisor. With `OFF` nothing is begun, kept or told."""
+    """The spans of one supervisor. With `OFF` none is begun, kept or reported."""
 
     def __init__(self, tracing: Tracing = OFF) -> None:
         self._tracing = tracing
@@ -58,13 +58,13 @@ class MessageTraces:
     # Received
 
     def arrived(self) -> str:
-        """A message has come: the span that brings it."""
+        """Returns the span that receives a message that has just come."""
         return self._tracing.begin()
 
     def received(
         self, span: str, began_ns: int, ids: tuple[str, str], outcome: Intake | None, error: str | None
     ) -> None:
-        """What became of it; `ids`: message and conversation, `error`: why it could not be read. Told where it is taken in, or kept unread."""
+        """Ends the span of a message that was taken in or put into quarantine; `ids`: message and conversation, `error`: why it is unreadable."""
         if not span or outcome is None or not (outcome.is_new or error):
             return
         attributes = _ids(*ids) | {"hashee.outcome": "quarantined" if error else outcome.value.decode()}
@@ -75,7 +75,7 @@ class MessageTraces:
     # Sent
 
     def reply_read(self, trace: str, client_message_id: str, conversation_id: str) -> str:
-        """A reply was taken that is under this trace: the span that sends it."""
+        """Returns the span that sends a reply with this trace, which was just taken."""
         if not self._tracing.is_on or not (parent := checked(trace)):
             return NONE
         known = self._sends.get(client_message_id)
@@ -84,13 +84,13 @@ class MessageTraces:
         return self._span_of(parent, client_message_id)
 
     def committed(self, client_message_id: str) -> None:
-        """It is encrypted, and stands in the outbox."""
+        """Notes that a reply was encrypted and stands in the outbox."""
         send = self._sends.get(client_message_id)
         if send is not None:
             self._keep(client_message_id, _Send(send.conversation_id, send.parent, send.read_ns, time.time_ns()))
 
     def acknowledged(self, client_message_id: str, conversation_id: str, sent: SentNote, sent_ms: int | None) -> None:
-        """The relay has it. Told by whoever hears that, with what it knows: another process may have sent it."""
+        """Ends the span of a reply that the relay has, with what is known here: another process may have sent it."""
         send = self._sends.pop(client_message_id, None)
         parent = checked(sent.trace) if send is None else send.parent
         if parent and self._tracing.is_on:
@@ -98,7 +98,7 @@ class MessageTraces:
             self._tell_send(client_message_id, send, "acknowledged", sent_ms=sent_ms, kind=sent.payload_type)
 
     def refused(self, client_message_id: str, reason: str) -> None:
-        """It will not be sent (again): a dead letter."""
+        """Ends the span of a reply that became a dead letter."""
         send = self._sends.pop(client_message_id, None)
         if send is not None:
             self._tell_send(client_message_id, send, "dead", error=reason)
@@ -109,7 +109,7 @@ class MessageTraces:
             self._sends.popitem(last=False)
 
     def _span_of(self, parent: str, client_message_id: str) -> str:
-        """The same, whoever tells it."""
+        """Returns the span's name, which is the same in every process."""
         return self._tracing.child(parent, sha256(client_message_id.encode()).hexdigest()[:16])
 
     def _tell_send(
@@ -144,7 +144,7 @@ def _ids(message_id: str, conversation_id: str) -> dict[str, Value]:
 def open_traces(
     settings: TelemetrySettings | NotSent | None, metrics: Metrics, instance: str
 ) -> Iterator[MessageTraces]:
-    """What tells of messages, and sends the metrics, as the settings say. The end of the block waits for the last of it, for a moment."""
+    """Gives the traces that the settings ask for, and sends the metrics; the end of the block waits a moment for the last of them."""
     if isinstance(settings, NotSent):
         log.warning("telemetry: not sent", reason=settings.reason)
         yield MessageTraces()

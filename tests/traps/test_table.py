@@ -21,7 +21,7 @@ TABLE = {
     "a master that became a replica is written to for ever": "supervisor/recovery/test_time_guard.py::test_a_master_that_became_a_replica_is_left_for_the_new_one",
     "a retry storm when Redis returns": "traps/test_redis_traps.py::test_after_redis_returned_the_retries_of_many_do_not_come_all_at_once",
     "a slow job runs twice because it is slow": "bus/steps/test_rules_jobs.py::test_rule_7_a_renewed_lease_is_kept_and_a_silent_one_is_reclaimed",
-    "a dead worker's job waits for the worst case": "supervisor/recovery/test_reclaimer.py::test_a_worker_that_the_pool_saw_die_is_acted_on_without_the_office",
+    "a dead worker's job waits for the worst case": "supervisor/recovery/test_reclaimer.py::test_a_worker_that_the_pool_saw_die_is_acted_on_without_the_reclaimers_lease",
     "poison crash-loops for ever": "bus/steps/test_rules_jobs.py::test_rule_8_what_kills_its_worker_twice_is_poison",
     "poison takes its neighbours along": "test_policies.py::test_rule_8_what_kills_its_worker_twice_is_poison_and_its_neighbours_are_answered",
     "a zombie worker finishes late": "bus/steps/test_rules_jobs.py::test_rule_6_a_fenced_worker_changes_nothing",

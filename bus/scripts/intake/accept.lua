@@ -1,15 +1,15 @@
--- A message is taken in: session, id, `next` and job in one step (P4; DESIGN rules 1, 3, 9 and 11).
+-- Takes a message in: session, id, `next` and job in one step (P4; DESIGN rules 1, 3, 9 and 11).
 -- KEYS board, session, one-time prekeys
--- ARGV 1 conversation_id  2 signed id  3 its ULID time (ms)  4 'push', 'poll' or 'held' (it has waited at the relay)  5 seq
+-- ARGV 1 conversation_id  2 signed id  3 its ULID time (ms)  4 'push', 'poll' or 'held' (it was fetched after waiting at the relay)  5 seq
 --      6 session version read  7 sealed session or '' (unchanged)  8 epoch  9 one-time prekey used or ''
 --      10 kind and  11 person (of a group its group_id), pinned at first sight
 --      12 job record or '' (nothing for a handler)  13 reply record of our own (an answer to a session.ping) or ''
 --      14 message_id  15 received (ms)  16 opened (ms)  17 most jobs waiting in all
 --      18 a refusal (reply record), once the answer was `full`, or ''  19 sender  20 most bytes that wait for a handler
 --      21 entries of the ledger that are kept
--- -> duplicate | conflict | gap, next | hold | held (it is to wait at the relay: hold.lua) | full | accepted, 'next'|'jump'|'late', gen
---    | refused, how, gen
--- A sender may take a quarter of what is free. A small message for a conversation at rest waits for nobody, and is not counted.
+-- -> duplicate | conflict | gap, next | hold | held (it is to wait at the relay: hold.lua) | full | accepted, 'next'|'jump'|'late', write count
+--    | refused, how, write count
+-- A sender may take a quarter of the free bytes. A small message for a conversation at rest runs at once and is not counted.
 -- Invariant: a signed id is taken in at most once, and never without its session and its job.
 local SESSION, PREKEYS = KEYS[OWN], KEYS[OWN + 1]
 local seq = tonumber(ARGV[5])
@@ -36,7 +36,7 @@ if ARGV[12] ~= '' then
   end
 end
 
-local generation = count_write()
+local write_count = count_write()
 if ARGV[7] ~= '' then store_session(SESSION, ARGV[6], ARGV[7], ARGV[8]) end
 if ARGV[9] ~= '' then redis.call('HDEL', PREKEYS, ARGV[9]) end
 local row = { remember_id(known, ARGV[2], ARGV[3], field, latest) }
@@ -65,4 +65,4 @@ if is_full then
 elseif entry and ARGV[12] ~= '' then
   deliver(seq, ARGV[12], entry, kept)
 end
-return { is_full and 'refused' or 'accepted', how_taken(seq, next), generation }
+return { is_full and 'refused' or 'accepted', how_taken(seq, next), write_count }

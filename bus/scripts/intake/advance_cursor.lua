@@ -1,7 +1,7 @@
--- The cursor moves once per polled page, from the value that the page was asked with (DESIGN rule 2).
--- KEYS 1 cursor  2 gen
+-- Moves the cursor after a polled page, if it still has the value that the page was asked with (DESIGN rule 2).
+-- KEYS 1 cursor  2 write count
 -- ARGV 1 value read ('' for none)  2 new value
--- -> 1 moved | 0 another has moved it
+-- -> 1 moved | 0 another supervisor has moved it
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
 redis.call('INCR', KEYS[2])
 redis.call('SET', KEYS[1], ARGV[2])

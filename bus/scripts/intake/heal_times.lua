@@ -1,7 +1,7 @@
--- Older versions remembered the times of messages that lay in the future: everything sent before them was `stale`. They become now.
+-- Sets times in the future in the memory of ids to now: older versions wrote them, and everything sent before them was `stale`.
 -- KEYS board
 -- ARGV 1 conversation_id
--- -> the latest time dropped from memory (ms), as it is from now on
+-- -> the latest time dropped from memory (ms), as it is now
 count_write()
 local now = now_ms()
 for _, field in ipairs({ 'td', 't0', 't1', 't2' }) do

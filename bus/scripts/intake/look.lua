@@ -1,9 +1,9 @@
--- What must be known before a message is opened; writes nothing.
+-- Reads the snapshot of the conversation that is needed before a message is opened; writes nothing.
 -- KEYS board, session, owner
--- ARGV 1 conversation_id  2 signed id (8 bytes)  3 sender  4 seq, 0 where nobody asks for what is missing before it
+-- ARGV 1 conversation_id  2 signed id (8 bytes)  3 sender  4 seq, 0 if the number of missing seqs is not needed
 -- -> known (0/1), next, dropped time (ms), session version, sealed record or false, session epoch,
 --    pinned kind or false, pinned person or false, version of the sender's row, sealed row or false,
---    whether messages of this sender wait at the relay (0/1), how many seqs before this one are nobody's: neither taken in, nor
+--    whether messages of this sender wait at the relay (0/1), how many seqs before this one are missing: neither taken in, nor
 --    confirmed as ours, nor that of the one send that waits for its confirmation
 local known = redis.call('GET', IDS)
 local pins = redis.call('HMGET', CONVERSATION, 'kind', 'person', 'next')

@@ -1,4 +1,4 @@
--- A message waits at the relay no more: it was taken in, or the relay has it no more.
+-- Removes the note of a message that was taken in, or that the relay has no more.
 -- KEYS board, notes of its sender
 -- ARGV 1 conversation_id  2 message_id  3 sender  4 '1': the relay has it no more
 -- -> 1 | 0 it was not noted

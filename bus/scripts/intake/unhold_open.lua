@@ -1,8 +1,8 @@
--- Of the messages that one open-ended note stands for, all up to a seq wait no more: they were taken in, or the relay has them no more.
+-- Moves an open-ended note behind a seq: its messages up to there were taken in, or the relay has them no more.
 -- KEYS board, notes of their sender
 -- ARGV 1 conversation_id  2 sender  3 the seq  4 message_id of the one with that seq, which was taken in; '' where the relay has no more of them
--- -> 1 | 2 and what it counted and nobody has seen is a dead letter | 0 it stands for nothing up to there, or for more that has come meanwhile
--- The note ends with its last message.
+-- -> 1 | 2 some that it counted never came, and are a dead letter | 0 it stands for nothing up to there, or more has come meanwhile
+-- The note is removed with its last message.
 local seq, open = tonumber(ARGV[3]), open_note(KEYS[OWN])
 if not open or seq < open.first then return 0 end
 if ARGV[4] == '' and seq < open.last then return 0 end

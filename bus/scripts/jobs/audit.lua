@@ -1,7 +1,7 @@
--- A busy conversation with nothing under way is started again: nothing of ours leaves one so, but a stream may be lost or trimmed.
+-- Starts a busy conversation with nothing under way again: our scripts leave none so, but a stream may be lost or trimmed.
 -- KEYS board
 -- ARGV 1 conversation_id
--- -> how many things were mended
+-- -> how many faults were mended
 local mended = 0
 local state = redis.call('HMGET', CONVERSATION, 'entry', 'reply', 'retry')
 local entry, reply = state[1], state[2]

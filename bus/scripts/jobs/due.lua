@@ -1,4 +1,4 @@
--- A failed job whose time has come runs again, under a new entry.
+-- Starts a failed job whose time has come, under a new entry.
 -- KEYS board
 -- ARGV 1 conversation_id
 -- -> 1 started | 0 not due, or another supervisor was first

@@ -1,4 +1,4 @@
--- A running job sends: the reply into the conversation's out-box, the out-box's head into `replies`.
+-- Queues a reply of a running job: puts it into the conversation's out-box, and the out-box's head into `replies`.
 -- KEYS board
 -- ARGV 1 conversation_id  2 entry (fencing token)  3 consumer  4 place  5 reply record  6 job_id
 -- -> fenced | already | full (too much of the conversation, or in all, waits to be sent: again later) | queued

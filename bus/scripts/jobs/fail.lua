@@ -1,4 +1,4 @@
--- A job has failed: it waits in `due` (its conversation stays busy), or becomes a dead letter and the next one starts.
+-- Ends a failed run: puts the job into `due` (its conversation stays busy), or makes it a dead letter and starts the next one.
 -- KEYS board
 -- ARGV 1 conversation_id  2 entry (fencing token)  3 consumer  4 job_id  5 delay (ms), or '' for a dead letter  6 reason
 --      7 most deliveries  8 an apology (reply record) if it becomes a dead letter, or ''

@@ -1,8 +1,8 @@
--- A job has ended well: its entry goes, what its handler said last goes out, the next job of the mailbox starts.
+-- Ends a job that went well: deletes its entry, queues its handler's last replies, and starts the next job of the mailbox.
 -- KEYS board
 -- ARGV 1 conversation_id  2 entry (fencing token)  3 consumer  4 job_id  5 outcome: done, superseded or no_handler
 --      6 attempt  7 delivery  8 when its handler began (ms), '' where that is noted already  9… place, reply record
--- -> fenced | full (too much waits to be sent: again later) | done. One line of the ledger tells of the end and of the places of what was said with it.
+-- -> fenced | full (too much waits to be sent: again later) | done. One entry of the ledger notes the end and the places of those replies.
 -- Invariant: the conversation is busy or its mailbox is empty. First write is XACK, so that a full Redis drains (rule 16).
 local REPLIES_FROM = 9
 if not lease_is_mine(JOBS, JOBS_GROUP, ARGV[2], ARGV[3]) then return 'fenced' end

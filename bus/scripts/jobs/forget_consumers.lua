@@ -1,4 +1,4 @@
--- Consumers of processes that are gone are removed, only where nothing is pending (XGROUP DELCONSUMER would delete it).
+-- Removes consumers of processes that are gone, if they have nothing pending (XGROUP DELCONSUMER would delete it).
 -- KEYS 1 stream
 -- ARGV 1 group  2 not heard for (ms)
 -- -> how many were removed

@@ -1,9 +1,9 @@
--- A job that was taken and not finished goes back; its attempt is not counted, its delivery is where it had begun.
+-- Gives an unfinished job back; its attempt does not count, its delivery does if its handler had begun.
 -- KEYS board
 -- ARGV 1 conversation_id  2 entry (fencing token)  3 consumer  4 job_id  5 '1': its handler had begun  6 most deliveries
 --      7 an apology (reply record) if it becomes a dead letter, or ''
 -- -> fenced | done | dead
--- Invariant: who has it next can tell that it may have sent something (rule 10).
+-- Invariant: the next worker can tell that the job may have sent something (rule 10).
 if not lease_is_mine(JOBS, JOBS_GROUP, ARGV[2], ARGV[3]) then return 'fenced' end
 local job = fields_of(JOBS, ARGV[2])
 if not job then return 'fenced' end

@@ -1,4 +1,4 @@
--- A job whose worker is gone (lease expired, or its death was seen) runs again under a new entry: the old one is fenced.
+-- Starts a job again whose worker is gone (its lease expired, or its death was seen), under a new entry, which fences the old one.
 -- KEYS board
 -- ARGV 1 conversation_id  2 entry  3 consumer that held it  4 job_id
 --      5 idle time (ms) from which it counts as lost (0: its death was seen)  6 most deliveries

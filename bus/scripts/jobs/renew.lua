@@ -1,4 +1,4 @@
--- Leases of running jobs are renewed, each only where it is still held: a stopped worker that wakes takes nothing back.
+-- Renews the leases of entries that the consumer still holds: a stopped worker that wakes up takes nothing back.
 -- KEYS 1 stream (jobs or replies)  2 interrupted
 -- ARGV 1 group  2 consumer  3… entries
 -- -> the entries that are no longer held, those that are superseded

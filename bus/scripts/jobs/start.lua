@@ -1,9 +1,9 @@
--- A worker begins with a job that it has taken.
+-- Begins a job that a worker has taken.
 -- KEYS board
 -- ARGV 1 conversation_id  2 entry (fencing token)  3 consumer  4 job_id  5 '1': together with all that waits (coalesce)
 --      6 when it began (ms), '' for now
 -- -> fenced | superseded | started, places emitted by earlier runs, records that are handled together with it
--- Invariant: what is handled together is fixed by the first start of a job and the same in every run of it (rule 9).
+-- Invariant: which jobs are handled together is fixed by the first start of a job and the same in every run of it (rule 9).
 if not lease_is_mine(JOBS, JOBS_GROUP, ARGV[2], ARGV[3]) then return { 'fenced' } end
 local job = fields_of(JOBS, ARGV[2])
 if not job then return { 'fenced' } end

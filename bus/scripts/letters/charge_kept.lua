@@ -1,5 +1,5 @@
--- What a former version has kept whole in quarantine is charged to who signed it, as far as there is room; else it is cut to evidence.
--- KEYS 1 quarantined message  2 kept  3 gen
+-- Counts the bytes of a message that a former version has put into quarantine for its signer, or without room cuts it to its evidence.
+-- KEYS 1 quarantined message  2 kept  3 write count
 -- ARGV 1 evidence  2 most bytes of frames and plaintexts  3 those of unsigned ones  4 '1': it may be read later
 -- -> 0 nothing was to be done | 1 it is charged | 2 it was cut
 local MESSAGE, KEPT = KEYS[1], KEYS[2]

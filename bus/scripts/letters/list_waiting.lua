@@ -1,5 +1,5 @@
--- Messages that an older version put into quarantine are found by what they wait for, like all others.
--- KEYS 1 what waits for what  2 gen  3... quarantined messages
+-- Lists what messages from an older version wait for, so that they are found by it like all others.
+-- KEYS 1 what waits for what  2 write count  3... quarantined messages
 -- ARGV of each its name and what it waits for
 -- -> how many of them are there
 redis.call('INCR', KEYS[2])

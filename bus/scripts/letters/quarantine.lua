@@ -1,4 +1,4 @@
--- A message that cannot be read is kept, under a name that no other has; the memory of ids is for what is taken in.
+-- Puts a message that cannot be read into quarantine under a unique name; its id is not remembered, since it was not taken in.
 -- KEYS board, session, one-time prekeys, quarantine, quarantined message, what waits for what, kept, cursor
 -- ARGV 1 conversation_id  2 signed id, or '' when the signature did not verify (then only the message_id names it)
 --      3 its ULID time (ms)  4 'push' or 'poll'  5 seq  6 session version read  7 sealed session or ''  8 epoch
@@ -8,9 +8,9 @@
 --      19 the name under which it is kept: the message_id, or one more word behind it  20 digest of the envelope  21 what it waits for
 --      22 what is kept in any case (supervisor/inbound/evidence.py)  23 most bytes of frames and plaintexts  24 those of unsigned ones
 --      25 entries of the ledger that are kept
--- -> duplicate | conflict | gap, next | taken (another envelope has this name) | accepted, 'next'|'jump'|'late', gen
--- A sender's frames may take a quarter of what is free; those that nobody has proven to have signed have a bound of their own. What is
--- not kept whole keeps the cursor instead: it stands at the relay behind it.
+-- -> duplicate | conflict | gap, next | taken (another envelope has this name) | accepted, 'next'|'jump'|'late', write count
+-- A sender's frames may take a quarter of the free bytes; unsigned ones have a bound of their own. A message that is not kept whole keeps
+-- the cursor behind which it stands at the relay instead.
 -- Invariant: nothing that the relay has shown is dropped; an unauthentic copy never makes the genuine message known.
 local SESSION, PREKEYS, QUARANTINE, MESSAGE, WAITING_FOR, KEPT, CURSOR = unpack(KEYS, OWN, OWN + 6)
 local seq = tonumber(ARGV[5])
@@ -24,7 +24,7 @@ if ARGV[2] ~= '' and not is_current(SESSION, ARGV[6]) then return { 'conflict' }
 local next = tonumber(redis.call('HGET', CONVERSATION, 'next') or 1)
 if ARGV[4] == 'push' and seq > next then return { 'gap', next } end
 
-local generation = count_write()
+local write_count = count_write()
 if ARGV[7] ~= '' then store_session(SESSION, ARGV[6], ARGV[7], ARGV[8]) end
 if ARGV[9] ~= '' then redis.call('HDEL', PREKEYS, ARGV[9]) end
 if ARGV[2] ~= '' and ARGV[10] ~= '' then
@@ -65,4 +65,4 @@ if ARGV[16] ~= '' then
   if is_idle() then begin_work() end
   say_once(ARGV[16])
 end
-return { 'accepted', how_taken(seq, next), generation }
+return { 'accepted', how_taken(seq, next), write_count }

@@ -1,5 +1,5 @@
--- What stands in quarantine or among the dead letters is given up.
--- KEYS 1 quarantine or dead letters  2 quarantined message ('' for a dead letter: the same key as 1)  3 wanted  4 gen  5 ledger
+-- Deletes a message in quarantine or a dead letter that is given up.
+-- KEYS 1 quarantine or dead letters  2 quarantined message ('' for a dead letter: the same key as 1)  3 wanted  4 write count  5 ledger
 --      6 what waits for what  7 kept
 -- ARGV 1 name of the message, or entry of the dead letters  2 'quarantine' or 'dead'  3 message_id  4 why: 'operator', 'copy' or 'overflow'
 -- -> 1 | 0 it is not there

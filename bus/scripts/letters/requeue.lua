@@ -1,10 +1,10 @@
--- A quarantined message can be read now: out of quarantine and into the mailbox, and now its id is remembered.
+-- Moves a quarantined message that can be read now into the mailbox, and remembers its id.
 -- KEYS board, session, one-time prekeys, quarantine, quarantined message, wanted, what waits for what, kept
 -- ARGV 1 conversation_id  2 signed id  3 its ULID time (ms)  4 seq
 --      5 session version read  6 sealed session or '' (unchanged)  7 epoch  8 one-time prekey used or ''
 --      9 kind and  10 person, pinned at first sight  11 job record or '' (nothing for a handler)  12 message_id
 --      13 the name under which it is kept
--- -> gone | duplicate | conflict | accepted, gen
+-- -> gone | duplicate | conflict | accepted, write count
 local SESSION, PREKEYS, QUARANTINE, MESSAGE, WANTED, WAITING_FOR, KEPT = unpack(KEYS, OWN, OWN + 6)
 local signed = redis.call('HGET', MESSAGE, 'signed')
 if not signed then return { 'gone' } end
@@ -20,10 +20,10 @@ waits_no_longer(WAITING_FOR, MESSAGE, ARGV[13])
 release_kept(KEPT, MESSAGE)
 redis.call('DEL', MESSAGE)
 redis.call('SREM', WANTED, ARGV[13])
-local generation = count_write()
+local write_count = count_write()
 if known then -- the genuine one has come meanwhile; this was a copy
   note('given_up', ARGV[12], 'copy')
-  return { 'duplicate', generation }
+  return { 'duplicate', write_count }
 end
 if ARGV[6] ~= '' then store_session(SESSION, ARGV[5], ARGV[6], ARGV[7]) end
 if ARGV[8] ~= '' then redis.call('HDEL', PREKEYS, ARGV[8]) end
@@ -39,4 +39,4 @@ if ARGV[11] ~= '' then
   if is_idle() then begin_work() end
   deliver(tonumber(ARGV[4]), ARGV[11], unpack(redis.call('HMGET', CONVERSATION, 'entry', 'kept')))
 end
-return { 'accepted', generation }
+return { 'accepted', write_count }

@@ -1,4 +1,4 @@
--- A dead letter comes back to life: a job into the mailbox, a reply into the out-box, a committed send into the outbox.
+-- Puts a dead letter back on its way: a job into the mailbox, a reply into the out-box, a committed send into the outbox.
 -- KEYS board
 -- ARGV 1 conversation_id  2 entry of the dead letters  3 'job', 'reply' or 'sent'  4 job_id  5 seq (of a job)
 --      6 client_message_id (of a committed send)  7 consumer

@@ -1,13 +1,13 @@
--- A reply has been encrypted: sessions move, the exact bytes stand in the outbox, the reply's entry goes (P4; rules 12, 14, 17).
+-- Commits an encrypted reply: replaces the sessions, stores the exact bytes in the outbox, deletes the reply's entry (P4; rules 12, 14, 17).
 -- KEYS board, rate, owner, continuity, one session a device…
 -- ARGV 1 conversation_id  2 entry (of the head that was encrypted)  3 consumer  4 job id and place, with a space
 --      5 client_message_id  6 outbox record, or '' for what needs no acknowledgement (stream.start)
---      7 note for its confirmation  8 resend after (ms)  9 sends a second (0: no limit)  10 burst  11 epoch  12 highest gen seen
+--      7 note for its confirmation  8 resend after (ms)  9 sends a second (0: no limit)  10 burst  11 epoch  12 highest write count seen
 --      13 stream_id: started (outbox record '') or ended by it, or ''
 --      14 version of the owner's row that it was addressed by ('' for a group)  15… session version read, sealed session
 -- -> already, stored outbox record, commits | done_before | not_head (the entry is mine, and not what is under way) | fenced
 --    | went_back | epoch, current | stale | wait, ms
---    | committed, gen, the stream that this ends or takes the place of: its stream_id, space, the supervisor that started it, or '', commits
+--    | committed, write count, the stream that this ends or replaces: its stream_id, space, the supervisor that started it, or '', commits
 -- Invariant: at most one outbox record a conversation; ciphertext exists only together with the state that made it.
 local RATE, OWNER, CONTINUITY, SESSIONS, VERSIONS = KEYS[OWN], KEYS[OWN + 1], KEYS[OWN + 2], OWN + 3, 15
 local reply = redis.call('HGET', CONVERSATION, 'reply')
@@ -19,7 +19,7 @@ if not reply then return { 'done_before' } end
 local is_mine = lease_is_mine(REPLIES, REPLIES_GROUP, ARGV[2], ARGV[3])
 if reply ~= ARGV[2] then return { is_mine and 'not_head' or 'done_before' } end
 if not is_mine then return { 'fenced' } end
-local count, epoch = unpack(redis.call('MGET', GENERATION, EPOCH))
+local count, epoch = unpack(redis.call('MGET', WRITE_COUNT, EPOCH))
 if tonumber(count or 0) < tonumber(ARGV[12]) then return { 'went_back' } end
 epoch = epoch or '0'
 if epoch ~= ARGV[11] then return { 'epoch', tonumber(epoch) } end
@@ -38,7 +38,7 @@ if rate > 0 and ARGV[6] ~= '' then
 end
 
 settle(REPLIES, REPLIES_GROUP, ARGV[2])
-local generation = count_write()
+local write_count = count_write()
 local commits = redis.call('HINCRBY', CONTINUITY, 'commits', '1')
 redis.call('LTRIM', OUT_BOX, '1', '-1')
 for i = SESSIONS, #KEYS do
@@ -52,9 +52,9 @@ if ARGV[6] == '' then
   redis.call('HDEL', CONVERSATION, 'reply')
   redis.call('HSET', STREAMS, CONVERSATION_ID, ARGV[13] .. ' ' .. ARGV[3])
   if not start_next_reply() and redis.call('HEXISTS', CONVERSATION, 'entry') == 0 then rest() end
-  return { 'committed', generation, stream, commits }
+  return { 'committed', write_count, stream, commits }
 end
 if stream ~= '' then redis.call('HDEL', STREAMS, CONVERSATION_ID) end
 put_sent(ARGV[5], ARGV[6], ARGV[3], ARGV[4], now + tonumber(ARGV[8]), ARGV[7])
 if rate > 0 then redis.call('HSET', RATE, 'tokens', tostring(tokens - 1), 'at', now) end
-return { 'committed', generation, stream, commits }
+return { 'committed', write_count, stream, commits }

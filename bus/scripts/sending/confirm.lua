@@ -1,8 +1,8 @@
--- The relay has stored what we sent: the outbox record goes, the next reply of the conversation starts.
+-- Deletes an outbox record that the relay has stored, and starts the next reply of the conversation.
 -- KEYS board
 -- ARGV 1 conversation_id  2 client_message_id  3 conversation_seq of the ack  4 message_id (which the ledger keeps)
 --      5 when it went out last (ms), '' if another process sent it
--- -> false (done before) | the note of its commit, the outbox record where there is none
+-- -> false (done before) | the note of its commit, the outbox record if there is no note
 local sent = redis.call('HMGET', SENT, 'cmid', 'note', 'what')
 if sent[1] ~= ARGV[2] then
   redis.call('HDEL', ACKS, ARGV[2])

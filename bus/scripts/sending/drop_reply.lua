@@ -1,4 +1,4 @@
--- A reply that can never be committed or sent becomes a dead letter; nothing blocks a conversation for ever (rule 13).
+-- Makes a reply that can never be committed or sent a dead letter, so that nothing blocks a conversation for ever (rule 13).
 -- KEYS board
 -- ARGV 1 conversation_id  2 entry of `replies` or ''  3 consumer  4 client_message_id (when it was committed) or ''  5 reason
 --      6 job_id  7 place (of what was committed both are known here)

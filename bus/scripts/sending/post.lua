@@ -1,4 +1,4 @@
--- Something of our own is to be sent, beside any job (a session.ping): into the out-box.
+-- Queues a reply of our own that belongs to no job (a session.ping) in the out-box.
 -- KEYS board
 -- ARGV 1 conversation_id  2 reply record
 count_write()

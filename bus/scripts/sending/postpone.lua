@@ -1,5 +1,5 @@
--- The relay has refused an outbox record for now (429, 5xx): it is sent again after a while.
--- KEYS 1 outbox  2 sent  3 gen
+-- Sets when an outbox record is due again that the relay has refused for now (429, 5xx).
+-- KEYS 1 outbox  2 sent  3 write count
 -- ARGV 1 conversation_id  2 client_message_id  3 after (ms)
 -- -> 1 | 0 not outstanding any more
 if redis.call('HGET', KEYS[2], 'cmid') ~= ARGV[2] then return 0 end

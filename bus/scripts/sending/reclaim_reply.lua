@@ -1,4 +1,4 @@
--- A reply that a supervisor took and did not commit (it died, or gave it back) is offered again under a new entry.
+-- Offers a reply again under a new entry that a supervisor took and did not commit (it died, or gave it back).
 -- KEYS board
 -- ARGV 1 conversation_id  2 entry  3 consumer that held it  4 idle time (ms) from which it counts as lost (0: given back, or death seen)
 -- -> kept | restarted

@@ -1,5 +1,5 @@
--- An outbox record whose time has come, or whose connection died, is taken to be sent again: the same bytes.
--- KEYS 1 outbox  2 sent  3 gen  4 continuity
+-- Takes an outbox record to send the same bytes again: one that is due, or whose connection died.
+-- KEYS 1 outbox  2 sent  3 write count  4 continuity
 -- ARGV 1 conversation_id  2 consumer  3 resend after (ms)  4 the former holder, of which it goes out at once (a new connection), or ''
 -- -> false | outbox record, commits
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])

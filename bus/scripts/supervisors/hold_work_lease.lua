@@ -1,4 +1,4 @@
--- A work lease is held by one supervisor at a time, and renewed by it.
+-- Takes or renews a work lease, which one supervisor holds at a time.
 -- KEYS 1 work lease
 -- ARGV 1 consumer  2 lease (ms)  3 a holder that is known to be dead, or ''
 -- -> 1 mine | 0 another's

@@ -1,4 +1,4 @@
--- An office is free again, unless it is another's.
+-- A work lease is given up, unless another holds it.
 -- KEYS 1 work lease
 -- ARGV 1 consumer
 -- -> 1 was mine | 0 another's or nobody's

@@ -1,13 +1,13 @@
--- Has Redis kept everything since it was looked at last? If that is not proven, sessions of the epochs so far are read with, never sent with
--- (DESIGN rule 17), prekey ids go on far beyond those that may have been given out since, and the signed prekey is to be replaced.
--- KEYS 1 epoch  2 gen  3 interrupted  4 prekey_state  5 continuity  6… all slots
--- ARGV 1 epoch known  2 highest gen seen  3 how far signed and  4 one-time prekey ids go on
+-- Checks whether Redis has kept everything since the last check. If that is not proven it raises the epoch, so that present sessions never
+-- encrypt again (DESIGN rule 17), moves prekey ids far beyond those that may have been given out, and requests a new signed prekey.
+-- KEYS 1 epoch  2 write count  3 interrupted  4 prekey_state  5 continuity  6… all slots
+-- ARGV 1 epoch known  2 highest write count seen  3 how far signed and  4 one-time prekey ids go on
 --      5 this server  6 commits that this process has heard of  7 commits that were witnessed  8 '1': it is known that it went back
 --      9… servers that this one may follow with all that they held
--- -> same | older | other | unproven, epoch, gen, commits
--- Invariant: supervisors that notice the same thing raise once: the first writes this server's name, and an epoch above all that others know.
--- Whoever finds this server's name here need not ask what was witnessed:
--- it was compared when the name was written, and what one process holds in memory does not go back.
+-- -> same | older | other | unproven, epoch, write count, commits
+-- Invariant: of supervisors that notice the same only the first raises the epoch: it writes this server's name, and an epoch above all known ones.
+-- If this server's name is there already the witness need not be asked: it was when the name was written, and the memory of one process does
+-- not go back.
 local epoch, count = unpack(redis.call('MGET', KEYS[1], KEYS[2]))
 local server, commits = unpack(redis.call('HMGET', KEYS[5], 'server', 'commits'))
 epoch, count, commits = tonumber(epoch or 0), tonumber(count or 0), tonumber(commits or 0)

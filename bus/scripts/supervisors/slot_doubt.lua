@@ -1,4 +1,4 @@
--- A connection that is not heard is a ghost before it is known to be dead: somebody else polls for it, from now on; or it was heard after all.
+-- Makes a silent connection a ghost before it is known to be dead, so that another supervisor polls for it; or clears that.
 -- KEYS 1 ghosts  2 ghost_poll
 -- ARGV 1 the ghost's name  2 how long it is polled for (ms), 0: it was heard
 -- -> 1

@@ -1,4 +1,4 @@
--- A slot is given up by its holder once the relay's close frame was heard, or freed by one who knows that its holder is gone.
+-- Frees a slot: for its holder after the relay's close frame was heard, or for a supervisor that knows that the holder is gone.
 -- KEYS 1 slots  2 ghosts  3 the slot's lease
 -- ARGV 1 holder  2 slot  3 how long its ghost is polled for (ms), 0 when it has closed its connection
 -- -> 1 free now | 0 another's, or free before

@@ -1,10 +1,10 @@
--- Take a slot, or renew the one that is held: who holds one may be connected to the relay (DESIGN §4). Redis' clock alone counts.
+-- Takes a slot or renews the held one; its holder may be connected to the relay (DESIGN §4). Only Redis' clock counts.
 -- KEYS 1 slots (hash: slot -> its holder's record; outlives the lease)  2 ghosts  3 ghost_poll  4 standby  5… a lease per slot
 -- ARGV 1 holder  2 record (JSON with `holder`)  3 lease (ms)  4 how long a ghost is polled for (ms)  5 how often (ms)
 --      6… holders whose lease was seen to have run out, and not renewed since: theirs may be taken
 -- -> slot or 0, poll now (0/1), a standby waits (0/1), slot's lease is held (0/1), its record or '', …
--- A lease that ran out unreleased leaves a ghost: the relay may still push into its holder's connection (rule 5). Who is deaf does not
--- poll for one. Who yields, since it gave its slot up, takes a free one only where no other waits: by a timer it would be first now and then.
+-- A lease that ran out without being given up leaves a ghost: the relay may still push into that connection (rule 5). A deaf supervisor does
+-- not poll for ghosts. One that yields, since it gave its slot up, takes a free one only if no other waits; a timer would let it win now and then.
 -- The first write is PEXPIRE, DEL, HDEL or ZREMRANGEBYSCORE: a full Redis allows it, and then the others (rule 16).
 local FIRST_LEASE = 4
 local me = cjson.decode(ARGV[2])

@@ -1,4 +1,4 @@
--- Rows of the grant ledger, many at once; writes nothing.
+-- Reads many rows of the grant ledger at once; writes nothing.
 -- KEYS one row each
 -- -> for each row: version or false, sealed row or false
 local rows = {}

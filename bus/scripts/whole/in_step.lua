@@ -1,4 +1,4 @@
--- One command of a restore of a Redis that is given, in its step alone (bus/whole/restore_switch.py): whoever comes late changes nothing.
+-- Runs one command of a restore of an operator's Redis if its step is the present one (bus/whole/restore_switch.py); a late one changes nothing.
 -- KEYS 1 seal, keys of the command (UNLINK takes any number)
 -- ARGV 1 step, '' for none  2 UNLINK, RENAME, HSET or HDEL, more words
 -- -> 1 | 0 it is another step's time

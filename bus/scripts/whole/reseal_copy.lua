@@ -1,4 +1,4 @@
--- A dead letter is copied under its own id into the stream that takes the place of the present one (keys rotate-store).
+-- Copies a dead letter under its own id into the stream that will replace the present one (keys rotate-store).
 -- KEYS 1 copy
 -- ARGV 1 entry, or '' to begin a new copy  2… fields
 -- -> 1

@@ -1,5 +1,5 @@
--- An entry of a stream is replaced by one with the re-sealed record; whoever held the old one is fenced (keys rotate-store).
--- KEYS 1 stream  2 conversation  3 gen
+-- Replaces an entry of a stream by one with the re-sealed record; the holder of the old one is fenced (keys rotate-store).
+-- KEYS 1 stream  2 conversation  3 write count
 -- ARGV 1 entry  2 record read  3 record re-sealed  4 group
 --      5 the conversation's field that names the entry: 'entry' or 'reply'
 -- -> 1 | 0 it is no longer there

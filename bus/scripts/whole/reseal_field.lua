@@ -1,5 +1,5 @@
--- A sealed value in a hash is replaced by its re-sealed form, unless it has changed since it was read (keys rotate-store).
--- KEYS 1 hash  2 gen
+-- Replaces a sealed value in a hash by its re-sealed form, unless it has changed since it was read (keys rotate-store).
+-- KEYS 1 hash  2 write count
 -- ARGV 1 field  2 value read  3 value re-sealed
 -- -> 1 | 0 it has changed
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end

@@ -1,5 +1,5 @@
--- A job that waits in a mailbox is replaced by its re-sealed form, at the same seq (keys rotate-store).
--- KEYS 1 mailbox  2 gen
+-- Replaces a job in a mailbox by its re-sealed form, at the same seq (keys rotate-store).
+-- KEYS 1 mailbox  2 write count
 -- ARGV 1 record read  2 record re-sealed
 -- -> 1 | 0 it is no longer there
 local seq = redis.call('ZSCORE', KEYS[1], ARGV[1])

@@ -1,5 +1,5 @@
--- A reply in an out-box is replaced by its re-sealed form; where it is the head that stands in `replies`, its entry too (keys rotate-store).
--- KEYS 1 out-box  2 replies  3 conversation  4 gen
+-- Replaces a reply in an out-box by its re-sealed form, and if it is the head in `replies` its entry too (keys rotate-store).
+-- KEYS 1 out-box  2 replies  3 conversation  4 write count
 -- ARGV 1 index  2 record read  3 record re-sealed
 -- -> 1 | 0 it has changed
 -- Invariant: the entry of a head in `replies` has the head's bytes.

@@ -1,5 +1,5 @@
--- The copy of the dead letters takes their place, unless there are others than were copied (keys rotate-store).
--- KEYS 1 dead letters  2 copy  3 gen
+-- Replaces the dead letters by their copy, unless there are others than were copied (keys rotate-store).
+-- KEYS 1 dead letters  2 copy  3 write count
 -- ARGV 1 how many  2 the newest of them
 -- -> 1 | 0 they have changed
 local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]

@@ -1,9 +1,9 @@
--- One conversation as it stands at this moment, with its entries in `jobs` and `replies`; nothing is written (bus/whole/snapshot.py).
+-- Reads one conversation at this moment, with its entries in `jobs` and `replies`; writes nothing (bus/whole/snapshot.py).
 -- KEYS board
 -- ARGV 1 conversation_id  2 most bytes of what waits  3 SHA-1 (40 hexadecimal digits each) of what was read before: it is left out
 -- -> large (more waits) | row, ids, until when they are kept (ms, -1 for ever), taken, until when, emitted, sent, load, fields of the
 --    job under way, fields of the reply under way, 1 if that job is superseded, mailbox, parked, together, out-box, length of the out-box
--- Invariant: whatever waits at this moment was read before or is in this answer; what `ids` and `next` know is never in neither.
+-- Invariant: everything that waits at this moment was read before or is in this answer, so nothing that `ids` and `next` know is missing.
 local found = { redis.call('ZRANGE', MAILBOX, 0, -1, 'WITHSCORES'), redis.call('ZRANGE', PARKED, 0, -1, 'WITHSCORES'),
   redis.call('LRANGE', TOGETHER, 0, -1), redis.call('LRANGE', OUT_BOX, 0, -1) }
 local read_before = {}

@@ -1,4 +1,4 @@
-"""`hashee-agent backup …`: the whole state of an agent in one file: made, looked at, tried."""
+"""`hashee-agent backup …`: saves the whole state of an agent in one file, verifies it, and tries to restore it."""
 
 from collections.abc import Mapping
 
@@ -15,7 +15,7 @@ DEFAULT = "make"
 
 
 class _OrFile(LazyGroup):
-    """`backup FILE` is `backup make FILE`."""
+    """The group that takes `backup FILE` as `backup make FILE`."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -1,4 +1,4 @@
-"""`backup drill FILE`: the whole way back, tried where it harms nothing: a folder of its own, a relay of this machine."""
+"""`backup drill FILE`: tries a restore where it harms nothing: in a folder of its own, with a relay on this machine."""
 
 import os
 import shutil
@@ -93,13 +93,13 @@ def _restore(source: BinaryIO, key: KeyOfBackup, folder: Path, fingerprint: byte
 
 
 def _environment() -> dict[str, str]:
-    """Nothing of the real agent's settings."""
+    """Returns an environment without any of the real agent's settings."""
     return {name: os.environ[name] for name in KEPT if name in os.environ}
 
 
 @contextmanager
 def _folder(scratch: Path | None) -> Iterator[Path]:
-    """Gone afterwards, also when the drill is asked to end: the agent's keys stand in it."""
+    """Gives a folder that is deleted afterwards, also when the drill is told to end, since the agent's keys are in it."""
     signal.signal(signal.SIGTERM, _leave)
     folder = Path(tempfile.mkdtemp(prefix="hashee-drill-", dir=scratch))
     try:

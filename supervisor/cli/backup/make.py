@@ -1,4 +1,4 @@
-"""`backup FILE|-`: reads the store while the agent runs, or starts its private Redis for it."""
+"""`backup FILE|-`: makes a backup while the agent runs, or starts its private Redis for it."""
 
 import io
 import os
@@ -28,7 +28,7 @@ STANDARD_OUTPUT = "-"
 
 
 class _Made(NamedTuple):
-    """`not_noted`: why Redis does not know of it."""
+    """A backup that was made. `not_noted`: why it could not be noted in Redis."""
 
     place: str
     counts: BackupCounts
@@ -66,7 +66,7 @@ def make(file: Path, recipients: tuple[str, ...], keep: int | None) -> None:
 
 
 def _say(made: _Made, keystore: Keystore, gone: list[Path]) -> None:
-    """On stderr, since stdout may be the backup."""
+    """Tells the result on stderr, since stdout may be the backup."""
     click.echo(f"{made.place} holds agent {keystore.agent_id}", err=True)
     say_counts(made.counts, err=True)
     fingerprint = fingerprint_hex(keystore.identity.public.fingerprint(keystore.agent_id))
@@ -98,7 +98,10 @@ def _lock(recipients: tuple[str, ...]) -> Lock:
 
 
 async def _make(keystore: Keystore, lock: Lock, path: Path | None) -> _Made:
-    """To standard output without a path. It is noted once it has its name: a backup of a Redis that takes no writes is one all the same."""
+    """Makes the backup, to standard output without a path, and then notes it in Redis.
+
+    A backup that cannot be noted, since Redis takes no writes, is valid all the same.
+    """
     place = "standard output" if path is None else str(path)
     async with open_store() as store:
         making = Making(store.client, store.names, keystore, store.secret)

@@ -1,4 +1,4 @@
-"""How the commands open a backup, with what the settings or the terminal give; the fingerprint that its author must have; how they say what is in it."""
+"""Shared by the backup commands: finds the key of a backup in the settings or on the terminal, parses fingerprints, shows counts."""
 
 import os
 import re
@@ -17,20 +17,20 @@ NUMBER_OF = {word: number for number, word in enumerate(WORDS)}
 
 
 def say_counts(counts: BackupCounts, *, err: bool = False) -> None:
-    """A line for each kind of thing that a backup holds."""
+    """Shows a line for each kind of thing in a backup."""
     for thing, count in counts.rows():
         click.echo(f"  {count:>9} {thing}", err=err)
 
 
 class KeyOfBackup:
-    """Finds it once and keeps it, since a backup is read twice."""
+    """Finds the key of a backup once and keeps it, since a backup is read twice."""
 
     def __init__(self) -> None:
         self._settings = BackupSettings.from_environ(os.environ)
         self._found: BackupKey | None = None
 
     def __call__(self, is_passphrase: bool) -> BackupKey:
-        """Raises SettingsError, click.ClickException."""
+        """Returns the key. Raises SettingsError, click.ClickException."""
         if self._found is None:
             self._found = self._passphrase() if is_passphrase else self._identity()
         return self._found
@@ -48,17 +48,17 @@ class KeyOfBackup:
 
 
 class Fingerprint(click.ParamType[bytes]):
-    """As `keys show` and a backup tell it: 32 hexadecimal digits, or 16 words; spaces do not count."""
+    """The type of a fingerprint as `keys show` shows it: 32 hexadecimal digits, or 16 words; spaces do not count."""
 
     name = "fingerprint"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> bytes:
-        """Raises click.BadParameter."""
+        """Parses it. Raises click.BadParameter."""
         text = str(value).strip().lower()
         digits = re.sub(r"[\s:]", "", text)
         if re.fullmatch(rf"[0-9a-f]{{{2 * FINGERPRINT_BYTES}}}", digits):
             return bytes.fromhex(digits)
         numbers = [NUMBER_OF.get(word, -1) for word in text.split()]
         if len(numbers) != FINGERPRINT_BYTES or -1 in numbers:
-            self.fail("it should be the 32 hexadecimal digits or the 16 words of `hashee-agent keys show`", param, ctx)
+            self.fail("expected the 32 hexadecimal digits or the 16 words of `hashee-agent keys show`", param, ctx)
         return bytes(numbers)

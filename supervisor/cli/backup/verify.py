@@ -1,4 +1,4 @@
-"""`backup verify FILE`: opens a backup to its end and says what it would bring back. Nothing is touched, no store is needed."""
+"""`backup verify FILE`: reads a backup to its end and shows what it would restore. It changes nothing and needs no store."""
 
 import sys
 from pathlib import Path
@@ -20,7 +20,7 @@ STANDARD_INPUT = "-"
 
 
 class Checked(NamedTuple):
-    """A backup that was read to its end, and what is in it."""
+    """The facts of a backup that was read to its end, and what is in it."""
 
     proven: Proven
     counts: BackupCounts

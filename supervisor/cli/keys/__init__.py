@@ -1,4 +1,4 @@
-"""`hashee-agent keys …`: the agent's own keys and the store secret. No private key is shown but by `generate` and `bus`."""
+"""`hashee-agent keys …`: makes, shows, saves and rotates the agent's keys and the store secret. Only `generate` and `bus` show a private key."""
 
 from collections.abc import Mapping
 

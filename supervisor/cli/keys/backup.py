@@ -1,7 +1,7 @@
-"""`keys backup` and `keys restore`: identity keys and store secret in one file under a passphrase.
+"""`keys backup` and `keys restore`: saves identity keys and store secret in one file under a passphrase, and restores them.
 
-A wrong passphrase writes nothing. What a restore would put in the place of something else is refused, or with --force kept
-beside it under another name: without its store secret a store opens never again.
+With a wrong passphrase nothing is written. A restore never replaces a different file; with --force it keeps that under another name, since
+a store never opens again without its secret.
 """
 
 import os
@@ -53,7 +53,7 @@ def backup(file: Path) -> None:
 
 @dataclass(frozen=True)
 class _Target:
-    """A file that a restore writes. `former` is what stands there now."""
+    """A file that a restore writes. `former`: its present contents."""
 
     path: Path
     data: bytes
@@ -137,5 +137,5 @@ def _put(target: _Target) -> None:
 
 
 def _without_agent(environ: dict[str, str]) -> KeySettings:
-    """The settings before it is known which agent the backup is of."""
+    """Reads the settings without an agent's id, before it is known which agent the backup is of."""
     return KeySettings.from_environ({**environ, AGENT_ID.name: "00000000-0000-0000-0000-000000000000"})

@@ -1,4 +1,4 @@
-"""`keys bus`: the one key that workers away from their supervisor get. It never makes a store secret."""
+"""`keys bus`: shows the bus key, the only key that workers on other hosts need. It never makes a store secret."""
 
 import base64
 import os

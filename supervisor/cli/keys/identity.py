@@ -1,4 +1,4 @@
-"""`keys generate` and `keys show`: the agent's identity pair."""
+"""`keys generate` and `keys show`: makes and shows the agent's identity pair."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""`keys rotate-prekeys` asks the running supervisor; `keys rotate-store` works while none runs."""
+"""`keys rotate-prekeys`, which asks the running supervisor, and `keys rotate-store`, which works while none runs."""
 
 import os
 from functools import partial
@@ -19,7 +19,7 @@ from supervisor.settings.secrets import STORE_SECRET_FILE, read_store_secret
 from supervisor.store.access import NoStore, private_redis, reach_store, rewrite_and_sync, who_is_connected
 from supervisor.store.rotation import InNamedFile, InStateDirectory, Rotated, RotationRefused, StoreRotation
 
-ANSWER_SECONDS = 15.0  # what was published last, it rests on for a moment
+ANSWER_SECONDS = 15.0  # a supervisor that has just published prekeys pauses before it publishes again
 POLL_SECONDS = 0.1
 REFUSALS = (StoreSealed, RotationRefused, NoStore, RedisDoesNotStart, RedisFailed)
 
@@ -116,4 +116,4 @@ def _rotation(settings: KeySettings, new_key_file: Path | None) -> StoreRotation
 
 
 async def _left_to_its_owner() -> None:
-    """When a given Redis writes to its disk, and rewrites its files, is its owner's business (docs/keys.md)."""
+    """Does nothing: when an operator's Redis writes to its disk, and rewrites its files, is the operator's business (docs/keys.md)."""

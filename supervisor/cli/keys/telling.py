@@ -1,4 +1,4 @@
-"""How the commands under `keys` say what is wrong: one line and status 1, never a key or a passphrase."""
+"""Reports failures of the commands under `keys`: one line and status 1, never a key or a passphrase."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from crypto.keystore import KeystoreError
 
 @contextmanager
 def told(*problems: type[Exception]) -> Iterator[None]:
-    """Failures that a person can do something about, as click shows them: `problems`, and what happens to files."""
+    """Turns `problems` and failures of files into the errors that click shows."""
     told_by_text: tuple[type[Exception], ...] = (KeystoreError, *problems)
     try:
         yield

@@ -84,18 +84,18 @@ OF_JOBS = (
     ),
     *of(
         script("hold_work_lease"), ("tests/supervisor/recovery/test_reclaimer.py", "tests/bus/steps/test_rules_of_redis.py"),
-        ("office_of_one_supervisor", "if holder and holder ~= ARGV[1] and holder ~= ARGV[3] then", "if false then"),
-        ("an_office_outlives_nobody_when_redis_clock_goes_back", "holder_of(KEYS[1], ARGV[2])", "redis.call('GET', KEYS[1])"),
-        ("office_of_the_dead_is_free", "and holder ~= ARGV[3] then", "then"),
+        ("work_lease_of_one_supervisor", "if holder and holder ~= ARGV[1] and holder ~= ARGV[3] then", "if false then"),
+        ("a_work_lease_outlives_nobody_when_redis_clock_goes_back", "holder_of(KEYS[1], ARGV[2])", "redis.call('GET', KEYS[1])"),
+        ("work_lease_of_the_dead_is_free", "and holder ~= ARGV[3] then", "then"),
     ),
     *of(
         script("leave_work_lease"), ("tests/bus/steps/test_rules_jobs.py",),
-        ("office_is_left_by_its_holder", "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end\n", ""),
+        ("work_lease_is_left_by_its_holder", "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end\n", ""),
     ),
     *of(
         "bus/steps/work_lease.py", ("tests/supervisor/recovery/test_reclaimer.py", "tests/supervisor/run/test_shared_work.py"),
-        ("the_office_of_the_living_is_theirs", "if other is None or not self._knows_dead(other.decode()):", "if other is None:"),
-        ("the_office_of_the_dead_is_taken", "if other is None or not self._knows_dead(other.decode()):", "if True:"),
+        ("the_work_lease_of_the_living_is_theirs", "if other is None or not self._knows_dead(other.decode()):", "if other is None:"),
+        ("the_work_lease_of_the_dead_is_taken", "if other is None or not self._knows_dead(other.decode()):", "if True:"),
     ),
     *of(
         script("forget_consumers"), OF_REDIS,

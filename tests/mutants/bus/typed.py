@@ -20,6 +20,12 @@ TYPED = (
         ("a_ulid_is_made_of_its_bytes", "or len(randomness) != RANDOM_BYTES", ""),
     ),
     *of(
+        "host/proc.py", ("tests/host/test_proc.py",),
+        ("a_zombie_is_gone", "return None if fields[_STATE] in (\"Z\", \"X\") else", "return"),
+        ("a_name_with_brackets_moves_no_field", ".rpartition(\")\")", ".partition(\")\")"),
+        ("a_variable_has_its_whole_name", "prefix = f\"{name}=\".encode()", "prefix = name.encode()"),
+    ),
+    *of(
         "host/budgets.py", ("tests/host/test_budgets.py", "tests/bus/steps/test_rules_bounds.py"),
         ("at_most_so_much", "return max(least, min(wanted, most))", "return max(least, wanted)"),
         ("the_lowest_limit_counts", "return min(_limits(proc, cgroups, process),", "return max(_limits(proc, cgroups, process),"),

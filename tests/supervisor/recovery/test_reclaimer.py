@@ -31,8 +31,8 @@ LONG_SECONDS = 60.0
 HOUR_MS = 3_600_000
 
 
-def quick(lease_seconds: float = LONG_SECONDS, office_seconds: float = 5.0) -> ReclaimerTimes:
-    return ReclaimerTimes(interval_seconds=0.02, lease_seconds=lease_seconds, office_seconds=office_seconds)
+def quick(lease_seconds: float = LONG_SECONDS, reclaimer_seconds: float = 5.0) -> ReclaimerTimes:
+    return ReclaimerTimes(interval_seconds=0.02, lease_seconds=lease_seconds, reclaimer_seconds=reclaimer_seconds)
 
 
 async def taken_an_hour_ago(core: Core, consumer: str) -> None:
@@ -96,7 +96,7 @@ async def test_the_jobs_of_a_dead_process_of_this_host_go_on_at_once(tmp_path: P
             nursery.cancel_scope.cancel()
 
 
-async def test_a_worker_that_the_pool_saw_die_is_acted_on_without_the_office(tmp_path: Path) -> None:
+async def test_a_worker_that_the_pool_saw_die_is_acted_on_without_the_reclaimers_lease(tmp_path: Path) -> None:
     with redis_server(tmp_path) as url:
         async with scene(url) as core:
             name = core.instance.worker_name(7)
@@ -119,7 +119,7 @@ async def test_a_death_is_a_strike_where_the_worker_died_by_itself_and_strikes_c
             assert (await next_job(core)).strikes == strikes
 
 
-async def test_the_office_of_the_living_is_theirs_and_that_of_the_dead_of_this_host_is_taken(tmp_path: Path) -> None:
+async def test_the_lease_of_the_living_is_theirs_and_that_of_the_dead_of_this_host_is_taken(tmp_path: Path) -> None:
     with redis_server(tmp_path) as url:
         async with scene(url) as core:
             for holder, is_taken in (("00000000-1-1", False), (dead_instance().name, True)):
@@ -248,11 +248,11 @@ async def test_a_failed_job_runs_again_when_its_time_has_come(tmp_path: Path) ->
             nursery.cancel_scope.cancel()
 
 
-async def test_one_office_at_a_time_and_another_takes_over_when_its_holder_is_gone(tmp_path: Path) -> None:
+async def test_one_reclaimer_at_a_time_and_another_takes_over_when_its_holder_is_gone(tmp_path: Path) -> None:
     with redis_server(tmp_path) as url:
         async with scene(url) as core, open_core(url, core.rest, Instance("00000000", 1, 1)) as other:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(reclaimer(core, quick(office_seconds=0.1)).run)
+                nursery.start_soon(reclaimer(core, quick(reclaimer_seconds=0.1)).run)
 
                 async def held() -> bool:
                     return await core.client.command("GET", core.keys.reclaimer) == core.instance.name.encode()
@@ -267,7 +267,9 @@ async def test_one_office_at_a_time_and_another_takes_over_when_its_holder_is_go
             await until(mine, WAIT_SECONDS)
 
 
-async def test_the_office_of_a_supervisor_that_died_on_this_host_is_taken_over_at_once(tmp_path: Path) -> None:
+async def test_the_reclaimers_lease_of_a_supervisor_that_died_on_this_host_is_taken_over_at_once(
+    tmp_path: Path,
+) -> None:
     with redis_server(tmp_path) as url:
         async with scene(url) as core, trio.open_nursery() as nursery:
             minute_ms = 60_000

@@ -120,7 +120,7 @@ async def test_a_group_that_is_lost_on_a_living_connection_is_made_again(tmp_pat
 
 
 async def test_a_full_redis_still_drains_after_a_restart(tmp_path: Path) -> None:
-    """Rule 16: who has no office yet must be able to get it, and what was committed must be able to go again."""
+    """Rule 16: who has no lease yet must be able to get it, and what was committed must be able to go again."""
     with running_redis(tmp_path) as server:
         async with open_core(server.url, FakeRest()) as core:
             await core.client.command("CONFIG", "SET", "maxmemory", "1mb")

@@ -29,7 +29,7 @@ async def two(core: Core) -> AsyncIterator[Core]:
         yield other
 
 
-def office_of_another(core: Core, work: str) -> WorkLease:
+def work_lease_of_another(core: Core, work: str) -> WorkLease:
     return WorkLease(core.client, core.keys.work_lease(work), holder=ELSEWHERE.name)
 
 
@@ -63,7 +63,7 @@ async def test_who_waits_for_another_that_reads_is_deaf_only_when_that_one_comes
 ) -> None:
     monkeypatch.setattr("supervisor.inbound.catchup.DEAF_AFTER_SECONDS", 0.5)
     async with scene(tmp_path) as (core, ada):
-        assert await office_of_another(core, "poll").hold(MINUTE_MS)
+        assert await work_lease_of_another(core, "poll").hold(MINUTE_MS)
         core.rest.history = [recent(ada.say())]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(core.catchup.run)
@@ -79,7 +79,7 @@ async def test_who_waits_for_another_that_reads_is_deaf_only_when_that_one_comes
             await core.store.advance_cursor(None, "taken-in-by-the-other")
             await until(hears)
             assert core.rest.polled_with == []
-            await office_of_another(core, "poll").leave()
+            await work_lease_of_another(core, "poll").leave()
 
             async def has_polled() -> bool:
                 return core.rest.polled_with != []
@@ -100,7 +100,7 @@ async def test_what_stands_in_quarantine_is_tried_by_one_at_a_time(tmp_path: Pat
                 return await retry(message, frame)  # type: ignore[operator]
 
             each.inbound.retry = counted  # type: ignore[method-assign,assignment]
-        assert await office_of_another(core, "retry").hold(MINUTE_MS)
+        assert await work_lease_of_another(core, "retry").hold(MINUTE_MS)
         async with quarantine_retrier(core):
             core.triggers.owner_changed(PERSON)
             await until_it_was_looked(core)
@@ -116,11 +116,11 @@ async def test_what_is_held_at_the_relay_is_fetched_by_one_at_a_time(tmp_path: P
         let_nothing_wait(core)
         await say(core, ada, "one", "two")
         core.store.budgets = StoreBudgets.of(10**9)
-        assert await office_of_another(core, "fetch").hold(MINUTE_MS)
+        assert await work_lease_of_another(core, "fetch").hold(MINUTE_MS)
         async with fetching(core):
             await until_it_was_looked(core)
             assert core.rest.polled_with == []
-            await office_of_another(core, "fetch").leave()
+            await work_lease_of_another(core, "fetch").leave()
             await until(lambda: nothing_waits(core))
 
 
