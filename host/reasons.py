@@ -1,5 +1,6 @@
 """Says why something outside failed without a library's own text, which may quote an address or a password."""
 
+import errno
 import os
 import socket
 import ssl
@@ -20,6 +21,27 @@ def why(error: BaseException) -> str:
         if isinstance(cause, TimeoutError):
             return "no answer in time"
     return type(error).__name__
+
+
+REMEDIES = {
+    errno.EACCES: "run this as the user that owns it",
+    errno.EPERM: "run this as the user that owns it",
+    errno.ENOENT: "name a path that is there",
+    errno.ENOTDIR: "name a path that is there",
+    errno.EISDIR: "name a file, not a folder",
+    errno.ENOSPC: "make room on the disk: df -h; df -i",
+    errno.EDQUOT: "make room within the quota of this user",
+    errno.EROFS: "name a place that can be written to",
+    errno.EMFILE: "raise the limit of open files: LimitNOFILE= (ulimit -n)",
+}
+"""What an operator can do about an error of a file."""
+
+
+def fault_of_file(error: OSError, place: str = "") -> str:
+    """Returns path, errno's text and what helps, for people. `place`: the name of the file if `error` does not know it."""
+    where = error.filename or place or "a file"
+    remedy = REMEDIES.get(error.errno or 0)
+    return f"{where}: {error.strerror or type(error).__name__}" + (f"; {remedy}" if remedy else "")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -39,9 +39,15 @@ def load_agent(handler: str, directory: Path) -> Agent:
     file = getattr(module, "__file__", None) or module_name
     agent = getattr(module, attribute, None)
     if agent is None:
-        raise _refusal("attribute", f"{module_name} has no {attribute}", file)
+        raise _refusal(
+            "attribute",
+            f"{module_name} has no {attribute}: name the object that Agent() made, as MODULE:ATTRIBUTE",
+            file,
+        )
     if not isinstance(agent, Agent):
-        raise _refusal("attribute", f"{handler} is a {type(agent).__name__}, not an Agent", file)
+        raise _refusal(
+            "attribute", f"{handler} is a {type(agent).__name__}, not an Agent: name the object that Agent() made", file
+        )
     if not agent.handlers:
         raise _refusal("no_handlers", f"{handler} has no handler; write one under @agent.on_message()", file)
     return agent

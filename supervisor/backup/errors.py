@@ -1,4 +1,4 @@
-"""The faults of a backup. No text holds anything of a backup's content or of a key."""
+"""The faults of a backup. Every text says what helps; none holds anything of a backup's content or of a key."""
 
 
 class BackupUnusable(Exception):
@@ -10,7 +10,10 @@ class NoBackup(BackupUnusable):
 
 
 class BackupDamaged(BackupUnusable):
-    """It is truncated, or its bytes have changed."""
+    """It is truncated, or its bytes have changed. `fault`: what was found."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(f"{fault}; take another copy of it, or another backup")
 
 
 class WrongKey(BackupUnusable):

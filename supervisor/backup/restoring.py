@@ -105,7 +105,9 @@ class Restore:
         self._store_keys()
         agent_id = proven.manifest.agent_id
         if agent_id != self._settings.agent_id:
-            raise RestoreRefused(f"the backup is of agent {agent_id}, and HASHEE_AGENT_ID names another")
+            raise RestoreRefused(
+                f"the backup is of agent {agent_id}, and HASHEE_AGENT_ID names another: unset it, or name this one"
+            )
         self._check_keys(proven, wishes)
         return proven
 

@@ -83,7 +83,7 @@ def ask_once(request: Request, *, patience_seconds: float | None = ANSWER_SECOND
 
 def accepted(answer: Answer | None) -> Answer:
     if answer is None:
-        give_up("the agent ended before it answered")
+        give_up("the agent ended before it answered: see its log, and start it again with hashee-agent up")
     if not answer.ok:
         give_up(answer.error)
     return answer

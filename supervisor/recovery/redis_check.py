@@ -31,7 +31,7 @@ async def check_redis(client: RedisClient, trust: frozenset[str]) -> str:
         raise RedisUnfit(f"Redis refuses us ({error}); its ACL must allow {ACL_RULES}") from None
     version = info.get("valkey_version") or info.get("redis_version", "0")
     if "valkey_version" not in info and _numbers(version) < OLDEST_VERSION:
-        raise RedisUnfit(f"Redis {version} is too old: version 7.0 or newer is needed")
+        raise RedisUnfit(f"Redis {version} is too old: version 7.0 or newer is needed, or any Valkey")
     facts = await look(client)
     policy = facts.policy if facts.policy is not None else await _setting(client, "maxmemory-policy")
     if policy != "noeviction" and not (policy is None and TRUST_EVICTION in trust):

@@ -22,6 +22,7 @@ from bus.steps.write_count import Found, Proof, WriteCount
 from bus.transport.client import Commands, RedisClient
 from bus.transport.wire import ConnectionReplaced, RedisFailed
 from host.proc import boot_id
+from host.reasons import fault_of_file
 from supervisor.observe.metrics import Metrics
 from supervisor.recovery.continuity import LATELY_SECONDS, ServerIdentity, goes_on, server_of
 from supervisor.recovery.redis_trouble import said_trouble
@@ -224,7 +225,7 @@ class TimeGuard:
         try:
             await trio.to_thread.run_sync(_write, self._file, now)
         except OSError as error:
-            log.error("state directory: cannot be written", file=FILE, errno=error.errno)
+            log.error("state directory: cannot be written", reason=fault_of_file(error, FILE))
         else:
             self._noted = now
 

@@ -152,7 +152,9 @@ async def _turn_all(resealer: Resealer) -> None:
 def _refuse_unreadable(found: Tally, *, leave_unreadable: bool) -> None:
     if found.unknown:
         kinds = ", ".join(sorted(found.unknown))
-        raise RotationRefused(f"this Redis holds keys of kinds that this program does not know: {kinds}")
+        raise RotationRefused(
+            f"this Redis holds keys of kinds that this program does not know: {kinds}; rotate with the version that runs on it"
+        )
     if found.unreadable and not leave_unreadable:
         named = ", ".join(sorted(set(found.unreadable))[:MOST_NAMED])
         raise RotationRefused(

@@ -67,7 +67,9 @@ def drill(file: Path, fingerprint: bytes | None, scratch: Path | None) -> int:
         command = parent_death.command(os.getpid(), command)
         status = subprocess.run(command, stdin=subprocess.DEVNULL, check=False, env=_environment()).returncode
     if status != 0:
-        raise click.ClickException("the drill has failed: this backup comes back, and its agent does not answer")
+        raise click.ClickException(
+            "the drill has failed: the agent was restored and does not answer; its log stands above, docs/disaster.md says more"
+        )
     click.echo("the drill went well; everything of it is deleted")
     return 0
 

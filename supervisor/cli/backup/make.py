@@ -56,7 +56,7 @@ def make(file: Path, recipients: tuple[str, ...], keep: int | None) -> None:
     settings = KeySettings.from_environ(os.environ)
     keystore = Keystore(settings.agent_id, read_private_keys(os.environ).identity)
     if keep is not None and not file.is_dir():
-        raise click.UsageError("--keep is for a folder as FILE")
+        raise click.UsageError("--keep deletes old backups in a folder: name one as FILE, or leave --keep out")
     path = named_in(file, settings.agent_id) if file.is_dir() else file
     with told(*REFUSALS, StoreChanged, UnknownKinds, FrameTooLarge, BadRecipient):
         lock = _lock(recipients)
@@ -83,7 +83,7 @@ def _standard_output() -> io.BufferedWriter:
     if output.isatty():
         raise click.UsageError("a backup is no text for a terminal: name a file, or pipe it on")
     if not isinstance(output, io.BufferedWriter):
-        raise click.UsageError("standard output takes no bytes")
+        raise click.UsageError("standard output takes no bytes: name a file")
     return output
 
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import click
 
 from crypto.keystore import KeystoreError
+from host.reasons import fault_of_file
 
 
 @contextmanager
@@ -21,4 +22,4 @@ def told(*problems: type[Exception]) -> Iterator[None]:
         place = problem.filename2 or problem.filename
         raise click.ClickException(f"{place} is there already; it is left as it is") from None
     except OSError as problem:
-        raise click.ClickException(f"{problem.filename or 'a file'}: {problem.strerror}") from None
+        raise click.ClickException(fault_of_file(problem)) from None
