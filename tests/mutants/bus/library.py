@@ -28,7 +28,7 @@ OF_THE_LIBRARY = (
         ("a_job_ended_is_superseded_no_more", "redis.call('SREM', INTERRUPTED, entry)", ""),
         ("freezing_ends_with_its_job", "'entry', 'seq', 'began', 'frozen', 'load')", "'entry', 'seq', 'began', 'load')"),
         ("a_dead_letter_keeps_its_places", "local places = table.concat(redis.call('HKEYS', EMITTED), ' ')", "local places = ''"),
-        ("what_was_handled_together_is_buried_too", "do bury(record, reason, 1, 1) end\nend\n\n-- A message goes", "do local _ = record end\nend\n\n-- A message goes"),
+        ("what_was_handled_together_is_buried_too", "do bury(record, reason, 1, 1) end\nend\n\n-- Gives a message to", "do local _ = record end\nend\n\n-- Gives a message to"),
         ("an_apology_is_said", "if apology ~= '' then say(apology) end", ""),
         ("at_rest_is_noted", "if not has_reply then rest() end\n    return", "return"),
     ),

@@ -19,7 +19,7 @@ OF_SENDING = (
         ("commit_keeps_the_rate", "if tokens < 1 then", "if false then"),
         ("a_clock_set_back_is_a_full_bucket", "passed < 0 and burst or", ""),
         ("commit_takes_the_head", "redis.call('LTRIM', OUT_BOX, '1', '-1')", ""),
-        ("commit_names_the_stream_before", "return { 'committed', generation, stream, commits }\nend", "return { 'committed', generation, '', commits }\nend"),
+        ("commit_names_the_stream_before", "return { 'committed', write_count, stream, commits }\nend", "return { 'committed', write_count, '', commits }\nend"),
         ("commit_ends_a_stream_once", "if stream ~= '' then redis.call('HDEL', STREAMS, CONVERSATION_ID) end", ""),
     ),
     *of(
