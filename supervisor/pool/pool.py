@@ -76,12 +76,12 @@ class Pool:
 
     @property
     def bounds(self) -> Bounds:
-        """Between which numbers the target may move."""
+        """Returns between which numbers the target may move."""
         return self.roster.bounds
 
     @property
     def crash_loop(self) -> CrashLoopStatus | None:
-        """None while there is none."""
+        """Returns the crash loop that goes on now, None without one."""
         return self.roster.crash_loop(trio.current_time())
 
     @property

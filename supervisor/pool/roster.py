@@ -67,7 +67,7 @@ class Roster:
 
     @property
     def ready(self) -> list[Life]:
-        """Who takes jobs."""
+        """Returns who takes jobs."""
         return [life for life in self.lives if life.is_ready]
 
     @property
@@ -76,7 +76,7 @@ class Roster:
         return next((place.failure for place in self.places.values() if place.failure), None)
 
     def crash_loop(self, now: float) -> CrashLoopStatus | None:
-        """None while there is none."""
+        """Returns the crash loop that goes on now, None without one."""
         return self._crash_loop.status(now)
 
     # Size
@@ -104,17 +104,17 @@ class Roster:
         return min((place.start_at for place in self.places.values() if place.life is None), default=inf)
 
     def resize(self, target: int) -> None:
-        """So many places from the next `assign` on; what autoscaling remembered is forgotten."""
+        """Wants so many places from the next `assign` on, and forgets what autoscaling remembered."""
         self.target = target
         self._autoscale = Autoscale(self.settings.autoscale)
 
     def scale(self, bounds: Bounds) -> None:
-        """Other bounds; the number changes only as far as they demand it."""
+        """Sets other bounds; the number of places changes only as far as they demand it."""
         self.bounds = bounds
         self.resize(bounds.clamp(self.target))
 
     def follow(self, now: float, waiting: int) -> None:
-        """The number that the load asks for, within the bounds. `waiting`: jobs that no worker has taken."""
+        """Wants as many places as the load asks for, within the bounds. `waiting`: how many jobs no worker has taken."""
         ready = self.ready
         load = Load(
             waiting=waiting,
@@ -127,32 +127,32 @@ class Roster:
             self.resize(wanted)
 
     def drain(self) -> Todo:
-        """Nobody is started any more. Returns all who are to go."""
+        """Starts nobody any more. Returns all who are to go."""
         self.is_draining = True
         return Todo(retire=tuple(self.lives))
 
     # Lives
 
     def began(self, life: Life) -> None:
-        """A process runs: in its place, or as the successor of whoever works there."""
+        """Notes a new process: in its place, or beside whoever works there, as its successor."""
         self.lives.append(life)
         place = self.places.get(life.number)
         if not life.is_successor and place is not None:
             place.life = life
 
     def not_forked(self, place: Place, now: float) -> None:
-        """The system had no process to give: tried again after a pause."""
+        """Has the place tried again after a pause, since the system had no process to give."""
         self._pause(place, now, ready_seconds=0.0, ended_by=FORK)
 
     def became_ready(self, life: Life) -> None:
-        """It takes jobs: the handler can be used."""
+        """Notes that a worker takes jobs, so that the handler can be used."""
         self._was_ready = True
         place = self.places.get(life.number)
         if place is not None and place.life is life:
             place.failure = None
 
     def died(self, life: Life, exited: WorkerExit, now: float) -> Verdict:
-        """A worker has ended by itself or by our hand; it is still in the list until `buried`. Returns what that means."""
+        """Judges the end of a worker, which stays in the list until it is `buried`. Returns what its end means."""
         if exited.reason in ORDERED:
             return Verdict()
         is_death = exited.failure is None
@@ -171,7 +171,7 @@ class Roster:
         return Verdict(is_death, begins, is_hopeless)
 
     def buried(self, life: Life, now: float) -> None:
-        """The process is gone: its place, if it had one, is free after a pause."""
+        """Takes the worker off the list; its place, if it had one, is filled again after a pause."""
         self.lives.remove(life)
         place = self.places.get(life.number)
         if place is None or place.life is not life:
@@ -196,11 +196,11 @@ class Roster:
         return worn_out(life.limits, life.process.heartbeat, now - life.process.began_at)
 
     def rest(self, life: Life, now: float) -> None:
-        """Its successor did not come up: for a while it is not worn."""
+        """Lets a worker rest whose successor did not come up: for a while it does not count as worn."""
         life.rest_until = now + self.settings.backoff_last_seconds
 
     def succeed(self, place: Place, successor: Life, reason: str) -> Todo:
-        """A successor takes jobs: the place is its own and the former finishes; where nobody is wanted any more it goes itself."""
+        """Gives the place to a successor that takes jobs. Returns who is to go: the former, or itself where nobody is wanted any more."""
         if place.left or self.is_draining:
             return Todo(retire=(successor,))
         former, place.life = place.life, successor
@@ -208,7 +208,7 @@ class Roster:
         return Todo(retire=() if former is None else (former,), restarts=(reason,))
 
     def reloaded(self, order: WorkerOrder) -> None:
-        """All who work have the new code: earlier deaths say nothing about it."""
+        """Starts all with this order from now on, and forgets earlier deaths, which say nothing about the new code."""
         self.order = order
         self._crash_loop.forget()
 

@@ -32,7 +32,7 @@ class OwnWords:
     def renewed(
         self, message_id: str, conversation_id: str, message_ms: int, *, device_id: str | None = None, lost: bytes = b""
     ) -> bytes:
-        """An offer (PROTOCOL §5.4): the first message of a session, or the same once more; `lost`: the one that could not be read.
+        """Packs an offer (PROTOCOL §5.4): the first message of a session, or the same once more; `lost`: the one that could not be read.
 
         Its place is random, and so its client_message_id: one that the relay has had before Redis went back would never arrive.
         """
