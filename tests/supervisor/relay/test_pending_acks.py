@@ -5,6 +5,7 @@ import trio
 import trio.testing
 
 from supervisor.relay.pending_acks import SETTLE_SECONDS, PendingAcks
+from tests.waiting import waiting_for
 
 pytestmark = pytest.mark.pure
 
@@ -33,5 +34,6 @@ async def test_an_answer_that_cannot_be_noted_holds_nobody_for_long(autojump_clo
     pending = PendingAcks()
     pending.heard("conversation")
     pending.heard("conversation")
-    await pending.wait_noted("conversation")
+    with waiting_for("the end of the wait", 2 * SETTLE_SECONDS):
+        await pending.wait_noted("conversation")
     assert trio.current_time() == SETTLE_SECONDS
