@@ -1,6 +1,9 @@
 """The list of mutants: each stands where it says, and a module of host/, bus/ or supervisor/ that decides has one, or a reason to have none."""
 
 import ast
+import builtins
+import keyword
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -16,6 +19,26 @@ ROOT = Path(__file__).parent.parent
 MUTANTS = [mutant for part in PARTS for mutant in part.mutants]
 MUTATED = {mutant.file for mutant in MUTANTS}
 REASONED = [place for places in EXEMPT.values() for place in places]
+
+LUA_WORDS = {
+    "nil",
+    "true",
+    "false",
+    "then",
+    "end",
+    "do",
+    "local",
+    "function",
+    "elseif",
+    "tonumber",
+    "tostring",
+    "error",
+    "redis",
+}
+KNOWN = {*keyword.kwlist, *dir(builtins), *LUA_WORDS}
+
+WORD = re.compile(r"[A-Za-z_]\w*")
+STRING = re.compile(r"\"[^\"\n]*\"|'[^'\n]*'")
 
 DECISIONS = (ast.If, ast.IfExp, ast.While, ast.BoolOp, ast.Compare, ast.Match)
 LUA_DECISIONS = {"if", "elseif", "while", "and", "or"}
@@ -65,6 +88,22 @@ def test_each_mutant_has_a_name_of_its_own_and_its_guard_stands_once_where_it_sa
     texts = {file: (ROOT / file).read_text(encoding="utf-8") for file in MUTATED}
     assert [mutant.name for mutant in MUTANTS if texts[mutant.file].count(mutant.old) != 1] == []
     assert [mutant.name for mutant in MUTANTS if mutant.old == mutant.new] == []
+
+
+def test_what_a_mutant_puts_in_is_known_where_it_stands() -> None:
+    """Else its test dies of an unknown name, and shows nothing of the guard."""
+    strange = {}
+    for mutant in MUTANTS:
+        text = (ROOT / mutant.file).read_text(encoding="utf-8")
+        if unknown := names_in(mutant.new) - set(WORD.findall(text)) - KNOWN:
+            strange[mutant.name] = sorted(unknown)
+    assert strange == {}
+
+
+def names_in(new: str) -> set[str]:
+    """What a mutant's text reads, but for attributes; nothing of one that ends within a string or a word."""
+    code = STRING.sub("", new)
+    return set() if '"' in code else set(re.findall(r"(?<![\w.])(?!def )(?<!def )[A-Za-z]\w*(?!\w| *=[^=]|\Z)", code))
 
 
 def test_the_tests_of_each_mutant_are_there() -> None:
