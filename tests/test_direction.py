@@ -93,9 +93,9 @@ def complaint(arrow: Arrow) -> str | None:
     importer, imported = room_of(arrow.module), room_of(arrow.name)
     text = f"{arrow.module} imports {arrow.name}"
     if importer and imported and ROOMS.index(imported) < ROOMS.index(importer):
-        return f"{text}: {imported} stands above {importer}"
+        return f"{text}: {imported} stands above {importer} (ROOMS in tests/rooms.py)"
     never = tuple(place for room, places in NEVER.items() if is_within(arrow.module, (room,)) for place in places)
-    return f"{text}, which it must not know of" if is_within(arrow.name, never) else None
+    return f"{text}, which it must not know of (NEVER in tests/rooms.py)" if is_within(arrow.name, never) else None
 
 
 def test_every_module_stands_in_a_room() -> None:

@@ -64,12 +64,12 @@ class Ended:
     last: tuple[Said, ...] = ()
 
 
-async def run_handler(bench: RunEnvironment, run: Run, lost: Callable[[], None]) -> Ended:
+async def run_handler(environment: RunEnvironment, run: Run, lost: Callable[[], None]) -> Ended:
     """Runs the job's handler to its end.
 
     Raises what the handler raised; from a group of exceptions that holds a Retry or Fail, that one.
     """
-    handler = bench.agent.handler_for(str(run.message.payload.get("type", "")))
+    handler = environment.agent.handler_for(str(run.message.payload.get("type", "")))
     if handler is None:
         return Ended(handled=False)
     raised: BaseException | None = None
@@ -77,18 +77,18 @@ async def run_handler(bench: RunEnvironment, run: Run, lost: Callable[[], None])
     async with trio.open_nursery() as helpers:
         sending = Sending(
             run.job,
-            bench.outlet,
+            environment.outlet,
             emitted=run.emitted,
             helpers=helpers,
             lost=lost,
-            soon=bench.soon,
+            soon=environment.soon,
             tell_start=run.tell_start,
             waited=run.waited,
             hops=max(message.answering_hops for message in run.messages),
         )
         try:
             try:
-                await _call(bench, handler, run, Chat(sending))
+                await _call(environment, handler, run, Chat(sending))
             finally:
                 sending.close()
             last = await sending.take_last()
@@ -104,7 +104,7 @@ async def run_handler(bench: RunEnvironment, run: Run, lost: Callable[[], None])
     return Ended(handled=True, last=last)
 
 
-async def _call(bench: RunEnvironment, handler: Handler, run: Run, chat: Chat) -> None:
+async def _call(environment: RunEnvironment, handler: Handler, run: Run, chat: Chat) -> None:
     job = run.job
     context = JobContext(
         idempotency_key=job.job_id,
@@ -112,14 +112,14 @@ async def _call(bench: RunEnvironment, handler: Handler, run: Run, chat: Chat) -
         deliveries=job.deliveries,
         emitted=run.emitted,
         messages=run.messages,
-        _observe=bench.observe,
+        _observe=environment.observe,
     )
     if handler.is_async:
         await handler.call(run.message, chat, context)
         return
     # Not abandoned on cancel: a thread cannot be stopped, so its slot is free only after its end.
     await trio.to_thread.run_sync(
-        handler.call_blocking, run.message, BlockingChat(chat), context, limiter=bench.threads
+        handler.call_blocking, run.message, BlockingChat(chat), context, limiter=environment.threads
     )
 
 

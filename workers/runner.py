@@ -76,7 +76,9 @@ class Runner:
         self._slots = Slots(settings.concurrency)
         threads = trio.CapacityLimiter(settings.concurrency)
         self._soon = SendSoon()
-        self._bench = RunEnvironment(agent=agent, outlet=bus, threads=threads, observe=observe, soon=self._soon)
+        self._run_environment = RunEnvironment(
+            agent=agent, outlet=bus, threads=threads, observe=observe, soon=self._soon
+        )
         self._hands: dict[str, Hand] = {}
         self._room = trio.Event()
         self._taking = trio.CancelScope()
@@ -217,7 +219,7 @@ class Runner:
         Redis is not asked about a first delivery under the default policy: that it began is noted when it sends something or takes long,
         else with its end.
         """
-        if job.is_first_run and self._bench.agent.policies.busy == "queue":
+        if job.is_first_run and self._run_environment.agent.policies.busy == "queue":
             return Started("started", is_noted=False)
         return await until_redis_answers(lambda: self._bus.start(job))
 
@@ -226,7 +228,7 @@ class Runner:
         tell_start = partial(self._tell_start, hand)
         run = Run(hand.job, messages, started.places, tell_start=tell_start, waited=partial(self._waited, hand))
         try:
-            return await run_handler(self._bench, run, hand.scope.cancel)
+            return await run_handler(self._run_environment, run, hand.scope.cancel)
         finally:
             self._vitals.ended(hand.job)  # only Redis is waited for from here on
 
@@ -361,7 +363,7 @@ class Runner:
             self._vitals.count_failed()
 
     def _apology(self) -> Reply | None:
-        text = self._bench.agent.policies.apology
+        text = self._run_environment.agent.policies.apology
         return (
             None
             if text is None

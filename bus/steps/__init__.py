@@ -1,1 +1,1 @@
-"""Each step of a message as one typed operation over one script."""
+"""What supervisors and workers do in Redis, each step one typed operation over one script."""

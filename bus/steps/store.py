@@ -54,7 +54,7 @@ class ConversationSnapshot(msgspec.Struct, frozen=True):
     """How many seqs before the message's are missing: neither taken in, nor our own, nor that of a send that waits for its confirmation."""
 
     def __repr__(self) -> str:
-        return f"Look(known={self.known}, next_seq={self.next_seq}, session_version={self.session_version}, …)"
+        return f"ConversationSnapshot(known={self.known}, next_seq={self.next_seq}, session_version={self.session_version}, …)"
 
 
 class Intake(enum.Enum):

@@ -42,7 +42,7 @@ class BackupKeys(msgspec.Struct, frozen=True, array_like=True, tag="keys"):
     store_secret: bytes
 
     def __repr__(self) -> str:
-        return "Keys(…)"
+        return "BackupKeys(…)"
 
     @classmethod
     def of(cls, keystore: Keystore, store_secret: Secret[bytes]) -> "BackupKeys":

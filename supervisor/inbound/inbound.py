@@ -67,7 +67,7 @@ log = structlog.get_logger()
 
 
 class MessageInWork:
-    """A message on its way in, and its outcome: None if Redis or the relay was away. `place`: the room that it is opened in."""
+    """A message on its way in, and its outcome: None if Redis or the relay was away. `place`: the bytes that are reserved for opening it."""
 
     def __init__(self, incoming: Incoming, room: Room) -> None:
         self.incoming = incoming

@@ -1,4 +1,4 @@
-"""Counts the bytes that wait, in all and of whom, and those in work at once. What is counted stands elsewhere."""
+"""Byte budgets: `Shares` bounds what each holder may have waiting, `Room` lets work wait for free bytes."""
 
 from collections import deque
 from collections.abc import Hashable

@@ -1,4 +1,4 @@
-"""What a pool is told, and whom it tells: its settings, its one way to give up, and what its events become.
+"""What a pool is told and what it tells: `PoolSettings`, `PoolEvents`, and the one way in which it gives up.
 
 They become metrics, and the word to the bus that a dead worker's jobs may go on.
 """

@@ -36,7 +36,7 @@ OURS_FOR_WORKERS = frozenset(
 """What a worker reads (bus/settings/shared.py); every other HASHEE_* stays here, its _FILE form too."""
 
 OURS_FOR_HANDLERS = "HASHEE_LLM_"
-"""With this the handler that comes with the agent is set up (workers/builtin.py)."""
+"""With this the handler that comes with the agent is set up (workers/builtin/)."""
 
 OURS = "HASHEE_"
 

@@ -188,7 +188,7 @@ class PrekeysLow(_Frame, frozen=True, tag="system.prekeys_low"):
 
 
 class PlatformEvent(msgspec.Struct, frozen=True):
-    """A frame of which only the name is documented: handed to event handlers as it came."""
+    """A frame of which only the name is documented, with its fields as they came. Nothing is done with it yet."""
 
     frame_type: str
     fields: dict[str, object]

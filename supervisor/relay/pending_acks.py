@@ -1,4 +1,4 @@
-"""Conversations whose last message the relay has answered, until that answer is noted in Redis.
+"""Conversations whose last acknowledgement or refusal was heard and is not in Redis yet: what is pushed in them waits for it.
 
 Delivery hears the answer and notes it; what comes in of the conversation waits here meanwhile. Neither knows the other.
 """

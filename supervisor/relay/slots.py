@@ -86,7 +86,7 @@ class ConnectionSlot:
 
     @property
     def has_company(self) -> bool:
-        """Whether another supervisor is connected, or waits for a slot."""
+        """Whether another supervisor that is not leaving is connected, or waits for a slot."""
         return self.has_successor
 
     @property

@@ -1,1 +1,1 @@
-"""Puts one supervisor together, starts it, and takes it apart."""
+"""Puts one supervisor together, runs it, answers for it (status, readiness, the operator), and takes it apart."""

@@ -173,6 +173,8 @@ class MessageCore:
                 self.groups.rotated(frame)
             case PrekeysLow():
                 self.prekeys.refill_soon()
+            case _:
+                pass  # read receipts, recalls, a stream's error, frames of which only the name is documented: nothing follows from them here
 
     def connected(self, date: RelayDate | None) -> None:
         """A new connection is authenticated: what may have been missed is asked for. Returns at once."""

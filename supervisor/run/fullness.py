@@ -1,4 +1,4 @@
-"""Does the whole agent take anything in? Its own bounds are for all senders together, and long before them each sender has one of its own.
+"""Tells readiness when the bounds for all senders together are reached, so that nothing is taken in.
 
 Pure: supervisor/run/survey.py tells it what waits, readiness asks it. What holds is said once for each change.
 """

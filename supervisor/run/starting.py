@@ -1,4 +1,4 @@
-"""What answers while a supervisor waits for Redis at its start: probes, `status`, the keeper, who hears that it lives, and whoever stops it.
+"""While a supervisor waits for Redis at its start: answers probes and `status`, tells the keeper that it lives, and obeys a stop.
 
 A Redis that is away, loads its file or refuses us is waited for; nothing else of ours can be begun without it. Liveness is green
 meanwhile, since our loop turns, and readiness says what is waited for.

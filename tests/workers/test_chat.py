@@ -18,10 +18,10 @@ from workers.sending import MOST_HELD
 
 async def run(agent: Agent, bus: MemoryBus, job: Job | None = None) -> bool:
     """Run a job as the runner does; True if it was not lost."""
-    bench = RunEnvironment(agent=agent, outlet=bus, threads=trio.CapacityLimiter(4), observe=observe_nothing)
+    environment = RunEnvironment(agent=agent, outlet=bus, threads=trio.CapacityLimiter(4), observe=observe_nothing)
     with trio.CancelScope() as scope:
         one = job or job_of()
-        await run_handler(bench, Run(one, (one.message,), bus.emitted_before), scope.cancel)
+        await run_handler(environment, Run(one, (one.message,), bus.emitted_before), scope.cancel)
     return not scope.cancelled_caught
 
 
