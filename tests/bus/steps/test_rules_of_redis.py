@@ -11,7 +11,7 @@ import trio
 
 from bus.records.keys import JOBS_GROUP, Keys
 from bus.records.records import BadRecord, decode_job_record, decode_reply_record, open_job, open_reply, unpack_job
-from bus.steps.jobs import Finished
+from bus.steps.jobs import Finished, JobStore
 from bus.steps.outbox import Committed
 from bus.steps.policies import Policies, PolicyStore
 from bus.steps.recovery import Reclaim, Recovery
@@ -25,6 +25,7 @@ from tests.bus.builders import (
     BUS_KEY,
     CONVERSATION,
     PEER,
+    Bus,
     arrival_of,
     job_of,
     open_bus,
@@ -316,11 +317,20 @@ async def test_rule_19_what_lies_in_redis_is_sealed_and_opens_at_its_own_place_o
     assert await PolicyStore(redis.client, Keys(AGENT), BUS_KEY).refusal() == SECRET
 
 
+async def given_up_in_redis(bus: Bus, worker: JobStore) -> None:
+    """A take that is cancelled while Redis has its read: that stays under way there."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(worker.take, 1)
+        with waiting_for("the read to reach Redis", WAIT_SECONDS):
+            while b"cmd=xreadgroup" not in cast("bytes", await bus.client.command("CLIENT", "LIST")):
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_cancelled_take_swallows_nothing(tmp_path: Path) -> None:
     with redis_server(tmp_path) as url:
         async with open_bus(url) as bus, open_worker(url) as worker:
-            with trio.move_on_after(0.05):
-                await worker.take(1)
+            await given_up_in_redis(bus, worker)
             await bus.accept(1)
             with waiting_for("the job to be taken by the worker whose read was given up", WAIT_SECONDS):
                 [job] = await worker.take(1)
@@ -331,8 +341,7 @@ async def test_what_a_leaving_worker_has_read_and_not_taken_goes_to_another(tmp_
     with redis_server(tmp_path) as url:
         async with open_bus(url) as bus:
             async with open_worker(url, "leaving") as leaving:
-                with trio.move_on_after(0.05):
-                    await leaving.take(1)  # leaves a read under way
+                await given_up_in_redis(bus, leaving)
                 await bus.accept(1)
                 with waiting_for("the job to be given to the leaving worker's read", WAIT_SECONDS):
                     while not await bus.recovery.pending(bus.recovery.jobs):

@@ -19,7 +19,8 @@ def test_the_node_that_has_our_keys_is_looked_at_whichever_is_named(tmp_path: Pa
         ports = with_cluster(servers, masters=2)
         slot = int(servers.ask(ports[0]).execute_command("CLUSTER", "KEYSLOT", keys.epoch))
         owner, other = ports if slot < SLOTS // 2 else reversed(ports)
-        until(lambda: "cluster_state:ok" in str(servers.ask(owner).execute_command("CLUSTER", "INFO")))
+        for port in ports:  # one that does not know the others yet answers CLUSTERDOWN, also to who is to be sent on
+            until(lambda port=port: "cluster_state:ok" in str(servers.ask(port).execute_command("CLUSTER", "INFO")))  # type: ignore[misc]
         servers.ask(owner).set(keys.epoch, CANARY)
         servers.ask(owner).config_set("maxmemory-policy", "allkeys-lru")
         for named_first in (owner, other):

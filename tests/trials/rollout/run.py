@@ -199,9 +199,29 @@ async def _count(made: Scene, rollout_seconds: float, window: tuple[float, float
             f"sent {verdict.sent}",
             f"streams {stats['streams_started']}, done {stats['streams_done']}, aborted {stats.get('streams_aborted', 0)}",
             f"connections made {stats['connections']}, refused as one too many {stats.get('connection_limit', 0)}",
+            *(line for person in made.people for line in _out_of_order(person, made)),
         ),
         wrong=tuple(wrong),
     )
+
+
+def _out_of_order(person: Person, made: Scene) -> list[str]:
+    """Answers that were not read in the order of what was said, each with the relay's numbers.
+
+    Where those fall the answers were read out of order, else they were sent so. What the relay has never acknowledged has no number, and
+    counts as said last.
+    """
+    lines = person.transcript.lines(made.conversations[person])
+    places = {text: place for place, text in enumerate(expected_answers(_conversation(person, made)[0], handling_of))}
+    heard = [line for line in lines if line.direction == "in" and line.text in places]
+    return [
+        *(
+            f"{after.text!r} (number {after.seq}) was read behind {before.text!r} (number {before.seq})"
+            for before, after in itertools.pairwise(heard)
+            if places[after.text] < places[before.text]
+        ),
+        *(f"{line.text!r} was never acknowledged" for line in lines if line.direction == "out" and line.seq is None),
+    ]
 
 
 def _conversation(person: Person, made: Scene) -> tuple[list[str], list[str]]:
