@@ -78,7 +78,7 @@ test-valkey: valkey
 test-redis: setup
 	@base=$$(mktemp -d /tmp/h.XXXXXX) && \
 		HASHEE_TEST_SERVER=redis $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal --basetemp=$$base \
-		-m "not pure" -k "not [memory" tests/bus tests/supervisor/keeper tests/traps $(ARGS) && rm -rf $$base
+		-m "not pure" -k "not [memory" tests/bus tests/host tests/supervisor/keeper tests/supervisor/control tests/traps $(ARGS) && rm -rf $$base
 
 lint: setup
 	$(BIN)/ruff check .
