@@ -126,7 +126,7 @@ async def test_who_went_without_giving_up_leaves_a_ghost_that_one_supervisor_pol
 
 
 async def test_a_connection_in_doubt_is_polled_for_by_others_until_it_is_heard_again(tmp_path: Path) -> None:
-    async with slots(tmp_path) as (_, store):
+    async with slots(tmp_path) as (client, store):
         deaf = Holder("a", "host", "1.0", 1, deaf=True)
         await store.hold(deaf)
         await store.hold(called("b"))
@@ -141,6 +141,9 @@ async def test_a_connection_in_doubt_is_polled_for_by_others_until_it_is_heard_a
         assert (await store.hold(called("b"))).poll, "the former connection is a ghost still"
         await store.doubt("a#1", is_doubted=True)
         await store.doubt("a#1", is_doubted=False)
+        assert await client.command("ZCARD", KEYS.ghosts) == 0, (
+            "who was heard is no ghost, not even one whose time is over"
+        )
         assert not (await store.hold(called("b"))).poll
 
 
