@@ -82,10 +82,8 @@ class Committing:
                     continue
                 case NextStep.VERIFY_AND_SEAL_AGAIN:
                     await self._guard.look_again()
-                case (
-                    NextStep.SEND_STORED | NextStep.LEAVE | NextStep.WAIT_FOR_RATE
-                ):  # for the rate, the line has waited
-                    return commit.stored
+                case NextStep.SEND_STORED | NextStep.LEAVE | NextStep.WAIT_FOR_RATE:
+                    return commit.stored  # the rate is waited for in its line, and does not come here
 
     async def _addressed_anew(self, addressed: Addressed) -> Addressed:
         """Returns the same with its recipient as Redis has it now. Raises CannotSeal (no_grant)."""

@@ -32,11 +32,8 @@ class StreamReplies:
 
     async def begin(self, head: Head, addressed: Addressed, key: StreamKey, committed: CommittedReply) -> None:
         """Tells the relay that a stream begins; notes its end at once if nobody can be shown it."""
-        conversation, stream_id, shown = (
-            head.record.conversation_id,
-            head.reply.stream_id or "",
-            committed.shown_stream_id,
-        )
+        conversation, shown = head.record.conversation_id, committed.shown_stream_id
+        stream_id = head.reply.stream_id or ""
         if shown and not self._streams.is_of_present_connection(shown):  # who began it may be gone
             await self._sender.send(StreamAbort(shown, conversation))
         stream = LiveStream(

@@ -35,7 +35,7 @@ from supervisor.relay.rest import open_rest
 from supervisor.run.bulletin import Bulletin
 from supervisor.run.drain import drain
 from supervisor.run.operator import OBEYED, Operator
-from supervisor.run.parts import Parts, open_parts
+from supervisor.run.parts import Parts
 from supervisor.run.starting import Patience, answered_while_starting
 from supervisor.run.status import StatusDesk
 from supervisor.run.supervisor_control import SupervisorControl
@@ -75,7 +75,7 @@ async def run_supervisor(settings: SupervisorSettings, keeper: KeeperLink | None
             except (StoreSealed, StoreSecretMissing) as error:
                 log.error("store: does not open", reason=str(error))
                 return EXIT_CONFIGURATION
-            async with open_parts(
+            parts = Parts(
                 settings=settings,
                 client=client,
                 rest=rest,
@@ -84,8 +84,8 @@ async def run_supervisor(settings: SupervisorSettings, keeper: KeeperLink | None
                 keys=keys,
                 instance=instance,
                 metrics=metrics,
-                failed=starting.failed,
-            ) as parts:
+            )
+            async with parts.open(starting.failed):
                 parts.core.trace_with(traces)
                 await starting.over()
                 desk = StatusDesk(parts, metrics, instance.name)

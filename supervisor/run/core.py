@@ -345,14 +345,8 @@ class MessageCore:
 
     def _wire_rereading(self, first_sync_seconds: int) -> None:
         """What one of several supervisors does at a time, since all would read the same again."""
-        client, rest, instance, metrics, polls, names = (
-            self.client,
-            self.rest,
-            self.instance,
-            self.metrics,
-            self.polls,
-            self.store.keys,
-        )
+        client, rest, instance = self.client, self.rest, self.instance
+        metrics, polls, names = self.metrics, self.polls, self.store.keys
         lease = partial(WorkLease, client, holder=instance.name, knows_dead=instance.knows_dead)
         self.quarantine_retrier = QuarantineRetrier(
             self.quarantine,

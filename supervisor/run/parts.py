@@ -33,7 +33,7 @@ from supervisor.settings.supervisor import SupervisorSettings
 
 
 class Parts:
-    """The parts of one supervisor; made by `open_parts`."""
+    """The parts of one supervisor; they work within `open`."""
 
     def __init__(
         self,
@@ -100,6 +100,19 @@ class Parts:
             backup_max_age_seconds=settings.backup_max_age_seconds,
         )
 
+    @asynccontextmanager
+    async def open(self, failed: Patience) -> AsyncIterator[None]:
+        """Waits until Redis has what the parts need, then runs their threads within the block. `failed` waits after each failure."""
+        while True:
+            try:
+                await self.core.prepare()
+            except RedisFailed as error:
+                await failed(error)
+            else:
+                break
+        async with self.core.threads():
+            yield
+
     def tasks(self) -> list[Callable[[], Awaitable[None]]]:
         """What runs from start to end."""
         return [
@@ -135,38 +148,3 @@ class Parts:
     async def _on_worker_death(self, exited: WorkerExit) -> None:
         overran = frozenset(job.entry_id for job in exited.overdue)
         await self.core.reclaimer.worker_died(exited.consumer, by_itself=exited.abnormal, overran=overran)
-
-
-@asynccontextmanager
-async def open_parts(
-    *,
-    settings: SupervisorSettings,
-    client: RedisClient,
-    rest: Rest,
-    device: LocalDevice,
-    address: RelayAddress,
-    keys: StoreKeys,
-    instance: Instance,
-    metrics: Metrics,
-    failed: Patience,
-) -> AsyncIterator[Parts]:
-    """The parts, once Redis has what they need, their threads started; the threads end with the block."""
-    parts = Parts(
-        settings=settings,
-        client=client,
-        rest=rest,
-        device=device,
-        address=address,
-        keys=keys,
-        instance=instance,
-        metrics=metrics,
-    )
-    while True:
-        try:
-            await parts.core.prepare()
-        except RedisFailed as error:
-            await failed(error)
-        else:
-            break
-    async with parts.core.threads():
-        yield parts

@@ -6,15 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bus.settings.reader import SettingsReader
-from bus.settings.shared import (
-    agent_id_of,
-)
+from bus.settings.shared import agent_id_of
 from host.socket_place import SHORT_DIR
 from supervisor.settings import parsers
 from supervisor.settings.state_place import state_place
-from supervisor.settings.table import (
-    STATE_DIR,
-)
+from supervisor.settings.table import STATE_DIR
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - only a folder in it that nobody else can enter
 
