@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeAlias, TypeVar, get_args
 
 from bus.records.records import InboundMessage
-from bus.steps.policies import MOST_WAITING, REFUSAL, Busy, Full, Policies
+from bus.steps.policies import APOLOGY, MOST_WAITING, REFUSAL, Busy, Full, Policies
 from workers.context import JobContext
 from workers.errors import BadHandler
 
@@ -65,7 +65,8 @@ class Agent:
     (`interrupt`), or is handled together with all that wait when the next run starts (`coalesce`: see `job.messages`).
     `most_waiting`: so many messages of one conversation may wait; what comes then is answered with the text `refusal` (`refuse`) or
     waits outside (`park`).
-    `apology`: a text for the sender of a message that was given up; without one they hear nothing.
+    `apology`: what the sender of a message hears that was given up for good (a dead letter), once; with None they hear nothing. A group
+    hears it if the message mentioned this agent, another agent if the message was no answer to one of ours.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Agent:
         most_waiting: int = MOST_WAITING,
         when_full: Full = "refuse",
         refusal: str = REFUSAL,
-        apology: str | None = None,
+        apology: str | None = APOLOGY,
     ) -> None:
         self._handlers: list[Handler] = []
         self._lifespan = lifespan

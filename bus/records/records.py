@@ -232,6 +232,14 @@ def open_job(packed: bytes, *, key: BusKey, agent_id: str) -> InboundMessage:
     return _open_message(decode_job_record(packed), key, agent_id)
 
 
+def message_of(record: JobRecord, *, key: BusKey, agent_id: str) -> InboundMessage | None:
+    """Returns the message of a job's record; None if it does not open."""
+    try:
+        return _open_message(record, key, agent_id)
+    except BadRecord:
+        return None
+
+
 def _open_message(record: JobRecord, key: BusKey, agent_id: str) -> InboundMessage:
     try:
         body = key.open(record.sealed, "job", agent_id, record.job_id)
@@ -243,14 +251,6 @@ def _open_message(record: JobRecord, key: BusKey, agent_id: str) -> InboundMessa
 def answering_hops(sender_type: str, hop_count: int) -> int:
     """Returns the `hop_count` of a reply: one more than the message's own if an agent sent it, 0 for a person's (PROTOCOL §4)."""
     return hop_count + 1 if sender_type == AGENT_SENDER or hop_count else 0
-
-
-def hops_of(record: JobRecord, *, key: BusKey, agent_id: str) -> int:
-    """Returns the `hop_count` of a reply to a job's message; 0 if its record does not open."""
-    try:
-        return _open_message(record, key, agent_id).answering_hops
-    except BadRecord:
-        return 0
 
 
 def with_hops(payload: Payload, hops: int) -> Payload:

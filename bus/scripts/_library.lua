@@ -422,8 +422,7 @@ local function recall_places(job)
 end
 
 -- Makes the running job, and those handled together with it, dead letters.
-local function bury_job(fields, reason, job)
-  recall_places(job) -- it may never have begun
+local function bury_job(fields, reason)
   local places = table.concat(redis.call('HKEYS', EMITTED), ' ')
   bury(fields.r, reason, fields.a, fields.d, places)
   for _, record in ipairs(redis.call('LRANGE', TOGETHER, 0, -1)) do bury(record, reason, 1, 1) end
@@ -480,11 +479,14 @@ local function is_said(place)
   if string.sub(place, 1, 1) == '!' then redis.call('HDEL', CONVERSATION, 'own:' .. place) end
 end
 
--- Makes the job of `entry` a dead letter, queues the `apology` to its sender (a reply record, or ''), and starts the next job.
+-- Makes the job of `entry` a dead letter, queues the `apology` to its sender (a reply record, or ''), and starts the next job. The apology
+-- has a place like a reply, which the dead letter keeps: a message that is brought back and given up again tells its sender nothing more.
 local function give_up(entry, fields, job, reason, detail, apology)
-  bury_job(fields, reason, job)
+  recall_places(job) -- it may never have begun
+  local is_owed = apology ~= '' and redis.call('HSETNX', EMITTED, '!apology', 1) == 1
+  bury_job(fields, reason)
   note('dead', job, detail)
-  if apology ~= '' then say(apology) end
+  if is_owed then say(apology) end
   start_next_job(entry)
 end
 

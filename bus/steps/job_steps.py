@@ -11,6 +11,7 @@ from typing import Literal, cast
 
 import msgspec
 
+from bus.records.apologies import is_owed_an_apology
 from bus.records.keys import Keys
 from bus.records.records import (
     MOST_DELIVERIES,
@@ -114,7 +115,8 @@ class JobSteps:
         outcome = cast(bytes, answer[0]).decode()
         if outcome != "started":
             return Started(cast("Literal['superseded', 'fenced']", outcome))
-        places = frozenset(place.decode() for place in cast("list[bytes]", answer[1]))
+        # `!apology` is none of the handler's places
+        places = frozenset(place.decode() for place in cast("list[bytes]", answer[1]) if place[:1] != b"!")
         return Started("started", places, self._open_all(cast("list[bytes]", answer[2])))
 
     def _open_all(self, records: Sequence[bytes]) -> tuple[InboundMessage, ...]:
@@ -187,8 +189,8 @@ class JobSteps:
         return await self._commands.script("hand_back", self._keys.board(conversation), *arguments) == b"dead"
 
     def _pack_apology(self, job: Job, apology: Reply | None) -> bytes:
-        """Seals the apology with the reply's hop count, so that two agents do not apologize to each other for ever."""
-        if apology is None:
+        """Seals the apology; b"" if its sender is told nothing."""
+        if apology is None or not is_owed_an_apology(job.message, self._agent_id):
             return b""
         payload = with_hops(apology.payload, job.message.answering_hops)
         return self._pack(job, APOLOGY_PLACE, msgspec.structs.replace(apology, payload=payload))

@@ -16,6 +16,7 @@ Busy = Literal["queue", "interrupt", "coalesce"]
 Full = Literal["refuse", "park"]
 
 MOST_WAITING = 100
+APOLOGY = "Sorry, something went wrong here, and this message could not be answered."
 REFUSAL = "There are too many messages waiting to be answered. Please send this one again later."
 
 
@@ -31,7 +32,7 @@ class Policies(msgspec.Struct, frozen=True, kw_only=True):
     most_waiting: int = MOST_WAITING
     full: Full = "refuse"
     refusal: str = REFUSAL
-    apology: str | None = None
+    apology: str | None = APOLOGY
 
 
 class PolicyStore:
@@ -59,16 +60,17 @@ class PolicyStore:
 
     async def apology(self) -> str | None:
         """Returns the text for the sender of a dead letter, or None. Raises RedisFailed."""
-        return await self._text("apology")
+        return await self._text("apology", broken=APOLOGY)
 
-    async def _text(self, name: str) -> str | None:
+    async def _text(self, name: str, *, broken: str | None = None) -> str | None:
+        """Returns a text, None where none was published, `broken` where it does not open."""
         sealed = cast("bytes | None", await self._client.command("HGET", self._key, name))
         if not sealed:
             return None
         try:
             return self._bus_key.open(sealed, *self.place(self._agent_id, name)).decode()
         except SealBroken:
-            return None  # published under a store secret that has been rotated; the next worker publishes again
+            return broken  # published under a store secret that has been rotated; the next worker publishes again
 
     def _seal(self, name: str, text: str) -> bytes:
         return self._bus_key.seal(text.encode(), *self.place(self._agent_id, name))

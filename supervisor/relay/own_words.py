@@ -7,7 +7,8 @@ They travel as replies do, through the conversation's out-box, so that they are 
 
 import os
 
-from bus.records.records import JobRecord, Payload, Reply, ReplyPlace, hops_of, pack_reply, with_hops
+from bus.records.apologies import is_owed_an_apology
+from bus.records.records import JobRecord, Payload, Reply, ReplyPlace, message_of, pack_reply, with_hops
 from bus.records.sealing import BusKey
 from bus.steps.jobs import APOLOGY_PLACE
 from bus.steps.store import now_ms
@@ -56,9 +57,15 @@ class OwnWords:
         return self._say(ReplyPlace(message_id, conversation_id, "!refused", message_ms), text, hops)
 
     def apology(self, job: JobRecord, text: str) -> bytes:
-        """Packs the apology for a message that was given up."""
+        """Packs the apology for a message that was given up; returns b"" if its sender is told nothing.
+
+        Whoever sent a message that does not open any more is told.
+        """
+        message = message_of(job, key=self._bus_key, agent_id=self._agent_id)
+        if message is not None and not is_owed_an_apology(message, self._agent_id):
+            return b""
         at = ReplyPlace(job.job_id, job.conversation_id, APOLOGY_PLACE, job.message_ms)
-        return self._say(at, text, hops_of(job, key=self._bus_key, agent_id=self._agent_id))
+        return self._say(at, text, 0 if message is None else message.answering_hops)
 
     def _say(self, at: ReplyPlace, text: str, hops: int) -> bytes:
         payload = with_hops({"type": "text", "text": text}, hops)

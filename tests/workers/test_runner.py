@@ -10,6 +10,7 @@ import trio.testing
 
 from bus.records.records import Job
 from bus.steps.job_steps import Emitted, Finished
+from bus.steps.policies import APOLOGY
 from tests.workers.builders import agent_that, running
 from tests.workers.doubles import MemoryBus, job_of, texts
 from workers import Agent, Chat, Fail, InboundMessage, Retry
@@ -318,6 +319,22 @@ async def test_the_sender_of_a_dead_letter_gets_the_apology_that_the_agent_decla
         bus.give(job_of())
         await bus.until(lambda: bus.failed)
     assert texts(bus) == [("!apology", "Something went wrong here.")]
+
+
+@pytest.mark.parametrize(("apology", "heard"), [(APOLOGY, [("!apology", APOLOGY)]), (None, [])])
+async def test_whoever_wrote_what_failed_for_good_is_told_so_unless_the_agent_wants_no_apology(
+    apology: str | None, heard: list[tuple[str, str]]
+) -> None:
+    agent, bus = Agent() if apology else Agent(apology=None), MemoryBus()
+
+    @agent.on_message()
+    async def answer(message: InboundMessage, chat: Chat) -> None:
+        raise ValueError(message.text)
+
+    async with running(agent, bus):
+        bus.give(job_of(attempt=4))
+        await bus.until(lambda: bus.failed)
+    assert texts(bus) == heard
 
 
 @pytest.mark.parametrize(

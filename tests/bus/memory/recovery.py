@@ -84,9 +84,7 @@ class MemoryRecovery:
         if reason is None:
             self._world.run_again(at, entry, deliveries=entry.deliveries + 1, strikes=strikes)
             return Reclaimed("restarted", name, record.job_id)
-        self._world.bury_job(at, entry, record.job_id, reason)
-        if how.apology is not None:
-            self._world.say(at, how.apology(record))
+        self._world.give_up(at, entry, record.job_id, reason, b"" if how.apology is None else how.apology(record))
         self._world.end_job(at)
         return Reclaimed("dead", name, record.job_id, reason)
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from bus.records.apologies import is_owed_an_apology
 from bus.records.records import MOST_DELIVERIES, Job, Reply, ReplyPlace, open_job, pack_reply, unpack_job
 from bus.records.sealing import BusKey
 from bus.steps.job_steps import APOLOGY_PLACE, Emitted, Failed, Finished, Said, Started
@@ -77,7 +78,7 @@ class MemorySteps:
         at.frozen = entry.began = True
         self._world.wrote()
         together = [open_job(record, key=self._bus_key, agent_id=self._agent_id) for record in at.together]
-        return Started("started", frozenset(at.emitted), tuple(together))
+        return Started("started", frozenset(at.emitted - {APOLOGY_PLACE}), tuple(together))
 
     async def emit(self, job: Job, place: str, reply: Reply) -> Emitted:
         held = self._held(job)
@@ -92,6 +93,11 @@ class MemorySteps:
         self._world.wrote()
         self._world.say(at, self._pack(job, place, reply))
         return Emitted.QUEUED
+
+    def _pack_apology(self, job: Job, apology: Reply | None) -> bytes:
+        if apology is None or not is_owed_an_apology(job.message, self._agent_id):
+            return b""
+        return self._pack(job, APOLOGY_PLACE, apology)
 
     def _pack(self, job: Job, place: str, reply: Reply) -> bytes:
         at = ReplyPlace(job.job_id, job.conversation_id, place, job.message_ms)
@@ -133,9 +139,7 @@ class MemorySteps:
         at, entry = held
         self._world.wrote()
         if retry_after_ms is None or entry.deliveries >= MOST_DELIVERIES:
-            self._world.bury_job(at, entry, job.job_id, reason)
-            if apology is not None:
-                self._world.say(at, self._pack(job, APOLOGY_PLACE, apology))
+            self._world.give_up(at, entry, job.job_id, reason, self._pack_apology(job, apology))
             self._world.end_job(at)
             return Failed.DEAD
         if entry.interrupted:
@@ -153,9 +157,7 @@ class MemorySteps:
         at, entry = held
         self._world.wrote()
         if has_begun and entry.deliveries >= MOST_DELIVERIES:
-            self._world.bury_job(at, entry, job.job_id, "deliveries")
-            if apology is not None:
-                self._world.say(at, self._pack(job, APOLOGY_PLACE, apology))
+            self._world.give_up(at, entry, job.job_id, "deliveries", self._pack_apology(job, apology))
             self._world.end_job(at)
             return True
         self._world.run_again(at, entry, deliveries=entry.deliveries + has_begun, strikes=entry.strikes)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from bus.records.records import decode_job_record, decode_reply_record
 from bus.steps.held import Note
+from bus.steps.job_steps import APOLOGY_PLACE
 from bus.steps.letters import DeadLetter, Quarantined
 from bus.steps.policies import Policies
 from host.budgets import StoreBudgets
@@ -263,11 +264,17 @@ class World:
         )
         self.dead[letter.id] = letter
 
-    def bury_job(self, at: Conversation, entry: Entry, job_id: str, reason: str) -> None:
+    def give_up(self, at: Conversation, entry: Entry, job_id: str, reason: str, apology: bytes) -> None:
+        """Makes a job a dead letter and says the `apology`, if there is one and it was not said before."""
         places = at.emitted | at.emitted_before_death.pop(job_id, set())
+        is_owed = bool(apology) and APOLOGY_PLACE not in places
+        if is_owed:
+            places.add(APOLOGY_PLACE)
         self.bury(entry.record, reason, attempt=entry.attempt, deliveries=entry.deliveries, places=places)
         for record in at.together:
             self.bury(record, reason, attempt=1, deliveries=1)
+        if is_owed:
+            self.say(at, apology)
 
     # Replies
 

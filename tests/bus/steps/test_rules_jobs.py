@@ -7,7 +7,7 @@ from bus.steps.job_steps import APOLOGY_PLACE, Emitted, Failed, Finished
 from bus.steps.policies import Policies
 from bus.steps.recovery import Reclaim
 from bus.steps.store import Intake, Source
-from tests.bus.builders import reply, text_of
+from tests.bus.builders import CONVERSATION, reply, text_of
 from tests.bus.scenes import Scene
 from tests.bus.talk import answer, talk_and_worker
 
@@ -91,6 +91,22 @@ async def test_rule_8_a_job_that_is_handed_back_in_its_middle_is_a_delivery_and_
     assert text_of((await talk.take_reply()).fields["r"]) == APOLOGY_PLACE
     [letter] = await talk.supervisor.dead.first()
     assert letter.reason == "deliveries"
+
+
+async def test_rule_8_a_dead_letter_that_is_given_up_again_tells_its_sender_nothing_more(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    for _ in range(2):
+        job = await worker.take()
+        assert job is not None
+        assert (await worker.steps.start(job)).places == frozenset()
+        assert await worker.steps.fail(job, "broke", None, reply("sorry")) is Failed.DEAD
+        [letter] = await talk.supervisor.dead.first()
+        assert await talk.supervisor.dead.retry(letter) == "revived"
+    entry = await talk.take_reply()
+    assert text_of(entry.fields["r"]) == APOLOGY_PLACE
+    assert await talk.supervisor.outbox.drop_reply(CONVERSATION, "seen", entry_id=entry.id)
+    assert await talk.supervisor.take_reply() is None
 
 
 async def test_rule_7_a_renewed_lease_is_kept_and_a_silent_one_is_reclaimed(scene: Scene) -> None:

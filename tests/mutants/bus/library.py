@@ -29,7 +29,8 @@ OF_THE_LIBRARY = (
         ("freezing_ends_with_its_job", "'entry', 'seq', 'began', 'frozen', 'load')", "'entry', 'seq', 'began', 'load')"),
         ("a_dead_letter_keeps_its_places", "local places = table.concat(redis.call('HKEYS', EMITTED), ' ')", "local places = ''"),
         ("what_was_handled_together_is_buried_too", "do bury(record, reason, 1, 1) end\nend\n\n-- Gives a message to", "do local _ = record end\nend\n\n-- Gives a message to"),
-        ("an_apology_is_said", "if apology ~= '' then say(apology) end", ""),
+        ("an_apology_is_said", "if is_owed then say(apology) end", ""),
+        ("an_apology_is_said_once", "redis.call('HSETNX', EMITTED, '!apology', 1) == 1", "redis.call('HSETNX', EMITTED, '!apology', 1) >= 0"),
         ("at_rest_is_noted", "if not has_reply then rest() end\n    return", "return"),
     ),
     *of(

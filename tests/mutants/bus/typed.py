@@ -13,6 +13,11 @@ TYPED = (
         ("the_highest_only_rises", "self.highest = max(self.highest, count)", "self.highest = count"),
     ),
     *of(
+        "bus/records/apologies.py", ("tests/bus/records/test_apologies.py",),
+        ("two_agents_do_not_apologize_to_each_other", "message.hop_count or ", ""),
+        ("a_group_that_did_not_ask_hears_no_apology", "if message.conversation_type != GROUP:", "if True:"),
+    ),
+    *of(
         "bus/records/ulid.py", ("tests/bus/records/test_ulid.py",),
         ("a_ulid_has_so_many_characters", "len(text) != CHARS or", ""),
         ("a_ulid_has_48_bits_of_time", "or text[0] > \"7\"", ""),

@@ -103,20 +103,20 @@ async def test_a_person_is_answered_without_hops(tmp_path: Path) -> None:
 
 async def test_an_apology_and_a_refusal_to_an_agent_are_a_hop_too(tmp_path: Path) -> None:
     async with scene(tmp_path) as (core, other):
-        await core.push(of_an_agent(other.say(payload={"type": "text", "text": "one", "hop_count": 1})))
+        await core.push(of_an_agent(other.say(payload={"type": "text", "text": "one"})))
         async with worker(core) as jobs:
             [job] = await jobs.take(1)
             record = decode_job_record(await packed_of(core))
             apology = core.words.apology(record, "sorry")
             refusal = core.words.refusal("m", record.conversation_id, 1, "later", hops=2)
-            for packed in (apology, refusal):
+            for packed, hops in ((apology, 1), (refusal, 2)):
                 reply = open_reply(decode_reply_record(packed), key=KEYS.bus, agent_id=AGENT)
-                assert reply.payload["hop_count"] == 2
+                assert reply.payload["hop_count"] == hops
             sorry = Reply(kind="message", content_type="text", payload={"type": "text", "text": "sorry"})
             await jobs.fail(job, "handler_error", None, sorry)
             jobs.release(job)
         [packed] = await said_in(core, record.conversation_id)
-        assert open_reply(decode_reply_record(packed), key=KEYS.bus, agent_id=AGENT).payload["hop_count"] == 2
+        assert open_reply(decode_reply_record(packed), key=KEYS.bus, agent_id=AGENT).payload["hop_count"] == 1
 
 
 async def packed_of(core: Core) -> bytes:
