@@ -53,7 +53,8 @@ def pins(name: str) -> dict[str, str]:
 def text_files() -> Iterator[Path]:
     for folder, folders, files in os.walk(ROOT):
         folders[:] = [name for name in folders if name not in NOT_OURS and not name.endswith(("_cache", ".egg-info"))]
-        yield from (path for name in files if (path := Path(folder, name)).suffix in TEXT_SUFFIXES and path.is_file())
+        ours = (Path(folder, name) for name in files if name not in NOT_OURS)  # in a worktree `.git` is a file
+        yield from (path for path in ours if path.suffix in TEXT_SUFFIXES and path.is_file())
 
 
 def test_no_file_names_a_path_of_one_machine() -> None:
