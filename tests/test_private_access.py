@@ -10,12 +10,8 @@ pytestmark = pytest.mark.pure
 TESTS = Path(__file__).parent
 OWN = {"self", "cls", "super()"}
 STILL: dict[str, set[str]] = {
-    "bus/settings/test_redis_tls.py": {"_link"},
-    "bus/steps/test_crash_points.py": {"_version"},
-    "bus/steps/test_more_than_a_page.py": {"_reader", "_reread_from"},
     "crypto/test_files.py": {"_aad"},
-    "faults/test_redis_loops.py": {"_ask", "_wanted"},
-    "faults/test_walks.py": {"_events"},
+    "faults/test_redis_loops.py": {"_wanted"},
     "supervisor/backup/test_restored_counters.py": {"_in_step"},
     "supervisor/backup/test_restored_prekeys.py": {"_agent", "_on_kept"},
     "supervisor/backup/test_restoring.py": {"_before", "_load"},
@@ -35,7 +31,6 @@ STILL: dict[str, set[str]] = {
     "supervisor/peers/test_owners.py": {"_unanswered"},
     "supervisor/peers/test_sessions.py": {"_decoded", "_lock", "_locks"},
     "supervisor/peers/test_twins.py": {"_client", "_shown"},
-    "supervisor/pool/handlers.py": {"_renewed"},
     "supervisor/recovery/test_continuity.py": {"_looked_seconds"},
     "supervisor/recovery/test_time_guard.py": {"_records"},
     "supervisor/relay/test_answers.py": {"_members"},
@@ -43,8 +38,6 @@ STILL: dict[str, set[str]] = {
     "supervisor/relay/test_related.py": {"_early"},
     "supervisor/relay/test_rest.py": {"_client"},
     "supervisor/run/test_versions.py": {"_decoded"},
-    "telemetry/test_messages.py": {"_sends"},
-    "telemetry/test_shipping.py": {"_connection", "_receiver"},
     "test_protocol_page.py": {"_AttachmentEntry", "_Growing", "_KnownFromRelay"},
     "traps/test_slow_fsync.py": {"_packaged_binaries"},
     "trials/deploy/metrics_page.py": {"_labelnames"},

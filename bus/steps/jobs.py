@@ -18,7 +18,7 @@ from bus.steps.policies import Policies, PolicyStore
 from bus.steps.seal import StoreSeal
 from bus.transport.client import RedisClient
 from bus.transport.clock import clock_of
-from bus.transport.leases import LeaseKeeper
+from bus.transport.leases import RENEW_SECONDS, LeaseKeeper
 from bus.transport.lua import Rights, Scripts
 from bus.transport.readers import LiveSubscriber, RedisStreamReader, StreamEntry
 from bus.transport.trouble import Tell
@@ -42,8 +42,9 @@ class JobStore(JobSteps):
         *,
         policies: Policies | None = None,
         rights: Rights = Rights.MAY_CHANGE,
+        renew_seconds: float = RENEW_SECONDS,
     ) -> None:
-        """`consumer`: unique per process start; its pending entries are the jobs of this process."""
+        """`consumer`: unique per process start; its pending entries are the jobs of this process. `renew_seconds`: of their leases."""
         scripts = Scripts.load(rights)
         self._client = RedisClient(url, scripts)
         super().__init__(self._client, agent_id, bus_key, consumer, policies=policies)
@@ -55,6 +56,7 @@ class JobStore(JobSteps):
             group=JOBS_GROUP,
             consumer=consumer,
             interrupted=self._keys.interrupted,
+            renew_seconds=renew_seconds,
         )
         self._interrupts: LiveSubscriber | None = None
         self._superseded: Callable[[str], None] = _nobody_asked

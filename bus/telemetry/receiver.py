@@ -12,9 +12,6 @@ from dataclasses import dataclass
 from bus.telemetry.settings import TelemetrySettings
 from host.reasons import why
 
-TIMEOUT_SECONDS = 5.0
-"""For each step: connect, send, hear an answer."""
-
 MOST_ANSWER_BYTES = 64 * 1024
 TRY_AGAIN = frozenset({429, 502, 503, 504})
 """The HTTP statuses after which OTLP allows to send again."""
@@ -47,6 +44,7 @@ class Receiver:
         self._endpoint = settings.endpoint
         self._headers = {"Content-Type": _CONTENT_TYPE, "User-Agent": "hashee-agent", **settings.headers}
         self._ca = settings.ca
+        self._timeout_seconds = settings.timeout_seconds
         self._connection: http.client.HTTPConnection | None = None
 
     def post(self, signal: str, body: bytes) -> Verdict:
@@ -82,13 +80,13 @@ class Receiver:
     def _connect(self) -> http.client.HTTPConnection:
         host, port = self._endpoint.host, self._endpoint.port
         if self._endpoint.scheme == "http":
-            return http.client.HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)
+            return http.client.HTTPConnection(host, port, timeout=self._timeout_seconds)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if self._ca is None:
             context.load_default_certs()
         else:
             context.load_verify_locations(self._ca)
-        return http.client.HTTPSConnection(host, port, timeout=TIMEOUT_SECONDS, context=context)
+        return http.client.HTTPSConnection(host, port, timeout=self._timeout_seconds, context=context)
 
 
 def _reason(error: Exception) -> str:

@@ -73,7 +73,11 @@ class Endpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class TelemetrySettings:
-    """What is sent and where. `ratio`: the share of messages whose traces are sent. `ca`: a file, None for the machine's certificates."""
+    """What is sent and where. `ratio`: the share of messages whose traces are sent. `ca`: a file, None for the machine's certificates.
+
+    `timeout_seconds`: for each step of a request (connect, send, hear an answer). `most_waiting`: spans of some 700 bytes: those of a few
+    busy seconds.
+    """
 
     endpoint: Endpoint
     headers: Mapping[str, str] = field(repr=False)
@@ -84,6 +88,8 @@ class TelemetrySettings:
     ratio: float
     metrics_seconds: float
     delay_seconds: float = 5.0
+    timeout_seconds: float = 5.0
+    most_waiting: int = 4096
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,6 @@ from typing import Generic, Protocol, TypeVar
 from bus.telemetry.receiver import Fate, Receiver, Verdict
 from bus.telemetry.settings import TelemetrySettings
 
-MOST_WAITING = 4096
-"""Spans of some 700 bytes: those of a few busy seconds."""
-
 BATCH = 512
 CLOSE_SECONDS = 2.0
 SAY_AGAIN_SECONDS = 600.0
@@ -50,6 +47,7 @@ class Shipper(Generic[Span]):
         self._measure = measure
         self._metrics_seconds = settings.metrics_seconds
         self._delay_seconds = settings.delay_seconds
+        self._most_waiting = settings.most_waiting
         where = {"receiver": settings.endpoint.shown}
         self._spans = _Troubles(
             lambda reason: warn("telemetry: its receiver takes no traces", **where, reason=reason),
@@ -73,7 +71,7 @@ class Shipper(Generic[Span]):
 
     def put(self, span: Span) -> None:
         """Queues a span, from any thread; never waits, never raises."""
-        if len(self._waiting) >= MOST_WAITING or self._is_closing:
+        if len(self._waiting) >= self._most_waiting or self._is_closing:
             self._lose(1)
             return
         self._waiting.append(span)

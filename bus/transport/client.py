@@ -101,9 +101,11 @@ class _Request:
 class RedisClient:
     """Commands and scripts for one trio program; made by `open_redis`."""
 
-    def __init__(self, url: str, scripts: Scripts) -> None:
+    def __init__(self, url: str, scripts: Scripts, *, answer_timeout_seconds: float = ANSWER_TIMEOUT_SECONDS) -> None:
         self.scripts = scripts
         self.url = url
+        self.answer_timeout_seconds = answer_timeout_seconds
+        """For so long the next answer is waited for."""
         self._link = Link(url, scripts)
         self._asked_node = AskedNode(scripts)
         self._queued: list[_Request] = []
@@ -216,7 +218,7 @@ class RedisClient:
             self._send_queued()
             if not self._sent:
                 return  # nothing of it was for this connection
-            answers = await self._link.exchange(ANSWER_TIMEOUT_SECONDS)
+            answers = await self._link.exchange(self.answer_timeout_seconds)
         except Exception as error:  # noqa: BLE001 - handed to every waiter, or all but us would wait for ever
             self._link.close()  # what it would still answer has nobody waiting
             self._fail(error)
@@ -261,7 +263,7 @@ class RedisClient:
         """Runs requests at the node that the slot is being moved to, one after the other."""
         for at, (request, route) in enumerate(asked):
             try:
-                answer = await self._asked_node.exchange(route, request.command, ANSWER_TIMEOUT_SECONDS)
+                answer = await self._asked_node.exchange(route, request.command, self.answer_timeout_seconds)
             except RedisFailed as error:
                 request.be_done(error)
             except BaseException:  # who drives was cancelled: of the others none has run
@@ -357,9 +359,11 @@ async def keys_like(client: Commands, pattern: str, count: int) -> AsyncGenerato
 
 
 @asynccontextmanager
-async def open_redis(url: str, scripts: Scripts | None = None) -> AsyncIterator[RedisClient]:
+async def open_redis(
+    url: str, scripts: Scripts | None = None, *, answer_timeout_seconds: float = ANSWER_TIMEOUT_SECONDS
+) -> AsyncIterator[RedisClient]:
     """Gives a client that is closed at the end of the block. `url`: as HASHEE_REDIS_URL."""
-    client = RedisClient(url, scripts or Scripts.load())
+    client = RedisClient(url, scripts or Scripts.load(), answer_timeout_seconds=answer_timeout_seconds)
     client.start()
     try:
         yield client

@@ -23,9 +23,20 @@ RENEW_SECONDS = 5.0
 class LeaseKeeper:
     """Renews the leases of held entries, with a thread and a connection of its own."""
 
-    def __init__(self, url: str, scripts: Scripts, *, stream: str, group: str, consumer: str, interrupted: str) -> None:
-        """`interrupted`: key of the set of superseded entries."""
-        self._wire = Wire(url, scripts, answer_timeout_seconds=RENEW_SECONDS)
+    def __init__(
+        self,
+        url: str,
+        scripts: Scripts,
+        *,
+        stream: str,
+        group: str,
+        consumer: str,
+        interrupted: str,
+        renew_seconds: float = RENEW_SECONDS,
+    ) -> None:
+        """`interrupted`: key of the set of superseded entries. `renew_seconds`: how often leases are renewed."""
+        self._renew_seconds = renew_seconds
+        self._wire = Wire(url, scripts, answer_timeout_seconds=renew_seconds)
         self._renew = scripts["renew"]
         self._stream = stream
         self._group = group
@@ -74,10 +85,10 @@ class LeaseKeeper:
         """Ends the thread."""
         self._stop.set()
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(self._thread.join, RENEW_SECONDS, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(self._thread.join, self._renew_seconds, abandon_on_cancel=True)
 
     def _run(self) -> None:
-        pause_seconds = RENEW_SECONDS
+        pause_seconds = self._renew_seconds
         while not self._stop.wait(pause_seconds):
             with self._lock:
                 held = list(self._held)
@@ -88,7 +99,7 @@ class LeaseKeeper:
             except RedisFailed as error:
                 pause_seconds = self._trouble.met(error)
                 continue  # we renew first: the reclaimer waits for one lease of unbroken connection
-            pause_seconds = RENEW_SECONDS
+            pause_seconds = self._renew_seconds
             self._trouble.over()
             for entry_id in lost:
                 self._lost(entry_id.decode())

@@ -14,7 +14,7 @@ import msgspec
 import trio
 from redis.exceptions import ResponseError
 
-from bus.transport.client import ANSWER_TIMEOUT_SECONDS, RedisClient
+from bus.transport.client import RedisClient
 from bus.transport.link import Link
 from bus.transport.lua import packed
 from bus.transport.trouble import Tell, Trouble
@@ -37,11 +37,15 @@ class StreamEntry(msgspec.Struct, frozen=True):
 class RedisStreamReader:
     """Reads one stream as one consumer of a group, over a connection of its own."""
 
-    def __init__(self, client: RedisClient, *, stream: str, group: str, consumer: str) -> None:
+    def __init__(
+        self, client: RedisClient, *, stream: str, group: str, consumer: str, block_ms: int = BLOCK_MS
+    ) -> None:
+        """`block_ms`: for so long Redis waits for an entry before it answers that there is none."""
         self._client = client
         self._stream = stream
         self._group = group
         self._consumer = consumer
+        self._block_ms = block_ms
         self._link = Link(client.url, client.scripts)
         self._is_closed = False
         self._is_asked = False
@@ -137,11 +141,11 @@ class RedisStreamReader:
         self._is_rereading = self._reread_from is not None
         start = ">" if self._reread_from is None else self._reread_from
         command = ("XREADGROUP", "GROUP", self._group, self._consumer, "COUNT", count)
-        self._link.write(packed((*command, "BLOCK", BLOCK_MS, "STREAMS", self._stream, start)))
+        self._link.write(packed((*command, "BLOCK", self._block_ms, "STREAMS", self._stream, start)))
         self._is_asked = True
 
     async def _answer(self) -> Answer:
-        [answer] = await self._link.exchange(BLOCK_MS / 1000 + ANSWER_TIMEOUT_SECONDS)
+        [answer] = await self._link.exchange(self._block_ms / 1000 + self._client.answer_timeout_seconds)
         self._is_asked = False
         return answer
 
@@ -162,11 +166,14 @@ class RedisStreamReader:
 class LiveSubscriber:
     """Hears the live channel; while Redis is away or refuses, messages are lost, which their senders expect."""
 
-    def __init__(self, client: RedisClient, channel: str, on_message: Callable[[bytes], None]) -> None:
-        """`on_message` is called in the trio thread."""
+    def __init__(
+        self, client: RedisClient, channel: str, on_message: Callable[[bytes], None], *, block_ms: int = BLOCK_MS
+    ) -> None:
+        """`on_message` is called in the trio thread. `block_ms`: after so long without a message Redis is asked for a sign of life."""
         self._channel = channel
         self._on_message = on_message
-        self._wire = Wire(client.url, client.scripts, answer_timeout_seconds=BLOCK_MS / 1000)
+        self._block_seconds = block_ms / 1000
+        self._wire = Wire(client.url, client.scripts, answer_timeout_seconds=self._block_seconds)
         self._token = trio.lowlevel.current_trio_token()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="redis-live", daemon=True)
@@ -217,7 +224,7 @@ class LiveSubscriber:
         """Hears messages until told to stop. Raises RedisFailed, also if an open connection gives no sign of life."""
         unanswered = 0
         while not self._stop.is_set():
-            message = self._wire.read_for(BLOCK_MS / 1000)
+            message = self._wire.read_for(self._block_seconds)
             if message is not None:
                 unanswered = 0
             elif unanswered == SIGNS_MISSED:

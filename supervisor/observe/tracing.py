@@ -51,8 +51,9 @@ class _Send:
 class MessageTraces:
     """The spans of one supervisor. With `OFF` none is begun, kept or reported."""
 
-    def __init__(self, tracing: Tracing = OFF) -> None:
+    def __init__(self, tracing: Tracing = OFF, *, most_sends: int = MOST_SENDS) -> None:
         self._tracing = tracing
+        self._most_sends = most_sends
         self._sends: OrderedDict[str, _Send] = OrderedDict()
 
     # Received
@@ -105,7 +106,7 @@ class MessageTraces:
 
     def _keep(self, client_message_id: str, send: _Send) -> None:
         self._sends[client_message_id] = send
-        while len(self._sends) > MOST_SENDS:
+        while len(self._sends) > self._most_sends:
             self._sends.popitem(last=False)
 
     def _span_of(self, parent: str, client_message_id: str) -> str:

@@ -284,9 +284,15 @@ class MessageCore:
             streams=self.streams,
             metrics=metrics,
         )
-        consumer = {"stream": names.replies, "group": REPLIES_GROUP, "consumer": instance.name}
-        self.reader = RedisStreamReader(client, **consumer)
-        self.leases = LeaseKeeper(client.url, client.scripts, **consumer, interrupted=names.interrupted)
+        self.reader = RedisStreamReader(client, stream=names.replies, group=REPLIES_GROUP, consumer=instance.name)
+        self.leases = LeaseKeeper(
+            client.url,
+            client.scripts,
+            stream=names.replies,
+            group=REPLIES_GROUP,
+            consumer=instance.name,
+            interrupted=names.interrupted,
+        )
         self.live = LiveSubscriber(client, names.live_channel, self.streams.heard)
         self.taking = Taking(self.reader, self.leases, self.outbox, connection)
         self.rate_line = RateLine(metrics, settings.send_rate_per_second)

@@ -7,7 +7,7 @@ task inherits. The readers and threads with connections of their own are in test
 import contextlib
 import io
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -19,8 +19,9 @@ import trio
 from bus.steps.jobs import JobStore
 from bus.steps.letters import DeadLetters, Quarantine
 from bus.steps.slots import SlotStore
-from bus.transport.client import RedisClient
-from bus.transport.wire import RedisDenied, RedisFailed, RedisFull, RedisRefused, RedisUnavailable
+from bus.transport.client import Commands, RedisClient
+from bus.transport.lua import Argument
+from bus.transport.wire import RedisDenied, RedisFailed, RedisFull, RedisRefused, RedisUnavailable, Value
 from supervisor.inbound.overflow import Overflow
 from supervisor.peers.relations import Relations
 from supervisor.recovery.redis_watch import RedisWatch
@@ -142,14 +143,39 @@ def loops_of(core: Core, store: JobStore) -> dict[str, Loop]:
     return dict(zip(REDIS_LOOPS, loops, strict=True))
 
 
+@dataclass
+class FaultyCommands:
+    """The fault stands before each of these commands."""
+
+    fault: Fault
+    commands: Commands
+
+    async def command(self, *command: Argument) -> Value:
+        await self.fault.stand_in()
+        return await self.commands.command(*command)
+
+    async def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> Value:
+        await self.fault.stand_in()
+        return await self.commands.script(name, keys, *arguments)
+
+
+def faulty(fault: Fault, method: Callable[..., Awaitable[Value]]) -> Callable[..., Awaitable[Value]]:
+    """A method of the client, with the fault before it."""
+
+    async def stand_in(client: RedisClient, *how: object) -> Value:
+        await fault.stand_in()
+        return await method(client, *how)
+
+    return stand_in
+
+
 @asynccontextmanager
 async def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Fault, dict[str, Loop]]]:
     """All loops run; what any of them raises fails the test."""
-    fault, ask = Fault(), RedisClient._ask
+    fault, on_connection = Fault(), RedisClient.on_connection
 
-    async def faulty(client: RedisClient, request: object, **how: bool) -> object:
-        await fault.stand_in()
-        return await ask(client, request, **how)  # type: ignore[arg-type]  # as it came
+    def faulty_on_connection(client: RedisClient, number: int) -> Commands:
+        return FaultyCommands(fault, on_connection(client, number))
 
     # What goes on by itself after seconds or a minute goes on at once: how long it waits is not what is tried.
     for name, seconds in {
@@ -172,7 +198,9 @@ async def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
             await core.guard.begin()
             core.connection.connect()
             loops = loops_of(core, store)
-            monkeypatch.setattr(RedisClient, "_ask", faulty)
+            monkeypatch.setattr(RedisClient, "command", faulty(fault, RedisClient.command))
+            monkeypatch.setattr(RedisClient, "script", faulty(fault, RedisClient.script))
+            monkeypatch.setattr(RedisClient, "on_connection", faulty_on_connection)
             monkeypatch.setattr(rest, "_called", fault.stand_before_the_relay)
             async with trio.open_nursery() as nursery:
                 for name, loop in loops.items():

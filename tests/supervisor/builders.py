@@ -19,6 +19,7 @@ from bus.steps.jobs import JobStore
 from bus.steps.store import Intake
 from bus.steps.write_count import WriteCount
 from bus.transport.client import RedisClient, RedisUnavailable, open_redis
+from bus.transport.leases import RENEW_SECONDS
 from crypto.identity import IdentityKeys, LocalDevice
 from host.budgets import IntakeBudgets
 from host.instance import Instance
@@ -176,9 +177,11 @@ async def sending(core: Core) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def worker(core: Core, name: str = "worker-1") -> AsyncIterator[JobStore]:
+async def worker(
+    core: Core, name: str = "worker-1", *, renew_seconds: float = RENEW_SECONDS
+) -> AsyncIterator[JobStore]:
     """A worker's half of the bus."""
-    jobs = JobStore(core.url, AGENT, KEYS.bus, name)
+    jobs = JobStore(core.url, AGENT, KEYS.bus, name, renew_seconds=renew_seconds)
     await jobs.open()
     try:
         yield jobs

@@ -1,5 +1,6 @@
 """A real receiver of OTLP over HTTP on loopback: what it takes it decodes as the specification says; it can refuse, stall and talk nonsense."""
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -43,7 +44,16 @@ class Taken:
     url: str = ""
     behave: str | int = "take"
     requests: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
+    tried: int = 0
+    """How many requests came, whatever became of them."""
     ended: threading.Event = field(default_factory=threading.Event)
+    connections: list[socket.socket] = field(default_factory=list)
+
+    def hang_up(self) -> None:
+        """Ends every connection that is kept."""
+        for connection in self.connections:
+            connection.shutdown(socket.SHUT_RDWR)
+        self.connections.clear()
 
     @property
     def raw(self) -> bytes:
@@ -107,9 +117,14 @@ def receiver(behave: str | int = "take") -> Iterator[Taken]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def setup(self) -> None:
+            super().setup()
+            taken.connections.append(self.connection)
+
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             how = taken.behave
+            taken.tried += 1
             if how == "stall":
                 taken.ended.wait(STALL_SECONDS)
                 self.close_connection = True

@@ -14,7 +14,6 @@ from bus.records.records import SentNote
 from bus.steps.store import Intake
 from bus.telemetry.encoding import encoder
 from bus.telemetry.traces import CONSUMER, NONE, OFF, EndedSpan, LiveTracing, Value, span_id
-from supervisor.observe import tracing
 from supervisor.observe.metrics import Metrics
 from supervisor.observe.otlp_metrics import measurer
 from supervisor.observe.tracing import MessageTraces
@@ -75,17 +74,17 @@ def test_a_reply_that_is_given_up_is_told_once_with_its_reason() -> None:
     assert (span.name, span.error, span.attributes["hashee.outcome"]) == ("send", "no_grant", "dead")
 
 
-def test_what_nobody_traces_leaves_nothing_behind_and_what_is_never_acknowledged_has_a_bound(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(tracing, "MOST_SENDS", 10)
+def test_what_nobody_traces_is_not_told_and_what_is_never_acknowledged_has_a_bound() -> None:
     told = Told()
-    on, off = told.traces(), MessageTraces(OFF)
+    on, off = MessageTraces(LiveTracing(1.0, told.spans.append), most_sends=10), MessageTraces(OFF)
     assert on.reply_read(NONE, "cm", "c") == off.reply_read(HANDLE, "cm", "c") == off.arrived() == NONE
     off.acknowledged("cm", "c", SentNote(5, "h2a", "text", HANDLE), None)
     for number in range(100):
         on.reply_read(HANDLE, f"cm{number}", "c")
-    assert (len(on._sends), len(off._sends), told.spans) == (10, 0, [])
+    assert told.spans == []
+    for number in range(100):  # of those that are not kept any more nobody knows that they were traced
+        on.acknowledged(f"cm{number}", "c", SentNote(5, "h2a", "text"), None)
+    assert [span.attributes["messaging.message.id"] for span in told.spans] == [f"cm{n}" for n in range(90, 100)]
 
 
 # In a handler

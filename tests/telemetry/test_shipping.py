@@ -4,11 +4,10 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
-from bus.telemetry import receiver as receiving
-from bus.telemetry import shipping
 from bus.telemetry.settings import Endpoint, TelemetrySettings
 from bus.telemetry.shipping import Shipper
 from tests.telemetry.receiver import Taken, receiver, wait_until
@@ -28,7 +27,7 @@ class Said:
         self.infos.append({"event": event, **values})
 
 
-def settings_for(url: str, delay_seconds: float = 3600.0) -> TelemetrySettings:
+def settings_for(url: str, delay_seconds: float = 3600.0, **others: Any) -> TelemetrySettings:
     host, _, port = url.removeprefix("http://").partition(":")
     return TelemetrySettings(
         endpoint=Endpoint("http", host, int(port)),
@@ -40,6 +39,7 @@ def settings_for(url: str, delay_seconds: float = 3600.0) -> TelemetrySettings:
         ratio=1.0,
         metrics_seconds=3600.0,
         delay_seconds=delay_seconds,
+        **others,
     )
 
 
@@ -50,10 +50,10 @@ def encode(spans: Sequence[bytes]) -> bytes:
 
 
 @contextmanager
-def shipper(url: str) -> Iterator[tuple[Shipper[bytes], Said]]:
+def shipper(url: str, **others: Any) -> Iterator[tuple[Shipper[bytes], Said]]:
     said = Said()
     made: Shipper[bytes] = Shipper(
-        settings_for(url, 0.02), encode=encode, measure=None, warn=said.warn, inform=said.inform
+        settings_for(url, 0.02, **others), encode=encode, measure=None, warn=said.warn, inform=said.inform
     )
     made.start()
     try:
@@ -76,11 +76,8 @@ def bodies(taken: Taken) -> list[bytes]:
         (503, "HTTP status 503"),
     ],
 )
-def test_whatever_the_receiver_does_the_thread_goes_on_and_sends_again(
-    how: str | int, reason: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(receiving, "TIMEOUT_SECONDS", 0.1)
-    with receiver(how) as taken, shipper(taken.url) as (made, said):
+def test_whatever_the_receiver_does_the_thread_goes_on_and_sends_again(how: str | int, reason: str) -> None:
+    with receiver(how) as taken, shipper(taken.url, timeout_seconds=0.1) as (made, said):
         made.put(b"first")
         wait_until(lambda: said.warnings)
         assert said.warnings == [
@@ -90,21 +87,18 @@ def test_whatever_the_receiver_does_the_thread_goes_on_and_sends_again(
         wait_until(lambda: said.infos)
         assert bodies(taken) == [b"first"]
         assert made.lost == 0
-        taken.behave = how
+        taken.behave, tried = how, taken.tried
         made.put(b"second")
-        time.sleep(0.1)  # some tries more: none of them is said
+        wait_until(lambda: taken.tried >= tried + 3)  # none of these tries is said
         taken.behave = "take"
         wait_until(lambda: bodies(taken) == [b"first", b"second"])
         assert len(said.warnings) == 1
 
 
-def test_a_receiver_that_is_away_is_waited_for_and_what_no_longer_fits_is_counted(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(shipping, "MOST_WAITING", 3)
+def test_a_receiver_that_is_away_is_waited_for_and_what_no_longer_fits_is_counted() -> None:
     with receiver() as taken:
         url = taken.url
-    with shipper(url) as (made, said):
+    with shipper(url, most_waiting=3) as (made, said):
         for number in range(5):
             made.put(b"%d" % number)
         wait_until(lambda: said.warnings)
@@ -136,9 +130,7 @@ def test_a_connection_that_the_receiver_has_ended_meanwhile_is_opened_anew() -> 
     with receiver() as taken, shipper(taken.url) as (made, said):
         made.put(b"1")
         wait_until(lambda: bodies(taken) == [b"1"])
-        connection = made._receiver._connection
-        assert connection is not None
-        connection.sock.shutdown(2)
+        taken.hang_up()
         made.put(b"2")
         wait_until(lambda: bodies(taken) == [b"1", b"2"])
         assert said.warnings == []

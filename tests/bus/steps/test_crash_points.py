@@ -107,7 +107,7 @@ class Life:
         cursor = await supervisor.store.cursor()
         page = self.relay.page(cursor, 8)
         for message in page:
-            version = await self._version(supervisor)
+            version = await self.session_version(supervisor)
             arrival = arrival_of(message.seq, version, source=Source.POLL)
             outcome = await supervisor.store.accept(arrival, job_of(message.seq))
             if outcome is Intake.HELD:
@@ -138,7 +138,7 @@ class Life:
     async def _fetch(self, supervisor: Supervisor) -> bool:
         """What waits at the relay, as far as there is room; whether a note has gone."""
         for note in await supervisor.notes.of(PEER[0]):
-            arrival = arrival_of(note.seq, await self._version(supervisor), source=Source.HELD)
+            arrival = arrival_of(note.seq, await self.session_version(supervisor), source=Source.HELD)
             outcome = await supervisor.store.accept(arrival, job_of(note.seq))
             if outcome is Intake.HELD:
                 return False
@@ -159,7 +159,7 @@ class Life:
             return False
         said = decode_reply_record(entry.fields["r"])
         cmid = f"{said.job_id}/{said.place}"
-        version = await self._version(supervisor)
+        version = await self.session_version(supervisor)
         record = msgspec.structs.replace(outbox_record(cmid), encrypted_payload=f"{version}#{next(self.encryptions)}")
         commit = await supervisor.outbox.commit(
             entry_id=entry.id,
@@ -175,7 +175,7 @@ class Life:
         await self._deliver(supervisor, record)
         return True
 
-    async def _version(self, supervisor: Supervisor) -> int:
+    async def session_version(self, supervisor: Supervisor) -> int:
         return (await supervisor.store.look(CONVERSATION, PEER, bytes(8))).session_version
 
     async def _deliver(self, supervisor: Supervisor, record: OutboxRecord) -> None:
@@ -207,7 +207,7 @@ async def lives_through(
     assert life.relay.received == {CONVERSATION: replies}
     assert all(len(made) == 1 for made in life.relay.ciphertexts.values())
     scene.commands = scene.client
-    assert await life._version(await scene.supervisor("last")) == messages + len(replies)
+    assert await life.session_version(await scene.supervisor("last")) == messages + len(replies)
     facts = await scene.facts()
     assert (facts.waiting, facts.busy) == (0, frozenset())
     assert await scene.leftovers() == []

@@ -1,12 +1,16 @@
 """What is asked for with a COUNT or LIMIT is asked for until there is no more, and one that Redis refuses holds up none of the others."""
 
+import re
 from pathlib import Path
 
 import pytest
+import trio
 
 from bus.records.keys import JOBS_GROUP
+from bus.steps.jobs import JobStore
 from bus.steps.recovery import Reclaim
 from bus.steps.store import Source
+from bus.transport.wire import RedisUnavailable
 from tests.bus.builders import Bus, open_bus, open_worker
 from tests.redis_server import redis_server
 from tests.waiting import waiting_for
@@ -29,7 +33,7 @@ async def test_jobs_that_were_read_and_not_received_come_again_whatever_the_free
             await bus.client.command(
                 "XREADGROUP", "GROUP", JOBS_GROUP, "worker-1", "COUNT", JOBS, "STREAMS", bus.keys.jobs, ">"
             )
-            worker._reader._reread_from = "0"  # as after an error
+            await end_the_read_of(worker, bus)
             taken: list[str] = []
             with waiting_for(
                 "all jobs of the pending list, more than a page, to be taken", WAIT_SECONDS
@@ -42,6 +46,29 @@ async def test_jobs_that_were_read_and_not_received_come_again_whatever_the_free
             with waiting_for("a job of a new conversation to be taken", WAIT_SECONDS):
                 [job] = await worker.take(4)
             assert job.conversation_id == "new"
+
+
+async def end_the_read_of(worker: JobStore, bus: Bus) -> None:
+    """Redis hangs up on the worker's read, which fails."""
+    with waiting_for("the worker's read to be ended", WAIT_SECONDS):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail_to_take, worker)
+            while not (blocked := await blocked_client(bus)):
+                await trio.sleep(0.002)
+            await bus.client.command("CLIENT", "KILL", "ID", blocked)
+
+
+async def fail_to_take(worker: JobStore) -> None:
+    with pytest.raises(RedisUnavailable):
+        await worker.take(1)
+
+
+async def blocked_client(bus: Bus) -> str:
+    """The id of the connection that waits in Redis for an entry; '' while there is none."""
+    listed = await bus.client.command("CLIENT", "LIST")
+    assert isinstance(listed, bytes)
+    found = re.search(rb"^id=(\d+) .* flags=b", listed, re.MULTILINE)
+    return found[1].decode() if found else ""
 
 
 async def test_all_entries_of_a_dead_consumer_are_found_and_released(tmp_path: Path) -> None:

@@ -93,12 +93,9 @@ async def test_connecting_to_a_redis_that_does_not_answer_is_given_up_at_once(tm
             os.kill(server.pid, signal.SIGCONT)
 
 
-async def test_an_answer_that_does_not_come_is_given_up_and_the_next_connection_serves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("bus.transport.client.ANSWER_TIMEOUT_SECONDS", 0.1)
+async def test_an_answer_that_does_not_come_is_given_up_and_the_next_connection_serves(tmp_path: Path) -> None:
     with running_redis(tmp_path) as server:
-        async with open_redis(server.url) as client:
+        async with open_redis(server.url, answer_timeout_seconds=0.1) as client:
             assert await client.command("PING") == b"PONG"
             os.kill(server.pid, signal.SIGSTOP)
             try:
@@ -109,17 +106,14 @@ async def test_an_answer_that_does_not_come_is_given_up_and_the_next_connection_
                     await client.command("PING")
             finally:
                 os.kill(server.pid, signal.SIGCONT)
-            monkeypatch.setattr("bus.transport.client.ANSWER_TIMEOUT_SECONDS", WAIT_SECONDS)
+            client.answer_timeout_seconds = WAIT_SECONDS
             assert await client.command("PING") == b"PONG"
             assert client.connects == 2
 
 
-async def test_an_answer_that_came_while_this_process_was_stopped_is_no_late_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("bus.transport.client.ANSWER_TIMEOUT_SECONDS", 0.1)
+async def test_an_answer_that_came_while_this_process_was_stopped_is_no_late_one(tmp_path: Path) -> None:
     with redis_server(tmp_path) as url:
-        async with open_redis(url) as client, trio.open_nursery() as nursery:
+        async with open_redis(url, answer_timeout_seconds=0.1) as client, trio.open_nursery() as nursery:
             assert await client.command("PING") == b"PONG"
             for _ in range(10):
                 nursery.start_soon(client.command, "PING")

@@ -129,20 +129,24 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 @asynccontextmanager
-async def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
-    monkeypatch.setattr("bus.transport.leases.RENEW_SECONDS", 0.1)
-    monkeypatch.setattr("bus.transport.readers.BLOCK_MS", 200)
+async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
     with running_redis(tmp_path) as server, redis.Redis(unix_socket_path=str(server.socket), protocol=2) as admin:
         admin.execute_command("ACL", "SETUSER", USER, "on", f">{PASSWORD}", "~*", "&*", "+@all")
         url = f"unix://{USER}:{PASSWORD}@{server.socket}"
         async with open_redis(url) as client, trio.open_nursery() as nursery:
             scripts = client.scripts
             leases = LeaseKeeper(
-                url, scripts, stream=KEYS.jobs, group=JOBS_GROUP, consumer="me", interrupted=KEYS.interrupted
+                url,
+                scripts,
+                stream=KEYS.jobs,
+                group=JOBS_GROUP,
+                consumer="me",
+                interrupted=KEYS.interrupted,
+                renew_seconds=0.1,
             )
-            reader = RedisStreamReader(client, stream=KEYS.jobs, group=JOBS_GROUP, consumer="me")
+            reader = RedisStreamReader(client, stream=KEYS.jobs, group=JOBS_GROUP, consumer="me", block_ms=200)
             heard: list[bytes] = []
-            live = LiveSubscriber(client, KEYS.live_channel, heard.append)
+            live = LiveSubscriber(client, KEYS.live_channel, heard.append, block_ms=200)
             made = Scene(server, admin, client, leases, live, reader, heard=heard)
             for part in (leases, live, reader):
                 part.on_trouble = lambda who, reason: made.told.append((who, reason))
@@ -237,11 +241,9 @@ FAULTS: dict[str, tuple[Harm, Harm, set[str]]] = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-async def test_what_waits_in_redis_survives_says_once_and_goes_on_within_two_seconds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+async def test_what_waits_in_redis_survives_says_once_and_goes_on_within_two_seconds(tmp_path: Path, name: str) -> None:
     spoil, mend, reasons = FAULTS[name]
-    async with scene(tmp_path, monkeypatch) as made:
+    async with scene(tmp_path) as made:
         spoil(made)
         made.leases.hold("1-0")
         await until(lambda: reasons <= set(made.troubles()))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import trio
 
-from bus.transport.leases import LeaseKeeper
+from bus.transport.wire import Wire
 from workers import Agent, BlockingChat, Chat, InboundMessage
 
 agent = Agent()
@@ -65,7 +65,7 @@ async def act(  # noqa: PLR0912 - a table
             await trio.sleep(float(seconds))
             await chat.reply("marked")
         case "lame":  # A defect of ours, in the thread that renews leases.
-            LeaseKeeper._renewed = None  # type: ignore[method-assign,assignment]
+            Wire.call = None  # type: ignore[method-assign,assignment]
             await trio.sleep(600)
         case "spin":
             while True:

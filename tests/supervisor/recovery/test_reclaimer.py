@@ -222,10 +222,13 @@ async def test_silence_counts_only_after_a_lease_of_unbroken_connection(tmp_path
             nursery.cancel_scope.cancel()
 
 
-async def test_a_holder_that_renews_keeps_its_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bus.transport.leases.RENEW_SECONDS", 0.05)
+async def test_a_holder_that_renews_keeps_its_job(tmp_path: Path) -> None:
     with redis_server(tmp_path) as url:
-        async with scene(url) as core, worker(core, "00000000-1-1/1") as jobs, trio.open_nursery() as nursery:
+        async with (
+            scene(url) as core,
+            worker(core, "00000000-1-1/1", renew_seconds=0.05) as jobs,
+            trio.open_nursery() as nursery,
+        ):
             [job] = await jobs.take(1)
             taken_at, others = trio.current_time(), reclaimer(core, quick(0.3))
             nursery.start_soon(others.run)
