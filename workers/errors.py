@@ -46,6 +46,27 @@ class TextTooLong(BadReply):
         self.limit = limit
 
 
+class BadState(HandlerError):
+    """A conversation's state does not fit the agent's state class; nothing was overwritten."""
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(
+            f"the state of this conversation does not fit {name}: {why}. Give the field its former type and the new one another name "
+            "(docs/handlers.md says how a state changes), then bring the message back: hashee-agent dead retry"
+        )
+
+
+class StateTooLarge(HandlerError):
+    """A state over its limit; what was kept before stays."""
+
+    def __init__(self, name: str, size: int, limit: int) -> None:
+        super().__init__(
+            f"a state has at most {limit} bytes, this {name} has {size}: keep less in it, or put what grows into a database"
+        )
+        self.size = size
+        self.limit = limit
+
+
 class Outcome(Exception):
     """Base of the exceptions by which a handler says how its job ends."""
 

@@ -316,6 +316,10 @@ class Keys:
         """Hash: this conversation's part of `load`."""
         return self._key("load", conversation_id)
 
+    def state(self, conversation_id: str) -> str:
+        """String: the record of what the agent's handlers keep of this conversation (bus/records/kept.py)."""
+        return self._key("state", conversation_id)
+
     # Keys and peers (sealed with the state key)
 
     def session(self, owner_id: str, device_id: str) -> str:

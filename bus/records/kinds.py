@@ -6,6 +6,7 @@ SEALED_KINDS = frozenset(
         *("session", "owner", "member", "group", "signed_prekeys", "one_time_prekeys", "quarantined", "seal"),
         *("restored_signed_prekeys", "restored_one_time_prekeys"),
         *("conv", "box", "parked", "together", "out", "jobs", "replies", "dead", "dead_copy", "grant_log", "policy"),
+        "state",
     }
 )
 PLAIN_KINDS = frozenset(

@@ -60,6 +60,7 @@ KINDS: Mapping[str, Kind] = {
         out="",
         sent="the exact bytes, which go out again",
         load="",
+        state="of the same moment as its jobs, so that nothing is counted twice",
         jobs="the entry of each conversation",
         replies="the entry of each conversation",
     ),
@@ -158,6 +159,7 @@ class Conversation(msgspec.Struct, frozen=True, array_like=True, tag="conversati
     parked: list[bytes]
     together: list[bytes]
     out: list[bytes]
+    state: bytes = b""
 
     def __repr__(self) -> str:
         return f"Conversation(conversation_id={self.conversation_id!r}, …)"

@@ -4,13 +4,14 @@ Each is replaced by a script that changes nothing unless it still finds the valu
 a walk can be interrupted anywhere and begun again. Which kinds of key hold sealed values is in bus/records/kinds.py.
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import cast
 
 import msgspec
 
+from bus.records.kept import decode_kept
 from bus.records.keys import JOBS_GROUP, REPLIES_GROUP, Keys
 from bus.records.kinds import PLAIN_KINDS
 from bus.records.records import (
@@ -73,6 +74,12 @@ class Turner:
         else:
             sealed = self._body(record.sealed, "reply", record.job_id, record.place)
         return None if sealed is None else encode_record(msgspec.structs.replace(record, sealed=sealed))
+
+    def kept(self, packed: bytes) -> bytes | None:
+        """Re-seals what a handler keeps; returns None if it has the new key already. Raises BadRecord, SealBroken."""
+        record = decode_kept(packed)
+        sealed = _turned(self._old.bus, self._new.bus, record.sealed, record.place(self._agent_id))
+        return None if sealed is None else msgspec.msgpack.encode(msgspec.structs.replace(record, sealed=sealed))
 
     def policy(self, sealed: bytes, name: str) -> bytes | None:
         """Re-seals a text of the policies; returns None if it has the new key already. Raises SealBroken."""
@@ -141,6 +148,15 @@ class _Walk:
         self._turner = turner
         self._write = write
         self.tally = Tally()
+        self._kinds: Mapping[str, Callable[[str], Awaitable[None]]] = {
+            "conv": self._retry,
+            "state": self._state,
+            "box": self._mailbox,
+            "parked": self._mailbox,
+            "together": self._together,
+            "policy": self._policy,
+            "grant_log": self._grant_log,
+        }
 
     async def keys(self, page: list[str]) -> None:
         """Walks a page of keys at once; the client sends the commands together."""
@@ -158,18 +174,10 @@ class _Walk:
                 sealed = (await self._hash(key)).get(b"plaintext", b"")
                 if sealed:
                     await self._field(key, "plaintext", sealed, ("quarantine", self._names.agent_id, ids))
-            case "conv":
-                await self._retry(key)
-            case "box" | "parked":
-                await self._mailbox(key)
-            case "together":
-                await self._together(key)
-            case "policy":
-                await self._policy(key)
             case "out":
                 await self._out_box(key, ids)
-            case "grant_log":
-                await self._grant_log(key)
+            case _ if kind in self._kinds:
+                await self._kinds[kind](key)
             case _ if kind not in PLAIN_KINDS | BY_THEMSELVES:
                 self.tally.unknown.add(kind)
 
@@ -188,6 +196,12 @@ class _Walk:
         turned = None if packed is None else self._record(key, packed)
         if packed is not None and turned is not None:
             await self._put("reseal_field", [key, self._names.write_count], "retry", packed, turned)
+
+    async def _state(self, key: str) -> None:
+        packed = cast("bytes | None", await self._client.command("GET", key))
+        turned = None if packed is None else self._turned(key, packed, self._turner.kept)
+        if packed is not None and turned is not None:
+            await self._put("reseal_string", [key, self._names.write_count], packed, turned)
 
     async def _mailbox(self, key: str) -> None:
         for packed in cast("list[bytes]", await self._client.command("ZRANGE", key, 0, -1)):
@@ -287,8 +301,11 @@ class _Walk:
         return turned
 
     def _record(self, key: str, packed: bytes) -> bytes | None:
+        return self._turned(key, packed, self._turner.record)
+
+    def _turned(self, key: str, packed: bytes, turn: Callable[[bytes], bytes | None]) -> bytes | None:
         try:
-            turned = self._turner.record(packed)
+            turned = turn(packed)
         except (BadRecord, SealBroken):
             if key == self._names.dead:
                 self.tally.unreadable_dead_letters += 1

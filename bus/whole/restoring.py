@@ -237,6 +237,7 @@ class Restoring:
         put("parked", *_swapped(one.parked), command="ZADD")
         put("together", *one.together, command="RPUSH")
         put("out", *one.out, command="RPUSH")
+        put("state", *([one.state] if one.state else []), command="SET")
         load = self._place("load", "")
         for payer, size in pairs(one.load):
             commands.append(("HINCRBY", load, payer, size))

@@ -156,11 +156,14 @@ class Snapshot:
     ) -> tuple[Conversation, int] | None:
         """Reads a conversation without records that were read before (their SHA-1), and the length of its out-box; None if it is too large."""
         arguments = (conversation_id, most_bytes, "".join(read_before))
-        answer = await self._client.script("save_conversation", self._names.board(conversation_id), *arguments)
+        keys = (*self._names.board(conversation_id), self._names.state(conversation_id))
+        answer = await self._client.script("save_conversation", keys, *arguments)
         parts = cast("list[Answer]", answer)
         if parts == [b"large"]:
             return None
-        row, ids, ids_until, taken, taken_until, emitted, sent, load, job, reply, superseded, *waiting, said = parts
+        row, ids, ids_until, taken, taken_until, emitted, sent, load, job, reply, superseded, *waiting, said, state = (
+            parts
+        )
         box, parked, together, out = cast("list[list[bytes]]", waiting)
         conversation = Conversation(
             conversation_id,
@@ -179,6 +182,7 @@ class Snapshot:
             parked,
             together,
             out,
+            cast(bytes, state),
         )
         return conversation, cast(int, said)
 

@@ -4,7 +4,7 @@ The policies' two texts are left out, since workers publish them anew.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from bus.records.keys import Keys
 from bus.records.records import BadRecord
@@ -53,6 +53,8 @@ class Checking:
                 retry = dict(pairs(saved.row)).get(b"retry")
                 entries = [dict(pairs(entry)).get(b"r", b"") for entry in (saved.job, saved.reply) if entry]
                 self._records("conv", [*entries, *([] if retry is None else [retry])])
+                if self._turner is not None:
+                    self._open_each("state", [saved.state] if saved.state else [], self._turner.kept)
 
     def _seal(self, fields: dict[bytes, bytes]) -> None:
         named = {name.decode(): value for name, value in fields.items()}
@@ -106,11 +108,13 @@ class Checking:
         return opened
 
     def _records(self, kind: str, records: Iterable[bytes]) -> None:
-        if self._turner is None:
-            return
+        if self._turner is not None:
+            self._open_each(kind, records, self._turner.record)
+
+    def _open_each(self, kind: str, records: Iterable[bytes], look: Callable[[bytes], object]) -> None:
         for record in records:
             try:
-                self._turner.record(record)
+                look(record)
             except (BadRecord, SealBroken):
                 self.unreadable[kind] += 1
             else:

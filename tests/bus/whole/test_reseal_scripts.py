@@ -22,14 +22,17 @@ async def test_a_value_that_has_changed_stays(redis: RedisScene) -> None:
     ask("HSET", "hash", "name", "present")
     ask("RPUSH", "list", "present")
     ask("ZADD", "mailbox", 7, "present")
+    ask("SET", "string", "present")
     for read, changes in ((b"former", 0), (b"present", 1)):
         assert await redis.client.script("reseal_field", ["hash", write_count], "name", read, b"new") == changes
         assert await redis.client.script("reseal_item", ["list", write_count], 0, read, b"new") == changes
         assert await redis.client.script("reseal_member", ["mailbox", write_count], read, b"new") == changes
+        assert await redis.client.script("reseal_string", ["string", write_count], read, b"new") == changes
         now = b"new" if changes else b"present"
+        assert ask("GET", "string") == now
         assert (ask("HGET", "hash", "name"), ask("LRANGE", "list", 0, -1)) == (now, [now])
         assert ask("ZRANGE", "mailbox", 0, -1, "WITHSCORES") == [now, b"7"]
-        assert int(ask("GET", write_count) or 0) == changes * 3  # type: ignore[arg-type]
+        assert int(ask("GET", write_count) or 0) == changes * 4  # type: ignore[arg-type]
 
 
 async def test_a_reply_that_has_changed_stays_in_its_out_box_and_under_way(redis: RedisScene) -> None:

@@ -71,6 +71,10 @@ OF_THE_STORE = (
         ("reseal_field_that_was_read", "if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then", "if false then"),
     ),
     *of(
+        script("reseal_string"), RESEALED,
+        ("reseal_string_that_was_read", "if redis.call('GET', KEYS[1]) ~= ARGV[1] then", "if false then"),
+    ),
+    *of(
         script("reseal_item"), RESEALED,
         ("reseal_item_that_was_read", "if redis.call('LINDEX', KEYS[1], ARGV[1]) ~= ARGV[2] then", "if false then"),
     ),

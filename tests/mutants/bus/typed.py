@@ -18,6 +18,11 @@ TYPED = (
         ("a_group_that_did_not_ask_hears_no_apology", "if message.conversation_type != GROUP:", "if True:"),
     ),
     *of(
+        "bus/records/kept.py", ("tests/bus/records/test_kept.py",),
+        ("what_is_kept_opens_in_its_place_alone", "return key.open(decode_kept(packed).sealed, *place)", "record = decode_kept(packed); return key.open(record.sealed, *record.place(agent_id))"),
+        ("what_a_later_version_kept_is_no_damage", "if schema > KEPT_SCHEMA:", "if False:"),
+    ),
+    *of(
         "bus/records/ulid.py", ("tests/bus/records/test_ulid.py",),
         ("a_ulid_has_so_many_characters", "len(text) != CHARS or", ""),
         ("a_ulid_has_48_bits_of_time", "or text[0] > \"7\"", ""),

@@ -66,6 +66,7 @@ def keys_in(saved: list[Saved]) -> set[str]:
                 "parked": one.parked,
                 "together": one.together,
                 "out": one.out,
+                "state": one.state,
             }
             found |= {NAMES.of(kind, one.conversation_id) for kind, part in parts.items() if part}
             found |= {NAMES.jobs} if one.job else set()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import cast
 
+from bus.records.kept import STATE, open_kept, pack_kept
 from bus.records.keys import REPLIES_GROUP, Keys
 from bus.records.records import (
     SCHEMA_VERSION,
@@ -103,6 +104,8 @@ class _Filling:
         apart = self._packed("busy", 7), self._packed("busy", 8)
         await self.client.command("ZADD", self.names.parked("busy"), 7, apart[0])
         await self.client.command("RPUSH", self.names.together("busy"), apart[1])
+        state = pack_kept(b"what was kept", STATE, "busy", key=self.keys.bus, agent_id=AGENT_ID)
+        await self.client.command("SET", self.names.state("busy"), state)
         policies = Policies(refusal="too many", apology="sorry")
         await PolicyStore(self.client, self.names, self.keys.bus).publish(policies)
         await vault.put_member("member", await vault.member("member"), b"a member's pair")
@@ -213,6 +216,9 @@ async def opened(client: RedisClient, keys: StoreKeys) -> dict[str, object]:
         elif kind == "quarantined":
             sealed = cast(bytes, await client.command("HGET", key, "plaintext"))
             found[key] = keys.state.open(sealed, "quarantine", AGENT_ID, ids)
+        elif kind == "state":
+            packed = cast(bytes, await client.command("GET", key))
+            found[key] = open_kept(packed, STATE, ids, key=keys.bus, agent_id=AGENT_ID)
         elif kind == "sent":
             found[key] = await client.command("HGETALL", key)
     found["jobs"] = sorted(_text(packed, keys) for _, packed in await _stream(client, names.jobs))
