@@ -301,8 +301,12 @@ class Keys:
         return self._key("together", conversation_id)
 
     def emitted(self, conversation_id: str) -> str:
-        """Hash of the running job: place → 1."""
+        """Hash of the running job: place → 1, or the id of the card that was sent or updated there."""
         return self._key("emitted", conversation_id)
+
+    def cards(self, conversation_id: str) -> str:
+        """Hash card id → its revision, the job and place that sent it, what it is (bus/records/cards.py); with an expiry."""
+        return self._key("cards", conversation_id)
 
     def out_box(self, conversation_id: str) -> str:
         """List: replies in the order in which they leave."""

@@ -40,7 +40,7 @@ PLAIN_KINDS = frozenset(
             "last_backup",
         ),
         *("busy", "waiting", "load", "held", "interrupted", "interrupts", "streams"),
-        *("ids", "taken", "emitted", "sent"),
+        *("ids", "taken", "emitted", "sent", "cards"),
         *("restoring", "office"),
         *("slot", "slots", "ghosts", "ghost_poll", "standby"),
     }

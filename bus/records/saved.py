@@ -47,6 +47,7 @@ KINDS: Mapping[str, Kind] = {
         old="",
         policy="",
         first_sync="so that nothing counts as too old",
+        cards="after the conversations, so that each card that was sent is known",
     ),
     **_kinds(
         Fate.WITH_CONVERSATION,

@@ -8,6 +8,7 @@ libsodium is called directly, without the checks of nacl.bindings at each call, 
 lengths are right by construction. Importing nacl.bindings initialises libsodium, which chooses the fastest code for this processor.
 """
 
+import hmac
 import os
 from typing import Self
 
@@ -16,6 +17,8 @@ import nacl.bindings  # noqa: F401 - libsodium is to be made ready before it is 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from nacl._sodium import ffi, lib  # type: ignore[import-not-found]  # a compiled module without a stub
+
+from bus.records import ulid
 
 KEY_BYTES = 32
 NONCE_BYTES = 24
@@ -81,6 +84,11 @@ class SealingKey:
 
 class BusKey(SealingKey):
     """Seals jobs and replies; the only key that a worker has."""
+
+    def card_id(self, time_ms: int, job_id: str, place: str) -> str:
+        """Returns the id of the card at a place of a job: a ULID of the message's time, and of HMAC(bus key, job, place) as randomness."""
+        drawn = hmac.digest(self._key, f"hashee-card-v1\x00{job_id}\x00{place}".encode(), "sha256")
+        return ulid.make(time_ms, drawn[: ulid.RANDOM_BYTES])
 
 
 class StateKey(SealingKey):

@@ -12,6 +12,7 @@ from typing import Literal, cast
 import msgspec
 
 from bus.records.apologies import is_owed_an_apology
+from bus.records.cards import CardKept, CardMove, decode_card
 from bus.records.keys import Keys
 from bus.records.records import (
     MOST_DELIVERIES,
@@ -24,6 +25,7 @@ from bus.records.records import (
     unpack_job,
     with_hops,
 )
+from bus.records.saved import pairs
 from bus.records.sealing import BusKey
 from bus.steps.policies import Policies
 from bus.transport.client import Commands
@@ -31,6 +33,8 @@ from bus.transport.lua import Argument
 from bus.transport.wire import Value
 
 APOLOGY_PLACE = "!apology"
+NO_CARD = b"1"
+"""What a place holds at which something else than a card was sent."""
 
 
 class Emitted(enum.Enum):
@@ -42,6 +46,32 @@ class Emitted(enum.Enum):
 
     ALREADY = b"already"
     FENCED = b"fenced"
+
+
+class Carded(enum.Enum):
+    """The outcomes of `emit_card`."""
+
+    QUEUED = b"queued"
+    FULL = b"full"
+    """As in Emitted."""
+
+    ALREADY = b"already"
+    FENCED = b"fenced"
+    UNKNOWN = b"unknown"
+    """The conversation has no such card, or has had a thousand since."""
+
+    SPENT = b"spent"
+    """The card had all the updates that it may have."""
+
+    MOVED = b"moved"
+    """The card has another revision than the update is based on."""
+
+
+class CardEmitted(msgspec.Struct, frozen=True):
+    """The result of `emit_card`. `revision` comes with MOVED."""
+
+    outcome: Carded
+    revision: int = 0
 
 
 class Finished(enum.Enum):
@@ -67,13 +97,14 @@ class Started(msgspec.Struct, frozen=True):
     """What a worker learns when it begins a job.
 
     `places`: those that earlier runs have emitted. `together`: later messages that are handled with it, in order.
-    `is_noted`: the ledger has this start.
+    `cards`: the ids of the cards at some of these places. `is_noted`: the ledger has this start.
     """
 
     outcome: Literal["started", "superseded", "fenced"]
     places: frozenset[str] = frozenset()
     together: tuple[InboundMessage, ...] = ()
     is_noted: bool = True
+    cards: Mapping[str, str] = {}
 
 
 Said = tuple[str, Reply]
@@ -116,8 +147,9 @@ class JobSteps:
         if outcome != "started":
             return Started(cast("Literal['superseded', 'fenced']", outcome))
         # `!apology` is none of the handler's places
-        places = frozenset(place.decode() for place in cast("list[bytes]", answer[1]) if place[:1] != b"!")
-        return Started("started", places, self._open_all(cast("list[bytes]", answer[2])))
+        kept = {at.decode(): card for at, card in pairs(cast("list[bytes]", answer[1])) if at[:1] != b"!"}
+        cards = {place: card.decode() for place, card in kept.items() if card != NO_CARD}
+        return Started("started", frozenset(kept), self._open_all(cast("list[bytes]", answer[2])), cards=cards)
 
     def _open_all(self, records: Sequence[bytes]) -> tuple[InboundMessage, ...]:
         return tuple(open_job(record, key=self._bus_key, agent_id=self._agent_id) for record in records)
@@ -125,6 +157,28 @@ class JobSteps:
     async def emit(self, job: Job, place: str, reply: Reply) -> Emitted:
         """Queues a reply at a place of the job."""
         return Emitted(await self._on_job("emit", job, place, self._pack(job, place, reply), job.job_id))
+
+    async def emit_card(self, job: Job, place: str, reply: Reply, move: CardMove) -> CardEmitted:
+        """Queues a card, or an update of one, at a place of the job, and counts its revision."""
+        keys = [*self._keys.board(job.conversation_id), self._keys.cards(job.conversation_id)]
+        answer = await self._commands.script(
+            "emit_card",
+            keys,
+            *(job.conversation_id, job.entry_id, self._consumer, place, self._pack(job, place, reply), job.job_id),
+            *(move.card_id, move.kind, "" if move.based_on is None else move.based_on),
+        )
+        outcome, *more = cast("list[Value]", answer)
+        carded = Carded(outcome)
+        return CardEmitted(carded, cast(int, more[0]) if carded is Carded.MOVED else 0)
+
+    async def card(self, job: Job, card_id: str) -> CardKept | None:
+        """Returns what is kept of a card of the job's conversation; None if it has no such card. Raises BadRecord."""
+        kept = await self._commands.command("HGET", self._keys.cards(job.conversation_id), card_id)
+        return None if kept is None else decode_card(cast(bytes, kept))
+
+    def card_id(self, job: Job, place: str) -> str:
+        """Returns the id of a card at a place of the job: the same in every run of it."""
+        return self._bus_key.card_id(job.message_ms, job.job_id, place)
 
     def _pack(self, job: Job, place: str, reply: Reply) -> bytes:
         at = ReplyPlace(job.job_id, job.conversation_id, place, job.message_ms)

@@ -22,13 +22,14 @@ from bus.transport.client import RedisClient
 from bus.transport.lua import Argument
 
 PREKEYS_READ_SECONDS = 30 * 86_400
+CARDS_KEPT_SECONDS = 90 * 86_400  # as bus/scripts/jobs/emit_card.lua keeps them after the last one
 MOST_ID = 2**32 - 1
 ID_ROOM = 1 << 26
 """New prekey ids begin at least so far from the end of the ids and from every restored id."""
 FEWEST_ROOM = 1 << 20
 PAGE = 8  # records of up to a mebibyte
 
-PLAIN_HASHES = frozenset({"seal", "policy", "group", "member", "session", "owner", "held"})
+PLAIN_HASHES = frozenset({"seal", "policy", "group", "member", "session", "owner", "held", "cards"})
 
 
 class Restoring:
@@ -116,7 +117,9 @@ class Restoring:
                 await self._do(("SET", key, value.parts[0]))
 
     async def _follows_from(self, value: Value) -> None:
-        if value.kind == "owner":
+        if value.kind == "cards":
+            await self._do(("EXPIRE", self._place("cards", value.ids), CARDS_KEPT_SECONDS))
+        elif value.kind == "owner":
             await self._do(("SADD", self._place("owners", ""), value.ids))
         elif value.kind == "session":
             self.seen_epoch(int(dict(pairs(value.parts)).get(b"e", 0)))

@@ -61,6 +61,7 @@ class Snapshot:
                 yield letter
         for later in (
             self._conversations(),
+            self._hashes("cards"),
             self._stream("dead", self._names.dead, last_letter, LETTERS_AT_ONCE),
             self._quarantined(self._since(began_ms)),
             self._stream("ledger", self._names.ledger, b"-", PAGE),

@@ -46,6 +46,7 @@ RESTING_KINDS = frozenset(
             "reclaimer",
             "load",
             "prekey_state",
+            "cards",
         ),
     }
 )

@@ -6,9 +6,10 @@
 from collections.abc import Iterable, Sequence
 from typing import Literal, Protocol
 
+from bus.records.cards import CardKept, CardMove
 from bus.records.records import Job, OutboxRecord, Reply, SentNote
 from bus.steps.held import Note
-from bus.steps.job_steps import Emitted, Failed, Finished, Said, Started
+from bus.steps.job_steps import CardEmitted, Emitted, Failed, Finished, Said, Started
 from bus.steps.letters import DeadLetter, GivenUp, Quarantined, Revived
 from bus.steps.outbox import Commit
 from bus.steps.recovery import HeldEntries, Pending, Reclaim, Reclaimed
@@ -62,6 +63,10 @@ class Steps(Protocol):
     async def start(self, job: Job, *, began_ms: int | None = None) -> Started: ...
 
     async def emit(self, job: Job, place: str, reply: Reply) -> Emitted: ...
+
+    async def emit_card(self, job: Job, place: str, reply: Reply, move: CardMove) -> CardEmitted: ...
+
+    async def card(self, job: Job, card_id: str) -> CardKept | None: ...
 
     async def finish(
         self,

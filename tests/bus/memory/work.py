@@ -7,11 +7,16 @@ from typing import Literal
 import msgspec
 
 from bus.records.apologies import is_owed_an_apology
+from bus.records.cards import MOST_UPDATES, CardKept, CardMove
 from bus.records.records import MOST_DELIVERIES, Job, Reply, ReplyPlace, open_job, pack_reply, unpack_job
 from bus.records.sealing import BusKey
-from bus.steps.job_steps import APOLOGY_PLACE, Emitted, Failed, Finished, Said, Started
+from bus.steps.job_steps import APOLOGY_PLACE, Carded, CardEmitted, Emitted, Failed, Finished, Said, Started
 from bus.steps.policies import Policies
 from tests.bus.memory.world import Conversation, Entry, Retry, World
+
+
+CARDS_KEPT = 1000
+CARDS_TRIM_AT = 1250
 
 
 class MemorySteps:
@@ -78,7 +83,8 @@ class MemorySteps:
         at.frozen = entry.began = True
         self._world.wrote()
         together = [open_job(record, key=self._bus_key, agent_id=self._agent_id) for record in at.together]
-        return Started("started", frozenset(at.emitted - {APOLOGY_PLACE}), tuple(together))
+        places = frozenset(at.emitted - {APOLOGY_PLACE})
+        return Started("started", places, tuple(together), cards=dict(at.cards_at))
 
     async def emit(self, job: Job, place: str, reply: Reply) -> Emitted:
         held = self._held(job)
@@ -98,6 +104,36 @@ class MemorySteps:
         if apology is None or not is_owed_an_apology(job.message, self._agent_id):
             return b""
         return self._pack(job, APOLOGY_PLACE, apology)
+
+    async def emit_card(self, job: Job, place: str, reply: Reply, move: CardMove) -> CardEmitted:
+        held = self._held(job)
+        if held is None:
+            return CardEmitted(Carded.FENCED)
+        at, _ = held
+        if place in at.emitted:
+            return CardEmitted(Carded.ALREADY)
+        kept = at.cards.get(move.card_id)
+        if not move.kind:
+            if kept is None:
+                return CardEmitted(Carded.UNKNOWN)
+            if kept.revision != move.based_on:
+                return CardEmitted(Carded.MOVED, kept.revision)
+            if kept.revision >= MOST_UPDATES:
+                return CardEmitted(Carded.SPENT)
+            kept = msgspec.structs.replace(kept, revision=kept.revision + 1)
+        if not self._world.may_say(at):
+            return CardEmitted(Carded.FULL)
+        at.emitted.add(place)
+        at.cards_at[place] = move.card_id
+        at.cards[move.card_id] = kept or CardKept(0, job.job_id, place, move.kind)
+        if len(at.cards) >= CARDS_TRIM_AT:
+            at.cards = dict(sorted(at.cards.items())[-CARDS_KEPT:])
+        self._world.wrote()
+        self._world.say(at, self._pack(job, place, reply))
+        return CardEmitted(Carded.QUEUED)
+
+    async def card(self, job: Job, card_id: str) -> CardKept | None:
+        return self._world.conversation(job.conversation_id).cards.get(card_id)
 
     def _pack(self, job: Job, place: str, reply: Reply) -> bytes:
         at = ReplyPlace(job.job_id, job.conversation_id, place, job.message_ms)

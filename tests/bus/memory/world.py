@@ -6,6 +6,7 @@ Everything that can be computed is: a conversation is busy because something of 
 from collections import Counter
 from dataclasses import dataclass, field
 
+from bus.records.cards import CardKept
 from bus.records.records import decode_job_record, decode_reply_record
 from bus.steps.held import Note
 from bus.steps.job_steps import APOLOGY_PLACE
@@ -71,6 +72,10 @@ class Conversation:
     frozen: bool = False
     together: list[bytes] = field(default_factory=list)
     emitted: set[str] = field(default_factory=set)
+    cards_at: dict[str, str] = field(default_factory=dict)
+    """Of the running job: the card at some of the places that were emitted."""
+
+    cards: dict[str, CardKept] = field(default_factory=dict)
     emitted_before_death: dict[str, set[str]] = field(default_factory=dict)
     waiting: list[tuple[int, bytes]] = field(default_factory=list)
     out_box: list[bytes] = field(default_factory=list)
@@ -251,7 +256,7 @@ class World:
         """It is over, however: the next one, or none."""
         at.job = at.retry = None
         at.frozen = False
-        at.together, at.emitted = [], set()
+        at.together, at.emitted, at.cards_at = [], set(), {}
         if at.waiting:
             at.job = self.new_entry(at.waiting.pop(0)[1])
             at.job.interrupted = bool(at.waiting) and self.policies.busy == "interrupt"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import msgspec
 import pytest
 
+from bus.records.cards import CardMove
 from bus.records.records import OutboxRecord, decode_reply_record
 from bus.steps.job_steps import Finished
 from bus.steps.outbox import Committed
@@ -29,7 +30,7 @@ from tests.bus.talk import outbox_record
 CONVERSATION = "conversation"
 MAIN_STEPS = ("accept", "finish", "commit", "confirm")
 WAITING_STEPS = ("hold", "unhold")
-OTHER_STEPS = ("start", "emit", "fail", "due", "advance_cursor")
+OTHER_STEPS = ("start", "emit", "emit_card", "fail", "due", "advance_cursor")
 DEATHS = ("lives", "dies before", "dies after")
 
 
@@ -126,9 +127,10 @@ class Life:
             await worker.steps.fail(job, "broke", 0)
             self.has_failed = True
             return True
-        for place in ("0", "1"):
-            if place not in started.places:
-                await worker.steps.emit(job, place, reply(place))
+        if "0" not in started.places:
+            await worker.steps.emit(job, "0", reply("0"))
+        if "1" not in started.places:
+            await worker.steps.emit_card(job, "1", reply("1"), CardMove(f"card of {job.job_id}", "info"))
         assert await worker.steps.finish(job) is Finished.DONE
         return True
 
@@ -241,7 +243,7 @@ async def test_so_may_every_step_of_messages_for_which_one_note_stands(redis_url
 
 
 @pytest.mark.parametrize(
-    ("first", "then"), [("start", "reclaim"), ("emit", "reclaim"), ("commit", "reclaim_reply"), ("commit", "resend")]
+    ("first", "then"), [("start", "reclaim"), ("emit", "reclaim"), ("emit_card", "reclaim"), ("commit", "reclaim_reply"), ("commit", "resend")]
 )
 async def test_so_may_what_others_do_for_the_dead(redis_url: str, first: str, then: str) -> None:
     how = "dies after" if then == "resend" else "dies before"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants.bus.places import INTAKE, JOBS, OF_REDIS, script
+from tests.mutants.bus.places import CARDS, INTAKE, JOBS, OF_REDIS, script
 from tests.mutants.mutant import of
 
 MINE = "if not lease_is_mine(JOBS, JOBS_GROUP, ARGV[2], ARGV[3]) then"
@@ -30,6 +30,19 @@ OF_JOBS = (
     *of(
         script("emit"), ("tests/bus/steps/test_rules_bounds.py", "tests/supervisor/inbound/test_held.py"),
         ("emit_waits_for_room", "if has_reply and not may_say() then", "if false then"),
+    ),
+    *of(
+        script("emit_card"), CARDS,
+        ("a_card_is_fenced", MINE, "if false then"),
+        ("a_card_is_shown_once", "if emitted then return { 'already', emitted } end", ""),
+        ("a_card_remembers_its_place", "redis.call('HSET', EMITTED, ARGV[4], ARGV[7])", ""),
+        ("an_update_of_an_unknown_card_is_refused", "if not card then return { 'unknown' } end", "card = card or '0'"),
+        ("an_update_is_based_on_the_last_revision", "if revision ~= ARGV[9] then", "if false then"),
+        ("a_card_has_at_most_a_hundred_updates", "if tonumber(revision) >= MOST_UPDATES then", "if false then"),
+        ("an_update_counts", "string.format('%d', revision + 1)", "revision"),
+        ("a_card_waits_for_room", "if has_reply and not may_say() then", "if false then"),
+        ("cards_are_bounded", "if redis.call('HLEN', CARDS) >= TRIM_AT then", "if false then"),
+        ("the_oldest_cards_go_first", "table.sort(ids)", "table.sort(ids, function(a, b) return a > b end)"),
     ),
     *of(
         script("finish"), JOBS,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 JOBS = ("tests/bus/steps/test_rules_jobs.py", "tests/bus/steps/test_rules_repeats.py", "tests/bus/steps/test_rules.py")
+CARDS = ("tests/bus/steps/test_cards.py",)
 INTAKE = (
     "tests/bus/steps/test_rules_inbound.py",
     "tests/bus/steps/test_rules_repeats.py",

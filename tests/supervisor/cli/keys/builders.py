@@ -131,6 +131,7 @@ class _Filling:
             peer=("person", "q"),
             message_id="message-q",
         )
+        await self.client.command("HSET", self.names.cards("busy"), "card", "1\x1fbusy-1\x1f1\x1finfo")
         await self.store.quarantine(arrival, reason="bad_payload", frame=b"{}", plaintext=sealed)
 
     async def accept(self, conversation: str, seq: int) -> None:
