@@ -23,12 +23,14 @@ from crypto.prekeys import bundle_from_json
 from crypto.renewal import Renewal
 from sandbox.api import ApiRefused, PersonAccount, RelayApi
 from sandbox.background import background
+from sandbox.cards import Cards
 from sandbox.device_state import DeviceState, Received
 from sandbox.heard_streams import HeardStreams
 from sandbox.outgoing import Outgoing
 from sandbox.transcript import Line, Transcript
 from sandbox.ulid import new_ulid
 from supervisor.relay.frames import (
+    ArtifactAnswer,
     ArtifactResponse,
     Auth,
     AuthOk,
@@ -80,6 +82,9 @@ class Person:
         """Whatever the agent has sent, pushed or fetched."""
         self._api = RelayApi(url, account.access_token)
         self._state = DeviceState(self.device)
+        self._cards = Cards()
+        self.cards = self._cards.shown
+        """The agent's cards by their ids, as they are shown now."""
         self._streams = HeardStreams(lambda: self._state, self.counts)
         self.growing = self._streams.growing
         self._outgoing = Outgoing()
@@ -129,6 +134,17 @@ class Person:
         agent_id = self._agents[conversation_id]
         if self._state.ping_is_due(agent_id, agent_id):
             await self._send(conversation_id, _event("session.ping"))
+        return client_message_id
+
+    async def answer(self, conversation_id: str, card_id: str, payload: dict[str, object]) -> str:
+        """Answers a card (PROTOCOL §4.1), such as with `{"action": "stop"}`; as `say`. Returns its client_message_id."""
+        artifact = {"subtype": "response", "ref_artifact": card_id, "payload": payload}
+        client_message_id = new_ulid()
+        async with self._sealing:
+            said: dict[str, object] = {"type": "artifact", "artifact": artifact}
+            sealed = await self._seal(conversation_id, client_message_id, said)
+            frame = ArtifactAnswer(client_message_id, conversation_id, sealed)
+            self._outgoing.add(client_message_id, encode(frame))
         return client_message_id
 
     @property
@@ -294,7 +310,11 @@ class Person:
         self.typing.discard(conversation_id)
         self.growing.pop(conversation_id, None)
         kind, text = received.payload.get("type"), received.payload.get("text")
-        if kind == "text" and isinstance(text, str):
+        if kind == "artifact":
+            card = self._cards.read(received.payload)
+            self.counts["cards_shown" if card is not None else "cards_passed_over"] += 1
+            text = None if card is None else card.text
+        if kind in ("text", "artifact") and isinstance(text, str):
             line = Line("in", text, received.envelope.client_message_id, frame.conversation_seq, trio.current_time())
             self.transcript.add(conversation_id, line)
         elif kind == "system":

@@ -6,7 +6,7 @@ from typing import Any
 import trio
 
 from bus.records.records import InboundMessage
-from workers import Agent
+from workers import Agent, App
 from workers.chat import Chat
 from workers.context import JobContext
 
@@ -42,6 +42,26 @@ def _agent(**policies: Any) -> Agent:
             await chat.reply("+".join(one.text for one in job.messages))
 
     return made
+
+
+voting = Agent()
+SLOW_SECONDS = 0.3
+
+
+@voting.on_message("text")
+async def vote(message: InboundMessage, chat: Chat) -> None:
+    """A vote card; its one button is answered with the card's next revision."""
+    await chat.reply(App("vote_card", {"question": message.text, "votes": 0}, title="Vote"))
+
+
+@voting.on_message("artifact")
+async def count_vote(message: InboundMessage, chat: Chat) -> None:
+    artifact = message.payload["artifact"]
+    assert isinstance(artifact, dict)
+    votes = artifact["payload"]["votes"]
+    await chat.update(artifact["ref_artifact"], {"votes": votes})
+    await trio.sleep(SLOW_SECONDS)  # so that it can be killed behind its update
+    await chat.update(artifact["ref_artifact"], {"votes": votes + 1})
 
 
 interrupting = _agent(when_busy="interrupt")

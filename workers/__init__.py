@@ -19,13 +19,29 @@ if sys.argv[:1] == ["-m"]:  # `python -m workers`, which comes by here before it
 from bus.records.records import InboundMessage
 from workers.agent import Agent
 from workers.blocking import BlockingChat, BlockingStream
+from workers.cards import Action, App, Approval, Field, Form, Info, Media, MediaItem, Option, Progress
 from workers.chat import Chat
 from workers.context import JobContext
-from workers.errors import BadHandler, BadReply, CannotStart, ChatClosed, Fail, HandlerError, Retry, TextTooLong
+from workers.errors import (
+    BadCard,
+    BadHandler,
+    BadReply,
+    CannotStart,
+    ChatClosed,
+    Fail,
+    HandlerError,
+    Retry,
+    TextTooLong,
+)
+from workers.sent import Sent
 from workers.stream import Stream
 
 __all__ = [
+    "Action",
     "Agent",
+    "App",
+    "Approval",
+    "BadCard",
     "BadHandler",
     "BadReply",
     "BlockingChat",
@@ -34,10 +50,18 @@ __all__ = [
     "Chat",
     "ChatClosed",
     "Fail",
+    "Field",
+    "Form",
     "HandlerError",
     "InboundMessage",
+    "Info",
     "JobContext",
+    "Media",
+    "MediaItem",
+    "Option",
+    "Progress",
     "Retry",
+    "Sent",
     "Stream",
     "TextTooLong",
 ]

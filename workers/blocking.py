@@ -8,12 +8,16 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeVar, overload
 
+import msgspec
 import trio
 
+from workers.cards import Card
 from workers.chat import Chat
 from workers.errors import ChatClosed
+from workers.payloads import Mention, Quote
+from workers.sent import Sent
 from workers.stream import Stream
 
 Result = TypeVar("Result")
@@ -64,13 +68,43 @@ class BlockingChat:
     def conversation_id(self) -> str:
         return self._chat.conversation_id
 
-    def reply(self, text: str, *, markdown: bool = False, key: str | None = None) -> None:
-        """As Chat.reply."""
-        _run(partial(self._chat.reply, text, markdown=markdown, key=key))
+    @overload
+    def reply(
+        self,
+        what: str,
+        *,
+        markdown: bool = False,
+        quote: Quote = False,
+        mention: Mention = (),
+        key: str | None = None,
+    ) -> Sent: ...
 
-    def send(self, payload: Mapping[str, object], *, key: str | None = None) -> None:
+    @overload
+    def reply(self, what: Card, *, quote: Quote = False, mention: Mention = (), key: str | None = None) -> Sent: ...
+
+    def reply(
+        self,
+        what: str | Card,
+        *,
+        markdown: bool = False,
+        quote: Quote = False,
+        mention: Mention = (),
+        key: str | None = None,
+    ) -> Sent:
+        """As Chat.reply."""
+        if isinstance(what, str):
+            return _run(partial(self._chat.reply, what, markdown=markdown, quote=quote, mention=mention, key=key))
+        return _run(partial(self._chat.reply, what, quote=quote, mention=mention, key=key))
+
+    def send(self, payload: Mapping[str, object], *, key: str | None = None) -> Sent:
         """As Chat.send."""
-        _run(partial(self._chat.send, payload, key=key))
+        return _run(partial(self._chat.send, payload, key=key))
+
+    def update(
+        self, card: str | Sent, payload: Card | Mapping[str, object] | msgspec.Struct, *, key: str | None = None
+    ) -> None:
+        """As Chat.update."""
+        _run(partial(self._chat.update, card, payload, key=key))
 
     def stream(self, *, markdown: bool = False, key: str | None = None) -> BlockingStream:
         """As Chat.stream, with a plain `with`."""

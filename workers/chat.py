@@ -6,13 +6,19 @@ While Redis is away the calls wait; a handler never sees that.
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import overload
 
+import msgspec
 import trio
 
-from bus.records.records import Reply
-from workers.payloads import checked_payload, text_payload
+from bus.records.cards import CardKept
+from bus.records.records import InboundMessage, Reply
+from workers.cards import App, Approval, Card, Form, Info, Media, Progress, card_payload, update_payload
+from workers.payloads import TEXT_LIMIT_CHARACTERS, Mention, Quote, addressed, check_text, checked_payload, text_payload
 from workers.sending import Sending
+from workers.sent import Sent
 from workers.stream import Stream
+from workers.texts import parts_of
 
 # PROTOCOL §2: a typing indicator is shown for 5 s.
 TYPING_RENEWAL_SECONDS = 4.0
@@ -23,8 +29,10 @@ TYPING_STOP_SECONDS = 1.0
 class Chat:
     """The conversation that a job's message came from."""
 
-    def __init__(self, sending: Sending) -> None:
+    def __init__(self, sending: Sending, message: InboundMessage | None = None) -> None:
+        """`message`: what the handler was given, which `quote=True` quotes."""
         self._sending = sending
+        self._message = message or sending.job.message
         self._typists = 0
         self._typing = trio.CancelScope()
 
@@ -35,19 +43,90 @@ class Chat:
     def conversation_id(self) -> str:
         return self._sending.job.conversation_id
 
-    async def reply(self, text: str, *, markdown: bool = False, key: str | None = None) -> None:
-        """Sends a text of at most 100,000 characters. Raises TextTooLong, BadReply.
+    @overload
+    async def reply(
+        self,
+        what: str,
+        *,
+        markdown: bool = False,
+        quote: Quote = False,
+        mention: Mention = (),
+        key: str | None = None,
+    ) -> Sent: ...
 
-        `key`: for a handler that replies concurrently, so that the reply is known as the same one in a second run.
+    @overload
+    async def reply(
+        self, what: Card, *, quote: Quote = False, mention: Mention = (), key: str | None = None
+    ) -> Sent: ...
+
+    async def reply(
+        self,
+        what: str | Card,
+        *,
+        markdown: bool = False,
+        quote: Quote = False,
+        mention: Mention = (),
+        key: str | None = None,
+    ) -> Sent:
+        """Sends a text or a card. Raises BadReply, BadCard.
+
+        A text of more than 100,000 characters goes in parts, cut at paragraphs. `quote`: True for the message that is answered, or the
+        message (or its id) to quote; `mention`: whom it is for (user ids, or messages of theirs). `key`: for a handler that replies
+        concurrently, so that the reply is known as the same one in a second run.
         """
-        await self.send(text_payload(text, markdown=markdown), key=key)
+        if not isinstance(what, Info | Form | Approval | Progress | Media | App):
+            return await self._say(what, markdown, quote, mention, key)
+        async with self._sending.turn():
+            place = self._sending.take_place(key)
+            card_id = self._sending.card_id(place)
+            payload = addressed(card_payload(what, card_id), self._message, quote, mention)
+            reply = Reply(kind="message", content_type="artifact", payload=payload)
+            await self._sending.emit_card(place, card_id, what.kind, reply)
+        return Sent(card_id)
 
-    async def send(self, payload: Mapping[str, object], *, key: str | None = None) -> None:
+    async def _say(self, text: str, markdown: bool, quote: Quote, mention: Mention, key: str | None) -> Sent:
+        others: list[str] = []
+        if quote is False and not mention and isinstance(text, str) and len(text) <= TEXT_LIMIT_CHARACTERS:
+            payload = text_payload(text, markdown=markdown)  # nearly all of them
+        else:
+            check_text(text, most=None)
+            first = addressed({"type": "text", "text": text}, self._message, quote, mention)
+            head, *others = parts_of(str(first["text"]), TEXT_LIMIT_CHARACTERS)
+            payload = {**first, **text_payload(head, markdown=markdown)}
+        async with self._sending.turn():
+            place = self._sending.take_place(key)
+            await self._emit(place, payload)
+            for number, part in enumerate(others, start=2):
+                at = self._sending.take_place(None) if key is None else f"{place}~{number}"
+                await self._emit(at, text_payload(part, markdown=markdown))
+        return Sent(f"{self._sending.job.job_id}/{place}")
+
+    async def send(self, payload: Mapping[str, object], *, key: str | None = None) -> Sent:
         """Sends any payload of PROTOCOL §4: a mapping of JSON values with a `type`. Raises TextTooLong, BadReply."""
         checked = checked_payload(payload)
-        reply = Reply(kind="message", content_type=str(checked["type"]), payload=checked)
         async with self._sending.turn():
-            await self._sending.emit(self._sending.take_place(key), reply)
+            place = self._sending.take_place(key)
+            await self._emit(place, checked)
+        return Sent(f"{self._sending.job.job_id}/{place}")
+
+    async def _emit(self, place: str, payload: dict[str, object]) -> None:
+        await self._sending.emit(place, Reply(kind="message", content_type=str(payload["type"]), payload=payload))
+
+    async def update(
+        self, card: str | Sent, payload: Card | Mapping[str, object] | msgspec.Struct, *, key: str | None = None
+    ) -> None:
+        """Shows something else in a card of this conversation, named by its id: a card of its kind, or its whole payload. Raises BadCard.
+
+        A card has at most 100 updates. `key`: as in `reply`.
+        """
+        card_id = card.id if isinstance(card, Sent) else card
+
+        def made(kept: CardKept) -> Reply:
+            new = update_payload(card_id, kept.kind, kept.revision, payload)
+            return Reply(kind="message", content_type="artifact", payload=new)
+
+        async with self._sending.turn():
+            await self._sending.update_card(self._sending.take_place(key), card_id, made)
 
     def stream(self, *, markdown: bool = False, key: str | None = None) -> Stream:
         """Returns a reply that people see grow: `async with chat.stream() as stream: await stream.write("…")`.

@@ -20,6 +20,10 @@ class BadReply(HandlerError):
     """A reply that cannot be sent: too long, not JSON, without a type, or a key that was used before."""
 
 
+class BadCard(HandlerError):
+    """A card or an update that cannot be sent; the text names its field and the remedy."""
+
+
 class ChatClosed(HandlerError):
     """A chat was used after its handler had ended, or outside of the thread that a sync handler was called in."""
 

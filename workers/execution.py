@@ -3,8 +3,8 @@
 Both the runner and the test harness use this, so a handler behaves in a test as it does in a worker.
 """
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 
 import trio
 
@@ -39,7 +39,8 @@ async def _nothing_to_tell() -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a job. `messages`: all that are handled in it, oldest first; `emitted`: places that earlier runs have sent.
+    """One run of a job. `messages`: all that are handled in it, oldest first; `emitted`: places that earlier runs have sent, `cards`: the
+    ids of the cards at some of them.
 
     `tell_start` is called before the first reply is sent; `waited` is called with the seconds for which a reply had no room.
     """
@@ -49,6 +50,7 @@ class Run:
     emitted: frozenset[str] = frozenset()
     tell_start: Callable[[], Awaitable[None]] = _nothing_to_tell
     waited: Callable[[float], None] = lambda _: None
+    cards: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def message(self) -> InboundMessage:
@@ -85,10 +87,11 @@ async def run_handler(environment: RunEnvironment, run: Run, lost: Callable[[], 
             tell_start=run.tell_start,
             waited=run.waited,
             hops=max(message.answering_hops for message in run.messages),
+            cards=run.cards,
         )
         try:
             try:
-                await _call(environment, handler, run, Chat(sending))
+                await _call(environment, handler, run, Chat(sending, run.message))
             finally:
                 sending.close()
             last = await sending.take_last()

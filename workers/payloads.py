@@ -1,14 +1,23 @@
 """Checks payloads before they are sent; no error shows any part of one."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 import msgspec
 
-from bus.records.records import Payload
+from bus.records.records import InboundMessage, Payload
 from workers.errors import BadReply, TextTooLong
 
 # PROTOCOL §1: the platform refuses longer texts.
 TEXT_LIMIT_CHARACTERS = 100_000
+_USER_ID = re.compile(r"[!-;=?-~]{1,128}")  # an id (PROTOCOL §1) without < and >, which end a mention
+
+Quote: TypeAlias = bool | str | InboundMessage
+"""What a reply quotes: nothing (False), the message that is answered (True), or this message."""
+
+Mention: TypeAlias = str | InboundMessage | Sequence[str | InboundMessage]
+"""Whom a reply is for: a user id, the sender of a message, or several of them."""
 
 
 def text_payload(text: str, *, markdown: bool) -> Payload:
@@ -34,12 +43,43 @@ def checked_payload(payload: Mapping[str, object]) -> Payload:
     return copy
 
 
-def check_text(text: object, already: int = 0) -> None:
+def addressed(payload: Payload, message: InboundMessage, quote: Quote, mention: Mention) -> Payload:
+    """Returns the payload with what it quotes and whom it mentions (PROTOCOL §4.1). `message`: the one that is answered. Raises BadReply."""
+    if quote is not False:
+        payload = {**payload, "reply_to": {"message_id": _quoted(message, quote)}}
+    people = list(dict.fromkeys(_mentioned(mention)))
+    if not people:
+        return payload
+    text = payload.get("text")
+    if isinstance(text, str):
+        marks = [mark for one in people if (mark := f"@<U:{one}>") not in text]
+        payload = {**payload, "text": " ".join([*marks, text])}
+    return {**payload, "mentions": people}
+
+
+def _quoted(message: InboundMessage, quote: bool | str | InboundMessage) -> str:
+    if quote is True:
+        return message.message_id
+    quoted = quote.message_id if isinstance(quote, InboundMessage) else quote
+    if not isinstance(quoted, str) or not quoted:
+        raise BadReply("quote is True for the message that is answered, else a message or its message_id")
+    return quoted
+
+
+def _mentioned(mention: Mention) -> Iterator[str]:
+    for one in (mention,) if isinstance(mention, str | InboundMessage) else mention:
+        user_id = one.sender_id if isinstance(one, InboundMessage) else one
+        if not isinstance(user_id, str) or not _USER_ID.fullmatch(user_id):
+            raise BadReply("mention takes user ids, or messages of theirs")
+        yield user_id
+
+
+def check_text(text: object, already: int = 0, most: int | None = TEXT_LIMIT_CHARACTERS) -> None:
     """Checks that it is a str in valid Unicode and, with the `already` characters before it, not too long. Raises TextTooLong, BadReply."""
     if not isinstance(text, str):
         raise BadReply(f"a text is a str, not {type(text).__name__}")
-    if already + len(text) > TEXT_LIMIT_CHARACTERS:
-        raise TextTooLong(already + len(text), TEXT_LIMIT_CHARACTERS)
+    if most is not None and already + len(text) > most:
+        raise TextTooLong(already + len(text), most)
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -226,7 +226,8 @@ class Runner:
     async def _handle(self, hand: Hand, started: Started) -> Ended:
         messages = (hand.job.message, *started.together)
         tell_start = partial(self._tell_start, hand)
-        run = Run(hand.job, messages, started.places, tell_start=tell_start, waited=partial(self._waited, hand))
+        waited = partial(self._waited, hand)
+        run = Run(hand.job, messages, started.places, tell_start=tell_start, waited=waited, cards=started.cards)
         try:
             return await run_handler(self._run_environment, run, hand.scope.cancel)
         finally:

@@ -7,17 +7,18 @@ A reply is held for a moment: most handlers end right after it, and then it goes
 """
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 
 import msgspec
 import trio
 
+from bus.records.cards import MOST_UPDATES, CardKept, CardMove
 from bus.records.records import Job, Reply, with_hops
-from bus.steps.job_steps import Emitted, Said
+from bus.steps.job_steps import Carded, CardEmitted, Emitted, Said
 from bus.transport.wire import RedisFailed
-from workers.errors import BadReply, ChatClosed
+from workers.errors import BadCard, BadReply, ChatClosed
 from workers.outlet import Outlet, until_redis_answers
 
 # Longer than a handler needs to end after its last reply, and too short for anybody to notice.
@@ -82,9 +83,15 @@ class Sending:
         tell_start: Callable[[], Awaitable[None]] | None = None,
         waited: Callable[[float], None] = lambda _: None,
         hops: int = 0,
+        cards: Mapping[str, str] | None = None,
     ) -> None:
-        """`waited` is called with the seconds for which a reply had no room; `hops`: the `hop_count` of replies."""
+        """`waited` is called with the seconds for which a reply had no room; `hops`: the `hop_count` of replies.
+
+        `cards`: the ids of the cards at places that earlier runs have sent.
+        """
         self._hops = hops
+        self._cards_sent = cards or {}
+        self._cards: dict[str, CardKept] = {}
         self.job = job
         self.helpers = helpers
         self._outlet = outlet
@@ -140,15 +147,70 @@ class Sending:
     async def emit(self, place: str, reply: Reply) -> None:
         """Sends a reply, however long Redis is away or has no room; does nothing if the place was sent or the job is lost."""
         if not self._is_lost and not self.was_emitted(place):
-            if self._hops and reply.kind != "stream_start":  # its content is a key and no payload
-                reply = msgspec.structs.replace(reply, payload=with_hops(reply.payload, self._hops))
-            self._held.append((place, reply))
+            self._held.append((place, self._with_hops(reply)))
             is_now = reply.kind == "stream_start"  # its deltas follow at once
             if is_now or self._soon is None or self._has_no_room or len(self._held) >= MOST_HELD:
                 await self.flush()
             else:
                 self._soon.expect(self)
         await trio.lowlevel.checkpoint()
+
+    def card_id(self, place: str) -> str:
+        """Returns the id of the card at a place: the same in every run."""
+        return self._cards_sent.get(place) or self._outlet.card_id(self.job, place)
+
+    async def emit_card(self, place: str, card_id: str, kind: str, reply: Reply) -> None:
+        """Sends a new card, as `emit` sends a reply; it is not held."""
+        if not self.was_emitted(place):
+            await self._send_card(place, reply, CardMove(card_id, kind))
+            self._cards[card_id] = CardKept(0, self.job.job_id, place, kind)
+        await trio.lowlevel.checkpoint()
+
+    async def update_card(self, place: str, card_id: str, made: Callable[[CardKept], Reply]) -> None:
+        """Sends an update of a card of this conversation, based on the revision that it has. Raises BadCard.
+
+        `made` returns the update for what is kept of the card.
+        """
+        outcome = None
+        while outcome is not Carded.QUEUED and not self.was_emitted(place) and not self._is_lost:
+            kept = self._cards.get(card_id) or await until_redis_answers(partial(self._outlet.card, self.job, card_id))
+            if kept is None or outcome is Carded.UNKNOWN:
+                raise BadCard("this conversation has no such card: update one that chat.reply() has shown here")
+            if kept.revision >= MOST_UPDATES:
+                raise BadCard(f"a card has at most {MOST_UPDATES} updates: send a new one with chat.reply()")
+            outcome = (await self._send_card(place, made(kept), CardMove(card_id, based_on=kept.revision))).outcome
+            self._cards.pop(card_id, None)  # with another revision, or unknown: it is read again
+            if outcome is Carded.ALREADY:
+                return
+            if outcome is Carded.QUEUED:
+                self._cards[card_id] = msgspec.structs.replace(kept, revision=kept.revision + 1)
+        await trio.lowlevel.checkpoint()
+
+    async def _send_card(self, place: str, reply: Reply, move: CardMove) -> CardEmitted:
+        """Sends what is held and then the card. Once the job is lost it does nothing, and says ALREADY."""
+        await self.flush()
+        async with self._line:
+            if self._tell_start is not None and not self._is_lost:
+                await self._tell_start()
+            while not self._is_lost:
+                emitted = await until_redis_answers(
+                    partial(self._outlet.emit_card, self.job, place, self._with_hops(reply), move)
+                )
+                self._has_no_room = emitted.outcome is Carded.FULL
+                if emitted.outcome is Carded.FENCED:
+                    self._is_lost = True
+                    self._lost()
+                elif not self._has_no_room:
+                    return emitted
+                else:
+                    await trio.sleep(ROOM_SECONDS)
+                    self._waited(ROOM_SECONDS)
+        return CardEmitted(Carded.ALREADY)
+
+    def _with_hops(self, reply: Reply) -> Reply:
+        if not self._hops or reply.kind == "stream_start":  # its content is a key and no payload
+            return reply
+        return msgspec.structs.replace(reply, payload=with_hops(reply.payload, self._hops))
 
     async def flush(self) -> None:
         """Sends held replies, in order."""

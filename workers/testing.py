@@ -15,9 +15,11 @@ import msgspec
 import trio
 
 from bus.records import ulid
+from bus.records.cards import MOST_UPDATES, CardKept, CardMove
 from bus.records.control import Observation
 from bus.records.records import InboundMessage, Job, Payload, Reply
-from bus.steps.jobs import Emitted
+from bus.records.sealing import KEY_BYTES, BusKey
+from bus.steps.job_steps import Carded, CardEmitted, Emitted
 from workers.agent import Agent
 from workers.execution import Run, RunEnvironment, run_handler
 
@@ -37,10 +39,39 @@ class Said:
         text = self.payload.get("text", "")
         return text if isinstance(text, str) else ""
 
+    @property
+    def card_id(self) -> str:
+        """The id of the card that is sent or updated, an empty string for anything else."""
+        artifact = self._artifact()
+        return str(self.payload.get("ref_artifact") or artifact.get("artifact_id", ""))
+
+    @property
+    def card(self) -> Payload:
+        """The inner payload of a card or an update, such as `{"body": …}`; empty for anything else."""
+        inner = self._artifact().get("payload")
+        return inner if isinstance(inner, dict) else {}
+
+    @property
+    def revision(self) -> int:
+        """Which revision of its card this is: 0 as it was sent, then 1, 2, …"""
+        based_on = self.payload.get("based_on_revision")
+        return based_on + 1 if isinstance(based_on, int) else 0
+
+    def _artifact(self) -> Payload:
+        artifact = self.payload.get("artifact")
+        return artifact if isinstance(artifact, dict) else {}
+
+
+_KEY = BusKey(bytes(KEY_BYTES))
+"""Makes the ids of cards in tests."""
+
 
 @dataclass
 class _Desk:
     """Takes a job's replies like the bus: each place once."""
+
+    cards: dict[str, CardKept] = field(default_factory=dict)
+    """Of the whole conversation."""
 
     replies: dict[str, Reply] = field(default_factory=dict)
     deltas: dict[str, list[str]] = field(default_factory=dict)
@@ -52,6 +83,30 @@ class _Desk:
             return Emitted.ALREADY
         self.replies[place] = reply
         return Emitted.QUEUED
+
+    async def emit_card(self, job: Job, place: str, reply: Reply, move: CardMove) -> CardEmitted:
+        await trio.lowlevel.checkpoint()
+        if place in self.replies:
+            return CardEmitted(Carded.ALREADY)
+        kept = self.cards.get(move.card_id)
+        if not move.kind:
+            if kept is None:
+                return CardEmitted(Carded.UNKNOWN)
+            if kept.revision != move.based_on:
+                return CardEmitted(Carded.MOVED, kept.revision)
+            if kept.revision >= MOST_UPDATES:
+                return CardEmitted(Carded.SPENT)
+            kept = msgspec.structs.replace(kept, revision=kept.revision + 1)
+        self.cards[move.card_id] = kept or CardKept(0, job.job_id, place, move.kind)
+        self.replies[place] = reply
+        return CardEmitted(Carded.QUEUED)
+
+    async def card(self, job: Job, card_id: str) -> CardKept | None:  # noqa: ARG002
+        await trio.lowlevel.checkpoint()
+        return self.cards.get(card_id)
+
+    def card_id(self, job: Job, place: str) -> str:
+        return _KEY.card_id(job.message_ms, job.job_id, place)
 
     async def publish_delta(self, job: Job, stream_id: str, seq: int, text: str) -> None:  # noqa: ARG002
         await trio.lowlevel.checkpoint()
@@ -88,8 +143,13 @@ class Conversation:
 
     async def send(self, payload: Mapping[str, object]) -> list[Said]:
         """Sends any payload; returns the agent's replies to it, in order."""
-        self._desk = _Desk()
+        self._desk = _Desk(self._desk.cards)
         return await self._run(self._make_job(dict(payload)))
+
+    async def answer(self, card_id: str, payload: Mapping[str, object]) -> list[Said]:
+        """Answers a card, such as with `{"action": "stop"}` or `{"values": {…}}` (PROTOCOL §4.1); returns the agent's replies to it."""
+        artifact = {"subtype": "response", "ref_artifact": card_id, "payload": dict(payload)}
+        return await self.send({"type": "artifact", "artifact": artifact})
 
     async def run_again(self) -> list[Said]:
         """Runs the last message again, as after a crash; returns the replies that this run adds, normally none."""

@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import msgspec
 import trio
 
+from bus.records.cards import CardKept, CardMove
 from bus.records.presence import Presence
 from bus.records.records import MOST_DELIVERIES, InboundMessage, Job, Reply
-from bus.steps.job_steps import Emitted, Failed, Finished, Said, Started
+from bus.steps.job_steps import Carded, CardEmitted, Emitted, Failed, Finished, Said, Started
 from bus.transport.wire import RedisFailed, RedisRefused, RedisUnavailable
 from tests.waiting import said_of, waiting_for
 
@@ -47,6 +49,13 @@ class MemoryBus:
     fault: RedisFailed | None = None
     refused: str = ""
     emit_answers: dict[str, Emitted] = field(default_factory=dict)
+    card_answers: list[CardEmitted] = field(default_factory=list)
+    """To the next cards, one after the other; then all are queued."""
+
+    cards: dict[str, CardKept] = field(default_factory=dict)
+    cards_before: dict[str, str] = field(default_factory=dict)
+    moves: list[CardMove] = field(default_factory=list)
+    looked_up: list[str] = field(default_factory=list)
     replies: list[tuple[str, Reply]] = field(default_factory=list)
     deltas: list[tuple[str, int, str]] = field(default_factory=list)
     typing: list[tuple[float, bool]] = field(default_factory=list)
@@ -108,7 +117,7 @@ class MemoryBus:
     async def start(self, job: Job, *, began_ms: int | None = None) -> Started:
         with self._operation("start"):
             self.started.append(job.job_id)
-            return Started("started", self.emitted_before, self.together)
+            return Started("started", self.emitted_before, self.together, cards=self.cards_before)
 
     async def emit(self, job: Job, place: str, reply: Reply) -> Emitted:
         await trio.lowlevel.checkpoint()
@@ -117,6 +126,30 @@ class MemoryBus:
             if answer is Emitted.QUEUED:
                 self.replies.append((place, reply))
             return answer
+
+    async def emit_card(self, job: Job, place: str, reply: Reply, move: CardMove) -> CardEmitted:
+        await trio.lowlevel.checkpoint()
+        with self._operation("emit_card"):
+            if self.card_answers:
+                answer = self.card_answers.pop(0)
+                if answer.outcome is not Carded.QUEUED:
+                    return answer
+            kept = self.cards.get(move.card_id)
+            if kept is None:
+                self.cards[move.card_id] = CardKept(0, job.job_id, place, move.kind)
+            else:
+                self.cards[move.card_id] = msgspec.structs.replace(kept, revision=kept.revision + 1)
+            self.replies.append((place, reply))
+            self.moves.append(move)
+            return CardEmitted(Carded.QUEUED)
+
+    async def card(self, job: Job, card_id: str) -> CardKept | None:
+        with self._operation("card"):
+            self.looked_up.append(card_id)
+            return self.cards.get(card_id)
+
+    def card_id(self, job: Job, place: str) -> str:
+        return f"card-{job.job_id}-{place}"
 
     async def finish(
         self, job: Job, outcome: str = "done", *, last: Sequence[Said] = (), began_ms: int | None = None

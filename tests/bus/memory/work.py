@@ -14,7 +14,6 @@ from bus.steps.job_steps import APOLOGY_PLACE, Carded, CardEmitted, Emitted, Fai
 from bus.steps.policies import Policies
 from tests.bus.memory.world import Conversation, Entry, Retry, World
 
-
 CARDS_KEPT = 1000
 CARDS_TRIM_AT = 1250
 

@@ -58,7 +58,7 @@ async def test_a_card_is_known_in_its_own_conversation_only(scene: Scene) -> Non
 async def test_a_second_run_sends_no_place_twice_moves_no_revision_twice_and_hears_which_cards_there_are(
     scene: Scene,
 ) -> None:
-    talk, worker, job = await with_job(scene)
+    _, worker, job = await with_job(scene)
     await show(worker, job, "0", "card")
     await worker.steps.emit(job, "1", reply("text"))
     await update(worker, job, "2", "card", 0)
@@ -68,7 +68,8 @@ async def test_a_second_run_sends_no_place_twice_moves_no_revision_twice_and_hea
     again = await worker.take()
     assert again is not None
     started = await worker.steps.start(again)
-    assert (started.places, started.cards) == ({"0", "1", "2"}, {"0": "card", "2": "card"})
+    assert started.places == {"0", "1", "2"}
+    assert started.cards == {"0": "card", "2": "card"}
     assert await show(worker, again, "0", "card") is Carded.ALREADY
     assert (await update(worker, again, "2", "card", 1)).outcome is Carded.ALREADY
     kept = await worker.steps.card(again, "card")

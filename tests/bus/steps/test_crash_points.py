@@ -243,7 +243,14 @@ async def test_so_may_every_step_of_messages_for_which_one_note_stands(redis_url
 
 
 @pytest.mark.parametrize(
-    ("first", "then"), [("start", "reclaim"), ("emit", "reclaim"), ("emit_card", "reclaim"), ("commit", "reclaim_reply"), ("commit", "resend")]
+    ("first", "then"),
+    [
+        ("start", "reclaim"),
+        ("emit", "reclaim"),
+        ("emit_card", "reclaim"),
+        ("commit", "reclaim_reply"),
+        ("commit", "resend"),
+    ],
 )
 async def test_so_may_what_others_do_for_the_dead(redis_url: str, first: str, then: str) -> None:
     how = "dies after" if then == "resend" else "dies before"
