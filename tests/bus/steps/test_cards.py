@@ -3,8 +3,8 @@
 import msgspec
 import pytest
 
-from bus.records.cards import MOST_UPDATES, CardKept, CardMove
-from bus.records.records import Job
+from bus.records.cards import MOST_UPDATES, CardKept, CardMove, decode_card
+from bus.records.records import BadRecord, Job
 from bus.steps.job_steps import Carded, CardEmitted, Finished
 from tests.bus.builders import BUS_KEY, reply
 from tests.bus.memory.work import CARDS_KEPT, CARDS_TRIM_AT
@@ -98,7 +98,7 @@ async def test_the_newest_thousand_cards_of_a_conversation_may_be_updated(scene:
     for number in range(CARDS_TRIM_AT):
         await show(worker, job, f"{number}", f"card-{number:04}")
     gone = CARDS_TRIM_AT - CARDS_KEPT
-    assert await worker.steps.card(job, f"card-{gone - 1:04}") is None
+    assert [number for number in range(gone) if await worker.steps.card(job, f"card-{number:04}")] == []
     assert await worker.steps.card(job, f"card-{gone:04}") is not None
 
 
@@ -114,6 +114,13 @@ async def test_a_card_waits_for_room_like_a_reply(scene: Scene) -> None:
         assert shown < 20
     assert outcome.outcome is Carded.FULL
     assert await worker.steps.card(job, f"card-{shown}") is None
+
+
+@pytest.mark.pure
+@pytest.mark.parametrize("packed", [b"", b"1", b"x\x1fjob\x1f0\x1finfo", b"1\x1fjob\x1f0"])
+def test_what_is_kept_of_a_card_and_is_no_record_of_one_is_refused(packed: bytes) -> None:
+    with pytest.raises(BadRecord):
+        decode_card(packed)
 
 
 @pytest.mark.pure

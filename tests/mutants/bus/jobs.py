@@ -42,7 +42,7 @@ OF_JOBS = (
         ("an_update_counts", "string.format('%d', revision + 1)", "revision"),
         ("a_card_waits_for_room", "if has_reply and not may_say() then", "if false then"),
         ("cards_are_bounded", "if redis.call('HLEN', CARDS) >= TRIM_AT then", "if false then"),
-        ("the_oldest_cards_go_first", "table.sort(ids)", "table.sort(ids, function(a, b) return a > b end)"),
+        ("the_oldest_cards_go_first", "table.sort(ids)", ""),
     ),
     *of(
         script("finish"), JOBS,

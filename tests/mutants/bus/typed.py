@@ -18,6 +18,11 @@ TYPED = (
         ("a_group_that_did_not_ask_hears_no_apology", "if message.conversation_type != GROUP:", "if True:"),
     ),
     *of(
+        "bus/records/cards.py", ("tests/bus/steps/test_cards.py",),
+        ("a_card_has_four_parts", "if not revision.isdecimal() or 1 + len(rest) != _PARTS:", "if not revision.isdecimal():"),
+        ("a_cards_revision_is_a_number", "if not revision.isdecimal() or 1", "if 1"),
+    ),
+    *of(
         "bus/records/kept.py", ("tests/bus/records/test_kept.py",),
         ("what_is_kept_opens_in_its_place_alone", "return key.open(decode_kept(packed).sealed, *place)", "record = decode_kept(packed); return key.open(record.sealed, *record.place(agent_id))"),
         ("what_a_later_version_kept_is_no_damage", "if schema > KEPT_SCHEMA:", "if False:"),
