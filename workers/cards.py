@@ -374,19 +374,15 @@ def _literals_in(hint: object) -> Iterator[object]:
 
 def _without_options(kind: msgspec.inspect.Type) -> tuple[msgspec.inspect.Type, bool, Mapping[str, object]]:
     """Returns the type within `Annotated` and `| None`, whether there was the latter, and what Meta says for people."""
-    shown: dict[str, object] = {}
-    is_optional = False
-    while True:
-        if isinstance(kind, msgspec.inspect.Metadata):
-            shown.update(kind.extra_json_schema or {})
-            kind = kind.type
-            continue
-        if isinstance(kind, msgspec.inspect.UnionType):
-            left = [one for one in kind.types if not isinstance(one, msgspec.inspect.NoneType)]
-            if len(left) == 1:
-                kind, is_optional = left[0], True
-                continue
-        return kind, is_optional, shown
+    if isinstance(kind, msgspec.inspect.Metadata):
+        within, is_optional, shown = _without_options(kind.type)
+        return within, is_optional, {**shown, **(kind.extra_json_schema or {})}
+    if isinstance(kind, msgspec.inspect.UnionType):
+        left = [one for one in kind.types if not isinstance(one, msgspec.inspect.NoneType)]
+        if len(left) == 1:
+            within, _, shown = _without_options(left[0])
+            return within, True, shown
+    return kind, False, {}
 
 
 _PLAIN: Mapping[type[msgspec.inspect.Type], str] = {

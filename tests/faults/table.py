@@ -342,7 +342,9 @@ STEPS: dict[str, tuple[str, ...]] = {
         "bus/steps/outbox.py:Outbox.leave_to_others",
     ),
     "what a handler has said, in its order, and its end, by until_redis_answers": (
+        "workers/sending.py:Sending._send_card",
         "workers/sending.py:Sending.flush",
+        "workers/sending.py:Sending.update_card",
         "workers/runner.py:Runner._finish",
     ),
     "best effort, within the job: what Redis does not take is shown no more or later": (

@@ -8,12 +8,14 @@ import pytest
 import trio
 import trio.testing
 
+from bus.records.cards import CardKept
+from bus.steps.job_steps import Carded, CardEmitted
 from bus.transport.backoff import Backoff
 from bus.transport.wire import RedisDenied, RedisFailed, RedisFull, RedisRefused, RedisUnavailable
 from tests.waiting import said_of, waiting_for
 from tests.workers.builders import agent_that, running
 from tests.workers.doubles import MemoryBus, job_of
-from workers import Agent, BlockingChat, Chat, InboundMessage
+from workers import Agent, BlockingChat, Chat, InboundMessage, Info
 from workers.logs import Log
 from workers.overrun import GRACE_SECONDS, OverrunWatch
 from workers.vitals import Vitals
@@ -32,6 +34,43 @@ ANY = [*PASSING, RedisRefused("WRONGTYPE", "wrong_type"), RedisRefused("NOGROUP"
 
 def name_of(fault: RedisFailed) -> str:
     return fault.reason
+
+
+def card_agent() -> Agent:
+    agent = Agent()
+
+    @agent.on_message()
+    async def show(_message: InboundMessage, chat: Chat) -> None:
+        await trio.sleep(10)
+        await chat.reply(Info("new"))
+        await chat.update("known", Info("newer"))
+
+    return agent
+
+
+@pytest.mark.parametrize("fault", PASSING, ids=name_of)
+async def test_a_card_and_an_update_wait_until_redis_takes_them(
+    autojump_clock: trio.testing.MockClock, fault: RedisFailed
+) -> None:
+    bus = MemoryBus(cards={"known": CardKept(3, "job", "0", "info")})
+    async with running(card_agent(), bus):
+        bus.give(job_of())
+        await bus.until(lambda: bus.held)
+        bus.fault = fault
+        await trio.sleep(120)
+        assert bus.finished == []
+        bus.fault, mended = None, trio.current_time()
+        await bus.until(lambda: bus.finished)
+        assert trio.current_time() - mended < MENDED_WITHIN_SECONDS
+    assert [(place, reply.payload.get("based_on_revision")) for place, reply in bus.replies] == [("0", None), ("1", 3)]
+
+
+async def test_a_card_waits_for_room(autojump_clock: trio.testing.MockClock) -> None:
+    bus = MemoryBus(card_answers=[CardEmitted(Carded.FULL)] * 30, cards={"known": CardKept(3, "job", "0", "info")})
+    async with running(card_agent(), bus, job_seconds=20):
+        bus.give(job_of())
+        await bus.until(lambda: bus.finished)
+    assert len(bus.replies) == 2, "the time that it had no room is not its own"
 
 
 @pytest.mark.parametrize("fault", PASSING, ids=name_of)
