@@ -10,7 +10,7 @@ from typing import Self
 import trio
 
 from bus.records import ulid
-from bus.records.records import Reply
+from bus.records.records import RUN, Reply
 from workers.errors import BadReply
 from workers.payloads import check_text, text_payload
 from workers.sending import Sending
@@ -78,9 +78,10 @@ class Stream:
         return not self._sending.was_emitted(self._place)
 
     async def _begin(self, show: "_Show") -> None:
-        start = Reply(kind="stream_start", content_type="text", payload={}, stream_id=show.stream_id)
+        job = self._sending.job
+        start = Reply(kind="stream_start", content_type="text", payload={RUN: job.entry_id}, stream_id=show.stream_id)
         async with self._sending.turn():
-            await self._sending.emit(f"{self._place}:start:{self._sending.job.deliveries}", start)
+            await self._sending.emit(f"{self._place}:start:{job.deliveries}", start)
         self._sending.helpers.start_soon(show.run)
 
     async def _send_whole(self) -> None:

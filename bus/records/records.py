@@ -19,6 +19,10 @@ AGENT_SENDER = "agent"
 Payload = dict[str, object]
 
 
+RUN = "run"
+"""In the payload of a stream's start, whose content is made by who sends it: the entry of the run that makes the stream."""
+
+
 class BadRecord(Exception):
     """A record in Redis that this program cannot read; the text names its kind and the reason."""
 

@@ -231,6 +231,12 @@ class Outbox:
         flat = cast("list[bytes]", await self._client.command("HGETALL", self._keys.streams))
         return {one.decode(): other.decode() for one, other in zip(flat[::2], flat[1::2], strict=True)}
 
+    async def may_end_stream(self, conversation_id: str, run: str) -> bool:
+        """Whether a reply may still come that ends a stream of this run: it is under way, or something waits to be sent."""
+        name = self._keys.conversation(conversation_id)
+        entry, reply = cast("list[bytes | None]", await self._client.command("HMGET", name, "entry", "reply"))
+        return reply is not None or entry == run.encode()
+
     async def end_stream(self, conversation_id: str, stream: str) -> bool:
         """Forgets a stream that no message will end; returns True to the one caller that is to tell the relay."""
         keys = [self._keys.streams, self._keys.write_count]

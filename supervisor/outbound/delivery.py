@@ -18,9 +18,9 @@ from supervisor.observe.metrics import Metrics
 from supervisor.observe.tracing import MessageTraces
 from supervisor.outbound.decisions import is_temporary, refusal_code
 from supervisor.outbound.sender import Sender
-from supervisor.outbound.streams import Streams
+from supervisor.outbound.stream_ends import StreamEnds
 from supervisor.relay.connection import Connection, NotConnected
-from supervisor.relay.frames import MessageAck, MessageError, StreamAbort
+from supervisor.relay.frames import MessageAck, MessageError
 from supervisor.relay.pending_acks import PendingAcks
 from supervisor.relay.rest import bounded_seconds
 
@@ -56,7 +56,7 @@ class Delivery:
         *,
         pending: PendingAcks,
         sender: Sender,
-        streams: Streams,
+        stream_ends: StreamEnds,
         metrics: Metrics,
     ) -> None:
         self._outbox = outbox
@@ -64,7 +64,7 @@ class Delivery:
         self._instance = instance
         self._pending = pending
         self._sender = sender
-        self._streams = streams
+        self._stream_ends = stream_ends
         self._metrics = metrics
         self.traces = MessageTraces()
         self._early: list[MessageAck | MessageError] = []
@@ -163,7 +163,7 @@ class Delivery:
         while True:
             connected = await self._connection.wait_connected()
             try:
-                await self.end_orphaned_streams()
+                await self._stream_ends.look()
                 if connected != number:
                     await self.resend_orphans()
                     number = connected
@@ -193,17 +193,6 @@ class Delivery:
             holder = await self._outbox.holder_of(conversation)
             if holder is not None and (holder == self._outbox.consumer or self._instance.knows_dead(holder)):
                 await self._resend_one(conversation, holder)
-
-    async def end_orphaned_streams(self) -> None:
-        """Ends each stream whose connection or supervisor is gone, and tells the relay; its text comes as a plain message (rule 15)."""
-        for conversation, stream in (await self._outbox.open_streams()).items():
-            stream_id, _, holder = stream.partition(" ")
-            if holder == self._outbox.consumer:
-                is_orphan = not self._streams.is_of_present_connection(stream_id)
-            else:
-                is_orphan = self._instance.knows_dead(holder)
-            if is_orphan and await self._outbox.end_stream(conversation, stream):
-                await self._connection.send(StreamAbort(stream_id, conversation))
 
     async def _resend_one(self, conversation_id: str, former_holder: str | None) -> None:
         try:

@@ -13,7 +13,7 @@ from supervisor.outbound.committing import Committing
 from supervisor.outbound.outgoing import Addressed, Head, Recipient
 from supervisor.outbound.recipients import Recipients
 from supervisor.outbound.sealer import CannotSeal, OfferFirst, unanswered
-from supervisor.outbound.sender import Sender, resend_frame
+from supervisor.outbound.sender import Sender, frames_again
 from supervisor.outbound.stream_replies import StreamReplies
 from supervisor.peers.addressing import GROUP
 from supervisor.relay.own_words import OwnWords
@@ -72,10 +72,13 @@ class Dispatch:
         kind, recipient = await self._recipients.find(head.record.conversation_id)
         if recipient is None:
             raise CannotSeal("no_group_key" if kind == GROUP else "no_grant")
-        stream_key = None
-        if head.begins_stream:
-            stream_key = StreamKey.generate(os.urandom)
-            self._streams.expect(head.reply.stream_id or "")
+        if not head.begins_stream:
+            await self._send(head, recipient, kind, None)
+            return
+        async with self._streams.beginning(head):
+            await self._send(head, recipient, kind, StreamKey.generate(os.urandom))
+
+    async def _send(self, head: Head, recipient: Recipient, kind: str, stream_key: StreamKey | None) -> None:
         addressed = _addressed(head, recipient, kind, stream_key)
         try:
             committed = await self._committing.commit(head, addressed)
@@ -85,7 +88,8 @@ class Dispatch:
         if committed is None:
             return
         if isinstance(committed, OutboxRecord):
-            await self._sender.send(resend_frame(committed))
+            for frame in frames_again(committed):
+                await self._sender.send(frame)
             return
         self.traces.committed(head.client_message_id)
         if stream_key is None:

@@ -9,7 +9,7 @@ from typing import Final
 from bus.records.records import OutboxRecord
 from bus.steps.store import now_ms
 from supervisor.relay.connection import Connection, NotConnected
-from supervisor.relay.frames import Frame, MessageSend, StreamDone
+from supervisor.relay.frames import Frame, MessageSend, StreamAbort, StreamDone
 
 MOST_TIMES: Final = 10_000
 """Times that are remembered, some 2 MiB: more than a relay would ever owe us. One that is missing is missing in the ledger only."""
@@ -18,6 +18,12 @@ MOST_TIMES: Final = 10_000
 def resend_frame(record: OutboxRecord) -> MessageSend:
     """Returns the frame that sends a committed record again: the same bytes, as a plain message, since its stream is over if it had one."""
     return MessageSend(record.client_message_id, record.conversation_id, record.content_type, record.encrypted_payload)
+
+
+def frames_again(record: OutboxRecord) -> tuple[Frame, ...]:
+    """Returns what sends a committed record again; if its first frame, the end of a stream, was lost, the stream is ended before."""
+    message = resend_frame(record)
+    return (message,) if record.stream_id is None else (StreamAbort(record.stream_id, record.conversation_id), message)
 
 
 class Sender:
@@ -45,7 +51,8 @@ class Sender:
     async def resend(self, record: OutboxRecord) -> None:
         """Sends a committed record again. Raises NotConnected."""
         self._note(record.client_message_id)
-        await self._connection.send(resend_frame(record))
+        for frame in frames_again(record):
+            await self._connection.send(frame)
 
     def take_time(self, client_message_id: str) -> int | None:
         """Returns when the message went out last (ms), and forgets it; None if another process sent it."""

@@ -3,6 +3,10 @@
 What is shown of a stream while it grows is supervisor/outbound/streams.py.
 """
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from bus.records.records import RUN
 from bus.steps.outbox import Outbox
 from crypto.envelope import V1_1, V1_2
 from crypto.streams import StreamKey
@@ -26,9 +30,11 @@ class StreamReplies:
         self._outbox = outbox
         self._sender = sender
 
-    def expect(self, stream_id: str) -> None:
-        """Called before the commit of its beginning: the stream is about to stand in Redis."""
-        self._streams.expect(stream_id)
+    @asynccontextmanager
+    async def beginning(self, head: Head) -> AsyncIterator[None]:
+        """Within the block a stream's start is committed and sent: no later reply of its conversation ends the stream before."""
+        async with self._streams.beginning(head.record.conversation_id, head.reply.stream_id or ""):
+            yield
 
     async def begin(self, head: Head, addressed: Addressed, key: StreamKey, committed: CommittedReply) -> None:
         """Tells the relay that a stream begins; notes its end at once if nobody can be shown it."""
@@ -44,6 +50,7 @@ class StreamReplies:
             v=V1_1 if addressed.conversation_type == GROUP else V1_2,
             key=key,
             connection_number=self._sender.connection_number,
+            run=str(head.reply.payload.get(RUN, "")),
         )
         start = StreamStart(stream_id, conversation, committed.sealed.encrypted_payload)
         if not shows_streams(addressed.recipient) or not await self._streams.begin(stream, start):

@@ -5,7 +5,8 @@ channel and may overtake the start: they wait for it a moment.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import structlog
 import trio
@@ -62,9 +63,13 @@ class LiveStream:
         to: str,
         key: StreamKey,
         connection_number: int,
+        run: str = "",
         v: str = V1_2,
     ) -> None:
-        """`answer`: job id and place of the reply that it shows; `connection_number`: of the connection that began it."""
+        """`answer`: job id and place of the reply that it shows; `connection_number`: of the connection that began it.
+
+        `run`: the entry of its job's run; '' if a worker of a former version does not say it.
+        """
         self.stream_id = stream_id
         self.conversation_id = conversation_id
         self.to = to
@@ -72,8 +77,9 @@ class LiveStream:
         self.key = key
         self.connection_number = connection_number
         self.answer = answer
+        self.run = run
         self.next_seq = 0
-        self.started_at = trio.current_time()
+        self.started_at = self.grown_at = trio.current_time()
 
 
 class Streams:
@@ -97,6 +103,7 @@ class Streams:
         self._metrics = metrics
         self._speaks = speaks
         self._by_conversation: dict[str, LiveStream] = {}
+        self._beginning: dict[str, trio.Event] = {}
         self._expected: dict[str, tuple[int, float]] = {}
         self._early: dict[str, tuple[float, list[LiveDelta]]] = {}
         self._waiting_bytes = 0
@@ -141,25 +148,46 @@ class Streams:
             self._said.add(reason)
             log.warning("live: not readable, passed over", reason=reason)
 
-    def expect(self, stream_id: str) -> None:
-        """Called before a stream's beginning is committed: it belongs to the present connection, and is no orphan."""
-        now = trio.current_time()
-        self._expected = {one: kept for one, kept in self._expected.items() if self._is_present(*kept)}
-        self._expected[stream_id] = (self._connection.number, now)
+    @asynccontextmanager
+    async def beginning(self, conversation_id: str, stream_id: str) -> AsyncIterator[None]:
+        """Within the block a stream's start is committed and sent.
+
+        The commit lets the conversation's next reply go: until the block has ended, that waits if it begins a stream or ends one.
+        From the commit on the stream belongs to the present connection, and is no orphan.
+        """
+        former, begun = self._beginning.get(conversation_id), trio.Event()
+        self._beginning[conversation_id] = begun
+        try:
+            if former is not None:
+                await former.wait()
+            now = trio.current_time()
+            self._expected = {one: kept for one, kept in self._expected.items() if self._is_present(*kept)}
+            self._expected[stream_id] = (self._connection.number, now)
+            yield
+        finally:
+            begun.set()
+            if self._beginning[conversation_id] is begun:
+                del self._beginning[conversation_id]
 
     def is_of_present_connection(self, stream_id: str) -> bool:
-        """Whether the stream was begun here, on the connection that there is, and not too long ago."""
+        """Whether the stream was begun here, on the connection that there is, not too long ago, and was not given up."""
         return stream_id in self._expected and self._is_present(*self._expected[stream_id])
 
+    def shown(self) -> list[LiveStream]:
+        """Returns the streams that are shown now: all were committed."""
+        return list(self._by_conversation.values())
+
     async def begin(self, stream: LiveStream, start: Frame) -> bool:
-        """Aborts an older stream of the conversation, sends `start`, then the deltas that came early. False without a connection."""
-        self.expect(stream.stream_id)
+        """Aborts an older stream of the conversation, sends `start`, then the deltas that came early. False without a connection.
+
+        The caller is within `beginning`.
+        """
         await acquire(self._order)
         try:
             await self.abort(stream.conversation_id)
             # One that is never ended, since its job was given up, does not keep its key for ever.
             self._by_conversation = {key: kept for key, kept in self._by_conversation.items() if self._is_alive(kept)}
-            self._by_conversation[stream.conversation_id] = stream  # before it is sent: its end waits for it
+            self._by_conversation[stream.conversation_id] = stream
             if not await self._try_send(start):
                 del self._by_conversation[stream.conversation_id]
                 return False
@@ -175,6 +203,8 @@ class Streams:
 
         Waits until the stream's start and what was heard of it have gone. A stream that a first run of the job began is aborted.
         """
+        if (beginning := self._beginning.get(conversation_id)) is not None:
+            await beginning.wait()
         if not self._shows(conversation_id, answer):
             return False
         async with self._order:
@@ -192,17 +222,27 @@ class Streams:
         del self._by_conversation[conversation_id]
         return self._is_alive(stream)
 
+    async def give_up(self, stream: LiveStream) -> None:
+        """Ends a stream that no message will end, unless it has ended meanwhile."""
+        async with self._order:
+            if self._by_conversation.get(stream.conversation_id) is stream:
+                await self.abort(stream.conversation_id)
+
     async def abort(self, conversation_id: str) -> None:
-        """Ends the conversation's stream, if one is shown, without its text, and tells the relay. The caller holds the order."""
+        """Ends the conversation's stream, if one is shown, without its text, and tells the relay. The caller holds the order.
+
+        One that the relay cannot be told of now stays in Redis, and is told over the next connection (stream_ends.py).
+        """
         stream = self._by_conversation.pop(conversation_id, None)
         if stream is None:
+            return
+        self._expected.pop(stream.stream_id, None)
+        if not self._is_alive(stream) or not await self._try_send(StreamAbort(stream.stream_id, conversation_id)):
             return
         try:
             await self._outbox.end_stream(conversation_id, f"{stream.stream_id} {self._outbox.consumer}")
         except RedisFailed as error:
-            log.info("stream: its end is not noted", reason=str(error))  # the next connection tells the relay once more
-        if self._is_alive(stream):
-            await self._try_send(StreamAbort(stream.stream_id, conversation_id))
+            log.info("stream: its end is not noted", reason=str(error))  # the relay is told once more
 
     async def job_lost(self, conversation_id: str) -> None:
         """Called when a job has lost its worker: ends what is shown of it, here and at every other supervisor."""
@@ -230,6 +270,7 @@ class Streams:
             await self.abort(delta.conversation_id)
             return
         stream.next_seq += 1
+        stream.grown_at = trio.current_time()
         try:
             payload = self._seal(stream, delta)
         except (TooLarge, ValueError):

@@ -46,6 +46,7 @@ from supervisor.outbound.rate_line import RateLine
 from supervisor.outbound.recipients import Recipients
 from supervisor.outbound.sealer import Sealer
 from supervisor.outbound.sender import Sender
+from supervisor.outbound.stream_ends import StreamEnds
 from supervisor.outbound.stream_replies import StreamReplies
 from supervisor.outbound.streams import Streams
 from supervisor.outbound.taking import Taking
@@ -275,13 +276,14 @@ class MessageCore:
         instance, metrics, names = self.instance, self.metrics, self.store.keys
         sender = Sender(connection)
         self.streams = Streams(device, keys.bus, connection, self.outbox, metrics, speaks=speaks)
+        self.stream_ends = StreamEnds(self.streams, self.outbox, connection, instance)
         self.delivery = Delivery(
             self.outbox,
             connection,
             instance,
             pending=self.pending_acks,
             sender=sender,
-            streams=self.streams,
+            stream_ends=self.stream_ends,
             metrics=metrics,
         )
         self.reader = RedisStreamReader(client, stream=names.replies, group=REPLIES_GROUP, consumer=instance.name)

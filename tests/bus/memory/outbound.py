@@ -205,6 +205,10 @@ class MemoryOutbox:
     async def open_streams(self) -> dict[str, str]:
         return {name: at.stream for name, at in self._world.conversations.items() if at.stream is not None}
 
+    async def may_end_stream(self, conversation_id: str, run: str) -> bool:
+        at = self._world.conversation(conversation_id)
+        return at.sent is not None or at.reply is not None or (at.job is not None and at.job.id == run)
+
     async def end_stream(self, conversation_id: str, stream: str) -> bool:
         at = self._world.conversation(conversation_id)
         if at.stream != stream:

@@ -338,6 +338,26 @@ async def test_rule_15_the_begin_of_a_stream_waits_for_no_acknowledgement_and_it
     assert await outbox.open_streams() == {}
 
 
+async def test_rule_15_a_stream_may_be_ended_by_its_run_and_by_what_waits_to_be_sent(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    outbox = talk.supervisor.outbox
+    await talk.accept(1)
+    job = await worker.take()
+    assert job is not None
+    run = job.entry_id
+    await worker.steps.start(job)
+    assert await outbox.may_end_stream(CONVERSATION, run)
+    assert not await outbox.may_end_stream(CONVERSATION, "1-1"), "a former run's"
+    assert not await outbox.may_end_stream("another", run)
+    await worker.steps.emit(job, "0", reply("0"))
+    await worker.steps.finish(job)
+    assert await outbox.may_end_stream(CONVERSATION, run), "what it said waits"
+    assert (await talk.commit(await talk.take_reply(), "c1")).outcome is Committed.COMMITTED
+    assert await outbox.may_end_stream(CONVERSATION, run), "it is not acknowledged"
+    await outbox.confirm(CONVERSATION, "c1", "m1", 2)
+    assert not await outbox.may_end_stream(CONVERSATION, run)
+
+
 async def test_rule_15_who_begins_a_stream_learns_which_it_takes_the_place_of(scene: Scene) -> None:
     talk, worker = await talk_and_worker(scene)
     other = await talk_of(scene, "supervisor-2")

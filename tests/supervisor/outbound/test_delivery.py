@@ -13,7 +13,7 @@ from host.instance import Instance
 from supervisor.outbound.delivery import MOST_CODE_CHARS
 from supervisor.outbound.sender import resend_frame
 from supervisor.relay.connection import NotConnected
-from supervisor.relay.frames import Frame, MessageAck, MessageError, StreamAbort
+from supervisor.relay.frames import Frame, MessageAck, MessageError
 from tests.redis_server import redis_server
 from tests.supervisor.builders import Core, dead_instance, open_core, reply_to_next, sending, until
 from tests.supervisor.doubles import FakeRest
@@ -337,36 +337,6 @@ async def test_of_a_refusal_so_much_of_its_code_is_kept_and_nothing_but_a_codes_
             await until(lambda: is_empty(core))
         [reason] = await dead_reasons(core)
         assert reason == "refused_no___31m" + "x" * (MOST_CODE_CHARS - 8)
-
-
-@pytest.mark.parametrize("lives", [False, True])
-async def test_a_stream_of_another_supervisor_is_over_when_that_is_gone(tmp_path: Path, lives: bool) -> None:
-    other = Instance("00000000", 1, 1) if lives else dead_instance()
-    async with scene(tmp_path) as (core, _):
-        core.connection.connect()
-        await core.client.command("HSET", core.keys.streams, CONVERSATION, f"s1 {other.name}")
-        await core.delivery.end_orphaned_streams()
-        assert core.connection.sent == ([] if lives else [StreamAbort("s1", CONVERSATION)])
-        assert len(await core.outbox.open_streams()) == int(lives)
-
-
-async def test_the_end_of_an_orphaned_stream_is_told_by_one_of_several(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with scene(tmp_path) as (core, _):
-        core.connection.connect()
-        stream = f"s1 {core.outbox.consumer}"
-        await core.client.command("HSET", core.keys.streams, CONVERSATION, stream)
-        open_streams = core.outbox.open_streams
-
-        async def and_another_was_first() -> dict[str, str]:
-            found = await open_streams()
-            assert await core.outbox.end_stream(CONVERSATION, stream)
-            return found
-
-        monkeypatch.setattr(core.outbox, "open_streams", and_another_was_first)
-        await core.delivery.end_orphaned_streams()
-        assert core.connection.sent == []
 
 
 async def test_what_was_acknowledged_meanwhile_is_not_sent_again(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 """What goes out over the connection, and when it went out last."""
 
+import msgspec
 import pytest
 
 from bus.records.records import SCHEMA_VERSION, OutboxRecord
-from supervisor.outbound.sender import Sender, resend_frame
+from supervisor.outbound.sender import Sender, frames_again, resend_frame
 from supervisor.relay.connection import NotConnected
 from supervisor.relay.frames import MessageSend, StreamAbort, StreamDone
 from tests.supervisor.doubles import FakeConnection
@@ -39,11 +40,17 @@ async def test_without_a_connection_nothing_is_sent_and_a_resend_says_so() -> No
 
 async def test_a_resend_is_the_same_bytes_as_a_plain_message() -> None:
     sender, connection = connected_sender()
-    await sender.resend(RECORD)
-    assert (
-        connection.sent == [MessageSend("cmid-3", "conversation", "text", "the same bytes")] == [resend_frame(RECORD)]
-    )
+    plain = msgspec.structs.replace(RECORD, stream_id=None)
+    await sender.resend(plain)
+    assert connection.sent == [MessageSend("cmid-3", "conversation", "text", "the same bytes")]
+    assert connection.sent == [resend_frame(plain)] == [*frames_again(plain)]
     assert sender.take_time("cmid-3") is not None
+
+
+async def test_a_resend_ends_the_stream_whose_end_may_have_been_lost() -> None:
+    sender, connection = connected_sender()
+    await sender.resend(RECORD)
+    assert connection.sent == [StreamAbort("s1", "conversation"), resend_frame(RECORD)] == [*frames_again(RECORD)]
 
 
 async def test_times_are_kept_of_the_latest_messages_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,26 +145,6 @@ async def test_a_delta_that_is_too_large_ends_its_stream_and_not_the_process(tmp
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("reconnects", [False, True])
-async def test_a_stream_is_an_orphan_only_of_an_earlier_connection(tmp_path: Path, reconnects: bool) -> None:
-    """A start committed just as we connect is no leaving of a connection before: its abort would go out ahead of it."""
-    async with scene(tmp_path) as (core, _), trio.open_nursery() as nursery:
-        core.connection.connect()
-        stream = live_stream(core)
-        core.streams.expect(stream.stream_id)
-        await core.client.command("HSET", core.keys.streams, CONVERSATION, f"stream {core.outbox.consumer}")
-        if reconnects:
-            core.connection.disconnect()
-            core.connection.connect()
-        await core.client.command("HSET", core.keys.streams, OTHER_CONVERSATION, f"orphan {core.outbox.consumer}")
-        nursery.start_soon(core.delivery.run)
-        orphans = {"orphan", "stream"} if reconnects else {"orphan"}
-        sent = await core.connection.wait_sent(len(orphans))
-        assert {frame.stream_id for frame in sent if isinstance(frame, StreamAbort)} == orphans
-        assert len(await core.outbox.open_streams()) == 2 - len(orphans)
-        nursery.cancel_scope.cancel()
-
-
 async def test_deltas_that_come_while_the_early_ones_go_out_are_no_gap(tmp_path: Path) -> None:
     async with scene(tmp_path) as (core, _), trio.open_nursery() as nursery:
         core.connection.connect()

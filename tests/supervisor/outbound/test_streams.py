@@ -9,7 +9,7 @@ import structlog
 import trio
 import trio.testing
 
-from bus.records.records import LiveAbort, LiveDelta, LiveTyping, pack_live, unpack_live
+from bus.records.records import Live, LiveAbort, LiveDelta, LiveTyping, pack_live, unpack_live
 from bus.steps.outbox import Outbox
 from crypto.identity import LocalDevice
 from crypto.streams import StreamKey
@@ -25,6 +25,7 @@ from supervisor.outbound.streams import (
     LiveStream,
     Streams,
 )
+from supervisor.relay.connection import NotConnected
 from supervisor.relay.frames import Frame, StreamAbort, StreamDelta, StreamStart, TypingStart, TypingStop
 from tests.supervisor.builders import IDENTITY, KEYS
 from tests.supervisor.doubles import FakeConnection
@@ -71,17 +72,18 @@ class Scene:
             connection_number=self.connection.number,
         )
 
-    async def begin(self, stream_id: str = "stream") -> bool:
-        return await self.streams.begin(self.stream(stream_id), start(stream_id))
+    async def begin(self, stream_id: str = "stream", conversation: str = CONVERSATION) -> bool:
+        async with self.streams.beginning(conversation, stream_id):
+            return await self.streams.begin(self.stream(stream_id, conversation), start(stream_id, conversation))
 
-    async def hear(self, *live: LiveDelta | LiveTyping) -> None:
+    async def hear(self, *live: Live) -> None:
         for one in live:
             self.streams.heard(pack_live(one, key=KEYS.bus, agent_id=AGENT))
         await trio.testing.wait_all_tasks_blocked()
 
 
-def start(stream_id: str = "stream") -> StreamStart:
-    return StreamStart(stream_id, CONVERSATION, "sealed")
+def start(stream_id: str = "stream", conversation: str = CONVERSATION) -> StreamStart:
+    return StreamStart(stream_id, conversation, "sealed")
 
 
 def delta(seq: int, stream_id: str = "stream") -> LiveDelta:
@@ -151,15 +153,62 @@ async def test_a_new_stream_of_a_conversation_ends_the_older_one() -> None:
         assert made.connection.sent == [start("older"), StreamAbort("older", CONVERSATION), start("newer")]
 
 
-async def test_the_end_of_a_stream_waits_for_its_start_and_for_what_was_heard_before() -> None:
+async def test_what_ends_a_stream_waits_for_its_start_and_for_what_was_heard_before() -> None:
+    """The commit of a start lets the next reply go, and the start may have to wait for other conversations' pieces."""
     async with scene() as made, trio.open_nursery() as nursery:
         await made.hear(delta(0), delta(1))
+        await made.streams._order.acquire()  # as by a piece that a slow relay does not take
         nursery.start_soon(made.begin)
-        while not made.streams._by_conversation:
-            await trio.lowlevel.checkpoint()
-        assert await made.streams.end(CONVERSATION, ANSWER, "stream")
-        assert made.connection.sent[0] == start()
-        assert seqs(made.connection.sent) == [0, 1]
+        await trio.testing.wait_all_tasks_blocked()
+        ended: list[bool] = []
+
+        async def end() -> None:
+            ended.append(await made.streams.end(CONVERSATION, ANSWER, "stream"))
+            assert made.connection.sent[0] == start()
+            assert seqs(made.connection.sent) == [0, 1]
+
+        nursery.start_soon(end)
+        await trio.testing.wait_all_tasks_blocked()
+        assert ended == []
+        assert not await made.streams.end("another conversation", ANSWER, "stream"), "nobody else waits"
+        made.streams._order.release()
+        await trio.testing.wait_all_tasks_blocked()
+        assert ended == [True]
+
+
+async def test_a_start_waits_for_the_one_before_and_no_longer_if_that_has_failed() -> None:
+    async with scene() as made, trio.open_nursery() as nursery:
+        failing = made.streams.beginning(CONVERSATION, "older")
+        await failing.__aenter__()
+        nursery.start_soon(made.begin, "newer")
+        nursery.start_soon(made.begin, "elsewhere", "another conversation")
+        await trio.testing.wait_all_tasks_blocked()
+        assert made.connection.sent == [start("elsewhere", "another conversation")]
+        assert not await failing.__aexit__(NotConnected, NotConnected(), None), "nothing is caught"
+        await trio.testing.wait_all_tasks_blocked()
+        assert made.connection.sent[1:] == [start("newer")]
+
+
+async def test_a_stream_whose_end_could_not_be_told_is_left_to_the_next_connection() -> None:
+    async with scene() as made:
+        await made.begin()
+        made.connection.disconnect()
+        await made.hear(LiveAbort(CONVERSATION))
+        assert made.outbox.ended == []
+        assert not made.streams.is_of_present_connection("stream"), "an orphan, which is looked for"
+
+
+async def test_a_stream_is_given_up_if_it_is_still_shown() -> None:
+    async with scene() as made:
+        await made.begin()
+        [former] = made.streams.shown()
+        await made.begin("newer")
+        await made.streams.give_up(former)
+        assert made.connection.sent == [start(), StreamAbort("stream", CONVERSATION), start("newer")]
+        [newer] = made.streams.shown()
+        await made.streams.give_up(newer)
+        assert made.connection.sent[3:] == [StreamAbort("newer", CONVERSATION)]
+        assert made.outbox.ended[1:] == ["newer supervisor"]
 
 
 async def test_a_stream_whose_start_cannot_be_sent_is_none() -> None:
@@ -264,8 +313,7 @@ async def test_of_an_earlier_connections_streams_nothing_is_kept_and_their_end_i
 ) -> None:
     async with scene() as made:
         await made.begin("former")
-        other = made.stream("elsewhere", "another conversation")
-        await made.streams.begin(other, StreamStart("elsewhere", "another conversation", "sealed"))
+        await made.begin("elsewhere", "another conversation")
         made.connection.disconnect()
         made.connection.connect()
         await made.begin("newer")

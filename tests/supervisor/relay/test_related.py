@@ -46,7 +46,7 @@ def test_of_a_refusal_only_its_code_waits() -> None:
         dead_instance(),
         pending=PendingAcks(),
         sender=Sender(FakeConnection()),
-        streams=None,  # type: ignore[arg-type]  # nothing is streamed here
+        stream_ends=None,  # type: ignore[arg-type]  # nothing is streamed here
         metrics=Metrics(),
     )
     delivery.heard(MessageError(LONG, "cmid", LONG, retry_after=2.0))

@@ -76,6 +76,7 @@ def _line(outcome: Outcome) -> dict[str, object]:
         "dead": outcome.dead + unexpected,
         "forks": outcome.forks,
         "unanswered": outcome.unanswered,
+        "streams_left": outcome.streams_left,
         "put_aside": outcome.put_aside,
         "kills": outcome.kills,
         "seconds": round(outcome.seconds, 1),

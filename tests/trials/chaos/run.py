@@ -18,6 +18,7 @@ from tests.trials.chaos.look import RedisAway
 from tests.trials.chaos.script import Utterance, expected_answers, handling_of, quick_text, utterances
 from tests.trials.chaos.verdict import Verdict, judge
 from tests.trials.drills.forks import forks, stored
+from tests.trials.open_streams import left_open
 
 SAY_AGAIN_SECONDS = 0.2
 LOOK_SECONDS = 0.25
@@ -48,6 +49,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What became of it; `findings` say where to look. `crashes` are tracebacks in the logs. `forks`: ratchet positions with two envelopes.
+    `streams_left`: streams that the relay still shows.
 
     After something came back older, `unanswered`: people whose next message was not answered within 30 s; `put_aside`: what stands in quarantine since
     it was said on what was lost, which is no loss: its sender and the operator see it.
@@ -59,6 +61,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     crashes: int
     forks: int
     unanswered: int
+    streams_left: int
     put_aside: int
     kills: dict[str, int]
     seconds: float
@@ -68,7 +71,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     def is_good(self) -> bool:
         verdict = self.verdict
         bad = verdict.lost + verdict.duplicated + verdict.reordered + verdict.unexpected
-        worse = self.undecryptable + self.dead + self.crashes + self.forks + self.unanswered
+        worse = self.undecryptable + self.dead + self.crashes + self.forks + self.unanswered + self.streams_left
         return verdict.answered == verdict.sent and not (bad or worse)
 
 
@@ -87,12 +90,14 @@ async def run(order: Order, directory: Path) -> Outcome:
                     unanswered = await _unanswered(home, order.seed)
                     findings += await _settle(home, harmer, deadline=began + order.seconds)
                     findings += [f"{person.name} is not answered" for person in unanswered]
+                streams_left = await left_open(home.world.api, home.world.environment["HASHEE_AGENT_ID"])
                 return _count(
                     home,
                     harmer,
                     order,
                     findings,
                     unanswered=len(unanswered),
+                    streams_left=streams_left,
                     seconds=trio.current_time() - began,
                 )
         raise TimeoutError(f"not even counted after {order.seconds:.0f} s")
@@ -204,7 +209,14 @@ def _without_one_each(heard: Sequence[str], begun: Counter[str]) -> list[str]:
 
 
 def _count(
-    home: House, harmer: Harmer, order: Order, findings: list[str], *, unanswered: int, seconds: float
+    home: House,
+    harmer: Harmer,
+    order: Order,
+    findings: list[str],
+    *,
+    unanswered: int,
+    streams_left: int,
+    seconds: float,
 ) -> Outcome:
     verdict = Verdict()
     messages = stored(home.directory / "relay.db")
@@ -239,6 +251,7 @@ def _count(
         crashes=len(crashes),
         forks=len(forks(one.encrypted_payload for one in messages)),
         unanswered=unanswered,
+        streams_left=streams_left,
         put_aside=len(put_aside),
         kills=dict(sorted(harmer.done.items())),
         seconds=seconds,

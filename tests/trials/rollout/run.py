@@ -12,6 +12,7 @@ from sandbox.api import ApiRefused
 from sandbox.people import Person, connected
 from tests.trials.chaos.script import expected_answers
 from tests.trials.chaos.verdict import judge
+from tests.trials.open_streams import FATES, left_open
 from tests.trials.rollout.release import Releases
 from tests.trials.rollout.scene import Scene, scene
 from tests.trials.rollout.script import handling_of
@@ -174,6 +175,7 @@ async def _count(made: Scene, rollout_seconds: float, window: tuple[float, float
         for line in person.transcript.lines(conversation)
         if line.direction == "in" and window[0] <= line.at <= window[1]
     )
+    streams_left = await left_open(made.api, made.account.agent_id)
     stats = (await made.api.stats()).owners[made.account.agent_id]
     unreadable = sum(person.unreadable.total() for person in made.people)
     crashes = [path.name for path in made.logs() if "Traceback" in path.read_text(encoding="utf-8")]
@@ -181,6 +183,7 @@ async def _count(made: Scene, rollout_seconds: float, window: tuple[float, float
         *([f"{verdict.unexpected} unexpected answers"] if verdict.unexpected else []),
         *([f"{unreadable} answers could not be read"] if unreadable else []),
         *(f"a traceback in {name}" for name in crashes),
+        *([f"{streams_left} streams are open at the relay"] if streams_left else []),
     ]
     return Outcome(
         figures=Figures(
@@ -197,7 +200,7 @@ async def _count(made: Scene, rollout_seconds: float, window: tuple[float, float
         sent=verdict.sent,
         notes=(
             f"sent {verdict.sent}",
-            f"streams {stats['streams_started']}, done {stats['streams_done']}, aborted {stats.get('streams_aborted', 0)}",
+            "streams: " + ", ".join(f"{stats.get(f'streams_{what}', 0)} {what}" for what in FATES),
             f"connections made {stats['connections']}, refused as one too many {stats.get('connection_limit', 0)}",
             *(line for person in made.people for line in _out_of_order(person, made)),
         ),
