@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import trio
 
 from sandbox.children import relay_process, running
@@ -140,6 +141,7 @@ def test_the_end_of_input_ends_the_chat(tmp_path: Path) -> None:
     assert nothing_is_left(tmp_path)
 
 
+@pytest.mark.long
 def test_an_interrupt_ends_the_chat_with_exit_code_0(tmp_path: Path) -> None:
     with demo_on_a_terminal(tmp_path) as terminal:
         terminal.expect("you ›")
@@ -165,6 +167,7 @@ async def test_a_killed_demo_leaves_no_process(tmp_path: Path) -> None:
         await until(alone, seconds=10)
 
 
+@pytest.mark.long
 async def test_an_interrupted_script_drains_and_says_so_by_its_exit_code(tmp_path: Path) -> None:
     log = tmp_path / "demo.log"
     async with running("demo", [*DEMO, "--scripted"], log_path=log, environment=environment(tmp_path)) as demo:

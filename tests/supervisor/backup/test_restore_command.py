@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import cast
 
+import pytest
 import trio
 
 from bus.records.keys import Keys
@@ -150,6 +151,7 @@ def test_killed_while_the_new_store_is_prepared_the_old_one_stands_and_the_next_
     assert look(host.environ) == before
 
 
+@pytest.mark.long
 def test_into_a_redis_of_your_own_under_the_store_secret_of_the_backup(tmp_path: Path) -> None:
     lost, file = Host(tmp_path / "1"), tmp_path / "agent.backup"
     make_store(lost.environ)

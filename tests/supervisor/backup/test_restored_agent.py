@@ -6,6 +6,7 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
+import pytest
 import trio
 
 from tests.supervisor.cli.keys.running import PROGRAM
@@ -17,6 +18,7 @@ from tests.world import DRAIN_SECONDS, World, agent, world
 ANSWER_SECONDS = 30.0
 
 
+@pytest.mark.long
 async def test_a_lost_host_comes_back_older_and_nobody_stays_deaf_nor_hears_anything_twice(tmp_path: Path) -> None:
     (tmp_path / "passphrase").write_text("many words", encoding="utf-8")
     given = str(tmp_path / "passphrase")

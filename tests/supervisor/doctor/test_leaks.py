@@ -201,6 +201,7 @@ def test_without_an_agent_no_canary_is_sent_and_the_secrets_are_searched_for(tmp
     assert hits(found) == {f"file {tmp_path}/note": "the token stands there (as it is)"}
 
 
+@pytest.mark.long
 async def test_a_handler_that_prints_what_it_was_told_is_found_out(tmp_path: Path) -> None:
     async with world(tmp_path, HASHEE_HANDLER="tests.supervisor.doctor.leaky:agent") as running:
         done = await trio.to_thread.run_sync(lambda: run(running.environment, "--leak-test", "--json"))

@@ -4,6 +4,7 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
 import trio
 
 from bus.records.sealing import StoreKeys
@@ -12,6 +13,7 @@ from tests.waiting import waiting_for
 from tests.world import DRAIN_SECONDS, World, agent, world
 
 
+@pytest.mark.long
 async def test_a_conversation_goes_on_over_a_rotation_and_only_with_the_right_secrets(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         [ada] = w.people

@@ -126,6 +126,7 @@ async def test_everything_opens_with_the_new_secret_and_nothing_with_the_old_one
             assert (nothing_left.turned, nothing_left.current) == (0, rotated.values)
 
 
+@pytest.mark.long
 async def test_killed_before_or_after_any_write_it_is_completed_by_the_next_run(tmp_path: Path) -> None:
     with redis_server(tmp_path) as url:
         async with open_redis(url) as client:
