@@ -34,6 +34,7 @@ class Keys:
             self.taken(conversation_id),
             self.mailbox(conversation_id),
             self.parked(conversation_id),
+            self.placed(conversation_id),
             self.together(conversation_id),
             self.emitted(conversation_id),
             self.out_box(conversation_id),
@@ -124,6 +125,16 @@ class Keys:
     def busy(self) -> str:
         """Sorted set: conversations with a job or a reply under way → time since when."""
         return self._key("busy")
+
+    @property
+    def placements(self) -> str:
+        """Sorted set: ids of the latest jobs that were placed without a message → when."""
+        return self._key("placements")
+
+    @property
+    def behind(self) -> str:
+        """Sorted set: conversations in which placed jobs wait → when one of them was last looked after."""
+        return self._key("behind")
 
     @property
     def waiting(self) -> str:
@@ -295,6 +306,10 @@ class Keys:
     def parked(self, conversation_id: str) -> str:
         """Sorted set by seq: jobs for which the mailbox has no room."""
         return self._key("parked", conversation_id)
+
+    def placed(self, conversation_id: str) -> str:
+        """Sorted set: jobs that no message began, which wait, each by a number between the seqs of the messages before and behind it."""
+        return self._key("placed", conversation_id)
 
     def together(self, conversation_id: str) -> str:
         """List: jobs that are handled together with the running one."""

@@ -5,8 +5,8 @@ SEALED_KINDS = frozenset(
     {
         *("session", "owner", "member", "group", "signed_prekeys", "one_time_prekeys", "quarantined", "seal"),
         *("restored_signed_prekeys", "restored_one_time_prekeys"),
-        *("conv", "box", "parked", "together", "out", "jobs", "replies", "dead", "dead_copy", "grant_log", "policy"),
-        "state",
+        *("conv", "box", "parked", "placed", "together", "out", "jobs", "replies", "dead", "dead_copy"),
+        *("grant_log", "policy", "state"),
     }
 )
 PLAIN_KINDS = frozenset(
@@ -39,7 +39,7 @@ PLAIN_KINDS = frozenset(
             "grant_head",
             "last_backup",
         ),
-        *("busy", "waiting", "load", "held", "interrupted", "interrupts", "streams"),
+        *("busy", "waiting", "behind", "placements", "load", "held", "interrupted", "interrupts", "streams"),
         *("ids", "taken", "emitted", "sent", "cards"),
         *("restoring", "office"),
         *("slot", "slots", "ghosts", "ghost_poll", "standby"),

@@ -2,17 +2,30 @@
 
 A record is a msgpack list: its schema version first, then what scripts and people may read (ids, seqs, times), then the
 sealed body. Lua treats records as opaque bytes. One schema version back is read.
+
+A job that no message began (a reminder, an event, a deadline) is *placed*. Its record is of PLACED_SCHEMA and names its kind, so that a
+program that knows no such jobs leaves it to one that does; a message's record is the same as it always was.
 """
 
 import contextlib
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast, get_args
 
 import msgspec
 
 from bus.records.sealing import BusKey, SealBroken
 
 SCHEMA_VERSION = 1
+PLACED_SCHEMA = 2
 MOST_DELIVERIES = 20  # of all kinds together (DESIGN rule 8): what comes back more often is a dead letter
+
+AFTER_ALL = 2**53
+"""The seq of a placed job: no message is later, so none interrupts it (`AFTER_ALL` in bus/scripts/_library.lua)."""
+NOWHERE = "-"
+"""The conversation of placed jobs that have none; they run one after the other, and nothing can be said there."""
+
+PlacedKind = Literal["reminder", "event", "deadline"]
+PLACED_KINDS = frozenset(get_args(PlacedKind))
+JobKind = Literal["message", "reminder", "event", "deadline"]
 
 AGENT_SENDER = "agent"
 
@@ -71,7 +84,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     `strikes`: how many workers have died by themselves while they ran it (rule 8); a job with a strike runs alone.
     `has_past`: it may be a dead letter that was brought back and has sent something before.
-    `trace`: the parent span of the job and of its replies (bus/telemetry/traces.py); '' if nobody traces.
+    `trace`: the parent span of the job and of its replies (bus/telemetry/traces.py); '' if nobody traces. `kind`: of a placed job what it
+    is; then `message` has its content as payload, and its sender is who the conversation is with, '' in a group.
     """
 
     entry_id: str
@@ -85,6 +99,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     strikes: int = 0
     has_past: bool = False
     trace: str = ""
+    kind: JobKind = "message"
 
     @property
     def is_first_run(self) -> bool:
@@ -112,7 +127,7 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True):
     """A job as it lies in a mailbox and in `jobs`. `message_ms`: time in the inbound client_message_id (ULID).
 
     `sender_id`: against whose share of the waiting bytes it counts. `trace`: W3C traceparent of the span that received it; '' and not
-    written if nobody traces. A former version wrote neither and ignores both.
+    written if nobody traces. A former version wrote neither and ignores both. `kind`: '' for a message, and not written then.
     """
 
     schema: int
@@ -124,6 +139,7 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True):
     sealed: bytes
     sender_id: str = ""
     trace: str = ""
+    kind: str = ""
 
 
 class ReplyRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -171,8 +187,12 @@ class SentNote(msgspec.Struct, frozen=True, array_like=True):
 
 
 def encode_record(record: JobRecord | ReplyRecord | SentNote) -> bytes:
-    """Encodes a record for Redis. Without a trace the bytes are the same as those of a version that knew no `trace`."""
+    """Encodes a record for Redis. Fields at the end that are empty are left out: the bytes are those of a version that knew none of them."""
     parts = msgspec.structs.astuple(record)
+    if isinstance(record, JobRecord):
+        if record.kind:
+            return msgspec.msgpack.encode(parts)
+        parts = parts[:-1]
     return msgspec.msgpack.encode(parts if record.trace else parts[:-1])
 
 
@@ -202,6 +222,30 @@ def pack_job(
     return encode_record(record)
 
 
+def pack_placed_job(
+    kind: PlacedKind, content: InboundMessage, *, placed_ms: int, key: BusKey, agent_id: str, trace: str = ""
+) -> bytes:
+    """Seals a job that no message began into its record; `content.message_id` is the job's id.
+
+    It counts against nobody's share of what waits: its record names no sender.
+    """
+    sealed = key.seal(msgspec.msgpack.encode(content), "job", agent_id, content.message_id)
+    return encode_record(
+        JobRecord(
+            PLACED_SCHEMA,
+            content.message_id,
+            content.conversation_id,
+            AFTER_ALL,
+            placed_ms,
+            placed_ms,
+            sealed,
+            "",
+            trace,
+            kind,
+        )
+    )
+
+
 def unpack_job(
     packed: bytes,
     *,
@@ -228,6 +272,7 @@ def unpack_job(
         strikes=strikes,
         has_past=has_past,
         trace=record.trace,
+        kind=cast("JobKind", record.kind or "message"),
     )
 
 
@@ -264,7 +309,10 @@ def with_hops(payload: Payload, hops: int) -> Payload:
 
 def decode_job_record(packed: bytes) -> JobRecord:
     """Returns the readable part of a job's record; raises BadRecord."""
-    return _decode(packed, JobRecord, "job")
+    record = _decode(packed, JobRecord, "job", newest=PLACED_SCHEMA)
+    if record.kind and record.kind not in PLACED_KINDS:
+        raise NewerRecord(f"job: of kind {record.kind[:32]!r}, which this version of hashee-agent does not know")
+    return record
 
 
 class ReplyPlace(msgspec.Struct, frozen=True):
@@ -315,14 +363,14 @@ def decode_sent_note(packed: bytes) -> SentNote:
 Record = TypeVar("Record", JobRecord, ReplyRecord, OutboxRecord)
 
 
-def _decode(packed: bytes, shape: type[Record], kind: str) -> Record:
+def _decode(packed: bytes, shape: type[Record], kind: str, *, newest: int = SCHEMA_VERSION) -> Record:
     try:
         record = msgspec.msgpack.decode(packed, type=shape)
     except msgspec.DecodeError as error:
-        raise _newer(packed, kind) or BadRecord(f"{kind}: {error}") from None
-    if not SCHEMA_VERSION - 1 <= record.schema <= SCHEMA_VERSION:
+        raise _newer(packed, kind, newest) or BadRecord(f"{kind}: {error}") from None
+    if not SCHEMA_VERSION - 1 <= record.schema <= newest:
         unknown = BadRecord(f"{kind}: schema version {record.schema} is not known to this program")
-        raise _newer(packed, kind) or unknown
+        raise _newer(packed, kind, newest) or unknown
     return record
 
 
@@ -332,13 +380,11 @@ class _Schema(msgspec.Struct, array_like=True):
     schema: int
 
 
-def _newer(packed: bytes, kind: str) -> NewerRecord | None:
+def _newer(packed: bytes, kind: str, newest: int) -> NewerRecord | None:
     with contextlib.suppress(msgspec.DecodeError):
         schema = msgspec.msgpack.decode(packed, type=_Schema).schema
-        if schema > SCHEMA_VERSION:
-            return NewerRecord(
-                f"{kind}: of schema {schema}, and this version of hashee-agent reads up to {SCHEMA_VERSION}"
-            )
+        if schema > newest:
+            return NewerRecord(f"{kind}: of schema {schema}, and this version of hashee-agent reads up to {newest}")
     return None
 
 

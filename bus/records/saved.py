@@ -48,6 +48,7 @@ KINDS: Mapping[str, Kind] = {
         policy="",
         first_sync="so that nothing counts as too old",
         cards="after the conversations, so that each card that was sent is known",
+        placements="so that no event is handled twice",
     ),
     **_kinds(
         Fate.WITH_CONVERSATION,
@@ -56,6 +57,7 @@ KINDS: Mapping[str, Kind] = {
         taken="",
         box="",
         parked="",
+        placed="",
         together="",
         emitted="",
         out="",
@@ -75,6 +77,7 @@ KINDS: Mapping[str, Kind] = {
         kept="from each message in quarantine",
         busy="",
         waiting="",
+        behind="",
         due="what waited for its next run runs at once",
         outbox="what waited for its acknowledgement goes out at once",
         acks="",
@@ -161,6 +164,7 @@ class Conversation(msgspec.Struct, frozen=True, array_like=True, tag="conversati
     together: list[bytes]
     out: list[bytes]
     state: bytes = b""
+    placed: list[bytes] = []  # a former version did not save it
 
     def __repr__(self) -> str:
         return f"Conversation(conversation_id={self.conversation_id!r}, …)"

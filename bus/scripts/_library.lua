@@ -4,7 +4,7 @@
 --
 -- A script about a conversation has names for the keys of the board (bus/records/keys.py `board`, in the same order); bus/transport/lua.py gives it as
 -- KEYS those that it uses, and puts the lines that name them here. Its own keys begin at KEYS[OWN]; the conversation's id is ARGV[1].
--- BOARD CONVERSATION IDS TAKEN MAILBOX PARKED TOGETHER EMITTED OUT_BOX SENT LOAD_HERE JOBS REPLIES DUE DEAD OUTBOX ACKS BUSY WAITING
+-- BOARD CONVERSATION IDS TAKEN MAILBOX PARKED PLACED TOGETHER EMITTED OUT_BOX SENT LOAD_HERE JOBS REPLIES DUE DEAD OUTBOX ACKS BUSY WAITING
 -- BOARD INTERRUPTED INTERRUPTS STREAMS POLICY EPOCH WRITE_COUNT LEDGER LOAD HELD
 local CONVERSATION_ID = ARGV[1]
 
@@ -19,6 +19,8 @@ local EXPIRY_SECONDS = '7862400' -- a day more: moved again when that day is ove
 local MOST_WAITING = 100        -- in one mailbox, unless the handler's code says otherwise
 local UNCOUNTED_BYTES = 4096    -- a running job that is no larger counts for nothing: nearly all are so small, and it costs nothing
 local OVERHEAD_BYTES = 200      -- what Redis needs beside a record that waits
+local AFTER_ALL = '9007199254740992' -- 2^53, the conversation's `seq` while a placed job runs: no message is later, so none interrupts it
+local PLACED_STEP = 2 ^ -20     -- placed jobs stand between two seqs: a million of them behind one message before order among them is lost
 
 local function now_ms()
   local time = redis.call('TIME')
@@ -364,14 +366,34 @@ local function start_waiting_job(seq, record)
   if policy('busy') == 'interrupt' and redis.call('EXISTS', MAILBOX) == 1 then interrupt(started) end
 end
 
+-- Starts the first placed job, if no message waits before it. -> whether it did
+local function start_first_placed()
+  local first = redis.call('ZRANGE', PLACED, 0, 0, 'WITHSCORES')
+  if not first[1] then
+    redis.call('HDEL', CONVERSATION, 'placed')
+    return false
+  end
+  for _, box in ipairs({ MAILBOX, PARKED }) do
+    local message = redis.call('ZRANGE', box, 0, 0, 'WITHSCORES')
+    if message[2] and tonumber(message[2]) < tonumber(first[2]) then return false end
+  end
+  redis.call('ZREM', PLACED, first[1])
+  if redis.call('EXISTS', PLACED) == 0 then redis.call('HDEL', CONVERSATION, 'placed') end
+  count_running(first[1])
+  start_new_job(AFTER_ALL, first[1], redis.call('HGET', CONVERSATION, 'kept'))
+  return true
+end
+
 -- Starts the next job of the mailbox, or lets the conversation rest, after the job of `entry` has ended. If they are known: `has_reply`, whether a
--- reply is under way; `load`, the conversation's field, false for none.
-local function start_next_job(entry, has_reply, load)
+-- reply is under way; `load` and `has_placed`, the conversation's fields, false for none.
+local function start_next_job(entry, has_reply, load, has_placed)
   redis.call('DEL', EMITTED, TOGETHER)
   redis.call('SREM', INTERRUPTED, entry)
   if load == nil then load = redis.call('HGET', CONVERSATION, 'load') end
+  if has_placed == nil then has_placed = redis.call('HGET', CONVERSATION, 'placed') end
   if load then take_off_running(load) end
   redis.call('HDEL', CONVERSATION, 'entry', 'seq', 'began', 'frozen', 'load')
+  if has_placed and start_first_placed() then return end
   local head = redis.call('ZPOPMIN', MAILBOX)
   if #head == 0 and redis.call('EXISTS', PARKED) == 1 then
     unpark()
@@ -399,6 +421,24 @@ local function enqueue(seq, record)
   local last = redis.call('ZPOPMAX', MAILBOX)
   redis.call('ZADD', PARKED, last[2], last[1])
   redis.call('DECR', WAITING)
+end
+
+-- Puts a job that no message began behind everything that waits in the conversation; where nothing is under way it runs at once.
+-- It neither interrupts nor is parked, and counts against no mailbox. `behind`: key of the conversations in which such jobs wait.
+local function place(record, behind)
+  local entry, next, kept = unpack(redis.call('HMGET', CONVERSATION, 'entry', 'next', 'kept'))
+  if is_idle() then begin_work() end
+  if not entry then
+    local load = load_of_new(record)
+    if load then redis.call('HSET', CONVERSATION, 'load', load) end
+    return start_new_job(AFTER_ALL, record, kept)
+  end
+  count_waiting(record)
+  local before, last = tonumber(next or 1) - 1, redis.call('ZRANGE', PLACED, -1, -1, 'WITHSCORES')
+  local score = math.min(math.max(before, tonumber(last[2] or 0)) + PLACED_STEP, before + 1 - PLACED_STEP)
+  redis.call('ZADD', PLACED, score, record)
+  redis.call('HSET', CONVERSATION, 'placed', 1)
+  redis.call('ZADD', behind, 'NX', now_ms(), CONVERSATION_ID)
 end
 
 -- `places`: what a job had emitted. `what`: job id and place that a committed send answers; its record does not say.

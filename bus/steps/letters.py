@@ -116,12 +116,12 @@ class DeadLetters:
         kind, job_id, seq, client_message_id = "sent", "", 0, ""
         match record:
             case JobRecord():
-                kind, job_id, seq = "job", record.job_id, record.seq
+                kind, job_id, seq = "placed" if record.kind else "job", record.job_id, record.seq
             case ReplyRecord():
                 kind, job_id = "reply", record.job_id
             case OutboxRecord():
                 client_message_id = record.client_message_id
-        keys = self._keys.board(record.conversation_id)
+        keys = (*self._keys.board(record.conversation_id), self._keys.behind)
         arguments = (record.conversation_id, letter.id, kind, job_id, seq, client_message_id, consumer)
         answer = cast(bytes, await self._client.script("revive", keys, *arguments)).decode()
         return cast(Revived, answer)

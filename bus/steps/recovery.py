@@ -161,14 +161,20 @@ class Recovery:
         return await self._for_each("due", await members_until(self._client, self._keys.due, now_ms))
 
     async def audit(self, busy_since_ms: int) -> int:
-        """Starts conversations again that have been busy since before then with nothing under way; returns how many faults were mended."""
-        return await self._for_each("audit", await members_until(self._client, self._keys.busy, busy_since_ms))
+        """Starts conversations again that have been busy since before then with nothing under way; returns how many faults were mended.
 
-    async def _for_each(self, script: str, conversations: list[str]) -> int:
+        Those in which placed jobs wait are looked after too: a former version, which knows of none, lets them rest.
+        """
+        busy = await members_until(self._client, self._keys.busy, busy_since_ms)
+        behind = await members_until(self._client, self._keys.behind, busy_since_ms)
+        return await self._for_each("audit", list(dict.fromkeys(busy + behind)), self._keys.behind)
+
+    async def _for_each(self, script: str, conversations: list[str], *own: str) -> int:
         done = 0
         for conversation in conversations:
             try:
-                done += cast(int, await self._client.script(script, self._keys.board(conversation), conversation))
+                keys = (*self._keys.board(conversation), *own)
+                done += cast(int, await self._client.script(script, keys, conversation))
             except RedisRefused as error:
                 self._leave(conversation, error)
         return done

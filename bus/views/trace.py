@@ -26,6 +26,7 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     "taken": _TAKEN_IN,  # nothing for a handler
     "queued": _TAKEN_IN,
     "refused": _TAKEN_IN,
+    "placed": ("conversation", "kind"),  # a job that no message began
     "held": ("conversation", "received_ms", "seq"),  # it waits at the relay
     "quarantined": ("conversation", "received_ms", "reason", "seq"),
     "old": ("conversation", "reason", "seq"),
@@ -47,7 +48,7 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     "lost": ("conversation",),
 }
 RUNNING = ("worker", "attempt", "delivery")  # words of `running`, which is not in the ledger but read from the stream
-BEGINNINGS = frozenset({"taken", "queued", "refused", "held", "quarantined", "old", "requeued"})
+BEGINNINGS = frozenset({"taken", "queued", "placed", "refused", "held", "quarantined", "old", "requeued"})
 NAMED_BY_THE_RELAY = frozenset({"encrypted", "acknowledged"})
 
 

@@ -153,6 +153,7 @@ class _Walk:
             "state": self._state,
             "box": self._mailbox,
             "parked": self._mailbox,
+            "placed": self._mailbox,
             "together": self._together,
             "policy": self._policy,
             "grant_log": self._grant_log,

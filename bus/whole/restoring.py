@@ -111,7 +111,7 @@ class Restoring:
                 await self._quarantined(key, value)
             case "dead" | "ledger":
                 await self._do(("XADD", key, value.parts[0], *value.parts[2:]))
-            case "old":
+            case "old" | "placements":
                 await self._do(("ZADD", key, *_swapped(value.parts)))
             case "first_sync":
                 await self._do(("SET", key, value.parts[0]))
@@ -190,7 +190,9 @@ class Restoring:
         waits = cast(int, await self._client.command("ZCARD", box))
         if waits:
             await self._do(("INCRBY", self._place("waiting", ""), waits))
-        if waits or row.keys() & {b"entry", b"reply"} or one.out or one.parked:
+        if one.placed:
+            await self._do(("ZADD", self._place("behind", ""), now_ms(), conversation_id))
+        if waits or row.keys() & {b"entry", b"reply"} or one.out or one.parked or one.placed:
             await self._do(("ZADD", self._place("busy", ""), now_ms(), conversation_id))
         if row:
             await self._do(("HSET", key, *[part for pair in row.items() for part in pair]))
@@ -238,6 +240,7 @@ class Restoring:
         put("load", *one.load, command="HSET")
         put("box", *_swapped(one.box), command="ZADD")
         put("parked", *_swapped(one.parked), command="ZADD")
+        put("placed", *_swapped(one.placed), command="ZADD")
         put("together", *one.together, command="RPUSH")
         put("out", *one.out, command="RPUSH")
         put("state", *([one.state] if one.state else []), command="SET")

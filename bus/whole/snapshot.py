@@ -74,7 +74,8 @@ class Snapshot:
         """Yields the values of keys that exist once for an agent."""
         for kind in ("seal", "signed_prekeys", "one_time_prekeys", "policy"):
             yield await self._hash(kind, "")
-        yield Value("old", "", "zset", await self._asked("ZRANGE", self._names.old, 0, -1, "WITHSCORES"))
+        for kind, key in (("old", self._names.old), ("placements", self._names.placements)):
+            yield Value(kind, "", "zset", await self._asked("ZRANGE", key, 0, -1, "WITHSCORES"))
         found = await self._client.command("GET", self._names.first_sync)
         yield Value("first_sync", "", "string", [cast(bytes, found)] if found else [])
 
@@ -162,9 +163,8 @@ class Snapshot:
         parts = cast("list[Answer]", answer)
         if parts == [b"large"]:
             return None
-        row, ids, ids_until, taken, taken_until, emitted, sent, load, job, reply, superseded, *waiting, said, state = (
-            parts
-        )
+        row, ids, ids_until, taken, taken_until, emitted, sent, load, job, reply, superseded, *rest = parts
+        *waiting, said, state, placed = rest
         box, parked, together, out = cast("list[list[bytes]]", waiting)
         conversation = Conversation(
             conversation_id,
@@ -184,6 +184,7 @@ class Snapshot:
             together,
             out,
             cast(bytes, state),
+            cast("list[bytes]", placed),
         )
         return conversation, cast(int, said)
 

@@ -24,6 +24,7 @@ NAMES = {
     "handed_back": "handed back by its worker",
     "requeued": "readable now, queued",
     "no_handler": "done (no handler for this type)",
+    "placed": "placed, without a message",
     "held": "waits at the relay: its sender has too much waiting",
     "given_up": "dropped for good",
 }

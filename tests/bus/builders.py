@@ -7,7 +7,15 @@ from dataclasses import dataclass
 import msgspec
 
 from bus.records.keys import REPLIES_GROUP, Keys
-from bus.records.records import SCHEMA_VERSION, InboundMessage, OutboxRecord, Reply, decode_reply_record, pack_job
+from bus.records.records import (
+    SCHEMA_VERSION,
+    InboundMessage,
+    OutboxRecord,
+    Reply,
+    decode_reply_record,
+    pack_job,
+    pack_placed_job,
+)
 from bus.records.sealing import BusKey
 from bus.steps.jobs import JobStore
 from bus.steps.letters import DeadLetters
@@ -147,6 +155,19 @@ def message_of(
 def job_of(seq: int, conversation: str = CONVERSATION, *, sender: str = PEER[0], characters: int = 0) -> bytes:
     message = message_of(seq, conversation, sender=sender, characters=characters)
     return pack_job(message, seq=seq, accepted_ms=1, message_ms=seq, key=BUS_KEY, agent_id=AGENT)
+
+
+def placed_job(name: str, conversation: str = CONVERSATION, *, characters: int = 0) -> bytes:
+    """A reminder's job."""
+    content = InboundMessage(
+        message_id=f"timer:{name}:1",
+        conversation_id=conversation,
+        conversation_type="h2a",
+        sender_id=PEER[0],
+        sender_type="human",
+        payload={"type": "reminder", "text": name.ljust(characters)},
+    )
+    return pack_placed_job("reminder", content, placed_ms=1, key=BUS_KEY, agent_id=AGENT)
 
 
 def reply(text: str) -> Reply:

@@ -14,6 +14,7 @@ from bus.steps.held import Notes
 from bus.steps.job_steps import JobSteps
 from bus.steps.letters import DeadLetters, Quarantine
 from bus.steps.outbox import Outbox
+from bus.steps.placing import Placing as PlacingInRedis
 from bus.steps.policies import Policies, PolicyStore
 from bus.steps.recovery import Recovery
 from bus.steps.store import MOST_WAITING_IN_ALL, Store
@@ -25,7 +26,7 @@ from bus.transport.wire import Value, Wire, failure
 from tests.bus.builders import AGENT, BUS_KEY
 from tests.bus.memory.world import size_of
 from tests.bus.scenes import RESTING_FIELDS, RESTING_KINDS, SERVER, Facts, Supervisor, Worker, at_once
-from tests.bus.traits import Inbound, Letters, Outbound, Reclaiming, Unread, Waiting
+from tests.bus.traits import Inbound, Letters, Outbound, Placing, Reclaiming, Unread, Waiting
 
 
 class DirectClient:
@@ -95,6 +96,7 @@ class RedisSupervisor:
         self.dead: Letters = DeadLetters(commands, self.keys)
         self.quarantine: Unread = Quarantine(commands, self.keys)
         self.notes: Waiting = Notes(commands, self.keys)
+        self.placing: Placing = PlacingInRedis(commands, self.keys)
 
     async def take_reply(self) -> StreamEntry | None:
         return await read_one(self.commands, self.keys.replies, REPLIES_GROUP, self.name)
@@ -132,7 +134,7 @@ class RedisScene:
             for entry, consumer, idle, _ in cast("list[tuple[bytes, bytes, int, int]]", rows):
                 claim = ("XCLAIM", stream, group, consumer, 0, entry, "IDLE", idle + milliseconds, "JUSTID")
                 commands.append(claim)
-        for name in (self.keys.due, self.keys.outbox, self.keys.busy):
+        for name in (self.keys.due, self.keys.outbox, self.keys.busy, self.keys.behind):
             members = cast("list[bytes]", self.client.ask("ZRANGE", name, 0, -1))
             commands += [("ZINCRBY", name, -milliseconds, member) for member in members]
         at = cast("bytes | None", self.client.ask("HGET", self.keys.rate, "at"))
@@ -217,6 +219,7 @@ class RedisScene:
             waiting = [
                 *cast("list[bytes]", self.client.ask("ZRANGE", keys.mailbox(one), 0, -1)),
                 *cast("list[bytes]", self.client.ask("ZRANGE", keys.parked(one), 0, -1)),
+                *cast("list[bytes]", self.client.ask("ZRANGE", keys.placed(one), 0, -1)),
             ]
             loads = [("s:" + decode_job_record(record).sender_id, size_of(record)) for record in waiting]
             reply, running = cast(

@@ -19,10 +19,11 @@ from bus.transport.readers import StreamEntry
 from tests.bus.builders import AGENT, BUS_KEY
 from tests.bus.memory.inbound import MemoryNotes, MemoryQuarantine, MemoryStore
 from tests.bus.memory.outbound import MemoryOutbox
+from tests.bus.memory.placing import MemoryPlacing
 from tests.bus.memory.recovery import MemoryLetters, MemoryRecovery
 from tests.bus.memory.work import MemorySteps
 from tests.bus.memory.world import World
-from tests.bus.traits import Inbound, Letters, Outbound, Reclaiming, Steps, Unread, Waiting
+from tests.bus.traits import Inbound, Letters, Outbound, Placing, Reclaiming, Steps, Unread, Waiting
 
 Result = TypeVar("Result")
 
@@ -47,6 +48,8 @@ RESTING_KINDS = frozenset(
             "load",
             "prekey_state",
             "cards",
+            "placements",
+            "behind",
         ),
     }
 )
@@ -94,6 +97,7 @@ class Supervisor(Protocol):
     dead: Letters
     quarantine: Unread
     notes: Waiting
+    placing: Placing
     write_count: WriteCount
 
     async def take_reply(self) -> StreamEntry | None: ...
@@ -150,6 +154,7 @@ class MemorySupervisor:
         self.dead: Letters = MemoryLetters(world)
         self.quarantine: Unread = MemoryQuarantine(world)
         self.notes: Waiting = MemoryNotes(world)
+        self.placing: Placing = MemoryPlacing(world)
 
     async def take_reply(self) -> StreamEntry | None:
         return await self._outbox.take()
@@ -218,7 +223,14 @@ class MemoryScene:
         return [
             name
             for name, at in self._world.conversations.items()
-            if at.waiting or at.together or at.emitted or at.emitted_before_death or at.out_box or at.stream or at.own
+            if at.waiting
+            or at.placed
+            or at.together
+            or at.emitted
+            or at.emitted_before_death
+            or at.out_box
+            or at.stream
+            or at.own
         ] + list(self._world.notes)
 
     def close(self) -> None:

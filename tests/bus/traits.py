@@ -12,6 +12,7 @@ from bus.steps.held import Note
 from bus.steps.job_steps import CardEmitted, Emitted, Failed, Finished, Said, Started
 from bus.steps.letters import DeadLetter, GivenUp, Quarantined, Revived
 from bus.steps.outbox import Commit
+from bus.steps.placing import Pins, Placed
 from bus.steps.recovery import HeldEntries, Pending, Reclaim, Reclaimed
 from bus.steps.store import Arrival, ConversationSnapshot, Intake, SessionWrite
 from host.budgets import StoreBudgets
@@ -134,6 +135,14 @@ class Outbound(Protocol):
     async def may_end_stream(self, conversation_id: str, run: str) -> bool: ...
 
     async def end_stream(self, conversation_id: str, stream: str) -> bool: ...
+
+
+class Placing(Protocol):
+    budgets: StoreBudgets
+
+    async def pins(self, conversation_id: str) -> Pins | None: ...
+
+    async def place(self, packed: bytes) -> Placed: ...
 
 
 class WorkLease(Protocol):

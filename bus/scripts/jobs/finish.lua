@@ -6,7 +6,7 @@
 -- Invariant: the conversation is busy or its mailbox is empty. First write is XACK, so that a full Redis drains (rule 16).
 local REPLIES_FROM = 9
 if not lease_is_mine(JOBS, JOBS_GROUP, ARGV[2], ARGV[3]) then return 'fenced' end
-local has_reply, places, load = unpack(redis.call('HMGET', CONVERSATION, 'reply', 'p:' .. ARGV[4], 'load'))
+local has_reply, places, load, has_placed = unpack(redis.call('HMGET', CONVERSATION, 'reply', 'p:' .. ARGV[4], 'load', 'placed'))
 if has_reply and #ARGV >= REPLIES_FROM and not may_say() then return 'full' end
 settle(JOBS, JOBS_GROUP, ARGV[2])
 count_write()
@@ -23,5 +23,5 @@ if #ARGV >= REPLIES_FROM then
   end
 end
 note(ARGV[5], ARGV[4], told)
-start_next_job(ARGV[2], has_reply, load)
+start_next_job(ARGV[2], has_reply, load, has_placed)
 return 'done'

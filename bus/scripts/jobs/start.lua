@@ -4,15 +4,22 @@
 --      6 when it began (ms), '' for now
 -- -> fenced | superseded | started, places emitted by earlier runs and what each holds (1, or a card's id), records that are handled together
 --    with it
--- Invariant: which jobs are handled together is fixed by the first start of a job and the same in every run of it (rule 9).
+-- Invariant: which jobs are handled together is fixed by the first start of a job and the same in every run of it (rule 9). A job that no message
+-- began has no company, and ends that of the messages before it.
 if not lease_is_mine(JOBS, JOBS_GROUP, ARGV[2], ARGV[3]) then return { 'fenced' } end
 local job = fields_of(JOBS, ARGV[2])
 if not job then return { 'fenced' } end
 if redis.call('SISMEMBER', INTERRUPTED, ARGV[2]) == 1 then return { 'superseded' } end
 recall_places(ARGV[4]) -- begins with HDEL: a full Redis drains only if jobs run (rule 16)
 if redis.call('HSETNX', CONVERSATION, 'frozen', 1) == 1 and ARGV[5] == '1' then
-  local waiting = redis.call('ZPOPMIN', MAILBOX, redis.call('ZCARD', MAILBOX))
-  local load = redis.call('HGET', CONVERSATION, 'load') or ''
+  local load, seq, has_placed = unpack(redis.call('HMGET', CONVERSATION, 'load', 'seq', 'placed'))
+  local waiting = {}
+  if seq ~= AFTER_ALL then
+    local first = has_placed and redis.call('ZRANGE', PLACED, 0, 0, 'WITHSCORES')[2] or '+inf'
+    waiting = redis.call('ZRANGE', MAILBOX, '-inf', first, 'BYSCORE', 'WITHSCORES')
+    redis.call('ZREMRANGEBYSCORE', MAILBOX, '-inf', first)
+  end
+  load = load or ''
   for i = 1, #waiting, 2 do
     redis.call('RPUSH', TOGETHER, waiting[i])
     load = load .. as_load(payer_of(waiting[i]), size_of(waiting[i]))

@@ -1,6 +1,6 @@
 -- Puts a dead letter back on its way: a job into the mailbox, a reply into the out-box, a committed send into the outbox.
--- KEYS board
--- ARGV 1 conversation_id  2 entry of the dead letters  3 'job', 'reply' or 'sent'  4 job_id  5 seq (of a job)
+-- KEYS board, behind
+-- ARGV 1 conversation_id  2 entry of the dead letters  3 'job', 'placed' (a job that no message began), 'reply' or 'sent'  4 job_id  5 seq (of a job)
 --      6 client_message_id (of a committed send)  7 consumer
 -- -> gone | busy (another reply of the conversation is on its way: later) | revived
 -- Invariant: what the job had emitted before stays emitted (P2).
@@ -11,11 +11,15 @@ redis.call('XDEL', DEAD, ARGV[2])
 count_write()
 if is_idle() then begin_work() end
 note('revived', ARGV[4] ~= '' and ARGV[4] or string.match(letter.w or '', '^%S*'), letter.why)
-if ARGV[3] == 'job' then
+if ARGV[3] == 'job' or ARGV[3] == 'placed' then
   if (letter.p or '') ~= '' and redis.call('HSET', CONVERSATION, 'p:' .. ARGV[4], letter.p) == 1 then
     redis.call('HINCRBY', CONVERSATION, 'kept', 1)
   end
-  deliver(tonumber(ARGV[5]), letter.r, unpack(redis.call('HMGET', CONVERSATION, 'entry', 'kept')))
+  if ARGV[3] == 'placed' then
+    place(letter.r, KEYS[OWN])
+  else
+    deliver(tonumber(ARGV[5]), letter.r, unpack(redis.call('HMGET', CONVERSATION, 'entry', 'kept')))
+  end
 elseif ARGV[3] == 'reply' then
   say(letter.r)
 else

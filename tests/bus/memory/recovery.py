@@ -133,7 +133,10 @@ class MemoryLetters:
             case JobRecord():
                 if letter.places:
                     at.emitted_before_death[record.job_id] = set(letter.places.split())
-                self._world.deliver(at, record.seq, letter.record)
+                if record.kind:
+                    self._world.place(at, letter.record)
+                else:
+                    self._world.deliver(at, record.seq, letter.record)
             case ReplyRecord():
                 self._world.say(at, letter.record)
             case OutboxRecord():

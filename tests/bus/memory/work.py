@@ -75,8 +75,8 @@ class MemorySteps:
         if entry.interrupted:
             return Started("superseded")
         at.emitted |= at.emitted_before_death.pop(job.job_id, set())
-        if not at.frozen and self._policies.busy == "coalesce":
-            taken = self._world.mailbox(at)
+        if not at.frozen and self._policies.busy == "coalesce" and job.kind == "message":
+            taken = [one for one in self._world.mailbox(at) if not at.placed or one[0] <= at.placed[0][0]]
             at.together = [record for _, record in taken]
             at.waiting = at.waiting[len(taken) :]
         at.frozen = entry.began = True

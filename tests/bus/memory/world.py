@@ -78,6 +78,9 @@ class Conversation:
     cards: dict[str, CardKept] = field(default_factory=dict)
     emitted_before_death: dict[str, set[str]] = field(default_factory=dict)
     waiting: list[tuple[int, bytes]] = field(default_factory=list)
+    placed: list[tuple[int, bytes]] = field(default_factory=list)
+    """Jobs that no message began, each with the seq behind which it waits."""
+
     out_box: list[bytes] = field(default_factory=list)
     reply: Entry | None = None
     sent: Sent | None = None
@@ -157,6 +160,9 @@ class World:
     counted: Counter[tuple[str, str]] = field(default_factory=Counter)
     """For how many messages each open-ended note stands."""
 
+    placements: set[str] = field(default_factory=set)
+    """Ids of the jobs that were placed."""
+
     most_out: int | None = None
     dead: dict[str, DeadLetter] = field(default_factory=dict)
     tokens: float | None = None
@@ -193,7 +199,7 @@ class World:
         """Of each sender, in all (`total`), of replies (`out`)."""
         loads = Counter[str]()
         for at in self.conversations.values():
-            counted = [record for _, record in at.waiting] + at.together
+            counted = [record for _, record in at.waiting + at.placed] + at.together
             under_way = at.job or at.retry
             if under_way is not None and len(under_way.record) > UNCOUNTED_BYTES:
                 counted.append(under_way.record)
@@ -247,6 +253,13 @@ class World:
             else:
                 self.end_job(at)
 
+    def place(self, at: Conversation, record: bytes) -> None:
+        """A job that no message began: at once, or behind everything that waits."""
+        if at.has_job:
+            at.placed.append((at.next_seq - 1, record))
+        else:
+            at.job = self.new_entry(record)
+
     def run_again(self, at: Conversation, entry: Entry, *, deliveries: int, strikes: int) -> None:
         """The same job under a new token."""
         at.job = self.new_entry(entry.record, entry.attempt, deliveries, strikes)
@@ -257,7 +270,9 @@ class World:
         at.job = at.retry = None
         at.frozen = False
         at.together, at.emitted, at.cards_at = [], set(), {}
-        if at.waiting:
+        if at.placed and not (at.waiting and at.waiting[0][0] <= at.placed[0][0]):
+            at.job = self.new_entry(at.placed.pop(0)[1])
+        elif at.waiting:
             at.job = self.new_entry(at.waiting.pop(0)[1])
             at.job.interrupted = bool(at.waiting) and self.policies.busy == "interrupt"
 

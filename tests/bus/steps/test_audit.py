@@ -4,9 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from bus.records.keys import JOBS_GROUP
+from bus.steps.placing import Placed
 from bus.steps.policies import Policies
 from bus.steps.recovery import Reclaim
-from tests.bus.builders import CONVERSATION, reply
+from tests.bus.builders import CONVERSATION, placed_job, reply
 from tests.bus.redis_scene import RedisScene
 from tests.bus.talk import Talk, answer, talk_and_worker
 
@@ -47,6 +49,53 @@ async def test_what_was_handled_together_with_a_lost_job_is_kept_as_dead_letters
     redis.client.ask("DEL", redis.keys.jobs)
     assert await audited(talk) == 1
     assert [letter.reason for letter in await talk.supervisor.dead.first()] == ["lost", "lost"]
+
+
+async def test_a_placed_job_that_a_former_version_let_rest_with_its_conversation_is_run(redis: RedisScene) -> None:
+    """Its scripts know nothing of placed jobs: they end the conversation's last message and let it rest."""
+    talk, worker = await talk_and_worker(redis)
+    await talk.accept(1)
+    job = await worker.take()
+    assert job is not None
+    assert await talk.supervisor.placing.place(placed_job("digest")) is Placed.PLACED
+    client, keys = redis.client, redis.keys
+    client.ask("XACK", keys.jobs, JOBS_GROUP, job.entry_id)
+    client.ask("XDEL", keys.jobs, job.entry_id)
+    client.ask("HDEL", keys.conversation(CONVERSATION), "entry", "seq", "began", "frozen", "load")
+    client.ask("ZREM", keys.busy, CONVERSATION)
+    assert await audited(talk) == 1
+    assert client.ask("ZCARD", keys.behind) == 0
+    assert (await redis.facts()).busy == {CONVERSATION}
+    assert await answer(worker) == "digest"
+    assert await audited(talk) == 0
+    assert await redis.leftovers() == []
+
+
+async def test_a_placed_job_waits_behind_what_is_parked_also_where_the_mailbox_was_taken_away(
+    redis: RedisScene,
+) -> None:
+    talk, worker = await talk_and_worker(redis, Policies(full="park", most_waiting=1))
+    for seq in (1, 2, 3):
+        await talk.accept(seq)
+    await talk.supervisor.placing.place(placed_job("digest"))
+    redis.client.ask("DEL", redis.keys.mailbox(CONVERSATION))
+    redis.client.ask("SET", redis.keys.waiting, 0)
+    assert [await answer(worker) for _ in range(3)] == ["message 1", "message 3", "digest"]
+
+
+async def test_while_a_placed_job_waits_behind_a_long_one_its_conversation_is_looked_after_again(
+    redis: RedisScene,
+) -> None:
+    talk, worker = await talk_and_worker(redis)
+    await talk.accept(1)
+    await talk.supervisor.placing.place(placed_job("digest"))
+    await redis.time_passes(120_000)
+    assert await audited(talk) == 0
+    assert redis.client.ask("ZCARD", redis.keys.behind) == 1
+    assert await answer(worker) == "message 1"
+    assert await answer(worker) == "digest"
+    assert await audited(talk) == 0
+    assert redis.client.ask("EXISTS", redis.keys.behind) == 0
 
 
 @pytest.mark.parametrize("lost", ["replies", "outbox", "due"])

@@ -21,7 +21,7 @@ from bus.steps.store import Intake, SessionWrite, Source
 from bus.transport.client import Commands
 from bus.transport.lua import Argument
 from bus.transport.wire import Value
-from tests.bus.builders import PEER, arrival_of, job_of, reply
+from tests.bus.builders import PEER, arrival_of, job_of, placed_job, reply
 from tests.bus.history import Relay
 from tests.bus.redis_scene import RedisScene
 from tests.bus.scenes import Supervisor, Worker
@@ -68,6 +68,8 @@ class Life:
     """No message waits behind another: it waits at the relay."""
 
     most_held: int = 1000
+    places: bool = False
+    """A job that no message began joins them."""
 
     relay: Relay = field(default_factory=Relay)
     lives: int = 0
@@ -86,6 +88,8 @@ class Life:
         try:
             await self._take_over(supervisor)
             await self._poll(supervisor)
+            if self.places:
+                await supervisor.placing.place(placed_job("digest"))
             while await self._handle(worker) or await self._send(supervisor) or await self._wake(supervisor):
                 pass
         except Died:
@@ -193,19 +197,21 @@ async def lives_through(
     waits: bool = False,
     messages: int = 2,
     most_held: int = 1000,
+    places: bool = False,
 ) -> None:
     """With these deaths on the way, everything is in the end as it is without them."""
     scene = RedisScene(url)
     mortal = Mortal(scene.client, {step: end for step, end in plan.items() if end != "lives"})
     planned = len(mortal.plan)
     scene.commands = mortal
-    life = Life(scene, fails_once, waits, most_held)
+    life = Life(scene, fails_once, waits, most_held, places)
     for _ in range(messages):
         life.relay.person_sends(CONVERSATION, None)
     while not await life.goes_on():
         assert life.lives <= planned
     assert mortal.plan == {}, "a step was never taken"
-    replies = [f"{CONVERSATION}-{seq}/{place}" for seq in range(1, messages + 1) for place in ("0", "1")]
+    jobs = [f"{CONVERSATION}-{seq}" for seq in range(1, messages + 1)] + ["timer:digest:1"] * places
+    replies = [f"{job}/{place}" for job in jobs for place in ("0", "1")]
     assert life.relay.received == {CONVERSATION: replies}
     assert all(len(made) == 1 for made in life.relay.ciphertexts.values())
     scene.commands = scene.client
@@ -226,6 +232,11 @@ async def test_each_of_accept_finish_commit_and_confirm_may_die_before_and_after
 async def test_so_may_every_other_step_together_with_each_of_them(redis_url: str, step: str) -> None:
     for other, one, two in itertools.product(MAIN_STEPS, DEATHS[1:], DEATHS[1:]):
         await lives_through(redis_url, {step: one, other: two}, fails_once=step in ("fail", "due"))
+
+
+async def test_so_may_the_placing_of_a_job_and_it_is_run_once(redis_url: str) -> None:
+    for other, one, two in itertools.product(MAIN_STEPS, DEATHS[1:], DEATHS):
+        await lives_through(redis_url, {"place_job": one, other: two}, messages=1, places=True)
 
 
 @pytest.mark.parametrize("step", WAITING_STEPS)

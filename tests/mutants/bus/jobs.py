@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants.bus.places import CARDS, INTAKE, JOBS, OF_REDIS, script
+from tests.mutants.bus.places import CARDS, INTAKE, JOBS, OF_REDIS, PLACED, script
 from tests.mutants.mutant import of
 
 MINE = "if not lease_is_mine(JOBS, JOBS_GROUP, ARGV[2], ARGV[3]) then"
@@ -133,7 +133,34 @@ OF_JOBS = (
         ("reclaim_reply_leaves_what_is_renewed", "or pending[1][3] < tonumber(ARGV[4])", ""),
     ),
     *of(
+        script("place_job"), PLACED,
+        ("placed_once_by_its_id", "if redis.call('ZSCORE', PLACEMENTS, ARGV[2]) then return 'already' end", ""),
+        ("placed_jobs_have_a_bound", "redis.call('ZCARD', PLACED) >= tonumber(ARGV[5]) or", ""),
+        ("placed_jobs_take_a_share", "or not has_room(payer_of(ARGV[3]), tonumber(ARGV[6])) then", "then"),
+        ("the_ids_of_placed_jobs_are_remembered", "redis.call('ZADD', PLACEMENTS, now_ms(), ARGV[2])", ""),
+    ),
+    *of(
+        script("start"), PLACED,
+        ("a_placed_job_has_no_company", "if seq ~= AFTER_ALL then", "if true then"),
+        ("a_placed_job_ends_the_company_before_it", "has_placed and redis.call('ZRANGE', PLACED, 0, 0, 'WITHSCORES')[2] or '+inf'", "'+inf'"),
+    ),
+    *of(
+        script("finish"), PLACED,
+        ("finish_knows_what_is_placed", "start_next_job(ARGV[2], has_reply, load, has_placed)", "start_next_job(ARGV[2], has_reply, load, false)"),
+    ),
+    *of(
+        script("revive"), PLACED,
+        ("a_placed_job_comes_back_as_one", "if ARGV[3] == 'placed' then", "if false then"),
+    ),
+    *of(
+        "bus/steps/placing.py", PLACED,
+        ("a_placed_job_is_small", "if len(packed) > MOST_PLACED_BYTES:", "if False:"),
+        ("a_message_is_not_placed", "if not record.kind:", "if False:"),
+    ),
+    *of(
         script("audit"), ("tests/bus/steps/test_audit.py",),
+        ("audit_starts_a_placed_job_that_rests", "elseif not entry and has_placed then", "elseif false then"),
+        ("audit_looks_after_placed_jobs_again", "if redis.call('EXISTS', PLACED) == 1 then", "if false then"),
         ("audit_starts_a_mailbox_without_a_job", "or (not entry and redis.call('ZCARD', MAILBOX) > 0)", ""),
         ("audit_starts_an_out_box_without_a_reply", "elseif not reply and redis.call('LLEN', OUT_BOX) > 0 then", "elseif false then"),
     ),

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from tests.mutants.bus.places import FORMER, IDS, JOBS, PARKING, SENDING, script
+from tests.mutants.bus.places import FORMER, IDS, JOBS, PARKING, PLACED, SENDING, script
 from tests.mutants.mutant import of
 
 OF_THE_LIBRARY = (
+    *of(
+        script("_library"), ("tests/bus/steps/test_audit.py",),
+        ("a_placed_job_waits_behind_parked_ones", "for _, box in ipairs({ MAILBOX, PARKED }) do", "for _, box in ipairs({ MAILBOX }) do"),
+    ),
+    *of(
+        script("_library"), PLACED,
+        ("a_placed_job_waits_behind_messages", "if message[2] and tonumber(message[2]) < tonumber(first[2]) then return false end", ""),
+        ("placed_jobs_keep_their_order", "math.max(before, tonumber(last[2] or 0)) + PLACED_STEP", "before + PLACED_STEP"),
+        ("a_placed_job_is_interrupted_by_nothing", "start_new_job(AFTER_ALL, first[1],", "start_new_job(1, first[1],"),
+        ("a_placed_job_at_rest_is_interrupted_by_nothing", "return start_new_job(AFTER_ALL, record, kept)", "return start_new_job(1, record, kept)"),
+        ("a_placed_job_waits_for_the_one_under_way", "if is_idle() then begin_work() end\n  if not entry then", "if is_idle() then begin_work() end\n  if true then"),
+    ),
     *of(
         script("_library"), IDS,
         ("ids_are_aligned", "if at % ID_BYTES == 1 then return true end", "if true then return true end"),

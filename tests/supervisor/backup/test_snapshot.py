@@ -64,6 +64,7 @@ def keys_in(saved: list[Saved]) -> set[str]:
                 "load": one.load,
                 "box": one.box,
                 "parked": one.parked,
+                "placed": one.placed,
                 "together": one.together,
                 "out": one.out,
                 "state": one.state,

@@ -9,6 +9,7 @@ import trio
 
 from bus.records import records
 from bus.records.records import (
+    PLACED_SCHEMA,
     SCHEMA_VERSION,
     BadRecord,
     JobRecord,
@@ -16,11 +17,12 @@ from bus.records.records import (
     decode_job_record,
     decode_reply_record,
 )
+from bus.steps.placing import Placed, Placing
 from bus.steps.recovery import Reclaim
 from bus.steps.vault import StoreIsNewer
 from crypto.errors import NewerFormat, Unreadable, stored_unreadable
 from crypto.records import EMPTY_RECORD, DeviceRecord
-from tests.bus.builders import BUS_KEY, CONVERSATION, arrival_of, job_of, open_bus, open_worker
+from tests.bus.builders import BUS_KEY, CONVERSATION, arrival_of, job_of, open_bus, open_worker, placed_job
 from tests.redis_server import redis_server
 from tests.supervisor.builders import KEYS, open_core, reply_to_next, sending
 from tests.supervisor.doubles import FakeRest
@@ -47,14 +49,50 @@ def test_one_schema_back_is_read_and_two_are_not() -> None:
 
 @pytest.mark.pure
 def test_a_newer_record_is_told_from_a_damaged_one_whatever_its_shape() -> None:
-    newer = of_schema(job_of(1), SCHEMA_VERSION + 1, "a field of the future")
-    with pytest.raises(NewerRecord, match="of schema 2, and this version of hashee-agent reads up to 1"):
+    newer = of_schema(job_of(1), PLACED_SCHEMA + 1, "a field of the future")
+    with pytest.raises(NewerRecord, match="of schema 3, and this version of hashee-agent reads up to 2"):
         decode_job_record(newer)
     with pytest.raises(NewerRecord):
         decode_reply_record(msgspec.msgpack.encode([SCHEMA_VERSION + 1, {"shape": "other"}]))
     with pytest.raises(BadRecord) as caught:
         decode_job_record(b"\x91")
     assert not isinstance(caught.value, NewerRecord)
+
+
+@pytest.mark.pure
+def test_a_placed_job_is_newer_to_a_program_that_knows_none_and_a_message_is_the_same_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert decode_job_record(placed_job("digest")).kind == "reminder"
+    assert len(msgspec.msgpack.decode(job_of(1))) == 8, "neither trace nor kind is written"
+    of_the_future = [*msgspec.msgpack.decode(placed_job("digest"))[:-1], "a kind of the future"]
+    with pytest.raises(NewerRecord, match="a kind of the future"):
+        decode_job_record(msgspec.msgpack.encode(of_the_future))
+    placed = placed_job("digest")
+    monkeypatch.setattr(records, "PLACED_SCHEMA", SCHEMA_VERSION)
+    with pytest.raises(NewerRecord):
+        decode_job_record(placed)
+    assert decode_job_record(job_of(1)).seq == 1
+
+
+async def test_a_placed_job_waits_for_a_worker_that_knows_such_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with redis_server(tmp_path) as url:
+        async with open_bus(url) as bus, open_worker(url, "older") as older:
+            assert await Placing(bus.client, bus.keys).place(placed_job("digest")) is Placed.PLACED
+            monkeypatch.setattr(records, "PLACED_SCHEMA", SCHEMA_VERSION)
+            with trio.move_on_after(1.0) as waited:
+                await older.take(1)
+            assert waited.cancelled_caught
+            monkeypatch.undo()
+            [pending] = await bus.recovery.pending(bus.recovery.jobs)
+            assert await bus.client.command("XLEN", bus.keys.dead) == 0
+            assert (await bus.recovery.reclaim(bus.recovery.jobs, pending, Reclaim())).outcome == "restarted"
+        async with open_worker(url, "newer") as worker:
+            with waiting_for("a placed job that a former version had passed over", WAIT_SECONDS):
+                [job] = await worker.take(1)
+            assert (job.kind, job.job_id) == ("reminder", "timer:digest:1")
 
 
 @pytest.mark.pure
@@ -70,7 +108,7 @@ def test_a_newer_session_record_is_told_from_a_damaged_one() -> None:
 async def test_a_job_of_a_newer_version_waits_for_a_worker_of_that_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    newer = of_schema(job_of(1), SCHEMA_VERSION + 1)
+    newer = of_schema(job_of(1), PLACED_SCHEMA + 1)
     with redis_server(tmp_path) as url:
         async with open_bus(url) as bus, open_worker(url, "older") as older:
             await bus.store.accept(arrival_of(1, 0), newer)
@@ -80,7 +118,7 @@ async def test_a_job_of_a_newer_version_waits_for_a_worker_of_that_version(
             [pending] = await bus.recovery.pending(bus.recovery.jobs)
             assert pending.consumer == "older"
             assert await bus.client.command("XLEN", bus.keys.dead) == 0
-            monkeypatch.setattr(records, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+            monkeypatch.setattr(records, "PLACED_SCHEMA", PLACED_SCHEMA + 1)
             released = await bus.recovery.reclaim(bus.recovery.jobs, pending, Reclaim())
             assert released.outcome == "restarted"
         async with open_worker(url, "newer") as worker:

@@ -19,12 +19,14 @@ from bus.records.records import (
     decode_reply_record,
     open_reply,
     pack_job,
+    pack_placed_job,
     unpack_job,
 )
 from bus.records.sealing import SealBroken, StoreKeys
 from bus.steps.jobs import JobStore
 from bus.steps.letters import DeadLetters
 from bus.steps.outbox import Committed, Outbox
+from bus.steps.placing import Placing
 from bus.steps.policies import Policies, PolicyStore
 from bus.steps.store import Arrival, SessionWrite, Source, Store
 from bus.steps.vault import LedgerStep, Vault, Versioned
@@ -106,6 +108,7 @@ class _Filling:
         await self.client.command("RPUSH", self.names.together("busy"), apart[1])
         state = pack_kept(b"what was kept", STATE, "busy", key=self.keys.bus, agent_id=AGENT_ID)
         await self.client.command("SET", self.names.state("busy"), state)
+        await Placing(self.client, self.names).place(self._placed("busy"))
         policies = Policies(refusal="too many", apology="sorry")
         await PolicyStore(self.client, self.names, self.keys.bus).publish(policies)
         await vault.put_member("member", await vault.member("member"), b"a member's pair")
@@ -159,6 +162,17 @@ class _Filling:
         )
         return pack_job(message, seq=seq, accepted_ms=1, message_ms=seq, key=self.keys.bus, agent_id=AGENT_ID)
 
+    def _placed(self, conversation: str) -> bytes:
+        content = InboundMessage(
+            message_id="timer:digest:1",
+            conversation_id=conversation,
+            conversation_type="h2a",
+            sender_id="person",
+            sender_type="human",
+            payload={"type": "reminder", "text": "a reminder"},
+        )
+        return pack_placed_job("reminder", content, placed_ms=1, key=self.keys.bus, agent_id=AGENT_ID)
+
     async def commit(self, entry: StreamEntry, conversation: str) -> None:
         message_id = f"{conversation}-1"
         record = OutboxRecord(SCHEMA_VERSION, message_id, conversation, "text", "ciphertext", None, "h2a", "text", 1)
@@ -201,7 +215,7 @@ async def opened(client: RedisClient, keys: StoreKeys) -> dict[str, object]:
             found[key] = _present(await vault.member(ids))
         elif kind == "group":
             found[key] = _present(await vault.group(ids))
-        elif kind in ("box", "parked"):
+        elif kind in ("box", "parked", "placed"):
             rows = cast("list[bytes]", await client.command("ZRANGE", key, 0, -1, "WITHSCORES"))
             found[key] = [(_text(packed, keys), float(seq)) for packed, seq in zip(rows[::2], rows[1::2], strict=True)]
         elif kind == "policy":
