@@ -425,7 +425,7 @@ end
 
 -- Puts a job that no message began behind everything that waits in the conversation; where nothing is under way it runs at once.
 -- It neither interrupts nor is parked, and counts against no mailbox. `behind`: key of the conversations in which such jobs wait.
-local function place(record, behind)
+local function join_behind(record, behind)
   local entry, next, kept = unpack(redis.call('HMGET', CONVERSATION, 'entry', 'next', 'kept'))
   if is_idle() then begin_work() end
   if not entry then

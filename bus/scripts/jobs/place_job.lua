@@ -11,5 +11,5 @@ count_write()
 redis.call('ZADD', PLACEMENTS, now_ms(), ARGV[2])
 redis.call('ZREMRANGEBYRANK', PLACEMENTS, 0, -1 - tonumber(ARGV[7]))
 note_first('placed', ARGV[2], CONVERSATION_ID .. ' ' .. ARGV[4], ARGV[8])
-place(ARGV[3], BEHIND)
+join_behind(ARGV[3], BEHIND)
 return 'placed'

@@ -16,7 +16,7 @@ if ARGV[3] == 'job' or ARGV[3] == 'placed' then
     redis.call('HINCRBY', CONVERSATION, 'kept', 1)
   end
   if ARGV[3] == 'placed' then
-    place(letter.r, KEYS[OWN])
+    join_behind(letter.r, KEYS[OWN])
   else
     deliver(tonumber(ARGV[5]), letter.r, unpack(redis.call('HMGET', CONVERSATION, 'entry', 'kept')))
   end
