@@ -33,8 +33,12 @@ from workers.errors import (
     Retry,
     TextTooLong,
 )
+from workers.routing import Router
 from workers.sent import Sent
 from workers.stream import Stream
+
+Message = InboundMessage
+Job = JobContext
 
 __all__ = [
     "Action",
@@ -55,12 +59,15 @@ __all__ = [
     "HandlerError",
     "InboundMessage",
     "Info",
+    "Job",
     "JobContext",
     "Media",
     "MediaItem",
+    "Message",
     "Option",
     "Progress",
     "Retry",
+    "Router",
     "Sent",
     "Stream",
     "TextTooLong",

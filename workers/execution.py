@@ -3,19 +3,23 @@
 Both the runner and the test harness use this, so a handler behaves in a test as it does in a worker.
 """
 
+import inspect
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
+from typing import cast
 
 import trio
 
 from bus.records.records import InboundMessage, Job
 from bus.steps.job_steps import Said
-from workers.agent import Agent, Handler
-from workers.blocking import BlockingChat
+from workers.agent import Agent
+from workers.asking import Binding, Present
 from workers.chat import Chat
 from workers.context import JobContext, Observe
 from workers.errors import Outcome, WrongLoop
 from workers.outlet import Outlet
+from workers.routing import Course
 from workers.sending import Sending, SendSoon
 
 # What a run said right before it was cancelled may still be sent, for so long.
@@ -24,13 +28,17 @@ LAST_WORDS_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class RunEnvironment:
-    """What all runs of a worker share. `threads` bounds the sync handlers that run at once; `soon`: see Sending."""
+    """What all runs of a worker share. `threads` bounds the sync handlers that run at once; `soon`: see Sending.
+
+    `shared`: what the agent's lifespan yielded.
+    """
 
     agent: Agent
     outlet: Outlet
     threads: trio.CapacityLimiter
     observe: Observe
     soon: SendSoon | None = None
+    shared: tuple[object, ...] = ()
 
 
 async def _nothing_to_tell() -> None:
@@ -71,8 +79,8 @@ async def run_handler(environment: RunEnvironment, run: Run, lost: Callable[[], 
 
     Raises what the handler raised; from a group of exceptions that holds a Retry or Fail, that one.
     """
-    handler = environment.agent.handler_for(str(run.message.payload.get("type", "")))
-    if handler is None:
+    course = environment.agent.course_of(run.message)
+    if course is None:
         return Ended(handled=False)
     raised: BaseException | None = None
     last: tuple[Said, ...] = ()
@@ -91,7 +99,7 @@ async def run_handler(environment: RunEnvironment, run: Run, lost: Callable[[], 
         )
         try:
             try:
-                await _call(environment, handler, run, Chat(sending, run.message))
+                await _call(environment, course, run, Chat(sending, run.message))
             finally:
                 sending.close()
             last = await sending.take_last()
@@ -107,7 +115,7 @@ async def run_handler(environment: RunEnvironment, run: Run, lost: Callable[[], 
     return Ended(handled=True, last=last)
 
 
-async def _call(environment: RunEnvironment, handler: Handler, run: Run, chat: Chat) -> None:
+async def _call(environment: RunEnvironment, course: Course, run: Run, chat: Chat) -> None:
     job = run.job
     context = JobContext(
         idempotency_key=job.job_id,
@@ -117,13 +125,34 @@ async def _call(environment: RunEnvironment, handler: Handler, run: Run, chat: C
         messages=run.messages,
         _observe=environment.observe,
     )
-    if handler.is_async:
-        await handler.call(run.message, chat, context)
+    present = Present(message=run.message, chat=chat, job=context, named=course.named, shared=environment.shared)
+    if not course.around and not course.errors:
+        await _invoke(environment, course.handler.binding, present)
+        return
+    try:
+        async with AsyncExitStack() as stack:
+            for around in course.around:
+                await around.load(present)
+                await stack.enter_async_context(cast("AbstractAsyncContextManager[object]", around.call(present)))
+            await _invoke(environment, course.handler.binding, present)
+    except Exception as error:
+        present.error = _plain(error)
+        taker = None if isinstance(present.error, Outcome) else course.taker_of(present.error)
+        if taker is None:
+            raise
+        await _invoke(environment, taker, present)
+
+
+async def _invoke(environment: RunEnvironment, binding: Binding, present: Present) -> None:
+    """Calls a function of the owner: an async one here, another in a thread."""
+    await binding.load(present)
+    if binding.is_async:
+        result = binding.call(present)
+        if inspect.isawaitable(result):
+            await result
         return
     # Not abandoned on cancel: a thread cannot be stopped, so its slot is free only after its end.
-    await trio.to_thread.run_sync(
-        handler.call_blocking, run.message, BlockingChat(chat), context, limiter=environment.threads
-    )
+    await trio.to_thread.run_sync(binding.call, present, limiter=environment.threads)
 
 
 def _plain(error: BaseException) -> BaseException:

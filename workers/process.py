@@ -121,13 +121,13 @@ class Worker:
         if self._link is None:
             self._overrun = OverrunWatch(self._vitals, self._log, self._settings.job_seconds, self._leave)
             self._overrun.start()
-        async with agent.lifespan(), trio.open_nursery() as nursery:
+        async with agent.lifespan() as shared, trio.open_nursery() as nursery:
             nursery.start_soon(self._hear_signals)
             nursery.start_soon(self._watch_threads)
-            await self._work(agent)
+            await self._work(agent, shared)
             nursery.cancel_scope.cancel()
 
-    async def _work(self, agent: Agent) -> None:
+    async def _work(self, agent: Agent, shared: tuple[object, ...]) -> None:
         settings = self._settings
         store: JobStore | None = None
         with self._opening:
@@ -148,6 +148,7 @@ class Worker:
             log=self._log,
             observe=self.tell,
             tracing=self._tracing,
+            shared=shared,
         )
         self._store = store
         try:

@@ -67,7 +67,9 @@ class Runner:
         log: Log,
         observe: Observe = observe_nothing,
         tracing: JobTracing | None = None,
+        shared: tuple[object, ...] = (),
     ) -> None:
+        """`shared`: what the agent's lifespan yielded."""
         self._bus = bus
         self._settings = settings
         self._vitals = vitals
@@ -77,7 +79,7 @@ class Runner:
         threads = trio.CapacityLimiter(settings.concurrency)
         self._soon = SendSoon()
         self._run_environment = RunEnvironment(
-            agent=agent, outlet=bus, threads=threads, observe=observe, soon=self._soon
+            agent=agent, outlet=bus, threads=threads, observe=observe, soon=self._soon, shared=shared
         )
         self._hands: dict[str, Hand] = {}
         self._room = trio.Event()

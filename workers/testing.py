@@ -161,13 +161,14 @@ class Conversation:
     async def _run(self, job: Job) -> list[Said]:
         self._job = job
         before = frozenset(self._desk.replies)
-        bench = RunEnvironment(
-            agent=self._agent,
-            outlet=self._desk,
-            threads=trio.CapacityLimiter(1),
-            observe=self.observations.append,
-        )
-        async with self._agent.lifespan():
+        async with self._agent.lifespan() as shared:
+            bench = RunEnvironment(
+                agent=self._agent,
+                outlet=self._desk,
+                threads=trio.CapacityLimiter(1),
+                observe=self.observations.append,
+                shared=shared,
+            )
             if not (await run_handler(bench, Run(job, (job.message,), before), _never_lost)).handled:
                 raise LookupError(f"no handler takes a payload of type {job.message.payload.get('type')!r}")
         return [

@@ -2,8 +2,11 @@
 
 from collections.abc import AsyncIterator, Callable
 
+import msgspec
 import pytest
 
+from bus.records.records import InboundMessage
+from tests.workers.doubles import job_of
 from workers import Agent, BadHandler, BadReply, Fail, JobContext, Retry, TextTooLong
 from workers.builtin import default_handler
 from workers.payloads import checked_payload, text_payload
@@ -12,13 +15,12 @@ pytestmark = pytest.mark.pure
 
 
 def none() -> None: ...
-def one(message: object) -> None: ...
+def one(text: object) -> None: ...
 def four(message: object, chat: object, job: object, more: object) -> None: ...
 async def two(message: object, chat: object) -> None: ...
 async def three(message: object, chat: object, job: object) -> None: ...
 async def annotated(message: object, chat: object, context: JobContext) -> None: ...
 async def by_name(message: object, chat: object, *, job: object) -> None: ...
-async def by_place(message: object, chat: object, context: object) -> None: ...
 async def own_default(message: object, chat: object, limit: int = 10) -> None: ...
 async def job_with_default(message: object, chat: object, job: object = None) -> None: ...
 def blocking(message: object, chat: object) -> None: ...
@@ -29,47 +31,40 @@ async def generator(message: object, chat: object) -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("function", "job_parameter", "is_async"),
+    ("function", "asks", "is_async"),
     [
-        (two, None, True),
-        (three, "job", True),
-        (annotated, "context", True),
-        (by_name, "job", True),
-        (own_default, None, True),
-        (job_with_default, "job", True),
-        (blocking, None, False),
+        (none, [], False),
+        (two, ["message", "chat"], True),
+        (three, ["message", "chat", "job"], True),
+        (annotated, ["message", "chat", "job"], True),
+        (by_name, ["message", "chat", "job"], True),
+        (own_default, ["message", "chat"], True),
+        (job_with_default, ["message", "chat", "job"], True),
+        (blocking, ["message", "chat"], False),
     ],
 )
 def test_the_signature_says_how_a_handler_is_called(
-    function: Callable[..., object], job_parameter: str | None, is_async: bool
+    function: Callable[..., object], asks: list[str], is_async: bool
 ) -> None:
     agent = Agent()
     assert agent.on_message()(function) is function
     [handler] = agent.handlers
-    assert (handler.job_parameter, handler.is_async) == (job_parameter, is_async)
+    assert ([row.name for row in handler.binding.asks], handler.is_async) == (asks, is_async)
 
 
-@pytest.mark.parametrize("function", [none, one, four, generator])
+@pytest.mark.parametrize("function", [one, four, generator, len])
 def test_a_function_that_cannot_be_a_handler_is_refused_at_once(function: Callable[..., object]) -> None:
     with pytest.raises(BadHandler):
         Agent().on_message()(function)
 
 
-async def test_the_job_is_given_to_the_parameter_that_asks_for_it() -> None:
-    given = list[object]()
-    agent = Agent()
-
-    @agent.on_message()
-    def answer(message: object, chat: object, count: int = 3, *, context: "JobContext") -> None:
-        given.append((message, chat, count, context))
-
-    agent.handlers[0].call_blocking("message", "chat", "job")  # type: ignore[arg-type]
-    assert given == [("message", "chat", 3, "job")]
+def message_of(payload_type: str) -> InboundMessage:
+    return msgspec.structs.replace(job_of().message, payload={"type": payload_type})
 
 
-def test_a_third_parameter_is_taken_by_its_name_or_type_and_never_by_its_place() -> None:
-    with pytest.raises(BadHandler, match="call it `job`, or annotate it with JobContext"):
-        Agent().on_message()(by_place)
+def taker_of(agent: Agent, payload_type: str) -> object:
+    course = agent.course_of(message_of(payload_type))
+    return None if course is None else course.handler.function
 
 
 def test_forgotten_parentheses_are_named() -> None:
@@ -81,11 +76,9 @@ def test_a_named_payload_type_comes_before_the_rest_and_none_is_taken_twice() ->
     agent = Agent()
     agent.on_message()(two)
     agent.on_message("image", "file")(three)
-    image, text = agent.handler_for("image"), agent.handler_for("text")
-    assert image is not None
-    assert image.function is three
-    assert text is not None
-    assert text.function is two
+    assert taker_of(agent, "image") is three
+    assert taker_of(agent, "text") is two
+    assert taker_of(agent, "a type of next year") is two
     with pytest.raises(BadHandler, match="file"):
         agent.on_message("file")(blocking)
     with pytest.raises(BadHandler, match="two"):

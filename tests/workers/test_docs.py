@@ -1,0 +1,47 @@
+"""The snippets of docs/handlers.md and README.md run as they stand, with the conversation below them."""
+
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from workers import Agent
+from workers.testing import conversation
+
+ROOT = Path(__file__).parents[2]
+SNIPPET = re.compile(r"^```python\n(.*?)^```\n(?:^```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
+OF_README = "> hello\n< You said: hello\n"
+
+pytestmark = pytest.mark.pure
+
+
+def snippets() -> list[tuple[str, str, str]]:
+    """Each with the heading that it stands under, and its conversation."""
+    found = []
+    for part in (ROOT / "docs" / "handlers.md").read_text(encoding="utf-8").split("\n## ")[1:]:
+        found += [(part.splitlines()[0], code, talk) for code, talk in SNIPPET.findall(part)]
+    [(code, _)] = SNIPPET.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    return [*found, ("README", code, OF_README)]
+
+
+@pytest.mark.parametrize(("heading", "code", "talk"), snippets(), ids=lambda value: value[:30].splitlines()[0])
+async def test_a_snippet_runs_and_says_what_the_page_says(
+    heading: str, code: str, talk: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert talk, f"{heading}: a snippet without its conversation"
+    module = ModuleType("snippet")
+    monkeypatch.setitem(sys.modules, "snippet", module)
+    exec(compile(code, heading, "exec"), vars(module))  # noqa: S102 - the page's own code
+    agent = module.agent
+    assert isinstance(agent, Agent)
+    heard, chat = list[str](), conversation(agent)
+    for line in talk.splitlines():
+        if line.startswith("> "):
+            assert heard == [], f"{heading}: said, and not on the page"
+            heard = [said.text for said in await chat.say(line[2:])]
+        else:
+            assert heard, f"{heading}: {line} was not said"
+            assert f"< {heard.pop(0)}" == line
+    assert heard == []

@@ -1,0 +1,288 @@
+"""Which function gets a message, what is entered around it, and who takes what it raises."""
+
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from workers import Agent, BadHandler, BlockingChat, Chat, Message, Retry, Router
+from workers.testing import conversation
+
+pytestmark = pytest.mark.pure
+
+ANSWER = {"type": "artifact", "artifact": {"subtype": "response", "ref_artifact": "x", "ui": "vote", "payload": {}}}
+CARD = {"type": "artifact", "artifact": {"subtype": "info", "payload": {"body": "x"}}}
+
+
+def saying(word: str) -> Callable[[Chat], Any]:
+    async def say(chat: Chat) -> None:
+        await chat.reply(word)
+
+    say.__qualname__ = word
+    return say
+
+
+async def heard(agent: Agent, said: str | dict[str, object]) -> str:
+    chat = conversation(agent)
+    replies = await (chat.say(said) if isinstance(said, str) else chat.send(said))
+    return " ".join(one.text for one in replies)
+
+
+def full_agent() -> Agent:
+    agent, more = Agent(), Router()
+    agent.on_message()(saying("rest"))
+    more.on_message("text", when=re.compile("SHOUT"))(saying("shout"))
+    more.on_message("text", when=lambda message: len(message.text) > 20)(saying("long"))
+    agent.include(more)
+    more.on_message("text", "image")(saying("text"))
+    more.on_artifact_response()(saying("answer"))
+    agent.on_artifact_response("vote")(saying("vote"))
+    agent.on_command("Help", "h")(saying("help"))
+
+    @agent.on_command("add")
+    async def add(chat: Chat, args: str) -> None:
+        await chat.reply(f"add {args}")
+
+    return agent
+
+
+@pytest.mark.parametrize(
+    ("said", "by"),
+    [
+        ("hello", "text"),
+        ("SHOUT", "shout"),
+        ("shout", "text"),
+        ("something long, really long", "long"),
+        ({"type": "image", "attachment_id": "x"}, "text"),
+        ({"type": "audio", "attachment_id": "x"}, "rest"),
+        ({"type": "of next year"}, "rest"),
+        ("/help", "help"),
+        (" /HELP me", "help"),
+        ("/h", "help"),
+        ("/helpless", "text"),
+        ("/ help", "text"),
+        ("", "text"),
+        ("/add  two\nlines ", "add two\nlines"),
+        ("/add", "add "),
+        (ANSWER, "vote"),
+        ({**ANSWER, "artifact": {**ANSWER["artifact"], "ui": "other"}}, "answer"),  # type: ignore[dict-item]
+        (CARD, "rest"),
+        ({"type": "artifact", "artifact": "none"}, "rest"),
+    ],
+)
+async def test_the_first_match_wins_and_what_is_named_comes_before_the_rest(
+    said: str | dict[str, object], by: str
+) -> None:
+    assert await heard(full_agent(), said) == by
+
+
+def second_command(agent: Agent) -> None:
+    agent.on_command("HELP")(saying("second"))
+
+
+def second_for_answers(agent: Agent) -> None:
+    agent.on_artifact_response()(saying("second"))
+
+
+def second_vote(agent: Agent) -> None:
+    agent.on_artifact_response("vote", "other")(saying("second"))
+
+
+def never_reached(agent: Agent) -> None:
+    agent.on_message("image", when="never")(saying("second"))
+
+
+def bad_regex(agent: Agent) -> None:
+    agent.on_message(when="(")(saying("second"))
+
+
+def async_when(agent: Agent) -> None:
+    async def when(message: Message) -> bool:
+        return bool(message)
+
+    agent.on_message(when=when)(saying("second"))
+
+
+def group_without_parameter(agent: Agent) -> None:
+    agent.on_message("video", when="(?P<what>.+)")(saying("second"))
+
+
+def group_that_cannot_be_converted(agent: Agent) -> None:
+    @agent.on_message("video", when="(?P<what>.+)")
+    async def second(what: re.Pattern[str]) -> None:
+        """No text is one."""
+
+
+def bad_command(agent: Agent) -> None:
+    agent.on_command("/help")(saying("second"))
+
+
+def no_command(agent: Agent) -> None:
+    agent.on_command(saying("second"))  # type: ignore[arg-type]
+
+
+def itself(agent: Agent) -> None:
+    agent.include(agent)
+
+
+def a_router_in_itself(agent: Agent) -> None:
+    outer, inner = Router(), Router()
+    outer.include(inner)
+    inner.include(outer)
+
+
+def twice(agent: Agent) -> None:
+    router = Router()
+    agent.include(router)
+    agent.include(router)
+
+
+def no_router(agent: Agent) -> None:
+    agent.include(saying)  # type: ignore[arg-type]
+
+
+def an_error_that_is_none(agent: Agent) -> None:
+    agent.on_error(KeyboardInterrupt)(saying("second"))  # type: ignore[arg-type]
+
+
+def two_arounds(agent: Agent) -> None:
+    for _ in range(2):
+
+        @agent.around
+        async def around() -> AsyncIterator[None]:
+            yield
+
+
+def around_that_does_not_yield(agent: Agent) -> None:
+    @agent.around  # type: ignore[type-var]  # the mistake itself
+    async def around() -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        (second_command, "second: help already takes help"),
+        (second_for_answers, "answer already takes all answers to cards"),
+        (second_vote, "vote already takes vote"),
+        (never_reached, "text already takes image; register this one, with its `when`, before it"),
+        (bad_regex, r"when='\(' is no regular expression: missing"),
+        (async_when, "is async"),
+        (group_without_parameter, "second.* has no parameter `what`, which `when` has a group for"),
+        (group_that_cannot_be_converted, "a text cannot be converted to what `what: re.Pattern"),
+        (bad_command, "without its slash"),
+        (no_command, "name the command"),
+        (itself, "put into a Router"),
+        (a_router_in_itself, "cannot be included in itself"),
+        (twice, "included already"),
+        (no_router, "takes a Router, not function"),
+        (an_error_that_is_none, "name the exceptions"),
+        (two_arounds, "one `around` already"),
+        (around_that_does_not_yield, "async generator with one yield"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_at_import_and_says_why(wrong: Callable[[Agent], None], text: str) -> None:
+    with pytest.raises(BadHandler, match=text):
+        wrong(full_agent())
+
+
+async def test_around_is_entered_around_each_handler_from_the_outside_in() -> None:
+    agent, router, order = Agent(), Router(), list[str]()
+
+    @agent.around
+    async def outer(message: Message) -> AsyncIterator[None]:
+        order.append(f"outer {message.text}")
+        try:
+            yield
+        finally:
+            order.append("outer ends")
+
+    @router.around
+    @asynccontextmanager
+    async def inner() -> AsyncIterator[None]:
+        order.append("inner")
+        yield
+        order.append("inner ends")
+
+    @router.on_command("in")
+    def inside(chat: BlockingChat) -> None:
+        order.append("handler")
+        chat.reply("in")
+
+    @agent.on_message()
+    async def outside(chat: Chat) -> None:
+        raise ValueError
+
+    agent.include(router)
+    assert await heard(agent, "/in") == "in"
+    assert order == ["outer /in", "inner", "handler", "inner ends", "outer ends"]
+    order.clear()
+    with pytest.raises(ValueError, match=r"^$"):
+        await conversation(agent).say("out")
+    assert order == ["outer out", "outer ends"]
+
+
+class Busy(Exception):
+    """A service has no time."""
+
+
+class VeryBusy(Busy):
+    """It has none at all."""
+
+
+async def test_an_error_is_taken_by_the_nearest_function_for_its_type_and_the_message_is_done() -> None:
+    agent, router = Agent(), Router()
+
+    @agent.on_error(Busy, LookupError)
+    async def anywhere(chat: Chat, error: Exception) -> None:
+        await chat.reply(f"anywhere: {type(error).__name__}")
+
+    @router.on_error(VeryBusy)
+    def near(error: VeryBusy, chat: BlockingChat, message: Message) -> None:
+        chat.reply(f"near {message.text}: {error}")
+
+    @router.on_command("in")
+    async def inside(chat: Chat, args: str) -> None:
+        await chat.reply("first")
+        raise {"very": VeryBusy("no time"), "busy": Busy(), "key": KeyError(), "again": Retry()}.get(args, OSError())
+
+    @agent.on_message()
+    def outside() -> None:
+        raise VeryBusy
+
+    agent.include(router)
+    assert await heard(agent, "/in very") == "first near /in very: no time"
+    assert await heard(agent, "/in busy") == "first anywhere: Busy"
+    assert await heard(agent, "/in key") == "first anywhere: KeyError"
+    assert await heard(agent, "out") == "anywhere: VeryBusy"
+    with pytest.raises(Retry):
+        await heard(agent, "/in again")
+    with pytest.raises(OSError, match=r"^$"):
+        await heard(agent, "/in other")
+
+
+async def test_what_the_function_for_an_error_raises_counts_instead() -> None:
+    agent = Agent()
+
+    @agent.on_error(Busy)
+    async def again() -> None:
+        raise Retry(after_seconds=7)
+
+    @agent.on_message()
+    async def answer() -> None:
+        raise Busy
+
+    with pytest.raises(Retry) as asked:
+        await heard(agent, "x")
+    assert asked.value.after_seconds == 7
+
+
+async def test_a_function_of_when_that_fails_fails_the_message_by_its_own_line() -> None:
+    agent = Agent()
+
+    @agent.on_message(when=lambda message: message.payload["nothing"])
+    async def answer(chat: Chat) -> None: ...
+
+    with pytest.raises(KeyError, match="nothing"):
+        await heard(agent, "x")
