@@ -6,6 +6,7 @@ once each, pushed or fetched. A second device of the same person is another `Per
 
 import os
 import random
+import re
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -56,6 +57,7 @@ FIRST_RETRY_SECONDS = 0.05
 LAST_RETRY_SECONDS = 2.0
 """A person's app comes back sooner than an agent: tests wait for it, and there are few of them."""
 
+MENTION = re.compile(r"@<U:([^<>\s]+)>")
 SILENCE_SECONDS = 10.0
 PONG_SECONDS = 5.0
 RETRY_500_SECONDS = 0.5
@@ -126,10 +128,13 @@ class Person:
     async def say(self, conversation_id: str, text: str) -> str:
         """Seals it now and sends it as soon as there is a connection. Returns its client_message_id.
 
-        Raises `ApiRefused` or httpx2's errors where a session has to be started and the agent's keys cannot be had,
+        Who stands in the text as `@<U:user_id>` is mentioned. Raises `ApiRefused` or httpx2's errors where a session has to be started and the agent's keys cannot be had,
         `Unreadable` where they do not count.
         """
-        client_message_id = await self._send(conversation_id, {"type": "text", "text": text}, text)
+        payload: dict[str, object] = {"type": "text", "text": text}
+        if mentions := MENTION.findall(text):
+            payload["mentions"] = mentions
+        client_message_id = await self._send(conversation_id, payload, text)
         self.counts["said"] += 1
         agent_id = self._agents[conversation_id]
         if self._state.ping_is_due(agent_id, agent_id):

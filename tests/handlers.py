@@ -44,6 +44,15 @@ def _agent(**policies: Any) -> Agent:
     return made
 
 
+overhearing = Agent(groups="all")
+
+
+@overhearing.on_message("text")
+async def echo_all(message: InboundMessage, chat: Chat) -> None:
+    """In groups too, whoever is meant."""
+    await chat.reply(f"echo: {message.text}")
+
+
 voting = Agent()
 SLOW_SECONDS = 0.3
 

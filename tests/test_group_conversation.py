@@ -30,6 +30,10 @@ def agent_of(w: World) -> str:
     return w.environment["HASHEE_AGENT_ID"]
 
 
+def to_agent(w: World, text: str) -> str:
+    return f"@<U:{agent_of(w)}> {text}"
+
+
 def ids(w: World, *people: GroupPerson) -> list[str]:
     return [*(one.account.user_id for one in people), agent_of(w)]
 
@@ -57,41 +61,43 @@ async def test_a_group_talks_with_the_agent_over_rotations_and_without_who_was_r
     async with group_of_two(tmp_path) as (w, group, ada, ben):
         conversation = group.conversation_id
         await ada.rotate_key(group, ids(w, ada, ben))
-        await ada.say(conversation, "one")
+        await ada.say(conversation, to_agent(w, "one"))
         await both_hear(group, "echo: one", ada, ben)
-        await ben.say(conversation, "two")
+        await ben.say(conversation, to_agent(w, "two"))
         await both_hear(group, "echo: two", ada, ben)
 
         await ben.rotate_key(group, ids(w, ada, ben))
         await w.until(lambda: (w.directory / "up.log").read_text(encoding="utf-8").count("group: key accepted") == 2)
-        await ben.say(conversation, "three")
+        await ben.say(conversation, to_agent(w, "three"))
         await both_hear(group, "echo: three", ada, ben)
         assert (ada.versions, ben.versions) == ({V1_1}, {V1_1})
         assert not ada.unreadable
         assert not ben.unreadable
 
         key = await ada.rotate_key(group, ids(w, ada))
-        await ada.say(conversation, "without Ben")
+        await ada.say(conversation, to_agent(w, "without Ben"))
         await both_hear(group, "echo: without Ben", ada)
         with waiting_for(
             "what is not for him to reach him, twice", WAIT_SECONDS
         ):  # neither what she said nor the answer: the new key has no wrap for him
             await ben.transcript.until(lambda: ben.unreadable == {Reason.NOT_FOR_US: 2})
         ben.take_key(group, key, ada.account.user_id)  # whoever gave it to him: he is no member of this version
-        await ben.say(conversation, "still here")
-        await ada.say(conversation, "last")
+        await ben.say(conversation, to_agent(w, "still here"))
+        await ada.say(conversation, to_agent(w, "last"))
         await both_hear(group, "echo: last", ada)
         assert "echo: still here" not in ada.transcript.heard(conversation)
         assert await quarantine_reasons(w) == [Reason.NO_GRANT]
-        assert 'hashee_message_inbound_total{conv_type="group",payload_type="text"} 5.0' in w.page("/metrics")
+        await ada.say(conversation, "between us")
+        await w.until(lambda: 'frame_dropped_total{reason="not_mentioned"} 1.0' in w.page("/metrics"))
+        assert 'hashee_message_inbound_total{conv_type="group",payload_type="text"} 6.0' in w.page("/metrics")
 
 
 async def test_an_answer_grows_before_the_eyes_of_everybody_in_the_group(tmp_path: Path) -> None:
     async with group_of_two(tmp_path) as (w, group, ada, ben):
         await ada.rotate_key(group, ids(w, ada, ben))
-        await ada.say(group.conversation_id, "hello")
-        await both_hear(group, "hello", ben)
-        await ada.say(group.conversation_id, "/stream slowly it grows word by word")
+        await ada.say(group.conversation_id, to_agent(w, "hello"))
+        await both_hear(group, to_agent(w, "hello"), ben)
+        await ada.say(group.conversation_id, to_agent(w, "/stream slowly it grows word by word"))
         await both_hear(group, "echo: slowly it grows word by word", ada, ben)
         for one in (ada, ben):
             assert one.counts["streams"] == 1
@@ -101,11 +107,12 @@ async def test_an_answer_grows_before_the_eyes_of_everybody_in_the_group(tmp_pat
 
 async def test_two_agents_in_a_group_answer_each_other_three_times_and_no_more(tmp_path: Path) -> None:
     """PROTOCOL §4: an answer to an agent is a hop more, and what has three goes to no handler."""
-    async with world(tmp_path, people=()) as w, RelayApi(w.relay_url) as api:
+    overhearing = {"HASHEE_HANDLER": "tests.handlers:overhearing"}
+    async with world(tmp_path, people=(), **overhearing) as w, RelayApi(w.relay_url) as api:
         second = await api.add_agent("Echo too")
         place = tmp_path / "second"
         place.mkdir()
-        environment = environment_of(place, w.relay_url, second.agent_id, second.token)
+        environment = environment_of(place, w.relay_url, second.agent_id, second.token, **overhearing)
         other = World(place, w.relay_url, api, environment, [])
         ada = await make_group_person(w.relay_url, "Ada")
         async with agent(other), connected(ada):

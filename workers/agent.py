@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TypeAlias, get_args, get_origin, get_type_hints
 
 from bus.records.records import InboundMessage
-from bus.steps.policies import APOLOGY, MOST_WAITING, REFUSAL, Busy, Full, Policies
+from bus.steps.policies import APOLOGY, MOST_WAITING, REFUSAL, Busy, Full, InGroups, Policies
 from workers.asking import Binding, Row, Table, bind
 from workers.errors import BadHandler, CannotStart
 from workers.routing import Course, Handler, Registration, Router, Routes
@@ -32,6 +32,8 @@ class Agent(Router):
     waits outside (`park`).
     `apology`: what the sender of a message hears that was given up for good (a dead letter), once; with None they hear nothing. A group
     hears it if the message mentioned this agent, another agent if the message was no answer to one of ours.
+    `groups`: of a group's messages handlers get those that mention the agent (`mentioned`), or all (`all`). Answers to its cards they
+    always get.
     """
 
     is_agent = True
@@ -45,6 +47,7 @@ class Agent(Router):
         when_full: Full = "refuse",
         refusal: str = REFUSAL,
         apology: str | None = APOLOGY,
+        groups: InGroups = "mentioned",
     ) -> None:
         super().__init__()
         self._lifespan = lifespan
@@ -52,8 +55,15 @@ class Agent(Router):
         self._routes = Routes()
         self._bindings: list[Binding] = []
         _check_policies(when_busy, most_waiting, when_full, (refusal, apology))
+        if groups not in get_args(InGroups):
+            raise BadHandler(f"groups is one of {', '.join(get_args(InGroups))}, not {groups!r}")
         self.policies = Policies(
-            busy=when_busy, most_waiting=most_waiting, full=when_full, refusal=refusal, apology=apology
+            busy=when_busy,
+            most_waiting=most_waiting,
+            full=when_full,
+            refusal=refusal,
+            apology=apology,
+            groups=groups,
         )
 
     @property

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from bus.records.records import InboundMessage, Payload
+from bus.records.records import InboundMessage, Payload, mention_of
 from workers.errors import BadReply, TextTooLong
 
 # PROTOCOL §1: the platform refuses longer texts.
@@ -52,7 +52,7 @@ def addressed(payload: Payload, message: InboundMessage, quote: Quote, mention: 
         return payload
     text = payload.get("text")
     if isinstance(text, str):
-        marks = [mark for one in people if (mark := f"@<U:{one}>") not in text]
+        marks = [mark for one in people if (mark := mention_of(one)) not in text]
         payload = {**payload, "text": " ".join([*marks, text])}
     return {**payload, "mentions": people}
 

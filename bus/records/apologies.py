@@ -15,4 +15,4 @@ def is_owed_an_apology(message: InboundMessage, agent_id: str) -> bool:
         return False
     if message.conversation_type != GROUP:
         return True
-    return message.mention_all or agent_id in message.mentions
+    return message.mentions_agent(agent_id)

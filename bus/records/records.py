@@ -44,6 +44,11 @@ class NewerRecord(BadRecord):
     """A record that a later version of this program wrote: it is not damaged, and is left for that version."""
 
 
+def mention_of(user_id: str) -> str:
+    """Returns how somebody is mentioned in a text (PROTOCOL §4)."""
+    return f"@<U:{user_id}>"
+
+
 class InboundMessage(msgspec.Struct, frozen=True, kw_only=True):
     """What a handler sees of a message (PROTOCOL §4)."""
 
@@ -72,9 +77,13 @@ class InboundMessage(msgspec.Struct, frozen=True, kw_only=True):
         """Returns the `hop_count` of a reply to this message."""
         return answering_hops(self.sender_type, self.hop_count)
 
+    def mentions_agent(self, agent_id: str) -> bool:
+        """Returns whether a group's message is for this agent: it mentions it, or everybody (PROTOCOL §4)."""
+        return self.mention_all or agent_id in self.mentions or mention_of(agent_id) in self.text
+
     @property
     def text(self) -> str:
-        """The text of a text message, else an empty string."""
+        """The text of a text message, else an empty string. In a group it is without the mention of the agent."""
         text = self.payload.get("text", self.payload.get("content", ""))
         return text if isinstance(text, str) else ""
 

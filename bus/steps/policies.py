@@ -14,6 +14,7 @@ from bus.transport.client import Commands
 
 Busy = Literal["queue", "interrupt", "coalesce"]
 Full = Literal["refuse", "park"]
+InGroups = Literal["mentioned", "all"]
 
 MOST_WAITING = 100
 APOLOGY = "Sorry, something went wrong here, and this message could not be answered."
@@ -25,7 +26,8 @@ class Policies(msgspec.Struct, frozen=True, kw_only=True):
 
     `busy`: a message that comes while another is handled waits, interrupts it, or is handled together with all that wait by then.
     `most_waiting`: so many may wait; beyond it `full` refuses a message (with the text `refusal`) or parks it. `apology`: the text that
-    a sender gets when their message becomes a dead letter; None: nothing.
+    a sender gets when their message becomes a dead letter; None: nothing. `groups`: which messages of a group go to a handler, those that
+    mention the agent or all.
     """
 
     busy: Busy = "queue"
@@ -33,6 +35,7 @@ class Policies(msgspec.Struct, frozen=True, kw_only=True):
     full: Full = "refuse"
     refusal: str = REFUSAL
     apology: str | None = APOLOGY
+    groups: InGroups = "mentioned"
 
 
 class PolicyStore:
@@ -50,9 +53,17 @@ class PolicyStore:
             "HSET",
             self._key,
             *("busy", policies.busy, "most", policies.most_waiting, "full", policies.full),
+            *("groups", policies.groups),
             *("refusal", self._seal("refusal", policies.refusal)),
             *("apology", b"" if policies.apology is None else self._seal("apology", policies.apology)),
         )
+
+    async def hears_all_in_groups(self) -> bool:
+        """Returns whether also messages of a group that do not mention the agent go to a handler. Raises RedisFailed.
+
+        They do where the workers are of a version that knew nothing else.
+        """
+        return await self._client.command("HGET", self._key, "groups") != b"mentioned"
 
     async def refusal(self) -> str:
         """Returns the text for the sender of a message whose mailbox is full. Raises RedisFailed."""

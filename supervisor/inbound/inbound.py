@@ -323,6 +323,8 @@ class Inbound:
             if read.hops >= LAST_HOP:
                 self._metrics.frames_dropped.labels("hops").inc()
                 log.info("message: agents answer each other, given to no handler", message_id=arrival.message_id)
+            if read.is_overheard:
+                self._metrics.frames_dropped.labels("not_mentioned").inc()
             if read.begins_session:
                 self._triggers.session_began(arrival.peer[0], read.begins_session)
         if outcome is Intake.LATE and incoming.source is not Source.HELD:

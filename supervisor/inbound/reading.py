@@ -10,6 +10,7 @@ import msgspec
 
 from bus.records.records import InboundMessage, pack_job
 from bus.records.sealing import StoreKeys
+from bus.steps.policies import PolicyStore
 from bus.steps.store import Arrival, ConversationSnapshot, Source, Store, now_ms
 from bus.steps.write_count import WriteCount
 from crypto.envelope import (
@@ -44,8 +45,10 @@ from supervisor.relay.payloads import (
     LAST_HOP,
     conversation_kind,
     inbound_message,
+    is_answer_to_card,
     message_ms,
     payload_type_of,
+    without_mention,
 )
 
 CLOCKS_APART_MS = 60_000
@@ -55,7 +58,7 @@ CLOCKS_APART_MS = 60_000
 class Readable(msgspec.Struct, frozen=True):
     """The message could be read. `job` None: nothing for a handler. `answer`: a reply of our own. `record`: what its session becomes.
 
-    `begins_session`: the session that begins with it; b"" for none. `hops`: its hop_count.
+    `begins_session`: the session that begins with it; b"" for none. `hops`: its hop_count. `is_overheard`: a group's, and not for us.
     """
 
     arrival: Arrival
@@ -65,6 +68,7 @@ class Readable(msgspec.Struct, frozen=True):
     record: DeviceRecord | None = None
     begins_session: bytes = b""
     hops: int = 0
+    is_overheard: bool = False
 
     def __repr__(self) -> str:
         return f"Readable(message_id={self.arrival.message_id!r}, …)"
@@ -126,7 +130,9 @@ class FrameReader:
         keys: StoreKeys,
         write_count: WriteCount,
         metrics: Metrics,
+        policies: PolicyStore,
     ) -> None:
+        self._policies = policies
         self._store = store
         self._sessions = sessions
         self._owners = owners
@@ -347,10 +353,19 @@ class FrameReader:
             return Unread(arrival, error, waits_for=waits_for)
         member = msgspec.structs.replace(arrival, kind=GROUP, person=envelope.to)
         job, message = None, opened.message(frame, envelope)
-        if _is_for_a_handler(message):
+        is_overheard = _is_for_a_handler(message) and await self._is_overheard(message)
+        message = without_mention(message, self._device.owner_id)
+        if _is_for_a_handler(message) and not is_overheard:
             # Answers are dated by our clock: in a group the sender's might make them stale to everybody else.
             job = self._job(message, msgspec.structs.replace(member, message_ms=now_ms()))
-        return Readable(member, payload_type_of(opened.payload), job, hops=message.hop_count)
+        payload_type = payload_type_of(opened.payload)
+        return Readable(member, payload_type, job, hops=message.hop_count, is_overheard=is_overheard)
+
+    async def _is_overheard(self, message: InboundMessage) -> bool:
+        """Returns whether people talk to each other, and the handler's code does not want to hear that. Raises RedisFailed."""
+        if message.mentions_agent(self._device.owner_id) or is_answer_to_card(message.payload):
+            return False
+        return not await self._policies.hears_all_in_groups()
 
     async def _healed(self, envelope: Envelope, snapshot: ConversationSnapshot) -> ConversationSnapshot:
         """Returns the snapshot with a memory of ids that does not lie in the future, which would make everything `stale`: older versions wrote such."""

@@ -1,9 +1,12 @@
 """Payloads (PROTOCOL §4) on their way to a handler, and the ids and frames of what goes back. Pure: values in, values out."""
 
 import hmac
+import re
+
+import msgspec
 
 from bus.records import ulid
-from bus.records.records import InboundMessage, Payload
+from bus.records.records import InboundMessage, Payload, mention_of
 from crypto.envelope import Envelope
 from supervisor.relay.frames import ArtifactResponse, MessageNew
 
@@ -34,6 +37,22 @@ def inbound_message(frame: MessageNew | ArtifactResponse, envelope: Envelope, pa
         attachments=_objects(payload.get("attachments")),
         envelope_version=envelope.v,
     )
+
+
+def without_mention(message: InboundMessage, agent_id: str) -> InboundMessage:
+    """Returns a group's message with its text as a handler wants it: without the mention of this agent, which `mentions` keeps."""
+    if mention_of(agent_id) not in message.text:
+        return message
+    text = re.sub(rf"{re.escape(mention_of(agent_id))}[,:]? ?", "", message.text).strip()
+    mentions = [*message.mentions, *([] if agent_id in message.mentions else [agent_id])]
+    return msgspec.structs.replace(message, payload={**message.payload, "text": text}, mentions=mentions)
+
+
+def is_answer_to_card(payload: Payload) -> bool:
+    """Returns whether it answers a card or a tool call of ours (PROTOCOL §4.1)."""
+    artifact = payload.get("artifact")
+    subtype = artifact.get("subtype") if isinstance(artifact, dict) else None
+    return payload.get("type") == "artifact" and subtype in ("response", "tool_response")
 
 
 def sender_type_of(frame: MessageNew | ArtifactResponse) -> str:

@@ -339,6 +339,7 @@ class MessageCore:
                 keys=keys,
                 write_count=self.write_count,
                 metrics=metrics,
+                policies=self.policies,
             ),
             sessions=self.sessions,
             policies=self.policies,

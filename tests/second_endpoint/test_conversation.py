@@ -84,7 +84,11 @@ async def test_an_answer_grows_piece_by_piece_to_the_text_that_counts(tmp_path: 
 
 async def test_a_group_reads_the_agent_under_keys_that_change(tmp_path: Path) -> None:
     with waiting_for("the group's conversation", 3 * WAIT_SECONDS):
-        async with world(tmp_path, people=()) as w, signed_up(w.relay_url, "Ada", "Ben") as [ada, ben]:
+        overhearing = {"HASHEE_HANDLER": "tests.handlers:overhearing"}
+        async with (
+            world(tmp_path, people=(), **overhearing) as w,
+            signed_up(w.relay_url, "Ada", "Ben") as [ada, ben],
+        ):
             place = ben.join(await ada.make_group(agent_of(w), [ben]))
             members = [ada.device.owner_id, ben.device.owner_id, agent_of(w)]
             await ada.rotate_key(place, members)

@@ -79,6 +79,13 @@ INTAKE = (
         ("group_answers_are_dated_by_us", "msgspec.structs.replace(member, message_ms=now_ms())", "member"),
     ),
     *of(
+        module("inbound/reading"), tests("supervisor/peers/test_mentions"),
+        ("what_a_group_says_to_others_goes_to_no_handler", "if _is_for_a_handler(message) and not is_overheard:", "if _is_for_a_handler(message):"),
+        ("answers_to_cards_need_no_mention", " or is_answer_to_card(message.payload):", ":"),
+        ("whoever_wants_all_of_a_group_hears_it", "return not await self._policies.hears_all_in_groups()", "return True"),
+        ("a_handler_reads_a_text_without_its_mention", "message = without_mention(message, self._device.owner_id)\n", ""),
+    ),
+    *of(
         module("inbound/reading"), tests("supervisor/outbound/test_hops"),
         ("the_third_hop_goes_to_no_handler", " and message.hop_count < LAST_HOP", ""),
     ),
