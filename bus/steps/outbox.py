@@ -52,8 +52,19 @@ class Commit(msgspec.Struct, frozen=True):
 class Outbox:
     """The committed sends of one agent, as one supervisor (`consumer`: unique per process start)."""
 
-    def __init__(self, client: Commands, agent_id: str, consumer: str, write_count: WriteCount | None = None) -> None:
+    def __init__(
+        self,
+        client: Commands,
+        agent_id: str,
+        consumer: str,
+        write_count: WriteCount | None = None,
+        *,
+        resend_seconds: float = RESEND_SECONDS,
+        most_remembered: int = MOST_REMEMBERED,
+    ) -> None:
         self._client = client
+        self._resend_ms = int(resend_seconds * 1000)
+        self._most_remembered = most_remembered
         self._keys = Keys(agent_id)
         self._write_count = write_count or WriteCount()
         self.consumer = consumer
@@ -97,7 +108,7 @@ class Outbox:
             *(conversation_id, entry_id, self.consumer, " ".join(answers), client_message_id),
             b"" if record is None else msgspec.msgpack.encode(record),
             b"" if record is None else encode_record(SentNote.of(record, trace)),
-            int(RESEND_SECONDS * 1000),
+            self._resend_ms,
             *(rate_per_second, max(1.0, rate_per_second)),
             *(epoch, self._write_count.highest, stream_id or ""),
             "" if owner is None else owner[1],
@@ -144,7 +155,7 @@ class Outbox:
 
     def _remember(self, client_message_id: str, conversation_id: str) -> None:
         self._conversations[client_message_id] = conversation_id
-        while len(self._conversations) > MOST_REMEMBERED:
+        while len(self._conversations) > self._most_remembered:
             self._conversations.popitem(last=False)
 
     def own_conversation_of(self, client_message_id: str) -> str | None:
@@ -177,7 +188,7 @@ class Outbox:
     async def resend(self, conversation_id: str, *, former_holder: str | None = None) -> OutboxRecord | None:
         """Takes a record to send again: a due one, or at once one of `former_holder`. Returns None if another supervisor was first."""
         keys = [self._keys.outbox, self._keys.sent(conversation_id), self._keys.write_count, self._keys.continuity]
-        arguments = (conversation_id, self.consumer, int(RESEND_SECONDS * 1000), former_holder or "")
+        arguments = (conversation_id, self.consumer, self._resend_ms, former_holder or "")
         answer = await self._client.script("resend", keys, *arguments)
         if answer is None:
             return None

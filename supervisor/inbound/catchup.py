@@ -24,12 +24,10 @@ from supervisor.relay.frames import ArtifactResponse, MessageNew
 from supervisor.relay.ids import is_id
 from supervisor.relay.poll_wish import PollWish
 from supervisor.relay.rest import Page, Rest, RestFailed
+from supervisor.settings.pauses import PAUSES, Pauses
 
 INTERVAL_SECONDS = 60.0
 """Between two polls when nobody asks for one: what was pushed into a dying connection comes so late at most."""
-
-RETRY_SECONDS = 1.0
-"""The first pause after a poll that failed."""
 
 MOST_RETRY_SECONDS = 60.0
 """The longest pause: it doubles while the relay's answers lead nowhere, so that a mistake of the relay's is not asked for 200 times a second."""
@@ -78,6 +76,7 @@ class Catchup:
         metrics: Metrics,
         polls: PollWish,
         first_sync_seconds: int,
+        pauses: Pauses = PAUSES,
     ) -> None:
         self._store = store
         self._lease = lease
@@ -86,6 +85,7 @@ class Catchup:
         self._metrics = metrics
         self._first_sync_ms = first_sync_seconds * 1000
         self._polls = polls
+        self._pauses = pauses
         self._connected = trio.Event()
         self._first_sync_ended = False
         self._caught_up_at: float | None = None
@@ -110,7 +110,7 @@ class Catchup:
 
     async def run(self) -> None:
         """Polls once a minute and whenever asked, until cancelled."""
-        pause = holding_pause = RETRY_SECONDS
+        pause = holding_pause = self._pauses.poll_retry
         while True:
             with trio.move_on_after(INTERVAL_SECONDS):
                 await self._polls.wait()
@@ -118,7 +118,7 @@ class Catchup:
             self._connected = trio.Event()
             at_least = 0.0
             try:
-                stopped_by = await self._poll()
+                stopped_by = await self.poll()
             except RedisFailed as error:
                 log.warning("poll: failed", reason=str(error))
                 stopped_by = StoppedBy.REDIS
@@ -127,9 +127,9 @@ class Catchup:
                 stopped_by, at_least = StoppedBy.FAILED, error.retry_after_seconds
             self._problem = stopped_by.value
             if stopped_by is StoppedBy.PRESENT:
-                pause = holding_pause = RETRY_SECONDS
+                pause = holding_pause = self._pauses.poll_retry
                 continue
-            self._inbound.polled(has_caught_up=False)
+            self._inbound.unpolled.polled(has_caught_up=False)
             self._polls.ask()
             if stopped_by in (StoppedBy.REDIS, StoppedBy.NOT_TAKEN):
                 await trio.sleep(OWN_RETRY_SECONDS)
@@ -145,9 +145,9 @@ class Catchup:
 
     async def poll_to_the_present(self) -> bool:
         """Takes in everything after the cursor. False if a page could not be taken in whole, or leads nowhere."""
-        return await self._poll() is StoppedBy.PRESENT
+        return await self.poll() is StoppedBy.PRESENT
 
-    async def _poll(self) -> StoppedBy:
+    async def poll(self) -> StoppedBy:
         """Reads page after page to the present, and returns why it ended. Each page must lead to where none was asked for yet.
 
         Another supervisor may move the cursor meanwhile, into the midst of a page that we have read: a place like any other. The present is
@@ -205,7 +205,7 @@ class Catchup:
             return await self._rest.poll(None)
 
     async def _has_caught_up(self) -> StoppedBy:
-        self._inbound.polled(has_caught_up=True)
+        self._inbound.unpolled.polled(has_caught_up=True)
         await self._end_first_sync()
         self._caught_up_at = self._moved_at = trio.current_time()
         self._has_caught_up_once.set()

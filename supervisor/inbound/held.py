@@ -19,9 +19,7 @@ from supervisor.inbound.refetch import Refetch
 from supervisor.observe.metrics import Metrics
 from supervisor.recovery.redis_trouble import said_trouble
 from supervisor.relay.rest import Rest, RestFailed
-
-LOOK_SECONDS = 1.0
-"""Between two looks whether a sender has room again."""
+from supervisor.settings.pauses import PAUSES, Pauses
 
 WORK_LEASE_MS = 5000
 """So long one page may take before another supervisor begins as well."""
@@ -33,7 +31,15 @@ class HeldFetcher:
     """Fetches what waits on behalf of one supervisor."""
 
     def __init__(
-        self, store: Store, lease: WorkLease, *, notes: Notes, inbound: Inbound, rest: Rest, metrics: Metrics
+        self,
+        store: Store,
+        lease: WorkLease,
+        *,
+        notes: Notes,
+        inbound: Inbound,
+        rest: Rest,
+        metrics: Metrics,
+        pauses: Pauses = PAUSES,
     ) -> None:
         self._store = store
         self._lease = lease
@@ -41,16 +47,17 @@ class HeldFetcher:
         self._inbound = inbound
         self._rest = rest
         self._metrics = metrics
+        self._pauses = pauses
 
     async def run(self) -> None:
         """Fetches what there is room for, again and again, until cancelled."""
         trouble = said_trouble("held messages")
         while True:
-            pause_seconds = LOOK_SECONDS
+            pause_seconds = self._pauses.held_look
             try:
                 senders = await self._notes.senders()
                 for sender_id in senders:
-                    await self._fetch_if_there_is_room(sender_id)
+                    await self.fetch_if_there_is_room(sender_id)
                 if senders:
                     await self._lease.leave()
                 trouble.over()
@@ -58,10 +65,10 @@ class HeldFetcher:
                 trouble.met(error)
             except RestFailed as error:
                 log.warning("held: waits for the relay", reason=str(error))
-                pause_seconds = max(LOOK_SECONDS, error.retry_after_seconds)
+                pause_seconds = max(self._pauses.held_look, error.retry_after_seconds)
             await trio.sleep(pause_seconds)
 
-    async def _fetch_if_there_is_room(self, sender_id: str) -> None:
+    async def fetch_if_there_is_room(self, sender_id: str) -> None:
         """Fetches a sender's single messages first: an open-ended note begins behind them, and has a cursor of its own."""
         notes = await self._notes.of(sender_id)
         singles = [note for note in notes if not note.is_open]

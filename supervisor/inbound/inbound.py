@@ -6,7 +6,6 @@ reader only puts a frame into its lane.
 
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -28,6 +27,7 @@ from supervisor.inbound.incoming import Incoming, MessageFrame
 from supervisor.inbound.lanes import LaneFull, Lanes
 from supervisor.inbound.reading import FrameReader, Known, Old, Readable, Reading, Unread, Waits
 from supervisor.inbound.shares import Reservation, Room
+from supervisor.inbound.unpolled import UnpolledPushes
 from supervisor.observe.metrics import Metrics
 from supervisor.observe.tracing import MessageTraces
 from supervisor.peers.retry_triggers import MENDABLE_REASONS, RetryTriggers
@@ -40,20 +40,6 @@ from supervisor.relay.rest import RestFailed
 
 MOST_CONFLICTS = 20
 """Times that a message is read again because its session or row has changed meanwhile, before it is put into quarantine."""
-
-POLL_AFTER = 256
-"""A poll is asked for after so many pushed messages of one conversation: the cursor stays before them until then."""
-
-MOST_UNPOLLED = 320
-"""Pushes of one conversation that are taken in until the cursor moves; later ones come with the poll.
-
-The cursor must not lag behind by more than the 1,024 remembered ids of a conversation (PROTOCOL §5.1), or the poll returns messages whose
-ids were forgotten; three supervisors count each for itself. While polling fails pushes are taken in all the same: what is forgotten by
-then comes again into quarantine, and is not answered twice.
-"""
-
-MOST_COUNTED = 10_000
-"""Conversations whose pushes are counted, some 2 MiB: beyond them a poll is asked for and counting begins anew."""
 
 MOST_NOTED = 10_000
 """Ids that are noted while a poll runs, some 2 MiB."""
@@ -121,8 +107,7 @@ class Inbound:
         self._is_holding = False
         self._has_room = trio.Event()
         self._has_room.set()
-        self._unpolled: Counter[str] = Counter()
-        self._cursor_moves = True
+        self.unpolled = UnpolledPushes(polls)
         self._noting: list[set[str]] = []
 
     @property
@@ -158,12 +143,6 @@ class Inbound:
             self._noting = [
                 other for other in self._noting if other is not pushed
             ]  # by itself: two empty sets are equal
-
-    def polled(self, *, has_caught_up: bool) -> None:
-        """Called after a poll. Caught up: the pushes are counted anew. Otherwise pushes are no longer limited, since the cursor cannot advance."""
-        self._cursor_moves = has_caught_up
-        if has_caught_up:
-            self._unpolled.clear()
 
     def push(self, frame: MessageFrame) -> None:
         """Called with each pushed frame; returns at once. A full lane passes it over: polling brings it back."""
@@ -242,20 +221,12 @@ class Inbound:
             self._metrics.frames_dropped.labels("hold" if outcome is Intake.HOLD else "out_of_sequence").inc()
             self._polls.ask()
         if outcome.is_settled and waiting.incoming.source is Source.PUSH:
-            self._note_unpolled(waiting.incoming.frame.conversation_id)
+            self.unpolled.note(waiting.incoming.frame.conversation_id)
         return outcome
 
     def _is_held(self, incoming: Incoming) -> bool:
-        waits_for_poll = incoming.source is Source.PUSH and self._cursor_moves
-        return self._is_holding or (waits_for_poll and self._unpolled[incoming.frame.conversation_id] >= MOST_UNPOLLED)
-
-    def _note_unpolled(self, conversation_id: str) -> None:
-        if len(self._unpolled) >= MOST_COUNTED and conversation_id not in self._unpolled:
-            self._unpolled.clear()
-            self._polls.ask()
-        self._unpolled[conversation_id] += 1
-        if self._unpolled[conversation_id] % POLL_AFTER == 0:
-            self._polls.ask()
+        is_push = incoming.source is Source.PUSH
+        return self._is_holding or (is_push and self.unpolled.must_wait(incoming.frame.conversation_id))
 
     async def _stored(self, waiting: MessageInWork) -> Intake:
         envelope = self._reader.parse(waiting.incoming)

@@ -27,7 +27,10 @@ class LaneFull(Exception):
 class Lanes(Generic[Item]):
     """Queues of items, each worked by `work(item)`, which must not raise. `most_bytes`: what may wait in all or be under way."""
 
-    def __init__(self, work: Callable[[Item], Awaitable[None]], most_bytes: int) -> None:
+    def __init__(
+        self, work: Callable[[Item], Awaitable[None]], most_bytes: int, *, lane_length: int = LANE_LENGTH
+    ) -> None:
+        self._lane_length = lane_length
         self._work = work
         self._lanes: dict[str, deque[tuple[Item, int, tuple[Hashable, ...]]]] = {}
         self._shares = Shares(most_bytes)
@@ -59,7 +62,7 @@ class Lanes(Generic[Item]):
     def _has_room(
         self, queue: deque[tuple[Item, int, tuple[Hashable, ...]]] | None, size: int, holders: tuple[Hashable, ...]
     ) -> bool:
-        return (queue is None or len(queue) < LANE_LENGTH) and self._shares.admits(size, *holders)
+        return (queue is None or len(queue) < self._lane_length) and self._shares.admits(size, *holders)
 
     async def run(self) -> None:
         """Works the lanes, until cancelled."""

@@ -15,9 +15,7 @@ from supervisor.inbound.evidence import evidence_of, kept_frame
 from supervisor.observe.metrics import Metrics
 from supervisor.peers.retry_triggers import MENDABLE_REASONS
 from supervisor.recovery.redis_trouble import said_trouble
-
-LOOK_SECONDS = 1.0
-"""Between two looks: what is written in a second may stand above the bound."""
+from supervisor.settings.pauses import PAUSES, Pauses
 
 AT_ONCE = 100
 """Given up between two looks at the count, so that one look reads no more ids than this."""
@@ -28,11 +26,19 @@ log = structlog.get_logger()
 class Overflow:
     """Gives up the oldest on behalf of one supervisor. Several of them find the same ones, each of which goes once."""
 
-    def __init__(self, store: Store, quarantine: Quarantine, dead: DeadLetters, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        store: Store,
+        quarantine: Quarantine,
+        dead: DeadLetters,
+        metrics: Metrics,
+        pauses: Pauses = PAUSES,
+    ) -> None:
         self._store = store
         self._quarantine = quarantine
         self._dead = dead
         self._metrics = metrics
+        self._pauses = pauses
         self._troubles = {
             kind: said_trouble(f"overflow: {kind}") for kind in ("bounds", "former", "quarantine", "dead")
         }
@@ -46,7 +52,7 @@ class Overflow:
             has_charged = has_charged or await self._charge_former()
             for kind, relieve in (("quarantine", self._relieve_quarantine), ("dead", self._relieve_dead)):
                 await self._relieve(kind, relieve)
-            await trio.sleep(LOOK_SECONDS)
+            await trio.sleep(self._pauses.overflow_look)
 
     async def _publish_bounds(self) -> int:
         """Writes the bounds into Redis for the scripts. Returns the bound that was written; 0 if Redis was away."""

@@ -31,9 +31,7 @@ from supervisor.peers.retry_triggers import (
 )
 from supervisor.recovery.redis_trouble import said_trouble
 from supervisor.relay.rest import Rest, RestFailed
-
-LOOK_SECONDS = 1.0
-"""Between two looks for marked messages, which a command marks too, and between two tries while Redis is away."""
+from supervisor.settings.pauses import PAUSES, Pauses
 
 TRIED_IN_A_ROW = 20
 """Messages that are tried before a pause, so that ten thousand of one person are tried beside the others', not before them."""
@@ -63,6 +61,7 @@ class QuarantineRetrier:
         owners: Owners,
         rest: Rest,
         metrics: Metrics,
+        pauses: Pauses = PAUSES,
     ) -> None:
         self._quarantine = quarantine
         self._old = quarantine.old_messages
@@ -72,6 +71,7 @@ class QuarantineRetrier:
         self._owners = owners
         self._rest = rest
         self._metrics = metrics
+        self._pauses = pauses
         self._marking, self._trying = said_trouble("quarantine: marking"), said_trouble("quarantine: trying")
         self._marked = trio.Event()
 
@@ -107,7 +107,7 @@ class QuarantineRetrier:
                     self._marked.set()
             except RedisFailed as error:
                 self._marking.met(error)
-                await trio.sleep(LOOK_SECONDS)
+                await trio.sleep(self._pauses.quarantine_look)
             else:
                 self._marking.over()
                 return
@@ -148,7 +148,7 @@ class QuarantineRetrier:
                 self._trying.met(error)
             else:
                 self._trying.over()
-            with trio.move_on_after(LOOK_SECONDS):
+            with trio.move_on_after(self._pauses.quarantine_look):
                 await self._marked.wait()
 
     async def _try_all(self) -> None:

@@ -23,9 +23,7 @@ from supervisor.relay.connection import Connection, NotConnected
 from supervisor.relay.frames import MessageAck, MessageError
 from supervisor.relay.pending_acks import PendingAcks
 from supervisor.relay.rest import bounded_seconds
-
-SCAN_SECONDS = 1.0
-"""Between two looks for records that are due: a resend comes at most this much later than its 10 s."""
+from supervisor.settings.pauses import PAUSES, Pauses
 
 REFUSED_AGAIN_SECONDS = 5.0
 """Until a message that was refused for now is sent again, unless the relay names a time."""
@@ -58,6 +56,7 @@ class Delivery:
         sender: Sender,
         stream_ends: StreamEnds,
         metrics: Metrics,
+        pauses: Pauses = PAUSES,
     ) -> None:
         self._outbox = outbox
         self._connection = connection
@@ -66,6 +65,7 @@ class Delivery:
         self._sender = sender
         self._stream_ends = stream_ends
         self._metrics = metrics
+        self._pauses = pauses
         self.traces = MessageTraces()
         self._early: list[MessageAck | MessageError] = []
         self._settling: trio.Nursery | None = None
@@ -173,7 +173,7 @@ class Delivery:
                 log.warning("outbox: waits for Redis", reason=str(error))
             except NotConnected:
                 pass  # the next connection sends it
-            await trio.sleep(SCAN_SECONDS)
+            await trio.sleep(self._pauses.due_look)
 
     async def _leave_in_doubt(self) -> None:
         """Offers, whenever the connection is doubted, what went out over it to other supervisors. The relay knows a repeat by its id."""
@@ -183,7 +183,7 @@ class Delivery:
                 await self._outbox.leave_to_others()
             except RedisFailed as error:
                 log.warning("outbox: waits for Redis", reason=str(error))
-                await trio.sleep(SCAN_SECONDS)
+                await trio.sleep(self._pauses.due_look)
                 continue
             await self._connection.wait_connected()
 

@@ -25,9 +25,7 @@ from supervisor.outbound.taking import Taking
 from supervisor.relay.connection import Connection
 from supervisor.relay.payloads import reply_id, reply_message_id
 from supervisor.relay.rest import RestFailed
-
-RELAY_RETRY_SECONDS = 1.0
-"""Shortest pause after the relay has failed; it may ask for a longer one."""
+from supervisor.settings.pauses import PAUSES, Pauses
 
 log = structlog.get_logger()
 
@@ -45,6 +43,7 @@ class Outbound:
         agent_id: str,
         keys: StoreKeys,
         metrics: Metrics,
+        pauses: Pauses = PAUSES,
     ) -> None:
         self.traces = MessageTraces()
         self._taking = taking
@@ -54,6 +53,7 @@ class Outbound:
         self._connection = connection
         self._dispatch = dispatch
         self._metrics = metrics
+        self._pauses = pauses
 
     async def run(self) -> None:
         """Takes replies and sends them while connected, until cancelled, or until `taking` was told to stop and what was taken is done."""
@@ -83,7 +83,7 @@ class Outbound:
             return 0.0
         except RestFailed as error:
             log.warning("reply: waits for the relay", entry=entry.id, reason=str(error))
-            return max(RELAY_RETRY_SECONDS, error.retry_after_seconds)
+            return max(self._pauses.reply_relay_retry, error.retry_after_seconds)
         return None
 
     def _opened(self, entry: StreamEntry, record: ReplyRecord) -> Head:

@@ -29,8 +29,9 @@ def frames_again(record: OutboxRecord) -> tuple[Frame, ...]:
 class Sender:
     """Sends the messages of one supervisor over its connection."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, most_times: int = MOST_TIMES) -> None:
         self._connection = connection
+        self._most_times = most_times
         self._sent_ms: OrderedDict[str, int] = OrderedDict()
 
     @property
@@ -61,5 +62,5 @@ class Sender:
     def _note(self, client_message_id: str) -> None:
         self._sent_ms[client_message_id] = now_ms()
         self._sent_ms.move_to_end(client_message_id)
-        while len(self._sent_ms) > MOST_TIMES:
+        while len(self._sent_ms) > self._most_times:
             self._sent_ms.popitem(last=False)

@@ -15,9 +15,7 @@ from host.instance import Instance
 from supervisor.outbound.streams import MOST_STREAM_SECONDS, LiveStream, Streams
 from supervisor.relay.connection import Connection
 from supervisor.relay.frames import StreamAbort
-
-QUIET_SECONDS = 2.0
-"""A stream that grows has a run. After so long without a piece it is asked for."""
+from supervisor.settings.pauses import PAUSES, Pauses
 
 OVER_MS = int(2 * MOST_STREAM_SECONDS * 1000)
 """At this age a stream is nobody's. Twice what one may take, since the clock that its id was made by need not agree with ours."""
@@ -26,11 +24,19 @@ OVER_MS = int(2 * MOST_STREAM_SECONDS * 1000)
 class StreamEnds:
     """Looks after the streams that one supervisor has begun, and those of supervisors that are gone."""
 
-    def __init__(self, streams: Streams, outbox: Outbox, connection: Connection, instance: Instance) -> None:
+    def __init__(
+        self,
+        streams: Streams,
+        outbox: Outbox,
+        connection: Connection,
+        instance: Instance,
+        pauses: Pauses = PAUSES,
+    ) -> None:
         self._streams = streams
         self._outbox = outbox
         self._connection = connection
         self._instance = instance
+        self._pauses = pauses
         self._missing: set[str] = set()
 
     async def look(self) -> None:
@@ -61,6 +67,6 @@ class StreamEnds:
 
     async def _is_given_up(self, stream: LiveStream) -> bool:
         """Whether its run is over and nothing waits to be sent that could end it."""
-        if not stream.run or trio.current_time() - stream.grown_at < QUIET_SECONDS:
+        if not stream.run or trio.current_time() - stream.grown_at < self._pauses.stream_quiet:
             return False
         return not await self._outbox.may_end_stream(stream.conversation_id, stream.run)

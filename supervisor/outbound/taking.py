@@ -17,12 +17,10 @@ from bus.transport.leases import LeaseKeeper
 from bus.transport.readers import RedisStreamReader, StreamEntry
 from bus.transport.wire import RedisFailed
 from supervisor.relay.connection import Connection
+from supervisor.settings.pauses import PAUSES, Pauses
 
 SLOTS: Final = 64
 """Replies in work at once, each of another conversation. Enough to hide the relay's and Redis' round trips."""
-
-RETRY_SECONDS = 1.0
-"""Longest pause before a reply, or the reading of replies, is tried again. A failure of Redis lasts seconds; the first pauses are shorter."""
 
 Attempt = Callable[[StreamEntry], Awaitable[float | None]]
 """Tries to send a reply once. Returns None when nothing is left to do for it, else the seconds to wait at least before the next try."""
@@ -33,11 +31,19 @@ log = structlog.get_logger()
 class Taking:
     """Takes replies while there is a connection, and keeps the lease of each until it is settled."""
 
-    def __init__(self, reader: RedisStreamReader, leases: LeaseKeeper, outbox: Outbox, connection: Connection) -> None:
+    def __init__(
+        self,
+        reader: RedisStreamReader,
+        leases: LeaseKeeper,
+        outbox: Outbox,
+        connection: Connection,
+        pauses: Pauses = PAUSES,
+    ) -> None:
         self._reader = reader
         self._leases = leases
         self._outbox = outbox
         self._connection = connection
+        self._pauses = pauses
         self._slots = trio.Semaphore(SLOTS, max_value=SLOTS)
         self._under_way: dict[str, trio.CancelScope] = {}
         self._commit_begun: set[str] = set()
@@ -97,7 +103,7 @@ class Taking:
             self._under_way[entry_id].cancel()
 
     async def _take(self, nursery: trio.Nursery, attempt: Attempt) -> None:
-        backoff = Backoff(last=RETRY_SECONDS)
+        backoff = Backoff(last=self._pauses.reply_retry)
         while True:
             await self._connection.wait_connected()
             await acquire(self._slots)
@@ -119,7 +125,7 @@ class Taking:
         self._leases.hold(entry.id)
         try:
             with self._under_way[entry.id]:
-                backoff = Backoff(last=RETRY_SECONDS)
+                backoff = Backoff(last=self._pauses.reply_retry)
                 while True:
                     await acquire(self._slots)
                     try:

@@ -39,9 +39,7 @@ from supervisor.relay.asking import Shared, asked
 from supervisor.relay.frames import ArtifactResponse, GroupKeyRotated, MessageNew
 from supervisor.relay.payloads import inbound_message, message_ms
 from supervisor.relay.rest import Rest, RestFailed
-
-AGAIN_SECONDS: Final = 1.0
-"""Between two tries to fetch a key, and between two looks for what was asked in vain."""
+from supervisor.settings.pauses import PAUSES, Pauses
 
 MOST_ROTATIONS_WAITING: Final = 1000
 """Rotations that wait, of a few ids each."""
@@ -124,6 +122,7 @@ class Groups:
         device: LocalDevice,
         metrics: Metrics,
         triggers: RetryTriggers,
+        pauses: Pauses = PAUSES,
     ) -> None:
         """`triggers` is told the group of which a key was accepted."""
         self._vault = vault
@@ -133,6 +132,7 @@ class Groups:
         self._device = device
         self._metrics = metrics
         self._triggers = triggers
+        self._pauses = pauses
         self._asked_since_connected: set[str] = set()
         self._fetching: dict[str, Shared[GroupKeys | None]] = {}
         self._in_vain: dict[str, _InVain] = {}
@@ -209,11 +209,11 @@ class Groups:
                 log.warning("group: key not fetched", group=frame.group_id, reason=str(error))
                 if isinstance(error, MENDABLE) or (isinstance(error, RestFailed) and not error.is_final):
                     self.rotated(frame)
-                    await trio.sleep(AGAIN_SECONDS)
+                    await trio.sleep(self._pauses.group_key_again)
 
     async def _ask_again(self) -> None:
         while True:
-            await trio.sleep(AGAIN_SECONDS)
+            await trio.sleep(self._pauses.group_key_again)
             now = trio.current_time()
             for group_id in [one for one, vain in self._in_vain.items() if now >= vain.at + VAIN_SECONDS]:
                 vain = self._in_vain.pop(group_id, None)
@@ -232,7 +232,7 @@ class Groups:
         ago = math.inf if vain is None else trio.current_time() - vain.at
         if vain is not None and ago < (VAIN_SECONDS if version <= vain.version else FETCH_AGAIN_SECONDS):
             return
-        await asked(partial(self._fetch_once, group_id))
+        await asked(partial(self._fetch_once, group_id), pauses=self._pauses)
         if (await self._kept(group_id)).find(version) is None:
             self._note_in_vain(group_id, version)
 

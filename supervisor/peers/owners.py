@@ -37,6 +37,7 @@ from supervisor.peers.retry_triggers import RetryTriggers
 from supervisor.relay.asking import Answer, Shared, asked
 from supervisor.relay.frames import Relation
 from supervisor.relay.rest import Rest, RestFailed
+from supervisor.settings.pauses import PAUSES, Pauses
 
 DEVICES_FRESH_MS = 24 * 3600 * 1000
 """So old a list of devices may be to encrypt for it. A new device that writes is fetched at once."""
@@ -122,6 +123,7 @@ class Owners:
         *,
         write_count: WriteCount,
         triggers: RetryTriggers,
+        pauses: Pauses = PAUSES,
     ) -> None:
         """`policy`: what happens when an owner shows another pair than the pinned one. `triggers` is told whose grant changed."""
         self._vault = vault
@@ -130,6 +132,7 @@ class Owners:
         self._policy = policy
         self._write_count = write_count
         self._triggers = triggers
+        self._pauses = pauses
         self._reading = Shared[None](REFRESH_AGAIN_SECONDS)
         self._unlisted_until: dict[str, float] = {}
         self._unanswered: dict[str, float] = {}
@@ -262,7 +265,7 @@ class Owners:
         """
         if owner_id in self._unanswered:
             return None
-        answer = await asked(asking, seconds)
+        answer = await asked(asking, seconds, pauses=self._pauses)
         if answer is None:
             self._unanswered[owner_id] = trio.current_time() + UNLISTED_FETCH_SECONDS
         return answer

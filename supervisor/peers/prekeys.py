@@ -30,6 +30,7 @@ from crypto.prekeys import (
 )
 from supervisor.observe.metrics import Metrics
 from supervisor.relay.rest import Rest, RestFailed
+from supervisor.settings.pauses import PAUSES, Pauses
 
 ONE_TIME_PUBLISHED = 100
 """One-time prekeys that the relay holds after a refill (PROTOCOL §5.5)."""
@@ -40,20 +41,11 @@ ONE_TIME_REFILL_UNDER = 25
 UPKEEP_SECONDS = 3600.0
 """Between two looks at rotation and refill when nobody asks: a rotation is due once a week."""
 
-RETRY_SECONDS = 10.0
-"""Until publishing is tried again after it failed."""
-
-PAUSE_SECONDS = 5.0
-"""Between two publications at least, whatever the relay says of how many are left."""
-
 MOST_UNUSED = 1000
 """Private halves that are kept, handed out or not: people fetch some and never write."""
 
 MOST_AT_ONCE = ONE_TIME_PUBLISHED
 """Made at once at most, however many are missing: some 5 ms of the event loop."""
-
-WISH_SECONDS = 2.0
-"""Between two looks whether a command wishes for a new signed prekey."""
 
 log = structlog.get_logger()
 
@@ -95,6 +87,7 @@ class OwnPrekeys:
         rest: Rest,
         on_kept: Callable[[frozenset[int]], None],
         epoch: Callable[[], int],
+        pauses: Pauses = PAUSES,
     ) -> None:
         """`signed_key`, `one_time_key`: the hashes of the private halves. `on_kept` is told which signed prekeys are left."""
         self._vault = vault
@@ -104,6 +97,7 @@ class OwnPrekeys:
         self._rest = rest
         self._on_kept = on_kept
         self._epoch = epoch
+        self._pauses = pauses
         self._keeps_them = False
         """Whether the relay was told to replace one-time prekeys and did not: it is not told again and again."""
         self._wanted = trio.Event()
@@ -157,14 +151,14 @@ class OwnPrekeys:
             except (RestFailed, RedisFailed) as error:
                 self.problem = str(error)
                 log.warning("prekeys: not published", reason=self.problem)
-                await trio.sleep(RETRY_SECONDS)
+                await trio.sleep(self._pauses.prekeys_retry)
                 continue
             metrics.one_time_prekeys_left.set(left)
             self.published.set()
             published_at = trio.current_time()
             with trio.move_on_after(UPKEEP_SECONDS):
                 await self._until_wanted()
-            await trio.sleep_until(published_at + PAUSE_SECONDS)
+            await trio.sleep_until(published_at + self._pauses.prekeys)
 
     async def _until_wanted(self) -> None:
         """Waits until few are left, or a command wishes for a new signed prekey (`keys rotate-prekeys`)."""
@@ -173,7 +167,7 @@ class OwnPrekeys:
                 through, epoch = await self._vault.prekey_wishes()
                 if through >= self._newest_id or epoch < self._epoch():
                     return
-            with trio.move_on_after(WISH_SECONDS):
+            with trio.move_on_after(self._pauses.prekeys_wish):
                 await self._wanted.wait()
 
     async def publish(self) -> int:

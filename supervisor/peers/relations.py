@@ -9,9 +9,7 @@ from supervisor.relay.frames import Relation
 from supervisor.relay.poll_wish import PollWish
 from supervisor.relay.related import essence_of
 from supervisor.relay.rest import RestFailed
-
-RETRY_SECONDS = 5.0
-"""Until the list is read again after that failed."""
+from supervisor.settings.pauses import PAUSES, Pauses
 
 MOST_WAITING = 1000
 """Frames that wait to be noted, of 20 KiB each at most. One more, and the whole list is read instead."""
@@ -22,8 +20,9 @@ log = structlog.get_logger()
 class Relations:
     """Hears of relations for one supervisor. After each reading of the list, also one that failed, it asks for a poll."""
 
-    def __init__(self, owners: Owners, polls: PollWish) -> None:
+    def __init__(self, owners: Owners, polls: PollWish, pauses: Pauses = PAUSES) -> None:
         self._owners = owners
+        self._pauses = pauses
         self._polls = polls
         self._to_read = trio.Event()
         self._send, self._noted = trio.open_memory_channel[tuple[Relation, str]](MOST_WAITING)
@@ -54,7 +53,7 @@ class Relations:
             except (RestFailed, RedisFailed) as error:
                 log.warning("relations: not read", reason=str(error))
                 self.read_all()
-                await trio.sleep(RETRY_SECONDS)
+                await trio.sleep(self._pauses.relations_retry)
             self._polls.ask()
 
     async def _keep(self) -> None:

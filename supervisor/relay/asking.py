@@ -12,15 +12,10 @@ import trio
 from bus.transport.wire import RedisFailed
 from supervisor.relay.patience import patient_for
 from supervisor.relay.rest import RestFailed
-
-WAIT_SECONDS: Final = 5.0
-"""How long a message waits before it is quarantined."""
+from supervisor.settings.pauses import PAUSES, Pauses
 
 WAIT_LONG_SECONDS: Final = 20.0
-"""The same where nothing waits behind it: longer than one call may take, so that a slow relay answers at last."""
-
-AGAIN_SECONDS: Final = 1.0
-"""Between two askings, at least: a relay that refuses at once is not asked without end."""
+"""How long a message waits where nothing waits behind it, not `Pauses.asking`: longer than one call may take, so that a slow relay answers at last."""
 
 Answer = TypeVar("Answer")
 
@@ -29,12 +24,14 @@ Failure = RestFailed | RedisFailed
 log = structlog.get_logger()
 
 
-async def asked(asking: Callable[[], Awaitable[Answer]], seconds: float | None = None) -> Answer | None:
-    """Calls `asking` again for WAIT_SECONDS while it raises RestFailed. Returns its answer; None without one, or when the relay says no.
+async def asked(
+    asking: Callable[[], Awaitable[Answer]], seconds: float | None = None, *, pauses: Pauses = PAUSES
+) -> Answer | None:
+    """Calls `asking` again for `pauses.asking` (or `seconds`) while it raises RestFailed. Returns its answer; None without one, or when the relay says no.
 
     The time does not run while the question waits for its turn among our own (supervisor/relay/patience.py).
     """
-    with patient_for(WAIT_SECONDS if seconds is None else seconds):
+    with patient_for(pauses.asking if seconds is None else seconds):
         while True:
             try:
                 return await asking()
@@ -42,7 +39,7 @@ async def asked(asking: Callable[[], Awaitable[Answer]], seconds: float | None =
                 log.warning("relay: asked in vain while a message waits", reason=str(error))
                 if error.is_final:
                     return None
-                await trio.sleep(max(AGAIN_SECONDS, error.retry_after_seconds))
+                await trio.sleep(max(pauses.asking_again, error.retry_after_seconds))
     return None
 
 

@@ -17,7 +17,7 @@ from bus.records.keys import REPLIES_GROUP
 from bus.records.sealing import StoreKeys
 from bus.steps.held import Notes
 from bus.steps.letters import DeadLetters, Quarantine
-from bus.steps.outbox import Outbox
+from bus.steps.outbox import RESEND_SECONDS, Outbox
 from bus.steps.policies import PolicyStore
 from bus.steps.recovery import Recovery
 from bus.steps.store import MOST_WAITING_IN_ALL, Store
@@ -80,6 +80,7 @@ from supervisor.relay.pending_acks import PendingAcks
 from supervisor.relay.poll_wish import PollWish
 from supervisor.relay.relay_date import RelayDate
 from supervisor.relay.rest import Rest
+from supervisor.settings.pauses import PAUSES, Pauses
 from supervisor.settings.supervisor import SupervisorSettings
 
 log = structlog.get_logger()
@@ -99,6 +100,8 @@ class CoreSettings:
     send_rate_per_second: float = 0.0
     most_waiting: int = MOST_WAITING_IN_ALL
     counts_strikes: bool = True
+    resend_seconds: float = RESEND_SECONDS
+    pauses: Pauses = PAUSES
     intake: IntakeBudgets = field(default_factory=lambda: IntakeBudgets.of(LARGEST_INTAKE_BYTES))
     stored: StoreBudgets = field(default_factory=lambda: StoreBudgets.of(UNLIMITED_REDIS_BYTES))
 
@@ -146,7 +149,7 @@ class MessageCore:
         agent_id = device.owner_id
         self.store = Store(client, agent_id, instance.name, self.write_count, settings.most_waiting)
         self.store.budgets = settings.stored
-        self.outbox = Outbox(client, agent_id, instance.name, self.write_count)
+        self.outbox = Outbox(client, agent_id, instance.name, self.write_count, resend_seconds=settings.resend_seconds)
         names = self.store.keys
         self.policies = PolicyStore(client, names, keys.bus)
         self.words = OwnWords(keys.bus, agent_id)
@@ -154,7 +157,7 @@ class MessageCore:
         self._wire_peers(settings, device, keys)
         self._wire_outbound(settings, device, keys, speaks)
         self._wire_inbound(settings, device, keys)
-        self._wire_rereading(settings.first_sync_seconds)
+        self._wire_rereading(settings)
         self._wire_recovery(settings.counts_strikes)
 
     def heard(self, frame: FromRelay) -> None:
@@ -245,9 +248,15 @@ class MessageCore:
         self.vault = Vault(client, names, keys.state)
         self.ledger = GrantLedger(self.vault, keys.ledger, settings.state_dir)
         self.owners = Owners(
-            self.vault, self.ledger, rest, settings.key_change, write_count=self.write_count, triggers=self.triggers
+            self.vault,
+            self.ledger,
+            rest,
+            settings.key_change,
+            write_count=self.write_count,
+            triggers=self.triggers,
+            pauses=settings.pauses,
         )
-        self.relations = Relations(self.owners, polls)
+        self.relations = Relations(self.owners, polls, settings.pauses)
         self.sessions = Sessions(self.vault, self.write_count)
         self.prekeys = OwnPrekeys(
             self.vault,
@@ -257,6 +266,7 @@ class MessageCore:
             rest=rest,
             on_kept=self.sessions.keep_only_dropped_of,
             epoch=lambda: self.write_count.epoch,
+            pauses=settings.pauses,
         )
         self.groups = Groups(
             vault=self.vault,
@@ -266,6 +276,7 @@ class MessageCore:
             device=device,
             metrics=metrics,
             triggers=self.triggers,
+            pauses=settings.pauses,
         )
 
     def _wire_outbound(
@@ -276,7 +287,7 @@ class MessageCore:
         instance, metrics, names = self.instance, self.metrics, self.store.keys
         sender = Sender(connection)
         self.streams = Streams(device, keys.bus, connection, self.outbox, metrics, speaks=speaks)
-        self.stream_ends = StreamEnds(self.streams, self.outbox, connection, instance)
+        self.stream_ends = StreamEnds(self.streams, self.outbox, connection, instance, settings.pauses)
         self.delivery = Delivery(
             self.outbox,
             connection,
@@ -285,6 +296,7 @@ class MessageCore:
             sender=sender,
             stream_ends=self.stream_ends,
             metrics=metrics,
+            pauses=settings.pauses,
         )
         self.reader = RedisStreamReader(client, stream=names.replies, group=REPLIES_GROUP, consumer=instance.name)
         self.leases = LeaseKeeper(
@@ -296,7 +308,7 @@ class MessageCore:
             interrupted=names.interrupted,
         )
         self.live = LiveSubscriber(client, names.live_channel, self.streams.heard)
-        self.taking = Taking(self.reader, self.leases, self.outbox, connection)
+        self.taking = Taking(self.reader, self.leases, self.outbox, connection, settings.pauses)
         self.rate_line = RateLine(metrics, settings.send_rate_per_second)
         recipients = Recipients(self.store, self.owners, self.groups, self.write_count)
         self.dispatch = Dispatch(
@@ -321,6 +333,7 @@ class MessageCore:
             agent_id=self.store.keys.agent_id,
             keys=keys,
             metrics=metrics,
+            pauses=settings.pauses,
         )
 
     def _wire_inbound(self, settings: CoreSettings, device: LocalDevice, keys: StoreKeys) -> None:
@@ -350,9 +363,9 @@ class MessageCore:
             pending_acks=self.pending_acks,
             budgets=settings.intake,
         )
-        self.overflow = Overflow(self.store, self.quarantine, self.dead, metrics)
+        self.overflow = Overflow(self.store, self.quarantine, self.dead, metrics, settings.pauses)
 
-    def _wire_rereading(self, first_sync_seconds: int) -> None:
+    def _wire_rereading(self, settings: CoreSettings) -> None:
         """What one of several supervisors does at a time, since all would read the same again."""
         client, rest, instance = self.client, self.rest, self.instance
         metrics, polls, names = self.metrics, self.polls, self.store.keys
@@ -365,6 +378,7 @@ class MessageCore:
             owners=self.owners,
             rest=rest,
             metrics=metrics,
+            pauses=settings.pauses,
         )
         self.held = HeldFetcher(
             self.store,
@@ -373,6 +387,7 @@ class MessageCore:
             inbound=self.inbound,
             rest=rest,
             metrics=metrics,
+            pauses=settings.pauses,
         )
         self.catchup = Catchup(
             self.store,
@@ -381,7 +396,8 @@ class MessageCore:
             inbound=self.inbound,
             metrics=metrics,
             polls=polls,
-            first_sync_seconds=first_sync_seconds,
+            first_sync_seconds=settings.first_sync_seconds,
+            pauses=settings.pauses,
         )
 
     def _wire_recovery(self, counts_strikes: bool) -> None:

@@ -17,21 +17,19 @@ import pytest
 import trio
 
 from bus.steps.jobs import JobStore
-from bus.steps.letters import DeadLetters, Quarantine
 from bus.steps.slots import SlotStore
 from bus.transport.client import Commands, RedisClient
 from bus.transport.lua import Argument
 from bus.transport.wire import RedisDenied, RedisFailed, RedisFull, RedisRefused, RedisUnavailable, Value
-from supervisor.inbound.overflow import Overflow
 from supervisor.peers.relations import Relations
 from supervisor.recovery.redis_watch import RedisWatch
 from supervisor.relay.poll_wish import PollWish
 from supervisor.relay.rest import RestFailed
 from supervisor.relay.slots import ConnectionSlot
+from supervisor.settings.pauses import Pauses
 from tests.redis_server import redis_server
 from tests.supervisor.builders import KEYS, Core, open_core
 from tests.supervisor.doubles import FakeRest
-from tests.supervisor.inbound.test_held import held
 from tests.supervisor.person import AGENT, Person, relation_of
 from tests.supervisor.recovery.test_reclaimer import reclaimer
 from tests.workers.builders import agent_that
@@ -53,6 +51,17 @@ FAULTS: dict[str, RedisFailed | None] = {
     "wrong_type": RedisRefused("WRONGTYPE", "wrong_type"),
     "slow": None,
 }
+
+SHORT = Pauses(
+    prekeys_retry=0.1,
+    prekeys=0.1,
+    relations_retry=0.1,
+    poll_retry=0.1,
+    overflow_look=0.1,
+    held_look=0.1,
+    quarantine_look=0.1,
+)
+"""What goes on by itself after seconds or a minute goes on at once: how long it waits is not what is tried."""
 
 loop_of: ContextVar[str] = ContextVar("loop_of", default="")
 
@@ -121,16 +130,15 @@ RELAY_LOOPS = (
 def loops_of(core: Core, store: JobStore) -> dict[str, Loop]:
     slots = ConnectionSlot(SlotStore(core.client, core.keys, 3), core.instance, polls=core.polls)
     slots._wanted = True
-    relations = Relations(core.owners, PollWish())
-    quarantine, dead = Quarantine(core.client, core.keys), DeadLetters(core.client, core.keys)
+    relations = Relations(core.owners, PollWish(), SHORT)
     logger = logging.Logger("worker")
     logger.addHandler(logging.StreamHandler(io.StringIO()))
     runner = Runner(agent_that(), store, RunnerSettings(concurrency=1), vitals=Vitals(), log=Log(logger))
     loops = (
         Loop(core.catchup.run, core.polls.ask),
         Loop(core.delivery.run),
-        Loop(held(core).run),
-        Loop(Overflow(core.store, quarantine, dead, core.metrics).run),
+        Loop(core.held.run),
+        Loop(core.overflow.run),
         Loop(lambda: core.prekeys.keep(core.metrics), core.prekeys.refill_soon),
         Loop(reclaimer(core).run),
         Loop(RedisWatch(core.client, core.metrics, lambda _: None).run),
@@ -177,22 +185,11 @@ async def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     def faulty_on_connection(client: RedisClient, number: int) -> Commands:
         return FaultyCommands(fault, on_connection(client, number))
 
-    # What goes on by itself after seconds or a minute goes on at once: how long it waits is not what is tried.
-    for name, seconds in {
-        "supervisor.peers.prekeys.RETRY_SECONDS": 0.1,
-        "supervisor.peers.relations.RETRY_SECONDS": 0.1,
-        "supervisor.inbound.catchup.RETRY_SECONDS": 0.1,
-        "supervisor.peers.prekeys.PAUSE_SECONDS": 0.1,
-        "supervisor.inbound.overflow.LOOK_SECONDS": 0.1,
-        "supervisor.inbound.held.LOOK_SECONDS": 0.1,
-        "supervisor.inbound.quarantine_retrier.LOOK_SECONDS": 0.1,
-        "workers.runner.SEEN_SECONDS": 0.1,
-    }.items():
-        monkeypatch.setattr(name, seconds)
+    monkeypatch.setattr("workers.runner.SEEN_SECONDS", 0.1)
     with redis_server(tmp_path) as url:
         rest = FakeRest()
         rest.related = [relation_of(Person(rest))]
-        async with open_core(url, rest) as core:
+        async with open_core(url, rest, pauses=SHORT) as core:
             store = JobStore(url, AGENT, KEYS.bus, "worker-1")
             await store.open()
             await core.guard.begin()

@@ -16,6 +16,7 @@ from bus.records.keys import Keys
 from bus.records.records import Reply
 from bus.records.sealing import StoreKeys
 from bus.steps.jobs import JobStore
+from bus.steps.outbox import RESEND_SECONDS
 from bus.steps.store import Intake
 from bus.steps.write_count import WriteCount
 from bus.transport.client import RedisClient, RedisUnavailable, open_redis
@@ -29,6 +30,7 @@ from supervisor.recovery.witness import Witness
 from supervisor.relay.frames import ArtifactResponse, MessageNew
 from supervisor.relay.poll_wish import PollWish
 from supervisor.run.core import CoreSettings, MessageCore
+from supervisor.settings.pauses import PAUSES, Pauses
 from tests.supervisor.doubles import FakeConnection, FakeRest
 from tests.supervisor.person import AGENT
 from tests.waiting import said_of, waiting_for
@@ -113,10 +115,14 @@ async def open_core(
     budgets: IntakeBudgets | None = None,
     *,
     send_rate_per_second: float = 0,
+    resend_seconds: float = RESEND_SECONDS,
+    pauses: Pauses = PAUSES,
 ) -> AsyncIterator[Core]:
     """A supervisor's core; inbound runs, the sending parts when the test starts them (`sending`)."""
     state_dir = Path(urlsplit(url).path).parent
-    settings = CoreSettings(state_dir=state_dir, send_rate_per_second=send_rate_per_second)
+    settings = CoreSettings(
+        state_dir=state_dir, send_rate_per_second=send_rate_per_second, resend_seconds=resend_seconds, pauses=pauses
+    )
     if budgets is not None:
         settings = replace(settings, intake=budgets)
     async with open_redis(url) as client:

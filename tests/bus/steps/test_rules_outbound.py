@@ -1,10 +1,8 @@
 """DESIGN §3, rules 12 to 15: replies leave in order and once (test_rules.py says where the others are)."""
 
 import msgspec
-import pytest
 
 from bus.records.records import decode_reply_record
-from bus.steps import outbox as outbox_module
 from bus.steps.outbox import Committed, Outbox
 from bus.steps.recovery import Reclaim
 from bus.steps.store import Intake, SessionWrite
@@ -279,11 +277,10 @@ async def test_rule_17_nothing_is_committed_in_doubt(scene: Scene) -> None:
     assert await talk.supervisor.check() is Found.SAME
 
 
-async def test_of_its_own_sends_a_process_remembers_the_latest(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox_module, "MOST_REMEMBERED", 2)
+async def test_of_its_own_sends_a_process_remembers_the_latest(redis_url: str) -> None:
     scene = RedisScene(redis_url)
     talk, worker = await talk_and_worker(scene)
-    outbox = Outbox(scene.client, AGENT, talk.supervisor.name, talk.supervisor.write_count)
+    outbox = Outbox(scene.client, AGENT, talk.supervisor.name, talk.supervisor.write_count, most_remembered=2)
     talk.supervisor.outbox = outbox
     for number in range(3):
         await talk.accept(1, conversation=f"{number}")

@@ -55,7 +55,7 @@ TYPED = (
     *of(
         "bus/steps/outbox.py", ("tests/bus/steps/test_rules_outbound.py",),
         ("nothing_is_committed_in_doubt", "if self._write_count.is_doubted:", "if False:"),
-        ("what_is_remembered_of_sends_is_bounded", "while len(self._conversations) > MOST_REMEMBERED:", "while False:"),
+        ("what_is_remembered_of_sends_is_bounded", "while len(self._conversations) > self._most_remembered:", "while False:"),
     ),
     *of(
         "bus/steps/held.py", ("tests/bus/steps/test_rules_bounds.py",),

@@ -98,16 +98,17 @@ INTAKE = (
     *of(
         module("inbound/inbound"), tests("supervisor/inbound/test_reading"),
         ("nothing_is_taken_in_while_held", "return self._is_holding or (", "return ("),
-        ("pushes_wait_for_the_cursor", "and self._unpolled[incoming.frame.conversation_id] >= MOST_UNPOLLED", "and False"),
-        ("pushes_do_not_wait_for_a_poll_that_fails", "waits_for_poll = incoming.source is Source.PUSH and self._cursor_moves", "waits_for_poll = incoming.source is Source.PUSH"),
-        ("a_poll_is_asked_for_in_time", "if self._unpolled[conversation_id] % POLL_AFTER == 0:", "if False:"),
+        ("pushes_wait_for_the_cursor", "(is_push and self.unpolled.must_wait(incoming.frame.conversation_id))", "False"),
         ("moved_meanwhile_is_tried_again", "return snapshot.session_version != arrival.session_version", "return False"),
         ("what_nobody_can_read_is_not_kept_whole", "encoded if error.reason.value in MENDABLE_REASONS else b\"\"", "encoded"),
         ("a_refusal_is_said", "outcome = await self._refuse(incoming, read)", "pass"),
     ),
     *of(
-        module("inbound/inbound"), tests("supervisor/inbound/test_intake_bounds"),
-        ("what_is_counted_is_bounded", "if len(self._unpolled) >= MOST_COUNTED and conversation_id not in self._unpolled:", "if False:"),
+        module("inbound/unpolled"), tests("supervisor/inbound/test_unpolled"),
+        ("pushes_wait_beyond_so_many", "and self._counted[conversation_id] >= self._most_unpolled", "and False"),
+        ("pushes_do_not_wait_for_a_poll_that_fails", "return self._cursor_moves and", "return"),
+        ("a_poll_is_asked_for_in_time", "if self._counted[conversation_id] % self._poll_after == 0:", "if False:"),
+        ("what_is_counted_is_bounded", "if len(self._counted) >= self._most_counted and conversation_id not in self._counted:", "if False:"),
     ),
     *of(
         module("inbound/inbound"), tests("supervisor/inbound/test_held"),
@@ -115,7 +116,7 @@ INTAKE = (
     ),
     *of(
         module("inbound/lanes"), tests("supervisor/inbound/test_inbound"),
-        ("lanes_are_bounded_in_items", "(queue is None or len(queue) < LANE_LENGTH) and", ""),
+        ("lanes_are_bounded_in_items", "(queue is None or len(queue) < self._lane_length) and", ""),
     ),
     *of(
         module("inbound/lanes"), tests("supervisor/inbound/test_intake_bounds", "supervisor/inbound/test_inbound", "supervisor/inbound/test_shares"),

@@ -26,7 +26,7 @@ RELAY = (
         ("a_cursor_is_an_id", "if cursor is None or not is_id(cursor):", "if cursor is None:"),
         ("the_pause_grows", "pause = min(2 * pause, MOST_RETRY_SECONDS)", "pass"),
         ("the_pause_is_bounded", "pause = min(2 * pause, MOST_RETRY_SECONDS)", "pause = 2 * pause"),
-        ("the_pause_begins_anew", "                pause = holding_pause = RETRY_SECONDS\n                continue", "                continue"),
+        ("the_pause_begins_anew", "                pause = holding_pause = self._pauses.poll_retry\n                continue", "                continue"),
         ("a_new_connection_ends_the_pause", "await self._connected.wait()", "await trio.sleep_forever()"),
         ("deaf_is_not_ready", "is_ok = now - self._moved_at < DEAF_AFTER_SECONDS", "is_ok = True"),
     ),

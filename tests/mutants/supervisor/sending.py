@@ -102,7 +102,7 @@ SENDING = (
     *of(
         module("outbound/sender"), tests("supervisor/outbound/test_sender"),
         ("a_message_has_its_time", "if isinstance(frame, MessageSend | StreamDone):", "if False:"),
-        ("times_are_bounded", "while len(self._sent_ms) > MOST_TIMES:", "while False:"),
+        ("times_are_bounded", "while len(self._sent_ms) > self._most_times:", "while False:"),
         ("a_resend_ends_its_stream", "return (message,) if record.stream_id is None else", "return (message,) if True else"),
         ("the_oldest_time_leaves", "        self._sent_ms.move_to_end(client_message_id)\n", ""),
     ),
@@ -143,7 +143,7 @@ SENDING = (
         ("what_another_ended_is_ended_here", "stream.stream_id in missing & self._missing", "False"),
         ("an_end_on_its_way_has_a_second", "stream.stream_id in missing & self._missing", "stream.stream_id in missing"),
         ("a_run_that_is_over_ends_its_stream", "if ended_elsewhere or (", "if ended_elsewhere or False and ("),
-        ("what_grows_is_not_asked_for", " or trio.current_time() - stream.grown_at < QUIET_SECONDS", ""),
+        ("what_grows_is_not_asked_for", " or trio.current_time() - stream.grown_at < self._pauses.stream_quiet", ""),
         ("a_former_versions_run_is_unknown", "if not stream.run or trio", "if trio"),
         ("a_run_goes_on", "return not await self._outbox.may_end_stream(stream.conversation_id, stream.run)", "return True"),
     ),

@@ -74,7 +74,7 @@ SESSIONS = (
     ),
     *of(
         module("peers/prekeys"), tests("supervisor/recovery/test_upkeep_hostile"),
-        ("not_without_a_pause", "            await trio.sleep_until(published_at + PAUSE_SECONDS)\n", ""),
+        ("not_without_a_pause", "            await trio.sleep_until(published_at + self._pauses.prekeys)\n", ""),
     ),
     *of(
         module("peers/prekeys"), tests("supervisor/peers/test_prekeys"),

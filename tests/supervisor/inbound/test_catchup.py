@@ -11,13 +11,14 @@ import trio
 import trio.testing
 
 from crypto.envelope import Envelope
-from supervisor.inbound.catchup import Catchup, StoppedBy
-from supervisor.inbound.inbound import MOST_UNPOLLED
+from supervisor.inbound.catchup import INTERVAL_SECONDS, Catchup, StoppedBy
 from supervisor.inbound.incoming import Incoming
 from supervisor.inbound.reading import FrameReader, Reading
+from supervisor.inbound.unpolled import MOST_UNPOLLED, UnpolledPushes
 from supervisor.relay.frames import MessageAck, MessageNew
 from supervisor.relay.poll_wish import PollWish
 from supervisor.relay.rest import Page, RestFailed
+from supervisor.settings.pauses import Pauses
 from tests.redis_server import running_redis
 from tests.supervisor.builders import WAIT_SECONDS, Core, open_core, until
 from tests.supervisor.doubles import FakeRest
@@ -145,13 +146,10 @@ async def test_two_supervisors_that_poll_the_same_page_take_each_message_in_once
         assert await core.jobs() == [f"{number}" for number in range(10)]
 
 
-async def test_it_polls_when_asked_and_again_until_the_relay_and_redis_answer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("supervisor.inbound.catchup.RETRY_SECONDS", 0.02)
+async def test_it_polls_when_asked_and_again_until_the_relay_and_redis_answer(tmp_path: Path) -> None:
     rest = FakeRest()
     with running_redis(tmp_path) as server:
-        async with open_core(server.url, rest) as core, trio.open_nursery() as nursery:
+        async with open_core(server.url, rest, pauses=Pauses(poll_retry=0.02)) as core, trio.open_nursery() as nursery:
             await core.prekeys.publish()
             ada = Person(rest)
             ada.meet()
@@ -172,11 +170,12 @@ async def test_it_polls_when_asked_and_again_until_the_relay_and_redis_answer(
             nursery.cancel_scope.cancel()
 
 
-async def test_it_polls_once_a_minute_without_being_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("supervisor.inbound.catchup.INTERVAL_SECONDS", 0.02)
+async def test_it_polls_once_a_minute_without_being_asked(tmp_path: Path, clock: trio.testing.MockClock) -> None:
     async with scene(tmp_path) as (core, ada), trio.open_nursery() as nursery:
         nursery.start_soon(core.catchup.run)
         core.rest.history.append(recent(ada.say()))
+        await trio.testing.wait_all_tasks_blocked()
+        clock.jump(INTERVAL_SECONDS)
 
         async def moved() -> bool:
             return await core.store.cursor() is not None
@@ -292,11 +291,11 @@ async def test_the_relay_says_when_to_poll_again(
         await trio.lowlevel.checkpoint()
         raise RestFailed("poll", 429, "rate_limited", retry_after_seconds=20)
 
-    inbound = SimpleNamespace(polled=lambda **_: None)
     polls = PollWish()
+    inbound = SimpleNamespace(unpolled=UnpolledPushes(polls))
     polls.ask()
     catchup = Catchup(None, None, rest=None, inbound=inbound, metrics=None, polls=polls, first_sync_seconds=0)  # type: ignore[arg-type]
-    monkeypatch.setattr(catchup, "_poll", refuse)
+    monkeypatch.setattr(catchup, "poll", refuse)
     with trio.move_on_after(50):
         await catchup.run()
     assert asked_at == [0, 20, 40]

@@ -13,7 +13,7 @@ import trio.testing
 
 from bus.steps.work_lease import WorkLease
 from supervisor.inbound.catchup import DEAF_AFTER_SECONDS, Catchup, StoppedBy
-from supervisor.inbound.inbound import MOST_UNPOLLED
+from supervisor.inbound.unpolled import MOST_UNPOLLED, UnpolledPushes
 from supervisor.relay.frames import MessageNew
 from supervisor.relay.poll_wish import PollWish
 from supervisor.relay.rest import Page, Rest, RestFailed
@@ -105,7 +105,7 @@ async def test_the_pause_grows_while_pages_lead_nowhere_and_a_new_connection_end
         await trio.lowlevel.checkpoint()
         return StoppedBy.NOWHERE
 
-    monkeypatch.setattr(catchup, "_poll", leads_nowhere)
+    monkeypatch.setattr(catchup, "poll", leads_nowhere)
     with structlog.testing.capture_logs() as lines:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(catchup.run)
@@ -129,7 +129,7 @@ async def test_the_pause_begins_anew_when_the_present_was_reached(
         await trio.lowlevel.checkpoint()
         return StoppedBy.PRESENT if len(asked_at) == 4 else StoppedBy.NOWHERE
 
-    monkeypatch.setattr(catchup, "_poll", the_fourth_time_all_is_well)
+    monkeypatch.setattr(catchup, "poll", the_fourth_time_all_is_well)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(catchup.run)
         await trio.sleep(75)
@@ -149,7 +149,7 @@ async def test_while_redis_is_nearly_full_the_pause_grows_and_ends_with_that(
         await trio.lowlevel.checkpoint()
         return StoppedBy.NOT_TAKEN
 
-    monkeypatch.setattr(catchup, "_poll", is_not_taken)
+    monkeypatch.setattr(catchup, "poll", is_not_taken)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(catchup.run)
         await trio.sleep(200)
@@ -163,9 +163,7 @@ async def test_while_redis_is_nearly_full_the_pause_grows_and_ends_with_that(
 class _Inbound:
     def __init__(self) -> None:
         self.has_room = trio.Event()
-
-    def polled(self, *, has_caught_up: bool) -> None:
-        assert not has_caught_up
+        self.unpolled = UnpolledPushes(PollWish())
 
     async def wait_for_room(self) -> None:
         await self.has_room.wait()
@@ -200,7 +198,7 @@ async def test_pages_that_go_round_in_a_circle_end(tmp_path: Path) -> None:
 async def test_a_page_without_ids_ends_the_poll_by_name(tmp_path: Path) -> None:
     unnamed = [{"type": "message.new"}, 7]
     async with scene(tmp_path) as (core, _), polling(core, lambda _cursor: unnamed) as (catchup, asked):
-        assert await catchup._poll() is StoppedBy.NO_IDS
+        assert await catchup.poll() is StoppedBy.NO_IDS
         assert len(asked) == 1
 
 
@@ -252,7 +250,7 @@ async def test_a_relay_that_knows_no_cursor_at_all_is_asked_from_the_oldest_and_
     async with scene(tmp_path) as (core, ada):
         entries = [entry(ada.say("one")), entry(ada.say("two"))]
         async with polling(core, lambda cursor: 400 if cursor else entries) as (catchup, asked):
-            assert await catchup._poll() is StoppedBy.NOWHERE
+            assert await catchup.poll() is StoppedBy.NOWHERE
             assert len(asked) == 3
         assert await core.jobs() == ["one", "two"]
 
@@ -276,7 +274,7 @@ async def test_another_supervisor_that_moves_the_cursor_into_a_page_that_was_rea
 
         monkeypatch.setattr(core.store, "advance_cursor", both_advance)
         async with polling(core, after) as (catchup, asked):
-            assert await catchup._poll() is StoppedBy.PRESENT
+            assert await catchup.poll() is StoppedBy.PRESENT
             assert asked == [None, ids[0], ids[2]]
         assert await core.jobs() == ["one", "two", "three"]
 
@@ -298,7 +296,7 @@ async def test_two_supervisors_between_which_the_cursor_goes_back_and_forth_stop
         monkeypatch.setattr(core.store, "advance_cursor", other_goes_back)
         async with polling(core, lambda cursor: [entry(frames[cursor == first])] * 2) as (catchup, asked):
             with waiting_for("a poll that leads nowhere to end", WAIT_SECONDS):
-                assert await catchup._poll() is StoppedBy.NOWHERE
+                assert await catchup.poll() is StoppedBy.NOWHERE
             assert asked == [None, first, first]
 
 
@@ -343,7 +341,7 @@ async def test_a_supervisor_that_has_not_caught_up_for_long_is_not_ready_and_say
         await trio.lowlevel.checkpoint()
         raise RestFailed("poll", 503, "unavailable")
 
-    monkeypatch.setattr(catchup, "_poll", fails)
+    monkeypatch.setattr(catchup, "poll", fails)
     assert catchup.check().ok
     with trio.move_on_after(DEAF_AFTER_SECONDS + 1):
         await catchup.run()
@@ -361,18 +359,20 @@ async def test_caught_up_is_told_as_a_time(tmp_path: Path) -> None:
         assert core.catchup.check().ok
 
 
-async def test_pages_that_move_on_are_no_deafness_however_many_there_are(tmp_path: Path) -> None:
+async def test_pages_that_move_on_are_no_deafness_however_many_there_are(
+    tmp_path: Path, clock: trio.testing.MockClock
+) -> None:
     async with scene(tmp_path) as (core, ada):
         core.rest.page_length = 1
         core.rest.history += [recent(ada.say(payload=NOTHING_TO_DO)) for _ in range(3)]
         rest_poll, details = core.rest.poll, list[str]()
 
         async def late(cursor: str | None) -> Page:
-            core.catchup._moved_at -= DEAF_AFTER_SECONDS / 2
+            clock.jump(DEAF_AFTER_SECONDS / 2)
             details.append(core.catchup.check().detail)
             assert core.catchup.check().ok
             return await rest_poll(cursor)
 
         core.rest.poll = late  # type: ignore[method-assign]
-        assert await poll(core)
+        assert await core.catchup.poll_to_the_present()
         assert details == ["not caught up yet"] * 4

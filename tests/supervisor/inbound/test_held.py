@@ -13,8 +13,10 @@ from bus.steps.held import Note, Notes
 from bus.steps.store import Intake
 from bus.steps.work_lease import WorkLease
 from bus.views.trace import Ledger
+from host.budgets import StoreBudgets
 from supervisor.inbound.held import HeldFetcher, WantedSender
 from supervisor.relay.frames import MessageNew
+from supervisor.settings.pauses import Pauses
 from tests.supervisor.builders import Core, open_core, until, worker
 from tests.supervisor.inbound.test_inbound import OTHER_CONVERSATION, scene
 from tests.supervisor.peers.group_scene import scene as group_scene
@@ -25,21 +27,22 @@ BEN = "01906abc-0000-7000-8000-0000000000b1"
 TEXTS = ["one", "two", "three", "four", "five"]
 
 
-@pytest.fixture(autouse=True)
-def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("supervisor.inbound.held.LOOK_SECONDS", 0.01)
-
-
 def let_nothing_wait(core: Core) -> None:
     """Behind a running message there is room for none."""
     core.store.budgets = msgspec.structs.replace(core.store.budgets, waiting_bytes=0)
 
 
-def held(core: Core) -> HeldFetcher:
+def held(core: Core, notes: Notes | None = None) -> HeldFetcher:
     """What fetches of this supervisor."""
     lease = WorkLease(core.client, core.keys.work_lease("fetch"), holder=core.instance.name)
     return HeldFetcher(
-        core.store, lease, notes=notes_of(core), inbound=core.inbound, rest=core.rest, metrics=core.metrics
+        core.store,
+        lease,
+        notes=notes or notes_of(core),
+        inbound=core.inbound,
+        rest=core.rest,
+        metrics=core.metrics,
+        pauses=Pauses(held_look=0.01),
     )
 
 
@@ -251,9 +254,7 @@ async def test_for_whom_there_is_no_room_the_relay_is_not_asked(
             return await may_come(*arguments)
 
         monkeypatch.setattr(notes, "may_come", counted)
-        fetches = held(core)
-        fetches._notes = notes
-        await fetches._fetch_if_there_is_room(PERSON)
+        await held(core, notes).fetch_if_there_is_room(PERSON)
         assert (looks, core.rest.calls.count("poll")) == (1, 0)
 
 
@@ -291,10 +292,22 @@ def test_an_open_ended_note_stands_for_what_its_sender_says_there_up_to_its_last
 
 
 class Kept(Notes):
-    """Notes whose messages are gone at the relay in part."""
+    """These notes, of messages that are gone at the relay in part; `has_room`: for their sender. `asked`: for which of them there was to be room."""
 
-    def __init__(self) -> None:
+    def __init__(self, notes: list[Note], *, has_room: bool) -> None:
+        self.notes = notes
+        self.has_room = has_room
+        self.asked: list[Note] = []
         self.reached_seqs: list[int] = []
+
+    async def of(self, sender_id: str) -> list[Note]:  # noqa: ARG002 - as Notes
+        await trio.lowlevel.checkpoint()
+        return list(self.notes)
+
+    async def may_come(self, sender_id: str, note: Note, budgets: StoreBudgets) -> bool:  # noqa: ARG002 - as Notes
+        await trio.lowlevel.checkpoint()
+        self.asked.append(note)
+        return self.has_room
 
     async def reached(self, sender_id: str, note: Note, seq: int, message_id: str) -> bool:  # noqa: ARG002 - as Notes
         await trio.lowlevel.checkpoint()
@@ -304,32 +317,20 @@ class Kept(Notes):
 
 async def test_what_of_an_open_ended_note_never_came_is_counted(tmp_path: Path) -> None:
     async with scene(tmp_path) as (core, ada):
-        notes, said = Kept(), [ada.say(text) for text in ("one", "two")]
-        fetches = held(core)
-        fetches._notes = notes
-        assert await fetches._take_in([*said], WantedSender(PERSON, [open_note(1, 2)]))
+        notes = Kept([open_note(1, 2)], has_room=True)
+        core.rest.history += [ada.say(text) for text in ("one", "two")]
+        await held(core, notes).fetch_if_there_is_room(PERSON)
         assert notes.reached_seqs == [1, 2]
         assert core.count("dead_letter_total", kind="held") == 1
 
 
-async def test_what_an_open_ended_note_stands_for_is_fetched_behind_the_single_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_an_open_ended_note_stands_for_is_fetched_behind_the_single_ones(tmp_path: Path) -> None:
     async with scene(tmp_path) as (core, _):
         singles = [Note(number, number, CONVERSATION, f"m{number}", None) for number in (1, 2)]
-        notes, walks, fetches = [*singles, open_note(3, 5)], list[list[Note]](), held(core)
-
-        async def of(_sender_id: str) -> list[Note]:
-            await trio.lowlevel.checkpoint()
-            return notes
-
-        async def fetch(_sender_id: str, walk: list[Note]) -> None:
-            await trio.lowlevel.checkpoint()
-            walks.append(walk)
-
-        monkeypatch.setattr(fetches._notes, "of", of)
-        monkeypatch.setattr(fetches, "_fetch", fetch)
-        await fetches._fetch_if_there_is_room(PERSON)
-        del notes[:2]
-        await fetches._fetch_if_there_is_room(PERSON)
-        assert walks == [singles, notes]
+        notes = Kept([*singles, open_note(3, 5)], has_room=False)
+        fetches = held(core, notes)
+        await fetches.fetch_if_there_is_room(PERSON)
+        assert notes.asked == singles[:1], "both singles are one walk, which begins with the first"
+        del notes.notes[:2]
+        await fetches.fetch_if_there_is_room(PERSON)
+        assert notes.asked == [singles[0], *notes.notes]

@@ -11,7 +11,9 @@ import structlog
 import trio
 
 from bus.steps.store import Intake
+from supervisor.inbound.lanes import LANE_LENGTH
 from supervisor.relay.frames import ArtifactResponse, MessageNew
+from supervisor.settings.pauses import PAUSES, Pauses
 from tests.redis_server import redis_server, running_redis
 from tests.supervisor.builders import Core, open_core
 from tests.supervisor.doubles import FakeRest
@@ -21,11 +23,11 @@ OTHER_CONVERSATION = "01906abc-0000-7000-8000-0000000000c2"
 
 
 @contextlib.asynccontextmanager
-async def scene(tmp_path: Path) -> AsyncIterator[tuple[Core, Person]]:
+async def scene(tmp_path: Path, pauses: Pauses = PAUSES) -> AsyncIterator[tuple[Core, Person]]:
     """An agent with published keys, and a person who may talk to it."""
     rest = FakeRest()
     with redis_server(tmp_path) as url:
-        async with open_core(url, rest) as core:
+        async with open_core(url, rest, pauses=pauses) as core:
             await core.prekeys.publish()
             ada = Person(rest)
             ada.meet()
@@ -235,11 +237,8 @@ async def test_while_redis_is_away_frames_are_dropped_and_polls_asked_for_and_th
             assert await core.jobs() == ["one", "two"]
 
 
-async def test_a_relay_that_does_not_tell_relations_is_asked_again_while_the_message_waits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("supervisor.relay.asking.AGAIN_SECONDS", 0.01)
-    async with scene(tmp_path) as (core, ada):
+async def test_a_relay_that_does_not_tell_relations_is_asked_again_while_the_message_waits(tmp_path: Path) -> None:
+    async with scene(tmp_path, Pauses(asking_again=0.01)) as (core, ada):
         core.rest.fail_next("relations")
         assert await core.polled(ada.say()) is Intake.ACCEPTED
         assert core.rest.calls.count("relations") == 2
@@ -296,17 +295,16 @@ async def test_a_system_event_moves_the_session_and_makes_no_job(tmp_path: Path)
         assert (await core.sessions.load((ada.user_id, ada.device.device_id))).version == 1
 
 
-async def test_a_full_lane_passes_a_push_over_and_asks_for_a_poll(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("supervisor.inbound.lanes.LANE_LENGTH", 3)
+async def test_a_full_lane_passes_a_push_over_and_asks_for_a_poll(tmp_path: Path) -> None:
     async with scene(tmp_path) as (core, ada):
-        for number in range(5):
-            core.inbound.push(ada.say(f"{number}"))
+        one = ada.say("one")
+        for _ in range(LANE_LENGTH + 2):
+            core.inbound.push(one)
         assert core.polls.times == 2
         assert core.count("frame_dropped_total", reason="lane_full") == 2
         await core.until_idle()
-        assert await core.jobs() == ["0", "1", "2"]
+        assert core.count("message_duplicate_total") == LANE_LENGTH - 1
+        assert await core.jobs() == ["one"]
 
 
 async def test_a_message_that_is_always_in_conflict_is_in_quarantine_and_holds_up_nobody(

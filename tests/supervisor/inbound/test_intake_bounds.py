@@ -132,14 +132,3 @@ async def test_large_messages_are_opened_a_few_at_a_time_and_all_of_them_are(
                 nursery.start_soon(take, frame)
         assert outcomes == [Intake.ACCEPTED] * len(frames)
         assert 1 <= most <= BUDGETS.opening_bytes // len(LARGE)
-
-
-async def test_conversations_whose_pushes_are_counted_are_bounded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("supervisor.inbound.inbound.MOST_COUNTED", 3)
-    async with scene(tmp_path) as (core, ada):
-        for number in range(8):
-            await core.push(ada.say(conversation=f"c{number}", seq=1))
-            assert len(core.inbound._unpolled) <= 3
-        assert core.polls.times == 2

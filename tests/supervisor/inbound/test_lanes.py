@@ -42,14 +42,12 @@ async def test_a_lane_weighs_until_its_last_item_is_done() -> None:
         assert (lanes.held_bytes, lanes.waiting) == (0, 0)
 
 
-async def test_a_lane_has_so_many_items_and_a_sender_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("supervisor.inbound.lanes.LANE_LENGTH", 2)
-
+async def test_a_lane_has_so_many_items_and_a_sender_so_many_bytes() -> None:
     async def work(item: str) -> None:
         done.append(item)
 
     done = list[str]()
-    lanes = Lanes[str](work, ROOM_BYTES)
+    lanes = Lanes[str](work, ROOM_BYTES, lane_length=2)
     for item in ("a", "b"):
         lanes.put("one", item, size=1, owner="ada")
     with pytest.raises(LaneFull):

@@ -16,9 +16,11 @@ from bus.transport.trouble import Trouble
 from bus.transport.wire import RedisFailed
 from bus.views.trace import Ledger
 from crypto.envelope import Expected, parse_envelope, ratchet_wrap
+from supervisor.inbound.quarantine_retrier import START_SECONDS
 from supervisor.peers.retry_triggers import group_key_came, mark, owner_changed, session_began
 from supervisor.relay.frames import GroupKeyRotated, MessageNew
 from supervisor.relay.rest import RestFailed
+from supervisor.settings.pauses import Pauses
 from tests.redis_server import running_redis
 from tests.supervisor.builders import Core, open_core, until
 from tests.supervisor.doubles import FakeRest
@@ -268,11 +270,8 @@ async def test_a_copy_of_a_genuine_message_leaves_the_quarantine_unanswered(tmp_
         assert last.facts == {"by": "copy"}
 
 
-async def test_behind_a_message_for_which_the_relay_is_away_the_later_ones_wait(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("supervisor.inbound.quarantine_retrier.LOOK_SECONDS", 0.01)
-    async with scene(tmp_path) as (core, ada):
+async def test_behind_a_message_for_which_the_relay_is_away_the_later_ones_wait(tmp_path: Path) -> None:
+    async with scene(tmp_path, Pauses(quarantine_look=0.01)) as (core, ada):
         await suspend(core, ada)
         await say_unheard(core, ada, "one", "two")
         core.rest.fail_next("devices", *[RestFailed("devices", 503)] * 2)
@@ -286,10 +285,9 @@ async def test_behind_a_message_for_which_the_relay_is_away_the_later_ones_wait(
 async def test_what_comes_while_redis_is_away_is_marked_when_it_is_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.inbound.quarantine_retrier.LOOK_SECONDS", 0.01)
     rest = FakeRest()
     with running_redis(tmp_path) as server:
-        async with open_core(server.url, rest) as core:
+        async with open_core(server.url, rest, pauses=Pauses(quarantine_look=0.01)) as core:
             await core.prekeys.publish()
             ada = Person(rest)
             ada.meet()
@@ -394,11 +392,12 @@ async def test_after_a_start_what_is_new_comes_first_but_what_has_just_been_mend
 
 
 async def test_a_start_waits_for_what_is_new_for_a_minute_at_most(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, clock: trio.testing.MockClock
 ) -> None:
-    monkeypatch.setattr("supervisor.inbound.quarantine_retrier.START_SECONDS", 0.05)
     async with scene(tmp_path) as (core, ada):
         await suspend(core, ada)
         await say_unheard(core, ada, "one")
         async with successor_of_one_that_marked_nothing(core, relation_of(ada, status="active")):
+            await trio.testing.wait_all_tasks_blocked()
+            clock.jump(START_SECONDS)
             await until_nothing_is_held_back(core)

@@ -14,6 +14,7 @@ from crypto.envelope import Body, Expected, parse_envelope, ratchet_wrap
 from crypto.errors import Reason, Unreadable
 from supervisor.inbound.incoming import Incoming
 from supervisor.inbound.reading import FrameReader, Reading, Unread
+from supervisor.inbound.unpolled import UnpolledPushes
 from supervisor.relay.frames import MessageNew
 from tests.supervisor.builders import Core
 from tests.supervisor.inbound.test_inbound import scene
@@ -111,22 +112,19 @@ async def test_while_redis_is_nearly_full_nothing_is_taken_in(tmp_path: Path) ->
         assert await core.polled(frame) is Intake.ACCEPTED
 
 
-async def test_pushes_wait_for_the_cursor_while_it_moves_and_a_poll_is_asked_for_in_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("supervisor.inbound.inbound.MOST_UNPOLLED", 4)
-    monkeypatch.setattr("supervisor.inbound.inbound.POLL_AFTER", 2)
+async def test_pushes_wait_for_the_cursor_while_it_moves_and_a_poll_is_asked_for_in_time(tmp_path: Path) -> None:
     async with scene(tmp_path) as (core, ada):
+        core.inbound.unpolled = UnpolledPushes(core.polls, poll_after=2, most_unpolled=4)
         frames = [ada.say(f"{number}") for number in range(6)]
         for frame in frames[:4]:
             await core.push(frame)
         assert core.polls.times == 2
         await core.push(frames[4])
         assert core.polls.times == 3, "it is held"
-        core.inbound.polled(has_caught_up=False)
+        core.inbound.unpolled.polled(has_caught_up=False)
         await core.push(frames[4])
         assert await core.jobs() == ["0", "1", "2", "3", "4"], "a cursor that cannot move holds nothing up"
-        core.inbound.polled(has_caught_up=True)
+        core.inbound.unpolled.polled(has_caught_up=True)
         await core.push(frames[5])
         assert await core.jobs() == ["5"]
 

@@ -1,7 +1,8 @@
 """Which messages in quarantine are tried, in which order, and which of them are wanted still after they were."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -14,10 +15,12 @@ from bus.steps.work_lease import WorkLease
 from supervisor.inbound.inbound import MessageInWork
 from supervisor.inbound.incoming import Incoming, MessageFrame
 from supervisor.inbound.quarantine_retrier import QuarantineRetrier
+from supervisor.inbound.shares import Room
 from supervisor.peers.retry_triggers import RetryTriggers
 from supervisor.relay.rest import RestFailed
+from supervisor.settings.pauses import Pauses
 from tests.supervisor.builders import WAIT_SECONDS, Core, until
-from tests.supervisor.inbound.test_inbound import scene
+from tests.supervisor.inbound.test_inbound import scene as inbound_scene
 from tests.supervisor.inbound.test_quarantine_retrier import (
     BEN,
     count_is,
@@ -34,10 +37,8 @@ from tests.supervisor.outbound.test_recipients import other_owners
 from tests.supervisor.person import PERSON, Person, relation_of
 from tests.waiting import waiting_for
 
-
-@pytest.fixture(autouse=True)
-def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("supervisor.inbound.quarantine_retrier.LOOK_SECONDS", 0.01)
+OFTEN = Pauses(quarantine_look=0.01)
+scene = partial(inbound_scene, pauses=OFTEN)
 
 
 def noted_tries(core: Core, monkeypatch: pytest.MonkeyPatch, *instead: Intake) -> list[str]:
@@ -48,7 +49,7 @@ def noted_tries(core: Core, monkeypatch: pytest.MonkeyPatch, *instead: Intake) -
         tried.append(message.message_id)
         if not outcomes:
             return await retry(message, frame)
-        waiting = MessageInWork(Incoming(frame, Source.QUARANTINE, now_ms()), core.inbound._opening)
+        waiting = MessageInWork(Incoming(frame, Source.QUARANTINE, now_ms()), Room(1))
         waiting.outcome = outcomes.pop(0)
         return waiting
 
@@ -85,13 +86,21 @@ async def test_what_may_have_been_mended_while_it_was_tried_is_tried_once_more(
             if is_first:
                 is_first = False
                 await restored_unheard(core, ada, tmp_path)
-                core.quarantine_retrier._marked.set()
+                core.triggers.owner_changed(PERSON)
+                await marked.wait()
             return waiting
 
+        want, marked = core.quarantine.want, trio.Event()
+
+        async def wanted(names: Iterable[str]) -> None:
+            await want(names)
+            if not is_first:
+                marked.set()
+
         monkeypatch.setattr(core.inbound, "retry", and_then_it_comes)
-        async with quarantine_retrier(core):
+        monkeypatch.setattr(core.quarantine, "want", wanted)
+        async with hearing(core):
             await core.quarantine.want([message.message_id async for message in core.quarantine.all()])
-            core.quarantine_retrier._marked.set()
             await until_nothing_is_held_back(core)
         assert await core.jobs() == ["one"]
 
@@ -160,14 +169,13 @@ async def test_at_the_start_nobody_is_tried_who_may_not_talk(tmp_path: Path, mon
         await say_unheard(core, ada, "one")
         heard_by(core, RetryTriggers())  # as a process that heard nothing
         tried, marked = noted_tries(core, monkeypatch), trio.Event()
-        look = core.quarantine_retrier._mark_what_may_be_mended
+        want = core.quarantine.want
 
-        async def looked() -> int:
-            count = await look()
+        async def wanted(names: Iterable[str]) -> None:
+            await want(names)
             marked.set()
-            return count
 
-        monkeypatch.setattr(core.quarantine_retrier, "_mark_what_may_be_mended", looked)
+        monkeypatch.setattr(core.quarantine, "want", wanted)
         async with quarantine_retrier(core):
             with waiting_for("the messages that may be mended to be marked, and tried", WAIT_SECONDS):
                 await marked.wait()
@@ -216,6 +224,7 @@ def heard_by(core: Core, triggers: RetryTriggers) -> None:
         owners=core.owners,
         rest=core.rest,
         metrics=core.metrics,
+        pauses=OFTEN,
     )
 
 

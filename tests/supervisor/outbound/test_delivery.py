@@ -10,10 +10,11 @@ from bus.records.records import SentNote
 from bus.steps.outbox import Outbox
 from bus.transport.wire import RedisDenied, RedisFailed, RedisFull, RedisRefused, RedisUnavailable
 from host.instance import Instance
-from supervisor.outbound.delivery import MOST_CODE_CHARS
+from supervisor.outbound.delivery import MOST_CODE_CHARS, QUEUE_LENGTH
 from supervisor.outbound.sender import resend_frame
 from supervisor.relay.connection import NotConnected
 from supervisor.relay.frames import Frame, MessageAck, MessageError
+from supervisor.settings.pauses import Pauses
 from tests.redis_server import redis_server
 from tests.supervisor.builders import Core, dead_instance, open_core, reply_to_next, sending, until
 from tests.supervisor.doubles import FakeRest
@@ -21,10 +22,8 @@ from tests.supervisor.outbound.test_outbound import acknowledge, dead_reasons, g
 from tests.supervisor.person import CONVERSATION
 
 
-async def test_a_resend_after_the_time_is_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bus.steps.outbox.RESEND_SECONDS", 0.05)
-    monkeypatch.setattr("supervisor.outbound.delivery.SCAN_SECONDS", 0.02)
-    async with scene(tmp_path) as (core, _):
+async def test_a_resend_after_the_time_is_the_same_bytes(tmp_path: Path) -> None:
+    async with scene(tmp_path, resend_seconds=0.05, pauses=Pauses(due_look=0.02)) as (core, _):
         core.connection.connect()
         await reply_to_next(core, "an answer")
         async with sending(core):
@@ -91,8 +90,7 @@ async def test_what_went_out_over_a_connection_in_doubt_is_anothers_at_once(tmp_
 async def test_what_is_in_doubt_is_left_to_others_also_if_redis_fails_at_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: RedisFailed
 ) -> None:
-    monkeypatch.setattr("supervisor.outbound.delivery.SCAN_SECONDS", 0.02)
-    async with scene(tmp_path) as (core, _):
+    async with scene(tmp_path, pauses=Pauses(due_look=0.02)) as (core, _):
         core.connection.connect()
         await reply_to_next(core, "an answer")
         async with sending(core):
@@ -186,9 +184,8 @@ async def test_what_a_living_process_committed_waits_for_its_own_resend(tmp_path
                 assert core.connection.sent == []
 
 
-async def test_a_429_postpones_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("supervisor.outbound.delivery.SCAN_SECONDS", 0.02)
-    async with scene(tmp_path) as (core, _):
+async def test_a_429_postpones_the_same_bytes(tmp_path: Path) -> None:
+    async with scene(tmp_path, pauses=Pauses(due_look=0.02)) as (core, _):
         core.connection.connect()
         await reply_to_next(core, "an answer", "the next")
         async with sending(core):
@@ -262,17 +259,14 @@ async def test_what_is_heard_before_it_runs_is_confirmed_when_it_does(tmp_path: 
                 await until(lambda: is_empty(following), 2)
 
 
-async def test_answers_that_wait_are_bounded_and_those_behind_them_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("supervisor.outbound.delivery.QUEUE_LENGTH", 5)
+async def test_answers_that_wait_are_bounded_and_those_behind_them_counted(tmp_path: Path) -> None:
     async with scene(tmp_path) as (core, _), trio.open_nursery() as nursery:
-        for number in range(8):
+        for number in range(QUEUE_LENGTH + 3):
             core.delivery.heard(MessageAck(f"unknown-{number}", "m", 9))
         assert core.count("frame_dropped_total", reason="ack_overflow") == 3
         nursery.start_soon(core.delivery.run)
         await until(lambda: nothing_is_unsettled(core))
-        for number in range(5):
+        for number in range(QUEUE_LENGTH):
             core.delivery.heard(MessageAck(f"unknown-{number}", "m", 9))
         assert core.count("frame_dropped_total", reason="ack_overflow") == 3
         nursery.cancel_scope.cancel()
@@ -286,8 +280,7 @@ async def nothing_is_unsettled(core: Core) -> bool:
 async def test_on_the_same_connection_nothing_is_sent_again_before_its_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.outbound.delivery.SCAN_SECONDS", 0.005)
-    async with scene(tmp_path) as (core, _):
+    async with scene(tmp_path, pauses=Pauses(due_look=0.005)) as (core, _):
         due, scans = core.outbox.due, 0
 
         async def counted() -> list[str]:

@@ -11,10 +11,11 @@ import trio
 import trio.testing
 
 from bus.records.records import decode_outbox_record
-from bus.steps.outbox import Commit
+from bus.steps.outbox import RESEND_SECONDS, Commit
 from bus.steps.recovery import Reclaim
 from host.instance import Instance
 from supervisor.relay.frames import Frame, MessageAck, MessageError, MessageSend
+from supervisor.settings.pauses import PAUSES, Pauses
 from tests.redis_server import redis_server, running_redis
 from tests.supervisor.builders import WAIT_SECONDS, Core, open_core, reply_to_next, sending, text_reply, until, worker
 from tests.supervisor.doubles import FakeRest
@@ -25,11 +26,13 @@ OTHER_CONVERSATION = "01906abc-0000-7000-8000-0000000000c2"
 
 
 @asynccontextmanager
-async def scene(tmp_path: Path) -> AsyncIterator[tuple[Core, Person]]:
+async def scene(
+    tmp_path: Path, *, resend_seconds: float = RESEND_SECONDS, pauses: Pauses = PAUSES
+) -> AsyncIterator[tuple[Core, Person]]:
     """A message of Ada's waits for its answer."""
     rest = FakeRest()
     with redis_server(tmp_path) as url:
-        async with open_core(url, rest) as core:
+        async with open_core(url, rest, resend_seconds=resend_seconds, pauses=pauses) as core:
             ada = await greeted(core)
             yield core, ada
 

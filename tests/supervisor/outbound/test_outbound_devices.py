@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from supervisor.relay.rest import RestFailed
+from supervisor.settings.pauses import Pauses
 from tests.supervisor.builders import Core, reply_to_next, sending, until
 from tests.supervisor.outbound.test_outbound import OTHER_CONVERSATION, dead_reasons, scene
 from tests.supervisor.person import PERSON, Person
@@ -32,11 +33,9 @@ async def is_answered_without_the_other_device(core: Core, ada: Person) -> None:
     ],
 )
 async def test_a_reply_waits_for_the_relay_unless_that_says_no(
-    status: int, code: str, is_dropped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    status: int, code: str, is_dropped: bool, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("supervisor.outbound.taking.RETRY_SECONDS", 0.01)
-    monkeypatch.setattr("supervisor.outbound.outbound.RELAY_RETRY_SECONDS", 0.01)
-    async with scene(tmp_path) as (core, _):
+    async with scene(tmp_path, pauses=Pauses(reply_retry=0.01, reply_relay_retry=0.01)) as (core, _):
         core.sessions._decoded.clear()
         await core.client.command("DEL", core.keys.session(PERSON, "phone"))
         core.rest.fail_next("devices", *[RestFailed("devices", status, code)] * 3)
@@ -88,9 +87,7 @@ async def test_a_person_without_a_usable_device_costs_that_reply_only(tmp_path: 
 async def test_a_relay_that_does_not_tell_devices_makes_a_reply_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.outbound.taking.RETRY_SECONDS", 0.02)
-    monkeypatch.setattr("supervisor.outbound.outbound.RELAY_RETRY_SECONDS", 0.02)
-    async with scene(tmp_path) as (core, ada):
+    async with scene(tmp_path, pauses=Pauses(reply_retry=0.02, reply_relay_retry=0.02)) as (core, ada):
         tomorrow = 86_400_000 * 400_000
         monkeypatch.setattr("supervisor.peers.owners.now_ms", lambda: tomorrow)
         owner = await core.owners.find(PERSON)

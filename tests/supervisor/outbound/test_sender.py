@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from bus.records.records import SCHEMA_VERSION, OutboxRecord
-from supervisor.outbound.sender import Sender, frames_again, resend_frame
+from supervisor.outbound.sender import MOST_TIMES, Sender, frames_again, resend_frame
 from supervisor.relay.connection import NotConnected
 from supervisor.relay.frames import MessageSend, StreamAbort, StreamDone
 from tests.supervisor.doubles import FakeConnection
@@ -14,10 +14,10 @@ END = StreamDone("s1", "conversation", "cmid-2", "text", "sealed")
 RECORD = OutboxRecord(SCHEMA_VERSION, "cmid-3", "conversation", "text", "the same bytes", "s1", "h2a", "text", 1)
 
 
-def connected_sender() -> tuple[Sender, FakeConnection]:
+def connected_sender(most_times: int = MOST_TIMES) -> tuple[Sender, FakeConnection]:
     connection = FakeConnection()
     connection.connect()
-    return Sender(connection), connection
+    return Sender(connection, most_times=most_times), connection
 
 
 async def test_a_message_is_sent_and_its_time_is_told_once() -> None:
@@ -53,9 +53,8 @@ async def test_a_resend_ends_the_stream_whose_end_may_have_been_lost() -> None:
     assert connection.sent == [StreamAbort("s1", "conversation"), resend_frame(RECORD)] == [*frames_again(RECORD)]
 
 
-async def test_times_are_kept_of_the_latest_messages_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("supervisor.outbound.sender.MOST_TIMES", 2)
-    sender, _ = connected_sender()
+async def test_times_are_kept_of_the_latest_messages_only() -> None:
+    sender, _ = connected_sender(most_times=2)
     for number in (1, 2, 1, 3):
         await sender.send(MessageSend(f"cmid-{number}", "conversation", "text", "sealed"))
     assert [sender.take_time(f"cmid-{number}") is not None for number in (1, 2, 3)] == [True, False, True]

@@ -14,6 +14,7 @@ from crypto.streams import StreamKey
 from supervisor.outbound.streams import LiveStream
 from supervisor.relay.frames import MessageError, StreamAbort, StreamDelta, StreamStart
 from supervisor.relay.rest import RestFailed
+from supervisor.settings.pauses import Pauses
 from tests import waiting
 from tests.supervisor.builders import KEYS, WAIT_SECONDS, Core, reply_to_next, sending, until
 from tests.supervisor.outbound.test_outbound import OTHER_CONVERSATION, dead_reasons, scene, sent_message
@@ -35,12 +36,9 @@ async def test_a_refusal_for_an_absurd_time_is_survived_and_bounded(tmp_path: Pa
             assert float(score) - await core.store.now_ms() <= 300_000
 
 
-async def test_an_outbox_record_that_cannot_be_read_costs_its_conversation_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_outbox_record_that_cannot_be_read_costs_its_conversation_only(tmp_path: Path) -> None:
     """As after a step back to an older program: BadRecord out of delivery, at every start again."""
-    monkeypatch.setattr("supervisor.outbound.delivery.SCAN_SECONDS", 0.02)
-    async with scene(tmp_path) as (core, ada):
+    async with scene(tmp_path, pauses=Pauses(due_look=0.02)) as (core, ada):
         newer = OutboxRecord(SCHEMA_VERSION + 1, "c", OTHER_CONVERSATION, "text", "", None, "h2a", "text", 1)
         await core.client.command(
             "HSET", core.keys.sent(OTHER_CONVERSATION), "r", msgspec.msgpack.encode(newer), "cmid", "c"
@@ -64,13 +62,9 @@ async def test_a_session_record_that_does_not_open_costs_its_own_replies_only(tm
             await trio.testing.wait_all_tasks_blocked(0.2)  # SealBroken came out of outbound before
 
 
-async def test_a_person_whom_the_relay_no_longer_knows_costs_that_reply_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_person_whom_the_relay_no_longer_knows_costs_that_reply_only(tmp_path: Path) -> None:
     """404 for ever: rule 13, nothing blocks a conversation for ever. RestFailed.is_final is asked by nobody."""
-    monkeypatch.setattr("supervisor.outbound.taking.RETRY_SECONDS", 0.01)
-    monkeypatch.setattr("supervisor.outbound.outbound.RELAY_RETRY_SECONDS", 0.01)
-    async with scene(tmp_path) as (core, _):
+    async with scene(tmp_path, pauses=Pauses(reply_retry=0.01, reply_relay_retry=0.01)) as (core, _):
         await core.client.command("DEL", core.keys.session(PERSON, "phone"))
         core.rest.fail_next("devices", *[RestFailed("devices", 404, "not_found")] * 1000)
         core.connection.connect()
@@ -160,13 +154,9 @@ async def test_deltas_that_come_while_the_early_ones_go_out_are_no_gap(tmp_path:
         nursery.cancel_scope.cancel()
 
 
-async def test_a_reply_whose_commit_redis_could_not_take_is_tried_again_soon(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_reply_whose_commit_redis_could_not_take_is_tried_again_soon(tmp_path: Path) -> None:
     """A moment without Redis that the reader does not notice (full, busy): only after a lease of silence, 15 s and more."""
-    monkeypatch.setattr("supervisor.outbound.taking.RETRY_SECONDS", 0.05)
-    monkeypatch.setattr("supervisor.outbound.outbound.RELAY_RETRY_SECONDS", 0.05)
-    async with scene(tmp_path) as (core, _):
+    async with scene(tmp_path, pauses=Pauses(reply_retry=0.05, reply_relay_retry=0.05)) as (core, _):
         commit, tries = core.outbox.commit, []
 
         async def busy_once(**arguments: object) -> object:

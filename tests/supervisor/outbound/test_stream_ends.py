@@ -17,12 +17,14 @@ from host.instance import Instance
 from supervisor.outbound.stream_ends import OVER_MS
 from supervisor.relay.connection import NotConnected
 from supervisor.relay.frames import Frame, MessageSend, StreamAbort, StreamDone, StreamStart
+from supervisor.settings.pauses import Pauses
 from tests.supervisor.builders import Core, dead_instance, sending, until, worker
 from tests.supervisor.outbound.test_outbound import OTHER_CONVERSATION, scene
 from tests.supervisor.outbound.test_outbound_streams import DONE
 from tests.supervisor.person import CONVERSATION
 
 LIVING_ELSEWHERE = Instance("00000000", 1, 1).name
+IMPATIENT = Pauses(due_look=0.02, stream_quiet=0.1)
 
 
 def start_of(job: Job) -> Reply:
@@ -37,12 +39,6 @@ async def working(core: Core) -> AsyncIterator[tuple[JobStore, Job]]:
         await jobs.start(job)
         yield jobs, job
         jobs.release(job)
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("supervisor.outbound.delivery.SCAN_SECONDS", 0.02)
-    monkeypatch.setattr("supervisor.outbound.stream_ends.QUIET_SECONDS", 0.1)
 
 
 def slow_starts(core: Core) -> trio.Event:
@@ -63,7 +59,7 @@ async def test_a_stream_starts_before_it_ends_however_slowly_its_start_leaves(
     tmp_path: Path, is_said_at_once: bool
 ) -> None:
     """The commit of a start lets the next reply go. Under load seven of sixty streams were left open so."""
-    async with scene(tmp_path) as (core, _):
+    async with scene(tmp_path, pauses=IMPATIENT) as (core, _):
         core.connection.connect()
         await core.streams._order.acquire()  # as by a piece of another conversation that the relay does not take
         async with working(core) as (jobs, job), sending(core):
@@ -87,7 +83,7 @@ async def is_noted(core: Core, has_ended: bool) -> bool:
 
 
 async def test_what_another_supervisor_ended_before_it_began_here_is_ended_once_more(tmp_path: Path) -> None:
-    async with scene(tmp_path) as (core, _):
+    async with scene(tmp_path, pauses=IMPATIENT) as (core, _):
         core.connection.connect()
         async with working(core) as (jobs, job), sending(core):
             await jobs.emit(job, "0:start:1", start_of(job))
@@ -115,7 +111,7 @@ async def test_a_stream_whose_run_is_over_is_ended_though_nobody_says_so(
     tmp_path: Path, end: Callable[[JobStore, Job], Awaitable[None]], is_over_first: bool
 ) -> None:
     """A handler fails or is interrupted, a worker dies: what is said of it over the live channel may be lost or come before the start."""
-    async with scene(tmp_path) as (core, _):
+    async with scene(tmp_path, pauses=IMPATIENT) as (core, _):
         core.connection.connect()
         go_on = slow_starts(core)
         async with working(core) as (jobs, job), sending(core):
@@ -137,10 +133,9 @@ async def nothing_is_open(core: Core) -> bool:
 
 @pytest.mark.parametrize("says_its_run", [True, False], ids=["", "a former version's"])
 async def test_a_stream_goes_on_while_its_run_does_and_while_something_waits_to_be_sent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says_its_run: bool
+    tmp_path: Path, says_its_run: bool
 ) -> None:
-    monkeypatch.setattr("supervisor.outbound.stream_ends.QUIET_SECONDS", 0.0)
-    async with scene(tmp_path) as (core, _):
+    async with scene(tmp_path, pauses=Pauses(stream_quiet=0.0)) as (core, _):
         core.connection.connect()
         async with working(core) as (jobs, job), taking(core):
             start = start_of(job)
@@ -160,7 +155,7 @@ async def test_a_stream_goes_on_while_its_run_does_and_while_something_waits_to_
 
 @pytest.mark.parametrize("kind", ["grows", "its end is on its way"])
 async def test_a_stream_that_grows_or_whose_end_is_on_its_way_is_not_ended(tmp_path: Path, kind: str) -> None:
-    async with scene(tmp_path) as (core, _):
+    async with scene(tmp_path, pauses=IMPATIENT) as (core, _):
         core.connection.connect()
         async with working(core) as (jobs, job), taking(core):
             await jobs.emit(job, "0:start:1", start_of(job))
@@ -190,7 +185,7 @@ async def taking(core: Core) -> AsyncIterator[None]:
 @pytest.mark.parametrize("lives", [False, True])
 async def test_a_stream_of_another_supervisor_is_over_when_that_is_gone(tmp_path: Path, lives: bool) -> None:
     other = LIVING_ELSEWHERE if lives else dead_instance().name
-    async with scene(tmp_path) as (core, _):
+    async with scene(tmp_path, pauses=IMPATIENT) as (core, _):
         core.connection.connect()
         await core.client.command("HSET", core.keys.streams, CONVERSATION, f"{ulid.new()} {other}")
         await core.stream_ends.look()
@@ -199,7 +194,7 @@ async def test_a_stream_of_another_supervisor_is_over_when_that_is_gone(tmp_path
 
 
 async def test_a_stream_of_a_supervisor_of_which_nobody_here_can_tell_is_over_at_its_age(tmp_path: Path) -> None:
-    async with scene(tmp_path) as (core, _):
+    async with scene(tmp_path, pauses=IMPATIENT) as (core, _):
         core.connection.connect()
         young, old = (ulid.make(now_ms() - age_ms, bytes(10)) for age_ms in (OVER_MS - 60_000, OVER_MS + 1))
         for conversation, stream_id in ((CONVERSATION, young), (OTHER_CONVERSATION, old)):
@@ -210,7 +205,7 @@ async def test_a_stream_of_a_supervisor_of_which_nobody_here_can_tell_is_over_at
 
 
 async def test_an_end_that_could_not_be_told_is_told_over_the_next_connection(tmp_path: Path) -> None:
-    async with scene(tmp_path) as (core, _):
+    async with scene(tmp_path, pauses=IMPATIENT) as (core, _):
         await core.client.command("HSET", core.keys.streams, CONVERSATION, f"s1 {core.outbox.consumer}")
         with pytest.raises(NotConnected):
             await core.stream_ends.look()
@@ -223,7 +218,7 @@ async def test_an_end_that_could_not_be_told_is_told_over_the_next_connection(tm
 @pytest.mark.parametrize("reconnects", [False, True])
 async def test_a_stream_is_an_orphan_only_of_an_earlier_connection(tmp_path: Path, reconnects: bool) -> None:
     """A start committed just as we connect is no leaving of a connection before: its abort would go out ahead of it."""
-    async with scene(tmp_path) as (core, _):
+    async with scene(tmp_path, pauses=IMPATIENT) as (core, _):
         core.connection.connect()
         async with core.streams.beginning(CONVERSATION, "stream"):
             await core.client.command("HSET", core.keys.streams, CONVERSATION, f"stream {core.outbox.consumer}")
@@ -240,7 +235,7 @@ async def test_a_stream_is_an_orphan_only_of_an_earlier_connection(tmp_path: Pat
 async def test_redis_that_fails_as_a_stream_is_given_up_costs_a_second_word(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with scene(tmp_path) as (core, _):
+    async with scene(tmp_path, pauses=IMPATIENT) as (core, _):
         core.connection.connect()
         async with working(core) as (jobs, job), taking(core):
             await jobs.emit(job, "0:start:1", start_of(job))

@@ -13,6 +13,7 @@ from bus.steps.store import now_ms
 from crypto.envelope import V1_1, Envelope, Expected, parse_envelope, verify_signature
 from crypto.groups import GroupKey, GroupKeys, open_group_message, seal_group_key, seal_group_message
 from supervisor.relay.frames import Frame, MessageNew, MessageSend, StreamDelta, StreamDone, StreamStart
+from supervisor.settings.pauses import PAUSES, Pauses
 from tests.redis_server import redis_server
 from tests.supervisor.builders import IDENTITY, Core, open_core, sending
 from tests.supervisor.doubles import FakeRest
@@ -98,11 +99,11 @@ def new_id(time_ms: int | None = None) -> str:
 
 
 @asynccontextmanager
-async def scene(tmp_path: Path) -> AsyncIterator[tuple[Core, Circle, Person, Person]]:
+async def scene(tmp_path: Path, pauses: Pauses = PAUSES) -> AsyncIterator[tuple[Core, Circle, Person, Person]]:
     """Ada and Ben without a relation, whose devices the relay shows; Ada has made version 1."""
     rest = FakeRest()
     with redis_server(tmp_path) as url:
-        async with open_core(url, rest) as core:
+        async with open_core(url, rest, pauses=pauses) as core:
             await core.prekeys.publish()
             ada, ben = Person(rest), Person(rest, BEN)
             rest.bundles = {one.user_id: [one.bundle] for one in (ada, ben)}

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import msgspec
-import pytest
 import structlog
 import trio
 import trio.testing
 
 from supervisor.relay.frames import GroupKeyRotated
 from supervisor.relay.rest import RestFailed
+from supervisor.settings.pauses import Pauses
 from tests.supervisor.builders import Core, open_core, reply_to_next, sending, until
 from tests.supervisor.peers.group_scene import GROUP, OTHER_GROUP, Circle, fetches, scene
 from tests.supervisor.person import AGENT, Person
@@ -97,11 +97,8 @@ async def test_two_supervisors_that_fetch_the_same_key_keep_it_once(tmp_path: Pa
         assert sorted(await core.jobs()) == ["one", "two"]
 
 
-async def test_the_relays_word_of_a_rotation_has_the_key_fetched_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("supervisor.peers.groups.AGAIN_SECONDS", 0.01)
-    async with scene(tmp_path) as (core, circle, ada, ben):
+async def test_the_relays_word_of_a_rotation_has_the_key_fetched_once(tmp_path: Path) -> None:
+    async with scene(tmp_path, Pauses(group_key_again=0.01)) as (core, circle, ada, ben):
         await core.push(circle.say(ada))
         circle.make(2, ben)
         core.rest.fail_next("group_key", RestFailed("group_key", 503), RestFailed("group_key", 403, "NOT_A_MEMBER"))

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
-import trio
+from trio.testing import MockClock
 
 from bus.steps.store import Intake
 from crypto.grants import KeyChangePolicy
 from supervisor.peers.members import Members, decide_member
+from supervisor.peers.owners import UNLISTED_FETCH_SECONDS
 from supervisor.relay.rest import RestFailed
+from supervisor.settings.pauses import Pauses
 from tests.supervisor.peers.group_scene import scene
 from tests.supervisor.person import Person, relation_of
 
@@ -31,11 +33,8 @@ async def test_a_sender_of_whom_the_relay_shows_two_pairs_is_unknown(tmp_path: P
         assert await core.quarantined(said) == "unknown_sender"
 
 
-async def test_a_message_waits_while_the_relay_does_not_show_its_sender(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("supervisor.relay.asking.AGAIN_SECONDS", 0.01)
-    async with scene(tmp_path) as (core, circle, ada, _):
+async def test_a_message_waits_while_the_relay_does_not_show_its_sender(tmp_path: Path) -> None:
+    async with scene(tmp_path, Pauses(asking_again=0.01)) as (core, circle, ada, _):
         said = circle.say(ada)
         core.rest.fail_next("devices", RestFailed("devices", 429, "RATE_LIMITED"))
         assert await core.polled(said) is Intake.ACCEPTED
@@ -43,11 +42,9 @@ async def test_a_message_waits_while_the_relay_does_not_show_its_sender(
 
 
 async def test_a_message_does_not_wait_for_ever_for_its_sender_and_is_read_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, clock: MockClock
 ) -> None:
-    monkeypatch.setattr("supervisor.relay.asking.AGAIN_SECONDS", 0.01)
-    monkeypatch.setattr("supervisor.relay.asking.WAIT_SECONDS", 0.05)
-    async with scene(tmp_path) as (core, circle, ada, _):
+    async with scene(tmp_path, Pauses(asking=0.05, asking_again=0.01)) as (core, circle, ada, _):
         said, later = circle.say(ada), circle.say(ada, "again")
         core.rest.fail_next("devices", *[RestFailed("devices", 500, "internal_error")] * 100)
         await core.polled(said)
@@ -57,7 +54,7 @@ async def test_a_message_does_not_wait_for_ever_for_its_sender_and_is_read_later
         assert await core.quarantined(later) == "unknown_sender"
         assert core.rest.calls.count("devices") == asked, "the next one does not wait again"
         core.rest.fail_no_more()
-        core.owners._unanswered[ada.user_id] = trio.current_time()  # a minute later
+        clock.jump(UNLISTED_FETCH_SECONDS)
         await core.until_tried_again()
         assert await core.jobs() == ["hello", "again"]
 

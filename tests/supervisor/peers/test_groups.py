@@ -11,6 +11,7 @@ from bus.steps.store import Intake, now_ms
 from crypto.envelope import V1_1
 from supervisor.peers.groups import MOST_AHEAD_MS
 from supervisor.relay.frames import ArtifactResponse
+from supervisor.settings.pauses import Pauses
 from tests.supervisor.builders import worker
 from tests.supervisor.peers.group_scene import GROUP, IDS_KEPT, OTHER_GROUP, fetches, new_id, pins, scene
 from tests.supervisor.person import AGENT, CONVERSATION
@@ -72,19 +73,15 @@ async def test_a_version_below_the_highest_is_not_asked_for(tmp_path: Path) -> N
         assert fetches(core) == 1
 
 
-async def test_a_relay_that_does_not_answer_at_once_is_asked_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("supervisor.relay.asking.AGAIN_SECONDS", 0.01)
-    async with scene(tmp_path) as (core, circle, ada, _):
+async def test_a_relay_that_does_not_answer_at_once_is_asked_again(tmp_path: Path) -> None:
+    async with scene(tmp_path, Pauses(asking_again=0.01)) as (core, circle, ada, _):
         core.rest.fail_next("group_key")
         await core.push(circle.say(ada))
         assert await core.jobs() == ["hello"]
 
 
-async def test_a_message_does_not_wait_for_ever_for_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("supervisor.relay.asking.WAIT_SECONDS", 0.05)
-    async with scene(tmp_path) as (core, circle, ada, _):
+async def test_a_message_does_not_wait_for_ever_for_its_key(tmp_path: Path) -> None:
+    async with scene(tmp_path, Pauses(asking=0.05)) as (core, circle, ada, _):
         core.rest.hold_next("group_key")
         said = circle.say(ada)
         assert await core.polled(said) is Intake.ACCEPTED

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 import structlog
 import trio
+from trio.testing import MockClock
 
 from bus.steps.vault import Versioned
 from bus.steps.write_count import WriteCount
@@ -15,9 +16,10 @@ from bus.transport.client import open_redis
 from crypto.errors import Unreadable
 from crypto.grants import KeyChangePolicy, Status
 from supervisor.peers.grant_ledger import GrantLedger
-from supervisor.peers.owners import DEVICES_FRESH_MS, Owner, Owners
+from supervisor.peers.owners import DEVICES_FRESH_MS, UNLISTED_FETCH_SECONDS, Owner, Owners
 from supervisor.peers.retry_triggers import RetryTriggers
 from supervisor.relay.rest import RestFailed
+from supervisor.settings.pauses import PAUSES, Pauses
 from tests.redis_server import redis_server
 from tests.supervisor.builders import KEYS, Core, open_core
 from tests.supervisor.doubles import FakeRest
@@ -25,10 +27,10 @@ from tests.supervisor.person import CONVERSATION, PERSON, Person, relation_of
 
 
 @asynccontextmanager
-async def scene(tmp_path: Path) -> AsyncIterator[tuple[Core, Person]]:
+async def scene(tmp_path: Path, pauses: Pauses = PAUSES) -> AsyncIterator[tuple[Core, Person]]:
     rest = FakeRest()
     with redis_server(tmp_path) as url:
-        async with open_core(url, rest) as core:
+        async with open_core(url, rest, pauses=pauses) as core:
             yield core, Person(rest)
 
 
@@ -237,11 +239,8 @@ async def test_a_message_of_an_unlisted_device_has_the_list_fetched_again_once_a
         assert core.rest.calls.count("devices") == 2
 
 
-async def test_a_device_list_that_cannot_be_fetched_is_asked_for_again_while_the_message_waits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("supervisor.relay.asking.AGAIN_SECONDS", 0.01)
-    async with scene(tmp_path) as (core, ada):
+async def test_a_device_list_that_cannot_be_fetched_is_asked_for_again_while_the_message_waits(tmp_path: Path) -> None:
+    async with scene(tmp_path, Pauses(asking_again=0.01)) as (core, ada):
         ada.meet()
         await core.owners.refresh()
         core.rest.fail_next("devices")
@@ -251,11 +250,9 @@ async def test_a_device_list_that_cannot_be_fetched_is_asked_for_again_while_the
 
 @pytest.mark.parametrize("status", [403, 404, 503])
 async def test_one_owner_whose_devices_the_relay_does_not_list_holds_up_nobody_and_is_asked_for_later(
-    status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    status: int, tmp_path: Path, clock: MockClock
 ) -> None:
-    monkeypatch.setattr("supervisor.relay.asking.WAIT_SECONDS", 0.05)
-    monkeypatch.setattr("supervisor.relay.asking.AGAIN_SECONDS", 0.01)
-    async with scene(tmp_path) as (core, ada):
+    async with scene(tmp_path, Pauses(asking=0.05, asking_again=0.01)) as (core, ada):
         ada.meet()
         await core.owners.refresh()
         await core.prekeys.publish()
@@ -270,7 +267,7 @@ async def test_one_owner_whose_devices_the_relay_does_not_list_holds_up_nobody_a
         assert core.rest.calls.count("devices") == asked, "the next one does not wait again"
         assert core.owners.unanswered() == []
         core.rest.fail_no_more()
-        core.owners._unanswered[PERSON] = trio.current_time()  # a minute later
+        clock.jump(UNLISTED_FETCH_SECONDS)
         await core.until_tried_again()
         assert await core.jobs() == ["from a tablet", "again"]
 

@@ -13,6 +13,7 @@ from crypto.identity import IdentityKeys, LocalDevice
 from crypto.prekeys import SIGNED_PREKEY_ROTATION_MS, bundle_from_json, check_bundle
 from supervisor.peers.prekeys import MOST_UNUSED, OwnPrekeys
 from supervisor.relay.rest import Json, RestFailed
+from supervisor.settings.pauses import PAUSES, Pauses
 from tests.redis_server import redis_server, running_redis
 from tests.supervisor.builders import IDENTITY, WAIT_SECONDS, Core, open_core
 from tests.supervisor.doubles import FakeRest
@@ -23,9 +24,9 @@ DAY_MS = 86_400_000
 
 
 @asynccontextmanager
-async def scene(tmp_path: Path) -> AsyncIterator[Core]:
+async def scene(tmp_path: Path, pauses: Pauses = PAUSES) -> AsyncIterator[Core]:
     with redis_server(tmp_path) as url:
-        async with open_core(url, FakeRest()) as core:
+        async with open_core(url, FakeRest(), pauses=pauses) as core:
             yield core
 
 
@@ -165,14 +166,11 @@ async def keep_until_published(core: Core, prekeys: OwnPrekeys) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_a_relay_and_a_redis_that_are_away_are_asked_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("supervisor.peers.prekeys.RETRY_SECONDS", 0.05)
+async def test_a_relay_and_a_redis_that_are_away_are_asked_again(tmp_path: Path) -> None:
     rest = FakeRest()
     rest.fail_next("register_keys", RestFailed("register", 0, "ConnectError"), RestFailed("register", 500))
     with running_redis(tmp_path) as server:
-        async with open_core(server.url, rest) as core:
+        async with open_core(server.url, rest, pauses=Pauses(prekeys_retry=0.05)) as core:
             server.kill()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(keep_until_published, core, core.prekeys)
@@ -182,9 +180,8 @@ async def test_a_relay_and_a_redis_that_are_away_are_asked_again(
             assert rest.calls.count("register_keys") >= 3
 
 
-async def test_the_relays_word_that_few_are_left_refills_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("supervisor.peers.prekeys.PAUSE_SECONDS", 0.05)
-    async with scene(tmp_path) as core, trio.open_nursery() as nursery:
+async def test_the_relays_word_that_few_are_left_refills_soon(tmp_path: Path) -> None:
+    async with scene(tmp_path, Pauses(prekeys=0.05)) as core, trio.open_nursery() as nursery:
         nursery.start_soon(core.prekeys.keep, core.metrics)
         with waiting_for("prekeys to be published, and again as wished", WAIT_SECONDS):
             await core.prekeys.published.wait()
@@ -223,10 +220,8 @@ async def test_a_raised_epoch_replaces_them_once(tmp_path: Path) -> None:
             assert bodies_that_replace(core) == replaced
 
 
-async def test_a_wish_of_the_epoch_is_heard_while_it_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("supervisor.peers.prekeys.WISH_SECONDS", 0.01)
-    monkeypatch.setattr("supervisor.peers.prekeys.PAUSE_SECONDS", 0.01)
-    async with scene(tmp_path) as core, trio.open_nursery() as nursery:
+async def test_a_wish_of_the_epoch_is_heard_while_it_waits(tmp_path: Path) -> None:
+    async with scene(tmp_path, Pauses(prekeys=0.01, prekeys_wish=0.01)) as core, trio.open_nursery() as nursery:
         nursery.start_soon(core.prekeys.keep, core.metrics)
         with waiting_for("prekeys to be published, and again after the epoch changed", WAIT_SECONDS):
             await core.prekeys.published.wait()
@@ -268,12 +263,8 @@ async def test_a_relay_that_does_not_replace_is_told_once(tmp_path: Path) -> Non
         assert await core.vault.prekeys_left(core.keys.one_time_prekeys) == 200
 
 
-async def test_a_wish_for_another_signed_prekey_is_heard_while_it_waits_and_fulfilled_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("supervisor.peers.prekeys.WISH_SECONDS", 0.01)
-    monkeypatch.setattr("supervisor.peers.prekeys.PAUSE_SECONDS", 0.01)
-    async with scene(tmp_path) as core, trio.open_nursery() as nursery:
+async def test_a_wish_for_another_signed_prekey_is_heard_while_it_waits_and_fulfilled_once(tmp_path: Path) -> None:
+    async with scene(tmp_path, Pauses(prekeys=0.01, prekeys_wish=0.01)) as core, trio.open_nursery() as nursery:
         nursery.start_soon(core.prekeys.keep, core.metrics)
         with waiting_for("prekeys to be published, and again as an operator wished", WAIT_SECONDS):
             await core.prekeys.published.wait()

@@ -9,10 +9,11 @@ import trio.testing
 
 from bus.transport.wire import RedisFailed, RedisUnavailable
 from supervisor.peers.owners import Owners
-from supervisor.peers.relations import MOST_WAITING, RETRY_SECONDS, Relations
+from supervisor.peers.relations import MOST_WAITING, Relations
 from supervisor.relay.frames import Relation
 from supervisor.relay.poll_wish import PollWish
 from supervisor.relay.rest import RestFailed
+from supervisor.settings.pauses import PAUSES
 
 pytestmark = pytest.mark.pure
 
@@ -93,7 +94,9 @@ async def test_a_list_that_cannot_be_read_is_read_again_after_a_pause_and_each_r
     async with running(made):
         await trio.sleep(60)
     began = made.told.read_at[0]
-    assert [at - began for at in made.told.read_at] == pytest.approx([0, RETRY_SECONDS, 2 * RETRY_SECONDS])
+    assert [at - began for at in made.told.read_at] == pytest.approx(
+        [0, PAUSES.relations_retry, 2 * PAUSES.relations_retry]
+    )
     assert made.readings == 3
 
 

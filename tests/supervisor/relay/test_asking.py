@@ -4,8 +4,9 @@ import pytest
 import trio
 import trio.testing
 
-from supervisor.relay.asking import AGAIN_SECONDS, WAIT_LONG_SECONDS, WAIT_SECONDS, Shared, asked
+from supervisor.relay.asking import WAIT_LONG_SECONDS, Shared, asked
 from supervisor.relay.rest import RestFailed
+from supervisor.settings.pauses import PAUSES
 
 pytestmark = pytest.mark.pure
 
@@ -36,7 +37,7 @@ async def test_a_relay_that_answers_nobody_for_a_moment_is_asked_again(autojump_
     relay = Relay(RestFailed("call", 0), RestFailed("call", 429, retry_after_seconds=3.0))
     assert await asked(relay.ask) == "answer"
     began = relay.asked_at[0]
-    assert [at - began for at in relay.asked_at] == pytest.approx([0, AGAIN_SECONDS, AGAIN_SECONDS + 3])
+    assert [at - began for at in relay.asked_at] == pytest.approx([0, PAUSES.asking_again, PAUSES.asking_again + 3])
 
 
 async def test_a_no_is_not_asked_again(autojump_clock: trio.testing.MockClock) -> None:
@@ -49,7 +50,7 @@ async def test_a_no_is_not_asked_again(autojump_clock: trio.testing.MockClock) -
 async def test_nobody_waits_longer_than_that(autojump_clock: trio.testing.MockClock, seconds: float | None) -> None:
     began = trio.current_time()
     assert await asked(Relay(is_away=True).ask, seconds) is None
-    assert trio.current_time() - began == pytest.approx(seconds or WAIT_SECONDS)
+    assert trio.current_time() - began == pytest.approx(seconds or PAUSES.asking)
 
 
 class Asker:

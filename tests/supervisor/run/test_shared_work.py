@@ -4,12 +4,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import pytest
 import trio
+from trio.testing import MockClock
 
 from bus.steps.work_lease import WorkLease
 from host.budgets import StoreBudgets
 from host.instance import Instance
+from supervisor.inbound.catchup import DEAF_AFTER_SECONDS
 from tests.supervisor.builders import Core, dead_instance, open_core, until
 from tests.supervisor.inbound.test_catchup import recent
 from tests.supervisor.inbound.test_held import fetching, let_nothing_wait, nothing_waits, say
@@ -59,9 +60,8 @@ async def test_one_that_was_killed_on_this_host_is_not_waited_for(tmp_path: Path
 
 
 async def test_who_waits_for_another_that_reads_is_deaf_only_when_that_one_comes_no_further(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, clock: MockClock
 ) -> None:
-    monkeypatch.setattr("supervisor.inbound.catchup.DEAF_AFTER_SECONDS", 0.5)
     async with scene(tmp_path) as (core, ada):
         assert await work_lease_of_another(core, "poll").hold(MINUTE_MS)
         core.rest.history = [recent(ada.say())]
@@ -71,13 +71,15 @@ async def test_who_waits_for_another_that_reads_is_deaf_only_when_that_one_comes
             async def is_deaf() -> bool:
                 return not core.catchup.check().ok
 
-            async def hears() -> bool:
+            async def hears_while_the_other_moves_on() -> bool:
+                cursor = await core.store.cursor()
+                await core.store.advance_cursor(cursor, f"{cursor}-and-on")
                 return core.catchup.check().ok
 
             core.polls.ask()
+            clock.jump(DEAF_AFTER_SECONDS)
             await until(is_deaf)
-            await core.store.advance_cursor(None, "taken-in-by-the-other")
-            await until(hears)
+            await until(hears_while_the_other_moves_on)
             assert core.rest.polled_with == []
             await work_lease_of_another(core, "poll").leave()
 

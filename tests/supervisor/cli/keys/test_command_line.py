@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 import trio
 
 from bus.records.keys import Keys
@@ -21,8 +20,8 @@ from bus.transport.client import open_redis
 from crypto.identity import IdentityKeys, LocalDevice
 from crypto.words import WORDS
 from supervisor.observe.metrics import Metrics
-from supervisor.peers import prekeys as prekeys_module
 from supervisor.peers.prekeys import OwnPrekeys
+from supervisor.settings.pauses import Pauses
 from tests.redis_server import redis_server
 from tests.supervisor.cli.keys.running import PROGRAM, environ_of, run
 from tests.supervisor.doubles import FakeRest
@@ -195,11 +194,7 @@ def test_without_a_terminal_and_without_a_file_it_says_what_to_do(tmp_path: Path
     assert (done.returncode, "HASHEE_BACKUP_PASSPHRASE_FILE" in done.stderr) == (1, True)
 
 
-async def test_a_running_supervisor_makes_a_new_signed_prekey_when_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(prekeys_module, "PAUSE_SECONDS", 0.1)
-    monkeypatch.setattr(prekeys_module, "WISH_SECONDS", 0.1)
+async def test_a_running_supervisor_makes_a_new_signed_prekey_when_asked(tmp_path: Path) -> None:
     names, keys = Keys(AGENT_ID), StoreKeys.derive(bytes(range(32)))
     device = LocalDevice(AGENT_ID, AGENT_ID, IdentityKeys.generate(os.urandom))
     with redis_server(tmp_path) as url:
@@ -214,6 +209,7 @@ async def test_a_running_supervisor_makes_a_new_signed_prekey_when_asked(
                 rest=rest,
                 on_kept=lambda _: None,
                 epoch=lambda: 0,
+                pauses=Pauses(prekeys=0.1, prekeys_wish=0.1),
             )
             nursery.start_soon(prekeys.keep, Metrics())
             with waiting_for("the first prekeys to be published", 5):
