@@ -1,6 +1,6 @@
 """What handlers keep between messages, as it lies in Redis: sealed with the bus key to (kind, agent, conversation, name).
 
-A record names its place itself, as an entry of a journal does, so that whoever re-seals it need not know where it stands. What is inside is
+A record names its place itself, so that whoever re-seals it need not know where it stands. What is inside is
 the owner's own and opaque here; workers/ says what it means.
 """
 
@@ -11,6 +11,7 @@ from bus.records.sealing import BusKey, SealBroken
 
 KEPT_SCHEMA = 1
 STATE = "state"
+WAIT = "wait"
 
 
 class KeptRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -56,6 +57,11 @@ def decode_kept(packed: bytes) -> KeptRecord:
         return msgspec.msgpack.decode(packed, type=KeptRecord)
     except msgspec.DecodeError as error:
         raise BadRecord(f"what a handler keeps: {error}") from None
+
+
+def is_wait(field: bytes) -> bool:
+    """Returns whether a field of the waits of a conversation is a record, and not what scripts need to know beside one."""
+    return b":" not in field
 
 
 class _Schema(msgspec.Struct, array_like=True):

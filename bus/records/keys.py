@@ -316,12 +316,16 @@ class Keys:
         return self._key("together", conversation_id)
 
     def emitted(self, conversation_id: str) -> str:
-        """Hash of the running job: place → 1, or the id of the card that was sent or updated there."""
+        """Hash of the running job: place → 1 or the id of the card at it, and `=` and a name → an entry of its thread's journal."""
         return self._key("emitted", conversation_id)
 
     def cards(self, conversation_id: str) -> str:
         """Hash card id → its revision, the job and place that sent it, what it is (bus/records/cards.py); with an expiry."""
         return self._key("cards", conversation_id)
+
+    def waits(self, conversation_id: str) -> str:
+        """Hash of the threads that wait for an answer: wait → record, `from:` and `bound:` it → what scripts know of it."""
+        return self._key("waits", conversation_id)
 
     def out_box(self, conversation_id: str) -> str:
         """List: replies in the order in which they leave."""

@@ -92,9 +92,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One message to handle. `entry_id` is the fencing token (DESIGN rule 6).
 
     `strikes`: how many workers have died by themselves while they ran it (rule 8); a job with a strike runs alone.
-    `has_past`: it may be a dead letter that was brought back and has sent something before.
+    `has_past`: it may be a dead letter that was brought back and has sent something before, or the answer that a thread waits for.
     `trace`: the parent span of the job and of its replies (bus/telemetry/traces.py); '' if nobody traces. `kind`: of a placed job what it
     is; then `message` has its content as payload, and its sender is who the conversation is with, '' in a group.
+    `seq`: the message's place in its conversation. `continues`: the first job of the thread, if it is an earlier one.
     """
 
     entry_id: str
@@ -109,6 +110,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     has_past: bool = False
     trace: str = ""
     kind: JobKind = "message"
+    seq: int = 0
+    continues: str = ""
+
+    @property
+    def thread_id(self) -> str:
+        """Returns the id of the thread that it runs: its own, or that of an earlier job which it continues."""
+        return self.continues or self.job_id
 
     @property
     def is_first_run(self) -> bool:
@@ -282,6 +290,7 @@ def unpack_job(
         has_past=has_past,
         trace=record.trace,
         kind=cast("JobKind", record.kind or "message"),
+        seq=record.seq,
     )
 
 

@@ -60,6 +60,7 @@ KINDS: Mapping[str, Kind] = {
         placed="",
         together="",
         emitted="",
+        waits="",
         out="",
         sent="the exact bytes, which go out again",
         load="",
@@ -145,7 +146,10 @@ class Waiting(msgspec.Struct, frozen=True, array_like=True, tag="waiting"):
 
 
 class Conversation(msgspec.Struct, frozen=True, array_like=True, tag="conversation"):
-    """A conversation, read in one moment. Flat lists as Redis answers them; `…_until_ms`: -1 for ever."""
+    """A conversation, read in one moment. Flat lists as Redis answers them; `…_until_ms`: -1 for ever.
+
+    `emitted`: names alone; `values`: names and values of those that have one. A former version saved neither `values` nor `waits`.
+    """
 
     conversation_id: str
     row: list[bytes]
@@ -165,6 +169,8 @@ class Conversation(msgspec.Struct, frozen=True, array_like=True, tag="conversati
     out: list[bytes]
     state: bytes = b""
     placed: list[bytes] = []  # a former version did not save it
+    values: list[bytes] = []
+    waits: list[bytes] = []
 
     def __repr__(self) -> str:
         return f"Conversation(conversation_id={self.conversation_id!r}, …)"

@@ -407,6 +407,39 @@ local function start_next_job(entry, has_reply, load, has_placed)
   start_waiting_job(head[2], head[1])
 end
 
+-- Words of any bytes as one text, and that text's words.
+
+local function joined(words)
+  local parts = {}
+  for i, word in ipairs(words) do parts[i] = #word .. ':' .. word end
+  return table.concat(parts)
+end
+
+local function words_of(text)
+  local words, at = {}, 1
+  while at <= #text do
+    local _, colon, size = string.find(text, '^(%d+):', at)
+    words[#words + 1] = string.sub(text, colon + 1, colon + size)
+    at = colon + size + 1
+  end
+  return words
+end
+
+-- EMITTED has the places that the running thread has emitted, each with '1' or a value of its own, and the thread's journal: an entry for
+-- each name, which begins with '='. So a journal lives and goes with the places, and no other thread ever gets it.
+
+local function is_of_journal(field)
+  return string.sub(field, 1, 1) == '='
+end
+
+-- Counts bytes of the running thread's journal; they are taken off with the job (`load`).
+local function count_journal(bytes)
+  put_on('journal', bytes)
+  local load = redis.call('HGET', CONVERSATION, 'load') or ''
+  local had = tonumber(string.match(load, '(%d+) journal\n') or 0)
+  redis.call('HSET', CONVERSATION, 'load', string.gsub(load, '%d+ journal\n', '') .. as_load('journal', had + bytes))
+end
+
 -- Puts a job into the mailbox, in the order of seqs. Under `park` the latest of all that wait is parked if there is no room.
 local function enqueue(seq, record)
   count_waiting(record)
@@ -442,9 +475,10 @@ local function join_behind(record, behind)
 end
 
 -- `places`: what a job had emitted. `what`: job id and place that a committed send answers; its record does not say.
-local function bury(record, reason, attempt, deliveries, places, what)
+-- `values`: the journal, and places with a value of their own (`joined`).
+local function bury(record, reason, attempt, deliveries, places, what, values)
   redis.call('XADD', DEAD, '*', 'r', record, 'why', reason, 'a', attempt, 'd', deliveries, 'at', now_ms(),
-    'p', places or '', 'w', what or '')
+    'p', places or '', 'w', what or '', unpack((values or '') ~= '' and { 'j', values } or {}))
 end
 
 -- Makes a dead letter without content for a message that the relay has no more, so that the loss stays visible.
@@ -453,18 +487,40 @@ local function bury_gone(message_id)
   note('dead', message_id, 'gone_at_relay')
 end
 
--- Restores the emitted places of a dead letter that was brought back: its job goes on from there (P2).
-local function recall_places(job)
-  local places = redis.call('HGET', CONVERSATION, 'p:' .. job)
-  redis.call('HDEL', CONVERSATION, 'p:' .. job)
-  if places and redis.call('HINCRBY', CONVERSATION, 'kept', -1) <= 0 then redis.call('HDEL', CONVERSATION, 'kept') end
-  for place in string.gmatch(places or '', '%S+') do redis.call('HSET', EMITTED, place, 1) end
+-- One less of what is kept in the conversation for later jobs (`kept`).
+local function keep_less()
+  if redis.call('HINCRBY', CONVERSATION, 'kept', -1) <= 0 then redis.call('HDEL', CONVERSATION, 'kept') end
 end
 
--- Makes the running job, and those handled together with it, dead letters.
+local function recall_values(values)
+  local words, bytes = words_of(values), 0
+  for i = 1, #words, 2 do
+    redis.call('HSET', EMITTED, words[i], words[i + 1])
+    if is_of_journal(words[i]) then bytes = bytes + size_of(words[i + 1]) end
+  end
+  count_journal(bytes)
+end
+
+-- Restores the emitted places and the journal of a dead letter that was brought back: its job goes on from there (P2).
+local function recall_places(job)
+  local places, values = unpack(redis.call('HMGET', CONVERSATION, 'p:' .. job, 'j:' .. job))
+  redis.call('HDEL', CONVERSATION, 'p:' .. job, 'j:' .. job)
+  if places then keep_less() end
+  for place in string.gmatch(places or '', '%S+') do redis.call('HSET', EMITTED, place, 1) end
+  if values then recall_values(values) end
+end
+
+-- Makes the running job, with its places and its journal, and those handled together with it, dead letters.
 local function bury_job(fields, reason)
-  local places = table.concat(redis.call('HKEYS', EMITTED), ' ')
-  bury(fields.r, reason, fields.a, fields.d, places)
+  local emitted, places, values = redis.call('HGETALL', EMITTED), {}, {}
+  for i = 1, #emitted, 2 do
+    if not is_of_journal(emitted[i]) then places[#places + 1] = emitted[i] end
+    if emitted[i + 1] ~= '1' then
+      values[#values + 1] = emitted[i]
+      values[#values + 1] = emitted[i + 1]
+    end
+  end
+  bury(fields.r, reason, fields.a, fields.d, table.concat(places, ' '), '', joined(values))
   for _, record in ipairs(redis.call('LRANGE', TOGETHER, 0, -1)) do bury(record, reason, 1, 1) end
 end
 
@@ -542,4 +598,18 @@ local function drop_sent(client_message_id)
   redis.call('DEL', SENT)
   redis.call('ZREM', OUTBOX, CONVERSATION_ID)
   redis.call('HDEL', ACKS, client_message_id)
+end
+
+-- What a job leaves behind at its end (settle.lua), one function for each kind of effect
+
+-- A thread of this conversation waits for an answer. Its record stands under the wait's id, what scripts need to know beside it: the seq from
+-- which on a text may be the answer. While a wait is open, jobs of the conversation say so (`kept`).
+local function put_wait(waits, id, record)
+  if redis.call('HSET', waits, id, record) == 1 then redis.call('HINCRBY', CONVERSATION, 'kept', 1) end
+  redis.call('HSET', waits, 'from:' .. id, redis.call('HGET', CONVERSATION, 'next') or 1)
+end
+
+local function drop_wait(waits, id)
+  redis.call('HDEL', waits, 'from:' .. id, 'bound:' .. id)
+  if redis.call('HDEL', waits, id) == 1 then keep_less() end
 end

@@ -13,6 +13,7 @@ import msgspec
 
 from bus.records.apologies import is_owed_an_apology
 from bus.records.cards import CardKept, CardMove, decode_card
+from bus.records.journal import read_emitted
 from bus.records.keys import Keys
 from bus.records.records import (
     MOST_DELIVERIES,
@@ -81,6 +82,9 @@ class Finished(enum.Enum):
     FULL = b"full"
     """Nothing was changed, since too much waits for the last replies to be queued: try again later."""
 
+    CHANGED = b"changed"
+    """Nothing was changed, since what an effect was made from is another by now (bus/steps/thread_steps.py)."""
+
     FENCED = b"fenced"
 
 
@@ -98,6 +102,7 @@ class Started(msgspec.Struct, frozen=True):
 
     `places`: those that earlier runs have emitted. `together`: later messages that are handled with it, in order.
     `cards`: the ids of the cards at some of these places. `is_noted`: the ledger has this start.
+    `journal`: what its thread has noted, by name; None for an entry that cannot be read any more.
     """
 
     outcome: Literal["started", "superseded", "fenced"]
@@ -105,6 +110,7 @@ class Started(msgspec.Struct, frozen=True):
     together: tuple[InboundMessage, ...] = ()
     is_noted: bool = True
     cards: Mapping[str, str] = {}
+    journal: Mapping[str, bytes | None] = {}
 
 
 Said = tuple[str, Reply]
@@ -146,10 +152,12 @@ class JobSteps:
         outcome = cast(bytes, answer[0]).decode()
         if outcome != "started":
             return Started(cast("Literal['superseded', 'fenced']", outcome))
-        # `!apology` is none of the handler's places
-        kept = {at.decode(): card for at, card in pairs(cast("list[bytes]", answer[1])) if at[:1] != b"!"}
-        cards = {place: card.decode() for place, card in kept.items() if card != NO_CARD}
-        return Started("started", frozenset(kept), self._open_all(cast("list[bytes]", answer[2])), cards=cards)
+        together = self._open_all(cast("list[bytes]", answer[2]))
+        found = {name.decode(): value for name, value in pairs(cast("list[bytes]", answer[1]))}
+        if not found:
+            return Started("started", together=together)
+        places, cards, journal = read_emitted(found, job, self._bus_key, self._agent_id)
+        return Started("started", places, together, cards=cards, journal=journal)
 
     def _open_all(self, records: Sequence[bytes]) -> tuple[InboundMessage, ...]:
         return tuple(open_job(record, key=self._bus_key, agent_id=self._agent_id) for record in records)
@@ -181,7 +189,7 @@ class JobSteps:
         return self._bus_key.card_id(job.message_ms, job.job_id, place)
 
     def _pack(self, job: Job, place: str, reply: Reply) -> bytes:
-        at = ReplyPlace(job.job_id, job.conversation_id, place, job.message_ms)
+        at = ReplyPlace(job.thread_id, job.conversation_id, place, job.message_ms)
         return pack_reply(
             at,
             reply,

@@ -13,9 +13,10 @@ from bus.records.keys import JOBS_GROUP
 from bus.records.presence import PRESENCE_SECONDS, Presence
 from bus.records.records import BadRecord, Job, Live, LiveAbort, LiveDelta, LiveTyping, decode_job_record, pack_live
 from bus.records.sealing import BusKey
-from bus.steps.job_steps import APOLOGY_PLACE, Emitted, Failed, Finished, JobSteps, Started
+from bus.steps.job_steps import APOLOGY_PLACE, Emitted, Failed, Finished, Started
 from bus.steps.policies import Policies, PolicyStore
 from bus.steps.seal import StoreSeal
+from bus.steps.thread_steps import ThreadSteps
 from bus.transport.client import RedisClient
 from bus.transport.clock import clock_of
 from bus.transport.leases import RENEW_SECONDS, LeaseKeeper
@@ -30,7 +31,7 @@ FORGOTTEN_MS = 86_400_000
 """After so long the name of a worker that was killed is removed from `consumers`: a day, for whoever looks into it."""
 
 
-class JobStore(JobSteps):
+class JobStore(ThreadSteps):
     """The jobs of one agent, taken as one consumer."""
 
     def __init__(

@@ -32,7 +32,10 @@ GivenUp = Literal["operator", "copy", "overflow"]
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """A job or reply that was given up, with its entry in `dead`. `places`: what a job had emitted. `answers`: a reply's job and place."""
+    """A job or reply that was given up, with its entry in `dead`. `places`: what a job had emitted. `answers`: a reply's job and place.
+
+    `values`: the journal of a job's thread, and places with a value of their own, as the scripts keep them.
+    """
 
     id: str
     reason: str
@@ -42,6 +45,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
     died_ms: int
     places: str = ""
     answers: str = ""
+    values: bytes = b""
 
     def __repr__(self) -> str:
         return f"DeadLetter(id={self.id!r}, reason={self.reason!r}, …)"
@@ -57,7 +61,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
 
     def light(self) -> "DeadLetter":
         """Returns it without its record, which may be a mebibyte, but with the message's id."""
-        return msgspec.structs.replace(self, record=b"", answers=self.answers or f"{self.job_id} ")
+        return msgspec.structs.replace(self, record=b"", values=b"", answers=self.answers or f"{self.job_id} ")
 
     @property
     def job_id(self) -> str:
@@ -163,6 +167,7 @@ def _letter(entry: str, fields: dict[bytes, bytes]) -> DeadLetter:
         int(fields[b"at"]),
         fields.get(b"p", b"").decode(),
         fields.get(b"w", b"").decode(),
+        fields.get(b"j", b""),
     )
 
 

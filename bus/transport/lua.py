@@ -59,6 +59,7 @@ WRITES = frozenset(
 
 _CALL = re.compile(r"redis\.call\('([A-Z]+)'(?:, ('[A-Z]+'|[A-Z_]+)(?=[,)]))?")
 _BOARD = re.compile(r"^-- BOARD (.*)$", re.MULTILINE)
+_COMMENT = re.compile(r"^ *--.*\n", re.MULTILINE)
 _BODY = ""
 _FUNCTION = re.compile(r"^(local function (\w+)\(.*?^end\n)", re.MULTILINE | re.DOTALL)
 
@@ -165,7 +166,8 @@ class _Library:
 
     def __init__(self, text: str) -> None:
         self.board = [one for line in _BOARD.findall(text) for one in line.split()]
-        pieces = _FUNCTION.split(text)  # text, function, its name, text, function, its name, …, text
+        # Each script has the text between the functions in front: without its comments, which were half of what each new connection loads.
+        pieces = _FUNCTION.split(_COMMENT.sub("", text))  # text, function, its name, text, function, its name, …, text
         self.between = pieces[::3]
         self.functions = dict(zip(pieces[2::3], pieces[1::3], strict=True))
         self.words = {name: _words_in(function) for name, function in self.functions.items()}

@@ -11,7 +11,8 @@ from typing import cast
 
 import msgspec
 
-from bus.records.kept import decode_kept
+from bus.records.journal import is_entry, joined, words_of
+from bus.records.kept import decode_kept, is_wait
 from bus.records.keys import JOBS_GROUP, REPLIES_GROUP, Keys
 from bus.records.kinds import PLAIN_KINDS
 from bus.records.records import (
@@ -151,6 +152,8 @@ class _Walk:
         self._kinds: Mapping[str, Callable[[str], Awaitable[None]]] = {
             "conv": self._retry,
             "state": self._state,
+            "emitted": self._emitted,
+            "waits": self._waits,
             "box": self._mailbox,
             "parked": self._mailbox,
             "placed": self._mailbox,
@@ -193,10 +196,33 @@ class _Walk:
             await self._put("reseal_field", [key, self._names.write_count], name, sealed, turned)
 
     async def _retry(self, key: str) -> None:
-        packed = cast("bytes | None", await self._client.command("HGET", key, "retry"))
+        found = await self._client.command("HMGET", key, "retry", "kept")
+        packed, kept = cast("list[bytes | None]", found)
         turned = None if packed is None else self._record(key, packed)
         if packed is not None and turned is not None:
             await self._put("reseal_field", [key, self._names.write_count], "retry", packed, turned)
+        if kept is not None:
+            await self._journals(key)
+
+    async def _journals(self, key: str) -> None:
+        """Re-seals the journals of dead letters that were brought back and have not run since."""
+        for name, values in (await self._hash(key)).items():
+            turned = self._values(key, values) if name.startswith(b"j:") else values
+            if turned != values:
+                await self._put("reseal_field", [key, self._names.write_count], name, values, turned)
+
+    async def _emitted(self, key: str) -> None:
+        """Re-seals the journal of a running thread."""
+        for name, packed in (await self._hash(key)).items():
+            turned = self._entry(key, packed) if is_entry(name, packed) else None
+            if turned is not None:
+                await self._put("reseal_field", [key, self._names.write_count], name, packed, turned)
+
+    async def _waits(self, key: str) -> None:
+        for name, packed in (await self._hash(key)).items():
+            turned = self._turned(key, packed, self._turner.kept) if is_wait(name) else None
+            if turned is not None:
+                await self._put("reseal_field", [key, self._names.write_count], name, packed, turned)
 
     async def _state(self, key: str) -> None:
         packed = cast("bytes | None", await self._client.command("GET", key))
@@ -275,6 +301,8 @@ class _Walk:
             await self._put("reseal_copy", [names.dead_copy], "")
 
     def _dead_value(self, name: bytes, value: bytes) -> bytes:
+        if name == b"j":
+            return self._values(self._names.dead, value)
         if name != b"r" or is_outbox_record(value):  # an outbox record holds ciphertext only
             return value
         return self._record(self._names.dead, value) or value
@@ -300,6 +328,17 @@ class _Walk:
             return None
         self._count(turned)
         return turned
+
+    def _values(self, key: str, values: bytes) -> bytes:
+        """Returns the journal of a dead letter with its entries re-sealed."""
+        words = words_of(values)
+        for at in range(0, len(words), 2):
+            if is_entry(words[at], words[at + 1]):
+                words[at + 1] = self._entry(key, words[at + 1]) or words[at + 1]
+        return joined(words)
+
+    def _entry(self, key: str, packed: bytes) -> bytes | None:
+        return self._turned(key, packed, self._turner.kept)
 
     def _record(self, key: str, packed: bytes) -> bytes | None:
         return self._turned(key, packed, self._turner.record)

@@ -236,6 +236,8 @@ class Restoring:
         taken = [word for seq in one.taken for word in (seq, seq)]
         put("taken", *taken, command="ZADD", until_ms=one.taken_until_ms)
         put("emitted", *[word for place in one.emitted for word in (place, b"1")], command="HSET")
+        put("emitted", *one.values, command="HSET")
+        put("waits", *one.waits, command="HSET")
         put("sent", *one.sent, command="HSET")
         put("load", *one.load, command="HSET")
         put("box", *_swapped(one.box), command="ZADD")

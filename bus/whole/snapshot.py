@@ -158,14 +158,15 @@ class Snapshot:
     ) -> tuple[Conversation, int] | None:
         """Reads a conversation without records that were read before (their SHA-1), and the length of its out-box; None if it is too large."""
         arguments = (conversation_id, most_bytes, "".join(read_before))
-        keys = (*self._names.board(conversation_id), self._names.state(conversation_id))
+        names = self._names
+        keys = (*names.board(conversation_id), names.state(conversation_id), names.waits(conversation_id))
         answer = await self._client.script("save_conversation", keys, *arguments)
         parts = cast("list[Answer]", answer)
         if parts == [b"large"]:
             return None
         row, ids, ids_until, taken, taken_until, emitted, sent, load, job, reply, superseded, *rest = parts
-        *waiting, said, state, placed = rest
-        box, parked, together, out = cast("list[list[bytes]]", waiting)
+        said, state = rest[4:6]
+        box, parked, together, out, placed, values, waits = cast("list[list[bytes]]", [*rest[:4], *rest[6:]])
         conversation = Conversation(
             conversation_id,
             cast("list[bytes]", row),
@@ -184,7 +185,9 @@ class Snapshot:
             together,
             out,
             cast(bytes, state),
-            cast("list[bytes]", placed),
+            placed,
+            values,
+            waits,
         )
         return conversation, cast(int, said)
 

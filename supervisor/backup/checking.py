@@ -6,6 +6,8 @@ The policies' two texts are left out, since workers publish them anew.
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+from bus.records.journal import is_entry, words_of
+from bus.records.kept import is_wait
 from bus.records.keys import Keys
 from bus.records.records import BadRecord
 from bus.records.saved import Conversation, Saved, Value, Waiting, pairs
@@ -48,13 +50,17 @@ class Checking:
                 )
                 for place, parts in places:
                     self._records("conv", _records_in(place, parts))
-                for flat in (saved.sent, saved.load):
+                for flat in (saved.sent, saved.load, saved.values, saved.waits):
                     pairs(flat)
                 retry = dict(pairs(saved.row)).get(b"retry")
                 entries = [dict(pairs(entry)).get(b"r", b"") for entry in (saved.job, saved.reply) if entry]
                 self._records("conv", [*entries, *([] if retry is None else [retry])])
-                if self._turner is not None:
-                    self._open_each("state", [saved.state] if saved.state else [], self._turner.kept)
+                self._journal("conv", pairs(saved.values))
+                for name, values in pairs(saved.row):
+                    if name.startswith(b"j:"):
+                        self._journal("conv", pairs(words_of(values)))
+                self._kept("state", [saved.state] if saved.state else [])
+                self._kept("waits", [record for name, record in pairs(saved.waits) if is_wait(name)])
 
     def _seal(self, fields: dict[bytes, bytes]) -> None:
         named = {name.decode(): value for name, value in fields.items()}
@@ -82,8 +88,10 @@ class Checking:
                 for line in value.parts:
                     self._grant(line)
             case "dead":
-                record = dict(pairs(value.parts[2:])).get(b"r", b"")
+                letter = dict(pairs(value.parts[2:]))
+                record = letter.get(b"r", b"")
                 self._records("dead", [record] if record and not is_outbox_record(record) else [])
+                self._journal("dead", pairs(words_of(letter.get(b"j", b""))))
 
     def _grant(self, line: bytes) -> None:
         mac, sealed = line[:MAC_HEX_BYTES], line[MAC_HEX_BYTES:]
@@ -110,6 +118,13 @@ class Checking:
     def _records(self, kind: str, records: Iterable[bytes]) -> None:
         if self._turner is not None:
             self._open_each(kind, records, self._turner.record)
+
+    def _journal(self, kind: str, values: Iterable[tuple[bytes, bytes]]) -> None:
+        self._kept(kind, [value for name, value in values if is_entry(name, value)])
+
+    def _kept(self, kind: str, records: Iterable[bytes]) -> None:
+        if self._turner is not None:
+            self._open_each(kind, records, self._turner.kept)
 
     def _open_each(self, kind: str, records: Iterable[bytes], look: Callable[[bytes], object]) -> None:
         for record in records:

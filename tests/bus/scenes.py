@@ -23,7 +23,7 @@ from tests.bus.memory.placing import MemoryPlacing
 from tests.bus.memory.recovery import MemoryLetters, MemoryRecovery
 from tests.bus.memory.work import MemorySteps
 from tests.bus.memory.world import World
-from tests.bus.traits import Inbound, Letters, Outbound, Placing, Reclaiming, Steps, Unread, Waiting
+from tests.bus.traits import Inbound, Letters, Outbound, Placing, Reclaiming, ThreadSteps, Unread, Waiting
 
 Result = TypeVar("Result")
 
@@ -81,7 +81,7 @@ class Worker(Protocol):
     def name(self) -> str: ...
 
     @property
-    def steps(self) -> Steps: ...
+    def steps(self) -> ThreadSteps: ...
 
     async def take(self) -> Job | None: ...
 
@@ -228,6 +228,8 @@ class MemoryScene:
             or at.together
             or at.emitted
             or at.emitted_before_death
+            or at.journal
+            or at.waits
             or at.out_box
             or at.stream
             or at.own

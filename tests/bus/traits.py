@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, Protocol
 
 from bus.records.cards import CardKept, CardMove
+from bus.records.journal import MOST_JOURNAL_BYTES
 from bus.records.records import Job, OutboxRecord, Reply, SentNote
 from bus.steps.held import Note
 from bus.steps.job_steps import CardEmitted, Emitted, Failed, Finished, Said, Started
@@ -15,6 +16,7 @@ from bus.steps.outbox import Commit
 from bus.steps.placing import Pins, Placed
 from bus.steps.recovery import HeldEntries, Pending, Reclaim, Reclaimed
 from bus.steps.store import Arrival, ConversationSnapshot, Intake, SessionWrite
+from bus.steps.thread_steps import Effect, Noted
 from host.budgets import StoreBudgets
 
 
@@ -81,6 +83,31 @@ class Steps(Protocol):
     async def fail(self, job: Job, reason: str, retry_after_ms: int | None, apology: Reply | None = None) -> Failed: ...
 
     async def hand_back(self, job: Job, *, has_begun: bool = False, apology: Reply | None = None) -> bool: ...
+
+
+class ThreadSteps(Steps, Protocol):
+    def seal_entry(self, job: Job, name: str, value: bytes) -> bytes: ...
+
+    async def note(
+        self,
+        job: Job,
+        name: str,
+        entry: bytes,
+        *,
+        room: int = 0,
+        most: int = MOST_JOURNAL_BYTES,
+        only_new: bool = False,
+    ) -> Noted: ...
+
+    async def settle(
+        self,
+        job: Job,
+        outcome: Literal["done", "waiting", "superseded", "no_handler"],
+        effects: Sequence[Effect],
+        *,
+        last: Sequence[Said] = (),
+        began_ms: int | None = None,
+    ) -> Finished: ...
 
 
 class Outbound(Protocol):

@@ -13,7 +13,7 @@ if ARGV[5] == '' or tonumber(job.d) >= tonumber(ARGV[7]) then
   return 'dead'
 end
 if redis.call('SISMEMBER', INTERRUPTED, ARGV[2]) == 1 then
-  redis.call('HDEL', CONVERSATION, 'p:' .. ARGV[4])
+  redis.call('HDEL', CONVERSATION, 'p:' .. ARGV[4], 'j:' .. ARGV[4])
   note('superseded', ARGV[4])
   start_next_job(ARGV[2])
   return 'superseded'

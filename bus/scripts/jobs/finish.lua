@@ -10,7 +10,10 @@ local has_reply, places, load, has_placed = unpack(redis.call('HMGET', CONVERSAT
 if has_reply and #ARGV >= REPLIES_FROM and not may_say() then return 'full' end
 settle(JOBS, JOBS_GROUP, ARGV[2])
 count_write()
-if places then recall_places(ARGV[4]) end
+if places then
+  recall_places(ARGV[4])
+  load = nil -- its journal is counted there
+end
 local told = ARGV[3] .. ' ' .. ARGV[6] .. ' ' .. ARGV[7] .. ' ' .. ARGV[8]
 if #ARGV >= REPLIES_FROM then
   local has_emitted = redis.call('EXISTS', EMITTED) == 1

@@ -2,8 +2,8 @@
 -- KEYS board
 -- ARGV 1 conversation_id  2 entry (fencing token)  3 consumer  4 job_id  5 '1': together with all that waits (coalesce)
 --      6 when it began (ms), '' for now
--- -> fenced | superseded | started, places emitted by earlier runs and what each holds (1, or a card's id), records that are handled together
---    with it
+-- -> fenced | superseded | started, places emitted by earlier runs and what each holds (1, or a card's id) with '=name' and the entries of the
+--    thread's journal, records that are handled together with it
 -- Invariant: which jobs are handled together is fixed by the first start of a job and the same in every run of it (rule 9). A job that no message
 -- began has no company, and ends that of the messages before it.
 if not lease_is_mine(JOBS, JOBS_GROUP, ARGV[2], ARGV[3]) then return { 'fenced' } end

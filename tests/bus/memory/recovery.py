@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from bus.records.journal import words_of
 from bus.records.keys import JOBS_GROUP, REPLIES_GROUP
 from bus.records.records import (
     MOST_DELIVERIES,
@@ -11,6 +12,7 @@ from bus.records.records import (
     decode_job_record,
     decode_reply_record,
 )
+from bus.records.saved import pairs
 from bus.steps.letters import DeadLetter, Revived
 from bus.steps.recovery import HeldEntries, Pending, Reclaim, Reclaimed
 from tests.bus.memory.world import Conversation, Entry, Sent, World
@@ -131,8 +133,13 @@ class MemoryLetters:
         self._world.wrote()
         match record:
             case JobRecord():
-                if letter.places:
+                if letter.places or letter.values:
                     at.emitted_before_death[record.job_id] = set(letter.places.split())
+                for name, value in pairs(words_of(letter.values)):
+                    if name.startswith(b"="):
+                        at.journal_before_death.setdefault(record.job_id, {})[name.decode()[1:]] = value
+                    else:
+                        at.cards_before_death.setdefault(record.job_id, {})[name.decode()] = value.decode()
                 if record.kind:
                     self._world.place(at, letter.record)
                 else:

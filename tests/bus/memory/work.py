@@ -8,18 +8,20 @@ import msgspec
 
 from bus.records.apologies import is_owed_an_apology
 from bus.records.cards import MOST_UPDATES, CardKept, CardMove
+from bus.records.journal import MOST_JOURNAL_BYTES, pack_entry, read_emitted
 from bus.records.records import MOST_DELIVERIES, Job, Reply, ReplyPlace, open_job, pack_reply, unpack_job
 from bus.records.sealing import BusKey
 from bus.steps.job_steps import APOLOGY_PLACE, Carded, CardEmitted, Emitted, Failed, Finished, Said, Started
 from bus.steps.policies import Policies
-from tests.bus.memory.world import Conversation, Entry, Retry, World
+from bus.steps.thread_steps import Effect, Noted
+from tests.bus.memory.world import Conversation, Entry, Retry, World, size_of
 
 CARDS_KEPT = 1000
 CARDS_TRIM_AT = 1250
 
 
 class MemorySteps:
-    """As `bus.steps.job_steps.JobSteps`."""
+    """As `bus.steps.thread_steps.ThreadSteps`."""
 
     def __init__(self, world: World, agent_id: str, bus_key: BusKey, consumer: str, policies: Policies) -> None:
         self._world = world
@@ -44,8 +46,9 @@ class MemorySteps:
             key=self._bus_key,
             agent_id=self._agent_id,
         )
-        past = self._world.conversation(job.conversation_id).emitted_before_death
-        return msgspec.structs.replace(job, has_past=job.job_id in past)
+        at = self._world.conversation(job.conversation_id)
+        has_past = job.job_id in at.emitted_before_death or bool(at.waits)
+        return msgspec.structs.replace(job, has_past=has_past)
 
     async def renew(self, *entry_ids: str) -> tuple[list[str], list[str]]:
         """Those that are lost, those that are superseded."""
@@ -74,7 +77,7 @@ class MemorySteps:
         at, entry = held
         if entry.interrupted:
             return Started("superseded")
-        at.emitted |= at.emitted_before_death.pop(job.job_id, set())
+        at.recall(job.job_id)
         if not at.frozen and self._policies.busy == "coalesce" and job.kind == "message":
             taken = [one for one in self._world.mailbox(at) if not at.placed or one[0] <= at.placed[0][0]]
             at.together = [record for _, record in taken]
@@ -82,8 +85,10 @@ class MemorySteps:
         at.frozen = entry.began = True
         self._world.wrote()
         together = [open_job(record, key=self._bus_key, agent_id=self._agent_id) for record in at.together]
-        places = frozenset(at.emitted - {APOLOGY_PLACE})
-        return Started("started", places, tuple(together), cards=dict(at.cards_at))
+        found = {f"={name}": entry for name, entry in at.journal.items()} | dict.fromkeys(at.emitted, b"1")
+        found |= {place: card.encode() for place, card in at.cards_at.items()}
+        places, cards, journal = read_emitted(found, job, self._bus_key, self._agent_id)
+        return Started("started", places, tuple(together), cards=cards, journal=journal)
 
     async def emit(self, job: Job, place: str, reply: Reply) -> Emitted:
         held = self._held(job)
@@ -135,7 +140,7 @@ class MemorySteps:
         return self._world.conversation(job.conversation_id).cards.get(card_id)
 
     def _pack(self, job: Job, place: str, reply: Reply) -> bytes:
-        at = ReplyPlace(job.job_id, job.conversation_id, place, job.message_ms)
+        at = ReplyPlace(job.thread_id, job.conversation_id, place, job.message_ms)
         return pack_reply(
             at,
             reply,
@@ -153,19 +158,62 @@ class MemorySteps:
         last: Sequence[Said] = (),
         began_ms: int | None = None,
     ) -> Finished:
+        return self._end(job, last, ())
+
+    async def settle(
+        self,
+        job: Job,
+        outcome: Literal["done", "waiting", "superseded", "no_handler"],
+        effects: Sequence[Effect],
+        *,
+        last: Sequence[Said] = (),
+        began_ms: int | None = None,
+    ) -> Finished:
+        return self._end(job, last, effects)
+
+    def _end(self, job: Job, last: Sequence[Said], effects: Sequence[Effect]) -> Finished:
         held = self._held(job)
         if held is None:
             return Finished.FENCED
         at, _ = held
         if last and not self._world.may_say(at):
             return Finished.FULL
-        at.emitted |= at.emitted_before_death.pop(job.job_id, set())
+        at.recall(job.job_id)
         for place, reply in last:
             if place not in at.emitted:
                 self._world.say(at, self._pack(job, place, reply))
+        for effect in effects:
+            _write(at, effect)
         self._world.wrote()
         self._world.end_job(at)
         return Finished.DONE
+
+    def seal_entry(self, job: Job, name: str, value: bytes) -> bytes:
+        return pack_entry(value, job, name, self._bus_key, self._agent_id)
+
+    async def note(
+        self,
+        job: Job,
+        name: str,
+        entry: bytes,
+        *,
+        room: int = 0,
+        most: int = MOST_JOURNAL_BYTES,
+        only_new: bool = False,
+    ) -> Noted:
+        held = self._held(job)
+        if held is None:
+            return Noted.FENCED
+        journal = held[0].journal
+        if journal.get(name) == entry:
+            return Noted.NOTED
+        if name in journal and only_new:
+            return Noted.ALREADY
+        if sum(size_of(one) for other, one in journal.items() if other != name) + size_of(entry) + room > most:
+            return Noted.FULL
+        journal[name] = entry
+        self._world.wrote()
+        return Noted.NOTED
 
     async def fail(self, job: Job, reason: str, retry_after_ms: int | None, apology: Reply | None = None) -> Failed:
         held = self._held(job)
@@ -179,6 +227,7 @@ class MemorySteps:
             return Failed.DEAD
         if entry.interrupted:
             at.emitted_before_death.pop(job.job_id, None)
+            at.journal_before_death.pop(job.job_id, None)
             self._world.end_job(at)
             return Failed.SUPERSEDED
         due_ms = self._world.now_ms + retry_after_ms
@@ -197,3 +246,16 @@ class MemorySteps:
             return True
         self._world.run_again(at, entry, deliveries=entry.deliveries + has_begun, strikes=entry.strikes)
         return False
+
+
+def _write(at: Conversation, effect: Effect) -> None:
+    """An effect of a job's end."""
+    match effect:
+        case ("wait", str(wait_id), bytes(record), _):
+            at.waits[wait_id] = record
+            at.waits_from[wait_id] = at.next_seq
+        case ("drop_wait", str(wait_id), _, _):
+            at.waits.pop(wait_id, None)
+            at.waits_from.pop(wait_id, None)
+        case _:
+            raise ValueError(f"no effect is called {effect[0]}")

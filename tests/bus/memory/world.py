@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from bus.records.cards import CardKept
+from bus.records.journal import joined
 from bus.records.records import decode_job_record, decode_reply_record
 from bus.steps.held import Note
 from bus.steps.job_steps import APOLOGY_PLACE
@@ -77,6 +78,15 @@ class Conversation:
 
     cards: dict[str, CardKept] = field(default_factory=dict)
     emitted_before_death: dict[str, set[str]] = field(default_factory=dict)
+    journal: dict[str, bytes] = field(default_factory=dict)
+    """Of the running thread: name → entry."""
+
+    journal_before_death: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    cards_before_death: dict[str, dict[str, str]] = field(default_factory=dict)
+    waits: dict[str, bytes] = field(default_factory=dict)
+    """Wait → record."""
+
+    waits_from: dict[str, int] = field(default_factory=dict)
     waiting: list[tuple[int, bytes]] = field(default_factory=list)
     placed: list[tuple[int, bytes]] = field(default_factory=list)
     """Jobs that no message began, each with the seq behind which it waits."""
@@ -100,6 +110,12 @@ class Conversation:
     @property
     def has_job(self) -> bool:
         return self.job is not None or self.retry is not None
+
+    def recall(self, job_id: str) -> None:
+        """What a dead letter that was brought back had emitted and noted."""
+        self.emitted |= self.emitted_before_death.pop(job_id, set())
+        self.journal |= self.journal_before_death.pop(job_id, {})
+        self.cards_at |= self.cards_before_death.pop(job_id, {})
 
     def knows(self, signed_id: bytes) -> bool:
         return any(known == signed_id for known, _ in self.ids)
@@ -206,6 +222,8 @@ class World:
             for record in counted:
                 loads["s:" + decode_job_record(record).sender_id] += size_of(record)
                 loads["total"] += size_of(record)
+            loads["journal"] += sum(map(size_of, at.journal.values()))
+            loads["total"] += sum(map(size_of, at.journal.values()))
             loads["out"] += sum(map(size_of, at.unsaid))
         return +loads
 
@@ -269,7 +287,7 @@ class World:
         """It is over, however: the next one, or none."""
         at.job = at.retry = None
         at.frozen = False
-        at.together, at.emitted, at.cards_at = [], set(), {}
+        at.together, at.emitted, at.cards_at, at.journal = [], set(), {}, {}
         if at.placed and not (at.waiting and at.waiting[0][0] <= at.placed[0][0]):
             at.job = self.new_entry(at.placed.pop(0)[1])
         elif at.waiting:
@@ -277,20 +295,43 @@ class World:
             at.job.interrupted = bool(at.waiting) and self.policies.busy == "interrupt"
 
     def bury(
-        self, record: bytes, reason: str, *, attempt: int = 0, deliveries: int = 0, places: set[str] | None = None
+        self,
+        record: bytes,
+        reason: str,
+        *,
+        attempt: int = 0,
+        deliveries: int = 0,
+        places: set[str] | None = None,
+        values: bytes = b"",
     ) -> None:
         letter = DeadLetter(
-            self.new_entry(record).id, reason, record, attempt, deliveries, self.now_ms, " ".join(places or ())
+            self.new_entry(record).id,
+            reason,
+            record,
+            attempt,
+            deliveries,
+            self.now_ms,
+            " ".join(places or ()),
+            values=values,
         )
         self.dead[letter.id] = letter
 
     def give_up(self, at: Conversation, entry: Entry, job_id: str, reason: str, apology: bytes) -> None:
         """Makes a job a dead letter and says the `apology`, if there is one and it was not said before."""
-        places = at.emitted | at.emitted_before_death.pop(job_id, set())
-        is_owed = bool(apology) and APOLOGY_PLACE not in places
+        at.recall(job_id)
+        is_owed = bool(apology) and APOLOGY_PLACE not in at.emitted
         if is_owed:
-            places.add(APOLOGY_PLACE)
-        self.bury(entry.record, reason, attempt=entry.attempt, deliveries=entry.deliveries, places=places)
+            at.emitted.add(APOLOGY_PLACE)
+        words = [word for name, noted in at.journal.items() for word in (b"=" + name.encode(), noted)]
+        words += [word.encode() for place, card in at.cards_at.items() for word in (place, card)]
+        self.bury(
+            entry.record,
+            reason,
+            attempt=entry.attempt,
+            deliveries=entry.deliveries,
+            places=at.emitted,
+            values=joined(words),
+        )
         for record in at.together:
             self.bury(record, reason, attempt=1, deliveries=1)
         if is_owed:

@@ -12,16 +12,18 @@ import msgspec
 import pytest
 
 from bus.records.cards import CardMove
-from bus.records.records import OutboxRecord, decode_reply_record
-from bus.steps.job_steps import Finished
+from bus.records.kept import WAIT, pack_kept
+from bus.records.records import Job, OutboxRecord, decode_reply_record
+from bus.steps.job_steps import Finished, Started
 from bus.steps.outbox import Committed
 from bus.steps.policies import Policies
 from bus.steps.recovery import Reclaim
 from bus.steps.store import Intake, SessionWrite, Source
+from bus.steps.thread_steps import Effect, Noted
 from bus.transport.client import Commands
 from bus.transport.lua import Argument
 from bus.transport.wire import Value
-from tests.bus.builders import PEER, arrival_of, job_of, placed_job, reply
+from tests.bus.builders import AGENT, BUS_KEY, PEER, arrival_of, job_of, placed_job, reply
 from tests.bus.history import Relay
 from tests.bus.redis_scene import RedisScene
 from tests.bus.scenes import Supervisor, Worker
@@ -31,6 +33,7 @@ CONVERSATION = "conversation"
 MAIN_STEPS = ("accept", "finish", "commit", "confirm")
 WAITING_STEPS = ("hold", "unhold")
 OTHER_STEPS = ("start", "emit", "emit_card", "fail", "due", "advance_cursor")
+THREAD_STEPS = ("note", "settle")
 DEATHS = ("lives", "dies before", "dies after")
 
 
@@ -71,9 +74,13 @@ class Life:
     places: bool = False
     """A job that no message began joins them."""
 
+    is_thread: bool = False
+    """Its handler notes a result and leaves a wait behind; the next message's takes it away again."""
+
     relay: Relay = field(default_factory=Relay)
     lives: int = 0
     has_failed: bool = False
+    used: dict[str, bytes] = field(default_factory=dict)
     encryptions: "itertools.count[int]" = field(default_factory=itertools.count)
 
     async def goes_on(self) -> bool:
@@ -131,11 +138,30 @@ class Life:
             await worker.steps.fail(job, "broke", 0)
             self.has_failed = True
             return True
+        if self.is_thread:
+            return await self._handle_thread(worker, job, started)
         if "0" not in started.places:
             await worker.steps.emit(job, "0", reply("0"))
         if "1" not in started.places:
             await worker.steps.emit_card(job, "1", reply("1"), CardMove(f"card of {job.job_id}", "info"))
         assert await worker.steps.finish(job) is Finished.DONE
+        return True
+
+    async def _handle_thread(self, worker: Worker, job: Job, started: Started) -> bool:
+        noted = started.journal.get("ticket#1")
+        if noted is None:
+            noted = b"of delivery %d" % job.deliveries
+            entry = worker.steps.seal_entry(job, "ticket#1", noted)
+            assert await worker.steps.note(job, "ticket#1", entry, only_new=True) is Noted.NOTED
+        if "0" not in started.places:
+            await worker.steps.emit(job, "0", reply("0"))
+        self.used.setdefault(job.job_id, noted)
+        assert self.used[job.job_id] == noted, "it was done twice"
+        is_first = job.job_id == f"{CONVERSATION}-1"
+        wait = pack_kept(b"", WAIT, CONVERSATION, "w", key=BUS_KEY, agent_id=AGENT)
+        effect: Effect = ("wait", "w", wait, "") if is_first else ("drop_wait", "w", "", "")
+        last = [("1", reply("1"))]
+        assert await worker.steps.settle(job, "waiting" if is_first else "done", [effect], last=last) is Finished.DONE
         return True
 
     async def _wake(self, supervisor: Supervisor) -> bool:
@@ -198,13 +224,14 @@ async def lives_through(
     messages: int = 2,
     most_held: int = 1000,
     places: bool = False,
+    is_thread: bool = False,
 ) -> None:
     """With these deaths on the way, everything is in the end as it is without them."""
     scene = RedisScene(url)
     mortal = Mortal(scene.client, {step: end for step, end in plan.items() if end != "lives"})
     planned = len(mortal.plan)
     scene.commands = mortal
-    life = Life(scene, fails_once, waits, most_held, places)
+    life = Life(scene, fails_once, waits, most_held, places, is_thread)
     for _ in range(messages):
         life.relay.person_sends(CONVERSATION, None)
     while not await life.goes_on():
@@ -237,6 +264,14 @@ async def test_so_may_every_other_step_together_with_each_of_them(redis_url: str
 async def test_so_may_the_placing_of_a_job_and_it_is_run_once(redis_url: str) -> None:
     for other, one, two in itertools.product(MAIN_STEPS, DEATHS[1:], DEATHS):
         await lives_through(redis_url, {"place_job": one, other: two}, messages=1, places=True)
+
+
+@pytest.mark.parametrize("step", THREAD_STEPS)
+async def test_so_may_every_step_of_a_thread(redis_url: str, step: str) -> None:
+    for other, one, two in itertools.product(("accept", "start", "emit", "fail", "commit"), DEATHS[1:], DEATHS[1:]):
+        await lives_through(redis_url, {step: one, other: two}, fails_once=other == "fail", is_thread=True)
+    for one, two in itertools.product(DEATHS, DEATHS):
+        await lives_through(redis_url, {"note": one, "settle": two}, is_thread=True)
 
 
 @pytest.mark.parametrize("step", WAITING_STEPS)

@@ -350,6 +350,7 @@ async def test_a_conversation_says_no_more_than_a_quarter_of_what_is_free_and_no
         assert said < 20
     assert 3 <= said <= 6
     assert await worker.steps.finish(job, last=[("last", reply("y"))]) is Finished.FULL
+    assert await worker.steps.settle(job, "done", [], last=[("last", reply("y"))]) is Finished.FULL
     assert await worker.steps.emit(job, "0", reply("x" * 1000)) is Emitted.ALREADY
     await talk.accept(1, conversation="another")
     other = await worker.take()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants.bus.places import CARDS, INTAKE, JOBS, OF_REDIS, PLACED, script
+from tests.mutants.bus.places import CARDS, INTAKE, JOBS, OF_REDIS, PLACED, THREADS, script
 from tests.mutants.mutant import of
 
 MINE = "if not lease_is_mine(JOBS, JOBS_GROUP, ARGV[2], ARGV[3]) then"
@@ -48,7 +48,7 @@ OF_JOBS = (
         script("finish"), JOBS,
         ("finish_is_fenced", MINE, "if false then"),
         ("finish_says_a_place_once", "if not (has_emitted and redis.call('HEXISTS', EMITTED, ARGV[i]) == 1) then", "if true then"),
-        ("finish_knows_what_a_dead_letter_had_said", "if places then recall_places(ARGV[4]) end", ""),
+        ("finish_knows_what_a_dead_letter_had_said", "  recall_places(ARGV[4])\n", ""),
     ),
     *of(
         script("finish"), ("tests/bus/steps/test_rules_bounds.py", "tests/supervisor/inbound/test_held.py"),
@@ -63,6 +63,30 @@ OF_JOBS = (
         ("fail_counts_the_delivery", "job.d + 1", "job.d"),
         ("fail_keeps_the_strikes", "'retry_s', job.s or 0", "'retry_s', 0"),
         ("fail_waits_before_it_runs_again", "now_ms() + tonumber(ARGV[5])", "now_ms()"),
+    ),
+    *of(
+        script("finish"), THREADS,
+        ("finish_takes_off_what_a_dead_letter_had_noted", "load = nil --", "--"),
+    ),
+    *of(
+        script("note"), THREADS,
+        ("note_is_fenced", MINE, "if false then"),
+        ("note_twice_is_the_same", "if before == ARGV[5] then return 'noted' end", ""),
+        ("note_begins_once", "if before and ARGV[8] == '1' then return 'already' end", ""),
+        ("note_takes_the_place_of_the_one_before", "- (before and size_of(before) or 0)", ""),
+        ("a_journal_has_a_bound", "if had + more + tonumber(ARGV[6]) > tonumber(ARGV[7]) then return 'full' end", ""),
+        ("a_journal_keeps_room_for_what_has_begun", "+ tonumber(ARGV[6]) >", ">"),
+        ("a_journal_is_counted", "count_journal(more)\n", ""),
+    ),
+    *of(
+        script("settle"), THREADS,
+        ("settle_is_fenced", MINE, "if false then"),
+        ("settle_says_a_place_once", "if redis.call('HEXISTS', EMITTED, ARGV[i]) == 0 then", "if true then"),
+        ("settle_knows_what_a_dead_letter_had_said", "if places then recall_places(ARGV[4]) end", ""),
+    ),
+    *of(
+        script("settle"), ("tests/bus/steps/test_rules_bounds.py",),
+        ("settle_waits_for_room", "if has_reply and ARGV[9] ~= '0' and not may_say() then", "if false then"),
     ),
     *of(
         script("due"), JOBS,

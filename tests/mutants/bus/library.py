@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants.bus.places import FORMER, IDS, JOBS, PARKING, PLACED, SENDING, script
+from tests.mutants.bus.places import FORMER, IDS, JOBS, PARKING, PLACED, SENDING, THREADS, script
 from tests.mutants.mutant import of
 
 OF_THE_LIBRARY = (
@@ -39,11 +39,23 @@ OF_THE_LIBRARY = (
         ("places_end_with_their_job", "redis.call('DEL', EMITTED, TOGETHER)", ""),
         ("a_job_ended_is_superseded_no_more", "redis.call('SREM', INTERRUPTED, entry)", ""),
         ("freezing_ends_with_its_job", "'entry', 'seq', 'began', 'frozen', 'load')", "'entry', 'seq', 'began', 'load')"),
-        ("a_dead_letter_keeps_its_places", "local places = table.concat(redis.call('HKEYS', EMITTED), ' ')", "local places = ''"),
+        ("a_dead_letter_keeps_its_places", "fields.a, fields.d, table.concat(places, ' '),", "fields.a, fields.d, '',"),
         ("what_was_handled_together_is_buried_too", "do bury(record, reason, 1, 1) end\nend\n\n-- Gives a message to", "do local _ = record end\nend\n\n-- Gives a message to"),
         ("an_apology_is_said", "if is_owed then say(apology) end", ""),
         ("an_apology_is_said_once", "redis.call('HSETNX', EMITTED, '!apology', 1) == 1", "redis.call('HSETNX', EMITTED, '!apology', 1) >= 0"),
         ("at_rest_is_noted", "if not has_reply then rest() end\n    return", "return"),
+    ),
+    *of(
+        script("_library"), THREADS,
+        ("a_dead_letter_keeps_its_journal", "table.concat(places, ' '), '', joined(values))", "table.concat(places, ' '), '', '')"),
+        ("a_journal_is_no_place", "if not is_of_journal(emitted[i]) then places", "if true then places"),
+        ("what_comes_back_has_its_journal", "if values then recall_values(values) end", ""),
+        ("what_comes_back_is_counted", "  count_journal(bytes)\nend", "end"),
+        ("a_journal_is_counted_once", "string.gsub(load, '%d+ journal\\n', '')", "load"),
+        ("a_wait_says_so_to_later_jobs", "== 1 then redis.call('HINCRBY', CONVERSATION, 'kept', 1) end\n  redis.call('HSET', waits", "== 9 then redis.call('HINCRBY', CONVERSATION, 'kept', 1) end\n  redis.call('HSET', waits"),
+        ("a_wait_that_is_stored_again_counts_once", "if redis.call('HSET', waits, id, record) == 1 then", "if redis.call('HSET', waits, id, record) < 9 then"),
+        ("a_wait_that_is_gone_says_nothing", "if redis.call('HDEL', waits, id) == 1 then keep_less() end", "redis.call('HDEL', waits, id)"),
+        ("a_wait_goes_once", "if redis.call('HDEL', waits, id) == 1 then keep_less() end", "redis.call('HDEL', waits, id)\n  keep_less()"),
     ),
     *of(
         script("_library"), ("tests/bus/steps/test_rules_bounds.py", "tests/supervisor/inbound/test_held.py"),

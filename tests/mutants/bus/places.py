@@ -38,6 +38,7 @@ PARKING = (
     "tests/bus/steps/test_rules_bounds.py",
     "tests/bus/steps/test_rules_of_redis.py",
 )
+THREADS = ("tests/bus/steps/test_rules_threads.py",)
 SLOTS = ("tests/bus/steps/test_slots_in_redis.py", "tests/supervisor/relay/test_slots.py")
 ROTATION = ("tests/supervisor/cli/keys/test_rotate_store.py",)
 GRANTS = ("tests/bus/steps/test_vault.py",)

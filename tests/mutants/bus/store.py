@@ -94,6 +94,8 @@ OF_THE_STORE = (
     ),
     *of(
         script("save_conversation"), SAVED,
+        ("what_a_thread_has_noted_is_saved", "if emitted[i + 1] ~= '1' then", "if false then"),
+        ("what_a_thread_has_noted_is_saved_once", "if not is_of_journal(emitted[i]) then names", "if true then names"),
         ("a_record_is_read_with_its_score", "without_what_was_read(records, place <= 2 and 2 or 1)", "without_what_was_read(records, 1)"),
         ("without_an_entry_none_is_looked_for", "if not entry or not string.find", "if not string.find"),
         ("an_entry_that_is_gone_is_none", "return found and found[2] or {}", "return found[2]"),

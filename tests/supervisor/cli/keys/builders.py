@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import cast
 
-from bus.records.kept import STATE, open_kept, pack_kept
+from bus.records.journal import is_entry, words_of
+from bus.records.kept import STATE, WAIT, decode_kept, open_kept, pack_kept
 from bus.records.keys import REPLIES_GROUP, Keys
 from bus.records.records import (
     SCHEMA_VERSION,
@@ -22,6 +23,7 @@ from bus.records.records import (
     pack_placed_job,
     unpack_job,
 )
+from bus.records.saved import pairs
 from bus.records.sealing import SealBroken, StoreKeys
 from bus.steps.jobs import JobStore
 from bus.steps.letters import DeadLetters
@@ -80,6 +82,11 @@ class _Filling:
         for conversation in ("busy", "answered", "dead"):
             for number in (1, 2, 3):
                 await worker.emit(jobs[conversation], str(number), _reply(f"reply {number} in {conversation}"))
+        for conversation in ("busy", "due", "dead"):
+            job = jobs[conversation]
+            await worker.note(job, "start#1", worker.seal_entry(job, "start#1", f"noted in {conversation}".encode()))
+        wait = pack_kept(b"what it needs", WAIT, "answered", "card", key=self.keys.bus, agent_id=AGENT_ID)
+        await self.client.command("HSET", self.names.waits("answered"), "card", wait, "from:card", 2)
         held["due"] = lambda: worker.fail(jobs["due"], "handler", 3_600_000)
         held["dead"] = lambda: worker.fail(jobs["dead"], "handler", None)
         for end in held.values():
@@ -202,6 +209,7 @@ async def opened(client: RedisClient, keys: StoreKeys) -> dict[str, object]:
         "restored one time": await vault.prekeys(names.restored_one_time_prekeys),
         "grants": await vault.grant_log(),
     }
+    versioned = {"owner": vault.owner, "member": vault.member, "group": vault.group}
     for raw in sorted(cast("list[bytes]", await client.command("KEYS", names.pattern))):
         key = raw.decode()
         kind, ids = names.split(key)
@@ -209,12 +217,8 @@ async def opened(client: RedisClient, keys: StoreKeys) -> dict[str, object]:
             owner, _, device = ids.partition(":")
             version, sealed = cast("list[bytes]", await client.command("HMGET", key, "v", "b"))
             found[key] = vault.open_session(owner, device, int(version), sealed)
-        elif kind == "owner":
-            found[key] = _present(await vault.owner(ids))
-        elif kind == "member":
-            found[key] = _present(await vault.member(ids))
-        elif kind == "group":
-            found[key] = _present(await vault.group(ids))
+        elif kind in versioned:
+            found[key] = _present(await versioned[kind](ids))
         elif kind in ("box", "parked", "placed"):
             rows = cast("list[bytes]", await client.command("ZRANGE", key, 0, -1, "WITHSCORES"))
             found[key] = [(_text(packed, keys), float(seq)) for packed, seq in zip(rows[::2], rows[1::2], strict=True)]
@@ -228,6 +232,8 @@ async def opened(client: RedisClient, keys: StoreKeys) -> dict[str, object]:
         elif kind == "conv":
             retry = cast("bytes | None", await client.command("HGET", key, "retry"))
             found[key] = None if retry is None else _text(retry, keys)
+        elif kind in ("waits", "emitted"):
+            found[key] = _thread(cast("list[bytes]", await client.command("HGETALL", key)), keys)
         elif kind == "quarantined":
             sealed = cast(bytes, await client.command("HGET", key, "plaintext"))
             found[key] = keys.state.open(sealed, "quarantine", AGENT_ID, ids)
@@ -239,7 +245,7 @@ async def opened(client: RedisClient, keys: StoreKeys) -> dict[str, object]:
     found["jobs"] = sorted(_text(packed, keys) for _, packed in await _stream(client, names.jobs))
     found["replies"] = sorted(_text(packed, keys) for _, packed in await _stream(client, names.replies))
     found["dead"] = [
-        (letter.id, letter.reason, letter.died_ms, _text(letter.record, keys))
+        (letter.id, letter.reason, letter.died_ms, _text(letter.record, keys), _thread(words_of(letter.values), keys))
         for letter in await DeadLetters(client, names).first()
     ]
     return found
@@ -276,6 +282,12 @@ def _text(packed: bytes, keys: StoreKeys) -> str:
         reply = open_reply(record, key=keys.bus, agent_id=AGENT_ID)
         return f"{record.emitted_ms} {record.place} {reply.payload['text']}"
     return unpack_job(packed, entry_id="", attempt=1, deliveries=1, key=keys.bus, agent_id=AGENT_ID).message.text
+
+
+def _thread(flat: list[bytes], keys: StoreKeys) -> dict[bytes, bytes]:
+    """What threads have noted, and what they wait for."""
+    records = [(name, decode_kept(value)) for name, value in pairs(flat) if is_entry(name, value) or name == b"card"]
+    return {name: keys.bus.open(record.sealed, *record.place(AGENT_ID)) for name, record in records}
 
 
 async def _stream(client: RedisClient, key: str) -> list[tuple[bytes, bytes]]:

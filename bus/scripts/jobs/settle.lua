@@ -1,0 +1,39 @@
+-- Ends a job that went well, as finish.lua does, together with its effects: what nobody sees until the job's end is written here, once.
+-- KEYS board, waits
+-- ARGV 1 conversation_id  2 entry (fencing token)  3 consumer  4 job_id  5 outcome: done, waiting, superseded or no_handler
+--      6 attempt  7 delivery  8 when its handler began (ms), '' where that is noted already  9 how many replies
+--      10… place, reply record of each reply; then op, a, b, c of each effect (those that need fewer words have '')
+--         wait: its id, its record   drop_wait: its id
+-- -> fenced | full (too much waits to be sent: again later) | changed (what an effect was made from is another by now) | done
+-- Invariant: all effects are checked before anything is written, so all of them are written or none. First write is XACK (rule 16).
+local WAITS = KEYS[OWN]
+local REPLIES_FROM, WORDS = 10, 4
+local EFFECTS_FROM = REPLIES_FROM + 2 * ARGV[9]
+local may_be_written = {} -- by op, where it depends: -> whether what it was made from is still what stands there
+local write = {
+  wait = function(id, record) put_wait(WAITS, id, record) end,
+  drop_wait = function(id) drop_wait(WAITS, id) end,
+}
+if not lease_is_mine(JOBS, JOBS_GROUP, ARGV[2], ARGV[3]) then return 'fenced' end
+local has_reply, places = unpack(redis.call('HMGET', CONVERSATION, 'reply', 'p:' .. ARGV[4]))
+if has_reply and ARGV[9] ~= '0' and not may_say() then return 'full' end
+for i = EFFECTS_FROM, #ARGV, WORDS do
+  local op = ARGV[i]
+  if not write[op] then return redis.error_reply('ERR no effect is called ' .. op) end
+  if may_be_written[op] and not may_be_written[op](ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]) then return 'changed' end
+end
+settle(JOBS, JOBS_GROUP, ARGV[2])
+count_write()
+if places then recall_places(ARGV[4]) end
+local told = ARGV[3] .. ' ' .. ARGV[6] .. ' ' .. ARGV[7] .. ' ' .. ARGV[8]
+for i = REPLIES_FROM, EFFECTS_FROM - 1, 2 do
+  if redis.call('HEXISTS', EMITTED, ARGV[i]) == 0 then
+    told = told .. ' ' .. ARGV[i]
+    say(ARGV[i + 1], has_reply)
+    has_reply = true
+  end
+end
+for i = EFFECTS_FROM, #ARGV, WORDS do write[ARGV[i]](ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]) end
+note(ARGV[5], ARGV[4], told)
+start_next_job(ARGV[2], has_reply)
+return 'done'

@@ -1,0 +1,70 @@
+"""The steps of a worker with a thread: what took time is noted as it comes, what nobody sees is written with the end of the job.
+
+A thread is a handler's work from its message to its end. Agents that neither note nor leave effects never come here.
+"""
+
+import enum
+from collections.abc import Sequence
+from typing import Literal
+
+from bus.records.journal import MOST_JOURNAL_BYTES, pack_entry
+from bus.records.records import Job
+from bus.steps.job_steps import Finished, JobSteps, Said
+from bus.transport.lua import Argument
+
+Effect = tuple[str, Argument, Argument, Argument]
+"""An operation of settle.lua and its words."""
+
+
+class Noted(enum.Enum):
+    """The outcomes of `note`."""
+
+    NOTED = b"noted"
+    ALREADY = b"already"
+    """Nothing was changed, since the name has another entry already."""
+
+    FULL = b"full"
+    """Nothing was changed, since the journal has no room for it."""
+
+    FENCED = b"fenced"
+
+
+class ThreadSteps(JobSteps):
+    """The steps of one agent's jobs, with those of their threads."""
+
+    def seal_entry(self, job: Job, name: str, value: bytes) -> bytes:
+        """Returns an entry for `note`: made once, so that a repeated note is known as the same."""
+        return pack_entry(value, job, name, self._bus_key, self._agent_id)
+
+    async def note(
+        self,
+        job: Job,
+        name: str,
+        entry: bytes,
+        *,
+        room: int = 0,
+        most: int = MOST_JOURNAL_BYTES,
+        only_new: bool = False,
+    ) -> Noted:
+        """Notes an entry in the journal of the job's thread. `room`: bytes that must be free beside it; `most`: bytes of the whole journal."""
+        return Noted(await self._on_job("note", job, name, entry, room, most, int(only_new)))
+
+    async def settle(
+        self,
+        job: Job,
+        outcome: Literal["done", "waiting", "superseded", "no_handler"],
+        effects: Sequence[Effect],
+        *,
+        last: Sequence[Said] = (),
+        began_ms: int | None = None,
+    ) -> Finished:
+        """Ends a job as `finish` does, and writes its effects in the same step, all of them or none."""
+        began = "" if began_ms is None else began_ms
+        arguments: list[Argument] = [job.job_id, outcome, job.attempt, job.deliveries, began, len(last)]
+        for place, reply in last:
+            arguments += [place, self._pack(job, place, reply)]
+        for effect in effects:
+            arguments += effect
+        keys = [*self._keys.board(job.conversation_id), self._keys.waits(job.conversation_id)]
+        words = (job.conversation_id, job.entry_id, self._consumer, *arguments)
+        return Finished(await self._commands.script("settle", keys, *words))

@@ -1,0 +1,253 @@
+"""What a thread has noted is there in each later run of it and in no other thread's; what its end leaves is written once, or not at all."""
+
+import msgspec
+import pytest
+
+from bus.records.journal import MOST_JOURNAL_BYTES
+from bus.records.kept import WAIT, pack_kept
+from bus.records.records import Job
+from bus.steps.job_steps import APOLOGY_PLACE, Emitted, Failed, Finished
+from bus.steps.policies import Policies
+from bus.steps.recovery import Reclaim
+from bus.steps.thread_steps import Effect, Noted
+from tests.bus.builders import AGENT, BUS_KEY, CONVERSATION, reply
+from tests.bus.scenes import Scene, Worker
+from tests.bus.talk import Talk, talk_and_worker
+
+WAYS = ("fails", "is handed back", "loses its worker", "is a dead letter", "is a dead letter twice")
+
+
+async def taken(worker: Worker) -> Job:
+    job = await worker.take()
+    assert job is not None
+    return job
+
+
+async def note(worker: Worker, job: Job, name: str, value: bytes, *, room: int = 0, only_new: bool = False) -> Noted:
+    entry = worker.steps.seal_entry(job, name, value)
+    return await worker.steps.note(job, name, entry, room=room, only_new=only_new)
+
+
+async def runs_again(talk: Talk, worker: Worker, job: Job, way: str) -> Job:
+    """The same job in its next run, after this one has ended so."""
+    match way:
+        case "fails":
+            assert await worker.steps.fail(job, "broke", 0) is Failed.RETRY
+            assert await talk.start_due() == 1
+        case "is handed back":
+            await worker.steps.hand_back(job, has_begun=True)
+        case "loses its worker":
+            await talk.reclaim(Reclaim())
+        case _:
+            for _ in range(2 if way.endswith("twice") else 1):
+                await worker.steps.fail(job, "broke", None)
+                [letter] = await talk.supervisor.dead.first()
+                assert await talk.supervisor.dead.retry(letter) == "revived"
+                job = await taken(worker)
+            return job
+    return await taken(worker)
+
+
+def wait_of(job: Job, wait_id: str = "wait") -> bytes:
+    return pack_kept(b"what it needs", WAIT, job.conversation_id, wait_id, key=BUS_KEY, agent_id=AGENT)
+
+
+def waits(job: Job, wait_id: str = "wait") -> Effect:
+    return ("wait", wait_id, wait_of(job, wait_id), "")
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_what_a_thread_has_noted_is_there_in_its_next_run_however_that_came(scene: Scene, way: str) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    job = await taken(worker)
+    assert await note(worker, job, "start#1", b"a ticket") is Noted.NOTED
+    assert await note(worker, job, "empty#1", b"") is Noted.NOTED
+    await worker.steps.emit(job, "0", reply("once"))
+    again = await runs_again(talk, worker, job, way)
+    assert not again.is_first_run
+    started = await worker.steps.start(again)
+    assert (started.places, started.journal) == (frozenset({"0"}), {"start#1": b"a ticket", "empty#1": b""})
+    assert await worker.steps.finish(again) is Finished.DONE
+    await talk.send("c0", 2)
+    assert await scene.leftovers() == []
+    facts = await scene.facts()
+    assert facts.counted == facts.waits == {}
+
+
+async def test_a_dead_letter_that_has_noted_and_said_nothing_keeps_its_journal(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    job = await taken(worker)
+    await note(worker, job, "start#1", b"a ticket")
+    again = await runs_again(talk, worker, job, "is a dead letter")
+    assert (await worker.steps.start(again)).journal == {"start#1": b"a ticket"}
+
+
+@pytest.mark.parametrize("end", ["finished", "dead", "superseded", "superseded while it waits for its next run"])
+async def test_rule_1_of_threads_no_thread_gets_what_another_has_noted(scene: Scene, end: str) -> None:
+    talk, worker = await talk_and_worker(scene, Policies(busy="interrupt"))
+    await talk.accept(1)
+    job = await taken(worker)
+    await note(worker, job, "start#1", b"of the first")
+    if "next run" in end:
+        await worker.steps.fail(job, "broke", 60_000)
+    await talk.accept(2)
+    if end == "finished":
+        await worker.steps.settle(job, "done", [])
+    elif end == "dead":
+        await worker.steps.fail(job, "broke", None)
+    elif end == "superseded":
+        assert await worker.steps.fail(job, "broke", 0) is Failed.SUPERSEDED
+    second = await taken(worker)
+    assert second.job_id != job.job_id
+    started = await worker.steps.start(second)
+    assert (started.places, started.journal) == (frozenset(), {})
+    assert await note(worker, second, "start#1", b"of the second", only_new=True) is Noted.NOTED
+    facts = await scene.facts()
+    assert facts.counted == facts.waits
+
+
+async def test_a_note_is_refused_to_whoever_has_lost_the_job(scene: Scene) -> None:
+    talk, old = await talk_and_worker(scene)
+    await talk.accept(1)
+    lost = await taken(old)
+    await talk.reclaim()
+    before = await scene.facts()
+    assert await note(old, lost, "start#1", b"late") is Noted.FENCED
+    assert await old.steps.settle(lost, "done", [waits(lost)], last=[("0", reply("late"))]) is Finished.FENCED
+    assert await scene.facts() == before
+    again = await taken(old)
+    assert (await old.steps.start(again)).journal == {}
+
+
+async def test_a_note_that_is_repeated_is_the_same_and_another_one_of_its_name_is_told(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    job = await taken(worker)
+    begun = worker.steps.seal_entry(job, "pay#1", b"begun")
+    for _ in range(2):
+        assert await worker.steps.note(job, "pay#1", begun, only_new=True) is Noted.NOTED
+    assert await note(worker, job, "pay#1", b"begun", only_new=True) is Noted.ALREADY
+    assert await note(worker, job, "pay#1", b"done") is Noted.NOTED
+    again = await runs_again(talk, worker, job, "loses its worker")
+    assert (await worker.steps.start(again)).journal == {"pay#1": b"done"}
+
+
+async def test_rule_15_of_threads_a_journal_takes_no_more_than_its_bound_and_counts_what_stands_in_it(
+    scene: Scene,
+) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    job = await taken(worker)
+    large = bytes(MOST_JOURNAL_BYTES // 4)
+    for number in range(3):
+        assert await note(worker, job, f"page#{number}", large) is Noted.NOTED
+    facts = await scene.facts()
+    assert facts.counted == facts.waits
+    assert 3 * len(large) < facts.counted["journal"] < MOST_JOURNAL_BYTES
+    assert await note(worker, job, "page#3", large) is Noted.FULL
+    assert await note(worker, job, "small#1", b"", room=len(large)) is Noted.FULL
+    assert await scene.facts() == facts, "nothing was written"
+    assert await note(worker, job, "page#2", b"") is Noted.NOTED
+    assert await note(worker, job, "small#1", b"", room=len(large)) is Noted.NOTED
+    again = await runs_again(talk, worker, job, "is a dead letter")
+    assert (await scene.facts()).counted == {}
+    await worker.steps.start(again)
+    facts = await scene.facts()
+    assert facts.counted == facts.waits
+    assert facts.counted["journal"] > 2 * len(large)
+
+
+async def test_the_journal_of_a_large_message_is_counted_beside_it(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1, characters=8000)
+    await talk.accept(2)
+    job = await taken(worker)
+    for value in (b"one", b"another", b""):
+        await note(worker, job, "start#1", value)
+        facts = await scene.facts()
+        assert facts.counted == facts.waits
+    await worker.steps.finish(job)
+    facts = await scene.facts()
+    assert facts.counted == facts.waits == {}
+
+
+async def test_a_job_that_settles_says_each_place_once_and_starts_the_next(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    for seq in (1, 2):
+        await talk.accept(seq)
+    job = await taken(worker)
+    await worker.steps.emit(job, "0", reply("0"))
+    said = [("0", reply("0")), ("1", reply("1"))]
+    assert await worker.steps.settle(job, "done", [], last=said) is Finished.DONE
+    assert await worker.steps.settle(job, "done", [], last=said) is Finished.FENCED
+    assert [await talk.send("c0", 3), await talk.send("c1", 4)] == ["0", "1"]
+    second = await taken(worker)
+    assert second.job_id == f"{CONVERSATION}-2"
+    assert await worker.steps.settle(second, "done", []) is Finished.DONE
+    assert await talk.supervisor.take_reply() is None
+    assert await scene.leftovers() == []
+
+
+async def test_the_last_words_of_a_dead_letter_that_came_back_are_not_repeated_when_it_settles(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    job = await taken(worker)
+    await worker.steps.emit(job, "0", reply("once"))
+    await note(worker, job, "start#1", b"a ticket")
+    again = await runs_again(talk, worker, job, "is a dead letter")
+    assert await worker.steps.settle(again, "done", [], last=[("0", reply("twice"))]) is Finished.DONE
+    await talk.send("c0", 2)
+    assert await talk.supervisor.take_reply() is None
+    assert await scene.leftovers() == []
+    assert (await scene.facts()).counted == {}
+
+
+async def test_while_a_thread_waits_the_jobs_of_its_conversation_say_so_and_others_do_not(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    for seq in (1, 2):
+        await talk.accept(seq)
+    job = await taken(worker)
+    await worker.steps.settle(job, "waiting", [waits(job, "one"), waits(job, "two")])
+    waiting = await taken(worker)
+    assert waiting.has_past, "it was in the mailbox when the wait was stored"
+    await worker.steps.settle(waiting, "done", [("drop_wait", "one", "", "")])
+    await talk.accept(3)
+    answer = await taken(worker)
+    assert answer.has_past
+    assert (
+        await worker.steps.settle(answer, "done", [("drop_wait", "two", "", ""), ("drop_wait", "two", "", "")])
+        is Finished.DONE
+    )
+    await talk.accept(4)
+    later = await taken(worker)
+    assert later.is_first_run
+    await worker.steps.finish(later)
+    assert await scene.leftovers() == []
+
+
+async def test_a_wait_that_is_stored_again_is_counted_once(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    for seq in (1, 2):
+        await talk.accept(seq)
+    await worker.steps.settle(job := await taken(worker), "waiting", [waits(job), waits(job)])
+    await worker.steps.settle(await taken(worker), "done", [("drop_wait", "wait", "", "")])
+    await talk.accept(3)
+    assert (await taken(worker)).is_first_run
+
+
+async def test_a_thread_that_goes_on_in_a_later_job_answers_in_the_name_of_its_first(scene: Scene) -> None:
+
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    job = msgspec.structs.replace(await taken(worker), continues="of before")
+    assert job.thread_id == "of before"
+    await note(worker, job, "start#1", b"a ticket")
+    assert await worker.steps.emit(job, "0", reply("0")) is Emitted.QUEUED
+    again = await runs_again(talk, worker, job, "loses its worker")
+    assert (await worker.steps.start(again)).journal == {"start#1": None}, "it is another's"
+    again = msgspec.structs.replace(again, continues="of before")
+    assert (await worker.steps.start(again)).journal == {"start#1": b"a ticket"}
+    await worker.steps.fail(again, "broke", None, reply("sorry"))
+    assert [await talk.send("c0", 2), await talk.send("c1", 3)] == ["0", APOLOGY_PLACE]
