@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from crypto.errors import Unreadable
+from sandbox import handler_errors
 from sandbox.api import ApiRefused
 from sandbox.background import background
 from sandbox.chat import Chat
@@ -63,7 +64,7 @@ class Demo:
 
     async def _run(self, scope: trio.CancelScope) -> int:
         self._say("starting a private Redis, a relay, the supervisor and two workers …")
-        settings = {"HASHEE_HANDLER": ECHO} if self._scripted else {}
+        settings = {"HASHEE_HANDLER": ECHO} if self._scripted else handler_errors.SETTINGS
         try:
             async with stage(self._folder, settings=settings) as house, background() as nursery:
                 for child in (house.agent, house.relay):
@@ -92,7 +93,9 @@ class Demo:
         with trio.fail_after(CONNECT_SECONDS) as scope:
             async with connected(person):
                 scope.deadline = float("inf")
-                await Chat(person, conversation_id, self._console).run()
+                async with background() as nursery:
+                    nursery.start_soon(handler_errors.show_handler_errors, house.agent.log_path, self._console)
+                    await Chat(person, conversation_id, self._console).run()
         self._say("ending …")
         return os.EX_OK
 

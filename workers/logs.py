@@ -17,6 +17,7 @@ from host.log_stream import LINES_LOST, queue_of
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}
+MOST_TRACEBACK_CHARS = 16_000
 _OURS = str(Path(__file__).parent)
 _PYTHONS = str(Path(os.__file__).parent)
 
@@ -66,6 +67,11 @@ def where(error: BaseException) -> str:
     return f"{Path(frame.filename).name}:{frame.lineno}"
 
 
+def whole(error: BaseException) -> str:
+    """Returns the exception's text and traceback, the last of it where it is long. It may quote a conversation."""
+    return "".join(traceback.format_exception(error)).rstrip()[-MOST_TRACEBACK_CHARS:]
+
+
 def kind(error: BaseException) -> str:
     """Returns the exception's type, with the types in a group."""
     if isinstance(error, BaseExceptionGroup):
@@ -96,7 +102,9 @@ class _Formatter(logging.Formatter):
             prefix = f"<{PRIORITIES.get(record.levelno, 6)}>[hashee] {prefix}"
         else:
             prefix = f"[hashee] {prefix}"
-        return f"{prefix}{record.getMessage()}" + "".join(f" {k}={v}" for k, v in values.items())
+        below = str(values.pop("traceback", ""))
+        shown = f"{prefix}{record.getMessage()}" + "".join(f" {k}={v}" for k, v in values.items())
+        return shown + "".join(f"\n{prefix}| {one}" for one in below.splitlines())
 
 
 def _is_the_journal(environ: Mapping[str, str]) -> bool:

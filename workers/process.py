@@ -26,6 +26,7 @@ from bus.records.control import (
     Stop,
     ToWorker,
 )
+from bus.settings.shared import SHOWS_ERRORS
 from bus.steps.jobs import JobStore
 from bus.transport.backoff import Backoff
 from bus.transport.lua import Rights
@@ -143,6 +144,7 @@ class Worker:
                 retry_after_seconds=settings.retry_after_seconds,
                 job_seconds=settings.job_seconds,
                 retries_timeouts=settings.retries_timeouts,
+                shows_errors=settings.shows_errors,
             ),
             vitals=self._vitals,
             log=self._log,
@@ -154,6 +156,8 @@ class Worker:
         try:
             self._obey()
             self.tell(_ready(settings))
+            if settings.shows_errors:
+                self._log.warning(f"worker: {SHOWS_ERRORS}")
             self._log.info("worker: ready", handler=settings.handler, pid=os.getpid())
             await self._runner.run()
         finally:

@@ -23,7 +23,7 @@ from workers.context import Observe, observe_nothing
 from workers.errors import Fail, HandlerError, Retry
 from workers.execution import Ended, Run, RunEnvironment, run_handler
 from workers.hand import Hand
-from workers.logs import Log, kind, where
+from workers.logs import Log, kind, where, whole
 from workers.outlet import WorkerBus, until_redis_answers
 from workers.payloads import text_payload
 from workers.sending import ROOM_SECONDS, SendSoon
@@ -46,12 +46,14 @@ class RunnerSettings:
     """`retry_after_seconds`: the wait after the first, second, … failure of a handler; then the job is a dead letter.
 
     `job_seconds`: the longest run; over it the job is a dead letter `timeout`, or with `retries_timeouts` a failure like others.
+    `shows_errors`: the log has the text and traceback of a handler's exception, which may quote the conversation.
     """
 
     concurrency: int
     retry_after_seconds: Sequence[float] = RETRY_AFTER_SECONDS
     job_seconds: float = JOB_SECONDS
     retries_timeouts: bool = False
+    shows_errors: bool = False
 
 
 class Runner:
@@ -338,6 +340,7 @@ class Runner:
             at=where(error),
             ends="dead letter" if wait is None else f"again in about {wait:.1f} s",
             **({"remedy": str(error)} if isinstance(error, HandlerError) else {}),  # ours quotes nobody
+            **({"traceback": whole(error)} if self._settings.shows_errors else {}),
         )
         await self._fail(hand, "handler_error", wait)
 

@@ -32,6 +32,7 @@ class WorkerSettings:
     retry_after_seconds: tuple[float, ...]
     job_seconds: float
     retries_timeouts: bool
+    shows_errors: bool = False
     log_level: str
     log_format: str
     consumer: str
@@ -57,6 +58,7 @@ def read_settings(options: argparse.Namespace, environ: MutableMapping[str, str]
         retry_after_seconds=shared.retry_seconds_of(reader),
         job_seconds=shared.job_seconds_of(reader),
         retries_timeouts=shared.retries_timeouts_of(reader),
+        shows_errors=shared.shows_errors_of(reader),
         log_level=shared.log_level_of(reader),
         log_format=shared.log_format_of(reader),
         consumer=options.consumer or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",

@@ -28,6 +28,8 @@ RETRY_SECONDS = Setting(
     "HASHEE_RETRY_SECONDS", "up to 19 waits in seconds (to 86400) with commas, or none", default="1,5,30"
 )
 RETRY_TIMEOUTS = Setting("HASHEE_RETRY_TIMEOUTS", "on or off", default="off")
+SHOW_ERRORS = Setting("HASHEE_SHOW_ERRORS", "on or off", default="off")
+SHOWS_ERRORS = "the log shows the text and traceback of handlers' errors, which may quote conversations (HASHEE_SHOW_ERRORS): for development alone"
 LOG_LEVEL = Setting("HASHEE_LOG_LEVEL", "debug, info, warning or error", default="info")
 LOG_FORMAT = Setting("HASHEE_LOG_FORMAT", "console, json or auto", default="auto")
 
@@ -36,7 +38,7 @@ OWN_REDIS = "HASHEE_OWN_REDIS"
 
 ALL = (
     *(AGENT_ID, REDIS_URL, BUS_KEY, HANDLER, CONCURRENCY, JOB_SECONDS, RETRY_SECONDS, RETRY_TIMEOUTS),
-    *(LOG_LEVEL, LOG_FORMAT, REDIS_CA, REDIS_CERT, REDIS_KEY),
+    *(SHOW_ERRORS, LOG_LEVEL, LOG_FORMAT, REDIS_CA, REDIS_CERT, REDIS_KEY),
 )
 
 
@@ -79,6 +81,10 @@ def retry_seconds_of(reader: SettingsReader) -> tuple[float, ...]:
 
 def retries_timeouts_of(reader: SettingsReader) -> bool:
     return reader.required(RETRY_TIMEOUTS, one_of(("on", "off")), "off") == "on"
+
+
+def shows_errors_of(reader: SettingsReader) -> bool:
+    return reader.required(SHOW_ERRORS, one_of(("on", "off")), "off") == "on"
 
 
 def log_level_of(reader: SettingsReader) -> str:

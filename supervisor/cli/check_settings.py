@@ -5,6 +5,7 @@ import os
 import click
 
 from bus.settings.redis_url import parse_redis_url
+from bus.settings.shared import SHOWS_ERRORS
 from bus.telemetry.settings import NotSent
 from supervisor.control.control_socket import control_path
 from supervisor.keeper.state_directory import refuse_unusable
@@ -30,6 +31,8 @@ def check_settings(worker: bool, quiet: bool) -> int:
         click.echo(f"the settings are complete; the relay {settings.base_url} is reached {settings.way.shown}")
         if settings.redis_url is not None:
             click.echo(f"Redis is {parse_redis_url(settings.redis_url.reveal()).described}")
+        if settings.shows_errors:
+            click.echo(SHOWS_ERRORS)
         if isinstance(settings.telemetry, NotSent):
             click.echo(f"OpenTelemetry is not sent: {settings.telemetry.reason}")
         elif settings.telemetry is not None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bus.settings.reader import SettingsError, SettingsReader, number
-from bus.settings.shared import REDIS_URL, agent_id_of
+from bus.settings.shared import REDIS_URL, agent_id_of, shows_errors_of
 from supervisor.settings import parsers
 from supervisor.settings.backup_age import backup_max_age_seconds_of
 from supervisor.settings.key_settings import keystore_path
@@ -27,6 +27,7 @@ class Case:
 
     environ: Mapping[str, str]
     settings_problems: tuple[str, ...]
+    shows_errors: bool
     agent_id: str | None
     token: Secret[str] | None
     base_url: str | None
@@ -77,6 +78,7 @@ def read_case(environ: Mapping[str, str], problems: tuple[str, ...] = ()) -> Cas
     return Case(
         environ=environ,
         settings_problems=problems,
+        shows_errors=one(shows_errors_of) or False,
         agent_id=agent_id,
         token=one(lambda reader: reader.optional(AGENT_TOKEN, parsers.agent_token)),
         base_url=base_url,

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 from bus.settings.reader import SettingsError
+from bus.settings.shared import SHOWS_ERRORS
 from supervisor.doctor.case import Case
-from supervisor.doctor.findings import Finding, bad, ok
+from supervisor.doctor.findings import Finding, bad, ok, warn
 from supervisor.keeper.state_directory import refuse_unusable
 
 SUBJECT = "settings"
@@ -17,6 +18,8 @@ def look_at_settings(case: Case) -> Iterator[Finding]:
         yield bad(SUBJECT, "readable", problem, HELP)
     if not case.settings_problems:
         yield ok(SUBJECT, "readable", "all settings can be read")
+    if case.shows_errors:
+        yield warn(SUBJECT, "errors", SHOWS_ERRORS, "unset HASHEE_SHOW_ERRORS where people write")
     if case.state_dir is None:
         return
     try:

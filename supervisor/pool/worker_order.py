@@ -30,7 +30,7 @@ STDERR = 2
 OURS_FOR_WORKERS = frozenset(
     {
         *("HASHEE_AGENT_ID", "HASHEE_LOG_LEVEL", "HASHEE_LOG_FORMAT"),
-        *("HASHEE_JOB_SECONDS", "HASHEE_RETRY_SECONDS", "HASHEE_RETRY_TIMEOUTS"),
+        *("HASHEE_JOB_SECONDS", "HASHEE_RETRY_SECONDS", "HASHEE_RETRY_TIMEOUTS", "HASHEE_SHOW_ERRORS"),
     }
 )
 """What a worker reads (bus/settings/shared.py); every other HASHEE_* stays here, its _FILE form too."""

@@ -59,6 +59,7 @@ class SupervisorSettings:
     reload_on_change: bool
     concurrency: int
     job_seconds: float
+    shows_errors: bool
     most_waiting: int
     counts_strikes: bool
     redis_url: Secret[str] | None
@@ -101,6 +102,7 @@ class SupervisorSettings:
             reload_on_change=reader.required(RELOAD, whole_number(0, 1), 0) == 1,
             concurrency=shared.concurrency_of(reader),
             job_seconds=shared.job_seconds_of(reader),
+            shows_errors=shared.shows_errors_of(reader),
             most_waiting=reader.required(MOST_WAITING, whole_number(1, 10_000_000), 1),
             counts_strikes=reader.required(STRIKES, one_of(("on", "off")), "on") == "on",
             redis_url=redis_url,

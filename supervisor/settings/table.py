@@ -16,6 +16,7 @@ from bus.settings.shared import (
     REDIS_URL,
     RETRY_SECONDS,
     RETRY_TIMEOUTS,
+    SHOW_ERRORS,
 )
 from bus.telemetry.settings import ALL as TELEMETRY_SETTINGS
 from supervisor.settings.backup_age import BACKUP_MAX_AGE_HOURS, BACKUP_RECIPIENTS
@@ -74,6 +75,7 @@ ALL_SETTINGS = (
     JOB_SECONDS,
     RETRY_SECONDS,
     RETRY_TIMEOUTS,
+    SHOW_ERRORS,
     MOST_WAITING,
     STRIKES,
     REDIS_URL,

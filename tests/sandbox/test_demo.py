@@ -22,6 +22,14 @@ from tests.waiting import waiting_for
 DEMO = [sys.executable, "-m", "sandbox", "demo"]
 
 
+BROKEN = """from workers import Agent
+agent = Agent()
+@agent.on_message()
+async def answer(message, chat):
+    raise ValueError("cannot do " + message.text)
+"""
+
+
 def processes_with(mark: str) -> list[int]:
     """Pids of processes, ours or our children's, that carry this environment mark."""
     found = []
@@ -101,10 +109,16 @@ class Terminal:
 
 
 @contextmanager
-def demo_on_a_terminal(tmp_path: Path) -> Iterator[Terminal]:
+def demo_on_a_terminal(tmp_path: Path, *, cwd: Path | None = None, **settings: str) -> Iterator[Terminal]:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        DEMO, stdin=theirs, stdout=theirs, stderr=theirs, env=environment(tmp_path), start_new_session=True
+        DEMO,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment(tmp_path) | settings,
+        cwd=cwd,
+        start_new_session=True,
     )
     os.close(theirs)
     try:
@@ -130,6 +144,18 @@ def test_on_a_terminal_a_chat_shows_the_stream_and_quits(tmp_path: Path) -> None
         terminal.drain()
         assert terminal.process.wait(20) == 0
     assert nothing_is_left(tmp_path)
+
+
+def test_on_a_terminal_a_handlers_error_is_shown_with_its_traceback(tmp_path: Path) -> None:
+    (tmp_path / "broken_agent.py").write_text(BROKEN, encoding="utf-8")
+    with demo_on_a_terminal(tmp_path, cwd=tmp_path, HASHEE_HANDLER="broken_agent:agent") as terminal:
+        terminal.expect("you ›")
+        terminal.type("the words\n")
+        terminal.expect("broken_agent.py")
+        terminal.expect("ValueError: cannot do the words")
+        terminal.type("/quit\n")
+        terminal.drain()
+        assert terminal.process.wait(20) == 0
 
 
 def test_the_end_of_input_ends_the_chat(tmp_path: Path) -> None:

@@ -37,12 +37,15 @@ async def running(
     output: io.StringIO | None = None,
     job_seconds: float = 600.0,
     retries_timeouts: bool = False,
+    shows_errors: bool = False,
     vitals: Vitals | None = None,
 ) -> AsyncIterator[Runner]:
     logger = logging.Logger("test")
     logger.addHandler(handler := logging.StreamHandler(output or io.StringIO()))
     handler.setFormatter(logging.Formatter("%(message)s %(values)s"))
-    settings = RunnerSettings(concurrency=concurrency, job_seconds=job_seconds, retries_timeouts=retries_timeouts)
+    settings = RunnerSettings(
+        concurrency=concurrency, job_seconds=job_seconds, retries_timeouts=retries_timeouts, shows_errors=shows_errors
+    )
     runner = Runner(agent, bus, settings, vitals=vitals or Vitals(), log=Log(logger))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(runner.run)

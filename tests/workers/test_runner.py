@@ -390,3 +390,16 @@ async def test_an_end_for_which_there_is_no_room_waits_and_loses_nothing(
         bus.give(job_of("a"))
         await bus.until(lambda: bus.finished)
     assert (texts(bus), len(asked), bus.failed) == ([("0", "re: a")], 30, [])
+
+
+@pytest.mark.parametrize("shows_errors", [False, True])
+async def test_the_log_quotes_a_handlers_error_only_where_that_is_asked_for(
+    shows_errors: bool,
+) -> None:
+    bus, output = MemoryBus(), io.StringIO()
+    async with running(agent_that(KeyError(SECRET)), bus, output=output, shows_errors=shows_errors):
+        bus.give(job_of())
+        await bus.until(lambda: bus.failed)
+    assert "KeyError" in output.getvalue()
+    assert "builders.py:" in output.getvalue()
+    assert (SECRET in output.getvalue(), "Traceback" in output.getvalue()) == (shows_errors, shows_errors)

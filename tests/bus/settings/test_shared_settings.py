@@ -129,6 +129,7 @@ def as_supervisor(environ: dict[str, str]) -> Verdict:
             "log_format": settings.log.format,
             "retry_after_seconds": shared_settings.retry_seconds_of(reader),
             "retries_timeouts": shared_settings.retries_timeouts_of(reader),
+            "shows_errors": settings.shows_errors,
         },
     )
 
@@ -141,7 +142,7 @@ def as_worker(environ: dict[str, str]) -> Verdict:
         return Verdict(refused=True, values={})
     names = (
         *("agent_id", "redis_url", "handler", "concurrency", "job_seconds", "log_level", "log_format"),
-        *("retry_after_seconds", "retries_timeouts"),
+        *("retry_after_seconds", "retries_timeouts", "shows_errors"),
     )
     return Verdict(refused=False, values={name: getattr(settings, name) for name in names})
 

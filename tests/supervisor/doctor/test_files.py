@@ -105,3 +105,9 @@ def test_settings_that_cannot_be_read_are_named_and_the_others_are_used(tmp_path
     assert found["settings: readable"].said.startswith("HASHEE_AGENT_TOKEN is malformed: expected")
     assert found["settings: state directory"].verdict == "bad"
     assert (case.token, case.drain_seconds, case.agent_id) == (None, 7.0, AGENT_ID)
+
+
+def test_a_log_that_quotes_conversations_is_named(state_dir: Path) -> None:
+    assert "settings: errors" not in named(look_at_settings(case_of(state_dir)))
+    found = named(look_at_settings(case_of(state_dir, HASHEE_SHOW_ERRORS="on")))["settings: errors"]
+    assert (found.verdict, "HASHEE_SHOW_ERRORS" in found.remedy) == ("warn", True)

@@ -15,6 +15,7 @@ import trio
 
 from bus.records.keys import Keys
 from bus.records.sealing import StoreKeys
+from bus.settings.shared import SHOWS_ERRORS
 from bus.steps.vault import Vault
 from bus.transport.client import open_redis
 from crypto.identity import IdentityKeys, LocalDevice
@@ -46,7 +47,8 @@ def test_generate_prints_two_lines_that_the_settings_take(tmp_path: Path) -> Non
     done = run("keys", "generate", environ=environ_of(tmp_path, **NO_KEYS), cwd=tmp_path)
     made = dict(line.split("=", 1) for line in done.stdout.splitlines())
     assert set(made) == set(NO_KEYS)
-    assert run("check-settings", environ=environ_of(tmp_path, **made), cwd=tmp_path).returncode == 0
+    checked = run("check-settings", environ=environ_of(tmp_path, **made, HASHEE_SHOW_ERRORS="on"), cwd=tmp_path)
+    assert (checked.returncode, SHOWS_ERRORS in checked.stdout) == (0, True)
     assert files_under(tmp_path) == {}
 
 
