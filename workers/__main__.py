@@ -11,10 +11,11 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import trio
 
-from bus.records.control import StartFailed, encode
+from bus.records.control import Crashed, StartFailed, encode
 from bus.settings.reader import SettingsError
 from bus.steps.seal import StoreSealed
 from host import parent_death
@@ -23,12 +24,13 @@ from host.log_stream import open_standard_streams
 from host.tuning import tune
 from workers.control_link import ControlLink
 from workers.errors import CannotStart
-from workers.last_words import STDERR, LastWords, divert_streams, dump_on_fatal_signals
+from workers.last_words import STDERR, LastWords, alone, divert_streams, dump_on_fatal_signals
 from workers.loading import CannotLoad, load_agent
 from workers.logs import Log, kind, worker_log
 from workers.open_tracing import open_tracing
 from workers.process import Worker
 from workers.settings import WorkerSettings, parse_options, read_settings
+from workers.start_errors import is_the_owners_to_mend, report_of
 
 EXIT_CONFIGURATION = 78
 EXIT_CRASHED = 70
@@ -84,9 +86,23 @@ def _run(worker: Worker, settings: WorkerSettings, log: Log, last_words: LastWor
         if sealed := _find(error, StoreSealed):
             report = StartFailed(kind="bus_key", exception=kind(sealed), file="", line=0, last_line=str(sealed))
             return _refuse(report, worker, settings, log)
+        if worker.is_opening and isinstance(error, Exception | SystemExit):
+            return _not_opened(error, worker, settings, log)
         worker.tell(last_words.of_the_end(error))
         return EXIT_CRASHED
     return worker.exit_code
+
+
+def _not_opened(error: BaseException, worker: Worker, settings: WorkerSettings, log: Log) -> int:
+    """Says in a line why the owner's lifespan could not be entered. What trying again may mend is tried again by whoever starts workers."""
+    error = alone(error)
+    report = report_of(error, current_directory(), "lifespan")
+    if is_the_owners_to_mend(error):
+        return _refuse(report, worker, settings, log)
+    at = f"{Path(report.file).name}:{report.line}"
+    log.warning("worker: lifespan failed", exception=report.exception, at=at, error=report.last_line)
+    worker.tell(Crashed(exception=report.exception, at=at))
+    return EXIT_CRASHED
 
 
 def _find(error: BaseException, wanted: type[BaseException]) -> BaseException | None:

@@ -48,8 +48,8 @@ class LastWords:
 
     def of_the_end(self, error: BaseException) -> Crashed:
         """Writes the exception that ends the worker, and returns the message for its supervisor."""
-        alone = _alone(error)
-        crashed = Crashed(exception=kind(alone), at=where(alone))
+        last = alone(error)
+        crashed = Crashed(exception=kind(last), at=where(last))
         self._log.warning("worker: crashed", exception=crashed.exception, at=crashed.at)
         self._whisper(error, error.__traceback__)
         return crashed
@@ -79,7 +79,7 @@ class LastWords:
             return  # the pipe is full or its reader gone: nobody would see it
 
 
-def _alone(error: BaseException) -> BaseException:
+def alone(error: BaseException) -> BaseException:
     """Returns the exception inside of the groups that trio wraps around it."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]

@@ -5,13 +5,12 @@ Whatever is wrong with it is raised as `CannotLoad`, which says what and where i
 
 import importlib
 import sys
-import traceback
 from pathlib import Path
 
 from bus.records.control import StartFailed
 from host.entrance import PACKAGES, PackageShadowed, refuse_shadows
 from workers.agent import Agent
-from workers.logs import kind
+from workers.start_errors import report_of
 
 
 class CannotLoad(Exception):
@@ -35,7 +34,8 @@ def load_agent(handler: str, directory: Path) -> Agent:
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, it is reported
-        raise CannotLoad(_report_of(error, directory)) from None
+        # if the innermost line is ours, the module itself was not found
+        raise CannotLoad(report_of(error, directory, "import", ours=__file__)) from None
     file = getattr(module, "__file__", None) or module_name
     agent = getattr(module, attribute, None)
     if agent is None:
@@ -69,27 +69,3 @@ def owners_files(directory: Path) -> tuple[str, ...]:
 
 def _refusal(what: str, sentence: str, file: str = "", line: int = 0) -> CannotLoad:
     return CannotLoad(StartFailed(kind=what, exception="", file=file, line=line, last_line=sentence))
-
-
-def _report_of(error: BaseException, directory: Path) -> StartFailed:
-    last_line = traceback.format_exception_only(error)[-1].strip()
-    if isinstance(error, SyntaxError):
-        return StartFailed(
-            kind="import",
-            exception=kind(error),
-            file=error.filename or "",
-            line=error.lineno or 0,
-            last_line=last_line,
-        )
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
-    owners = [frame for frame in frames if Path(frame.filename).is_relative_to(directory)]
-    frame = (owners or frames)[-1]
-    # If the innermost line is ours, the module itself was not found.
-    is_ours = frame.filename == __file__
-    return StartFailed(
-        kind="import",
-        exception=kind(error),
-        file="" if is_ours else frame.filename,
-        line=0 if is_ours else frame.lineno or 0,
-        last_line=last_line,
-    )

@@ -71,6 +71,8 @@ class Worker:
         self._store: JobStore | None = None
         self._overrun: OverrunWatch | None = None
         self.exit_code = 0
+        self.is_opening = False
+        """Whether the owner's lifespan is being entered."""
 
     @property
     def vitals(self) -> Vitals:
@@ -122,7 +124,9 @@ class Worker:
         if self._link is None:
             self._overrun = OverrunWatch(self._vitals, self._log, self._settings.job_seconds, self._leave)
             self._overrun.start()
+        self.is_opening = True
         async with agent.lifespan() as shared, trio.open_nursery() as nursery:
+            self.is_opening = False
             nursery.start_soon(self._hear_signals)
             nursery.start_soon(self._watch_threads)
             await self._work(agent, shared)

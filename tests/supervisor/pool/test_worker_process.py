@@ -192,6 +192,58 @@ async def test_a_lifespan_that_cannot_start_says_why(tmp_path: Path) -> None:
     assert worker.exit.failure.last_line.startswith("HASHEE_LLM_SYSTEM_PROMPT_FILE: ")
 
 
+LIFESPAN = """import os
+from contextlib import asynccontextmanager
+from workers import Agent
+@asynccontextmanager
+async def lifespan():
+    {line}
+    yield
+agent = Agent(lifespan=lifespan)
+@agent.on_message()
+async def answer(message, chat): ...
+"""
+NOT_SET = "the environment variable SHOP_URL is not set"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "kind", "line"),
+    [
+        ("opens", LIFESPAN.format(line='os.environ["SHOP_URL"]'), "lifespan", 6),
+        ("leaves", LIFESPAN.format(line="raise SystemExit(1)"), "lifespan", 6),
+        ("imports", 'import os\nurl = os.environ["SHOP_URL"]\n', "import", 2),
+    ],
+)
+async def test_a_variable_of_the_owners_that_is_not_set_is_one_line_that_names_it(
+    tmp_path: Path, name: str, text: str, kind: str, line: int
+) -> None:
+    path = tmp_path / f"{name}_agent.py"
+    path.write_text(text, encoding="utf-8")
+    async with running_worker(order_of("unix:///nowhere", handler=f"{name}_agent:agent", directory=tmp_path)) as worker:
+        await until(lambda: worker.exit)
+    assert worker.exit is not None
+    assert (worker.exit.returncode, worker.exit.last_words) == (78, ())
+    failure = worker.exit.failure
+    assert failure is not None
+    assert (failure.kind, failure.file, failure.line) == (kind, str(path), line)
+    assert failure.last_line == ("SystemExit: 1" if name == "leaves" else NOT_SET)
+
+
+async def test_a_lifespan_that_fails_is_tried_again_and_said_in_a_line_without_a_traceback(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "away_agent.py").write_text(LIFESPAN.format(line='raise OSError("no route")'), encoding="utf-8")
+    order = order_of("unix:///nowhere", handler="away_agent:agent", directory=tmp_path)
+    async with running_worker(order) as worker:
+        await until(lambda: worker.exit)
+    assert worker.exit is not None
+    assert (worker.exit.failure, worker.exit.returncode, worker.exit.last_words) == (None, 70, ())
+    assert (worker.exit.exception, worker.exit.at) == ("OSError", "away_agent.py:6")
+    [said] = [line for line in capfd.readouterr().err.splitlines() if "lifespan" in line]
+    assert "OSError: no route" in said
+    assert "away_agent.py:6" in said
+
+
 async def test_a_worker_waits_for_a_redis_that_is_away_and_goes_on_when_it_is_back(tmp_path: Path) -> None:
     with running_redis(tmp_path) as redis:
         redis.kill()
