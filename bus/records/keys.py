@@ -143,7 +143,7 @@ class Keys:
 
     @property
     def load(self) -> str:
-        """Hash: bytes of what waits: messages in all (`total`) and of each sender (`s:` and its id), replies (`out`, at most `most_out`)."""
+        """Hash: bytes of what waits: messages in all (`total`) and of each sender (`s:` and its id), replies (`out`, at most `most_out`), `outside`."""
         return self._key("load")
 
     @property
@@ -199,6 +199,20 @@ class Keys:
     def acks(self) -> str:
         """Hash client_message_id → conversation, for acknowledgements heard by another connection."""
         return self._key("acks")
+
+    @property
+    def outside(self) -> str:
+        """List: messages that no job said and that wait for their turn, all conversations' in one line (bus/steps/outside.py)."""
+        return self._key("outside")
+
+    @cached_property
+    def outside_turn(self) -> str:
+        """Which of them is in an out-box and not committed yet, with an expiry."""
+        return self._key("outside_turn")
+
+    def send_keys(self, period: int) -> str:
+        """Hash digest of conversation and key → digest of what was sent under it, of one period, with an expiry (bus/steps/outside.py)."""
+        return self._key("send_keys", str(period))
 
     @cached_property
     def rate(self) -> str:

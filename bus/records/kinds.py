@@ -6,7 +6,7 @@ SEALED_KINDS = frozenset(
         *("session", "owner", "member", "group", "signed_prekeys", "one_time_prekeys", "quarantined", "seal"),
         *("restored_signed_prekeys", "restored_one_time_prekeys"),
         *("conv", "box", "parked", "placed", "together", "out", "jobs", "replies", "dead", "dead_copy"),
-        *("grant_log", "policy", "emitted", "waits", "state"),
+        *("grant_log", "policy", "emitted", "waits", "state", "outside"),
     }
 )
 PLAIN_KINDS = frozenset(
@@ -41,6 +41,7 @@ PLAIN_KINDS = frozenset(
         ),
         *("busy", "waiting", "behind", "placements", "load", "held", "interrupted", "interrupts", "streams"),
         *("ids", "taken", "sent", "cards"),
+        *("outside_turn", "send_keys"),
         *("restoring", "office"),
         *("slot", "slots", "ghosts", "ghost_poll", "standby"),
     }

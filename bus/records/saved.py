@@ -49,6 +49,8 @@ KINDS: Mapping[str, Kind] = {
         first_sync="so that nothing counts as too old",
         cards="after the conversations, so that each card that was sent is known",
         placements="so that no event is handled twice",
+        outside="in their order",
+        send_keys="with its expiry",
     ),
     **_kinds(
         Fate.WITH_CONVERSATION,
@@ -93,6 +95,7 @@ KINDS: Mapping[str, Kind] = {
         continuity="nothing is proven of a restored store: its sessions are started anew",
         cursor="everything that the relay keeps is asked for",
         rate="",
+        outside_turn="the next of the line has it at once",
         probe="",
         wanted="what is in quarantine is tried again anyway",
         streams="a shown stream ends, its whole text comes",

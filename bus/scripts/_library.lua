@@ -575,6 +575,11 @@ local function is_said(place)
   if string.sub(place, 1, 1) == '!' then redis.call('HDEL', CONVERSATION, 'own:' .. place) end
 end
 
+-- Lets the next message of the line have its turn (bus/scripts/outside/let_out.lua), if this one has it. `turn`: nil for what did not come from there.
+local function leave_turn(turn, id)
+  if turn and redis.call('GET', turn) == id then redis.call('DEL', turn) end
+end
+
 -- Makes the job of `entry` a dead letter, queues the `apology` to its sender (a reply record, or ''), and starts the next job. The apology
 -- has a place like a reply, which the dead letter keeps: a message that is brought back and given up again tells its sender nothing more.
 local function give_up(entry, fields, job, reason, detail, apology)

@@ -12,6 +12,7 @@ from typing import cast
 import msgspec
 
 from bus.records.keys import Keys
+from bus.records.outside import has_turn
 from bus.records.records import OutboxRecord, SentNote, decode_outbox_record, decode_sent_note, encode_record
 from bus.steps.store import SessionWrite, text_or_none
 from bus.steps.write_count import WriteCount
@@ -100,6 +101,7 @@ class Outbox:
             self._keys.owner("" if owner is None else owner[0]),
             self._keys.continuity,
             *(self._keys.session(s.owner_id, s.device_id) for s in sessions),
+            *self._turn_of(answers),
         ]
         versions: list[int | bytes] = []
         for session in sessions:
@@ -225,8 +227,12 @@ class Outbox:
         It is named by its entry, job id and place, or once it is committed by its client_message_id.
         """
         arguments = (conversation_id, entry_id, self.consumer, client_message_id, reason, *answers)
-        answer = await self._client.script("drop_reply", self._keys.board(conversation_id), *arguments)
-        return answer == b"dropped"
+        keys = [*self._keys.board(conversation_id), *self._turn_of(answers)]
+        return await self._client.script("drop_reply", keys, *arguments) == b"dropped"
+
+    def _turn_of(self, answers: tuple[str, str]) -> tuple[str, ...]:
+        """Returns the key of the turn that ends with this reply, if it came from outside."""
+        return (self._keys.outside_turn,) if has_turn(answers) else ()
 
     async def give_back_reply(self, entry_id: str, conversation_id: str) -> None:
         """Offers a reply again that was taken and not committed."""

@@ -27,7 +27,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     """Counts of one agent.
 
     Jobs: `queued` for a worker, `running`, `waiting` behind another of their conversation, `due` again later. Replies: `unsent`,
-    `unacknowledged`. Then what waits for a person's decision. At the relay: `notes` of messages of so many `held_senders`.
+    `unacknowledged`, and what was sent from `outside` and waits for its turn. Then what waits for a person's decision. At the relay: `notes` of messages of so many `held_senders`.
     """
 
     queued: int
@@ -38,6 +38,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     unacknowledged: int
     dead_letters: int
     quarantined: int
+    outside: int = 0
     notes: int = 0
     held_senders: int = 0
 
@@ -82,6 +83,7 @@ class Overview:
             unacknowledged=await self._number("ZCARD", keys.outbox),
             dead_letters=await self._number("XLEN", keys.dead),
             quarantined=await self._number("ZCARD", keys.quarantine),
+            outside=await self._number("LLEN", keys.outside),
             notes=await self._number("HGET", keys.held, "total"),
             held_senders=max(0, await self._number("HLEN", keys.held) - 1),  # without the field `total`
         )
@@ -115,11 +117,12 @@ class Overview:
 
     async def bytes_by_kind(self) -> dict[str, int]:
         """Returns the bytes of each kind that has a budget (host/budgets.py); `unsigned` is a part of `quarantine`."""
-        waits = await self._client.command("HMGET", self._keys.load, "total", "out")
+        waits = await self._client.command("HMGET", self._keys.load, "total", "out", "outside")
         kept = await self._client.command("HMGET", self._keys.kept, "total", "unsigned")
         found = [int(one or 0) for one in cast("list[bytes | None]", waits) + cast("list[bytes | None]", kept)]
+        waiting, out, outside, quarantine, unsigned = found
         return {
-            **dict(zip(("waiting", "out", "quarantine", "unsigned"), found, strict=True)),
+            **{"waiting": waiting, "out": out + outside, "quarantine": quarantine, "unsigned": unsigned},
             "dead": await self._usage(self._keys.dead),
             "notes": await self._number("HGET", self._keys.held, "total") * NOTE_BYTES,
         }

@@ -4,12 +4,13 @@ It keeps 7 days or 200,000 entries. A message is named by its message_id, which 
 refused, taken in or quarantined have the conversation as their first word.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import cast
 
 import msgspec
 
 from bus.records.keys import JOBS_GROUP, Keys
+from bus.records.outside import PLACE
 from bus.records.records import decode_job_record
 from bus.transport.client import RedisClient
 from bus.transport.clock import redis_ms
@@ -31,6 +32,8 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     "quarantined": ("conversation", "received_ms", "reason", "seq"),
     "old": ("conversation", "reason", "seq"),
     "requeued": ("conversation",),
+    "from_outside": ("conversation",),
+    "let_out": (),
     "given_up": ("by",),
     "started": _RUN,
     "replied": ("place",),
@@ -48,7 +51,9 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     "lost": ("conversation",),
 }
 RUNNING = ("worker", "attempt", "delivery")  # words of `running`, which is not in the ledger but read from the stream
-BEGINNINGS = frozenset({"taken", "queued", "placed", "refused", "held", "quarantined", "old", "requeued"})
+BEGINNINGS = frozenset(
+    {"taken", "queued", "placed", "refused", "held", "quarantined", "old", "requeued", "from_outside"}
+)
 NAMED_BY_THE_RELAY = frozenset({"encrypted", "acknowledged"})
 
 
@@ -122,6 +127,24 @@ class Ledger:
             if event.job_id in messages:
                 found.append(event)
         return found, answered
+
+    async def ended(self, messages: Collection[str], since: str) -> tuple[dict[str, str], str]:
+        """Returns which messages from outside have ended in the entries from `since` on, and from where to look the next time.
+
+        Each with the reason for which it was given up, '' if the relay has it.
+        """
+        found: dict[str, str] = {}
+        while True:
+            command = ("XRANGE", self._keys.ledger, since, "+", "COUNT", PAGE)
+            rows = cast("list[tuple[bytes, list[bytes]]]", await self._client.command(*command))
+            for _, (_, name, _, job, _, told) in rows:
+                place, *words = told.decode().split(" ")
+                if job.decode() in messages and place == PLACE and name in (b"acknowledged", b"dropped"):
+                    found[job.decode()] = words[0] if name == b"dropped" else ""
+            if rows:
+                since = f"({rows[-1][0].decode()}"
+            if len(rows) < PAGE:
+                return found, since
 
     async def length(self) -> int:
         """Returns how many entries there are."""

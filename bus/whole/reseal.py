@@ -157,7 +157,8 @@ class _Walk:
             "box": self._mailbox,
             "parked": self._mailbox,
             "placed": self._mailbox,
-            "together": self._together,
+            "together": self._list,
+            "outside": self._list,
             "policy": self._policy,
             "grant_log": self._grant_log,
         }
@@ -236,7 +237,7 @@ class _Walk:
             if turned is not None:
                 await self._put("reseal_member", [key, self._names.write_count], packed, turned)
 
-    async def _together(self, key: str) -> None:
+    async def _list(self, key: str) -> None:
         for index, packed in enumerate(cast("list[bytes]", await self._client.command("LRANGE", key, 0, -1))):
             turned = self._record(key, packed)
             if turned is not None:

@@ -14,6 +14,7 @@ from bus.records.keys import Keys
 from bus.records.records import BadRecord, decode_job_record, decode_reply_record
 from bus.records.saved import Conversation, Saved, Value, Waiting, pairs
 from bus.records.sealing import SealBroken, StateKey
+from bus.steps.outside import KEPT_SECONDS
 from bus.steps.prekey_wish import ROTATE_THROUGH
 from bus.steps.store import now_ms
 from bus.steps.vault import MAC_BYTES
@@ -29,7 +30,9 @@ ID_ROOM = 1 << 26
 FEWEST_ROOM = 1 << 20
 PAGE = 8  # records of up to a mebibyte
 
-PLAIN_HASHES = frozenset({"seal", "policy", "group", "member", "session", "owner", "held", "cards"})
+OVERHEAD_BYTES = 200  # as bus/scripts/_library.lua counts for a record that waits
+
+PLAIN_HASHES = frozenset({"seal", "policy", "group", "member", "session", "owner", "held", "cards", "send_keys"})
 
 
 class Restoring:
@@ -113,6 +116,8 @@ class Restoring:
                 await self._do(("XADD", key, value.parts[0], *value.parts[2:]))
             case "old" | "placements":
                 await self._do(("ZADD", key, *_swapped(value.parts)))
+            case "outside":
+                await self._outside(key, value.parts)
             case "first_sync":
                 await self._do(("SET", key, value.parts[0]))
 
@@ -123,10 +128,18 @@ class Restoring:
             await self._do(("SADD", self._place("owners", ""), value.ids))
         elif value.kind == "session":
             self.seen_epoch(int(dict(pairs(value.parts)).get(b"e", 0)))
+        elif value.kind == "send_keys":
+            await self._do(("EXPIRE", self._place(value.kind, value.ids), KEPT_SECONDS))
         elif value.kind == "held":
             notes = value.parts[1::2]
             self._notes_of.update({f"s:{value.ids}": len(notes), "total": len(notes)})
             self._notes_in.update(note.split(b"\x1f")[2].decode() for note in notes)
+
+    async def _outside(self, key: str, records: list[bytes]) -> None:
+        """Writes a page of the line of messages from outside before those that were read from its end."""
+        await self._do(("LPUSH", key, *reversed(records)))
+        size = sum(len(record) + OVERHEAD_BYTES for record in records)
+        await self._do(("HINCRBY", self._place("load", ""), "outside", size))
 
     async def _prekeys(self, value: Value) -> None:
         """Opens prekeys and seals them for the key of restored ones, since a seal is bound to its place."""

@@ -49,7 +49,8 @@ class Snapshot:
             self._agent(),
             *(self._hashes(kind) for kind in ("group", "member", "owner")),
             self._list("grant_log", self._names.grant_log),
-            *(self._hashes(kind) for kind in ("session", "held")),
+            *(self._hashes(kind) for kind in ("session", "held", "send_keys")),
+            self._outside(),
             self._quarantined(self._scan("quarantined")),
         ):
             async with aclosing(part) as values:
@@ -109,6 +110,12 @@ class Snapshot:
         while page := await self._asked("LRANGE", key, at, at + PAGE - 1):
             yield Value(kind, "", "list", page)
             at += len(page)
+
+    async def _outside(self) -> AsyncGenerator[Value]:
+        """Yields the line of messages from outside, its last page first: what leaves at its beginning meanwhile shifts none."""
+        async with aclosing(self._list_from_the_end(self._names.outside)) as pages:
+            async for page in pages:
+                yield Value("outside", "", "list", page)
 
     async def _stream(self, kind: str, key: str, start: bytes, count: int) -> AsyncGenerator[Value]:
         """Yields the entries of a stream, each as a value."""

@@ -51,6 +51,8 @@ class BackupCounts:
                 self._more("lines of history")
             case "grant_log":
                 self._more("grant changes", len(value.parts))
+            case "outside":
+                self._more("replies that wait", len(value.parts))
             case "signed_prekeys" | "one_time_prekeys":
                 self._more("prekeys", len(value.parts) // 2)
             case "held" if value.ids:

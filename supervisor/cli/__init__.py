@@ -27,6 +27,8 @@ COMMANDS: Mapping[str, str] = {
     "demo": "supervisor.cli.sandbox:demo",
     "healthcheck": "supervisor.cli.healthcheck:healthcheck",
     "version": "supervisor.cli.version:version",
+    "conversations": "supervisor.cli.conversations:conversations",
+    "send": "supervisor.cli.send:send",
     "trace": "supervisor.cli.trace:trace",
     "quarantine": "supervisor.cli.quarantine:quarantine",
     "dead": "supervisor.cli.dead:dead",

@@ -100,10 +100,15 @@ def _work(status: Json) -> list[tuple[str, str]]:
     waiting = work["waiting"] + work["queued"]
     return [
         ("jobs", f"{waiting} waiting, {work['running']} running, {work['due']} to be tried again"),
-        ("replies", f"{work['unsent']} to be sent, {work['unacknowledged']} not acknowledged"),
+        ("replies", f"{work['unsent']} to be sent, {work['unacknowledged']} not acknowledged{_outside(work)}"),
         ("given up", f"{work['dead_letters']} dead letters, {work['quarantined']} in quarantine"),
         ("at the relay", f"{work['held_senders']} senders wait there, {work['notes']} notes"),
     ]
+
+
+def _outside(work: Json) -> str:
+    waits = work.get("outside", 0)
+    return f", {waits} from outside wait for their turn" if waits else ""
 
 
 def _redis(status: Json) -> list[tuple[str, str]]:

@@ -27,6 +27,8 @@ NAMES = {
     "placed": "placed, without a message",
     "held": "waits at the relay: its sender has too much waiting",
     "given_up": "dropped for good",
+    "from_outside": "from outside (no message asked for it)",
+    "let_out": "it is its turn",
 }
 HINTS = {"quarantined": "hashee-agent quarantine show {}", "dead": "hashee-agent dead list"}
 

@@ -19,6 +19,7 @@ from supervisor.observe.tracing import MessageTraces
 from supervisor.outbound.decisions import is_temporary, refusal_code
 from supervisor.outbound.sender import Sender
 from supervisor.outbound.stream_ends import StreamEnds
+from supervisor.outbound.turns import Turns
 from supervisor.relay.connection import Connection, NotConnected
 from supervisor.relay.frames import MessageAck, MessageError
 from supervisor.relay.pending_acks import PendingAcks
@@ -55,6 +56,7 @@ class Delivery:
         pending: PendingAcks,
         sender: Sender,
         stream_ends: StreamEnds,
+        turns: Turns,
         metrics: Metrics,
         pauses: Pauses = PAUSES,
     ) -> None:
@@ -64,6 +66,7 @@ class Delivery:
         self._pending = pending
         self._sender = sender
         self._stream_ends = stream_ends
+        self._turns = turns
         self._metrics = metrics
         self._pauses = pauses
         self.traces = MessageTraces()
@@ -169,6 +172,7 @@ class Delivery:
                     number = connected
                 for conversation in await self._outbox.due():
                     await self._resend_one(conversation, None)
+                await self._turns.look()
             except RedisFailed as error:
                 log.warning("outbox: waits for Redis", reason=str(error))
             except NotConnected:

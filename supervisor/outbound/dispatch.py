@@ -15,6 +15,7 @@ from supervisor.outbound.recipients import Recipients
 from supervisor.outbound.sealer import CannotSeal, OfferFirst, unanswered
 from supervisor.outbound.sender import Sender, frames_again
 from supervisor.outbound.stream_replies import StreamReplies
+from supervisor.outbound.turns import Turns
 from supervisor.peers.addressing import GROUP
 from supervisor.relay.own_words import OwnWords
 
@@ -56,6 +57,7 @@ class Dispatch:
         *,
         streams: StreamReplies,
         session_messages: SessionMessages,
+        turns: Turns,
     ) -> None:
         self.traces = MessageTraces()
         self._recipients = recipients
@@ -63,6 +65,7 @@ class Dispatch:
         self._sender = sender
         self._streams = streams
         self._session_messages = session_messages
+        self._turns = turns
 
     async def send(self, head: Head) -> None:
         """Addresses, commits and sends a reply, or puts an offer of new sessions before it. Every step may be repeated.
@@ -96,6 +99,7 @@ class Dispatch:
             await self._sender.send(await self._streams.final_frame(head, committed))
         else:
             await self._streams.begin(head, addressed, stream_key, committed)
+        await self._turns.settled(head)
         if count := unanswered(committed.sealed):
             await self._session_messages.ask_for_an_answer(head, count)
 

@@ -18,6 +18,7 @@ from bus.records.sealing import StoreKeys
 from bus.steps.held import Notes
 from bus.steps.letters import DeadLetters, Quarantine
 from bus.steps.outbox import RESEND_SECONDS, Outbox
+from bus.steps.outside import OutsideMessages
 from bus.steps.policies import PolicyStore
 from bus.steps.recovery import Recovery
 from bus.steps.store import MOST_WAITING_IN_ALL, Store
@@ -50,6 +51,7 @@ from supervisor.outbound.stream_ends import StreamEnds
 from supervisor.outbound.stream_replies import StreamReplies
 from supervisor.outbound.streams import Streams
 from supervisor.outbound.taking import Taking
+from supervisor.outbound.turns import Turns
 from supervisor.peers.grant_ledger import GrantLedger
 from supervisor.peers.groups import Groups
 from supervisor.peers.members import Members
@@ -288,6 +290,8 @@ class MessageCore:
         sender = Sender(connection)
         self.streams = Streams(device, keys.bus, connection, self.outbox, metrics, speaks=speaks)
         self.stream_ends = StreamEnds(self.streams, self.outbox, connection, instance, settings.pauses)
+        self.outside = OutsideMessages(client, names)
+        turns = Turns(self.outside)
         self.delivery = Delivery(
             self.outbox,
             connection,
@@ -295,6 +299,7 @@ class MessageCore:
             pending=self.pending_acks,
             sender=sender,
             stream_ends=self.stream_ends,
+            turns=turns,
             metrics=metrics,
             pauses=settings.pauses,
         )
@@ -324,6 +329,7 @@ class MessageCore:
             sender,
             streams=StreamReplies(self.streams, self.outbox, sender),
             session_messages=SessionMessages(self.outbox, self.words),
+            turns=turns,
         )
         self.outbound = Outbound(
             self.taking,

@@ -13,6 +13,7 @@ from bus.records.records import Job, decode_job_record
 from bus.steps.held import Notes
 from bus.steps.letters import DeadLetters, Quarantine
 from bus.steps.outbox import Outbox
+from bus.steps.outside import OutsideMessages
 from bus.steps.placing import Placing as PlacingInRedis
 from bus.steps.policies import Policies, PolicyStore
 from bus.steps.recovery import Recovery
@@ -26,7 +27,7 @@ from bus.transport.wire import Value, Wire, failure
 from tests.bus.builders import AGENT, BUS_KEY
 from tests.bus.memory.world import size_of
 from tests.bus.scenes import RESTING_FIELDS, RESTING_KINDS, SERVER, Facts, Supervisor, Worker, at_once
-from tests.bus.traits import Inbound, Letters, Outbound, Placing, Reclaiming, Unread, Waiting
+from tests.bus.traits import Inbound, Letters, Outbound, Outside, Placing, Reclaiming, Unread, Waiting
 
 
 class DirectClient:
@@ -92,6 +93,7 @@ class RedisSupervisor:
         self.write_count = WriteCount()
         self.store: Inbound = Store(commands, AGENT, name, self.write_count, most_waiting_in_all)
         self.outbox: Outbound = Outbox(commands, AGENT, name, self.write_count)
+        self.outside: Outside = OutsideMessages(commands, self.keys)
         self.recovery: Reclaiming = Recovery(commands, self.keys, name)
         self.dead: Letters = DeadLetters(commands, self.keys)
         self.quarantine: Unread = Quarantine(commands, self.keys)
@@ -140,9 +142,10 @@ class RedisScene:
         at = cast("bytes | None", self.client.ask("HGET", self.keys.rate, "at"))
         if at is not None:
             commands.append(("HSET", self.keys.rate, "at", int(at) - milliseconds))
-        left = cast(int, self.client.ask("PTTL", self.keys.reclaimer))
-        if left > 0:
-            commands.append(("PEXPIRE", self.keys.reclaimer, left - milliseconds))
+        for lease in (self.keys.reclaimer, self.keys.outside_turn):
+            left = cast(int, self.client.ask("PTTL", lease))
+            if left > 0:
+                commands.append(("PEXPIRE", lease, left - milliseconds))
         self.client.ask_all(commands)
 
     async def add_prekey(self, number: int) -> None:
@@ -232,6 +235,8 @@ class RedisScene:
                 found["total"] += size
             out_box = cast("list[bytes]", self.client.ask("LRANGE", keys.out_box(one), 0, -1))
             found["out"] += sum(map(size_of, out_box if reply in (None, b"sent") else out_box[1:]))
+        line = cast("list[bytes]", self.client.ask("LRANGE", keys.outside, 0, -1))
+        found["outside"] = sum(map(size_of, line))
         return dict(+found)
 
     def _kind(self, name: bytes) -> str:

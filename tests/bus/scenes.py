@@ -19,11 +19,12 @@ from bus.transport.readers import StreamEntry
 from tests.bus.builders import AGENT, BUS_KEY
 from tests.bus.memory.inbound import MemoryNotes, MemoryQuarantine, MemoryStore
 from tests.bus.memory.outbound import MemoryOutbox
+from tests.bus.memory.outside import MemoryOutside
 from tests.bus.memory.placing import MemoryPlacing
 from tests.bus.memory.recovery import MemoryLetters, MemoryRecovery
 from tests.bus.memory.work import MemorySteps
 from tests.bus.memory.world import World
-from tests.bus.traits import Inbound, Letters, Outbound, Placing, Reclaiming, ThreadSteps, Unread, Waiting
+from tests.bus.traits import Inbound, Letters, Outbound, Outside, Placing, Reclaiming, ThreadSteps, Unread, Waiting
 
 Result = TypeVar("Result")
 
@@ -50,6 +51,7 @@ RESTING_KINDS = frozenset(
             "cards",
             "placements",
             "behind",
+            "send_keys",
         ),
     }
 )
@@ -93,6 +95,7 @@ class Supervisor(Protocol):
     name: str
     store: Inbound
     outbox: Outbound
+    outside: Outside
     recovery: Reclaiming
     dead: Letters
     quarantine: Unread
@@ -150,6 +153,7 @@ class MemorySupervisor:
         self.store: Inbound = MemoryStore(world, self.write_count, most_waiting_in_all)
         self._outbox = MemoryOutbox(world, name, self.write_count)
         self.outbox: Outbound = self._outbox
+        self.outside: Outside = MemoryOutside(world)
         self.recovery: Reclaiming = MemoryRecovery(world, name)
         self.dead: Letters = MemoryLetters(world)
         self.quarantine: Unread = MemoryQuarantine(world)
@@ -233,7 +237,7 @@ class MemoryScene:
             or at.out_box
             or at.stream
             or at.own
-        ] + list(self._world.notes)
+        ] + [*self._world.notes, *(["outside"] if self._world.line else [])]
 
     def close(self) -> None:
         """Nothing is open."""

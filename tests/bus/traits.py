@@ -8,11 +8,13 @@ from typing import Literal, Protocol
 
 from bus.records.cards import CardKept, CardMove
 from bus.records.journal import MOST_JOURNAL_BYTES
+from bus.records.outside import SendKey
 from bus.records.records import Job, OutboxRecord, Reply, SentNote
 from bus.steps.held import Note
 from bus.steps.job_steps import CardEmitted, Emitted, Failed, Finished, Said, Started
 from bus.steps.letters import DeadLetter, GivenUp, Quarantined, Revived
 from bus.steps.outbox import Commit
+from bus.steps.outside import Sent
 from bus.steps.placing import Pins, Placed
 from bus.steps.recovery import HeldEntries, Pending, Reclaim, Reclaimed
 from bus.steps.store import Arrival, ConversationSnapshot, Intake, SessionWrite
@@ -170,6 +172,16 @@ class Placing(Protocol):
     async def pins(self, conversation_id: str) -> Pins | None: ...
 
     async def place(self, packed: bytes) -> Placed: ...
+
+
+class Outside(Protocol):
+    async def send(
+        self, conversation_id: str, record: bytes, message_id: str, *, key: SendKey | None = None, ledger_entries: int
+    ) -> Sent: ...
+
+    async def let_out(self) -> bool: ...
+
+    async def count(self) -> int: ...
 
 
 class WorkLease(Protocol):

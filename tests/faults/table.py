@@ -207,6 +207,21 @@ ROWS: dict[str, Row] = {
     "bus/views/trace.py:Ledger._events": held(
         (Kind.PAGES, "tests/faults/test_walks.py::test_dead_letters_and_ledger_are_walked_to_their_end")
     ),
+    "bus/views/trace.py:Ledger.ended": held(
+        (Kind.PAGES, "tests/faults/test_walks.py::test_what_has_ended_is_found_behind_more_than_a_page")
+    ),
+    "bus/views/conversations.py:Conversations.all": held(
+        (
+            Kind.PAGES,
+            "tests/faults/test_walks.py::test_more_than_a_page_of_conversations_are_all_read_and_the_latest_come_first",
+        )
+    ),
+    "bus/views/conversations.py:Conversations._latest_in_ledger": held(
+        (
+            Kind.PAGES,
+            "tests/faults/test_walks.py::test_more_than_a_page_of_conversations_are_all_read_and_the_latest_come_first",
+        )
+    ),
     "bus/views/overview.py:Overview.kinds": held(
         (Kind.PAGES, "tests/faults/test_walks.py::test_a_store_of_more_than_a_page_is_counted")
     ),
@@ -247,6 +262,11 @@ STEPS: dict[str, tuple[str, ...]] = {
         "bus/steps/recovery.py:Recovery.clock_went_back",
         "bus/steps/recovery.py:Recovery.forget_idle_consumers",
         "bus/views/trace.py:Ledger._about",
+        "bus/views/conversations.py:Conversations.latest",
+        "bus/steps/outside.py:OutsideMessages.send",
+        "bus/steps/outside.py:OutsideMessages.let_out",
+        "supervisor/cli/conversations.py:_show",
+        "supervisor/cli/send.py:_wait",
         "supervisor/inbound/quarantine_retrier.py:QuarantineRetrier._mark_what_may_be_mended",
         "supervisor/cli/dead.py:_chosen",
         "supervisor/cli/dead.py:_selected",
@@ -257,7 +277,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     "a walk of a rotation; a failure ends the command, and its next run completes it (tests/supervisor/cli/keys/test_rotate_store.py)": (
         "bus/whole/reseal.py:Resealer._walk",
         "bus/whole/reseal.py:_Walk._mailbox",
-        "bus/whole/reseal.py:_Walk._together",
+        "bus/whole/reseal.py:_Walk._list",
         "bus/whole/reseal.py:_Walk._out_box",
         "bus/whole/reseal.py:_Walk._grant_log",
         "bus/whole/reseal.py:_Walk.stream",
@@ -268,6 +288,7 @@ STEPS: dict[str, tuple[str, ...]] = {
         "bus/whole/snapshot.py:Snapshot.kinds",
         "bus/whole/snapshot.py:Snapshot.everything",
         "bus/whole/snapshot.py:Snapshot._hashes",
+        "bus/whole/snapshot.py:Snapshot._outside",
         "bus/whole/snapshot.py:Snapshot._scan",
         "bus/whole/snapshot.py:Snapshot._quarantined",
         "bus/whole/snapshot.py:Snapshot._conversations",

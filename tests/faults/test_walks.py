@@ -5,6 +5,8 @@ from pathlib import Path
 from bus.steps.letters import PAGE as LETTERS_PAGE
 from bus.steps.letters import DeadLetters
 from bus.transport.client import keys_like
+from bus.views.conversations import PAGE as CONVERSATIONS_PAGE
+from bus.views.conversations import Conversations
 from bus.views.overview import SCAN_COUNT, Overview
 from bus.views.trace import PAGE as LEDGER_PAGE
 from bus.views.trace import Ledger
@@ -25,6 +27,44 @@ async def test_dead_letters_and_ledger_are_walked_to_their_end(tmp_path: Path) -
             for _ in range(notes):
                 await bus.client.command("XADD", bus.keys.ledger, "*", "e", "began", "c", "job", "d", "")
             assert len(await Ledger(bus.client, bus.keys).trace("job")) == notes
+
+
+async def test_what_has_ended_is_found_behind_more_than_a_page(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with open_bus(url) as bus:
+            ledger = Ledger(bus.client, bus.keys)
+            for name, job, told in (
+                *(("queued", f"other-{number}", "conversation") for number in range(2 * LEDGER_PAGE)),
+                ("acknowledged", "mine", "!renewed-1 message-1 "),
+                ("acknowledged", "mine", "0 message-2 7"),
+                ("dropped", "another", "0 no_grant"),
+            ):
+                await bus.client.command("XADD", bus.keys.ledger, "*", "e", name, "j", job, "x", told)
+            ended, since = await ledger.ended({"mine", "another", "a third"}, "-")
+            assert ended == {"mine": "", "another": "no_grant"}
+            assert await ledger.ended({"mine"}, since) == ({}, since)
+
+
+async def test_more_than_a_page_of_conversations_are_all_read_and_the_latest_come_first(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with open_bus(url) as bus:
+            many = 2 * CONVERSATIONS_PAGE + 1
+            for number in range(many):
+                key = bus.keys.conversation(f"{number}")
+                await bus.client.command("HSET", key, "kind", "h2a", "person", f"p{number}", "t0", 1000 + number)
+            await bus.client.command("HSET", bus.keys.conversation("nobody wrote"), "own:!pong", 1)
+            reading = Conversations(bus.client, bus.keys)
+            found = [one async for page in reading.all() for one in page]
+            assert sorted(int(one.conversation_id) for one in found) == list(range(many))
+            assert {(one.person, one.heard_ms) for one in found} == {(f"p{n}", 1000 + n) for n in range(many)}
+            for conversation in ("7", "gone", "8", *["9"] * (LEDGER_PAGE + 1)):
+                await bus.client.command(
+                    "XADD", bus.keys.ledger, "*", "e", "queued", "j", "m", "x", f"{conversation} 1"
+                )
+            latest, has_more = await reading.latest(5)
+            assert [one.conversation_id for one in latest[:3]] == ["9", "8", "7"]
+            assert (len(latest), has_more) == (5, True)
+            assert (await reading.latest(many))[1] is False
 
 
 async def test_a_store_of_more_than_a_page_is_counted(tmp_path: Path) -> None:

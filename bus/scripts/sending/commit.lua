@@ -1,5 +1,5 @@
 -- Commits an encrypted reply: replaces the sessions, stores the exact bytes in the outbox, deletes the reply's entry (P4; rules 12, 14, 17).
--- KEYS board, rate, owner, continuity, one session a device…
+-- KEYS board, rate, owner, continuity, one session a device…, the turn of what comes from outside (where this does)
 -- ARGV 1 conversation_id  2 entry (of the head that was encrypted)  3 consumer  4 job id and place, with a space
 --      5 client_message_id  6 outbox record, or '' for what needs no acknowledgement (stream.start)
 --      7 note for its confirmation  8 resend after (ms)  9 sends a second (0: no limit)  10 burst  11 epoch  12 highest write count seen
@@ -10,6 +10,7 @@
 --    | committed, write count, the stream that this ends or replaces: its stream_id, space, the supervisor that started it, or '', commits
 -- Invariant: at most one outbox record a conversation; ciphertext exists only together with the state that made it.
 local RATE, OWNER, CONTINUITY, SESSIONS, VERSIONS = KEYS[OWN], KEYS[OWN + 1], KEYS[OWN + 2], OWN + 3, 15
+local LAST_SESSION = SESSIONS + (#ARGV - VERSIONS + 1) / 2 - 1
 local reply = redis.call('HGET', CONVERSATION, 'reply')
 if reply == 'sent' then
   local sent = redis.call('HMGET', SENT, 'cmid', 'r')
@@ -24,7 +25,7 @@ if tonumber(count or 0) < tonumber(ARGV[12]) then return { 'went_back' } end
 epoch = epoch or '0'
 if epoch ~= ARGV[11] then return { 'epoch', tonumber(epoch) } end
 if ARGV[14] ~= '' and not is_current(OWNER, ARGV[14]) then return { 'stale' } end
-for i = SESSIONS, #KEYS do
+for i = SESSIONS, LAST_SESSION do
   if not is_current(KEYS[i], ARGV[VERSIONS + (i - SESSIONS) * 2]) then return { 'stale' } end
 end
 local now = now_ms()
@@ -41,11 +42,12 @@ settle(REPLIES, REPLIES_GROUP, ARGV[2])
 local write_count = count_write()
 local commits = redis.call('HINCRBY', CONTINUITY, 'commits', '1')
 redis.call('LTRIM', OUT_BOX, '1', '-1')
-for i = SESSIONS, #KEYS do
+for i = SESSIONS, LAST_SESSION do
   local at = VERSIONS + (i - SESSIONS) * 2
   store_session(KEYS[i], ARGV[at], ARGV[at + 1], ARGV[11])
 end
 local job, place = string.match(ARGV[4], '^(%S*) ?(.*)$')
+leave_turn(KEYS[LAST_SESSION + 1], job)
 note('encrypted', job, place .. ' ' .. ARGV[5])
 local stream = ARGV[13] ~= '' and redis.call('HGET', STREAMS, CONVERSATION_ID) or ''
 if ARGV[6] == '' then

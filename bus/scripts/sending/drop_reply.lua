@@ -1,5 +1,5 @@
 -- Makes a reply that can never be committed or sent a dead letter, so that nothing blocks a conversation for ever (rule 13).
--- KEYS board
+-- KEYS board, the turn of what comes from outside (where this does)
 -- ARGV 1 conversation_id  2 entry of `replies` or ''  3 consumer  4 client_message_id (when it was committed) or ''  5 reason
 --      6 job_id  7 place (of what was committed both are known here)
 -- -> done_before | dropped
@@ -20,6 +20,7 @@ count_write()
 if record then bury(record, ARGV[5], 0, 0, '', what) end
 local job, place = string.match(what, '^(%S*) ?(.*)$')
 is_said(place)
+leave_turn(KEYS[OWN], job)
 note('dropped', job, place .. ' ' .. ARGV[5])
 redis.call('HDEL', CONVERSATION, 'reply')
 if not start_next_reply() and redis.call('HEXISTS', CONVERSATION, 'entry') == 0 then rest() end

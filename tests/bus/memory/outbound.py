@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from bus.records.outside import has_turn
 from bus.records.records import OutboxRecord, SentNote, decode_outbox_record
 from bus.steps.outbox import RESEND_SECONDS, Commit, Committed
 from bus.steps.store import SessionWrite
@@ -72,6 +73,8 @@ class MemoryOutbox:
             return Commit(Committed.WAIT, wait_ms=wait_ms)
         at.reply = None
         at.out_box.pop(0)
+        if has_turn(answers):
+            world.end_turn(answers[0])
         for one in sessions:
             session = world.session((one.owner_id, one.device_id))
             session.version, session.sealed, session.epoch = one.version + 1, one.sealed, epoch
@@ -188,6 +191,8 @@ class MemoryOutbox:
             at.own.discard(answers[1])
             self._world.bury(at.out_box.pop(0), reason)
             self._world.wrote()
+            if has_turn(answers):
+                self._world.end_turn(answers[0])
         else:
             sent = self._drop_sent(at, client_message_id)
             if sent is None:

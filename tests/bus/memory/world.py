@@ -180,6 +180,15 @@ class World:
     """Ids of the jobs that were placed."""
 
     most_out: int | None = None
+    line: list[bytes] = field(default_factory=list)
+    """Messages from outside that wait for their turn."""
+
+    turn: tuple[str, int] = ("", 0)
+    """Whose it is, and until when at most."""
+
+    send_keys: dict[bytes, tuple[bytes, int]] = field(default_factory=dict)
+    """What was said under each, and until when that is remembered."""
+
     dead: dict[str, DeadLetter] = field(default_factory=dict)
     tokens: float | None = None
     tokens_at_ms: int = 0
@@ -225,6 +234,7 @@ class World:
             loads["journal"] += sum(map(size_of, at.journal.values()))
             loads["total"] += sum(map(size_of, at.journal.values()))
             loads["out"] += sum(map(size_of, at.unsaid))
+        loads["outside"] = sum(map(size_of, self.line))
         return +loads
 
     def waits_at_relay(self, conversation_id: str) -> bool:
@@ -239,6 +249,25 @@ class World:
         if not at.is_sending or self.most_out is None:
             return True
         return sum(map(size_of, at.unsaid)) < (self.most_out - self.loads()["out"]) / 4
+
+    # What comes from outside
+
+    @property
+    def whose_turn(self) -> str | None:
+        """The message from outside that is on its way and not committed yet."""
+        return self.turn[0] if self.turn[1] > self.now_ms else None
+
+    def end_turn(self, message_id: str) -> None:
+        if self.turn[0] == message_id:
+            self.turn = ("", 0)
+
+    def line_has_room(self, record: bytes) -> bool:
+        loads = self.loads()
+        return self.most_out is None or loads["outside"] + size_of(record) <= (self.most_out - loads["out"]) / 2
+
+    def said_under(self, name: bytes) -> bytes | None:
+        said, until_ms = self.send_keys.get(name, (b"", 0))
+        return said if until_ms > self.now_ms else None
 
     # What waits: the mailbox, and under `park` what has no room in it
 

@@ -19,6 +19,7 @@ SENDING = (
     "tests/bus/steps/test_rules_time.py",
     "tests/bus/steps/test_write_count.py",
 )
+OUTSIDE = ("tests/bus/steps/test_rules_outside.py",)
 TIME = ("tests/bus/steps/test_rules_time.py", "tests/bus/steps/test_write_count.py")
 OF_REDIS = ("tests/bus/steps/test_rules_of_redis.py", "tests/bus/steps/test_audit.py")
 BOUNDS = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants.bus.places import SENDING, TIME, script
+from tests.mutants.bus.places import OUTSIDE, SENDING, TIME, script
 from tests.mutants.mutant import of
 
 REPLY_MINE = "if not lease_is_mine(REPLIES, REPLIES_GROUP, ARGV[2], ARGV[3]) then"
@@ -25,6 +25,38 @@ OF_SENDING = (
     *of(
         script("commit"), ("tests/supervisor/outbound/test_recipients.py", "tests/supervisor/outbound/test_outbound.py"),
         ("commit_compares_the_owner", "if ARGV[14] ~= '' and not is_current(OWNER, ARGV[14]) then", "if false then"),
+    ),
+    *of(
+        script("send"), OUTSIDE,
+        ("a_key_counts_once", "    if said then return", "    if false then return"),
+        ("a_key_is_of_what_was_said", "return said == ARGV[5] and 'already' or 'key_used'", "return 'already'"),
+        ("a_key_is_remembered", "  redis.call('HSET', KEYS[OWN + 2], ARGV[4], ARGV[5])\n", ""),
+        ("a_key_is_forgotten", "  redis.call('EXPIRE', KEYS[OWN + 2], ARGV[8])\n", ""),
+        ("it_goes_where_somebody_wrote", "if redis.call('HEXISTS', CONVERSATION, 'kind') == 0 then", "if false then"),
+        ("keys_have_a_bound", "if has_key and most and", "if false and"),
+        ("the_line_has_a_bound", "elseif most and tonumber(waits or 0)", "elseif false and tonumber(waits or 0)"),
+        ("one_of_the_line_at_a_time", "local is_next = redis.call('EXISTS', LINE, TURN) == 0", "local is_next = true"),
+        ("it_has_the_turn", "redis.call('SET', TURN, ARGV[3], 'PX', ARGV[9])", ""),
+        ("the_line_is_counted", "  redis.call('HINCRBY', LOAD, 'outside', size_of(ARGV[2]))\n", ""),
+    ),
+    *of(
+        script("let_out"), OUTSIDE,
+        ("who_has_the_turn_keeps_it", "if redis.call('EXISTS', TURN) == 1 then return 'taken' end", ""),
+        ("who_leaves_the_line_is_counted_off", "take_off_all('outside', size_of(ARGV[2]))", ""),
+        ("who_leaves_the_line_has_the_turn", "redis.call('SET', TURN, ARGV[3], 'PX', ARGV[4])", ""),
+        ("the_first_leaves_the_line", "if redis.call('LINDEX', LINE, '0') ~= ARGV[2] then return 'changed' end", ""),
+    ),
+    *of(
+        script("commit"), OUTSIDE,
+        ("commit_ends_the_turn", "leave_turn(KEYS[LAST_SESSION + 1], job)", ""),
+    ),
+    *of(
+        script("drop_reply"), OUTSIDE,
+        ("drop_ends_the_turn", "leave_turn(KEYS[OWN], job)", ""),
+    ),
+    *of(
+        "bus/scripts/_library.lua", OUTSIDE,
+        ("a_turn_is_left_by_who_has_it", "if turn and redis.call('GET', turn) == id then", "if turn then"),
     ),
     *of(
         script("confirm"), SENDING,

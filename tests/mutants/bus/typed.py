@@ -7,6 +7,11 @@ from tests.mutants.mutant import of
 
 TYPED = (
     *of(
+        "bus/records/outside.py", ("tests/bus/steps/test_rules_outside.py", "tests/supervisor/outbound/test_from_outside.py"),
+        ("our_own_words_have_no_turn", "return place == PLACE and job_id.startswith(OUTSIDE)", "return job_id.startswith(OUTSIDE)"),
+        ("what_was_said_is_in_its_digest", "digest(said))", "digest())"),
+    ),
+    *of(
         "bus/steps/write_count.py", TIME,
         ("what_is_certain_went_back", "if certainly_back or self.is_doubted", "if self.is_doubted"),
         ("commits_are_told_before_they_leave", "        self.on_commit(commits)\n", ""),

@@ -7,6 +7,19 @@ from tests.mutants.supervisor.places import module, tests
 
 SENDING = (
     *of(
+        module("outbound/from_outside"), tests("supervisor/outbound/test_from_outside"),
+        ("only_who_may_be_written_to", "if row is None or not Owner.decode(row).is_active:", "if row is None:"),
+        ("there_is_something_to_say", "if not message.text:", "if False:"),
+        ("it_is_no_longer_than_may_be", "if len(message.text) > MOST_CHARACTERS:", "if False:"),
+        ("it_is_valid_text", "        message.text.encode()\n", "        pass\n"),
+        ("a_key_is_a_key", "if message.key is not None and not KEY.fullmatch(message.key):", "if False:"),
+        ("what_was_said_counts", "key, (message.text, message.markdown))", "key, ())"),
+    ),
+    *of(
+        module("outbound/turns"), tests("supervisor/outbound/test_from_outside"),
+        ("the_next_goes_at_once", "        if not has_turn(head.answers):\n            return\n", "        return\n"),
+    ),
+    *of(
         module("outbound/rate_line"), tests("supervisor/outbound/test_rate_line"),
         ("who_comes_now_waits_behind_the_others", "if not self._line.is_taken:", "if True:"),
         ("the_place_is_kept", "self._line.turn(place)", "self._line.turn(self.place())"),

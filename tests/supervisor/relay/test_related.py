@@ -7,6 +7,7 @@ from bus.steps.outbox import Outbox
 from supervisor.observe.metrics import Metrics
 from supervisor.outbound.delivery import MOST_CODE_CHARS, Delivery
 from supervisor.outbound.sender import Sender
+from supervisor.outbound.turns import Turns
 from supervisor.relay.frames import MessageError, Relation
 from supervisor.relay.pending_acks import PendingAcks
 from supervisor.relay.related import MOST_SCOPE_CHARACTERS, MOST_SCOPES, essence_of
@@ -47,6 +48,7 @@ def test_of_a_refusal_only_its_code_waits() -> None:
         pending=PendingAcks(),
         sender=Sender(FakeConnection()),
         stream_ends=None,  # type: ignore[arg-type]  # nothing is streamed here
+        turns=Turns(None),  # type: ignore[arg-type]  # nothing comes from outside
         metrics=Metrics(),
     )
     delivery.heard(MessageError(LONG, "cmid", LONG, retry_after=2.0))

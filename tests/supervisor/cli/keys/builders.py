@@ -15,12 +15,14 @@ from bus.records.records import (
     InboundMessage,
     OutboxRecord,
     Reply,
+    ReplyPlace,
     ReplyRecord,
     decode_outbox_record,
     decode_reply_record,
     open_reply,
     pack_job,
     pack_placed_job,
+    pack_reply,
     unpack_job,
 )
 from bus.records.saved import pairs
@@ -35,6 +37,7 @@ from bus.steps.vault import LedgerStep, Vault, Versioned
 from bus.transport.client import RedisClient
 from bus.transport.readers import RedisStreamReader, StreamEntry
 from bus.whole.reseal import job_or_reply
+from tests.bus.memory.world import size_of
 from tests.supervisor.settings.environment import AGENT_ID
 
 CONSUMER = "supervisor-of-the-test"
@@ -118,6 +121,10 @@ class _Filling:
         await Placing(self.client, self.names).place(self._placed("busy"))
         policies = Policies(refusal="too many", apology="sorry")
         await PolicyStore(self.client, self.names, self.keys.bus).publish(policies)
+        line = self._said("busy", "outside:1"), self._said("due", "outside:2")
+        await self.client.command("RPUSH", self.names.outside, *line)
+        await self.client.command("HINCRBY", self.names.load, "outside", sum(map(size_of, line)))
+        await self.client.command("HSET", self.names.send_keys(7), b"name", b"digest")
         await vault.put_member("member", await vault.member("member"), b"a member's pair")
         await vault.put_group("group", await vault.group("group"), b"a group's keys")
         await vault.put_owner("person", await vault.owner("person"), b"row of a person")
@@ -180,6 +187,10 @@ class _Filling:
         )
         return pack_placed_job("reminder", content, placed_ms=1, key=self.keys.bus, agent_id=AGENT_ID)
 
+    def _said(self, conversation: str, message_id: str) -> bytes:
+        place = ReplyPlace(message_id, conversation, "0", 1)
+        return pack_reply(place, _reply("from outside"), emitted_ms=1, key=self.keys.bus, agent_id=AGENT_ID)
+
     async def commit(self, entry: StreamEntry, conversation: str) -> None:
         message_id = f"{conversation}-1"
         record = OutboxRecord(SCHEMA_VERSION, message_id, conversation, "text", "ciphertext", None, "h2a", "text", 1)
@@ -225,7 +236,7 @@ async def opened(client: RedisClient, keys: StoreKeys) -> dict[str, object]:
         elif kind == "policy":
             policies = PolicyStore(client, names, keys.bus)
             found[key] = (await policies.refusal(), await policies.apology())
-        elif kind in ("out", "together"):
+        elif kind in ("out", "together", "outside"):
             found[key] = [
                 _text(packed, keys) for packed in cast("list[bytes]", await client.command("LRANGE", key, 0, -1))
             ]

@@ -1,0 +1,61 @@
+"""How messages from outside are named: those that no job said (`hashee-agent send`), and the keys under which they are sent once.
+
+Their id stands where a reply has its job's. What is remembered under a key are digests that nobody without the identifier key can make:
+neither the key nor a text can be guessed from what stands in Redis.
+"""
+
+import hmac
+from typing import Final
+
+import msgspec
+
+from bus.records import ulid
+
+OUTSIDE: Final = "outside:"
+PLACE: Final = "0"
+DIGEST_BYTES: Final = 16
+
+
+class OutsideMessage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is to be said in a conversation. `key`: it is sent once, however often it is asked for."""
+
+    conversation_id: str
+    text: str
+    markdown: bool = False
+    key: str | None = None
+
+    def __repr__(self) -> str:
+        return f"OutsideMessage(conversation_id={self.conversation_id!r}, …)"
+
+
+class SendKey(msgspec.Struct, frozen=True):
+    """A key of a conversation, and what is sent under it, as digests."""
+
+    name: bytes
+    said: bytes
+
+    @property
+    def message_id(self) -> str:
+        """The id of the message: whoever repeats it learns the same one."""
+        return f"{OUTSIDE}{self.name.hex()}"
+
+
+def new_id() -> str:
+    """Returns an id for a message without a key."""
+    return f"{OUTSIDE}{ulid.new()}"
+
+
+def send_key(identifier_key: bytes, conversation_id: str, key: str, said: object) -> SendKey:
+    """Returns the digests of a key and of what is sent under it (anything that msgpack knows)."""
+
+    def digest(*words: object) -> bytes:
+        packed = msgspec.msgpack.encode(("send", conversation_id, key, *words))
+        return hmac.digest(identifier_key, packed, "sha256")
+
+    return SendKey(digest()[:DIGEST_BYTES], digest(said))
+
+
+def has_turn(answers: tuple[str, str]) -> bool:
+    """Whether a reply is a message from outside, by its job id and place: what we say by ourselves in its name has another place."""
+    job_id, place = answers
+    return place == PLACE and job_id.startswith(OUTSIDE)

@@ -1,0 +1,9 @@
+-- Reads what is known of some conversations by one command, since most commands are on their way for longer than they take.
+-- KEYS the hash of each conversation…
+-- -> for each: kind (nil before its first message), person or group, four times of messages taken in (ms; bus/scripts/_library.lua)
+local found = {}
+for at, key in ipairs(KEYS) do
+  local facts = redis.call('HMGET', key, 'kind', 'person', 't0', 't1', 't2', 'td')
+  for i = 1, 6 do found[(at - 1) * 6 + i] = facts[i] end
+end
+return found

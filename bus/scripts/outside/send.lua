@@ -1,0 +1,43 @@
+-- Queues a message that no job said (`hashee-agent send`): at once if no other of its kind is under way, else at the end of their line.
+-- KEYS board, line, turn, what was said under keys in this period, in the next and in the three before it
+-- ARGV 1 conversation_id  2 reply record  3 its id (the record's job)  4 digest of its key, or ''  5 what it says, as it is remembered under the key
+--      6 period of that memory  7 length of a period (ms)  8 how long what is remembered stays (s)  9 how long a turn lasts at most (ms)
+--      10 entries of the ledger that are kept
+-- -> period (it is another one by Redis' clock: again) | already | key_used (another message was sent under that key) | unknown (there is no
+--    such conversation) | many_keys | full (too much waits: again later) | waits (in the line) | queued
+-- Invariant: what is said under a key is remembered together with the message, and queued once.
+local LINE, TURN, KEY_BYTES = KEYS[OWN], KEYS[OWN + 1], 110 -- what Redis needs for a key that is remembered
+local has_key = ARGV[4] ~= ''
+if has_key then
+  if math.floor(now_ms() / ARGV[7]) ~= tonumber(ARGV[6]) then return 'period' end
+  for i = OWN + 2, OWN + 6 do
+    local said = redis.call('HGET', KEYS[i], ARGV[4])
+    if said then return said == ARGV[5] and 'already' or 'key_used' end
+  end
+end
+if redis.call('HEXISTS', CONVERSATION, 'kind') == 0 then return 'unknown' end
+local out, waits, most = unpack(redis.call('HMGET', LOAD, 'out', 'outside', 'most_out'))
+if has_key and most and redis.call('HLEN', KEYS[OWN + 2]) * KEY_BYTES >= most / 8 then return 'many_keys' end
+local is_next = redis.call('EXISTS', LINE, TURN) == 0
+local has_reply = redis.call('HEXISTS', CONVERSATION, 'reply') == 1
+if is_next then
+  if has_reply and not may_say() then return 'full' end
+elseif most and tonumber(waits or 0) + size_of(ARGV[2]) > (most - (out or 0)) / 2 then
+  return 'full'
+end
+
+count_write()
+if has_key then
+  redis.call('HSET', KEYS[OWN + 2], ARGV[4], ARGV[5])
+  redis.call('EXPIRE', KEYS[OWN + 2], ARGV[8])
+end
+note_first('from_outside', ARGV[3], CONVERSATION_ID, ARGV[10])
+if not is_next then
+  redis.call('RPUSH', LINE, ARGV[2])
+  redis.call('HINCRBY', LOAD, 'outside', size_of(ARGV[2]))
+  return 'waits'
+end
+redis.call('SET', TURN, ARGV[3], 'PX', ARGV[9])
+if is_idle() then begin_work() end
+say(ARGV[2], has_reply)
+return 'queued'

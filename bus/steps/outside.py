@@ -1,0 +1,105 @@
+"""Messages that no job said, on their way into out-boxes: one at a time, so that a digest to a thousand people holds up no reply.
+
+One that comes alone is queued as a reply is. While another one is in an out-box and not committed yet, the others wait in one line for
+all conversations; whoever commits it lets out the next. So a reply stands behind at most one of them, and each of them behind the
+replies that stand there when its turn comes, and no others: neither starves the other.
+
+What was sent under a key is remembered for 30 to 40 days, in a hash for each period of ten, which expires as a whole.
+"""
+
+import enum
+from typing import Final, Protocol, cast
+
+from bus.records.keys import Keys
+from bus.records.outside import SendKey
+from bus.records.records import decode_reply_record
+from bus.transport.client import Commands
+from bus.transport.clock import redis_ms
+
+PERIOD_MS: Final = 10 * 86_400_000
+PERIODS_BEFORE: Final = 3
+"""In which a key is looked for beside the present one, so that it is remembered for 30 days at least."""
+
+KEPT_SECONDS: Final = (PERIODS_BEFORE + 1) * PERIOD_MS // 1000
+
+TURN_MS: Final = 60_000
+"""A message that is not committed by then no longer holds the others up: its supervisor died, or the relay does not say who the person is."""
+
+
+class Sent(enum.Enum):
+    """The outcomes of `send`."""
+
+    QUEUED = b"queued"
+    WAITS = b"waits"
+    """It stands in the line."""
+
+    ALREADY = b"already"
+    """The same was sent under this key before."""
+
+    KEY_USED = b"key_used"
+    UNKNOWN = b"unknown"
+    MANY_KEYS = b"many_keys"
+    FULL = b"full"
+    """Nothing was changed, since too much waits to be sent: try again later."""
+
+
+class OutsideLine(Protocol):
+    """What a supervisor does for the line, whatever it is kept in."""
+
+    async def let_out(self) -> bool:
+        """Gives the first of the line its turn, if nobody has it; returns whether it did. Raises RedisFailed, BadRecord."""
+
+
+class OutsideMessages:
+    """The messages from outside of one agent."""
+
+    def __init__(self, client: Commands, keys: Keys) -> None:
+        self._client = client
+        self._keys = keys
+
+    async def send(
+        self,
+        conversation_id: str,
+        record: bytes,
+        message_id: str,
+        *,
+        key: SendKey | None = None,
+        ledger_entries: int,
+    ) -> Sent:
+        """Queues a message; with a `key` at most once. `record`: a reply record with `message_id` as its job. Raises RedisFailed."""
+        keys = self._keys
+        while True:
+            period = await redis_ms(self._client) // PERIOD_MS
+            periods = (period, period + 1, *range(period - PERIODS_BEFORE, period))
+            answer = await self._client.script(
+                "send",
+                [
+                    *keys.board(conversation_id),
+                    *(keys.outside, keys.outside_turn),
+                    *(keys.send_keys(one) for one in periods),
+                ],
+                *(conversation_id, record, message_id),
+                *("" if key is None else key.name, "" if key is None else key.said),
+                *(period, PERIOD_MS, KEPT_SECONDS, TURN_MS, ledger_entries),
+            )
+            if answer != b"period":
+                return Sent(answer)
+
+    async def let_out(self) -> bool:
+        """Gives the first of the line its turn, if nobody has it; returns whether it did. Raises RedisFailed, BadRecord."""
+        keys = self._keys
+        while (record := await self._first()) is not None:
+            said = decode_reply_record(record)
+            board = keys.board(said.conversation_id)
+            arguments = (said.conversation_id, record, said.job_id, TURN_MS)
+            answer = await self._client.script("let_out", [*board, keys.outside, keys.outside_turn], *arguments)
+            if answer != b"changed":
+                return answer == b"let_out"
+        return False
+
+    async def _first(self) -> bytes | None:
+        return cast("bytes | None", await self._client.command("LINDEX", self._keys.outside, 0))
+
+    async def count(self) -> int:
+        """Returns how many wait in the line. Raises RedisFailed."""
+        return cast(int, await self._client.command("LLEN", self._keys.outside))

@@ -1,0 +1,138 @@
+"""Takes in a message that no job said: `hashee-agent send`, and `Outside` of an owner's own program.
+
+It checks what can be known before anything is stored, and names the remedy: whoever sends is there to read it. What changes afterwards (a grant
+that is taken back while the message waits) is found at its commit, as with any reply.
+"""
+
+import re
+from typing import Final
+
+import msgspec
+
+from bus.records.outside import PLACE, OutsideMessage, SendKey, new_id, send_key
+from bus.records.records import Reply, ReplyPlace, pack_reply
+from bus.records.sealing import StoreKeys
+from bus.steps.outside import OutsideMessages, Sent
+from bus.steps.store import Store, now_ms
+from bus.steps.vault import Vault
+from supervisor.peers.addressing import GROUP
+from supervisor.peers.owners import Owner
+
+MOST_CHARACTERS: Final = 100_000
+"""PROTOCOL §1: the platform refuses longer texts."""
+
+KEY: Final = re.compile(r"[!-~]{1,128}")
+
+
+class NotSent(Exception):
+    """A message was not taken in. `reason`: one word, for scripts; the text names the remedy. No text quotes the message."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+    @property
+    def is_temporary(self) -> bool:
+        """Whether the same may be taken in a moment later."""
+        return self.reason == "full"
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """What became of a message. `outcome`: queued, waits (behind others of its kind), or already (the same was sent under this key)."""
+
+    conversation_id: str
+    id: str
+    outcome: str
+
+
+class FromOutside:
+    """Takes messages in for one agent."""
+
+    def __init__(self, messages: OutsideMessages, store: Store, vault: Vault, keys: StoreKeys) -> None:
+        self._messages = messages
+        self._store = store
+        self._vault = vault
+        self._keys = keys
+
+    async def send(self, message: OutsideMessage) -> Receipt:
+        """Queues a message, once for a key. Raises NotSent, RedisFailed."""
+        _check(message)
+        conversation = message.conversation_id
+        await self._check_recipient(conversation)
+        key = None if message.key is None else self._send_key(message, message.key)
+        identifier = new_id() if key is None else key.message_id
+        at = ReplyPlace(identifier, conversation, PLACE, now_ms())
+        agent_id = self._store.keys.agent_id
+        record = pack_reply(at, _reply(message), emitted_ms=now_ms(), key=self._keys.bus, agent_id=agent_id)
+        entries = self._store.budgets.ledger_entries
+        match await self._messages.send(conversation, record, identifier, key=key, ledger_entries=entries):
+            case Sent.QUEUED:
+                return Receipt(conversation, identifier, "queued")
+            case Sent.WAITS:
+                return Receipt(conversation, identifier, "waits")
+            case Sent.ALREADY:
+                return Receipt(conversation, identifier, "already")
+            case Sent.KEY_USED:
+                raise NotSent(
+                    "key_used",
+                    f"something else was sent into {conversation} under the key {message.key} within the last 30 days: "
+                    "take another key for another message",
+                )
+            case Sent.UNKNOWN:
+                raise _unknown(conversation)
+            case Sent.MANY_KEYS:
+                raise NotSent(
+                    "many_keys",
+                    "so many keys are remembered as there is room for: send without --key, or give Redis more memory (HASHEE_REDIS_MEMORY)",
+                )
+            case Sent.FULL:
+                raise NotSent("full", "too much waits to be sent; nothing was queued: try again in a moment")
+
+    async def _check_recipient(self, conversation_id: str) -> None:
+        pins = await self._store.pins(conversation_id)
+        if pins is None:
+            raise _unknown(conversation_id)
+        kind, person = pins
+        if kind == GROUP:
+            return
+        row = (await self._vault.owner(person)).value
+        if row is None or not Owner.decode(row).is_active:
+            raise NotSent(
+                "no_grant",
+                f"{person}, whose conversation {conversation_id} is, has no active grant, so nothing may be sent there: "
+                f"hashee-agent grants list {person}",
+            )
+
+    def _send_key(self, message: OutsideMessage, key: str) -> SendKey:
+        return send_key(self._keys.identifier, message.conversation_id, key, (message.text, message.markdown))
+
+
+def _check(message: OutsideMessage) -> None:
+    """Checks what a message says by itself. Raises NotSent."""
+    if not message.text:
+        raise NotSent("empty_text", "there is no text: name it, or - to read it from stdin")
+    if len(message.text) > MOST_CHARACTERS:
+        raise NotSent(
+            "text_too_long",
+            f"a text has at most {MOST_CHARACTERS} characters, this one has {len(message.text)}: send it in parts",
+        )
+    try:
+        message.text.encode()
+    except UnicodeEncodeError:
+        raise NotSent("bad_text", "this text is no valid UTF-8: convert it before it is sent") from None
+    if message.key is not None and not KEY.fullmatch(message.key):
+        raise NotSent("bad_key", "a key has 1 to 128 printable ASCII characters and no space, such as deploy-42")
+
+
+def _unknown(conversation_id: str) -> NotSent:
+    return NotSent(
+        "unknown_conversation",
+        f"nobody has written in a conversation {conversation_id!r}, so it cannot be sent into: hashee-agent conversations",
+    )
+
+
+def _reply(message: OutsideMessage) -> Reply:
+    payload: dict[str, object] = {"type": "text", "text": message.text}
+    if message.markdown:
+        payload["markdown"] = True
+    return Reply(kind="message", content_type="text", payload=payload)

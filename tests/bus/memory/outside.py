@@ -1,0 +1,52 @@
+"""Messages that no job said (`send`, `let_out`): one at a time on their way, the others in one line."""
+
+from bus.records.outside import SendKey
+from bus.records.records import decode_reply_record
+from bus.steps.outside import KEPT_SECONDS, TURN_MS, Sent
+from tests.bus.memory.world import World
+
+KEY_BYTES = 110
+
+
+class MemoryOutside:
+    """As `bus.steps.outside.OutsideMessages`. It forgets a key at the end of its time, and not of a period."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def send(
+        self, conversation_id: str, record: bytes, message_id: str, *, key: SendKey | None = None, ledger_entries: int
+    ) -> Sent:
+        world, at = self._world, self._world.conversation(conversation_id)
+        if key is not None and (known := world.said_under(key.name)) is not None:
+            return Sent.ALREADY if known == key.said else Sent.KEY_USED
+        if at.kind is None:
+            return Sent.UNKNOWN
+        if key is not None and world.most_out is not None and len(world.send_keys) * KEY_BYTES >= world.most_out / 8:
+            return Sent.MANY_KEYS
+        is_next = not world.line and world.whose_turn is None
+        if not (world.may_say(at) if is_next else world.line_has_room(record)):
+            return Sent.FULL
+        world.wrote()
+        if key is not None:
+            world.send_keys[key.name] = (key.said, world.now_ms + KEPT_SECONDS * 1000)
+        if not is_next:
+            world.line.append(record)
+            return Sent.WAITS
+        world.turn = (message_id, world.now_ms + TURN_MS)
+        world.say(at, record)
+        return Sent.QUEUED
+
+    async def let_out(self) -> bool:
+        world = self._world
+        if not world.line or world.whose_turn is not None:
+            return False
+        record = world.line.pop(0)
+        said = decode_reply_record(record)
+        world.wrote()
+        world.turn = (said.job_id, world.now_ms + TURN_MS)
+        world.say(world.conversation(said.conversation_id), record)
+        return True
+
+    async def count(self) -> int:
+        return len(self._world.line)

@@ -1,0 +1,175 @@
+"""What is sent from outside: a digest takes the turns that replies leave, none is lost, and what cannot be sent is refused with the remedy."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import count
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from bus.records.outside import OutsideMessage
+from supervisor.outbound.from_outside import FromOutside, NotSent
+from supervisor.relay.frames import Frame, MessageAck
+from tests.redis_server import redis_server
+from tests.supervisor.builders import KEYS, Core, open_core, reply_to_next, sending, until
+from tests.supervisor.doubles import FakeRest
+from tests.supervisor.outbound.test_outbound import dead_reasons, scene, sent_message
+from tests.supervisor.person import CONVERSATION, PERSON, Person, relation_of
+
+FOR_EVER = 3600.0
+READERS = [f"01906abc-0000-7000-8000-0000000001{number:02}" for number in range(8)]
+
+
+def outside_of(core: Core) -> FromOutside:
+    return FromOutside(core.outside, core.store, core.vault, KEYS)
+
+
+async def send(core: Core, text: str, conversation: str = CONVERSATION, *, key: str | None = None) -> str:
+    return (await outside_of(core).send(OutsideMessage(conversation, text, key=key))).outcome
+
+
+async def refusal(core: Core, text: str, conversation: str = CONVERSATION, *, key: str | None = None) -> NotSent:
+    with pytest.raises(NotSent) as refused:
+        await send(core, text, conversation, key=key)
+    return refused.value
+
+
+@asynccontextmanager
+async def acknowledging(core: Core) -> AsyncIterator[None]:
+    """The relay acknowledges each message, at once."""
+
+    async def acknowledge() -> None:
+        for number in count(1):
+            frame = sent_message((await core.connection.wait_sent(number, FOR_EVER))[number - 1])
+            core.delivery.heard(MessageAck(frame.client_message_id, f"message-{number}", number + 100))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(acknowledge)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+class SlowLine:
+    """Where a message leaves for the relay; none does before it is told to go on. `begun`: who has come so far, in order."""
+
+    def __init__(self, core: Core) -> None:
+        self.begun: list[str] = []
+        self._send = core.connection.send
+        self._is_free = trio.Event()
+        core.connection.send = self.send  # type: ignore[method-assign]
+
+    async def send(self, frame: Frame) -> None:
+        self.begun.append(sent_message(frame).conversation_id)
+        await self._is_free.wait()
+        await self._send(frame)
+
+    def go_on(self) -> None:
+        self._is_free.set()
+
+    async def has_come(self, conversation: str) -> bool:
+        await trio.lowlevel.checkpoint()
+        return conversation in self.begun
+
+
+async def test_who_writes_while_a_digest_goes_out_is_answered_behind_one_message_of_it_at_most(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with open_core(url, FakeRest()) as core:
+            await core.prekeys.publish()
+            ada = Person(core.rest)
+            ada.meet()
+            for conversation in READERS:
+                await core.push(ada.say("hello", seq=1, conversation=conversation))
+                await reply_to_next(core)
+            outcomes = [await send(core, "news", conversation) for conversation in READERS]
+            assert outcomes == ["queued", *["waits"] * (len(READERS) - 1)]
+            line, writer = SlowLine(core), READERS[-1]
+            core.connection.connect()
+            async with sending(core), acknowledging(core):
+                await until(lambda: line.has_come(READERS[0]))
+                await core.push(ada.say("a question", seq=2, conversation=writer))
+                await reply_to_next(core, "an answer")
+                await until(lambda: line.has_come(writer))
+                assert line.begun == [READERS[0], writer]
+                line.go_on()
+                frames = await core.connection.wait_sent(len(READERS) + 1, FOR_EVER)
+            texts = [ada.read(frame)["text"] for frame in frames]
+            assert texts.count("news") == len(READERS), "and nothing of the digest is lost"
+            news = [
+                sent_message(frame).conversation_id for frame, text in zip(frames, texts, strict=True) if text == "news"
+            ]
+            assert news == READERS
+
+
+async def test_the_next_of_the_line_goes_out_though_whoever_let_the_first_out_is_gone(tmp_path: Path) -> None:
+    """It was committed, and its supervisor died before it let out the next: whoever is connected looks once a second."""
+    async with scene(tmp_path) as (core, ada):
+        await reply_to_next(core)
+        assert [await send(core, text) for text in ("one", "two")] == ["queued", "waits"]
+        await core.client.command("DEL", core.keys.outside_turn)
+        core.connection.connect()
+        async with sending(core), acknowledging(core):
+            frames = await core.connection.wait_sent(2)
+        assert [ada.read(frame)["text"] for frame in frames] == ["one", "two"]
+
+
+async def test_what_cannot_be_sent_is_refused_by_name_and_with_the_remedy(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        await reply_to_next(core)
+        secret = "a secret text"
+        cases = {
+            "unknown_conversation": (await refusal(core, secret, "nowhere"), "hashee-agent conversations"),
+            "empty_text": (await refusal(core, ""), "stdin"),
+            "text_too_long": (await refusal(core, secret * 10_000), "100000 characters"),
+            "bad_text": (await refusal(core, f"{secret}\udc80"), "UTF-8"),
+            "bad_key": (await refusal(core, secret, key="a key"), "deploy-42"),
+        }
+        assert await send(core, secret, key="k") == "queued"
+        assert await send(core, secret, key="k") == "already"
+        cases["key_used"] = await refusal(core, "another text", key="k"), "another key"
+        core.store.budgets = msgspec.structs.replace(core.store.budgets, out_bytes=800)
+        await core.store.publish_bounds()
+        cases["full"] = await refusal(core, secret * 100), "try again"
+        core.store.budgets = msgspec.structs.replace(core.store.budgets, out_bytes=10)
+        await core.store.publish_bounds()
+        cases["many_keys"] = await refusal(core, secret, key="K"), "HASHEE_REDIS_MEMORY"
+        await core.owners.note(relation_of(ada), "revoked")
+        cases["no_grant"] = await refusal(core, secret), f"hashee-agent grants list {PERSON}"
+        assert {reason: problem.reason for reason, (problem, _) in cases.items()} == {
+            reason: reason for reason in cases
+        }
+        for problem, remedy in cases.values():
+            assert remedy in str(problem)
+            assert secret not in str(problem)
+        assert [reason for reason, (problem, _) in cases.items() if problem.is_temporary] == ["full"]
+
+
+async def test_a_grant_that_is_taken_back_while_it_waits_makes_it_a_dead_letter_and_frees_the_line(
+    tmp_path: Path,
+) -> None:
+    async with scene(tmp_path) as (core, ada):
+        await reply_to_next(core)
+        await send(core, "one")
+        await send(core, "two")
+        await core.owners.note(relation_of(ada), "revoked")
+        core.connection.connect()
+        async with sending(core):
+            await until(lambda: both_dead(core))
+        assert core.connection.sent == []
+
+
+async def both_dead(core: Core) -> bool:
+    return await dead_reasons(core) == ["no_grant", "no_grant"]
+
+
+async def test_nothing_of_it_stands_in_redis_unsealed_and_no_key_can_be_guessed(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, _):
+        await reply_to_next(core)
+        await send(core, "a secret text", key="a-secret-key")
+        await send(core, "a secret text, too")
+        everything = b""
+        for key in await core.client.command("KEYS", "*"):  # type: ignore[union-attr]
+            everything += await core.client.command("DUMP", key) or b""  # type: ignore[operator,arg-type]
+        assert everything
+        assert b"secret" not in everything
