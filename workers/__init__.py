@@ -18,7 +18,7 @@ if sys.argv[:1] == ["-m"]:  # `python -m workers`, which comes by here before it
 
 from bus.records.records import InboundMessage
 from workers.agent import Agent
-from workers.blocking import BlockingChat, BlockingStream
+from workers.blocking import BlockingChat, BlockingJob, BlockingStream
 from workers.cards import Action, App, Approval, Field, Form, Info, Media, MediaItem, Option, Progress
 from workers.chat import Chat
 from workers.context import JobContext
@@ -26,10 +26,13 @@ from workers.errors import (
     BadCard,
     BadHandler,
     BadReply,
+    BadStep,
     CannotStart,
     ChatClosed,
     Fail,
     HandlerError,
+    JournalFull,
+    OutcomeUnknown,
     Retry,
     TextTooLong,
 )
@@ -48,7 +51,9 @@ __all__ = [
     "BadCard",
     "BadHandler",
     "BadReply",
+    "BadStep",
     "BlockingChat",
+    "BlockingJob",
     "BlockingStream",
     "CannotStart",
     "Chat",
@@ -61,10 +66,12 @@ __all__ = [
     "Info",
     "Job",
     "JobContext",
+    "JournalFull",
     "Media",
     "MediaItem",
     "Message",
     "Option",
+    "OutcomeUnknown",
     "Progress",
     "Retry",
     "Router",

@@ -14,9 +14,10 @@ import msgspec
 import msgspec.inspect
 
 from bus.records.records import InboundMessage
-from workers.blocking import BlockingChat
+from workers.blocking import BlockingChat, BlockingJob
 from workers.chat import Chat
 from workers.context import JobContext
+from workers.effects import Effects
 from workers.errors import BadHandler
 
 OwnersFunction: TypeAlias = Callable[..., object] | Callable[..., Awaitable[object]]
@@ -44,6 +45,7 @@ class Present:
 
     `named`: values with a name of their own (groups of `when`, what stands behind a command). `shared`: what `lifespan` yielded.
     `loaded`: what rows have loaded for this run, by the row's name. `error`: what a handler raised, for the function that takes it.
+    `effects`: what the run leaves behind at its end.
     """
 
     message: InboundMessage
@@ -53,6 +55,7 @@ class Present:
     shared: tuple[object, ...] = ()
     loaded: dict[str, object] = field(default_factory=dict)
     error: BaseException | None = None
+    effects: Effects = field(default_factory=Effects)
 
 
 Make: TypeAlias = Callable[[Present], object]
@@ -96,7 +99,13 @@ MESSAGE = Row(
 CHAT = Row(
     kinds=(Chat, BlockingChat), name="chat", make=lambda at: at.chat, make_blocking=lambda at: BlockingChat(at.chat)
 )
-JOB = Row(kinds=(JobContext,), name="job", make=lambda at: at.job, public="Job")
+JOB = Row(
+    kinds=(JobContext, BlockingJob),
+    name="job",
+    make=lambda at: at.job,
+    make_blocking=lambda at: BlockingJob(at.job),
+    public="Job",
+)
 BY_PLACE_EVER = (MESSAGE, CHAT)
 """What the first two parameters of a handler are, whatever they are called, where they ask for nothing else."""
 

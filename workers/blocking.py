@@ -4,8 +4,10 @@ When the job is cancelled or lost, the next call raises trio.Cancelled in the ha
 handler was called in may use it.
 """
 
+import inspect
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar, overload
@@ -13,12 +15,15 @@ from typing import Self, TypeVar, overload
 import msgspec
 import trio
 
+from bus.records.records import InboundMessage
 from workers.cards import Card
 from workers.chat import Chat
+from workers.context import JobContext, Parameters
 from workers.errors import ChatClosed
 from workers.payloads import Mention, Quote
 from workers.sent import Sent
 from workers.stream import Stream
+from workers.thread import Step
 
 Result = TypeVar("Result")
 
@@ -119,3 +124,105 @@ class BlockingChat:
             yield
         finally:
             _run(typing.__aexit__, None, None, None)
+
+
+class BlockingJob:
+    """As Job, for sync handlers."""
+
+    def __init__(self, job: JobContext) -> None:
+        self._job = job
+
+    def __repr__(self) -> str:
+        return repr(self._job)
+
+    @property
+    def idempotency_key(self) -> str:
+        return self._job.idempotency_key
+
+    @property
+    def attempt(self) -> int:
+        return self._job.attempt
+
+    @property
+    def deliveries(self) -> int:
+        return self._job.deliveries
+
+    @property
+    def emitted(self) -> frozenset[str]:
+        return self._job.emitted
+
+    @property
+    def messages(self) -> tuple[InboundMessage, ...]:
+        return self._job.messages
+
+    @property
+    def now(self) -> datetime:
+        return self._job.now
+
+    def observe(self, metric: str, value: float, **labels: str) -> None:
+        """As Job.observe."""
+        self._job.observe(metric, value, **labels)
+
+    @overload
+    def step(
+        self,
+        name: str,
+        function: Callable[Parameters, Awaitable[Result]],
+        *arguments: Parameters.args,
+        **named: Parameters.kwargs,
+    ) -> Result: ...
+
+    @overload
+    def step(
+        self, name: str, function: Callable[Parameters, Result], *arguments: Parameters.args, **named: Parameters.kwargs
+    ) -> Result: ...
+
+    def step(self, name: str, function: Callable[..., object], *arguments: object, **named: object) -> object:
+        """As Job.step. A sync function is called in the handler's thread, an async one in the event loop."""
+
+        async def begin() -> Step:
+            return self._job.thread.begin(name, once=False)
+
+        step = _run(begin)
+        if step.is_done:
+            return step.result(function)
+        value = _waited_for(function(*arguments, **named))
+        return trio.from_thread.run(self._job.keep, step, function, value)
+
+    @overload
+    def once(
+        self,
+        name: str,
+        function: Callable[Parameters, Awaitable[Result]],
+        *arguments: Parameters.args,
+        **named: Parameters.kwargs,
+    ) -> Result: ...
+
+    @overload
+    def once(
+        self, name: str, function: Callable[Parameters, Result], *arguments: Parameters.args, **named: Parameters.kwargs
+    ) -> Result: ...
+
+    def once(self, name: str, function: Callable[..., object], *arguments: object, **named: object) -> object:
+        """As Job.once."""
+        step = _run(self._job.begin_once, name)
+        if step.is_done:
+            return step.result(function)
+        try:
+            value = _waited_for(function(*arguments, **named), shield=True)
+            return trio.from_thread.run(self._job.keep_once, step, function, value)
+        finally:
+            self._job.thread.has_ended()
+
+
+def _waited_for(value: object, *, shield: bool = False) -> object:
+    """Returns what an async function returns, awaited in the event loop; anything else as it is."""
+    if not inspect.isawaitable(value):
+        return value
+
+    async def wait() -> object:
+        with trio.CancelScope(shield=shield):
+            result = await value
+        return result
+
+    return trio.from_thread.run(wait)

@@ -50,6 +50,33 @@ class TextTooLong(BadReply):
         self.limit = limit
 
 
+class BadStep(HandlerError):
+    """A step of a job with a name that cannot be one, or a result that cannot be kept."""
+
+
+class JournalFull(HandlerError):
+    """What a handler has noted has no room left: 1 MiB for all its steps."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"there is no room for the result of step {name!r}: all results of a handler's steps together have 1 MiB. "
+            "Return less from steps, or keep it elsewhere and return where"
+        )
+
+
+class OutcomeUnknown(HandlerError):
+    """A step that may be done once had begun when its worker died: nobody knows whether it was done, and it is not done again.
+
+    `name`: the step's. A handler that does not catch it has its message given up at once.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"step {name!r} may be done once and had begun when its worker died: look whether it was done, and tell whom it concerns"
+        )
+        self.name = name
+
+
 class BadState(HandlerError):
     """A conversation's state does not fit the agent's state class; nothing was overwritten."""
 

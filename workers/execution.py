@@ -13,6 +13,7 @@ import trio
 
 from bus.records.records import InboundMessage, Job
 from bus.steps.job_steps import Said
+from bus.steps.thread_steps import Effect
 from workers.agent import Agent
 from workers.asking import Binding, Present
 from workers.chat import Chat
@@ -21,6 +22,7 @@ from workers.errors import Outcome, WrongLoop
 from workers.outlet import Outlet
 from workers.routing import Course
 from workers.sending import Sending, SendSoon
+from workers.thread import ThreadRun
 
 # What a run said right before it was cancelled may still be sent, for so long.
 LAST_WORDS_SECONDS = 1.0
@@ -48,7 +50,7 @@ async def _nothing_to_tell() -> None:
 @dataclass(frozen=True)
 class Run:
     """One run of a job. `messages`: all that are handled in it, oldest first; `emitted`: places that earlier runs have sent, `cards`: the
-    ids of the cards at some of them.
+    ids of the cards at some of them, `journal`: what they have noted.
 
     `tell_start` is called before the first reply is sent; `waited` is called with the seconds for which a reply had no room.
     """
@@ -59,6 +61,7 @@ class Run:
     tell_start: Callable[[], Awaitable[None]] = _nothing_to_tell
     waited: Callable[[float], None] = lambda _: None
     cards: Mapping[str, str] = field(default_factory=dict)
+    journal: Mapping[str, bytes | None] = field(default_factory=dict)
 
     @property
     def message(self) -> InboundMessage:
@@ -68,10 +71,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Ended:
-    """The end of a run. `handled`: the agent has a handler for this payload type. `last`: replies that are still to be sent."""
+    """The end of a run. `handled`: the agent has a handler for this payload type. `last`: replies that are still to be sent.
+
+    `effects`: what is to be written with the job's end.
+    """
 
     handled: bool
     last: tuple[Said, ...] = ()
+    effects: tuple[Effect, ...] = ()
 
 
 async def run_handler(environment: RunEnvironment, run: Run, lost: Callable[[], None]) -> Ended:
@@ -97,9 +104,10 @@ async def run_handler(environment: RunEnvironment, run: Run, lost: Callable[[], 
             hops=max(message.answering_hops for message in run.messages),
             cards=run.cards,
         )
+        thread = ThreadRun(run.job, environment.outlet, run.journal, lost=lost, check_open=sending.check_open)
         try:
             try:
-                await _call(environment, course, run, Chat(sending, run.message))
+                await _call(environment, course, run, Chat(sending, run.message), thread)
             finally:
                 sending.close()
             last = await sending.take_last()
@@ -112,20 +120,29 @@ async def run_handler(environment: RunEnvironment, run: Run, lost: Callable[[], 
         helpers.cancel_scope.cancel()
     if raised is not None:
         raise _plain(raised)
-    return Ended(handled=True, last=last)
+    return Ended(handled=True, last=last, effects=thread.effects.taken())
 
 
-async def _call(environment: RunEnvironment, course: Course, run: Run, chat: Chat) -> None:
+async def _call(environment: RunEnvironment, course: Course, run: Run, chat: Chat, thread: ThreadRun) -> None:
     job = run.job
     context = JobContext(
-        idempotency_key=job.job_id,
+        idempotency_key=job.thread_id,
         attempt=job.attempt,
         deliveries=job.deliveries,
         emitted=run.emitted,
         messages=run.messages,
         _observe=environment.observe,
+        _accepted_ms=job.accepted_ms,
+        _thread=thread,
     )
-    present = Present(message=run.message, chat=chat, job=context, named=course.named, shared=environment.shared)
+    present = Present(
+        message=run.message,
+        chat=chat,
+        job=context,
+        named=course.named,
+        shared=environment.shared,
+        effects=thread.effects,
+    )
     if not course.around and not course.errors:
         await _invoke(environment, course.handler.binding, present)
         return

@@ -8,9 +8,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, Protocol, TypeVar
 
 from bus.records.cards import CardKept, CardMove
+from bus.records.journal import MOST_JOURNAL_BYTES
 from bus.records.presence import Presence
 from bus.records.records import Job, Reply
 from bus.steps.job_steps import CardEmitted, Emitted, Failed, Finished, Said, Started
+from bus.steps.thread_steps import Effect, Noted
 from bus.transport.backoff import Backoff
 from bus.transport.wire import MENDABLE
 
@@ -18,12 +20,23 @@ Result = TypeVar("Result")
 
 
 class Outlet(Protocol):
-    """Where a job's replies go."""
+    """Where a job's replies go, and where its thread notes what took time."""
 
     async def emit(self, job: Job, place: str, reply: Reply) -> Emitted: ...
     async def emit_card(self, job: Job, place: str, reply: Reply, move: CardMove) -> CardEmitted: ...
     async def card(self, job: Job, card_id: str) -> CardKept | None: ...
     def card_id(self, job: Job, place: str) -> str: ...
+    def seal_entry(self, job: Job, name: str, value: bytes) -> bytes: ...
+    async def note(
+        self,
+        job: Job,
+        name: str,
+        entry: bytes,
+        *,
+        room: int = 0,
+        most: int = MOST_JOURNAL_BYTES,
+        only_new: bool = False,
+    ) -> Noted: ...
     async def publish_delta(self, job: Job, stream_id: str, seq: int, text: str) -> None: ...
     async def publish_typing(self, job: Job, active: bool) -> None: ...
     async def publish_abort(self, job: Job) -> None: ...
@@ -40,6 +53,15 @@ class WorkerBus(Outlet, Protocol):
         self,
         job: Job,
         outcome: Literal["done", "superseded", "no_handler"] = "done",
+        *,
+        last: Sequence[Said] = (),
+        began_ms: int | None = None,
+    ) -> Finished: ...
+    async def settle(
+        self,
+        job: Job,
+        outcome: Literal["done", "waiting", "superseded", "no_handler"],
+        effects: Sequence[Effect],
         *,
         last: Sequence[Said] = (),
         began_ms: int | None = None,

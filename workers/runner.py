@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -20,7 +20,7 @@ from bus.transport.backoff import Backoff
 from bus.transport.wire import RedisFailed, RedisRefused
 from workers.agent import Agent
 from workers.context import Observe, observe_nothing
-from workers.errors import Fail, HandlerError, Retry
+from workers.errors import Fail, HandlerError, OutcomeUnknown, Retry
 from workers.execution import Ended, Run, RunEnvironment, run_handler
 from workers.hand import Hand
 from workers.logs import Log, kind, where, whole
@@ -39,6 +39,8 @@ JOB_SECONDS = 600.0
 LONG_SECONDS = 0.05
 SEEN_SECONDS = 5.0
 LAST_WORD_SECONDS = 2.0
+# What a run's effects were made from was changed meanwhile: it is run again, cheaply, since what took time is noted.
+CHANGED_AFTER_SECONDS = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,6 +234,7 @@ class Runner:
         tell_start = partial(self._tell_start, hand)
         waited = partial(self._waited, hand)
         run = Run(hand.job, messages, started.places, tell_start=tell_start, waited=waited, cards=started.cards)
+        run = replace(run, journal=started.journal) if started.journal else run
         try:
             return await run_handler(self._run_environment, run, hand.scope.cancel)
         finally:
@@ -306,18 +309,26 @@ class Runner:
         hand.ending = True
         finished = Finished.FULL
         while finished is Finished.FULL:
-            finished = await until_redis_answers(
-                lambda: self._bus.finish(job, outcome, last=ended.last, began_ms=began_ms)
-            )
+            finished = await until_redis_answers(partial(self._end_with, job, outcome, ended, began_ms))
             if finished is Finished.FULL:
                 await trio.sleep(ROOM_SECONDS)
                 self._waited(hand, ROOM_SECONDS)
+        if finished is Finished.CHANGED:
+            await self._fail(hand, "changed", CHANGED_AFTER_SECONDS if job.deliveries < MOST_DELIVERIES else None)
+            return
         hand.ended = True
         hand.outcome = "lost" if finished is Finished.FENCED else outcome
         if finished is Finished.FENCED:
             self._log.warning("job: lost to another worker", job=job.job_id)
         else:
             self._vitals.count_done()
+
+    async def _end_with(
+        self, job: Job, outcome: Literal["done", "no_handler"], ended: Ended, began_ms: int | None
+    ) -> Finished:
+        if not ended.effects:
+            return await self._bus.finish(job, outcome, last=ended.last, began_ms=began_ms)
+        return await self._bus.settle(job, outcome, ended.effects, last=ended.last, began_ms=began_ms)
 
     def _waited(self, hand: Hand, seconds: float) -> None:
         hand.waited_seconds += seconds
@@ -330,7 +341,8 @@ class Runner:
             await self._fail(hand, "retry_asked", asked.after_seconds)
 
     async def _fail_by(self, hand: Hand, error: BaseException) -> None:
-        wait, hand.error = self._wait_after(hand.job), kind(error)
+        wait = None if isinstance(error, OutcomeUnknown) else self._wait_after(hand.job)
+        hand.error = kind(error)
         # without the exception's text, which may quote the conversation
         self._log.warning(
             "job: the handler failed",
@@ -342,7 +354,10 @@ class Runner:
             **({"remedy": str(error)} if isinstance(error, HandlerError) else {}),  # ours quotes nobody
             **({"traceback": whole(error)} if self._settings.shows_errors else {}),
         )
-        await self._fail(hand, "handler_error", wait)
+        if isinstance(error, OutcomeUnknown):
+            await self._fail(hand, "outcome_unknown", None)
+        else:
+            await self._fail(hand, "handler_error", wait)
 
     def _wait_after(self, job: Job) -> float | None:
         """Returns the wait until the next try, randomly spread so that not all come back at once; None if there is none."""
@@ -359,13 +374,13 @@ class Runner:
         failed = await until_redis_answers(lambda: self._bus.fail(job, reason, after_ms, apology))
         hand.ended = True
         hand.outcome = "lost" if failed is Failed.FENCED else failed.value.decode()
-        hand.error = hand.error or ("" if reason == "retry_asked" else reason)
+        hand.error = hand.error or ("" if reason in ("retry_asked", "changed") else reason)
         if failed is Failed.FENCED:
             self._log.warning("job: lost to another worker", job=job.job_id)
             return
         if failed is Failed.DEAD:
             self._log.error("job: dead letter", job=job.job_id, reason=reason)
-        if reason != "retry_asked":
+        if reason not in ("retry_asked", "changed"):
             self._vitals.count_failed()
 
     def _apology(self) -> Reply | None:

@@ -17,9 +17,11 @@ import trio
 from bus.records import ulid
 from bus.records.cards import MOST_UPDATES, CardKept, CardMove
 from bus.records.control import Observation
+from bus.records.journal import ENTRY_OVERHEAD_BYTES, MOST_JOURNAL_BYTES
 from bus.records.records import InboundMessage, Job, Payload, Reply
 from bus.records.sealing import KEY_BYTES, BusKey
 from bus.steps.job_steps import Carded, CardEmitted, Emitted
+from bus.steps.thread_steps import Noted
 from workers.agent import Agent
 from workers.execution import Run, RunEnvironment, run_handler
 
@@ -74,6 +76,7 @@ class _Desk:
     """Of the whole conversation."""
 
     replies: dict[str, Reply] = field(default_factory=dict)
+    journal: dict[str, bytes] = field(default_factory=dict)
     deltas: dict[str, list[str]] = field(default_factory=dict)
     typing: list[bool] = field(default_factory=list)
 
@@ -107,6 +110,27 @@ class _Desk:
 
     def card_id(self, job: Job, place: str) -> str:
         return _KEY.card_id(job.message_ms, job.job_id, place)
+
+    def seal_entry(self, job: Job, name: str, value: bytes) -> bytes:  # noqa: ARG002
+        return value
+
+    async def note(
+        self,
+        job: Job,  # noqa: ARG002
+        name: str,
+        entry: bytes,
+        *,
+        room: int = 0,
+        most: int = MOST_JOURNAL_BYTES,
+        only_new: bool = False,
+    ) -> Noted:
+        await trio.lowlevel.checkpoint()
+        if only_new and name in self.journal:
+            return Noted.NOTED if self.journal[name] == entry else Noted.ALREADY
+        if sum(len(one) + ENTRY_OVERHEAD_BYTES for one in (*self.journal.values(), entry)) + room > most:
+            return Noted.FULL
+        self.journal[name] = entry
+        return Noted.NOTED
 
     async def publish_delta(self, job: Job, stream_id: str, seq: int, text: str) -> None:  # noqa: ARG002
         await trio.lowlevel.checkpoint()
@@ -169,7 +193,11 @@ class Conversation:
                 observe=self.observations.append,
                 shared=shared,
             )
-            if not (await run_handler(bench, Run(job, (job.message,), before), _never_lost)).handled:
+            if not (
+                await run_handler(
+                    bench, Run(job, (job.message,), before, journal=dict(self._desk.journal)), _never_lost
+                )
+            ).handled:
                 raise LookupError(f"no handler takes a payload of type {job.message.payload.get('type')!r}")
         return [
             self._said(place, reply)

@@ -110,6 +110,15 @@ DEAD: Mapping[str, Remedy] = {
         "it was handed out 20 times, by deaths, lost leases or Retry, and never came to an end",
         "look for what ends the workers, then retry",
     ),
+    "outcome_unknown": Remedy(
+        "a step that may be done once (`job.once`) had begun when its worker died",
+        "look at the other side whether it was done; a retry does all else and says `outcome_unknown` again, unless the handler catches "
+        "OutcomeUnknown",
+    ),
+    "changed": Remedy(
+        "what the handler keeps was changed by others whenever it was to be written, twenty times",
+        "find what writes it all the time, then retry",
+    ),
     "retry_asked": Remedy(
         "the handler asked for another try (Retry) when there was none left",
         "mend what the handler waits for, then retry",

@@ -9,9 +9,11 @@ import msgspec
 import trio
 
 from bus.records.cards import CardKept, CardMove
+from bus.records.journal import MOST_JOURNAL_BYTES
 from bus.records.presence import Presence
 from bus.records.records import MOST_DELIVERIES, InboundMessage, Job, Reply
 from bus.steps.job_steps import Carded, CardEmitted, Emitted, Failed, Finished, Said, Started
+from bus.steps.thread_steps import Effect, Noted
 from bus.transport.wire import RedisFailed, RedisRefused, RedisUnavailable
 from tests.waiting import said_of, waiting_for
 
@@ -56,6 +58,11 @@ class MemoryBus:
     cards_before: dict[str, str] = field(default_factory=dict)
     moves: list[CardMove] = field(default_factory=list)
     looked_up: list[str] = field(default_factory=list)
+    journal: dict[str, bytes] = field(default_factory=dict)
+    rooms: list[int] = field(default_factory=list)
+    note_answers: list[Noted] = field(default_factory=list)
+    settle_answers: list[Finished] = field(default_factory=list)
+    settled: list[tuple[str, tuple[Effect, ...]]] = field(default_factory=list)
     replies: list[tuple[str, Reply]] = field(default_factory=list)
     deltas: list[tuple[str, int, str]] = field(default_factory=list)
     typing: list[tuple[float, bool]] = field(default_factory=list)
@@ -117,7 +124,9 @@ class MemoryBus:
     async def start(self, job: Job, *, began_ms: int | None = None) -> Started:
         with self._operation("start"):
             self.started.append(job.job_id)
-            return Started("started", self.emitted_before, self.together, cards=self.cards_before)
+            return Started(
+                "started", self.emitted_before, self.together, cards=self.cards_before, journal=dict(self.journal)
+            )
 
     async def emit(self, job: Job, place: str, reply: Reply) -> Emitted:
         await trio.lowlevel.checkpoint()
@@ -150,6 +159,44 @@ class MemoryBus:
 
     def card_id(self, job: Job, place: str) -> str:
         return f"card-{job.job_id}-{place}"
+
+    def seal_entry(self, job: Job, name: str, value: bytes) -> bytes:
+        return value
+
+    async def note(
+        self,
+        job: Job,
+        name: str,
+        entry: bytes,
+        *,
+        room: int = 0,
+        most: int = MOST_JOURNAL_BYTES,
+        only_new: bool = False,
+    ) -> Noted:
+        await trio.lowlevel.checkpoint()
+        with self._operation("note"):
+            if self.note_answers:
+                return self.note_answers.pop(0)
+            if only_new and self.journal.get(name, entry) != entry:
+                return Noted.ALREADY
+            self.journal[name] = entry
+            self.rooms.append(room)
+            return Noted.NOTED
+
+    async def settle(
+        self,
+        job: Job,
+        outcome: str,
+        effects: Sequence[Effect],
+        *,
+        last: Sequence[Said] = (),
+        began_ms: int | None = None,
+    ) -> Finished:
+        with self._operation("settle"):
+            if self.settle_answers:
+                return self.settle_answers.pop(0)
+        self.settled.append((outcome, tuple(effects)))
+        return await self.finish(job, outcome, last=last, began_ms=began_ms)
 
     async def finish(
         self, job: Job, outcome: str = "done", *, last: Sequence[Said] = (), began_ms: int | None = None
