@@ -39,8 +39,10 @@ from supervisor.relay.frames import (
     MessageAck,
     MessageError,
     MessageNew,
+    MessageRecalled,
     MessageSend,
     Ping,
+    PlatformEvent,
     Pong,
     PrekeysLow,
     StreamAbort,
@@ -56,6 +58,9 @@ from supervisor.relay.websocket import BinaryMessageRefused, ConnectFailed, Conn
 FIRST_RETRY_SECONDS = 0.05
 LAST_RETRY_SECONDS = 2.0
 """A person's app comes back sooner than an agent: tests wait for it, and there are few of them."""
+
+MOST_TEXTS = 1000
+"""Of the agent's latest messages, which it may take back."""
 
 MENTION = re.compile(r"@<U:([^<>\s]+)>")
 SILENCE_SECONDS = 10.0
@@ -84,6 +89,11 @@ class Person:
         """Whatever the agent has sent, pushed or fetched."""
         self._api = RelayApi(url, account.access_token)
         self._state = DeviceState(self.device)
+        self.recalled: list[str] = []
+        """The texts that the agent has taken back."""
+        self.reactions: dict[str, object] = {}
+        """The emoji at each message_id, None where it was taken back."""
+        self._texts: dict[str, str] = {}
         self._cards = Cards()
         self.cards = self._cards.shown
         """The agent's cards by their ids, as they are shown now."""
@@ -282,6 +292,12 @@ class Person:
                     self._hear_stream(frame)
                 case TypingStart() | TypingStop():
                     self._hear_typing(frame)
+                case MessageRecalled():
+                    self.recalled.append(self._texts.get(frame.message_id, frame.message_id))
+                    self.transcript.notify()
+                case PlatformEvent(frame_type="reaction.update"):
+                    self.reactions[str(frame.fields.get("message_id"))] = frame.fields.get("emoji")
+                    self.transcript.notify()
                 case PrekeysLow():
                     await self.register()
                 case _:
@@ -321,6 +337,9 @@ class Person:
             text = None if card is None else card.text
         if kind in ("text", "artifact") and isinstance(text, str):
             line = Line("in", text, received.envelope.client_message_id, frame.conversation_seq, trio.current_time())
+            self._texts[frame.message_id] = text
+            if len(self._texts) > MOST_TEXTS:
+                del self._texts[next(iter(self._texts))]
             self.transcript.add(conversation_id, line)
         elif kind == "system":
             await self._hear_system(frame, received.payload.get("event"))

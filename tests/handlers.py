@@ -59,7 +59,13 @@ SLOW_SECONDS = 0.3
 
 @voting.on_message("text")
 async def vote(message: InboundMessage, chat: Chat) -> None:
-    """A vote card; its one button is answered with the card's next revision."""
+    """A vote card; its one button is answered with the card's next revision. `oops` is answered with something that is taken back."""
+    if message.text == "oops":
+        await chat.react("👍")
+        sent = await chat.reply("wrong")
+        await sent.recall()
+        await chat.reply("right", quote=True)
+        return
     await chat.reply(App("vote_card", {"question": message.text, "votes": 0}, title="Vote"))
 
 

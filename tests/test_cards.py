@@ -36,3 +36,18 @@ async def test_a_card_is_changed_by_later_jobs_in_order_whoever_dies(tmp_path: P
         assert ada.counts["cards_shown"] == 7
         assert ada.counts["cards_passed_over"] == 0
         assert not ada.unreadable
+
+
+async def test_what_was_said_is_taken_back_and_a_message_gets_an_emoji(tmp_path: Path) -> None:
+    async with world(tmp_path, HASHEE_HANDLER="tests.handlers:voting", HASHEE_WORKERS="1") as w:
+        [ada] = w.people
+        await ada.say(w.conversations[ada], "oops")
+        with waiting_for("the answer, the recall and the emoji", WAIT_SECONDS):
+            await ada.transcript.until(
+                lambda: (
+                    ada.transcript.heard(w.conversations[ada]) == ["wrong", "right"]
+                    and ada.recalled == ["wrong"]
+                    and list(ada.reactions.values()) == ["👍"]
+                )
+            )
+        assert not ada.unreadable

@@ -18,7 +18,7 @@ if sys.argv[:1] == ["-m"]:  # `python -m workers`, which comes by here before it
 
 from bus.records.records import InboundMessage
 from workers.agent import Agent
-from workers.blocking import BlockingChat, BlockingJob, BlockingStream
+from workers.blocking import BlockingChat, BlockingJob, BlockingSent, BlockingStream
 from workers.cards import Action, App, Approval, Field, Form, Info, Media, MediaItem, Option, Progress
 from workers.chat import Chat
 from workers.context import JobContext
@@ -54,6 +54,7 @@ __all__ = [
     "BadStep",
     "BlockingChat",
     "BlockingJob",
+    "BlockingSent",
     "BlockingStream",
     "CannotStart",
     "Chat",

@@ -60,6 +60,25 @@ class BlockingStream:
         _run(self._stream.__aexit__, kind, error, traceback)
 
 
+class BlockingSent:
+    """As Sent, for sync handlers."""
+
+    def __init__(self, sent: Sent) -> None:
+        self._sent = sent
+
+    def __repr__(self) -> str:
+        return f"BlockingSent(id={self.id!r})"
+
+    @property
+    def id(self) -> str:
+        """As Sent.id."""
+        return self._sent.id
+
+    def recall(self) -> None:
+        """As Sent.recall."""
+        _run(self._sent.recall)
+
+
 class BlockingChat:
     """As Chat, for sync handlers."""
 
@@ -82,10 +101,12 @@ class BlockingChat:
         quote: Quote = False,
         mention: Mention = (),
         key: str | None = None,
-    ) -> Sent: ...
+    ) -> BlockingSent: ...
 
     @overload
-    def reply(self, what: Card, *, quote: Quote = False, mention: Mention = (), key: str | None = None) -> Sent: ...
+    def reply(
+        self, what: Card, *, quote: Quote = False, mention: Mention = (), key: str | None = None
+    ) -> BlockingSent: ...
 
     def reply(
         self,
@@ -95,21 +116,40 @@ class BlockingChat:
         quote: Quote = False,
         mention: Mention = (),
         key: str | None = None,
-    ) -> Sent:
+    ) -> BlockingSent:
         """As Chat.reply."""
         if isinstance(what, str):
-            return _run(partial(self._chat.reply, what, markdown=markdown, quote=quote, mention=mention, key=key))
-        return _run(partial(self._chat.reply, what, quote=quote, mention=mention, key=key))
+            said = partial(self._chat.reply, what, markdown=markdown, quote=quote, mention=mention, key=key)
+            return BlockingSent(_run(said))
+        return BlockingSent(_run(partial(self._chat.reply, what, quote=quote, mention=mention, key=key)))
 
-    def send(self, payload: Mapping[str, object], *, key: str | None = None) -> Sent:
+    def send(self, payload: Mapping[str, object], *, key: str | None = None) -> BlockingSent:
         """As Chat.send."""
-        return _run(partial(self._chat.send, payload, key=key))
+        return BlockingSent(_run(partial(self._chat.send, payload, key=key)))
 
     def update(
-        self, card: str | Sent, payload: Card | Mapping[str, object] | msgspec.Struct, *, key: str | None = None
+        self,
+        card: "str | BlockingSent",
+        payload: Card | Mapping[str, object] | msgspec.Struct,
+        *,
+        key: str | None = None,
     ) -> None:
         """As Chat.update."""
-        _run(partial(self._chat.update, card, payload, key=key))
+        card_id = card.id if isinstance(card, BlockingSent) else card
+        _run(partial(self._chat.update, card_id, payload, key=key))
+
+    def recall(self, sent: "str | BlockingSent") -> None:
+        """As Chat.recall."""
+        _run(self._chat.recall, sent.id if isinstance(sent, BlockingSent) else sent)
+
+    def react(self, emoji: str | None, to: str | InboundMessage | None = None) -> None:
+        """As Chat.react."""
+        _run(self._chat.react, emoji, to)
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """As Chat.members."""
+        return self._chat.members
 
     def stream(self, *, markdown: bool = False, key: str | None = None) -> BlockingStream:
         """As Chat.stream, with a plain `with`."""

@@ -6,7 +6,7 @@ While Redis is away the calls wait; a handler never sees that.
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import overload
+from typing import Literal, overload
 
 import msgspec
 import trio
@@ -14,9 +14,11 @@ import trio
 from bus.records.cards import CardKept
 from bus.records.records import InboundMessage, Reply
 from workers.cards import App, Approval, Card, Form, Info, Media, Progress, card_payload, update_payload
+from workers.emoji import is_one_emoji
+from workers.errors import BadReply
 from workers.payloads import TEXT_LIMIT_CHARACTERS, Mention, Quote, addressed, check_text, checked_payload, text_payload
 from workers.sending import Sending
-from workers.sent import Sent
+from workers.sent import Sent, places_in, text_id
 from workers.stream import Stream
 from workers.texts import parts_of
 
@@ -82,7 +84,7 @@ class Chat:
             payload = addressed(card_payload(what, card_id), self._message, quote, mention)
             reply = Reply(kind="message", content_type="artifact", payload=payload)
             await self._sending.emit_card(place, card_id, what.kind, reply)
-        return Sent(card_id)
+        return Sent(card_id, self.recall)
 
     async def _say(self, text: str, markdown: bool, quote: Quote, mention: Mention, key: str | None) -> Sent:
         others: list[str] = []
@@ -96,10 +98,11 @@ class Chat:
         async with self._sending.turn():
             place = self._sending.take_place(key)
             await self._emit(place, payload)
+            places = [place]
             for number, part in enumerate(others, start=2):
-                at = self._sending.take_place(None) if key is None else f"{place}~{number}"
-                await self._emit(at, text_payload(part, markdown=markdown))
-        return Sent(f"{self._sending.job.job_id}/{place}")
+                places.append(self._sending.take_place(None) if key is None else f"{place}~{number}")
+                await self._emit(places[-1], text_payload(part, markdown=markdown))
+        return Sent(text_id(self._sending.job.job_id, *places), self.recall)
 
     async def send(self, payload: Mapping[str, object], *, key: str | None = None) -> Sent:
         """Sends any payload of PROTOCOL §4: a mapping of JSON values with a `type`. Raises TextTooLong, BadReply."""
@@ -107,7 +110,7 @@ class Chat:
         async with self._sending.turn():
             place = self._sending.take_place(key)
             await self._emit(place, checked)
-        return Sent(f"{self._sending.job.job_id}/{place}")
+        return Sent(text_id(self._sending.job.job_id, place), self.recall)
 
     async def _emit(self, place: str, payload: dict[str, object]) -> None:
         await self._sending.emit(place, Reply(kind="message", content_type=str(payload["type"]), payload=payload))
@@ -127,6 +130,35 @@ class Chat:
 
         async with self._sending.turn():
             await self._sending.update_card(self._sending.take_place(key), card_id, made)
+
+    async def recall(self, sent: str | Sent) -> None:
+        """Takes back what was sent in this conversation, also by an earlier job: what `reply` returned, or its id. Raises BadCard.
+
+        It goes its way behind what was sent before. The relay takes a message back within 2 minutes; a recall that comes too late or is
+        refused is a dead letter, with the reason.
+        """
+        sent_id = sent.id if isinstance(sent, Sent) else sent
+        for job_id, place in places_in(sent_id) or [await self._sending.place_of_card(sent_id)]:
+            await self._act("recall", {"job_id": job_id, "place": place})
+
+    async def react(self, emoji: str | None, to: str | InboundMessage | None = None) -> None:
+        """Shows an emoji at the message that is answered, or at another (a message, or its id); None takes it back. Raises BadReply."""
+        if emoji is not None and not is_one_emoji(emoji):
+            raise BadReply("react takes one emoji, such as '👍', or None to take it back")
+        message = to or self._message
+        message_id = message.message_id if isinstance(message, InboundMessage) else message
+        await self._act("reaction", {"message_id": message_id, "emoji": emoji})
+
+    async def _act(self, kind: Literal["recall", "reaction"], what: dict[str, object]) -> None:
+        async with self._sending.turn():
+            reply = Reply(kind=kind, content_type=kind, payload=what)
+            await self._sending.emit(self._sending.take_place(None), reply)
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The ids of who takes part: in a group its members, as its key names them, this agent among them; else the person."""
+        members = (self._message.group_metadata or {}).get("members")
+        return tuple(map(str, members)) if isinstance(members, list) else (self._message.sender_id,)
 
     def stream(self, *, markdown: bool = False, key: str | None = None) -> Stream:
         """Returns a reply that people see grow: `async with chat.stream() as stream: await stream.write("…")`.

@@ -15,7 +15,7 @@ import msgspec
 import trio
 
 from bus.records.cards import MOST_UPDATES, CardKept, CardMove
-from bus.records.records import Job, Reply, with_hops
+from bus.records.records import ACTS, Job, Reply, with_hops
 from bus.steps.job_steps import Carded, CardEmitted, Emitted, Said
 from bus.transport.wire import RedisFailed
 from workers.errors import BadCard, BadReply, ChatClosed
@@ -166,6 +166,13 @@ class Sending:
             self._cards[card_id] = CardKept(0, self.job.job_id, place, kind)
         await trio.lowlevel.checkpoint()
 
+    async def place_of_card(self, card_id: str) -> tuple[str, str]:
+        """Returns the job and place that have sent a card of this conversation. Raises BadCard."""
+        kept = self._cards.get(card_id) or await until_redis_answers(partial(self._outlet.card, self.job, card_id))
+        if kept is None:
+            raise BadCard("this conversation has no such card: name one that chat.reply() has shown here")
+        return kept.job_id, kept.place
+
     async def update_card(self, place: str, card_id: str, made: Callable[[CardKept], Reply]) -> None:
         """Sends an update of a card of this conversation, based on the revision that it has. Raises BadCard.
 
@@ -208,7 +215,7 @@ class Sending:
         return CardEmitted(Carded.ALREADY)
 
     def _with_hops(self, reply: Reply) -> Reply:
-        if not self._hops or reply.kind == "stream_start":  # its content is a key and no payload
+        if not self._hops or reply.kind in ("stream_start", *ACTS):  # what they carry is no payload
             return reply
         return msgspec.structs.replace(reply, payload=with_hops(reply.payload, self._hops))
 

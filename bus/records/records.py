@@ -16,6 +16,10 @@ from bus.records.sealing import BusKey, SealBroken
 
 SCHEMA_VERSION = 1
 PLACED_SCHEMA = 2
+ACT_SCHEMA = 2
+"""Of the record of an act, so that a supervisor that knows none leaves it to one that does."""
+
+ACTS = ("recall", "reaction")
 MOST_DELIVERIES = 20  # of all kinds together (DESIGN rule 8): what comes back more often is a dead letter
 
 AFTER_ALL = 2**53
@@ -130,7 +134,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     `new_session_with`: a device with which a new session is started for this reply.
     """
 
-    kind: Literal["message", "stream_start", "stream_done", "system"]
+    kind: Literal["message", "stream_start", "stream_done", "system", "recall", "reaction"]
     content_type: str
     payload: Payload
     stream_id: str | None = None
@@ -345,15 +349,14 @@ class ReplyPlace(msgspec.Struct, frozen=True):
 def pack_reply(at: ReplyPlace, reply: Reply, *, emitted_ms: int, key: BusKey, agent_id: str, trace: str = "") -> bytes:
     """Seals a reply into the record that `emit` puts into the out-box."""
     sealed = key.seal(msgspec.msgpack.encode(reply), "reply", agent_id, at.job_id, at.place)
-    record = ReplyRecord(
-        SCHEMA_VERSION, at.job_id, at.conversation_id, at.place, at.message_ms, emitted_ms, sealed, trace
-    )
+    schema = ACT_SCHEMA if reply.kind in ACTS else SCHEMA_VERSION
+    record = ReplyRecord(schema, at.job_id, at.conversation_id, at.place, at.message_ms, emitted_ms, sealed, trace)
     return encode_record(record)
 
 
 def decode_reply_record(packed: bytes) -> ReplyRecord:
     """Returns the readable part of a reply's record; raises BadRecord."""
-    return _decode(packed, ReplyRecord, "reply")
+    return _decode(packed, ReplyRecord, "reply", newest=ACT_SCHEMA)
 
 
 def open_reply(record: ReplyRecord, *, key: BusKey, agent_id: str) -> Reply:

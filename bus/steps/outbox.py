@@ -133,6 +133,11 @@ class Outbox:
             return Commit(outcome, stored=decode_outbox_record(cast(bytes, answer[1])))
         return Commit(outcome, wait_ms=cast(int, answer[1]) if outcome is Committed.WAIT else 0)
 
+    async def acted(self, conversation_id: str, entry_id: str, *, answers: tuple[str, str], what: str) -> bool:
+        """Ends a reply that was an act (a recall, a reaction) and not a message; returns False if it is no longer ours. `what`: for the ledger."""
+        arguments = (conversation_id, entry_id, self.consumer, *answers, what)
+        return await self._client.script("acted", self._keys.board(conversation_id), *arguments) == b"done"
+
     async def post(self, conversation_id: str, reply_record: bytes) -> None:
         """Queues a reply of our own, which belongs to no job."""
         await self._client.script("post", self._keys.board(conversation_id), conversation_id, reply_record)

@@ -39,6 +39,7 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     "replied": ("place",),
     "encrypted": ("place", "client_message_id"),
     "acknowledged": ("place", "message_id", "sent_ms"),
+    "acted": ("place", "what"),  # a recall, a reaction
     "dropped": ("place", "reason"),  # a reply that became a dead letter
     "done": _RUN,
     "superseded": _RUN,
@@ -88,6 +89,22 @@ class Ledger:
         if not found and answered:
             found, _ = await self._about(answered, wanted)
         return found + await self._running(found)
+
+    async def acknowledged(self, job_id: str, place: str, since_ms: int) -> str | None:
+        """Returns the message_id of the reply at a place of a job; None if it was not acknowledged since then."""
+        end = "+"
+        while True:
+            answer = await self._client.command("XREVRANGE", self._keys.ledger, end, since_ms, "COUNT", PAGE)
+            rows = cast("list[tuple[bytes, list[bytes]]]", answer)
+            for _, words in rows:
+                event, job, detail = words[1::2]
+                if event == b"acknowledged" and job == job_id.encode():
+                    at, message_id, *_ = detail.decode().split(" ")
+                    if at == place:
+                        return message_id
+            if len(rows) < PAGE:
+                return None
+            end = f"({rows[-1][0].decode()}"
 
     async def _running(self, found: Sequence[Event]) -> list[Event]:
         """Returns a `running` event for each of the messages that a worker has now."""

@@ -21,7 +21,9 @@ from supervisor.relay.frames import (
     MessageRecalled,
     MessageSend,
     Ping,
+    PlatformEvent,
     Pong,
+    ReactionSet,
     StreamAbort,
     StreamDelta,
     StreamDone,
@@ -96,6 +98,19 @@ class Sending:
             if connection.owner_id != agent_id:
                 self.hub.to_agent(agent_id, conversation.conversation_id, recalled)
 
+    def react(self, connection: Connection, frame: ReactionSet) -> None:
+        try:
+            conversation = self.hub.state.conversation_for(connection.owner_id, frame.conversation_id)
+            self.hub.state.message_in(frame.conversation_id, frame.message_id)
+        except Refused as refused:
+            connection.push(MessageError(refused.code, message=refused.message))
+            return
+        self.hub.stats.count("reactions", connection.owner_id)
+        fields = {"message_id": frame.message_id, "conversation_id": frame.conversation_id}
+        update = PlatformEvent("reaction.update", {**fields, "user_id": connection.owner_id, "emoji": frame.emoji})
+        connection.push(update)
+        self.hub.to_people(conversation, update, connection)
+
     def _check(self, connection: Connection, draft: Draft, *, rate_limited: bool) -> None:
         owner_id = connection.owner_id
         if len(draft.encrypted_payload) > MAX_ENVELOPE_CHARS:
@@ -135,6 +150,8 @@ class AgentSession:
                 self._in_conversation(frame)
             case MessageRecall():
                 self._sending.recall(self._connection, frame)
+            case ReactionSet():
+                self._sending.react(self._connection, frame)
             case Ping():
                 self._connection.push(Pong())
             case UnknownFrame():

@@ -229,6 +229,13 @@ class RelayState:
         log = self._log.get(conversation_id, [])
         return [self.messages[message_id] for message_id in log[seq : seq + limit]]
 
+    def message_in(self, conversation_id: str, message_id: str) -> Message:
+        """The message, if it is one of this conversation. Raises `Refused`."""
+        message = self.messages.get(message_id)
+        if message is None or message.conversation_id != conversation_id:
+            raise Refused(404, "NOT_FOUND", "no such message in this conversation")
+        return message
+
     def recall(self, owner_id: str, message_id: str) -> Message:
         message = self.messages.get(message_id)
         if message is None or message.sender_id != owner_id:

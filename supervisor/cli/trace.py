@@ -15,6 +15,7 @@ from supervisor.cli.store import REFUSALS, open_store, shown, time_of
 BOUNDS = "the ledger keeps 7 days, and at most 200,000 entries (about ten a message)"
 NAMES = {
     "taken": "taken in (nothing for a handler)",
+    "acted": "done at the relay",
     "dropped": "reply given up (a dead letter)",
     "dead": "job given up (a dead letter)",
     "failed": "failed, to be tried again",

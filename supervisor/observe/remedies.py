@@ -153,6 +153,14 @@ DEAD: Mapping[str, Remedy] = {
         "a reply to a group whose key is not known here, or does not include this agent",
         "retry when a member has made a key that does",
     ),
+    "recall_too_late": Remedy(
+        "a handler took back what was acknowledged more than 2 minutes ago, or was never sent",
+        "nothing: the person has it; drop it",
+    ),
+    "recall_unanswered": Remedy(
+        "the relay did not say within 5 s whether it took a message back",
+        "retry asks it once more, within the 2 minutes",
+    ),
     "payload_without_json_form": Remedy(
         "a reply with something in it that JSON does not have",
         "mend the handler; retry does not help: drop it",

@@ -10,7 +10,7 @@ conversation for ever (DESIGN rule 13); one that cannot be sent now waits, and h
 
 import structlog
 
-from bus.records.records import BadRecord, ReplyRecord, decode_reply_record, open_reply
+from bus.records.records import ACTS, BadRecord, ReplyRecord, decode_reply_record, open_reply
 from bus.records.sealing import StoreKeys
 from bus.steps.outbox import Outbox
 from bus.telemetry.traces import current_span
@@ -18,6 +18,7 @@ from bus.transport.readers import StreamEntry
 from bus.transport.wire import RedisFailed
 from supervisor.observe.metrics import Metrics
 from supervisor.observe.tracing import MessageTraces
+from supervisor.outbound.acts import ActRefused, Acts, Unheard
 from supervisor.outbound.dispatch import Dispatch
 from supervisor.outbound.outgoing import Head
 from supervisor.outbound.sealer import CannotSeal
@@ -37,6 +38,7 @@ class Outbound:
         self,
         taking: Taking,
         dispatch: Dispatch,
+        acts: Acts,
         outbox: Outbox,
         connection: Connection,
         *,
@@ -52,6 +54,7 @@ class Outbound:
         self._outbox = outbox
         self._connection = connection
         self._dispatch = dispatch
+        self._acts = acts
         self._metrics = metrics
         self._pauses = pauses
 
@@ -68,7 +71,12 @@ class Outbound:
                 return None
             head = self._opened(entry, record)
             try:
-                await self._dispatch.send(head)
+                if head.reply.kind in ACTS:
+                    await self._acts.perform(head)
+                else:
+                    await self._dispatch.send(head)
+            except ActRefused as error:
+                await self._drop(head, error.reason)
             except CannotSeal as error:
                 await self._drop(head, error.reason)
             except RestFailed as error:
@@ -78,6 +86,9 @@ class Outbound:
         except BadRecord as error:
             log.error("reply: not readable", entry=entry.id, reason=str(error))
             await self._drop_unreadable(entry)
+        except Unheard:
+            log.warning("reply: an act waits for the relay", entry=entry.id)
+            return self._pauses.reply_relay_retry
         except RedisFailed as error:
             log.warning("reply: waits for Redis", entry=entry.id, reason=str(error))
             return 0.0

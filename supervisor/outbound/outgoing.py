@@ -2,7 +2,7 @@
 
 import msgspec
 
-from bus.records.records import Payload, Reply, ReplyRecord
+from bus.records.records import ACTS, Payload, Reply, ReplyRecord
 from bus.steps.store import SessionWrite
 from crypto.groups import GroupKeys
 from crypto.records import DeviceRecord
@@ -35,8 +35,8 @@ class Head(msgspec.Struct, frozen=True):
 
     @property
     def trace(self) -> str:
-        """What it is traced under; '' for the beginning of a stream, since the relay acknowledges the stream's end."""
-        return "" if self.reply.kind == "stream_start" else self.record.trace
+        """What it is traced under; '' for what the relay does not acknowledge: the beginning of a stream, a recall, a reaction."""
+        return "" if self.reply.kind in ("stream_start", *ACTS) else self.record.trace
 
 
 class Addressed(msgspec.Struct, frozen=True):

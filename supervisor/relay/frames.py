@@ -270,6 +270,14 @@ class MessageRecall(_Frame, frozen=True, tag="message.recall"):
     conversation_id: Id
 
 
+class ReactionSet(_Frame, frozen=True, tag="reaction.set"):
+    """Shows an emoji at a message, instead of the one before. `emoji` None: takes it back."""
+
+    message_id: Id
+    conversation_id: Id
+    emoji: str | None
+
+
 # --- who may say what -----------------------------------------------------------------------------
 
 _KnownFromRelay = (
@@ -299,7 +307,7 @@ FromRelay = _KnownFromRelay | PlatformEvent
 ToPerson = FromRelay | _Growing
 """What a person may hear: also the agent's typing and streams."""
 
-FromAgent = Auth | Ping | Pong | MessageSend | _Growing | MessageRecall
+FromAgent = Auth | Ping | Pong | MessageSend | _Growing | MessageRecall | ReactionSet
 FromPerson = Auth | Ping | Pong | MessageSend | ArtifactAnswer | TypingStart | TypingStop | MessageRecall
 
 Frame = FromRelay | FromAgent | FromPerson

@@ -27,6 +27,7 @@ from bus.steps.work_lease import WorkLease
 from bus.transport.client import RedisClient
 from bus.transport.leases import LeaseKeeper
 from bus.transport.readers import LiveSubscriber, RedisStreamReader
+from bus.views.trace import Ledger
 from crypto.grants import KeyChangePolicy
 from crypto.identity import LocalDevice
 from host.budgets import LARGEST_INTAKE_BYTES, UNLIMITED_REDIS_BYTES, Budgets, IntakeBudgets, StoreBudgets
@@ -39,6 +40,7 @@ from supervisor.inbound.quarantine_retrier import QuarantineRetrier
 from supervisor.inbound.reading import FrameReader
 from supervisor.observe.metrics import Metrics
 from supervisor.observe.tracing import MessageTraces
+from supervisor.outbound.acts import Acts
 from supervisor.outbound.committing import Committing
 from supervisor.outbound.delivery import Delivery
 from supervisor.outbound.dispatch import Dispatch, SessionMessages
@@ -71,6 +73,7 @@ from supervisor.relay.frames import (
     MessageAck,
     MessageError,
     MessageNew,
+    MessageRecalled,
     PrekeysLow,
     RelationEstablished,
     RelationRestored,
@@ -167,8 +170,12 @@ class MessageCore:
         match frame:
             case MessageNew() | ArtifactResponse():
                 self.inbound.push(frame)
+            case MessageError(client_message_id=""):
+                self.acts.heard(frame)
             case MessageAck() | MessageError():
                 self.delivery.heard(frame)
+            case MessageRecalled():
+                self.acts.heard(frame)
             case RelationEstablished() | RelationRestored():
                 self.relations.note(frame.payload, "active")
             case RelationSuspended():
@@ -331,9 +338,11 @@ class MessageCore:
             session_messages=SessionMessages(self.outbox, self.words),
             turns=turns,
         )
+        self.acts = Acts(connection, self.outbox, Ledger(client, names))
         self.outbound = Outbound(
             self.taking,
             self.dispatch,
+            self.acts,
             self.outbox,
             connection,
             agent_id=self.store.keys.agent_id,

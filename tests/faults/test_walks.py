@@ -67,6 +67,21 @@ async def test_more_than_a_page_of_conversations_are_all_read_and_the_latest_com
             assert (await reading.latest(many))[1] is False
 
 
+async def test_what_was_acknowledged_is_found_on_a_later_page_and_not_from_before(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with open_bus(url) as bus:
+            ledger = Ledger(bus.client, bus.keys)
+            for at, message_id in (("1000-0", "old"), ("5000-0", "ours")):
+                await bus.client.command(
+                    "XADD", bus.keys.ledger, at, "e", "acknowledged", "j", "job", "x", f"0 {message_id} 1"
+                )
+            for _ in range(2 * LEDGER_PAGE + 1):
+                await bus.client.command("XADD", bus.keys.ledger, "*", "e", "replied", "j", "job", "x", "0")
+            assert await ledger.acknowledged("job", "0", 4000) == "ours"
+            assert await ledger.acknowledged("job", "1", 0) is None
+            assert await ledger.acknowledged("job", "0", 6000) is None
+
+
 async def test_a_store_of_more_than_a_page_is_counted(tmp_path: Path) -> None:
     with redis_server(tmp_path) as url:
         async with open_bus(url) as bus:

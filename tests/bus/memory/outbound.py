@@ -207,6 +207,16 @@ class MemoryOutbox:
             self._world.wrote()
             at.reply = self._world.new_entry(at.out_box[0])
 
+    async def acted(self, conversation_id: str, entry_id: str, *, answers: tuple[str, str], what: str) -> bool:
+        at = self._world.conversation(conversation_id)
+        if self._held(at, entry_id) is None:
+            return False
+        at.reply = None
+        at.out_box.pop(0)
+        self._world.wrote()
+        self._world.start_next_reply(at)
+        return True
+
     async def open_streams(self) -> dict[str, str]:
         return {name: at.stream for name, at in self._world.conversations.items() if at.stream is not None}
 

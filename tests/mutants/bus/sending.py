@@ -69,6 +69,13 @@ OF_SENDING = (
         ("what_was_said_may_be_said_again", "is_said(place)", ""),
     ),
     *of(
+        script("acted"), ("tests/bus/steps/test_acts.py",),
+        ("an_act_is_ended_once", "if redis.call('HGET', CONVERSATION, 'reply') ~= ARGV[2] then return 'done_before' end\n", ""),
+        ("an_act_is_ended_by_who_has_it", "if not lease_is_mine(REPLIES, REPLIES_GROUP, ARGV[2], ARGV[3]) then return 'done_before' end\n", ""),
+        ("an_act_leaves_the_out_box", "redis.call('LTRIM', OUT_BOX, '1', '-1')\n", ""),
+        ("what_stands_behind_an_act_is_sent", "if not start_next_reply() and redis", "if redis"),
+    ),
+    *of(
         script("drop_reply"), SENDING,
         ("drop_is_fenced", REPLY_MINE, "if false then"),
         ("drop_buries", "if record then bury(", "if false then bury("),

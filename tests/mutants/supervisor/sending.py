@@ -20,6 +20,14 @@ SENDING = (
         ("the_next_goes_at_once", "        if not has_turn(head.answers):\n            return\n", "        return\n"),
     ),
     *of(
+        module("outbound/acts"), tests("supervisor/outbound/test_acts"),
+        ("what_is_too_old_is_not_taken_back", "if message_id is None:", "if False:"),
+        ("another_message_s_recall_is_no_answer", "elif frame.message_id != self._message_id:", "elif False:"),
+        ("a_refused_act_is_named", "raise ActRefused(f\"refused_{code}\")", "return True"),
+        ("a_passing_refusal_is_tried_again", "if is_temporary(code):", "if False:"),
+        ("an_act_whose_connection_is_lost_is_tried_again", "if scope.cancelled_caught and not (self._connection.is_trusted and self._connection.number == number):", "if False:"),
+    ),
+    *of(
         module("outbound/rate_line"), tests("supervisor/outbound/test_rate_line"),
         ("who_comes_now_waits_behind_the_others", "if not self._line.is_taken:", "if True:"),
         ("the_place_is_kept", "self._line.turn(place)", "self._line.turn(self.place())"),
@@ -121,7 +129,7 @@ SENDING = (
     ),
     *of(
         module("outbound/outgoing"), tests("supervisor/outbound/test_outbound_streams"),
-        ("a_streams_beginning_is_not_traced", "return \"\" if self.reply.kind == \"stream_start\" else self.record.trace", "return self.record.trace"),
+        ("a_streams_beginning_is_not_traced", "return \"\" if self.reply.kind in (\"stream_start\", *ACTS) else self.record.trace", "return self.record.trace"),
         ("a_start_is_no_message", "return self.reply.kind == \"stream_start\"", "return False"),
     ),
     *of(

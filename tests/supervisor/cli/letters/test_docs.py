@@ -24,6 +24,7 @@ CALLS = {
     ("bus/steps/jobs.py", "_fail"): 3,
     ("supervisor/outbound/outbound.py", "_drop"): 1,
     ("supervisor/outbound/outbound.py", "drop_reply"): 1,
+    ("supervisor/outbound/acts.py", "ActRefused"): 0,
     ("supervisor/outbound/dispatch.py", "CannotSeal"): 0,
     ("supervisor/outbound/committing.py", "CannotSeal"): 0,
     ("supervisor/outbound/delivery.py", "drop_reply"): 1,
