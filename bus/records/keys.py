@@ -137,6 +137,11 @@ class Keys:
         return self._key("behind")
 
     @property
+    def alarms(self) -> str:
+        """Sorted set: conversation and id of each timer → when it is due."""
+        return self._key("alarms")
+
+    @property
     def waiting(self) -> str:
         """Counter: jobs in all mailboxes (what is parked is not counted)."""
         return self._key("waiting")
@@ -352,6 +357,10 @@ class Keys:
     def load_of(self, conversation_id: str) -> str:
         """Hash: this conversation's part of `load`."""
         return self._key("load", conversation_id)
+
+    def timers(self, conversation_id: str) -> str:
+        """Hash: timers by their ids."""
+        return self._key("timers", conversation_id)
 
     def state(self, conversation_id: str) -> str:
         """String: the record of what the agent's handlers keep of this conversation (bus/records/kept.py)."""

@@ -6,7 +6,7 @@ SEALED_KINDS = frozenset(
         *("session", "owner", "member", "group", "signed_prekeys", "one_time_prekeys", "quarantined", "seal"),
         *("restored_signed_prekeys", "restored_one_time_prekeys"),
         *("conv", "box", "parked", "placed", "together", "out", "jobs", "replies", "dead", "dead_copy"),
-        *("grant_log", "policy", "emitted", "waits", "state", "outside"),
+        *("grant_log", "policy", "emitted", "waits", "state", "outside", "timers"),
     }
 )
 PLAIN_KINDS = frozenset(
@@ -39,7 +39,7 @@ PLAIN_KINDS = frozenset(
             "grant_head",
             "last_backup",
         ),
-        *("busy", "waiting", "behind", "placements", "load", "held", "interrupted", "interrupts", "streams"),
+        *("busy", "waiting", "behind", "placements", "alarms", "load", "held", "interrupted", "interrupts", "streams"),
         *("ids", "taken", "sent", "cards"),
         *("outside_turn", "send_keys"),
         *("restoring", "office"),

@@ -51,6 +51,7 @@ KINDS: Mapping[str, Kind] = {
         placements="so that no event is handled twice",
         outside="in their order",
         send_keys="with its expiry",
+        timers="what was due meanwhile fires once",
     ),
     **_kinds(
         Fate.WITH_CONVERSATION,
@@ -81,6 +82,7 @@ KINDS: Mapping[str, Kind] = {
         busy="",
         waiting="",
         behind="",
+        alarms="from the timers",
         due="what waited for its next run runs at once",
         outbox="what waited for its acknowledgement goes out at once",
         acks="",

@@ -474,6 +474,18 @@ local function join_behind(record, behind)
   redis.call('ZADD', behind, 'NX', now_ms(), CONVERSATION_ID)
 end
 
+-- Timers of the conversation by their ids, and in `alarms` when each of all conversations is due. A record says when it is due too.
+
+local function put_timer(timers, alarms, id, due_ms, record)
+  redis.call('HSET', timers, id, record)
+  redis.call('ZADD', alarms, due_ms, CONVERSATION_ID .. '\0' .. id)
+end
+
+local function drop_timer(timers, alarms, id)
+  redis.call('HDEL', timers, id)
+  redis.call('ZREM', alarms, CONVERSATION_ID .. '\0' .. id)
+end
+
 -- `places`: what a job had emitted. `what`: job id and place that a committed send answers; its record does not say.
 -- `values`: the journal, and places with a value of their own (`joined`).
 local function bury(record, reason, attempt, deliveries, places, what, values)

@@ -27,7 +27,8 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     """Counts of one agent.
 
     Jobs: `queued` for a worker, `running`, `waiting` behind another of their conversation, `due` again later. Replies: `unsent`,
-    `unacknowledged`, and what was sent from `outside` and waits for its turn. Then what waits for a person's decision. At the relay: `notes` of messages of so many `held_senders`.
+    `unacknowledged`, and what was sent from `outside` and waits for its turn. Then what waits for a person's decision. At the relay: `notes` of
+    messages of so many `held_senders`. `timers`: reminders and deadlines to come, the next at `next_timer_ms` (None without one).
     """
 
     queued: int
@@ -41,6 +42,8 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     outside: int = 0
     notes: int = 0
     held_senders: int = 0
+    timers: int = 0
+    next_timer_ms: int | None = None
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +77,7 @@ class Overview:
     async def counts(self) -> Counts:
         keys = self._keys
         running = await self._jobs_taken()
+        first = cast("list[bytes]", await self._client.command("ZRANGE", keys.alarms, 0, 0, "WITHSCORES"))
         return Counts(
             queued=max(0, await self._number("XLEN", keys.jobs) - running),
             running=running,
@@ -86,6 +90,8 @@ class Overview:
             outside=await self._number("LLEN", keys.outside),
             notes=await self._number("HGET", keys.held, "total"),
             held_senders=max(0, await self._number("HLEN", keys.held) - 1),  # without the field `total`
+            timers=await self._number("ZCARD", keys.alarms),
+            next_timer_ms=int(float(first[1])) if first else None,
         )
 
     async def kinds(self) -> tuple[dict[str, Kind], bool]:

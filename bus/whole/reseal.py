@@ -26,6 +26,7 @@ from bus.records.records import (
 )
 from bus.records.saved import pairs
 from bus.records.sealing import SealBroken, SealingKey, StoreKeys, epoch_of
+from bus.records.timers import decode_timer_record
 from bus.steps.policies import PolicyStore
 from bus.steps.vault import MAC_BYTES
 from bus.transport.at_once import all_of
@@ -79,6 +80,12 @@ class Turner:
     def kept(self, packed: bytes) -> bytes | None:
         """Re-seals what a handler keeps; returns None if it has the new key already. Raises BadRecord, SealBroken."""
         record = decode_kept(packed)
+        sealed = _turned(self._old.bus, self._new.bus, record.sealed, record.place(self._agent_id))
+        return None if sealed is None else msgspec.msgpack.encode(msgspec.structs.replace(record, sealed=sealed))
+
+    def timer(self, packed: bytes) -> bytes | None:
+        """Re-seals a timer; returns None if it has the new key already. Raises BadRecord, SealBroken."""
+        record = decode_timer_record(packed)
         sealed = _turned(self._old.bus, self._new.bus, record.sealed, record.place(self._agent_id))
         return None if sealed is None else msgspec.msgpack.encode(msgspec.structs.replace(record, sealed=sealed))
 
@@ -154,6 +161,7 @@ class _Walk:
             "state": self._state,
             "emitted": self._emitted,
             "waits": self._waits,
+            "timers": self._timers,
             "box": self._mailbox,
             "parked": self._mailbox,
             "placed": self._mailbox,
@@ -230,6 +238,12 @@ class _Walk:
         turned = None if packed is None else self._turned(key, packed, self._turner.kept)
         if packed is not None and turned is not None:
             await self._put("reseal_string", [key, self._names.write_count], packed, turned)
+
+    async def _timers(self, key: str) -> None:
+        for timer_id, packed in (await self._hash(key)).items():
+            turned = self._turned(key, packed, self._turner.timer)
+            if turned is not None:
+                await self._put("reseal_field", [key, self._names.write_count], timer_id.decode(), packed, turned)
 
     async def _mailbox(self, key: str) -> None:
         for packed in cast("list[bytes]", await self._client.command("ZRANGE", key, 0, -1)):

@@ -14,6 +14,7 @@ from bus.records.keys import Keys
 from bus.records.records import BadRecord, decode_job_record, decode_reply_record
 from bus.records.saved import Conversation, Saved, Value, Waiting, pairs
 from bus.records.sealing import SealBroken, StateKey
+from bus.records.timers import decode_timer_record
 from bus.steps.outside import KEPT_SECONDS
 from bus.steps.prekey_wish import ROTATE_THROUGH
 from bus.steps.store import now_ms
@@ -112,6 +113,8 @@ class Restoring:
                 self._grant_head = value.parts[-1][: 2 * MAC_BYTES].decode()
             case "quarantined":
                 await self._quarantined(key, value)
+            case "timers":
+                await self._timers(key, value)
             case "dead" | "ledger":
                 await self._do(("XADD", key, value.parts[0], *value.parts[2:]))
             case "old" | "placements":
@@ -158,6 +161,12 @@ class Restoring:
         if fields:
             await self._do(("HSET", key, *fields))
             await self._do(("EXPIRE", key, PREKEYS_READ_SECONDS))
+
+    async def _timers(self, key: str, value: Value) -> None:
+        alarms: list[Argument] = []
+        for timer_id, packed in pairs(value.parts):
+            alarms += [decode_timer_record(packed).due_ms, b"\0".join((value.ids.encode(), timer_id))]
+        await self._do(("HSET", key, *value.parts), ("ZADD", self._place("alarms", ""), *alarms))
 
     async def _quarantined(self, key: str, value: Value) -> None:
         if await self._client.command("EXISTS", key) == 1:  # it was read twice

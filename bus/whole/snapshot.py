@@ -24,6 +24,7 @@ PAGE = 200
 SCAN_COUNT = 1000
 LETTERS_AT_ONCE = 4  # dead letters, messages in quarantine, jobs: a mebibyte each
 CONVERSATIONS_AT_ONCE = 8
+TIMERS_AT_ONCE = 100  # up to 6 KiB each
 SKEW_MS = 60_000
 MOST_CONVERSATION_BYTES = 4 << 20
 """A conversation with more waiting is read in parts: eight whole ones, and the frame made of one, are in memory at a time."""
@@ -51,6 +52,7 @@ class Snapshot:
             self._list("grant_log", self._names.grant_log),
             *(self._hashes(kind) for kind in ("session", "held", "send_keys")),
             self._outside(),
+            self._timers(),
             self._quarantined(self._scan("quarantined")),
         ):
             async with aclosing(part) as values:
@@ -63,6 +65,7 @@ class Snapshot:
         for later in (
             self._conversations(),
             self._hashes("cards"),
+            self._timers(),
             self._stream("dead", self._names.dead, last_letter, LETTERS_AT_ONCE),
             self._quarantined(self._since(began_ms)),
             self._stream("ledger", self._names.ledger, b"-", PAGE),
@@ -97,6 +100,19 @@ class Snapshot:
                 for value in await all_of(lambda ids: self._hash(kind, ids), page):
                     if value.parts:  # it is there still
                         yield value
+
+    async def _timers(self) -> AsyncGenerator[Value]:
+        """Yields the timers of one conversation after the other, some at once.
+
+        A job sets timers, and a timer becomes a job: so they are read before the conversations and after them. One that becomes a job
+        meanwhile is saved as both, and runs twice after a restore; what it says has the same ids both times, so people see it once.
+        """
+        async with aclosing(self._scan("timers")) as pages:
+            async for page in pages:
+                for ids in page:
+                    parts = await self._asked("HGETALL", self._names.timers(ids))
+                    for at in range(0, len(parts), 2 * TIMERS_AT_ONCE):
+                        yield Value("timers", ids, "hash", parts[at : at + 2 * TIMERS_AT_ONCE])
 
     async def _scan(self, kind: str) -> AsyncGenerator[list[str]]:
         """Yields pages of the ids in the names of all keys of a kind; one may come twice."""

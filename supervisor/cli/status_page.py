@@ -103,12 +103,20 @@ def _work(status: Json) -> list[tuple[str, str]]:
         ("replies", f"{work['unsent']} to be sent, {work['unacknowledged']} not acknowledged{_outside(work)}"),
         ("given up", f"{work['dead_letters']} dead letters, {work['quarantined']} in quarantine"),
         ("at the relay", f"{work['held_senders']} senders wait there, {work['notes']} notes"),
+        *_timers(work),
     ]
 
 
 def _outside(work: Json) -> str:
     waits = work.get("outside", 0)
     return f", {waits} from outside wait for their turn" if waits else ""
+
+
+def _timers(work: Json) -> list[tuple[str, str]]:
+    if not work.get("timers"):
+        return []
+    due = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(work["next_timer_ms"] / 1000))
+    return [("timers", f"{work['timers']} to come, the next at {due}")]
 
 
 def _redis(status: Json) -> list[tuple[str, str]]:

@@ -39,6 +39,8 @@ KEPT_BYTES = Gauge(
 )
 HELD_NOTES = Gauge("hashee_held_notes", "Notes of messages that wait at the relay; one may stand for many of a sender")
 HELD_SENDERS = Gauge("hashee_held_senders", "Senders with too much waiting, whose next messages wait at the relay")
+TIMERS = Gauge("hashee_timers", "Timers of the whole agent: reminders and deadlines that are to come")
+TIMERS_OVERDUE = Gauge("hashee_timers_overdue_seconds", "For how long the next timer has been due and is no job yet")
 SLOTS_HELD = Gauge("hashee_slots_held", "Connections to the relay that supervisors of the agent hold")
 WORKERS_ELSEWHERE = Gauge("hashee_workers_elsewhere", "Living workers that belong to no or another supervisor")
 REDIS_MEMORY = Gauge("hashee_redis_memory_bytes", "Memory that Redis uses")
@@ -68,7 +70,7 @@ STARTED = Gauge("hashee_start_time_seconds", "When this supervisor started, Unix
 ALL_GAUGES = (
     *(JOBS_QUEUED, JOBS_WAITING, JOBS_RUNNING, JOBS_DUE, OLDEST_UNTAKEN, OLDEST_BUSY),
     *(REPLIES_UNSENT, REPLIES_UNACKNOWLEDGED, OUTBOX_OLDEST, DEAD_LETTERS, QUARANTINE),
-    *(KEPT_BYTES, HELD_NOTES, HELD_SENDERS),
+    *(KEPT_BYTES, HELD_NOTES, HELD_SENDERS, TIMERS, TIMERS_OVERDUE),
     *(SLOTS_HELD, WORKERS_ELSEWHERE, REDIS_MEMORY, REDIS_LIMIT, REDIS_EVICTED, REDIS_FIT, REDIS_CLOCK),
     *(LAST_BACKUP, BACKUP_MAX_AGE),
     *(SLOT, STANDBY, PROCESS_MEMORY, LOOP_LAG, BUILD, STARTED),

@@ -18,6 +18,7 @@ PAYLOAD_TYPES = frozenset({"text", "image", "video", "audio", "file", "artifact"
 SEND_BUCKETS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000)
 LLM_BUCKETS_MS = (100, 250, 500, 1000, 2500, 5000, 10000, 20000, 30000, 60000, 120000, 300000)
 LLM_FIRST_TOKEN_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60)
+LATENESS_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600, 86400)
 LLM_TOKEN_KINDS = frozenset({"prompt", "completion"})
 MOST_MODELS = 20
 LLM_METRICS = frozenset({"business_llm_duration_ms", "business_llm_first_token_seconds", "business_llm_tokens"})
@@ -100,6 +101,15 @@ class Metrics:
             "hashee_lease_reclaimed", "Jobs and replies taken from a dead or silent holder", ["kind"], registry=registry
         )
         self.dead_letters = Counter("hashee_dead_letter", "Jobs and replies given up", ["kind"], registry=registry)
+        self._timers_fired = Counter(
+            "hashee_timer_fired", "Timers that became a job, by kind: reminder, deadline", ["kind"], registry=registry
+        )
+        self._timer_lateness = Histogram(
+            "hashee_timer_lateness_seconds",
+            "How late timers became a job",
+            buckets=LATENESS_BUCKETS,
+            registry=registry,
+        )
         self._show_what_holds(registry)
         self._count_what_is_bounded(registry)
         self.renegotiations = Counter(
@@ -244,6 +254,11 @@ class Metrics:
         kind = _bounded(conversation_type, CONVERSATION_TYPES)
         self._outbound_of(kind, _payload(payload_type)).inc()
         self._send_duration_of(kind).observe(duration_ms)
+
+    def timer_fired(self, kind: str, late_seconds: float) -> None:
+        """Counts a timer that became a job."""
+        self._timers_fired.labels(kind).inc()
+        self._timer_lateness.observe(late_seconds)
 
     def show_checks(self, checks: Iterable[Check]) -> None:
         """Shows the checks of readiness."""

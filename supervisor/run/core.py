@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from bus.records.keys import REPLIES_GROUP
-from bus.records.sealing import StoreKeys
+from bus.records.sealing import BusKey, StoreKeys
 from bus.steps.held import Notes
 from bus.steps.letters import DeadLetters, Quarantine
 from bus.steps.outbox import RESEND_SECONDS, Outbox
@@ -22,6 +22,7 @@ from bus.steps.outside import OutsideMessages
 from bus.steps.policies import PolicyStore
 from bus.steps.recovery import Recovery
 from bus.steps.store import MOST_WAITING_IN_ALL, Store
+from bus.steps.timers import Timers
 from bus.steps.vault import Vault
 from bus.steps.work_lease import WorkLease
 from bus.transport.client import RedisClient
@@ -65,6 +66,7 @@ from supervisor.peers.sessions import Sessions
 from supervisor.recovery.reclaimer import Reclaimer
 from supervisor.recovery.redis_trouble import say_trouble
 from supervisor.recovery.time_guard import TimeGuard
+from supervisor.recovery.timer_mover import TimerMover
 from supervisor.relay.connection import Connection
 from supervisor.relay.frames import (
     ArtifactResponse,
@@ -163,7 +165,7 @@ class MessageCore:
         self._wire_outbound(settings, device, keys, speaks)
         self._wire_inbound(settings, device, keys)
         self._wire_rereading(settings)
-        self._wire_recovery(settings.counts_strikes)
+        self._wire_recovery(settings, keys.bus)
 
     def heard(self, frame: FromRelay) -> None:
         """A frame of the relay, for the part that it is for. Returns at once."""
@@ -244,6 +246,7 @@ class MessageCore:
             self.streams.run,
             self.delivery.run,
             self.reclaimer.run,
+            self.timer_mover.run,
             lambda: self.prekeys.keep(self.metrics),
             self.relations.run,
         ]
@@ -415,8 +418,8 @@ class MessageCore:
             pauses=settings.pauses,
         )
 
-    def _wire_recovery(self, counts_strikes: bool) -> None:
-        """What the dead and the silent held."""
+    def _wire_recovery(self, settings: CoreSettings, bus_key: BusKey) -> None:
+        """What the dead and the silent held, and what is due."""
         client, instance, metrics, names = self.client, self.instance, self.metrics, self.store.keys
         self.recovery = Recovery(client, names, instance.name, knows_dead=instance.knows_dead)
         self.reclaimer = Reclaimer(
@@ -427,6 +430,13 @@ class MessageCore:
             policies=self.policies,
             words=self.words,
             metrics=metrics,
-            counts_strikes=counts_strikes,
+            counts_strikes=settings.counts_strikes,
             end_stream=self.streams.job_lost,
+        )
+        self.timer_mover = TimerMover(
+            Timers(client, names, bus_key),
+            WorkLease(client, names.work_lease("timers"), holder=instance.name, knows_dead=instance.knows_dead),
+            metrics,
+            budgets=lambda: self.store.budgets,
+            pauses=settings.pauses,
         )

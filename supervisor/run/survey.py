@@ -126,7 +126,7 @@ class Survey:
         if turn % SELDOM_EVERY == 0 or counts.quarantined != sum(self._quarantine.values()):
             self._quarantine = await self._backlog.quarantine()
         return {
-            **_waiting(counts, ages),
+            **_waiting(counts, ages, time.time() * 1000 + self._redis_clock_ahead_ms()),
             **self._server(await self._backlog.server()),
             gauges.QUARANTINE: dict(sorted(self._quarantine.items())[:MOST_REASONS]),
             gauges.KEPT_BYTES: await self._overview.bytes_by_kind(),
@@ -184,7 +184,7 @@ class Survey:
         self._counted = counted
 
 
-def _waiting(counts: Counts, ages: Ages) -> dict[Gauge, Values]:
+def _waiting(counts: Counts, ages: Ages, redis_ms: float) -> dict[Gauge, Values]:
     numbers: dict[Gauge, float] = {
         gauges.JOBS_QUEUED: counts.queued,
         gauges.JOBS_WAITING: ages.in_mailboxes,
@@ -198,6 +198,8 @@ def _waiting(counts: Counts, ages: Ages) -> dict[Gauge, Values]:
         gauges.DEAD_LETTERS: counts.dead_letters,
         gauges.HELD_NOTES: counts.notes,
         gauges.HELD_SENDERS: counts.held_senders,
+        gauges.TIMERS: counts.timers,
+        gauges.TIMERS_OVERDUE: max(0.0, (redis_ms - counts.next_timer_ms) / 1000) if counts.next_timer_ms else 0.0,
     }
     return {gauge: {"": value} for gauge, value in numbers.items()}
 

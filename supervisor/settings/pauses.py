@@ -40,6 +40,9 @@ class Pauses:
     quarantine_look: float = 1.0
     """Between two looks for marked messages, which a command marks too, and between two tries while Redis is away."""
 
+    timers_look: float = 1.0
+    """Between two looks for timers that are due: a reminder is at most this late."""
+
     due_look: float = 1.0
     """Between two looks for records that are due: a resend comes at most this much later than its 10 s."""
 

@@ -87,6 +87,7 @@ TAKING = (
 TELLING = "tests/workers/test_redis_faults.py::test_what_a_job_has_to_say_waits_until_redis_takes_it"
 WORKER_LINES = "tests/supervisor/pool/test_worker_lines.py"
 KEEPER_LINES = "tests/supervisor/control/test_lines_of_other_releases.py"
+MOVER = "tests/supervisor/recovery/test_timer_mover.py"
 PAGES = "tests/bus/steps/test_more_than_a_page.py"
 
 in_redis = held((Kind.REDIS, ALL_LOOPS))
@@ -122,6 +123,10 @@ ROWS: dict[str, Row] = {
         (Kind.REDIS, ALL_LOOPS), (Kind.PAGES, f"{PAGES}::test_all_entries_of_a_dead_consumer_are_found_and_released")
     ),
     "supervisor/recovery/redis_watch.py:RedisWatch._look": in_redis,
+    "supervisor/recovery/timer_mover.py:TimerMover.run": in_redis,
+    "supervisor/recovery/timer_mover.py:TimerMover.look": held(
+        (Kind.PAGES, f"{MOVER}::test_all_that_is_due_is_fired_also_behind_what_cannot_be")
+    ),
     "supervisor/recovery/redis_watch.py:RedisWatch._knock": held(
         (
             Kind.REDIS,
@@ -298,6 +303,7 @@ STEPS: dict[str, tuple[str, ...]] = {
         "bus/whole/snapshot.py:Snapshot._scan",
         "bus/whole/snapshot.py:Snapshot._quarantined",
         "bus/whole/snapshot.py:Snapshot._conversations",
+        "bus/whole/snapshot.py:Snapshot._timers",
         "bus/whole/snapshot.py:Snapshot._in_parts",
         "supervisor/backup/envelope.py:_exactly",
         "supervisor/backup/envelope.py:_line",

@@ -59,6 +59,7 @@ SHORT = Pauses(
     poll_retry=0.1,
     overflow_look=0.1,
     held_look=0.1,
+    timers_look=0.1,
     quarantine_look=0.1,
 )
 """What goes on by itself after seconds or a minute goes on at once: how long it waits is not what is tried."""
@@ -114,6 +115,7 @@ REDIS_LOOPS = (
     "supervisor/peers/prekeys.py:OwnPrekeys.keep",
     "supervisor/recovery/reclaimer.py:Reclaimer.run",
     "supervisor/recovery/redis_watch.py:RedisWatch._look",
+    "supervisor/recovery/timer_mover.py:TimerMover.run",
     "supervisor/peers/relations.py:Relations._read",
     "supervisor/inbound/quarantine_retrier.py:QuarantineRetrier._obey",
     "supervisor/relay/slots.py:ConnectionSlot.run",
@@ -142,6 +144,7 @@ def loops_of(core: Core, store: JobStore) -> dict[str, Loop]:
         Loop(lambda: core.prekeys.keep(core.metrics), core.prekeys.refill_soon),
         Loop(reclaimer(core).run),
         Loop(RedisWatch(core.client, core.metrics, lambda _: None).run),
+        Loop(core.timer_mover.run),
         Loop(relations.run, relations.read_all),
         Loop(core.quarantine_retrier.run),
         Loop(slots.run),

@@ -9,8 +9,19 @@ from tests.mutants.bus.library import OF_THE_LIBRARY
 from tests.mutants.bus.sending import OF_SENDING
 from tests.mutants.bus.store import OF_THE_STORE
 from tests.mutants.bus.telemetry import OF_TELEMETRY
+from tests.mutants.bus.timers import OF_TIMERS
 from tests.mutants.bus.typed import TYPED
 from tests.mutants.mutant import FOLDERS, Part
 
-MUTANTS = (*OF_JOBS, *OF_INTAKE, *OF_SENDING, *OF_THE_LIBRARY, *OF_THE_STORE, *OF_BACKUPS, *OF_TELEMETRY, *TYPED)
+MUTANTS = (
+    *OF_JOBS,
+    *OF_INTAKE,
+    *OF_SENDING,
+    *OF_THE_LIBRARY,
+    *OF_THE_STORE,
+    *OF_BACKUPS,
+    *OF_TELEMETRY,
+    *OF_TIMERS,
+    *TYPED,
+)
 BUS = Part("bus", MUTANTS, FOLDERS, ("-k", "not [memory"))

@@ -58,6 +58,13 @@ HOUSE = (
         ("a_standby_waits_for_what_is_held", "return self._wanted and self.number == 0 and self._seen is not None", "return False"),
     ),
     *of(
+        module("recovery/timer_mover"), tests("supervisor/recovery/test_timer_mover"),
+        ("a_timer_without_room_stands_in_nobodys_way", "        if outcome is Fired.FULL:\n", "        if False:\n"),
+        ("a_timer_that_cannot_be_read_is_over", "            await self._timers.forget(packed, alarm)\n", "            pass\n"),
+        ("an_alarm_without_a_timer_is_over", "            await self._timers.forget(None, alarm)\n", "            pass\n"),
+        ("a_timer_of_another_version_is_left", "        except (NewerRecord, NoSuchTime) as error:", "        except NoSuchTime as error:"),
+    ),
+    *of(
         module("recovery/reclaimer"), tests("supervisor/recovery/test_reclaimer"),
         ("one_lease_of_connection", "since is not None and now - max(since, self._jumped_at) >= self._times.lease_seconds", "since is not None"),
         ("a_jump_gives_time", "max(since, self._jumped_at)", "since"),

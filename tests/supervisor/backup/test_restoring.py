@@ -97,6 +97,7 @@ async def test_what_was_saved_is_there_again_and_opens(tmp_path: Path, most_byte
             assert await same(before, after, "ZRANGE", NAMES.busy, 0, -1)
             assert await same(before, after, "ZRANGE", NAMES.behind, 0, -1)
             assert await same(before, after, "ZRANGE", NAMES.placements, 0, -1)
+            assert await same(before, after, "ZRANGE", NAMES.alarms, 0, -1, "WITHSCORES")
             assert await after.command("HGET", NAMES.conversation("busy"), "placed") == b"1"
             assert await same(before, after, "HGETALL", NAMES.acks)
             assert await same(before, after, "XLEN", NAMES.ledger)

@@ -27,6 +27,7 @@ from bus.records.records import (
 )
 from bus.records.saved import pairs
 from bus.records.sealing import SealBroken, StoreKeys
+from bus.records.timers import Timer, open_timer, pack_timer
 from bus.steps.jobs import JobStore
 from bus.steps.letters import DeadLetters
 from bus.steps.outbox import Committed, Outbox
@@ -119,6 +120,10 @@ class _Filling:
         state = pack_kept(b"what was kept", STATE, "busy", key=self.keys.bus, agent_id=AGENT_ID)
         await self.client.command("SET", self.names.state("busy"), state)
         await Placing(self.client, self.names).place(self._placed("busy"))
+        timer = Timer(id="digest", conversation_id="busy", due_ms=1 << 42, kind="reminder", name="digest", data=b"\x01")
+        packed = pack_timer(timer, key=self.keys.bus, agent_id=AGENT_ID)
+        await self.client.command("HSET", self.names.timers("busy"), timer.id, packed)
+        await self.client.command("ZADD", self.names.alarms, timer.due_ms, f"busy\x00{timer.id}")
         policies = Policies(refusal="too many", apology="sorry")
         await PolicyStore(self.client, self.names, self.keys.bus).publish(policies)
         line = self._said("busy", "outside:1"), self._said("due", "outside:2")
@@ -233,6 +238,12 @@ async def opened(client: RedisClient, keys: StoreKeys) -> dict[str, object]:
         elif kind in ("box", "parked", "placed"):
             rows = cast("list[bytes]", await client.command("ZRANGE", key, 0, -1, "WITHSCORES"))
             found[key] = [(_text(packed, keys), float(seq)) for packed, seq in zip(rows[::2], rows[1::2], strict=True)]
+        elif kind == "timers":
+            rows = cast("list[bytes]", await client.command("HGETALL", key))
+            found[key] = [
+                open_timer(packed, ids, name.decode(), key=keys.bus, agent_id=AGENT_ID)
+                for name, packed in zip(rows[::2], rows[1::2], strict=True)
+            ]
         elif kind == "policy":
             policies = PolicyStore(client, names, keys.bus)
             found[key] = (await policies.refusal(), await policies.apology())

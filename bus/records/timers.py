@@ -1,0 +1,125 @@
+"""Timers as they lie in Redis: a job that is to be placed in a conversation at a time (bus/scripts/jobs/fire.lua).
+
+Ids and times stand in the clear, what it is about is sealed with the bus key to (`timers`, agent, conversation, id).
+"""
+
+import hashlib
+from datetime import date
+
+import msgspec
+
+from bus.records.daily import Daily
+from bus.records.records import BadRecord, InboundMessage, NewerRecord, PlacedKind
+from bus.records.sealing import BusKey, SealBroken
+
+TIMER_SCHEMA = 1
+TIMERS = "timers"
+ID_CHARACTERS = 32
+
+
+class Timer(msgspec.Struct, frozen=True, kw_only=True):
+    """What is due at `due_ms`: a job of this kind, with this name and data (msgpack of the owner's own).
+
+    `daily`: it is due again, `last`: the local date of the last time. The rest is of the message that set it: whom the conversation is with.
+    """
+
+    id: str
+    conversation_id: str
+    due_ms: int
+    kind: PlacedKind
+    name: str
+    data: bytes = b""
+    daily: Daily | None = None
+    conversation_type: str = ""
+    sender_id: str = ""
+    sender_type: str = ""
+    sender_display_name: str | None = None
+    hop_count: int = 0
+    group_metadata: dict[str, object] | None = None
+
+    def __repr__(self) -> str:
+        return f"Timer(id={self.id!r}, kind={self.kind!r}, due_ms={self.due_ms})"
+
+    @property
+    def job_id(self) -> str:
+        """Returns the id of its job when it is due this time: another for each time."""
+        return f"timer:{self.id}:{self.due_ms}"
+
+    @property
+    def date(self) -> date | None:
+        """Returns the local date for which a daily one is due; None for another."""
+        return None if self.daily is None else self.daily.date_of(self.due_ms)
+
+    def next_after(self, now_ms: int) -> "Timer | None":
+        """Returns it as it is due again after this time, on a later date; None if it is over. Raises NoSuchTime."""
+        if self.daily is None:
+            return None
+        due_ms, _ = self.daily.next_after(now_ms, self.date)
+        return msgspec.structs.replace(self, due_ms=due_ms)
+
+    def content(self) -> InboundMessage:
+        """Returns what its job has for a message. `due_ms` in it: when it was due, which may be long ago."""
+        return InboundMessage(
+            message_id=self.job_id,
+            conversation_id=self.conversation_id,
+            conversation_type=self.conversation_type,
+            sender_id=self.sender_id,
+            sender_type=self.sender_type,
+            sender_display_name=self.sender_display_name,
+            payload={"type": self.kind, "name": self.name, "data": self.data, "due_ms": self.due_ms},
+            hop_count=self.hop_count,
+            group_metadata=self.group_metadata,
+        )
+
+
+class TimerRecord(msgspec.Struct, frozen=True, array_like=True):
+    """A timer as it stands in the hash of its conversation, under its id."""
+
+    schema: int
+    conversation_id: str
+    id: str
+    due_ms: int
+    sealed: bytes
+
+    def place(self, agent_id: str) -> tuple[str, ...]:
+        """Returns the place that its content is sealed for."""
+        return (TIMERS, agent_id, self.conversation_id, self.id)
+
+
+def keyed_id(conversation_id: str, key: str) -> str:
+    """Returns the id of the timer with this key: setting it again replaces it. The key itself is the owner's and not in the clear."""
+    return hashlib.sha256(f"{conversation_id}\x00{key}".encode()).hexdigest()[:ID_CHARACTERS]
+
+
+def pack_timer(timer: Timer, *, key: BusKey, agent_id: str) -> bytes:
+    """Seals a timer into its record."""
+    record = TimerRecord(TIMER_SCHEMA, timer.conversation_id, timer.id, timer.due_ms, b"")
+    sealed = key.seal(msgspec.msgpack.encode(timer), *record.place(agent_id))
+    return msgspec.msgpack.encode(msgspec.structs.replace(record, sealed=sealed))
+
+
+def decode_timer_record(packed: bytes) -> TimerRecord:
+    """Returns the readable part of a timer's record. Raises BadRecord; NewerRecord for one of a later version."""
+    try:
+        schema = msgspec.msgpack.decode(packed, type=_Schema).schema
+        if schema > TIMER_SCHEMA:
+            raise NewerRecord(f"timer: of schema {schema}, and this version of hashee-agent reads up to {TIMER_SCHEMA}")
+        return msgspec.msgpack.decode(packed, type=TimerRecord)
+    except msgspec.DecodeError as error:
+        raise BadRecord(f"timer: {error}") from None
+
+
+def open_timer(packed: bytes, conversation_id: str, timer_id: str, *, key: BusKey, agent_id: str) -> Timer:
+    """Opens the timer that stands in this place. Raises BadRecord; NewerRecord."""
+    record = decode_timer_record(packed)
+    place = TimerRecord(TIMER_SCHEMA, conversation_id, timer_id, 0, b"").place(agent_id)
+    try:
+        return msgspec.msgpack.decode(key.open(record.sealed, *place), type=Timer)
+    except (SealBroken, msgspec.DecodeError) as error:
+        raise BadRecord(f"timer {timer_id}: {error}") from None
+
+
+class _Schema(msgspec.Struct, array_like=True):
+    """The schema version, which every record begins with."""
+
+    schema: int

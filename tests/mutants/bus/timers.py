@@ -1,0 +1,36 @@
+"""What is due when, and becomes a job once each time."""
+
+from __future__ import annotations
+
+from tests.mutants.bus.places import script
+from tests.mutants.mutant import of
+
+DAILY = ("tests/bus/records/test_daily.py",)
+MOVER = ("tests/supervisor/recovery/test_timer_mover.py",)
+
+OF_TIMERS = (
+    *of(
+        "bus/records/daily.py", DAILY,
+        ("daily_once_a_local_date", "        if last is not None and day <= last:", "        if False:"),
+        ("daily_only_what_is_to_come", "if due is not None and due > moment_ms:", "if due is not None:"),
+        ("daily_after_a_gap", "if there.astimezone(zone).replace(tzinfo=None) == local:", "if True:"),
+        ("daily_in_a_zone_that_is_there", "        if not zoneinfo.available_timezones():", "        if False:"),
+        ("daily_on_a_date_that_is_there", "    while local.date() == day:", "    while True:"),
+    ),
+    *of(
+        "bus/records/timers.py", MOVER,
+        ("a_timer_of_a_later_version_is_left", "        if schema > TIMER_SCHEMA:", "        if False:"),
+        ("a_daily_timer_is_due_again", "        if self.daily is None:\n            return None\n        due_ms", "        if True:\n            return None\n        due_ms"),
+    ),
+    *of(
+        script("fire"), MOVER,
+        ("a_timer_is_fired_as_it_stands", "if record ~= ARGV[3] then return 'changed' end", ""),
+        ("a_timer_is_not_early", "if not due or tonumber(due) > now_ms() then return 'early' end", ""),
+        ("a_fired_timer_waits_for_room", "if redis.call('ZCARD', PLACED) >= tonumber(ARGV[9]) or not has_room(payer_of(ARGV[5]), tonumber(ARGV[10])) then return 'full' end", ""),
+        ("a_fired_timer_is_over", "if ARGV[7] == '' then\n  drop_timer(TIMERS, ALARMS, ARGV[2])", "if ARGV[7] == '' then"),
+    ),
+    *of(
+        script("forget_timer"), MOVER,
+        ("a_timer_that_was_set_anew_is_kept", "if (redis.call('HGET', KEYS[OWN], ARGV[2]) or '') ~= ARGV[3] then return 0 end", ""),
+    ),
+)  # fmt: skip
