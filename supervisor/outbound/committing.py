@@ -17,7 +17,7 @@ from supervisor.outbound.rate_line import RateLine
 from supervisor.outbound.recipients import Recipients, has_same_keys, row_of
 from supervisor.outbound.sealer import CannotSeal, EpochRaised, Sealer
 from supervisor.outbound.taking import Taking
-from supervisor.peers.sessions import Peer
+from supervisor.peers.record_locks import Peer
 from supervisor.recovery.time_guard import TimeGuard
 from supervisor.relay.payloads import payload_type_of
 

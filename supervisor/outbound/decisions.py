@@ -7,10 +7,16 @@ import enum
 import re
 from typing import Final
 
+import msgspec
+
 from bus.steps.outbox import Commit, Committed
+from supervisor.relay.frames import MessageAck, MessageError
 
 FORBIDDEN_IN_A_CODE: Final = re.compile(r"[^A-Za-z0-9_.-]")
 """A refusal's code is the relay's word, and goes into logs, dead letters and the ledger of messages."""
+
+MOST_CODE_CHARS: Final = 64
+"""What is kept of a refusal's code: it goes into a dead letter and into the log."""
 
 TEMPORARY_CODES: Final = frozenset(("rate_limited", "too_many_requests", "internal_error", "unavailable", "429"))
 
@@ -70,6 +76,13 @@ def ends_former_stream(own: str | None, shown: str) -> bool:
 def is_end_of_stream(own: str | None, shown: str, *, is_ours: bool) -> bool:
     """Whether a final message goes out as its stream's end: when this process (`is_ours`) or another supervisor shows that stream."""
     return own is not None and (is_ours or shown == own)
+
+
+def essence_of_answer(answer: MessageAck | MessageError) -> MessageAck | MessageError:
+    """Returns what is kept of an answer while it waits: a refusal's words are for nobody here, and may be long."""
+    if isinstance(answer, MessageError):
+        return msgspec.structs.replace(answer, code=answer.code[:MOST_CODE_CHARS], message="")
+    return answer
 
 
 def refusal_code(code: str) -> str:

@@ -4,7 +4,6 @@ Acknowledgements may arrive at any connection of the agent. A record without one
 connection when its sender was this process before, or a process that is gone: the same bytes.
 """
 
-import msgspec
 import structlog
 import trio
 
@@ -16,7 +15,7 @@ from bus.transport.wire import MENDABLE, RedisFailed
 from host.instance import Instance
 from supervisor.observe.metrics import Metrics
 from supervisor.observe.tracing import MessageTraces
-from supervisor.outbound.decisions import is_temporary, refusal_code
+from supervisor.outbound.decisions import essence_of_answer, is_temporary, refusal_code
 from supervisor.outbound.sender import Sender
 from supervisor.outbound.stream_ends import StreamEnds
 from supervisor.outbound.turns import Turns
@@ -37,9 +36,6 @@ REDIS_RETRY_SECONDS = 0.2
 
 MOST_AT_ONCE = 64
 """Answers being noted at once; those of one conversation come one at a time anyhow, since it has one message unconfirmed."""
-
-MOST_CODE_CHARS = 64
-"""What is kept of a refusal's code: it goes into a dead letter and into the log."""
 
 log = structlog.get_logger()
 
@@ -82,8 +78,7 @@ class Delivery:
             self._metrics.frames_dropped.labels("ack_overflow").inc()
             return
         self.waiting += 1
-        if isinstance(answer, MessageError):  # its words are for nobody here, and may be long
-            answer = msgspec.structs.replace(answer, code=answer.code[:MOST_CODE_CHARS], message="")
+        answer = essence_of_answer(answer)
         if self._settling is None:
             self._early.append(answer)
         else:

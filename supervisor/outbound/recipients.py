@@ -29,8 +29,9 @@ class Pins:
     Only a Redis that went back in time forgets one (DESIGN rule 17): what was read under another epoch counts no more.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, most: int = MOST_PINS) -> None:
         self._store = store
+        self._most = most
         self._known: OrderedDict[str, tuple[int, float, tuple[str, str]]] = OrderedDict()
 
     async def find(self, conversation_id: str, epoch: int) -> tuple[str, str] | None:
@@ -46,7 +47,7 @@ class Pins:
     def _remember(self, conversation_id: str, epoch: int, pins: tuple[str, str]) -> None:
         self._known[conversation_id] = (epoch, trio.current_time(), pins)
         self._known.move_to_end(conversation_id)
-        if len(self._known) > MOST_PINS:
+        if len(self._known) > self._most:
             self._known.popitem(last=False)
 
 

@@ -23,7 +23,8 @@ from crypto.sessions import of_pair, ping_due, start_session
 from supervisor.observe.metrics import Metrics
 from supervisor.outbound.outgoing import Addressed, Recipient, SealedFor
 from supervisor.peers.owners import Owner, Owners
-from supervisor.peers.sessions import Loaded, Peer, Sessions
+from supervisor.peers.record_locks import Peer
+from supervisor.peers.sessions import Loaded, Sessions
 from supervisor.relay.rest import RestFailed
 
 

@@ -5,29 +5,25 @@ what another supervisor has changed has other bytes and is read again.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import msgspec
 import structlog
-import trio
 
 from bus.records.sealing import SealBroken
 from bus.steps.store import ConversationSnapshot, SessionWrite
 from bus.steps.vault import StoreIsNewer, Vault
 from bus.steps.write_count import WriteCount
-from bus.transport.acquire import acquire
 from bus.transport.client import Commands
 from crypto.errors import NewerFormat, Unreadable
 from crypto.renewal import never_sent_on_again
 from crypto.sessions import EMPTY_RECORD, DeviceRecord, forget_prekey
+from supervisor.peers.record_locks import Locked, Peer, RecordLocks
 
 MOST_DECODED = 2000
 """Records that are kept decoded; the one that was committed longest ago leaves first, and is read from Redis again."""
 
 log = structlog.get_logger()
-
-Peer = tuple[str, str]
-"""owner_id, device_id."""
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -60,16 +56,17 @@ class _Kept(msgspec.Struct, frozen=True):
 class Sessions:
     """The session records of one agent."""
 
-    def __init__(self, vault: Vault, write_count: WriteCount) -> None:
+    def __init__(self, vault: Vault, write_count: WriteCount, *, most_decoded: int = MOST_DECODED) -> None:
         self._vault = vault
+        self._most_decoded = most_decoded
         self._write_count = write_count
-        self._locks: dict[Peer, trio.Lock] = {}
+        self._locks = RecordLocks()
         self._kept_signed_prekeys: frozenset[int] | None = None
         self._decoded: OrderedDict[Peer, _Kept] = OrderedDict()
 
-    def locked(self, peers: Iterable[Peer]) -> "Locked":
+    def locked(self, peers: Iterable[Peer]) -> Locked:
         """Returns a lock to be entered: no other task of this process reads and commits these records while it is held."""
-        return Locked(self._lock, peers)
+        return Locked(self._locks, peers)
 
     async def peek(self, peer: Peer) -> Loaded:
         """Reads the record without its lock: others may move it meanwhile."""
@@ -155,7 +152,7 @@ class Sessions:
             write.sealed, record, write.version + 1, self._write_count.epoch, verified_connection
         )
         self._decoded.move_to_end(peer)
-        while len(self._decoded) > MOST_DECODED:
+        while len(self._decoded) > self._most_decoded:
             self._decoded.popitem(last=False)
 
     def _open(self, peer: Peer, version: int, sealed: bytes | None, epoch: int) -> Loaded:
@@ -174,39 +171,3 @@ class Sessions:
             log.error("session: the stored record does not open", owner=peer[0], device=peer[1], reason=str(error))
             record = EMPTY_RECORD
         return Loaded(record, version, epoch)
-
-    def _lock(self, peer: Peer) -> trio.Lock:
-        lock = self._locks.get(peer)
-        if lock is None:
-            if len(self._locks) >= MOST_DECODED:
-                self._locks = {p: held for p, held in self._locks.items() if held.locked()}
-            lock = self._locks[peer] = trio.Lock()
-        return lock
-
-
-class Locked:
-    """The locks of some records, held for one block; taken in order, so that nothing deadlocks. No generator: each message locks twice."""
-
-    __slots__ = ("_held", "_lock", "_peers")
-
-    def __init__(self, lock: Callable[[Peer], trio.Lock], peers: Iterable[Peer]) -> None:
-        self._lock = lock
-        self._peers = sorted(set(peers))
-        self._held: list[trio.Lock] = []
-
-    async def __aenter__(self) -> None:
-        try:
-            for peer in self._peers:
-                lock = self._lock(peer)
-                await acquire(lock)
-                self._held.append(lock)
-        except BaseException:  # cancelled while it waits for the next one
-            self._release()
-            raise
-
-    async def __aexit__(self, *_raised: object) -> None:
-        self._release()
-
-    def _release(self) -> None:
-        for lock in self._held:
-            lock.release()

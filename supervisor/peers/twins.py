@@ -122,7 +122,7 @@ class TwinWatch:
 
     async def _look(self) -> None:
         try:
-            if await self._prekeys.recognises(await self._shown()):
+            if await self._prekeys.recognises(await self.shown()):
                 return
             log.warning(
                 "identity: the relay shows a signed prekey of ours that this store does not know; ours is published again"
@@ -137,7 +137,7 @@ class TwinWatch:
                 log.error, "identity: what the relay shows as our prekeys is not signed by us", error.reason.value
             )
 
-    async def _shown(self) -> Bundle:
+    async def shown(self) -> Bundle:
         """Fetches what the relay shows as our prekeys. Raises RestFailed; Unreadable if we have not signed it."""
         owner_id = self._device.owner_id
         shown = bundle_from_json(await self._rest.agent_keys(owner_id), owner_id)

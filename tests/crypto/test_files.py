@@ -18,6 +18,7 @@ from crypto.files import (
     FileKey,
     FileOpener,
     FileSealer,
+    file_aad,
     sealed_size,
 )
 from crypto.primitives import aead_seal
@@ -103,9 +104,9 @@ def test_an_empty_last_chunk_after_others_is_refused() -> None:
     attachment, _ = _seal(b"")
     content = bytes(CHUNK_BYTES)
     key = attachment.file_key
-    opener = FileOpener(attachment, CONVERSATION)
-    first = aead_seal(key.key, key.nonce_prefix + bytes(5), content, opener._aad)
-    last = aead_seal(key.key, key.nonce_prefix + b"\0\0\0\x01\x01", b"", opener._aad)
+    aad = file_aad(CONVERSATION, attachment.file_id)
+    first = aead_seal(key.key, key.nonce_prefix + bytes(5), content, aad)
+    last = aead_seal(key.key, key.nonce_prefix + b"\0\0\0\x01\x01", b"", aad)
     told = msgspec.structs.replace(attachment, size=CHUNK_BYTES)
     _refused(told, first + last)
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -131,7 +132,6 @@ RELAY_LOOPS = (
 
 def loops_of(core: Core, store: JobStore) -> dict[str, Loop]:
     slots = ConnectionSlot(SlotStore(core.client, core.keys, 3), core.instance, polls=core.polls)
-    slots._wanted = True
     relations = Relations(core.owners, PollWish(), SHORT)
     logger = logging.Logger("worker")
     logger.addHandler(logging.StreamHandler(io.StringIO()))
@@ -147,11 +147,18 @@ def loops_of(core: Core, store: JobStore) -> dict[str, Loop]:
         Loop(core.timer_mover.run),
         Loop(relations.run, relations.read_all),
         Loop(core.quarantine_retrier.run),
-        Loop(slots.run),
+        Loop(partial(wanting, slots)),
         Loop(core.guard.run),
         Loop(runner.run),
     )
     return dict(zip(REDIS_LOOPS, loops, strict=True))
+
+
+async def wanting(slots: ConnectionSlot) -> None:
+    """It runs, and the connection wants a slot."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(slots.take)
+        await slots.run()
 
 
 @dataclass
@@ -201,7 +208,7 @@ async def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
             monkeypatch.setattr(RedisClient, "command", faulty(fault, RedisClient.command))
             monkeypatch.setattr(RedisClient, "script", faulty(fault, RedisClient.script))
             monkeypatch.setattr(RedisClient, "on_connection", faulty_on_connection)
-            monkeypatch.setattr(rest, "_called", fault.stand_before_the_relay)
+            monkeypatch.setattr(rest, "called", fault.stand_before_the_relay)
             async with trio.open_nursery() as nursery:
                 for name, loop in loops.items():
                     loop_of.set(name)

@@ -47,7 +47,7 @@ def test_an_old_redis_on_path_is_passed_over_for_valkey(tmp_path: Path) -> None:
 def test_without_a_server_the_error_names_the_one_command_and_what_was_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "_packaged_binaries", list)
+    monkeypatch.setattr(embedded, "packaged_binaries", list)
     fake_server(tmp_path, "redis-server", "Redis server v=6.0.16 sha=00000000:0")
     with pytest.raises(embedded.ServerMissing) as caught:
         embedded.find_server(str(tmp_path))

@@ -51,7 +51,7 @@ class FakeRest(Rest):
         self._held[call] = trio.Event()
         return self._held[call]
 
-    async def _called(self, call: str) -> None:
+    async def called(self, call: str) -> None:
         self.calls.append(call)
         await trio.lowlevel.checkpoint()
         if self._failures.get(call):
@@ -63,7 +63,7 @@ class FakeRest(Rest):
             await held.wait()
 
     async def register_keys(self, body: Json) -> int:
-        await self._called("register_keys")
+        await self.called("register_keys")
         self.registered.append(body)
         if self.left is not None:
             return self.left
@@ -71,19 +71,19 @@ class FakeRest(Rest):
         return sum(len(_list(one["one_time_prekeys"])) for one in self.registered[max(replacing, default=0) :])
 
     async def devices(self, user_id: str) -> list[Json]:
-        await self._called("devices")
+        await self.called("devices")
         answer = list(self.bundles.get(user_id, []))
         await self._let_go("devices")
         return answer
 
     async def agent_keys(self, agent_id: str) -> Json:
-        await self._called("agent_keys")
+        await self.called("agent_keys")
         if agent_id not in self.agents:
             raise RestFailed("agent_keys", 404, "NOT_FOUND")
         return self.agents[agent_id]
 
     async def group_key(self, group_id: str) -> str:
-        await self._called("group_key")
+        await self.called("group_key")
         if group_id not in self.group_keys:
             raise RestFailed("group_key", 404, "NOT_FOUND")
         answer = self.group_keys[group_id]
@@ -91,14 +91,14 @@ class FakeRest(Rest):
         return answer
 
     async def relations(self, note: Callable[[Relation], Awaitable[None]]) -> None:
-        await self._called("relations")
+        await self.called("relations")
         answer = tuple(self.related)
         await self._let_go("relations")
         for relation in answer:
             await note(relation)
 
     async def poll(self, cursor: str | None) -> Page:
-        await self._called("poll")
+        await self.called("poll")
         self.polled_with.append(cursor)
         ids = [message_id_of(frame) for frame in self.history]
         start = ids.index(cursor) + 1 if cursor in ids else 0

@@ -27,7 +27,7 @@ TRIES = 5
 def servers() -> list[Path]:
     """redis-server and Valkey, as far as they are here."""
     found = [Path(path) for name in embedded.NAMES if (path := shutil.which(name))]
-    return found + embedded._packaged_binaries()
+    return found + embedded.packaged_binaries()
 
 
 @pytest.fixture(scope="module")

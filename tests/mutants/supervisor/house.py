@@ -131,7 +131,7 @@ HOUSE = (
         ("a_twin_that_is_gone", "and self._ago(now) < self._times.gone", ""),
         ("closer_after_a_sighting", "if self._ago(now) < self._times.closer_for else", "if False else"),
         ("a_sighting_is_forgotten", "if self._ago(now) >= self._times.remembered:", "if False:"),
-        ("another_device_of_ours_is_known", "if await self._prekeys.recognises(await self._shown()):", "if False:"),
+        ("another_device_of_ours_is_known", "if await self._prekeys.recognises(await self.shown()):", "if False:"),
         ("of_our_own_making", "        check_bundle(shown, self._device.identity.public)\n", ""),
         ("only_the_one_that_speaks_looks", "if self._speaks():", "if True:"),
     ),

@@ -153,6 +153,6 @@ INTAKE = (
         module("outbound/recipients"), tests("supervisor/outbound/test_pins"),
         ("pins_are_of_their_epoch", "known[0] == epoch and", ""),
         ("pins_are_read_again", "and trio.current_time() - known[1] < PIN_SECONDS", ""),
-        ("pins_are_bounded", "if len(self._known) > MOST_PINS:", "if False:"),
+        ("pins_are_bounded", "if len(self._known) > self._most:", "if False:"),
     ),
 )  # fmt: skip

@@ -142,7 +142,7 @@ SENDING = (
         ("ours_goes_again_on_a_new_connection", "(holder == self._outbox.consumer or self._instance.knows_dead(holder))", "self._instance.knows_dead(holder)"),
         ("what_the_dead_left_goes_again", "(holder == self._outbox.consumer or self._instance.knows_dead(holder))", "holder == self._outbox.consumer"),
         ("at_once_only_on_a_new_connection", "if connected != number:", "if True:"),
-        ("a_refusals_code_is_bounded", "code=answer.code[:MOST_CODE_CHARS], message", "code=answer.code, message"),
+        ("of_a_refusal_its_essence_waits", "        answer = essence_of_answer(answer)\n", ""),
         ("what_is_heard_early_is_kept", "            self._early.append(answer)\n", "            pass\n"),
         ("what_follows_waits_for_the_ack", "            self._pending.heard(conversation)\n", "            pass\n"),
         ("a_refused_reply_of_nobody_is_nothing", "        if conversation is None:\n            return\n        code", "        code"),

@@ -82,6 +82,21 @@ async def test_it_is_restored_and_while_it_is_nobody_opens_it(tmp_path: Path, mo
             assert await client.command("EXISTS", NAMES.cursor) == 0
 
 
+async def test_a_backup_that_changes_between_its_proof_and_its_use_is_not_used(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with open_redis(url) as client:
+            place = Place(client, url, tmp_path / "state")
+            await place.save()
+            proven = place.restore.prove(place.wishes)
+            await client.command("SET", NAMES.first_sync, "ended")
+            place.file.seek(0)
+            place.file.write(await backup_of(client))
+            place.file.truncate()
+            with pytest.raises(BackupDamaged, match="has changed while it was read"):
+                await place.restore.run(proven, place.wishes, NO_LOCK)
+            assert await place.has_old_store()
+
+
 async def test_who_starts_while_it_begins_is_seen_and_the_old_store_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

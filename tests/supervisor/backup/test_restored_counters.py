@@ -1,6 +1,7 @@
 """What a restore counts on from: epochs above all that were, ids of prekeys far from all that were given out."""
 
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from bus.records.saved import Value, Waiting
 from bus.steps.seal import RESTORING
 from bus.transport.client import open_redis
+from bus.transport.lua import Argument
 from bus.whole.restore_switch import MOVING, RestoreSwitch
 from bus.whole.restoring import FEWEST_ROOM, Restoring
 from tests.redis_server import redis_server
@@ -41,13 +43,23 @@ async def test_what_stands_on_two_pages_of_a_conversation_waits_once_and_in_its_
             assert found == [b"1", b"2", b"3", b"4"]
 
 
-async def test_a_key_that_another_has_moved_already_ends_nothing(tmp_path: Path) -> None:
+async def test_a_key_that_another_has_moved_already_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with redis_server(tmp_path) as url:
         async with open_redis(url) as client:
             await client.command("HSET", NAMES.seal, RESTORING, MOVING)
-            switch = RestoreSwitch(client, NAMES)
-            assert await switch._in_step(MOVING, "RENAME", NAMES.restoring("epoch", ""), NAMES.epoch)
-            assert await client.command("EXISTS", NAMES.epoch) == 0
+            await client.command("SET", staged := NAMES.restoring("epoch", ""), 7)
+            script = client.script
+
+            async def another_is_first(name: str, keys: Sequence[str], *arguments: Argument) -> object:
+                if staged in keys and await client.command("EXISTS", staged):
+                    await client.command("RENAME", staged, NAMES.epoch)
+                return await script(name, keys, *arguments)
+
+            monkeypatch.setattr(client, "script", another_is_first)
+            await RestoreSwitch(client, NAMES).finish()
+            assert await client.command("GET", NAMES.epoch) == b"7"
 
 
 @pytest.mark.parametrize(("least", "of_backup", "of_session"), [(30, 20, 10), (20, 30, 10), (10, 20, 30)])

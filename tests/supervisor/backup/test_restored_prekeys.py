@@ -5,12 +5,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
 
+from bus.records.saved import Value
 from bus.steps.store import Intake
 from bus.whole.restoring import Restoring
 from bus.whole.snapshot import Snapshot
-from tests.supervisor.builders import KEYS, Core
+from crypto.identity import LocalDevice
+from supervisor.peers.prekeys import OwnPrekeys
+from tests.supervisor.builders import IDENTITY, KEYS, Core
 from tests.supervisor.inbound.test_inbound import scene
-from tests.supervisor.person import Person
+from tests.supervisor.person import AGENT, Person
 
 
 @asynccontextmanager
@@ -19,8 +22,8 @@ async def restored(tmp_path: Path) -> AsyncIterator[tuple[Core, Person]]:
     async with scene(tmp_path) as (core, ada):
         [signed, one_time] = [
             saved
-            async for saved in Snapshot(core.client, core.keys)._agent()
-            if saved.kind in ("signed_prekeys", "one_time_prekeys")
+            async for saved in Snapshot(core.client, core.keys).everything()
+            if isinstance(saved, Value) and saved.kind in ("signed_prekeys", "one_time_prekeys")
         ]
         await core.client.command("DEL", core.keys.signed_prekeys, core.keys.one_time_prekeys, core.keys.prekey_state)
         restoring = Restoring(core.client, core.keys, KEYS.state, place=core.keys.of)
@@ -69,6 +72,14 @@ async def test_new_ones_are_published_and_the_restored_are_not(tmp_path: Path) -
 async def test_a_dropped_session_of_a_restored_prekey_stays_remembered(tmp_path: Path) -> None:
     async with restored(tmp_path) as (core, _):
         kept: list[frozenset[int]] = []
-        core.prekeys._on_kept = kept.append
-        await core.prekeys.publish()
+        prekeys = OwnPrekeys(
+            core.vault,
+            core.keys.signed_prekeys,
+            core.keys.one_time_prekeys,
+            device=LocalDevice(AGENT, AGENT, IDENTITY),
+            rest=core.rest,
+            on_kept=kept.append,
+            epoch=lambda: 0,
+        )
+        await prekeys.publish()
         assert 1 in kept[-1]

@@ -1,6 +1,5 @@
 """What a restore puts into a store: everything that was saved, whole and fit to go on with, and nothing of what belongs to one store alone."""
 
-import io
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
@@ -18,19 +17,15 @@ from bus.steps.policies import Policies
 from bus.steps.seal import RestoreUnderWay, StoreSeal
 from bus.steps.store import Intake
 from bus.transport.client import RedisClient, open_redis
-from bus.views.backlog import Backlog
 from bus.whole.restore_switch import RestoreSwitch
 from bus.whole.restoring import PREKEYS_READ_SECONDS, Restoring
 from bus.whole.snapshot import Snapshot
-from supervisor.backup.errors import BackupDamaged
-from supervisor.backup.restoring import Restore, Wishes, _Handed
-from supervisor.settings.key_settings import KeySettings
 from tests.bus.builders import CONVERSATION, arrival_of, job_of, open_bus, open_worker, reply, text_of
 from tests.redis_server import redis_server
-from tests.supervisor.backup.builders import FINGERPRINT, IDENTITY, KEY, NAMES, SECRET, backup_of, filled
+from tests.supervisor.backup.builders import NAMES, SECRET, filled
 from tests.supervisor.builders import KEYS
 from tests.supervisor.cli.keys.builders import kinds, loose_ends, opened
-from tests.supervisor.settings.environment import AGENT_ID, agent_environ
+from tests.supervisor.settings.environment import AGENT_ID
 
 THEIR_OWN = {"signed", "one time", "restored signed", "restored one time"}
 
@@ -155,27 +150,6 @@ async def test_notes_of_what_waits_at_the_relay_and_a_superseded_job_stay_what_t
             assert await after.command("SMEMBERS", NAMES.interrupted) == [again]
             for key in (NAMES.old, NAMES.taken("busy")):
                 assert await same(before, after, "ZRANGE", key, 0, -1, "WITHSCORES")
-
-
-async def test_a_backup_that_changes_between_its_proof_and_its_use_is_not_used(tmp_path: Path) -> None:
-    with two_servers(tmp_path) as (before_url, after_url):
-        async with open_redis(before_url) as before, open_redis(after_url) as after:
-            await filled(before)
-            proven, file = await backup_of(before), io.BytesIO()
-            await before.command("SET", NAMES.first_sync, "ended")
-            other = await backup_of(before)
-            settings = KeySettings.from_environ(agent_environ(HASHEE_STATE_DIR=str(tmp_path / "state")))
-            restore = Restore(settings, IDENTITY.public.pair, file, lambda _: KEY)
-            file.write(proven)
-            found = restore.prove(Wishes(FINGERPRINT))
-            handed = _Handed(Restoring(after, NAMES, KEYS.state, place=NAMES.of), Backlog(after, NAMES))
-            await trio.to_thread.run_sync(restore._load, handed, found)
-            await after.command("FLUSHALL")
-            file.seek(0)
-            file.write(other)
-            file.truncate()
-            with pytest.raises(BackupDamaged, match="has changed while it was read"):
-                await trio.to_thread.run_sync(restore._load, handed, found)
 
 
 async def test_new_prekeys_get_ids_far_from_those_that_are_restored(tmp_path: Path) -> None:
@@ -345,13 +319,13 @@ class Slow(RestoreSwitch):
 
     def __init__(self, client: RedisClient, before: str) -> None:
         super().__init__(client, NAMES)
-        self._before = before
+        self.before = before
         self.stands, self.goes_on = trio.Event(), trio.Event()
 
     async def _pages(self, pattern: str) -> AsyncGenerator[list[str]]:
         async with aclosing(super()._pages(pattern)) as pages:
             async for page in pages:
-                if pattern == self._before and not self.stands.is_set():
+                if pattern == self.before and not self.stands.is_set():
                     self.stands.set()
                     await (
                         self.goes_on.wait()
@@ -368,7 +342,7 @@ async def test_two_that_finish_the_same_restore_leave_the_new_store(tmp_path: Pa
             assert await first.begin()
             await stage(client, {b"check": b"x"})
             assert await first.decide()
-            first._before = before
+            first.before = before
             nursery.start_soon(first.finish)
             await first.stands.wait()
             await RestoreSwitch(client, NAMES).finish()

@@ -257,8 +257,10 @@ async def read_while(bus: Bus, changes: Mapping[str, Callable[[], Awaitable[obje
     saved: list[Saved] = []
     left = dict(changes)
     reading = Snapshot(bus.client, bus.keys, most_conversation_bytes=100)
-    async with aclosing(reading._in_parts(CONVERSATION)) as parts:
+    async with aclosing(reading.everything()) as parts:
         async for part in parts:
+            if not isinstance(part, Waiting | Conversation):
+                continue
             saved.append(part)
             place = part.place if isinstance(part, Waiting) else ""
             if place in left:

@@ -14,7 +14,7 @@ from tests.redis_server import redis_server
 from tests.supervisor.builders import Core, open_core, reply_to_next, sending
 from tests.supervisor.doubles import FakeRest
 from tests.supervisor.person import PERSON, Person
-from tests.supervisor.recovery.test_time_guard import answered, answered_after_an_offer, confirmed, sessions_of
+from tests.supervisor.recovery.test_time_guard import answered, answered_after_an_offer, confirmed
 from tests.trials.drills.forks import forks
 
 FOUND = "forgotten_sends_total"
@@ -131,12 +131,12 @@ async def test_a_session_in_which_more_was_sent_than_is_known_here_is_left_with_
         both = await answered(core, "to both", 4)
         for device in (ada, tablet):
             device.read(both)
-        before = [sessions_of(device) for device in (ada, tablet)]
+        before = [device.state.sessions for device in (ada, tablet)]
         assert await core.polled(ada.say("later", seq=6)) is Intake.ACCEPTED
         await answered_after_an_offer(core, ada, "to the later", 7, 8)
         tablet.read(core.connection.sent[-2])
         assert tablet.read(core.connection.sent[-1])["text"] == "to the later"
-        assert [len(sessions_of(device) - old) for device, old in zip((ada, tablet), before, strict=True)] == [1, 1]
+        assert [len(device.state.sessions - old) for device, old in zip((ada, tablet), before, strict=True)] == [1, 1]
         assert core.count(FOUND) == 1
 
 
@@ -148,7 +148,7 @@ async def test_the_one_send_that_waits_for_its_confirmation_explains_one_number(
         assert await core.polled(ada.say("third", seq=5)) is Intake.ACCEPTED
         await confirmed(core, under_way, 4)
         ada.read(await answered(core, "to the third", 6))
-        assert (core.count(FOUND), len(sessions_of(ada))) == (0, 1)
+        assert (core.count(FOUND), len(ada.state.sessions)) == (0, 1)
 
 
 async def test_a_confirmation_that_overtakes_explains_its_own_number(tmp_path: Path) -> None:

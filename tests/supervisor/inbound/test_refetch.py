@@ -34,7 +34,7 @@ class Standing(FakeRest):
         self._last_id = last_id
 
     async def poll(self, cursor: str | None) -> Page:  # noqa: ARG002 - as FakeRest
-        await self._called("poll")
+        await self.called("poll")
         assert len(self.calls) <= ENOUGH_POLLS, "it is asked without end"
         return Page([message("m2")], self._last_id)
 

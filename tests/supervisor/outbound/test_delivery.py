@@ -10,7 +10,8 @@ from bus.records.records import SentNote
 from bus.steps.outbox import Outbox
 from bus.transport.wire import RedisDenied, RedisFailed, RedisFull, RedisRefused, RedisUnavailable
 from host.instance import Instance
-from supervisor.outbound.delivery import MOST_CODE_CHARS, QUEUE_LENGTH
+from supervisor.outbound.decisions import MOST_CODE_CHARS
+from supervisor.outbound.delivery import QUEUE_LENGTH
 from supervisor.outbound.sender import resend_frame
 from supervisor.relay.connection import NotConnected
 from supervisor.relay.frames import Frame, MessageAck, MessageError
@@ -332,9 +333,26 @@ async def test_of_a_refusal_so_much_of_its_code_is_kept_and_nothing_but_a_codes_
         assert reason == "refused_no___31m" + "x" * (MOST_CODE_CHARS - 8)
 
 
-async def test_what_was_acknowledged_meanwhile_is_not_sent_again(tmp_path: Path) -> None:
-    async with scene(tmp_path) as (core, _):
+async def test_what_was_acknowledged_meanwhile_is_not_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = list[str]()
+
+    async def acknowledged_since() -> list[str]:
+        await trio.lowlevel.checkpoint()
+        looks.append(CONVERSATION)
+        return [CONVERSATION]
+
+    async with scene(tmp_path, pauses=Pauses(due_look=0.01)) as (core, _):
         core.connection.connect()
-        await core.delivery._resend_one(CONVERSATION, None)
+        monkeypatch.setattr(core.outbox, "due", acknowledged_since)
+        async with sending(core):
+            await until(lambda: are_done(looks))
         assert core.connection.sent == []
         assert core.count("message_resent_total") == 0
+
+
+async def are_done(looks: list[str]) -> bool:
+    """Two, so that what follows from the first is over."""
+    await trio.lowlevel.checkpoint()
+    return len(looks) >= 2

@@ -37,6 +37,13 @@ async def scene(
             yield core, ada
 
 
+@asynccontextmanager
+async def successor_scene(tmp_path: Path, pauses: Pauses = PAUSES) -> AsyncIterator[tuple[Core, Person]]:
+    """As `scene`; who is to answer is a later process, which has read nothing yet."""
+    async with scene(tmp_path) as (core, ada), open_core(core.url, core.rest, pauses=pauses) as successor:
+        yield successor, ada
+
+
 async def greeted(core: Core) -> Person:
     await core.prekeys.publish()
     ada = Person(core.rest)

@@ -8,7 +8,7 @@ import pytest
 from supervisor.relay.rest import RestFailed
 from supervisor.settings.pauses import Pauses
 from tests.supervisor.builders import Core, reply_to_next, sending, until
-from tests.supervisor.outbound.test_outbound import OTHER_CONVERSATION, dead_reasons, scene
+from tests.supervisor.outbound.test_outbound import OTHER_CONVERSATION, dead_reasons, scene, successor_scene
 from tests.supervisor.person import PERSON, Person
 
 
@@ -35,8 +35,7 @@ async def is_answered_without_the_other_device(core: Core, ada: Person) -> None:
 async def test_a_reply_waits_for_the_relay_unless_that_says_no(
     status: int, code: str, is_dropped: bool, tmp_path: Path
 ) -> None:
-    async with scene(tmp_path, pauses=Pauses(reply_retry=0.01, reply_relay_retry=0.01)) as (core, _):
-        core.sessions._decoded.clear()
+    async with successor_scene(tmp_path, Pauses(reply_retry=0.01, reply_relay_retry=0.01)) as (core, _):
         await core.client.command("DEL", core.keys.session(PERSON, "phone"))
         core.rest.fail_next("devices", *[RestFailed("devices", status, code)] * 3)
         core.connection.connect()

@@ -4,10 +4,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import pytest
+from trio.testing import MockClock
 
-from supervisor.outbound import recipients as module
-from supervisor.outbound.recipients import Pins
+from supervisor.outbound.recipients import PIN_SECONDS, Pins
 from tests.redis_server import redis_server
 from tests.supervisor.builders import Core, open_core
 from tests.supervisor.doubles import FakeRest
@@ -22,9 +21,9 @@ async def pinned(tmp_path: Path) -> AsyncIterator[tuple[Core, Pins]]:
             yield core, Pins(core.store)
 
 
-async def pin(core: Core, person: str) -> None:
+async def pin(core: Core, person: str, conversation: str = CONVERSATION) -> None:
     """As `accept` does, if it may."""
-    await core.client.command("HSET", core.keys.conversation(CONVERSATION), "kind", "h2a", "person", person)
+    await core.client.command("HSET", core.keys.conversation(conversation), "kind", "h2a", "person", person)
 
 
 async def test_a_pin_is_asked_for_once(tmp_path: Path) -> None:
@@ -42,11 +41,11 @@ async def test_after_redis_went_back_a_pin_is_asked_for_again(tmp_path: Path) ->
         assert await pins.find(CONVERSATION, 1) == ("h2a", "somebody else")
 
 
-async def test_after_a_while_a_pin_is_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_after_a_while_a_pin_is_asked_for_again(tmp_path: Path, clock: MockClock) -> None:
     async with pinned(tmp_path) as (core, pins):
         await pins.find(CONVERSATION, 0)
         await pin(core, "somebody else")
-        monkeypatch.setattr(module, "PIN_SECONDS", 0.0)
+        clock.jump(PIN_SECONDS)
         assert await pins.find(CONVERSATION, 0) == ("h2a", "somebody else")
 
 
@@ -59,9 +58,12 @@ async def test_what_has_no_pin_yet_is_not_remembered(tmp_path: Path) -> None:
 
 
 async def test_only_so_many_are_remembered(tmp_path: Path) -> None:
-    async with pinned(tmp_path) as (core, pins):
-        await pins.find(CONVERSATION, 0)
-        for number in range(module.MOST_PINS + 1):
-            pins._remember(f"conversation-{number}", 0, ("h2a", PERSON))
-        await pin(core, "somebody else")
-        assert await pins.find(CONVERSATION, 0) == ("h2a", "somebody else")
+    async with pinned(tmp_path) as (core, _):
+        few = Pins(core.store, most=2)
+        for conversation in (CONVERSATION, "second", "third"):
+            await pin(core, PERSON, conversation)
+            await few.find(conversation, 0)
+        for conversation in (CONVERSATION, "third"):
+            await pin(core, "somebody else", conversation)
+        assert await few.find("third", 0) == ("h2a", PERSON)
+        assert await few.find(CONVERSATION, 0) == ("h2a", "somebody else"), "which was read longest ago"

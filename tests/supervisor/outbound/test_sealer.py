@@ -19,7 +19,8 @@ from supervisor.observe.metrics import Metrics
 from supervisor.outbound.outgoing import Addressed, SealedFor
 from supervisor.outbound.sealer import CannotSeal, OfferFirst, Sealer, unanswered
 from supervisor.peers.owners import Owner, Owners
-from supervisor.peers.sessions import Loaded, Peer, Sessions
+from supervisor.peers.record_locks import Peer
+from supervisor.peers.sessions import Loaded, Sessions
 from supervisor.relay.own_words import RENEWED
 from supervisor.relay.rest import RestFailed
 from tests.supervisor.builders import IDENTITY

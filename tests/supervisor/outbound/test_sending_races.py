@@ -17,15 +17,14 @@ from crypto.prekeys import Bundle
 from supervisor.outbound.outgoing import Addressed
 from supervisor.outbound.sealer import Sealer
 from supervisor.peers.owners import Owner
-from supervisor.peers.sessions import Peer
+from supervisor.peers.record_locks import Peer
 from supervisor.relay.own_words import PING, RENEWED
 from tests.supervisor.builders import Core, reply_to_next, sending, until
-from tests.supervisor.outbound.test_outbound import acknowledge, dead_reasons, scene
+from tests.supervisor.outbound.test_outbound import acknowledge, dead_reasons, scene, successor_scene
 from tests.supervisor.person import CONVERSATION, PERSON, Person, relation_of
 
 
 async def lose_the_session(core: Core) -> None:
-    core.sessions._decoded.clear()
     await core.client.command("DEL", core.keys.session(PERSON, "phone"))
 
 
@@ -44,7 +43,7 @@ async def is_asked(core: Core, call: str) -> bool:
 
 
 async def test_bundles_that_were_fetched_for_former_keys_begin_no_session_with_their_successor(tmp_path: Path) -> None:
-    async with scene(tmp_path) as (core, _):
+    async with successor_scene(tmp_path) as (core, _):
         await lose_the_session(core)
         core.rest.calls.clear()
         answer_now = core.rest.hold_next("devices")  # with the former keys
@@ -96,7 +95,7 @@ async def test_an_epoch_that_is_raised_meanwhile_has_a_session_offered_before_th
 
 
 async def test_a_session_that_is_lost_meanwhile_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with scene(tmp_path) as (core, ada):
+    async with successor_scene(tmp_path) as (core, ada):
         after_it_was_asked_for(core, monkeypatch, lambda: lose_the_session(core))
         core.connection.connect()
         await reply_to_next(core, "an answer")
@@ -119,7 +118,7 @@ async def held_up(core: Core) -> AsyncIterator[str]:
 
 
 async def test_an_attempt_whose_lease_is_lost_before_its_commit_ends(tmp_path: Path) -> None:
-    async with scene(tmp_path) as (core, _), held_up(core) as entry_id:
+    async with successor_scene(tmp_path) as (core, _), held_up(core) as entry_id:
         core.taking.lease_lost(entry_id)
         await trio.testing.wait_all_tasks_blocked()
         assert core.taking.under_way == 0

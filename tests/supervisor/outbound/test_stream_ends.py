@@ -13,15 +13,17 @@ from bus.records.records import RUN, Job, Reply
 from bus.steps.jobs import JobStore
 from bus.steps.store import now_ms
 from bus.transport.wire import RedisUnavailable
+from crypto.streams import StreamKey
 from host.instance import Instance
 from supervisor.outbound.stream_ends import OVER_MS
+from supervisor.outbound.streams import LiveStream
 from supervisor.relay.connection import NotConnected
 from supervisor.relay.frames import Frame, MessageSend, StreamAbort, StreamDone, StreamStart
 from supervisor.settings.pauses import Pauses
 from tests.supervisor.builders import Core, dead_instance, sending, until, worker
 from tests.supervisor.outbound.test_outbound import OTHER_CONVERSATION, scene
 from tests.supervisor.outbound.test_outbound_streams import DONE
-from tests.supervisor.person import CONVERSATION
+from tests.supervisor.person import CONVERSATION, PERSON
 
 LIVING_ELSEWHERE = Instance("00000000", 1, 1).name
 IMPATIENT = Pauses(due_look=0.02, stream_quiet=0.1)
@@ -41,17 +43,32 @@ async def working(core: Core) -> AsyncIterator[tuple[JobStore, Job]]:
         jobs.release(job)
 
 
-def slow_starts(core: Core) -> trio.Event:
-    """The sending of each start waits for this event."""
+def slow(core: Core, kind: type[Frame]) -> trio.Event:
+    """The sending of each frame of this kind waits for this event."""
     send, go_on = core.connection.send, trio.Event()
 
-    async def slow(frame: Frame) -> None:
-        if isinstance(frame, StreamStart):
+    async def slowly(frame: Frame) -> None:
+        if isinstance(frame, kind):
             await go_on.wait()
         await send(frame)
 
-    core.connection.send = slow  # type: ignore[method-assign]
+    core.connection.send = slowly  # type: ignore[method-assign]
     return go_on
+
+
+async def other_stream(core: Core) -> LiveStream:
+    """One of another conversation, which is shown."""
+    stream = LiveStream(
+        "s0",
+        OTHER_CONVERSATION,
+        answer=("another job", "0"),
+        to=PERSON,
+        key=StreamKey(bytes(32)),
+        connection_number=core.connection.number,
+    )
+    async with core.streams.beginning(OTHER_CONVERSATION, "s0"):
+        assert await core.streams.begin(stream, StreamStart("s0", OTHER_CONVERSATION, "sealed"))
+    return stream
 
 
 @pytest.mark.parametrize("is_said_at_once", [True, False])
@@ -61,19 +78,23 @@ async def test_a_stream_starts_before_it_ends_however_slowly_its_start_leaves(
     """The commit of a start lets the next reply go. Under load seven of sixty streams were left open so."""
     async with scene(tmp_path, pauses=IMPATIENT) as (core, _):
         core.connection.connect()
-        await core.streams._order.acquire()  # as by a piece of another conversation that the relay does not take
-        async with working(core) as (jobs, job), sending(core):
+        others = await other_stream(core)
+        go_on = slow(core, StreamAbort)
+        async with trio.open_nursery() as nursery, working(core) as (jobs, job), sending(core):
+            nursery.start_soon(
+                core.streams.give_up, others
+            )  # which the relay does not take: whatever is streamed waits for it
             await jobs.emit(job, "0:start:1", start_of(job))
             if is_said_at_once:
                 await jobs.emit(job, "0", DONE)
                 await jobs.finish(job)
             await until(lambda: is_noted(core, is_said_at_once))
-            core.streams._order.release()
+            go_on.set()
             if not is_said_at_once:
                 await jobs.emit(job, "0", DONE)
                 await jobs.finish(job)
-            frames = await core.connection.wait_sent(2)
-        assert [type(frame) for frame in frames] == [StreamStart, StreamDone]
+            frames = await core.connection.wait_sent(4)
+        assert [type(frame) for frame in frames] == [StreamStart, StreamAbort, StreamStart, StreamDone]
 
 
 async def is_noted(core: Core, has_ended: bool) -> bool:
@@ -113,7 +134,7 @@ async def test_a_stream_whose_run_is_over_is_ended_though_nobody_says_so(
     """A handler fails or is interrupted, a worker dies: what is said of it over the live channel may be lost or come before the start."""
     async with scene(tmp_path, pauses=IMPATIENT) as (core, _):
         core.connection.connect()
-        go_on = slow_starts(core)
+        go_on = slow(core, StreamStart)
         async with working(core) as (jobs, job), sending(core):
             await jobs.emit(job, "0:start:1", start_of(job))
             await until(lambda: is_noted(core, has_ended=False))

@@ -19,6 +19,7 @@ from supervisor.outbound.streams import (
     EARLY_SECONDS,
     MOST_EARLY_CHARACTERS,
     MOST_EARLY_DELTAS,
+    MOST_EARLY_STREAMS,
     MOST_STREAM_SECONDS,
     MOST_WAITING,
     MOST_WAITING_BYTES,
@@ -34,6 +35,7 @@ from tests.supervisor.person import AGENT, CONVERSATION, PERSON
 pytestmark = pytest.mark.pure
 
 ANSWER = ("job", "0")
+OTHER = "another conversation"
 
 
 class EndsOfStreams(Outbox):
@@ -157,23 +159,46 @@ async def test_what_ends_a_stream_waits_for_its_start_and_for_what_was_heard_bef
     """The commit of a start lets the next reply go, and the start may have to wait for other conversations' pieces."""
     async with scene() as made, trio.open_nursery() as nursery:
         await made.hear(delta(0), delta(1))
-        await made.streams._order.acquire()  # as by a piece that a slow relay does not take
+        go_on = await slow_relay(made)
         nursery.start_soon(made.begin)
         await trio.testing.wait_all_tasks_blocked()
         ended: list[bool] = []
 
         async def end() -> None:
             ended.append(await made.streams.end(CONVERSATION, ANSWER, "stream"))
-            assert made.connection.sent[0] == start()
-            assert seqs(made.connection.sent) == [0, 1]
+            of_here = [frame for frame in made.connection.sent if getattr(frame, "conversation_id", "") == CONVERSATION]
+            assert of_here[0] == start()
+            assert seqs(of_here) == [0, 1]
 
         nursery.start_soon(end)
         await trio.testing.wait_all_tasks_blocked()
         assert ended == []
-        assert not await made.streams.end("another conversation", ANSWER, "stream"), "nobody else waits"
-        made.streams._order.release()
+        assert not await made.streams.end("a third conversation", ANSWER, "stream"), "nobody else waits"
+        go_on.set()
         await trio.testing.wait_all_tasks_blocked()
         assert ended == [True]
+
+
+async def slow_relay(made: Scene) -> trio.Event:
+    """A piece of another conversation's stream is not taken by the relay until this event."""
+    await made.begin("elsewhere", OTHER)
+    send, go_on = made.connection.send, trio.Event()
+
+    async def slow(frame: Frame) -> None:
+        if isinstance(frame, StreamDelta) and frame.conversation_id == OTHER:
+            await go_on.wait()
+        await send(frame)
+
+    made.connection.send = slow  # type: ignore[method-assign]
+    await made.hear(LiveDelta(OTHER, "elsewhere", 0, "text"))
+    return go_on
+
+
+async def shown_of_what_came_early(made: Scene, streams: int) -> int:
+    """How many pieces are shown when so many streams begin at last."""
+    for number in range(streams):
+        await made.begin(f"stream-{number}")
+    return len(seqs(made.connection.sent))
 
 
 async def test_a_start_waits_for_the_one_before_and_no_longer_if_that_has_failed() -> None:
@@ -222,7 +247,7 @@ async def test_early_deltas_of_streams_that_never_start_do_not_pile_up() -> None
     async with scene() as made:
         for number in range(300):
             await made.hear(delta(0, f"stream-{number}"))
-        assert sum(len(kept) for _, kept in made.streams._early.values()) <= 200
+        assert await shown_of_what_came_early(made, 300) <= MOST_EARLY_STREAMS
 
 
 async def test_typing_is_passed_on_while_connected_only() -> None:
@@ -271,10 +296,10 @@ async def test_what_waits_to_be_shown_is_bounded_in_bytes_and_taken_up_again_onc
 
 async def test_pieces_that_came_before_their_streams_are_bounded_in_characters() -> None:
     async with scene() as made:
-        text = "x" * 100_000
-        for number in range(100):
+        text = "x" * 10_000
+        for number in range(150):
             await made.hear(LiveDelta(CONVERSATION, f"stream-{number}", 0, text))
-        kept = sum(len(one.text) for _, early in made.streams._early.values() for one in early)
+        kept = await shown_of_what_came_early(made, 150) * len(text)
         assert MOST_EARLY_CHARACTERS <= kept <= MOST_EARLY_CHARACTERS + len(text)
 
 
@@ -284,10 +309,15 @@ async def test_early_deltas_of_one_stream_are_bounded_and_wait_a_moment_only(
     async with scene() as made:
         for seq in range(MOST_EARLY_DELTAS + 5):
             await made.hear(delta(seq))
-        assert [len(deltas) for _, deltas in made.streams._early.values()] == [MOST_EARLY_DELTAS]
+        await made.hear(delta(0, "late"))
+        await made.begin()
+        assert seqs(made.connection.sent) == list(range(MOST_EARLY_DELTAS))
         await trio.sleep(EARLY_SECONDS)
         await made.hear(delta(0, "another"))
-        assert list(made.streams._early) == ["another"]
+        await made.begin("late")
+        assert seqs(made.connection.sent) == list(range(MOST_EARLY_DELTAS)), "what came too early is forgotten"
+        await made.begin("another")
+        assert seqs(made.connection.sent)[MOST_EARLY_DELTAS:] == [0]
 
 
 async def test_what_another_stream_says_is_not_shown_in_this_one() -> None:
@@ -318,8 +348,9 @@ async def test_of_an_earlier_connections_streams_nothing_is_kept_and_their_end_i
         made.connection.connect()
         await made.begin("newer")
         assert made.connection.sent[2:] == [start("newer")]
-        assert list(made.streams._by_conversation) == [CONVERSATION]
-        assert list(made.streams._expected) == ["newer"]
+        assert [one.stream_id for one in made.streams.shown()] == ["newer"]
+        present = [made.streams.is_of_present_connection(one) for one in ("former", "elsewhere", "newer")]
+        assert present == [False, False, True]
 
 
 async def test_of_several_supervisors_one_tells_who_types() -> None:
@@ -338,9 +369,12 @@ async def test_what_is_shown_for_a_lost_job_is_over_here_and_the_others_are_told
 
 
 async def test_why_something_is_passed_over_is_said_once_for_each_reason_and_for_so_many() -> None:
-    made = Scene()
     with structlog.testing.capture_logs() as lines:
-        for number in range(MOST_TAGS_SAID + 5):
-            for _ in range(2):
-                made.streams._pass_over(f"reason {number}")
-    assert [line["reason"] for line in lines] == [f"reason {number}" for number in range(MOST_TAGS_SAID)]
+        async with scene() as made:
+            for number in range(MOST_TAGS_SAID + 5):
+                for _ in range(2):
+                    later = {"type": f"of release {number}"}
+                    made.streams.heard(KEYS.bus.seal(msgspec.msgpack.encode(later), "live", AGENT))
+            await trio.testing.wait_all_tasks_blocked()
+    assert len(lines) == MOST_TAGS_SAID
+    assert len({line["reason"] for line in lines}) == MOST_TAGS_SAID

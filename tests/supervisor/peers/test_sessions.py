@@ -14,13 +14,11 @@ from crypto.identity import IdentityKeys, LocalDevice
 from crypto.prekeys import bundle_from_json
 from crypto.records import EMPTY_RECORD, DeviceRecord
 from crypto.sessions import start_session
-from supervisor.peers import sessions as module
 from supervisor.peers.sessions import Loaded, Sessions
 from tests.redis_server import redis_server
 from tests.supervisor.builders import Core, open_core
 from tests.supervisor.doubles import FakeRest
 from tests.supervisor.person import PERSON, Person
-from tests.waiting import waiting_for
 
 PEER = (PERSON, "phone")
 
@@ -142,54 +140,19 @@ async def test_one_holder_of_a_record_at_a_time_and_different_records_do_not_wai
             events[5].set()
 
 
-async def test_locks_of_several_records_are_taken_in_one_order_and_never_deadlock(tmp_path: Path) -> None:
+async def test_only_so_many_records_are_kept_decoded(tmp_path: Path) -> None:
+    """Of one that is kept it is known that Redis has an older one."""
     async with scene(tmp_path) as core:
-        peers = [(PERSON, f"device-{number}") for number in range(4)]
-
-        async def hold(wanted: list[tuple[str, str]]) -> None:
-            for _ in range(20):
-                async with core.sessions.locked(wanted):
-                    await trio.lowlevel.checkpoint()
-
-        with waiting_for("everybody to have had all locks (a deadlock otherwise)", 5):
-            async with trio.open_nursery() as nursery:
-                for start in range(4):
-                    wanted = peers[start:] + peers[:start]
-                    nursery.start_soon(hold, [*wanted, wanted[0]])
-
-
-async def wait_in_vain(core: Core) -> None:
-    """Another task cannot have the record now."""
-    with trio.move_on_after(0.01) as scope:
-        async with core.sessions.locked([PEER]):
-            pytest.fail("held twice")
-    assert scope.cancelled_caught
-
-
-async def test_a_cancelled_waiter_leaves_the_lock_to_the_next(tmp_path: Path) -> None:
-    async with scene(tmp_path) as core:
-        async with core.sessions.locked([PEER]), trio.open_nursery() as nursery:
-            nursery.start_soon(wait_in_vain, core)
-        with waiting_for("the lock that somebody waited for in vain", 1):
-            async with core.sessions.locked([PEER]):
-                assert core.sessions._lock(PEER).locked()
-
-
-async def test_locks_and_decoded_records_do_not_grow_without_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "MOST_DECODED", 10)
-    async with scene(tmp_path) as core:
-        read = Loaded(EMPTY_RECORD, 0, 0)
-        async with core.sessions.locked([PEER]):
-            for number in range(50):
-                peer = (PERSON, f"device-{number}")
-                async with core.sessions.locked([peer]):
-                    core.sessions.committed(core.sessions.seal(peer, read, EMPTY_RECORD), EMPTY_RECORD)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(wait_in_vain, core)
-        assert len(core.sessions._locks) <= 11
-        assert list(core.sessions._decoded) == [(PERSON, f"device-{number}") for number in range(40, 50)]
+        sessions = Sessions(core.vault, core.write_count, most_decoded=10)
+        for number in range(50):
+            peer = (PERSON, f"device-{number}")
+            sessions.committed(sessions.seal(peer, Loaded(EMPTY_RECORD, 0, 0), EMPTY_RECORD), EMPTY_RECORD)
+        kept = []
+        for number in range(50):
+            core.write_count.is_doubted = False
+            await sessions.load((PERSON, f"device-{number}"))
+            kept += [number] * core.write_count.is_doubted
+        assert kept == list(range(40, 50))
 
 
 async def test_no_repr_shows_a_key(tmp_path: Path) -> None:

@@ -33,22 +33,13 @@ LOOKS = 12
 IDENTITY = IdentityKeys.generate(os.urandom)
 
 
-class Counting(Rest):
-    """A client that counts the looks."""
-
-    looks = 0
-
-    async def agent_keys(self, agent_id: str) -> dict[str, object]:
-        self.looks += 1
-        return await super().agent_keys(agent_id)
-
-
 class Agent:
     """What a supervisor has to do with its prekeys, on a store."""
 
     def __init__(self, client: RedisClient, rest: Rest, agent_id: str, times: TwinTimes = QUICK) -> None:
         self.client = client
-        self.rest = Counting(rest._client, agent_id)
+        self.rest, self.looks, self._look = rest, 0, rest.agent_keys
+        rest.agent_keys = self._counted  # type: ignore[method-assign]
         self.keys = Keys(agent_id)
         device = LocalDevice(agent_id, agent_id, IDENTITY)
         vault = Vault(client, self.keys, StoreKeys.derive(bytes(32)).state)
@@ -57,15 +48,19 @@ class Agent:
             self.keys.signed_prekeys,
             self.keys.one_time_prekeys,
             device=device,
-            rest=self.rest,
+            rest=rest,
             on_kept=lambda _: None,
             epoch=lambda: 0,
         )
         self.metrics = Metrics()
         self.speaks = True
         self.watch = TwinWatch(
-            self.prekeys, self.rest, device=device, metrics=self.metrics, speaks=lambda: self.speaks, times=times
+            self.prekeys, rest, device=device, metrics=self.metrics, speaks=lambda: self.speaks, times=times
         )
+
+    async def _counted(self, agent_id: str) -> dict[str, object]:
+        self.looks += 1
+        return await self._look(agent_id)
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -129,8 +124,8 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def several_looks(*agents: Agent) -> None:
-    aims = [one.rest.looks + LOOKS for one in agents]
-    await until(lambda: all(one.rest.looks >= aim for one, aim in zip(agents, aims, strict=True)))
+    aims = [one.looks + LOOKS for one in agents]
+    await until(lambda: all(one.looks >= aim for one, aim in zip(agents, aims, strict=True)))
 
 
 async def test_two_stores_with_one_identity_are_both_told_and_well_again_when_one_is_gone(tmp_path: Path) -> None:
@@ -183,7 +178,7 @@ async def test_a_key_of_ours_that_the_store_has_forgotten_is_replaced_and_is_no_
                 await now.client.command("FLUSHALL")
             await several_looks(now)
             assert not now.sees_a_twin
-            assert await now.prekeys.recognises(await now.watch._shown())
+            assert await now.prekeys.recognises(await now.watch.shown())
 
 
 async def test_a_look_leaves_no_private_half_of_what_was_handed_out_to_it(tmp_path: Path) -> None:
@@ -194,7 +189,7 @@ async def test_a_look_leaves_no_private_half_of_what_was_handed_out_to_it(tmp_pa
         await other.prekeys.publish()
         await agent.prekeys.publish()
         for left in (99, 98, 97):
-            shown = await agent.watch._shown()  # by now those of the other store, under ids that ours has too
+            shown = await agent.watch.shown()  # by now those of the other store, under ids that ours has too
             await agent.prekeys.recognises(shown)
             await other.prekeys.recognises(shown)
             assert (await agent.unused(), await other.unused()) == (100, left)
@@ -206,7 +201,7 @@ async def test_only_the_one_that_speaks_looks(tmp_path: Path) -> None:
         silent.speaks = False
         async with running(speaks, silent):
             await several_looks(speaks)
-            assert silent.rest.looks == 0
+            assert silent.looks == 0
 
 
 async def test_a_relay_that_shows_what_we_have_not_signed_is_named_and_no_twin(
@@ -216,7 +211,7 @@ async def test_a_relay_that_shows_what_we_have_not_signed_is_named_and_no_twin(
         agent = await s.agent("store")
 
         async def shown(agent_id: str) -> dict[str, object]:
-            agent.rest.looks += 1
+            agent.looks += 1
             bundle = await Rest.agent_keys(agent.rest, agent_id)
             signed = bundle["signed_prekey"]
             assert isinstance(signed, dict)

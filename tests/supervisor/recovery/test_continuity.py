@@ -4,8 +4,9 @@ from pathlib import Path
 
 import redis
 import trio
+from trio.testing import MockClock
 
-from supervisor.recovery.continuity import NO_REPLICATION, ServerIdentity, goes_on, server_of
+from supervisor.recovery.continuity import LATELY_SECONDS, NO_REPLICATION, ServerIdentity, goes_on, server_of
 from tests.redis_server import RedisServer, running_redis
 from tests.supervisor.builders import Core, open_core, until
 from tests.supervisor.doubles import FakeRest
@@ -65,7 +66,7 @@ async def test_a_first_replica_that_attaches_is_no_alarm(tmp_path: Path) -> None
             assert core.count("redis_went_back_total") == 0
 
 
-async def test_another_history_counts_only_for_who_has_looked_within_a_minute(tmp_path: Path) -> None:
+async def test_another_history_counts_only_for_who_has_looked_within_a_minute(tmp_path: Path, clock: MockClock) -> None:
     """After an hour without replicas a server that was one itself shows no former history either."""
     (tmp_path / "replica").mkdir()
     with running_redis(tmp_path) as server, running_redis(tmp_path / "replica") as replica:
@@ -74,7 +75,7 @@ async def test_another_history_counts_only_for_who_has_looked_within_a_minute(tm
             await guard.begin()
             await core.client.command("INCR", core.keys.write_count)
             await attach(replica, server, core)
-            guard._looked_seconds -= 61
+            clock.jump(LATELY_SECONDS + 1)
             await guard.look_again()
             assert core.write_count.epoch == 1
 

@@ -219,7 +219,6 @@ async def test_one_that_is_only_away_has_five_seconds(
     monkeypatch.setattr("supervisor.recovery.redis_watch.look", away)
     async with open_redis(f"unix://{tmp_path}/none") as client, trio.open_nursery() as nursery:
         watch = RedisWatch(client, Metrics(), lambda _: None)
-        monkeypatch.setattr(watch, "_let_in", lambda: None)
         nursery.start_soon(watch.run)
         await trio.sleep(LATE_SECONDS - 0.5)
         assert watch.check().ok

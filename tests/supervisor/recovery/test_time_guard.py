@@ -51,11 +51,6 @@ async def confirmed(core: Core, frame: Frame, seq: int) -> None:
     await until(is_confirmed)
 
 
-def sessions_of(person: Person) -> set[bytes]:
-    """The sessions that a person's device has with the agent."""
-    return {session.id for record in person.state._records.values() for session in record.sessions}
-
-
 @asynccontextmanager
 async def conversation(
     tmp_path: Path, server: RedisServer, rest: FakeRest, instance: Instance | None = None
@@ -103,7 +98,7 @@ async def test_rule_17_a_redis_that_went_back_is_never_sent_with_an_old_session(
             await core.push(two)
             lost = await answered(core, "answer to two", 4)
             ada.read(lost)
-            old = sessions_of(ada)
+            old = ada.state.sessions
             go_back(server, tmp_path)
 
             await until(lambda: is_settled(core, two))  # the cursor is an older one too: the relay shows it again
@@ -114,7 +109,7 @@ async def test_rule_17_a_redis_that_went_back_is_never_sent_with_an_old_session(
             assert again.client_message_id == lost.client_message_id, "the relay knows it, and shows it to nobody"
             await until(lambda: is_settled(core, in_flight))  # sealed in the old session: it is read
             assert ada.read(await answered(core, "answer to three", 7))["text"] == "answer to three"
-            assert len(sessions_of(ada) - old) == 1, "the offer began a new session"
+            assert len(ada.state.sessions - old) == 1, "the offer began a new session"
             await core.push(ada.say("four", seq=8))
             assert ada.read(await answered(core, "answer to four", 9))["text"] == "answer to four"
             assert await dead_reasons(core) == []
@@ -144,7 +139,7 @@ async def test_workers_that_count_beyond_what_was_seen_hide_nothing(tmp_path: Pa
             with redis.Redis(unix_socket_path=str(server.socket)) as others:
                 others.incrby(core.keys.write_count, 1000)
             again = len(core.connection.sent)
-            old = sessions_of(ada)
+            old = ada.state.sessions
             await reply_after(core, "second, in other words")
             offer = (await core.connection.wait_sent(again + 1))[again]
             assert ada.read(offer)["type"] == "system"
@@ -153,7 +148,7 @@ async def test_workers_that_count_beyond_what_was_seen_hide_nothing(tmp_path: Pa
             assert core.write_count.epoch == 1
             await core.push(ada.say("three", seq=6))
             assert ada.read(await answered(core, "third", 7))["text"] == "third"
-            assert len(sessions_of(ada) - old) == 1
+            assert len(ada.state.sessions - old) == 1
             assert core.count("redis_went_back_total") == 1
 
 

@@ -8,12 +8,14 @@ import trio.testing
 
 from supervisor.relay.connection import STEADY_SECONDS
 from supervisor.relay.connection_states import State
+from supervisor.relay.frames import MessageSend
 from supervisor.relay.heartbeat import PING_ANSWER_SECONDS, SILENCE_SECONDS
 from supervisor.relay.wire_guard import PROGRESS_BYTES
 from tests.sandbox.raw_server import Peer
 from tests.supervisor.relay.test_connection import ACK, Scene, accepted, connecting, read_for_ever, text
 from tests.waiting import waiting_for
 
+MORE_THAN_THE_KERNEL_TAKES = MessageSend("cmid", "conversation", "text", "x" * 16_000_000)
 LONG = b'{"type":"group.updated","x":"' + b"x" * 600_000 + b'"}'
 
 
@@ -114,10 +116,12 @@ async def test_a_peer_that_takes_nothing_is_heard_all_the_same(autojump_clock: t
 
     async with connecting(talk_and_read_nothing) as scene:
         await scene.connection.wait_connected()
-        async with scene.connection._turnstile.turn(0):  # whatever is being sent does not come to an end
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(scene.connection.send, MORE_THAN_THE_KERNEL_TAKES)
             with waiting_for("a frame while nothing can be sent", 5):
                 while not scene.frames:
                     await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
         assert scene.connection.state is State.CONNECTED
 
 

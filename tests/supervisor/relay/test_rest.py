@@ -13,6 +13,7 @@ from supervisor.relay.rest import TIMEOUT_SECONDS, Rest, RestFailed, open_rest
 from supervisor.settings.secrets import Secret
 from tests.supervisor.doubles import relations_of
 from tests.supervisor.person import AGENT, message_frame
+from tests.supervisor.web_server import Asked, web_server
 
 TOKEN = "hsk_" + "t" * 40
 
@@ -120,9 +121,15 @@ async def test_what_goes_wrong_with_a_relation_is_not_taken_for_a_failure_of_the
 
 
 async def test_the_token_is_sent_and_shown_nowhere() -> None:
-    async with open_rest("http://127.0.0.1:1", AGENT, Secret(TOKEN)) as rest:
-        assert rest._client.headers["Authorization"] == f"Bearer {TOKEN}"
+    sent: list[str] = []
+
+    async def refuse(asked: Asked, stream: trio.SocketStream) -> None:
+        sent.append(asked.headers["authorization"])
+        await stream.send_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
+
+    async with web_server(refuse) as url, open_rest(url, AGENT, Secret(TOKEN)) as rest:
         with pytest.raises(RestFailed) as failed:
             await relations_of(rest)
+    assert sent == [f"Bearer {TOKEN}"]
     assert TOKEN not in repr(failed.value) + str(failed.value)
     assert failed.value.__cause__ is None

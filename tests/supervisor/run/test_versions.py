@@ -141,8 +141,7 @@ async def test_a_session_of_a_newer_version_holds_its_conversation_and_is_not_ov
             _, *stored = msgspec.msgpack.decode(core.vault.open_session(PERSON, "phone", version, sealed))
             newer = KEYS.state.seal(msgspec.msgpack.encode([4, *stored, "more"]), key, version)
             await core.client.command("HSET", key, "b", newer)
-            core.sessions._decoded.clear()
-
+        async with open_core(url, rest) as core:
             with pytest.raises(StoreIsNewer, match="upgrade this one"):
                 await core.sessions.load((PERSON, "phone"))
             second = ada.say("two")

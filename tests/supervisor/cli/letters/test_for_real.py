@@ -10,8 +10,7 @@ from typing import Any
 import trio
 
 from bus.steps.policies import APOLOGY
-from crypto.identity import IdentityKeys, LocalDevice
-from sandbox.device_state import DeviceState
+from crypto.identity import IdentityKeys
 from sandbox.people import Person, connected, make_person
 from tests.supervisor.cli.keys.running import PROGRAM
 from tests.waiting import said_of, waiting_for
@@ -109,10 +108,8 @@ async def test_a_message_whose_worker_was_killed_and_one_that_was_given_up_can_b
 
 def with_other_keys(person: Person) -> Person:
     """The same person at the same device, after a reinstallation that lost the keys."""
-    changed = Person(person.url, person.name, person.account, IdentityKeys.generate(os.urandom))
-    changed.device = LocalDevice(person.account.user_id, person.device.device_id, changed.identity)
-    changed._state = DeviceState(changed.device)
-    return changed
+    identity = IdentityKeys.generate(os.urandom)
+    return Person(person.url, person.name, person.account, identity, person.device.device_id)
 
 
 async def until_output(w: World, condition: Callable[[str], bool], *arguments: str) -> None:
