@@ -6,6 +6,8 @@ one of a supervisor elsewhere, of which nobody here can tell whether it lives, b
 that of a stream which it does not show.
 """
 
+from collections import deque
+
 import trio
 
 from bus.records import ulid
@@ -16,6 +18,9 @@ from supervisor.outbound.streams import MOST_STREAM_SECONDS, LiveStream, Streams
 from supervisor.relay.connection import Connection
 from supervisor.relay.frames import StreamAbort
 from supervisor.settings.pauses import PAUSES, Pauses
+
+MOST_AGAIN = 1000
+"""Ends that are told once more, a hundred bytes each."""
 
 OVER_MS = int(2 * MOST_STREAM_SECONDS * 1000)
 """At this age a stream is nobody's. Twice what one may take, since the clock that its id was made by need not agree with ours."""
@@ -38,6 +43,13 @@ class StreamEnds:
         self._instance = instance
         self._pauses = pauses
         self._missing: set[str] = set()
+        self._again: deque[tuple[float, StreamAbort]] = deque(maxlen=MOST_AGAIN)
+
+    def ended_for_another(self, stream_id: str, conversation_id: str) -> None:
+        """Called when the end of a stream goes out that another supervisor shows: on its own connection the start may come later."""
+        self._again.append(
+            (trio.current_time() + self._pauses.stream_end_again, StreamAbort(stream_id, conversation_id))
+        )
 
     async def look(self) -> None:
         """Called every second while connected. Raises NotConnected and RedisFailed; the next look does what is left."""
@@ -55,6 +67,9 @@ class StreamEnds:
             if ended_elsewhere or (stream.stream_id not in missing and await self._is_given_up(stream)):
                 await self._streams.give_up(stream)
         self._missing = missing
+        for abort in [abort for due, abort in self._again if due <= trio.current_time()]:
+            await self._connection.send(abort)
+            self._again.popleft()
 
     def _note(self, stream: LiveStream) -> str:
         return f"{stream.stream_id} {self._outbox.consumer}"

@@ -14,6 +14,7 @@ from supervisor.outbound.decisions import ends_former_stream, is_end_of_stream
 from supervisor.outbound.outgoing import Addressed, CommittedReply, Head
 from supervisor.outbound.recipients import shows_streams
 from supervisor.outbound.sender import Sender
+from supervisor.outbound.stream_ends import StreamEnds
 from supervisor.outbound.streams import LiveStream, Streams
 from supervisor.peers.addressing import GROUP
 from supervisor.relay.frames import Frame, MessageSend, StreamAbort, StreamDone, StreamStart
@@ -25,8 +26,9 @@ STREAM_START = ":start:"
 class StreamReplies:
     """Begins and ends the streams of one supervisor."""
 
-    def __init__(self, streams: Streams, outbox: Outbox, sender: Sender) -> None:
+    def __init__(self, streams: Streams, stream_ends: StreamEnds, outbox: Outbox, sender: Sender) -> None:
         self._streams = streams
+        self._stream_ends = stream_ends
         self._outbox = outbox
         self._sender = sender
 
@@ -67,5 +69,7 @@ class StreamReplies:
         if ends_former_stream(reply.stream_id, shown):
             await self._sender.send(StreamAbort(shown, conversation))
         if reply.stream_id is not None and is_end_of_stream(reply.stream_id, shown, is_ours=is_ours):
+            if not is_ours:
+                self._stream_ends.ended_for_another(reply.stream_id, conversation)
             return StreamDone(reply.stream_id, conversation, head.client_message_id, reply.content_type, encrypted)
         return MessageSend(head.client_message_id, conversation, reply.content_type, encrypted)

@@ -337,7 +337,7 @@ class MessageCore:
                 taking=self.taking,
             ),
             sender,
-            streams=StreamReplies(self.streams, self.outbox, sender),
+            streams=StreamReplies(self.streams, self.stream_ends, self.outbox, sender),
             session_messages=SessionMessages(self.outbox, self.words),
             turns=turns,
         )

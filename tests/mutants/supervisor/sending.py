@@ -154,6 +154,10 @@ SENDING = (
         ("an_ack_is_kept_while_redis_is_away", "            log.warning(\"ack: waits for Redis\", reason=str(error))\n            return False\n", "            return True\n"),
     ),
     *of(
+        module("outbound/stream_replies"), tests("supervisor/outbound/test_stream_ends"),
+        ("what_another_shows_is_ended_twice", "            if not is_ours:\n", "            if False:\n"),
+    ),
+    *of(
         module("outbound/stream_ends"), tests("supervisor/outbound/test_stream_ends"),
         ("a_living_stream_is_no_orphan", "return not self._streams.is_of_present_connection(stream_id)", "return True"),
         ("a_former_connections_stream_is_an_orphan", "return not self._streams.is_of_present_connection(stream_id)", "return False"),
@@ -164,6 +168,8 @@ SENDING = (
         ("what_another_ended_is_ended_here", "stream.stream_id in missing & self._missing", "False"),
         ("an_end_on_its_way_has_a_second", "stream.stream_id in missing & self._missing", "stream.stream_id in missing"),
         ("a_run_that_is_over_ends_its_stream", "if ended_elsewhere or (", "if ended_elsewhere or False and ("),
+        ("an_end_is_told_again_after_a_while", "trio.current_time() + self._pauses.stream_end_again", "trio.current_time()"),
+        ("an_end_is_told_again_once", "            self._again.popleft()\n", "            pass\n"),
         ("what_grows_is_not_asked_for", " or trio.current_time() - stream.grown_at < self._pauses.stream_quiet", ""),
         ("a_former_versions_run_is_unknown", "if not stream.run or trio", "if trio"),
         ("a_run_goes_on", "return not await self._outbox.may_end_stream(stream.conversation_id, stream.run)", "return True"),

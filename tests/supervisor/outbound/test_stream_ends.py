@@ -114,6 +114,34 @@ async def test_what_another_supervisor_ended_before_it_began_here_is_ended_once_
             assert await core.connection.wait_sent(2) == [core.connection.sent[0], StreamAbort("s1", CONVERSATION)]
 
 
+async def test_an_end_that_overtook_another_supervisors_start_is_told_once_more_though_that_one_is_gone(
+    tmp_path: Path,
+) -> None:
+    """A reload under load: the old supervisor's start left after the new one's end, and then the old one was gone."""
+    async with scene(tmp_path, pauses=Pauses(due_look=0.02, stream_end_again=0.2)) as (core, _):
+        core.connection.connect()
+        await core.client.command("HSET", core.keys.streams, CONVERSATION, f"s1 {LIVING_ELSEWHERE}")
+        async with working(core) as (jobs, job), sending(core):
+            began = trio.current_time()
+            await jobs.emit(job, "0", DONE)
+            await jobs.finish(job)
+            done, abort = await core.connection.wait_sent(2)
+            assert trio.current_time() - began >= 0.2
+        assert isinstance(done, StreamDone)
+        assert abort == StreamAbort("s1", CONVERSATION)
+
+
+async def test_an_end_that_is_to_be_told_once_more_waits_for_a_connection(tmp_path: Path) -> None:
+    async with scene(tmp_path, pauses=Pauses(stream_end_again=0.0)) as (core, _):
+        core.stream_ends.ended_for_another("s1", CONVERSATION)
+        with pytest.raises(NotConnected):
+            await core.stream_ends.look()
+        core.connection.connect()
+        for _ in range(2):
+            await core.stream_ends.look()
+        assert core.connection.sent == [StreamAbort("s1", CONVERSATION)]
+
+
 async def failed(jobs: JobStore, job: Job) -> None:
     await jobs.fail(job, "error", 60_000)
 
