@@ -85,7 +85,9 @@ class Session(msgspec.Struct, frozen=True, gc=False):
     @property
     def is_open(self) -> bool:
         """Whether the device can follow what is sent on it: it has been heard in it, or finds the handshake beside it."""
-        return not self.is_lost and (self.handshake_key is not None or not self.is_unanswered)
+        return not self.is_lost and (
+            self.handshake_key is not None or not self.is_initiator or self.ratchet.receive_chain is not None
+        )
 
     def may_send(self, epoch: int, now_ms: int) -> bool:
         """Not of an older epoch (DESIGN §3 rule 17), not unanswered for 900 messages or 30 days."""

@@ -1,6 +1,7 @@
 """One reply's way to the relay: addressed, encrypted, committed, sent. Whatever cannot be sent is raised to who took the reply."""
 
 import os
+from collections.abc import Awaitable
 
 import structlog
 
@@ -67,21 +68,21 @@ class Dispatch:
         self._session_messages = session_messages
         self._turns = turns
 
-    async def send(self, head: Head) -> None:
+    def send(self, head: Head) -> Awaitable[None]:
         """Addresses, commits and sends a reply, or puts an offer of new sessions before it. Every step may be repeated.
 
         Raises CannotSeal if it can never be sent; RestFailed and RedisFailed if it cannot be now.
         """
+        return self._send_start(head) if head.begins_stream else self._send(head)
+
+    async def _send_start(self, head: Head) -> None:
+        async with self._streams.beginning(head):
+            await self._send(head, StreamKey.generate(os.urandom))
+
+    async def _send(self, head: Head, stream_key: StreamKey | None = None) -> None:
         kind, recipient = await self._recipients.find(head.record.conversation_id)
         if recipient is None:
             raise CannotSeal("no_group_key" if kind == GROUP else "no_grant")
-        if not head.begins_stream:
-            await self._send(head, recipient, kind, None)
-            return
-        async with self._streams.beginning(head):
-            await self._send(head, recipient, kind, StreamKey.generate(os.urandom))
-
-    async def _send(self, head: Head, recipient: Recipient, kind: str, stream_key: StreamKey | None) -> None:
         addressed = _addressed(head, recipient, kind, stream_key)
         try:
             committed = await self._committing.commit(head, addressed)

@@ -5,6 +5,7 @@ supervisor/relay/heartbeat.py, whatever TCP believes: the connection is doubted 
 given up. Its states and moves are the tables in supervisor/relay/connection_states.py.
 """
 
+import math
 import random
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -46,6 +47,9 @@ AUTH_SECONDS = 5.0
 
 SEND_SECONDS = 10.0
 """A relay that takes nothing for so long is gone: the frame goes out over the next connection."""
+
+SEND_LOOK_SECONDS = 1.0
+"""Between two looks whether a send is stuck. A deadline for each send would cost a hundredth of a message."""
 
 BACKOFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """The longest pause after the first, second, … failure in a row (PROTOCOL §2), each with full jitter."""
@@ -145,6 +149,7 @@ class Connection:
         self._ended.set()
         self._pong_wanted = trio.Event()
         self._connected_at = 0.0
+        self._sending_since = math.inf
         self._was_deaf = False
         self.state = State.DISCONNECTED
         self.number = 0
@@ -187,15 +192,17 @@ class Connection:
             if self._socket is None or not HOLDS[self.state].may_send:
                 raise NotConnected
             socket, text = self._socket, encode(frame)
+            self._sending_since = now = trio.current_time()
             if self._heartbeat is not None:
-                self._heartbeat.sent(len(text), is_acknowledged=isinstance(frame, MessageSend | StreamDone))
+                self._heartbeat.sent(len(text), now, is_acknowledged=isinstance(frame, MessageSend | StreamDone))
             try:
-                with trio.fail_after(SEND_SECONDS):
-                    await socket.send(text)
-            except (ConnectionLost, trio.TooSlowError):
+                await socket.send(text)
+            except ConnectionLost:
                 if self._socket is socket and HOLDS[self.state].may_send:
                     self._move(Move.LOSE)  # now, not when its closing handshake has ended
                 raise NotConnected from None
+            finally:
+                self._sending_since = math.inf
 
     async def run(self, on_frame: OnFrame, on_connected: OnConnected) -> None:
         """Keeps a connection while a slot is held, until closed or cancelled.
@@ -268,6 +275,7 @@ class Connection:
                 on_connected(socket.date)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._leave_when_gone, socket, nursery.cancel_scope)
+                    nursery.start_soon(self._leave_when_stuck, socket)
                     nursery.start_soon(self._answer_pings)
                     nursery.start_soon(self._leave_without_slot, socket)
                     lost = await self._read_until_lost(socket, on_frame)
@@ -279,6 +287,16 @@ class Connection:
             log.warning("connection: lost", code=error.code, reason=error.reason)
         except trio.TooSlowError:
             log.warning("connection: failed", reason=f"no answer to authentication within {AUTH_SECONDS:.0f} s")
+
+    async def _leave_when_stuck(self, socket: WebSocket) -> None:
+        """Ends a connection that has taken nothing for SEND_SECONDS: whoever sends hears of it, and whoever reads."""
+        is_stuck = False
+        while not is_stuck:
+            await trio.sleep(SEND_LOOK_SECONDS)
+            is_stuck = trio.current_time() - self._sending_since >= SEND_SECONDS
+        log.warning("connection: takes nothing", seconds=SEND_SECONDS)
+        self._move(Move.LOSE)
+        await socket.close(GOING_AWAY, "takes nothing", within_seconds=0.0)
 
     async def _leave_without_slot(self, socket: WebSocket) -> None:
         await self._slot.lost()

@@ -10,8 +10,8 @@ from typing import Final
 import msgspec
 
 
-class State(enum.Enum):
-    """Where the connection stands."""
+class State(enum.StrEnum):
+    """Where the connection stands. Strings, since each frame looks a state up, and another Enum's hash is made by a call of Python."""
 
     DISCONNECTED = "disconnected"
     CONNECTING = "connecting"

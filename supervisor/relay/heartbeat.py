@@ -61,9 +61,8 @@ class Heartbeat:
         self._sent_bytes = 0
         self._unanswered_since = math.inf
 
-    def sent(self, size_bytes: int, *, is_acknowledged: bool) -> None:
-        """Notes that so many bytes went out. `is_acknowledged`: the relay owes an answer to them."""
-        now = trio.current_time()
+    def sent(self, size_bytes: int, now: float, *, is_acknowledged: bool) -> None:
+        """Notes that so many bytes go out. `is_acknowledged`: the relay owes an answer to them."""
         if self._line.heard_at >= self._sent_at:
             self._sent_bytes, self._unanswered_since = 0, math.inf
         self._sent_at = now

@@ -48,6 +48,7 @@ class Pauses:
 
     stream_quiet: float = 2.0
     """A stream that grows has a run. After so long without a piece it is asked for."""
+
     stream_end_again: float = 12.0
     """After we ended a stream that another supervisor shows, its end is told once more: its start has left there by then, or never will (10 s)."""
 

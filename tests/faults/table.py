@@ -399,6 +399,7 @@ STEPS: dict[str, tuple[str, ...]] = {
         "supervisor/relay/connection.py:Connection._keep",
         "supervisor/relay/connection.py:Connection._authenticate",
         "supervisor/relay/connection.py:Connection._read_until_lost",
+        "supervisor/relay/connection.py:Connection._leave_when_stuck",
         "supervisor/relay/heartbeat.py:Heartbeat.run",
         "supervisor/relay/heartbeat.py:Heartbeat._until_silent",
         "supervisor/relay/heartbeat.py:Heartbeat._answers",

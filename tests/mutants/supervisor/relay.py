@@ -70,6 +70,8 @@ RELAY = (
         ("a_standby_gets_the_slot_of_a_deaf_one", "(self._was_deaf and self._slot.standby_waits)", "False"),
         ("a_deaf_one_keeps_its_slot_for_nobody", "(self._was_deaf and self._slot.standby_waits)", "self._was_deaf"),
         ("a_dead_connection_is_a_ghost", "        self._move(Move.DOUBT)\n        self._was_deaf = True\n", "        self._was_deaf = True\n"),
+        ("who_takes_nothing_is_left", "nursery.start_soon(self._leave_when_stuck, socket)", "pass"),
+        ("who_takes_something_is_kept", "                self._sending_since = math.inf\n", "                pass\n"),
         ("without_a_slot_it_leaves", "nursery.start_soon(self._leave_without_slot, socket)", "pass"),
     ),
     *of(

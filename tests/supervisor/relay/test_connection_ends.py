@@ -107,6 +107,41 @@ async def test_a_peer_that_reads_nothing_ends_the_connection_and_not_the_sender(
         await scene.until(lambda: scene.connection.number >= 2)
 
 
+async def test_a_peer_that_is_heard_and_takes_nothing_is_left_after_10_s(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.relay.connection.random.uniform", lambda _low, _high: 0.1)
+
+    async def script(peer: Peer) -> None:
+        await accepted(peer)
+        for _ in range(60):
+            await trio.sleep(1)
+            await peer.frame(PONG, b"")
+
+    async with connecting(script) as scene:
+        await scene.connection.wait_connected()
+        big = MessageSend("c", "conversation", "text", "A" * 1_000_000)
+        began = trio.current_time()
+        with pytest.raises(NotConnected):
+            await send_for_ever(scene.connection, big)
+        assert 10 <= trio.current_time() - began <= 13
+        await scene.until(lambda: scene.connection.number >= 2)
+
+
+async def test_a_connection_over_which_nothing_is_sent_any_more_is_not_stuck(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def script(peer: Peer) -> None:
+        await accepted(peer)
+        await read_for_ever(peer)
+
+    async with connecting(script) as scene:
+        await scene.connection.wait_connected()
+        await scene.connection.send(TypingStart("conversation"))
+        await trio.sleep(60)
+        assert scene.connection.number == 1
+
+
 async def test_the_pauses_double_to_30_s_with_full_jitter_and_auth_ok_resets_them(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,8 +104,8 @@ async def test_a_relay_that_answers_is_never_doubted(autojump_clock: trio.testin
 async def test_a_message_without_its_acknowledgement_is_a_reason_to_ask(autojump_clock: trio.testing.MockClock) -> None:
     scene = Scene(FakeLine(), has_company=True)
     await trio.sleep(0.25)
-    scene.heartbeat.sent(100, is_acknowledged=False)
-    scene.heartbeat.sent(100, is_acknowledged=True)
+    scene.heartbeat.sent(100, trio.current_time(), is_acknowledged=False)
+    scene.heartbeat.sent(100, trio.current_time(), is_acknowledged=True)
     await scene.run(COMPANY_SILENCE_SECONDS - LOOK_SECONDS)
     assert scene.line.asked[0] - scene.began == pytest.approx(0.25 + UNANSWERED_SECONDS, abs=UNANSWERED_SECONDS / 2)
 
@@ -115,7 +115,7 @@ async def test_what_was_sent_before_the_relay_was_last_heard_is_no_reason(
     autojump_clock: trio.testing.MockClock, is_acknowledged: bool
 ) -> None:
     scene = Scene(FakeLine(), has_company=True)
-    scene.heartbeat.sent(10**9, is_acknowledged=is_acknowledged)
+    scene.heartbeat.sent(10**9, trio.current_time(), is_acknowledged=is_acknowledged)
     await trio.sleep(0.25)
     scene.line.heard_at, scene.line.dead_at = trio.current_time(), 0
     await scene.run(60)
@@ -131,7 +131,7 @@ async def test_what_is_under_way_on_a_slow_line_goes_before_the_answer_up_to_the
 ) -> None:
     scene = Scene(FakeLine(dead_at=0), has_company=True)
     await trio.sleep(LOOK_SECONDS)
-    scene.heartbeat.sent(int(seconds * SLOWEST_BYTES_PER_SECOND), is_acknowledged=False)
+    scene.heartbeat.sent(int(seconds * SLOWEST_BYTES_PER_SECOND), trio.current_time(), is_acknowledged=False)
     await scene.run(60)
     assert scene.gone_at == pytest.approx(COMPANY_SILENCE_SECONDS + PING_ANSWER_SECONDS + gone_at, abs=2 * LOOK_SECONDS)
 
