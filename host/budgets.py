@@ -83,7 +83,7 @@ class StoreBudgets(msgspec.Struct, frozen=True, kw_only=True):
 
     `waiting_bytes`: messages that wait for a handler. `quarantine_bytes`: frames and plaintexts in quarantine, of which
     `unsigned_bytes` may be of messages that nobody has proven to have signed. `out_bytes`: replies behind another of their
-    conversation. The numbers bound what is small: `most_quarantined` and `most_dead` entries, notes of messages that wait at the
+    conversation. `history_bytes`: what was said in all conversations, where handlers ask for it. The numbers bound what is small: `most_quarantined` and `most_dead` entries, notes of messages that wait at the
     relay (`most_held`), entries of the ledger.
     """
 
@@ -92,6 +92,7 @@ class StoreBudgets(msgspec.Struct, frozen=True, kw_only=True):
     unsigned_bytes: int
     dead_bytes: int
     out_bytes: int
+    history_bytes: int
     most_quarantined: int
     most_dead: int
     most_held: int
@@ -106,6 +107,7 @@ class StoreBudgets(msgspec.Struct, frozen=True, kw_only=True):
             unsigned_bytes=redis_bytes // 48,
             dead_bytes=redis_bytes // 8,
             out_bytes=redis_bytes // 8,
+            history_bytes=redis_bytes // 16,
             most_quarantined=_within(500, redis_bytes // 12 // EVIDENCE_BYTES, 10_000),
             most_dead=_within(1000, redis_bytes // 8 // EVIDENCE_BYTES, 10_000),
             most_held=_within(1000, redis_bytes // 32 // NOTE_BYTES, 10_000),

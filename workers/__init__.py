@@ -26,16 +26,20 @@ from workers.errors import (
     BadCard,
     BadHandler,
     BadReply,
+    BadState,
     BadStep,
     CannotStart,
     ChatClosed,
     Fail,
     HandlerError,
+    HistoryNotKept,
     JournalFull,
     OutcomeUnknown,
     Retry,
+    StateTooLarge,
     TextTooLong,
 )
+from workers.history import History, Turn
 from workers.routing import Router
 from workers.sent import Sent
 from workers.stream import Stream
@@ -51,6 +55,7 @@ __all__ = [
     "BadCard",
     "BadHandler",
     "BadReply",
+    "BadState",
     "BadStep",
     "BlockingChat",
     "BlockingJob",
@@ -63,6 +68,8 @@ __all__ = [
     "Field",
     "Form",
     "HandlerError",
+    "History",
+    "HistoryNotKept",
     "InboundMessage",
     "Info",
     "Job",
@@ -77,6 +84,8 @@ __all__ = [
     "Retry",
     "Router",
     "Sent",
+    "StateTooLarge",
     "Stream",
     "TextTooLong",
+    "Turn",
 ]

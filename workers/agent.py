@@ -9,11 +9,14 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import TypeAlias, get_args, get_origin, get_type_hints
 
+import msgspec
+
 from bus.records.records import InboundMessage
 from bus.steps.policies import APOLOGY, MOST_WAITING, REFUSAL, Busy, Full, InGroups, Policies
-from workers.asking import Binding, Row, Table, bind
+from workers.asking import HISTORY, ROWS, Binding, Row, Table, bind, state_row
 from workers.errors import BadHandler, CannotStart
 from workers.routing import Course, Handler, Registration, Router, Routes
+from workers.state import StateShape
 
 Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[object]]
 
@@ -26,6 +29,8 @@ class Agent(Router):
 
     `lifespan` is a function that gives an async context manager: entered before the first job and left after the last one,
     in each worker process, for connections that all jobs share. What it yields handlers ask for by type.
+    `state`: a msgspec.Struct class of which each conversation has a value; handlers ask for it by its type, and what they change in it is
+    written with the job's end. `history`: what is said is kept for `chat.history()`, also where no handler asks for `history: History`.
     `when_busy`: a message that comes while another of its conversation is handled waits for it (`queue`), cancels it
     (`interrupt`), or is handled together with all that wait when the next run starts (`coalesce`: see `job.messages`).
     `most_waiting`: so many messages of one conversation may wait; what comes then is answered with the text `refusal` (`refuse`) or
@@ -42,6 +47,8 @@ class Agent(Router):
         self,
         *,
         lifespan: Lifespan | None = None,
+        state: type[msgspec.Struct] | None = None,
+        history: bool = False,
         when_busy: Busy = "queue",
         most_waiting: int = MOST_WAITING,
         when_full: Full = "refuse",
@@ -51,7 +58,10 @@ class Agent(Router):
     ) -> None:
         super().__init__()
         self._lifespan = lifespan
-        self._table = Table(shared=_yielded_by(lifespan))
+        self.state = None if state is None else StateShape(state)
+        rows = ROWS if self.state is None else (*ROWS, state_row(self.state))
+        self._table = Table(rows=rows, shared=_yielded_by(lifespan))
+        self._has_history = history
         self._routes = Routes()
         self._bindings: list[Binding] = []
         _check_policies(when_busy, most_waiting, when_full, (refusal, apology))
@@ -69,6 +79,11 @@ class Agent(Router):
     @property
     def handlers(self) -> tuple[Handler, ...]:
         return tuple(self._routes.handlers)
+
+    @property
+    def has_history(self) -> bool:
+        """Whether what is said is kept: a function asks for it, or the agent says so."""
+        return self._has_history or any(HISTORY in binding.asks for binding in self._bindings)
 
     def course_of(self, message: InboundMessage) -> Course | None:
         """Returns the handler that takes a message and what is called around it; None if none does."""

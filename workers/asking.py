@@ -19,6 +19,9 @@ from workers.chat import Chat
 from workers.context import JobContext
 from workers.effects import Effects
 from workers.errors import BadHandler
+from workers.history import History
+from workers.keeping import Keeping
+from workers.state import StateShape
 
 OwnersFunction: TypeAlias = Callable[..., object] | Callable[..., Awaitable[object]]
 
@@ -44,13 +47,14 @@ class Present:
     """All that is there for the functions that are called in one run of a job.
 
     `named`: values with a name of their own (groups of `when`, what stands behind a command). `shared`: what `lifespan` yielded.
-    `loaded`: what rows have loaded for this run, by the row's name. `error`: what a handler raised, for the function that takes it.
-    `effects`: what the run leaves behind at its end.
+    `keeping`: what is kept of the conversation. `loaded`: what rows have loaded for this run, by the row's name. `error`: what a handler
+    raised, for the function that takes it. `effects`: what the run leaves behind at its end.
     """
 
     message: InboundMessage
     chat: Chat
     job: JobContext
+    keeping: Keeping
     named: Mapping[str, object] = field(default_factory=dict)
     shared: tuple[object, ...] = ()
     loaded: dict[str, object] = field(default_factory=dict)
@@ -109,8 +113,18 @@ JOB = Row(
 BY_PLACE_EVER = (MESSAGE, CHAT)
 """What the first two parameters of a handler are, whatever they are called, where they ask for nothing else."""
 
-ROWS: tuple[Row, ...] = (MESSAGE, CHAT, JOB)
+HISTORY = Row(
+    kinds=(History,), name="history", make=lambda at: at.loaded["history"], load=lambda at: at.keeping.history()
+)
+ROWS: tuple[Row, ...] = (MESSAGE, CHAT, JOB, HISTORY)
 """What every agent has. What an agent itself brings (its state, what its lifespan yields) is added by `Table`."""
+
+
+def state_row(shape: StateShape) -> Row:
+    """Returns the row of an agent's state class."""
+    return Row(
+        kinds=(shape.shape,), name="state", make=lambda at: at.loaded["state"], load=lambda at: at.keeping.state(shape)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

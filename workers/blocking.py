@@ -20,6 +20,7 @@ from workers.cards import Card
 from workers.chat import Chat
 from workers.context import JobContext, Parameters
 from workers.errors import ChatClosed
+from workers.history import MOST_TURNS, History
 from workers.payloads import Mention, Quote
 from workers.sent import Sent
 from workers.stream import Stream
@@ -150,6 +151,10 @@ class BlockingChat:
     def members(self) -> tuple[str, ...]:
         """As Chat.members."""
         return self._chat.members
+
+    def history(self, most: int = MOST_TURNS) -> History:
+        """As Chat.history."""
+        return _run(self._chat.history, most)
 
     def stream(self, *, markdown: bool = False, key: str | None = None) -> BlockingStream:
         """As Chat.stream, with a plain `with`."""

@@ -15,7 +15,8 @@ from bus.records.cards import CardKept
 from bus.records.records import InboundMessage, Reply
 from workers.cards import App, Approval, Card, Form, Info, Media, Progress, card_payload, update_payload
 from workers.emoji import is_one_emoji
-from workers.errors import BadReply
+from workers.errors import BadReply, HistoryNotKept
+from workers.history import MOST_TURNS, History
 from workers.payloads import TEXT_LIMIT_CHARACTERS, Mention, Quote, addressed, check_text, checked_payload, text_payload
 from workers.sending import Sending
 from workers.sent import Sent, places_in, text_id
@@ -159,6 +160,12 @@ class Chat:
         """The ids of who takes part: in a group its members, as its key names them, this agent among them; else the person."""
         members = (self._message.group_metadata or {}).get("members")
         return tuple(map(str, members)) if isinstance(members, list) else (self._message.sender_id,)
+
+    async def history(self, most: int = MOST_TURNS) -> History:
+        """Returns the newest `most` turns of what was said before this message, oldest first. Raises HistoryNotKept."""
+        if self._sending.keeping is None:
+            raise HistoryNotKept
+        return (await self._sending.keeping.history()).last(most)
 
     def stream(self, *, markdown: bool = False, key: str | None = None) -> Stream:
         """Returns a reply that people see grow: `async with chat.stream() as stream: await stream.write("…")`.

@@ -4,12 +4,18 @@ No text of these contains a message or a payload, since they reach logs and trac
 """
 
 import re
+from typing import ClassVar
 
 _REASON = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 class HandlerError(Exception):
-    """Base of the exceptions that the worker's API raises at a handler."""
+    """Base of the exceptions that the worker's API raises at a handler.
+
+    `reason`: why a job that ends by it is a dead letter, in a word.
+    """
+
+    reason: ClassVar[str] = "handler_error"
 
 
 class BadHandler(HandlerError):
@@ -70,6 +76,8 @@ class OutcomeUnknown(HandlerError):
     `name`: the step's. A handler that does not catch it has its message given up at once.
     """
 
+    reason = "outcome_unknown"
+
     def __init__(self, name: str) -> None:
         super().__init__(
             f"step {name!r} may be done once and had begun when its worker died: look whether it was done, and tell whom it concerns"
@@ -79,6 +87,8 @@ class OutcomeUnknown(HandlerError):
 
 class BadState(HandlerError):
     """A conversation's state does not fit the agent's state class; nothing was overwritten."""
+
+    reason = "bad_state"
 
     def __init__(self, name: str, why: str) -> None:
         super().__init__(
@@ -90,12 +100,23 @@ class BadState(HandlerError):
 class StateTooLarge(HandlerError):
     """A state over its limit; what was kept before stays."""
 
+    reason = "state_too_large"
+
     def __init__(self, name: str, size: int, limit: int) -> None:
         super().__init__(
             f"a state has at most {limit} bytes, this {name} has {size}: keep less in it, or put what grows into a database"
         )
         self.size = size
         self.limit = limit
+
+
+class HistoryNotKept(HandlerError):
+    """What was said was asked for, and the agent does not keep it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "what is said is kept only where a handler asks for it: give one the parameter `history: History`, or write Agent(history=True)"
+        )
 
 
 class Outcome(Exception):

@@ -19,6 +19,7 @@ from workers.asking import Binding, Present
 from workers.chat import Chat
 from workers.context import JobContext, Observe
 from workers.errors import Outcome, WrongLoop
+from workers.keeping import Keeping
 from workers.outlet import Outlet
 from workers.routing import Course
 from workers.sending import Sending, SendSoon
@@ -52,6 +53,7 @@ class Run:
     """One run of a job. `messages`: all that are handled in it, oldest first; `emitted`: places that earlier runs have sent, `cards`: the
     ids of the cards at some of them, `journal`: what they have noted.
 
+    `keeping`: what is kept of the conversation.
     `tell_start` is called before the first reply is sent; `waited` is called with the seconds for which a reply had no room.
     """
 
@@ -62,6 +64,7 @@ class Run:
     waited: Callable[[float], None] = lambda _: None
     cards: Mapping[str, str] = field(default_factory=dict)
     journal: Mapping[str, bytes | None] = field(default_factory=dict)
+    keeping: Keeping | None = None
 
     @property
     def message(self) -> InboundMessage:
@@ -86,9 +89,12 @@ async def run_handler(environment: RunEnvironment, run: Run, lost: Callable[[], 
 
     Raises what the handler raised; from a group of exceptions that holds a Retry or Fail, that one.
     """
-    course = environment.agent.course_of(run.message)
+    agent, keeping = environment.agent, run.keeping
+    if keeping is None:
+        keeping = Keeping(run.job, environment.outlet, run.messages, has_history=agent.has_history)
+    course = agent.course_of(run.message)
     if course is None:
-        return Ended(handled=False)
+        return Ended(handled=False, effects=tuple(keeping.exchange()))
     raised: BaseException | None = None
     last: tuple[Said, ...] = ()
     async with trio.open_nursery() as helpers:
@@ -103,13 +109,18 @@ async def run_handler(environment: RunEnvironment, run: Run, lost: Callable[[], 
             waited=run.waited,
             hops=max(message.answering_hops for message in run.messages),
             cards=run.cards,
+            keeping=keeping,
         )
-        thread = ThreadRun(run.job, environment.outlet, run.journal, lost=lost, check_open=sending.check_open)
+        thread = ThreadRun(
+            run.job, environment.outlet, run.journal, lost=lost, check_open=sending.check_open, keeping=keeping
+        )
         try:
             try:
                 await _call(environment, course, run, Chat(sending, run.message), thread)
             finally:
                 sending.close()
+            for effect in keeping.effects():
+                thread.effects.add(*effect)
             last = await sending.take_last()
         except (Exception, SystemExit) as error:  # noqa: BLE001 - raised again outside of the helpers' nursery
             raised = error
@@ -139,6 +150,7 @@ async def _call(environment: RunEnvironment, course: Course, run: Run, chat: Cha
         message=run.message,
         chat=chat,
         job=context,
+        keeping=thread.keeping,
         named=course.named,
         shared=environment.shared,
         effects=thread.effects,
@@ -157,6 +169,8 @@ async def _call(environment: RunEnvironment, course: Course, run: Run, chat: Cha
         taker = None if isinstance(present.error, Outcome) else course.taker_of(present.error)
         if taker is None:
             raise
+        thread.keeping.undo()  # a handler that failed leaves nothing
+        present.loaded.pop("state", None)
         await _invoke(environment, taker, present)
 
 

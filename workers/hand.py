@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import trio
 
 from bus.records.records import Job
+from workers.keeping import Keeping
 from workers.tracing import JobSpan, JobTracing
 
 
@@ -24,6 +25,7 @@ class Hand:
     ended: bool = False
     began_ms: int | None = None
     """When its handler began, until that was noted in Redis."""
+    keeping: Keeping | None = None
     waited_seconds: float = 0.0
     """How long its replies had no room, which does not count as its own time."""
     span: JobSpan | None = None

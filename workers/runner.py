@@ -14,8 +14,10 @@ from typing import Literal
 
 import trio
 
-from bus.records.records import MOST_DELIVERIES, Job, Reply
+from bus.records.records import MOST_DELIVERIES, InboundMessage, Job, Reply
+from bus.steps.job_steps import Said
 from bus.steps.jobs import Failed, Finished, Started
+from bus.steps.thread_steps import Effect
 from bus.transport.backoff import Backoff
 from bus.transport.wire import RedisFailed, RedisRefused
 from workers.agent import Agent
@@ -23,6 +25,7 @@ from workers.context import Observe, observe_nothing
 from workers.errors import Fail, HandlerError, OutcomeUnknown, Retry
 from workers.execution import Ended, Run, RunEnvironment, run_handler
 from workers.hand import Hand
+from workers.keeping import Keeping
 from workers.logs import Log, kind, where, whole
 from workers.outlet import WorkerBus, until_redis_answers
 from workers.payloads import text_payload
@@ -193,7 +196,8 @@ class Runner:
     async def _end_superseded(self, hand: Hand) -> None:
         hand.ending, hand.outcome = True, "superseded"
         with trio.CancelScope(shield=True):
-            await until_redis_answers(lambda: self._bus.finish(hand.job, "superseded"))
+            effects = self._keeping(hand).exchange()
+            await until_redis_answers(lambda: self._end(hand.job, "superseded", effects))
         self._log.info("job: superseded by a later message", job=hand.job.job_id)
 
     async def _run(self, hand: Hand) -> None:
@@ -233,7 +237,15 @@ class Runner:
         messages = (hand.job.message, *started.together)
         tell_start = partial(self._tell_start, hand)
         waited = partial(self._waited, hand)
-        run = Run(hand.job, messages, started.places, tell_start=tell_start, waited=waited, cards=started.cards)
+        run = Run(
+            hand.job,
+            messages,
+            started.places,
+            tell_start=tell_start,
+            waited=waited,
+            cards=started.cards,
+            keeping=self._keeping(hand, started.together),
+        )
         run = replace(run, journal=started.journal) if started.journal else run
         try:
             return await run_handler(self._run_environment, run, hand.scope.cancel)
@@ -309,7 +321,9 @@ class Runner:
         hand.ending = True
         finished = Finished.FULL
         while finished is Finished.FULL:
-            finished = await until_redis_answers(partial(self._end_with, job, outcome, ended, began_ms))
+            finished = await until_redis_answers(
+                lambda: self._end(job, outcome, ended.effects, last=ended.last, began_ms=began_ms)
+            )
             if finished is Finished.FULL:
                 await trio.sleep(ROOM_SECONDS)
                 self._waited(hand, ROOM_SECONDS)
@@ -323,12 +337,26 @@ class Runner:
         else:
             self._vitals.count_done()
 
-    async def _end_with(
-        self, job: Job, outcome: Literal["done", "no_handler"], ended: Ended, began_ms: int | None
+    async def _end(
+        self,
+        job: Job,
+        outcome: Literal["done", "superseded", "no_handler"],
+        effects: Sequence[Effect],
+        *,
+        last: Sequence[Said] = (),
+        began_ms: int | None = None,
     ) -> Finished:
-        if not ended.effects:
-            return await self._bus.finish(job, outcome, last=ended.last, began_ms=began_ms)
-        return await self._bus.settle(job, outcome, ended.effects, last=ended.last, began_ms=began_ms)
+        """Ends a job with what it leaves. An agent that leaves nothing but replies uses the step that knows of nothing else."""
+        if effects:
+            return await self._bus.settle(job, outcome, effects, last=last, began_ms=began_ms)
+        return await self._bus.finish(job, outcome, last=last, began_ms=began_ms)
+
+    def _keeping(self, hand: Hand, together: Sequence[InboundMessage] = ()) -> Keeping:
+        """Returns what this run keeps."""
+        if hand.keeping is None:
+            messages, has_history = (hand.job.message, *together), self._run_environment.agent.has_history
+            hand.keeping = Keeping(hand.job, self._bus, messages, has_history=has_history)
+        return hand.keeping
 
     def _waited(self, hand: Hand, seconds: float) -> None:
         hand.waited_seconds += seconds
@@ -342,6 +370,7 @@ class Runner:
 
     async def _fail_by(self, hand: Hand, error: BaseException) -> None:
         wait = None if isinstance(error, OutcomeUnknown) else self._wait_after(hand.job)
+        reason = error.reason if isinstance(error, HandlerError) else HandlerError.reason
         hand.error = kind(error)
         # without the exception's text, which may quote the conversation
         self._log.warning(
@@ -354,10 +383,7 @@ class Runner:
             **({"remedy": str(error)} if isinstance(error, HandlerError) else {}),  # ours quotes nobody
             **({"traceback": whole(error)} if self._settings.shows_errors else {}),
         )
-        if isinstance(error, OutcomeUnknown):
-            await self._fail(hand, "outcome_unknown", None)
-        else:
-            await self._fail(hand, "handler_error", wait)
+        await self._fail(hand, reason, wait)
 
     def _wait_after(self, job: Job) -> float | None:
         """Returns the wait until the next try, randomly spread so that not all come back at once; None if there is none."""

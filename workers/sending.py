@@ -19,6 +19,7 @@ from bus.records.records import ACTS, Job, Reply, with_hops
 from bus.steps.job_steps import Carded, CardEmitted, Emitted, Said
 from bus.transport.wire import RedisFailed
 from workers.errors import BadCard, BadReply, ChatClosed
+from workers.keeping import Keeping
 from workers.outlet import Outlet, until_redis_answers
 
 # Longer than a handler needs to end after its last reply, and too short for anybody to notice.
@@ -83,6 +84,7 @@ class Sending:
         tell_start: Callable[[], Awaitable[None]] | None = None,
         waited: Callable[[float], None] = lambda _: None,
         hops: int = 0,
+        keeping: Keeping | None = None,
         cards: Mapping[str, str] | None = None,
     ) -> None:
         """`waited` is called with the seconds for which a reply had no room; `hops`: the `hop_count` of replies.
@@ -90,6 +92,7 @@ class Sending:
         `cards`: the ids of the cards at places that earlier runs have sent.
         """
         self._hops = hops
+        self.keeping = keeping
         self._cards_sent = cards or {}
         self._cards: dict[str, CardKept] = {}
         self.job = job
@@ -146,6 +149,7 @@ class Sending:
 
     async def emit(self, place: str, reply: Reply) -> None:
         """Sends a reply, however long Redis is away or has no room; does nothing if the place was sent or the job is lost."""
+        self._is_said(place, reply)
         if not self._is_lost and not self.was_emitted(place):
             self._held.append((place, self._with_hops(reply)))
             is_now = reply.kind == "stream_start"  # its deltas follow at once
@@ -155,12 +159,17 @@ class Sending:
                 self._soon.expect(self)
         await trio.lowlevel.checkpoint()
 
+    def _is_said(self, place: str, reply: Reply) -> None:
+        if self.keeping is not None:
+            self.keeping.said(place, reply)
+
     def card_id(self, place: str) -> str:
         """Returns the id of the card at a place: the same in every run."""
         return self._cards_sent.get(place) or self._outlet.card_id(self.job, place)
 
     async def emit_card(self, place: str, card_id: str, kind: str, reply: Reply) -> None:
         """Sends a new card, as `emit` sends a reply; it is not held."""
+        self._is_said(place, reply)
         if not self.was_emitted(place):
             await self._send_card(place, reply, CardMove(card_id, kind))
             self._cards[card_id] = CardKept(0, self.job.job_id, place, kind)

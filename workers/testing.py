@@ -4,12 +4,19 @@
         [reply] = await conversation(agent).say("hi")
         assert reply.text == "Hello!"
 
+    async def test_it_counts() -> None:
+        chat = conversation(agent)  # of an Agent(state=Counted)
+        await chat.say("hi")
+        assert chat.state.messages == 1
+
 Handlers run as in a worker, with the same places, limits and lifespan; what one raises comes out of `say`.
 """
 
+import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import msgspec
 import trio
@@ -21,7 +28,7 @@ from bus.records.journal import ENTRY_OVERHEAD_BYTES, MOST_JOURNAL_BYTES
 from bus.records.records import InboundMessage, Job, Payload, Reply
 from bus.records.sealing import KEY_BYTES, BusKey
 from bus.steps.job_steps import Carded, CardEmitted, Emitted
-from bus.steps.thread_steps import Noted
+from bus.steps.thread_steps import Effect, Noted
 from workers.agent import Agent
 from workers.execution import Run, RunEnvironment, run_handler
 
@@ -69,10 +76,35 @@ _KEY = BusKey(bytes(KEY_BYTES))
 
 
 @dataclass
+class _Kept:
+    """What is kept of a conversation between its messages."""
+
+    cards: dict[str, CardKept] = field(default_factory=dict)
+    state: bytes | None = None
+    exchanges: list[tuple[str, bytes]] = field(default_factory=list)
+
+    def as_before(self, state: bytes | None, exchanges: int) -> None:
+        """Takes back what a run left."""
+        self.state = state
+        del self.exchanges[exchanges:]
+
+    def write(self, effects: Iterable[Effect]) -> None:
+        """Writes what a job's end leaves."""
+        for op, word, other, _ in effects:
+            if op == "state":
+                self.state = cast(bytes, word)
+            elif op == "exchange":
+                self.exchanges.append((str(word), cast(bytes, other)))
+            elif op == "forget":
+                self.state = None
+                self.exchanges.clear()
+
+
+@dataclass
 class _Desk:
     """Takes a job's replies like the bus: each place once."""
 
-    cards: dict[str, CardKept] = field(default_factory=dict)
+    kept: _Kept
     """Of the whole conversation."""
 
     replies: dict[str, Reply] = field(default_factory=dict)
@@ -91,7 +123,7 @@ class _Desk:
         await trio.lowlevel.checkpoint()
         if place in self.replies:
             return CardEmitted(Carded.ALREADY)
-        kept = self.cards.get(move.card_id)
+        kept = self.kept.cards.get(move.card_id)
         if not move.kind:
             if kept is None:
                 return CardEmitted(Carded.UNKNOWN)
@@ -100,13 +132,13 @@ class _Desk:
             if kept.revision >= MOST_UPDATES:
                 return CardEmitted(Carded.SPENT)
             kept = msgspec.structs.replace(kept, revision=kept.revision + 1)
-        self.cards[move.card_id] = kept or CardKept(0, job.job_id, place, move.kind)
+        self.kept.cards[move.card_id] = kept or CardKept(0, job.job_id, place, move.kind)
         self.replies[place] = reply
         return CardEmitted(Carded.QUEUED)
 
     async def card(self, job: Job, card_id: str) -> CardKept | None:  # noqa: ARG002
         await trio.lowlevel.checkpoint()
-        return self.cards.get(card_id)
+        return self.kept.cards.get(card_id)
 
     def card_id(self, job: Job, place: str) -> str:
         return _KEY.card_id(job.message_ms, job.job_id, place)
@@ -143,6 +175,21 @@ class _Desk:
     async def publish_abort(self, job: Job) -> None:  # noqa: ARG002
         await trio.lowlevel.checkpoint()
 
+    async def read_state(self, job: Job) -> bytes | None:  # noqa: ARG002
+        await trio.lowlevel.checkpoint()
+        return self.kept.state
+
+    async def read_exchanges(self, job: Job) -> list[bytes]:
+        await trio.lowlevel.checkpoint()
+        before = itertools.takewhile(lambda exchange: exchange[0] != job.job_id, self.kept.exchanges)
+        return [body for _, body in before]
+
+    def state_effect(self, job: Job, body: bytes) -> Effect:  # noqa: ARG002
+        return ("state", body, b"", b"")
+
+    def exchange_effect(self, job: Job, at_ms: int, body: bytes) -> Effect:  # noqa: ARG002
+        return ("exchange", job.job_id, body, b"")
+
 
 class Conversation:
     """One person's conversation with the agent."""
@@ -153,7 +200,9 @@ class Conversation:
         self._display_name = display_name
         self._id = ulid.new()
         self._job: Job | None = None
-        self._desk = _Desk()
+        self._kept = _Kept()
+        self._before: tuple[bytes | None, int] = (None, 0)
+        self._desk = _Desk(self._kept)
         self.observations: list[Observation] = []
 
     @property
@@ -161,13 +210,21 @@ class Conversation:
         """The indicators that the last run showed: True for each "typing…", False for its end."""
         return tuple(self._desk.typing)
 
+    @property
+    def state(self) -> Any:
+        """The conversation's state as the last run left it: a value of the agent's state class."""
+        shape = self._agent.state
+        if shape is None:
+            raise LookupError("this agent has no state: write Agent(state=…)")
+        return (shape.begin() if self._kept.state is None else shape.read(self._kept.state)).value
+
     async def say(self, text: str) -> list[Said]:
         """Sends a text; returns the agent's replies to it, in order."""
         return await self.send({"type": "text", "text": text})
 
     async def send(self, payload: Mapping[str, object]) -> list[Said]:
         """Sends any payload; returns the agent's replies to it, in order."""
-        self._desk = _Desk(self._desk.cards)
+        self._desk = _Desk(self._kept)
         return await self._run(self._make_job(dict(payload)))
 
     async def answer(self, card_id: str, payload: Mapping[str, object]) -> list[Said]:
@@ -180,10 +237,12 @@ class Conversation:
         if self._job is None:
             raise ValueError("say something first")
         again = self._job.attempt + 1
+        self._kept.as_before(*self._before)
         return await self._run(msgspec.structs.replace(self._job, entry_id=ulid.new(), attempt=again, deliveries=again))
 
     async def _run(self, job: Job) -> list[Said]:
         self._job = job
+        self._before = self._kept.state, len(self._kept.exchanges)
         before = frozenset(self._desk.replies)
         async with self._agent.lifespan() as shared:
             bench = RunEnvironment(
@@ -193,11 +252,10 @@ class Conversation:
                 observe=self.observations.append,
                 shared=shared,
             )
-            if not (
-                await run_handler(
-                    bench, Run(job, (job.message,), before, journal=dict(self._desk.journal)), _never_lost
-                )
-            ).handled:
+            run = Run(job, (job.message,), before, journal=dict(self._desk.journal))
+            ended = await run_handler(bench, run, _never_lost)
+            self._kept.write(ended.effects)
+            if not ended.handled:
                 raise LookupError(f"no handler takes a payload of type {job.message.payload.get('type')!r}")
         return [
             self._said(place, reply)

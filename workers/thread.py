@@ -19,6 +19,7 @@ from bus.records.records import Job
 from bus.steps.thread_steps import Noted
 from workers.effects import Effects
 from workers.errors import BadStep, JournalFull, OutcomeUnknown
+from workers.keeping import Keeping
 from workers.outlet import Outlet, until_redis_answers
 
 # What was done is to be known to the next run, also of a handler that is cancelled meanwhile; Redis may be away, and must not hold us for ever.
@@ -41,7 +42,7 @@ class ThreadRun:
     """One run of a thread. `found`: what earlier runs have noted, by name; None for an entry that cannot be read any more.
 
     `lost` is called when another worker has the job; `check_open` raises ChatClosed once the run has ended. `effects`: what the run leaves
-    behind at its end.
+    behind at its end. `keeping`: what it keeps of its conversation.
     """
 
     def __init__(
@@ -52,8 +53,10 @@ class ThreadRun:
         *,
         lost: Callable[[], None],
         check_open: Callable[[], None],
+        keeping: Keeping,
     ) -> None:
         self.job = job
+        self.keeping = keeping
         self.check_open = check_open
         self._outlet = outlet
         self._found = dict(found)

@@ -4,6 +4,8 @@ A record names its place itself, so that whoever re-seals it need not know where
 the owner's own and opaque here; workers/ says what it means.
 """
 
+import contextlib
+
 import msgspec
 
 from bus.records.records import BadRecord, NewerRecord
@@ -12,6 +14,11 @@ from bus.records.sealing import BusKey, SealBroken
 KEPT_SCHEMA = 1
 STATE = "state"
 WAIT = "wait"
+EXCHANGE = "history"
+"""A message, or those that were handled together, and what was said to it."""
+DAY_MS = 86_400_000
+EXCHANGES_KEPT_MS = 30 * DAY_MS
+OVERHEAD_BYTES = 200  # what Redis needs beside a record, as bus/scripts/_library.lua counts it
 
 
 class KeptRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -39,24 +46,36 @@ def pack_kept(body: bytes, kind: str, conversation_id: str, name: str = "", *, k
 
 def open_kept(packed: bytes, kind: str, conversation_id: str, name: str = "", *, key: BusKey, agent_id: str) -> bytes:
     """Returns the value of a record that stands in this place. Raises BadRecord; NewerRecord for one that a later version wrote."""
-    place = KeptRecord(KEPT_SCHEMA, kind, conversation_id, name, b"").place(agent_id)
+    return open_record(decode_kept(packed), (kind, agent_id, conversation_id, name), key)
+
+
+def open_record(record: KeptRecord, place: tuple[str, ...], key: BusKey) -> bytes:
+    """Returns the value of a decoded record that stands in this place. Raises BadRecord."""
     try:
-        return key.open(decode_kept(packed).sealed, *place)
+        return key.open(record.sealed, *place)
     except SealBroken as error:
-        raise BadRecord(f"{kind}: {error}") from None
+        raise BadRecord(f"{place[0]}: {error}") from None
 
 
 def decode_kept(packed: bytes) -> KeptRecord:
     """Returns a record without opening it. Raises BadRecord; NewerRecord for one that a later version wrote."""
     try:
+        record = _RECORD.decode(packed)
+    except msgspec.DecodeError as error:
+        raise _newer(packed) or BadRecord(f"what a handler keeps: {error}") from None
+    if record.schema > KEPT_SCHEMA:
+        raise _newer(packed) or BadRecord("what a handler keeps: of no schema")
+    return record
+
+
+def _newer(packed: bytes) -> NewerRecord | None:
+    with contextlib.suppress(msgspec.DecodeError):
         schema = msgspec.msgpack.decode(packed, type=_Schema).schema
         if schema > KEPT_SCHEMA:
-            raise NewerRecord(
+            return NewerRecord(
                 f"what a handler keeps: of schema {schema}, and this version of hashee-agent reads up to {KEPT_SCHEMA}"
             )
-        return msgspec.msgpack.decode(packed, type=KeptRecord)
-    except msgspec.DecodeError as error:
-        raise BadRecord(f"what a handler keeps: {error}") from None
+    return None
 
 
 def is_wait(field: bytes) -> bool:
@@ -68,3 +87,30 @@ class _Schema(msgspec.Struct, array_like=True):
     """The schema version, which every record begins with."""
 
     schema: int
+
+
+_RECORD = msgspec.msgpack.Decoder(KeptRecord)
+
+
+def exchange_name(at_ms: int, thread_id: str) -> str:
+    """Returns the name of an exchange's record: when it ended, and in which thread."""
+    return f"{at_ms}:{thread_id}"
+
+
+def when_and_where(record: KeptRecord) -> tuple[int, str]:
+    """Returns when the exchange in a record ended (0 if it does not say so, as the scripts count it), and its thread."""
+    at_ms, _, thread_id = record.name.partition(":")
+    return int(at_ms) if at_ms.isdecimal() else 0, thread_id
+
+
+def exchanged_ms(packed: bytes) -> int:
+    """Returns when the exchange in a packed record ended; 0 if it does not say so, or cannot be read."""
+    try:
+        return when_and_where(decode_kept(packed))[0]
+    except BadRecord:
+        return 0
+
+
+def size_of_exchange(packed: bytes) -> int:
+    """Returns the bytes that an exchange counts for (`size_of` of bus/scripts/_library.lua)."""
+    return len(packed) + OVERHEAD_BYTES

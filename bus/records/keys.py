@@ -366,6 +366,15 @@ class Keys:
         """String: the record of what the agent's handlers keep of this conversation (bus/records/kept.py)."""
         return self._key("state", conversation_id)
 
+    def history(self, conversation_id: str) -> str:
+        """List: what was said, a record for each exchange, oldest first. `conv` counts its bytes (`history`)."""
+        return self._key("history", conversation_id)
+
+    @property
+    def histories(self) -> str:
+        """Hash: bytes of all histories, by the day (of Unix time) of their exchanges; `most`, their bound."""
+        return self._key("histories")
+
     # Keys and peers (sealed with the state key)
 
     def session(self, owner_id: str, device_id: str) -> str:

@@ -6,7 +6,7 @@ SEALED_KINDS = frozenset(
         *("session", "owner", "member", "group", "signed_prekeys", "one_time_prekeys", "quarantined", "seal"),
         *("restored_signed_prekeys", "restored_one_time_prekeys"),
         *("conv", "box", "parked", "placed", "together", "out", "jobs", "replies", "dead", "dead_copy"),
-        *("grant_log", "policy", "emitted", "waits", "state", "outside", "timers"),
+        *("grant_log", "policy", "emitted", "waits", "state", "history", "outside", "timers"),
     }
 )
 PLAIN_KINDS = frozenset(
@@ -40,7 +40,7 @@ PLAIN_KINDS = frozenset(
             "last_backup",
         ),
         *("busy", "waiting", "behind", "placements", "alarms", "load", "held", "interrupted", "interrupts", "streams"),
-        *("ids", "taken", "sent", "cards"),
+        *("ids", "taken", "sent", "cards", "histories"),
         *("outside_turn", "send_keys"),
         *("restoring", "office"),
         *("slot", "slots", "ghosts", "ghost_poll", "standby"),

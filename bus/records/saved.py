@@ -68,12 +68,14 @@ KINDS: Mapping[str, Kind] = {
         sent="the exact bytes, which go out again",
         load="",
         state="of the same moment as its jobs, so that nothing is counted twice",
+        history="",
         jobs="the entry of each conversation",
         replies="the entry of each conversation",
     ),
     **_kinds(
         Fate.REMADE,
         held="the notes are saved, the counts are made from them",
+        histories="from the histories",
         owners="from the rows",
         grant_head="from the log",
         quarantine="from each message in it",
@@ -176,6 +178,7 @@ class Conversation(msgspec.Struct, frozen=True, array_like=True, tag="conversati
     placed: list[bytes] = []  # a former version did not save it
     values: list[bytes] = []
     waits: list[bytes] = []
+    history: list[bytes] = []
 
     def __repr__(self) -> str:
         return f"Conversation(conversation_id={self.conversation_id!r}, …)"

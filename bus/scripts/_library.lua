@@ -630,3 +630,62 @@ local function drop_wait(waits, id)
   redis.call('HDEL', waits, 'from:' .. id, 'bound:' .. id)
   if redis.call('HDEL', waits, id) == 1 then keep_less() end
 end
+
+-- What was said in a conversation, where handlers ask for it (bus/records/kept.py): a list of records, of which each has its time in its fourth part.
+-- Its bounds: 100 exchanges, 30 days, 256 KiB, and a share of what all histories may take.
+
+local function exchanged_ms(record)
+  return tonumber(string.match(part_of(record, 4), '^%d+') or 0)
+end
+
+-- Counts an exchange that comes (`sign` 1) or goes (-1): in its conversation, and on its day, so that what has expired with its key is not counted for ever.
+local function count_exchange(histories, record, sign)
+  local bytes, day = sign * size_of(record), string.format('%d', math.floor(exchanged_ms(record) / 86400000))
+  if redis.call('HINCRBY', CONVERSATION, 'history', bytes) <= 0 then redis.call('HDEL', CONVERSATION, 'history') end
+  if redis.call('HINCRBY', histories, day, bytes) <= 0 then redis.call('HDEL', histories, day) end
+end
+
+-- -> bytes of all histories, and their bound (nil for none)
+local function bytes_of_histories(histories)
+  local days, total, most = redis.call('HGETALL', histories), 0, nil
+  local first = now_ms() / 86400000 - 31
+  for i = 1, #days, 2 do
+    if days[i] == 'most' then
+      most = tonumber(days[i + 1])
+    elseif tonumber(days[i]) < first then
+      redis.call('HDEL', histories, days[i])
+    else
+      total = total + days[i + 1]
+    end
+  end
+  return total, most
+end
+
+local function drop_oldest_exchange(history, histories)
+  local record = redis.call('LPOP', history)
+  count_exchange(histories, record, -1)
+  return size_of(record)
+end
+
+-- Whether the oldest exchange has to go: there are too many, it is too old, or the conversation has more than its share (as has_room). Two stay.
+local function has_exchange_too_many(history, total, most)
+  local length = redis.call('LLEN', history)
+  if length <= 2 then return false end
+  if length > 100 or exchanged_ms(redis.call('LINDEX', history, '0')) < now_ms() - 30 * 86400000 then return true end
+  local mine = tonumber(redis.call('HGET', CONVERSATION, 'history') or 0)
+  return mine > 262144 or (most and mine > (most - total) / 4)
+end
+
+local function keep_exchange(history, histories, record)
+  if redis.call('EXISTS', history) == 0 then redis.call('HDEL', CONVERSATION, 'history') end -- it has expired
+  redis.call('RPUSH', history, record)
+  redis.call('PEXPIRE', history, '2592000000')
+  count_exchange(histories, record, 1)
+  local total, most = bytes_of_histories(histories)
+  while has_exchange_too_many(history, total, most) do total = total - drop_oldest_exchange(history, histories) end
+end
+
+local function forget_history(history, histories)
+  while redis.call('EXISTS', history) == 1 do drop_oldest_exchange(history, histories) end
+  redis.call('HDEL', CONVERSATION, 'history')
+end

@@ -14,9 +14,9 @@ from bus.records.presence import PRESENCE_SECONDS, Presence
 from bus.records.records import BadRecord, Job, Live, LiveAbort, LiveDelta, LiveTyping, decode_job_record, pack_live
 from bus.records.sealing import BusKey
 from bus.steps.job_steps import APOLOGY_PLACE, Emitted, Failed, Finished, Started
+from bus.steps.kept_steps import KeptSteps
 from bus.steps.policies import Policies, PolicyStore
 from bus.steps.seal import StoreSeal
-from bus.steps.thread_steps import ThreadSteps
 from bus.transport.client import RedisClient
 from bus.transport.clock import clock_of
 from bus.transport.leases import RENEW_SECONDS, LeaseKeeper
@@ -31,7 +31,7 @@ FORGOTTEN_MS = 86_400_000
 """After so long the name of a worker that was killed is removed from `consumers`: a day, for whoever looks into it."""
 
 
-class JobStore(ThreadSteps):
+class JobStore(KeptSteps):
     """The jobs of one agent, taken as one consumer."""
 
     def __init__(

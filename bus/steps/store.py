@@ -212,6 +212,7 @@ class Store:
     async def publish_bounds(self) -> None:
         """Writes the bounds into Redis for the scripts that workers call."""
         await self.client.command("HSET", self.keys.load, "most_out", self.budgets.out_bytes)
+        await self.client.command("HSET", self.keys.histories, "most", self.budgets.history_bytes)
 
     async def quarantine(
         self,

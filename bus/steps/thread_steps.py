@@ -65,6 +65,7 @@ class ThreadSteps(JobSteps):
             arguments += [place, self._pack(job, place, reply)]
         for effect in effects:
             arguments += effect
-        keys = [*self._keys.board(job.conversation_id), self._keys.waits(job.conversation_id)]
+        names, at = self._keys, job.conversation_id
+        keys = [*names.board(at), names.waits(at), names.state(at), names.history(at), names.histories]
         words = (job.conversation_id, job.entry_id, self._consumer, *arguments)
         return Finished(await self._commands.script("settle", keys, *words))

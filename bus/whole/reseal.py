@@ -162,6 +162,7 @@ class _Walk:
             "emitted": self._emitted,
             "waits": self._waits,
             "timers": self._timers,
+            "history": self._history,
             "box": self._mailbox,
             "parked": self._mailbox,
             "placed": self._mailbox,
@@ -244,6 +245,12 @@ class _Walk:
             turned = self._turned(key, packed, self._turner.timer)
             if turned is not None:
                 await self._put("reseal_field", [key, self._names.write_count], timer_id.decode(), packed, turned)
+
+    async def _history(self, key: str) -> None:
+        for index, packed in enumerate(cast("list[bytes]", await self._client.command("LRANGE", key, 0, -1))):
+            turned = self._turned(key, packed, self._turner.kept)
+            if turned is not None:
+                await self._put("reseal_item", [key, self._names.write_count], index, packed, turned)
 
     async def _mailbox(self, key: str) -> None:
         for packed in cast("list[bytes]", await self._client.command("ZRANGE", key, 0, -1)):

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from typing import cast
 
+from bus.records.kept import DAY_MS, EXCHANGES_KEPT_MS, exchanged_ms, size_of_exchange
 from bus.records.keys import Keys
 from bus.records.records import BadRecord, decode_job_record, decode_reply_record
 from bus.records.saved import Conversation, Saved, Value, Waiting, pairs
@@ -268,6 +269,10 @@ class Restoring:
         put("together", *one.together, command="RPUSH")
         put("out", *one.out, command="RPUSH")
         put("state", *([one.state] if one.state else []), command="SET")
+        ended = [(exchange, exchanged_ms(exchange)) for exchange in one.history]
+        put("history", *one.history, command="RPUSH", until_ms=ended[-1][1] + EXCHANGES_KEPT_MS if ended else -1)
+        days = self._place("histories", "")
+        commands += [("HINCRBY", days, at_ms // DAY_MS, size_of_exchange(exchange)) for exchange, at_ms in ended]
         load = self._place("load", "")
         for payer, size in pairs(one.load):
             commands.append(("HINCRBY", load, payer, size))

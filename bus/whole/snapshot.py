@@ -182,14 +182,15 @@ class Snapshot:
         """Reads a conversation without records that were read before (their SHA-1), and the length of its out-box; None if it is too large."""
         arguments = (conversation_id, most_bytes, "".join(read_before))
         names = self._names
-        keys = (*names.board(conversation_id), names.state(conversation_id), names.waits(conversation_id))
+        own = (names.state(conversation_id), names.waits(conversation_id), names.history(conversation_id))
+        keys = (*names.board(conversation_id), *own)
         answer = await self._client.script("save_conversation", keys, *arguments)
         parts = cast("list[Answer]", answer)
         if parts == [b"large"]:
             return None
         row, ids, ids_until, taken, taken_until, emitted, sent, load, job, reply, superseded, *rest = parts
         said, state = rest[4:6]
-        box, parked, together, out, placed, values, waits = cast("list[list[bytes]]", [*rest[:4], *rest[6:]])
+        box, parked, together, out, placed, values, waits, history = cast("list[list[bytes]]", [*rest[:4], *rest[6:]])
         conversation = Conversation(
             conversation_id,
             cast("list[bytes]", row),
@@ -211,6 +212,7 @@ class Snapshot:
             placed,
             values,
             waits,
+            history,
         )
         return conversation, cast(int, said)
 

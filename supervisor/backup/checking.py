@@ -61,6 +61,7 @@ class Checking:
                         self._journal("conv", pairs(words_of(values)))
                 self._kept("state", [saved.state] if saved.state else [])
                 self._kept("waits", [record for name, record in pairs(saved.waits) if is_wait(name)])
+                self._kept("history", saved.history)
 
     def _seal(self, fields: dict[bytes, bytes]) -> None:
         named = {name.decode(): value for name, value in fields.items()}

@@ -10,7 +10,7 @@ class BackupCounts:
         self._of: dict[str, int] = dict.fromkeys(
             (
                 *("people", "grant changes", "members of groups", "groups", "sessions", "prekeys", "conversations"),
-                "states of conversations",
+                *("states of conversations", "exchanges of conversations"),
                 *("jobs that wait", "replies that wait", "sends that wait", "messages at the relay that are noted"),
                 *("dead letters", "messages in quarantine", "lines of history"),
             ),
@@ -64,6 +64,7 @@ class BackupCounts:
     def _conversation(self, one: Conversation) -> None:
         self._more("conversations")
         self._more("states of conversations", bool(one.state))
+        self._more("exchanges of conversations", len(one.history))
         self._more("jobs that wait", bool(one.job) + (b"retry" in one.row[::2]))
         self._more("sends that wait", bool(one.sent))
         for place, parts in (("box", one.box), ("parked", one.parked), ("together", one.together), ("out", one.out)):

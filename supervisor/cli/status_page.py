@@ -11,6 +11,7 @@ from rich.text import Text
 from bus.transport.clock import clock_fault
 
 MIB = 1 << 20
+KEPT_BY_HANDLERS = (("state", "state of {} conversations"), ("history", "history of {}"))
 Json = Mapping[str, Any]  # the agent's answer, in which another version may leave out or add something
 
 
@@ -132,8 +133,16 @@ def _redis(status: Json) -> list[tuple[str, str]]:
     said = f"{server['version']}, {used}, {redis['round_trip_ms']:g} ms, up {_span(server['uptime_seconds'])}"
     return [
         ("redis", f"{said}, {skew}" if skew else said),
+        *_kept(redis["kinds"]),
         ("keys", shown + ("" if redis["kinds_complete"] else ", and more")),
     ]
+
+
+def _kept(kinds: Json) -> list[tuple[str, str]]:
+    """The line of what handlers keep between messages; none where they keep nothing."""
+    there = [(words.format(kinds[name]["keys"]), kinds[name]) for name, words in KEPT_BY_HANDLERS if name in kinds]
+    shown = ", ".join(f"{words} (~{kind['about_bytes'] // 1024} KiB)" for words, kind in there)
+    return [("kept", shown)] if shown else []
 
 
 def _workers(status: Json) -> RenderableType:

@@ -98,6 +98,14 @@ DEAD: Mapping[str, Remedy] = {
         "the handler raised an exception, also in the last of its tries (HASHEE_RETRY_SECONDS)",
         "the log has the exception's type and place; mend the handler, hashee-agent reload, then retry",
     ),
+    "bad_state": Remedy(
+        "the state of its conversation does not fit the agent's state class; nothing was overwritten",
+        "the log names the field; give it its former type and the new one another name, hashee-agent reload, then retry",
+    ),
+    "state_too_large": Remedy(
+        "the handler left more than 64 KiB in the state of its conversation; the former state stays",
+        "keep less in it, hashee-agent reload, then retry",
+    ),
     "timeout": Remedy(
         "one run took longer than HASHEE_JOB_SECONDS",
         "make the handler faster or the limit longer, then retry",

@@ -11,6 +11,7 @@ from redis.exceptions import ResponseError
 from bus.records.keys import JOBS_GROUP, REPLIES_GROUP, Keys
 from bus.records.records import Job, decode_job_record
 from bus.steps.held import Notes
+from bus.steps.kept_steps import KeptSteps
 from bus.steps.letters import DeadLetters, Quarantine
 from bus.steps.outbox import Outbox
 from bus.steps.outside import OutsideMessages
@@ -18,7 +19,6 @@ from bus.steps.placing import Placing as PlacingInRedis
 from bus.steps.policies import Policies, PolicyStore
 from bus.steps.recovery import Recovery
 from bus.steps.store import MOST_WAITING_IN_ALL, Store
-from bus.steps.thread_steps import ThreadSteps
 from bus.steps.write_count import Found, Proof, WriteCount
 from bus.transport.client import Commands
 from bus.transport.lua import Argument, Scripts
@@ -70,7 +70,7 @@ async def read_one(commands: Commands, stream: str, group: str, consumer: str) -
 @dataclass
 class RedisWorker:
     name: str
-    steps: ThreadSteps
+    steps: KeptSteps
     commands: Commands
     keys: Keys
 
@@ -126,7 +126,7 @@ class RedisScene:
     async def worker(self, name: str, policies: Policies | None = None) -> Worker:
         await PolicyStore(self.client, self.keys, BUS_KEY).publish(policies or Policies())
         return RedisWorker(
-            name, ThreadSteps(self.commands, AGENT, BUS_KEY, name, policies=policies), self.commands, self.keys
+            name, KeptSteps(self.commands, AGENT, BUS_KEY, name, policies=policies), self.commands, self.keys
         )
 
     async def time_passes(self, milliseconds: int) -> None:

@@ -24,12 +24,22 @@ from tests.bus.memory.placing import MemoryPlacing
 from tests.bus.memory.recovery import MemoryLetters, MemoryRecovery
 from tests.bus.memory.work import MemorySteps
 from tests.bus.memory.world import World
-from tests.bus.traits import Inbound, Letters, Outbound, Outside, Placing, Reclaiming, ThreadSteps, Unread, Waiting
+from tests.bus.traits import (
+    Inbound,
+    KeptSteps,
+    Letters,
+    Outbound,
+    Outside,
+    Placing,
+    Reclaiming,
+    Unread,
+    Waiting,
+)
 
 Result = TypeVar("Result")
 
 SERVER = Proof("server")
-RESTING_FIELDS = frozenset({"next", "kind", "person", "t0", "t1", "t2", "td"})
+RESTING_FIELDS = frozenset({"next", "kind", "person", "t0", "t1", "t2", "td", "history"})
 RESTING_KINDS = frozenset(
     {
         *("conv", "ids", "taken", "session", "message", "one_time_prekeys"),  # of each conversation and peer
@@ -51,6 +61,9 @@ RESTING_KINDS = frozenset(
             "cards",
             "placements",
             "behind",
+            "state",
+            "history",
+            "histories",
             "send_keys",
         ),
     }
@@ -83,7 +96,7 @@ class Worker(Protocol):
     def name(self) -> str: ...
 
     @property
-    def steps(self) -> ThreadSteps: ...
+    def steps(self) -> KeptSteps: ...
 
     async def take(self) -> Job | None: ...
 

@@ -288,6 +288,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     "a walk of a rotation; a failure ends the command, and its next run completes it (tests/supervisor/cli/keys/test_rotate_store.py)": (
         "bus/whole/reseal.py:Resealer._walk",
         "bus/whole/reseal.py:_Walk._mailbox",
+        "bus/whole/reseal.py:_Walk._history",
         "bus/whole/reseal.py:_Walk._list",
         "bus/whole/reseal.py:_Walk._out_box",
         "bus/whole/reseal.py:_Walk._grant_log",

@@ -11,7 +11,7 @@ import trio
 from bus.records.cards import CardKept, CardMove
 from bus.records.journal import MOST_JOURNAL_BYTES
 from bus.records.presence import Presence
-from bus.records.records import MOST_DELIVERIES, InboundMessage, Job, Reply
+from bus.records.records import MOST_DELIVERIES, BadRecord, InboundMessage, Job, Reply
 from bus.steps.job_steps import Carded, CardEmitted, Emitted, Failed, Finished, Said, Started
 from bus.steps.thread_steps import Effect, Noted
 from bus.transport.wire import RedisFailed, RedisRefused, RedisUnavailable
@@ -77,6 +77,17 @@ class MemoryBus:
     handed_back: list[str] = field(default_factory=list)
     handed_back_begun: list[str] = field(default_factory=list)
     held: set[str] = field(default_factory=set)
+    states: dict[str, bytes] = field(default_factory=dict)
+    """By conversation, as the last job's end left them."""
+
+    exchanges: dict[str, list[bytes]] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    unreadable: BadRecord | None = None
+    """What reading a state raises."""
+
+    unreadable_times: int = 0
+    """How often Redis is away when a state is read."""
+
     lost: Callable[[str], None] | None = None
     superseded: Callable[[str], None] | None = None
 
@@ -196,6 +207,11 @@ class MemoryBus:
             if self.settle_answers:
                 return self.settle_answers.pop(0)
         self.settled.append((outcome, tuple(effects)))
+        for op, body, _, _ in effects:
+            if op == "state" and isinstance(body, bytes):
+                self.states[job.conversation_id] = body
+            elif op == "exchange" and isinstance(body, bytes):
+                self.exchanges.setdefault(job.conversation_id, []).append(body)
         return await self.finish(job, outcome, last=last, began_ms=began_ms)
 
     async def finish(
@@ -208,6 +224,29 @@ class MemoryBus:
             self.finished.append(job.job_id)
             self.outcomes.append(outcome)
             return Finished.DONE
+
+    async def read_state(self, job: Job) -> bytes | None:
+        await trio.lowlevel.checkpoint()
+        self.asked.append("state")
+        if self.unreadable is not None:
+            raise self.unreadable
+        if self.unreadable_times:
+            self.unreadable_times -= 1
+            raise RedisUnavailable("away")
+        with self._operation("read_state"):
+            return self.states.get(job.conversation_id)
+
+    async def read_exchanges(self, job: Job) -> list[bytes]:
+        await trio.lowlevel.checkpoint()
+        self.asked.append("history")
+        with self._operation("read_exchanges"):
+            return self.exchanges.get(job.conversation_id, [])
+
+    def state_effect(self, job: Job, body: bytes) -> Effect:
+        return ("state", body, "", "")
+
+    def exchange_effect(self, job: Job, at_ms: int, body: bytes) -> Effect:
+        return ("exchange", body, "", "")
 
     async def fail(self, job: Job, reason: str, retry_after_ms: int | None, apology: Reply | None = None) -> Failed:
         with self._operation("fail"):

@@ -1,9 +1,9 @@
 -- Reads one conversation at this moment, with its entries in `jobs` and `replies`; writes nothing (bus/whole/snapshot.py).
--- KEYS board, state, waits
+-- KEYS board, state, waits, history
 -- ARGV 1 conversation_id  2 most bytes of what waits  3 SHA-1 (40 hexadecimal digits each) of what was read before: it is left out
 -- -> large (more waits) | row, ids, until when they are kept (ms, -1 for ever), taken, until when, emitted, sent, load, fields of the
 --    job under way, fields of the reply under way, 1 if that job is superseded, mailbox, parked, together, out-box, length of the out-box, state,
---    placed, names and values in emitted that have one of their own, waits
+--    placed, names and values in emitted that have one of their own, waits, history
 -- Invariant: everything that waits at this moment was read before or is in this answer, so nothing that `ids` and `next` know is missing.
 local found = { redis.call('ZRANGE', MAILBOX, 0, -1, 'WITHSCORES'), redis.call('ZRANGE', PARKED, 0, -1, 'WITHSCORES'),
   redis.call('LRANGE', TOGETHER, 0, -1), redis.call('LRANGE', OUT_BOX, 0, -1) }
@@ -50,4 +50,4 @@ return { redis.call('HGETALL', CONVERSATION), redis.call('GET', IDS) or '', redi
   redis.call('HGETALL', SENT), redis.call('HGETALL', LOAD_HERE), entry_of(JOBS, entry), entry_of(REPLIES, reply),
   entry and redis.call('SISMEMBER', INTERRUPTED, entry) or 0, waiting[1], waiting[2], waiting[3], waiting[4],
   #found[4], redis.call('GET', KEYS[OWN]) or '', redis.call('ZRANGE', PLACED, 0, -1, 'WITHSCORES'), values,
-  redis.call('HGETALL', KEYS[OWN + 1]) }
+  redis.call('HGETALL', KEYS[OWN + 1]), redis.call('LRANGE', KEYS[OWN + 2], 0, -1) }

@@ -113,6 +113,7 @@ class MemoryStore:
 
     async def publish_bounds(self) -> None:
         self._world.most_out = self.budgets.out_bytes
+        self._world.most_history = self.budgets.history_bytes
 
     async def quarantine(
         self,

@@ -12,6 +12,7 @@ from bus.records.journal import MOST_JOURNAL_BYTES, pack_entry, read_emitted
 from bus.records.records import MOST_DELIVERIES, Job, Reply, ReplyPlace, open_job, pack_reply, unpack_job
 from bus.records.sealing import BusKey
 from bus.steps.job_steps import APOLOGY_PLACE, Carded, CardEmitted, Emitted, Failed, Finished, Said, Started
+from bus.steps.kept_steps import KeptEffects
 from bus.steps.policies import Policies
 from bus.steps.thread_steps import Effect, Noted
 from tests.bus.memory.world import Conversation, Entry, Retry, World, size_of
@@ -20,8 +21,8 @@ CARDS_KEPT = 1000
 CARDS_TRIM_AT = 1250
 
 
-class MemorySteps:
-    """As `bus.steps.thread_steps.ThreadSteps`."""
+class MemorySteps(KeptEffects):
+    """As `bus.steps.kept_steps.KeptSteps`."""
 
     def __init__(self, world: World, agent_id: str, bus_key: BusKey, consumer: str, policies: Policies) -> None:
         self._world = world
@@ -183,7 +184,7 @@ class MemorySteps:
             if place not in at.emitted:
                 self._world.say(at, self._pack(job, place, reply))
         for effect in effects:
-            _write(at, effect)
+            self._write(at, effect)
         self._world.wrote()
         self._world.end_job(at)
         return Finished.DONE
@@ -247,15 +248,28 @@ class MemorySteps:
         self._world.run_again(at, entry, deliveries=entry.deliveries + has_begun, strikes=entry.strikes)
         return False
 
+    def _write(self, at: Conversation, effect: Effect) -> None:
+        """An effect of a job's end."""
+        match effect:
+            case ("wait", str(wait_id), bytes(record), _):
+                at.waits[wait_id] = record
+                at.waits_from[wait_id] = at.next_seq
+            case ("drop_wait", str(wait_id), _, _):
+                at.waits.pop(wait_id, None)
+                at.waits_from.pop(wait_id, None)
+            case ("state", bytes(record), _, _):
+                at.state = record
+            case ("exchange", bytes(record), _, _):
+                self._world.keep_exchange(at, record)
+            case ("forget", _, _, _):
+                at.state, at.history, at.waits, at.waits_from = None, [], {}, {}
+            case _:
+                raise ValueError(f"no effect is called {effect[0]}")
 
-def _write(at: Conversation, effect: Effect) -> None:
-    """An effect of a job's end."""
-    match effect:
-        case ("wait", str(wait_id), bytes(record), _):
-            at.waits[wait_id] = record
-            at.waits_from[wait_id] = at.next_seq
-        case ("drop_wait", str(wait_id), _, _):
-            at.waits.pop(wait_id, None)
-            at.waits_from.pop(wait_id, None)
-        case _:
-            raise ValueError(f"no effect is called {effect[0]}")
+    async def read_state(self, job: Job) -> bytes | None:
+        record = self._world.conversation(job.conversation_id).state
+        return None if record is None else self._open_state(job, record)
+
+    async def read_exchanges(self, job: Job) -> list[bytes]:
+        history = self._world.conversation(job.conversation_id).history
+        return self._open_exchanges(job, history, self._world.now_ms)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from bus.records.cards import CardKept
 from bus.records.journal import joined
+from bus.records.kept import EXCHANGES_KEPT_MS, exchanged_ms
 from bus.records.records import decode_job_record, decode_reply_record
 from bus.steps.held import Note
 from bus.steps.job_steps import APOLOGY_PLACE
@@ -19,6 +20,8 @@ IDS_KEPT = 1024
 IDS_TRIM_AT = 1536
 UNCOUNTED_BYTES = 4096
 OVERHEAD_BYTES = 200
+MOST_EXCHANGES = 100
+MOST_HISTORY_BYTES = 1 << 18
 
 
 @dataclass
@@ -83,6 +86,8 @@ class Conversation:
 
     journal_before_death: dict[str, dict[str, bytes]] = field(default_factory=dict)
     cards_before_death: dict[str, dict[str, str]] = field(default_factory=dict)
+    state: bytes | None = None
+    history: list[bytes] = field(default_factory=list)
     waits: dict[str, bytes] = field(default_factory=dict)
     """Wait → record."""
 
@@ -180,6 +185,7 @@ class World:
     """Ids of the jobs that were placed."""
 
     most_out: int | None = None
+    most_history: int | None = None
     line: list[bytes] = field(default_factory=list)
     """Messages from outside that wait for their turn."""
 
@@ -279,6 +285,19 @@ class World:
 
     def waiting_in_all(self) -> int:
         return sum(len(self.mailbox(at)) for at in self.conversations.values())
+
+    # What was said
+
+    def keep_exchange(self, at: Conversation, record: bytes) -> None:
+        at.history.append(record)
+        while len(at.history) > 2:
+            mine = sum(map(size_of, at.history))
+            others = sum(sum(map(size_of, one.history)) for one in self.conversations.values())
+            has_share = self.most_history is None or mine <= (self.most_history - others) / 4
+            is_young = exchanged_ms(at.history[0]) >= self.now_ms - EXCHANGES_KEPT_MS
+            if len(at.history) <= MOST_EXCHANGES and is_young and mine <= MOST_HISTORY_BYTES and has_share:
+                return
+            del at.history[0]
 
     # Jobs
 

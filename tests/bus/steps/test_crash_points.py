@@ -13,7 +13,7 @@ import pytest
 
 from bus.records.cards import CardMove
 from bus.records.kept import WAIT, pack_kept
-from bus.records.records import Job, OutboxRecord, decode_reply_record
+from bus.records.records import Job, OutboxRecord, decode_reply_record, unpack_job
 from bus.steps.job_steps import Finished, Started
 from bus.steps.outbox import Committed
 from bus.steps.policies import Policies
@@ -160,9 +160,17 @@ class Life:
         is_first = job.job_id == f"{CONVERSATION}-1"
         wait = pack_kept(b"", WAIT, CONVERSATION, "w", key=BUS_KEY, agent_id=AGENT)
         effect: Effect = ("wait", "w", wait, "") if is_first else ("drop_wait", "w", "", "")
+        effects = [effect, *await self._kept(worker, job)]
         last = [("1", reply("1"))]
-        assert await worker.steps.settle(job, "waiting" if is_first else "done", [effect], last=last) is Finished.DONE
+        assert await worker.steps.settle(job, "waiting" if is_first else "done", effects, last=last) is Finished.DONE
         return True
+
+    async def _kept(self, worker: Worker, job: Job) -> list[Effect]:
+        """It counts the jobs of its conversation, and keeps what was said."""
+        count = int(await worker.steps.read_state(job) or b"0")
+        now_ms = await (await self.scene.supervisor("clock")).store.now_ms()
+        said = worker.steps.exchange_effect(job, now_ms, job.job_id.encode())
+        return [worker.steps.state_effect(job, b"%d" % (count + 1)), said]
 
     async def _wake(self, supervisor: Supervisor) -> bool:
         return await self._start_due(supervisor) or await self._fetch(supervisor)
@@ -247,7 +255,16 @@ async def lives_through(
     assert (facts.waiting, facts.busy) == (0, frozenset())
     assert await scene.leftovers() == []
     assert scene.client.ask("XLEN", scene.keys.dead) == 0
+    if is_thread:
+        await each_job_is_kept_once(scene, jobs)
     scene.close()
+
+
+async def each_job_is_kept_once(scene: RedisScene, jobs: list[str]) -> None:
+    last = unpack_job(job_of(99), entry_id="", attempt=1, deliveries=1, key=BUS_KEY, agent_id=AGENT)
+    steps = (await scene.worker("last", Policies())).steps
+    assert await steps.read_state(last) == b"%d" % len(jobs)
+    assert await steps.read_exchanges(last) == [job.encode() for job in jobs]
 
 
 async def test_each_of_accept_finish_commit_and_confirm_may_die_before_and_after(redis_url: str) -> None:

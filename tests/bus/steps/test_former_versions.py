@@ -18,6 +18,7 @@ BUDGETS = StoreBudgets(
     unsigned_bytes=1000,
     dead_bytes=0,
     out_bytes=0,
+    history_bytes=0,
     most_quarantined=0,
     most_dead=0,
     most_held=0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants.bus.places import CARDS, INTAKE, JOBS, OF_REDIS, PLACED, THREADS, script
+from tests.mutants.bus.places import CARDS, INTAKE, JOBS, KEPT, OF_REDIS, PLACED, THREADS, script
 from tests.mutants.mutant import of
 
 MINE = "if not lease_is_mine(JOBS, JOBS_GROUP, ARGV[2], ARGV[3]) then"
@@ -83,6 +83,11 @@ OF_JOBS = (
         ("settle_is_fenced", MINE, "if false then"),
         ("settle_says_a_place_once", "if redis.call('HEXISTS', EMITTED, ARGV[i]) == 0 then", "if true then"),
         ("settle_knows_what_a_dead_letter_had_said", "if places then recall_places(ARGV[4]) end", ""),
+    ),
+    *of(
+        script("settle"), KEPT,
+        ("forgotten_is_the_state_too", "    redis.call('DEL', STATE)\n", ""),
+        ("forgotten_are_the_waits_too", "do drop_wait(WAITS, field) end", "do end"),
     ),
     *of(
         script("settle"), ("tests/bus/steps/test_rules_bounds.py",),

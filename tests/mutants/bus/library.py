@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants.bus.places import FORMER, IDS, JOBS, PARKING, PLACED, SENDING, THREADS, script
+from tests.mutants.bus.places import FORMER, IDS, JOBS, KEPT, PARKING, PLACED, SENDING, THREADS, script
 from tests.mutants.mutant import of
 
 OF_THE_LIBRARY = (
@@ -91,6 +91,17 @@ OF_THE_LIBRARY = (
     *of(
         script("_library"), ("tests/bus/steps/test_rules_jobs.py",),
         ("what_waits_for_its_second_run_is_superseded", "redis.call('ZREM', DUE, CONVERSATION_ID) -- what", "-- what"),
+    ),
+    *of(
+        script("_library"), KEPT,
+        ("a_history_has_so_many_exchanges", "length > 100 or", ""),
+        ("a_history_has_an_age", "or exchanged_ms(redis.call('LINDEX', history, '0')) < now_ms() - 30 * 86400000 then", "then"),
+        ("a_history_has_so_many_bytes", "mine > 262144 or", ""),
+        ("a_history_has_a_share", "or (most and mine > (most - total) / 4)", ""),
+        ("two_exchanges_stay", "if length <= 2 then return false end", "if length == 0 then return false end"),
+        ("what_has_expired_counts_no_more", "if redis.call('EXISTS', history) == 0 then redis.call('HDEL', CONVERSATION, 'history') end", ""),
+        ("a_day_that_is_over_counts_no_more", "elseif tonumber(days[i]) < first then", "elseif false then"),
+        ("a_forgotten_history_counts_no_more", "while redis.call('EXISTS', history) == 1 do drop_oldest_exchange(history, histories) end", "redis.call('DEL', history)"),
     ),
     *of(
         script("_library"), FORMER,

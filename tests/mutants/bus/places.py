@@ -12,6 +12,7 @@ INTAKE = (
     "tests/bus/steps/test_rules_repeats.py",
     "tests/bus/steps/test_rules.py",
 )
+KEPT = ("tests/bus/steps/test_rules_kept.py",)
 BYTES = ("tests/bus/steps/test_rules_bounds.py", *INTAKE, "tests/supervisor/inbound/test_held.py")
 SENDING = (
     "tests/bus/steps/test_rules_outbound.py",

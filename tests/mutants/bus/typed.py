@@ -29,7 +29,7 @@ TYPED = (
     ),
     *of(
         "bus/records/kept.py", ("tests/bus/records/test_kept.py",),
-        ("what_is_kept_opens_in_its_place_alone", "return key.open(decode_kept(packed).sealed, *place)", "record = decode_kept(packed); return key.open(record.sealed, *record.place(agent_id))"),
+        ("what_is_kept_opens_in_its_place_alone", "return open_record(decode_kept(packed), (kind, agent_id, conversation_id, name), key)", "record = decode_kept(packed); return open_record(record, record.place(agent_id), key)"),
         ("what_a_later_version_kept_is_no_damage", "if schema > KEPT_SCHEMA:", "if False:"),
     ),
     *of(

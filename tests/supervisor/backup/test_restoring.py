@@ -9,6 +9,7 @@ from typing import cast
 import pytest
 import trio
 
+from bus.records.kept import EXCHANGES_KEPT_MS
 from bus.records.keys import Keys
 from bus.records.saved import KINDS, Conversation, Fate, Saved, Waiting
 from bus.records.sealing import StoreKeys
@@ -95,6 +96,9 @@ async def test_what_was_saved_is_there_again_and_opens(tmp_path: Path, most_byte
             assert await same(before, after, "ZRANGE", NAMES.alarms, 0, -1, "WITHSCORES")
             assert await after.command("HGET", NAMES.conversation("busy"), "placed") == b"1"
             assert await same(before, after, "HGETALL", NAMES.acks)
+            assert await same(before, after, "HGETALL", NAMES.histories)
+            kept_ms = cast(int, await after.command("PTTL", NAMES.history("busy")))
+            assert EXCHANGES_KEPT_MS - 600_000 < kept_ms <= EXCHANGES_KEPT_MS
             assert await same(before, after, "XLEN", NAMES.ledger)
 
 

@@ -69,6 +69,7 @@ def keys_in(saved: list[Saved]) -> set[str]:
                 "together": one.together,
                 "out": one.out,
                 "state": one.state,
+                "history": one.history,
             }
             found |= {NAMES.of(kind, one.conversation_id) for kind, part in parts.items() if part}
             found |= {NAMES.jobs} if one.job else set()

@@ -7,7 +7,18 @@ from itertools import pairwise
 from typing import cast
 
 from bus.records.journal import is_entry, words_of
-from bus.records.kept import STATE, WAIT, decode_kept, open_kept, pack_kept
+from bus.records.kept import (
+    DAY_MS,
+    EXCHANGE,
+    STATE,
+    WAIT,
+    decode_kept,
+    exchange_name,
+    exchanged_ms,
+    open_kept,
+    pack_kept,
+    size_of_exchange,
+)
 from bus.records.keys import REPLIES_GROUP, Keys
 from bus.records.records import (
     SCHEMA_VERSION,
@@ -33,7 +44,7 @@ from bus.steps.letters import DeadLetters
 from bus.steps.outbox import Committed, Outbox
 from bus.steps.placing import Placing
 from bus.steps.policies import Policies, PolicyStore
-from bus.steps.store import Arrival, SessionWrite, Source, Store
+from bus.steps.store import Arrival, SessionWrite, Source, Store, now_ms
 from bus.steps.vault import LedgerStep, Vault, Versioned
 from bus.transport.client import RedisClient
 from bus.transport.readers import RedisStreamReader, StreamEntry
@@ -124,6 +135,12 @@ class _Filling:
         packed = pack_timer(timer, key=self.keys.bus, agent_id=AGENT_ID)
         await self.client.command("HSET", self.names.timers("busy"), timer.id, packed)
         await self.client.command("ZADD", self.names.alarms, timer.due_ms, f"busy\x00{timer.id}")
+        for number in (1, 2):
+            at = exchange_name(now_ms(), f"thread {number}")
+            said = pack_kept(b"said %d" % number, EXCHANGE, "busy", at, key=self.keys.bus, agent_id=AGENT_ID)
+            await self.client.command("RPUSH", self.names.history("busy"), said)
+            day = exchanged_ms(said) // DAY_MS
+            await self.client.command("HINCRBY", self.names.histories, day, size_of_exchange(said))
         policies = Policies(refusal="too many", apology="sorry")
         await PolicyStore(self.client, self.names, self.keys.bus).publish(policies)
         line = self._said("busy", "outside:1"), self._said("due", "outside:2")
@@ -259,9 +276,12 @@ async def opened(client: RedisClient, keys: StoreKeys) -> dict[str, object]:
         elif kind == "quarantined":
             sealed = cast(bytes, await client.command("HGET", key, "plaintext"))
             found[key] = keys.state.open(sealed, "quarantine", AGENT_ID, ids)
-        elif kind == "state":
-            packed = cast(bytes, await client.command("GET", key))
-            found[key] = open_kept(packed, STATE, ids, key=keys.bus, agent_id=AGENT_ID)
+        elif kind in (STATE, EXCHANGE):
+            packed = await client.command("GET", key) if kind == STATE else await client.command("LRANGE", key, 0, -1)
+            records = cast("list[bytes]", packed if isinstance(packed, list) else [packed])
+            found[key] = [
+                open_kept(one, kind, ids, decode_kept(one).name, key=keys.bus, agent_id=AGENT_ID) for one in records
+            ]
         elif kind == "sent":
             found[key] = await client.command("HGETALL", key)
     found["jobs"] = sorted(_text(packed, keys) for _, packed in await _stream(client, names.jobs))

@@ -217,8 +217,8 @@ async def test_a_key_of_an_unknown_kind_stops_it(tmp_path: Path) -> None:
     with redis_server(tmp_path) as url:
         async with open_redis(url) as client:
             await new_store(client, tmp_path)
-            await client.command("SET", NAMES.write_count.removesuffix("gen") + "history:x", b"?")
-            with pytest.raises(RotationRefused, match="kinds that this program does not know: history"):
+            await client.command("SET", NAMES.write_count.removesuffix("gen") + "memories:x", b"?")
+            with pytest.raises(RotationRefused, match="kinds that this program does not know: memories"):
                 await rotate(url, tmp_path)
 
 

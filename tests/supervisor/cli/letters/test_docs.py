@@ -11,7 +11,7 @@ from bus.views.trace import WORDS
 from crypto.errors import Reason
 from supervisor.cli import dead, quarantine
 from supervisor.observe.remedies import DEAD, HANDLER_REASON, QUARANTINE, REFUSED_CODE, Remedy
-from workers.errors import Fail
+from workers.errors import Fail, HandlerError
 
 pytestmark = pytest.mark.pure
 
@@ -77,6 +77,13 @@ def name_of(function: ast.expr) -> str:
     )
 
 
+def reasons_of_errors(base: type[HandlerError]) -> Iterator[str]:
+    """What a job is given up for that ends by an error of the worker's API."""
+    yield base.reason
+    for error in base.__subclasses__():
+        yield from reasons_of_errors(error)
+
+
 def reasons_in_lua() -> Iterator[str]:
     for path in SCRIPTS.rglob("*.lua"):
         text = path.read_text(encoding="utf-8")
@@ -85,7 +92,7 @@ def reasons_in_lua() -> Iterator[str]:
 
 
 def test_every_reason_for_which_something_is_given_up_has_a_row() -> None:
-    found = {*reasons_in_python(), *reasons_in_lua(), Fail().reason}
+    found = {*reasons_in_python(), *reasons_in_lua(), *reasons_of_errors(HandlerError), Fail().reason}
     assert {"poison", "deliveries", "gone_at_relay", "timeout", "handler_error", "too_large", REFUSED_CODE} <= found
     assert found == set(DEAD) - {HANDLER_REASON}
 

@@ -1,0 +1,82 @@
+"""The steps of a worker with what handlers keep of a conversation: read while a job runs, written with its end as effects of `settle`.
+
+The job's lease is the guard: nobody else writes it meanwhile, so it needs no version.
+"""
+
+import time
+from collections.abc import Iterable
+from typing import cast
+
+from bus.records.kept import (
+    EXCHANGE,
+    EXCHANGES_KEPT_MS,
+    STATE,
+    decode_kept,
+    exchange_name,
+    open_kept,
+    open_record,
+    pack_kept,
+    when_and_where,
+)
+from bus.records.records import BadRecord, Job
+from bus.records.sealing import BusKey
+from bus.steps.thread_steps import Effect, ThreadSteps
+
+
+class KeptEffects:
+    """What a job's end is to write, sealed; without Redis."""
+
+    _bus_key: BusKey
+    _agent_id: str
+
+    def state_effect(self, job: Job, body: bytes) -> Effect:
+        """Returns the effect that writes the state."""
+        packed = pack_kept(body, STATE, job.conversation_id, key=self._bus_key, agent_id=self._agent_id)
+        return ("state", packed, "", "")
+
+    def exchange_effect(self, job: Job, at_ms: int, body: bytes) -> Effect:
+        """Returns the effect that adds what was said in the job."""
+        name = exchange_name(at_ms, job.thread_id)
+        packed = pack_kept(body, EXCHANGE, job.conversation_id, name, key=self._bus_key, agent_id=self._agent_id)
+        return ("exchange", packed, "", "")
+
+    def forget_effect(self, job: Job) -> Effect:  # noqa: ARG002 - as the others
+        """Returns the effect that deletes all that is kept of the conversation."""
+        return ("forget", "", "", "")
+
+    def _open_state(self, job: Job, packed: bytes) -> bytes:
+        return open_kept(packed, STATE, job.conversation_id, key=self._bus_key, agent_id=self._agent_id)
+
+    def _open_exchanges(self, job: Job, records: Iterable[bytes], now_ms: float) -> list[bytes]:
+        """Opens exchanges up to the first of the job's own thread.
+
+        What cannot be read (of a later version, or damaged) is left out: it stays where it is.
+        """
+        found, from_ms = list[bytes](), now_ms - EXCHANGES_KEPT_MS
+        for packed in records:
+            try:
+                record = decode_kept(packed)
+                at_ms, thread_id = when_and_where(record)
+                if thread_id == job.thread_id:
+                    break
+                if at_ms >= from_ms:
+                    place = (EXCHANGE, self._agent_id, job.conversation_id, record.name)
+                    found.append(open_record(record, place, self._bus_key))
+            except BadRecord:
+                continue
+        return found
+
+
+class KeptSteps(KeptEffects, ThreadSteps):
+    """The steps of one agent's jobs, with those of what is kept of their conversations."""
+
+    async def read_state(self, job: Job) -> bytes | None:
+        """Returns the state of the job's conversation, None if it has none. Raises BadRecord."""
+        packed = cast("bytes | None", await self._commands.command("GET", self._keys.state(job.conversation_id)))
+        return None if packed is None else self._open_state(job, packed)
+
+    async def read_exchanges(self, job: Job) -> list[bytes]:
+        """Returns what was said before the job's thread began, an exchange each, oldest first: the same in each run of the thread."""
+        key = self._keys.history(job.conversation_id)
+        records = cast("list[bytes]", await self._commands.command("LRANGE", key, 0, -1))
+        return self._open_exchanges(job, records, time.time() * 1000)

@@ -1,0 +1,214 @@
+"""What handlers keep of a conversation is written with a job's end, by whoever has the job; what was said is bounded, and forgotten whole."""
+
+import msgspec
+import pytest
+
+from bus.records.kept import DAY_MS, EXCHANGES_KEPT_MS, size_of_exchange
+from bus.records.records import Job
+from bus.steps.job_steps import Emitted, Failed, Finished
+from bus.steps.thread_steps import Effect
+from tests.bus.builders import CONVERSATION, reply
+from tests.bus.redis_scene import RedisScene
+from tests.bus.scenes import Scene, Worker
+from tests.bus.talk import Talk, talk_and_worker
+
+
+class Kept:
+    """A worker that answers one message after the other, and leaves something with each."""
+
+    def __init__(self, talk: Talk, worker: Worker, conversation: str = CONVERSATION) -> None:
+        self.talk, self.worker, self.conversation = talk, worker, conversation
+        self.seq = 0
+
+    async def job(self) -> Job:
+        self.seq += 1
+        await self.talk.accept(self.seq, conversation=self.conversation)
+        job = await self.worker.take()
+        assert job is not None
+        return job
+
+    async def said(self, body: bytes, *, ago_ms: int = 0) -> Effect:
+        now_ms = await self.talk.supervisor.store.now_ms()
+        job = await self.job()
+        effect = self.worker.steps.exchange_effect(job, now_ms - ago_ms, body)
+        assert await self.worker.steps.settle(job, "done", [effect]) is Finished.DONE
+        return effect
+
+    async def history(self) -> list[bytes]:
+        """As the next job reads it."""
+        job = await self.job()
+        found = await self.worker.steps.read_exchanges(job)
+        assert await self.worker.steps.finish(job) is Finished.DONE
+        return found
+
+
+async def test_a_state_is_written_with_the_jobs_end_and_read_in_the_next(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    kept = Kept(talk, worker)
+    job, steps = await kept.job(), worker.steps
+    assert await steps.read_state(job) is None
+    assert await steps.settle(job, "done", [steps.state_effect(job, b"one")], last=[("0", reply("a"))]) is Finished.DONE
+    second = await kept.job()
+    assert await steps.read_state(second) == b"one"
+    assert await steps.fail(second, "broke", None) is Failed.DEAD
+    third = await kept.job()
+    assert await steps.read_state(third) == b"one"
+    other = Kept(talk, worker, "another")
+    assert await steps.read_state(await other.job()) is None
+
+
+async def test_who_has_lost_the_job_writes_nothing_of_what_it_kept(scene: Scene) -> None:
+    talk, old = await talk_and_worker(scene)
+    kept = Kept(talk, old)
+    lost = await kept.job()
+    await talk.reclaim()
+    now_ms = await talk.supervisor.store.now_ms()
+    effects = [old.steps.state_effect(lost, b"late"), old.steps.exchange_effect(lost, now_ms, b"late")]
+    assert await old.steps.settle(lost, "done", effects) is Finished.FENCED
+    again = await old.take()
+    assert again is not None
+    assert await old.steps.read_state(again) is None
+    in_time = [old.steps.state_effect(again, b"in time"), old.steps.exchange_effect(again, now_ms, b"in time")]
+    assert await old.steps.settle(again, "done", in_time) is Finished.DONE
+    assert await kept.history() == [b"in time"]
+
+
+async def test_nothing_is_kept_where_the_last_replies_have_no_room(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    kept = Kept(talk, worker)
+    talk.supervisor.store.budgets = msgspec.structs.replace(talk.supervisor.store.budgets, out_bytes=0)
+    await talk.supervisor.store.publish_bounds()
+    job, steps = await kept.job(), worker.steps
+    assert await steps.emit(job, "0", reply("first")) is Emitted.QUEUED
+    effects = [steps.state_effect(job, b"kept")]
+    assert await steps.settle(job, "done", effects, last=[("1", reply("second"))]) is Finished.FULL
+    assert await steps.read_state(job) is None
+    assert await steps.settle(job, "done", effects) is Finished.DONE
+
+
+async def test_what_was_said_is_read_in_order_up_to_the_own_thread(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    kept, steps = Kept(talk, worker), worker.steps
+    for number in range(3):
+        await kept.said(b"%d" % number)
+    assert await kept.history() == [b"0", b"1", b"2"]
+    waiting = await kept.job()
+    now_ms = await talk.supervisor.store.now_ms()
+    assert await steps.settle(waiting, "done", [steps.exchange_effect(waiting, now_ms, b"own")]) is Finished.DONE
+    await kept.said(b"meanwhile")
+    assert await steps.read_exchanges(waiting) == [b"0", b"1", b"2"], "what the thread saw when it began"
+    assert await kept.history() == [b"0", b"1", b"2", b"own", b"meanwhile"]
+
+
+async def test_a_hundred_exchanges_are_kept_and_none_of_more_than_thirty_days(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    kept = Kept(talk, worker)
+    await kept.said(b"too old", ago_ms=EXCHANGES_KEPT_MS + DAY_MS)
+    await kept.said(b"also too old", ago_ms=EXCHANGES_KEPT_MS + DAY_MS)
+    for number in range(101):
+        await kept.said(b"%d" % number)
+    assert await kept.history() == [b"%d" % number for number in range(1, 101)]
+
+
+async def test_the_oldest_leave_where_a_conversation_has_more_than_its_bytes(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    kept = Kept(talk, worker)
+    for number in range(6):
+        await kept.said(b"%d" % number + bytes(50_000))
+    assert [body[:1] for body in await kept.history()] == [b"1", b"2", b"3", b"4", b"5"]
+    await kept.said(b"6" + bytes(300_000))
+    assert [body[:1] for body in await kept.history()] == [b"5", b"6"], "two stay, whatever they take"
+
+
+async def test_all_histories_share_what_there_is_and_a_newcomer_has_room(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    talk.supervisor.store.budgets = msgspec.structs.replace(talk.supervisor.store.budgets, history_bytes=80_000)
+    await talk.supervisor.store.publish_bounds()
+    heavy, late = Kept(talk, worker), Kept(talk, worker, "another")
+    for number in range(40):
+        await heavy.said(b"%02d" % number + bytes(1000))
+    for number in range(4):
+        await late.said(b"%02d" % number + bytes(1000))
+    share = await heavy.history()
+    assert 11 <= len(share) <= 13, "a fifth: about 16,000 bytes"
+    assert share[-1][:2] == b"39"
+    assert len(await late.history()) == 4
+
+
+async def test_all_that_is_kept_of_a_conversation_is_forgotten_with_the_jobs_end_and_not_before(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    kept, other, steps = Kept(talk, worker), Kept(talk, worker, "another"), worker.steps
+    await other.said(b"of another")
+    await kept.said(b"said")
+    job = await kept.job()
+    assert await steps.settle(job, "waiting", [steps.state_effect(job, b"kept"), ("wait", "w", b"record", "")])
+    job = await kept.job()
+    assert await steps.read_state(job) == b"kept"
+    assert await steps.fail(job, "broke", 0) is Failed.RETRY, "a run that fails forgets nothing"
+    assert await talk.start_due() == 1
+    again = await worker.take()
+    assert again is not None
+    assert await steps.read_state(again) == b"kept"
+    assert await steps.settle(again, "done", [steps.forget_effect(again)], last=[("0", reply("gone"))]) is Finished.DONE
+    assert await kept.history() == []
+    after = await kept.job()
+    assert await steps.read_state(after) is None
+    assert await steps.finish(after) is Finished.DONE
+    await talk.send("c0", 2)
+    assert await scene.leftovers() == [], "no wait is open any more"
+    assert await other.history() == [b"of another"]
+
+
+async def test_what_is_counted_of_all_histories_is_what_stands_there(redis_url: str) -> None:
+    scene = RedisScene(redis_url)
+    talk, worker = await talk_and_worker(scene)
+    kept, keys = Kept(talk, worker), scene.keys
+    for ago_ms in (*[EXCHANGES_KEPT_MS + DAY_MS] * 4, 0):
+        await kept.said(b"said", ago_ms=ago_ms)
+    assert number_of(scene, "LLEN", keys.history(CONVERSATION)) == 2, "what is too old leaves with the next"
+    for number in range(103):
+        await kept.said(bytes(number))
+    assert counted(scene) == [bytes_of_history(scene)]
+    assert 0 < number_of(scene, "PTTL", keys.history(CONVERSATION)) <= EXCHANGES_KEPT_MS
+    # It expires as a whole: its bytes leave with their day, and a new one begins with nothing.
+    scene.client.ask("DEL", keys.history(CONVERSATION), keys.histories)
+    scene.client.ask("HSET", keys.histories, await talk.supervisor.store.now_ms() // DAY_MS - 40, 20_000)
+    await kept.said(b"new")
+    assert counted(scene) == [bytes_of_history(scene)]
+    job = await kept.job()
+    await worker.steps.settle(job, "done", [worker.steps.forget_effect(job)])
+    assert counted(scene) == []
+    assert scene.client.ask("HEXISTS", keys.conversation(CONVERSATION), "history") == 0
+    scene.close()
+
+
+def counted(scene: RedisScene) -> list[int]:
+    """Bytes of each day, after it was seen that the conversation has counted the same."""
+    days = scene.contents().get(scene.keys.histories.encode(), {})
+    assert isinstance(days, dict)
+    found = [int(size) for day, size in days.items() if day != b"most"]
+    assert sum(found) == number_of(scene, "HGET", scene.keys.conversation(CONVERSATION), "history")
+    return found
+
+
+def bytes_of_history(scene: RedisScene) -> int:
+    records = scene.contents()[scene.keys.history(CONVERSATION).encode()]
+    assert isinstance(records, list)
+    return sum(map(size_of_exchange, records))
+
+
+def number_of(scene: RedisScene, *command: str) -> int:
+    answer = scene.client.ask(*command) or 0
+    assert isinstance(answer, int | bytes)
+    return int(answer)
+
+
+@pytest.mark.parametrize("end", ["finish", "settle"])
+async def test_a_run_that_has_changed_nothing_leaves_what_is_kept_as_it_is(scene: Scene, end: str) -> None:
+    talk, worker = await talk_and_worker(scene)
+    kept, steps = Kept(talk, worker), worker.steps
+    job = await kept.job()
+    await steps.settle(job, "done", [steps.state_effect(job, b"one")])
+    job = await kept.job()
+    assert await (steps.finish(job) if end == "finish" else steps.settle(job, "done", [])) is Finished.DONE
+    assert await steps.read_state(await kept.job()) == b"one"

@@ -1,0 +1,131 @@
+"""What was said in a conversation before the present message, by both sides: `history: History`, or `await chat.history(n)`.
+
+It is kept only by an agent one of whose handlers asks for it. A turn is written with the end of the job that it belongs to, so that no run
+sees the turns of its own thread, and a second run sees what the first one saw.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, overload
+
+import msgspec
+
+from bus.records.records import InboundMessage, Reply
+
+MOST_TURNS = 200
+"""That a handler is given. Kept are 100 exchanges (a message and what was said to it), for 30 days, within 256 KiB (bus/scripts/_library.lua)."""
+MOST_TURN_BYTES = 16 * 1024
+"""Of a turn's text; the rest is cut off. Ten pages: more of one message helps no model, and it is kept for 30 days."""
+MOST_EXCHANGE_BYTES = 64 * 1024
+"""Of all texts of an exchange, of which each has the same share."""
+
+
+class Turn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Something that was said. `role`: `user` for people and other agents, `assistant` for this agent.
+
+    `text`: what was written; of anything but a text a word for it in brackets, such as `[image: a cat]`. `is_cut`: it was longer.
+    `at_ms`: when (ms of Unix time).
+    """
+
+    role: Literal["user", "assistant"]
+    text: str
+    sender_id: str = ""
+    sender_name: str = ""
+    message_id: str = ""
+    at_ms: int = 0
+    is_cut: bool = False
+
+    def __repr__(self) -> str:
+        return f"Turn(role={self.role!r}, message_id={self.message_id!r}, …)"
+
+
+class History(Sequence[Turn]):
+    """Turns, oldest first."""
+
+    def __init__(self, turns: Sequence[Turn] = ()) -> None:
+        self._turns = tuple(turns)
+
+    def __repr__(self) -> str:
+        return f"History({len(self._turns)} turns)"
+
+    @overload
+    def __getitem__(self, at: int) -> Turn: ...
+    @overload
+    def __getitem__(self, at: slice) -> "History": ...
+    def __getitem__(self, at: int | slice) -> "Turn | History":
+        return History(self._turns[at]) if isinstance(at, slice) else self._turns[at]
+
+    def __iter__(self) -> Iterator[Turn]:
+        return iter(self._turns)
+
+    def __len__(self) -> int:
+        return len(self._turns)
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """The turns as a language model takes them: `{"role": …, "content": …}`."""
+        return [{"role": turn.role, "content": turn.text} for turn in self._turns]
+
+    def last(self, count: int) -> "History":
+        """Returns the `count` newest turns."""
+        return History(self._turns[-count:] if count > 0 else ())
+
+
+def turn_of(message: InboundMessage, at_ms: int) -> Turn:
+    """Returns the turn of a message that came in."""
+    return Turn(
+        role="user",
+        text=message.text or _word_for(message.payload),
+        sender_id=message.sender_id,
+        sender_name=message.sender_display_name or "",
+        message_id=message.message_id,
+        at_ms=at_ms,
+    )
+
+
+def turn_of_reply(reply: Reply, at_ms: int) -> Turn | None:
+    """Returns the turn of a reply; None for what says nothing by itself: a stream's beginning, the update of a card."""
+    if reply.kind not in ("message", "stream_done") or "ref_artifact" in reply.payload:
+        return None
+    said = reply.payload.get("text")
+    return Turn(role="assistant", text=said if isinstance(said, str) else _word_for(reply.payload), at_ms=at_ms)
+
+
+def encode_exchange(turns: Sequence[Turn]) -> bytes:
+    """Encodes the turns of a job, each cut to its share. A later version only adds fields."""
+    most = min(MOST_TURN_BYTES, MOST_EXCHANGE_BYTES // len(turns))
+    return msgspec.msgpack.encode([_cut(turn, most) for turn in turns])
+
+
+def decode_exchange(body: bytes) -> list[Turn]:
+    """Decodes the turns of a job. Raises msgspec.DecodeError."""
+    return _EXCHANGE.decode(body)
+
+
+_EXCHANGE = msgspec.msgpack.Decoder(list[Turn])
+
+
+def _cut(turn: Turn, most_bytes: int) -> Turn:
+    if len(turn.text) * 4 <= most_bytes or len(whole := turn.text.encode()) <= most_bytes:
+        return turn
+    return msgspec.structs.replace(turn, text=whole[:most_bytes].decode(errors="ignore"), is_cut=True)
+
+
+def _word_for(payload: Mapping[str, object]) -> str:
+    """Returns a word for a payload that is no text: its kind, and what of it can be read."""
+    kind = payload.get("type")
+    artifact = payload.get("artifact")
+    if isinstance(artifact, dict):
+        return _word_for_card(artifact)
+    shown = next((one for name in ("alt", "transcript", "filename") if isinstance(one := payload.get(name), str)), "")
+    return f"[{kind}: {shown}]" if shown else f"[{kind}]"
+
+
+def _word_for_card(card: Mapping[str, object]) -> str:
+    payload = card.get("payload")
+    inside = payload if isinstance(payload, dict) else {}
+    if card.get("subtype") == "response":
+        given = inside.get("values") or inside.get("decision") or inside.get("action") or ""
+        said = given if isinstance(given, str) else msgspec.json.encode(given).decode()
+        return f"[answer: {said}]"
+    parts = [one for one in (card.get("title"), inside.get("body")) if isinstance(one, str) and one]
+    return "\n".join([f"[{card.get('subtype', 'card')}]", *parts])
