@@ -45,6 +45,9 @@ KEYS: Final = (
 )
 """What holds a private key, or reads one."""
 
+KEY_TYPES: Final = ("supervisor.settings.secrets", "bus.records.sealing")
+"""What a key is wrapped in. The readers of settings know it, and the keeper reads settings: it may reach these, and imports none itself."""
+
 MESSAGES: Final = (
     "crypto",
     "supervisor.relay",
@@ -59,7 +62,7 @@ MESSAGES: Final = (
 NEVER: Final[dict[str, tuple[str, ...]]] = {
     "supervisor.inbound": ("supervisor.outbound",),
     "supervisor.outbound": ("supervisor.inbound",),
-    "supervisor.keeper": (*KEYS, "supervisor.pool", "bus.records.records", "bus.steps"),
+    "supervisor.keeper": (*KEYS, *KEY_TYPES, "supervisor.pool", "bus.records.records", "bus.steps"),
     "supervisor.pool": MESSAGES,
     "workers": ("supervisor", "crypto"),
     "bus": ("crypto",),
