@@ -5,10 +5,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import trio
+from trio.testing import MockClock
 
 from bus.records.records import Reply
-from supervisor.outbound import acts
+from supervisor.outbound.acts import RECALLED_SECONDS
 from supervisor.relay.frames import MessageAck, MessageError, MessageRecall, MessageRecalled, MessageSend, ReactionSet
 from tests.supervisor.builders import Core, sending, text_reply, until, worker
 from tests.supervisor.inbound.test_inbound import scene
@@ -94,26 +94,24 @@ async def test_a_recall_that_the_relay_refuses_for_now_is_tried_again(tmp_path: 
 
 
 async def test_a_recall_that_nobody_answers_and_one_of_what_is_too_old_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, clock: MockClock
 ) -> None:
-    monkeypatch.setattr(acts, "RECALLED_SECONDS", 0.05)
     async with said_and(tmp_path, None, recall("a job of yesterday")) as core:
         await acknowledged(core)
+        await core.connection.wait_sent(2)
+        clock.jump(RECALLED_SECONDS)
         await at_rest(core)
         assert await reasons(core) == ["recall_unanswered", "recall_too_late"]
         assert len(core.connection.sent) == 2, "what is too old is not asked for"
 
 
-async def test_a_recall_whose_connection_is_lost_goes_out_over_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(acts, "RECALLED_SECONDS", 0.2)
+async def test_a_recall_whose_connection_is_lost_goes_out_over_the_next(tmp_path: Path, clock: MockClock) -> None:
     async with said_and(tmp_path, None) as core:
         await acknowledged(core)
         await core.connection.wait_sent(2)
         core.connection.disconnect()
         core.heard(MessageRecalled("of the next connection", CONVERSATION, "x"))
-        await trio.sleep(0.3)
+        clock.jump(RECALLED_SECONDS)
         core.connection.connect()
         [*_, again] = await core.connection.wait_sent(3)
         assert again == MessageRecall("ours", CONVERSATION)

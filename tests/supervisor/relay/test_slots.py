@@ -5,15 +5,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
 
+import pytest
 import redis
 import trio
 
 from bus.records.keys import Keys
 from bus.steps.slots import Holder, SlotStore, holder_of
 from bus.transport.client import RedisClient, open_redis
+from bus.transport.wire import RedisFailed
 from host.instance import Instance
 from supervisor.relay.poll_wish import PollWish
-from supervisor.relay.slots import LOOK_SECONDS, ConnectionSlot
+from supervisor.relay.slots import ConnectionSlot
 from tests.redis_server import redis_server, running_redis
 from tests.supervisor.builders import dead_instance
 from tests.waiting import said_of, waiting_for
@@ -189,7 +191,17 @@ async def test_typing_goes_out_from_the_lowest_connected_slot_alone(tmp_path: Pa
             await until(lambda: [slots.speaks for slots in three] == [False, True, False])
 
 
-async def test_who_is_not_ready_waits_while_another_is_connected_and_not_otherwise(tmp_path: Path) -> None:
+async def test_who_is_not_ready_waits_while_another_is_connected_and_not_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected, looks = SlotStore.connected, 0
+
+    async def counted(store: SlotStore) -> list[str]:
+        nonlocal looks
+        found = await connected(store)
+        looks += 1
+        return found
+
     with redis_server(tmp_path) as url:
         async with scene(url, most=3) as made:
             first, _ = await made.supervisor(instance(1))
@@ -207,9 +219,10 @@ async def test_who_is_not_ready_waits_while_another_is_connected_and_not_otherwi
                 await second.wait_until_fit(ready.wait)
                 fit.append(ready.is_set())
 
+            monkeypatch.setattr(SlotStore, "connected", counted)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(wait)
-                await trio.sleep(3 * LOOK_SECONDS)
+                await until(lambda: looks >= 3)
                 assert fit == []
                 ready.set()
             assert fit == [True]
@@ -250,14 +263,25 @@ async def test_a_supervisor_in_doubt_is_no_company_and_the_others_poll_until_it_
             await until(lambda: second.has_company and not second.speaks)
 
 
-async def test_a_doubt_is_told_when_redis_is_there_again(tmp_path: Path) -> None:
+async def test_a_doubt_is_told_when_redis_is_there_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    doubt, failures = SlotStore.doubt, 0
+
+    async def counted(store: SlotStore, connection: str, *, is_doubted: bool) -> None:
+        nonlocal failures
+        try:
+            await doubt(store, connection, is_doubted=is_doubted)
+        except RedisFailed:
+            failures += 1
+            raise
+
+    monkeypatch.setattr(SlotStore, "doubt", counted)
     with running_redis(tmp_path) as server:
         async with scene(server.url, most=2) as made:
             first, _ = await made.supervisor(instance(1))
             await first.take()
             server.kill()
             first.note_doubt(1)
-            await trio.sleep(2 * LOOK_SECONDS)
+            await until(lambda: failures >= 2)
             server.start()
             second, _ = await made.supervisor(instance(2))
             await until(lambda: second in made.asked_for)
