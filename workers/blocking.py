@@ -22,6 +22,7 @@ from workers.context import JobContext, Parameters
 from workers.errors import ChatClosed
 from workers.history import MOST_TURNS, History
 from workers.payloads import Mention, Quote
+from workers.progress import ProgressBar
 from workers.sent import Sent
 from workers.stream import Stream
 from workers.thread import Step
@@ -59,6 +60,34 @@ class BlockingStream:
         traceback: TracebackType | None,
     ) -> None:
         _run(self._stream.__aexit__, kind, error, traceback)
+
+
+class BlockingProgressBar:
+    """Made by `chat.progress()` in a sync handler."""
+
+    def __init__(self, bar: ProgressBar) -> None:
+        self._bar = bar
+
+    @property
+    def id(self) -> str:
+        """As ProgressBar.id."""
+        return self._bar.id
+
+    def __enter__(self) -> Self:
+        _run(self._bar.__aenter__)
+        return self
+
+    def update(self, percent: float, text: str | None = None) -> None:
+        """As ProgressBar.update."""
+        _run(self._bar.update, percent, text)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        _run(self._bar.__aexit__, kind, error, traceback)
 
 
 class BlockingSent:
@@ -159,6 +188,10 @@ class BlockingChat:
     def stream(self, *, markdown: bool = False, key: str | None = None) -> BlockingStream:
         """As Chat.stream, with a plain `with`."""
         return BlockingStream(self._chat.stream(markdown=markdown, key=key))
+
+    def progress(self, title: str, *, key: str | None = None) -> BlockingProgressBar:
+        """As Chat.progress, with a plain `with`."""
+        return BlockingProgressBar(self._chat.progress(title, key=key))
 
     @contextmanager
     def typing(self) -> Iterator[None]:

@@ -18,15 +18,12 @@ from workers.emoji import is_one_emoji
 from workers.errors import BadReply, HistoryNotKept
 from workers.history import MOST_TURNS, History
 from workers.payloads import TEXT_LIMIT_CHARACTERS, Mention, Quote, addressed, check_text, checked_payload, text_payload
+from workers.progress import ProgressBar
 from workers.sending import Sending
 from workers.sent import Sent, places_in, text_id
 from workers.stream import Stream
 from workers.texts import parts_of
-
-# PROTOCOL §2: a typing indicator is shown for 5 s.
-TYPING_RENEWAL_SECONDS = 4.0
-# The end of typing is tried for so long: a person's client clears the indicator by itself, and a Redis that is away must not hold us.
-TYPING_STOP_SECONDS = 1.0
+from workers.typing import TYPING_RENEWAL_SECONDS, stop_typing
 
 
 class Chat:
@@ -174,11 +171,19 @@ class Chat:
         """
         return Stream(self._sending, markdown=markdown, key=key)
 
+    def progress(self, title: str, *, key: str | None = None) -> ProgressBar:
+        """Returns a card that shows how far something is: `async with chat.progress("Exporting") as bar: await bar.update(40, "…")`.
+
+        The end of the block shows that it is done, an exception that it has failed.
+        """
+        return ProgressBar(self._sending, title, key=key)
+
     @asynccontextmanager
     async def typing(self) -> AsyncIterator[None]:
         """Shows "typing…" until the end of the block. Raises ChatClosed."""
         self._sending.check_open()
         self._typists += 1
+        self._sending.has_said = True
         if self._typists == 1:
             self._typing = trio.CancelScope()
             self._sending.helpers.start_soon(self._keep_typing, self._typing)
@@ -188,8 +193,7 @@ class Chat:
             self._typists -= 1
             if self._typists == 0:
                 self._typing.cancel()
-                with trio.move_on_after(TYPING_STOP_SECONDS, shield=True):
-                    await self._sending.show_typing(active=False)
+                await stop_typing(self._sending)
 
     async def _keep_typing(self, scope: trio.CancelScope) -> None:
         with scope:

@@ -6,9 +6,11 @@ Both the runner and the test harness use this, so a handler behaves in a test as
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import cast
 
+import msgspec
 import trio
 
 from bus.records.records import InboundMessage, Job
@@ -20,8 +22,8 @@ from workers.chat import Chat
 from workers.context import JobContext, Observe
 from workers.errors import Outcome, WrongLoop
 from workers.keeping import Keeping
-from workers.outlet import Outlet
-from workers.routing import Course
+from workers.outlet import Outlet, until_redis_answers
+from workers.routing import ANSWERS, Course
 from workers.sending import Sending, SendSoon
 from workers.thread import ThreadRun
 
@@ -53,7 +55,7 @@ class Run:
     """One run of a job. `messages`: all that are handled in it, oldest first; `emitted`: places that earlier runs have sent, `cards`: the
     ids of the cards at some of them, `journal`: what they have noted.
 
-    `keeping`: what is kept of the conversation.
+    `keeping`: what is kept of the conversation. `begins` is called with the replies of the run, before its handler.
     `tell_start` is called before the first reply is sent; `waited` is called with the seconds for which a reply had no room.
     """
 
@@ -63,6 +65,7 @@ class Run:
     tell_start: Callable[[], Awaitable[None]] = _nothing_to_tell
     waited: Callable[[float], None] = lambda _: None
     cards: Mapping[str, str] = field(default_factory=dict)
+    begins: Callable[[Sending], None] = lambda _: None
     journal: Mapping[str, bytes | None] = field(default_factory=dict)
     keeping: Keeping | None = None
 
@@ -89,6 +92,7 @@ async def run_handler(environment: RunEnvironment, run: Run, lost: Callable[[], 
 
     Raises what the handler raised; from a group of exceptions that holds a Retry or Fail, that one.
     """
+    run = await _with_what_is_answered(environment.outlet, run)
     agent, keeping = environment.agent, run.keeping
     if keeping is None:
         keeping = Keeping(run.job, environment.outlet, run.messages, has_history=agent.has_history)
@@ -114,6 +118,7 @@ async def run_handler(environment: RunEnvironment, run: Run, lost: Callable[[], 
         thread = ThreadRun(
             run.job, environment.outlet, run.journal, lost=lost, check_open=sending.check_open, keeping=keeping
         )
+        run.begins(sending)
         try:
             try:
                 await _call(environment, course, run, Chat(sending, run.message), thread)
@@ -132,6 +137,21 @@ async def run_handler(environment: RunEnvironment, run: Run, lost: Callable[[], 
     if raised is not None:
         raise _plain(raised)
     return Ended(handled=True, last=last, effects=thread.effects.taken())
+
+
+async def _with_what_is_answered(outlet: Outlet, run: Run) -> Run:
+    """Returns the run of an answer to a card with what that card is, in `ui`: the renderer of an app, else the subtype."""
+    artifact = run.message.payload.get("artifact")
+    if not isinstance(artifact, dict) or artifact.get("subtype") not in ANSWERS:
+        return run
+    card_id = artifact.get("ref_artifact")
+    kept = None if not isinstance(card_id, str) else await until_redis_answers(partial(outlet.card, run.job, card_id))
+    if kept is None:
+        return run
+    known = {**artifact, "ui": kept.kind.rpartition(" ")[2]}
+    payload = {**run.message.payload, "artifact": known}
+    message = msgspec.structs.replace(run.message, payload=payload)
+    return replace(run, messages=(*run.messages[:-1], message))
 
 
 async def _call(environment: RunEnvironment, course: Course, run: Run, chat: Chat, thread: ThreadRun) -> None:

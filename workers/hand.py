@@ -6,6 +6,7 @@ import trio
 
 from bus.records.records import Job
 from workers.keeping import Keeping
+from workers.sending import Sending
 from workers.tracing import JobSpan, JobTracing
 
 
@@ -26,6 +27,8 @@ class Hand:
     began_ms: int | None = None
     """When its handler began, until that was noted in Redis."""
     keeping: Keeping | None = None
+    sending: Sending | None = None
+    """The replies of its run, once its handler was begun."""
     waited_seconds: float = 0.0
     """How long its replies had no room, which does not count as its own time."""
     span: JobSpan | None = None
@@ -38,6 +41,10 @@ class Hand:
         self.begun = True
         self.span = tracing.begin(self.job)
         self.job = self.span.job
+
+    def speaks_by(self, sending: Sending) -> None:
+        """Notes by what its run speaks, before its handler is called."""
+        self.sending = sending
 
     def tell(self) -> None:
         """Ends its span, after the job was let go."""

@@ -8,13 +8,13 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 import trio
 
-from bus.records.records import MOST_DELIVERIES, InboundMessage, Job, Reply
+from bus.records.records import MOST_DELIVERIES, NOWHERE, InboundMessage, Job, Reply
 from bus.steps.job_steps import Said
 from bus.steps.jobs import Failed, Finished, Started
 from bus.steps.thread_steps import Effect
@@ -32,6 +32,7 @@ from workers.payloads import text_payload
 from workers.sending import ROOM_SECONDS, SendSoon
 from workers.slots import Slots
 from workers.tracing import JobTracing
+from workers.typing import keep_typing
 from workers.vitals import Vitals
 
 # Three more tries after a failure, then a dead letter: by then a passing fault of a service is over, and a defect is not.
@@ -40,6 +41,8 @@ RETRY_AFTER_SECONDS = (1.0, 5.0, 30.0)
 JOB_SECONDS = 600.0
 # The start of a run that takes longer is noted while it runs.
 LONG_SECONDS = 0.05
+# Who waits so long for a first word is shown that one comes.
+TYPING_AFTER_SECONDS = 0.3
 SEEN_SECONDS = 5.0
 LAST_WORD_SECONDS = 2.0
 # What a run's effects were made from was changed meanwhile: it is run again, cheaply, since what took time is noted.
@@ -245,8 +248,9 @@ class Runner:
             waited=waited,
             cards=started.cards,
             keeping=self._keeping(hand, started.together),
+            journal=started.journal,
+            begins=hand.speaks_by,
         )
-        run = replace(run, journal=started.journal) if started.journal else run
         try:
             return await run_handler(self._run_environment, run, hand.scope.cancel)
         finally:
@@ -275,11 +279,17 @@ class Runner:
             raise raised
 
     async def _attend(self, hand: Hand, nursery: trio.Nursery) -> None:
-        """Notes the start of a run that takes long, and watches its time limit; most runs are short and need no second task."""
-        limit = self._settings.job_seconds
+        """Notes the start of a run that takes long, shows that it is worked on, and watches its time limit.
+
+        Most runs are short and need no second task.
+        """
+        limit, began = self._settings.job_seconds, trio.current_time()
         await trio.sleep(min(LONG_SECONDS, limit))
         nursery.start_soon(self._unless_refused, hand, self._tell_start)
-        await trio.sleep(limit - min(LONG_SECONDS, limit))
+        await trio.sleep_until(began + min(TYPING_AFTER_SECONDS, limit))
+        if hand.sending is not None and hand.job.conversation_id != NOWHERE:
+            nursery.start_soon(keep_typing, hand.sending)
+        await trio.sleep_until(began + limit)
         await self._unless_refused(hand, self._over_time)
 
     async def _over_time(self, hand: Hand) -> None:

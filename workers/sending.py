@@ -106,6 +106,8 @@ class Sending:
         self._is_lost = False
         self._is_closed = False
         self._has_no_room = False
+        self.has_said = False
+        """Whether this run has sent something, or has begun to show by itself that it works."""
         self._held: list[Said] = []
         self._line = trio.Lock()
         self._turn = trio.Lock()
@@ -143,6 +145,11 @@ class Sending:
         self._used_keys.add(key)
         return f"key:{key}"
 
+    @property
+    def has_spoken(self) -> bool:
+        """Whether this run has sent something or shows itself that it works, or its handler has ended."""
+        return self.has_said or self._is_closed
+
     def was_emitted(self, place: str) -> bool:
         """Returns whether an earlier run has sent this place."""
         return place in self._emitted
@@ -151,6 +158,7 @@ class Sending:
         """Sends a reply, however long Redis is away or has no room; does nothing if the place was sent or the job is lost."""
         self._is_said(place, reply)
         if not self._is_lost and not self.was_emitted(place):
+            self.has_said = True
             self._held.append((place, self._with_hops(reply)))
             is_now = reply.kind == "stream_start"  # its deltas follow at once
             if is_now or self._soon is None or self._has_no_room or len(self._held) >= MOST_HELD:
@@ -182,19 +190,22 @@ class Sending:
             raise BadCard("this conversation has no such card: name one that chat.reply() has shown here")
         return kept.job_id, kept.place
 
-    async def update_card(self, place: str, card_id: str, made: Callable[[CardKept], Reply]) -> None:
+    async def update_card(self, place: str, card_id: str, made: Callable[[CardKept], Reply | None]) -> None:
         """Sends an update of a card of this conversation, based on the revision that it has. Raises BadCard.
 
-        `made` returns the update for what is kept of the card.
+        `made` returns the update for what is kept of the card, or None for nothing.
         """
         outcome = None
         while outcome is not Carded.QUEUED and not self.was_emitted(place) and not self._is_lost:
             kept = self._cards.get(card_id) or await until_redis_answers(partial(self._outlet.card, self.job, card_id))
             if kept is None or outcome is Carded.UNKNOWN:
                 raise BadCard("this conversation has no such card: update one that chat.reply() has shown here")
+            new = made(kept)
+            if new is None:
+                break
             if kept.revision >= MOST_UPDATES:
                 raise BadCard(f"a card has at most {MOST_UPDATES} updates: send a new one with chat.reply()")
-            outcome = (await self._send_card(place, made(kept), CardMove(card_id, based_on=kept.revision))).outcome
+            outcome = (await self._send_card(place, new, CardMove(card_id, based_on=kept.revision))).outcome
             self._cards.pop(card_id, None)  # with another revision, or unknown: it is read again
             if outcome is Carded.ALREADY:
                 return
@@ -204,6 +215,7 @@ class Sending:
 
     async def _send_card(self, place: str, reply: Reply, move: CardMove) -> CardEmitted:
         """Sends what is held and then the card. Once the job is lost it does nothing, and says ALREADY."""
+        self.has_said = True
         await self.flush()
         async with self._line:
             if self._tell_start is not None and not self._is_lost:

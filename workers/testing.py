@@ -25,7 +25,7 @@ from bus.records import ulid
 from bus.records.cards import MOST_UPDATES, CardKept, CardMove
 from bus.records.control import Observation
 from bus.records.journal import ENTRY_OVERHEAD_BYTES, MOST_JOURNAL_BYTES
-from bus.records.records import InboundMessage, Job, Payload, Reply
+from bus.records.records import ACTS, InboundMessage, Job, Payload, Reply
 from bus.records.sealing import KEY_BYTES, BusKey
 from bus.steps.job_steps import Carded, CardEmitted, Emitted
 from bus.steps.thread_steps import Effect, Noted
@@ -218,6 +218,11 @@ class Conversation:
             raise LookupError("this agent has no state: write Agent(state=…)")
         return (shape.begin() if self._kept.state is None else shape.read(self._kept.state)).value
 
+    @property
+    def acts(self) -> tuple[tuple[str, Payload], ...]:
+        """What the last run did to messages that are there: `recall` or `reaction`, and what of which."""
+        return tuple((reply.kind, reply.payload) for reply in self._desk.replies.values() if reply.kind in ACTS)
+
     async def say(self, text: str) -> list[Said]:
         """Sends a text; returns the agent's replies to it, in order."""
         return await self.send({"type": "text", "text": text})
@@ -260,7 +265,7 @@ class Conversation:
         return [
             self._said(place, reply)
             for place, reply in self._desk.replies.items()
-            if place not in before and reply.kind != "stream_start"
+            if place not in before and reply.kind not in ("stream_start", *ACTS)
         ]
 
     def _said(self, place: str, reply: Reply) -> Said:

@@ -10,6 +10,7 @@ from tests.workers.doubles import MemoryBus, job_of
 from tests.workers.test_chat import run
 from workers import Agent, BadCard, BadReply, BlockingChat, Chat, InboundMessage, Info
 from workers.emoji import is_one_emoji
+from workers.testing import conversation
 
 
 def acts(bus: MemoryBus) -> list[tuple[str, str, object]]:
@@ -93,6 +94,19 @@ def test_one_emoji_is_one_grapheme() -> None:
         assert is_one_emoji(one), one
     for other in ("", "a", "ok", "👍👍", "👍 ", "🇩", "🇩🇪🇩🇪", "1", "‍", "👍‍", "\u202e", "\U0001f3fd" * 2, "👍" * 20, 7):
         assert not is_one_emoji(other), other
+
+
+async def test_the_test_kit_tells_acts_from_replies() -> None:
+    agent = Agent()
+
+    @agent.on_message()
+    async def answer(message: InboundMessage, chat: Chat) -> None:
+        await (await chat.reply("oops")).recall()
+        await chat.react("👍")
+
+    chat = conversation(agent)
+    assert [said.text for said in await chat.say("hi")] == ["oops"]
+    assert [kind for kind, _ in chat.acts] == ["recall", "reaction"]
 
 
 async def test_members_are_those_of_the_group_else_the_person() -> None:

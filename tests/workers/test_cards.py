@@ -321,3 +321,34 @@ async def test_replies_quote_and_mention() -> None:
     }
     assert (both["text"], both["mentions"]) == ("@<U:ann> @<U:ben> and all", ["ben", "ann"])
     assert (card["reply_to"], card["mentions"]) == ({"message_id": "message-1"}, ["ben"])
+
+
+async def test_an_answer_goes_to_the_handler_of_what_it_answers() -> None:
+    agent = Agent()
+
+    @agent.on_message("text")
+    async def begin(message: InboundMessage, chat: Chat) -> None:
+        await chat.reply(App("vote_card", {"votes": 0}))
+        await chat.reply(Form([Field(id="a", label="A")]))
+
+    @agent.on_artifact_response("vote_card")
+    async def vote(chat: Chat) -> None:
+        await chat.reply("a vote")
+
+    @agent.on_artifact_response("form")
+    async def form(chat: Chat) -> None:
+        await chat.reply("a form")
+
+    @agent.on_artifact_response()
+    async def other(chat: Chat) -> None:
+        await chat.reply("something else")
+
+    chat = conversation(agent)
+    vote_card, form_card = await chat.say("begin")
+    for card_id, expected in (
+        (vote_card.card_id, "a vote"),
+        (form_card.card_id, "a form"),
+        ("no card", "something else"),
+    ):
+        [said] = await chat.answer(card_id, {"action": "x"})
+        assert said.text == expected

@@ -1,5 +1,6 @@
 """The snippets of docs/handlers.md and README.md run as they stand, with the conversation below them."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -7,8 +8,9 @@ from types import ModuleType
 
 import pytest
 
+from sandbox.cards import Cards
 from workers import Agent
-from workers.testing import conversation
+from workers.testing import Said, conversation
 
 ROOT = Path(__file__).parents[2]
 SNIPPET = re.compile(r"^```python\n(.*?)^```\n(?:^```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
@@ -26,6 +28,12 @@ def snippets() -> list[tuple[str, str, str]]:
     return [*found, ("README", code, OF_README)]
 
 
+def shown(said: Said, cards: Cards) -> str:
+    """A card on one line."""
+    card = cards.read(said.payload)
+    return said.text if card is None else card.text.replace("\n", " | ")
+
+
 @pytest.mark.parametrize(("heading", "code", "talk"), snippets(), ids=lambda value: value[:30].splitlines()[0])
 async def test_a_snippet_runs_and_says_what_the_page_says(
     heading: str, code: str, talk: str, monkeypatch: pytest.MonkeyPatch
@@ -36,11 +44,15 @@ async def test_a_snippet_runs_and_says_what_the_page_says(
     exec(compile(code, heading, "exec"), vars(module))  # noqa: S102 - the page's own code
     agent = module.agent
     assert isinstance(agent, Agent)
-    heard, chat = list[str](), conversation(agent)
+    heard, chat, cards = list[str](), conversation(agent), Cards()
     for line in talk.splitlines():
-        if line.startswith("> "):
+        if line.startswith((">> ", "> ")):
             assert heard == [], f"{heading}: said, and not on the page"
-            heard = [said.text for said in await chat.say(line[2:])]
+            if line.startswith(">> "):
+                replies = await chat.answer(list(cards.shown)[-1], json.loads(line[3:]))
+            else:
+                replies = await chat.say(line[2:])
+            heard = [shown(said, cards) for said in replies]
         else:
             assert heard, f"{heading}: {line} was not said"
             assert f"< {heard.pop(0)}" == line
