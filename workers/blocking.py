@@ -181,6 +181,10 @@ class BlockingChat:
         """As Chat.members."""
         return self._chat.members
 
+    def forget(self) -> None:
+        """As Chat.forget."""
+        _run(self._chat.forget)
+
     def history(self, most: int = MOST_TURNS) -> History:
         """As Chat.history."""
         return _run(self._chat.history, most)

@@ -158,6 +158,16 @@ class Chat:
         members = (self._message.group_metadata or {}).get("members")
         return tuple(map(str, members)) if isinstance(members, list) else (self._message.sender_id,)
 
+    async def forget(self) -> None:
+        """Has all that is kept of this conversation deleted with the end of this job: its state, what was said, open questions.
+
+        Also what this run has changed and said. A run that fails forgets nothing. Raises ChatClosed.
+        """
+        self._sending.check_open()
+        if self._sending.keeping is not None:
+            self._sending.keeping.forget()
+        await trio.lowlevel.checkpoint()
+
     async def history(self, most: int = MOST_TURNS) -> History:
         """Returns the newest `most` turns of what was said before this message, oldest first. Raises HistoryNotKept."""
         if self._sending.keeping is None:

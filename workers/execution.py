@@ -95,7 +95,14 @@ async def run_handler(environment: RunEnvironment, run: Run, lost: Callable[[], 
     run = await _with_what_is_answered(environment.outlet, run)
     agent, keeping = environment.agent, run.keeping
     if keeping is None:
-        keeping = Keeping(run.job, environment.outlet, run.messages, has_history=agent.has_history)
+        keeping = Keeping(
+            run.job,
+            environment.outlet,
+            run.messages,
+            has_history=agent.has_history,
+            journal=run.journal,
+            emitted=run.emitted,
+        )
     course = agent.course_of(run.message)
     if course is None:
         return Ended(handled=False, effects=tuple(keeping.exchange()))

@@ -4,14 +4,17 @@ Read when a handler asks for it, once a run; written with the job's end, or not 
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from bus.records.records import BadRecord, InboundMessage, Job, NewerRecord, Reply
 from bus.steps.thread_steps import Effect
 from workers.errors import BadState, HistoryNotKept
-from workers.history import MOST_TURNS, History, decode_exchange, encode_exchange, turn_of, turn_of_reply
+from workers.history import MOST_TURNS, History, Turn, decode_exchange, encode_exchange, turn_of, turn_of_reply
 from workers.outlet import Outlet, until_redis_answers
 from workers.state import RunningState, StateShape
+
+SAID = "said:"
+"""Begins the names of journal entries that hold what was said; no step has such a name."""
 
 
 class Keeping:
@@ -24,6 +27,8 @@ class Keeping:
         messages: Sequence[InboundMessage],
         *,
         has_history: bool = False,
+        journal: Mapping[str, bytes | None] | None = None,
+        emitted: frozenset[str] = frozenset(),
     ) -> None:
         self._job = job
         self._keeper = keeper
@@ -31,7 +36,9 @@ class Keeping:
         self.has_history = has_history
         self._state: RunningState | None = None
         self._history: History | None = None
-        self._said: dict[str, tuple[int, Reply]] = {}
+        self._said: dict[str, Turn] = {}
+        self._noted = self._noted_in(journal or {}, emitted) if has_history else {}
+        self._is_forgotten = False
 
     async def state(self, shape: StateShape) -> object:
         """Returns the conversation's state, the same object throughout the run. Raises BadState."""
@@ -63,12 +70,41 @@ class Keeping:
         return self._history
 
     def said(self, place: str, reply: Reply) -> None:
-        """Notes a reply that goes out, or went out in an earlier run."""
-        if self.has_history:
-            self._said.setdefault(place, (_now_ms(), reply))
+        """Hears of a reply that goes out, or went out in an earlier run: then that run's words count."""
+        if self.has_history and place not in self._said:
+            turn = self._noted.get(place) or turn_of_reply(reply, _now_ms())
+            if turn is not None:
+                self._said[place] = turn
+
+    async def note_said(self, place: str) -> None:
+        """Writes down what is said at a place, before it is sent while the handler goes on: a later run may have other words for it.
+
+        Where the journal has no room, those are what is kept.
+        """
+        turn = self._said.get(place)
+        if turn is not None and place not in self._noted:
+            self._noted[place] = turn
+            entry = self._keeper.seal_entry(self._job, self._name_of(place), encode_exchange([turn]))
+            await until_redis_answers(lambda: self._keeper.note(self._job, self._name_of(place), entry))
+
+    def _name_of(self, place: str) -> str:
+        return f"{SAID}{self._job.job_id}/{place}"
+
+    def _noted_in(self, journal: Mapping[str, bytes | None], emitted: frozenset[str]) -> dict[str, Turn]:
+        """Returns what earlier runs of this job have said, and not only written down; what was said before an answer came is another job's."""
+        mine = self._name_of("")
+        found = {name.removeprefix(mine): body for name, body in journal.items() if name.startswith(mine)}
+        turns = {place: decode_exchange(body)[0] for place, body in found.items() if body and place in emitted}
+        return dict(sorted(turns.items(), key=lambda noted: noted[1].at_ms))
+
+    def forget(self) -> None:
+        """Has all that is kept of the conversation deleted with the job's end."""
+        self._is_forgotten = True
 
     def effects(self) -> list[Effect]:
         """Returns what the job's end is to write. Raises StateTooLarge, BadState."""
+        if self._is_forgotten:
+            return [self._keeper.forget_effect(self._job)]
         body = None if self._state is None else self._state.changed()
         state = [] if body is None else [self._keeper.state_effect(self._job, body)]
         return [*state, *self.exchange()]
@@ -78,7 +114,7 @@ class Keeping:
         if not self.has_history:
             return []
         turns = [turn_of(message, self._job.accepted_ms) for message in self._messages]
-        turns += [turn for at_ms, reply in self._said.values() if (turn := turn_of_reply(reply, at_ms)) is not None]
+        turns += [*self._said.values(), *(turn for place, turn in self._noted.items() if place not in self._said)]
         return [self._keeper.exchange_effect(self._job, _now_ms(), encode_exchange(turns))]
 
 

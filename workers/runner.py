@@ -14,7 +14,7 @@ from typing import Literal
 
 import trio
 
-from bus.records.records import MOST_DELIVERIES, NOWHERE, InboundMessage, Job, Reply
+from bus.records.records import MOST_DELIVERIES, NOWHERE, Job, Reply
 from bus.steps.job_steps import Said
 from bus.steps.jobs import Failed, Finished, Started
 from bus.steps.thread_steps import Effect
@@ -247,7 +247,7 @@ class Runner:
             tell_start=tell_start,
             waited=waited,
             cards=started.cards,
-            keeping=self._keeping(hand, started.together),
+            keeping=self._keeping(hand, started),
             journal=started.journal,
             begins=hand.speaks_by,
         )
@@ -361,11 +361,18 @@ class Runner:
             return await self._bus.settle(job, outcome, effects, last=last, began_ms=began_ms)
         return await self._bus.finish(job, outcome, last=last, began_ms=began_ms)
 
-    def _keeping(self, hand: Hand, together: Sequence[InboundMessage] = ()) -> Keeping:
+    def _keeping(self, hand: Hand, started: Started | None = None) -> Keeping:
         """Returns what this run keeps."""
         if hand.keeping is None:
-            messages, has_history = (hand.job.message, *together), self._run_environment.agent.has_history
-            hand.keeping = Keeping(hand.job, self._bus, messages, has_history=has_history)
+            started = started or Started("superseded")
+            hand.keeping = Keeping(
+                hand.job,
+                self._bus,
+                (hand.job.message, *started.together),
+                has_history=self._run_environment.agent.has_history,
+                journal=started.journal,
+                emitted=started.places,
+            )
         return hand.keeping
 
     def _waited(self, hand: Hand, seconds: float) -> None:

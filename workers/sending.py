@@ -216,6 +216,8 @@ class Sending:
         async with self._line:
             if self._tell_start is not None and not self._is_lost:
                 await self._tell_start()
+            if self.keeping is not None and not self._is_lost:
+                await self.keeping.note_said(place)
             while not self._is_lost:
                 emitted = await until_redis_answers(
                     partial(self._outlet.emit_card, self.job, place, self._with_hops(reply), move)
@@ -243,6 +245,8 @@ class Sending:
                 await self._tell_start()
             while self._held and not self._is_lost:
                 place, reply = self._held[0]
+                if self.keeping is not None:
+                    await self.keeping.note_said(place)
                 emitted = await until_redis_answers(partial(self._outlet.emit, self.job, place, reply))
                 self._has_no_room = emitted is Emitted.FULL
                 if self._has_no_room:

@@ -190,6 +190,9 @@ class _Desk:
     def exchange_effect(self, job: Job, at_ms: int, body: bytes) -> Effect:  # noqa: ARG002
         return ("exchange", job.job_id, body, b"")
 
+    def forget_effect(self, job: Job) -> Effect:  # noqa: ARG002
+        return ("forget", b"", b"", b"")
+
 
 class Conversation:
     """One person's conversation with the agent."""

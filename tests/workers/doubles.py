@@ -248,6 +248,9 @@ class MemoryBus:
     def exchange_effect(self, job: Job, at_ms: int, body: bytes) -> Effect:
         return ("exchange", body, "", "")
 
+    def forget_effect(self, job: Job) -> Effect:
+        return ("forget", "", "", "")
+
     async def fail(self, job: Job, reason: str, retry_after_ms: int | None, apology: Reply | None = None) -> Failed:
         with self._operation("fail"):
             if retry_after_ms is None and apology is not None:

@@ -233,3 +233,49 @@ async def test_a_message_that_nobody_takes_was_said_too() -> None:
     with pytest.raises(LookupError):
         await chat.send({"type": "image", "attachment_id": "a", "alt": "a cat"})
     assert await heard(chat, "what was it?") == ["[image: a cat]"]
+
+
+def forgetful() -> Agent:
+    agent = Agent(state=Counted)
+
+    @agent.on_command("forget")
+    async def forget(chat: Chat, state: Counted, args: str) -> None:
+        state.messages = 99
+        await chat.forget()
+        await chat.reply("It is gone.")
+        if args:
+            raise LookupError
+
+    @agent.on_message()
+    async def count(chat: Chat, state: Counted, history: History) -> None:
+        state.messages += 1
+        await chat.reply(f"{state.messages} after {len(history)}")
+
+    return agent
+
+
+async def test_what_is_forgotten_is_gone_with_the_jobs_end_and_not_where_that_fails() -> None:
+    chat = conversation(forgetful())
+    assert [await heard(chat, "a"), await heard(chat, "b")] == [["1 after 0"], ["2 after 2"]]
+    with pytest.raises(LookupError):
+        await chat.say("/forget and fail")
+    assert await heard(chat, "c") == ["3 after 4"]
+    assert await heard(chat, "/forget") == ["It is gone."]
+    assert chat.state == Counted()
+    assert await heard(chat, "d") == ["1 after 0"]
+
+
+async def test_a_sync_handler_forgets_too() -> None:
+    agent = Agent(state=Counted)
+
+    @agent.on_message()
+    def forget(chat: BlockingChat, state: Counted) -> None:
+        state.messages += 1
+        if state.messages == 2:
+            chat.forget()
+
+    chat = conversation(agent)
+    await chat.say("a")
+    assert chat.state == Counted(1)
+    await chat.say("b")
+    assert chat.state == Counted(0)

@@ -8,10 +8,11 @@ import trio
 import trio.testing
 
 from bus.records.records import BadRecord, Job, NewerRecord
+from bus.steps.thread_steps import Noted
 from tests.workers.builders import agent_that, running
 from tests.workers.doubles import MemoryBus, job_of
 from workers import Agent, Chat, History, Message
-from workers.history import decode_exchange
+from workers.history import Turn, decode_exchange, encode_exchange
 
 
 class Counted(msgspec.Struct):
@@ -122,3 +123,75 @@ async def test_all_that_are_handled_together_were_said() -> None:
         bus.give(job)
         await bus.until(lambda: bus.finished)
     assert said_in(bus, job) == ["a", "b", "1 after 0"]
+
+
+def talkative(bus: MemoryBus, words: list[str]) -> Agent:
+    """It says something, works on, and says something else; its first run dies in between."""
+    agent = Agent(history=True)
+
+    @agent.on_message()
+    async def answer(chat: Chat) -> None:
+        await chat.reply(words.pop(0))
+        await trio.sleep(1)
+        if words:
+            raise LookupError
+        await chat.reply("done")
+
+    return agent
+
+
+async def test_what_an_earlier_run_has_said_counts_and_not_the_words_of_the_next(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    bus, job = MemoryBus(), job_of("a")
+    async with running(talkative(bus, ["it was seen", "other words"]), bus):
+        bus.give(job)
+        await bus.until(lambda: bus.failed)
+        assert list(bus.journal) == ["said:message-1/0"]
+        bus.emitted_before = frozenset({"0"})
+        bus.give(job_of("a", deliveries=2, attempt=2))
+        await bus.until(lambda: bus.finished)
+    assert said_in(bus, job) == ["a", "it was seen", "done"]
+
+
+async def test_what_was_written_down_and_never_sent_does_not_count() -> None:
+    bus, job = MemoryBus(), job_of("a", deliveries=2)
+    bus.journal["said:message-1/0"] = encode_exchange([Turn(role="assistant", text="never sent")])
+    async with running(talkative(bus, ["said"]), bus):
+        bus.give(job)
+        await bus.until(lambda: bus.finished)
+    assert said_in(bus, job) == ["a", "said", "done"]
+
+
+async def test_what_went_before_an_answer_came_is_not_kept_twice() -> None:
+    """Its names are those of another job of the thread."""
+    bus, job = MemoryBus(), job_of("a", deliveries=2)
+    bus.journal["said:message-0/0"] = b"of the job that asked"
+    async with running(talkative(bus, ["said"]), bus):
+        bus.give(job)
+        await bus.until(lambda: bus.finished)
+    assert said_in(bus, job) == ["a", "said", "done"]
+
+
+async def test_where_the_journal_is_full_the_words_of_the_last_run_are_kept() -> None:
+    bus, job = MemoryBus(note_answers=[Noted.FULL]), job_of("a")
+    async with running(talkative(bus, ["said"]), bus):
+        bus.give(job)
+        await bus.until(lambda: bus.finished)
+    assert said_in(bus, job) == ["a", "said", "done"]
+
+
+async def test_an_agent_that_keeps_no_history_notes_nothing_of_what_it_says(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    bus, agent = MemoryBus(), Agent()
+
+    @agent.on_message()
+    async def answer(chat: Chat) -> None:
+        await chat.reply("said")
+        await trio.sleep(1)
+
+    async with running(agent, bus):
+        bus.give(job_of("a"))
+        await bus.until(lambda: bus.finished)
+    assert (bus.journal, bus.settled) == ({}, [])
