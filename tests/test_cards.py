@@ -38,9 +38,12 @@ async def test_a_card_is_changed_by_later_jobs_in_order_whoever_dies(tmp_path: P
         assert not ada.unreadable
 
 
-async def test_what_was_said_is_taken_back_and_a_message_gets_an_emoji(tmp_path: Path) -> None:
-    async with world(tmp_path, HASHEE_HANDLER="tests.handlers:voting", HASHEE_WORKERS="1") as w:
-        [ada] = w.people
+async def test_what_was_said_is_taken_back_a_message_gets_an_emoji_and_another_conversation_hears_of_it(
+    tmp_path: Path,
+) -> None:
+    settings = {"HASHEE_HANDLER": "tests.handlers:voting", "HASHEE_WORKERS": "1"}
+    async with world(tmp_path, people=("Ada", "Ben"), **settings) as w:
+        ada, ben = w.people
         await ada.say(w.conversations[ada], "oops")
         with waiting_for("the answer, the recall and the emoji", WAIT_SECONDS):
             await ada.transcript.until(
@@ -50,4 +53,8 @@ async def test_what_was_said_is_taken_back_and_a_message_gets_an_emoji(tmp_path:
                     and list(ada.reactions.values()) == ["👍"]
                 )
             )
+        assert not ada.unreadable
+        await ben.say(w.conversations[ben], f"tell {w.conversations[ada]} hello")
+        with waiting_for("what Ben has told Ada", WAIT_SECONDS):
+            await ada.transcript.until(lambda: ada.transcript.heard(w.conversations[ada])[-1] == "hello")
         assert not ada.unreadable

@@ -19,6 +19,7 @@ from bus.records.records import InboundMessage
 from workers.cards import Card
 from workers.chat import Chat
 from workers.context import JobContext, Parameters
+from workers.elsewhere import Elsewhere
 from workers.errors import ChatClosed
 from workers.history import MOST_TURNS, History
 from workers.payloads import Mention, Quote
@@ -88,6 +89,32 @@ class BlockingProgressBar:
         traceback: TracebackType | None,
     ) -> None:
         _run(self._bar.__aexit__, kind, error, traceback)
+
+
+class BlockingElsewhere:
+    """As Elsewhere, for sync handlers."""
+
+    def __init__(self, elsewhere: Elsewhere) -> None:
+        self._elsewhere = elsewhere
+
+    def __repr__(self) -> str:
+        return f"BlockingElsewhere(conversation_id={self.conversation_id!r})"
+
+    @property
+    def conversation_id(self) -> str:
+        return self._elsewhere.conversation_id
+
+    def reply(self, text: str, *, markdown: bool = False, key: str | None = None) -> "BlockingSent":
+        """As Elsewhere.reply."""
+        return BlockingSent(_run(partial(self._elsewhere.reply, text, markdown=markdown, key=key)))
+
+    def send(self, payload: Mapping[str, object], *, key: str | None = None) -> "BlockingSent":
+        """As Elsewhere.send."""
+        return BlockingSent(_run(partial(self._elsewhere.send, payload, key=key)))
+
+    def recall(self, sent: "str | BlockingSent") -> None:
+        """As Elsewhere.recall."""
+        _run(self._elsewhere.recall, sent.id if isinstance(sent, BlockingSent) else sent)
 
 
 class BlockingSent:
@@ -175,6 +202,10 @@ class BlockingChat:
     def react(self, emoji: str | None, to: str | InboundMessage | None = None) -> None:
         """As Chat.react."""
         _run(self._chat.react, emoji, to)
+
+    def to(self, conversation_id: str) -> BlockingElsewhere:
+        """As Chat.to."""
+        return BlockingElsewhere(self._chat.to(conversation_id))
 
     @property
     def members(self) -> tuple[str, ...]:

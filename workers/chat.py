@@ -14,6 +14,7 @@ import trio
 from bus.records.cards import CardKept
 from bus.records.records import InboundMessage, Reply
 from workers.cards import App, Approval, Card, Form, Info, Media, Progress, card_payload, update_payload
+from workers.elsewhere import Elsewhere
 from workers.emoji import is_one_emoji
 from workers.errors import BadReply, HistoryNotKept
 from workers.history import MOST_TURNS, History
@@ -100,7 +101,7 @@ class Chat:
             for number, part in enumerate(others, start=2):
                 places.append(self._sending.take_place(None) if key is None else f"{place}~{number}")
                 await self._emit(places[-1], text_payload(part, markdown=markdown))
-        return Sent(text_id(self._sending.job.job_id, *places), self.recall)
+        return Sent(text_id(self._sending.job.thread_id, *places), self.recall)
 
     async def send(self, payload: Mapping[str, object], *, key: str | None = None) -> Sent:
         """Sends any payload of PROTOCOL §4: a mapping of JSON values with a `type`. Raises TextTooLong, BadReply."""
@@ -108,7 +109,7 @@ class Chat:
         async with self._sending.turn():
             place = self._sending.take_place(key)
             await self._emit(place, checked)
-        return Sent(text_id(self._sending.job.job_id, place), self.recall)
+        return Sent(text_id(self._sending.job.thread_id, place), self.recall)
 
     async def _emit(self, place: str, payload: dict[str, object]) -> None:
         await self._sending.emit(place, Reply(kind="message", content_type=str(payload["type"]), payload=payload))
@@ -151,6 +152,10 @@ class Chat:
         async with self._sending.turn():
             reply = Reply(kind=kind, content_type=kind, payload=what)
             await self._sending.emit(self._sending.take_place(None), reply)
+
+    def to(self, conversation_id: str) -> Elsewhere:
+        """Returns another conversation of this agent, in which somebody has written: `await chat.to(id).reply("…")`."""
+        return Elsewhere(self._sending, conversation_id)
 
     @property
     def members(self) -> tuple[str, ...]:

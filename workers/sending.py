@@ -176,7 +176,7 @@ class Sending:
         self._is_said(place, reply)
         if not self.was_emitted(place):
             await self._send_card(place, reply, CardMove(card_id, kind))
-            self._cards[card_id] = CardKept(0, self.job.job_id, place, kind)
+            self._cards[card_id] = CardKept(0, self.job.thread_id, place, kind)
         await trio.lowlevel.checkpoint()
 
     async def place_of_card(self, card_id: str) -> tuple[str, str]:
@@ -207,6 +207,28 @@ class Sending:
                 return
             if outcome is Carded.QUEUED:
                 self._cards[card_id] = msgspec.structs.replace(kept, revision=kept.revision + 1)
+        await trio.lowlevel.checkpoint()
+
+    async def emit_to(self, conversation_id: str, place: str, reply: Reply) -> None:
+        """Sends a reply in another conversation, at once; as `emit`. Raises BadReply if the agent has no such conversation."""
+        self.has_said = True
+        async with self._line:
+            if self._tell_start is not None and not self._is_lost:
+                await self._tell_start()
+            while not self._is_lost and not self.was_emitted(place):
+                emitted = await until_redis_answers(
+                    partial(self._outlet.emit_to, self.job, conversation_id, place, self._with_hops(reply))
+                )
+                if emitted is Emitted.UNKNOWN:
+                    raise BadReply("this agent has no such conversation, or nobody has written there yet")
+                if emitted is Emitted.FENCED:
+                    self._is_lost = True
+                    self._lost()
+                elif emitted is not Emitted.FULL:
+                    break
+                else:
+                    await trio.sleep(ROOM_SECONDS)
+                    self._waited(ROOM_SECONDS)
         await trio.lowlevel.checkpoint()
 
     async def _send_card(self, place: str, reply: Reply, move: CardMove) -> CardEmitted:

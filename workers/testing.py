@@ -109,6 +109,7 @@ class _Desk:
 
     replies: dict[str, Reply] = field(default_factory=dict)
     journal: dict[str, bytes] = field(default_factory=dict)
+    elsewhere: dict[tuple[str, str], Reply] = field(default_factory=dict)
     deltas: dict[str, list[str]] = field(default_factory=dict)
     typing: list[bool] = field(default_factory=list)
 
@@ -117,6 +118,13 @@ class _Desk:
         if place in self.replies:
             return Emitted.ALREADY
         self.replies[place] = reply
+        return Emitted.QUEUED
+
+    async def emit_to(self, job: Job, conversation_id: str, place: str, reply: Reply) -> Emitted:  # noqa: ARG002
+        await trio.lowlevel.checkpoint()
+        if (conversation_id, place) in self.elsewhere:
+            return Emitted.ALREADY
+        self.elsewhere[conversation_id, place] = reply
         return Emitted.QUEUED
 
     async def emit_card(self, job: Job, place: str, reply: Reply, move: CardMove) -> CardEmitted:
@@ -132,7 +140,7 @@ class _Desk:
             if kept.revision >= MOST_UPDATES:
                 return CardEmitted(Carded.SPENT)
             kept = msgspec.structs.replace(kept, revision=kept.revision + 1)
-        self.kept.cards[move.card_id] = kept or CardKept(0, job.job_id, place, move.kind)
+        self.kept.cards[move.card_id] = kept or CardKept(0, job.thread_id, place, move.kind)
         self.replies[place] = reply
         return CardEmitted(Carded.QUEUED)
 
@@ -141,7 +149,7 @@ class _Desk:
         return self.kept.cards.get(card_id)
 
     def card_id(self, job: Job, place: str) -> str:
-        return _KEY.card_id(job.message_ms, job.job_id, place)
+        return _KEY.card_id(job.message_ms, job.thread_id, place)
 
     def seal_entry(self, job: Job, name: str, value: bytes) -> bytes:  # noqa: ARG002
         return value
@@ -220,6 +228,11 @@ class Conversation:
         if shape is None:
             raise LookupError("this agent has no state: write Agent(state=…)")
         return (shape.begin() if self._kept.state is None else shape.read(self._kept.state)).value
+
+    @property
+    def elsewhere(self) -> tuple[tuple[str, Payload], ...]:
+        """What the last run said in other conversations (`chat.to`): the conversation's id and the payload of each."""
+        return tuple((conversation_id, reply.payload) for (conversation_id, _), reply in self._desk.elsewhere.items())
 
     @property
     def acts(self) -> tuple[tuple[str, Payload], ...]:

@@ -18,7 +18,7 @@ class CardMove(msgspec.Struct, frozen=True):
 
 
 class CardKept(msgspec.Struct, frozen=True):
-    """A card of a conversation. `kind`: its subtype, and for an app a space and the name of its renderer."""
+    """A card of a conversation. `job_id`: of the thread that has sent it. `kind`: its subtype, and for an app a space and the name of its renderer."""
 
     revision: int
     job_id: str

@@ -47,6 +47,8 @@ class Emitted(enum.Enum):
 
     ALREADY = b"already"
     FENCED = b"fenced"
+    UNKNOWN = b"unknown"
+    """Of `emit_to`: there is no such conversation."""
 
 
 class Carded(enum.Enum):
@@ -166,6 +168,16 @@ class JobSteps:
         """Queues a reply at a place of the job."""
         return Emitted(await self._on_job("emit", job, place, self._pack(job, place, reply), job.job_id))
 
+    async def emit_to(self, job: Job, conversation_id: str, place: str, reply: Reply) -> Emitted:
+        """Queues a reply at a place of the job in another conversation; UNKNOWN if nobody has written there yet.
+
+        It is dated by our clock: in a group the time of a message of elsewhere might make it stale to everybody.
+        """
+        at = ReplyPlace(job.thread_id, conversation_id, place, job.accepted_ms)
+        keys = [*self._keys.board(conversation_id), self._keys.emitted(job.conversation_id)]
+        arguments = (conversation_id, job.entry_id, self._consumer, place, self._pack_at(at, job, reply), job.job_id)
+        return Emitted(await self._commands.script("emit_to", keys, *arguments))
+
     async def emit_card(self, job: Job, place: str, reply: Reply, move: CardMove) -> CardEmitted:
         """Queues a card, or an update of one, at a place of the job, and counts its revision."""
         keys = [*self._keys.board(job.conversation_id), self._keys.cards(job.conversation_id)]
@@ -173,7 +185,7 @@ class JobSteps:
             "emit_card",
             keys,
             *(job.conversation_id, job.entry_id, self._consumer, place, self._pack(job, place, reply), job.job_id),
-            *(move.card_id, move.kind, "" if move.based_on is None else move.based_on),
+            *(move.card_id, move.kind, "" if move.based_on is None else move.based_on, job.thread_id),
         )
         outcome, *more = cast("list[Value]", answer)
         carded = Carded(outcome)
@@ -186,10 +198,12 @@ class JobSteps:
 
     def card_id(self, job: Job, place: str) -> str:
         """Returns the id of a card at a place of the job: the same in every run of it."""
-        return self._bus_key.card_id(job.message_ms, job.job_id, place)
+        return self._bus_key.card_id(job.message_ms, job.thread_id, place)
 
     def _pack(self, job: Job, place: str, reply: Reply) -> bytes:
-        at = ReplyPlace(job.thread_id, job.conversation_id, place, job.message_ms)
+        return self._pack_at(ReplyPlace(job.thread_id, job.conversation_id, place, job.message_ms), job, reply)
+
+    def _pack_at(self, at: ReplyPlace, job: Job, reply: Reply) -> bytes:
         return pack_reply(
             at,
             reply,

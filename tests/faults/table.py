@@ -377,6 +377,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     ),
     "what a handler has said, in its order, and its end, by until_redis_answers": (
         "workers/sending.py:Sending._send_card",
+        "workers/sending.py:Sending.emit_to",
         "workers/sending.py:Sending.flush",
         "workers/sending.py:Sending.update_card",
         "workers/runner.py:Runner._finish",

@@ -51,6 +51,7 @@ class MemoryBus:
     fault: RedisFailed | None = None
     refused: str = ""
     emit_answers: dict[str, Emitted] = field(default_factory=dict)
+    elsewhere: list[tuple[str, str, Reply]] = field(default_factory=list)
     card_answers: list[CardEmitted] = field(default_factory=list)
     """To the next cards, one after the other; then all are queued."""
 
@@ -145,6 +146,16 @@ class MemoryBus:
             answer = self.emit_answers.get(place, Emitted.QUEUED)
             if answer is Emitted.QUEUED:
                 self.replies.append((place, reply))
+            return answer
+
+    async def emit_to(self, job: Job, conversation_id: str, place: str, reply: Reply) -> Emitted:
+        await trio.lowlevel.checkpoint()
+        with self._operation("emit_to"):
+            answer = self.emit_answers.get(place, Emitted.QUEUED)
+            if answer is Emitted.QUEUED:
+                self.elsewhere.append((conversation_id, place, reply))
+            elif answer is Emitted.FULL:
+                del self.emit_answers[place]
             return answer
 
     async def emit_card(self, job: Job, place: str, reply: Reply, move: CardMove) -> CardEmitted:

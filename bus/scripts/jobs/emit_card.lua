@@ -2,6 +2,7 @@
 -- KEYS board, cards
 -- ARGV 1 conversation_id  2 entry (fencing token)  3 consumer  4 place  5 reply record  6 job_id  7 card id
 --      8 what a new card is (its subtype, and the renderer of an app), '' for an update  9 the revision that the update is based on
+--      10 id of the job's thread, under which the card is sent
 -- -> fenced | already, the card id at this place | unknown (no card of this conversation) | spent (it had all its updates)
 --    | moved, the card's revision (the update has to be based on it) | full (as in `emit`) | queued
 -- Invariant: the updates of a card go out with 0, 1, 2, … as the revision that they are based on, each once.
@@ -24,7 +25,7 @@ local has_reply = redis.call('HEXISTS', CONVERSATION, 'reply') == 1
 if has_reply and not may_say() then return { 'full' } end
 count_write()
 redis.call('HSET', EMITTED, ARGV[4], ARGV[7])
-redis.call('HSET', CARDS, ARGV[7], card or table.concat({ '0', ARGV[6], ARGV[4], ARGV[8] }, FROM)) -- a store that was restored may know it
+redis.call('HSET', CARDS, ARGV[7], card or table.concat({ '0', ARGV[10], ARGV[4], ARGV[8] }, FROM)) -- a store that was restored may know it
 redis.call('EXPIRE', CARDS, IDLE_SECONDS)
 if redis.call('HLEN', CARDS) >= TRIM_AT then
   local ids = redis.call('HKEYS', CARDS)

@@ -110,6 +110,31 @@ class MemorySteps(KeptEffects):
             return b""
         return self._pack(job, APOLOGY_PLACE, apology)
 
+    async def emit_to(self, job: Job, conversation_id: str, place: str, reply: Reply) -> Emitted:
+        held = self._held(job)
+        if held is None:
+            return Emitted.FENCED
+        at, other = held[0], self._world.conversations.get(conversation_id)
+        if place in at.emitted:
+            return Emitted.ALREADY
+        if other is None or other.kind is None:
+            return Emitted.UNKNOWN
+        if not self._world.may_say(other):
+            return Emitted.FULL
+        at.emitted.add(place)
+        self._world.wrote()
+        where = ReplyPlace(job.thread_id, conversation_id, place, job.accepted_ms)
+        packed = pack_reply(
+            where,
+            reply,
+            emitted_ms=int(time.time() * 1000),
+            key=self._bus_key,
+            agent_id=self._agent_id,
+            trace=job.trace,
+        )
+        self._world.say(other, packed)
+        return Emitted.QUEUED
+
     async def emit_card(self, job: Job, place: str, reply: Reply, move: CardMove) -> CardEmitted:
         held = self._held(job)
         if held is None:
@@ -130,7 +155,7 @@ class MemorySteps(KeptEffects):
             return CardEmitted(Carded.FULL)
         at.emitted.add(place)
         at.cards_at[place] = move.card_id
-        at.cards[move.card_id] = kept or CardKept(0, job.job_id, place, move.kind)
+        at.cards[move.card_id] = kept or CardKept(0, job.thread_id, place, move.kind)
         if len(at.cards) >= CARDS_TRIM_AT:
             at.cards = dict(sorted(at.cards.items())[-CARDS_KEPT:])
         self._world.wrote()

@@ -32,6 +32,15 @@ OF_JOBS = (
         ("emit_waits_for_room", "if has_reply and not may_say() then", "if false then"),
     ),
     *of(
+        script("emit_to"), ("tests/bus/steps/test_emit_to.py",),
+        ("elsewhere_is_fenced", MINE, "if false then"),
+        ("elsewhere_says_a_place_once", "if redis.call('HEXISTS', PLACES, ARGV[4]) == 1 then return 'already' end", ""),
+        ("elsewhere_remembers_its_place", "redis.call('HSET', PLACES, ARGV[4], 1)", ""),
+        ("elsewhere_is_a_conversation_that_is_there", "if not kind then return 'unknown' end", ""),
+        ("elsewhere_waits_for_room", "if reply and not may_say() then", "if false then"),
+        ("elsewhere_is_at_work_then", "if not reply and not entry then begin_work() end", ""),
+    ),
+    *of(
         script("emit_card"), CARDS,
         ("a_card_is_fenced", MINE, "if false then"),
         ("a_card_is_shown_once", "if emitted then return { 'already', emitted } end", ""),
