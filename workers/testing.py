@@ -206,7 +206,8 @@ class Conversation:
     """One person's conversation with the agent."""
 
     def __init__(self, agent: Agent, *, sender_id: str, display_name: str) -> None:
-        self._agent = agent
+        self.agent = agent
+        """Whose handlers answer. Put another one here to try what a new version of the code does with this conversation."""
         self._sender_id = sender_id
         self._display_name = display_name
         self._id = ulid.new()
@@ -224,7 +225,7 @@ class Conversation:
     @property
     def state(self) -> Any:
         """The conversation's state as the last run left it: a value of the agent's state class."""
-        shape = self._agent.state
+        shape = self.agent.state
         if shape is None:
             raise LookupError("this agent has no state: write Agent(state=…)")
         return (shape.begin() if self._kept.state is None else shape.read(self._kept.state)).value
@@ -265,9 +266,9 @@ class Conversation:
         self._job = job
         self._before = self._kept.state, len(self._kept.exchanges)
         before = frozenset(self._desk.replies)
-        async with self._agent.lifespan() as shared:
+        async with self.agent.lifespan() as shared:
             bench = RunEnvironment(
-                agent=self._agent,
+                agent=self.agent,
                 outlet=self._desk,
                 threads=trio.CapacityLimiter(1),
                 observe=self.observations.append,

@@ -66,8 +66,10 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
 class Overview:
     """The counts of one agent; every method raises RedisFailed."""
 
-    def __init__(self, client: RedisClient, keys: Keys) -> None:
+    def __init__(self, client: RedisClient, keys: Keys, *, most_walked: int = MOST_KEYS_WALKED) -> None:
+        """`most_walked`: keys, when they are counted by kind."""
         self._client = client
+        self._most_walked = most_walked
         self._keys = keys
 
     async def jobs_not_taken(self) -> int:
@@ -108,7 +110,7 @@ class Overview:
                 if len(sample := samples.setdefault(kind, [])) < KEYS_SAMPLED:
                     sample.append(name)
             seen += SCAN_COUNT
-            if cursor == b"0" or seen >= MOST_KEYS_WALKED:
+            if cursor == b"0" or seen >= self._most_walked:
                 break
         return {kind: await self._size(samples[kind], keys) for kind, keys in sorted(counted.items())}, cursor == b"0"
 

@@ -39,7 +39,7 @@ from supervisor.peers.grant_ledger import HEAD_FILE
 from supervisor.recovery.time_guard import FILE as SEEN_FILE
 from supervisor.settings.key_settings import KeySettings
 from supervisor.settings.secrets import NEXT_STORE_SECRET_FILE, STORE_SECRET_FILE, RestoreUnfinished, Secret
-from supervisor.store.access import rewrite_and_sync, server_on, who_is_connected
+from supervisor.store.access import QUIET, Quiet, rewrite_and_sync, server_on, who_is_connected
 
 CLEAN_SECONDS = 30.0  # a million keys take some seconds
 LEFT_BEHIND = "what was prepared is still in Redis: hashee-agent restore --finish removes it"
@@ -89,9 +89,16 @@ class Restore:
     """The restore of one backup into the place that the settings name. `source` is read from its beginning twice."""
 
     def __init__(
-        self, settings: KeySettings, identity_given: bytes | None, source: BinaryIO, key: Callable[[bool], BackupKey]
+        self,
+        settings: KeySettings,
+        identity_given: bytes | None,
+        source: BinaryIO,
+        key: Callable[[bool], BackupKey],
+        *,
+        quiet: Quiet = QUIET,
     ) -> None:
-        """`identity_given`: the public pair of the keys in environment or keystore, None if there are none."""
+        """`identity_given`: the public pair of the keys in environment or keystore, None if there are none. `quiet`: of an operator's Redis."""
+        self._quiet = quiet
         self._settings = settings
         self._identity_given = identity_given
         self._source = source
@@ -212,13 +219,13 @@ class Restore:
             switch = RestoreSwitch(client, names)
             if await switch.has_begun():
                 raise RestoreUnfinished
-            await _refuse_company(client, names)
+            await _refuse_company(client, names, self._quiet)
             standing = await _standing(client, names, _seen(self._settings.state_dir / SEEN_FILE))
             _refuse_newer(standing, proven.manifest, wishes)
             if not await switch.begin():
                 raise RestoreUnfinished
             try:
-                await _refuse_company(client, names)  # for a process that came before the store was locked
+                await _refuse_company(client, names, self._quiet)  # for a process that came before the store was locked
                 self._keep_keys(proven, wishes)
                 await self._fill(client, proven, standing, names.restoring)
                 is_decided = await switch.decide()
@@ -264,8 +271,8 @@ async def finish_given(client: RedisClient, names: Names, state_dir: Path) -> No
     await RestoreSwitch(client, names).finish()
 
 
-async def _refuse_company(client: RedisClient, names: Names) -> None:
-    if someone := await who_is_connected(client, names):
+async def _refuse_company(client: RedisClient, names: Names, quiet: Quiet) -> None:
+    if someone := await who_is_connected(client, names, quiet):
         raise RestoreRefused(f"{someone} is connected to this Redis: end every supervisor and worker first")
 
 

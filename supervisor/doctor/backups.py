@@ -16,7 +16,6 @@ from supervisor.doctor.findings import Finding, at_most, judged, ok, unknown, wa
 from supervisor.doctor.redis import redis_url_of
 
 SUBJECT = "backup"
-ANSWER_SECONDS = 6.0
 HOUR_MS = 3_600_000
 SPOILS_AFTER = 3  # times the allowed age: then backups have failed again and again
 RUNBOOK = "docs/runbooks/backup.md"
@@ -30,15 +29,15 @@ def look_at_backups(case: Case) -> Iterator[Finding]:
         yield unknown(SUBJECT, "age", "the settings do not say where it would be noted", "hashee-agent check-settings")
         return
     try:
-        backup, now_ms = trio.run(_noted, url, Keys(case.agent_id))
+        backup, now_ms = trio.run(_noted, url, Keys(case.agent_id), case.answer_seconds)
     except (RedisFailed, trio.TooSlowError):
         yield unknown(SUBJECT, "age", "unknown without Redis, where it is noted", "docs/runbooks/redis.md")
         return
     yield _age(backup, now_ms, case.backup_max_age_seconds / 3600)
 
 
-async def _noted(url: str, keys: Keys) -> tuple[LastBackup | None, int]:
-    with trio.fail_after(ANSWER_SECONDS):
+async def _noted(url: str, keys: Keys, seconds: float) -> tuple[LastBackup | None, int]:
+    with trio.fail_after(seconds):
         async with open_redis(url, Scripts({})) as client:
             return await last_backup(client, keys), await redis_ms(client)
 

@@ -45,6 +45,11 @@ class Case:
     redis_memory_bytes: int | None
     status: Json | None = None
     status_problem: str = ""
+    answer_seconds: float = 6.0
+    """For so long the relay or Redis is waited for: less than a look may take (rounds.py)."""
+
+    search_answer_seconds: float = 10.0
+    """The same where all of Redis is searched, which no look bounds."""
 
     @property
     def supervisor(self) -> Json | None:

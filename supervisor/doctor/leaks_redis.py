@@ -16,7 +16,6 @@ from supervisor.doctor.leaks import SUBJECT, told
 from supervisor.doctor.needles import CHUNK_BYTES, Needles
 from supervisor.doctor.redis import redis_url_of
 
-ANSWER_SECONDS = 10.0
 KEYS_AT_ONCE = 500
 ENTRIES_AT_ONCE = 10  # of a megabyte each at most
 FIRST = b"0"
@@ -30,7 +29,7 @@ def look_into_redis(case: Case, needles: Needles) -> Iterator[Finding]:
     if url is None or case.agent_id is None:
         yield unknown(SUBJECT, "Redis", "the settings do not say where it is")
         return
-    wire = Wire(url, Scripts({}), answer_timeout_seconds=ANSWER_SECONDS)
+    wire = Wire(url, Scripts({}), answer_timeout_seconds=case.search_answer_seconds)
 
     def ask(*command: Argument) -> Answer:
         answer = wire.call([command])[0]

@@ -22,7 +22,6 @@ from supervisor.recovery.redis_check import RedisUnfit, check_redis, info_of, lo
 from supervisor.recovery.redis_watch import HOLD_FROM, HOLD_UNTIL
 
 SUBJECT = "redis"
-ANSWER_SECONDS = 6.0
 CLIENTS_UNTIL = 0.8
 RUNBOOK = "docs/runbooks/redis.md"
 ROOM = f"raise maxmemory (HASHEE_REDIS_MEMORY of a private one), or let go: hashee-agent dead list; {RUNBOOK}"
@@ -66,11 +65,11 @@ def look_at_redis(case: Case) -> Iterator[Finding]:
 async def _all(case: Case, url: str) -> list[Finding]:
     found: list[Finding] = []
     try:
-        with trio.fail_after(ANSWER_SECONDS):
+        with trio.fail_after(case.answer_seconds):
             async with open_redis(url, Scripts({})) as client:
                 await _ask(case, client, found)
     except trio.TooSlowError:
-        found.append(bad(SUBJECT, "reached", f"no answer within {ANSWER_SECONDS:.0f} s", _helps(case, "")))
+        found.append(bad(SUBJECT, "reached", f"no answer within {case.answer_seconds:.0f} s", _helps(case, "")))
     except RedisFailed as error:
         found.append(_unreached(case, error))
     return found

@@ -21,7 +21,6 @@ from supervisor.settings.secrets import Secret
 from supervisor.settings.way import Way
 
 SUBJECT = "relay"
-ANSWER_SECONDS = 6.0
 DATE_SECONDS = 1.0  # the header has whole seconds
 DAY_SECONDS = 86_400.0
 RENEW_DAYS = 14.0  # a certificate that is renewed automatically is renewed long before
@@ -42,14 +41,15 @@ def look_at_relay(case: Case) -> Iterator[Finding]:
     if case.base_url is None or case.way is None:
         yield unknown(SUBJECT, "way", "the settings do not say how it is reached", "hashee-agent check-settings")
         return
-    yield from trio.run(_ask, case.base_url, case.way, case.agent_id or "", case.token)
+    yield from trio.run(_ask, case, case.base_url, case.way)
 
 
-async def _ask(base_url: str, way: Way, agent_id: str, token: Secret[str] | None) -> list[Finding]:
+async def _ask(case: Case, base_url: str, way: Way) -> list[Finding]:
+    agent_id, token = case.agent_id or "", case.token
     where = f"{base_url} {way.shown}"
     began_at = time.time()
     try:
-        with trio.fail_after(ANSWER_SECONDS):
+        with trio.fail_after(case.answer_seconds):
             async with (
                 open_client(base_url, token, way) as client,
                 client.stream("GET", f"/agents/{agent_id}/relations") as answer,
@@ -62,7 +62,7 @@ async def _ask(base_url: str, way: Way, agent_id: str, token: Secret[str] | None
                     _clock(answer.headers.get("Date"), began_at, seconds),
                 ]
     except trio.TooSlowError:
-        return [bad(SUBJECT, "way", f"{where}: no answer within {ANSWER_SECONDS:.0f} s", NETWORK)]
+        return [bad(SUBJECT, "way", f"{where}: no answer within {case.answer_seconds:.0f} s", NETWORK)]
     except httpx2.ProxyError as error:
         status = str(error)[:3]
         said = f" with {status}" if status.isdecimal() else ""

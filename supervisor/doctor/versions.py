@@ -23,7 +23,6 @@ from supervisor.doctor.findings import Finding, Verdict, judged, ok, unknown
 from supervisor.doctor.redis import redis_url_of
 
 SUBJECT = "versions"
-ANSWER_SECONDS = 6.0
 FORGOTTEN = "an upgrade is under way, or was forgotten: hashee-agent upgrade, and restart the workers elsewhere (docs/upgrade.md)"
 
 
@@ -37,7 +36,7 @@ def look_at_versions(case: Case) -> Iterator[Finding]:
     if url is None or case.agent_id is None:
         return
     try:
-        supervisors, workers, server = trio.run(_seen, url, Keys(case.agent_id))
+        supervisors, workers, server = trio.run(_seen, url, Keys(case.agent_id), case.answer_seconds)
     except (RedisFailed, trio.TooSlowError):
         yield unknown(SUBJECT, "elsewhere", "unknown without Redis")
         return
@@ -46,8 +45,8 @@ def look_at_versions(case: Case) -> Iterator[Finding]:
     yield _compared("workers", workers, ours)
 
 
-async def _seen(url: str, keys: Keys) -> tuple[Counter[str], Counter[str], str]:
-    with trio.fail_after(ANSWER_SECONDS):
+async def _seen(url: str, keys: Keys, seconds: float) -> tuple[Counter[str], Counter[str], str]:
+    with trio.fail_after(seconds):
         async with open_redis(url, Scripts({})) as client:
             overview = Overview(client, keys)
             workers = Counter(worker.version for worker in await overview.workers())

@@ -7,6 +7,7 @@ import html
 import socket
 import threading
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
@@ -29,17 +30,28 @@ from supervisor.observe.health import Check, Health
 from supervisor.observe.metrics import Metrics
 
 STOP_WAIT_SECONDS = 1.0
-READ_SECONDS = 10
-"""A client that is silent for so long within a request is hung up on; between two requests after 5 s (hypercorn's default)."""
-
-MOST_CLIENTS = 64
 BACKLOG = 128
-CLIENT_SECONDS = 60.0
-"""A client is hung up on after so long, however slowly it sends or reads; one that asks every few seconds connects again."""
 
 THREAD = "http"
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientBounds:
+    """What clients may take of the server."""
+
+    most: int = 64
+    """At once; one more, and the one that is there longest is hung up on."""
+
+    read_seconds: int = 10
+    """A client that is silent for so long within a request is hung up on; between two requests after 5 s (hypercorn's default)."""
+
+    seconds: float = 60.0
+    """A client is hung up on after so long, however slowly it sends or reads; one that asks every few seconds connects again."""
+
+
+CLIENT_BOUNDS = ClientBounds()
 
 
 class HttpServer:
@@ -57,9 +69,9 @@ class HttpServer:
         """Returns the thread's name if it has ended without being told to, since probes and metrics would fail for ever."""
         return [THREAD] if self._is_wanted and self._thread is not None and not self._thread.is_alive() else []
 
-    def start(self, app: Starlette, listener: socket.socket) -> None:
+    def start(self, app: Starlette, listener: socket.socket, bounds: ClientBounds) -> None:
         """Starts serving in the thread."""
-        self._thread = threading.Thread(target=_run, args=(app, listener, self), name=THREAD, daemon=True)
+        self._thread = threading.Thread(target=_run, args=(app, listener, self, bounds), name=THREAD, daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -76,7 +88,9 @@ class HttpServer:
         await self._stop.wait()
 
 
-def start_http(listener: socket.socket, health: Health, metrics: Metrics) -> HttpServer:
+def start_http(
+    listener: socket.socket, health: Health, metrics: Metrics, bounds: ClientBounds = CLIENT_BOUNDS
+) -> HttpServer:
     """Starts serving on a listening socket, which is taken over, until stopped or the end of the process."""
     server = HttpServer()
     pages = Pages(health, metrics)
@@ -89,7 +103,7 @@ def start_http(listener: socket.socket, health: Health, metrics: Metrics) -> Htt
         ]
     )
     listener.listen(BACKLOG)
-    server.start(app, socket.socket(fileno=listener.detach()))  # the server's from now on
+    server.start(app, socket.socket(fileno=listener.detach()), bounds)  # the server's from now on
     return server
 
 
@@ -132,34 +146,38 @@ def _answer(checks: tuple[Check, ...]) -> Response:
     return Response(body, status_code=200 if ok else 503, media_type="application/json")
 
 
-def _run(app: Starlette, listener: socket.socket, server: HttpServer) -> None:
+def _run(app: Starlette, listener: socket.socket, server: HttpServer, bounds: ClientBounds) -> None:
     try:
-        trio.run(_serve, app, listener, server)
+        trio.run(_serve, app, listener, server, bounds)
     except Exception as error:  # noqa: BLE001 - the thread's end must not be silent
         log.error("http: ended", exception=type(error).__name__)
 
 
-async def _serve(app: Starlette, listener: socket.socket, server: HttpServer) -> None:
+async def _serve(app: Starlette, listener: socket.socket, server: HttpServer, bounds: ClientBounds) -> None:
     """Serves like hypercorn's own `serve`, but with a bound on the number of clients and their time."""
     config = Config()
     config.accesslog = None
     config.errorlog = None
-    config.read_timeout = READ_SECONDS
+    config.read_timeout = bounds.read_seconds
     config.include_server_header = False
     wrapped = wrap_app(cast(Framework, app), config.wsgi_max_body_size, None)
     context = WorkerContext(None)
     sockets = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
-    accepting = BoundedListener(sockets, MOST_CLIENTS, hang_up_on_oldest=True)
+    accepting = BoundedListener(sockets, bounds.most, hang_up_on_oldest=True)
     async with trio.open_nursery() as clients:
         async with accepting, trio.open_nursery() as nursery:
-            nursery.start_soon(accepting.serve, partial(_serve_client, wrapped, config, context), clients)
+            nursery.start_soon(
+                accepting.serve, partial(_serve_client, wrapped, config, context, bounds.seconds), clients
+            )
             await server.stopped()
             nursery.cancel_scope.cancel()
         await context.terminated.set()  # requests under way are answered; clients between two requests are hung up on
         clients.cancel_scope.deadline = trio.current_time() + config.graceful_timeout
 
 
-async def _serve_client(app: AppWrapper, config: Config, context: WorkerContext, stream: trio.SocketStream) -> None:
+async def _serve_client(
+    app: AppWrapper, config: Config, context: WorkerContext, seconds: float, stream: trio.SocketStream
+) -> None:
     either = cast("trio.SSLStream[trio.SocketStream]", stream)  # it serves both; its signature names one
-    with trio.move_on_after(CLIENT_SECONDS):
+    with trio.move_on_after(seconds):
         await TCPServer(app, config, context, ConnectionState({}), either)

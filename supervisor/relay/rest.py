@@ -113,7 +113,9 @@ class _GroupKey(msgspec.Struct, frozen=True):
 class Rest:
     """Calls of one agent; made by `open_rest`."""
 
-    def __init__(self, client: httpx2.AsyncClient, agent_id: str) -> None:
+    def __init__(self, client: httpx2.AsyncClient, agent_id: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+        """`timeout_seconds`: a call's whole answer has come by then."""
+        self._timeout_seconds = timeout_seconds
         self._client = client
         self._agent_id = agent_id
         self._page_limit = POLL_LIMIT
@@ -219,7 +221,7 @@ class Rest:
         """
         call, status = f"{method} {path}", 0
         try:
-            with trio.fail_after(TIMEOUT_SECONDS) as within:  # of the whole answer; httpx counts each read alone
+            with trio.fail_after(self._timeout_seconds) as within:  # of the whole answer; httpx counts each read alone
                 async with self._client.stream(method, path, json=body, params=parameters) as answer:
                     status = answer.status_code
                     await _check(call, answer)
@@ -229,7 +231,7 @@ class Rest:
         except BodyRefused as error:
             raise RestFailed(call, status, str(error)) from None
         except trio.TooSlowError:
-            raise RestFailed(call, 0, f"no whole answer within {TIMEOUT_SECONDS:.0f} s") from None
+            raise RestFailed(call, 0, f"no whole answer within {self._timeout_seconds:.0f} s") from None
         except Exception as error:  # noqa: BLE001 - of httpx, its transport, TLS, or an address that is none: no answer
             raise RestFailed(call, 0, _kind(error)) from None
 
@@ -324,7 +326,14 @@ async def open_client(base_url: str, token: Secret[str] | None, way: Way) -> Asy
 
 
 @asynccontextmanager
-async def open_rest(base_url: str, agent_id: str, token: Secret[str], way: Way = DIRECTLY) -> AsyncIterator[Rest]:
+async def open_rest(
+    base_url: str,
+    agent_id: str,
+    token: Secret[str],
+    way: Way = DIRECTLY,
+    *,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+) -> AsyncIterator[Rest]:
     """Yields the calls of one agent, over a client that is closed with the block."""
     async with open_client(base_url, token, way) as client:
-        yield Rest(client, agent_id)
+        yield Rest(client, agent_id, timeout_seconds=timeout_seconds)

@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -25,8 +26,20 @@ from supervisor.settings.key_settings import KeySettings
 
 POLL_SECONDS = 0.02
 STOP_SECONDS = 10.0
-QUIET_MS = 4000  # a living reader asks again every two seconds
-QUIET_PATIENCE_SECONDS = 15.0  # the last report of a worker that was killed expires after 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quiet:
+    """When nobody counts as connected any more."""
+
+    idle_ms: int = 4000
+    """Of a reader in Redis; a living one asks again every two seconds."""
+
+    patience_seconds: float = 15.0
+    """For so long traces are given to go away: the last report of a worker that was killed expires after 12 s."""
+
+
+QUIET = Quiet()
 
 
 class NoStore(Exception):
@@ -80,13 +93,13 @@ async def reach_store(settings: KeySettings) -> AsyncIterator[str]:
         yield embedded.prepare(settings.state_dir, settings.runtime_dir).url
 
 
-async def who_is_connected(client: RedisClient, names: Keys) -> str | None:
+async def who_is_connected(client: RedisClient, names: Keys, quiet: Quiet = QUIET) -> str | None:
     """Returns a supervisor or worker that still uses this Redis, else None, after waiting for traces of those that have just ended."""
-    someone = await _someone(client, names)
-    with trio.move_on_after(QUIET_PATIENCE_SECONDS):
+    someone = await _someone(client, names, quiet)
+    with trio.move_on_after(quiet.patience_seconds):
         while someone is not None:
             await trio.sleep(0.5)
-            someone = await _someone(client, names)
+            someone = await _someone(client, names, quiet)
     return someone
 
 
@@ -96,13 +109,13 @@ async def running_supervisor(client: RedisClient, names: Keys) -> str | None:
     return None if reclaimer is None else reclaimer.decode()
 
 
-async def _someone(client: RedisClient, names: Keys) -> str | None:
+async def _someone(client: RedisClient, names: Keys, quiet: Quiet) -> str | None:
     reclaimer = await running_supervisor(client, names)
     if reclaimer is not None:
         return f"supervisor {reclaimer}"
     for stream, group, kind in ((names.replies, REPLIES_GROUP, "supervisor"), (names.jobs, JOBS_GROUP, "worker")):
         for consumer in await _consumers(client, stream, group):
-            if cast(int, consumer["idle"]) < QUIET_MS:
+            if cast(int, consumer["idle"]) < quiet.idle_ms:
                 return f"{kind} {cast(bytes, consumer['name']).decode()}"
     living = await living_workers(client, names)
     return next((f"worker {name}" for name in living), None)

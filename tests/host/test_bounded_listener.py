@@ -3,7 +3,6 @@
 import socket
 import urllib.request
 
-import pytest
 import trio
 import trio.testing
 
@@ -80,10 +79,9 @@ async def test_a_client_that_fails_or_is_cut_off_leaves_its_place() -> None:
     assert seen == CLIENTS
 
 
-def test_silent_clients_take_no_probe_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "MOST_CLIENTS", MOST)
+def test_silent_clients_take_no_probe_its_answer() -> None:
     listener, port = _socket()
-    server = http.start_http(listener, Health(), Metrics())
+    server = http.start_http(listener, Health(), Metrics(), http.ClientBounds(most=MOST))
     drippers = [socket.create_connection(("127.0.0.1", port)) for _ in range(2 * MOST)]
     for dripper in drippers[:MOST]:
         dripper.sendall(b"GET /healthz HTTP/1.1\r\nx: ")
@@ -97,11 +95,9 @@ def test_silent_clients_take_no_probe_its_answer(monkeypatch: pytest.MonkeyPatch
     server.stop()
 
 
-def test_a_client_has_its_place_for_so_long_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "CLIENT_SECONDS", 0.5)
-    monkeypatch.setattr(http, "READ_SECONDS", 3600)
+def test_a_client_has_its_place_for_so_long_and_no_longer() -> None:
     listener, port = _socket()
-    server = http.start_http(listener, Health(), Metrics())
+    server = http.start_http(listener, Health(), Metrics(), http.ClientBounds(seconds=0.5, read_seconds=3600))
     with socket.create_connection(("127.0.0.1", port)) as dripper:
         dripper.settimeout(WAIT_SECONDS)
         dripper.sendall(b"GET /healthz HTTP/1.1\r\nx: ")

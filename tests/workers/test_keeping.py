@@ -131,10 +131,10 @@ async def test_a_new_class_of_the_state_reads_what_the_former_left_and_refuses_w
     async def count(state: Changed) -> None:
         state.messages = "many"
 
-    chat._agent = agent  # the deployed code is another now
+    chat.agent = agent  # the deployed code is another now
     with pytest.raises(BadState, match=r"does not fit Changed: Expected `str`, got `int` - at `\$.messages`"):
         await chat.say("b")
-    chat._agent = counting()
+    chat.agent = counting()
     assert chat.state == Counted(1)
 
 

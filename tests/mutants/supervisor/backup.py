@@ -68,7 +68,7 @@ BACKUP = (
         module("backup/restoring"), tests("supervisor/backup/test_given_redis"),
         ("newer_by_what_was_written", " or standing.writes > backup.writes", ""),
         ("newer_by_its_history", "standing.last_ms > backup.made_ms or ", ""),
-        ("who_came_meanwhile", "                await _refuse_company(client, names)  # for a process that came before the store was locked\n", ""),
+        ("who_came_meanwhile", "                await _refuse_company(client, names, self._quiet)  # for a process that came before the store was locked\n", ""),
         ("what_did_not_come_to_its_end_is_taken_away", "                await _clean(switch, problem)\n", ""),
         ("room_for_both_stores", "if used and limit and used > MOST_FULL * limit:", "if False:"),
     ),

@@ -142,7 +142,7 @@ RELAY = (
         ("devices_are_bounded", "[entry async for entry in entries][:MOST_DEVICES]", "[entry async for entry in entries]"),
         ("retry_after_is_bounded", "float(min(value, MOST_RETRY_AFTER_SECONDS))", "float(value)"),
         ("retry_after_is_a_number", "or value != value or value <= 0", "or value <= 0"),
-        ("an_answer_has_its_time", "with trio.fail_after(TIMEOUT_SECONDS) as within:", "with trio.fail_after(10**9) as within:"),
+        ("an_answer_has_its_time", "with trio.fail_after(self._timeout_seconds) as within:", "with trio.fail_after(10**9) as within:"),
         ("a_list_that_does_not_end_is_none", "if not listing.is_whole:", "if False:"),
     ),
     *of(

@@ -15,7 +15,7 @@ from supervisor.backup.errors import BackupDamaged
 from supervisor.backup.restoring import Restore, RestoreRefused, Wishes
 from supervisor.settings.key_settings import KeySettings
 from supervisor.settings.secrets import RestoreUnfinished
-from supervisor.store import access as store_access
+from supervisor.store.access import Quiet
 from tests.redis_server import redis_server
 from tests.supervisor.backup.builders import FINGERPRINT, IDENTITY, KEY, NAMES, SECRET, backup_of, filled
 from tests.supervisor.cli.keys.builders import kinds
@@ -24,11 +24,8 @@ from tests.supervisor.settings.environment import agent_environ
 NO_LOCK = -1
 
 
-@pytest.fixture(autouse=True)
-def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who was connected is gone."""
-    monkeypatch.setattr(store_access, "QUIET_PATIENCE_SECONDS", 0.0)
-    monkeypatch.setattr(store_access, "QUIET_MS", 0)
+NOBODY_IS_LEFT = Quiet(idle_ms=0, patience_seconds=0.0)
+"""Who was connected is gone."""
 
 
 class Place:
@@ -41,7 +38,9 @@ class Place:
         self.client = client
         self.file = io.BytesIO()
         self.wishes = Wishes(FINGERPRINT, over_newer=True)
-        self.restore = Restore(KeySettings.from_environ(given), IDENTITY.public.pair, self.file, lambda _: KEY)
+        self.restore = Restore(
+            KeySettings.from_environ(given), IDENTITY.public.pair, self.file, lambda _: KEY, quiet=NOBODY_IS_LEFT
+        )
 
     async def save(self) -> None:
         await filled(self.client)

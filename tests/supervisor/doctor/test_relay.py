@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from functools import partial
@@ -11,7 +12,6 @@ from urllib.parse import urlsplit
 import pytest
 import trio
 
-from supervisor.doctor import relay
 from supervisor.doctor.case import Case
 from supervisor.doctor.findings import Finding
 from supervisor.doctor.relay import look_at_relay
@@ -138,10 +138,7 @@ async def test_a_proxy_that_refuses_is_named_without_its_password(tmp_path: Path
     assert "Passw0rd" not in finding.said
 
 
-async def test_nobody_there_and_nobody_answering_are_told_apart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(relay, "ANSWER_SECONDS", 0.05)
+async def test_nobody_there_and_nobody_answering_are_told_apart(tmp_path: Path) -> None:
     refused = (await found(case_of(tmp_path, HASHEE_BASE_URL="http://127.0.0.1:1")))["relay: way"]
     assert (refused.verdict, "refused" in refused.said) == ("bad", True)
 
@@ -149,5 +146,5 @@ async def test_nobody_there_and_nobody_answering_are_told_apart(
         await trio.sleep(LONG_SECONDS)
 
     async with web_server(hang) as url:
-        silent = (await found(case_of(tmp_path, HASHEE_BASE_URL=url)))["relay: way"]
+        silent = (await found(replace(case_of(tmp_path, HASHEE_BASE_URL=url), answer_seconds=0.05)))["relay: way"]
     assert (silent.verdict, "no answer within" in silent.said) == ("bad", True)

@@ -61,9 +61,8 @@ async def test_devices_of_another_shape_are_a_failed_call_and_no_empty_list(data
         await rest(httpx2.Response(200, content=b'{"data": ' + data + b"}")).devices("u")
 
 
-async def test_an_answer_that_drips_ends_at_the_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_answer_that_drips_ends_at_the_time_limit() -> None:
     """httpx's timeout is per read: catch-up, or a lane, would wait for ever."""
-    monkeypatch.setattr("supervisor.relay.rest.TIMEOUT_SECONDS", 0.3)
 
     async def drip(stream: trio.SocketStream) -> None:
         await stream.receive_some(65536)
@@ -79,7 +78,8 @@ async def test_an_answer_that_drips_ends_at_the_time_limit(monkeypatch: pytest.M
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         nursery.start_soon(trio.serve_listeners, drip, listeners)
         port = listeners[0].socket.getsockname()[1]
-        async with open_rest(f"http://127.0.0.1:{port}", AGENT, Secret("hsk_x")) as client:
+        url = f"http://127.0.0.1:{port}"
+        async with open_rest(url, AGENT, Secret("hsk_x"), timeout_seconds=0.3) as client:
             with waiting_for("the request to be given up", 3), pytest.raises(RestFailed):
                 await client.devices("u")
         nursery.cancel_scope.cancel()

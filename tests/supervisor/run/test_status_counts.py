@@ -2,11 +2,8 @@
 
 from pathlib import Path
 
-import pytest
-
 from bus.records.keys import Keys
 from bus.transport.client import open_redis
-from bus.views import overview
 from bus.views.overview import Kind, Overview, Server
 from supervisor.run.status import RedisStatus, _sessions
 from tests.redis_server import redis_server
@@ -21,7 +18,7 @@ async def status_of(redis_overview: Overview) -> RedisStatus:
     )
 
 
-async def test_all_sessions_are_counted_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_all_sessions_are_counted_or_none(tmp_path: Path) -> None:
     names = Keys("agent")
     with redis_server(tmp_path) as url:
         async with open_redis(url) as client:
@@ -33,7 +30,6 @@ async def test_all_sessions_are_counted_or_none(tmp_path: Path, monkeypatch: pyt
             assert found.kinds == {"session": Kind(keys=SESSIONS, about_bytes=found.kinds["session"].about_bytes)}
             assert found.kinds["session"].about_bytes > SESSIONS * 30
             assert _sessions(found) == SESSIONS
-            monkeypatch.setattr(overview, "MOST_KEYS_WALKED", 2000)
-            cut = await status_of(seen)
+            cut = await status_of(Overview(client, names, most_walked=2000))
             assert (cut.kinds_complete, _sessions(cut)) == (False, None)
     assert _sessions(None) is None

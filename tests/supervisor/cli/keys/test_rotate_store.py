@@ -14,8 +14,7 @@ from bus.transport.client import open_redis
 from supervisor.keeper.state_directory import AlreadyRunning, take_lock
 from supervisor.settings.key_settings import KeySettings
 from supervisor.settings.secrets import RotationUnfinished, load_store_secret
-from supervisor.store import access as store_access
-from supervisor.store.access import private_redis, who_is_connected
+from supervisor.store.access import Quiet, private_redis, who_is_connected
 from tests.redis_server import redis_server
 from tests.supervisor.cli.keys.builders import fill, opened
 from tests.supervisor.cli.keys.running import Onlooker, environ_of, look, make_store, rotate_until, run
@@ -79,24 +78,22 @@ async def reach_at_once(environ: dict[str, str]) -> None:
         pytest.fail("it was reached")
 
 
-async def test_a_redis_of_ones_own_is_left_alone_while_a_supervisor_reads_from_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(store_access, "QUIET_PATIENCE_SECONDS", 0.1)
+async def test_a_redis_of_ones_own_is_left_alone_while_a_supervisor_reads_from_it(tmp_path: Path) -> None:
+    soon = Quiet(patience_seconds=0.1)
     names = Keys(AGENT_ID)
     with redis_server(tmp_path) as url:
         async with open_redis(url) as client:
-            assert await who_is_connected(client, names) is None
+            assert await who_is_connected(client, names, soon) is None
             await client.command("XGROUP", "CREATE", names.replies, REPLIES_GROUP, "0", "MKSTREAM")
             await client.command("XGROUP", "CREATECONSUMER", names.replies, REPLIES_GROUP, "host-1-2")
-            assert await who_is_connected(client, names) == "supervisor host-1-2"
+            assert await who_is_connected(client, names, soon) == "supervisor host-1-2"
             await client.command("XGROUP", "DELCONSUMER", names.replies, REPLIES_GROUP, "host-1-2")
             await client.command("SET", names.reclaimer, "host-1-3", "PX", 5000)
-            assert await who_is_connected(client, names) == "supervisor host-1-3"
+            assert await who_is_connected(client, names, soon) == "supervisor host-1-3"
             await client.command("DEL", names.reclaimer)
             await client.command("ZADD", names.consumers, 1, "elsewhere-7")  # by a clock that is far behind
             await client.command("SET", names.presence("elsewhere-7"), "of another release")
-            assert await who_is_connected(client, names) == "worker elsewhere-7"
+            assert await who_is_connected(client, names, soon) == "worker elsewhere-7"
 
 
 async def test_a_store_key_from_outside_is_written_to_the_named_file_and_opens_everything(tmp_path: Path) -> None:
