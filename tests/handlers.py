@@ -83,6 +83,17 @@ async def count_vote(message: InboundMessage, chat: Chat) -> None:
     await chat.update(artifact["ref_artifact"], {"votes": votes + 1})
 
 
+failing = Agent()
+
+
+@failing.on_message()
+async def fail_at_first(message: InboundMessage, chat: Chat, job: JobContext) -> None:
+    """`fail` fails in its first run."""
+    if message.text == "fail" and job.attempt == 1:
+        raise ValueError
+    await chat.reply(message.text)
+
+
 interrupting = _agent(when_busy="interrupt")
 coalescing = _agent(when_busy="coalesce")
 refusing = _agent(most_waiting=1, refusal="Too many, please wait.")

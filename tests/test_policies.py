@@ -80,6 +80,15 @@ async def test_rule_8_what_kills_its_worker_twice_is_poison_and_its_neighbours_a
         assert 'hashee_dead_letter_total{kind="job"} 1.0' in w.page("/metrics")
 
 
+async def test_who_writes_while_a_failed_message_waits_for_its_next_try_sees_typing(tmp_path: Path) -> None:
+    settings = {"HASHEE_HANDLER": "tests.handlers:failing", "HASHEE_RETRY_SECONDS": "3600", "HASHEE_WORKERS": "1"}
+    async with world(tmp_path, **settings) as w:
+        [ada] = w.people
+        await say(w, ada, "fail", "are you there?")
+        await w.until(lambda: w.conversations[ada] in ada.typing, SECONDS)
+        assert await heard(w, ada, 0) == []
+
+
 async def test_rule_15_a_stream_whose_worker_dies_is_ended_and_the_second_run_shows_another(tmp_path: Path) -> None:
     async with world(tmp_path, HASHEE_HANDLER="tests.handlers:refusing", HASHEE_WORKERS="1") as w:
         [ada] = w.people

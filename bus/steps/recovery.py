@@ -18,6 +18,10 @@ from bus.transport.wire import RedisDenied, RedisRefused, Value
 
 SCAN_COUNT = 100
 FORGOTTEN_AFTER_MS = 60_000
+SOON_MS = 60_000
+"""Whoever is answered within so long is shown that they will be; a try that is further off only to whoever writes meanwhile."""
+
+MOST_KEPT_WAITING = 100
 
 
 class Pending(msgspec.Struct, frozen=True):
@@ -159,6 +163,19 @@ class Recovery:
     async def start_due(self, now_ms: int) -> int:
         """Starts all failed jobs whose time has come; returns how many."""
         return await self._for_each("due", await members_until(self._client, self._keys.due, now_ms))
+
+    async def kept_waiting(self, now_ms: int) -> list[str]:
+        """Returns conversations, at most 100, that wait for the next try of a failed job: for a minute at most, or while others of their messages wait."""
+        command = ("ZRANGEBYSCORE", self._keys.due, "-inf", "+inf", "WITHSCORES", "LIMIT", 0, MOST_KEPT_WAITING)
+        rows = cast("list[bytes]", await self._client.command(*command))
+        found: list[str] = []
+        for name, due_ms in zip(rows[::2], rows[1::2], strict=True):
+            conversation = name.decode()
+            if float(due_ms) - now_ms <= SOON_MS or await self._client.command(
+                "EXISTS", self._keys.mailbox(conversation)
+            ):
+                found.append(conversation)
+        return found
 
     async def audit(self, busy_since_ms: int) -> int:
         """Starts conversations again that have been busy since before then with nothing under way; returns how many faults were mended.

@@ -12,7 +12,7 @@ import structlog
 import trio
 
 from bus.records import ulid
-from bus.records.records import BadRecord, LiveAbort, LiveDelta, LiveTyping, pack_live, unpack_live
+from bus.records.records import BadRecord, Live, LiveAbort, LiveDelta, LiveTyping, pack_live, unpack_live
 from bus.records.sealing import BusKey
 from bus.steps.outbox import Outbox
 from bus.steps.store import now_ms
@@ -248,11 +248,17 @@ class Streams:
         """Called when a job has lost its worker: ends what is shown of it, here and at every other supervisor."""
         async with self._order:
             await self.abort(conversation_id)
-        packed = pack_live(LiveAbort(conversation_id), key=self._bus_key, agent_id=self._device.owner_id)
         try:
-            await self._outbox.publish_live(packed)
+            await self._publish(LiveAbort(conversation_id))
         except RedisFailed as error:
             log.info("stream: its end is not told", reason=str(error))
+
+    async def kept_waiting(self, conversation_id: str) -> None:
+        """Called while a conversation waits for the next try of its job: has typing shown by whichever supervisor speaks. Raises RedisFailed."""
+        await self._publish(LiveTyping(conversation_id, active=True))
+
+    async def _publish(self, live: Live) -> None:
+        await self._outbox.publish_live(pack_live(live, key=self._bus_key, agent_id=self._device.owner_id))
 
     def _is_alive(self, stream: LiveStream) -> bool:
         return self._is_present(stream.connection_number, stream.started_at)

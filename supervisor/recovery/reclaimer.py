@@ -27,6 +27,7 @@ from supervisor.relay.own_words import OwnWords
 INTERVAL_SECONDS = 1.0
 RECLAIMER_LEASE_SECONDS = 5.0
 UPKEEP_EVERY = 60
+SHOW_EVERY = 3  # turns of a second: typing is shown for 5 s
 JUMP_SECONDS = 2.0
 AUDIT_AFTER_MS = 60_000  # conversations that have been busy for so long are audited
 
@@ -64,9 +65,13 @@ class Reclaimer:
         metrics: Metrics,
         counts_strikes: bool = True,
         end_stream: Callable[[str], Awaitable[None]],
+        kept_waiting: Callable[[str], Awaitable[None]],
         times: ReclaimerTimes = TIMES,
     ) -> None:
-        """`end_stream` is called with the conversation of a job that lost its worker, to end the stream that it was showing."""
+        """`end_stream` is called with the conversation of a job that lost its worker, to end the stream that it was showing.
+
+        `kept_waiting` is called with each conversation that waits for the next try of a failed job, again and again, to show typing there.
+        """
         self._client = client
         self._store = store
         self._recovery = recovery
@@ -76,6 +81,7 @@ class Reclaimer:
         self._metrics = metrics
         self._counts_strikes = counts_strikes
         self._end_stream = end_stream
+        self._kept_waiting = kept_waiting
         self._times = times
         self.turns = 0
         """How many turns have ended without a failure, here or at another supervisor."""
@@ -142,6 +148,9 @@ class Reclaimer:
             await self._watch_clock()
             if self._may_judge():
                 await self._release_silent(held)
+        if turn % SHOW_EVERY == 0:
+            for conversation in await self._recovery.kept_waiting(now_ms):
+                await self._kept_waiting(conversation)
         if turn % UPKEEP_EVERY == 0:
             await self._recovery.forget_idle_consumers()
             await self._recovery.trim_ledger(now_ms - KEPT_SECONDS * 1000)

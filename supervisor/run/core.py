@@ -432,6 +432,7 @@ class MessageCore:
             metrics=metrics,
             counts_strikes=settings.counts_strikes,
             end_stream=self.streams.job_lost,
+            kept_waiting=self.streams.kept_waiting,
         )
         self.timer_mover = TimerMover(
             Timers(client, names, bus_key),

@@ -261,6 +261,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     "raises RedisFailed to who asked; each turn is a command of its own, and the bound of what is looked at is said there": (
         "bus/views/backlog.py:Backlog.quarantine",
         "bus/views/backlog.py:Backlog._unacknowledged_seconds",
+        "bus/steps/recovery.py:Recovery.kept_waiting",
     ),
     "raises RedisFailed to its caller, a loop of this table or a command of the operator; it ends with what it walks": (
         "bus/steps/letters.py:Quarantine.rows",

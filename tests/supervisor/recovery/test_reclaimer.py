@@ -1,6 +1,6 @@
 """What the dead and the silent held goes on: a known death at once, silence after a lease of unbroken connection."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
@@ -24,7 +24,7 @@ from tests.supervisor.builders import (
     worker,
 )
 from tests.supervisor.doubles import FakeRest
-from tests.supervisor.person import Person
+from tests.supervisor.person import CONVERSATION, Person
 from tests.waiting import until, waiting_for
 
 LONG_SECONDS = 60.0
@@ -55,7 +55,13 @@ async def scene(url: str) -> AsyncIterator[Core]:
         yield core
 
 
-def reclaimer(core: Core, times: ReclaimerTimes = TIMES, *, counts_strikes: bool = True) -> Reclaimer:
+def reclaimer(
+    core: Core,
+    times: ReclaimerTimes = TIMES,
+    *,
+    counts_strikes: bool = True,
+    kept_waiting: Callable[[str], Awaitable[None]] | None = None,
+) -> Reclaimer:
     return Reclaimer(
         client=core.client,
         store=core.store,
@@ -66,6 +72,7 @@ def reclaimer(core: Core, times: ReclaimerTimes = TIMES, *, counts_strikes: bool
         metrics=core.metrics,
         counts_strikes=counts_strikes,
         end_stream=core.streams.job_lost,
+        kept_waiting=kept_waiting or core.streams.kept_waiting,
         times=times,
     )
 
@@ -319,4 +326,36 @@ async def test_while_redis_is_away_it_waits_and_a_group_that_is_gone_is_made_aga
                     return False
 
             await until(groups_again, WAIT_SECONDS)
+            nursery.cancel_scope.cancel()
+
+
+async def test_who_waits_for_the_next_try_of_a_failed_job_is_shown_that_and_of_a_far_one_only_who_writes_meanwhile(
+    tmp_path: Path,
+) -> None:
+    with redis_server(tmp_path) as url:
+        rest, shown = FakeRest(), list[str]()
+
+        async def show(conversation_id: str) -> None:
+            shown.append(conversation_id)
+
+        async with open_core(url, rest) as core, trio.open_nursery() as nursery:
+            await core.prekeys.publish()
+            ada = Person(rest)
+            ada.meet()
+            soon, late = CONVERSATION, CONVERSATION[:-1] + "2"
+            await core.push(ada.say(seq=1))
+            await core.push(ada.say(seq=1, conversation=late))
+            async with worker(core) as jobs:
+                for _ in range(2):
+                    with waiting_for("a job to be taken", WAIT_SECONDS):
+                        [job] = await jobs.take(1)
+                    await jobs.fail(job, "broke", 30_000 if job.conversation_id == soon else HOUR_MS)
+                    jobs.release(job)
+            now_ms = await core.store.now_ms()
+            assert await core.recovery.kept_waiting(now_ms) == [soon]
+            await core.push(ada.say(seq=2, conversation=late))
+            assert await core.recovery.kept_waiting(now_ms) == [soon, late]
+            nursery.start_soon(reclaimer(core, quick(), kept_waiting=show).run)
+            await until(lambda: shown.count(late) > 1, WAIT_SECONDS)
+            assert soon in shown
             nursery.cancel_scope.cancel()
