@@ -211,8 +211,8 @@ SENDING = (
         ("another_stream_is_not_given_up", "            if self._by_conversation.get(stream.conversation_id) is stream:\n                await self.abort", "            if True:\n                await self.abort"),
         ("a_reason_is_said_once", "if reason not in self._said and len(self._said) < MOST_TAGS_SAID:", "if len(self._said) < MOST_TAGS_SAID:"),
         ("reasons_said_are_bounded", "if reason not in self._said and len(self._said) < MOST_TAGS_SAID:", "if reason not in self._said:"),
-        ("a_lost_job_shows_no_more", "        async with self._order:\n            await self.abort(conversation_id)\n        packed", "        packed"),
-        ("a_lost_job_is_told_the_others", "            await self._outbox.publish_live(packed)\n", "            pass\n"),
+        ("a_lost_job_shows_no_more", "        async with self._order:\n            await self.abort(conversation_id)\n        try:\n            await self._publish", "        try:\n            await self._publish"),
+        ("a_lost_job_is_told_the_others", "            await self._publish(LiveAbort(conversation_id))\n", "            pass\n"),
     ),
     *of(
         module("outbound/streams"), tests("supervisor/outbound/test_sending_hostile"),
