@@ -171,9 +171,8 @@ class Recovery:
         found: list[str] = []
         for name, due_ms in zip(rows[::2], rows[1::2], strict=True):
             conversation = name.decode()
-            if float(due_ms) - now_ms <= SOON_MS or await self._client.command(
-                "EXISTS", self._keys.mailbox(conversation)
-            ):
+            mailbox, is_soon = self._keys.mailbox(conversation), float(due_ms) - now_ms <= SOON_MS
+            if is_soon or await self._client.command("EXISTS", mailbox):
                 found.append(conversation)
         return found
 

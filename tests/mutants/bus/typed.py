@@ -34,8 +34,8 @@ TYPED = (
     ),
     *of(
         "bus/steps/recovery.py", ("tests/supervisor/recovery/test_reclaimer.py",),
-        ("a_far_try_is_shown_only_to_who_writes_meanwhile", "if float(due_ms) - now_ms <= SOON_MS or await", "if True or await"),
-        ("a_far_try_is_shown_to_who_writes_meanwhile", "<= SOON_MS or await self._client.command(\"EXISTS\", self._keys.mailbox(conversation)):", "<= SOON_MS:"),
+        ("a_far_try_is_shown_only_to_who_writes_meanwhile", "if is_soon or await", "if True or await"),
+        ("a_far_try_is_shown_to_who_writes_meanwhile", "if is_soon or await self._client.command(\"EXISTS\", mailbox):", "if is_soon:"),
     ),
     *of(
         "bus/records/ulid.py", ("tests/bus/records/test_ulid.py",),
