@@ -5,11 +5,15 @@ A thread is a handler's work from its message to its end. Agents that neither no
 
 import enum
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
+
+import msgspec
 
 from bus.records.journal import MOST_JOURNAL_BYTES, pack_entry
 from bus.records.records import Job
+from bus.records.timers import Timer, pack_timer
 from bus.steps.job_steps import Finished, JobSteps, Said
+from bus.transport.clock import redis_ms
 from bus.transport.lua import Argument
 
 Effect = tuple[str, Argument, Argument, Argument]
@@ -27,6 +31,14 @@ class Noted(enum.Enum):
     """Nothing was changed, since the journal has no room for it."""
 
     FENCED = b"fenced"
+
+
+class TimersThere(msgspec.Struct, frozen=True):
+    """What is known of a conversation's timers at Redis' time `now_ms`: how many there are, and whether one with the id that was asked for is."""
+
+    now_ms: int
+    count: int
+    is_there: bool
 
 
 class ThreadSteps(JobSteps):
@@ -49,6 +61,17 @@ class ThreadSteps(JobSteps):
         """Notes an entry in the journal of the job's thread. `room`: bytes that must be free beside it; `most`: bytes of the whole journal."""
         return Noted(await self._on_job("note", job, name, entry, room, most, int(only_new)))
 
+    def seal_timer(self, timer: Timer) -> bytes:
+        """Returns the record of a timer, for the effect `timer`."""
+        return pack_timer(timer, key=self._bus_key, agent_id=self._agent_id)
+
+    async def timers_there(self, job: Job, timer_id: str) -> TimersThere:
+        """Returns what is known of the timers of the job's conversation."""
+        key = self._keys.timers(job.conversation_id)
+        count = cast(int, await self._commands.command("HLEN", key))
+        is_there = await self._commands.command("HEXISTS", key, timer_id) == 1
+        return TimersThere(await redis_ms(self._commands), count, is_there)
+
     async def settle(
         self,
         job: Job,
@@ -67,5 +90,6 @@ class ThreadSteps(JobSteps):
             arguments += effect
         names, at = self._keys, job.conversation_id
         keys = [*names.board(at), names.waits(at), names.state(at), names.history(at), names.histories]
+        keys += [names.timers(at), names.alarms]
         words = (job.conversation_id, job.entry_id, self._consumer, *arguments)
         return Finished(await self._commands.script("settle", keys, *words))

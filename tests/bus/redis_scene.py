@@ -19,6 +19,7 @@ from bus.steps.placing import Placing as PlacingInRedis
 from bus.steps.policies import Policies, PolicyStore
 from bus.steps.recovery import Recovery
 from bus.steps.store import MOST_WAITING_IN_ALL, Store
+from bus.steps.timers import Timers as TimersInRedis
 from bus.steps.write_count import Found, Proof, WriteCount
 from bus.transport.client import Commands
 from bus.transport.lua import Argument, Scripts
@@ -27,7 +28,7 @@ from bus.transport.wire import Value, Wire, failure
 from tests.bus.builders import AGENT, BUS_KEY
 from tests.bus.memory.world import size_of
 from tests.bus.scenes import RESTING_FIELDS, RESTING_KINDS, SERVER, Facts, Supervisor, Worker, at_once
-from tests.bus.traits import Inbound, Letters, Outbound, Outside, Placing, Reclaiming, Unread, Waiting
+from tests.bus.traits import Inbound, Letters, Outbound, Outside, Placing, Reclaiming, Timers, Unread, Waiting
 
 
 class DirectClient:
@@ -99,6 +100,7 @@ class RedisSupervisor:
         self.quarantine: Unread = Quarantine(commands, self.keys)
         self.notes: Waiting = Notes(commands, self.keys)
         self.placing: Placing = PlacingInRedis(commands, self.keys)
+        self.timers: Timers = TimersInRedis(commands, self.keys, BUS_KEY)
 
     async def take_reply(self) -> StreamEntry | None:
         return await read_one(self.commands, self.keys.replies, REPLIES_GROUP, self.name)
@@ -136,7 +138,7 @@ class RedisScene:
             for entry, consumer, idle, _ in cast("list[tuple[bytes, bytes, int, int]]", rows):
                 claim = ("XCLAIM", stream, group, consumer, 0, entry, "IDLE", idle + milliseconds, "JUSTID")
                 commands.append(claim)
-        for name in (self.keys.due, self.keys.outbox, self.keys.busy, self.keys.behind):
+        for name in (self.keys.due, self.keys.outbox, self.keys.busy, self.keys.behind, self.keys.alarms):
             members = cast("list[bytes]", self.client.ask("ZRANGE", name, 0, -1))
             commands += [("ZINCRBY", name, -milliseconds, member) for member in members]
         at = cast("bytes | None", self.client.ask("HGET", self.keys.rate, "at"))

@@ -22,6 +22,7 @@ from tests.bus.memory.outbound import MemoryOutbox
 from tests.bus.memory.outside import MemoryOutside
 from tests.bus.memory.placing import MemoryPlacing
 from tests.bus.memory.recovery import MemoryLetters, MemoryRecovery
+from tests.bus.memory.timers import MemoryTimers
 from tests.bus.memory.work import MemorySteps
 from tests.bus.memory.world import World
 from tests.bus.traits import (
@@ -32,6 +33,7 @@ from tests.bus.traits import (
     Outside,
     Placing,
     Reclaiming,
+    Timers,
     Unread,
     Waiting,
 )
@@ -64,6 +66,8 @@ RESTING_KINDS = frozenset(
             "state",
             "history",
             "histories",
+            "timers",
+            "alarms",
             "send_keys",
         ),
     }
@@ -114,6 +118,7 @@ class Supervisor(Protocol):
     quarantine: Unread
     notes: Waiting
     placing: Placing
+    timers: Timers
     write_count: WriteCount
 
     async def take_reply(self) -> StreamEntry | None: ...
@@ -172,6 +177,7 @@ class MemorySupervisor:
         self.quarantine: Unread = MemoryQuarantine(world)
         self.notes: Waiting = MemoryNotes(world)
         self.placing: Placing = MemoryPlacing(world)
+        self.timers: Timers = MemoryTimers(world, AGENT, BUS_KEY)
 
     async def take_reply(self) -> StreamEntry | None:
         return await self._outbox.take()

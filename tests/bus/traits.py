@@ -10,6 +10,7 @@ from bus.records.cards import CardKept, CardMove
 from bus.records.journal import MOST_JOURNAL_BYTES
 from bus.records.outside import SendKey
 from bus.records.records import Job, OutboxRecord, Reply, SentNote
+from bus.records.timers import Timer
 from bus.steps.held import Note
 from bus.steps.job_steps import CardEmitted, Emitted, Failed, Finished, Said, Started
 from bus.steps.letters import DeadLetter, GivenUp, Quarantined, Revived
@@ -18,7 +19,8 @@ from bus.steps.outside import Sent
 from bus.steps.placing import Pins, Placed
 from bus.steps.recovery import HeldEntries, Pending, Reclaim, Reclaimed
 from bus.steps.store import Arrival, ConversationSnapshot, Intake, SessionWrite
-from bus.steps.thread_steps import Effect, Noted
+from bus.steps.thread_steps import Effect, Noted, TimersThere
+from bus.steps.timers import AT_ONCE, Alarm, Fired
 from host.budgets import StoreBudgets
 
 
@@ -102,6 +104,10 @@ class ThreadSteps(Steps, Protocol):
         most: int = MOST_JOURNAL_BYTES,
         only_new: bool = False,
     ) -> Noted: ...
+
+    def seal_timer(self, timer: Timer) -> bytes: ...
+
+    async def timers_there(self, job: Job, timer_id: str) -> TimersThere: ...
 
     async def settle(
         self,
@@ -198,6 +204,26 @@ class Outside(Protocol):
     async def let_out(self) -> bool: ...
 
     async def count(self) -> int: ...
+
+
+class Timers(Protocol):
+    budgets: StoreBudgets
+
+    async def now_ms(self) -> int: ...
+
+    async def due(self, until_ms: int, count: int = AT_ONCE) -> list[Alarm]: ...
+
+    async def read(self, alarm: Alarm) -> bytes | None: ...
+
+    def opened(self, packed: bytes, alarm: Alarm) -> Timer: ...
+
+    async def fire(self, packed: bytes, timer: Timer, now_ms: int) -> Fired: ...
+
+    async def forget(self, packed: bytes | None, alarm: Alarm) -> None: ...
+
+    async def postpone(self, alarm: Alarm, until_ms: int) -> None: ...
+
+    async def count(self, conversation_id: str) -> int: ...
 
 
 class WorkLease(Protocol):

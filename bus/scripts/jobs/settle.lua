@@ -1,12 +1,13 @@
 -- Ends a job that went well, as finish.lua does, together with its effects: what nobody sees until the job's end is written here, once.
--- KEYS board, waits, state, history, histories
+-- KEYS board, waits, state, history, histories, timers of the conversation, alarms
 -- ARGV 1 conversation_id  2 entry (fencing token)  3 consumer  4 job_id  5 outcome: done, waiting, superseded or no_handler
 --      6 attempt  7 delivery  8 when its handler began (ms), '' where that is noted already  9 how many replies
 --      10… place, reply record of each reply; then op, a, b, c of each effect (those that need fewer words have '')
 --         wait: its id, its record   drop_wait: its id   state: its record   exchange: its record   forget: nothing
+--         timer: its id, when it is due (ms), its record   drop_timer: its id
 -- -> fenced | full (too much waits to be sent: again later) | changed (what an effect was made from is another by now) | done
 -- Invariant: all effects are checked before anything is written, so all of them are written or none. First write is XACK (rule 16).
-local WAITS, STATE, HISTORY, HISTORIES = KEYS[OWN], KEYS[OWN + 1], KEYS[OWN + 2], KEYS[OWN + 3]
+local WAITS, STATE, HISTORY, HISTORIES, TIMERS, ALARMS = unpack(KEYS, OWN, OWN + 5)
 local REPLIES_FROM, WORDS = 10, 4
 local EFFECTS_FROM = REPLIES_FROM + 2 * ARGV[9]
 local may_be_written = {} -- by op, where it depends: -> whether what it was made from is still what stands there
@@ -19,7 +20,10 @@ local write = {
     redis.call('DEL', STATE)
     forget_history(HISTORY, HISTORIES)
     for _, field in ipairs(redis.call('HKEYS', WAITS)) do drop_wait(WAITS, field) end
+    for _, id in ipairs(redis.call('HKEYS', TIMERS)) do drop_timer(TIMERS, ALARMS, id) end
   end,
+  timer = function(id, due_ms, record) put_timer(TIMERS, ALARMS, id, due_ms, record) end,
+  drop_timer = function(id) drop_timer(TIMERS, ALARMS, id) end,
 }
 if not lease_is_mine(JOBS, JOBS_GROUP, ARGV[2], ARGV[3]) then return 'fenced' end
 local has_reply, places = unpack(redis.call('HMGET', CONVERSATION, 'reply', 'p:' .. ARGV[4]))

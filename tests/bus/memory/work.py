@@ -11,10 +11,11 @@ from bus.records.cards import MOST_UPDATES, CardKept, CardMove
 from bus.records.journal import MOST_JOURNAL_BYTES, pack_entry, read_emitted
 from bus.records.records import MOST_DELIVERIES, Job, Reply, ReplyPlace, open_job, pack_reply, unpack_job
 from bus.records.sealing import BusKey
+from bus.records.timers import Timer, pack_timer
 from bus.steps.job_steps import APOLOGY_PLACE, Carded, CardEmitted, Emitted, Failed, Finished, Said, Started
 from bus.steps.kept_steps import KeptEffects
 from bus.steps.policies import Policies
-from bus.steps.thread_steps import Effect, Noted
+from bus.steps.thread_steps import Effect, Noted, TimersThere
 from tests.bus.memory.world import Conversation, Entry, Retry, World, size_of
 
 CARDS_KEPT = 1000
@@ -209,13 +210,20 @@ class MemorySteps(KeptEffects):
             if place not in at.emitted:
                 self._world.say(at, self._pack(job, place, reply))
         for effect in effects:
-            self._write(at, effect)
+            self._write(job.conversation_id, effect)
         self._world.wrote()
         self._world.end_job(at)
         return Finished.DONE
 
     def seal_entry(self, job: Job, name: str, value: bytes) -> bytes:
         return pack_entry(value, job, name, self._bus_key, self._agent_id)
+
+    def seal_timer(self, timer: Timer) -> bytes:
+        return pack_timer(timer, key=self._bus_key, agent_id=self._agent_id)
+
+    async def timers_there(self, job: Job, timer_id: str) -> TimersThere:
+        here = [one for conversation, one in self._world.timers if conversation == job.conversation_id]
+        return TimersThere(self._world.now_ms, len(here), timer_id in here)
 
     async def note(
         self,
@@ -273,9 +281,14 @@ class MemorySteps(KeptEffects):
         self._world.run_again(at, entry, deliveries=entry.deliveries + has_begun, strikes=entry.strikes)
         return False
 
-    def _write(self, at: Conversation, effect: Effect) -> None:
+    def _write(self, conversation_id: str, effect: Effect) -> None:
         """An effect of a job's end."""
+        at, timers = self._world.conversation(conversation_id), self._world.timers
         match effect:
+            case ("timer", str(timer_id), int(due_ms), bytes(record)):
+                timers[conversation_id, timer_id] = (due_ms, record)
+            case ("drop_timer", str(timer_id), _, _):
+                timers.pop((conversation_id, timer_id), None)
             case ("wait", str(wait_id), bytes(record), _):
                 at.waits[wait_id] = record
                 at.waits_from[wait_id] = at.next_seq
@@ -288,6 +301,8 @@ class MemorySteps(KeptEffects):
                 self._world.keep_exchange(at, record)
             case ("forget", _, _, _):
                 at.state, at.history, at.waits, at.waits_from = None, [], {}, {}
+                for where in [one for one in timers if one[0] == conversation_id]:
+                    del timers[where]
             case _:
                 raise ValueError(f"no effect is called {effect[0]}")
 

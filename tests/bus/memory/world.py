@@ -181,6 +181,9 @@ class World:
     counted: Counter[tuple[str, str]] = field(default_factory=Counter)
     """For how many messages each open-ended note stands."""
 
+    timers: dict[tuple[str, str], tuple[int, bytes]] = field(default_factory=dict)
+    """By conversation and id: when it is due, and its record."""
+
     placements: set[str] = field(default_factory=set)
     """Ids of the jobs that were placed."""
 
