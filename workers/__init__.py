@@ -25,6 +25,7 @@ from workers.context import JobContext
 from workers.errors import (
     BadCard,
     BadHandler,
+    BadReminder,
     BadReply,
     BadState,
     BadStep,
@@ -38,6 +39,7 @@ from workers.errors import (
     Retry,
     StateTooLarge,
     TextTooLong,
+    TooManyReminders,
 )
 from workers.history import History, Turn
 from workers.routing import Router
@@ -54,6 +56,7 @@ __all__ = [
     "Approval",
     "BadCard",
     "BadHandler",
+    "BadReminder",
     "BadReply",
     "BadState",
     "BadStep",
@@ -87,5 +90,6 @@ __all__ = [
     "StateTooLarge",
     "Stream",
     "TextTooLong",
+    "TooManyReminders",
     "Turn",
 ]

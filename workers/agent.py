@@ -11,7 +11,7 @@ from typing import TypeAlias, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from bus.records.records import InboundMessage
+from bus.records.records import InboundMessage, JobKind
 from bus.steps.policies import APOLOGY, MOST_WAITING, REFUSAL, Busy, Full, InGroups, Policies
 from workers.asking import HISTORY, ROWS, Binding, Row, Table, bind, state_row
 from workers.errors import BadHandler, CannotStart
@@ -85,9 +85,12 @@ class Agent(Router):
         """Whether what is said is kept: a function asks for it, or the agent says so."""
         return self._has_history or any(HISTORY in binding.asks for binding in self._bindings)
 
-    def course_of(self, message: InboundMessage) -> Course | None:
-        """Returns the handler that takes a message and what is called around it; None if none does."""
-        return self._routes.course_of(message)
+    def course_of(self, message: InboundMessage, kind: JobKind = "message") -> Course | None:
+        """Returns the handler that takes a message, or a job of another kind, and what is called around it; None if none does.
+
+        Raises BadReminder for data that is not what the handler asks for.
+        """
+        return self._routes.course_of(message) if kind == "message" else self._routes.course_of_placed(message, kind)
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[tuple[object, ...]]:

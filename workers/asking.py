@@ -260,10 +260,11 @@ class _Asking:
     def _take_named(self, parameter: inspect.Parameter) -> None:
         annotation, has_default = parameter.annotation, parameter.default is not parameter.empty
         self.makers[parameter.name] = _named(parameter.name, parameter.default if has_default else None)
-        if annotation is str or annotation in UNSAID:
+        if annotation in UNSAID or (annotation is str and self.on in MESSAGE.on):
             return
-        if isinstance(annotation, str) or not _is_convertible(annotation):
-            raise BadHandler(f"{self.name}: a text cannot be converted to what `{parameter}` asks for")
+        if isinstance(annotation, str) or not _is_convertible(annotation, from_a_text=self.on in MESSAGE.on):
+            what = "a text" if self.on in MESSAGE.on else "data"
+            raise BadHandler(f"{self.name}: {what} cannot be converted to what `{parameter}` asks for")
         is_optional = has_default or type(None) in _alternatives(annotation)
         self.conversions.append(Conversion(parameter.name, annotation, is_optional))
 
@@ -370,12 +371,14 @@ def _shared(kind: type) -> Make:
     return lambda at: next(value for value in at.shared if isinstance(value, kind))
 
 
-def _is_convertible(annotation: Any) -> bool:
-    """Returns whether a text can be one of these: a number, a date, one of some words, … or one of several such."""
+def _is_convertible(annotation: Any, *, from_a_text: bool) -> bool:
+    """Returns whether something can become one of these; a text: a number, a date, one of some words, … or one of several such."""
     try:
         info = msgspec.inspect.type_info(annotation)
     except TypeError:
         return False
+    if not from_a_text:
+        return not isinstance(info, msgspec.inspect.CustomType)
     kinds = info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
     return all(isinstance(kind, FROM_A_TEXT) for kind in kinds)
 

@@ -7,7 +7,7 @@ handler was called in may use it.
 import inspect
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar, overload
@@ -220,6 +220,24 @@ class BlockingChat:
         """As Chat.history."""
         return _run(self._chat.history, most)
 
+    def remind(
+        self,
+        name: str,
+        *,
+        after: timedelta | None = None,
+        at: datetime | None = None,
+        daily: str | None = None,
+        tz: str | None = None,
+        data: object = None,
+        key: str | None = None,
+    ) -> None:
+        """As Chat.remind."""
+        _run(partial(self._chat.remind, name, after=after, at=at, daily=daily, tz=tz, data=data, key=key))
+
+    def forget_reminder(self, key: str) -> None:
+        """As Chat.forget_reminder."""
+        _run(self._chat.forget_reminder, key)
+
     def stream(self, *, markdown: bool = False, key: str | None = None) -> BlockingStream:
         """As Chat.stream, with a plain `with`."""
         return BlockingStream(self._chat.stream(markdown=markdown, key=key))
@@ -271,6 +289,10 @@ class BlockingJob:
     @property
     def now(self) -> datetime:
         return self._job.now
+
+    @property
+    def lateness(self) -> timedelta:
+        return self._job.lateness
 
     def observe(self, metric: str, value: float, **labels: str) -> None:
         """As Job.observe."""

@@ -6,6 +6,7 @@ While Redis is away the calls wait; a handler never sees that.
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from typing import Literal, overload
 
 import msgspec
@@ -16,10 +17,11 @@ from bus.records.records import InboundMessage, Reply
 from workers.cards import App, Approval, Card, Form, Info, Media, Progress, card_payload, update_payload
 from workers.elsewhere import Elsewhere
 from workers.emoji import is_one_emoji
-from workers.errors import BadReply, HistoryNotKept
+from workers.errors import BadReply, ChatClosed, HistoryNotKept
 from workers.history import MOST_TURNS, History
 from workers.payloads import TEXT_LIMIT_CHARACTERS, Mention, Quote, addressed, check_text, checked_payload, text_payload
 from workers.progress import ProgressBar
+from workers.reminding import Reminding
 from workers.sending import Sending
 from workers.sent import Sent, places_in, text_id
 from workers.stream import Stream
@@ -30,10 +32,13 @@ from workers.typing import TYPING_RENEWAL_SECONDS, stop_typing
 class Chat:
     """The conversation that a job's message came from."""
 
-    def __init__(self, sending: Sending, message: InboundMessage | None = None) -> None:
-        """`message`: what the handler was given, which `quote=True` quotes."""
+    def __init__(
+        self, sending: Sending, message: InboundMessage | None = None, reminding: Reminding | None = None
+    ) -> None:
+        """`message`: what the handler was given, which `quote=True` quotes. `reminding`: the reminders of its run."""
         self._sending = sending
         self._message = message or sending.job.message
+        self._reminding = reminding
         self._typists = 0
         self._typing = trio.CancelScope()
 
@@ -178,6 +183,35 @@ class Chat:
         if self._sending.keeping is None:
             raise HistoryNotKept
         return (await self._sending.keeping.history()).last(most)
+
+    async def remind(
+        self,
+        name: str,
+        *,
+        after: timedelta | None = None,
+        at: datetime | None = None,
+        daily: str | None = None,
+        tz: str | None = None,
+        data: object = None,
+        key: str | None = None,
+    ) -> None:
+        """Has the handler `@agent.on_reminder(name)` called in this conversation at a time. Raises BadReminder, TooManyReminders.
+
+        `after` a time from now, `at` a datetime with its time zone, or `daily` at a time of day such as `08:00` in the time zone `tz`. The
+        handler is given `data`, of at most 4 KiB. It is set with the end of this handler. A `key` replaces the reminder with that key; a
+        daily one has its name for a key.
+        """
+        await self._of_reminders().remind(name, after=after, at=at, daily=daily, tz=tz, data=data, key=key)
+
+    async def forget_reminder(self, key: str) -> None:
+        """Drops the reminder with this key (of a daily one its name) with the end of this handler; it may be none. Raises BadReminder."""
+        await self._of_reminders().forget(key)
+
+    def _of_reminders(self) -> Reminding:
+        self._sending.check_open()
+        if self._reminding is None:
+            raise ChatClosed("this chat is not of a run")
+        return self._reminding
 
     def stream(self, *, markdown: bool = False, key: str | None = None) -> Stream:
         """Returns a reply that people see grow: `async with chat.stream() as stream: await stream.write("…")`.

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import ParamSpec, TypeAlias, TypeVar, overload
 
 import trio
@@ -29,7 +29,8 @@ class JobContext:
     `idempotency_key` is the same in every run of the job and in no other job: pass it to the services that the handler calls, so that
     a second run does not order twice. `attempt` counts from 1, `emitted` has the places that an earlier run has sent.
     `messages`: the one that the handler is given last, after those that are handled together with it (`when_busy="coalesce"`);
-    the same in every run. `now`: when the message was taken in, the same in every run too.
+    the same in every run. `now`: when the message was taken in, the same in every run too. `lateness`: how much later than that a reminder
+    was due its job was made: seconds, or days while the agent was down.
     """
 
     idempotency_key: str
@@ -38,6 +39,7 @@ class JobContext:
     emitted: frozenset[str] = frozenset()
     messages: tuple[InboundMessage, ...] = field(default=(), repr=False)
     _observe: Observe = field(default=observe_nothing, repr=False)
+    lateness: timedelta = timedelta(0)
     _accepted_ms: int = field(default=0, repr=False)
     _thread: ThreadRun | None = field(default=None, repr=False)
 

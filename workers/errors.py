@@ -85,6 +85,21 @@ class OutcomeUnknown(HandlerError):
         self.name = name
 
 
+class BadReminder(HandlerError):
+    """A reminder that cannot be set, or whose data is not what its handler asks for."""
+
+
+class TooManyReminders(HandlerError):
+    """A conversation has as many reminders as it may have; this one was not set."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"this conversation has {limit} reminders to come, which is the most: give those that replace one another the same "
+            "key=, and drop what is not needed with chat.forget_reminder(key)"
+        )
+        self.limit = limit
+
+
 class BadState(HandlerError):
     """A conversation's state does not fit the agent's state class; nothing was overwritten."""
 

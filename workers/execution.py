@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import partial
 from typing import cast
 
@@ -23,6 +24,7 @@ from workers.context import JobContext, Observe
 from workers.errors import Outcome, WrongLoop
 from workers.keeping import Keeping
 from workers.outlet import Outlet, until_redis_answers
+from workers.reminding import Reminding
 from workers.routing import ANSWERS, Course
 from workers.sending import Sending, SendSoon
 from workers.thread import ThreadRun
@@ -103,7 +105,7 @@ async def run_handler(environment: RunEnvironment, run: Run, lost: Callable[[], 
             journal=run.journal,
             emitted=run.emitted,
         )
-    course = agent.course_of(run.message)
+    course = agent.course_of(run.message, run.job.kind)
     if course is None:
         return Ended(handled=False, effects=tuple(keeping.exchange()))
     raised: BaseException | None = None
@@ -128,7 +130,8 @@ async def run_handler(environment: RunEnvironment, run: Run, lost: Callable[[], 
         run.begins(sending)
         try:
             try:
-                await _call(environment, course, run, Chat(sending, run.message), thread)
+                reminding = Reminding(thread, environment.outlet, run.message)
+                await _call(environment, course, run, Chat(sending, run.message, reminding), thread)
             finally:
                 sending.close()
             for effect in keeping.effects():
@@ -169,6 +172,7 @@ async def _call(environment: RunEnvironment, course: Course, run: Run, chat: Cha
         deliveries=job.deliveries,
         emitted=run.emitted,
         messages=run.messages,
+        lateness=_lateness(job),
         _observe=environment.observe,
         _accepted_ms=job.accepted_ms,
         _thread=thread,
@@ -199,6 +203,13 @@ async def _call(environment: RunEnvironment, course: Course, run: Run, chat: Cha
         thread.keeping.undo()  # a handler that failed leaves nothing
         present.loaded.pop("state", None)
         await _invoke(environment, taker, present)
+
+
+def _lateness(job: Job) -> timedelta:
+    if job.kind == "message":
+        return timedelta(0)
+    due_ms = job.message.payload.get("due_ms")
+    return timedelta(milliseconds=max(0, job.accepted_ms - due_ms)) if isinstance(due_ms, int) else timedelta(0)
 
 
 async def _invoke(environment: RunEnvironment, binding: Binding, present: Present) -> None:

@@ -11,8 +11,9 @@ from bus.records.cards import CardKept, CardMove
 from bus.records.journal import MOST_JOURNAL_BYTES
 from bus.records.presence import Presence
 from bus.records.records import Job, Reply
+from bus.records.timers import Timer
 from bus.steps.job_steps import CardEmitted, Emitted, Failed, Finished, Said, Started
-from bus.steps.thread_steps import Effect, Noted
+from bus.steps.thread_steps import Effect, Noted, TimersThere
 from bus.transport.backoff import Backoff
 from bus.transport.wire import MENDABLE
 
@@ -27,6 +28,8 @@ class Outlet(Protocol):
     async def emit_card(self, job: Job, place: str, reply: Reply, move: CardMove) -> CardEmitted: ...
     async def card(self, job: Job, card_id: str) -> CardKept | None: ...
     def card_id(self, job: Job, place: str) -> str: ...
+    def seal_timer(self, timer: Timer) -> bytes: ...
+    async def timers_there(self, job: Job, timer_id: str) -> TimersThere: ...
     def seal_entry(self, job: Job, name: str, value: bytes) -> bytes: ...
     async def note(
         self,

@@ -11,9 +11,12 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, TypeVar
 
-from bus.records.records import InboundMessage
+import msgspec
+
+from bus.records.records import InboundMessage, JobKind
 from workers.asking import Binding, Occasion, OwnersFunction, is_async, name_of
-from workers.errors import BadHandler
+from workers.errors import BadHandler, BadReminder
+from workers.reminding import check_name
 
 Function = TypeVar("Function", bound=OwnersFunction)
 Around = TypeVar("Around", bound=Callable[..., AsyncIterator[None] | AbstractAsyncContextManager[object]])
@@ -27,6 +30,10 @@ ANSWERS = ("response", "tool_response")
 
 COMMAND = re.compile(r"\w[\w-]{0,31}")
 BEHIND_A_COMMAND = "args"
+DATA = "data"
+OF_MESSAGES: frozenset[Occasion] = frozenset({"message", "answer"})
+"""On these occasions a function takes what people send. The others are no payload type: nobody can send a reminder."""
+
 NOTHING: Named = {}
 
 
@@ -116,6 +123,21 @@ class OfAnswer(_Named):
         inside = artifact.get("payload")
         ui = artifact.get("ui") or (inside.get("ui") if isinstance(inside, dict) else None)
         return NOTHING if ui in self.names else None
+
+
+@dataclass(frozen=True)
+class OfReminder(_Named):
+    """A reminder of one of these names."""
+
+    @property
+    def offered(self) -> tuple[str, ...]:
+        return (DATA,)
+
+    def __call__(self, message: InboundMessage) -> Named | None:
+        if message.payload.get("name") not in self.names:
+            return None
+        data = message.payload.get("data")
+        return {DATA: msgspec.msgpack.decode(data) if isinstance(data, bytes) and data else None}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -220,6 +242,17 @@ class Router:
         if names and callable(names[0]):
             raise BadHandler("write @agent.on_artifact_response() with the parentheses")
         return self._registering("answer", 0 if names else 1, ("artifact",), OfAnswer(names))
+
+    def on_reminder(self, *names: str) -> Callable[[Function], Function]:
+        """Registers a function for reminders of these names (`chat.remind`). It may ask for `data`, converted by its annotation. Raises BadHandler."""
+        if not names or callable(names[0]):
+            raise BadHandler('name the reminder: @agent.on_reminder("digest")')
+        for name in names:
+            try:
+                check_name(name)
+            except BadReminder as error:
+                raise BadHandler(str(error)) from None
+        return self._registering("reminder", 0, (), OfReminder(names))
 
     def on_error(self, *errors: type[Exception]) -> Callable[[Function], Function]:
         """Registers a function for exceptions of handlers: where it returns, the message is done; what it raises counts instead.
@@ -328,8 +361,27 @@ class Routes:
                 return course if not named else Course(course.handler, named, course.around, course.errors)
         return None
 
+    def course_of_placed(self, message: InboundMessage, kind: JobKind) -> Course | None:
+        """Returns what is called for a job that no message began; None if nobody takes it. Raises BadReminder."""
+        for handler in self.handlers:
+            match = handler.registration.match
+            if handler.registration.on != kind or match is None or (named := match(message)) is None:
+                continue
+            converted = handler.binding.converted(named)
+            if converted is None:
+                raise BadReminder(
+                    f"{handler.name} asks for other data than this {kind} has: it was set with another type, or with none"
+                )
+            course = self._course(handler)
+            return Course(handler, converted, course.around, course.errors)
+        return None
+
     def _courses(self, payload_type: str) -> tuple[Course, ...]:
-        takers = [one for one in self.handlers if not one.payload_types or payload_type in one.payload_types]
+        takers = [
+            one
+            for one in self.handlers
+            if one.registration.on in OF_MESSAGES and (not one.payload_types or payload_type in one.payload_types)
+        ]
         return tuple(self._course(one) for one in sorted(takers, key=lambda one: one.registration.rank))
 
     def _course(self, handler: Handler) -> Course:

@@ -27,8 +27,9 @@ from bus.records.control import Observation
 from bus.records.journal import ENTRY_OVERHEAD_BYTES, MOST_JOURNAL_BYTES
 from bus.records.records import ACTS, InboundMessage, Job, Payload, Reply
 from bus.records.sealing import KEY_BYTES, BusKey
+from bus.records.timers import Timer, pack_timer
 from bus.steps.job_steps import Carded, CardEmitted, Emitted
-from bus.steps.thread_steps import Effect, Noted
+from bus.steps.thread_steps import Effect, Noted, TimersThere
 from workers.agent import Agent
 from workers.execution import Run, RunEnvironment, run_handler
 
@@ -150,6 +151,13 @@ class _Desk:
 
     def card_id(self, job: Job, place: str) -> str:
         return _KEY.card_id(job.message_ms, job.thread_id, place)
+
+    def seal_timer(self, timer: Timer) -> bytes:
+        return pack_timer(timer, key=_KEY, agent_id="")
+
+    async def timers_there(self, job: Job, timer_id: str) -> TimersThere:  # noqa: ARG002
+        await trio.lowlevel.checkpoint()
+        return TimersThere(time.time_ns() // 1_000_000, 0, is_there=False)
 
     def seal_entry(self, job: Job, name: str, value: bytes) -> bytes:  # noqa: ARG002
         return value

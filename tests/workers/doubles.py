@@ -12,8 +12,9 @@ from bus.records.cards import CardKept, CardMove
 from bus.records.journal import MOST_JOURNAL_BYTES
 from bus.records.presence import Presence
 from bus.records.records import MOST_DELIVERIES, BadRecord, InboundMessage, Job, Reply
+from bus.records.timers import Timer
 from bus.steps.job_steps import Carded, CardEmitted, Emitted, Failed, Finished, Said, Started
-from bus.steps.thread_steps import Effect, Noted
+from bus.steps.thread_steps import Effect, Noted, TimersThere
 from bus.transport.wire import RedisFailed, RedisRefused, RedisUnavailable
 from tests.waiting import said_of, waiting_for
 
@@ -62,6 +63,7 @@ class MemoryBus:
     journal: dict[str, bytes] = field(default_factory=dict)
     rooms: list[int] = field(default_factory=list)
     note_answers: list[Noted] = field(default_factory=list)
+    timers: TimersThere = field(default_factory=lambda: TimersThere(1_000_000, 0, is_there=False))
     settle_answers: list[Finished] = field(default_factory=list)
     settled: list[tuple[str, tuple[Effect, ...]]] = field(default_factory=list)
     replies: list[tuple[str, Reply]] = field(default_factory=list)
@@ -181,6 +183,14 @@ class MemoryBus:
 
     def card_id(self, job: Job, place: str) -> str:
         return f"card-{job.job_id}-{place}"
+
+    def seal_timer(self, timer: Timer) -> bytes:
+        return msgspec.msgpack.encode(timer)
+
+    async def timers_there(self, job: Job, timer_id: str) -> TimersThere:
+        await trio.lowlevel.checkpoint()
+        with self._operation("timers_there"):
+            return self.timers
 
     def seal_entry(self, job: Job, name: str, value: bytes) -> bytes:
         return value
