@@ -28,6 +28,14 @@ async def test_the_first_agent_says_it_back() -> None:
     assert reply.text == "You said: hello"
 
 
+async def test_reminders_are_promised() -> None:
+    chat = conversation(load("reminder_agent"))
+    [reply] = await chat.say("Remind me in 5 minutes to drink tea")
+    assert reply.text == "I will."
+    [reply] = await chat.say("/digest")
+    assert reply.text == "Each morning at eight."
+
+
 async def test_the_story_is_streamed(autojump_clock: trio.testing.MockClock) -> None:
     [reply] = await conversation(load("story_agent")).say("keys")
     assert reply.text.startswith("About keys: Once upon a time")
