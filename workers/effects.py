@@ -14,6 +14,10 @@ class Effects:
         """Adds an operation of settle.lua with its words."""
         self._effects.append((operation, first, second, third))
 
+    def undo(self) -> None:
+        """Drops all of them: the handler that left them has failed."""
+        self._effects.clear()
+
     def taken(self) -> tuple[Effect, ...]:
         """Returns all of them."""
         return tuple(self._effects)

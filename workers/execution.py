@@ -201,6 +201,7 @@ async def _call(environment: RunEnvironment, course: Course, run: Run, chat: Cha
         if taker is None:
             raise
         thread.keeping.undo()  # a handler that failed leaves nothing
+        thread.effects.undo()
         present.loaded.pop("state", None)
         await _invoke(environment, taker, present)
 

@@ -113,8 +113,11 @@ class Keeping:
         """Returns what the job's end is to write of what was said, also that of a run that was superseded."""
         if not self.has_history:
             return []
-        turns = [turn_of(message, self._job.accepted_ms) for message in self._messages]
+        heard = self._messages if self._job.kind == "message" else ()  # nobody said a reminder
+        turns = [turn_of(message, self._job.accepted_ms) for message in heard]
         turns += [*self._said.values(), *(turn for place, turn in self._noted.items() if place not in self._said)]
+        if not turns:
+            return []
         return [self._keeper.exchange_effect(self._job, _now_ms(), encode_exchange(turns))]
 
 

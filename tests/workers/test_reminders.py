@@ -8,7 +8,7 @@ from io import StringIO
 import msgspec
 import pytest
 
-from bus.records.records import InboundMessage, Job
+from bus.records.records import InboundMessage, Job, JobKind
 from bus.records.timers import Timer, keyed_id
 from bus.steps.thread_steps import TimersThere
 from bus.steps.timers import MOST_TIMERS
@@ -158,6 +158,23 @@ async def test_a_run_that_fails_sets_none_and_its_next_run_sets_it_once() -> Non
     assert len(effects) == 1
 
 
+async def test_what_a_handler_had_set_before_it_failed_is_not_set_where_another_answers_for_it() -> None:
+    agent, bus = Agent(), bus_at()
+
+    @agent.on_error(ValueError)
+    async def sorry(chat: Chat) -> None:
+        await chat.remind("again", after=timedelta(hours=1))
+
+    @agent.on_message()
+    async def answer(chat: Chat) -> None:
+        await chat.remind("say", after=timedelta(minutes=1))
+        raise ValueError
+
+    await run(agent, bus)
+    [(_, effects)] = bus.settled
+    assert [effect[2] for effect in effects] == [NOW_MS + HOUR_MS]
+
+
 async def test_rule_7_in_a_thread_of_several_jobs_a_reminder_is_set_by_the_first_of_them_alone() -> None:
     bus = bus_at()
 
@@ -266,7 +283,7 @@ async def test_a_sync_handler_reminds_and_forgets_too() -> None:
 # When one is due
 
 
-def due(name: str, data: object = None, *, late: timedelta = timedelta(0), kind: str = "reminder") -> Job:
+def due(name: str, data: object = None, *, late: timedelta = timedelta(0), kind: JobKind = "reminder") -> Job:
     timer = Timer(
         id="id",
         conversation_id="conversation-1",
@@ -284,7 +301,7 @@ def due(name: str, data: object = None, *, late: timedelta = timedelta(0), kind:
         job_id=timer.job_id,
         message=timer.content(),
         accepted_ms=accepted_ms,
-        kind=kind,  # type: ignore[arg-type]
+        kind=kind,
     )
 
 
