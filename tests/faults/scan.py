@@ -11,6 +11,7 @@ A loop is named `file:Class.function`; a function with two of them has one name.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,8 +38,11 @@ def threads() -> dict[str, str]:
     found: dict[str, str] = {}
     for room in ROOMS:
         for path in sorted((ROOT / room).rglob("*.py")):
-            for name, node in _nodes(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Call) and _called(node) in {"Thread", "Timer"}:
+            text = path.read_text(encoding="utf-8")
+            # a Timer of ours is a record, and no thread
+            kinds = {"Thread", "Timer"} if re.search(r"^(import|from) threading\b", text, re.MULTILINE) else {"Thread"}
+            for name, node in _nodes(ast.parse(text)):
+                if isinstance(node, ast.Call) and _called(node) in kinds:
                     given = next((word.value for word in node.keywords if word.arg == "name"), None)
                     found[f"{path.relative_to(ROOT)}:{name}:{ast.unparse(given) if given else 'unnamed'}"] = (
                         ast.literal_eval(given) if isinstance(given, ast.Constant) else ""
