@@ -110,6 +110,9 @@ class _Desk:
 
     replies: dict[str, Reply] = field(default_factory=dict)
     journal: dict[str, bytes] = field(default_factory=dict)
+    stops: str = ""
+    """The card whose Stop button is pressed while the run goes on."""
+
     elsewhere: dict[tuple[str, str], Reply] = field(default_factory=dict)
     deltas: dict[str, list[str]] = field(default_factory=dict)
     typing: list[bool] = field(default_factory=list)
@@ -148,6 +151,10 @@ class _Desk:
     async def card(self, job: Job, card_id: str) -> CardKept | None:  # noqa: ARG002
         await trio.lowlevel.checkpoint()
         return self.kept.cards.get(card_id)
+
+    async def stopped(self, job: Job) -> str:  # noqa: ARG002
+        await trio.lowlevel.checkpoint()
+        return self.stops
 
     def card_id(self, job: Job, place: str) -> str:
         return _KEY.card_id(job.message_ms, job.thread_id, place)

@@ -386,6 +386,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     "best effort, within the job: what Redis does not take is shown no more or later": (
         "workers/chat.py:Chat._keep_typing",
         "workers/typing.py:keep_typing",
+        "workers/progress.py:ProgressBar._look_for_stop",
         "workers/stream.py:_Show.run",
     ),
     "a language model's stream within the handler that asked; it has limits of its own (tests/workers/test_llm.py)": (

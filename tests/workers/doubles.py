@@ -52,6 +52,7 @@ class MemoryBus:
     fault: RedisFailed | None = None
     refused: str = ""
     emit_answers: dict[str, Emitted] = field(default_factory=dict)
+    stops: str = ""
     elsewhere: list[tuple[str, str, Reply]] = field(default_factory=list)
     card_answers: list[CardEmitted] = field(default_factory=list)
     """To the next cards, one after the other; then all are queued."""
@@ -180,6 +181,10 @@ class MemoryBus:
         with self._operation("card"):
             self.looked_up.append(card_id)
             return self.cards.get(card_id)
+
+    async def stopped(self, job: Job) -> str:
+        with self._operation("stopped"):
+            return self.stops
 
     def card_id(self, job: Job, place: str) -> str:
         return f"card-{job.job_id}-{place}"

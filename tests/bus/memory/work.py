@@ -163,6 +163,9 @@ class MemorySteps(KeptEffects):
         self._world.say(at, self._pack(job, place, reply))
         return CardEmitted(Carded.QUEUED)
 
+    async def stopped(self, job: Job) -> str:
+        return self._world.conversation(job.conversation_id).stopped
+
     async def card(self, job: Job, card_id: str) -> CardKept | None:
         return self._world.conversation(job.conversation_id).cards.get(card_id)
 
