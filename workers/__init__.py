@@ -35,6 +35,7 @@ from workers.errors import (
     HandlerError,
     HistoryNotKept,
     JournalFull,
+    NotSent,
     OutcomeUnknown,
     Retry,
     StateTooLarge,
@@ -42,6 +43,7 @@ from workers.errors import (
     TooManyReminders,
 )
 from workers.history import History, Turn
+from workers.outside import BlockingOutside, Outside, Receipt
 from workers.routing import Router
 from workers.sent import Sent
 from workers.stream import Stream
@@ -62,6 +64,7 @@ __all__ = [
     "BadStep",
     "BlockingChat",
     "BlockingJob",
+    "BlockingOutside",
     "BlockingSent",
     "BlockingStream",
     "CannotStart",
@@ -81,9 +84,12 @@ __all__ = [
     "Media",
     "MediaItem",
     "Message",
+    "NotSent",
     "Option",
     "OutcomeUnknown",
+    "Outside",
     "Progress",
+    "Receipt",
     "Retry",
     "Router",
     "Sent",

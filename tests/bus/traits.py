@@ -202,7 +202,14 @@ class Placing(Protocol):
 
 class Outside(Protocol):
     async def send(
-        self, conversation_id: str, record: bytes, message_id: str, *, key: SendKey | None = None, ledger_entries: int
+        self,
+        conversation_id: str,
+        record: bytes,
+        message_id: str,
+        *,
+        key: SendKey | None = None,
+        budgets: StoreBudgets,
+        is_job: bool = False,
     ) -> Sent: ...
 
     async def let_out(self) -> bool: ...

@@ -415,6 +415,9 @@ STEPS: dict[str, tuple[str, ...]] = {
     "a command's own line: what cannot be read ends the command with a word (tests/supervisor/control/test_control_socket.py)": (
         "supervisor/cli/control.py:answers",
     ),
+    "an owner's program's own line: whatever is no answer is NotSent, which says that the message may be queued (tests/workers/test_outside.py)": (
+        "workers/outside.py:BlockingOutside._exchange",
+    ),
     "answers somebody who watches a status, until they hang up": ("supervisor/control/control_socket.py:_repeat",),
     "of one drain, bounded by its time; RedisFailed is looked over (tests/supervisor, tests/test_kills.py)": (
         "supervisor/run/drain.py:_say_what_it_waits_for",
