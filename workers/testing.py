@@ -207,6 +207,12 @@ class _Desk:
         before = itertools.takewhile(lambda exchange: exchange[0] != job.job_id, self.kept.exchanges)
         return [body for _, body in before]
 
+    async def read_both(self, job: Job) -> tuple[bytes | None, list[bytes]]:
+        return await self.read_state(job), await self.read_exchanges(job)
+
+    def open_exchanges(self, job: Job, records: Iterable[bytes]) -> list[bytes]:  # noqa: ARG002
+        return list(records)
+
     def state_effect(self, job: Job, body: bytes) -> Effect:  # noqa: ARG002
         return ("state", body, b"", b"")
 

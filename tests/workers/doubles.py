@@ -1,7 +1,7 @@
 # ruff: noqa: ARG002 - the bus asks for more than a double needs
 """A bus in memory: what the runner and a chat ask of Redis, with the answers that a test wants."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -267,6 +267,12 @@ class MemoryBus:
         self.asked.append("history")
         with self._operation("read_exchanges"):
             return self.exchanges.get(job.conversation_id, [])
+
+    async def read_both(self, job: Job) -> tuple[bytes | None, list[bytes]]:
+        return await self.read_state(job), await self.read_exchanges(job)
+
+    def open_exchanges(self, job: Job, records: Iterable[bytes]) -> list[bytes]:
+        return list(records)
 
     def state_effect(self, job: Job, body: bytes) -> Effect:
         return ("state", body, "", "")
