@@ -166,7 +166,7 @@ class Streams:
             yield
         finally:
             begun.set()
-            if self._beginning[conversation_id] is begun:
+            if self._beginning.get(conversation_id) is begun:
                 del self._beginning[conversation_id]
 
     def is_of_present_connection(self, stream_id: str) -> bool:

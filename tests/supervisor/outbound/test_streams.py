@@ -214,6 +214,15 @@ async def test_a_start_waits_for_the_one_before_and_no_longer_if_that_has_failed
         assert made.connection.sent[1:] == [start("newer")]
 
 
+async def test_a_start_that_was_given_up_while_it_waited_takes_nothing_from_the_one_before() -> None:
+    async with scene() as made:
+        async with made.streams.beginning(CONVERSATION, "older"):
+            with trio.move_on_after(0):
+                await made.begin("newer")
+        await made.begin("newest")
+        assert made.connection.sent == [start("newest")]
+
+
 async def test_a_stream_whose_end_could_not_be_told_is_left_to_the_next_connection() -> None:
     async with scene() as made:
         await made.begin()
