@@ -6,12 +6,21 @@ import socket
 import ssl
 from collections.abc import Iterator
 
+ERRORS_OF_FORM = range(79, 94)
+"""OpenSSL's X509_V_ERR_INVALID_CA to X509_V_ERR_EXTENSIONS_REQUIRE_VERSION_3: a certificate is not made as RFC 5280 says. Python looks from 3.13 on."""
+
+FORM_OF_AN_AUTHORITY = (
+    "from Python 3.13 on a private authority's certificate needs basicConstraints=critical,CA:TRUE, keyUsage=critical,keyCertSign "
+    "and a subjectKeyIdentifier, and what it signs an authorityKeyIdentifier: make them anew (docs/settings.md)"
+)
+
 
 def why(error: BaseException) -> str:
     """Returns the cause of `error` in a few words: an errno's text, what is wrong with a certificate, else the exception's type."""
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"TLS: the certificate is not accepted: {cause.verify_message}"
+            remedy = f"; {FORM_OF_AN_AUTHORITY}" if cause.verify_code in ERRORS_OF_FORM else ""
+            return f"TLS: the certificate is not accepted: {cause.verify_message}{remedy}"
         if isinstance(cause, ssl.SSLError):
             return f"TLS: {cause.reason or type(cause).__name__}"
         if isinstance(cause, socket.gaierror):

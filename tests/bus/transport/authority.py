@@ -18,8 +18,10 @@ CERTIFIES = x509.KeyUsage(
 class Authority:
     """`certificate`: the path of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, says_its_use: bool = True) -> None:
+        """`says_its_use`: its certificate has a key usage, without which Python takes it up to 3.12 only."""
         self.folder = folder
+        self._says_its_use = says_its_use
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a private authority")])
         self.certificate = folder / "ca.pem"
@@ -52,7 +54,7 @@ class Authority:
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )
-        if is_authority:
+        if is_authority and self._says_its_use:
             builder = builder.add_extension(CERTIFIES, critical=True)
         return builder.sign(self._key, hashes.SHA256())
 
