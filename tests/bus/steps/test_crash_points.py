@@ -14,12 +14,14 @@ import pytest
 from bus.records.cards import CardMove
 from bus.records.kept import WAIT, pack_kept
 from bus.records.records import Job, OutboxRecord, decode_reply_record, unpack_job
+from bus.records.timers import Timer
 from bus.steps.job_steps import Finished, Started
 from bus.steps.outbox import Committed
 from bus.steps.policies import Policies
 from bus.steps.recovery import Reclaim
 from bus.steps.store import Intake, SessionWrite, Source
 from bus.steps.thread_steps import Effect, Noted
+from bus.steps.timers import Fired
 from bus.transport.client import Commands
 from bus.transport.lua import Argument
 from bus.transport.wire import Value
@@ -76,6 +78,9 @@ class Life:
 
     is_thread: bool = False
     """Its handler notes a result and leaves a wait behind; the next message's takes it away again."""
+
+    reminds: bool = False
+    """Each message sets a reminder, which is due at once."""
 
     relay: Relay = field(default_factory=Relay)
     lives: int = 0
@@ -144,7 +149,12 @@ class Life:
             await worker.steps.emit(job, "0", reply("0"))
         if "1" not in started.places:
             await worker.steps.emit_card(job, "1", reply("1"), CardMove(f"card of {job.job_id}", "info"))
-        assert await worker.steps.finish(job) is Finished.DONE
+        if self.reminds and job.kind == "message":
+            timer = Timer(id="digest", conversation_id=CONVERSATION, due_ms=1, kind="reminder", name="digest")
+            sets: Effect = ("timer", timer.id, timer.due_ms, worker.steps.seal_timer(timer))
+            assert await worker.steps.settle(job, "done", [sets]) is Finished.DONE
+        else:
+            assert await worker.steps.finish(job) is Finished.DONE
         return True
 
     async def _handle_thread(self, worker: Worker, job: Job, started: Started) -> bool:
@@ -173,7 +183,17 @@ class Life:
         return [worker.steps.state_effect(job, b"%d" % (count + 1)), said]
 
     async def _wake(self, supervisor: Supervisor) -> bool:
-        return await self._start_due(supervisor) or await self._fetch(supervisor)
+        return await self._start_due(supervisor) or await self._fire(supervisor) or await self._fetch(supervisor)
+
+    async def _fire(self, supervisor: Supervisor) -> bool:
+        """Whether a timer that is due has become a job."""
+        timers, now_ms = supervisor.timers, await supervisor.timers.now_ms()
+        for alarm in await timers.due(now_ms):
+            packed = await timers.read(alarm)
+            assert packed is not None
+            assert await timers.fire(packed, timers.opened(packed, alarm), now_ms) is Fired.FIRED
+            return True
+        return False
 
     async def _fetch(self, supervisor: Supervisor) -> bool:
         """What waits at the relay, as far as there is room; whether a note has gone."""
@@ -233,19 +253,20 @@ async def lives_through(
     most_held: int = 1000,
     places: bool = False,
     is_thread: bool = False,
+    reminds: bool = False,
 ) -> None:
     """With these deaths on the way, everything is in the end as it is without them."""
     scene = RedisScene(url)
     mortal = Mortal(scene.client, {step: end for step, end in plan.items() if end != "lives"})
     planned = len(mortal.plan)
     scene.commands = mortal
-    life = Life(scene, fails_once, waits, most_held, places, is_thread)
+    life = Life(scene, fails_once, waits, most_held, places, is_thread, reminds)
     for _ in range(messages):
         life.relay.person_sends(CONVERSATION, None)
     while not await life.goes_on():
         assert life.lives <= planned
     assert mortal.plan == {}, "a step was never taken"
-    jobs = [f"{CONVERSATION}-{seq}" for seq in range(1, messages + 1)] + ["timer:digest:1"] * places
+    jobs = [f"{CONVERSATION}-{seq}" for seq in range(1, messages + 1)] + ["timer:digest:1"] * (places or reminds)
     replies = [f"{job}/{place}" for job in jobs for place in ("0", "1")]
     assert life.relay.received == {CONVERSATION: replies}
     assert all(len(made) == 1 for made in life.relay.ciphertexts.values())
@@ -281,6 +302,13 @@ async def test_so_may_every_other_step_together_with_each_of_them(redis_url: str
 async def test_so_may_the_placing_of_a_job_and_it_is_run_once(redis_url: str) -> None:
     for other, one, two in itertools.product(MAIN_STEPS, DEATHS[1:], DEATHS):
         await lives_through(redis_url, {"place_job": one, other: two}, messages=1, places=True)
+
+
+async def test_so_may_the_setting_of_a_reminder_and_its_firing_and_it_is_said_once(redis_url: str) -> None:
+    for one, two in itertools.product(DEATHS, DEATHS):
+        await lives_through(redis_url, {"settle": one, "fire": two}, messages=1, reminds=True)
+    for step, other, two in itertools.product(("settle", "fire"), ("accept", "commit", "confirm"), DEATHS[1:]):
+        await lives_through(redis_url, {step: "dies after", other: two}, messages=1, reminds=True)
 
 
 @pytest.mark.parametrize("step", THREAD_STEPS)
