@@ -1,12 +1,13 @@
 """Handlers for tests that need more than the built-in ones."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import trio
 
 from bus.records.records import InboundMessage
-from workers import Agent, App
+from workers import Agent, App, Event
 from workers.chat import Chat
 from workers.context import JobContext
 
@@ -60,11 +61,6 @@ SLOW_SECONDS = 0.3
 @voting.on_message("text")
 async def vote(message: InboundMessage, chat: Chat) -> None:
     """A vote card; its one button is answered with the card's next revision. `oops` is answered with something that is taken back."""
-    if message.text == "export":
-        async with chat.progress("Exporting", cancel="Stop") as bar:
-            await trio.sleep(300)
-        await chat.reply("stopped" if bar.cancelled else "done")
-        return
     if message.text.startswith("tell "):
         _, conversation_id, text = message.text.split(" ")
         await chat.to(conversation_id).reply(text)
@@ -97,6 +93,17 @@ async def fail_at_first(message: InboundMessage, chat: Chat, job: JobContext) ->
     if message.text == "fail" and job.attempt == 1:
         raise ValueError
     await chat.reply(message.text)
+
+
+meeting = Agent()
+MET_FILE = "MET_FILE"
+
+
+@meeting.on_event("relation.established")
+def note_who_was_met(event: Event) -> None:
+    """A line in a file for each."""
+    with Path(os.environ[MET_FILE]).open("a", encoding="utf-8") as file:
+        file.write(f"{event.user_id}\n")
 
 
 interrupting = _agent(when_busy="interrupt")

@@ -16,6 +16,7 @@ from pathlib import Path
 if sys.argv[:1] == ["-m"]:  # `python -m workers`, which comes by here before it reads workers/__main__.py
     runpy.run_path(str(Path(__file__).parents[1] / "host" / "entrance.py"), run_name="entrance")
 
+from bus.records.events import Event
 from bus.records.records import InboundMessage
 from workers.agent import Agent
 from workers.blocking import BlockingChat, BlockingJob, BlockingSent, BlockingStream
@@ -35,7 +36,6 @@ from workers.errors import (
     HandlerError,
     HistoryNotKept,
     JournalFull,
-    NotSent,
     OutcomeUnknown,
     Retry,
     StateTooLarge,
@@ -43,7 +43,6 @@ from workers.errors import (
     TooManyReminders,
 )
 from workers.history import History, Turn
-from workers.outside import BlockingOutside, Outside, Receipt
 from workers.routing import Router
 from workers.sent import Sent
 from workers.stream import Stream
@@ -64,12 +63,12 @@ __all__ = [
     "BadStep",
     "BlockingChat",
     "BlockingJob",
-    "BlockingOutside",
     "BlockingSent",
     "BlockingStream",
     "CannotStart",
     "Chat",
     "ChatClosed",
+    "Event",
     "Fail",
     "Field",
     "Form",
@@ -84,12 +83,9 @@ __all__ = [
     "Media",
     "MediaItem",
     "Message",
-    "NotSent",
     "Option",
     "OutcomeUnknown",
-    "Outside",
     "Progress",
-    "Receipt",
     "Retry",
     "Router",
     "Sent",

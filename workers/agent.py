@@ -15,7 +15,7 @@ from bus.records.records import InboundMessage, JobKind
 from bus.steps.policies import APOLOGY, MOST_WAITING, REFUSAL, Busy, Full, InGroups, Policies
 from workers.asking import HISTORY, ROWS, Binding, Row, Table, bind, state_row
 from workers.errors import BadHandler, CannotStart
-from workers.routing import Course, Handler, Registration, Router, Routes
+from workers.routing import Course, Handler, OfEvent, Registration, Router, Routes
 from workers.state import StateShape
 
 Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[object]]
@@ -119,6 +119,9 @@ class Agent(Router):
         binding = bind(registration.function, table, registration.on, groups=groups, offered=offered)
         self._routes.add(Handler(registration, binding))
         self._bindings.append(binding)
+        if isinstance(match, OfEvent):
+            names = {*self.policies.events, *match.names}
+            self.policies = msgspec.structs.replace(self.policies, events=tuple(sorted(names)))
 
 
 def _yielded_by(lifespan: Lifespan | None) -> tuple[type, ...] | None:

@@ -8,12 +8,12 @@ import inspect
 import types
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Literal, TypeAlias, Union, get_args, get_origin
 
 import msgspec
 import msgspec.inspect
 
+from bus.records.events import Event, event_in
 from bus.records.records import InboundMessage
 from workers.blocking import BlockingChat, BlockingJob
 from workers.chat import Chat
@@ -117,7 +117,8 @@ BY_PLACE_EVER = (MESSAGE, CHAT)
 HISTORY = Row(
     kinds=(History,), name="history", make=lambda at: at.loaded["history"], load=lambda at: at.keeping.history()
 )
-ROWS: tuple[Row, ...] = (MESSAGE, CHAT, JOB, HISTORY)
+EVENT = Row(kinds=(Event,), name="event", make=lambda at: event_in(at.message), on=frozenset({"event"}))
+ROWS: tuple[Row, ...] = (MESSAGE, CHAT, JOB, HISTORY, EVENT)
 """What every agent has. What an agent itself brings (its state, what its lifespan yields) is added by `Table`."""
 
 
@@ -182,15 +183,8 @@ class Binding:
     shared: tuple[type, ...] = ()
     named: tuple["Conversion", ...] = ()
 
-    @cached_property
-    def loads(self) -> frozenset[str]:
-        """The names of what has to be waited for."""
-        return frozenset(row.name for row in self.asks if row.load is not None)
-
     async def load(self, present: Present) -> None:
         """Loads what has to be waited for."""
-        if self.loads:
-            present.keeping.expect(self.loads)
         for row in self.asks:
             if row.load is not None and row.name not in present.loaded:
                 present.loaded[row.name] = await row.load(present)

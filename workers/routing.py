@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias, TypeVar
 
 import msgspec
 
+from bus.records.events import EVENTS
 from bus.records.records import InboundMessage, JobKind
 from workers.asking import Binding, Occasion, OwnersFunction, is_async, name_of
 from workers.errors import BadHandler, BadReminder
@@ -140,6 +141,15 @@ class OfReminder(_Named):
         return {DATA: msgspec.msgpack.decode(data) if isinstance(data, bytes) and data else None}
 
 
+@dataclass(frozen=True)
+class OfEvent(_Named):
+    """An event of one of these names."""
+
+    def __call__(self, message: InboundMessage) -> Named | None:
+        event = message.payload.get("event")
+        return NOTHING if isinstance(event, dict) and event.get("name") in self.names else None
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Registration:
     """A function as it was registered. `rank`: those of a lower one are asked first. `payload_types`: none stands for all."""
@@ -253,6 +263,17 @@ class Router:
             except BadReminder as error:
                 raise BadHandler(str(error)) from None
         return self._registering("reminder", 0, (), OfReminder(names))
+
+    def on_event(self, *names: str) -> Callable[[Function], Function]:
+        """Registers a function for what the relay tells beside messages (bus/records/events.py), such as `relation.established`.
+
+        It may ask for the Event. The relay keeps none: what it tells while nobody is connected is lost. Raises BadHandler.
+        """
+        if not names or callable(names[0]):
+            raise BadHandler('name the event: @agent.on_event("relation.established")')
+        if unknown := [name for name in names if name not in EVENTS]:
+            raise BadHandler(f"events are {', '.join(sorted(EVENTS))}, not {', '.join(map(str, unknown))}")
+        return self._registering("event", 0, (), OfEvent(names))
 
     def on_error(self, *errors: type[Exception]) -> Callable[[Function], Function]:
         """Registers a function for exceptions of handlers: where it returns, the message is done; what it raises counts instead.

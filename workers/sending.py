@@ -14,7 +14,7 @@ import msgspec
 import trio
 
 from bus.records.cards import MOST_UPDATES, CardKept, CardMove
-from bus.records.records import ACTS, Job, Reply, with_hops
+from bus.records.records import ACTS, NOWHERE, Job, Reply, with_hops
 from bus.steps.job_steps import Carded, CardEmitted, Emitted, Said
 from bus.transport.wire import RedisFailed
 from workers.errors import BadCard, BadReply, ChatClosed
@@ -128,6 +128,12 @@ class Sending:
                 "since its handler has ended: await what it starts before it returns (a nursery in the handler does)"
             )
 
+    def _check_somewhere(self) -> None:
+        if self.job.conversation_id == NOWHERE:
+            raise BadReply(
+                "this job runs in no conversation: say it in one in which somebody has written, by chat.to(conversation_id).reply(…)"
+            )
+
     def take_place(self, key: str | None) -> str:
         """Returns the next place; call it inside of `turn`. Raises BadReply."""
         if key is None:
@@ -151,7 +157,11 @@ class Sending:
         return place in self._emitted
 
     async def emit(self, place: str, reply: Reply) -> None:
-        """Sends a reply, however long Redis is away or has no room; does nothing if the place was sent or the job is lost."""
+        """Sends a reply, however long Redis is away or has no room; does nothing if the place was sent or the job is lost.
+
+        Raises BadReply in a job that runs in no conversation.
+        """
+        self._check_somewhere()
         self._is_said(place, reply)
         if not self._is_lost and not self.was_emitted(place):
             self.has_said = True
@@ -173,6 +183,7 @@ class Sending:
 
     async def emit_card(self, place: str, card_id: str, kind: str, reply: Reply) -> None:
         """Sends a new card, as `emit` sends a reply; it is not held."""
+        self._check_somewhere()
         self._is_said(place, reply)
         if not self.was_emitted(place):
             await self._send_card(place, reply, CardMove(card_id, kind))
@@ -230,13 +241,6 @@ class Sending:
                     await trio.sleep(ROOM_SECONDS)
                     self._waited(ROOM_SECONDS)
         await trio.lowlevel.checkpoint()
-
-    async def is_stopped(self, card_id: str) -> bool:
-        """Returns whether the Stop button of this card was pressed; False while Redis is away."""
-        try:
-            return await self._outlet.stopped(self.job) == card_id
-        except RedisFailed:
-            return False
 
     async def _send_card(self, place: str, reply: Reply, move: CardMove) -> CardEmitted:
         """Sends what is held and then the card. Once the job is lost it does nothing, and says ALREADY."""
@@ -307,7 +311,7 @@ class Sending:
 
     async def show_typing(self, *, active: bool) -> None:
         """Sends or ends the typing indicator; lost while Redis is away."""
-        if self._is_lost:
+        if self._is_lost or self.job.conversation_id == NOWHERE:
             return
         try:
             await self._outlet.publish_typing(self.job, active)

@@ -24,8 +24,9 @@ import trio
 from bus.records import ulid
 from bus.records.cards import MOST_UPDATES, CardKept, CardMove
 from bus.records.control import Observation
+from bus.records.events import Event, content_of
 from bus.records.journal import ENTRY_OVERHEAD_BYTES, MOST_JOURNAL_BYTES
-from bus.records.records import ACTS, InboundMessage, Job, Payload, Reply
+from bus.records.records import ACTS, NOWHERE, InboundMessage, Job, Payload, Reply
 from bus.records.sealing import KEY_BYTES, BusKey
 from bus.records.timers import Timer, pack_timer
 from bus.steps.job_steps import Carded, CardEmitted, Emitted
@@ -110,9 +111,6 @@ class _Desk:
 
     replies: dict[str, Reply] = field(default_factory=dict)
     journal: dict[str, bytes] = field(default_factory=dict)
-    stops: str = ""
-    """The card whose Stop button is pressed while the run goes on."""
-
     elsewhere: dict[tuple[str, str], Reply] = field(default_factory=dict)
     deltas: dict[str, list[str]] = field(default_factory=dict)
     typing: list[bool] = field(default_factory=list)
@@ -151,10 +149,6 @@ class _Desk:
     async def card(self, job: Job, card_id: str) -> CardKept | None:  # noqa: ARG002
         await trio.lowlevel.checkpoint()
         return self.kept.cards.get(card_id)
-
-    async def stopped(self, job: Job) -> str:  # noqa: ARG002
-        await trio.lowlevel.checkpoint()
-        return self.stops
 
     def card_id(self, job: Job, place: str) -> str:
         return _KEY.card_id(job.message_ms, job.thread_id, place)
@@ -206,12 +200,6 @@ class _Desk:
         await trio.lowlevel.checkpoint()
         before = itertools.takewhile(lambda exchange: exchange[0] != job.job_id, self.kept.exchanges)
         return [body for _, body in before]
-
-    async def read_both(self, job: Job) -> tuple[bytes | None, list[bytes]]:
-        return await self.read_state(job), await self.read_exchanges(job)
-
-    def open_exchanges(self, job: Job, records: Iterable[bytes]) -> list[bytes]:  # noqa: ARG002
-        return list(records)
 
     def state_effect(self, job: Job, body: bytes) -> Effect:  # noqa: ARG002
         return ("state", body, b"", b"")
@@ -274,6 +262,22 @@ class Conversation:
         """Answers a card, such as with `{"action": "stop"}` or `{"values": {…}}` (PROTOCOL §4.1); returns the agent's replies to it."""
         artifact = {"subtype": "response", "ref_artifact": card_id, "payload": dict(payload)}
         return await self.send({"type": "artifact", "artifact": artifact})
+
+    async def event(self, name: str, *, is_here: bool = True, **fields: object) -> list[Said]:
+        """Has the relay tell an event; returns what the agent says to it. `is_here`: it is of this conversation."""
+        self._desk = _Desk(self._kept)
+        told = {"conversation_id": self._id, **fields} if is_here else fields
+        user_id = told.get("user_id")
+        event = Event(
+            name=name,
+            conversation_id=self._id if is_here else None,
+            user_id=user_id if isinstance(user_id, str) else None,
+            fields=told,
+        )
+        at = self._id if is_here else NOWHERE
+        content = content_of(event, f"event:{ulid.new()}", conversation_id=at, person=self._sender_id)
+        job = msgspec.structs.replace(self._make_job({}), job_id=content.message_id, conversation_id=at)
+        return await self._run(msgspec.structs.replace(job, kind="event", message=content))
 
     async def run_again(self) -> list[Said]:
         """Runs the last message again, as after a crash; returns the replies that this run adds, normally none."""

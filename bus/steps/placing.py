@@ -12,6 +12,7 @@ import msgspec
 from bus.records.keys import Keys
 from bus.records.records import BadRecord, JobRecord, decode_job_record
 from bus.transport.client import Commands
+from bus.transport.clock import redis_ms
 from bus.transport.lua import Argument
 from bus.transport.wire import Value
 from host.budgets import UNLIMITED_REDIS_BYTES, StoreBudgets
@@ -53,6 +54,14 @@ class Placing:
         self._client = client
         self._keys = keys
         self.budgets = budgets or StoreBudgets.of(UNLIMITED_REDIS_BYTES)
+
+    async def now_ms(self) -> int:
+        """Returns Redis' time. Raises RedisFailed."""
+        return await redis_ms(self._client)
+
+    async def was_placed(self, job_id: str) -> bool:
+        """Returns whether a job of this id was placed before. Raises RedisFailed."""
+        return await self._client.command("ZSCORE", self._keys.placements, job_id) is not None
 
     async def pins(self, conversation_id: str) -> Pins | None:
         """Returns whom a reply in this conversation goes to; None for one in which no message was accepted yet."""

@@ -27,7 +27,7 @@ class Policies(msgspec.Struct, frozen=True, kw_only=True):
     `busy`: a message that comes while another is handled waits, interrupts it, or is handled together with all that wait by then.
     `most_waiting`: so many may wait; beyond it `full` refuses a message (with the text `refusal`) or parks it. `apology`: the text that
     a sender gets when their message becomes a dead letter; None: nothing. `groups`: which messages of a group go to a handler, those that
-    mention the agent or all.
+    mention the agent or all. `events`: the names of those that a handler asks for (bus/records/events.py).
     """
 
     busy: Busy = "queue"
@@ -36,6 +36,7 @@ class Policies(msgspec.Struct, frozen=True, kw_only=True):
     refusal: str = REFUSAL
     apology: str | None = APOLOGY
     groups: InGroups = "mentioned"
+    events: tuple[str, ...] = ()
 
 
 class PolicyStore:
@@ -53,7 +54,7 @@ class PolicyStore:
             "HSET",
             self._key,
             *("busy", policies.busy, "most", policies.most_waiting, "full", policies.full),
-            *("groups", policies.groups),
+            *("groups", policies.groups, "events", " ".join(policies.events)),
             *("refusal", self._seal("refusal", policies.refusal)),
             *("apology", b"" if policies.apology is None else self._seal("apology", policies.apology)),
         )
@@ -64,6 +65,11 @@ class PolicyStore:
         They do where the workers are of a version that knew nothing else.
         """
         return await self._client.command("HGET", self._key, "groups") != b"mentioned"
+
+    async def events(self) -> frozenset[str]:
+        """Returns the names of the events that a handler asks for. Raises RedisFailed."""
+        names = cast("bytes | None", await self._client.command("HGET", self._key, "events"))
+        return frozenset((names or b"").decode().split())
 
     async def refusal(self) -> str:
         """Returns the text for the sender of a message whose mailbox is full. Raises RedisFailed."""

@@ -19,6 +19,7 @@ from bus.steps.held import Notes
 from bus.steps.letters import DeadLetters, Quarantine
 from bus.steps.outbox import RESEND_SECONDS, Outbox
 from bus.steps.outside import OutsideMessages
+from bus.steps.placing import Placing
 from bus.steps.policies import PolicyStore
 from bus.steps.recovery import Recovery
 from bus.steps.store import MOST_WAITING_IN_ALL, Store
@@ -34,6 +35,7 @@ from crypto.identity import LocalDevice
 from host.budgets import LARGEST_INTAKE_BYTES, UNLIMITED_REDIS_BYTES, Budgets, IntakeBudgets, StoreBudgets
 from host.instance import Instance
 from supervisor.inbound.catchup import Catchup
+from supervisor.inbound.events import Events
 from supervisor.inbound.held import HeldFetcher
 from supervisor.inbound.inbound import Inbound
 from supervisor.inbound.overflow import Overflow
@@ -45,7 +47,6 @@ from supervisor.outbound.acts import Acts
 from supervisor.outbound.committing import Committing
 from supervisor.outbound.delivery import Delivery
 from supervisor.outbound.dispatch import Dispatch, SessionMessages
-from supervisor.outbound.from_outside import FromOutside
 from supervisor.outbound.outbound import Outbound
 from supervisor.outbound.rate_line import RateLine
 from supervisor.outbound.recipients import Recipients
@@ -170,6 +171,7 @@ class MessageCore:
 
     def heard(self, frame: FromRelay) -> None:
         """A frame of the relay, for the part that it is for. Returns at once."""
+        self.events.heard(frame)
         match frame:
             case MessageNew() | ArtifactResponse():
                 self.inbound.push(frame)
@@ -190,7 +192,7 @@ class MessageCore:
             case PrekeysLow():
                 self.prekeys.refill_soon()
             case _:
-                pass  # read receipts, recalls, a stream's error, frames of which only the name is documented: nothing follows from them here
+                pass  # read receipts, a stream's error, frames of which only the name is documented: nothing follows from them but an event
 
     def connected(self, date: RelayDate | None) -> None:
         """A new connection is authenticated: what may have been missed is asked for. Returns at once."""
@@ -248,6 +250,7 @@ class MessageCore:
             self.delivery.run,
             self.reclaimer.run,
             self.timer_mover.run,
+            self.events.run,
             lambda: self.prekeys.keep(self.metrics),
             self.relations.run,
         ]
@@ -302,7 +305,6 @@ class MessageCore:
         self.streams = Streams(device, keys.bus, connection, self.outbox, metrics, speaks=speaks)
         self.stream_ends = StreamEnds(self.streams, self.outbox, connection, instance, settings.pauses)
         self.outside = OutsideMessages(client, names)
-        self.from_outside = FromOutside(self.outside, self.store, self.vault, keys)
         turns = Turns(self.outside)
         self.delivery = Delivery(
             self.outbox,
@@ -435,6 +437,14 @@ class MessageCore:
             counts_strikes=settings.counts_strikes,
             end_stream=self.streams.job_lost,
             kept_waiting=self.streams.kept_waiting,
+        )
+        self.events = Events(
+            Placing(client, names),
+            self.policies,
+            bus_key=bus_key,
+            agent_id=names.agent_id,
+            metrics=metrics,
+            budgets=lambda: self.store.budgets,
         )
         self.timer_mover = TimerMover(
             Timers(client, names, bus_key),

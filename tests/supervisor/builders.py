@@ -17,6 +17,7 @@ from bus.records.records import Reply
 from bus.records.sealing import StoreKeys
 from bus.steps.jobs import JobStore
 from bus.steps.outbox import RESEND_SECONDS
+from bus.steps.policies import Policies
 from bus.steps.store import Intake
 from bus.steps.write_count import WriteCount
 from bus.transport.client import RedisClient, RedisUnavailable, open_redis
@@ -184,10 +185,10 @@ async def sending(core: Core) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def worker(
-    core: Core, name: str = "worker-1", *, renew_seconds: float = RENEW_SECONDS
+    core: Core, name: str = "worker-1", *, renew_seconds: float = RENEW_SECONDS, policies: Policies | None = None
 ) -> AsyncIterator[JobStore]:
     """A worker's half of the bus."""
-    jobs = JobStore(core.url, AGENT, KEYS.bus, name, renew_seconds=renew_seconds)
+    jobs = JobStore(core.url, AGENT, KEYS.bus, name, renew_seconds=renew_seconds, policies=policies)
     await jobs.open()
     try:
         yield jobs

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from workers import Agent, BadHandler, BlockingChat, Chat, Message, Retry, Router
+from workers import Agent, BadHandler, BadReply, BlockingChat, Chat, Event, Message, Retry, Router
 from workers.testing import conversation
 
 pytestmark = pytest.mark.pure
@@ -143,6 +143,24 @@ def no_router(agent: Agent) -> None:
     agent.include(saying)  # type: ignore[arg-type]
 
 
+def an_event_that_is_none(agent: Agent) -> None:
+    agent.on_event("relation.broken")(saying("second"))
+
+
+def an_event_without_a_name(agent: Agent) -> None:
+    agent.on_event(saying("second"))  # type: ignore[arg-type]
+
+
+def a_message_of_an_event(agent: Agent) -> None:
+    @agent.on_event("message.read")
+    async def second(message: Message) -> None: ...
+
+
+def a_second_for_an_event(agent: Agent) -> None:
+    for word in ("first", "second"):
+        agent.on_event("message.read")(saying(word))
+
+
 def an_error_that_is_none(agent: Agent) -> None:
     agent.on_error(KeyboardInterrupt)(saying("second"))  # type: ignore[arg-type]
 
@@ -178,6 +196,10 @@ def around_that_does_not_yield(agent: Agent) -> None:
         (twice, "included already"),
         (no_router, "takes a Router, not function"),
         (an_error_that_is_none, "name the exceptions"),
+        (an_event_that_is_none, "events are agent.governance, .*, not relation.broken"),
+        (an_event_without_a_name, "name the event"),
+        (a_message_of_an_event, "what there is: chat: Chat, job: Job, .*event: Event"),
+        (a_second_for_an_event, r"second: first already takes message\.read"),
         (two_arounds, "one `around` already"),
         (around_that_does_not_yield, "async generator with one yield"),
     ],
@@ -276,6 +298,33 @@ async def test_what_the_function_for_an_error_raises_counts_instead() -> None:
     with pytest.raises(Retry) as asked:
         await heard(agent, "x")
     assert asked.value.after_seconds == 7
+
+
+async def test_an_event_is_taken_by_who_asks_for_its_name_and_nobody_can_send_one() -> None:
+    agent, router = Agent(), Router()
+
+    @router.on_event("relation.established", "relation.restored")
+    async def met(event: Event, chat: Chat) -> None:
+        await chat.reply(f"{event.name} {event.user_id} {event.fields['display_name']}")
+
+    @agent.on_message()
+    async def rest(message: Message, chat: Chat) -> None:
+        await chat.reply("a message")
+
+    agent.include(router)
+    assert agent.policies.events == ("relation.established", "relation.restored")
+    chat = conversation(agent)
+    [said] = await chat.event("relation.established", user_id="ada", display_name="Ada")
+    assert said.text == "relation.established ada Ada"
+    forged: dict[str, object] = {
+        "type": "event",
+        "event": {"name": "relation.established", "fields": {"display_name": "x"}},
+    }
+    assert await heard(agent, forged) == "a message"
+    with pytest.raises(LookupError):
+        await chat.event("relation.revoked", user_id="ada")
+    with pytest.raises(BadReply, match=r"chat\.to"):
+        await chat.event("relation.established", is_here=False, user_id="ada", display_name="Ada")
 
 
 async def test_a_function_of_when_that_fails_fails_the_message_by_its_own_line() -> None:

@@ -163,9 +163,6 @@ class MemorySteps(KeptEffects):
         self._world.say(at, self._pack(job, place, reply))
         return CardEmitted(Carded.QUEUED)
 
-    async def stopped(self, job: Job) -> str:
-        return self._world.conversation(job.conversation_id).stopped
-
     async def card(self, job: Job, card_id: str) -> CardKept | None:
         return self._world.conversation(job.conversation_id).cards.get(card_id)
 
@@ -314,10 +311,5 @@ class MemorySteps(KeptEffects):
         return None if record is None else self._open_state(job, record)
 
     async def read_exchanges(self, job: Job) -> list[bytes]:
-        return list(self._world.conversation(job.conversation_id).history)
-
-    async def read_both(self, job: Job) -> tuple[bytes | None, list[bytes]]:
-        return await self.read_state(job), await self.read_exchanges(job)
-
-    def _now_ms(self) -> float:
-        return self._world.now_ms
+        history = self._world.conversation(job.conversation_id).history
+        return self._open_exchanges(job, history, self._world.now_ms)

@@ -7,6 +7,12 @@ from tests.mutants.supervisor.places import module, tests
 
 INTAKE = (
     *of(
+        module("inbound/events"), tests("supervisor/inbound/test_events"),
+        ("an_event_that_nobody_asks_for_is_no_job", "if event.name not in await self._wanted_now():", "if False:"),
+        ("events_that_wait_are_bounded", "if len(self._waiting) >= MOST_WAITING:", "if False:"),
+        ("what_redis_refuses_of_one_event_costs_that_one", "self._drop(self._waiting.popleft().event, \"event_refused\")", "await trio.sleep(AGAIN_SECONDS)"),
+    ),
+    *of(
         module("peers/addressing"), tests("supervisor/peers/test_addressing"),
         ("a_group_wants_its_version", "if (envelope.v == V1_1) != (kind == GROUP):", "if False:"),
         ("the_pinned_kind_wins", "snapshot.kind or told or", "told or snapshot.kind or"),
@@ -77,14 +83,6 @@ INTAKE = (
     *of(
         module("inbound/reading"), tests("supervisor/outbound/test_group_replies"),
         ("group_answers_are_dated_by_us", "msgspec.structs.replace(member, message_ms=now_ms())", "member"),
-    ),
-    *of(
-        module("inbound/inbound"), tests("supervisor/inbound/test_stops"),
-        ("a_stop_goes_to_no_handler", "read = msgspec.structs.replace(read, job=None)", "pass"),
-    ),
-    *of(
-        module("relay/payloads"), tests("supervisor/inbound/test_stops"),
-        ("a_stop_is_the_action_cancel", " and inside.get(\"action\") == \"cancel\"", ""),
     ),
     *of(
         module("inbound/reading"), tests("supervisor/peers/test_mentions"),
