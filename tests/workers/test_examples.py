@@ -49,3 +49,25 @@ async def test_the_shop_refuses_what_is_no_text_and_needs_its_address(monkeypatc
     assert "image" in reply.text
     with pytest.raises(KeyError):
         await chat.say("bread")
+
+
+async def test_a_vote_is_counted_once_for_each_person_on_the_card_that_is_open() -> None:
+    chat = conversation(load("lunch_agent"), sender_id="ann")
+    [card] = await chat.say("/vote")
+    assert card.card["options"] == {"soup": 0, "stew": 0}
+    [update] = await chat.answer(card.card_id, {"option": "stew"})
+    assert (update.card_id, update.revision, update.card["options"]) == (card.card_id, 1, {"soup": 0, "stew": 1})
+    assert await chat.answer(card.card_id, {"option": "soup"}) == []
+    assert chat.state.votes == {"ann": "stew"}
+    [again] = await chat.say("/vote")
+    assert again.card_id != card.card_id
+    assert await chat.answer(card.card_id, {"option": "soup"}) == [], "of the vote before"
+
+
+async def test_what_was_said_before_is_what_the_model_is_given() -> None:
+    chat = conversation(load("memory_agent"))
+    assert [said.text for said in await chat.say("one")] == ["1. I have read 1 turns, from 'one' to 'one'."]
+    assert [said.text for said in await chat.say("two")] == ["2. I have read 3 turns, from 'one' to 'two'."]
+    assert await chat.run_again() == []
+    await chat.say("/forget")
+    assert [said.text for said in await chat.say("three")] == ["1. I have read 1 turns, from 'three' to 'three'."]
