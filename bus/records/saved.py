@@ -152,7 +152,7 @@ class Waiting(msgspec.Struct, frozen=True, array_like=True, tag="waiting"):
         return f"Waiting(conversation_id={self.conversation_id!r}, place={self.place!r}, {len(self.parts)} parts)"
 
 
-class Conversation(msgspec.Struct, frozen=True, array_like=True, tag="conversation"):
+class SavedConversation(msgspec.Struct, frozen=True, array_like=True, tag="conversation"):
     """A conversation, read in one moment. Flat lists as Redis answers them; `…_until_ms`: -1 for ever.
 
     `emitted`: names alone; `values`: names and values of those that have one. A former version saved neither `values` nor `waits`.
@@ -181,10 +181,10 @@ class Conversation(msgspec.Struct, frozen=True, array_like=True, tag="conversati
     history: list[bytes] = []
 
     def __repr__(self) -> str:
-        return f"Conversation(conversation_id={self.conversation_id!r}, …)"
+        return f"SavedConversation(conversation_id={self.conversation_id!r}, …)"
 
 
-Saved = Value | Waiting | Conversation
+Saved = Value | Waiting | SavedConversation
 
 
 def pairs(flat: list[bytes]) -> list[tuple[bytes, bytes]]:

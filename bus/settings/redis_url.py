@@ -42,7 +42,7 @@ _MANY = re.compile(
 _LOCAL = re.compile(rf"unix://{LOGIN}(/(?:{TEXT}|[:@/])*)(\?.*)?")
 
 
-class Kind(enum.Enum):
+class AddressKind(enum.Enum):
     """What tells the address of Redis: the URL itself, sentinels, or the nodes of a cluster."""
 
     FIXED = "fixed"
@@ -68,7 +68,7 @@ class RedisAddress:
     tls: Mapping[str, str | bool] | None = None
     username: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
-    kind: Kind = Kind.FIXED
+    kind: AddressKind = AddressKind.FIXED
     further_hosts: tuple[tuple[str, int], ...] = ()
     service: str = ""
     sentinel_username: str | None = field(default=None, repr=False)
@@ -80,7 +80,7 @@ class RedisAddress:
         if self.path:
             return self.path
         hosts = ",".join(netloc(*one) for one in ((self.host, self.port), *self.further_hosts))
-        return f"{self.service} by sentinel {hosts}" if self.kind is Kind.SENTINEL else hosts
+        return f"{self.service} by sentinel {hosts}" if self.kind is AddressKind.SENTINEL else hosts
 
     @property
     def described(self) -> str:
@@ -158,7 +158,7 @@ def _of_many(groups: Sequence[str | None]) -> RedisAddress:
         database=number,
         username=user,
         password=secret,
-        kind=Kind(kind),
+        kind=AddressKind(kind),
         further_hosts=tuple(further),
         service=service or "",
         sentinel_username=sentinel.get("sentinel_username"),

@@ -19,7 +19,7 @@ TRY_AGAIN = frozenset({429, 502, 503, 504})
 _CONTENT_TYPE = "application/x-protobuf"
 
 
-class Fate(enum.Enum):
+class RequestFate(enum.Enum):
     """The outcomes of a request."""
 
     TAKEN = enum.auto()
@@ -30,10 +30,10 @@ class Fate(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RequestOutcome:
     """The outcome of a request. `reason`: in a few words of ours; '' if it was taken."""
 
-    fate: Fate
+    fate: RequestFate
     reason: str = ""
 
 
@@ -47,7 +47,7 @@ class Receiver:
         self._timeout_seconds = settings.timeout_seconds
         self._connection: http.client.HTTPConnection | None = None
 
-    def post(self, signal: str, body: bytes) -> Verdict:
+    def post(self, signal: str, body: bytes) -> RequestOutcome:
         """Sends one request and returns the outcome. `signal`: traces or metrics."""
         for is_kept in (self._connection is not None, False):
             try:
@@ -56,11 +56,11 @@ class Receiver:
                 self.close()
                 if is_kept and not isinstance(error, TimeoutError):
                     continue  # a connection that was kept may have ended long ago
-                return Verdict(Fate.LATER, _reason(error))
+                return RequestOutcome(RequestFate.LATER, _reason(error))
             break
         if 200 <= status < 300:
-            return Verdict(Fate.TAKEN)
-        return Verdict(Fate.LATER if status in TRY_AGAIN else Fate.NEVER, f"HTTP status {status}")
+            return RequestOutcome(RequestFate.TAKEN)
+        return RequestOutcome(RequestFate.LATER if status in TRY_AGAIN else RequestFate.NEVER, f"HTTP status {status}")
 
     def close(self) -> None:
         """Closes the connection."""

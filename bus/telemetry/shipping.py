@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
-from bus.telemetry.receiver import Fate, Receiver, Verdict
+from bus.telemetry.receiver import Receiver, RequestFate, RequestOutcome
 from bus.telemetry.settings import TelemetrySettings
 
 BATCH = 512
@@ -102,26 +102,26 @@ class Shipper(Generic[Span]):
                 self._metrics.heard(self._tried(self._ship_metrics))
         self._receiver.close()
 
-    def _tried(self, step: Callable[[], Verdict | None]) -> Verdict | None:
+    def _tried(self, step: Callable[[], RequestOutcome | None]) -> RequestOutcome | None:
         """Runs a step and reports any exception, so that the thread goes on: nothing would be sent without it."""
         try:
             return step()
         except Exception as error:  # noqa: BLE001 - said by its type, since its text may quote what was to be sent
-            return Verdict(Fate.NEVER, type(error).__name__)
+            return RequestOutcome(RequestFate.NEVER, type(error).__name__)
 
-    def _ship_spans(self) -> Verdict | None:
+    def _ship_spans(self) -> RequestOutcome | None:
         """Sends all queued spans until one request is not taken; returns the last outcome, None if none was queued."""
-        verdict: Verdict | None = None
+        verdict: RequestOutcome | None = None
         while batch := list(islice(self._waiting, BATCH)):
             verdict, is_kept = None, False
             try:
                 verdict = self._receiver.post("traces", self._encode(batch))
-                is_kept = verdict.fate is Fate.LATER
+                is_kept = verdict.fate is RequestFate.LATER
                 if is_kept:
                     return verdict
             finally:
                 if not is_kept:  # also spans that cannot be encoded, which would block all others
-                    self._take_off(len(batch), is_taken=verdict is not None and verdict.fate is Fate.TAKEN)
+                    self._take_off(len(batch), is_taken=verdict is not None and verdict.fate is RequestFate.TAKEN)
         return verdict
 
     def _take_off(self, count: int, *, is_taken: bool) -> None:
@@ -130,7 +130,7 @@ class Shipper(Generic[Span]):
         if not is_taken:
             self._lose(count)
 
-    def _ship_metrics(self) -> Verdict:
+    def _ship_metrics(self) -> RequestOutcome:
         assert self._measure is not None  # noqa: S101 - asked by the caller
         return self._receiver.post("metrics", self._measure())
 
@@ -144,7 +144,7 @@ class _Troubles:
         self._is_said = False
         self._quiet_until = 0.0
 
-    def heard(self, verdict: Verdict | None) -> None:
+    def heard(self, verdict: RequestOutcome | None) -> None:
         """Takes the outcome of the last request; None: there was nothing to send."""
         if verdict is None:
             return

@@ -12,7 +12,7 @@ from typing import cast
 
 from redis.exceptions import AskError, MovedError, ResponseError
 
-from bus.settings.redis_url import Kind, RedisAddress
+from bus.settings.redis_url import AddressKind, RedisAddress
 from bus.settings.url_parts import netloc
 
 AskSentinel = Callable[[RedisAddress, str], tuple[str, int]]
@@ -30,7 +30,7 @@ class Route:
         self._hosts: tuple[Host, ...] = ((address.host, address.port), *address.further_hosts)
         self._node: Host | None = None
         self.slot: int | None = None
-        self.must_be_master = address.kind is Kind.SENTINEL
+        self.must_be_master = address.kind is AddressKind.SENTINEL
 
     @property
     def shown(self) -> str:
@@ -49,7 +49,7 @@ class Route:
         if (found := asked_to(answer, self._asked_last)) is None:
             return None
         host, port = found[1]
-        return Route(dataclasses.replace(self._address, host=host, port=port, further_hosts=(), kind=Kind.FIXED))
+        return Route(dataclasses.replace(self._address, host=host, port=port, further_hosts=(), kind=AddressKind.FIXED))
 
     @property
     def place(self) -> str:
@@ -62,7 +62,7 @@ class Route:
 
     def addresses(self, ask: AskSentinel) -> Iterator[Callable[[], RedisAddress]]:
         """Yields functions to try in turn until a connection is made; each looks an address up and may raise."""
-        if self._address.kind is Kind.SENTINEL:
+        if self._address.kind is AddressKind.SENTINEL:
             for sentinel in self._hosts:
                 yield partial(self._by, sentinel, ask)
             return

@@ -56,7 +56,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     clients: int
 
 
-class Kind(msgspec.Struct, frozen=True, kw_only=True):
+class KindSize(msgspec.Struct, frozen=True, kw_only=True):
     """All keys of a kind (bus/records/keys.py): how many there are, and their size together, estimated from a sample."""
 
     keys: int
@@ -96,7 +96,7 @@ class Overview:
             next_timer_ms=int(float(first[1])) if first else None,
         )
 
-    async def kinds(self) -> tuple[dict[str, Kind], bool]:
+    async def kinds(self) -> tuple[dict[str, KindSize], bool]:
         """Returns the keys by kind, and whether all were counted: a large store is not walked to its end for a status."""
         counted: Counter[str] = Counter()
         samples: dict[str, list[str]] = {}
@@ -114,9 +114,9 @@ class Overview:
                 break
         return {kind: await self._size(samples[kind], keys) for kind, keys in sorted(counted.items())}, cursor == b"0"
 
-    async def _size(self, sample: list[str], keys: int) -> Kind:
+    async def _size(self, sample: list[str], keys: int) -> KindSize:
         sizes = [await self._usage(name) for name in sample]
-        return Kind(keys=keys, about_bytes=sum(sizes) * keys // len(sample))
+        return KindSize(keys=keys, about_bytes=sum(sizes) * keys // len(sample))
 
     async def kept_bytes(self) -> int:
         """Estimates the bytes of everything of this agent that can grow: what waits, quarantine, dead letters, ledger."""

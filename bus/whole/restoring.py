@@ -13,7 +13,7 @@ from typing import cast
 from bus.records.kept import DAY_MS, EXCHANGES_KEPT_MS, exchanged_ms, size_of_exchange
 from bus.records.keys import Keys
 from bus.records.records import BadRecord, decode_job_record, decode_reply_record
-from bus.records.saved import Conversation, Saved, Value, Waiting, pairs
+from bus.records.saved import Saved, SavedConversation, Value, Waiting, pairs
 from bus.records.sealing import SealBroken, StateKey
 from bus.records.timers import decode_timer_record
 from bus.steps.outside import KEPT_SECONDS
@@ -77,7 +77,7 @@ class Restoring:
                 await self._value(saved)
             case Waiting():
                 await self._waiting(saved)
-            case Conversation():
+            case SavedConversation():
                 await self._conversation(saved)
 
     async def finish(self) -> None:
@@ -195,7 +195,7 @@ class Restoring:
             if await self._client.command("LPOS", key, record) is None:
                 await self._do(("LPUSH", key, record))
 
-    async def _conversation(self, one: Conversation) -> None:
+    async def _conversation(self, one: SavedConversation) -> None:
         key, conversation_id = self._place("conv", one.conversation_id), one.conversation_id
         if await self._client.command("EXISTS", key) == 1:  # it was read twice
             return
@@ -220,7 +220,7 @@ class Restoring:
         if row:
             await self._do(("HSET", key, *[part for pair in row.items() for part in pair]))
 
-    async def _entries(self, one: Conversation, row: dict[bytes, bytes]) -> None:
+    async def _entries(self, one: SavedConversation, row: dict[bytes, bytes]) -> None:
         """Adds new entries for what is under way; what waited for a time is due at once."""
         if row.get(b"entry") == b"due":
             await self._do(("ZADD", self._place("due", ""), now_ms(), one.conversation_id))
@@ -244,7 +244,7 @@ class Restoring:
     async def _started(self, stream: str, words: list[bytes]) -> bytes:
         return cast(bytes, await self._client.command("XADD", self._place(stream, ""), "*", *words))
 
-    async def _rest_of(self, one: Conversation) -> None:
+    async def _rest_of(self, one: SavedConversation) -> None:
         commands: list[tuple[Argument, ...]] = []
 
         def put(kind: str, *words: Argument, command: str, until_ms: int = -1) -> None:
@@ -281,7 +281,7 @@ class Restoring:
         await self._do(*commands)
         await self._do(*ends)
 
-    async def _without_what_is_done(self, one: Conversation) -> None:
+    async def _without_what_is_done(self, one: SavedConversation) -> None:
         """Removes from parts that were read before the conversation what is under way or finished in it."""
         under_way = {_job_id(record) for record in _jobs_of(one)}
         under_way |= await self._jobs_in(self._place("together", one.conversation_id))
@@ -340,7 +340,7 @@ def _delivered_once_more(job: list[bytes]) -> list[bytes]:
     return [word for pair in fields.items() for word in pair]
 
 
-def _jobs_of(one: Conversation) -> list[bytes]:
+def _jobs_of(one: SavedConversation) -> list[bytes]:
     """Returns the records of the job that runs or waits for its next run, and of those handled together with it."""
     retry, running = dict(pairs(one.row)).get(b"retry"), dict(pairs(one.job)).get(b"r")
     return [*one.together, *(record for record in (retry, running) if record is not None)]

@@ -14,7 +14,7 @@ from typing import cast
 import msgspec
 
 from bus.records.keys import Keys
-from bus.records.saved import Conversation, Saved, Value, Waiting, pairs
+from bus.records.saved import Saved, SavedConversation, Value, Waiting, pairs
 from bus.transport.at_once import all_of
 from bus.transport.client import RedisClient, keys_like
 from bus.transport.clock import redis_ms
@@ -171,14 +171,14 @@ class Snapshot:
                             async for part in parts:
                                 yield part
 
-    async def _whole(self, conversation_id: str) -> Conversation | None:
+    async def _whole(self, conversation_id: str) -> SavedConversation | None:
         """Reads a conversation at once; returns None if too much waits in it."""
         found = await self._at_once(conversation_id, self._most_bytes, ())
         return None if found is None else found[0]
 
     async def _at_once(
         self, conversation_id: str, most_bytes: int, read_before: Iterable[str]
-    ) -> tuple[Conversation, int] | None:
+    ) -> tuple[SavedConversation, int] | None:
         """Reads a conversation without records that were read before (their SHA-1), and the length of its out-box; None if it is too large."""
         arguments = (conversation_id, most_bytes, "".join(read_before))
         names = self._names
@@ -191,7 +191,7 @@ class Snapshot:
         row, ids, ids_until, taken, taken_until, emitted, sent, load, job, reply, superseded, *rest = parts
         said, state = rest[4:6]
         box, parked, together, out, placed, values, waits, history = cast("list[list[bytes]]", [*rest[:4], *rest[6:]])
-        conversation = Conversation(
+        conversation = SavedConversation(
             conversation_id,
             cast("list[bytes]", row),
             cast(bytes, ids),

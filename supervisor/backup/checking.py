@@ -10,7 +10,7 @@ from bus.records.journal import is_entry, words_of
 from bus.records.kept import is_wait
 from bus.records.keys import Keys
 from bus.records.records import BadRecord
-from bus.records.saved import Conversation, Saved, Value, Waiting, pairs
+from bus.records.saved import Saved, SavedConversation, Value, Waiting, pairs
 from bus.records.sealing import SealBroken, StoreKeys
 from bus.steps.seal import STATE_CHECK, keys_under
 from bus.whole.reseal import MAC_HEX_BYTES, Turner, is_outbox_record
@@ -41,7 +41,7 @@ class Checking:
                 self._value(saved)
             case Waiting():
                 self._records("waiting", _records_in(saved.place, saved.parts))
-            case Conversation():
+            case SavedConversation():
                 places = (
                     ("box", saved.box),
                     ("parked", saved.parked),

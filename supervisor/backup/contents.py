@@ -5,7 +5,7 @@ from typing import Annotated
 
 import msgspec
 
-from bus.records.saved import Conversation, Saved, Value, Waiting
+from bus.records.saved import Saved, SavedConversation, Value, Waiting
 from crypto.identity import PublicIdentity
 from crypto.keystore import Keystore, KeystoreError, decode_keystore, encode_keystore
 from supervisor.backup.errors import BackupDamaged
@@ -60,7 +60,7 @@ class BackupKeys(msgspec.Struct, frozen=True, array_like=True, tag="keys"):
         return keystore, Secret(self.store_secret)
 
 
-Frame = Manifest | BackupKeys | Value | Waiting | Conversation
+Frame = Manifest | BackupKeys | Value | Waiting | SavedConversation
 
 _encode = msgspec.msgpack.Encoder().encode
 _decoder: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)

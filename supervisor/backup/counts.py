@@ -1,6 +1,6 @@
 """Counts what is in a backup while its pieces pass, for people."""
 
-from bus.records.saved import Conversation, Saved, Value, Waiting
+from bus.records.saved import Saved, SavedConversation, Value, Waiting
 
 
 class BackupCounts:
@@ -25,7 +25,7 @@ class BackupCounts:
                 self._value(saved)
             case Waiting():
                 self._waits(saved.place, len(saved.parts))
-            case Conversation():
+            case SavedConversation():
                 self._conversation(saved)
 
     def rows(self) -> list[tuple[str, int]]:
@@ -61,7 +61,7 @@ class BackupCounts:
                 self._quarantined.add(value.ids)
                 self._more("messages in quarantine")
 
-    def _conversation(self, one: Conversation) -> None:
+    def _conversation(self, one: SavedConversation) -> None:
         self._more("conversations")
         self._more("states of conversations", bool(one.state))
         self._more("exchanges of conversations", len(one.history))

@@ -21,7 +21,7 @@ PASSPHRASE_HEAD = b"hashee-agent-backup/1 under a passphrase\n"
 MOST_SEALED_IDENTITY_BYTES = 4096
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """Something to read from: at most `size` bytes, none at the end."""
 
     def read(self, size: int, /) -> bytes: ...
@@ -67,7 +67,7 @@ class Lock:
         sealed = seal_backup(str(identity).encode(), passphrase.reveal(), os.urandom)
         return cls([identity.to_public()], PASSPHRASE_HEAD + sealed)
 
-    def seal(self, source: Source, sink: Sink) -> None:
+    def seal(self, source: ByteSource, sink: Sink) -> None:
         """Writes all of `source`, sealed, to `sink`. Raises what either of them raises."""
         if self._head:
             sink.write(self._head)
@@ -79,10 +79,10 @@ class Lock:
         sink.flush()
 
 
-class Envelope:
+class AgeFile:
     """A backup whose head was read, so that it is known what opens it."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ByteSource) -> None:
         """Reads the head. Raises NoBackup, BackupDamaged, and what `source` raises."""
         head = _exactly(source, len(PASSPHRASE_HEAD))
         self._source = source
@@ -141,7 +141,7 @@ def _identities(text: Secret[str]) -> list[object]:
 class _Reader:
     """The source as pyrage reads it; keeps an exception, of which pyrage passes on only the text."""
 
-    def __init__(self, source: Source, before: bytes = b"") -> None:
+    def __init__(self, source: ByteSource, before: bytes = b"") -> None:
         self._source = source
         self._before = io.BytesIO(before)
         self.problem: BaseException | None = None
@@ -172,7 +172,7 @@ class _Writer:
         """Does nothing: the caller flushes the sink when all was written."""
 
 
-def _exactly(source: Source, size: int) -> bytes:
+def _exactly(source: ByteSource, size: int) -> bytes:
     parts: list[bytes] = []
     while size > 0 and (part := source.read(size)):
         parts.append(part)
@@ -180,7 +180,7 @@ def _exactly(source: Source, size: int) -> bytes:
     return b"".join(parts)
 
 
-def _line(source: Source) -> bytes:
+def _line(source: ByteSource) -> bytes:
     """Reads up to the next end of a line, byte by byte, since what follows is read by pyrage."""
     found = b""
     while (byte := source.read(1)) != b"\n":

@@ -12,9 +12,9 @@ from bus.records.saved import Saved
 from crypto.identity import PublicIdentity
 from crypto.keystore import Keystore, fingerprint_hex
 from supervisor.backup.contents import Manifest, Unpacker
-from supervisor.backup.envelope import Envelope, Source
+from supervisor.backup.envelope import AgeFile, ByteSource
 from supervisor.backup.errors import BackupDamaged, WrongAuthor
-from supervisor.backup.stream import FrameReader
+from supervisor.backup.stream import BackupDecoder
 from supervisor.settings.secrets import Secret
 
 
@@ -64,13 +64,13 @@ class KeyMissing(Exception):
 
 
 def read_backup(
-    source: Source, key: Callable[[bool], BackupKey], visitor: Visitor, fingerprint: bytes | None = None
+    source: ByteSource, key: Callable[[bool], BackupKey], visitor: Visitor, fingerprint: bytes | None = None
 ) -> Proven:
     """Reads a backup to its end; returns its facts. `key` is called for the key, with whether it is a passphrase.
 
     `fingerprint`: of the agent that must have made it. Raises BackupUnusable, BadIdentities, and what `source`, `key` and `visitor` raise.
     """
-    envelope = Envelope(source)
+    envelope = AgeFile(source)
     sink = _Frames(visitor)
     given = key(envelope.is_under_passphrase)
     if envelope.is_under_passphrase:
@@ -88,7 +88,7 @@ class _Frames:
     """The sink that an envelope is opened into: cuts it into frames and passes them on."""
 
     def __init__(self, visitor: Visitor) -> None:
-        self._reader = FrameReader()
+        self._reader = BackupDecoder()
         self._unpacker = Unpacker()
         self._visitor = visitor
 

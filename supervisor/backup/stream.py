@@ -61,7 +61,7 @@ class FrameWriter:
         return data
 
 
-class FrameReader:
+class BackupDecoder:
     """Decodes the bytes of a backup, which come in pieces of any size."""
 
     def __init__(self) -> None:

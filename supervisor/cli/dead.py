@@ -36,7 +36,7 @@ CONTENT_WARNING = "what follows is the content of a conversation; nothing else o
 BUSY = "another reply of its conversation is on its way to the relay, and only one may be: try again in a moment"
 
 
-class Told(msgspec.Struct, frozen=True):
+class RetryResult(msgspec.Struct, frozen=True):
     """The result of a retry."""
 
     revived: int
@@ -182,7 +182,7 @@ async def _shown(letter_id: str, with_content: bool) -> dict[str, object]:
         return row
 
 
-async def _retry(choice: Choice) -> Told:
+async def _retry(choice: Choice) -> RetryResult:
     async with open_store() as store:
         letters, revived, problems = _letters(store), 0, list[str]()
         async for letter in _chosen(store, choice):
@@ -194,7 +194,7 @@ async def _retry(choice: Choice) -> Told:
             revived += outcome == "revived"
             if outcome == "busy":
                 problems.append(f"{letter.id} stays for now: {BUSY}")
-        return Told(revived, problems, await when_tried(store))
+        return RetryResult(revived, problems, await when_tried(store))
 
 
 async def _drop(chosen: list[DeadLetter]) -> int:

@@ -34,7 +34,7 @@ NAMES = {
 HINTS = {"quarantined": "hashee-agent quarantine show {}", "dead": "hashee-agent dead list"}
 
 
-class Step(msgspec.Struct, frozen=True):
+class TraceLine(msgspec.Struct, frozen=True):
     """One line of a trace. `facts`: further details by name."""
 
     at_ms: int
@@ -48,7 +48,7 @@ class Story(msgspec.Struct, frozen=True):
     message_id: str
     conversation_id: str
     seq: str
-    steps: list[Step]
+    steps: list[TraceLine]
 
     @property
     def began_ms(self) -> int:
@@ -100,23 +100,23 @@ def _stories(events: Iterable[Event]) -> Iterator[Story]:
         yield Story(message_id, facts.get("conversation", ""), facts.get("seq", ""), steps)
 
 
-def _steps(event: Event) -> Iterator[Step]:
+def _steps(event: Event) -> Iterator[TraceLine]:
     """Yields the steps of an event: earlier moments that it noted, then itself."""
     facts = event.facts
     if "received_ms" in facts:
-        yield Step(int(facts["received_ms"]), "received", {})
+        yield TraceLine(int(facts["received_ms"]), "received", {})
     if "decrypted_ms" in facts:
-        yield Step(int(facts["decrypted_ms"]), "decrypted", {})
+        yield TraceLine(int(facts["decrypted_ms"]), "decrypted", {})
     if "started_ms" in facts:
         run = ("worker", "attempt", "delivery")
-        yield Step(int(facts["started_ms"]), "started", {name: facts[name] for name in run})
+        yield TraceLine(int(facts["started_ms"]), "started", {name: facts[name] for name in run})
         if event.name == "started":
             return
         facts = {name: word for name, word in facts.items() if name not in run}
     if "sent_ms" in facts:
-        yield Step(int(facts["sent_ms"]), "sent", {"place": facts.get("place", "")})
+        yield TraceLine(int(facts["sent_ms"]), "sent", {"place": facts.get("place", "")})
     hidden = {"received_ms", "decrypted_ms", "sent_ms", "started_ms", "conversation", "seq"}
-    yield Step(event.at_ms, event.name, {name: word for name, word in facts.items() if name not in hidden})
+    yield TraceLine(event.at_ms, event.name, {name: word for name, word in facts.items() if name not in hidden})
 
 
 def _show(story: Story) -> None:

@@ -37,7 +37,7 @@ class Todo:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class WorkerEnd:
     """What the end of a worker means: whether it died (else it went as it was told), whether a crash loop begins with it,
     and whether the pool gives up, since no worker could ever start.
     """
@@ -151,13 +151,13 @@ class Roster:
         if place is not None and place.life is life:
             place.failure = None
 
-    def died(self, life: Life, exited: WorkerExit, now: float) -> Verdict:
+    def died(self, life: Life, exited: WorkerExit, now: float) -> WorkerEnd:
         """Judges the end of a worker, which stays in the list until it is `buried`. Returns what its end means."""
         if exited.reason in ORDERED:
-            return Verdict()
+            return WorkerEnd()
         is_death = exited.failure is None
         if life.is_successor or self.is_draining:
-            return Verdict(is_death)
+            return WorkerEnd(is_death)
         begins = self._crash_loop.note(now, death_of(exited))
         place = self.places.get(life.number)
         if exited.failure is not None and place is not None:
@@ -168,7 +168,7 @@ class Roster:
             and bool(self.places)
             and all(place.failure is not None for place in self.places.values())
         )
-        return Verdict(is_death, begins, is_hopeless)
+        return WorkerEnd(is_death, begins, is_hopeless)
 
     def buried(self, life: Life, now: float) -> None:
         """Takes the worker off the list; its place, if it had one, is filled again after a pause."""

@@ -35,7 +35,7 @@ from supervisor.relay.frames import (
     decode_from_relay,
     encode,
 )
-from supervisor.relay.heartbeat import Heartbeat
+from supervisor.relay.heartbeat import RelayHeartbeat
 from supervisor.relay.relay_date import RelayDate
 from supervisor.relay.turnstile import Turnstile
 from supervisor.relay.websocket import BinaryMessageRefused, ConnectFailed, ConnectionLost, WebSocket, open_websocket
@@ -140,7 +140,7 @@ class Connection:
         self._metrics = metrics
         self._slot = slot
         self._socket: WebSocket | None = None
-        self._heartbeat: Heartbeat | None = None
+        self._heartbeat: RelayHeartbeat | None = None
         self._turnstile = Turnstile()
         self._trusted = trio.Event()
         self._doubted = trio.Event()
@@ -402,7 +402,7 @@ class Connection:
         return frame
 
     async def _leave_when_gone(self, socket: WebSocket, scope: trio.CancelScope) -> None:
-        heartbeat = self._heartbeat = Heartbeat(
+        heartbeat = self._heartbeat = RelayHeartbeat(
             socket,
             has_company=lambda: self._slot.has_company,
             doubt=lambda is_doubted: self._move(Move.DOUBT if is_doubted else Move.TRUST),

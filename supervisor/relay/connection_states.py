@@ -78,55 +78,55 @@ HOLDS: Final[Mapping[State, Holds]] = {
 }
 
 
-class Step(msgspec.Struct, frozen=True):
+class Transition(msgspec.Struct, frozen=True):
     """Where a move leads, and what the slot is told of it (None: nothing)."""
 
     to: State
     told: Told | None = None
 
 
-MOVES: Final[Mapping[State, Mapping[Move, Step]]] = {
+MOVES: Final[Mapping[State, Mapping[Move, Transition]]] = {
     State.DISCONNECTED: {
-        Move.TRY: Step(State.CONNECTING),
+        Move.TRY: Transition(State.CONNECTING),
         # Its socket may still be closing, and its heartbeat with it: the relay may push into it in vain, which others should know.
-        Move.DOUBT: Step(State.DISCONNECTED, Told.DOUBTED),
-        Move.TRUST: Step(State.DISCONNECTED),
-        Move.LOSE: Step(State.DISCONNECTED),
-        Move.CLOSE: Step(State.CLOSED),
+        Move.DOUBT: Transition(State.DISCONNECTED, Told.DOUBTED),
+        Move.TRUST: Transition(State.DISCONNECTED),
+        Move.LOSE: Transition(State.DISCONNECTED),
+        Move.CLOSE: Transition(State.CLOSED),
     },
     State.CONNECTING: {
-        Move.ACCEPT: Step(State.CONNECTED, Told.CONNECTED),
-        Move.REFUSE: Step(State.REFUSED),
-        Move.LOSE: Step(State.DISCONNECTED),
-        Move.CLOSE: Step(State.CLOSED),
+        Move.ACCEPT: Transition(State.CONNECTED, Told.CONNECTED),
+        Move.REFUSE: Transition(State.REFUSED),
+        Move.LOSE: Transition(State.DISCONNECTED),
+        Move.CLOSE: Transition(State.CLOSED),
     },
     State.REFUSED: {
-        Move.TRY: Step(State.CONNECTING),
-        Move.LOSE: Step(State.REFUSED),
-        Move.CLOSE: Step(State.CLOSED),
+        Move.TRY: Transition(State.CONNECTING),
+        Move.LOSE: Transition(State.REFUSED),
+        Move.CLOSE: Transition(State.CLOSED),
     },
     State.CONNECTED: {
-        Move.DOUBT: Step(State.DOUBTED, Told.DOUBTED),
-        Move.LOSE: Step(State.DISCONNECTED, Told.DISCONNECTED),
-        Move.CLOSE: Step(State.DRAINING),
+        Move.DOUBT: Transition(State.DOUBTED, Told.DOUBTED),
+        Move.LOSE: Transition(State.DISCONNECTED, Told.DISCONNECTED),
+        Move.CLOSE: Transition(State.DRAINING),
     },
     State.DOUBTED: {
-        Move.DOUBT: Step(State.DOUBTED),
-        Move.TRUST: Step(State.CONNECTED, Told.HEARD),
-        Move.LOSE: Step(State.DISCONNECTED, Told.DISCONNECTED),
-        Move.CLOSE: Step(State.DRAINING),
+        Move.DOUBT: Transition(State.DOUBTED),
+        Move.TRUST: Transition(State.CONNECTED, Told.HEARD),
+        Move.LOSE: Transition(State.DISCONNECTED, Told.DISCONNECTED),
+        Move.CLOSE: Transition(State.DRAINING),
     },
     State.DRAINING: {
-        Move.DOUBT: Step(State.DRAINING, Told.DOUBTED),
-        Move.TRUST: Step(State.DRAINING, Told.HEARD),
-        Move.LOSE: Step(State.CLOSED, Told.DISCONNECTED),
-        Move.CLOSE: Step(State.DRAINING),
+        Move.DOUBT: Transition(State.DRAINING, Told.DOUBTED),
+        Move.TRUST: Transition(State.DRAINING, Told.HEARD),
+        Move.LOSE: Transition(State.CLOSED, Told.DISCONNECTED),
+        Move.CLOSE: Transition(State.DRAINING),
     },
     State.CLOSED: {
-        Move.DOUBT: Step(State.CLOSED, Told.DOUBTED),
-        Move.TRUST: Step(State.CLOSED),
-        Move.LOSE: Step(State.CLOSED),
-        Move.CLOSE: Step(State.CLOSED),
+        Move.DOUBT: Transition(State.CLOSED, Told.DOUBTED),
+        Move.TRUST: Transition(State.CLOSED),
+        Move.LOSE: Transition(State.CLOSED),
+        Move.CLOSE: Transition(State.CLOSED),
     },
 }
 """A move that a state does not name is a defect of ours there."""
@@ -139,7 +139,7 @@ class ImpossibleMove(Exception):
         super().__init__(f"the connection is {state.value}: {move.value} is not possible")
 
 
-def step(state: State, move: Move) -> Step:
+def step(state: State, move: Move) -> Transition:
     """Returns where `move` leads from `state`. Raises ImpossibleMove."""
     found = MOVES[state].get(move)
     if found is None:

@@ -47,7 +47,7 @@ class Line(Protocol):
         """Pings, and returns with the answer. Raises ConnectionLost."""
 
 
-class Heartbeat:
+class RelayHeartbeat:
     """The heartbeat of one authenticated connection.
 
     `has_company` is asked again and again. `doubt` is called with True when a doubt begins, with False when it is over.

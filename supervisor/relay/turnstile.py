@@ -19,9 +19,9 @@ class Turnstile:
         """Whether somebody holds a turn, so that who comes now has to wait."""
         return self._is_taken
 
-    def turn(self, rank: int) -> "Turn":
+    def turn(self, rank: int) -> "HeldTurn":
         """Returns a context manager that waits for its turn and holds it for the block."""
-        return Turn(self, rank)
+        return HeldTurn(self, rank)
 
     async def _wait(self, rank: int) -> None:
         if not self._is_taken:
@@ -46,7 +46,7 @@ class Turnstile:
             self._is_taken = False
 
 
-class Turn:
+class HeldTurn:
     """The turn of one block. A class and no generator, which costs twice as much: each send has a turn."""
 
     __slots__ = ("_line", "_rank")

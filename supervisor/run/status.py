@@ -15,7 +15,7 @@ import trio
 from bus.records.presence import Presence
 from bus.steps.last_backup import LastBackup
 from bus.transport.wire import RedisFailed
-from bus.views.overview import Counts, Kind, Overview, Server
+from bus.views.overview import Counts, KindSize, Overview, Server
 from supervisor.observe.health import Check
 from supervisor.observe.metrics import Metrics
 from supervisor.pool.crash_loop import CrashLoopStatus
@@ -67,7 +67,7 @@ class RedisStatus(msgspec.Struct, frozen=True):
 
     server: Server
     round_trip_ms: float
-    kinds: dict[str, Kind]
+    kinds: dict[str, KindSize]
     kinds_complete: bool
     clock_ahead_ms: int = 0
 
@@ -112,7 +112,7 @@ class StatusDesk:
         self._instance = instance
         self._began_at = trio.current_time()
         self._samples: deque[tuple[float, int, int]] = deque(maxlen=int(RATE_SECONDS / SAMPLE_SECONDS))
-        self._kinds: tuple[dict[str, Kind], bool] = ({}, True)
+        self._kinds: tuple[dict[str, KindSize], bool] = ({}, True)
         self._kinds_at = float("-inf")
 
     async def run(self) -> None:

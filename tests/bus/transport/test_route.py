@@ -14,7 +14,7 @@ import trio.testing
 from redis.exceptions import AskError, ResponseError
 
 from bus.records.keys import Keys
-from bus.settings.redis_url import BadRedisUrl, Kind, RedisAddress, parse_redis_url
+from bus.settings.redis_url import AddressKind, BadRedisUrl, RedisAddress, parse_redis_url
 from bus.transport.client import RedisClient, open_redis
 from bus.transport.readers import RedisStreamReader
 from bus.transport.route import Route, asked_to, moved_to
@@ -48,7 +48,7 @@ WITHIN_SECONDS = 60.0
                 host="a",
                 port=26379,
                 further_hosts=(("b", 1), ("::1", 2)),
-                kind=Kind.SENTINEL,
+                kind=AddressKind.SENTINEL,
                 service="name",
                 database=3,
                 username="u",
@@ -58,7 +58,7 @@ WITHIN_SECONDS = 60.0
         ),
         (
             "rediss+cluster://a:1,b",
-            RedisAddress(host="a", port=1, further_hosts=(("b", 6379),), kind=Kind.CLUSTER, tls={}),
+            RedisAddress(host="a", port=1, further_hosts=(("b", 6379),), kind=AddressKind.CLUSTER, tls={}),
         ),
     ],
 )

@@ -11,7 +11,7 @@ OF_TELEMETRY = (
     *of(
         "bus/telemetry/shipping.py", SHIPPING,
         ("spans_that_wait_are_bounded", "if len(self._waiting) >= self._most_waiting or self._is_closing:", "if self._is_closing:"),
-        ("spans_wait_for_a_receiver_that_is_away", "is_kept = verdict.fate is Fate.LATER", "is_kept = False"),
+        ("spans_wait_for_a_receiver_that_is_away", "is_kept = verdict.fate is RequestFate.LATER", "is_kept = False"),
         ("spans_that_are_refused_are_counted", "if not is_taken:", "if False:"),
         ("what_cannot_be_encoded_is_in_nobodys_way", "except Exception as error:", "except OSError as error:"),
         ("the_last_spans_leave_at_the_end", "self._thread.join(within_seconds)", "pass"),

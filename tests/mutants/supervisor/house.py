@@ -166,7 +166,7 @@ HOUSE = (
         ("who_goes_finishes", "retire=tuple(place.life for place in leaving if place.life is not None),", ""),
         ("who_has_least_to_do_goes_first", "sorted(self.places.values(), key=use_of)", "sorted(self.places.values(), key=lambda place: place.number)"),
         ("a_number_is_of_one_worker", "self.places.keys() | {life.number for life in self.lives}", "self.places.keys()"),
-        ("what_was_told_to_go_is_no_death", "        if exited.reason in ORDERED:\n            return Verdict()\n", ""),
+        ("what_was_told_to_go_is_no_death", "        if exited.reason in ORDERED:\n            return WorkerEnd()\n", ""),
         ("a_successors_death_does_not_count", "if life.is_successor or self.is_draining:", "if self.is_draining:"),
         ("a_death_in_a_drain_does_not_count", "if life.is_successor or self.is_draining:", "if life.is_successor:"),
         ("once_ready_is_not_hopeless", "not (self._was_ready or self.settings.waits_for_code)", "not self.settings.waits_for_code"),

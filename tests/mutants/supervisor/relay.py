@@ -78,9 +78,9 @@ RELAY = (
         module("relay/connection_states"), tests("supervisor/relay/test_connection_states"),
         ("in_doubt_nothing_is_begun", "State.DOUBTED: Holds(shown=\"connected\", is_connected=True, may_send=True)", "State.DOUBTED: Holds(shown=\"connected\", is_connected=True, may_send=True, is_trusted=True)"),
         ("a_closing_one_sends_nothing", "State.DRAINING: Holds(shown=\"connected\", is_connected=True)", "State.DRAINING: Holds(shown=\"connected\", is_connected=True, may_send=True)"),
-        ("closed_for_good", "Move.LOSE: Step(State.CLOSED, Told.DISCONNECTED)", "Move.LOSE: Step(State.DISCONNECTED, Told.DISCONNECTED)"),
-        ("a_lost_one_is_not_heard_again", "Move.TRUST: Step(State.DISCONNECTED)", "Move.TRUST: Step(State.DISCONNECTED, Told.HEARD)"),
-        ("what_cannot_happen_is_an_error", "        raise ImpossibleMove(state, move)\n", "        return Step(state)\n"),
+        ("closed_for_good", "Move.LOSE: Transition(State.CLOSED, Told.DISCONNECTED)", "Move.LOSE: Transition(State.DISCONNECTED, Told.DISCONNECTED)"),
+        ("a_lost_one_is_not_heard_again", "Move.TRUST: Transition(State.DISCONNECTED)", "Move.TRUST: Transition(State.DISCONNECTED, Told.HEARD)"),
+        ("what_cannot_happen_is_an_error", "        raise ImpossibleMove(state, move)\n", "        return Transition(state)\n"),
     ),
     *of(
         module("relay/heartbeat"), tests("supervisor/relay/test_heartbeat"),

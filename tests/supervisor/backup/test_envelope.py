@@ -11,11 +11,11 @@ from crypto import keystore
 from crypto.keystore import KeystoreError
 from supervisor.backup.envelope import (
     PASSPHRASE_HEAD,
+    AgeFile,
     BadIdentities,
     BadRecipient,
-    Envelope,
+    ByteSource,
     Lock,
-    Source,
     check_identities,
 )
 from supervisor.backup.errors import BackupDamaged, NoBackup, WrongKey
@@ -51,13 +51,13 @@ def sealed_to(lock: Lock, content: bytes = CONTENT) -> bytes:
 
 def opened_with(pair: Pair, sealed: bytes) -> bytes:
     sink = io.BytesIO()
-    Envelope(io.BytesIO(sealed)).open_with_identities(pair.file, sink)
+    AgeFile(io.BytesIO(sealed)).open_with_identities(pair.file, sink)
     return sink.getvalue()
 
 
 def opened_under(passphrase: Secret[str], sealed: bytes) -> bytes:
     sink = io.BytesIO()
-    Envelope(io.BytesIO(sealed)).open_with_passphrase(passphrase, sink)
+    AgeFile(io.BytesIO(sealed)).open_with_passphrase(passphrase, sink)
     return sink.getvalue()
 
 
@@ -78,7 +78,7 @@ def test_sealed_to_recipients_it_is_a_plain_age_file() -> None:
 
 def test_it_opens_under_its_passphrase_and_under_no_other() -> None:
     sealed = sealed_to(Lock.under_passphrase(PASSPHRASE))
-    assert Envelope(io.BytesIO(sealed)).is_under_passphrase
+    assert AgeFile(io.BytesIO(sealed)).is_under_passphrase
     assert opened_under(PASSPHRASE, sealed) == CONTENT
     with pytest.raises(WrongKey):
         opened_under(Secret("correct horse battery stable"), sealed)
@@ -120,13 +120,13 @@ def test_changed_bytes_are_refused(spoil: Callable[[bytes], bytes]) -> None:
 @pytest.mark.parametrize("size", range(len(PASSPHRASE_HEAD) + 1, len(PASSPHRASE_HEAD) + 200, 37))
 def test_a_head_that_is_cut_is_refused(size: int) -> None:
     with pytest.raises(BackupDamaged):
-        Envelope(io.BytesIO(sealed_to(Lock.under_passphrase(PASSPHRASE))[:size]))
+        AgeFile(io.BytesIO(sealed_to(Lock.under_passphrase(PASSPHRASE))[:size]))
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"hashee-agent-backup/2 under something\n" * 9, b"age-enc"])
 def test_what_is_no_backup_is_called_that(content: bytes) -> None:
     with pytest.raises(NoBackup):
-        Envelope(io.BytesIO(content))
+        AgeFile(io.BytesIO(content))
 
 
 def test_keys_that_are_none_are_refused_without_a_word_of_them() -> None:
@@ -166,7 +166,7 @@ def test_what_fails_beside_it_is_told_as_it_was_and_not_as_damage() -> None:
         with pytest.raises(OSError, match="No space left"):
             lock.seal(source, sink)
     with pytest.raises(OSError, match="No space left"):
-        Envelope(io.BytesIO(sealed_to(lock))).open_with_identities(pair.file, Failing(3))
+        AgeFile(io.BytesIO(sealed_to(lock))).open_with_identities(pair.file, Failing(3))
 
 
 class Zeros:
@@ -197,7 +197,7 @@ class Pipe:
 
 def test_its_memory_does_not_grow_with_its_size() -> None:
     pair, size = Pair(), 20 << 20
-    source: Source = Zeros(size)
+    source: ByteSource = Zeros(size)
     tracemalloc.start()
     try:
         sealed = Pipe()

@@ -5,20 +5,20 @@ import io
 import msgspec
 import pytest
 
-from bus.records.saved import Conversation, Saved, Value, Waiting
+from bus.records.saved import Saved, SavedConversation, Value, Waiting
 from bus.records.sealing import StoreKeys
 from bus.steps.seal import CHECKED, STATE_CHECK
 from supervisor.backup.contents import BackupKeys, Manifest, encode_frame
 from supervisor.backup.errors import BackupDamaged
 from supervisor.backup.looking import Inspection
-from supervisor.backup.stream import MOST_FRAME_BYTES, FrameReader, FrameTooLarge, FrameWriter
+from supervisor.backup.stream import MOST_FRAME_BYTES, BackupDecoder, FrameTooLarge, FrameWriter
 from tests.supervisor.backup.builders import IDENTITY, KEYSTORE, LOCK, NAMES, SECRET, read
 from tests.supervisor.settings.environment import AGENT_ID
 
 pytestmark = pytest.mark.pure
 
 MANIFEST = Manifest(AGENT_ID, 1, "1", 1, 1)
-CONVERSATION = Conversation("c", [], b"", -1, [], -1, [], [], [], [], [], False, [], [], [], [])
+CONVERSATION = SavedConversation("c", [], b"", -1, [], -1, [], [], [], [], [], False, [], [], [], [])
 
 
 def look_at(*pieces: Saved, manifest: Manifest = MANIFEST) -> Inspection:
@@ -30,7 +30,7 @@ def look_at(*pieces: Saved, manifest: Manifest = MANIFEST) -> Inspection:
     return read(sink.getvalue())[1]
 
 
-def conversation(**fields: list[bytes]) -> Conversation:
+def conversation(**fields: list[bytes]) -> SavedConversation:
     return msgspec.structs.replace(CONVERSATION, **fields)
 
 
@@ -84,7 +84,7 @@ def test_a_time_that_has_no_date_is_damage(made_ms: int) -> None:
 
 
 def test_a_frame_that_says_it_is_huge_is_refused_before_it_comes_and_none_is_written() -> None:
-    reader, writer = FrameReader(), FrameWriter()
+    reader, writer = BackupDecoder(), FrameWriter()
     with pytest.raises(BackupDamaged):
         list(reader.feed(writer.head() + b"F" + (MOST_FRAME_BYTES + 1).to_bytes(4, "big")))
     with pytest.raises(FrameTooLarge):

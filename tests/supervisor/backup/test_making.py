@@ -10,12 +10,12 @@ import redis
 
 from bus.transport.client import open_redis
 from crypto.identity import IdentityKeys
-from supervisor.backup.envelope import Envelope
+from supervisor.backup.envelope import AgeFile
 from supervisor.backup.errors import BackupDamaged, WrongAuthor
 from supervisor.backup.looking import Inspection
 from supervisor.backup.making import Making, StoreChanged, UnknownKinds
 from supervisor.backup.reading import read_backup
-from supervisor.backup.stream import FrameReader, FrameWriter
+from supervisor.backup.stream import BackupDecoder, FrameWriter
 from supervisor.settings.secrets import Secret
 from tests.redis_server import redis_server
 from tests.supervisor.backup.builders import (
@@ -136,9 +136,9 @@ async def test_one_who_seals_and_signs_a_copy_with_keys_of_their_own_is_found_ou
         async with open_redis(url) as client:
             sink = io.BytesIO()
             await (await filled(client)).write(LOCK, sink)
-    frames = FrameReader()
+    frames = BackupDecoder()
     opened = io.BytesIO()
-    Envelope(io.BytesIO(sink.getvalue())).open_with_identities(Secret(str(AGE)), opened)
+    AgeFile(io.BytesIO(sink.getvalue())).open_with_identities(Secret(str(AGE)), opened)
     bodies = list(frames.feed(opened.getvalue()))
     writer, forger = FrameWriter(), IdentityKeys.generate(os.urandom)
     copied = [writer.head(), *(writer.frame(body) for body in bodies), writer.trailer(forger)]

@@ -11,7 +11,7 @@ import trio
 
 from bus.records.kept import EXCHANGES_KEPT_MS
 from bus.records.keys import Keys
-from bus.records.saved import KINDS, Conversation, Fate, Saved, Waiting
+from bus.records.saved import KINDS, Fate, Saved, SavedConversation, Waiting
 from bus.records.sealing import StoreKeys
 from bus.steps.outbox import Outbox
 from bus.steps.policies import Policies
@@ -117,7 +117,7 @@ async def test_the_loads_are_those_of_what_waits(tmp_path: Path) -> None:
             await filled(before)
             loads = await before.command("HGETALL", NAMES.load)
             saved = await saved_of(before)
-            twice = [one for one in saved if isinstance(one, Conversation)]  # as SCAN may name them
+            twice = [one for one in saved if isinstance(one, SavedConversation)]  # as SCAN may name them
             await restore_into(after, [*saved, *twice], KEYS)
             assert loads
             assert pairs_of(loads) == pairs_of(await after.command("HGETALL", NAMES.load))

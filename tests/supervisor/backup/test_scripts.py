@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bus.records.saved import Conversation
+from bus.records.saved import SavedConversation
 from bus.steps.seal import RESTORING
 from bus.transport.client import open_redis
 from bus.whole.restore_switch import MOVING
@@ -19,7 +19,7 @@ async def test_a_job_whose_entry_is_gone_is_saved_without_it(tmp_path: Path) -> 
             await waiting_jobs(bus, 3)
             await bus.client.command("DEL", bus.keys.jobs)
             [saved] = await conversations(Snapshot(bus.client, bus.keys))
-    assert isinstance(saved, Conversation)
+    assert isinstance(saved, SavedConversation)
     assert saved.job == []
     assert len(saved.box) == 2 * 2, "each with its score"
 

@@ -12,7 +12,7 @@ import trio
 
 from bus.records.kinds import PLAIN_KINDS, SEALED_KINDS
 from bus.records.records import decode_job_record
-from bus.records.saved import KINDS, Conversation, Fate, Saved, Value, Waiting, pairs
+from bus.records.saved import KINDS, Fate, Saved, SavedConversation, Value, Waiting, pairs
 from bus.transport.client import RedisClient, open_redis
 from bus.whole import snapshot
 from bus.whole.snapshot import Snapshot
@@ -54,7 +54,7 @@ def keys_in(saved: list[Saved]) -> set[str]:
         if isinstance(one, Value):
             if one.parts:
                 found.add(NAMES.of(one.kind, one.ids))
-        elif isinstance(one, Conversation):
+        elif isinstance(one, SavedConversation):
             parts = {
                 "conv": one.row,
                 "ids": one.ids,
@@ -105,7 +105,9 @@ async def test_what_is_used_up_is_read_before_what_it_becomes(tmp_path: Path) ->
             await fill(client, KEYS)
             await client.command("HSET", NAMES.notes("person"), "message-h", "1\x1f5\x1fbusy\x1f\x1fab")
             saved = await saved_of(Snapshot(client, NAMES))
-    kinds = ["conv" if isinstance(one, Conversation) else one.kind for one in saved if not isinstance(one, Waiting)]
+    kinds = [
+        "conv" if isinstance(one, SavedConversation) else one.kind for one in saved if not isinstance(one, Waiting)
+    ]
     first = {kind: kinds.index(kind) for kind in kinds}
     assert first["one_time_prekeys"] < first["session"] < first["held"] < first["conv"]
     assert max(first["quarantined"], first["dead"]) < first["conv"]
@@ -127,7 +129,7 @@ async def test_a_store_of_more_than_a_page_is_saved_to_its_end(tmp_path: Path, m
                 await client.command("XADD", NAMES.ledger, f"{number + 1}-1", "e", "x")
                 await client.command("RPUSH", NAMES.grant_log, f"row {number}")
             for saved in await saved_of(Snapshot(client, NAMES)):
-                if isinstance(saved, Conversation):
+                if isinstance(saved, SavedConversation):
                     counts["conv"].add(saved.conversation_id)
                 elif isinstance(saved, Value) and saved.shape != "hash":
                     counts[saved.kind] |= {
@@ -148,9 +150,9 @@ async def test_a_conversation_in_which_very_much_waits_is_read_in_parts(tmp_path
                 await bus.client.command("ZADD", bus.keys.parked(CONVERSATION), seq, job_of(seq))
                 await bus.client.command("RPUSH", bus.keys.out_box(CONVERSATION), f"reply {seq}")
             [whole] = await conversations(Snapshot(bus.client, bus.keys))
-            assert isinstance(whole, Conversation)
+            assert isinstance(whole, SavedConversation)
             *parts, core = await conversations(Snapshot(bus.client, bus.keys, most_conversation_bytes=100))
-    assert isinstance(core, Conversation)
+    assert isinstance(core, SavedConversation)
     assert (core.box, core.parked, core.out) == ([], [], [])
     assert msgspec.structs.replace(core, box=whole.box, parked=whole.parked, out=whole.out) == whole
     for place, expected in (("box", whole.box), ("parked", whole.parked), ("out", whole.out)):
@@ -203,7 +205,7 @@ async def test_what_comes_into_a_large_conversation_while_it_is_read_stands_in_t
             }
             saved = await read_while(bus, changes)
             [*parts, core] = saved
-            assert isinstance(core, Conversation)
+            assert isinstance(core, SavedConversation)
             assert dict(pairs(core.row))[b"next"] == b"22"
             there = {job for one in saved for job in jobs_in(one)}
             assert there == {f"{CONVERSATION}-{seq}" for seq in (*range(1, 22), *range(40, 60, 2), 39, 45, 99)}
@@ -231,7 +233,7 @@ async def test_what_is_to_be_said_first_and_comes_while_a_conversation_is_read_s
             saved = await read_while(bus, {when: offer})
             pages = [one.parts for one in saved if isinstance(one, Waiting) and one.place == "out"]
             assert pages[-1] == [b"offer"]
-            assert isinstance(saved[-1], Conversation)
+            assert isinstance(saved[-1], SavedConversation)
             assert saved[-1].out == []
 
 
@@ -248,7 +250,7 @@ async def test_what_leaves_a_list_while_it_is_read_hides_nothing_of_it(tmp_path:
 
             saved = await read_while(bus, {"out": go_on})
             pages = [one.parts for one in saved if isinstance(one, Waiting) and one.place == "out"]
-            assert isinstance(saved[-1], Conversation)
+            assert isinstance(saved[-1], SavedConversation)
             said = [record for page in reversed(pages) for record in page] + saved[-1].out
             assert said == [b"reply %d" % number for number in range(7, 26)]
 
@@ -260,7 +262,7 @@ async def read_while(bus: Bus, changes: Mapping[str, Callable[[], Awaitable[obje
     reading = Snapshot(bus.client, bus.keys, most_conversation_bytes=100)
     async with aclosing(reading.everything()) as parts:
         async for part in parts:
-            if not isinstance(part, Waiting | Conversation):
+            if not isinstance(part, Waiting | SavedConversation):
                 continue
             saved.append(part)
             place = part.place if isinstance(part, Waiting) else ""
@@ -276,7 +278,7 @@ def jobs_in(saved: Saved) -> list[str]:
     if isinstance(saved, Waiting):
         records = saved.parts[::2] if saved.place in ("box", "parked") else []
     else:
-        assert isinstance(saved, Conversation)
+        assert isinstance(saved, SavedConversation)
         assert bool(saved.job) == (b"entry" in saved.row[::2])
         records = [*saved.box[::2], *saved.parked[::2], *([dict(pairs(saved.job))[b"r"]] if saved.job else [])]
     return [decode_job_record(record).job_id for record in records]
@@ -288,4 +290,4 @@ async def waiting_jobs(bus: Bus, count: int) -> None:
 
 
 async def conversations(reading: Snapshot) -> list[Saved]:
-    return [saved for saved in await saved_of(reading) if isinstance(saved, Waiting | Conversation)]
+    return [saved for saved in await saved_of(reading) if isinstance(saved, Waiting | SavedConversation)]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from crypto.identity import IdentityKeys, PublicIdentity
 from supervisor.backup.errors import BackupDamaged, BackupUnusable, NewerBackup, NoBackup
-from supervisor.backup.stream import HEAD, MAGIC, FrameReader, FrameWriter
+from supervisor.backup.stream import HEAD, MAGIC, BackupDecoder, FrameWriter
 
 pytestmark = pytest.mark.pure
 
@@ -22,7 +22,7 @@ def written(frames: tuple[bytes, ...] = FRAMES, author: IdentityKeys = AUTHOR) -
 
 
 def read(data: bytes, size: int = 1 << 20) -> tuple[list[bytes], PublicIdentity]:
-    reader = FrameReader()
+    reader = BackupDecoder()
     frames = [frame for at in range(0, len(data), size) for frame in reader.feed(data[at : at + size])]
     return frames, reader.finish()
 
@@ -83,6 +83,6 @@ def test_something_else_is_called_that() -> None:
 
 
 def test_a_frame_is_not_waited_for_that_is_longer_than_any() -> None:
-    reader = FrameReader()
+    reader = BackupDecoder()
     with pytest.raises(BackupDamaged):
         list(reader.feed(HEAD + b"F\xff\xff\xff\xff"))

@@ -12,7 +12,7 @@ from supervisor.pool.places import Life, Place
 from supervisor.pool.pool_settings import PoolSettings
 from supervisor.pool.process import ExitReason, Stage, WorkerExit, WorkerProcess
 from supervisor.pool.recycling import Worn
-from supervisor.pool.roster import FORK, Roster, Todo, Verdict
+from supervisor.pool.roster import FORK, Roster, Todo, WorkerEnd
 from supervisor.settings.bounds import Bounds
 from supervisor.settings.recycle_limits import RecycleLimits
 from tests.supervisor.pool.builders import order_of
@@ -51,7 +51,7 @@ def started(roster: Roster, now: float = 0.0) -> list[Life]:
 
 def end(
     roster: Roster, life: Life, now: float, reason: ExitReason = ExitReason.CRASHED, failure: StartFailed | None = None
-) -> Verdict:
+) -> WorkerEnd:
     life.exit = WorkerExit(
         consumer="w",
         pid=1,
@@ -89,7 +89,7 @@ def test_each_place_gets_a_worker_and_then_nothing_is_to_be_done() -> None:
 def test_one_that_ends_is_started_again_after_a_pause_that_others_do_not_share() -> None:
     roster = roster_of(2)
     [first, second] = started(roster)
-    assert end(roster, first, 10.0) == Verdict(is_death=True)
+    assert end(roster, first, 10.0) == WorkerEnd(is_death=True)
     due_at = roster.due_at()
     assert 10.0 <= due_at < float("inf")
     assert roster.assign(due_at - 1e-6) == Todo()
@@ -122,8 +122,8 @@ def test_a_process_that_could_not_be_forked_is_tried_again_after_a_pause() -> No
 def test_in_a_crash_loop_the_pause_is_the_longest() -> None:
     roster = roster_of(2, deaths=2)
     [first, second] = started(roster)
-    assert end(roster, first, 0.0) == Verdict(is_death=True)
-    assert end(roster, second, 1.0) == Verdict(is_death=True, begins_crash_loop=True)
+    assert end(roster, first, 0.0) == WorkerEnd(is_death=True)
+    assert end(roster, second, 1.0) == WorkerEnd(is_death=True, begins_crash_loop=True)
     assert roster.places[2].start_at == 1.0 + 32.0
     roster.reloaded(roster.order)
     assert roster.crash_loop(1.0) is None
@@ -139,7 +139,7 @@ def test_a_smaller_pool_lets_those_go_first_who_have_least_to_do_and_the_last_of
     todo = roster.assign(0)
     assert (todo.retire, todo.start) == ((lives[2],), ())
     assert sorted(roster.places) == [1, 2]
-    assert end(roster, lives[2], 5.0, ExitReason.DRAINED) == Verdict()
+    assert end(roster, lives[2], 5.0, ExitReason.DRAINED) == WorkerEnd()
     assert roster.due_at() == float("inf"), "nobody is started in a place that is gone"
 
 
@@ -160,7 +160,7 @@ def test_a_successor_takes_the_place_and_the_former_finishes_without_leaving_a_g
     [former] = started(roster)
     successor = begin(roster, 1, is_successor=True)
     assert roster.succeed(roster.places[1], successor, "reload") == Todo(retire=(former,), restarts=("reload",))
-    assert end(roster, former, 0.0, ExitReason.DRAINED) == Verdict()
+    assert end(roster, former, 0.0, ExitReason.DRAINED) == WorkerEnd()
     assert (roster.places[1].life, roster.assign(0)) == (successor, Todo())
 
 
@@ -176,7 +176,7 @@ def test_a_successor_for_whom_there_is_no_place_any_more_goes_itself() -> None:
 def test_a_successor_that_dies_is_no_reason_to_start_slowly() -> None:
     roster = roster_of(1, deaths=1)
     started(roster)
-    assert end(roster, begin(roster, 1, is_successor=True), 0.0) == Verdict(is_death=True)
+    assert end(roster, begin(roster, 1, is_successor=True), 0.0) == WorkerEnd(is_death=True)
     assert (roster.crash_loop(0.0), roster.assign(0)) == (None, Todo())
 
 
@@ -184,7 +184,7 @@ def test_a_drain_starts_nobody_and_counts_no_death() -> None:
     roster = roster_of(2, deaths=1)
     [first, second] = started(roster)
     assert roster.drain() == Todo(retire=(first, second))
-    assert end(roster, first, 0.0) == Verdict(is_death=True)
+    assert end(roster, first, 0.0) == WorkerEnd(is_death=True)
     assert (roster.crash_loop(0.0), roster.assign(10**9)) == (None, Todo())
 
 

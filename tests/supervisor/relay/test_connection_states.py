@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from supervisor.relay.connection_states import HOLDS, MOVES, ImpossibleMove, Move, State, Step, Told, step
+from supervisor.relay.connection_states import HOLDS, MOVES, ImpossibleMove, Move, State, Told, Transition, step
 
 pytestmark = pytest.mark.pure
 
@@ -29,7 +29,7 @@ def expected() -> dict[tuple[State, Move], State | None]:
     }
 
 
-def possible() -> list[tuple[State, Move, Step]]:
+def possible() -> list[tuple[State, Move, Transition]]:
     return [(state, move, found) for state, moves in MOVES.items() for move, found in moves.items()]
 
 
@@ -62,7 +62,9 @@ def test_nothing_is_begun_where_nothing_may_be_sent_and_nothing_sent_where_nobod
 
 
 @pytest.mark.parametrize(("state", "move", "found"), possible())
-def test_the_slot_is_told_of_each_beginning_and_each_end_of_a_connection(state: State, move: Move, found: Step) -> None:
+def test_the_slot_is_told_of_each_beginning_and_each_end_of_a_connection(
+    state: State, move: Move, found: Transition
+) -> None:
     was, is_now = HOLDS[state].is_connected, HOLDS[found.to].is_connected
     assert (found.told is Told.CONNECTED) == (is_now and not was)
     assert (found.told is Told.DISCONNECTED) == (was and not is_now)

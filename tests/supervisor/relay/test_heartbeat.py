@@ -15,7 +15,7 @@ from supervisor.relay.heartbeat import (
     SILENCE_SECONDS,
     SLOWEST_BYTES_PER_SECOND,
     UNANSWERED_SECONDS,
-    Heartbeat,
+    RelayHeartbeat,
 )
 
 pytestmark = pytest.mark.pure
@@ -49,7 +49,7 @@ class Scene:
         self.began = trio.current_time()
         self.doubts: list[tuple[float, bool]] = []
         self.gone_at: float | None = None
-        self.heartbeat = Heartbeat(line, has_company=lambda: self.has_company, doubt=self._doubt)
+        self.heartbeat = RelayHeartbeat(line, has_company=lambda: self.has_company, doubt=self._doubt)
 
     def _doubt(self, is_doubted: bool) -> None:
         self.doubts.append((self.now, is_doubted))

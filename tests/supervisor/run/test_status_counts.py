@@ -4,7 +4,7 @@ from pathlib import Path
 
 from bus.records.keys import Keys
 from bus.transport.client import open_redis
-from bus.views.overview import Kind, Overview, Server
+from bus.views.overview import KindSize, Overview, Server
 from supervisor.run.status import RedisStatus, _sessions
 from tests.redis_server import redis_server
 
@@ -27,7 +27,7 @@ async def test_all_sessions_are_counted_or_none(tmp_path: Path) -> None:
             await client.command("EVAL", FILL, 1, names.session("person", ""), SESSIONS)
             await client.command("SET", Keys("another").session("person", "device"), "x")
             found = await status_of(seen)
-            assert found.kinds == {"session": Kind(keys=SESSIONS, about_bytes=found.kinds["session"].about_bytes)}
+            assert found.kinds == {"session": KindSize(keys=SESSIONS, about_bytes=found.kinds["session"].about_bytes)}
             assert found.kinds["session"].about_bytes > SESSIONS * 30
             assert _sessions(found) == SESSIONS
             cut = await status_of(Overview(client, names, most_walked=2000))
