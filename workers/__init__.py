@@ -24,6 +24,7 @@ from workers.cards import Action, App, Approval, Field, Form, Info, Media, Media
 from workers.chat import Chat
 from workers.context import JobContext
 from workers.errors import (
+    BadAsk,
     BadCard,
     BadHandler,
     BadReminder,
@@ -36,11 +37,14 @@ from workers.errors import (
     HandlerError,
     HistoryNotKept,
     JournalFull,
+    NoAnswer,
     OutcomeUnknown,
     Retry,
+    StateBeforeAsk,
     StateTooLarge,
     TextTooLong,
     TooManyReminders,
+    TooManyWaits,
 )
 from workers.history import History, Turn
 from workers.routing import Router
@@ -55,6 +59,7 @@ __all__ = [
     "Agent",
     "App",
     "Approval",
+    "BadAsk",
     "BadCard",
     "BadHandler",
     "BadReminder",
@@ -83,15 +88,18 @@ __all__ = [
     "Media",
     "MediaItem",
     "Message",
+    "NoAnswer",
     "Option",
     "OutcomeUnknown",
     "Progress",
     "Retry",
     "Router",
     "Sent",
+    "StateBeforeAsk",
     "StateTooLarge",
     "Stream",
     "TextTooLong",
     "TooManyReminders",
+    "TooManyWaits",
     "Turn",
 ]

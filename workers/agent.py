@@ -92,6 +92,10 @@ class Agent(Router):
         """
         return self._routes.course_of(message) if kind == "message" else self._routes.course_of_placed(message, kind)
 
+    def course_named(self, name: str, message: InboundMessage) -> Course | None:
+        """Returns what is called when the handler with this name goes on with a message; None if it is gone."""
+        return self._routes.course_named(name, message)
+
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[tuple[object, ...]]:
         """Enters and leaves the owner's `lifespan` around all jobs; gives what it yielded, a tuple taken apart. Raises CannotStart."""

@@ -5,18 +5,19 @@ handler was called in may use it.
 """
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from types import TracebackType
-from typing import Self, TypeVar, overload
+from typing import Any, Self, TypeVar, overload
 
 import msgspec
 import trio
 
 from bus.records.records import InboundMessage
-from workers.cards import Card
+from workers.asks import A_DAY
+from workers.cards import App, Approval, Card, Form
 from workers.chat import Chat
 from workers.context import JobContext, Parameters
 from workers.elsewhere import Elsewhere
@@ -237,6 +238,64 @@ class BlockingChat:
     def forget_reminder(self, key: str) -> None:
         """As Chat.forget_reminder."""
         _run(self._chat.forget_reminder, key)
+
+    @overload
+    def ask(
+        self,
+        what: str,
+        *,
+        timeout: timedelta = A_DAY,
+        key: str | None = None,
+        who: Sequence[str] | None = None,
+    ) -> str: ...
+
+    @overload
+    def ask(
+        self,
+        what: str,
+        kind: type[Result],
+        *,
+        timeout: timedelta = A_DAY,
+        key: str | None = None,
+        who: Sequence[str] | None = None,
+        again: str | None = None,
+    ) -> Result: ...
+
+    @overload
+    def ask(
+        self,
+        what: Approval,
+        *,
+        timeout: timedelta = A_DAY,
+        key: str | None = None,
+        who: Sequence[str] | None = None,
+    ) -> bool: ...
+
+    @overload
+    def ask(
+        self,
+        what: Form | App,
+        *,
+        timeout: timedelta = A_DAY,
+        key: str | None = None,
+        who: Sequence[str] | None = None,
+        again: str | None = None,
+    ) -> dict[str, Any]: ...
+
+    @overload
+    def ask(
+        self,
+        what: type[Result],
+        *,
+        timeout: timedelta = A_DAY,
+        key: str | None = None,
+        who: Sequence[str] | None = None,
+        again: str | None = None,
+    ) -> Result: ...
+
+    def ask(self, what: Any, kind: Any = str, **named: Any) -> Any:
+        """As Chat.ask. The handler's thread is unwound by an exception that no `except Exception` sees."""
+        return _run(partial(self._chat.ask, what, kind, **named))
 
     def stream(self, *, markdown: bool = False, key: str | None = None) -> BlockingStream:
         """As Chat.stream, with a plain `with`."""

@@ -4,41 +4,53 @@ Each reply has a place (its number in the order of sending, or its `key`), so th
 While Redis is away the calls wait; a handler never sees that.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Literal, overload
+from typing import Any, Literal, TypeVar, overload
 
 import msgspec
 import trio
 
 from bus.records.cards import CardKept
 from bus.records.records import InboundMessage, Reply
+from workers.asks import A_DAY, Asks
 from workers.cards import App, Approval, Card, Form, Info, Media, Progress, card_payload, update_payload
 from workers.elsewhere import Elsewhere
 from workers.emoji import is_one_emoji
-from workers.errors import BadReply, ChatClosed, HistoryNotKept
+from workers.errors import BadAsk, BadReply, ChatClosed, HistoryNotKept
 from workers.history import MOST_TURNS, History
 from workers.payloads import TEXT_LIMIT_CHARACTERS, Mention, Quote, addressed, check_text, checked_payload, text_payload
 from workers.progress import ProgressBar
+from workers.questions import Question
 from workers.reminding import Reminding
 from workers.sending import Sending
 from workers.sent import Sent, places_in, text_id
 from workers.stream import Stream
 from workers.texts import parts_of
+from workers.thread import ThreadRun
 from workers.typing import TYPING_RENEWAL_SECONDS, stop_typing
+
+Asked = TypeVar("Asked")
 
 
 class Chat:
     """The conversation that a job's message came from."""
 
     def __init__(
-        self, sending: Sending, message: InboundMessage | None = None, reminding: Reminding | None = None
+        self,
+        sending: Sending,
+        message: InboundMessage | None = None,
+        reminding: Reminding | None = None,
+        thread: ThreadRun | None = None,
     ) -> None:
-        """`message`: what the handler was given, which `quote=True` quotes. `reminding`: the reminders of its run."""
+        """`message`: what the handler was given, which `quote=True` quotes. `reminding`: the reminders of its run, `thread`: what the run is a
+        part of.
+        """
         self._sending = sending
         self._message = message or sending.job.message
         self._reminding = reminding
+        self._thread = thread
         self._typists = 0
         self._typing = trio.CancelScope()
 
@@ -161,6 +173,83 @@ class Chat:
     def to(self, conversation_id: str) -> Elsewhere:
         """Returns another conversation of this agent, in which somebody has written: `await chat.to(id).reply("…")`."""
         return Elsewhere(self._sending, conversation_id)
+
+    @overload
+    async def ask(
+        self,
+        what: str,
+        *,
+        timeout: timedelta = A_DAY,
+        key: str | None = None,
+        who: Sequence[str] | None = None,
+    ) -> str: ...
+
+    @overload
+    async def ask(
+        self,
+        what: str,
+        kind: type[Asked],
+        *,
+        timeout: timedelta = A_DAY,
+        key: str | None = None,
+        who: Sequence[str] | None = None,
+        again: str | None = None,
+    ) -> Asked: ...
+
+    @overload
+    async def ask(
+        self,
+        what: Approval,
+        *,
+        timeout: timedelta = A_DAY,
+        key: str | None = None,
+        who: Sequence[str] | None = None,
+    ) -> bool: ...
+
+    @overload
+    async def ask(
+        self,
+        what: Form | App,
+        *,
+        timeout: timedelta = A_DAY,
+        key: str | None = None,
+        who: Sequence[str] | None = None,
+        again: str | None = None,
+    ) -> dict[str, Any]: ...
+
+    @overload
+    async def ask(
+        self,
+        what: type[Asked],
+        *,
+        timeout: timedelta = A_DAY,
+        key: str | None = None,
+        who: Sequence[str] | None = None,
+        again: str | None = None,
+    ) -> Asked: ...
+
+    async def ask(
+        self,
+        what: object,
+        kind: object = str,
+        *,
+        timeout: timedelta = A_DAY,
+        key: str | None = None,
+        who: Sequence[str] | None = None,
+        again: str | None = None,
+    ) -> object:
+        """Asks whoever wrote (or `who`: user ids), and returns the answer. Raises NoAnswer, TooManyWaits, BadAsk.
+
+        A text is answered by that person's next text, as one of `kind` (int, date, …); an Approval by True or False; a Form or a Struct class
+        by its values. What does not fit is asked again, with the words `again`. Until the answer comes the handler does not run: it runs
+        again from its first line then, in any worker, and what it has said and noted is known (docs/handlers.md). `timeout`: how long the
+        question is open, at most 30 days. `key`: a name for the question, for a handler that asks concurrently or whose words change.
+        """
+        if self._thread is None:
+            raise BadAsk("this chat cannot wait for an answer")
+        asks = Asks(self._thread, self._sending, self._message)
+        question = Question.of(what, kind)
+        return await asks.ask(question, timeout=timeout, key=key, who=who, again=again)
 
     @property
     def members(self) -> tuple[str, ...]:

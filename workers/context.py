@@ -82,8 +82,9 @@ class JobContext:
         step = self.thread.begin(name, once=False)
         if step.is_done:
             return step.result(function)
-        value = function(*arguments, **named)
-        return await self.keep(step, function, await value if inspect.isawaitable(value) else value)
+        with self.thread.stepping():
+            value = function(*arguments, **named)
+            return await self.keep(step, function, await value if inspect.isawaitable(value) else value)
 
     async def keep(self, step: Step, function: Callable[..., object], value: object) -> object:
         """Notes the result of a step, also when the handler is cancelled meanwhile; returns it as every later run gets it."""
@@ -115,7 +116,7 @@ class JobContext:
         if step.is_done:
             return step.result(function)
         try:
-            with trio.CancelScope(shield=True):
+            with trio.CancelScope(shield=True), self.thread.stepping():
                 value = function(*arguments, **named)
                 result = await self.keep_once(step, function, await value if inspect.isawaitable(value) else value)
         finally:

@@ -100,6 +100,60 @@ class TooManyReminders(HandlerError):
         self.limit = limit
 
 
+class NoAnswer(HandlerError):
+    """Nobody answered what a handler asked. `why`: `timeout`, `cancelled` (they wrote /cancel), or `misfit` (three answers did not fit).
+
+    A handler that does not catch it ends, and what only it knows is not kept.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"there is no answer: {why}")
+        self.why = why
+
+
+class TooManyWaits(HandlerError):
+    """A handler asks while too many questions are open, or has asked too often."""
+
+    def __init__(self, limit: int, where: str) -> None:
+        super().__init__(f"at most {limit} questions {where}: ask for several things with one form")
+
+
+class BadAsk(HandlerError):
+    """A question that cannot be asked there; the text says why and what helps."""
+
+
+class StateBeforeAsk(HandlerError):
+    """A handler asks after it has changed the state, which is written with its end: after the answer it runs again on what stands then."""
+
+    def __init__(self) -> None:
+        super().__init__("change the state after the last ask: what was changed before it would be lost")
+
+
+class Diverged(HandlerError):
+    """A handler that goes on with an answer did not ask that question again: its code is another than the one that asked."""
+
+    reason = "diverged"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the handler did not come to the question whose answer it was given: keep what it asks as it was until all have answered, or "
+            "give the question a key"
+        )
+
+
+class HandlerGone(HandlerError):
+    """The handler that asked is no longer there."""
+
+    reason = "handler_gone"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the handler {name} has asked something, was answered, and is no longer there: bring it back")
+
+
+class Suspended(BaseException):
+    """The handler waits for an answer, and this run of it is over: let it pass. No `except Exception` sees it."""
+
+
 class BadState(HandlerError):
     """A conversation's state does not fit the agent's state class; nothing was overwritten."""
 

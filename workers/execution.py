@@ -15,19 +15,20 @@ import msgspec
 import trio
 
 from bus.records.records import InboundMessage, Job
-from bus.steps.job_steps import Said
+from bus.steps.job_steps import Said, Settled
 from bus.steps.thread_steps import Effect
 from workers.agent import Agent
 from workers.asking import Binding, Present
 from workers.chat import Chat
 from workers.context import JobContext, Observe
-from workers.errors import Outcome, WrongLoop
+from workers.errors import HandlerGone, NoAnswer, Outcome, Suspended, WrongLoop
 from workers.keeping import Keeping
 from workers.outlet import Outlet, until_redis_answers
 from workers.reminding import Reminding
 from workers.routing import ANSWERS, Course
 from workers.sending import Sending, SendSoon
 from workers.thread import ThreadRun
+from workers.waits import Answered, Wait
 
 # What a run said right before it was cancelled may still be sent, for so long.
 LAST_WORDS_SECONDS = 1.0
@@ -37,7 +38,7 @@ LAST_WORDS_SECONDS = 1.0
 class RunEnvironment:
     """What all runs of a worker share. `threads` bounds the sync handlers that run at once; `soon`: see Sending.
 
-    `shared`: what the agent's lifespan yielded.
+    `shared`: what the agent's lifespan yielded. `tell_swallowed` hears what a handler that waits raised while it was unwound.
     """
 
     agent: Agent
@@ -46,6 +47,7 @@ class RunEnvironment:
     observe: Observe
     soon: SendSoon | None = None
     shared: tuple[object, ...] = ()
+    tell_swallowed: Callable[[Job, BaseException], None] = lambda _job, _error: None
 
 
 async def _nothing_to_tell() -> None:
@@ -58,6 +60,7 @@ class Run:
     ids of the cards at some of them, `journal`: what they have noted.
 
     `keeping`: what is kept of the conversation. `begins` is called with the replies of the run, before its handler.
+    `resumed`: the wait whose answer it goes on with; `open_waits`: how many the conversation has besides.
     `tell_start` is called before the first reply is sent; `waited` is called with the seconds for which a reply had no room.
     """
 
@@ -70,11 +73,26 @@ class Run:
     begins: Callable[[Sending], None] = lambda _: None
     journal: Mapping[str, bytes | None] = field(default_factory=dict)
     keeping: Keeping | None = None
+    resumed: Wait | None = None
+    open_waits: int = 0
 
     @property
     def message(self) -> InboundMessage:
         """The message that the handler gets: the newest."""
         return self.messages[-1]
+
+
+def resumed(run: Run, answered: Answered) -> Run:
+    """Returns a run as it goes on with an answer: with the messages, places and journal of its thread."""
+    wait = answered.wait
+    return replace(
+        run,
+        messages=tuple(wait.messages),
+        emitted=run.emitted | frozenset(wait.places),
+        cards={**wait.cards, **run.cards},
+        journal={**wait.journal, **run.journal, wait.entry: answered.entry},
+        resumed=wait,
+    )
 
 
 @dataclass(frozen=True)
@@ -87,6 +105,7 @@ class Ended:
     handled: bool
     last: tuple[Said, ...] = ()
     effects: tuple[Effect, ...] = ()
+    outcome: Settled = "done"
 
 
 async def run_handler(environment: RunEnvironment, run: Run, lost: Callable[[], None]) -> Ended:
@@ -95,7 +114,7 @@ async def run_handler(environment: RunEnvironment, run: Run, lost: Callable[[], 
     Raises what the handler raised; from a group of exceptions that holds a Retry or Fail, that one.
     """
     run = await _with_what_is_answered(environment.outlet, run)
-    agent, keeping = environment.agent, run.keeping
+    agent, keeping, resumed = environment.agent, run.keeping, run.resumed
     if keeping is None:
         keeping = Keeping(
             run.job,
@@ -105,8 +124,10 @@ async def run_handler(environment: RunEnvironment, run: Run, lost: Callable[[], 
             journal=run.journal,
             emitted=run.emitted,
         )
-    course = agent.course_of(run.message, run.job.kind)
+    course = agent.course_named(resumed.handler, run.message) if resumed else agent.course_of(run.message, run.job.kind)
     if course is None:
+        if resumed is not None:
+            raise HandlerGone(resumed.handler)
         return Ended(handled=False, effects=tuple(keeping.exchange()))
     raised: BaseException | None = None
     last: tuple[Said, ...] = ()
@@ -125,17 +146,29 @@ async def run_handler(environment: RunEnvironment, run: Run, lost: Callable[[], 
             keeping=keeping,
         )
         thread = ThreadRun(
-            run.job, environment.outlet, run.journal, lost=lost, check_open=sending.check_open, keeping=keeping
+            run.job,
+            environment.outlet,
+            run.journal,
+            lost=lost,
+            check_open=sending.check_open,
+            keeping=keeping,
+            carried=run.resumed.journal if run.resumed is not None else None,
+            answer=run.resumed.entry if run.resumed is not None else "",
         )
         run.begins(sending)
+        thread.open_waits = run.open_waits
+        thread.before_ask.append(keeping.check_unchanged)
         try:
             try:
                 reminding = Reminding(thread, environment.outlet, run.message)
-                await _call(environment, course, run, Chat(sending, run.message, reminding), thread)
+                chat = Chat(sending, run.message, reminding, thread)
+                await _call_until_it_waits(environment, course, run, chat, thread)
             finally:
                 sending.close()
-            for effect in keeping.effects():
-                thread.effects.add(*effect)
+            if thread.draft is None:
+                thread.check_answer_used()
+                for effect in keeping.effects():
+                    thread.effects.add(*effect)
             last = await sending.take_last()
         except (Exception, SystemExit) as error:  # noqa: BLE001 - raised again outside of the helpers' nursery
             raised = error
@@ -144,9 +177,73 @@ async def run_handler(environment: RunEnvironment, run: Run, lost: Callable[[], 
             with trio.move_on_after(LAST_WORDS_SECONDS, shield=True):
                 await sending.flush()  # nothing is left unless we were cancelled
         helpers.cancel_scope.cancel()
+    if raised is not None and isinstance(_plain(raised), NoAnswer):
+        # What it has said stays said; nothing else of it is kept.
+        return Ended(handled=True, effects=_dropped(run), outcome="no_answer")
     if raised is not None:
         raise _plain(raised)
-    return Ended(handled=True, last=last, effects=thread.effects.taken())
+    effects = (*thread.effects.taken(), *_dropped(run))
+    if thread.draft is None:
+        return Ended(handled=True, last=last, effects=effects)
+    return Ended(
+        handled=True,
+        last=last,
+        effects=(*effects, _waiting(environment, course, run, sending, thread)),
+        outcome="waiting",
+    )
+
+
+def _dropped(run: Run) -> tuple[Effect, ...]:
+    """Returns the effect by which the wait that was answered is gone."""
+    return () if run.resumed is None else (("drop_wait", run.resumed.id, "", ""),)
+
+
+def _waiting(environment: RunEnvironment, course: Course, run: Run, sending: Sending, thread: ThreadRun) -> Effect:
+    """Returns the effect by which the thread waits: with all that it needs to go on."""
+    draft = thread.draft
+    if draft is None:
+        raise ValueError("it waits for nothing")
+    wait = Wait(
+        id=draft.id,
+        thread_id=run.job.thread_id,
+        handler=course.handler.full_name,
+        messages=list(run.messages),
+        message_ms=run.job.message_ms,
+        accepted_ms=run.job.accepted_ms,
+        journal=thread.journal,
+        places=sorted(sending.places),
+        cards=sending.cards,
+        entry=draft.entry,
+        kind=draft.kind,
+        who=draft.who,
+        due_ms=draft.due_ms,
+        question_hash=draft.question_hash,
+    )
+    return ("wait", wait.id, environment.outlet.seal_wait(run.job, wait.id, wait.encoded()), "")
+
+
+async def _call_until_it_waits(
+    environment: RunEnvironment, course: Course, run: Run, chat: Chat, thread: ThreadRun
+) -> None:
+    """Calls the handler. Where it asks for something this run is unwound as by an interruption, and `thread.draft` says what it waits for."""
+    try:
+        with thread.scope:
+            await _call(environment, course, run, chat, thread)
+    except BaseException as error:
+        if thread.draft is None or not _is_left_by_a_wait(error):
+            raise
+        for other in _leaves_of(error):
+            if not isinstance(other, Suspended):
+                environment.tell_swallowed(run.job, other)
+
+
+def _is_left_by_a_wait(error: BaseException) -> bool:
+    """Returns whether nothing else ends the worker's task: no cancellation from outside, no interrupt from the keyboard."""
+    return all(isinstance(one, Suspended | Exception) for one in _leaves_of(error))
+
+
+def _leaves_of(error: BaseException) -> list[BaseException]:
+    return _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
 
 
 async def _with_what_is_answered(outlet: Outlet, run: Run) -> Run:

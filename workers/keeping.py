@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from bus.records.records import BadRecord, InboundMessage, Job, NewerRecord, Reply
 from bus.steps.thread_steps import Effect
-from workers.errors import BadState, HistoryNotKept
+from workers.errors import BadState, HistoryNotKept, StateBeforeAsk
 from workers.history import MOST_TURNS, History, Turn, decode_exchange, encode_exchange, turn_of, turn_of_reply
 from workers.outlet import Outlet, until_redis_answers
 from workers.state import RunningState, StateShape
@@ -54,6 +54,11 @@ class Keeping:
         except BadRecord:
             raise BadState(shape.name, "its record does not open with this store secret") from None
         return shape.begin() if body is None else shape.read(body)
+
+    def check_unchanged(self) -> None:
+        """Raises StateBeforeAsk if the handler has changed the state: it runs again after the answer, on what stands then."""
+        if self._state is not None and self._state.changed() is not None:
+            raise StateBeforeAsk
 
     def undo(self) -> None:
         """Forgets the changes of a handler that failed, before another function answers for it."""

@@ -5,15 +5,15 @@ and those that are worth nothing later are dropped; a handler sees neither.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Literal, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from bus.records.cards import CardKept, CardMove
 from bus.records.journal import MOST_JOURNAL_BYTES
 from bus.records.presence import Presence
 from bus.records.records import Job, Reply
 from bus.records.timers import Timer
-from bus.steps.job_steps import CardEmitted, Emitted, Failed, Finished, Said, Started
-from bus.steps.thread_steps import Effect, Noted, TimersThere
+from bus.steps.job_steps import CardEmitted, Emitted, Failed, Finished, Said, Settled, Started
+from bus.steps.thread_steps import Bound, Effect, Noted, OpenWait, TimersThere
 from bus.transport.backoff import Backoff
 from bus.transport.wire import MENDABLE
 
@@ -41,6 +41,7 @@ class Outlet(Protocol):
         most: int = MOST_JOURNAL_BYTES,
         only_new: bool = False,
     ) -> Noted: ...
+    def seal_wait(self, job: Job, wait_id: str, body: bytes) -> bytes: ...
     async def publish_delta(self, job: Job, stream_id: str, seq: int, text: str) -> None: ...
     async def publish_typing(self, job: Job, active: bool) -> None: ...
     async def publish_abort(self, job: Job) -> None: ...
@@ -61,15 +62,17 @@ class WorkerBus(Outlet, Protocol):
     async def finish(
         self,
         job: Job,
-        outcome: Literal["done", "superseded", "no_handler"] = "done",
+        outcome: Settled = "done",
         *,
         last: Sequence[Said] = (),
         began_ms: int | None = None,
     ) -> Finished: ...
+    async def open_waits(self, job: Job) -> list[OpenWait]: ...
+    async def bind_wait(self, job: Job, wait_id: str) -> Bound: ...
     async def settle(
         self,
         job: Job,
-        outcome: Literal["done", "waiting", "superseded", "no_handler"],
+        outcome: Settled,
         effects: Sequence[Effect],
         *,
         last: Sequence[Said] = (),

@@ -180,6 +180,11 @@ class Handler:
         return self.binding.name
 
     @property
+    def full_name(self) -> str:
+        """Returns the name by which a later process finds it: its module, a colon, and what it is called there."""
+        return f"{getattr(self.function, '__module__', '')}:{self.name}"
+
+    @property
     def function(self) -> OwnersFunction:
         return self.binding.function
 
@@ -395,6 +400,14 @@ class Routes:
                 )
             course = self._course(handler)
             return Course(handler, converted, course.around, course.errors)
+        return None
+
+    def course_named(self, name: str, message: InboundMessage) -> Course | None:
+        """Returns the course of the handler with this name (`full_name`) for a message that it took before; None if it is gone."""
+        for handler in self.handlers:
+            if handler.full_name == name and (named := handler.takes(message)) is not None:
+                course = self._course(handler)
+                return Course(course.handler, named, course.around, course.errors)
         return None
 
     def _courses(self, payload_type: str) -> tuple[Course, ...]:

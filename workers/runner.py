@@ -8,22 +8,21 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
 
 import trio
 
 from bus.records.records import MOST_DELIVERIES, NOWHERE, Job, Reply
-from bus.steps.job_steps import Said
+from bus.steps.job_steps import Said, Settled
 from bus.steps.jobs import Failed, Finished, Started
-from bus.steps.thread_steps import Effect
+from bus.steps.thread_steps import Bound, Effect
 from bus.transport.backoff import Backoff
 from bus.transport.wire import RedisFailed, RedisRefused
 from workers.agent import Agent
 from workers.context import Observe, observe_nothing
 from workers.errors import Fail, HandlerError, OutcomeUnknown, Retry
-from workers.execution import Ended, Run, RunEnvironment, run_handler
+from workers.execution import Ended, Run, RunEnvironment, resumed, run_handler
 from workers.hand import Hand
 from workers.keeping import Keeping
 from workers.logs import Log, kind, where, whole
@@ -34,6 +33,7 @@ from workers.slots import Slots
 from workers.tracing import JobTracing
 from workers.typing import keep_typing
 from workers.vitals import Vitals
+from workers.waits import NOT_OPEN, Answered, Refused, answer_in, continued, is_answer
 
 # Three more tries after a failure, then a dead letter: by then a passing fault of a service is over, and a defect is not.
 RETRY_AFTER_SECONDS = (1.0, 5.0, 30.0)
@@ -64,6 +64,14 @@ class RunnerSettings:
     shows_errors: bool = False
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a job means to the threads that wait in its conversation, of which there are `others` besides the one that it answers."""
+
+    found: Answered | Refused | None
+    others: int
+
+
 class Runner:
     """One worker's jobs."""
 
@@ -89,7 +97,13 @@ class Runner:
         threads = trio.CapacityLimiter(settings.concurrency)
         self._soon = SendSoon()
         self._run_environment = RunEnvironment(
-            agent=agent, outlet=bus, threads=threads, observe=observe, soon=self._soon, shared=shared
+            tell_swallowed=self._tell_swallowed,
+            agent=agent,
+            outlet=bus,
+            threads=threads,
+            observe=observe,
+            soon=self._soon,
+            shared=shared,
         )
         self._hands: dict[str, Hand] = {}
         self._room = trio.Event()
@@ -204,6 +218,9 @@ class Runner:
         self._log.info("job: superseded by a later message", job=hand.job.job_id)
 
     async def _run(self, hand: Hand) -> None:
+        answer = None if hand.job.is_first_run else await self._answer(hand)
+        if hand.ended:
+            return
         job = hand.job
         started = await self._start(job)
         if started.outcome == "fenced":
@@ -216,7 +233,7 @@ class Runner:
         hand.began_ms = None if started.is_noted else int(time.time() * 1000)
         try:
             async with self._limited(hand):
-                ended = await self._handle(hand, started)
+                ended = await self._handle(hand, started, answer)
         except Retry as asked:
             await self._retry_as_asked(hand, asked)
         except Fail as refused:
@@ -225,6 +242,25 @@ class Runner:
             await self._fail_by(hand, error)
         else:
             await self._finish(hand, ended)
+
+    async def _answer(self, hand: Hand) -> Answer | None:
+        """Returns what a job means to the threads that wait in its conversation; None if none waits. The first job that answers counts."""
+        job = hand.job
+        waits = await until_redis_answers(lambda: self._bus.open_waits(job))
+        if not waits:
+            return None
+        found = answer_in(job, waits)
+        if isinstance(found, Answered):
+            wait = found.wait
+            bound = await until_redis_answers(lambda: self._bus.bind_wait(job, wait.id))
+            if bound is Bound.FENCED:
+                hand.ended = True
+                self._log.warning("job: lost to another worker", job=job.job_id)
+            elif bound is not Bound.BOUND:
+                found = Refused(NOT_OPEN)
+            else:
+                hand.job = continued(job, wait)
+        return Answer(found, len(waits) - isinstance(found, Answered))
 
     async def _start(self, job: Job) -> Started:
         """Begins a job; returns what earlier runs have done.
@@ -236,25 +272,33 @@ class Runner:
             return Started("started", is_noted=False)
         return await until_redis_answers(lambda: self._bus.start(job))
 
-    async def _handle(self, hand: Hand, started: Started) -> Ended:
-        messages = (hand.job.message, *started.together)
+    async def _handle(self, hand: Hand, started: Started, answer: Answer | None) -> Ended:
+        found = None if answer is None else answer.found
+        if isinstance(found, Refused):
+            return Ended(handled=True, last=(("0", _text(found.sentence)),))
         tell_start = partial(self._tell_start, hand)
         waited = partial(self._waited, hand)
         run = Run(
             hand.job,
-            messages,
+            (hand.job.message, *started.together),
             started.places,
             tell_start=tell_start,
             waited=waited,
             cards=started.cards,
-            keeping=self._keeping(hand, started),
             journal=started.journal,
             begins=hand.speaks_by,
+            keeping=self._keeping(hand, started) if answer is None else None,
         )
+        if answer is not None:
+            run = resumed(run, found) if isinstance(found, Answered) else run
+            run = replace(run, open_waits=answer.others, keeping=self._keeping_of(hand, run))
         try:
-            return await run_handler(self._run_environment, run, hand.scope.cancel)
+            ended = await run_handler(self._run_environment, run, hand.scope.cancel)
         finally:
             self._vitals.ended(hand.job)  # only Redis is waited for from here on
+        if not ended.handled and is_answer(hand.job.message):
+            return replace(ended, handled=True, last=(("0", _text(NOT_OPEN)),))
+        return ended
 
     async def _tell_start(self, hand: Hand) -> None:
         began_ms, hand.began_ms = hand.began_ms, None
@@ -327,7 +371,7 @@ class Runner:
         if not ended.handled:
             payload_type = str(job.message.payload.get("type", ""))[:32]
             self._log.info("job: no handler for this type", job=job.job_id, payload_type=payload_type)
-        outcome: Literal["done", "no_handler"] = "done" if ended.handled else "no_handler"
+        outcome: Settled = ended.outcome if ended.handled else "no_handler"
         hand.ending = True
         finished = Finished.FULL
         while finished is Finished.FULL:
@@ -350,7 +394,7 @@ class Runner:
     async def _end(
         self,
         job: Job,
-        outcome: Literal["done", "superseded", "no_handler"],
+        outcome: Settled,
         effects: Sequence[Effect],
         *,
         last: Sequence[Said] = (),
@@ -365,15 +409,30 @@ class Runner:
         """Returns what this run keeps."""
         if hand.keeping is None:
             started = started or Started("superseded")
-            hand.keeping = Keeping(
-                hand.job,
-                self._bus,
-                (hand.job.message, *started.together),
-                has_history=self._run_environment.agent.has_history,
-                journal=started.journal,
-                emitted=started.places,
-            )
+            messages = (hand.job.message, *started.together)
+            run = Run(hand.job, messages, started.places, journal=started.journal)
+            return self._keeping_of(hand, run)
         return hand.keeping
+
+    def _keeping_of(self, hand: Hand, run: Run) -> Keeping:
+        hand.keeping = Keeping(
+            hand.job,
+            self._bus,
+            run.messages,
+            has_history=self._run_environment.agent.has_history,
+            journal=run.journal,
+            emitted=run.emitted,
+        )
+        return hand.keeping
+
+    def _tell_swallowed(self, job: Job, error: BaseException) -> None:
+        """Says what a handler raised while it was unwound to wait for an answer: the wait stands."""
+        self._log.warning(
+            "job: it waits for an answer, and raised something on its way out",
+            job=job.job_id,
+            exception=kind(error),
+            at=where(error),
+        )
 
     def _waited(self, hand: Hand, seconds: float) -> None:
         hand.waited_seconds += seconds
@@ -428,11 +487,7 @@ class Runner:
 
     def _apology(self) -> Reply | None:
         text = self._run_environment.agent.policies.apology
-        return (
-            None
-            if text is None
-            else Reply(kind="message", content_type="text", payload=text_payload(text, markdown=False))
-        )
+        return None if text is None else _text(text)
 
     def _lost(self, entry_id: str) -> None:
         """Notes that a job is no longer ours, unless its end is being written: then that itself may have removed it."""
@@ -457,3 +512,7 @@ class Runner:
             due = trio.current_time() + SEEN_SECONDS
             await trio.sleep_until(due)
             late_seconds = trio.current_time() - due
+
+
+def _text(text: str) -> Reply:
+    return Reply(kind="message", content_type="text", payload=text_payload(text, markdown=False))

@@ -17,7 +17,7 @@ from bus.records.cards import MOST_UPDATES, CardKept, CardMove
 from bus.records.records import ACTS, NOWHERE, Job, Reply, with_hops
 from bus.steps.job_steps import Carded, CardEmitted, Emitted, Said
 from bus.transport.wire import RedisFailed
-from workers.errors import BadCard, BadReply, ChatClosed
+from workers.errors import BadCard, BadReply, ChatClosed, Suspended
 from workers.keeping import Keeping
 from workers.outlet import Outlet, until_redis_answers
 
@@ -104,6 +104,7 @@ class Sending:
         self._waited = waited
         self._is_lost = False
         self._is_closed = False
+        self._is_suspended = False
         self._has_no_room = False
         self.has_said = False
         """Whether this run has sent something, or has begun to show by itself that it works."""
@@ -111,6 +112,9 @@ class Sending:
         self._line = trio.Lock()
         self._turn = trio.Lock()
         self._next_number = 0
+        self._counted_from = ""
+        self._said: set[str] = set()
+        self._cards_here: dict[str, str] = {}
         self._used_keys: set[str] = set()
 
     def turn(self) -> "Turn":
@@ -121,8 +125,29 @@ class Sending:
         """Takes no more replies, after the handler has ended; those that it sent still go out."""
         self._is_closed = True
 
+    def suspend(self) -> None:
+        """Takes no more replies, since the handler waits for an answer; those that it sent still go out."""
+        self._is_suspended = True
+
+    def count_places_from(self, name: str) -> None:
+        """Counts the places of what is said from now on from this answer on: what was said before may be more or less in other code."""
+        self._counted_from = f"{name}/"
+        self._next_number = 0
+
+    @property
+    def places(self) -> frozenset[str]:
+        """Returns the places that the thread has sent by now."""
+        return self._emitted | self._said
+
+    @property
+    def cards(self) -> dict[str, str]:
+        """Returns the ids of the cards at the places that the thread has sent by now."""
+        return {**self._cards_sent, **self._cards_here}
+
     def check_open(self) -> None:
-        """Raises ChatClosed if the handler has ended, and with it the job."""
+        """Raises ChatClosed if the handler has ended, and with it the job; Suspended if it waits for an answer."""
+        if self._is_suspended:
+            raise Suspended
         if self._is_closed:
             raise ChatClosed(
                 "since its handler has ended: await what it starts before it returns (a nursery in the handler does)"
@@ -137,7 +162,7 @@ class Sending:
     def take_place(self, key: str | None) -> str:
         """Returns the next place; call it inside of `turn`. Raises BadReply."""
         if key is None:
-            place = str(self._next_number)
+            place = f"{self._counted_from}{self._next_number}"
             self._next_number += 1
             return place
         if not _KEY.fullmatch(key):
@@ -165,6 +190,7 @@ class Sending:
         self._is_said(place, reply)
         if not self._is_lost and not self.was_emitted(place):
             self.has_said = True
+            self._said.add(place)
             self._held.append((place, self._with_hops(reply)))
             is_now = reply.kind == "stream_start"  # its deltas follow at once
             if is_now or self._soon is None or self._has_no_room or len(self._held) >= MOST_HELD:
@@ -186,6 +212,8 @@ class Sending:
         self._check_somewhere()
         self._is_said(place, reply)
         if not self.was_emitted(place):
+            self._said.add(place)
+            self._cards_here[place] = card_id
             await self._send_card(place, reply, CardMove(card_id, kind))
             self._cards[card_id] = CardKept(0, self.job.thread_id, place, kind)
         await trio.lowlevel.checkpoint()
@@ -217,6 +245,8 @@ class Sending:
             if outcome is Carded.ALREADY:
                 return
             if outcome is Carded.QUEUED:
+                self._said.add(place)
+                self._cards_here[place] = card_id
                 self._cards[card_id] = msgspec.structs.replace(kept, revision=kept.revision + 1)
         await trio.lowlevel.checkpoint()
 

@@ -30,9 +30,11 @@ from bus.records.records import ACTS, NOWHERE, InboundMessage, Job, Payload, Rep
 from bus.records.sealing import KEY_BYTES, BusKey
 from bus.records.timers import Timer, pack_timer
 from bus.steps.job_steps import Carded, CardEmitted, Emitted
-from bus.steps.thread_steps import Effect, Noted, TimersThere
+from bus.steps.thread_steps import Effect, Noted, OpenWait, TimersThere
 from workers.agent import Agent
-from workers.execution import Run, RunEnvironment, run_handler
+from workers.execution import Run, RunEnvironment, resumed, run_handler
+from workers.payloads import text_payload
+from workers.waits import Answered, Refused, answer_in, continued
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,11 @@ class _Kept:
     cards: dict[str, CardKept] = field(default_factory=dict)
     state: bytes | None = None
     exchanges: list[tuple[str, bytes]] = field(default_factory=list)
+    waits: dict[str, OpenWait] = field(default_factory=dict)
 
-    def as_before(self, state: bytes | None, exchanges: int) -> None:
+    def as_before(self, state: bytes | None, exchanges: int, waits: dict[str, OpenWait]) -> None:
         """Takes back what a run left."""
-        self.state = state
+        self.state, self.waits = state, dict(waits)
         del self.exchanges[exchanges:]
 
     def write(self, effects: Iterable[Effect]) -> None:
@@ -97,8 +100,13 @@ class _Kept:
                 self.state = cast(bytes, word)
             elif op == "exchange":
                 self.exchanges.append((str(word), cast(bytes, other)))
+            elif op == "wait":
+                self.waits[str(word)] = OpenWait(str(word), cast(bytes, other), 0)
+            elif op == "drop_wait":
+                self.waits.pop(str(word), None)
             elif op == "forget":
                 self.state = None
+                self.waits.clear()
                 self.exchanges.clear()
 
 
@@ -163,6 +171,9 @@ class _Desk:
     def seal_entry(self, job: Job, name: str, value: bytes) -> bytes:  # noqa: ARG002
         return value
 
+    def seal_wait(self, job: Job, wait_id: str, body: bytes) -> bytes:  # noqa: ARG002
+        return body
+
     async def note(
         self,
         job: Job,  # noqa: ARG002
@@ -222,7 +233,7 @@ class Conversation:
         self._id = ulid.new()
         self._job: Job | None = None
         self._kept = _Kept()
-        self._before: tuple[bytes | None, int] = (None, 0)
+        self._before: tuple[bytes | None, int, dict[str, OpenWait]] = (None, 0, {})
         self._desk = _Desk(self._kept)
         self.observations: list[Observation] = []
 
@@ -289,8 +300,13 @@ class Conversation:
 
     async def _run(self, job: Job) -> list[Said]:
         self._job = job
-        self._before = self._kept.state, len(self._kept.exchanges)
+        self._before = self._kept.state, len(self._kept.exchanges), dict(self._kept.waits)
         before = frozenset(self._desk.replies)
+        answer = answer_in(job, list(self._kept.waits.values()))
+        if isinstance(answer, Refused):
+            return [Said("0", text_payload(answer.sentence, markdown=False))]
+        if isinstance(answer, Answered):
+            job = continued(job, answer.wait)
         async with self.agent.lifespan() as shared:
             bench = RunEnvironment(
                 agent=self.agent,
@@ -299,7 +315,8 @@ class Conversation:
                 observe=self.observations.append,
                 shared=shared,
             )
-            run = Run(job, (job.message,), before, journal=dict(self._desk.journal))
+            run = Run(job, (job.message,), before, journal=dict(self._desk.journal), open_waits=len(self._kept.waits))
+            run = resumed(run, answer) if isinstance(answer, Answered) else run
             ended = await run_handler(bench, run, _never_lost)
             self._kept.write(ended.effects)
             if not ended.handled:

@@ -8,17 +8,18 @@ import inspect
 import re
 import typing
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal, cast
 
 import msgspec
 import trio
 
-from bus.records.journal import ENTRY_OVERHEAD_BYTES, MOST_ENTRY_BYTES
+from bus.records.journal import ENTRY_OVERHEAD_BYTES, MOST_ENTRY_BYTES, MOST_JOURNAL_BYTES
 from bus.records.records import Job
 from bus.steps.thread_steps import Noted
 from workers.effects import Effects
-from workers.errors import BadStep, JournalFull, OutcomeUnknown
+from workers.errors import BadStep, Diverged, JournalFull, OutcomeUnknown
 from workers.keeping import Keeping
 from workers.outlet import Outlet, until_redis_answers
 
@@ -29,20 +30,36 @@ _NAME = re.compile(r"[A-Za-z0-9_./-]{1,64}")
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
-    """What stands in the journal under a name. `unfit`: it was done, and its result cannot be kept; `value` says why."""
+    """What stands in the journal under a name. `unfit`: it was done, and its result cannot be kept; `value` says why.
 
-    kind: Literal["begun", "done", "unfit"]
+    `answer`: what somebody said, and who; `none`: why there is no answer.
+    """
+
+    kind: Literal["begun", "done", "unfit", "answer", "none"]
     value: msgspec.Raw = msgspec.Raw(b"\xc0")
 
 
 BEGUN = msgspec.msgpack.encode(Entry("begun"))
 
 
+class Draft(msgspec.Struct, frozen=True):
+    """What a run waits for: see workers/waits.py `Wait`."""
+
+    id: str
+    entry: str
+    kind: Literal["text", "form", "approval", "app"]
+    who: list[str]
+    due_ms: int
+    question_hash: str
+
+
 class ThreadRun:
     """One run of a thread. `found`: what earlier runs have noted, by name; None for an entry that cannot be read any more.
 
     `lost` is called when another worker has the job; `check_open` raises ChatClosed once the run has ended. `effects`: what the run leaves
-    behind at its end. `keeping`: what it keeps of its conversation.
+    behind at its end. `keeping`: what it keeps of its conversation. `carried`: what of `found` earlier jobs of the thread have noted, which a
+    wait has kept. `answer`: the name under which the answer stands with which it goes on. `before_ask`: what is checked before a run ends to
+    wait. `draft`: what it waits for then.
     """
 
     def __init__(
@@ -54,6 +71,8 @@ class ThreadRun:
         lost: Callable[[], None],
         check_open: Callable[[], None],
         keeping: Keeping,
+        carried: Mapping[str, bytes | None] | None = None,
+        answer: str = "",
     ) -> None:
         self.job = job
         self.keeping = keeping
@@ -64,11 +83,75 @@ class ThreadRun:
         self._counts = Counter[str]()
         self.effects = Effects()
         self._reserved = 0
+        self.scope = trio.CancelScope()
+        self.deadline = trio.current_effective_deadline()
+        self.draft: Draft | None = None
+        self.before_ask: list[Callable[[], None]] = []
+        self.open_waits = 0
+        self._answer = answer
+        self._carried = sum(len(value or b"") + ENTRY_OVERHEAD_BYTES for value in (carried or {}).values())
+        self._steppers: list[trio.lowlevel.Task] = []
+        self._no_step = trio.Event()
 
     def name(self, base: str) -> str:
         """Returns the name of the next thing of this kind: the same in every run that does the same."""
         self._counts[base] += 1
         return f"{base}#{self._counts[base]}"
+
+    @property
+    def journal(self) -> dict[str, bytes]:
+        """Returns what is noted by now; what cannot be read any more is left out."""
+        return {name: value for name, value in self._found.items() if value is not None}
+
+    @property
+    def asked(self) -> int:
+        """Returns how often the thread has asked and was answered, or was not."""
+        return sum(name.startswith("ask:") for name in self._found)
+
+    @property
+    def is_answer_left(self) -> bool:
+        """Returns whether the handler has not come to the question yet whose answer it goes on with."""
+        return bool(self._answer)
+
+    def entry(self, name: str) -> Entry | None:
+        """Returns what stands under a whole name."""
+        return self._read(name) if name in self._found else None
+
+    def check_answer_used(self) -> None:
+        """Raises Diverged if the handler has ended without coming to the question whose answer it went on with."""
+        if self._answer:
+            raise Diverged
+
+    def has_used(self, name: str) -> None:
+        """Notes that the handler has taken this answer."""
+        if name == self._answer:
+            self._answer = ""
+
+    def suspend(self, draft: Draft) -> None:
+        """Notes what the run waits for, with which it is over."""
+        self.draft = draft
+
+    def is_in_a_step(self) -> bool:
+        """Returns whether the present task is within a step."""
+        return trio.lowlevel.current_task() in self._steppers
+
+    @contextmanager
+    def stepping(self) -> Iterator[None]:
+        """Notes that the present task is within a step."""
+        task = trio.lowlevel.current_task()
+        self._steppers.append(task)
+        try:
+            yield
+        finally:
+            self._steppers.remove(task)
+            if not self._steppers:
+                self._no_step.set()
+                self._no_step = trio.Event()
+
+    async def until_steps_are_noted(self) -> None:
+        """Waits for the steps of other tasks that run."""
+        while self._steppers:
+            await self._no_step.wait()
 
     def begin(self, name: str, *, once: bool) -> "Step":
         """Returns the next step of this name, and what is known of it. Raises BadStep, ChatClosed, OutcomeUnknown."""
@@ -109,14 +192,17 @@ class ThreadRun:
 
     async def _note(self, name: str, value: bytes, *, room: int, only_new: bool = False) -> Noted:
         sealed = self._outlet.seal_entry(self.job, name, value)
+        most = MOST_JOURNAL_BYTES - self._carried
         noted = await until_redis_answers(
-            lambda: self._outlet.note(self.job, name, sealed, room=room, only_new=only_new)
+            lambda: self._outlet.note(self.job, name, sealed, room=room, most=most, only_new=only_new)
         )
         if noted is Noted.FULL:
             raise JournalFull(name.partition("#")[0])
         if noted is Noted.FENCED:
             self._lost()
             await trio.lowlevel.checkpoint()
+        if noted is Noted.NOTED:
+            self._found[name] = value
         return noted
 
 

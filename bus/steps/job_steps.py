@@ -38,6 +38,10 @@ NO_CARD = b"1"
 """What a place holds at which something else than a card was sent."""
 
 
+Settled = Literal["done", "waiting", "no_answer", "superseded", "no_handler"]
+"""How a job ends that did not fail."""
+
+
 class Emitted(enum.Enum):
     """The outcomes of `emit`."""
 
@@ -216,7 +220,7 @@ class JobSteps:
     async def finish(
         self,
         job: Job,
-        outcome: Literal["done", "superseded", "no_handler"] = "done",
+        outcome: Settled = "done",
         *,
         last: Sequence[Said] = (),
         began_ms: int | None = None,

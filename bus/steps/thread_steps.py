@@ -4,15 +4,17 @@ A thread is a handler's work from its message to its end. Agents that neither no
 """
 
 import enum
-from collections.abc import Sequence
-from typing import Literal, cast
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 import msgspec
 
 from bus.records.journal import MOST_JOURNAL_BYTES, pack_entry
+from bus.records.kept import WAIT, is_wait, open_kept, pack_kept
 from bus.records.records import Job
+from bus.records.saved import pairs
 from bus.records.timers import Timer, pack_timer
-from bus.steps.job_steps import Finished, JobSteps, Said
+from bus.steps.job_steps import Finished, JobSteps, Said, Settled
 from bus.transport.clock import redis_ms
 from bus.transport.lua import Argument
 
@@ -39,6 +41,31 @@ class TimersThere(msgspec.Struct, frozen=True):
     now_ms: int
     count: int
     is_there: bool
+
+
+class Bound(enum.Enum):
+    """The outcomes of `bind_wait`."""
+
+    BOUND = b"bound"
+    TAKEN = b"taken"
+    """Another job answers it."""
+
+    GONE = b"gone"
+    FENCED = b"fenced"
+
+
+class OpenWait(msgspec.Struct, frozen=True):
+    """A wait of a conversation. `body`: what the worker sealed; `from_seq`: from which seq on a text may be its answer; `bound_to`: the job
+    that answers it.
+    """
+
+    id: str
+    body: bytes
+    from_seq: int
+    bound_to: str = ""
+
+    def __repr__(self) -> str:
+        return f"OpenWait(id={self.id!r}, from_seq={self.from_seq}, bound_to={self.bound_to!r})"
 
 
 class ThreadSteps(JobSteps):
@@ -72,10 +99,34 @@ class ThreadSteps(JobSteps):
         is_there = await self._commands.command("HEXISTS", key, timer_id) == 1
         return TimersThere(await redis_ms(self._commands), count, is_there)
 
+    def seal_wait(self, job: Job, wait_id: str, body: bytes) -> bytes:
+        """Returns the record of a wait in the job's conversation, for an effect `wait`."""
+        return pack_kept(body, WAIT, job.conversation_id, wait_id, key=self._bus_key, agent_id=self._agent_id)
+
+    async def open_waits(self, job: Job) -> list[OpenWait]:
+        """Returns the waits of the job's conversation. Raises BadRecord; NewerRecord for one that a later version wrote."""
+        found = await self._commands.command("HGETALL", self._keys.waits(job.conversation_id))
+        fields = {name.decode(): value for name, value in pairs(cast("list[bytes]", found))}
+        return [self._opened(job, name, fields) for name in fields if is_wait(name.encode())]
+
+    def _opened(self, job: Job, wait_id: str, fields: Mapping[str, bytes]) -> OpenWait:
+        body = open_kept(
+            fields[wait_id], WAIT, job.conversation_id, wait_id, key=self._bus_key, agent_id=self._agent_id
+        )
+        return OpenWait(
+            wait_id, body, int(fields.get(f"from:{wait_id}", 1)), fields.get(f"bound:{wait_id}", b"").decode()
+        )
+
+    async def bind_wait(self, job: Job, wait_id: str) -> Bound:
+        """Binds a wait to the job that answers it, unless another one does."""
+        keys = [*self._keys.board(job.conversation_id), self._keys.waits(job.conversation_id)]
+        words = (job.conversation_id, job.entry_id, self._consumer, job.job_id, wait_id)
+        return Bound(await self._commands.script("bind_wait", keys, *words))
+
     async def settle(
         self,
         job: Job,
-        outcome: Literal["done", "waiting", "superseded", "no_handler"],
+        outcome: Settled,
         effects: Sequence[Effect],
         *,
         last: Sequence[Said] = (),

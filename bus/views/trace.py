@@ -44,6 +44,8 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     "done": _RUN,
     "superseded": _RUN,
     "no_handler": _RUN,
+    "waiting": _RUN,  # for an answer
+    "no_answer": _RUN,  # nobody answered what it asked
     "failed": ("reason", "again_after_ms", "worker", "attempt", "delivery"),
     "dead": ("reason", "worker", "attempt", "delivery"),
     "revived": ("reason",),

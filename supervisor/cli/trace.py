@@ -25,6 +25,8 @@ NAMES = {
     "handed_back": "handed back by its worker",
     "requeued": "readable now, queued",
     "no_handler": "done (no handler for this type)",
+    "waiting": "waits for an answer",
+    "no_answer": "done (nobody answered what it asked)",
     "placed": "placed, without a message",
     "held": "waits at the relay: its sender has too much waiting",
     "given_up": "dropped for good",

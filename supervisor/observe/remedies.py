@@ -123,6 +123,14 @@ DEAD: Mapping[str, Remedy] = {
         "look at the other side whether it was done; a retry does all else and says `outcome_unknown` again, unless the handler catches "
         "OutcomeUnknown",
     ),
+    "diverged": Remedy(
+        "a handler that went on with an answer did not come to the question that was answered: its code is another than the one that asked",
+        "give it its question again, or another version of the agent, then retry: it goes on with the answer",
+    ),
+    "handler_gone": Remedy(
+        "the handler that asked a question is no longer there, and the question was answered",
+        "bring the handler back under its name, then retry: it goes on with the answer",
+    ),
     "changed": Remedy(
         "what the handler keeps was changed by others whenever it was to be written, twenty times",
         "find what writes it all the time, then retry",

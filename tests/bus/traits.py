@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 from bus.records.cards import CardKept, CardMove
 from bus.records.journal import MOST_JOURNAL_BYTES
@@ -12,14 +12,14 @@ from bus.records.outside import SendKey
 from bus.records.records import Job, OutboxRecord, Reply, SentNote
 from bus.records.timers import Timer
 from bus.steps.held import Note
-from bus.steps.job_steps import CardEmitted, Emitted, Failed, Finished, Said, Started
+from bus.steps.job_steps import CardEmitted, Emitted, Failed, Finished, Said, Settled, Started
 from bus.steps.letters import DeadLetter, GivenUp, Quarantined, Revived
 from bus.steps.outbox import Commit
 from bus.steps.outside import Sent
 from bus.steps.placing import Pins, Placed
 from bus.steps.recovery import HeldEntries, Pending, Reclaim, Reclaimed
 from bus.steps.store import Arrival, ConversationSnapshot, Intake, SessionWrite
-from bus.steps.thread_steps import Effect, Noted, TimersThere
+from bus.steps.thread_steps import Bound, Effect, Noted, OpenWait, TimersThere
 from bus.steps.timers import AT_ONCE, Alarm, Fired
 from host.budgets import StoreBudgets
 
@@ -80,7 +80,7 @@ class Steps(Protocol):
     async def finish(
         self,
         job: Job,
-        outcome: Literal["done", "superseded", "no_handler"] = "done",
+        outcome: Settled = "done",
         *,
         last: Sequence[Said] = (),
         began_ms: int | None = None,
@@ -109,10 +109,16 @@ class ThreadSteps(Steps, Protocol):
 
     async def timers_there(self, job: Job, timer_id: str) -> TimersThere: ...
 
+    def seal_wait(self, job: Job, wait_id: str, body: bytes) -> bytes: ...
+
+    async def open_waits(self, job: Job) -> list[OpenWait]: ...
+
+    async def bind_wait(self, job: Job, wait_id: str) -> Bound: ...
+
     async def settle(
         self,
         job: Job,
-        outcome: Literal["done", "waiting", "superseded", "no_handler"],
+        outcome: Settled,
         effects: Sequence[Effect],
         *,
         last: Sequence[Said] = (),

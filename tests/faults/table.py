@@ -451,6 +451,7 @@ INSIDE: dict[str, tuple[str, ...]] = {
         "host/log_stream.py:LogQueue._start",
         "workers/sending.py:SendSoon.run",
         "workers/slots.py:Slots._take",
+        "workers/thread.py:ThreadRun.until_steps_are_noted",
         "supervisor/relay/connection.py:Connection.wait_connected",
         "supervisor/inbound/lanes.py:Lanes._run_lane",
         "supervisor/pool/pool.py:Pool.wait_until_ready",

@@ -14,7 +14,7 @@ from bus.records.presence import Presence
 from bus.records.records import MOST_DELIVERIES, BadRecord, InboundMessage, Job, Reply
 from bus.records.timers import Timer
 from bus.steps.job_steps import Carded, CardEmitted, Emitted, Failed, Finished, Said, Started
-from bus.steps.thread_steps import Effect, Noted, TimersThere
+from bus.steps.thread_steps import Bound, Effect, Noted, OpenWait, TimersThere
 from bus.transport.wire import RedisFailed, RedisRefused, RedisUnavailable
 from tests.waiting import said_of, waiting_for
 
@@ -194,6 +194,15 @@ class MemoryBus:
 
     def seal_entry(self, job: Job, name: str, value: bytes) -> bytes:
         return value
+
+    def seal_wait(self, job: Job, wait_id: str, body: bytes) -> bytes:
+        return body
+
+    async def open_waits(self, job: Job) -> list[OpenWait]:
+        return []
+
+    async def bind_wait(self, job: Job, wait_id: str) -> Bound:
+        return Bound.GONE
 
     async def note(
         self,

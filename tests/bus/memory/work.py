@@ -2,20 +2,20 @@
 
 import time
 from collections.abc import Sequence
-from typing import Literal
 
 import msgspec
 
 from bus.records.apologies import is_owed_an_apology
 from bus.records.cards import MOST_UPDATES, CardKept, CardMove
 from bus.records.journal import MOST_JOURNAL_BYTES, pack_entry, read_emitted
+from bus.records.kept import WAIT, open_kept, pack_kept
 from bus.records.records import MOST_DELIVERIES, Job, Reply, ReplyPlace, open_job, pack_reply, unpack_job
 from bus.records.sealing import BusKey
 from bus.records.timers import Timer, pack_timer
-from bus.steps.job_steps import APOLOGY_PLACE, Carded, CardEmitted, Emitted, Failed, Finished, Said, Started
+from bus.steps.job_steps import APOLOGY_PLACE, Carded, CardEmitted, Emitted, Failed, Finished, Said, Settled, Started
 from bus.steps.kept_steps import KeptEffects
 from bus.steps.policies import Policies
-from bus.steps.thread_steps import Effect, Noted, TimersThere
+from bus.steps.thread_steps import Bound, Effect, Noted, OpenWait, TimersThere
 from tests.bus.memory.world import Conversation, Entry, Retry, World, size_of
 
 CARDS_KEPT = 1000
@@ -163,6 +163,9 @@ class MemorySteps(KeptEffects):
         self._world.say(at, self._pack(job, place, reply))
         return CardEmitted(Carded.QUEUED)
 
+    def card_id(self, job: Job, place: str) -> str:
+        return self._bus_key.card_id(job.message_ms, job.thread_id, place)
+
     async def card(self, job: Job, card_id: str) -> CardKept | None:
         return self._world.conversation(job.conversation_id).cards.get(card_id)
 
@@ -180,7 +183,7 @@ class MemorySteps(KeptEffects):
     async def finish(
         self,
         job: Job,
-        outcome: Literal["done", "superseded", "no_handler"] = "done",
+        outcome: Settled = "done",
         *,
         last: Sequence[Said] = (),
         began_ms: int | None = None,
@@ -190,7 +193,7 @@ class MemorySteps(KeptEffects):
     async def settle(
         self,
         job: Job,
-        outcome: Literal["done", "waiting", "superseded", "no_handler"],
+        outcome: Settled,
         effects: Sequence[Effect],
         *,
         last: Sequence[Said] = (),
@@ -224,6 +227,35 @@ class MemorySteps(KeptEffects):
     async def timers_there(self, job: Job, timer_id: str) -> TimersThere:
         here = [one for conversation, one in self._world.timers if conversation == job.conversation_id]
         return TimersThere(self._world.now_ms, len(here), timer_id in here)
+
+    def seal_wait(self, job: Job, wait_id: str, body: bytes) -> bytes:
+        return pack_kept(body, WAIT, job.conversation_id, wait_id, key=self._bus_key, agent_id=self._agent_id)
+
+    async def open_waits(self, job: Job) -> list[OpenWait]:
+        at = self._world.conversation(job.conversation_id)
+        return [
+            OpenWait(
+                wait_id,
+                open_kept(record, WAIT, job.conversation_id, wait_id, key=self._bus_key, agent_id=self._agent_id),
+                at.waits_from[wait_id],
+                at.waits_bound.get(wait_id, ""),
+            )
+            for wait_id, record in at.waits.items()
+        ]
+
+    async def bind_wait(self, job: Job, wait_id: str) -> Bound:
+        held = self._held(job)
+        if held is None:
+            return Bound.FENCED
+        at, _ = held
+        if wait_id not in at.waits:
+            return Bound.GONE
+        if at.waits_bound.get(wait_id, job.job_id) != job.job_id:
+            return Bound.TAKEN
+        if wait_id not in at.waits_bound:
+            at.waits_bound[wait_id] = job.job_id
+            self._world.wrote()
+        return Bound.BOUND
 
     async def note(
         self,
@@ -295,12 +327,13 @@ class MemorySteps(KeptEffects):
             case ("drop_wait", str(wait_id), _, _):
                 at.waits.pop(wait_id, None)
                 at.waits_from.pop(wait_id, None)
+                at.waits_bound.pop(wait_id, None)
             case ("state", bytes(record), _, _):
                 at.state = record
             case ("exchange", bytes(record), _, _):
                 self._world.keep_exchange(at, record)
             case ("forget", _, _, _):
-                at.state, at.history, at.waits, at.waits_from = None, [], {}, {}
+                at.state, at.history, at.waits, at.waits_from, at.waits_bound = None, [], {}, {}, {}
                 for where in [one for one in timers if one[0] == conversation_id]:
                     del timers[where]
             case _:

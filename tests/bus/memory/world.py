@@ -92,6 +92,7 @@ class Conversation:
     """Wait → record."""
 
     waits_from: dict[str, int] = field(default_factory=dict)
+    waits_bound: dict[str, str] = field(default_factory=dict)
     waiting: list[tuple[int, bytes]] = field(default_factory=list)
     placed: list[tuple[int, bytes]] = field(default_factory=list)
     """Jobs that no message began, each with the seq behind which it waits."""

@@ -9,7 +9,7 @@ from bus.records.records import Job
 from bus.steps.job_steps import APOLOGY_PLACE, Emitted, Failed, Finished
 from bus.steps.policies import Policies
 from bus.steps.recovery import Reclaim
-from bus.steps.thread_steps import Effect, Noted
+from bus.steps.thread_steps import Bound, Effect, Noted
 from tests.bus.builders import AGENT, BUS_KEY, CONVERSATION, reply
 from tests.bus.scenes import Scene, Worker
 from tests.bus.talk import Talk, talk_and_worker
@@ -235,6 +235,33 @@ async def test_a_wait_that_is_stored_again_is_counted_once(scene: Scene) -> None
     await worker.steps.settle(await taken(worker), "done", [("drop_wait", "wait", "", "")])
     await talk.accept(3)
     assert (await taken(worker)).is_first_run
+
+
+async def test_rule_2_of_threads_a_wait_is_answered_by_the_first_job_that_begins_to(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    for seq in (1, 2, 3):
+        await talk.accept(seq)
+    await worker.steps.settle(job := await taken(worker), "waiting", [waits(job)])
+    first = await taken(worker)
+    [wait] = await worker.steps.open_waits(first)
+    assert (wait.id, wait.body, wait.from_seq, wait.bound_to) == ("wait", b"what it needs", 4, "")
+    assert [await worker.steps.bind_wait(first, one) for one in ("wait", "another", "wait")] == [
+        Bound.BOUND,
+        Bound.GONE,
+        Bound.BOUND,
+    ]
+    again = await runs_again(talk, worker, first, "is a dead letter")  # behind the other message
+    assert again.job_id == f"{CONVERSATION}-3"
+    assert await worker.steps.bind_wait(first, "wait") is Bound.FENCED
+    assert await worker.steps.bind_wait(again, "wait") is Bound.TAKEN
+    [wait] = await worker.steps.open_waits(again)
+    assert wait.bound_to == first.job_id
+    await worker.steps.finish(again)
+    revived = await taken(worker)
+    assert (revived.job_id, revived.has_past) == (first.job_id, True)
+    assert await worker.steps.bind_wait(revived, "wait") is Bound.BOUND
+    await worker.steps.settle(revived, "done", [("drop_wait", "wait", "", "")])
+    assert await scene.leftovers() == []
 
 
 async def test_a_thread_that_goes_on_in_a_later_job_answers_in_the_name_of_its_first(scene: Scene) -> None:

@@ -88,6 +88,12 @@ OF_JOBS = (
         ("a_journal_is_counted", "count_journal(more)\n", ""),
     ),
     *of(
+        script("bind_wait"), THREADS,
+        ("bind_wait_is_fenced", MINE, "if false then"),
+        ("bind_wait_of_an_open_one", "if redis.call('HEXISTS', waits, ARGV[5]) == 0 then return 'gone' end\n", ""),
+        ("bind_wait_to_one_job", "if bound then return bound == ARGV[4] and 'bound' or 'taken' end\n", ""),
+    ),
+    *of(
         script("settle"), THREADS,
         ("settle_is_fenced", MINE, "if false then"),
         ("settle_says_a_place_once", "if redis.call('HEXISTS', EMITTED, ARGV[i]) == 0 then", "if true then"),

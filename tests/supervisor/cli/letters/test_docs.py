@@ -104,9 +104,10 @@ def notes() -> Iterator[str]:
         r"'(\w+)'",
         (SCRIPTS / "intake" / "accept.lua").read_text(encoding="utf-8").partition("local event =")[2].splitlines()[0],
     )
-    outcomes = re.search(r"outcome: (.+)", (SCRIPTS / "jobs" / "finish.lua").read_text(encoding="utf-8"))
-    assert outcomes is not None
-    yield from re.split(r", | or ", outcomes[1])
+    for name in ("finish", "settle"):
+        outcomes = re.search(r"outcome: (.+)", (SCRIPTS / "jobs" / f"{name}.lua").read_text(encoding="utf-8"))
+        assert outcomes is not None
+        yield from re.split(r", | or ", outcomes[1])
 
 
 def test_every_event_of_the_ledger_has_its_words_named() -> None:

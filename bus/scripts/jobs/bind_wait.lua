@@ -1,0 +1,12 @@
+-- Binds an open wait to the job that answers it: the first one counts.
+-- KEYS board, waits
+-- ARGV 1 conversation_id  2 entry (fencing token)  3 consumer  4 job_id  5 the wait's id
+-- -> fenced | gone (it is not open) | taken (another job answers it) | bound
+if not lease_is_mine(JOBS, JOBS_GROUP, ARGV[2], ARGV[3]) then return 'fenced' end
+local waits = KEYS[OWN]
+if redis.call('HEXISTS', waits, ARGV[5]) == 0 then return 'gone' end
+local bound = redis.call('HGET', waits, 'bound:' .. ARGV[5])
+if bound then return bound == ARGV[4] and 'bound' or 'taken' end
+count_write()
+redis.call('HSET', waits, 'bound:' .. ARGV[5], ARGV[4])
+return 'bound'

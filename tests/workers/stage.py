@@ -1,0 +1,281 @@
+# ruff: noqa: ARG002 - the bus asks for more than a stage needs
+"""An agent on a stage: the worker's real runner over a bus of tests/bus (in memory, or in a real Redis), people, and a worker that may die
+before and after each thing that it does there. Who died is replaced, as by the reclaimer.
+"""
+
+import logging
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import trio
+
+from bus.records.presence import Presence
+from bus.records.records import InboundMessage, Job, Reply, decode_reply_record, open_reply, pack_job, pack_placed_job
+from bus.steps.store import Source
+from tests.bus.builders import AGENT, BUS_KEY, CONVERSATION, arrival_of
+from tests.bus.scenes import Scene, Worker
+from tests.bus.talk import Talk, talk_of
+from workers import Agent
+from workers.logs import Log
+from workers.runner import Runner, RunnerSettings
+from workers.vitals import Vitals
+
+MESSAGE_MS = 1_700_000_000_000
+ACTS = ("start", "emit", "emit_card", "note", "bind_wait", "finish", "settle", "fail")
+
+
+class Died(BaseException):
+    """The worker is gone."""
+
+
+@dataclass
+class StageBus:
+    """One life of a worker: its half of the bus, until it dies at the act with the number `dies_at` (before it if even, after it if odd)."""
+
+    worker: Worker
+    acted: Callable[[], int]
+    dies_at: float
+    held: set[str] = field(default_factory=set)
+    is_dead: bool = False
+    idle: trio.Event = field(default_factory=trio.Event)
+
+    def __getattr__(self, name: str) -> Any:
+        step = getattr(self.worker.steps, name)
+        return self._act(step) if name in ACTS else step
+
+    def _act(self, step: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
+        async def act(*arguments: object, **named: object) -> object:
+            await trio.lowlevel.checkpoint()
+            self._point()
+            answer = await step(*arguments, **named)
+            self._point()
+            return answer
+
+        return act
+
+    def _point(self) -> None:
+        if self.is_dead or self.acted() == self.dies_at:
+            self.is_dead = True
+            raise Died
+
+    async def take(self, count: int) -> list[Job]:
+        while True:
+            job = await self.worker.take()
+            if job is not None:
+                return [job]
+            if not self.held:
+                self.idle.set()
+            await trio.sleep(0.001)
+
+    async def stop_taking(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def seen(self, presence: Presence | None = None) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def publish_delta(self, job: Job, stream_id: str, seq: int, text: str) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def publish_typing(self, job: Job, active: bool) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def publish_abort(self, job: Job) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def hold(self, job: Job) -> None:
+        self.held.add(job.entry_id)
+
+    def release(self, job: Job) -> None:
+        self.held.discard(job.entry_id)
+
+    def on_fenced(self, callback: Callable[[str], None]) -> None:
+        """Nobody else takes a job here."""
+
+    def on_superseded(self, callback: Callable[[str], None]) -> None:
+        """Nobody interrupts here."""
+
+
+@dataclass
+class Heard:
+    """What people got at one place."""
+
+    place: str
+    reply: Reply
+
+    @property
+    def text(self) -> str:
+        payload = self.reply.payload
+        return str(payload.get("text", "")) or str(self.card.get("body", ""))
+
+    @property
+    def artifact(self) -> dict[str, Any]:
+        found = self.reply.payload.get("artifact")
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def card(self) -> dict[str, Any]:
+        found = self.artifact.get("payload")
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def card_id(self) -> str:
+        return str(self.artifact.get("artifact_id", ""))
+
+
+@dataclass
+class Stage:
+    """`dies_at`: the number of the point at which a worker dies, once. `transcript`: what people got, in order, each with its id."""
+
+    scene: Scene
+    agent: Agent
+    dies_at: float = math.inf
+    talk: Talk | None = None
+    points: int = 0
+    seq: int = 0
+    lives: int = 0
+    transcript: list[Heard] = field(default_factory=list)
+    ids: set[str] = field(default_factory=set)
+    logged: list[str] = field(default_factory=list)
+
+    async def say(self, text: str, who: str = "ann") -> list[Heard]:
+        return await self.send({"type": "text", "text": text}, who)
+
+    async def press(self, card: Heard, *, who: str = "ann", **said: object) -> list[Heard]:
+        """Answers a card; an approval is `approve=True` or False, with the hash that is shown unless it is given."""
+        payload = dict(said)
+        if "approve" in payload:
+            is_yes = payload.pop("approve")
+            payload = {
+                "decision": "approved" if is_yes else "rejected",
+                "question_hash": card.card["question_hash"],
+                **payload,
+            }
+        return await self.answer(card.card_id, payload, who)
+
+    async def answer(self, card_id: str, payload: Mapping[str, object], who: str = "ann") -> list[Heard]:
+        artifact = {"subtype": "response", "ref_artifact": card_id, "payload": dict(payload)}
+        return await self.send({"type": "artifact", "artifact": artifact}, who)
+
+    async def send(self, payload: Mapping[str, object], who: str = "ann") -> list[Heard]:
+        await self.accept(payload, who)
+        return await self.run()
+
+    async def accept(self, payload: Mapping[str, object], who: str = "ann") -> str:
+        """A message comes in; its id."""
+        talk = await self._talk()
+        self.seq += 1
+        message = InboundMessage(
+            message_id=f"{CONVERSATION}-{self.seq}",
+            conversation_id=CONVERSATION,
+            conversation_type="h2a",
+            sender_id=who,
+            sender_type="human",
+            payload=dict(payload),
+        )
+        arrival = msgspec.structs.replace(
+            arrival_of(self.seq, await talk.version(), source=Source.POLL), sender_id=who, message_ms=MESSAGE_MS
+        )
+        ms = MESSAGE_MS + self.seq
+        packed = pack_job(message, seq=self.seq, accepted_ms=ms, message_ms=ms, key=BUS_KEY, agent_id=AGENT)
+        assert (await talk.supervisor.store.accept(arrival, packed)).is_new
+        return message.message_id
+
+    async def overdue(self, wait_id: str) -> list[Heard]:
+        """The deadline of a question is over."""
+        talk = await self._talk()
+        self.seq += 1
+        content = InboundMessage(
+            message_id=f"timer:{wait_id}:{self.seq}",
+            conversation_id=CONVERSATION,
+            conversation_type="h2a",
+            sender_id="ann",
+            sender_type="human",
+            payload={"type": "deadline", "name": wait_id},
+        )
+        packed = pack_placed_job("deadline", content, placed_ms=MESSAGE_MS, key=BUS_KEY, agent_id=AGENT)
+        await talk.supervisor.placing.place(packed)
+        return await self.run()
+
+    async def retry_dead(self) -> list[Heard]:
+        """Every dead letter comes back."""
+        talk = await self._talk()
+        for letter in await talk.supervisor.dead.first():
+            assert await talk.supervisor.dead.retry(letter) == "revived"
+        return await self.run()
+
+    async def dead(self) -> list[str]:
+        """Why there are dead letters."""
+        return [letter.reason for letter in await (await self._talk()).supervisor.dead.first()]
+
+    async def run(self) -> list[Heard]:
+        """Workers work until there is nothing left to do; what people got meanwhile."""
+        before = len(self.transcript)
+        while True:
+            try:
+                await self._live()
+            except BaseExceptionGroup as group:
+                if group.split(Died)[1] is not None:
+                    raise
+            except Died:
+                pass
+            else:
+                break
+            await (await self._talk()).reclaim()
+        return self.transcript[before:]
+
+    async def _live(self) -> None:
+        """One life of a worker."""
+        talk = await self._talk()
+        self.lives += 1
+        worker = await self.scene.worker(f"worker-{self.lives}", self.agent.policies)
+        logger = logging.Logger("stage")
+        logger.addHandler(handler := _Lines(self.logged))
+        handler.setFormatter(logging.Formatter("%(message)s %(values)s"))
+        settings = RunnerSettings(concurrency=1, retry_after_seconds=(0, 0, 0), shows_errors=True)
+        is_done = False
+        while not is_done:
+            bus = StageBus(worker, self._count, self.dies_at)
+            runner = Runner(self.agent, bus, settings, vitals=Vitals(), log=Log(logger))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(runner.run)
+                await bus.idle.wait()
+                runner.drain()
+            sent = await self._send_all()
+            due = await talk.start_due()
+            is_done = not (sent or due)
+
+    def _count(self) -> int:
+        self.points += 1
+        return self.points - 1
+
+    async def _send_all(self) -> bool:
+        """The relay takes every reply; what it had under this id before, it passes over."""
+        talk, any_sent = await self._talk(), False
+        while (entry := await talk.supervisor.take_reply()) is not None:
+            record = decode_reply_record(entry.fields["r"])
+            said = f"{record.job_id} {record.place}"
+            await talk.commit(entry, said)
+            self.seq += 1
+            await talk.supervisor.outbox.confirm(CONVERSATION, said, f"sent {self.seq}", self.seq)
+            if said not in self.ids:
+                self.ids.add(said)
+                self.transcript.append(Heard(record.place, open_reply(record, key=BUS_KEY, agent_id=AGENT)))
+            any_sent = True
+        return any_sent
+
+    async def _talk(self) -> Talk:
+        if self.talk is None:
+            self.talk = await talk_of(self.scene)
+        return self.talk
+
+
+class _Lines(logging.Handler):
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(self.format(record))
