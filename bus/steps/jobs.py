@@ -4,14 +4,29 @@ Leases are renewed by a thread with its own connection, so that no handler can s
 """
 
 import contextlib
+import time
 from collections.abc import Callable
 
 import msgspec
 import trio
 
+from bus.records.apologies import GROUP
 from bus.records.keys import JOBS_GROUP
 from bus.records.presence import PRESENCE_SECONDS, Presence
-from bus.records.records import BadRecord, Job, Live, LiveAbort, LiveDelta, LiveTyping, decode_job_record, pack_live
+from bus.records.records import (
+    BadRecord,
+    Job,
+    JobRecord,
+    Live,
+    LiveAbort,
+    LiveDelta,
+    LiveTyping,
+    Reply,
+    ReplyPlace,
+    decode_job_record,
+    pack_live,
+    pack_reply,
+)
 from bus.records.sealing import BusKey
 from bus.steps.job_steps import APOLOGY_PLACE, Emitted, Failed, Finished, Started
 from bus.steps.kept_steps import KeptSteps
@@ -158,7 +173,23 @@ class JobStore(KeptSteps):
         """
         with contextlib.suppress(RedisFailed, BadRecord):
             record = decode_job_record(entry.fields["r"])
-            await self._fail(entry.id, record.conversation_id, record.job_id, "unreadable_record")
+            apology = await self._apology_for(record)
+            await self._fail(entry.id, record.conversation_id, record.job_id, "unreadable_record", apology=apology)
+
+    async def _apology_for(self, record: JobRecord) -> bytes:
+        """Packs the apology for a message that does not open; b"" for what is none, and in a group: whether it spoke to us nobody can tell."""
+        text, conversation = self._policies.apology, record.conversation_id
+        if text is None or record.kind:
+            return b""
+        if await self._client.command("HGET", self._keys.conversation(conversation), "kind") == GROUP.encode():
+            return b""
+        return pack_reply(
+            ReplyPlace(record.job_id, conversation, APOLOGY_PLACE, record.message_ms),
+            Reply(kind="message", content_type="text", payload={"type": "text", "text": text}),
+            emitted_ms=int(time.time() * 1000),
+            key=self._bus_key,
+            agent_id=self._agent_id,
+        )
 
     def hold(self, job: Job) -> None:
         """Renews the job's lease from now on."""
