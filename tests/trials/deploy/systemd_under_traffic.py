@@ -116,7 +116,11 @@ async def under_traffic(machine: Machine, change: str, directory: Path) -> list[
     with waiting_for(f"the run with {change}", TOO_LONG_SECONDS):
         outcome = await run_with(strategy, releases, order, directory)
     show(change, outcome)
-    return [*what_is_bad(outcome, order), *wrong_in_journal(await there(strategy.journal_since_change))]
+    since = await there(strategy.journal_since_change)
+    bad = [*what_is_bad(outcome, order), *wrong_in_journal(since)]
+    if bad:
+        saw("\n".join(since))  # also what was quarantined, and came behind what was said later
+    return bad
 
 
 def show(change: str, outcome: Outcome) -> None:

@@ -158,12 +158,16 @@ async def _roll(strategy: Strategy, made: Scene, order: Order) -> float:
 
 
 async def _until_answered(made: Scene) -> None:
-    """Everybody has heard what was to be heard, or time is over; then a moment more, for what is said twice."""
+    """Everybody has heard what was to be heard, and knows the relay's numbers of what they said, or time is over.
+
+    Then a moment more, for what is said twice.
+    """
     with trio.move_on_after(ANSWER_SECONDS):
         for person, conversation in made.conversations.items():
             transcript = person.transcript
             count = len(expected_answers(transcript.said(conversation), handling_of))
             await transcript.until(lambda c=conversation, t=transcript, n=count: len(t.heard(c)) >= n)  # type: ignore[misc]
+            await transcript.until(lambda p=person: not p.unacknowledged)  # type: ignore[misc]
     await trio.sleep(QUIET_SECONDS)
 
 
@@ -175,6 +179,7 @@ async def _count(made: Scene, rollout_seconds: float, window: tuple[float, float
         for line in person.transcript.lines(conversation)
         if line.direction == "in" and window[0] <= line.at <= window[1]
     )
+    without = sum(person.unacknowledged for person in made.people)
     streams_left = await left_open(made.api, made.account.agent_id)
     stats = (await made.api.stats()).owners[made.account.agent_id]
     unreadable = sum(person.unreadable.total() for person in made.people)
@@ -184,6 +189,7 @@ async def _count(made: Scene, rollout_seconds: float, window: tuple[float, float
         *([f"{unreadable} answers could not be read"] if unreadable else []),
         *(f"a traceback in {name}" for name in crashes),
         *([f"{streams_left} streams are open at the relay"] if streams_left else []),
+        *([f"{without} messages have no number: their order is not known"] if without else []),
     ]
     return Outcome(
         figures=Figures(
@@ -211,8 +217,8 @@ async def _count(made: Scene, rollout_seconds: float, window: tuple[float, float
 def _out_of_order(person: Person, made: Scene) -> list[str]:
     """Answers that were not read in the order of what was said, each with the relay's numbers.
 
-    Where those fall the answers were read out of order, else they were sent so. What the relay has never acknowledged has no number, and
-    counts as said last.
+    Where those fall the answers were read out of order, else they were sent so. What the relay has never acknowledged has no number and
+    counts as said last; acknowledgements come in order, so that nothing is said behind it, and a run in which one is missing is bad.
     """
     lines = person.transcript.lines(made.conversations[person])
     places = {text: place for place, text in enumerate(expected_answers(_conversation(person, made)[0], handling_of))}
