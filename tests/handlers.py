@@ -61,6 +61,11 @@ SLOW_SECONDS = 0.3
 @voting.on_message("text")
 async def vote(message: InboundMessage, chat: Chat) -> None:
     """A vote card; its one button is answered with the card's next revision. `oops` is answered with something that is taken back."""
+    if message.text == "export":
+        async with chat.progress("Exporting", cancel="Stop") as bar:
+            await trio.sleep(300)
+        await chat.reply("stopped" if bar.cancelled else "done")
+        return
     if message.text.startswith("tell "):
         _, conversation_id, text = message.text.split(" ")
         await chat.to(conversation_id).reply(text)

@@ -1,14 +1,17 @@
 """A message that no job said, through the real command line: it reaches the person, once for a key, while the agent runs and before it starts."""
 
+import asyncio
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import trio
 
 from supervisor.cli.send import EXIT_REFUSED, EXIT_TRY_AGAIN
 from tests.world import World, agent, world
+from workers import BlockingOutside, NotSent, Outside
 
 PROGRAM = (sys.executable, "-m", "supervisor")
 
@@ -41,10 +44,15 @@ async def test_what_is_sent_from_a_shell_arrives_once_for_a_key_and_waits_for_an
         assert status == 0
         assert {one["conversation_id"] for one in receipts} == set(w.conversations.values())
         await w.all_answered({ada: ["echo: hello", "Deployed", "*all* is well"], ben: ["echo: hello", "*all* is well"]})
+        await the_owners_own_program_needs_no_key(w, w.conversations[ben])
         assert (await command(w, "stop")).returncode == 0
+        with pytest.raises(NotSent, match="hashee-agent up"):
+            BlockingOutside(w.environment).send(w.conversations[ben], "nobody hears this")
         await without_an_agent_it_waits_for_its_start(w, w.conversations[ben])
         async with agent(w):
-            await w.all_answered({ben: ["echo: hello", "*all* is well", "while you were away"]})
+            await w.all_answered(
+                {ben: ["echo: hello", "*all* is well", "by trio", "by asyncio", "while you were away"]}
+            )
 
 
 async def conversations_are_listed_with_whose_they_are(w: World) -> None:
@@ -65,6 +73,23 @@ async def a_key_counts_once(w: World, to: str) -> None:
     assert "Broken" not in error
     story = (await command(w, "trace", first["id"])).stdout.decode()
     assert [name for name in ("from outside", "encrypted", "acknowledged") if name not in story] == []
+
+
+async def the_owners_own_program_needs_no_key(w: World, to: str) -> None:
+    """As the agent's user it asks the running agent, whatever event loop it has."""
+    where = {"HASHEE_STATE_DIR": w.environment["HASHEE_STATE_DIR"], "HASHEE_AGENT_ID": w.environment["HASHEE_AGENT_ID"]}
+
+    async def say(text: str) -> str:
+        async with Outside(where) as it:
+            return (await it.send(to, text, key=text.replace(" ", "-"))).outcome
+
+    assert [await say("by trio"), await say("by trio")] == ["queued", "already"]
+    assert await trio.to_thread.run_sync(lambda: asyncio.run(say("by asyncio"))) in ("queued", "waits")
+    with pytest.raises(NotSent) as refused, BlockingOutside(where) as it:
+        it.send(to, "something else", key="by-trio")
+    assert refused.value.reason == "key_used"
+    with pytest.raises(NotSent, match="JSON"), BlockingOutside(where) as it:
+        it.remind(to, "deploy", object())
 
 
 async def without_an_agent_it_waits_for_its_start(w: World, to: str) -> None:

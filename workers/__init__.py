@@ -38,6 +38,7 @@ from workers.errors import (
     HistoryNotKept,
     JournalFull,
     NoAnswer,
+    NotSent,
     OutcomeUnknown,
     Retry,
     StateBeforeAsk,
@@ -47,6 +48,7 @@ from workers.errors import (
     TooManyWaits,
 )
 from workers.history import History, Turn
+from workers.outside import BlockingOutside, Outside, Receipt
 from workers.routing import Router
 from workers.sent import Sent
 from workers.stream import Stream
@@ -68,6 +70,7 @@ __all__ = [
     "BadStep",
     "BlockingChat",
     "BlockingJob",
+    "BlockingOutside",
     "BlockingSent",
     "BlockingStream",
     "CannotStart",
@@ -89,9 +92,12 @@ __all__ = [
     "MediaItem",
     "Message",
     "NoAnswer",
+    "NotSent",
     "Option",
     "OutcomeUnknown",
+    "Outside",
     "Progress",
+    "Receipt",
     "Retry",
     "Router",
     "Sent",

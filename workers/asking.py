@@ -8,6 +8,7 @@ import inspect
 import types
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, TypeAlias, Union, get_args, get_origin
 
 import msgspec
@@ -183,8 +184,15 @@ class Binding:
     shared: tuple[type, ...] = ()
     named: tuple["Conversion", ...] = ()
 
+    @cached_property
+    def loads(self) -> frozenset[str]:
+        """The names of what has to be waited for."""
+        return frozenset(row.name for row in self.asks if row.load is not None)
+
     async def load(self, present: Present) -> None:
         """Loads what has to be waited for."""
+        if self.loads:
+            present.keeping.expect(self.loads)
         for row in self.asks:
             if row.load is not None and row.name not in present.loaded:
                 present.loaded[row.name] = await row.load(present)

@@ -64,6 +64,10 @@ class BlockingStream:
         _run(self._stream.__aexit__, kind, error, traceback)
 
 
+class _Stopped(BaseException):
+    """Leaves the block of a progress whose Stop was pressed."""
+
+
 class BlockingProgressBar:
     """Made by `chat.progress()` in a sync handler."""
 
@@ -75,12 +79,19 @@ class BlockingProgressBar:
         """As ProgressBar.id."""
         return self._bar.id
 
+    @property
+    def cancelled(self) -> bool:
+        """As ProgressBar.cancelled."""
+        return self._bar.cancelled
+
     def __enter__(self) -> Self:
-        _run(self._bar.__aenter__)
+        _run(self._bar.begin)
         return self
 
     def update(self, percent: float, text: str | None = None) -> None:
-        """As ProgressBar.update."""
+        """As ProgressBar.update. Leaves the block where Stop was pressed."""
+        if self.cancelled:
+            raise _Stopped
         _run(self._bar.update, percent, text)
 
     def __exit__(
@@ -88,8 +99,10 @@ class BlockingProgressBar:
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None:
-        _run(self._bar.__aexit__, kind, error, traceback)
+    ) -> bool:
+        is_stopped = isinstance(error, _Stopped)
+        _run(self._bar.end, None if is_stopped else error)
+        return is_stopped
 
 
 class BlockingElsewhere:
@@ -301,9 +314,9 @@ class BlockingChat:
         """As Chat.stream, with a plain `with`."""
         return BlockingStream(self._chat.stream(markdown=markdown, key=key))
 
-    def progress(self, title: str, *, key: str | None = None) -> BlockingProgressBar:
-        """As Chat.progress, with a plain `with`."""
-        return BlockingProgressBar(self._chat.progress(title, key=key))
+    def progress(self, title: str, *, cancel: str | None = None, key: str | None = None) -> BlockingProgressBar:
+        """As Chat.progress, with a plain `with`. The block ends at its next `bar.update` after Stop was pressed."""
+        return BlockingProgressBar(self._chat.progress(title, cancel=cancel, key=key))
 
     @contextmanager
     def typing(self) -> Iterator[None]:

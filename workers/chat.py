@@ -309,12 +309,13 @@ class Chat:
         """
         return Stream(self._sending, markdown=markdown, key=key)
 
-    def progress(self, title: str, *, key: str | None = None) -> ProgressBar:
+    def progress(self, title: str, *, cancel: str | None = None, key: str | None = None) -> ProgressBar:
         """Returns a card that shows how far something is: `async with chat.progress("Exporting") as bar: await bar.update(40, "…")`.
 
-        The end of the block shows that it is done, an exception that it has failed.
+        The end of the block shows that it is done, an exception that it has failed. `cancel`: the words of a Stop button; when whom the
+        job is for presses it, the rest of the block is cancelled, within a second or so, and `bar.cancelled` is true behind it.
         """
-        return ProgressBar(self._sending, title, key=key)
+        return ProgressBar(self._sending, title, cancel=cancel, key=key)
 
     @asynccontextmanager
     async def typing(self) -> AsyncIterator[None]:

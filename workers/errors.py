@@ -188,6 +188,14 @@ class HistoryNotKept(HandlerError):
         )
 
 
+class NotSent(Exception):
+    """A message from outside was not queued. `reason`: one word, as docs/handlers.md lists them; `full` and `no_agent` may be over in a moment."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
 class Outcome(Exception):
     """Base of the exceptions by which a handler says how its job ends."""
 

@@ -4,7 +4,7 @@ It is kept only by an agent one of whose handlers asks for it. A turn is written
 sees the turns of its own thread, and a second run sees what the first one saw.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, overload
 
 import msgspec
@@ -39,13 +39,20 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class History(Sequence[Turn]):
-    """Turns, oldest first."""
+    """Turns, oldest first. `open_turns` makes them when the first of them is looked at."""
 
-    def __init__(self, turns: Sequence[Turn] = ()) -> None:
-        self._turns = tuple(turns)
+    def __init__(self, turns: Sequence[Turn] = (), *, open_turns: Callable[[], Sequence[Turn]] | None = None) -> None:
+        self._opened: Sequence[Turn] = turns
+        self._open_turns = open_turns
+
+    @property
+    def _turns(self) -> Sequence[Turn]:
+        if self._open_turns is not None:
+            self._opened, self._open_turns = self._open_turns(), None
+        return self._opened
 
     def __repr__(self) -> str:
-        return f"History({len(self._turns)} turns)"
+        return f"History({len(self)} turns)"
 
     @overload
     def __getitem__(self, at: int) -> Turn: ...

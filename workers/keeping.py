@@ -13,6 +13,7 @@ from workers.history import MOST_TURNS, History, Turn, decode_exchange, encode_e
 from workers.outlet import Outlet, until_redis_answers
 from workers.state import RunningState, StateShape
 
+BOTH = frozenset({"state", "history"})
 SAID = "said:"
 """Begins the names of journal entries that hold what was said; no step has such a name."""
 
@@ -39,6 +40,7 @@ class Keeping:
         self._said: dict[str, Turn] = {}
         self._noted = self._noted_in(journal or {}, emitted) if has_history else {}
         self._is_forgotten = False
+        self._reads_both = False
 
     async def state(self, shape: StateShape) -> object:
         """Returns the conversation's state, the same object throughout the run. Raises BadState."""
@@ -46,9 +48,13 @@ class Keeping:
             self._state = await self._read_state(shape)
         return self._state.value
 
+    def expect(self, names: frozenset[str]) -> None:
+        """Hears what a function is about to ask for: where it is both, both are read in one step."""
+        self._reads_both = self._reads_both or names >= BOTH
+
     async def _read_state(self, shape: StateShape) -> RunningState:
         try:
-            body = await until_redis_answers(lambda: self._keeper.read_state(self._job))
+            body = await until_redis_answers(self._body)
         except NewerRecord as error:
             raise BadState(shape.name, f"a later version of hashee-agent wrote it ({error})") from None
         except BadRecord:
@@ -60,6 +66,13 @@ class Keeping:
         if self._state is not None and self._state.changed() is not None:
             raise StateBeforeAsk
 
+    async def _body(self) -> bytes | None:
+        if not self._reads_both or self._history is not None:
+            return await self._keeper.read_state(self._job)
+        body, records = await self._keeper.read_both(self._job)
+        self._history = self._history_of(records)
+        return body
+
     def undo(self) -> None:
         """Forgets the changes of a handler that failed, before another function answers for it."""
         self._state = None
@@ -69,10 +82,16 @@ class Keeping:
         if not self.has_history:
             raise HistoryNotKept
         if self._history is None:
-            bodies = await until_redis_answers(lambda: self._keeper.read_exchanges(self._job))
-            turns = [turn for body in bodies for turn in decode_exchange(body)]
-            self._history = History(turns[-MOST_TURNS:])
+            records = await until_redis_answers(lambda: self._keeper.read_exchanges(self._job))
+            self._history = self._history_of(records)
         return self._history
+
+    def _history_of(self, records: Sequence[bytes]) -> History:
+        def opened() -> list[Turn]:
+            bodies = self._keeper.open_exchanges(self._job, records)
+            return [turn for body in bodies for turn in decode_exchange(body)][-MOST_TURNS:]
+
+        return History(open_turns=opened)
 
     def said(self, place: str, reply: Reply) -> None:
         """Hears of a reply that goes out, or went out in an earlier run: then that run's words count."""

@@ -11,7 +11,7 @@ import trio
 
 from bus.records.cards import MOST_UPDATES, CardKept
 from bus.records.records import Reply
-from workers.cards import Progress, card_payload, update_payload
+from workers.cards import CANCEL, Action, Progress, card_payload, update_payload
 from workers.errors import BadCard
 from workers.sending import Sending
 
@@ -27,11 +27,16 @@ WHOLE: Final = 100.0
 class ProgressBar:
     """Made by `chat.progress()`."""
 
-    def __init__(self, sending: Sending, title: str, *, key: str | None) -> None:
+    def __init__(self, sending: Sending, title: str, *, cancel: str | None, key: str | None) -> None:
+        """`cancel`: what stands on its Stop button; without it there is none."""
+        self._actions = [] if cancel is None else [Action(CANCEL, cancel)]
+        self._scope = trio.CancelScope()
+        self._watch = trio.CancelScope()
+        self._is_stopped = False
         self._sending = sending
         self._title = title
         self._key = key
-        self._shown = Progress(0, "starting", title=title)
+        self._shown = Progress(0, "starting", title=title, actions=self._actions)
         self._place = self._card_id = ""
         self._count = 0
         self._is_open = False
@@ -42,7 +47,19 @@ class ProgressBar:
         """The card's id."""
         return self._card_id
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether the Stop button was pressed: the rest of the block is not done."""
+        return self._is_stopped
+
     async def __aenter__(self) -> Self:
+        """Shows the card. With a Stop button the block is cancelled when it is pressed."""
+        await self.begin()
+        self._scope.__enter__()
+        return self
+
+    async def begin(self) -> None:
+        """Shows the card, and begins to look whether its button was pressed."""
         async with self._sending.turn():
             self._place = self._sending.take_place(self._key)
             self._card_id = self._sending.card_id(self._place)
@@ -51,14 +68,22 @@ class ProgressBar:
             await self._sending.emit_card(self._place, self._card_id, self._shown.kind, reply)
         self._began = self._changed = trio.current_time()
         self._is_open = True
-        return self
+        if self._actions:
+            self._sending.helpers.start_soon(self._look_for_stop)
+
+    async def _look_for_stop(self) -> None:
+        with self._watch:
+            while not await self._sending.is_stopped(self._card_id):  # noqa: ASYNC110 - Redis tells nobody
+                await trio.sleep(SECONDS_BETWEEN)
+            self._is_stopped = True
+            self._scope.cancel()
 
     async def update(self, percent: float, text: str | None = None) -> None:
         """Shows how far it is, in percent, with a text or the one before; at most once a second. Raises BadCard."""
         if not self._is_open:
             raise BadCard("this progress has ended: call update() inside of its block")
         body = self._shown.body if text is None else text
-        self._shown = Progress(percent, "running", title=self._title, body=body)
+        self._shown = Progress(percent, "running", title=self._title, body=body, actions=self._actions)
         now = trio.current_time()
         if now - self._changed >= max(SECONDS_BETWEEN, (now - self._began) * SHARE_BETWEEN):
             self._changed = now
@@ -70,9 +95,18 @@ class ProgressBar:
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None:
+    ) -> bool:
+        is_stopped = bool(self._scope.__exit__(kind, error, traceback))
+        await self.end(None if is_stopped else error)
+        return is_stopped
+
+    async def end(self, error: BaseException | None) -> None:
+        """Shows how it ended."""
         self._is_open = False
-        if error is None:
+        self._watch.cancel()
+        if error is None and self._is_stopped:
+            self._shown = Progress(self._shown.percent, "cancelled", title=self._title, body=self._shown.body)
+        elif error is None:
             self._shown = Progress(WHOLE, "done", title=self._title, body=self._shown.body)
         elif isinstance(error, Exception):
             self._shown = Progress(self._shown.percent, "failed", title=self._title, body=self._shown.body)

@@ -272,6 +272,13 @@ class Sending:
                     self._waited(ROOM_SECONDS)
         await trio.lowlevel.checkpoint()
 
+    async def is_stopped(self, card_id: str) -> bool:
+        """Returns whether the Stop button of this card was pressed; False while Redis is away."""
+        try:
+            return await self._outlet.stopped(self.job) == card_id
+        except RedisFailed:
+            return False
+
     async def _send_card(self, place: str, reply: Reply, move: CardMove) -> CardEmitted:
         """Sends what is held and then the card. Once the job is lost it does nothing, and says ALREADY."""
         self.has_said = True

@@ -119,6 +119,9 @@ class _Desk:
 
     replies: dict[str, Reply] = field(default_factory=dict)
     journal: dict[str, bytes] = field(default_factory=dict)
+    stops: str = ""
+    """The card whose Stop button is pressed while the run goes on."""
+
     elsewhere: dict[tuple[str, str], Reply] = field(default_factory=dict)
     deltas: dict[str, list[str]] = field(default_factory=dict)
     typing: list[bool] = field(default_factory=list)
@@ -157,6 +160,10 @@ class _Desk:
     async def card(self, job: Job, card_id: str) -> CardKept | None:  # noqa: ARG002
         await trio.lowlevel.checkpoint()
         return self.kept.cards.get(card_id)
+
+    async def stopped(self, job: Job) -> str:  # noqa: ARG002
+        await trio.lowlevel.checkpoint()
+        return self.stops
 
     def card_id(self, job: Job, place: str) -> str:
         return _KEY.card_id(job.message_ms, job.thread_id, place)
@@ -211,6 +218,12 @@ class _Desk:
         await trio.lowlevel.checkpoint()
         before = itertools.takewhile(lambda exchange: exchange[0] != job.job_id, self.kept.exchanges)
         return [body for _, body in before]
+
+    async def read_both(self, job: Job) -> tuple[bytes | None, list[bytes]]:
+        return await self.read_state(job), await self.read_exchanges(job)
+
+    def open_exchanges(self, job: Job, records: Iterable[bytes]) -> list[bytes]:  # noqa: ARG002
+        return list(records)
 
     def state_effect(self, job: Job, body: bytes) -> Effect:  # noqa: ARG002
         return ("state", body, b"", b"")

@@ -12,17 +12,23 @@ import msgspec
 from bus.records import ulid
 
 OUTSIDE: Final = "outside:"
+REMINDER: Final = "reminder:"
 PLACE: Final = "0"
 DIGEST_BYTES: Final = 16
 
 
 class OutsideMessage(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is to be said in a conversation. `key`: it is sent once, however often it is asked for."""
+    """What is to be said in a conversation, or the `reminder` whose handler is to run there, with its `data`.
+
+    `key`: it is sent once, however often it is asked for.
+    """
 
     conversation_id: str
-    text: str
+    text: str = ""
     markdown: bool = False
     key: str | None = None
+    reminder: str | None = None
+    data: object = None
 
     def __repr__(self) -> str:
         return f"OutsideMessage(conversation_id={self.conversation_id!r}, …)"
@@ -34,15 +40,10 @@ class SendKey(msgspec.Struct, frozen=True):
     name: bytes
     said: bytes
 
-    @property
-    def message_id(self) -> str:
-        """The id of the message: whoever repeats it learns the same one."""
-        return f"{OUTSIDE}{self.name.hex()}"
 
-
-def new_id() -> str:
-    """Returns an id for a message without a key."""
-    return f"{OUTSIDE}{ulid.new()}"
+def id_of(key: SendKey | None, *, begins: str = OUTSIDE) -> str:
+    """Returns the id of a message, or (`begins` REMINDER) of a job: under a key the same one to whoever repeats it, else a new one."""
+    return f"{begins}{ulid.new() if key is None else key.name.hex()}"
 
 
 def send_key(identifier_key: bytes, conversation_id: str, key: str, said: object) -> SendKey:

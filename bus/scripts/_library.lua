@@ -392,7 +392,7 @@ local function start_next_job(entry, has_reply, load, has_placed)
   if load == nil then load = redis.call('HGET', CONVERSATION, 'load') end
   if has_placed == nil then has_placed = redis.call('HGET', CONVERSATION, 'placed') end
   if load then take_off_running(load) end
-  redis.call('HDEL', CONVERSATION, 'entry', 'seq', 'began', 'frozen', 'load')
+  redis.call('HDEL', CONVERSATION, 'entry', 'seq', 'began', 'frozen', 'load', 'stop')
   if has_placed and start_first_placed() then return end
   local head = redis.call('ZPOPMIN', MAILBOX)
   if #head == 0 and redis.call('EXISTS', PARKED) == 1 then

@@ -20,6 +20,7 @@ LOG_FORMATS = ("console", "json", "auto")
 
 AGENT_ID = Setting("HASHEE_AGENT_ID", "the agent's id, a UUID in lower case")
 REDIS_URL = Setting("HASHEE_REDIS_URL", FORM, secret=True, aliases=("REDIS_URL",))
+STATE_DIR = Setting("HASHEE_STATE_DIR", "the absolute path of a directory of this agent alone")
 BUS_KEY = Setting("HASHEE_BUS_KEY", "base64 of the 32-byte bus key of this agent", secret=True)
 HANDLER = Setting("HASHEE_HANDLER", HANDLER_IS)
 CONCURRENCY = Setting("HASHEE_CONCURRENCY", "a whole number from 1 to 1024", default="16")

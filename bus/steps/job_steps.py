@@ -200,6 +200,11 @@ class JobSteps:
         kept = await self._commands.command("HGET", self._keys.cards(job.conversation_id), card_id)
         return None if kept is None else decode_card(cast(bytes, kept))
 
+    async def stopped(self, job: Job) -> str:
+        """Returns the card of the running job whose Stop was pressed, '' for none."""
+        card_id = await self._commands.command("HGET", self._keys.conversation(job.conversation_id), "stop")
+        return cast(bytes, card_id).decode() if card_id else ""
+
     def card_id(self, job: Job, place: str) -> str:
         """Returns the id of a card at a place of the job: the same in every run of it."""
         return self._bus_key.card_id(job.message_ms, job.thread_id, place)

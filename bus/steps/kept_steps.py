@@ -44,15 +44,18 @@ class KeptEffects:
         """Returns the effect that deletes all that is kept of the conversation."""
         return ("forget", "", "", "")
 
+    def _now_ms(self) -> float:
+        return time.time() * 1000
+
     def _open_state(self, job: Job, packed: bytes) -> bytes:
         return open_kept(packed, STATE, job.conversation_id, key=self._bus_key, agent_id=self._agent_id)
 
-    def _open_exchanges(self, job: Job, records: Iterable[bytes], now_ms: float) -> list[bytes]:
-        """Opens exchanges up to the first of the job's own thread.
+    def open_exchanges(self, job: Job, records: Iterable[bytes]) -> list[bytes]:
+        """Returns what was said before the job's thread began, an exchange each, oldest first: the same in each run of the thread.
 
         What cannot be read (of a later version, or damaged) is left out: it stays where it is.
         """
-        found, from_ms = list[bytes](), now_ms - EXCHANGES_KEPT_MS
+        found, from_ms = list[bytes](), self._now_ms() - EXCHANGES_KEPT_MS
         for packed in records:
             try:
                 record = decode_kept(packed)
@@ -76,7 +79,12 @@ class KeptSteps(KeptEffects, ThreadSteps):
         return None if packed is None else self._open_state(job, packed)
 
     async def read_exchanges(self, job: Job) -> list[bytes]:
-        """Returns what was said before the job's thread began, an exchange each, oldest first: the same in each run of the thread."""
+        """Returns the records of what was said, oldest first; `open_exchanges` opens them."""
         key = self._keys.history(job.conversation_id)
-        records = cast("list[bytes]", await self._commands.command("LRANGE", key, 0, -1))
-        return self._open_exchanges(job, records, time.time() * 1000)
+        return cast("list[bytes]", await self._commands.command("LRANGE", key, 0, -1))
+
+    async def read_both(self, job: Job) -> tuple[bytes | None, list[bytes]]:
+        """Returns what `read_state` and `read_exchanges` do, in one step. Raises BadRecord."""
+        keys = (self._keys.state(job.conversation_id), self._keys.history(job.conversation_id))
+        state, records = cast("tuple[bytes, list[bytes]]", await self._commands.script("read_kept", keys))
+        return self._open_state(job, state) if state else None, records

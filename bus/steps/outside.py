@@ -13,8 +13,10 @@ from typing import Final, Protocol, cast
 from bus.records.keys import Keys
 from bus.records.outside import SendKey
 from bus.records.records import decode_reply_record
+from bus.steps.placing import MOST_PLACED
 from bus.transport.client import Commands
 from bus.transport.clock import redis_ms
+from host.budgets import StoreBudgets
 
 PERIOD_MS: Final = 10 * 86_400_000
 PERIODS_BEFORE: Final = 3
@@ -64,9 +66,13 @@ class OutsideMessages:
         message_id: str,
         *,
         key: SendKey | None = None,
-        ledger_entries: int,
+        budgets: StoreBudgets,
+        is_job: bool = False,
     ) -> Sent:
-        """Queues a message; with a `key` at most once. `record`: a reply record with `message_id` as its job. Raises RedisFailed."""
+        """Queues a message; with a `key` at most once. Raises RedisFailed.
+
+        `record`: a reply record with `message_id` as its job, or (`is_job`) that of a job which is placed behind all that waits.
+        """
         keys = self._keys
         while True:
             period = await redis_ms(self._client) // PERIOD_MS
@@ -77,10 +83,12 @@ class OutsideMessages:
                     *keys.board(conversation_id),
                     *(keys.outside, keys.outside_turn),
                     *(keys.send_keys(one) for one in periods),
+                    keys.behind,
                 ],
                 *(conversation_id, record, message_id),
                 *("" if key is None else key.name, "" if key is None else key.said),
-                *(period, PERIOD_MS, KEPT_SECONDS, TURN_MS, ledger_entries),
+                *(period, PERIOD_MS, KEPT_SECONDS, TURN_MS, budgets.ledger_entries),
+                *(MOST_PLACED if is_job else "", budgets.waiting_bytes),
             )
             if answer != b"period":
                 return Sent(answer)

@@ -273,6 +273,11 @@ class Store:
         arguments = (arrival.message_id, arrival.conversation_id, arrival.seq, reason, now_ms(), MOST_OLD)
         return self._intake(await self.client.script("note_old", keys, *arguments))
 
+    async def stop(self, conversation_id: str, card_id: str, sender_id: str) -> bool:
+        """Notes that somebody has pressed Stop; returns whether it was a card of the job that runs for them, which then ends its block."""
+        arguments = (conversation_id, card_id, sender_id)
+        return await self.client.script("stop", self.keys.board(conversation_id), *arguments) == b"stopped"
+
     async def heal_times(self, conversation_id: str) -> int:
         """Sets times in the future in the memory of ids, which older versions could write, to now; returns the latest time dropped (ms)."""
         keys = self.keys.board(conversation_id)

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from bus.settings.places import absolute_path
 from bus.settings.reader import Malformed, Setting, SettingsError, SettingsReader
 from supervisor.backup.envelope import BadIdentities, BadRecipient, Lock, check_identities
-from supervisor.settings import parsers
 from supervisor.settings.backup_age import BACKUP_RECIPIENTS
 from supervisor.settings.secrets import Secret
 from supervisor.settings.table import BACKUP_IDENTITY_FILE, BACKUP_PASSPHRASE_FILE
@@ -28,8 +28,8 @@ class BackupSettings:
         reader = SettingsReader(environ)
         settings = cls(
             recipients=reader.optional(BACKUP_RECIPIENTS, _recipients) or (),
-            passphrase_file=reader.optional(BACKUP_PASSPHRASE_FILE, parsers.absolute_path),
-            identity_file=reader.optional(BACKUP_IDENTITY_FILE, parsers.absolute_path),
+            passphrase_file=reader.optional(BACKUP_PASSPHRASE_FILE, absolute_path),
+            identity_file=reader.optional(BACKUP_IDENTITY_FILE, absolute_path),
         )
         reader.finish()
         return settings

@@ -13,10 +13,10 @@ from typing import NoReturn
 import click
 import msgspec
 
+from bus.settings.places import control_directories, control_place
 from host.lines import Lines, UnreadableLine
 from host.socket_place import RuntimeDirectoryUnsafe
-from supervisor.control.control_socket import Answer, Request, control_place, read_answer
-from supervisor.settings.places import control_directories
+from supervisor.control.control_socket import Answer, Request, read_answer
 
 RECEIVE_BYTES = 65536
 CONNECT_SECONDS = 5.0

@@ -41,7 +41,9 @@ WHO: Final = "hashee-agent send"
     "--wait", "wait_seconds", type=click.FloatRange(min=0), help="Until the relay has it, so many seconds at most."
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-@click.argument("text")
+@click.option("--reminder", metavar="NAME", help="No text: the handler @agent.on_reminder(NAME) runs there.")
+@click.option("--data", "data", help="JSON that this handler is given.")
+@click.argument("text", required=False)
 def send(
     *,
     conversation_ids: Sequence[str],
@@ -49,7 +51,9 @@ def send(
     markdown: bool,
     wait_seconds: float | None,
     as_json: bool,
-    text: str,
+    reminder: str | None,
+    data: str | None,
+    text: str | None,
 ) -> int:
     """Say TEXT (- reads it from stdin) in a conversation of `hashee-agent conversations`.
 
@@ -57,10 +61,24 @@ def send(
     Ends with 0 when all of it is queued (with --wait: the relay has it), 1 when some
     of it never will be, 75 when the same command may go well in a moment.
     """
-    said = _from_stdin() if text == "-" else text
-    messages = [OutsideMessage(one, said, markdown, key) for one in dict.fromkeys(conversation_ids)]
+    if (text is None) == (reminder is None) or (data is not None and reminder is None):
+        raise click.UsageError("name a TEXT (- for stdin), or --reminder NAME, perhaps with --data")
+    if reminder is not None and wait_seconds is not None:
+        raise click.UsageError("--wait is for a text: hashee-agent trace shows what a reminder's handler does")
+    said = _from_stdin() if text == "-" else text or ""
+    told_to_handler = None if data is None else _decoded(data)
+    messages = [
+        OutsideMessage(one, said, markdown, key, reminder, told_to_handler) for one in dict.fromkeys(conversation_ids)
+    ]
     with told(*REFUSALS):
         return trio.run(_send_all, messages, wait_seconds, as_json)
+
+
+def _decoded(data: str) -> object:
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        raise click.UsageError("--data is JSON, such as '{\"number\": 42}'") from None
 
 
 def _from_stdin() -> str:

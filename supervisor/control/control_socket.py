@@ -1,4 +1,4 @@
-"""The control socket, over which `hashee-agent status|stop|reload|scale` reach the process that runs.
+"""The control socket, over which `hashee-agent status|stop|reload|scale`, and programs of the owner's own, reach the process that runs.
 
 A Unix socket that only its owner can open. A request is one line of JSON, its answer one line; `status` with `every_seconds`
 answers again and again. Whoever serves it decides what a request does; nothing here knows.
@@ -13,11 +13,11 @@ from pathlib import Path
 import msgspec
 import trio
 
+from bus.settings.places import CONTROL_SOCKET
 from host.bounded_listener import BoundedListener
 from host.lines import Lines, UnreadableLine, json_decoder
-from host.socket_place import place_of_socket, socket_path
+from host.socket_place import socket_path
 
-SOCKET_NAME = "control.sock"
 SOCKET_MODE = 0o600
 BACKLOG = 16
 MOST_CLIENTS = 32
@@ -29,12 +29,14 @@ SHORTEST_EVERY_SECONDS = 0.1
 
 
 class Request(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is wanted: `command`, for `scale` how many `workers` ("N" or "MIN:MAX"), for `upgrade` whether to `wait` for its end."""
+    """What is wanted: `command`, for `scale` how many `workers` ("N" or "MIN:MAX"), for `upgrade` whether to `wait` for its end,
+    for `send` the `message` (bus/records/outside.py)."""
 
     command: str
     wait: bool = False
     workers: str = ""
     every_seconds: float | None = None
+    message: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -65,12 +67,7 @@ class ControlTaken(Exception):
 
 def control_path(state_dir: Path, runtime_dir: Path) -> Path:
     """Returns the socket's path: in the state directory, or in the runtime directory where the path would be too long for a socket."""
-    return socket_path(state_dir / SOCKET_NAME, state_dir, runtime_dir)
-
-
-def control_place(state_dir: Path, runtime_dir: Path) -> Path:
-    """Returns the same path without making anything: for who only looks."""
-    return place_of_socket(state_dir / SOCKET_NAME, state_dir, runtime_dir)
+    return socket_path(state_dir / CONTROL_SOCKET, state_dir, runtime_dir)
 
 
 def listen_control(path: Path) -> socket.socket:

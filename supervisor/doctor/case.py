@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bus.settings.places import runtime_dir_of, state_dir_of
 from bus.settings.reader import SettingsError, SettingsReader, number
 from bus.settings.shared import REDIS_URL, agent_id_of, shows_errors_of
 from supervisor.settings import parsers
 from supervisor.settings.backup_age import backup_max_age_seconds_of
 from supervisor.settings.key_settings import keystore_path
-from supervisor.settings.places import runtime_dir_of, state_dir_of
 from supervisor.settings.secrets import Secret
 from supervisor.settings.supervisor import SupervisorSettings
 from supervisor.settings.table import AGENT_TOKEN, BASE_URL, DRAIN_SECONDS, MEMORY, REDIS_MEMORY, REDIS_TRUST, STORE_KEY

@@ -284,6 +284,8 @@ class Inbound:
         if incoming.source is Source.QUARANTINE:
             outcome = await self._store.requeue(arrival, read.job)
         else:
+            if read.stops and await self._store.stop(arrival.conversation_id, read.stops, arrival.sender_id):
+                read = msgspec.structs.replace(read, job=None)  # the running job hears of it; no handler need
             outcome = await self._store.accept(arrival, read.job, answer=read.answer, opened_ms=now_ms())
             if outcome is Intake.FULL:
                 outcome = await self._refuse(incoming, read)

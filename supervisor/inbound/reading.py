@@ -48,6 +48,7 @@ from supervisor.relay.payloads import (
     is_answer_to_card,
     message_ms,
     payload_type_of,
+    stopped_card,
     without_mention,
 )
 
@@ -59,6 +60,7 @@ class Readable(msgspec.Struct, frozen=True):
     """The message could be read. `job` None: nothing for a handler. `answer`: a reply of our own. `record`: what its session becomes.
 
     `begins_session`: the session that begins with it; b"" for none. `hops`: its hop_count. `is_overheard`: a group's, and not for us.
+    `stops`: the card whose Stop button was pressed; '' for none.
     """
 
     arrival: Arrival
@@ -69,6 +71,7 @@ class Readable(msgspec.Struct, frozen=True):
     begins_session: bytes = b""
     hops: int = 0
     is_overheard: bool = False
+    stops: str = ""
 
     def __repr__(self) -> str:
         return f"Readable(message_id={self.arrival.message_id!r}, …)"
@@ -275,6 +278,7 @@ class FrameReader:
             record,
             begins_session=b"" if prekeys is NO_PREKEYS else self._begun(envelope, loaded),
             hops=message.hop_count,
+            stops=stopped_card(message.payload),
         )
 
     def _begun(self, envelope: Envelope, loaded: Loaded) -> bytes:
@@ -359,7 +363,14 @@ class FrameReader:
             # Answers are dated by our clock: in a group the sender's might make them stale to everybody else.
             job = self._job(message, msgspec.structs.replace(member, message_ms=now_ms()))
         payload_type = payload_type_of(opened.payload)
-        return Readable(member, payload_type, job, hops=message.hop_count, is_overheard=is_overheard)
+        return Readable(
+            member,
+            payload_type,
+            job,
+            hops=message.hop_count,
+            is_overheard=is_overheard,
+            stops=stopped_card(message.payload),
+        )
 
     async def _is_overheard(self, message: InboundMessage) -> bool:
         """Returns whether people talk to each other, and the handler's code does not want to hear that. Raises RedisFailed."""

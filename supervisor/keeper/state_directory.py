@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 
 from bus.settings.reader import SettingsError
-from supervisor.settings.table import HTTP_HOST, HTTP_PORT, STATE_DIR
+from bus.settings.shared import STATE_DIR
+from supervisor.settings.table import HTTP_HOST, HTTP_PORT
 
 LOCK_NAME = "lock"
 LOCK_PATIENCE_SECONDS = 3.0

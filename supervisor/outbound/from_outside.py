@@ -9,10 +9,11 @@ from typing import Final
 
 import msgspec
 
-from bus.records.outside import PLACE, OutsideMessage, SendKey, new_id, send_key
-from bus.records.records import Reply, ReplyPlace, pack_reply
+from bus.records.outside import OUTSIDE, PLACE, REMINDER, OutsideMessage, SendKey, id_of, send_key
+from bus.records.records import InboundMessage, Payload, Reply, ReplyPlace, pack_placed_job, pack_reply
 from bus.records.sealing import StoreKeys
 from bus.steps.outside import OutsideMessages, Sent
+from bus.steps.placing import MOST_PLACED_BYTES
 from bus.steps.store import Store, now_ms
 from bus.steps.vault import Vault
 from supervisor.peers.addressing import GROUP
@@ -21,6 +22,7 @@ from supervisor.peers.owners import Owner
 MOST_CHARACTERS: Final = 100_000
 """PROTOCOL §1: the platform refuses longer texts."""
 
+NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 KEY: Final = re.compile(r"[!-~]{1,128}")
 
 
@@ -58,14 +60,13 @@ class FromOutside:
         """Queues a message, once for a key. Raises NotSent, RedisFailed."""
         _check(message)
         conversation = message.conversation_id
-        await self._check_recipient(conversation)
+        pins = await self._checked_recipient(conversation)
         key = None if message.key is None else self._send_key(message, message.key)
-        identifier = new_id() if key is None else key.message_id
-        at = ReplyPlace(identifier, conversation, PLACE, now_ms())
-        agent_id = self._store.keys.agent_id
-        record = pack_reply(at, _reply(message), emitted_ms=now_ms(), key=self._keys.bus, agent_id=agent_id)
-        entries = self._store.budgets.ledger_entries
-        match await self._messages.send(conversation, record, identifier, key=key, ledger_entries=entries):
+        is_job = message.reminder is not None
+        identifier = id_of(key, begins=REMINDER if is_job else OUTSIDE)
+        record = self._job(message, identifier, pins) if is_job else self._reply(message, identifier)
+        budgets = self._store.budgets
+        match await self._messages.send(conversation, record, identifier, key=key, budgets=budgets, is_job=is_job):
             case Sent.QUEUED:
                 return Receipt(conversation, identifier, "queued")
             case Sent.WAITS:
@@ -88,13 +89,14 @@ class FromOutside:
             case Sent.FULL:
                 raise NotSent("full", "too much waits to be sent; nothing was queued: try again in a moment")
 
-    async def _check_recipient(self, conversation_id: str) -> None:
+    async def _checked_recipient(self, conversation_id: str) -> tuple[str, str]:
+        """Returns the conversation's kind and person, if it may be written to. Raises NotSent."""
         pins = await self._store.pins(conversation_id)
         if pins is None:
             raise _unknown(conversation_id)
         kind, person = pins
         if kind == GROUP:
-            return
+            return pins
         row = (await self._vault.owner(person)).value
         if row is None or not Owner.decode(row).is_active:
             raise NotSent(
@@ -102,13 +104,58 @@ class FromOutside:
                 f"{person}, whose conversation {conversation_id} is, has no active grant, so nothing may be sent there: "
                 f"hashee-agent grants list {person}",
             )
+        return pins
+
+    def _reply(self, message: OutsideMessage, identifier: str) -> bytes:
+        payload: Payload = {"type": "text", "text": message.text}
+        if message.markdown:
+            payload["markdown"] = True
+        reply = Reply(kind="message", content_type="text", payload=payload)
+        at = ReplyPlace(identifier, message.conversation_id, PLACE, now_ms())
+        agent_id = self._store.keys.agent_id
+        return pack_reply(at, reply, emitted_ms=now_ms(), key=self._keys.bus, agent_id=agent_id)
+
+    def _job(self, message: OutsideMessage, identifier: str, pins: tuple[str, str]) -> bytes:
+        """Packs the job of a reminder that is due now. Raises NotSent."""
+        kind, person = pins
+        payload: Payload = {
+            "type": "reminder",
+            "name": message.reminder,
+            "data": msgspec.msgpack.encode(message.data),
+            "due_ms": now_ms(),
+        }
+        content = InboundMessage(
+            message_id=identifier,
+            conversation_id=message.conversation_id,
+            conversation_type=kind,
+            sender_id="" if kind == GROUP else person,
+            sender_type="human",
+            payload=payload,
+        )
+        agent_id = self._store.keys.agent_id
+        packed = pack_placed_job("reminder", content, placed_ms=now_ms(), key=self._keys.bus, agent_id=agent_id)
+        if len(packed) > MOST_PLACED_BYTES:
+            raise NotSent(
+                "data_too_large",
+                f"the data of a reminder has at most {MOST_PLACED_BYTES // 1024} KiB in all: name where it stands instead",
+            )
+        return packed
 
     def _send_key(self, message: OutsideMessage, key: str) -> SendKey:
-        return send_key(self._keys.identifier, message.conversation_id, key, (message.text, message.markdown))
+        return send_key(self._keys.identifier, message.conversation_id, key, _said(message))
 
 
 def _check(message: OutsideMessage) -> None:
     """Checks what a message says by itself. Raises NotSent."""
+    if message.key is not None and not KEY.fullmatch(message.key):
+        raise NotSent("bad_key", "a key has 1 to 128 printable ASCII characters and no space, such as deploy-42")
+    if message.reminder is not None:
+        if not NAME.fullmatch(message.reminder) or message.text:
+            raise NotSent(
+                "bad_reminder",
+                "a reminder is named as in @agent.on_reminder(NAME), with 1 to 64 of A-Z, a-z, 0-9, '_', '.', '-', and has no text",
+            )
+        return
     if not message.text:
         raise NotSent("empty_text", "there is no text: name it, or - to read it from stdin")
     if len(message.text) > MOST_CHARACTERS:
@@ -120,8 +167,6 @@ def _check(message: OutsideMessage) -> None:
         message.text.encode()
     except UnicodeEncodeError:
         raise NotSent("bad_text", "this text is no valid UTF-8: convert it before it is sent") from None
-    if message.key is not None and not KEY.fullmatch(message.key):
-        raise NotSent("bad_key", "a key has 1 to 128 printable ASCII characters and no space, such as deploy-42")
 
 
 def _unknown(conversation_id: str) -> NotSent:
@@ -131,8 +176,8 @@ def _unknown(conversation_id: str) -> NotSent:
     )
 
 
-def _reply(message: OutsideMessage) -> Reply:
-    payload: dict[str, object] = {"type": "text", "text": message.text}
-    if message.markdown:
-        payload["markdown"] = True
-    return Reply(kind="message", content_type="text", payload=payload)
+def _said(message: OutsideMessage) -> tuple[object, ...]:
+    """Returns what counts as the same under one key."""
+    if message.reminder is not None:
+        return message.reminder, msgspec.json.encode(message.data, order="deterministic")
+    return message.text, message.markdown

@@ -55,6 +55,16 @@ def is_answer_to_card(payload: Payload) -> bool:
     return payload.get("type") == "artifact" and subtype in ("response", "tool_response")
 
 
+def stopped_card(payload: Payload) -> str:
+    """Returns the card whose Stop button (PROTOCOL §4.1: the action `cancel`) it says was pressed; '' for anything else."""
+    artifact = payload.get("artifact")
+    if not is_answer_to_card(payload) or not isinstance(artifact, dict):
+        return ""
+    card_id, inside = artifact.get("ref_artifact"), artifact.get("payload")
+    is_stop = isinstance(inside, dict) and inside.get("action") == "cancel"
+    return card_id if is_stop and isinstance(card_id, str) else ""
+
+
 def sender_type_of(frame: MessageNew | ArtifactResponse) -> str:
     """Returns `human`, `agent` or `system`: the relay's word."""
     return frame.sender_type if isinstance(frame, MessageNew) else "human"

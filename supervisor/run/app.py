@@ -135,7 +135,7 @@ class _Run:
         self._parts = parts
         self._health = health
         self._desk = desk
-        self._operator = Operator(parts.pool, parts.workforce.reloading)
+        self._operator = Operator(parts.pool, parts.workforce.reloading, parts.core.from_outside)
         self._http = http
         self._asked_to_stop = trio.Event()
         self._exit_code = 0

@@ -47,6 +47,7 @@ from supervisor.outbound.acts import Acts
 from supervisor.outbound.committing import Committing
 from supervisor.outbound.delivery import Delivery
 from supervisor.outbound.dispatch import Dispatch, SessionMessages
+from supervisor.outbound.from_outside import FromOutside
 from supervisor.outbound.outbound import Outbound
 from supervisor.outbound.rate_line import RateLine
 from supervisor.outbound.recipients import Recipients
@@ -305,6 +306,7 @@ class MessageCore:
         self.streams = Streams(device, keys.bus, connection, self.outbox, metrics, speaks=speaks)
         self.stream_ends = StreamEnds(self.streams, self.outbox, connection, instance, settings.pauses)
         self.outside = OutsideMessages(client, names)
+        self.from_outside = FromOutside(self.outside, self.store, self.vault, keys)
         turns = Turns(self.outside)
         self.delivery = Delivery(
             self.outbox,

@@ -1,4 +1,4 @@
-"""What a person can ask of a running supervisor, by signal or over the control socket: reload, more or fewer workers, its stacks."""
+"""What a person can ask of a running supervisor, by signal or over the control socket: reload, more or fewer workers, its stacks, a message."""
 
 import signal
 from collections.abc import Awaitable, Callable
@@ -7,9 +7,12 @@ import msgspec
 import structlog
 import trio
 
+from bus.records.outside import OutsideMessage
+from bus.transport.wire import RedisFailed
 from host import stacks
 from supervisor.control.control_socket import Answer, Request
 from supervisor.keeper.answering import raw
+from supervisor.outbound.from_outside import FromOutside, NotSent
 from supervisor.pool.pool import Pool
 from supervisor.pool.reloading import Reloading
 from supervisor.settings.bounds import Bounds
@@ -28,14 +31,15 @@ class Scaled(msgspec.Struct, frozen=True):
 class Operator:
     """Of one supervisor."""
 
-    def __init__(self, pool: Pool, reloading: Reloading) -> None:
+    def __init__(self, pool: Pool, reloading: Reloading, outside: FromOutside) -> None:
         self._pool = pool
         self._reloading = reloading
+        self._outside = outside
 
     @property
     def commands(self) -> dict[str, Callable[[Request], Awaitable[Answer]]]:
         """Of the control socket."""
-        return {"reload": self._reload, "scale": self._scale}
+        return {"reload": self._reload, "scale": self._scale, "send": self._send}
 
     async def obey(self, number: signal.Signals) -> None:
         """A signal."""
@@ -62,3 +66,20 @@ class Operator:
         except ValueError:
             return Answer(ok=False, error="the number of workers is N or MIN:MAX, from 0 to 256")
         return Answer(ok=True, result=raw(Scaled(str(self._pool.bounds))))
+
+    async def _send(self, request: Request) -> Answer:
+        """Queues a message from a program of the owner's own. `result`: its receipt, or the reason."""
+        try:
+            message = msgspec.json.decode(request.message, type=OutsideMessage)
+        except msgspec.DecodeError:
+            return _not_sent("bad_message", "there is no message in this; is the program another version here?")
+        try:
+            return Answer(ok=True, result=raw(await self._outside.send(message)))
+        except NotSent as problem:
+            return _not_sent(problem.reason, str(problem))
+        except RedisFailed as problem:
+            return _not_sent("redis", f"Redis takes nothing in now ({problem.reason}); with a key it may be repeated")
+
+
+def _not_sent(reason: str, text: str) -> Answer:
+    return Answer(ok=False, error=text, result=raw({"reason": reason}))

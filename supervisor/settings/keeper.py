@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bus.settings import shared
+from bus.settings.places import runtime_dir_of, state_dir_of
 from bus.settings.reader import SettingsReader, number, one_of, whole_number
 from bus.settings.shared import REDIS_URL, agent_id_of
 from supervisor.settings import parsers
-from supervisor.settings.places import runtime_dir_of, state_dir_of
 from supervisor.settings.table import DRAIN_SECONDS, FSYNC, HTTP_HOST, HTTP_PORT, MEMORY, REDIS_MEMORY
 
 

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from bus.settings.places import absolute_path, home_of, runtime_dir_of, state_dir_of
 from bus.settings.reader import Setting, SettingsReader, Unusable, one_of
 from bus.settings.shared import agent_id_of
 from crypto.identity import IdentityKeys
 from crypto.keystore import Keystore
 from supervisor.settings import parsers
 from supervisor.settings.keystore_files import KeystoreUnusable, default_keystore, load_keystore
-from supervisor.settings.places import home_of, runtime_dir_of, state_dir_of
 from supervisor.settings.secrets import Secret
 from supervisor.settings.table import (
     BACKUP_PASSPHRASE_FILE,
@@ -60,13 +60,13 @@ class KeySettings:
         agent_id = agent_id_of(reader)
         settings = cls(
             agent_id=agent_id,
-            keystore=reader.optional(KEYSTORE, parsers.absolute_path) or keystore_path(reader, agent_id),
+            keystore=reader.optional(KEYSTORE, absolute_path) or keystore_path(reader, agent_id),
             state_dir=state_dir_of(reader, agent_id),
             runtime_dir=runtime_dir_of(environ),
             redis_url=parsers.given_redis_url(reader),
             store_key=reader.optional(STORE_KEY, parsers.secret_bytes),
             fsync=reader.required(FSYNC, one_of(("second", "always")), ""),
-            passphrase_file=reader.optional(BACKUP_PASSPHRASE_FILE, parsers.absolute_path),
+            passphrase_file=reader.optional(BACKUP_PASSPHRASE_FILE, absolute_path),
         )
         reader.finish()
         return settings
@@ -92,7 +92,7 @@ def find_private_keys(reader: SettingsReader, agent_id: str) -> FoundKeys:
         )
 
     def parse(_text: str) -> Keystore:
-        parsers.absolute_path(str(path))
+        absolute_path(str(path))
         try:
             return load_keystore(path, agent_id)
         except KeystoreUnusable as problem:

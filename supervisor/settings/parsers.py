@@ -1,7 +1,6 @@
 """What a setting's text may look like, a parser each; a refusal carries nothing of the text (bus/settings/reader.py)."""
 
 import re
-from pathlib import Path
 
 from nacl.bindings import crypto_sign_seed_keypair
 
@@ -14,13 +13,6 @@ from supervisor.settings.secrets import Secret
 MIB = 1 << 20
 MOST_MIB = 1 << 20
 TRUSTABLE = frozenset({"eviction", "persistence"})
-
-
-def absolute_path(text: str) -> Path:
-    path = Path(text)
-    if not path.is_absolute() or "\0" in text:
-        raise Malformed
-    return path
 
 
 def bounds(text: str) -> Bounds:

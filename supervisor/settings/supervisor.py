@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bus.settings import shared
+from bus.settings.places import runtime_dir_of, state_dir_of
 from bus.settings.reader import SettingsReader, number, one_of, whole_number
 from bus.settings.shared import agent_id_of
 from bus.telemetry.settings import NotSent, TelemetrySettings, telemetry_of
@@ -13,7 +14,7 @@ from supervisor.settings.backup_age import backup_max_age_seconds_of
 from supervisor.settings.bounds import Bounds
 from supervisor.settings.keeper import LogSettings, log_settings_of
 from supervisor.settings.key_settings import find_private_keys
-from supervisor.settings.places import memory_places_of, runtime_dir_of, state_dir_of
+from supervisor.settings.places import memory_places_of
 from supervisor.settings.recycle_limits import RecycleLimits
 from supervisor.settings.secrets import Secret
 from supervisor.settings.table import (

@@ -17,6 +17,7 @@ from bus.settings.shared import (
     RETRY_SECONDS,
     RETRY_TIMEOUTS,
     SHOW_ERRORS,
+    STATE_DIR,
 )
 from bus.telemetry.settings import ALL as TELEMETRY_SETTINGS
 from supervisor.settings.backup_age import BACKUP_MAX_AGE_HOURS, BACKUP_RECIPIENTS
@@ -45,7 +46,6 @@ MOST_WAITING = Setting("HASHEE_MOST_WAITING", "a whole number from 1 to 10000000
 STRIKES = Setting("HASHEE_STRIKES", "on or off", default="on")
 BACKUP_PASSPHRASE_FILE = Setting("HASHEE_BACKUP_PASSPHRASE_FILE", "the absolute path of a file with the passphrase")
 BACKUP_IDENTITY_FILE = Setting("HASHEE_BACKUP_IDENTITY_FILE", "the absolute path of a file with an age identity")
-STATE_DIR = Setting("HASHEE_STATE_DIR", "the absolute path of a directory of this agent alone")
 HTTP_HOST = Setting("HASHEE_HTTP_HOST", "an IP address or host name to listen on", default="127.0.0.1")
 HTTP_PORT = Setting("HASHEE_HTTP_PORT", "a free port, 0 to 65535 (0 = any)", default="9090", aliases=("PORT",))
 SEND_RATE = Setting("HASHEE_SEND_RATE", "messages per second, 0 to 1000 (0 = no limit)", default="5")

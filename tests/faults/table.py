@@ -392,6 +392,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     "best effort, within the job: what Redis does not take is shown no more or later": (
         "workers/chat.py:Chat._keep_typing",
         "workers/typing.py:keep_typing",
+        "workers/progress.py:ProgressBar._look_for_stop",
         "workers/stream.py:_Show.run",
     ),
     "a language model's stream within the handler that asked; it has limits of its own (tests/workers/test_llm.py)": (
@@ -419,6 +420,9 @@ STEPS: dict[str, tuple[str, ...]] = {
     ),
     "a command's own line: what cannot be read ends the command with a word (tests/supervisor/control/test_control_socket.py)": (
         "supervisor/cli/control.py:answers",
+    ),
+    "an owner's program's own line: whatever is no answer is NotSent, which says that the message may be queued (tests/workers/test_outside.py)": (
+        "workers/outside.py:BlockingOutside._exchange",
     ),
     "answers somebody who watches a status, until they hang up": ("supervisor/control/control_socket.py:_repeat",),
     "of one drain, bounded by its time; RedisFailed is looked over (tests/supervisor, tests/test_kills.py)": (

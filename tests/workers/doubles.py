@@ -1,7 +1,7 @@
 # ruff: noqa: ARG002 - the bus asks for more than a double needs
 """A bus in memory: what the runner and a chat ask of Redis, with the answers that a test wants."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -52,6 +52,7 @@ class MemoryBus:
     fault: RedisFailed | None = None
     refused: str = ""
     emit_answers: dict[str, Emitted] = field(default_factory=dict)
+    stops: str = ""
     elsewhere: list[tuple[str, str, Reply]] = field(default_factory=list)
     card_answers: list[CardEmitted] = field(default_factory=list)
     """To the next cards, one after the other; then all are queued."""
@@ -181,6 +182,10 @@ class MemoryBus:
             self.looked_up.append(card_id)
             return self.cards.get(card_id)
 
+    async def stopped(self, job: Job) -> str:
+        with self._operation("stopped"):
+            return self.stops
+
     def card_id(self, job: Job, place: str) -> str:
         return f"card-{job.job_id}-{place}"
 
@@ -271,6 +276,12 @@ class MemoryBus:
         self.asked.append("history")
         with self._operation("read_exchanges"):
             return self.exchanges.get(job.conversation_id, [])
+
+    async def read_both(self, job: Job) -> tuple[bytes | None, list[bytes]]:
+        return await self.read_state(job), await self.read_exchanges(job)
+
+    def open_exchanges(self, job: Job, records: Iterable[bytes]) -> list[bytes]:
+        return list(records)
 
     def state_effect(self, job: Job, body: bytes) -> Effect:
         return ("state", body, "", "")

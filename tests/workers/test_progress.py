@@ -1,5 +1,7 @@
 """A progress card: once a second at most, never more than its updates, its end always; and anew in a second run."""
 
+import time
+
 import pytest
 import trio
 import trio.testing
@@ -79,6 +81,85 @@ async def test_a_card_without_updates_left_costs_the_handler_nothing() -> None:
     await run(counting(0, 0), bus, job_of(attempt=2, deliveries=2))
     assert states(bus) == []
     assert len(bus.replies) == 1
+
+
+async def test_stop_cancels_the_block_and_not_the_handler(autojump_clock: trio.testing.MockClock) -> None:
+    agent, bus = Agent(), MemoryBus()
+    ended = list[bool]()
+
+    @agent.on_message()
+    async def export(message: InboundMessage, chat: Chat) -> None:
+        async with chat.progress("Exporting", cancel="Stop") as bar:
+            await bar.update(40)
+            await trio.sleep(10)
+            bus.stops = "another card"
+            await trio.sleep(10)
+            bus.stops = bar.id
+            await trio.sleep(60)
+            ended.append(False)
+        ended.append(bar.cancelled)
+        await chat.reply("Stopped." if bar.cancelled else "Done.")
+
+    began = trio.current_time()
+    await run(agent, bus)
+    assert trio.current_time() - began < 25
+    assert ended == [True]
+    assert states(bus)[-1] == (40, "cancelled")
+    assert bus.replies[-1][1].payload["text"] == "Stopped."
+    artifact = bus.replies[0][1].payload["artifact"]
+    assert isinstance(artifact, dict)
+    assert artifact["payload"]["actions"] == [{"id": "cancel", "label": "Stop"}]
+
+
+async def test_a_stop_that_was_pressed_before_the_second_run_counts_there(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    agent, bus = Agent(), MemoryBus(stops="card-message-1-0")
+
+    @agent.on_message()
+    async def export(message: InboundMessage, chat: Chat) -> None:
+        async with chat.progress("Exporting", cancel="Stop") as bar:
+            await trio.sleep(60)
+        assert bar.cancelled
+
+    await run(agent, bus, job_of(attempt=2, deliveries=2))
+    assert states(bus)[-1] == (0, "cancelled")
+
+
+async def test_a_sync_handlers_block_ends_at_its_next_update_after_stop() -> None:
+    agent, bus = Agent(), MemoryBus()
+    ended = list[bool]()
+
+    @agent.on_message()
+    def export(message: InboundMessage, chat: BlockingChat) -> None:
+        with chat.progress("Exporting", cancel="Stop") as bar:
+            bus.stops = bar.id
+            for _ in range(2_000):
+                time.sleep(0.01)
+                bar.update(1)
+            ended.append(False)
+        ended.append(bar.cancelled)
+
+    await run(agent, bus)
+    assert ended == [True]
+    assert states(bus)[-1][1] == "cancelled"
+
+
+async def test_a_redis_that_is_away_stops_nothing(autojump_clock: trio.testing.MockClock) -> None:
+    agent, bus = Agent(), MemoryBus()
+
+    @agent.on_message()
+    async def export(message: InboundMessage, chat: Chat) -> None:
+        async with chat.progress("Exporting", cancel="Stop") as bar:
+            bus.stops, bus.away = bar.id, True
+            await trio.sleep(30)
+            assert not bar.cancelled
+            bus.away = False
+            await trio.sleep(30)
+        assert bar.cancelled
+
+    await run(agent, bus)
+    assert states(bus)[-1][1] == "cancelled"
 
 
 async def test_outside_of_its_block_it_is_refused() -> None:

@@ -1,8 +1,10 @@
--- Queues a message that no job said (`hashee-agent send`): at once if no other of its kind is under way, else at the end of their line.
--- KEYS board, line, turn, what was said under keys in this period, in the next and in the three before it
--- ARGV 1 conversation_id  2 reply record  3 its id (the record's job)  4 digest of its key, or ''  5 what it says, as it is remembered under the key
+-- Queues a message that no job said (`hashee-agent send`): at once if no other of its kind is under way, else at the end of their line. Or
+-- places a job that one from outside began (`send --reminder`) behind everything that waits in the conversation.
+-- KEYS board, line, turn, what was said under keys in this period, in the next and in the three before it, behind
+-- ARGV 1 conversation_id  2 reply record, or the job's  3 its id (the record's job)  4 digest of its key, or ''  5 what it says, as it is remembered under the key
 --      6 period of that memory  7 length of a period (ms)  8 how long what is remembered stays (s)  9 how long a turn lasts at most (ms)
---      10 entries of the ledger that are kept
+--      10 entries of the ledger that are kept  11 most placed jobs that wait in one conversation, '' for a message
+--      12 most bytes that wait for a handler
 -- -> period (it is another one by Redis' clock: again) | already | key_used (another message was sent under that key) | unknown (there is no
 --    such conversation) | many_keys | full (too much waits: again later) | waits (in the line) | queued
 -- Invariant: what is said under a key is remembered together with the message, and queued once.
@@ -18,9 +20,11 @@ end
 if redis.call('HEXISTS', CONVERSATION, 'kind') == 0 then return 'unknown' end
 local out, waits, most = unpack(redis.call('HMGET', LOAD, 'out', 'outside', 'most_out'))
 if has_key and most and redis.call('HLEN', KEYS[OWN + 2]) * KEY_BYTES >= most / 8 then return 'many_keys' end
-local is_next = redis.call('EXISTS', LINE, TURN) == 0
+local is_job, is_next = ARGV[11] ~= '', redis.call('EXISTS', LINE, TURN) == 0
 local has_reply = redis.call('HEXISTS', CONVERSATION, 'reply') == 1
-if is_next then
+if is_job then
+  if redis.call('ZCARD', PLACED) >= tonumber(ARGV[11]) or not has_room(payer_of(ARGV[2]), tonumber(ARGV[12])) then return 'full' end
+elseif is_next then
   if has_reply and not may_say() then return 'full' end
 elseif most and tonumber(waits or 0) + size_of(ARGV[2]) > (most - (out or 0)) / 2 then
   return 'full'
@@ -32,6 +36,10 @@ if has_key then
   redis.call('EXPIRE', KEYS[OWN + 2], ARGV[8])
 end
 note_first('from_outside', ARGV[3], CONVERSATION_ID, ARGV[10])
+if is_job then
+  join_behind(ARGV[2], KEYS[OWN + 7])
+  return 'queued'
+end
 if not is_next then
   redis.call('RPUSH', LINE, ARGV[2])
   redis.call('HINCRBY', LOAD, 'outside', size_of(ARGV[2]))

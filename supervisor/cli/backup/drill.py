@@ -15,7 +15,7 @@ from typing import BinaryIO
 import click
 import trio
 
-from bus.settings.shared import AGENT_ID
+from bus.settings.shared import AGENT_ID, STATE_DIR
 from host import parent_death
 from supervisor.backup.envelope import BadIdentities
 from supervisor.backup.errors import BackupUnusable
@@ -27,7 +27,7 @@ from supervisor.cli.keys.telling import told
 from supervisor.cli.store import REFUSALS
 from supervisor.keeper.state_directory import make_private, take_lock
 from supervisor.settings.key_settings import KeySettings
-from supervisor.settings.table import KEYSTORE, STATE_DIR
+from supervisor.settings.table import KEYSTORE
 
 EXIT_TERMINATED = 143
 KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "HOME", "TMPDIR", "PYTHONPATH")

@@ -4,6 +4,7 @@ import os
 
 import click
 
+from bus.settings.places import absolute_path
 from bus.settings.reader import SettingsError, SettingsReader
 from bus.settings.shared import AGENT_ID, agent_id_of
 from crypto import strict_base64
@@ -12,7 +13,6 @@ from crypto.keystore import Keystore, environment_lines, fingerprint_hex, finger
 from supervisor.cli.keys.telling import told
 from supervisor.settings.key_settings import keystore_path, read_private_keys
 from supervisor.settings.keystore_files import write_keystore
-from supervisor.settings.parsers import absolute_path
 from supervisor.settings.table import KEYSTORE
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from bus.records.records import decode_job_record
 from bus.steps.held import SEPARATOR, Note
 from bus.steps.letters import GivenUp, Quarantined
 from bus.steps.store import MOST_WAITING_IN_ALL, Arrival, ConversationSnapshot, Intake, Source
@@ -170,6 +171,17 @@ class MemoryStore:
         if answer:
             world.say_once(at, answer)
         return Intake.LATE if was_late else Intake.ACCEPTED
+
+    async def stop(self, conversation_id: str, card_id: str, sender_id: str) -> bool:
+        at = self._world.conversation(conversation_id)
+        under_way = at.job or at.retry
+        if under_way is None or decode_job_record(under_way.record).sender_id != sender_id:
+            return False
+        if card_id not in at.cards_at.values():
+            return False
+        at.stopped = card_id
+        self._world.wrote()
+        return True
 
     async def note_old(self, arrival: Arrival, reason: str) -> Intake:
         note = (arrival.conversation_id, arrival.seq, arrival.message_id)

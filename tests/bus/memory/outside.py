@@ -3,6 +3,8 @@
 from bus.records.outside import SendKey
 from bus.records.records import decode_reply_record
 from bus.steps.outside import KEPT_SECONDS, TURN_MS, Sent
+from bus.steps.placing import MOST_PLACED
+from host.budgets import StoreBudgets
 from tests.bus.memory.world import World
 
 KEY_BYTES = 110
@@ -15,7 +17,14 @@ class MemoryOutside:
         self._world = world
 
     async def send(
-        self, conversation_id: str, record: bytes, message_id: str, *, key: SendKey | None = None, ledger_entries: int
+        self,
+        conversation_id: str,
+        record: bytes,
+        message_id: str,
+        *,
+        key: SendKey | None = None,
+        budgets: StoreBudgets,
+        is_job: bool = False,
     ) -> Sent:
         world, at = self._world, self._world.conversation(conversation_id)
         if key is not None and (known := world.said_under(key.name)) is not None:
@@ -25,11 +34,18 @@ class MemoryOutside:
         if key is not None and world.most_out is not None and len(world.send_keys) * KEY_BYTES >= world.most_out / 8:
             return Sent.MANY_KEYS
         is_next = not world.line and world.whose_turn is None
-        if not (world.may_say(at) if is_next else world.line_has_room(record)):
+        if is_job:
+            has_room = len(at.placed) < MOST_PLACED and world.has_room("", budgets)
+        else:
+            has_room = world.may_say(at) if is_next else world.line_has_room(record)
+        if not has_room:
             return Sent.FULL
         world.wrote()
         if key is not None:
             world.send_keys[key.name] = (key.said, world.now_ms + KEPT_SECONDS * 1000)
+        if is_job:
+            world.place(at, record)
+            return Sent.QUEUED
         if not is_next:
             world.line.append(record)
             return Sent.WAITS

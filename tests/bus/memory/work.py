@@ -166,6 +166,9 @@ class MemorySteps(KeptEffects):
     def card_id(self, job: Job, place: str) -> str:
         return self._bus_key.card_id(job.message_ms, job.thread_id, place)
 
+    async def stopped(self, job: Job) -> str:
+        return self._world.conversation(job.conversation_id).stopped
+
     async def card(self, job: Job, card_id: str) -> CardKept | None:
         return self._world.conversation(job.conversation_id).cards.get(card_id)
 
@@ -344,5 +347,10 @@ class MemorySteps(KeptEffects):
         return None if record is None else self._open_state(job, record)
 
     async def read_exchanges(self, job: Job) -> list[bytes]:
-        history = self._world.conversation(job.conversation_id).history
-        return self._open_exchanges(job, history, self._world.now_ms)
+        return list(self._world.conversation(job.conversation_id).history)
+
+    async def read_both(self, job: Job) -> tuple[bytes | None, list[bytes]]:
+        return await self.read_state(job), await self.read_exchanges(job)
+
+    def _now_ms(self) -> float:
+        return self._world.now_ms

@@ -79,6 +79,9 @@ class Conversation:
     cards_at: dict[str, str] = field(default_factory=dict)
     """Of the running job: the card at some of the places that were emitted."""
 
+    stopped: str = ""
+    """The card of the running job whose Stop was pressed."""
+
     cards: dict[str, CardKept] = field(default_factory=dict)
     emitted_before_death: dict[str, set[str]] = field(default_factory=dict)
     journal: dict[str, bytes] = field(default_factory=dict)
@@ -339,7 +342,7 @@ class World:
         """It is over, however: the next one, or none."""
         at.job = at.retry = None
         at.frozen = False
-        at.together, at.emitted, at.cards_at, at.journal = [], set(), {}, {}
+        at.together, at.emitted, at.cards_at, at.journal, at.stopped = [], set(), {}, {}, ""
         if at.placed and not (at.waiting and at.waiting[0][0] <= at.placed[0][0]):
             at.job = self.new_entry(at.placed.pop(0)[1])
         elif at.waiting:

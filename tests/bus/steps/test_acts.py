@@ -31,6 +31,7 @@ async def test_who_lost_the_act_changes_nothing(scene: Scene) -> None:
     other = await scene.supervisor("supervisor-2")
     before = await scene.facts()
     assert not await other.outbox.acted(CONVERSATION, entry, answers=("job", "0"), what="recalled")
+    assert not await talk.supervisor.outbox.acted("another", entry, answers=("job", "0"), what="recalled")
     assert await scene.facts() == before
     assert await talk.supervisor.outbox.acted(CONVERSATION, entry, answers=("job", "0"), what="recalled")
     assert (await scene.facts()).write_count == before.write_count + 1

@@ -6,7 +6,7 @@ import pytest
 from bus.records.cards import MOST_UPDATES, CardKept, CardMove, decode_card
 from bus.records.records import BadRecord, Job
 from bus.steps.job_steps import Carded, CardEmitted, Finished
-from tests.bus.builders import BUS_KEY, reply
+from tests.bus.builders import BUS_KEY, PEER, reply
 from tests.bus.memory.work import CARDS_KEPT, CARDS_TRIM_AT
 from tests.bus.scenes import Scene, Worker
 from tests.bus.steps.test_rules_bounds import BUDGETS
@@ -114,6 +114,27 @@ async def test_a_card_waits_for_room_like_a_reply(scene: Scene) -> None:
         assert shown < 20
     assert outcome.outcome is Carded.FULL
     assert await worker.steps.card(job, f"card-{shown}") is None
+
+
+async def test_stop_is_for_whom_the_job_is_and_names_a_card_of_it_until_it_ends(scene: Scene) -> None:
+    talk, worker, job = await with_job(scene)
+    store = talk.supervisor.store
+    await show(worker, job, "0", "card", "progress")
+    assert not await store.stop(job.conversation_id, "another card", PEER[0])
+    assert not await store.stop(job.conversation_id, "card", "somebody else")
+    assert not await store.stop("another conversation", "card", PEER[0])
+    assert await worker.steps.stopped(job) == ""
+    assert await store.stop(job.conversation_id, "card", PEER[0])
+    assert await worker.steps.stopped(job) == "card"
+    await worker.steps.fail(job, "broke", 0)
+    assert await store.stop(job.conversation_id, "card", PEER[0]), "it waits for its next run"
+    await talk.supervisor.recovery.start_due(await store.now_ms())
+    again = await worker.take()
+    assert again is not None
+    assert await worker.steps.stopped(again) == "card", "whoever runs it"
+    await worker.steps.finish(again)
+    assert await worker.steps.stopped(again) == ""
+    assert not await store.stop(job.conversation_id, "card", PEER[0])
 
 
 @pytest.mark.pure

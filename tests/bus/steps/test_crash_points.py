@@ -285,7 +285,7 @@ async def each_job_is_kept_once(scene: RedisScene, jobs: list[str]) -> None:
     last = unpack_job(job_of(99), entry_id="", attempt=1, deliveries=1, key=BUS_KEY, agent_id=AGENT)
     steps = (await scene.worker("last", Policies())).steps
     assert await steps.read_state(last) == b"%d" % len(jobs)
-    assert await steps.read_exchanges(last) == [job.encode() for job in jobs]
+    assert steps.open_exchanges(last, await steps.read_exchanges(last)) == [job.encode() for job in jobs]
 
 
 async def test_each_of_accept_finish_commit_and_confirm_may_die_before_and_after(redis_url: str) -> None:

@@ -37,7 +37,9 @@ class Kept:
     async def history(self) -> list[bytes]:
         """As the next job reads it."""
         job = await self.job()
-        found = await self.worker.steps.read_exchanges(job)
+        steps = self.worker.steps
+        found = steps.open_exchanges(job, await steps.read_exchanges(job))
+        assert await steps.read_both(job) == (await steps.read_state(job), await steps.read_exchanges(job))
         assert await self.worker.steps.finish(job) is Finished.DONE
         return found
 
@@ -96,7 +98,9 @@ async def test_what_was_said_is_read_in_order_up_to_the_own_thread(scene: Scene)
     now_ms = await talk.supervisor.store.now_ms()
     assert await steps.settle(waiting, "done", [steps.exchange_effect(waiting, now_ms, b"own")]) is Finished.DONE
     await kept.said(b"meanwhile")
-    assert await steps.read_exchanges(waiting) == [b"0", b"1", b"2"], "what the thread saw when it began"
+    assert steps.open_exchanges(waiting, await steps.read_exchanges(waiting)) == [b"0", b"1", b"2"], (
+        "what the thread saw when it began"
+    )
     assert await kept.history() == [b"0", b"1", b"2", b"own", b"meanwhile"]
 
 

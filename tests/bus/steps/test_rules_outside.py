@@ -7,15 +7,15 @@ from bus.records.outside import OUTSIDE, SendKey
 from bus.records.records import SCHEMA_VERSION, ReplyRecord, decode_reply_record, encode_record
 from bus.steps.outbox import Committed
 from bus.steps.outside import KEPT_SECONDS, TURN_MS, Sent
+from bus.steps.placing import MOST_PLACED
 from bus.transport.readers import StreamEntry
 from host.budgets import UNLIMITED_REDIS_BYTES, StoreBudgets
-from tests.bus.builders import CONVERSATION
+from tests.bus.builders import CONVERSATION, placed_job
 from tests.bus.redis_scene import RedisScene
 from tests.bus.scenes import Scene
 from tests.bus.talk import Talk, answer, talk_and_worker, talk_of
 
 DAY_MS = 86_400_000
-KEPT = 1000
 
 
 def said(name: str, conversation: str = CONVERSATION, characters: int = 10) -> bytes:
@@ -26,7 +26,9 @@ async def send(
     talk: Talk, name: str, conversation: str = CONVERSATION, *, key: SendKey | None = None, characters: int = 10
 ) -> Sent:
     record = said(name, conversation, characters)
-    return await talk.supervisor.outside.send(conversation, record, f"{OUTSIDE}{name}", key=key, ledger_entries=KEPT)
+    return await talk.supervisor.outside.send(
+        conversation, record, f"{OUTSIDE}{name}", key=key, budgets=talk.supervisor.store.budgets
+    )
 
 
 async def known(talk: Talk, *conversations: str) -> None:
@@ -177,6 +179,35 @@ async def test_a_key_counts_once_for_thirty_days(scene: Scene) -> None:
     assert await talk.send("c", 2) == "0"
     assert await talk.supervisor.take_reply() is None
     assert await send(talk, "two", key=SendKey(b"K" * 16, b"deployed")) is Sent.QUEUED
+
+
+async def test_a_job_from_outside_runs_behind_what_waits_once_for_its_key_and_takes_no_turn(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    await talk.accept(2)
+    outside, budgets = talk.supervisor.outside, talk.supervisor.store.budgets
+    key = SendKey(b"k" * 16, b"deploy")
+    for outcome in (Sent.QUEUED, Sent.ALREADY):
+        job = placed_job("deploy")
+        sent = await outside.send(CONVERSATION, job, "timer:deploy:1", key=key, budgets=budgets, is_job=True)
+        assert sent is outcome
+    assert await send(talk, "hello") is Sent.QUEUED, "it has not taken the turn"
+    heard = [await answer(worker) for _ in range(3)]
+    assert heard == ["message 1", "message 2", "deploy"]
+    assert await worker.take() is None
+
+
+async def test_no_more_jobs_from_outside_wait_in_a_conversation_than_may(scene: Scene) -> None:
+    talk, _ = await talk_and_worker(scene)
+    await talk.accept(1)
+    outside, budgets = talk.supervisor.outside, talk.supervisor.store.budgets
+    outcomes = [
+        await outside.send(CONVERSATION, placed_job(f"{n}"), f"timer:{n}:1", budgets=budgets, is_job=True)
+        for n in range(MOST_PLACED + 1)
+    ]
+    assert outcomes == [*[Sent.QUEUED] * MOST_PLACED, Sent.FULL]
+    facts = await scene.facts()
+    assert facts.counted == facts.waits
 
 
 async def test_the_line_has_a_bound_and_takes_more_when_some_have_left(scene: Scene) -> None:

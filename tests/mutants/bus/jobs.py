@@ -32,6 +32,11 @@ OF_JOBS = (
         ("emit_waits_for_room", "if has_reply and not may_say() then", "if false then"),
     ),
     *of(
+        script("stop"), CARDS,
+        ("who_the_job_is_not_for_stops_nothing", "if not job or part_of(job, 8) ~= ARGV[3] then", "if not job then"),
+        ("a_card_of_another_job_stops_nothing", "if card == ARGV[2] then", "if true then"),
+    ),
+    *of(
         script("emit_to"), ("tests/bus/steps/test_emit_to.py",),
         ("elsewhere_is_fenced", MINE, "if false then"),
         ("elsewhere_says_a_place_once", "if redis.call('HEXISTS', PLACES, ARGV[4]) == 1 then return 'already' end", ""),

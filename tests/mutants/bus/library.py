@@ -38,7 +38,7 @@ OF_THE_LIBRARY = (
         script("_library"), JOBS,
         ("places_end_with_their_job", "redis.call('DEL', EMITTED, TOGETHER)", ""),
         ("a_job_ended_is_superseded_no_more", "redis.call('SREM', INTERRUPTED, entry)", ""),
-        ("freezing_ends_with_its_job", "'entry', 'seq', 'began', 'frozen', 'load')", "'entry', 'seq', 'began', 'load')"),
+        ("freezing_ends_with_its_job", "'entry', 'seq', 'began', 'frozen', 'load', 'stop')", "'entry', 'seq', 'began', 'load', 'stop')"),
         ("a_dead_letter_keeps_its_places", "fields.a, fields.d, table.concat(places, ' '),", "fields.a, fields.d, '',"),
         ("what_was_handled_together_is_buried_too", "do bury(record, reason, 1, 1) end\nend\n\n-- Gives a message to", "do local _ = record end\nend\n\n-- Gives a message to"),
         ("an_apology_is_said", "if is_owed then say(apology) end", ""),

@@ -85,6 +85,14 @@ INTAKE = (
         ("group_answers_are_dated_by_us", "msgspec.structs.replace(member, message_ms=now_ms())", "member"),
     ),
     *of(
+        module("inbound/inbound"), tests("supervisor/inbound/test_stops"),
+        ("a_stop_goes_to_no_handler", "read = msgspec.structs.replace(read, job=None)", "pass"),
+    ),
+    *of(
+        module("relay/payloads"), tests("supervisor/inbound/test_stops"),
+        ("a_stop_is_the_action_cancel", " and inside.get(\"action\") == \"cancel\"", ""),
+    ),
+    *of(
         module("inbound/reading"), tests("supervisor/peers/test_mentions"),
         ("what_a_group_says_to_others_goes_to_no_handler", "if _is_for_a_handler(message) and not is_overheard:", "if _is_for_a_handler(message):"),
         ("answers_to_cards_need_no_mention", " or is_answer_to_card(message.payload):", ":"),

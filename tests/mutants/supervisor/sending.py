@@ -13,7 +13,7 @@ SENDING = (
         ("it_is_no_longer_than_may_be", "if len(message.text) > MOST_CHARACTERS:", "if False:"),
         ("it_is_valid_text", "        message.text.encode()\n", "        pass\n"),
         ("a_key_is_a_key", "if message.key is not None and not KEY.fullmatch(message.key):", "if False:"),
-        ("what_was_said_counts", "key, (message.text, message.markdown))", "key, ())"),
+        ("what_was_said_counts", "    return message.text, message.markdown\n", "    return ()\n"),
     ),
     *of(
         module("outbound/turns"), tests("supervisor/outbound/test_from_outside"),

@@ -13,7 +13,7 @@ from bus.records.outside import OutsideMessage
 from supervisor.outbound.from_outside import FromOutside, NotSent
 from supervisor.relay.frames import Frame, MessageAck
 from tests.redis_server import redis_server
-from tests.supervisor.builders import KEYS, Core, open_core, reply_to_next, sending, until
+from tests.supervisor.builders import KEYS, Core, open_core, reply_to_next, sending, until, worker
 from tests.supervisor.doubles import FakeRest
 from tests.supervisor.outbound.test_outbound import dead_reasons, scene, sent_message
 from tests.supervisor.person import CONVERSATION, PERSON, Person, relation_of
@@ -143,6 +143,38 @@ async def test_what_cannot_be_sent_is_refused_by_name_and_with_the_remedy(tmp_pa
             assert remedy in str(problem)
             assert secret not in str(problem)
         assert [reason for reason, (problem, _) in cases.items() if problem.is_temporary] == ["full"]
+
+
+async def test_a_reminder_from_outside_is_a_job_of_its_conversation_once_for_its_key(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, _):
+        await reply_to_next(core)
+        deploy = OutsideMessage(CONVERSATION, reminder="deploy", data={"number": 42, "by": "Ada"}, key="deploy-42")
+        receipts = [
+            await outside_of(core).send(one) for one in (deploy, msgspec.structs.replace(deploy, data=deploy.data))
+        ]
+        assert [one.outcome for one in receipts] == ["queued", "already"]
+        for other in (
+            msgspec.structs.replace(deploy, data=43),
+            msgspec.structs.replace(deploy, reminder="other"),
+            OutsideMessage(CONVERSATION, "deploy", key="deploy-42"),
+        ):
+            with pytest.raises(NotSent, match="another key"):
+                await outside_of(core).send(other)
+        for bad, remedy in (
+            (OutsideMessage(CONVERSATION, reminder="no name"), "on_reminder"),
+            (OutsideMessage(CONVERSATION, "text", reminder="deploy"), "no text"),
+            (OutsideMessage(CONVERSATION, reminder="deploy", data="x" * 40_000), "32 KiB"),
+        ):
+            with pytest.raises(NotSent, match=remedy):
+                await outside_of(core).send(bad)
+        async with worker(core) as jobs:
+            [job] = await jobs.take(1)
+            jobs.release(job)
+    assert (job.kind, job.job_id, job.message.sender_id) == ("reminder", receipts[0].id, PERSON)
+    data = job.message.payload["data"]
+    assert isinstance(data, bytes)
+    assert msgspec.msgpack.decode(data) == deploy.data
+    assert job.message.payload["name"] == "deploy"
 
 
 async def test_a_grant_that_is_taken_back_while_it_waits_makes_it_a_dead_letter_and_frees_the_line(

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from bus.settings.reader import SettingsError
+from bus.settings.state_place import OWN_FOLDER, state_place
 from supervisor.keeper import keeper
 from supervisor.keeper.state_directory import make_private, take_lock
 from supervisor.settings.keeper import KeeperSettings
-from supervisor.settings.state_place import OWN_FOLDER, state_place
 from tests.other_user import USER, as_root, reachable
 from tests.supervisor.settings.environment import process_environ
 
@@ -30,7 +30,7 @@ CHOSEN = f"""
 import os, sys
 from pathlib import Path
 from supervisor.keeper.state_directory import make_private, refuse_unusable, take_lock
-from supervisor.settings.state_place import state_place
+from bus.settings.state_place import state_place
 os.setgroups([{USER}]); os.setgid({USER}); os.setuid({USER}); os.umask(int(sys.argv[2], 8))
 given = Path(sys.argv[1])
 try:

@@ -1,0 +1,57 @@
+"""Stop at a card of the running job goes to that job; any other answer goes to a handler."""
+
+from pathlib import Path
+
+import pytest
+
+from bus.records.cards import CardMove
+from bus.records.records import Payload
+from supervisor.relay.payloads import stopped_card
+from tests.supervisor.builders import text_reply, worker
+from tests.supervisor.inbound.test_inbound import scene
+
+
+def answer(card_id: object, action: object = "cancel", subtype: str = "response") -> Payload:
+    return {
+        "type": "artifact",
+        "artifact": {"subtype": subtype, "ref_artifact": card_id, "payload": {"action": action}},
+    }
+
+
+async def test_a_stop_reaches_the_running_job_and_no_handler(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, person):
+        await core.push(person.say("export"))
+        async with worker(core) as jobs:
+            [job] = await jobs.take(1)
+            await jobs.emit_card(job, "0", text_reply("the card"), CardMove("card", "progress"))
+            await core.push(person.say(payload=answer("card", "more")))
+            await core.push(person.say(payload=answer("another")))
+            assert await jobs.stopped(job) == ""
+            await core.push(person.say(payload=answer("card")))
+            assert await jobs.stopped(job) == "card"
+            await jobs.finish(job)
+            jobs.release(job)
+            found = []
+            for _ in range(2):
+                [one] = await jobs.take(1)
+                found.append(one.message.payload)
+                await jobs.finish(one)
+                jobs.release(one)
+            assert found == [answer("card", "more"), answer("another")]
+            await core.push(person.say(payload=answer("card")))
+            [late] = await jobs.take(1)
+            assert late.message.payload == answer("card"), "the job that it was for has ended"
+
+
+@pytest.mark.pure
+def test_only_the_action_cancel_of_an_answer_to_a_card_is_a_stop() -> None:
+    assert stopped_card(answer("card")) == "card"
+    nothing: list[Payload] = [
+        answer("card", "more"),
+        answer("card", subtype="info"),
+        answer(7),
+        {"type": "artifact", "artifact": {"subtype": "response", "ref_artifact": "card", "payload": "cancel"}},
+        {"type": "artifact", "artifact": "response"},
+        {"type": "text", "text": "cancel"},
+    ]
+    assert [stopped_card(one) for one in nothing] == [""] * len(nothing)
