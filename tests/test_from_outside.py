@@ -11,8 +11,9 @@ import trio
 
 from supervisor.cli.send import EXIT_REFUSED, EXIT_TRY_AGAIN
 from tests.world import World, agent, world
-from workers import BlockingOutside, NotSent, Outside
+from workers import BlockingOutside, Info, NotSent, Outside
 
+CARD = "[info] a card"
 PROGRAM = (sys.executable, "-m", "supervisor")
 
 
@@ -51,7 +52,7 @@ async def test_what_is_sent_from_a_shell_arrives_once_for_a_key_and_waits_for_an
         await without_an_agent_it_waits_for_its_start(w, w.conversations[ben])
         async with agent(w):
             await w.all_answered(
-                {ben: ["echo: hello", "*all* is well", "by trio", "by asyncio", "while you were away"]}
+                {ben: ["echo: hello", "*all* is well", "by trio", "by asyncio", CARD, "while you were away"]}
             )
 
 
@@ -88,6 +89,9 @@ async def the_owners_own_program_needs_no_key(w: World, to: str) -> None:
     with pytest.raises(NotSent) as refused, BlockingOutside(where) as it:
         it.send(to, "something else", key="by-trio")
     assert refused.value.reason == "key_used"
+    with BlockingOutside(where) as it:
+        assert it.send(to, Info("a card"), key="card").card_id
+        assert it.send(to, Info("a card"), key="card").card_id == ""
     with pytest.raises(NotSent, match="JSON"), BlockingOutside(where) as it:
         it.remind(to, "deploy", object())
 

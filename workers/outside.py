@@ -16,10 +16,12 @@ from typing import Final, Self
 import msgspec
 import trio
 
+from bus.records import ulid
 from bus.records.outside import OutsideMessage
 from bus.settings.places import control_directories, control_place
 from host.lines import LINE_LIMIT_BYTES, Lines
 from host.socket_place import RuntimeDirectoryUnsafe
+from workers.cards import Card, card_payload
 from workers.errors import NotSent
 
 ANSWER_SECONDS: Final = 30.0
@@ -34,6 +36,7 @@ class Receipt(msgspec.Struct, frozen=True):
     conversation_id: str
     id: str
     outcome: str
+    card_id: str = ""
 
 
 class _Request(msgspec.Struct, frozen=True):
@@ -64,9 +67,18 @@ class BlockingOutside:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """Nothing is kept open."""
 
-    def send(self, conversation_id: str, text: str, *, markdown: bool = False, key: str | None = None) -> Receipt:
-        """Queues a text in a conversation; with a `key` once, however often it is called. Raises NotSent."""
-        return self._ask(OutsideMessage(conversation_id, text, markdown, key))
+    def send(
+        self, conversation_id: str, what: str | Card, *, markdown: bool = False, key: str | None = None
+    ) -> Receipt:
+        """Queues a text or a card in a conversation; with a `key` once, however often it is called. Raises NotSent.
+
+        The receipt of a card that is new has its `card_id`, by which a handler may update it.
+        """
+        if isinstance(what, str):
+            return self._ask(OutsideMessage(conversation_id, what, markdown, key))
+        card_id = ulid.new()
+        receipt = self._ask(OutsideMessage(conversation_id, key=key, card=card_payload(what, card_id)))
+        return receipt if receipt.outcome == "already" else msgspec.structs.replace(receipt, card_id=card_id)
 
     def remind(self, conversation_id: str, name: str, data: object = None, *, key: str | None = None) -> Receipt:
         """Has the handler `@agent.on_reminder(name)` run in a conversation; with a `key` once. `data`: what JSON knows. Raises NotSent."""
@@ -138,9 +150,11 @@ class Outside:
     ) -> None:
         """Nothing is kept open."""
 
-    async def send(self, conversation_id: str, text: str, *, markdown: bool = False, key: str | None = None) -> Receipt:
-        """Queues a text in a conversation; with a `key` once, however often it is called. Raises NotSent."""
-        return await _in_a_thread(partial(self._blocking.send, conversation_id, text, markdown=markdown, key=key))
+    async def send(
+        self, conversation_id: str, what: str | Card, *, markdown: bool = False, key: str | None = None
+    ) -> Receipt:
+        """Queues a text or a card, as BlockingOutside. Raises NotSent."""
+        return await _in_a_thread(partial(self._blocking.send, conversation_id, what, markdown=markdown, key=key))
 
     async def remind(self, conversation_id: str, name: str, data: object = None, *, key: str | None = None) -> Receipt:
         """Has the handler `@agent.on_reminder(name)` run in a conversation; with a `key` once. `data`: what JSON knows. Raises NotSent."""

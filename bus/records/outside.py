@@ -18,7 +18,7 @@ DIGEST_BYTES: Final = 16
 
 
 class OutsideMessage(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is to be said in a conversation, or the `reminder` whose handler is to run there, with its `data`.
+    """What is to be said in a conversation, the `card` (a payload of PROTOCOL §4.1) that is to be shown, or the `reminder` whose handler is to run there, with its `data`.
 
     `key`: it is sent once, however often it is asked for.
     """
@@ -29,6 +29,7 @@ class OutsideMessage(msgspec.Struct, frozen=True, omit_defaults=True):
     key: str | None = None
     reminder: str | None = None
     data: object = None
+    card: dict[str, object] | None = None
 
     def __repr__(self) -> str:
         return f"OutsideMessage(conversation_id={self.conversation_id!r}, …)"

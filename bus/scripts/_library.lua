@@ -587,6 +587,22 @@ local function is_said(place)
   if string.sub(place, 1, 1) == '!' then redis.call('HDEL', CONVERSATION, 'own:' .. place) end
 end
 
+-- -> what is kept of a card that is sent now (bus/records/cards.py)
+local function new_card(thread, place, kind)
+  return table.concat({ '0', thread, place, kind }, '\31')
+end
+
+-- Keeps what is known of a card; of a conversation's cards the newest are kept.
+local function keep_card(cards, id, card)
+  local kept, trim_at = 1000, 1250 -- 100 KB of Redis at most; sorted seldom, and then many go at once
+  redis.call('HSET', cards, id, card)
+  redis.call('EXPIRE', cards, IDLE_SECONDS)
+  if redis.call('HLEN', cards) < trim_at then return end
+  local ids = redis.call('HKEYS', cards)
+  table.sort(ids)
+  redis.call('HDEL', cards, unpack(ids, 1, #ids - kept))
+end
+
 -- Lets the next message of the line have its turn (bus/scripts/outside/let_out.lua), if this one has it. `turn`: nil for what did not come from there.
 local function leave_turn(turn, id)
   if turn and redis.call('GET', turn) == id then redis.call('DEL', turn) end

@@ -68,10 +68,11 @@ class OutsideMessages:
         key: SendKey | None = None,
         budgets: StoreBudgets,
         is_job: bool = False,
+        card: tuple[str, str] = ("", ""),
     ) -> Sent:
         """Queues a message; with a `key` at most once. Raises RedisFailed.
 
-        `record`: a reply record with `message_id` as its job, or (`is_job`) that of a job which is placed behind all that waits.
+        `card`: id and kind (bus/records/cards.py) of the one that it shows, so that a handler may update it. `record`: a reply record with `message_id` as its job, or (`is_job`) that of a job which is placed behind all that waits.
         """
         keys = self._keys
         while True:
@@ -84,11 +85,12 @@ class OutsideMessages:
                     *(keys.outside, keys.outside_turn),
                     *(keys.send_keys(one) for one in periods),
                     keys.behind,
+                    keys.cards(conversation_id),
                 ],
                 *(conversation_id, record, message_id),
                 *("" if key is None else key.name, "" if key is None else key.said),
                 *(period, PERIOD_MS, KEPT_SECONDS, TURN_MS, budgets.ledger_entries),
-                *(MOST_PLACED if is_job else "", budgets.waiting_bytes),
+                *(MOST_PLACED if is_job else "", budgets.waiting_bytes, *card),
             )
             if answer != b"period":
                 return Sent(answer)

@@ -4,14 +4,16 @@ It goes through the store, as the other commands do that act on it: at once wher
 """
 
 import sys
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterable, Iterator, Sequence
+from typing import BinaryIO, Final
 
 import click
 import msgspec
 import trio
 
+from bus.records import ulid
 from bus.records.outside import OutsideMessage
+from bus.records.records import Payload
 from bus.steps.outside import OutsideMessages
 from bus.steps.store import Store
 from bus.steps.vault import Vault
@@ -22,6 +24,9 @@ from supervisor.cli.keys.telling import told
 from supervisor.cli.store import REFUSALS, OpenStore, open_store
 from supervisor.outbound.from_outside import MOST_CHARACTERS, FromOutside, NotSent, Receipt
 from supervisor.store.access import running_supervisor
+from workers.card_files import card_of
+from workers.cards import MOST_PAYLOAD_BYTES, card_payload
+from workers.errors import BadCard
 
 EXIT_REFUSED: Final = 1
 EXIT_TRY_AGAIN: Final = 75
@@ -41,6 +46,11 @@ WHO: Final = "hashee-agent send"
     "--wait", "wait_seconds", type=click.FloatRange(min=0), help="Until the relay has it, so many seconds at most."
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option(
+    "--artifact",
+    type=click.File("rb"),
+    help='No text: a card, as JSON {"subtype": …, "title": …, "payload": {…}} in this file (- for stdin).',
+)
 @click.option("--reminder", metavar="NAME", help="No text: the handler @agent.on_reminder(NAME) runs there.")
 @click.option("--data", "data", help="JSON that this handler is given.")
 @click.argument("text", required=False)
@@ -51,6 +61,7 @@ def send(
     markdown: bool,
     wait_seconds: float | None,
     as_json: bool,
+    artifact: BinaryIO | None,
     reminder: str | None,
     data: str | None,
     text: str | None,
@@ -61,17 +72,32 @@ def send(
     Ends with 0 when all of it is queued (with --wait: the relay has it), 1 when some
     of it never will be, 75 when the same command may go well in a moment.
     """
-    if (text is None) == (reminder is None) or (data is not None and reminder is None):
-        raise click.UsageError("name a TEXT (- for stdin), or --reminder NAME, perhaps with --data")
+    if [text, artifact, reminder].count(None) != 2 or (data is not None and reminder is None):
+        raise click.UsageError("name a TEXT (- for stdin), or --artifact FILE, or --reminder NAME, perhaps with --data")
+    if artifact is not None and markdown:
+        raise click.UsageError("--markdown is for a text")
     if reminder is not None and wait_seconds is not None:
         raise click.UsageError("--wait is for a text: hashee-agent trace shows what a reminder's handler does")
     said = _from_stdin() if text == "-" else text or ""
     told_to_handler = None if data is None else _decoded(data)
     messages = [
-        OutsideMessage(one, said, markdown, key, reminder, told_to_handler) for one in dict.fromkeys(conversation_ids)
+        OutsideMessage(one, said, markdown, key, reminder, told_to_handler, card)
+        for one, card in _cards(dict.fromkeys(conversation_ids), artifact)
     ]
     with told(*REFUSALS):
         return trio.run(_send_all, messages, wait_seconds, as_json)
+
+
+def _cards(conversation_ids: Iterable[str], artifact: BinaryIO | None) -> Iterator[tuple[str, Payload | None]]:
+    """Yields each conversation with the card that it is shown, each under an id of its own."""
+    card = None
+    if artifact is not None:
+        try:
+            card = card_of(artifact.read(MOST_PAYLOAD_BYTES + 1))
+        except BadCard as problem:
+            raise click.ClickException(str(problem)) from None
+    for one in conversation_ids:
+        yield one, None if card is None else card_payload(card, ulid.new())
 
 
 def _decoded(data: str) -> object:

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from bus.records import ulid
 from bus.records.outside import OUTSIDE, PLACE, REMINDER, OutsideMessage, SendKey, id_of, send_key
 from bus.records.records import InboundMessage, Payload, Reply, ReplyPlace, pack_placed_job, pack_reply
 from bus.records.sealing import StoreKeys
@@ -66,7 +67,9 @@ class FromOutside:
         identifier = id_of(key, begins=REMINDER if is_job else OUTSIDE)
         record = self._job(message, identifier, pins) if is_job else self._reply(message, identifier)
         budgets = self._store.budgets
-        match await self._messages.send(conversation, record, identifier, key=key, budgets=budgets, is_job=is_job):
+        match await self._messages.send(
+            conversation, record, identifier, key=key, budgets=budgets, is_job=is_job, card=_card_of(message)
+        ):
             case Sent.QUEUED:
                 return Receipt(conversation, identifier, "queued")
             case Sent.WAITS:
@@ -107,10 +110,10 @@ class FromOutside:
         return pins
 
     def _reply(self, message: OutsideMessage, identifier: str) -> bytes:
-        payload: Payload = {"type": "text", "text": message.text}
+        payload: Payload = {"type": "text", "text": message.text} if message.card is None else message.card
         if message.markdown:
             payload["markdown"] = True
-        reply = Reply(kind="message", content_type="text", payload=payload)
+        reply = Reply(kind="message", content_type=str(payload["type"]), payload=payload)
         at = ReplyPlace(identifier, message.conversation_id, PLACE, now_ms())
         agent_id = self._store.keys.agent_id
         return pack_reply(at, reply, emitted_ms=now_ms(), key=self._keys.bus, agent_id=agent_id)
@@ -156,6 +159,14 @@ def _check(message: OutsideMessage) -> None:
                 "a reminder is named as in @agent.on_reminder(NAME), with 1 to 64 of A-Z, a-z, 0-9, '_', '.', '-', and has no text",
             )
         return
+    if message.card is not None:
+        card_id, kind = _card_of(message)
+        if ulid.time_ms(card_id) is None or not kind or message.text or message.markdown:
+            raise NotSent(
+                "bad_card",
+                "a card is sent as Outside.send(conversation, card) or hashee-agent send --artifact FILE makes it, without a text",
+            )
+        return
     if not message.text:
         raise NotSent("empty_text", "there is no text: name it, or - to read it from stdin")
     if len(message.text) > MOST_CHARACTERS:
@@ -180,4 +191,31 @@ def _said(message: OutsideMessage) -> tuple[object, ...]:
     """Returns what counts as the same under one key."""
     if message.reminder is not None:
         return message.reminder, msgspec.json.encode(message.data, order="deterministic")
+    if message.card is not None:
+        return "card", msgspec.json.encode(_without_what_each_has(message.card), order="deterministic")
     return message.text, message.markdown
+
+
+def _card_of(message: OutsideMessage) -> tuple[str, str]:
+    """Returns the card's id and what it is (bus/records/cards.py); empty texts where there is none, or it is no card."""
+    artifact = {} if message.card is None else message.card.get("artifact")
+    if not isinstance(artifact, dict) or (message.card and message.card.get("type") != "artifact"):
+        return "", ""
+    card_id, subtype, payload = artifact.get("artifact_id"), artifact.get("subtype"), artifact.get("payload")
+    if not (isinstance(card_id, str) and isinstance(subtype, str) and isinstance(payload, dict)):
+        return "", ""
+    return card_id, f"{subtype} {payload.get('ui')}" if subtype == "app" else subtype
+
+
+def _without_what_each_has(card: Payload) -> Payload:
+    """Returns a card without its id, and without the hash that has the id in it: the same card has others each time that it is made."""
+    artifact = card["artifact"]
+    inner = {**artifact} if isinstance(artifact, dict) else {}
+    inner.pop("artifact_id", None)
+    payload = inner.get("payload")
+    return {
+        **inner,
+        "payload": {name: value for name, value in payload.items() if name != "question_hash"}
+        if isinstance(payload, dict)
+        else payload,
+    }

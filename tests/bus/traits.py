@@ -218,6 +218,7 @@ class Outside(Protocol):
         key: SendKey | None = None,
         budgets: StoreBudgets,
         is_job: bool = False,
+        card: tuple[str, str] = ("", ""),
     ) -> Sent: ...
 
     async def let_out(self) -> bool: ...

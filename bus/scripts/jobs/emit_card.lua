@@ -6,10 +6,8 @@
 -- -> fenced | already, the card id at this place | unknown (no card of this conversation) | spent (it had all its updates)
 --    | moved, the card's revision (the update has to be based on it) | full (as in `emit`) | queued
 -- Invariant: the updates of a card go out with 0, 1, 2, … as the revision that they are based on, each once.
-local CARDS, FROM = KEYS[OWN], '\31'
+local CARDS = KEYS[OWN]
 local MOST_UPDATES = 100 -- PROTOCOL §1
-local CARDS_KEPT = 1000  -- the newest cards of a conversation may be updated: 100 KB of Redis at most
-local TRIM_AT = 1250     -- sorted seldom, and then many go at once
 if not lease_is_mine(JOBS, JOBS_GROUP, ARGV[2], ARGV[3]) then return { 'fenced' } end
 local emitted = redis.call('HGET', EMITTED, ARGV[4])
 if emitted then return { 'already', emitted } end
@@ -25,13 +23,7 @@ local has_reply = redis.call('HEXISTS', CONVERSATION, 'reply') == 1
 if has_reply and not may_say() then return { 'full' } end
 count_write()
 redis.call('HSET', EMITTED, ARGV[4], ARGV[7])
-redis.call('HSET', CARDS, ARGV[7], card or table.concat({ '0', ARGV[10], ARGV[4], ARGV[8] }, FROM)) -- a store that was restored may know it
-redis.call('EXPIRE', CARDS, IDLE_SECONDS)
-if redis.call('HLEN', CARDS) >= TRIM_AT then
-  local ids = redis.call('HKEYS', CARDS)
-  table.sort(ids)
-  redis.call('HDEL', CARDS, unpack(ids, 1, #ids - CARDS_KEPT))
-end
+keep_card(CARDS, ARGV[7], card or new_card(ARGV[10], ARGV[4], ARGV[8])) -- a store that was restored may know it
 note('replied', ARGV[6], ARGV[4])
 say(ARGV[5], has_reply)
 return { 'queued' }

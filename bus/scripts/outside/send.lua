@@ -1,10 +1,10 @@
 -- Queues a message that no job said (`hashee-agent send`): at once if no other of its kind is under way, else at the end of their line. Or
 -- places a job that one from outside began (`send --reminder`) behind everything that waits in the conversation.
--- KEYS board, line, turn, what was said under keys in this period, in the next and in the three before it, behind
+-- KEYS board, line, turn, what was said under keys in this period, in the next and in the three before it, behind, cards
 -- ARGV 1 conversation_id  2 reply record, or the job's  3 its id (the record's job)  4 digest of its key, or ''  5 what it says, as it is remembered under the key
 --      6 period of that memory  7 length of a period (ms)  8 how long what is remembered stays (s)  9 how long a turn lasts at most (ms)
 --      10 entries of the ledger that are kept  11 most placed jobs that wait in one conversation, '' for a message
---      12 most bytes that wait for a handler
+--      12 most bytes that wait for a handler  13 id of the card that it shows, or ''  14 what the card is (bus/records/cards.py)
 -- -> period (it is another one by Redis' clock: again) | already | key_used (another message was sent under that key) | unknown (there is no
 --    such conversation) | many_keys | full (too much waits: again later) | waits (in the line) | queued
 -- Invariant: what is said under a key is remembered together with the message, and queued once.
@@ -35,6 +35,7 @@ if has_key then
   redis.call('HSET', KEYS[OWN + 2], ARGV[4], ARGV[5])
   redis.call('EXPIRE', KEYS[OWN + 2], ARGV[8])
 end
+if ARGV[13] ~= '' then keep_card(KEYS[OWN + 8], ARGV[13], new_card(ARGV[3], '0', ARGV[14])) end
 note_first('from_outside', ARGV[3], CONVERSATION_ID, ARGV[10])
 if is_job then
   join_behind(ARGV[2], KEYS[OWN + 7])

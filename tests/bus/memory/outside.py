@@ -1,6 +1,7 @@
 """Messages that no job said (`send`, `let_out`): one at a time on their way, the others in one line."""
 
-from bus.records.outside import SendKey
+from bus.records.cards import CardKept
+from bus.records.outside import PLACE, SendKey
 from bus.records.records import decode_reply_record
 from bus.steps.outside import KEPT_SECONDS, TURN_MS, Sent
 from bus.steps.placing import MOST_PLACED
@@ -25,6 +26,7 @@ class MemoryOutside:
         key: SendKey | None = None,
         budgets: StoreBudgets,
         is_job: bool = False,
+        card: tuple[str, str] = ("", ""),
     ) -> Sent:
         world, at = self._world, self._world.conversation(conversation_id)
         if key is not None and (known := world.said_under(key.name)) is not None:
@@ -43,6 +45,8 @@ class MemoryOutside:
         world.wrote()
         if key is not None:
             world.send_keys[key.name] = (key.said, world.now_ms + KEPT_SECONDS * 1000)
+        if card[0]:
+            at.cards[card[0]] = CardKept(0, message_id, PLACE, card[1])
         if is_job:
             world.place(at, record)
             return Sent.QUEUED

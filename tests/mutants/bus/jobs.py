@@ -55,8 +55,6 @@ OF_JOBS = (
         ("a_card_has_at_most_a_hundred_updates", "if tonumber(revision) >= MOST_UPDATES then", "if false then"),
         ("an_update_counts", "string.format('%d', revision + 1)", "revision"),
         ("a_card_waits_for_room", "if has_reply and not may_say() then", "if false then"),
-        ("cards_are_bounded", "if redis.call('HLEN', CARDS) >= TRIM_AT then", "if false then"),
-        ("the_oldest_cards_go_first", "table.sort(ids)", ""),
     ),
     *of(
         script("finish"), JOBS,

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from tests.mutants.bus.places import FORMER, IDS, JOBS, KEPT, PARKING, PLACED, SENDING, THREADS, script
+from tests.mutants.bus.places import CARDS, FORMER, IDS, JOBS, KEPT, PARKING, PLACED, SENDING, THREADS, script
 from tests.mutants.mutant import of
 
 OF_THE_LIBRARY = (
+    *of(
+        script("_library"), CARDS,
+        ("cards_are_bounded", "if redis.call('HLEN', cards) < trim_at then return end", "if true then return end"),
+        ("the_oldest_cards_go_first", "table.sort(ids)", ""),
+    ),
     *of(
         script("_library"), ("tests/bus/steps/test_audit.py",),
         ("a_placed_job_waits_behind_parked_ones", "for _, box in ipairs({ MAILBOX, PARKED }) do", "for _, box in ipairs({ MAILBOX }) do"),

@@ -35,6 +35,7 @@ OF_SENDING = (
         ("it_goes_where_somebody_wrote", "if redis.call('HEXISTS', CONVERSATION, 'kind') == 0 then", "if false then"),
         ("keys_have_a_bound", "if has_key and most and", "if false and"),
         ("the_line_has_a_bound", "elseif most and tonumber(waits or 0)", "elseif false and tonumber(waits or 0)"),
+        ("a_card_from_outside_is_kept", "if ARGV[13] ~= '' then keep_card(", "if false then keep_card("),
         ("jobs_from_outside_have_a_bound", "if redis.call('ZCARD', PLACED) >= tonumber(ARGV[11]) or", "if"),
         ("one_of_the_line_at_a_time", "is_next = ARGV[11] ~= '', redis.call('EXISTS', LINE, TURN) == 0", "is_next = ARGV[11] ~= '', true"),
         ("it_has_the_turn", "redis.call('SET', TURN, ARGV[3], 'PX', ARGV[9])", ""),

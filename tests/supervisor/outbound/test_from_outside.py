@@ -9,6 +9,8 @@ import msgspec
 import pytest
 import trio
 
+from bus.records import ulid
+from bus.records.cards import decode_card
 from bus.records.outside import OutsideMessage
 from supervisor.outbound.from_outside import FromOutside, NotSent
 from supervisor.relay.frames import Frame, MessageAck
@@ -17,6 +19,7 @@ from tests.supervisor.builders import KEYS, Core, open_core, reply_to_next, send
 from tests.supervisor.doubles import FakeRest
 from tests.supervisor.outbound.test_outbound import dead_reasons, scene, sent_message
 from tests.supervisor.person import CONVERSATION, PERSON, Person, relation_of
+from workers.cards import App, Approval, Card, Info, card_payload
 
 FOR_EVER = 3600.0
 READERS = [f"01906abc-0000-7000-8000-0000000001{number:02}" for number in range(8)]
@@ -175,6 +178,53 @@ async def test_a_reminder_from_outside_is_a_job_of_its_conversation_once_for_its
     assert isinstance(data, bytes)
     assert msgspec.msgpack.decode(data) == deploy.data
     assert job.message.payload["name"] == "deploy"
+
+
+def card_message(card: Card, *, key: str | None = None) -> OutsideMessage:
+    return OutsideMessage(CONVERSATION, key=key, card=card_payload(card, ulid.new()))
+
+
+async def test_a_card_from_outside_is_shown_and_known_so_that_a_handler_may_update_it(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        await reply_to_next(core)
+        vote = card_message(App("vote_card", {"options": ["soup"]}), key="vote")
+        assert (await outside_of(core).send(vote)).outcome == "queued"
+        question = card_message(Approval("Deploy?"), key="ask")
+        assert (await outside_of(core).send(question)).outcome == "waits"
+        again = [
+            card_message(App("vote_card", {"options": ["soup"]}), key="vote"),
+            card_message(Approval("Deploy?"), key="ask"),
+        ]
+        assert [(await outside_of(core).send(one)).outcome for one in again] == ["already", "already"]
+        with pytest.raises(NotSent, match="another key"):
+            await outside_of(core).send(card_message(Approval("Delete?"), key="ask"))
+        core.connection.connect()
+        async with sending(core), acknowledging(core):
+            frames = await core.connection.wait_sent(2)
+        shown = [ada.read(frame) for frame in frames]
+        assert shown == [vote.card, question.card]
+        kept = await core.client.command("HVALS", core.keys.cards(CONVERSATION))
+        assert isinstance(kept, list)
+        found = [decode_card(one) for one in kept if isinstance(one, bytes)]
+        assert sorted((one.revision, one.kind) for one in found) == [(0, "app vote_card"), (0, "approval")]
+
+
+async def test_what_is_no_card_is_refused(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, _):
+        await reply_to_next(core)
+        good = card_payload(Info("body"), ulid.new())
+        no_id = {**good, "artifact": {"artifact_id": "1", "subtype": "info", "payload": {}}}
+        for bad in (
+            {"type": "text"},
+            {"type": "artifact"},
+            no_id,
+            {"type": "artifact", "artifact": {"artifact_id": ulid.new()}},
+        ):
+            with pytest.raises(NotSent) as refused:
+                await outside_of(core).send(OutsideMessage(CONVERSATION, card=dict(bad)))
+            assert refused.value.reason == "bad_card"
+        with pytest.raises(NotSent, match="without a text"):
+            await outside_of(core).send(OutsideMessage(CONVERSATION, "text", card=good))
 
 
 async def test_a_grant_that_is_taken_back_while_it_waits_makes_it_a_dead_letter_and_frees_the_line(
