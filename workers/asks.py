@@ -3,7 +3,6 @@
 The handler runs again then, from its first line, and finds the answer in the journal. What it says next has places that count from there.
 """
 
-import time
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -101,7 +100,7 @@ class Asks:
             else:
                 reply = Reply(kind="message", content_type="artifact", payload=payload)
                 await sending.emit_card(name, card_id, question.asked, reply)
-            due_ms = int(time.time() * 1000) + int(timeout.total_seconds() * 1000)
+            due_ms = await thread.redis_ms(card_id) + int(timeout.total_seconds() * 1000)
             thread.suspend(Draft(card_id, name, question.asked, who, due_ms, question.question_hash(card_id)))
             sending.suspend()
         thread.scope.cancel()

@@ -24,7 +24,7 @@ from workers.context import JobContext, Observe
 from workers.errors import HandlerGone, NoAnswer, Outcome, Suspended, WrongLoop
 from workers.keeping import Keeping
 from workers.outlet import Outlet, until_redis_answers
-from workers.reminding import Reminding
+from workers.reminding import Reminding, timer_for
 from workers.routing import ANSWERS, Course
 from workers.sending import Sending, SendSoon
 from workers.thread import ThreadRun
@@ -188,18 +188,22 @@ async def run_handler(environment: RunEnvironment, run: Run, lost: Callable[[], 
     return Ended(
         handled=True,
         last=last,
-        effects=(*effects, _waiting(environment, course, run, sending, thread)),
+        effects=(*effects, *_waiting(environment, course, run, sending, thread)),
         outcome="waiting",
     )
 
 
 def _dropped(run: Run) -> tuple[Effect, ...]:
-    """Returns the effect by which the wait that was answered is gone."""
-    return () if run.resumed is None else (("drop_wait", run.resumed.id, "", ""),)
+    """Returns the effects by which the wait that was answered is gone, and its deadline."""
+    if run.resumed is None:
+        return ()
+    return ("drop_wait", run.resumed.id, "", ""), ("drop_timer", run.resumed.id, "", "")
 
 
-def _waiting(environment: RunEnvironment, course: Course, run: Run, sending: Sending, thread: ThreadRun) -> Effect:
-    """Returns the effect by which the thread waits: with all that it needs to go on."""
+def _waiting(
+    environment: RunEnvironment, course: Course, run: Run, sending: Sending, thread: ThreadRun
+) -> tuple[Effect, Effect]:
+    """Returns the effects by which the thread waits, with all that it needs to go on, and by which it goes on without an answer."""
     draft = thread.draft
     if draft is None:
         raise ValueError("it waits for nothing")
@@ -219,7 +223,14 @@ def _waiting(environment: RunEnvironment, course: Course, run: Run, sending: Sen
         due_ms=draft.due_ms,
         question_hash=draft.question_hash,
     )
-    return ("wait", wait.id, environment.outlet.seal_wait(run.job, wait.id, wait.encoded()), "")
+    outlet, deadline = (
+        environment.outlet,
+        timer_for(run.message, run.job, wait.id, wait.due_ms, kind="deadline", name=wait.id),
+    )
+    return (
+        ("wait", wait.id, outlet.seal_wait(run.job, wait.id, wait.encoded()), ""),
+        ("timer", wait.id, wait.due_ms, outlet.seal_timer(deadline)),
+    )
 
 
 async def _call_until_it_waits(

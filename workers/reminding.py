@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from bus.records.daily import Daily, NoSuchTime
-from bus.records.records import InboundMessage, Payload
+from bus.records.records import InboundMessage, Job, Payload, PlacedKind
 from bus.records.timers import ID_CHARACTERS, Timer, keyed_id
 from bus.steps.timers import MOST_TIMERS
 from workers.errors import BadReminder, TooManyReminders
@@ -62,7 +62,10 @@ class Reminding:
                 raise TooManyReminders(MOST_TIMERS)
             self._set.add(timer_id)
         due_ms = self._due_ms(there.now_ms, after, at, every_day)
-        record = self._outlet.seal_timer(self._timer(timer_id, due_ms, name, packed, every_day))
+        timer = timer_for(
+            self._message, self._thread.job, timer_id, due_ms, kind="reminder", name=name, data=packed, daily=every_day
+        )
+        record = self._outlet.seal_timer(timer)
         self._thread.effects.add("timer", timer_id, due_ms, record)
         if not step.is_done:
             await self._thread.keep(step, _set_by, self._thread.job.job_id, once=False)
@@ -99,23 +102,35 @@ class Reminding:
             raise ValueError("after, at or daily")
         return daily.next_after(now_ms)[0]
 
-    def _timer(self, timer_id: str, due_ms: int, name: str, data: bytes, daily: Daily | None) -> Timer:
-        message, is_group = self._message, self._message.conversation_type == GROUP
-        return Timer(
-            id=timer_id,
-            conversation_id=self._thread.job.conversation_id,
-            due_ms=due_ms,
-            kind="reminder",
-            name=name,
-            data=data,
-            daily=daily,
-            conversation_type=message.conversation_type,
-            sender_id="" if is_group else message.sender_id,
-            sender_type=message.sender_type,
-            sender_display_name=None if is_group else message.sender_display_name,
-            hop_count=message.hop_count,
-            group_metadata=_without_much(message.group_metadata),
-        )
+
+def timer_for(
+    message: InboundMessage,
+    job: Job,
+    timer_id: str,
+    due_ms: int,
+    *,
+    kind: PlacedKind,
+    name: str,
+    data: bytes = b"",
+    daily: Daily | None = None,
+) -> Timer:
+    """Returns a timer of the job's conversation, for whom the message is with."""
+    is_group = message.conversation_type == GROUP
+    return Timer(
+        id=timer_id,
+        conversation_id=job.conversation_id,
+        due_ms=due_ms,
+        kind=kind,
+        name=name,
+        data=data,
+        daily=daily,
+        conversation_type=message.conversation_type,
+        sender_id="" if is_group else message.sender_id,
+        sender_type=message.sender_type,
+        sender_display_name=None if is_group else message.sender_display_name,
+        hop_count=message.hop_count,
+        group_metadata=_without_much(message.group_metadata),
+    )
 
 
 def check_name(name: object) -> None:

@@ -194,9 +194,9 @@ class Runner:
 
     async def _end_cancelled(self, hand: Hand) -> None:
         """Ends a job whose run was cancelled: it was superseded, is handed back, or was lost."""
-        if hand.superseded:
+        if hand.superseded and not hand.job.continues:
             await self._end_superseded(hand)
-        elif self._stopping or not hand.begun:
+        elif self._stopping or not hand.begun or hand.superseded:
             hand.ending = True
             with trio.move_on_after(LAST_WORD_SECONDS, shield=True):
                 try:
@@ -252,7 +252,8 @@ class Runner:
         found = answer_in(job, waits)
         if isinstance(found, Answered):
             wait = found.wait
-            bound = await until_redis_answers(lambda: self._bus.bind_wait(job, wait.id))
+            with trio.CancelScope(shield=True):  # once it is bound it is known to be, however it ends
+                bound = await until_redis_answers(lambda: self._bus.bind_wait(job, wait.id))
             if bound is Bound.FENCED:
                 hand.ended = True
                 self._log.warning("job: lost to another worker", job=job.job_id)
@@ -498,7 +499,8 @@ class Runner:
             hand.scope.cancel()
 
     def _superseded(self, entry_id: str) -> None:
-        if hand := self._hands.get(entry_id):
+        hand = self._hands.get(entry_id)
+        if hand is not None and not hand.job.continues:  # an answer that a thread goes on with is not interrupted
             hand.superseded = True
             hand.scope.cancel()
 

@@ -131,6 +131,10 @@ class ThreadRun:
         """Notes what the run waits for, with which it is over."""
         self.draft = draft
 
+    async def redis_ms(self, timer_id: str) -> int:
+        """Returns Redis' time, by which a deadline is over."""
+        return (await until_redis_answers(lambda: self._outlet.timers_there(self.job, timer_id))).now_ms
+
     def is_in_a_step(self) -> bool:
         """Returns whether the present task is within a step."""
         return trio.lowlevel.current_task() in self._steppers

@@ -152,7 +152,7 @@ class JobSteps:
 
     async def start(self, job: Job, *, began_ms: int | None = None) -> Started:
         """Begins a job that was taken; returns whether to go on, and what earlier runs have done. `began_ms`: if it has begun before."""
-        coalesce = "1" if self._policies.busy == "coalesce" else "0"
+        coalesce = "1" if self._policies.busy == "coalesce" and not job.continues else "0"
         began = "" if began_ms is None else began_ms
         answer = cast("list[Value]", await self._on_job("start", job, job.job_id, coalesce, began))
         outcome = cast(bytes, answer[0]).decode()

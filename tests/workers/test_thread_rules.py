@@ -7,6 +7,7 @@ import msgspec
 import pytest
 import trio
 
+from bus.steps.policies import Busy
 from tests.bus.redis_scene import RedisScene
 from tests.bus.scenes import MemoryScene, Scene
 from tests.redis_server import redis_server
@@ -239,6 +240,26 @@ async def test_rule_4_a_deadline_raises_at_the_ask_and_uncaught_ends_the_job_qui
     assert await stage.dead() == []
     assert texts(await stage.say("Ann")) == ["hm, Ann"]
     assert await scene.leftovers() == []
+
+
+async def test_rule_4_each_question_has_a_deadline_that_goes_with_it(scene: Scene) -> None:
+    stage = Stage(scene, asker())
+    await stage.say("/ask")
+    wait_id = await wait_id_of(stage)
+    assert await has_deadline(stage, wait_id)
+    await stage.say("Ann")
+    assert not await has_deadline(stage, wait_id)
+    assert await scene.leftovers() == []
+
+
+async def has_deadline(stage: Stage, wait_id: str) -> bool:
+    await stage.accept({"type": "text", "text": "/look"}, "somebody else")
+    worker = await stage.scene.worker("looks")
+    job = await worker.take()
+    assert job is not None
+    there = await worker.steps.timers_there(job, wait_id)
+    await worker.steps.finish(job)
+    return there.is_there
 
 
 async def test_rule_5_the_handler_is_unwound_by_a_cancellation_and_says_nothing_on_its_way_out(scene: Scene) -> None:
@@ -494,6 +515,26 @@ async def test_rule_11_without_anybody_who_wrote_an_ask_says_whom(scene: Scene) 
     await stage.say("/ask")
     assert texts(await stage.say("Ann")) == ["hm, Ann"]
     assert texts(await stage.say("Ben", who="ben")) == ["Hello Ben"]
+
+
+@pytest.mark.parametrize("busy", ["interrupt", "coalesce"])
+async def test_rule_3_an_answer_is_handled_to_its_end_and_alone_whatever_else_is_said(scene: Scene, busy: Busy) -> None:
+    agent = Agent(when_busy=busy)
+
+    @agent.on_command("ask")
+    async def ask(chat: Chat) -> None:
+        await chat.reply(f"Hello {await chat.ask('Your name?')}")
+
+    @agent.on_message("text")
+    async def other(message: Message, chat: Chat) -> None:
+        await chat.reply(f"hm, {message.text}")
+
+    stage = Stage(scene, agent)
+    await stage.say("/ask")
+    for text in ("Ann", "and more"):
+        await stage.accept({"type": "text", "text": text})
+    assert texts(await stage.run()) == ["Hello Ann", "hm, and more"]
+    assert await scene.leftovers() == []
 
 
 async def test_asks_in_a_nursery_with_keys_come_one_after_the_other(scene: Scene) -> None:

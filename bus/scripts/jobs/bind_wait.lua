@@ -1,4 +1,4 @@
--- Binds an open wait to the job that answers it: the first one counts.
+-- Binds an open wait to the job that answers it: the first one counts. From then on no message interrupts that job: the wait is its own.
 -- KEYS board, waits
 -- ARGV 1 conversation_id  2 entry (fencing token)  3 consumer  4 job_id  5 the wait's id
 -- -> fenced | gone (it is not open) | taken (another job answers it) | bound
@@ -6,7 +6,9 @@ if not lease_is_mine(JOBS, JOBS_GROUP, ARGV[2], ARGV[3]) then return 'fenced' en
 local waits = KEYS[OWN]
 if redis.call('HEXISTS', waits, ARGV[5]) == 0 then return 'gone' end
 local bound = redis.call('HGET', waits, 'bound:' .. ARGV[5])
-if bound then return bound == ARGV[4] and 'bound' or 'taken' end
+if bound and bound ~= ARGV[4] then return 'taken' end
 count_write()
 redis.call('HSET', waits, 'bound:' .. ARGV[5], ARGV[4])
+redis.call('HSET', CONVERSATION, 'seq', AFTER_ALL)
+redis.call('SREM', INTERRUPTED, ARGV[2])
 return 'bound'

@@ -19,7 +19,9 @@ local write = {
   forget = function()
     redis.call('DEL', STATE)
     forget_history(HISTORY, HISTORIES)
-    for _, field in ipairs(redis.call('HKEYS', WAITS)) do drop_wait(WAITS, field) end
+    for _, field in ipairs(redis.call('HKEYS', WAITS)) do
+      if not string.find(field, ':', 1, true) then drop_wait(WAITS, field) end
+    end
     for _, id in ipairs(redis.call('HKEYS', TIMERS)) do drop_timer(TIMERS, ALARMS, id) end
   end,
   timer = function(id, due_ms, record) put_timer(TIMERS, ALARMS, id, due_ms, record) end,

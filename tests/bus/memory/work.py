@@ -80,7 +80,8 @@ class MemorySteps(KeptEffects):
         if entry.interrupted:
             return Started("superseded")
         at.recall(job.job_id)
-        if not at.frozen and self._policies.busy == "coalesce" and job.kind == "message":
+        is_alone = job.kind != "message" or bool(job.continues)
+        if not at.frozen and self._policies.busy == "coalesce" and not is_alone:
             taken = [one for one in self._world.mailbox(at) if not at.placed or one[0] <= at.placed[0][0]]
             at.together = [record for _, record in taken]
             at.waiting = at.waiting[len(taken) :]
@@ -250,14 +251,14 @@ class MemorySteps(KeptEffects):
         held = self._held(job)
         if held is None:
             return Bound.FENCED
-        at, _ = held
+        at, entry = held
         if wait_id not in at.waits:
             return Bound.GONE
         if at.waits_bound.get(wait_id, job.job_id) != job.job_id:
             return Bound.TAKEN
-        if wait_id not in at.waits_bound:
-            at.waits_bound[wait_id] = job.job_id
-            self._world.wrote()
+        at.waits_bound[wait_id] = job.job_id
+        at.is_uninterrupted, entry.interrupted = True, False
+        self._world.wrote()
         return Bound.BOUND
 
     async def note(

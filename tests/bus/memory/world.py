@@ -96,6 +96,8 @@ class Conversation:
 
     waits_from: dict[str, int] = field(default_factory=dict)
     waits_bound: dict[str, str] = field(default_factory=dict)
+    is_uninterrupted: bool = False
+    """The running job answers a question."""
     waiting: list[tuple[int, bytes]] = field(default_factory=list)
     placed: list[tuple[int, bytes]] = field(default_factory=list)
     """Jobs that no message began, each with the seq behind which it waits."""
@@ -319,6 +321,7 @@ class World:
         if (
             self.policies.busy == "interrupt"
             and under_way is not None
+            and not at.is_uninterrupted
             and seq > decode_job_record(under_way.record).seq
         ):
             if at.job is not None:
@@ -341,7 +344,7 @@ class World:
     def end_job(self, at: Conversation) -> None:
         """It is over, however: the next one, or none."""
         at.job = at.retry = None
-        at.frozen = False
+        at.frozen = at.is_uninterrupted = False
         at.together, at.emitted, at.cards_at, at.journal, at.stopped = [], set(), {}, {}, ""
         if at.placed and not (at.waiting and at.waiting[0][0] <= at.placed[0][0]):
             at.job = self.new_entry(at.placed.pop(0)[1])

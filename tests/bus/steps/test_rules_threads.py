@@ -264,6 +264,52 @@ async def test_rule_2_of_threads_a_wait_is_answered_by_the_first_job_that_begins
     assert await scene.leftovers() == []
 
 
+async def test_rule_3_of_threads_no_message_interrupts_a_job_that_answers(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene, Policies(busy="interrupt"))
+    await talk.accept(1)
+    await worker.steps.settle(job := await taken(worker), "waiting", [waits(job)])
+    await talk.accept(2)
+    answer = await taken(worker)
+    await talk.accept(3)
+    assert await worker.renew(answer.entry_id) == ([], [answer.entry_id])
+    assert await worker.steps.bind_wait(answer, "wait") is Bound.BOUND
+    assert await worker.renew(answer.entry_id) == ([], [])
+    await talk.accept(4)
+    assert await worker.renew(answer.entry_id) == ([], [])
+    assert (await worker.steps.start(answer)).outcome == "started"
+    assert await worker.steps.fail(answer, "broke", 0) is Failed.RETRY
+    await talk.accept(5)
+    assert await talk.start_due() == 1
+    again = await taken(worker)
+    assert again.job_id == answer.job_id
+    assert await worker.steps.bind_wait(again, "wait") is Bound.BOUND
+    await worker.steps.settle(again, "done", [("drop_wait", "wait", "", "")])
+    latest = await taken(worker)
+    assert await worker.renew(latest.entry_id) == ([], [latest.entry_id]), "the rest interrupts as ever"
+
+
+async def test_rule_3_of_threads_a_job_that_goes_on_has_no_company(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene, Policies(busy="coalesce"))
+    await talk.accept(1)
+    await worker.steps.settle(job := await taken(worker), "waiting", [waits(job)])
+    for seq in (2, 3):
+        await talk.accept(seq)
+    answer = msgspec.structs.replace(await taken(worker), continues=job.job_id)
+    assert (await worker.steps.start(answer)).together == ()
+
+
+async def test_a_conversation_that_is_forgotten_has_no_wait_and_says_so_to_nobody(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    for seq in (1, 2):
+        await talk.accept(seq)
+    await worker.steps.settle(job := await taken(worker), "waiting", [waits(job, "one"), waits(job, "two")])
+    await worker.steps.bind_wait(second := await taken(worker), "one")
+    await worker.steps.settle(second, "done", [("forget", "", "", "")])
+    assert await scene.leftovers() == []
+    await talk.accept(3)
+    assert (await taken(worker)).is_first_run
+
+
 async def test_a_thread_that_goes_on_in_a_later_job_answers_in_the_name_of_its_first(scene: Scene) -> None:
 
     talk, worker = await talk_and_worker(scene)

@@ -94,7 +94,9 @@ OF_JOBS = (
         script("bind_wait"), THREADS,
         ("bind_wait_is_fenced", MINE, "if false then"),
         ("bind_wait_of_an_open_one", "if redis.call('HEXISTS', waits, ARGV[5]) == 0 then return 'gone' end\n", ""),
-        ("bind_wait_to_one_job", "if bound then return bound == ARGV[4] and 'bound' or 'taken' end\n", ""),
+        ("bind_wait_to_one_job", "if bound and bound ~= ARGV[4] then return 'taken' end\n", ""),
+        ("what_answers_is_not_interrupted", "redis.call('SREM', INTERRUPTED, ARGV[2])\n", ""),
+        ("what_answers_is_not_interrupted_later", "redis.call('HSET', CONVERSATION, 'seq', AFTER_ALL)\n", ""),
     ),
     *of(
         script("settle"), THREADS,
@@ -105,7 +107,8 @@ OF_JOBS = (
     *of(
         script("settle"), KEPT,
         ("forgotten_is_the_state_too", "    redis.call('DEL', STATE)\n", ""),
-        ("forgotten_are_the_waits_too", "do drop_wait(WAITS, field) end", "do end"),
+        ("forgotten_are_the_waits_too", "then drop_wait(WAITS, field) end", "then end"),
+        ("forgotten_is_each_wait_once", "if not string.find(field, ':', 1, true) then drop_wait", "if true then drop_wait"),
     ),
     *of(
         script("settle"), ("tests/bus/steps/test_rules_bounds.py",),
