@@ -15,7 +15,7 @@ from bus.records.records import InboundMessage, JobKind
 from bus.steps.policies import APOLOGY, MOST_WAITING, REFUSAL, Busy, Full, InGroups, Policies
 from workers.asking import HISTORY, ROWS, Binding, Row, Table, bind, state_row
 from workers.errors import BadHandler, CannotStart
-from workers.routing import Course, Handler, OfEvent, Registration, Router, Routes
+from workers.routing import Course, Handler, OfEvent, OfEvery, Registration, Router, Routes
 from workers.state import StateShape
 
 Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[object]]
@@ -123,6 +123,9 @@ class Agent(Router):
         binding = bind(registration.function, table, registration.on, groups=groups, offered=offered)
         self._routes.add(Handler(registration, binding))
         self._bindings.append(binding)
+        if isinstance(match, OfEvery):
+            every = {**self.policies.every, **dict.fromkeys(match.names, match.seconds)}
+            self.policies = msgspec.structs.replace(self.policies, every=every)
         if isinstance(match, OfEvent):
             names = {*self.policies.events, *match.names}
             self.policies = msgspec.structs.replace(self.policies, events=tuple(sorted(names)))

@@ -9,12 +9,14 @@ import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Literal, TypeAlias, TypeVar
 
 import msgspec
 
 from bus.records.events import EVENTS
 from bus.records.records import InboundMessage, JobKind
+from bus.records.timers import EVERY
 from workers.asking import Binding, Occasion, OwnersFunction, is_async, name_of
 from workers.errors import BadHandler, BadReminder
 from workers.reminding import check_name
@@ -31,6 +33,7 @@ ANSWERS = ("response", "tool_response")
 
 COMMAND = re.compile(r"\w[\w-]{0,31}")
 BEHIND_A_COMMAND = "args"
+SHORTEST, LONGEST = timedelta(seconds=10), timedelta(days=366)
 DATA = "data"
 OF_MESSAGES: frozenset[Occasion] = frozenset({"message", "answer"})
 """On these occasions a function takes what people send. The others are no payload type: nobody can send a reminder."""
@@ -139,6 +142,16 @@ class OfReminder(_Named):
             return None
         data = message.payload.get("data")
         return {DATA: msgspec.msgpack.decode(data) if isinstance(data, bytes) and data else None}
+
+
+@dataclass(frozen=True)
+class OfEvery(_Named):
+    """What runs by itself each so many `seconds`, under its function's name."""
+
+    seconds: int
+
+    def __call__(self, message: InboundMessage) -> Named | None:
+        return NOTHING if message.payload.get("name") in {EVERY + name for name in self.names} else None
 
 
 @dataclass(frozen=True)
@@ -268,6 +281,25 @@ class Router:
             except BadReminder as error:
                 raise BadHandler(str(error)) from None
         return self._registering("reminder", 0, (), OfReminder(names))
+
+    def every(
+        self, *, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0
+    ) -> Callable[[Function], Function]:
+        """Registers a function that runs by itself so often, in one worker of all, in no conversation. Raises BadHandler.
+
+        What was missed while the agent was down runs once. It may ask for the chat, to say something by `chat.to(conversation_id)`.
+        """
+        period = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+        if not SHORTEST <= period <= LONGEST:
+            raise BadHandler(
+                "every(hours=1) takes 10 seconds to 366 days; what runs more often belongs into `lifespan`"
+            )
+
+        def register(function: Function) -> Function:
+            match = OfEvery((name_of(function),), round(period.total_seconds()))
+            return self._registering("reminder", 0, (), match)(function)
+
+        return register
 
     def on_event(self, *names: str) -> Callable[[Function], Function]:
         """Registers a function for what the relay tells beside messages (bus/records/events.py), such as `relation.established`.

@@ -20,7 +20,7 @@ ID_CHARACTERS = 32
 class Timer(msgspec.Struct, frozen=True, kw_only=True):
     """What is due at `due_ms`: a job of this kind, with this name and data (msgpack of the owner's own).
 
-    `daily`: it is due again, `last`: the local date of the last time. The rest is of the message that set it: whom the conversation is with.
+    `daily`, `every_ms`: it is due again. The rest is of the message that set it: whom the conversation is with.
     """
 
     id: str
@@ -30,6 +30,7 @@ class Timer(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     data: bytes = b""
     daily: Daily | None = None
+    every_ms: int = 0
     conversation_type: str = ""
     sender_id: str = ""
     sender_type: str = ""
@@ -52,6 +53,9 @@ class Timer(msgspec.Struct, frozen=True, kw_only=True):
 
     def next_after(self, now_ms: int) -> "Timer | None":
         """Returns it as it is due again after this time, on a later date; None if it is over. Raises NoSuchTime."""
+        if self.every_ms:
+            missed = max(0, now_ms - self.due_ms) // self.every_ms
+            return msgspec.structs.replace(self, due_ms=self.due_ms + (missed + 1) * self.every_ms)
         if self.daily is None:
             return None
         due_ms, _ = self.daily.next_after(now_ms, self.date)
@@ -84,6 +88,10 @@ class TimerRecord(msgspec.Struct, frozen=True, array_like=True):
     def place(self, agent_id: str) -> tuple[str, ...]:
         """Returns the place that its content is sealed for."""
         return (TIMERS, agent_id, self.conversation_id, self.id)
+
+
+EVERY = "every "
+"""What the name of a timer begins with that handlers declare; no reminder's name has a space."""
 
 
 def keyed_id(conversation_id: str, key: str) -> str:

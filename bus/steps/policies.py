@@ -27,7 +27,8 @@ class Policies(msgspec.Struct, frozen=True, kw_only=True):
     `busy`: a message that comes while another is handled waits, interrupts it, or is handled together with all that wait by then.
     `most_waiting`: so many may wait; beyond it `full` refuses a message (with the text `refusal`) or parks it. `apology`: the text that
     a sender gets when their message becomes a dead letter; None: nothing. `groups`: which messages of a group go to a handler, those that
-    mention the agent or all. `events`: the names of those that a handler asks for (bus/records/events.py).
+    mention the agent or all. `events`: the names of those that a handler asks for (bus/records/events.py). `every`: how often
+    which function runs by itself, in seconds by its name.
     """
 
     busy: Busy = "queue"
@@ -37,6 +38,7 @@ class Policies(msgspec.Struct, frozen=True, kw_only=True):
     apology: str | None = APOLOGY
     groups: InGroups = "mentioned"
     events: tuple[str, ...] = ()
+    every: dict[str, int] = {}
 
 
 class PolicyStore:
@@ -55,6 +57,7 @@ class PolicyStore:
             self._key,
             *("busy", policies.busy, "most", policies.most_waiting, "full", policies.full),
             *("groups", policies.groups, "events", " ".join(policies.events)),
+            *("every", msgspec.json.encode(policies.every)),
             *("refusal", self._seal("refusal", policies.refusal)),
             *("apology", b"" if policies.apology is None else self._seal("apology", policies.apology)),
         )
@@ -70,6 +73,14 @@ class PolicyStore:
         """Returns the names of the events that a handler asks for. Raises RedisFailed."""
         names = cast("bytes | None", await self._client.command("HGET", self._key, "events"))
         return frozenset((names or b"").decode().split())
+
+    async def every(self) -> dict[str, int]:
+        """Returns how often which function runs by itself, in seconds by its name. Raises RedisFailed."""
+        found = cast("bytes | None", await self._client.command("HGET", self._key, "every"))
+        try:
+            return msgspec.json.decode(found or b"{}", type=dict[str, int])
+        except msgspec.DecodeError:  # of another version
+            return {}
 
     async def refusal(self) -> str:
         """Returns the text for the sender of a message whose mailbox is full. Raises RedisFailed."""

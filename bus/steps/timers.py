@@ -9,9 +9,9 @@ from typing import cast
 import msgspec
 
 from bus.records.keys import Keys
-from bus.records.records import pack_placed_job
+from bus.records.records import NOWHERE, BadRecord, NewerRecord, pack_placed_job
 from bus.records.sealing import BusKey
-from bus.records.timers import Timer, open_timer, pack_timer
+from bus.records.timers import EVERY, Timer, keyed_id, open_timer, pack_timer
 from bus.steps.placing import MOST_PLACED
 from bus.transport.client import Commands
 from bus.transport.clock import redis_ms
@@ -94,6 +94,32 @@ class Timers:
     def pack(self, timer: Timer) -> bytes:
         """Seals a timer into its record."""
         return pack_timer(timer, key=self._bus_key, agent_id=self._keys.agent_id)
+
+    async def declare(self, name: str, every_seconds: int, now_ms: int) -> bool:
+        """Sets the timer of a function that runs by itself, in no conversation, unless it stands as it is; returns whether it was set."""
+        alarm = Alarm(NOWHERE, keyed_id(NOWHERE, EVERY + name), 0)
+        packed = await self.read(alarm)
+        if packed is not None and self._period_of(packed, alarm) == every_seconds * 1000:
+            return False
+        timer = Timer(
+            id=alarm.timer_id,
+            conversation_id=NOWHERE,
+            due_ms=now_ms + every_seconds * 1000,
+            kind="reminder",
+            name=EVERY + name,
+            every_ms=every_seconds * 1000,
+        )
+        words = (NOWHERE, timer.id, packed or b"", timer.due_ms, self.pack(timer))
+        return await self._client.script("set_timer", self._own(NOWHERE), *words) == 1
+
+    def _period_of(self, packed: bytes, alarm: Alarm) -> int:
+        """Returns the period of a declared timer; 0 for a damaged one, which is set anew. Raises NewerRecord."""
+        try:
+            return self.opened(packed, alarm).every_ms
+        except NewerRecord:
+            raise
+        except BadRecord:
+            return 0
 
     async def forget(self, packed: bytes | None, alarm: Alarm) -> None:
         """Removes a timer that nobody can read, or an alarm that is left of one (`packed`: None)."""

@@ -5,6 +5,8 @@ there: a timer waits longer if that was put back, and nothing is due twice. What
 of a daily one only once.
 """
 
+import contextlib
+import math
 from collections.abc import Callable
 
 import structlog
@@ -12,6 +14,8 @@ import trio
 
 from bus.records.daily import NoSuchTime
 from bus.records.records import BadRecord, NewerRecord
+from bus.records.timers import EVERY
+from bus.steps.policies import PolicyStore
 from bus.steps.timers import AGAIN_MS, Alarm, Fired, Timers
 from bus.steps.work_lease import WorkLease
 from bus.transport.wire import RedisDenied, RedisFailed, RedisRefused
@@ -25,6 +29,9 @@ MOST_AT_A_LOOK = 1000
 
 WORK_LEASE_MS = 5000
 
+DECLARED_SECONDS = 10.0
+"""Between two looks at what handlers declare to run by itself."""
+
 log = structlog.get_logger()
 
 
@@ -37,6 +44,7 @@ class TimerMover:
         lease: WorkLease,
         metrics: Metrics,
         *,
+        policies: PolicyStore,
         budgets: Callable[[], StoreBudgets] | None = None,
         pauses: Pauses = PAUSES,
     ) -> None:
@@ -44,6 +52,8 @@ class TimerMover:
         self._timers = timers
         self._lease = lease
         self._metrics = metrics
+        self._policies = policies
+        self._declared_at = -math.inf
         self._budgets = budgets
         self._pauses = pauses
 
@@ -52,12 +62,24 @@ class TimerMover:
         trouble = said_trouble("timers")
         while True:
             try:
-                if await self._timers.due(await self._timers.now_ms(), 1) and await self._lease.hold(WORK_LEASE_MS):
+                if await self._has_work() and await self._lease.hold(WORK_LEASE_MS):
                     await self.look()
                 trouble.over()
             except RedisFailed as error:
                 trouble.met(error)
             await trio.sleep(self._pauses.timers_look)
+
+    async def _has_work(self) -> bool:
+        if trio.current_time() - self._declared_at >= DECLARED_SECONDS:
+            await self.declare()
+        return bool(await self._timers.due(await self._timers.now_ms(), 1))
+
+    async def declare(self) -> None:
+        """Sets the timers of functions that run by themselves, as the handlers declare them now. Two that do this set the same."""
+        for name, seconds in (await self._policies.every()).items():
+            with contextlib.suppress(NewerRecord):  # a program of that version looks after it
+                await self._timers.declare(name, seconds, await self._timers.now_ms())
+        self._declared_at = trio.current_time()
 
     async def look(self) -> int:
         """Fires what is due now, page by page; returns how many. What cannot be fired is looked at again later, so that each look goes on."""
@@ -91,6 +113,9 @@ class TimerMover:
             return False
         try:
             timer = self._timers.opened(packed, alarm)
+            if timer.every_ms and timer.name.removeprefix(EVERY) not in await self._policies.every():
+                await self._timers.forget(packed, alarm)  # no handler declares it any more
+                return False
             outcome = await self._timers.fire(packed, timer, now_ms)
         except (NewerRecord, NoSuchTime) as error:
             # A program of that version, or a machine that knows the time zone, may do it.

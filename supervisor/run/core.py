@@ -452,6 +452,7 @@ class MessageCore:
             Timers(client, names, bus_key),
             WorkLease(client, names.work_lease("timers"), holder=instance.name, knows_dead=instance.knows_dead),
             metrics,
+            policies=self.policies,
             budgets=lambda: self.store.budgets,
             pauses=settings.pauses,
         )

@@ -8,7 +8,7 @@ from io import StringIO
 import msgspec
 import pytest
 
-from bus.records.records import InboundMessage, Job, JobKind
+from bus.records.records import NOWHERE, InboundMessage, Job, JobKind
 from bus.records.timers import Timer, keyed_id
 from bus.steps.thread_steps import TimersThere
 from bus.steps.timers import MOST_TIMERS
@@ -16,7 +16,7 @@ from tests.workers.builders import running
 from tests.workers.doubles import MemoryBus, job_of, texts
 from workers import Agent, BadHandler, BlockingChat, Chat, Message, Router
 from workers import Job as JobOf
-from workers.errors import BadReminder, HandlerError, TooManyReminders
+from workers.errors import BadReminder, BadReply, HandlerError, TooManyReminders
 from workers.reminding import MOST_DATA_BYTES
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
@@ -415,3 +415,45 @@ def test_what_cannot_be_registered_is_refused() -> None:
 
         @agent.on_reminder("d", "c")
         async def second(chat: Chat) -> None: ...
+
+
+# What runs by itself
+
+
+async def test_a_function_runs_by_itself_in_no_conversation() -> None:
+    agent, bus, seen = Agent(), MemoryBus(), list[object]()
+    router = Router()
+
+    @router.every(hours=1)
+    async def refresh(job: JobOf) -> None:
+        seen.append(job.lateness)
+
+    @router.every(minutes=1.5)
+    def sweep(chat: BlockingChat) -> None:
+        with pytest.raises(BadReply, match="runs in no conversation"):
+            chat.reply("hello")
+        seen.append("swept")
+
+    agent.include(router)
+    name, other = (one.name for one in agent.handlers)
+    assert agent.policies.every == {name: 3600, other: 90}
+    for one in (name, other):
+        timer = Timer(
+            id="id", conversation_id=NOWHERE, due_ms=NOW_MS, kind="reminder", name=f"every {one}", every_ms=90_000
+        )
+        job = msgspec.structs.replace(
+            due("x"), conversation_id=NOWHERE, message=timer.content(), accepted_ms=NOW_MS + 1000
+        )
+        await run(agent, bus, job)
+        bus.finished.clear()
+    assert seen == [timedelta(seconds=1), "swept"]
+    assert bus.failed == []
+
+
+def test_a_reminder_cannot_have_the_name_of_what_runs_by_itself_and_its_period_has_bounds() -> None:
+    agent = Agent()
+    for period in ({}, {"seconds": 1}, {"days": 400}, {"hours": -1}):
+        with pytest.raises(BadHandler, match="10 seconds to 366 days"):
+            agent.every(**period)
+    with pytest.raises(BadHandler, match="1 to 48 characters"):
+        agent.on_reminder("every refresh")

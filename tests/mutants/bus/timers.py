@@ -30,6 +30,14 @@ OF_TIMERS = (
         ("a_fired_timer_is_over", "if ARGV[7] == '' then\n  drop_timer(TIMERS, ALARMS, ARGV[2])", "if ARGV[7] == '' then"),
     ),
     *of(
+        script("set_timer"), MOVER,
+        ("a_declared_timer_is_set_where_it_was_read", "if (redis.call('HGET', KEYS[OWN], ARGV[2]) or '') ~= ARGV[3] then return 0 end", ""),
+    ),
+    *of(
+        "bus/records/timers.py", MOVER,
+        ("what_was_missed_runs_once", "max(0, now_ms - self.due_ms) // self.every_ms", "0"),
+    ),
+    *of(
         script("settle"), ("tests/bus/steps/test_rules_timers.py",),
         ("a_job_sets_its_timers", "timer = function(id, due_ms, record) put_timer(TIMERS, ALARMS, id, due_ms, record) end", "timer = function() end"),
         ("a_job_drops_timers", "drop_timer = function(id) drop_timer(TIMERS, ALARMS, id) end", "drop_timer = function() end"),

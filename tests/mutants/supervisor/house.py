@@ -61,6 +61,7 @@ HOUSE = (
         module("recovery/timer_mover"), tests("supervisor/recovery/test_timer_mover"),
         ("a_timer_without_room_stands_in_nobodys_way", "        if outcome is Fired.FULL:\n", "        if False:\n"),
         ("a_timer_that_cannot_be_read_is_over", "            await self._timers.forget(packed, alarm)\n", "            pass\n"),
+        ("what_is_declared_no_more_ends", "not in await self._policies.every():", "not in {timer.name.removeprefix(EVERY)}:"),
         ("an_alarm_without_a_timer_is_over", "            await self._timers.forget(None, alarm)\n", "            pass\n"),
         ("a_timer_of_another_version_is_left", "        except (NewerRecord, NoSuchTime) as error:", "        except NoSuchTime as error:"),
     ),

@@ -10,9 +10,10 @@ import msgspec
 import trio
 
 from bus.records.daily import Daily
-from bus.records.records import InboundMessage, open_job
+from bus.records.records import NOWHERE, InboundMessage, open_job
 from bus.records.timers import TIMER_SCHEMA, Timer, pack_timer
 from bus.steps.placing import MOST_PLACED
+from bus.steps.policies import Policies
 from bus.steps.timers import AGAIN_MS, Alarm, Fired, Timers
 from supervisor.settings.pauses import Pauses
 from tests.redis_server import redis_server
@@ -23,7 +24,7 @@ from tests.waiting import waiting_for
 
 CONVERSATION = "conversation"
 MORE_THAN_A_PAGE = 130
-DAY_MS = 86_400_000
+HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 
 
 @asynccontextmanager
@@ -166,3 +167,61 @@ async def test_it_looks_by_itself_until_something_is_due(tmp_path: Path) -> None
                 await trio.sleep(0.01)
         nursery.cancel_scope.cancel()
     assert jobs[0].payload["name"] == "digest"
+
+
+async def declared(core: Core, **every: int) -> None:
+    await core.policies.publish(Policies(every=every))
+    await core.timer_mover.declare()
+
+
+async def test_what_handlers_declare_runs_so_often_and_what_was_missed_runs_once(tmp_path: Path) -> None:
+    async with scene(tmp_path) as core:
+        timers, now_ms = timers_of(core), await core.store.now_ms()
+        await declared(core, refresh=3600)
+        [alarm] = await timers.due(now_ms + DAY_MS)
+        assert now_ms + HOUR_MS <= alarm.due_ms < now_ms + HOUR_MS + 60_000
+        await declared(core, refresh=3600)
+        assert await timers.due(now_ms + DAY_MS) == [alarm], "it stands as it is"
+        packed = await timers.read(alarm)
+        assert packed is not None
+        missed = msgspec.structs.replace(timers.opened(packed, alarm), due_ms=now_ms - 5 * HOUR_MS - 1)
+        await set_timer(core, missed)
+        assert await core.timer_mover.look() == 1
+        assert await core.timer_mover.look() == 0
+        [job] = await jobs_of(core)
+        assert (job.conversation_id, job.payload["name"]) == (NOWHERE, "every refresh")
+        [alarm] = await timers.due(now_ms + DAY_MS)
+        assert alarm.due_ms == missed.due_ms + 6 * HOUR_MS, "the first time that is to come"
+
+
+async def test_another_period_counts_at_once_and_what_is_declared_no_more_ends(tmp_path: Path) -> None:
+    async with scene(tmp_path) as core:
+        timers, now_ms = timers_of(core), await core.store.now_ms()
+        await declared(core, refresh=86_400, sweep=3600)
+        await declared(core, refresh=60, sweep=3600)
+        refresh, sweep = await timers.due(now_ms + DAY_MS)
+        assert refresh.due_ms < now_ms + HOUR_MS < sweep.due_ms + 60_000
+        await declared(core, sweep=3600)
+        await core.client.command("ZADD", core.keys.alarms, 1, f"{NOWHERE}\x00{refresh.timer_id}")
+        assert await core.timer_mover.look() == 0
+        assert await timers.due(now_ms + DAY_MS) == [sweep]
+        await set_timer(core, reminder(sweep.timer_id, now_ms + DAY_MS, conversation=NOWHERE), b"\x91")
+        await declared(core, sweep=3600)
+        assert (await timers.due(now_ms + DAY_MS))[0].due_ms < now_ms + 2 * HOUR_MS, "a damaged one is set anew"
+
+
+async def test_a_former_workers_policies_declare_nothing(tmp_path: Path) -> None:
+    async with scene(tmp_path) as core:
+        await core.client.command("HSET", core.keys.policy, "busy", "queue", "every", b"\x80")
+        await core.timer_mover.declare()
+        assert await core.policies.every() == {}
+
+
+async def test_what_was_set_anew_since_it_was_read_is_not_declared_over(tmp_path: Path) -> None:
+    async with scene(tmp_path) as core:
+        await declared(core, refresh=3600)
+        [alarm] = await timers_of(core).due(await core.store.now_ms() + DAY_MS)
+        keys = (*core.keys.board(NOWHERE), core.keys.timers(NOWHERE), core.keys.alarms)
+        words = (NOWHERE, alarm.timer_id, b"another record", 1, b"mine")
+        assert await core.client.script("set_timer", keys, *words) == 0
+        assert await timers_of(core).due(await core.store.now_ms() + DAY_MS) == [alarm]
