@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 
 from supervisor.settings.table import ALL_SETTINGS
-from supervisor.settings.worker import default_handler
-from workers.builtin import default_handler as workers_default_handler
 
 pytestmark = pytest.mark.pure
 
@@ -139,11 +137,6 @@ def test_the_readme_links_to_pages_that_exist() -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert links
     assert all((ROOT / link).exists() for link in links)
-
-
-@pytest.mark.parametrize("environ", [{}, {"OPENAI_API_KEY": "k"}, {"OPENAI_BASE_URL": "http://localhost/v1"}])
-def test_supervisor_and_workers_agree_on_the_handler_of_an_owner_who_named_none(environ: dict[str, str]) -> None:
-    assert default_handler(environ) == workers_default_handler(environ)
 
 
 def test_every_test_that_the_operators_page_names_exists() -> None:

@@ -16,7 +16,6 @@ from bus.settings import shared
 from bus.settings.reader import SettingsError, SettingsReader
 from bus.settings.shared import BUS_KEY, CONCURRENCY, HANDLER, OWN_REDIS, REDIS_URL
 from bus.telemetry.settings import NotSent, TelemetrySettings, telemetry_of
-from workers.builtin import default_handler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +52,7 @@ def read_settings(options: argparse.Namespace, environ: MutableMapping[str, str]
         redis_url=shared.redis_url_of(reader),
         has_own_redis=OWN_REDIS in environ,
         bus_key=BusKey(raw_key),
-        handler=shared.handler_of(reader) or default_handler(environ),
+        handler=shared.handler_of(reader) or shared.default_handler(environ),
         concurrency=shared.concurrency_of(reader),
         retry_after_seconds=shared.retry_seconds_of(reader),
         job_seconds=shared.job_seconds_of(reader),

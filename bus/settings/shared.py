@@ -4,6 +4,7 @@ With one parser for both sides a worker understands every spelling that a superv
 """
 
 import re
+from collections.abc import Mapping
 
 from bus.records.sealing import KEY_BYTES
 from bus.settings.reader import Malformed, Setting, SettingsReader, base64_bytes, matching, number, one_of, whole_number
@@ -15,6 +16,8 @@ HANDLER_PATTERN = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 HANDLER_IS = "module:attribute, for example my_agent:agent"
 MOST_RETRIES = 19  # a job is delivered at most 20 times
 LONGEST_WAIT_SECONDS = 86_400
+ECHO_HANDLER = "workers.builtin.echo:agent"
+LLM_HANDLER = "workers.builtin.llm:agent"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("console", "json", "auto")
 
@@ -66,6 +69,11 @@ def bus_key_of(reader: SettingsReader) -> bytes:
 def handler_of(reader: SettingsReader) -> str | None:
     """Returns HASHEE_HANDLER; None if it is not set."""
     return reader.optional(HANDLER, matching(HANDLER_PATTERN))
+
+
+def default_handler(environ: Mapping[str, str]) -> str:
+    """Returns the built-in handler of an owner who named none: `llm` if a model's endpoint is set, else `echo`."""
+    return LLM_HANDLER if environ.get("OPENAI_BASE_URL") or environ.get("OPENAI_API_KEY") else ECHO_HANDLER
 
 
 def concurrency_of(reader: SettingsReader) -> int:

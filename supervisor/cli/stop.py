@@ -4,8 +4,8 @@ import click
 import msgspec
 
 from supervisor.cli.control import accepted, ask
+from supervisor.control.answers import Stopping
 from supervisor.control.control_socket import Request
-from supervisor.keeper.answering import Stopping
 
 
 @click.command(short_help="Drain and end the agent that runs here.")

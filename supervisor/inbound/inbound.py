@@ -15,7 +15,6 @@ import trio
 
 from bus.records.records import answering_hops
 from bus.steps.letters import Quarantined, digest_of, name_beside
-from bus.steps.policies import PolicyStore
 from bus.steps.store import Arrival, Intake, Source, Store, now_ms
 from bus.telemetry.traces import current_span
 from bus.transport.wire import RedisFailed
@@ -32,7 +31,7 @@ from supervisor.observe.metrics import Metrics
 from supervisor.observe.tracing import MessageTraces
 from supervisor.peers.retry_triggers import MENDABLE_REASONS, RetryTriggers
 from supervisor.peers.sessions import Sessions
-from supervisor.relay.own_words import OwnWords
+from supervisor.relay.own_words import DeclaredWords
 from supervisor.relay.payloads import LAST_HOP, sender_type_of
 from supervisor.relay.pending_acks import PendingAcks
 from supervisor.relay.poll_wish import PollWish
@@ -80,8 +79,7 @@ class Inbound:
         store: Store,
         reader: FrameReader,
         sessions: Sessions,
-        policies: PolicyStore,
-        words: OwnWords,
+        words: DeclaredWords,
         metrics: Metrics,
         polls: PollWish,
         triggers: RetryTriggers,
@@ -96,7 +94,6 @@ class Inbound:
         self._store = store
         self._reader = reader
         self._sessions = sessions
-        self._policies = policies
         self._words = words
         self._metrics = metrics
         self._polls = polls
@@ -314,8 +311,8 @@ class Inbound:
     async def _refuse(self, incoming: Incoming, read: Readable) -> Intake:
         """Takes a message in with a refusal: too many of its conversation wait already, and the sender is told so (rule 11)."""
         arrival = read.arrival
-        refusal = self._words.refusal(
-            *(arrival.message_id, arrival.conversation_id, arrival.message_ms, await self._policies.refusal()),
+        refusal = await self._words.refusal(
+            *(arrival.message_id, arrival.conversation_id, arrival.message_ms),
             hops=answering_hops(sender_type_of(incoming.frame), read.hops),
         )
         outcome = await self._store.accept(arrival, read.job, answer=read.answer, refusal=refusal, opened_ms=now_ms())

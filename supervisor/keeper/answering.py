@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import trio
 
+from supervisor.control.answers import Stopping, raw
 from supervisor.control.control_socket import Answer, Request
 from supervisor.keeper.supervision import Upgrade, UpgradeFailed
 
@@ -27,12 +28,6 @@ class KeeperStatus(msgspec.Struct, frozen=True):
     redis: str
     upgrade: str = ""
     lines_passed_over: int = 0
-
-
-class Stopping(msgspec.Struct, frozen=True):
-    """The answer to `stop`: it is accepted, and the connection ends when all is over."""
-
-    at_most_seconds: float
 
 
 class KeeperControl:
@@ -90,8 +85,3 @@ class KeeperControl:
         )
         whole = {"keeper": keeper, "supervisor": told.result if told.ok else None, "problem": told.error}
         return Answer(ok=True, result=raw(whole))
-
-
-def raw(value: object) -> msgspec.Raw:
-    """Returns the value as the JSON of an answer's `result`."""
-    return msgspec.Raw(msgspec.json.encode(value))

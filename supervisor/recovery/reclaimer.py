@@ -11,8 +11,7 @@ import msgspec
 import structlog
 import trio
 
-from bus.records.records import BadRecord, JobRecord
-from bus.steps.policies import PolicyStore
+from bus.records.records import BadRecord
 from bus.steps.recovery import HeldEntries, Pending, Reclaim, Reclaimed, Recovery
 from bus.steps.store import Store
 from bus.transport.client import RedisClient
@@ -22,7 +21,7 @@ from bus.views.trace import KEPT_SECONDS
 from host.instance import Instance
 from supervisor.observe.metrics import Metrics
 from supervisor.recovery.redis_trouble import said_trouble
-from supervisor.relay.own_words import OwnWords
+from supervisor.relay.own_words import DeclaredWords
 
 INTERVAL_SECONDS = 1.0
 RECLAIMER_LEASE_SECONDS = 5.0
@@ -60,8 +59,7 @@ class Reclaimer:
         store: Store,
         recovery: Recovery,
         instance: Instance,
-        policies: PolicyStore,
-        words: OwnWords,
+        words: DeclaredWords,
         metrics: Metrics,
         counts_strikes: bool = True,
         end_stream: Callable[[str], Awaitable[None]],
@@ -76,7 +74,6 @@ class Reclaimer:
         self._store = store
         self._recovery = recovery
         self._instance = instance
-        self._policies = policies
         self._words = words
         self._metrics = metrics
         self._counts_strikes = counts_strikes
@@ -200,7 +197,7 @@ class Reclaimer:
 
     async def _release(self, held: HeldEntries, pending: Pending, how: Reclaim) -> None:
         if held is self._recovery.jobs:
-            how = msgspec.structs.replace(how, apology=await self._apology())
+            how = msgspec.structs.replace(how, apology=await self._words.apology())
         try:
             reclaimed = await self._recovery.reclaim(held, pending, how)
         except BadRecord as error:
@@ -211,12 +208,6 @@ class Reclaimer:
         self._count(held, reclaimed, pending.consumer)
         if held is self._recovery.jobs:
             await self._end_stream(reclaimed.conversation_id)
-
-    async def _apology(self) -> Callable[[JobRecord], bytes] | None:
-        text = await self._policies.apology()
-        if text is None:
-            return None
-        return lambda job: self._words.apology(job, text)
 
     def _count(self, held: HeldEntries, reclaimed: Reclaimed, consumer: str) -> None:
         kind = "job" if held is self._recovery.jobs else "reply"

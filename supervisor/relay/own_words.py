@@ -6,11 +6,13 @@ They travel as replies do, through the conversation's out-box, so that they are 
 """
 
 import os
+from collections.abc import Callable
 
 from bus.records.apologies import is_owed_an_apology
 from bus.records.records import JobRecord, Payload, Reply, ReplyPlace, message_of, pack_reply, with_hops
 from bus.records.sealing import BusKey
 from bus.steps.jobs import APOLOGY_PLACE
+from bus.steps.policies import PolicyStore
 from bus.steps.store import now_ms
 from crypto import strict_base64
 from crypto.errors import Unreadable
@@ -77,6 +79,24 @@ class OwnWords:
 
     def _seal(self, at: ReplyPlace, reply: Reply) -> bytes:
         return pack_reply(at, reply, emitted_ms=now_ms(), key=self._bus_key, agent_id=self._agent_id)
+
+
+class DeclaredWords:
+    """What people are told in the words that the handler's code declares: that a message is refused, or was given up."""
+
+    def __init__(self, words: OwnWords, policies: PolicyStore) -> None:
+        self._words = words
+        self._policies = policies
+
+    async def refusal(self, message_id: str, conversation_id: str, message_ms: int, *, hops: int = 0) -> bytes:
+        """Packs a refusal. Raises RedisFailed."""
+        text = await self._policies.refusal()
+        return self._words.refusal(message_id, conversation_id, message_ms, text, hops=hops)
+
+    async def apology(self) -> Callable[[JobRecord], bytes] | None:
+        """Returns what packs the apology for a message; None if nobody is told. Raises RedisFailed."""
+        text = await self._policies.apology()
+        return None if text is None else lambda job: self._words.apology(job, text)
 
 
 def lost_session(payload: Payload) -> bytes:

@@ -21,9 +21,9 @@ from crypto.identity import IdentityKeys, LocalDevice
 from host.instance import Instance
 from host.log_stream import drain_streams
 from host.strays import reap_strays
+from supervisor.control.answers import Stopping, raw
 from supervisor.control.control_socket import Answer, Request
 from supervisor.control.keeper_link import CONNECTED, STANDBY, KeeperLink
-from supervisor.keeper.answering import Stopping, raw
 from supervisor.observe.health import Health
 from supervisor.observe.http import HttpServer, start_http
 from supervisor.observe.metrics import Metrics

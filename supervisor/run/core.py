@@ -85,7 +85,7 @@ from supervisor.relay.frames import (
     RelationRevoked,
     RelationSuspended,
 )
-from supervisor.relay.own_words import OwnWords
+from supervisor.relay.own_words import DeclaredWords, OwnWords
 from supervisor.relay.pending_acks import PendingAcks
 from supervisor.relay.poll_wish import PollWish
 from supervisor.relay.relay_date import RelayDate
@@ -163,6 +163,7 @@ class MessageCore:
         names = self.store.keys
         self.policies = PolicyStore(client, names, keys.bus)
         self.words = OwnWords(keys.bus, agent_id)
+        self.declared_words = DeclaredWords(self.words, self.policies)
         self.pending_acks = PendingAcks()
         self._wire_peers(settings, device, keys)
         self._wire_outbound(settings, device, keys, speaks)
@@ -379,8 +380,7 @@ class MessageCore:
                 policies=self.policies,
             ),
             sessions=self.sessions,
-            policies=self.policies,
-            words=self.words,
+            words=self.declared_words,
             metrics=metrics,
             polls=polls,
             triggers=self.triggers,
@@ -433,8 +433,7 @@ class MessageCore:
             store=self.store,
             recovery=self.recovery,
             instance=instance,
-            policies=self.policies,
-            words=self.words,
+            words=self.declared_words,
             metrics=metrics,
             counts_strikes=settings.counts_strikes,
             end_stream=self.streams.job_lost,

@@ -10,8 +10,8 @@ import trio
 from bus.records.outside import OutsideMessage
 from bus.transport.wire import RedisFailed
 from host import stacks
+from supervisor.control.answers import raw
 from supervisor.control.control_socket import Answer, Request
-from supervisor.keeper.answering import raw
 from supervisor.outbound.from_outside import FromOutside, NotSent
 from supervisor.pool.pool import Pool
 from supervisor.pool.reloading import Reloading

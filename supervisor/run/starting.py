@@ -13,9 +13,9 @@ import trio
 
 from bus.transport.trouble import Trouble
 from bus.transport.wire import RedisFailed
+from supervisor.control.answers import Stopping, raw
 from supervisor.control.control_socket import Answer, Request
 from supervisor.control.keeper_link import PULSE, PULSE_SECONDS, KeeperLink
-from supervisor.keeper.answering import Stopping, raw
 from supervisor.observe.health import Check, Health
 from supervisor.run.supervisor_control import SupervisorControl
 from supervisor.settings.supervisor import SupervisorSettings

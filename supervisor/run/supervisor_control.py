@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable
 import structlog
 import trio
 
+from supervisor.control.answers import raw
 from supervisor.control.control_socket import Answer, ControlTaken, Request, control_path, listen_control, serve_control
 from supervisor.control.keeper_link import KeeperLink, Question
-from supervisor.keeper.answering import raw
 from supervisor.settings.supervisor import SupervisorSettings
 
 log = structlog.get_logger()

@@ -41,7 +41,6 @@ from supervisor.settings.table import (
     WORKERS,
 )
 from supervisor.settings.way import Way, find_way
-from supervisor.settings.worker import default_handler
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ class SupervisorSettings:
             ed25519_seed=private_keys.ed25519_seed,
             base_url=base_url,
             way=find_way(reader, base_url),
-            handler=shared.handler_of(reader) or default_handler(environ),
+            handler=shared.handler_of(reader) or shared.default_handler(environ),
             workers=reader.required(WORKERS, parsers.bounds, Bounds(1, 1)),
             recycle=_recycle_limits(reader),
             reload_on_change=reader.required(RELOAD, whole_number(0, 1), 0) == 1,

@@ -1,4 +1,4 @@
-"""What `hashee-agent worker` is told, a worker away from its supervisor, and which handler runs where none is named."""
+"""What `hashee-agent worker` is told, a worker away from its supervisor."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,9 +10,6 @@ from bus.telemetry.settings import telemetry_of
 from supervisor.settings import parsers
 from supervisor.settings.keeper import LogSettings, log_settings_of
 from supervisor.settings.secrets import Secret
-
-ECHO_HANDLER = "workers.builtin.echo:agent"
-LLM_HANDLER = "workers.builtin.llm:agent"
 
 
 @dataclass(frozen=True)
@@ -34,17 +31,10 @@ class LoneWorkerSettings:
             agent_id=agent_id_of(reader),
             redis_url=Secret(shared.redis_url_of(reader)),
             bus_key=reader.required(BUS_KEY, parsers.secret_bytes, Secret(b"")),
-            handler=shared.handler_of(reader) or default_handler(environ),
+            handler=shared.handler_of(reader) or shared.default_handler(environ),
             concurrency=shared.concurrency_of(reader),
             log=log_settings_of(reader),
         )
         telemetry_of(reader)  # is read by `python -m workers`
         reader.finish()
         return settings
-
-
-def default_handler(environ: Mapping[str, str]) -> str:
-    """The built-in handler of an owner who named none: `llm` where a model's endpoint is set, else `echo`."""
-    if environ.get("OPENAI_BASE_URL") or environ.get("OPENAI_API_KEY"):
-        return LLM_HANDLER
-    return ECHO_HANDLER

@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from bus.records.records import InboundMessage
+from bus.settings.shared import default_handler
 from tests.workers.doubles import job_of
 from workers import Agent, BadHandler, BadReply, Fail, JobContext, Retry, TextTooLong
-from workers.builtin import default_handler
 from workers.payloads import checked_payload, text_payload
 
 pytestmark = pytest.mark.pure

@@ -8,12 +8,13 @@ import pytest
 from nacl.signing import SigningKey
 
 from bus.settings.reader import SettingsError
+from bus.settings.shared import default_handler
 from supervisor.settings.bounds import Bounds
 from supervisor.settings.keeper import KeeperSettings, http_address
 from supervisor.settings.secrets import Secret, StoreSecretDamaged, load_or_make_store_secret
 from supervisor.settings.supervisor import SupervisorSettings
 from supervisor.settings.table import ALL_SETTINGS
-from supervisor.settings.worker import LoneWorkerSettings, default_handler
+from supervisor.settings.worker import LoneWorkerSettings
 from tests.supervisor.settings.environment import AGENT_ID, ED25519_PRIVATE, SECRETS, STORE_KEY, TOKEN, agent_environ
 
 pytestmark = pytest.mark.pure
