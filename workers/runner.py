@@ -11,9 +11,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
+import msgspec
 import trio
 
-from bus.records.records import MOST_DELIVERIES, NOWHERE, Job, Reply
+from bus.records.records import MOST_DELIVERIES, NOWHERE, BadRecord, Job, Reply
 from bus.steps.job_steps import Said, Settled
 from bus.steps.jobs import Failed, Finished, Started
 from bus.steps.thread_steps import Bound, Effect
@@ -21,7 +22,7 @@ from bus.transport.backoff import Backoff
 from bus.transport.wire import RedisFailed, RedisRefused
 from workers.agent import Agent
 from workers.context import Observe, observe_nothing
-from workers.errors import Fail, HandlerError, OutcomeUnknown, Retry
+from workers.errors import Fail, HandlerError, HandlerGone, OutcomeUnknown, Retry
 from workers.execution import Ended, Run, RunEnvironment, resumed, run_handler
 from workers.hand import Hand
 from workers.keeping import Keeping
@@ -218,7 +219,11 @@ class Runner:
         self._log.info("job: superseded by a later message", job=hand.job.job_id)
 
     async def _run(self, hand: Hand) -> None:
-        answer = None if hand.job.is_first_run else await self._answer(hand)
+        try:
+            answer = None if hand.job.is_first_run else await self._answer(hand)
+        except (BadRecord, msgspec.DecodeError):  # of another version, say: it comes again, and then is a dead letter
+            await self._fail_by(hand, HandlerGone("(of a question that this version cannot read)"))
+            return
         if hand.ended:
             return
         job = hand.job

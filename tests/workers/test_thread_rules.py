@@ -537,6 +537,20 @@ async def test_rule_3_an_answer_is_handled_to_its_end_and_alone_whatever_else_is
     assert await scene.leftovers() == []
 
 
+async def test_rule_10_a_question_that_this_version_cannot_read_costs_its_answer_a_dead_letter_and_not_the_worker(
+    scene: Scene,
+) -> None:
+    stage = Stage(scene, asker())
+    await stage.accept({"type": "text", "text": "/hello"})
+    worker = await scene.worker("of a later version")
+    job = await worker.take()
+    assert job is not None
+    record = worker.steps.seal_wait(job, "w", msgspec.msgpack.encode({"later": True}))
+    await worker.steps.settle(job, "waiting", [("wait", "w", record, "")])
+    await stage.say("Ann")
+    assert await stage.dead() == ["handler_gone"]
+
+
 async def test_asks_in_a_nursery_with_keys_come_one_after_the_other(scene: Scene) -> None:
     agent = Agent()
 
