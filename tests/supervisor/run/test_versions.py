@@ -9,6 +9,7 @@ import trio
 
 from bus.records import records
 from bus.records.records import (
+    ACT_SCHEMA,
     PLACED_SCHEMA,
     SCHEMA_VERSION,
     BadRecord,
@@ -53,7 +54,7 @@ def test_a_newer_record_is_told_from_a_damaged_one_whatever_its_shape() -> None:
     with pytest.raises(NewerRecord, match="of schema 3, and this version of hashee-agent reads up to 2"):
         decode_job_record(newer)
     with pytest.raises(NewerRecord):
-        decode_reply_record(msgspec.msgpack.encode([SCHEMA_VERSION + 1, {"shape": "other"}]))
+        decode_reply_record(msgspec.msgpack.encode([ACT_SCHEMA + 1, {"shape": "other"}]))
     with pytest.raises(BadRecord) as caught:
         decode_job_record(b"\x91")
     assert not isinstance(caught.value, NewerRecord)
