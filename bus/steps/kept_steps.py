@@ -86,5 +86,5 @@ class KeptSteps(KeptEffects, ThreadSteps):
     async def read_both(self, job: Job) -> tuple[bytes | None, list[bytes]]:
         """Returns what `read_state` and `read_exchanges` do, in one step. Raises BadRecord."""
         keys = (self._keys.state(job.conversation_id), self._keys.history(job.conversation_id))
-        state, records = cast("tuple[bytes, list[bytes]]", await self._commands.script("read_kept", keys))
-        return self._open_state(job, state) if state else None, records
+        state, records = cast("tuple[bytes | None, list[bytes]]", await self._commands.script("read_kept", keys))
+        return None if state is None else self._open_state(job, state), records

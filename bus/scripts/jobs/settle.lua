@@ -1,5 +1,5 @@
 -- Ends a job that went well, as finish.lua does, together with its effects: what nobody sees until the job's end is written here, once.
--- KEYS board, waits, state, history, histories, timers of the conversation, alarms
+-- KEYS board, waits, state, history, histories, timers of the conversation, alarms, cards
 -- ARGV 1 conversation_id  2 entry (fencing token)  3 consumer  4 job_id  5 outcome: done, waiting, no_answer, superseded or no_handler
 --      6 attempt  7 delivery  8 when its handler began (ms), '' where that is noted already  9 how many replies
 --      10… place, reply record of each reply; then op, a, b, c of each effect (those that need fewer words have '')
@@ -7,7 +7,7 @@
 --         timer: its id, when it is due (ms), its record   drop_timer: its id
 -- -> fenced | full (too much waits to be sent: again later) | changed (what an effect was made from is another by now) | done
 -- Invariant: all effects are checked before anything is written, so all of them are written or none. First write is XACK (rule 16).
-local WAITS, STATE, HISTORY, HISTORIES, TIMERS, ALARMS = unpack(KEYS, OWN, OWN + 5)
+local WAITS, STATE, HISTORY, HISTORIES, TIMERS, ALARMS, CARDS = unpack(KEYS, OWN, OWN + 6)
 local REPLIES_FROM, WORDS = 10, 4
 local EFFECTS_FROM = REPLIES_FROM + 2 * ARGV[9]
 local may_be_written = {} -- by op, where it depends: -> whether what it was made from is still what stands there
@@ -17,7 +17,7 @@ local write = {
   state = function(record) redis.call('SET', STATE, record) end,
   exchange = function(record) keep_exchange(HISTORY, HISTORIES, record) end,
   forget = function()
-    redis.call('DEL', STATE)
+    redis.call('DEL', STATE, CARDS)
     forget_history(HISTORY, HISTORIES)
     for _, field in ipairs(redis.call('HKEYS', WAITS)) do
       if not string.find(field, ':', 1, true) then drop_wait(WAITS, field) end

@@ -337,7 +337,7 @@ class MemorySteps(KeptEffects):
             case ("exchange", bytes(record), _, _):
                 self._world.keep_exchange(at, record)
             case ("forget", _, _, _):
-                at.state, at.history, at.waits, at.waits_from, at.waits_bound = None, [], {}, {}, {}
+                at.state, at.history, at.waits, at.waits_from, at.waits_bound, at.cards = None, [], {}, {}, {}, {}
                 for where in [one for one in timers if one[0] == conversation_id]:
                     del timers[where]
             case _:

@@ -116,6 +116,16 @@ async def test_a_card_waits_for_room_like_a_reply(scene: Scene) -> None:
     assert await worker.steps.card(job, f"card-{shown}") is None
 
 
+async def test_a_conversation_that_is_forgotten_has_no_cards_any_more(scene: Scene) -> None:
+    talk, worker, job = await with_job(scene)
+    await show(worker, job, "0", "card")
+    await worker.steps.settle(job, "done", [worker.steps.forget_effect(job)])
+    await talk.send("c0", 2)
+    later = await next_job(talk, worker, 3)
+    assert await worker.steps.card(later, "card") is None
+    assert (await update(worker, later, "0", "card", 0)).outcome is Carded.UNKNOWN
+
+
 async def test_stop_is_for_whom_the_job_is_and_names_a_card_of_it_until_it_ends(scene: Scene) -> None:
     talk, worker, job = await with_job(scene)
     store = talk.supervisor.store

@@ -13,7 +13,7 @@ import pytest
 
 from bus.records.cards import CardMove
 from bus.records.kept import WAIT, pack_kept
-from bus.records.records import Job, OutboxRecord, decode_reply_record, unpack_job
+from bus.records.records import ACT_SCHEMA, Job, OutboxRecord, Reply, decode_reply_record, unpack_job
 from bus.records.timers import Timer
 from bus.steps.job_steps import Finished, Started
 from bus.steps.outbox import Committed
@@ -33,6 +33,7 @@ from tests.bus.talk import outbox_record
 
 CONVERSATION = "conversation"
 MAIN_STEPS = ("accept", "finish", "commit", "confirm")
+RECALL = Reply(kind="recall", content_type="recall", payload={"job_id": "job", "place": "0"})
 WAITING_STEPS = ("hold", "unhold")
 OTHER_STEPS = ("start", "emit", "emit_card", "fail", "due", "advance_cursor")
 THREAD_STEPS = ("note", "settle")
@@ -81,6 +82,9 @@ class Life:
 
     reminds: bool = False
     """Each message sets a reminder, which is due at once."""
+
+    acts: bool = False
+    """Its handler also takes back what it has said, and says something by way of another conversation."""
 
     relay: Relay = field(default_factory=Relay)
     lives: int = 0
@@ -149,6 +153,10 @@ class Life:
             await worker.steps.emit(job, "0", reply("0"))
         if "1" not in started.places:
             await worker.steps.emit_card(job, "1", reply("1"), CardMove(f"card of {job.job_id}", "info"))
+        if self.acts and "2" not in started.places:
+            await worker.steps.emit(job, "2", RECALL)
+        if self.acts and "3" not in started.places:
+            await worker.steps.emit_to(job, CONVERSATION, "3", reply("3"))
         if self.reminds and job.kind == "message":
             timer = Timer(id="digest", conversation_id=CONVERSATION, due_ms=1, kind="reminder", name="digest")
             sets: Effect = ("timer", timer.id, timer.due_ms, worker.steps.seal_timer(timer))
@@ -218,14 +226,17 @@ class Life:
         if entry is None:
             return False
         said = decode_reply_record(entry.fields["r"])
-        cmid = f"{said.job_id}/{said.place}"
+        answers, cmid = (said.job_id, said.place), f"{said.job_id}/{said.place}"
+        if said.schema == ACT_SCHEMA:
+            assert await supervisor.outbox.acted(CONVERSATION, entry.id, answers=answers, what="recall")
+            return True
         version = await self.session_version(supervisor)
         record = msgspec.structs.replace(outbox_record(cmid), encrypted_payload=f"{version}#{next(self.encryptions)}")
         commit = await supervisor.outbox.commit(
             entry_id=entry.id,
             conversation_id=CONVERSATION,
             client_message_id=cmid,
-            answers=(said.job_id, said.place),
+            answers=answers,
             record=record,
             sessions=[SessionWrite(*PEER, version, b"sealed")],
             epoch=0,
@@ -254,20 +265,21 @@ async def lives_through(
     places: bool = False,
     is_thread: bool = False,
     reminds: bool = False,
+    acts: bool = False,
 ) -> None:
     """With these deaths on the way, everything is in the end as it is without them."""
     scene = RedisScene(url)
     mortal = Mortal(scene.client, {step: end for step, end in plan.items() if end != "lives"})
     planned = len(mortal.plan)
     scene.commands = mortal
-    life = Life(scene, fails_once, waits, most_held, places, is_thread, reminds)
+    life = Life(scene, fails_once, waits, most_held, places, is_thread, reminds, acts)
     for _ in range(messages):
         life.relay.person_sends(CONVERSATION, None)
     while not await life.goes_on():
         assert life.lives <= planned
     assert mortal.plan == {}, "a step was never taken"
     jobs = [f"{CONVERSATION}-{seq}" for seq in range(1, messages + 1)] + ["timer:digest:1"] * (places or reminds)
-    replies = [f"{job}/{place}" for job in jobs for place in ("0", "1")]
+    replies = [f"{job}/{place}" for job in jobs for place in ("0", "1", *(["3"] if acts else []))]
     assert life.relay.received == {CONVERSATION: replies}
     assert all(len(made) == 1 for made in life.relay.ciphertexts.values())
     scene.commands = scene.client
@@ -309,6 +321,12 @@ async def test_so_may_the_setting_of_a_reminder_and_its_firing_and_it_is_said_on
         await lives_through(redis_url, {"settle": one, "fire": two}, messages=1, reminds=True)
     for step, other, two in itertools.product(("settle", "fire"), ("accept", "commit", "confirm"), DEATHS[1:]):
         await lives_through(redis_url, {step: "dies after", other: two}, messages=1, reminds=True)
+
+
+@pytest.mark.parametrize("step", ["acted", "emit_to"])
+async def test_so_may_a_recall_and_what_is_said_elsewhere(redis_url: str, step: str) -> None:
+    for other, one, two in itertools.product(("emit", "finish", "commit", "confirm"), DEATHS[1:], DEATHS[1:]):
+        await lives_through(redis_url, {step: one, other: two}, messages=1, acts=True)
 
 
 @pytest.mark.parametrize("step", THREAD_STEPS)

@@ -32,6 +32,10 @@ OF_JOBS = (
         ("emit_waits_for_room", "if has_reply and not may_say() then", "if false then"),
     ),
     *of(
+        script("settle"), CARDS,
+        ("what_is_forgotten_has_no_cards", "redis.call('DEL', STATE, CARDS)", "redis.call('DEL', STATE)"),
+    ),
+    *of(
         script("stop"), CARDS,
         ("who_the_job_is_not_for_stops_nothing", "if not job or part_of(job, 8) ~= ARGV[3] then", "if not job then"),
         ("a_card_of_another_job_stops_nothing", "if card == ARGV[2] then", "if true then"),
@@ -106,7 +110,7 @@ OF_JOBS = (
     ),
     *of(
         script("settle"), KEPT,
-        ("forgotten_is_the_state_too", "    redis.call('DEL', STATE)\n", ""),
+        ("forgotten_is_the_state_too", "redis.call('DEL', STATE, CARDS)", "redis.call('DEL', CARDS)"),
         ("forgotten_are_the_waits_too", "then drop_wait(WAITS, field) end", "then end"),
         ("forgotten_is_each_wait_once", "if not string.find(field, ':', 1, true) then drop_wait", "if true then drop_wait"),
     ),

@@ -38,6 +38,7 @@ async def test_a_stop_reaches_the_running_job_and_no_handler(tmp_path: Path) -> 
                 await jobs.finish(one)
                 jobs.release(one)
             assert found == [answer("card", "more"), answer("another")]
+            assert await core.client.command("XLEN", core.keys.jobs) == 0, "the stop itself is no job"
             await core.push(person.say(payload=answer("card")))
             [late] = await jobs.take(1)
             assert late.message.payload == answer("card"), "the job that it was for has ended"

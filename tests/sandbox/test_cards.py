@@ -1,0 +1,62 @@
+"""What a person's device shows of cards: each once, its newest revision, and all of it as text on a terminal."""
+
+import pytest
+
+from sandbox.cards import Cards
+
+pytestmark = pytest.mark.pure
+
+
+def card(card_id: str, subtype: str, **payload: object) -> dict[str, object]:
+    artifact = {"artifact_id": card_id, "subtype": subtype, "title": "Title", "payload": payload}
+    return {"type": "artifact", "artifact": artifact}
+
+
+def update(card_id: str, based_on: object, **payload: object) -> dict[str, object]:
+    return {
+        "type": "artifact",
+        "ref_artifact": card_id,
+        "based_on_revision": based_on,
+        "artifact": {"payload": payload},
+    }
+
+
+def test_a_lower_revision_is_passed_over_and_a_higher_one_is_shown() -> None:
+    cards = Cards()
+    assert cards.read(card("a", "info", body="zero")) is not None
+    assert cards.read(card("a", "info", body="again")) is None
+    assert cards.read(update("unknown", 0, body="x")) is None
+    for based_on, shown in ((0, 1), (4, 5), (3, None), (4, None), (None, None), (5, 6)):
+        read = cards.read(update("a", based_on, body=f"based on {based_on}"))
+        assert (None if read is None else read.revision) == shown
+    assert cards.shown["a"].payload == {"body": "based on 5"}
+
+
+@pytest.mark.parametrize(
+    ("payload", "text"),
+    [
+        (card("a", "info", body="B", actions=[{"id": "go", "label": "Go"}]), "[info] Title\nB\n(Go: go)"),
+        (card("a", "approval", body="B", details="D"), "[approval] Title\nB\nD\n(approve) (reject)"),
+        (card("a", "progress", percent=40, status="running"), "[progress] Title\n40 % running"),
+        (card("a", "app", ui="vote", yes=1), "[vote] Title\nyes: 1"),
+        (
+            card(
+                "a",
+                "form",
+                fields=[{"id": "x", "label": "X", "type": "select", "options": [{"value": "1"}, {"value": "2"}]}],
+            ),
+            "[form] Title\nX (x: 1 | 2)",
+        ),
+        (card("a", "form", fields="none"), "[form] Title"),
+    ],
+)
+def test_it_reads_as_text(payload: dict[str, object], text: str) -> None:
+    shown = Cards().read(payload)
+    assert shown is not None
+    assert shown.text == text
+
+
+def test_what_is_no_card_shows_nothing() -> None:
+    nothing: list[dict[str, object]] = [{"type": "artifact"}, {"artifact": "x"}, {"artifact": {"payload": {}}}]
+    for payload in nothing:
+        assert Cards().read(payload) is None
