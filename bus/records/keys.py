@@ -50,7 +50,7 @@ class Keys:
             self.replies,
             self.due,
             self.dead,
-            self.outbox,
+            self.resend_times,
             self.acks,
             self.busy,
             self.waiting,
@@ -196,7 +196,7 @@ class Keys:
         return self._key("dead_copy")
 
     @property
-    def outbox(self) -> str:
+    def resend_times(self) -> str:
         """Sorted set conversation → time at which its unconfirmed record is sent again."""
         return self._key("outbox")
 

@@ -183,18 +183,23 @@ class Outbox:
     async def due(self) -> list[str]:
         """Returns all conversations whose outbox record is due to be sent again."""
         now = await redis_ms(self._client)
-        return await members_until(self._client, self._keys.outbox, now)
+        return await members_until(self._client, self._keys.resend_times, now)
 
     async def all(self) -> list[str]:
         """Returns all conversations that have an outbox record."""
         return [
             item.decode()
-            for item in cast("list[bytes]", await self._client.command("ZRANGE", self._keys.outbox, 0, -1))
+            for item in cast("list[bytes]", await self._client.command("ZRANGE", self._keys.resend_times, 0, -1))
         ]
 
     async def resend(self, conversation_id: str, *, former_holder: str | None = None) -> OutboxRecord | None:
         """Takes a record to send again: a due one, or at once one of `former_holder`. Returns None if another supervisor was first."""
-        keys = [self._keys.outbox, self._keys.sent(conversation_id), self._keys.write_count, self._keys.continuity]
+        keys = [
+            self._keys.resend_times,
+            self._keys.sent(conversation_id),
+            self._keys.write_count,
+            self._keys.continuity,
+        ]
         arguments = (conversation_id, self.consumer, self._resend_ms, former_holder or "")
         answer = await self._client.script("resend", keys, *arguments)
         if answer is None:
@@ -205,7 +210,7 @@ class Outbox:
 
     async def postpone(self, conversation_id: str, client_message_id: str, after_ms: int) -> None:
         """Sets when the record is due again, after the relay has refused it for now."""
-        keys = [self._keys.outbox, self._keys.sent(conversation_id), self._keys.write_count]
+        keys = [self._keys.resend_times, self._keys.sent(conversation_id), self._keys.write_count]
         await self._client.script("postpone", keys, conversation_id, client_message_id, after_ms)
 
     async def leave_to_others(self) -> None:

@@ -115,7 +115,7 @@ class Recovery:
             for pending in await self.pending(held):
                 words = (held.group, pending.consumer, pending.entry_id)
                 await self._client.script("renew", [held.stream, self._keys.interrupted], *words)
-        for times in (self._keys.due, self._keys.outbox):
+        for times in (self._keys.due, self._keys.resend_times):
             rows = cast("list[bytes]", await self._client.command("ZRANGE", times, 0, -1, "WITHSCORES"))
             for name, time_ms in zip(rows[::2], rows[1::2], strict=True):
                 await self._client.command("ZADD", times, "XX", "LT", int(float(time_ms)) - by_ms, name)

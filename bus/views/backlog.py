@@ -107,7 +107,7 @@ class Backlog:
     async def _unacknowledged_seconds(self) -> float:
         """Returns the age by our own clock: the time of a reply is of its worker's clock, not of Redis'."""
         now, ages = now_ms(), [0.0]
-        conversations = await self._client.command("ZRANGE", self._keys.outbox, 0, MOST_RECORDS_READ - 1)
+        conversations = await self._client.command("ZRANGE", self._keys.resend_times, 0, MOST_RECORDS_READ - 1)
         for conversation in cast("list[bytes]", conversations):
             packed = await self._client.command("HGET", self._keys.sent(conversation.decode()), "r")
             if packed is not None:

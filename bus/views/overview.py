@@ -86,7 +86,7 @@ class Overview:
             waiting=await self._number("GET", keys.waiting),
             due=await self._number("ZCARD", keys.due),
             unsent=await self._number("XLEN", keys.replies),
-            unacknowledged=await self._number("ZCARD", keys.outbox),
+            unacknowledged=await self._number("ZCARD", keys.resend_times),
             dead_letters=await self._number("XLEN", keys.dead),
             quarantined=await self._number("ZCARD", keys.quarantine),
             outside=await self._number("LLEN", keys.outside),

@@ -11,7 +11,7 @@ import msgspec
 from bus.records.records import SCHEMA_VERSION, OutboxRecord
 from bus.steps.outbox import Commit, Outbox
 from crypto.prekeys import Bundle
-from supervisor.outbound.decisions import NextStep, fetches_bundles, next_step
+from supervisor.outbound.decisions import NextStep, fetches_bundles
 from supervisor.outbound.outgoing import Addressed, CommittedReply, Head, SealedFor
 from supervisor.outbound.rate_line import RateLine
 from supervisor.outbound.recipients import Recipients, has_same_keys, row_of
@@ -65,7 +65,7 @@ class Committing:
                 peers = self._sealer.now_listed(addressed.recipient, peers)
             attempt = partial(self._seal_and_commit, head, addressed, peers, bundles or {}, epoch=epoch)
             try:
-                sealed, commit = await self._rate_line.commit(place, attempt)
+                sealed, commit, step = await self._rate_line.commit(place, attempt)
             except CannotSeal as error:
                 if not fetches_bundles(error.reason, has_fetched=bool(bundles) or fetches):
                     raise
@@ -73,7 +73,7 @@ class Committing:
                 continue
             except EpochRaised:
                 continue
-            match next_step(commit):
+            match step:
                 case NextStep.SEND:
                     self._sealer.committed(sealed)
                     self._taking.committed(head.entry_id)

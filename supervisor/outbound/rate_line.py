@@ -34,19 +34,19 @@ class RateLine:
         """Returns a place behind all that were given out. It need not be used."""
         return next(self._places)
 
-    async def commit(self, place: int, attempt: Attempt[Made]) -> tuple[Made, Commit]:
-        """Makes attempts until one is not told to wait, and returns that one's result: at once if nobody waits, else in this place's turn."""
+    async def commit(self, place: int, attempt: Attempt[Made]) -> tuple[Made, Commit, NextStep]:
+        """Makes attempts until one is not told to wait, and returns that one's result and what follows from it: at once if nobody waits, else in this place's turn."""
         wait_ms = 0
         if not self._line.is_taken:
             made, commit = await attempt()
-            if next_step(commit) is not NextStep.WAIT_FOR_RATE:
-                return made, commit
+            if (step := next_step(commit)) is not NextStep.WAIT_FOR_RATE:
+                return made, commit, step
             wait_ms = commit.wait_ms
         self._metrics.send_rate_waits.inc()
         async with self._line.turn(place):
             while True:
                 await trio.sleep(wait_ms / 1000)
                 made, commit = await attempt()
-                if next_step(commit) is not NextStep.WAIT_FOR_RATE:
-                    return made, commit
+                if (step := next_step(commit)) is not NextStep.WAIT_FOR_RATE:
+                    return made, commit, step
                 wait_ms = commit.wait_ms

@@ -138,7 +138,7 @@ class RedisScene:
             for entry, consumer, idle, _ in cast("list[tuple[bytes, bytes, int, int]]", rows):
                 claim = ("XCLAIM", stream, group, consumer, 0, entry, "IDLE", idle + milliseconds, "JUSTID")
                 commands.append(claim)
-        for name in (self.keys.due, self.keys.outbox, self.keys.busy, self.keys.behind, self.keys.alarms):
+        for name in (self.keys.due, self.keys.resend_times, self.keys.busy, self.keys.behind, self.keys.alarms):
             members = cast("list[bytes]", self.client.ask("ZRANGE", name, 0, -1))
             commands += [("ZINCRBY", name, -milliseconds, member) for member in members]
         at = cast("bytes | None", self.client.ask("HGET", self.keys.rate, "at"))

@@ -102,7 +102,9 @@ async def test_all_sends_that_are_due_are_sent_again(tmp_path: Path) -> None:
     with redis_server(tmp_path) as url:
         async with open_bus(url) as bus:
             await bus.client.command(
-                "ZADD", bus.keys.outbox, *(part for number in range(MORE_THAN_A_PAGE) for part in (1, f"{number}"))
+                "ZADD",
+                bus.keys.resend_times,
+                *(part for number in range(MORE_THAN_A_PAGE) for part in (1, f"{number}")),
             )
             assert len(await bus.outbox.due()) == MORE_THAN_A_PAGE
 

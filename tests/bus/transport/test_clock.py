@@ -78,7 +78,7 @@ async def test_nothing_looks_older_or_younger_than_it_is_where_redis_is_an_hour_
             OutboxRecord(SCHEMA_VERSION, "m", "c", "text", "", None, "h2a", "text", made_ms)
         )
         await client.command("HSET", KEYS.sent("c"), "r", record)
-        await client.command("ZADD", KEYS.outbox, 1, "c")
+        await client.command("ZADD", KEYS.resend_times, 1, "c")
         await client.command("XADD", KEYS.jobs, "*", "r", b"")
         ages = await Backlog(client, KEYS).ages()
         assert ages.unacknowledged == pytest.approx(30, abs=10)

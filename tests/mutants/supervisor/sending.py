@@ -31,7 +31,7 @@ SENDING = (
         module("outbound/rate_line"), tests("supervisor/outbound/test_rate_line"),
         ("who_comes_now_waits_behind_the_others", "if not self._line.is_taken:", "if True:"),
         ("the_place_is_kept", "self._line.turn(place)", "self._line.turn(self.place())"),
-        ("until_it_is_allowed", "                if next_step(commit) is not NextStep.WAIT_FOR_RATE:\n                    return made, commit\n                wait_ms", "                return made, commit\n                wait_ms"),
+        ("until_it_is_allowed", "                if (step := next_step(commit)) is not NextStep.WAIT_FOR_RATE:\n                    return made, commit, step\n                wait_ms", "                return made, commit, next_step(commit)\n                wait_ms"),
         ("the_turn_is_held", "        async with self._line.turn(place):\n", "        if True:\n"),
     ),
     *of(

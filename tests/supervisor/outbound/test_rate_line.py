@@ -8,6 +8,7 @@ import trio.testing
 from bus.steps.outbox import Commit, Committed
 from bus.transport.clock import redis_ms
 from supervisor.observe.metrics import Metrics
+from supervisor.outbound.decisions import NextStep
 from supervisor.outbound.rate_line import RateLine
 from tests.redis_server import redis_server
 from tests.supervisor.builders import Core, open_core, reply_to_next, sending, until
@@ -45,15 +46,15 @@ class Bucket:
 
 async def send(line: RateLine, bucket: Bucket, name: str) -> None:
     """A reply on its way, as `Outbound` does it."""
-    place, commit = line.place(), Commit(Committed.STALE)
+    place, step = line.place(), NextStep.SEAL_AGAIN
 
     async def attempt() -> tuple[str, Commit]:
         return name, await bucket.attempt(name)
 
-    while commit.outcome is Committed.STALE:
-        made, commit = await line.commit(place, attempt)
+    while step is NextStep.SEAL_AGAIN:
+        made, _, step = await line.commit(place, attempt)
         assert made == name
-    assert commit.outcome is Committed.COMMITTED
+    assert step is NextStep.SEND
 
 
 async def test_one_that_was_stale_at_its_turn_comes_before_those_that_came_later(

@@ -31,7 +31,7 @@ async def test_a_refusal_for_an_absurd_time_is_survived_and_bounded(tmp_path: Pa
             [frame] = await core.connection.wait_sent(1)
             core.delivery.heard(MessageError("429", sent_message(frame).client_message_id, retry_after=retry_after))
             await trio.testing.wait_all_tasks_blocked(0.05)
-            score = await core.client.command("ZSCORE", core.keys.outbox, CONVERSATION)
+            score = await core.client.command("ZSCORE", core.keys.resend_times, CONVERSATION)
             assert isinstance(score, bytes)
             assert float(score) - await core.store.now_ms() <= 300_000
 
@@ -43,7 +43,7 @@ async def test_an_outbox_record_that_cannot_be_read_costs_its_conversation_only(
         await core.client.command(
             "HSET", core.keys.sent(OTHER_CONVERSATION), "r", msgspec.msgpack.encode(newer), "cmid", "c"
         )
-        await core.client.command("ZADD", core.keys.outbox, 1, OTHER_CONVERSATION)
+        await core.client.command("ZADD", core.keys.resend_times, 1, OTHER_CONVERSATION)
         core.connection.connect()
         await reply_to_next(core, "an answer")
         with capture_logs() as said:

@@ -194,14 +194,14 @@ async def test_after_redis_clock_was_put_back_leases_and_times_are_as_far_off_as
             await until_two_turns(lease)
             await taken_an_hour_ago(core, "00000000-1-1/1")
             soon_ms = await now_ms() + 2 * HOUR_MS
-            for times in (core.keys.due, core.keys.outbox):
+            for times in (core.keys.due, core.keys.resend_times):
                 await core.client.command("ZADD", times, soon_ms, "a conversation")
             ahead_ms = 0
             await until_two_turns(lease)
             await until_two_turns(lease)
             [again] = await core.recovery.pending(core.recovery.jobs)
             assert (again.consumer, again.idle_ms < HOUR_MS / 2) == ("00000000-1-1/1", True)
-            for times in (core.keys.due, core.keys.outbox):
+            for times in (core.keys.due, core.keys.resend_times):
                 due_ms = float(cast("bytes", await core.client.command("ZSCORE", times, "a conversation")))
                 assert due_ms == pytest.approx(soon_ms - HOUR_MS, abs=60_000), "once, by what it went back"
             nursery.cancel_scope.cancel()

@@ -34,7 +34,7 @@ class Look:
                     ("jobs", client.xlen(keys.jobs)),
                     ("replies", client.xlen(keys.replies)),
                     ("due", client.zcard(keys.due)),
-                    ("outbox", client.zcard(keys.outbox)),
+                    ("outbox", client.zcard(keys.resend_times)),
                 )
                 if count
             ]
