@@ -15,6 +15,7 @@
 # make bench   how fast the parts are, beside peers (docs/benchmarks.md; about 3 minutes)
 # make soak    10 minutes at 100 messages a second: nothing grows with what was answered
 # make crowd   an agent that 100,000 people may talk to answers its operator within a second, and counts right (2 minutes)
+# make digest  a digest to 1,000 people while some of them write: no answer behind more than one of its messages (5 minutes; ARGS="--people 60 --kills 4")
 # make systemd the service under a real systemd, in a throw-away machine, alone and under traffic (root; 4 minutes)
 # make containers the image and compose.yaml's services under podman (root; podman, runc, debootstrap; 3 minutes)
 # make prometheus  a real Prometheus scrapes a real agent (needs the package prometheus)
@@ -32,7 +33,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
 .PHONY: setup run check pure test long test-valkey test-redis valkey lint lock bench fuzz mutants chaos nightly soak rollout
-.PHONY: drills crowd siege systemd containers prometheus metrics-page clean
+.PHONY: drills crowd digest siege systemd containers prometheus metrics-page clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -124,6 +125,9 @@ drills: setup
 
 crowd: setup
 	$(BIN)/python -m tests.trials.crowd $(ARGS)
+
+digest: setup
+	$(BIN)/python -m tests.trials.digest $(ARGS)
 
 siege: setup
 	$(BIN)/python -m tests.trials.siege $(ARGS)

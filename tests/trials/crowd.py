@@ -23,6 +23,7 @@ from bus.steps.seal import StoreSeal
 from bus.transport.client import open_redis
 from crypto.grants import Grant, Status
 from crypto.identity import IdentityKeys, PublicIdentity
+from supervisor.cli.conversations import FIRST as MOST_CONVERSATIONS
 from supervisor.cli.grants import FIRST
 from supervisor.peers.owners import Owner
 from tests.supervisor.cli.keys.running import PROGRAM
@@ -82,6 +83,8 @@ def _write(made: World, keys: StoreKeys, pairs: list[PublicIdentity], people: in
                 pipeline.sadd(names.owners, owner_id(number))
                 session = names.session(owner_id(number), "device")
                 pipeline.hset(session, mapping={"v": "1", "b": bytes(SESSION_BYTES), "e": "0"})
+                pinned = {"next": "2", "kind": "h2a", "person": owner_id(number), "t0": str(1_700_000_000_000 + number)}
+                pipeline.hset(names.conversation(owner_id(number)), mapping=pinned)
             pipeline.execute()
 
 
@@ -111,6 +114,10 @@ def look(made: World, people: int, times: int) -> tuple[list[Measured], list[str
         measured.append(one)
         return out, err
 
+    latest, more = run("conversations", "--json")
+    check("conversations", len(latest.splitlines()), min(MOST_CONVERSATIONS, people))
+    check("conversations says", "and more" in more, people > MOST_CONVERSATIONS)
+    check("all conversations", len(run("conversations", "--all", may_take=None)[0].splitlines()), people)
     first, left = run("grants", "list")
     check("grants list", first.count("  active  "), min(FIRST, people))
     check("grants list says", f"and {people - FIRST} more" in left, people > FIRST)
