@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from workers import Agent, BadHandler, BadReply, BlockingChat, Chat, Event, Message, Retry, Router
+from workers import Agent, BadHandler, BadReply, BlockingChat, Chat, Event, Fail, Message, Retry, Router
 from workers.testing import conversation
 
 pytestmark = pytest.mark.pure
@@ -282,6 +282,22 @@ async def test_an_error_is_taken_by_the_nearest_function_for_its_type_and_the_me
         await heard(agent, "/in again")
     with pytest.raises(OSError, match=r"^$"):
         await heard(agent, "/in other")
+
+
+@pytest.mark.parametrize("how", [Retry(), Fail("no_such_order")])
+async def test_how_a_handler_says_that_its_job_ends_is_no_error(how: Exception) -> None:
+    agent = Agent()
+
+    @agent.on_error(Exception)
+    async def anything(chat: Chat) -> None:
+        await chat.reply("taken")
+
+    @agent.on_message()
+    async def answer() -> None:
+        raise how
+
+    with pytest.raises(type(how)):
+        await heard(agent, "x")
 
 
 async def test_what_the_function_for_an_error_raises_counts_instead() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.mutants.mutant import FOLDERS, Part
 from tests.mutants.supervisor.backup import BACKUP
+from tests.mutants.supervisor.handlers import HANDLERS
 from tests.mutants.supervisor.house import HOUSE
 from tests.mutants.supervisor.intake import INTAKE
 from tests.mutants.supervisor.people import PEOPLE
@@ -12,5 +13,5 @@ from tests.mutants.supervisor.sending import SENDING
 from tests.mutants.supervisor.sessions import SESSIONS
 from tests.mutants.supervisor.waiting import WAITING
 
-MUTANTS = (*INTAKE, *WAITING, *SENDING, *SESSIONS, *RELAY, *PEOPLE, *HOUSE, *BACKUP)
+MUTANTS = (*INTAKE, *WAITING, *SENDING, *SESSIONS, *RELAY, *PEOPLE, *HOUSE, *BACKUP, *HANDLERS)
 SUPERVISOR = Part("supervisor", MUTANTS, FOLDERS)

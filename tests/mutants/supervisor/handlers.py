@@ -1,0 +1,61 @@
+"""What a handler is given, and which one gets a message: guards of workers/."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import of
+
+ROUTED = ("tests/workers/test_routing.py",)
+ASKED = ("tests/workers/test_asking.py", "tests/workers/test_agent.py")
+
+HANDLERS = (
+    *of(
+        "workers/routing.py",
+        ROUTED,
+        ("nobody_can_send_an_event", "if one.registration.on in OF_MESSAGES and (", "if ("),
+        (
+            "what_would_never_be_called_is_refused",
+            "                _refuse_a_second(known.registration, handler.registration)\n",
+            "                pass\n",
+        ),
+        ("a_router_is_included_once", "        if router._parent is not None:\n", "        if False:\n"),
+        ("a_router_is_not_in_itself", "        if router in self._upwards():\n", "        if False:\n"),
+        ("named_before_unnamed", "sorted(takers, key=lambda one: one.registration.rank)", "takers"),
+    ),
+    *of(
+        "workers/asking.py",
+        ASKED,
+        (
+            "what_nobody_can_give_is_refused",
+            "        if parameter.default is parameter.empty:\n            raise BadHandler(",
+            "        if False:\n            raise BadHandler(",
+        ),
+        (
+            "a_class_that_nobody_knows_is_no_message",
+            "if not is_it and (parameter not in left or _is_a_class(parameter.annotation)):",
+            "if not is_it and parameter not in left:",
+        ),
+        (
+            "what_cannot_be_converted_is_no_match",
+            "            except msgspec.ValidationError:\n                return None\n",
+            "            except msgspec.ValidationError:\n                pass\n",
+        ),
+    ),
+    *of(
+        "workers/execution.py",
+        ROUTED,
+        (
+            "retry_is_no_error",
+            "None if isinstance(present.error, Outcome) else course.taker_of(present.error)",
+            "course.taker_of(present.error)",
+        ),
+    ),
+    *of(
+        "workers/start_errors.py",
+        ("tests/supervisor/pool/test_worker_process.py",),
+        (
+            "only_the_environments_key_error_is_a_setting",
+            'innermost.f_locals.get("self") is not os.environ',
+            'innermost.f_locals.get("self") is os.environ',
+        ),
+    ),
+)
