@@ -109,6 +109,8 @@ class Ledger:
     said: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     committed: Counter[str] = field(default_factory=Counter)
     retrying: dict[str, Retrying] = field(default_factory=dict)
+    placed: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    """Jobs that no message began and that have not ended, by conversation, in their order."""
 
     def step(self) -> int:
         self.steps += 1
@@ -146,6 +148,15 @@ class Ledger:
         if is_answered:
             self.answered.add(message)
 
+    def places(self, job_id: str, conversation: str) -> None:
+        self.placed[conversation].append(job_id)
+
+    def ends_placed(self, job_id: str, conversation: str) -> None:
+        """Each once, and in the order in which they were placed."""
+        assert self.placed[conversation][:1] == [job_id], f"{job_id} has ended twice, or overtook another"
+        self.placed[conversation].pop(0)
+        self.last_end[conversation] = self.step()
+
     def starts_due(self) -> None:
         self.retrying = {name: one for name, one in self.retrying.items() if not one.is_soon}
 
@@ -175,6 +186,7 @@ class History:
         for message in self.relay.messages:
             times = self.ledger.ended[message] + (message.id in dead_messages)
             assert times == 1, f"{message.id} has ended {times} times"
+        assert not any(self.ledger.placed.values()), "what was placed has never run"
         for message in self.ledger.answered:
             for place in message.places:
                 cmid = f"{message.id}/{place}"

@@ -1,14 +1,19 @@
 """Workers that take jobs, answer them, and do not always succeed."""
 
+from itertools import count
+
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from bus.records.records import Job
+from bus.records.records import Job, decode_job_record
 from bus.steps.job_steps import Emitted, Failed, Finished, Started
-from tests.bus.builders import reply
+from bus.steps.placing import Placed
+from tests.bus.builders import placed_job, reply
 from tests.bus.history import Retrying
-from tests.bus.machine.company import LATER_MS, Company, Running, who
+from tests.bus.machine.company import CONVERSATIONS, LATER_MS, Company, Running, who
 from tests.bus.scenes import at_once
+
+placements = count(1)
 
 
 class Working(Company):
@@ -23,6 +28,8 @@ class Working(Company):
         """One step: take and start, or emit, or finish. False when there is nothing to do."""
         if worker.job is None:
             worker.job = at_once(worker.half.take())
+            if worker.job is not None and worker.job.kind != "message":
+                return self._run_placed(worker, worker.job)
             return worker.job is not None and self._start(worker, worker.job)
         message = self._message(worker.job.job_id)
         place = next((one for one in message.places if one not in worker.emitted), None)
@@ -52,6 +59,24 @@ class Working(Company):
         else:
             worker.job = None
         return True
+
+    def _run_placed(self, worker: Running, job: Job) -> bool:
+        """A job that no message began runs to its end: nothing interrupts it, and it has no company."""
+        started = at_once(worker.half.steps.start(job))
+        assert started.outcome == "started"
+        assert started.together == ()
+        assert at_once(worker.half.steps.finish(job)) is Finished.DONE
+        self.history.ledger.ends_placed(job.job_id, job.conversation_id)
+        worker.job = None
+        return True
+
+    @rule(at=who, where=who)
+    def a_job_is_placed(self, at: int, where: int) -> None:
+        packed = placed_job(f"{next(placements)}", CONVERSATIONS[where])
+        placing, job_id = self._reconnected(at).half.placing, decode_job_record(packed).job_id
+        assert at_once(placing.place(packed)) is Placed.PLACED
+        self.history.ledger.places(job_id, CONVERSATIONS[where])
+        assert at_once(placing.place(packed)) is Placed.ALREADY
 
     def _finish(self, worker: Running, job: Job, *, is_answered: bool = True) -> None:
         together = worker.together if is_answered else []
