@@ -23,6 +23,7 @@ class BusMachine(Inbound, Working, Outbound, Trouble):
         first=who,
         sent=st.sampled_from([None, None, "signed", "unsigned"]),
         retried=st.sampled_from([None, True, False]),
+        placing=st.booleans(),
         committing=st.sets(who),
         sending=st.sets(who),
         hearing=st.sets(who),
@@ -33,12 +34,15 @@ class BusMachine(Inbound, Working, Outbound, Trouble):
         first: int,
         sent: str | None,
         retried: bool | None,
+        placing: bool,
         committing: set[int],
         sending: set[int],
         hearing: set[int],
     ) -> None:
         """So that what goes wrong finds much under way."""
         both = (first, 1 - first)
+        if placing:
+            self.a_job_is_placed(first, first)
         self.history.relay.person_sends(CONVERSATIONS[first], sent)
         self.a_page_is_polled(first, None)
         if retried is not None and any(self._is_unreadable(one) for one in self.history.relay.messages):
