@@ -92,6 +92,8 @@ class Chat:
         message (or its id) to quote; `mention`: whom it is for (user ids, or messages of theirs). `key`: for a handler that replies
         concurrently, so that the reply is known as the same one in a second run.
         """
+        if quote is True:
+            self._check_message("quote=")
         if not isinstance(what, Info | Form | Approval | Progress | Media | App):
             return await self._say(what, markdown, quote, mention, key)
         async with self._sending.turn():
@@ -161,9 +163,17 @@ class Chat:
         """Shows an emoji at the message that is answered, or at another (a message, or its id); None takes it back. Raises BadReply."""
         if emoji is not None and not is_one_emoji(emoji):
             raise BadReply("react takes one emoji, such as '👍', or None to take it back")
+        if to is None:
+            self._check_message("react")
         message = to or self._message
         message_id = message.message_id if isinstance(message, InboundMessage) else message
         await self._act("reaction", {"message_id": message_id, "emoji": emoji})
+
+    def _check_message(self, what: str) -> None:
+        """Raises BadReply in a job that no message began, a reminder's say: there is nothing to quote or to react to."""
+        job = self._sending.job
+        if job.kind != "message" and self._message.message_id == job.job_id:
+            raise BadReply(f"no message began this job: {what} names the message that it is for")
 
     async def _act(self, kind: Literal["recall", "reaction"], what: dict[str, object]) -> None:
         async with self._sending.turn():

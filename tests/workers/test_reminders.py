@@ -364,6 +364,22 @@ async def test_data_of_another_type_is_an_error_that_names_the_handler_and_not_t
     assert "secret" not in log
 
 
+async def test_in_a_reminder_there_is_no_message_to_quote_or_to_react_to() -> None:
+    agent, bus = Agent(), MemoryBus()
+
+    @agent.on_reminder("say")
+    async def say(chat: Chat) -> None:
+        for call in (lambda: chat.react("👍"), lambda: chat.reply("x", quote=True)):
+            with pytest.raises(BadReply, match="no message began this job"):
+                await call()
+        await chat.react("👍", "message-7")
+        await chat.reply("yes", quote="message-7")
+
+    await run(agent, bus, due("say"))
+    assert bus.failed == []
+    assert len(bus.replies) == 2
+
+
 async def test_a_reminder_that_nobody_takes_ends_and_is_no_message() -> None:
     agent, bus = Agent(), MemoryBus()
 
