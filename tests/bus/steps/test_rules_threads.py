@@ -80,8 +80,23 @@ async def test_a_dead_letter_that_has_noted_and_said_nothing_keeps_its_journal(s
     await talk.accept(1)
     job = await taken(worker)
     await note(worker, job, "start#1", b"a ticket")
+    await worker.steps.fail(job, "broke", None)
+    [letter] = await talk.supervisor.dead.first()
+    assert letter.places == ""
+    await talk.supervisor.dead.retry(letter)
+    assert (await worker.steps.start(await taken(worker))).journal == {"start#1": b"a ticket"}
+
+
+async def test_a_dead_letter_that_came_back_and_ends_at_once_leaves_nothing_counted(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    job = await taken(worker)
+    await note(worker, job, "start#1", b"a ticket")
     again = await runs_again(talk, worker, job, "is a dead letter")
-    assert (await worker.steps.start(again)).journal == {"start#1": b"a ticket"}
+    await talk.accept(2)
+    assert await worker.steps.finish(again) is Finished.DONE
+    facts = await scene.facts()
+    assert facts.counted == facts.waits == {}
 
 
 @pytest.mark.parametrize("end", ["finished", "dead", "superseded", "superseded while it waits for its next run"])
@@ -212,7 +227,7 @@ async def test_while_a_thread_waits_the_jobs_of_its_conversation_say_so_and_othe
     await worker.steps.settle(job, "waiting", [waits(job, "one"), waits(job, "two")])
     waiting = await taken(worker)
     assert waiting.has_past, "it was in the mailbox when the wait was stored"
-    await worker.steps.settle(waiting, "done", [("drop_wait", "one", "", "")])
+    await worker.steps.settle(waiting, "done", [("drop_wait", "one", "", ""), ("drop_wait", "one", "", "")])
     await talk.accept(3)
     answer = await taken(worker)
     assert answer.has_past
@@ -300,13 +315,23 @@ async def test_rule_3_of_threads_a_job_that_goes_on_has_no_company(scene: Scene)
 
 async def test_a_conversation_that_is_forgotten_has_no_wait_and_says_so_to_nobody(scene: Scene) -> None:
     talk, worker = await talk_and_worker(scene)
-    for seq in (1, 2):
+    for seq in (1, 2, 3):
         await talk.accept(seq)
-    await worker.steps.settle(job := await taken(worker), "waiting", [waits(job, "one"), waits(job, "two")])
-    await worker.steps.bind_wait(second := await taken(worker), "one")
-    await worker.steps.settle(second, "done", [("forget", "", "", "")])
+    job = await taken(worker)
+    await worker.steps.settle(job, "waiting", [waits(job, f"wait-{number}") for number in range(8)])
+    await worker.steps.emit(dead := await taken(worker), "0", reply("0"))
+    await worker.steps.fail(dead, "broke", None)
+    third = await taken(worker)
+    await worker.steps.bind_wait(third, "wait-1")
+    [letter] = await talk.supervisor.dead.first()
+    await talk.supervisor.dead.retry(letter)
+    await worker.steps.settle(third, "done", [("forget", "", "", "")])
+    revived = await taken(worker)
+    assert (revived.job_id, revived.has_past) == (dead.job_id, True), "what a dead letter had said is not forgotten so"
+    await worker.steps.settle(revived, "done", [], last=[("0", reply("twice"))])
+    await talk.send("c0", 4)
     assert await scene.leftovers() == []
-    await talk.accept(3)
+    await talk.accept(5)
     assert (await taken(worker)).is_first_run
 
 

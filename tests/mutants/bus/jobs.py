@@ -106,13 +106,13 @@ OF_JOBS = (
         script("settle"), THREADS,
         ("settle_is_fenced", MINE, "if false then"),
         ("settle_says_a_place_once", "if redis.call('HEXISTS', EMITTED, ARGV[i]) == 0 then", "if true then"),
+        ("forgotten_is_each_wait_once", "if not string.find(field, ':', 1, true) then drop_wait", "if true then drop_wait"),
         ("settle_knows_what_a_dead_letter_had_said", "if places then recall_places(ARGV[4]) end", ""),
     ),
     *of(
         script("settle"), KEPT,
         ("forgotten_is_the_state_too", "redis.call('DEL', STATE, CARDS)", "redis.call('DEL', CARDS)"),
         ("forgotten_are_the_waits_too", "then drop_wait(WAITS, field) end", "then end"),
-        ("forgotten_is_each_wait_once", "if not string.find(field, ':', 1, true) then drop_wait", "if true then drop_wait"),
     ),
     *of(
         script("settle"), ("tests/bus/steps/test_rules_bounds.py",),
