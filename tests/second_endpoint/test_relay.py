@@ -63,9 +63,10 @@ async def test_it_talks_in_a_group_under_the_key_that_its_relay_hands_out(tmp_pa
         for owner_id in members:
             await ben.pin(owner_id)
         await ben.fetch_key(place)
-        await ben.say(place, "to everybody")
+        said = f"@<U:{agent_of(w)}> to everybody"
+        await ben.send(await ben.seal(place, {"type": "text", "text": said, "mentions": [agent_of(w)]}))
         assert await ben.next_text() == "echo: to everybody"
-        assert [await ada.next_text(), await ada.next_text()] == ["to everybody", "echo: to everybody"]
+        assert [await ada.next_text(), await ada.next_text()] == [said, "echo: to everybody"]
 
 
 def agent_of(w: World) -> str:

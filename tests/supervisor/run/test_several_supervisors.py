@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from bus.records import ulid
 from bus.records.records import Reply
 from host.instance import Instance
 from supervisor.relay.frames import MessageAck, MessageSend, StreamDone, StreamStart
@@ -13,7 +14,8 @@ from tests.supervisor.doubles import FakeRest
 from tests.supervisor.person import Person
 from tests.waiting import waiting_for
 
-STREAM = "01J00000000000000000000000"
+STREAM = ulid.new()
+"""Of now: one of long ago is nobody's any more."""
 
 
 def instance(number: int) -> Instance:
