@@ -38,7 +38,6 @@ READERS = {
     "supervisor/settings/way.py": "reads nothing; its name for a deleted file is os.access",
     "host/code_place.py": "where the code is found, once at the start",
     "host/current_directory.py": "where a process stands",
-    "workers/start_errors.py": "tells by the object whether it was an environment variable that was not set; reads none",
     "host/entrance.py": "what of the owner's hides ours, before anything else",
     "host/embedded.py": "passes five harmless variables on to Redis",
     "sandbox/": "for first steps and tests",
