@@ -19,7 +19,7 @@ if sys.argv[:1] == ["-m"]:  # `python -m workers`, which comes by here before it
 from bus.records.events import Event
 from bus.records.records import InboundMessage
 from workers.agent import Agent
-from workers.blocking import BlockingChat, BlockingJob, BlockingSent, BlockingStream
+from workers.blocking import BlockingChat, BlockingJob, BlockingSent, BlockingStore, BlockingStream
 from workers.cards import Action, App, Approval, Field, Form, Info, Media, MediaItem, Option, Progress
 from workers.chat import Chat
 from workers.context import JobContext
@@ -43,6 +43,9 @@ from workers.errors import (
     Retry,
     StateBeforeAsk,
     StateTooLarge,
+    StoreAfterWords,
+    StoreFull,
+    StoreLimit,
     TextTooLong,
     TooManyReminders,
     TooManyWaits,
@@ -51,6 +54,7 @@ from workers.history import History, Turn
 from workers.outside import BlockingOutside, Outside, Receipt
 from workers.routing import Router
 from workers.sent import Sent
+from workers.store import Store
 from workers.stream import Stream
 
 Message = InboundMessage
@@ -72,6 +76,7 @@ __all__ = [
     "BlockingJob",
     "BlockingOutside",
     "BlockingSent",
+    "BlockingStore",
     "BlockingStream",
     "CannotStart",
     "Chat",
@@ -103,6 +108,10 @@ __all__ = [
     "Sent",
     "StateBeforeAsk",
     "StateTooLarge",
+    "Store",
+    "StoreAfterWords",
+    "StoreFull",
+    "StoreLimit",
     "Stream",
     "TextTooLong",
     "TooManyReminders",

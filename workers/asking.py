@@ -16,7 +16,7 @@ import msgspec.inspect
 
 from bus.records.events import Event, event_in
 from bus.records.records import InboundMessage
-from workers.blocking import BlockingChat, BlockingJob
+from workers.blocking import BlockingChat, BlockingJob, BlockingStore
 from workers.chat import Chat
 from workers.context import JobContext
 from workers.effects import Effects
@@ -24,6 +24,7 @@ from workers.errors import BadHandler
 from workers.history import History
 from workers.keeping import Keeping
 from workers.state import StateShape
+from workers.store import Store
 
 OwnersFunction: TypeAlias = Callable[..., object] | Callable[..., Awaitable[object]]
 
@@ -119,7 +120,13 @@ HISTORY = Row(
     kinds=(History,), name="history", make=lambda at: at.loaded["history"], load=lambda at: at.keeping.history()
 )
 EVENT = Row(kinds=(Event,), name="event", make=lambda at: event_in(at.message), on=frozenset({"event"}))
-ROWS: tuple[Row, ...] = (MESSAGE, CHAT, JOB, HISTORY, EVENT)
+STORE = Row(
+    kinds=(Store, BlockingStore),
+    name="store",
+    make=lambda at: Store(at.keeping.store),
+    make_blocking=lambda at: BlockingStore(Store(at.keeping.store)),
+)
+ROWS: tuple[Row, ...] = (MESSAGE, CHAT, JOB, HISTORY, STORE, EVENT)
 """What every agent has. What an agent itself brings (its state, what its lifespan yields) is added by `Table`."""
 
 

@@ -26,6 +26,7 @@ from workers.history import MOST_TURNS, History
 from workers.payloads import Mention, Quote
 from workers.progress import ProgressBar
 from workers.sent import Sent
+from workers.store import Store
 from workers.stream import Stream
 from workers.thread import Step
 
@@ -433,3 +434,22 @@ def _waited_for(value: object, *, shield: bool = False) -> object:
         return result
 
     return trio.from_thread.run(wait)
+
+
+class BlockingStore:
+    """As Store, for sync handlers."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def get(self, key: str, default: Any = None, *, type: Any = Any) -> Any:  # noqa: A002 - as Store.get
+        """As Store.get."""
+        return _run(partial(self._store.get, key, default, type=type))
+
+    def set(self, key: str, value: object) -> None:
+        """As Store.set."""
+        _run(self._store.set, key, value)
+
+    def add(self, key: str, by: float = 1) -> None:
+        """As Store.add."""
+        _run(self._store.add, key, by)

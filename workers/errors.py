@@ -179,6 +179,32 @@ class StateTooLarge(HandlerError):
         self.limit = limit
 
 
+class StoreLimit(HandlerError):
+    """Something that the store does not take; nothing was changed."""
+
+    reason = "store_limit"
+
+
+class StoreFull(HandlerError):
+    """The store has reached its bound; nothing of the run was written."""
+
+    reason = "store_full"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the store takes 10,000 keys and 4 MiB in all: take away what is not needed (store.set(key, None)), or keep it in a database"
+        )
+
+
+class StoreAfterWords(HandlerError):
+    """A key was set from what was read, in a run that has said something: were it repeated, people would hear what no longer holds."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"store.set({key!r}, …) after store.get of it and after words: set it before the first word, or use store.add"
+        )
+
+
 class HistoryNotKept(HandlerError):
     """What was said was asked for, and the agent does not keep it."""
 

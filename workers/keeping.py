@@ -12,6 +12,7 @@ from workers.errors import BadState, HistoryNotKept, StateBeforeAsk
 from workers.history import MOST_TURNS, History, Turn, decode_exchange, encode_exchange, turn_of, turn_of_reply
 from workers.outlet import Outlet, until_redis_answers
 from workers.state import RunningState, StateShape
+from workers.store import StoreRun
 
 BOTH = frozenset({"state", "history"})
 SAID = "said:"
@@ -39,6 +40,7 @@ class Keeping:
         self._history: History | None = None
         self._said: dict[str, Turn] = {}
         self._noted = self._noted_in(journal or {}, emitted) if has_history else {}
+        self.store = StoreRun(job, keeper)
         self._is_forgotten = False
         self._reads_both = False
 
@@ -76,6 +78,7 @@ class Keeping:
     def undo(self) -> None:
         """Forgets the changes of a handler that failed, before another function answers for it."""
         self._state = None
+        self.store.undo()
 
     async def history(self) -> History:
         """Returns what was said before this job's thread began, oldest first. Raises HistoryNotKept."""
@@ -128,10 +131,10 @@ class Keeping:
     def effects(self) -> list[Effect]:
         """Returns what the job's end is to write. Raises StateTooLarge, BadState."""
         if self._is_forgotten:
-            return [self._keeper.forget_effect(self._job)]
+            return [*self.store.effects(), self._keeper.forget_effect(self._job)]
         body = None if self._state is None else self._state.changed()
         state = [] if body is None else [self._keeper.state_effect(self._job, body)]
-        return [*state, *self.exchange()]
+        return [*self.store.effects(), *state, *self.exchange()]
 
     def exchange(self) -> list[Effect]:
         """Returns what the job's end is to write of what was said, also that of a run that was superseded."""

@@ -22,7 +22,7 @@ from bus.transport.backoff import Backoff
 from bus.transport.wire import RedisFailed, RedisRefused
 from workers.agent import Agent
 from workers.context import Observe, observe_nothing
-from workers.errors import Fail, HandlerError, HandlerGone, OutcomeUnknown, Retry
+from workers.errors import Fail, HandlerError, HandlerGone, OutcomeUnknown, Retry, StoreFull
 from workers.execution import Ended, Run, RunEnvironment, resumed, run_handler
 from workers.hand import Hand
 from workers.keeping import Keeping
@@ -48,6 +48,8 @@ SEEN_SECONDS = 5.0
 LAST_WORD_SECONDS = 2.0
 # What a run's effects were made from was changed meanwhile: it is run again, cheaply, since what took time is noted.
 CHANGED_AFTER_SECONDS = 0.05
+# So often a job's end is made anew where others add to the same keys of the store: each time one of them has come through.
+MOST_RENEWALS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -379,14 +381,22 @@ class Runner:
             self._log.info("job: no handler for this type", job=job.job_id, payload_type=payload_type)
         outcome: Settled = ended.outcome if ended.handled else "no_handler"
         hand.ending = True
-        finished = Finished.FULL
+        finished, effects, renewals = Finished.FULL, list(ended.effects), 0
         while finished is Finished.FULL:
             finished = await until_redis_answers(
-                lambda: self._end(job, outcome, ended.effects, last=ended.last, began_ms=began_ms)
+                partial(self._end, job, outcome, effects, last=ended.last, began_ms=began_ms)
             )
             if finished is Finished.FULL:
                 await trio.sleep(ROOM_SECONDS)
                 self._waited(hand, ROOM_SECONDS)
+            elif finished is Finished.CHANGED and renewals < MOST_RENEWALS and hand.keeping is not None:
+                renewals += 1
+                renewed = await hand.keeping.store.renewed()
+                if renewed is not None:
+                    finished, effects = Finished.FULL, [*renewed, *(one for one in effects if one[0] != "store")]
+        if finished is Finished.STORE_FULL:
+            await self._fail_by(hand, StoreFull())
+            return
         if finished is Finished.CHANGED:
             await self._fail(hand, "changed", CHANGED_AFTER_SECONDS if job.deliveries < MOST_DELIVERIES else None)
             return

@@ -92,6 +92,8 @@ class Sending:
         """
         self._hops = hops
         self.keeping = keeping
+        if keeping is not None:
+            keeping.store.has_words = lambda: self.has_words
         self._cards_sent = cards or {}
         self._cards: dict[str, CardKept] = {}
         self.job = job
@@ -176,6 +178,11 @@ class Sending:
     def has_spoken(self) -> bool:
         """Whether this run has sent something or shows itself that it works, or its handler has ended."""
         return self.has_said or self._is_closed
+
+    @property
+    def has_words(self) -> bool:
+        """Whether this run has said something, or would have if an earlier one had not."""
+        return self._next_number > 0 or bool(self._used_keys)
 
     def was_emitted(self, place: str) -> bool:
         """Returns whether an earlier run has sent this place."""

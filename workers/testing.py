@@ -31,6 +31,7 @@ from bus.records.sealing import KEY_BYTES, BusKey
 from bus.records.timers import Timer, pack_timer
 from bus.steps.job_steps import Carded, CardEmitted, Emitted
 from bus.steps.thread_steps import Effect, Noted, OpenWait, TimersThere
+from bus.transport.lua import Argument
 from workers.agent import Agent
 from workers.execution import Run, RunEnvironment, resumed, run_handler
 from workers.payloads import text_payload
@@ -88,15 +89,24 @@ class _Kept:
     exchanges: list[tuple[str, bytes]] = field(default_factory=list)
     waits: dict[str, OpenWait] = field(default_factory=dict)
 
-    def as_before(self, state: bytes | None, exchanges: int, waits: dict[str, OpenWait]) -> None:
+    stored: dict[str, bytes] = field(default_factory=dict)
+    """Of the whole agent."""
+
+    def as_before(
+        self, state: bytes | None, exchanges: int, waits: dict[str, OpenWait], stored: dict[str, bytes]
+    ) -> None:
         """Takes back what a run left."""
+        self.stored.clear()
+        self.stored.update(stored)
         self.state, self.waits = state, dict(waits)
         del self.exchanges[exchanges:]
 
     def write(self, effects: Iterable[Effect]) -> None:
         """Writes what a job's end leaves."""
-        for op, word, other, _ in effects:
-            if op == "state":
+        for op, word, other, record in effects:
+            if op == "store":
+                self._store(str(word), record)
+            elif op == "state":
                 self.state = cast(bytes, word)
             elif op == "exchange":
                 self.exchanges.append((str(word), cast(bytes, other)))
@@ -108,6 +118,11 @@ class _Kept:
                 self.state = None
                 self.waits.clear()
                 self.exchanges.clear()
+
+    def _store(self, name: str, body: Argument) -> None:
+        self.stored.pop(name, None)
+        if isinstance(body, bytes):
+            self.stored[name] = body
 
 
 @dataclass
@@ -219,6 +234,14 @@ class _Desk:
         before = itertools.takewhile(lambda exchange: exchange[0] != job.job_id, self.kept.exchanges)
         return [body for _, body in before]
 
+    async def read_stored(self, name: str) -> tuple[bytes, bytes | None]:
+        await trio.lowlevel.checkpoint()
+        body = self.kept.stored.get(name)
+        return body or b"", body
+
+    def store_effect(self, name: str, version: bytes | None, body: bytes | None) -> Effect:
+        return ("store", name, b"*" if version is None else version, "" if body is None else body)
+
     async def read_both(self, job: Job) -> tuple[bytes | None, list[bytes]]:
         return await self.read_state(job), await self.read_exchanges(job)
 
@@ -238,15 +261,17 @@ class _Desk:
 class Conversation:
     """One person's conversation with the agent."""
 
-    def __init__(self, agent: Agent, *, sender_id: str, display_name: str) -> None:
+    def __init__(
+        self, agent: Agent, *, sender_id: str, display_name: str, beside: "Conversation | None" = None
+    ) -> None:
         self.agent = agent
         """Whose handlers answer. Put another one here to try what a new version of the code does with this conversation."""
         self._sender_id = sender_id
         self._display_name = display_name
         self._id = ulid.new()
         self._job: Job | None = None
-        self._kept = _Kept()
-        self._before: tuple[bytes | None, int, dict[str, OpenWait]] = (None, 0, {})
+        self._kept: _Kept = _Kept() if beside is None else _Kept(stored=beside._kept.stored)
+        self._before: tuple[bytes | None, int, dict[str, OpenWait], dict[str, bytes]] = (None, 0, {}, {})
         self._desk = _Desk(self._kept)
         self.observations: list[Observation] = []
 
@@ -313,7 +338,12 @@ class Conversation:
 
     async def _run(self, job: Job) -> list[Said]:
         self._job = job
-        self._before = self._kept.state, len(self._kept.exchanges), dict(self._kept.waits)
+        self._before = (
+            self._kept.state,
+            len(self._kept.exchanges),
+            dict(self._kept.waits),
+            dict(self._kept.stored),
+        )
         before = frozenset(self._desk.replies)
         answer = answer_in(job, list(self._kept.waits.values()))
         if isinstance(answer, Refused):
@@ -370,9 +400,15 @@ class Conversation:
         )
 
 
-def conversation(agent: Agent, *, sender_id: str = "person-1", display_name: str = "Person") -> Conversation:
-    """Begins a new conversation with the agent."""
-    return Conversation(agent, sender_id=sender_id, display_name=display_name)
+def conversation(
+    agent: Agent,
+    *,
+    sender_id: str = "person-1",
+    display_name: str = "Person",
+    beside: Conversation | None = None,
+) -> Conversation:
+    """Begins a new conversation with the agent. `beside`: another one, with which it shares the agent's store."""
+    return Conversation(agent, sender_id=sender_id, display_name=display_name, beside=beside)
 
 
 def _never_lost() -> None:

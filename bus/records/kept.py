@@ -16,6 +16,12 @@ STATE = "state"
 WAIT = "wait"
 EXCHANGE = "history"
 """A message, or those that were handled together, and what was said to it."""
+STORE = "store"
+"""What handlers keep for the whole agent, a value for each key of the owner's."""
+STORE_BYTES_FIELD = ""
+"""Beside the values: how many bytes they are together. No key is empty."""
+VERSION_BYTES = 256
+"""So much of a record's beginning tells one version of a value from every other: the seal's nonce is in it."""
 DAY_MS = 86_400_000
 EXCHANGES_KEPT_MS = 30 * DAY_MS
 OVERHEAD_BYTES = 200  # what Redis needs beside a record, as bus/scripts/_library.lua counts it

@@ -304,6 +304,11 @@ class Keys:
         """Publish/subscribe channel (no key) for what is worth nothing later: deltas, typing."""
         return self._key("live")
 
+    @property
+    def store(self) -> str:
+        """Hash key of the owner's → record: what handlers keep for the whole agent; the field without a name: bytes of all of them."""
+        return self._key("store")
+
     # One conversation
 
     def conversation(self, conversation_id: str) -> str:

@@ -6,7 +6,7 @@ SEALED_KINDS = frozenset(
         *("session", "owner", "member", "group", "signed_prekeys", "one_time_prekeys", "quarantined", "seal"),
         *("restored_signed_prekeys", "restored_one_time_prekeys"),
         *("conv", "box", "parked", "placed", "together", "out", "jobs", "replies", "dead", "dead_copy"),
-        *("grant_log", "policy", "emitted", "waits", "state", "history", "outside", "timers"),
+        *("grant_log", "policy", "emitted", "waits", "state", "history", "store", "outside", "timers"),
     }
 )
 PLAIN_KINDS = frozenset(

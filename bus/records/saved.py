@@ -47,6 +47,7 @@ KINDS: Mapping[str, Kind] = {
         old="",
         policy="",
         first_sync="so that nothing counts as too old",
+        store="after the conversations: what a job that runs again had changed may be changed twice, nothing is lost",
         cards="after the conversations, so that each card that was sent is known",
         placements="so that no event is handled twice",
         outside="in their order",

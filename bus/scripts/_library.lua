@@ -705,3 +705,21 @@ local function forget_history(history, histories)
   while redis.call('EXISTS', history) == 1 do drop_oldest_exchange(history, histories) end
   redis.call('HDEL', CONVERSATION, 'history')
 end
+
+-- What handlers keep for the whole agent: 10,000 keys and 4 MiB at most. The field without a name has the bytes of all of it.
+
+-- `more`: keys and bytes of what is to be written before it. -> 'store_full', or nil
+local function store_has_no_room(store, before, record, more)
+  if record ~= '' and not before then more.keys = more.keys + 1 end
+  more.bytes = more.bytes + (record ~= '' and size_of(record) or 0) - (before and size_of(before) or 0)
+  if record == '' then return nil end
+  local keys, bytes = redis.call('HLEN', store), tonumber(redis.call('HGET', store, '') or 0)
+  if math.max(keys - 1, 0) + more.keys > 10000 or bytes + more.bytes > 4194304 then return 'store_full' end
+end
+
+local function put_in_store(store, key, record)
+  local before = redis.call('HGET', store, key)
+  if record ~= '' then redis.call('HSET', store, key, record) else redis.call('HDEL', store, key) end
+  local change = (record ~= '' and size_of(record) or 0) - (before and size_of(before) or 0)
+  if redis.call('HINCRBY', store, '', string.format('%d', change)) <= 0 then redis.call('HDEL', store, '') end
+end

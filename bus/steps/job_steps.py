@@ -88,6 +88,9 @@ class Finished(enum.Enum):
     FULL = b"full"
     """Nothing was changed, since too much waits for the last replies to be queued: try again later."""
 
+    STORE_FULL = b"store_full"
+    """Nothing was changed, since what handlers keep for the whole agent has reached its bound."""
+
     CHANGED = b"changed"
     """Nothing was changed, since what an effect was made from is another by now (bus/steps/thread_steps.py)."""
 

@@ -11,6 +11,8 @@ from bus.records.kept import (
     EXCHANGE,
     EXCHANGES_KEPT_MS,
     STATE,
+    STORE,
+    VERSION_BYTES,
     decode_kept,
     exchange_name,
     open_kept,
@@ -39,6 +41,22 @@ class KeptEffects:
         name = exchange_name(at_ms, job.thread_id)
         packed = pack_kept(body, EXCHANGE, job.conversation_id, name, key=self._bus_key, agent_id=self._agent_id)
         return ("exchange", packed, "", "")
+
+    def store_effect(self, name: str, version: bytes | None, body: bytes | None) -> Effect:
+        """Returns the effect that puts a value into the store, or with None takes it away.
+
+        `version`: of the value that was read, b"" where there was none; None to write it whatever is there.
+        """
+        packed: bytes | str = ""
+        if body is not None:
+            packed = pack_kept(body, STORE, "", name, key=self._bus_key, agent_id=self._agent_id)
+        return ("store", name, "*" if version is None else version, packed)
+
+    def _open_stored(self, name: str, packed: bytes | None) -> tuple[bytes, bytes | None]:
+        if packed is None:
+            return b"", None
+        body = open_kept(packed, STORE, "", name, key=self._bus_key, agent_id=self._agent_id)
+        return packed[:VERSION_BYTES], body
 
     def forget_effect(self, job: Job) -> Effect:  # noqa: ARG002 - as the others
         """Returns the effect that deletes all that is kept of the conversation."""
@@ -82,6 +100,11 @@ class KeptSteps(KeptEffects, ThreadSteps):
         """Returns the records of what was said, oldest first; `open_exchanges` opens them."""
         key = self._keys.history(job.conversation_id)
         return cast("list[bytes]", await self._commands.command("LRANGE", key, 0, -1))
+
+    async def read_stored(self, name: str) -> tuple[bytes, bytes | None]:
+        """Returns a value of the store with its version; b"" and None where there is none. Raises BadRecord."""
+        packed = cast("bytes | None", await self._commands.command("HGET", self._keys.store, name))
+        return self._open_stored(name, packed)
 
     async def read_both(self, job: Job) -> tuple[bytes | None, list[bytes]]:
         """Returns what `read_state` and `read_exchanges` do, in one step. Raises BadRecord."""

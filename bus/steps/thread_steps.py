@@ -141,6 +141,6 @@ class ThreadSteps(JobSteps):
             arguments += effect
         names, at = self._keys, job.conversation_id
         keys = [*names.board(at), names.waits(at), names.state(at), names.history(at), names.histories]
-        keys += [names.timers(at), names.alarms, names.cards(at)]
+        keys += [names.timers(at), names.alarms, names.cards(at), names.store]
         words = (job.conversation_id, job.entry_id, self._consumer, *arguments)
         return Finished(await self._commands.script("settle", keys, *words))

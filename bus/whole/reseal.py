@@ -12,7 +12,7 @@ from typing import cast
 import msgspec
 
 from bus.records.journal import is_entry, joined, words_of
-from bus.records.kept import decode_kept, is_wait
+from bus.records.kept import STORE_BYTES_FIELD, decode_kept, is_wait
 from bus.records.keys import JOBS_GROUP, REPLIES_GROUP, Keys
 from bus.records.kinds import PLAIN_KINDS
 from bus.records.records import (
@@ -163,6 +163,7 @@ class _Walk:
             "waits": self._waits,
             "timers": self._timers,
             "history": self._history,
+            "store": self._store,
             "box": self._mailbox,
             "parked": self._mailbox,
             "placed": self._mailbox,
@@ -245,6 +246,12 @@ class _Walk:
             turned = self._turned(key, packed, self._turner.timer)
             if turned is not None:
                 await self._put("reseal_field", [key, self._names.write_count], timer_id.decode(), packed, turned)
+
+    async def _store(self, key: str) -> None:
+        for name, packed in (await self._hash(key)).items():
+            turned = self._turned(key, packed, self._turner.kept) if name != STORE_BYTES_FIELD.encode() else None
+            if turned is not None:
+                await self._put("reseal_field", [key, self._names.write_count], name, packed, turned)
 
     async def _history(self, key: str) -> None:
         for index, packed in enumerate(cast("list[bytes]", await self._client.command("LRANGE", key, 0, -1))):

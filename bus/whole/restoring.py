@@ -34,7 +34,9 @@ PAGE = 8  # records of up to a mebibyte
 
 OVERHEAD_BYTES = 200  # as bus/scripts/_library.lua counts for a record that waits
 
-PLAIN_HASHES = frozenset({"seal", "policy", "group", "member", "session", "owner", "held", "cards", "send_keys"})
+PLAIN_HASHES = frozenset(
+    {"seal", "policy", "group", "member", "session", "owner", "held", "cards", "send_keys", "store"}
+)
 
 
 class Restoring:

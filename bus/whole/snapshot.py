@@ -65,6 +65,7 @@ class Snapshot:
         for later in (
             self._conversations(),
             self._hashes("cards"),
+            self._store(),
             self._timers(),
             self._stream("dead", self._names.dead, last_letter, LETTERS_AT_ONCE),
             self._quarantined(self._since(began_ms)),
@@ -82,6 +83,10 @@ class Snapshot:
             yield Value(kind, "", "zset", await self._asked("ZRANGE", key, 0, -1, "WITHSCORES"))
         found = await self._client.command("GET", self._names.first_sync)
         yield Value("first_sync", "", "string", [cast(bytes, found)] if found else [])
+
+    async def _store(self) -> AsyncGenerator[Value]:
+        """Yields what handlers keep for the whole agent: at most 4 MiB."""
+        yield await self._hash("store", "")
 
     async def kinds(self) -> set[str]:
         """Returns the kinds of all existing keys."""

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from bus.records.journal import is_entry, words_of
-from bus.records.kept import is_wait
+from bus.records.kept import STORE_BYTES_FIELD, is_wait
 from bus.records.keys import Keys
 from bus.records.records import BadRecord
 from bus.records.saved import Saved, SavedConversation, Value, Waiting, pairs
@@ -85,6 +85,10 @@ class Checking:
             case "quarantined":
                 if row.get(b"plaintext"):
                     self._sealed(value.kind, row[b"plaintext"], "quarantine", self._names.agent_id, value.ids)
+            case "store":
+                self._kept(
+                    "store", [record for name, record in pairs(value.parts) if name != STORE_BYTES_FIELD.encode()]
+                )
             case "grant_log":
                 for line in value.parts:
                     self._grant(line)

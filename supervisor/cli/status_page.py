@@ -11,7 +11,7 @@ from rich.text import Text
 from bus.transport.clock import clock_fault
 
 MIB = 1 << 20
-KEPT_BY_HANDLERS = (("state", "state of {} conversations"), ("history", "history of {}"))
+KEPT_BY_HANDLERS = (("state", "state of {} conversations"), ("history", "history of {}"), ("store", "the store"))
 Json = Mapping[str, Any]  # the agent's answer, in which another version may leave out or add something
 
 

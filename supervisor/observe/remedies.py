@@ -106,6 +106,14 @@ DEAD: Mapping[str, Remedy] = {
         "the handler left more than 64 KiB in the state of its conversation; the former state stays",
         "keep less in it, hashee-agent reload, then retry",
     ),
+    "store_limit": Remedy(
+        "the handler gave the store a key or a value that it does not take",
+        "the log says which bound; mend the handler, hashee-agent reload, then retry",
+    ),
+    "store_full": Remedy(
+        "the store has 10,000 keys or 4 MiB, and takes no more; nothing of the run was written",
+        "take away what is not needed (store.set(key, None)), then retry",
+    ),
     "timeout": Remedy(
         "one run took longer than HASHEE_JOB_SECONDS",
         "make the handler faster or the limit longer, then retry",

@@ -66,6 +66,7 @@ RESTING_KINDS = frozenset(
             "state",
             "history",
             "histories",
+            "store",
             "timers",
             "alarms",
             "send_keys",

@@ -85,6 +85,10 @@ class MemoryBus:
     """By conversation, as the last job's end left them."""
 
     exchanges: dict[str, list[bytes]] = field(default_factory=dict)
+    stored: dict[str, bytes] = field(default_factory=dict)
+    meanwhile: dict[str, bytes] = field(default_factory=dict)
+    """What another conversation puts into the store before this job's end is written, once."""
+
     asked: list[str] = field(default_factory=list)
     unreadable: BadRecord | None = None
     """What reading a state raises."""
@@ -241,9 +245,16 @@ class MemoryBus:
         with self._operation("settle"):
             if self.settle_answers:
                 return self.settle_answers.pop(0)
+        self.stored.update(self.meanwhile)
+        self.meanwhile = {}
+        for op, name, version, _ in effects:
+            if op == "store" and version not in ("*", self.stored.get(str(name), b"")):
+                return Finished.CHANGED
         self.settled.append((outcome, tuple(effects)))
-        for op, body, _, _ in effects:
-            if op == "state" and isinstance(body, bytes):
+        for op, body, _, record in effects:
+            if op == "store" and isinstance(record, bytes):
+                self.stored[str(body)] = record
+            elif op == "state" and isinstance(body, bytes):
                 self.states[job.conversation_id] = body
             elif op == "exchange" and isinstance(body, bytes):
                 self.exchanges.setdefault(job.conversation_id, []).append(body)
@@ -276,6 +287,15 @@ class MemoryBus:
         self.asked.append("history")
         with self._operation("read_exchanges"):
             return self.exchanges.get(job.conversation_id, [])
+
+    async def read_stored(self, name: str) -> tuple[bytes, bytes | None]:
+        await trio.lowlevel.checkpoint()
+        with self._operation("read_stored"):
+            body = self.stored.get(name)
+            return body or b"", body
+
+    def store_effect(self, name: str, version: bytes | None, body: bytes | None) -> Effect:
+        return ("store", name, "*" if version is None else version, "" if body is None else body)
 
     async def read_both(self, job: Job) -> tuple[bytes | None, list[bytes]]:
         return await self.read_state(job), await self.read_exchanges(job)

@@ -129,7 +129,7 @@ async def test_what_lifespan_yields_is_asked_for_by_type(lifespan: Any) -> None:
 
 
 def test_what_lifespan_says_that_it_does_not_yield_is_refused_at_once() -> None:
-    with pytest.raises(BadHandler, match=r"job: Job, history: History, Database \(of lifespan\)"):
+    with pytest.raises(BadHandler, match=r"job: Job, history: History, store: Store, Database \(of lifespan\)"):
         Agent(lifespan=with_one).on_message()(both)
 
 

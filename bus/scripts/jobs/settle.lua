@@ -1,16 +1,24 @@
 -- Ends a job that went well, as finish.lua does, together with its effects: what nobody sees until the job's end is written here, once.
--- KEYS board, waits, state, history, histories, timers of the conversation, alarms, cards
+-- KEYS board, waits, state, history, histories, timers of the conversation, alarms, cards, store
 -- ARGV 1 conversation_id  2 entry (fencing token)  3 consumer  4 job_id  5 outcome: done, waiting, no_answer, superseded or no_handler
 --      6 attempt  7 delivery  8 when its handler began (ms), '' where that is noted already  9 how many replies
 --      10… place, reply record of each reply; then op, a, b, c of each effect (those that need fewer words have '')
 --         wait: its id, its record   drop_wait: its id   state: its record   exchange: its record   forget: nothing
+--         store: a key of the owner's, the beginning of the record that was read ('' for none, '*' whatever is there), its record ('' for none)
 --         timer: its id, when it is due (ms), its record   drop_timer: its id
--- -> fenced | full (too much waits to be sent: again later) | changed (what an effect was made from is another by now) | done
+-- -> fenced | full (too much waits to be sent: again later) | changed (what an effect was made from is another by now) | store_full (it takes no more) | done
 -- Invariant: all effects are checked before anything is written, so all of them are written or none. First write is XACK (rule 16).
-local WAITS, STATE, HISTORY, HISTORIES, TIMERS, ALARMS, CARDS = unpack(KEYS, OWN, OWN + 6)
+local WAITS, STATE, HISTORY, HISTORIES, TIMERS, ALARMS, CARDS, STORE = unpack(KEYS, OWN, OWN + 7)
 local REPLIES_FROM, WORDS = 10, 4
 local EFFECTS_FROM = REPLIES_FROM + 2 * ARGV[9]
-local may_be_written = {} -- by op, where it depends: -> whether what it was made from is still what stands there
+local more = { keys = 0, bytes = 0 } -- in the store
+local refused = { -- by op, where it depends: -> why it may not be written, or nil
+  store = function(key, version, record)
+    local before = redis.call('HGET', STORE, key)
+    if version ~= '*' and version ~= string.sub(before or '', 1, 256) then return 'changed' end
+    return store_has_no_room(STORE, before, record, more)
+  end,
+}
 local write = {
   wait = function(id, record) put_wait(WAITS, id, record) end,
   drop_wait = function(id) drop_wait(WAITS, id) end,
@@ -24,6 +32,7 @@ local write = {
     end
     for _, id in ipairs(redis.call('HKEYS', TIMERS)) do drop_timer(TIMERS, ALARMS, id) end
   end,
+  store = function(key, _, record) put_in_store(STORE, key, record) end,
   timer = function(id, due_ms, record) put_timer(TIMERS, ALARMS, id, due_ms, record) end,
   drop_timer = function(id) drop_timer(TIMERS, ALARMS, id) end,
 }
@@ -33,7 +42,8 @@ if has_reply and ARGV[9] ~= '0' and not may_say() then return 'full' end
 for i = EFFECTS_FROM, #ARGV, WORDS do
   local op = ARGV[i]
   if not write[op] then return redis.error_reply('ERR no effect is called ' .. op) end
-  if may_be_written[op] and not may_be_written[op](ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]) then return 'changed' end
+  local why = refused[op] and refused[op](ARGV[i + 1], ARGV[i + 2], ARGV[i + 3])
+  if why then return why end
 end
 settle(JOBS, JOBS_GROUP, ARGV[2])
 count_write()

@@ -212,6 +212,8 @@ class MemorySteps(KeptEffects):
         at, _ = held
         if last and not self._world.may_say(at):
             return Finished.FULL
+        if why := self._world.why_refused(effects):
+            return Finished(why.encode())
         at.recall(job.job_id)
         for place, reply in last:
             if place not in at.emitted:
@@ -336,6 +338,10 @@ class MemorySteps(KeptEffects):
                 at.state = record
             case ("exchange", bytes(record), _, _):
                 self._world.keep_exchange(at, record)
+            case ("store", str(name), _, record):
+                self._world.store.pop(name, None)
+                if isinstance(record, bytes):
+                    self._world.store[name] = record
             case ("forget", _, _, _):
                 at.state, at.history, at.waits, at.waits_from, at.waits_bound, at.cards = None, [], {}, {}, {}, {}
                 for where in [one for one in timers if one[0] == conversation_id]:
@@ -349,6 +355,9 @@ class MemorySteps(KeptEffects):
 
     async def read_exchanges(self, job: Job) -> list[bytes]:
         return list(self._world.conversation(job.conversation_id).history)
+
+    async def read_stored(self, name: str) -> tuple[bytes, bytes | None]:
+        return self._open_stored(name, self._world.store.get(name))
 
     async def read_both(self, job: Job) -> tuple[bytes | None, list[bytes]]:
         return await self.read_state(job), await self.read_exchanges(job)

@@ -4,16 +4,18 @@ Everything that can be computed is: a conversation is busy because something of 
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bus.records.cards import CardKept
 from bus.records.journal import joined
-from bus.records.kept import EXCHANGES_KEPT_MS, exchanged_ms
+from bus.records.kept import EXCHANGES_KEPT_MS, VERSION_BYTES, exchanged_ms
 from bus.records.records import decode_job_record, decode_reply_record
 from bus.steps.held import Note
 from bus.steps.job_steps import APOLOGY_PLACE
 from bus.steps.letters import DeadLetter, Quarantined
 from bus.steps.policies import Policies
+from bus.steps.thread_steps import Effect
 from host.budgets import StoreBudgets
 
 IDS_KEPT = 1024
@@ -22,6 +24,8 @@ UNCOUNTED_BYTES = 4096
 OVERHEAD_BYTES = 200
 MOST_EXCHANGES = 100
 MOST_HISTORY_BYTES = 1 << 18
+MOST_STORED = 10_000
+MOST_STORE_BYTES = 1 << 22
 
 
 @dataclass
@@ -195,6 +199,7 @@ class World:
 
     most_out: int | None = None
     most_history: int | None = None
+    store: dict[str, bytes] = field(default_factory=dict)
     line: list[bytes] = field(default_factory=list)
     """Messages from outside that wait for their turn."""
 
@@ -294,6 +299,23 @@ class World:
 
     def waiting_in_all(self) -> int:
         return sum(len(self.mailbox(at)) for at in self.conversations.values())
+
+    # What is kept for the whole agent
+
+    def why_refused(self, effects: Sequence[Effect]) -> str:
+        """Why these may not be written into the store; '' if they may."""
+        after = dict(self.store)
+        for op, name, version, record in effects:
+            if op != "store":
+                continue
+            if version not in ("*", self.store.get(str(name), b"")[:VERSION_BYTES]):
+                return "changed"
+            after.pop(str(name), None)
+            if isinstance(record, bytes):
+                after[str(name)] = record
+                if len(after) > MOST_STORED or sum(map(size_of, after.values())) > MOST_STORE_BYTES:
+                    return "store_full"
+        return ""
 
     # What was said
 

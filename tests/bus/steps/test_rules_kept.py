@@ -216,3 +216,52 @@ async def test_a_run_that_has_changed_nothing_leaves_what_is_kept_as_it_is(scene
     job = await kept.job()
     assert await (steps.finish(job) if end == "finish" else steps.settle(job, "done", [])) is Finished.DONE
     assert await steps.read_state(await kept.job()) == b"one"
+
+
+async def test_a_value_of_the_store_is_written_where_it_is_still_what_was_read_and_all_or_none(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    ann, ben, steps = Kept(talk, worker), Kept(talk, worker, "another"), worker.steps
+    first, second = await ann.job(), await ben.job()
+    version, body = await steps.read_stored("bread")
+    assert (version, body) == (b"", None)
+    one = [steps.store_effect("bread", version, b"1")]
+    assert await steps.settle(first, "done", one) is Finished.DONE
+    late = [steps.store_effect("other", None, b"x"), steps.store_effect("bread", version, b"2")]
+    assert await steps.settle(second, "done", late) is Finished.CHANGED
+    assert await steps.read_stored("other") == (b"", None)
+    version, body = await steps.read_stored("bread")
+    assert body == b"1"
+    again = [steps.store_effect("other", None, b"x"), steps.store_effect("bread", version, b"2")]
+    assert await steps.settle(second, "done", again) is Finished.DONE
+    third = await ann.job()
+    away = [
+        steps.store_effect("bread", None, None),
+        steps.store_effect("other", (await steps.read_stored("other"))[0], None),
+    ]
+    assert await steps.settle(third, "done", away) is Finished.DONE
+    assert [await steps.read_stored(key) for key in ("bread", "other")] == [(b"", None)] * 2
+
+
+async def test_a_store_has_a_bound_in_bytes_and_what_goes_makes_room(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    kept, steps = Kept(talk, worker), worker.steps
+    job = await kept.job()
+    many = [steps.store_effect(f"key {number}", None, bytes(65_000)) for number in range(65)]
+    assert await steps.settle(job, "done", many) is Finished.STORE_FULL
+    assert await steps.settle(job, "done", many[:64]) is Finished.DONE
+    job = await kept.job()
+    assert await steps.settle(job, "done", [steps.store_effect("more", None, bytes(65_000))]) is Finished.STORE_FULL
+    swapped = [steps.store_effect("key 1", None, None), steps.store_effect("more", None, bytes(60_000))]
+    assert await steps.settle(job, "done", swapped) is Finished.DONE
+
+
+async def test_a_store_has_a_bound_in_keys(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    kept, steps = Kept(talk, worker), worker.steps
+    many = [steps.store_effect(f"{number}", None, b"") for number in range(10_001)]
+    for at in range(0, 10_000, 500):
+        job = await kept.job()
+        assert await steps.settle(job, "done", many[at : at + 500]) is Finished.DONE
+    job = await kept.job()
+    assert await steps.settle(job, "done", many[10_000:]) is Finished.STORE_FULL
+    assert await steps.settle(job, "done", many[9_999:10_000]) is Finished.DONE

@@ -112,6 +112,7 @@ OF_JOBS = (
     *of(
         script("settle"), KEPT,
         ("forgotten_is_the_state_too", "redis.call('DEL', STATE, CARDS)", "redis.call('DEL', CARDS)"),
+        ("the_store_is_written_where_it_is_what_was_read", "if version ~= '*' and version ~= string.sub(before or '', 1, 256) then", "if false then"),
         ("forgotten_are_the_waits_too", "then drop_wait(WAITS, field) end", "then end"),
     ),
     *of(

@@ -11,6 +11,7 @@ from bus.records.kept import (
     DAY_MS,
     EXCHANGE,
     STATE,
+    STORE,
     WAIT,
     decode_kept,
     exchange_name,
@@ -51,6 +52,9 @@ from bus.transport.readers import RedisStreamReader, StreamEntry
 from bus.whole.reseal import job_or_reply
 from tests.bus.memory.world import size_of
 from tests.supervisor.settings.environment import AGENT_ID
+
+KEPT: dict[str, tuple[str | int, ...]] = {STATE: ("GET",), EXCHANGE: ("LRANGE", 0, -1), STORE: ("HGET", "bread")}
+"""How the records of each kind are read."""
 
 CONSUMER = "supervisor-of-the-test"
 LEDGER_MACS = (bytes(32), b"\x01" * 32, b"\x02" * 32)
@@ -135,6 +139,8 @@ class _Filling:
         packed = pack_timer(timer, key=self.keys.bus, agent_id=AGENT_ID)
         await self.client.command("HSET", self.names.timers("busy"), timer.id, packed)
         await self.client.command("ZADD", self.names.alarms, timer.due_ms, f"busy\x00{timer.id}")
+        stored = pack_kept(b"a value", STORE, "", "bread", key=self.keys.bus, agent_id=AGENT_ID)
+        await self.client.command("HSET", self.names.store, "bread", stored, "", len(stored) + 200)
         for number in (1, 2):
             at = exchange_name(now_ms(), f"thread {number}")
             said = pack_kept(b"said %d" % number, EXCHANGE, "busy", at, key=self.keys.bus, agent_id=AGENT_ID)
@@ -276,12 +282,8 @@ async def opened(client: RedisClient, keys: StoreKeys) -> dict[str, object]:
         elif kind == "quarantined":
             sealed = cast(bytes, await client.command("HGET", key, "plaintext"))
             found[key] = keys.state.open(sealed, "quarantine", AGENT_ID, ids)
-        elif kind in (STATE, EXCHANGE):
-            packed = await client.command("GET", key) if kind == STATE else await client.command("LRANGE", key, 0, -1)
-            records = cast("list[bytes]", packed if isinstance(packed, list) else [packed])
-            found[key] = [
-                open_kept(one, kind, ids, decode_kept(one).name, key=keys.bus, agent_id=AGENT_ID) for one in records
-            ]
+        elif kind in KEPT:
+            found[key] = await _kept(client, key, kind, ids, keys)
         elif kind == "sent":
             found[key] = await client.command("HGETALL", key)
     found["jobs"] = sorted(_text(packed, keys) for _, packed in await _stream(client, names.jobs))
@@ -291,6 +293,13 @@ async def opened(client: RedisClient, keys: StoreKeys) -> dict[str, object]:
         for letter in await DeadLetters(client, names).first()
     ]
     return found
+
+
+async def _kept(client: RedisClient, key: str, kind: str, ids: str, keys: StoreKeys) -> list[bytes]:
+    """What handlers keep."""
+    answer = await client.command(*KEPT[kind][:1], key, *KEPT[kind][1:])
+    records = cast("list[bytes]", answer if isinstance(answer, list) else [answer])
+    return [open_kept(one, kind, ids, decode_kept(one).name, key=keys.bus, agent_id=AGENT_ID) for one in records]
 
 
 async def kinds(client: RedisClient) -> set[str]:
