@@ -22,6 +22,15 @@ HANDLERS = (
         ("named_before_unnamed", "sorted(takers, key=lambda one: one.registration.rank)", "takers"),
     ),
     *of(
+        "workers/routing.py",
+        ASKED,
+        (
+            "a_whole_text_matches",
+            "self.pattern.fullmatch(message.text.strip())",
+            "self.pattern.search(message.text)",
+        ),
+    ),
+    *of(
         "workers/asking.py",
         ASKED,
         (
