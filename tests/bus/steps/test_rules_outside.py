@@ -197,6 +197,19 @@ async def test_a_job_from_outside_runs_behind_what_waits_once_for_its_key_and_ta
     assert await worker.take() is None
 
 
+async def test_a_card_from_outside_is_known_to_the_handlers_of_its_conversation(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    outside, budgets = talk.supervisor.outside, talk.supervisor.store.budgets
+    card = ("01JB0000000000000000000000", "app vote_card")
+    assert await outside.send(CONVERSATION, said("vote"), f"{OUTSIDE}vote", budgets=budgets, card=card) is Sent.QUEUED
+    job = await worker.take()
+    assert job is not None
+    kept = await worker.steps.card(job, card[0])
+    assert kept is not None
+    assert (kept.revision, kept.job_id, kept.kind) == (0, f"{OUTSIDE}vote", "app vote_card")
+
+
 async def test_no_more_jobs_from_outside_wait_in_a_conversation_than_may(scene: Scene) -> None:
     talk, _ = await talk_and_worker(scene)
     await talk.accept(1)

@@ -105,6 +105,29 @@ async def test_who_writes_while_a_digest_goes_out_is_answered_behind_one_message
             assert news == READERS
 
 
+async def test_who_commits_one_lets_the_next_out_and_nobody_waits_for_the_next_look(tmp_path: Path) -> None:
+    """Nothing runs here that looks once a second."""
+    with redis_server(tmp_path) as url:
+        async with open_core(url, FakeRest()) as core:
+            await core.prekeys.publish()
+            ada = Person(core.rest)
+            ada.meet()
+            for conversation in READERS[:3]:
+                await core.push(ada.say("hello", seq=1, conversation=conversation))
+                await reply_to_next(core)
+                await send(core, "news", conversation)
+            core.connection.connect()
+            core.leases.start()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(core.outbound.run)
+                frames = await core.connection.wait_sent(3)
+                nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                await core.taking.give_back(await core.reader.close())
+                await core.leases.close()
+    assert [sent_message(frame).conversation_id for frame in frames] == READERS[:3]
+
+
 async def test_the_next_of_the_line_goes_out_though_whoever_let_the_first_out_is_gone(tmp_path: Path) -> None:
     """It was committed, and its supervisor died before it let out the next: whoever is connected looks once a second."""
     async with scene(tmp_path) as (core, ada):
