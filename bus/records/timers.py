@@ -9,12 +9,17 @@ from datetime import date
 import msgspec
 
 from bus.records.daily import Daily
-from bus.records.records import BadRecord, InboundMessage, NewerRecord, PlacedKind
+from bus.records.records import BadRecord, InboundMessage, NewerRecord, Payload, PlacedKind
 from bus.records.sealing import BusKey, SealBroken
 
 TIMER_SCHEMA = 1
 TIMERS = "timers"
 ID_CHARACTERS = 32
+
+
+def due_payload(kind: PlacedKind, name: str, data: bytes, due_ms: int) -> Payload:
+    """Returns what the job of something that is due says for itself. It is never sent."""
+    return {"type": kind, "name": name, "data": data, "due_ms": due_ms}
 
 
 class Timer(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +75,7 @@ class Timer(msgspec.Struct, frozen=True, kw_only=True):
             sender_id=self.sender_id,
             sender_type=self.sender_type,
             sender_display_name=self.sender_display_name,
-            payload={"type": self.kind, "name": self.name, "data": self.data, "due_ms": self.due_ms},
+            payload=due_payload(self.kind, self.name, self.data, self.due_ms),
             hop_count=self.hop_count,
             group_metadata=self.group_metadata,
         )

@@ -13,6 +13,7 @@ from bus.records import ulid
 from bus.records.outside import OUTSIDE, PLACE, REMINDER, OutsideMessage, SendKey, id_of, send_key
 from bus.records.records import InboundMessage, Payload, Reply, ReplyPlace, pack_placed_job, pack_reply
 from bus.records.sealing import StoreKeys
+from bus.records.timers import due_payload
 from bus.steps.outside import OutsideMessages, Sent
 from bus.steps.placing import MOST_PLACED_BYTES
 from bus.steps.store import Store, now_ms
@@ -121,19 +122,13 @@ class FromOutside:
     def _job(self, message: OutsideMessage, identifier: str, pins: tuple[str, str]) -> bytes:
         """Packs the job of a reminder that is due now. Raises NotSent."""
         kind, person = pins
-        payload: Payload = {
-            "type": "reminder",
-            "name": message.reminder,
-            "data": msgspec.msgpack.encode(message.data),
-            "due_ms": now_ms(),
-        }
         content = InboundMessage(
             message_id=identifier,
             conversation_id=message.conversation_id,
             conversation_type=kind,
             sender_id="" if kind == GROUP else person,
             sender_type="human",
-            payload=payload,
+            payload=due_payload("reminder", message.reminder or "", msgspec.msgpack.encode(message.data), now_ms()),
         )
         agent_id = self._store.keys.agent_id
         packed = pack_placed_job("reminder", content, placed_ms=now_ms(), key=self._keys.bus, agent_id=agent_id)
