@@ -15,7 +15,7 @@
 # make bench   how fast the parts are, beside peers (docs/benchmarks.md; about 3 minutes)
 # make soak    10 minutes at 100 messages a second: nothing grows with what was answered
 # make crowd   an agent that 100,000 people may talk to answers its operator within a second, and counts right (2 minutes)
-# make digest  a digest to 1,000 people while some of them write: no answer behind more than one of its messages (5 minutes; ARGS="--people 60 --kills 4")
+# make digest  a digest to 1,000 people while some of them write: no answer behind more than one of its messages (ten minutes; ARGS="--people 60 --kills 4")
 # make systemd the service under a real systemd, in a throw-away machine, alone and under traffic (root; 4 minutes)
 # make containers the image and compose.yaml's services under podman (root; podman, runc, debootstrap; 3 minutes)
 # make prometheus  a real Prometheus scrapes a real agent (needs the package prometheus)
