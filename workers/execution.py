@@ -4,6 +4,7 @@ Both the runner and the test harness use this, so a handler behaves in a test as
 """
 
 import inspect
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field, replace
@@ -39,6 +40,7 @@ class RunEnvironment:
     """What all runs of a worker share. `threads` bounds the sync handlers that run at once; `soon`: see Sending.
 
     `shared`: what the agent's lifespan yielded. `tell_swallowed` hears what a handler that waits raised while it was unwound.
+    `deadline`: when all of them end (trio's clock); a handler's own deadline is earlier.
     """
 
     agent: Agent
@@ -48,6 +50,7 @@ class RunEnvironment:
     soon: SendSoon | None = None
     shared: tuple[object, ...] = ()
     tell_swallowed: Callable[[Job, BaseException], None] = lambda _job, _error: None
+    deadline: float = math.inf
 
 
 async def _nothing_to_tell() -> None:
@@ -154,6 +157,7 @@ async def run_handler(environment: RunEnvironment, run: Run, lost: Callable[[], 
             keeping=keeping,
             carried=run.resumed.journal if run.resumed is not None else None,
             answer=run.resumed.entry if run.resumed is not None else "",
+            deadline=environment.deadline,
         )
         run.begins(sending)
         thread.open_waits = run.open_waits
@@ -174,8 +178,9 @@ async def run_handler(environment: RunEnvironment, run: Run, lost: Callable[[], 
             raised = error
             await sending.flush()
         finally:
-            with trio.move_on_after(LAST_WORDS_SECONDS, shield=True):
-                await sending.flush()  # nothing is left unless we were cancelled
+            if sending.is_holding:  # nothing is left unless we were cancelled
+                with trio.move_on_after(LAST_WORDS_SECONDS, shield=True):
+                    await sending.flush()
         helpers.cancel_scope.cancel()
     if raised is not None and isinstance(_plain(raised), NoAnswer):
         # What it has said stays said; nothing else of it is kept.

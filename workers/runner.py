@@ -116,6 +116,7 @@ class Runner:
 
     async def run(self) -> None:
         """Takes and runs jobs until `drain` or `stop`, and then until all that were taken have ended."""
+        self._run_environment = replace(self._run_environment, deadline=trio.current_effective_deadline())
         self._bus.on_fenced(self._lost)
         self._bus.on_superseded(self._superseded)
         async with trio.open_nursery() as company:

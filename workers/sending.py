@@ -315,6 +315,11 @@ class Sending:
             return reply
         return msgspec.structs.replace(reply, payload=with_hops(reply.payload, self._hops))
 
+    @property
+    def is_holding(self) -> bool:
+        """Returns whether replies are held, or on their way to Redis."""
+        return bool(self._held)
+
     async def flush(self) -> None:
         """Sends held replies, in order."""
         async with self._line:
@@ -339,6 +344,8 @@ class Sending:
         """Returns the replies that are held when the handler has ended, to go out with the job's end."""
         if self._soon is not None:
             self._soon.forget(self)
+        if not self._held:
+            return ()
         async with self._line:
             last, self._held = tuple(self._held), []
         return last

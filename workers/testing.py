@@ -357,6 +357,7 @@ class Conversation:
                 threads=trio.CapacityLimiter(1),
                 observe=self.observations.append,
                 shared=shared,
+                deadline=trio.current_effective_deadline(),
             )
             run = Run(job, (job.message,), before, journal=dict(self._desk.journal), open_waits=len(self._kept.waits))
             run = resumed(run, answer) if isinstance(answer, Answered) else run

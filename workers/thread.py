@@ -5,6 +5,7 @@ Results are msgpack; what a later run gets is what the first one got.
 """
 
 import inspect
+import math
 import re
 import typing
 from collections import Counter
@@ -59,7 +60,7 @@ class ThreadRun:
     `lost` is called when another worker has the job; `check_open` raises ChatClosed once the run has ended. `effects`: what the run leaves
     behind at its end. `keeping`: what it keeps of its conversation. `carried`: what of `found` earlier jobs of the thread have noted, which a
     wait has kept. `answer`: the name under which the answer stands with which it goes on. `before_ask`: what is checked before a run ends to
-    wait. `draft`: what it waits for then.
+    wait. `draft`: what it waits for then. `deadline`: when every run ends, whatever its handler does.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class ThreadRun:
         keeping: Keeping,
         carried: Mapping[str, bytes | None] | None = None,
         answer: str = "",
+        deadline: float = math.inf,
     ) -> None:
         self.job = job
         self.keeping = keeping
@@ -84,7 +86,7 @@ class ThreadRun:
         self.effects = Effects()
         self._reserved = 0
         self.scope = trio.CancelScope()
-        self.deadline = trio.current_effective_deadline()
+        self.deadline = deadline
         self.draft: Draft | None = None
         self.before_ask: list[Callable[[], None]] = []
         self.open_waits = 0
