@@ -1,9 +1,12 @@
 """The cards that a person's device has (PROTOCOL §4.1): each with its revision, and as a text for a terminal."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import cast
 
 import msgspec
+
+QUESTION = b"hashee-approval-v1\x00"
 
 
 class ShownCard(msgspec.Struct, frozen=True):
@@ -31,6 +34,12 @@ class ShownCard(msgspec.Struct, frozen=True):
             said.append("(approve) (reject)")
         said += [f"({one.get('label')}: {one['id']})" for one in _list(self.payload.get("actions")) if "id" in one]
         return " ".join([head, "\n".join(said)]).strip()
+
+    @property
+    def question_hash(self) -> str:
+        """The hash of what this approval shows: what its answer is an answer to."""
+        question = [self.card_id, self.title, self.payload.get("body") or "", self.payload.get("details") or ""]
+        return hashlib.sha256(QUESTION + msgspec.msgpack.encode(question)).hexdigest()
 
 
 class Cards:

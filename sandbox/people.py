@@ -165,6 +165,12 @@ class Person:
             self._outgoing.add(client_message_id, encode(frame))
         return client_message_id
 
+    async def decide(self, conversation_id: str, card_id: str, *, approve: bool) -> str:
+        """Answers an approval that was shown; as `answer`."""
+        decision = "approved" if approve else "rejected"
+        shown_hash = self.cards[card_id].question_hash
+        return await self.answer(conversation_id, card_id, {"decision": decision, "question_hash": shown_hash})
+
     @property
     def unacknowledged(self) -> int:
         return self._outgoing.unacknowledged

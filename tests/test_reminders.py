@@ -8,6 +8,8 @@ import pytest
 from redis import Redis
 
 from sandbox.people import Person
+from supervisor.cli.send import EXIT_REFUSED
+from tests.test_from_outside import send
 from tests.waiting import waiting_for
 from tests.world import World, world
 
@@ -52,6 +54,22 @@ async def test_the_example_reminds_and_sends_its_digest_until_that_is_enough(tmp
             if reminder:
                 assert (await heard(w, ada, before + 2))[before + 1 :] == [reminder]
         assert "hashee_timer_fired_total" in w.page("/metrics")
+        await a_shell_reminds_once_for_a_key(w, ada)
+
+
+async def a_shell_reminds_once_for_a_key(w: World, ada: Person) -> None:
+    words = list(ada.transcript.heard(w.conversations[ada]))
+    say = ("--to", w.conversations[ada], "--reminder", "say")
+    for outcome in ("queued", "already"):
+        status, [receipt], error = await send(w, *say, "--key", "tea", "--data", '"have tea"')
+        assert (status, receipt["outcome"], error) == (0, outcome, "")
+    status, receipts, error = await send(w, *say, "--key", "tea", "--data", '"have coffee"')
+    assert (status, receipts) == (EXIT_REFUSED, [])
+    assert "tea" in error
+    assert "coffee" not in error
+    status, _, _ = await send(w, *say, "--data", '"go to bed"')  # stands behind whatever the second one had said
+    assert status == 0
+    assert await heard(w, ada, len(words) + 2) == [*words, "⏰ have tea", "⏰ go to bed"]
 
 
 @pytest.mark.long

@@ -1,5 +1,7 @@
 """What a person's device shows of cards: each once, its newest revision, and all of it as text on a terminal."""
 
+import hashlib
+
 import pytest
 
 from sandbox.cards import Cards
@@ -54,6 +56,14 @@ def test_it_reads_as_text(payload: dict[str, object], text: str) -> None:
     shown = Cards().read(payload)
     assert shown is not None
     assert shown.text == text
+
+
+def test_the_answer_to_an_approval_is_to_what_is_shown() -> None:
+    """PROTOCOL §4.1, over the texts that the device shows and not over what the sender says that they are."""
+    shown = Cards().read(card("a", "approval", body="B", details="D", question_hash="0" * 64))
+    assert shown is not None
+    question = b"\x94\xa1a\xa5Title\xa1B\xa1D"
+    assert shown.question_hash == hashlib.sha256(b"hashee-approval-v1\x00" + question).hexdigest()
 
 
 def test_what_is_no_card_shows_nothing() -> None:

@@ -1,0 +1,75 @@
+"""The example that asks, through relay, Redis, supervisor and workers: each question once, whoever is killed while it is open."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from sandbox.people import Person
+from tests.test_from_outside import command
+from tests.test_kills import kill_every_worker, kill_redis, kill_supervisor
+from tests.waiting import waiting_for
+from tests.world import World, world
+
+SECONDS = 60.0
+AGENT = "examples.booking_agent:agent"
+MISFIT = "Please answer with a date, such as 2026-12-31."
+
+Between = Callable[[World], Awaitable[None]]
+
+
+async def heard(w: World, person: Person, *words: str) -> None:
+    """Exactly these words are what the person has heard so far."""
+    conversation = w.conversations[person]
+    with waiting_for(f"word {len(words)} to be heard", SECONDS):
+        await person.transcript.until(lambda: len(person.transcript.heard(conversation)) >= len(words))
+    assert person.transcript.heard(conversation) == list(words)
+
+
+async def books(w: World, between: Sequence[Between]) -> None:
+    """One booking from its command to its end; one of `between` happens while each of the four questions is open."""
+    [ada] = w.people
+    conversation = w.conversations[ada]
+    words = list[str]()
+    question, again, approval, end = between
+    for text, answer, happens in (
+        ("/book", "Your name?", question),
+        ("Ann", "Which day?", again),
+        ("tomorrow", MISFIT, approval),
+    ):
+        await ada.say(conversation, text)
+        words.append(answer)
+        await heard(w, ada, *words)
+        await happens(w)
+    await ada.say(conversation, "2026-12-01")
+    with waiting_for("the approval", SECONDS):
+        await ada.transcript.until(lambda: len(ada.cards) == 1)
+    [card] = ada.cards.values()
+    words.append(ada.transcript.heard(conversation)[-1])
+    assert "Ann on 2026-12-01?" in words[-1]
+    await end(w)
+    await ada.decide(conversation, card.card_id, approve=True)
+    words.append("Booked.")
+    await heard(w, ada, *words)
+    await ada.say(conversation, "/book")  # what stands behind it was said by nobody twice
+    await heard(w, ada, *words, "Your name?")
+    assert not ada.unreadable
+
+
+async def nothing(_w: World) -> None:
+    pass
+
+
+async def reload(w: World) -> None:
+    assert (await command(w, "reload")).returncode == 0
+
+
+async def test_a_booking_is_asked_for_step_by_step_also_over_a_reload(tmp_path: Path) -> None:
+    async with world(tmp_path, HASHEE_HANDLER=AGENT, HASHEE_WORKERS="1") as w:
+        await books(w, (nothing, reload, nothing, nothing))
+
+
+@pytest.mark.long
+async def test_a_booking_goes_on_whoever_is_killed_while_a_question_is_open(tmp_path: Path) -> None:
+    async with world(tmp_path, HASHEE_HANDLER=AGENT, HASHEE_STRIKES="off") as w:
+        await books(w, (kill_every_worker, kill_supervisor, kill_redis, kill_every_worker))
