@@ -446,6 +446,17 @@ class BlockingStore:
         """As Store.get."""
         return _run(partial(self._store.get, key, default, type=type))
 
+    def change(
+        self,
+        key: str,
+        function: Callable[[Any], object],
+        default: Any = None,
+        *,
+        type: Any = Any,  # noqa: A002
+    ) -> Any:
+        """As Store.change. The function is called in the event loop: let it be quick."""
+        return _run(partial(self._store.change, key, function, default, type=type))
+
     def set(self, key: str, value: object) -> None:
         """As Store.set."""
         _run(self._store.set, key, value)

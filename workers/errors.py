@@ -201,7 +201,16 @@ class StoreAfterWords(HandlerError):
 
     def __init__(self, key: str) -> None:
         super().__init__(
-            f"store.set({key!r}, …) after store.get of it and after words: set it before the first word, or use store.add"
+            f"store.set({key!r}, …) after store.get of it and after words: set it before the first word, or use store.add or store.change"
+        )
+
+
+class StoreMixed(HandlerError):
+    """One run sets a key with its end and changes it at once: one of the two would be lost."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"store.change({key!r}, …) and store.set or store.add of it in one run: do all of it in the function given to store.change"
         )
 
 

@@ -161,6 +161,7 @@ async def run_handler(environment: RunEnvironment, run: Run, lost: Callable[[], 
         )
         run.begins(sending)
         thread.open_waits = run.open_waits
+        keeping.store.changes = thread
         thread.before_ask.append(keeping.check_unchanged)
         try:
             try:

@@ -1,22 +1,27 @@
 """What handlers keep for the whole agent, under keys of the owner's: `store: Store`.
 
 Changes are written with the end of the job, all or none. What was read and changed is written only if nobody else has changed it meanwhile;
-else the run is repeated, with what stands there then. `add` conflicts with nobody.
+else the run is repeated, with what stands there then. `add` conflicts with nobody. `change` is written at once.
 """
 
+import inspect
 from collections.abc import Callable
-from typing import Any, overload
+from typing import Any, Protocol, overload
 
 import msgspec
 
 from bus.records.records import BadRecord, Job
 from bus.steps.thread_steps import Effect
-from workers.errors import BadState, StoreAfterWords, StoreLimit
+from workers.errors import BadState, StoreAfterWords, StoreLimit, StoreMixed
 from workers.outlet import Outlet, until_redis_answers
 
 MOST_KEY_BYTES = 200
 MOST_VALUE_BYTES = 64 * 1024
 """Encoded as msgpack. Of all keys together: 10,000, and 4 MiB (bus/scripts/_library.lua)."""
+
+
+NOTHING = msgspec.msgpack.encode(None)
+"""What is noted of a change that took its key away."""
 
 
 class _Value(msgspec.Struct):
@@ -30,13 +35,23 @@ class _Value(msgspec.Struct):
     added: float = 0
 
 
+class Changes(Protocol):
+    """Where changes that are written at once are noted: the run's thread."""
+
+    def noted_change(self, key: str) -> tuple[str, bytes | None]: ...
+    async def note_change(self, name: str, value: bytes, change: Effect) -> bool: ...
+
+
 class StoreRun:
-    """The store in one run of a job. `has_words` says whether the run has said something."""
+    """The store in one run of a job. `has_words` says whether the run has said something; `changes` notes what is changed at once."""
+
+    changes: Changes
 
     def __init__(self, job: Job, keeper: Outlet) -> None:
         self.job = job
         self._keeper = keeper
         self._values: dict[str, _Value] = {}
+        self._changed: set[str] = set()
         self.has_words: Callable[[], bool] = _no_words
 
     async def read(self, key: str) -> _Value:
@@ -49,6 +64,29 @@ class StoreRun:
                 raise BadState("this program", f"the store's value of {key!r} cannot be read ({error})") from None
             self._values[key] = _Value(version, body)
         return self._values[key]
+
+    async def read_to_set(self, key: str) -> _Value:
+        """As `read`, for a key that the job's end is to write. Raises StoreMixed if this run has changed it at once."""
+        if key in self._changed:
+            raise StoreMixed(key)
+        return await self.read(key)
+
+    async def change(self, key: str, function: Callable[[bytes | None], bytes | None]) -> bytes | None:
+        """Makes a value of the one that stands there, at once; returns the one that this change made in its first run."""
+        value = self._values.get(key)
+        if value is not None and (value.is_set or value.added):
+            raise StoreMixed(key)
+        name, noted = self.changes.noted_change(key)
+        while noted is None:
+            self._values.pop(key, None)
+            before = await self.read(key)
+            made = function(before.body)
+            packed = NOTHING if made is None else made
+            if await self.changes.note_change(name, packed, self._keeper.store_effect(key, before.version, made)):
+                noted = packed
+        self._values.pop(key, None)
+        self._changed.add(key)
+        return None if noted == NOTHING else noted
 
     def undo(self) -> None:
         """Forgets what a handler that failed has read and changed."""
@@ -102,16 +140,34 @@ class Store:
         body = value.new_body if value.is_set else value.body
         if value.added:
             body = _sum(key, value)
-        if body is None:
-            return default
-        try:
-            return msgspec.msgpack.decode(body, type=type)
-        except msgspec.DecodeError:
-            raise BadState(getattr(type, "__name__", str(type)), f"the store's value of {key!r} is another") from None
+        return default if body is None else _decoded(key, body, type)
+
+    async def change(
+        self,
+        key: str,
+        function: Callable[[Any], object],
+        default: Any = None,
+        *,
+        type: Any = Any,  # noqa: A002
+    ) -> Any:
+        """Sets a key to what a function makes of its value (`default` where there is none), at once; returns what was set.
+
+        The function is called again where others change the key meanwhile, and not in a later run. With None it takes the key away. Raises
+        BadState, StoreLimit, StoreFull, JournalFull; StoreMixed if this run has set the key.
+        """
+        if inspect.iscoroutinefunction(function):
+            raise StoreLimit(f"what store.change calls is a plain function of the value, that for {key!r} is async")
+
+        def made(body: bytes | None) -> bytes | None:
+            value = function(default if body is None else _decoded(key, body, type))
+            return None if value is None else _encoded(key, value)
+
+        body = await self._run.change(key, made)
+        return None if body is None else _decoded(key, body, type)
 
     async def set(self, key: str, value: object) -> None:
         """Sets a key, with None takes it away. Raises StoreLimit; StoreAfterWords where this run has read the key and said something."""
-        stored = await self._run.read(key)
+        stored = await self._run.read_to_set(key)
         if stored.was_read and self._run.has_words():
             raise StoreAfterWords(key)
         stored.is_set, stored.added = True, 0
@@ -119,13 +175,20 @@ class Store:
 
     async def add(self, key: str, by: float = 1) -> None:
         """Adds to the number of a key, which begins with 0. Raises BadState where it has no number, StoreLimit."""
-        stored = await self._run.read(key)
+        stored = await self._run.read_to_set(key)
         if stored.is_set:
             before = 0 if stored.new_body is None else _number(key, stored.new_body)
             stored.new_body = _encoded(key, before + by)
             return
         _sum(key, stored)
         stored.added += by
+
+
+def _decoded(key: str, body: bytes, kind: Any) -> Any:
+    try:
+        return msgspec.msgpack.decode(body, type=kind)
+    except msgspec.DecodeError:
+        raise BadState(getattr(kind, "__name__", str(kind)), f"the store's value of {key!r} is another") from None
 
 
 def _number(key: str, body: bytes) -> float:

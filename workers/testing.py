@@ -134,6 +134,9 @@ class _Desk:
 
     replies: dict[str, Reply] = field(default_factory=dict)
     journal: dict[str, bytes] = field(default_factory=dict)
+    changes: list[Effect] = field(default_factory=list)
+    """Of the store, which were written at once: a second run finds them."""
+
     stops: str = ""
     """The card whose Stop button is pressed while the run goes on."""
 
@@ -205,12 +208,16 @@ class _Desk:
         room: int = 0,
         most: int = MOST_JOURNAL_BYTES,
         only_new: bool = False,
+        change: Effect | None = None,
     ) -> Noted:
         await trio.lowlevel.checkpoint()
         if only_new and name in self.journal:
             return Noted.NOTED if self.journal[name] == entry else Noted.ALREADY
         if sum(len(one) + ENTRY_OVERHEAD_BYTES for one in (*self.journal.values(), entry)) + room > most:
             return Noted.FULL
+        if change is not None:
+            self.kept.write([change])
+            self.changes.append(change)
         self.journal[name] = entry
         return Noted.NOTED
 
@@ -334,6 +341,7 @@ class Conversation:
             raise ValueError("say something first")
         again = self._job.attempt + 1
         self._kept.as_before(*self._before)
+        self._kept.write(self._desk.changes)
         return await self._run(msgspec.structs.replace(self._job, entry_id=ulid.new(), attempt=again, deliveries=again))
 
     async def _run(self, job: Job) -> list[Said]:

@@ -4,6 +4,7 @@ What took time is noted as it comes, under a name and how often that name was us
 Results are msgpack; what a later run gets is what the first one got.
 """
 
+import hashlib
 import inspect
 import math
 import re
@@ -18,9 +19,9 @@ import trio
 
 from bus.records.journal import ENTRY_OVERHEAD_BYTES, MOST_ENTRY_BYTES, MOST_JOURNAL_BYTES
 from bus.records.records import Job
-from bus.steps.thread_steps import Noted
+from bus.steps.thread_steps import Effect, Noted
 from workers.effects import Effects
-from workers.errors import BadStep, Diverged, JournalFull, OutcomeUnknown
+from workers.errors import BadStep, Diverged, JournalFull, OutcomeUnknown, StoreFull
 from workers.keeping import Keeping
 from workers.outlet import Outlet, until_redis_answers
 
@@ -196,11 +197,40 @@ class ThreadRun:
         await self._note(step.name, msgspec.msgpack.encode(entry), room=room)
         return Step(step.name, entry).result(function)
 
-    async def _note(self, name: str, value: bytes, *, room: int, only_new: bool = False) -> Noted:
+    def noted_change(self, key: str) -> tuple[str, bytes | None]:
+        """Returns the name of the next change of this key of the store, and the value that it had if an earlier run has made it.
+
+        Raises ChatClosed; OutcomeUnknown where it was made, and what is noted of it cannot be read.
+        """
+        self.check_open()
+        name = self.name("change:" + hashlib.sha256(key.encode()).hexdigest()[:16])
+        if name not in self._found:
+            return name, None
+        entry = self._read(name)
+        if entry is None:
+            raise OutcomeUnknown("store.change")
+        return name, bytes(entry.value)
+
+    async def note_change(self, name: str, value: bytes, change: Effect) -> bool:
+        """Writes a change of the store together with its entry; False if another value stands there by now.
+
+        Raises JournalFull, OutcomeUnknown, StoreFull.
+        """
+        entry = msgspec.msgpack.encode(Entry("done", msgspec.Raw(value)))
+        noted = await self._note(name, entry, room=self._reserved, only_new=True, change=change)
+        if noted is Noted.ALREADY:
+            raise OutcomeUnknown("store.change")
+        if noted is Noted.STORE_FULL:
+            raise StoreFull
+        return noted is not Noted.CHANGED
+
+    async def _note(
+        self, name: str, value: bytes, *, room: int, only_new: bool = False, change: Effect | None = None
+    ) -> Noted:
         sealed = self._outlet.seal_entry(self.job, name, value)
         most = MOST_JOURNAL_BYTES - self._carried
         noted = await until_redis_answers(
-            lambda: self._outlet.note(self.job, name, sealed, room=room, most=most, only_new=only_new)
+            lambda: self._outlet.note(self.job, name, sealed, room=room, most=most, only_new=only_new, change=change)
         )
         if noted is Noted.FULL:
             raise JournalFull(name.partition("#")[0])

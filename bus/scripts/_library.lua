@@ -717,6 +717,13 @@ local function store_has_no_room(store, before, record, more)
   if math.max(keys - 1, 0) + more.keys > 10000 or bytes + more.bytes > 4194304 then return 'store_full' end
 end
 
+-- `version`: the beginning of the record that was read, '' for none, '*' whatever is there. -> why it may not be written ('changed', 'store_full'), or nil
+local function store_refuses(store, key, version, record, more)
+  local before = redis.call('HGET', store, key)
+  if version ~= '*' and version ~= string.sub(before or '', 1, 256) then return 'changed' end
+  return store_has_no_room(store, before, record, more)
+end
+
 local function put_in_store(store, key, record)
   local before = redis.call('HGET', store, key)
   if record ~= '' then redis.call('HSET', store, key, record) else redis.call('HDEL', store, key) end

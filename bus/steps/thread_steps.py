@@ -32,6 +32,12 @@ class Noted(enum.Enum):
     FULL = b"full"
     """Nothing was changed, since the journal has no room for it."""
 
+    CHANGED = b"changed"
+    """Nothing was changed, since the store has another value by now than the change was made from."""
+
+    STORE_FULL = b"store_full"
+    """Nothing was changed, since the store has reached its bound."""
+
     FENCED = b"fenced"
 
 
@@ -84,9 +90,16 @@ class ThreadSteps(JobSteps):
         room: int = 0,
         most: int = MOST_JOURNAL_BYTES,
         only_new: bool = False,
+        change: Effect | None = None,
     ) -> Noted:
-        """Notes an entry in the journal of the job's thread. `room`: bytes that must be free beside it; `most`: bytes of the whole journal."""
-        return Noted(await self._on_job("note", job, name, entry, room, most, int(only_new)))
+        """Notes an entry in the journal of the job's thread. `room`: bytes that must be free beside it; `most`: bytes of the whole journal;
+        `change`: an effect `store` that is written with the entry, or neither is.
+        """
+        keys = [*self._keys.board(job.conversation_id), *((self._keys.store,) if change else ())]
+        words: list[Argument] = [name, entry, room, most, int(only_new), *(change[1:] if change else ())]
+        return Noted(
+            await self._commands.script("note", keys, job.conversation_id, job.entry_id, self._consumer, *words)
+        )
 
     def seal_timer(self, timer: Timer) -> bytes:
         """Returns the record of a timer, for the effect `timer`."""

@@ -107,6 +107,7 @@ class ThreadSteps(Steps, Protocol):
         room: int = 0,
         most: int = MOST_JOURNAL_BYTES,
         only_new: bool = False,
+        change: Effect | None = None,
     ) -> Noted: ...
 
     def seal_timer(self, timer: Timer) -> bytes: ...

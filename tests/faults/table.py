@@ -384,6 +384,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     ),
     "what a handler has said, in its order, and its end, by until_redis_answers": (
         "workers/sending.py:Sending._send_card",
+        "workers/store.py:StoreRun.change",
         "workers/sending.py:Sending.emit_to",
         "workers/sending.py:Sending.flush",
         "workers/sending.py:Sending.update_card",

@@ -222,6 +222,7 @@ class MemoryBus:
         room: int = 0,
         most: int = MOST_JOURNAL_BYTES,
         only_new: bool = False,
+        change: Effect | None = None,
     ) -> Noted:
         await trio.lowlevel.checkpoint()
         with self._operation("note"):
@@ -229,6 +230,12 @@ class MemoryBus:
                 return self.note_answers.pop(0)
             if only_new and self.journal.get(name, entry) != entry:
                 return Noted.ALREADY
+            if change is not None:
+                self.stored.update(self.meanwhile)
+                self.meanwhile = {}
+                if change[2] != self.stored.get(str(change[1]), b""):
+                    return Noted.CHANGED
+                self._put(change)
             self.journal[name] = entry
             self.rooms.append(room)
             return Noted.NOTED
@@ -252,13 +259,19 @@ class MemoryBus:
                 return Finished.CHANGED
         self.settled.append((outcome, tuple(effects)))
         for op, body, _, record in effects:
-            if op == "store" and isinstance(record, bytes):
-                self.stored[str(body)] = record
+            if op == "store":
+                self._put(("store", body, "", record))
             elif op == "state" and isinstance(body, bytes):
                 self.states[job.conversation_id] = body
             elif op == "exchange" and isinstance(body, bytes):
                 self.exchanges.setdefault(job.conversation_id, []).append(body)
         return await self.finish(job, outcome, last=last, began_ms=began_ms)
+
+    def _put(self, effect: Effect) -> None:
+        _, name, _, record = effect
+        self.stored.pop(str(name), None)
+        if isinstance(record, bytes):
+            self.stored[str(name)] = record
 
     async def finish(
         self, job: Job, outcome: str = "done", *, last: Sequence[Said] = (), began_ms: int | None = None

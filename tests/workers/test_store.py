@@ -4,9 +4,12 @@ import msgspec
 import pytest
 
 from bus.steps.job_steps import Finished
+from bus.steps.thread_steps import Noted
+from tests.bus.scenes import MemoryScene
 from tests.workers.builders import running
 from tests.workers.doubles import MemoryBus, job_of
-from workers import Agent, BadState, BlockingStore, Chat, Message, Store, StoreAfterWords, StoreLimit
+from tests.workers.stage import Stage
+from workers import Agent, BadState, BlockingStore, Chat, Message, Store, StoreAfterWords, StoreLimit, StoreMixed
 from workers.testing import Conversation, conversation
 
 pytestmark = pytest.mark.pure
@@ -151,6 +154,118 @@ async def test_what_was_read_and_has_changed_meanwhile_has_the_run_repeated() ->
         bus.give(job_of("a", deliveries=2, attempt=2))
         await bus.until(lambda: bus.finished)
     assert msgspec.msgpack.decode(bus.stored["count"]) == 10
+
+
+def till() -> Agent:
+    """Its handler speaks before, between and after two changes of one key."""
+    agent = Agent()
+
+    @agent.on_command("sell")
+    async def sell(chat: Chat, store: Store) -> None:
+        await chat.reply("One moment.")
+        first = await store.change("sold", lambda sold: sold + 1, 0, type=int)
+        await chat.reply(f"number {first}")
+        second = await store.change("sold", lambda sold: sold + 1, 0, type=int)
+        await chat.reply(f"and {second}, of {await store.get('sold')}")
+
+    @agent.on_command("clear")
+    def clear(chat: Chat, store: BlockingStore) -> None:
+        gone = store.change("sold", lambda _: None)
+        chat.reply(f"{gone}, {store.get('sold', 'nothing there')}")  # type: ignore[unused-coroutine]
+
+    @agent.on_command("break")
+    async def broken(store: Store) -> None:
+        await store.change("sold", lambda sold: sold + 1, 0)
+        raise LookupError
+
+    return agent
+
+
+async def test_a_change_is_made_at_once_and_a_second_run_has_what_the_first_one_got() -> None:
+    chat = conversation(till())
+    assert await heard(chat, "/sell") == ["One moment.", "number 1", "and 2, of 2"]
+    assert await chat.run_again() == []
+    assert await heard(chat, "/sell") == ["One moment.", "number 3", "and 4, of 4"]
+    assert await heard(chat, "/clear") == ["None, nothing there"]
+    with pytest.raises(LookupError):
+        await chat.say("/break")
+    with pytest.raises(LookupError):
+        await chat.run_again()
+    assert await heard(chat, "/sell") == ["One moment.", "number 2", "and 3, of 3"]
+
+
+async def test_a_worker_may_die_at_any_point_of_a_change() -> None:
+    whole = Stage(MemoryScene(), till())
+    await whole.say("/sell")
+    texts = [one.text for one in whole.transcript]
+    assert texts == ["One moment.", "number 1", "and 2, of 2"]
+    assert whole.points >= 6
+    for point in range(whole.points):
+        stage = Stage(MemoryScene(), till(), dies_at=point)
+        await stage.say("/sell")
+        assert [one.text for one in stage.transcript] == texts, point
+
+
+async def test_a_change_is_made_of_what_others_have_set_meanwhile() -> None:
+    bus, agent, seen = MemoryBus(), Agent(), list[int]()
+
+    def twice(count: int) -> int:
+        seen.append(count)
+        return 2 * count
+
+    @agent.on_message()
+    async def double(chat: Chat, store: Store) -> None:
+        await chat.reply("now")
+        await store.change("count", twice)
+
+    bus.stored["count"] = msgspec.msgpack.encode(1)
+    bus.meanwhile["count"] = msgspec.msgpack.encode(5)
+    async with running(agent, bus):
+        bus.give(job_of("a"))
+        await bus.until(lambda: bus.finished)
+    assert (seen, msgspec.msgpack.decode(bus.stored["count"])) == ([1, 5], 10)
+    assert bus.failed == []
+
+
+@pytest.mark.parametrize("answer", [Noted.STORE_FULL, Noted.FULL, Noted.ALREADY])
+async def test_a_change_that_is_not_taken_fails_the_job_by_its_name(answer: Noted) -> None:
+    bus, agent = MemoryBus(note_answers=[answer]), Agent()
+
+    @agent.on_message()
+    async def put(store: Store) -> None:
+        await store.change("key", lambda _: 1)
+
+    async with running(agent, bus):
+        bus.give(job_of("a", attempt=4))
+        await bus.until(lambda: bus.failed)
+    reasons = {Noted.STORE_FULL: "store_full", Noted.FULL: "handler_error", Noted.ALREADY: "outcome_unknown"}
+    assert [reason for _, reason, _ in bus.failed] == [reasons[answer]]
+    assert bus.stored == {}
+
+
+@pytest.mark.parametrize("how", ["set before", "add before", "set after", "add after", "async"])
+async def test_a_key_is_set_or_changed_in_a_run_and_not_both(how: str) -> None:
+    agent = Agent()
+
+    async def later(value: object) -> int:
+        raise AssertionError(value)
+
+    @agent.on_message()
+    async def put(store: Store) -> None:
+        if how == "async":
+            await store.change("key", later)
+        if how == "set before":
+            await store.set("key", 1)
+        if how == "add before":
+            await store.add("key")
+        await store.change("key", lambda _: 2)
+        if how == "set after":
+            await store.set("key", 3)
+        if how == "add after":
+            await store.add("key")
+
+    with pytest.raises(StoreLimit if how == "async" else StoreMixed, match="'key'"):
+        await conversation(agent).say("a")
 
 
 async def test_a_store_that_is_full_fails_the_job_by_its_name() -> None:

@@ -13,11 +13,7 @@ local REPLIES_FROM, WORDS = 10, 4
 local EFFECTS_FROM = REPLIES_FROM + 2 * ARGV[9]
 local more = { keys = 0, bytes = 0 } -- in the store
 local refused = { -- by op, where it depends: -> why it may not be written, or nil
-  store = function(key, version, record)
-    local before = redis.call('HGET', STORE, key)
-    if version ~= '*' and version ~= string.sub(before or '', 1, 256) then return 'changed' end
-    return store_has_no_room(STORE, before, record, more)
-  end,
+  store = function(key, version, record) return store_refuses(STORE, key, version, record, more) end,
 }
 local write = {
   wait = function(id, record) put_wait(WAITS, id, record) end,

@@ -272,6 +272,7 @@ class MemorySteps(KeptEffects):
         room: int = 0,
         most: int = MOST_JOURNAL_BYTES,
         only_new: bool = False,
+        change: Effect | None = None,
     ) -> Noted:
         held = self._held(job)
         if held is None:
@@ -283,7 +284,11 @@ class MemorySteps(KeptEffects):
             return Noted.ALREADY
         if sum(size_of(one) for other, one in journal.items() if other != name) + size_of(entry) + room > most:
             return Noted.FULL
+        if change is not None and (why := self._world.why_refused([change])):
+            return Noted(why.encode())
         journal[name] = entry
+        if change is not None:
+            self._write(job.conversation_id, change)
         self._world.wrote()
         return Noted.NOTED
 

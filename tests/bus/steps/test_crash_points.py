@@ -170,7 +170,9 @@ class Life:
         if noted is None:
             noted = b"of delivery %d" % job.deliveries
             entry = worker.steps.seal_entry(job, "ticket#1", noted)
-            assert await worker.steps.note(job, "ticket#1", entry, only_new=True) is Noted.NOTED
+            version, sold = await worker.steps.read_stored("sold")
+            change = worker.steps.store_effect("sold", version, b"%d" % (int(sold or b"0") + 1))
+            assert await worker.steps.note(job, "ticket#1", entry, only_new=True, change=change) is Noted.NOTED
         if "0" not in started.places:
             await worker.steps.emit(job, "0", reply("0"))
         self.used.setdefault(job.job_id, noted)
@@ -297,6 +299,7 @@ async def each_job_is_kept_once(scene: RedisScene, jobs: list[str]) -> None:
     last = unpack_job(job_of(99), entry_id="", attempt=1, deliveries=1, key=BUS_KEY, agent_id=AGENT)
     steps = (await scene.worker("last", Policies())).steps
     assert await steps.read_state(last) == b"%d" % len(jobs)
+    assert (await steps.read_stored("sold"))[1] == b"%d" % len(jobs)
     assert steps.open_exchanges(last, await steps.read_exchanges(last)) == [job.encode() for job in jobs]
 
 

@@ -6,7 +6,7 @@ import pytest
 from bus.records.kept import DAY_MS, EXCHANGES_KEPT_MS, size_of_exchange
 from bus.records.records import Job
 from bus.steps.job_steps import Emitted, Failed, Finished
-from bus.steps.thread_steps import Effect
+from bus.steps.thread_steps import Effect, Noted
 from tests.bus.builders import CONVERSATION, reply
 from tests.bus.redis_scene import RedisScene
 from tests.bus.scenes import Scene, Worker
@@ -240,6 +240,53 @@ async def test_a_value_of_the_store_is_written_where_it_is_still_what_was_read_a
     ]
     assert await steps.settle(third, "done", away) is Finished.DONE
     assert [await steps.read_stored(key) for key in ("bread", "other")] == [(b"", None)] * 2
+
+
+async def test_a_change_of_the_store_is_written_with_its_entry_once_or_neither_is(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    ann, ben, steps = Kept(talk, worker), Kept(talk, worker, "another"), worker.steps
+    first, second = await ann.job(), await ben.job()
+
+    async def change(job: Job, entry: bytes, version: bytes, body: bytes | None) -> Noted:
+        return await steps.note(job, "one", entry, only_new=True, change=steps.store_effect("bread", version, body))
+
+    entry = steps.seal_entry(first, "one", b"1")
+    effect = steps.store_effect("bread", b"", b"1")
+    for _ in range(2):  # the first answer was lost
+        assert await steps.note(first, "one", entry, only_new=True, change=effect) is Noted.NOTED
+    version, body = await steps.read_stored("bread")
+    assert body == b"1"
+    other = steps.seal_entry(second, "one", b"2")
+    assert await change(second, other, b"", b"2") is Noted.CHANGED
+    assert (await steps.read_stored("bread")) == (version, b"1")
+    assert await change(second, other, version, b"2") is Noted.NOTED, "nothing was noted before"
+    version, body = await steps.read_stored("bread")
+    assert body == b"2"
+    assert await change(first, steps.seal_entry(first, "one", b"3"), version, b"3") is Noted.ALREADY
+    assert await steps.note(first, "big", b"", most=0, change=steps.store_effect("bread", None, b"4")) is Noted.FULL
+    assert (await steps.read_stored("bread")) == (version, b"2")
+    away = steps.store_effect("bread", version, None)
+    assert await steps.note(first, "two", steps.seal_entry(first, "two", b""), change=away) is Noted.NOTED
+    assert await steps.read_stored("bread") == (b"", None)
+    assert await steps.fail(first, "broke", 0) is Failed.RETRY
+    await talk.supervisor.recovery.start_due(await talk.supervisor.store.now_ms())
+    again = await worker.take()
+    assert again is not None
+    assert (await steps.start(again)).journal == {"one": b"1", "two": b""}
+    assert await change(first, entry, b"", b"5") is Noted.FENCED
+
+
+async def test_a_change_that_has_no_room_in_the_store_notes_nothing(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    kept, steps = Kept(talk, worker), worker.steps
+    job = await kept.job()
+    many = [steps.store_effect(f"key {number}", None, bytes(65_000)) for number in range(64)]
+    assert await steps.settle(job, "done", many) is Finished.DONE
+    job = await kept.job()
+    entry, more = steps.seal_entry(job, "one", b"1"), steps.store_effect("more", b"", bytes(65_000))
+    assert await steps.note(job, "one", entry, only_new=True, change=more) is Noted.STORE_FULL
+    small = steps.store_effect("more", b"", b"1")
+    assert await steps.note(job, "one", entry, only_new=True, change=small) is Noted.NOTED
 
 
 async def test_a_store_has_a_bound_in_bytes_and_what_goes_makes_room(scene: Scene) -> None:

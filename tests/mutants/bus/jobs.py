@@ -95,6 +95,12 @@ OF_JOBS = (
         ("a_journal_is_counted", "count_journal(more)\n", ""),
     ),
     *of(
+        script("note"), KEPT,
+        ("a_change_at_once_is_refused_as_another_is", "if why then return why end", ""),
+        ("a_change_at_once_is_written_with_its_entry", "if ARGV[9] then put_in_store(KEYS[OWN], ARGV[9], ARGV[11]) end", ""),
+        ("a_change_that_was_noted_is_not_made_twice", "if before and ARGV[8] == '1' then return 'already' end", ""),
+    ),
+    *of(
         script("bind_wait"), THREADS,
         ("bind_wait_is_fenced", MINE, "if false then"),
         ("bind_wait_of_an_open_one", "if redis.call('HEXISTS', waits, ARGV[5]) == 0 then return 'gone' end\n", ""),
@@ -112,7 +118,6 @@ OF_JOBS = (
     *of(
         script("settle"), KEPT,
         ("forgotten_is_the_state_too", "redis.call('DEL', STATE, CARDS)", "redis.call('DEL', CARDS)"),
-        ("the_store_is_written_where_it_is_what_was_read", "if version ~= '*' and version ~= string.sub(before or '', 1, 256) then", "if false then"),
         ("forgotten_are_the_waits_too", "then drop_wait(WAITS, field) end", "then end"),
     ),
     *of(

@@ -106,6 +106,7 @@ OF_THE_LIBRARY = (
         ("two_exchanges_stay", "if length <= 2 then return false end", "if length == 0 then return false end"),
         ("what_has_expired_counts_no_more", "if redis.call('EXISTS', history) == 0 then redis.call('HDEL', CONVERSATION, 'history') end", ""),
         ("a_day_that_is_over_counts_no_more", "elseif tonumber(days[i]) < first then", "elseif false then"),
+        ("the_store_is_written_where_it_is_what_was_read", "if version ~= '*' and version ~= string.sub(before or '', 1, 256) then", "if false then"),
         ("a_store_has_so_many_keys", "math.max(keys - 1, 0) + more.keys > 10000 or", ""),
         ("a_store_has_so_many_bytes", "or bytes + more.bytes > 4194304 then", "then"),
         ("what_is_taken_away_makes_room", "- (before and size_of(before) or 0)\n  if record == '' then return nil end", "\n  if record == '' then return nil end"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants.mutant import of
 
 ROUTED = ("tests/workers/test_routing.py",)
+STORED = ("tests/workers/test_store.py",)
 ASKED = ("tests/workers/test_asking.py", "tests/workers/test_agent.py")
 
 HANDLERS = (
@@ -65,6 +66,26 @@ HANDLERS = (
             "only_the_environments_key_error_is_a_setting",
             'innermost.f_locals.get("self") is not os.environ',
             'innermost.f_locals.get("self") is os.environ',
+        ),
+    ),
+    *of(
+        "workers/thread.py",
+        STORED,
+        (
+            "a_change_that_was_made_is_passed_over",
+            "        return name, bytes(entry.value)\n",
+            "        return name, None\n",
+        ),
+        ("a_change_is_made_anew_of_what_others_set", "return noted is not Noted.CHANGED", "return True"),
+    ),
+    *of(
+        "workers/store.py",
+        STORED,
+        ("a_key_is_not_set_where_it_was_changed", "        if key in self._changed:\n", "        if False:\n"),
+        (
+            "a_key_is_not_changed_where_it_was_set",
+            "if value is not None and (value.is_set or value.added):",
+            "if False:",
         ),
     ),
 )
