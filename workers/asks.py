@@ -95,12 +95,13 @@ class Asks:
         card_id = sending.card_id(name)
         payload = question.payload(card_id)
         async with sending.turn():
+            due_ms = await thread.redis_ms(card_id) + int(timeout.total_seconds() * 1000)
             if question.asked == "text":
-                await sending.emit(name, Reply(kind="message", content_type="text", payload=payload))
+                # Together with the wait: else an answer could come before it, and be taken for words that were waiting already.
+                sending.say_with_end(name, Reply(kind="message", content_type="text", payload=payload))
             else:
                 reply = Reply(kind="message", content_type="artifact", payload=payload)
                 await sending.emit_card(name, card_id, question.asked, reply)
-            due_ms = await thread.redis_ms(card_id) + int(timeout.total_seconds() * 1000)
             thread.suspend(Draft(card_id, name, question.asked, who, due_ms, question.question_hash(card_id)))
             sending.suspend()
         thread.scope.cancel()

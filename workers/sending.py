@@ -111,6 +111,7 @@ class Sending:
         self.has_said = False
         """Whether this run has sent something, or has begun to show by itself that it works."""
         self._held: list[Said] = []
+        self._with_end: list[Said] = []
         self._line = trio.Lock()
         self._turn = trio.Lock()
         self._next_number = 0
@@ -205,6 +206,15 @@ class Sending:
             else:
                 self._soon.expect(self)
         await trio.lowlevel.checkpoint()
+
+    def say_with_end(self, place: str, reply: Reply) -> None:
+        """Notes a reply that goes out behind all others in one step with the job's end, and not before it. Raises as `emit`."""
+        self._check_somewhere()
+        self._is_said(place, reply)
+        if not self._is_lost and not self.was_emitted(place):
+            self.has_said = True
+            self._said.add(place)
+            self._with_end.append((place, self._with_hops(reply)))
 
     def _is_said(self, place: str, reply: Reply) -> None:
         if self.keeping is not None:
@@ -344,10 +354,10 @@ class Sending:
         """Returns the replies that are held when the handler has ended, to go out with the job's end."""
         if self._soon is not None:
             self._soon.forget(self)
-        if not self._held:
+        if not (self._held or self._with_end):
             return ()
         async with self._line:
-            last, self._held = tuple(self._held), []
+            last, self._held = (*self._held, *self._with_end), []
         return last
 
     async def show_delta(self, stream_id: str, seq: int, text: str) -> bool:

@@ -370,6 +370,8 @@ class Conversation:
             run = Run(job, (job.message,), before, journal=dict(self._desk.journal), open_waits=len(self._kept.waits))
             run = resumed(run, answer) if isinstance(answer, Answered) else run
             ended = await run_handler(bench, run, _never_lost)
+            for place, reply in ended.last:
+                await self._desk.emit(job, place, reply)
             self._kept.write(ended.effects)
             if not ended.handled:
                 raise LookupError(f"no handler takes a payload of type {job.message.payload.get('type')!r}")

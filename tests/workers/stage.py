@@ -127,11 +127,15 @@ class Heard:
 
 @dataclass
 class Stage:
-    """`dies_at`: the number of the point at which a worker dies, once. `transcript`: what people got, in order, each with its id."""
+    """`dies_at`: the number of the point at which a worker dies, once. `transcript`: what people got, in order, each with its id.
+
+    `at_once`: what Ann answers to which text as soon as she hears it, also while a worker is dead that has not been replaced.
+    """
 
     scene: Scene
     agent: Agent
     dies_at: float = math.inf
+    at_once: Mapping[str, str] = field(default_factory=dict)
     talk: Talk | None = None
     points: int = 0
     seq: int = 0
@@ -223,6 +227,7 @@ class Stage:
                 pass
             else:
                 break
+            await self._send_all()
             await (await self._talk()).reclaim()
         return self.transcript[before:]
 
@@ -263,6 +268,8 @@ class Stage:
             if said not in self.ids:
                 self.ids.add(said)
                 self.transcript.append(Heard(record.place, open_reply(record, key=BUS_KEY, agent_id=AGENT)))
+                if (answer := self.at_once.get(self.transcript[-1].text)) is not None:
+                    await self.accept({"type": "text", "text": answer})
             any_sent = True
         return any_sent
 

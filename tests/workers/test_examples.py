@@ -64,6 +64,17 @@ async def test_a_vote_is_counted_once_for_each_person_on_the_card_that_is_open()
     assert await chat.answer(card.card_id, {"option": "soup"}) == [], "of the vote before"
 
 
+async def test_a_booking_is_asked_for_in_steps_and_approved() -> None:
+    chat = conversation(load("booking_agent"))
+    for booking in range(2):
+        said = [(await chat.say(text))[-1].text for text in ("/book", "Ann", "tomorrow")]
+        assert said == ["Your name?", "Which day?", "Please answer with a date, such as 2026-12-31."]
+        [card] = await chat.say("2026-12-01")
+        assert card.card["body"] == "Ann on 2026-12-01?"
+        decision = {"decision": ("approved", "rejected")[booking], "question_hash": card.card["question_hash"]}
+        assert [one.text for one in await chat.answer(card.card_id, decision)] == [["Booked."], []][booking]
+
+
 async def test_what_was_said_before_is_what_the_model_is_given() -> None:
     chat = conversation(load("memory_agent"))
     assert [said.text for said in await chat.say("one")] == ["1. I have read 1 turns, from 'one' to 'one'."]

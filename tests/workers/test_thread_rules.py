@@ -13,6 +13,7 @@ from tests.bus.scenes import MemoryScene, Scene
 from tests.redis_server import redis_server
 from tests.workers.stage import Heard, Stage
 from workers import Agent, Approval, BlockingChat, Chat, Job, Message, NoAnswer
+from workers.sending import MOST_HELD
 
 
 @pytest.fixture(scope="module")
@@ -231,6 +232,29 @@ async def test_rule_3_what_was_waiting_already_when_the_question_was_asked_is_no
         await stage.accept({"type": "text", "text": text})
     assert texts(await stage.run()) == ["Your name?", "hm, and what about tea?"]
     assert texts(await stage.say("Ann")) == ["Hello Ann"]
+
+
+async def test_rule_3_who_answers_at_once_is_heard_wherever_the_worker_was(scene: Scene) -> None:
+    """A question leaves together with its wait: else an answer could come before the wait, and be taken for words that were waiting already."""
+    agent = Agent()
+
+    @agent.on_command("ask")
+    async def ask(chat: Chat) -> None:
+        for number in range(MOST_HELD - 1):  # one more, and what is held goes out at once
+            await chat.reply(f"{number}")
+        await chat.reply(f"Hello {await chat.ask('Your name?')}")
+
+    expected = [*(f"{number}" for number in range(MOST_HELD - 1)), "Your name?", "Hello Ann"]
+    point, points = 0, 1
+    while point < points:
+        fresh: Scene = MemoryScene() if isinstance(scene, MemoryScene) else RedisScene(scene.url)  # type: ignore[attr-defined]
+        stage = Stage(fresh, agent, dies_at=point, at_once={"Your name?": "Ann"})
+        await stage.say("/ask")
+        assert texts(stage.transcript) == expected, point
+        assert await fresh.leftovers() == []
+        fresh.close()
+        points, point = stage.points, point + (1 if isinstance(scene, MemoryScene) else 3)
+    assert points > 1
 
 
 async def test_rule_4_a_deadline_raises_at_the_ask_and_uncaught_ends_the_job_quietly(scene: Scene) -> None:

@@ -51,6 +51,15 @@ HANDLERS = (
         ),
     ),
     *of(
+        "workers/asks.py",
+        ("tests/workers/test_thread_rules.py",),
+        (
+            "a_question_leaves_with_its_wait",
+            "                sending.say_with_end(name,",
+            "                await sending.emit(name,",
+        ),
+    ),
+    *of(
         "workers/execution.py",
         ROUTED,
         (
