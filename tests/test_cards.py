@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from sandbox.people import Person
 from tests.waiting import said_of, waiting_for
 from tests.world import World, world
@@ -21,6 +23,7 @@ async def until(person: Person, condition: Callable[[], bool]) -> None:
         await person.transcript.until(condition)
 
 
+@pytest.mark.long
 async def test_a_card_is_changed_by_later_jobs_in_order_whoever_dies(tmp_path: Path) -> None:
     async with world(tmp_path, HASHEE_HANDLER="tests.handlers:voting", HASHEE_WORKERS="1") as w:
         [ada] = w.people

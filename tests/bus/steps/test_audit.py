@@ -98,7 +98,7 @@ async def test_while_a_placed_job_waits_behind_a_long_one_its_conversation_is_lo
     assert redis.client.ask("EXISTS", redis.keys.behind) == 0
 
 
-@pytest.mark.parametrize("lost", ["replies", "outbox", "due"])
+@pytest.mark.parametrize("lost", ["replies", "resend_times", "due"])
 async def test_a_conversation_that_lost_its_place_in_an_index_gets_it_back(redis: RedisScene, lost: str) -> None:
     talk, worker = await talk_and_worker(redis)
     outbox = talk.supervisor.outbox
@@ -107,7 +107,7 @@ async def test_a_conversation_that_lost_its_place_in_an_index_gets_it_back(redis
     assert job is not None
     await worker.steps.emit(job, "0", reply("answer"))
     await worker.steps.fail(job, "broke", 0)
-    if lost == "outbox":
+    if lost == "resend_times":
         await talk.commit(await talk.take_reply(), "c0")
     redis.client.ask("XTRIM", redis.keys.replies, "MAXLEN", 0) if lost == "replies" else redis.client.ask(
         "DEL", getattr(redis.keys, lost)
@@ -116,7 +116,7 @@ async def test_a_conversation_that_lost_its_place_in_an_index_gets_it_back(redis
     match lost:
         case "replies":
             assert await talk.send("c0", 2) == "0"
-        case "outbox":
+        case "resend_times":
             assert await outbox.resend(CONVERSATION) is not None
         case _:
             assert await talk.start_due() == 1

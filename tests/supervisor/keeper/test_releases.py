@@ -141,6 +141,7 @@ async def test_what_the_link_leads_to_answers_after_a_reload_and_after_an_upgrad
         await told.answers("r1")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("layout", EITHER)
 async def test_after_an_upgrade_the_former_release_may_go(tmp_path: Path, layout: str) -> None:
     async with releases(tmp_path, layout) as told:

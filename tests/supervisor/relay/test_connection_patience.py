@@ -121,8 +121,8 @@ async def test_a_peer_that_takes_nothing_is_heard_all_the_same(autojump_clock: t
             with waiting_for("a frame while nothing can be sent", 5):
                 while not scene.frames:
                     await trio.sleep(0.01)
+            assert scene.connection.state is State.CONNECTED
             nursery.cancel_scope.cancel()
-        assert scene.connection.state is State.CONNECTED
 
 
 async def test_many_pings_at_once_are_answered_by_few_pongs_and_at_least_one(

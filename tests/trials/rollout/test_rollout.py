@@ -24,6 +24,7 @@ async def roll(order: Order, directory: Path) -> None:
         assert outcome.figures.connectionless_ms == 0
 
 
+@pytest.mark.long
 async def test_an_upgrade_under_traffic_is_never_without_a_connection(tmp_path: Path) -> None:
     await roll(SMALL, tmp_path)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 
 from bus.steps.policies import APOLOGY
@@ -118,6 +119,7 @@ async def until_output(w: World, condition: Callable[[str], bool], *arguments: s
             await trio.sleep(0.1)
 
 
+@pytest.mark.long
 async def test_what_waited_for_a_decision_about_changed_keys_is_answered_once_and_in_order(tmp_path: Path) -> None:
     async with world(tmp_path, people=()) as w:
         agent_id = w.environment["HASHEE_AGENT_ID"]
