@@ -285,11 +285,16 @@ class Runner:
         found = None if answer is None else answer.found
         if isinstance(found, Refused):
             return Ended(handled=True, last=(("0", _text(found.sentence)),))
+        messages = (hand.job.message, *started.together)
+        if not isinstance(found, Answered):
+            messages = tuple(one for one in messages if not one.is_overheard)
+            if not messages:
+                return Ended(handled=True)
         tell_start = partial(self._tell_start, hand)
         waited = partial(self._waited, hand)
         run = Run(
             hand.job,
-            (hand.job.message, *started.together),
+            messages,
             started.places,
             tell_start=tell_start,
             waited=waited,

@@ -54,7 +54,10 @@ def mention_of(user_id: str) -> str:
 
 
 class InboundMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """What a handler sees of a message (PROTOCOL §4)."""
+    """What a handler sees of a message (PROTOCOL §4).
+
+    `is_overheard`: people say it to each other, and it is no handler's unless it is the answer to a question.
+    """
 
     message_id: str
     conversation_id: str
@@ -72,6 +75,7 @@ class InboundMessage(msgspec.Struct, frozen=True, kw_only=True):
     group_metadata: Payload | None = None
     attachments: list[Payload] = msgspec.field(default_factory=list)
     envelope_version: str = ""
+    is_overheard: bool = False
 
     def __repr__(self) -> str:
         return f"InboundMessage(message_id={self.message_id!r}, conversation_id={self.conversation_id!r}, …)"

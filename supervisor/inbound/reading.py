@@ -11,6 +11,7 @@ import msgspec
 from bus.records.records import InboundMessage, pack_job
 from bus.records.sealing import StoreKeys
 from bus.steps.policies import PolicyStore
+from bus.steps.questions import OpenQuestions
 from bus.steps.store import Arrival, ConversationSnapshot, Source, Store, now_ms
 from bus.steps.write_count import WriteCount
 from crypto.envelope import (
@@ -136,6 +137,7 @@ class FrameReader:
         policies: PolicyStore,
     ) -> None:
         self._policies = policies
+        self._questions = OpenQuestions(store.client, store.keys, keys.bus)
         self._store = store
         self._sessions = sessions
         self._owners = owners
@@ -358,6 +360,8 @@ class FrameReader:
         member = msgspec.structs.replace(arrival, kind=GROUP, person=envelope.to)
         job, message = None, opened.message(frame, envelope)
         is_overheard = _is_for_a_handler(message) and await self._is_overheard(message)
+        if is_overheard and await self._may_answer(message):
+            message, is_overheard = msgspec.structs.replace(message, is_overheard=True), False
         message = without_mention(message, self._device.owner_id)
         if _is_for_a_handler(message) and not is_overheard:
             # Answers are dated by our clock: in a group the sender's might make them stale to everybody else.
@@ -377,6 +381,12 @@ class FrameReader:
         if message.mentions_agent(self._device.owner_id) or is_answer_to_card(message.payload):
             return False
         return not await self._policies.hears_all_in_groups()
+
+    async def _may_answer(self, message: InboundMessage) -> bool:
+        """Returns whether it may be the answer to a question that is open, which needs no mention. Raises RedisFailed."""
+        if message.payload.get("type") != "text":
+            return False
+        return await self._questions.await_words_of(message.sender_id, message.conversation_id)
 
     async def _healed(self, envelope: Envelope, snapshot: ConversationSnapshot) -> ConversationSnapshot:
         """Returns the snapshot with a memory of ids that does not lie in the future, which would make everything `stale`: older versions wrote such."""

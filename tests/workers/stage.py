@@ -167,7 +167,12 @@ class Stage:
         await self.accept(payload, who)
         return await self.run()
 
-    async def accept(self, payload: Mapping[str, object], who: str = "ann") -> str:
+    async def overhear(self, text: str, who: str = "ann") -> list[Heard]:
+        """A group's text that mentions nobody, of a person who is asked something."""
+        await self.accept({"type": "text", "text": text}, who, is_overheard=True)
+        return await self.run()
+
+    async def accept(self, payload: Mapping[str, object], who: str = "ann", *, is_overheard: bool = False) -> str:
         """A message comes in; its id."""
         talk = await self._talk()
         self.seq += 1
@@ -178,6 +183,7 @@ class Stage:
             sender_id=who,
             sender_type="human",
             payload=dict(payload),
+            is_overheard=is_overheard,
         )
         arrival = msgspec.structs.replace(
             arrival_of(self.seq, await talk.version(), source=Source.POLL), sender_id=who, message_ms=MESSAGE_MS

@@ -266,6 +266,19 @@ async def test_rule_4_a_deadline_raises_at_the_ask_and_uncaught_ends_the_job_qui
     assert await scene.leftovers() == []
 
 
+async def test_rule_4_what_was_overheard_is_an_answer_or_nothing(scene: Scene) -> None:
+    stage = Stage(scene, asker())
+    assert texts(await stage.overhear("nobody asks")) == []
+    await stage.say("/ask")
+    assert texts(await stage.overhear("/ask")) == [], "a command passes an open question, and is for nobody"
+    assert texts(await stage.overhear("it is Ben's turn", who="ben")) == []
+    assert texts(await stage.overhear("Ann")) == ["Hello Ann"]
+    assert texts(await stage.overhear("too late")) == []
+    assert texts(await stage.say("hello")) == ["hm, hello"]
+    assert await scene.leftovers() == []
+    assert await stage.dead() == []
+
+
 async def test_rule_4_each_question_has_a_deadline_that_goes_with_it(scene: Scene) -> None:
     stage = Stage(scene, asker())
     await stage.say("/ask")

@@ -51,6 +51,11 @@ HANDLERS = (
         ),
     ),
     *of(
+        "workers/runner.py",
+        ("tests/workers/test_thread_rules.py",),
+        ("what_was_overheard_and_answers_nothing_is_no_handlers", " if not one.is_overheard)", ")"),
+    ),
+    *of(
         "workers/asks.py",
         ("tests/workers/test_thread_rules.py",),
         (

@@ -95,9 +95,14 @@ INTAKE = (
     *of(
         module("inbound/reading"), tests("supervisor/peers/test_mentions"),
         ("what_a_group_says_to_others_goes_to_no_handler", "if _is_for_a_handler(message) and not is_overheard:", "if _is_for_a_handler(message):"),
+        ("answers_to_questions_need_no_mention", "if is_overheard and await self._may_answer(message):", "if False:"),
         ("answers_to_cards_need_no_mention", " or is_answer_to_card(message.payload):", ":"),
         ("whoever_wants_all_of_a_group_hears_it", "return not await self._policies.hears_all_in_groups()", "return True"),
         ("a_handler_reads_a_text_without_its_mention", "message = without_mention(message, self._device.owner_id)\n", ""),
+    ),
+    *of(
+        "bus/steps/questions.py", tests("supervisor/peers/test_mentions"),
+        ("an_open_question_is_answered_by_whom_it_asks", "return person in question.who", "return True"),
     ),
     *of(
         module("inbound/reading"), tests("supervisor/outbound/test_hops"),

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bus.records.records import InboundMessage, Payload
 from bus.steps.policies import InGroups, Policies
+from bus.steps.thread_steps import Effect
 from tests.supervisor.builders import worker
 from tests.supervisor.inbound.test_inbound import scene as alone
 from tests.supervisor.peers.group_scene import scene
@@ -66,6 +68,37 @@ async def test_a_handler_hears_what_mentions_the_agent_and_answers_to_cards(
             len(OVERHEARD) if groups == "mentioned" else 0
         )
         assert await core.quarantine.count() == 0
+
+
+async def test_a_text_of_who_is_asked_needs_no_mention_while_the_question_is_open(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, circle, ada, ben):
+        await core.policies.publish(Policies())
+
+        async def said(*texts: str) -> None:
+            for text in texts:
+                for person in (ada, ben):
+                    await core.push(circle.say(person, f"{text} of {person.user_id}"))
+            await core.push(circle.say(ada, payload=answer("info")))
+
+        async with worker(core) as taking:
+            await core.push(circle.say(ada, payload=text("everybody", mention_all=True)))
+            [asks] = await taking.take(1)
+            body = msgspec.msgpack.encode({"kind": "text", "who": [ada.user_id], "more": 1})
+            wait: Effect = ("wait", "question", taking.seal_wait(asks, "question", body), "")
+            assert (await taking.settle(asks, "waiting", [wait])).name == "DONE"
+            taking.release(asks)
+            await said("while it is open")
+            [answers] = await taking.take(1)
+            assert (answers.message.text, answers.message.is_overheard) == (
+                f"while it is open of {ada.user_id}",
+                True,
+            )
+            drop: Effect = ("drop_wait", "question", "", "")
+            assert (await taking.settle(answers, "done", [drop])).name == "DONE"
+            taking.release(answers)
+            await said("when it is over")
+            assert await core.jobs() == []
+        assert core.count("frame_dropped_total", reason="not_mentioned") == 5
 
 
 async def test_a_persons_own_conversation_needs_no_mention(tmp_path: Path) -> None:
