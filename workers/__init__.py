@@ -50,6 +50,7 @@ from workers.errors import (
     TextTooLong,
     TooManyReminders,
     TooManyWaits,
+    WaitsFull,
 )
 from workers.history import History, Turn
 from workers.outside import BlockingOutside, Outside, Receipt
@@ -119,4 +120,5 @@ __all__ = [
     "TooManyReminders",
     "TooManyWaits",
     "Turn",
+    "WaitsFull",
 ]

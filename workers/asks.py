@@ -10,7 +10,7 @@ import msgspec
 import trio
 
 from bus.records.records import InboundMessage, Payload, Reply
-from workers.errors import BadAsk, Diverged, NoAnswer, Suspended, TooManyWaits
+from workers.errors import BadAsk, Diverged, NoAnswer, Suspended, TooManyWaits, WaitsFull
 from workers.payloads import text_payload
 from workers.questions import MOST_MISFITS, Misfit, Question
 from workers.sending import Sending
@@ -89,6 +89,8 @@ class Asks:
             raise TooManyWaits(MOST_WAITS_OF_A_THREAD, "are asked for one message")
         if thread.open_waits >= MOST_OPEN_WAITS:
             raise TooManyWaits(MOST_OPEN_WAITS, "of a conversation are open at a time")
+        if await thread.has_no_room_to_wait():
+            raise WaitsFull
         for check in thread.before_ask:
             check()
         await thread.until_steps_are_noted()

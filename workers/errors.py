@@ -118,6 +118,19 @@ class TooManyWaits(HandlerError):
         super().__init__(f"at most {limit} questions {where}: ask for several things with one form")
 
 
+class WaitsFull(TooManyWaits):
+    """All open questions of the agent have reached their bound; nothing of the run was written."""
+
+    reason = "waits_full"
+
+    def __init__(self) -> None:
+        HandlerError.__init__(
+            self,
+            "all open questions of the agent have 64 MiB together, with what their handlers have noted: "
+            "ask with a shorter timeout, and let steps return less",
+        )
+
+
 class BadAsk(HandlerError):
     """A question that cannot be asked there; the text says why and what helps."""
 

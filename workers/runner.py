@@ -22,7 +22,7 @@ from bus.transport.backoff import Backoff
 from bus.transport.wire import RedisFailed, RedisRefused
 from workers.agent import Agent
 from workers.context import Observe, observe_nothing
-from workers.errors import Fail, HandlerError, HandlerGone, OutcomeUnknown, Retry, StoreFull
+from workers.errors import Fail, HandlerError, HandlerGone, OutcomeUnknown, Retry, StoreFull, WaitsFull
 from workers.execution import Ended, Run, RunEnvironment, resumed, run_handler
 from workers.hand import Hand
 from workers.keeping import Keeping
@@ -400,8 +400,8 @@ class Runner:
                 renewed = await hand.keeping.store.renewed()
                 if renewed is not None:
                     finished, effects = Finished.FULL, [*renewed, *(one for one in effects if one[0] != "store")]
-        if finished is Finished.STORE_FULL:
-            await self._fail_by(hand, StoreFull())
+        if finished in (Finished.STORE_FULL, Finished.WAITS_FULL):
+            await self._fail_by(hand, StoreFull() if finished is Finished.STORE_FULL else WaitsFull())
             return
         if finished is Finished.CHANGED:
             await self._fail(hand, "changed", CHANGED_AFTER_SECONDS if job.deliveries < MOST_DELIVERIES else None)

@@ -18,6 +18,7 @@ import msgspec
 import trio
 
 from bus.records.journal import ENTRY_OVERHEAD_BYTES, MOST_ENTRY_BYTES, MOST_JOURNAL_BYTES
+from bus.records.kept import MOST_WAITS_BYTES
 from bus.records.records import Job
 from bus.steps.thread_steps import Effect, Noted
 from workers.effects import Effects
@@ -137,6 +138,12 @@ class ThreadRun:
     async def redis_ms(self, timer_id: str) -> int:
         """Returns Redis' time, by which a deadline is over."""
         return (await until_redis_answers(lambda: self._outlet.timers_there(self.job, timer_id))).now_ms
+
+    async def has_no_room_to_wait(self) -> bool:
+        """Returns whether all waits of the agent take no more, as far as it can be known before the question is shown."""
+        more = len(msgspec.msgpack.encode(self.job.message.payload)) + ENTRY_OVERHEAD_BYTES
+        more += sum(len(value) + ENTRY_OVERHEAD_BYTES for value in self.journal.values()) - self._carried
+        return await until_redis_answers(self._outlet.waits_bytes) + more > MOST_WAITS_BYTES
 
     def is_in_a_step(self) -> bool:
         """Returns whether the present task is within a step."""

@@ -14,6 +14,8 @@ from bus.records.sealing import BusKey, SealBroken
 KEPT_SCHEMA = 1
 STATE = "state"
 WAIT = "wait"
+MOST_WAITS_BYTES = 1 << 26
+"""Of all waits of an agent together, as bus/scripts/_library.lua counts them."""
 EXCHANGE = "history"
 """A message, or those that were handled together, and what was said to it."""
 STORE = "store"

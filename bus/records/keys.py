@@ -148,7 +148,9 @@ class Keys:
 
     @property
     def load(self) -> str:
-        """Hash: bytes of what waits: messages in all (`total`) and of each sender (`s:` and its id), replies (`out`, at most `most_out`), `outside`."""
+        """Hash: bytes of what waits: messages in all (`total`) and of each sender (`s:` and its id), replies (`out`, at most `most_out`), `outside`;
+        open questions (`waits`), and their number (`waits_open`).
+        """
         return self._key("load")
 
     @property

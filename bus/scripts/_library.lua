@@ -637,14 +637,38 @@ end
 
 -- A thread of this conversation waits for an answer. Its record stands under the wait's id, what scripts need to know beside it: the seq from
 -- which on a text may be the answer. While a wait is open, jobs of the conversation say so (`kept`).
+-- All waits of the agent have 64 MiB together: LOAD counts them (`waits_open`) and their bytes (`waits`), which are none of what waits to be handled.
+local function count_wait(sign, bytes)
+  take_off_all('waits_open', -sign)
+  take_off_all('waits', -sign * bytes)
+end
+
+local function size_of_wait(waits, id)
+  local record = redis.call('HGET', waits, id)
+  return record and size_of(record) or 0
+end
+
+-- `more`: bytes of what is to be written before it. -> 'waits_full', or nil
+local function wait_has_no_room(waits, id, record, more)
+  more.bytes = more.bytes + size_of(record) - size_of_wait(waits, id)
+  if tonumber(redis.call('HGET', LOAD, 'waits') or 0) + more.bytes > 67108864 then return 'waits_full' end
+end
+
 local function put_wait(waits, id, record)
+  local before = size_of_wait(waits, id)
+  if before > 0 then count_wait(-1, before) end
+  count_wait(1, size_of(record))
   if redis.call('HSET', waits, id, record) == 1 then redis.call('HINCRBY', CONVERSATION, 'kept', 1) end
   redis.call('HSET', waits, 'from:' .. id, redis.call('HGET', CONVERSATION, 'next') or 1)
 end
 
 local function drop_wait(waits, id)
   redis.call('HDEL', waits, 'from:' .. id, 'bound:' .. id)
-  if redis.call('HDEL', waits, id) == 1 then keep_less() end
+  local before = size_of_wait(waits, id)
+  if redis.call('HDEL', waits, id) == 1 then
+    count_wait(-1, before)
+    keep_less()
+  end
 end
 
 -- What was said in a conversation, where handlers ask for it (bus/records/kept.py): a list of records, of which each has its time in its fourth part.

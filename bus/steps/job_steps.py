@@ -91,6 +91,9 @@ class Finished(enum.Enum):
     STORE_FULL = b"store_full"
     """Nothing was changed, since what handlers keep for the whole agent has reached its bound."""
 
+    WAITS_FULL = b"waits_full"
+    """Nothing was changed, since all open questions of the agent have reached their bound."""
+
     CHANGED = b"changed"
     """Nothing was changed, since what an effect was made from is another by now (bus/steps/thread_steps.py)."""
 

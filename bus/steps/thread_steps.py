@@ -130,6 +130,10 @@ class ThreadSteps(JobSteps):
             wait_id, body, int(fields.get(f"from:{wait_id}", 1)), fields.get(f"bound:{wait_id}", b"").decode()
         )
 
+    async def waits_bytes(self) -> int:
+        """Returns how many bytes all waits of the agent have, of MOST_WAITS_BYTES."""
+        return int(cast("bytes | None", await self._commands.command("HGET", self._keys.load, "waits")) or 0)
+
     async def bind_wait(self, job: Job, wait_id: str) -> Bound:
         """Binds a wait to the job that answers it, unless another one does."""
         keys = [*self._keys.board(job.conversation_id), self._keys.waits(job.conversation_id)]

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from typing import cast
 
-from bus.records.kept import DAY_MS, EXCHANGES_KEPT_MS, exchanged_ms, size_of_exchange
+from bus.records.kept import DAY_MS, EXCHANGES_KEPT_MS, exchanged_ms, is_wait, size_of_exchange
 from bus.records.keys import Keys
 from bus.records.records import BadRecord, decode_job_record, decode_reply_record
 from bus.records.saved import Saved, SavedConversation, Value, Waiting, pairs
@@ -276,6 +276,10 @@ class Restoring:
         days = self._place("histories", "")
         commands += [("HINCRBY", days, at_ms // DAY_MS, size_of_exchange(exchange)) for exchange, at_ms in ended]
         load = self._place("load", "")
+        for name, record in pairs(one.waits):
+            if is_wait(name):
+                has = len(record) + OVERHEAD_BYTES
+                commands += [("HINCRBY", load, "waits_open", 1), ("HINCRBY", load, "waits", has)]
         for payer, size in pairs(one.load):
             commands.append(("HINCRBY", load, payer, size))
             if payer != b"out":

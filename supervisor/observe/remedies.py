@@ -114,6 +114,10 @@ DEAD: Mapping[str, Remedy] = {
         "the store has 10,000 keys or 4 MiB, and takes no more; nothing of the run was written",
         "take away what is not needed (store.set(key, None)), then retry",
     ),
+    "waits_full": Remedy(
+        "all open questions of the agent have 64 MiB together, and take no more; nothing of the run was written",
+        "ask with a shorter timeout and let steps return less (hashee-agent status shows how much there is), then retry",
+    ),
     "timeout": Remedy(
         "one run took longer than HASHEE_JOB_SECONDS",
         "make the handler faster or the limit longer, then retry",

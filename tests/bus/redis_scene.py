@@ -8,6 +8,7 @@ from typing import cast
 
 from redis.exceptions import ResponseError
 
+from bus.records.kept import is_wait
 from bus.records.keys import JOBS_GROUP, REPLIES_GROUP, Keys
 from bus.records.records import Job, decode_job_record
 from bus.steps.held import Notes
@@ -237,6 +238,11 @@ class RedisScene:
             for sender, size in loads:
                 found[sender] += size
                 found["total"] += size
+            kept = cast("list[bytes]", self.client.ask("HGETALL", keys.waits(one)))
+            for name, record in zip(kept[::2], kept[1::2], strict=True):
+                if is_wait(name):
+                    found["waits_open"] += 1
+                    found["waits"] += size_of(record)
             out_box = cast("list[bytes]", self.client.ask("LRANGE", keys.out_box(one), 0, -1))
             found["out"] += sum(map(size_of, out_box if reply in (None, b"sent") else out_box[1:]))
         line = cast("list[bytes]", self.client.ask("LRANGE", keys.outside, 0, -1))

@@ -65,6 +65,7 @@ class MemoryBus:
     rooms: list[int] = field(default_factory=list)
     note_answers: list[Noted] = field(default_factory=list)
     timers: TimersThere = field(default_factory=lambda: TimersThere(1_000_000, 0, is_there=False))
+    waits_there: int = 0
     settle_answers: list[Finished] = field(default_factory=list)
     settled: list[tuple[str, tuple[Effect, ...]]] = field(default_factory=list)
     replies: list[tuple[str, Reply]] = field(default_factory=list)
@@ -209,6 +210,9 @@ class MemoryBus:
 
     async def open_waits(self, job: Job) -> list[OpenWait]:
         return []
+
+    async def waits_bytes(self) -> int:
+        return self.waits_there
 
     async def bind_wait(self, job: Job, wait_id: str) -> Bound:
         return Bound.GONE

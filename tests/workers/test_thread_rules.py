@@ -7,10 +7,15 @@ import msgspec
 import pytest
 import trio
 
+from bus.records.kept import MOST_WAITS_BYTES, OVERHEAD_BYTES
+from bus.steps.job_steps import Finished
 from bus.steps.policies import Busy
+from bus.steps.thread_steps import Effect
 from tests.bus.redis_scene import RedisScene
 from tests.bus.scenes import MemoryScene, Scene
 from tests.redis_server import redis_server
+from tests.workers.builders import running
+from tests.workers.doubles import MemoryBus, job_of
 from tests.workers.stage import Heard, Stage
 from workers import Agent, Approval, BlockingChat, Chat, Job, Message, NoAnswer
 from workers.sending import MOST_HELD
@@ -145,7 +150,7 @@ async def test_a_sync_handler_asks_too(scene: Scene) -> None:
     assert await scene.leftovers() == []
 
 
-def asker(question: str = "Your name?", **named: object) -> Agent:
+def asker(question: str | Approval = "Your name?", **named: object) -> Agent:
     agent = Agent()
 
     @agent.on_command("ask")
@@ -522,6 +527,39 @@ async def test_rule_11_the_eleventh_open_question_of_a_conversation_is_refused_b
         assert ("Your name?" in texts(heard)) is (number < 10)
     assert any("TooManyWaits" in line for line in stage.logged)
     assert len(await waits_of(stage)) == 10
+
+
+async def leaves(stage: Stage, seq: int, effect: Effect) -> None:
+    """A job of another conversation does."""
+    talk, worker = await stage._talk(), await stage.scene.worker("elsewhere")
+    await talk.accept(seq, conversation="elsewhere")
+    job = await worker.take()
+    assert job is not None
+    assert await worker.steps.settle(job, "done", [effect]) is Finished.DONE
+
+
+@pytest.mark.parametrize("left", [300, 700])
+async def test_rule_15_what_has_no_room_among_all_waits_is_a_dead_letter_that_comes_back_when_there_is_some(
+    scene: Scene, left: int
+) -> None:
+    stage = Stage(scene, asker())
+    await leaves(stage, 1, ("wait", "w", bytes(MOST_WAITS_BYTES - OVERHEAD_BYTES - left), ""))
+    assert "Your name?" not in texts(await stage.say("/ask"))
+    assert any("WaitsFull" in line for line in stage.logged)
+    assert await stage.dead() == ["waits_full"]
+    await leaves(stage, 2, ("drop_wait", "w", "", ""))
+    assert texts(await stage.retry_dead()) == ["Your name?"]
+    assert texts(await stage.say("Ann")) == ["Hello Ann"]
+
+
+@pytest.mark.parametrize("left", [300, 1 << 20])
+async def test_rule_15_a_card_that_could_not_be_waited_for_is_not_shown(left: int) -> None:
+    bus, agent = MemoryBus(waits_there=MOST_WAITS_BYTES - left), asker(Approval("Go on?"))
+    async with running(agent, bus):
+        bus.give(job_of("/ask", attempt=4))
+        await bus.until(lambda: bus.failed or bus.settled)
+    is_shown = left > 300
+    assert ([reason for _, reason, _ in bus.failed], len(bus.moves)) == ([] if is_shown else ["waits_full"], is_shown)
 
 
 async def test_rule_11_who_was_not_asked_is_told_so_and_may_talk_of_other_things(scene: Scene) -> None:

@@ -6,13 +6,15 @@
 --         wait: its id, its record   drop_wait: its id   state: its record   exchange: its record   forget: nothing
 --         store: a key of the owner's, the beginning of the record that was read ('' for none, '*' whatever is there), its record ('' for none)
 --         timer: its id, when it is due (ms), its record   drop_timer: its id
--- -> fenced | full (too much waits to be sent: again later) | changed (what an effect was made from is another by now) | store_full (it takes no more) | done
+-- -> fenced | full (too much waits to be sent: again later) | changed (what an effect was made from is another by now) | store_full, waits_full (they take no more) | done
 -- Invariant: all effects are checked before anything is written, so all of them are written or none. First write is XACK (rule 16).
 local WAITS, STATE, HISTORY, HISTORIES, TIMERS, ALARMS, CARDS, STORE = unpack(KEYS, OWN, OWN + 7)
 local REPLIES_FROM, WORDS = 10, 4
 local EFFECTS_FROM = REPLIES_FROM + 2 * ARGV[9]
-local more = { keys = 0, bytes = 0 } -- in the store
+local more, more_waits = { keys = 0, bytes = 0 }, { bytes = 0 } -- in the store; of all waits
 local refused = { -- by op, where it depends: -> why it may not be written, or nil
+  wait = function(id, record) return wait_has_no_room(WAITS, id, record, more_waits) end,
+  drop_wait = function(id) more_waits.bytes = more_waits.bytes - size_of_wait(WAITS, id) end,
   store = function(key, version, record) return store_refuses(STORE, key, version, record, more) end,
 }
 local write = {

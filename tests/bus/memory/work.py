@@ -212,7 +212,7 @@ class MemorySteps(KeptEffects):
         at, _ = held
         if last and not self._world.may_say(at):
             return Finished.FULL
-        if why := self._world.why_refused(effects):
+        if why := self._world.why_refused(effects, at):
             return Finished(why.encode())
         at.recall(job.job_id)
         for place, reply in last:
@@ -248,6 +248,9 @@ class MemorySteps(KeptEffects):
             )
             for wait_id, record in at.waits.items()
         ]
+
+    async def waits_bytes(self) -> int:
+        return self._world.waits_bytes()
 
     async def bind_wait(self, job: Job, wait_id: str) -> Bound:
         held = self._held(job)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from bus.records.cards import CardKept
 from bus.records.journal import joined
-from bus.records.kept import EXCHANGES_KEPT_MS, VERSION_BYTES, exchanged_ms
+from bus.records.kept import EXCHANGES_KEPT_MS, MOST_WAITS_BYTES, VERSION_BYTES, exchanged_ms
 from bus.records.records import decode_job_record, decode_reply_record
 from bus.steps.held import Note
 from bus.steps.job_steps import APOLOGY_PLACE
@@ -254,6 +254,8 @@ class World:
             loads["journal"] += sum(map(size_of, at.journal.values()))
             loads["total"] += sum(map(size_of, at.journal.values()))
             loads["out"] += sum(map(size_of, at.unsaid))
+            loads["waits_open"] += len(at.waits)
+            loads["waits"] += sum(map(size_of, at.waits.values()))
         loads["outside"] = sum(map(size_of, self.line))
         return +loads
 
@@ -302,10 +304,21 @@ class World:
 
     # What is kept for the whole agent
 
-    def why_refused(self, effects: Sequence[Effect]) -> str:
-        """Why these may not be written into the store; '' if they may."""
-        after = dict(self.store)
+    def waits_bytes(self) -> int:
+        return sum(size_of(record) for at in self.conversations.values() for record in at.waits.values())
+
+    def why_refused(self, effects: Sequence[Effect], at: Conversation | None = None) -> str:
+        """Why these may not be written into the store, or the waits of a conversation; '' if they may."""
+        after, waits, total = dict(self.store), dict(at.waits if at else {}), self.waits_bytes()
         for op, name, version, record in effects:
+            if op in ("wait", "drop_wait"):
+                before = waits.pop(str(name), None)
+                total -= 0 if before is None else size_of(before)
+            if op == "wait" and isinstance(version, bytes):
+                waits[str(name)] = version
+                total += size_of(version)
+                if total > MOST_WAITS_BYTES:
+                    return "waits_full"
             if op != "store":
                 continue
             if version not in ("*", self.store.get(str(name), b"")[:VERSION_BYTES]):

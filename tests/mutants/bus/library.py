@@ -59,8 +59,11 @@ OF_THE_LIBRARY = (
         ("a_journal_is_counted_once", "string.gsub(load, '%d+ journal\\n', '')", "load"),
         ("a_wait_says_so_to_later_jobs", "== 1 then redis.call('HINCRBY', CONVERSATION, 'kept', 1) end\n  redis.call('HSET', waits", "== 9 then redis.call('HINCRBY', CONVERSATION, 'kept', 1) end\n  redis.call('HSET', waits"),
         ("a_wait_that_is_stored_again_counts_once", "if redis.call('HSET', waits, id, record) == 1 then", "if redis.call('HSET', waits, id, record) < 9 then"),
-        ("a_wait_that_is_gone_says_nothing", "if redis.call('HDEL', waits, id) == 1 then keep_less() end", "redis.call('HDEL', waits, id)"),
-        ("a_wait_goes_once", "if redis.call('HDEL', waits, id) == 1 then keep_less() end", "redis.call('HDEL', waits, id)\n  keep_less()"),
+        ("a_wait_that_is_gone_says_nothing", "    count_wait(-1, before)\n    keep_less()\n", "    count_wait(-1, before)\n"),
+        ("a_wait_goes_once", "if redis.call('HDEL', waits, id) == 1 then\n    count", "redis.call('HDEL', waits, id)\n  if true then\n    count"),
+        ("all_waits_have_a_bound", "+ more.bytes > 67108864 then", "< 0 then"),
+        ("a_wait_that_is_gone_makes_room", "    count_wait(-1, before)\n    keep", "    keep"),
+        ("a_wait_that_is_stored_again_takes_no_more_room", "if before > 0 then count_wait(-1, before) end", ""),
     ),
     *of(
         script("_library"), ("tests/bus/steps/test_rules_bounds.py", "tests/supervisor/inbound/test_held.py"),

@@ -102,4 +102,13 @@ HANDLERS = (
             "if False:",
         ),
     ),
+    *of(
+        "workers/asks.py",
+        ("tests/workers/test_thread_rules.py",),
+        (
+            "what_has_no_room_to_wait_is_not_shown",
+            "        if await thread.has_no_room_to_wait():\n",
+            "        if False:\n",
+        ),
+    ),
 )

@@ -106,6 +106,8 @@ class _Filling:
             await worker.note(job, "start#1", worker.seal_entry(job, "start#1", f"noted in {conversation}".encode()))
         wait = pack_kept(b"what it needs", WAIT, "answered", "card", key=self.keys.bus, agent_id=AGENT_ID)
         await self.client.command("HSET", self.names.waits("answered"), "card", wait, "from:card", 2)
+        for name, more in (("waits_open", 1), ("waits", size_of(wait))):
+            await self.client.command("HINCRBY", self.names.load, name, more)
         held["due"] = lambda: worker.fail(jobs["due"], "handler", 3_600_000)
         held["dead"] = lambda: worker.fail(jobs["dead"], "handler", None)
         for end in held.values():
