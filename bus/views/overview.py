@@ -29,6 +29,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     Jobs: `queued` for a worker, `running`, `waiting` behind another of their conversation, `due` again later. Replies: `unsent`,
     `unacknowledged`, and what was sent from `outside` and waits for its turn. Then what waits for a person's decision. At the relay: `notes` of
     messages of so many `held_senders`. `timers`: reminders and deadlines to come, the next at `next_timer_ms` (None without one).
+    `open_waits`: questions without an answer yet, of `waits_bytes` in all; `journal_bytes`: what jobs that run or run again have noted.
     """
 
     queued: int
@@ -44,6 +45,9 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     held_senders: int = 0
     timers: int = 0
     next_timer_ms: int | None = None
+    open_waits: int = 0
+    waits_bytes: int = 0
+    journal_bytes: int = 0
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +84,14 @@ class Overview:
         keys = self._keys
         running = await self._jobs_taken()
         first = cast("list[bytes]", await self._client.command("ZRANGE", keys.alarms, 0, 0, "WITHSCORES"))
+        noted = cast(
+            "list[bytes | None]", await self._client.command("HMGET", keys.load, "waits_open", "waits", "journal")
+        )
+        open_waits, waits_bytes, journal_bytes = (int(one or 0) for one in noted)
         return Counts(
+            open_waits=open_waits,
+            waits_bytes=waits_bytes,
+            journal_bytes=journal_bytes,
             queued=max(0, await self._number("XLEN", keys.jobs) - running),
             running=running,
             waiting=await self._number("GET", keys.waiting),

@@ -105,6 +105,7 @@ def _work(status: Json) -> list[tuple[str, str]]:
         ("given up", f"{work['dead_letters']} dead letters, {work['quarantined']} in quarantine"),
         ("at the relay", f"{work['held_senders']} senders wait there, {work['notes']} notes"),
         *_timers(work),
+        *_threads(work),
     ]
 
 
@@ -118,6 +119,18 @@ def _timers(work: Json) -> list[tuple[str, str]]:
         return []
     due = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(work["next_timer_ms"] / 1000))
     return [("timers", f"{work['timers']} to come, the next at {due}")]
+
+
+def _threads(work: Json) -> list[tuple[str, str]]:
+    """The line of what threads keep while they wait or run; none where they keep nothing."""
+    waits, waits_bytes, journal = (work.get(name, 0) for name in ("open_waits", "waits_bytes", "journal_bytes"))
+    if not waits and not journal:
+        return []
+    return [("questions", f"{waits} open ({_kib(waits_bytes)} of 64 MiB), noted by what runs: {_kib(journal)}")]
+
+
+def _kib(size: int) -> str:
+    return f"{-(-size // 1024)} KiB"
 
 
 def _redis(status: Json) -> list[tuple[str, str]]:

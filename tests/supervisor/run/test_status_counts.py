@@ -7,6 +7,7 @@ from bus.transport.client import open_redis
 from bus.views.overview import KindSize, Overview, Server
 from supervisor.run.status import RedisStatus, _sessions
 from tests.redis_server import redis_server
+from tests.supervisor.backup.builders import NAMES, filled
 
 SESSIONS = 60_000
 FILL = "for i = 1, tonumber(ARGV[1]) do redis.call('HSET', KEYS[1] .. i, 'v', 1) end"
@@ -33,3 +34,15 @@ async def test_all_sessions_are_counted_or_none(tmp_path: Path) -> None:
             cut = await status_of(Overview(client, names, most_walked=2000))
             assert (cut.kinds_complete, _sessions(cut)) == (False, None)
     assert _sessions(None) is None
+
+
+async def test_open_questions_are_counted_with_their_bytes_and_those_of_journals(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with open_redis(url) as client:
+            empty = await Overview(client, NAMES).counts()
+            assert (empty.open_waits, empty.waits_bytes, empty.journal_bytes) == (0, 0, 0)
+            await filled(client)
+            found = await Overview(client, NAMES).counts()
+            assert found.open_waits == 1
+            assert 200 < found.waits_bytes < 500
+            assert 200 < found.journal_bytes < 5000
