@@ -88,7 +88,6 @@ async def test_a_text_of_who_is_asked_needs_no_mention_while_the_question_is_ope
             assert (await taking.settle(asks, "waiting", [wait])).name == "DONE"
             taking.release(asks)
             await said("while it is open")
-            assert await core.jobs() == [f"while it is open of {ada.user_id}"]
             [answers] = await taking.take(1)
             assert (answers.message.text, answers.message.is_overheard) == (
                 f"while it is open of {ada.user_id}",
