@@ -174,7 +174,7 @@ class Stage:
 
     async def accept(self, payload: Mapping[str, object], who: str = "ann", *, is_overheard: bool = False) -> str:
         """A message comes in; its id."""
-        talk = await self._talk()
+        talk = await self.talk_here()
         self.seq += 1
         message = InboundMessage(
             message_id=f"{CONVERSATION}-{self.seq}",
@@ -195,7 +195,7 @@ class Stage:
 
     async def overdue(self, wait_id: str) -> list[Heard]:
         """The deadline of a question is over."""
-        talk = await self._talk()
+        talk = await self.talk_here()
         self.seq += 1
         content = InboundMessage(
             message_id=f"timer:{wait_id}:{self.seq}",
@@ -211,14 +211,14 @@ class Stage:
 
     async def retry_dead(self) -> list[Heard]:
         """Every dead letter comes back."""
-        talk = await self._talk()
+        talk = await self.talk_here()
         for letter in await talk.supervisor.dead.first():
             assert await talk.supervisor.dead.retry(letter) == "revived"
         return await self.run()
 
     async def dead(self) -> list[str]:
         """Why there are dead letters."""
-        return [letter.reason for letter in await (await self._talk()).supervisor.dead.first()]
+        return [letter.reason for letter in await (await self.talk_here()).supervisor.dead.first()]
 
     async def run(self) -> list[Heard]:
         """Workers work until there is nothing left to do; what people got meanwhile."""
@@ -234,12 +234,12 @@ class Stage:
             else:
                 break
             await self._send_all()
-            await (await self._talk()).reclaim()
+            await (await self.talk_here()).reclaim()
         return self.transcript[before:]
 
     async def _live(self) -> None:
         """One life of a worker."""
-        talk = await self._talk()
+        talk = await self.talk_here()
         self.lives += 1
         worker = await self.scene.worker(f"worker-{self.lives}", self.agent.policies)
         logger = logging.Logger("stage")
@@ -264,7 +264,7 @@ class Stage:
 
     async def _send_all(self) -> bool:
         """The relay takes every reply; what it had under this id before, it passes over."""
-        talk, any_sent = await self._talk(), False
+        talk, any_sent = await self.talk_here(), False
         while (entry := await talk.supervisor.take_reply()) is not None:
             record = decode_reply_record(entry.fields["r"])
             said = f"{record.job_id} {record.place}"
@@ -279,7 +279,7 @@ class Stage:
             any_sent = True
         return any_sent
 
-    async def _talk(self) -> Talk:
+    async def talk_here(self) -> Talk:
         if self.talk is None:
             self.talk = await talk_of(self.scene)
         return self.talk

@@ -531,7 +531,7 @@ async def test_rule_11_the_eleventh_open_question_of_a_conversation_is_refused_b
 
 async def leaves(stage: Stage, seq: int, effect: Effect) -> None:
     """A job of another conversation does."""
-    talk, worker = await stage._talk(), await stage.scene.worker("elsewhere")
+    talk, worker = await stage.talk_here(), await stage.scene.worker("elsewhere")
     await talk.accept(seq, conversation="elsewhere")
     job = await worker.take()
     assert job is not None
