@@ -91,8 +91,7 @@ class Asks:
             raise TooManyWaits(MOST_OPEN_WAITS, "of a conversation are open at a time")
         if await thread.has_no_room_to_wait():
             raise WaitsFull
-        for check in thread.before_ask:
-            check()
+        thread.keeping.check_unchanged()
         await thread.until_steps_are_noted()
         card_id = sending.card_id(name)
         payload = question.payload(card_id)

@@ -111,6 +111,18 @@ class Ended:
     outcome: Settled = "done"
 
 
+def keeping_of(environment: RunEnvironment, run: Run) -> Keeping:
+    """Returns what a run keeps of its conversation."""
+    return Keeping(
+        run.job,
+        environment.outlet,
+        run.messages,
+        has_history=environment.agent.has_history,
+        journal=run.journal,
+        emitted=run.emitted,
+    )
+
+
 async def run_handler(environment: RunEnvironment, run: Run, lost: Callable[[], None]) -> Ended:
     """Runs the job's handler to its end.
 
@@ -119,14 +131,7 @@ async def run_handler(environment: RunEnvironment, run: Run, lost: Callable[[], 
     run = await _with_what_is_answered(environment.outlet, run)
     agent, keeping, resumed = environment.agent, run.keeping, run.resumed
     if keeping is None:
-        keeping = Keeping(
-            run.job,
-            environment.outlet,
-            run.messages,
-            has_history=agent.has_history,
-            journal=run.journal,
-            emitted=run.emitted,
-        )
+        keeping = keeping_of(environment, run)
     course = agent.course_named(resumed.handler, run.message) if resumed else agent.course_of(run.message, run.job.kind)
     if course is None:
         if resumed is not None:
@@ -162,7 +167,6 @@ async def run_handler(environment: RunEnvironment, run: Run, lost: Callable[[], 
         run.begins(sending)
         thread.open_waits = run.open_waits
         keeping.store.changes = thread
-        thread.before_ask.append(keeping.check_unchanged)
         try:
             try:
                 reminding = Reminding(thread, environment.outlet, run.message)
@@ -183,11 +187,12 @@ async def run_handler(environment: RunEnvironment, run: Run, lost: Callable[[], 
                 with trio.move_on_after(LAST_WORDS_SECONDS, shield=True):
                     await sending.flush()
         helpers.cancel_scope.cancel()
-    if raised is not None and isinstance(_plain(raised), NoAnswer):
+    if raised is not None:
+        plain = _plain(raised)
+        if not isinstance(plain, NoAnswer):
+            raise plain
         # What it has said stays said; nothing else of it is kept.
         return Ended(handled=True, effects=_dropped(run), outcome="no_answer")
-    if raised is not None:
-        raise _plain(raised)
     effects = (*thread.effects.taken(), *_dropped(run))
     if thread.draft is None:
         return Ended(handled=True, last=last, effects=effects)
@@ -249,18 +254,14 @@ async def _call_until_it_waits(
     except BaseException as error:
         if thread.draft is None or not _is_left_by_a_wait(error):
             raise
-        for other in _leaves_of(error):
+        for other in _leaves(error):
             if not isinstance(other, Suspended):
                 environment.tell_swallowed(run.job, other)
 
 
 def _is_left_by_a_wait(error: BaseException) -> bool:
     """Returns whether nothing else ends the worker's task: no cancellation from outside, no interrupt from the keyboard."""
-    return all(isinstance(one, Suspended | Exception) for one in _leaves_of(error))
-
-
-def _leaves_of(error: BaseException) -> list[BaseException]:
-    return _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return all(isinstance(one, Suspended | Exception) for one in _leaves(error))
 
 
 async def _with_what_is_answered(outlet: Outlet, run: Run) -> Run:
@@ -341,14 +342,13 @@ async def _invoke(environment: RunEnvironment, binding: Binding, present: Presen
 
 def _plain(error: BaseException) -> BaseException:
     """What the handler raised: of a group with one Retry or Fail in it that, of a group of one that one, and of asyncio's words ours."""
-    if isinstance(error, BaseExceptionGroup):
-        leaves = list(_leaves(error))
-        for leaf in leaves:
-            if isinstance(leaf, Outcome):
-                return leaf
-        if len(leaves) != 1:
-            return error
-        error = leaves[0]
+    leaves = _leaves(error)
+    for leaf in leaves:
+        if isinstance(leaf, Outcome):
+            return leaf
+    if len(leaves) != 1:
+        return error
+    [error] = leaves
     return WrongLoop().with_traceback(error.__traceback__) if _is_of_asyncio(error) else error
 
 
@@ -360,8 +360,8 @@ def _is_of_asyncio(error: BaseException) -> bool:
     )
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    found: list[BaseException] = []
-    for error in group.exceptions:
-        found.extend(_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
-    return found
+def _leaves(error: BaseException) -> list[BaseException]:
+    """Returns the exceptions of a group and of the groups in it; of another exception itself."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for part in error.exceptions for leaf in _leaves(part)]

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from bus.records.daily import Daily, NoSuchTime
-from bus.records.records import InboundMessage, Job, Payload, PlacedKind
+from bus.records.records import GROUP, InboundMessage, Job, Payload, PlacedKind
 from bus.records.timers import ID_CHARACTERS, Timer, keyed_id
 from bus.steps.timers import MOST_TIMERS
 from workers.errors import BadReminder, TooManyReminders
@@ -23,7 +23,6 @@ MOST_DATA_BYTES = 4096
 MOST_KEY_CHARACTERS = 200
 LONGEST = timedelta(days=366 * 100)
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,48}")
-GROUP = "group"
 MOST_MEMBERS = 50
 
 

@@ -23,7 +23,7 @@ from bus.transport.wire import RedisFailed, RedisRefused
 from workers.agent import Agent
 from workers.context import Observe, observe_nothing
 from workers.errors import Fail, HandlerError, HandlerGone, OutcomeUnknown, Retry, StoreFull, WaitsFull
-from workers.execution import Ended, Run, RunEnvironment, resumed, run_handler
+from workers.execution import Ended, Run, RunEnvironment, keeping_of, resumed, run_handler
 from workers.hand import Hand
 from workers.keeping import Keeping
 from workers.logs import Log, kind, where, whole
@@ -437,14 +437,7 @@ class Runner:
         return hand.keeping
 
     def _keeping_of(self, hand: Hand, run: Run) -> Keeping:
-        hand.keeping = Keeping(
-            hand.job,
-            self._bus,
-            run.messages,
-            has_history=self._run_environment.agent.has_history,
-            journal=run.journal,
-            emitted=run.emitted,
-        )
+        hand.keeping = keeping_of(self._run_environment, run)
         return hand.keeping
 
     def _tell_swallowed(self, job: Job, error: BaseException) -> None:

@@ -61,8 +61,7 @@ class ThreadRun:
 
     `lost` is called when another worker has the job; `check_open` raises ChatClosed once the run has ended. `effects`: what the run leaves
     behind at its end. `keeping`: what it keeps of its conversation. `carried`: what of `found` earlier jobs of the thread have noted, which a
-    wait has kept. `answer`: the name under which the answer stands with which it goes on. `before_ask`: what is checked before a run ends to
-    wait. `draft`: what it waits for then. `deadline`: when every run ends, whatever its handler does.
+    wait has kept. `answer`: the name under which the answer stands with which it goes on. `draft`: what it waits for then. `deadline`: when every run ends, whatever its handler does.
     """
 
     def __init__(
@@ -90,7 +89,6 @@ class ThreadRun:
         self.scope = trio.CancelScope()
         self.deadline = deadline
         self.draft: Draft | None = None
-        self.before_ask: list[Callable[[], None]] = []
         self.open_waits = 0
         self._answer = answer
         self._carried = sum(len(value or b"") + ENTRY_OVERHEAD_BYTES for value in (carried or {}).values())

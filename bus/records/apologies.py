@@ -3,10 +3,9 @@
 Not who is an agent and has answered us: two agents that fail would apologize to each other. Not a group that did not speak to this agent.
 """
 
-from bus.records.records import InboundMessage
+from bus.records.records import GROUP, InboundMessage
 
 SYSTEM_SENDER = "system"
-GROUP = "group"
 
 
 def is_owed_an_apology(message: InboundMessage, agent_id: str) -> bool:

@@ -32,6 +32,8 @@ PLACED_KINDS = frozenset(get_args(PlacedKind))
 JobKind = Literal["message", "reminder", "event", "deadline"]
 
 AGENT_SENDER = "agent"
+GROUP = "group"
+"""The kind of a conversation of several people (PROTOCOL §4)."""
 
 Payload = dict[str, object]
 

@@ -34,10 +34,6 @@ from bus.transport.lua import Argument
 from bus.transport.wire import Value
 
 APOLOGY_PLACE = "!apology"
-NO_CARD = b"1"
-"""What a place holds at which something else than a card was sent."""
-
-
 Settled = Literal["done", "waiting", "no_answer", "superseded", "no_handler"]
 """How a job ends that did not fail."""
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 import msgspec
 import trio
 
-from bus.records.apologies import GROUP
 from bus.records.keys import JOBS_GROUP
 from bus.records.presence import PRESENCE_SECONDS, Presence
 from bus.records.records import (
+    GROUP,
     BadRecord,
     Job,
     JobRecord,

@@ -8,6 +8,9 @@ from typing import cast
 
 from bus.transport.client import Commands
 
+LEASE_MS = 5000
+"""So long one turn of the work may take, a page say, before another supervisor begins as well."""
+
 
 def nobody_knows(_holder: str) -> bool:
     """Returns False: no supervisor is known to be gone, and only the end of its lease tells."""
@@ -25,7 +28,7 @@ class WorkLease:
         self._holder = holder
         self._knows_dead = knows_dead
 
-    async def hold(self, lease_ms: int) -> bool:
+    async def hold(self, lease_ms: int = LEASE_MS) -> bool:
         """Takes or renews the lease for `lease_ms`; returns False while another supervisor, not known to be gone, has it."""
         if await self._hold(lease_ms):
             return True

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from typing import cast
 
-from bus.records.kept import DAY_MS, EXCHANGES_KEPT_MS, exchanged_ms, is_wait, size_of_exchange
+from bus.records.kept import DAY_MS, EXCHANGES_KEPT_MS, OVERHEAD_BYTES, exchanged_ms, is_wait, size_of_exchange
 from bus.records.keys import Keys
 from bus.records.records import BadRecord, decode_job_record, decode_reply_record
 from bus.records.saved import Saved, SavedConversation, Value, Waiting, pairs
@@ -32,7 +32,6 @@ ID_ROOM = 1 << 26
 FEWEST_ROOM = 1 << 20
 PAGE = 8  # records of up to a mebibyte
 
-OVERHEAD_BYTES = 200  # as bus/scripts/_library.lua counts for a record that waits
 
 PLAIN_HASHES = frozenset(
     {"seal", "policy", "group", "member", "session", "owner", "held", "cards", "send_keys", "store"}

@@ -21,9 +21,6 @@ from supervisor.recovery.redis_trouble import said_trouble
 from supervisor.relay.rest import Rest, RestFailed
 from supervisor.settings.pauses import PAUSES, Pauses
 
-WORK_LEASE_MS = 5000
-"""So long one page may take before another supervisor begins as well."""
-
 log = structlog.get_logger()
 
 
@@ -74,7 +71,7 @@ class HeldFetcher:
         singles = [note for note in notes if not note.is_open]
         for walk in [singles] if singles else [[note] for note in notes]:
             has_room = await self._notes.may_come(sender_id, walk[0], self._store.budgets)
-            if has_room and await self._lease.hold(WORK_LEASE_MS):
+            if has_room and await self._lease.hold():
                 await self._fetch(sender_id, walk)
 
     async def _fetch(self, sender_id: str, notes: list[Note]) -> None:
@@ -83,7 +80,7 @@ class HeldFetcher:
             async for page in pages:
                 if not await self._take_in(page, wanted) or not wanted.notes:
                     return
-                if not await self._lease.hold(WORK_LEASE_MS):  # this page took long, and another goes on
+                if not await self._lease.hold():  # this page took long, and another goes on
                     return
         for note in wanted.notes:
             if await self._notes.forget(sender_id, note, is_gone=True):

@@ -42,9 +42,6 @@ REST_SECONDS = 0.1
 START_SECONDS = 60.0
 """A start waits at most so long until everything new is polled before it looks at the quarantine, which may be a gigabyte."""
 
-WORK_LEASE_MS = 5000
-"""One try may take so long before another supervisor begins as well."""
-
 log = structlog.get_logger()
 
 
@@ -171,7 +168,7 @@ class QuarantineRetrier:
 
     async def _may_try(self) -> bool:
         """Holds the lease. False while another supervisor tries them: then none need be read."""
-        return await self._lease.hold(WORK_LEASE_MS)
+        return await self._lease.hold()
 
     async def _place(self, name: str, row: Quarantined | None) -> tuple[str, int, str]:
         if row is not None and row.seq is not None:

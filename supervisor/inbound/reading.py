@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 
 import msgspec
 
-from bus.records.records import InboundMessage, pack_job
+from bus.records.records import GROUP, InboundMessage, pack_job
 from bus.records.sealing import StoreKeys
 from bus.steps.policies import PolicyStore
 from bus.steps.questions import OpenQuestions
@@ -34,7 +34,7 @@ from supervisor.inbound.evidence import MOST_PLAINTEXT_BYTES
 from supervisor.inbound.forgotten import ForgottenSends
 from supervisor.inbound.incoming import Incoming, MessageFrame
 from supervisor.observe.metrics import Metrics
-from supervisor.peers.addressing import GROUP, check_addressed
+from supervisor.peers.addressing import check_addressed
 from supervisor.peers.groups import Groups, check_not_stale, sent_ms
 from supervisor.peers.owners import Owner, Owners
 from supervisor.peers.prekeys import NO_PREKEYS, FoundPrekeys, OwnPrekeys

@@ -5,7 +5,7 @@ from collections.abc import Awaitable
 
 import structlog
 
-from bus.records.records import OutboxRecord
+from bus.records.records import GROUP, OutboxRecord
 from bus.steps.outbox import Outbox
 from bus.transport.wire import RedisFailed
 from crypto.streams import StreamKey, stream_start_payload
@@ -17,7 +17,6 @@ from supervisor.outbound.sealer import CannotSeal, OfferFirst, unanswered
 from supervisor.outbound.sender import Sender, frames_again
 from supervisor.outbound.stream_replies import StreamReplies
 from supervisor.outbound.turns import Turns
-from supervisor.peers.addressing import GROUP
 from supervisor.relay.own_words import OwnWords
 
 log = structlog.get_logger()

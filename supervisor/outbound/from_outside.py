@@ -11,14 +11,13 @@ import msgspec
 
 from bus.records import ulid
 from bus.records.outside import OUTSIDE, PLACE, REMINDER, OutsideMessage, SendKey, id_of, send_key
-from bus.records.records import InboundMessage, Payload, Reply, ReplyPlace, pack_placed_job, pack_reply
+from bus.records.records import GROUP, InboundMessage, Payload, Reply, ReplyPlace, pack_placed_job, pack_reply
 from bus.records.sealing import StoreKeys
 from bus.records.timers import due_payload
 from bus.steps.outside import OutsideMessages, Sent
 from bus.steps.placing import MOST_PLACED_BYTES
 from bus.steps.store import Store, now_ms
 from bus.steps.vault import Vault
-from supervisor.peers.addressing import GROUP
 from supervisor.peers.owners import Owner
 
 MOST_CHARACTERS: Final = 100_000

@@ -5,11 +5,11 @@ from typing import Final
 
 import trio
 
+from bus.records.records import GROUP
 from bus.steps.store import Store
 from bus.steps.write_count import WriteCount
 from crypto.groups import GroupKeys
 from supervisor.outbound.outgoing import Recipient
-from supervisor.peers.addressing import GROUP
 from supervisor.peers.groups import Groups
 from supervisor.peers.owners import Owner, Owners
 

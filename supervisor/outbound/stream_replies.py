@@ -6,7 +6,7 @@ What is shown of a stream while it grows is supervisor/outbound/streams.py.
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from bus.records.records import RUN
+from bus.records.records import GROUP, RUN
 from bus.steps.outbox import Outbox
 from crypto.envelope import V1_1, V1_2
 from crypto.streams import StreamKey
@@ -16,7 +16,6 @@ from supervisor.outbound.recipients import shows_streams
 from supervisor.outbound.sender import Sender
 from supervisor.outbound.stream_ends import StreamEnds
 from supervisor.outbound.streams import LiveStream, Streams
-from supervisor.peers.addressing import GROUP
 from supervisor.relay.frames import Frame, MessageSend, StreamAbort, StreamDone, StreamStart
 
 STREAM_START = ":start:"

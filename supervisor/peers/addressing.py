@@ -6,12 +6,12 @@ of a conversation that is pinned must agree with the pin.
 
 from typing import Final
 
+from bus.records.records import GROUP
 from bus.steps.store import ConversationSnapshot
 from crypto.envelope import V1_1, Envelope, check_recipient
 from crypto.errors import Reason, Unreadable
 from supervisor.relay.frames import ArtifactResponse, MessageNew
 
-GROUP: Final = "group"
 KINDS: Final = frozenset({"h2a", GROUP, "h2h"})
 
 

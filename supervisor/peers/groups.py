@@ -12,7 +12,7 @@ import msgspec
 import structlog
 import trio
 
-from bus.records.records import InboundMessage
+from bus.records.records import GROUP, InboundMessage
 from bus.steps.store import ConversationSnapshot, now_ms
 from bus.steps.vault import StoreIsNewer, Vault, Versioned
 from bus.transport.wire import MENDABLE, RedisFailed
@@ -31,7 +31,6 @@ from crypto.groups import (
 )
 from crypto.identity import LocalDevice, PublicIdentity
 from supervisor.observe.metrics import Metrics
-from supervisor.peers.addressing import GROUP
 from supervisor.peers.members import Members
 from supervisor.peers.owners import Owner, Owners
 from supervisor.peers.retry_triggers import RetryTriggers

@@ -27,8 +27,6 @@ from supervisor.settings.pauses import PAUSES, Pauses
 MOST_AT_A_LOOK = 1000
 """Timers that are fired before the lease is renewed: a second's work."""
 
-WORK_LEASE_MS = 5000
-
 DECLARED_SECONDS = 10.0
 """Between two looks at what handlers declare to run by itself."""
 
@@ -62,7 +60,7 @@ class TimerMover:
         trouble = said_trouble("timers")
         while True:
             try:
-                if await self._has_work() and await self._lease.hold(WORK_LEASE_MS):
+                if await self._has_work() and await self._lease.hold():
                     await self.look()
                 trouble.over()
             except RedisFailed as error:

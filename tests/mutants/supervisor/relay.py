@@ -39,7 +39,7 @@ RELAY = (
     ),
     *of(
         module("inbound/quarantine_retrier"), tests("supervisor/run/test_shared_work"),
-        ("one_tries_at_a_time", "return await self._lease.hold(WORK_LEASE_MS)", "return True"),
+        ("one_tries_at_a_time", "return await self._lease.hold()", "return True"),
     ),
     *of(
         module("inbound/quarantine_retrier"), ("tests/supervisor/inbound/test_quarantine_retrier.py",),
@@ -48,7 +48,7 @@ RELAY = (
     ),
     *of(
         module("inbound/held"), tests("supervisor/run/test_shared_work"),
-        ("one_fetches_at_a_time", "if has_room and await self._lease.hold(WORK_LEASE_MS):", "if has_room:"),
+        ("one_fetches_at_a_time", "if has_room and await self._lease.hold():", "if has_room:"),
     ),
     *of(
         module("inbound/catchup"), tests("supervisor/inbound/test_catchup_hostile"),
