@@ -197,7 +197,7 @@ async def produce(url: str) -> None:
 
 
 class Worker:
-    """Takes jobs and answers them as `workers/runner.py` does; the handler gives back what it got."""
+    """Takes jobs and answers them as `workers/process/runner.py` does; the handler gives back what it got."""
 
     def __init__(self, jobs: JobStore) -> None:
         self._jobs = jobs

@@ -2,7 +2,7 @@
 
 It is run by its path (`runpy`), before anything of ours is imported by name: beside an owner's `bus.py` the name would import
 theirs. So it imports the standard library only. A child that we start has `-P`, so that Python does not look into the current
-directory; a worker itself reports what is in its handler's way (workers/loading.py).
+directory; a worker itself reports what is in its handler's way (workers/process/loading.py).
 """
 
 import io

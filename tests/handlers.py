@@ -8,8 +8,8 @@ import trio
 
 from bus.records.records import InboundMessage
 from workers import Agent, App, Event
-from workers.chat import Chat
-from workers.context import JobContext
+from workers.handling.context import JobContext
+from workers.talk.chat import Chat
 
 talkative = Agent()
 

@@ -25,6 +25,11 @@ ROOMS: Final = (
     "supervisor.control",
     "supervisor.settings",
     "workers",
+    "workers.process",
+    "workers.handling",
+    "workers.talk",
+    "workers.kept",
+    "workers.errors",
     "bus.whole",
     "bus.views",
     "bus.steps",
@@ -35,7 +40,7 @@ ROOMS: Final = (
     "crypto",
     "host",
 )
-"""The rule of each is the first line of its `__init__.py`."""
+"""The rule of each is the first line of its `__init__.py`; `workers.errors` is a single file, and its rule that file's first line."""
 
 KEYS: Final = (
     "crypto",
@@ -78,6 +83,6 @@ DEFERRED: Final[dict[tuple[str, str], str]] = {
     ("sandbox.__main__", "sandbox.say"): "as above",
     ("supervisor.observe.tracing", "bus.telemetry.encoding"): "loads OpenTelemetry, which is an extra",
     ("supervisor.observe.tracing", "supervisor.observe.otlp_metrics"): "loads OpenTelemetry, which is an extra",
-    ("workers.open_tracing", "workers.live_tracing"): "loads OpenTelemetry, which is an extra",
+    ("workers.process.open_tracing", "workers.process.live_tracing"): "loads OpenTelemetry, which is an extra",
 }
 """Imports that are not at the top of their file, each with its reason."""

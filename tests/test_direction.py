@@ -126,7 +126,12 @@ def test_imports_point_down() -> None:
         ("supervisor.settings.parsers", "supervisor.pool.autoscale"),
         ("host.lines", "bus.records.keys"),
         ("crypto.ratchet", "bus.records.ulid"),
-        ("workers.runner", "supervisor.observe.metrics"),
+        ("workers.process.runner", "supervisor.observe.metrics"),
+        ("workers.process.runner", "workers.testing"),
+        ("workers.handling.execution", "workers.process.slots"),
+        ("workers.talk.chat", "workers.handling.context"),
+        ("workers.kept.keeping", "workers.talk.sending"),
+        ("workers.errors", "workers.kept.outlet"),
     ],
 )
 def test_an_import_in_the_wrong_direction_is_found(module: str, imported: str) -> None:
@@ -166,5 +171,5 @@ def test_the_keeper_reaches_nothing_that_can_hold_a_key() -> None:
 def test_the_page_shows_the_rooms() -> None:
     page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
     section = page.partition("## The rooms\n")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| `([\w/]+)/` \| (.+) \|$", section, re.MULTILINE)
+    rows = re.findall(r"^\| `([\w/]+)(?:/|\.py)` \| (.+) \|$", section, re.MULTILINE)
     assert rows == [(room.replace(".", "/"), rule_of(room)) for room in ROOMS]

@@ -18,11 +18,6 @@ if sys.argv[:1] == ["-m"]:  # `python -m workers`, which comes by here before it
 
 from bus.records.events import Event
 from bus.records.records import InboundMessage
-from workers.agent import Agent
-from workers.blocking import BlockingChat, BlockingJob, BlockingSent, BlockingStore, BlockingStream
-from workers.cards import Action, App, Approval, Field, Form, Info, Media, MediaItem, Option, Progress
-from workers.chat import Chat
-from workers.context import JobContext
 from workers.errors import (
     BadAsk,
     BadCard,
@@ -52,12 +47,17 @@ from workers.errors import (
     TooManyWaits,
     WaitsFull,
 )
-from workers.history import History, Turn
+from workers.handling.agent import Agent
+from workers.handling.blocking import BlockingChat, BlockingJob, BlockingSent, BlockingStore, BlockingStream
+from workers.handling.context import JobContext
+from workers.handling.routing import Router
+from workers.kept.history import History, Turn
+from workers.kept.store import Store
 from workers.outside import BlockingOutside, Outside, Receipt
-from workers.routing import Router
-from workers.sent import Sent
-from workers.store import Store
-from workers.stream import Stream
+from workers.talk.cards import Action, App, Approval, Field, Form, Info, Media, MediaItem, Option, Progress
+from workers.talk.chat import Chat
+from workers.talk.sent import Sent
+from workers.talk.stream import Stream
 
 Message = InboundMessage
 Job = JobContext

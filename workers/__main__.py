@@ -22,15 +22,15 @@ from host import parent_death
 from host.current_directory import current_directory
 from host.log_stream import open_standard_streams
 from host.tuning import tune
-from workers.control_link import ControlLink
 from workers.errors import CannotStart
-from workers.last_words import STDERR, LastWords, alone, divert_streams, dump_on_fatal_signals
-from workers.loading import CannotLoad, load_agent
-from workers.logs import Log, kind, worker_log
-from workers.open_tracing import open_tracing
-from workers.process import Worker
-from workers.settings import WorkerSettings, parse_options, read_settings
-from workers.start_errors import is_the_owners_to_mend, report_of
+from workers.process.control_link import ControlLink
+from workers.process.last_words import STDERR, LastWords, alone, divert_streams, dump_on_fatal_signals
+from workers.process.loading import CannotLoad, load_agent
+from workers.process.logs import Log, kind, worker_log
+from workers.process.open_tracing import open_tracing
+from workers.process.settings import WorkerSettings, parse_options, read_settings
+from workers.process.start_errors import is_the_owners_to_mend, report_of
+from workers.process.worker import Worker
 
 EXIT_CONFIGURATION = 78
 EXIT_CRASHED = 70

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import msgspec
 import trio
 
-from workers.context import JobContext
+from workers.handling.context import JobContext
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

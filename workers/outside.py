@@ -21,8 +21,8 @@ from bus.records.outside import OutsideMessage
 from bus.settings.places import control_directories, control_place
 from host.lines import LINE_LIMIT_BYTES, Lines
 from host.socket_place import RuntimeDirectoryUnsafe
-from workers.cards import Card, card_payload
 from workers.errors import NotSent
+from workers.talk.cards import Card, card_payload
 
 ANSWER_SECONDS: Final = 30.0
 """As long as the agent's own commands wait for an answer."""

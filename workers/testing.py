@@ -32,10 +32,10 @@ from bus.records.timers import Timer, pack_timer
 from bus.steps.job_steps import Carded, CardEmitted, Emitted
 from bus.steps.thread_steps import Effect, Noted, OpenWait, TimersThere
 from bus.transport.lua import Argument
-from workers.agent import Agent
-from workers.execution import Run, RunEnvironment, resumed, run_handler
-from workers.payloads import text_payload
-from workers.waits import Answered, Refused, answer_in, continued
+from workers.handling.agent import Agent
+from workers.handling.execution import Run, RunEnvironment, resumed, run_handler
+from workers.kept.waits import Answered, Refused, answer_in, continued
+from workers.talk.payloads import text_payload
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from bus.transport.client import Commands
 
 
 class _Question(msgspec.Struct):
-    """The part of a wait (workers/waits.py) that says whose words answer it."""
+    """The part of a wait (workers/kept/waits.py) that says whose words answer it."""
 
     kind: str
     who: list[str]

@@ -24,9 +24,9 @@ from supervisor.cli.keys.telling import told
 from supervisor.cli.store import REFUSALS, OpenStore, open_store
 from supervisor.outbound.from_outside import MOST_CHARACTERS, FromOutside, NotSent, Receipt
 from supervisor.store.access import running_supervisor
-from workers.card_files import card_of
-from workers.cards import MOST_PAYLOAD_BYTES, card_payload
 from workers.errors import BadCard
+from workers.talk.card_files import card_of
+from workers.talk.cards import MOST_PAYLOAD_BYTES, card_payload
 
 EXIT_REFUSED: Final = 1
 EXIT_TRY_AGAIN: Final = 75

@@ -19,7 +19,7 @@ from supervisor.outbound.streams import LiveStream, Streams
 from supervisor.relay.frames import Frame, MessageSend, StreamAbort, StreamDone, StreamStart
 
 STREAM_START = ":start:"
-"""Stands in the place of a stream's beginning between the place of its answer and the number of the run (workers/sending.py)."""
+"""Stands in the place of a stream's beginning between the place of its answer and the number of the run (workers/talk/sending.py)."""
 
 
 class StreamReplies:

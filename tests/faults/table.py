@@ -81,10 +81,8 @@ SAVED_PAGES = "tests/supervisor/backup/test_snapshot.py::test_a_store_of_more_th
 WAITING = (
     "tests/bus/transport/test_refusals.py::test_what_waits_in_redis_survives_says_once_and_goes_on_within_two_seconds"
 )
-TAKING = (
-    "tests/workers/test_redis_faults.py::test_a_worker_takes_jobs_again_within_two_seconds_and_says_once_what_was_wrong"
-)
-TELLING = "tests/workers/test_redis_faults.py::test_what_a_job_has_to_say_waits_until_redis_takes_it"
+TAKING = "tests/workers/process/test_redis_faults.py::test_a_worker_takes_jobs_again_within_two_seconds_and_says_once_what_was_wrong"
+TELLING = "tests/workers/process/test_redis_faults.py::test_what_a_job_has_to_say_waits_until_redis_takes_it"
 WORKER_LINES = "tests/supervisor/pool/test_worker_lines.py"
 KEEPER_LINES = "tests/supervisor/control/test_lines_of_other_releases.py"
 MOVER = "tests/supervisor/recovery/test_timer_mover.py"
@@ -144,9 +142,9 @@ ROWS: dict[str, Row] = {
     "supervisor/inbound/quarantine_retrier.py:QuarantineRetrier._obey": in_redis,
     "supervisor/relay/slots.py:ConnectionSlot.run": in_redis,
     "supervisor/recovery/time_guard.py:TimeGuard.run": in_redis,
-    "workers/runner.py:Runner._take": held((Kind.REDIS, TAKING)),
-    "workers/runner.py:Runner._be_seen": in_redis,
-    "workers/outlet.py:until_redis_answers": held((Kind.REDIS, TELLING)),
+    "workers/process/runner.py:Runner._take": held((Kind.REDIS, TAKING)),
+    "workers/process/runner.py:Runner._be_seen": in_redis,
+    "workers/kept/outlet.py:until_redis_answers": held((Kind.REDIS, TELLING)),
     # Over the relay
     "supervisor/inbound/catchup.py:Catchup.run": held((Kind.REDIS, ALL_LOOPS), (Kind.RELAY, RELAY_LOOPS)),
     "supervisor/inbound/catchup.py:Catchup._wait_for_turn": held(
@@ -165,7 +163,7 @@ ROWS: dict[str, Row] = {
     "supervisor/peers/prekeys.py:OwnPrekeys.keep": held((Kind.REDIS, ALL_LOOPS), (Kind.RELAY, RELAY_LOOPS)),
     "supervisor/peers/relations.py:Relations._read": held((Kind.REDIS, ALL_LOOPS), (Kind.RELAY, RELAY_LOOPS)),
     # Lines between processes
-    "workers/control_link.py:ControlLink._read": held(
+    "workers/process/control_link.py:ControlLink._read": held(
         (Kind.LINE, f"{WORKER_LINES}::test_a_worker_obeys_a_newer_supervisor_through_all_that_it_does_not_know")
     ),
     "supervisor/pool/process.py:WorkerProcess._receive": held(
@@ -383,18 +381,18 @@ STEPS: dict[str, tuple[str, ...]] = {
         "bus/steps/outbox.py:Outbox.leave_to_others",
     ),
     "what a handler has said, in its order, and its end, by until_redis_answers": (
-        "workers/sending.py:Sending._send_card",
-        "workers/store.py:StoreRun.change",
-        "workers/sending.py:Sending.emit_to",
-        "workers/sending.py:Sending.flush",
-        "workers/sending.py:Sending.update_card",
-        "workers/runner.py:Runner._finish",
+        "workers/talk/sending.py:Sending._send_card",
+        "workers/kept/store.py:StoreRun.change",
+        "workers/talk/sending.py:Sending.emit_to",
+        "workers/talk/sending.py:Sending.flush",
+        "workers/talk/sending.py:Sending.update_card",
+        "workers/process/runner.py:Runner._finish",
     ),
     "best effort, within the job: what Redis does not take is shown no more or later": (
-        "workers/chat.py:Chat._keep_typing",
-        "workers/typing.py:keep_typing",
-        "workers/progress.py:ProgressBar._look_for_stop",
-        "workers/stream.py:_Show.run",
+        "workers/talk/chat.py:Chat._keep_typing",
+        "workers/talk/typing.py:keep_typing",
+        "workers/talk/progress.py:ProgressBar._look_for_stop",
+        "workers/talk/stream.py:_Show.run",
     ),
     "a language model's stream within the handler that asked; it has limits of its own (tests/workers/test_llm.py)": (
         "workers/llm.py:LLM._read",
@@ -404,7 +402,7 @@ STEPS: dict[str, tuple[str, ...]] = {
         "supervisor/run/app.py:_wait_for_redis",
         "supervisor/run/app.py:_open_store",
         "supervisor/run/parts.py:Parts.open",
-        "workers/process.py:Worker._open_store",
+        "workers/process/worker.py:Worker._open_store",
         "supervisor/relay/slots.py:ConnectionSlot._nobody_is_connected",
     ),
     "one connection to the relay; its faults are in tests/supervisor/relay/test_connection.py, test_connection_ends.py, test_heartbeat.py and test_wire_guard.py": (
@@ -454,9 +452,9 @@ INSIDE: dict[str, tuple[str, ...]] = {
     "our own tasks and events": (
         "host/log_stream.py:LogQueue._run",
         "host/log_stream.py:LogQueue._start",
-        "workers/sending.py:SendSoon.run",
-        "workers/slots.py:Slots._take",
-        "workers/thread.py:ThreadRun.until_steps_are_noted",
+        "workers/talk/sending.py:SendSoon.run",
+        "workers/process/slots.py:Slots._take",
+        "workers/kept/thread.py:ThreadRun.until_steps_are_noted",
         "supervisor/relay/connection.py:Connection.wait_connected",
         "supervisor/inbound/lanes.py:Lanes._run_lane",
         "supervisor/pool/pool.py:Pool.wait_until_ready",
@@ -466,9 +464,9 @@ INSIDE: dict[str, tuple[str, ...]] = {
         "supervisor/run/supervisor_control.py:SupervisorControl.answer_keeper",
     ),
     "our own clock and what this process knows": (
-        "workers/overrun.py:OverrunWatch._run",
-        "workers/process.py:Worker._watch_threads",
-        "workers/runner.py:Runner._over_time",
+        "workers/process/overrun.py:OverrunWatch._run",
+        "workers/process/worker.py:Worker._watch_threads",
+        "workers/process/runner.py:Runner._over_time",
         "supervisor/run/bulletin.py:Bulletin.run",
         "supervisor/run/starting.py:Starting._pulse",
         "supervisor/observe/health.py:Health.run",
@@ -478,7 +476,7 @@ INSIDE: dict[str, tuple[str, ...]] = {
         "supervisor/pool/process.py:WorkerProcess._watch",
     ),
     "signals to this process": (
-        "workers/process.py:Worker._hear_signals",
+        "workers/process/worker.py:Worker._hear_signals",
         "supervisor/run/app.py:_Run._hear_stop_signal",
         "supervisor/run/app.py:_Run._obey_signals",
         "supervisor/run/starting.py:Starting._hear_a_stop",
@@ -508,7 +506,7 @@ INSIDE: dict[str, tuple[str, ...]] = {
         "supervisor/pool/last_words.py:StderrTail.read",
     ),
     "sends heartbeats to the supervisor; the end of the pipe ends the process": (
-        "workers/control_link.py:ControlLink._write",
+        "workers/process/control_link.py:ControlLink._write",
     ),
 }
 

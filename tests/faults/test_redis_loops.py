@@ -34,9 +34,9 @@ from tests.supervisor.doubles import FakeRest
 from tests.supervisor.person import AGENT, Person, relation_of
 from tests.supervisor.recovery.test_reclaimer import reclaimer
 from tests.workers.builders import agent_that
-from workers.logs import Log
-from workers.runner import Runner, RunnerSettings
-from workers.vitals import Vitals
+from workers.process.logs import Log
+from workers.process.runner import Runner, RunnerSettings
+from workers.process.vitals import Vitals
 
 HANGS_SECONDS = 0.3
 WITHIN_SECONDS = 60.0
@@ -121,7 +121,7 @@ REDIS_LOOPS = (
     "supervisor/inbound/quarantine_retrier.py:QuarantineRetrier._obey",
     "supervisor/relay/slots.py:ConnectionSlot.run",
     "supervisor/recovery/time_guard.py:TimeGuard.run",
-    "workers/runner.py:Runner._be_seen",
+    "workers/process/runner.py:Runner._be_seen",
 )
 RELAY_LOOPS = (
     "supervisor/inbound/catchup.py:Catchup.run",
@@ -195,7 +195,7 @@ async def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     def faulty_on_connection(client: RedisClient, number: int) -> Commands:
         return FaultyCommands(fault, on_connection(client, number))
 
-    monkeypatch.setattr("workers.runner.SEEN_SECONDS", 0.1)
+    monkeypatch.setattr("workers.process.runner.SEEN_SECONDS", 0.1)
     with redis_server(tmp_path) as url:
         rest = FakeRest()
         rest.related = [relation_of(Person(rest))]

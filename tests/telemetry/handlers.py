@@ -4,9 +4,9 @@ from opentelemetry import trace
 
 from bus.records.records import InboundMessage
 from workers import Agent
-from workers.blocking import BlockingChat
-from workers.chat import Chat
-from workers.context import JobContext
+from workers.handling.blocking import BlockingChat
+from workers.handling.context import JobContext
+from workers.talk.chat import Chat
 
 LIBRARY = "the.owners.library"
 

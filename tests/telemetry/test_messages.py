@@ -18,7 +18,7 @@ from supervisor.observe.metrics import Metrics
 from supervisor.observe.otlp_metrics import measurer
 from supervisor.observe.tracing import MessageTraces
 from tests.telemetry.receiver import Taken
-from workers.live_tracing import MOST_ATTRIBUTES, HandlerSpan
+from workers.process.live_tracing import MOST_ATTRIBUTES, HandlerSpan
 
 pytestmark = pytest.mark.pure
 

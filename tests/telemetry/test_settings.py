@@ -23,11 +23,11 @@ from supervisor.pool.worker_order import worker_environment
 from supervisor.settings.supervisor import SupervisorSettings
 from supervisor.settings.worker import LoneWorkerSettings
 from tests.bus.settings.test_shared_settings import GOOD
-from workers.logs import worker_log
-from workers.open_tracing import open_tracing
-from workers.settings import parse_options
-from workers.settings import read_settings as read_worker_settings
-from workers.tracing import JobTracing
+from workers.process.logs import worker_log
+from workers.process.open_tracing import open_tracing
+from workers.process.settings import parse_options
+from workers.process.settings import read_settings as read_worker_settings
+from workers.process.tracing import JobTracing
 
 pytestmark = pytest.mark.pure
 
@@ -205,8 +205,8 @@ def test_while_it_is_off_nothing_of_opentelemetry_is_loaded_nor_needed() -> None
         "    def find_spec(self, name, path=None, target=None):\n"
         "        if name.startswith(('opentelemetry', 'google.protobuf')): raise ModuleNotFoundError(name)\n"
         "sys.meta_path.insert(0, Missing())\n"
-        "import supervisor.run.app, supervisor.cli.supervisor, workers.__main__, workers.process\n"
-        "print(*(name for name in sys.modules if name.startswith(('opentelemetry', 'google.protobuf', 'workers.live_'))))"
+        "import supervisor.run.app, supervisor.cli.supervisor, workers.__main__, workers.process.worker\n"
+        "print(*(name for name in sys.modules if name.startswith(('opentelemetry', 'google.protobuf', 'workers.process.live_'))))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8", check=True)
     assert done.stdout.split() == []

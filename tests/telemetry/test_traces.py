@@ -34,7 +34,7 @@ from bus.telemetry.traces import (
 )
 from bus.whole.reseal import Turner
 from tests.bus.builders import AGENT, BUS_KEY, message_of
-from workers.logs import _Formatter
+from workers.process.logs import _Formatter
 
 pytestmark = pytest.mark.pure
 

@@ -4,7 +4,7 @@ import trio
 
 from bus.records.records import InboundMessage
 from workers import Agent
-from workers.chat import Chat
+from workers.talk.chat import Chat
 
 PAUSE_SECONDS = 0.5
 

@@ -26,7 +26,7 @@ TABLE = {
     "poison takes its neighbours along": "test_policies.py::test_rule_8_what_kills_its_worker_twice_is_poison_and_its_neighbours_are_answered",
     "a zombie worker finishes late": "bus/steps/test_rules_jobs.py::test_rule_6_a_fenced_worker_changes_nothing",
     "a stopped worker takes its job back by XCLAIM": "bus/steps/test_rules_jobs.py::test_rule_6_a_stopped_worker_that_wakes_does_not_take_its_job_back",
-    "a warm stop runs finished work again": "workers/test_leaving.py::test_a_drain_finishes_what_runs_and_takes_nothing_more",
+    "a warm stop runs finished work again": "workers/process/test_leaving.py::test_a_drain_finishes_what_runs_and_takes_nothing_more",
     "one consumer group keeps no order per key": "test_kills.py::test_a_burst_is_answered_in_order_while_everything_is_killed_in_turn",
     "everysec loses acknowledged writes at a SIGKILL": "traps/test_slow_fsync.py::test_slow_fsync_and_a_sigkill_lose_nothing_that_was_acknowledged",
     "a full Redis never drains": "traps/test_redis_at_its_limits.py::test_rule_16_a_full_redis_drains_takes_nothing_in_and_goes_on_by_itself",

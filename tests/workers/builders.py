@@ -10,9 +10,9 @@ import trio.testing
 
 from tests.workers.doubles import MemoryBus
 from workers import Agent, Chat, InboundMessage
-from workers.logs import Log
-from workers.runner import Runner, RunnerSettings
-from workers.vitals import Vitals
+from workers.process.logs import Log
+from workers.process.runner import Runner, RunnerSettings
+from workers.process.vitals import Vitals
 
 
 def agent_that(raised: BaseException | None = None, *, seconds: float = 0.0) -> Agent:

@@ -19,9 +19,9 @@ from tests.bus.builders import AGENT, BUS_KEY, CONVERSATION, arrival_of
 from tests.bus.scenes import Scene, Worker
 from tests.bus.talk import Talk, talk_of
 from workers import Agent
-from workers.logs import Log
-from workers.runner import Runner, RunnerSettings
-from workers.vitals import Vitals
+from workers.process.logs import Log
+from workers.process.runner import Runner, RunnerSettings
+from workers.process.vitals import Vitals
 
 MESSAGE_MS = 1_700_000_000_000
 ACTS = ("start", "emit", "emit_card", "note", "bind_wait", "finish", "settle", "fail")

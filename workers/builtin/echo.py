@@ -3,8 +3,8 @@
 import trio
 
 from bus.records.records import InboundMessage
-from workers.agent import Agent
-from workers.chat import Chat
+from workers.handling.agent import Agent
+from workers.talk.chat import Chat
 
 STREAM_COMMAND = "/stream "
 # Slow enough that a person sees the text grow.

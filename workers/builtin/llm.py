@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from bus.records.records import InboundMessage
-from workers.agent import Agent
-from workers.chat import Chat
-from workers.context import JobContext
 from workers.errors import CannotStart, Retry
+from workers.handling.agent import Agent
+from workers.handling.context import JobContext
 from workers.llm import LLM, LLMBusy, LLMCut, LLMSettings, Turn
+from workers.talk.chat import Chat
 
 
 def make_agent(environ: Mapping[str, str]) -> Agent:

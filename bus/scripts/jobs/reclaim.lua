@@ -8,7 +8,7 @@
 local pending = redis.call('XPENDING', JOBS, JOBS_GROUP, ARGV[2], ARGV[2], 1, ARGV[3])
 if #pending == 0 or pending[1][3] < tonumber(ARGV[5]) then return { 'kept' } end
 local job = fields_of(JOBS, ARGV[2])
--- The first delivery of a job begins when it is taken, mostly without a word (workers/runner.py); later ones tell.
+-- The first delivery of a job begins when it is taken, mostly without a word (workers/process/runner.py); later ones tell.
 local began = job and (job.d == '1' or redis.call('HGET', CONVERSATION, 'began') == ARGV[2])
 settle(JOBS, JOBS_GROUP, ARGV[2])
 if not job then return { 'kept' } end

@@ -17,7 +17,7 @@ from supervisor.settings.supervisor import SupervisorSettings
 from supervisor.settings.table import ALL_SETTINGS
 from supervisor.settings.worker import LoneWorkerSettings as AloneSettings
 from tests.supervisor.relay.test_websocket_tls import certificate
-from workers.settings import WorkerSettings, parse_options, read_settings
+from workers.process.settings import WorkerSettings, parse_options, read_settings
 
 pytestmark = pytest.mark.pure
 

@@ -16,7 +16,7 @@ from bus.transport.clock import SKEWED_MS, clock_fault, clock_of
 from bus.views.backlog import Backlog
 from tests.bus.builders import AGENT, BUS_KEY
 from tests.redis_server import redis_server
-from workers.vitals import Vitals
+from workers.process.vitals import Vitals
 
 KEYS = Keys(AGENT)
 HOUR = 3600.0

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from tests.mutants.mutant import of
 
-ROUTED = ("tests/workers/test_routing.py",)
-STORED = ("tests/workers/test_store.py",)
-ASKED = ("tests/workers/test_asking.py", "tests/workers/test_agent.py")
+ROUTED = ("tests/workers/handling/test_routing.py",)
+STORED = ("tests/workers/kept/test_store.py",)
+ASKED = ("tests/workers/handling/test_asking.py", "tests/workers/handling/test_agent.py")
 
 HANDLERS = (
     *of(
-        "workers/routing.py",
+        "workers/handling/routing.py",
         ROUTED,
         ("nobody_can_send_an_event", "if one.registration.on in OF_MESSAGES and (", "if ("),
         (
@@ -23,7 +23,7 @@ HANDLERS = (
         ("named_before_unnamed", "sorted(takers, key=lambda one: one.registration.rank)", "takers"),
     ),
     *of(
-        "workers/routing.py",
+        "workers/handling/routing.py",
         ASKED,
         (
             "a_whole_text_matches",
@@ -32,7 +32,7 @@ HANDLERS = (
         ),
     ),
     *of(
-        "workers/asking.py",
+        "workers/handling/asking.py",
         ASKED,
         (
             "what_nobody_can_give_is_refused",
@@ -51,13 +51,13 @@ HANDLERS = (
         ),
     ),
     *of(
-        "workers/runner.py",
-        ("tests/workers/test_thread_rules.py",),
+        "workers/process/runner.py",
+        ("tests/workers/kept/test_thread_rules.py",),
         ("what_was_overheard_and_answers_nothing_is_no_handlers", " if not one.is_overheard)", ")"),
     ),
     *of(
-        "workers/asks.py",
-        ("tests/workers/test_thread_rules.py",),
+        "workers/talk/asks.py",
+        ("tests/workers/kept/test_thread_rules.py",),
         (
             "a_question_leaves_with_its_wait",
             "                sending.say_with_end(name,",
@@ -65,7 +65,7 @@ HANDLERS = (
         ),
     ),
     *of(
-        "workers/execution.py",
+        "workers/handling/execution.py",
         ROUTED,
         (
             "retry_is_no_error",
@@ -74,7 +74,7 @@ HANDLERS = (
         ),
     ),
     *of(
-        "workers/start_errors.py",
+        "workers/process/start_errors.py",
         ("tests/supervisor/pool/test_worker_process.py",),
         (
             "only_the_environments_key_error_is_a_setting",
@@ -83,7 +83,7 @@ HANDLERS = (
         ),
     ),
     *of(
-        "workers/thread.py",
+        "workers/kept/thread.py",
         STORED,
         (
             "a_change_that_was_made_is_passed_over",
@@ -93,7 +93,7 @@ HANDLERS = (
         ("a_change_is_made_anew_of_what_others_set", "return noted is not Noted.CHANGED", "return True"),
     ),
     *of(
-        "workers/store.py",
+        "workers/kept/store.py",
         STORED,
         ("a_key_is_not_set_where_it_was_changed", "        if key in self._changed:\n", "        if False:\n"),
         (
@@ -103,8 +103,8 @@ HANDLERS = (
         ),
     ),
     *of(
-        "workers/asks.py",
-        ("tests/workers/test_thread_rules.py",),
+        "workers/talk/asks.py",
+        ("tests/workers/kept/test_thread_rules.py",),
         (
             "what_has_no_room_to_wait_is_not_shown",
             "        if await thread.has_no_room_to_wait():\n",

@@ -2,7 +2,7 @@
 
 from bus.records.records import InboundMessage
 from workers import Agent
-from workers.chat import Chat
+from workers.talk.chat import Chat
 
 agent = Agent()
 

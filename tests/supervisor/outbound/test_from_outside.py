@@ -19,7 +19,7 @@ from tests.supervisor.builders import KEYS, Core, open_core, reply_to_next, send
 from tests.supervisor.doubles import FakeRest
 from tests.supervisor.outbound.test_outbound import dead_reasons, scene, sent_message
 from tests.supervisor.person import CONVERSATION, PERSON, Person, relation_of
-from workers.cards import App, Approval, Card, Info, card_payload
+from workers.talk.cards import App, Approval, Card, Info, card_payload
 
 FOR_EVER = 3600.0
 READERS = [f"01906abc-0000-7000-8000-0000000001{number:02}" for number in range(8)]

@@ -20,8 +20,8 @@ from tests.supervisor.builders import KEYS, Core, sending, worker
 from tests.supervisor.inbound.test_inbound import scene
 from tests.supervisor.person import AGENT
 from workers import Agent, Chat
-from workers.context import observe_nothing
-from workers.execution import Run, RunEnvironment, run_handler
+from workers.handling.context import observe_nothing
+from workers.handling.execution import Run, RunEnvironment, run_handler
 
 
 def of_an_agent(frame: MessageNew) -> MessageNew:

@@ -10,7 +10,7 @@ from supervisor.keeper.keeper import Timings
 from supervisor.pool.pool_settings import PoolSettings
 from supervisor.pool.worker_order import WorkerTimes
 from supervisor.recovery import reclaimer
-from workers import runner
+from workers.process import runner
 
 pytestmark = pytest.mark.pure
 

@@ -5,8 +5,8 @@ import trio
 from bus.records.records import InboundMessage
 from tests.trials.chaos.script import PIECE, Answer, handling_of
 from workers import Agent
-from workers.chat import Chat
-from workers.context import JobContext
+from workers.handling.context import JobContext
+from workers.talk.chat import Chat
 
 PIECE_SECONDS = 0.06
 

@@ -6,7 +6,7 @@ from bus.records.records import InboundMessage
 from tests.trials.chaos.script import PIECE, Answer
 from tests.trials.rollout.script import PIECE_SECONDS, handling_of
 from workers import Agent
-from workers.chat import Chat
+from workers.talk.chat import Chat
 
 agent = Agent()
 

@@ -5,7 +5,7 @@ import os
 import trio
 
 from workers import Agent, Chat, InboundMessage
-from workers.context import JobContext
+from workers.handling.context import JobContext
 
 agent = Agent()
 

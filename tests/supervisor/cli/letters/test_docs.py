@@ -20,7 +20,7 @@ PAGE = (ROOT / "docs" / "messages.md").read_text(encoding="utf-8")
 SCRIPTS = ROOT / "bus" / "scripts"
 # Where a reason of a dead letter is spelled: the calls, and the place of the reason among their arguments.
 CALLS = {
-    ("workers/runner.py", "_fail"): 1,
+    ("workers/process/runner.py", "_fail"): 1,
     ("bus/steps/jobs.py", "_fail"): 3,
     ("supervisor/outbound/outbound.py", "_drop"): 1,
     ("supervisor/outbound/outbound.py", "drop_reply"): 1,

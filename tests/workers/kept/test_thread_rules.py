@@ -1,0 +1,656 @@
+"""Handlers that ask (docs/handlers.md): each rule of threads and waits, by the worker's real runner, over the bus in memory and in Redis."""
+
+from collections.abc import Iterator
+from datetime import date, timedelta
+
+import msgspec
+import pytest
+import trio
+
+from bus.records.kept import MOST_WAITS_BYTES, OVERHEAD_BYTES
+from bus.steps.job_steps import Finished
+from bus.steps.policies import Busy
+from bus.steps.thread_steps import Effect
+from tests.bus.redis_scene import RedisScene
+from tests.bus.scenes import MemoryScene, Scene
+from tests.redis_server import redis_server
+from tests.workers.builders import running
+from tests.workers.doubles import MemoryBus, job_of
+from tests.workers.stage import Heard, Stage
+from workers import Agent, Approval, BlockingChat, Chat, Job, Message, NoAnswer
+from workers.talk.sending import MOST_HELD
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with redis_server(tmp_path_factory.mktemp("redis")) as url:
+        yield url
+
+
+@pytest.fixture(params=["memory", "redis"])
+def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
+    made: Scene = MemoryScene() if request.param == "memory" else RedisScene(request.getfixturevalue("redis_url"))
+    yield made
+    made.close()
+
+
+def texts(heard: list[Heard]) -> list[str]:
+    return [one.text for one in heard]
+
+
+def booking(done: list[str] | None = None) -> Agent:
+    """HANDLERS.md (c)."""
+    agent = Agent()
+
+    @agent.on_command("book")
+    async def book(chat: Chat, job: Job) -> None:
+        name = await chat.ask("Your name?")
+        day = await chat.ask("Which day?", date)
+        number = await job.step("number", lambda: len(name))
+        if await chat.ask(Approval(f"{name} on {day}?")):
+            await job.once("book", lambda: (done if done is not None else []).append(name))
+            await chat.reply(f"Booked as {number}.")
+
+    @agent.on_message("text")
+    async def other(message: Message, chat: Chat) -> None:
+        await chat.reply(f"hm, {message.text}")
+
+    return agent
+
+
+async def books(stage: Stage) -> None:
+    await stage.say("/book")
+    await stage.say("Ann")
+    await stage.say("tomorrow")
+    await stage.say("/help")  # a command passes an open question
+    [*_, card] = await stage.say("2026-12-01")
+    await stage.press(card, approve=True)
+    await stage.say("bye")
+
+
+BOOKED = [
+    "Your name?",
+    "Which day?",
+    "Please answer with a date, such as 2026-12-31.",
+    "hm, /help",
+    "Ann on 2026-12-01?",
+    "Booked as 3.",
+    "hm, bye",
+]
+
+
+async def test_a_conversation_in_steps_is_one_function(scene: Scene) -> None:
+    stage = Stage(scene, booking())
+    await books(stage)
+    assert texts(stage.transcript) == BOOKED
+    assert await scene.leftovers() == []
+    assert await stage.dead() == []
+
+
+async def test_whatever_a_worker_does_when_it_dies_people_get_the_same_and_nothing_is_done_twice(scene: Scene) -> None:
+    whole = Stage(scene, booking())
+    await books(whole)
+    assert whole.points >= 40
+    scene.close()
+    unknown = 0
+    for point in range(0, whole.points, 1 if isinstance(scene, MemoryScene) else 5):
+        fresh: Scene = MemoryScene() if isinstance(scene, MemoryScene) else RedisScene(scene.url)  # type: ignore[attr-defined]
+        done: list[str] = []
+        stage = Stage(fresh, booking(done), dies_at=point)
+        await books(stage)
+        assert len(done) <= 1
+        if "outcome_unknown" in await stage.dead():
+            unknown += 1
+            assert texts(stage.transcript)[:5] == BOOKED[:5]
+        else:
+            assert texts(stage.transcript) == BOOKED, point
+            assert done == ["Ann"]
+            assert await fresh.leftovers() == []
+        fresh.close()
+    assert unknown <= 3, "only where the worker died within it"
+
+
+class Order(msgspec.Struct):
+    what: str
+    many: int = 1
+
+
+async def test_an_approval_is_yes_or_no_and_a_form_is_a_struct(scene: Scene) -> None:
+    agent = Agent()
+
+    @agent.on_command("order")
+    async def order(chat: Chat) -> None:
+        wanted = await chat.ask(Order)
+        more = await chat.ask("Anything else?")
+        if not await chat.ask(Approval(f"{wanted.many} {wanted.what}, {more}?", title="Order")):
+            await chat.reply("Not ordered.")
+
+    stage = Stage(scene, agent)
+    [form] = await stage.say("/order")
+    assert [field["id"] for field in form.card["fields"]] == ["what", "many"]
+    [hint, form] = await stage.answer(form.card_id, {"values": {"what": "tea", "many": "lots"}})
+    assert hint.text == "Please look at 'many' again."
+    await stage.answer(form.card_id, {"values": {"what": "tea", "many": "2"}})
+    [card] = await stage.say("milk")
+    assert (card.text, card.artifact["title"]) == ("2 tea, milk?", "Order")
+    assert texts(await stage.press(card, approve=False)) == ["Not ordered."]
+    assert await scene.leftovers() == []
+
+
+async def test_a_sync_handler_asks_too(scene: Scene) -> None:
+    agent = Agent()
+
+    @agent.on_message("text")
+    def answer(message: Message, chat: BlockingChat) -> None:
+        chat.reply(f"{message.text}, {chat.ask('How many?', int)}")
+
+    stage = Stage(scene, agent)
+    assert texts(await stage.say("tea")) == ["How many?"]
+    assert texts(await stage.say("3")) == ["tea, 3"]
+    assert await scene.leftovers() == []
+
+
+def asker(question: str | Approval = "Your name?", **named: object) -> Agent:
+    agent = Agent()
+
+    @agent.on_command("ask")
+    async def ask(chat: Chat) -> None:
+        await chat.reply(f"Hello {await chat.ask(question, **named)}")  # type: ignore[call-overload]  # any of its words
+
+    @agent.on_message("text")
+    async def other(message: Message, chat: Chat) -> None:
+        await chat.reply(f"hm, {message.text}")
+
+    return agent
+
+
+async def test_rule_1_a_dead_letter_keeps_the_wait_and_goes_on_where_it_was(scene: Scene) -> None:
+    agent, breaks = Agent(), [True]
+
+    @agent.on_command("ask")
+    async def ask(chat: Chat) -> None:
+        name = await chat.ask("Your name?")
+        await chat.reply(f"Hello {name}")
+        if breaks:
+            raise ValueError
+        await chat.reply("bye")
+
+    stage = Stage(scene, agent)
+    await stage.say("/ask")
+    [hello, apology] = await stage.say("Ann")
+    assert hello.text == "Hello Ann"
+    assert await stage.dead() == ["handler_error"]
+    breaks.clear()
+    assert texts(await stage.retry_dead()) == ["bye"]
+    assert await scene.leftovers() == []
+    assert apology.text
+
+
+async def test_rule_2_the_first_answer_counts_and_the_next_is_refused_with_a_word(scene: Scene) -> None:
+    agent = Agent()
+
+    @agent.on_command("ask")
+    async def ask(chat: Chat) -> None:
+        await chat.reply(str(await chat.ask(Approval("Sure?"))))
+
+    stage = Stage(scene, agent)
+    [card] = await stage.say("/ask")
+    for approve in ("approved", "rejected"):
+        said = {"decision": approve, "question_hash": card.card["question_hash"]}
+        artifact = {"subtype": "response", "ref_artifact": card.card_id, "payload": said}
+        await stage.accept({"type": "artifact", "artifact": artifact})
+    assert texts(await stage.run()) == ["True", "This question is no longer open."]
+    assert await scene.leftovers() == []
+
+
+async def test_rule_2_an_answer_that_came_in_time_counts_although_the_deadline_is_over_when_it_runs(
+    scene: Scene,
+) -> None:
+    stage = Stage(scene, asker())
+    [question] = await stage.say("/ask")
+    wait_id = await wait_id_of(stage)
+    await stage.accept({"type": "text", "text": "Ann"})
+    assert texts(await stage.overdue(wait_id)) == ["Hello Ann"]
+    assert question.text == "Your name?"
+    assert await scene.leftovers() == []
+
+
+async def wait_id_of(stage: Stage) -> str:
+    [wait_id] = await waits_of(stage)
+    return wait_id
+
+
+async def waits_of(stage: Stage) -> list[str]:
+    """The open waits, as a worker sees them that has a job of the conversation."""
+    await stage.accept({"type": "text", "text": "/look"}, "somebody else")
+    worker = await stage.scene.worker("looks")
+    job = await worker.take()
+    assert job is not None
+    found = [wait.id for wait in await worker.steps.open_waits(job)]
+    await worker.steps.finish(job)
+    return found
+
+
+async def test_rule_3_what_was_waiting_already_when_the_question_was_asked_is_no_answer(scene: Scene) -> None:
+    stage = Stage(scene, asker())
+    for text in ("/ask", "and what about tea?"):
+        await stage.accept({"type": "text", "text": text})
+    assert texts(await stage.run()) == ["Your name?", "hm, and what about tea?"]
+    assert texts(await stage.say("Ann")) == ["Hello Ann"]
+
+
+async def test_rule_3_who_answers_at_once_is_heard_wherever_the_worker_was(scene: Scene) -> None:
+    """A question leaves together with its wait: else an answer could come before the wait, and be taken for words that were waiting already."""
+    agent = Agent()
+
+    @agent.on_command("ask")
+    async def ask(chat: Chat) -> None:
+        for number in range(MOST_HELD - 1):  # one more, and what is held goes out at once
+            await chat.reply(f"{number}")
+        await chat.reply(f"Hello {await chat.ask('Your name?')}")
+
+    expected = [*(f"{number}" for number in range(MOST_HELD - 1)), "Your name?", "Hello Ann"]
+    point, points = 0, 1
+    while point < points:
+        fresh: Scene = MemoryScene() if isinstance(scene, MemoryScene) else RedisScene(scene.url)  # type: ignore[attr-defined]
+        stage = Stage(fresh, agent, dies_at=point, at_once={"Your name?": "Ann"})
+        await stage.say("/ask")
+        assert texts(stage.transcript) == expected, point
+        assert await fresh.leftovers() == []
+        fresh.close()
+        points, point = stage.points, point + (1 if isinstance(scene, MemoryScene) else 3)
+    assert points > 1
+
+
+async def test_rule_4_a_deadline_raises_at_the_ask_and_uncaught_ends_the_job_quietly(scene: Scene) -> None:
+    stage = Stage(scene, asker())
+    await stage.say("/ask")
+    assert await stage.overdue(await wait_id_of(stage)) == []
+    assert await stage.dead() == []
+    assert texts(await stage.say("Ann")) == ["hm, Ann"]
+    assert await scene.leftovers() == []
+
+
+async def test_rule_4_what_was_overheard_is_an_answer_or_nothing(scene: Scene) -> None:
+    stage = Stage(scene, asker())
+    assert texts(await stage.overhear("nobody asks")) == []
+    await stage.say("/ask")
+    assert texts(await stage.overhear("/ask")) == [], "a command passes an open question, and is for nobody"
+    assert texts(await stage.overhear("it is Ben's turn", who="ben")) == []
+    assert texts(await stage.overhear("Ann")) == ["Hello Ann"]
+    assert texts(await stage.overhear("too late")) == []
+    assert texts(await stage.say("hello")) == ["hm, hello"]
+    assert await scene.leftovers() == []
+    assert await stage.dead() == []
+
+
+async def test_rule_4_each_question_has_a_deadline_that_goes_with_it(scene: Scene) -> None:
+    stage = Stage(scene, asker())
+    await stage.say("/ask")
+    wait_id = await wait_id_of(stage)
+    assert await has_deadline(stage, wait_id)
+    await stage.say("Ann")
+    assert not await has_deadline(stage, wait_id)
+    assert await scene.leftovers() == []
+
+
+async def has_deadline(stage: Stage, wait_id: str) -> bool:
+    await stage.accept({"type": "text", "text": "/look"}, "somebody else")
+    worker = await stage.scene.worker("looks")
+    job = await worker.take()
+    assert job is not None
+    there = await worker.steps.timers_there(job, wait_id)
+    await worker.steps.finish(job)
+    return there.is_there
+
+
+async def test_rule_5_the_handler_is_unwound_by_a_cancellation_and_says_nothing_on_its_way_out(scene: Scene) -> None:
+    agent, seen = Agent(), list[str]()
+
+    @agent.on_command("ask")
+    async def ask(chat: Chat, job: Job) -> None:
+        name = "eaten"
+        try:
+            name = await chat.ask("Your name?")
+        except Exception:  # noqa: BLE001 - it must not see it
+            seen.append("exception")
+        finally:
+            seen.append("finally")
+            with trio.CancelScope(shield=True):
+                try:
+                    await job.step("never", int)
+                except BaseException as error:  # noqa: BLE001 - it is told at the next line again
+                    seen.append(type(error).__name__)
+                await chat.reply("never")
+        await chat.reply(f"never {name}")
+
+    stage = Stage(scene, agent)
+    assert texts(await stage.say("/ask")) == ["Your name?"]
+    assert seen == ["finally", "Suspended"]
+
+
+async def test_rule_5_code_that_swallows_it_goes_nowhere_and_is_logged(scene: Scene) -> None:
+    agent = Agent()
+
+    @agent.on_command("ask")
+    async def ask(chat: Chat) -> None:
+        try:
+            name = await chat.ask("Your name?")
+        except BaseException:  # noqa: BLE001 - the defect that is meant
+            name = "nobody"
+        await chat.reply(f"Hello {name}")
+
+    stage = Stage(scene, agent)
+    assert texts(await stage.say("/ask")) == ["Your name?"]
+    assert texts(await stage.say("Ann")) == ["Hello Ann"]
+
+
+async def test_rule_5_what_a_finally_raises_is_logged_and_the_wait_stands(scene: Scene) -> None:
+    agent, breaks = Agent(), [True]
+
+    @agent.on_command("ask")
+    async def ask(chat: Chat) -> None:
+        try:
+            name = await chat.ask("Your name?")
+        finally:
+            if breaks:
+                breaks.clear()
+                raise LookupError
+        await chat.reply(f"Hello {name}")
+
+    stage = Stage(scene, agent)
+    assert texts(await stage.say("/ask")) == ["Your name?"]
+    assert any("LookupError" in line for line in stage.logged)
+    assert texts(await stage.say("Ann")) == ["Hello Ann"]
+
+
+async def test_rule_6_ask_does_not_wait_within_a_time_limit_or_a_step(scene: Scene) -> None:
+    agent = Agent()
+
+    @agent.on_command("limit")
+    async def limit(chat: Chat) -> None:
+        with trio.move_on_after(60):
+            await chat.ask("Your name?")
+
+    @agent.on_command("step")
+    async def step(chat: Chat, job: Job) -> None:
+        async def within() -> str:
+            return await chat.ask("Your name?")
+
+        await job.step("x", within)
+
+    stage = Stage(scene, agent)
+    for command, says in (("/limit", "timeout="), ("/step", "within a step")):
+        await stage.say(command)
+        assert any(says in line for line in stage.logged)
+    assert "Your name?" not in texts(stage.transcript)
+
+
+async def test_rule_6_steps_that_run_beside_an_ask_are_noted_before_the_run_ends(scene: Scene) -> None:
+    agent, calls = Agent(), list[str]()
+
+    @agent.on_command("ask")
+    async def ask(chat: Chat, job: Job) -> None:
+        async def slow() -> str:
+            calls.append("slow")
+            await trio.sleep(0.02)
+            return "noted"
+
+        async def beside() -> None:
+            calls.append(await job.step("slow", slow))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(beside)
+            await trio.lowlevel.checkpoint()
+            await trio.sleep(0.005)
+            name = await chat.ask("Your name?", key="name")
+        await chat.reply(f"Hello {name}")
+
+    stage = Stage(scene, agent)
+    await stage.say("/ask")
+    assert texts(await stage.say("Ann")) == ["Hello Ann"]
+    assert calls.count("slow") == 1
+
+
+async def test_rule_7_a_state_that_was_changed_before_an_ask_is_refused(scene: Scene) -> None:
+    class Count(msgspec.Struct):
+        number: int = 0
+
+    agent = Agent(state=Count)
+
+    @agent.on_command("ask")
+    async def ask(chat: Chat, state: Count) -> None:
+        state.number += 1
+        await chat.ask("Your name?")
+
+    stage = Stage(scene, agent)
+    await stage.say("/ask")
+    assert any("after the last ask" in line for line in stage.logged)
+    assert "Your name?" not in texts(stage.transcript)
+
+
+async def test_rule_9_code_that_no_longer_asks_is_diverged_and_goes_on_when_it_asks_again(scene: Scene) -> None:
+    stage = Stage(scene, asker())
+    await stage.say("/ask")
+    stage.agent = asker("What is your name?")
+    await stage.say("Ann")
+    assert await stage.dead() == ["diverged"]
+    stage.agent = asker()
+    assert texts(await stage.retry_dead()) == ["Hello Ann"]
+    assert await scene.leftovers() == []
+
+
+async def test_rule_9_code_that_ends_without_its_answer_is_diverged_and_a_key_names_a_question(scene: Scene) -> None:
+    stage = Stage(scene, asker(key="name"))
+    await stage.say("/ask")
+    stage.agent = named_as(asker().handlers[0].full_name)
+    await stage.say("Ann")
+    assert await stage.dead() == ["diverged"]
+    stage.agent = asker("What is your name, please?", key="name")
+    assert texts(await stage.retry_dead()) == ["Hello Ann"]
+
+
+def named_as(full_name: str) -> Agent:
+    """An agent whose handler of this name asks nothing."""
+    agent = Agent()
+
+    async def ask(chat: Chat) -> None:
+        """Says nothing any more."""
+
+    ask.__module__, ask.__qualname__ = full_name.split(":")
+    agent.on_command("ask")(ask)
+    return agent
+
+
+async def test_rule_10_a_handler_that_is_gone_is_a_dead_letter_that_can_be_retried(scene: Scene) -> None:
+    stage = Stage(scene, asker())
+    await stage.say("/ask")
+    stage.agent = booking()
+    await stage.say("Ann")
+    assert await stage.dead() == ["handler_gone"]
+    stage.agent = asker()
+    assert texts(await stage.retry_dead()) == ["Hello Ann"]
+    assert await scene.leftovers() == []
+
+
+@pytest.mark.parametrize("before", [0, 1, 2, 3])
+async def test_rule_9_new_code_may_say_more_or_less_before_an_open_question(scene: Scene, before: int) -> None:
+    def made(count: int) -> Agent:
+        agent = Agent()
+
+        async def ask(chat: Chat, job: Job) -> None:
+            for number in range(count):
+                await chat.reply(f"hello {number}")
+            if count != 1:
+                await job.step("new", lambda: 1)
+            await chat.reply(f"Hi {await chat.ask('Your name?')}")
+            await chat.reply("bye")
+
+        ask.__qualname__ = "ask"
+        agent.on_command("ask")(ask)
+        return agent
+
+    stage = Stage(scene, made(1))
+    await stage.say("/ask")
+    stage.agent = made(before)
+    assert texts(await stage.say("Ann"))[-2:] == ["Hi Ann", "bye"]
+
+
+async def test_rule_11_cancel_ends_the_question(scene: Scene) -> None:
+    agent = Agent()
+
+    @agent.on_command("ask")
+    async def ask(chat: Chat) -> None:
+        try:
+            await chat.ask("Your name?")
+        except NoAnswer as none:
+            await chat.reply(f"Never mind: {none.why}")
+
+    stage = Stage(scene, agent)
+    await stage.say("/ask")
+    assert texts(await stage.say("/cancel")) == ["Never mind: cancelled"]
+    assert await scene.leftovers() == []
+
+
+async def test_rule_11_three_answers_that_do_not_fit_end_it(scene: Scene) -> None:
+    stage = Stage(scene, asker("How old?", kind=int, again="A number, please."))
+    await stage.say("/ask")
+    heard = [texts(await stage.say(text)) for text in ("old", "very old", "older")]
+    assert heard == [["A number, please."], ["A number, please."], []]
+    assert await scene.leftovers() == []
+
+
+async def test_rule_11_the_eleventh_open_question_of_a_conversation_is_refused_before_it_is_shown(scene: Scene) -> None:
+    stage = Stage(scene, asker())
+    for number in range(11):
+        heard = await stage.say("/ask")
+        assert ("Your name?" in texts(heard)) is (number < 10)
+    assert any("TooManyWaits" in line for line in stage.logged)
+    assert len(await waits_of(stage)) == 10
+
+
+async def leaves(stage: Stage, seq: int, effect: Effect) -> None:
+    """A job of another conversation does."""
+    talk, worker = await stage.talk_here(), await stage.scene.worker("elsewhere")
+    await talk.accept(seq, conversation="elsewhere")
+    job = await worker.take()
+    assert job is not None
+    assert await worker.steps.settle(job, "done", [effect]) is Finished.DONE
+
+
+@pytest.mark.parametrize("left", [300, 700])
+async def test_rule_15_what_has_no_room_among_all_waits_is_a_dead_letter_that_comes_back_when_there_is_some(
+    scene: Scene, left: int
+) -> None:
+    stage = Stage(scene, asker())
+    await leaves(stage, 1, ("wait", "w", bytes(MOST_WAITS_BYTES - OVERHEAD_BYTES - left), ""))
+    assert "Your name?" not in texts(await stage.say("/ask"))
+    assert any("WaitsFull" in line for line in stage.logged)
+    assert await stage.dead() == ["waits_full"]
+    await leaves(stage, 2, ("drop_wait", "w", "", ""))
+    assert texts(await stage.retry_dead()) == ["Your name?"]
+    assert texts(await stage.say("Ann")) == ["Hello Ann"]
+
+
+@pytest.mark.parametrize("left", [300, 1 << 20])
+async def test_rule_15_a_card_that_could_not_be_waited_for_is_not_shown(left: int) -> None:
+    bus, agent = MemoryBus(waits_there=MOST_WAITS_BYTES - left), asker(Approval("Go on?"))
+    async with running(agent, bus):
+        bus.give(job_of("/ask", attempt=4))
+        await bus.until(lambda: bus.failed or bus.settled)
+    is_shown = left > 300
+    assert ([reason for _, reason, _ in bus.failed], len(bus.moves)) == ([] if is_shown else ["waits_full"], is_shown)
+
+
+async def test_rule_11_who_was_not_asked_is_told_so_and_may_talk_of_other_things(scene: Scene) -> None:
+    agent = Agent()
+
+    @agent.on_command("ask")
+    async def ask(chat: Chat) -> None:
+        await chat.reply(str(await chat.ask(Approval("Sure?"))))
+
+    @agent.on_message("text")
+    async def other(message: Message, chat: Chat) -> None:
+        await chat.reply(f"hm, {message.text}")
+
+    stage = Stage(scene, agent)
+    [card] = await stage.say("/ask")
+    assert texts(await stage.press(card, who="ben", approve=True)) == ["This question is for somebody else."]
+    assert texts(await stage.say("yes", who="ben")) == ["hm, yes"]
+    assert texts(await stage.press(card, approve=True, question_hash="0" * 64)) == [
+        "This answers another question than the one that was asked. Please look at the card again."
+    ]
+    assert texts(await stage.press(card, approve=True)) == ["True"]
+    assert texts(await stage.press(card, approve=True)) == ["This question is no longer open."]
+    assert texts(await stage.answer("unknown", {"action": "x"})) == ["This question is no longer open."]
+
+
+async def test_rule_11_without_anybody_who_wrote_an_ask_says_whom(scene: Scene) -> None:
+    stage = Stage(scene, asker(who=["ben"]))
+    await stage.say("/ask")
+    assert texts(await stage.say("Ann")) == ["hm, Ann"]
+    assert texts(await stage.say("Ben", who="ben")) == ["Hello Ben"]
+
+
+@pytest.mark.parametrize("busy", ["interrupt", "coalesce"])
+async def test_rule_3_an_answer_is_handled_to_its_end_and_alone_whatever_else_is_said(scene: Scene, busy: Busy) -> None:
+    agent = Agent(when_busy=busy)
+
+    @agent.on_command("ask")
+    async def ask(chat: Chat) -> None:
+        await chat.reply(f"Hello {await chat.ask('Your name?')}")
+
+    @agent.on_message("text")
+    async def other(message: Message, chat: Chat) -> None:
+        await chat.reply(f"hm, {message.text}")
+
+    stage = Stage(scene, agent)
+    await stage.say("/ask")
+    for text in ("Ann", "and more"):
+        await stage.accept({"type": "text", "text": text})
+    assert texts(await stage.run()) == ["Hello Ann", "hm, and more"]
+    assert await scene.leftovers() == []
+
+
+async def test_rule_10_a_question_that_this_version_cannot_read_costs_its_answer_a_dead_letter_and_not_the_worker(
+    scene: Scene,
+) -> None:
+    stage = Stage(scene, asker())
+    await stage.accept({"type": "text", "text": "/hello"})
+    worker = await scene.worker("of a later version")
+    job = await worker.take()
+    assert job is not None
+    record = worker.steps.seal_wait(job, "w", msgspec.msgpack.encode({"later": True}))
+    await worker.steps.settle(job, "waiting", [("wait", "w", record, "")])
+    await stage.say("Ann")
+    assert await stage.dead() == ["handler_gone"]
+
+
+async def test_asks_in_a_nursery_with_keys_come_one_after_the_other(scene: Scene) -> None:
+    agent = Agent()
+
+    @agent.on_command("ask")
+    async def ask(chat: Chat) -> None:
+        got = {}
+
+        async def one(key: str) -> None:
+            got[key] = await chat.ask(Approval(f"{key}?"), key=key)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one, "a")
+            nursery.start_soon(one, "b")
+        await chat.reply(str(sorted(got.items())))
+
+    stage = Stage(scene, agent)
+    [first] = await stage.say("/ask")
+    [second] = await stage.press(first, approve=True)
+    assert {first.text, second.text} == {"a?", "b?"}
+    [last] = await stage.press(second, approve=True)
+    assert last.text == "[('a', True), ('b', True)]"
+    assert await scene.leftovers() == []
+
+
+async def test_a_question_that_is_open_too_long_is_refused(scene: Scene) -> None:
+    stage = Stage(scene, asker(timeout=timedelta(days=31)))
+    await stage.say("/ask")
+    assert any("at most 30 days" in line for line in stage.logged)

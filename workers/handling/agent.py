@@ -1,0 +1,159 @@
+"""The object that an owner's code registers its handlers with. It holds functions and nothing else.
+
+A handler with a fault is refused when it is registered, not when the first message comes.
+"""
+
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from typing import TypeAlias, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from bus.records.records import InboundMessage, JobKind
+from bus.steps.policies import APOLOGY, MOST_WAITING, REFUSAL, Busy, Full, InGroups, Policies
+from workers.errors import BadHandler, CannotStart
+from workers.handling.asking import HISTORY, ROWS, Binding, Row, Table, bind, state_row
+from workers.handling.routing import Course, Handler, OfEvent, OfEvery, Registration, Router, Routes
+from workers.kept.state import StateShape
+
+Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[object]]
+
+MOST_WAITING_EVER = 10_000
+MOST_POLICY_CHARACTERS = 2000
+
+
+class Agent(Router):
+    """An agent's handlers, and what is done with messages that come faster than they are answered.
+
+    `lifespan` is a function that gives an async context manager: entered before the first job and left after the last one,
+    in each worker process, for connections that all jobs share. What it yields handlers ask for by type.
+    `state`: a msgspec.Struct class of which each conversation has a value; handlers ask for it by its type, and what they change in it is
+    written with the job's end. `history`: what is said is kept for `chat.history()`, also where no handler asks for `history: History`.
+    `when_busy`: a message that comes while another of its conversation is handled waits for it (`queue`), cancels it
+    (`interrupt`), or is handled together with all that wait when the next run starts (`coalesce`: see `job.messages`).
+    `most_waiting`: so many messages of one conversation may wait; what comes then is answered with the text `refusal` (`refuse`) or
+    waits outside (`park`).
+    `apology`: what the sender of a message hears that was given up for good (a dead letter), once; with None they hear nothing. A group
+    hears it if the message mentioned this agent, another agent if the message was no answer to one of ours.
+    `groups`: of a group's messages handlers get those that mention the agent (`mentioned`), or all (`all`). Answers to its cards they
+    always get.
+    """
+
+    is_agent = True
+
+    def __init__(
+        self,
+        *,
+        lifespan: Lifespan | None = None,
+        state: type[msgspec.Struct] | None = None,
+        history: bool = False,
+        when_busy: Busy = "queue",
+        most_waiting: int = MOST_WAITING,
+        when_full: Full = "refuse",
+        refusal: str = REFUSAL,
+        apology: str | None = APOLOGY,
+        groups: InGroups = "mentioned",
+    ) -> None:
+        super().__init__()
+        self._lifespan = lifespan
+        self.state = None if state is None else StateShape(state)
+        rows = ROWS if self.state is None else (*ROWS, state_row(self.state))
+        self._table = Table(rows=rows, shared=_yielded_by(lifespan))
+        self._has_history = history
+        self._routes = Routes()
+        self._bindings: list[Binding] = []
+        _check_policies(when_busy, most_waiting, when_full, (refusal, apology))
+        if groups not in get_args(InGroups):
+            raise BadHandler(f"groups is one of {', '.join(get_args(InGroups))}, not {groups!r}")
+        self.policies = Policies(
+            busy=when_busy,
+            most_waiting=most_waiting,
+            full=when_full,
+            refusal=refusal,
+            apology=apology,
+            groups=groups,
+        )
+
+    @property
+    def handlers(self) -> tuple[Handler, ...]:
+        return tuple(self._routes.handlers)
+
+    @property
+    def has_history(self) -> bool:
+        """Whether what is said is kept: a function asks for it, or the agent says so."""
+        return self._has_history or any(HISTORY in binding.asks for binding in self._bindings)
+
+    def course_of(self, message: InboundMessage, kind: JobKind = "message") -> Course | None:
+        """Returns the handler that takes a message, or a job of another kind, and what is called around it; None if none does.
+
+        Raises BadReminder for data that is not what the handler asks for.
+        """
+        return self._routes.course_of(message) if kind == "message" else self._routes.course_of_placed(message, kind)
+
+    def course_named(self, name: str, message: InboundMessage) -> Course | None:
+        """Returns what is called when the handler with this name goes on with a message; None if it is gone."""
+        return self._routes.course_named(name, message)
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[tuple[object, ...]]:
+        """Enters and leaves the owner's `lifespan` around all jobs; gives what it yielded, a tuple taken apart. Raises CannotStart."""
+        if self._lifespan is None:
+            yield ()
+            return
+        async with self._lifespan() as yielded:
+            shared = yielded if type(yielded) is tuple else () if yielded is None else (yielded,)
+            self._check_shared(shared)
+            yield shared
+
+    def _check_shared(self, shared: tuple[object, ...]) -> None:
+        for binding in self._bindings:
+            for kind in binding.shared:
+                if not any(isinstance(value, kind) for value in shared):
+                    found = ", ".join(type(value).__name__ for value in shared) or "nothing"
+                    raise CannotStart(f"{binding.name} asks for {kind.__name__}, and lifespan yields {found}")
+
+    def _bind(self, registration: Registration) -> None:
+        table, match = self._table, registration.match
+        if registration.kind == "error":
+            error = Row(kinds=(*registration.errors, Exception), name="error", make=lambda at: at.error)
+            table = replace(table, rows=(*table.rows, error))
+        groups, offered = ((), ()) if match is None else (match.groups, match.offered)
+        binding = bind(registration.function, table, registration.on, groups=groups, offered=offered)
+        self._routes.add(Handler(registration, binding))
+        self._bindings.append(binding)
+        if isinstance(match, OfEvery):
+            every = {**self.policies.every, **dict.fromkeys(match.names, match.seconds)}
+            self.policies = msgspec.structs.replace(self.policies, every=every)
+        if isinstance(match, OfEvent):
+            names = {*self.policies.events, *match.names}
+            self.policies = msgspec.structs.replace(self.policies, events=tuple(sorted(names)))
+
+
+def _yielded_by(lifespan: Lifespan | None) -> tuple[type, ...] | None:
+    """Returns the types that `lifespan` is annotated to yield; None if its annotation does not say."""
+    if lifespan is None:
+        return ()
+    try:
+        returned = get_type_hints(inspect.unwrap(lifespan)).get("return")
+    except (NameError, TypeError, AttributeError):  # imported for type checkers only, say
+        return None
+    inside = get_args(returned)[:1]
+    if not inside:
+        return None
+    kinds = get_args(inside[0]) if get_origin(inside[0]) is tuple else inside
+    kinds = tuple(kind for kind in kinds if kind is not type(None) and kind is not None)
+    return kinds if all(isinstance(kind, type) and kind is not object for kind in kinds) else None
+
+
+def _check_policies(when_busy: str, most_waiting: int, when_full: str, texts: Iterable[str | None]) -> None:
+    if when_busy not in get_args(Busy):
+        raise BadHandler(f"when_busy is one of {', '.join(get_args(Busy))}, not {when_busy!r}")
+    if when_full not in get_args(Full):
+        raise BadHandler(f"when_full is one of {', '.join(get_args(Full))}, not {when_full!r}")
+    if not 1 <= most_waiting <= MOST_WAITING_EVER:
+        raise BadHandler(f"most_waiting is a number from 1 to {MOST_WAITING_EVER}, not {most_waiting!r}")
+    for text in texts:
+        if text is not None and not 1 <= len(text) <= MOST_POLICY_CHARACTERS:
+            raise BadHandler(f"refusal and apology have 1 to {MOST_POLICY_CHARACTERS} characters")

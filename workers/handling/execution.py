@@ -1,0 +1,367 @@
+"""Runs the handler of one job: finds it, gives it its chat, and waits until everything that it started has ended.
+
+Both the runner and the test harness use this, so a handler behaves in a test as it does in a worker.
+"""
+
+import inspect
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import partial
+from typing import cast
+
+import msgspec
+import trio
+
+from bus.records.records import InboundMessage, Job
+from bus.steps.job_steps import Said, Settled
+from bus.steps.thread_steps import Effect
+from workers.errors import HandlerGone, NoAnswer, Outcome, Suspended, WrongLoop
+from workers.handling.agent import Agent
+from workers.handling.asking import Binding, Present
+from workers.handling.context import JobContext, Observe
+from workers.handling.routing import ANSWERS, Course
+from workers.kept.keeping import Keeping
+from workers.kept.outlet import Outlet, until_redis_answers
+from workers.kept.thread import ThreadRun
+from workers.kept.waits import Answered, Wait
+from workers.talk.chat import Chat
+from workers.talk.reminding import Reminding, timer_for
+from workers.talk.sending import Sending, SendSoon
+
+# What a run said right before it was cancelled may still be sent, for so long.
+LAST_WORDS_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class RunEnvironment:
+    """What all runs of a worker share. `threads` bounds the sync handlers that run at once; `soon`: see Sending.
+
+    `shared`: what the agent's lifespan yielded. `tell_swallowed` hears what a handler that waits raised while it was unwound.
+    `deadline`: when all of them end (trio's clock); a handler's own deadline is earlier.
+    """
+
+    agent: Agent
+    outlet: Outlet
+    threads: trio.CapacityLimiter
+    observe: Observe
+    soon: SendSoon | None = None
+    shared: tuple[object, ...] = ()
+    tell_swallowed: Callable[[Job, BaseException], None] = lambda _job, _error: None
+    deadline: float = math.inf
+
+
+async def _nothing_to_tell() -> None:
+    """Does nothing: the start is noted already, or there is nobody to tell."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a job. `messages`: all that are handled in it, oldest first; `emitted`: places that earlier runs have sent, `cards`: the
+    ids of the cards at some of them, `journal`: what they have noted.
+
+    `keeping`: what is kept of the conversation. `begins` is called with the replies of the run, before its handler.
+    `resumed`: the wait whose answer it goes on with; `open_waits`: how many the conversation has besides.
+    `tell_start` is called before the first reply is sent; `waited` is called with the seconds for which a reply had no room.
+    """
+
+    job: Job
+    messages: tuple[InboundMessage, ...]
+    emitted: frozenset[str] = frozenset()
+    tell_start: Callable[[], Awaitable[None]] = _nothing_to_tell
+    waited: Callable[[float], None] = lambda _: None
+    cards: Mapping[str, str] = field(default_factory=dict)
+    begins: Callable[[Sending], None] = lambda _: None
+    journal: Mapping[str, bytes | None] = field(default_factory=dict)
+    keeping: Keeping | None = None
+    resumed: Wait | None = None
+    open_waits: int = 0
+
+    @property
+    def message(self) -> InboundMessage:
+        """The message that the handler gets: the newest."""
+        return self.messages[-1]
+
+
+def resumed(run: Run, answered: Answered) -> Run:
+    """Returns a run as it goes on with an answer: with the messages, places and journal of its thread."""
+    wait = answered.wait
+    return replace(
+        run,
+        messages=tuple(wait.messages),
+        emitted=run.emitted | frozenset(wait.places),
+        cards={**wait.cards, **run.cards},
+        journal={**wait.journal, **run.journal, wait.entry: answered.entry},
+        resumed=wait,
+    )
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The end of a run. `handled`: the agent has a handler for this payload type. `last`: replies that are still to be sent.
+
+    `effects`: what is to be written with the job's end.
+    """
+
+    handled: bool
+    last: tuple[Said, ...] = ()
+    effects: tuple[Effect, ...] = ()
+    outcome: Settled = "done"
+
+
+def keeping_of(environment: RunEnvironment, run: Run) -> Keeping:
+    """Returns what a run keeps of its conversation."""
+    return Keeping(
+        run.job,
+        environment.outlet,
+        run.messages,
+        has_history=environment.agent.has_history,
+        journal=run.journal,
+        emitted=run.emitted,
+    )
+
+
+async def run_handler(environment: RunEnvironment, run: Run, lost: Callable[[], None]) -> Ended:
+    """Runs the job's handler to its end.
+
+    Raises what the handler raised; from a group of exceptions that holds a Retry or Fail, that one.
+    """
+    run = await _with_what_is_answered(environment.outlet, run)
+    agent, keeping, resumed = environment.agent, run.keeping, run.resumed
+    if keeping is None:
+        keeping = keeping_of(environment, run)
+    course = agent.course_named(resumed.handler, run.message) if resumed else agent.course_of(run.message, run.job.kind)
+    if course is None:
+        if resumed is not None:
+            raise HandlerGone(resumed.handler)
+        return Ended(handled=False, effects=tuple(keeping.exchange()))
+    raised: BaseException | None = None
+    last: tuple[Said, ...] = ()
+    async with trio.open_nursery() as helpers:
+        sending = Sending(
+            run.job,
+            environment.outlet,
+            emitted=run.emitted,
+            helpers=helpers,
+            lost=lost,
+            soon=environment.soon,
+            tell_start=run.tell_start,
+            waited=run.waited,
+            hops=max(message.answering_hops for message in run.messages),
+            cards=run.cards,
+            keeping=keeping,
+        )
+        thread = ThreadRun(
+            run.job,
+            environment.outlet,
+            run.journal,
+            lost=lost,
+            check_open=sending.check_open,
+            keeping=keeping,
+            carried=run.resumed.journal if run.resumed is not None else None,
+            answer=run.resumed.entry if run.resumed is not None else "",
+            deadline=environment.deadline,
+        )
+        run.begins(sending)
+        thread.open_waits = run.open_waits
+        keeping.store.changes = thread
+        try:
+            try:
+                reminding = Reminding(thread, environment.outlet, run.message)
+                chat = Chat(sending, run.message, reminding, thread)
+                await _call_until_it_waits(environment, course, run, chat, thread)
+            finally:
+                sending.close()
+            if thread.draft is None:
+                thread.check_answer_used()
+                for effect in keeping.effects():
+                    thread.effects.add(*effect)
+            last = await sending.take_last()
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - raised again outside of the helpers' nursery
+            raised = error
+            await sending.flush()
+        finally:
+            if sending.is_holding:  # nothing is left unless we were cancelled
+                with trio.move_on_after(LAST_WORDS_SECONDS, shield=True):
+                    await sending.flush()
+        helpers.cancel_scope.cancel()
+    if raised is not None:
+        plain = _plain(raised)
+        if not isinstance(plain, NoAnswer):
+            raise plain
+        # What it has said stays said; nothing else of it is kept.
+        return Ended(handled=True, effects=_dropped(run), outcome="no_answer")
+    effects = (*thread.effects.taken(), *_dropped(run))
+    if thread.draft is None:
+        return Ended(handled=True, last=last, effects=effects)
+    return Ended(
+        handled=True,
+        last=last,
+        effects=(*effects, *_waiting(environment, course, run, sending, thread)),
+        outcome="waiting",
+    )
+
+
+def _dropped(run: Run) -> tuple[Effect, ...]:
+    """Returns the effects by which the wait that was answered is gone, and its deadline."""
+    if run.resumed is None:
+        return ()
+    return ("drop_wait", run.resumed.id, "", ""), ("drop_timer", run.resumed.id, "", "")
+
+
+def _waiting(
+    environment: RunEnvironment, course: Course, run: Run, sending: Sending, thread: ThreadRun
+) -> tuple[Effect, Effect]:
+    """Returns the effects by which the thread waits, with all that it needs to go on, and by which it goes on without an answer."""
+    draft = thread.draft
+    if draft is None:
+        raise ValueError("it waits for nothing")
+    wait = Wait(
+        id=draft.id,
+        thread_id=run.job.thread_id,
+        handler=course.handler.full_name,
+        messages=list(run.messages),
+        message_ms=run.job.message_ms,
+        accepted_ms=run.job.accepted_ms,
+        journal=thread.journal,
+        places=sorted(sending.places),
+        cards=sending.cards,
+        entry=draft.entry,
+        kind=draft.kind,
+        who=draft.who,
+        due_ms=draft.due_ms,
+        question_hash=draft.question_hash,
+    )
+    outlet, deadline = (
+        environment.outlet,
+        timer_for(run.message, run.job, wait.id, wait.due_ms, kind="deadline", name=wait.id),
+    )
+    return (
+        ("wait", wait.id, outlet.seal_wait(run.job, wait.id, wait.encoded()), ""),
+        ("timer", wait.id, wait.due_ms, outlet.seal_timer(deadline)),
+    )
+
+
+async def _call_until_it_waits(
+    environment: RunEnvironment, course: Course, run: Run, chat: Chat, thread: ThreadRun
+) -> None:
+    """Calls the handler. Where it asks for something this run is unwound as by an interruption, and `thread.draft` says what it waits for."""
+    try:
+        with thread.scope:
+            await _call(environment, course, run, chat, thread)
+    except BaseException as error:
+        if thread.draft is None or not _is_left_by_a_wait(error):
+            raise
+        for other in _leaves(error):
+            if not isinstance(other, Suspended):
+                environment.tell_swallowed(run.job, other)
+
+
+def _is_left_by_a_wait(error: BaseException) -> bool:
+    """Returns whether nothing else ends the worker's task: no cancellation from outside, no interrupt from the keyboard."""
+    return all(isinstance(one, Suspended | Exception) for one in _leaves(error))
+
+
+async def _with_what_is_answered(outlet: Outlet, run: Run) -> Run:
+    """Returns the run of an answer to a card with what that card is, in `ui`: the renderer of an app, else the subtype."""
+    artifact = run.message.payload.get("artifact")
+    if not isinstance(artifact, dict) or artifact.get("subtype") not in ANSWERS:
+        return run
+    card_id = artifact.get("ref_artifact")
+    kept = None if not isinstance(card_id, str) else await until_redis_answers(partial(outlet.card, run.job, card_id))
+    if kept is None:
+        return run
+    known = {**artifact, "ui": kept.kind.rpartition(" ")[2]}
+    payload = {**run.message.payload, "artifact": known}
+    message = msgspec.structs.replace(run.message, payload=payload)
+    return replace(run, messages=(*run.messages[:-1], message))
+
+
+async def _call(environment: RunEnvironment, course: Course, run: Run, chat: Chat, thread: ThreadRun) -> None:
+    job = run.job
+    context = JobContext(
+        idempotency_key=job.thread_id,
+        attempt=job.attempt,
+        deliveries=job.deliveries,
+        emitted=run.emitted,
+        messages=run.messages,
+        lateness=_lateness(job),
+        _observe=environment.observe,
+        _accepted_ms=job.accepted_ms,
+        _thread=thread,
+    )
+    present = Present(
+        message=run.message,
+        chat=chat,
+        job=context,
+        keeping=thread.keeping,
+        named=course.named,
+        shared=environment.shared,
+        effects=thread.effects,
+    )
+    if not course.around and not course.errors:
+        await _invoke(environment, course.handler.binding, present)
+        return
+    try:
+        async with AsyncExitStack() as stack:
+            for around in course.around:
+                await around.load(present)
+                await stack.enter_async_context(cast("AbstractAsyncContextManager[object]", around.call(present)))
+            await _invoke(environment, course.handler.binding, present)
+    except Exception as error:
+        present.error = _plain(error)
+        taker = None if isinstance(present.error, Outcome) else course.taker_of(present.error)
+        if taker is None:
+            raise
+        thread.keeping.undo()  # a handler that failed leaves nothing
+        thread.effects.undo()
+        present.loaded.pop("state", None)
+        await _invoke(environment, taker, present)
+
+
+def _lateness(job: Job) -> timedelta:
+    if job.kind == "message":
+        return timedelta(0)
+    due_ms = job.message.payload.get("due_ms")
+    return timedelta(milliseconds=max(0, job.accepted_ms - due_ms)) if isinstance(due_ms, int) else timedelta(0)
+
+
+async def _invoke(environment: RunEnvironment, binding: Binding, present: Present) -> None:
+    """Calls a function of the owner: an async one here, another in a thread."""
+    await binding.load(present)
+    if binding.is_async:
+        result = binding.call(present)
+        if inspect.isawaitable(result):
+            await result
+        return
+    # Not abandoned on cancel: a thread cannot be stopped, so its slot is free only after its end.
+    await trio.to_thread.run_sync(binding.call, present, limiter=environment.threads)
+
+
+def _plain(error: BaseException) -> BaseException:
+    """What the handler raised: of a group with one Retry or Fail in it that, of a group of one that one, and of asyncio's words ours."""
+    leaves = _leaves(error)
+    for leaf in leaves:
+        if isinstance(leaf, Outcome):
+            return leaf
+    if len(leaves) != 1:
+        return error
+    [error] = leaves
+    return WrongLoop().with_traceback(error.__traceback__) if _is_of_asyncio(error) else error
+
+
+def _is_of_asyncio(error: BaseException) -> bool:
+    """asyncio finds no loop of its own, or trio is handed something to wait for that is asyncio's."""
+    is_without_loop = isinstance(error, RuntimeError) and str(error) == "no running event loop"
+    return is_without_loop or (
+        isinstance(error, TypeError) and str(error).startswith("trio.run received unrecognized yield message")
+    )
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    """Returns the exceptions of a group and of the groups in it; of another exception itself."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for part in error.exceptions for leaf in _leaves(part)]

@@ -1,0 +1,316 @@
+"""The thread that a run is a part of: a handler's work from its message to its end, over all its runs.
+
+What took time is noted as it comes, under a name and how often that name was used (`start#1`), and is not done again: a later run finds it.
+Results are msgpack; what a later run gets is what the first one got.
+"""
+
+import hashlib
+import inspect
+import math
+import re
+import typing
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal, cast
+
+import msgspec
+import trio
+
+from bus.records.journal import ENTRY_OVERHEAD_BYTES, MOST_ENTRY_BYTES, MOST_JOURNAL_BYTES
+from bus.records.kept import MOST_WAITS_BYTES
+from bus.records.records import Job
+from bus.steps.thread_steps import Effect, Noted
+from workers.errors import BadStep, Diverged, JournalFull, OutcomeUnknown, StoreFull
+from workers.kept.effects import Effects
+from workers.kept.keeping import Keeping
+from workers.kept.outlet import Outlet, until_redis_answers
+
+# What was done is to be known to the next run, also of a handler that is cancelled meanwhile; Redis may be away, and must not hold us for ever.
+LAST_NOTE_SECONDS = 2.0
+RESERVED_BYTES = MOST_ENTRY_BYTES + ENTRY_OVERHEAD_BYTES
+_NAME = re.compile(r"[A-Za-z0-9_./-]{1,64}")
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """What stands in the journal under a name. `unfit`: it was done, and its result cannot be kept; `value` says why.
+
+    `answer`: what somebody said, and who; `none`: why there is no answer.
+    """
+
+    kind: Literal["begun", "done", "unfit", "answer", "none"]
+    value: msgspec.Raw = msgspec.Raw(b"\xc0")
+
+
+BEGUN = msgspec.msgpack.encode(Entry("begun"))
+
+
+class Draft(msgspec.Struct, frozen=True):
+    """What a run waits for: see workers/kept/waits.py `Wait`."""
+
+    id: str
+    entry: str
+    kind: Literal["text", "form", "approval", "app"]
+    who: list[str]
+    due_ms: int
+    question_hash: str
+
+
+class ThreadRun:
+    """One run of a thread. `found`: what earlier runs have noted, by name; None for an entry that cannot be read any more.
+
+    `lost` is called when another worker has the job; `check_open` raises ChatClosed once the run has ended. `effects`: what the run leaves
+    behind at its end. `keeping`: what it keeps of its conversation. `carried`: what of `found` earlier jobs of the thread have noted, which a
+    wait has kept. `answer`: the name under which the answer stands with which it goes on. `draft`: what it waits for then. `deadline`: when every run ends, whatever its handler does.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        outlet: Outlet,
+        found: Mapping[str, bytes | None],
+        *,
+        lost: Callable[[], None],
+        check_open: Callable[[], None],
+        keeping: Keeping,
+        carried: Mapping[str, bytes | None] | None = None,
+        answer: str = "",
+        deadline: float = math.inf,
+    ) -> None:
+        self.job = job
+        self.keeping = keeping
+        self.check_open = check_open
+        self._outlet = outlet
+        self._found = dict(found)
+        self._lost = lost
+        self._counts = Counter[str]()
+        self.effects = Effects()
+        self._reserved = 0
+        self.scope = trio.CancelScope()
+        self.deadline = deadline
+        self.draft: Draft | None = None
+        self.open_waits = 0
+        self._answer = answer
+        self._carried = sum(len(value or b"") + ENTRY_OVERHEAD_BYTES for value in (carried or {}).values())
+        self._steppers: list[trio.lowlevel.Task] = []
+        self._no_step = trio.Event()
+
+    def name(self, base: str) -> str:
+        """Returns the name of the next thing of this kind: the same in every run that does the same."""
+        self._counts[base] += 1
+        return f"{base}#{self._counts[base]}"
+
+    @property
+    def journal(self) -> dict[str, bytes]:
+        """Returns what is noted by now; what cannot be read any more is left out."""
+        return {name: value for name, value in self._found.items() if value is not None}
+
+    @property
+    def asked(self) -> int:
+        """Returns how often the thread has asked and was answered, or was not."""
+        return sum(name.startswith("ask:") for name in self._found)
+
+    @property
+    def is_answer_left(self) -> bool:
+        """Returns whether the handler has not come to the question yet whose answer it goes on with."""
+        return bool(self._answer)
+
+    def entry(self, name: str) -> Entry | None:
+        """Returns what stands under a whole name."""
+        return self._read(name) if name in self._found else None
+
+    def check_answer_used(self) -> None:
+        """Raises Diverged if the handler has ended without coming to the question whose answer it went on with."""
+        if self._answer:
+            raise Diverged
+
+    def has_used(self, name: str) -> None:
+        """Notes that the handler has taken this answer."""
+        if name == self._answer:
+            self._answer = ""
+
+    def suspend(self, draft: Draft) -> None:
+        """Notes what the run waits for, with which it is over."""
+        self.draft = draft
+
+    async def redis_ms(self, timer_id: str) -> int:
+        """Returns Redis' time, by which a deadline is over."""
+        return (await until_redis_answers(lambda: self._outlet.timers_there(self.job, timer_id))).now_ms
+
+    async def has_no_room_to_wait(self) -> bool:
+        """Returns whether all waits of the agent take no more, as far as it can be known before the question is shown."""
+        more = len(msgspec.msgpack.encode(self.job.message.payload)) + ENTRY_OVERHEAD_BYTES
+        more += sum(len(value) + ENTRY_OVERHEAD_BYTES for value in self.journal.values()) - self._carried
+        return await until_redis_answers(self._outlet.waits_bytes) + more > MOST_WAITS_BYTES
+
+    def is_in_a_step(self) -> bool:
+        """Returns whether the present task is within a step."""
+        return trio.lowlevel.current_task() in self._steppers
+
+    @contextmanager
+    def stepping(self) -> Iterator[None]:
+        """Notes that the present task is within a step."""
+        task = trio.lowlevel.current_task()
+        self._steppers.append(task)
+        try:
+            yield
+        finally:
+            self._steppers.remove(task)
+            if not self._steppers:
+                self._no_step.set()
+                self._no_step = trio.Event()
+
+    async def until_steps_are_noted(self) -> None:
+        """Waits for the steps of other tasks that run."""
+        while self._steppers:
+            await self._no_step.wait()
+
+    def begin(self, name: str, *, once: bool) -> "Step":
+        """Returns the next step of this name, and what is known of it. Raises BadStep, ChatClosed, OutcomeUnknown."""
+        self.check_open()
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise BadStep("a step's name has 1 to 64 characters of A-Z, a-z, 0-9, '_', '.', '/', '-'")
+        named = self.name(name)
+        if named not in self._found:
+            return Step(named, None)
+        entry = self._read(named)
+        if once and (entry is None or entry.kind == "begun"):
+            raise OutcomeUnknown(name)
+        return Step(named, None if entry is not None and entry.kind == "begun" else entry)
+
+    def _read(self, name: str) -> Entry | None:
+        packed = self._found[name]
+        try:
+            return None if packed is None else msgspec.msgpack.decode(packed, type=Entry)
+        except msgspec.DecodeError:
+            return None
+
+    async def note_begun(self, step: "Step") -> None:
+        """Notes that a step which may be done once begins, and keeps room for its result. Raises JournalFull, OutcomeUnknown."""
+        if await self._note(step.name, BEGUN, room=self._reserved + RESERVED_BYTES, only_new=True) is Noted.ALREADY:
+            raise OutcomeUnknown(step.name.partition("#")[0])
+        self._reserved += RESERVED_BYTES
+
+    def has_ended(self) -> None:
+        """Gives the room free that a step which may be done once had for its result."""
+        self._reserved -= RESERVED_BYTES
+
+    async def keep(self, step: "Step", function: Callable[..., object], value: object, *, once: bool) -> object:
+        """Notes what a step returned; returns it as every later run gets it. Raises BadStep, JournalFull."""
+        entry = _entry_of(step.name, function, value)
+        room = self._reserved - (RESERVED_BYTES if once else 0)
+        await self._note(step.name, msgspec.msgpack.encode(entry), room=room)
+        return Step(step.name, entry).result(function)
+
+    def noted_change(self, key: str) -> tuple[str, bytes | None]:
+        """Returns the name of the next change of this key of the store, and the value that it had if an earlier run has made it.
+
+        Raises ChatClosed; OutcomeUnknown where it was made, and what is noted of it cannot be read.
+        """
+        self.check_open()
+        name = self.name("change:" + hashlib.sha256(key.encode()).hexdigest()[:16])
+        if name not in self._found:
+            return name, None
+        entry = self._read(name)
+        if entry is None:
+            raise OutcomeUnknown("store.change")
+        return name, bytes(entry.value)
+
+    async def note_change(self, name: str, value: bytes, change: Effect) -> bool:
+        """Writes a change of the store together with its entry; False if another value stands there by now.
+
+        Raises JournalFull, OutcomeUnknown, StoreFull.
+        """
+        entry = msgspec.msgpack.encode(Entry("done", msgspec.Raw(value)))
+        noted = await self._note(name, entry, room=self._reserved, only_new=True, change=change)
+        if noted is Noted.ALREADY:
+            raise OutcomeUnknown("store.change")
+        if noted is Noted.STORE_FULL:
+            raise StoreFull
+        return noted is not Noted.CHANGED
+
+    async def _note(
+        self, name: str, value: bytes, *, room: int, only_new: bool = False, change: Effect | None = None
+    ) -> Noted:
+        sealed = self._outlet.seal_entry(self.job, name, value)
+        most = MOST_JOURNAL_BYTES - self._carried
+        noted = await until_redis_answers(
+            lambda: self._outlet.note(self.job, name, sealed, room=room, most=most, only_new=only_new, change=change)
+        )
+        if noted is Noted.FULL:
+            raise JournalFull(name.partition("#")[0])
+        if noted is Noted.FENCED:
+            self._lost()
+            await trio.lowlevel.checkpoint()
+        if noted is Noted.NOTED:
+            self._found[name] = value
+        return noted
+
+
+class Step(msgspec.Struct, frozen=True):
+    """A step of a thread. `entry`: what is known of it from an earlier run."""
+
+    name: str
+    entry: Entry | None
+
+    @property
+    def is_done(self) -> bool:
+        return self.entry is not None
+
+    def result(self, function: Callable[..., object]) -> object:
+        """Returns what the step returned. Raises BadStep if that could not be kept."""
+        if self.entry is None:
+            raise ValueError("it is not done")
+        if self.entry.kind == "unfit":
+            raise BadStep(msgspec.msgpack.decode(self.entry.value, type=str))
+        try:
+            return msgspec.msgpack.decode(self.entry.value, type=_returned_by(function))
+        except msgspec.ValidationError:
+            # without the cause, which may quote the value
+            raise BadStep(
+                f"what step {self.name.partition('#')[0]!r} once returned is not what its function returns now: "
+                "give the step another name, then the function is called again"
+            ) from None
+
+
+def _entry_of(name: str, function: Callable[..., object], value: object) -> Entry:
+    base, kind = name.partition("#")[0], _returned_by(function)
+    try:
+        packed = msgspec.msgpack.encode(value)
+        kept = msgspec.msgpack.decode(packed, type=kind)
+    except (TypeError, ValueError, RecursionError, OverflowError):
+        return _unfit(
+            f"what step {base!r} returned cannot be kept: return what msgpack has, or a Struct or dataclass of it"
+        )
+    if type(kept) is not type(value) and kept != value:
+        return _unfit(
+            f"step {base!r} returned a {type(value).__name__}, which a later run would get as {type(kept).__name__}: "
+            "annotate what its function returns"
+        )
+    if len(packed) > MOST_ENTRY_BYTES:
+        return _unfit(
+            f"step {base!r} returned {len(packed)} bytes, and a journal takes {MOST_ENTRY_BYTES} of each: "
+            "keep it elsewhere, and return where"
+        )
+    return Entry("done", msgspec.Raw(packed))
+
+
+def _unfit(why: str) -> Entry:
+    return Entry("unfit", msgspec.Raw(msgspec.msgpack.encode(why)))
+
+
+def _returned_by(function: Callable[..., object]) -> Any:
+    """Returns the type that a function is annotated to return; Any if it says nothing that msgspec knows."""
+    try:
+        kind = typing.get_type_hints(_plain(function)).get("return", Any)
+        msgspec.inspect.type_info(kind)
+    except Exception:  # noqa: BLE001 - an annotation may be any text and any object
+        return Any
+    return kind
+
+
+def _plain(function: Callable[..., object]) -> Callable[..., object]:
+    inner = inspect.unwrap(function)
+    if inspect.isroutine(inner):
+        return inner
+    return cast("Callable[..., object]", getattr(inner, "func", getattr(inner, "__call__", inner)))  # noqa: B004

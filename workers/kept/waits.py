@@ -1,0 +1,142 @@
+"""A thread that waits for an answer: what its handler needs to go on, and which job answers it. Pure; workers/process/runner.py does what is said here."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, cast
+
+import msgspec
+
+from bus.records.records import InboundMessage, Job, Payload
+from bus.steps.thread_steps import OpenWait
+from workers.kept.thread import Entry
+
+MOST_WAITS_OF_A_THREAD = 64
+MOST_OPEN_WAITS = 10
+CANCEL = "/cancel"
+
+NOT_OPEN = "This question is no longer open."
+NOT_ASKED = "This question is for somebody else."
+OTHER_QUESTION = "This answers another question than the one that was asked. Please look at the card again."
+
+AskedKind = Literal["text", "form", "approval", "app"]
+
+
+class Wait(msgspec.Struct, frozen=True, kw_only=True):
+    """A wait as it is sealed. `id`: of the card that was shown, or of the text.
+
+    `handler`: who asked; `messages`: those it was given, the newest last; `message_ms`, `accepted_ms`: of the thread's first job.
+    `journal`, `places`, `cards`: what the thread has noted and said. `entry`: the answer's name in the journal. `who`: whose answer counts.
+    `question_hash`: of an approval (PROTOCOL §4.1). `due_ms`: until when it is waited for.
+    """
+
+    id: str
+    thread_id: str
+    handler: str
+    messages: list[InboundMessage]
+    message_ms: int
+    accepted_ms: int
+    journal: dict[str, bytes]
+    places: list[str]
+    cards: dict[str, str]
+    entry: str
+    kind: AskedKind
+    who: list[str]
+    due_ms: int
+    question_hash: str = ""
+
+    def __repr__(self) -> str:
+        return f"Wait(id={self.id!r}, thread_id={self.thread_id!r}, kind={self.kind!r})"
+
+    def encoded(self) -> bytes:
+        """Returns what is sealed."""
+        return msgspec.msgpack.encode(self)
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """A job goes on with a thread: `entry` stands in the journal for the answer, or for there being none."""
+
+    wait: Wait
+    entry: bytes
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """A job would answer a question and may not: its sender hears the sentence."""
+
+    sentence: str
+
+
+def continued(job: Job, wait: Wait) -> Job:
+    """Returns a job as it goes on with a thread: its replies have the ids and the time that the thread's first job would give them."""
+    return msgspec.structs.replace(
+        job, continues=wait.thread_id, message_ms=wait.message_ms, accepted_ms=wait.accepted_ms
+    )
+
+
+def answer_in(job: Job, waits: Sequence[OpenWait]) -> Answered | Refused | None:
+    """Returns what a job means to the threads that wait in its conversation; None for nothing."""
+    read = [(one, msgspec.msgpack.decode(one.body, type=Wait)) for one in waits]
+    mine = next((wait for one, wait in read if one.bound_to == job.job_id), None)
+    if job.kind == "deadline":
+        return _overdue(job, read)
+    artifact = job.message.payload.get("artifact")
+    if job.message.payload.get("type") == "artifact" and isinstance(artifact, dict):
+        return _by_card(job, artifact, read)
+    if mine is not None:
+        return _with_text(job, mine)
+    theirs = [(one, wait) for one, wait in read if job.message.sender_id in wait.who and not one.bound_to]
+    if _is_cancel(job.message):
+        return Answered(theirs[-1][1], none_for("cancelled")) if theirs else None
+    open_ones = [wait for one, wait in theirs if wait.kind == "text" and job.seq >= one.from_seq]
+    return _with_text(job, open_ones[-1]) if open_ones and _is_words(job.message) else None
+
+
+def _overdue(job: Job, read: Sequence[tuple[OpenWait, Wait]]) -> Answered | None:
+    name = job.message.payload.get("name")
+    found = next((wait for one, wait in read if wait.id == name and one.bound_to in ("", job.job_id)), None)
+    return None if found is None else Answered(found, none_for("timeout"))
+
+
+def _by_card(job: Job, artifact: Payload, read: Sequence[tuple[OpenWait, Wait]]) -> Answered | Refused | None:
+    inner = artifact.get("payload")
+    said = cast("Payload", inner) if isinstance(inner, dict) else {}
+    named = artifact.get("ref_artifact") or said.get("call_id")
+    found = next(((one, wait) for one, wait in read if wait.id == named), None)
+    if found is None:
+        return None
+    one, wait = found
+    if job.message.sender_id not in wait.who:
+        return Refused(NOT_ASKED)
+    if one.bound_to not in ("", job.job_id):
+        return Refused(NOT_OPEN)
+    if wait.kind == "approval" and said.get("question_hash") != wait.question_hash:
+        return Refused(OTHER_QUESTION)
+    return Answered(wait, answer_entry(said, job.message.sender_id))
+
+
+def _with_text(job: Job, wait: Wait) -> Answered:
+    if _is_cancel(job.message):
+        return Answered(wait, none_for("cancelled"))
+    return Answered(wait, answer_entry({"text": job.message.text}, job.message.sender_id))
+
+
+def is_answer(message: InboundMessage) -> bool:
+    """Returns whether a message is an answer to a card, and nothing else."""
+    artifact = message.payload.get("artifact")
+    return isinstance(artifact, dict) and artifact.get("subtype") in ("response", "tool_response")
+
+
+def _is_words(message: InboundMessage) -> bool:
+    return bool(message.text) and message.payload.get("type") == "text" and not message.text.lstrip().startswith("/")
+
+
+def _is_cancel(message: InboundMessage) -> bool:
+    return message.payload.get("type") == "text" and message.text.strip().lower() == CANCEL
+
+
+def answer_entry(said: Mapping[str, object], sender_id: str) -> bytes:
+    """Returns the entry of the journal for an answer."""
+    return msgspec.msgpack.encode(Entry("answer", msgspec.Raw(msgspec.msgpack.encode([dict(said), sender_id]))))
+
+
+def none_for(reason: str) -> bytes:
+    """Returns the entry of the journal for there being no answer."""
+    return msgspec.msgpack.encode(Entry("none", msgspec.Raw(msgspec.msgpack.encode(reason))))

@@ -1,0 +1,52 @@
+"""A job that a worker has taken, and its state, which workers/process/runner.py changes."""
+
+from dataclasses import dataclass, field
+
+import trio
+
+from bus.records.records import Job
+from workers.kept.keeping import Keeping
+from workers.process.tracing import JobSpan, JobTracing
+from workers.talk.sending import Sending
+
+
+@dataclass(eq=False)
+class Hand:
+    """A job that was taken. `scope` cancels it; `begun`: its handler was begun.
+
+    `ending`: its end is being written to Redis, whose answer says whether it was still ours. `ended`: that was answered, or nothing more
+    can be done about the job.
+    """
+
+    job: Job
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    begun: bool = False
+    superseded: bool = False
+    ending: bool = False
+    ended: bool = False
+    began_ms: int | None = None
+    """When its handler began, until that was noted in Redis."""
+    keeping: Keeping | None = None
+    sending: Sending | None = None
+    """The replies of its run, once its handler was begun."""
+    waited_seconds: float = 0.0
+    """How long its replies had no room, which does not count as its own time."""
+    span: JobSpan | None = None
+    outcome: str = "lost"
+    error: str = ""
+    """For the span: the outcome of the run, and the name of its error."""
+
+    def begin(self, tracing: JobTracing) -> None:
+        """Notes that its handler begins now, in this task, and begins its span."""
+        self.begun = True
+        self.span = tracing.begin(self.job)
+        self.job = self.span.job
+
+    def speaks_by(self, sending: Sending) -> None:
+        """Notes by what its run speaks, before its handler is called."""
+        self.sending = sending
+
+    def tell(self) -> None:
+        """Ends its span, after the job was let go."""
+        if self.span is not None:
+            self.span.end(self.outcome, self.error)

@@ -1,0 +1,71 @@
+"""Imports the owner's agent, named as `module:attribute`, with the current directory first on the path.
+
+Whatever is wrong with it is raised as `CannotLoad`, which says what and where in a line.
+"""
+
+import importlib
+import sys
+from pathlib import Path
+
+from bus.records.control import StartFailed
+from host.entrance import PACKAGES, PackageShadowed, refuse_shadows
+from workers.handling.agent import Agent
+from workers.process.start_errors import report_of
+
+
+class CannotLoad(Exception):
+    """The handler cannot be loaded; `report` goes to the supervisor."""
+
+    def __init__(self, report: StartFailed) -> None:
+        super().__init__(report.last_line)
+        self.report = report
+
+
+def load_agent(handler: str, directory: Path) -> Agent:
+    """Returns the agent that `handler` names. Raises CannotLoad."""
+    try:
+        refuse_shadows(directory.resolve())
+    except PackageShadowed as error:
+        raise _refusal("shadowed", str(error), str(error.path)) from None
+    sys.path.insert(0, str(directory))
+    module_name, _, attribute = handler.partition(":")
+    if not module_name or not attribute:
+        raise _refusal("handler", f"a handler is named MODULE:ATTRIBUTE, not {handler!r}")
+    try:
+        module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, it is reported
+        # if the innermost line is ours, the module itself was not found
+        raise CannotLoad(report_of(error, directory, "import", ours=__file__)) from None
+    file = getattr(module, "__file__", None) or module_name
+    agent = getattr(module, attribute, None)
+    if agent is None:
+        raise _refusal(
+            "attribute",
+            f"{module_name} has no {attribute}: name the object that Agent() made, as MODULE:ATTRIBUTE",
+            file,
+        )
+    if not isinstance(agent, Agent):
+        raise _refusal(
+            "attribute", f"{handler} is a {type(agent).__name__}, not an Agent: name the object that Agent() made", file
+        )
+    if not agent.handlers:
+        raise _refusal("no_handlers", f"{handler} has no handler; write one under @agent.on_message()", file)
+    return agent
+
+
+def owners_files(directory: Path) -> tuple[str, ...]:
+    """Returns the files of loaded modules below `directory`, without those of an installation."""
+    ours = Path(__file__).resolve().parents[2]
+    found: set[str] = set()
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if not file or "site-packages" in file or not Path(file).is_relative_to(directory):
+            continue
+        inside = Path(file).resolve()
+        if not any(inside.is_relative_to(ours / name) for name in PACKAGES):
+            found.add(file)
+    return tuple(sorted(found))
+
+
+def _refusal(what: str, sentence: str, file: str = "", line: int = 0) -> CannotLoad:
+    return CannotLoad(StartFailed(kind=what, exception="", file=file, line=line, last_line=sentence))

@@ -1,0 +1,122 @@
+"""Writes a worker's log lines to stderr, without waiting for the reader: `[hashee] event name=value`, or JSON.
+
+Values are ids, names, counts and times, never content. The owner's own logging is left alone: nothing is set on the root logger.
+"""
+
+import json
+import logging
+import os
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+
+from bus.telemetry.traces import of_log_line
+from host.log_stream import LINES_LOST, queue_of
+
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}
+MOST_TRACEBACK_CHARS = 16_000
+_OURS = str(Path(__file__).parents[1])
+_PYTHONS = str(Path(os.__file__).parent)
+
+
+class Log:
+    """A log that takes events with named values."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+
+    def info(self, event: str, **values: object) -> None:
+        self._logger.info(event, extra={"values": values})
+
+    def warning(self, event: str, **values: object) -> None:
+        self._logger.warning(event, extra={"values": values})
+
+    def error(self, event: str, **values: object) -> None:
+        self._logger.error(event, extra={"values": values})
+
+
+def worker_log(environ: Mapping[str, str], consumer: str, *, level: str, line_format: str) -> Log:
+    """Returns the log of this process, as HASHEE_LOG_LEVEL and HASHEE_LOG_FORMAT say."""
+    logger = logging.Logger("hashee.worker", LEVELS[level])
+    handler = logging.StreamHandler(sys.stderr)
+    as_json = _wants_json(environ, line_format)
+    formatter = _Formatter(consumer, as_json=as_json, with_priority=not as_json and _is_the_journal(environ))
+    handler.setFormatter(formatter)
+    logger.addHandler(handler)
+    if queue := queue_of(sys.stderr):
+        queue.tell_lost = formatter.lost_lines
+    return Log(logger)
+
+
+def where(error: BaseException) -> str:
+    """Returns `file.py:12`: the innermost line of the owner's code that the exception came through, else of any code."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return "unknown"
+    owners = [
+        frame
+        for frame in frames
+        if not frame.filename.startswith((_OURS, _PYTHONS, "<")) and "site-packages" not in frame.filename
+    ]
+    frame = (owners or list(frames))[-1]
+    return f"{Path(frame.filename).name}:{frame.lineno}"
+
+
+def whole(error: BaseException) -> str:
+    """Returns the exception's text and traceback, the last of it where it is long. It may quote a conversation."""
+    return "".join(traceback.format_exception(error)).rstrip()[-MOST_TRACEBACK_CHARS:]
+
+
+def kind(error: BaseException) -> str:
+    """Returns the exception's type, with the types in a group."""
+    if isinstance(error, BaseExceptionGroup):
+        return f"{type(error).__name__}[{', '.join(map(kind, error.exceptions))}]"
+    return type(error).__name__
+
+
+class _Formatter(logging.Formatter):
+    def __init__(self, consumer: str, *, as_json: bool, with_priority: bool) -> None:
+        super().__init__()
+        self._consumer = consumer
+        self._as_json = as_json
+        self._with_priority = with_priority
+
+    def lost_lines(self, count: int) -> str:
+        """Returns the line about lost lines."""
+        values = {"name": "hashee.worker", "levelno": logging.WARNING, "levelname": "WARNING", "msg": LINES_LOST}
+        return self.format(logging.makeLogRecord({**values, "values": {"lines": count}}))
+
+    def format(self, record: logging.LogRecord) -> str:
+        values: dict[str, object] = {"worker": self._consumer} | getattr(record, "values", {}) | of_log_line()
+        if self._as_json:
+            stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            line = {"event": record.getMessage(), "level": record.levelname.lower()} | values
+            return json.dumps(line | {"timestamp": f"{stamp}.{int(record.msecs):03d}Z", "pid": os.getpid()})
+        prefix = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+        if self._with_priority:
+            prefix = f"<{PRIORITIES.get(record.levelno, 6)}>[hashee] {prefix}"
+        else:
+            prefix = f"[hashee] {prefix}"
+        below = str(values.pop("traceback", ""))
+        shown = f"{prefix}{record.getMessage()}" + "".join(f" {k}={v}" for k, v in values.items())
+        return shown + "".join(f"\n{prefix}| {one}" for one in below.splitlines())
+
+
+def _is_the_journal(environ: Mapping[str, str]) -> bool:
+    """Returns whether stderr itself goes to the journal, which takes a line's priority from its beginning."""
+    try:
+        found = os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError):
+        return False
+    return environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
+def _wants_json(environ: Mapping[str, str], chosen: str) -> bool:
+    if chosen in {"json", "console"}:
+        return chosen == "json"
+    return not sys.stderr.isatty() and "JOURNAL_STREAM" not in environ

@@ -1,0 +1,534 @@
+"""Takes jobs while slots are free, runs each to one end (finished, failed, handed back or lost), and drains or stops.
+
+An exception of a handler ends its job, never the worker. While Redis is away it waits. The bus keeps the order within a conversation:
+it never gives two jobs of one conversation at once.
+"""
+
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+
+import msgspec
+import trio
+
+from bus.records.records import MOST_DELIVERIES, NOWHERE, BadRecord, Job, Reply
+from bus.steps.job_steps import Said, Settled
+from bus.steps.jobs import Failed, Finished, Started
+from bus.steps.thread_steps import Bound, Effect
+from bus.transport.backoff import Backoff
+from bus.transport.wire import RedisFailed, RedisRefused
+from workers.errors import Fail, HandlerError, HandlerGone, OutcomeUnknown, Retry, StoreFull, WaitsFull
+from workers.handling.agent import Agent
+from workers.handling.context import Observe, observe_nothing
+from workers.handling.execution import Ended, Run, RunEnvironment, keeping_of, resumed, run_handler
+from workers.kept.keeping import Keeping
+from workers.kept.outlet import WorkerBus, until_redis_answers
+from workers.kept.waits import NOT_OPEN, Answered, Refused, answer_in, continued, is_answer
+from workers.process.hand import Hand
+from workers.process.logs import Log, kind, where, whole
+from workers.process.slots import Slots
+from workers.process.tracing import JobTracing
+from workers.process.vitals import Vitals
+from workers.talk.payloads import text_payload
+from workers.talk.sending import ROOM_SECONDS, SendSoon
+from workers.talk.typing import keep_typing
+
+# Three more tries after a failure, then a dead letter: by then a passing fault of a service is over, and a defect is not.
+RETRY_AFTER_SECONDS = (1.0, 5.0, 30.0)
+# Longer than any answer of a language model takes; a job that runs longer hangs.
+JOB_SECONDS = 600.0
+# The start of a run that takes longer is noted while it runs.
+LONG_SECONDS = 0.05
+# Who waits so long for a first word is shown that one comes.
+TYPING_AFTER_SECONDS = 0.3
+SEEN_SECONDS = 5.0
+LAST_WORD_SECONDS = 2.0
+# What a run's effects were made from was changed meanwhile: it is run again, cheaply, since what took time is noted.
+CHANGED_AFTER_SECONDS = 0.05
+# So often a job's end is made anew where others add to the same keys of the store: each time one of them has come through.
+MOST_RENEWALS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunnerSettings:
+    """`retry_after_seconds`: the wait after the first, second, … failure of a handler; then the job is a dead letter.
+
+    `job_seconds`: the longest run; over it the job is a dead letter `timeout`, or with `retries_timeouts` a failure like others.
+    `shows_errors`: the log has the text and traceback of a handler's exception, which may quote the conversation.
+    """
+
+    concurrency: int
+    retry_after_seconds: Sequence[float] = RETRY_AFTER_SECONDS
+    job_seconds: float = JOB_SECONDS
+    retries_timeouts: bool = False
+    shows_errors: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a job means to the threads that wait in its conversation, of which there are `others` besides the one that it answers."""
+
+    found: Answered | Refused | None
+    others: int
+
+
+class Runner:
+    """One worker's jobs."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        bus: WorkerBus,
+        settings: RunnerSettings,
+        *,
+        vitals: Vitals,
+        log: Log,
+        observe: Observe = observe_nothing,
+        tracing: JobTracing | None = None,
+        shared: tuple[object, ...] = (),
+    ) -> None:
+        """`shared`: what the agent's lifespan yielded."""
+        self._bus = bus
+        self._settings = settings
+        self._vitals = vitals
+        self._log = log
+        self._tracing = tracing or JobTracing()
+        self._slots = Slots(settings.concurrency)
+        threads = trio.CapacityLimiter(settings.concurrency)
+        self._soon = SendSoon()
+        self._run_environment = RunEnvironment(
+            tell_swallowed=self._tell_swallowed,
+            agent=agent,
+            outlet=bus,
+            threads=threads,
+            observe=observe,
+            soon=self._soon,
+            shared=shared,
+        )
+        self._hands: dict[str, Hand] = {}
+        self._room = trio.Event()
+        self._taking = trio.CancelScope()
+        self._stopping = False
+        self.handed_back = 0
+
+    async def run(self) -> None:
+        """Takes and runs jobs until `drain` or `stop`, and then until all that were taken have ended."""
+        self._run_environment = replace(self._run_environment, deadline=trio.current_effective_deadline())
+        self._bus.on_fenced(self._lost)
+        self._bus.on_superseded(self._superseded)
+        async with trio.open_nursery() as company:
+            company.start_soon(self._be_seen)
+            company.start_soon(self._soon.run)
+            async with trio.open_nursery() as nursery:
+                with self._taking:
+                    await self._take(nursery)
+                await self._bus.stop_taking()
+            company.cancel_scope.cancel()
+
+    def drain(self) -> None:
+        """Takes no more jobs, finishes those that run, and hands back those that were taken and not begun."""
+        self._taking.cancel()
+        self._clear_the_way()
+
+    def stop(self) -> None:
+        """Cancels running jobs and hands them back."""
+        self.drain()
+        self._stopping = True
+        for hand in self._hands.values():
+            hand.scope.cancel()
+
+    async def _take(self, nursery: trio.Nursery) -> None:
+        backoff, said = Backoff(), ""
+        while True:
+            while (free := self._free()) <= 0:
+                self._room = trio.Event()
+                await self._room.wait()
+            try:
+                jobs = await self._bus.take(free)
+            except RedisFailed as error:
+                if error.reason != said:
+                    self._log.warning("worker: Redis gives no jobs, waiting for it", reason=error.reason)
+                said = error.reason
+                await backoff.wait()
+                continue
+            backoff.reset()
+            said = ""
+            for job in jobs:
+                hand = self._hands[job.entry_id] = Hand(job)
+                self._bus.hold(job)
+                nursery.start_soon(self._carry, hand)
+            self._clear_the_way()
+
+    def _free(self) -> int:
+        """Returns how many more jobs to take; 0 while one must run alone."""
+        if any(hand.job.strikes for hand in self._hands.values()):
+            return 0
+        return self._settings.concurrency - len(self._hands)
+
+    def _clear_the_way(self) -> None:
+        """Hands back jobs that were taken and cannot begin: all when draining, all others if one is to run alone."""
+        suspect = next((hand for hand in self._hands.values() if hand.job.strikes), None)
+        for hand in self._hands.values():
+            if not hand.begun and (self._taking.cancel_called or (suspect is not None and hand is not suspect)):
+                hand.scope.cancel()
+
+    async def _carry(self, hand: Hand) -> None:
+        """Takes one job from its taking to its end."""
+        try:
+            with hand.scope:
+                async with self._slots.alone() if hand.job.strikes else self._slots.one():
+                    # It was cancelled when the slot became free: not begun, so it is handed back.
+                    await trio.lowlevel.checkpoint_if_cancelled()
+                    hand.begin(self._tracing)
+                    self._vitals.started(hand.job)
+                    await self._run(hand)
+            if not hand.ended:
+                await self._end_cancelled(hand)
+        except RedisRefused as refused:
+            self._let_go(hand, refused)
+        finally:
+            hand.tell()
+            self._vitals.ended(hand.job)
+            self._bus.release(hand.job)
+            del self._hands[hand.job.entry_id]
+            self._room.set()
+
+    async def _end_cancelled(self, hand: Hand) -> None:
+        """Ends a job whose run was cancelled: it was superseded, is handed back, or was lost."""
+        if hand.superseded and not hand.job.continues:
+            await self._end_superseded(hand)
+        elif self._stopping or not hand.begun or hand.superseded:
+            hand.ending = True
+            with trio.move_on_after(LAST_WORD_SECONDS, shield=True):
+                try:
+                    is_dead = await self._bus.hand_back(hand.job, has_begun=hand.begun, apology=self._apology())
+                except RedisFailed:
+                    return  # its lease runs out
+                hand.outcome = "dead" if is_dead else "handed_back"
+                if is_dead:
+                    self._vitals.count_failed()
+                    self._log.error("job: dead letter", job=hand.job.job_id, reason="deliveries")
+                else:
+                    self.handed_back += 1
+
+    async def _end_superseded(self, hand: Hand) -> None:
+        hand.ending, hand.outcome = True, "superseded"
+        with trio.CancelScope(shield=True):
+            effects = self._keeping(hand).exchange()
+            await until_redis_answers(lambda: self._end(hand.job, "superseded", effects))
+        self._log.info("job: superseded by a later message", job=hand.job.job_id)
+
+    async def _run(self, hand: Hand) -> None:
+        try:
+            answer = None if hand.job.is_first_run else await self._answer(hand)
+        except (BadRecord, msgspec.DecodeError):  # of another version, say: it comes again, and then is a dead letter
+            await self._fail_by(hand, HandlerGone("(of a question that this version cannot read)"))
+            return
+        if hand.ended:
+            return
+        job = hand.job
+        started = await self._start(job)
+        if started.outcome == "fenced":
+            hand.ended = True
+            self._log.warning("job: lost to another worker", job=job.job_id)
+            return
+        if started.outcome == "superseded":
+            hand.superseded = True
+            return
+        hand.began_ms = None if started.is_noted else int(time.time() * 1000)
+        try:
+            async with self._limited(hand):
+                ended = await self._handle(hand, started, answer)
+        except Retry as asked:
+            await self._retry_as_asked(hand, asked)
+        except Fail as refused:
+            await self._fail(hand, refused.reason, None)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the rule of this room: a handler never ends the worker
+            await self._fail_by(hand, error)
+        else:
+            await self._finish(hand, ended)
+
+    async def _answer(self, hand: Hand) -> Answer | None:
+        """Returns what a job means to the threads that wait in its conversation; None if none waits. The first job that answers counts."""
+        job = hand.job
+        waits = await until_redis_answers(lambda: self._bus.open_waits(job))
+        if not waits:
+            return None
+        found = answer_in(job, waits)
+        if isinstance(found, Answered):
+            wait = found.wait
+            with trio.CancelScope(shield=True):  # once it is bound it is known to be, however it ends
+                bound = await until_redis_answers(lambda: self._bus.bind_wait(job, wait.id))
+            if bound is Bound.FENCED:
+                hand.ended = True
+                self._log.warning("job: lost to another worker", job=job.job_id)
+            elif bound is not Bound.BOUND:
+                found = Refused(NOT_OPEN)
+            else:
+                hand.job = continued(job, wait)
+        return Answer(found, len(waits) - isinstance(found, Answered))
+
+    async def _start(self, job: Job) -> Started:
+        """Begins a job; returns what earlier runs have done.
+
+        Redis is not asked about a first delivery under the default policy: that it began is noted when it sends something or takes long,
+        else with its end.
+        """
+        if job.is_first_run and self._run_environment.agent.policies.busy == "queue":
+            return Started("started", is_noted=False)
+        return await until_redis_answers(lambda: self._bus.start(job))
+
+    async def _handle(self, hand: Hand, started: Started, answer: Answer | None) -> Ended:
+        found = None if answer is None else answer.found
+        if isinstance(found, Refused):
+            return Ended(handled=True, last=(("0", _text(found.sentence)),))
+        messages = (hand.job.message, *started.together)
+        if not isinstance(found, Answered):
+            messages = tuple(one for one in messages if not one.is_overheard)
+            if not messages:
+                return Ended(handled=True)
+        tell_start = partial(self._tell_start, hand)
+        waited = partial(self._waited, hand)
+        run = Run(
+            hand.job,
+            messages,
+            started.places,
+            tell_start=tell_start,
+            waited=waited,
+            cards=started.cards,
+            journal=started.journal,
+            begins=hand.speaks_by,
+            keeping=self._keeping(hand, started) if answer is None else None,
+        )
+        if answer is not None:
+            run = resumed(run, found) if isinstance(found, Answered) else run
+            run = replace(run, open_waits=answer.others, keeping=self._keeping_of(hand, run))
+        try:
+            ended = await run_handler(self._run_environment, run, hand.scope.cancel)
+        finally:
+            self._vitals.ended(hand.job)  # only Redis is waited for from here on
+        if not ended.handled and is_answer(hand.job.message):
+            return replace(ended, handled=True, last=(("0", _text(NOT_OPEN)),))
+        return ended
+
+    async def _tell_start(self, hand: Hand) -> None:
+        began_ms, hand.began_ms = hand.began_ms, None
+        if began_ms is not None:
+            await until_redis_answers(partial(self._bus.start, hand.job, began_ms=began_ms))
+
+    @asynccontextmanager
+    async def _limited(self, hand: Hand) -> AsyncIterator[None]:
+        """Ends a run at its time limit, whatever Redis does: cancels its handler, and ends its job in Redis as soon as possible.
+
+        A handler in a thread cannot be cancelled and runs on.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._attend, hand, nursery)
+            raised: BaseException | None = None
+            try:
+                yield
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - raised again outside of the nursery, not in a group
+                raised = error
+            nursery.cancel_scope.cancel()
+        if raised is not None:
+            raise raised
+
+    async def _attend(self, hand: Hand, nursery: trio.Nursery) -> None:
+        """Notes the start of a run that takes long, shows that it is worked on, and watches its time limit.
+
+        Most runs are short and need no second task.
+        """
+        limit, began = self._settings.job_seconds, trio.current_time()
+        await trio.sleep(min(LONG_SECONDS, limit))
+        nursery.start_soon(self._unless_refused, hand, self._tell_start)
+        await trio.sleep_until(began + min(TYPING_AFTER_SECONDS, limit))
+        if hand.sending is not None and hand.job.conversation_id != NOWHERE:
+            nursery.start_soon(keep_typing, hand.sending)
+        await trio.sleep_until(began + limit)
+        await self._unless_refused(hand, self._over_time)
+
+    async def _over_time(self, hand: Hand) -> None:
+        given = 0.0
+        while hand.waited_seconds > given:
+            more, given = hand.waited_seconds - given, hand.waited_seconds
+            await trio.sleep(more)
+        self._log.error("job: over its time limit", job=hand.job.job_id, seconds=self._settings.job_seconds)
+        hand.ending = True
+        hand.scope.cancel()
+        with trio.CancelScope(shield=True):
+            wait = self._wait_after(hand.job) if self._settings.retries_timeouts else None
+            await self._fail(hand, "timeout", wait)
+
+    async def _unless_refused(self, hand: Hand, step: Callable[[Hand], Awaitable[None]]) -> None:
+        try:
+            await step(hand)
+        except RedisRefused as refused:
+            self._let_go(hand, refused)
+
+    def _let_go(self, hand: Hand, refused: RedisRefused) -> None:
+        """Lets go of a job whose step Redis refuses for good, without ending the worker.
+
+        Its lease runs out and it is delivered again, as often as any job may be.
+        """
+        if not hand.ended:
+            self._log.error("job: Redis refuses its step, it is let go", job=hand.job.job_id, reason=refused.reason)
+        hand.ended = True
+        hand.scope.cancel()
+
+    async def _finish(self, hand: Hand, ended: Ended) -> None:
+        if hand.ended:
+            return
+        job, began_ms = hand.job, hand.began_ms
+        if not ended.handled:
+            payload_type = str(job.message.payload.get("type", ""))[:32]
+            self._log.info("job: no handler for this type", job=job.job_id, payload_type=payload_type)
+        outcome: Settled = ended.outcome if ended.handled else "no_handler"
+        hand.ending = True
+        finished, effects, renewals = Finished.FULL, list(ended.effects), 0
+        while finished is Finished.FULL:
+            finished = await until_redis_answers(
+                partial(self._end, job, outcome, effects, last=ended.last, began_ms=began_ms)
+            )
+            if finished is Finished.FULL:
+                await trio.sleep(ROOM_SECONDS)
+                self._waited(hand, ROOM_SECONDS)
+            elif finished is Finished.CHANGED and renewals < MOST_RENEWALS and hand.keeping is not None:
+                renewals += 1
+                renewed = await hand.keeping.store.renewed()
+                if renewed is not None:
+                    finished, effects = Finished.FULL, [*renewed, *(one for one in effects if one[0] != "store")]
+        if finished in (Finished.STORE_FULL, Finished.WAITS_FULL):
+            await self._fail_by(hand, StoreFull() if finished is Finished.STORE_FULL else WaitsFull())
+            return
+        if finished is Finished.CHANGED:
+            await self._fail(hand, "changed", CHANGED_AFTER_SECONDS if job.deliveries < MOST_DELIVERIES else None)
+            return
+        hand.ended = True
+        hand.outcome = "lost" if finished is Finished.FENCED else outcome
+        if finished is Finished.FENCED:
+            self._log.warning("job: lost to another worker", job=job.job_id)
+        else:
+            self._vitals.count_done()
+
+    async def _end(
+        self,
+        job: Job,
+        outcome: Settled,
+        effects: Sequence[Effect],
+        *,
+        last: Sequence[Said] = (),
+        began_ms: int | None = None,
+    ) -> Finished:
+        """Ends a job with what it leaves. An agent that leaves nothing but replies uses the step that knows of nothing else."""
+        if effects:
+            return await self._bus.settle(job, outcome, effects, last=last, began_ms=began_ms)
+        return await self._bus.finish(job, outcome, last=last, began_ms=began_ms)
+
+    def _keeping(self, hand: Hand, started: Started | None = None) -> Keeping:
+        """Returns what this run keeps."""
+        if hand.keeping is None:
+            started = started or Started("superseded")
+            messages = (hand.job.message, *started.together)
+            run = Run(hand.job, messages, started.places, journal=started.journal)
+            return self._keeping_of(hand, run)
+        return hand.keeping
+
+    def _keeping_of(self, hand: Hand, run: Run) -> Keeping:
+        hand.keeping = keeping_of(self._run_environment, run)
+        return hand.keeping
+
+    def _tell_swallowed(self, job: Job, error: BaseException) -> None:
+        """Says what a handler raised while it was unwound to wait for an answer: the wait stands."""
+        self._log.warning(
+            "job: it waits for an answer, and raised something on its way out",
+            job=job.job_id,
+            exception=kind(error),
+            at=where(error),
+        )
+
+    def _waited(self, hand: Hand, seconds: float) -> None:
+        hand.waited_seconds += seconds
+        self._vitals.waited(hand.job, seconds)
+
+    async def _retry_as_asked(self, hand: Hand, asked: Retry) -> None:
+        if hand.job.deliveries >= MOST_DELIVERIES:
+            await self._fail(hand, "deliveries", None)
+        else:
+            await self._fail(hand, "retry_asked", asked.after_seconds)
+
+    async def _fail_by(self, hand: Hand, error: BaseException) -> None:
+        wait = None if isinstance(error, OutcomeUnknown) else self._wait_after(hand.job)
+        reason = error.reason if isinstance(error, HandlerError) else HandlerError.reason
+        hand.error = kind(error)
+        # without the exception's text, which may quote the conversation
+        self._log.warning(
+            "job: the handler failed",
+            job=hand.job.job_id,
+            attempt=hand.job.attempt,
+            exception=kind(error),
+            at=where(error),
+            ends="dead letter" if wait is None else f"again in about {wait:.1f} s",
+            **({"remedy": str(error)} if isinstance(error, HandlerError) else {}),  # ours quotes nobody
+            **({"traceback": whole(error)} if self._settings.shows_errors else {}),
+        )
+        await self._fail(hand, reason, wait)
+
+    def _wait_after(self, job: Job) -> float | None:
+        """Returns the wait until the next try, randomly spread so that not all come back at once; None if there is none."""
+        waits = self._settings.retry_after_seconds
+        spread = random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, guards nothing
+        return waits[job.attempt - 1] * spread if job.attempt <= len(waits) else None
+
+    async def _fail(self, hand: Hand, reason: str, retry_after_seconds: float | None) -> None:
+        if hand.ended:
+            return
+        job, apology = hand.job, self._apology()
+        after_ms = None if retry_after_seconds is None else int(retry_after_seconds * 1000)
+        hand.ending = True
+        failed = await until_redis_answers(lambda: self._bus.fail(job, reason, after_ms, apology))
+        hand.ended = True
+        hand.outcome = "lost" if failed is Failed.FENCED else failed.value.decode()
+        hand.error = hand.error or ("" if reason in ("retry_asked", "changed") else reason)
+        if failed is Failed.FENCED:
+            self._log.warning("job: lost to another worker", job=job.job_id)
+            return
+        if failed is Failed.DEAD:
+            self._log.error("job: dead letter", job=job.job_id, reason=reason)
+        if reason not in ("retry_asked", "changed"):
+            self._vitals.count_failed()
+
+    def _apology(self) -> Reply | None:
+        text = self._run_environment.agent.policies.apology
+        return None if text is None else _text(text)
+
+    def _lost(self, entry_id: str) -> None:
+        """Notes that a job is no longer ours, unless its end is being written: then that itself may have removed it."""
+        hand = self._hands.get(entry_id)
+        if hand is not None and not hand.ending:
+            self._log.warning("job: lost to another worker", job=hand.job.job_id)
+            hand.ended = True
+            hand.scope.cancel()
+
+    def _superseded(self, entry_id: str) -> None:
+        hand = self._hands.get(entry_id)
+        if hand is not None and not hand.job.continues:  # an answer that a thread goes on with is not interrupted
+            hand.superseded = True
+            hand.scope.cancel()
+
+    async def _be_seen(self) -> None:
+        late_seconds = 0.0
+        while True:
+            try:
+                await self._bus.seen(self._vitals.presence(late_seconds * 1000))
+            except RedisFailed as error:
+                self._log.info("worker: could not say that it lives", reason=error.reason)
+            due = trio.current_time() + SEEN_SECONDS
+            await trio.sleep_until(due)
+            late_seconds = trio.current_time() - due
+
+
+def _text(text: str) -> Reply:
+    return Reply(kind="message", content_type="text", payload=text_payload(text, markdown=False))

@@ -1,0 +1,257 @@
+"""Runs a worker process from its start to its end: opens the bus, runs jobs, and obeys commands to drain or stop.
+
+Commands come from the supervisor's pipe (in a thread), from signals, and from the runner's own end; `Worker` brings them into the
+event loop.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+
+import setproctitle
+import trio
+
+from bus.records.control import (
+    Crashed,
+    Drain,
+    Drained,
+    DumpStacks,
+    Heartbeat,
+    Observation,
+    Ready,
+    Stacks,
+    StartFailed,
+    Stop,
+    ToWorker,
+)
+from bus.settings.shared import SHOWS_ERRORS
+from bus.steps.jobs import JobStore
+from bus.transport.backoff import Backoff
+from bus.transport.lua import Rights
+from bus.transport.wire import RedisFailed
+from host import stacks
+from host.current_directory import current_directory
+from host.log_stream import drain_streams
+from workers.handling.agent import Agent
+from workers.process.control_link import ControlLink
+from workers.process.loading import owners_files
+from workers.process.logs import Log
+from workers.process.overrun import OverrunWatch
+from workers.process.runner import Runner, RunnerSettings
+from workers.process.settings import WorkerSettings
+from workers.process.tracing import JobTracing
+from workers.process.vitals import Vitals
+
+EXIT_STOPPED_HARD = 75
+EXIT_LAMED = 76
+# How often it checks that every thread lives: well within the 15 s of a lease.
+LOOK_SECONDS = 1.0
+# After a stop at once the process waits no longer for the thread of a sync handler.
+STOP_WITHIN_SECONDS = 5.0
+
+
+class Worker:
+    """The runner of one process, and what reaches it from outside of the event loop."""
+
+    def __init__(self, settings: WorkerSettings, log: Log, tracing: JobTracing) -> None:
+        self._settings = settings
+        self._log = log
+        self._tracing = tracing
+        self._vitals = Vitals()
+        self._vitals.introduce(consumer=settings.consumer, handler=settings.handler, concurrency=settings.concurrency)
+        self._link: ControlLink | None = None
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._root: trio.lowlevel.Task | None = None
+        self._runner: Runner | None = None
+        self._opening = trio.CancelScope()
+        self._ending: type[Drain | Stop] | None = None
+        self._lock = threading.Lock()
+        self._store: JobStore | None = None
+        self._overrun: OverrunWatch | None = None
+        self.exit_code = 0
+        self.is_opening = False
+        """Whether the owner's lifespan is being entered."""
+
+    @property
+    def vitals(self) -> Vitals:
+        return self._vitals
+
+    def attach(self, link: ControlLink) -> None:
+        """Has messages sent to a supervisor from now on."""
+        self._link = link
+
+    def pulse(self, dropped: int) -> Heartbeat:
+        """Returns a heartbeat; called by the thread that sends it."""
+        beat = self._vitals.heartbeat(dropped, "" if self._store is None else self._store.trouble)
+        self.show_title(len(beat.running))
+        return beat
+
+    def show_title(self, running: int = 0) -> None:
+        """Sets the process' title, which `ps` shows."""
+        name = self._settings.consumer if self._settings.number is None else self._settings.number
+        jobs = "1 job" if running == 1 else f"{running} jobs"
+        setproctitle.setproctitle(f"hashee-agent: worker {name} ({jobs})")
+
+    def tell(self, message: Ready | Observation | Stacks | Drained | StartFailed | Crashed) -> None:
+        """Sends a message to the supervisor, if there is one."""
+        if self._link is not None:
+            self._link.send(message)
+
+    def command(self, command: ToWorker) -> None:
+        """Takes a command, from any thread."""
+        if isinstance(command, DumpStacks):
+            self.tell(Stacks(text=stacks.dump(self._root)))
+            return
+        with self._lock:
+            self._ending = type(command) if self._ending is not Stop else Stop
+            token = self._token
+        if token is not None:
+            try:
+                token.run_sync_soon(self._obey)
+            except trio.RunFinishedError:
+                return  # the event loop has ended already
+
+    async def run(self, agent: Agent) -> None:
+        """Opens the bus, reports that it is ready, and runs jobs until told to end."""
+        self._root = trio.lowlevel.current_root_task()
+        self._vitals.watch_loop()
+        with self._lock:
+            self._token = trio.lowlevel.current_trio_token()
+        self._obey()
+        # The lifespan is outside of the nursery, so that its exceptions do not come in a group.
+        if self._link is None:
+            self._overrun = OverrunWatch(self._vitals, self._log, self._settings.job_seconds, self._leave)
+            self._overrun.start()
+        self.is_opening = True
+        async with agent.lifespan() as shared, trio.open_nursery() as nursery:
+            self.is_opening = False
+            nursery.start_soon(self._hear_signals)
+            nursery.start_soon(self._watch_threads)
+            await self._work(agent, shared)
+            nursery.cancel_scope.cancel()
+
+    async def _work(self, agent: Agent, shared: tuple[object, ...]) -> None:
+        settings = self._settings
+        store: JobStore | None = None
+        with self._opening:
+            store = await self._open_store(agent)
+        if store is None:
+            self.tell(Drained(handed_back=0))
+            return
+        self._runner = Runner(
+            agent,
+            store,
+            RunnerSettings(
+                concurrency=settings.concurrency,
+                retry_after_seconds=settings.retry_after_seconds,
+                job_seconds=settings.job_seconds,
+                retries_timeouts=settings.retries_timeouts,
+                shows_errors=settings.shows_errors,
+            ),
+            vitals=self._vitals,
+            log=self._log,
+            observe=self.tell,
+            tracing=self._tracing,
+            shared=shared,
+        )
+        self._store = store
+        try:
+            self._obey()
+            self.tell(_ready(settings))
+            if settings.shows_errors:
+                self._log.warning(f"worker: {SHOWS_ERRORS}")
+            self._log.info("worker: ready", handler=settings.handler, pid=os.getpid())
+            await self._runner.run()
+        finally:
+            self._store = None  # its threads may end now
+            with trio.CancelScope(shield=True):
+                await store.close()
+        self.tell(Drained(handed_back=self._runner.handed_back))
+
+    async def _open_store(self, agent: Agent) -> JobStore:
+        settings, backoff, said = self._settings, Backoff(), ""
+        while True:
+            store = JobStore(
+                settings.redis_url,
+                settings.agent_id,
+                settings.bus_key,
+                settings.consumer,
+                policies=agent.policies,
+                rights=Rights.STAND if settings.has_own_redis else Rights.MAY_CHANGE,
+            )
+            store.on_trouble(self._say_trouble)
+            try:
+                await store.open()
+            except RedisFailed as error:
+                if error.reason != said:
+                    self._log.warning("worker: Redis cannot be used, waiting for it", reason=error.reason)
+                said = error.reason
+                await backoff.wait()
+            else:
+                return store
+
+    def _say_trouble(self, who: str, reason: str) -> None:
+        if reason:
+            self._log.warning("worker: a thread cannot do its work in Redis, it tries on", thread=who, reason=reason)
+        else:
+            self._log.info("worker: a thread does its work in Redis again", thread=who)
+
+    async def _watch_threads(self) -> None:
+        """Hands back all jobs and ends the worker if one of our threads has ended, which is a defect: another worker takes over."""
+        while not (dead := self._dead_threads()):  # noqa: ASYNC110 - a thread that ends tells nobody
+            await trio.sleep(LOOK_SECONDS)
+        self._log.error("worker: a thread has ended, it leaves for another", threads=dead)
+        self.tell(Crashed(exception="ThreadEnded", at=dead[0]))
+        self.exit_code = EXIT_LAMED
+        self.command(Stop())
+
+    def _leave(self) -> None:
+        """Hands back jobs that can be cancelled, then ends the process, whatever blocks the event loop."""
+        self.command(Stop())
+        time.sleep(STOP_WITHIN_SECONDS)
+        drain_streams()
+        os._exit(EXIT_STOPPED_HARD)
+
+    def _dead_threads(self) -> list[str]:
+        return [
+            *([] if self._link is None else self._link.dead_threads),
+            *([] if self._store is None else self._store.dead_threads),
+            *([] if self._overrun is None else self._overrun.dead_threads),
+        ]
+
+    def _obey(self) -> None:
+        """Carries out the commands so far, as far as their receivers exist yet; called in the event loop."""
+        if self._ending is None:
+            return
+        self._opening.cancel()
+        if self._ending is Stop:
+            _exit_soon(STOP_WITHIN_SECONDS, EXIT_STOPPED_HARD)
+        if self._runner is not None:
+            (self._runner.stop if self._ending is Stop else self._runner.drain)()
+
+    async def _hear_signals(self) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for _signal in signals:
+                self.command(Drain() if self._ending is None else Stop())
+
+
+def _ready(settings: WorkerSettings) -> Ready:
+    return Ready(
+        handler=settings.handler,
+        pid=os.getpid(),
+        python=".".join(map(str, sys.version_info[:3])),
+        concurrency=settings.concurrency,
+        files=owners_files(current_directory()) if settings.report_files else (),
+    )
+
+
+def _exit_soon(seconds: float, code: int) -> None:
+    def leave() -> None:
+        drain_streams()
+        os._exit(code)
+
+    timer = threading.Timer(seconds, leave)
+    timer.daemon = True
+    timer.start()

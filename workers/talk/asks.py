@@ -1,0 +1,115 @@
+"""Asks people something on behalf of one run of a handler, and ends the run until there is an answer.
+
+The handler runs again then, from its first line, and finds the answer in the journal. What it says next has places that count from there.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import msgspec
+import trio
+
+from bus.records.records import InboundMessage, Payload, Reply
+from workers.errors import BadAsk, Diverged, NoAnswer, Suspended, TooManyWaits, WaitsFull
+from workers.kept.thread import Draft, ThreadRun
+from workers.kept.waits import MOST_OPEN_WAITS, MOST_WAITS_OF_A_THREAD
+from workers.talk.payloads import text_payload
+from workers.talk.questions import MOST_MISFITS, Misfit, Question
+from workers.talk.sending import Sending
+
+A_DAY = timedelta(days=1)
+LONGEST = timedelta(days=30)
+
+
+class Asks:
+    """The questions of one run."""
+
+    def __init__(self, thread: ThreadRun, sending: Sending, message: InboundMessage) -> None:
+        self._thread = thread
+        self._sending = sending
+        self._message = message
+
+    async def ask(
+        self, question: Question, *, timeout: timedelta, key: str | None, who: Sequence[str] | None, again: str | None
+    ) -> object:
+        """Returns the answer as what was asked for. Raises Suspended, NoAnswer, BadAsk, TooManyWaits, Diverged."""
+        self._check(timeout)
+        asked, base = question, question.name(key)
+        for _ in range(MOST_MISFITS):
+            said = await self._answer(asked, base, key, timeout, self._asked(who))
+            try:
+                return question.answer(said)
+            except Misfit as misfit:
+                hint = again or str(misfit)
+            asked = question.asked_again(hint)
+            if asked is question:
+                await self._say(hint)
+        raise NoAnswer("misfit")
+
+    def _check(self, timeout: timedelta) -> None:
+        self._sending.check_open()
+        if not timedelta(0) < timeout <= LONGEST:
+            raise BadAsk("a question is open for at most 30 days: ask(…, timeout=timedelta(days=2))")
+        if trio.current_effective_deadline() < self._thread.deadline:
+            raise BadAsk("ask does not wait within move_on_after or fail_after: use ask(…, timeout=…)")
+        if self._thread.is_in_a_step():
+            raise BadAsk("ask is not called within a step: ask first, and give the step the answer")
+
+    def _asked(self, who: Sequence[str] | None) -> list[str]:
+        if who:
+            return list(who)
+        if not self._message.sender_id:
+            raise BadAsk("nobody has written what this handler was called for: ask(…, who=[user_id])")
+        return [self._message.sender_id]
+
+    async def _answer(
+        self, question: Question, base: str, key: str | None, timeout: timedelta, who: list[str]
+    ) -> Payload:
+        self._sending.check_open()
+        name = self._thread.name(base)
+        entry = self._thread.entry(name)
+        if entry is None:
+            await self._suspend(question, name, key, timeout, who)
+            raise AssertionError("a run that waits is over")
+        self._thread.has_used(name)
+        self._sending.count_places_from(name)
+        if entry.kind == "none":
+            raise NoAnswer(msgspec.msgpack.decode(entry.value, type=str))
+        said, _ = msgspec.msgpack.decode(entry.value, type=tuple[dict[str, object], str])
+        return said
+
+    async def _suspend(
+        self, question: Question, name: str, key: str | None, timeout: timedelta, who: list[str]
+    ) -> None:
+        """Shows the question, and ends this run. Raises Suspended."""
+        thread, sending = self._thread, self._sending
+        if key is None and thread.is_answer_left:
+            raise Diverged
+        if thread.asked >= MOST_WAITS_OF_A_THREAD:
+            raise TooManyWaits(MOST_WAITS_OF_A_THREAD, "are asked for one message")
+        if thread.open_waits >= MOST_OPEN_WAITS:
+            raise TooManyWaits(MOST_OPEN_WAITS, "of a conversation are open at a time")
+        if await thread.has_no_room_to_wait():
+            raise WaitsFull
+        thread.keeping.check_unchanged()
+        await thread.until_steps_are_noted()
+        card_id = sending.card_id(name)
+        payload = question.payload(card_id)
+        async with sending.turn():
+            due_ms = await thread.redis_ms(card_id) + int(timeout.total_seconds() * 1000)
+            if question.asked == "text":
+                # Together with the wait: else an answer could come before it, and be taken for words that were waiting already.
+                sending.say_with_end(name, Reply(kind="message", content_type="text", payload=payload))
+            else:
+                reply = Reply(kind="message", content_type="artifact", payload=payload)
+                await sending.emit_card(name, card_id, question.asked, reply)
+            thread.suspend(Draft(card_id, name, question.asked, who, due_ms, question.question_hash(card_id)))
+            sending.suspend()
+        thread.scope.cancel()
+        raise Suspended
+
+    async def _say(self, text: str) -> None:
+        async with self._sending.turn():
+            place = self._sending.take_place(None)
+            payload = text_payload(text, markdown=False)
+            await self._sending.emit(place, Reply(kind="message", content_type="text", payload=payload))

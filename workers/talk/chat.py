@@ -1,0 +1,359 @@
+"""The chat of an async handler, which sends its replies.
+
+Each reply has a place (its number in the order of sending, or its `key`), so that a second run of a job sends only what is missing.
+While Redis is away the calls wait; a handler never sees that.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Any, Literal, TypeVar, overload
+
+import msgspec
+import trio
+
+from bus.records.cards import CardKept
+from bus.records.records import InboundMessage, Reply
+from workers.errors import BadAsk, BadReply, ChatClosed, HistoryNotKept
+from workers.kept.history import MOST_TURNS, History
+from workers.kept.thread import ThreadRun
+from workers.talk.asks import A_DAY, Asks
+from workers.talk.cards import App, Approval, Card, Form, Info, Media, Progress, card_payload, update_payload
+from workers.talk.elsewhere import Elsewhere
+from workers.talk.emoji import is_one_emoji
+from workers.talk.payloads import (
+    TEXT_LIMIT_CHARACTERS,
+    Mention,
+    Quote,
+    addressed,
+    check_text,
+    checked_payload,
+    text_payload,
+)
+from workers.talk.progress import ProgressBar
+from workers.talk.questions import Question
+from workers.talk.reminding import Reminding
+from workers.talk.sending import Sending
+from workers.talk.sent import Sent, places_in, text_id
+from workers.talk.stream import Stream
+from workers.talk.texts import parts_of
+from workers.talk.typing import TYPING_RENEWAL_SECONDS, stop_typing
+
+Asked = TypeVar("Asked")
+
+
+class Chat:
+    """The conversation that a job's message came from."""
+
+    def __init__(
+        self,
+        sending: Sending,
+        message: InboundMessage | None = None,
+        reminding: Reminding | None = None,
+        thread: ThreadRun | None = None,
+    ) -> None:
+        """`message`: what the handler was given, which `quote=True` quotes. `reminding`: the reminders of its run, `thread`: what the run is a
+        part of.
+        """
+        self._sending = sending
+        self._message = message or sending.job.message
+        self._reminding = reminding
+        self._thread = thread
+        self._typists = 0
+        self._typing = trio.CancelScope()
+
+    def __repr__(self) -> str:
+        return f"Chat(conversation_id={self.conversation_id!r})"
+
+    @property
+    def conversation_id(self) -> str:
+        return self._sending.job.conversation_id
+
+    @overload
+    async def reply(
+        self,
+        what: str,
+        *,
+        markdown: bool = False,
+        quote: Quote = False,
+        mention: Mention = (),
+        key: str | None = None,
+    ) -> Sent: ...
+
+    @overload
+    async def reply(
+        self, what: Card, *, quote: Quote = False, mention: Mention = (), key: str | None = None
+    ) -> Sent: ...
+
+    async def reply(
+        self,
+        what: str | Card,
+        *,
+        markdown: bool = False,
+        quote: Quote = False,
+        mention: Mention = (),
+        key: str | None = None,
+    ) -> Sent:
+        """Sends a text or a card. Raises BadReply, BadCard.
+
+        A text of more than 100,000 characters goes in parts, cut at paragraphs. `quote`: True for the message that is answered, or the
+        message (or its id) to quote; `mention`: whom it is for (user ids, or messages of theirs). `key`: for a handler that replies
+        concurrently, so that the reply is known as the same one in a second run.
+        """
+        if quote is True:
+            self._check_message("quote=")
+        if not isinstance(what, Info | Form | Approval | Progress | Media | App):
+            return await self._say(what, markdown, quote, mention, key)
+        async with self._sending.turn():
+            place = self._sending.take_place(key)
+            card_id = self._sending.card_id(place)
+            payload = addressed(card_payload(what, card_id), self._message, quote, mention)
+            reply = Reply(kind="message", content_type="artifact", payload=payload)
+            await self._sending.emit_card(place, card_id, what.kind, reply)
+        return Sent(card_id, self.recall)
+
+    async def _say(self, text: str, markdown: bool, quote: Quote, mention: Mention, key: str | None) -> Sent:
+        others: list[str] = []
+        if quote is False and not mention and isinstance(text, str) and len(text) <= TEXT_LIMIT_CHARACTERS:
+            payload = text_payload(text, markdown=markdown)  # nearly all of them
+        else:
+            check_text(text, most=None)
+            first = addressed({"type": "text", "text": text}, self._message, quote, mention)
+            head, *others = parts_of(str(first["text"]), TEXT_LIMIT_CHARACTERS)
+            payload = {**first, **text_payload(head, markdown=markdown)}
+        async with self._sending.turn():
+            place = self._sending.take_place(key)
+            await self._emit(place, payload)
+            places = [place]
+            for number, part in enumerate(others, start=2):
+                places.append(self._sending.take_place(None) if key is None else f"{place}~{number}")
+                await self._emit(places[-1], text_payload(part, markdown=markdown))
+        return Sent(text_id(self._sending.job.thread_id, *places), self.recall)
+
+    async def send(self, payload: Mapping[str, object], *, key: str | None = None) -> Sent:
+        """Sends any payload of PROTOCOL §4: a mapping of JSON values with a `type`. Raises TextTooLong, BadReply."""
+        checked = checked_payload(payload)
+        async with self._sending.turn():
+            place = self._sending.take_place(key)
+            await self._emit(place, checked)
+        return Sent(text_id(self._sending.job.thread_id, place), self.recall)
+
+    async def _emit(self, place: str, payload: dict[str, object]) -> None:
+        await self._sending.emit(place, Reply(kind="message", content_type=str(payload["type"]), payload=payload))
+
+    async def update(
+        self, card: str | Sent, payload: Card | Mapping[str, object] | msgspec.Struct, *, key: str | None = None
+    ) -> None:
+        """Shows something else in a card of this conversation, named by its id: a card of its kind, or its whole payload. Raises BadCard.
+
+        A card has at most 100 updates. `key`: as in `reply`.
+        """
+        card_id = card.id if isinstance(card, Sent) else card
+
+        def made(kept: CardKept) -> Reply:
+            new = update_payload(card_id, kept.kind, kept.revision, payload)
+            return Reply(kind="message", content_type="artifact", payload=new)
+
+        async with self._sending.turn():
+            await self._sending.update_card(self._sending.take_place(key), card_id, made)
+
+    async def recall(self, sent: str | Sent) -> None:
+        """Takes back what was sent in this conversation, also by an earlier job: what `reply` returned, or its id. Raises BadCard.
+
+        It goes its way behind what was sent before. The relay takes a message back within 2 minutes; a recall that comes too late or is
+        refused is a dead letter, with the reason.
+        """
+        sent_id = sent.id if isinstance(sent, Sent) else sent
+        for job_id, place in places_in(sent_id) or [await self._sending.place_of_card(sent_id)]:
+            await self._act("recall", {"job_id": job_id, "place": place})
+
+    async def react(self, emoji: str | None, to: str | InboundMessage | None = None) -> None:
+        """Shows an emoji at the message that is answered, or at another (a message, or its id); None takes it back. Raises BadReply."""
+        if emoji is not None and not is_one_emoji(emoji):
+            raise BadReply("react takes one emoji, such as '👍', or None to take it back")
+        if to is None:
+            self._check_message("react")
+        message = to or self._message
+        message_id = message.message_id if isinstance(message, InboundMessage) else message
+        await self._act("reaction", {"message_id": message_id, "emoji": emoji})
+
+    def _check_message(self, what: str) -> None:
+        """Raises BadReply in a job that no message began, a reminder's say: there is nothing to quote or to react to."""
+        job = self._sending.job
+        if job.kind != "message" and self._message.message_id == job.job_id:
+            raise BadReply(f"no message began this job: {what} names the message that it is for")
+
+    async def _act(self, kind: Literal["recall", "reaction"], what: dict[str, object]) -> None:
+        async with self._sending.turn():
+            reply = Reply(kind=kind, content_type=kind, payload=what)
+            await self._sending.emit(self._sending.take_place(None), reply)
+
+    def to(self, conversation_id: str) -> Elsewhere:
+        """Returns another conversation of this agent, in which somebody has written: `await chat.to(id).reply("…")`."""
+        return Elsewhere(self._sending, conversation_id)
+
+    @overload
+    async def ask(
+        self,
+        what: str,
+        *,
+        timeout: timedelta = A_DAY,
+        key: str | None = None,
+        who: Sequence[str] | None = None,
+    ) -> str: ...
+
+    @overload
+    async def ask(
+        self,
+        what: str,
+        kind: type[Asked],
+        *,
+        timeout: timedelta = A_DAY,
+        key: str | None = None,
+        who: Sequence[str] | None = None,
+        again: str | None = None,
+    ) -> Asked: ...
+
+    @overload
+    async def ask(
+        self,
+        what: Approval,
+        *,
+        timeout: timedelta = A_DAY,
+        key: str | None = None,
+        who: Sequence[str] | None = None,
+    ) -> bool: ...
+
+    @overload
+    async def ask(
+        self,
+        what: Form | App,
+        *,
+        timeout: timedelta = A_DAY,
+        key: str | None = None,
+        who: Sequence[str] | None = None,
+        again: str | None = None,
+    ) -> dict[str, Any]: ...
+
+    @overload
+    async def ask(
+        self,
+        what: type[Asked],
+        *,
+        timeout: timedelta = A_DAY,
+        key: str | None = None,
+        who: Sequence[str] | None = None,
+        again: str | None = None,
+    ) -> Asked: ...
+
+    async def ask(
+        self,
+        what: object,
+        kind: object = str,
+        *,
+        timeout: timedelta = A_DAY,
+        key: str | None = None,
+        who: Sequence[str] | None = None,
+        again: str | None = None,
+    ) -> object:
+        """Asks whoever wrote (or `who`: user ids), and returns the answer. Raises NoAnswer, TooManyWaits, BadAsk.
+
+        A text is answered by that person's next text, as one of `kind` (int, date, …); an Approval by True or False; a Form or a Struct class
+        by its values. What does not fit is asked again, with the words `again`. Until the answer comes the handler does not run: it runs
+        again from its first line then, in any worker, and what it has said and noted is known (docs/handlers.md). `timeout`: how long the
+        question is open, at most 30 days. `key`: a name for the question, for a handler that asks concurrently or whose words change.
+        """
+        if self._thread is None:
+            raise BadAsk("this chat cannot wait for an answer")
+        asks = Asks(self._thread, self._sending, self._message)
+        question = Question.of(what, kind)
+        return await asks.ask(question, timeout=timeout, key=key, who=who, again=again)
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The ids of who takes part: in a group its members, as its key names them, this agent among them; else the person."""
+        members = (self._message.group_metadata or {}).get("members")
+        return tuple(map(str, members)) if isinstance(members, list) else (self._message.sender_id,)
+
+    async def forget(self) -> None:
+        """Has all that is kept of this conversation deleted with the end of this job: its state, what was said, open questions.
+
+        Also what this run has changed and said. A run that fails forgets nothing. Raises ChatClosed.
+        """
+        self._sending.check_open()
+        if self._sending.keeping is not None:
+            self._sending.keeping.forget()
+        await trio.lowlevel.checkpoint()
+
+    async def history(self, most: int = MOST_TURNS) -> History:
+        """Returns the newest `most` turns of what was said before this message, oldest first. Raises HistoryNotKept."""
+        if self._sending.keeping is None:
+            raise HistoryNotKept
+        return (await self._sending.keeping.history()).last(most)
+
+    async def remind(
+        self,
+        name: str,
+        *,
+        after: timedelta | None = None,
+        at: datetime | None = None,
+        daily: str | None = None,
+        tz: str | None = None,
+        data: object = None,
+        key: str | None = None,
+    ) -> None:
+        """Has the handler `@agent.on_reminder(name)` called in this conversation at a time. Raises BadReminder, TooManyReminders.
+
+        `after` a time from now, `at` a datetime with its time zone, or `daily` at a time of day such as `08:00` in the time zone `tz`. The
+        handler is given `data`, of at most 4 KiB. It is set with the end of this handler. A `key` replaces the reminder with that key; a
+        daily one has its name for a key.
+        """
+        await self._of_reminders().remind(name, after=after, at=at, daily=daily, tz=tz, data=data, key=key)
+
+    async def forget_reminder(self, key: str) -> None:
+        """Drops the reminder with this key (of a daily one its name) with the end of this handler; it may be none. Raises BadReminder."""
+        await self._of_reminders().forget(key)
+
+    def _of_reminders(self) -> Reminding:
+        self._sending.check_open()
+        if self._reminding is None:
+            raise ChatClosed("this chat is not of a run")
+        return self._reminding
+
+    def stream(self, *, markdown: bool = False, key: str | None = None) -> Stream:
+        """Returns a reply that people see grow: `async with chat.stream() as stream: await stream.write("…")`.
+
+        The end of the block sends the whole text, or nothing if none was written. An exception in it sends nothing more.
+        """
+        return Stream(self._sending, markdown=markdown, key=key)
+
+    def progress(self, title: str, *, cancel: str | None = None, key: str | None = None) -> ProgressBar:
+        """Returns a card that shows how far something is: `async with chat.progress("Exporting") as bar: await bar.update(40, "…")`.
+
+        The end of the block shows that it is done, an exception that it has failed. `cancel`: the words of a Stop button; when whom the
+        job is for presses it, the rest of the block is cancelled, within a second or so, and `bar.cancelled` is true behind it.
+        """
+        return ProgressBar(self._sending, title, cancel=cancel, key=key)
+
+    @asynccontextmanager
+    async def typing(self) -> AsyncIterator[None]:
+        """Shows "typing…" until the end of the block. Raises ChatClosed."""
+        self._sending.check_open()
+        self._typists += 1
+        self._sending.has_said = True
+        if self._typists == 1:
+            self._typing = trio.CancelScope()
+            self._sending.helpers.start_soon(self._keep_typing, self._typing)
+        try:
+            yield
+        finally:
+            self._typists -= 1
+            if self._typists == 0:
+                self._typing.cancel()
+                await stop_typing(self._sending)
+
+    async def _keep_typing(self, scope: trio.CancelScope) -> None:
+        with scope:
+            while True:
+                await self._sending.show_typing(active=True)
+                await trio.sleep(TYPING_RENEWAL_SECONDS)

@@ -1,0 +1,129 @@
+"""A card that shows how far something is, for as long as a block runs: `async with chat.progress("Exporting") as bar: await bar.update(40)`.
+
+It changes at most once a second, and less often the longer it runs, since a card has 100 updates; the last one is kept for its end. A second
+run of the job shows it anew, under the revisions that follow.
+"""
+
+from types import TracebackType
+from typing import Final, Self
+
+import trio
+
+from bus.records.cards import MOST_UPDATES, CardKept
+from bus.records.records import Reply
+from workers.errors import BadCard
+from workers.talk.cards import CANCEL, Action, Progress, card_payload, update_payload
+from workers.talk.sending import Sending
+
+SECONDS_BETWEEN: Final = 1.0
+"""Nobody reads more; and the relay takes five messages a second of an agent."""
+
+SHARE_BETWEEN: Final = 0.05
+"""Of the time so far: ten minutes make 88 updates, a day fills a card."""
+
+WHOLE: Final = 100.0
+
+
+class ProgressBar:
+    """Made by `chat.progress()`."""
+
+    def __init__(self, sending: Sending, title: str, *, cancel: str | None, key: str | None) -> None:
+        """`cancel`: what stands on its Stop button; without it there is none."""
+        self._actions = [] if cancel is None else [Action(CANCEL, cancel)]
+        self._scope = trio.CancelScope()
+        self._watch = trio.CancelScope()
+        self._is_stopped = False
+        self._sending = sending
+        self._title = title
+        self._key = key
+        self._shown = Progress(0, "starting", title=title, actions=self._actions)
+        self._place = self._card_id = ""
+        self._count = 0
+        self._is_open = False
+        self._began = self._changed = 0.0
+
+    @property
+    def id(self) -> str:
+        """The card's id."""
+        return self._card_id
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the Stop button was pressed: the rest of the block is not done."""
+        return self._is_stopped
+
+    async def __aenter__(self) -> Self:
+        """Shows the card. With a Stop button the block is cancelled when it is pressed."""
+        await self.begin()
+        self._scope.__enter__()
+        return self
+
+    async def begin(self) -> None:
+        """Shows the card, and begins to look whether its button was pressed."""
+        async with self._sending.turn():
+            self._place = self._sending.take_place(self._key)
+            self._card_id = self._sending.card_id(self._place)
+            payload = card_payload(self._shown, self._card_id)
+            reply = Reply(kind="message", content_type="artifact", payload=payload)
+            await self._sending.emit_card(self._place, self._card_id, self._shown.kind, reply)
+        self._began = self._changed = trio.current_time()
+        self._is_open = True
+        if self._actions:
+            self._sending.helpers.start_soon(self._look_for_stop)
+
+    async def _look_for_stop(self) -> None:
+        with self._watch:
+            while not await self._sending.is_stopped(self._card_id):  # noqa: ASYNC110 - Redis tells nobody
+                await trio.sleep(SECONDS_BETWEEN)
+            self._is_stopped = True
+            self._scope.cancel()
+
+    async def update(self, percent: float, text: str | None = None) -> None:
+        """Shows how far it is, in percent, with a text or the one before; at most once a second. Raises BadCard."""
+        if not self._is_open:
+            raise BadCard("this progress has ended: call update() inside of its block")
+        body = self._shown.body if text is None else text
+        self._shown = Progress(percent, "running", title=self._title, body=body, actions=self._actions)
+        now = trio.current_time()
+        if now - self._changed >= max(SECONDS_BETWEEN, (now - self._began) * SHARE_BETWEEN):
+            self._changed = now
+            await self._show(most=MOST_UPDATES - 1)
+        await trio.lowlevel.checkpoint()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        is_stopped = bool(self._scope.__exit__(kind, error, traceback))
+        await self.end(None if is_stopped else error)
+        return is_stopped
+
+    async def end(self, error: BaseException | None) -> None:
+        """Shows how it ended."""
+        self._is_open = False
+        self._watch.cancel()
+        if error is None and self._is_stopped:
+            self._shown = Progress(self._shown.percent, "cancelled", title=self._title, body=self._shown.body)
+        elif error is None:
+            self._shown = Progress(WHOLE, "done", title=self._title, body=self._shown.body)
+        elif isinstance(error, Exception):
+            self._shown = Progress(self._shown.percent, "failed", title=self._title, body=self._shown.body)
+        else:
+            return  # the run was cancelled: the next one goes on, or another message has come
+        await self._show(most=MOST_UPDATES)
+
+    async def _show(self, most: int) -> None:
+        """Sends the present state, unless the card has had `most` updates: in its second run it shares them with the first."""
+        self._count += 1
+        place = f"{self._place}:{self._count}:{self._sending.job.deliveries}"
+
+        def made(kept: CardKept) -> Reply | None:
+            if kept.revision >= most:
+                return None
+            new = update_payload(self._card_id, kept.kind, kept.revision, self._shown)
+            return Reply(kind="message", content_type="artifact", payload=new)
+
+        async with self._sending.turn():
+            await self._sending.update_card(place, self._card_id, made)
