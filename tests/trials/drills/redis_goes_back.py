@@ -16,6 +16,7 @@ import trio
 from sandbox.chaos_proxy import ChaosProxy, chaos_proxy
 from sandbox.children import Child, running
 from sandbox.stage import free_port
+from tests.bus.transport.several_redis import MASTER, Several, several, with_sentinels
 from tests.redis_server import RedisServer
 from tests.trials.drills.redis_of_others import Elsewhere, elsewhere
 from tests.trials.drills.scene import Order, Outcome
@@ -25,6 +26,8 @@ from tests.world import DRAIN_SECONDS, World, agent
 RELOADS = 5
 PAUSE_SECONDS = 0.4
 COMMAND_SECONDS = 60.0
+LAG_SECONDS = 2.0
+ELECTED_SECONDS = 20.0
 
 
 @asynccontextmanager
@@ -106,10 +109,66 @@ async def lagging_replica(directory: Path, order: Order) -> Outcome:
         replica.close()
 
 
-async def _lag(at: Elsewhere, way: ChaosProxy) -> None:
+async def _lag(at: Elsewhere, way: ChaosProxy, seconds: float = 0.0) -> None:
+    """For so long, or until the talkers are answered."""
+    until, number = trio.current_time() + seconds, 0
     way.stall()
     await at.count_on()
-    await at.talk("in the lost span", at.talkers)
+    while number == 0 or trio.current_time() < until:
+        await at.talk(f"in the lost span {number}.", at.talkers)
+        number += 1
+
+
+async def sentinel_elects_lagging(directory: Path, order: Order) -> Outcome:
+    """The master is killed while its replica is behind; the sentinels elect that one by themselves."""
+    return await _elected(directory, order, "sentinel-elects-lagging", comes_back=False)
+
+
+async def sentinel_master_stopped(directory: Path, order: Order) -> Outcome:
+    """The master only stops for so long that the sentinels elect the replica that is behind, and goes on where it was, with those who still ask it."""
+    return await _elected(directory, order, "sentinel-master-stopped", comes_back=True)
+
+
+async def _elected(directory: Path, order: Order, name: str, *, comes_back: bool) -> Outcome:
+    with several(directory) as servers:
+        master, replica, sentinels = with_sentinels(servers)
+        hosts = ",".join(f"127.0.0.1:{port}" for port in sentinels)
+        url = f"redis+sentinel://{hosts}/{MASTER}"
+        async with (
+            chaos_proxy("127.0.0.1", master) as way,
+            elsewhere(directory, order, url, lambda: servers.ask(replica)) as at,
+        ):
+            await at.talk("before", at.world.people)
+            await at.begin_counting()
+            follower = servers.ask(replica)
+            # From here on it has some 8 s: then the sentinels see that it follows something else than the master, and correct it.
+            follower.execute_command("REPLICAOF", "127.0.0.1", way.port)
+            await at.world.until(lambda: follower.info("replication")["master_link_status"] == "up")
+            await _lag(at, way, LAG_SECONDS)
+            behind = _written(servers, master) - _written(servers, replica)
+            pid = servers.processes[master].pid
+            if comes_back:
+                os.kill(pid, signal.SIGSTOP)
+            else:
+                servers.kill(master)
+            way.reset()
+            await at.world.until(lambda: follower.info("replication")["role"] == "master", ELECTED_SECONDS)
+            if comes_back:
+                os.kill(pid, signal.SIGCONT)
+                await at.talk("at the old master", at.talkers)
+                await at.world.until(
+                    lambda: servers.ask(master).info("replication")["role"] == "slave", ELECTED_SECONDS
+                )
+            at.end_counting()
+            await at.each_is_answered()
+            await at.talk("after", at.world.people)
+            return await at.outcome(name, is_noticed=at.went_back and behind > 0)
+
+
+def _written(servers: Several, port: int) -> int:
+    """How far this server's history goes, in bytes."""
+    facts = servers.ask(port).info("replication")
+    return int(facts["slave_repl_offset" if facts["role"] == "slave" else "master_repl_offset"])
 
 
 async def restore_beside_another(directory: Path, order: Order) -> Outcome:
@@ -183,5 +242,7 @@ GOES_BACK: dict[str, Callable[[Path, Order], Awaitable[Outcome]]] = {
     "debug-reload": debug_reload,
     "debug-reload-older": debug_reload_older,
     "lagging-replica": lagging_replica,
+    "sentinel-elects-lagging": sentinel_elects_lagging,
+    "sentinel-master-stopped": sentinel_master_stopped,
     "restore-beside-another": restore_beside_another,
 }
