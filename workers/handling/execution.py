@@ -25,7 +25,7 @@ from workers.handling.context import JobContext, Observe
 from workers.handling.routing import ANSWERS, Course
 from workers.kept.keeping import Keeping
 from workers.kept.outlet import Outlet, until_redis_answers
-from workers.kept.thread import ThreadRun
+from workers.kept.thread import Draft, ThreadRun
 from workers.kept.waits import Answered, Wait
 from workers.talk.chat import Chat
 from workers.talk.reminding import Reminding, timer_for
@@ -129,79 +129,217 @@ async def run_handler(environment: RunEnvironment, run: Run, lost: Callable[[], 
     Raises what the handler raised; from a group of exceptions that holds a Retry or Fail, that one.
     """
     run = await _with_what_is_answered(environment.outlet, run)
-    agent, keeping, resumed = environment.agent, run.keeping, run.resumed
-    if keeping is None:
-        keeping = keeping_of(environment, run)
-    course = agent.course_named(resumed.handler, run.message) if resumed else agent.course_of(run.message, run.job.kind)
+    keeping = keeping_of(environment, run) if run.keeping is None else run.keeping
+    course = _course_of(environment.agent, run)
     if course is None:
-        if resumed is not None:
-            raise HandlerGone(resumed.handler)
         return Ended(handled=False, effects=tuple(keeping.exchange()))
-    raised: BaseException | None = None
-    last: tuple[Said, ...] = ()
     async with trio.open_nursery() as helpers:
-        sending = Sending(
-            run.job,
-            environment.outlet,
-            emitted=run.emitted,
-            helpers=helpers,
-            lost=lost,
-            soon=environment.soon,
-            tell_start=run.tell_start,
-            waited=run.waited,
-            hops=max(message.answering_hops for message in run.messages),
-            cards=run.cards,
-            keeping=keeping,
-        )
-        thread = ThreadRun(
-            run.job,
-            environment.outlet,
-            run.journal,
-            lost=lost,
-            check_open=sending.check_open,
-            keeping=keeping,
-            carried=run.resumed.journal if run.resumed is not None else None,
-            answer=run.resumed.entry if run.resumed is not None else "",
-            deadline=environment.deadline,
-        )
-        run.begins(sending)
-        thread.open_waits = run.open_waits
-        keeping.store.changes = thread
+        begun = _begin(environment, course, run, keeping, helpers=helpers, lost=lost)
+        raised = await begun.to_its_end()
+        helpers.cancel_scope.cancel()
+    return begun.ended() if raised is None else _ended_by(raised, run)
+
+
+def _course_of(agent: Agent, run: Run) -> Course | None:
+    """Returns the handler of a run and what stands around it; None if the agent has none. Raises HandlerGone."""
+    if run.resumed is None:
+        return agent.course_of(run.message, run.job.kind)
+    course = agent.course_named(run.resumed.handler, run.message)
+    if course is None:
+        raise HandlerGone(run.resumed.handler)
+    return course
+
+
+def _begin(
+    environment: RunEnvironment,
+    course: Course,
+    run: Run,
+    keeping: Keeping,
+    *,
+    helpers: trio.Nursery,
+    lost: Callable[[], None],
+) -> "_Begun":
+    """Puts together by what a run says something, and by what it notes something."""
+    sending = Sending(
+        run.job,
+        environment.outlet,
+        emitted=run.emitted,
+        helpers=helpers,
+        lost=lost,
+        soon=environment.soon,
+        tell_start=run.tell_start,
+        waited=run.waited,
+        hops=max([message.answering_hops for message in run.messages]),
+        cards=run.cards,
+        keeping=keeping,
+    )
+    thread = ThreadRun(
+        run.job,
+        environment.outlet,
+        run.journal,
+        lost=lost,
+        check_open=sending.check_open,
+        keeping=keeping,
+        carried=run.resumed.journal if run.resumed is not None else None,
+        answer=run.resumed.entry if run.resumed is not None else "",
+        deadline=environment.deadline,
+    )
+    thread.open_waits = run.open_waits
+    keeping.store.changes = thread
+    run.begins(sending)
+    return _Begun(environment, course, run, sending, thread)
+
+
+@dataclass(slots=True, eq=False)
+class _Begun:
+    """A run that has begun. `last`: its replies that are still to be sent, once its handler has ended."""
+
+    environment: RunEnvironment
+    course: Course
+    run: Run
+    sending: Sending
+    thread: ThreadRun
+    last: tuple[Said, ...] = ()
+
+    async def to_its_end(self) -> BaseException | None:
+        """Calls the handler until it ends or waits for an answer. Returns what it raised, after what it said before was sent."""
+        sending = self.sending
         try:
             try:
-                reminding = Reminding(thread, environment.outlet, run.message)
-                chat = Chat(sending, run.message, reminding, thread)
-                await _call_until_it_waits(environment, course, run, chat, thread)
+                await self._call_until_it_waits()
             finally:
                 sending.close()
-            if thread.draft is None:
-                thread.check_answer_used()
-                for effect in keeping.effects():
-                    thread.effects.add(*effect)
-            last = await sending.take_last()
+            self._leave_what_is_kept()
+            self.last = await sending.take_last()
         except (Exception, SystemExit) as error:  # noqa: BLE001 - raised again outside of the helpers' nursery
-            raised = error
             await sending.flush()
+            return error
         finally:
             if sending.is_holding:  # nothing is left unless we were cancelled
                 with trio.move_on_after(LAST_WORDS_SECONDS, shield=True):
                     await sending.flush()
-        helpers.cancel_scope.cancel()
-    if raised is not None:
-        plain = _plain(raised)
-        if not isinstance(plain, NoAnswer):
-            raise plain
-        # What it has said stays said; nothing else of it is kept.
-        return Ended(handled=True, effects=_dropped(run), outcome="no_answer")
-    effects = (*thread.effects.taken(), *_dropped(run))
-    if thread.draft is None:
-        return Ended(handled=True, last=last, effects=effects)
-    return Ended(
-        handled=True,
-        last=last,
-        effects=(*effects, *_waiting(environment, course, run, sending, thread)),
-        outcome="waiting",
-    )
+        return None
+
+    async def _call_until_it_waits(self) -> None:
+        """Calls the handler. Where it asks for something this run is unwound as by an interruption, and `thread.draft` says what it waits for."""
+        try:
+            with self.thread.scope:
+                await self._call()
+        except BaseException as error:
+            if self.thread.draft is None or not _is_left_by_a_wait(error):
+                raise
+            for other in _leaves(error):
+                if not isinstance(other, Suspended):
+                    self.environment.tell_swallowed(self.run.job, other)
+
+    async def _call(self) -> None:
+        """Calls the handler within what stands around it; an error goes to the function that takes it, if there is one."""
+        course, present = self.course, self._present()
+        if not course.around and not course.errors:
+            await self._invoke(course.handler.binding, present)
+            return
+        try:
+            async with AsyncExitStack() as stack:
+                for around in course.around:
+                    await around.load(present)
+                    await stack.enter_async_context(cast("AbstractAsyncContextManager[object]", around.call(present)))
+                await self._invoke(course.handler.binding, present)
+        except Exception as error:
+            present.error = _plain(error)
+            taker = None if isinstance(present.error, Outcome) else course.taker_of(present.error)
+            if taker is None:
+                raise
+            self.thread.keeping.undo()  # a handler that failed leaves nothing
+            self.thread.effects.undo()
+            present.loaded.pop("state", None)
+            await self._invoke(taker, present)
+
+    def _present(self) -> Present:
+        """Returns what the functions of this run may ask for."""
+        run, thread = self.run, self.thread
+        job = run.job
+        context = JobContext(
+            idempotency_key=job.thread_id,
+            attempt=job.attempt,
+            deliveries=job.deliveries,
+            emitted=run.emitted,
+            messages=run.messages,
+            lateness=_lateness(job),
+            _observe=self.environment.observe,
+            _accepted_ms=job.accepted_ms,
+            _thread=thread,
+        )
+        reminding = Reminding(thread, self.environment.outlet, run.message)
+        return Present(
+            message=run.message,
+            chat=Chat(self.sending, run.message, reminding, thread),
+            job=context,
+            keeping=thread.keeping,
+            named=self.course.named,
+            shared=self.environment.shared,
+            effects=thread.effects,
+        )
+
+    async def _invoke(self, binding: Binding, present: Present) -> None:
+        """Calls a function of the owner: an async one here, another in a thread."""
+        await binding.load(present)
+        if binding.is_async:
+            result = binding.call(present)
+            if inspect.isawaitable(result):
+                await result
+            return
+        # Not abandoned on cancel: a thread cannot be stopped, so its slot is free only after its end.
+        await trio.to_thread.run_sync(binding.call, present, limiter=self.environment.threads)
+
+    def _leave_what_is_kept(self) -> None:
+        """Has the state, the store's changes and what was said written with the job's end; a run that waits leaves that to the one that goes on."""
+        thread = self.thread
+        if thread.draft is None:
+            thread.check_answer_used()
+            for effect in thread.keeping.effects():
+                thread.effects.add(*effect)
+
+    def ended(self) -> Ended:
+        """Returns the end of a run whose handler raised nothing: it is done, or it waits."""
+        effects = (*self.thread.effects.taken(), *_dropped(self.run))
+        if self.thread.draft is None:
+            return Ended(handled=True, last=self.last, effects=effects)
+        return Ended(
+            handled=True, last=self.last, effects=(*effects, *self._waiting(self.thread.draft)), outcome="waiting"
+        )
+
+    def _waiting(self, draft: Draft) -> tuple[Effect, Effect]:
+        """Returns the effects by which the thread waits, with all that it needs to go on, and by which it goes on without an answer."""
+        run, sending, outlet = self.run, self.sending, self.environment.outlet
+        wait = Wait(
+            id=draft.id,
+            thread_id=run.job.thread_id,
+            handler=self.course.handler.full_name,
+            messages=list(run.messages),
+            message_ms=run.job.message_ms,
+            accepted_ms=run.job.accepted_ms,
+            journal=self.thread.journal,
+            places=sorted(sending.places),
+            cards=sending.cards,
+            entry=draft.entry,
+            kind=draft.kind,
+            who=draft.who,
+            due_ms=draft.due_ms,
+            question_hash=draft.question_hash,
+        )
+        deadline = timer_for(run.message, run.job, wait.id, wait.due_ms, kind="deadline", name=wait.id)
+        return (
+            ("wait", wait.id, outlet.seal_wait(run.job, wait.id, wait.encoded()), ""),
+            ("timer", wait.id, wait.due_ms, outlet.seal_timer(deadline)),
+        )
+
+
+def _ended_by(raised: BaseException, run: Run) -> Ended:
+    """Returns the end of a run that got no answer: what it said stays said, nothing else of it is kept. Raises whatever else was raised."""
+    plain = _plain(raised)
+    if not isinstance(plain, NoAnswer):
+        raise plain
+    return Ended(handled=True, effects=_dropped(run), outcome="no_answer")
 
 
 def _dropped(run: Run) -> tuple[Effect, ...]:
@@ -209,54 +347,6 @@ def _dropped(run: Run) -> tuple[Effect, ...]:
     if run.resumed is None:
         return ()
     return ("drop_wait", run.resumed.id, "", ""), ("drop_timer", run.resumed.id, "", "")
-
-
-def _waiting(
-    environment: RunEnvironment, course: Course, run: Run, sending: Sending, thread: ThreadRun
-) -> tuple[Effect, Effect]:
-    """Returns the effects by which the thread waits, with all that it needs to go on, and by which it goes on without an answer."""
-    draft = thread.draft
-    if draft is None:
-        raise ValueError("it waits for nothing")
-    wait = Wait(
-        id=draft.id,
-        thread_id=run.job.thread_id,
-        handler=course.handler.full_name,
-        messages=list(run.messages),
-        message_ms=run.job.message_ms,
-        accepted_ms=run.job.accepted_ms,
-        journal=thread.journal,
-        places=sorted(sending.places),
-        cards=sending.cards,
-        entry=draft.entry,
-        kind=draft.kind,
-        who=draft.who,
-        due_ms=draft.due_ms,
-        question_hash=draft.question_hash,
-    )
-    outlet, deadline = (
-        environment.outlet,
-        timer_for(run.message, run.job, wait.id, wait.due_ms, kind="deadline", name=wait.id),
-    )
-    return (
-        ("wait", wait.id, outlet.seal_wait(run.job, wait.id, wait.encoded()), ""),
-        ("timer", wait.id, wait.due_ms, outlet.seal_timer(deadline)),
-    )
-
-
-async def _call_until_it_waits(
-    environment: RunEnvironment, course: Course, run: Run, chat: Chat, thread: ThreadRun
-) -> None:
-    """Calls the handler. Where it asks for something this run is unwound as by an interruption, and `thread.draft` says what it waits for."""
-    try:
-        with thread.scope:
-            await _call(environment, course, run, chat, thread)
-    except BaseException as error:
-        if thread.draft is None or not _is_left_by_a_wait(error):
-            raise
-        for other in _leaves(error):
-            if not isinstance(other, Suspended):
-                environment.tell_swallowed(run.job, other)
 
 
 def _is_left_by_a_wait(error: BaseException) -> bool:
@@ -279,65 +369,11 @@ async def _with_what_is_answered(outlet: Outlet, run: Run) -> Run:
     return replace(run, messages=(*run.messages[:-1], message))
 
 
-async def _call(environment: RunEnvironment, course: Course, run: Run, chat: Chat, thread: ThreadRun) -> None:
-    job = run.job
-    context = JobContext(
-        idempotency_key=job.thread_id,
-        attempt=job.attempt,
-        deliveries=job.deliveries,
-        emitted=run.emitted,
-        messages=run.messages,
-        lateness=_lateness(job),
-        _observe=environment.observe,
-        _accepted_ms=job.accepted_ms,
-        _thread=thread,
-    )
-    present = Present(
-        message=run.message,
-        chat=chat,
-        job=context,
-        keeping=thread.keeping,
-        named=course.named,
-        shared=environment.shared,
-        effects=thread.effects,
-    )
-    if not course.around and not course.errors:
-        await _invoke(environment, course.handler.binding, present)
-        return
-    try:
-        async with AsyncExitStack() as stack:
-            for around in course.around:
-                await around.load(present)
-                await stack.enter_async_context(cast("AbstractAsyncContextManager[object]", around.call(present)))
-            await _invoke(environment, course.handler.binding, present)
-    except Exception as error:
-        present.error = _plain(error)
-        taker = None if isinstance(present.error, Outcome) else course.taker_of(present.error)
-        if taker is None:
-            raise
-        thread.keeping.undo()  # a handler that failed leaves nothing
-        thread.effects.undo()
-        present.loaded.pop("state", None)
-        await _invoke(environment, taker, present)
-
-
 def _lateness(job: Job) -> timedelta:
     if job.kind == "message":
         return timedelta(0)
     due_ms = job.message.payload.get("due_ms")
     return timedelta(milliseconds=max(0, job.accepted_ms - due_ms)) if isinstance(due_ms, int) else timedelta(0)
-
-
-async def _invoke(environment: RunEnvironment, binding: Binding, present: Present) -> None:
-    """Calls a function of the owner: an async one here, another in a thread."""
-    await binding.load(present)
-    if binding.is_async:
-        result = binding.call(present)
-        if inspect.isawaitable(result):
-            await result
-        return
-    # Not abandoned on cancel: a thread cannot be stopped, so its slot is free only after its end.
-    await trio.to_thread.run_sync(binding.call, present, limiter=environment.threads)
 
 
 def _plain(error: BaseException) -> BaseException:

@@ -9,7 +9,6 @@ import inspect
 import math
 import re
 import typing
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, cast
@@ -83,7 +82,7 @@ class ThreadRun:
         self._outlet = outlet
         self._found = dict(found)
         self._lost = lost
-        self._counts = Counter[str]()
+        self._counts: dict[str, int] = {}
         self.effects = Effects()
         self._reserved = 0
         self.scope = trio.CancelScope()
@@ -97,8 +96,8 @@ class ThreadRun:
 
     def name(self, base: str) -> str:
         """Returns the name of the next thing of this kind: the same in every run that does the same."""
-        self._counts[base] += 1
-        return f"{base}#{self._counts[base]}"
+        count = self._counts[base] = self._counts.get(base, 0) + 1
+        return f"{base}#{count}"
 
     @property
     def journal(self) -> dict[str, bytes]:
