@@ -67,7 +67,7 @@ class Intake(enum.Enum):
     GAP = b"gap"
     REFUSED = b"refused"
     FULL = b"full"
-    HOLD = b"hold"
+    NOT_NOW = b"hold"
     HELD = b"held"
     NOTED = b"noted"
     GONE = b"gone"
@@ -179,7 +179,7 @@ class Store:
         """Takes a message in. `job` None: no handler gets it. `answer`: a reply of our own to it.
 
         FULL: its mailbox is full and nothing was changed; call it again with a `refusal` (a reply record). HELD: its sender has too much
-        waiting and nothing was changed; let it wait at the relay (`hold`). HOLD: nothing is taken in now.
+        waiting and nothing was changed; let it wait at the relay (`hold`). NOT_NOW: nothing is taken in now.
         """
         keys = [*self.keys.board(arrival.conversation_id), self.keys.session(*arrival.peer), self._prekeys_of(arrival)]
         return self._intake(
@@ -196,7 +196,7 @@ class Store:
     async def hold(self, arrival: Arrival, *, has_no_room: bool) -> Intake:
         """Notes that a message waits at the relay: because it had no room (`has_no_room`), or others of its sender wait there.
 
-        NOTED: now or before. CONFLICT: nothing of its sender waits there any more. HOLD: there are too many notes.
+        NOTED: now or before. CONFLICT: nothing of its sender waits there any more. NOT_NOW: there are too many notes.
         """
         keys = [*self.keys.board(arrival.conversation_id), self.keys.notes(arrival.sender_id), self.keys.cursor]
         return self._intake(

@@ -19,7 +19,7 @@ from supervisor.doctor.case import Case
 from supervisor.doctor.clock import skew
 from supervisor.doctor.findings import Finding, Verdict, at_most, bad, judged, ok, unknown, warn
 from supervisor.recovery.redis_check import RedisUnfit, check_redis, info_of, look
-from supervisor.recovery.redis_watch import HOLD_FROM, HOLD_UNTIL
+from supervisor.recovery.redis_watch import PAUSE_FROM, PAUSE_UNTIL
 
 SUBJECT = "redis"
 CLIENTS_UNTIL = 0.8
@@ -121,7 +121,7 @@ def _room(facts: Mapping[str, str]) -> Finding:
     if not most:
         return ok(SUBJECT, "room", f"{used / MIB:.1f} MiB used, no limit of its own")
     said = f"{used / MIB:.1f} of {most / MIB:.1f} MiB used ({used / most:.0%})"
-    verdict = at_most(used / most, warns=HOLD_UNTIL, spoils=HOLD_FROM)
+    verdict = at_most(used / most, warns=PAUSE_UNTIL, spoils=PAUSE_FROM)
     if most < SMALLEST_REDIS_BYTES and verdict is not Verdict.BAD:
         return warn(SUBJECT, "room", f"{said}; less than {SMALLEST_REDIS_BYTES // MIB} MiB is too little", ROOM)
     return judged(SUBJECT, "room", verdict, said, ROOM)

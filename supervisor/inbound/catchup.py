@@ -134,7 +134,7 @@ class Catchup:
             if stopped_by in (StoppedBy.REDIS, StoppedBy.NOT_TAKEN):
                 await trio.sleep(OWN_RETRY_SECONDS)
                 with trio.move_on_after(holding_pause):
-                    await self._inbound.wait_for_room()
+                    await self._inbound.wait_while_paused()
                 holding_pause = min(2 * holding_pause, MOST_RETRY_SECONDS)
                 continue
             if stopped_by is not StoppedBy.FAILED:

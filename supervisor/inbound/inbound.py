@@ -25,7 +25,7 @@ from supervisor.inbound.evidence import evidence_of
 from supervisor.inbound.incoming import Incoming, MessageFrame
 from supervisor.inbound.lanes import LaneFull, Lanes
 from supervisor.inbound.reading import FrameReader, Known, Old, Readable, Reading, Unread, Waits
-from supervisor.inbound.shares import Reservation, Room
+from supervisor.inbound.shares import FreeBytes, Reservation
 from supervisor.inbound.unpolled import UnpolledPushes
 from supervisor.observe.metrics import Metrics
 from supervisor.observe.tracing import MessageTraces
@@ -54,10 +54,10 @@ log = structlog.get_logger()
 class MessageInWork:
     """A message on its way in, and its outcome: None if Redis or the relay was away. `place`: the bytes that are reserved for opening it."""
 
-    def __init__(self, incoming: Incoming, room: Room) -> None:
+    def __init__(self, incoming: Incoming, free: FreeBytes) -> None:
         self.incoming = incoming
         self.frame_bytes = sum(map(sys.getsizeof, msgspec.structs.astuple(incoming.frame)))
-        self.place = Reservation(room, self.frame_bytes)
+        self.place = Reservation(free, self.frame_bytes)
         self.done = trio.Event()
         self.began_ns = time.time_ns()
         self.outcome: Intake | None = None
@@ -65,7 +65,7 @@ class MessageInWork:
         """Why it could not be read; None if it could."""
 
     @property
-    def held_bytes(self) -> int:
+    def taken_bytes(self) -> int:
         """Bytes that it takes until it is opened."""
         return WAITING_BYTES + int(self.frame_bytes * READING_COST)
 
@@ -100,10 +100,10 @@ class Inbound:
         self._triggers = triggers
         budgets = budgets or IntakeBudgets.of(LARGEST_INTAKE_BYTES)
         self._lanes = Lanes(self._work, budgets.lanes_bytes)
-        self._opening = Room(budgets.opening_bytes)
-        self._is_holding = False
-        self._has_room = trio.Event()
-        self._has_room.set()
+        self._opening = FreeBytes(budgets.opening_bytes)
+        self._is_paused = False
+        self._goes_on = trio.Event()
+        self._goes_on.set()
         self.unpolled = UnpolledPushes(polls)
         self._noting: list[set[str]] = []
 
@@ -113,21 +113,21 @@ class Inbound:
         return self._lanes.waiting
 
     @property
-    def held_bytes(self) -> int:
+    def taken_bytes(self) -> int:
         """Bytes that they take."""
-        return self._lanes.held_bytes
+        return self._lanes.taken_bytes
 
-    def hold(self, is_holding: bool) -> None:
+    def pause(self, is_paused: bool) -> None:
         """Called with True when Redis is nearly full: nothing is taken in until it is called with False (DESIGN rule 16)."""
-        self._is_holding = is_holding
-        if not is_holding:
-            self._has_room.set()
-        elif self._has_room.is_set():
-            self._has_room = trio.Event()
+        self._is_paused = is_paused
+        if not is_paused:
+            self._goes_on.set()
+        elif self._goes_on.is_set():
+            self._goes_on = trio.Event()
 
-    async def wait_for_room(self) -> None:
+    async def wait_while_paused(self) -> None:
         """Waits while Redis is nearly full."""
-        await self._has_room.wait()
+        await self._goes_on.wait()
 
     @contextmanager
     def noting_pushes(self) -> Iterator[set[str]]:
@@ -150,7 +150,7 @@ class Inbound:
         incoming = Incoming(frame, Source.PUSH, now_ms(), trace=self.traces.arrived())
         waiting = MessageInWork(incoming, self._opening)
         try:
-            self._lanes.put(frame.conversation_id, waiting, size=waiting.held_bytes, owner=frame.sender_id)
+            self._lanes.put(frame.conversation_id, waiting, size=waiting.taken_bytes, owner=frame.sender_id)
         except LaneFull:
             self._metrics.frames_dropped.labels("lane_full").inc()
             self._polls.ask()
@@ -178,7 +178,7 @@ class Inbound:
 
     async def _in_turn(self, incoming: Incoming) -> MessageInWork:
         frame, waiting = incoming.frame, MessageInWork(incoming, self._opening)
-        size = waiting.held_bytes
+        size = waiting.taken_bytes
         self._lanes.put(frame.conversation_id, waiting, size=size, owner=frame.sender_id, even_if_full=True)
         await waiting.done.wait()
         return waiting
@@ -208,22 +208,22 @@ class Inbound:
         self.traces.received(span, waiting.began_ns, ids, waiting.outcome, waiting.reason)
 
     async def _take(self, waiting: MessageInWork) -> Intake:
-        outcome = Intake.HOLD if self._is_held(waiting.incoming) else await self._stored(waiting)
+        outcome = Intake.NOT_NOW if self._must_wait(waiting.incoming) else await self._stored(waiting)
         if outcome is Intake.TAKEN:  # by another one that cannot be read: this one gets a name of its own in quarantine
             waiting.incoming = _named_apart(waiting.incoming)
             outcome = await self._stored(waiting)
         if outcome is Intake.DUPLICATE:
             self._metrics.duplicates.inc()
         elif not outcome.is_settled and waiting.incoming.source in (Source.PUSH, Source.POLL):
-            self._metrics.frames_dropped.labels("hold" if outcome is Intake.HOLD else "out_of_sequence").inc()
+            self._metrics.frames_dropped.labels("hold" if outcome is Intake.NOT_NOW else "out_of_sequence").inc()
             self._polls.ask()
         if outcome.is_settled and waiting.incoming.source is Source.PUSH:
             self.unpolled.note(waiting.incoming.frame.conversation_id)
         return outcome
 
-    def _is_held(self, incoming: Incoming) -> bool:
+    def _must_wait(self, incoming: Incoming) -> bool:
         is_push = incoming.source is Source.PUSH
-        return self._is_holding or (is_push and self.unpolled.must_wait(incoming.frame.conversation_id))
+        return self._is_paused or (is_push and self.unpolled.must_wait(incoming.frame.conversation_id))
 
     async def _stored(self, waiting: MessageInWork) -> Intake:
         envelope = self._reader.parse(waiting.incoming)

@@ -39,30 +39,30 @@ class Lanes(Generic[Item]):
         """Items in queues or under way."""
 
     @property
-    def held_bytes(self) -> int:
+    def taken_bytes(self) -> int:
         """Bytes of what waits or is under way."""
-        return self._shares.held_bytes
+        return self._shares.taken_bytes
 
     def put(self, lane: str, item: Item, *, size: int, owner: str, even_if_full: bool = False) -> None:
         """Puts an item behind whatever is in this lane. `size` in bytes; `owner`: who sent it. Raises LaneFull."""
         queue = self._lanes.get(lane)
         size += LANE_BYTES if queue is None else 0
-        holders = (("lane", lane), ("owner", owner))
-        if not even_if_full and not self._has_room(queue, size, holders):
+        takers = (("lane", lane), ("owner", owner))
+        if not even_if_full and not self._admits(queue, size, takers):
             raise LaneFull
         self.waiting += 1
-        self._shares.take(size, *holders)
+        self._shares.take(size, *takers)
         if queue is not None:
-            queue.append((item, size, holders))
+            queue.append((item, size, takers))
             return
-        self._lanes[lane] = deque([(item, size, holders)])
+        self._lanes[lane] = deque([(item, size, takers)])
         if self._started is not None:
             self._started.start_soon(self._run_lane, lane)
 
-    def _has_room(
-        self, queue: deque[tuple[Item, int, tuple[Hashable, ...]]] | None, size: int, holders: tuple[Hashable, ...]
+    def _admits(
+        self, queue: deque[tuple[Item, int, tuple[Hashable, ...]]] | None, size: int, takers: tuple[Hashable, ...]
     ) -> bool:
-        return (queue is None or len(queue) < self._lane_length) and self._shares.admits(size, *holders)
+        return (queue is None or len(queue) < self._lane_length) and self._shares.admits(size, *takers)
 
     async def run(self) -> None:
         """Works the lanes, until cancelled."""
@@ -75,11 +75,11 @@ class Lanes(Generic[Item]):
     async def _run_lane(self, lane: str) -> None:
         queue = self._lanes[lane]
         while queue:
-            item, size, holders = queue.popleft()
+            item, size, takers = queue.popleft()
             try:
                 await self._work(item)
             finally:
                 self.waiting -= 1
-                self._shares.give_back(size, *holders)
+                self._shares.give_back(size, *takers)
             del item
         del self._lanes[lane]

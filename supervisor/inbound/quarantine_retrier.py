@@ -207,7 +207,7 @@ class QuarantineRetrier:
             log.warning("old message: the relay has it no more", message_id=message_id)
             return True
         outcome = await self._inbound.poll(frame)
-        if outcome is None or outcome in (Intake.HOLD, Intake.CONFLICT):
+        if outcome is None or outcome in (Intake.NOT_NOW, Intake.CONFLICT):
             return False
         if outcome.is_new:
             await self._old.forget(message_id, frame.conversation_id, frame.conversation_seq)
@@ -228,7 +228,7 @@ class QuarantineRetrier:
     async def _try(self, message: Quarantined, frame: MessageFrame) -> bool:
         """Takes a message in out of quarantine, and says what came of it. False if it could not be tried."""
         waiting = await self._inbound.retry(message, frame)
-        if waiting.outcome is None or waiting.outcome in (Intake.HOLD, Intake.CONFLICT):
+        if waiting.outcome is None or waiting.outcome in (Intake.NOT_NOW, Intake.CONFLICT):
             return False
         if waiting.outcome.is_new:
             self._metrics.requeued.labels(message.reason).inc()

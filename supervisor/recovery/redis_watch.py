@@ -30,20 +30,20 @@ LATE_SECONDS = 5.0
 KNOCK_SECONDS = 3.0
 KNOCK_ANSWER_SECONDS = 3.0
 PROBE_KEPT_MS = 60_000
-HOLD_FROM = 0.9
-HOLD_UNTIL = 0.8
+PAUSE_FROM = 0.9
+PAUSE_UNTIL = 0.8
 
 log = structlog.get_logger()
 
 
 class RedisWatch:
-    """The watch of one supervisor; `hold` is called with whether to stop taking messages in."""
+    """The watch of one supervisor; `pause` is called with whether to stop taking messages in."""
 
     def __init__(
         self,
         client: RedisClient,
         metrics: Metrics,
-        hold: Callable[[bool], None],
+        pause: Callable[[bool], None],
         trust: frozenset[str] = frozenset(),
         *,
         probe: str = "probe",
@@ -61,7 +61,7 @@ class RedisWatch:
         self._client = client
         self._route = Route(parse_redis_url(client.url))
         self._metrics = metrics
-        self._hold = hold
+        self._pause = pause
         self._answered_at = trio.current_time()
         self._full = ""
         self._trust = trust
@@ -165,11 +165,11 @@ class RedisWatch:
             self._most_bytes = most
             self._limited(most)
         was_full = self._full != ""
-        is_full = most > 0 and used > most * (HOLD_UNTIL if was_full else HOLD_FROM)
+        is_full = most > 0 and used > most * (PAUSE_UNTIL if was_full else PAUSE_FROM)
         self._full = f"nearly full, nothing is taken in: {used // MIB} of {most // MIB} MiB" if is_full else ""
         if is_full == was_full:
             return
-        self._hold(is_full)
+        self._pause(is_full)
         if is_full:
             log.error("redis: nearly full, nothing is taken in", used_bytes=used, maxmemory_bytes=most)
         else:

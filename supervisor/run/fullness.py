@@ -1,6 +1,6 @@
 """Tells readiness when the bounds for all senders together are reached, so that nothing is taken in.
 
-Pure: supervisor/run/survey.py tells it what waits, readiness asks it. What holds is said once for each change.
+Pure: supervisor/run/survey.py tells it what waits, readiness asks it. Each change is said once.
 """
 
 import structlog
@@ -9,7 +9,7 @@ from bus.steps.store import Store
 from bus.views.overview import Counts
 from supervisor.observe.health import Check
 
-HOLDS_UNTIL = 0.9
+FULL_UNTIL = 0.9
 """Of a bound: so that what swings around it is one change and not hundreds."""
 
 log = structlog.get_logger()
@@ -35,7 +35,7 @@ class Fullness:
 
     def _compare(self, what: str, count: int, most: int, words: str) -> None:
         was_full = what in self._reasons
-        if count >= most * (HOLDS_UNTIL if was_full else 1):
+        if count >= most * (FULL_UNTIL if was_full else 1):
             self._reasons[what] = f"nothing is taken in: {count} of {most} {words}"
         elif was_full:
             del self._reasons[what]

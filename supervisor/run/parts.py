@@ -70,7 +70,7 @@ class Parts:
         self.redis_watch = RedisWatch(
             client,
             metrics,
-            core.inbound.hold,
+            core.inbound.pause,
             settings.redis_trust,
             probe=names.probe(instance.name),
             limited=self._on_redis_limit,

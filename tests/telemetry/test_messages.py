@@ -34,7 +34,7 @@ class Told:
         return MessageTraces(LiveTracing(1.0, self.spans.append))
 
 
-@pytest.mark.parametrize("outcome", [Intake.DUPLICATE, Intake.GAP, Intake.HOLD, Intake.NOTED, Intake.OLD, None])
+@pytest.mark.parametrize("outcome", [Intake.DUPLICATE, Intake.GAP, Intake.NOT_NOW, Intake.NOTED, Intake.OLD, None])
 def test_of_what_is_not_taken_in_now_nothing_is_told(outcome: Intake | None) -> None:
     told = Told()
     traces = told.traces()

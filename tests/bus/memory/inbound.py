@@ -60,7 +60,7 @@ class MemoryStore:
         is_full = job is not None and world.is_full(at)
         if job is not None:
             if world.waiting_in_all() + await self.waiting_jobs() >= self._most_waiting:
-                return Intake.HOLD
+                return Intake.NOT_NOW
             is_counted = at.has_job or len(job) > UNCOUNTED_BYTES
             if is_counted and not world.has_room(arrival.sender_id, self.budgets):
                 return Intake.HELD
@@ -96,7 +96,7 @@ class MemoryStore:
             return Intake.CONFLICT
         total = sum(map(len, world.notes.values()))
         if not is_behind and total >= self.budgets.most_held:
-            return Intake.HOLD
+            return Intake.NOT_NOW
         note = Note(world.wrote(), arrival.seq, arrival.conversation_id, arrival.message_id, world.cursor)
         if is_behind and former is not None:
             note = msgspec.structs.replace(former, message_id=arrival.message_id, last_seq=arrival.seq)

@@ -239,7 +239,7 @@ async def test_beyond_so_many_notes_the_whole_agent_holds(scene: Scene) -> None:
     assert [await talk.hold(seq) for seq in (1, 2, 3)] == [Intake.NOTED] * 3, (
         "the second note stands for all that follow"
     )
-    assert await talk.hold(1, sender="another", conversation="another") is Intake.HOLD
+    assert await talk.hold(1, sender="another", conversation="another") is Intake.NOT_NOW
 
 
 async def few_notes(scene: Scene) -> Talk:

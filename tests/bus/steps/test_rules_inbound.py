@@ -262,7 +262,7 @@ async def test_rule_11_beyond_its_room_the_whole_agent_takes_nothing_in_until_so
     for conversation in ("one", "two", "three"):
         assert await talk.accept(1, conversation=conversation) is Intake.ACCEPTED
     before = await scene.facts()
-    assert await talk.accept(1, conversation="four") is Intake.HOLD
+    assert await talk.accept(1, conversation="four") is Intake.NOT_NOW
     assert await talk.accept(1, conversation="one") is Intake.DUPLICATE
     assert await scene.facts() == before
     await answer(worker)

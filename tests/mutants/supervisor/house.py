@@ -21,10 +21,10 @@ HOUSE = (
     ),
     *of(
         module("recovery/redis_watch"), tests("supervisor/recovery/test_redis_watch"),
-        ("nearly_full_holds", "most > 0 and used > most * (HOLD_UNTIL if was_full else HOLD_FROM)", "False"),
+        ("nearly_full_pauses", "most > 0 and used > most * (PAUSE_UNTIL if was_full else PAUSE_FROM)", "False"),
         ("no_limit_is_never_full", "most > 0 and used >", "used >"),
-        ("held_until_there_is_room", "(HOLD_UNTIL if was_full else HOLD_FROM)", "HOLD_FROM"),
-        ("held_from_ninety", "(HOLD_UNTIL if was_full else HOLD_FROM)", "HOLD_UNTIL"),
+        ("paused_until_there_is_room", "(PAUSE_UNTIL if was_full else PAUSE_FROM)", "PAUSE_FROM"),
+        ("paused_from_ninety", "(PAUSE_UNTIL if was_full else PAUSE_FROM)", "PAUSE_UNTIL"),
         ("without_a_limit_ours_counts", "if facts.limit_bytes or not self._own_limit_bytes or self._kept_bytes is None:", "if True:"),
     ),
     *of(

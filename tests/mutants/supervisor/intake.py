@@ -116,7 +116,7 @@ INTAKE = (
     ),
     *of(
         module("inbound/inbound"), tests("supervisor/inbound/test_reading"),
-        ("nothing_is_taken_in_while_held", "return self._is_holding or (", "return ("),
+        ("nothing_is_taken_in_while_paused", "return self._is_paused or (", "return ("),
         ("pushes_wait_for_the_cursor", "(is_push and self.unpolled.must_wait(incoming.frame.conversation_id))", "False"),
         ("moved_meanwhile_is_tried_again", "return snapshot.session_version != arrival.session_version", "return False"),
         ("what_nobody_can_read_is_not_kept_whole", "encoded if error.reason.value in MENDABLE_REASONS else b\"\"", "encoded"),
@@ -139,23 +139,23 @@ INTAKE = (
     ),
     *of(
         module("inbound/lanes"), tests("supervisor/inbound/test_intake_bounds", "supervisor/inbound/test_inbound", "supervisor/inbound/test_shares"),
-        ("lanes_are_bounded_in_bytes", "and self._shares.admits(size, *holders)", ""),
+        ("lanes_are_bounded_in_bytes", "and self._shares.admits(size, *takers)", ""),
     ),
     *of(
         module("inbound/lanes"), tests("supervisor/inbound/test_lanes"),
         ("a_lane_itself_weighs", "size += LANE_BYTES if queue is None else 0", ""),
-        ("what_is_done_is_given_back", "                self._shares.give_back(size, *holders)\n", ""),
+        ("what_is_done_is_given_back", "                self._shares.give_back(size, *takers)\n", ""),
     ),
     *of(
         module("inbound/shares"), tests("supervisor/inbound/test_shares", "supervisor/inbound/test_intake_bounds"),
-        ("a_share_of_what_is_free", "(self._total_bytes - self.held_bytes) // SHARE", "self._total_bytes - self.held_bytes"),
-        ("of_each_holder", "return all(", "return any("),
+        ("a_share_of_what_is_free", "(self._total_bytes - self.taken_bytes) // SHARE", "self._total_bytes - self.taken_bytes"),
+        ("of_each_taker", "return all(", "return any("),
     ),
     *of(
         module("inbound/shares"), tests("supervisor/inbound/test_shares"),
         ("more_than_all_goes_alone", "size = min(size, self._total_bytes)", ""),
         ("first_come_first_served", "if not self._waiting and size <= self._free_bytes:", "if size <= self._free_bytes:"),
-        ("cancelled_gives_its_turn_back", "                self.leave(size)  # the", "                pass  # the"),
+        ("cancelled_gives_its_turn_back", "                self.give_back(size)  # the", "                pass  # the"),
         ("cancelled_lets_others_in", "                self._waiting.remove(mine)\n                self._let_in()", "                self._waiting.remove(mine)"),
         ("a_place_is_taken_once", "        if self._taken is None:\n", "        if True:\n"),
     ),

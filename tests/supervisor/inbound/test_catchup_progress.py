@@ -165,7 +165,7 @@ class _Inbound:
         self.has_room = trio.Event()
         self.unpolled = UnpolledPushes(PollWish())
 
-    async def wait_for_room(self) -> None:
+    async def wait_while_paused(self) -> None:
         await self.has_room.wait()
 
 

@@ -32,14 +32,14 @@ async def test_a_lane_weighs_until_its_last_item_is_done() -> None:
     lanes = Lanes[str](work, ROOM_BYTES)
     lanes.put("one", "a", size=10, owner="ada")
     lanes.put("one", "b", size=20, owner="ada")
-    assert (lanes.held_bytes, lanes.waiting) == (LANE_BYTES + 30, 2)
+    assert (lanes.taken_bytes, lanes.waiting) == (LANE_BYTES + 30, 2)
     lanes.put("two", "c", size=5, owner="ada")
-    assert (lanes.held_bytes, lanes.waiting) == (2 * LANE_BYTES + 35, 3)
+    assert (lanes.taken_bytes, lanes.waiting) == (2 * LANE_BYTES + 35, 3)
     async with worked(lanes):
         assert lanes.waiting == 3, "what is under way waits still"
         may_end.set()
         await trio.testing.wait_all_tasks_blocked()
-        assert (lanes.held_bytes, lanes.waiting) == (0, 0)
+        assert (lanes.taken_bytes, lanes.waiting) == (0, 0)
 
 
 async def test_a_lane_has_so_many_items_and_a_sender_so_many_bytes() -> None:

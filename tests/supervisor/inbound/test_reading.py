@@ -103,12 +103,12 @@ async def test_a_session_that_its_device_cannot_read_is_sent_on_no_more(tmp_path
 
 async def test_while_redis_is_nearly_full_nothing_is_taken_in(tmp_path: Path) -> None:
     async with scene(tmp_path) as (core, ada):
-        core.inbound.hold(True)
+        core.inbound.pause(True)
         frame = ada.say("later")
-        assert await core.polled(frame) is Intake.HOLD
+        assert await core.polled(frame) is Intake.NOT_NOW
         await core.push(frame)
         assert core.count("frame_dropped_total", reason="hold") == 2
-        core.inbound.hold(False)
+        core.inbound.pause(False)
         assert await core.polled(frame) is Intake.ACCEPTED
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from host.budgets import MIB, OPENING_COST, READING_COST, Budgets, IntakeBudgets
-from supervisor.inbound.shares import Reservation, Room, Shares
+from supervisor.inbound.shares import FreeBytes, Reservation, Shares
 from tests.waiting import waiting_for
 
 pytestmark = pytest.mark.pure
@@ -22,22 +22,22 @@ offers = st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(1, 300), st.b
 def test_no_total_is_exceeded_and_nobody_takes_more_than_a_quarter_of_what_was_free(
     offered: list[tuple[str, int, bool]],
 ) -> None:
-    shares, held = Shares(1000), list[tuple[str, int]]()
-    for holder, size, gives_back in offered:
-        of_holder = sum(taken for other, taken in held if other == holder)
-        free = 1000 - sum(taken for _, taken in held)
-        if shares.admits(size, holder):
-            assert of_holder + size <= free / 4
-            shares.take(size, holder)
-            held.append((holder, size))
-        if gives_back and held:
-            other, taken = held.pop(0)
+    shares, taken_by = Shares(1000), list[tuple[str, int]]()
+    for taker, size, gives_back in offered:
+        of_taker = sum(taken for other, taken in taken_by if other == taker)
+        free = 1000 - sum(taken for _, taken in taken_by)
+        if shares.admits(size, taker):
+            assert of_taker + size <= free / 4
+            shares.take(size, taker)
+            taken_by.append((taker, size))
+        if gives_back and taken_by:
+            other, taken = taken_by.pop(0)
             shares.give_back(taken, other)
-        assert shares.held_bytes == sum(taken for _, taken in held) <= 1000
-    for holder, taken in held:
-        shares.give_back(taken, holder)
-    assert shares.held_bytes == 0
-    assert all(shares.admits(250, holder) for holder in "abcdef"), "nothing is counted for anybody"
+        assert shares.taken_bytes == sum(taken for _, taken in taken_by) <= 1000
+    for taker, taken in taken_by:
+        shares.give_back(taken, taker)
+    assert shares.taken_bytes == 0
+    assert all(shares.admits(250, taker) for taker in "abcdef"), "nothing is counted for anybody"
 
 
 @pytest.mark.parametrize("limit_mib", [64, 256, 512, 1024, 65_536])
@@ -54,7 +54,7 @@ def test_one_who_floods_leaves_room_to_a_newcomer() -> None:
     shares = Shares(1000)
     while shares.admits(10, "flood"):
         shares.take(10, "flood")
-    assert shares.held_bytes == 200
+    assert shares.taken_bytes == 200
     assert shares.admits(200, "newcomer")
 
 
@@ -63,31 +63,31 @@ def test_a_holder_of_two_kinds_is_bounded_by_both() -> None:
     for number in range(100):
         if shares.admits(10, ("lane", number), ("owner", "one")):
             shares.take(10, ("lane", number), ("owner", "one"))
-    assert shares.held_bytes == 200
+    assert shares.taken_bytes == 200
 
 
 async def test_who_finds_no_room_waits_first_come_first_served_and_one_too_large_goes_alone(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    with waiting_for("everybody to have been in the room", AT_MOST_SECONDS):
-        room, order = Room(10), list[int]()
+    with waiting_for("everybody to have been at work", AT_MOST_SECONDS):
+        free, order = FreeBytes(10), list[int]()
 
         async def work(number: int, size: int) -> None:
-            taken = await room.enter(size)
+            taken = await free.take(size)
             order.append(number)
             await trio.lowlevel.checkpoint()
-            room.leave(taken)
+            free.give_back(taken)
 
         async with trio.open_nursery() as nursery:
             first = trio.CancelScope()
 
             async def hold() -> None:
                 with first:
-                    taken = await room.enter(6)
+                    taken = await free.take(6)
                     try:
                         await trio.sleep_forever()
                     finally:
-                        room.leave(taken)
+                        free.give_back(taken)
 
             nursery.start_soon(hold)
             await trio.testing.wait_all_tasks_blocked()
@@ -97,78 +97,78 @@ async def test_who_finds_no_room_waits_first_come_first_served_and_one_too_large
             assert order == []  # the small ones do not overtake: the large one would never come
             first.cancel()
         assert order == [1, 2, 3]
-        assert await room.enter(10) == 10
+        assert await free.take(10) == 10
 
 
 async def test_who_is_cancelled_while_waiting_holds_nobody_up_and_takes_nothing(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    with waiting_for("the room to let the next in", AT_MOST_SECONDS):
-        room = Room(10)
-        taken = await room.enter(10)
+    with waiting_for("the free bytes to let the next in", AT_MOST_SECONDS):
+        free = FreeBytes(10)
+        taken = await free.take(10)
         entered = trio.Event()
 
         async def enter() -> None:
-            room.leave(await room.enter(1))
+            free.give_back(await free.take(1))
             entered.set()
 
         async with trio.open_nursery() as nursery:
             with trio.CancelScope() as scope:
                 scope.cancel()
-                await room.enter(10)
+                await free.take(10)
             nursery.start_soon(enter)
             await trio.testing.wait_all_tasks_blocked()
-            room.leave(taken)
+            free.give_back(taken)
             await entered.wait()
 
-            taken = await room.enter(10)
+            taken = await free.take(10)
             late = trio.CancelScope()
 
             async def cancelled_at_its_turn() -> None:
                 with late:
-                    await room.enter(10)
+                    await free.take(10)
 
             nursery.start_soon(cancelled_at_its_turn)
             await trio.testing.wait_all_tasks_blocked()
             late.cancel()
-            room.leave(taken)  # its turn, before it has run
-        assert await room.enter(10) == 10
+            free.give_back(taken)  # its turn, before it has run
+        assert await free.take(10) == 10
 
 
 async def test_who_is_cancelled_at_the_head_of_those_who_wait_lets_in_who_fits(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    room, large, has_entered = Room(10), trio.CancelScope(), trio.Event()
+    free, large, has_entered = FreeBytes(10), trio.CancelScope(), trio.Event()
 
     async def enter_large() -> None:
         with large:
-            await room.enter(10)
+            await free.take(10)
 
     async def enter_small() -> None:
-        await room.enter(4)
+        await free.take(4)
         has_entered.set()
 
-    assert await room.enter(6) == 6
+    assert await free.take(6) == 6
     async with trio.open_nursery() as nursery:
         for enter in (enter_large, enter_small):
             nursery.start_soon(enter)
             await trio.testing.wait_all_tasks_blocked()
         assert not has_entered.is_set()
         large.cancel()
-        with waiting_for("the room to let the next in, after the large one gave up", AT_MOST_SECONDS):
+        with waiting_for("the free bytes to let the next in, after the large one gave up", AT_MOST_SECONDS):
             await has_entered.wait()
 
 
 async def test_a_place_is_taken_once_and_given_back_whether_or_not_it_was_taken(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    with waiting_for("the room to let in who gave back before", AT_MOST_SECONDS):
-        room = Room(10)
-        place = Reservation(room, 6)
+    with waiting_for("the free bytes to let in who gave back before", AT_MOST_SECONDS):
+        free = FreeBytes(10)
+        place = Reservation(free, 6)
         place.give_back()
         await place.take()
         await place.take()
-        assert await room.enter(4) == 4
+        assert await free.take(4) == 4
         place.give_back()
         place.give_back()
-        assert await room.enter(6) == 6
+        assert await free.take(6) == 6

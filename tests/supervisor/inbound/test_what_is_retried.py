@@ -15,7 +15,7 @@ from bus.steps.work_lease import WorkLease
 from supervisor.inbound.inbound import MessageInWork
 from supervisor.inbound.incoming import Incoming, MessageFrame
 from supervisor.inbound.quarantine_retrier import QuarantineRetrier
-from supervisor.inbound.shares import Room
+from supervisor.inbound.shares import FreeBytes
 from supervisor.peers.retry_triggers import RetryTriggers
 from supervisor.relay.rest import RestFailed
 from supervisor.settings.pauses import Pauses
@@ -49,7 +49,7 @@ def noted_tries(core: Core, monkeypatch: pytest.MonkeyPatch, *instead: Intake) -
         tried.append(message.message_id)
         if not outcomes:
             return await retry(message, frame)
-        waiting = MessageInWork(Incoming(frame, Source.QUARANTINE, now_ms()), Room(1))
+        waiting = MessageInWork(Incoming(frame, Source.QUARANTINE, now_ms()), FreeBytes(1))
         waiting.outcome = outcomes.pop(0)
         return waiting
 
@@ -57,7 +57,7 @@ def noted_tries(core: Core, monkeypatch: pytest.MonkeyPatch, *instead: Intake) -
     return tried
 
 
-@pytest.mark.parametrize("outcome", [Intake.HOLD, Intake.CONFLICT])
+@pytest.mark.parametrize("outcome", [Intake.NOT_NOW, Intake.CONFLICT])
 async def test_behind_one_that_cannot_be_tried_now_the_later_ones_of_its_conversation_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: Intake
 ) -> None:
