@@ -92,18 +92,27 @@ class PrekeyLookup(Protocol):
 
     def one_time(self, prekey_id: int, /) -> OneTimePrekey | None: ...
 
+    def was_before_a_loss(self, signed_prekey_id: int, /) -> bool:
+        """Whether this signed prekey was published before a state was lost: what was sent in its sessions may be unknown here."""
+        ...
+
 
 class Prekeys(msgspec.Struct, frozen=True):
-    """The plain `PrekeyLookup`: what was fetched, by id."""
+    """The plain `PrekeyLookup`: what was fetched, by id. `lost_through`: signed prekeys up to this id were published before a loss."""
 
     signed_prekeys: Mapping[int, SignedPrekey] = {}
     one_time_prekeys: Mapping[int, OneTimePrekey] = {}
+    lost_through: int = 0
 
     def signed(self, prekey_id: int, /) -> SignedPrekey | None:
         return self.signed_prekeys.get(prekey_id)
 
     def one_time(self, prekey_id: int, /) -> OneTimePrekey | None:
         return self.one_time_prekeys.get(prekey_id)
+
+    def was_before_a_loss(self, signed_prekey_id: int, /) -> bool:
+        """Returns whether it is among those up to `lost_through`."""
+        return signed_prekey_id <= self.lost_through
 
 
 class Bundle(msgspec.Struct, frozen=True):

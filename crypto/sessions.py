@@ -229,7 +229,10 @@ def _check_handshake(record: DeviceRecord, told_session: bytes, handshake: Hands
 def _respond(
     device: LocalDevice, told_session: bytes, handshake: Handshake, prekeys: PrekeyLookup, epoch: int
 ) -> Session:
-    """The session that a handshake asks for, before anything in it has been opened."""
+    """The session that a handshake asks for, before anything in it has been opened.
+
+    It may have been answered before by a state that was lost since, if its prekey is from before that: then it is read with, never sent with.
+    """
     signed = prekeys.signed(handshake.signed_prekey_id)
     if signed is None:
         raise Unreadable(Reason.UNKNOWN_PREKEY, "the signed prekey is gone")
@@ -246,6 +249,7 @@ def _respond(
         is_initiator=False,
         ratchet=responder_ratchet(shared_secret, signed.private, signed.public),
         signed_prekey_id=handshake.signed_prekey_id,
+        is_lost=prekeys.was_before_a_loss(handshake.signed_prekey_id),
     )
 
 

@@ -108,7 +108,8 @@ class Sealer:
 
     def _is_given_up(self, record: DeviceRecord) -> bool:
         """Whether there are sessions, none of which may be sent on since this state, or what is known of them, went back."""
-        return bool(record.sessions) and (record.current is None or record.sessions[-1].epoch < self._write_count.epoch)
+        current = record.current
+        return bool(record.sessions) and (current is None or current.epoch < self._write_count.epoch)
 
     async def _fetched(self, owner: Owner) -> dict[str, Bundle]:
         try:

@@ -53,12 +53,14 @@ log = structlog.get_logger()
 class FoundPrekeys(msgspec.Struct, frozen=True):
     """The private halves that one handshake names; None for one that is unknown or used.
 
-    `is_restored`: the one-time prekey came out of a backup.
+    `is_restored`: the one-time prekey came out of a backup. `lost_through`: signed prekeys up to this id were published before Redis went
+    back (or were replaced by an operator), or came out of a backup.
     """
 
     signed_prekey: SignedPrekey | None
     one_time_prekey: OneTimePrekey | None
     is_restored: bool = False
+    lost_through: int = 0
 
     def signed(self, prekey_id: int) -> SignedPrekey | None:
         """Returns the signed prekey if it has this id."""
@@ -69,6 +71,10 @@ class FoundPrekeys(msgspec.Struct, frozen=True):
         """Returns the one-time prekey if it has this id."""
         found = self.one_time_prekey
         return found if found is not None and found.id == prekey_id else None
+
+    def was_before_a_loss(self, signed_prekey_id: int) -> bool:
+        """Returns whether a session that names this signed prekey may have been answered by a state that was lost."""
+        return signed_prekey_id <= self.lost_through
 
 
 NO_PREKEYS = FoundPrekeys(None, None)
@@ -113,9 +119,10 @@ class OwnPrekeys:
     async def find(self, signed_id: int, one_time_id: int | None) -> FoundPrekeys:
         """Returns the private halves that a handshake names, also those that came out of a backup."""
         vault, is_restored = self._vault, False
+        lost_through = await vault.signed_prekeys_to_replace()
         signed = await vault.prekey(self._signed_key, signed_id)
         if signed is None:
-            signed = await vault.restored_prekey(self._signed_key, signed_id)
+            signed, lost_through = await vault.restored_prekey(self._signed_key, signed_id), signed_id
         one_time = None if one_time_id is None else await vault.prekey(self._one_time_key, one_time_id)
         if one_time_id is not None and one_time is None:
             one_time = await vault.restored_prekey(self._one_time_key, one_time_id)
@@ -125,6 +132,7 @@ class OwnPrekeys:
                 None if signed is None else SignedPrekey.decode(signed),
                 None if one_time is None else OneTimePrekey.decode(one_time),
                 is_restored,
+                lost_through,
             )
 
     async def recognises(self, shown: Bundle) -> bool:

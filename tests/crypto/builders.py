@@ -67,6 +67,7 @@ class Peer:
     records: dict[str, DeviceRecord] = field(default_factory=dict)
     sent: int = 0
     offered: int = 0
+    lost_through: int = 0
 
     @property
     def id(self) -> str:
@@ -74,7 +75,7 @@ class Peer:
 
     @property
     def prekeys(self) -> Prekeys:
-        return Prekeys(self.signed, self.one_time)
+        return Prekeys(self.signed, self.one_time, self.lost_through)
 
     def record(self, other: Peer) -> DeviceRecord:
         return self.records.get(other.id, EMPTY_RECORD)

@@ -130,6 +130,7 @@ class Endpoint:
         self.now, self._past = copy.deepcopy(self._past[place]), self._past[: place + 1]
         self.now.peer.epoch = epoch + (1 if "restored_is_silent" in self._rules else 0)
         self.now.peer.now_ms = now_ms
+        self.now.peer.lost_through = self._highest_prekey
         self._publish()
 
     def reinstall(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 
 import msgspec
@@ -82,6 +83,28 @@ def test_a_session_of_an_older_epoch_is_read_with_and_never_sent_with() -> None:
     assert only_wrap(agent, answer).handshake is not None
     assert alice.open(agent, answer) == "in a new session"
     assert agent.open(alice, alice.seal(agent, "follows")) == "follows"
+
+
+def test_a_session_begun_with_a_prekey_from_before_a_loss_is_read_with_and_never_sent_with() -> None:
+    """The state that was lost may have answered in it, under another ratchet key: what was sent then cannot be gone on with."""
+    alice, agent = make_peer(1), make_peer(2)
+    first, second = alice.seal(agent, "first"), alice.seal(agent, "second")
+    lost, agent = agent, copy.deepcopy(agent)
+    lost.open(alice, first)
+    alice.open(lost, lost.seal(alice, "by the state that is lost"))
+    agent.lost_through = agent.current_signed
+    assert [agent.open(alice, first), agent.open(alice, second)] == ["first", "second"]
+    assert not agent.record(alice).may_send(0, NOW_MS)
+    answer = agent.seal(alice, "in a new session")
+    assert only_wrap(agent, answer).handshake is not None
+    assert alice.open(agent, answer) == "in a new session"
+
+
+def test_a_session_begun_with_a_prekey_from_after_a_loss_is_answered_in() -> None:
+    alice, agent = make_peer(1), make_peer(2)
+    agent.lost_through = agent.current_signed - 1
+    agent.open(alice, alice.seal(agent, "first"))
+    assert only_wrap(agent, agent.seal(alice, "answer")).handshake is None
 
 
 def test_started_rises_above_every_known_session() -> None:

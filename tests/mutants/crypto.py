@@ -116,6 +116,8 @@ MUTANTS = (
     *_of("crypto/renewal.py", ("an_older_epoch_is_not_given_up_again", "current.epoch < epoch or offers", "offers")),
     *_of("crypto/sessions.py", ("a_new_session_starts_after_a_refused_one", "max(now_ms, 1 + record.refused_started)", "now_ms")),
     *_of("crypto/renewal.py", ("an_offer_below_a_refused_one_is_replaced", "and session.started > record.refused_started", "")),
+    *_of("crypto/sessions.py", ("begun_before_a_loss_is_not_sent_on", "is_lost=prekeys.was_before_a_loss(handshake.signed_prekey_id)", "is_lost=False")),
+    *_of("crypto/sessions.py", ("begun_after_a_loss_is_sent_on", "is_lost=prekeys.was_before_a_loss(handshake.signed_prekey_id)", "is_lost=True")),
     *_of("crypto/records.py", ("a_lost_session_is_not_sent_on", "return not self.is_lost and (", "return (")),
     *_of("crypto/renewal.py", ("the_second_in_a_row_fetches", "not is_fresh or record.offers.in_a_row > 0", "not is_fresh")),
     *_of("crypto/renewal.py", ("an_old_prekey_is_fetched", "<= PREKEY_FRESH_SECONDS", "<= 10**12")),

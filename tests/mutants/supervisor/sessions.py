@@ -37,7 +37,7 @@ SESSIONS = (
         ("an_offer_comes_first_after_redis_went_back", "                raise OfferFirst\n", "                pass\n"),
         ("an_offer_needs_no_offer", "if can_begin and not to.is_offer and", "if can_begin and"),
         ("no_offer_to_whom_none_can_be_made", "if can_begin and not to.is_offer", "if not to.is_offer"),
-        ("no_offer_in_the_same_epoch", "bool(record.sessions) and (record.current is None or record.sessions[-1].epoch < self._write_count.epoch)", "bool(record.sessions)"),
+        ("no_offer_in_the_same_epoch", "(current is None or current.epoch < self._write_count.epoch)", "True"),
         ("a_refused_fetch_goes_on", "            if not error.is_refusal:\n                raise\n", "            raise\n"),
         ("an_unanswered_fetch_does_not", "            if not error.is_refusal:\n                raise\n", ""),
         ("a_renewal_names_no_one_time_prekey", "        if is_renewal:\n            bundle = msgspec", "        if False:\n            bundle = msgspec"),
@@ -58,6 +58,8 @@ SESSIONS = (
     ),
     *of(
         module("peers/prekeys"), tests("supervisor/peers/test_prekeys"),
+        ("those_of_before_a_loss_are_known", "return signed_prekey_id <= self.lost_through", "return False"),
+        ("those_made_since_a_loss_are_not", "return signed_prekey_id <= self.lost_through", "return True"),
         ("a_signed_prekey_of_this_id", "        found = self.signed_prekey\n        return found if found is not None and found.id == prekey_id else None", "        return self.signed_prekey"),
         ("a_one_time_prekey_of_this_id", "        found = self.one_time_prekey\n        return found if found is not None and found.id == prekey_id else None", "        return self.one_time_prekey"),
         ("refilled_where_few_are_left", "if left < ONE_TIME_REFILL_UNDER and unused < MOST_UNUSED:", "if False:"),
@@ -94,7 +96,8 @@ SESSIONS = (
     ),
     *of(
         module("peers/prekeys"), tests("supervisor/backup/test_restored_prekeys"),
-        ("a_restored_signed_prekey_reads", "        if signed is None:\n            signed =", "        if False:\n            signed ="),
+        ("a_restored_signed_prekey_reads", "        if signed is None:\n            signed, lost", "        if False:\n            signed, lost"),
+        ("a_restored_signed_prekey_is_of_before_a_loss", "self._signed_key, signed_id), signed_id", "self._signed_key, signed_id), 0"),
         ("a_restored_one_time_prekey_reads", "if one_time_id is not None and one_time is None:", "if False:"),
         ("the_restored_are_remembered", ".difference(expired).union(restored))", ".difference(expired))"),
     ),

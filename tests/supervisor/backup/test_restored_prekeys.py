@@ -46,6 +46,9 @@ async def test_a_first_message_that_was_on_its_way_is_read_and_its_prekey_erased
         assert len(await core.jobs()) == 1
         assert await left(core) == 99
         assert await core.polled(first) is Intake.DUPLICATE
+        assert (await core.prekeys.find(1, None)).was_before_a_loss(1), (
+            "so it is not answered in: it may have been before"
+        )
 
 
 async def test_content_of_no_use_erases_it_too(tmp_path: Path) -> None:

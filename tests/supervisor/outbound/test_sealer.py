@@ -166,6 +166,15 @@ async def test_where_no_session_may_be_sent_on_an_offer_comes_first() -> None:
         await made.sealed()
 
 
+async def test_beside_an_older_session_a_lost_one_of_now_is_no_reason_to_say_anything_before_an_offer() -> None:
+    person = ada()
+    record = begun(person)
+    record = start_session(record, AGENTS_DEVICE, bundle_of(person), epoch=1, now_ms=now_ms(), random=os.urandom)
+    made = Scene(person, never_sent_on(record, record.sessions[-1].id), UNANSWERED, epoch=1)
+    with pytest.raises(OfferFirst):
+        await made.sealed()
+
+
 async def test_a_session_that_was_unanswered_for_too_long_is_replaced_without_an_offer_first() -> None:
     person = ada()
     [session] = (record := begun(person)).sessions

@@ -124,6 +124,20 @@ async def test_the_signed_prekey_is_rotated_weekly_and_the_previous_one_kept(
         assert (await core.prekeys.find(1, None)).signed(1) == made
 
 
+async def test_those_from_before_a_loss_are_known_as_such_and_those_made_since_are_not(tmp_path: Path) -> None:
+    async with scene(tmp_path) as core:
+        await core.prekeys.publish()
+        before = signed_id(core.rest.registered[-1])
+        assert not (await core.prekeys.find(before, None)).was_before_a_loss(before)
+        core.write_count.seen(1 << 30)  # Redis has fewer
+        await core.guard.look_again()
+        await core.prekeys.publish()
+        since = signed_id(core.rest.registered[-1])
+        assert since != before
+        assert (await core.prekeys.find(before, None)).was_before_a_loss(before)
+        assert not (await core.prekeys.find(since, None)).was_before_a_loss(since)
+
+
 async def test_a_signed_prekey_is_erased_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with scene(tmp_path) as core:
         await core.prekeys.publish()

@@ -26,13 +26,14 @@ from tests.trials.drills.redis_of_others import (
     rights_taken_away,
     sentinel_failover,
 )
-from tests.trials.drills.redis_rolled_back import redis_rolled_back
+from tests.trials.drills.redis_rolled_back import newcomers_rolled_back, redis_rolled_back
 from tests.trials.drills.scene import Order, Outcome
 from tests.trials.drills.worse import WORSE
 
 DRILLS: dict[str, Callable[[Path, Order], Awaitable[Outcome]]] = {
     "copied-back": copied_back,
     "redis-rolled-back": redis_rolled_back,
+    "newcomers-rolled-back": newcomers_rolled_back,
     **WORSE,
     **GOES_BACK,
     "redis-refuses": redis_refuses,
