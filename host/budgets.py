@@ -24,6 +24,7 @@ OPENING_COST = 6  # likewise while it is decrypted, sealed for a worker and sent
 
 EVIDENCE_BYTES = 3072  # Redis' memory for what is kept of one unreadable message
 NOTE_BYTES = 300  # Redis' memory for the note of one message that waits at the relay
+MOST_OLD = 5000  # notes of what came again and cannot be read any more, some 150 bytes each
 LEDGER_ENTRY_BYTES = 100  # Redis' memory for one entry of the ledger
 
 _FILES_V2: tuple[str, ...] = ("memory.max", "memory.high")
@@ -84,7 +85,7 @@ class StoreBudgets(msgspec.Struct, frozen=True, kw_only=True):
     `waiting_bytes`: messages that wait for a handler. `quarantine_bytes`: frames and plaintexts in quarantine, of which
     `unsigned_bytes` may be of messages that nobody has proven to have signed. `out_bytes`: replies behind another of their
     conversation. `history_bytes`: what was said in all conversations, where handlers ask for it. The numbers bound what is small: `most_quarantined` and `most_dead` entries, notes of messages that wait at the
-    relay (`most_held`), entries of the ledger.
+    relay (`most_held`), notes of what came again and cannot be read any more (`most_old`), entries of the ledger.
     """
 
     waiting_bytes: int
@@ -97,6 +98,7 @@ class StoreBudgets(msgspec.Struct, frozen=True, kw_only=True):
     most_dead: int
     most_held: int
     ledger_entries: int
+    most_old: int = MOST_OLD
 
     @classmethod
     def of(cls, redis_bytes: int) -> "StoreBudgets":

@@ -18,7 +18,6 @@ from bus.transport.wire import Value
 from host.budgets import UNLIMITED_REDIS_BYTES, StoreBudgets
 
 FIRST_SYNC_ENDED = b"ended"
-MOST_OLD = 5000  # notes of some 150 bytes each
 MOST_WAITING_IN_ALL = 10_000  # jobs of all conversations; beyond it nothing is accepted, and the cursor waits (rule 11)
 
 
@@ -270,7 +269,7 @@ class Store:
     async def note_old(self, arrival: Arrival, reason: str) -> Intake:
         """Notes a message that came again and can no longer be read; the oldest notes go. DUPLICATE: it is in quarantine, or noted."""
         keys = [self.keys.old, self.keys.quarantined(arrival.message_id), self.keys.write_count, self.keys.ledger]
-        arguments = (arrival.message_id, arrival.conversation_id, arrival.seq, reason, now_ms(), MOST_OLD)
+        arguments = (arrival.message_id, arrival.conversation_id, arrival.seq, reason, now_ms(), self.budgets.most_old)
         return self._intake(await self.client.script("note_old", keys, *arguments))
 
     async def stop(self, conversation_id: str, card_id: str, sender_id: str) -> bool:

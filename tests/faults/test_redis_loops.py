@@ -135,7 +135,9 @@ def loops_of(core: Core, store: JobStore) -> dict[str, Loop]:
     relations = Relations(core.owners, PollWish(), SHORT)
     logger = logging.Logger("worker")
     logger.addHandler(logging.StreamHandler(io.StringIO()))
-    runner = Runner(agent_that(), store, RunnerSettings(concurrency=1), vitals=Vitals(), log=Log(logger))
+    runner = Runner(
+        agent_that(), store, RunnerSettings(concurrency=1, seen_seconds=0.1), vitals=Vitals(), log=Log(logger)
+    )
     loops = (
         Loop(core.catchup.run, core.polls.ask),
         Loop(core.delivery.run),
@@ -195,7 +197,6 @@ async def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     def faulty_on_connection(client: RedisClient, number: int) -> Commands:
         return FaultyCommands(fault, on_connection(client, number))
 
-    monkeypatch.setattr("workers.process.runner.SEEN_SECONDS", 0.1)
     with redis_server(tmp_path) as url:
         rest = FakeRest()
         rest.related = [relation_of(Person(rest))]

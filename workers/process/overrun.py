@@ -20,11 +20,20 @@ LOOK_SECONDS = 1.0
 class OverrunWatch:
     """Calls `leave` once, in a thread of its own, when a job has run for `job_seconds` and the grace after it."""
 
-    def __init__(self, vitals: Vitals, log: Log, job_seconds: float, leave: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        vitals: Vitals,
+        log: Log,
+        job_seconds: float,
+        leave: Callable[[], None],
+        *,
+        look_seconds: float = LOOK_SECONDS,
+    ) -> None:
         self._vitals = vitals
         self._log = log
         self._most_seconds = job_seconds + GRACE_SECONDS
         self._leave = leave
+        self._look_seconds = look_seconds
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="overrun-watch", daemon=True)
 
@@ -42,7 +51,7 @@ class OverrunWatch:
         self._stop.set()
 
     def _run(self) -> None:
-        while not self._stop.wait(LOOK_SECONDS):
+        while not self._stop.wait(self._look_seconds):
             seconds = self._vitals.longest_run_seconds()
             if seconds > self._most_seconds:
                 self._log.error("worker: a job hangs it, it leaves for another", seconds=round(seconds))

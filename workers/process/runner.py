@@ -58,6 +58,7 @@ class RunnerSettings:
 
     `job_seconds`: the longest run; over it the job is a dead letter `timeout`, or with `retries_timeouts` a failure like others.
     `shows_errors`: the log has the text and traceback of a handler's exception, which may quote the conversation.
+    `seen_seconds`: between two words to Redis that the worker lives.
     """
 
     concurrency: int
@@ -65,6 +66,7 @@ class RunnerSettings:
     job_seconds: float = JOB_SECONDS
     retries_timeouts: bool = False
     shows_errors: bool = False
+    seen_seconds: float = SEEN_SECONDS
 
 
 @dataclass(frozen=True)
@@ -525,7 +527,7 @@ class Runner:
                 await self._bus.seen(self._vitals.presence(late_seconds * 1000))
             except RedisFailed as error:
                 self._log.info("worker: could not say that it lives", reason=error.reason)
-            due = trio.current_time() + SEEN_SECONDS
+            due = trio.current_time() + self._settings.seen_seconds
             await trio.sleep_until(due)
             late_seconds = trio.current_time() - due
 

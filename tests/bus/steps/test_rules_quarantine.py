@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from bus.steps import store
 from bus.steps.letters import DeadLetter
 from bus.steps.store import Intake, Source
 from tests.bus.builders import CONVERSATION, PEER, arrival_of, job_of
@@ -93,11 +92,9 @@ async def test_rule_3_what_can_be_read_at_last_pins_and_meets_the_pins(scene: Sc
     assert await scene.leftovers() == []
 
 
-async def test_of_what_came_again_and_cannot_be_read_the_oldest_notes_go(
-    redis: RedisScene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(store, "MOST_OLD", 3)
+async def test_of_what_came_again_and_cannot_be_read_the_oldest_notes_go(redis: RedisScene) -> None:
     talk = await talk_of(redis)
+    talk.supervisor.store.budgets = msgspec.structs.replace(talk.supervisor.store.budgets, most_old=3)
     for seq in range(1, 6):
         assert await talk.supervisor.store.note_old(arrival_of(seq, 0), "key_used") is Intake.OLD
     assert redis.client.ask("ZCARD", redis.keys.old) == 3

@@ -191,9 +191,8 @@ async def test_a_thread_over_its_limit_is_seen_to_run_while_redis_is_away() -> N
 async def test_a_worker_alone_that_a_job_hangs_leaves(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("workers.process.overrun.LOOK_SECONDS", 0.01)
     vitals, left, log = Vitals(), threading.Event(), Log(__import__("logging").Logger("test"))
-    watch = OverrunWatch(vitals, log, 30.0 - GRACE_SECONDS, left.set)
+    watch = OverrunWatch(vitals, log, 30.0 - GRACE_SECONDS, left.set, look_seconds=0.01)
     watch.start()
     vitals.started(job_of())
     assert watch.dead_threads == []
