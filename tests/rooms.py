@@ -35,6 +35,7 @@ ROOMS: Final = (
     "bus.steps",
     "bus.transport",
     "bus.telemetry",
+    "bus.control",
     "bus.settings",
     "bus.records",
     "crypto",

@@ -10,12 +10,12 @@ from pathlib import Path
 import click
 import msgspec
 
-from supervisor.cli.control import NoAnswer, answers
+from bus.control.client import Control, NoAnswer
+from bus.control.messages import Request
 from supervisor.cli.ending import EXIT_CONFIGURATION
 from supervisor.cli.lazy import ENV_FILE
 from supervisor.cli.leak_test import look_for_leaks
 from supervisor.cli.store import shown
-from supervisor.control.control_socket import Request
 from supervisor.doctor.case import Case, read_case
 from supervisor.doctor.findings import Finding, Verdict, worst_first, worst_of
 from supervisor.doctor.looks import LOOKS
@@ -91,7 +91,8 @@ def _asked(case: Case) -> Case:
         return dataclasses.replace(case, status_problem="the settings do not say where an agent would be")
     try:
         request = Request("status")
-        for answer in answers(request, case.state_dir, case.runtime_dir, patience_seconds=STATUS_SECONDS):
+        control = Control(case.state_dir, case.runtime_dir)
+        for answer in control.answers(request, patience_seconds=STATUS_SECONDS):
             if answer.ok:
                 return dataclasses.replace(case, status=msgspec.json.decode(answer.result))
             return dataclasses.replace(case, status_problem=answer.error)

@@ -3,8 +3,8 @@
 import click
 import msgspec
 
+from bus.control.messages import Request
 from supervisor.cli.control import ask_once
-from supervisor.control.control_socket import Request
 from supervisor.run.operator import Scaled
 
 

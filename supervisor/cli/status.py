@@ -4,9 +4,9 @@ import click
 import msgspec
 from rich.console import Console
 
+from bus.control.messages import Answer, Request
 from supervisor.cli.control import accepted, ask
 from supervisor.cli.status_page import page
-from supervisor.control.control_socket import Answer, Request
 
 EVERY_SECONDS = 1.0
 

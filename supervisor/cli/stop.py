@@ -3,9 +3,9 @@
 import click
 import msgspec
 
+from bus.control.messages import Request
 from supervisor.cli.control import accepted, ask
 from supervisor.control.answers import Stopping
-from supervisor.control.control_socket import Request
 
 
 @click.command(short_help="Drain and end the agent that runs here.")

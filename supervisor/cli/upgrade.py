@@ -2,8 +2,8 @@
 
 import click
 
+from bus.control.messages import Request
 from supervisor.cli.control import ask_once
-from supervisor.control.control_socket import Request
 
 
 @click.command(short_help="Start the code that is on disk now; the running one leaves when it serves.")

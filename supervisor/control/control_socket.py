@@ -1,7 +1,7 @@
-"""The control socket, over which `hashee-agent status|stop|reload|scale`, and programs of the owner's own, reach the process that runs.
+"""Serves the control socket, over which `hashee-agent status|stop|reload|scale`, and programs of the owner's own, reach the process that runs.
 
-A Unix socket that only its owner can open. A request is one line of JSON, its answer one line; `status` with `every_seconds`
-answers again and again. Whoever serves it decides what a request does; nothing here knows.
+A Unix socket that only its owner can open. One request after the other is answered (bus/control/messages.py); one with `every_seconds`
+again and again. Whoever serves it decides what a request does; nothing here knows.
 """
 
 import errno
@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import trio
 
+from bus.control.messages import Answer, Request
 from bus.settings.places import CONTROL_SOCKET
 from host.bounded_listener import BoundedListener
 from host.lines import Lines, UnreadableLine, json_decoder
@@ -28,32 +29,11 @@ SHORTEST_EVERY_SECONDS = 0.1
 """How often a watched `status` answers at most, whatever was asked for."""
 
 
-class Request(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is wanted: `command`, for `scale` how many `workers` ("N" or "MIN:MAX"), for `upgrade` whether to `wait` for its end,
-    for `send` the `message` (bus/records/outside.py)."""
-
-    command: str
-    wait: bool = False
-    workers: str = ""
-    every_seconds: float | None = None
-    message: msgspec.Raw = msgspec.Raw(b"null")
-
-
-class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What came of a request. `error` says why it failed and what helps. `result` is a JSON object, its fields the command's."""
-
-    ok: bool
-    error: str = ""
-    result: msgspec.Raw = msgspec.Raw(b"{}")
-
-
 Answerer = Callable[[Request], Awaitable[Answer]]
 
 
 UNREADABLE = Answer(ok=False, error="this is no request; is hashee-agent another version here?")
 _request: Callable[[bytes], Request] = json_decoder(Request)
-read_answer: Callable[[bytes], Answer] = json_decoder(Answer)
-"""Returns the answer that a line says. Raises UnreadableLine."""
 
 
 class ControlTaken(Exception):

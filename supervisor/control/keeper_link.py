@@ -19,8 +19,8 @@ import msgspec
 import trio
 from structlog import get_logger
 
+from bus.control.messages import Answer, Request
 from host.lines import LineReader, UnreadableLine, json_decoder, plain_tag
-from supervisor.control.control_socket import Answer, Request
 
 DRAIN = "drain"
 RETIRE = "retire"

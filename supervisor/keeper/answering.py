@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import trio
 
+from bus.control.messages import Answer, Request
 from supervisor.control.answers import Stopping, raw
-from supervisor.control.control_socket import Answer, Request
 from supervisor.keeper.supervision import Upgrade, UpgradeFailed
 
 SILENT = Answer(ok=False, error="the supervisor does not answer; its log says more")

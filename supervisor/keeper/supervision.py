@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 import trio
 from structlog import get_logger
 
+from bus.control.messages import Answer, Request
 from host.children import Children, RestartBackoff
 from host.code_place import Code, CodeGone, CodePlace
 from host.reasons import why
-from supervisor.control.control_socket import Answer, Request
 from supervisor.control.keeper_link import DRAIN, READY, RELOADING, RETIRE, ReportedState
 from supervisor.keeper.notify import WATCHER_VARIABLES, Notifier
 from supervisor.keeper.supervisor_process import (

@@ -11,11 +11,11 @@ import msgspec
 import trio
 from structlog import get_logger
 
+from bus.control.messages import Answer, Request
 from host import parent_death
 from host.children import Child, Children
 from host.code_place import CodePlace
 from host.lines import LineReader
-from supervisor.control.control_socket import Answer, Request
 from supervisor.control.keeper_link import (
     CONNECTED,
     PULSE,

@@ -11,6 +11,7 @@ import socket
 import structlog
 import trio
 
+from bus.control.messages import Answer, Request
 from bus.records.keys import Keys
 from bus.records.sealing import StoreKeys
 from bus.steps.seal import StoreSeal, StoreSealed
@@ -22,7 +23,6 @@ from host.instance import Instance
 from host.log_stream import drain_streams
 from host.strays import reap_strays
 from supervisor.control.answers import Stopping, raw
-from supervisor.control.control_socket import Answer, Request
 from supervisor.control.keeper_link import CONNECTED, STANDBY, KeeperLink
 from supervisor.observe.health import Health
 from supervisor.observe.http import HttpServer, start_http

@@ -7,11 +7,11 @@ import msgspec
 import structlog
 import trio
 
+from bus.control.messages import Answer, Request
 from bus.records.outside import OutsideMessage
 from bus.transport.wire import RedisFailed
 from host import stacks
 from supervisor.control.answers import raw
-from supervisor.control.control_socket import Answer, Request
 from supervisor.outbound.from_outside import FromOutside, NotSent
 from supervisor.pool.pool import Pool
 from supervisor.pool.reloading import Reloading

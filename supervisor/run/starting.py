@@ -11,10 +11,10 @@ from contextlib import asynccontextmanager
 import structlog
 import trio
 
+from bus.control.messages import Answer, Request
 from bus.transport.trouble import Trouble
 from bus.transport.wire import RedisFailed
 from supervisor.control.answers import Stopping, raw
-from supervisor.control.control_socket import Answer, Request
 from supervisor.control.keeper_link import PULSE, PULSE_SECONDS, KeeperLink
 from supervisor.observe.health import Check, Health
 from supervisor.run.supervisor_control import SupervisorControl

@@ -5,8 +5,9 @@ from collections.abc import Awaitable, Callable
 import structlog
 import trio
 
+from bus.control.messages import Answer, Request
 from supervisor.control.answers import raw
-from supervisor.control.control_socket import Answer, ControlTaken, Request, control_path, listen_control, serve_control
+from supervisor.control.control_socket import ControlTaken, control_path, listen_control, serve_control
 from supervisor.control.keeper_link import KeeperLink, Question
 from supervisor.settings.supervisor import SupervisorSettings
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bus.control.messages import Request
 from bus.records.control import (
     Crashed,
     Drain,
@@ -26,7 +27,6 @@ from bus.records.control import (
     to_worker,
 )
 from host.lines import LINE_LIMIT_BYTES, MOST_TAGS_SAID, NO_TAG, TOO_LONG, LineReader, Lines, UnreadableLine
-from supervisor.control.control_socket import Request
 from supervisor.control.keeper_link import (
     Answered,
     FromSupervisor,

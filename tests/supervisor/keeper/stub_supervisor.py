@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import trio
 
-from supervisor.control.control_socket import Answer
+from bus.control.messages import Answer
 from supervisor.control.keeper_link import KeeperLink, open_keeper_link
 
 
