@@ -4,12 +4,14 @@ import asyncio
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import trio
 
-from supervisor.cli.send import EXIT_REFUSED, EXIT_TRY_AGAIN
+from sandbox.people import Person
+from supervisor.cli.outside.queueing import EXIT_REFUSED, EXIT_TRY_AGAIN
 from tests.world import World, agent, world
 from workers import BlockingOutside, Info, NotSent, Outside
 
@@ -54,6 +56,96 @@ async def test_what_is_sent_from_a_shell_arrives_once_for_a_key_and_waits_for_an
             await w.all_answered(
                 {ben: ["echo: hello", "*all* is well", "by trio", "by asyncio", CARD, "while you were away"]}
             )
+
+
+async def test_what_a_shell_and_a_program_show_grows_is_taken_back_and_is_once_for_a_key(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        [ada] = w.people
+        to = w.conversations[ada]
+        await ada.say(to, "hello")
+        await w.all_answered({ada: ["echo: hello"]})
+        await a_command_says_that_it_types(w, ada)
+        await what_comes_in_grows_and_is_sent_whole(w, ada)
+        await w.all_answered({ada: ["echo: hello", "Building… ready"]})
+        await a_message_is_reacted_to_and_what_was_said_is_taken_back(w, ada)
+        await a_program_does_the_same(w, ada)
+        heard = ada.transcript.heard(to)
+        assert heard == ["echo: hello", "Building… ready", "wrong", "half and half"]
+
+
+async def a_command_says_that_it_types(w: World, ada: Person) -> None:
+    to = w.conversations[ada]
+    typed = ada.counts["typing"]
+    done = await command(w, "typing", "--to", to, "--seconds", "0")
+    assert done.returncode == 0, done.stderr
+    await ada.transcript.until(lambda: ada.counts["typing"] > typed and to not in ada.typing)
+
+
+async def what_comes_in_grows_and_is_sent_whole(w: World, ada: Person) -> None:
+    to = w.conversations[ada]
+    words = ("stream", "--json", "--to", to, "--key", "build-1", "--wait", "60")
+    async with trio.open_nursery() as nursery:
+        process = await trio.lowlevel.open_process(
+            [*PROGRAM, *words], env=w.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        nursery.start_soon(process.wait)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        await process.stdin.send_all("Building…".encode())
+        await ada.transcript.until(lambda: to in ada.growing and ada.growing[to].text == "Building…")
+        await process.stdin.send_all(b" ready\n")
+        await process.stdin.aclose()
+        receipt = json.loads(b"".join([piece async for piece in process.stdout]))
+    assert (process.returncode, receipt["outcome"]) == (0, "queued")
+    aborted = ada.counts["streams_aborted"]
+    streams = ada.counts["streams"]
+    again = await command(w, *words, text="Building… ready".encode())
+    assert (again.returncode, json.loads(again.stdout)["outcome"]) == (0, "already")
+    assert (ada.counts["streams"], ada.counts["streams_aborted"]) == (streams, aborted), "and nothing was shown"
+
+
+async def a_message_is_reacted_to_and_what_was_said_is_taken_back(w: World, ada: Person) -> None:
+    to = w.conversations[ada]
+    stories = json.loads((await command(w, "trace", "--json", to)).stdout)
+    hers = next(one["message_id"] for one in stories if one["steps"][0]["step"] == "received")
+    done = await command(w, "react", "--to", to, "--message", hers, "--wait", "60", "👍")
+    assert done.returncode == 0, done.stderr
+    await ada.transcript.until(lambda: ada.reactions.get(hers) == "👍")
+    status, [sent], _ = await send(w, "--to", to, "--wait", "60", "wrong")
+    assert status == 0
+    done = await command(w, "recall", "--to", to, "--key", "take-back", "--wait", "60", sent["id"])
+    assert done.returncode == 0, done.stderr
+    await ada.transcript.until(lambda: ada.recalled == ["wrong"])
+    unknown = await command(w, "recall", "--to", to, "nothing")
+    assert (unknown.returncode, b"chat.reply()" in unknown.stderr) == (EXIT_REFUSED, True)
+
+
+async def a_program_does_the_same(w: World, ada: Person) -> None:
+    to = w.conversations[ada]
+    where = {"HASHEE_STATE_DIR": w.environment["HASHEE_STATE_DIR"], "HASHEE_AGENT_ID": w.environment["HASHEE_AGENT_ID"]}
+    async with Outside(where) as it:
+        async with it.typing(to):
+            await ada.transcript.until(lambda: to in ada.typing)
+        await ada.transcript.until(lambda: to not in ada.typing)
+        async with it.stream(to, key="halves") as stream:
+            await stream.write("half")
+            await ada.transcript.until(lambda: to in ada.growing and ada.growing[to].text == "half")
+            await stream.write(" and half")
+        assert stream.receipt is not None
+        await w.all_answered({ada: ["echo: hello", "Building… ready", "wrong", "half and half"]})
+        with suppress(ZeroDivisionError):
+            async with it.stream(to) as broken:
+                await broken.write("never sent")
+                await ada.transcript.until(lambda: to in ada.growing and ada.growing[to].text == "never sent")
+                raise ZeroDivisionError
+        await ada.transcript.until(lambda: to not in ada.growing)
+        await it.recall(to, stream.receipt)
+        await ada.transcript.until(lambda: ada.recalled == ["wrong", "half and half"])
+        with pytest.raises(NotSent, match="one emoji"):
+            await it.react(to, "id", "no emoji")
+    with pytest.raises(NotSent) as refused, BlockingOutside(where) as blocking, blocking.stream("nowhere") as nowhere:
+        nowhere.write("text")
+    assert refused.value.reason == "unknown_conversation"
 
 
 async def conversations_are_listed_with_whose_they_are(w: World) -> None:

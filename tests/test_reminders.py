@@ -8,7 +8,7 @@ import pytest
 from redis import Redis
 
 from sandbox.people import Person
-from supervisor.cli.send import EXIT_REFUSED
+from supervisor.cli.outside.queueing import EXIT_REFUSED
 from tests.test_from_outside import send
 from tests.waiting import waiting_for
 from tests.world import World, world

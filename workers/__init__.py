@@ -53,7 +53,7 @@ from workers.handling.context import JobContext
 from workers.handling.routing import Router
 from workers.kept.history import History, Turn
 from workers.kept.store import Store
-from workers.outside import BlockingOutside, Outside, Receipt
+from workers.outside import BlockingOutside, BlockingOutsideStream, Outside, OutsideStream, Receipt
 from workers.talk.cards import Action, App, Approval, Field, Form, Info, Media, MediaItem, Option, Progress
 from workers.talk.chat import Chat
 from workers.talk.sent import Sent
@@ -77,6 +77,7 @@ __all__ = [
     "BlockingChat",
     "BlockingJob",
     "BlockingOutside",
+    "BlockingOutsideStream",
     "BlockingSent",
     "BlockingStore",
     "BlockingStream",
@@ -103,6 +104,7 @@ __all__ = [
     "Option",
     "OutcomeUnknown",
     "Outside",
+    "OutsideStream",
     "Progress",
     "Receipt",
     "Retry",

@@ -5,7 +5,7 @@ neither the key nor a text can be guessed from what stands in Redis.
 """
 
 import hmac
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -14,13 +14,21 @@ from bus.records import ulid
 OUTSIDE: Final = "outside:"
 REMINDER: Final = "reminder:"
 PLACE: Final = "0"
+START_PLACE: Final = f"{PLACE}:start:1"
+"""Of the beginning of a stream, whose text is at PLACE (supervisor/outbound/stream_replies.py)."""
+
+ACT_PLACE: Final = "act"
+"""Of a recall or a reaction from outside, which takes no turn."""
+
 DIGEST_BYTES: Final = 16
 
 
 class OutsideMessage(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is to be said in a conversation, the `card` (a payload of PROTOCOL §4.1) that is to be shown, or the `reminder` whose handler is to run there, with its `data`.
 
-    `key`: it is sent once, however often it is asked for.
+    `key`: it is sent once, however often it is asked for. `recall`: the id of what is to be taken back, as Receipt or workers.Sent has it, or a
+    card's. `react_to`: the relay's id of a message at which `emoji` is shown, None for none any more. `stream_id`: of the stream that
+    `text` ends.
     """
 
     conversation_id: str
@@ -30,9 +38,30 @@ class OutsideMessage(msgspec.Struct, frozen=True, omit_defaults=True):
     reminder: str | None = None
     data: object = None
     card: dict[str, object] | None = None
+    recall: str | None = None
+    react_to: str | None = None
+    emoji: str | None = None
+    stream_id: str = ""
 
     def __repr__(self) -> str:
         return f"OutsideMessage(conversation_id={self.conversation_id!r}, …)"
+
+
+Shows = Literal["typing", "typing_ends", "begin", "delta", "abort"]
+
+
+class OutsideShow(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is shown in a conversation and worth nothing later: that somebody types, or a text that grows. `text`: the piece of a delta."""
+
+    conversation_id: str
+    what: Shows
+    stream_id: str = ""
+    seq: int = 0
+    text: str = ""
+    key: str | None = None
+
+    def __repr__(self) -> str:
+        return f"OutsideShow(conversation_id={self.conversation_id!r}, what={self.what!r}, …)"
 
 
 class SendKey(msgspec.Struct, frozen=True):
@@ -42,9 +71,9 @@ class SendKey(msgspec.Struct, frozen=True):
     said: bytes
 
 
-def id_of(key: SendKey | None, *, begins: str = OUTSIDE) -> str:
+def id_of(key: SendKey | None, *, begins: str = OUTSIDE, stream_id: str = "") -> str:
     """Returns the id of a message, or (`begins` REMINDER) of a job: under a key the same one to whoever repeats it, else a new one."""
-    return f"{begins}{ulid.new() if key is None else key.name.hex()}"
+    return f"{begins}{stream_id or ulid.new() if key is None else key.name.hex()}"
 
 
 def send_key(identifier_key: bytes, conversation_id: str, key: str, said: object) -> SendKey:

@@ -435,9 +435,10 @@ class LiveTyping(msgspec.Struct, frozen=True, tag="typing"):
 
 
 class LiveAbort(msgspec.Struct, frozen=True, tag="abort"):
-    """The stream that a conversation is shown has ended early: its job was interrupted, or lost its worker."""
+    """The stream that a conversation is shown has ended early: its job was interrupted, or lost its worker. `stream_id`: only this one, if it is named."""
 
     conversation_id: str
+    stream_id: str = ""
 
 
 Live = LiveDelta | LiveTyping | LiveAbort

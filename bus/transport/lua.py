@@ -32,6 +32,7 @@ WRITES = frozenset(
         "INCRBY",
         "LPOP",
         "LPUSH",
+        "LREM",
         "LSET",
         "LTRIM",
         "PEXPIRE",

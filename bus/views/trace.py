@@ -10,7 +10,7 @@ from typing import cast
 import msgspec
 
 from bus.records.keys import JOBS_GROUP, Keys
-from bus.records.outside import PLACE
+from bus.records.outside import ACT_PLACE, PLACE
 from bus.records.records import decode_job_record
 from bus.transport.client import RedisClient
 from bus.transport.clock import redis_ms
@@ -39,7 +39,7 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     "replied": ("place",),
     "encrypted": ("place", "client_message_id"),
     "acknowledged": ("place", "message_id", "sent_ms"),
-    "acted": ("place", "what"),  # a recall, a reaction
+    "acted": ("place", "what"),  # a recall, a reaction; a message from outside that was taken back before it left
     "dropped": ("place", "reason"),  # a reply that became a dead letter
     "done": _RUN,
     "superseded": _RUN,
@@ -53,6 +53,8 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     "reclaimed": ("worker",),
     "lost": ("conversation",),
 }
+TAKEN_BACK = "taken_back"  # of a message from outside that had not left the line
+_ENDS = frozenset({b"acknowledged", b"acted", b"dropped"})
 RUNNING = ("worker", "attempt", "delivery")  # words of `running`, which is not in the ledger but read from the stream
 BEGINNINGS = frozenset(
     {"taken", "queued", "placed", "refused", "held", "quarantined", "old", "requeued", "from_outside"}
@@ -158,8 +160,8 @@ class Ledger:
             rows = cast("list[tuple[bytes, list[bytes]]]", await self._client.command(*command))
             for _, (_, name, _, job, _, told) in rows:
                 place, *words = told.decode().split(" ")
-                if job.decode() in messages and place == PLACE and name in (b"acknowledged", b"dropped"):
-                    found[job.decode()] = words[0] if name == b"dropped" else ""
+                if job.decode() in messages and place in (PLACE, ACT_PLACE) and name in _ENDS:
+                    found[job.decode()] = words[0] if name == b"dropped" or words[:1] == [TAKEN_BACK] else ""
             if rows:
                 since = f"({rows[-1][0].decode()}"
             if len(rows) < PAGE:

@@ -1,4 +1,4 @@
-"""Takes in a message that no job said: `hashee-agent send`, and `Outside` of an owner's own program.
+"""Takes in what no job said: `hashee-agent send`, `stream`, `recall`, `react`, `typing`, and `Outside` of an owner's own program.
 
 It checks what can be known before anything is stored, and names the remedy: whoever sends is there to read it. What changes afterwards (a grant
 that is taken back while the message waits) is found at its commit, as with any reply.
@@ -10,9 +10,35 @@ from typing import Final
 import msgspec
 
 from bus.records import ulid
-from bus.records.outside import OUTSIDE, PLACE, REMINDER, OutsideMessage, SendKey, id_of, send_key
-from bus.records.records import GROUP, InboundMessage, Payload, Reply, ReplyPlace, pack_placed_job, pack_reply
+from bus.records.outside import (
+    ACT_PLACE,
+    OUTSIDE,
+    PLACE,
+    REMINDER,
+    START_PLACE,
+    OutsideMessage,
+    OutsideShow,
+    SendKey,
+    id_of,
+    send_key,
+)
+from bus.records.records import (
+    GROUP,
+    RUN,
+    InboundMessage,
+    Live,
+    LiveAbort,
+    LiveDelta,
+    LiveTyping,
+    Payload,
+    Reply,
+    ReplyPlace,
+    pack_live,
+    pack_placed_job,
+    pack_reply,
+)
 from bus.records.sealing import StoreKeys
+from bus.records.sent_ids import places_in
 from bus.records.timers import due_payload
 from bus.steps.outside import OutsideMessages, Sent
 from bus.steps.placing import MOST_PLACED_BYTES
@@ -23,6 +49,10 @@ from supervisor.peers.owners import Owner
 MOST_CHARACTERS: Final = 100_000
 """PROTOCOL §1: the platform refuses longer texts."""
 
+MOST_EMOJI_CHARACTERS: Final = 16
+"""Of an emoji with all that modifies it; who asks has looked whether it is one (workers/emoji.py)."""
+
+RELAYS_ID: Final = re.compile(r"[!-~]{1,128}")
 NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 KEY: Final = re.compile(r"[!-~]{1,128}")
 
@@ -37,11 +67,12 @@ class NotSent(Exception):
     @property
     def is_temporary(self) -> bool:
         """Whether the same may be taken in a moment later."""
-        return self.reason == "full"
+        return self.reason in ("full", "no_agent")
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """What became of a message. `outcome`: queued, waits (behind others of its kind), or already (the same was sent under this key)."""
+    """What became of a message. `outcome`: queued, waits (behind others of its kind), already (the same was sent under this key), or taken_back
+    (what it recalls was not sent yet, and never is)."""
 
     conversation_id: str
     id: str
@@ -58,39 +89,105 @@ class FromOutside:
         self._keys = keys
 
     async def send(self, message: OutsideMessage) -> Receipt:
-        """Queues a message, once for a key. Raises NotSent, RedisFailed."""
+        """Queues a message, an act or a reminder, once for a key. Raises NotSent, RedisFailed, BadRecord."""
         _check(message)
-        conversation = message.conversation_id
-        pins = await self._checked_recipient(conversation)
-        key = None if message.key is None else self._send_key(message, message.key)
+        pins = await self._checked_recipient(message.conversation_id)
+        if message.recall is not None:
+            return await self._recall(message, message.recall)
+        if message.react_to is not None:
+            payload: Payload = {"message_id": message.react_to, "emoji": message.emoji}
+            return await self._act(message, Reply(kind="reaction", content_type="reaction", payload=payload))
+        key = self._send_key(message)
         is_job = message.reminder is not None
-        identifier = id_of(key, begins=REMINDER if is_job else OUTSIDE)
-        record = self._job(message, identifier, pins) if is_job else self._reply(message, identifier)
-        budgets = self._store.budgets
-        match await self._messages.send(
-            conversation, record, identifier, key=key, budgets=budgets, is_job=is_job, card=_card_of(message)
-        ):
-            case Sent.QUEUED:
-                return Receipt(conversation, identifier, "queued")
-            case Sent.WAITS:
-                return Receipt(conversation, identifier, "waits")
-            case Sent.ALREADY:
-                return Receipt(conversation, identifier, "already")
-            case Sent.KEY_USED:
-                raise NotSent(
-                    "key_used",
-                    f"something else was sent into {conversation} under the key {message.key} within the last 30 days: "
-                    "take another key for another message",
-                )
-            case Sent.UNKNOWN:
-                raise _unknown(conversation)
-            case Sent.MANY_KEYS:
-                raise NotSent(
-                    "many_keys",
-                    "so many keys are remembered as there is room for: send without --key, or give Redis more memory (HASHEE_REDIS_MEMORY)",
-                )
-            case Sent.FULL:
-                raise NotSent("full", "too much waits to be sent; nothing was queued: try again in a moment")
+        identifier = id_of(key, begins=REMINDER if is_job else OUTSIDE, stream_id=message.stream_id)
+        record = self._job(message, identifier, pins) if is_job else self._said(message, identifier)
+        outcome = await self._messages.send(
+            message.conversation_id,
+            record,
+            identifier,
+            key=key,
+            budgets=self._store.budgets,
+            is_job=is_job,
+            card=_card_of(message),
+        )
+        return _receipt(outcome, message.conversation_id, message.key, identifier)
+
+    async def show(self, shown: OutsideShow) -> Receipt:
+        """Shows that somebody types, or a text that grows. Raises NotSent, RedisFailed."""
+        conversation = shown.conversation_id
+        if shown.what in ("delta", "abort"):
+            await self._publish(
+                LiveDelta(conversation, shown.stream_id, shown.seq, shown.text)
+                if shown.what == "delta"
+                else LiveAbort(conversation, shown.stream_id)
+            )
+            return Receipt(conversation, f"{OUTSIDE}{shown.stream_id}", "shown")
+        message = OutsideMessage(conversation, key=shown.key, stream_id=shown.stream_id)
+        _check_key(shown.key)
+        await self._checked_recipient(conversation)
+        if shown.what == "begin":
+            return await self._begin(message)
+        await self._publish(LiveTyping(conversation, active=shown.what == "typing"))
+        return Receipt(conversation, "", "shown")
+
+    async def _begin(self, message: OutsideMessage) -> Receipt:
+        """Queues the beginning of a stream, if nothing was sent under its key."""
+        _check_stream(message.stream_id)
+        key = self._send_key(message)
+        looked_at = None if key is None else msgspec.structs.replace(key, said=b"")
+        identifier = id_of(key, stream_id=message.stream_id)
+        start = Reply(kind="stream_start", content_type="text", payload={RUN: ""}, stream_id=message.stream_id)
+        record = self._packed(message, identifier, START_PLACE, start)
+        outcome = await self._messages.send(
+            message.conversation_id,
+            record,
+            identifier,
+            key=looked_at,
+            budgets=self._store.budgets,
+            beside="start",
+        )
+        return _receipt(outcome, message.conversation_id, message.key, identifier)
+
+    async def _publish(self, live: Live) -> None:
+        packed = pack_live(live, key=self._keys.bus, agent_id=self._store.keys.agent_id)
+        if not await self._messages.show(packed):
+            raise NotSent("no_agent", "no agent runs now, so nobody can be shown this: start one with hashee-agent up")
+
+    async def _recall(self, message: OutsideMessage, sent_id: str) -> Receipt:
+        """Queues the recall of each part of what was sent; of something that stands in the line, takes it out."""
+        receipts = []
+        for number, (job_id, place) in enumerate(await self._places(message.conversation_id, sent_id), start=1):
+            act = Reply(kind="recall", content_type="recall", payload={"job_id": job_id, "place": place})
+            receipts.append(await self._act(message, act, takes_back=job_id, number=number))
+        return receipts[0]
+
+    async def _places(self, conversation_id: str, sent_id: str) -> list[tuple[str, str]]:
+        """Returns job and place of each part of what has this id. Raises NotSent."""
+        if " " in sent_id:
+            return places_in(sent_id)
+        if sent_id.startswith(OUTSIDE):
+            return [(sent_id, PLACE)]
+        card = await self._messages.card(conversation_id, sent_id)
+        if card is None:
+            raise NotSent(
+                "unknown_message",
+                f"nothing of {conversation_id} has this id: name what hashee-agent send or chat.reply() gave, or a card's id",
+            )
+        return [(card.job_id, card.place)]
+
+    async def _act(self, message: OutsideMessage, act: Reply, *, takes_back: str = "", number: int = 1) -> Receipt:
+        key = self._send_key(message, number)
+        identifier = id_of(key)
+        outcome = await self._messages.send(
+            message.conversation_id,
+            self._packed(message, identifier, ACT_PLACE, act),
+            identifier,
+            key=key,
+            budgets=self._store.budgets,
+            beside="act",
+            takes_back=takes_back,
+        )
+        return _receipt(outcome, message.conversation_id, message.key, identifier)
 
     async def _checked_recipient(self, conversation_id: str) -> tuple[str, str]:
         """Returns the conversation's kind and person, if it may be written to. Raises NotSent."""
@@ -109,12 +206,21 @@ class FromOutside:
             )
         return pins
 
-    def _reply(self, message: OutsideMessage, identifier: str) -> bytes:
+    def _said(self, message: OutsideMessage, identifier: str) -> bytes:
+        """Packs a text, a card, or the end of a stream."""
         payload: Payload = {"type": "text", "text": message.text} if message.card is None else message.card
         if message.markdown:
             payload["markdown"] = True
-        reply = Reply(kind="message", content_type=str(payload["type"]), payload=payload)
-        at = ReplyPlace(identifier, message.conversation_id, PLACE, now_ms())
+        content_type, stream_id = str(payload["type"]), message.stream_id
+        reply = (
+            Reply(kind="stream_done", content_type=content_type, payload=payload, stream_id=stream_id)
+            if stream_id
+            else Reply(kind="message", content_type=content_type, payload=payload)
+        )
+        return self._packed(message, identifier, PLACE, reply)
+
+    def _packed(self, message: OutsideMessage, identifier: str, place: str, reply: Reply) -> bytes:
+        at = ReplyPlace(identifier, message.conversation_id, place, now_ms())
         agent_id = self._store.keys.agent_id
         return pack_reply(at, reply, emitted_ms=now_ms(), key=self._keys.bus, agent_id=agent_id)
 
@@ -138,14 +244,50 @@ class FromOutside:
             )
         return packed
 
-    def _send_key(self, message: OutsideMessage, key: str) -> SendKey:
+    def _send_key(self, message: OutsideMessage, number: int = 1) -> SendKey | None:
+        """Returns the digests of the message's key. `number`: of the part, where a message is several acts."""
+        if message.key is None:
+            return None
+        key = message.key if number == 1 else f"{message.key} {number}"  # no key of a message has a space
         return send_key(self._keys.identifier, message.conversation_id, key, _said(message))
+
+
+def _receipt(outcome: Sent, conversation: str, key: str | None, identifier: str) -> Receipt:
+    """Returns what became of a message. Raises NotSent."""
+    match outcome:
+        case Sent.QUEUED | Sent.WAITS | Sent.ALREADY | Sent.TAKEN_BACK:
+            return Receipt(conversation, identifier, outcome.value.decode())
+        case Sent.KEY_USED:
+            raise NotSent(
+                "key_used",
+                f"something else was sent into {conversation} under the key {key} within the last 30 days: "
+                "take another key for another message",
+            )
+        case Sent.UNKNOWN:
+            raise _unknown(conversation)
+        case Sent.MANY_KEYS:
+            raise NotSent(
+                "many_keys",
+                "so many keys are remembered as there is room for: send without --key, or give Redis more memory (HASHEE_REDIS_MEMORY)",
+            )
+        case Sent.FULL:
+            raise NotSent("full", "too much waits to be sent; nothing was queued: try again in a moment")
 
 
 def _check(message: OutsideMessage) -> None:
     """Checks what a message says by itself. Raises NotSent."""
-    if message.key is not None and not KEY.fullmatch(message.key):
-        raise NotSent("bad_key", "a key has 1 to 128 printable ASCII characters and no space, such as deploy-42")
+    _check_key(message.key)
+    if message.recall is not None:
+        return
+    if message.react_to is not None:
+        emoji = message.emoji
+        if not RELAYS_ID.fullmatch(message.react_to) or (
+            emoji is not None and not 1 <= len(emoji) <= MOST_EMOJI_CHARACTERS
+        ):
+            raise NotSent(
+                "bad_reaction", "a reaction is one emoji, or none to take it back, at a message that is named by its id"
+            )
+        return
     if message.reminder is not None:
         if not NAME.fullmatch(message.reminder) or message.text:
             raise NotSent(
@@ -161,6 +303,8 @@ def _check(message: OutsideMessage) -> None:
                 "a card is sent as Outside.send(conversation, card) or hashee-agent send --artifact FILE makes it, without a text",
             )
         return
+    if message.stream_id:
+        _check_stream(message.stream_id)
     if not message.text:
         raise NotSent("empty_text", "there is no text: name it, or - to read it from stdin")
     if len(message.text) > MOST_CHARACTERS:
@@ -174,6 +318,16 @@ def _check(message: OutsideMessage) -> None:
         raise NotSent("bad_text", "this text is no valid UTF-8: convert it before it is sent") from None
 
 
+def _check_key(key: str | None) -> None:
+    if key is not None and not KEY.fullmatch(key):
+        raise NotSent("bad_key", "a key has 1 to 128 printable ASCII characters and no space, such as deploy-42")
+
+
+def _check_stream(stream_id: str) -> None:
+    if ulid.time_ms(stream_id) is None:
+        raise NotSent("bad_stream", "a stream is named by a ULID, as Outside.stream() and hashee-agent stream make one")
+
+
 def _unknown(conversation_id: str) -> NotSent:
     return NotSent(
         "unknown_conversation",
@@ -183,6 +337,10 @@ def _unknown(conversation_id: str) -> NotSent:
 
 def _said(message: OutsideMessage) -> tuple[object, ...]:
     """Returns what counts as the same under one key."""
+    if message.recall is not None:
+        return "recall", message.recall
+    if message.react_to is not None:
+        return "reaction", message.react_to, message.emoji
     if message.reminder is not None:
         return message.reminder, msgspec.json.encode(message.data, order="deterministic")
     if message.card is not None:

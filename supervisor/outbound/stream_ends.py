@@ -81,7 +81,10 @@ class StreamEnds:
         return self._instance.knows_dead(holder) or (began_ms is not None and now_ms() - began_ms > OVER_MS)
 
     async def _is_given_up(self, stream: LiveStream) -> bool:
-        """Whether its run is over and nothing waits to be sent that could end it."""
-        if not stream.run or trio.current_time() - stream.grown_at < self._pauses.stream_quiet:
+        """Whether its run is over and nothing waits to be sent that could end it. One of no run: whether the relay has ended it by itself."""
+        quiet_seconds = trio.current_time() - stream.grown_at
+        if not stream.run:
+            return quiet_seconds >= self._pauses.stream_orphaned
+        if quiet_seconds < self._pauses.stream_quiet:
             return False
         return not await self._outbox.may_end_stream(stream.conversation_id, stream.run)

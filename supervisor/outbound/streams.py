@@ -136,10 +136,15 @@ class Streams:
                 await self._type(live)
             elif isinstance(live, LiveAbort):
                 async with self._order:
-                    await self.abort(live.conversation_id)
+                    await self._abort_one(live)
             else:
                 async with self._order:
                     await self._grow(live)
+
+    async def _abort_one(self, live: LiveAbort) -> None:
+        stream = self._by_conversation.get(live.conversation_id)
+        if stream is not None and live.stream_id in ("", stream.stream_id):
+            await self.abort(live.conversation_id)
 
     def _pass_over(self, reason: str) -> None:
         """Counts what a worker of a later release says, or a stranger; logs each reason once."""

@@ -2,21 +2,23 @@
 
 import signal
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import msgspec
 import structlog
 import trio
 
 from bus.control.messages import Answer, Request
-from bus.records.outside import OutsideMessage
+from bus.records.outside import OutsideMessage, OutsideShow
 from bus.transport.wire import RedisFailed
 from host import stacks
 from supervisor.control.answers import raw
-from supervisor.outbound.from_outside import FromOutside, NotSent
+from supervisor.outbound.from_outside import FromOutside, NotSent, Receipt
 from supervisor.pool.pool import Pool
 from supervisor.pool.reloading import Reloading
 from supervisor.settings.bounds import Bounds
 
+Asked = TypeVar("Asked", OutsideMessage, OutsideShow)
 OBEYED = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGQUIT)
 
 log = structlog.get_logger()
@@ -39,7 +41,7 @@ class Operator:
     @property
     def commands(self) -> dict[str, Callable[[Request], Awaitable[Answer]]]:
         """Of the control socket."""
-        return {"reload": self._reload, "scale": self._scale, "send": self._send}
+        return {"reload": self._reload, "scale": self._scale, "send": self._send, "show": self._show}
 
     async def obey(self, number: signal.Signals) -> None:
         """A signal."""
@@ -69,16 +71,24 @@ class Operator:
 
     async def _send(self, request: Request) -> Answer:
         """Queues a message from a program of the owner's own. `result`: its receipt, or the reason."""
-        try:
-            message = msgspec.json.decode(request.message, type=OutsideMessage)
-        except msgspec.DecodeError:
-            return _not_sent("bad_message", "there is no message in this; is the program another version here?")
-        try:
-            return Answer(ok=True, result=raw(await self._outside.send(message)))
-        except NotSent as problem:
-            return _not_sent(problem.reason, str(problem))
-        except RedisFailed as problem:
-            return _not_sent("redis", f"Redis takes nothing in now ({problem.reason}); with a key it may be repeated")
+        return await _answered(request, OutsideMessage, self._outside.send)
+
+    async def _show(self, request: Request) -> Answer:
+        """Shows what is worth nothing later. `result`: as `_send`."""
+        return await _answered(request, OutsideShow, self._outside.show)
+
+
+async def _answered(request: Request, kind: type[Asked], do: Callable[[Asked], Awaitable[Receipt]]) -> Answer:
+    try:
+        asked = msgspec.json.decode(request.message, type=kind)
+    except msgspec.DecodeError:
+        return _not_sent("bad_message", "there is no message in this; is the program another version here?")
+    try:
+        return Answer(ok=True, result=raw(await do(asked)))
+    except NotSent as problem:
+        return _not_sent(problem.reason, str(problem))
+    except RedisFailed as problem:
+        return _not_sent("redis", f"Redis takes nothing in now ({problem.reason}); with a key it may be repeated")
 
 
 def _not_sent(reason: str, text: str) -> Answer:

@@ -49,6 +49,9 @@ class Pauses:
     stream_quiet: float = 2.0
     """A stream that grows has a run. After so long without a piece it is asked for."""
 
+    stream_orphaned: float = 30.0
+    """So long after its last piece the relay ends a stream by itself (PROTOCOL §1). One from outside has no run that could be asked for."""
+
     stream_end_again: float = 12.0
     """After we ended a stream that another supervisor shows, its end is told once more: its start has left there by then, or never will (10 s)."""
 

@@ -281,8 +281,9 @@ STEPS: dict[str, tuple[str, ...]] = {
         "bus/views/conversations.py:Conversations.latest",
         "bus/steps/outside.py:OutsideMessages.send",
         "bus/steps/outside.py:OutsideMessages.let_out",
+        "bus/steps/outside.py:OutsideMessages._waiting",
         "supervisor/cli/conversations.py:_show",
-        "supervisor/cli/send.py:_wait",
+        "supervisor/cli/outside/queueing.py:_wait",
         "supervisor/inbound/quarantine_retrier.py:QuarantineRetrier._mark_what_may_be_mended",
         "supervisor/cli/dead.py:_chosen",
         "supervisor/cli/dead.py:_selected",
@@ -417,11 +418,12 @@ STEPS: dict[str, tuple[str, ...]] = {
         "supervisor/relay/guarded_stream.py:GuardedStream.receive_some",
         "supervisor/relay/websocket.py:WebSocket._closing_handshake",
     ),
-    "a command's own line: what cannot be read ends the command with a word (tests/supervisor/control/test_control_socket.py)": (
-        "supervisor/cli/control.py:answers",
+    "the line of a command, or of an owner's program: whatever is no answer is NoAnswer, which says why (tests/supervisor/control/test_control_socket.py, tests/workers/test_outside.py)": (
+        "bus/control/client.py:ControlLine._next_line",
     ),
-    "an owner's program's own line: whatever is no answer is NotSent, which says that the message may be queued (tests/workers/test_outside.py)": (
-        "workers/outside.py:BlockingOutside._exchange",
+    "a command that shows something as long as it is told to: Redis that is away ends it with a word, and what it shows ends by itself (tests/test_from_outside.py)": (
+        "supervisor/cli/outside/typing.py:_type",
+        "supervisor/cli/outside/stream.py:_Shown.read_all",
     ),
     "answers somebody who watches a status, until they hang up": ("supervisor/control/control_socket.py:_repeat",),
     "of one drain, bounded by its time; RedisFailed is looked over (tests/supervisor, tests/test_kills.py)": (

@@ -3,7 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -26,8 +26,9 @@ def agent_that_answers(directory: Path, *pieces: bytes) -> Iterator[dict[str, st
             with connection:
                 while not connection.recv(65536).endswith(b"\n"):
                     pass
-                for piece in pieces:
-                    connection.sendall(piece)
+                with suppress(ConnectionError):  # who has heard enough hangs up
+                    for piece in pieces:
+                        connection.sendall(piece)
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -61,6 +62,15 @@ def test_whatever_is_no_answer_leaves_it_open_whether_it_was_queued(tmp_path: Pa
 def test_a_refusal_has_its_reason_also_one_of_a_former_release(tmp_path: Path) -> None:
     with agent_that_answers(tmp_path, b'{"ok":false,"error":"no such command here: reload"}\n') as environ:
         assert reason_of(environ) == "refused"
+
+
+def test_what_is_larger_than_a_request_may_be_is_not_asked(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(tmp_path / "control.sock"))
+        listener.listen()
+        with pytest.raises(NotSent) as refused:
+            BlockingOutside({"HASHEE_STATE_DIR": str(tmp_path), "HASHEE_AGENT_ID": AGENT_ID}).send("c", "x" * (2 << 20))
+        assert refused.value.reason == "text_too_long"
 
 
 def test_where_no_agent_runs_it_says_so(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import trio
 
 from bus.records.cards import CardKept
 from bus.records.records import InboundMessage, Reply
+from bus.records.sent_ids import places_in, text_id
 from workers.errors import BadAsk, BadReply, ChatClosed, HistoryNotKept
 from workers.kept.history import MOST_TURNS, History
 from workers.kept.thread import ThreadRun
@@ -34,7 +35,7 @@ from workers.talk.progress import ProgressBar
 from workers.talk.questions import Question
 from workers.talk.reminding import Reminding
 from workers.talk.sending import Sending
-from workers.talk.sent import Sent, places_in, text_id
+from workers.talk.sent import Sent
 from workers.talk.stream import Stream
 from workers.talk.texts import parts_of
 from workers.talk.typing import TYPING_RENEWAL_SECONDS, stop_typing

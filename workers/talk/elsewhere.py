@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 
 from bus.records.records import Payload, Reply
+from bus.records.sent_ids import places_in, text_id
 from workers.talk.payloads import TEXT_LIMIT_CHARACTERS, check_text, checked_payload, text_payload
 from workers.talk.sending import Sending
-from workers.talk.sent import Sent, places_in, text_id
+from workers.talk.sent import Sent
 from workers.talk.texts import parts_of
 
 

@@ -3,7 +3,7 @@
 from bus.records.cards import CardKept
 from bus.records.outside import PLACE, SendKey
 from bus.records.records import decode_reply_record
-from bus.steps.outside import KEPT_SECONDS, TURN_MS, Sent
+from bus.steps.outside import KEPT_SECONDS, TURN_MS, Beside, Sent
 from bus.steps.placing import MOST_PLACED
 from host.budgets import StoreBudgets
 from tests.bus.memory.world import World
@@ -27,35 +27,45 @@ class MemoryOutside:
         budgets: StoreBudgets,
         is_job: bool = False,
         card: tuple[str, str] = ("", ""),
+        beside: Beside = "",
+        takes_back: str = "",
     ) -> Sent:
         world, at = self._world, self._world.conversation(conversation_id)
         if key is not None and (known := world.said_under(key.name)) is not None:
-            return Sent.ALREADY if known == key.said else Sent.KEY_USED
+            return Sent.ALREADY if key.said in (b"", known) else Sent.KEY_USED
         if at.kind is None:
             return Sent.UNKNOWN
         if key is not None and world.most_out is not None and len(world.send_keys) * KEY_BYTES >= world.most_out / 8:
             return Sent.MANY_KEYS
-        is_next = not world.line and world.whose_turn is None
+        waiting = [one for one in world.line if takes_back and decode_reply_record(one).job_id == takes_back]
+        is_next = bool(beside) or (not world.line and world.whose_turn is None)
         if is_job:
             has_room = len(at.placed) < MOST_PLACED and world.has_room("", budgets)
         else:
             has_room = world.may_say(at) if is_next else world.line_has_room(record)
-        if not has_room:
+        if not has_room and not waiting:
             return Sent.FULL
         world.wrote()
-        if key is not None:
+        if key is not None and key.said:
             world.send_keys[key.name] = (key.said, world.now_ms + KEPT_SECONDS * 1000)
         if card[0]:
             at.cards[card[0]] = CardKept(0, message_id, PLACE, card[1])
+        if waiting:
+            world.line.remove(waiting[0])
+            return Sent.TAKEN_BACK
         if is_job:
             world.place(at, record)
             return Sent.QUEUED
         if not is_next:
             world.line.append(record)
             return Sent.WAITS
-        world.turn = (message_id, world.now_ms + TURN_MS)
+        if not beside:
+            world.turn = (message_id, world.now_ms + TURN_MS)
         world.say(at, record)
         return Sent.QUEUED
+
+    async def card(self, conversation_id: str, card_id: str) -> CardKept | None:
+        return self._world.conversation(conversation_id).cards.get(card_id)
 
     async def let_out(self) -> bool:
         world = self._world

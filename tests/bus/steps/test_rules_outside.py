@@ -3,10 +3,10 @@
 import msgspec
 import pytest
 
-from bus.records.outside import OUTSIDE, SendKey
-from bus.records.records import SCHEMA_VERSION, ReplyRecord, decode_reply_record, encode_record
+from bus.records.outside import ACT_PLACE, OUTSIDE, START_PLACE, SendKey
+from bus.records.records import ACT_SCHEMA, SCHEMA_VERSION, ReplyRecord, decode_reply_record, encode_record
 from bus.steps.outbox import Committed
-from bus.steps.outside import KEPT_SECONDS, TURN_MS, Sent
+from bus.steps.outside import KEPT_SECONDS, PAGE, TURN_MS, Sent
 from bus.steps.placing import MOST_PLACED
 from bus.transport.readers import StreamEntry
 from host.budgets import UNLIMITED_REDIS_BYTES, StoreBudgets
@@ -208,6 +208,97 @@ async def test_a_card_from_outside_is_known_to_the_handlers_of_its_conversation(
     kept = await worker.steps.card(job, card[0])
     assert kept is not None
     assert (kept.revision, kept.job_id, kept.kind) == (0, f"{OUTSIDE}vote", "app vote_card")
+
+
+async def act(talk: Talk, name: str, *, key: SendKey | None = None, takes_back: str = "") -> Sent:
+    """Queues an act of the conversation; one that takes back the message of this name."""
+    at = (f"{OUTSIDE}{name}", CONVERSATION, ACT_PLACE)
+    outside, budgets = talk.supervisor.outside, talk.supervisor.store.budgets
+    return await outside.send(
+        CONVERSATION,
+        encode_record(ReplyRecord(ACT_SCHEMA, *at, 1, 1, b"act")),
+        f"{OUTSIDE}{name}",
+        key=key,
+        budgets=budgets,
+        beside="act",
+        takes_back=takes_back and f"{OUTSIDE}{takes_back}",
+    )
+
+
+async def test_an_act_waits_for_no_digest_and_stands_behind_what_it_may_be_about(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    for one in ("elsewhere", "another", CONVERSATION):
+        await talk.accept(1, conversation=one)
+        await answer(worker)
+    assert await send(talk, "hello") is Sent.QUEUED
+    await digest(talk, "elsewhere", "another")
+    assert await act(talk, "react") is Sent.QUEUED
+    hello = await talk.take_reply()
+    assert await talk.supervisor.take_reply() is None
+    await send_on(talk, hello, 2)
+    there = {id_of(entry): entry for entry in (await talk.take_reply(), await talk.take_reply())}
+    assert sorted(there) == ["react", "to-elsewhere"]
+    answers = (f"{OUTSIDE}react", ACT_PLACE)
+    assert await talk.supervisor.outbox.acted(CONVERSATION, there["react"].id, answers=answers, what="reacted")
+    assert not await talk.supervisor.outside.let_out(), "it has ended no turn"
+    await send_on(talk, there["to-elsewhere"], 2)
+    await send_on(talk, await talk.take_reply(), 2)
+    assert await scene.leftovers() == []
+
+
+async def test_what_has_not_left_the_line_is_taken_back_before_anybody_sees_it(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    await answer(worker)
+    for name in ("one", "two", "three"):
+        await send(talk, name)
+    key = SendKey(b"k", b"recall two")
+    assert await act(talk, "recall", key=key, takes_back="two") is Sent.TAKEN_BACK
+    assert await act(talk, "recall", key=key, takes_back="two") is Sent.ALREADY
+    assert await talk.supervisor.outside.count() == 1
+    await send_on(talk, await talk.take_reply(), 2)
+    last = await talk.take_reply()
+    assert id_of(last) == "three"
+    assert await act(talk, "recall three", takes_back="three") is Sent.QUEUED, "it is on its way: the relay is asked"
+    await send_on(talk, last, 3)
+    recall = await talk.take_reply()
+    assert await talk.supervisor.outbox.acted(
+        CONVERSATION, recall.id, answers=(f"{OUTSIDE}recall three", ACT_PLACE), what="recalled"
+    )
+    assert await scene.leftovers() == []
+    facts = await scene.facts()
+    assert facts.counted == facts.waits == {}
+
+
+async def test_one_is_found_in_a_long_line_while_others_leave_it(redis_url: str) -> None:
+    scene = RedisScene(redis_url)
+    talk = await talk_of(scene, "supervisor-1")
+    await talk.accept(1)
+    names = [f"{number}" for number in range(2 * PAGE + 7)]
+    for name in names:
+        await send(talk, name)
+    found = [await act(talk, f"recall {name}", takes_back=name) for name in (names[1], names[PAGE], names[-1])]
+    assert found == [Sent.TAKEN_BACK] * 3
+    assert await talk.supervisor.outside.count() == len(names) - 1 - len(found)
+    scene.close()
+
+
+async def test_a_stream_that_begins_under_a_key_only_looks_at_it(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    await answer(worker)
+    outside, budgets = talk.supervisor.outside, talk.supervisor.store.budgets
+    name = f"{OUTSIDE}grows"
+
+    async def begin() -> Sent:
+        record = encode_record(ReplyRecord(SCHEMA_VERSION, name, CONVERSATION, START_PLACE, 1, 1, b"start"))
+        looked_at = SendKey(b"k", b"")
+        return await outside.send(CONVERSATION, record, name, key=looked_at, budgets=budgets, beside="start")
+
+    assert await begin() is Sent.QUEUED
+    assert await send(talk, "grows", key=SendKey(b"k", b"whole")) is Sent.QUEUED
+    assert await begin() is Sent.ALREADY
+    assert await send(talk, "grows", key=SendKey(b"k", b"another")) is Sent.KEY_USED
 
 
 async def test_no_more_jobs_from_outside_wait_in_a_conversation_than_may(scene: Scene) -> None:

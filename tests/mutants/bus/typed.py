@@ -7,6 +7,11 @@ from tests.mutants.mutant import of
 
 TYPED = (
     *of(
+        "bus/control/client.py", ("tests/workers/test_outside.py",),
+        ("what_was_never_asked_is_known_not_to_be_done", "return self in (Why.NO_AGENT, Why.NOT_OURS, Why.TOO_LARGE)", "return False"),
+        ("what_no_line_holds_is_not_asked", "if len(line) > LINE_LIMIT_BYTES:", "if False:"),
+    ),
+    *of(
         "bus/records/outside.py", ("tests/bus/steps/test_rules_outside.py", "tests/supervisor/outbound/test_from_outside.py"),
         ("our_own_words_have_no_turn", "return place == PLACE and job_id.startswith(OUTSIDE)", "return job_id.startswith(OUTSIDE)"),
         ("what_was_said_is_in_its_digest", "digest(said))", "digest())"),

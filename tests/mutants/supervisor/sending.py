@@ -12,7 +12,10 @@ SENDING = (
         ("there_is_something_to_say", "if not message.text:", "if False:"),
         ("it_is_no_longer_than_may_be", "if len(message.text) > MOST_CHARACTERS:", "if False:"),
         ("it_is_valid_text", "        message.text.encode()\n", "        pass\n"),
-        ("a_key_is_a_key", "if message.key is not None and not KEY.fullmatch(message.key):", "if False:"),
+        ("a_key_is_a_key", "if key is not None and not KEY.fullmatch(key):", "if False:"),
+        ("an_act_takes_no_turn", "            beside=\"act\",\n", ""),
+        ("a_recall_takes_it_out_of_the_line", "takes_back=takes_back,", "takes_back=\"\","),
+        ("the_beginning_of_a_stream_only_looks_at_its_key", "key=looked_at,", "key=key,"),
         ("what_was_said_counts", "    return message.text, message.markdown\n", "    return ()\n"),
     ),
     *of(
@@ -170,8 +173,9 @@ SENDING = (
         ("a_run_that_is_over_ends_its_stream", "if ended_elsewhere or (", "if ended_elsewhere or False and ("),
         ("an_end_is_told_again_after_a_while", "trio.current_time() + self._pauses.stream_end_again", "trio.current_time()"),
         ("an_end_is_told_again_once", "            self._again.popleft()\n", "            pass\n"),
-        ("what_grows_is_not_asked_for", " or trio.current_time() - stream.grown_at < self._pauses.stream_quiet", ""),
-        ("a_former_versions_run_is_unknown", "if not stream.run or trio", "if trio"),
+        ("what_grows_is_not_asked_for", "if quiet_seconds < self._pauses.stream_quiet:", "if False:"),
+        ("a_former_versions_run_is_unknown", "        if not stream.run:\n            return quiet_seconds >= self._pauses.stream_orphaned\n", ""),
+        ("what_has_no_run_ends", "return quiet_seconds >= self._pauses.stream_orphaned", "return False"),
         ("a_run_goes_on", "return not await self._outbox.may_end_stream(stream.conversation_id, stream.run)", "return True"),
     ),
     *of(

@@ -57,6 +57,21 @@ def test_every_command_can_be_loaded_and_explains_itself() -> None:
     assert all(name in listed for name in COMMANDS)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("react", "--message", "id"),
+        ("react", "--message", "id", "no emoji"),
+        ("react", "--message", "id", "--remove", "👍"),
+        ("react", "👍"),
+        ("recall",),
+        ("send",),
+    ],
+)
+def test_what_is_missing_or_too_much_is_a_usage_error(words: tuple[str, ...]) -> None:
+    assert CliRunner().invoke(cli, [*words, "--to", "conversation"]).exit_code == 2
+
+
 def test_version_names_the_redis_that_up_would_start(tmp_path: Path) -> None:
     done = run("version", environ=process_environ(tmp_path), cwd=tmp_path)
     assert done.returncode == 0

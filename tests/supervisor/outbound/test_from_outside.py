@@ -11,9 +11,21 @@ import trio
 
 from bus.records import ulid
 from bus.records.cards import decode_card
-from bus.records.outside import OutsideMessage
+from bus.records.outside import OutsideMessage, OutsideShow
+from bus.records.records import Live, LiveAbort, LiveDelta, pack_live
 from supervisor.outbound.from_outside import FromOutside, NotSent
-from supervisor.relay.frames import Frame, MessageAck
+from supervisor.relay.frames import (
+    Frame,
+    MessageAck,
+    MessageRecall,
+    MessageRecalled,
+    ReactionSet,
+    StreamAbort,
+    StreamDelta,
+    StreamDone,
+    StreamStart,
+)
+from supervisor.settings.pauses import Pauses
 from tests.redis_server import redis_server
 from tests.supervisor.builders import KEYS, Core, open_core, reply_to_next, sending, until, worker
 from tests.supervisor.doubles import FakeRest
@@ -248,6 +260,126 @@ async def test_what_is_no_card_is_refused(tmp_path: Path) -> None:
             assert refused.value.reason == "bad_card"
         with pytest.raises(NotSent, match="without a text"):
             await outside_of(core).send(OutsideMessage(CONVERSATION, "text", card=good))
+
+
+async def reacted(core: Core, key: str | None = None) -> str:
+    react = OutsideMessage(CONVERSATION, react_to="theirs", emoji="👍", key=key)
+    return (await outside_of(core).send(react)).outcome
+
+
+async def test_a_reaction_and_a_recall_from_outside_go_their_way_once_for_their_key(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, _):
+        await reply_to_next(core)
+        sent = await outside_of(core).send(OutsideMessage(CONVERSATION, "wrong"))
+        recall = OutsideMessage(CONVERSATION, recall=sent.id, key="r")
+        assert [(await outside_of(core).send(recall)).outcome for _ in range(2)] == ["queued", "already"]
+        assert [await reacted(core, "k"), await reacted(core, "k")] == ["queued", "already"]
+        with pytest.raises(NotSent, match="another key"):
+            await outside_of(core).send(OutsideMessage(CONVERSATION, "text", key="k"))
+        core.connection.connect()
+        async with sending(core):
+            said = sent_message((await core.connection.wait_sent(1, FOR_EVER))[0])
+            core.heard(MessageAck(said.client_message_id, "ours", 3))
+            [_, frame] = await core.connection.wait_sent(2, FOR_EVER)
+            assert frame == MessageRecall("ours", CONVERSATION)
+            core.heard(MessageRecalled("ours", CONVERSATION, "x"))
+            [*_, frame] = await core.connection.wait_sent(3, FOR_EVER)
+            assert frame == ReactionSet("theirs", CONVERSATION, "👍")
+        assert await dead_reasons(core) == []
+
+
+async def test_what_waits_for_its_turn_is_recalled_before_anybody_sees_it_and_a_card_by_its_id(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, _):
+        await reply_to_next(core)
+        assert await send(core, "one") == "queued"
+        waits = card_message(Info("two"))
+        assert (await outside_of(core).send(waits)).outcome == "waits"
+        artifact = (waits.card or {})["artifact"]
+        assert isinstance(artifact, dict)
+        taken_back = await outside_of(core).send(OutsideMessage(CONVERSATION, recall=artifact["artifact_id"]))
+        assert taken_back.outcome == "taken_back"
+        assert await core.outside.count() == 0
+        for nothing in ("nothing", ulid.new()):
+            with pytest.raises(NotSent) as refused:
+                await outside_of(core).send(OutsideMessage(CONVERSATION, recall=nothing))
+            assert refused.value.reason == "unknown_message"
+
+
+@pytest.mark.parametrize(("message_id", "emoji"), [("no id", "👍"), ("", "👍"), ("id", ""), ("id", "x" * 17)])
+async def test_what_is_no_reaction_is_refused(tmp_path: Path, message_id: str, emoji: str) -> None:
+    async with scene(tmp_path) as (core, _):
+        with pytest.raises(NotSent) as refused:
+            await outside_of(core).send(OutsideMessage(CONVERSATION, react_to=message_id, emoji=emoji))
+        assert refused.value.reason == "bad_reaction"
+
+
+async def test_nobody_is_told_that_something_is_shown_where_no_agent_runs(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, _):
+        for shown, reason in (
+            (OutsideShow(CONVERSATION, "typing"), "no_agent"),
+            (OutsideShow("nowhere", "typing"), "unknown_conversation"),
+            (OutsideShow(CONVERSATION, "begin", "no ULID"), "bad_stream"),
+            (OutsideShow(CONVERSATION, "begin", ulid.new(), key="a key"), "bad_key"),
+        ):
+            with pytest.raises(NotSent) as refused:
+                await outside_of(core).show(shown)
+            assert refused.value.reason == reason
+
+
+async def test_a_text_grows_and_its_end_is_the_end_of_its_stream(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, _):
+        await reply_to_next(core)
+        stream_id, outside = ulid.new(), outside_of(core)
+        core.connection.connect()
+        async with sending(core), passing_on(core):
+            assert (await outside.show(OutsideShow(CONVERSATION, "begin", stream_id, key="k"))).outcome == "queued"
+            await core.connection.wait_sent(1, FOR_EVER)
+            core.streams.heard(live_of(core, LiveDelta(CONVERSATION, stream_id, 0, "half")))
+            await core.connection.wait_sent(2, FOR_EVER)
+            whole = OutsideMessage(CONVERSATION, "half and half", key="k", stream_id=stream_id)
+            assert (await outside.send(whole)).outcome == "queued"
+            frames = await core.connection.wait_sent(3, FOR_EVER)
+        assert [type(frame) for frame in frames] == [StreamStart, StreamDelta, StreamDone]
+        assert (await outside.show(OutsideShow(CONVERSATION, "begin", ulid.new(), key="k"))).outcome == "already"
+        assert (await outside.send(msgspec.structs.replace(whole, stream_id=ulid.new()))).outcome == "already"
+
+
+async def test_an_abort_from_outside_ends_its_own_stream_and_no_other(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, _):
+        await reply_to_next(core)
+        stream_id = ulid.new()
+        core.connection.connect()
+        async with sending(core), passing_on(core):
+            await outside_of(core).show(OutsideShow(CONVERSATION, "begin", stream_id))
+            await core.connection.wait_sent(1, FOR_EVER)
+            core.streams.heard(live_of(core, LiveAbort(CONVERSATION, ulid.new())))
+            core.streams.heard(live_of(core, LiveDelta(CONVERSATION, stream_id, 0, "half")))
+            core.streams.heard(live_of(core, LiveAbort(CONVERSATION, stream_id)))
+            frames = await core.connection.wait_sent(3, FOR_EVER)
+        assert [type(frame) for frame in frames] == [StreamStart, StreamDelta, StreamAbort]
+
+
+async def test_a_stream_whose_program_is_gone_is_ended(tmp_path: Path) -> None:
+    async with scene(tmp_path, pauses=Pauses(due_look=0.02, stream_orphaned=0.1)) as (core, _):
+        await reply_to_next(core)
+        core.connection.connect()
+        async with sending(core):
+            await outside_of(core).show(OutsideShow(CONVERSATION, "begin", ulid.new()))
+            frames = await core.connection.wait_sent(2, FOR_EVER)
+        assert [type(frame) for frame in frames] == [StreamStart, StreamAbort]
+
+
+def live_of(core: Core, live: Live) -> bytes:
+    return pack_live(live, key=KEYS.bus, agent_id=core.keys.agent_id)
+
+
+@asynccontextmanager
+async def passing_on(core: Core) -> AsyncIterator[None]:
+    """What is said over the live channel is passed on."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(core.streams.run)
+        yield
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_grant_that_is_taken_back_while_it_waits_makes_it_a_dead_letter_and_frees_the_line(
