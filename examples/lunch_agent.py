@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import msgspec
 
-from workers import Agent, App, Chat, Message
+from workers import Agent, Answer, App, Chat
 
 
 class Lunch(msgspec.Struct):
@@ -12,13 +12,6 @@ class Lunch(msgspec.Struct):
 
     card: str = ""
     votes: dict[str, str] = {}
-
-
-class Ballot(msgspec.Struct):
-    """An answer to the card."""
-
-    ref_artifact: str
-    payload: dict[str, str]
 
 
 agent = Agent(state=Lunch)
@@ -32,10 +25,9 @@ async def start(chat: Chat, state: Lunch) -> None:
 
 
 @agent.on_artifact_response("vote_card")
-async def vote(message: Message, chat: Chat, state: Lunch) -> None:
-    ballot = msgspec.convert(message.payload["artifact"], Ballot)
-    if ballot.ref_artifact == state.card and message.sender_id not in state.votes:
-        state.votes[message.sender_id] = ballot.payload["option"]
+async def vote(answer: Answer, chat: Chat, state: Lunch) -> None:
+    if answer.card_id == state.card and answer.sender_id not in state.votes:
+        state.votes[answer.sender_id] = answer.payload["option"]
         await chat.update(state.card, shown(state))
 
 

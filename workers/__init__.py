@@ -48,6 +48,7 @@ from workers.errors import (
     WaitsFull,
 )
 from workers.handling.agent import Agent
+from workers.handling.answer import Answer
 from workers.handling.blocking import BlockingChat, BlockingJob, BlockingSent, BlockingStore, BlockingStream
 from workers.handling.context import JobContext
 from workers.handling.routing import Router
@@ -65,6 +66,7 @@ Job = JobContext
 __all__ = [
     "Action",
     "Agent",
+    "Answer",
     "App",
     "Approval",
     "BadAsk",

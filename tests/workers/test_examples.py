@@ -36,6 +36,12 @@ async def test_reminders_are_promised() -> None:
     assert reply.text == "Each morning at eight."
 
 
+async def test_what_is_asked_in_a_group_is_quoted() -> None:
+    [reply] = await conversation(load("group_agent")).say("when do we meet?")
+    assert reply.text == "You asked: when do we meet?"
+    assert "reply_to" in reply.payload
+
+
 async def test_the_story_is_streamed(autojump_clock: trio.testing.MockClock) -> None:
     [reply] = await conversation(load("story_agent")).say("keys")
     assert reply.text.startswith("About keys: Once upon a time")

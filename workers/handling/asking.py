@@ -17,6 +17,7 @@ import msgspec.inspect
 from bus.records.events import Event, event_in
 from bus.records.records import InboundMessage
 from workers.errors import BadHandler
+from workers.handling.answer import Answer, answer_of
 from workers.handling.blocking import BlockingChat, BlockingJob, BlockingStore
 from workers.handling.context import JobContext
 from workers.kept.effects import Effects
@@ -119,6 +120,7 @@ BY_PLACE_EVER = (MESSAGE, CHAT)
 HISTORY = Row(
     kinds=(History,), name="history", make=lambda at: at.loaded["history"], load=lambda at: at.keeping.history()
 )
+ANSWER = Row(kinds=(Answer,), name="answer", make=lambda at: answer_of(at.message), on=frozenset({"answer"}))
 EVENT = Row(kinds=(Event,), name="event", make=lambda at: event_in(at.message), on=frozenset({"event"}))
 STORE = Row(
     kinds=(Store, BlockingStore),
@@ -126,7 +128,7 @@ STORE = Row(
     make=lambda at: Store(at.keeping.store),
     make_blocking=lambda at: BlockingStore(Store(at.keeping.store)),
 )
-ROWS: tuple[Row, ...] = (MESSAGE, CHAT, JOB, HISTORY, STORE, EVENT)
+ROWS: tuple[Row, ...] = (MESSAGE, CHAT, JOB, HISTORY, STORE, ANSWER, EVENT)
 """What every agent has. What an agent itself brings (its state, what its lifespan yields) is added by `Table`."""
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from tests.workers.things import Cache, Database
-from workers import Agent, BadHandler, BlockingChat, CannotStart, Chat, Job, JobContext, Message
+from workers import Agent, Answer, BadHandler, BlockingChat, CannotStart, Chat, Job, JobContext, Message
 from workers.testing import conversation
 
 if TYPE_CHECKING:
@@ -163,3 +163,37 @@ async def test_named_groups_are_asked_for_by_name_and_converted_by_annotation() 
         "a group that is no date is no match"
     )
     assert [one.text for one in await chat.say("say: in 5 tea")] == ["what?"]
+
+
+async def test_an_answer_is_asked_for_by_type_or_name_and_only_where_there_is_one() -> None:
+    agent = Agent()
+
+    @agent.on_artifact_response("response")
+    async def answered(answer: Answer, chat: Chat) -> None:
+        await chat.reply(f"{answer.sender_id} {answer.card_id} {answer.payload['option']}")
+
+    chat = conversation(agent, sender_id="ann")
+    assert [said.text for said in await chat.answer("card-1", {"option": "stew"})] == ["ann card-1 stew"]
+    for function in (by_answer, by_the_name_of_answer):
+        agent.on_artifact_response("form")(function)
+        agent = Agent()
+        with pytest.raises(BadHandler, match="nothing is known that"):
+            agent.on_message()(function)
+
+
+@pytest.mark.parametrize(
+    "said", [{"subtype": "tool_response"}, {"subtype": "response", "ref_artifact": 7, "payload": []}]
+)
+async def test_what_an_answer_does_not_have_is_empty(said: dict[str, object]) -> None:
+    agent, answers = Agent(), list[Answer]()
+
+    @agent.on_artifact_response()
+    async def answered(answer: Answer) -> None:
+        answers.append(answer)
+
+    await conversation(agent, sender_id="ann").send({"type": "artifact", "artifact": said})
+    assert answers == [Answer("", "ann", {})]
+
+
+async def by_answer(answer: Answer, message: Message, chat: Chat) -> None: ...
+async def by_the_name_of_answer(chat, answer, message) -> None: ...  # type: ignore[no-untyped-def]
