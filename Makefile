@@ -8,6 +8,7 @@
 #              (PART=crypto, bus or supervisor: only these)
 # make chaos   a conversation of many people while everything is killed, stopped and cut (SEED=1; 90 s)
 # make nightly the same five times as long as it takes: 2,000 messages, 100 kills, seeds 1 to 5 (25 minutes)
+# make effects  the examples' conversations, with a process killed at every single effect: the same words (half an hour; ARGS="--example lunch")
 # make drills  something comes back older (a copy of the state, Redis' file), a Redis of others refuses, fails over, moves, a supervisor's
 #              way to the relay stalls: nothing lost, repeated, deaf or forked (11 minutes)
 # make rollout versions change under traffic, each strategy and each trouble once (needs two idle cores; 10 minutes)
@@ -33,7 +34,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
 .PHONY: setup run check pure test long test-valkey test-redis valkey lint lock bench fuzz mutants chaos nightly soak rollout
-.PHONY: drills crowd digest siege systemd containers prometheus metrics-page clean
+.PHONY: effects drills crowd digest siege systemd containers prometheus metrics-page clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -119,6 +120,9 @@ soak: setup
 
 chaos: setup
 	$(BIN)/python -m tests.trials.chaos --messages 450 --people 12 --seed $(SEED) --seconds 280 --json $(ARGS)
+
+effects: setup
+	$(BIN)/python -m tests.trials.effects $(ARGS)
 
 drills: setup
 	$(BIN)/python -m tests.trials.drills $(ARGS)

@@ -96,6 +96,8 @@ class Person:
         """The texts that the agent has taken back."""
         self.reactions: dict[str, object] = {}
         """The emoji at each message_id, None where it was taken back."""
+        self.quotes: dict[str, str] = {}
+        """What each text that quotes a message quotes; '' for a message that was not read here."""
         self._texts: dict[str, str] = {}
         self._cards = Cards()
         self.cards = self._cards.shown
@@ -347,6 +349,8 @@ class Person:
         if kind in ("text", "artifact") and isinstance(text, str):
             line = Line("in", text, received.envelope.client_message_id, frame.conversation_seq, trio.current_time())
             self._texts[frame.message_id] = text
+            if isinstance(quoted := received.payload.get("reply_to"), dict):
+                self.quotes[text] = self._texts.get(str(quoted.get("message_id")), "")
             if len(self._texts) > MOST_TEXTS:
                 del self._texts[next(iter(self._texts))]
             self.transcript.add(conversation_id, line)
