@@ -144,7 +144,7 @@ class Store:
         self._write_count = write_count or WriteCount()
         self.most_waiting = most_waiting_in_all
         self.budgets = StoreBudgets.of(UNLIMITED_REDIS_BYTES)
-        """Of what this Redis may hold (supervisor/recovery/redis_watch.py)."""
+        """Of what this Redis may hold (supervisor/recovery/redis_memory.py)."""
 
     # Inbound
 

@@ -19,7 +19,7 @@ from supervisor.doctor.case import Case
 from supervisor.doctor.clock import skew
 from supervisor.doctor.findings import Finding, Verdict, at_most, bad, judged, ok, unknown, warn
 from supervisor.recovery.redis_check import RedisUnfit, check_redis, info_of, look
-from supervisor.recovery.redis_watch import PAUSE_FROM, PAUSE_UNTIL
+from supervisor.recovery.redis_memory import PAUSE_FROM, PAUSE_UNTIL
 
 SUBJECT = "redis"
 CLIENTS_UNTIL = 0.8

@@ -1,15 +1,12 @@
-"""Checks once a second that Redis answers, does what we ask, has room, and still has the settings that it must have.
+"""Checks once a second that Redis answers, does what we ask, has room (redis_memory.py), and still has the settings that it must have.
 
 Readiness is red at once if Redis refuses, with its text; if it is away, after five seconds. Reading proves little: a replica, a full
 server and one that cannot persist all answer. So a key is written too. Every few seconds a new connection is made, as a restart would make it:
 a changed password or certificate refuses that while old connections go on. And any refused command counts until it succeeds
 (bus/transport/refusals.py).
-
-From 90 % of maxmemory on no message is taken in, so that work under way can end (DESIGN rule 16); until it is under 80 % again this
-supervisor is not ready, with the reason. Each sender's own bounds (docs/design.md) act long before.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 
 import structlog
 import trio
@@ -20,55 +17,44 @@ from bus.transport.clock import clock_fault, clock_of
 from bus.transport.lua import Scripts
 from bus.transport.route import Route
 from bus.transport.wire import RedisFailed, RedisUnavailable, Wire
-from host.budgets import MIB
 from supervisor.observe.health import Check
 from supervisor.observe.metrics import Metrics
 from supervisor.recovery.redis_check import Facts, look
+from supervisor.recovery.redis_memory import RedisMemory
 
 ASK_SECONDS = 1.0
 LATE_SECONDS = 5.0
 KNOCK_SECONDS = 3.0
 KNOCK_ANSWER_SECONDS = 3.0
 PROBE_KEPT_MS = 60_000
-PAUSE_FROM = 0.9
-PAUSE_UNTIL = 0.8
 
 log = structlog.get_logger()
 
 
 class RedisWatch:
-    """The watch of one supervisor; `pause` is called with whether to stop taking messages in."""
+    """The watch of one supervisor."""
 
     def __init__(
         self,
         client: RedisClient,
         metrics: Metrics,
-        pause: Callable[[bool], None],
+        memory: RedisMemory,
         trust: frozenset[str] = frozenset(),
         *,
         probe: str = "probe",
-        limited: Callable[[int], None] = lambda _: None,
-        own_limit_bytes: int = 0,
-        kept_bytes: Callable[[], Awaitable[int]] | None = None,
         ask_seconds: float = ASK_SECONDS,
         knock_seconds: float = KNOCK_SECONDS,
     ) -> None:
         """`trust`: settings of Redis that its provider hides and the owner vouches for. `probe`: the key that is written as a test.
 
-        `limited` is called with maxmemory, also when it changes. Of a Redis without maxmemory this agent may use `own_limit_bytes`, and
-        `kept_bytes` measures how much it uses. `ask_seconds`, `knock_seconds`: between two checks, and between two new connections.
+        `ask_seconds`, `knock_seconds`: between two checks, and between two new connections.
         """
         self._client = client
         self._route = Route(parse_redis_url(client.url))
         self._metrics = metrics
-        self._pause = pause
+        self._memory = memory
         self._answered_at = trio.current_time()
-        self._full = ""
         self._trust = trust
-        self._limited = limited
-        self._own_limit_bytes = own_limit_bytes
-        self._kept_bytes = kept_bytes
-        self._most_bytes = 0
         self._probe = probe
         self._ask_seconds = ask_seconds
         self._knock_seconds = knock_seconds
@@ -89,8 +75,7 @@ class RedisWatch:
         while True:
             try:
                 facts = await look(self._client)
-                used, most = await self._fullness(facts)
-                self._consider(used, most)
+                await self._memory.consider(facts)
                 self._consider_settings(facts)
                 await self._client.command("SET", self._probe, "1", "PX", PROBE_KEPT_MS)
                 _, self.clock_ahead_ms = await clock_of(self._client)
@@ -121,16 +106,10 @@ class RedisWatch:
         finally:
             door.close()
 
-    async def _fullness(self, facts: Facts) -> tuple[int, int]:
-        """Returns the bytes in use and their limit; without maxmemory, those of this agent alone."""
-        if facts.limit_bytes or not self._own_limit_bytes or self._kept_bytes is None:
-            return facts.memory_bytes, facts.limit_bytes
-        return await self._kept_bytes(), self._own_limit_bytes
-
     def check(self) -> Check:
         """Returns the check for readiness."""
         ago = trio.current_time() - self._answered_at
-        wrong = [fault for fault in (self._refusal(), self._full, self._why_unfit()) if fault]
+        wrong = [fault for fault in (self._refusal(), self._memory.full, self._why_unfit()) if fault]
         late = ago >= LATE_SECONDS
         if late and not wrong and self._failed is not None:
             wrong = [f"away: {self._failed}"]
@@ -159,18 +138,3 @@ class RedisWatch:
             log.error("redis: not fit any more", reason=unfit)
         elif before and not unfit:
             log.info("redis: fit again")
-
-    def _consider(self, used: int, most: int) -> None:
-        if most != self._most_bytes:
-            self._most_bytes = most
-            self._limited(most)
-        was_full = self._full != ""
-        is_full = most > 0 and used > most * (PAUSE_UNTIL if was_full else PAUSE_FROM)
-        self._full = f"nearly full, nothing is taken in: {used // MIB} of {most // MIB} MiB" if is_full else ""
-        if is_full == was_full:
-            return
-        self._pause(is_full)
-        if is_full:
-            log.error("redis: nearly full, nothing is taken in", used_bytes=used, maxmemory_bytes=most)
-        else:
-            log.info("redis: has room again", used_bytes=used, maxmemory_bytes=most)

@@ -16,7 +16,7 @@ log = structlog.get_logger()
 
 
 class Fullness:
-    """One supervisor's view. A nearly full Redis is supervisor/recovery/redis_watch.py's."""
+    """One supervisor's view. A nearly full Redis is supervisor/recovery/redis_memory.py's."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

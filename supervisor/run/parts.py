@@ -19,6 +19,7 @@ from supervisor.observe.metrics import Metrics
 from supervisor.peers.twins import TwinWatch
 from supervisor.pool.process import WorkerExit
 from supervisor.pool.workforce import Workforce
+from supervisor.recovery.redis_memory import RedisMemory
 from supervisor.recovery.redis_watch import RedisWatch
 from supervisor.recovery.time_guard import open_guard
 from supervisor.relay.connection import Connection, RelayAddress
@@ -70,12 +71,14 @@ class Parts:
         self.redis_watch = RedisWatch(
             client,
             metrics,
-            core.inbound.pause,
+            RedisMemory(
+                core.inbound.pause,
+                limited=self._on_redis_limit,
+                own_limit_bytes=settings.redis_memory_bytes or UNLIMITED_REDIS_BYTES,
+                kept_bytes=self.overview.kept_bytes,
+            ),
             settings.redis_trust,
             probe=names.probe(instance.name),
-            limited=self._on_redis_limit,
-            own_limit_bytes=settings.redis_memory_bytes or UNLIMITED_REDIS_BYTES,
-            kept_bytes=self.overview.kept_bytes,
         )
         self.workforce = Workforce(
             settings,

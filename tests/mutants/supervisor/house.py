@@ -21,6 +21,11 @@ HOUSE = (
     ),
     *of(
         module("recovery/redis_watch"), tests("supervisor/recovery/test_redis_watch"),
+        ("what_is_away_for_long_is_red", "ok=not late and not wrong", "ok=True"),
+        ("what_is_away_for_a_moment_is_not_red", "late = ago >= LATE_SECONDS", "late = ago > 0"),
+    ),
+    *of(
+        module("recovery/redis_memory"), tests("supervisor/recovery/test_redis_watch"),
         ("nearly_full_pauses", "most > 0 and used > most * (PAUSE_UNTIL if was_full else PAUSE_FROM)", "False"),
         ("no_limit_is_never_full", "most > 0 and used >", "used >"),
         ("paused_until_there_is_room", "(PAUSE_UNTIL if was_full else PAUSE_FROM)", "PAUSE_FROM"),

@@ -16,6 +16,7 @@ from bus.views.overview import Overview
 from supervisor.observe.health import Check
 from supervisor.observe.metrics import Metrics
 from supervisor.recovery.redis_check import TRUST_EVICTION, TRUST_PERSISTENCE, Facts, look
+from supervisor.recovery.redis_memory import RedisMemory
 from supervisor.recovery.redis_watch import LATE_SECONDS, RedisWatch
 from tests.redis_operator import RedisOperator as Operator
 from tests.redis_server import running_redis
@@ -30,11 +31,11 @@ CHANGES = {
 
 @asynccontextmanager
 async def watched(
-    tmp_path: Path, trust: frozenset[str] = frozenset(), hold: Callable[[bool], None] = lambda _: None
+    tmp_path: Path, trust: frozenset[str] = frozenset(), pause: Callable[[bool], None] = lambda _: None
 ) -> AsyncIterator[tuple[RedisClient, RedisWatch]]:
     with running_redis(tmp_path) as server:
         async with open_redis(server.url) as client, trio.open_nursery() as nursery:
-            watch = RedisWatch(client, Metrics(), hold, trust)
+            watch = RedisWatch(client, Metrics(), RedisMemory(pause), trust)
             nursery.start_soon(watch.run)
             yield client, watch
             nursery.cancel_scope.cancel()
@@ -69,8 +70,8 @@ async def test_a_setting_that_loses_messages_is_red_with_its_remedy_until_it_is_
 
 
 async def test_nearly_full_is_red_with_the_reason_until_it_is_well_below(tmp_path: Path) -> None:
-    held = list[bool]()
-    async with watched(tmp_path, hold=held.append) as (client, watch):
+    paused = list[bool]()
+    async with watched(tmp_path, pause=paused.append) as (client, watch):
 
         async def fill(part: float) -> None:
             used = (await look(client)).memory_bytes
@@ -92,19 +93,17 @@ async def test_nearly_full_is_red_with_the_reason_until_it_is_well_below(tmp_pat
         assert not watch.check().ok
         await fill(0.5)
         await until(watch, lambda found: found.ok)
-    assert held == [True, False]
+    assert paused == [True, False]
 
 
 async def test_of_a_redis_without_a_limit_what_this_agent_keeps_counts(tmp_path: Path) -> None:
-    held, names = list[bool](), Keys("agent")
+    paused, names = list[bool](), Keys("agent")
     with running_redis(tmp_path) as server:
         async with open_redis(server.url) as client, trio.open_nursery() as nursery:
             watch = RedisWatch(
                 client,
                 Metrics(),
-                held.append,
-                own_limit_bytes=1_000_000,
-                kept_bytes=Overview(client, names).kept_bytes,
+                RedisMemory(paused.append, own_limit_bytes=1_000_000, kept_bytes=Overview(client, names).kept_bytes),
             )
             nursery.start_soon(watch.run)
             await client.command("SET", "of others", bytes(2_000_000))
@@ -116,7 +115,7 @@ async def test_of_a_redis_without_a_limit_what_this_agent_keeps_counts(tmp_path:
             await client.command("DEL", names.load)
             await until(watch, lambda found: found.ok)
             nursery.cancel_scope.cancel()
-    assert held == [True, False]
+    assert paused == [True, False]
 
 
 # Refused is not away: what a real server says no to is red at once, by its reason, and green again after it was mended
@@ -167,7 +166,7 @@ async def test_what_redis_refuses_is_red_by_its_reason_until_it_is_mended(tmp_pa
     with running_redis(tmp_path) as server:
         by = Operator(server)
         async with open_redis(by.url) as client, trio.open_nursery() as nursery:
-            watch = RedisWatch(client, Metrics(), lambda _: None, ask_seconds=0.02, knock_seconds=0.02)
+            watch = RedisWatch(client, Metrics(), RedisMemory(lambda _: None), ask_seconds=0.02, knock_seconds=0.02)
             nursery.start_soon(watch.run)
             await until(watch, lambda found: found.ok and bool(watch.faults))
             spoil(by)
@@ -182,7 +181,7 @@ async def test_what_redis_refuses_is_red_by_its_reason_until_it_is_mended(tmp_pa
 async def test_a_server_that_loads_is_red_by_that_name(tmp_path: Path) -> None:
     with running_redis(tmp_path) as server:
         async with open_redis(server.url) as client, trio.open_nursery() as nursery:
-            watch = RedisWatch(client, Metrics(), lambda _: None, ask_seconds=0.02, knock_seconds=0.02)
+            watch = RedisWatch(client, Metrics(), RedisMemory(lambda _: None), ask_seconds=0.02, knock_seconds=0.02)
             nursery.start_soon(watch.run)
             server.fill()
             server.kill()
@@ -198,7 +197,7 @@ async def test_what_was_refused_to_anybody_counts_until_it_is_done(tmp_path: Pat
     with running_redis(tmp_path) as server:
         by = Operator(server)
         async with open_redis(by.url) as client:
-            watch = RedisWatch(client, Metrics(), lambda _: None)
+            watch = RedisWatch(client, Metrics(), RedisMemory(lambda _: None))
             by.acl("-xadd", "-memory")
             for command in (("XADD", "s", "*", "a", "b"), ("MEMORY", "USAGE", "s")):
                 with pytest.raises(RedisDenied):
@@ -218,7 +217,7 @@ async def test_one_that_is_only_away_has_five_seconds(
 
     monkeypatch.setattr("supervisor.recovery.redis_watch.look", away)
     async with open_redis(f"unix://{tmp_path}/none") as client, trio.open_nursery() as nursery:
-        watch = RedisWatch(client, Metrics(), lambda _: None)
+        watch = RedisWatch(client, Metrics(), RedisMemory(lambda _: None))
         nursery.start_soon(watch.run)
         await trio.sleep(LATE_SECONDS - 0.5)
         assert watch.check().ok
