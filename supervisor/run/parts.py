@@ -26,7 +26,9 @@ from supervisor.relay.connection import Connection, RelayAddress
 from supervisor.relay.poll_wish import PollWish
 from supervisor.relay.rest import Rest
 from supervisor.relay.slots import ConnectionSlot
+from supervisor.run.all_workers import AllWorkers
 from supervisor.run.core import CoreSettings, MessageCore
+from supervisor.run.fullness import Fullness
 from supervisor.run.readiness import bus_check, prekeys_check, relay_check
 from supervisor.run.starting import Patience
 from supervisor.run.survey import Survey
@@ -90,16 +92,16 @@ class Parts:
             on_death=self._on_worker_death,
         )
         self.pool = self.workforce.pool
+        backlog = Backlog(client, names)
+        self.all_workers = AllWorkers(self.workforce, backlog, metrics, instance.name)
         self.survey = Survey(
-            backlog=Backlog(client, names),
+            backlog=backlog,
             overview=self.overview,
-            workforce=self.workforce,
+            workers=self.all_workers,
+            redis_watch=self.redis_watch,
             slots=self.slots,
-            store=core.store,
+            fullness=Fullness(core.store),
             metrics=metrics,
-            instance=instance.name,
-            redis_faults=lambda: self.redis_watch.faults,
-            redis_clock_ahead_ms=lambda: self.redis_watch.clock_ahead_ms,
             backup_max_age_seconds=settings.backup_max_age_seconds,
         )
 

@@ -152,7 +152,7 @@ class StatusDesk:
             work=work,
             pool=self._pool(),
             workers=parts.pool.statuses(),
-            workers_elsewhere=parts.survey.elsewhere,
+            workers_elsewhere=parts.all_workers.elsewhere,
             redis=redis,
         )
 

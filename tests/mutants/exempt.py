@@ -41,7 +41,7 @@ EXEMPT: Final[dict[str, tuple[str, ...]]] = {
     ),
     "it shows what is there and changes nothing of it": (
         *("bus/views/backlog.py", "bus/views/conversations.py", "bus/views/overview.py", "bus/views/trace.py", "supervisor/cli/", "supervisor/run/status.py"),
-        *("supervisor/observe/metrics.py", "supervisor/observe/gauges.py", "supervisor/run/survey.py", "supervisor/observe/logs.py"),
+        *("supervisor/observe/metrics.py", "supervisor/observe/gauges.py", "supervisor/run/survey.py", "supervisor/run/all_workers.py", "supervisor/observe/logs.py"),
         *("supervisor/run/bulletin.py", "supervisor/observe/remedies.py", "supervisor/inbound/evidence.py"),
         *("supervisor/doctor/", "bus/transport/clock.py", "supervisor/backup/counts.py"),
         *("supervisor/observe/tracing.py", "supervisor/observe/otlp_metrics.py"),

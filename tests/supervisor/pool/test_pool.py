@@ -19,7 +19,7 @@ from supervisor.pool.pool_settings import HandlerUnusable, PoolSettings
 from supervisor.pool.process import Stage, WorkerProcess
 from supervisor.pool.worker_order import WorkerTimes
 from supervisor.pool.workforce import Workforce
-from supervisor.run.survey import Survey
+from supervisor.run.all_workers import AllWorkers
 from supervisor.settings.bounds import Bounds
 from supervisor.settings.recycle_limits import RecycleLimits
 from tests.bus.builders import open_bus
@@ -67,20 +67,12 @@ async def test_readiness_says_why_no_worker_can_be_forked_until_one_can(
         async with running_pool(order_of(url)) as run:
             nothing: Any = None
             workforce = cast(Workforce, SimpleNamespace(pool=run.pool))
-            survey = Survey(
-                backlog=nothing,
-                overview=nothing,
-                workforce=workforce,
-                slots=nothing,
-                store=nothing,
-                metrics=Metrics(),
-                instance="i",
-            )
+            workers = AllWorkers(workforce, nothing, Metrics(), "i")
             said = "0 ready; no other can be started: Too many open files"
-            await until(lambda: survey.workers_check().detail == said)
+            await until(lambda: workers.check().detail == said)
             refuses[0] = False
-            await until(lambda: survey.workers_check().ok)
-            assert survey.workers_check().detail == "1 ready"
+            await until(lambda: workers.check().ok)
+            assert workers.check().detail == "1 ready"
 
 
 async def test_a_drain_lets_the_running_job_finish_and_ends_the_pool(tmp_path: Path) -> None:
