@@ -22,6 +22,10 @@ ACT_SCHEMA = 2
 ACTS = ("recall", "reaction")
 MOST_DELIVERIES = 20  # of all kinds together (DESIGN rule 8): what comes back more often is a dead letter
 
+COMMAND = "command"
+ANSWER = "answer"
+"""How a message stands apart from what else is said to the agent; a JobRecord has the word in the clear, for scripts."""
+
 AFTER_ALL = 2**53
 """The seq of a placed job: no message is later, so none interrupts it (`AFTER_ALL` in bus/scripts/_library.lua)."""
 NOWHERE = "-"
@@ -155,6 +159,8 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True):
 
     `sender_id`: against whose share of the waiting bytes it counts. `trace`: W3C traceparent of the span that received it; '' and not
     written if nobody traces. A former version wrote neither and ignores both. `kind`: '' for a message, and not written then.
+    `apart`: COMMAND, ANSWER (to a card of ours) or '', and not written then: neither is handled together with other messages, and an answer
+    neither interrupts nor is interrupted.
     """
 
     schema: int
@@ -167,6 +173,7 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True):
     sender_id: str = ""
     trace: str = ""
     kind: str = ""
+    apart: str = ""
 
 
 class ReplyRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -213,14 +220,17 @@ class SentNote(msgspec.Struct, frozen=True, array_like=True):
         return cls(record.emitted_ms, record.conversation_type, record.payload_type, trace)
 
 
+_ALWAYS_WRITTEN = {JobRecord: 8, ReplyRecord: 7, SentNote: 3}
+"""How many of a record's fields are written though they are empty."""
+
+
 def encode_record(record: JobRecord | ReplyRecord | SentNote) -> bytes:
     """Encodes a record for Redis. Fields at the end that are empty are left out: the bytes are those of a version that knew none of them."""
     parts = msgspec.structs.astuple(record)
-    if isinstance(record, JobRecord):
-        if record.kind:
-            return msgspec.msgpack.encode(parts)
+    least = _ALWAYS_WRITTEN[type(record)]
+    while len(parts) > least and not parts[-1]:
         parts = parts[:-1]
-    return msgspec.msgpack.encode(parts if record.trace else parts[:-1])
+    return msgspec.msgpack.encode(parts)
 
 
 def pack_job(
@@ -245,8 +255,23 @@ def pack_job(
         sealed,
         message.sender_id,
         trace,
+        apart=stands_apart(message),
     )
     return encode_record(record)
+
+
+def stands_apart(message: InboundMessage) -> str:
+    """Returns COMMAND for a text that begins with a slash, ANSWER for an answer to a card, '' for all else."""
+    if message.payload.get("type") == "text":
+        return COMMAND if message.text.lstrip().startswith("/") else ""
+    return ANSWER if is_answer_to_card(message.payload) else ""
+
+
+def is_answer_to_card(payload: Payload) -> bool:
+    """Returns whether it answers a card or a tool call of ours (PROTOCOL §4.1)."""
+    artifact = payload.get("artifact")
+    subtype = artifact.get("subtype") if isinstance(artifact, dict) else None
+    return payload.get("type") == "artifact" and subtype in ("response", "tool_response")
 
 
 def pack_placed_job(

@@ -343,6 +343,12 @@ local function start_new_job(seq, record, kept)
   return entry
 end
 
+-- How a message stands apart (bus/records/records.py): a command and an answer to a card are handled by themselves, and an answer neither interrupts
+-- nor is interrupted. '' for all else, and for what a former version wrote.
+local function stands_apart(record)
+  return part_of(record, 11)
+end
+
 local function interrupt(entry)
   redis.call('SADD', INTERRUPTED, entry)
   redis.call('PUBLISH', INTERRUPTS, entry)
@@ -357,13 +363,24 @@ local function unpark()
   redis.call('INCRBY', WAITING, #moved / 2)
 end
 
+-- -> whether a message waits in the mailbox that interrupts: nearly always the first one does
+local function has_who_interrupts()
+  local at = 0
+  while true do
+    local record = redis.call('ZRANGE', MAILBOX, at, at)[1]
+    if not record then return false end
+    if stands_apart(record) ~= 'answer' then return true end
+    at = at + 1
+  end
+end
+
 -- A job that waited in the mailbox runs now.
 local function start_waiting_job(seq, record)
   redis.call('DECR', WAITING)
   unpark()
   count_running(record)
   local started = start_new_job(seq, record, redis.call('HGET', CONVERSATION, 'kept'))
-  if policy('busy') == 'interrupt' and redis.call('EXISTS', MAILBOX) == 1 then interrupt(started) end
+  if policy('busy') == 'interrupt' and stands_apart(record) ~= 'answer' and has_who_interrupts() then interrupt(started) end
 end
 
 -- Starts the first placed job, if no message waits before it. -> whether it did
@@ -536,6 +553,12 @@ local function bury_job(fields, reason)
   for _, record in ipairs(redis.call('LRANGE', TOGETHER, 0, -1)) do bury(record, reason, 1, 1) end
 end
 
+-- -> the record of the job under way. `entry`: the conversation's field
+local function record_under_way(entry)
+  if entry == 'due' then return redis.call('HGET', CONVERSATION, 'retry') or '' end
+  return (fields_of(JOBS, entry) or {}).r or ''
+end
+
 -- Gives a message to the handler: at once, or behind the job of `entry`.
 local function deliver(seq, record, entry, kept)
   if not entry then
@@ -545,6 +568,7 @@ local function deliver(seq, record, entry, kept)
   end
   enqueue(seq, record)
   if policy('busy') ~= 'interrupt' or seq < tonumber(redis.call('HGET', CONVERSATION, 'seq') or 0) then return end
+  if stands_apart(record) == 'answer' or stands_apart(record_under_way(entry)) == 'answer' then return end
   if entry ~= 'due' then return interrupt(entry) end
   redis.call('ZREM', DUE, CONVERSATION_ID) -- what waits for its second run is superseded without it
   note('superseded', redis.call('HGET', CONVERSATION, 'retry_j'))

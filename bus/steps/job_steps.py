@@ -152,11 +152,16 @@ class JobSteps:
             agent_id=self._agent_id,
         )
 
-    async def start(self, job: Job, *, began_ms: int | None = None) -> Started:
-        """Begins a job that was taken; returns whether to go on, and what earlier runs have done. `began_ms`: if it has begun before."""
-        coalesce = "1" if self._policies.busy == "coalesce" and not job.continues else "0"
+    async def start(
+        self, job: Job, *, began_ms: int | None = None, is_alone: bool = False, asked: Sequence[str] = ()
+    ) -> Started:
+        """Begins a job that was taken; returns whether to go on, and what earlier runs have done. `began_ms`: if it has begun before.
+
+        `is_alone`: nothing is handled together with it; `asked`: nor is what these people say, which may be the answer to a question.
+        """
+        coalesce = "1" if self._policies.busy == "coalesce" and not (job.continues or is_alone) else "0"
         began = "" if began_ms is None else began_ms
-        answer = cast("list[Value]", await self._on_job("start", job, job.job_id, coalesce, began))
+        answer = cast("list[Value]", await self._on_job("start", job, job.job_id, coalesce, began, *asked))
         outcome = cast(bytes, answer[0]).decode()
         if outcome != "started":
             return Started(cast("Literal['superseded', 'fenced']", outcome))

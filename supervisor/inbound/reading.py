@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 
 import msgspec
 
-from bus.records.records import GROUP, InboundMessage, pack_job
+from bus.records.records import GROUP, InboundMessage, is_answer_to_card, pack_job
 from bus.records.sealing import StoreKeys
 from bus.steps.policies import PolicyStore
 from bus.steps.questions import OpenQuestions
@@ -46,7 +46,6 @@ from supervisor.relay.payloads import (
     LAST_HOP,
     conversation_kind,
     inbound_message,
-    is_answer_to_card,
     message_ms,
     payload_type_of,
     stopped_card,

@@ -6,7 +6,7 @@ import re
 import msgspec
 
 from bus.records import ulid
-from bus.records.records import InboundMessage, Payload, mention_of
+from bus.records.records import InboundMessage, Payload, is_answer_to_card, mention_of
 from crypto.envelope import Envelope
 from supervisor.relay.frames import ArtifactResponse, MessageNew
 
@@ -46,13 +46,6 @@ def without_mention(message: InboundMessage, agent_id: str) -> InboundMessage:
     text = re.sub(rf"{re.escape(mention_of(agent_id))}[,:]? ?", "", message.text).strip()
     mentions = [*message.mentions, *([] if agent_id in message.mentions else [agent_id])]
     return msgspec.structs.replace(message, payload={**message.payload, "text": text}, mentions=mentions)
-
-
-def is_answer_to_card(payload: Payload) -> bool:
-    """Returns whether it answers a card or a tool call of ours (PROTOCOL §4.1)."""
-    artifact = payload.get("artifact")
-    subtype = artifact.get("subtype") if isinstance(artifact, dict) else None
-    return payload.get("type") == "artifact" and subtype in ("response", "tool_response")
 
 
 def stopped_card(payload: Payload) -> str:

@@ -139,8 +139,20 @@ def signed_id_of(seq: int, conversation: str = CONVERSATION) -> bytes:
     return (conversation.encode()[:4] + seq.to_bytes(8, "big"))[-8:]
 
 
+COMMAND_SAID: dict[str, object] = {"type": "text", "text": "/command"}
+CARD_ANSWERED: dict[str, object] = {
+    "type": "artifact",
+    "artifact": {"subtype": "response", "ref_artifact": "card", "payload": {}},
+}
+
+
 def message_of(
-    seq: int, conversation: str = CONVERSATION, *, sender: str = PEER[0], characters: int = 0
+    seq: int,
+    conversation: str = CONVERSATION,
+    *,
+    sender: str = PEER[0],
+    characters: int = 0,
+    payload: dict[str, object] | None = None,
 ) -> InboundMessage:
     return InboundMessage(
         message_id=f"{conversation}-{seq}",
@@ -148,12 +160,19 @@ def message_of(
         conversation_type="h2a",
         sender_id=sender,
         sender_type="human",
-        payload={"type": "text", "text": f"message {seq}".ljust(characters)},
+        payload=payload or {"type": "text", "text": f"message {seq}".ljust(characters)},
     )
 
 
-def job_of(seq: int, conversation: str = CONVERSATION, *, sender: str = PEER[0], characters: int = 0) -> bytes:
-    message = message_of(seq, conversation, sender=sender, characters=characters)
+def job_of(
+    seq: int,
+    conversation: str = CONVERSATION,
+    *,
+    sender: str = PEER[0],
+    characters: int = 0,
+    payload: dict[str, object] | None = None,
+) -> bytes:
+    message = message_of(seq, conversation, sender=sender, characters=characters, payload=payload)
     return pack_job(message, seq=seq, accepted_ms=1, message_ms=seq, key=BUS_KEY, agent_id=AGENT)
 
 

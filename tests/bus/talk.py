@@ -33,12 +33,13 @@ class Talk:
         refusal: bytes = b"",
         sender: str = PEER[0],
         characters: int = 0,
+        payload: dict[str, object] | None = None,
     ) -> Intake:
-        """`characters`: of its text, where it is to be long."""
+        """`characters`: of its text, where it is to be long; `payload`: where it is no text."""
         version = await self.version()
         arrival = arrival_of(seq, version, source=source, conversation=conversation, signed_id=signed_id)
         arrival = msgspec.structs.replace(arrival, sender_id=sender)
-        job = job_of(seq, conversation, sender=sender, characters=characters)
+        job = job_of(seq, conversation, sender=sender, characters=characters, payload=payload)
         return await self.supervisor.store.accept(arrival, job, refusal=refusal)
 
     async def quarantine(

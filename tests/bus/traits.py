@@ -69,7 +69,9 @@ class Inbound(Protocol):
 
 
 class Steps(Protocol):
-    async def start(self, job: Job, *, began_ms: int | None = None) -> Started: ...
+    async def start(
+        self, job: Job, *, began_ms: int | None = None, is_alone: bool = False, asked: Sequence[str] = ()
+    ) -> Started: ...
 
     async def emit(self, job: Job, place: str, reply: Reply) -> Emitted: ...
 

@@ -141,7 +141,9 @@ class MemoryBus:
         with self._operation("seen"):
             pass
 
-    async def start(self, job: Job, *, began_ms: int | None = None) -> Started:
+    async def start(
+        self, job: Job, *, began_ms: int | None = None, is_alone: bool = False, asked: Sequence[str] = ()
+    ) -> Started:
         with self._operation("start"):
             self.started.append(job.job_id)
             return Started(

@@ -41,16 +41,34 @@ class StageBus:
     held: set[str] = field(default_factory=set)
     is_dead: bool = False
     idle: trio.Event = field(default_factory=trio.Event)
+    supersede: Callable[[str], None] = lambda _entry_id: None
+    after_card: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
 
     def __getattr__(self, name: str) -> Any:
         step = getattr(self.worker.steps, name)
+        if name == "open_waits":
+            return self._look(step)
         return self._act(step) if name in ACTS else step
+
+    def _look(self, step: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
+        """Before it is known what a job is, its lease is renewed, by which the worker hears that it is superseded."""
+
+        async def look(*arguments: object, **named: object) -> object:
+            await trio.lowlevel.checkpoint()
+            for entry_id in (await self.worker.renew(*self.held))[1]:
+                self.supersede(entry_id)
+            await trio.lowlevel.checkpoint()
+            return await step(*arguments, **named)
+
+        return look
 
     def _act(self, step: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
         async def act(*arguments: object, **named: object) -> object:
             await trio.lowlevel.checkpoint()
             self._point()
             answer = await step(*arguments, **named)
+            if step.__name__ == "emit_card":
+                await self.after_card()
             self._point()
             return answer
 
@@ -95,7 +113,7 @@ class StageBus:
         """Nobody else takes a job here."""
 
     def on_superseded(self, callback: Callable[[str], None]) -> None:
-        """Nobody interrupts here."""
+        self.supersede = callback
 
 
 @dataclass
@@ -129,13 +147,15 @@ class Heard:
 class Stage:
     """`dies_at`: the number of the point at which a worker dies, once. `transcript`: what people got, in order, each with its id.
 
-    `at_once`: what Ann answers to which text as soon as she hears it, also while a worker is dead that has not been replaced.
+    `at_once`: what Ann answers to which text as soon as she hears it, also while a worker is dead that has not been replaced. `after_card`: what
+    happens once a card has left, before the worker does the next thing.
     """
 
     scene: Scene
     agent: Agent
     dies_at: float = math.inf
     at_once: Mapping[str, str] = field(default_factory=dict)
+    after_card: Callable[[Heard], Awaitable[None]] | None = None
     talk: Talk | None = None
     points: int = 0
     seq: int = 0
@@ -249,6 +269,8 @@ class Stage:
         is_done = False
         while not is_done:
             bus = StageBus(worker, self._count, self.dies_at)
+            if self.after_card is not None:
+                bus.after_card = self._after_card
             runner = Runner(self.agent, bus, settings, vitals=Vitals(), log=Log(logger))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(runner.run)
@@ -257,6 +279,12 @@ class Stage:
             sent = await self._send_all()
             due = await talk.start_due()
             is_done = not (sent or due)
+
+    async def _after_card(self) -> None:
+        happens, self.after_card = self.after_card, None
+        await self._send_all()
+        if happens is not None:
+            await happens(self.transcript[-1])
 
     def _count(self) -> int:
         self.points += 1

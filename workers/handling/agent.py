@@ -32,7 +32,8 @@ class Agent(Router):
     `state`: a msgspec.Struct class of which each conversation has a value; handlers ask for it by its type, and what they change in it is
     written with the job's end. `history`: what is said is kept for `chat.history()`, also where no handler asks for `history: History`.
     `when_busy`: a message that comes while another of its conversation is handled waits for it (`queue`), cancels it
-    (`interrupt`), or is handled together with all that wait when the next run starts (`coalesce`: see `job.messages`).
+    (`interrupt`), or is handled together with all that wait when the next run starts (`coalesce`: see `job.messages`). Commands and
+    answers are handled by themselves, and answers cancel nothing.
     `most_waiting`: so many messages of one conversation may wait; what comes then is answered with the text `refusal` (`refuse`) or
     waits outside (`park`).
     `apology`: what the sender of a message hears that was given up for good (a dead letter), once; with None they hear nothing. A group

@@ -89,6 +89,12 @@ def answer_in(job: Job, waits: Sequence[OpenWait]) -> Answered | Refused | None:
     return _with_text(job, open_ones[-1]) if open_ones and _is_words(job.message) else None
 
 
+def asked_for_a_text(waits: Sequence[OpenWait]) -> frozenset[str]:
+    """Returns whose next text may be the answer to an open question."""
+    read = [msgspec.msgpack.decode(one.body, type=Wait) for one in waits]
+    return frozenset(person for wait in read if wait.kind == "text" for person in wait.who)
+
+
 def _overdue(job: Job, read: Sequence[tuple[OpenWait, Wait]]) -> Answered | None:
     name = job.message.payload.get("name")
     found = next((wait for one, wait in read if wait.id == name and one.bound_to in ("", job.job_id)), None)
@@ -116,12 +122,6 @@ def _with_text(job: Job, wait: Wait) -> Answered:
     if _is_cancel(job.message):
         return Answered(wait, none_for("cancelled"))
     return Answered(wait, answer_entry({"text": job.message.text}, job.message.sender_id))
-
-
-def is_answer(message: InboundMessage) -> bool:
-    """Returns whether a message is an answer to a card, and nothing else."""
-    artifact = message.payload.get("artifact")
-    return isinstance(artifact, dict) and artifact.get("subtype") in ("response", "tool_response")
 
 
 def _is_words(message: InboundMessage) -> bool:

@@ -22,6 +22,8 @@ class Hand:
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     begun: bool = False
     superseded: bool = False
+    is_known: bool = False
+    """Whether it is known what it means to the threads that wait: until then it may be an answer, which nothing interrupts."""
     ending: bool = False
     ended: bool = False
     began_ms: int | None = None

@@ -14,7 +14,7 @@ from functools import partial
 import msgspec
 import trio
 
-from bus.records.records import MOST_DELIVERIES, NOWHERE, BadRecord, Job, Reply
+from bus.records.records import MOST_DELIVERIES, NOWHERE, BadRecord, Job, Reply, is_answer_to_card
 from bus.steps.job_steps import Said, Settled
 from bus.steps.jobs import Failed, Finished, Started
 from bus.steps.thread_steps import Bound, Effect
@@ -26,7 +26,7 @@ from workers.handling.context import Observe, observe_nothing
 from workers.handling.execution import Ended, Run, RunEnvironment, keeping_of, resumed, run_handler
 from workers.kept.keeping import Keeping
 from workers.kept.outlet import WorkerBus, until_redis_answers
-from workers.kept.waits import NOT_OPEN, Answered, Refused, answer_in, continued, is_answer
+from workers.kept.waits import NOT_OPEN, Answered, Refused, answer_in, asked_for_a_text, continued
 from workers.process.hand import Hand
 from workers.process.logs import Log, kind, where, whole
 from workers.process.slots import Slots
@@ -71,10 +71,14 @@ class RunnerSettings:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a job means to the threads that wait in its conversation, of which there are `others` besides the one that it answers."""
+    """What a job means to the threads that wait in its conversation, of which there are `others` besides the one that it answers.
+
+    `asked`: whose next text may be the answer to one of them.
+    """
 
     found: Answered | Refused | None
     others: int
+    asked: frozenset[str] = frozenset()
 
 
 class Runner:
@@ -231,8 +235,9 @@ class Runner:
             return
         if hand.ended:
             return
+        hand.is_known = True
         job = hand.job
-        started = await self._start(job)
+        started = await self._start(job, answer)
         if started.outcome == "fenced":
             hand.ended = True
             self._log.warning("job: lost to another worker", job=job.job_id)
@@ -271,9 +276,9 @@ class Runner:
                 found = Refused(NOT_OPEN)
             else:
                 hand.job = continued(job, wait)
-        return Answer(found, len(waits) - isinstance(found, Answered))
+        return Answer(found, len(waits) - isinstance(found, Answered), asked_for_a_text(waits))
 
-    async def _start(self, job: Job) -> Started:
+    async def _start(self, job: Job, answer: Answer | None) -> Started:
         """Begins a job; returns what earlier runs have done.
 
         Redis is not asked about a first delivery under the default policy: that it began is noted when it sends something or takes long,
@@ -281,7 +286,10 @@ class Runner:
         """
         if job.is_first_run and self._run_environment.agent.policies.busy == "queue":
             return Started("started", is_noted=False)
-        return await until_redis_answers(lambda: self._bus.start(job))
+        if answer is None:
+            return await until_redis_answers(lambda: self._bus.start(job))
+        is_alone, asked = answer.found is not None, sorted(answer.asked)
+        return await until_redis_answers(lambda: self._bus.start(job, is_alone=is_alone, asked=asked))
 
     async def _handle(self, hand: Hand, started: Started, answer: Answer | None) -> Ended:
         found = None if answer is None else answer.found
@@ -312,7 +320,7 @@ class Runner:
             ended = await run_handler(self._run_environment, run, hand.scope.cancel)
         finally:
             self._vitals.ended(hand.job)  # only Redis is waited for from here on
-        if not ended.handled and is_answer(hand.job.message):
+        if not ended.handled and is_answer_to_card(hand.job.message.payload):
             return replace(ended, handled=True, last=(("0", _text(NOT_OPEN)),))
         return ended
 
@@ -516,9 +524,12 @@ class Runner:
 
     def _superseded(self, entry_id: str) -> None:
         hand = self._hands.get(entry_id)
-        if hand is not None and not hand.job.continues:  # an answer that a thread goes on with is not interrupted
+        if hand is None or hand.job.continues:  # an answer that a thread goes on with is not interrupted
+            return
+        if hand.job.is_first_run or hand.is_known:
             hand.superseded = True
             hand.scope.cancel()
+        # else whether it is superseded is told when it begins, after it was bound to the question that it answers
 
     async def _be_seen(self) -> None:
         late_seconds = 0.0

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from itertools import takewhile
 
 import msgspec
 
@@ -9,17 +10,30 @@ from bus.records.apologies import is_owed_an_apology
 from bus.records.cards import MOST_UPDATES, CardKept, CardMove
 from bus.records.journal import MOST_JOURNAL_BYTES, pack_entry, read_emitted
 from bus.records.kept import WAIT, open_kept, pack_kept
-from bus.records.records import MOST_DELIVERIES, Job, Reply, ReplyPlace, open_job, pack_reply, unpack_job
+from bus.records.records import (
+    MOST_DELIVERIES,
+    Job,
+    Reply,
+    ReplyPlace,
+    decode_job_record,
+    open_job,
+    pack_reply,
+    unpack_job,
+)
 from bus.records.sealing import BusKey
 from bus.records.timers import Timer, pack_timer
 from bus.steps.job_steps import APOLOGY_PLACE, Carded, CardEmitted, Emitted, Failed, Finished, Said, Settled, Started
 from bus.steps.kept_steps import KeptEffects
 from bus.steps.policies import Policies
 from bus.steps.thread_steps import Bound, Effect, Noted, OpenWait, TimersThere
-from tests.bus.memory.world import Conversation, Entry, Retry, World, size_of
+from tests.bus.memory.world import Conversation, Entry, Retry, World, size_of, stands_apart
 
 CARDS_KEPT = 1000
 CARDS_TRIM_AT = 1250
+
+
+def ends_company(record: bytes, asked: Sequence[str]) -> bool:
+    return bool(stands_apart(record)) or decode_job_record(record).sender_id in asked
 
 
 class MemorySteps(KeptEffects):
@@ -72,7 +86,9 @@ class MemorySteps(KeptEffects):
             return None
         return at, entry
 
-    async def start(self, job: Job, *, began_ms: int | None = None) -> Started:
+    async def start(
+        self, job: Job, *, began_ms: int | None = None, is_alone: bool = False, asked: Sequence[str] = ()
+    ) -> Started:
         held = self._held(job)
         if held is None:
             return Started("fenced")
@@ -80,11 +96,11 @@ class MemorySteps(KeptEffects):
         if entry.interrupted:
             return Started("superseded")
         at.recall(job.job_id)
-        is_alone = job.kind != "message" or bool(job.continues)
+        is_alone = is_alone or job.kind != "message" or bool(job.continues) or bool(stands_apart(entry.record))
         if not at.frozen and self._policies.busy == "coalesce" and not is_alone:
             taken = [one for one in self._world.mailbox(at) if not at.placed or one[0] <= at.placed[0][0]]
-            at.together = [record for _, record in taken]
-            at.waiting = at.waiting[len(taken) :]
+            at.together = list(takewhile(lambda one: not ends_company(one, asked), [record for _, record in taken]))
+            at.waiting = at.waiting[len(at.together) :]
         at.frozen = entry.began = True
         self._world.wrote()
         together = [open_job(record, key=self._bus_key, agent_id=self._agent_id) for record in at.together]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from bus.records.cards import CardKept
 from bus.records.journal import joined
 from bus.records.kept import EXCHANGES_KEPT_MS, MOST_WAITS_BYTES, VERSION_BYTES, exchanged_ms
-from bus.records.records import decode_job_record, decode_reply_record
+from bus.records.records import ANSWER, decode_job_record, decode_reply_record
 from bus.steps.held import Note
 from bus.steps.job_steps import APOLOGY_PLACE
 from bus.steps.letters import DeadLetter, Quarantined
@@ -357,6 +357,7 @@ class World:
             self.policies.busy == "interrupt"
             and under_way is not None
             and not at.is_uninterrupted
+            and ANSWER not in (stands_apart(record), stands_apart(under_way.record))
             and seq > decode_job_record(under_way.record).seq
         ):
             if at.job is not None:
@@ -385,7 +386,8 @@ class World:
             at.job = self.new_entry(at.placed.pop(0)[1])
         elif at.waiting:
             at.job = self.new_entry(at.waiting.pop(0)[1])
-            at.job.interrupted = bool(at.waiting) and self.policies.busy == "interrupt"
+            is_interruptible = self.policies.busy == "interrupt" and stands_apart(at.job.record) != ANSWER
+            at.job.interrupted = is_interruptible and any(stands_apart(one) != ANSWER for _, one in at.waiting)
 
     def bury(
         self,
@@ -445,6 +447,10 @@ class World:
     def start_next_reply(self, at: Conversation) -> None:
         if at.reply is None and at.sent is None and at.out_box:
             at.reply = self.new_entry(at.out_box[0])
+
+
+def stands_apart(record: bytes) -> str:
+    return decode_job_record(record).apart
 
 
 def size_of(record: bytes) -> int:

@@ -10,7 +10,15 @@ from bus.steps.job_steps import APOLOGY_PLACE, Emitted, Failed, Finished
 from bus.steps.policies import Policies
 from bus.steps.recovery import Reclaim
 from bus.steps.thread_steps import Bound, Effect, Noted
-from tests.bus.builders import AGENT, BUS_KEY, CONVERSATION, reply
+from tests.bus.builders import (
+    AGENT,
+    BUS_KEY,
+    CARD_ANSWERED,
+    COMMAND_SAID,
+    CONVERSATION,
+    PEER,
+    reply,
+)
 from tests.bus.scenes import Scene, Worker
 from tests.bus.talk import Talk, talk_and_worker
 
@@ -345,6 +353,73 @@ async def test_rule_3_of_threads_a_job_that_goes_on_has_no_company(scene: Scene)
         await talk.accept(seq)
     answer = msgspec.structs.replace(await taken(worker), continues=job.job_id)
     assert (await worker.steps.start(answer)).together == ()
+
+
+async def test_rule_3_of_threads_commands_and_answers_are_nobodys_company_and_have_none(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene, Policies(busy="coalesce"))
+    said = [None, None, COMMAND_SAID, None, None, CARD_ANSWERED, CARD_ANSWERED, None, None]
+    await talk.accept(1)
+    first = await taken(worker)
+    for seq, payload in enumerate(said, start=2):
+        await talk.accept(seq, payload=payload)
+    await worker.steps.finish(first)
+    handled = list[list[int]]()
+    while (job := await worker.take()) is not None:
+        started = await worker.steps.start(job)
+        assert (await worker.steps.start(job)).together == started.together
+        handled.append([int(one.message_id.split("-")[1]) for one in (job.message, *started.together)])
+        await worker.steps.finish(job)
+    assert handled == [[2, 3], [4], [5, 6], [7], [8], [9, 10]]
+    assert await scene.leftovers() == []
+
+
+async def test_rule_3_of_threads_what_somebody_says_who_is_asked_is_nobodys_company(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene, Policies(busy="coalesce"))
+    await talk.accept(1, sender="ben")
+    first = await taken(worker)
+    for seq, sender in enumerate(("ben", "cleo", PEER[0], "ben"), start=2):
+        await talk.accept(seq, sender=sender)
+    await worker.steps.settle(first, "waiting", [waits(first)])
+    second = await taken(worker)
+    assert [one.sender_id for one in (await worker.steps.start(second, asked=PEER[:1])).together] == ["cleo"]
+    await worker.steps.finish(second)
+    alone = await taken(worker)
+    assert (alone.message.sender_id, (await worker.steps.start(alone, is_alone=True)).together) == (PEER[0], ())
+    await worker.steps.settle(alone, "done", [("drop_wait", "wait", "", "")])
+    assert (await worker.steps.start(await taken(worker))).outcome == "started"
+
+
+async def test_rule_3_of_threads_an_answer_to_a_card_neither_interrupts_nor_is_interrupted(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene, Policies(busy="interrupt"))
+    await talk.accept(1)
+    asks = await taken(worker)
+    await talk.accept(2, payload=CARD_ANSWERED)  # the card is shown before its question is stored
+    assert await worker.renew(asks.entry_id) == ([], [])
+    await worker.steps.fail(asks, "broke", 0)
+    await talk.accept(3, payload=CARD_ANSWERED)
+    assert await talk.start_due() == 1
+    asks = await taken(worker)
+    await worker.steps.finish(asks)
+    first = await taken(worker)
+    assert await worker.renew(first.entry_id) == ([], []), "another answer waits"
+    await talk.accept(4, payload=COMMAND_SAID)
+    assert await worker.renew(first.entry_id) == ([], [])
+    await worker.steps.fail(first, "broke", 0)
+    await talk.accept(5)
+    assert await talk.start_due() == 1
+    first = await taken(worker)
+    assert first.job_id == f"{CONVERSATION}-2"
+    assert (await worker.steps.start(first)).outcome == "started"
+    await worker.steps.finish(first)
+    second = await taken(worker)
+    assert await worker.renew(second.entry_id) == ([], []), "messages wait"
+    await worker.steps.finish(second)
+    command = await taken(worker)
+    assert await worker.renew(command.entry_id) == ([], [command.entry_id]), "a command is as any message there"
+    await worker.steps.finish(command, "superseded")
+    last = await taken(worker)
+    await talk.accept(6, payload=CARD_ANSWERED)
+    assert await worker.renew(last.entry_id) == ([], [])
 
 
 async def test_a_conversation_that_is_forgotten_has_no_wait_and_says_so_to_nobody(scene: Scene) -> None:

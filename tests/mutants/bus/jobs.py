@@ -101,6 +101,19 @@ OF_JOBS = (
         ("a_change_that_was_noted_is_not_made_twice", "if before and ARGV[8] == '1' then return 'already' end", ""),
     ),
     *of(
+        script("start"), THREADS,
+        ("a_command_has_no_company", "and stands_apart(job.r) == '' then", "then"),
+        ("a_command_is_nobodys_company", "if stands_apart(record) ~= '' or", "if"),
+        ("who_is_asked_is_nobodys_company", "or is_asked[part_of(record, 8)] then", "then"),
+    ),
+    *of(
+        script("_library"), THREADS,
+        ("an_answer_interrupts_nothing", "if stands_apart(record) == 'answer' or", "if"),
+        ("an_answer_is_interrupted_by_nothing", "or stands_apart(record_under_way(entry)) == 'answer' then", "then"),
+        ("an_answer_that_begins_is_interrupted_by_nothing", "'interrupt' and stands_apart(record) ~= 'answer' and", "'interrupt' and"),
+        ("an_answer_that_waits_interrupts_nothing", "if stands_apart(record) ~= 'answer' then return true end", "if true then return true end"),
+    ),
+    *of(
         script("bind_wait"), THREADS,
         ("bind_wait_is_fenced", MINE, "if false then"),
         ("bind_wait_of_an_open_one", "if redis.call('HEXISTS', waits, ARGV[5]) == 0 then return 'gone' end\n", ""),
@@ -202,7 +215,7 @@ OF_JOBS = (
     ),
     *of(
         script("start"), PLACED,
-        ("a_placed_job_has_no_company", "if seq ~= AFTER_ALL then", "if true then"),
+        ("a_placed_job_has_no_company", "if seq ~= AFTER_ALL and", "if"),
         ("a_placed_job_ends_the_company_before_it", "has_placed and redis.call('ZRANGE', PLACED, 0, 0, 'WITHSCORES')[2] or '+inf'", "'+inf'"),
     ),
     *of(

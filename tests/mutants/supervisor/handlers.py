@@ -54,6 +54,12 @@ HANDLERS = (
         "workers/process/runner.py",
         ("tests/workers/kept/test_thread_rules.py",),
         ("what_was_overheard_and_answers_nothing_is_no_handlers", " if not one.is_overheard)", ")"),
+        (
+            "what_may_be_an_answer_is_not_interrupted_before_that_is_known",
+            "if hand.job.is_first_run or hand.is_known:",
+            "if True:",
+        ),
+        ("whose_text_may_be_the_answer_is_nobodys_company", "is_alone=is_alone, asked=asked))", "is_alone=is_alone))"),
     ),
     *of(
         "workers/talk/asks.py",

@@ -612,6 +612,52 @@ async def test_rule_3_an_answer_is_handled_to_its_end_and_alone_whatever_else_is
     assert await scene.leftovers() == []
 
 
+async def test_rule_3_an_answer_is_nobodys_company_and_neither_is_a_command(scene: Scene) -> None:
+    agent = Agent(when_busy="coalesce")
+
+    @agent.on_command("ask")
+    async def ask(chat: Chat) -> None:
+        await chat.reply(f"Hello {await chat.ask('Your name?', who=['ann'])}")
+
+    @agent.on_message("text")
+    async def other(message: Message, chat: Chat, job: Job) -> None:
+        await chat.reply(f"hm, {' and '.join(one.text for one in job.messages)}")
+
+    stage = Stage(scene, agent)
+    await stage.say("/ask")
+    for who, text in (
+        ("ben", "one"),
+        ("ben", "two"),
+        ("ann", "Ann"),
+        ("ben", "three"),
+        ("ben", "/ask"),
+        ("ben", "four"),
+    ):
+        await stage.accept({"type": "text", "text": text}, who)
+    assert texts(await stage.run()) == ["hm, one and two", "Hello Ann", "hm, three", "Your name?", "hm, four"]
+    assert texts(await stage.say("Ann")) == ["Hello Ann"]
+    assert await scene.leftovers() == []
+
+
+async def test_rule_3_who_presses_at_once_does_not_interrupt_the_question(scene: Scene) -> None:
+    agent, stages = Agent(when_busy="interrupt"), list[Stage]()
+
+    @agent.on_command("ask")
+    async def ask(chat: Chat, job: Job) -> None:
+        asked = chat.ask(Approval("Sure?"))
+        await chat.reply(f"Sure: {await asked}")
+
+    async def presses_at_once(card: Heard) -> None:
+        said = {"decision": "approved", "question_hash": card.card["question_hash"]}
+        artifact = {"subtype": "response", "ref_artifact": card.card_id, "payload": said}
+        await stages[0].accept({"type": "artifact", "artifact": artifact})
+
+    stage = Stage(scene, agent, after_card=presses_at_once)
+    stages.append(stage)
+    assert texts(await stage.say("/ask")) == ["Sure?", "Sure: True"]
+    assert await scene.leftovers() == []
+
+
 async def test_rule_10_a_question_that_this_version_cannot_read_costs_its_answer_a_dead_letter_and_not_the_worker(
     scene: Scene,
 ) -> None:
