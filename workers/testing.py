@@ -179,6 +179,9 @@ class _Desk:
         await trio.lowlevel.checkpoint()
         return self.kept.cards.get(card_id)
 
+    async def until_stop_is_pressed(self, job: Job, seconds: float) -> None:  # noqa: ARG002
+        await trio.sleep(seconds)
+
     async def stopped(self, job: Job) -> str:  # noqa: ARG002
         await trio.lowlevel.checkpoint()
         return self.stops

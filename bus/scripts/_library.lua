@@ -559,6 +559,21 @@ local function record_under_way(entry)
   return (fields_of(JOBS, entry) or {}).r or ''
 end
 
+-- -> whether a card is one of the job under way, and that job is for this sender: then its Stop button ends a block of it
+local function stops(entry, card, sender)
+  if not entry or part_of(record_under_way(entry), 8) ~= sender then return false end
+  for _, one in ipairs(redis.call('HVALS', EMITTED)) do
+    if one == card then return true end
+  end
+  return false
+end
+
+-- Flags a card of the job under way as stopped, for whoever runs it; the flag goes with the job.
+local function flag_stop(entry, card)
+  redis.call('HSET', CONVERSATION, 'stop', card)
+  redis.call('PUBLISH', INTERRUPTS, entry .. ' stop')
+end
+
 -- Gives a message to the handler: at once, or behind the job of `entry`.
 local function deliver(seq, record, entry, kept)
   if not entry then
@@ -678,6 +693,12 @@ local function wait_has_no_room(waits, id, record, more)
   if tonumber(redis.call('HGET', LOAD, 'waits') or 0) + more.bytes > 67108864 then return 'waits_full' end
 end
 
+-- -> whether a message that may be the answer is taken in beyond its sender's share and the mailbox: one for each open question, while there is room at all
+local function lets_in(waits, id, record, most)
+  if redis.call('HEXISTS', waits, id) == 0 or redis.call('HEXISTS', waits, 'let:' .. id) == 1 then return false end
+  return tonumber(redis.call('HGET', LOAD, 'total') or 0) + size_of(record) <= most
+end
+
 local function put_wait(waits, id, record)
   local before = size_of_wait(waits, id)
   if before > 0 then count_wait(-1, before) end
@@ -687,7 +708,7 @@ local function put_wait(waits, id, record)
 end
 
 local function drop_wait(waits, id)
-  redis.call('HDEL', waits, 'from:' .. id, 'bound:' .. id)
+  redis.call('HDEL', waits, 'from:' .. id, 'bound:' .. id, 'let:' .. id)
   local before = size_of_wait(waits, id)
   if redis.call('HDEL', waits, id) == 1 then
     count_wait(-1, before)

@@ -75,6 +75,7 @@ class JobStore(KeptSteps):
             renew_seconds=renew_seconds,
         )
         self._interrupts: LiveSubscriber | None = None
+        self._stops: dict[str, trio.Event] = {}
         self._superseded: Callable[[str], None] = _nobody_asked
         self._in_hand: set[str] = set()
         self._on_trouble: Tell = _nobody_listens
@@ -108,11 +109,21 @@ class JobStore(KeptSteps):
         self._reader.start()
         self._leases.start()
         if self._policies.busy == "interrupt":
-            self._interrupts = LiveSubscriber(
-                self._client, self._keys.interrupts, lambda entry: self._superseded(entry.decode("ascii", "replace"))
-            )
+            self._hear_interrupts()
+
+    def _hear_interrupts(self) -> None:
+        """Hears of interruptions and of Stop buttons from now on."""
+        if self._interrupts is None:
+            self._interrupts = LiveSubscriber(self._client, self._keys.interrupts, self._hear)
             self._interrupts.on_trouble = self._on_trouble
             self._interrupts.start()
+
+    def _hear(self, told: bytes) -> None:
+        entry_id, _, what = told.decode("ascii", "replace").partition(" ")
+        if not what:
+            self._superseded(entry_id)
+        elif entry_id in self._stops:
+            self._stops[entry_id].set()
 
     async def stop_taking(self) -> None:
         """Reads no more and hands back what was read and not taken; jobs in hand go on.
@@ -199,6 +210,7 @@ class JobStore(KeptSteps):
         """Stops renewing the lease: the job has ended or is lost."""
         self._leases.release(job.entry_id)
         self._in_hand.discard(job.entry_id)
+        self._stops.pop(job.entry_id, None)
 
     def on_fenced(self, callback: Callable[[str], None]) -> None:
         """Has `callback(entry_id)` called in the trio thread when a held lease is lost."""
@@ -207,6 +219,14 @@ class JobStore(KeptSteps):
     def on_trouble(self, tell: Tell) -> None:
         """Has `tell` called in the trio thread when a thread cannot do its work, and when it can again. Call it before `open`."""
         self._on_trouble = self._leases.on_trouble = tell
+
+    async def until_stop_is_pressed(self, job: Job, seconds: float) -> None:
+        """Waits until the job is told of a Stop button, or for so long: what is told may be lost."""
+        self._hear_interrupts()
+        pressed = self._stops.setdefault(job.entry_id, trio.Event())
+        with trio.move_on_after(seconds):
+            await pressed.wait()
+            del self._stops[job.entry_id]
 
     def on_superseded(self, callback: Callable[[str], None]) -> None:
         """Has `callback(entry_id)` called in the trio thread, once or more, when a later message interrupts a job."""

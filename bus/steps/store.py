@@ -173,14 +173,25 @@ class Store:
         )
 
     async def accept(
-        self, arrival: Arrival, job: bytes | None, *, answer: bytes = b"", refusal: bytes = b"", opened_ms: int = 0
+        self,
+        arrival: Arrival,
+        job: bytes | None,
+        *,
+        answer: bytes = b"",
+        refusal: bytes = b"",
+        opened_ms: int = 0,
+        stops: str = "",
+        question: str = "",
     ) -> Intake:
         """Takes a message in. `job` None: no handler gets it. `answer`: a reply of our own to it.
 
+        `stops`: a card whose Stop button it says was pressed; if that is one of the running job, the job is told of it and no handler gets the message.
         FULL: its mailbox is full and nothing was changed; call it again with a `refusal` (a reply record). HELD: its sender has too much
-        waiting and nothing was changed; let it wait at the relay (`hold`). NOT_NOW: nothing is taken in now.
+        waiting and nothing was changed; let it wait at the relay (`hold`). After both the open `question` that it may answer lets it in, the
+        first time. NOT_NOW: nothing is taken in now.
         """
         keys = [*self.keys.board(arrival.conversation_id), self.keys.session(*arrival.peer), self._prekeys_of(arrival)]
+        keys += [self.keys.waits(arrival.conversation_id)] if question else []
         return self._intake(
             await self.client.script(
                 "accept",
@@ -188,7 +199,7 @@ class Store:
                 *_arguments(arrival),
                 *(arrival.kind, arrival.person, job or b"", answer, arrival.message_id),
                 *(arrival.received_ms, opened_ms, self.most_waiting, refusal),
-                *(arrival.sender_id, self.budgets.waiting_bytes, self.budgets.ledger_entries),
+                *(arrival.sender_id, self.budgets.waiting_bytes, self.budgets.ledger_entries, stops, question),
             )
         )
 
@@ -271,11 +282,6 @@ class Store:
         keys = [self.keys.old, self.keys.quarantined(arrival.message_id), self.keys.write_count, self.keys.ledger]
         arguments = (arrival.message_id, arrival.conversation_id, arrival.seq, reason, now_ms(), self.budgets.most_old)
         return self._intake(await self.client.script("note_old", keys, *arguments))
-
-    async def stop(self, conversation_id: str, card_id: str, sender_id: str) -> bool:
-        """Notes that somebody has pressed Stop; returns whether it was a card of the job that runs for them, which then ends its block."""
-        arguments = (conversation_id, card_id, sender_id)
-        return await self.client.script("stop", self.keys.board(conversation_id), *arguments) == b"stopped"
 
     async def heal_times(self, conversation_id: str) -> int:
         """Sets times in the future in the memory of ids, which older versions could write, to now; returns the latest time dropped (ms)."""

@@ -281,9 +281,13 @@ class Inbound:
         if incoming.source is Source.QUARANTINE:
             outcome = await self._store.requeue(arrival, read.job)
         else:
-            if read.stops and await self._store.stop(arrival.conversation_id, read.stops, arrival.sender_id):
-                read = msgspec.structs.replace(read, job=None)  # the running job hears of it; no handler need
-            outcome = await self._store.accept(arrival, read.job, answer=read.answer, opened_ms=now_ms())
+            outcome = await self._store.accept(
+                arrival, read.job, answer=read.answer, opened_ms=now_ms(), stops=read.stops
+            )
+            if outcome in (Intake.FULL, Intake.HELD) and (question := await self._reader.question_answered(read)):
+                outcome = await self._store.accept(
+                    arrival, read.job, answer=read.answer, opened_ms=now_ms(), stops=read.stops, question=question
+                )
             if outcome is Intake.FULL:
                 outcome = await self._refuse(incoming, read)
             if outcome is Intake.HELD and incoming.may_wait:

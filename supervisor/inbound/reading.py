@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 
 import msgspec
 
-from bus.records.records import GROUP, InboundMessage, is_answer_to_card, pack_job
+from bus.records.records import COMMAND, GROUP, InboundMessage, is_answer_to_card, pack_job, stands_apart
 from bus.records.sealing import StoreKeys
 from bus.steps.policies import PolicyStore
 from bus.steps.questions import OpenQuestions
@@ -44,6 +44,7 @@ from supervisor.relay.asking import WAIT_LONG_SECONDS
 from supervisor.relay.own_words import PING, RENEWED, OwnWords, lost_session, system_event
 from supervisor.relay.payloads import (
     LAST_HOP,
+    answered_card,
     conversation_kind,
     inbound_message,
     message_ms,
@@ -51,6 +52,9 @@ from supervisor.relay.payloads import (
     stopped_card,
     without_mention,
 )
+
+WORDS = "words"
+CANCEL = "cancel"
 
 CLOCKS_APART_MS = 60_000
 """A time further in the future than this cannot come from Redis' clock being ahead of ours."""
@@ -60,7 +64,8 @@ class Readable(msgspec.Struct, frozen=True):
     """The message could be read. `job` None: nothing for a handler. `answer`: a reply of our own. `record`: what its session becomes.
 
     `begins_session`: the session that begins with it; b"" for none. `hops`: its hop_count. `is_overheard`: a group's, and not for us.
-    `stops`: the card whose Stop button was pressed; '' for none.
+    `stops`: the card whose Stop button was pressed; '' for none. `answers`: the card that it answers, or `words` or `cancel`, by which a
+    question that is a text may be answered, or any ended; '' for none.
     """
 
     arrival: Arrival
@@ -72,6 +77,7 @@ class Readable(msgspec.Struct, frozen=True):
     hops: int = 0
     is_overheard: bool = False
     stops: str = ""
+    answers: str = ""
 
     def __repr__(self) -> str:
         return f"Readable(message_id={self.arrival.message_id!r}, …)"
@@ -280,6 +286,7 @@ class FrameReader:
             begins_session=b"" if prekeys is NO_PREKEYS else self._begun(envelope, loaded),
             hops=message.hop_count,
             stops=stopped_card(message.payload),
+            answers=_answers(message),
         )
 
     def _begun(self, envelope: Envelope, loaded: Loaded) -> bytes:
@@ -373,6 +380,7 @@ class FrameReader:
             hops=message.hop_count,
             is_overheard=is_overheard,
             stops=stopped_card(message.payload),
+            answers=_answers(message),
         )
 
     async def _is_overheard(self, message: InboundMessage) -> bool:
@@ -386,6 +394,13 @@ class FrameReader:
         if message.payload.get("type") != "text":
             return False
         return await self._questions.await_words_of(message.sender_id, message.conversation_id)
+
+    async def question_answered(self, read: Readable) -> str:
+        """Returns the open question that a message may answer, '' for none: it has to find room. Raises RedisFailed."""
+        if read.job is None or read.answers not in (WORDS, CANCEL):
+            return read.answers
+        person, conversation_id = read.arrival.sender_id, read.arrival.conversation_id
+        return await self._questions.asked(person, conversation_id, for_words=read.answers == WORDS)
 
     async def _healed(self, envelope: Envelope, snapshot: ConversationSnapshot) -> ConversationSnapshot:
         """Returns the snapshot with a memory of ids that does not lie in the future, which would make everything `stale`: older versions wrote such."""
@@ -403,6 +418,16 @@ class FrameReader:
             agent_id=self._device.owner_id,
             trace=arrival.trace,
         )
+
+
+def _answers(message: InboundMessage) -> str:
+    if is_answer_to_card(message.payload):
+        return answered_card(message.payload)
+    if message.payload.get("type") != "text" or not message.text:
+        return ""
+    if stands_apart(message) != COMMAND:
+        return WORDS
+    return CANCEL if message.text.strip().lower() == f"/{CANCEL}" else ""
 
 
 def _is_for_a_handler(message: InboundMessage) -> bool:

@@ -48,6 +48,16 @@ def without_mention(message: InboundMessage, agent_id: str) -> InboundMessage:
     return msgspec.structs.replace(message, payload={**message.payload, "text": text}, mentions=mentions)
 
 
+def answered_card(payload: Payload) -> str:
+    """Returns the id of the card, or of the tool call, that an answer to a card names; '' for none."""
+    artifact = payload.get("artifact")
+    if not isinstance(artifact, dict):
+        return ""
+    inside = artifact.get("payload")
+    named = artifact.get("ref_artifact") or (inside.get("call_id") if isinstance(inside, dict) else None)
+    return named if isinstance(named, str) else ""
+
+
 def stopped_card(payload: Payload) -> str:
     """Returns the card whose Stop button (PROTOCOL §4.1: the action `cancel`) it says was pressed; '' for anything else."""
     artifact = payload.get("artifact")

@@ -34,13 +34,17 @@ class Talk:
         sender: str = PEER[0],
         characters: int = 0,
         payload: dict[str, object] | None = None,
+        stops: str = "",
+        question: str = "",
+        version: int | None = None,
     ) -> Intake:
-        """`characters`: of its text, where it is to be long; `payload`: where it is no text."""
-        version = await self.version()
+        """`characters`: of its text, where it is to be long; `payload`: where it is no text; `version`: of another session than the current one."""
+        version = await self.version() if version is None else version
         arrival = arrival_of(seq, version, source=source, conversation=conversation, signed_id=signed_id)
         arrival = msgspec.structs.replace(arrival, sender_id=sender)
         job = job_of(seq, conversation, sender=sender, characters=characters, payload=payload)
-        return await self.supervisor.store.accept(arrival, job, refusal=refusal)
+        store = self.supervisor.store
+        return await store.accept(arrival, job, refusal=refusal, stops=stops, question=question)
 
     async def quarantine(
         self,

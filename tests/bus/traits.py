@@ -32,7 +32,15 @@ class Inbound(Protocol):
     ) -> ConversationSnapshot: ...
 
     async def accept(
-        self, arrival: Arrival, job: bytes | None, *, answer: bytes = b"", refusal: bytes = b"", opened_ms: int = 0
+        self,
+        arrival: Arrival,
+        job: bytes | None,
+        *,
+        answer: bytes = b"",
+        refusal: bytes = b"",
+        opened_ms: int = 0,
+        stops: str = "",
+        question: str = "",
     ) -> Intake: ...
 
     async def quarantine(
@@ -48,8 +56,6 @@ class Inbound(Protocol):
         digest: str = "",
         waits_for: str = "",
     ) -> Intake: ...
-
-    async def stop(self, conversation_id: str, card_id: str, sender_id: str) -> bool: ...
 
     async def note_old(self, arrival: Arrival, reason: str) -> Intake: ...
 

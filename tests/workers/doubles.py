@@ -189,6 +189,9 @@ class MemoryBus:
             self.looked_up.append(card_id)
             return self.cards.get(card_id)
 
+    async def until_stop_is_pressed(self, job: Job, seconds: float) -> None:
+        await trio.sleep(seconds)
+
     async def stopped(self, job: Job) -> str:
         with self._operation("stopped"):
             return self.stops

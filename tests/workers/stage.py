@@ -94,6 +94,9 @@ class StageBus:
     async def seen(self, presence: Presence | None = None) -> None:
         await trio.lowlevel.checkpoint()
 
+    async def until_stop_is_pressed(self, job: Job, seconds: float) -> None:
+        await trio.sleep(seconds)
+
     async def publish_delta(self, job: Job, stream_id: str, seq: int, text: str) -> None:
         await trio.lowlevel.checkpoint()
 

@@ -73,8 +73,8 @@ class ProgressBar:
 
     async def _look_for_stop(self) -> None:
         with self._watch:
-            while not await self._sending.is_stopped(self._card_id):  # noqa: ASYNC110 - Redis tells nobody
-                await trio.sleep(SECONDS_BETWEEN)
+            while not await self._sending.is_stopped(self._card_id):
+                await self._sending.until_stop_is_pressed(SECONDS_BETWEEN)
             self._is_stopped = True
             self._scope.cancel()
 

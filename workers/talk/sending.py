@@ -296,6 +296,10 @@ class Sending:
         except RedisFailed:
             return False
 
+    async def until_stop_is_pressed(self, seconds: float) -> None:
+        """Waits until a Stop button of the job was pressed, or for so long."""
+        await self._outlet.until_stop_is_pressed(self.job, seconds)
+
     async def _send_card(self, place: str, reply: Reply, move: CardMove) -> CardEmitted:
         """Sends what is held and then the card. Once the job is lost it does nothing, and says ALREADY."""
         self.has_said = True

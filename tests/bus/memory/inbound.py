@@ -10,7 +10,7 @@ from bus.steps.letters import GivenUp, Quarantined
 from bus.steps.store import MOST_WAITING_IN_ALL, Arrival, ConversationSnapshot, Intake, Source
 from bus.steps.write_count import WriteCount
 from host.budgets import UNLIMITED_REDIS_BYTES, StoreBudgets
-from tests.bus.memory.world import UNCOUNTED_BYTES, Conversation, World
+from tests.bus.memory.world import UNCOUNTED_BYTES, Conversation, World, size_of
 
 
 class MemoryStore:
@@ -45,7 +45,15 @@ class MemoryStore:
         )
 
     async def accept(
-        self, arrival: Arrival, job: bytes | None, *, answer: bytes = b"", refusal: bytes = b"", opened_ms: int = 0
+        self,
+        arrival: Arrival,
+        job: bytes | None,
+        *,
+        answer: bytes = b"",
+        refusal: bytes = b"",
+        opened_ms: int = 0,
+        stops: str = "",
+        question: str = "",
     ) -> Intake:
         world, at = self._world, self._world.conversation(arrival.conversation_id)
         if at.knows(arrival.signed_id):
@@ -54,23 +62,22 @@ class MemoryStore:
             return Intake.CONFLICT
         if arrival.source is Source.PUSH and arrival.seq > at.next_seq:
             return Intake.GAP
-        has_waited, theirs = arrival.source is Source.HELD, world.notes.get(arrival.sender_id)
-        if theirs and not has_waited and world.waits_at_relay(arrival.conversation_id):
+        theirs = world.notes.get(arrival.sender_id)
+        if theirs and arrival.source is not Source.HELD and world.waits_at_relay(arrival.conversation_id):
             return Intake.HELD
-        is_full = job is not None and world.is_full(at)
-        if job is not None:
-            if world.waiting_in_all() + await self.waiting_jobs() >= self._most_waiting:
-                return Intake.NOT_NOW
-            is_counted = at.has_job or len(job) > UNCOUNTED_BYTES
-            if is_counted and not world.has_room(arrival.sender_id, self.budgets):
-                return Intake.HELD
-            if is_full and (has_waited or (at.is_sending and "!refused" in at.own)):
-                return Intake.HELD
-            if is_full and not refusal:
-                return Intake.FULL
+        if is_stop := bool(stops) and self._is_stop(at, stops, arrival.sender_id):
+            job = None
+        is_let_in = job is not None and bool(question) and self._lets_in(at, question, job)
+        is_full = job is not None and not is_let_in and world.is_full(at)
+        if job is not None and (refused := await self._has_no_room(at, arrival, job, refusal, is_let_in)) is not None:
+            return refused
         was_late = arrival.seq < at.next_seq
         self._take_in(at, arrival)
         at.pin(arrival.kind, arrival.person)
+        if is_stop:
+            at.stopped = stops
+        if is_let_in:
+            at.waits_let.add(question)
         if answer:
             world.say_once(at, answer)
         if is_full and job is not None:
@@ -172,16 +179,32 @@ class MemoryStore:
             world.say_once(at, answer)
         return Intake.LATE if was_late else Intake.ACCEPTED
 
-    async def stop(self, conversation_id: str, card_id: str, sender_id: str) -> bool:
-        at = self._world.conversation(conversation_id)
+    async def _has_no_room(
+        self, at: Conversation, arrival: Arrival, job: bytes, refusal: bytes, is_let_in: bool
+    ) -> Intake | None:
+        if self._world.waiting_in_all() + await self.waiting_jobs() >= self._most_waiting:
+            return Intake.NOT_NOW
+        if is_let_in:
+            return None
+        is_counted = at.has_job or len(job) > UNCOUNTED_BYTES
+        if is_counted and not self._world.has_room(arrival.sender_id, self.budgets):
+            return Intake.HELD
+        if not self._world.is_full(at):
+            return None
+        if arrival.source is Source.HELD or (at.is_sending and "!refused" in at.own):
+            return Intake.HELD
+        return None if refusal else Intake.FULL
+
+    @staticmethod
+    def _is_stop(at: Conversation, card_id: str, sender_id: str) -> bool:
         under_way = at.job or at.retry
-        if under_way is None or decode_job_record(under_way.record).sender_id != sender_id:
+        is_theirs = under_way is not None and decode_job_record(under_way.record).sender_id == sender_id
+        return is_theirs and card_id in at.cards_at.values()
+
+    def _lets_in(self, at: Conversation, question: str, job: bytes) -> bool:
+        if question not in at.waits or question in at.waits_let:
             return False
-        if card_id not in at.cards_at.values():
-            return False
-        at.stopped = card_id
-        self._world.wrote()
-        return True
+        return self._world.loads()["total"] + size_of(job) <= self.budgets.waiting_bytes
 
     async def note_old(self, arrival: Arrival, reason: str) -> Intake:
         note = (arrival.conversation_id, arrival.seq, arrival.message_id)

@@ -358,6 +358,7 @@ class MemorySteps(KeptEffects):
                 at.waits.pop(wait_id, None)
                 at.waits_from.pop(wait_id, None)
                 at.waits_bound.pop(wait_id, None)
+                at.waits_let.discard(wait_id)
             case ("state", bytes(record), _, _):
                 at.state = record
             case ("exchange", bytes(record), _, _):
@@ -368,6 +369,7 @@ class MemorySteps(KeptEffects):
                     self._world.store[name] = record
             case ("forget", _, _, _):
                 at.state, at.history, at.waits, at.waits_from, at.waits_bound, at.cards = None, [], {}, {}, {}, {}
+                at.waits_let.clear()
                 for where in [one for one in timers if one[0] == conversation_id]:
                     del timers[where]
             case _:

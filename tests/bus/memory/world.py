@@ -100,6 +100,8 @@ class Conversation:
 
     waits_from: dict[str, int] = field(default_factory=dict)
     waits_bound: dict[str, str] = field(default_factory=dict)
+    waits_let: set[str] = field(default_factory=set)
+    """Those that have let a message in beyond all bounds."""
     is_uninterrupted: bool = False
     """The running job answers a question."""
     waiting: list[tuple[int, bytes]] = field(default_factory=list)

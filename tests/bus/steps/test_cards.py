@@ -6,7 +6,8 @@ import pytest
 from bus.records.cards import MOST_UPDATES, CardKept, CardMove, decode_card
 from bus.records.records import BadRecord, Job
 from bus.steps.job_steps import Carded, CardEmitted, Finished
-from tests.bus.builders import BUS_KEY, PEER, reply
+from bus.steps.store import Intake
+from tests.bus.builders import BUS_KEY, CARD_ANSWERED, CONVERSATION, PEER, reply
 from tests.bus.memory.work import CARDS_KEPT, CARDS_TRIM_AT
 from tests.bus.scenes import Scene, Worker
 from tests.bus.steps.test_rules_bounds import BUDGETS
@@ -126,25 +127,39 @@ async def test_a_conversation_that_is_forgotten_has_no_cards_any_more(scene: Sce
     assert (await update(worker, later, "0", "card", 0)).outcome is Carded.UNKNOWN
 
 
-async def test_stop_is_for_whom_the_job_is_and_names_a_card_of_it_until_it_ends(scene: Scene) -> None:
+async def test_rule_8_of_threads_a_stop_is_for_whom_the_job_is_and_names_a_card_of_it_until_it_ends(
+    scene: Scene,
+) -> None:
     talk, worker, job = await with_job(scene)
-    store = talk.supervisor.store
     await show(worker, job, "0", "card", "progress")
-    assert not await store.stop(job.conversation_id, "another card", PEER[0])
-    assert not await store.stop(job.conversation_id, "card", "somebody else")
-    assert not await store.stop("another conversation", "card", PEER[0])
+
+    async def presses(seq: int, card: str = "card", sender: str = PEER[0], where: str = CONVERSATION) -> Intake:
+        return await talk.accept(seq, payload=CARD_ANSWERED, stops=card, sender=sender, conversation=where)
+
+    assert await presses(2, "another card") is Intake.ACCEPTED
+    assert await presses(3, sender="somebody else") is Intake.ACCEPTED
+    assert await presses(1, where="another conversation") is Intake.ACCEPTED
+    assert await presses(9) is Intake.GAP
+    assert await talk.accept(4, payload=CARD_ANSWERED, stops="card", version=0) is Intake.CONFLICT
     assert await worker.steps.stopped(job) == ""
-    assert await store.stop(job.conversation_id, "card", PEER[0])
+    assert await presses(4) is Intake.ACCEPTED
+    assert await presses(4) is Intake.DUPLICATE
     assert await worker.steps.stopped(job) == "card"
     await worker.steps.fail(job, "broke", 0)
-    assert await store.stop(job.conversation_id, "card", PEER[0]), "it waits for its next run"
-    await talk.supervisor.recovery.start_due(await store.now_ms())
-    again = await worker.take()
+    assert await presses(5) is Intake.ACCEPTED, "it waits for its next run"
+    await talk.supervisor.recovery.start_due(await talk.supervisor.store.now_ms())
+    elsewhere, again = [await worker.take(), await worker.take()]
+    assert elsewhere is not None
     assert again is not None
     assert await worker.steps.stopped(again) == "card", "whoever runs it"
     await worker.steps.finish(again)
-    assert await worker.steps.stopped(again) == ""
-    assert not await store.stop(job.conversation_id, "card", PEER[0])
+    late = list[str]()
+    assert await presses(6) is Intake.ACCEPTED, "the job that it was for has ended"
+    while (answer := await worker.take()) is not None:
+        assert await worker.steps.stopped(answer) == ""
+        late.append(answer.job_id.split("-")[1])
+        await worker.steps.finish(answer)
+    assert late == ["2", "3", "6"], "what has stopped the job is given to no handler"
 
 
 @pytest.mark.pure

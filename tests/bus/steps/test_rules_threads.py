@@ -9,6 +9,7 @@ from bus.records.records import Job
 from bus.steps.job_steps import APOLOGY_PLACE, Emitted, Failed, Finished
 from bus.steps.policies import Policies
 from bus.steps.recovery import Reclaim
+from bus.steps.store import Intake, Source
 from bus.steps.thread_steps import Bound, Effect, Noted
 from tests.bus.builders import (
     AGENT,
@@ -420,6 +421,57 @@ async def test_rule_3_of_threads_an_answer_to_a_card_neither_interrupts_nor_is_i
     last = await taken(worker)
     await talk.accept(6, payload=CARD_ANSWERED)
     assert await worker.renew(last.entry_id) == ([], [])
+    await talk.accept(7)
+    await talk.accept(8, payload=CARD_ANSWERED)
+    await worker.steps.finish(last, "superseded")
+    await worker.steps.finish(await taken(worker))
+    message = await taken(worker)
+    assert await worker.renew(message.entry_id) == ([], []), "an answer waits behind it"
+
+
+async def test_rule_4_of_threads_an_answer_finds_room_in_a_full_mailbox_once_for_each_question(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene, Policies(full="refuse", most_waiting=2))
+    await talk.accept(1)
+    await worker.steps.settle(job := await taken(worker), "waiting", [waits(job, "first"), waits(job, "second")])
+    for seq in (2, 3, 4):
+        await talk.accept(seq)
+    assert await talk.accept(5) is Intake.FULL
+    assert await talk.accept(5, question="unknown") is Intake.FULL
+    assert await talk.accept(5, question="first") is Intake.ACCEPTED
+    assert await talk.accept(5, question="first") is Intake.DUPLICATE
+    assert await talk.accept(6, question="first") is Intake.FULL
+    assert await talk.accept(6, question="second") is Intake.ACCEPTED
+    for _ in range(5):
+        await worker.steps.finish(await taken(worker))
+    await talk.accept(7)
+    last = await taken(worker)
+    await worker.steps.settle(last, "waiting", [("drop_wait", "first", "", ""), waits(last, "first")])
+    for seq in (8, 9, 10):
+        await talk.accept(seq)
+    assert await talk.accept(11) is Intake.FULL
+    assert await talk.accept(11, question="first") is Intake.ACCEPTED, "it is another one of this name"
+    await worker.steps.settle(job := await taken(worker), "done", [("forget", "", "", "")])
+    for _ in range(3):
+        await worker.steps.finish(await taken(worker))
+    assert await scene.leftovers() == []
+
+
+async def test_rule_4_of_threads_an_answer_needs_no_share_of_what_waits_and_takes_no_more_than_there_is(
+    scene: Scene,
+) -> None:
+    talk, worker = await talk_and_worker(scene)
+    store = talk.supervisor.store
+    store.budgets = msgspec.structs.replace(store.budgets, waiting_bytes=100_000)
+    await talk.accept(1)
+    job = await taken(worker)
+    await worker.steps.settle(job, "waiting", [waits(job, f"wait {number}") for number in range(9)])
+    for seq in (2, 3):
+        assert await talk.accept(seq, characters=15_000) is Intake.ACCEPTED
+    assert await talk.accept(4, characters=25_000) is Intake.HELD
+    assert await talk.accept(4, characters=80_000, question="wait 0") is Intake.HELD, "there is no room at all"
+    assert await talk.accept(4, characters=25_000, question="wait 0") is Intake.ACCEPTED
+    assert await talk.accept(5, question="wait 0") is Intake.HELD
+    assert await talk.accept(5, source=Source.HELD, question="wait 1") is Intake.ACCEPTED
 
 
 async def test_a_conversation_that_is_forgotten_has_no_wait_and_says_so_to_nobody(scene: Scene) -> None:

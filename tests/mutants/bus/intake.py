@@ -23,7 +23,7 @@ OF_INTAKE = (
     ),
     *of(
         script("accept"), BYTES,
-        ("accept_bounds_a_sender_in_bytes", "if (entry or #ARGV[12] > UNCOUNTED_BYTES) and not has_room(", "if false and not has_room("),
+        ("accept_bounds_a_sender_in_bytes", "if (entry or #job > UNCOUNTED_BYTES) and not has_room(", "if false and not has_room("),
         ("accept_lets_nothing_overtake", "if held and not has_waited and", "if false and"),
         ("accept_asks_whose_wait", "and redis.call('HEXISTS', HELD, 's:' .. ARGV[19]) == 1 then", "then"),
         ("accept_refuses_once", "if has_waited or (reply and redis.call('HEXISTS', CONVERSATION, 'own:!refused') == 1) then", "if has_waited then"),
@@ -89,7 +89,7 @@ OF_INTAKE = (
     ),
     *of(
         script("accept"), ("tests/bus/steps/test_rules_outbound.py",),
-        ("accept_marks_a_conversation_at_work", "if not (entry or reply) and (ARGV[12] ~= '' or ARGV[13] ~= '') then begin_work() end", ""),
+        ("accept_marks_a_conversation_at_work", "if not (entry or reply) and (job ~= '' or ARGV[13] ~= '') then begin_work() end", ""),
     ),
     *of(
         script("heal_times"), FORMER,

@@ -19,7 +19,7 @@ OF_JOBS = (
     *of(
         script("start"), INTAKE,
         ("together_leaves_the_mailbox_room", "  unpark()\n", ""),
-        ("together_counts_no_longer_as_waiting", "redis.call('DECRBY', WAITING, #waiting / 2)", ""),
+        ("together_counts_no_longer_as_waiting", "redis.call('DECRBY', WAITING, taken)", ""),
     ),
     *of(
         script("emit"), JOBS,
@@ -36,9 +36,25 @@ OF_JOBS = (
         ("what_is_forgotten_has_no_cards", "redis.call('DEL', STATE, CARDS)", "redis.call('DEL', STATE)"),
     ),
     *of(
-        script("stop"), CARDS,
-        ("who_the_job_is_not_for_stops_nothing", "if not job or part_of(job, 8) ~= ARGV[3] then", "if not job then"),
-        ("a_card_of_another_job_stops_nothing", "if card == ARGV[2] then", "if true then"),
+        script("_library"), CARDS,
+        ("who_the_job_is_not_for_stops_nothing", "if not entry or part_of(record_under_way(entry), 8) ~= sender then", "if not entry then"),
+        ("a_card_of_another_job_stops_nothing", "if one == card then return true end", "if true then return true end"),
+    ),
+    *of(
+        script("accept"), CARDS,
+        ("what_stops_a_job_is_none", "local job = is_stop and '' or ARGV[12]", "local job = ARGV[12]"),
+        ("a_stop_is_flagged", "if is_stop then flag_stop(entry, ARGV[22]) end", ""),
+    ),
+    *of(
+        script("accept"), ("tests/supervisor/inbound/test_stops.py",),
+        ("a_stop_is_told_at_once", "if is_stop then flag_stop(entry, ARGV[22]) end", "if is_stop then redis.call('HSET', CONVERSATION, 'stop', ARGV[22]) end"),
+    ),
+    *of(
+        script("_library"), THREADS,
+        ("let_in_is_what_may_answer", "if redis.call('HEXISTS', waits, id) == 0 or", "if"),
+        ("let_in_is_one_for_each_question", "or redis.call('HEXISTS', waits, 'let:' .. id) == 1 then", "then"),
+        ("let_in_is_what_there_is_room_for", "+ size_of(record) <= most", "< 2 ^ 53"),
+        ("a_question_of_this_name_lets_in_anew", ", 'bound:' .. id, 'let:' .. id)", ", 'bound:' .. id)"),
     ),
     *of(
         script("emit_to"), ("tests/bus/steps/test_emit_to.py",),

@@ -37,7 +37,7 @@ OF_THE_LIBRARY = (
         ("the_mailbox_is_in_order", "redis.call('ZADD', MAILBOX, seq, record)", "redis.call('ZADD', MAILBOX, -seq, record)"),
         ("a_later_message_interrupts", "if entry ~= 'due' then return interrupt(entry) end", "if entry ~= 'due' then return end"),
         ("an_earlier_message_does_not_interrupt", " or seq < tonumber(redis.call('HGET', CONVERSATION, 'seq') or 0) then return end", " then return end"),
-        ("the_rest_interrupts_too", "if policy('busy') == 'interrupt' and redis.call('EXISTS', MAILBOX) == 1 then", "if false then"),
+        ("the_rest_interrupts_too", "and has_who_interrupts() then interrupt(started) end", "and false then interrupt(started) end"),
     ),
     *of(
         script("_library"), JOBS,
@@ -45,7 +45,7 @@ OF_THE_LIBRARY = (
         ("a_job_ended_is_superseded_no_more", "redis.call('SREM', INTERRUPTED, entry)", ""),
         ("freezing_ends_with_its_job", "'entry', 'seq', 'began', 'frozen', 'load', 'stop')", "'entry', 'seq', 'began', 'load', 'stop')"),
         ("a_dead_letter_keeps_its_places", "fields.a, fields.d, table.concat(places, ' '),", "fields.a, fields.d, '',"),
-        ("what_was_handled_together_is_buried_too", "do bury(record, reason, 1, 1) end\nend\n\n-- Gives a message to", "do local _ = record end\nend\n\n-- Gives a message to"),
+        ("what_was_handled_together_is_buried_too", "do bury(record, reason, 1, 1) end\nend\n\n-- -> the record of the job", "do local _ = record end\nend\n\n-- -> the record of the job"),
         ("an_apology_is_said", "if is_owed then say(apology) end", ""),
         ("an_apology_is_said_once", "redis.call('HSETNX', EMITTED, '!apology', 1) == 1", "redis.call('HSETNX', EMITTED, '!apology', 1) >= 0"),
         ("at_rest_is_noted", "if not has_reply then rest() end\n    return", "return"),

@@ -6,8 +6,9 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from bus.records.records import decode_reply_record
+from bus.records.records import Payload, decode_reply_record
 from bus.steps.store import Intake, Source
+from bus.steps.thread_steps import Effect
 from crypto import msgpack, strict_base64
 from crypto.content import SealedContent, seal_content
 from crypto.envelope import Body, Expected, parse_envelope, ratchet_wrap
@@ -16,7 +17,7 @@ from supervisor.inbound.incoming import Incoming
 from supervisor.inbound.reading import FrameReader, Reading, Unread
 from supervisor.inbound.unpolled import UnpolledPushes
 from supervisor.relay.frames import MessageNew
-from tests.supervisor.builders import Core
+from tests.supervisor.builders import Core, worker
 from tests.supervisor.inbound.test_inbound import scene
 from tests.supervisor.person import AGENT, CONVERSATION, PERSON, Person
 
@@ -147,6 +148,48 @@ async def test_a_conversation_that_is_full_is_told_so_once(tmp_path: Path) -> No
         assert outcomes == [Intake.ACCEPTED, Intake.ACCEPTED, Intake.REFUSED, Intake.NOTED]
         assert core.count("message_refused_total") == 1
         assert await said(core) == ["!refused"]
+
+
+async def test_rule_4_what_may_be_an_answer_is_not_refused_where_its_conversation_is_full(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada), worker(core) as taking:
+        await core.client.command("HSET", core.keys.policy, "most", 1)
+        await core.push(ada.say("/ask"))
+        [asks] = await taking.take(1)
+
+        def open_question(name: str, kind: str, who: str) -> Effect:
+            body = msgspec.msgpack.encode({"kind": kind, "who": [who]})
+            return ("wait", name, taking.seal_wait(asks, name, body), "")
+
+        questions = [("1", "text", "ben"), ("2", "text", PERSON), ("3", "approval", PERSON)]
+        await taking.settle(asks, "waiting", [open_question(*one) for one in questions])
+        taking.release(asks)
+        answer: Payload = {"type": "artifact", "artifact": {"subtype": "response", "ref_artifact": "3", "payload": {}}}
+        late: Payload = {"type": "artifact", "artifact": {"subtype": "response", "ref_artifact": "4", "payload": {}}}
+        await core.polled(ada.say("running"))
+        await core.polled(ada.say("waits"))
+        outcomes = [
+            await core.polled(ada.say("Ann")),
+            await core.polled(ada.say(payload=answer)),
+            await core.polled(ada.say(payload=late)),
+        ]
+        assert outcomes == [Intake.ACCEPTED, Intake.ACCEPTED, Intake.REFUSED]
+        assert core.count("message_refused_total") == 1
+
+
+@pytest.mark.parametrize(("text", "outcome"), [("/cancel", Intake.ACCEPTED), ("/help", Intake.REFUSED)])
+async def test_rule_4_of_commands_the_one_that_ends_a_question_is_not_refused(
+    tmp_path: Path, text: str, outcome: Intake
+) -> None:
+    async with scene(tmp_path) as (core, ada), worker(core) as taking:
+        await core.client.command("HSET", core.keys.policy, "most", 1)
+        await core.push(ada.say("/ask"))
+        [asks] = await taking.take(1)
+        body = msgspec.msgpack.encode({"kind": "approval", "who": [PERSON]})
+        await taking.settle(asks, "waiting", [("wait", "1", taking.seal_wait(asks, "1", body), "")])
+        taking.release(asks)
+        for said_first in ("running", "waits"):
+            await core.polled(ada.say(said_first))
+        assert await core.polled(ada.say(text)) is outcome
 
 
 async def test_what_an_older_version_remembered_when_it_could_not_read_it_is_no_duplicate(tmp_path: Path) -> None:

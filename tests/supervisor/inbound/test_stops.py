@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import pytest
+import trio
 
 from bus.records.cards import CardMove
 from bus.records.records import Payload
 from supervisor.relay.payloads import stopped_card
 from tests.supervisor.builders import text_reply, worker
 from tests.supervisor.inbound.test_inbound import scene
+from tests.waiting import until, waiting_for
 
 
 def answer(card_id: object, action: object = "cancel", subtype: str = "response") -> Payload:
@@ -42,6 +44,27 @@ async def test_a_stop_reaches_the_running_job_and_no_handler(tmp_path: Path) -> 
             await core.push(person.say(payload=answer("card")))
             [late] = await jobs.take(1)
             assert late.message.payload == answer("card"), "the job that it was for has ended"
+
+
+async def test_rule_8_the_job_is_told_at_once_and_looks_by_itself_where_it_was_not(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, person):
+        await core.push(person.say("export"))
+        async with worker(core) as jobs:
+            [job] = await jobs.take(1)
+            await jobs.until_stop_is_pressed(job, 0)  # from now on it hears
+            heard_by = [core.keys.interrupts.encode(), 1]
+
+            async def is_heard() -> bool:
+                return await core.client.command("PUBSUB", "NUMSUB", core.keys.interrupts) == heard_by
+
+            await until(is_heard, 60)
+            await jobs.emit_card(job, "0", text_reply("the card"), CardMove("card", "progress"))
+            with waiting_for("the Stop to be told", 10):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(jobs.until_stop_is_pressed, job, 60)
+                    await core.push(person.say(payload=answer("card")))
+            await jobs.until_stop_is_pressed(job, 0)  # of the next one it is told anew
+            jobs.release(job)
 
 
 @pytest.mark.pure
