@@ -1,11 +1,10 @@
 """Offers again, once a second, jobs and replies of dead or silent processes, and starts failed jobs that are due (DESIGN rules 6 and 7).
 
-A known death (a process of this host that is gone) is acted on at once; silence only after one lease of unbroken Redis connection and of
-an even clock, so that after an outage or a suspend living processes renew their leases first.
+A known death (a process of this host that is gone) is acted on at once; silence only when every holder has had time to renew
+(supervisor/recovery/lease_clock.py).
 """
 
-import math
-from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import msgspec
 import structlog
@@ -13,13 +12,12 @@ import trio
 
 from bus.records.records import BadRecord
 from bus.steps.recovery import HeldEntries, Pending, Reclaim, Reclaimed, Recovery
-from bus.steps.store import Store
 from bus.transport.client import RedisClient
-from bus.transport.leases import LEASE_SECONDS
 from bus.transport.wire import RedisFailed
 from bus.views.trace import KEPT_SECONDS
 from host.instance import Instance
 from supervisor.observe.metrics import Metrics
+from supervisor.recovery.lease_clock import LeaseClock
 from supervisor.recovery.redis_trouble import said_trouble
 from supervisor.relay.own_words import DeclaredWords
 
@@ -27,7 +25,6 @@ INTERVAL_SECONDS = 1.0
 RECLAIMER_LEASE_SECONDS = 5.0
 UPKEEP_EVERY = 60
 SHOW_EVERY = 3  # turns of a second: typing is shown for 5 s
-JUMP_SECONDS = 2.0
 AUDIT_AFTER_MS = 60_000  # conversations that have been busy for so long are audited
 
 MOST_SAID = 1000  # entries that could not be offered again and were logged; beyond it they are logged anew
@@ -36,17 +33,23 @@ log = structlog.get_logger()
 
 
 class ReclaimerTimes(msgspec.Struct, frozen=True, kw_only=True):
-    """How often the reclaimer works, and how long a lease may go unrenewed.
-
-    `lease_seconds`: the length of the leases of jobs and replies. `reclaimer_seconds`: the length of the reclaimer's lease.
-    """
+    """How often the reclaimer works. `reclaimer_seconds`: the length of its own lease."""
 
     interval_seconds: float = INTERVAL_SECONDS
-    lease_seconds: float = LEASE_SECONDS
     reclaimer_seconds: float = RECLAIMER_LEASE_SECONDS
 
 
 TIMES = ReclaimerTimes()
+
+
+class Shown(Protocol):
+    """What people see of jobs meanwhile, each by its conversation."""
+
+    async def job_lost(self, conversation_id: str, /) -> None:
+        """Ends the stream that a job was showing which lost its worker."""
+
+    async def kept_waiting(self, conversation_id: str, /) -> None:
+        """Shows typing where one waits for the next try of a failed job; called again and again."""
 
 
 class Reclaimer:
@@ -56,37 +59,27 @@ class Reclaimer:
         self,
         *,
         client: RedisClient,
-        store: Store,
+        clock: LeaseClock,
         recovery: Recovery,
         instance: Instance,
         words: DeclaredWords,
         metrics: Metrics,
+        shown: Shown,
         counts_strikes: bool = True,
-        end_stream: Callable[[str], Awaitable[None]],
-        kept_waiting: Callable[[str], Awaitable[None]],
         times: ReclaimerTimes = TIMES,
     ) -> None:
-        """`end_stream` is called with the conversation of a job that lost its worker, to end the stream that it was showing.
-
-        `kept_waiting` is called with each conversation that waits for the next try of a failed job, again and again, to show typing there.
-        """
+        """`counts_strikes`: a worker that ends by itself counts against the jobs that it was running."""
         self._client = client
-        self._store = store
+        self._clock = clock
         self._recovery = recovery
         self._instance = instance
         self._words = words
         self._metrics = metrics
         self._counts_strikes = counts_strikes
-        self._end_stream = end_stream
-        self._kept_waiting = kept_waiting
+        self._shown = shown
         self._times = times
         self.turns = 0
         """How many turns have ended without a failure, here or at another supervisor."""
-        self._lead_seconds = math.inf
-        """By how much Redis' clock is ahead of our monotonic one, which only counts the time that this host was awake."""
-        self._jumped_at = -math.inf
-        self._back_seconds = 0.0
-        """How far Redis' clock was put back, until that is allowed for."""
         self._said: set[str] = set()
         recovery.on_left = self._say_left
 
@@ -99,12 +92,12 @@ class Reclaimer:
                 if self._client.connects != connects and await self._recovery.make_groups():
                     log.warning("redis: a consumer group was gone and is made again")
                 connects = self._client.connects
-                now_ms = await self._watch_clock()  # by all: after a jump any supervisor may get the lease
+                now_ms = await self._clock.read()  # by all: after a jump any supervisor may get the lease
                 if await self._recovery.lease.hold(int(self._times.reclaimer_seconds * 1000)):
                     await self._allow_for_a_step_back()
                     await self._work(self.turns, now_ms)
                 else:
-                    self._back_seconds = 0.0  # whoever holds it has seen it too
+                    self._clock.back_seconds = 0.0  # whoever holds it has seen it too
                 self.turns += 1
                 trouble.over()
             except RedisFailed as error:
@@ -131,10 +124,12 @@ class Reclaimer:
             return  # its leases run out
 
     async def _allow_for_a_step_back(self) -> None:
-        if self._back_seconds:
-            log.warning("reclaimer: Redis' clock was put back, leases begin anew", seconds=round(self._back_seconds))
-            await self._recovery.clock_went_back(round(self._back_seconds * 1000))
-            self._back_seconds = 0.0
+        if self._clock.back_seconds:
+            log.warning(
+                "reclaimer: Redis' clock was put back, leases begin anew", seconds=round(self._clock.back_seconds)
+            )
+            await self._recovery.clock_went_back(round(self._clock.back_seconds * 1000))
+            self._clock.back_seconds = 0.0
 
     async def _work(self, turn: int, now_ms: int) -> None:
         await self._recovery.start_due(now_ms)
@@ -142,12 +137,12 @@ class Reclaimer:
             for consumer in await self._recovery.holders(held):
                 if self._instance.knows_dead(consumer):
                     await self._release_all(held, consumer)
-            await self._watch_clock()
-            if self._may_judge():
+            await self._clock.read()
+            if self._clock.may_judge():
                 await self._release_silent(held)
         if turn % SHOW_EVERY == 0:
             for conversation in await self._recovery.kept_waiting(now_ms):
-                await self._kept_waiting(conversation)
+                await self._shown.kept_waiting(conversation)
         if turn % UPKEEP_EVERY == 0:
             await self._recovery.forget_idle_consumers()
             await self._recovery.trim_ledger(now_ms - KEPT_SECONDS * 1000)
@@ -162,36 +157,12 @@ class Reclaimer:
             self._said = {name} if len(self._said) >= MOST_SAID else self._said | {name}
             log.error("lease: this one cannot be given on", of=name, reason=str(error))
 
-    def _may_judge(self) -> bool:
-        """Returns whether every holder has had time to renew: for one lease we are connected and Redis' clock has not jumped."""
-        since, now = self._client.connected_since, trio.current_time()
-        return since is not None and now - max(since, self._jumped_at) >= self._times.lease_seconds
-
-    async def _watch_clock(self) -> int:
-        """Returns Redis' time (ms), and notes a jump of its clock.
-
-        After a suspend, or if the clock was put forward, all leases look expired although nobody could renew.
-        """
-        now_ms = await self._store.now_ms()
-        lead_seconds = now_ms / 1000 - trio.current_time()
-        if lead_seconds - self._lead_seconds > JUMP_SECONDS:
-            log.warning(
-                "reclaimer: Redis' clock has jumped, leases are given time",
-                seconds=round(lead_seconds - self._lead_seconds),
-            )
-            self._jumped_at = trio.current_time()
-        back_seconds = self._lead_seconds - lead_seconds
-        if JUMP_SECONDS < back_seconds < math.inf:
-            self._back_seconds = back_seconds
-        self._lead_seconds = lead_seconds
-        return now_ms
-
     async def _release_all(self, held: HeldEntries, consumer: str) -> None:
         for pending in await self._recovery.pending(held, consumer=consumer):
             await self._release(held, pending, Reclaim())
 
     async def _release_silent(self, held: HeldEntries) -> None:
-        silent = Reclaim(idle_ms=int(self._times.lease_seconds * 1000))
+        silent = Reclaim(idle_ms=int(self._clock.lease_seconds * 1000))
         for pending in await self._recovery.pending(held, idle_ms=silent.idle_ms):
             await self._release(held, pending, silent)
 
@@ -207,7 +178,7 @@ class Reclaimer:
             return
         self._count(held, reclaimed, pending.consumer)
         if held is self._recovery.jobs:
-            await self._end_stream(reclaimed.conversation_id)
+            await self._shown.job_lost(reclaimed.conversation_id)
 
     def _count(self, held: HeldEntries, reclaimed: Reclaimed, consumer: str) -> None:
         kind = "job" if held is self._recovery.jobs else "reply"

@@ -66,6 +66,7 @@ from supervisor.peers.prekeys import OwnPrekeys
 from supervisor.peers.relations import Relations
 from supervisor.peers.retry_triggers import RetryTriggers
 from supervisor.peers.sessions import Sessions
+from supervisor.recovery.lease_clock import LeaseClock
 from supervisor.recovery.reclaimer import Reclaimer
 from supervisor.recovery.redis_trouble import say_trouble
 from supervisor.recovery.time_guard import TimeGuard
@@ -430,14 +431,13 @@ class MessageCore:
         self.recovery = Recovery(client, names, instance.name, knows_dead=instance.knows_dead)
         self.reclaimer = Reclaimer(
             client=client,
-            store=self.store,
+            clock=LeaseClock(client, self.store),
             recovery=self.recovery,
             instance=instance,
             words=self.declared_words,
             metrics=metrics,
+            shown=self.streams,
             counts_strikes=settings.counts_strikes,
-            end_stream=self.streams.job_lost,
-            kept_waiting=self.streams.kept_waiting,
         )
         self.events = Events(
             Placing(client, names),

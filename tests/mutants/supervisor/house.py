@@ -71,11 +71,14 @@ HOUSE = (
         ("a_timer_of_another_version_is_left", "        except (NewerRecord, NoSuchTime) as error:", "        except NoSuchTime as error:"),
     ),
     *of(
-        module("recovery/reclaimer"), tests("supervisor/recovery/test_reclaimer"),
-        ("one_lease_of_connection", "since is not None and now - max(since, self._jumped_at) >= self._times.lease_seconds", "since is not None"),
+        module("recovery/lease_clock"), tests("supervisor/recovery/test_reclaimer"),
+        ("one_lease_of_connection", "since is not None and now - max(since, self._jumped_at) >= self.lease_seconds", "since is not None"),
         ("a_jump_gives_time", "max(since, self._jumped_at)", "since"),
-        ("a_clock_that_was_put_back_begins_leases_anew", "if self._back_seconds:", "if False:"),
-        ("a_clock_is_put_back_once", "            self._back_seconds = 0.0\n\n", "\n"),
+    ),
+    *of(
+        module("recovery/reclaimer"), tests("supervisor/recovery/test_reclaimer"),
+        ("a_clock_that_was_put_back_begins_leases_anew", "if self._clock.back_seconds:", "if False:"),
+        ("a_clock_is_put_back_once", "            self._clock.back_seconds = 0.0\n\n", "\n"),
         ("strikes_only_where_they_count", "is_strike=by_itself and self._counts_strikes", "is_strike=by_itself"),
         ("a_death_that_was_ordered_is_no_strike", "is_strike=by_itself and self._counts_strikes", "is_strike=self._counts_strikes"),
         ("the_dead_of_this_host_wait_for_no_lease", "if self._instance.knows_dead(consumer):", "if False:"),

@@ -1,6 +1,6 @@
 """What the dead and the silent held goes on: a known death at once, silence after a lease of unbroken connection."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
@@ -12,7 +12,8 @@ from bus.records.keys import JOBS_GROUP
 from bus.records.records import Job
 from bus.transport.client import RedisUnavailable
 from host.instance import Instance
-from supervisor.recovery.reclaimer import TIMES, Reclaimer, ReclaimerTimes
+from supervisor.recovery.lease_clock import LeaseClock
+from supervisor.recovery.reclaimer import TIMES, Reclaimer, ReclaimerTimes, Shown
 from tests.redis_server import redis_server, running_redis
 from tests.supervisor.builders import (
     WAIT_SECONDS,
@@ -31,8 +32,8 @@ LONG_SECONDS = 60.0
 HOUR_MS = 3_600_000
 
 
-def quick(lease_seconds: float = LONG_SECONDS, reclaimer_seconds: float = 5.0) -> ReclaimerTimes:
-    return ReclaimerTimes(interval_seconds=0.02, lease_seconds=lease_seconds, reclaimer_seconds=reclaimer_seconds)
+def quick(reclaimer_seconds: float = 5.0) -> ReclaimerTimes:
+    return ReclaimerTimes(interval_seconds=0.02, reclaimer_seconds=reclaimer_seconds)
 
 
 async def taken_an_hour_ago(core: Core, consumer: str) -> None:
@@ -59,21 +60,34 @@ def reclaimer(
     core: Core,
     times: ReclaimerTimes = TIMES,
     *,
+    lease_seconds: float = LONG_SECONDS,
     counts_strikes: bool = True,
-    kept_waiting: Callable[[str], Awaitable[None]] | None = None,
+    shown: Shown | None = None,
 ) -> Reclaimer:
     return Reclaimer(
         client=core.client,
-        store=core.store,
+        clock=LeaseClock(core.client, core.store, lease_seconds),
         recovery=core.recovery,
         instance=core.instance,
         words=core.declared_words,
         metrics=core.metrics,
+        shown=shown or core.streams,
         counts_strikes=counts_strikes,
-        end_stream=core.streams.job_lost,
-        kept_waiting=kept_waiting or core.streams.kept_waiting,
         times=times,
     )
+
+
+class ShownThere:
+    """Writes down where typing is shown."""
+
+    def __init__(self) -> None:
+        self.conversations: list[str] = []
+
+    async def job_lost(self, conversation_id: str) -> None:
+        raise AssertionError(f"no job of {conversation_id} was lost")
+
+    async def kept_waiting(self, conversation_id: str) -> None:
+        self.conversations.append(conversation_id)
 
 
 async def taken_and_left(core: Core, consumer: str) -> None:
@@ -145,7 +159,7 @@ async def test_a_silent_holder_elsewhere_keeps_its_job_for_a_lease_and_no_longer
         async with scene(url) as core, trio.open_nursery() as nursery:
             await taken_and_left(core, "00000000-1-1/1")
             start = trio.current_time()
-            nursery.start_soon(reclaimer(core, quick(0.3)).run)
+            nursery.start_soon(reclaimer(core, quick(), lease_seconds=0.3).run)
             job = await next_job(core)
             assert trio.current_time() - start > 0.2
             assert job.deliveries == 2
@@ -163,7 +177,7 @@ async def test_after_a_suspend_the_living_have_a_lease_to_renew(
                 return await now_ms() + ahead_ms
 
             monkeypatch.setattr(core.store, "now_ms", ahead)
-            awake = reclaimer(core, quick(0.5))
+            awake = reclaimer(core, quick(), lease_seconds=0.5)
             nursery.start_soon(awake.run)
             await until_two_turns(awake)
             connected_at = core.client.connected_since
@@ -218,7 +232,7 @@ async def test_silence_counts_only_after_a_lease_of_unbroken_connection(tmp_path
         async with scene(server.url) as core, trio.open_nursery() as nursery:
             await taken_an_hour_ago(core, "00000000-1-1/1")
             server.kill()
-            nursery.start_soon(reclaimer(core, quick(0.4)).run)
+            nursery.start_soon(reclaimer(core, quick(), lease_seconds=0.4).run)
             server.start()
             await until(lambda: core.client.connected_since is not None, WAIT_SECONDS)
             since = core.client.connected_since
@@ -236,7 +250,7 @@ async def test_a_holder_that_renews_keeps_its_job(tmp_path: Path) -> None:
             trio.open_nursery() as nursery,
         ):
             [job] = await jobs.take(1)
-            taken_at, others = trio.current_time(), reclaimer(core, quick(0.3))
+            taken_at, others = trio.current_time(), reclaimer(core, quick(), lease_seconds=0.3)
             nursery.start_soon(others.run)
             await until(lambda: trio.current_time() - taken_at > 2 * 0.3, WAIT_SECONDS)
             await until_two_turns(others)
@@ -332,11 +346,7 @@ async def test_who_waits_for_the_next_try_of_a_failed_job_is_shown_that_and_of_a
     tmp_path: Path,
 ) -> None:
     with redis_server(tmp_path) as url:
-        rest, shown = FakeRest(), list[str]()
-
-        async def show(conversation_id: str) -> None:
-            shown.append(conversation_id)
-
+        rest, shown = FakeRest(), ShownThere()
         async with open_core(url, rest) as core, trio.open_nursery() as nursery:
             await core.prekeys.publish()
             ada = Person(rest)
@@ -354,7 +364,7 @@ async def test_who_waits_for_the_next_try_of_a_failed_job_is_shown_that_and_of_a
             assert await core.recovery.kept_waiting(now_ms) == [soon]
             await core.push(ada.say(seq=2, conversation=late))
             assert await core.recovery.kept_waiting(now_ms) == [soon, late]
-            nursery.start_soon(reclaimer(core, quick(), kept_waiting=show).run)
-            await until(lambda: shown.count(late) > 1, WAIT_SECONDS)
-            assert soon in shown
+            nursery.start_soon(reclaimer(core, quick(), shown=shown).run)
+            await until(lambda: shown.conversations.count(late) > 1, WAIT_SECONDS)
+            assert soon in shown.conversations
             nursery.cancel_scope.cancel()
