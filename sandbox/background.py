@@ -14,11 +14,9 @@ async def background() -> AsyncIterator[trio.Nursery]:
         async with trio.open_nursery() as nursery:
             try:
                 yield nursery
-            except trio.Cancelled:
-                # Whose cancellation it is, the nursery knows: its own, after a task failed, or one from outside.
-                raise
             except BaseException as error:
-                failure = error
+                # Whose cancellation it is, the nursery knows: its own, after a task failed, or one from outside.
+                failure = None if _is_cancellation(error) else error
                 raise
             finally:
                 nursery.cancel_scope.cancel()
@@ -27,3 +25,10 @@ async def background() -> AsyncIterator[trio.Nursery]:
             raise
     if failure is not None:
         raise failure
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    """Returns whether it is nothing else, also where it comes out of nurseries within the body."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)[1] is None
+    return isinstance(error, trio.Cancelled)

@@ -161,9 +161,10 @@ class _Link:
             return False
         if strike.point.when == "before":
             await self._pass_on(command, effect)
+        while self._held:
+            held, self._held = self._held, bytearray()
+            await self._client.send_all(held)
         self._is_held = False
-        await self._client.send_all(bytes(self._held))
-        self._held.clear()
         return True
 
     async def _pass_on(self, command: Command, effect: Effect | None) -> None:
