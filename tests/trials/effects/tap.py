@@ -23,6 +23,9 @@ RECEIVE_BYTES: Final = 1 << 18
 BROKEN: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 FIRST_KEY: Final = 3
 EFFECTS_OF_AN_END: Final = frozenset({b"state", b"store", b"wait", b"drop_wait", b"timer", b"drop_timer", b"exchange"})
+A_STREAM_BEGINS: Final = b":start:"
+"""In the place of what begins a stream, which each run does: of one that was broken off the supervisor ends it."""
+
 ONCE: Final = frozenset({"settle", "finish", "emit", "emit_card", "fire", "place_job"})
 """What must be written as often as in an undisturbed talk, whoever dies. (A session that is renewed, say, is written when Redis has died.)"""
 
@@ -86,6 +89,8 @@ class Tap:
         name = self._names.get(words[1])
         if name is None or not any(word.endswith(self._conversation) for word in words[FIRST_KEY:]):
             return None
+        if name == "emit" and any(A_STREAM_BEGINS in word for word in words):
+            return Effect(name, ())
         what = [word.decode() for word in words if name == "settle" and word in EFFECTS_OF_AN_END]
         return Effect(name, (name, *what))
 
