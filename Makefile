@@ -6,7 +6,7 @@
 # make fuzz    every decoder on mutated input, guided by coverage (SECONDS=120 in all)
 # make mutants guards of crypto/, bus/ (its scripts too) and supervisor/ switched off one at a time: some test must notice
 #              (PART=crypto, bus or supervisor: only these)
-# make chaos   a conversation of many people while everything is killed, stopped and cut (SEED=1; 90 s)
+# make chaos   a conversation of many people, some asked, reminded and remembered, while everything is killed, stopped and cut (SEED=1; 90 s)
 # make nightly the same five times as long as it takes: 2,000 messages, 100 kills, seeds 1 to 5 (25 minutes)
 # make effects  the examples' conversations, with a process killed at every single effect: the same words (half an hour; ARGS="--example lunch")
 # make drills  something comes back older (a copy of the state, Redis' file), a Redis of others refuses, fails over, moves, a supervisor's

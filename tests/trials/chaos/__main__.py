@@ -21,6 +21,7 @@ from tests.trials.chaos.harm import COMES_BACK, KINDS
 from tests.trials.chaos.run import Order, Outcome, run
 
 EXIT_BAD = 1
+REMEMBERERS = 4
 
 
 def main() -> int:
@@ -28,6 +29,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.trials.chaos", description=__doc__)
     parser.add_argument("--messages", type=int, default=300)
     parser.add_argument("--people", type=int, default=8)
+    parser.add_argument(
+        "--rememberers",
+        type=int,
+        help="more people, whom the agent asks, reminds and remembers (default 4; 0 where something comes back older)",
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kill", default=",".join(KINDS), help="which kinds, with commas; empty: none")
     parser.add_argument("--kills", type=int, help="how many in all (default: one in 25 messages, at least 10)")
@@ -41,6 +47,12 @@ def main() -> int:
     if unknown := set(kinds) - {*KINDS, *COMES_BACK}:
         parser.error(f"--kill knows {', '.join((*KINDS, *sorted(COMES_BACK)))}, not {', '.join(sorted(unknown))}")
     kills = arguments.kills if arguments.kills is not None else max(10, arguments.messages // 25)
+    comes_back = not COMES_BACK.isdisjoint(kinds)
+    if comes_back and arguments.rememberers:
+        parser.error(
+            "what comes back older has forgotten what it was told: no --rememberers with rollback or copied-back"
+        )
+    rememberers = arguments.rememberers if arguments.rememberers is not None else 0 if comes_back else REMEMBERERS
     order = Order(
         messages=arguments.messages,
         people=arguments.people,
@@ -50,6 +62,7 @@ def main() -> int:
         rate=arguments.rate,
         supervisors=arguments.supervisors or arguments.seed % 3 + 1,
         seconds=arguments.seconds,
+        rememberers=rememberers,
     )
     return _run_in(order, arguments.keep)
 
@@ -78,6 +91,9 @@ def _line(outcome: Outcome) -> dict[str, object]:
         "unanswered": outcome.unanswered,
         "streams_left": outcome.streams_left,
         "put_aside": outcome.put_aside,
+        "rounds": outcome.rounds,
+        "asked_again": outcome.asked_again,
+        "forgotten": outcome.forgotten,
         "kills": outcome.kills,
         "seconds": round(outcome.seconds, 1),
     }

@@ -24,6 +24,7 @@ from tests.world import DRAIN_SECONDS, World, agent
 
 RELAY_READY_SECONDS = 20.0
 HANDLER = "tests.trials.chaos.handlers:agent"
+KEEPING = "tests.trials.chaos.handlers:keeping"
 
 
 class Relay:
@@ -57,8 +58,10 @@ class Relay:
 class House:
     """What runs, by pid, and the people who talk to it."""
 
-    def __init__(self, world: World, relay: Relay, proxy: ChaosProxy) -> None:
+    def __init__(self, world: World, relay: Relay, proxy: ChaosProxy, rememberers: list[Person]) -> None:
         self.world = world
+        self.rememberers = rememberers
+        """Who is asked, reminded and remembered; the world's people are the others."""
         self.relay = relay
         self.proxy = proxy
         self.directory = world.directory
@@ -139,20 +142,25 @@ class House:
 
 
 @asynccontextmanager
-async def house(directory: Path, *, people: int, supervisors: int) -> AsyncIterator[House]:
-    """Everything up and ready, every person with a conversation. People reach the relay directly, the agent by the proxy."""
+async def house(directory: Path, *, people: int, supervisors: int, rememberers: int = 0) -> AsyncIterator[House]:
+    """Everything up and ready, every person with a conversation. People reach the relay directly, the agent by the proxy.
+
+    `rememberers`: so many people more, whom the agent asks, reminds and remembers; without any it keeps nothing.
+    """
     relay = Relay(directory)
     async with background() as nursery:
         await nursery.start(relay.keep)
         async with RelayApi(relay.url) as api, chaos_proxy("127.0.0.1", relay.port) as proxy:
             account = await api.add_agent("Chaos")
             environment = _environment(directory, proxy.port, account.agent_id, account.token)
+            environment["HASHEE_HANDLER"] = KEEPING if rememberers else HANDLER
             persons: list[Person] = [await make_person(relay.url, f"P{number}") for number in range(people)]
+            others: list[Person] = [await make_person(relay.url, f"R{number}") for number in range(rememberers)]
             world = World(directory, relay.url, api, environment, persons)
-            made = House(world, relay, proxy)
+            made = House(world, relay, proxy, others)
             async with background() as keepers:
                 await keepers.start(made.keep_agent)
-                for person in persons:
+                for person in (*persons, *others):
                     world.conversations[person] = await person.meet(account.agent_id)
                 await world.until_ready()
                 async with background() as colleagues:
@@ -171,7 +179,6 @@ def _environment(directory: Path, port: int, agent_id: str, token: str) -> dict[
         "HASHEE_BASE_URL": f"http://127.0.0.1:{port}",
         "HASHEE_STATE_DIR": str(directory / "state"),
         "HASHEE_HTTP_PORT": str(free_port()),
-        "HASHEE_HANDLER": HANDLER,
         "HASHEE_STRIKES": "off",  # our kills look like crashes
         "HASHEE_SEND_RATE": "0",
         "HASHEE_DRAIN_SECONDS": "10",

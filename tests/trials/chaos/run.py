@@ -1,7 +1,7 @@
 """One chaos run: people talk while things break; then everything is healed, waited for and counted."""
 
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,8 +14,9 @@ from sandbox.api import ApiRefused
 from sandbox.people import Person, connected
 from tests.trials.chaos.harm import COMES_BACK, Harmer, planned_harm
 from tests.trials.chaos.house import House, house
+from tests.trials.chaos.keeping import TOTAL, asked_again, forgotten, handling_of_step, steps, total
 from tests.trials.chaos.look import RedisAway
-from tests.trials.chaos.script import Utterance, expected_answers, handling_of, quick_text, utterances
+from tests.trials.chaos.script import Handling, Utterance, expected_answers, handling_of, quick_text, utterances
 from tests.trials.chaos.verdict import Verdict, judge
 from tests.trials.drills.forks import forks, stored
 from tests.trials.open_streams import left_open
@@ -24,6 +25,9 @@ SAY_AGAIN_SECONDS = 0.2
 LOOK_SECONDS = 0.25
 QUIET_SECONDS = 3.0
 """After the last answer: what is answered twice comes late."""
+
+COUNT_SECONDS = 40.0
+"""For what is done behind the last round."""
 
 MOST_FINDINGS = 40
 ANSWER_SECONDS = 30.0
@@ -40,6 +44,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     rate: float
     supervisors: int
     seconds: float
+    rememberers: int = 0
 
     @property
     def comes_back(self) -> bool:
@@ -49,7 +54,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What became of it; `findings` say where to look. `crashes` are tracebacks in the logs. `forks`: ratchet positions with two envelopes.
-    `streams_left`: streams that the relay still shows.
+    `streams_left`: streams that the relay still shows. Of the people whom the agent asks, reminds and remembers: `rounds` that were gone through,
+    `asked_again` (questions that were shown twice), `forgotten` (words with another count than they must have, also the store's).
 
     After something came back older, `unanswered`: people whose next message was not answered within 30 s; `put_aside`: what stands in quarantine since
     it was said on what was lost, which is no loss: its sender and the operator see it.
@@ -63,6 +69,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     unanswered: int
     streams_left: int
     put_aside: int
+    rounds: int
+    asked_again: int
+    forgotten: int
     kills: dict[str, int]
     seconds: float
     findings: tuple[str, ...]
@@ -72,19 +81,26 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         verdict = self.verdict
         bad = verdict.lost + verdict.duplicated + verdict.reordered + verdict.unexpected
         worse = self.undecryptable + self.dead + self.crashes + self.forks + self.unanswered + self.streams_left
+        worse += self.asked_again + self.forgotten
         return verdict.answered == verdict.sent and not (bad or worse)
 
 
 async def run(order: Order, directory: Path) -> Outcome:
     """From nothing to the outcome; all processes are gone when it returns."""
     began = trio.current_time()
-    async with house(directory, people=order.people, supervisors=order.supervisors) as home:
+    counts = {"people": order.people, "supervisors": order.supervisors, "rememberers": order.rememberers}
+    async with house(directory, **counts) as home:
         harmer = Harmer(home, order.seed)
         with trio.move_on_after(order.seconds):
-            async with connected(*home.world.people):
-                await _talk_and_harm(home, harmer, order)
-                await harmer.heal()
+            async with connected(*home.world.people, *home.rememberers):
+                remembering = Remembering(home)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(remembering.run, began + order.seconds)
+                    await _talk_and_harm(home, harmer, order)
+                    await harmer.heal()
+                    remembering.is_over = True
                 findings = await _settle(home, harmer, deadline=began + order.seconds)
+                await remembering.count()
                 unanswered = list[Person]()
                 if order.comes_back:
                     unanswered = await _unanswered(home, order.seed)
@@ -96,6 +112,7 @@ async def run(order: Order, directory: Path) -> Outcome:
                     harmer,
                     order,
                     findings,
+                    remembering,
                     unanswered=len(unanswered),
                     streams_left=streams_left,
                     seconds=trio.current_time() - began,
@@ -119,12 +136,78 @@ async def _talk(person: Person, conversation_id: str, own: Sequence[Utterance]) 
     began = trio.current_time()
     for utterance in own:
         await trio.sleep_until(began + utterance.at_seconds)
-        while True:
-            try:
-                await person.say(conversation_id, utterance.text)
-                break
-            except (httpx2.TransportError, ApiRefused):
-                await trio.sleep(SAY_AGAIN_SECONDS)  # a session needs the agent's keys, and the relay is away
+        await _say(person, conversation_id, utterance.text)
+
+
+async def _say(person: Person, conversation_id: str, text: str) -> None:
+    while True:
+        try:
+            await person.say(conversation_id, text)
+            return
+        except (httpx2.TransportError, ApiRefused):
+            await trio.sleep(SAY_AGAIN_SECONDS)  # a session needs the agent's keys, and the relay is away
+
+
+class Remembering:
+    """The people whom the agent asks, reminds and remembers: each says the next word when it has heard what the last one gave.
+
+    `is_over`: no further round is begun. `rounds`: that were gone through to their end.
+    """
+
+    def __init__(self, home: House) -> None:
+        self._home = home
+        self.is_over = False
+        self.rounds = 0
+        self.forgotten = 0
+        self.findings: list[str] = []
+
+    async def run(self, deadline: float) -> None:
+        """Until it is over and each has finished its round."""
+        with trio.move_on_at(deadline - COUNT_SECONDS):
+            async with trio.open_nursery() as nursery:
+                for person in self._home.rememberers:
+                    nursery.start_soon(self._talk, person)
+
+    async def count(self) -> None:
+        """What the store has counted is as much as all have said."""
+        for person in self._home.rememberers[:1]:
+            told = await self._told(person, TOTAL)
+            expected = [total(self.rounds)]
+            if told != expected:
+                self.forgotten += 1
+                self.findings.append(f"{person.name}: the store says {told}, not {expected}")
+
+    async def _told(self, person: Person, text: str) -> list[str]:
+        """What a person hears who says something now."""
+        where = self._home.world.conversations[person]
+        before = len(person.transcript.heard(where))
+        await _say(person, where, text)
+        with trio.move_on_after(ANSWER_SECONDS):
+            await person.transcript.until(lambda: len(person.transcript.heard(where)) > before)
+        return person.transcript.heard(where)[before:]
+
+    def conversations(self) -> list[tuple[Person, list[str], list[str]]]:
+        """Of each: what was said and heard in its rounds."""
+        rows = []
+        for person in self._home.rememberers:
+            transcript, where = person.transcript, self._home.world.conversations[person]
+            said = [text for text in transcript.said(where) if text != TOTAL]
+            heard = transcript.heard(where)
+            rows.append((person, said, heard[: len(heard) - (len(said) < len(transcript.said(where)))]))
+        return rows
+
+    async def _talk(self, person: Person) -> None:
+        where, number = self._home.world.conversations[person], 0
+        while not self.is_over:
+            for step in steps(number):
+                await _say(person, where, step.says)
+                last, heard = step.hears[-1], partial(person.transcript.heard, where)
+                waits = f"{person.name} waits for {last!r}"
+                self.findings.append(waits)
+                await person.transcript.until(lambda last=last, heard=heard: last in heard())  # type: ignore[misc]
+                self.findings.remove(waits)
+            number += 1
+            self.rounds += 1
 
 
 async def _settle(home: House, harmer: Harmer, deadline: float) -> list[str]:
@@ -166,9 +249,10 @@ async def _unanswered(home: House, seed: int) -> list[Person]:
 
 def _left(home: House) -> list[str]:
     world = home.world
-    unsent = [f"{person.name} has {person.unacknowledged} unsent" for person in world.people if person.unacknowledged]
+    everybody = (*world.people, *home.rememberers)
+    unsent = [f"{person.name} has {person.unacknowledged} unsent" for person in everybody if person.unacknowledged]
     said = {
-        world.conversations[person]: len(person.transcript.said(world.conversations[person])) for person in world.people
+        world.conversations[person]: len(person.transcript.said(world.conversations[person])) for person in everybody
     }
     try:
         aside = home.look.quarantined()  # what cannot be read is never taken in
@@ -213,6 +297,7 @@ def _count(
     harmer: Harmer,
     order: Order,
     findings: list[str],
+    remembering: "Remembering",
     *,
     unanswered: int,
     streams_left: int,
@@ -228,11 +313,19 @@ def _count(
         if one.lost or one.duplicated or one.reordered or one.unexpected:
             findings.append(f"{person.name} {home.world.conversations[person]}: {one}")
             findings += _details(said, heard)
+    again = lost = 0
+    for person, said, heard in remembering.conversations():
+        one = judge([(said, heard)], handling_of_step)
+        verdict = _sum(verdict, one)
+        again, lost = again + asked_again(heard), lost + forgotten(said, heard)
+        if one.lost or one.duplicated or one.reordered or one.unexpected:
+            findings.append(f"{person.name} {home.world.conversations[person]}: {one}")
+            findings += _details(said, heard, handling_of_step)
     # The end of a stream that was lost with Redis is shown once more; whoever has read its message drops it.
     dropped = {Reason.DUPLICATE} if order.comes_back else set[Reason]()
     counts = {
         person.name: {why: n for why, n in person.unreadable.items() if why not in dropped}
-        for person in home.world.people
+        for person in (*home.world.people, *home.rememberers)
     }
     unreadable = [f"{name} could not read: {count}" for name, count in counts.items() if count]
     try:
@@ -253,14 +346,17 @@ def _count(
         unanswered=unanswered,
         streams_left=streams_left,
         put_aside=len(put_aside),
+        rounds=remembering.rounds,
+        asked_again=again,
+        forgotten=lost + remembering.forgotten,
         kills=dict(sorted(harmer.done.items())),
         seconds=seconds,
-        findings=tuple([*findings, *unreadable, *dead, *crashes][:MOST_FINDINGS]),
+        findings=tuple([*findings, *remembering.findings, *unreadable, *dead, *crashes][:MOST_FINDINGS]),
     )
 
 
-def _details(said: Sequence[str], heard: Sequence[str]) -> list[str]:
-    expected = expected_answers(said)
+def _details(said: Sequence[str], heard: Sequence[str], handling: Callable[[str], Handling] = handling_of) -> list[str]:
+    expected = expected_answers(said, handling)
     missing = [text[:40] for text in expected if text not in heard]
     again = [text[:40] for text in dict.fromkeys(heard) if heard.count(text) > 1]
     strange = [text[:80] for text in heard if text not in expected]

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.trials.chaos.harm import KINDS, planned_harm
+from tests.trials.chaos.keeping import asked_again, forgotten, handling_of_step, steps
 from tests.trials.chaos.script import expected_answers, handling_of, utterances
 from tests.trials.chaos.verdict import judge
 
@@ -53,3 +54,35 @@ def test_a_run_has_answers_of_every_number_some_streamed_some_slow_and_some_that
     assert any(answer.is_streamed for handling in handlings for answer in handling.answers)
     assert any(answer.pause_seconds > 15 for handling in handlings for answer in handling.answers)
     assert any(handling.fails_once for handling in handlings)
+
+
+ROUNDS = [step for number in range(3) for step in steps(number)]
+SAID_IN_ROUNDS = [step.says for step in ROUNDS]
+HEARD_IN_ROUNDS = [text for step in ROUNDS for text in step.hears]
+
+
+def test_rounds_that_were_gone_through_are_good() -> None:
+    verdict = judge([(SAID_IN_ROUNDS, HEARD_IN_ROUNDS)], handling_of_step)
+    assert (verdict.sent, verdict.answered) == (12, 12)
+    assert (verdict.lost, verdict.duplicated, verdict.reordered, verdict.unexpected) == (0, 0, 0, 0)
+    assert (asked_again(HEARD_IN_ROUNDS), forgotten(SAID_IN_ROUNDS, HEARD_IN_ROUNDS)) == (0, 0)
+
+
+def test_a_question_that_is_shown_twice_is_counted() -> None:
+    assert asked_again([*HEARD_IN_ROUNDS, HEARD_IN_ROUNDS[0], HEARD_IN_ROUNDS[2]]) == 1
+
+
+@pytest.mark.parametrize(
+    ("known", "told"),
+    [
+        ("2 of them", "1 of them"),  # the state is an older one
+        ("after 1", "after 0"),  # the history is
+    ],
+)
+def test_a_number_that_is_an_older_one_is_forgotten(known: str, told: str) -> None:
+    heard = [text.replace(known, told) for text in HEARD_IN_ROUNDS]
+    assert (
+        forgotten(SAID_IN_ROUNDS, heard)
+        == sum(one != other for one, other in zip(heard, HEARD_IN_ROUNDS, strict=True))
+        > 0
+    )
