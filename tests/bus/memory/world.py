@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from bus.records.cards import CardKept
 from bus.records.journal import joined
 from bus.records.kept import EXCHANGES_KEPT_MS, MOST_WAITS_BYTES, VERSION_BYTES, exchanged_ms
-from bus.records.records import ANSWER, decode_job_record, decode_reply_record
+from bus.records.records import ANSWER, PLACED_SCHEMA, SCHEMA_VERSION, decode_job_record, decode_reply_record
 from bus.steps.held import Note
 from bus.steps.job_steps import APOLOGY_PLACE
 from bus.steps.letters import DeadLetter, Quarantined
@@ -229,6 +229,11 @@ class World:
         self.entries += 1
         return Entry(f"{self.entries}-0", record, attempt, deliveries, strikes)
 
+    def first_entry(self, at: Conversation, record: bytes) -> Entry:
+        """A job's first delivery; while questions are open its record is of a schema that an older version leaves to others."""
+        is_first_schema = bool(at.waits) and record[1] == SCHEMA_VERSION
+        return self.new_entry(record[:1] + bytes([PLACED_SCHEMA]) + record[2:] if is_first_schema else record)
+
     # Quarantine
 
     def has_room_for(self, payer: str, size: int, budgets: StoreBudgets) -> bool:
@@ -350,7 +355,7 @@ class World:
     def deliver(self, at: Conversation, seq: int, record: bytes) -> None:
         """To the handler: at once, or behind what is under way, in order."""
         if not at.has_job:
-            at.job = self.new_entry(record)
+            at.job = self.first_entry(at, record)
             return
         at.waiting.append((seq, record))
         at.waiting.sort(key=lambda item: item[0])
@@ -372,7 +377,7 @@ class World:
         if at.has_job:
             at.placed.append((at.next_seq - 1, record))
         else:
-            at.job = self.new_entry(record)
+            at.job = self.first_entry(at, record)
 
     def run_again(self, at: Conversation, entry: Entry, *, deliveries: int, strikes: int) -> None:
         """The same job under a new token."""
@@ -385,9 +390,9 @@ class World:
         at.frozen = at.is_uninterrupted = False
         at.together, at.emitted, at.cards_at, at.journal, at.stopped = [], set(), {}, {}, ""
         if at.placed and not (at.waiting and at.waiting[0][0] <= at.placed[0][0]):
-            at.job = self.new_entry(at.placed.pop(0)[1])
+            at.job = self.first_entry(at, at.placed.pop(0)[1])
         elif at.waiting:
-            at.job = self.new_entry(at.waiting.pop(0)[1])
+            at.job = self.first_entry(at, at.waiting.pop(0)[1])
             is_interruptible = self.policies.busy == "interrupt" and stands_apart(at.job.record) != ANSWER
             at.job.interrupted = is_interruptible and any(stands_apart(one) != ANSWER for _, one in at.waiting)
 

@@ -5,7 +5,8 @@ import pytest
 
 from bus.records.journal import MOST_JOURNAL_BYTES
 from bus.records.kept import WAIT, pack_kept
-from bus.records.records import Job
+from bus.records import records
+from bus.records.records import SCHEMA_VERSION, Job, NewerRecord
 from bus.steps.job_steps import APOLOGY_PLACE, Emitted, Failed, Finished
 from bus.steps.policies import Policies
 from bus.steps.recovery import Reclaim
@@ -510,3 +511,33 @@ async def test_a_thread_that_goes_on_in_a_later_job_answers_in_the_name_of_its_f
     assert (await worker.steps.start(again)).journal == {"start#1": b"a ticket"}
     await worker.steps.fail(again, "broke", None, reply("sorry"))
     assert [await talk.send("c0", 2), await talk.send("c1", 3)] == ["0", APOLOGY_PLACE]
+
+
+@pytest.mark.parametrize("comes", ["while nothing is under way", "while the question is asked"])
+async def test_rule_10_of_threads_what_may_be_an_answer_is_left_to_others_by_a_version_that_knows_no_questions(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, comes: str
+) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    asking = await taken(worker)
+    if comes == "while the question is asked":
+        await talk.accept(2)
+    await worker.steps.settle(asking, "waiting", [waits(asking)])
+    if comes == "while nothing is under way":
+        await talk.accept(2)
+    await talk.accept(1, conversation="without a question")
+    with monkeypatch.context() as former:
+        former.setattr(records, "PLACED_SCHEMA", SCHEMA_VERSION)
+        with pytest.raises(NewerRecord):
+            await worker.take()
+        elsewhere = await taken(worker)
+        assert elsewhere.conversation_id == "without a question"
+        await worker.steps.finish(elsewhere)
+    await talk.reclaim(Reclaim())
+    answer = await taken(worker)
+    assert answer.has_past or not answer.is_first_run
+    await worker.steps.settle(answer, "done", [("drop_wait", "wait", "", "")])
+    await talk.accept(3)
+    with monkeypatch.context() as former:
+        former.setattr(records, "PLACED_SCHEMA", SCHEMA_VERSION)
+        assert (await taken(worker)).seq == 3, "nothing is asked any more"
