@@ -48,13 +48,13 @@ from workers.errors import (
     WaitsFull,
 )
 from workers.handling.agent import Agent
-from workers.handling.answer import Answer
 from workers.handling.blocking import BlockingChat, BlockingJob, BlockingSent, BlockingStore, BlockingStream
 from workers.handling.context import JobContext
 from workers.handling.routing import Router
 from workers.kept.history import History, Turn
 from workers.kept.store import Store
 from workers.outside import BlockingOutside, BlockingOutsideStream, Outside, OutsideStream, Receipt
+from workers.talk.answers import Answer
 from workers.talk.cards import Action, App, Approval, Field, Form, Info, Media, MediaItem, Option, Progress
 from workers.talk.chat import Chat
 from workers.talk.sent import Sent

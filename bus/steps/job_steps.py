@@ -34,6 +34,8 @@ from bus.transport.lua import Argument
 from bus.transport.wire import Value
 
 APOLOGY_PLACE = "!apology"
+BOUND_PLACE = "!bound"
+"""Of a job that answers a question, as bus/scripts/jobs/bind_wait.lua notes it."""
 Settled = Literal["done", "waiting", "no_answer", "superseded", "no_handler"]
 """How a job ends that did not fail."""
 
@@ -119,6 +121,8 @@ class Started(msgspec.Struct, frozen=True):
     is_noted: bool = True
     cards: Mapping[str, str] = {}
     journal: Mapping[str, bytes | None] = {}
+    is_answer: bool = False
+    """An earlier run was bound to a question: it is its answer and nothing else."""
 
 
 Said = tuple[str, Reply]
@@ -170,7 +174,8 @@ class JobSteps:
         if not found:
             return Started("started", together=together)
         places, cards, journal = read_emitted(found, job, self._bus_key, self._agent_id)
-        return Started("started", places, together, cards=cards, journal=journal)
+        is_answer = BOUND_PLACE in found
+        return Started("started", places, together, cards=cards, journal=journal, is_answer=is_answer)
 
     def _open_all(self, records: Sequence[bytes]) -> tuple[InboundMessage, ...]:
         return tuple(open_job(record, key=self._bus_key, agent_id=self._agent_id) for record in records)

@@ -11,12 +11,19 @@ import msgspec
 
 from bus.records.journal import MOST_JOURNAL_BYTES, pack_entry
 from bus.records.kept import WAIT, is_wait, open_kept, pack_kept
+from bus.records.presence import Presence, presence_of
 from bus.records.records import Job
 from bus.records.saved import pairs
 from bus.records.timers import Timer, pack_timer
 from bus.steps.job_steps import Finished, JobSteps, Said, Settled
 from bus.transport.clock import redis_ms
 from bus.transport.lua import Argument
+
+PAGE, MOST_PAGES = 1000, 10
+"""Of the ledger, in which `message_id_of` looks: ten seconds of a busy agent. A question that the relay took later is known by no quote."""
+
+MOST_WORKERS = 1000
+"""Of those that were seen last, which `is_beside_another_version` looks at."""
 
 Effect = tuple[str, Argument, Argument, Argument]
 """An operation of settle.lua and its words."""
@@ -129,6 +136,29 @@ class ThreadSteps(JobSteps):
         return OpenWait(
             wait_id, body, int(fields.get(f"from:{wait_id}", 1)), fields.get(f"bound:{wait_id}", b"").decode()
         )
+
+    async def message_id_of(self, thread_id: str, place: str, since_ms: int) -> str:
+        """Returns the relay's id of what a thread has said at a place, and was acknowledged soon after this time; '' if that is not found."""
+        since, wanted = str(since_ms), (b"acknowledged", thread_id.encode())
+        for _ in range(MOST_PAGES):
+            found = await self._commands.command("XRANGE", self._keys.ledger, since, "+", "COUNT", PAGE)
+            rows = cast("list[tuple[bytes, list[bytes]]]", found)
+            for _, words in rows:
+                event, job_id, told = words[1::2]
+                if (event, job_id) == wanted and told.decode().split(" ")[0] == place:
+                    return told.decode().split(" ")[1]
+            if len(rows) < PAGE:
+                break
+            since = f"({rows[-1][0].decode()}"
+        return ""
+
+    async def is_beside_another_version(self, mine: Presence) -> bool:
+        """Returns whether a worker of another version of this program, or of the handlers, reports of itself."""
+        found = await self._commands.command("ZREVRANGE", self._keys.consumers, 0, MOST_WORKERS)
+        names = [name.decode() for name in cast("list[bytes]", found) if name.decode() != self._consumer]
+        texts = await self._commands.command("MGET", *map(self._keys.presence, names)) if names else []
+        reports = [(text, presence_of(text)) for text in cast("list[bytes | None]", texts) if text is not None]
+        return any(other is None or mine.is_of_another_version(other) for _, other in reports)
 
     async def waits_bytes(self) -> int:
         """Returns how many bytes all waits of the agent have, of MOST_WAITS_BYTES."""

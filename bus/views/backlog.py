@@ -10,13 +10,13 @@ from typing import cast
 import msgspec
 
 from bus.records.keys import JOBS_GROUP, Keys
-from bus.records.presence import Presence
+from bus.records.presence import Presence, presence_of
 from bus.records.records import BadRecord, decode_outbox_record
 from bus.steps.store import now_ms
 from bus.transport.client import RedisClient
 from bus.transport.clock import redis_ms
 from bus.transport.wire import RedisRefused
-from bus.views.overview import living_workers, presence_of
+from bus.views.overview import living_workers
 
 MOST_RECORDS_READ = 50
 MOST_QUARANTINED_READ = 500

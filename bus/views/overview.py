@@ -9,7 +9,7 @@ from typing import cast
 import msgspec
 
 from bus.records.keys import JOBS_GROUP, Keys
-from bus.records.presence import Presence
+from bus.records.presence import Presence, presence_of
 from bus.steps.last_backup import LastBackup, last_backup
 from bus.transport.client import RedisClient
 from bus.transport.wire import RedisRefused
@@ -199,16 +199,6 @@ async def living_workers(client: RedisClient, keys: Keys) -> dict[str, bytes]:
     names = [name.decode() for name in cast("list[bytes]", found)]
     texts = await client.command("MGET", *(keys.presence(name) for name in names)) if names else []
     return {name: text for name, text in zip(names, cast("list[bytes | None]", texts), strict=True) if text is not None}
-
-
-def presence_of(text: bytes | None) -> Presence | None:
-    """Decodes a worker's report; None if there is none, or this version cannot read it."""
-    if text is None:
-        return None
-    try:
-        return msgspec.json.decode(text, type=Presence)
-    except msgspec.DecodeError:
-        return None  # a report of another version
 
 
 def _whole(text: str | None) -> int:

@@ -237,6 +237,9 @@ ROWS: dict[str, Row] = {
             "tests/faults/test_walks.py::test_what_was_acknowledged_is_found_on_a_later_page_and_not_from_before",
         )
     ),
+    "bus/steps/thread_steps.py:ThreadSteps.message_id_of": held(
+        (Kind.PAGES, "tests/faults/test_walks.py::test_a_question_that_is_quoted_is_found_on_a_later_page")
+    ),
     "bus/views/overview.py:Overview.kinds": held(
         (Kind.PAGES, "tests/faults/test_walks.py::test_a_store_of_more_than_a_page_is_counted")
     ),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from bus.steps.letters import PAGE as LETTERS_PAGE
 from bus.steps.letters import DeadLetters
+from bus.steps.thread_steps import ThreadSteps
 from bus.transport.client import keys_like
 from bus.views.conversations import PAGE as CONVERSATIONS_PAGE
 from bus.views.conversations import Conversations
@@ -11,7 +12,7 @@ from bus.views.overview import SCAN_COUNT, Overview
 from bus.views.trace import PAGE as LEDGER_PAGE
 from bus.views.trace import Ledger
 from bus.whole.reseal import PAGE as KEYS_PAGE
-from tests.bus.builders import Bus, open_bus
+from tests.bus.builders import AGENT, BUS_KEY, Bus, open_bus
 from tests.redis_server import redis_server
 
 
@@ -43,6 +44,24 @@ async def test_what_has_ended_is_found_behind_more_than_a_page(tmp_path: Path) -
             ended, since = await ledger.ended({"mine", "another", "a third"}, "-")
             assert ended == {"mine": "", "another": "no_grant"}
             assert await ledger.ended({"mine"}, since) == ({}, since)
+
+
+async def test_a_question_that_is_quoted_is_found_on_a_later_page(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with open_bus(url) as bus:
+            steps = ThreadSteps(bus.client, AGENT, BUS_KEY, "worker")
+            told = [("replied", "thread", "ask:a#1")] * (2 * LEDGER_PAGE)
+            await bus.client.command(
+                "XADD", bus.keys.ledger, "1-1", "e", "acknowledged", "j", "thread", "x", "ask:a#1 old 7"
+            )
+            for event, job, detail in (
+                *told,
+                ("acknowledged", "another", "ask:a#1 message-1 7"),
+                ("acknowledged", "thread", "ask:a#1 message-2 7"),
+            ):
+                await bus.client.command("XADD", bus.keys.ledger, "*", "e", event, "j", job, "x", detail)
+            assert await steps.message_id_of("thread", "ask:a#1", 1000) == "message-2"
+            assert await steps.message_id_of("thread", "ask:a#2", 1000) == ""
 
 
 async def test_more_than_a_page_of_conversations_are_all_read_and_the_latest_come_first(tmp_path: Path) -> None:

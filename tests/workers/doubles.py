@@ -66,6 +66,9 @@ class MemoryBus:
     note_answers: list[Noted] = field(default_factory=list)
     timers: TimersThere = field(default_factory=lambda: TimersThere(1_000_000, 0, is_there=False))
     waits_there: int = 0
+    others_run: bool = False
+    """Whether workers of another version are there."""
+
     settle_answers: list[Finished] = field(default_factory=list)
     settled: list[tuple[str, tuple[Effect, ...]]] = field(default_factory=list)
     replies: list[tuple[str, Reply]] = field(default_factory=list)
@@ -218,6 +221,12 @@ class MemoryBus:
 
     async def waits_bytes(self) -> int:
         return self.waits_there
+
+    async def message_id_of(self, thread_id: str, place: str, since_ms: int) -> str:
+        return ""
+
+    async def is_beside_another_version(self, mine: Presence) -> bool:
+        return self.others_run
 
     async def bind_wait(self, job: Job, wait_id: str) -> Bound:
         return Bound.GONE

@@ -14,6 +14,7 @@ import trio
 
 from bus.records.presence import Presence
 from bus.records.records import InboundMessage, Job, Reply, decode_reply_record, open_reply, pack_job, pack_placed_job
+from bus.steps.job_steps import Finished
 from bus.steps.store import Source
 from tests.bus.builders import AGENT, BUS_KEY, CONVERSATION, arrival_of
 from tests.bus.scenes import Scene, Worker
@@ -38,6 +39,8 @@ class StageBus:
     worker: Worker
     acted: Callable[[], int]
     dies_at: float
+    is_beside_others: bool = False
+    outcomes: list[str] = field(default_factory=list)
     held: set[str] = field(default_factory=set)
     is_dead: bool = False
     idle: trio.Event = field(default_factory=trio.Event)
@@ -48,7 +51,7 @@ class StageBus:
         step = getattr(self.worker.steps, name)
         if name == "open_waits":
             return self._look(step)
-        return self._act(step) if name in ACTS else step
+        return self._act(name, step) if name in ACTS else step
 
     def _look(self, step: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
         """Before it is known what a job is, its lease is renewed, by which the worker hears that it is superseded."""
@@ -62,13 +65,15 @@ class StageBus:
 
         return look
 
-    def _act(self, step: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
+    def _act(self, name: str, step: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
         async def act(*arguments: object, **named: object) -> object:
             await trio.lowlevel.checkpoint()
             self._point()
             answer = await step(*arguments, **named)
-            if step.__name__ == "emit_card":
+            if name == "emit_card":
                 await self.after_card()
+            if name in ("finish", "settle") and answer is Finished.DONE:
+                self.outcomes.append(str(arguments[1]))
             self._point()
             return answer
 
@@ -96,6 +101,9 @@ class StageBus:
 
     async def until_stop_is_pressed(self, job: Job, seconds: float) -> None:
         await trio.sleep(seconds)
+
+    async def is_beside_another_version(self, mine: Presence) -> bool:
+        return self.is_beside_others
 
     async def publish_delta(self, job: Job, stream_id: str, seq: int, text: str) -> None:
         await trio.lowlevel.checkpoint()
@@ -125,6 +133,7 @@ class Heard:
 
     place: str
     reply: Reply
+    message_id: str = ""
 
     @property
     def text(self) -> str:
@@ -165,10 +174,13 @@ class Stage:
     lives: int = 0
     transcript: list[Heard] = field(default_factory=list)
     ids: set[str] = field(default_factory=set)
+    is_beside_another_version: bool = False
+    outcomes: list[str] = field(default_factory=list)
     logged: list[str] = field(default_factory=list)
 
-    async def say(self, text: str, who: str = "ann") -> list[Heard]:
-        return await self.send({"type": "text", "text": text}, who)
+    async def say(self, text: str, who: str = "ann", *, quote: Heard | None = None) -> list[Heard]:
+        await self.accept({"type": "text", "text": text}, who, reply_to=None if quote is None else quote.message_id)
+        return await self.run()
 
     async def press(self, card: Heard, *, who: str = "ann", **said: object) -> list[Heard]:
         """Answers a card; an approval is `approve=True` or False, with the hash that is shown unless it is given."""
@@ -195,7 +207,14 @@ class Stage:
         await self.accept({"type": "text", "text": text}, who, is_overheard=True)
         return await self.run()
 
-    async def accept(self, payload: Mapping[str, object], who: str = "ann", *, is_overheard: bool = False) -> str:
+    async def accept(
+        self,
+        payload: Mapping[str, object],
+        who: str = "ann",
+        *,
+        is_overheard: bool = False,
+        reply_to: str | None = None,
+    ) -> str:
         """A message comes in; its id."""
         talk = await self.talk_here()
         self.seq += 1
@@ -207,6 +226,7 @@ class Stage:
             sender_type="human",
             payload=dict(payload),
             is_overheard=is_overheard,
+            reply_to=reply_to,
         )
         arrival = msgspec.structs.replace(
             arrival_of(self.seq, await talk.version(), source=Source.POLL), sender_id=who, message_ms=MESSAGE_MS
@@ -230,6 +250,12 @@ class Stage:
         )
         packed = pack_placed_job("deadline", content, placed_ms=MESSAGE_MS, key=BUS_KEY, agent_id=AGENT)
         await talk.supervisor.placing.place(packed)
+        return await self.run()
+
+    async def waits_over(self, seconds: float) -> list[Heard]:
+        """So much time passes."""
+        await self.scene.time_passes(round(seconds * 1000))
+        await (await self.talk_here()).start_due()
         return await self.run()
 
     async def retry_dead(self) -> list[Heard]:
@@ -271,10 +297,12 @@ class Stage:
         settings = RunnerSettings(concurrency=1, retry_after_seconds=(0, 0, 0), shows_errors=True)
         is_done = False
         while not is_done:
-            bus = StageBus(worker, self._count, self.dies_at)
+            bus = StageBus(worker, self._count, self.dies_at, self.is_beside_another_version, self.outcomes)
             if self.after_card is not None:
                 bus.after_card = self._after_card
-            runner = Runner(self.agent, bus, settings, vitals=Vitals(), log=Log(logger))
+            vitals = Vitals()
+            vitals.introduce(consumer=worker.name, handler="stage:agent", concurrency=1)
+            runner = Runner(self.agent, bus, settings, vitals=vitals, log=Log(logger))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(runner.run)
                 await bus.idle.wait()
@@ -301,10 +329,11 @@ class Stage:
             said = f"{record.job_id} {record.place}"
             await talk.commit(entry, said)
             self.seq += 1
-            await talk.supervisor.outbox.confirm(CONVERSATION, said, f"sent {self.seq}", self.seq)
+            await talk.supervisor.outbox.confirm(CONVERSATION, said, f"sent-{self.seq}", self.seq)
             if said not in self.ids:
                 self.ids.add(said)
-                self.transcript.append(Heard(record.place, open_reply(record, key=BUS_KEY, agent_id=AGENT)))
+                opened = open_reply(record, key=BUS_KEY, agent_id=AGENT)
+                self.transcript.append(Heard(record.place, opened, f"sent-{self.seq}"))
                 if (answer := self.at_once.get(self.transcript[-1].text)) is not None:
                     await self.accept({"type": "text", "text": answer})
             any_sent = True

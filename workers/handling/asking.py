@@ -17,7 +17,6 @@ import msgspec.inspect
 from bus.records.events import Event, event_in
 from bus.records.records import InboundMessage
 from workers.errors import BadHandler
-from workers.handling.answer import Answer, answer_of
 from workers.handling.blocking import BlockingChat, BlockingJob, BlockingStore
 from workers.handling.context import JobContext
 from workers.kept.effects import Effects
@@ -25,6 +24,7 @@ from workers.kept.history import History
 from workers.kept.keeping import Keeping
 from workers.kept.state import StateShape
 from workers.kept.store import Store
+from workers.talk.answers import Answer, answer_of
 from workers.talk.chat import Chat
 
 OwnersFunction: TypeAlias = Callable[..., object] | Callable[..., Awaitable[object]]

@@ -21,6 +21,7 @@ from workers.handling.context import JobContext, Parameters
 from workers.kept.history import MOST_TURNS, History
 from workers.kept.store import Store
 from workers.kept.thread import Step
+from workers.talk.answers import Answer
 from workers.talk.asks import A_DAY
 from workers.talk.cards import App, Approval, Card, Form
 from workers.talk.chat import Chat
@@ -260,7 +261,7 @@ class BlockingChat:
         *,
         timeout: timedelta = A_DAY,
         key: str | None = None,
-        who: Sequence[str] | None = None,
+        who: str | Sequence[str] | None = None,
     ) -> str: ...
 
     @overload
@@ -271,7 +272,7 @@ class BlockingChat:
         *,
         timeout: timedelta = A_DAY,
         key: str | None = None,
-        who: Sequence[str] | None = None,
+        who: str | Sequence[str] | None = None,
         again: str | None = None,
     ) -> Result: ...
 
@@ -282,19 +283,29 @@ class BlockingChat:
         *,
         timeout: timedelta = A_DAY,
         key: str | None = None,
-        who: Sequence[str] | None = None,
+        who: str | Sequence[str] | None = None,
     ) -> bool: ...
 
     @overload
     def ask(
         self,
-        what: Form | App,
+        what: Form,
         *,
         timeout: timedelta = A_DAY,
         key: str | None = None,
-        who: Sequence[str] | None = None,
+        who: str | Sequence[str] | None = None,
         again: str | None = None,
     ) -> dict[str, Any]: ...
+
+    @overload
+    def ask(
+        self,
+        what: App,
+        *,
+        timeout: timedelta = A_DAY,
+        key: str | None = None,
+        who: str | Sequence[str] | None = None,
+    ) -> Answer: ...
 
     @overload
     def ask(
@@ -303,7 +314,7 @@ class BlockingChat:
         *,
         timeout: timedelta = A_DAY,
         key: str | None = None,
-        who: Sequence[str] | None = None,
+        who: str | Sequence[str] | None = None,
         again: str | None = None,
     ) -> Result: ...
 

@@ -15,19 +15,21 @@ from typing import cast
 import msgspec
 import trio
 
-from bus.records.records import InboundMessage, Job
+from bus.records.cards import CardKept
+from bus.records.records import InboundMessage, Job, Payload, is_answer_to_card
 from bus.steps.job_steps import Said, Settled
 from bus.steps.thread_steps import Effect
 from workers.errors import HandlerGone, NoAnswer, Outcome, Suspended, WrongLoop
 from workers.handling.agent import Agent
 from workers.handling.asking import Binding, Present
 from workers.handling.context import JobContext, Observe
-from workers.handling.routing import ANSWERS, Course
+from workers.handling.routing import Course
 from workers.kept.keeping import Keeping
 from workers.kept.outlet import Outlet, until_redis_answers
 from workers.kept.thread import Draft, ThreadRun
-from workers.kept.waits import Answered, Wait
+from workers.kept.waits import NOT_OPEN, QUESTION, Answered, Wait, card_named_in
 from workers.talk.chat import Chat
+from workers.talk.payloads import text_reply
 from workers.talk.reminding import Reminding, timer_for
 from workers.talk.sending import Sending, SendSoon
 
@@ -128,11 +130,11 @@ async def run_handler(environment: RunEnvironment, run: Run, lost: Callable[[], 
 
     Raises what the handler raised; from a group of exceptions that holds a Retry or Fail, that one.
     """
-    run = await _with_what_is_answered(environment.outlet, run)
+    run, course = await _course_of(environment, run)
     keeping = keeping_of(environment, run) if run.keeping is None else run.keeping
-    course = _course_of(environment.agent, run)
     if course is None:
-        return Ended(handled=False, effects=tuple(keeping.exchange()))
+        effects, is_late = tuple(keeping.exchange()), is_answer_to_card(run.message.payload)
+        return Ended(handled=is_late, last=(("0", text_reply(NOT_OPEN)),) if is_late else (), effects=effects)
     async with trio.open_nursery() as helpers:
         begun = _begin(environment, course, run, keeping, helpers=helpers, lost=lost)
         raised = await begun.to_its_end()
@@ -140,14 +142,44 @@ async def run_handler(environment: RunEnvironment, run: Run, lost: Callable[[], 
     return begun.ended() if raised is None else _ended_by(raised, run)
 
 
-def _course_of(agent: Agent, run: Run) -> Course | None:
-    """Returns the handler of a run and what stands around it; None if the agent has none. Raises HandlerGone."""
-    if run.resumed is None:
-        return agent.course_of(run.message, run.job.kind)
-    course = agent.course_named(run.resumed.handler, run.message)
-    if course is None:
-        raise HandlerGone(run.resumed.handler)
-    return course
+async def _course_of(environment: RunEnvironment, run: Run) -> tuple[Run, Course | None]:
+    """Returns what is called for the message of a run, and the run as its handler sees it; None if no handler takes it. Raises HandlerGone."""
+    agent = environment.agent
+    if run.resumed is not None:
+        course = agent.course_named(run.resumed.handler, run.message)
+        if course is None:
+            raise HandlerGone(run.resumed.handler)
+        return run, course
+    kept = await _card_answered(environment.outlet, run)
+    if kept is not None:
+        run = _with_what_is_answered(run, kept)
+    course = agent.course_of(run.message, run.job.kind)
+    return run, None if is_answer_to_card(run.message.payload) and not _may_be_answered(kept, course) else course
+
+
+async def _card_answered(outlet: Outlet, run: Run) -> CardKept | None:
+    """Returns what is kept of the card that the message of a run answers; None if it answers none, or one that was never shown here."""
+    artifact = run.message.payload.get("artifact")
+    card_id = card_named_in(artifact) if isinstance(artifact, dict) and is_answer_to_card(run.message.payload) else ""
+    return await until_redis_answers(partial(outlet.card, run.job, card_id)) if card_id else None
+
+
+def _may_be_answered(kept: CardKept | None, course: Course | None) -> bool:
+    """Returns whether an answer to a card goes to the handler that takes it: neither to a question that is no longer open, nor to a card that
+    was never shown here, unless the handler takes all artifacts, also of `chat.send`.
+    """
+    if kept is not None:
+        return not kept.place.startswith(QUESTION)
+    return course is not None and course.handler.registration.on == "message" and bool(course.handler.payload_types)
+
+
+def _with_what_is_answered(run: Run, kept: CardKept) -> Run:
+    """Returns the run of an answer to a card with what that card is, in `ui`: the renderer of an app, else the subtype."""
+    artifact = cast("Payload", run.message.payload["artifact"])
+    known = {**artifact, "ui": kept.kind.rpartition(" ")[2]}
+    payload = {**run.message.payload, "artifact": known}
+    message = msgspec.structs.replace(run.message, payload=payload)
+    return replace(run, messages=(*run.messages[:-1], message))
 
 
 def _begin(
@@ -181,7 +213,7 @@ def _begin(
         check_open=sending.check_open,
         keeping=keeping,
         carried=run.resumed.journal if run.resumed is not None else None,
-        answer=run.resumed.entry if run.resumed is not None else "",
+        answers=(run.resumed.entry, *run.resumed.left) if run.resumed is not None else (),
         deadline=environment.deadline,
     )
     thread.open_waits = run.open_waits
@@ -326,6 +358,8 @@ class _Begun:
             who=draft.who,
             due_ms=draft.due_ms,
             question_hash=draft.question_hash,
+            asked_ms=draft.asked_ms,
+            left=self.thread.left,
         )
         deadline = timer_for(run.message, run.job, wait.id, wait.due_ms, kind="deadline", name=wait.id)
         return (
@@ -352,21 +386,6 @@ def _dropped(run: Run) -> tuple[Effect, ...]:
 def _is_left_by_a_wait(error: BaseException) -> bool:
     """Returns whether nothing else ends the worker's task: no cancellation from outside, no interrupt from the keyboard."""
     return all(isinstance(one, Suspended | Exception) for one in _leaves(error))
-
-
-async def _with_what_is_answered(outlet: Outlet, run: Run) -> Run:
-    """Returns the run of an answer to a card with what that card is, in `ui`: the renderer of an app, else the subtype."""
-    artifact = run.message.payload.get("artifact")
-    if not isinstance(artifact, dict) or artifact.get("subtype") not in ANSWERS:
-        return run
-    card_id = artifact.get("ref_artifact")
-    kept = None if not isinstance(card_id, str) else await until_redis_answers(partial(outlet.card, run.job, card_id))
-    if kept is None:
-        return run
-    known = {**artifact, "ui": kept.kind.rpartition(" ")[2]}
-    payload = {**run.message.payload, "artifact": known}
-    message = msgspec.structs.replace(run.message, payload=payload)
-    return replace(run, messages=(*run.messages[:-1], message))
 
 
 def _lateness(job: Job) -> timedelta:

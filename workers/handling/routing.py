@@ -19,6 +19,7 @@ from bus.records.records import InboundMessage, JobKind
 from bus.records.timers import EVERY
 from workers.errors import BadHandler, BadReminder
 from workers.handling.asking import Binding, Occasion, OwnersFunction, is_async, name_of
+from workers.talk.payloads import ANSWERS
 from workers.talk.reminding import check_name
 
 Function = TypeVar("Function", bound=OwnersFunction)
@@ -28,9 +29,6 @@ Named: TypeAlias = Mapping[str, object]
 
 # Of PROTOCOL §4. A filter by another name would never match.
 PAYLOAD_TYPES = ("text", "image", "video", "audio", "file", "artifact", "system")
-ANSWERS = ("response", "tool_response")
-"""Subtypes of an artifact that answers another one (PROTOCOL §4.1)."""
-
 COMMAND = re.compile(r"\w[\w-]{0,31}")
 BEHIND_A_COMMAND = "args"
 SHORTEST, LONGEST = timedelta(seconds=10), timedelta(days=366)

@@ -9,7 +9,7 @@ import inspect
 import math
 import re
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, cast
 
@@ -53,6 +53,7 @@ class Draft(msgspec.Struct, frozen=True):
     who: list[str]
     due_ms: int
     question_hash: str
+    asked_ms: int
 
 
 class ThreadRun:
@@ -60,7 +61,7 @@ class ThreadRun:
 
     `lost` is called when another worker has the job; `check_open` raises ChatClosed once the run has ended. `effects`: what the run leaves
     behind at its end. `keeping`: what it keeps of its conversation. `carried`: what of `found` earlier jobs of the thread have noted, which a
-    wait has kept. `answer`: the name under which the answer stands with which it goes on. `draft`: what it waits for then. `deadline`: when every run ends, whatever its handler does.
+    wait has kept. `answers`: the names of those with which it goes on, and to whose questions the handler has to come. `draft`: what it waits for then. `deadline`: when every run ends, whatever its handler does.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class ThreadRun:
         check_open: Callable[[], None],
         keeping: Keeping,
         carried: Mapping[str, bytes | None] | None = None,
-        answer: str = "",
+        answers: Iterable[str] = (),
         deadline: float = math.inf,
     ) -> None:
         self.job = job
@@ -89,7 +90,7 @@ class ThreadRun:
         self.deadline = deadline
         self.draft: Draft | None = None
         self.open_waits = 0
-        self._answer = answer
+        self._left = set(answers)
         self._carried = sum(len(value or b"") + ENTRY_OVERHEAD_BYTES for value in (carried or {}).values())
         self._steppers: list[trio.lowlevel.Task] = []
         self._no_step = trio.Event()
@@ -110,23 +111,22 @@ class ThreadRun:
         return sum(name.startswith("ask:") for name in self._found)
 
     @property
-    def is_answer_left(self) -> bool:
-        """Returns whether the handler has not come to the question yet whose answer it goes on with."""
-        return bool(self._answer)
+    def left(self) -> list[str]:
+        """Returns the names of the answers with which it goes on and to whose questions the handler has not come yet."""
+        return sorted(self._left)
 
     def entry(self, name: str) -> Entry | None:
         """Returns what stands under a whole name."""
         return self._read(name) if name in self._found else None
 
     def check_answer_used(self) -> None:
-        """Raises Diverged if the handler has ended without coming to the question whose answer it went on with."""
-        if self._answer:
+        """Raises Diverged if the handler has ended without coming to each question whose answer it went on with."""
+        if self._left:
             raise Diverged
 
     def has_used(self, name: str) -> None:
         """Notes that the handler has taken this answer."""
-        if name == self._answer:
-            self._answer = ""
+        self._left.discard(name)
 
     def suspend(self, draft: Draft) -> None:
         """Notes what the run waits for, with which it is over."""

@@ -12,6 +12,8 @@ from workers.kept.thread import Entry
 MOST_WAITS_OF_A_THREAD = 64
 MOST_OPEN_WAITS = 10
 CANCEL = "/cancel"
+QUESTION = "ask:"
+"""What the name of a question begins with, in the journal and as a place; no other place does."""
 
 NOT_OPEN = "This question is no longer open."
 NOT_ASKED = "This question is for somebody else."
@@ -25,7 +27,8 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
 
     `handler`: who asked; `messages`: those it was given, the newest last; `message_ms`, `accepted_ms`: of the thread's first job.
     `journal`, `places`, `cards`: what the thread has noted and said. `entry`: the answer's name in the journal. `who`: whose answer counts.
-    `question_hash`: of an approval (PROTOCOL §4.1). `due_ms`: until when it is waited for.
+    `question_hash`: of an approval (PROTOCOL §4.1). `due_ms`: until when it is waited for; `asked_ms`: when it was asked, both by Redis' clock.
+    `left`: names in the journal of answers that the handler has not come to yet.
     """
 
     id: str
@@ -42,6 +45,8 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
     who: list[str]
     due_ms: int
     question_hash: str = ""
+    asked_ms: int = 0
+    left: list[str] = []
 
     def __repr__(self) -> str:
         return f"Wait(id={self.id!r}, thread_id={self.thread_id!r}, kind={self.kind!r})"
@@ -49,6 +54,17 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
     def encoded(self) -> bytes:
         """Returns what is sealed."""
         return msgspec.msgpack.encode(self)
+
+
+class Given(msgspec.Struct, frozen=True, array_like=True):
+    """An answer as it stands in the journal: what was said, by whom, and to which card ('' for what a former version noted)."""
+
+    said: Payload
+    sender_id: str
+    card_id: str = ""
+
+    def __repr__(self) -> str:
+        return f"Given(sender_id={self.sender_id!r}, card_id={self.card_id!r}, …)"
 
 
 class Answered(msgspec.Struct, frozen=True):
@@ -71,9 +87,9 @@ def continued(job: Job, wait: Wait) -> Job:
     )
 
 
-def answer_in(job: Job, waits: Sequence[OpenWait]) -> Answered | Refused | None:
-    """Returns what a job means to the threads that wait in its conversation; None for nothing."""
-    read = [(one, msgspec.msgpack.decode(one.body, type=Wait)) for one in waits]
+def answer_in(job: Job, waits: Sequence[OpenWait], quoted: str = "") -> Answered | Refused | None:
+    """Returns what a job means to the threads that wait in its conversation; None for nothing. `quoted`: the id of the wait that it quotes."""
+    read = _read(waits)
     mine = next((wait for one, wait in read if one.bound_to == job.job_id), None)
     if job.kind == "deadline":
         return _overdue(job, read)
@@ -82,11 +98,31 @@ def answer_in(job: Job, waits: Sequence[OpenWait]) -> Answered | Refused | None:
         return _by_card(job, artifact, read)
     if mine is not None:
         return _with_text(job, mine)
+    theirs = _words_may_answer(job, read)
+    meant = next((wait for wait in theirs if wait.id == quoted), theirs[-1] if theirs else None)
+    return None if meant is None else _with_text(job, meant)
+
+
+def quotable(job: Job, waits: Sequence[OpenWait]) -> list[Wait]:
+    """Returns the questions of which a job's words answer one, where it quotes something and there are several."""
+    theirs = _words_may_answer(job, _read(waits)) if job.message.reply_to else []
+    return [wait for wait in theirs if wait.kind == "text"] if len(theirs) > 1 else []
+
+
+def _read(waits: Sequence[OpenWait]) -> list[tuple[OpenWait, Wait]]:
+    """Returns the waits, the one last that was asked last."""
+    read = [(one, msgspec.msgpack.decode(one.body, type=Wait)) for one in waits]
+    return sorted(read, key=lambda pair: (pair[1].asked_ms, pair[0].from_seq))
+
+
+def _words_may_answer(job: Job, read: Sequence[tuple[OpenWait, Wait]]) -> list[Wait]:
+    """Returns the questions that a text may answer, or with /cancel end: of its sender, and not bound to another message."""
     theirs = [(one, wait) for one, wait in read if job.message.sender_id in wait.who and not one.bound_to]
     if _is_cancel(job.message):
-        return Answered(theirs[-1][1], none_for("cancelled")) if theirs else None
-    open_ones = [wait for one, wait in theirs if wait.kind == "text" and job.seq >= one.from_seq]
-    return _with_text(job, open_ones[-1]) if open_ones and _is_words(job.message) else None
+        return [wait for _, wait in theirs]
+    if not _is_words(job.message):
+        return []
+    return [wait for one, wait in theirs if wait.kind == "text" and job.seq >= one.from_seq]
 
 
 def asked_for_a_text(waits: Sequence[OpenWait]) -> frozenset[str]:
@@ -102,9 +138,7 @@ def _overdue(job: Job, read: Sequence[tuple[OpenWait, Wait]]) -> Answered | None
 
 
 def _by_card(job: Job, artifact: Payload, read: Sequence[tuple[OpenWait, Wait]]) -> Answered | Refused | None:
-    inner = artifact.get("payload")
-    said = cast("Payload", inner) if isinstance(inner, dict) else {}
-    named = artifact.get("ref_artifact") or said.get("call_id")
+    said, named = said_in(artifact), card_named_in(artifact)
     found = next(((one, wait) for one, wait in read if wait.id == named), None)
     if found is None:
         return None
@@ -115,13 +149,25 @@ def _by_card(job: Job, artifact: Payload, read: Sequence[tuple[OpenWait, Wait]])
         return Refused(NOT_OPEN)
     if wait.kind == "approval" and said.get("question_hash") != wait.question_hash:
         return Refused(OTHER_QUESTION)
-    return Answered(wait, answer_entry(said, job.message.sender_id))
+    return Answered(wait, answer_entry(said, job.message.sender_id, wait.id))
+
+
+def said_in(artifact: Payload) -> Payload:
+    """Returns what an answer says: the payload within its artifact (PROTOCOL §4.1)."""
+    inner = artifact.get("payload")
+    return cast("Payload", inner) if isinstance(inner, dict) else {}
+
+
+def card_named_in(artifact: Payload) -> str:
+    """Returns the id of the card, or of the tool's call, that an artifact answers; '' if it names none."""
+    named = artifact.get("ref_artifact") or said_in(artifact).get("call_id")
+    return named if isinstance(named, str) else ""
 
 
 def _with_text(job: Job, wait: Wait) -> Answered:
     if _is_cancel(job.message):
         return Answered(wait, none_for("cancelled"))
-    return Answered(wait, answer_entry({"text": job.message.text}, job.message.sender_id))
+    return Answered(wait, answer_entry({"text": job.message.text}, job.message.sender_id, wait.id))
 
 
 def _is_words(message: InboundMessage) -> bool:
@@ -132,9 +178,10 @@ def _is_cancel(message: InboundMessage) -> bool:
     return message.payload.get("type") == "text" and message.text.strip().lower() == CANCEL
 
 
-def answer_entry(said: Mapping[str, object], sender_id: str) -> bytes:
+def answer_entry(said: Mapping[str, object], sender_id: str, card_id: str) -> bytes:
     """Returns the entry of the journal for an answer."""
-    return msgspec.msgpack.encode(Entry("answer", msgspec.Raw(msgspec.msgpack.encode([dict(said), sender_id]))))
+    given = msgspec.msgpack.encode(Given(dict(said), sender_id, card_id))
+    return msgspec.msgpack.encode(Entry("answer", msgspec.Raw(given)))
 
 
 def none_for(reason: str) -> bytes:

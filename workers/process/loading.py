@@ -3,6 +3,8 @@
 Whatever is wrong with it is raised as `CannotLoad`, which says what and where in a line.
 """
 
+import contextlib
+import hashlib
 import importlib
 import sys
 from pathlib import Path
@@ -65,6 +67,24 @@ def owners_files(directory: Path) -> tuple[str, ...]:
         if not any(inside.is_relative_to(ours / name) for name in PACKAGES):
             found.add(file)
     return tuple(sorted(found))
+
+
+def code_of(agent: Agent, directory: Path) -> str:
+    """Returns what tells this version of the owner's code from another: a hash of its modules that are loaded now, wherever they lie."""
+    packages = {str(getattr(one.function, "__module__", "")).partition(".")[0] for one in agent.handlers} - set(
+        PACKAGES
+    )
+    of_packages = {
+        str(file): name
+        for name, module in list(sys.modules.items())
+        if name.partition(".")[0] in packages and (file := getattr(module, "__file__", None))
+    }
+    digest = hashlib.sha256()
+    for file in sorted({*owners_files(directory), *of_packages}):
+        with contextlib.suppress(OSError):  # it has no file any more, or none that is read
+            digest.update(of_packages.get(file, Path(file).name).encode() + b"\0")
+            digest.update(hashlib.sha256(Path(file).read_bytes()).digest())
+    return digest.hexdigest()[:16]
 
 
 def _refusal(what: str, sentence: str, file: str = "", line: int = 0) -> CannotLoad:

@@ -14,25 +14,25 @@ from functools import partial
 import msgspec
 import trio
 
-from bus.records.records import MOST_DELIVERIES, NOWHERE, BadRecord, Job, Reply, is_answer_to_card
+from bus.records.records import MOST_DELIVERIES, NOWHERE, BadRecord, Job, Reply
 from bus.steps.job_steps import Said, Settled
 from bus.steps.jobs import Failed, Finished, Started
-from bus.steps.thread_steps import Bound, Effect
+from bus.steps.thread_steps import Bound, Effect, OpenWait
 from bus.transport.backoff import Backoff
 from bus.transport.wire import RedisFailed, RedisRefused
-from workers.errors import Fail, HandlerError, HandlerGone, OutcomeUnknown, Retry, StoreFull, WaitsFull
+from workers.errors import Diverged, Fail, HandlerError, HandlerGone, OutcomeUnknown, Retry, StoreFull, WaitsFull
 from workers.handling.agent import Agent
 from workers.handling.context import Observe, observe_nothing
 from workers.handling.execution import Ended, Run, RunEnvironment, keeping_of, resumed, run_handler
 from workers.kept.keeping import Keeping
 from workers.kept.outlet import WorkerBus, until_redis_answers
-from workers.kept.waits import NOT_OPEN, Answered, Refused, answer_in, asked_for_a_text, continued
+from workers.kept.waits import NOT_OPEN, Answered, Refused, answer_in, asked_for_a_text, continued, quotable
 from workers.process.hand import Hand
 from workers.process.logs import Log, kind, where, whole
 from workers.process.slots import Slots
 from workers.process.tracing import JobTracing
 from workers.process.vitals import Vitals
-from workers.talk.payloads import text_payload
+from workers.talk.payloads import text_reply
 from workers.talk.sending import ROOM_SECONDS, SendSoon
 from workers.talk.typing import keep_typing
 
@@ -44,6 +44,9 @@ JOB_SECONDS = 600.0
 LONG_SECONDS = 0.05
 # Who waits so long for a first word is shown that one comes.
 TYPING_AFTER_SECONDS = 0.3
+# What another version may go on with is given to it: after the tries of any job it comes back so much later, twice as much each time, as
+# long as there is one. Its twentieth delivery, as of any job (DESIGN rule 8), is more than an hour later.
+ANOTHER_VERSION_SECONDS, MOST_ANOTHER_VERSION_SECONDS = 30.0, 300.0
 SEEN_SECONDS = 5.0
 LAST_WORD_SECONDS = 2.0
 # What a run's effects were made from was changed meanwhile: it is run again, cheaply, since what took time is noted.
@@ -264,7 +267,7 @@ class Runner:
         waits = await until_redis_answers(lambda: self._bus.open_waits(job))
         if not waits:
             return None
-        found = answer_in(job, waits)
+        found = answer_in(job, waits, await self._quoted(job, waits))
         if isinstance(found, Answered):
             wait = found.wait
             with trio.CancelScope(shield=True):  # once it is bound it is known to be, however it ends
@@ -277,6 +280,14 @@ class Runner:
             else:
                 hand.job = continued(job, wait)
         return Answer(found, len(waits) - isinstance(found, Answered), asked_for_a_text(waits))
+
+    async def _quoted(self, job: Job, waits: Sequence[OpenWait]) -> str:
+        """Returns the id of the question that a text quotes, of several that it may answer; '' where it quotes none."""
+        for wait in quotable(job, waits):
+            said = partial(self._bus.message_id_of, wait.thread_id, wait.entry, wait.asked_ms)
+            if await until_redis_answers(said) == job.message.reply_to:
+                return wait.id
+        return ""
 
     async def _start(self, job: Job, answer: Answer | None) -> Started:
         """Begins a job; returns what earlier runs have done.
@@ -293,8 +304,10 @@ class Runner:
 
     async def _handle(self, hand: Hand, started: Started, answer: Answer | None) -> Ended:
         found = None if answer is None else answer.found
+        if started.is_answer and not isinstance(found, Answered):
+            found = Refused(NOT_OPEN)  # what it answered was forgotten meanwhile
         if isinstance(found, Refused):
-            return Ended(handled=True, last=(("0", _text(found.sentence)),))
+            return Ended(handled=True, last=(("0", text_reply(found.sentence)),))
         messages = (hand.job.message, *started.together)
         if not isinstance(found, Answered):
             messages = tuple(one for one in messages if not one.is_overheard)
@@ -317,12 +330,9 @@ class Runner:
             run = resumed(run, found) if isinstance(found, Answered) else run
             run = replace(run, open_waits=answer.others, keeping=self._keeping_of(hand, run))
         try:
-            ended = await run_handler(self._run_environment, run, hand.scope.cancel)
+            return await run_handler(self._run_environment, run, hand.scope.cancel)
         finally:
             self._vitals.ended(hand.job)  # only Redis is waited for from here on
-        if not ended.handled and is_answer_to_card(hand.job.message.payload):
-            return replace(ended, handled=True, last=(("0", _text(NOT_OPEN)),))
-        return ended
 
     async def _tell_start(self, hand: Hand) -> None:
         began_ms, hand.began_ms = hand.began_ms, None
@@ -471,6 +481,9 @@ class Runner:
 
     async def _fail_by(self, hand: Hand, error: BaseException) -> None:
         wait = None if isinstance(error, OutcomeUnknown) else self._wait_after(hand.job)
+        if wait is None and isinstance(error, Diverged | HandlerGone) and await self._is_beside_another_version():
+            tries = hand.job.attempt - len(self._settings.retry_after_seconds) - 1
+            wait = min(ANOTHER_VERSION_SECONDS * 2 ** max(0, tries), MOST_ANOTHER_VERSION_SECONDS)
         reason = error.reason if isinstance(error, HandlerError) else HandlerError.reason
         hand.error = kind(error)
         # without the exception's text, which may quote the conversation
@@ -485,6 +498,11 @@ class Runner:
             **({"traceback": whole(error)} if self._settings.shows_errors else {}),
         )
         await self._fail(hand, reason, wait)
+
+    async def _is_beside_another_version(self) -> bool:
+        """Returns whether workers of another version are there, whose code may be the one that asked."""
+        mine = self._vitals.presence(0.0)
+        return mine is not None and await until_redis_answers(partial(self._bus.is_beside_another_version, mine))
 
     def _wait_after(self, job: Job) -> float | None:
         """Returns the wait until the next try, randomly spread so that not all come back at once; None if there is none."""
@@ -512,7 +530,7 @@ class Runner:
 
     def _apology(self) -> Reply | None:
         text = self._run_environment.agent.policies.apology
-        return None if text is None else _text(text)
+        return None if text is None else text_reply(text)
 
     def _lost(self, entry_id: str) -> None:
         """Notes that a job is no longer ours, unless its end is being written: then that itself may have removed it."""
@@ -541,7 +559,3 @@ class Runner:
             due = trio.current_time() + self._settings.seen_seconds
             await trio.sleep_until(due)
             late_seconds = trio.current_time() - due
-
-
-def _text(text: str) -> Reply:
-    return Reply(kind="message", content_type="text", payload=text_payload(text, markdown=False))

@@ -34,8 +34,8 @@ class Vitals:
         """Measures the lag of the event loop that this is called in, from now on."""
         self._probe.watch(trio.lowlevel.current_trio_token())
 
-    def introduce(self, *, consumer: str, handler: str, concurrency: int) -> None:
-        """Sets what the worker reports of itself in Redis."""
+    def introduce(self, *, consumer: str, handler: str, concurrency: int, code: str = "") -> None:
+        """Sets what the worker reports of itself in Redis. `code`: see Presence."""
         self._identity = Presence(
             consumer=consumer,
             host=socket.gethostname(),
@@ -49,6 +49,7 @@ class Vitals:
             jobs_failed=0,
             rss_bytes=0,
             loop_lag_ms=0.0,
+            code=code,
         )
 
     def presence(self, loop_lag_ms: float) -> Presence | None:

@@ -36,7 +36,7 @@ from host.current_directory import current_directory
 from host.log_stream import drain_streams
 from workers.handling.agent import Agent
 from workers.process.control_link import ControlLink
-from workers.process.loading import owners_files
+from workers.process.loading import code_of, owners_files
 from workers.process.logs import Log
 from workers.process.overrun import OverrunWatch
 from workers.process.runner import Runner, RunnerSettings
@@ -60,7 +60,6 @@ class Worker:
         self._log = log
         self._tracing = tracing
         self._vitals = Vitals()
-        self._vitals.introduce(consumer=settings.consumer, handler=settings.handler, concurrency=settings.concurrency)
         self._link: ControlLink | None = None
         self._token: trio.lowlevel.TrioToken | None = None
         self._root: trio.lowlevel.Task | None = None
@@ -115,6 +114,13 @@ class Worker:
 
     async def run(self, agent: Agent) -> None:
         """Opens the bus, reports that it is ready, and runs jobs until told to end."""
+        settings = self._settings
+        self._vitals.introduce(
+            consumer=settings.consumer,
+            handler=settings.handler,
+            concurrency=settings.concurrency,
+            code=code_of(agent, current_directory()),
+        )
         self._root = trio.lowlevel.current_root_task()
         self._vitals.watch_loop()
         with self._lock:

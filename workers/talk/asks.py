@@ -9,10 +9,10 @@ from datetime import timedelta
 import msgspec
 import trio
 
-from bus.records.records import InboundMessage, Payload, Reply
+from bus.records.records import NOWHERE, InboundMessage, Reply
 from workers.errors import BadAsk, Diverged, NoAnswer, Suspended, TooManyWaits, WaitsFull
 from workers.kept.thread import Draft, ThreadRun
-from workers.kept.waits import MOST_OPEN_WAITS, MOST_WAITS_OF_A_THREAD
+from workers.kept.waits import MOST_OPEN_WAITS, MOST_WAITS_OF_A_THREAD, Given
 from workers.talk.payloads import text_payload
 from workers.talk.questions import MOST_MISFITS, Misfit, Question
 from workers.talk.sending import Sending
@@ -30,15 +30,21 @@ class Asks:
         self._message = message
 
     async def ask(
-        self, question: Question, *, timeout: timedelta, key: str | None, who: Sequence[str] | None, again: str | None
+        self,
+        question: Question,
+        *,
+        timeout: timedelta,
+        key: str | None,
+        who: str | Sequence[str] | None,
+        again: str | None,
     ) -> object:
         """Returns the answer as what was asked for. Raises Suspended, NoAnswer, BadAsk, TooManyWaits, Diverged."""
         self._check(timeout)
         asked, base = question, question.name(key)
         for _ in range(MOST_MISFITS):
-            said = await self._answer(asked, base, key, timeout, self._asked(who))
+            given = await self._answer(asked, base, key, timeout, self._asked(who))
             try:
-                return question.answer(said)
+                return question.answer(given)
             except Misfit as misfit:
                 hint = again or str(misfit)
             asked = question.asked_again(hint)
@@ -48,6 +54,11 @@ class Asks:
 
     def _check(self, timeout: timedelta) -> None:
         self._sending.check_open()
+        if self._thread.job.conversation_id == NOWHERE:
+            raise BadAsk(
+                "this handler runs in no conversation, where nobody can be asked: say something by chat.to(conversation_id).reply(…), "
+                "and ask in the handler of what is answered"
+            )
         if not timedelta(0) < timeout <= LONGEST:
             raise BadAsk("a question is open for at most 30 days: ask(…, timeout=timedelta(days=2))")
         if trio.current_effective_deadline() < self._thread.deadline:
@@ -55,35 +66,40 @@ class Asks:
         if self._thread.is_in_a_step():
             raise BadAsk("ask is not called within a step: ask first, and give the step the answer")
 
-    def _asked(self, who: Sequence[str] | None) -> list[str]:
-        if who:
-            return list(who)
+    def _asked(self, who: str | Sequence[str] | None) -> list[str]:
+        if who is not None:
+            people = [who] if isinstance(who, str) else list(who)
+            if not people or not all(isinstance(one, str) and one for one in people):
+                raise BadAsk("who= takes the id of a user, or several: ask(…, who=[message.sender_id])")
+            return people
         if not self._message.sender_id:
             raise BadAsk("nobody has written what this handler was called for: ask(…, who=[user_id])")
         return [self._message.sender_id]
 
     async def _answer(
         self, question: Question, base: str, key: str | None, timeout: timedelta, who: list[str]
-    ) -> Payload:
+    ) -> Given:
         self._sending.check_open()
         name = self._thread.name(base)
         entry = self._thread.entry(name)
         if entry is None:
             await self._suspend(question, name, key, timeout, who)
             raise AssertionError("a run that waits is over")
+        given = None if entry.kind == "none" else msgspec.msgpack.decode(entry.value, type=Given)
+        if given is not None and not question.is_answered_by(given):
+            raise Diverged
         self._thread.has_used(name)
         self._sending.count_places_from(name)
-        if entry.kind == "none":
+        if given is None:
             raise NoAnswer(msgspec.msgpack.decode(entry.value, type=str))
-        said, _ = msgspec.msgpack.decode(entry.value, type=tuple[dict[str, object], str])
-        return said
+        return given
 
     async def _suspend(
         self, question: Question, name: str, key: str | None, timeout: timedelta, who: list[str]
     ) -> None:
         """Shows the question, and ends this run. Raises Suspended."""
         thread, sending = self._thread, self._sending
-        if key is None and thread.is_answer_left:
+        if key is None and thread.left:
             raise Diverged
         if thread.asked >= MOST_WAITS_OF_A_THREAD:
             raise TooManyWaits(MOST_WAITS_OF_A_THREAD, "are asked for one message")
@@ -96,14 +112,16 @@ class Asks:
         card_id = sending.card_id(name)
         payload = question.payload(card_id)
         async with sending.turn():
-            due_ms = await thread.redis_ms(card_id) + int(timeout.total_seconds() * 1000)
+            asked_ms = await thread.redis_ms(card_id)
+            due_ms = asked_ms + int(timeout.total_seconds() * 1000)
             if question.asked == "text":
                 # Together with the wait: else an answer could come before it, and be taken for words that were waiting already.
                 sending.say_with_end(name, Reply(kind="message", content_type="text", payload=payload))
             else:
                 reply = Reply(kind="message", content_type="artifact", payload=payload)
                 await sending.emit_card(name, card_id, question.asked, reply)
-            thread.suspend(Draft(card_id, name, question.asked, who, due_ms, question.question_hash(card_id)))
+            question_hash = question.question_hash(card_id)
+            thread.suspend(Draft(card_id, name, question.asked, who, due_ms, question_hash, asked_ms))
             sending.suspend()
         thread.scope.cancel()
         raise Suspended

@@ -211,15 +211,18 @@ class Approval(_Card, frozen=True):
             parts.append(_fenced(self.arguments))
         return "\n\n".join(parts) or None
 
+    def question_hash(self, card_id: str) -> str:
+        """Returns the hash of what is asked under this card id (PROTOCOL §4.1): of all that somebody reads who says yes."""
+        question = [card_id, _seen(self.title or ""), _seen(self.body), self._details() or ""]
+        return hashlib.sha256(_QUESTION + msgspec.msgpack.encode(question)).hexdigest()
+
     def built(self, card_id: str) -> Payload:
         """Returns the inner payload, with the hash of the question under this card id."""
-        body, details = _seen(self.body), self._details()
-        question = [card_id, _seen(self.title or ""), body, details or ""]
         return _without_none(
-            body=body,
-            details=details,
+            body=_seen(self.body),
+            details=self._details(),
             severity=self.severity,
-            question_hash=hashlib.sha256(_QUESTION + msgspec.msgpack.encode(question)).hexdigest(),
+            question_hash=self.question_hash(card_id),
             expires_at=None if self.expires_at is None else self.expires_at.isoformat(),
         )
 

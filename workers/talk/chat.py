@@ -18,6 +18,7 @@ from bus.records.sent_ids import places_in, text_id
 from workers.errors import BadAsk, BadReply, ChatClosed, HistoryNotKept
 from workers.kept.history import MOST_TURNS, History
 from workers.kept.thread import ThreadRun
+from workers.talk.answers import Answer
 from workers.talk.asks import A_DAY, Asks
 from workers.talk.cards import App, Approval, Card, Form, Info, Media, Progress, card_payload, update_payload
 from workers.talk.elsewhere import Elsewhere
@@ -27,6 +28,7 @@ from workers.talk.payloads import (
     Mention,
     Quote,
     addressed,
+    card_in,
     check_text,
     checked_payload,
     text_payload,
@@ -134,9 +136,14 @@ class Chat:
     async def send(self, payload: Mapping[str, object], *, key: str | None = None) -> Sent:
         """Sends any payload of PROTOCOL §4: a mapping of JSON values with a `type`. Raises TextTooLong, BadReply."""
         checked = checked_payload(payload)
+        card_id, kind = card_in(checked)
         async with self._sending.turn():
             place = self._sending.take_place(key)
-            await self._emit(place, checked)
+            if card_id:
+                reply = Reply(kind="message", content_type=str(checked["type"]), payload=checked)
+                await self._sending.emit_card(place, card_id, kind, reply)
+            else:
+                await self._emit(place, checked)
         return Sent(text_id(self._sending.job.thread_id, place), self.recall)
 
     async def _emit(self, place: str, payload: dict[str, object]) -> None:
@@ -200,7 +207,7 @@ class Chat:
         *,
         timeout: timedelta = A_DAY,
         key: str | None = None,
-        who: Sequence[str] | None = None,
+        who: str | Sequence[str] | None = None,
     ) -> str: ...
 
     @overload
@@ -211,7 +218,7 @@ class Chat:
         *,
         timeout: timedelta = A_DAY,
         key: str | None = None,
-        who: Sequence[str] | None = None,
+        who: str | Sequence[str] | None = None,
         again: str | None = None,
     ) -> Asked: ...
 
@@ -222,19 +229,29 @@ class Chat:
         *,
         timeout: timedelta = A_DAY,
         key: str | None = None,
-        who: Sequence[str] | None = None,
+        who: str | Sequence[str] | None = None,
     ) -> bool: ...
 
     @overload
     async def ask(
         self,
-        what: Form | App,
+        what: Form,
         *,
         timeout: timedelta = A_DAY,
         key: str | None = None,
-        who: Sequence[str] | None = None,
+        who: str | Sequence[str] | None = None,
         again: str | None = None,
     ) -> dict[str, Any]: ...
+
+    @overload
+    async def ask(
+        self,
+        what: App,
+        *,
+        timeout: timedelta = A_DAY,
+        key: str | None = None,
+        who: str | Sequence[str] | None = None,
+    ) -> Answer: ...
 
     @overload
     async def ask(
@@ -243,7 +260,7 @@ class Chat:
         *,
         timeout: timedelta = A_DAY,
         key: str | None = None,
-        who: Sequence[str] | None = None,
+        who: str | Sequence[str] | None = None,
         again: str | None = None,
     ) -> Asked: ...
 
@@ -254,13 +271,13 @@ class Chat:
         *,
         timeout: timedelta = A_DAY,
         key: str | None = None,
-        who: Sequence[str] | None = None,
+        who: str | Sequence[str] | None = None,
         again: str | None = None,
     ) -> object:
-        """Asks whoever wrote (or `who`: user ids), and returns the answer. Raises NoAnswer, TooManyWaits, BadAsk.
+        """Asks whoever wrote (or `who`: one user id, or several), and returns the answer. Raises NoAnswer, TooManyWaits, BadAsk.
 
         A text is answered by that person's next text, as one of `kind` (int, date, …); an Approval by True or False; a Form or a Struct class
-        by its values. What does not fit is asked again, with the words `again`. Until the answer comes the handler does not run: it runs
+        by its values, an App by an Answer. What does not fit is asked again, with the words `again`. Until the answer comes the handler does not run: it runs
         again from its first line then, in any worker, and what it has said and noted is known (docs/handlers.md). `timeout`: how long the
         question is open, at most 30 days. `key`: a name for the question, for a handler that asks concurrently or whose words change.
         """

@@ -6,11 +6,13 @@ from typing import TypeAlias
 
 import msgspec
 
-from bus.records.records import InboundMessage, Payload, mention_of
+from bus.records.records import InboundMessage, Payload, Reply, mention_of
 from workers.errors import BadReply, TextTooLong
 
 # PROTOCOL §1: the platform refuses longer texts.
 TEXT_LIMIT_CHARACTERS = 100_000
+ANSWERS = ("response", "tool_response")
+"""Subtypes of an artifact that answers another one (PROTOCOL §4.1)."""
 _USER_ID = re.compile(r"[!-;=?-~]{1,128}")  # an id (PROTOCOL §1) without < and >, which end a mention
 
 Quote: TypeAlias = bool | str | InboundMessage
@@ -26,6 +28,23 @@ def text_payload(text: str, *, markdown: bool) -> Payload:
     if markdown:
         payload["markdown"] = True
     return checked_payload(payload)
+
+
+def text_reply(text: str) -> Reply:
+    """Returns a text of ours as a reply. Raises TextTooLong, BadReply."""
+    return Reply(kind="message", content_type="text", payload=text_payload(text, markdown=False))
+
+
+def card_in(payload: Mapping[str, object]) -> tuple[str, str]:
+    """Returns the id of the card that a payload shows, and its kind (bus/records/cards.py `CardKept`); empty texts if it shows none."""
+    artifact = payload.get("artifact")
+    if not isinstance(artifact, dict) or "ref_artifact" in payload or artifact.get("subtype") in ANSWERS:
+        return "", ""
+    card_id, subtype, inner = artifact.get("artifact_id"), artifact.get("subtype"), artifact.get("payload")
+    if not isinstance(card_id, str) or not isinstance(subtype, str):
+        return "", ""
+    ui = inner.get("ui") if isinstance(inner, dict) else None
+    return card_id, f"{subtype} {ui}" if subtype == "app" and isinstance(ui, str) else subtype
 
 
 def checked_payload(payload: Mapping[str, object]) -> Payload:

@@ -13,7 +13,8 @@ import msgspec
 
 from bus.records.records import Payload
 from workers.errors import BadHandler
-from workers.kept.waits import AskedKind
+from workers.kept.waits import QUESTION, AskedKind, Given
+from workers.talk.answers import Answer
 from workers.talk.cards import App, Approval, Form, card_payload
 from workers.talk.payloads import text_payload
 
@@ -49,7 +50,7 @@ class Question(msgspec.Struct, frozen=True):
         if isinstance(what, Form):
             return cls(what, what.fields if isinstance(what.fields, type) else dict[str, object])
         if isinstance(what, App):
-            return cls(what, dict[str, object])
+            return cls(what, Answer)
         if isinstance(what, type) and issubclass(what, msgspec.Struct):
             return cls(Form(what), what)
         raise BadHandler(f"ask takes a text, an Approval, a Form, an App or a Struct class, not {type(what).__name__}")
@@ -66,11 +67,21 @@ class Question(msgspec.Struct, frozen=True):
         if key is not None:
             if not _KEY.fullmatch(key):
                 raise BadHandler("a question's key has 1 to 64 characters of A-Z, a-z, 0-9, '_', '.', '-'")
-            return f"ask:{key}"
-        shown = self.what if isinstance(self.what, str) else msgspec.json.encode(self.payload(""))
-        said = shown.encode() if isinstance(shown, str) else shown
-        told = msgspec.msgpack.encode([self.asked, said, getattr(self.kind, "__qualname__", str(self.kind))])
-        return f"ask:~{hashlib.sha256(told).hexdigest()[:20]}"
+            return f"{QUESTION}{key}"
+        told = msgspec.msgpack.encode([self.asked, *self._compared()])
+        return f"{QUESTION}~{hashlib.sha256(told).hexdigest()[:20]}"
+
+    def _compared(self) -> list[object]:
+        """Returns what makes it the same question in each run. What is made anew in each (a form's default, when an approval expires) is none of it."""
+        what = self.what
+        if isinstance(what, str):
+            return [what, getattr(self.kind, "__qualname__", str(self.kind))]
+        if isinstance(what, Approval):
+            return [what.question_hash("")]
+        if isinstance(what, Form):
+            shown = ("id", "label", "type", "required", "options")
+            return [what.title, [[field.built().get(name) for name in shown] for field in what.all_fields]]
+        return [msgspec.json.encode(self.payload(""))]
 
     def payload(self, card_id: str) -> Payload:
         """Returns the message that asks it. Raises BadReply, BadCard."""
@@ -80,14 +91,21 @@ class Question(msgspec.Struct, frozen=True):
 
     def question_hash(self, card_id: str) -> str:
         """Returns the hash of an approval under this id (PROTOCOL §4.1), '' for all else."""
-        return str(self.what.built(card_id)["question_hash"]) if isinstance(self.what, Approval) else ""
+        return self.what.question_hash(card_id) if isinstance(self.what, Approval) else ""
 
-    def answer(self, said: Payload) -> object:
+    def is_answered_by(self, given: Given) -> bool:
+        """Returns whether that was answered: of an approval whether exactly this was read, under the card that was shown."""
+        if not isinstance(self.what, Approval) or not given.card_id:
+            return True
+        return given.said.get("question_hash") == self.what.question_hash(given.card_id)
+
+    def answer(self, given: Given) -> object:
         """Returns the answer as what was asked for. Raises Misfit."""
-        if self.asked == "approval":
+        said = given.said
+        if isinstance(self.what, Approval):
             return said.get("decision") == "approved"
-        if self.asked == "app":
-            return said
+        if isinstance(self.what, App):
+            return Answer(card_id=given.card_id, sender_id=given.sender_id, payload=said, kind=self.what.ui)
         found = said.get("text") if self.asked == "text" else said.get("values")
         if isinstance(found, str) and self.kind is not str:
             found = found.strip()

@@ -1,4 +1,5 @@
 -- Binds an open wait to the job that answers it: the first one counts. From then on no message interrupts that job: the wait is its own.
+-- The job knows it too, among its places, also as a dead letter: its words are an answer and nothing else, although the wait may be forgotten by then.
 -- KEYS board, waits
 -- ARGV 1 conversation_id  2 entry (fencing token)  3 consumer  4 job_id  5 the wait's id
 -- -> fenced | gone (it is not open) | taken (another job answers it) | bound
@@ -9,6 +10,7 @@ local bound = redis.call('HGET', waits, 'bound:' .. ARGV[5])
 if bound and bound ~= ARGV[4] then return 'taken' end
 count_write()
 redis.call('HSET', waits, 'bound:' .. ARGV[5], ARGV[4])
+redis.call('HSET', EMITTED, '!bound', 1)
 redis.call('HSET', CONVERSATION, 'seq', AFTER_ALL)
 redis.call('SREM', INTERRUPTED, ARGV[2])
 return 'bound'

@@ -89,7 +89,7 @@ class MemoryOutbox:
         if stream_id is not None:
             at.stream = None
         due_ms = world.now_ms + RESEND_MS
-        at.sent = Sent(client_message_id, msgspec.msgpack.encode(record), self.consumer, due_ms, answers[1])
+        at.sent = Sent(client_message_id, msgspec.msgpack.encode(record), self.consumer, due_ms, answers[1], answers[0])
         return Commit(Committed.COMMITTED, stream_id=former)
 
     def _take_token(self, rate_per_second: float) -> int:
@@ -126,6 +126,7 @@ class MemoryOutbox:
         sent = self._drop_sent(at, client_message_id)
         if sent is None:
             return None
+        self._world.acknowledged[sent.job_id, sent.place] = message_id
         if seq == at.next_seq:
             at.take_seq(seq)
         elif seq > at.next_seq:

@@ -22,7 +22,18 @@ from bus.records.records import (
 )
 from bus.records.sealing import BusKey
 from bus.records.timers import Timer, pack_timer
-from bus.steps.job_steps import APOLOGY_PLACE, Carded, CardEmitted, Emitted, Failed, Finished, Said, Settled, Started
+from bus.steps.job_steps import (
+    APOLOGY_PLACE,
+    BOUND_PLACE,
+    Carded,
+    CardEmitted,
+    Emitted,
+    Failed,
+    Finished,
+    Said,
+    Settled,
+    Started,
+)
 from bus.steps.kept_steps import KeptEffects
 from bus.steps.policies import Policies
 from bus.steps.thread_steps import Bound, Effect, Noted, OpenWait, TimersThere
@@ -107,7 +118,8 @@ class MemorySteps(KeptEffects):
         found = {f"={name}": entry for name, entry in at.journal.items()} | dict.fromkeys(at.emitted, b"1")
         found |= {place: card.encode() for place, card in at.cards_at.items()}
         places, cards, journal = read_emitted(found, job, self._bus_key, self._agent_id)
-        return Started("started", places, tuple(together), cards=cards, journal=journal)
+        is_answer = BOUND_PLACE in found
+        return Started("started", places, tuple(together), cards=cards, journal=journal, is_answer=is_answer)
 
     async def emit(self, job: Job, place: str, reply: Reply) -> Emitted:
         held = self._held(job)
@@ -265,6 +277,9 @@ class MemorySteps(KeptEffects):
             for wait_id, record in at.waits.items()
         ]
 
+    async def message_id_of(self, thread_id: str, place: str, since_ms: int) -> str:
+        return self._world.acknowledged.get((thread_id, place), "")
+
     async def waits_bytes(self) -> int:
         return self._world.waits_bytes()
 
@@ -278,6 +293,7 @@ class MemorySteps(KeptEffects):
         if at.waits_bound.get(wait_id, job.job_id) != job.job_id:
             return Bound.TAKEN
         at.waits_bound[wait_id] = job.job_id
+        at.emitted.add(BOUND_PLACE)
         at.is_uninterrupted, entry.interrupted = True, False
         self._world.wrote()
         return Bound.BOUND

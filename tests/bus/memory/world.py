@@ -63,6 +63,7 @@ class Sent:
     holder: str
     due_ms: int
     place: str = ""
+    job_id: str = ""
 
 
 @dataclass
@@ -195,6 +196,9 @@ class World:
 
     timers: dict[tuple[str, str], tuple[int, bytes]] = field(default_factory=dict)
     """By conversation and id: when it is due, and its record."""
+
+    acknowledged: dict[tuple[str, str], str] = field(default_factory=dict)
+    """The relay's ids of what was said, by thread and place."""
 
     placements: set[str] = field(default_factory=set)
     """Ids of the jobs that were placed."""

@@ -3,9 +3,9 @@
 import msgspec
 import pytest
 
+from bus.records import records
 from bus.records.journal import MOST_JOURNAL_BYTES
 from bus.records.kept import WAIT, pack_kept
-from bus.records import records
 from bus.records.records import SCHEMA_VERSION, Job, NewerRecord
 from bus.steps.job_steps import APOLOGY_PLACE, Emitted, Failed, Finished
 from bus.steps.policies import Policies
@@ -541,3 +541,22 @@ async def test_rule_10_of_threads_what_may_be_an_answer_is_left_to_others_by_a_v
     with monkeypatch.context() as former:
         former.setattr(records, "PLACED_SCHEMA", SCHEMA_VERSION)
         assert (await taken(worker)).seq == 3, "nothing is asked any more"
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_rule_17_of_threads_what_was_bound_to_a_question_is_its_answer_in_each_later_run(
+    scene: Scene, way: str
+) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    asking = await taken(worker)
+    await worker.steps.settle(asking, "waiting", [waits(asking)])
+    await talk.accept(2)
+    answer = await taken(worker)
+    assert not (await worker.steps.start(answer)).is_answer
+    assert await worker.steps.bind_wait(answer, "wait") is Bound.BOUND
+    again = await runs_again(talk, worker, answer, way)
+    started = await worker.steps.start(again)
+    assert (started.is_answer, started.places) == (True, frozenset())
+    await worker.steps.settle(again, "done", [("drop_wait", "wait", "", "")])
+    assert await scene.leftovers() == []

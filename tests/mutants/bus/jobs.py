@@ -130,10 +130,15 @@ OF_JOBS = (
         ("an_answer_that_waits_interrupts_nothing", "if stands_apart(record) ~= 'answer' then return true end", "if true then return true end"),
     ),
     *of(
+        "bus/records/presence.py", ("tests/bus/steps/test_versions_beside.py",),
+        ("other_code_is_another_version", "(self.version, self.handler, self.code) !=", "(self.version, self.handler, other.code) !="),
+    ),
+    *of(
         script("bind_wait"), THREADS,
         ("bind_wait_is_fenced", MINE, "if false then"),
         ("bind_wait_of_an_open_one", "if redis.call('HEXISTS', waits, ARGV[5]) == 0 then return 'gone' end\n", ""),
         ("bind_wait_to_one_job", "if bound and bound ~= ARGV[4] then return 'taken' end\n", ""),
+        ("what_answers_knows_it", "redis.call('HSET', EMITTED, '!bound', 1)\n", ""),
         ("what_answers_is_not_interrupted", "redis.call('SREM', INTERRUPTED, ARGV[2])\n", ""),
         ("what_answers_is_not_interrupted_later", "redis.call('HSET', CONVERSATION, 'seq', AFTER_ALL)\n", ""),
     ),

@@ -60,6 +60,31 @@ HANDLERS = (
             "if True:",
         ),
         ("whose_text_may_be_the_answer_is_nobodys_company", "is_alone=is_alone, asked=asked))", "is_alone=is_alone))"),
+        ("what_answers_something_forgotten_is_no_text", "if started.is_answer and", "if False and"),
+        ("another_version_may_go_on_with_it", "isinstance(error, Diverged | HandlerGone) and", "False and"),
+        ("without_another_version_it_is_given_up", "and await self._is_beside_another_version():", "and True:"),
+    ),
+    *of(
+        "workers/kept/waits.py",
+        ("tests/workers/kept/test_thread_rules.py",),
+        ("the_newest_question_is_answered", "return sorted(read, key=", "return sorted(read, reverse=True, key="),
+        ("a_quote_says_which_question_is_answered", "if wait.id == quoted)", "if False)"),
+    ),
+    *of(
+        "workers/handling/execution.py",
+        ("tests/workers/kept/test_thread_rules.py",),
+        ("a_late_answer_is_given_to_nobody", "return not kept.place.startswith(QUESTION)", "return True"),
+        (
+            "an_answer_to_no_card_is_given_to_nobody",
+            'course.handler.registration.on == "message" and bool(course.handler.payload_types)',
+            "True",
+        ),
+    ),
+    *of(
+        "workers/talk/asks.py",
+        ("tests/workers/kept/test_thread_rules.py",),
+        ("what_was_approved_is_what_was_read", "not question.is_answered_by(given)", "False"),
+        ("no_answer_is_left_behind", "if key is None and thread.left:", "if False:"),
     ),
     *of(
         "workers/talk/asks.py",

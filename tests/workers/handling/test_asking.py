@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from tests.workers.things import Cache, Database
-from workers import Agent, Answer, BadHandler, BlockingChat, CannotStart, Chat, Job, JobContext, Message
+from workers import Agent, Answer, App, BadHandler, BlockingChat, CannotStart, Chat, Job, JobContext, Message
 from workers.testing import conversation
 
 if TYPE_CHECKING:
@@ -165,15 +165,31 @@ async def test_named_groups_are_asked_for_by_name_and_converted_by_annotation() 
     assert [one.text for one in await chat.say("say: in 5 tea")] == ["what?"]
 
 
+def answering(kind: str) -> tuple[Agent, list[Answer]]:
+    """An agent that shows a card, and what was answered to it."""
+    agent, answers = Agent(), list[Answer]()
+
+    @agent.on_command("card")
+    async def card(chat: Chat) -> None:
+        await chat.reply(App(kind))
+
+    @agent.on_artifact_response(kind)
+    async def answered(answer: Answer) -> None:
+        answers.append(answer)
+
+    return agent, answers
+
+
 async def test_an_answer_is_asked_for_by_type_or_name_and_only_where_there_is_one() -> None:
-    agent = Agent()
-
-    @agent.on_artifact_response("response")
-    async def answered(answer: Answer, chat: Chat) -> None:
-        await chat.reply(f"{answer.sender_id} {answer.card_id} {answer.payload['option']}")
-
-    chat = conversation(agent, sender_id="ann")
-    assert [said.text for said in await chat.answer("card-1", {"option": "stew"})] == ["ann card-1 stew"]
+    agent, answers = answering("vote")
+    chat = conversation(agent, sender_id="ann", display_name="Ann")
+    [card] = await chat.say("/card")
+    await chat.answer(card.card_id, {"action": "pick", "data": {"option": "stew"}, "values": {"a": 1}, "comment": "so"})
+    [answer] = answers
+    assert (answer.card_id, answer.sender_id, answer.sender_display_name) == (card.card_id, "ann", "Ann")
+    assert (answer.kind, answer.action, answer.data) == ("vote", "pick", {"option": "stew"})
+    assert (answer.values, answer.comment, answer.is_approved) == ({"a": 1}, "so", False)
+    assert "stew" not in repr(answer)
     for function in (by_answer, by_the_name_of_answer):
         agent.on_artifact_response("form")(function)
         agent = Agent()
@@ -181,18 +197,14 @@ async def test_an_answer_is_asked_for_by_type_or_name_and_only_where_there_is_on
             agent.on_message()(function)
 
 
-@pytest.mark.parametrize(
-    "said", [{"subtype": "tool_response"}, {"subtype": "response", "ref_artifact": 7, "payload": []}]
-)
+@pytest.mark.parametrize("said", [{}, {"action": 7, "data": "x", "values": [], "decision": True, "comment": None}])
 async def test_what_an_answer_does_not_have_is_empty(said: dict[str, object]) -> None:
-    agent, answers = Agent(), list[Answer]()
-
-    @agent.on_artifact_response()
-    async def answered(answer: Answer) -> None:
-        answers.append(answer)
-
-    await conversation(agent, sender_id="ann").send({"type": "artifact", "artifact": said})
-    assert answers == [Answer("", "ann", {})]
+    agent, answers = answering("vote")
+    chat = conversation(agent)
+    [card] = await chat.say("/card")
+    await chat.answer(card.card_id, said)
+    [answer] = answers
+    assert (answer.action, answer.data, answer.values, answer.comment, answer.is_approved) == ("", {}, {}, "", False)
 
 
 async def by_answer(answer: Answer, message: Message, chat: Chat) -> None: ...

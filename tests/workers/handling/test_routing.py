@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from workers import Agent, BadHandler, BadReply, BlockingChat, Chat, Event, Fail, Message, Retry, Router
+from workers import Agent, App, BadHandler, BadReply, BlockingChat, Chat, Event, Fail, Message, Retry, Router
 from workers.testing import conversation
 
 pytestmark = pytest.mark.pure
 
-ANSWER = {"type": "artifact", "artifact": {"subtype": "response", "ref_artifact": "x", "ui": "vote", "payload": {}}}
 CARD = {"type": "artifact", "artifact": {"subtype": "info", "payload": {"body": "x"}}}
 
 
@@ -66,8 +65,6 @@ def full_agent() -> Agent:
         ("", "text"),
         ("/add  two\nlines ", "add two\nlines"),
         ("/add", "add "),
-        (ANSWER, "vote"),
-        ({**ANSWER, "artifact": {**ANSWER["artifact"], "ui": "other"}}, "answer"),  # type: ignore[dict-item]
         (CARD, "rest"),
         ({"type": "artifact", "artifact": "none"}, "rest"),
     ],
@@ -76,6 +73,19 @@ async def test_the_first_match_wins_and_what_is_named_comes_before_the_rest(
     said: str | dict[str, object], by: str
 ) -> None:
     assert await heard(full_agent(), said) == by
+
+
+@pytest.mark.parametrize(("ui", "by"), [("vote", "vote"), ("other", "answer")])
+async def test_an_answer_to_a_card_that_is_named_comes_before_those_to_any(ui: str, by: str) -> None:
+    agent = full_agent()
+
+    @agent.on_command("card")
+    async def card(chat: Chat) -> None:
+        await chat.reply(App(ui))
+
+    chat = conversation(agent)
+    [shown] = await chat.say("/card")
+    assert [said.text for said in await chat.answer(shown.card_id, {})] == [by]
 
 
 def second_command(agent: Agent) -> None:

@@ -1,7 +1,7 @@
 """Handlers that ask (docs/handlers.md): each rule of threads and waits, by the worker's real runner, over the bus in memory and in Redis."""
 
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import msgspec
 import pytest
@@ -17,8 +17,25 @@ from tests.redis_server import redis_server
 from tests.workers.builders import running
 from tests.workers.doubles import MemoryBus, job_of
 from tests.workers.stage import Heard, Stage
-from workers import Agent, Approval, BlockingChat, Chat, Job, Message, NoAnswer
+from workers import (
+    Agent,
+    Answer,
+    App,
+    Approval,
+    BadAsk,
+    BadCard,
+    BlockingChat,
+    Chat,
+    Event,
+    Field,
+    Form,
+    Job,
+    Message,
+    NoAnswer,
+    Store,
+)
 from workers.talk.sending import MOST_HELD
+from workers.testing import conversation
 
 
 @pytest.fixture(scope="module")
@@ -462,6 +479,157 @@ def named_as(full_name: str) -> Agent:
     return agent
 
 
+def approves(words: str, *, key: str | None = None, **made_anew: object) -> Agent:
+    """An agent that has something approved."""
+    agent = Agent()
+
+    @agent.on_command("ask")
+    async def ask(chat: Chat) -> None:
+        await chat.reply(str(await chat.ask(Approval(words, **made_anew), key=key)))  # type: ignore[arg-type]  # any of its fields
+
+    return agent
+
+
+@pytest.mark.parametrize("key", [None, "delete"])
+async def test_rule_9_what_was_approved_is_what_was_read_also_under_a_key(scene: Scene, key: str | None) -> None:
+    stage = Stage(scene, approves("Delete a?", key=key))
+    [card] = await stage.say("/ask")
+    stage.agent = approves("Delete everything?", key=key)
+    await stage.press(card, approve=True)
+    assert await stage.dead() == ["diverged"]
+    stage.agent = approves("Delete a?", key=key)
+    assert texts(await stage.retry_dead()) == ["True"]
+    assert await scene.leftovers() == []
+
+
+async def test_rule_9_what_each_run_makes_anew_makes_no_other_question_of_it(scene: Scene) -> None:
+    soon = datetime.now(UTC) + timedelta(hours=1)
+    stage = Stage(scene, approves("Sure?", expires_at=soon, severity="high"))
+    [card] = await stage.say("/ask")
+    stage.agent = approves("Sure?", expires_at=soon + timedelta(seconds=9), severity="low")
+    assert texts(await stage.press(card, approve=True)) == ["True"]
+    assert await scene.leftovers() == []
+
+
+def fills_in(*fields: Field, title: str = "Order") -> Agent:
+    agent = Agent()
+
+    @agent.on_command("ask")
+    async def ask(chat: Chat) -> None:
+        await chat.reply(str(await chat.ask(Form(list(fields), title))))
+
+    return agent
+
+
+WHAT = Field(id="what", label="What?")
+
+
+@pytest.mark.parametrize(
+    ("after", "is_same"),
+    [
+        (fills_in(msgspec.structs.replace(WHAT, default="tea", placeholder="tea, say")), True),
+        (fills_in(msgspec.structs.replace(WHAT, label="What else?")), False),
+        (fills_in(msgspec.structs.replace(WHAT, type="date")), False),
+        (fills_in(WHAT, Field(id="more", label="More")), False),
+        (fills_in(WHAT, title="Another order"), False),
+    ],
+    ids=["the default", "a label", "a type", "a field more", "the title"],
+)
+async def test_rule_9_forms_are_compared_by_what_they_ask(after: Agent, is_same: bool) -> None:
+    stage = Stage(MemoryScene(), fills_in(WHAT))
+    [form] = await stage.say("/ask")
+    stage.agent = after
+    heard = texts(await stage.answer(form.card_id, {"values": {"what": "tea"}}))
+    assert (heard, await stage.dead()) == ((["{'what': 'tea'}"], []) if is_same else (heard, ["diverged"]))
+
+
+@pytest.mark.parametrize(("after", "is_same"), [(asker("How many?", kind=int), True), (asker("How many?"), False)])
+async def test_rule_9_texts_are_compared_by_their_words_and_what_is_wanted(after: Agent, is_same: bool) -> None:
+    stage = Stage(MemoryScene(), asker("How many?", kind=int))
+    await stage.say("/ask")
+    stage.agent = after
+    await stage.say("3")
+    assert await stage.dead() == ([] if is_same else ["diverged"])
+
+
+async def test_rule_9_an_open_approval_is_not_updated(scene: Scene) -> None:
+    agent, refused = Agent(), list[str]()
+
+    @agent.on_command("ask")
+    async def ask(chat: Chat) -> None:
+        await chat.reply(str(await chat.ask(Approval("Delete a?"))))
+
+    @agent.on_message("text")
+    async def change(message: Message, chat: Chat) -> None:
+        try:
+            await chat.update(message.text, {"body": "Pay?"})
+        except BadCard as error:
+            refused.append(str(error))
+
+    stage = Stage(scene, agent)
+    [card] = await stage.say("/ask")
+    assert await stage.say(card.card_id) == []
+    assert refused == ["an approval stays as it was asked; say what became of it with chat.reply()"]
+    assert texts(await stage.press(card, approve=True)) == ["True"]
+
+
+async def test_rule_9_an_answer_under_a_key_is_not_lost_where_other_questions_with_keys_come_first(
+    scene: Scene,
+) -> None:
+    def made(*keys: str) -> Agent:
+        agent = Agent()
+
+        async def ask(chat: Chat) -> None:
+            for key in keys:
+                await chat.reply(f"{key}: {await chat.ask(f'{key}?', key=key)}")
+
+        ask.__qualname__ = "ask"
+        agent.on_command("ask")(ask)
+        return agent
+
+    stage = Stage(scene, made("name"))
+    await stage.say("/ask")
+    stage.agent = made("day", "name")
+    assert texts(await stage.say("Ann")) == ["day?"]
+    stage.agent = made("day")
+    await stage.say("Sunday")
+    assert await stage.dead() == ["diverged"], "it ends without the answer that it had before"
+    stage.agent = made("day", "name")
+    assert texts(await stage.retry_dead())[-1:] == ["name: Ann"]
+    assert await scene.leftovers() == []
+
+
+@pytest.mark.parametrize("why", ["diverged", "handler_gone"])
+async def test_rule_10_what_another_version_may_go_on_with_comes_back_until_there_is_none(
+    scene: Scene, why: str
+) -> None:
+    stage = Stage(scene, asker(), is_beside_another_version=True)
+    await stage.say("/ask")
+    stage.agent = asker("What is your name?") if why == "diverged" else booking()
+    await stage.say("Ann")
+    for seconds in (30, 60, 120):
+        assert await stage.waits_over(seconds - 1) == []
+        assert await stage.waits_over(2) == []
+        assert await stage.dead() == []
+    assert sum("the handler failed" in line for line in stage.logged) == 7
+    stage.agent = asker()
+    assert texts(await stage.waits_over(300)) == ["Hello Ann"]
+    assert await scene.leftovers() == []
+
+
+async def test_rule_10_where_there_is_no_other_version_any_more_it_is_a_dead_letter(scene: Scene) -> None:
+    stage = Stage(scene, asker(), is_beside_another_version=True)
+    await stage.say("/ask")
+    stage.agent = booking()
+    await stage.say("Ann")
+    assert await stage.dead() == []
+    stage.is_beside_another_version = False
+    await stage.waits_over(31)
+    assert await stage.dead() == ["handler_gone"]
+    stage.agent = asker()
+    assert texts(await stage.retry_dead()) == ["Hello Ann"]
+
+
 async def test_rule_10_a_handler_that_is_gone_is_a_dead_letter_that_can_be_retried(scene: Scene) -> None:
     stage = Stage(scene, asker())
     await stage.say("/ask")
@@ -700,3 +868,199 @@ async def test_a_question_that_is_open_too_long_is_refused(scene: Scene) -> None
     stage = Stage(scene, asker(timeout=timedelta(days=31)))
     await stage.say("/ask")
     assert any("at most 30 days" in line for line in stage.logged)
+
+
+def asks_twice() -> Agent:
+    agent = asker()
+
+    @agent.on_command("age")
+    async def age(chat: Chat) -> None:
+        await chat.reply(f"Age {await chat.ask('Your age?')}")
+
+    return agent
+
+
+async def test_rule_11_of_two_open_questions_the_quoted_one_is_answered_else_the_newest(scene: Scene) -> None:
+    for quotes, answered in ((None, "Age 33"), (1, "Age 33"), (0, "Hello 33")):
+        stage = Stage(scene, asks_twice())
+        questions = [*await stage.say("/ask"), *await stage.say("/age")]
+        quote = None if quotes is None else questions[quotes]
+        assert texts(await stage.say("33", quote=quote)) == [answered]
+        await stage.say("the other")
+        assert await scene.leftovers() == []
+        scene.close()
+        scene = MemoryScene() if isinstance(scene, MemoryScene) else RedisScene(scene.url)  # type: ignore[attr-defined]
+
+
+async def test_rule_11_cancel_ends_the_newest_question_or_the_one_that_it_quotes(scene: Scene) -> None:
+    stage = Stage(scene, asks_twice())
+    [name] = await stage.say("/ask")
+    await stage.say("/age")
+    await stage.say("/age")
+    assert await stage.say("/cancel", quote=name) == []
+    assert await stage.say("/cancel") == []
+    assert texts(await stage.say("33")) == ["Age 33"]
+    assert texts(await stage.say("/cancel")) == ["hm, /cancel"], "nothing is open: it is a text as any other"
+
+
+async def test_rule_11_a_late_or_unknown_answer_is_given_to_no_handler_whatever_that_takes(scene: Scene) -> None:
+    agent, given = Agent(), list[str]()
+
+    @agent.on_command("ask")
+    async def ask(chat: Chat) -> None:
+        await chat.reply(f"Hello {await chat.ask(Form([WHAT]))}")
+
+    @agent.on_command("card")
+    async def card(chat: Chat) -> None:
+        await chat.reply(Form([WHAT]))
+
+    @agent.on_artifact_response()
+    async def answered(answer: Answer) -> None:
+        given.append(answer.card_id)
+
+    @agent.on_message()
+    async def rest() -> None:
+        given.append("rest")
+
+    stage = Stage(scene, agent)
+    [form] = await stage.say("/ask")
+    await stage.overdue(form.card_id)
+    [other] = await stage.say("/card")
+    said = {"values": {"what": "tea"}}
+    for card_id in (form.card_id, "01ARZ3NDEKTSV4RRFFQ69G5FAV", ""):
+        assert texts(await stage.answer(card_id, said)) == ["This question is no longer open."]
+    assert given == []
+    await stage.answer(other.card_id, said)
+    assert given == [other.card_id]
+    assert await scene.leftovers() == []
+
+
+async def test_rule_11_an_answer_to_a_card_that_was_sent_as_a_payload_is_known_and_one_of_artifacts_takes_all() -> None:
+    agent, given = Agent(), list[str]()
+    shown = {"artifact_id": "01ARZ3NDEKTSV4RRFFQ69G5FAV", "subtype": "app", "payload": {"ui": "board"}}
+
+    @agent.on_command("card")
+    async def card(chat: Chat) -> None:
+        await chat.send({"type": "artifact", "artifact": shown})
+
+    @agent.on_artifact_response("board")
+    async def answered(answer: Answer) -> None:
+        given.append(answer.card_id)
+
+    @agent.on_message("artifact")
+    async def rest(message: Message) -> None:
+        given.append("artifact")
+
+    stage = Stage(MemoryScene(), agent)
+    [sent] = await stage.say("/card")
+    await stage.answer(sent.card_id, {"action": "x"})
+    await stage.answer("never seen", {"action": "x"})
+    assert given == [shown["artifact_id"], "artifact"]
+
+
+async def test_rule_11_an_uncaught_no_answer_keeps_nothing_but_what_was_said(scene: Scene) -> None:
+    class Count(msgspec.Struct):
+        number: int = 0
+
+    agent, seen = Agent(state=Count), list[int]()
+
+    @agent.on_command("ask")
+    async def ask(chat: Chat, state: Count, store: Store) -> None:
+        try:
+            await chat.ask("How old?", int)
+        finally:
+            state.number += 1
+            await store.set("asked", 1)
+            await chat.remind("again", after=timedelta(minutes=1), key="again")
+
+    @agent.on_reminder("again")
+    async def again() -> None:
+        """Never comes."""
+
+    @agent.on_message("text")
+    async def other(state: Count, store: Store) -> None:
+        seen.append(state.number + await store.get("asked", 0))
+
+    stage = Stage(scene, agent)
+    await stage.say("/ask")
+    await stage.say("/cancel")
+    await stage.say("hello")
+    assert (seen, await stage.dead()) == ([0], [])
+    assert stage.outcomes == ["waiting", "no_answer", "done"]
+
+
+async def test_rule_11_who_is_asked_is_said_where_nobody_has_written_and_nobody_is_asked_nowhere() -> None:
+    agent, refused = Agent(), list[str]()
+
+    @agent.on_event("group.updated")
+    async def updated(chat: Chat, event: Event) -> None:
+        whom: tuple[str | list[str] | None, ...] = (None, [], "ann")
+        for who in whom:
+            try:
+                await chat.ask("Well?", who=who)
+            except BadAsk as error:
+                refused.append(str(error).partition(":")[0])
+
+    chat = conversation(agent, sender_id="")
+    await chat.event("group.updated", is_here=False)
+    assert refused == ["this handler runs in no conversation, where nobody can be asked"] * 3
+    refused.clear()
+    [said] = await chat.event("group.updated")
+    assert refused == ["nobody has written what this handler was called for", "who= takes the id of a user, or several"]
+    assert said.text == "Well?"
+
+
+async def test_rule_11_the_65th_question_of_a_message_is_refused_before_it_is_shown() -> None:
+    agent = Agent()
+
+    @agent.on_command("ask")
+    async def ask(chat: Chat) -> None:
+        for number in range(70):
+            await chat.ask(f"{number}?")
+
+    stage = Stage(MemoryScene(), agent)
+    await stage.say("/ask")
+    for _ in range(64):
+        await stage.say("yes")
+    assert stage.transcript[63].text == "63?"
+    assert any("TooManyWaits" in line for line in stage.logged)
+    assert "64?" not in texts(stage.transcript)
+
+
+async def test_rule_17_a_bound_thread_dies_with_what_is_forgotten_and_its_answer_is_no_text(scene: Scene) -> None:
+    agent = Agent()
+
+    @agent.on_command("ask")
+    async def ask(chat: Chat) -> None:
+        await chat.ask("Your name?")
+        raise ValueError
+
+    @agent.on_command("forget")
+    async def forget(chat: Chat) -> None:
+        await chat.forget()
+
+    @agent.on_message("text")
+    async def other(message: Message, chat: Chat) -> None:
+        await chat.reply(f"hm, {message.text}")
+
+    stage = Stage(scene, agent)
+    await stage.say("/ask")
+    await stage.say("Ann")
+    assert await stage.dead() == ["handler_error"]
+    await stage.say("/forget")
+    assert texts(await stage.retry_dead()) == ["This question is no longer open."]
+    assert await scene.leftovers() == []
+
+
+async def test_ask_of_an_app_returns_its_answer(scene: Scene) -> None:
+    agent = Agent()
+
+    @agent.on_command("ask")
+    async def ask(chat: Chat) -> None:
+        answer = await chat.ask(App("board"))
+        await chat.reply(f"{answer.sender_id} {answer.action} {answer.data} {answer.kind} {answer.card_id}")
+
+    stage = Stage(scene, agent)
+    [card] = await stage.say("/ask")
+    [said] = await stage.press(card, action="move", data={"to": "e4"})
+    assert said.text == f"ann move {{'to': 'e4'}} board {card.card_id}"

@@ -348,7 +348,7 @@ async def test_an_answer_goes_to_the_handler_of_what_it_answers() -> None:
     for card_id, expected in (
         (vote_card.card_id, "a vote"),
         (form_card.card_id, "a form"),
-        ("no card", "something else"),
+        ("no card", "This question is no longer open."),
     ):
         [said] = await chat.answer(card_id, {"action": "x"})
         assert said.text == expected
