@@ -24,7 +24,8 @@ from host.budgets import LARGEST_INTAKE_BYTES, READING_COST, IntakeBudgets
 from supervisor.inbound.evidence import evidence_of
 from supervisor.inbound.incoming import Incoming, MessageFrame
 from supervisor.inbound.lanes import LaneFull, Lanes
-from supervisor.inbound.reading import FrameReader, Known, Old, Readable, Reading, Unread, Waits
+from supervisor.inbound.reading import FrameReader
+from supervisor.inbound.readings import Known, Old, Readable, Reading, Unread, Waits
 from supervisor.inbound.shares import FreeBytes, Reservation
 from supervisor.inbound.unpolled import UnpolledPushes
 from supervisor.observe.metrics import Metrics

@@ -21,6 +21,7 @@ from bus.steps.outbox import RESEND_SECONDS, Outbox
 from bus.steps.outside import OutsideMessages
 from bus.steps.placing import Placing
 from bus.steps.policies import PolicyStore
+from bus.steps.questions import OpenQuestions
 from bus.steps.recovery import Recovery
 from bus.steps.store import MOST_WAITING_IN_ALL, Store
 from bus.steps.timers import Timers
@@ -36,11 +37,14 @@ from host.budgets import LARGEST_INTAKE_BYTES, UNLIMITED_REDIS_BYTES, Budgets, I
 from host.instance import Instance
 from supervisor.inbound.catchup import Catchup
 from supervisor.inbound.events import Events
+from supervisor.inbound.forgotten import ForgottenSends
 from supervisor.inbound.held import HeldFetcher
 from supervisor.inbound.inbound import Inbound
 from supervisor.inbound.overflow import Overflow
 from supervisor.inbound.quarantine_retrier import QuarantineRetrier
 from supervisor.inbound.reading import FrameReader
+from supervisor.inbound.reading_groups import GroupReader
+from supervisor.inbound.reading_persons import PersonReader
 from supervisor.observe.metrics import Metrics
 from supervisor.observe.tracing import MessageTraces
 from supervisor.outbound.acts import Acts
@@ -366,19 +370,30 @@ class MessageCore:
         """Frame → job, or quarantine."""
         client, metrics, polls, names = self.client, self.metrics, self.polls, self.store.keys
         self.quarantine, self.dead = Quarantine(client, names), DeadLetters(client, names)
+        questions = OpenQuestions(client, names, keys.bus)
         self.inbound = Inbound(
             store=self.store,
             reader=FrameReader(
-                store=self.store,
-                sessions=self.sessions,
-                owners=self.owners,
-                groups=self.groups,
-                prekeys=self.prekeys,
-                device=device,
-                keys=keys,
-                write_count=self.write_count,
-                metrics=metrics,
-                policies=self.policies,
+                self.store,
+                self.sessions,
+                of_persons=PersonReader(
+                    self.store,
+                    sessions=self.sessions,
+                    owners=self.owners,
+                    prekeys=self.prekeys,
+                    forgotten=ForgottenSends(self.sessions, self.write_count, metrics),
+                    device=device,
+                    keys=keys,
+                    write_count=self.write_count,
+                ),
+                of_groups=GroupReader(
+                    self.store,
+                    groups=self.groups,
+                    policies=self.policies,
+                    questions=questions,
+                    bus_key=keys.bus,
+                ),
+                questions=questions,
             ),
             sessions=self.sessions,
             words=self.declared_words,

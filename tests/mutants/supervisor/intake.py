@@ -39,15 +39,21 @@ INTAKE = (
     ),
     *of(
         module("inbound/reading"), tests("supervisor/inbound/test_inbound"),
-        ("our_own_are_known", "if frame.sender_id == self._device.owner_id:", "if False:"),
-        ("a_persons_signature_is_verified", "        verify_signature(envelope, owner.pinned)\n", ""),
-        ("no_relation_no_grant", "raise Unreadable(Reason.NO_GRANT, \"no relation with this sender\")", "raise Unreadable(Reason.NO_SESSION, \"\")"),
+        ("our_own_are_known", "if frame.sender_id == self._agent_id:", "if False:"),
+    ),
+    *of(
+        module("inbound/readings"), tests("supervisor/inbound/test_inbound"),
         ("old_is_below_next", "incoming.frame.conversation_seq < snapshot.next_seq", "True"),
         ("system_is_for_no_handler", "message.payload.get(\"type\") != \"system\" and message", "message"),
+    ),
+    *of(
+        module("inbound/reading_persons"), tests("supervisor/inbound/test_inbound"),
+        ("a_persons_signature_is_verified", "        verify_signature(envelope, owner.pinned)\n", ""),
+        ("no_relation_no_grant", "raise Unreadable(Reason.NO_GRANT, \"no relation with this sender\")", "raise Unreadable(Reason.NO_SESSION, \"\")"),
         ("the_content_that_came_in_vain_moves_the_session", "moved = msgspec.structs.replace(arrival, session=write, used", "moved = msgspec.structs.replace(arrival, used"),
     ),
     *of(
-        module("inbound/reading"), tests("supervisor/inbound/test_reading"),
+        module("inbound/reading_persons"), tests("supervisor/inbound/test_reading"),
         ("known_while_in_quarantine_does_not_count", " and not incoming.is_known:\n            return Known()\n        if await", ":\n            return Known()\n        if await"),
         ("old_only_for_these_reasons", " and error.reason in RENEGOTIABLE", ""),
         ("forged_is_not_old", " and not isinstance(error, ForgedContent):\n                return Old", ":\n                return Old"),
@@ -67,21 +73,27 @@ INTAKE = (
         ("all_devices_are_meant", "for device in owner.grant.devices\n", "for device in owner.grant.devices[:1]\n"),
     ),
     *of(
-        module("inbound/reading"), tests("supervisor/inbound/test_inbound_hostile"),
+        module("inbound/reading_persons"), tests("supervisor/inbound/test_inbound_hostile"),
         ("the_unlisted_device_is_refused", "if not await self._owners.admits(owner, envelope.sender_device, wait_seconds):", "if False:"),
     ),
     *of(
-        module("inbound/reading"), tests("supervisor/inbound/test_held"),
+        module("inbound/reading_persons"), tests("supervisor/inbound/test_held"),
         ("later_ones_wait_behind_others_of_their_sender", "        if snapshot.sender_waits and incoming.may_wait:\n            return Waits(arrival)\n        wait_seconds", "        wait_seconds"),
+    ),
+    *of(
+        module("inbound/readings"), tests("supervisor/inbound/test_held"),
         ("what_was_kept_is_not_old", "return incoming.may_wait and incoming.frame", "return incoming.frame"),
+    ),
+    *of(
+        module("inbound/reading_groups"), tests("supervisor/inbound/test_held"),
         ("a_stale_one_is_refused", "check_not_stale(envelope, await self._healed(envelope, snapshot))", "pass"),
     ),
     *of(
-        module("inbound/reading"), tests("supervisor/peers/test_group_bounds"),
+        module("inbound/reading_groups"), tests("supervisor/peers/test_group_bounds"),
         ("times_of_the_future_are_healed", "if snapshot.dropped_ms <= now_ms() + CLOCKS_APART_MS:", "if True:"),
     ),
     *of(
-        module("inbound/reading"), tests("supervisor/outbound/test_group_replies"),
+        module("inbound/reading_groups"), tests("supervisor/outbound/test_group_replies"),
         ("group_answers_are_dated_by_us", "msgspec.structs.replace(member, message_ms=now_ms())", "member"),
     ),
     *of(
@@ -93,19 +105,19 @@ INTAKE = (
         ("a_stop_is_the_action_cancel", " and inside.get(\"action\") == \"cancel\"", ""),
     ),
     *of(
-        module("inbound/reading"), tests("supervisor/peers/test_mentions"),
-        ("what_a_group_says_to_others_goes_to_no_handler", "if _is_for_a_handler(message) and not is_overheard:", "if _is_for_a_handler(message):"),
+        module("inbound/reading_groups"), tests("supervisor/peers/test_mentions"),
+        ("what_a_group_says_to_others_goes_to_no_handler", "if is_for_a_handler(message) and not is_overheard:", "if is_for_a_handler(message):"),
         ("answers_to_questions_need_no_mention", "if is_overheard and await self._may_answer(message):", "if False:"),
         ("answers_to_cards_need_no_mention", " or is_answer_to_card(message.payload):", ":"),
         ("whoever_wants_all_of_a_group_hears_it", "return not await self._policies.hears_all_in_groups()", "return True"),
-        ("a_handler_reads_a_text_without_its_mention", "message = without_mention(message, self._device.owner_id)\n", ""),
+        ("a_handler_reads_a_text_without_its_mention", "message = without_mention(message, self._agent_id)\n", ""),
     ),
     *of(
         "bus/steps/questions.py", tests("supervisor/peers/test_mentions"),
         ("an_open_question_is_answered_by_whom_it_asks", "return person in question.who", "return True"),
     ),
     *of(
-        module("inbound/reading"), tests("supervisor/outbound/test_hops"),
+        module("inbound/readings"), tests("supervisor/outbound/test_hops"),
         ("the_third_hop_goes_to_no_handler", " and message.hop_count < LAST_HOP", ""),
     ),
     *of(

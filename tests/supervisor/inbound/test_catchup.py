@@ -13,7 +13,8 @@ import trio.testing
 from crypto.envelope import Envelope
 from supervisor.inbound.catchup import INTERVAL_SECONDS, Catchup, StoppedBy
 from supervisor.inbound.incoming import Incoming
-from supervisor.inbound.reading import FrameReader, Reading
+from supervisor.inbound.reading import FrameReader
+from supervisor.inbound.readings import Reading
 from supervisor.inbound.unpolled import MOST_UNPOLLED, UnpolledPushes
 from supervisor.relay.frames import MessageAck, MessageNew
 from supervisor.relay.poll_wish import PollWish

@@ -77,7 +77,9 @@ async def test_what_fails_with_a_session_that_is_no_longer_is_tried_again_with_t
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between our look and our opening another supervisor took in the first message and erased its one-time prekey."""
-    monkeypatch.setattr("supervisor.inbound.reading.renewal_due", lambda *_, **__: Renewal.NONE)  # within its limits
+    monkeypatch.setattr(
+        "supervisor.inbound.reading_persons.renewal_due", lambda *_, **__: Renewal.NONE
+    )  # within its limits
     async with scene(tmp_path) as (core, ada), open_core(core.url, core.rest) as other:
         first, second = ada.say("first"), ada.say("second", seq=1, conversation=OTHER_CONVERSATION)
         find = core.prekeys.find

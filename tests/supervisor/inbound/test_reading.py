@@ -14,7 +14,8 @@ from crypto.content import SealedContent, seal_content
 from crypto.envelope import Body, Expected, parse_envelope, ratchet_wrap
 from crypto.errors import Reason, Unreadable
 from supervisor.inbound.incoming import Incoming
-from supervisor.inbound.reading import FrameReader, Reading, Unread
+from supervisor.inbound.reading import FrameReader
+from supervisor.inbound.readings import Reading, Unread
 from supervisor.inbound.unpolled import UnpolledPushes
 from supervisor.relay.frames import MessageNew
 from tests.supervisor.builders import Core, worker
