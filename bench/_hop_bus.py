@@ -14,6 +14,7 @@ import time
 import uuid
 from dataclasses import dataclass, field
 
+import msgspec
 import trio
 
 from bench.peers.driver import PAYLOAD, answer, check, orders, percentiles
@@ -36,6 +37,9 @@ from bus.transport.client import open_redis
 from bus.transport.leases import LeaseKeeper
 from bus.transport.readers import RedisStreamReader, StreamEntry
 from host.tuning import tune
+from workers.kept.history import MOST_TURNS
+from workers.kept.keeping import Keeping
+from workers.kept.state import StateShape
 
 AGENT = "01906abc-0000-7000-8000-000000000001"
 SUPERVISOR = "supervisor-1"
@@ -44,6 +48,9 @@ DEVICE_RECORD = bytes(700)
 """About what a device's record with one session takes (crypto/records.py)."""
 ENCRYPTED_PAYLOAD = "A" * 2400
 """About what an envelope with 1 KiB of text for one device takes."""
+MOST_EXCHANGES = int(os.environ.get("BENCH_EXCHANGES", "0"))
+"""After so many a lane begins another conversation; 0: never. It says how much is read of what was said."""
+STATE_AGENT = "state"
 SLOTS = 32
 READ_COUNT = 64
 
@@ -106,6 +113,10 @@ class Supervisor:
             await self._reply(lane, lane.reply)
             if time.perf_counter_ns() >= end:
                 break
+            if lane.seq // 2 == MOST_EXCHANGES:
+                del self._lanes[lane.conversation]
+                lane.conversation, lane.seq = uuid.uuid4().hex, 1
+                self._lanes[lane.conversation] = lane
         del self._lanes[lane.conversation]
 
     async def _send(self, lane: Lane) -> None:
@@ -196,6 +207,16 @@ async def produce(url: str) -> None:
             await leases.close()
 
 
+class Seen(msgspec.Struct):
+    """The state of a conversation, where one is kept."""
+
+    messages: int = 0
+    last: str = ""
+
+
+SEEN = StateShape(Seen)
+
+
 class Worker:
     """Takes jobs and answers them as `workers/process/runner.py` does; the handler gives back what it got."""
 
@@ -218,22 +239,39 @@ class Worker:
         reply = Reply(kind="message", content_type="text", payload={"type": "text", "text": job.message.text})
         assert job.deliveries == 1  # or it would be begun with a step of its own
         began_ms = int(time.time() * 1000)
-        assert await self._jobs.finish(job, last=[("0", reply)], began_ms=began_ms) is Finished.DONE
+        assert await self._end(job, reply, began_ms) is Finished.DONE
         self._jobs.release(job)
         self._in_hand -= 1
         self._room.set()
 
+    async def _end(self, job: Job, reply: Reply, began_ms: int) -> Finished:
+        return await self._jobs.finish(job, last=[("0", reply)], began_ms=began_ms)
 
-async def work(url: str, name: str) -> None:
+
+class KeepingWorker(Worker):
+    """Its handler asks for state and history, looks at all of that, and changes the state."""
+
+    async def _end(self, job: Job, reply: Reply, began_ms: int) -> Finished:
+        keeping = Keeping(job, self._jobs, (job.message,), has_history=True)
+        keeping.expect(frozenset({"state", "history"}))
+        seen = await keeping.state(SEEN)
+        assert isinstance(seen, Seen)
+        assert len(await keeping.history()) == 2 * min(seen.messages, MOST_TURNS // 2)
+        seen.messages, seen.last = seen.messages + 1, job.message.message_id
+        keeping.said("0", reply)
+        return await self._jobs.settle(job, "done", keeping.effects(), last=[("0", reply)], began_ms=began_ms)
+
+
+async def work(url: str, name: str, kind: type[Worker]) -> None:
     jobs = JobStore(url, AGENT, KEYS.bus, name)
     await jobs.open()
-    await Worker(jobs).run()
+    await kind(jobs).run()
 
 
 if __name__ == "__main__":
     tune()
     address = os.environ["BENCH_REDIS_URL"]
     if sys.argv[1] == "worker":
-        trio.run(work, address, sys.argv[2])
+        trio.run(work, address, sys.argv[2], KeepingWorker if sys.argv[3:] == [STATE_AGENT] else Worker)
     else:
         trio.run(produce, address)

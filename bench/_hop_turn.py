@@ -52,10 +52,10 @@ class Load:
         return "one_at_a_time" if self.in_flight == 1 else f"in_flight_{self.in_flight}"
 
 
-def ours(name: str, module: str) -> Contender:
-    """A contender in this environment: `python -m MODULE worker NAME`, `python -m MODULE producer`."""
+def ours(name: str, module: str, *agent: str) -> Contender:
+    """A contender in this environment: `python -m MODULE worker NAME [AGENT]`, `python -m MODULE producer`."""
     command = (sys.executable, "-m", module)
-    return Contender(name, tuple((*command, "worker", f"worker-{n}") for n in (1, 2)), (*command, "producer"))
+    return Contender(name, tuple((*command, "worker", f"worker-{n}", *agent) for n in (1, 2)), (*command, "producer"))
 
 
 def turn(contender: Contender, loads: Sequence[Load], fsync: str) -> dict[str, Figures]:

@@ -21,12 +21,16 @@ from host.embedded import find_server
 
 THROUGHPUT, LATENCY = "in_flight_64", "one_at_a_time"
 WANTED_TIMES_FASTEST_PEER = 2.0
+WANTED_MORE_CPU_US = 150.0
+"""Of an agent that keeps state and history, in all processes together."""
 
 
 def run(arguments: Sequence[str] = ()) -> dict[str, Any]:
     """All figures: rates in jobs a second, times in ms, CPU in µs a job."""
     options = _options(arguments)
     loads = (Load(64, options.seconds), Load(1, options.seconds))
+    if options.agent is not None:
+        return _beside_a_plain_one(options, loads)
     peers, missing = _peers([] if options.peers == "none" else options.peers.split(","))
     contenders = [ours("ours", "bench._hop_bus"), ours("floor", "bench._hop_floor"), *peers]
     turns: dict[str, list[dict[str, Figures]]] = {contender.name: [] for contender in contenders}
@@ -51,11 +55,50 @@ def run(arguments: Sequence[str] = ()) -> dict[str, Any]:
     }
 
 
+def _beside_a_plain_one(options: argparse.Namespace, loads: Sequence[Load]) -> dict[str, Any]:
+    """An agent that keeps something beside one that does not, in turns: what it costs more is the median of the turns' differences."""
+    os.environ["BENCH_EXCHANGES"] = str(options.exchanges)
+    plain, keeping = ours("plain", "bench._hop_bus"), ours(options.agent, "bench._hop_bus", options.agent)
+    pairs: list[tuple[dict[str, Figures], dict[str, Figures]]] = []
+    for number in range(options.rounds):
+        order = (plain, keeping) if number % 2 == 0 else (keeping, plain)
+        measured = {one.name: turn(one, loads, options.fsync) for one in order}
+        pairs.append((measured["plain"], measured[options.agent]))
+    return {
+        "rounds": options.rounds,
+        "exchanges": options.exchanges,
+        "plain": _medians([one for one, _ in pairs]),
+        options.agent: _medians([other for _, other in pairs]),
+        "more_cpu_us": {
+            load.name: {
+                part: round(
+                    statistics.median(
+                        _part(other[load.name], part) - _part(one[load.name], part) for one, other in pairs
+                    ),
+                    1,
+                )
+                for part in ("producer", "workers", "redis", "")
+            }
+            for load in loads
+        },
+        "wanted_more_cpu_us": WANTED_MORE_CPU_US,
+    }
+
+
+def _part(load: Figures, part: str) -> float:
+    """CPU of the processes whose name begins so, a job; of all for ''."""
+    return float(sum(value for name, value in load.items() if name.startswith(part) and name.endswith("_cpu_us")))
+
+
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench hop")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement, two a turn")
     parser.add_argument("--peers", default=",".join(PEERS), help="a list with commas, or none")
+    parser.add_argument(
+        "--agent", choices=("state",), help="one that keeps state and history, beside a plain one; no peers"
+    )
+    parser.add_argument("--exchanges", type=int, default=20, help="of a conversation in that comparison")
     parser.add_argument("--fsync", choices=("second", "always"), default="second", help="of every contender's server")
     return parser.parse_args(arguments)
 
@@ -94,16 +137,11 @@ def _ratios(
             "fastest_peer": fastest,
             "times_fastest_peer": round(rate / peers[fastest][THROUGHPUT]["rate_per_second"], 2),
             "wanted_times_fastest_peer": WANTED_TIMES_FASTEST_PEER,
-            "cpu_to_fastest_peer": round(_cpu_us(mine[THROUGHPUT]) / _cpu_us(peers[fastest][THROUGHPUT]), 2),
+            "cpu_to_fastest_peer": round(_part(mine[THROUGHPUT], "") / _part(peers[fastest][THROUGHPUT], ""), 2),
             "quickest_peer": quickest,
             "p50_to_quickest_peer": round(mine[LATENCY]["p50_ms"] / peers[quickest][LATENCY]["p50_ms"], 2),
         }
     return ratios
-
-
-def _cpu_us(load: Figures) -> float:
-    """Of all processes, a job."""
-    return float(sum(value for name, value in load.items() if name.endswith("_cpu_us")))
 
 
 if __name__ == "__main__":

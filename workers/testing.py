@@ -30,7 +30,7 @@ from bus.records.records import ACTS, NOWHERE, InboundMessage, Job, Payload, Rep
 from bus.records.sealing import KEY_BYTES, BusKey
 from bus.records.timers import Timer, pack_timer
 from bus.steps.job_steps import Carded, CardEmitted, Emitted
-from bus.steps.thread_steps import Effect, Noted, OpenWait, TimersThere
+from bus.steps.thread_steps import Effect, Noted, OpenWait, TimersThere, WaitsThere
 from bus.transport.lua import Argument
 from workers.handling.agent import Agent
 from workers.handling.execution import Run, RunEnvironment, resumed, run_handler
@@ -202,9 +202,9 @@ class _Desk:
     def seal_wait(self, job: Job, wait_id: str, body: bytes) -> bytes:  # noqa: ARG002
         return body
 
-    async def waits_bytes(self) -> int:
+    async def waits_there(self) -> WaitsThere:
         await trio.lowlevel.checkpoint()
-        return sum(len(wait.body) for wait in self.kept.waits.values())
+        return WaitsThere(time.time_ns() // 1_000_000, sum(len(wait.body) for wait in self.kept.waits.values()))
 
     async def note(
         self,

@@ -48,8 +48,8 @@ class KeptRecord(msgspec.Struct, frozen=True, array_like=True):
 
 def pack_kept(body: bytes, kind: str, conversation_id: str, name: str = "", *, key: BusKey, agent_id: str) -> bytes:
     """Seals a value into the record that stands in Redis."""
-    record = KeptRecord(KEPT_SCHEMA, kind, conversation_id, name, b"")
-    return msgspec.msgpack.encode(msgspec.structs.replace(record, sealed=key.seal(body, *record.place(agent_id))))
+    sealed = key.seal(body, kind, agent_id, conversation_id, name)
+    return msgspec.msgpack.encode(KeptRecord(KEPT_SCHEMA, kind, conversation_id, name, sealed))
 
 
 def open_kept(packed: bytes, kind: str, conversation_id: str, name: str = "", *, key: BusKey, agent_id: str) -> bytes:

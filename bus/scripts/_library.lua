@@ -737,16 +737,19 @@ local function exchanged_ms(record)
 end
 
 -- Counts an exchange that comes (`sign` 1) or goes (-1): in its conversation, and on its day, so that what has expired with its key is not counted for ever.
+-- -> the conversation's bytes
 local function count_exchange(histories, record, sign)
   local bytes, day = sign * size_of(record), string.format('%d', math.floor(exchanged_ms(record) / 86400000))
-  if redis.call('HINCRBY', CONVERSATION, 'history', bytes) <= 0 then redis.call('HDEL', CONVERSATION, 'history') end
+  local mine = redis.call('HINCRBY', CONVERSATION, 'history', bytes)
+  if mine <= 0 then redis.call('HDEL', CONVERSATION, 'history') end
   if redis.call('HINCRBY', histories, day, bytes) <= 0 then redis.call('HDEL', histories, day) end
+  return mine
 end
 
 -- -> bytes of all histories, and their bound (nil for none)
-local function bytes_of_histories(histories)
+local function bytes_of_histories(histories, now)
   local days, total, most = redis.call('HGETALL', histories), 0, nil
-  local first = now_ms() / 86400000 - 31
+  local first = now / 86400000 - 31
   for i = 1, #days, 2 do
     if days[i] == 'most' then
       most = tonumber(days[i + 1])
@@ -759,32 +762,23 @@ local function bytes_of_histories(histories)
   return total, most
 end
 
-local function drop_oldest_exchange(history, histories)
-  local record = redis.call('LPOP', history)
-  count_exchange(histories, record, -1)
-  return size_of(record)
-end
-
--- Whether the oldest exchange has to go: there are too many, it is too old, or the conversation has more than its share (as has_room). Two stay.
-local function has_exchange_too_many(history, total, most)
-  local length = redis.call('LLEN', history)
-  if length <= 2 then return false end
-  if length > 100 or exchanged_ms(redis.call('LINDEX', history, '0')) < now_ms() - 30 * 86400000 then return true end
-  local mine = tonumber(redis.call('HGET', CONVERSATION, 'history') or 0)
-  return mine > 262144 or (most and mine > (most - total) / 4)
-end
-
+-- Two exchanges stay. Of more the oldest goes while there are too many, it is too old, or the conversation has more than its share (as has_room).
 local function keep_exchange(history, histories, record)
-  if redis.call('EXISTS', history) == 0 then redis.call('HDEL', CONVERSATION, 'history') end -- it has expired
-  redis.call('RPUSH', history, record)
+  local length = redis.call('RPUSH', history, record)
+  if length == 1 then redis.call('HDEL', CONVERSATION, 'history') end -- what was there has expired
   redis.call('PEXPIRE', history, '2592000000')
-  count_exchange(histories, record, 1)
-  local total, most = bytes_of_histories(histories)
-  while has_exchange_too_many(history, total, most) do total = total - drop_oldest_exchange(history, histories) end
+  local mine = count_exchange(histories, record, 1)
+  local now = now_ms()
+  local total, most = bytes_of_histories(histories, now)
+  while length > 2 and (length > 100 or mine > 262144 or (most and mine > (most - total) / 4)
+      or exchanged_ms(redis.call('LINDEX', history, '0')) < now - 2592000000) do
+    local oldest = redis.call('LPOP', history)
+    mine, total, length = count_exchange(histories, oldest, -1), total - size_of(oldest), length - 1
+  end
 end
 
 local function forget_history(history, histories)
-  while redis.call('EXISTS', history) == 1 do drop_oldest_exchange(history, histories) end
+  while redis.call('EXISTS', history) == 1 do count_exchange(histories, redis.call('LPOP', history), -1) end
   redis.call('HDEL', CONVERSATION, 'history')
 end
 

@@ -23,6 +23,7 @@ from bus.records.kept import (
 from bus.records.records import BadRecord, Job
 from bus.records.sealing import BusKey
 from bus.steps.thread_steps import Effect, ThreadSteps
+from bus.transport.client import both
 
 
 class KeptEffects:
@@ -107,7 +108,14 @@ class KeptSteps(KeptEffects, ThreadSteps):
         return self._open_stored(name, packed)
 
     async def read_both(self, job: Job) -> tuple[bytes | None, list[bytes]]:
-        """Returns what `read_state` and `read_exchanges` do, in one step. Raises BadRecord."""
-        keys = (self._keys.state(job.conversation_id), self._keys.history(job.conversation_id))
-        state, records = cast("tuple[bytes | None, list[bytes]]", await self._commands.script("read_kept", keys))
-        return None if state is None else self._open_state(job, state), records
+        """Returns what `read_state` and `read_exchanges` do, in one round trip. Raises BadRecord.
+
+        By two commands: a script would copy all records twice more, and nobody else writes them while the job runs.
+        """
+        state, records = await both(
+            self._commands,
+            ("GET", self._keys.state(job.conversation_id)),
+            ("LRANGE", self._keys.history(job.conversation_id), 0, -1),
+        )
+        opened = None if state is None else self._open_state(job, cast("bytes", state))
+        return opened, cast("list[bytes]", records)

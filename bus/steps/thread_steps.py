@@ -16,7 +16,8 @@ from bus.records.records import Job
 from bus.records.saved import pairs
 from bus.records.timers import Timer, pack_timer
 from bus.steps.job_steps import Finished, JobSteps, Said, Settled
-from bus.transport.clock import redis_ms
+from bus.transport.client import both
+from bus.transport.clock import ms_of, redis_ms
 from bus.transport.lua import Argument
 
 PAGE, MOST_PAGES = 1000, 10
@@ -54,6 +55,13 @@ class TimersThere(msgspec.Struct, frozen=True):
     now_ms: int
     count: int
     is_there: bool
+
+
+class WaitsThere(msgspec.Struct, frozen=True):
+    """What is known of all waits of an agent at Redis' time `now_ms`: how many bytes they have, of MOST_WAITS_BYTES."""
+
+    now_ms: int
+    bytes: int
 
 
 class Bound(enum.Enum):
@@ -115,9 +123,8 @@ class ThreadSteps(JobSteps):
     async def timers_there(self, job: Job, timer_id: str) -> TimersThere:
         """Returns what is known of the timers of the job's conversation."""
         key = self._keys.timers(job.conversation_id)
-        count = cast(int, await self._commands.command("HLEN", key))
-        is_there = await self._commands.command("HEXISTS", key, timer_id) == 1
-        return TimersThere(await redis_ms(self._commands), count, is_there)
+        count, is_there = await both(self._commands, ("HLEN", key), ("HEXISTS", key, timer_id))
+        return TimersThere(await redis_ms(self._commands), cast(int, count), is_there == 1)
 
     def seal_wait(self, job: Job, wait_id: str, body: bytes) -> bytes:
         """Returns the record of a wait in the job's conversation, for an effect `wait`."""
@@ -160,9 +167,10 @@ class ThreadSteps(JobSteps):
         reports = [(text, presence_of(text)) for text in cast("list[bytes | None]", texts) if text is not None]
         return any(other is None or mine.is_of_another_version(other) for _, other in reports)
 
-    async def waits_bytes(self) -> int:
-        """Returns how many bytes all waits of the agent have, of MOST_WAITS_BYTES."""
-        return int(cast("bytes | None", await self._commands.command("HGET", self._keys.load, "waits")) or 0)
+    async def waits_there(self) -> WaitsThere:
+        """Returns what is known of all waits of the agent, in one round trip."""
+        time, waits = await both(self._commands, ("TIME",), ("HGET", self._keys.load, "waits"))
+        return WaitsThere(ms_of(time), int(cast("bytes | None", waits) or 0))
 
     async def bind_wait(self, job: Job, wait_id: str) -> Bound:
         """Binds a wait to the job that answers it, unless another one does."""

@@ -29,7 +29,7 @@ from bus.transport.wire import (
     needs_new_connection,
 )
 
-__all__ = ["Commands", "RedisClient", "RedisUnavailable", "members_until", "open_redis"]
+__all__ = ["Commands", "RedisClient", "RedisUnavailable", "both", "members_until", "open_redis"]
 
 ANSWER_TIMEOUT_SECONDS = 5.0
 CLOSE_SECONDS = 5.0
@@ -126,6 +126,14 @@ class RedisClient:
         """One Lua operation; raises as `command`."""
         return await self._ask(self._call_of(name, keys, arguments))
 
+    async def both(self, one: tuple[Argument, ...], other: tuple[Argument, ...]) -> tuple[Value, Value]:
+        """Two commands in one round trip, one after the other and not as one step; raises as `command`."""
+        first = _Request(packed(one))
+        if not self._closed:
+            self._queued.append(first)
+        second = await self._ask(_Request(packed(other)))
+        return await self._answer_to(first), second
+
     def on_connection(self, number: int) -> "Commands":
         """Returns Commands that run only on the connection with this number (`connects`), or raise ConnectionReplaced."""
         return _OnConnection(self, number)
@@ -171,6 +179,10 @@ class RedisClient:
         if self._closed and not is_last:
             raise RedisUnavailable("the client is closed")
         self._queued.append(request)
+        return await self._answer_to(request)
+
+    async def _answer_to(self, request: _Request) -> Value:
+        """Waits for the answer to what is queued, and drives the connection meanwhile if nobody else does."""
         try:
             while not request.is_done:
                 if self._is_driven:
@@ -333,6 +345,13 @@ class _OnConnection:
 
     async def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> Value:
         return await self._client._ask(self._client._call_of(name, keys, arguments, self._number))
+
+
+async def both(client: Commands, one: tuple[Argument, ...], other: tuple[Argument, ...]) -> tuple[Value, Value]:
+    """Two commands that need not be one step; in one round trip where the client is a RedisClient. Raises as `command`."""
+    if isinstance(client, RedisClient):
+        return await client.both(one, other)
+    return await client.command(*one), await client.command(*other)
 
 
 async def members_until(client: Commands, key: str, score: int) -> list[str]:

@@ -7,6 +7,7 @@ import time
 from typing import cast
 
 from bus.transport.client import Commands
+from bus.transport.wire import Value
 
 SKEWED_MS = 2000
 """From this difference on it is reported: more than a slow answer, or two machines that keep time, can cause."""
@@ -14,7 +15,12 @@ SKEWED_MS = 2000
 
 async def redis_ms(client: Commands) -> int:
     """Returns Redis' time, Unix, ms. Raises RedisFailed."""
-    seconds, micros = cast("list[bytes]", await client.command("TIME"))
+    return ms_of(await client.command("TIME"))
+
+
+def ms_of(answer: Value) -> int:
+    """Returns what the answer to TIME says, Unix, ms."""
+    seconds, micros = cast("list[bytes]", answer)
     return int(seconds) * 1000 + int(micros) // 1000
 
 

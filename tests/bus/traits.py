@@ -19,7 +19,7 @@ from bus.steps.outside import Beside, Sent
 from bus.steps.placing import Pins, Placed
 from bus.steps.recovery import HeldEntries, Pending, Reclaim, Reclaimed
 from bus.steps.store import Arrival, ConversationSnapshot, Intake, SessionWrite
-from bus.steps.thread_steps import Bound, Effect, Noted, OpenWait, TimersThere
+from bus.steps.thread_steps import Bound, Effect, Noted, OpenWait, TimersThere, WaitsThere
 from bus.steps.timers import AT_ONCE, Alarm, Fired
 from host.budgets import StoreBudgets
 
@@ -126,7 +126,7 @@ class ThreadSteps(Steps, Protocol):
 
     async def open_waits(self, job: Job) -> list[OpenWait]: ...
 
-    async def waits_bytes(self) -> int: ...
+    async def waits_there(self) -> WaitsThere: ...
 
     async def bind_wait(self, job: Job, wait_id: str) -> Bound: ...
 

@@ -342,7 +342,7 @@ STEPS: dict[str, tuple[str, ...]] = {
         "supervisor/cli/keys/rotation.py:_ask_for_prekey",
     ),
     "one exchange on a connection of ours: it has a time limit, closes the connection and raises RedisUnavailable (tests/bus/transport/test_client.py)": (
-        "bus/transport/client.py:RedisClient._ask",
+        "bus/transport/client.py:RedisClient._answer_to",
         "bus/transport/client.py:RedisClient._drive",
         "bus/transport/client.py:RedisClient._follow_asked",
         "bus/transport/asked_node.py:AskedNode.exchange",

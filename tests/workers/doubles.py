@@ -14,7 +14,7 @@ from bus.records.presence import Presence
 from bus.records.records import MOST_DELIVERIES, BadRecord, InboundMessage, Job, Reply
 from bus.records.timers import Timer
 from bus.steps.job_steps import Carded, CardEmitted, Emitted, Failed, Finished, Said, Started
-from bus.steps.thread_steps import Bound, Effect, Noted, OpenWait, TimersThere
+from bus.steps.thread_steps import Bound, Effect, Noted, OpenWait, TimersThere, WaitsThere
 from bus.transport.wire import RedisFailed, RedisRefused, RedisUnavailable
 from tests.waiting import said_of, waiting_for
 
@@ -65,7 +65,7 @@ class MemoryBus:
     rooms: list[int] = field(default_factory=list)
     note_answers: list[Noted] = field(default_factory=list)
     timers: TimersThere = field(default_factory=lambda: TimersThere(1_000_000, 0, is_there=False))
-    waits_there: int = 0
+    open_waits_bytes: int = 0
     others_run: bool = False
     """Whether workers of another version are there."""
 
@@ -219,8 +219,8 @@ class MemoryBus:
     async def open_waits(self, job: Job) -> list[OpenWait]:
         return []
 
-    async def waits_bytes(self) -> int:
-        return self.waits_there
+    async def waits_there(self) -> WaitsThere:
+        return WaitsThere(self.timers.now_ms, self.open_waits_bytes)
 
     async def message_id_of(self, thread_id: str, place: str, since_ms: int) -> str:
         return ""

@@ -119,6 +119,8 @@ class Keeping:
 
     def _noted_in(self, journal: Mapping[str, bytes | None], emitted: frozenset[str]) -> dict[str, Turn]:
         """Returns what earlier runs of this job have said, and not only written down; what was said before an answer came is another job's."""
+        if not journal:
+            return {}
         mine = self._name_of("")
         found = {name.removeprefix(mine): body for name, body in journal.items() if name.startswith(mine)}
         turns = {place: decode_exchange(body)[0] for place, body in found.items() if body and place in emitted}

@@ -20,7 +20,7 @@ from bus.records.journal import ENTRY_OVERHEAD_BYTES, MOST_ENTRY_BYTES, MOST_JOU
 from bus.records.kept import MOST_WAITS_BYTES
 from bus.records.records import Job
 from bus.steps.thread_steps import Effect, Noted
-from workers.errors import BadStep, Diverged, JournalFull, OutcomeUnknown, StoreFull
+from workers.errors import BadStep, Diverged, JournalFull, OutcomeUnknown, StoreFull, WaitsFull
 from workers.kept.effects import Effects
 from workers.kept.keeping import Keeping
 from workers.kept.outlet import Outlet, until_redis_answers
@@ -132,15 +132,16 @@ class ThreadRun:
         """Notes what the run waits for, with which it is over."""
         self.draft = draft
 
-    async def redis_ms(self, timer_id: str) -> int:
-        """Returns Redis' time, by which a deadline is over."""
-        return (await until_redis_answers(lambda: self._outlet.timers_there(self.job, timer_id))).now_ms
-
-    async def has_no_room_to_wait(self) -> bool:
-        """Returns whether all waits of the agent take no more, as far as it can be known before the question is shown."""
+    async def time_to_wait(self) -> int:
+        """Returns Redis' time, by which a deadline is over. Raises WaitsFull where all waits of the agent take no more, as far as it can be known
+        before the question is shown.
+        """
         more = len(msgspec.msgpack.encode(self.job.message.payload)) + ENTRY_OVERHEAD_BYTES
         more += sum(len(value) + ENTRY_OVERHEAD_BYTES for value in self.journal.values()) - self._carried
-        return await until_redis_answers(self._outlet.waits_bytes) + more > MOST_WAITS_BYTES
+        there = await until_redis_answers(self._outlet.waits_there)
+        if there.bytes + more > MOST_WAITS_BYTES:
+            raise WaitsFull
+        return there.now_ms
 
     def is_in_a_step(self) -> bool:
         """Returns whether the present task is within a step."""

@@ -10,7 +10,7 @@ import msgspec
 import trio
 
 from bus.records.records import NOWHERE, InboundMessage, Reply
-from workers.errors import BadAsk, Diverged, NoAnswer, Suspended, TooManyWaits, WaitsFull
+from workers.errors import BadAsk, Diverged, NoAnswer, Suspended, TooManyWaits
 from workers.kept.thread import Draft, ThreadRun
 from workers.kept.waits import MOST_OPEN_WAITS, MOST_WAITS_OF_A_THREAD, Given
 from workers.talk.payloads import text_payload
@@ -105,14 +105,12 @@ class Asks:
             raise TooManyWaits(MOST_WAITS_OF_A_THREAD, "are asked for one message")
         if thread.open_waits >= MOST_OPEN_WAITS:
             raise TooManyWaits(MOST_OPEN_WAITS, "of a conversation are open at a time")
-        if await thread.has_no_room_to_wait():
-            raise WaitsFull
         thread.keeping.check_unchanged()
         await thread.until_steps_are_noted()
+        asked_ms = await thread.time_to_wait()
         card_id = sending.card_id(name)
         payload = question.payload(card_id)
         async with sending.turn():
-            asked_ms = await thread.redis_ms(card_id)
             due_ms = asked_ms + int(timeout.total_seconds() * 1000)
             if question.asked == "text":
                 # Together with the wait: else an answer could come before it, and be taken for words that were waiting already.

@@ -35,7 +35,7 @@ local write = {
   drop_timer = function(id) drop_timer(TIMERS, ALARMS, id) end,
 }
 if not lease_is_mine(JOBS, JOBS_GROUP, ARGV[2], ARGV[3]) then return 'fenced' end
-local has_reply, places = unpack(redis.call('HMGET', CONVERSATION, 'reply', 'p:' .. ARGV[4]))
+local has_reply, places, load, has_placed = unpack(redis.call('HMGET', CONVERSATION, 'reply', 'p:' .. ARGV[4], 'load', 'placed'))
 if has_reply and ARGV[9] ~= '0' and not may_say() then return 'full' end
 for i = EFFECTS_FROM, #ARGV, WORDS do
   local op = ARGV[i]
@@ -45,7 +45,10 @@ for i = EFFECTS_FROM, #ARGV, WORDS do
 end
 settle(JOBS, JOBS_GROUP, ARGV[2])
 count_write()
-if places then recall_places(ARGV[4]) end
+if places then
+  recall_places(ARGV[4])
+  load = nil -- its journal is counted there
+end
 local told = ARGV[3] .. ' ' .. ARGV[6] .. ' ' .. ARGV[7] .. ' ' .. ARGV[8]
 for i = REPLIES_FROM, EFFECTS_FROM - 1, 2 do
   if redis.call('HEXISTS', EMITTED, ARGV[i]) == 0 then
@@ -56,5 +59,5 @@ for i = REPLIES_FROM, EFFECTS_FROM - 1, 2 do
 end
 for i = EFFECTS_FROM, #ARGV, WORDS do write[ARGV[i]](ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]) end
 note(ARGV[5], ARGV[4], told)
-start_next_job(ARGV[2], has_reply)
+start_next_job(ARGV[2], has_reply, load, has_placed)
 return 'done'

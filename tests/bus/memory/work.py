@@ -36,7 +36,7 @@ from bus.steps.job_steps import (
 )
 from bus.steps.kept_steps import KeptEffects
 from bus.steps.policies import Policies
-from bus.steps.thread_steps import Bound, Effect, Noted, OpenWait, TimersThere
+from bus.steps.thread_steps import Bound, Effect, Noted, OpenWait, TimersThere, WaitsThere
 from tests.bus.memory.world import Conversation, Entry, Retry, World, size_of, stands_apart
 
 CARDS_KEPT = 1000
@@ -280,8 +280,8 @@ class MemorySteps(KeptEffects):
     async def message_id_of(self, thread_id: str, place: str, since_ms: int) -> str:
         return self._world.acknowledged.get((thread_id, place), "")
 
-    async def waits_bytes(self) -> int:
-        return self._world.waits_bytes()
+    async def waits_there(self) -> WaitsThere:
+        return WaitsThere(self._world.now_ms, self._world.waits_bytes())
 
     async def bind_wait(self, job: Job, wait_id: str) -> Bound:
         held = self._held(job)

@@ -273,24 +273,24 @@ async def test_rule_15_of_threads_all_waits_of_an_agent_have_a_bound_together_an
     jobs = {job.conversation_id: job for job in [await taken(worker), await taken(worker)]}
     first, other = jobs[CONVERSATION], jobs["another"]
     assert await worker.steps.settle(first, "waiting", [large]) is Finished.DONE
-    was = await worker.steps.waits_bytes()
+    was = (await worker.steps.waits_there()).bytes
     assert was > 33 << 20
     state = worker.steps.state_effect(other, b"state")
     assert await worker.steps.settle(other, "waiting", [state, large]) is Finished.WAITS_FULL
     assert (await worker.steps.read_state(other), await worker.steps.open_waits(other)) == (None, [])
-    assert await worker.steps.waits_bytes() == was
+    assert (await worker.steps.waits_there()).bytes == was
     again = await taken(worker)
     gone: Effect = ("drop_wait", "large", "", "")
     next_one: Effect = ("wait", "next", bytes(33 << 20), "")
     assert await worker.steps.settle(again, "waiting", [large]) is Finished.DONE, "the same again takes no more"
-    assert await worker.steps.waits_bytes() == was
+    assert (await worker.steps.waits_there()).bytes == was
     again = await taken(worker)
     assert await worker.steps.settle(again, "waiting", [next_one]) is Finished.WAITS_FULL
     assert await worker.steps.settle(again, "waiting", [gone, next_one]) is Finished.DONE
     assert (await scene.facts()).counted["waits_open"] == 1
     last = await taken(worker)
     assert await worker.steps.settle(last, "done", [("forget", "", "", "")]) is Finished.DONE
-    assert await worker.steps.waits_bytes() == 0
+    assert (await worker.steps.waits_there()).bytes == 0
     assert await worker.steps.settle(other, "waiting", [state, large]) is Finished.DONE
     facts = await scene.facts()
     assert facts.counted == facts.waits

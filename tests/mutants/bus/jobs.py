@@ -148,7 +148,7 @@ OF_JOBS = (
         ("settle_says_a_place_once", "if redis.call('HEXISTS', EMITTED, ARGV[i]) == 0 then", "if true then"),
         ("forgotten_is_each_wait_once", "if not string.find(field, ':', 1, true) then drop_wait", "if true then drop_wait"),
         ("a_wait_that_goes_in_the_same_step_makes_room", "more_waits.bytes = more_waits.bytes - size_of_wait(WAITS, id)", ""),
-        ("settle_knows_what_a_dead_letter_had_said", "if places then recall_places(ARGV[4]) end", ""),
+        ("settle_knows_what_a_dead_letter_had_said", "  recall_places(ARGV[4])\n", ""),
     ),
     *of(
         script("settle"), KEPT,

@@ -134,11 +134,11 @@ HANDLERS = (
         ),
     ),
     *of(
-        "workers/talk/asks.py",
+        "workers/kept/thread.py",
         ("tests/workers/kept/test_thread_rules.py",),
         (
             "what_has_no_room_to_wait_is_not_shown",
-            "        if await thread.has_no_room_to_wait():\n",
+            "        if there.bytes + more > MOST_WAITS_BYTES:\n",
             "        if False:\n",
         ),
     ),

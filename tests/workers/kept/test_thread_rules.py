@@ -722,7 +722,7 @@ async def test_rule_15_what_has_no_room_among_all_waits_is_a_dead_letter_that_co
 
 @pytest.mark.parametrize("left", [300, 1 << 20])
 async def test_rule_15_a_card_that_could_not_be_waited_for_is_not_shown(left: int) -> None:
-    bus, agent = MemoryBus(waits_there=MOST_WAITS_BYTES - left), asker(Approval("Go on?"))
+    bus, agent = MemoryBus(open_waits_bytes=MOST_WAITS_BYTES - left), asker(Approval("Go on?"))
     async with running(agent, bus):
         bus.give(job_of("/ask", attempt=4))
         await bus.until(lambda: bus.failed or bus.settled)
