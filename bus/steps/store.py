@@ -203,8 +203,8 @@ class Store:
             )
         )
 
-    async def hold(self, arrival: Arrival, *, has_no_room: bool) -> Intake:
-        """Notes that a message waits at the relay: because it had no room (`has_no_room`), or others of its sender wait there.
+    async def hold(self, arrival: Arrival, *, by_itself: bool) -> Intake:
+        """Notes that a message waits at the relay: `by_itself` (it has no room, or its sender is not known yet), or since others of its sender do.
 
         NOTED: now or before. CONFLICT: nothing of its sender waits there any more. NOT_NOW: there are too many notes.
         """
@@ -214,7 +214,7 @@ class Store:
                 "hold",
                 keys,
                 *_arguments(arrival)[:5],
-                *(arrival.sender_id, arrival.message_id, int(has_no_room), self.budgets.most_held),
+                *(arrival.sender_id, arrival.message_id, int(by_itself), self.budgets.most_held),
                 *(arrival.received_ms, self.budgets.ledger_entries, arrival.signed_id.hex()),
             )
         )

@@ -28,7 +28,7 @@ NAMES = {
     "waiting": "waits for an answer",
     "no_answer": "done (nobody answered what it asked)",
     "placed": "placed, without a message",
-    "held": "waits at the relay: its sender has too much waiting",
+    "held": "waits at the relay: its sender has too much waiting, or the relay does not tell their devices",
     "given_up": "dropped for good",
     "from_outside": "from outside (no message asked for it)",
     "let_out": "it is its turn",

@@ -1,9 +1,10 @@
-"""Fetches messages that wait at the relay as soon as their sender has room again, by polls of its own from the cursor before the first.
+"""Fetches messages that wait at the relay as soon as their sender has room again, or is known, by polls of its own from the cursor before the first.
 
 Never moves the agent's cursor. A sender's messages come in their order; behind one for which there is no room the later ones wait on.
 One of several supervisors does this at a time; where two do, each message is taken in once.
 """
 
+from collections.abc import Callable
 from contextlib import aclosing
 
 import structlog
@@ -36,14 +37,17 @@ class HeldFetcher:
         inbound: Inbound,
         rest: Rest,
         metrics: Metrics,
+        is_untold: Callable[[str], bool],
         pauses: Pauses = PAUSES,
     ) -> None:
+        """`is_untold`: whether a sender's messages could not be read now, since the relay does not tell their devices."""
         self._store = store
         self._lease = lease
         self._notes = notes
         self._inbound = inbound
         self._rest = rest
         self._metrics = metrics
+        self._is_untold = is_untold
         self._pauses = pauses
 
     async def run(self) -> None:
@@ -67,6 +71,8 @@ class HeldFetcher:
 
     async def fetch_if_there_is_room(self, sender_id: str) -> None:
         """Fetches a sender's single messages first: an open-ended note begins behind them, and has a cursor of its own."""
+        if self._is_untold(sender_id):
+            return
         notes = await self._notes.of(sender_id)
         singles = [note for note in notes if not note.is_open]
         for walk in [singles] if singles else [[note] for note in notes]:

@@ -257,7 +257,7 @@ class Inbound:
             case Old():
                 return await self._note_old(reading)
             case Waits():
-                return await self._hold(reading.arrival, has_no_room=False)
+                return await self._wait_at_the_relay(waiting.incoming, reading)
             case Readable():
                 outcome = await self._accept(waiting.incoming, reading)
             case Unread():
@@ -292,7 +292,7 @@ class Inbound:
             if outcome is Intake.FULL:
                 outcome = await self._refuse(incoming, read)
             if outcome is Intake.HELD and incoming.may_wait:
-                outcome = await self._hold(arrival, has_no_room=True)
+                outcome = await self._hold(arrival, by_itself=True)
         if outcome.is_new:
             self._metrics.inbound(arrival.kind, read.payload_type)
             if read.hops >= LAST_HOP:
@@ -306,9 +306,15 @@ class Inbound:
             self._metrics.late.inc()
         return outcome
 
-    async def _hold(self, arrival: Arrival, *, has_no_room: bool) -> Intake:
-        """Notes that a message waits at the relay: its sender has too much waiting here, and others go on."""
-        outcome = await self._store.hold(arrival, has_no_room=has_no_room)
+    async def _wait_at_the_relay(self, incoming: Incoming, reading: Waits) -> Intake:
+        """Has a message wait at the relay. HELD if it was fetched from there: its note stands, and it is fetched again."""
+        if not incoming.may_wait:
+            return Intake.HELD
+        return await self._hold(reading.arrival, by_itself=reading.by_itself)
+
+    async def _hold(self, arrival: Arrival, *, by_itself: bool) -> Intake:
+        """Notes that a message waits at the relay, while others go on: by itself, or since others of its sender wait there."""
+        outcome = await self._store.hold(arrival, by_itself=by_itself)
         if outcome is Intake.NOTED:
             self._metrics.held.inc()
         return outcome

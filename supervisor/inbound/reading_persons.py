@@ -29,7 +29,7 @@ from supervisor.inbound.readings import (
     snapshot_of,
 )
 from supervisor.peers.addressing import check_addressed
-from supervisor.peers.owners import Owner, Owners
+from supervisor.peers.owners import Admission, Owner, Owners
 from supervisor.peers.prekeys import NO_PREKEYS, FoundPrekeys, OwnPrekeys
 from supervisor.peers.retry_triggers import session_thing
 from supervisor.peers.sessions import Loaded, Sessions
@@ -98,7 +98,10 @@ class PersonReader:
         if snapshot.sender_waits and incoming.may_wait:
             return Waits(arrival)
         wait_seconds = WAIT_LONG_SECONDS if incoming.source is Source.QUARANTINE else None
-        if not await self._owners.admits(owner, envelope.sender_device, wait_seconds):
+        admission = await self._owners.admits(owner, envelope.sender_device, wait_seconds)
+        if admission is Admission.UNTOLD and incoming.source is not Source.QUARANTINE:
+            return Waits(arrival, by_itself=True)
+        if admission is not Admission.LISTED:
             return Unread(arrival, Unreadable(Reason.UNKNOWN_SENDER, "not a device of this owner"))
         await make_room()
         try:

@@ -69,9 +69,10 @@ class Old(msgspec.Struct, frozen=True):
 
 
 class Waits(msgspec.Struct, frozen=True):
-    """The message is authentic and new, and waits at the relay behind others of its sender."""
+    """The message is authentic and new, and waits at the relay: behind others of its sender, or `by_itself`, for the sender's devices."""
 
     arrival: Arrival
+    by_itself: bool = False
 
 
 class Known(msgspec.Struct, frozen=True):

@@ -38,7 +38,9 @@ KEPT_BYTES = Gauge(
     "kind",
 )
 HELD_NOTES = Gauge("hashee_held_notes", "Notes of messages that wait at the relay; one may stand for many of a sender")
-HELD_SENDERS = Gauge("hashee_held_senders", "Senders with too much waiting, whose next messages wait at the relay")
+HELD_SENDERS = Gauge(
+    "hashee_held_senders", "Senders with too much waiting, or not known yet, whose messages wait at the relay"
+)
 TIMERS = Gauge("hashee_timers", "Timers of the whole agent: reminders and deadlines that are to come")
 TIMERS_OVERDUE = Gauge("hashee_timers_overdue_seconds", "For how long the next timer has been due and is no job yet")
 SLOTS_HELD = Gauge("hashee_slots_held", "Connections to the relay that supervisors of the agent hold")

@@ -230,7 +230,7 @@ class Metrics:
     def _count_what_is_bounded(self, registry: CollectorRegistry) -> None:
         self.held = Counter(
             "hashee_message_held",
-            "Messages that were told to wait at the relay, since their sender has too much waiting",
+            "Messages that were told to wait at the relay, since their sender has too much waiting, or is not known yet",
             registry=registry,
         )
         self.fetched = Counter(

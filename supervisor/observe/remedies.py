@@ -152,7 +152,7 @@ DEAD: Mapping[str, Remedy] = {
         "mend what the handler waits for, then retry",
     ),
     "gone_at_relay": Remedy(
-        "it was to wait at the relay, since its sender had too much waiting, and the relay has it no more",
+        "it was to wait at the relay, since its sender had too much waiting or was not known yet, and the relay has it no more",
         "its content is lost: ask the sender to say it again, then drop it",
     ),
     "handler_refused": Remedy("the handler raised Fail without a reason", "the handler knows why; retry or drop"),

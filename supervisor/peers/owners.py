@@ -4,6 +4,7 @@ A row per owner has the grant with its pinned pair, and what we know of the devi
 change is stored together with its entry in the ledger, by compare-and-set, since several supervisors hear the same relations.
 """
 
+import enum
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
@@ -47,6 +48,12 @@ DEVICES_NOTED_AGAIN_MS = 3600 * 1000
 
 UNLISTED_FETCH_SECONDS = 60.0
 """Anybody can name a device that is not listed: the list is fetched for it once in this time. The same after asking the relay in vain."""
+
+IN_VAIN_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, UNLISTED_FETCH_SECONDS)
+"""The pauses after the relay did not tell an owner's devices: that owner's messages wait there meanwhile, and everybody else's do not."""
+
+WAIT_AT_RELAY_SECONDS = 600.0
+"""So long an owner's messages wait at the relay for their devices; then they stand in quarantine, where an operator sees them."""
 
 REFRESH_AGAIN_SECONDS = 1.0
 """Between two readings of all relations: a stranger's message asks for one."""
@@ -111,6 +118,22 @@ class _Decoded(msgspec.Struct, frozen=True):
         return f"_Decoded(owner_id={self.owner.owner_id!r}, …)"
 
 
+class Admission(enum.Enum):
+    """Whether a device that signed a message counts. UNTOLD: the relay does not say it now, and is asked again soon."""
+
+    LISTED = "listed"
+    UNLISTED = "unlisted"
+    UNTOLD = "untold"
+
+
+class _InVain(msgspec.Struct, frozen=True):
+    """An owner whose devices the relay does not tell: since when, how often it was asked, and when it is asked again."""
+
+    since: float
+    tries: int
+    again_at: float
+
+
 class Owners:
     """The rows of one agent."""
 
@@ -136,6 +159,7 @@ class Owners:
         self._reading = Shared[None](REFRESH_AGAIN_SECONDS)
         self._unlisted_until: dict[str, float] = {}
         self._unanswered: dict[str, float] = {}
+        self._untold: dict[str, _InVain] = {}
         self._noted_meanwhile: set[str] = set()
         self._decoded: OrderedDict[str, _Decoded] = OrderedDict()
 
@@ -237,24 +261,47 @@ class Owners:
                 return listed  # better the devices of yesterday than no answer
             raise
 
-    async def admits(self, owner: Owner, device_id: str, wait_seconds: float | None = None) -> bool:
-        """Whether a device that signed a message counts: it is listed, with a valid signed prekey under the pinned pair.
+    async def admits(self, owner: Owner, device_id: str, wait_seconds: float | None = None) -> Admission:
+        """Returns whether a device that signed a message counts: it is listed, with a valid signed prekey under the pinned pair.
 
         For an unlisted one the list is fetched again, at most once a minute per owner. While the relay does not give it, the message waits
-        (supervisor/relay/asking.py); after that the device does not count.
+        here (supervisor/relay/asking.py), and then there, for WAIT_AT_RELAY_SECONDS; after that the device does not count.
         """
-        now = trio.current_time()
+        now, owner_id = trio.current_time(), owner.owner_id
         if device_id in owner.grant.devices:
-            return True
-        if now < self._unlisted_until.get(owner.owner_id, 0.0):
-            return False
+            return Admission.LISTED
+        if now < self._unlisted_until.get(owner_id, 0.0):
+            return Admission.UNLISTED
+        if self.is_untold(owner_id):
+            return self._untold_now(owner_id)
         self._unlisted_until = {known: until for known, until in self._unlisted_until.items() if until > now}
-        bundles = await self.asked_of(owner.owner_id, partial(self.bundles, owner), wait_seconds)
+        bundles = await asked(partial(self.bundles, owner), wait_seconds, pauses=self._pauses)
         if bundles is None:
-            return False
+            self._note_untold(owner_id)
+            return self._untold_now(owner_id)
+        self._untold.pop(owner_id, None)
         if owner.devices_fetched_ms:  # the first fetch is not an extra one
-            self._unlisted_until[owner.owner_id] = now + UNLISTED_FETCH_SECONDS
-        return device_id in bundles
+            self._unlisted_until[owner_id] = now + UNLISTED_FETCH_SECONDS
+        return Admission.LISTED if device_id in bundles else Admission.UNLISTED
+
+    def is_untold(self, owner_id: str) -> bool:
+        """Returns whether the relay was asked for an owner's devices in vain, and is not asked again yet."""
+        untold = self._untold.get(owner_id)
+        return untold is not None and trio.current_time() < untold.again_at
+
+    def _untold_now(self, owner_id: str) -> Admission:
+        is_long = trio.current_time() - self._untold[owner_id].since >= WAIT_AT_RELAY_SECONDS
+        return Admission.UNLISTED if is_long else Admission.UNTOLD
+
+    def _note_untold(self, owner_id: str) -> None:
+        """Has an owner's devices asked for again after a pause, and what of theirs stands in quarantine tried again after a minute."""
+        now = trio.current_time()
+        self._untold = {one: it for one, it in self._untold.items() if now < it.again_at + WAIT_AT_RELAY_SECONDS}
+        before = self._untold.get(owner_id, _InVain(now, 0, now))
+        pause_seconds = IN_VAIN_SECONDS[min(before.tries, len(IN_VAIN_SECONDS) - 1)]
+        self._untold[owner_id] = _InVain(before.since, before.tries + 1, now + pause_seconds)
+        self._unanswered[owner_id] = now + UNLISTED_FETCH_SECONDS
+        log.warning("relay: does not tell a person's devices", owner=owner_id, again_seconds=pause_seconds)
 
     async def asked_of(
         self, owner_id: str, asking: Callable[[], Awaitable[Answer]], seconds: float | None = None

@@ -72,14 +72,14 @@ class Talk:
         self,
         seq: int,
         *,
-        has_no_room: bool = True,
+        by_itself: bool = True,
         source: Source = Source.PUSH,
         conversation: str = CONVERSATION,
         sender: str = PEER[0],
     ) -> Intake:
         arrival = arrival_of(seq, await self.version(), source=source, conversation=conversation)
         arrival = msgspec.structs.replace(arrival, sender_id=sender)
-        return await self.supervisor.store.hold(arrival, has_no_room=has_no_room)
+        return await self.supervisor.store.hold(arrival, by_itself=by_itself)
 
     async def fetch(self, sender: str = PEER[0]) -> list[int]:
         """The seqs of what has waited at the relay and was taken in now, in their order, as long as there was room."""

@@ -1,7 +1,7 @@
 -- Notes that an authentic message waits at the relay; for `next` and the cursor it counts as taken in.
 -- KEYS board, notes of its sender, cursor
 -- ARGV 1 conversation_id  2 signed id  3 its ULID time (ms)  4 'push' or 'poll'  5 seq
---      6 sender  7 message_id  8 '1': there was no room for it; '0': only since others of its sender wait
+--      6 sender  7 message_id  8 '1': by itself (no room for it, or its sender's devices are not known yet); '0': only since others of its sender wait
 --      9 most notes in all  10 received (ms)  11 entries of the ledger that are kept  12 signed id in hex
 -- -> duplicate | gap, next | conflict (nothing of its sender waits any more) | hold (too many are noted) | noted, how, write count
 -- A note holds order, seq, conversation, the cursor behind which the message stands at the relay, and its signed id.

@@ -87,7 +87,7 @@ class Inbound(Company):
             outcome = at_once(supervisor.half.store.quarantine(unread, reason="no_session", frame=b"frame"))
             assert outcome.is_settled
         elif self._look(supervisor, message).sender_waits:
-            known = at_once(supervisor.half.store.hold(arrival, has_no_room=False))
+            known = at_once(supervisor.half.store.hold(arrival, by_itself=False))
             assert known.is_settled
         else:
             outcome = self._accept(supervisor, message, arrival)
@@ -133,7 +133,7 @@ class Inbound(Company):
             refusal = pack_reply(at, reply("later"), emitted_ms=1, key=BUS_KEY, agent_id=AGENT)
             outcome = at_once(supervisor.half.store.accept(arrival, job, refusal=refusal))
         if outcome is Intake.HELD and arrival.source is not Source.HELD:
-            outcome = at_once(supervisor.half.store.hold(arrival, has_no_room=True))
+            outcome = at_once(supervisor.half.store.hold(arrival, by_itself=True))
         if outcome is Intake.REFUSED:
             self.history.ledger.refuses(message)
         elif outcome.is_new:

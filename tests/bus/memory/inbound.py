@@ -87,7 +87,7 @@ class MemoryStore:
             world.deliver(at, arrival.seq, job)
         return Intake.LATE if was_late else Intake.ACCEPTED
 
-    async def hold(self, arrival: Arrival, *, has_no_room: bool) -> Intake:
+    async def hold(self, arrival: Arrival, *, by_itself: bool) -> Intake:
         world, at = self._world, self._world.conversation(arrival.conversation_id)
         if at.knows(arrival.signed_id):
             return Intake.DUPLICATE
@@ -99,7 +99,7 @@ class MemoryStore:
         is_behind = former is not None and arrival.seq >= former.seq
         if arrival.message_id in notes or (former is not None and former.stands_for(arrival.seq)):
             return Intake.NOTED
-        if not has_no_room and not notes:
+        if not by_itself and not notes:
             return Intake.CONFLICT
         total = sum(map(len, world.notes.values()))
         if not is_behind and total >= self.budgets.most_held:

@@ -132,7 +132,7 @@ class Life:
             arrival = arrival_of(message.seq, version, source=Source.POLL)
             outcome = await supervisor.store.accept(arrival, job_of(message.seq))
             if outcome is Intake.HELD:
-                outcome = await supervisor.store.hold(arrival, has_no_room=True)
+                outcome = await supervisor.store.hold(arrival, by_itself=True)
             assert outcome in (Intake.ACCEPTED, Intake.DUPLICATE, Intake.NOTED)
         if page:
             await supervisor.store.advance_cursor(cursor, page[-1].id)

@@ -187,7 +187,7 @@ async def test_who_waits_at_the_relay_holds_up_nobody_and_comes_in_its_order_whe
     while await talk.supervisor.notes.count():
         await answer(worker)
         await talk.fetch()
-    assert await talk.hold(taken + 7, conversation=PEER[0], has_no_room=False) is Intake.CONFLICT
+    assert await talk.hold(taken + 7, conversation=PEER[0], by_itself=False) is Intake.CONFLICT
     while (job := await worker.take()) is not None:
         await worker.steps.finish(job)
     assert await loads(scene) == {}

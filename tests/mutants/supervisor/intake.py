@@ -74,11 +74,12 @@ INTAKE = (
     ),
     *of(
         module("inbound/reading_persons"), tests("supervisor/inbound/test_inbound_hostile"),
-        ("the_unlisted_device_is_refused", "if not await self._owners.admits(owner, envelope.sender_device, wait_seconds):", "if False:"),
+        ("the_unlisted_device_is_refused", "if admission is not Admission.LISTED:", "if False:"),
     ),
     *of(
         module("inbound/reading_persons"), tests("supervisor/inbound/test_held"),
         ("later_ones_wait_behind_others_of_their_sender", "        if snapshot.sender_waits and incoming.may_wait:\n            return Waits(arrival)\n        wait_seconds", "        wait_seconds"),
+        ("who_is_not_told_waits_at_the_relay", "if admission is Admission.UNTOLD and incoming", "if False and incoming"),
     ),
     *of(
         module("inbound/readings"), tests("supervisor/inbound/test_held"),

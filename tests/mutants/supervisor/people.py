@@ -9,12 +9,15 @@ PEOPLE = (
     *of(
         module("peers/owners"), tests("supervisor/peers/test_owners"),
         ("a_frame_is_newer_than_the_answer", "lambda: relation.user_id in self._noted_meanwhile", "lambda: False"),
-        ("an_unlisted_device_is_not_fetched_again", "if now < self._unlisted_until.get(owner.owner_id, 0.0):", "if False:"),
+        ("an_unlisted_device_is_not_fetched_again", "if now < self._unlisted_until.get(owner_id, 0.0):", "if False:"),
         ("devices_are_fetched_again_after_a_day", "if listed and now_ms() - owner.devices_fetched_ms < DEVICES_FRESH_MS:", "if listed:"),
         ("devices_are_checked", "                check_bundle(bundle, owner.pinned)\n", ""),
         ("five_devices_count", "(await self._rest.devices(owner.owner_id))[:MOST_DEVICES]", "(await self._rest.devices(owner.owner_id))"),
         ("a_decoded_row_is_of_its_bytes", "(kept.owner.row_version, kept.sealed) == (version, sealed)", "True"),
         ("who_looked_again_reads_again", "and kept.verified_connection is verified_connection", ""),
+        ("who_is_not_told_is_not_asked_for_by_each_message", "        if self.is_untold(owner_id):\n            return self._untold_now(owner_id)\n", ""),
+        ("the_pauses_grow", "before.tries + 1, now", "before.tries, now"),
+        ("not_told_for_long_is_quarantined", "return Admission.UNLISTED if is_long else", "return"),
         ("asked_in_vain_waits", "        if owner_id in self._unanswered:\n            return None\n", ""),
     ),
     *of(

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
+from trio.testing import MockClock
 
 from bus.steps.held import Note, Notes
 from bus.steps.store import Intake
@@ -15,7 +16,9 @@ from bus.steps.work_lease import WorkLease
 from bus.views.trace import Ledger
 from host.budgets import StoreBudgets
 from supervisor.inbound.held import HeldFetcher, WantedSender
+from supervisor.peers.owners import IN_VAIN_SECONDS
 from supervisor.relay.frames import MessageNew
+from supervisor.relay.rest import RestFailed
 from supervisor.settings.pauses import Pauses
 from tests.supervisor.builders import Core, open_core, until, worker
 from tests.supervisor.inbound.test_inbound import OTHER_CONVERSATION, scene
@@ -42,6 +45,7 @@ def held(core: Core, notes: Notes | None = None) -> HeldFetcher:
         inbound=core.inbound,
         rest=core.rest,
         metrics=core.metrics,
+        is_untold=core.owners.is_untold,
         pauses=Pauses(held_look=0.01),
     )
 
@@ -127,6 +131,39 @@ async def test_a_later_message_of_the_same_sender_waits_too_in_every_conversatio
         assert await notes_of(core).count() == 2
         async with fetching(core):
             assert sorted(await handle(core, 3)) == ["elsewhere", "one", "two"]
+
+
+async def test_who_is_not_told_by_the_relay_waits_there_in_order_and_nobody_waits_with_them(
+    tmp_path: Path, clock: MockClock
+) -> None:
+    """A relay that is slow for five seconds must not put the first of a person's messages behind the second."""
+    async with scene(tmp_path, Pauses(asking=0.05, asking_again=0.01)) as (core, ada):
+        ben = Person(core.rest, BEN)
+        ben.meet()
+        await core.owners.refresh()
+        core.rest.fail_next("devices", *[RestFailed("devices", 503)] * 100)
+        said = [ada.say("one"), ada.say("two")]
+        core.rest.history += said
+        assert [await core.polled(frame) for frame in said] == [Intake.NOTED, Intake.NOTED]
+        assert await core.quarantine.count() == 0
+        async with fetching(core):
+            clock.jump(IN_VAIN_SECONDS[0])
+            asked = core.rest.calls.count("devices")
+            await until(lambda: is_asked_more_than(core, asked))
+            assert await notes_of(core).count() == 2, "asked in vain once more, both wait on"
+            core.rest.fail_no_more()
+            other = ben.say("hello", conversation=OTHER_CONVERSATION, seq=1)
+            core.rest.history.append(other)
+            assert await core.polled(other) is Intake.ACCEPTED
+            [late] = await say(core, ada, "three")
+            assert await core.polled(late) is Intake.NOTED, "behind what waits"
+            clock.jump(IN_VAIN_SECONDS[1])
+            texts = await handle(core, 4)
+        assert [text for text in texts if text != "hello"] == ["one", "two", "three"]
+
+
+async def is_asked_more_than(core: Core, count: int) -> bool:
+    return core.rest.calls.count("devices") > count and core.owners.is_untold(PERSON)
 
 
 async def test_what_the_relay_has_no_more_becomes_a_dead_letter_and_the_rest_comes(tmp_path: Path) -> None:

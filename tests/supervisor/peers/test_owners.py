@@ -16,7 +16,15 @@ from bus.transport.client import open_redis
 from crypto.errors import Unreadable
 from crypto.grants import KeyChangePolicy, Status
 from supervisor.peers.grant_ledger import GrantLedger
-from supervisor.peers.owners import DEVICES_FRESH_MS, UNLISTED_FETCH_SECONDS, Owner, Owners
+from supervisor.peers.owners import (
+    DEVICES_FRESH_MS,
+    IN_VAIN_SECONDS,
+    UNLISTED_FETCH_SECONDS,
+    WAIT_AT_RELAY_SECONDS,
+    Admission,
+    Owner,
+    Owners,
+)
 from supervisor.peers.retry_triggers import RetryTriggers
 from supervisor.relay.rest import RestFailed
 from supervisor.settings.pauses import PAUSES, Pauses
@@ -233,9 +241,9 @@ async def test_a_message_of_an_unlisted_device_has_the_list_fetched_again_once_a
         ada.meet()
         await core.owners.refresh()
         for _ in range(3):
-            assert not await core.owners.admits(await found(core.owners), "tablet")
+            assert await core.owners.admits(await found(core.owners), "tablet") is Admission.UNLISTED
         assert core.rest.calls.count("devices") == 2  # the first list of all, then one for what is not in it
-        assert await core.owners.admits(await found(core.owners), "phone")
+        assert await core.owners.admits(await found(core.owners), "phone") is Admission.LISTED
         assert core.rest.calls.count("devices") == 2
 
 
@@ -244,32 +252,74 @@ async def test_a_device_list_that_cannot_be_fetched_is_asked_for_again_while_the
         ada.meet()
         await core.owners.refresh()
         core.rest.fail_next("devices")
-        assert await core.owners.admits(await found(core.owners), "phone")
+        assert await core.owners.admits(await found(core.owners), "phone") is Admission.LISTED
         assert core.owners.unanswered() == []
 
 
 @pytest.mark.parametrize("status", [403, 404, 503])
-async def test_one_owner_whose_devices_the_relay_does_not_list_holds_up_nobody_and_is_asked_for_later(
+async def test_an_owner_whose_devices_the_relay_does_not_tell_is_asked_for_after_growing_pauses(
     status: int, tmp_path: Path, clock: MockClock
 ) -> None:
     async with scene(tmp_path, Pauses(asking=0.05, asking_again=0.01)) as (core, ada):
         ada.meet()
         await core.owners.refresh()
-        await core.prekeys.publish()
         core.rest.fail_next("devices", *[RestFailed("devices", status, "no")] * 100)
-        said, later = ada.say("from a tablet", seq=1), ada.say("again", seq=2)
-        assert (outcome := await core.polled(said)) is not None
-        assert outcome.is_settled
-        assert await core.quarantined(said) == "unknown_sender"
+        owner = await found(core.owners)
+        assert await core.owners.admits(owner, "phone") is Admission.UNTOLD
         asked = core.rest.calls.count("devices")
-        assert (outcome := await core.polled(later)) is not None
-        assert outcome.is_settled
-        assert core.rest.calls.count("devices") == asked, "the next one does not wait again"
+        assert core.owners.is_untold(PERSON)
+        assert await core.owners.admits(owner, "phone") is Admission.UNTOLD
+        assert core.rest.calls.count("devices") == asked, "the next message does not wait again"
+        clock.jump(IN_VAIN_SECONDS[0])
+        assert not core.owners.is_untold(PERSON)
+        assert await core.owners.admits(owner, "phone") is Admission.UNTOLD
+        assert core.rest.calls.count("devices") > asked
+        clock.jump(IN_VAIN_SECONDS[0])
+        assert core.owners.is_untold(PERSON), "the second pause is longer"
+        core.rest.fail_no_more()
+        clock.jump(IN_VAIN_SECONDS[1])
+        assert await core.owners.admits(owner, "phone") is Admission.LISTED
+
+
+async def test_an_owner_whose_devices_are_not_told_for_long_has_their_messages_in_quarantine(
+    tmp_path: Path, clock: MockClock
+) -> None:
+    async with scene(tmp_path, Pauses(asking=0.05, asking_again=0.01)) as (core, ada):
+        ada.meet()
+        await core.owners.refresh()
+        await core.prekeys.publish()
+        core.rest.fail_next("devices", *[RestFailed("devices", 503, "no")] * 100)
+        assert await core.owners.admits(await found(core.owners), "phone") is Admission.UNTOLD
+        clock.jump(WAIT_AT_RELAY_SECONDS)
+        said, later = ada.say("from a tablet", seq=1), ada.say("again", seq=2)
+        for frame in (said, later):
+            assert (outcome := await core.polled(frame)) is not None
+            assert outcome.is_settled
+            assert await core.quarantined(frame) == "unknown_sender"
         assert core.owners.unanswered() == []
         core.rest.fail_no_more()
         clock.jump(UNLISTED_FETCH_SECONDS)
         await core.until_tried_again()
         assert await core.jobs() == ["from a tablet", "again"]
+
+
+async def test_who_has_no_relation_while_the_relay_tells_none_is_asked_for_once_and_again_a_minute_later(
+    tmp_path: Path, clock: MockClock
+) -> None:
+    async with scene(tmp_path, Pauses(asking=0.05, asking_again=0.01)) as (core, ada):
+        await core.prekeys.publish()
+        ada.meet()
+        core.rest.fail_next("relations", *[RestFailed("relations", 503)] * 100)
+        said, later = ada.say("hello", seq=1), ada.say("again", seq=2)
+        await core.polled(said)
+        assert await core.quarantined(said) == "no_grant"
+        asked = core.rest.calls.count("relations")
+        await core.polled(later)
+        assert core.rest.calls.count("relations") == asked, "the next one does not wait again"
+        core.rest.fail_no_more()
+        clock.jump(UNLISTED_FETCH_SECONDS)
+        await core.until_tried_again()
+        assert await core.jobs() == ["hello", "again"]
 
 
 async def test_every_change_stands_in_the_log_and_the_log_holds(tmp_path: Path) -> None:
