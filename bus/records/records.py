@@ -8,6 +8,7 @@ program that knows no such jobs leaves it to one that does; a message's record i
 """
 
 import contextlib
+import hashlib
 from typing import Literal, TypeVar, cast, get_args
 
 import msgspec
@@ -131,6 +132,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     def thread_id(self) -> str:
         """Returns the id of the thread that it runs: its own, or that of an earlier job which it continues."""
         return self.continues or self.job_id
+
+    @property
+    def short_id(self) -> str:
+        """Returns a name of the job that is short enough to stand in others: the same in every run of it."""
+        return hashlib.sha256(self.job_id.encode()).hexdigest()[:16]
 
     @property
     def is_first_run(self) -> bool:
@@ -275,10 +281,18 @@ def is_answer_to_card(payload: Payload) -> bool:
 
 
 def pack_placed_job(
-    kind: PlacedKind, content: InboundMessage, *, placed_ms: int, key: BusKey, agent_id: str, trace: str = ""
+    kind: PlacedKind,
+    content: InboundMessage,
+    *,
+    placed_ms: int,
+    key: BusKey,
+    agent_id: str,
+    trace: str = "",
+    message_ms: int | None = None,
 ) -> bytes:
     """Seals a job that no message began into its record; `content.message_id` is the job's id.
 
+    `message_ms`: the time in the ids of its replies; None for that of its placing. With the same id and time the relay passes over what it has had.
     It counts against nobody's share of what waits: its record names no sender.
     """
     sealed = key.seal(msgspec.msgpack.encode(content), "job", agent_id, content.message_id)
@@ -289,7 +303,7 @@ def pack_placed_job(
             content.conversation_id,
             AFTER_ALL,
             placed_ms,
-            placed_ms,
+            placed_ms if message_ms is None else message_ms,
             sealed,
             "",
             trace,

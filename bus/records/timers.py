@@ -9,12 +9,14 @@ from datetime import date
 import msgspec
 
 from bus.records.daily import Daily
-from bus.records.records import BadRecord, InboundMessage, NewerRecord, Payload, PlacedKind
+from bus.records.records import BadRecord, InboundMessage, NewerRecord, Payload, PlacedKind, pack_placed_job
 from bus.records.sealing import BusKey, SealBroken
 
 TIMER_SCHEMA = 1
 TIMERS = "timers"
 ID_CHARACTERS = 32
+LATELY_MS = 2 * 3_600_000
+"""Redis goes back by an hour at most where nobody shall notice; what is said under a time of long ago a group may take for something it has had."""
 
 
 def due_payload(kind: PlacedKind, name: str, data: bytes, due_ms: int) -> Payload:
@@ -25,7 +27,8 @@ def due_payload(kind: PlacedKind, name: str, data: bytes, due_ms: int) -> Payloa
 class Timer(msgspec.Struct, frozen=True, kw_only=True):
     """What is due at `due_ms`: a job of this kind, with this name and data (msgpack of the owner's own).
 
-    `daily`, `every_ms`: it is due again. The rest is of the message that set it: whom the conversation is with.
+    `daily`, `every_ms`: it is due again. `set_by`: a name of the job that set it. `message_ms`: the time in the ids of what its job says, 0 for when
+    it is due. The rest is of the message that set it: whom the conversation is with.
     """
 
     id: str
@@ -42,14 +45,25 @@ class Timer(msgspec.Struct, frozen=True, kw_only=True):
     sender_display_name: str | None = None
     hop_count: int = 0
     group_metadata: dict[str, object] | None = None
+    set_by: str = ""
+    message_ms: int = 0
 
     def __repr__(self) -> str:
         return f"Timer(id={self.id!r}, kind={self.kind!r}, due_ms={self.due_ms})"
 
     @property
     def job_id(self) -> str:
-        """Returns the id of its job when it is due this time: another for each time."""
-        return f"timer:{self.id}:{self.due_ms}"
+        """Returns the id of its job when it is due this time: another for each time.
+
+        Of one that is due once it does not name the time: where Redis went back its job may set it once more, for later, and what
+        people were told is told once.
+        """
+        is_once = self.set_by and self.daily is None and not self.every_ms
+        return f"timer:{self.id}:{self.set_by if is_once else self.due_ms}"
+
+    def says_at_ms(self, now_ms: int) -> int:
+        """Returns the time in the ids of what its job says: the same if it is fired twice, since Redis went back, and not long ago."""
+        return (self.message_ms or self.due_ms) if now_ms - self.due_ms <= LATELY_MS else now_ms
 
     @property
     def date(self) -> date | None:
@@ -109,6 +123,14 @@ def pack_timer(timer: Timer, *, key: BusKey, agent_id: str) -> bytes:
     record = TimerRecord(TIMER_SCHEMA, timer.conversation_id, timer.id, timer.due_ms, b"")
     sealed = key.seal(msgspec.msgpack.encode(timer), *record.place(agent_id))
     return msgspec.msgpack.encode(msgspec.structs.replace(record, sealed=sealed))
+
+
+def pack_job_of(timer: Timer, now_ms: int, *, key: BusKey, agent_id: str) -> bytes:
+    """Returns the record of the job that a timer becomes when it is fired."""
+    said_ms = timer.says_at_ms(now_ms)
+    return pack_placed_job(
+        timer.kind, timer.content(), placed_ms=now_ms, key=key, agent_id=agent_id, message_ms=said_ms
+    )
 
 
 def decode_timer_record(packed: bytes) -> TimerRecord:

@@ -9,9 +9,9 @@ from typing import cast
 import msgspec
 
 from bus.records.keys import Keys
-from bus.records.records import NOWHERE, BadRecord, NewerRecord, pack_placed_job
+from bus.records.records import NOWHERE, BadRecord, NewerRecord
 from bus.records.sealing import BusKey
-from bus.records.timers import EVERY, Timer, keyed_id, open_timer, pack_timer
+from bus.records.timers import EVERY, Timer, keyed_id, open_timer, pack_job_of, pack_timer
 from bus.steps.placing import MOST_PLACED
 from bus.transport.client import Commands
 from bus.transport.clock import redis_ms
@@ -78,9 +78,7 @@ class Timers:
 
     async def fire(self, packed: bytes, timer: Timer, now_ms: int) -> Fired:
         """Makes a timer that is due a job of its conversation; a daily one is due again on a later date. Raises NoSuchTime."""
-        job = pack_placed_job(
-            timer.kind, timer.content(), placed_ms=now_ms, key=self._bus_key, agent_id=self._keys.agent_id
-        )
+        job = pack_job_of(timer, now_ms, key=self._bus_key, agent_id=self._keys.agent_id)
         again = timer.next_after(now_ms)
         next_ms, record = ("", b"") if again is None else (again.due_ms, self.pack(again))
         answer: Value = await self._client.script(

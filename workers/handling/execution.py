@@ -360,6 +360,7 @@ class _Begun:
             question_hash=draft.question_hash,
             asked_ms=draft.asked_ms,
             left=self.thread.left,
+            place=draft.place,
         )
         deadline = timer_for(run.message, run.job, wait.id, wait.due_ms, kind="deadline", name=wait.id)
         return (

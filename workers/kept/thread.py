@@ -34,11 +34,12 @@ _NAME = re.compile(r"[A-Za-z0-9_./-]{1,64}")
 class Entry(msgspec.Struct, frozen=True, array_like=True):
     """What stands in the journal under a name. `unfit`: it was done, and its result cannot be kept; `value` says why.
 
-    `answer`: what somebody said, and who; `none`: why there is no answer.
+    `answer`: what somebody said, and who; `none`: why there is no answer. `by`: of both, a name of the job that brought it.
     """
 
     kind: Literal["begun", "done", "unfit", "answer", "none"]
     value: msgspec.Raw = msgspec.Raw(b"\xc0")
+    by: str = ""
 
 
 BEGUN = msgspec.msgpack.encode(Entry("begun"))
@@ -54,6 +55,7 @@ class Draft(msgspec.Struct, frozen=True):
     due_ms: int
     question_hash: str
     asked_ms: int
+    place: str
 
 
 class ThreadRun:

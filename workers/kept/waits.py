@@ -28,7 +28,7 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
     `handler`: who asked; `messages`: those it was given, the newest last; `message_ms`, `accepted_ms`: of the thread's first job.
     `journal`, `places`, `cards`: what the thread has noted and said. `entry`: the answer's name in the journal. `who`: whose answer counts.
     `question_hash`: of an approval (PROTOCOL §4.1). `due_ms`: until when it is waited for; `asked_ms`: when it was asked, both by Redis' clock.
-    `left`: names in the journal of answers that the handler has not come to yet.
+    `left`: names in the journal of answers that the handler has not come to yet. `place`: where it was shown; '' where that is `entry`.
     """
 
     id: str
@@ -47,6 +47,7 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
     question_hash: str = ""
     asked_ms: int = 0
     left: list[str] = []
+    place: str = ""
 
     def __repr__(self) -> str:
         return f"Wait(id={self.id!r}, thread_id={self.thread_id!r}, kind={self.kind!r})"
@@ -134,7 +135,7 @@ def asked_for_a_text(waits: Sequence[OpenWait]) -> frozenset[str]:
 def _overdue(job: Job, read: Sequence[tuple[OpenWait, Wait]]) -> Answered | None:
     name = job.message.payload.get("name")
     found = next((wait for one, wait in read if wait.id == name and one.bound_to in ("", job.job_id)), None)
-    return None if found is None else Answered(found, none_for("timeout"))
+    return None if found is None else Answered(found, none_for("timeout", job))
 
 
 def _by_card(job: Job, artifact: Payload, read: Sequence[tuple[OpenWait, Wait]]) -> Answered | Refused | None:
@@ -149,7 +150,7 @@ def _by_card(job: Job, artifact: Payload, read: Sequence[tuple[OpenWait, Wait]])
         return Refused(NOT_OPEN)
     if wait.kind == "approval" and said.get("question_hash") != wait.question_hash:
         return Refused(OTHER_QUESTION)
-    return Answered(wait, answer_entry(said, job.message.sender_id, wait.id))
+    return Answered(wait, answer_entry(said, job, wait.id))
 
 
 def said_in(artifact: Payload) -> Payload:
@@ -166,8 +167,8 @@ def card_named_in(artifact: Payload) -> str:
 
 def _with_text(job: Job, wait: Wait) -> Answered:
     if _is_cancel(job.message):
-        return Answered(wait, none_for("cancelled"))
-    return Answered(wait, answer_entry({"text": job.message.text}, job.message.sender_id, wait.id))
+        return Answered(wait, none_for("cancelled", job))
+    return Answered(wait, answer_entry({"text": job.message.text}, job, wait.id))
 
 
 def _is_words(message: InboundMessage) -> bool:
@@ -178,12 +179,12 @@ def _is_cancel(message: InboundMessage) -> bool:
     return message.payload.get("type") == "text" and message.text.strip().lower() == CANCEL
 
 
-def answer_entry(said: Mapping[str, object], sender_id: str, card_id: str) -> bytes:
-    """Returns the entry of the journal for an answer."""
-    given = msgspec.msgpack.encode(Given(dict(said), sender_id, card_id))
-    return msgspec.msgpack.encode(Entry("answer", msgspec.Raw(given)))
+def answer_entry(said: Mapping[str, object], job: Job, card_id: str) -> bytes:
+    """Returns the entry of the journal for the answer in a job."""
+    given = msgspec.msgpack.encode(Given(dict(said), job.message.sender_id, card_id))
+    return msgspec.msgpack.encode(Entry("answer", msgspec.Raw(given), job.short_id))
 
 
-def none_for(reason: str) -> bytes:
-    """Returns the entry of the journal for there being no answer."""
-    return msgspec.msgpack.encode(Entry("none", msgspec.Raw(msgspec.msgpack.encode(reason))))
+def none_for(reason: str, job: Job) -> bytes:
+    """Returns the entry of the journal for there being no answer, by this job."""
+    return msgspec.msgpack.encode(Entry("none", msgspec.Raw(msgspec.msgpack.encode(reason)), job.short_id))

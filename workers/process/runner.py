@@ -284,7 +284,7 @@ class Runner:
     async def _quoted(self, job: Job, waits: Sequence[OpenWait]) -> str:
         """Returns the id of the question that a text quotes, of several that it may answer; '' where it quotes none."""
         for wait in quotable(job, waits):
-            said = partial(self._bus.message_id_of, wait.thread_id, wait.entry, wait.asked_ms)
+            said = partial(self._bus.message_id_of, wait.thread_id, wait.place or wait.entry, wait.asked_ms)
             if await until_redis_answers(said) == job.message.reply_to:
                 return wait.id
         return ""

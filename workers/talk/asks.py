@@ -1,6 +1,8 @@
 """Asks people something on behalf of one run of a handler, and ends the run until there is an answer.
 
-The handler runs again then, from its first line, and finds the answer in the journal. What it says next has places that count from there.
+The handler runs again then, from its first line, and finds the answer in the journal. What it says next has places that count from there,
+and name the job that brought the answer: where Redis went back, and somebody answers with other words than before, nothing of what follows is
+what was said before, which the relay would pass over.
 """
 
 from collections.abc import Sequence
@@ -89,7 +91,7 @@ class Asks:
         if given is not None and not question.is_answered_by(given):
             raise Diverged
         self._thread.has_used(name)
-        self._sending.count_places_from(name)
+        self._sending.count_places_from(f"{name}@{entry.by}" if entry.by else name)
         if given is None:
             raise NoAnswer(msgspec.msgpack.decode(entry.value, type=str))
         return given
@@ -108,18 +110,19 @@ class Asks:
         thread.keeping.check_unchanged()
         await thread.until_steps_are_noted()
         asked_ms = await thread.time_to_wait()
-        card_id = sending.card_id(name)
+        place = f"{name}@{thread.job.short_id}" if thread.job.continues else name
+        card_id = sending.card_id(place)
         payload = question.payload(card_id)
         async with sending.turn():
             due_ms = asked_ms + int(timeout.total_seconds() * 1000)
             if question.asked == "text":
                 # Together with the wait: else an answer could come before it, and be taken for words that were waiting already.
-                sending.say_with_end(name, Reply(kind="message", content_type="text", payload=payload))
+                sending.say_with_end(place, Reply(kind="message", content_type="text", payload=payload))
             else:
                 reply = Reply(kind="message", content_type="artifact", payload=payload)
-                await sending.emit_card(name, card_id, question.asked, reply)
+                await sending.emit_card(place, card_id, question.asked, reply)
             question_hash = question.question_hash(card_id)
-            thread.suspend(Draft(card_id, name, question.asked, who, due_ms, question_hash, asked_ms))
+            thread.suspend(Draft(card_id, name, question.asked, who, due_ms, question_hash, asked_ms, place))
             sending.suspend()
         thread.scope.cancel()
         raise Suspended

@@ -5,14 +5,13 @@ thread has noted by which of them.
 """
 
 import re
-import secrets
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 
 from bus.records.daily import Daily, NoSuchTime
 from bus.records.records import GROUP, InboundMessage, Job, Payload, PlacedKind
-from bus.records.timers import ID_CHARACTERS, Timer, keyed_id
+from bus.records.timers import Timer, keyed_id
 from bus.steps.timers import MOST_TIMERS
 from workers.errors import BadReminder, TooManyReminders
 from workers.kept.outlet import Outlet, until_redis_answers
@@ -24,6 +23,8 @@ MOST_KEY_CHARACTERS = 200
 LONGEST = timedelta(days=366 * 100)
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,48}")
 MOST_MEMBERS = 50
+SOON_MS = 3_600_000
+"""What is due so soon may be set and told within a span that Redis loses, and be set again for another time: its words have the time of the message."""
 
 
 class Reminding:
@@ -51,8 +52,8 @@ class Reminding:
         check_name(name)
         every_day = _when(after, at, daily, tz)
         packed = _packed(name, data)
-        timer_id = self._id(name if daily is not None and key is None else key)
         step = self._thread.begin(f"remind/{name}", once=False)
+        timer_id = self._id(name if daily is not None and key is None else key, step.name)
         if step.is_done and step.result(_set_by) != self._thread.job.job_id:
             return  # an earlier job of this thread has set it, with its end
         there = await until_redis_answers(lambda: self._outlet.timers_there(self._thread.job, timer_id))
@@ -72,7 +73,7 @@ class Reminding:
     async def forget(self, key: str) -> None:
         """As Chat.forget_reminder."""
         self._thread.check_open()
-        timer_id = self._id(key)
+        timer_id = self._id(key, "")
         step = self._thread.begin(f"forget/{timer_id}", once=False)
         if step.is_done and step.result(_set_by) != self._thread.job.job_id:
             return
@@ -80,9 +81,10 @@ class Reminding:
         if not step.is_done:
             await self._thread.keep(step, _set_by, self._thread.job.job_id, once=False)
 
-    def _id(self, key: str | None) -> str:
+    def _id(self, key: str | None, step: str) -> str:
+        """Returns the id under a key, else one of this reminder alone: the same in every run, also after Redis went back."""
         if key is None:
-            return secrets.token_hex(ID_CHARACTERS // 2)
+            return keyed_id(self._thread.job.thread_id, step)
         if not isinstance(key, str) or not 1 <= len(key) <= MOST_KEY_CHARACTERS:
             raise BadReminder(f"a reminder's key is a text of 1 to {MOST_KEY_CHARACTERS} characters")
         return keyed_id(self._thread.job.conversation_id, key)
@@ -129,6 +131,8 @@ def timer_for(
         sender_display_name=None if is_group else message.sender_display_name,
         hop_count=message.hop_count,
         group_metadata=_without_much(message.group_metadata),
+        set_by=job.short_id,
+        message_ms=job.message_ms if due_ms - job.accepted_ms <= SOON_MS else 0,
     )
 
 

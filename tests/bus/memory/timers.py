@@ -1,8 +1,7 @@
 """Timers (DESIGN §3, `fire`)."""
 
-from bus.records.records import pack_placed_job
 from bus.records.sealing import BusKey
-from bus.records.timers import Timer, open_timer, pack_timer
+from bus.records.timers import Timer, open_timer, pack_job_of, pack_timer
 from bus.steps.placing import MOST_PLACED
 from bus.steps.timers import AT_ONCE, Alarm, Fired
 from host.budgets import UNLIMITED_REDIS_BYTES, StoreBudgets
@@ -46,10 +45,7 @@ class MemoryTimers:
         again = timer.next_after(now_ms)
         if again is not None:
             world.timers[where] = (again.due_ms, pack_timer(again, key=self._bus_key, agent_id=self._agent_id))
-        content = timer.content()
-        world.place(
-            at, pack_placed_job(timer.kind, content, placed_ms=now_ms, key=self._bus_key, agent_id=self._agent_id)
-        )
+        world.place(at, pack_job_of(timer, now_ms, key=self._bus_key, agent_id=self._agent_id))
         return Fired.FIRED
 
     async def forget(self, packed: bytes | None, alarm: Alarm) -> None:

@@ -69,6 +69,23 @@ async def test_a_reminder_is_set_with_its_jobs_end_and_becomes_a_job_when_it_is_
     assert await scene.leftovers() == []
 
 
+async def test_what_a_reminder_says_has_the_same_ids_where_it_is_fired_once_more(scene: Scene) -> None:
+    """As after Redis went back to before it was due."""
+    talk, worker = await talk_and_worker(scene)
+    supervisor = talk.supervisor
+    timer = await reminder(supervisor, "digest", HOUR_MS)
+    told = list[tuple[str, int]]()
+    for _ in range(2):
+        await set_with_a_job(talk, worker, timer)
+        await scene.time_passes(HOUR_MS + 1000)
+        assert await fire_all(supervisor) == [Fired.FIRED]
+        job = await worker.take()
+        assert job is not None
+        await worker.steps.finish(job)
+        told.append((job.job_id, job.message_ms))
+    assert told == [(timer.job_id, timer.due_ms)] * 2
+
+
 @pytest.mark.parametrize("way", ["fails", "is lost"])
 async def test_a_run_that_does_not_end_well_sets_no_reminder(scene: Scene, way: str) -> None:
     talk, worker = await talk_and_worker(scene)

@@ -23,6 +23,17 @@ OF_TIMERS = (
         ("a_daily_timer_is_due_again", "        if self.daily is None:\n            return None\n        due_ms", "        if True:\n            return None\n        due_ms"),
     ),
     *of(
+        "bus/records/timers.py", ("tests/workers/talk/test_reminders.py", "tests/bus/steps/test_rules_timers.py"),
+        ("a_timer_of_once_names_who_set_it", "self.set_by if is_once else self.due_ms", "self.due_ms"),
+        ("a_timer_that_is_fired_again_says_the_same", "return (self.message_ms or self.due_ms) if now_ms - self.due_ms <= LATELY_MS else now_ms", "return now_ms"),
+        ("a_timer_that_is_late_says_it_now", "if now_ms - self.due_ms <= LATELY_MS else now_ms", ""),
+    ),
+    *of(
+        "workers/talk/reminding.py", ("tests/workers/talk/test_reminders.py",),
+        ("what_is_due_soon_has_the_messages_time", "job.message_ms if due_ms - job.accepted_ms <= SOON_MS else 0", "0"),
+        ("what_is_due_late_has_its_own_time", "job.message_ms if due_ms - job.accepted_ms <= SOON_MS else 0", "job.message_ms"),
+    ),
+    *of(
         script("fire"), MOVER,
         ("a_timer_is_fired_as_it_stands", "if record ~= ARGV[3] then return 'changed' end", ""),
         ("a_timer_is_not_early", "if not due or tonumber(due) > now_ms() then return 'early' end", ""),

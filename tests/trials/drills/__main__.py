@@ -18,6 +18,7 @@ import trio
 from tests.memory import own_memory
 from tests.trials.drills.copied_back import copied_back
 from tests.trials.drills.half_open import half_open, half_open_standby, slow_way
+from tests.trials.drills.questions import questions_rolled_back
 from tests.trials.drills.redis_goes_back import GOES_BACK
 from tests.trials.drills.redis_of_others import (
     cluster_node_dies,
@@ -34,6 +35,7 @@ DRILLS: dict[str, Callable[[Path, Order], Awaitable[Outcome]]] = {
     "copied-back": copied_back,
     "redis-rolled-back": redis_rolled_back,
     "newcomers-rolled-back": newcomers_rolled_back,
+    "questions-rolled-back": questions_rolled_back,
     **WORSE,
     **GOES_BACK,
     "redis-refuses": redis_refuses,

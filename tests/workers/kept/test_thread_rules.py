@@ -104,6 +104,38 @@ async def test_a_conversation_in_steps_is_one_function(scene: Scene) -> None:
     assert await stage.dead() == []
 
 
+async def test_what_follows_another_answer_is_never_what_the_relay_has_had(scene: Scene) -> None:
+    """Redis may go back to before an answer, and the person, who has heard what followed it, says something else next."""
+
+    agent = Agent()
+
+    @agent.on_command("book")
+    async def book(chat: Chat) -> None:
+        name = await chat.ask("Your name?")
+        await chat.reply(f"Welcome, {name}.")
+        await chat.ask("Which day?")
+
+    @agent.on_command("help")
+    async def help_them(_chat: Chat) -> None:
+        pass
+
+    async def places_after(*said: str) -> list[str]:
+        fresh: Scene = MemoryScene() if isinstance(scene, MemoryScene) else RedisScene(scene.url)  # type: ignore[attr-defined]
+        stage = Stage(fresh, agent)
+        for text in said:
+            await stage.say(text)
+        fresh.close()
+        return [heard.place for heard in stage.transcript]
+
+    once = await places_after("/book", "Ann")
+    again = await places_after("/book", "Ann")
+    other = await places_after("/book", "/help", "Ben")
+    assert once == again, "the same answer is told the same, under the same ids"
+    assert len(set(once)) == len(once) == 3
+    assert other[0] == once[0], "the question is not asked twice"
+    assert set(other[1:]).isdisjoint(once)
+
+
 async def test_whatever_a_worker_does_when_it_dies_people_get_the_same_and_nothing_is_done_twice(scene: Scene) -> None:
     whole = Stage(scene, booking())
     await books(whole)

@@ -95,6 +95,32 @@ async def test_after_counts_by_redis_clock_and_each_one_without_a_key_is_another
     assert (first.conversation_type, first.sender_id, first.sender_type) == ("h2a", "person", "human")
 
 
+async def test_set_again_since_redis_went_back_it_is_told_once_though_it_is_due_later() -> None:
+    async def ask(chat: Chat) -> None:
+        await chat.remind("say", after=timedelta(minutes=1))
+        await chat.remind("say", after=timedelta(minutes=1), key="tea")
+
+    async def set_at(later_ms: int) -> list[Timer]:
+        return await timers_set_by(ask, MemoryBus(timers=TimersThere(NOW_MS + later_ms, 0, is_there=False)))
+
+    for first, again in zip(await set_at(0), await set_at(HOUR_MS // 2), strict=True):
+        assert again.due_ms == first.due_ms + HOUR_MS // 2
+        assert again.job_id == first.job_id
+        assert again.says_at_ms(again.due_ms) == first.says_at_ms(first.due_ms), "so that what it says has the same ids"
+        assert msgspec.structs.replace(first, set_by="another job").job_id != first.job_id
+
+
+async def test_what_is_due_much_later_says_so_under_its_own_time() -> None:
+    async def ask(chat: Chat) -> None:
+        await chat.remind("say", after=timedelta(days=300))
+        await chat.remind("digest", daily="08:00", tz="Europe/Berlin")
+
+    for timer in await timers_set_by(ask):
+        assert timer.says_at_ms(timer.due_ms) == timer.says_at_ms(timer.due_ms + HOUR_MS) == timer.due_ms
+        late_ms = timer.due_ms + 3 * HOUR_MS
+        assert timer.says_at_ms(late_ms) == late_ms
+
+
 async def test_rule_12_a_key_replaces_and_a_daily_one_has_its_name_for_a_key() -> None:
     async def ask(chat: Chat) -> None:
         await chat.remind("close", after=timedelta(minutes=30), key="lunch")
