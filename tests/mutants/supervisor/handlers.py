@@ -94,6 +94,16 @@ HANDLERS = (
             "                sending.say_with_end(place,",
             "                await sending.emit(place,",
         ),
+        (
+            "what_is_said_after_an_answer_names_it",
+            'f"{name}@{entry.by}" if entry.by else name',
+            "name",
+        ),
+        (
+            "what_is_asked_after_an_answer_names_it",
+            'f"{name}@{thread.job.short_id}" if thread.job.continues else name',
+            "name",
+        ),
     ),
     *of(
         "workers/handling/execution.py",
@@ -136,16 +146,6 @@ HANDLERS = (
     *of(
         "workers/kept/thread.py",
         ("tests/workers/kept/test_thread_rules.py",),
-        (
-            "what_is_said_after_an_answer_names_it",
-            'f"{name}@{entry.by}" if entry.by else name',
-            "name",
-        ),
-        (
-            "what_is_asked_after_an_answer_names_it",
-            'f"{name}@{thread.job.short_id}" if thread.job.continues else name',
-            "name",
-        ),
         (
             "what_has_no_room_to_wait_is_not_shown",
             "        if there.bytes + more > MOST_WAITS_BYTES:\n",

@@ -104,8 +104,8 @@ async def _machine(at: Scene, directory: Path) -> bool:
 
 async def _memory(at: Scene, directory: Path, *, is_machine: bool = False) -> bool:
     """The witness too, by hand, on a machine that runs on: nothing on it can tell."""
+    copy(_witnesses(), directory / "witnesses")  # first: one that knew of more than the copy would tell
     kept, began = await _kept(at, directory / "kept"), trio.current_time()
-    copy(_witnesses(), directory / "witnesses")
     await _go_on(at)
     if is_machine:
         await trio.sleep_until(began + MACHINE_SECONDS)
