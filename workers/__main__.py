@@ -97,7 +97,7 @@ def _not_opened(error: BaseException, worker: Worker, settings: WorkerSettings, 
     """Says in a line why the owner's lifespan could not be entered. What trying again may mend is tried again by whoever starts workers."""
     error = alone(error)
     report = report_of(error, current_directory(), "lifespan")
-    if is_the_owners_to_mend(error):
+    if is_the_owners_to_mend(error, current_directory()):
         return _refuse(report, worker, settings, log)
     at = f"{Path(report.file).name}:{report.line}"
     log.warning("worker: lifespan failed", exception=report.exception, at=at, error=report.last_line)

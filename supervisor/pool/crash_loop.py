@@ -24,6 +24,10 @@ class Death:
     exception: str
     at: str
 
+    def __str__(self) -> str:
+        what = " ".join(part for part in (self.exception, self.at and f"at {self.at}") if part)
+        return f"status {self.status}" + (f" ({what})" if what else "")
+
 
 def death_of(exited: WorkerExit) -> Death:
     """Returns what is to be said of the end of a worker."""
@@ -43,11 +47,7 @@ class CrashLoopStatus:
     last: Death
 
     def __str__(self) -> str:
-        last = self.last
-        what = " ".join(part for part in (last.exception, last.at and f"at {last.at}") if part)
-        return f"crash loop: {self.deaths} deaths, the last one with status {last.status}" + (
-            f" ({what})" if what else ""
-        )
+        return f"crash loop: {self.deaths} deaths, the last one with {self.last}"
 
 
 class CrashLoop:

@@ -13,7 +13,7 @@ from structlog.typing import FilteringBoundLogger
 
 from bus.records.control import FromWorker, Heartbeat, Observation, Ready, StartFailed
 from host.strays import become_subreaper, end_strays, reap_soon
-from supervisor.pool.crash_loop import CrashLoopStatus
+from supervisor.pool.crash_loop import CrashLoopStatus, Death
 from supervisor.pool.places import Life, Place, WorkerStatus, status_of, why_not
 from supervisor.pool.pool_settings import RELOAD, HandlerUnusable, PoolEvents, PoolSettings, Waiting, nothing_waits
 from supervisor.pool.process import ExitReason, Stage, WorkerExit, WorkerProcess
@@ -78,6 +78,11 @@ class Pool:
     def bounds(self) -> Bounds:
         """Returns between which numbers the target may move."""
         return self.roster.bounds
+
+    @property
+    def not_begun(self) -> Death | None:
+        """Returns how the last worker ended that could not begin, None once another one has begun."""
+        return self.roster.not_begun
 
     @property
     def crash_loop(self) -> CrashLoopStatus | None:

@@ -12,7 +12,7 @@ from math import inf
 from bus.records.control import StartFailed
 from host.children import RestartBackoff
 from supervisor.pool.autoscale import Autoscale, Load
-from supervisor.pool.crash_loop import CrashLoop, CrashLoopStatus, death_of
+from supervisor.pool.crash_loop import CrashLoop, CrashLoopStatus, Death, death_of
 from supervisor.pool.places import Life, Place, use_of
 from supervisor.pool.pool_settings import PoolSettings
 from supervisor.pool.process import ExitReason, WorkerExit
@@ -64,6 +64,8 @@ class Roster:
         self._autoscale = Autoscale(self.settings.autoscale)
         self._crash_loop = CrashLoop(self.settings.crash_loop)
         self._was_ready = False
+        self.not_begun: Death | None = None
+        """How the last worker ended that ended before it took jobs; None once another one takes them."""
 
     @property
     def ready(self) -> list[Life]:
@@ -146,7 +148,7 @@ class Roster:
 
     def became_ready(self, life: Life) -> None:
         """Notes that a worker takes jobs, so that the handler can be used."""
-        self._was_ready = True
+        self._was_ready, self.not_begun = True, None
         place = self.places.get(life.number)
         if place is not None and place.life is life:
             place.failure = None
@@ -159,6 +161,8 @@ class Roster:
         if life.is_successor or self.is_draining:
             return WorkerEnd(is_death)
         begins = self._crash_loop.note(now, death_of(exited))
+        if not exited.ready_seconds:
+            self.not_begun = death_of(exited)
         place = self.places.get(life.number)
         if exited.failure is not None and place is not None:
             place.failure = exited.failure
@@ -209,7 +213,7 @@ class Roster:
 
     def reloaded(self, order: WorkerOrder) -> None:
         """Starts all with this order from now on, and forgets earlier deaths, which say nothing about the new code."""
-        self.order = order
+        self.order, self.not_begun = order, None
         self._crash_loop.forget()
 
     def _free_number(self) -> int:

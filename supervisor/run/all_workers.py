@@ -38,6 +38,8 @@ class AllWorkers:
         """Whether jobs are taken: by workers of our own if there should be any, else by those elsewhere."""
         ready, elsewhere, loop = self._pool.ready, len(self.elsewhere), self._pool.crash_loop
         detail = f"{ready} ready" + (f", {elsewhere} elsewhere" if elsewhere else "") + (f"; {loop}" if loop else "")
+        if not (ready or loop) and (end := self._pool.not_begun):
+            detail += f"; the last one could not begin: {end}"
         if self._pool.start_problem:
             detail += f"; no other can be started: {self._pool.start_problem}"
         if self._deaf_seconds >= DEAF_SECONDS:

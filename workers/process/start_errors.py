@@ -1,6 +1,7 @@
 """What is said of an exception that comes before the first job: a line with its place. It may have its text, since nobody has written yet.
 
-A variable of the environment that is not set, and an exit that the owner asked for, are the owner's to mend: trying again does not help.
+A variable of the environment that is not set, an exit that the owner asked for, and a mistake in the code are the owner's to mend: trying again
+does not help. Whatever else is raised may be a service that is away, and is tried again.
 """
 
 import os
@@ -12,6 +13,10 @@ from types import FrameType
 from bus.records.control import StartFailed
 from workers.process.logs import kind
 
+MISTAKES = (NameError, ImportError, SyntaxError)
+MISTAKES_IN_THEIR_LINE = (TypeError, AttributeError)
+"""Mistakes where a line of the owner's own raises them; from within a library they may come of what a service has answered."""
+
 
 def report_of(error: BaseException, directory: Path, what: str, *, ours: str = "") -> StartFailed:
     """Returns the report: at the innermost line of the owner's `directory`, else of any code; without a place if that is the file `ours`."""
@@ -21,7 +26,7 @@ def report_of(error: BaseException, directory: Path, what: str, *, ours: str = "
             kind=what, exception=kind(error), file=error.filename or "", line=error.lineno or 0, last_line=last_line
         )
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
-    owners = [frame for frame in frames if Path(frame.filename).is_relative_to(directory)]
+    owners = [frame for frame in frames if _is_the_owners(frame.filename, directory)]
     frame = (owners or frames)[-1]
     has_place = frame.filename != ours
     return StartFailed(
@@ -33,9 +38,16 @@ def report_of(error: BaseException, directory: Path, what: str, *, ours: str = "
     )
 
 
-def is_the_owners_to_mend(error: BaseException) -> bool:
-    """Returns whether trying again cannot help."""
-    return isinstance(error, SystemExit) or missing_variable(error) is not None
+def is_the_owners_to_mend(error: BaseException, directory: Path) -> bool:
+    """Returns whether trying again cannot help. `directory`: where the owner's code is."""
+    if isinstance(error, MISTAKES_IN_THEIR_LINE):
+        places = [frame.f_code.co_filename for frame in _frames_of(error)]
+        return bool(places) and _is_the_owners(places[-1], directory)
+    return isinstance(error, (SystemExit, *MISTAKES)) or missing_variable(error) is not None
+
+
+def _is_the_owners(filename: str, directory: Path) -> bool:
+    return Path(filename).is_relative_to(directory) and "site-packages" not in Path(filename).parts
 
 
 def missing_variable(error: BaseException) -> str | None:

@@ -124,6 +124,15 @@ HANDLERS = (
         ),
     ),
     *of(
+        "workers/process/start_errors.py",
+        ("tests/workers/process/test_start_errors.py",),
+        (
+            "what_a_library_raises_may_be_a_service_that_is_away",
+            "return bool(places) and _is_the_owners(places[-1], directory)",
+            "return True",
+        ),
+    ),
+    *of(
         "workers/kept/thread.py",
         STORED,
         (

@@ -75,6 +75,34 @@ async def test_readiness_says_why_no_worker_can_be_forked_until_one_can(
             assert workers.check().detail == "1 ready"
 
 
+LIFESPAN = """import os
+from contextlib import asynccontextmanager
+from workers import Agent
+@asynccontextmanager
+async def lifespan():
+    if not os.path.exists("there"):
+        raise OSError("no route")
+    yield
+agent = Agent(lifespan=lifespan)
+@agent.on_message()
+async def answer(message, chat): ...
+"""
+
+
+async def test_readiness_says_why_no_worker_begins(tmp_path: Path) -> None:
+    (tmp_path / "away_agent.py").write_text(LIFESPAN, encoding="utf-8")
+    with redis_server(tmp_path) as url:
+        async with running_pool(order_of(url, handler="away_agent:agent", directory=tmp_path)) as run:
+            nothing: Any = None
+            workforce = cast(Workforce, SimpleNamespace(pool=run.pool))
+            workers = AllWorkers(workforce, nothing, Metrics(), "i")
+            said = "0 ready; the last one could not begin: status 70 (OSError at away_agent.py:7)"
+            await until(lambda: workers.check().detail == said)
+            (tmp_path / "there").touch()
+            await until(lambda: workers.check().ok)
+            assert workers.check().detail == "1 ready"
+
+
 async def test_a_drain_lets_the_running_job_finish_and_ends_the_pool(tmp_path: Path) -> None:
     with redis_server(tmp_path) as url:
         async with open_bus(url) as bus, running_pool(order_of(url), workers=2) as run:

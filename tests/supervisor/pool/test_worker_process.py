@@ -211,6 +211,7 @@ NOT_SET = "the environment variable SHOP_URL is not set"
     [
         ("opens", LIFESPAN.format(line='os.environ["SHOP_URL"]'), "lifespan", 6),
         ("leaves", LIFESPAN.format(line="raise SystemExit(1)"), "lifespan", 6),
+        ("mistakes", LIFESPAN.format(line="Databse()"), "lifespan", 6),
         ("imports", 'import os\nurl = os.environ["SHOP_URL"]\n', "import", 2),
     ],
 )
@@ -226,7 +227,8 @@ async def test_a_variable_of_the_owners_that_is_not_set_is_one_line_that_names_i
     failure = worker.exit.failure
     assert failure is not None
     assert (failure.kind, failure.file, failure.line) == (kind, str(path), line)
-    assert failure.last_line == ("SystemExit: 1" if name == "leaves" else NOT_SET)
+    said = {"leaves": "SystemExit: 1", "mistakes": "NameError: name 'Databse' is not defined"}
+    assert failure.last_line == said.get(name, NOT_SET)
 
 
 async def test_a_lifespan_that_fails_is_tried_again_and_said_in_a_line_without_a_traceback(
