@@ -85,6 +85,9 @@ class _Kept:
     """What is kept of a conversation between its messages."""
 
     cards: dict[str, CardKept] = field(default_factory=dict)
+    cards_elsewhere: dict[tuple[str, str], CardKept] = field(default_factory=dict)
+    """By conversation and id."""
+
     state: bytes | None = None
     exchanges: list[tuple[str, bytes]] = field(default_factory=list)
     waits: dict[str, OpenWait] = field(default_factory=dict)
@@ -151,11 +154,20 @@ class _Desk:
         self.replies[place] = reply
         return Emitted.QUEUED
 
-    async def emit_to(self, job: Job, conversation_id: str, place: str, reply: Reply) -> Emitted:  # noqa: ARG002
+    async def emit_to(
+        self,
+        job: Job,
+        conversation_id: str,
+        place: str,
+        reply: Reply,
+        card: CardMove | None = None,
+    ) -> Emitted:
         await trio.lowlevel.checkpoint()
         if (conversation_id, place) in self.elsewhere:
             return Emitted.ALREADY
         self.elsewhere[conversation_id, place] = reply
+        if card is not None:
+            self.kept.cards_elsewhere[conversation_id, card.card_id] = CardKept(0, job.thread_id, place, card.kind)
         return Emitted.QUEUED
 
     async def emit_card(self, job: Job, place: str, reply: Reply, move: CardMove) -> CardEmitted:
@@ -175,9 +187,9 @@ class _Desk:
         self.replies[place] = reply
         return CardEmitted(Carded.QUEUED)
 
-    async def card(self, job: Job, card_id: str) -> CardKept | None:  # noqa: ARG002
+    async def card(self, job: Job, card_id: str) -> CardKept | None:
         await trio.lowlevel.checkpoint()
-        return self.kept.cards.get(card_id)
+        return self.kept.cards_elsewhere.get((job.conversation_id, card_id)) or self.kept.cards.get(card_id)
 
     async def until_stop_is_pressed(self, job: Job, seconds: float) -> None:  # noqa: ARG002
         await trio.sleep(seconds)

@@ -184,15 +184,18 @@ class JobSteps:
         """Queues a reply at a place of the job."""
         return Emitted(await self._on_job("emit", job, place, self._pack(job, place, reply), job.job_id))
 
-    async def emit_to(self, job: Job, conversation_id: str, place: str, reply: Reply) -> Emitted:
-        """Queues a reply at a place of the job in another conversation; UNKNOWN if nobody has written there yet.
+    async def emit_to(
+        self, job: Job, conversation_id: str, place: str, reply: Reply, card: CardMove | None = None
+    ) -> Emitted:
+        """Queues a reply at a place of the job in another conversation; UNKNOWN if nobody has written there yet. `card`: the new one it shows.
 
         It is dated by our clock: in a group the time of a message of elsewhere might make it stale to everybody.
         """
         at = ReplyPlace(job.thread_id, conversation_id, place, job.accepted_ms)
-        keys = [*self._keys.board(conversation_id), self._keys.emitted(job.conversation_id)]
+        names, shown = self._keys, () if card is None else (card.card_id, card.kind, job.thread_id)
+        keys = [*names.board(conversation_id), names.emitted(job.conversation_id), names.cards(conversation_id)]
         arguments = (conversation_id, job.entry_id, self._consumer, place, self._pack_at(at, job, reply), job.job_id)
-        return Emitted(await self._commands.script("emit_to", keys, *arguments))
+        return Emitted(await self._commands.script("emit_to", keys, *arguments, *shown))
 
     async def emit_card(self, job: Job, place: str, reply: Reply, move: CardMove) -> CardEmitted:
         """Queues a card, or an update of one, at a place of the job, and counts its revision."""

@@ -161,12 +161,16 @@ class MemoryBus:
                 self.replies.append((place, reply))
             return answer
 
-    async def emit_to(self, job: Job, conversation_id: str, place: str, reply: Reply) -> Emitted:
+    async def emit_to(
+        self, job: Job, conversation_id: str, place: str, reply: Reply, card: CardMove | None = None
+    ) -> Emitted:
         await trio.lowlevel.checkpoint()
         with self._operation("emit_to"):
             answer = self.emit_answers.get(place, Emitted.QUEUED)
             if answer is Emitted.QUEUED:
                 self.elsewhere.append((conversation_id, place, reply))
+                if card is not None:
+                    self.cards[card.card_id] = CardKept(0, job.job_id, place, card.kind)
             elif answer is Emitted.FULL:
                 del self.emit_answers[place]
             return answer

@@ -120,9 +120,11 @@ class BlockingElsewhere:
     def conversation_id(self) -> str:
         return self._elsewhere.conversation_id
 
-    def reply(self, text: str, *, markdown: bool = False, key: str | None = None) -> "BlockingSent":
+    def reply(self, what: str | Card, *, markdown: bool = False, key: str | None = None) -> "BlockingSent":
         """As Elsewhere.reply."""
-        return BlockingSent(_run(partial(self._elsewhere.reply, text, markdown=markdown, key=key)))
+        if isinstance(what, str):
+            return BlockingSent(_run(partial(self._elsewhere.reply, what, markdown=markdown, key=key)))
+        return BlockingSent(_run(partial(self._elsewhere.reply, what, key=key)))
 
     def send(self, payload: Mapping[str, object], *, key: str | None = None) -> "BlockingSent":
         """As Elsewhere.send."""

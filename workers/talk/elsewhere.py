@@ -1,10 +1,13 @@
 """Another conversation of the agent than the one that a job is of: `chat.to(conversation_id).reply("…")`."""
 
 from collections.abc import Mapping
+from typing import overload
 
+from bus.records.cards import CardMove
 from bus.records.records import Payload, Reply
 from bus.records.sent_ids import places_in, text_id
-from workers.talk.payloads import TEXT_LIMIT_CHARACTERS, check_text, checked_payload, text_payload
+from workers.talk.cards import Card, card_payload
+from workers.talk.payloads import TEXT_LIMIT_CHARACTERS, card_in, check_text, checked_payload, text_payload
 from workers.talk.sending import Sending
 from workers.talk.sent import Sent
 from workers.talk.texts import parts_of
@@ -20,8 +23,20 @@ class Elsewhere:
     def __repr__(self) -> str:
         return f"Elsewhere(conversation_id={self.conversation_id!r})"
 
-    async def reply(self, text: str, *, markdown: bool = False, key: str | None = None) -> Sent:
-        """Sends a text, as Chat.reply. Raises BadReply, also where the agent has no such conversation."""
+    @overload
+    async def reply(self, what: str, *, markdown: bool = False, key: str | None = None) -> Sent: ...
+
+    @overload
+    async def reply(self, what: Card, *, key: str | None = None) -> Sent: ...
+
+    async def reply(self, what: str | Card, *, markdown: bool = False, key: str | None = None) -> Sent:
+        """Sends a text or a card, as Chat.reply. Raises BadReply, also where the agent has no such conversation; BadCard.
+
+        A card is updated by a handler of the conversation that it is in.
+        """
+        if not isinstance(what, str):
+            return await self._show(what, key)
+        text = what
         check_text(text, most=None)
         return await self._emit(
             [text_payload(part, markdown=markdown) for part in parts_of(text, TEXT_LIMIT_CHARACTERS)], key
@@ -29,22 +44,34 @@ class Elsewhere:
 
     async def send(self, payload: Mapping[str, object], *, key: str | None = None) -> Sent:
         """Sends any payload, as Chat.send."""
-        return await self._emit([checked_payload(payload)], key)
+        checked = checked_payload(payload)
+        return await self._emit([checked], key, card_in(checked))
 
     async def recall(self, sent: str | Sent) -> None:
-        """Takes back a text that was sent in this conversation, as Chat.recall."""
-        for thread_id, place in places_in(sent.id if isinstance(sent, Sent) else sent):
+        """Takes back what was sent in this conversation, as Chat.recall. Raises BadCard."""
+        sent_id = sent.id if isinstance(sent, Sent) else sent
+        places = places_in(sent_id) or [await self._sending.place_of_card(sent_id, self.conversation_id)]
+        for thread_id, place in places:
             what: Payload = {"job_id": thread_id, "place": place}
             async with self._sending.turn():
                 act = Reply(kind="recall", content_type="recall", payload=what)
                 await self._sending.emit_to(self.conversation_id, self._sending.take_place(None), act)
 
-    async def _emit(self, payloads: list[Payload], key: str | None) -> Sent:
+    async def _show(self, card: Card, key: str | None) -> Sent:
+        async with self._sending.turn():
+            place = self._sending.take_place(key)
+            card_id = self._sending.card_id(place)
+            reply = Reply(kind="message", content_type="artifact", payload=card_payload(card, card_id))
+            await self._sending.emit_to(self.conversation_id, place, reply, CardMove(card_id, card.kind))
+        return Sent(card_id, self.recall)
+
+    async def _emit(self, payloads: list[Payload], key: str | None, card: tuple[str, str] = ("", "")) -> Sent:
         places: list[str] = []
         async with self._sending.turn():
             for number, payload in enumerate(payloads, start=1):
                 is_further = number > 1 and key is not None
                 places.append(f"{places[0]}~{number}" if is_further else self._sending.take_place(key))
                 reply = Reply(kind="message", content_type=str(payload["type"]), payload=payload)
-                await self._sending.emit_to(self.conversation_id, places[-1], reply)
+                shown = CardMove(*card) if card[0] else None
+                await self._sending.emit_to(self.conversation_id, places[-1], reply, shown)
         return Sent(text_id(self._sending.job.thread_id, *places), self.recall)

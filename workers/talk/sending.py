@@ -235,9 +235,11 @@ class Sending:
             self._cards[card_id] = CardKept(0, self.job.thread_id, place, kind)
         await trio.lowlevel.checkpoint()
 
-    async def place_of_card(self, card_id: str) -> tuple[str, str]:
-        """Returns the job and place that have sent a card of this conversation. Raises BadCard."""
-        kept = self._cards.get(card_id) or await until_redis_answers(partial(self._outlet.card, self.job, card_id))
+    async def place_of_card(self, card_id: str, conversation_id: str = "") -> tuple[str, str]:
+        """Returns the job and place that have sent a card of this conversation, or of another one. Raises BadCard."""
+        job = msgspec.structs.replace(self.job, conversation_id=conversation_id) if conversation_id else self.job
+        kept = None if conversation_id else self._cards.get(card_id)
+        kept = kept or await until_redis_answers(partial(self._outlet.card, job, card_id))
         if kept is None:
             raise BadCard("this conversation has no such card: name one that chat.reply() has shown here")
         return kept.job_id, kept.place
@@ -267,15 +269,18 @@ class Sending:
                 self._cards[card_id] = msgspec.structs.replace(kept, revision=kept.revision + 1)
         await trio.lowlevel.checkpoint()
 
-    async def emit_to(self, conversation_id: str, place: str, reply: Reply) -> None:
-        """Sends a reply in another conversation, at once; as `emit`. Raises BadReply if the agent has no such conversation."""
+    async def emit_to(self, conversation_id: str, place: str, reply: Reply, card: CardMove | None = None) -> None:
+        """Sends a reply in another conversation, at once; as `emit`. Raises BadReply if the agent has no such conversation.
+
+        `card`: the new one that it shows.
+        """
         self.has_said = True
         async with self._line:
             if self._tell_start is not None and not self._is_lost:
                 await self._tell_start()
             while not self._is_lost and not self.was_emitted(place):
                 emitted = await until_redis_answers(
-                    partial(self._outlet.emit_to, self.job, conversation_id, place, self._with_hops(reply))
+                    partial(self._outlet.emit_to, self.job, conversation_id, place, self._with_hops(reply), card)
                 )
                 if emitted is Emitted.UNKNOWN:
                     raise BadReply("this agent has no such conversation, or nobody has written there yet")

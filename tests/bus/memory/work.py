@@ -140,7 +140,9 @@ class MemorySteps(KeptEffects):
             return b""
         return self._pack(job, APOLOGY_PLACE, apology)
 
-    async def emit_to(self, job: Job, conversation_id: str, place: str, reply: Reply) -> Emitted:
+    async def emit_to(
+        self, job: Job, conversation_id: str, place: str, reply: Reply, card: CardMove | None = None
+    ) -> Emitted:
         held = self._held(job)
         if held is None:
             return Emitted.FENCED
@@ -152,6 +154,11 @@ class MemorySteps(KeptEffects):
         if not self._world.may_say(other):
             return Emitted.FULL
         at.emitted.add(place)
+        if card is not None:
+            at.cards_at[place] = card.card_id
+            other.cards[card.card_id] = CardKept(0, job.thread_id, place, card.kind)
+            if len(other.cards) >= CARDS_TRIM_AT:
+                other.cards = dict(sorted(other.cards.items())[-CARDS_KEPT:])
         self._world.wrote()
         where = ReplyPlace(job.thread_id, conversation_id, place, job.accepted_ms)
         packed = pack_reply(

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from bus.records.cards import CardKept, CardMove
 from bus.records.records import Job
 from bus.steps.job_steps import Emitted, Finished
 from tests.bus.builders import reply
@@ -69,3 +70,22 @@ async def test_it_waits_for_room_there(scene: Scene) -> None:
         said += 1
         assert said < 20
     assert await worker.steps.emit(job, "here", reply("x" * 1000)) is Emitted.QUEUED, "here is room"
+
+
+async def test_a_card_that_is_shown_elsewhere_is_known_there_and_its_id_is_of_its_place(scene: Scene) -> None:
+    talk, worker, job = await with_job(scene)
+    card_id = worker.steps.card_id(job, "0")
+    move = CardMove(card_id, "app board")
+    for expected in (Emitted.QUEUED, Emitted.ALREADY):
+        assert await worker.steps.emit_to(job, OTHER, "0", reply("a card"), move) is expected
+    assert await worker.steps.card(job, card_id) is None, "it is no card of the job's own conversation"
+    await worker.steps.hand_back(job, has_begun=True)
+    again = await worker.take()
+    assert again is not None
+    assert (await worker.steps.start(again)).cards == {"0": card_id}
+    await worker.steps.finish(again)
+    await talk.send("c0", 2)
+    await talk.accept(3, conversation=OTHER)
+    there = await worker.take()
+    assert there is not None
+    assert await worker.steps.card(there, card_id) == CardKept(0, job.job_id, "0", "app board")

@@ -8,7 +8,7 @@ from bus.steps.job_steps import Emitted
 from tests.workers.builders import running
 from tests.workers.doubles import MemoryBus, job_of
 from tests.workers.talk.test_chat import run
-from workers import Agent, BadReply, BlockingChat, Chat, InboundMessage
+from workers import Agent, App, BadCard, BadReply, BlockingChat, Chat, InboundMessage, Info
 from workers.testing import conversation
 
 
@@ -83,3 +83,47 @@ async def test_a_sync_handler_does_it_too_and_the_test_kit_shows_it() -> None:
     chat = conversation(agent)
     assert await chat.say("hi") == []
     assert [(where, payload.get("text")) for where, payload in chat.elsewhere] == [("other", "there"), ("other", None)]
+
+
+async def test_a_card_is_shown_there_in_its_place_and_taken_back_by_its_id() -> None:
+    agent, ids = Agent(), list[str]()
+
+    @agent.on_message()
+    async def answer(message: InboundMessage, chat: Chat) -> None:
+        other = chat.to("other")
+        ids.append((await other.reply(App("board", {"moves": 1}))).id)
+        shown = {"artifact_id": "01ARZ3NDEKTSV4RRFFQ69G5FAV", "subtype": "info", "payload": {"body": "x"}}
+        await other.send({"type": "artifact", "artifact": shown})
+        await other.recall(ids[0])
+        with pytest.raises(BadCard):
+            await other.recall("01ARZ3NDEKTSV4RRFFQ69G5FAX")
+
+    bus = MemoryBus()
+    await run(agent, bus)
+    assert said(bus) == [("other", "0", "message"), ("other", "1", "message"), ("other", "2", "recall")]
+    assert bus.elsewhere[0][2].payload["artifact"] == {
+        "artifact_id": ids[0],
+        "subtype": "app",
+        "payload": {"ui": "board", "moves": 1},
+    }
+    assert {one: kept.kind for one, kept in bus.cards.items()} == {
+        ids[0]: "app board",
+        "01ARZ3NDEKTSV4RRFFQ69G5FAV": "info",
+    }
+    assert bus.elsewhere[-1][2].payload == {"job_id": "message-1", "place": "0"}
+    again = MemoryBus(emitted_before=frozenset({"0", "1"}), cards_before={"0": ids[0]}, cards=bus.cards)
+    await run(agent, again)
+    assert (said(again), ids[0]) == ([("other", "2", "recall")], ids[1])
+
+
+async def test_a_sync_handler_shows_a_card_there_too() -> None:
+    agent = Agent()
+
+    @agent.on_message()
+    def answer(message: InboundMessage, chat: BlockingChat) -> None:
+        chat.to("other").reply(Info("there"))
+
+    chat = conversation(agent)
+    await chat.say("hello")
+    [(to, payload)] = chat.elsewhere
+    assert (to, payload["type"]) == ("other", "artifact")
