@@ -19,6 +19,7 @@ from supervisor.peers.grant_ledger import GrantLedger
 from supervisor.peers.owners import (
     DEVICES_FRESH_MS,
     IN_VAIN_SECONDS,
+    REFRESH_AGAIN_SECONDS,
     UNLISTED_FETCH_SECONDS,
     WAIT_AT_RELAY_SECONDS,
     Admission,
@@ -314,6 +315,7 @@ async def test_who_has_no_relation_while_the_relay_tells_none_is_asked_for_once_
         await core.polled(said)
         assert await core.quarantined(said) == "no_grant"
         asked = core.rest.calls.count("relations")
+        clock.jump(REFRESH_AGAIN_SECONDS)
         await core.polled(later)
         assert core.rest.calls.count("relations") == asked, "the next one does not wait again"
         core.rest.fail_no_more()
