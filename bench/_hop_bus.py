@@ -32,7 +32,7 @@ from bus.records.records import (
 from bus.records.sealing import StoreKeys
 from bus.steps.jobs import Finished, JobStore
 from bus.steps.outbox import Committed, Outbox
-from bus.steps.store import Arrival, Intake, SessionWrite, Source, Store
+from bus.steps.store import Arrival, InboundStore, Intake, SessionWrite, Source
 from bus.transport.client import open_redis
 from bus.transport.leases import LeaseKeeper
 from bus.transport.readers import RedisStreamReader, StreamEntry
@@ -75,7 +75,7 @@ class Lane:
 class Supervisor:
     """The producer: takes messages in and sends replies out."""
 
-    def __init__(self, store: Store, outbox: Outbox, replies: RedisStreamReader, leases: LeaseKeeper) -> None:
+    def __init__(self, store: InboundStore, outbox: Outbox, replies: RedisStreamReader, leases: LeaseKeeper) -> None:
         self._store, self._outbox, self._replies, self._leases = store, outbox, replies, leases
         self._lanes: dict[str, Lane] = {}
         self._latencies: list[int] = []
@@ -191,7 +191,7 @@ class Supervisor:
 
 async def produce(url: str) -> None:
     async with open_redis(url) as client:
-        store = Store(client, AGENT, SUPERVISOR)
+        store = InboundStore(client, AGENT, SUPERVISOR)
         stream, group = store.keys.replies, REPLIES_GROUP
         replies = RedisStreamReader(client, stream=stream, group=group, consumer=SUPERVISOR)
         leases = LeaseKeeper(

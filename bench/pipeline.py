@@ -23,7 +23,7 @@ from bench._children import cpu_seconds, family
 from bench.peers.driver import percentiles
 from host.embedded import find_server
 from sandbox.people import Person, connected, make_person
-from sandbox.stage import Stage, stage
+from sandbox.stage import RunningSandbox, stage
 
 WANTED_SUPERVISOR_CPU_MS = 1.0
 ANSWER_SECONDS = 60.0
@@ -36,7 +36,7 @@ Figures = dict[str, float]
 class House:
     """The people with their conversations, and the processes that serve them."""
 
-    def __init__(self, house: Stage, conversations: dict[Person, str]) -> None:
+    def __init__(self, house: RunningSandbox, conversations: dict[Person, str]) -> None:
         self._conversations = conversations
         titles = {pid: _title(pid) for pid in family(house.agent.pid)[1:]}
         self.processes = {

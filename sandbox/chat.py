@@ -21,7 +21,7 @@ PROMPT = "you › "
 READ_BYTES = 64 * 1024
 
 
-class Chat:
+class ChatScreen:
     def __init__(self, person: Person, conversation_id: str, console: Console) -> None:
         self._person = person
         self._conversation_id = conversation_id

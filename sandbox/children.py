@@ -26,7 +26,7 @@ class ChildFailed(Exception):
     """A child ended or stayed silent when it should have been ready. Carries its last lines."""
 
 
-class Child:
+class SandboxProcess:
     """One process by its pid. Start it from the main thread: its parent-death signal belongs to that thread."""
 
     def __init__(self, name: str, process: subprocess.Popen[bytes], log_path: Path) -> None:
@@ -78,7 +78,7 @@ async def running(
     pass_fds: Sequence[int] = (),
     stop_signal: signal.Signals = signal.SIGTERM,
     stop_seconds: float = KILL_SECONDS,
-) -> AsyncIterator[Child]:
+) -> AsyncIterator[SandboxProcess]:
     """The child for as long as the body runs, or this process lives. Standard input is empty; both outputs go to `log_path`."""
     with log_path.open("ab") as log:
         process = subprocess.Popen(  # noqa: ASYNC220 - must be forked by the main thread, and does not block for long
@@ -90,7 +90,7 @@ async def running(
             pass_fds=tuple(pass_fds),
             start_new_session=True,
         )
-    child = Child(name, process, log_path)
+    child = SandboxProcess(name, process, log_path)
     try:
         yield child
     finally:
@@ -103,7 +103,9 @@ class _Announcement(msgspec.Struct, frozen=True):
 
 
 @asynccontextmanager
-async def relay_process(*options: str, log_path: Path, ready_seconds: float = 10.0) -> AsyncIterator[tuple[Child, str]]:
+async def relay_process(
+    *options: str, log_path: Path, ready_seconds: float = 10.0
+) -> AsyncIterator[tuple[SandboxProcess, str]]:
     """`python -m sandbox relay …` and its base URL, once it accepts connections. Raises `ChildFailed`."""
     reading, writing = os.pipe()
     argv = [sys.executable, "-P", "-m", "sandbox", "relay", "--exit-with-parent", str(os.getpid())]

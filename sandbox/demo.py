@@ -21,11 +21,11 @@ from crypto.errors import Unreadable
 from sandbox import handler_errors
 from sandbox.api import ApiRefused
 from sandbox.background import background
-from sandbox.chat import Chat
-from sandbox.children import Child, ChildFailed
+from sandbox.chat import ChatScreen
+from sandbox.children import ChildFailed, SandboxProcess
 from sandbox.people import NO_CONNECTION, connected, make_person
-from sandbox.script import Outcome, Script
-from sandbox.stage import Stage, stage
+from sandbox.script import Play, PlayResult
+from sandbox.stage import RunningSandbox, stage
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -76,8 +76,8 @@ class Demo:
         except (ChildFailed, ApiRefused, Unreadable, *NO_CONNECTION) as error:
             return self._failed(str(error))
 
-    async def _play(self, house: Stage) -> int:
-        outcome = await Script(house, self._show).play()
+    async def _play(self, house: RunningSandbox) -> int:
+        outcome = await Play(house, self._show).play()
         stored = (await house.api.stats()).messages_stored
         self._say("")
         self._explain(house)
@@ -85,7 +85,7 @@ class Demo:
         _print_json(outcome, self._seconds())
         return os.EX_OK if outcome.failure is None else self._failed(outcome.failure)
 
-    async def _chat(self, house: Stage) -> int:
+    async def _chat(self, house: RunningSandbox) -> int:
         person = await make_person(house.relay_url, "You")
         conversation_id = await person.meet(house.agent_id)
         self._explain(house)
@@ -95,11 +95,11 @@ class Demo:
                 scope.deadline = float("inf")
                 async with background() as nursery:
                     nursery.start_soon(handler_errors.show_handler_errors, house.agent.log_path, self._console)
-                    await Chat(person, conversation_id, self._console).run()
+                    await ChatScreen(person, conversation_id, self._console).run()
         self._say("ending …")
         return os.EX_OK
 
-    def _explain(self, house: Stage) -> None:
+    def _explain(self, house: RunningSandbox) -> None:
         self._say(f"status   {house.http_url}/readyz (and /healthz)")
         self._say(f"metrics  {house.http_url}/metrics")
         self._say(f"relay    {house.relay_url}/sandbox/stats")
@@ -125,7 +125,7 @@ class Demo:
     def _seconds(self) -> float:
         return time.monotonic() - self._started
 
-    async def _watch(self, child: Child, scope: trio.CancelScope) -> None:
+    async def _watch(self, child: SandboxProcess, scope: trio.CancelScope) -> None:
         """A child that ends by itself ends the demo."""
         code = await child.wait()
         self._failure = f"the {child.name} process ended by itself with exit code {code}\n{child.last_lines()}"
@@ -144,7 +144,7 @@ class Demo:
                 scope.cancel()
 
 
-def _print_json(outcome: Outcome, seconds: float) -> None:
+def _print_json(outcome: PlayResult, seconds: float) -> None:
     score = outcome.score
     print(
         json.dumps(

@@ -28,7 +28,7 @@ from sandbox.cards import Cards
 from sandbox.device_state import DeviceState, Received
 from sandbox.heard_streams import HeardStreams
 from sandbox.outgoing import Outgoing
-from sandbox.transcript import Line, Transcript
+from sandbox.transcript import Transcript, TranscriptLine
 from sandbox.ulid import new_ulid
 from supervisor.relay.frames import (
     ArtifactAnswer,
@@ -182,7 +182,7 @@ class Person:
         async with self._sealing:
             sealed = await self._seal(conversation_id, client_message_id, payload)
             if text is not None:
-                line = Line("out", text, client_message_id, None, trio.current_time())
+                line = TranscriptLine("out", text, client_message_id, None, trio.current_time())
                 self.transcript.add(conversation_id, line)
             frame = MessageSend(client_message_id, conversation_id, str(payload["type"]), sealed)
             self._outgoing.add(client_message_id, encode(frame))
@@ -347,7 +347,9 @@ class Person:
             self.counts["cards_shown" if card is not None else "cards_passed_over"] += 1
             text = None if card is None else card.text
         if kind in ("text", "artifact") and isinstance(text, str):
-            line = Line("in", text, received.envelope.client_message_id, frame.conversation_seq, trio.current_time())
+            line = TranscriptLine(
+                "in", text, received.envelope.client_message_id, frame.conversation_seq, trio.current_time()
+            )
             self._texts[frame.message_id] = text
             if isinstance(quoted := received.payload.get("reply_to"), dict):
                 self.quotes[text] = self._texts.get(str(quoted.get("message_id")), "")

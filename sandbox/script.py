@@ -11,7 +11,7 @@ import trio
 from sandbox.background import background
 from sandbox.people import Person, connected, make_person
 from sandbox.score import Score, score
-from sandbox.stage import Stage
+from sandbox.stage import RunningSandbox
 
 ANSWER_SECONDS = 20.0
 """How long an answer may take before the script goes on without it and counts it as lost."""
@@ -25,7 +25,7 @@ Show = Callable[[str, str, str], None]
 """Called with speaker, hearer and text for each line as it appears."""
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class PlayResult(msgspec.Struct, frozen=True):
     score: Score
     people: int
     streamed: int
@@ -47,13 +47,13 @@ class Outcome(msgspec.Struct, frozen=True):
         return None
 
 
-class Script:
-    def __init__(self, stage: Stage, show: Show) -> None:
+class Play:
+    def __init__(self, stage: RunningSandbox, show: Show) -> None:
         self._stage = stage
         self._show = show
         self._conversations: dict[Person, str] = {}
 
-    async def play(self) -> Outcome:
+    async def play(self) -> PlayResult:
         ada, ben, cem = [await self._newcomer(name) for name in ("Ada", "Ben", "Cem")]
         async with connected(ada, ben, cem), background() as nursery:
             for person in self._conversations:
@@ -123,10 +123,10 @@ class Script:
                 ends = (person.name, "agent") if line.direction == "out" else ("agent", person.name)
                 self._show(*ends, line.text)
 
-    async def _outcome(self) -> Outcome:
+    async def _outcome(self) -> PlayResult:
         people = list(self._conversations)
         stats = (await self._stage.api.stats()).owners[self._stage.agent_id]
-        return Outcome(
+        return PlayResult(
             score=score(
                 (it.transcript.said(where), it.transcript.heard(where)) for it, where in self._conversations.items()
             ),

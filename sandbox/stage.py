@@ -18,7 +18,7 @@ import trio
 
 from crypto.identity import IdentityKeys
 from sandbox.api import AgentAccount, RelayApi
-from sandbox.children import Child, ChildFailed, relay_process, running
+from sandbox.children import ChildFailed, SandboxProcess, relay_process, running
 
 READY_SECONDS = 30.0
 READY_POLL_SECONDS = 0.05
@@ -34,15 +34,15 @@ WITHHELD = frozenset(
 """A sandbox must not touch the Redis, the port or the secrets of an agent that runs for real."""
 
 
-class Stage(msgspec.Struct, frozen=True):
+class RunningSandbox(msgspec.Struct, frozen=True):
     """The running house. `api` acts as the sandbox's operator at the relay."""
 
     relay_url: str
     agent_id: str
     http_url: str
     api: RelayApi
-    agent: Child
-    relay: Child
+    agent: SandboxProcess
+    relay: SandboxProcess
 
 
 def agent_environment(
@@ -80,7 +80,7 @@ async def stage(
     environ: Mapping[str, str] = os.environ,
     agent_id: str | None = None,
     ready_seconds: float = READY_SECONDS,
-) -> AsyncIterator[Stage]:
+) -> AsyncIterator[RunningSandbox]:
     """Relay and agent, ready (the agent's /readyz says 200). Raises `ChildFailed` with the last lines of what failed.
 
     `settings`: stronger than what it has otherwise; a name with an empty value is unset. `agent_id`: of an agent that has a store already.
@@ -103,10 +103,10 @@ async def stage(
         ) as agent:
             http_url = f"http://127.0.0.1:{port}"
             await until_ready(http_url, agent, ready_seconds)
-            yield Stage(relay_url, account.agent_id, http_url, api, agent, relay)
+            yield RunningSandbox(relay_url, account.agent_id, http_url, api, agent, relay)
 
 
-async def until_ready(http_url: str, agent: Child, seconds: float = READY_SECONDS) -> None:
+async def until_ready(http_url: str, agent: SandboxProcess, seconds: float = READY_SECONDS) -> None:
     """Returns when /readyz says 200. Raises `ChildFailed` when the process ends first or the time does."""
     last = "no answer"
     async with httpx2.AsyncClient(trust_env=False, timeout=2.0) as client:

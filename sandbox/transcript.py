@@ -6,7 +6,7 @@ import msgspec
 import trio
 
 
-class Line(msgspec.Struct, frozen=True):
+class TranscriptLine(msgspec.Struct, frozen=True):
     """`direction` is `out` or `in`; `seq` is the relay's number, of an outgoing line once acknowledged."""
 
     direction: str
@@ -18,10 +18,10 @@ class Line(msgspec.Struct, frozen=True):
 
 class Transcript:
     def __init__(self) -> None:
-        self._lines: dict[str, list[Line]] = {}
+        self._lines: dict[str, list[TranscriptLine]] = {}
         self._changed = trio.Event()
 
-    def add(self, conversation_id: str, line: Line) -> None:
+    def add(self, conversation_id: str, line: TranscriptLine) -> None:
         self._lines.setdefault(conversation_id, []).append(line)
         self.notify()
 
@@ -32,7 +32,7 @@ class Transcript:
                 lines[place] = msgspec.structs.replace(line, seq=seq)
         self.notify()
 
-    def lines(self, conversation_id: str) -> tuple[Line, ...]:
+    def lines(self, conversation_id: str) -> tuple[TranscriptLine, ...]:
         return tuple(self._lines.get(conversation_id, ()))
 
     def said(self, conversation_id: str) -> list[str]:
@@ -51,7 +51,7 @@ class Transcript:
         while not condition():
             await self._changed.wait()
 
-    async def more(self, conversation_id: str, than: int) -> tuple[Line, ...]:
+    async def more(self, conversation_id: str, than: int) -> tuple[TranscriptLine, ...]:
         """The lines after the first `than`, once there are any."""
         await self.until(lambda: len(self._lines.get(conversation_id, ())) > than)
         return self.lines(conversation_id)[than:]

@@ -19,7 +19,7 @@ import trio
 
 from bus.records.keys import Keys
 from sandbox.api import RelayApi
-from sandbox.children import Child, relay_process, running
+from sandbox.children import SandboxProcess, relay_process, running
 from sandbox.people import Person, connected, make_person
 from tests.waiting import said_of, waiting_for
 
@@ -39,7 +39,7 @@ class World:
     environment: dict[str, str]
     people: list[Person]
     conversations: dict[Person, str] = field(default_factory=dict)
-    up: Child | None = None
+    up: SandboxProcess | None = None
     program: Sequence[str] = UP
 
     def elsewhere(self, directory: Path, **settings: str) -> "World":
@@ -175,7 +175,7 @@ def environment_of(directory: Path, url: str, agent_id: str, token: str, **setti
 
 
 @asynccontextmanager
-async def agent(world: World) -> AsyncIterator[Child]:
+async def agent(world: World) -> AsyncIterator[SandboxProcess]:
     """`hashee-agent up`, drained at the end."""
     async with running(
         "up",

@@ -15,8 +15,8 @@ from typing import Final, Self, TypeVar
 import msgspec
 import trio
 
-from bus.control.client import Control, ControlLine, NoAnswer, Why
-from bus.control.messages import Answer, Request
+from bus.control.client import Control, ControlLine, Unanswered, Why
+from bus.control.messages import ControlAnswer, Request
 from bus.records import ulid
 from bus.records.outside import OutsideMessage, OutsideShow, Shows
 from workers.errors import NotSent
@@ -132,7 +132,7 @@ class BlockingOutside:
 def _told() -> Iterator[None]:
     try:
         yield
-    except NoAnswer as problem:
+    except Unanswered as problem:
         reason, text = (problem.why.value, str(problem)) if problem.why.is_before else ("unknown", UNKNOWN)
         raise NotSent("text_too_long" if problem.why is Why.TOO_LARGE else reason, text) from None
 
@@ -145,12 +145,12 @@ def _request(command: str, message: OutsideMessage | OutsideShow, *, every_secon
     return Request(command, every_seconds=every_seconds, message=msgspec.Raw(packed))
 
 
-def _asked(line: ControlLine, request: Request) -> Answer:
+def _asked(line: ControlLine, request: Request) -> ControlAnswer:
     with _told():
         return line.ask(request)
 
 
-def _receipt(answer: Answer) -> Receipt:
+def _receipt(answer: ControlAnswer) -> Receipt:
     """Returns what an answer says. Raises NotSent."""
     try:
         if answer.ok:
@@ -216,7 +216,7 @@ class BlockingOutsideStream:
         piece = msgspec.structs.replace(self._shown("delta"), seq=seq, text=text)
         try:
             return line is not None and line.ask(_request("show", piece)).ok
-        except (NoAnswer, OSError):
+        except (Unanswered, OSError):
             return False
 
     def _shown(self, what: Shows) -> OutsideShow:

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from bus.control.messages import Answer, Request, read_answer
+from bus.control.messages import ControlAnswer, Request, read_answer
 from bus.settings.places import control_directories, control_place
 from host.lines import LINE_LIMIT_BYTES, Lines, UnreadableLine
 from host.socket_place import RuntimeDirectoryUnsafe
@@ -40,7 +40,7 @@ class Why(enum.Enum):
         return self in (Why.NO_AGENT, Why.NOT_OURS, Why.TOO_LARGE)
 
 
-class NoAnswer(Exception):
+class Unanswered(Exception):
     """There is no answer; the text says why and what helps, and quotes nothing of the request."""
 
     def __init__(self, why: Why, text: str) -> None:
@@ -56,32 +56,32 @@ class ControlLine:
         self._lines = Lines()
         self._ready: list[bytes] = []
 
-    def ask(self, request: Request, *, patience_seconds: float | None = ANSWER_SECONDS) -> Answer:
-        """Returns the first answer to a request. Raises NoAnswer."""
+    def ask(self, request: Request, *, patience_seconds: float | None = ANSWER_SECONDS) -> ControlAnswer:
+        """Returns the first answer to a request. Raises Unanswered."""
         answer = next(self.answers(request, patience_seconds=patience_seconds), None)
         if answer is None:
-            raise NoAnswer(
+            raise Unanswered(
                 Why.ENDED, "the agent ended before it answered: see its log, and start it again with hashee-agent up"
             )
         return answer
 
-    def answers(self, request: Request, *, patience_seconds: float | None) -> Iterator[Answer]:
-        """Yields the answers as they come, until the agent ends the connection or the caller stops. Raises NoAnswer.
+    def answers(self, request: Request, *, patience_seconds: float | None) -> Iterator[ControlAnswer]:
+        """Yields the answers as they come, until the agent ends the connection or the caller stops. Raises Unanswered.
 
         `patience_seconds`: for each answer; None: without a limit.
         """
         line = msgspec.json.encode(request)
         if len(line) > LINE_LIMIT_BYTES:
-            raise NoAnswer(Why.TOO_LARGE, "this is larger than a request may be: send it in parts")
+            raise Unanswered(Why.TOO_LARGE, "this is larger than a request may be: send it in parts")
         self._connection.settimeout(patience_seconds)
         try:
             self._connection.sendall(line + b"\n")
             while (found := self._next_line()) is not None:
                 yield read_answer(found)
         except UnreadableLine:
-            raise NoAnswer(Why.UNREADABLE, UNREADABLE) from None
+            raise Unanswered(Why.UNREADABLE, UNREADABLE) from None
         except TimeoutError:
-            raise NoAnswer(
+            raise Unanswered(
                 Why.SILENT,
                 f"the agent has not answered for {patience_seconds:.0f} s; its log, or QUIT to it, says more",
             ) from None
@@ -89,14 +89,14 @@ class ControlLine:
             return
 
     def _next_line(self) -> bytes | None:
-        """Returns the next line; None where the agent has hung up. Raises NoAnswer, OSError."""
+        """Returns the next line; None where the agent has hung up. Raises Unanswered, OSError."""
         while not self._ready:
             data = self._connection.recv(RECEIVE_BYTES)
             if not data:
                 return None
             self._ready = self._lines.feed(data)
             if self._lines.too_long:
-                raise NoAnswer(Why.UNREADABLE, UNREADABLE)
+                raise Unanswered(Why.UNREADABLE, UNREADABLE)
         return self._ready.pop(0)
 
 
@@ -114,25 +114,25 @@ class Control:
 
     @contextmanager
     def connected(self) -> Iterator[ControlLine]:
-        """Connects for the block. Raises NoAnswer."""
+        """Connects for the block. Raises Unanswered."""
         help_ = "start one with hashee-agent up, or set HASHEE_STATE_DIR"
         if not self._state_dir.is_dir():
-            raise NoAnswer(Why.NO_AGENT, f"no agent runs here: {self._state_dir} is not there ({help_})")
+            raise Unanswered(Why.NO_AGENT, f"no agent runs here: {self._state_dir} is not there ({help_})")
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(CONNECT_SECONDS)
             try:
                 connection.connect(str(control_place(self._state_dir, self._runtime_dir)))
             except PermissionError:
-                raise NoAnswer(
+                raise Unanswered(
                     Why.NOT_OURS, f"the agent of {self._state_dir} belongs to another user; run this as that user"
                 ) from None
             except RuntimeDirectoryUnsafe as problem:
-                raise NoAnswer(Why.NOT_OURS, str(problem)) from None
+                raise Unanswered(Why.NOT_OURS, str(problem)) from None
             except OSError:
-                raise NoAnswer(Why.NO_AGENT, f"no agent runs on {self._state_dir} ({help_})") from None
+                raise Unanswered(Why.NO_AGENT, f"no agent runs on {self._state_dir} ({help_})") from None
             yield ControlLine(connection)
 
-    def answers(self, request: Request, *, patience_seconds: float | None) -> Iterator[Answer]:
-        """Yields the answers to a request over a connection of its own, as ControlLine does. Raises NoAnswer."""
+    def answers(self, request: Request, *, patience_seconds: float | None) -> Iterator[ControlAnswer]:
+        """Yields the answers to a request over a connection of its own, as ControlLine does. Raises Unanswered."""
         with self.connected() as line:
             yield from line.answers(request, patience_seconds=patience_seconds)

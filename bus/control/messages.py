@@ -18,7 +18,7 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     message: msgspec.Raw = msgspec.Raw(b"null")
 
 
-class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
+class ControlAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     """What came of a request. `error` says why it failed and what helps. `result` is a JSON object, its fields the command's."""
 
     ok: bool
@@ -26,5 +26,5 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     result: msgspec.Raw = msgspec.Raw(b"{}")
 
 
-read_answer: Callable[[bytes], Answer] = json_decoder(Answer)
+read_answer: Callable[[bytes], ControlAnswer] = json_decoder(ControlAnswer)
 """Returns the answer that a line says. Raises UnreadableLine."""

@@ -37,7 +37,7 @@ Beside = Literal["", "act", "start"]
 """What takes no turn: an act, and the beginning of a stream, whose key is only looked at."""
 
 
-class Sent(enum.Enum):
+class SendOutcome(enum.Enum):
     """The outcomes of `send`."""
 
     QUEUED = b"queued"
@@ -83,7 +83,7 @@ class OutsideMessages:
         card: tuple[str, str] = ("", ""),
         beside: Beside = "",
         takes_back: str = "",
-    ) -> Sent:
+    ) -> SendOutcome:
         """Queues a message; with a `key` at most once. Raises RedisFailed, BadRecord.
 
         `card`: id and kind (bus/records/cards.py) of the one that it shows, so that a handler may update it. `record`: a reply record with `message_id` as its job, or (`is_job`) that of a job which is placed behind all that waits.
@@ -111,7 +111,7 @@ class OutsideMessages:
                 *(beside, waiting),
             )
             if answer not in (b"period", b"changed"):
-                return Sent(answer)
+                return SendOutcome(answer)
 
     async def _waiting(self, message_id: str) -> bytes:
         """Returns the record of a message that stands in the line; b"" if it does not. Raises BadRecord."""

@@ -25,7 +25,7 @@ MOST_PLACEMENTS = 10_000
 """Ids that are remembered, of some 100 bytes each: more than a relay repeats events, or anybody repeats a command."""
 
 
-class TooLarge(ValueError):
+class JobTooLarge(ValueError):
     """A job to be placed is larger than MOST_PLACED_BYTES."""
 
 
@@ -70,7 +70,7 @@ class Placing:
         return None if kind is None or person is None else Pins(kind.decode(), person.decode())
 
     async def place(self, packed: bytes) -> Placed:
-        """Places a job (`records.pack_placed_job`) in its conversation. Raises TooLarge, BadRecord (it is no placed job)."""
+        """Places a job (`records.pack_placed_job`) in its conversation. Raises JobTooLarge, BadRecord (it is no placed job)."""
         record = placed_record(packed)
         keys = (*self._keys.board(record.conversation_id), self._keys.placements, self._keys.behind)
         arguments: tuple[Argument, ...] = (
@@ -82,9 +82,9 @@ class Placing:
 
 
 def placed_record(packed: bytes) -> JobRecord:
-    """Returns the readable part of a job that is to be placed. Raises TooLarge, BadRecord."""
+    """Returns the readable part of a job that is to be placed. Raises JobTooLarge, BadRecord."""
     if len(packed) > MOST_PLACED_BYTES:
-        raise TooLarge(f"a job of {len(packed)} bytes; at most {MOST_PLACED_BYTES} are placed")
+        raise JobTooLarge(f"a job of {len(packed)} bytes; at most {MOST_PLACED_BYTES} are placed")
     record = decode_job_record(packed)
     if not record.kind:
         raise BadRecord(f"job {record.job_id}: a message's job is not placed")

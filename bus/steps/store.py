@@ -127,7 +127,7 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
         return self.kept_as or self.message_id
 
 
-class Store:
+class InboundStore:
     """The operations of one agent, as one supervisor (`consumer`: unique per process start)."""
 
     def __init__(

@@ -1,7 +1,7 @@
 """Reads OpenTelemetry's own standard settings, so that no library of it reads the environment.
 
 While it is off only the endpoint and OTEL_SDK_DISABLED are read, since the owner's code may use these names for itself. For the same
-reason a valid value that we do not support is no error: nothing is sent, and the log says so (`NotSent`). Only invalid values are refused.
+reason a valid value that we do not support is no error: nothing is sent, and the log says so (`NowhereToSend`). Only invalid values are refused.
 """
 
 import re
@@ -93,14 +93,14 @@ class TelemetrySettings:
 
 
 @dataclass(frozen=True)
-class NotSent:
+class NowhereToSend:
     """An endpoint is set, perhaps for the owner's own libraries, but we cannot send there. `reason`: for people, without the owner's values."""
 
     reason: str
 
 
-def telemetry_of(reader: SettingsReader) -> TelemetrySettings | NotSent | None:
-    """Returns what to send and where, NotSent if we cannot, None while it is off. Faults are noted in `reader`."""
+def telemetry_of(reader: SettingsReader) -> TelemetrySettings | NowhereToSend | None:
+    """Returns what to send and where, NowhereToSend if we cannot, None while it is off. Faults are noted in `reader`."""
     if (
         reader.environ.get(DISABLED.name, "").strip()
         and reader.required(DISABLED, one_of(("true", "false")), "") == "true"
@@ -109,12 +109,12 @@ def telemetry_of(reader: SettingsReader) -> TelemetrySettings | NotSent | None:
     if not reader.is_given(ENDPOINT):
         return None
     if not all(map(_is_installed, PACKAGES)):
-        return NotSent(WITHOUT_EXTRA)
+        return NowhereToSend(WITHOUT_EXTRA)
     protocol = reader.required(PROTOCOL, one_of(("http/protobuf", *OTHER_PROTOCOLS)), "")
     sampler = reader.required(SAMPLER, _sampler, "always_on")
     for setting, value, others in ((PROTOCOL, protocol, OTHER_PROTOCOLS), (SAMPLER, sampler, OTHER_SAMPLERS)):
         if value in others:
-            return NotSent(f"{setting.name} is {value}, which is not done here: expected {setting.expectation}")
+            return NowhereToSend(f"{setting.name} is {value}, which is not done here: expected {setting.expectation}")
     ratio = (
         reader.required(SAMPLER_ARGUMENT, number(0, 1), 1.0)
         if sampler == "traceidratio"

@@ -27,7 +27,7 @@ MOST_LEDGER_PAGES: Final = 20
 FACTS: Final = 6
 
 
-class Known(msgspec.Struct, frozen=True):
+class KnownConversation(msgspec.Struct, frozen=True):
     """One conversation. `kind`: h2a or group; `person`: the person's id, or the group's. `heard_ms`: when it was last heard, 0 if that is not known."""
 
     conversation_id: str
@@ -43,7 +43,7 @@ class Conversations:
         self._client = client
         self._keys = keys
 
-    async def all(self) -> AsyncGenerator[list[Known]]:
+    async def all(self) -> AsyncGenerator[list[KnownConversation]]:
         """Yields pages of them, in no order; one may come twice. Raises RedisFailed."""
         async with aclosing(keys_like(self._client, self._keys.conversation("*"), SCAN_COUNT)) as pages:
             async for names in pages:
@@ -51,7 +51,7 @@ class Conversations:
                 for at in range(0, len(ids), PAGE):
                     yield await self._read(ids[at : at + PAGE])
 
-    async def latest(self, count: int) -> tuple[list[Known], bool]:
+    async def latest(self, count: int) -> tuple[list[KnownConversation], bool]:
         """Returns those that were heard last, at most `count`, and whether there are more. Raises RedisFailed."""
         heard = await self._latest_in_ledger(count + 1)
         found = {one.conversation_id: one for one in await self._read(list(heard))}
@@ -82,18 +82,18 @@ class Conversations:
             last = f"({rows[-1][0].decode()}"
         return heard
 
-    async def _read(self, ids: Sequence[str]) -> list[Known]:
+    async def _read(self, ids: Sequence[str]) -> list[KnownConversation]:
         if not ids:
             return []
         names = [self._keys.conversation(one) for one in ids]
         flat = cast("list[bytes | None]", await self._client.script("read_conversations", names))
         rows = (flat[at : at + FACTS] for at in range(0, len(flat), FACTS))
         return [
-            Known(one, kind.decode(), (person or b"").decode(), max(int(time or 0) for time in times))
+            KnownConversation(one, kind.decode(), (person or b"").decode(), max(int(time or 0) for time in times))
             for one, (kind, person, *times) in zip(ids, rows, strict=True)
             if kind is not None
         ]
 
 
-def _heard_at_least(one: Known, at_ms: int) -> Known:
+def _heard_at_least(one: KnownConversation, at_ms: int) -> KnownConversation:
     return msgspec.structs.replace(one, heard_ms=max(one.heard_ms, at_ms))

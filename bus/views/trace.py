@@ -62,7 +62,7 @@ BEGINNINGS = frozenset(
 NAMED_BY_THE_RELAY = frozenset({"encrypted", "acknowledged"})
 
 
-class Event(msgspec.Struct, frozen=True):
+class TraceEntry(msgspec.Struct, frozen=True):
     """One entry, at Redis' time. `details`: its further words, named by WORDS."""
 
     at_ms: int
@@ -84,7 +84,7 @@ class Ledger:
         self._client = client
         self._keys = keys
 
-    async def trace(self, wanted: str) -> list[Event]:
+    async def trace(self, wanted: str) -> list[TraceEntry]:
         """Returns all entries of a message, or of all messages of a conversation, in the order in which they happened.
 
         The message_id or client_message_id of a reply stands for the message that it answers.
@@ -110,14 +110,14 @@ class Ledger:
                 return None
             end = f"({rows[-1][0].decode()}"
 
-    async def _running(self, found: Sequence[Event]) -> list[Event]:
+    async def _running(self, found: Sequence[TraceEntry]) -> list[TraceEntry]:
         """Returns a `running` event for each of the messages that a worker has now."""
         messages = {event.job_id for event in found}
         conversations = {event.details[0] for event in found if event.name in BEGINNINGS and event.details}
         running = [await self._running_in(conversation) for conversation in sorted(conversations)]
         return [event for event in running if event is not None and event.job_id in messages]
 
-    async def _running_in(self, conversation_id: str) -> Event | None:
+    async def _running_in(self, conversation_id: str) -> TraceEntry | None:
         keys = self._keys
         entry = await self._client.command("HGET", keys.conversation(conversation_id), "entry")
         if not isinstance(entry, bytes) or entry == b"due":
@@ -135,10 +135,10 @@ class Ledger:
         record = decode_job_record(fields[b"r"])
         now = await redis_ms(self._client)
         details = (held[0][1].decode(), fields[b"a"].decode(), fields[b"d"].decode())
-        return Event(now, "running", record.job_id, details)
+        return TraceEntry(now, "running", record.job_id, details)
 
-    async def _about(self, messages: set[str], wanted: str) -> tuple[list[Event], set[str]]:
-        found: list[Event] = []
+    async def _about(self, messages: set[str], wanted: str) -> tuple[list[TraceEntry], set[str]]:
+        found: list[TraceEntry] = []
         answered: set[str] = set()
         async for event in self._events():
             if event.name in BEGINNINGS and wanted in event.details[:1]:
@@ -171,7 +171,7 @@ class Ledger:
         """Returns how many entries there are."""
         return cast(int, await self._client.command("XLEN", self._keys.ledger))
 
-    async def _events(self) -> AsyncIterator[Event]:
+    async def _events(self) -> AsyncIterator[TraceEntry]:
         start = "-"
         while True:
             command = ("XRANGE", self._keys.ledger, start, "+", "COUNT", PAGE)
@@ -184,11 +184,11 @@ class Ledger:
             start = f"({rows[-1][0].decode()}"
 
 
-def _events_in(entry: bytes, flat: Sequence[bytes]) -> list[Event]:
+def _events_in(entry: bytes, flat: Sequence[bytes]) -> list[TraceEntry]:
     """Decodes one entry; the end of a job gives further events, for the places of the replies that went out with it."""
     _, name, _, job, _, told = (part.decode() for part in flat)
     at_ms = int(entry.partition(b"-")[0])
     details = tuple(told.split(" "))
     places = details[len(_RUN) :] if WORDS.get(name) is _RUN else ()
-    replies = [Event(at_ms, "replied", job, (place,)) for place in places]
-    return [*replies, Event(at_ms, name, job, details[: -len(places)] if places else details)]
+    replies = [TraceEntry(at_ms, "replied", job, (place,)) for place in places]
+    return [*replies, TraceEntry(at_ms, name, job, details[: -len(places)] if places else details)]

@@ -6,7 +6,7 @@ import click
 
 from bus.settings.redis_url import parse_redis_url
 from bus.settings.shared import SHOWS_ERRORS
-from bus.telemetry.settings import NotSent
+from bus.telemetry.settings import NowhereToSend
 from supervisor.control.control_socket import control_path
 from supervisor.keeper.state_directory import refuse_unusable
 from supervisor.settings.supervisor import SupervisorSettings
@@ -33,7 +33,7 @@ def check_settings(worker: bool, quiet: bool) -> int:
             click.echo(f"Redis is {parse_redis_url(settings.redis_url.reveal()).described}")
         if settings.shows_errors:
             click.echo(SHOWS_ERRORS)
-        if isinstance(settings.telemetry, NotSent):
+        if isinstance(settings.telemetry, NowhereToSend):
             click.echo(f"OpenTelemetry is not sent: {settings.telemetry.reason}")
         elif settings.telemetry is not None:
             click.echo(f"OpenTelemetry is sent to {settings.telemetry.endpoint.shown}")

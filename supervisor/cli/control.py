@@ -10,27 +10,27 @@ from typing import NoReturn
 
 import click
 
-from bus.control.client import ANSWER_SECONDS, Control, NoAnswer
-from bus.control.messages import Answer, Request
+from bus.control.client import ANSWER_SECONDS, Control, Unanswered
+from bus.control.messages import ControlAnswer, Request
 
 
-def ask(request: Request, *, patience_seconds: float | None = ANSWER_SECONDS) -> Iterator[Answer]:
+def ask(request: Request, *, patience_seconds: float | None = ANSWER_SECONDS) -> Iterator[ControlAnswer]:
     """Yields the answers as they come, until the agent ends the connection or the caller stops.
 
     `patience_seconds`: for each answer; None: without a limit. Ends the process with status 1 if there is none.
     """
     try:
         yield from Control.of(os.environ).answers(request, patience_seconds=patience_seconds)
-    except NoAnswer as problem:
+    except Unanswered as problem:
         give_up(str(problem))
 
 
-def ask_once(request: Request, *, patience_seconds: float | None = ANSWER_SECONDS) -> Answer:
+def ask_once(request: Request, *, patience_seconds: float | None = ANSWER_SECONDS) -> ControlAnswer:
     """Returns the first answer; ends the process with status 1 if it is a refusal."""
     return accepted(next(ask(request, patience_seconds=patience_seconds), None))
 
 
-def accepted(answer: Answer | None) -> Answer:
+def accepted(answer: ControlAnswer | None) -> ControlAnswer:
     if answer is None:
         give_up("the agent ended before it answered: see its log, and start it again with hashee-agent up")
     if not answer.ok:

@@ -7,7 +7,7 @@ import click
 import msgspec
 import trio
 
-from bus.views.conversations import Conversations, Known
+from bus.views.conversations import Conversations, KnownConversation
 from supervisor.cli.keys.telling import told
 from supervisor.cli.store import REFUSALS, open_store, shown, time_of
 
@@ -44,16 +44,16 @@ async def _show(everything: bool, person: str | None, as_json: bool) -> bool:
     return False
 
 
-def _tell(page: Iterable[Known], as_json: bool) -> None:
+def _tell(page: Iterable[KnownConversation], as_json: bool) -> None:
     lines = [_as_json(one) if as_json else _line(one) for one in page]
     if lines:
         click.echo("\n".join(lines))
 
 
-def _line(one: Known) -> str:
+def _line(one: KnownConversation) -> str:
     heard = time_of(one.heard_ms) if one.heard_ms else "not known"
     return f"{shown(one.conversation_id)}  {one.kind}  {shown(one.person)}  last heard {heard}"
 
 
-def _as_json(one: Known) -> str:
+def _as_json(one: KnownConversation) -> str:
     return msgspec.json.encode(msgspec.structs.asdict(one) | {"heard_ms": one.heard_ms or None}).decode()

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from bus.control.client import Control, NoAnswer
+from bus.control.client import Control, Unanswered
 from bus.control.messages import Request
 from supervisor.cli.ending import EXIT_CONFIGURATION
 from supervisor.cli.lazy import ENV_FILE
@@ -96,7 +96,7 @@ def _asked(case: Case) -> Case:
             if answer.ok:
                 return dataclasses.replace(case, status=msgspec.json.decode(answer.result))
             return dataclasses.replace(case, status_problem=answer.error)
-    except NoAnswer as problem:
+    except Unanswered as problem:
         return dataclasses.replace(case, status_problem=str(problem))
     return dataclasses.replace(case, status_problem="the agent ended before it answered")
 

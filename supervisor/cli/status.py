@@ -4,7 +4,7 @@ import click
 import msgspec
 from rich.console import Console
 
-from bus.control.messages import Answer, Request
+from bus.control.messages import ControlAnswer, Request
 from supervisor.cli.control import accepted, ask
 from supervisor.cli.status_page import page
 
@@ -24,7 +24,7 @@ def status(as_json: bool, watch: bool) -> int:
     return accepted(None).ok
 
 
-def _show(answer: Answer, console: Console, *, as_json: bool, clear: bool) -> None:
+def _show(answer: ControlAnswer, console: Console, *, as_json: bool, clear: bool) -> None:
     if as_json:
         click.echo(bytes(answer.result).decode())
         return

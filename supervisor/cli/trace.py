@@ -8,7 +8,7 @@ import msgspec
 import trio
 
 from bus.steps.letters import Quarantine
-from bus.views.trace import Event, Ledger
+from bus.views.trace import Ledger, TraceEntry
 from supervisor.cli.keys.telling import told
 from supervisor.cli.store import REFUSALS, open_store, shown, time_of
 
@@ -78,7 +78,7 @@ def trace(wanted: str, as_json: bool) -> int:
     return 0
 
 
-async def _traced(wanted: str) -> tuple[list[Event], bool]:
+async def _traced(wanted: str) -> tuple[list[TraceEntry], bool]:
     async with open_store() as store:
         events = await Ledger(store.client, store.names).trace(wanted)
         return events, not events and await Quarantine(store.client, store.names).find(wanted) is not None
@@ -89,9 +89,9 @@ def _unknown(wanted: str, *, is_quarantined: bool) -> str:
     return f"{text}; it is in quarantine: hashee-agent quarantine show {shown(wanted)}" if is_quarantined else text
 
 
-def _stories(events: Iterable[Event]) -> Iterator[Story]:
+def _stories(events: Iterable[TraceEntry]) -> Iterator[Story]:
     """Yields one story for each message, in the order in which the messages came."""
-    by_message: dict[str, list[Event]] = {}
+    by_message: dict[str, list[TraceEntry]] = {}
     for event in events:
         by_message.setdefault(event.job_id, []).append(event)
     for message_id, own in by_message.items():
@@ -102,7 +102,7 @@ def _stories(events: Iterable[Event]) -> Iterator[Story]:
         yield Story(message_id, facts.get("conversation", ""), facts.get("seq", ""), steps)
 
 
-def _steps(event: Event) -> Iterator[TraceLine]:
+def _steps(event: TraceEntry) -> Iterator[TraceLine]:
     """Yields the steps of an event: earlier moments that it noted, then itself."""
     facts = event.facts
     if "received_ms" in facts:

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import trio
 
-from bus.control.messages import Answer, Request
+from bus.control.messages import ControlAnswer, Request
 from bus.settings.places import CONTROL_SOCKET
 from host.bounded_listener import BoundedListener
 from host.lines import Lines, UnreadableLine, json_decoder
@@ -29,10 +29,10 @@ SHORTEST_EVERY_SECONDS = 0.1
 """How often a watched `status` answers at most, whatever was asked for."""
 
 
-Answerer = Callable[[Request], Awaitable[Answer]]
+Answerer = Callable[[Request], Awaitable[ControlAnswer]]
 
 
-UNREADABLE = Answer(ok=False, error="this is no request; is hashee-agent another version here?")
+UNREADABLE = ControlAnswer(ok=False, error="this is no request; is hashee-agent another version here?")
 _request: Callable[[bytes], Request] = json_decoder(Request)
 
 
@@ -126,5 +126,5 @@ async def _repeat(stream: trio.SocketStream, request: Request, answer: Answerer)
         await _send(stream, await answer(request))
 
 
-async def _send(stream: trio.SocketStream, answer: Answer) -> None:
+async def _send(stream: trio.SocketStream, answer: ControlAnswer) -> None:
     await stream.send_all(msgspec.json.encode(answer) + b"\n")

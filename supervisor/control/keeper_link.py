@@ -19,7 +19,7 @@ import msgspec
 import trio
 from structlog import get_logger
 
-from bus.control.messages import Answer, Request
+from bus.control.messages import ControlAnswer, Request
 from host.lines import LineReader, UnreadableLine, json_decoder, plain_tag
 
 DRAIN = "drain"
@@ -53,18 +53,18 @@ class ReportedState(msgspec.Struct, frozen=True, tag="state"):
     detail: str = ""
 
 
-class Answered(msgspec.Struct, frozen=True, tag="answer"):
+class NumberedAnswer(msgspec.Struct, frozen=True, tag="answer"):
     """The answer to question `number`, as the control socket gives it."""
 
     number: int
     answer: msgspec.Raw
 
 
-FromSupervisor: TypeAlias = ReportedState | Answered
+FromSupervisor: TypeAlias = ReportedState | NumberedAnswer
 
 
 @dataclass(frozen=True)
-class Question:
+class NumberedRequest:
     """A request of the control socket, to be answered under its number."""
 
     number: int
@@ -79,7 +79,7 @@ def encode(message: FromSupervisor) -> bytes:
 from_supervisor: Callable[[bytes], FromSupervisor] = json_decoder(FromSupervisor)
 
 
-Order: TypeAlias = str | signal.Signals | Question
+Order: TypeAlias = str | signal.Signals | NumberedRequest
 """What the keeper says: DRAIN or RETIRE, a signal to act on, a question to answer."""
 
 
@@ -93,7 +93,7 @@ def order(line: bytes) -> Order:
     number, _, body = rest.partition(" ")
     if verb == "ask" and re.fullmatch(r"[0-9]{1,18}", number):
         try:
-            return Question(int(number), _request(body.encode()))
+            return NumberedRequest(int(number), _request(body.encode()))
         except UnreadableLine:
             pass  # said by its verb
     raise UnreadableLine(plain_tag(verb))
@@ -118,7 +118,7 @@ class KeeperLink:
     _stream: trio.SocketStream
     _drain: trio.Event
     _signals: trio.MemoryReceiveChannel[signal.Signals]
-    _questions: trio.MemoryReceiveChannel[Question]
+    _questions: trio.MemoryReceiveChannel[NumberedRequest]
     _sending: trio.Lock
     beside_another: bool = False
     """Whether an older generation serves until we do."""
@@ -133,9 +133,9 @@ class KeeperLink:
         """Reports a state, whose detail is shown in systemd's status: no content and no secret may be in it."""
         await self._send(ReportedState(state, detail[:1024]))
 
-    async def answer(self, number: int, answer: Answer) -> None:
+    async def answer(self, number: int, answer: ControlAnswer) -> None:
         """Answers the question of this number."""
-        await self._send(Answered(number, msgspec.Raw(msgspec.json.encode(answer))))
+        await self._send(NumberedAnswer(number, msgspec.Raw(msgspec.json.encode(answer))))
 
     async def _send(self, message: FromSupervisor) -> None:
         async with self._sending:
@@ -152,7 +152,7 @@ class KeeperLink:
         """Waits for a signal that the keeper got: HUP, TTIN, TTOU or QUIT. What nobody fetches is dropped beyond SIGNAL_QUEUE."""
         return await self._signals.receive()
 
-    async def next_question(self) -> Question:
+    async def next_question(self) -> NumberedRequest:
         """Waits for what somebody asks over the control socket. Each question has to be answered."""
         return await self._questions.receive()
 
@@ -168,7 +168,7 @@ async def open_keeper_link(
 ) -> AsyncGenerator[KeeperLink]:
     """Yields the link over an inherited socket; it is read as long as the block runs, and closed after it."""
     send_signal, signals = trio.open_memory_channel[signal.Signals](SIGNAL_QUEUE)
-    send_question, questions = trio.open_memory_channel[Question](QUESTION_QUEUE)
+    send_question, questions = trio.open_memory_channel[NumberedRequest](QUESTION_QUEUE)
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(control))
     link = KeeperLink(http_socket, redis_url, stream, trio.Event(), signals, questions, trio.Lock(), beside_another)
     desk = _Desk(link, send_signal, send_question)
@@ -202,10 +202,10 @@ class _Desk:
 
     link: KeeperLink
     signals: trio.MemorySendChannel[signal.Signals]
-    questions: trio.MemorySendChannel[Question]
+    questions: trio.MemorySendChannel[NumberedRequest]
 
     def obey(self, said: Order) -> None:
-        if isinstance(said, Question):
+        if isinstance(said, NumberedRequest):
             self._put(self.questions, said, said.request.command)
         elif isinstance(said, signal.Signals):
             self._put(self.signals, said, said.name)

@@ -13,7 +13,7 @@ from datetime import datetime
 import structlog
 import trio
 
-from bus.steps.store import Store
+from bus.steps.store import InboundStore
 from bus.steps.work_lease import WorkLease
 from bus.transport.wire import RedisFailed
 from supervisor.inbound.inbound import Inbound
@@ -68,7 +68,7 @@ class Catchup:
 
     def __init__(
         self,
-        store: Store,
+        store: InboundStore,
         lease: WorkLease,
         *,
         rest: Rest,

@@ -16,7 +16,7 @@ import trio
 from bus.records.events import EVENTS, Event, content_of
 from bus.records.records import NOWHERE, pack_placed_job
 from bus.records.sealing import BusKey
-from bus.steps.placing import Placed, Placing, TooLarge
+from bus.steps.placing import JobTooLarge, Placed, Placing
 from bus.steps.policies import PolicyStore
 from bus.transport.wire import MENDABLE, RedisFailed
 from host.budgets import StoreBudgets
@@ -135,7 +135,7 @@ class Events:
             self._placing.budgets = self._budgets()
         try:
             placed = await self._placing.place(packed)
-        except TooLarge:
+        except JobTooLarge:
             self._drop(event, "event_too_large")
             return True
         if placed is Placed.FULL and heard.tries >= MOST_TRIES:

@@ -11,7 +11,7 @@ import structlog
 import trio
 
 from bus.steps.held import Note, Notes
-from bus.steps.store import Store
+from bus.steps.store import InboundStore
 from bus.steps.work_lease import WorkLease
 from bus.transport.wire import RedisFailed
 from supervisor.inbound.inbound import Inbound
@@ -30,7 +30,7 @@ class HeldFetcher:
 
     def __init__(
         self,
-        store: Store,
+        store: InboundStore,
         lease: WorkLease,
         *,
         notes: Notes,

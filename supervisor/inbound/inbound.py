@@ -15,7 +15,7 @@ import trio
 
 from bus.records.records import answering_hops
 from bus.steps.letters import Quarantined, digest_of, name_beside
-from bus.steps.store import Arrival, Intake, Source, Store, now_ms
+from bus.steps.store import Arrival, InboundStore, Intake, Source, now_ms
 from bus.telemetry.traces import current_span
 from bus.transport.wire import RedisFailed
 from crypto.envelope import Envelope
@@ -77,7 +77,7 @@ class Inbound:
     def __init__(
         self,
         *,
-        store: Store,
+        store: InboundStore,
         reader: FrameReader,
         sessions: Sessions,
         words: DeclaredWords,

@@ -9,7 +9,7 @@ import structlog
 import trio
 
 from bus.steps.letters import DeadLetters, Quarantine
-from bus.steps.store import Store
+from bus.steps.store import InboundStore
 from bus.transport.wire import RedisFailed
 from supervisor.inbound.evidence import evidence_of, kept_frame
 from supervisor.observe.metrics import Metrics
@@ -28,7 +28,7 @@ class Overflow:
 
     def __init__(
         self,
-        store: Store,
+        store: InboundStore,
         quarantine: Quarantine,
         dead: DeadLetters,
         metrics: Metrics,

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 
 from bus.steps.questions import OpenQuestions
-from bus.steps.store import Store
+from bus.steps.store import InboundStore
 from crypto.envelope import V1_1, Envelope, Expected, parse_envelope
 from crypto.errors import Unreadable
 from supervisor.inbound.incoming import Incoming
@@ -22,7 +22,7 @@ class FrameReader:
 
     def __init__(
         self,
-        store: Store,
+        store: InboundStore,
         sessions: Sessions,
         *,
         of_persons: PersonReader,

@@ -8,7 +8,7 @@ from bus.records.records import GROUP, InboundMessage, is_answer_to_card
 from bus.records.sealing import BusKey
 from bus.steps.policies import PolicyStore
 from bus.steps.questions import OpenQuestions
-from bus.steps.store import ConversationSnapshot, Store, now_ms
+from bus.steps.store import ConversationSnapshot, InboundStore, now_ms
 from crypto.envelope import Envelope
 from crypto.errors import Reason, Unreadable
 from supervisor.inbound.incoming import Incoming
@@ -37,7 +37,7 @@ class GroupReader:
 
     def __init__(
         self,
-        store: Store,
+        store: InboundStore,
         *,
         groups: Groups,
         policies: PolicyStore,

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from bus.records.sealing import StoreKeys
-from bus.steps.store import Arrival, ConversationSnapshot, Source, Store, now_ms
+from bus.steps.store import Arrival, ConversationSnapshot, InboundStore, Source, now_ms
 from bus.steps.write_count import WriteCount
 from crypto.envelope import BadContent, Envelope, handshake_prekeys, open_ratchet, ratchet_wrap, verify_signature
 from crypto.errors import ForgedContent, Reason, Unreadable
@@ -43,7 +43,7 @@ class PersonReader:
 
     def __init__(
         self,
-        store: Store,
+        store: InboundStore,
         *,
         sessions: Sessions,
         owners: Owners,

@@ -6,7 +6,7 @@ import msgspec
 
 from bus.records.records import COMMAND, InboundMessage, is_answer_to_card, pack_job, stands_apart
 from bus.records.sealing import BusKey
-from bus.steps.store import Arrival, ConversationSnapshot, Store, now_ms
+from bus.steps.store import Arrival, ConversationSnapshot, InboundStore, now_ms
 from crypto.envelope import Envelope
 from crypto.errors import Unreadable
 from crypto.records import DeviceRecord
@@ -82,7 +82,7 @@ class Known(msgspec.Struct, frozen=True):
 Reading = Readable | Unread | Old | Waits | Known
 
 
-def snapshot_of(store: Store, incoming: Incoming, envelope: Envelope) -> Awaitable[ConversationSnapshot]:
+def snapshot_of(store: InboundStore, incoming: Incoming, envelope: Envelope) -> Awaitable[ConversationSnapshot]:
     """Reads what Redis knows before the message is opened. Raises RedisFailed."""
     peer, seq = (envelope.sender_id, envelope.sender_device), incoming.frame.conversation_seq
     return store.look(envelope.conversation_id, peer, envelope.replay_id, seq)

@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import trio
 
-from bus.control.messages import Answer, Request
+from bus.control.messages import ControlAnswer, Request
 from supervisor.control.answers import Stopping, raw
 from supervisor.keeper.supervision import Upgrade, UpgradeFailed
 
-SILENT = Answer(ok=False, error="the supervisor does not answer; its log says more")
+SILENT = ControlAnswer(ok=False, error="the supervisor does not answer; its log says more")
 
 
 class KeeperStatus(msgspec.Struct, frozen=True):
@@ -36,7 +36,7 @@ class KeeperControl:
     def __init__(
         self,
         *,
-        ask: Callable[[Request], Awaitable[Answer]],
+        ask: Callable[[Request], Awaitable[ControlAnswer]],
         stop: Callable[[], float],
         upgrade: Callable[[], Upgrade],
         last_upgrade: Callable[[], str],
@@ -56,26 +56,26 @@ class KeeperControl:
         self._patience_seconds = patience_seconds
         self._began_at = trio.current_time()
 
-    async def answer(self, request: Request) -> Answer:
+    async def answer(self, request: Request) -> ControlAnswer:
         """Does what is asked, or has the supervisor do it. Returns the answer."""
         if request.command == "stop":
-            return Answer(ok=True, result=raw(Stopping(self._stop())))
+            return ControlAnswer(ok=True, result=raw(Stopping(self._stop())))
         if request.command == "upgrade":
             return await self._begin_upgrade(wait=request.wait)
         if request.command == "status":
             return await self._status(request)
         return await self._ask(request)
 
-    async def _begin_upgrade(self, *, wait: bool) -> Answer:
+    async def _begin_upgrade(self, *, wait: bool) -> ControlAnswer:
         try:
             upgrade = self._upgrade()
             if wait:
                 await upgrade.wait()
         except UpgradeFailed as failed:
-            return Answer(ok=False, error=f"not upgraded: {failed}")
-        return Answer(ok=True)
+            return ControlAnswer(ok=False, error=f"not upgraded: {failed}")
+        return ControlAnswer(ok=True)
 
-    async def _status(self, request: Request) -> Answer:
+    async def _status(self, request: Request) -> ControlAnswer:
         told = SILENT
         with trio.move_on_after(self._patience_seconds):
             told = await self._ask(request)
@@ -84,4 +84,4 @@ class KeeperControl:
             os.getpid(), round(uptime, 1), self._state(), self._redis, self._last_upgrade(), self._passed_over()
         )
         whole = {"keeper": keeper, "supervisor": told.result if told.ok else None, "problem": told.error}
-        return Answer(ok=True, result=raw(whole))
+        return ControlAnswer(ok=True, result=raw(whole))

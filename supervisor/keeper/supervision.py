@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import trio
 from structlog import get_logger
 
-from bus.control.messages import Answer, Request
+from bus.control.messages import ControlAnswer, Request
 from host.children import Children, RestartBackoff
 from host.code_place import Code, CodeGone, CodePlace
 from host.reasons import why
@@ -125,7 +125,7 @@ class Supervision:
         if self._current is not None:
             await self._current.say(f"signal {number.name}")
 
-    async def ask(self, request: Request) -> Answer:
+    async def ask(self, request: Request) -> ControlAnswer:
         """Asks the running supervisor a request of the control socket. Returns its answer."""
         return ENDED if self._current is None else await self._current.ask(request)
 

@@ -11,7 +11,7 @@ import msgspec
 import trio
 from structlog import get_logger
 
-from bus.control.messages import Answer, Request
+from bus.control.messages import ControlAnswer, Request
 from host import parent_death
 from host.children import Child, Children
 from host.code_place import CodePlace
@@ -21,7 +21,7 @@ from supervisor.control.keeper_link import (
     PULSE,
     READY,
     STANDBY,
-    Answered,
+    NumberedAnswer,
     ReportedState,
     from_supervisor,
     question_line,
@@ -31,7 +31,7 @@ STACKS_SECONDS = 1.0
 """How long a hung supervisor has to write where each thread stands (faulthandler, at SIGQUIT), before it is killed."""
 
 
-ENDED = Answer(ok=False, error="the supervisor has ended; the keeper starts it again")
+ENDED = ControlAnswer(ok=False, error="the supervisor has ended; the keeper starts it again")
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,17 @@ class Questions:
 
     def __init__(self, say: Callable[[str], Awaitable[None]]) -> None:
         self._say = say
-        self._waiting: dict[int, trio.MemorySendChannel[Answer]] = {}
+        self._waiting: dict[int, trio.MemorySendChannel[ControlAnswer]] = {}
         self._asked = 0
         self._ended = False
 
-    async def ask(self, request: Request) -> Answer:
+    async def ask(self, request: Request) -> ControlAnswer:
         """Asks and returns the answer, or `ENDED`. How long to wait is the caller's business."""
         if self._ended:
             return ENDED
         self._asked += 1
         number = self._asked
-        send, receive = trio.open_memory_channel[Answer](1)
+        send, receive = trio.open_memory_channel[ControlAnswer](1)
         self._waiting[number] = send
         try:
             await self._say(question_line(number, request))
@@ -87,15 +87,15 @@ class Questions:
         finally:
             self._waiting.pop(number, None)
 
-    def heard(self, answered: Answered) -> None:
+    def heard(self, answered: NumberedAnswer) -> None:
         """Gives an answer to whoever asked; one to nobody is passed over, since the asker has left."""
         waiting = self._waiting.pop(answered.number, None)
         if waiting is None:
             return
         try:
-            answer = msgspec.json.decode(answered.answer, type=Answer)
+            answer = msgspec.json.decode(answered.answer, type=ControlAnswer)
         except msgspec.DecodeError:
-            answer = Answer(ok=False, error="the supervisor's answer cannot be read")
+            answer = ControlAnswer(ok=False, error="the supervisor's answer cannot be read")
         waiting.send_nowait(answer)
 
     def end(self) -> None:
@@ -163,7 +163,7 @@ class SupervisorProcess:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._log.warning("supervisor: could not be told", line=line.partition(" ")[0], pid_of_supervisor=self.pid)
 
-    async def ask(self, request: Request) -> Answer:
+    async def ask(self, request: Request) -> ControlAnswer:
         """Asks it a request of the control socket. Returns its answer."""
         return await self._questions.ask(request)
 

@@ -15,7 +15,7 @@ import structlog
 
 from bus.records.records import SentNote
 from bus.steps.store import Intake
-from bus.telemetry.settings import NotSent, TelemetrySettings
+from bus.telemetry.settings import NowhereToSend, TelemetrySettings
 from bus.telemetry.shipping import Shipper
 from bus.telemetry.traces import (
     CONSUMER,
@@ -143,10 +143,10 @@ def _ids(message_id: str, conversation_id: str) -> dict[str, Value]:
 
 @contextmanager
 def open_traces(
-    settings: TelemetrySettings | NotSent | None, metrics: Metrics, instance: str
+    settings: TelemetrySettings | NowhereToSend | None, metrics: Metrics, instance: str
 ) -> Iterator[MessageTraces]:
     """Gives the traces that the settings ask for, and sends the metrics; the end of the block waits a moment for the last of them."""
-    if isinstance(settings, NotSent):
+    if isinstance(settings, NowhereToSend):
         log.warning("telemetry: not sent", reason=settings.reason)
         yield MessageTraces()
         return

@@ -40,9 +40,9 @@ from bus.records.records import (
 from bus.records.sealing import StoreKeys
 from bus.records.sent_ids import places_in
 from bus.records.timers import due_payload
-from bus.steps.outside import OutsideMessages, Sent
+from bus.steps.outside import OutsideMessages, SendOutcome
 from bus.steps.placing import MOST_PLACED_BYTES
-from bus.steps.store import Store, now_ms
+from bus.steps.store import InboundStore, now_ms
 from bus.steps.vault import Vault
 from supervisor.peers.owners import Owner
 
@@ -57,7 +57,7 @@ NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 KEY: Final = re.compile(r"[!-~]{1,128}")
 
 
-class NotSent(Exception):
+class NotTakenIn(Exception):
     """A message was not taken in. `reason`: one word, for scripts; the text names the remedy. No text quotes the message."""
 
     def __init__(self, reason: str, text: str) -> None:
@@ -70,7 +70,7 @@ class NotSent(Exception):
         return self.reason in ("full", "no_agent")
 
 
-class Receipt(msgspec.Struct, frozen=True):
+class OutsideReceipt(msgspec.Struct, frozen=True):
     """What became of a message. `outcome`: queued, waits (behind others of its kind), already (the same was sent under this key), or taken_back
     (what it recalls was not sent yet, and never is)."""
 
@@ -82,14 +82,14 @@ class Receipt(msgspec.Struct, frozen=True):
 class FromOutside:
     """Takes messages in for one agent."""
 
-    def __init__(self, messages: OutsideMessages, store: Store, vault: Vault, keys: StoreKeys) -> None:
+    def __init__(self, messages: OutsideMessages, store: InboundStore, vault: Vault, keys: StoreKeys) -> None:
         self._messages = messages
         self._store = store
         self._vault = vault
         self._keys = keys
 
-    async def send(self, message: OutsideMessage) -> Receipt:
-        """Queues a message, an act or a reminder, once for a key. Raises NotSent, RedisFailed, BadRecord."""
+    async def send(self, message: OutsideMessage) -> OutsideReceipt:
+        """Queues a message, an act or a reminder, once for a key. Raises NotTakenIn, RedisFailed, BadRecord."""
         _check(message)
         pins = await self._checked_recipient(message.conversation_id)
         if message.recall is not None:
@@ -112,8 +112,8 @@ class FromOutside:
         )
         return _receipt(outcome, message.conversation_id, message.key, identifier)
 
-    async def show(self, shown: OutsideShow) -> Receipt:
-        """Shows that somebody types, or a text that grows. Raises NotSent, RedisFailed."""
+    async def show(self, shown: OutsideShow) -> OutsideReceipt:
+        """Shows that somebody types, or a text that grows. Raises NotTakenIn, RedisFailed."""
         conversation = shown.conversation_id
         if shown.what in ("delta", "abort"):
             await self._publish(
@@ -121,16 +121,16 @@ class FromOutside:
                 if shown.what == "delta"
                 else LiveAbort(conversation, shown.stream_id)
             )
-            return Receipt(conversation, f"{OUTSIDE}{shown.stream_id}", "shown")
+            return OutsideReceipt(conversation, f"{OUTSIDE}{shown.stream_id}", "shown")
         message = OutsideMessage(conversation, key=shown.key, stream_id=shown.stream_id)
         _check_key(shown.key)
         await self._checked_recipient(conversation)
         if shown.what == "begin":
             return await self._begin(message)
         await self._publish(LiveTyping(conversation, active=shown.what == "typing"))
-        return Receipt(conversation, "", "shown")
+        return OutsideReceipt(conversation, "", "shown")
 
-    async def _begin(self, message: OutsideMessage) -> Receipt:
+    async def _begin(self, message: OutsideMessage) -> OutsideReceipt:
         """Queues the beginning of a stream, if nothing was sent under its key."""
         _check_stream(message.stream_id)
         key = self._send_key(message)
@@ -151,9 +151,11 @@ class FromOutside:
     async def _publish(self, live: Live) -> None:
         packed = pack_live(live, key=self._keys.bus, agent_id=self._store.keys.agent_id)
         if not await self._messages.show(packed):
-            raise NotSent("no_agent", "no agent runs now, so nobody can be shown this: start one with hashee-agent up")
+            raise NotTakenIn(
+                "no_agent", "no agent runs now, so nobody can be shown this: start one with hashee-agent up"
+            )
 
-    async def _recall(self, message: OutsideMessage, sent_id: str) -> Receipt:
+    async def _recall(self, message: OutsideMessage, sent_id: str) -> OutsideReceipt:
         """Queues the recall of each part of what was sent; of something that stands in the line, takes it out."""
         receipts = []
         for number, (job_id, place) in enumerate(await self._places(message.conversation_id, sent_id), start=1):
@@ -162,20 +164,22 @@ class FromOutside:
         return receipts[0]
 
     async def _places(self, conversation_id: str, sent_id: str) -> list[tuple[str, str]]:
-        """Returns job and place of each part of what has this id. Raises NotSent."""
+        """Returns job and place of each part of what has this id. Raises NotTakenIn."""
         if " " in sent_id:
             return places_in(sent_id)
         if sent_id.startswith(OUTSIDE):
             return [(sent_id, PLACE)]
         card = await self._messages.card(conversation_id, sent_id)
         if card is None:
-            raise NotSent(
+            raise NotTakenIn(
                 "unknown_message",
                 f"nothing of {conversation_id} has this id: name what hashee-agent send or chat.reply() gave, or a card's id",
             )
         return [(card.job_id, card.place)]
 
-    async def _act(self, message: OutsideMessage, act: Reply, *, takes_back: str = "", number: int = 1) -> Receipt:
+    async def _act(
+        self, message: OutsideMessage, act: Reply, *, takes_back: str = "", number: int = 1
+    ) -> OutsideReceipt:
         key = self._send_key(message, number)
         identifier = id_of(key)
         outcome = await self._messages.send(
@@ -190,7 +194,7 @@ class FromOutside:
         return _receipt(outcome, message.conversation_id, message.key, identifier)
 
     async def _checked_recipient(self, conversation_id: str) -> tuple[str, str]:
-        """Returns the conversation's kind and person, if it may be written to. Raises NotSent."""
+        """Returns the conversation's kind and person, if it may be written to. Raises NotTakenIn."""
         pins = await self._store.pins(conversation_id)
         if pins is None:
             raise _unknown(conversation_id)
@@ -199,7 +203,7 @@ class FromOutside:
             return pins
         row = (await self._vault.owner(person)).value
         if row is None or not Owner.decode(row).is_active:
-            raise NotSent(
+            raise NotTakenIn(
                 "no_grant",
                 f"{person}, whose conversation {conversation_id} is, has no active grant, so nothing may be sent there: "
                 f"hashee-agent grants list {person}",
@@ -225,7 +229,7 @@ class FromOutside:
         return pack_reply(at, reply, emitted_ms=now_ms(), key=self._keys.bus, agent_id=agent_id)
 
     def _job(self, message: OutsideMessage, identifier: str, pins: tuple[str, str]) -> bytes:
-        """Packs the job of a reminder that is due now. Raises NotSent."""
+        """Packs the job of a reminder that is due now. Raises NotTakenIn."""
         kind, person = pins
         content = InboundMessage(
             message_id=identifier,
@@ -238,7 +242,7 @@ class FromOutside:
         agent_id = self._store.keys.agent_id
         packed = pack_placed_job("reminder", content, placed_ms=now_ms(), key=self._keys.bus, agent_id=agent_id)
         if len(packed) > MOST_PLACED_BYTES:
-            raise NotSent(
+            raise NotTakenIn(
                 "data_too_large",
                 f"the data of a reminder has at most {MOST_PLACED_BYTES // 1024} KiB in all: name where it stands instead",
             )
@@ -252,30 +256,30 @@ class FromOutside:
         return send_key(self._keys.identifier, message.conversation_id, key, _said(message))
 
 
-def _receipt(outcome: Sent, conversation: str, key: str | None, identifier: str) -> Receipt:
-    """Returns what became of a message. Raises NotSent."""
+def _receipt(outcome: SendOutcome, conversation: str, key: str | None, identifier: str) -> OutsideReceipt:
+    """Returns what became of a message. Raises NotTakenIn."""
     match outcome:
-        case Sent.QUEUED | Sent.WAITS | Sent.ALREADY | Sent.TAKEN_BACK:
-            return Receipt(conversation, identifier, outcome.value.decode())
-        case Sent.KEY_USED:
-            raise NotSent(
+        case SendOutcome.QUEUED | SendOutcome.WAITS | SendOutcome.ALREADY | SendOutcome.TAKEN_BACK:
+            return OutsideReceipt(conversation, identifier, outcome.value.decode())
+        case SendOutcome.KEY_USED:
+            raise NotTakenIn(
                 "key_used",
                 f"something else was sent into {conversation} under the key {key} within the last 30 days: "
                 "take another key for another message",
             )
-        case Sent.UNKNOWN:
+        case SendOutcome.UNKNOWN:
             raise _unknown(conversation)
-        case Sent.MANY_KEYS:
-            raise NotSent(
+        case SendOutcome.MANY_KEYS:
+            raise NotTakenIn(
                 "many_keys",
                 "so many keys are remembered as there is room for: send without --key, or give Redis more memory (HASHEE_REDIS_MEMORY)",
             )
-        case Sent.FULL:
-            raise NotSent("full", "too much waits to be sent; nothing was queued: try again in a moment")
+        case SendOutcome.FULL:
+            raise NotTakenIn("full", "too much waits to be sent; nothing was queued: try again in a moment")
 
 
 def _check(message: OutsideMessage) -> None:
-    """Checks what a message says by itself. Raises NotSent."""
+    """Checks what a message says by itself. Raises NotTakenIn."""
     _check_key(message.key)
     if message.recall is not None:
         return
@@ -284,13 +288,13 @@ def _check(message: OutsideMessage) -> None:
         if not RELAYS_ID.fullmatch(message.react_to) or (
             emoji is not None and not 1 <= len(emoji) <= MOST_EMOJI_CHARACTERS
         ):
-            raise NotSent(
+            raise NotTakenIn(
                 "bad_reaction", "a reaction is one emoji, or none to take it back, at a message that is named by its id"
             )
         return
     if message.reminder is not None:
         if not NAME.fullmatch(message.reminder) or message.text:
-            raise NotSent(
+            raise NotTakenIn(
                 "bad_reminder",
                 "a reminder is named as in @agent.on_reminder(NAME), with 1 to 64 of A-Z, a-z, 0-9, '_', '.', '-', and has no text",
             )
@@ -298,7 +302,7 @@ def _check(message: OutsideMessage) -> None:
     if message.card is not None:
         card_id, kind = _card_of(message)
         if ulid.time_ms(card_id) is None or not kind or message.text or message.markdown:
-            raise NotSent(
+            raise NotTakenIn(
                 "bad_card",
                 "a card is sent as Outside.send(conversation, card) or hashee-agent send --artifact FILE makes it, without a text",
             )
@@ -306,30 +310,32 @@ def _check(message: OutsideMessage) -> None:
     if message.stream_id:
         _check_stream(message.stream_id)
     if not message.text:
-        raise NotSent("empty_text", "there is no text: name it, or - to read it from stdin")
+        raise NotTakenIn("empty_text", "there is no text: name it, or - to read it from stdin")
     if len(message.text) > MOST_CHARACTERS:
-        raise NotSent(
+        raise NotTakenIn(
             "text_too_long",
             f"a text has at most {MOST_CHARACTERS} characters, this one has {len(message.text)}: send it in parts",
         )
     try:
         message.text.encode()
     except UnicodeEncodeError:
-        raise NotSent("bad_text", "this text is no valid UTF-8: convert it before it is sent") from None
+        raise NotTakenIn("bad_text", "this text is no valid UTF-8: convert it before it is sent") from None
 
 
 def _check_key(key: str | None) -> None:
     if key is not None and not KEY.fullmatch(key):
-        raise NotSent("bad_key", "a key has 1 to 128 printable ASCII characters and no space, such as deploy-42")
+        raise NotTakenIn("bad_key", "a key has 1 to 128 printable ASCII characters and no space, such as deploy-42")
 
 
 def _check_stream(stream_id: str) -> None:
     if ulid.time_ms(stream_id) is None:
-        raise NotSent("bad_stream", "a stream is named by a ULID, as Outside.stream() and hashee-agent stream make one")
+        raise NotTakenIn(
+            "bad_stream", "a stream is named by a ULID, as Outside.stream() and hashee-agent stream make one"
+        )
 
 
-def _unknown(conversation_id: str) -> NotSent:
-    return NotSent(
+def _unknown(conversation_id: str) -> NotTakenIn:
+    return NotTakenIn(
         "unknown_conversation",
         f"nobody has written in a conversation {conversation_id!r}, so it cannot be sent into: hashee-agent conversations",
     )

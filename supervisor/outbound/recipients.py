@@ -6,7 +6,7 @@ from typing import Final
 import trio
 
 from bus.records.records import GROUP
-from bus.steps.store import Store
+from bus.steps.store import InboundStore
 from bus.steps.write_count import WriteCount
 from crypto.groups import GroupKeys
 from supervisor.outbound.outgoing import Recipient
@@ -23,13 +23,13 @@ PIN_SECONDS = 60.0
 """How long a pin is remembered: one that Redis has lost without raising the epoch is found out after a minute at the latest."""
 
 
-class Pins:
+class PinMemory:
     """Remembers to whom each conversation belongs: a pin never changes once it is set, so a busy conversation's is not read each time.
 
     Only a Redis that went back in time forgets one (DESIGN rule 17): what was read under another epoch counts no more.
     """
 
-    def __init__(self, store: Store, *, most: int = MOST_PINS) -> None:
+    def __init__(self, store: InboundStore, *, most: int = MOST_PINS) -> None:
         self._store = store
         self._most = most
         self._known: OrderedDict[str, tuple[int, float, tuple[str, str]]] = OrderedDict()
@@ -54,8 +54,8 @@ class Pins:
 class Recipients:
     """Finds the recipients in one agent's conversations."""
 
-    def __init__(self, store: Store, owners: Owners, groups: Groups, write_count: WriteCount) -> None:
-        self._pins = Pins(store)
+    def __init__(self, store: InboundStore, owners: Owners, groups: Groups, write_count: WriteCount) -> None:
+        self._pins = PinMemory(store)
         self._owners = owners
         self._groups = groups
         self._write_count = write_count

@@ -9,7 +9,7 @@ import math
 import structlog
 import trio
 
-from bus.steps.store import Store
+from bus.steps.store import InboundStore
 from bus.transport.client import RedisClient
 from bus.transport.leases import LEASE_SECONDS
 
@@ -21,7 +21,7 @@ log = structlog.get_logger()
 class LeaseClock:
     """Redis' clock as one supervisor sees it. `lease_seconds`: the length of the leases of jobs and replies."""
 
-    def __init__(self, client: RedisClient, store: Store, lease_seconds: float = LEASE_SECONDS) -> None:
+    def __init__(self, client: RedisClient, store: InboundStore, lease_seconds: float = LEASE_SECONDS) -> None:
         self._client = client
         self._store = store
         self.lease_seconds = lease_seconds

@@ -11,7 +11,7 @@ import socket
 import structlog
 import trio
 
-from bus.control.messages import Answer, Request
+from bus.control.messages import ControlAnswer, Request
 from bus.records.keys import Keys
 from bus.records.sealing import StoreKeys
 from bus.steps.seal import StoreSeal, StoreSealed
@@ -233,13 +233,13 @@ class _Run:
             async for _ in arrivals:
                 reap_strays(self._parts.pool.is_worker)
 
-    async def _status(self, _request: Request) -> Answer:
-        return Answer(ok=True, result=raw(await self._desk.gather()))
+    async def _status(self, _request: Request) -> ControlAnswer:
+        return ControlAnswer(ok=True, result=raw(await self._desk.gather()))
 
-    async def _stop(self, _request: Request) -> Answer:
+    async def _stop(self, _request: Request) -> ControlAnswer:
         self._asked_to_stop.set()
         await trio.lowlevel.checkpoint()
-        return Answer(ok=True, result=raw(Stopping(self._settings.drain_seconds * 1.4)))
+        return ControlAnswer(ok=True, result=raw(Stopping(self._settings.drain_seconds * 1.4)))
 
 
 async def _leave_at_the_second_signal() -> None:

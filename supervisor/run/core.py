@@ -23,7 +23,7 @@ from bus.steps.placing import Placing
 from bus.steps.policies import PolicyStore
 from bus.steps.questions import OpenQuestions
 from bus.steps.recovery import Recovery
-from bus.steps.store import MOST_WAITING_IN_ALL, Store
+from bus.steps.store import MOST_WAITING_IN_ALL, InboundStore
 from bus.steps.timers import Timers
 from bus.steps.vault import Vault
 from bus.steps.work_lease import WorkLease
@@ -162,7 +162,7 @@ class MessageCore:
         guard.on_back = polls.ask
         self.write_count = guard.write_count
         agent_id = device.owner_id
-        self.store = Store(client, agent_id, instance.name, self.write_count, settings.most_waiting)
+        self.store = InboundStore(client, agent_id, instance.name, self.write_count, settings.most_waiting)
         self.store.budgets = settings.stored
         self.outbox = Outbox(client, agent_id, instance.name, self.write_count, resend_seconds=settings.resend_seconds)
         names = self.store.keys

@@ -5,7 +5,7 @@ Pure: supervisor/run/survey.py tells it what waits, readiness asks it. Each chan
 
 import structlog
 
-from bus.steps.store import Store
+from bus.steps.store import InboundStore
 from bus.views.overview import Counts
 from supervisor.observe.health import Check
 
@@ -18,7 +18,7 @@ log = structlog.get_logger()
 class Fullness:
     """One supervisor's view. A nearly full Redis is supervisor/recovery/redis_memory.py's."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: InboundStore) -> None:
         self._store = store
         self._reasons: dict[str, str] = {}
 

@@ -8,12 +8,12 @@ import msgspec
 import structlog
 import trio
 
-from bus.control.messages import Answer, Request
+from bus.control.messages import ControlAnswer, Request
 from bus.records.outside import OutsideMessage, OutsideShow
 from bus.transport.wire import RedisFailed
 from host import stacks
 from supervisor.control.answers import raw
-from supervisor.outbound.from_outside import FromOutside, NotSent, Receipt
+from supervisor.outbound.from_outside import FromOutside, NotTakenIn, OutsideReceipt
 from supervisor.pool.pool import Pool
 from supervisor.pool.reloading import Reloading
 from supervisor.settings.bounds import Bounds
@@ -39,7 +39,7 @@ class Operator:
         self._outside = outside
 
     @property
-    def commands(self) -> dict[str, Callable[[Request], Awaitable[Answer]]]:
+    def commands(self) -> dict[str, Callable[[Request], Awaitable[ControlAnswer]]]:
         """Of the control socket."""
         return {"reload": self._reload, "scale": self._scale, "send": self._send, "show": self._show}
 
@@ -57,39 +57,41 @@ class Operator:
                 log.warning("supervisor: stacks", stacks=stacks.dump(trio.lowlevel.current_root_task()))
                 self._pool.dump_stacks()
 
-    async def _reload(self, _request: Request) -> Answer:
+    async def _reload(self, _request: Request) -> ControlAnswer:
         problem = await self._reloading.reload()
-        return Answer(ok=not problem, error=problem and f"the old workers stay: {problem}")
+        return ControlAnswer(ok=not problem, error=problem and f"the old workers stay: {problem}")
 
-    async def _scale(self, request: Request) -> Answer:
+    async def _scale(self, request: Request) -> ControlAnswer:
         await trio.lowlevel.checkpoint()
         try:
             self._pool.scale(Bounds.parse(request.workers))
         except ValueError:
-            return Answer(ok=False, error="the number of workers is N or MIN:MAX, from 0 to 256")
-        return Answer(ok=True, result=raw(Scaled(str(self._pool.bounds))))
+            return ControlAnswer(ok=False, error="the number of workers is N or MIN:MAX, from 0 to 256")
+        return ControlAnswer(ok=True, result=raw(Scaled(str(self._pool.bounds))))
 
-    async def _send(self, request: Request) -> Answer:
+    async def _send(self, request: Request) -> ControlAnswer:
         """Queues a message from a program of the owner's own. `result`: its receipt, or the reason."""
         return await _answered(request, OutsideMessage, self._outside.send)
 
-    async def _show(self, request: Request) -> Answer:
+    async def _show(self, request: Request) -> ControlAnswer:
         """Shows what is worth nothing later. `result`: as `_send`."""
         return await _answered(request, OutsideShow, self._outside.show)
 
 
-async def _answered(request: Request, kind: type[Asked], do: Callable[[Asked], Awaitable[Receipt]]) -> Answer:
+async def _answered(
+    request: Request, kind: type[Asked], do: Callable[[Asked], Awaitable[OutsideReceipt]]
+) -> ControlAnswer:
     try:
         asked = msgspec.json.decode(request.message, type=kind)
     except msgspec.DecodeError:
         return _not_sent("bad_message", "there is no message in this; is the program another version here?")
     try:
-        return Answer(ok=True, result=raw(await do(asked)))
-    except NotSent as problem:
+        return ControlAnswer(ok=True, result=raw(await do(asked)))
+    except NotTakenIn as problem:
         return _not_sent(problem.reason, str(problem))
     except RedisFailed as problem:
         return _not_sent("redis", f"Redis takes nothing in now ({problem.reason}); with a key it may be repeated")
 
 
-def _not_sent(reason: str, text: str) -> Answer:
-    return Answer(ok=False, error=text, result=raw({"reason": reason}))
+def _not_sent(reason: str, text: str) -> ControlAnswer:
+    return ControlAnswer(ok=False, error=text, result=raw({"reason": reason}))

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import structlog
 import trio
 
-from bus.control.messages import Answer, Request
+from bus.control.messages import ControlAnswer, Request
 from bus.transport.trouble import Trouble
 from bus.transport.wire import RedisFailed
 from supervisor.control.answers import Stopping, raw
@@ -86,14 +86,14 @@ class Starting:
         else:
             await SupervisorControl({"status": self._status, "stop": self._stop}).serve_alone(self._settings)
 
-    async def _status(self, _request: Request) -> Answer:
+    async def _status(self, _request: Request) -> ControlAnswer:
         await trio.lowlevel.checkpoint()
-        return Answer(ok=False, error=self._detail)
+        return ControlAnswer(ok=False, error=self._detail)
 
-    async def _stop(self, _request: Request) -> Answer:
+    async def _stop(self, _request: Request) -> ControlAnswer:
         await trio.lowlevel.checkpoint()
         self._asked_to_stop.set()
-        return Answer(ok=True, result=raw(Stopping(LEAVE_AFTER_SECONDS)))
+        return ControlAnswer(ok=True, result=raw(Stopping(LEAVE_AFTER_SECONDS)))
 
     async def _hear_a_stop(self) -> None:
         if self._keeper is not None:

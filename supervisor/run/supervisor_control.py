@@ -5,15 +5,15 @@ from collections.abc import Awaitable, Callable
 import structlog
 import trio
 
-from bus.control.messages import Answer, Request
+from bus.control.messages import ControlAnswer, Request
 from supervisor.control.answers import raw
 from supervisor.control.control_socket import ControlTaken, control_path, listen_control, serve_control
-from supervisor.control.keeper_link import KeeperLink, Question
+from supervisor.control.keeper_link import KeeperLink, NumberedRequest
 from supervisor.settings.supervisor import SupervisorSettings
 
 log = structlog.get_logger()
 
-Command = Callable[[Request], Awaitable[Answer]]
+Command = Callable[[Request], Awaitable[ControlAnswer]]
 
 
 class SupervisorControl:
@@ -22,10 +22,10 @@ class SupervisorControl:
     def __init__(self, commands: dict[str, Command]) -> None:
         self._commands = commands
 
-    async def answer(self, request: Request) -> Answer:
+    async def answer(self, request: Request) -> ControlAnswer:
         command = self._commands.get(request.command)
         if command is None:
-            return Answer(ok=False, error=f"no such command here: {', '.join(sorted(self._commands))}")
+            return ControlAnswer(ok=False, error=f"no such command here: {', '.join(sorted(self._commands))}")
         return await command(request)
 
     async def answer_keeper(self, keeper: KeeperLink) -> None:
@@ -34,7 +34,7 @@ class SupervisorControl:
             while True:
                 nursery.start_soon(self._answer_question, keeper, await keeper.next_question())
 
-    async def _answer_question(self, keeper: KeeperLink, question: Question) -> None:
+    async def _answer_question(self, keeper: KeeperLink, question: NumberedRequest) -> None:
         await keeper.answer(question.number, await self.answer(question.request))
 
     async def serve_alone(self, settings: SupervisorSettings) -> None:
@@ -51,9 +51,9 @@ class SupervisorControl:
         with listener:
             await serve_control(listener, self._answer_alone)
 
-    async def _answer_alone(self, request: Request) -> Answer:
+    async def _answer_alone(self, request: Request) -> ControlAnswer:
         answer = await self.answer(request)
         if request.command != "status":
             return answer
         known = answer.result if answer.ok else None
-        return Answer(ok=True, result=raw({"keeper": None, "supervisor": known, "problem": answer.error}))
+        return ControlAnswer(ok=True, result=raw({"keeper": None, "supervisor": known, "problem": answer.error}))

@@ -8,7 +8,7 @@ from bus.settings import shared
 from bus.settings.places import runtime_dir_of, state_dir_of
 from bus.settings.reader import SettingsReader, number, one_of, whole_number
 from bus.settings.shared import agent_id_of
-from bus.telemetry.settings import NotSent, TelemetrySettings, telemetry_of
+from bus.telemetry.settings import NowhereToSend, TelemetrySettings, telemetry_of
 from supervisor.settings import parsers
 from supervisor.settings.backup_age import backup_max_age_seconds_of
 from supervisor.settings.bounds import Bounds
@@ -79,7 +79,7 @@ class SupervisorSettings:
     key_change: str
     backup_max_age_seconds: float
     log: LogSettings
-    telemetry: TelemetrySettings | NotSent | None
+    telemetry: TelemetrySettings | NowhereToSend | None
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "SupervisorSettings":

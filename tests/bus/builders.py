@@ -22,7 +22,7 @@ from bus.steps.letters import DeadLetters
 from bus.steps.outbox import Commit, Outbox
 from bus.steps.policies import Policies
 from bus.steps.recovery import Recovery
-from bus.steps.store import Arrival, Intake, SessionWrite, Source, Store
+from bus.steps.store import Arrival, InboundStore, Intake, SessionWrite, Source
 from bus.transport.client import RedisClient, open_redis
 from bus.transport.readers import RedisStreamReader, StreamEntry
 
@@ -38,7 +38,7 @@ class Bus:
 
     url: str
     client: RedisClient
-    store: Store
+    store: InboundStore
     outbox: Outbox
     recovery: Recovery
     replies: RedisStreamReader
@@ -89,7 +89,7 @@ class Bus:
 @asynccontextmanager
 async def open_bus(url: str, supervisor: str = "supervisor-1") -> AsyncIterator[Bus]:
     async with open_redis(url) as client:
-        store = Store(client, AGENT, supervisor)
+        store = InboundStore(client, AGENT, supervisor)
         replies = RedisStreamReader(client, stream=store.keys.replies, group=REPLIES_GROUP, consumer=supervisor)
         await replies.make_group()
         replies.start()

@@ -19,7 +19,7 @@ from bus.steps.outside import OutsideMessages
 from bus.steps.placing import Placing as PlacingInRedis
 from bus.steps.policies import Policies, PolicyStore
 from bus.steps.recovery import Recovery
-from bus.steps.store import MOST_WAITING_IN_ALL, Store
+from bus.steps.store import MOST_WAITING_IN_ALL, InboundStore
 from bus.steps.timers import Timers as TimersInRedis
 from bus.steps.write_count import Found, Proof, WriteCount
 from bus.transport.client import Commands
@@ -93,7 +93,7 @@ class RedisSupervisor:
         self.commands = commands
         self.keys = Keys(AGENT)
         self.write_count = WriteCount()
-        self.store: Inbound = Store(commands, AGENT, name, self.write_count, most_waiting_in_all)
+        self.store: Inbound = InboundStore(commands, AGENT, name, self.write_count, most_waiting_in_all)
         self.outbox: Outbound = Outbox(commands, AGENT, name, self.write_count)
         self.outside: Outside = OutsideMessages(commands, self.keys)
         self.recovery: Reclaiming = Recovery(commands, self.keys, name)

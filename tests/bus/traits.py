@@ -15,7 +15,7 @@ from bus.steps.held import Note
 from bus.steps.job_steps import CardEmitted, Emitted, Failed, Finished, Said, Settled, Started
 from bus.steps.letters import DeadLetter, GivenUp, Quarantined, Revived
 from bus.steps.outbox import Commit
-from bus.steps.outside import Beside, Sent
+from bus.steps.outside import Beside, SendOutcome
 from bus.steps.placing import Pins, Placed
 from bus.steps.recovery import HeldEntries, Pending, Reclaim, Reclaimed
 from bus.steps.store import Arrival, ConversationSnapshot, Intake, SessionWrite
@@ -238,7 +238,7 @@ class Outside(Protocol):
         card: tuple[str, str] = ("", ""),
         beside: Beside = "",
         takes_back: str = "",
-    ) -> Sent: ...
+    ) -> SendOutcome: ...
 
     async def card(self, conversation_id: str, card_id: str) -> CardKept | None: ...
 

@@ -28,9 +28,9 @@ from bus.records.control import (
 )
 from host.lines import LINE_LIMIT_BYTES, MOST_TAGS_SAID, NO_TAG, TOO_LONG, LineReader, Lines, UnreadableLine
 from supervisor.control.keeper_link import (
-    Answered,
     FromSupervisor,
-    Question,
+    NumberedAnswer,
+    NumberedRequest,
     ReportedState,
     from_supervisor,
     order,
@@ -50,7 +50,7 @@ FROM_WORKER: list[FromWorker] = [
     Drained(handed_back=2),
 ]
 TO_WORKER: list[ToWorker] = [Drain(), DumpStacks(), Stop()]
-FROM_SUPERVISOR: list[FromSupervisor] = [ReportedState("ready", "2 workers"), Answered(7, msgspec.Raw(b"{}"))]
+FROM_SUPERVISOR: list[FromSupervisor] = [ReportedState("ready", "2 workers"), NumberedAnswer(7, msgspec.Raw(b"{}"))]
 
 # What a newer, an older or a damaged other end may say, and by which tag it is told.
 STRANGE = {
@@ -99,7 +99,7 @@ def test_each_message_survives_its_line_in_any_cut(
 def test_what_the_keeper_says_is_an_order() -> None:
     question = Request("status", wait=True)
     data = f"drain\nretire\nsignal SIGHUP\n{question_line(3, question)}\n".encode()
-    assert Reading(order).reader.feed(data)[-1] == Question(3, question)
+    assert Reading(order).reader.feed(data)[-1] == NumberedRequest(3, question)
     strange = b"dance\nsignal SIGKILL\nask\nask x {}\nask 4 {}\nask 5 nonsense\nask 99999999999999999999 {}\n \xff\n"
     read = Reading(order)
     assert read.reader.feed(strange + b"drain\n") == ["drain"]

@@ -11,7 +11,7 @@ import structlog
 from bus.settings.reader import SettingsError, SettingsReader
 from bus.telemetry.settings import (
     Endpoint,
-    NotSent,
+    NowhereToSend,
     TelemetrySettings,
     headers_to_hand_on,
     telemetry_of,
@@ -40,11 +40,11 @@ WITHOUT_THE_EXTRA = "import sys; sys.modules['opentelemetry'] = None; from super
 
 def read(environ: dict[str, str]) -> TelemetrySettings | None:
     settings = read_all(environ)
-    assert not isinstance(settings, NotSent), settings.reason
+    assert not isinstance(settings, NowhereToSend), settings.reason
     return settings
 
 
-def read_all(environ: dict[str, str]) -> TelemetrySettings | NotSent | None:
+def read_all(environ: dict[str, str]) -> TelemetrySettings | NowhereToSend | None:
     reader = SettingsReader(environ)
     settings = telemetry_of(reader)
     reader.finish()
@@ -151,7 +151,7 @@ def test_the_receivers_key_reaches_a_worker_also_from_a_file_and_a_credential(tm
 )
 def test_what_the_owners_libraries_can_do_and_we_cannot_is_gone_without_and_said(name: str, value: str) -> None:
     found = read_all({**ON, name: value})
-    assert isinstance(found, NotSent)
+    assert isinstance(found, NowhereToSend)
     assert found.reason.startswith(f"{name} is {value.removeprefix('parentbased_')}, which is not done here: expected")
 
 

@@ -17,7 +17,7 @@ from bus.records.keys import JOBS_GROUP, REPLIES_GROUP
 from bus.records.records import SCHEMA_VERSION, Job, OutboxRecord, decode_reply_record
 from bus.steps.jobs import JobStore
 from bus.steps.outbox import Committed
-from bus.steps.store import Store
+from bus.steps.store import InboundStore
 from bus.steps.write_count import WriteCount
 from bus.transport.client import open_redis
 from bus.transport.readers import RedisStreamReader, StreamEntry
@@ -237,7 +237,7 @@ async def test_after_redis_returned_the_retries_of_many_do_not_come_all_at_once(
     """A retry storm: whoever waits asks again on one connection, in one pipeline, and not each on one of its own."""
     with running_redis(tmp_path) as server:
         async with open_redis(server.url) as client:
-            store = Store(client, AGENT, "supervisor-1", WriteCount())
+            store = InboundStore(client, AGENT, "supervisor-1", WriteCount())
             await store.now_ms()
             connects = client.connects
             server.kill()

@@ -1,6 +1,6 @@
 """Whether a worker tells of its jobs by OpenTelemetry, as the settings say; what is not sent loads none of it."""
 
-from bus.telemetry.settings import NotSent
+from bus.telemetry.settings import NowhereToSend
 from workers.process.logs import Log
 from workers.process.settings import WorkerSettings
 from workers.process.tracing import JobTracing
@@ -8,7 +8,7 @@ from workers.process.tracing import JobTracing
 
 def open_tracing(settings: WorkerSettings, log: Log) -> JobTracing:
     """As the settings say; before the handler is loaded, so that its libraries find where to tell their spans."""
-    if isinstance(settings.telemetry, NotSent):
+    if isinstance(settings.telemetry, NowhereToSend):
         log.info(
             "telemetry: not sent", reason=settings.telemetry.reason
         )  # the supervisor warns, once for all of its own

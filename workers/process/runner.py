@@ -73,7 +73,7 @@ class RunnerSettings:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Meaning:
     """What a job means to the threads that wait in its conversation, of which there are `others` besides the one that it answers.
 
     `asked`: whose next text may be the answer to one of them.
@@ -261,7 +261,7 @@ class Runner:
         else:
             await self._finish(hand, ended)
 
-    async def _answer(self, hand: Hand) -> Answer | None:
+    async def _answer(self, hand: Hand) -> Meaning | None:
         """Returns what a job means to the threads that wait in its conversation; None if none waits. The first job that answers counts."""
         job = hand.job
         waits = await until_redis_answers(lambda: self._bus.open_waits(job))
@@ -279,7 +279,7 @@ class Runner:
                 found = Refused(NOT_OPEN)
             else:
                 hand.job = continued(job, wait)
-        return Answer(found, len(waits) - isinstance(found, Answered), asked_for_a_text(waits))
+        return Meaning(found, len(waits) - isinstance(found, Answered), asked_for_a_text(waits))
 
     async def _quoted(self, job: Job, waits: Sequence[OpenWait]) -> str:
         """Returns the id of the question that a text quotes, of several that it may answer; '' where it quotes none."""
@@ -289,7 +289,7 @@ class Runner:
                 return wait.id
         return ""
 
-    async def _start(self, job: Job, answer: Answer | None) -> Started:
+    async def _start(self, job: Job, answer: Meaning | None) -> Started:
         """Begins a job; returns what earlier runs have done.
 
         Redis is not asked about a first delivery under the default policy: that it began is noted when it sends something or takes long,
@@ -302,7 +302,7 @@ class Runner:
         is_alone, asked = answer.found is not None, sorted(answer.asked)
         return await until_redis_answers(lambda: self._bus.start(job, is_alone=is_alone, asked=asked))
 
-    async def _handle(self, hand: Hand, started: Started, answer: Answer | None) -> Ended:
+    async def _handle(self, hand: Hand, started: Started, answer: Meaning | None) -> Ended:
         found = None if answer is None else answer.found
         if started.is_answer and not isinstance(found, Answered):
             found = Refused(NOT_OPEN)  # what it answered was forgotten meanwhile

@@ -15,7 +15,7 @@ from bus.records.sealing import KEY_BYTES, BusKey
 from bus.settings import shared
 from bus.settings.reader import SettingsError, SettingsReader
 from bus.settings.shared import BUS_KEY, CONCURRENCY, HANDLER, OWN_REDIS, REDIS_URL
-from bus.telemetry.settings import NotSent, TelemetrySettings, telemetry_of
+from bus.telemetry.settings import NowhereToSend, TelemetrySettings, telemetry_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class WorkerSettings:
     parent_pid: int | None = None
     number: int | None = None
     report_files: bool = False
-    telemetry: TelemetrySettings | NotSent | None = None
+    telemetry: TelemetrySettings | NowhereToSend | None = None
 
 
 def read_settings(options: argparse.Namespace, environ: MutableMapping[str, str]) -> WorkerSettings:

@@ -120,9 +120,9 @@ class Sending:
         self._cards_here: dict[str, str] = {}
         self._used_keys: set[str] = set()
 
-    def turn(self) -> "Turn":
+    def turn(self) -> "SenderTurn":
         """Returns a context manager that lets one sender in at a time, first come, first served. Entering it raises ChatClosed."""
-        return Turn(self._turn, self.check_open)
+        return SenderTurn(self._turn, self.check_open)
 
     def close(self) -> None:
         """Takes no more replies, after the handler has ended; those that it sent still go out."""
@@ -399,7 +399,7 @@ class Sending:
                 return  # the relay ends it after half a minute without a delta
 
 
-class Turn:
+class SenderTurn:
     """One sender's turn. A class and no generator, which costs several times as much: each reply has one."""
 
     __slots__ = ("_check_open", "_lock")

@@ -12,14 +12,14 @@ import trio
 
 from bus.records.outside import OutsideMessage
 from bus.steps.outside import OutsideMessages
-from bus.steps.store import Store
+from bus.steps.store import InboundStore
 from bus.steps.vault import Vault
 from bus.transport.clock import redis_ms
 from bus.transport.wire import RedisFull
 from bus.views.trace import TAKEN_BACK, Ledger
 from supervisor.cli.keys.telling import told
 from supervisor.cli.store import REFUSALS, OpenStore, open_store
-from supervisor.outbound.from_outside import FromOutside, NotSent, Receipt
+from supervisor.outbound.from_outside import FromOutside, NotTakenIn, OutsideReceipt
 from supervisor.store.access import running_supervisor
 
 Arguments = ParamSpec("Arguments")
@@ -64,7 +64,7 @@ def outside_of(store: OpenStore) -> FromOutside:
     """Returns what takes messages in, over an open store."""
     return FromOutside(
         OutsideMessages(store.client, store.names),
-        Store(store.client, store.names.agent_id, WHO),
+        InboundStore(store.client, store.names.agent_id, WHO),
         Vault(store.client, store.names, store.keys.state),
         store.keys,
     )
@@ -88,14 +88,16 @@ async def queue_into(
     return status
 
 
-async def _queue(store: OpenStore, messages: Sequence[OutsideMessage], as_json: bool) -> tuple[list[Receipt], int]:
+async def _queue(
+    store: OpenStore, messages: Sequence[OutsideMessage], as_json: bool
+) -> tuple[list[OutsideReceipt], int]:
     """Queues each; returns what was queued, and the exit status so far."""
     outside = outside_of(store)
     receipts, status = [], 0
     for message in messages:
         try:
             receipt = await outside.send(message)
-        except NotSent as problem:
+        except NotTakenIn as problem:
             click.echo(f"Error: {problem}", err=True)
             status = _worse(status, EXIT_TRY_AGAIN if problem.is_temporary else EXIT_REFUSED)
         except RedisFull as problem:
@@ -109,14 +111,14 @@ async def _queue(store: OpenStore, messages: Sequence[OutsideMessage], as_json: 
     return receipts, status
 
 
-def _tell(receipt: Receipt, as_json: bool) -> None:
+def _tell(receipt: OutsideReceipt, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode(receipt).decode())
     else:
         click.echo(f"{receipt.conversation_id}  {receipt.outcome}  {receipt.id}")
 
 
-async def _wait(store: OpenStore, receipts: Sequence[Receipt], began_ms: int, seconds: float) -> int:
+async def _wait(store: OpenStore, receipts: Sequence[OutsideReceipt], began_ms: int, seconds: float) -> int:
     """Waits until the relay has all of it; returns the exit status."""
     ledger = Ledger(store.client, store.names)
     waiting = {one.id: one.conversation_id for one in receipts if one.outcome != TAKEN_BACK}

@@ -14,9 +14,9 @@ from bus.transport.wire import RedisFailed
 from supervisor.cli.keys.telling import told
 from supervisor.cli.outside.queueing import EXIT_REFUSED, one_conversation, outside_of, queue_into, queued
 from supervisor.cli.store import REFUSALS, open_store
-from supervisor.outbound.from_outside import FromOutside, NotSent
+from supervisor.outbound.from_outside import FromOutside, NotTakenIn
 from supervisor.store.access import running_supervisor
-from workers.errors import NotSent as TooLong
+from workers.errors import NotSent
 from workers.outside_stream import GrowingText
 
 READ_BYTES = 65536
@@ -45,7 +45,7 @@ async def _stream(message: OutsideMessage, wait_seconds: float | None, as_json: 
         shown = _Shown(outside_of(store), message, has_watchers=is_running)
         try:
             whole = await shown.read_all()
-        except (NotSent, TooLong) as problem:
+        except (NotTakenIn, NotSent) as problem:
             click.echo(f"Error: {problem}", err=True)
             return EXIT_REFUSED
         return await queue_into(store, [msgspec.structs.replace(message, text=whole)], wait_seconds, as_json)
@@ -88,7 +88,7 @@ class _Shown:
         begin = msgspec.structs.replace(self._of("begin"), key=self._message.key)
         try:
             receipt = await self._outside.show(begin)
-        except NotSent as problem:
+        except NotTakenIn as problem:
             if not problem.is_temporary:
                 raise
             return
@@ -99,7 +99,7 @@ class _Shown:
         piece = msgspec.structs.replace(self._of("delta"), seq=seq, text=text)
         try:
             trio.from_thread.run(self._outside.show, piece, trio_token=self._token)
-        except (NotSent, RedisFailed, trio.Cancelled, trio.RunFinishedError):
+        except (NotTakenIn, RedisFailed, trio.Cancelled, trio.RunFinishedError):
             return False
         return True
 

@@ -7,7 +7,7 @@ from bus.records.outside import OutsideShow
 from supervisor.cli.keys.telling import told
 from supervisor.cli.outside.queueing import EXIT_TRY_AGAIN, one_conversation, outside_of
 from supervisor.cli.store import REFUSALS, open_store
-from supervisor.outbound.from_outside import NotSent
+from supervisor.outbound.from_outside import NotTakenIn
 from workers.talk.typing import TYPING_RENEWAL_SECONDS
 
 
@@ -33,7 +33,7 @@ async def _type(conversation_id: str, seconds: float | None) -> int:
                         await trio.sleep(TYPING_RENEWAL_SECONDS)
                         await outside.show(OutsideShow(conversation_id, "typing"))
                 await outside.show(OutsideShow(conversation_id, "typing_ends"))
-        except NotSent as problem:
+        except NotTakenIn as problem:
             click.echo(f"Error: {problem}", err=True)
             return EXIT_TRY_AGAIN if problem.is_temporary else 1
     return 0

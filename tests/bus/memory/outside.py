@@ -3,7 +3,7 @@
 from bus.records.cards import CardKept
 from bus.records.outside import PLACE, SendKey
 from bus.records.records import decode_reply_record
-from bus.steps.outside import KEPT_SECONDS, TURN_MS, Beside, Sent
+from bus.steps.outside import KEPT_SECONDS, TURN_MS, Beside, SendOutcome
 from bus.steps.placing import MOST_PLACED
 from host.budgets import StoreBudgets
 from tests.bus.memory.world import World
@@ -29,14 +29,14 @@ class MemoryOutside:
         card: tuple[str, str] = ("", ""),
         beside: Beside = "",
         takes_back: str = "",
-    ) -> Sent:
+    ) -> SendOutcome:
         world, at = self._world, self._world.conversation(conversation_id)
         if key is not None and (known := world.said_under(key.name)) is not None:
-            return Sent.ALREADY if key.said in (b"", known) else Sent.KEY_USED
+            return SendOutcome.ALREADY if key.said in (b"", known) else SendOutcome.KEY_USED
         if at.kind is None:
-            return Sent.UNKNOWN
+            return SendOutcome.UNKNOWN
         if key is not None and world.most_out is not None and len(world.send_keys) * KEY_BYTES >= world.most_out / 8:
-            return Sent.MANY_KEYS
+            return SendOutcome.MANY_KEYS
         waiting = [one for one in world.line if takes_back and decode_reply_record(one).job_id == takes_back]
         is_next = bool(beside) or (not world.line and world.whose_turn is None)
         if is_job:
@@ -44,7 +44,7 @@ class MemoryOutside:
         else:
             has_room = world.may_say(at) if is_next else world.line_has_room(record)
         if not has_room and not waiting:
-            return Sent.FULL
+            return SendOutcome.FULL
         world.wrote()
         if key is not None and key.said:
             world.send_keys[key.name] = (key.said, world.now_ms + KEPT_SECONDS * 1000)
@@ -52,17 +52,17 @@ class MemoryOutside:
             at.cards[card[0]] = CardKept(0, message_id, PLACE, card[1])
         if waiting:
             world.line.remove(waiting[0])
-            return Sent.TAKEN_BACK
+            return SendOutcome.TAKEN_BACK
         if is_job:
             world.place(at, record)
-            return Sent.QUEUED
+            return SendOutcome.QUEUED
         if not is_next:
             world.line.append(record)
-            return Sent.WAITS
+            return SendOutcome.WAITS
         if not beside:
             world.turn = (message_id, world.now_ms + TURN_MS)
         world.say(at, record)
-        return Sent.QUEUED
+        return SendOutcome.QUEUED
 
     async def card(self, conversation_id: str, card_id: str) -> CardKept | None:
         return self._world.conversation(conversation_id).cards.get(card_id)

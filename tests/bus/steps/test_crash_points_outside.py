@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from bus.records.outside import OUTSIDE, SendKey
 from bus.records.records import decode_reply_record
 from bus.steps.outbox import Committed
-from bus.steps.outside import Sent
+from bus.steps.outside import SendOutcome
 from bus.steps.recovery import Reclaim
 from tests.bus.redis_scene import RedisScene
 from tests.bus.scenes import Supervisor
@@ -56,7 +56,7 @@ class Digest:
             sent = await supervisor.outside.send(
                 one, said(one, one), f"{OUTSIDE}{one}", key=key, budgets=supervisor.store.budgets
             )
-            assert sent in (Sent.QUEUED, Sent.WAITS, Sent.ALREADY)
+            assert sent in (SendOutcome.QUEUED, SendOutcome.WAITS, SendOutcome.ALREADY)
 
     async def _send_one(self, supervisor: Supervisor) -> bool:
         entry = await supervisor.take_reply()

@@ -18,7 +18,7 @@ from bus.records.records import Job, ReplyRecord, decode_reply_record
 from bus.records.timers import Timer
 from bus.steps.job_steps import Carded, Emitted, Finished, Started
 from bus.steps.outbox import Committed
-from bus.steps.outside import Sent
+from bus.steps.outside import SendOutcome
 from bus.steps.placing import Placed
 from bus.steps.recovery import Reclaim
 from bus.steps.store import Intake, Source
@@ -124,7 +124,7 @@ class Life:
             sent = await supervisor.outside.send(
                 CONVERSATION, said(name), f"{OUTSIDE}{name}", key=key, budgets=supervisor.store.budgets
             )
-            assert sent in (Sent.QUEUED, Sent.WAITS, Sent.ALREADY)
+            assert sent in (SendOutcome.QUEUED, SendOutcome.WAITS, SendOutcome.ALREADY)
 
     async def _handle(self, supervisor: Supervisor, worker: Worker) -> bool:
         job = await worker.take()

@@ -6,7 +6,7 @@ import pytest
 
 from bus.records.keys import Keys
 from bus.steps.letters import Quarantine
-from bus.steps.store import Intake, Store
+from bus.steps.store import InboundStore, Intake
 from host.budgets import StoreBudgets
 from tests.bus.builders import AGENT, CONVERSATION, PEER, signed_id_of
 from tests.bus.redis_scene import RedisScene
@@ -67,7 +67,7 @@ async def test_what_it_put_into_a_mailbox_without_counting_it_takes_nothing_off_
 async def test_times_of_the_future_that_it_remembered_become_now(redis: RedisScene) -> None:
     """Else everything that was sent before them is `stale`."""
     talk = await talk_of(redis)
-    store = Store(redis.client, AGENT, "supervisor-1")
+    store = InboundStore(redis.client, AGENT, "supervisor-1")
     await talk.accept(1)
     later = await store.now_ms() + 3_600_000
     redis.client.ask("HSET", redis.keys.conversation(CONVERSATION), "td", later, "t0", 1, "t1", later)

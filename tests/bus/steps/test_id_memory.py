@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from bus.steps.store import Intake, Store
+from bus.steps.store import InboundStore, Intake
 from tests.bus.builders import AGENT, CONVERSATION, PEER, arrival_of
 from tests.bus.redis_scene import RedisScene
 
@@ -22,7 +22,7 @@ def redis(redis_url: str) -> Iterator[RedisScene]:
 
 async def accept(redis: RedisScene, seq: int, message_ms: int) -> int:
     """A message of this time is taken in; the latest time dropped from memory afterwards."""
-    store = Store(redis.client, AGENT, "supervisor-1")
+    store = InboundStore(redis.client, AGENT, "supervisor-1")
     arrival = msgspec.structs.replace(arrival_of(seq, 0), session=None, message_ms=message_ms)
     assert await store.accept(arrival, None) is Intake.ACCEPTED
     return (await store.look(CONVERSATION, PEER, bytes(ID_BYTES))).dropped_ms
@@ -43,7 +43,7 @@ async def test_a_block_has_the_latest_time_in_it_whatever_comes_after(redis: Red
 
 async def test_all_that_expired_is_as_old_as_its_latest_block(redis: RedisScene) -> None:
     redis.client.ask("HSET", redis.keys.conversation(CONVERSATION), "td", 1000, "t0", 2000, "t1", 4000, "t2", 3000)
-    look = await Store(redis.client, AGENT, "supervisor-1").look(CONVERSATION, PEER, bytes(ID_BYTES))
+    look = await InboundStore(redis.client, AGENT, "supervisor-1").look(CONVERSATION, PEER, bytes(ID_BYTES))
     assert look.dropped_ms == 4000
     assert await accept(redis, 1, 1) == 4000
     assert redis.client.ask("HMGET", redis.keys.conversation(CONVERSATION), "t0", "t1", "t2") == [b"1", None, None]
@@ -59,7 +59,7 @@ async def test_the_latest_time_dropped_only_rises(redis: RedisScene, before: int
 
 async def test_a_time_of_the_future_is_now_when_it_is_dropped(redis: RedisScene) -> None:
     """As older versions could write it, and a clock that was set back."""
-    store = Store(redis.client, AGENT, "supervisor-1")
+    store = InboundStore(redis.client, AGENT, "supervisor-1")
     later = await store.now_ms() + 3_600_000
     full_memory(redis, t0=later)
     assert 0 < await accept(redis, 1, 600) <= await store.now_ms()

@@ -6,7 +6,7 @@ import pytest
 from bus.records.outside import ACT_PLACE, OUTSIDE, START_PLACE, SendKey
 from bus.records.records import ACT_SCHEMA, SCHEMA_VERSION, ReplyRecord, decode_reply_record, encode_record
 from bus.steps.outbox import Committed
-from bus.steps.outside import KEPT_SECONDS, PAGE, TURN_MS, Sent
+from bus.steps.outside import KEPT_SECONDS, PAGE, TURN_MS, SendOutcome
 from bus.steps.placing import MOST_PLACED
 from bus.transport.readers import StreamEntry
 from host.budgets import UNLIMITED_REDIS_BYTES, StoreBudgets
@@ -24,7 +24,7 @@ def said(name: str, conversation: str = CONVERSATION, characters: int = 10) -> b
 
 async def send(
     talk: Talk, name: str, conversation: str = CONVERSATION, *, key: SendKey | None = None, characters: int = 10
-) -> Sent:
+) -> SendOutcome:
     record = said(name, conversation, characters)
     return await talk.supervisor.outside.send(
         conversation, record, f"{OUTSIDE}{name}", key=key, budgets=talk.supervisor.store.budgets
@@ -59,7 +59,7 @@ async def test_one_that_comes_alone_goes_out_at_once_and_leaves_nothing(scene: S
     talk, worker = await talk_and_worker(scene)
     await talk.accept(1)
     await answer(worker)
-    assert await send(talk, "hello") is Sent.QUEUED
+    assert await send(talk, "hello") is SendOutcome.QUEUED
     assert await talk.send("c", 2) == "0"
     assert await scene.leftovers() == []
     facts = await scene.facts()
@@ -70,7 +70,7 @@ async def test_one_that_comes_alone_goes_out_at_once_and_leaves_nothing(scene: S
 async def test_nothing_is_sent_into_a_conversation_in_which_nobody_wrote(scene: Scene) -> None:
     talk, _ = await talk_and_worker(scene)
     writes = (await scene.facts()).write_count
-    assert await send(talk, "hello") is Sent.UNKNOWN
+    assert await send(talk, "hello") is SendOutcome.UNKNOWN
     assert (await scene.facts()).write_count == writes
 
 
@@ -173,12 +173,12 @@ async def test_a_key_counts_once_for_thirty_days(scene: Scene) -> None:
     await talk.accept(1)
     await answer(worker)
     key, other = SendKey(b"k" * 16, b"deployed"), SendKey(b"k" * 16, b"broken")
-    assert await send(talk, "one", key=key) is Sent.QUEUED
-    assert await send(talk, "one", key=key) is Sent.ALREADY
-    assert await send(talk, "one", key=other) is Sent.KEY_USED
+    assert await send(talk, "one", key=key) is SendOutcome.QUEUED
+    assert await send(talk, "one", key=key) is SendOutcome.ALREADY
+    assert await send(talk, "one", key=other) is SendOutcome.KEY_USED
     assert await talk.send("c", 2) == "0"
     assert await talk.supervisor.take_reply() is None
-    assert await send(talk, "two", key=SendKey(b"K" * 16, b"deployed")) is Sent.QUEUED
+    assert await send(talk, "two", key=SendKey(b"K" * 16, b"deployed")) is SendOutcome.QUEUED
 
 
 async def test_a_job_from_outside_runs_behind_what_waits_once_for_its_key_and_takes_no_turn(scene: Scene) -> None:
@@ -187,11 +187,11 @@ async def test_a_job_from_outside_runs_behind_what_waits_once_for_its_key_and_ta
     await talk.accept(2)
     outside, budgets = talk.supervisor.outside, talk.supervisor.store.budgets
     key = SendKey(b"k" * 16, b"deploy")
-    for outcome in (Sent.QUEUED, Sent.ALREADY):
+    for outcome in (SendOutcome.QUEUED, SendOutcome.ALREADY):
         job = placed_job("deploy")
         sent = await outside.send(CONVERSATION, job, "timer:deploy:1", key=key, budgets=budgets, is_job=True)
         assert sent is outcome
-    assert await send(talk, "hello") is Sent.QUEUED, "it has not taken the turn"
+    assert await send(talk, "hello") is SendOutcome.QUEUED, "it has not taken the turn"
     heard = [await answer(worker) for _ in range(3)]
     assert heard == ["message 1", "message 2", "deploy"]
     assert await worker.take() is None
@@ -202,7 +202,10 @@ async def test_a_card_from_outside_is_known_to_the_handlers_of_its_conversation(
     await talk.accept(1)
     outside, budgets = talk.supervisor.outside, talk.supervisor.store.budgets
     card = ("01JB0000000000000000000000", "app vote_card")
-    assert await outside.send(CONVERSATION, said("vote"), f"{OUTSIDE}vote", budgets=budgets, card=card) is Sent.QUEUED
+    assert (
+        await outside.send(CONVERSATION, said("vote"), f"{OUTSIDE}vote", budgets=budgets, card=card)
+        is SendOutcome.QUEUED
+    )
     job = await worker.take()
     assert job is not None
     kept = await worker.steps.card(job, card[0])
@@ -210,7 +213,7 @@ async def test_a_card_from_outside_is_known_to_the_handlers_of_its_conversation(
     assert (kept.revision, kept.job_id, kept.kind) == (0, f"{OUTSIDE}vote", "app vote_card")
 
 
-async def act(talk: Talk, name: str, *, key: SendKey | None = None, takes_back: str = "") -> Sent:
+async def act(talk: Talk, name: str, *, key: SendKey | None = None, takes_back: str = "") -> SendOutcome:
     """Queues an act of the conversation; one that takes back the message of this name."""
     at = (f"{OUTSIDE}{name}", CONVERSATION, ACT_PLACE)
     outside, budgets = talk.supervisor.outside, talk.supervisor.store.budgets
@@ -230,9 +233,9 @@ async def test_an_act_waits_for_no_digest_and_stands_behind_what_it_may_be_about
     for one in ("elsewhere", "another", CONVERSATION):
         await talk.accept(1, conversation=one)
         await answer(worker)
-    assert await send(talk, "hello") is Sent.QUEUED
+    assert await send(talk, "hello") is SendOutcome.QUEUED
     await digest(talk, "elsewhere", "another")
-    assert await act(talk, "react") is Sent.QUEUED
+    assert await act(talk, "react") is SendOutcome.QUEUED
     hello = await talk.take_reply()
     assert await talk.supervisor.take_reply() is None
     await send_on(talk, hello, 2)
@@ -253,13 +256,15 @@ async def test_what_has_not_left_the_line_is_taken_back_before_anybody_sees_it(s
     for name in ("one", "two", "three"):
         await send(talk, name)
     key = SendKey(b"k", b"recall two")
-    assert await act(talk, "recall", key=key, takes_back="two") is Sent.TAKEN_BACK
-    assert await act(talk, "recall", key=key, takes_back="two") is Sent.ALREADY
+    assert await act(talk, "recall", key=key, takes_back="two") is SendOutcome.TAKEN_BACK
+    assert await act(talk, "recall", key=key, takes_back="two") is SendOutcome.ALREADY
     assert await talk.supervisor.outside.count() == 1
     await send_on(talk, await talk.take_reply(), 2)
     last = await talk.take_reply()
     assert id_of(last) == "three"
-    assert await act(talk, "recall three", takes_back="three") is Sent.QUEUED, "it is on its way: the relay is asked"
+    assert await act(talk, "recall three", takes_back="three") is SendOutcome.QUEUED, (
+        "it is on its way: the relay is asked"
+    )
     await send_on(talk, last, 3)
     recall = await talk.take_reply()
     assert await talk.supervisor.outbox.acted(
@@ -278,7 +283,7 @@ async def test_one_is_found_in_a_long_line_while_others_leave_it(redis_url: str)
     for name in names:
         await send(talk, name)
     found = [await act(talk, f"recall {name}", takes_back=name) for name in (names[1], names[PAGE], names[-1])]
-    assert found == [Sent.TAKEN_BACK] * 3
+    assert found == [SendOutcome.TAKEN_BACK] * 3
     assert await talk.supervisor.outside.count() == len(names) - 1 - len(found)
     scene.close()
 
@@ -290,15 +295,15 @@ async def test_a_stream_that_begins_under_a_key_only_looks_at_it(scene: Scene) -
     outside, budgets = talk.supervisor.outside, talk.supervisor.store.budgets
     name = f"{OUTSIDE}grows"
 
-    async def begin() -> Sent:
+    async def begin() -> SendOutcome:
         record = encode_record(ReplyRecord(SCHEMA_VERSION, name, CONVERSATION, START_PLACE, 1, 1, b"start"))
         looked_at = SendKey(b"k", b"")
         return await outside.send(CONVERSATION, record, name, key=looked_at, budgets=budgets, beside="start")
 
-    assert await begin() is Sent.QUEUED
-    assert await send(talk, "grows", key=SendKey(b"k", b"whole")) is Sent.QUEUED
-    assert await begin() is Sent.ALREADY
-    assert await send(talk, "grows", key=SendKey(b"k", b"another")) is Sent.KEY_USED
+    assert await begin() is SendOutcome.QUEUED
+    assert await send(talk, "grows", key=SendKey(b"k", b"whole")) is SendOutcome.QUEUED
+    assert await begin() is SendOutcome.ALREADY
+    assert await send(talk, "grows", key=SendKey(b"k", b"another")) is SendOutcome.KEY_USED
 
 
 async def test_no_more_jobs_from_outside_wait_in_a_conversation_than_may(scene: Scene) -> None:
@@ -309,7 +314,7 @@ async def test_no_more_jobs_from_outside_wait_in_a_conversation_than_may(scene: 
         await outside.send(CONVERSATION, placed_job(f"{n}"), f"timer:{n}:1", budgets=budgets, is_job=True)
         for n in range(MOST_PLACED + 1)
     ]
-    assert outcomes == [*[Sent.QUEUED] * MOST_PLACED, Sent.FULL]
+    assert outcomes == [*[SendOutcome.QUEUED] * MOST_PLACED, SendOutcome.FULL]
     facts = await scene.facts()
     assert facts.counted == facts.waits
 
@@ -322,9 +327,16 @@ async def test_the_line_has_a_bound_and_takes_more_when_some_have_left(scene: Sc
     await talk.accept(1)
     await answer(worker)
     outcomes = [await send(talk, str(number), characters=1000) for number in range(6)]
-    assert outcomes == [Sent.QUEUED, Sent.WAITS, Sent.WAITS, Sent.WAITS, Sent.FULL, Sent.FULL]
+    assert outcomes == [
+        SendOutcome.QUEUED,
+        SendOutcome.WAITS,
+        SendOutcome.WAITS,
+        SendOutcome.WAITS,
+        SendOutcome.FULL,
+        SendOutcome.FULL,
+    ]
     await send_on(talk, await talk.take_reply(), 2)
-    assert await send(talk, "6", characters=1000) is Sent.WAITS
+    assert await send(talk, "6", characters=1000) is SendOutcome.WAITS
     facts = await scene.facts()
     assert facts.counted == facts.waits
 
@@ -336,7 +348,7 @@ async def test_a_line_that_is_full_takes_no_room_from_replies(scene: Scene) -> N
     await store.publish_bounds()
     await talk.accept(1)
     await answer(worker)
-    while await send(talk, "more", characters=1000) is not Sent.FULL:
+    while await send(talk, "more", characters=1000) is not SendOutcome.FULL:
         pass
     await talk.accept(2)
     await answer(worker, "0", "1")
@@ -355,10 +367,10 @@ async def test_so_many_keys_are_remembered_and_no_more(scene: Scene) -> None:
         outcomes.append(await send(talk, str(number), key=SendKey(b"%d" % number, b"said")))
         if number == 0:
             await talk.send("c", 2)
-        elif outcomes[-1] is not Sent.MANY_KEYS:
+        elif outcomes[-1] is not SendOutcome.MANY_KEYS:
             await send_on(talk, await talk.take_reply(), number + 2)
-    assert outcomes[-2:] == [Sent.QUEUED, Sent.MANY_KEYS]
-    assert await send(talk, "without a key") is Sent.QUEUED
+    assert outcomes[-2:] == [SendOutcome.QUEUED, SendOutcome.MANY_KEYS]
+    assert await send(talk, "without a key") is SendOutcome.QUEUED
 
 
 async def test_a_key_is_found_in_each_period_in_which_it_may_stand(redis_url: str) -> None:
@@ -372,10 +384,10 @@ async def test_a_key_is_found_in_each_period_in_which_it_may_stand(redis_url: st
     for number, at in enumerate((period - 3, period - 2, period - 1, period + 1)):
         key = SendKey(b"%d" % number, b"said")
         scene.client.ask("HSET", scene.keys.send_keys(at), key.name, key.said)
-        assert await send(talk, str(number), key=key) is Sent.ALREADY
+        assert await send(talk, str(number), key=key) is SendOutcome.ALREADY
     gone = SendKey(b"gone", b"said")
     scene.client.ask("HSET", scene.keys.send_keys(period - 4), gone.name, gone.said)
-    assert await send(talk, "gone", key=gone) is Sent.QUEUED
+    assert await send(talk, "gone", key=gone) is SendOutcome.QUEUED
     left = scene.client.ask("TTL", scene.keys.send_keys(period))
     assert left == pytest.approx(KEPT_SECONDS, abs=60)
     scene.close()

@@ -4,7 +4,7 @@ import pytest
 
 from bus.records.records import AFTER_ALL, BadRecord
 from bus.steps.job_steps import Failed, Finished
-from bus.steps.placing import MOST_PLACED, MOST_PLACED_BYTES, Pins, Placed, TooLarge
+from bus.steps.placing import MOST_PLACED, MOST_PLACED_BYTES, JobTooLarge, Pins, Placed
 from bus.steps.policies import Policies
 from bus.steps.store import Intake
 from tests.bus.builders import CONVERSATION, PEER, job_of, placed_job, reply, text_of
@@ -164,7 +164,7 @@ async def test_placed_jobs_take_a_share_of_the_bytes_that_wait_and_nobody_pays_f
 async def test_what_is_too_large_or_a_message_is_not_placed(scene: Scene) -> None:
     talk, _ = await talk_and_worker(scene)
     before = await scene.facts()
-    with pytest.raises(TooLarge, match=str(MOST_PLACED_BYTES)):
+    with pytest.raises(JobTooLarge, match=str(MOST_PLACED_BYTES)):
         await talk.supervisor.placing.place(placed_job("large", characters=MOST_PLACED_BYTES))
     with pytest.raises(BadRecord, match="is not placed"):
         await talk.supervisor.placing.place(job_of(1))

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import trio
 
-from bus.control.messages import Answer
+from bus.control.messages import ControlAnswer
 from supervisor.control.keeper_link import KeeperLink, open_keeper_link
 
 
@@ -56,7 +56,7 @@ async def answer_questions(plan: dict[str, object], link: KeeperLink) -> None:
         if question.request.command == "die":
             os._exit(3)
         if question.request.command == "status":
-            await link.answer(question.number, Answer(ok=True, result=msgspec.Raw(b'{"pid":%d}' % os.getpid())))
+            await link.answer(question.number, ControlAnswer(ok=True, result=msgspec.Raw(b'{"pid":%d}' % os.getpid())))
 
 
 def write(plan: dict[str, object], line: dict[str, object]) -> None:

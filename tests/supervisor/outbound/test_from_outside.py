@@ -13,7 +13,7 @@ from bus.records import ulid
 from bus.records.cards import decode_card
 from bus.records.outside import OutsideMessage, OutsideShow
 from bus.records.records import Live, LiveAbort, LiveDelta, pack_live
-from supervisor.outbound.from_outside import FromOutside, NotSent
+from supervisor.outbound.from_outside import FromOutside, NotTakenIn
 from supervisor.relay.frames import (
     Frame,
     MessageAck,
@@ -45,8 +45,8 @@ async def send(core: Core, text: str, conversation: str = CONVERSATION, *, key: 
     return (await outside_of(core).send(OutsideMessage(conversation, text, key=key))).outcome
 
 
-async def refusal(core: Core, text: str, conversation: str = CONVERSATION, *, key: str | None = None) -> NotSent:
-    with pytest.raises(NotSent) as refused:
+async def refusal(core: Core, text: str, conversation: str = CONVERSATION, *, key: str | None = None) -> NotTakenIn:
+    with pytest.raises(NotTakenIn) as refused:
         await send(core, text, conversation, key=key)
     return refused.value
 
@@ -196,14 +196,14 @@ async def test_a_reminder_from_outside_is_a_job_of_its_conversation_once_for_its
             msgspec.structs.replace(deploy, reminder="other"),
             OutsideMessage(CONVERSATION, "deploy", key="deploy-42"),
         ):
-            with pytest.raises(NotSent, match="another key"):
+            with pytest.raises(NotTakenIn, match="another key"):
                 await outside_of(core).send(other)
         for bad, remedy in (
             (OutsideMessage(CONVERSATION, reminder="no name"), "on_reminder"),
             (OutsideMessage(CONVERSATION, "text", reminder="deploy"), "no text"),
             (OutsideMessage(CONVERSATION, reminder="deploy", data="x" * 40_000), "32 KiB"),
         ):
-            with pytest.raises(NotSent, match=remedy):
+            with pytest.raises(NotTakenIn, match=remedy):
                 await outside_of(core).send(bad)
         async with worker(core) as jobs:
             [job] = await jobs.take(1)
@@ -231,7 +231,7 @@ async def test_a_card_from_outside_is_shown_and_known_so_that_a_handler_may_upda
             card_message(Approval("Deploy?"), key="ask"),
         ]
         assert [(await outside_of(core).send(one)).outcome for one in again] == ["already", "already"]
-        with pytest.raises(NotSent, match="another key"):
+        with pytest.raises(NotTakenIn, match="another key"):
             await outside_of(core).send(card_message(Approval("Delete?"), key="ask"))
         core.connection.connect()
         async with sending(core), acknowledging(core):
@@ -255,10 +255,10 @@ async def test_what_is_no_card_is_refused(tmp_path: Path) -> None:
             no_id,
             {"type": "artifact", "artifact": {"artifact_id": ulid.new()}},
         ):
-            with pytest.raises(NotSent) as refused:
+            with pytest.raises(NotTakenIn) as refused:
                 await outside_of(core).send(OutsideMessage(CONVERSATION, card=dict(bad)))
             assert refused.value.reason == "bad_card"
-        with pytest.raises(NotSent, match="without a text"):
+        with pytest.raises(NotTakenIn, match="without a text"):
             await outside_of(core).send(OutsideMessage(CONVERSATION, "text", card=good))
 
 
@@ -274,7 +274,7 @@ async def test_a_reaction_and_a_recall_from_outside_go_their_way_once_for_their_
         recall = OutsideMessage(CONVERSATION, recall=sent.id, key="r")
         assert [(await outside_of(core).send(recall)).outcome for _ in range(2)] == ["queued", "already"]
         assert [await reacted(core, "k"), await reacted(core, "k")] == ["queued", "already"]
-        with pytest.raises(NotSent, match="another key"):
+        with pytest.raises(NotTakenIn, match="another key"):
             await outside_of(core).send(OutsideMessage(CONVERSATION, "text", key="k"))
         core.connection.connect()
         async with sending(core):
@@ -300,7 +300,7 @@ async def test_what_waits_for_its_turn_is_recalled_before_anybody_sees_it_and_a_
         assert taken_back.outcome == "taken_back"
         assert await core.outside.count() == 0
         for nothing in ("nothing", ulid.new()):
-            with pytest.raises(NotSent) as refused:
+            with pytest.raises(NotTakenIn) as refused:
                 await outside_of(core).send(OutsideMessage(CONVERSATION, recall=nothing))
             assert refused.value.reason == "unknown_message"
 
@@ -308,7 +308,7 @@ async def test_what_waits_for_its_turn_is_recalled_before_anybody_sees_it_and_a_
 @pytest.mark.parametrize(("message_id", "emoji"), [("no id", "👍"), ("", "👍"), ("id", ""), ("id", "x" * 17)])
 async def test_what_is_no_reaction_is_refused(tmp_path: Path, message_id: str, emoji: str) -> None:
     async with scene(tmp_path) as (core, _):
-        with pytest.raises(NotSent) as refused:
+        with pytest.raises(NotTakenIn) as refused:
             await outside_of(core).send(OutsideMessage(CONVERSATION, react_to=message_id, emoji=emoji))
         assert refused.value.reason == "bad_reaction"
 
@@ -321,7 +321,7 @@ async def test_nobody_is_told_that_something_is_shown_where_no_agent_runs(tmp_pa
             (OutsideShow(CONVERSATION, "begin", "no ULID"), "bad_stream"),
             (OutsideShow(CONVERSATION, "begin", ulid.new(), key="a key"), "bad_key"),
         ):
-            with pytest.raises(NotSent) as refused:
+            with pytest.raises(NotTakenIn) as refused:
                 await outside_of(core).show(shown)
             assert refused.value.reason == reason
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from trio.testing import MockClock
 
-from supervisor.outbound.recipients import PIN_SECONDS, Pins
+from supervisor.outbound.recipients import PIN_SECONDS, PinMemory
 from tests.redis_server import redis_server
 from tests.supervisor.builders import Core, open_core
 from tests.supervisor.doubles import FakeRest
@@ -14,11 +14,11 @@ from tests.supervisor.person import CONVERSATION, PERSON
 
 
 @asynccontextmanager
-async def pinned(tmp_path: Path) -> AsyncIterator[tuple[Core, Pins]]:
+async def pinned(tmp_path: Path) -> AsyncIterator[tuple[Core, PinMemory]]:
     with redis_server(tmp_path) as url:
         async with open_core(url, FakeRest()) as core:
             await pin(core, PERSON)
-            yield core, Pins(core.store)
+            yield core, PinMemory(core.store)
 
 
 async def pin(core: Core, person: str, conversation: str = CONVERSATION) -> None:
@@ -59,7 +59,7 @@ async def test_what_has_no_pin_yet_is_not_remembered(tmp_path: Path) -> None:
 
 async def test_only_so_many_are_remembered(tmp_path: Path) -> None:
     async with pinned(tmp_path) as (core, _):
-        few = Pins(core.store, most=2)
+        few = PinMemory(core.store, most=2)
         for conversation in (CONVERSATION, "second", "third"):
             await pin(core, PERSON, conversation)
             await few.find(conversation, 0)

@@ -9,7 +9,7 @@ import pytest
 
 from bus.records.keys import Keys
 from bus.steps.letters import Quarantine
-from bus.steps.store import Intake, Source, Store
+from bus.steps.store import InboundStore, Intake, Source
 from bus.transport.client import open_redis
 from crypto.errors import Reason
 from supervisor.peers.retry_triggers import (
@@ -42,7 +42,7 @@ async def quarantine(directory: Path) -> AsyncIterator[Quarantine]:
     """One message for each reason and each thing to wait for."""
     with redis_server(directory) as url:
         async with open_redis(url) as client:
-            store, seq = Store(client, AGENT, "supervisor-1"), 0
+            store, seq = InboundStore(client, AGENT, "supervisor-1"), 0
             for reason in Reason:
                 for what, thing in THINGS.items():
                     seq += 1

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 import structlog
 
-from bus.steps.store import Store
+from bus.steps.store import InboundStore
 from bus.views.overview import Counts, Overview
 from supervisor.run.fullness import Fullness
 from tests.supervisor.builders import Core
@@ -23,7 +23,7 @@ def fullness_of(core: Core, *, most_held: int = 10) -> Fullness:
 
 @pytest.mark.pure
 def test_as_many_jobs_as_may_wait_are_red_with_the_setting_that_bounds_them_and_said_once_for_each_change() -> None:
-    fullness = Fullness(Store(None, "agent", "supervisor", most_waiting_in_all=100))  # type: ignore[arg-type]  # nothing is asked
+    fullness = Fullness(InboundStore(None, "agent", "supervisor", most_waiting_in_all=100))  # type: ignore[arg-type]  # nothing is asked
     with structlog.testing.capture_logs() as lines:
         for jobs, is_ok in (
             (0, True),

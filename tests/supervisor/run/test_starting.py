@@ -15,7 +15,7 @@ from pathlib import Path
 
 import trio
 
-from sandbox.children import Child, running
+from sandbox.children import SandboxProcess, running
 from tests.redis_server import RedisServer, server_binary
 from tests.supervisor.keeper.running import running_keeper
 from tests.supervisor.settings.environment import STORE_KEY, process_environ
@@ -32,7 +32,7 @@ class Waiting:
 
     server: RedisServer
     environ: dict[str, str]
-    child: Child
+    child: SandboxProcess
 
     def get(self, path: str) -> tuple[int, str]:
         url = f"http://127.0.0.1:{self.environ['HASHEE_HTTP_PORT']}{path}"

@@ -16,7 +16,7 @@ import trio
 from sandbox.api import RelayApi
 from sandbox.background import background
 from sandbox.chaos_proxy import ChaosProxy, chaos_proxy
-from sandbox.children import Child, relay_process, running
+from sandbox.children import SandboxProcess, relay_process, running
 from sandbox.people import Person, make_person
 from sandbox.stage import free_port
 from tests.trials.chaos.look import Look
@@ -35,7 +35,7 @@ class Relay:
         self.url = f"http://127.0.0.1:{self.port}"
         self.away_seconds = 0.0
         self._directory = directory
-        self._child: Child | None = None
+        self._child: SandboxProcess | None = None
 
     @property
     def pid(self) -> int | None:

@@ -14,7 +14,7 @@ import redis
 import trio
 
 from sandbox.chaos_proxy import ChaosProxy, chaos_proxy
-from sandbox.children import Child, running
+from sandbox.children import SandboxProcess, running
 from sandbox.stage import free_port
 from tests.bus.transport.several_redis import MASTER, Several, several, with_sentinels
 from tests.redis_server import RedisServer
@@ -205,7 +205,7 @@ async def restore_beside_another(directory: Path, order: Order) -> Outcome:
 
 
 @asynccontextmanager
-async def _neighbour(at: Elsewhere) -> AsyncIterator[Child]:
+async def _neighbour(at: Elsewhere) -> AsyncIterator[SandboxProcess]:
     """A second supervisor with workers of its own, ready."""
     directory = at.world.directory
     environment = {

@@ -12,7 +12,7 @@ import httpx2
 import trio
 
 from sandbox.api import AgentAccount, RelayApi
-from sandbox.children import Child, relay_process, running
+from sandbox.children import SandboxProcess, relay_process, running
 from sandbox.people import Person, make_person
 from sandbox.stage import free_port
 from tests.redis_server import RedisServer
@@ -30,7 +30,7 @@ class Program:
     """One running `hashee-agent …`, by its own port."""
 
     name: str
-    child: Child
+    child: SandboxProcess
     http_url: str
     environment: dict[str, str]
     stack: AsyncExitStack = field(repr=False)

@@ -45,7 +45,7 @@ from bus.steps.letters import DeadLetters
 from bus.steps.outbox import Committed, Outbox
 from bus.steps.placing import Placing
 from bus.steps.policies import Policies, PolicyStore
-from bus.steps.store import Arrival, SessionWrite, Source, Store, now_ms
+from bus.steps.store import Arrival, InboundStore, SessionWrite, Source, now_ms
 from bus.steps.vault import LedgerStep, Vault, Versioned
 from bus.transport.client import RedisClient
 from bus.transport.readers import RedisStreamReader, StreamEntry
@@ -85,8 +85,8 @@ class _Filling:
     names: Keys = field(default_factory=lambda: Keys(AGENT_ID))
 
     @property
-    def store(self) -> Store:
-        return Store(self.client, AGENT_ID, CONSUMER)
+    def store(self) -> InboundStore:
+        return InboundStore(self.client, AGENT_ID, CONSUMER)
 
     @property
     def outbox(self) -> Outbox:

@@ -15,7 +15,7 @@ from bus.records.records import SCHEMA_VERSION, OutboxRecord
 from bus.records.sealing import StoreKeys
 from bus.steps.letters import DeadLetters, Quarantine
 from bus.steps.seal import StoreSeal
-from bus.steps.store import Arrival, Source, Store
+from bus.steps.store import Arrival, InboundStore, Source
 from bus.transport.client import open_redis
 from crypto.strict_base64 import encode
 from supervisor.relay.frames import MessageNew
@@ -45,10 +45,10 @@ class House:
         return json.loads(self.run(*arguments, "--json").stdout)
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[tuple[Store, StoreKeys]]:
+    async def open(self) -> AsyncIterator[tuple[InboundStore, StoreKeys]]:
         async with open_redis(self.url) as client:
             keys = await StoreSeal(client, NAMES).adopt(SECRET)
-            yield Store(client, NAMES.agent_id, "supervisor-1"), keys
+            yield InboundStore(client, NAMES.agent_id, "supervisor-1"), keys
 
     async def wanted(self) -> list[str]:
         async with self.open() as (store, _):
