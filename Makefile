@@ -8,7 +8,7 @@
 #              (PART=crypto, bus or supervisor: only these)
 # make chaos   a conversation of many people, some asked, reminded and remembered, while everything is killed, stopped and cut (SEED=1; 90 s)
 # make nightly the same five times as long as it takes: 2,000 messages, 100 kills, seeds 1 to 5 (25 minutes)
-# make effects  the examples' conversations, with a process killed at every single effect: the same words (half an hour; ARGS="--example lunch")
+# make effects  the examples' conversations, with a process killed at every single effect: the same words (25 minutes; ARGS="--example lunch", "--given-redis")
 # make drills  something comes back older (a copy of the state, Redis' file), a Redis of others refuses, fails over, moves, a supervisor's
 #              way to the relay stalls: nothing lost, repeated, deaf or forked (11 minutes)
 # make rollout versions change under traffic, each strategy and each trouble once (needs two idle cores; 10 minutes)
