@@ -32,8 +32,8 @@ class RedisOperator:
     def cannot_save(self) -> None:
         """As on a full disk: a folder stands where the file is to be put."""
         (self.server.directory / "dump.rdb").mkdir()
+        self.admin.bgsave()  # before the server may begin one by itself
         self.admin.config_set("save", "1 1")
-        self.admin.bgsave()
 
     def can_save(self) -> None:
         (self.server.directory / "dump.rdb").rmdir()

@@ -9,14 +9,14 @@ from datetime import date
 import msgspec
 
 from bus.records.daily import Daily
-from bus.records.records import BadRecord, InboundMessage, NewerRecord, Payload, PlacedKind, pack_placed_job
+from bus.records.records import GROUP, BadRecord, InboundMessage, NewerRecord, Payload, PlacedKind, pack_placed_job
 from bus.records.sealing import BusKey, SealBroken
 
 TIMER_SCHEMA = 1
 TIMERS = "timers"
 ID_CHARACTERS = 32
 LATELY_MS = 2 * 3_600_000
-"""Redis goes back by an hour at most where nobody shall notice; what is said under a time of long ago a group may take for something it has had."""
+"""Redis goes back by an hour at most where nobody shall notice."""
 
 
 def due_payload(kind: PlacedKind, name: str, data: bytes, due_ms: int) -> Payload:
@@ -62,8 +62,12 @@ class Timer(msgspec.Struct, frozen=True, kw_only=True):
         return f"timer:{self.id}:{self.set_by if is_once else self.due_ms}"
 
     def says_at_ms(self, now_ms: int) -> int:
-        """Returns the time in the ids of what its job says: the same if it is fired twice, since Redis went back, and not long ago."""
-        return (self.message_ms or self.due_ms) if now_ms - self.due_ms <= LATELY_MS else now_ms
+        """Returns the time in the ids of what its job says: the same if it is fired twice, since Redis went back, or a backup was restored.
+
+        Where a group may hear it not a time of long ago, which its members may take for something that they have had.
+        """
+        is_said = self.conversation_type not in ("", GROUP) or now_ms - self.due_ms <= LATELY_MS
+        return (self.message_ms or self.due_ms) if is_said else now_ms
 
     @property
     def date(self) -> date | None:

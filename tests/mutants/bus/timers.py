@@ -25,8 +25,9 @@ OF_TIMERS = (
     *of(
         "bus/records/timers.py", ("tests/workers/talk/test_reminders.py", "tests/bus/steps/test_rules_timers.py"),
         ("a_timer_of_once_names_who_set_it", "self.set_by if is_once else self.due_ms", "self.due_ms"),
-        ("a_timer_that_is_fired_again_says_the_same", "return (self.message_ms or self.due_ms) if now_ms - self.due_ms <= LATELY_MS else now_ms", "return now_ms"),
-        ("a_timer_that_is_late_says_it_now", "if now_ms - self.due_ms <= LATELY_MS else now_ms", ""),
+        ("a_timer_that_is_fired_again_says_the_same", "return (self.message_ms or self.due_ms) if is_said else now_ms", "return now_ms"),
+        ("a_timer_of_one_person_says_the_same_however_late", "self.conversation_type not in (\"\", GROUP) or now_ms", "now_ms"),
+        ("a_timer_that_is_late_says_it_now", "self.conversation_type not in (\"\", GROUP) or now_ms - self.due_ms <= LATELY_MS", "True"),
     ),
     *of(
         "workers/talk/reminding.py", ("tests/workers/talk/test_reminders.py",),

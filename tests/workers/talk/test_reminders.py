@@ -118,7 +118,10 @@ async def test_what_is_due_much_later_says_so_under_its_own_time() -> None:
     for timer in await timers_set_by(ask):
         assert timer.says_at_ms(timer.due_ms) == timer.says_at_ms(timer.due_ms + HOUR_MS) == timer.due_ms
         late_ms = timer.due_ms + 3 * HOUR_MS
-        assert timer.says_at_ms(late_ms) == late_ms
+        assert timer.says_at_ms(late_ms) == timer.due_ms, "also after a backup of yesterday was restored"
+        in_a_group = msgspec.structs.replace(timer, conversation_type="group")
+        assert in_a_group.says_at_ms(late_ms) == late_ms
+        assert in_a_group.says_at_ms(timer.due_ms + HOUR_MS) == timer.due_ms
 
 
 async def test_rule_12_a_key_replaces_and_a_daily_one_has_its_name_for_a_key() -> None:
