@@ -12,10 +12,11 @@ _REASON = re.compile(r"[a-z][a-z0-9_]{0,63}")
 class HandlerError(Exception):
     """Base of the exceptions that the worker's API raises at a handler.
 
-    `reason`: why a job that ends by it is a dead letter, in a word.
+    `reason`: why a job that ends by it is a dead letter, in a word. `is_final`: running the handler again does not help.
     """
 
     reason: ClassVar[str] = "handler_error"
+    is_final: ClassVar[bool] = False
 
 
 class BadHandler(HandlerError):
@@ -77,6 +78,7 @@ class OutcomeUnknown(HandlerError):
     """
 
     reason = "outcome_unknown"
+    is_final = True
 
     def __init__(self, name: str) -> None:
         super().__init__(
@@ -236,6 +238,71 @@ class HistoryNotKept(HandlerError):
         )
 
 
+class LLMError(HandlerError):
+    """A language model gave no whole answer, however often it was asked. A handler that does not catch it has its message given up, and
+    whoever wrote it is told.
+    """
+
+    reason = "llm_failed"
+    is_final = True
+
+
+class LLMBusy(LLMError):
+    """The endpoint is busy. `retry_after_seconds`: for how long, if it says so."""
+
+    reason = "llm_busy"
+
+    def __init__(self, retry_after_seconds: float | None = None) -> None:
+        super().__init__(
+            "the model's endpoint is busy: let messages wait longer (HASHEE_LLM_WAIT_SECONDS), or raise its limits"
+        )
+        self.retry_after_seconds = retry_after_seconds
+
+
+class LLMCut(LLMError):
+    """The answer broke off, or there was none."""
+
+    reason = "llm_cut"
+
+
+class LLMUnreachable(LLMError):
+    """The endpoint cannot be reached, or fails."""
+
+    reason = "llm_unreachable"
+
+
+class LLMTooLong(LLMError):
+    """The model takes no conversation of this length, also without the older half of what was said before."""
+
+    reason = "llm_too_long"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the conversation is longer than the model's context: let it remember less (HASHEE_LLM_HISTORY_TOKENS), or give the model more context"
+        )
+
+
+class LLMRefused(LLMError):
+    """The endpoint refused the request. `status`: its HTTP status; `code`: its word for why, '' for none."""
+
+    reason = "llm_refused"
+
+    def __init__(self, status: int, code: str = "") -> None:
+        remedy = _REMEDIES.get(status, "look at its log")
+        super().__init__(f"the model's endpoint answered with HTTP status {status}{code and f' ({code})'}: {remedy}")
+        self.status = status
+        self.code = code
+
+
+_REMEDIES = {
+    401: "OPENAI_API_KEY is none of its keys",
+    402: "its account has no credit",
+    403: "OPENAI_API_KEY may not do this",
+    404: "it knows no such model or path: look at HASHEE_LLM_MODEL, and at OPENAI_BASE_URL, which mostly ends with /v1",
+    429: "its account has no credit",
+}
+
+
 class NotSent(Exception):
     """A message from outside was not queued. `reason`: one word, as docs/handlers.md lists them; `full` and `no_agent` may be over in a moment."""
 
@@ -256,6 +323,13 @@ class Retry(Outcome):
             raise ValueError("Retry(after_seconds=…) takes 0 to 86400 seconds")
         super().__init__(f"retry after {after_seconds} s")
         self.after_seconds = after_seconds
+
+
+class WaitOutside(Retry):
+    """Something outside is busy, and says or is known to be ready in a while: the job comes again, and is not used up by waiting.
+
+    Whoever raises it bounds how long that goes on.
+    """
 
 
 class Fail(Outcome):

@@ -338,6 +338,11 @@ local function as_maybe_an_answer(record)
   return string.sub(record, 1, 1) .. '\2' .. string.sub(record, 3)
 end
 
+-- How many deliveries of the running job count: not those in which it has waited for something outside (`waited`).
+local function deliveries_that_count(job)
+  return tonumber(job.d) - tonumber(redis.call('HGET', CONVERSATION, 'waited') or 0)
+end
+
 -- Starts a job's first delivery. `kept`: how many dead letters that were brought back the conversation has; this may be one (field k).
 local function add_new_job(record, kept)
   if kept then
@@ -418,7 +423,7 @@ local function start_next_job(entry, has_reply, load, has_placed)
   if load == nil then load = redis.call('HGET', CONVERSATION, 'load') end
   if has_placed == nil then has_placed = redis.call('HGET', CONVERSATION, 'placed') end
   if load then take_off_running(load) end
-  redis.call('HDEL', CONVERSATION, 'entry', 'seq', 'began', 'frozen', 'load', 'stop')
+  redis.call('HDEL', CONVERSATION, 'entry', 'seq', 'began', 'frozen', 'load', 'stop', 'waited')
   if has_placed and start_first_placed() then return end
   local head = redis.call('ZPOPMIN', MAILBOX)
   if #head == 0 and redis.call('EXISTS', PARKED) == 1 then

@@ -252,11 +252,27 @@ class JobSteps:
             arguments += [place, self._pack(job, place, reply)]
         return Finished(await self._on_job("finish", job, *arguments))
 
-    async def fail(self, job: Job, reason: str, retry_after_ms: int | None, apology: Reply | None = None) -> Failed:
-        """Ends a failed run: the job runs again after `retry_after_ms`, or with None is a dead letter, and its sender gets `apology`."""
-        packed = self._pack_apology(job, apology)
+    async def fail(
+        self,
+        job: Job,
+        reason: str,
+        retry_after_ms: int | None,
+        apology: Reply | None = None,
+        *,
+        has_waited: bool = False,
+    ) -> Failed:
+        """Ends a failed run: the job runs again after `retry_after_ms`, or with None is a dead letter, and its sender gets `apology`.
+
+        `has_waited`: for something outside; that is no attempt, and not one of the deliveries that it may have.
+        """
         return await self._fail(
-            job.entry_id, job.conversation_id, job.job_id, reason, retry_after_ms=retry_after_ms, apology=packed
+            job.entry_id,
+            job.conversation_id,
+            job.job_id,
+            reason,
+            retry_after_ms=retry_after_ms,
+            apology=self._pack_apology(job, apology),
+            has_waited=has_waited,
         )
 
     async def _fail(
@@ -268,9 +284,11 @@ class JobSteps:
         *,
         retry_after_ms: int | None = None,
         apology: bytes = b"",
+        has_waited: bool = False,
     ) -> Failed:
         after = "" if retry_after_ms is None else retry_after_ms
-        arguments = (conversation, entry_id, self._consumer, job_id, after, reason, MOST_DELIVERIES, apology)
+        words = (conversation, entry_id, self._consumer, job_id, after, reason, MOST_DELIVERIES, apology)
+        arguments = (*words, int(has_waited))
         return Failed(await self._commands.script("fail", self._keys.board(conversation), *arguments))
 
     async def hand_back(self, job: Job, *, has_begun: bool = False, apology: Reply | None = None) -> bool:

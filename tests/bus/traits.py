@@ -102,7 +102,15 @@ class Steps(Protocol):
         began_ms: int | None = None,
     ) -> Finished: ...
 
-    async def fail(self, job: Job, reason: str, retry_after_ms: int | None, apology: Reply | None = None) -> Failed: ...
+    async def fail(
+        self,
+        job: Job,
+        reason: str,
+        retry_after_ms: int | None,
+        apology: Reply | None = None,
+        *,
+        has_waited: bool = False,
+    ) -> Failed: ...
 
     async def hand_back(self, job: Job, *, has_begun: bool = False, apology: Reply | None = None) -> bool: ...
 

@@ -347,10 +347,19 @@ class MemoryBus:
     def forget_effect(self, job: Job) -> Effect:
         return ("forget", "", "", "")
 
-    async def fail(self, job: Job, reason: str, retry_after_ms: int | None, apology: Reply | None = None) -> Failed:
+    async def fail(
+        self,
+        job: Job,
+        reason: str,
+        retry_after_ms: int | None,
+        apology: Reply | None = None,
+        *,
+        has_waited: bool = False,
+    ) -> Failed:
         with self._operation("fail"):
             if retry_after_ms is None and apology is not None:
                 self.replies.append(("!apology", apology))
+            assert has_waited == (reason == "waits")
             self.failed.append((job.job_id, reason, retry_after_ms))
             return Failed.DEAD if retry_after_ms is None else Failed.RETRY
 

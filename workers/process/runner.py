@@ -20,7 +20,7 @@ from bus.steps.jobs import Failed, Finished, Started
 from bus.steps.thread_steps import Bound, Effect, OpenWait
 from bus.transport.backoff import Backoff
 from bus.transport.wire import RedisFailed, RedisRefused
-from workers.errors import Diverged, Fail, HandlerError, HandlerGone, OutcomeUnknown, Retry, StoreFull, WaitsFull
+from workers.errors import Diverged, Fail, HandlerError, HandlerGone, Retry, StoreFull, WaitOutside, WaitsFull
 from workers.handling.agent import Agent
 from workers.handling.context import Observe, observe_nothing
 from workers.handling.execution import Ended, Run, RunEnvironment, keeping_of, resumed, run_handler
@@ -51,6 +51,8 @@ SEEN_SECONDS = 5.0
 LAST_WORD_SECONDS = 2.0
 # What a run's effects were made from was changed meanwhile: it is run again, cheaply, since what took time is noted.
 CHANGED_AFTER_SECONDS = 0.05
+# Why a run ends and another follows, though nothing has failed.
+NO_FAILURES = ("retry_asked", "changed", "waits")
 # So often a job's end is made anew where others add to the same keys of the store: each time one of them has come through.
 MOST_RENEWALS = 20
 
@@ -474,13 +476,15 @@ class Runner:
         self._vitals.waited(hand.job, seconds)
 
     async def _retry_as_asked(self, hand: Hand, asked: Retry) -> None:
-        if hand.job.deliveries >= MOST_DELIVERIES:
+        if isinstance(asked, WaitOutside):
+            await self._fail(hand, "waits", asked.after_seconds)
+        elif hand.job.deliveries >= MOST_DELIVERIES:
             await self._fail(hand, "deliveries", None)
         else:
             await self._fail(hand, "retry_asked", asked.after_seconds)
 
     async def _fail_by(self, hand: Hand, error: BaseException) -> None:
-        wait = None if isinstance(error, OutcomeUnknown) else self._wait_after(hand.job)
+        wait = None if isinstance(error, HandlerError) and error.is_final else self._wait_after(hand.job)
         if wait is None and isinstance(error, Diverged | HandlerGone) and await self._is_beside_another_version():
             tries = hand.job.attempt - len(self._settings.retry_after_seconds) - 1
             wait = min(ANOTHER_VERSION_SECONDS * 2 ** max(0, tries), MOST_ANOTHER_VERSION_SECONDS)
@@ -516,16 +520,19 @@ class Runner:
         job, apology = hand.job, self._apology()
         after_ms = None if retry_after_seconds is None else int(retry_after_seconds * 1000)
         hand.ending = True
-        failed = await until_redis_answers(lambda: self._bus.fail(job, reason, after_ms, apology))
+        has_waited = reason == "waits"
+        failed = await until_redis_answers(
+            lambda: self._bus.fail(job, reason, after_ms, apology, has_waited=has_waited)
+        )
         hand.ended = True
         hand.outcome = "lost" if failed is Failed.FENCED else failed.value.decode()
-        hand.error = hand.error or ("" if reason in ("retry_asked", "changed") else reason)
+        hand.error = hand.error or ("" if reason in NO_FAILURES else reason)
         if failed is Failed.FENCED:
             self._log.warning("job: lost to another worker", job=job.job_id)
             return
         if failed is Failed.DEAD:
             self._log.error("job: dead letter", job=job.job_id, reason=reason)
-        if reason not in ("retry_asked", "changed"):
+        if reason not in NO_FAILURES:
             self._vitals.count_failed()
 
     def _apology(self) -> Reply | None:

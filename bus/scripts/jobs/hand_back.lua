@@ -9,7 +9,7 @@ local job = fields_of(JOBS, ARGV[2])
 if not job then return 'fenced' end
 settle(JOBS, JOBS_GROUP, ARGV[2])
 count_write()
-if ARGV[5] == '1' and tonumber(job.d) >= tonumber(ARGV[6]) then
+if ARGV[5] == '1' and deliveries_that_count(job) >= tonumber(ARGV[6]) then
   give_up(ARGV[2], job, ARGV[4], 'deliveries', 'deliveries ' .. ARGV[3] .. ' ' .. job.a .. ' ' .. job.d, ARGV[7])
   return 'dead'
 end

@@ -20,7 +20,7 @@ if strikes >= 2 then
   reason = 'poison'
 elseif ARGV[8] ~= '' then
   reason = ARGV[8]
-elseif tonumber(job.d) >= tonumber(ARGV[6]) then
+elseif deliveries_that_count(job) >= tonumber(ARGV[6]) then
   reason = 'deliveries'
 end
 if reason then

@@ -80,7 +80,7 @@ class MemoryRecovery:
         reason = how.ends_as
         if strikes >= MOST_STRIKES:
             reason = "poison"
-        elif reason is None and entry.deliveries >= MOST_DELIVERIES:
+        elif reason is None and entry.deliveries - at.waited >= MOST_DELIVERIES:
             reason = "deliveries"
         self._world.wrote()
         if reason is None:

@@ -334,13 +334,21 @@ class MemorySteps(KeptEffects):
         self._world.wrote()
         return Noted.NOTED
 
-    async def fail(self, job: Job, reason: str, retry_after_ms: int | None, apology: Reply | None = None) -> Failed:
+    async def fail(
+        self,
+        job: Job,
+        reason: str,
+        retry_after_ms: int | None,
+        apology: Reply | None = None,
+        *,
+        has_waited: bool = False,
+    ) -> Failed:
         held = self._held(job)
         if held is None:
             return Failed.FENCED
         at, entry = held
         self._world.wrote()
-        if retry_after_ms is None or entry.deliveries >= MOST_DELIVERIES:
+        if retry_after_ms is None or (not has_waited and entry.deliveries - at.waited >= MOST_DELIVERIES):
             self._world.give_up(at, entry, job.job_id, reason, self._pack_apology(job, apology))
             self._world.end_job(at)
             return Failed.DEAD
@@ -350,7 +358,9 @@ class MemorySteps(KeptEffects):
             self._world.end_job(at)
             return Failed.SUPERSEDED
         due_ms = self._world.now_ms + retry_after_ms
-        at.job, at.retry = None, Retry(entry.record, entry.attempt + 1, entry.deliveries + 1, entry.strikes, due_ms)
+        at.waited += has_waited
+        attempt = entry.attempt + (not has_waited)
+        at.job, at.retry = None, Retry(entry.record, attempt, entry.deliveries + 1, entry.strikes, due_ms)
         return Failed.RETRY
 
     async def hand_back(self, job: Job, *, has_begun: bool = False, apology: Reply | None = None) -> bool:
@@ -359,7 +369,7 @@ class MemorySteps(KeptEffects):
             return False
         at, entry = held
         self._world.wrote()
-        if has_begun and entry.deliveries >= MOST_DELIVERIES:
+        if has_begun and entry.deliveries - at.waited >= MOST_DELIVERIES:
             self._world.give_up(at, entry, job.job_id, "deliveries", self._pack_apology(job, apology))
             self._world.end_job(at)
             return True

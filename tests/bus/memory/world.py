@@ -78,6 +78,9 @@ class Conversation:
     own_seqs: set[int] = field(default_factory=set)
     job: Entry | None = None
     retry: Retry | None = None
+    waited: int = 0
+    """Deliveries of the running job that do not count."""
+
     frozen: bool = False
     together: list[bytes] = field(default_factory=list)
     emitted: set[str] = field(default_factory=set)
@@ -392,6 +395,7 @@ class World:
         """It is over, however: the next one, or none."""
         at.job = at.retry = None
         at.frozen = at.is_uninterrupted = False
+        at.waited = 0
         at.together, at.emitted, at.cards_at, at.journal, at.stopped = [], set(), {}, {}, ""
         if at.placed and not (at.waiting and at.waiting[0][0] <= at.placed[0][0]):
             at.job = self.first_entry(at, at.placed.pop(0)[1])

@@ -227,6 +227,40 @@ async def test_rule_8_the_last_delivery_that_fails_is_not_tried_again(scene: Sce
     assert await worker.steps.fail(job, "handler_error", 0) is Failed.DEAD
 
 
+async def test_rule_8_a_job_that_waits_for_something_outside_is_not_used_up_by_waiting(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    await talk.accept(2)
+    for _ in range(2 * MOST_DELIVERIES):
+        job = await worker.take()
+        assert job is not None
+        assert await worker.steps.fail(job, "waits", 0, has_waited=True) is Failed.RETRY
+        assert await talk.start_due() == 1
+    job = await worker.take()
+    assert job is not None
+    assert (job.attempt, job.deliveries) == (1, 2 * MOST_DELIVERIES + 1)
+    assert not await worker.steps.hand_back(job, has_begun=True)
+    assert await worker.take() is not None
+    [reclaimed] = await talk.reclaim()
+    assert reclaimed.outcome == "restarted"
+    for _ in range(MOST_DELIVERIES - 3):
+        job = await worker.take()
+        assert job is not None
+        assert await worker.steps.fail(job, "handler_error", 0) is Failed.RETRY
+        assert await talk.start_due() == 1
+    job = await worker.take()
+    assert job is not None
+    assert await worker.steps.fail(job, "handler_error", 0) is Failed.DEAD
+    for _ in range(MOST_DELIVERIES - 1):  # the next one has no more for it
+        job = await worker.take()
+        assert job is not None
+        assert await worker.steps.fail(job, "handler_error", 0) is Failed.RETRY
+        assert await talk.start_due() == 1
+    job = await worker.take()
+    assert job is not None
+    assert await worker.steps.fail(job, "handler_error", 0) is Failed.DEAD
+
+
 async def test_a_failed_job_waits_for_its_time_by_the_clock_of_redis_whatever_a_supervisor_thinks(scene: Scene) -> None:
     talk, worker = await talk_and_worker(scene)
     await talk.accept(1)

@@ -14,7 +14,7 @@ from bus.steps.policies import APOLOGY
 from tests.workers.builders import agent_that, running
 from tests.workers.doubles import MemoryBus, job_of, texts
 from workers import Agent, Chat, Fail, InboundMessage, Retry
-from workers.errors import BadHandler
+from workers.errors import BadHandler, LLMRefused, WaitOutside
 from workers.handling.blocking import BlockingChat
 from workers.handling.context import JobContext
 from workers.process.vitals import Vitals
@@ -64,6 +64,9 @@ async def test_retry_and_fail_end_the_job_as_they_say() -> None:
     for raised, deliveries, expected in [
         (Retry(after_seconds=7), 1, ("message-1", "retry_asked", 7000)),
         (Retry(after_seconds=7), 20, ("message-1", "deliveries", None)),
+        (WaitOutside(7), 1, ("message-1", "waits", 7000)),
+        (WaitOutside(7), 40, ("message-1", "waits", 7000)),
+        (LLMRefused(401), 1, ("message-1", "llm_refused", None)),
         (Fail("no_such_order"), 1, ("message-1", "no_such_order", None)),
     ]:
         bus = MemoryBus()
