@@ -13,7 +13,7 @@ import msgspec
 import trio
 
 from bus.records.cards import CardKept
-from bus.records.records import InboundMessage, Reply
+from bus.records.records import InboundMessage, Payload, Reply
 from bus.records.sent_ids import places_in, text_id
 from workers.errors import BadAsk, BadReply, ChatClosed, HistoryNotKept
 from workers.kept.history import MOST_TURNS, History
@@ -29,9 +29,9 @@ from workers.talk.payloads import (
     Quote,
     addressed,
     card_in,
-    check_text,
     checked_payload,
     text_payload,
+    text_payloads,
 )
 from workers.talk.progress import ProgressBar
 from workers.talk.questions import Question
@@ -39,7 +39,6 @@ from workers.talk.reminding import Reminding
 from workers.talk.sending import Sending
 from workers.talk.sent import Sent
 from workers.talk.stream import Stream
-from workers.talk.texts import parts_of
 from workers.talk.typing import TYPING_RENEWAL_SECONDS, stop_typing
 
 Asked = TypeVar("Asked")
@@ -116,21 +115,20 @@ class Chat:
         return Sent(card_id, self.recall)
 
     async def _say(self, text: str, markdown: bool, quote: Quote, mention: Mention, key: str | None) -> Sent:
-        others: list[str] = []
+        others: list[Payload] = []
         if quote is False and not mention and isinstance(text, str) and len(text) <= TEXT_LIMIT_CHARACTERS:
             payload = text_payload(text, markdown=markdown)  # nearly all of them
         else:
-            check_text(text, most=None)
-            first = addressed({"type": "text", "text": text}, self._message, quote, mention)
-            head, *others = parts_of(str(first["text"]), TEXT_LIMIT_CHARACTERS)
-            payload = {**first, **text_payload(head, markdown=markdown)}
+            payload, *others = text_payloads(
+                text, markdown=markdown, message=self._message, quote=quote, mention=mention
+            )
         async with self._sending.turn():
             place = self._sending.take_place(key)
             await self._emit(place, payload)
             places = [place]
             for number, part in enumerate(others, start=2):
                 places.append(self._sending.take_place(None) if key is None else f"{place}~{number}")
-                await self._emit(places[-1], text_payload(part, markdown=markdown))
+                await self._emit(places[-1], part)
         return Sent(text_id(self._sending.job.thread_id, *places), self.recall)
 
     async def send(self, payload: Mapping[str, object], *, key: str | None = None) -> Sent:
@@ -338,12 +336,21 @@ class Chat:
             raise ChatClosed("this chat is not of a run")
         return self._reminding
 
-    def stream(self, *, markdown: bool = False, key: str | None = None) -> Stream:
+    def stream(
+        self, *, markdown: bool = False, quote: Quote = False, mention: Mention = (), key: str | None = None
+    ) -> Stream:
         """Returns a reply that people see grow: `async with chat.stream() as stream: await stream.write("…")`.
 
         The end of the block sends the whole text, or nothing if none was written. An exception in it sends nothing more.
+        `quote`, `mention`: as in `reply`.
         """
-        return Stream(self._sending, markdown=markdown, key=key)
+        if quote is True:
+            self._check_message("quote=")
+
+        def payloads(text: str) -> list[Payload]:
+            return text_payloads(text, markdown=markdown, message=self._message, quote=quote, mention=mention)
+
+        return Stream(self._sending, payloads=payloads, key=key)
 
     def progress(self, title: str, *, cancel: str | None = None, key: str | None = None) -> ProgressBar:
         """Returns a card that shows how far something is: `async with chat.progress("Exporting") as bar: await bar.update(40, "…")`.

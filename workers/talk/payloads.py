@@ -8,6 +8,7 @@ import msgspec
 
 from bus.records.records import InboundMessage, Payload, Reply, mention_of
 from workers.errors import BadReply, TextTooLong
+from workers.talk.texts import parts_of
 
 # PROTOCOL §1: the platform refuses longer texts.
 TEXT_LIMIT_CHARACTERS = 100_000
@@ -45,6 +46,19 @@ def card_in(payload: Mapping[str, object]) -> tuple[str, str]:
         return "", ""
     ui = inner.get("ui") if isinstance(inner, dict) else None
     return card_id, f"{subtype} {ui}" if subtype == "app" and isinstance(ui, str) else subtype
+
+
+def text_payloads(
+    text: str, *, markdown: bool, message: InboundMessage, quote: Quote = False, mention: Mention = ()
+) -> list[Payload]:
+    """Returns the payloads of a text of any length, cut at paragraphs; the first one has what it quotes and whom it mentions. Raises BadReply."""
+    check_text(text, most=None)
+    first = addressed({"type": "text", "text": text}, message, quote, mention)
+    head, *others = parts_of(str(first["text"]), TEXT_LIMIT_CHARACTERS)
+    return [
+        {**first, **text_payload(head, markdown=markdown)},
+        *(text_payload(one, markdown=markdown) for one in others),
+    ]
 
 
 def checked_payload(payload: Mapping[str, object]) -> Payload:

@@ -4,29 +4,33 @@ Deltas may be lost, the whole text may not. A run that is broken off ends its st
 the next run begins another.
 """
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 import trio
 
 from bus.records import ulid
-from bus.records.records import RUN, Reply
+from bus.records.records import RUN, Payload, Reply
 from workers.errors import BadReply
-from workers.talk.payloads import check_text, text_payload
+from workers.talk.payloads import TEXT_LIMIT_CHARACTERS, check_text
 from workers.talk.sending import Sending
 
 # PROTOCOL §5.8: text is merged for at least so long, so that the lengths of tokens do not show.
 DELTA_MERGE_SECONDS = 0.2
 # PROTOCOL §1: the relay ends a longer stream. Then the rest is only collected, and sent with the whole text.
 STREAM_LIMIT_SECONDS = 300.0
+# Ten messages; what is longer is no answer, and would fill memory.
+MOST_STREAM_CHARACTERS = 1_000_000
 
 
 class Stream:
     """Made by `chat.stream()`. It takes its place at the beginning of the block and is shown from the first text on."""
 
-    def __init__(self, sending: Sending, *, markdown: bool, key: str | None) -> None:
+    def __init__(self, sending: Sending, *, payloads: Callable[[str], list[Payload]], key: str | None) -> None:
+        """`payloads`: makes the messages of a whole text."""
         self._sending = sending
-        self._markdown = markdown
+        self._payloads = payloads
         self._key = key
         self._place = ""
         self._parts: list[str] = []
@@ -46,19 +50,23 @@ class Stream:
         return self._length
 
     async def write(self, text: str) -> None:
-        """Appends to the text. Raises TextTooLong if the whole is over 100,000 characters, BadReply outside of the block."""
+        """Appends to the text. Raises TextTooLong if the whole is over 1,000,000 characters, BadReply outside of the block."""
         if not self._is_open:
             raise BadReply("this stream is not open; write inside its `with` block")
         self._sending.check_open()
-        check_text(text, already=self._length)
+        check_text(text, already=self._length, most=MOST_STREAM_CHARACTERS)
         self._length += len(text)
         self._parts.append(text)
         if text and self._show is None and self._may_be_shown():
             self._show = _Show(self._sending)  # before the await: a second writer must not begin another
             await self._begin(self._show)
-        if self._show is not None:
+        if self._show is not None and self._length <= TEXT_LIMIT_CHARACTERS:  # the rest is another message
             self._show.add(text)
         await trio.lowlevel.checkpoint()
+
+    def replace(self, text: str) -> None:
+        """Makes this the whole text, whatever was shown while it grew."""
+        self._parts, self._length = [text] if text else [], len(text)
 
     async def __aexit__(
         self,
@@ -85,7 +93,7 @@ class Stream:
         self._sending.helpers.start_soon(show.run)
 
     async def _send_whole(self) -> None:
-        payload = text_payload("".join(self._parts), markdown=self._markdown)
+        payload, *others = self._payloads("".join(self._parts))
         reply = (
             Reply(kind="message", content_type="text", payload=payload)
             if self._show is None
@@ -93,6 +101,9 @@ class Stream:
         )
         async with self._sending.turn():
             await self._sending.emit(self._place, reply)
+            for number, other in enumerate(others, start=2):
+                more = Reply(kind="message", content_type="text", payload=other)
+                await self._sending.emit(f"{self._place}~{number}", more)
 
 
 class _Show:
