@@ -27,6 +27,7 @@ ROOMS: Final = (
     "workers",
     "workers.process",
     "workers.handling",
+    "workers.llm",
     "workers.talk",
     "workers.kept",
     "workers.errors",

@@ -32,6 +32,12 @@ from workers.errors import (
     HandlerError,
     HistoryNotKept,
     JournalFull,
+    LLMBusy,
+    LLMCut,
+    LLMError,
+    LLMRefused,
+    LLMTooLong,
+    LLMUnreachable,
     NoAnswer,
     NotSent,
     OutcomeUnknown,
@@ -53,6 +59,7 @@ from workers.handling.context import JobContext
 from workers.handling.routing import Router
 from workers.kept.history import History, Turn
 from workers.kept.store import Store
+from workers.llm.model import LLM
 from workers.outside import BlockingOutside, BlockingOutsideStream, Outside, OutsideStream, Receipt
 from workers.talk.answers import Answer
 from workers.talk.cards import Action, App, Approval, Field, Form, Info, Media, MediaItem, Option, Progress
@@ -64,6 +71,7 @@ Message = InboundMessage
 Job = JobContext
 
 __all__ = [
+    "LLM",
     "Action",
     "Agent",
     "Answer",
@@ -98,6 +106,12 @@ __all__ = [
     "Job",
     "JobContext",
     "JournalFull",
+    "LLMBusy",
+    "LLMCut",
+    "LLMError",
+    "LLMRefused",
+    "LLMTooLong",
+    "LLMUnreachable",
     "Media",
     "MediaItem",
     "Message",

@@ -243,7 +243,6 @@ class LLMError(HandlerError):
     whoever wrote it is told.
     """
 
-    reason = "llm_failed"
     is_final = True
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 
 from bus.records.sealing import KEY_BYTES
+from bus.settings.llm import is_model_given
 from bus.settings.reader import Malformed, Setting, SettingsReader, base64_bytes, matching, number, one_of, whole_number
 from bus.settings.redis_tls import REDIS_CA, REDIS_CERT, REDIS_KEY, redis_url_with_tls
 from bus.settings.redis_url import FORM, BadRedisUrl, parse_redis_url
@@ -73,7 +74,7 @@ def handler_of(reader: SettingsReader) -> str | None:
 
 def default_handler(environ: Mapping[str, str]) -> str:
     """Returns the built-in handler of an owner who named none: `llm` if a model's endpoint is set, else `echo`."""
-    return LLM_HANDLER if environ.get("OPENAI_BASE_URL") or environ.get("OPENAI_API_KEY") else ECHO_HANDLER
+    return LLM_HANDLER if is_model_given(environ) else ECHO_HANDLER
 
 
 def concurrency_of(reader: SettingsReader) -> int:

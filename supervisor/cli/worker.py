@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import click
 
+from bus.settings.llm import API_KEY, api_key_to_hand_on
 from bus.settings.shared import BUS_KEY, REDIS_URL
 from bus.telemetry.settings import HEADERS, headers_to_hand_on
 from supervisor.cli.as_init import run_as_init
@@ -41,10 +42,11 @@ def worker(handler: str | None, concurrency: str | None) -> None:
 
 
 def worker_environment(settings: LoneWorkerSettings, environ: Mapping[str, str]) -> dict[str, str]:
-    """Returns the environment without any secret of ours except the two that a worker on another host needs."""
+    """Returns the environment without any secret of ours except those that a worker on another host needs."""
     secret = {name for setting in ALL_SETTINGS if setting.secret for name in (setting.name, f"{setting.name}_FILE")}
     kept = {name: value for name, value in environ.items() if name not in secret | NOT_HANDED_ON}
     kept[REDIS_URL.name] = settings.redis_url.reveal()
     kept |= {HEADERS.name: environ[HEADERS.name]} if HEADERS.name in environ else headers_to_hand_on(environ)
+    kept |= {API_KEY.name: environ[API_KEY.name]} if API_KEY.name in environ else api_key_to_hand_on(environ)
     kept[BUS_KEY.name] = base64.b64encode(settings.bus_key.reveal()).decode()
     return kept

@@ -118,6 +118,26 @@ DEAD: Mapping[str, Remedy] = {
         "all open questions of the agent have 64 MiB together, and take no more; nothing of the run was written",
         "ask with a shorter timeout and let steps return less (hashee-agent status shows how much there is), then retry",
     ),
+    "llm_refused": Remedy(
+        "the language model's endpoint refused the request (HTTP status 400, 401, 403, 404, …)",
+        "the log has the status and what helps; mend it, hashee-agent reload, then retry",
+    ),
+    "llm_busy": Remedy(
+        "the endpoint was busy for HASHEE_LLM_WAIT_SECONDS",
+        "retry when it has room; raise its limits or the wait",
+    ),
+    "llm_unreachable": Remedy(
+        "the endpoint could not be reached, or failed, four times within half a minute",
+        "look at the endpoint and OPENAI_BASE_URL, then retry",
+    ),
+    "llm_cut": Remedy(
+        "the model's answer broke off, told an error, or was empty, four times within half a minute",
+        "look at the endpoint's log, then retry",
+    ),
+    "llm_too_long": Remedy(
+        "the conversation is longer than the model's context, also without its older half",
+        "set HASHEE_LLM_HISTORY_TOKENS lower or give the model more context, hashee-agent reload, then retry",
+    ),
     "timeout": Remedy(
         "one run took longer than HASHEE_JOB_SECONDS",
         "make the handler faster or the limit longer, then retry",

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bus.records.sealing import BusKey
+from bus.settings.llm import api_key_to_hand_on
 from bus.settings.shared import OWN_REDIS
 from bus.telemetry.settings import headers_to_hand_on
 from host.code_place import CodePlace, ProgramPath
@@ -36,7 +37,7 @@ OURS_FOR_WORKERS = frozenset(
 """What a worker reads (bus/settings/shared.py); every other HASHEE_* stays here, its _FILE form too."""
 
 OURS_FOR_HANDLERS = "HASHEE_LLM_"
-"""With this the handler that comes with the agent is set up (workers/builtin/)."""
+"""What begins so says how the language model is asked (bus/settings/llm.py)."""
 
 OURS = "HASHEE_"
 
@@ -173,7 +174,8 @@ def worker_environment(
     environ: Mapping[str, str], *, agent_id: str, redis_url: str, has_own_redis: bool = False
 ) -> dict[str, str]:
     """Returns what is left of `environ` for a worker of this agent. `has_own_redis`: the URL is that of its private Redis."""
-    kept = {name: value for name, value in environ.items() if _may_go(name)} | headers_to_hand_on(environ)
+    kept = {name: value for name, value in environ.items() if _may_go(name)}
+    kept |= headers_to_hand_on(environ) | api_key_to_hand_on(environ)
     told = {OWN_REDIS: "1"} if has_own_redis else {}
     return kept | told | {"HASHEE_AGENT_ID": agent_id, "HASHEE_REDIS_URL": redis_url}
 

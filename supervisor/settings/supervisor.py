@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bus.settings import shared
+from bus.settings.llm import llm_settings_of
 from bus.settings.places import runtime_dir_of, state_dir_of
 from bus.settings.reader import SettingsReader, number, one_of, whole_number
 from bus.settings.shared import agent_id_of
@@ -125,6 +126,7 @@ class SupervisorSettings:
             telemetry=telemetry_of(reader),
         )
         shared.retry_seconds_of(reader), shared.retries_timeouts_of(reader)  # both are read by the workers
+        llm_settings_of(reader)  # likewise
         reader.required(CONNECTION_MODE, one_of(("websocket",)), "")
         if redis_url is not None and not reader.is_given(STORE_KEY):
             reader.refuse(STORE_KEY, missing=True)

@@ -1,8 +1,9 @@
 """Every setting that this program reads: what each is called, looks like, and is without being set.
 
-Those that workers read too stand in bus/settings/shared.py; docs/settings.md is compared with `ALL_SETTINGS` by a test.
+Those that workers read too stand in bus/settings/shared.py and bus/settings/llm.py; docs/settings.md is compared with `ALL_SETTINGS` by a test.
 """
 
+from bus.settings.llm import ALL as LLM_SETTINGS
 from bus.settings.reader import Setting
 from bus.settings.redis_tls import REDIS_CA, REDIS_CERT, REDIS_KEY
 from bus.settings.shared import (
@@ -102,5 +103,6 @@ ALL_SETTINGS = (
     KEY_CHANGE,
     LOG_LEVEL,
     LOG_FORMAT,
+    *LLM_SETTINGS,
     *TELEMETRY_SETTINGS,
 )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bus.settings import shared
+from bus.settings.llm import llm_settings_of
 from bus.settings.reader import SettingsReader
 from bus.settings.shared import BUS_KEY, agent_id_of
 from bus.telemetry.settings import telemetry_of
@@ -35,6 +36,6 @@ class LoneWorkerSettings:
             concurrency=shared.concurrency_of(reader),
             log=log_settings_of(reader),
         )
-        telemetry_of(reader)  # is read by `python -m workers`
+        telemetry_of(reader), llm_settings_of(reader)  # both are read by `python -m workers`
         reader.finish()
         return settings

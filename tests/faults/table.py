@@ -398,9 +398,9 @@ STEPS: dict[str, tuple[str, ...]] = {
         "workers/talk/progress.py:ProgressBar._look_for_stop",
         "workers/talk/stream.py:_Show.run",
     ),
-    "a language model's stream within the handler that asked; it has limits of its own (tests/workers/test_llm.py)": (
-        "workers/llm.py:LLM._read",
-        "workers/llm.py:_pass_on",
+    "a language model's stream within the handler that asked; it has limits of its own (tests/workers/llm/test_endpoint.py)": (
+        "workers/llm/endpoint.py:Endpoint._read",
+        "workers/llm/endpoint.py:_pass_on",
     ),
     "before there is any part: waits for Redis, whatever it answers (RedisFailed), and says so (tests/supervisor/run/test_starting.py)": (
         "supervisor/run/app.py:_wait_for_redis",

@@ -14,9 +14,10 @@ import msgspec
 from bus.records.records import InboundMessage, JobKind
 from bus.steps.policies import APOLOGY, MOST_WAITING, REFUSAL, Busy, Full, InGroups, Policies
 from workers.errors import BadHandler, CannotStart
-from workers.handling.asking import HISTORY, ROWS, Binding, Row, Table, bind, state_row
+from workers.handling.asking import HISTORY, LLM_ROW, ROWS, Binding, Row, Table, bind, state_row
 from workers.handling.routing import Course, Handler, OfEvent, OfEvery, Registration, Router, Routes
 from workers.kept.state import StateShape
+from workers.llm.model import LLM
 
 Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[object]]
 
@@ -29,6 +30,7 @@ class Agent(Router):
 
     `lifespan` is a function that gives an async context manager: entered before the first job and left after the last one,
     in each worker process, for connections that all jobs share. What it yields handlers ask for by type.
+    `llm`: the language model; handlers ask for `llm: LLM`, and what is said is kept for it.
     `state`: a msgspec.Struct class of which each conversation has a value; handlers ask for it by its type, and what they change in it is
     written with the job's end. `history`: what is said is kept for `chat.history()`, also where no handler asks for `history: History`.
     `when_busy`: a message that comes while another of its conversation is handled waits for it (`queue`), cancels it
@@ -48,6 +50,7 @@ class Agent(Router):
         self,
         *,
         lifespan: Lifespan | None = None,
+        llm: LLM | None = None,
         state: type[msgspec.Struct] | None = None,
         history: bool = False,
         when_busy: Busy = "queue",
@@ -61,6 +64,8 @@ class Agent(Router):
         self._lifespan = lifespan
         self.state = None if state is None else StateShape(state)
         rows = ROWS if self.state is None else (*ROWS, state_row(self.state))
+        self.llm = llm
+        rows = rows if llm is None else (*rows, LLM_ROW)
         self._table = Table(rows=rows, shared=_yielded_by(lifespan))
         self._has_history = history
         self._routes = Routes()
@@ -84,7 +89,9 @@ class Agent(Router):
     @property
     def has_history(self) -> bool:
         """Whether what is said is kept: a function asks for it, or the agent says so."""
-        return self._has_history or any(HISTORY in binding.asks for binding in self._bindings)
+        return self._has_history or any(
+            HISTORY in binding.asks or LLM_ROW in binding.asks for binding in self._bindings
+        )
 
     def course_of(self, message: InboundMessage, kind: JobKind = "message") -> Course | None:
         """Returns the handler that takes a message, or a job of another kind, and what is called around it; None if none does.
@@ -99,7 +106,19 @@ class Agent(Router):
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[tuple[object, ...]]:
-        """Enters and leaves the owner's `lifespan` around all jobs; gives what it yielded, a tuple taken apart. Raises CannotStart."""
+        """Enters and leaves the owner's `lifespan` around all jobs; gives what it yielded, a tuple taken apart, and the LLM that was opened.
+
+        Raises CannotStart.
+        """
+        if self.llm is None:
+            async with self._owners_lifespan() as shared:
+                yield shared
+            return
+        async with self.llm.opened() as opened, self._owners_lifespan() as shared:
+            yield (*shared, opened)
+
+    @asynccontextmanager
+    async def _owners_lifespan(self) -> AsyncIterator[tuple[object, ...]]:
         if self._lifespan is None:
             yield ()
             return

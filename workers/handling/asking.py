@@ -24,6 +24,7 @@ from workers.kept.history import History
 from workers.kept.keeping import Keeping
 from workers.kept.state import StateShape
 from workers.kept.store import Store
+from workers.llm.model import LLM, OpenLLM
 from workers.talk.answers import Answer, answer_of
 from workers.talk.chat import Chat
 
@@ -130,6 +131,19 @@ STORE = Row(
 )
 ROWS: tuple[Row, ...] = (MESSAGE, CHAT, JOB, HISTORY, STORE, ANSWER, EVENT)
 """What every agent has. What an agent itself brings (its state, what its lifespan yields) is added by `Table`."""
+
+
+LLM_ROW = Row(
+    kinds=(LLM,),
+    name="llm",
+    make=lambda at: _opened_in(at.shared).for_run(at.chat, at.job.thread, at.job.messages, at.job.observe),
+)
+"""What an agent with a language model has besides."""
+
+
+def _opened_in(shared: Sequence[object]) -> OpenLLM:
+    """Returns the LLM that was opened with the agent's lifespan."""
+    return next(one for one in shared if isinstance(one, OpenLLM))
 
 
 def state_row(shape: StateShape) -> Row:

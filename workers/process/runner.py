@@ -52,7 +52,8 @@ LAST_WORD_SECONDS = 2.0
 # What a run's effects were made from was changed meanwhile: it is run again, cheaply, since what took time is noted.
 CHANGED_AFTER_SECONDS = 0.05
 # Why a run ends and another follows, though nothing has failed.
-NO_FAILURES = ("retry_asked", "changed", "waits")
+WAITS = "waits"
+NO_FAILURES = ("retry_asked", "changed", WAITS)
 # So often a job's end is made anew where others add to the same keys of the store: each time one of them has come through.
 MOST_RENEWALS = 20
 
@@ -477,7 +478,7 @@ class Runner:
 
     async def _retry_as_asked(self, hand: Hand, asked: Retry) -> None:
         if isinstance(asked, WaitOutside):
-            await self._fail(hand, "waits", asked.after_seconds)
+            await self._fail(hand, WAITS, asked.after_seconds)
         elif hand.job.deliveries >= MOST_DELIVERIES:
             await self._fail(hand, "deliveries", None)
         else:
@@ -520,7 +521,7 @@ class Runner:
         job, apology = hand.job, self._apology()
         after_ms = None if retry_after_seconds is None else int(retry_after_seconds * 1000)
         hand.ending = True
-        has_waited = reason == "waits"
+        has_waited = reason == WAITS
         failed = await until_redis_answers(
             lambda: self._bus.fail(job, reason, after_ms, apology, has_waited=has_waited)
         )

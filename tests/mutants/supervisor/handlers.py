@@ -161,4 +161,58 @@ HANDLERS = (
             "        if False:\n",
         ),
     ),
+    *of(
+        "workers/llm/reading.py",
+        ("tests/workers/llm/test_reading.py",),
+        ("an_answer_is_whole_at_its_end", "        if not (self.is_done or is_whole):\n", "        if False:\n"),
+        ("an_error_is_a_failure", "        if self.failure is not None:\n            raise self.failure\n", ""),
+        ("an_answer_has_words", "if not completion.text.strip() and", "if False and"),
+        (
+            "a_whole_message_behind_its_deltas_is_no_more_text",
+            "isinstance(message, dict) and not self._comes_in_deltas:",
+            "isinstance(message, dict):",
+        ),
+        ("an_answer_has_a_bound", "            self.is_done, self.finish = True, LENGTH\n", "            pass\n"),
+    ),
+    *of(
+        "workers/llm/endpoint.py",
+        ("tests/workers/llm/test_endpoint.py",),
+        (
+            "a_body_that_says_no_end_is_not_whole_at_it",
+            '    return "content-length" in said or',
+            '    return True or "content-length" in said or',
+        ),
+        (
+            "a_finish_reason_with_text_behind_it_ends_nothing",
+            "if reader.finish and not reader.goes_on_after_finish:",
+            "if reader.finish:",
+        ),
+    ),
+    *of(
+        "workers/llm/failures.py",
+        ("tests/workers/llm/test_endpoint.py",),
+        ("a_wait_has_bounds", "min(max(seconds, SHORTEST_WAIT_SECONDS), LONGEST_WAIT_SECONDS)", "seconds"),
+        ("so_many_tokens_a_minute_is_not_too_long", "if status != 429 and _TOO_LONG", "if _TOO_LONG"),
+        ("no_credit_is_not_busy", "if status == 429 and _OUT_OF_CREDIT", "if False and _OUT_OF_CREDIT"),
+    ),
+    *of(
+        "workers/llm/turn.py",
+        ("tests/workers/llm/test_model.py",),
+        ("a_turn_is_paid_once", "        if step.is_done:\n            return self._noted(step)\n", ""),
+        ("a_busy_endpoint_is_waited_for_so_long", "    if left <= 0:\n        return None\n", ""),
+        (
+            "a_failing_endpoint_is_asked_three_times_more",
+            "    if tries.failures >= len(AGAIN_AFTER_SECONDS):\n        return None\n",
+            "    tries = Tries()\n",
+        ),
+    ),
+    *of(
+        "workers/process/runner.py",
+        ("tests/workers/process/test_runner.py",),
+        (
+            "what_cannot_be_mended_by_another_run_gets_none",
+            "None if isinstance(error, HandlerError) and error.is_final else",
+            "",
+        ),
+    ),
 )

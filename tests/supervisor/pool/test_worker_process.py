@@ -189,7 +189,7 @@ async def test_a_lifespan_that_cannot_start_says_why(tmp_path: Path) -> None:
     assert worker.exit is not None
     assert worker.exit.returncode == 78
     assert worker.exit.failure is not None
-    assert worker.exit.failure.last_line.startswith("HASHEE_LLM_SYSTEM_PROMPT_FILE: ")
+    assert worker.exit.failure.last_line.startswith("HASHEE_LLM_SYSTEM_PROMPT_FILE cannot be used: ")
 
 
 LIFESPAN = """import os

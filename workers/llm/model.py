@@ -1,0 +1,226 @@
+"""What a handler asks for as `llm: LLM`: the agent's language model, which knows the conversation.
+
+`Agent(llm=LLM(…))` has the settings. In a worker one endpoint is opened for all jobs, and each run is given the LLM again, bound to it.
+"""
+
+import copy
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from bus.records.records import GROUP, InboundMessage
+from bus.settings import llm as settings
+from bus.settings.llm import LLMSettings, llm_settings_of
+from bus.settings.reader import Malformed, Parser, Setting, SettingsError, SettingsReader
+from workers.errors import BadHandler, BadReply, CannotStart, ChatClosed
+from workers.kept.history import turn_of
+from workers.kept.thread import ThreadRun
+from workers.llm.endpoint import Chat as Messages
+from workers.llm.endpoint import Endpoint, Place, Write
+from workers.llm.memory import Said, alternating, newer_half, newest_within, said_in
+from workers.llm.reading import FILTER, LENGTH, Completion
+from workers.llm.tokens import TokenCount
+from workers.llm.turn import Model, Observe, Turns
+from workers.talk.chat import Chat
+from workers.talk.payloads import Mention, Quote
+
+Value = TypeVar("Value")
+
+DEFAULT_SYSTEM_PROMPT: Final = "You are a helpful agent in a chat. Answer briefly, in the language of the message."
+NO_KEY: Final = "none"
+"""Local endpoints need no key, but the client insists on one."""
+
+NOTICES: Final = {
+    LENGTH: "[The answer ends here: it has reached the model's limit.]",
+    FILTER: "[The answer ends here: the endpoint's filter has stopped it.]",
+}
+"""What is said behind an answer that ended before its time, by its finish reason."""
+
+
+class LLM:
+    """A language model behind an OpenAI-compatible endpoint.
+
+    `system`: the system prompt, or the Path of a file with it. `model`, `base_url`, `api_key`: else OPENAI_BASE_URL, OPENAI_API_KEY and
+    HASHEE_LLM_MODEL say. `history_tokens`: so much of what was said before the model is told at most (HASHEE_LLM_HISTORY_TOKENS).
+    `options`: what every request has besides, such as `{"temperature": 0.2}`. Raises BadHandler.
+    """
+
+    def __init__(
+        self,
+        system: str | Path | None = None,
+        *,
+        model: str | None = None,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        history_tokens: int | None = None,
+        options: Mapping[str, object] | None = None,
+    ) -> None:
+        self._system = system
+        self._model = _checked("model", settings.MODEL, settings.model_name, model)
+        self._base_url = _checked("base_url", settings.BASE_URL, settings.base_url, base_url)
+        self._api_key = _checked("api_key", settings.API_KEY, settings.api_key, api_key)
+        self._history_tokens = history_tokens
+        self._options = dict(options or {})
+        self._run: Run | None = None
+
+    def __repr__(self) -> str:
+        return "LLM(…)"
+
+    @asynccontextmanager
+    async def opened(self, environ: Mapping[str, str] = os.environ) -> AsyncIterator["OpenLLM"]:
+        """Opens the endpoint for all jobs of a worker, and closes it. Raises CannotStart."""
+        found = self._settings(environ)
+        place = Place(base_url=found.base_url, api_key=found.api_key or NO_KEY, options=self._options)
+        endpoint = Endpoint(place)
+        try:
+            yield OpenLLM(self, found, endpoint, TokenCount())
+        finally:
+            await endpoint.aclose()
+
+    async def reply(
+        self,
+        prompt: str | None = None,
+        *,
+        system: str | None = None,
+        model: str | None = None,
+        markdown: bool = True,
+        quote: Quote = False,
+        mention: Mention = (),
+        key: str | None = None,
+    ) -> str:
+        """Answers the message, knowing what was said before; people see the answer grow. Returns it.
+
+        `prompt`: what to answer instead of the message. `system`, `model`: for this answer alone. The rest as in `chat.reply`. Raises
+        LLMError when the model cannot be asked, BadReply in a job that no message began without a `prompt`.
+        """
+        run = self._running()
+        present = run.present(prompt)
+        async with run.chat.stream(markdown=markdown, quote=quote, mention=mention, key=key) as stream:
+            completion = await run.take(model, lambda: run.remembered(system, present), stream.write)
+            text = _whole(completion)
+            stream.replace(text)
+        return text
+
+    def bound(self, run: "Run") -> "LLM":
+        """Returns it for a run."""
+        found = copy.copy(self)
+        found._run = run
+        return found
+
+    def _running(self) -> "Run":
+        if self._run is None:
+            raise ChatClosed("this LLM is the agent's: a handler asks for its own with the parameter `llm: LLM`")
+        return self._run
+
+    def _settings(self, environ: Mapping[str, str]) -> LLMSettings:
+        reader = SettingsReader(environ)
+        found = llm_settings_of(reader)
+        try:
+            reader.finish()
+        except SettingsError as error:
+            raise CannotStart(str(error)) from None
+        return LLMSettings(
+            base_url=self._base_url or found.base_url,
+            api_key=self._api_key or found.api_key,
+            model=self._model or found.model,
+            system_prompt=self._prompt(found.system_prompt),
+            history_tokens=found.history_tokens if self._history_tokens is None else self._history_tokens,
+            wait_seconds=found.wait_seconds,
+        )
+
+    def _prompt(self, of_settings: str | None) -> str:
+        if isinstance(self._system, Path):
+            try:
+                return self._system.read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError):
+                raise CannotStart("LLM(system=Path(…)): expected the path of a text file in UTF-8") from None
+        return self._system or of_settings or DEFAULT_SYSTEM_PROMPT
+
+
+@dataclass(frozen=True)
+class OpenLLM:
+    """An LLM in a worker."""
+
+    llm: LLM
+    settings: LLMSettings
+    endpoint: Endpoint
+    tokens: TokenCount
+
+    def for_run(self, chat: Chat, thread: ThreadRun, messages: Sequence[InboundMessage], observe: Observe) -> LLM:
+        """Returns the LLM that a handler is given."""
+        return self.llm.bound(Run(self, chat, thread, tuple(messages), Turns(thread, observe)))
+
+
+@dataclass(frozen=True)
+class Run:
+    """The LLM of one run."""
+
+    opened: OpenLLM
+    chat: Chat
+    thread: ThreadRun
+    messages: tuple[InboundMessage, ...]
+    turns: Turns
+
+    def present(self, prompt: str | None) -> list[Said]:
+        """Returns what is to be answered. Raises BadReply."""
+        if prompt is not None:
+            return [Said("user", prompt)]
+        if self.thread.job.kind != "message" and self.thread.job.message.message_id == self.thread.job.job_id:
+            raise BadReply("no message began this job: say what is to be answered, llm.reply('…')")
+        said = said_in((turn_of(message, 0) for message in self.messages), with_names=self._is_group)
+        if not said:
+            raise BadReply("the message has no words: say what is to be answered, llm.reply('…')")
+        return said
+
+    async def remembered(self, system: str | None, present: Sequence[Said]) -> list[list[Said]]:
+        """Returns the conversation as the model is told it, and as it is told it if that is too long."""
+        found, tokens = self.opened.settings, self.opened.tokens
+        history = await self.thread.keeping.history()
+        before = newest_within(said_in(history, with_names=self._is_group), found.history_tokens, tokens)
+        prompt = system if system is not None else found.system_prompt
+        first = [Said("system", prompt)] if prompt else []
+        return [
+            [*first, *alternating([*some, *present])] for some in ([before, newer_half(before)] if before else [before])
+        ]
+
+    async def take(
+        self, model: str | None, conversation: Callable[[], Awaitable[list[list[Said]]]], write: Write
+    ) -> Completion:
+        """Returns the answer of the thread's next turn. Raises LLMError, WaitOutside.
+
+        `conversation`: the conversation, and what is tried in its stead where it is too long for the model.
+        """
+        opened = self.opened
+        asked = Model(
+            endpoint=opened.endpoint,
+            name=model or opened.settings.model,
+            tokens=opened.tokens,
+            wait_seconds=opened.settings.wait_seconds,
+        )
+
+        async def chats() -> list[Messages]:
+            return [[said.as_message() for said in one] for one in await conversation()]
+
+        return await self.turns.take(asked, chats, write)
+
+    @property
+    def _is_group(self) -> bool:
+        return self.thread.job.message.conversation_type == GROUP
+
+
+def _whole(completion: Completion) -> str:
+    """Returns an answer as people see it; one that ended before its time says so."""
+    notice = NOTICES.get(completion.finish, "")
+    return "\n\n".join(part for part in (completion.text.rstrip(), notice) if part)
+
+
+def _checked(name: str, setting: Setting, parse: Parser[Value], text: Any) -> Value | None:
+    if text is None:
+        return None
+    try:
+        return parse(text)
+    except (Malformed, TypeError, AttributeError):
+        raise BadHandler(f"LLM({name}=…): expected {setting.expectation}") from None

@@ -1,0 +1,182 @@
+"""One turn of a model in a thread: asked once, noted before it counts, and found again by every later run.
+
+A turn that fails because the endpoint is busy, cannot be reached or breaks off gives the job back; it comes again after a while. Only when
+that has an end the handler hears of it, by an LLMError.
+"""
+
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, cast
+
+import msgspec
+import trio
+
+from workers.errors import LLMBusy, LLMCut, LLMError, LLMTooLong, LLMUnreachable, WaitOutside
+from workers.kept.thread import LAST_NOTE_SECONDS, Step, ThreadRun
+from workers.llm.endpoint import Chat, Endpoint, Write
+from workers.llm.reading import Completion, Usage, not_empty
+from workers.llm.tokens import TokenCount
+
+FIRST_TOKEN_METRIC: Final = "business_llm_first_token_seconds"  # noqa: S105  # a name
+TOKENS_METRIC: Final = "business_llm_tokens"
+DURATION_METRIC: Final = "business_llm_duration_ms"
+
+STEP: Final = "llm"
+"""The name of a turn in the journal: `llm#1`, `llm#2`, …"""
+
+MOST_PART_CHARACTERS: Final = 60_000
+"""Of a text in one entry of the journal, which has 256 KiB: a longer one takes several."""
+
+AGAIN_AFTER_SECONDS: Final = (2.0, 8.0, 20.0)
+"""An endpoint that fails is asked three times more, within half a minute. By then a passing fault is over."""
+
+BUSY_SECONDS: Final = 5.0
+LONGEST_BUSY_SECONDS: Final = 60.0
+"""The wait for a busy endpoint that does not say for how long, the first time, then twice as long, and at most."""
+
+Observe = Callable[..., None]
+
+
+class Tries(msgspec.Struct, frozen=True):
+    """How often a turn was asked in vain. `busy_since_ms`: since when the endpoint was busy, 0 for never (ms of Unix time)."""
+
+    busy_since_ms: int = 0
+    busy: int = 0
+    failures: int = 0
+
+
+class Part(msgspec.Struct, frozen=True):
+    """What is noted of a turn; `text` is its beginning, and `more` says how many entries have the rest."""
+
+    text: str
+    finish: str = ""
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    more: int = 0
+
+
+def _part() -> Part:  # type: ignore[empty-body]
+    """By what it returns the journal knows what is noted."""
+
+
+def _text() -> str:  # type: ignore[empty-body]
+    """As `_part`."""
+
+
+def _tries() -> Tries:  # type: ignore[empty-body]
+    """As `_part`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A model that is asked. `wait_seconds`: for how long a message waits for an endpoint that is busy."""
+
+    endpoint: Endpoint
+    name: str
+    tokens: TokenCount
+    wait_seconds: float
+
+
+@dataclass(frozen=True)
+class Turns:
+    """The turns of one run."""
+
+    thread: ThreadRun
+    observe: Observe
+
+    async def take(self, model: Model, chats: Callable[[], Awaitable[Sequence[Chat]]], write: Write) -> Completion:
+        """Returns the next turn's answer, which is not empty: what an earlier run has noted, else the model's.
+
+        `chats` is called if the model is asked; it returns the messages, and what is tried in their stead where they are too long. Raises
+        LLMError, WaitOutside, and what `write` raises.
+        """
+        step = self.thread.begin(STEP, once=False)
+        if step.is_done:
+            return self._noted(step)
+        with self.thread.stepping():
+            try:
+                completion = not_empty(await self._ask_what_fits(model, await chats(), write))
+            except (LLMBusy, LLMCut, LLMUnreachable) as error:
+                await self._come_again(step, model, error)
+                raise
+            with trio.move_on_after(LAST_NOTE_SECONDS, shield=True):
+                return await self._note(step, completion)
+            await trio.lowlevel.checkpoint_if_cancelled()
+            return await self._note(step, completion)
+
+    async def _ask_what_fits(self, model: Model, chats: Sequence[Chat], write: Write) -> Completion:
+        for chat in chats[:-1]:
+            try:
+                return await self._ask(model, chat, write)
+            except LLMTooLong:
+                continue
+        return await self._ask(model, chats[-1], write)
+
+    async def _ask(self, model: Model, chat: Chat, write: Write) -> Completion:
+        started, written = trio.current_time(), list[str]()
+
+        async def write_and_count(piece: str) -> None:
+            if not written:
+                self.observe(FIRST_TOKEN_METRIC, trio.current_time() - started, model=model.name)
+            written.append(piece)
+            await write(piece)
+
+        try:
+            completion = await model.endpoint.ask(model.name, chat, write_and_count)
+        finally:
+            self.observe(DURATION_METRIC, (trio.current_time() - started) * 1000, model=model.name)
+        usage = model.tokens.counted(chat, completion)
+        self.observe(TOKENS_METRIC, usage.prompt_tokens or 0, model=model.name, kind="prompt")
+        self.observe(TOKENS_METRIC, usage.completion_tokens or 0, model=model.name, kind="completion")
+        return Completion(completion.text, completion.finish, usage)
+
+    async def _come_again(self, step: Step, model: Model, error: LLMError) -> None:
+        """Raises WaitOutside if the turn is to be asked again after a while."""
+        name = f"wait:{step.name}"
+        entry = self.thread.entry(name)
+        tries = Tries() if entry is None else cast("Tries", Step(name, entry).result(_tries))
+        found = _after_busy(tries, model, error) if isinstance(error, LLMBusy) else _after_failure(tries)
+        if found is None:
+            return
+        after, tries = found
+        await self.thread.keep(Step(name, None), _tries, tries, once=False)
+        raise WaitOutside(after * random.uniform(1.0, 1.2)) from None  # noqa: S311 - spreads load, guards nothing
+
+    async def _note(self, step: Step, completion: Completion) -> Completion:
+        head, *rest = _cut(completion.text)
+        for number, text in enumerate(rest, start=2):
+            await self.thread.keep(Step(f"{step.name}.{number}", None), _text, text, once=False)
+        usage = completion.usage
+        part = Part(head, completion.finish, usage.prompt_tokens, usage.completion_tokens, len(rest))
+        await self.thread.keep(step, _part, part, once=False)
+        return completion
+
+    def _noted(self, step: Step) -> Completion:
+        part = cast("Part", step.result(_part))
+        names = [f"{step.name}.{number}" for number in range(2, part.more + 2)]
+        rest = [cast("str", Step(name, self.thread.entry(name)).result(_text)) for name in names]
+        return Completion("".join([part.text, *rest]), part.finish, Usage(part.prompt_tokens, part.completion_tokens))
+
+
+def _after_busy(tries: Tries, model: Model, error: LLMBusy) -> tuple[float, Tries] | None:
+    """Returns after how long a busy endpoint is asked again, and the tries by then; None if it was waited for long enough."""
+    now_ms = int(time.time() * 1000)
+    since_ms = tries.busy_since_ms or now_ms
+    left = model.wait_seconds - (now_ms - since_ms) / 1000
+    if left <= 0:
+        return None
+    unsaid = min(BUSY_SECONDS * 2.0**tries.busy, LONGEST_BUSY_SECONDS)
+    after = min(unsaid if error.retry_after_seconds is None else error.retry_after_seconds, max(left, 1.0))
+    return after, Tries(since_ms, min(tries.busy + 1, 16), tries.failures)
+
+
+def _after_failure(tries: Tries) -> tuple[float, Tries] | None:
+    if tries.failures >= len(AGAIN_AFTER_SECONDS):
+        return None
+    return AGAIN_AFTER_SECONDS[tries.failures], Tries(tries.busy_since_ms, tries.busy, tries.failures + 1)
+
+
+def _cut(text: str) -> list[str]:
+    return [text[at : at + MOST_PART_CHARACTERS] for at in range(0, len(text), MOST_PART_CHARACTERS)] or [""]
